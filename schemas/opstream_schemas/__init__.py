@@ -1,0 +1,1 @@
+"""The contract of opstream, pure: events, operation, commands, decisions, names, subjects, errors."""

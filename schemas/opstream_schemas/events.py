@@ -1,0 +1,285 @@
+"""The events of an operation and their wire form: CloudEvents 1.0, JSON, structured mode.
+
+`Event` is decided but not stored yet; `RecordedEvent` is what the journal returned, with its stream sequence and
+the hash of its stored bytes. The envelope is decoded before the data, so that a reader can pass over a type that it
+does not know (`RecordedEvent.data is None`) while whoever decides refuses it (`operation.evolve`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from typing import Annotated, ClassVar, Final, Literal
+
+import msgspec
+
+from .errors import InvalidEvent
+from .names import check_operation_id
+
+CONTENT_TYPE: Final = "application/cloudevents+json"
+TEXT_LIMIT: Final = 4096
+"""Bytes of UTF-8 to which error messages and progress texts are cut."""
+
+Instant = Annotated[datetime, msgspec.Meta(tz=True)]
+"""A moment with its time zone; RFC 3339 on the wire."""
+
+
+class OperationError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """Why an operation or an attempt failed, as the client sees it (Azure guidelines, error object)."""
+
+    code: int | str
+    message: str
+    target: str = ""
+
+
+class Trace(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """W3C Trace Context of the request, to be continued by the action."""
+
+    traceparent: str
+    tracestate: str = ""
+
+
+class EventData(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """Base of the data of every event. `name` is the last token of the event's subject."""
+
+    name: ClassVar[str] = ""
+    type: ClassVar[str] = ""
+
+
+class Requested(EventData, frozen=True, kw_only=True):
+    """A client asked for the action. Always the first event, and the only one of its type."""
+
+    name: ClassVar[str] = "requested"
+    type: ClassVar[str] = "opstream.action.requested.v1"
+
+    resource: str
+    resource_id: str = ""
+    action: str
+    action_version: int
+    input: msgspec.Raw
+    request_hash: str
+    deadline: Instant
+    retention: float
+    """Seconds for which the status stays readable after the operation has ended."""
+    caller: str = ""
+    trace: Trace | None = None
+
+
+class Started(EventData, frozen=True, kw_only=True):
+    """A runner began an attempt."""
+
+    name: ClassVar[str] = "started"
+    type: ClassVar[str] = "opstream.action.started.v1"
+
+    attempt: int
+    runner: str
+    token: str
+    """Random; tells this attempt from any other that claimed the same number."""
+    ticket: int
+    """Stream sequence of the message that caused the attempt."""
+    lease: float
+    """Seconds, equal to the consumer's ack_wait."""
+
+
+class Progressed(EventData, frozen=True, kw_only=True):
+    """The running attempt told how far it is."""
+
+    name: ClassVar[str] = "progressed"
+    type: ClassVar[str] = "opstream.action.progressed.v1"
+
+    percent: float
+    message: str = ""
+
+
+class AttemptFailed(EventData, frozen=True, kw_only=True):
+    """An attempt ended without an outcome; another follows at `retry_at`."""
+
+    name: ClassVar[str] = "attempt-failed"
+    type: ClassVar[str] = "opstream.action.attempt-failed.v1"
+
+    attempt: int
+    error: OperationError
+    retry_at: Instant
+    counted: bool
+    """Whether the attempt uses up one of the action's `max_attempts`."""
+
+
+class CancelRequested(EventData, frozen=True, kw_only=True):
+    """A client asked the running operation to stop."""
+
+    name: ClassVar[str] = "cancel-requested"
+    type: ClassVar[str] = "opstream.action.cancel-requested.v1"
+
+    by: str = ""
+    reason: str = ""
+
+
+class Succeeded(EventData, frozen=True, kw_only=True):
+    """Terminal: the action returned."""
+
+    name: ClassVar[str] = "succeeded"
+    type: ClassVar[str] = "opstream.action.succeeded.v1"
+
+    result: msgspec.Raw
+
+
+class Failed(EventData, frozen=True, kw_only=True):
+    """Terminal: the action failed, or opstream gave it up."""
+
+    name: ClassVar[str] = "failed"
+    type: ClassVar[str] = "opstream.action.failed.v1"
+
+    error: OperationError
+
+
+class Canceled(EventData, frozen=True, kw_only=True):
+    """Terminal: nothing runs any more, as a client had asked."""
+
+    name: ClassVar[str] = "canceled"
+    type: ClassVar[str] = "opstream.action.canceled.v1"
+
+    reason: str = ""
+
+
+EVENT_DATA: Final[tuple[type[EventData], ...]] = (
+    Requested,
+    Started,
+    Progressed,
+    AttemptFailed,
+    CancelRequested,
+    Succeeded,
+    Failed,
+    Canceled,
+)
+_DECODERS: Final = {data.type: msgspec.json.Decoder(data) for data in EVENT_DATA}
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """An event that was decided and is about to be appended."""
+
+    id: str
+    source: str
+    operation_id: str
+    time: Instant
+    position: int
+    """Place among the events of the operation, from 1."""
+    previous_hash: str
+    """SHA-256 (hex) of the stored bytes of the event before it; empty for the first."""
+    data: EventData
+
+
+class RecordedEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event as the journal holds it."""
+
+    id: str
+    source: str
+    type: str
+    operation_id: str
+    time: Instant
+    position: int
+    previous_hash: str
+    data: EventData | None
+    """None where this code does not know the type."""
+    sequence: int
+    """Stream sequence in OPERATIONS."""
+    digest: str
+    """SHA-256 (hex) of the stored bytes; the next event's `previous_hash`."""
+
+
+class CloudEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
+    """The CloudEvents 1.0 envelope, with the extensions `position` and `previoushash`."""
+
+    specversion: Literal["1.0"]
+    id: str
+    source: str
+    type: str
+    subject: str
+    time: Instant
+    datacontenttype: Literal["application/json"] = "application/json"
+    position: int
+    previoushash: str
+    data: msgspec.Raw
+
+
+_encoder: Final = msgspec.json.Encoder()
+_envelope: Final = msgspec.json.Decoder(CloudEvent)
+
+
+def encode_event(event: Event) -> bytes:
+    """The bytes that are stored for an event. Equal events give equal bytes."""
+    return _encoder.encode(
+        CloudEvent(
+            specversion="1.0",
+            id=event.id,
+            source=event.source,
+            type=event.data.type,
+            subject=event.operation_id,
+            time=event.time,
+            position=event.position,
+            previoushash=event.previous_hash,
+            data=msgspec.Raw(_encoder.encode(event.data)),
+        )
+    )
+
+
+def decode_event(payload: bytes, sequence: int) -> RecordedEvent:
+    """Decode stored bytes.
+
+    Args:
+        payload: what the stream holds.
+        sequence: its stream sequence.
+
+    Raises:
+        InvalidEvent: not a CloudEvent of opstream, or the data of a known type does not decode.
+    """
+    try:
+        envelope = _envelope.decode(payload)
+        check_operation_id(envelope.subject)
+        decoder = _DECODERS.get(envelope.type)
+        data = decoder.decode(envelope.data) if decoder is not None else None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise InvalidEvent(f"message {sequence} of the journal is not an opstream event: {error}") from error
+    if envelope.position < 1:
+        raise InvalidEvent(f"message {sequence} of the journal has position {envelope.position}; the first is 1")
+    return RecordedEvent(
+        id=envelope.id,
+        source=envelope.source,
+        type=envelope.type,
+        operation_id=envelope.subject,
+        time=envelope.time,
+        position=envelope.position,
+        previous_hash=envelope.previoushash,
+        data=data,
+        sequence=sequence,
+        digest=digest(payload),
+    )
+
+
+def digest(payload: bytes) -> str:
+    """SHA-256 in hex, the hash that chains the events of an operation."""
+    return hashlib.sha256(payload).hexdigest()
+
+
+def recorded(event: Event, payload: bytes, sequence: int) -> RecordedEvent:
+    """What `decode_event(payload, sequence)` gives for an event that was just stored, without decoding it again."""
+    return RecordedEvent(
+        id=event.id,
+        source=event.source,
+        type=event.data.type,
+        operation_id=event.operation_id,
+        time=event.time,
+        position=event.position,
+        previous_hash=event.previous_hash,
+        data=event.data,
+        sequence=sequence,
+        digest=digest(payload),
+    )
+
+
+def cut_text(text: str, limit: int = TEXT_LIMIT) -> str:
+    """Cut a text to `limit` bytes of UTF-8 at a character boundary; lone surrogates are replaced."""
+    encoded = text.encode("utf-8", "replace")
+    if len(encoded) <= limit:
+        return encoded.decode()
+    ellipsis = "…".encode()
+    return (encoded[: limit - len(ellipsis)]).decode("utf-8", "ignore") + "…"

@@ -1,0 +1,82 @@
+"""Grammar of the names in URLs and subjects. The only place that knows which characters they may have."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Self
+
+import msgspec
+
+from .errors import InvalidName
+
+RESERVED_RESOURCES: Final = frozenset(
+    {"status", "docs", "openapi.json", "asyncapi.json", "healthz", "readyz", "metrics"}
+)
+"""First path segments that opstream keeps for itself (contract.md, section Submit)."""
+
+_OPERATION_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NAME: Final = re.compile(r"[a-z0-9-]{1,40}")
+_RESOURCE_ID_MAX: Final = 256
+
+
+def check_operation_id(value: str) -> str:
+    """Return `value` if it is an operation id (`[A-Za-z0-9_-]{1,64}`).
+
+    Raises:
+        InvalidName: it is not.
+    """
+    if _OPERATION_ID.fullmatch(value) is None:
+        raise InvalidName(f"operation id {_shown(value)} must be 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-'")
+    return value
+
+
+def check_name(value: str, what: str) -> str:
+    """Return `value` if it can name a resource or an action (`[a-z0-9-]{1,40}`); `what` is for the message.
+
+    Raises:
+        InvalidName: it is not.
+    """
+    if _NAME.fullmatch(value) is None:
+        raise InvalidName(f"{what} name {_shown(value)} must be 1 to 40 characters of a-z, 0-9 and '-'")
+    return value
+
+
+def check_resource_id(value: str) -> str:
+    """Return `value` if it can be a resource's own id: 1 to 256 printable characters without `/`, not `.` or `..`.
+
+    Raises:
+        InvalidName: it is not.
+    """
+    if not 1 <= len(value) <= _RESOURCE_ID_MAX:
+        raise InvalidName(f"resource id must have 1 to {_RESOURCE_ID_MAX} characters, not {len(value)}")
+    if value in {".", ".."} or "/" in value or not value.isprintable():
+        raise InvalidName(f"resource id {_shown(value)} must be printable, without '/', and neither '.' nor '..'")
+    return value
+
+
+class Kind(msgspec.Struct, frozen=True, order=True):
+    """What an operation does: the pair of resource and action, written `book:upload-start`."""
+
+    resource: str
+    action: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse `resource:action`.
+
+        Raises:
+            InvalidName: the text has another form, or the resource is reserved.
+        """
+        resource, colon, action = text.rpartition(":")
+        if not colon:
+            raise InvalidName(f"action {_shown(text)} must be written 'resource:action', e.g. 'book:upload-start'")
+        if resource in RESERVED_RESOURCES:
+            raise InvalidName(f"resource name {_shown(resource)} is reserved")
+        return cls(check_name(resource, "resource"), check_name(action, "action"))
+
+    def __str__(self) -> str:
+        return f"{self.resource}:{self.action}"
+
+
+def _shown(value: str) -> str:
+    return repr(value if len(value) <= 80 else value[:77] + "...")

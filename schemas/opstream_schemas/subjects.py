@@ -1,0 +1,134 @@
+"""Every subject, stream and consumer name of opstream, built and parsed here and nowhere else.
+
+Tokens are checked when they enter the system (`names.py`); what is built from a checked token needs no second check.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from .errors import InvalidName
+from .names import Kind, check_name, check_operation_id
+
+OPERATIONS_STREAM: Final = "OPERATIONS"
+TIMERS_STREAM: Final = "TIMERS"
+VIEW_BUCKET: Final = "operations"
+ACTIONS_BUCKET: Final = "actions"
+PROJECTOR_CONSUMER: Final = "projector"
+PROJECTOR_DUE_CONSUMER: Final = "projector_due"
+
+WAKES_FROM: Final = "fire.>"
+WAKES_TO: Final = "wake.>"
+DUE_FROM: Final = "overdue.>"
+DUE_TO: Final = "due.>"
+TIMERS_SUBJECTS: Final = ("timers.>", WAKES_FROM, DUE_FROM)
+
+_EVENT_TOKENS: Final = 5
+_WAKE_TOKENS: Final = 5
+
+
+class EventSubject(msgspec.Struct, frozen=True):
+    """A parsed event subject."""
+
+    operation_id: str
+    kind: Kind
+    event: str
+
+
+class WakeSubject(msgspec.Struct, frozen=True):
+    """A parsed wake subject."""
+
+    operation_id: str
+    kind: Kind
+    why: str
+
+
+def stream_subject(event: str) -> str:
+    """What the stream OPERATIONS listens to for one event type (`operations.*.*.*.succeeded`)."""
+    return f"operations.*.*.*.{event}"
+
+
+def event_subject(operation_id: str, kind: Kind, event: str) -> str:
+    """Where one event of an operation is published."""
+    return f"operations.{operation_id}.{kind.resource}.{kind.action}.{event}"
+
+
+def operation_filter(operation_id: str) -> str:
+    """An operation's whole life. Also *the* filter of every guarded append: on a replicated stream the in-flight
+    check is keyed by this very string, so no other spelling may guard an append (nats-facts.md, Guard filter)."""
+    return f"operations.{operation_id}.>"
+
+
+def events_of_kind_filter(kind: Kind, event: str) -> str:
+    """One event type of one action, of every operation."""
+    return f"operations.*.{kind.resource}.{kind.action}.{event}"
+
+
+def runner_consumer(kind: Kind) -> str:
+    """The durable consumer on which the runners of an action compete; `_` is in no name, so pairs can't collide."""
+    return f"runner_{kind.resource}_{kind.action}"
+
+
+def runner_filters(kind: Kind) -> tuple[str, str]:
+    """What the consumer of an action delivers: its requests and its wakes."""
+    return (events_of_kind_filter(kind, "requested"), f"wake.{kind.resource}.{kind.action}.*.*")
+
+
+def timer_subject(kind: Kind, operation_id: str, why: str) -> str:
+    """Where the schedule of one wake is stored; publishing again replaces it."""
+    return f"timers.{kind.resource}.{kind.action}.{operation_id}.{why}"
+
+
+def fire_subject(kind: Kind, operation_id: str, why: str) -> str:
+    """Where a schedule fires inside the stream TIMERS; OPERATIONS sources it as a wake."""
+    return f"fire.{kind.resource}.{kind.action}.{operation_id}.{why}"
+
+
+def action_key(kind: Kind) -> str:
+    """The key of an action in the bucket `actions`."""
+    return f"{kind.resource}.{kind.action}"
+
+
+def bucket_stream(bucket: str) -> str:
+    """The stream behind a key-value bucket (NATS ADR-8)."""
+    return f"KV_{bucket}"
+
+
+def bucket_subject(bucket: str, key: str) -> str:
+    """The subject of a key of a key-value bucket (NATS ADR-8)."""
+    return f"$KV.{bucket}.{key}"
+
+
+def is_wake(subject: str) -> bool:
+    """Whether a delivered message is a wake rather than an event."""
+    return subject.startswith("wake.")
+
+
+def parse_event_subject(subject: str) -> EventSubject:
+    """Parse `operations.{id}.{resource}.{action}.{event}`.
+
+    Raises:
+        InvalidName: the subject has another form.
+    """
+    tokens = subject.split(".")
+    if len(tokens) != _EVENT_TOKENS or tokens[0] != "operations":
+        raise InvalidName(f"{subject!r} is not an event subject: operations.ID.RESOURCE.ACTION.EVENT")
+    _, operation_id, resource, action, event = tokens
+    kind = Kind(check_name(resource, "resource"), check_name(action, "action"))
+    return EventSubject(check_operation_id(operation_id), kind, check_name(event, "event"))
+
+
+def parse_wake_subject(subject: str) -> WakeSubject:
+    """Parse `wake.{resource}.{action}.{id}.{why}`.
+
+    Raises:
+        InvalidName: the subject has another form.
+    """
+    tokens = subject.split(".")
+    if len(tokens) != _WAKE_TOKENS or tokens[0] != "wake":
+        raise InvalidName(f"{subject!r} is not a wake subject: wake.RESOURCE.ACTION.ID.WHY")
+    _, resource, action, operation_id, why = tokens
+    kind = Kind(check_name(resource, "resource"), check_name(action, "action"))
+    return WakeSubject(check_operation_id(operation_id), kind, check_name(why, "wake reason"))

@@ -1,0 +1,215 @@
+"""What authors import: `@action`, `ActionContext`. Light on purpose: a unit test of an action loads no broker code."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Awaitable, Callable, Generator
+from types import ModuleType
+from typing import Any, Final, Generic, ParamSpec, TypeVar
+
+import msgspec
+
+from opstream_schemas.catalog import DAY, ActionSpec, Policy
+from opstream_schemas.errors import InvalidName
+from opstream_schemas.names import Kind
+
+from .errors import InvalidAction
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Report = Callable[[float, str], Awaitable[None]]
+
+_MIN_LEASE: Final = 1.0
+_MAX_RETRY_AFTER: Final = 3600
+
+
+class _Done:
+    def __await__(self) -> Generator[None, None, None]:
+        yield from ()
+
+
+DONE: Final[Awaitable[None]] = _Done()
+"""An awaitable that is over."""
+
+
+def discard(_percent: float, _message: str) -> Awaitable[None]:
+    """Where progress goes in a unit test."""
+    return DONE
+
+
+class ActionContext:
+    """What a handler knows about the operation that it works for. A unit test makes its own.
+
+    Attributes:
+        operation_id: the operation, the same over all attempts: a key for idempotent work.
+        resource_id: the resource's own id from the URL; empty for `POST /resource:action`.
+        attempt: 1 for the first; more after a runner was lost or stopped.
+        traceparent: W3C Trace Context of the request, empty without one; pass it on to what the action calls.
+    """
+
+    def __init__(
+        self,
+        *,
+        operation_id: str,
+        resource_id: str = "",
+        attempt: int = 1,
+        traceparent: str = "",
+        report: Report = discard,
+    ) -> None:
+        self.operation_id = operation_id
+        self.resource_id = resource_id
+        self.attempt = attempt
+        self.traceparent = traceparent
+        self._report = report
+
+    def progress(self, percent: float, message: str = "") -> Awaitable[None]:
+        """Tell how far the action is. Cheap to call often: at most one event per percent or 10 seconds is recorded.
+
+        An async handler awaits it, and so lets others run; a plain one, in its thread, just calls it. While the
+        broker is away progress is dropped rather than the action delayed.
+
+        Args:
+            percent: 0 to 100.
+            message: for a person; cut at 4 KiB.
+
+        Raises:
+            ValueError: percent is out of range.
+        """
+        if not 0 <= percent <= 100:
+            raise ValueError(f"progress must lie between 0 and 100 percent, not {percent}")
+        return self._report(float(percent), message)
+
+
+class Action(Generic[P, R]):
+    """A handler and how it is offered. Calling it calls the handler, so that a unit test needs nothing else."""
+
+    def __init__(self, handler: Callable[P, R], spec: ActionSpec, input_type: Any, result_type: Any) -> None:  # noqa: ANN401
+        self.handler = handler
+        self.spec = spec
+        self.input_type = input_type
+        self.result_type = result_type
+        self.is_async = inspect.iscoroutinefunction(handler)
+        self.__doc__ = handler.__doc__
+
+    @property
+    def kind(self) -> Kind:
+        """The resource and action."""
+        return self.spec.kind
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.handler(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<action {self.kind} v{self.spec.action_version}>"
+
+
+def action(
+    name: str,
+    *,
+    version: int = 1,
+    lease: float = 30.0,
+    max_attempts: int = 5,
+    retry_after: int = 1,
+    retention: float = DAY,
+) -> Callable[[Callable[P, R]], Action[P, R]]:
+    """Offer a function `(request, ctx) -> result`, async or plain, as an action.
+
+    The request's type (a msgspec Struct, best with `forbid_unknown_fields=True`) is what the API validates against;
+    the first line of the docstring is its summary. A plain function runs in a thread. Two attempts of one operation
+    may overlap for a moment, so a handler must be safe to run twice at once.
+
+    Args:
+        name: `resource:action`, each `[a-z0-9-]{1,40}`.
+        version: raise it with the input's shape; the highest version announced is the one that clients see.
+        lease: seconds that an attempt may be silent (runner killed or frozen) before another runner takes over.
+        max_attempts: attempts, those lost with their runner included, before the operation fails as `RunnerLost`.
+        retry_after: whole seconds that clients are told to wait between polls.
+        retention: seconds that the status stays readable after the end; at least a day.
+
+    Raises:
+        InvalidAction: the name, an option or the function's signature can't be used; the message says what to change.
+    """
+    try:
+        kind = Kind.parse(name)
+    except InvalidName as error:
+        raise InvalidAction(str(error)) from error
+    policy = Policy(lease=float(lease), max_attempts=max_attempts, retry_after=retry_after, retention=float(retention))
+    _check_policy(kind, version, policy)
+
+    def offer(handler: Callable[P, R]) -> Action[P, R]:
+        input_type, result_type = _signature(kind, handler)
+        spec = ActionSpec(
+            resource=kind.resource,
+            action=kind.action,
+            summary=(inspect.getdoc(handler) or "").partition("\n")[0],
+            action_version=version,
+            input_schema=_closed_schema(kind, input_type),
+            result_schema=_closed_schema(kind, result_type),
+            policy=policy,
+        )
+        return Action(handler, spec, input_type, result_type)
+
+    return offer
+
+
+def collect(modules: list[ModuleType]) -> list[Action[Any, Any]]:
+    """The actions that modules hold, ordered by kind.
+
+    Raises:
+        InvalidAction: two different actions have the same kind, or a module holds none.
+    """
+    found: dict[Kind, Action[Any, Any]] = {}
+    for module in modules:
+        actions = [value for value in vars(module).values() if isinstance(value, Action)]
+        if not actions:
+            raise InvalidAction(f"module {module.__name__} holds no action: decorate a function with @action(...)")
+        for one in actions:
+            if found.setdefault(one.kind, one) is not one:
+                raise InvalidAction(f"action {one.kind} is defined twice; rename one or leave out a module")
+    return [found[kind] for kind in sorted(found)]
+
+
+def _check_policy(kind: Kind, version: int, policy: Policy) -> None:
+    problems = {
+        f"version must be at least 1, not {version}": version < 1,
+        f"lease must be at least {_MIN_LEASE:g} second, not {policy.lease:g}": not policy.lease >= _MIN_LEASE,
+        f"max_attempts must be at least 1, not {policy.max_attempts}": policy.max_attempts < 1,
+        f"retry_after must be 1 to {_MAX_RETRY_AFTER} whole seconds, not {policy.retry_after}": not (
+            isinstance(policy.retry_after, int) and 1 <= policy.retry_after <= _MAX_RETRY_AFTER
+        ),
+        f"retention must be at least {DAY:g} seconds (24 hours), not {policy.retention:g}": not policy.retention >= DAY,
+    }
+    for message, is_wrong in problems.items():
+        if is_wrong:
+            raise InvalidAction(f"action {kind}: {message}")
+
+
+def _signature(kind: Kind, handler: Callable[..., Any]) -> tuple[Any, Any]:
+    names = list(inspect.signature(handler).parameters)
+    hints = typing.get_type_hints(handler, include_extras=True)
+    if len(names) != 2 or names[0] not in hints or hints.get(names[1]) is not ActionContext or "return" not in hints:
+        raise InvalidAction(
+            f"action {kind}: write the handler as "
+            f"'def {handler.__name__}(request: YourInput, ctx: ActionContext) -> YourResult', with all three types"
+        )
+    return hints[names[0]], hints["return"]
+
+
+def _closed_schema(kind: Kind, model: Any) -> dict[str, Any]:  # noqa: ANN401 - any type that msgspec knows
+    try:
+        schema = msgspec.json.schema(model)
+    except TypeError as error:
+        raise InvalidAction(f"action {kind}: {model} has no JSON Schema: {error}") from error
+    return typing.cast("dict[str, Any]", _close(schema))
+
+
+def _close(node: Any) -> Any:  # noqa: ANN401 - JSON
+    if isinstance(node, list):
+        return [_close(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    closed = {key: _close(value) for key, value in node.items()}
+    if closed.get("type") == "object" and "properties" in closed:
+        closed.setdefault("additionalProperties", False)
+    return closed

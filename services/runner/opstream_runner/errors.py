@@ -1,0 +1,27 @@
+"""Errors of the runner, and the one that authors raise."""
+
+from __future__ import annotations
+
+
+class RunnerError(Exception):
+    """Base of the runner's own errors."""
+
+
+class InvalidAction(RunnerError, ValueError):
+    """A handler can't be offered as an action; the message says what to change."""
+
+
+class ActionFailed(Exception):
+    """Raised by a handler: the operation is `Failed`, for good.
+
+    Args:
+        code: what the client reads as `error.code`: a word of the author's own ("ClientOutOfDate") or an HTTP status.
+        message: for a person; cut at 4 KiB.
+        target: which part of the input is to blame, e.g. `files[0].sha256`.
+    """
+
+    def __init__(self, code: int | str, message: str, *, target: str = "") -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+        self.target = target
