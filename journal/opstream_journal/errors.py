@@ -1,0 +1,71 @@
+"""Errors of the journal. nats-py's own are translated here-abouts and kept as the cause."""
+
+from __future__ import annotations
+
+
+class JournalError(Exception):
+    """Base of every error in this package."""
+
+
+class BrokerUnreachable(JournalError):
+    """No broker answered within the connect timeout."""
+
+
+class NotProvisioned(JournalError):
+    """A stream, bucket or consumer is missing; `opstream provision` makes it."""
+
+
+class Drifted(JournalError):
+    """A stream, bucket or consumer differs from what this version needs."""
+
+
+class ConsumerGone(JournalError):
+    """The durable consumer was deleted while it was in use."""
+
+
+class JournalUnavailable(JournalError):
+    """The broker did not answer in time, or has no leader.
+
+    Attributes:
+        maybe_stored: whether the message may have been stored all the same.
+    """
+
+    def __init__(self, message: str, *, maybe_stored: bool) -> None:
+        super().__init__(message)
+        self.maybe_stored = maybe_stored
+
+
+class RequestRefused(JournalError):
+    """The broker answered with an error of its own.
+
+    Attributes:
+        code: HTTP-like class of the error.
+        err_code: the broker's number for it.
+    """
+
+    def __init__(self, code: int, err_code: int, description: str) -> None:
+        super().__init__(f"the broker refused: {description} (err_code {err_code})")
+        self.code = code
+        self.err_code = err_code
+
+
+class JournalFull(JournalError):
+    """The stream reached its `max_bytes`: nothing can be stored until something expires or the limit is raised."""
+
+
+class EventTooLarge(JournalError):
+    """The event is larger than the stream's `max_msg_size` or the broker's `max_payload`; it was not stored."""
+
+
+class VersionConflict(JournalError):
+    """Someone else extended the operation first.
+
+    Attributes:
+        expected: the stream sequence that the writer had seen last (0: none).
+        actual: the stream sequence of the operation's last event.
+    """
+
+    def __init__(self, operation_id: str, expected: int, actual: int) -> None:
+        super().__init__(f"operation {operation_id} is at stream sequence {actual}, not {expected}")
+        self.expected = expected
+        self.actual = actual

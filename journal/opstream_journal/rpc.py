@@ -1,0 +1,210 @@
+"""Requests to the broker: one answer (`call`, `get_last`, `get_direct`) or many (`BatchReader`).
+
+Callers: this package only.
+
+nats-py's JetStream layer decodes answers with the standard library and hides the broker's error numbers; these few
+calls are the hot paths of every service, so they are made by hand (docs/adr/0003).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+import nats.errors
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from .errors import JournalUnavailable, RequestRefused
+from .link import Link
+
+CALL_TIMEOUT: Final = 2.0
+"""Seconds for one answer. A healthy broker needs milliseconds, an election seconds; callers retry."""
+
+_NO_MESSAGE: Final = 10037
+_END_OF_BATCH: Final = "204"
+
+
+class ApiError(msgspec.Struct):
+    """The `error` member of a JetStream answer."""
+
+    code: int
+    err_code: int = 0
+    description: str = ""
+
+
+class PubAck(msgspec.Struct):
+    """A JetStream publish acknowledgement."""
+
+    seq: int = 0
+    duplicate: bool = False
+    error: ApiError | None = None
+
+
+class StoredMessage(msgspec.Struct, frozen=True):
+    """A message as a stream holds it. `data` is base64 on the wire, bytes here."""
+
+    subject: str
+    seq: int
+    data: bytes = b""
+
+
+class _MessageAnswer(msgspec.Struct):
+    message: StoredMessage | None = None
+    error: ApiError | None = None
+
+
+_decode_ack: Final = msgspec.json.Decoder(PubAck).decode
+_decode_message: Final = msgspec.json.Decoder(_MessageAnswer).decode
+
+
+async def call(
+    link: Link,
+    subject: str,
+    payload: bytes = b"",
+    *,
+    headers: dict[str, str] | None = None,
+    timeout: float = CALL_TIMEOUT,  # noqa: ASYNC109 - handed on to nats-py
+) -> Msg:
+    """One request, one answer.
+
+    Raises:
+        JournalUnavailable: not connected, nobody listens, or no answer in time (then it may have had its effect).
+    """
+    if not link.is_up:
+        raise JournalUnavailable("the broker connection is down", maybe_stored=False)
+    try:
+        return await link.nc.request(subject, payload, timeout=timeout, headers=headers)
+    except nats.errors.NoRespondersError as error:
+        raise JournalUnavailable(f"nobody answers on {subject}", maybe_stored=False) from error
+    except (nats.errors.TimeoutError, TimeoutError) as error:
+        raise JournalUnavailable(f"no answer on {subject} within {timeout:g} s", maybe_stored=True) from error
+    except (nats.errors.Error, OSError) as error:
+        raise JournalUnavailable(f"the broker connection failed: {error}", maybe_stored=True) from error
+
+
+async def publish(
+    link: Link,
+    subject: str,
+    payload: bytes,
+    headers: dict[str, str],
+    *,
+    timeout: float = CALL_TIMEOUT,  # noqa: ASYNC109 - handed on to nats-py
+) -> int:
+    """Publish to a stream and return the sequence under which it is stored (of the first copy, for a known id).
+
+    Raises:
+        JournalUnavailable: see `call`.
+        RequestRefused: the stream answered with an error.
+    """
+    answer = await call(link, subject, payload, headers=headers, timeout=timeout)
+    try:
+        ack = _decode_ack(answer.data)
+    except msgspec.MsgspecError as error:
+        raise JournalUnavailable(f"the answer on {subject} is not JetStream's", maybe_stored=True) from error
+    if ack.error is not None:
+        raise RequestRefused(ack.error.code, ack.error.err_code, ack.error.description)
+    return ack.seq
+
+
+async def get_last(link: Link, stream: str, subject: str) -> StoredMessage | None:
+    """The last message of a subject or filter, read from the stream's leader.
+
+    Raises:
+        JournalUnavailable: no leader answered.
+        RequestRefused: another error, such as a missing stream.
+    """
+    request = msgspec.json.encode({"last_by_subj": subject})
+    answer = await call(link, f"$JS.API.STREAM.MSG.GET.{stream}", request)
+    try:
+        decoded = _decode_message(answer.data)
+    except msgspec.MsgspecError as error:
+        raise JournalUnavailable(f"the answer about {stream} is not JetStream's", maybe_stored=False) from error
+    if decoded.error is None:
+        return decoded.message
+    if decoded.error.err_code == _NO_MESSAGE:
+        return None
+    if decoded.error.code == 503:
+        raise JournalUnavailable(f"{stream}: {decoded.error.description}", maybe_stored=False)
+    raise RequestRefused(decoded.error.code, decoded.error.err_code, decoded.error.description)
+
+
+async def get_direct(link: Link, stream: str, subject: str) -> StoredMessage | None:
+    """The last message of one subject from any replica: fast, and on a cluster perhaps behind (NATS ADR-31).
+
+    Raises:
+        JournalUnavailable: nobody answered.
+        RequestRefused: another error.
+    """
+    answer = await call(link, f"$JS.API.DIRECT.GET.{stream}.{subject}")
+    headers = answer.headers or {}
+    status = headers.get("Status")
+    if status == "404":
+        return None
+    if status is not None:
+        raise RequestRefused(int(status), 0, headers.get("Description", ""))
+    if "KV-Operation" in headers:
+        return None
+    return StoredMessage(subject, int(headers["Nats-Sequence"]), answer.data)
+
+
+class BatchReader:
+    """Reads many messages with one request (NATS ADR-31, batched direct get), on one inbox for all requests."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._inbox = link.nc.new_inbox()
+        self._numbers = itertools.count()
+        self._open: dict[str, tuple[list[StoredMessage], asyncio.Future[None]]] = {}
+        self._subscription: Subscription | None = None
+
+    async def start(self) -> None:
+        """Listen for answers."""
+        self._subscription = await self._link.nc.subscribe(f"{self._inbox}.*", cb=self._take)
+
+    async def read(self, stream: str, request: Mapping[str, Any]) -> list[StoredMessage]:
+        """The messages that a direct get request asks for, in stream order; from any replica, so perhaps behind.
+
+        Raises:
+            JournalUnavailable: nobody answered, or the answer did not end in time.
+            RequestRefused: the stream refused the request.
+        """
+        if not self._link.is_up:
+            raise JournalUnavailable("the broker connection is down", maybe_stored=False)
+        key = str(next(self._numbers))
+        found: list[StoredMessage] = []
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._open[key] = (found, done)
+        try:
+            await self._link.nc.publish(
+                f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request), reply=f"{self._inbox}.{key}"
+            )
+            async with asyncio.timeout(CALL_TIMEOUT):
+                await done
+        except TimeoutError as error:
+            raise JournalUnavailable(f"reading {stream} took over {CALL_TIMEOUT:g} s", maybe_stored=False) from error
+        except nats.errors.Error as error:
+            raise JournalUnavailable(f"the broker connection failed: {error}", maybe_stored=False) from error
+        finally:
+            del self._open[key]
+        return found
+
+    async def _take(self, message: Msg) -> None:
+        entry = self._open.get(message.subject.rpartition(".")[2])
+        if entry is None:
+            return
+        found, done = entry
+        headers = message.headers or {}
+        status = headers.get("Status")
+        if status is None:
+            found.append(StoredMessage(headers["Nats-Subject"], int(headers["Nats-Sequence"]), message.data))
+        elif not done.done():
+            if status in {_END_OF_BATCH, "404"}:
+                done.set_result(None)
+            elif status == "503":
+                done.set_exception(JournalUnavailable("nobody answers direct gets", maybe_stored=False))
+            else:
+                done.set_exception(RequestRefused(int(status), 0, headers.get("Description", "")))
