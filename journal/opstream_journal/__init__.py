@@ -1,0 +1,46 @@
+"""The event journal on NATS JetStream, the view, the action catalog, and the care of the connection."""
+
+from .catalog import Catalog, announce, look_up
+from .consumer import Delivered, Puller
+from .errors import (
+    BrokerUnreachable,
+    ConsumerGone,
+    Drifted,
+    EventTooLarge,
+    JournalError,
+    JournalFull,
+    JournalUnavailable,
+    NotProvisioned,
+    RequestRefused,
+    VersionConflict,
+)
+from .journal import NEW, UNTIL_STORED, Expected, Journal
+from .link import Link, connect, end_process
+from .view import Entry, View
+
+__all__ = [
+    "NEW",
+    "UNTIL_STORED",
+    "BrokerUnreachable",
+    "Catalog",
+    "ConsumerGone",
+    "Delivered",
+    "Drifted",
+    "Entry",
+    "EventTooLarge",
+    "Expected",
+    "Journal",
+    "JournalError",
+    "JournalFull",
+    "JournalUnavailable",
+    "Link",
+    "NotProvisioned",
+    "Puller",
+    "RequestRefused",
+    "VersionConflict",
+    "View",
+    "announce",
+    "connect",
+    "end_process",
+    "look_up",
+]

@@ -150,34 +150,48 @@ class Journal:
         if floor.seq <= sequence:
             return []
         last = decode_event(floor.data, floor.seq)
-        events = [*await self._between(last, sequence, last.position - position - 1), last]
-        if sequence == 0 and events[0].position != 1:
-            return []
-        return events
+        missing = last.position - position - 1
+        for _ in range(_STALE_READ_TRIES):
+            if missing <= 0:
+                return [last]
+            found = await (self._after(sequence, last, missing) if sequence else self._from_start(last, missing))
+            if found is not None:
+                return found
+            await self._link.rest(self._jitter(0.01, 0.1))
+        raise JournalUnavailable(f"every replica asked is behind sequence {last.sequence}", maybe_stored=False)
 
-    async def _between(self, last: RecordedEvent, after: int, count: int) -> list[RecordedEvent]:
-        """The `count` events of an operation between `after` and its last one; repeated while a replica is behind.
+    async def _from_start(self, last: RecordedEvent, missing: int) -> list[RecordedEvent] | None:
+        """All events of an operation; [] if its beginning expired; None while a replica is behind.
 
-        The count is exact because a batch that asks for more makes the server search to the end of the stream:
-        7 ms instead of 0.4 ms among 100,000 events.
+        The last event of each type is found at once, whatever the size of the stream; a short operation has no
+        others. Only a longer one is read in order, from its first event: a read from the start of the stream would
+        take longer with every event that others store.
+        """
+        request = {"multi_last": [subjects.operation_filter(last.operation_id)]}
+        page = await self._reader.read(subjects.OPERATIONS_STREAM, request)
+        known = sorted((decode_event(m.data, m.seq) for m in page if m.seq < last.sequence), key=lambda e: e.sequence)
+        if len(known) == missing:
+            return [*known, last]
+        if not known or known[0].position != 1:
+            return [] if any(m.seq >= last.sequence for m in page) else None
+        following = await self._after(known[0].sequence, last, missing - 1)
+        return None if following is None else [known[0], *following]
+
+    async def _after(self, sequence: int, last: RecordedEvent, missing: int) -> list[RecordedEvent] | None:
+        """The `missing` events between `sequence` and the last, and the last; None while a replica is behind.
+
+        The count is exact: a batch that asks for more makes the server search to the end of the stream.
         """
         found: list[RecordedEvent] = []
         request = {"next_by_subj": subjects.operation_filter(last.operation_id)}
-        tries = 0
-        while len(found) < count:
-            following = (found[-1].sequence if found else after) + 1
-            batch = min(count - len(found), _BATCH)
-            page = await self._reader.read(subjects.OPERATIONS_STREAM, request | {"seq": following, "batch": batch})
-            found += [decode_event(message.data, message.seq) for message in page if message.seq < last.sequence]
-            if len(page) == batch and page[-1].seq < last.sequence:
-                continue
-            if after == 0 and page and page[-1].seq >= last.sequence:
-                break  # fewer than its position says: the beginning expired
-            tries += 1
-            if tries == _STALE_READ_TRIES:
-                raise JournalUnavailable(f"every replica asked is behind sequence {last.sequence}", maybe_stored=False)
-            await self._link.rest(self._jitter(0.01, 0.1))
-        return found
+        while len(found) < missing:
+            batch = min(missing - len(found), _BATCH)
+            page = await self._reader.read(subjects.OPERATIONS_STREAM, request | {"seq": sequence + 1, "batch": batch})
+            if len(page) < batch or page[-1].seq >= last.sequence:
+                return None
+            found += [decode_event(message.data, message.seq) for message in page]
+            sequence = found[-1].sequence
+        return [*found, last]
 
     def _check_size(self, payload: bytes) -> None:
         size = len(payload) + _HEADER_ROOM

@@ -1,0 +1,100 @@
+"""The view: one snapshot per operation in the bucket `operations`. The projector writes it, the API reads it.
+
+A snapshot is only as new as its `stream_sequence`; whoever needs more compares that with the journal's floor.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from opstream_schemas import subjects
+from opstream_schemas.operation import FOLD_VERSION, Operation
+
+from . import rpc
+from .errors import JournalFull, RequestRefused
+from .link import Link
+
+_STREAM: Final = subjects.bucket_stream(subjects.VIEW_BUCKET)
+_CONFLICTS: Final = frozenset({10071, 10164})
+_STORE_FAILED: Final = 10077
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(Operation).decode
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """What the view holds for an operation."""
+
+    revision: int
+    """Needed to replace it; 0 for no entry."""
+    operation: Operation | None
+    """None for no entry, and for one that another fold wrote, which must be folded again."""
+
+
+NO_ENTRY: Final = Entry(0, None)
+
+
+class View:
+    """The view over one connection."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def get(self, operation_id: str) -> Entry:
+        """The snapshot, from any replica, so on a cluster perhaps an older one.
+
+        Raises:
+            JournalUnavailable: nobody answered.
+        """
+        subject = subjects.bucket_subject(subjects.VIEW_BUCKET, operation_id)
+        message = await rpc.get_direct(self._link, _STREAM, subject)
+        return NO_ENTRY if message is None else _entry(message)
+
+    async def get_newest(self, operation_id: str) -> Entry:
+        """The snapshot from the leader: what a write must be based on after a conflict.
+
+        Raises:
+            JournalUnavailable: no leader answered.
+        """
+        subject = subjects.bucket_subject(subjects.VIEW_BUCKET, operation_id)
+        message = await rpc.get_last(self._link, _STREAM, subject)
+        return NO_ENTRY if message is None else _entry(message)
+
+    async def put(self, operation: Operation, revision: int, *, ttl: float | None = None) -> int | None:
+        """Replace the snapshot if it still has `revision` (0: if there is none).
+
+        Args:
+            operation: what to store.
+            revision: of the entry that it replaces.
+            ttl: seconds until the entry goes away, at least 1, cut to whole ones; None for never.
+
+        Returns:
+            The new revision, None where someone else wrote first.
+
+        Raises:
+            JournalUnavailable: not acknowledged; it may be stored all the same.
+            JournalFull: the broker has no room.
+            RequestRefused: another error of the broker.
+        """
+        headers = {"Nats-Expected-Last-Subject-Sequence": str(revision)}
+        if ttl is not None:
+            headers["Nats-TTL"] = str(max(1, int(ttl)))
+        subject = subjects.bucket_subject(subjects.VIEW_BUCKET, operation.id)
+        try:
+            return await rpc.publish(self._link, subject, _encode(operation), headers)
+        except RequestRefused as refused:
+            if refused.err_code in _CONFLICTS:
+                return None
+            if refused.err_code == _STORE_FAILED:
+                raise JournalFull("the broker has no room for the view") from refused
+            raise
+
+
+def _entry(message: rpc.StoredMessage) -> Entry:
+    try:
+        operation = _decode(message.data)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return Entry(message.seq, None)
+    return Entry(message.seq, operation if operation.fold_version == FOLD_VERSION else None)
