@@ -138,7 +138,7 @@ class Puller:
             await asyncio.wait([self._task])
         if self._subscription is not None and self._link.is_up:
             # Drained, not dropped: what the broker sent before it saw the end of interest must be given back.
-            await self._subscription.drain()  # type: ignore[no-untyped-call] - nats-py
+            await self._subscription.drain()  # type: ignore[no-untyped-call]
         while (message := self.next_now()) is not None:
             await message.nak()
 
