@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Awaitable, Callable, Generator
+from math import inf
 from types import ModuleType
 from typing import Any, Final, Generic, ParamSpec, TypeVar
 
@@ -22,6 +23,10 @@ Report = Callable[[float, str], Awaitable[None]]
 
 _MIN_LEASE: Final = 1.0
 _MAX_RETRY_AFTER: Final = 3600
+_POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_LITERALS: Final = frozenset({"const", "default", "enum", "examples"})
+"""Keywords of a JSON Schema that hold values, not schemas."""
+_NAMED_SCHEMAS: Final = frozenset({"properties", "$defs"})
 
 
 class _Done:
@@ -171,14 +176,21 @@ def collect(modules: list[ModuleType]) -> list[Action[Any, Any]]:
 
 
 def _check_policy(kind: Kind, version: int, policy: Policy) -> None:
+    whole = {"version": version, "max_attempts": policy.max_attempts, "retry_after": policy.retry_after}
+    for option, value in whole.items():
+        if type(value) is not int:  # True is an int, but not on the wire
+            raise InvalidAction(f"action {kind}: {option} must be a whole number, not {value!r}")
+    # Infinity has no JSON: the announced action could not be read.
     problems = {
         f"version must be at least 1, not {version}": version < 1,
-        f"lease must be at least {_MIN_LEASE:g} second, not {policy.lease:g}": not policy.lease >= _MIN_LEASE,
+        f"lease must be at least {_MIN_LEASE:g} second, not {policy.lease:g}": not _MIN_LEASE <= policy.lease < inf,
         f"max_attempts must be at least 1, not {policy.max_attempts}": policy.max_attempts < 1,
         f"retry_after must be 1 to {_MAX_RETRY_AFTER} whole seconds, not {policy.retry_after}": not (
-            isinstance(policy.retry_after, int) and 1 <= policy.retry_after <= _MAX_RETRY_AFTER
+            1 <= policy.retry_after <= _MAX_RETRY_AFTER
         ),
-        f"retention must be at least {DAY:g} seconds (24 hours), not {policy.retention:g}": not policy.retention >= DAY,
+        f"retention must be at least {DAY:g} seconds (24 hours), not {policy.retention:g}": not (
+            DAY <= policy.retention < inf
+        ),
     }
     for message, is_wrong in problems.items():
         if is_wrong:
@@ -186,20 +198,32 @@ def _check_policy(kind: Kind, version: int, policy: Policy) -> None:
 
 
 def _signature(kind: Kind, handler: Callable[..., Any]) -> tuple[Any, Any]:
-    names = list(inspect.signature(handler).parameters)
-    hints = typing.get_type_hints(handler, include_extras=True)
-    if len(names) != 2 or names[0] not in hints or hints.get(names[1]) is not ActionContext or "return" not in hints:
-        raise InvalidAction(
-            f"action {kind}: write the handler as "
-            f"'def {handler.__name__}(request: YourInput, ctx: ActionContext) -> YourResult', with all three types"
-        )
+    name = getattr(handler, "__name__", "handler")
+    wanted = (
+        f"action {kind}: write the handler as "
+        f"'def {name}(request: YourInput, ctx: ActionContext) -> YourResult', with all three types"
+    )
+    try:
+        parameters = inspect.signature(handler).parameters
+        hints = typing.get_type_hints(handler, include_extras=True)
+    except (NameError, TypeError, ValueError) as error:
+        # A type imported under TYPE_CHECKING only, or something that is not a function.
+        raise InvalidAction(f"{wanted}, known at run time: {error}") from error
+    names = [one.name for one in parameters.values() if one.kind in _POSITIONAL]
+    if (
+        not len(names) == len(parameters) == 2
+        or names[0] not in hints
+        or hints.get(names[1]) is not ActionContext
+        or "return" not in hints
+    ):
+        raise InvalidAction(wanted)
     return hints[names[0]], hints["return"]
 
 
 def _closed_schema(kind: Kind, model: Any) -> dict[str, Any]:  # noqa: ANN401 - any type that msgspec knows
     try:
         schema = msgspec.json.schema(model)
-    except TypeError as error:
+    except (NameError, TypeError) as error:
         raise InvalidAction(f"action {kind}: {model} has no JSON Schema: {error}") from error
     return typing.cast("dict[str, Any]", _close(schema))
 
@@ -209,7 +233,12 @@ def _close(node: Any) -> Any:  # noqa: ANN401 - JSON
         return [_close(item) for item in node]
     if not isinstance(node, dict):
         return node
-    closed = {key: _close(value) for key, value in node.items()}
+    closed: dict[str, Any] = {}
+    for key, value in node.items():
+        if key in _NAMED_SCHEMAS:
+            closed[key] = {name: _close(schema) for name, schema in value.items()}
+        else:
+            closed[key] = value if key in _LITERALS else _close(value)
     if closed.get("type") == "object" and "properties" in closed:
         closed.setdefault("additionalProperties", False)
     return closed

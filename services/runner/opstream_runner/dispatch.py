@@ -1,0 +1,241 @@
+"""The dispatch of one action: pulls messages as slots are free, decides on each, runs what it may run.
+
+Caller: `runner.py`. The decisions themselves are pure (`opstream_schemas.delivery`); here they are carried out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from opstream_journal import (
+    UNTIL_STORED,
+    ConsumerGone,
+    Delivered,
+    Expected,
+    JournalUnavailable,
+    Link,
+    Puller,
+    VersionConflict,
+)
+from opstream_journal.timers import arm_wake, armed_by
+from opstream_schemas import subjects
+from opstream_schemas.commands import StartAttempt, decide
+from opstream_schemas.delivery import Ack, Append, ArmWake, Delivery, Hold, Start, decide_delivery
+from opstream_schemas.errors import FoldRefused, InvalidEvent, InvalidName
+from opstream_schemas.events import EventData, RecordedEvent, Requested, decode_event
+from opstream_schemas.operation import Operation, evolve, fold, initial, next_event
+
+from .actions import Action
+from .attempt import Attempt, Tools
+
+logger = logging.getLogger(__name__)
+
+_BROKER_TROUBLE_DELAY: Final = 1.0
+_STOP_TIMEOUT: Final = 5.0
+_RETRY_WAKE: Final = "retry"
+
+
+class _Loaded(NamedTuple):
+    operation: Operation
+    action_input: msgspec.Raw
+
+
+class Dispatcher:
+    """Runs one action.
+
+    Args:
+        link: the connection.
+        tools: what attempts work with.
+        action: what to run.
+        runner: this process, as events name it.
+        slots: attempts at once.
+    """
+
+    def __init__(self, link: Link, tools: Tools, action: Action[Any, Any], *, runner: str, slots: int) -> None:
+        self._link = link
+        self._tools = tools
+        self._action = action
+        self._runner = runner
+        self._slots = slots
+        self._is_stopping = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._attempts: dict[str, Attempt] = {}
+        self._puller = Puller(
+            link, subjects.OPERATIONS_STREAM, subjects.runner_consumer(action.kind), clock=tools.monotonic
+        )
+
+    async def run(self) -> None:
+        """Pull and dispatch until cancelled.
+
+        Raises:
+            ConsumerGone: the action's consumer was deleted.
+        """
+        await self._puller.start()
+        self._puller.want(self._slots)
+        while True:
+            message = await self._puller.next()
+            task = asyncio.create_task(self._handle(message))
+            self._tasks.add(task)
+            task.add_done_callback(self._free_slot)
+
+    def hint(self, operation_id: str) -> None:
+        """Somebody says that something happened to an operation; if it runs here, look now."""
+        attempt = self._attempts.get(operation_id)
+        if attempt is not None:
+            attempt.check_now()
+
+    async def stop(self) -> None:
+        """Pull no more, hand back what runs, and leave nothing behind that the broker would wait for."""
+        self._is_stopping = True
+        try:
+            await self._puller.stop()
+        except ConsumerGone as gone:
+            logger.debug("%s", gone)
+        for attempt in self._attempts.values():
+            attempt.stop()
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=_STOP_TIMEOUT)
+            for task in late:
+                task.cancel()
+            if late:
+                logger.warning(
+                    "%s: %s operations could not be handed back; their leases will run out",
+                    self._action.kind,
+                    len(late),
+                )
+                await asyncio.wait(late)
+
+    def _free_slot(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not self._is_stopping:
+            self._puller.want(1)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # Not acknowledged: the message comes again when its lease has run out.
+            logger.error("%s: a message could not be handled", self._action.kind, exc_info=error)
+
+    async def _handle(self, message: Delivered) -> None:
+        try:
+            await self._decide(message)
+        except JournalUnavailable as error:
+            logger.warning("message %s is put back: %s", message.sequence, error)
+            await message.nak(_BROKER_TROUBLE_DELAY)
+
+    async def _decide(self, message: Delivered) -> None:
+        loaded: _Loaded | None
+        try:
+            delivery = _delivery(message)
+            loaded = await self._load(message)
+            if loaded is None:
+                logger.info("message %s: its operation expired", message.sequence)
+                await message.ack()
+                return
+        except (FoldRefused, InvalidEvent, InvalidName) as refused:
+            logger.warning(
+                "message %s (%s) can't be decided by this version: %s", message.sequence, message.subject, refused
+            )
+            loaded, delivery = None, Delivery(ticket=message.sequence)
+        while True:
+            operation = loaded.operation if loaded else None
+            decision = decide_delivery(
+                operation, delivery, now=self._tools.now(), max_attempts=self._action.spec.policy.max_attempts
+            )
+            if loaded is None or isinstance(decision, Hold):
+                await message.nak(decision.delay if isinstance(decision, Hold) else _BROKER_TROUBLE_DELAY)
+                return
+            if isinstance(decision, Start) and self._is_stopping:
+                await message.nak()
+                return
+            try:
+                await self._carry_out(decision, loaded, message)
+            except VersionConflict:
+                loaded = await self._reload(loaded)
+            else:
+                return
+
+    async def _carry_out(self, decision: Ack | Append | Start | ArmWake, loaded: _Loaded, message: Delivered) -> None:
+        operation = loaded.operation
+        match decision:
+            case Ack():
+                await message.ack_confirmed()
+            case Append(data=data):
+                await self._append(operation, data)
+                await message.ack_confirmed()
+            case ArmWake(at=at, armed_by=sequence):
+                await arm_wake(self._link, operation.kind, operation.id, _RETRY_WAKE, at=at, armed_by=sequence)
+                await message.ack_confirmed()
+            case Start():
+                await self._start(loaded, message)
+
+    async def _start(self, loaded: _Loaded, message: Delivered) -> None:
+        command = StartAttempt(
+            runner=self._runner,
+            token=self._tools.new_id(),
+            ticket=message.sequence,
+            lease=self._action.spec.policy.lease,
+        )
+        data = decide(loaded.operation, command)
+        if data is None:
+            raise RuntimeError("a started attempt is always an event")
+        operation = evolve(loaded.operation, await self._append(loaded.operation, data))
+        attempt = Attempt(self._tools, self._action, operation, loaded.action_input, message)
+        self._attempts[operation.id] = attempt
+        if self._is_stopping:
+            attempt.stop()
+        try:
+            await attempt.run()
+        except VersionConflict as error:
+            raise RuntimeError("an attempt settles its own conflicts") from error
+        finally:
+            if self._attempts.get(operation.id) is attempt:
+                del self._attempts[operation.id]
+
+    async def _append(self, operation: Operation, data: EventData) -> RecordedEvent:
+        tools = self._tools
+        event = next_event(operation, data, id=tools.new_id(), source=tools.source, time=tools.now())
+        expected = Expected(operation.stream_sequence)
+        return await tools.journal.append(operation.kind, event, expected, budget=UNTIL_STORED)
+
+    async def _load(self, message: Delivered) -> _Loaded | None:
+        """The state to decide on: of a first delivery, the message itself; otherwise what the journal has now.
+
+        Raises:
+            FoldRefused, InvalidEvent, InvalidName: it can't be folded.
+        """
+        if subjects.is_wake(message.subject):
+            operation_id = subjects.parse_wake_subject(message.subject).operation_id
+        else:
+            subject = subjects.parse_event_subject(message.subject)
+            operation_id = subject.operation_id
+            if message.deliveries == 1:
+                requested = decode_event(message.data, message.sequence)
+                operation = initial(requested)
+                if (operation.id, operation.kind) != (operation_id, subject.kind):
+                    raise FoldRefused(f"the event of operation {operation.id} lies under {message.subject}")
+                return _Loaded(operation, _input(requested))
+        events = await self._tools.journal.events(operation_id)
+        folded = fold(None, events)
+        return None if folded is None else _Loaded(folded, _input(events[0]))
+
+    async def _reload(self, loaded: _Loaded) -> _Loaded | None:
+        events = await self._tools.journal.events(loaded.operation.id, since=loaded.operation)
+        try:
+            operation = fold(loaded.operation, events) or loaded.operation
+        except (FoldRefused, InvalidEvent) as refused:
+            logger.warning("operation %s can't be decided by this version: %s", loaded.operation.id, refused)
+            return None
+        return _Loaded(operation, loaded.action_input)
+
+
+def _delivery(message: Delivered) -> Delivery:
+    wake = armed_by(message.data) if subjects.is_wake(message.subject) else 0
+    return Delivery(ticket=message.sequence, armed_by=wake)
+
+
+def _input(requested: RecordedEvent) -> msgspec.Raw:
+    if not isinstance(requested.data, Requested):
+        raise FoldRefused(f"operation {requested.operation_id} does not begin with its request")
+    return requested.data.input
