@@ -1,0 +1,23 @@
+# One image for provision, api, runner and projector; the command says which. The broker is the official nats image.
+FROM python:3.11-slim AS build
+WORKDIR /src
+COPY requirements.lock ./
+# Hashes, so that what was tested is what is installed. The build backend comes from the same lock.
+RUN python -m venv /opt/opstream && /opt/opstream/bin/pip install --no-cache-dir --require-hashes -r requirements.lock
+COPY pyproject.toml README.md LICENSE ./
+COPY opstream ./opstream
+COPY schemas ./schemas
+COPY journal ./journal
+COPY services ./services
+COPY examples ./examples
+RUN /opt/opstream/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
+
+FROM python:3.11-slim
+RUN useradd --create-home --uid 10001 opstream && mkdir /data && chown opstream /data
+COPY --from=build /opt/opstream /opt/opstream
+ENV PATH=/opt/opstream/bin:$PATH PYTHONUNBUFFERED=1
+USER opstream
+WORKDIR /home/opstream
+# SIGTERM ends every service cleanly, so the default stop signal is right.
+ENTRYPOINT ["opstream"]
+CMD ["--help"]
