@@ -1,0 +1,94 @@
+"""The rules for what clients send, as far as a JSON Schema can't say them. Called by the shelf before it acts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from opstream import ActionFailed
+
+from .records import (
+    MAX_FILES,
+    MAX_METADATA_BYTES,
+    MAX_PATH_BYTES,
+    MAX_PATHS_BYTES,
+    PATH_PATTERN,
+    SHA256_PATTERN,
+    AnnouncedFile,
+)
+
+MAX_NAME_BYTES: Final = 200
+"""UTF-8 bytes of one folder or file name: file systems allow 255, and LocalStore appends a suffix while it writes."""
+
+_PATH: Final = re.compile(PATH_PATTERN)
+_SHA256: Final = re.compile(SHA256_PATTERN)
+_STAGED: Final = re.compile(r"#\d+$")
+
+
+def check_files(files: Sequence[AnnouncedFile]) -> None:
+    """Refuse a list that could not be stored, or not be stored apart from everything else.
+
+    The schema's own rules are checked again, since its `$` lets a final line feed pass in some validators.
+
+    Raises:
+        ActionFailed: `InvalidFiles`; the target is the first file to blame, as `files[3].path`.
+    """
+    if not 1 <= len(files) <= MAX_FILES:
+        raise ActionFailed("InvalidFiles", f"announce 1 to {MAX_FILES} files, not {len(files)}", target="files")
+    paths: set[str] = set()
+    for index, file in enumerate(files):
+        if problem := path_problem(file.path):
+            raise ActionFailed("InvalidFiles", f"the path {problem}", target=f"files[{index}].path")
+        if not _SHA256.fullmatch(file.sha256):
+            raise ActionFailed("InvalidFiles", "a SHA-256 is 64 lowercase hex digits", target=f"files[{index}].sha256")
+        if file.path in paths:
+            raise ActionFailed("InvalidFiles", f"{file.path} is announced twice", target=f"files[{index}].path")
+        paths.add(file.path)
+    if sum(len(path.encode()) for path in paths) > MAX_PATHS_BYTES:
+        raise ActionFailed(
+            "InvalidFiles", f"all paths together must not exceed {MAX_PATHS_BYTES} bytes", target="files"
+        )
+    for index, file in enumerate(files):
+        if folder := next((folder for folder in _folders(file.path) if folder in paths), None):
+            raise ActionFailed(
+                "InvalidFiles", f"{folder} can't be a file and the folder of {file.path}", target=f"files[{index}].path"
+            )
+
+
+def check_metadata(metadata: dict[str, Any]) -> None:
+    """Refuse metadata that would make the book's record too large.
+
+    Raises:
+        ActionFailed: `InvalidMetadata`.
+    """
+    size = len(msgspec.json.encode(metadata))
+    if size > MAX_METADATA_BYTES:
+        raise ActionFailed(
+            "InvalidMetadata", f"metadata must not exceed {MAX_METADATA_BYTES} bytes, not be {size}", target="metadata"
+        )
+
+
+def path_problem(path: str) -> str:
+    """What is wrong with one path, as the end of a sentence; empty for a good one."""
+    if not _PATH.fullmatch(path):
+        return "must be relative, without empty, '.' or '..' parts, backslashes and control characters"
+    try:
+        encoded = path.encode()
+    except UnicodeEncodeError:
+        return "holds half of a surrogate pair"
+    if len(encoded) > MAX_PATH_BYTES:
+        return f"must not exceed {MAX_PATH_BYTES} bytes"
+    if any(len(name) > MAX_NAME_BYTES for name in encoded.split(b"/")):
+        return f"must not hold a name of more than {MAX_NAME_BYTES} bytes"
+    if _STAGED.search(path):
+        # LocalStore refuses such names: it uses them for files that it has not written to their end.
+        return "must not end with '#' and digits"
+    return ""
+
+
+def _folders(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]

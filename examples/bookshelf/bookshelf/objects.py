@@ -1,0 +1,94 @@
+"""Reading and writing single objects: records that are made once, and copies that are verified. Called by the shelf."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final, TypeVar
+
+import msgspec
+from obstore.exceptions import AlreadyExistsError
+from obstore.store import ObjectStoreMethods
+
+R = TypeVar("R")
+
+CHUNK: Final = 1024 * 1024
+"""Bytes that are read, hashed and written at a time: about a millisecond of the event loop."""
+
+
+class WrongHash(Exception):
+    """The bytes are not those that were announced."""
+
+    def __init__(self, actual: str) -> None:
+        super().__init__(actual)
+        self.actual = actual
+
+
+async def read(store: ObjectStoreMethods, path: str, record: type[R]) -> R | None:
+    """A record, None if there is none.
+
+    Raises:
+        msgspec.DecodeError: something else lies there.
+    """
+    try:
+        return await _get(store, path, record)
+    except FileNotFoundError:
+        return None
+
+
+async def create(store: ObjectStoreMethods, path: str, record: R) -> R:
+    """Store a record unless there is one: of any number of writers exactly one wins.
+
+    Returns:
+        What is stored: this record or that of whoever was first, maybe this writer in an attempt that was killed.
+    """
+    try:
+        await store.put_async(path, msgspec.json.encode(record), mode="create")
+    except AlreadyExistsError:
+        return await _get(store, path, type(record))
+    return record
+
+
+async def copy_verified(
+    store: ObjectStoreMethods,
+    source: str,
+    target: str,
+    sha256: str,
+    seen: Callable[[float], Awaitable[None]],
+) -> int:
+    """Copy a file while hashing it, so that what is stored is what was hashed, whoever changes the source meanwhile.
+
+    The hash is compared before the last byte is committed: a put is atomic, so `target` never holds wrong bytes, and
+    when several attempts write it at once they all write the same. Holds a few chunks in memory, not the file.
+
+    Args:
+        seen: told which part of the file (0 to 1) has been read, after each chunk.
+
+    Returns:
+        The file's size in bytes.
+
+    Raises:
+        WrongHash: `target` is as it was before.
+        FileNotFoundError: there is no source.
+    """
+    found = await store.get_async(source)
+    digest = hashlib.sha256()
+    copied = 0
+
+    async def verified() -> AsyncIterator[bytes]:
+        nonlocal copied
+        async for chunk in found.stream(min_chunk_size=CHUNK):
+            digest.update(chunk)
+            copied += len(chunk)
+            await seen(min(copied / max(found.meta["size"], 1), 1.0))
+            yield chunk
+        if digest.hexdigest() != sha256:
+            raise WrongHash(digest.hexdigest())
+
+    await store.put_async(target, verified())
+    return copied
+
+
+async def _get(store: ObjectStoreMethods, path: str, record: type[R]) -> R:
+    found = await store.get_async(path)
+    return msgspec.json.decode(memoryview(await found.bytes_async()), type=record)

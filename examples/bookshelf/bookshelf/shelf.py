@@ -1,0 +1,264 @@
+"""The shelf: starts and publishes versions of books on an object store. Called by the actions; knows no broker.
+
+Anything here may be killed at any line and run again, or run twice at once, and ends in the same state:
+
+- Ids are derived from the operation's id, so all attempts work on the same objects.
+- A transaction says at its start which version number it is for. `book:upload-finish` publishes by creating the record
+  of that number, which succeeds once for ever: records are never changed and never removed. So of several transactions
+  for the same number one wins; the others, made from what is no longer published, fail as `ClientOutOfDate`.
+- The files of a version lie in a folder that only its transaction writes, complete before the record exists.
+- Whoever fails looks at the record before saying so: what it missed may have been cleared away by the winner.
+- Old files are removed last; a retry does it again, and so does the next version.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from opstream import ActionFailed
+
+from . import files as rules
+from .layout import TRANSACTION_ID, Layout, book_id_for, folder_number, record_number, transaction_id_for
+from .objects import WrongHash, copy_verified, create, read
+from .records import (
+    AnnouncedFile,
+    Book,
+    FileToUpload,
+    PublishedFile,
+    Transaction,
+    UploadStarted,
+    Version,
+)
+from .storage import STORE_ERRORS, Storage
+
+if TYPE_CHECKING:  # obstore has these two for type checkers only
+    from obstore import ListResult, ObjectMeta
+
+_log = logging.getLogger(__name__)
+
+Progress = Callable[[float, str], Awaitable[None]]
+"""Told a percentage, 0 to 100, and a text for a person."""
+
+
+class Shelf:
+    """The books in one storage.
+
+    Args:
+        clock: the time in UTC, for `publishedAt`.
+    """
+
+    def __init__(self, storage: Storage, *, clock: Callable[[], datetime]) -> None:
+        self._storage = storage
+        self._store = storage.store
+        self._clock = clock
+
+    async def start(
+        self,
+        resource_id: str,
+        *,
+        operation_id: str,
+        title: str,
+        files: Sequence[AnnouncedFile],
+        progress: Progress,
+    ) -> UploadStarted:
+        """Open a transaction for the next version of a book, and put what did not change into its upload folder.
+
+        Args:
+            resource_id: the book's id, known or not, or `new`.
+
+        Raises:
+            ActionFailed: `InvalidBook`, `InvalidFiles`; `ClientOutOfDate`: someone published while this was copying.
+        """
+        rules.check_files(files)
+        if not resource_id:
+            raise ActionFailed("InvalidBook", "say which book: /book/{id}:upload-start or /book/new:upload-start")
+        book_id = book_id_for(resource_id, operation_id)
+        layout = Layout(book_id)
+        transaction = await self._open(
+            layout, transaction_id_for(operation_id), book_id=book_id, title=title, files=files
+        )
+        uploads = layout.uploads(transaction.version, transaction.transaction_id)
+        try:
+            await self._storage.make_folder(uploads)
+            unchanged = await self._copy_unchanged(layout, transaction, uploads, progress)
+        except STORE_ERRORS:
+            # Once the next version is published, the one that is being copied vanishes.
+            await self._refuse_if_published(layout, transaction)
+            raise
+        await self._refuse_if_published(layout, transaction)
+        missing = [file.path for file in transaction.files if file.path not in unchanged]
+        urls = await self._storage.upload_urls([f"{uploads}/{path}" for path in missing])
+        return UploadStarted(
+            transaction_id=transaction.transaction_id,
+            book_id=book_id,
+            version=transaction.version,
+            upload_url=self._storage.folder_url(uploads),
+            files_to_upload=[FileToUpload(path=path, upload_url=url) for path, url in zip(missing, urls, strict=True)],
+            files_unchanged=len(unchanged),
+        )
+
+    async def finish(
+        self,
+        book_id: str,
+        transaction_id: str,
+        *,
+        operation_id: str,
+        metadata: dict[str, Any],
+        progress: Progress,
+    ) -> Book:
+        """Verify what was uploaded, publish it as the book's next version and remove the one before.
+
+        Returns:
+            The record as published, also when an earlier attempt of the same operation has published it.
+
+        Raises:
+            ActionFailed: `InvalidMetadata`; `UnknownTransaction`; `MissingFile`, `WrongHash`: put it right and finish
+                again; `TransactionFinished`: another operation has published it; `ClientOutOfDate`: start again.
+        """
+        rules.check_metadata(metadata)
+        layout = Layout(book_id)
+        known = TRANSACTION_ID.fullmatch(transaction_id)
+        transaction = await read(self._store, layout.transaction(transaction_id), Transaction) if known else None
+        if transaction is None:
+            raise ActionFailed(
+                "UnknownTransaction", f"book {book_id} has no transaction {transaction_id}", target="transactionId"
+            )
+        published = await self._version(layout, transaction.version)
+        if published is None:
+            published = await self._publish(layout, transaction, operation_id, metadata, progress)
+        await self._settle(layout, published, transaction_id)
+        if published.operation_id != operation_id:
+            raise _finished(published)
+        return published.book
+
+    async def _open(
+        self, layout: Layout, transaction_id: str, *, book_id: str, title: str, files: Sequence[AnnouncedFile]
+    ) -> Transaction:
+        path = layout.transaction(transaction_id)
+        opened = await read(self._store, path, Transaction)
+        if opened is not None:
+            return opened
+        number = _highest(await self._store.list_with_delimiter_async(layout.versions)) + 1
+        transaction = Transaction(
+            transaction_id=transaction_id, book_id=book_id, title=title, version=number, files=list(files)
+        )
+        return await create(self._store, path, transaction)
+
+    async def _version(self, layout: Layout, number: int) -> Version | None:
+        return await read(self._store, layout.version(number), Version)
+
+    async def _copy_unchanged(
+        self, layout: Layout, transaction: Transaction, uploads: str, progress: Progress
+    ) -> set[str]:
+        base = await self._version(layout, transaction.version - 1)
+        if base is None:
+            return set()
+        source = layout.files(base.book.version, base.transaction_id)
+        before = {file.path: file.sha256 for file in base.book.files}
+        unchanged = [file.path for file in transaction.files if before.get(file.path) == file.sha256]
+        for count, path in enumerate(unchanged):
+            await progress(100 * count / len(unchanged), f"copying {path}")
+            await self._storage.duplicate(f"{source}/{path}", f"{uploads}/{path}")
+        return set(unchanged)
+
+    async def _publish(
+        self,
+        layout: Layout,
+        transaction: Transaction,
+        operation_id: str,
+        metadata: dict[str, Any],
+        progress: Progress,
+    ) -> Version:
+        """The version as published now, by whomever."""
+        path = layout.version(transaction.version)
+        try:
+            files = await self._verify(layout, transaction, progress)
+            book = Book(
+                book_id=transaction.book_id,
+                version=transaction.version,
+                title=transaction.title,
+                metadata=metadata,
+                files=files,
+                published_at=self._clock(),
+            )
+            version = Version(transaction_id=transaction.transaction_id, operation_id=operation_id, book=book)
+            return await create(self._store, path, version)
+        except (ActionFailed, *STORE_ERRORS):
+            # A winner clears all upload folders away; and a put whose answer got lost may have published.
+            published = await read(self._store, path, Version)
+            if published is None:
+                raise
+            return published
+
+    async def _verify(self, layout: Layout, transaction: Transaction, progress: Progress) -> list[PublishedFile]:
+        source = layout.uploads(transaction.version, transaction.transaction_id)
+        target = layout.files(transaction.version, transaction.transaction_id)
+        verified: list[PublishedFile] = []
+        for index, file in enumerate(transaction.files):
+
+            async def seen(part: float, index: int = index, path: str = file.path) -> None:
+                await progress(100 * (index + part) / len(transaction.files), f"verifying {path}")
+
+            try:
+                size = await copy_verified(
+                    self._store, f"{source}/{file.path}", f"{target}/{file.path}", file.sha256, seen
+                )
+            except FileNotFoundError as error:
+                raise ActionFailed(
+                    "MissingFile", f"{file.path} was announced, but not uploaded", target=f"files[{index}].path"
+                ) from error
+            except WrongHash as error:
+                raise ActionFailed(
+                    "WrongHash",
+                    f"{file.path} was announced with SHA-256 {file.sha256}, but has {error.actual}",
+                    target=f"files[{index}].sha256",
+                ) from error
+            verified.append(PublishedFile(path=file.path, sha256=file.sha256, size=size))
+        return verified
+
+    async def _refuse_if_published(self, layout: Layout, transaction: Transaction) -> None:
+        published = await self._version(layout, transaction.version)
+        if published is not None:
+            await self._settle(layout, published, transaction.transaction_id)
+            raise _finished(published)
+
+    async def _settle(self, layout: Layout, published: Version, transaction_id: str) -> None:
+        """Clean up after a version was published; refuse a transaction that lost to it."""
+        number = published.book.version
+        won = published.transaction_id == transaction_id
+        try:
+            own = [layout.uploads(number, transaction_id), layout.files(number, transaction_id)]
+            for folder in await self._useless(layout, published) if won else own:
+                await self._storage.remove_folder(folder)
+        except STORE_ERRORS as error:
+            # What is published must not be reported as failed for litter; the next version's cleanup comes by again.
+            _log.warning("could not clean up after version %d of %s: %s", number, published.book.book_id, error)
+        if not won:
+            raise ActionFailed("ClientOutOfDate", f"version {number} was published meanwhile; start again from it")
+
+    async def _useless(self, layout: Layout, published: Version) -> list[str]:
+        """Folders of older versions, and of all that competed for this one; not what works towards the next."""
+        number = published.book.version
+        versions = await self._store.list_with_delimiter_async(layout.versions)
+        # A late attempt may find its own version outdated.
+        latest = _highest(versions)
+        useless = [folder for folder in versions["common_prefixes"] if 0 < folder_number(folder) < latest]
+        if number == latest:
+            kept = layout.files(number, published.transaction_id)
+            rivals = await self._store.list_with_delimiter_async(layout.candidates(number))
+            useless += [folder for folder in rivals["common_prefixes"] if folder.rstrip("/") != kept]
+            useless.append(layout.all_uploads(number))
+        return useless
+
+
+def _highest(versions: ListResult[Sequence[ObjectMeta]]) -> int:
+    return max((record_number(each["path"]) for each in versions["objects"]), default=0)
+
+
+def _finished(published: Version) -> ActionFailed:
+    return ActionFailed(
+        "TransactionFinished", f"it was published as version {published.book.version}", target="transactionId"
+    )
