@@ -1,0 +1,1 @@
+"""The HTTP service of opstream: submit and status (contract.md)."""

@@ -1,0 +1,76 @@
+"""The outermost layer: the spelling of header names, and the request id. Wraps the litestar app; see `app.py`.
+
+HTTP ignores the case of header names, clients in the field do not (contract.md): litestar writes them in lower case,
+and so does uvicorn.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+REQUEST_ID: Final = "opstream_request_id"
+"""Key in the scope's `state`, for log lines."""
+
+_CLIENT_ID_HEADER: Final = b"x-ms-client-request-id"
+_CLIENT_ID: Final = re.compile(rb"[\x20-\x7e]{1,128}")
+
+
+class _Spelled(bytes):
+    """A header name that keeps its spelling: uvicorn calls `lower()` on every name just before it writes it."""
+
+    __slots__ = ()
+
+    def lower(self) -> bytes:
+        return self
+
+
+SPELLING: Final = {
+    name.lower(): _Spelled(name) for name in (b"Allow", b"Content-Type", b"ETag", b"Operation-Location", b"Retry-After")
+}
+"""Spelled as in contract.md. Those that uvicorn itself reads (`content-length`, `connection`) must stay plain."""
+
+
+class HeaderCare:
+    """ASGI middleware: every answer gets a request id and headers spelled as in the contract.
+
+    Args:
+        app: what answers.
+        new_id: draws request ids.
+    """
+
+    def __init__(self, app: ASGIApp, *, new_id: Callable[[], str]) -> None:
+        self._app = app
+        self._new_id = new_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != ScopeType.HTTP:
+            await self._app(scope, receive, send)
+            return
+        request_id = self._new_id()
+        scope.setdefault("state", {})[REQUEST_ID] = request_id
+        added = [(b"x-ms-request-id", request_id.encode())]
+        client_id = _client_id(scope["headers"])
+        if client_id is not None:
+            added.append((_CLIENT_ID_HEADER, client_id))
+
+        async def send_spelled(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = [(SPELLING.get(name, name), value) for name, value in message["headers"]]
+                message["headers"] = headers + added
+            await send(message)
+
+        await self._app(scope, receive, send_spelled)
+
+
+def _client_id(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+    """The client's own id of the request, if it sent one that can be sent back."""
+    found = [value for name, value in headers if name == _CLIENT_ID_HEADER]
+    if len(found) == 1 and _CLIENT_ID.fullmatch(found[0]):
+        return found[0]
+    return None

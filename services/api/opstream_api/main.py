@@ -1,0 +1,138 @@
+"""Composition root of the API: settings in, a running service out. Called by the `opstream` command.
+
+Nothing is connected, registered or read from the environment at import.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from typing import Final
+
+import uuid_utils
+import uvloop
+from litestar.types import ASGIApp
+
+from opstream_journal import Catalog, Drifted, Journal, View, connect
+from opstream_journal.health import listen
+from opstream_journal.provision import check
+from opstream_journal.topology import EVENT_OVERHEAD
+
+from .app import Parts, create_app
+from .cache import OperationCache
+from .capacity import Capacity
+from .openapi import Document
+from .server import Server, make_server
+from .settings import Settings
+from .status import StatusReader
+from .submit import Submitter
+
+logger = logging.getLogger(__name__)
+
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; open requests then have `server.GRACE` seconds to finish.
+
+    Raises:
+        JournalError: the port is taken, or the broker can't be reached, lacks something or differs; the message says
+            what to do.
+    """
+    with listen(settings.host, settings.port, "--port") as sock:
+        uvloop.run(_serve(settings, sock))
+
+
+@asynccontextmanager
+async def service(settings: Settings) -> AsyncIterator[ASGIApp]:
+    """The app, connected to the broker; disconnected at the end.
+
+    Raises:
+        JournalError: see `run`.
+    """
+    async with AsyncExitStack() as stack:
+        link = await connect(settings.servers, "opstream-api", connect_timeout=settings.connect_timeout)
+        stack.push_async_callback(link.close)
+        max_msg_size = await check(link)
+        _check_limit(settings.body_limit, max_msg_size)
+        journal = Journal(link, max_msg_size=max_msg_size, clock=time.monotonic)
+        await journal.start()
+        catalog = Catalog(link)
+        stack.push_async_callback(catalog.stop)
+        await catalog.start()
+        capacity = Capacity(link)
+        stack.push_async_callback(capacity.stop)
+        await capacity.start()
+        cache = OperationCache()
+        public_url = settings.public_url.rstrip("/")
+        yield create_app(
+            Parts(
+                submitter=Submitter(
+                    journal=journal,
+                    catalog=catalog,
+                    capacity=capacity,
+                    cache=cache,
+                    now=_utc_now,
+                    clock=time.monotonic,
+                    new_id=_new_id,
+                ),
+                status=StatusReader(journal=journal, view=View(link), catalog=catalog, cache=cache, now=_utc_now),
+                capacity=capacity,
+                document=Document(catalog, public_url),
+                public_url=public_url,
+                body_limit=settings.body_limit,
+                new_operation_id=_new_id,
+                new_request_id=_new_request_id,
+            )
+        )
+
+
+async def _serve(settings: Settings, sock: socket.socket) -> None:
+    server: Server | None = None
+    serving = asyncio.current_task()
+
+    def end() -> None:
+        if server is not None:
+            server.should_exit = True
+        elif serving is not None:
+            serving.cancel()
+
+    for number in _SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, end)
+    try:
+        async with service(settings) as app:
+            server = make_server(app)
+            host, port = sock.getsockname()[:2]
+            logger.info("serving on %s port %d", host, port)
+            await server.serve([sock])
+    except asyncio.CancelledError:
+        if server is not None:
+            raise
+        logger.info("told to stop before the broker was there")
+
+
+def _check_limit(body_limit: int, max_msg_size: int) -> None:
+    needed = body_limit + EVENT_OVERHEAD
+    if 0 <= max_msg_size < needed:
+        raise Drifted(
+            f"the journal takes events of {max_msg_size} bytes, bodies of {body_limit} need {needed}: "
+            f"run 'opstream provision --max-msg-size {needed} --update' or lower --max-body"
+        )
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _new_id() -> str:
+    return str(uuid_utils.uuid7())
+
+
+def _new_request_id() -> str:
+    return str(uuid_utils.uuid4())

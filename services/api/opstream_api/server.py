@@ -1,0 +1,139 @@
+"""uvicorn as this service runs it: no signals of its own, the contract's body for what is no HTTP, bounded headers.
+
+Called by `main.py`, and by tests that serve an app inside of their loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Final
+
+import httptools
+import uuid_utils
+import uvicorn
+from litestar.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from opstream_schemas.errors import ErrorCode
+
+from .answers import JSON, encode_error
+from .errors import ApiError
+
+GRACE: Final = 5
+"""Whole seconds that open requests get to finish when the service stops; a submit takes less."""
+HEAD_LIMIT: Final = 32 * 1024
+"""Bytes of request line and headers together, about what other servers take. The parser has no limit of its own."""
+URL_LIMIT: Final = 8 * 1024
+"""Bytes of the request line's target: the longest id, percent-encoded, has 3 KiB. litestar remembers recent ones."""
+
+_UPGRADES: Final = frozenset({b"upgrade", b"http2-settings"})
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server that leaves signals to whoever runs it: set `should_exit` to end it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn's own would raise the signal again after serving, and so end the process before it has closed."""
+        yield
+
+
+def make_server(app: ASGIApp) -> Server:
+    """A server for `serve(sockets=[…])`, inside of the running loop."""
+    return Server(
+        uvicorn.Config(
+            app,
+            http=Protocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,  # any client could send them; behind a proxy there is --public-url
+            server_header=False,
+            timeout_graceful_shutdown=GRACE,
+        )
+    )
+
+
+class Protocol(HttpToolsProtocol):
+    """HTTP/1.1 on one connection."""
+
+    _head_size = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a request, or of several."""
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._decline_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("")
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._head_size = 0
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the request line."""
+        self._grow(len(url), URL_LIMIT)
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header."""
+        self._grow(len(name) + len(value), HEAD_LIMIT)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is over; one that asks for an upgrade comes again without that wish."""
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The request is over."""
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
+        """Answer what is no HTTP request, and hang up."""
+        error = ApiError(
+            ErrorCode.INVALID_HEADER, "the request is not valid HTTP/1.1, or its URL or headers are too long"
+        )
+        body = encode_error(error.body)
+        head = [
+            "HTTP/1.1 400 Bad Request",
+            f"Content-Type: {JSON}",
+            f"content-length: {len(body)}",
+            "connection: close",
+            f"x-ms-request-id: {uuid_utils.uuid4()}",
+            f"x-ms-error-code: {error.code}",
+        ]
+        self.transport.write("\r\n".join([*head, "", ""]).encode() + body)
+        self.transport.close()
+
+    def _decline_upgrade(self, rest: bytes) -> None:
+        """Go on in HTTP/1.1, as a server may (RFC 9110, Upgrade).
+
+        The parser takes a request with `Upgrade` for one without a body, so a POST of Java's HttpClient, which offers
+        h2c, would lose its input. Hence the request is parsed again, without the offer.
+        """
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self.send_400_response("")
+            return
+        lines = [b"%s %s HTTP/%s" % (method, self.url, self.parser.get_http_version().encode())]
+        for name, value in self.headers:
+            if name == b"connection":
+                tokens = [token.strip() for token in value.split(b",")]
+                lines.append(b"connection: " + b", ".join(one for one in tokens if one.lower() not in _UPGRADES))
+            elif name not in _UPGRADES:
+                lines.append(name + b": " + value)
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(b"\r\n".join([*lines, b"", rest]))
+
+    def _grow(self, size: int, limit: int) -> None:
+        self._head_size += size
+        if self._head_size > limit:
+            raise ValueError(f"the head of a request has more than {limit} bytes")

@@ -1,0 +1,161 @@
+"""Submitting: from a checked request to a recorded `requested` event, exactly once for each operation id.
+
+Knows nothing of HTTP but the error codes. Called by `app.py`; the only writer of this service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Final
+
+import msgspec
+
+from opstream_journal import NEW, Catalog, Journal, JournalError, JournalUnavailable, VersionConflict
+from opstream_schemas.catalog import ActionSpec
+from opstream_schemas.errors import ErrorCode, FoldRefused, InvalidEvent
+from opstream_schemas.events import Requested, Trace
+from opstream_schemas.monitor import request_hash
+from opstream_schemas.names import Kind
+from opstream_schemas.operation import Operation, first_event, initial, read
+
+from .cache import OperationCache
+from .capacity import Capacity
+from .errors import ApiError, from_journal
+from .validation import Validators, decode_input
+
+logger = logging.getLogger(__name__)
+
+BUDGET: Final = 4.5
+"""Seconds in which a submit must be decided (5 in contract.md, less what reading and answering take)."""
+SOURCE: Final = "opstream/api"
+"""CloudEvents `source` of the events that this service records."""
+ANONYMOUS: Final = ""
+"""The caller, as long as there is no authentication."""
+
+
+class Submission(msgspec.Struct, frozen=True, kw_only=True):
+    """A request whose path and headers are in order."""
+
+    kind: Kind
+    resource_id: str
+    operation_id: str
+    body: bytes
+    trace: Trace | None
+
+
+class Accepted(msgspec.Struct, frozen=True, kw_only=True):
+    """What is recorded."""
+
+    operation: Operation
+    """As it is by now: a request that is sent again may find its operation finished."""
+    retry_after: int
+    """Whole seconds that the client should wait before it polls."""
+
+
+class Submitter:
+    """Records requests.
+
+    Args:
+        journal: where to.
+        catalog: what runners offer.
+        capacity: whether the journal takes new operations.
+        cache: gets each new operation, so that its status is cheap from the first poll on.
+        now: the time of events and deadlines, with its zone.
+        clock: monotonic seconds.
+        new_id: draws event ids.
+    """
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        catalog: Catalog,
+        capacity: Capacity,
+        cache: OperationCache,
+        now: Callable[[], datetime],
+        clock: Callable[[], float],
+        new_id: Callable[[], str],
+    ) -> None:
+        self._journal = journal
+        self._catalog = catalog
+        self._capacity = capacity
+        self._cache = cache
+        self._now = now
+        self._clock = clock
+        self._new_id = new_id
+        self._validators = Validators()
+
+    async def submit(self, submission: Submission) -> Accepted:
+        """Record the request, or find the operation that an identical one made.
+
+        Takes `BUDGET` seconds at most, whatever the broker does.
+
+        Raises:
+            ApiError: `UnknownAction`, `InvalidInput`, `PayloadTooLarge`; `OperationIdReused` for an id that another
+                request has; `JournalUnavailable` and `JournalFull` name the operation id, under which the same request
+                may be sent again: it is then stored once, whether it had been stored the first time or not.
+        """
+        tried = submission.operation_id
+        until = self._clock() + BUDGET
+        try:
+            async with asyncio.timeout(BUDGET):
+                return await self._submit(submission, until)
+        except TimeoutError:
+            # The journal's own budget ends a try with a last read, which may take longer than what was left.
+            late = JournalUnavailable(f"submitting {tried} took over {BUDGET:g} s", maybe_stored=True)
+            raise from_journal(late, operation_id=tried) from None
+        except InvalidEvent as error:
+            raise ApiError(ErrorCode.INVALID_INPUT, f"the request can't be recorded: {error}") from error
+        except JournalError as error:
+            raise from_journal(error, operation_id=tried) from error
+
+    async def _submit(self, submission: Submission, until: float) -> Accepted:
+        kind = submission.kind
+        spec = await self._catalog.find(kind)
+        if spec is None:
+            message = f"no runner has announced the action {kind}; /openapi.json lists those that are known"
+            raise ApiError(ErrorCode.UNKNOWN_ACTION, message)
+        document, value = decode_input(submission.body)
+        self._validators.check(spec, value)
+        digest = request_hash(kind, submission.resource_id, value, ANONYMOUS)
+        self._capacity.check()
+        now = self._now()
+        requested = Requested(
+            resource=kind.resource,
+            resource_id=submission.resource_id,
+            action=kind.action,
+            action_version=spec.action_version,
+            input=msgspec.Raw(document),
+            request_hash=digest,
+            deadline=now + timedelta(seconds=spec.policy.deadline),
+            retention=spec.policy.retention,
+            caller=ANONYMOUS,
+            trace=submission.trace,
+        )
+        event = first_event(submission.operation_id, requested, id=self._new_id(), source=SOURCE, time=now)
+        try:
+            recorded = await self._journal.append(kind, event, NEW, budget=until - self._clock())
+        except VersionConflict:
+            operation = await self._find_same(submission.operation_id, digest)
+        else:
+            operation = initial(recorded)
+        return _accepted(self._cache.put(operation), spec)
+
+    async def _find_same(self, operation_id: str, digest: str) -> Operation:
+        try:
+            operation = read(None, await self._journal.events(operation_id))
+        except (FoldRefused, InvalidEvent) as error:
+            logger.error("operation %s can't be read: %s", operation_id, error)  # noqa: TRY400 - the text says it all
+            raise ApiError(ErrorCode.INTERNAL_ERROR, f"operation {operation_id} can't be read") from error
+        if operation is None or operation.request_hash != digest:
+            # None: its beginning has expired, so nobody can tell any more what was asked.
+            message = f"the operation id {operation_id} belongs to another request: take a new one"
+            raise ApiError(ErrorCode.OPERATION_ID_REUSED, message, target="Operation-Id")
+        return operation
+
+
+def _accepted(operation: Operation, spec: ActionSpec) -> Accepted:
+    return Accepted(operation=operation, retry_after=spec.policy.retry_after)

@@ -1,0 +1,210 @@
+"""The HTTP service on a real socket, inside of the test's loop, and what tests say to it. Callers: tests of the API.
+
+async with serving(broker.url) as api:
+    answer = await api.submit("/book/42:upload-start", {"title": "Moby Dick", "files": []})
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import httpx
+import msgspec
+import uuid_utils
+
+from opstream_api.main import service
+from opstream_api.server import make_server
+from opstream_api.settings import Settings
+from opstream_journal import Expected, Journal, Link
+from opstream_journal.health import listen
+from opstream_schemas import subjects
+from opstream_schemas.catalog import ActionSpec, Policy
+from opstream_schemas.events import EventData, OperationError, RecordedEvent, Started
+from opstream_schemas.names import Kind
+from opstream_schemas.operation import Operation, evolve, next_event, read
+
+JSON: Final = "application/json"
+UPLOAD: Final = Kind("book", "upload-start")
+
+
+class Upload(msgspec.Struct, forbid_unknown_fields=True):
+    """One file of the test action's input."""
+
+    path: str
+    hash: str
+
+
+class UploadStart(msgspec.Struct, forbid_unknown_fields=True):
+    """The test action's input."""
+
+    title: str
+    files: list[Upload] = []
+    note: Upload | None = None
+
+
+class UploadStarted(msgspec.Struct, forbid_unknown_fields=True):
+    """The test action's result."""
+
+    transaction: str
+    uploads: list[Upload] = []
+
+
+INPUT: Final[dict[str, Any]] = {"title": "Moby Dick", "files": [{"path": "1.txt", "hash": "aa"}]}
+
+
+def spec(kind: Kind = UPLOAD, *, version: int = 1, input_type: Any = UploadStart, **policy: Any) -> ActionSpec:
+    """A catalog entry as a runner announces it."""
+    return ActionSpec(
+        resource=kind.resource,
+        action=kind.action,
+        summary=f"Test {kind}",
+        action_version=version,
+        input_schema=msgspec.json.schema(input_type),
+        result_schema=msgspec.json.schema(UploadStarted),
+        policy=Policy(**policy),
+    )
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """An answer, byte for byte."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    """Spelled as they were sent."""
+    body: bytes
+
+    def header(self, name: str) -> str:
+        """The one value of a header, found by its exact spelling."""
+        (value,) = [value for key, value in self.headers if key == name]
+        return value
+
+
+class Api:
+    """A running service."""
+
+    def __init__(self, port: int, client: httpx.AsyncClient) -> None:
+        self.port = port
+        self.client = client
+
+    @property
+    def url(self) -> str:
+        """Without a slash at its end."""
+        return f"http://127.0.0.1:{self.port}"
+
+    async def submit(
+        self, path: str = "/book/42:upload-start", body: Any = INPUT, headers: Mapping[str, str] | None = None
+    ) -> httpx.Response:
+        """POST an input as JSON."""
+        sent = {"Content-Type": JSON, **(headers or {})}
+        return await self.client.post(path, content=msgspec.json.encode(body), headers=sent)
+
+    async def status(self, operation_id: str) -> httpx.Response:
+        """GET the status of an operation."""
+        return await self.client.get(f"/status/{operation_id}")
+
+    async def raw(self, *parts: bytes) -> Reply:
+        """Send bytes, read one answer."""
+        async with self.connection() as (reader, writer):
+            for part in parts:
+                writer.write(part)
+                await writer.drain()
+            return await read_reply(reader)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        """A connection of one's own."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
+
+
+async def read_reply(reader: asyncio.StreamReader, *, has_body: bool = True) -> Reply:
+    """Read one answer, `100 Continue` not counted."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").rstrip().split("\r\n")
+    status = int(first.split()[1])
+    if status == 100:
+        return await read_reply(reader, has_body=has_body)
+    headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+    length = next((int(value) for name, value in headers if name.lower() == "content-length"), 0)
+    return Reply(status, headers, await reader.readexactly(length if has_body else 0))
+
+
+def post(path: str, body: bytes = b"", *headers: str, host: str | None = "api.test") -> bytes:
+    """The bytes of a POST with a declared length."""
+    lines = [f"POST {path} HTTP/1.1", *([f"Host: {host}"] if host is not None else []), *headers]
+    return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode("latin-1") + body
+
+
+@asynccontextmanager
+async def serving(url: str, **settings: Any) -> AsyncIterator[Api]:
+    """A service on a free port, on the broker at `url`; `settings` are those of `Settings`."""
+    with listen("127.0.0.1", 0, "--port") as sock:
+        # asyncio does so only for sockets made with the protocol's number; without it each answer waits 40 ms.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        port = sock.getsockname()[1]
+        async with service(Settings(servers=(url,), **settings)) as app:
+            server = make_server(app)
+            task = asyncio.create_task(server.serve([sock]))
+            try:
+                async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=15) as client:
+                    yield Api(port, client)
+            finally:
+                server.should_exit = True
+                await task
+
+
+class Story:
+    """Plays runner: appends events to an operation that was submitted."""
+
+    def __init__(self, journal: Journal, operation: Operation) -> None:
+        self._journal = journal
+        self.operation = operation
+
+    @classmethod
+    async def of(cls, journal: Journal, operation_id: str) -> Story:
+        """The story of an operation so far."""
+        operation = read(None, await journal.events(operation_id))
+        assert operation is not None
+        return cls(journal, operation)
+
+    async def append(self, *datas: EventData, at: datetime | None = None) -> Operation:
+        """Record events, one after the other; `at` is the time that they carry, now by default."""
+        for data in datas:
+            self.operation = evolve(self.operation, await self.record(data, at=at))
+        return self.operation
+
+    async def record(self, data: EventData, *, at: datetime | None = None) -> RecordedEvent:
+        """Record an event, not folded here: for one that a decider would refuse."""
+        time = at or datetime.now(UTC)
+        event = next_event(self.operation, data, id=str(uuid_utils.uuid4()), source="test", time=time)
+        expected = Expected(self.operation.stream_sequence)
+        return await self._journal.append(self.operation.kind, event, expected, budget=5)
+
+
+def started(attempt: int = 1, ticket: int = 1) -> Started:
+    """A runner began."""
+    return Started(attempt=attempt, runner="test", token=f"token-{attempt}", ticket=ticket, lease=30.0)
+
+
+def failure(code: int | str = 400, message: str = "it is broken") -> OperationError:
+    """Why something failed."""
+    return OperationError(code=code, message=message)
+
+
+def in_a_second() -> datetime:
+    """A moment soon."""
+    return datetime.now(UTC) + timedelta(seconds=1)
+
+
+async def stored_messages(link: Link) -> int:
+    """How many messages the journal's stream holds."""
+    info = await link.nc.jetstream().stream_info(subjects.OPERATIONS_STREAM)
+    return int(info.state.messages)
