@@ -1,16 +1,18 @@
 # One image for provision, api, runner and projector; the command says which. The broker is the official nats image.
 FROM python:3.11-slim AS build
 WORKDIR /src
-COPY requirements.lock ./
-# Hashes, so that what was tested is what is installed. The build backend comes from the same lock.
+# Hashes, so that what was tested is what is installed. The tools stay behind in this stage.
+COPY requirements.lock requirements-dev.lock ./
 RUN python -m venv /opt/opstream && /opt/opstream/bin/pip install --no-cache-dir --require-hashes -r requirements.lock
+RUN python -m venv /opt/tools && /opt/tools/bin/pip install --no-cache-dir --require-hashes -r requirements-dev.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY opstream ./opstream
 COPY schemas ./schemas
 COPY journal ./journal
 COPY services ./services
 COPY examples ./examples
-RUN /opt/opstream/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
+RUN /opt/tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /src/dist . \
+ && /opt/opstream/bin/pip install --no-cache-dir --no-deps /src/dist/*.whl
 
 FROM python:3.11-slim
 RUN useradd --create-home --uid 10001 opstream && mkdir /data && chown opstream /data

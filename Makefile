@@ -1,0 +1,62 @@
+# Needs python3 >= 3.11 with venv, make and git; everything else goes into .venv. `make` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
+
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test check bench lock clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+setup: $(READY) ## make .venv with the opstream command
+
+demo: $(READY) ## start everything in a temporary folder and upload a book; leaves nothing behind
+	@$(BIN)/opstream demo
+
+up: $(READY) ## run everything on this machine until Ctrl-C; options in ARGS="--port 9000"
+	@exec $(BIN)/opstream up $(ARGS)
+
+test: $(READY) ## run all tests; a selection with ARGS="-m unit"
+	@$(BIN)/python -m pytest -q $(ARGS)
+
+check: $(READY) ## lint, formatting, types, imports between packages, house rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/check_source.py
+
+bench: $(READY) ## measure speed and memory; options in ARGS
+	@$(BIN)/python -m bench $(ARGS)
+
+lock: $(READY) ## write both lock files anew from pyproject.toml; newest versions with ARGS=--upgrade
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	$(PYTHON) -m venv "$$folder" && "$$folder/bin/python" -m pip install --quiet --quiet uv && \
+	lock() { "$$folder/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	  --no-header --no-emit-index-url "$$@" pyproject.toml; } && \
+	lock --extra dev $(ARGS) --output-file requirements-dev.lock && \
+	lock --constraint requirements-dev.lock $(ARGS) --output-file requirements.lock
+
+clean: ## remove .venv and caches; the data of `make up` in .opstream stays
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): requirements-dev.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "setup: there is no $(PYTHON): install Python 3.11 or newer" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "setup: $$($(PYTHON) --version) is too old: install 3.11 or newer, or name one: make PYTHON=python3.12" >&2; \
+	  exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "setup: $(PYTHON) has no venv: install it (on Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	@echo "setup: making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "setup: installing the locked requirements"
+	@$(PIP) install --no-compile --require-hashes --requirement requirements-dev.lock
+	@echo "setup: installing opstream"
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+	@echo "setup: ready; try 'make demo' or $(BIN)/opstream --help"

@@ -1,0 +1,277 @@
+"""The `opstream` command: reads options and the environment, then hands over to what does the work.
+
+The one place where a setting of the environment is read. Each command imports its service only when it runs, so that
+`opstream broker` loads no web framework.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import logs, options, parent
+from ._version import __version__
+from .console import Failure
+
+EPILOG = (
+    "Every option can also be set by the variable shown with it; lists are comma-separated there. On one machine: "
+    "'opstream up'. In production: run provision once, then api, runner and projector, as many of each as you like."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=EPILOG)
+@click.version_option(__version__, message="%(prog)s %(version)s", prog_name="opstream")
+def main() -> None:
+    """Durable long-running operations behind plain HTTP, on NATS JetStream.
+
+    Try it: 'opstream demo'. Use it: 'opstream up --actions YOUR_MODULE'.
+    """
+    parent.die_with_supervisor()
+
+
+@main.command(short_help="Run everything on this machine.")
+@options.host_option
+@options.port_option
+@options.public_url_option
+@options.nats_port_option
+@options.data_dir_option
+@options.actions_option()
+@options.concurrency_option
+@options.max_body_option()
+@options.max_result_option()
+@options.log_level_option
+def up(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the settings are
+    """Run everything on this machine: broker, api, projector and runner.
+
+    Prints one line with the URLs when all of it is ready. Ctrl-C or SIGTERM stops everything in order; a second one
+    kills it. If a part dies, the rest is stopped and the exit status is 1.
+
+    \b
+    Example:
+      opstream up --actions shop.orders
+      curl -i -X POST http://127.0.0.1:8080/order/7:ship -H 'Content-Type: application/json' -d '{}'
+    """
+    from .up import Settings, run
+
+    _check_actions(given["modules"])
+    run(Settings(**given))
+
+
+@main.command(short_help="Run the embedded NATS server.")
+@options.option(
+    "--nats-host", variable="NATS_HOST", default="127.0.0.1", help="The address that the broker listens on."
+)
+@options.nats_port_option
+@options.data_dir_option
+@options.log_level_option
+def broker(nats_host: str, nats_port: int, data_dir: Path, log_level: str) -> None:
+    """Run a NATS server that keeps what it acknowledges: JetStream on disk, every write synced.
+
+    One server on one disk, for a single machine; in production use a cluster of three with the same settings. It has
+    no passwords: keep --nats-host on a private address. Next: 'opstream provision'.
+    """
+    from .broker import Settings, run
+
+    run(Settings(host=nats_host, port=nats_port, data_dir=data_dir, is_debug=log_level == "debug"))
+
+
+@main.command(short_help="Make what opstream needs on a broker, or compare it.")
+@options.nats_option
+@options.option(
+    "--replicas",
+    variable="REPLICAS",
+    type=click.IntRange(1, 5),
+    metavar="N",
+    help="Copies of every stream: 3 in a cluster. A new broker gets 1 without it.",
+)
+@options.option(
+    "--max-age",
+    variable="MAX_AGE",
+    type=options.Duration(unlimited=0.0),
+    help="How long events are kept, e.g. 90d, or unlimited. It must exceed the longest deadline plus retention by a "
+    "day. A new broker gets 30d without it.",
+)
+@options.option(
+    "--max-bytes",
+    variable="MAX_BYTES",
+    type=options.Size(unlimited=-1),
+    help="The most that the journal may take, e.g. 50GiB, or unlimited. A new broker gets unlimited without it.",
+)
+@options.option(
+    "--max-msg-size",
+    variable="MAX_MSG_SIZE",
+    type=options.Size(unlimited=-1),
+    help="The largest event, or unlimited. A new broker gets 272KiB without it.",
+)
+@options.max_body_option(None)
+@options.max_result_option(None)
+@options.actions_option(default=())
+@options.option(
+    "--update", "is_update", variable="UPDATE", is_flag=True, help="Apply the differences that are safe to apply."
+)
+@options.connect_timeout_option
+@options.log_level_option
+def provision(log_level: str, **given: Any) -> None:  # noqa: ANN401
+    """Make the streams, buckets and consumers that opstream needs on a broker. Run it as often as you like.
+
+    What exists is compared and never changed without --update. A limit that is not given stays as it is. The exit
+    status is 0 if nothing differs in the end, otherwise 1. With --actions, the consumers of these actions are
+    compared too.
+    """
+    logs.configure(log_level)
+    from .provisioning import Settings, run
+
+    _allow_local_modules()
+    run(Settings(**given))
+
+
+@main.command(short_help="Serve HTTP.")
+@options.nats_option
+@options.host_option
+@options.port_option
+@options.public_url_option
+@options.max_body_option()
+@options.connect_timeout_option
+@options.log_level_option
+def api(
+    *,
+    servers: tuple[str, ...],
+    host: str,
+    port: int,
+    public_url: str | None,
+    max_body: int,
+    connect_timeout: float,
+    log_level: str,
+) -> None:
+    """Serve HTTP: submit, status, /openapi.json, /healthz and /readyz. Run as many as you like.
+
+    It needs a provisioned broker, and learns from it what actions there are.
+    """
+    _begin_service(log_level)
+    from opstream_api.main import run
+    from opstream_api.settings import Settings
+
+    _serve(
+        lambda: run(
+            Settings(
+                servers=servers,
+                host=host,
+                port=port,
+                public_url=public_url or "",
+                body_limit=max_body,
+                connect_timeout=connect_timeout,
+            )
+        )
+    )
+
+
+@main.command(short_help="Execute actions.")
+@options.nats_option
+@options.actions_option()
+@options.concurrency_option
+@options.max_result_option()
+@options.health_port_option
+@options.connect_timeout_option
+@options.log_level_option
+def runner(
+    *,
+    servers: tuple[str, ...],
+    modules: tuple[str, ...],
+    concurrency: int,
+    max_result: int,
+    health_port: int,
+    connect_timeout: float,
+    log_level: str,
+) -> None:
+    """Execute the actions of Python modules. Run as many as you like: they share the work.
+
+    It needs a provisioned broker. SIGTERM hands running operations back, so that another runner continues at once.
+    """
+    _begin_service(log_level)
+    from opstream_runner.main import run
+    from opstream_runner.settings import Settings
+
+    _check_actions(modules)
+    _allow_local_modules()
+    _serve(
+        lambda: run(
+            Settings(
+                servers=servers,
+                modules=modules,
+                concurrency=concurrency,
+                health_port=health_port,
+                result_limit=max_result,
+                connect_timeout=connect_timeout,
+            )
+        )
+    )
+
+
+@main.command(short_help="Keep the view up to date.")
+@options.nats_option
+@options.health_port_option
+@options.connect_timeout_option
+@options.log_level_option
+def projector(*, servers: tuple[str, ...], health_port: int, connect_timeout: float, log_level: str) -> None:
+    """Keep the view up to date: one snapshot of each operation, folded from its events. Run two for safety.
+
+    It needs a provisioned broker. Without it every status is still right, only slower to read.
+    """
+    _begin_service(log_level)
+    from opstream_projector.main import run
+    from opstream_projector.settings import Settings
+
+    _serve(lambda: run(Settings(servers=servers, health_port=health_port, connect_timeout=connect_timeout)))
+
+
+@main.command(short_help="Write the JSON Schemas of events and operation.")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+def schemas(folder: Path) -> None:
+    """Write the JSON Schemas of every event and of the operation into DIR, for readers in other languages."""
+    from .export import write_schemas
+
+    for path in write_schemas(folder):
+        click.echo(path)
+
+
+@main.command()
+def demo() -> None:
+    """Show the whole system at work: start it in a temporary folder, upload a book over HTTP, read its events.
+
+    Takes a few seconds, needs no network and leaves nothing behind.
+    """
+    from .demo import run
+
+    run()
+
+
+def _begin_service(log_level: str) -> None:
+    # Until the service handles it itself, SIGTERM ends what has not begun yet: while modules are loaded, for one.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    logs.configure(log_level)
+
+
+def _serve(run: Callable[[], None]) -> None:
+    from opstream_journal import JournalError
+    from opstream_runner import InvalidAction
+
+    try:
+        run()
+    except (JournalError, InvalidAction) as error:
+        raise Failure(str(error)) from error
+
+
+def _check_actions(modules: tuple[str, ...]) -> None:
+    if not modules:
+        raise click.UsageError("name at least one module with --actions (or OPSTREAM_ACTIONS)")
+
+
+def _allow_local_modules() -> None:
+    """Let --actions find modules of the working directory, which only `python -m` would put on the path."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))

@@ -1,0 +1,31 @@
+"""What a terminal gets and a file does not: colours. Also the one form of an error message.
+
+Called by the commands, the supervisor, the demo and the logs. NO_COLOR (any value) turns colours off everywhere.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import IO, Any, Final
+
+import click
+
+COLOURS: Final = ("cyan", "green", "magenta", "yellow", "blue")
+
+
+class Failure(click.ClickException):
+    """Ends a command with one line on stderr, which says what to do next, and exit status 1."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the line."""
+        click.echo(f"opstream: error: {self.format_message()}", file=file, err=file is None)
+
+
+def is_coloured(stream: IO[Any]) -> bool:
+    """Whether colours make sense on a stream: it is a terminal and nobody asked for none."""
+    return stream.isatty() and "NO_COLOR" not in os.environ
+
+
+def painted(text: str, colour: str | None, *, is_on: bool, is_bold: bool = False) -> str:
+    """The text, in a colour if that makes sense."""
+    return click.style(text, fg=colour, bold=is_bold or None) if is_on else text

@@ -1,0 +1,28 @@
+"""Writes the JSON Schemas of the contract into a folder. Called by `opstream schemas`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from opstream_schemas.export import schemas
+
+from .console import Failure
+
+
+def write_schemas(folder: Path) -> Iterator[Path]:
+    """Write one file per schema (`operation.json`, `opstream.action.started.v1.json`), yielding each path.
+
+    Raises:
+        Failure: the folder can't be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, schema in schemas().items():
+            path = folder / f"{name}.json"
+            path.write_bytes(msgspec.json.format(msgspec.json.encode(schema)) + b"\n")
+            yield path
+    except OSError as error:
+        raise Failure(f"can't write to {folder} ({error.strerror}): choose another folder") from error

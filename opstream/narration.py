@@ -1,0 +1,153 @@
+"""How the demo tells what it does: requests, answers, statuses, histories. Called by `demo` only."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Sequence
+from typing import IO, Any, Final
+
+import click
+import httpx
+import msgspec
+
+from opstream_journal import Journal, connect
+from opstream_schemas.events import (
+    AttemptFailed,
+    Canceled,
+    CancelRequested,
+    EventData,
+    Failed,
+    Progressed,
+    RecordedEvent,
+    Requested,
+    Started,
+    Succeeded,
+)
+
+from .console import is_coloured, painted
+
+_HEADERS: Final = ("Operation-Location", "Retry-After", "x-ms-error-code")
+_CONNECT_TIMEOUT: Final = 10.0
+_MAX_TEXT: Final = 90
+_STATUS_COLOURS: Final = {"Succeeded": "green", "Failed": "red", "Canceled": "yellow"}
+_EVENT_COLOURS: Final = {"succeeded": "green", "failed": "red", "canceled": "yellow"}
+
+
+class Narrator:
+    """Prints to one stream; colours on a terminal only."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._is_on = is_coloured(stream)
+        self._chapters = 0
+
+    def chapter(self, title: str) -> None:
+        """Begin a part."""
+        self._chapters += 1
+        self._line()
+        self._line(painted(f"== {self._chapters}. {title}", "cyan", is_on=self._is_on, is_bold=True))
+
+    def say(self, text: str) -> None:
+        """Something that is neither request nor answer."""
+        self._line(painted(f"   {text}", "bright_black", is_on=self._is_on))
+
+    def command(self, *words: str) -> None:
+        """A command that is being run."""
+        self.say(f"$ {shlex.join(words)}")
+
+    def request(self, method: str, path: str, body: dict[str, Any]) -> None:
+        """A request that is being sent."""
+        self._line()
+        self._line(painted(f"-> {method} {path}", None, is_on=self._is_on, is_bold=True))
+        self._json(msgspec.json.encode(body))
+
+    def answer(self, answer: httpx.Response) -> None:
+        """An answer, with the headers that matter."""
+        colour = "green" if answer.is_success else "red"
+        self._line(painted(f"<- {answer.status_code} {answer.reason_phrase}", colour, is_on=self._is_on))
+        for name in _HEADERS:
+            if name in answer.headers:
+                self._line(f"   {name}: {answer.headers[name]}")
+        self._json(answer.content)
+
+    def poll(self, path: str, before: dict[str, Any], answer: httpx.Response) -> None:
+        """A look at the status monitor: what changed since `before`, the monitor seen last."""
+        monitor = answer.json()
+        status = self._status(monitor)
+        change = status if monitor["status"] == before["status"] else f"{self._status(before)} -> {status}"
+        retry_after = answer.headers.get("Retry-After")
+        wait = f" (Retry-After: {retry_after})" if retry_after else ""
+        self._line(f"-> GET {path}")
+        self._line(f"<- {answer.status_code} {change}{_progress(monitor)}{wait}")
+        if "result" in monitor or "error" in monitor:
+            self._json(answer.content)
+
+    async def history(self, broker: str, operations: Sequence[str]) -> None:
+        """The events of operations, read from the stream itself.
+
+        Raises:
+            JournalError: the broker did not give them.
+        """
+        link = await connect([broker], "opstream-demo", connect_timeout=_CONNECT_TIMEOUT)
+        try:
+            journal = Journal(link, max_msg_size=-1, clock=time.monotonic)
+            await journal.start()
+            for operation_id in operations:
+                self._table(operation_id, await journal.events(operation_id))
+        finally:
+            await link.close()
+
+    def end(self, seconds: float) -> None:
+        """The last line."""
+        self._line()
+        self._line(f"Done in {seconds:.1f} s; everything was stopped and removed.")
+
+    def _status(self, monitor: dict[str, Any]) -> str:
+        status: str = monitor["status"]
+        return painted(status, _STATUS_COLOURS.get(status), is_on=self._is_on, is_bold=True)
+
+    def _table(self, operation_id: str, events: Sequence[RecordedEvent]) -> None:
+        self._line()
+        self._line(painted(f"   operation {operation_id}", None, is_on=self._is_on, is_bold=True))
+        self._line("   position  time          event       what")
+        for event in events:
+            name = event.data.name if event.data else event.type
+            shown = painted(f"{name:<10}", _EVENT_COLOURS.get(name), is_on=self._is_on)
+            moment = f"{event.time:%H:%M:%S.%f}"[:12]
+            self._line(f"   {event.position:>8}  {moment}  {shown}  {_cut(_what(event.data))}")
+
+    def _json(self, content: bytes) -> None:
+        for line in msgspec.json.format(content, indent=2).decode().splitlines():
+            self._line(f"   {line}")
+
+    def _line(self, text: str = "") -> None:
+        click.echo(text, file=self._stream, color=self._is_on)
+
+
+def _what(data: EventData | None) -> str:
+    match data:
+        case Requested():
+            return f"{data.resource}:{data.action} of {data.resource_id!r}, {len(bytes(data.input))} bytes of input"
+        case Started():
+            return f"attempt {data.attempt} by {data.runner}"
+        case Progressed():
+            return f"{data.percent:.0f} % {data.message}"
+        case Succeeded():
+            return bytes(data.result).decode()
+        case Failed() | AttemptFailed():
+            return f"{data.error.code}: {data.error.message}"
+        case CancelRequested() | Canceled():
+            return data.reason
+        case _:
+            return ""
+
+
+def _progress(monitor: dict[str, Any]) -> str:
+    if "finishedAt" in monitor or "percentComplete" not in monitor:
+        return ""
+    return f", {monitor['percentComplete']:.0f} % {monitor.get('message', '')}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT - 1]}…"

@@ -1,0 +1,253 @@
+"""Each service by itself, as in production: started, killed and started again, stopped, refused."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+import httpx
+import pytest
+
+from opstream_journal import connect
+from tests.support.broker import Broker, free_port
+from tests.support.echo import MODULE, poll, submit, write_actions
+from tests.support.processes import Process, run
+
+pytestmark = pytest.mark.e2e
+
+SERVICES: Final = ("api", "projector", "runner")
+
+
+class System:
+    """All services, each started by itself on ports of its own. Any of them may be killed and started again."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        ports = {name: free_port() for name in ("broker", *SERVICES)}
+        self.api = f"http://127.0.0.1:{ports['api']}"
+        self.nats = f"nats://127.0.0.1:{ports['broker']}"
+        self.health = {name: f"http://127.0.0.1:{ports[name]}/readyz" for name in SERVICES}
+        self.processes: dict[str, Process] = {}
+        self._folder = folder
+        self._stack = stack
+        self._commands = {
+            "broker": ("broker", "--nats-port", str(ports["broker"]), "--data-dir", "data"),
+            "api": ("api", "--nats", self.nats, "--port", str(ports["api"])),
+            "projector": ("projector", "--nats", self.nats, "--health-port", str(ports["projector"])),
+            "runner": ("runner", "--nats", self.nats, "--health-port", str(ports["runner"]), "--actions", MODULE),
+        }
+
+    def start(self, name: str) -> Process:
+        """Start one."""
+        process = self._stack.enter_context(Process(*self._commands[name], cwd=self._folder))
+        self.processes[name] = process
+        return process
+
+    def kill(self, name: str) -> None:
+        """SIGKILL one, and wait until it is gone."""
+        self.processes[name].send(signal.SIGKILL)
+        assert self.processes[name].wait(5) == -signal.SIGKILL
+
+    def wait_ready(self, http: httpx.Client, *names: str) -> None:
+        """Wait until services answer 200 to /readyz."""
+        until = time.monotonic() + 20
+        for name in names:
+            while not _is_ready(http, self.health[name]):
+                assert self.processes[name].is_running, self.processes[name].output
+                assert time.monotonic() < until, self.processes[name].output
+                time.sleep(0.05)
+
+
+def _is_ready(http: httpx.Client, url: str) -> bool:
+    try:
+        return http.get(url).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[httpx.Client]:
+    with httpx.Client(trust_env=False, timeout=10) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory, client: httpx.Client) -> Iterator[System]:
+    """A system that serves. Tests may kill what they start again."""
+    folder = tmp_path_factory.mktemp("system")
+    write_actions(folder)
+    with ExitStack() as stack:
+        system = System(folder, stack)
+        system.start("broker").wait_for("Server is ready")
+        first = run("provision", "--nats", system.nats, "--actions", MODULE, cwd=folder)
+        assert (first.returncode, first.stderr) == (0, "")
+        assert first.stdout.splitlines()[0] == "made       stream TIMERS"
+        for name in SERVICES:
+            system.start(name)
+        system.wait_ready(client, *SERVICES)
+        yield system
+
+
+def test_provision_again(system: System) -> None:
+    """Provisioning is idempotent; what is asked for and differs is reported, and applied only with --update."""
+    nats = ("--nats", system.nats)
+    again = run("provision", *nats)
+    assert (again.returncode, again.stdout) == (0, "nothing to do: the broker has everything\n")
+    differs = run("provision", *nats, "--max-age", "60d")
+    assert differs.returncode == 1
+    assert differs.stdout == "differs    stream OPERATIONS: max_age is 2592000, should be 5184000\n"
+    assert "--update" in differs.stderr
+    updated = run("provision", *nats, "--max-age", "60d", "--update")
+    assert (updated.returncode, updated.stdout.split(":")[0]) == (0, "put right  stream OPERATIONS")
+    kept = run("provision", *nats, "--update")
+    assert (kept.returncode, kept.stdout) == (0, "nothing to do: the broker has everything\n")
+    smaller = run("provision", *nats, "--max-age", "30d", "--update")
+    assert smaller.returncode == 1
+    assert "a smaller limit could drop events" in smaller.stderr
+
+
+def test_api_killed_after_a_submit(system: System, client: httpx.Client) -> None:
+    """What was answered with 202 is done, whatever happens to the API."""
+    operation_id = submit(client, system.api, "say")
+    system.kill("api")
+    system.start("api")
+    system.wait_ready(client, "api")
+    assert poll(client, system.api, operation_id)["status"] == "Succeeded"
+
+
+def test_runner_killed_during_an_action(system: System, client: httpx.Client) -> None:
+    """The next runner takes over once the lease (5 s) has run out."""
+    operation_id = submit(client, system.api, "wait")
+    system.processes["runner"].wait_for("attempt 1")
+    system.kill("runner")
+    system.start("runner").wait_for("attempt 2")
+    monitor = poll(client, system.api, operation_id)
+    assert (monitor["status"], monitor["attempt"]) == ("Succeeded", 2)
+
+
+def test_projector_killed(system: System, client: httpx.Client) -> None:
+    """A status is right without a projector, and with the next one."""
+    system.kill("projector")
+    operation_id = submit(client, system.api, "say")
+    before = poll(client, system.api, operation_id)
+    assert before["status"] == "Succeeded"
+    system.start("projector")
+    system.wait_ready(client, "projector")
+    assert poll(client, system.api, operation_id) == before
+
+
+def test_broker_killed(system: System, client: httpx.Client) -> None:
+    """Services wait for the broker to come back; what it had acknowledged is still there."""
+    before = submit(client, system.api, "say")
+    assert poll(client, system.api, before)["status"] == "Succeeded"
+    system.kill("broker")
+    system.start("broker").wait_for("Server is ready")
+    system.wait_ready(client, *SERVICES)
+    assert poll(client, system.api, before)["status"] == "Succeeded"
+    after = submit(client, system.api, "say")
+    assert poll(client, system.api, after)["status"] == "Succeeded"
+
+
+@pytest.mark.parametrize("name", [*SERVICES, "broker"])
+def test_sigterm(system: System, name: str) -> None:
+    """SIGTERM ends each within 5 seconds, without complaint, with status 0."""
+    system.processes[name].send(signal.SIGTERM)
+    assert system.processes[name].wait(5) == 0
+    assert "Traceback" not in system.processes[name].output
+
+
+def start(name: str, workplace: Path, nats: str, *options: str) -> Process:
+    """One service on a broker, its HTTP on a free port."""
+    more = {"api": ("--port", "0"), "projector": (), "runner": ("--actions", MODULE)}
+    return Process(name, "--nats", nats, *more[name], *options, cwd=workplace)
+
+
+@pytest.fixture
+def refused(workplace: Path) -> Iterator[Callable[..., dict[str, str]]]:
+    """Starts all services on a broker that they can't use; their output, once they have ended with status 1."""
+    with ExitStack() as stack:
+
+        def start_all(nats: str, *options: str) -> dict[str, str]:
+            processes = {name: stack.enter_context(start(name, workplace, nats, *options)) for name in SERVICES}
+            codes = {name: process.wait(10) for name, process in processes.items()}
+            assert codes == dict.fromkeys(SERVICES, 1)
+            outputs = {name: process.output for name, process in processes.items()}
+            for output in outputs.values():
+                assert output.splitlines()[-1].startswith("opstream: error: ")
+                assert "Traceback" not in output
+            return outputs
+
+        yield start_all
+
+
+def test_no_broker(refused: Callable[..., dict[str, str]]) -> None:
+    """A service waits for the broker as long as it is told, then says so."""
+    nats = f"nats://127.0.0.1:{free_port()}"
+    begin = time.monotonic()
+    for output in refused(nats, "--connect-timeout", "1s").values():
+        assert f"no NATS broker answered at {nats} within 1 s" in output
+    assert time.monotonic() - begin > 1
+
+
+def test_unprovisioned_broker(refused: Callable[..., dict[str, str]]) -> None:
+    """A service ends at once and says what to run."""
+    with Broker() as broker:
+        begin = time.monotonic()
+        for output in refused(broker.url).values():
+            assert "run 'opstream provision'" in output
+        assert time.monotonic() - begin < 10
+
+
+def test_drifted_broker(refused: Callable[..., dict[str, str]]) -> None:
+    """A service ends at once and names the difference and what to run, which puts it right."""
+
+    async def drift(url: str) -> None:
+        link = await connect([url], "test", connect_timeout=5)
+        js = link.nc.jetstream()
+        info = await js.stream_info("OPERATIONS")
+        await js.update_stream(info.config.evolve(duplicate_window=60.0))
+        await link.close()
+
+    with Broker() as broker:
+        assert run("provision", "--nats", broker.url).returncode == 0
+        asyncio.run(drift(broker.url))
+        for output in refused(broker.url).values():
+            assert "stream OPERATIONS: duplicate_window is 60, should be 120" in output
+            assert "run 'opstream provision --update'" in output
+        assert run("provision", "--nats", broker.url).returncode == 1
+        assert run("provision", "--nats", broker.url, "--update").returncode == 0
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_sigterm_while_waiting_for_the_broker(workplace: Path, name: str) -> None:
+    """A service that still waits for a broker (here: one that never greets) ends cleanly too."""
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        mute.settimeout(10)
+        url = f"nats://127.0.0.1:{mute.getsockname()[1]}"
+        with start(name, workplace, url) as process, mute.accept()[0]:
+            process.send(signal.SIGTERM)
+            assert process.wait(5) == 0
+            assert "Traceback" not in process.output
+
+
+@pytest.mark.parametrize("name", ["api", "runner"])
+def test_port_in_use(workplace: Path, name: str) -> None:
+    """A port that is taken is told at once, with the option to change."""
+    option = {"api": "--port", "runner": "--health-port"}[name]
+    with socket.socket() as listener, Broker() as broker:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        assert run("provision", "--nats", broker.url).returncode == 0
+        port = str(listener.getsockname()[1])
+        more = ("--actions", MODULE) if name == "runner" else ()
+        result = run(name, "--nats", broker.url, option, port, *more, cwd=workplace)
+        assert result.returncode == 1
+        assert result.stderr.splitlines()[-1].startswith("opstream: error: ")
+        assert result.stderr.splitlines()[-1].endswith(option)

@@ -1,0 +1,147 @@
+"""`opstream up`: the whole system under one supervisor, as real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.echo import MODULE, poll, submit
+from tests.support.processes import Process, Watch, run
+
+pytestmark = pytest.mark.e2e
+
+READY = r"^opstream is ready: API (\S+), description (\S+), broker (\S+) "
+STOP = 10.0
+"""Seconds that a stop may take (the issue's)."""
+
+
+def start_up(workplace: Path, *options: str) -> Process:
+    ports = ("--port", "0", "--nats-port", "0")
+    return Process("up", *ports, "--data-dir", "data", "--actions", MODULE, *options, cwd=workplace)
+
+
+@pytest.fixture
+def up(workplace: Path) -> Iterator[Process]:
+    """A system that is ready."""
+    with start_up(workplace) as up:
+        up.wait_for(READY)
+        yield up
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener
+
+
+def test_runs_stops_and_remembers(workplace: Path, http: httpx.Client) -> None:
+    """Ready in one line; an operation succeeds; SIGTERM ends all in time with status 0. The next start on the same
+    data knows it, and raises by itself what a larger --max-body needs."""
+    with start_up(workplace) as up:
+        api, description, _ = up.wait_for(READY).groups()
+        kinds = http.get(description).json()["paths"]
+        assert any(path.endswith("echo:say") for path in kinds)
+        operation_id = submit(http, api, "say")
+        before = poll(http, api, operation_id)
+        assert (before["status"], before["result"]) == ("Succeeded", {"text": "hello"})
+        children = up.descendants()
+        assert len(children) == 4
+        watch = Watch(children)
+        begin = time.monotonic()
+        up.send(signal.SIGTERM)
+        assert up.wait(STOP) == 0
+        assert time.monotonic() - begin < STOP
+        assert watch.left_after(0) == []
+        assert "killed" not in up.output
+    with start_up(workplace, "--max-body", "1MiB") as up:
+        api = up.wait_for(READY)[1]
+        assert "made" not in up.output
+        assert "put right  stream OPERATIONS: max_msg_size is 278528, should be 1064960" in up.output
+        assert http.get(f"{api}/status/{operation_id}").json() == before
+        other = run("up", "--port", "0", "--nats-port", "0", "--data-dir", "data", cwd=workplace)
+        assert other.returncode == 1
+        assert "another broker uses" in other.stderr
+        assert "--data-dir" in other.stderr
+
+
+def test_ctrl_c_stops_in_order(up: Process) -> None:
+    """SIGINT reaches the supervisor only, which stops api, runner, projector and broker; the status is 0."""
+    up.send(signal.SIGINT)
+    assert up.wait(STOP) == 0
+    assert "stopping api, runner, projector, broker" in up.output
+    assert "Traceback" not in up.output
+
+
+def test_a_second_ctrl_c_kills(up: Process, http: httpx.Client) -> None:
+    """With an action that does not stop, the second SIGINT ends everything at once, with status 1."""
+    submit(http, up.wait_for(READY)[1], "block")
+    up.wait_for("blocking")
+    watch = Watch(up.descendants())
+    up.send(signal.SIGINT)
+    up.wait_for("stopping api, runner")
+    begin = time.monotonic()
+    up.send(signal.SIGINT)
+    assert up.wait(2) == 1
+    assert time.monotonic() - begin < 2
+    assert watch.left_after(0) == []
+
+
+def test_a_stubborn_action_is_killed_in_time(up: Process, http: httpx.Client) -> None:
+    """One SIGTERM is enough within 10 seconds, also while an action holds its thread; the status is 0."""
+    submit(http, up.wait_for(READY)[1], "block")
+    up.wait_for("blocking")
+    watch = Watch(up.descendants())
+    up.send(signal.SIGTERM)
+    assert up.wait(STOP) == 0
+    assert watch.left_after(0) == []
+
+
+@pytest.mark.parametrize(("name", "command"), [("broker", "nats-server"), ("runner", "-m opstream runner")])
+def test_a_child_that_dies(up: Process, name: str, command: str) -> None:
+    """`up` says which child died and how, stops the others, and exits with 1."""
+    watch = Watch(up.descendants())
+    os.kill(up.child(command), signal.SIGKILL)
+    assert up.wait(STOP) == 1
+    assert f"opstream: error: the {name} ended unexpectedly (killed by SIGKILL)" in up.output
+    assert watch.left_after(0) == []
+
+
+def test_a_killed_supervisor_leaves_nothing(up: Process) -> None:
+    """SIGKILL of the supervisor ends its children too."""
+    watch = Watch(up.descendants())
+    up.send(signal.SIGKILL)
+    assert up.wait(5) == -signal.SIGKILL
+    assert watch.left_after(5) == []
+
+
+@pytest.mark.parametrize("option", ["--port", "--nats-port"])
+def test_a_port_in_use(listener: socket.socket, workplace: Path, option: str) -> None:
+    """Told in one line that names the option, before anything has started."""
+    port = listener.getsockname()[1]
+    ports = {"--port": "0", "--nats-port": "0", option: str(port)}
+    options = [part for pair in ports.items() for part in pair]
+    result = run("up", *options, "--data-dir", "data", cwd=workplace)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith(f"opstream: error: port {port} on 127.0.0.1 is in use: ")
+    assert result.stderr.endswith(f" with {option}\n")
+    assert not (workplace / "data").exists()
+
+
+def test_actions_that_do_not_exist(workplace: Path) -> None:
+    """A wrong module is told by the error line, and everything is stopped again."""
+    ports = ("--port", "0", "--nats-port", "0")
+    result = run("up", *ports, "--data-dir", "data", "--actions", "nonsense", cwd=workplace)
+    assert result.returncode == 1
+    assert "there is no module 'nonsense'" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" not in result.stdout

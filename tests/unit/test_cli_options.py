@@ -1,0 +1,261 @@
+"""What the command's options accept, and that the environment says the same as the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import opstream.broker
+import opstream.provisioning
+import opstream.up
+import opstream_api.main
+import opstream_projector.main
+import opstream_runner.main
+from opstream.cli import main
+from opstream.options import Duration, Size
+
+pytestmark = pytest.mark.unit
+
+DAY = 86_400.0
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """The settings that the commands were about to run with."""
+    found: list[Any] = []
+    modules = (
+        opstream.up,
+        opstream.broker,
+        opstream.provisioning,
+        opstream_api.main,
+        opstream_runner.main,
+        opstream_projector.main,
+    )
+    for module in modules:
+        monkeypatch.setattr(module, "run", found.append)
+    monkeypatch.setattr("opstream.cli._begin_service", lambda level: None)
+    monkeypatch.setattr("opstream.logs.configure", lambda level: None)
+    monkeypatch.syspath_prepend(".")  # so that what the commands do to the path is undone
+    return found
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("30d", 30 * DAY),
+        ("12h", DAY / 2),
+        ("5m", 300),
+        ("90s", 90),
+        ("90", 90),
+        ("1.5h", 5400),
+        ("0.25", 0.25),
+        ("1 d", DAY),
+        ("2D", 2 * DAY),
+    ],
+)
+def test_durations(text: str, seconds: float) -> None:
+    """Days, hours, minutes, seconds, or a plain number of seconds."""
+    assert Duration().convert(text, None, None) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "d", "-1s", "1w", "1h30m", "ten", "1e3", "unlimited", "\uff11s"])
+def test_what_is_no_duration(text: str) -> None:
+    """Anything else is a usage error that shows how to write one."""
+    with pytest.raises(click.UsageError, match="is not a duration: write 30d"):
+        Duration().convert(text, None, None)
+
+
+def test_a_positive_duration() -> None:
+    """Zero is refused where a wait needs a length."""
+    with pytest.raises(click.UsageError):
+        Duration(is_positive=True).convert("0s", None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("262144", 262_144),
+        ("256KiB", 262_144),
+        ("256kib", 262_144),
+        ("10GiB", 10 * 2**30),
+        ("1.5 MiB", 3 * 2**19),
+        ("1TiB", 2**40),
+        ("7B", 7),
+    ],
+)
+def test_sizes(text: str, size: int) -> None:
+    """Bytes, or a number with a binary unit."""
+    assert Size().convert(text, None, None) == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "256KB", "1k", "KiB", "unlimited"])
+def test_what_is_no_size(text: str) -> None:
+    """Anything else is a usage error; decimal units are refused rather than guessed."""
+    with pytest.raises(click.UsageError, match="is not a size: write 256KiB"):
+        Size().convert(text, None, None)
+
+
+def test_unlimited() -> None:
+    """The word stands for the value that the option gives it."""
+    assert Duration(unlimited=0.0).convert("unlimited", None, None) == 0.0
+    assert Size(unlimited=-1).convert("unlimited", None, None) == -1
+
+
+CASES: list[tuple[str, list[str], dict[str, str]]] = [
+    (
+        "up",
+        [
+            *("--host", "0.0.0.0", "--port", "1", "--nats-port", "2", "--data-dir", "d", "--concurrency", "3"),
+            *("--public-url", "https://a.example/x/", "--actions", "a.b", "--actions", "c", "--max-body", "1KiB"),
+            *("--max-result", "2KiB", "--log-level", "debug"),
+        ],
+        {
+            "HOST": "0.0.0.0",
+            "PORT": "1",
+            "NATS_PORT": "2",
+            "DATA_DIR": "d",
+            "CONCURRENCY": "3",
+            "PUBLIC_URL": "https://a.example/x/",
+            "ACTIONS": "a.b,c",
+            "MAX_BODY": "1KiB",
+            "MAX_RESULT": "2KiB",
+            "LOG_LEVEL": "debug",
+        },
+    ),
+    (
+        "broker",
+        ["--nats-host", "::1", "--nats-port", "2", "--data-dir", "d", "--log-level", "debug"],
+        {"NATS_HOST": "::1", "NATS_PORT": "2", "DATA_DIR": "d", "LOG_LEVEL": "debug"},
+    ),
+    (
+        "provision",
+        [
+            *(
+                "--nats",
+                "nats://a:1",
+                "--nats",
+                "b:2",
+                "--replicas",
+                "3",
+                "--max-age",
+                "90d",
+                "--max-bytes",
+                "unlimited",
+            ),
+            *("--max-msg-size", "1MiB", "--max-body", "1KiB", "--max-result", "2KiB", "--actions", "a,b", "--update"),
+            *("--connect-timeout", "1m"),
+        ],
+        {
+            "NATS_URL": "nats://a:1, b:2",
+            "REPLICAS": "3",
+            "MAX_AGE": "90d",
+            "MAX_BYTES": "unlimited",
+            "MAX_MSG_SIZE": "1MiB",
+            "MAX_BODY": "1KiB",
+            "MAX_RESULT": "2KiB",
+            "ACTIONS": "a,b",
+            "UPDATE": "true",
+            "CONNECT_TIMEOUT": "1m",
+        },
+    ),
+    (
+        "api",
+        [
+            *("--nats", "nats://a:1", "--host", "h", "--port", "0", "--public-url", "http://p", "--max-body", "1MiB"),
+            *("--connect-timeout", "5"),
+        ],
+        {
+            "NATS_URL": "nats://a:1",
+            "HOST": "h",
+            "PORT": "0",
+            "PUBLIC_URL": "http://p",
+            "MAX_BODY": "1MiB",
+            "CONNECT_TIMEOUT": "5",
+        },
+    ),
+    (
+        "runner",
+        [
+            *("--nats", "nats://a:1", "--actions", "x", "--concurrency", "1", "--health-port", "9"),
+            *("--max-result", "1B", "--connect-timeout", "5s"),
+        ],
+        {
+            "NATS_URL": "nats://a:1",
+            "ACTIONS": "x",
+            "CONCURRENCY": "1",
+            "HEALTH_PORT": "9",
+            "MAX_RESULT": "1B",
+            "CONNECT_TIMEOUT": "5s",
+        },
+    ),
+    (
+        "projector",
+        ["--nats", "nats://a:1", "--health-port", "9", "--connect-timeout", "5"],
+        {"NATS_URL": "nats://a:1", "HEALTH_PORT": "9", "CONNECT_TIMEOUT": "5"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("command", "options", "variables"), CASES, ids=[case[0] for case in CASES])
+def test_the_environment_says_the_same(
+    given: list[Any], command: str, options: list[str], variables: dict[str, str]
+) -> None:
+    """Each option has a variable `OPSTREAM_…`, read exactly as the option is; lists are comma-separated in it."""
+    environment = {f"OPSTREAM_{name}": value for name, value in variables.items()}
+    by_option = CliRunner().invoke(main, [command, *options])
+    by_variable = CliRunner().invoke(main, [command], env=environment)
+    assert (by_option.exit_code, by_option.output) == (0, "")
+    assert (by_variable.exit_code, by_variable.output) == (0, "")
+    assert given[0] == given[1]
+    plain = CliRunner().invoke(main, [command])
+    assert plain.exit_code == 0
+    for field in given[0].__struct_fields__:
+        assert getattr(given[2], field) != getattr(given[0], field), f"{field} was not set"
+
+
+def test_defaults(given: list[Any]) -> None:
+    """What the issue says: HTTP on 8080, NATS on 4222, `./.opstream`, the bookshelf example."""
+    assert CliRunner().invoke(main, ["up"]).exit_code == 0
+    (up,) = given
+    assert (up.host, up.port, up.nats_port, up.public_url) == ("127.0.0.1", 8080, 4222, None)
+    assert (up.data_dir, up.modules) == (Path(".opstream"), ("bookshelf.actions",))
+    assert (up.max_body, up.max_result) == (262_144, 262_144)
+
+
+def test_provision_compares_only_what_is_given(given: list[Any]) -> None:
+    """Sizing has no defaults on the command line: what an operator chose earlier is no drift."""
+    assert CliRunner().invoke(main, ["provision"]).exit_code == 0
+    (settings,) = given
+    assert (settings.replicas, settings.max_age, settings.max_bytes, settings.max_msg_size) == (None,) * 4
+    assert settings.servers == ("nats://127.0.0.1:4222",)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["api", "--nats", "http://x"], "is not a broker's URL"),
+        (["api", "--nats", "nats://"], "is not a broker's URL"),
+        (["api", "--public-url", "api.example.com"], "is not a base URL"),
+        (["api", "--public-url", "https://x/?a=1"], "is not a base URL"),
+        (["api", "--port", "70000"], "0<=x<=65535"),
+        (["runner", "--concurrency", "0"], "x>=1"),
+        (["runner", "--connect-timeout", "0"], "is not a duration"),
+        (["runner", "--actions", ","], "name at least one module"),
+        (["provision", "--replicas", "7"], "1<=x<=5"),
+        (["provision", "--max-age", "soon"], "or 'unlimited'"),
+        (["up", "--log-level", "loud"], "is not one of"),
+        (["schemas"], "Missing argument 'DIR'"),
+        (["nonsense"], "No such command"),
+    ],
+)
+def test_usage_errors(given: list[Any], arguments: list[str], complaint: str) -> None:
+    """What can't be meant is refused with exit status 2 before anything starts."""
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert complaint in " ".join(result.output.split())
+    assert given == []
