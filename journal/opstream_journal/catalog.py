@@ -4,41 +4,51 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
 import msgspec
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 from opstream_schemas import subjects
 from opstream_schemas.catalog import ActionSpec
+from opstream_schemas.errors import InvalidName
 from opstream_schemas.names import Kind
 
 from . import rpc
-from .errors import Drifted, JournalError, RequestRefused
-from .link import Link
+from .errors import Drifted, JournalError, JournalUnavailable, RequestRefused
+from .link import Link, end_task
 
 logger = logging.getLogger(__name__)
 
 _STREAM: Final = subjects.bucket_stream(subjects.ACTIONS_BUCKET)
 _ALL: Final = subjects.bucket_subject(subjects.ACTIONS_BUCKET, ">")
-_CONFLICTS: Final = frozenset({10071, 10164})
+_IN_FLIGHT: Final = 10164
+_CONFLICTS: Final = frozenset({10071, _IN_FLIGHT})
 _REFRESH: Final = 10.0
+_SETTLE: Final = 0.25
 _ANNOUNCE_TRIES: Final = 20
+_ANNOUNCE_WAIT: Final = (0.02, 0.2)
 
 _decode: Final = msgspec.json.Decoder(ActionSpec).decode
 
 
-async def announce(link: Link, spec: ActionSpec) -> bool:
+async def announce(link: Link, spec: ActionSpec, *, jitter: Callable[[float, float], float] = random.uniform) -> bool:
     """Offer an action; whether the catalog now says what `spec` says. A higher version that is there stays.
 
     Raises:
         JournalUnavailable: the broker did not answer.
+        EventTooLarge: the entry does not fit the broker's `max_payload`.
         Drifted: the entry changed under every try.
     """
     subject = _subject(spec.kind)
+    last: RequestRefused | None = None
     for _ in range(_ANNOUNCE_TRIES):
+        if last is not None:
+            await link.rest(jitter(*_ANNOUNCE_WAIT))
         stored = await rpc.get_last(link, _STREAM, subject)
         current = _spec(stored) if stored is not None else None
         if current is not None and current.action_version > spec.action_version:
@@ -51,8 +61,11 @@ async def announce(link: Link, spec: ActionSpec) -> bool:
         except RequestRefused as refused:
             if refused.err_code not in _CONFLICTS:
                 raise
+            last = refused
         else:
             return True
+    if last is not None and last.err_code == _IN_FLIGHT:
+        raise JournalUnavailable(f"the replicas do not confirm the catalog entry of {spec.kind}", maybe_stored=False)
     raise Drifted(f"the catalog entry of {spec.kind} keeps changing: do two runners announce it differently?")
 
 
@@ -77,6 +90,8 @@ class Catalog:
         self._link = link
         self._reader = rpc.BatchReader(link)
         self._specs: dict[Kind, ActionSpec] = {}
+        self._seen: dict[str, int] = {}
+        self._subscription: Subscription | None = None
         self._task: asyncio.Task[None] | None = None
         self._hint = asyncio.Event()
         self._listeners: list[Callable[[], None]] = []
@@ -87,7 +102,7 @@ class Catalog:
         return MappingProxyType(self._specs)
 
     def on_change(self, listener: Callable[[], None]) -> None:
-        """Call `listener` whenever an entry is new or different."""
+        """Call `listener` whenever an entry is new or different. What it raises is logged and goes no further."""
         self._listeners.append(listener)
 
     async def start(self) -> None:
@@ -97,15 +112,22 @@ class Catalog:
             JournalError: the broker did not answer, or the bucket is missing.
         """
         await self._reader.start()
-        await self._link.nc.subscribe(_ALL, cb=self._note)
+        self._subscription = await self._link.nc.subscribe(_ALL, cb=self._note)
+        self._link.on_reconnect(self._look_again)
         await self._refresh()
         self._task = asyncio.create_task(self._watch(), name="catalog")
 
     async def stop(self) -> None:
         """Stop watching."""
+        if self._subscription is None:
+            return
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await end_task(self._task)
+        self._link.forget_reconnect(self._look_again)
+        if not self._link.nc.is_closed:
+            await self._subscription.unsubscribe()
+        self._subscription = None
+        await self._reader.stop()
 
     async def find(self, kind: Kind) -> ActionSpec | None:
         """The entry of an action; looks at the broker before it says that there is none.
@@ -116,40 +138,57 @@ class Catalog:
         known = self._specs.get(kind)
         if known is not None:
             return known
-        found = await look_up(self._link, kind)
-        if found is not None:
-            self._put(found)
-        return found
+        stored = await rpc.get_last(self._link, _STREAM, _subject(kind))
+        if stored is not None:
+            self._take(stored)
+        return self._specs.get(kind)
 
     async def _watch(self) -> None:
+        wait = _REFRESH
         while True:
             try:
-                async with asyncio.timeout(_REFRESH):
+                async with asyncio.timeout(wait):
                     await self._hint.wait()
             except TimeoutError:
-                logger.debug("time to read the catalog again")
+                wait = _REFRESH
+            else:
+                # The hint overtakes what it tells of, on its way to a replica: look now, and again in a moment.
+                wait = _SETTLE
             self._hint.clear()
             try:
                 await self._refresh()
             except JournalError as error:
                 logger.info("the catalog can't be read now, keeping what is known: %s", error)
 
-    async def _note(self, _message: Msg) -> None:
+    def _look_again(self) -> None:
         self._hint.set()
+
+    async def _note(self, _message: Msg) -> None:
+        self._look_again()
 
     async def _refresh(self) -> None:
         for message in await self._reader.read(_STREAM, {"multi_last": [_ALL]}):
-            spec = _spec(message)
-            if spec is not None:
-                self._put(spec)
+            self._take(message)
 
-    def _put(self, spec: ActionSpec) -> None:
-        known = self._specs.get(spec.kind)
-        if known == spec or (known is not None and known.action_version > spec.action_version):
+    def _take(self, message: rpc.StoredMessage) -> None:
+        seen = self._seen.get(message.subject, 0)
+        if message.seq == seen:
+            return
+        spec = _spec(message)
+        known = None if spec is None else self._specs.get(spec.kind)
+        # By the sequence too: a replica that is behind must not bring back what was replaced.
+        is_older = (
+            known is not None and spec is not None and (known.action_version, seen) > (spec.action_version, message.seq)
+        )
+        self._seen[message.subject] = max(seen, message.seq)
+        if spec is None or spec == known or is_older:
             return
         self._specs[spec.kind] = spec
         for listener in self._listeners:
-            listener()
+            try:
+                listener()
+            except Exception:
+                logger.exception("a listener failed on the catalog entry of %s", spec.kind)
 
 
 def _subject(kind: Kind) -> str:
@@ -158,7 +197,10 @@ def _subject(kind: Kind) -> str:
 
 def _spec(stored: rpc.StoredMessage) -> ActionSpec | None:
     try:
-        return _decode(stored.data)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        spec = _decode(stored.data)
+        if _subject(Kind.parse(str(spec.kind))) != stored.subject:
+            raise InvalidName(f"it describes {spec.kind}")
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         logger.warning("%s in the catalog is not an action, ignoring it: %s", stored.subject, error)
         return None
+    return spec

@@ -7,8 +7,10 @@ nats-py's `fetch` or FastStream's subscriber: docs/adr/0002.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from enum import Enum, auto
 from typing import Final
 
 import msgspec
@@ -17,15 +19,23 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from . import rpc
-from .errors import ConsumerGone, JournalUnavailable, RequestRefused
-from .link import Link
+from .errors import ConsumerGone, JournalUnavailable
+from .link import Link, end_task
 
 logger = logging.getLogger(__name__)
 
-_EXPIRES: Final = 30.0
-_HEARTBEAT: Final = 5.0
 _BACKOFF: Final = 0.5
+_DRAIN_TIMEOUT: Final = 2.0
 _SHORT_REPLY: Final = 9
+_IDLE: Final = "100"
+_EXPIRED: Final = frozenset({"404", "408"})
+_NOT_FOUND: Final = 404
+
+
+class _Look(Enum):
+    THERE = auto()
+    GONE = auto()
+    UNKNOWN = auto()
 
 
 class Delivered:
@@ -81,15 +91,29 @@ class Puller:
         stream: its stream.
         consumer: its name; it must exist.
         clock: monotonic seconds.
+        expires: seconds after which the broker forgets a pull that it can't serve, and is asked again.
+        heartbeat: seconds between the broker's signs of life while it has nothing; at most half of `expires`. After
+            two without any, it is asked again.
     """
 
-    def __init__(self, link: Link, stream: str, consumer: str, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        link: Link,
+        stream: str,
+        consumer: str,
+        *,
+        clock: Callable[[], float],
+        expires: float = 30.0,
+        heartbeat: float = 5.0,
+    ) -> None:
         self._link = link
         self._stream = stream
         self._consumer = consumer
         self._clock = clock
+        self._expires = expires
+        self._heartbeat = heartbeat
         self._inbox = link.nc.new_inbox()
-        self._queue: asyncio.Queue[Delivered | ConsumerGone] = asyncio.Queue()
+        self._queue: asyncio.Queue[Delivered | None] = asyncio.Queue()
         self._kick = asyncio.Event()
         self._demand = 0
         self._outstanding = 0
@@ -115,59 +139,91 @@ class Puller:
         """The next message, as soon as there is one.
 
         Raises:
-            ConsumerGone: the consumer was deleted.
+            ConsumerGone: the consumer was deleted; from then on always.
         """
-        item = await self._queue.get()
-        if isinstance(item, ConsumerGone):
-            raise item
-        return item
+        return self._opened(await self._queue.get())
 
     def next_now(self) -> Delivered | None:
-        """The next message if it is here already."""
-        if self._queue.empty():
-            return None
-        item = self._queue.get_nowait()
-        if isinstance(item, ConsumerGone):
-            raise item
-        return item
+        """The next message if it is here already.
+
+        Raises:
+            ConsumerGone: as `next`.
+        """
+        return None if self._queue.empty() else self._opened(self._queue.get_nowait())
 
     async def stop(self) -> None:
         """Pull no more, and give back what was delivered but not taken."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        if self._task is None:
+            return
+        self._demand = 0
+        self._link.forget_reconnect(self._forget_outstanding)
+        await end_task(self._task)
+        self._task = None
         if self._subscription is not None and self._link.is_up:
-            # Drained, not dropped: what the broker sent before it saw the end of interest must be given back.
-            await self._subscription.drain()  # type: ignore[no-untyped-call]
-        while (message := self.next_now()) is not None:
-            await message.nak()
+            await self._drain(self._subscription)
+        while not self._queue.empty():
+            message = self._queue.get_nowait()
+            if message is not None:
+                await message.nak()
+
+    async def _drain(self, subscription: Subscription) -> None:
+        """End the interest, and give back what the broker had sent before it saw that.
+
+        nats-py's own `drain` waits by PING, and a wait that is cut short leaves the connection deaf: the late PONG
+        kills its read loop. So the broker is asked something that nobody answers, which it says at once and in order.
+        """
+        nc = self._link.nc
+        try:
+            await nc._send_unsubscribe(subscription._id)  # noqa: SLF001 - `unsubscribe` would drop what still comes
+            await rpc.call(self._link, nc.new_inbox(), timeout=_DRAIN_TIMEOUT)
+        except (JournalUnavailable, nats.errors.Error) as error:
+            logger.debug("drained %s: %s", self._consumer, error)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_TIMEOUT):
+                await subscription._pending_queue.join()  # noqa: SLF001 - the messages that `_take` has still to see
+        with contextlib.suppress(nats.errors.Error):
+            await subscription.unsubscribe()
+
+    def _opened(self, item: Delivered | None) -> Delivered:
+        if item is not None:
+            return item
+        self._queue.put_nowait(None)  # for whoever asks next
+        raise ConsumerGone(f"consumer {self._consumer} of stream {self._stream} was deleted: restart to make it again")
 
     async def _run(self) -> None:
+        doubted = 0.0
         while True:
             self._kick.clear()
             if self._is_troubled:
                 self._is_troubled = False
-                if await self._is_gone():
-                    self._fail()
-                    return
+                if await self._look() is _Look.GONE:
+                    break
                 await self._link.rest(_BACKOFF)
+            if self._outstanding and self._clock() - self._heard > 2 * self._heartbeat:
+                look = await self._look()
+                if look is _Look.GONE:
+                    break
+                # A broker that answers nothing at all still has our pull, and serves it when it is back. Hence also the
+                # second look: one that just came back answers before it gives its next sign of life.
+                if look is _Look.THERE and doubted != self._heard:
+                    doubted = self._heard
+                elif look is _Look.THERE:
+                    logger.warning("consumer %s fell silent; pulling again", self._consumer)
+                    self._outstanding = 0
             missing = self._demand - self._outstanding
             # Asking again only when half is used up keeps the requests few under load.
             if missing > 0 and missing >= self._outstanding:
                 await self._pull(missing)
-            try:
-                async with asyncio.timeout(2 * _HEARTBEAT):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._heartbeat):
                     await self._kick.wait()
-            except TimeoutError:
-                if self._outstanding and self._clock() - self._heard > 2 * _HEARTBEAT:
-                    logger.warning("consumer %s fell silent; pulling again", self._consumer)
-                    self._outstanding = 0
+        self._queue.put_nowait(None)
 
     async def _pull(self, count: int) -> None:
         if not await self._link.wait_up(_BACKOFF):
             self._kick.set()
             return
-        request = {"batch": count, "expires": int(_EXPIRES * 1e9), "idle_heartbeat": int(_HEARTBEAT * 1e9)}
+        request = {"batch": count, "expires": int(self._expires * 1e9), "idle_heartbeat": int(self._heartbeat * 1e9)}
         self._outstanding += count
         self._heard = self._clock()
         try:
@@ -184,9 +240,10 @@ class Puller:
 
     async def _take(self, message: Msg) -> None:
         self._heard = self._clock()
-        status = (message.headers or {}).get("Status")
+        headers = message.headers or {}
+        status = headers.get("Status")
         if status is not None:
-            self._take_status(status, message)
+            self._take_status(status, headers)
             return
         delivered = Delivered(self._link, message)
         self._outstanding = max(0, self._outstanding - 1)
@@ -199,35 +256,27 @@ class Puller:
         if self._demand > self._outstanding:
             self._kick.set()
 
-    def _take_status(self, status: str, message: Msg) -> None:
-        headers = message.headers or {}
-        description = headers.get("Description", "")
-        if status == "100":
+    def _take_status(self, status: str, headers: Mapping[str, str]) -> None:
+        if status == _IDLE:
             return
-        if status in {"404", "408"} or "Nats-Pending-Messages" in headers:
-            self._outstanding = max(0, self._outstanding - int(headers.get("Nats-Pending-Messages", "0")))
+        unserved = headers.get("Nats-Pending-Messages")
+        if unserved is not None or status in _EXPIRED:
+            self._outstanding = max(0, self._outstanding - int(unserved or "0"))
         else:
             self._outstanding = 0
-        if status == "409" and "Consumer Deleted" in description:
-            self._fail()
-            return
-        if status in {"409", "503"}:
-            logger.info("consumer %s: %s", self._consumer, description or "no responders")
+        if status not in _EXPIRED:
+            logger.info("consumer %s: %s %s", self._consumer, status, headers.get("Description", ""))
             self._is_troubled = True
         self._kick.set()
 
-    async def _is_gone(self) -> bool:
+    async def _look(self) -> _Look:
         try:
             answer = await rpc.call(self._link, f"$JS.API.CONSUMER.INFO.{self._stream}.{self._consumer}")
             decoded = msgspec.json.decode(answer.data, type=rpc.PubAck)
-        except (JournalUnavailable, RequestRefused, msgspec.MsgspecError):
-            return False
-        return decoded.error is not None and decoded.error.code == 404
-
-    def _fail(self) -> None:
-        self._queue.put_nowait(
-            ConsumerGone(f"consumer {self._consumer} of stream {self._stream} was deleted: restart to make it again")
-        )
+        except (JournalUnavailable, msgspec.MsgspecError):
+            return _Look.UNKNOWN
+        is_gone = decoded.error is not None and decoded.error.code == _NOT_FOUND
+        return _Look.GONE if is_gone else _Look.THERE
 
     def _forget_outstanding(self) -> None:
         self._outstanding = 0

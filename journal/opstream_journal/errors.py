@@ -41,12 +41,14 @@ class RequestRefused(JournalError):
     Attributes:
         code: HTTP-like class of the error.
         err_code: the broker's number for it.
+        description: its text.
     """
 
     def __init__(self, code: int, err_code: int, description: str) -> None:
         super().__init__(f"the broker refused: {description} (err_code {err_code})")
         self.code = code
         self.err_code = err_code
+        self.description = description
 
 
 class JournalFull(JournalError):

@@ -33,7 +33,8 @@ def listen(host: str, port: int, option: str) -> socket.socket:
         PortInUse: it can't be had; the message names the option to change.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    # The protocol is named, or else asyncio leaves Nagle's algorithm on.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))
@@ -59,6 +60,7 @@ class HealthServer:
             uvicorn.Config(
                 self._answer,
                 interface="asgi3",  # uvicorn takes a bound method for an older kind of application
+                ws="none",
                 log_config=None,
                 access_log=False,
                 lifespan="off",

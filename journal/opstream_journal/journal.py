@@ -6,19 +6,21 @@ A retry is always the same bytes under the same event id; whoever decides anew a
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable
 from typing import Final, NewType
 
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent
-from opstream_schemas.events import CONTENT_TYPE, Event, RecordedEvent, decode_event, encode_event, recorded
+from opstream_schemas.events import CONTENT_TYPE, Event, RecordedEvent, encode_event, recorded
 from opstream_schemas.names import Kind
 from opstream_schemas.operation import Operation
 
 from . import rpc
 from .errors import EventTooLarge, JournalFull, JournalUnavailable, RequestRefused, VersionConflict
 from .link import Link
+from .reads import Reads
 
 Expected = NewType("Expected", int)
 """The stream sequence of the last event that the writer has seen of the operation."""
@@ -32,11 +34,12 @@ UNTIL_STORED: Final = float("inf")
 _WRONG_LAST_SEQUENCE: Final = frozenset({10071, 10201})
 _IN_FLIGHT: Final = frozenset({10158, 10164})
 _STORE_FAILED: Final = 10077
+_NO_ROOM: Final = frozenset({10002, 10023, 10028, 10047})
 _TOO_LARGE: Final = 10054
 _UNAVAILABLE: Final = 503
-_BATCH: Final = 256
 _HEADER_ROOM: Final = 1024
-_STALE_READ_TRIES: Final = 20
+_LAST_LOOK: Final = 0.1
+_CONTRADICTIONS: Final = 5
 
 
 class Journal:
@@ -61,11 +64,11 @@ class Journal:
         self._max_msg_size = max_msg_size
         self._clock = clock
         self._jitter = jitter
-        self._reader = rpc.BatchReader(link)
+        self._reads = Reads(link, jitter)
 
     async def start(self) -> None:
         """Open the inbox for reads."""
-        await self._reader.start()
+        await self._reads.start()
 
     async def append(self, kind: Kind, event: Event, expected: Expected, *, budget: float) -> RecordedEvent:
         """Append an event if the operation's last event still is at `expected`.
@@ -80,7 +83,8 @@ class Journal:
             VersionConflict: somebody else was first; load, decide again, and take a new event id.
             JournalUnavailable: not acknowledged within the budget; `maybe_stored` tells whether it may be there.
             JournalFull: the stream is at its `max_bytes`.
-            EventTooLarge: never sent.
+            EventTooLarge: not stored.
+            InvalidEvent: nobody could decode it again; not sent.
             RequestRefused: another error of the broker.
         """
         payload = encode_event(event)
@@ -100,14 +104,9 @@ class Journal:
             except JournalUnavailable as error:
                 attempt.note(error, is_unsure=error.maybe_stored)
             except RequestRefused as refused:
-                if refused.err_code in _WRONG_LAST_SEQUENCE:
-                    attempt.note(refused, is_unsure=True)
-                    attempt.is_refused = True
-                elif refused.err_code in _IN_FLIGHT:
-                    attempt.note(refused, is_unsure=True)
-                else:
+                if refused.err_code not in _WRONG_LAST_SEQUENCE | _IN_FLIGHT:
                     _raise_named(refused)
-                    attempt.note(refused, is_unsure=True)
+                attempt.note(refused, is_unsure=True)
             else:
                 return recorded(event, payload, sequence)
             if attempt.is_unsure:
@@ -122,7 +121,7 @@ class Journal:
         Raises:
             JournalUnavailable: no leader answered.
         """
-        return await rpc.get_last(self._link, subjects.OPERATIONS_STREAM, subjects.operation_filter(operation_id))
+        return await self._reads.last(operation_id)
 
     async def events(self, operation_id: str, *, since: Operation | None = None) -> list[RecordedEvent]:
         """The operation's events that follow `since` (all without it), complete up to the leader's last one.
@@ -130,68 +129,21 @@ class Journal:
         An operation of which only the end is left (the rest expired) has no events any more.
 
         Raises:
-            JournalUnavailable: no leader, or every replica asked is behind it.
+            JournalUnavailable: no leader answered.
             InvalidEvent: the operation's subjects hold something that is not an event.
         """
-        floor = await self.last(operation_id)
+        floor = await self._reads.last(operation_id)
         return [] if floor is None else await self.events_up_to(floor, since=since)
 
     async def events_up_to(self, floor: rpc.StoredMessage, *, since: Operation | None = None) -> list[RecordedEvent]:
         """As `events`, for a floor that `last` gave.
 
         Raises:
-            JournalUnavailable: every replica asked is behind the floor.
+            JournalUnavailable: no leader answered.
             InvalidEvent: the operation's subjects hold something that is not an event.
         """
-        cursor = (since.stream_sequence, since.position) if since else (0, 0)
-        return await self._following(floor, *cursor)
-
-    async def _following(self, floor: rpc.StoredMessage, sequence: int, position: int) -> list[RecordedEvent]:
-        if floor.seq <= sequence:
-            return []
-        last = decode_event(floor.data, floor.seq)
-        missing = last.position - position - 1
-        for _ in range(_STALE_READ_TRIES):
-            if missing <= 0:
-                return [last]
-            found = await (self._after(sequence, last, missing) if sequence else self._from_start(last, missing))
-            if found is not None:
-                return found
-            await self._link.rest(self._jitter(0.01, 0.1))
-        raise JournalUnavailable(f"every replica asked is behind sequence {last.sequence}", maybe_stored=False)
-
-    async def _from_start(self, last: RecordedEvent, missing: int) -> list[RecordedEvent] | None:
-        """All events of an operation; [] if its beginning expired; None while a replica is behind.
-
-        The last event of each type is found at once, whatever the size of the stream; a short operation has no
-        others. Only a longer one is read in order, from its first event: a read from the start of the stream would
-        take longer with every event that others store.
-        """
-        request = {"multi_last": [subjects.operation_filter(last.operation_id)]}
-        page = await self._reader.read(subjects.OPERATIONS_STREAM, request)
-        known = sorted((decode_event(m.data, m.seq) for m in page if m.seq < last.sequence), key=lambda e: e.sequence)
-        if len(known) == missing:
-            return [*known, last]
-        if not known or known[0].position != 1:
-            return [] if any(m.seq >= last.sequence for m in page) else None
-        following = await self._after(known[0].sequence, last, missing - 1)
-        return None if following is None else [known[0], *following]
-
-    async def _after(self, sequence: int, last: RecordedEvent, missing: int) -> list[RecordedEvent] | None:
-        """The `missing` events between `sequence` and the last, and the last; None while a replica is behind.
-
-        The count is exact: a batch that asks for more makes the server search to the end of the stream.
-        """
-        found: list[RecordedEvent] = []
-        request = {"next_by_subj": subjects.operation_filter(last.operation_id)}
-        while len(found) < missing:
-            batch = min(missing - len(found), _BATCH)
-            page = await self._reader.read(subjects.OPERATIONS_STREAM, request | {"seq": sequence + 1, "batch": batch})
-            if len(page) < batch or page[-1].seq >= last.sequence:
-                return None
-            found += [decode_event(message.data, message.seq) for message in page]
-            sequence = found[-1].sequence
-        return [*found, last]
+        sequence, position = (since.stream_sequence, since.position) if since else (0, 0)
+        return await self._reads.following(floor, sequence, position)
 
     def _check_size(self, payload: bytes) -> None:
         size = len(payload) + _HEADER_ROOM
@@ -205,19 +157,26 @@ class Journal:
         Raises:
             VersionConflict: another event took its place.
         """
+        seconds = max(attempt.remaining(self._clock()), _LAST_LOOK)
         try:
-            floor = await self.last(event.operation_id)
-            if floor is None or floor.seq <= expected:
-                if attempt.is_refused and floor is None and expected:
-                    # What the writer had seen expired: nothing can extend it any more.
-                    raise VersionConflict(event.operation_id, expected, 0)
-                return None
-            following = await self._following(floor, expected, event.position - 1)
+            async with asyncio.timeout(None if seconds == UNTIL_STORED else seconds):
+                floor = await self.last(event.operation_id)
+                if floor is None or floor.seq <= expected:
+                    attempt.check_contradiction(event.operation_id, expected, floor.seq if floor else 0)
+                    return None
+                return await self._find_up_to(floor, event, expected)
+        except TimeoutError:
+            error = JournalUnavailable("no leader answered in time", maybe_stored=True)
+            attempt.note(error, is_unsure=True)
         except JournalUnavailable as error:
             attempt.note(error, is_unsure=True)
-            return None
+        return None
+
+    async def _find_up_to(self, floor: rpc.StoredMessage, event: Event, expected: Expected) -> int:
+        try:
+            following = await self._reads.following(floor, expected, event.position - 1)
         except InvalidEvent as error:
-            raise VersionConflict(event.operation_id, expected, floor.seq if floor else 0) from error
+            raise VersionConflict(event.operation_id, expected, floor.seq) from error
         for one in following:
             if one.id == event.id:
                 return one.sequence
@@ -243,7 +202,7 @@ class _Attempt:
         self._wait = 0.005
         self.last_error: Exception | None = None
         self.is_unsure = False
-        self.is_refused = False
+        self._contradictions = 0
 
     def remaining(self, now: float) -> float:
         return self._until - now
@@ -251,6 +210,18 @@ class _Attempt:
     def note(self, error: Exception, *, is_unsure: bool) -> None:
         self.last_error = error
         self.is_unsure = self.is_unsure or is_unsure
+
+    def check_contradiction(self, operation_id: str, expected: int, actual: int) -> None:
+        """The broker refused the writer's version, and yet the leader is not beyond it.
+
+        That is either a leader of before, which will know soon, or a writer that saw what is not there any more (it
+        expired, or was lost with a disk), which nothing can ever extend.
+        """
+        refused = isinstance(self.last_error, RequestRefused) and self.last_error.err_code in _WRONG_LAST_SEQUENCE
+        if refused and actual < expected:
+            self._contradictions += 1
+            if self._contradictions >= _CONTRADICTIONS:
+                raise VersionConflict(operation_id, expected, actual) from self.last_error
 
     def next_wait(self) -> tuple[float, float]:
         # No leader: an election takes seconds. In flight: the answer is milliseconds away.
@@ -261,8 +232,12 @@ class _Attempt:
 
 
 def _raise_named(refused: RequestRefused) -> None:
-    if refused.err_code == _STORE_FAILED:
-        raise JournalFull("the journal is full: raise --max-bytes, or wait until events expire") from refused
+    # The broker uses the same number for a store that is closing or whose disk failed; those may pass.
+    is_full = refused.err_code == _STORE_FAILED and "maximum" in refused.description
+    if is_full or refused.err_code in _NO_ROOM:
+        raise JournalFull(
+            f"the journal is full ({refused.description}): raise the limit, or wait until events expire"
+        ) from refused
     if refused.err_code == _TOO_LARGE:
         raise EventTooLarge(str(refused)) from refused
     if refused.code != _UNAVAILABLE:

@@ -8,15 +8,18 @@ again: `on_lost` is called, by default ending the process (nats-facts.md, nats-p
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
+import socket
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Self
 
-import nats
+import nats.errors
 from nats.aio.client import Client
 
 from .errors import BrokerUnreachable
+from .requests import Requests
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +27,9 @@ _CONNECT_TIMEOUT: Final = 2.0
 _RECONNECT_WAIT: Final = 0.2
 _PING_INTERVAL: Final = 5.0
 _DRAIN_TIMEOUT: Final = 2.0
+_FLUSH_TIMEOUT: Final = 1
+_SILENCE_LIMIT: Final = 10.0
+_CANCEL_AGAIN: Final = 0.1
 
 
 def end_process(reason: str) -> None:
@@ -45,9 +51,11 @@ class Link:
         self.name = name
         self._on_lost = on_lost
         self._nc: Client | None = None
+        self._requests: Requests | None = None
         self._closing = False
         self._is_up = asyncio.Event()
         self._reconnected: list[Callable[[], None]] = []
+        self._disconnected: list[Callable[[], None]] = []
 
     @property
     def nc(self) -> Client:
@@ -55,6 +63,13 @@ class Link:
         if self._nc is None:
             raise BrokerUnreachable("not connected yet")
         return self._nc
+
+    @property
+    def requests(self) -> Requests:
+        """What asks over the attached connection."""
+        if self._requests is None:
+            raise BrokerUnreachable("not connected yet")
+        return self._requests
 
     @property
     def is_up(self) -> bool:
@@ -70,6 +85,9 @@ class Link:
             "max_reconnect_attempts": -1,
             "ping_interval": _PING_INTERVAL,
             "drain_timeout": _DRAIN_TIMEOUT,
+            # No buffer: what is published while disconnected must not reach the broker after its caller gave up.
+            # With one, nats-py also blocks every publish for 10 s, uncancelably, once it is full.
+            "pending_size": 0,
             "error_cb": self._note_error,
             "disconnected_cb": self._note_down,
             "reconnected_cb": self._note_up,
@@ -79,13 +97,27 @@ class Link:
     def attach(self, nc: Client) -> Self:
         """Take a connection that was opened with `options()`."""
         self._nc = nc
+        self._requests = Requests(nc)
         if nc.is_connected:
             self._is_up.set()
+            _bound_silence(nc)
         return self
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         """Call `callback` after each reconnect; server-side pull requests, for one, are gone by then."""
         self._reconnected.append(callback)
+
+    def on_disconnect(self, callback: Callable[[], None]) -> None:
+        """Call `callback` whenever the connection was lost: what was asked before will never be answered."""
+        self._disconnected.append(callback)
+
+    def forget_disconnect(self, callback: Callable[[], None]) -> None:
+        """Call `callback` no more."""
+        self._disconnected.remove(callback)
+
+    def forget_reconnect(self, callback: Callable[[], None]) -> None:
+        """Call `callback` no more."""
+        self._reconnected.remove(callback)
 
     async def wait_up(self, timeout: float) -> bool:  # noqa: ASYNC109 - a wait with a bound is what this is
         """Wait until the connection is up, at most `timeout` seconds; whether it is."""
@@ -108,17 +140,23 @@ class Link:
         self._closing = True
 
     async def close(self) -> None:
-        """Flush and close; never raises for a broker that is gone already."""
+        """Flush and close, in bounded time; never raises for a broker that is gone already."""
         self.expect_close()
-        if self._nc is None or self._nc.is_closed:
+        nc = self._nc
+        if nc is None or nc.is_closed:
             return
-        if self._nc.is_connected:
+        if nc.is_connected:
+            # Not nats-py's drain: it waits 10 s for an answer, and cancellation does not stop it.
             try:
-                await self._nc.drain()
-            except (nats.errors.Error, TimeoutError, OSError) as error:
-                logger.debug("drain failed: %s", error)
-        if not self._nc.is_closed:
-            await self._nc.close()
+                await nc.flush(_FLUSH_TIMEOUT)
+            except (nats.errors.Error, OSError) as error:
+                logger.debug("flush failed: %s", error or type(error).__name__)
+        try:
+            async with asyncio.timeout(_DRAIN_TIMEOUT):
+                await nc.close()
+        except (TimeoutError, OSError) as error:
+            # The broker reads nothing, so its socket can't be emptied; it ends with the process.
+            logger.debug("close failed: %s", error or type(error).__name__)
 
     async def _note_error(self, error: Exception) -> None:
         logger.warning("broker connection: %s", error or type(error).__name__)
@@ -127,10 +165,15 @@ class Link:
         self._is_up.clear()
         if not self._closing:
             logger.warning("broker connection lost; reconnecting")
+        if self._requests is not None:
+            self._requests.lose()
+        for callback in self._disconnected:
+            callback()
 
     async def _note_up(self) -> None:
         logger.warning("broker connection is back")
         self._is_up.set()
+        _bound_silence(self.nc)
         for callback in self._reconnected:
             callback()
 
@@ -148,26 +191,59 @@ async def connect(
     Raises:
         BrokerUnreachable: it was not; the message says what to do.
     """
+    if not servers:
+        raise BrokerUnreachable("no NATS broker is named: set --nats")
     link = Link(name, on_lost=on_lost)
     quiet = link.options() | {"error_cb": _say_nothing}
     client = Client()
+    task = asyncio.create_task(client.connect(servers=list(servers), **quiet), name="connect")
     try:
-        async with asyncio.timeout(connect_timeout):
-            await client.connect(servers=list(servers), **quiet)
-    except (TimeoutError, nats.errors.Error, OSError) as error:
+        await asyncio.wait([task], timeout=connect_timeout)
+    finally:
+        await end_task(task)
+    if task.cancelled():
+        why = client.last_error
         link.expect_close()
         await client.close()
-        raise unreachable(servers, connect_timeout) from error
+        raise unreachable(servers, connect_timeout, why) from why
+    if (error := task.exception()) is not None:
+        # nats-py tries for ever, so what it raises at once is about the addresses themselves.
+        raise BrokerUnreachable(f"can't connect to {', '.join(servers)}: {error}") from error
     client._error_cb = link._note_error  # noqa: SLF001 - nats-py has no setter; while connecting each refusal is noise
     return link.attach(client)
 
 
-def unreachable(servers: Sequence[str], seconds: float) -> BrokerUnreachable:
-    """The error for a broker that was not there in time."""
+def unreachable(servers: Sequence[str], seconds: float, why: Exception | None = None) -> BrokerUnreachable:
+    """The error for a broker that was not there in time; `why` is what the last try said."""
     where = ", ".join(servers)
+    said = f" (the last try: {why})" if isinstance(why, nats.errors.Error) else ""
     return BrokerUnreachable(
-        f"no NATS broker answered at {where} within {seconds:g} s: start one ('opstream broker') or set --nats"
+        f"no NATS broker answered at {where} within {seconds:g} s{said}: start one ('opstream broker') or set --nats"
     )
+
+
+async def end_task(task: asyncio.Task[Any]) -> None:
+    """Cancel a task and wait until it is over.
+
+    Once is not enough: `asyncio.wait_for`, which nats-py uses throughout, forgets a cancellation that comes in the same
+    moment as what it waits for (before Python 3.12).
+    """
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=_CANCEL_AGAIN)
+
+
+def _bound_silence(nc: Client) -> None:
+    """Have the kernel give a connection up whose other side takes nothing.
+
+    Otherwise nats-py, when it finds the connection stale, waits for unsent bytes to leave before it tries another
+    broker: a quarter of an hour for one that lost its power.
+    """
+    writer: Any = getattr(nc._transport, "_bare_io_writer", None)  # noqa: SLF001 - nats-py hides its socket
+    sock = None if writer is None else writer.get_extra_info("socket")
+    if sock is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+        with contextlib.suppress(OSError):  # closed meanwhile: then there is nothing to bound
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(_SILENCE_LIMIT * 1000))
 
 
 async def _say_nothing(_error: Exception) -> None:

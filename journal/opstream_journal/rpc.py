@@ -18,11 +18,19 @@ import nats.errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from .errors import JournalUnavailable, RequestRefused
+from .errors import EventTooLarge, JournalUnavailable, RequestRefused
 from .link import Link
 
 CALL_TIMEOUT: Final = 2.0
 """Seconds for one answer. A healthy broker needs milliseconds, an election seconds; callers retry."""
+
+_UNSENT_LIMIT: Final = 1024 * 1024
+"""Bytes that may wait for a broker that reads slowly; whoever comes then waits before sending, not after."""
+_UNSENT_POLL: Final = 0.005
+_PROTOCOL_ROOM: Final = 64
+_HEADER_ROOM: Final = 4096
+"""More bytes than our headers ever have; only for a payload that comes so near to the limit they are counted."""
+_UNAVAILABLE: Final = 503
 
 _NO_MESSAGE: Final = 10037
 _END_OF_BATCH: Final = "204"
@@ -73,14 +81,17 @@ async def call(
 
     Raises:
         JournalUnavailable: not connected, nobody listens, or no answer in time (then it may have had its effect).
+        EventTooLarge: larger than the broker's `max_payload`; not sent.
     """
-    if not link.is_up:
-        raise JournalUnavailable("the broker connection is down", maybe_stored=False)
+    _check_payload(link, payload, headers)
+    timeout -= await _until_sendable(link, timeout)
     try:
-        return await link.nc.request(subject, payload, timeout=timeout, headers=headers)
+        return await link.requests.ask(subject, payload, headers, timeout)
+    except nats.errors.OutboundBufferLimitError as error:
+        raise JournalUnavailable("the broker connection is down", maybe_stored=False) from error
     except nats.errors.NoRespondersError as error:
         raise JournalUnavailable(f"nobody answers on {subject}", maybe_stored=False) from error
-    except (nats.errors.TimeoutError, TimeoutError) as error:
+    except TimeoutError as error:
         raise JournalUnavailable(f"no answer on {subject} within {timeout:g} s", maybe_stored=True) from error
     except (nats.errors.Error, OSError) as error:
         raise JournalUnavailable(f"the broker connection failed: {error}", maybe_stored=True) from error
@@ -110,15 +121,34 @@ async def publish(
     return ack.seq
 
 
-async def get_last(link: Link, stream: str, subject: str) -> StoredMessage | None:
+async def get_last(
+    link: Link,
+    stream: str,
+    subject: str,
+    *,
+    timeout: float = CALL_TIMEOUT,  # noqa: ASYNC109 - handed on to nats-py
+) -> StoredMessage | None:
     """The last message of a subject or filter, read from the stream's leader.
 
     Raises:
         JournalUnavailable: no leader answered.
         RequestRefused: another error, such as a missing stream.
     """
-    request = msgspec.json.encode({"last_by_subj": subject})
-    answer = await call(link, f"$JS.API.STREAM.MSG.GET.{stream}", request)
+    return await _get(link, stream, {"last_by_subj": subject}, timeout)
+
+
+async def get_next(link: Link, stream: str, subject: str, sequence: int) -> StoredMessage | None:
+    """The first message of a subject or filter at or after a stream sequence, read from the stream's leader.
+
+    Raises:
+        JournalUnavailable: no leader answered.
+        RequestRefused: another error, such as a missing stream.
+    """
+    return await _get(link, stream, {"next_by_subj": subject, "seq": sequence}, CALL_TIMEOUT)
+
+
+async def _get(link: Link, stream: str, request: Mapping[str, Any], seconds: float) -> StoredMessage | None:
+    answer = await call(link, f"$JS.API.STREAM.MSG.GET.{stream}", msgspec.json.encode(request), timeout=seconds)
     try:
         decoded = _decode_message(answer.data)
     except msgspec.MsgspecError as error:
@@ -127,7 +157,7 @@ async def get_last(link: Link, stream: str, subject: str) -> StoredMessage | Non
         return decoded.message
     if decoded.error.err_code == _NO_MESSAGE:
         return None
-    if decoded.error.code == 503:
+    if decoded.error.code == _UNAVAILABLE:
         raise JournalUnavailable(f"{stream}: {decoded.error.description}", maybe_stored=False)
     raise RequestRefused(decoded.error.code, decoded.error.err_code, decoded.error.description)
 
@@ -164,16 +194,31 @@ class BatchReader:
     async def start(self) -> None:
         """Listen for answers."""
         self._subscription = await self._link.nc.subscribe(f"{self._inbox}.*", cb=self._take)
+        self._link.on_disconnect(self._lose)
 
-    async def read(self, stream: str, request: Mapping[str, Any]) -> list[StoredMessage]:
+    async def stop(self) -> None:
+        """Listen no more."""
+        if self._subscription is None:
+            return
+        self._link.forget_disconnect(self._lose)
+        if not self._link.nc.is_closed:
+            await self._subscription.unsubscribe()
+        self._subscription = None
+
+    async def read(
+        self,
+        stream: str,
+        request: Mapping[str, Any],
+        *,
+        timeout: float = CALL_TIMEOUT,  # noqa: ASYNC109 - one number for two waits
+    ) -> list[StoredMessage]:
         """The messages that a direct get request asks for, in stream order; from any replica, so perhaps behind.
 
         Raises:
             JournalUnavailable: nobody answered, or the answer did not end in time.
             RequestRefused: the stream refused the request.
         """
-        if not self._link.is_up:
-            raise JournalUnavailable("the broker connection is down", maybe_stored=False)
+        timeout -= await _until_sendable(self._link, timeout)
         key = str(next(self._numbers))
         found: list[StoredMessage] = []
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -182,15 +227,20 @@ class BatchReader:
             await self._link.nc.publish(
                 f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request), reply=f"{self._inbox}.{key}"
             )
-            async with asyncio.timeout(CALL_TIMEOUT):
+            async with asyncio.timeout(timeout):
                 await done
         except TimeoutError as error:
-            raise JournalUnavailable(f"reading {stream} took over {CALL_TIMEOUT:g} s", maybe_stored=False) from error
-        except nats.errors.Error as error:
+            raise JournalUnavailable(f"reading {stream} took over {timeout:g} s", maybe_stored=False) from error
+        except (nats.errors.Error, OSError) as error:
             raise JournalUnavailable(f"the broker connection failed: {error}", maybe_stored=False) from error
         finally:
             del self._open[key]
         return found
+
+    def _lose(self) -> None:
+        for _, done in self._open.values():
+            if not done.done():
+                done.set_exception(JournalUnavailable("the broker connection was lost", maybe_stored=False))
 
     async def _take(self, message: Msg) -> None:
         entry = self._open.get(message.subject.rpartition(".")[2])
@@ -208,3 +258,27 @@ class BatchReader:
                 done.set_exception(JournalUnavailable("nobody answers direct gets", maybe_stored=False))
             else:
                 done.set_exception(RequestRefused(int(status), 0, headers.get("Description", "")))
+
+
+def _check_payload(link: Link, payload: bytes, headers: Mapping[str, str] | None) -> None:
+    # The client checks the body alone; one byte too many with the headers, and the broker closes the connection.
+    if not link.is_up or len(payload) + _HEADER_ROOM < link.nc.max_payload:
+        return
+    size = len(payload) + sum(len(key) + len(value.encode()) + 4 for key, value in (headers or {}).items())
+    if size + _PROTOCOL_ROOM > link.nc.max_payload:
+        raise EventTooLarge(f"{size} bytes are more than the broker's max_payload of {link.nc.max_payload}")
+
+
+async def _until_sendable(link: Link, seconds: float) -> float:
+    """Wait until what was written before has left for the broker, and return the seconds that it took."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    while True:
+        if not link.is_up:
+            raise JournalUnavailable("the broker connection is down", maybe_stored=False)
+        waited = loop.time() - began
+        if waited >= seconds:
+            raise JournalUnavailable(f"the broker took nothing for {seconds:g} s", maybe_stored=False)
+        if link.nc.pending_data_size <= _UNSENT_LIMIT:
+            return waited
+        await link.rest(_UNSENT_POLL)

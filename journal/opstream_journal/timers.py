@@ -47,5 +47,5 @@ def armed_by(data: bytes) -> int:
     """
     try:
         return msgspec.json.decode(data, type=Wake).armed_by
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InvalidEvent(f"not a wake: {error}") from error

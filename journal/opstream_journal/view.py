@@ -76,6 +76,7 @@ class View:
         Raises:
             JournalUnavailable: not acknowledged; it may be stored all the same.
             JournalFull: the broker has no room.
+            EventTooLarge: the snapshot does not fit the broker's `max_payload`.
             RequestRefused: another error of the broker.
         """
         headers = {"Nats-Expected-Last-Subject-Sequence": str(revision)}
@@ -95,6 +96,6 @@ class View:
 def _entry(message: rpc.StoredMessage) -> Entry:
     try:
         operation = _decode(message.data)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return Entry(message.seq, None)
     return Entry(message.seq, operation if operation.fold_version == FOLD_VERSION else None)

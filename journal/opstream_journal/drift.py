@@ -1,0 +1,140 @@
+"""Where a stream or a consumer on the broker differs from what is wanted, and which differences are safe to apply.
+
+Callers: `provision.py`. Pure: it compares configurations and asks no broker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+from nats.js.api import ConsumerConfig, StreamConfig
+
+from .topology import SIZING_FIELDS
+
+_STREAM_FIELDS: Final = (
+    "subjects",
+    "retention",
+    "discard",
+    "storage",
+    "deny_delete",
+    "deny_purge",
+    "allow_direct",
+    "allow_msg_ttl",
+    "allow_msg_schedules",
+    "allow_rollup_hdrs",
+    "max_msgs_per_subject",
+    "duplicate_window",
+    "sources",
+    *sorted(SIZING_FIELDS),
+)
+_CONSUMER_FIELDS: Final = (
+    "filter_subjects",
+    "ack_policy",
+    "deliver_policy",
+    "ack_wait",
+    "max_deliver",
+    "max_ack_pending",
+    "max_waiting",
+    "backoff",
+    "headers_only",
+    "inactive_threshold",
+)
+_SAFE: Final = frozenset(
+    {
+        "subjects",
+        "sources",
+        "discard",
+        "duplicate_window",
+        "allow_direct",
+        "num_replicas",
+        "max_age",
+        "max_bytes",
+        "max_msg_size",
+        "max_msgs_per_subject",
+        "filter_subjects",
+        "ack_wait",
+        "max_ack_pending",
+        "max_deliver",
+        "backoff",
+        "headers_only",
+        "inactive_threshold",
+    }
+)
+_ONLY_ON: Final = frozenset({"deny_delete", "deny_purge", "allow_msg_ttl", "allow_msg_schedules", "allow_rollup_hdrs"})
+"""Safe to switch on; the broker refuses to switch most of them off."""
+_GROWS_ONLY: Final = frozenset({"max_age", "max_bytes", "max_msg_size", "max_msgs_per_subject"})
+_NOT_SET: Final = {"max_age": 0, "max_bytes": -1, "max_msg_size": -1, "max_msgs_per_subject": -1, "num_replicas": 1}
+
+
+class Drift(msgspec.Struct, frozen=True, kw_only=True):
+    """One difference between the broker and what is wanted."""
+
+    name: str
+    """`stream OPERATIONS`, `consumer projector`."""
+    field: str
+    actual: str
+    wanted: str
+    is_safe: bool
+    """Whether `--update` may apply it without losing anything."""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.field} is {self.actual}, should be {self.wanted}"
+
+
+def compare_stream(actual: StreamConfig, wanted: StreamConfig) -> list[Drift]:
+    """Where a stream differs from the wanted one."""
+    return _compare(actual, wanted, _STREAM_FIELDS, f"stream {wanted.name}")
+
+
+def compare_consumer(actual: ConsumerConfig, wanted: ConsumerConfig) -> list[Drift]:
+    """Where a consumer differs from the wanted one."""
+    return _compare(actual, wanted, _CONSUMER_FIELDS, f"consumer {wanted.durable_name}")
+
+
+def _compare(actual: Any, wanted: Any, fields: Iterable[str], name: str) -> list[Drift]:  # noqa: ANN401 - two config types
+    found = []
+    for field in fields:
+        is_, should = _normal(actual, field), _normal(wanted, field)
+        if is_ != should:
+            is_safe = field in _SAFE and not (field in _GROWS_ONLY and _shrinks(is_, should))
+            is_safe = is_safe or (field in _ONLY_ON and should is True)
+            found.append(Drift(name=name, field=field, actual=_shown(is_), wanted=_shown(should), is_safe=is_safe))
+    return found
+
+
+def _normal(config: Any, field: str) -> Any:  # noqa: ANN401
+    value = getattr(config, field)
+    if field == "filter_subjects":
+        single = getattr(config, "filter_subject", None)
+        return sorted(value or ([single] if single else []))
+    if field == "subjects":
+        return sorted(value or [])
+    if field == "sources":
+        return sorted(
+            (
+                source.name,
+                source.filter_subject or "",
+                tuple(sorted((t.src, t.dest) for t in source.subject_transforms or [])),
+            )
+            for source in value or []
+        )
+    if field in _NOT_SET and value in {None, 0, -1}:
+        return _NOT_SET[field]
+    if isinstance(value, float):
+        return round(value, 6)  # whole nanoseconds on the broker, cut: 1.001 s come back as 1.000999999
+    return value or False
+
+
+def _shrinks(actual: Any, wanted: Any) -> bool:  # noqa: ANN401
+    unlimited = {0, -1}
+    return wanted not in unlimited and (actual in unlimited or wanted < actual)
+
+
+def _shown(value: Any) -> str:  # noqa: ANN401
+    if isinstance(value, list):
+        return f"[{', '.join(map(str, value))}]"
+    if isinstance(value, float):
+        return f"{value:.15g}"
+    return str(getattr(value, "value", value))

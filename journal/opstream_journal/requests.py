@@ -1,0 +1,80 @@
+"""Requests and their answers, on one inbox for all requests of a connection. Callers: `link.py` (owns it), `rpc.py`.
+
+nats-py's own `request` draws a random inbox and starts a wait of its own each time: a fifth of the runner's processor
+time. And its wait (`asyncio.wait_for`) forgets, before Python 3.12, a cancellation that comes in the same moment as the
+answer: whoever was canceled would wait for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import Final
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+_NO_RESPONDERS: Final = "503"
+
+
+class Requests:
+    """The open requests of one connection.
+
+    Args:
+        nc: the connection.
+    """
+
+    def __init__(self, nc: Client) -> None:
+        self._nc = nc
+        self._inbox = f"{nc.new_inbox()}."
+        self._numbers = itertools.count()
+        self._open: dict[str, asyncio.Future[Msg]] = {}
+        self._lock = asyncio.Lock()
+        self._is_listening = False
+
+    async def ask(self, subject: str, payload: bytes, headers: dict[str, str] | None, seconds: float) -> Msg:
+        """The answer.
+
+        Raises:
+            TimeoutError: none came within so many seconds.
+            nats.errors.Error: nobody listens there, it was not sent, or the connection was lost meanwhile.
+        """
+        if not self._is_listening:
+            await self._listen()
+        loop = asyncio.get_running_loop()
+        number = str(next(self._numbers))
+        answer: asyncio.Future[Msg] = loop.create_future()
+        self._open[number] = answer
+        timer = loop.call_later(seconds, _expire, answer)
+        try:
+            await self._nc.publish(subject, payload, reply=self._inbox + number, headers=headers)
+            message = await answer
+        finally:
+            timer.cancel()
+            del self._open[number]
+        if message.headers is not None and message.headers.get("Status") == _NO_RESPONDERS:
+            raise nats.errors.NoRespondersError
+        return message
+
+    def lose(self) -> None:
+        """The connection was lost: what was asked will never be answered."""
+        for answer in self._open.values():
+            if not answer.done():
+                answer.set_exception(nats.errors.ConnectionReconnectingError())
+
+    async def _listen(self) -> None:
+        async with self._lock:
+            if not self._is_listening:
+                await self._nc.subscribe(f"{self._inbox}*", cb=self._take)
+                self._is_listening = True
+
+    async def _take(self, message: Msg) -> None:
+        answer = self._open.get(message.subject[len(self._inbox) :])
+        if answer is not None and not answer.done():
+            answer.set_result(message)
+
+
+def _expire(answer: asyncio.Future[Msg]) -> None:
+    if not answer.done():
+        answer.set_exception(TimeoutError())

@@ -1,0 +1,79 @@
+"""Fixtures of the tests that need a real broker. Helpers live in `tests/support/`, never here."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+
+import pytest
+
+from opstream_journal import Journal, Link, View, connect
+from opstream_journal.provision import provision
+from opstream_journal.topology import Sizing
+from tests.support.broker import Broker, Cluster
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    """A fresh broker (it takes about 40 ms to start)."""
+    with Broker() as broker:
+        yield broker
+
+
+@pytest.fixture
+async def link(broker: Broker) -> AsyncIterator[Link]:
+    """A connection to the broker, which has all streams, buckets and consumers."""
+    async for link in _linked([broker], Sizing()):
+        yield link
+
+
+@pytest.fixture
+async def journal(link: Link) -> Journal:
+    """The journal on `link`."""
+    return await _journal(link)
+
+
+@pytest.fixture
+def view(link: Link) -> View:
+    """The view on `link`."""
+    return View(link)
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """Three fresh brokers (they take a second to start, rarely up to ten)."""
+    with Cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def cluster_link(cluster: Cluster) -> AsyncIterator[Link]:
+    """A connection to the cluster, which has everything in three replicas."""
+    async for link in _linked(cluster.nodes, Sizing(replicas=3)):
+        yield link
+
+
+@pytest.fixture
+async def cluster_journal(cluster_link: Link) -> Journal:
+    """The journal on `cluster_link`."""
+    return await _journal(cluster_link)
+
+
+async def _linked(brokers: Sequence[Broker], sizing: Sizing) -> AsyncIterator[Link]:
+    servers = [broker.url for broker in brokers]
+    link = await connect(servers, "test", connect_timeout=10, on_lost=logging.getLogger(__name__).error)
+    try:
+        await provision(link, sizing)
+        yield link
+    finally:
+        for broker in brokers:
+            if broker.is_paused:
+                broker.resume()  # closing waits for an answer
+        await link.close()
+
+
+async def _journal(link: Link) -> Journal:
+    journal = Journal(link, max_msg_size=Sizing().max_msg_size, clock=time.monotonic)
+    await journal.start()
+    return journal
