@@ -1,0 +1,1 @@
+"""The projector: folds the journal into the view. The process is `main`."""

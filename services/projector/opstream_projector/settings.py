@@ -1,0 +1,16 @@
+"""Settings of the projector, read once by whoever starts it (the `opstream` command, a test)."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """How one projector process works."""
+
+    servers: tuple[str, ...]
+    """NATS URLs of one cluster."""
+    health_port: int = 0
+    """TCP port for /healthz and /readyz; 0 for none."""
+    connect_timeout: float = 30.0
+    """Seconds to wait for the broker at the start: longer than a broker restart, shorter than people's patience."""

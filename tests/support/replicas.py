@@ -1,0 +1,155 @@
+"""A view and a journal in memory, and two replicas stepped in any order, for tests of the projector's writer.
+
+Each call to the broker is a point where the other replica may come first; who goes on is for the test to choose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from opstream_journal import Entry, JournalUnavailable
+from opstream_projector.recent import Recent
+from opstream_projector.writer import Writer
+from opstream_schemas.events import RecordedEvent
+from opstream_schemas.operation import Operation
+
+
+class Step:
+    """Awaiting it hands control to `interleave`."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+def interleave(coroutines: Sequence[Coroutine[Any, Any, None]], choose: Callable[[int], int]) -> None:
+    """Run coroutines that await nothing but `Step`, one step at a time; `choose(n)` picks one of n."""
+    alive = list(coroutines)
+    try:
+        while alive:
+            chosen = alive[choose(len(alive))]
+            try:
+                chosen.send(None)
+            except StopIteration:
+                alive.remove(chosen)
+    finally:
+        for abandoned in alive:
+            abandoned.close()
+
+
+class MemoryView:
+    """The view's contract: guarded writes. A read from a replica may be one write behind."""
+
+    def __init__(self, *, faults: Iterable[str] = ()) -> None:
+        self.entries: dict[str, list[tuple[Entry, float | None]]] = {}
+        self.revision = 0
+        self.reads = 0
+        self._faults = iter(faults)
+        """What happens to the next writes: `ok`, or `lost` or `unsure` (not acknowledged; not stored or stored)."""
+        self.is_behind: Callable[[], bool] = lambda: False
+
+    def stored(self, operation_id: str) -> Operation | None:
+        """What is there now."""
+        return self._last(operation_id).operation
+
+    def ttl(self, operation_id: str) -> float | None:
+        """With which TTL it was written."""
+        return self.entries[operation_id][-1][1]
+
+    def written(self, operation_id: str) -> list[Operation | None]:
+        """Every snapshot that was ever there, oldest first."""
+        return [entry.operation for entry, _ in self.entries.get(operation_id, [])]
+
+    async def get(self, operation_id: str) -> Entry:
+        await Step()
+        self.reads += 1
+        older = self.entries.get(operation_id, [])[:-1]
+        if self.is_behind():
+            return older[-1][0] if older else Entry(0, None)
+        return self._last(operation_id)
+
+    async def get_newest(self, operation_id: str) -> Entry:
+        await Step()
+        self.reads += 1
+        return self._last(operation_id)
+
+    async def put(self, operation: Operation, revision: int, *, ttl: float | None = None) -> int | None:
+        await Step()
+        fault = next(self._faults, "ok")
+        if fault == "lost":
+            raise JournalUnavailable("no answer", maybe_stored=True)
+        if revision != self._last(operation.id).revision:
+            return None
+        self.plant(operation.id, operation, ttl=ttl)
+        if fault == "unsure":
+            raise JournalUnavailable("no answer", maybe_stored=True)
+        return self.revision
+
+    def plant(self, operation_id: str, operation: Operation | None, *, ttl: float | None = None) -> None:
+        """Store without a guard; None for a snapshot that this version can't read."""
+        self.revision += 1
+        self.entries.setdefault(operation_id, []).append((Entry(self.revision, operation), ttl))
+
+    def _last(self, operation_id: str) -> Entry:
+        found = self.entries.get(operation_id)
+        return found[-1][0] if found else Entry(0, None)
+
+
+class MemoryJournal:
+    """The journal's contract: complete reads up to what has been appended so far."""
+
+    def __init__(self, *histories: Any) -> None:
+        self._events: dict[str, list[RecordedEvent]] = {history.id: history.events for history in histories}
+        self._reached: dict[str, int] = {}
+        self.error: Exception | None = None
+        self.reads = 0
+
+    def reach(self, operation_id: str, sequence: int) -> None:
+        """The journal holds at least everything up to `sequence`."""
+        self._reached[operation_id] = max(sequence, self._reached.get(operation_id, 0))
+
+    async def events(self, operation_id: str, *, since: Operation | None = None) -> list[RecordedEvent]:
+        await Step()
+        self.reads += 1
+        if self.error is not None:
+            raise self.error
+        after = since.stream_sequence if since else 0
+        reached = self._reached.get(operation_id, 0)
+        return [event for event in self._events.get(operation_id, []) if after < event.sequence <= reached]
+
+
+class Replica:
+    """One projector's writer, fed by hand."""
+
+    def __init__(
+        self, view: MemoryView, journal: MemoryJournal, now: Callable[[], datetime], *, recent: int = 100
+    ) -> None:
+        self._journal = journal
+        self.writer = Writer(view, journal, Recent(max_entries=recent, max_bytes=2**30), now=now, rest=_rest)
+        self.refused: list[int] = []
+        self.doubtful: list[int] = []
+
+    async def take(self, *batches: Sequence[RecordedEvent]) -> None:
+        """Project batches of events, one after the other; one that the broker kept from it is delivered again."""
+        todo = [batch for batch in batches if batch]
+        while todo:
+            batch = todo.pop(0)
+            for operation_id in sorted({event.operation_id for event in batch}):
+                events = sorted((e for e in batch if e.operation_id == operation_id), key=lambda e: e.sequence)
+                self._journal.reach(operation_id, events[-1].sequence)
+                try:
+                    outcome = await self.writer.project(operation_id, events)
+                except JournalUnavailable:
+                    todo.append(events)
+                    continue
+                self.refused += [refusal.event.sequence for refusal in outcome.refused]
+                self.doubtful += [refusal.event.sequence for refusal in outcome.doubtful]
+
+    def run(self, *batches: Sequence[RecordedEvent]) -> None:
+        """`take`, alone."""
+        interleave([self.take(*batches)], lambda _: 0)
+
+
+async def _rest(_seconds: float) -> None:
+    await Step()
