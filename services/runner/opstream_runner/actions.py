@@ -95,6 +95,8 @@ class Action(Generic[P, R]):
         self.input_type = input_type
         self.result_type = result_type
         self.is_async = inspect.iscoroutinefunction(handler)
+        self.decode: Callable[[bytes | msgspec.Raw], Any] = msgspec.json.Decoder(input_type).decode
+        """JSON into the handler's input."""
         self.__doc__ = handler.__doc__
 
     @property

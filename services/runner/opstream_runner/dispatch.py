@@ -13,7 +13,6 @@ import msgspec
 
 from opstream_journal import (
     UNTIL_STORED,
-    ConsumerGone,
     Delivered,
     Expected,
     JournalUnavailable,
@@ -30,12 +29,14 @@ from opstream_schemas.events import EventData, RecordedEvent, Requested, decode_
 from opstream_schemas.operation import Operation, evolve, fold, initial, next_event
 
 from .actions import Action
-from .attempt import Attempt, Tools
+from .attempt import Attempt
+from .recorder import Tools
 
 logger = logging.getLogger(__name__)
 
 _BROKER_TROUBLE_DELAY: Final = 1.0
 _STOP_TIMEOUT: Final = 5.0
+_CANCEL_TIMEOUT: Final = 0.5
 _RETRY_WAKE: Final = "retry"
 
 
@@ -78,7 +79,7 @@ class Dispatcher:
         self._puller.want(self._slots)
         while True:
             message = await self._puller.next()
-            task = asyncio.create_task(self._handle(message))
+            task = asyncio.create_task(self._handle(message), name=message.subject)
             self._tasks.add(task)
             task.add_done_callback(self._free_slot)
 
@@ -86,28 +87,27 @@ class Dispatcher:
         """Somebody says that something happened to an operation; if it runs here, look now."""
         attempt = self._attempts.get(operation_id)
         if attempt is not None:
-            attempt.check_now()
+            attempt.hint()
 
     async def stop(self) -> None:
-        """Pull no more, hand back what runs, and leave nothing behind that the broker would wait for."""
+        """Pull no more, hand back what runs, and leave nothing behind that the broker would wait for; in 6 s at most.
+
+        First no more pulls, and then the handing back: what is put back must not come to us again.
+        """
         self._is_stopping = True
-        try:
-            await self._puller.stop()
-        except ConsumerGone as gone:
-            logger.debug("%s", gone)
+        until = self._tools.monotonic() + _STOP_TIMEOUT
+        await self._puller.stop()
         for attempt in self._attempts.values():
             attempt.stop()
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=_STOP_TIMEOUT)
-            for task in late:
-                task.cancel()
-            if late:
-                logger.warning(
-                    "%s: %s operations could not be handed back; their leases will run out",
-                    self._action.kind,
-                    len(late),
-                )
-                await asyncio.wait(late)
+        if not self._tasks:
+            return
+        _, late = await asyncio.wait(self._tasks, timeout=max(0.0, until - self._tools.monotonic()))
+        if not late:
+            return
+        for task in late:
+            logger.warning("%s could not be handed back; its lease will run out", task.get_name())
+            task.cancel()
+        await asyncio.wait(late, timeout=_CANCEL_TIMEOUT)
 
     def _free_slot(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -115,13 +115,13 @@ class Dispatcher:
             self._puller.want(1)
         if not task.cancelled() and (error := task.exception()) is not None:
             # Not acknowledged: the message comes again when its lease has run out.
-            logger.error("%s: a message could not be handled", self._action.kind, exc_info=error)
+            logger.error("%s could not be handled", task.get_name(), exc_info=error)
 
     async def _handle(self, message: Delivered) -> None:
         try:
             await self._decide(message)
         except JournalUnavailable as error:
-            logger.warning("message %s is put back: %s", message.sequence, error)
+            logger.warning("%s (message %s) is put back: %s", message.subject, message.sequence, error)
             await message.nak(_BROKER_TROUBLE_DELAY)
 
     async def _decide(self, message: Delivered) -> None:
@@ -130,12 +130,12 @@ class Dispatcher:
             delivery = _delivery(message)
             loaded = await self._load(message)
             if loaded is None:
-                logger.info("message %s: its operation expired", message.sequence)
+                logger.info("%s (message %s): its operation expired", message.subject, message.sequence)
                 await message.ack()
                 return
         except (FoldRefused, InvalidEvent, InvalidName) as refused:
             logger.warning(
-                "message %s (%s) can't be decided by this version: %s", message.sequence, message.subject, refused
+                "%s (message %s) can't be decided by this version: %s", message.subject, message.sequence, refused
             )
             loaded, delivery = None, Delivery(ticket=message.sequence)
         while True:
@@ -151,8 +151,14 @@ class Dispatcher:
                 return
             try:
                 await self._carry_out(decision, loaded, message)
-            except VersionConflict:
+            except VersionConflict as conflict:
+                seen = loaded.operation
                 loaded = await self._reload(loaded)
+                if loaded is not None and loaded.operation.position == seen.position:
+                    raise JournalUnavailable(f"{conflict}, yet nothing is newer", maybe_stored=False) from conflict
+                if loaded is not None and _is_taken(seen, loaded.operation, delivery):
+                    logger.info("operation %s: another delivery of message %s runs it", seen.id, message.sequence)
+                    return
             else:
                 return
 
@@ -163,6 +169,7 @@ class Dispatcher:
                 await message.ack_confirmed()
             case Append(data=data):
                 await self._append(operation, data)
+                logger.info("operation %s: recorded %s", operation.id, data.name)
                 await message.ack_confirmed()
             case ArmWake(at=at, armed_by=sequence):
                 await arm_wake(self._link, operation.kind, operation.id, _RETRY_WAKE, at=at, armed_by=sequence)
@@ -181,6 +188,8 @@ class Dispatcher:
         if data is None:
             raise RuntimeError("a started attempt is always an event")
         operation = evolve(loaded.operation, await self._append(loaded.operation, data))
+        if operation.attempt > 1:
+            logger.info("operation %s: attempt %s begins", operation.id, operation.attempt)
         attempt = Attempt(self._tools, self._action, operation, loaded.action_input, message)
         self._attempts[operation.id] = attempt
         if self._is_stopping:
@@ -203,22 +212,25 @@ class Dispatcher:
         """The state to decide on: of a first delivery, the message itself; otherwise what the journal has now.
 
         Raises:
-            FoldRefused, InvalidEvent, InvalidName: it can't be folded.
+            FoldRefused, InvalidEvent, InvalidName: it can't be folded, or is of another action.
         """
         if subjects.is_wake(message.subject):
             operation_id = subjects.parse_wake_subject(message.subject).operation_id
         else:
-            subject = subjects.parse_event_subject(message.subject)
-            operation_id = subject.operation_id
+            operation_id = subjects.parse_event_subject(message.subject).operation_id
             if message.deliveries == 1:
                 requested = decode_event(message.data, message.sequence)
-                operation = initial(requested)
-                if (operation.id, operation.kind) != (operation_id, subject.kind):
-                    raise FoldRefused(f"the event of operation {operation.id} lies under {message.subject}")
-                return _Loaded(operation, _input(requested))
+                return self._checked(_Loaded(initial(requested), _input(requested)), operation_id)
         events = await self._tools.journal.events(operation_id)
         folded = fold(None, events)
-        return None if folded is None else _Loaded(folded, _input(events[0]))
+        return None if folded is None else self._checked(_Loaded(folded, _input(events[0])), operation_id)
+
+    def _checked(self, loaded: _Loaded, operation_id: str) -> _Loaded:
+        # Anybody can publish under our subjects; what lies there must not reach a handler that it is not meant for.
+        operation = loaded.operation
+        if (operation.id, operation.kind) != (operation_id, self._action.kind):
+            raise FoldRefused(f"operation {operation.id} of {operation.kind} lies under {self._action.kind}")
+        return loaded
 
     async def _reload(self, loaded: _Loaded) -> _Loaded | None:
         events = await self._tools.journal.events(loaded.operation.id, since=loaded.operation)
@@ -239,3 +251,9 @@ def _input(requested: RecordedEvent) -> msgspec.Raw:
     if not isinstance(requested.data, Requested):
         raise FoldRefused(f"operation {requested.operation_id} does not begin with its request")
     return requested.data.input
+
+
+def _is_taken(seen: Operation, now: Operation, delivery: Delivery) -> bool:
+    """Whether an attempt under this very ticket began after we had looked: a later, or an older, delivery of the same
+    message is with somebody who works. Its lease did not run out, so this is not row 7."""
+    return now.live is not None and now.live.ticket == delivery.ticket and now.live.number > seen.attempt

@@ -15,6 +15,7 @@ import msgspec
 
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import OperationError
+from opstream_schemas.nesting import check_json
 
 from .actions import Action, ActionContext
 from .errors import ActionFailed
@@ -58,29 +59,56 @@ async def execute(action: Action[Any, Any], action_input: msgspec.Raw, context: 
         limit: bytes of JSON that the result may have.
     """
     try:
-        request = msgspec.json.decode(action_input, type=action.input_type)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        return Raised(OperationError(code=ErrorCode.INVALID_INPUT, message=str(error)), is_meant=True)
-    try:
+        try:
+            request = action.decode(action_input)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            return Raised(OperationError(code=ErrorCode.INVALID_INPUT, message=str(error)), is_meant=True)
         if action.is_async:
             result = await action.handler(request, context)
         else:
             result = await _in_thread(action, request, context)
-        encoded = msgspec.json.encode(result)
+        encoded = _encoded(result)
     except ActionFailed as failed:
-        meant = OperationError(code=failed.code, message=failed.message, target=failed.target)
-        return Raised(meant, is_meant=True)
-    except asyncio.CancelledError:
+        return _failed(action, context, failed)
+    except asyncio.CancelledError as cancelled:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             return Stopped()
-        return _unexpected(action, context, asyncio.CancelledError("the handler cancelled itself"))
+        return _unexpected(action, context, cancelled)
     except BaseException as error:  # noqa: BLE001 - see the module's docstring
         return _unexpected(action, context, error)
     if len(encoded) > limit:
         message = f"the result has {len(encoded)} bytes of JSON, {limit} are allowed: store it elsewhere, return a URL"
         return Raised(OperationError(code=ErrorCode.RESULT_TOO_LARGE, message=message), is_meant=True)
     return Returned(encoded)
+
+
+def _encoded(result: Any) -> bytes:  # noqa: ANN401 - whatever the handler returned
+    encoded = msgspec.json.encode(result)
+    # A `msgspec.Raw` in it is copied unread, and what nests too deeply is refused by the journal: found there, it
+    # would look like a fault of the journal and be tried again.
+    msgspec.json.decode(encoded, type=msgspec.Raw)
+    check_json(encoded)
+    return encoded
+
+
+def _failed(action: Action[Any, Any], context: ActionContext, failed: ActionFailed) -> Outcome:
+    try:
+        return Raised(_told(failed), is_meant=True)
+    except Exception as error:  # noqa: BLE001 - a subclass of the author's may hold, and do, anything
+        error.__cause__ = failed
+        return _unexpected(action, context, error)
+
+
+def _told(failed: ActionFailed) -> OperationError:
+    code = failed.code
+    if isinstance(code, str):
+        code = str.__str__(code)  # of an enum's member the value, not its name
+    elif isinstance(code, int) and not isinstance(code, bool):
+        code = int(code)
+    else:
+        raise TypeError(f"the code of an ActionFailed must be an int or a str, not {code!r}")
+    return OperationError(code=code, message=str(failed.message), target=str(failed.target))
 
 
 def _unexpected(action: Action[Any, Any], context: ActionContext, error: BaseException) -> Raised:
@@ -101,25 +129,17 @@ async def _in_thread(action: Action[Any, Any], request: Any, context: ActionCont
     A daemon thread, not an executor's: it can't be interrupted, and the end of the process must not wait for it.
     """
     loop = asyncio.get_running_loop()
-    done: asyncio.Future[Any] = loop.create_future()
+    done: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
 
     def settle(result: Any, error: BaseException | None) -> None:  # noqa: ANN401
-        if done.cancelled():
-            return
-        if error is None:
-            done.set_result(result)
-        else:
-            done.set_exception(error)
+        if not done.done():
+            done.set_result((result, error))
 
     def work() -> None:
         result: Any = None
         error: BaseException | None = None
         try:
             result = action.handler(request, context)
-        except StopIteration as stop:
-            # A future refuses StopIteration; wrapped it is still in the log.
-            error = RuntimeError("the handler raised StopIteration")
-            error.__cause__ = stop
         except BaseException as raised:  # noqa: BLE001 - handed over to execute()
             error = raised
         try:
@@ -128,4 +148,7 @@ async def _in_thread(action: Action[Any, Any], request: Any, context: ActionCont
             logger.debug("operation %s: the runner stopped before its thread did", context.operation_id)
 
     threading.Thread(target=work, name=f"{action.kind} {context.operation_id}", daemon=True).start()
-    return await done
+    result, error = await done
+    if error is not None:  # StopIteration, too: raised from here it becomes a RuntimeError with it as its cause
+        raise error
+    return result

@@ -1,16 +1,18 @@
 """Composition root of the runner: settings in, a running process out. Called by the `opstream` command.
 
-FastStream owns the process: the connection, start and stop, signals, the control subscriptions. The journal's own
-pull loop dispatches (docs/adr/0002).
+FastStream owns the process: start and stop, signals, the control subscriptions, on the one connection that the journal
+has too. The journal's own pull loop dispatches (docs/adr/0002).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import logging
 import os
 import secrets
+import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -18,13 +20,11 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import uuid_utils
-import uvloop
 from faststream import AckPolicy, FastStream
-from faststream.nats import NatsBroker, NatsMessage
+from faststream.nats import NatsMessage
 
-from opstream_journal import Drifted, Journal, Link
+from opstream_journal import Drifted, Journal, Link, connect
 from opstream_journal.health import HealthServer, listen
-from opstream_journal.link import unreachable
 from opstream_journal.provision import check
 from opstream_journal.topology import EVENT_OVERHEAD
 from opstream_schemas import subjects
@@ -33,14 +33,16 @@ from opstream_schemas.events import CancelRequested
 from opstream_schemas.names import Kind
 
 from .actions import Action, collect
-from .attempt import Tools
+from .broker import LinkedBroker
 from .errors import InvalidAction
+from .process import run_until_complete
+from .recorder import Tools
 from .runner import Runner
 from .settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_DRAIN: Final = 1.0
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 def run(settings: Settings) -> None:
@@ -48,10 +50,16 @@ def run(settings: Settings) -> None:
 
     Raises:
         InvalidAction: a module can't be imported or holds no valid action.
-        JournalError: the broker can't be reached, lacks something or differs, or a consumer was deleted.
+        JournalError: the health port is taken; the broker can't be reached, lacks something or differs; or a consumer
+            was deleted.
     """
     actions = load_actions(settings.modules)
-    uvloop.run(_serve(settings, actions))
+    with contextlib.ExitStack() as stack:
+        sock = None
+        if settings.health_port:
+            # Probes come from other hosts. Before anything else: a second runner must not announce, and then die.
+            sock = stack.enter_context(listen("0.0.0.0", settings.health_port, "--health-port"))  # noqa: S104
+        run_until_complete(_serve(settings, actions, sock))
 
 
 def load_actions(modules: tuple[str, ...]) -> list[Action[Any, Any]]:
@@ -71,33 +79,31 @@ def load_actions(modules: tuple[str, ...]) -> list[Action[Any, Any]]:
     return collect(imported)
 
 
-async def _serve(settings: Settings, actions: list[Action[Any, Any]]) -> None:
-    link = Link("opstream-runner")
-    broker = NatsBroker(
-        list(settings.servers), logger=None, ack_policy=AckPolicy.MANUAL, graceful_timeout=_DRAIN, **link.options()
-    )
-    try:
-        async with asyncio.timeout(settings.connect_timeout):
-            link.attach(await broker.connect())
-    except (TimeoutError, OSError) as error:
-        link.expect_close()
-        raise unreachable(settings.servers, settings.connect_timeout) from error
-    runner: Runner | None = None
-    try:
-        runner = await _compose(settings, link, actions)
-        await _live(settings, link, broker, runner)
-    finally:
-        await link.close()
+async def _serve(settings: Settings, actions: list[Action[Any, Any]], sock: socket.socket | None) -> None:
+    loop, serving = asyncio.get_running_loop(), asyncio.current_task()
+    for number in _SIGNALS:  # until FastStream takes them over
+        loop.add_signal_handler(number, lambda: serving and serving.cancel())
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            link = await connect(settings.servers, "opstream-runner", connect_timeout=settings.connect_timeout)
+            stack.push_async_callback(link.close)
+            runner = await _compose(settings, link, actions)
+        except asyncio.CancelledError:
+            runner = None
+        # Some of nats-py's waits forget a cancellation that comes in the same moment as what they wait for.
+        if runner is None or (serving is not None and serving.cancelling()):
+            logger.info("told to stop before anything was pulled")
+            return
+        if sock is not None:
+            health = HealthServer(sock, lambda: runner.is_ready)
+            health.start()
+            stack.push_async_callback(health.stop)
+        await _live(link, runner)
 
 
 async def _compose(settings: Settings, link: Link, actions: list[Action[Any, Any]]) -> Runner:
     max_msg_size = await check(link)
-    needed = settings.result_limit + EVENT_OVERHEAD
-    if 0 <= max_msg_size < needed:
-        raise Drifted(
-            f"the journal takes events of {max_msg_size} bytes, results of {settings.result_limit} need {needed}: "
-            f"run 'opstream provision --max-msg-size {needed} --update' or lower --max-result"
-        )
+    _check_limit(settings.result_limit, max_msg_size, link.nc.max_payload)
     journal = Journal(link, max_msg_size=max_msg_size, clock=time.monotonic)
     await journal.start()
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
@@ -114,13 +120,15 @@ async def _compose(settings: Settings, link: Link, actions: list[Action[Any, Any
     return runner
 
 
-async def _live(settings: Settings, link: Link, broker: NatsBroker, runner: Runner) -> None:
+async def _live(link: Link, runner: Runner) -> None:
+    broker = LinkedBroker(link, ack_policy=AckPolicy.MANUAL)
     app = FastStream(broker, logger=None)
 
     @app.after_startup
     async def start() -> None:
         # Async although it awaits nothing: FastStream runs plain hooks in a thread, without the loop.
         runner.start()
+        logger.info("running %s", ", ".join(map(str, runner.kinds)))
 
     @app.on_shutdown
     async def stop() -> None:
@@ -129,19 +137,24 @@ async def _live(settings: Settings, link: Link, broker: NatsBroker, runner: Runn
 
     for kind in runner.kinds:
         broker.subscriber(subjects.events_of_kind_filter(kind, CancelRequested.name))(_hint_handler(runner, kind))
-
     runner.failure.add_done_callback(lambda _: app.exit())
-    health: HealthServer | None = None
-    if settings.health_port:
-        health = HealthServer(listen("0.0.0.0", settings.health_port, "--health-port"), lambda: runner.is_ready)  # noqa: S104 - probes come from other hosts
-        health.start()
-    try:
-        await app.run()
-    finally:
-        if health is not None:
-            await health.stop()
+    await app.run()
     if runner.failure.done():
         raise runner.failure.result()
+
+
+def _check_limit(result_limit: int, max_msg_size: int, max_payload: int) -> None:
+    needed = result_limit + EVENT_OVERHEAD
+    if 0 <= max_msg_size < needed:
+        raise Drifted(
+            f"the journal takes events of {max_msg_size} bytes, results of {result_limit} need {needed}: "
+            f"run 'opstream provision --max-msg-size {needed} --update' or lower --max-result"
+        )
+    if max_payload < needed:
+        raise Drifted(
+            f"the broker takes messages of {max_payload} bytes, results of {result_limit} need {needed}: "
+            f"raise max_payload in its configuration or lower --max-result"
+        )
 
 
 def _hint_handler(runner: Runner, kind: Kind) -> Callable[[NatsMessage], Awaitable[None]]:

@@ -11,8 +11,8 @@ from opstream_journal.provision import ensure_consumer
 from opstream_schemas.names import Kind
 
 from .actions import Action
-from .attempt import Tools
 from .dispatch import Dispatcher
+from .recorder import Tools
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +47,8 @@ class Runner:
 
     @property
     def is_ready(self) -> bool:
-        """Whether every action is pulled and the broker is there."""
-        return bool(self._tasks) and self._link.is_up and not self.failure.done()
+        """Whether every action is pulled and the broker is there; not while stopping."""
+        return bool(self._tasks) and self._link.is_up and not any(task.done() for task in self._tasks)
 
     async def offer(self) -> None:
         """Make the consumers, and only then announce the actions.
