@@ -119,21 +119,25 @@ def decide(operation: Operation | None, command: Command) -> EventData | None:
 
 
 def _decide_open(operation: Operation, command: Command) -> EventData | None:
+    # Data is made just as it will be decoded (floats, no space around JSON): the fold of what was appended and the
+    # fold of what is read later must agree to the byte.
     match command:
         case StartAttempt():
+            if operation.live is not None and operation.live.ticket != command.ticket:
+                raise DecisionRefused(f"attempt {operation.attempt} of operation {operation.id} runs elsewhere")
             return Started(
                 attempt=operation.attempt + 1,
                 runner=command.runner,
                 token=command.token,
                 ticket=command.ticket,
-                lease=command.lease,
+                lease=float(command.lease),
             )
         case ReportProgress():
             _check_live(operation, command.token)
-            return Progressed(percent=command.percent, message=cut_text(command.message))
+            return Progressed(percent=float(command.percent), message=cut_text(command.message))
         case Succeed():
             _check_live(operation, command.token)
-            return Succeeded(result=msgspec.Raw(command.result))
+            return Succeeded(result=msgspec.Raw(command.result.strip()))
         case Fail():
             _check_live(operation, command.token)
             return Failed(error=cut_error(command.error))

@@ -14,7 +14,8 @@ from typing import Annotated, ClassVar, Final, Literal
 import msgspec
 
 from .errors import InvalidEvent
-from .names import check_operation_id
+from .names import Kind, check_operation_id
+from .nesting import MAX_NESTING, check_json
 
 CONTENT_TYPE: Final = "application/cloudevents+json"
 TEXT_LIMIT: Final = 4096
@@ -196,51 +197,53 @@ class CloudEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False)
     subject: str
     time: Instant
     datacontenttype: Literal["application/json"] = "application/json"
-    position: int
+    position: Annotated[int, msgspec.Meta(ge=1)]
     previoushash: str
     data: msgspec.Raw
 
 
 _encoder: Final = msgspec.json.Encoder()
 _envelope: Final = msgspec.json.Decoder(CloudEvent)
+_UNDECODABLE: Final = (msgspec.MsgspecError, RecursionError, ValueError)
 
 
 def encode_event(event: Event) -> bytes:
-    """The bytes that are stored for an event. Equal events give equal bytes."""
-    return _encoder.encode(
-        CloudEvent(
-            specversion="1.0",
-            id=event.id,
-            source=event.source,
-            type=event.data.type,
-            subject=event.operation_id,
-            time=event.time,
-            position=event.position,
-            previoushash=event.previous_hash,
-            data=msgspec.Raw(_encoder.encode(event.data)),
+    """The bytes that are stored for an event. The same event always gives the same bytes.
+
+    Raises:
+        InvalidEvent: nobody could decode them again (NaN, a time without zone, broken or too deeply nested JSON). The
+            journal deletes nothing, so once stored they would leave the operation undecidable for ever.
+    """
+    try:
+        payload = _encoder.encode(
+            CloudEvent(
+                specversion="1.0",
+                id=event.id,
+                source=event.source,
+                type=event.data.type,
+                subject=event.operation_id,
+                time=event.time,
+                position=event.position,
+                previoushash=event.previous_hash,
+                data=msgspec.Raw(_encoder.encode(event.data)),
+            )
         )
-    )
+        _decode(payload)
+    except _UNDECODABLE as error:
+        raise InvalidEvent(f"{event.data.type} can't be recorded for {event.operation_id}: {error}") from error
+    return payload
 
 
 def decode_event(payload: bytes, sequence: int) -> RecordedEvent:
-    """Decode stored bytes.
-
-    Args:
-        payload: what the stream holds.
-        sequence: its stream sequence.
+    """Decode stored bytes: what the stream holds at a stream sequence.
 
     Raises:
         InvalidEvent: not a CloudEvent of opstream, or the data of a known type does not decode.
     """
     try:
-        envelope = _envelope.decode(payload)
-        check_operation_id(envelope.subject)
-        decoder = _DECODERS.get(envelope.type)
-        data = decoder.decode(envelope.data) if decoder is not None else None
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        envelope, data = _decode(payload)
+    except _UNDECODABLE as error:
         raise InvalidEvent(f"message {sequence} of the journal is not an opstream event: {error}") from error
-    if envelope.position < 1:
-        raise InvalidEvent(f"message {sequence} of the journal has position {envelope.position}; the first is 1")
     return RecordedEvent(
         id=envelope.id,
         source=envelope.source,
@@ -253,6 +256,16 @@ def decode_event(payload: bytes, sequence: int) -> RecordedEvent:
         sequence=sequence,
         digest=digest(payload),
     )
+
+
+def _decode(payload: bytes) -> tuple[CloudEvent, EventData | None]:
+    check_json(payload, MAX_NESTING + 2)  # envelope and data hold the input or result
+    envelope = _envelope.decode(payload)
+    check_operation_id(envelope.subject)
+    data = _DECODERS[envelope.type].decode(envelope.data) if envelope.type in _DECODERS else None
+    if isinstance(data, Requested):
+        Kind.parse(f"{data.resource}:{data.action}")  # subjects are built from it
+    return envelope, data
 
 
 def digest(payload: bytes) -> str:
@@ -281,5 +294,5 @@ def cut_text(text: str, limit: int = TEXT_LIMIT) -> str:
     encoded = text.encode("utf-8", "replace")
     if len(encoded) <= limit:
         return encoded.decode()
-    ellipsis = "…".encode()
-    return (encoded[: limit - len(ellipsis)]).decode("utf-8", "ignore") + "…"
+    ellipsis = "…".encode() if limit >= 3 else b""
+    return (encoded[: limit - len(ellipsis)] + ellipsis).decode("utf-8", "ignore")

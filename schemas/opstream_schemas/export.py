@@ -10,13 +10,12 @@ from .events import EVENT_DATA, CloudEvent, EventData
 from .operation import Operation
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_ANY_JSON: dict[str, Any] = {}
 
 
 def schemas() -> dict[str, dict[str, Any]]:
     """A JSON Schema (2020-12) for each event by its type, e.g. `opstream.action.requested.v1`, and for `operation`."""
     documents = {data.type: _event_schema(data) for data in EVENT_DATA}
-    documents["operation"] = {"$schema": _DIALECT, "title": "operation", **_inlined(Operation)}
+    documents["operation"] = {"$schema": _DIALECT, **_inlined(Operation), "title": "operation"}
     return documents
 
 
@@ -28,23 +27,17 @@ def _event_schema(data: type[EventData]) -> dict[str, Any]:
     envelope["properties"]["type"] = {"const": data.type}
     envelope["properties"]["data"] = body
     envelope["required"] = sorted({*envelope["required"], "datacontenttype"})
-    schema = {"$schema": _DIALECT, "title": data.type, **envelope}
+    schema = {"$schema": _DIALECT, **envelope, "title": data.type, "description": body["description"]}
     if definitions:
         schema["$defs"] = definitions
     return schema
 
 
 def _inlined(model: type) -> dict[str, Any]:
-    schema = msgspec.json.schema(model, schema_hook=_schema_of_raw)
+    schema = msgspec.json.schema(model)
     definitions = schema.pop("$defs", {})
     name = schema.pop("$ref").rpartition("/")[2]
     top: dict[str, Any] = definitions.pop(name)
     if definitions:
         top["$defs"] = definitions
     return top
-
-
-def _schema_of_raw(model: type) -> dict[str, Any]:
-    if model is msgspec.Raw:
-        return _ANY_JSON
-    raise NotImplementedError(f"no JSON Schema for {model}")

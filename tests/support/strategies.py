@@ -1,0 +1,307 @@
+"""Histories of operations, written by hand or drawn at random, and Hypothesis strategies for what they are made of.
+
+Everything goes through the real wire form: what a `History` holds was encoded, decoded and folded.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any, ClassVar, Self
+
+import msgspec
+from hypothesis import strategies as st
+
+from opstream_schemas.commands import (
+    Command,
+    ConfirmCancel,
+    Fail,
+    ForceFail,
+    HandBack,
+    ReportProgress,
+    RequestAction,
+    RequestCancel,
+    StartAttempt,
+    Succeed,
+    decide,
+)
+from opstream_schemas.errors import DecisionRefused
+from opstream_schemas.events import (
+    AttemptFailed,
+    Canceled,
+    CancelRequested,
+    Event,
+    EventData,
+    Failed,
+    OperationError,
+    Progressed,
+    RecordedEvent,
+    Requested,
+    Started,
+    Succeeded,
+    Trace,
+    decode_event,
+    encode_event,
+)
+from opstream_schemas.names import RESERVED_RESOURCES, Kind
+from opstream_schemas.operation import Operation, first_event, next_event, read
+
+NOW = datetime(2026, 3, 14, 9, 26, 53, 589793, tzinfo=UTC)
+DEADLINE = NOW + timedelta(days=1)
+
+
+class FromTheFuture(EventData, frozen=True, kw_only=True):
+    """An event of a version that this code does not know: it encodes, but decodes without data."""
+
+    name: ClassVar[str] = "paused"
+    type: ClassVar[str] = "opstream.action.paused.v1"
+
+    until: str = "spring"
+
+
+def request(**changes: Any) -> Requested:
+    """An ordinary request."""
+    fields: dict[str, Any] = {
+        "resource": "book",
+        "resource_id": "42",
+        "action": "upload-start",
+        "action_version": 1,
+        "input": msgspec.Raw(b'{"files":[]}'),
+        "request_hash": "0" * 64,
+        "deadline": DEADLINE,
+        "retention": 86_400.0,
+    }
+    return Requested(**(fields | changes))
+
+
+class History:
+    """One operation's events, each appended to the state that the ones before it gave."""
+
+    def __init__(self, operation_id: str = "op-1", *, start: datetime = NOW) -> None:
+        self.id = operation_id
+        self.start = start
+        self.payloads: list[bytes] = []
+        self.events: list[RecordedEvent] = []
+        self.states: list[Operation] = []
+
+    @property
+    def operation(self) -> Operation:
+        """The state after the last event."""
+        return self.states[-1]
+
+    @property
+    def tokens(self) -> list[str]:
+        """The tokens of all attempts so far, oldest first."""
+        return [event.data.token for event in self.events if isinstance(event.data, Started)]
+
+    def next_event(self, data: EventData) -> Event:
+        """The event that would continue this history."""
+        number = len(self.events) + 1
+        time = self.start + timedelta(seconds=number - 1)
+        if isinstance(data, Requested) and not self.states:
+            return first_event(self.id, data, id=f"event-{number}", source="test", time=time)
+        return next_event(self.operation, data, id=f"event-{number}", source="test", time=time)
+
+    def recorded(self, data: EventData, *, gap: int = 1) -> RecordedEvent:
+        """That event as the journal would hold it, `gap` messages later; nothing is appended."""
+        last = self.events[-1].sequence if self.events else 0
+        return decode_event(encode_event(self.next_event(data)), last + gap)
+
+    def append(self, *datas: EventData, gap: int = 1) -> Self:
+        """Store events and fold them, as a reader does, who passes over unknown types."""
+        for data in datas:
+            last = self.events[-1].sequence if self.events else 0
+            payload = encode_event(self.next_event(data))
+            event = decode_event(payload, last + gap)
+            operation = read(self.states[-1] if self.states else None, [event])
+            assert operation is not None
+            self.payloads.append(payload)
+            self.events.append(event)
+            self.states.append(operation)
+        return self
+
+    def act(self, command: Command, *, gap: int = 1) -> EventData | None:
+        """Decide and store. Refusals are raised; a fold that refuses what was decided is a bug."""
+        data = decide(self.states[-1] if self.states else None, command)
+        if data is not None:
+            self.append(data, gap=gap)
+        return data
+
+
+def started(attempt: int = 1, *, ticket: int = 1, token: str = "") -> Started:
+    """The start of an attempt whose token says its number."""
+    return Started(attempt=attempt, runner="runner-a", token=token or f"token-{attempt}", ticket=ticket, lease=30.0)
+
+
+def handed_back(attempt: int = 1, *, counted: bool, retry_at: datetime = NOW) -> AttemptFailed:
+    """The end of an attempt that another follows."""
+    error = OperationError(code="Throttled", message="try again")
+    return AttemptFailed(attempt=attempt, error=error, retry_at=retry_at, counted=counted)
+
+
+TERMINAL_DATA = (Succeeded, Failed, Canceled)
+FAILURE = OperationError(code="ClientOutOfDate", message="update the client", target="version")
+
+
+# --- strategies -------------------------------------------------------------------------------------------------
+
+operation_ids = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
+names = st.from_regex(r"[a-z0-9-]{1,40}", fullmatch=True)
+kinds = st.builds(Kind, names.filter(lambda name: name not in RESERVED_RESOURCES), names)
+resource_ids = st.just("") | st.text(min_size=1, max_size=20).filter(
+    lambda text: text.isprintable() and "/" not in text and text not in {".", ".."}
+)
+instants = st.datetimes(
+    min_value=datetime(2020, 1, 1),  # noqa: DTZ001 - Hypothesis adds the zone
+    max_value=datetime(2100, 1, 1),  # noqa: DTZ001
+    timezones=st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=45)), timezone(timedelta(hours=-8))]),
+)
+texts = st.text(max_size=20)
+seconds = st.floats(min_value=1, max_value=1e9)
+codes = texts | st.integers(min_value=-(2**63), max_value=2**64)
+errors = st.builds(OperationError, code=codes, message=texts, target=texts)
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(texts, children, max_size=3),
+    max_leaves=6,
+)
+
+
+@st.composite
+def json_documents(draw: st.DrawFn) -> bytes:
+    """JSON as a client or an action may write it, compact or not, never with space around it."""
+    document = msgspec.json.encode(draw(json_values))
+    return msgspec.json.format(document, indent=draw(st.sampled_from([-1, 0, 2])))
+
+
+raws = json_documents().map(msgspec.Raw)
+traces = st.builds(Trace, traceparent=texts, tracestate=texts)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> Requested:
+    """Any request."""
+    kind = draw(kinds)
+    return Requested(
+        resource=kind.resource,
+        action=kind.action,
+        resource_id=draw(resource_ids),
+        action_version=draw(st.integers(1, 9)),
+        input=draw(raws),
+        request_hash=draw(st.sampled_from(["0" * 64, "f" * 64])),
+        deadline=draw(instants),
+        retention=draw(seconds),
+        caller=draw(texts),
+        trace=draw(st.none() | traces),
+    )
+
+
+event_data: st.SearchStrategy[EventData] = st.one_of(
+    requests(),
+    st.builds(
+        Started,
+        attempt=st.integers(1, 99),
+        runner=texts,
+        token=texts,
+        ticket=st.integers(1, 2**53),
+        lease=seconds,
+    ),
+    st.builds(Progressed, percent=st.floats(0, 100), message=texts),
+    st.builds(AttemptFailed, attempt=st.integers(1, 99), error=errors, retry_at=instants, counted=st.booleans()),
+    st.builds(CancelRequested, by=texts, reason=texts),
+    st.builds(Succeeded, result=raws),
+    st.builds(Failed, error=errors),
+    st.builds(Canceled, reason=texts),
+)
+
+events: st.SearchStrategy[Event] = st.builds(
+    Event,
+    id=texts,
+    source=texts,
+    operation_id=operation_ids,
+    time=instants,
+    position=st.integers(1, 2**53),
+    previous_hash=texts,
+    data=event_data,
+)
+
+
+@st.composite
+def commands(draw: st.DrawFn, history: History) -> Command:
+    """What anyone might want of an operation: its live attempt, one that is over, a client, an operator.
+
+    Outcomes, and what is sure to be refused, are rarer than the rest, so that walks get long.
+    """
+    token = st.sampled_from([*history.tokens[-1:] * 4, *history.tokens, "stranger"])
+    live = history.operation.live
+    tickets = st.sampled_from([*([live.ticket] * 3 if live else []), 1, history.events[-1].sequence])
+    likely = ["start", "progress", "progress", "back", "back"] if live else ["start"] * 5
+    wish = draw(st.sampled_from([*likely, *likely, "start", "progress", "back", "cancel", "outcome", "again"]))
+    match wish:
+        case "start":
+            fresh = f"token-{len(history.events)}"
+            return StartAttempt(runner=draw(texts), token=fresh, ticket=draw(tickets), lease=draw(seconds))
+        case "progress":
+            percent = draw(st.integers(0, 100) | st.floats(0, 100))
+            return ReportProgress(token=draw(token), percent=percent, message=draw(texts))
+        case "back":
+            return HandBack(token=draw(token), error=draw(errors), retry_at=draw(instants), counted=draw(st.booleans()))
+        case "cancel":
+            return RequestCancel(by=draw(texts), reason=draw(texts))
+        case "again":
+            return RequestAction(requested=draw(requests()))
+    return draw(
+        st.one_of(
+            st.builds(Succeed, token=token, result=json_documents().map(lambda document: document + b"\n")),
+            st.builds(Fail, token=token, error=errors),
+            st.builds(ConfirmCancel, token=token),
+            st.builds(ForceFail, error=errors),
+        )
+    )
+
+
+@st.composite
+def histories(draw: st.DrawFn, *, unknown: bool = False, ending: bool = True) -> History:
+    """A random walk through `decide`: what is refused leaves no event.
+
+    Args:
+        draw: Hypothesis.
+        unknown: events of a newer version lie in between.
+        ending: the walk may reach a terminal state; otherwise outcomes are not recorded.
+    """
+    history = History(draw(operation_ids), start=draw(instants))
+    history.act(RequestAction(requested=draw(requests())), gap=draw(st.integers(1, 3)))
+    for _ in range(draw(st.sampled_from([1, 3, 5, 8, 10]))):
+        if unknown and not history.operation.is_terminal and draw(st.integers(0, 3)) == 0:
+            history.append(FromTheFuture())
+            continue
+        try:
+            data = decide(history.operation, draw(commands(history)))
+        except DecisionRefused:
+            continue
+        if data is not None and (ending or not isinstance(data, TERMINAL_DATA)):
+            history.append(data, gap=draw(st.integers(1, 3)))
+    return history
+
+
+@st.composite
+def open_histories(draw: st.DrawFn) -> History:
+    """A random walk that has not ended."""
+    return draw(histories(ending=False))
+
+
+@st.composite
+def running_histories(draw: st.DrawFn) -> History:
+    """A random walk to a state with a live attempt."""
+    history = draw(open_histories())
+    if history.operation.live is None:
+        history.act(StartAttempt(runner="r", token="token-live", ticket=draw(st.integers(1, 30)), lease=30.0))
+    return history
+
+
+@st.composite
+def ended_histories(draw: st.DrawFn) -> History:
+    """A random walk to one of the terminal states."""
+    outcome = draw(st.builds(Succeeded, result=raws) | st.builds(Failed, error=errors) | st.just(Canceled()))
+    history = draw(running_histories() if isinstance(outcome, Succeeded) else open_histories())
+    return history.append(outcome)

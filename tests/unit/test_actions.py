@@ -1,0 +1,464 @@
+"""What authors write: `@action`, its refusals, the schemas it announces, and `collect`."""
+
+import functools
+import math
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypedDict
+
+import jsonschema_rs
+import msgspec
+import pytest
+
+from opstream_runner import Action, ActionContext, ActionFailed, InvalidAction, action
+from opstream_runner.actions import DONE, collect, discard
+from opstream_schemas.catalog import DAY, ActionSpec, Policy
+from opstream_schemas.names import RESERVED_RESOURCES, Kind
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+pytestmark = pytest.mark.unit
+
+
+class Book(msgspec.Struct):
+    """What the actions of this page take."""
+
+    title: str
+    pages: int = 0
+
+
+@action("book:print", version=3, lease=10, max_attempts=2, retry_after=7, retention=172_800)
+async def print_book(request: Book, ctx: ActionContext) -> list[str]:
+    """Print a book.
+
+    On paper.
+    """
+    await ctx.progress(50, "half")
+    return [request.title, ctx.resource_id]
+
+
+@action("book:count")
+def count_pages(request: Book, ctx: ActionContext) -> int:
+    return request.pages * ctx.attempt
+
+
+def offered(handler: Callable[..., Any], name: str = "book:print", **options: Any) -> Action[..., Any]:
+    """The action that a handler becomes."""
+    return action(name, **options)(handler)
+
+
+def taking(model: Any, result: Any = int) -> Action[..., Any]:
+    """An action with this type of input, and of result."""
+
+    def handler(request: Any, ctx: Any) -> Any:
+        return None
+
+    handler.__annotations__ = {"request": model, "ctx": ActionContext, "return": result}
+    return offered(handler)
+
+
+def fits(schema: dict[str, Any], document: object) -> bool:
+    """Whether a document is valid as the API sees it."""
+    return jsonschema_rs.Draft202012Validator(schema).is_valid(document)
+
+
+async def test_an_action_is_still_its_handler() -> None:
+    """A unit test of an action calls it, with a context of its own."""
+    expected = ["Emma", "42"]
+
+    assert expected == await print_book(Book("Emma"), ActionContext(operation_id="op-1", resource_id="42"))
+
+
+def test_a_plain_function_is_an_action_too() -> None:
+    """Without `async` it is called the same way, and told apart for the runner."""
+    assert Book("Emma", 2).pages * 3 == count_pages(Book("Emma", 2), ActionContext(operation_id="op-1", attempt=3))
+    assert print_book.is_async
+    assert not count_pages.is_async
+
+
+def test_an_action_says_what_it_is() -> None:
+    """Its kind, its types and all its options are what the runner announces."""
+    policy = Policy(lease=10.0, max_attempts=2, retry_after=7, retention=172_800.0)
+
+    assert Kind("book", "print") == print_book.kind
+    assert (Book, list[str]) == (print_book.input_type, print_book.result_type)
+    assert policy == print_book.spec.policy
+    assert print_book.spec.action_version == 3
+    assert repr(print_book) == "<action book:print v3>"
+
+
+def test_the_defaults_are_those_of_the_design() -> None:
+    """A deadline and a retention of a day, five attempts, a lease of 30 seconds, version 1."""
+    spec = count_pages.spec
+
+    expected = Policy(lease=30.0, max_attempts=5, retry_after=1, deadline=86_400.0, retention=86_400.0)
+    assert expected == spec.policy
+    assert spec.action_version == 1
+
+
+def test_the_summary_is_the_first_line_of_the_docstring() -> None:
+    """The rest is for readers of the code; without a docstring there is no summary."""
+    assert print_book.spec.summary == "Print a book."
+    assert print_book.__doc__ == print_book.handler.__doc__
+    assert not count_pages.spec.summary
+
+
+def test_an_announced_action_is_read_back() -> None:
+    """What goes into the catalog as JSON comes out equal, numbers and types included."""
+    document = msgspec.json.encode(print_book.spec)
+
+    assert print_book.spec == msgspec.json.decode(document, type=ActionSpec)
+    assert document == msgspec.json.encode(msgspec.json.decode(document, type=ActionSpec))
+    assert {"actionVersion", "inputSchema", "resultSchema"} < msgspec.json.decode(document).keys()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "book", "book:", ":print", "Book:print", "book:print!", "a:b:c", "book.x:print", "x" * 41 + ":a", "a:b\n"],
+)
+def test_a_name_outside_the_grammar_is_refused(name: str) -> None:
+    """What could not be routed is refused when it is written down."""
+    with pytest.raises(InvalidAction):
+        action(name)
+
+
+@pytest.mark.parametrize("resource", sorted(RESERVED_RESOURCES))
+def test_a_reserved_resource_is_refused(resource: str) -> None:
+    """opstream's own paths can't be taken over by an action."""
+    with pytest.raises(InvalidAction, match="reserved"):
+        action(f"{resource}:print")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("version", 0),
+        ("version", -1),
+        ("version", 1.5),
+        ("version", True),
+        ("lease", 0),
+        ("lease", 0.999),
+        ("lease", -30),
+        ("lease", math.nan),
+        ("lease", math.inf),
+        ("max_attempts", 0),
+        ("max_attempts", -1),
+        ("max_attempts", 2.5),
+        ("max_attempts", math.inf),
+        ("retry_after", 0),
+        ("retry_after", 0.5),
+        ("retry_after", 2.0),
+        ("retry_after", 3601),
+        ("retry_after", True),
+        ("retention", DAY - 1),
+        ("retention", -1),
+        ("retention", math.nan),
+        ("retention", math.inf),
+    ],
+)
+def test_an_option_out_of_range_is_refused(option: str, value: float) -> None:
+    """Each option's limits hold, and what has no JSON, or another type there, is refused before it is announced."""
+    with pytest.raises(InvalidAction, match=f"action book:print: {option} must"):
+        action("book:print", **{option: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"lease": 1}, {"lease": 1e6}, {"max_attempts": 1}, {"retry_after": 1}, {"retry_after": 3600}, {"retention": DAY}],
+)
+def test_an_option_at_its_limit_is_taken(options: dict[str, Any]) -> None:
+    """The limits themselves are allowed."""
+    policy = offered(count_pages.handler, **options).spec.policy
+
+    assert options == {name: getattr(policy, name) for name in options}
+
+
+def no_context(request: Book) -> int: ...
+def too_many(request: Book, ctx: ActionContext, more: int) -> int: ...
+def swapped(ctx: ActionContext, request: Book) -> int: ...
+def untyped_request(request, ctx: ActionContext) -> int: ...
+def untyped_context(request: Book, ctx) -> int: ...
+def untyped_result(request: Book, ctx: ActionContext): ...
+def by_keyword(request: Book, *, ctx: ActionContext) -> int: ...
+def by_keywords(request: Book, **ctx: ActionContext) -> int: ...
+def by_position(request: Book, *ctx: ActionContext) -> int: ...
+def checked_only(request: "Decimal", ctx: ActionContext) -> int: ...
+def misspelled(request: "Bok", ctx: ActionContext) -> int: ...  # type: ignore[name-defined]  # noqa: F821
+
+
+class Handlers:
+    def method(self, request: Book, ctx: ActionContext) -> int:
+        return request.pages
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        no_context,
+        too_many,
+        swapped,
+        untyped_request,
+        untyped_context,
+        untyped_result,
+        by_keyword,
+        by_keywords,
+        by_position,
+        checked_only,
+        misspelled,
+        Handlers,
+        Handlers.method,
+        functools.partial(too_many, more=1),
+        int,
+        count_pages,
+        lambda request, ctx: 1,
+    ],
+)
+def test_a_signature_that_can_not_be_called_is_refused(handler: Callable[..., Any]) -> None:
+    """A handler takes a request and a context by position, with types known at run time; else the message shows how."""
+    with pytest.raises(InvalidAction, match=r"action book:print: write the handler as 'def .*\(request: YourInput"):
+        offered(handler)
+
+
+def test_a_bound_method_is_a_handler() -> None:
+    """`self` is no parameter of a bound method."""
+    book = Book("Emma", 3)
+
+    assert book.pages == offered(Handlers().method)(book, ActionContext(operation_id="op-1"))
+
+
+class Unresolved(msgspec.Struct):
+    book: "Bok"  # type: ignore[name-defined]  # noqa: F821
+
+
+class Left(msgspec.Struct):
+    a: int
+
+
+class Right(msgspec.Struct):
+    b: int
+
+
+@pytest.mark.parametrize("model", [complex, object, Unresolved, Left | Right, AsyncIterator[int], dict[str, complex]])
+def test_a_type_without_a_schema_is_refused(model: Any) -> None:
+    """What the API could not validate, and the runner not decode, is refused, as input and as result."""
+    with pytest.raises(InvalidAction, match=r"action book:print: .* has no JSON Schema"):
+        taking(model)
+    with pytest.raises(InvalidAction, match=r"action book:print: .* has no JSON Schema"):
+        taking(int, model)
+
+
+class Part(msgspec.Struct):
+    name: str
+    parts: "list[Part]" = []
+
+
+class Pair(TypedDict):
+    left: Part
+
+
+@dataclass
+class Card:
+    part: Part
+
+
+class Point(NamedTuple):
+    part: Part
+
+
+class Everything(msgspec.Struct, rename="camel"):
+    one_part: Part
+    many: list[Part]
+    named: dict[str, Part]
+    maybe: Part | None
+    pair: Pair
+    card: Card
+    point: Point
+
+
+PART = {"name": "p", "parts": [{"name": "q"}]}
+WRONG = {"name": "p", "parts": [{"name": "q", "colour": "red"}]}
+EVERYTHING: dict[str, Any] = {
+    "onePart": PART,
+    "many": [PART],
+    "named": {"any key": PART},
+    "maybe": None,
+    "pair": {"left": PART},
+    "card": {"part": PART},
+    "point": [PART],
+}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"colour": "red"},
+        {"one_part": PART},
+        {"onePart": WRONG},
+        {"many": [WRONG]},
+        {"named": {"a": WRONG}},
+        {"maybe": WRONG},
+        {"pair": {"left": WRONG}},
+        {"pair": {"left": PART, "right": PART}},
+        {"card": {"part": PART, "more": 1}},
+        {"point": [WRONG]},
+    ],
+)
+def test_every_object_is_closed(changes: dict[str, Any]) -> None:
+    """At any depth, in lists, maps, unions and recursion, a member that the type does not have is refused."""
+    spec = taking(Everything, Everything).spec
+
+    for schema in (spec.input_schema, spec.result_schema):
+        assert fits(schema, EVERYTHING)
+        assert not fits(schema, EVERYTHING | changes)
+
+
+class Cat(msgspec.Struct, tag="cat"):
+    lives: int
+
+
+class Dog(msgspec.Struct, tag="dog"):
+    name: str
+
+
+def test_a_tagged_union_is_closed_around_its_tags() -> None:
+    """The tag is a member like any other, and each branch takes its own members only."""
+    schema = taking(Cat | Dog).spec.input_schema
+
+    assert fits(schema, {"type": "cat", "lives": 9})
+    assert not fits(schema, {"type": "cat", "name": "Rex"})
+    assert not fits(schema, {"type": "cat", "lives": 9, "name": "Rex"})
+
+
+def test_a_map_stays_a_map() -> None:
+    """A `dict` has members of any name, of the type that it says."""
+    schema = taking(dict[str, int]).spec.input_schema
+
+    assert fits(schema, {"anything": 1})
+    assert not fits(schema, {"anything": "x"})
+    assert fits(taking(dict).spec.input_schema, {"anything": "x"})
+
+
+def test_a_constraint_is_announced() -> None:
+    """What the author says about a value in its type, the API checks."""
+    schema = taking(Annotated[int, msgspec.Meta(ge=0)]).spec.input_schema
+
+    assert fits(schema, 0)
+    assert not fits(schema, -1)
+
+
+class Template(msgspec.Struct, frozen=True):
+    type: str = "object"
+    properties: dict[str, int] = {}
+
+
+class Form(msgspec.Struct):
+    template: Template = Template()
+    enum: Literal["object"] = "object"
+    default: Part | None = None
+
+
+def test_values_in_a_schema_are_not_schemas() -> None:
+    """A default that looks like an object's schema stays as it is, and members named like keywords are still closed."""
+    schema = taking(Form).spec.input_schema
+
+    properties = schema["$defs"]["Form"]["properties"]
+    assert properties["template"]["default"] == {"type": "object", "properties": {}}
+    assert fits(schema, {"template": {"type": "x", "properties": {"a": 1}}, "enum": "object", "default": PART})
+    assert not fits(schema, {"default": WRONG})
+    assert not fits(schema, {"template": {"type": "x", "colour": "red"}})
+
+
+def module(name: str, **members: object) -> ModuleType:
+    """A module with these members."""
+    made = ModuleType(name)
+    vars(made).update(members)
+    return made
+
+
+def test_actions_are_collected_from_modules_in_order() -> None:
+    """Whatever their order and their names in the modules, actions come sorted by kind."""
+    other = offered(count_pages.handler, "author:count")
+    modules = [module("a", z=print_book, y=count_pages, x=1), module("b", w=other)]
+
+    assert [other, count_pages, print_book] == collect(modules)
+
+
+def test_an_action_is_collected_once() -> None:
+    """A module named twice, a second name for an action or an import of it elsewhere is no second action."""
+    first = module("a", one=print_book, two=print_book)
+    second = module("b", three=print_book)
+
+    assert [print_book] == collect([first, first, second])
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_two_actions_of_one_kind_are_refused(apart: bool) -> None:
+    """Nobody could say which of them runs."""
+    again = offered(count_pages.handler, "book:print")
+    modules = [module("a", x=print_book), module("b", y=again)] if apart else [module("a", x=print_book, y=again)]
+
+    with pytest.raises(InvalidAction, match="book:print is defined twice"):
+        collect(modules)
+
+
+def test_a_module_without_actions_is_refused() -> None:
+    """A misspelled module must not look like a runner that has nothing to do."""
+    with pytest.raises(InvalidAction, match="module b holds no action"):
+        collect([module("a", x=print_book), module("b", Action=Action, y=count_pages.handler)])
+
+
+def test_no_modules_hold_no_actions() -> None:
+    """Nothing is collected from nothing."""
+    assert not collect([])
+
+
+async def test_progress_is_reported_as_a_float() -> None:
+    """Whatever number the author gives, the report gets a float and the text."""
+    heard: list[tuple[float, str]] = []
+
+    def report(percent: float, message: str) -> Any:
+        heard.append((percent, message))
+        return DONE
+
+    ctx = ActionContext(operation_id="op-1", report=report)
+    await ctx.progress(0)
+    await ctx.progress(100, "done")
+
+    expected = [(0.0, ""), (100.0, "done")]
+    assert expected == heard
+    assert all(isinstance(percent, float) for percent, _ in heard)
+
+
+@pytest.mark.parametrize("percent", [-0.001, 100.001, math.nan, math.inf, -math.inf])
+def test_progress_out_of_range_is_refused_at_once(percent: float) -> None:
+    """The author hears of it even where nothing awaits the call."""
+    with pytest.raises(ValueError, match="between 0 and 100"):
+        ActionContext(operation_id="op-1").progress(percent)
+
+
+async def test_progress_goes_nowhere_in_a_unit_test() -> None:
+    """A context that an author makes needs no broker, and awaiting it twice is fine."""
+    over = discard(1.0, "x")
+
+    assert await over is None
+    assert await over is None
+
+
+def test_a_failure_says_what_the_client_will_read() -> None:
+    """Code, message and target are the author's; the text of the exception is for logs."""
+    failure = ActionFailed("ClientOutOfDate", "update", target="version")
+
+    assert (failure.code, failure.message, failure.target) == ("ClientOutOfDate", "update", "version")
+    assert str(failure) == "ClientOutOfDate: update"
+    assert not ActionFailed(400, "no").target
+
+
+def test_a_context_of_ones_own_is_a_first_attempt() -> None:
+    """A unit test says what matters to it and leaves out the rest."""
+    ctx = ActionContext(operation_id="op-1")
+
+    assert ctx.attempt == 1
+    assert not ctx.resource_id
+    assert not ctx.traceparent

@@ -1,0 +1,120 @@
+"""The grammar of names: what gets in, and that nothing else does."""
+
+import pytest
+
+from opstream_schemas.errors import InvalidName
+from opstream_schemas.names import RESERVED_RESOURCES, Kind, check_name, check_operation_id, check_resource_id
+
+pytestmark = pytest.mark.unit
+
+# None of these may reach a subject, a key or a path, whatever else a grammar allows.
+HOSTILE = [
+    "",
+    "a.b",
+    "a b",
+    "a\n",
+    "\na",
+    "a/b",
+    "a\x00",
+    "*",
+    ">",
+    "$JS",
+    "a%2Eb",
+    "é",
+    "٣",  # a digit, but not an ASCII one
+    "\uff41",  # a fullwidth a
+    "a\u202eb",  # right-to-left override
+    "\ud800",  # a lone surrogate
+]
+
+
+@pytest.mark.parametrize("value", ["a", "0", "-", "_", "A-z_9", "x" * 64, "0197f1c2-7b1e-7000-8000-000000000000"])
+def test_an_operation_id_is_returned_as_it_is(value: str) -> None:
+    """Letters, digits, `_` and `-`, up to 64 of them, are an operation id."""
+    assert value == check_operation_id(value)
+
+
+@pytest.mark.parametrize("value", [*HOSTILE, "x" * 65, "x" * 10_000])
+def test_what_is_no_operation_id_is_refused(value: str) -> None:
+    """Nothing outside `[A-Za-z0-9_-]{1,64}` passes for an operation id."""
+    with pytest.raises(InvalidName, match="operation id"):
+        check_operation_id(value)
+
+
+@pytest.mark.parametrize("value", ["a", "0", "-", "upload-start", "x" * 40])
+def test_a_name_is_returned_as_it_is(value: str) -> None:
+    """Small letters, digits and `-`, up to 40 of them, name a resource or an action."""
+    assert value == check_name(value, "action")
+
+
+@pytest.mark.parametrize("value", [*HOSTILE, "x" * 41, "Book", "upload_start", "a:b"])
+def test_what_is_no_name_is_refused(value: str) -> None:
+    """Nothing outside `[a-z0-9-]{1,40}` passes for a name; the message says of what."""
+    with pytest.raises(InvalidName, match="action name"):
+        check_name(value, "action")
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["42", "a b", "a:b", "%2F", "...", ".a", "*", ">", "a.b", "книга", "本", "é", "😀" * 256, "x" * 256],
+)
+def test_a_resource_id_is_any_printable_text(value: str) -> None:
+    """A resource's own id never enters a subject, so it may hold what names may not."""
+    assert value == check_resource_id(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", ".", "..", "/", "a/b", "x" * 257, "a\n", "\t", "a\x00b", "\x7f", "\x85", "a\u202eb", "\ufeff", "\ud800"],
+)
+def test_what_is_no_resource_id_is_refused(value: str) -> None:
+    """Path steps, separators, control and format characters, broken text and other lengths are no resource id."""
+    with pytest.raises(InvalidName, match="resource id"):
+        check_resource_id(value)
+
+
+def test_a_kind_is_parsed_and_written_back() -> None:
+    """`book:upload-start` is the resource book and the action upload-start, and is written so again."""
+    text = "book:upload-start"
+
+    kind = Kind.parse(text)
+
+    assert Kind("book", "upload-start") == kind
+    assert text == str(kind)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "book", ":", "book:", ":up", "a:b:c", "a::b", "Book:up", "book:Up", "book:up\n", "book :up", "a.b:c"]
+)
+def test_what_is_no_kind_is_refused(text: str) -> None:
+    """A kind has exactly one colon between two names."""
+    with pytest.raises(InvalidName):
+        Kind.parse(text)
+
+
+@pytest.mark.parametrize("resource", sorted(RESERVED_RESOURCES))
+def test_a_reserved_resource_is_refused(resource: str) -> None:
+    """The first path segments of opstream itself name no resource."""
+    with pytest.raises(InvalidName, match="reserved"):
+        Kind.parse(f"{resource}:cancel")
+
+
+def test_the_reserved_resources_are_those_of_the_contract() -> None:
+    """contract.md lists what opstream serves itself."""
+    assert {"status", "docs", "openapi.json", "asyncapi.json", "healthz", "readyz", "metrics"} == RESERVED_RESOURCES
+
+
+def test_kinds_sort_by_resource_then_action() -> None:
+    """Kinds have one order, which catalogs and consumers are listed in."""
+    kinds = [Kind("book", "z"), Kind("a", "b"), Kind("book", "a")]
+
+    assert [Kind("a", "b"), Kind("book", "a"), Kind("book", "z")] == sorted(kinds)
+
+
+def test_a_refusal_shows_the_value_but_never_all_of_it() -> None:
+    """A client's megabyte comes back in no message."""
+    with pytest.raises(InvalidName) as refusal:
+        check_operation_id("x" * 1_000_000)
+
+    assert "'xxx" in str(refusal.value)
+    assert len(str(refusal.value)) < 250

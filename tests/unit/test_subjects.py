@@ -1,0 +1,143 @@
+"""Subjects, keys and consumer names, as they are on the broker."""
+
+import pytest
+
+from opstream_schemas import subjects
+from opstream_schemas.errors import InvalidName
+from opstream_schemas.events import EVENT_DATA
+from opstream_schemas.names import Kind
+
+pytestmark = pytest.mark.unit
+
+KIND = Kind("book", "upload-start")
+
+
+def matches(pattern: str, subject: str) -> bool:
+    """Whether a NATS subject matches a pattern with `*` and `>`."""
+    wanted, tokens = pattern.split("."), subject.split(".")
+    if wanted[-1] == ">":
+        wanted = wanted[:-1]
+        if len(tokens) <= len(wanted):
+            return False
+        tokens = tokens[: len(wanted)]
+    return len(wanted) == len(tokens) and all(one in {"*", token} for one, token in zip(wanted, tokens, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual"),
+    [
+        ("operations.*.*.*.succeeded", subjects.stream_subject("succeeded")),
+        ("operations.op-1.book.upload-start.requested", subjects.event_subject("op-1", KIND, "requested")),
+        ("operations.op-1.>", subjects.operation_filter("op-1")),
+        ("operations.*.book.upload-start.failed", subjects.events_of_kind_filter(KIND, "failed")),
+        ("runner_book_upload-start", subjects.runner_consumer(KIND)),
+        ("timers.book.upload-start.op-1.retry", subjects.timer_subject(KIND, "op-1", "retry")),
+        ("fire.book.upload-start.op-1.retry", subjects.fire_subject(KIND, "op-1", "retry")),
+        ("book.upload-start", subjects.action_key(KIND)),
+        ("KV_operations", subjects.bucket_stream("operations")),
+        ("$KV.operations.op-1", subjects.bucket_subject("operations", "op-1")),
+    ],
+)
+def test_subjects_are_spelled_as_designed(expected: str, actual: str) -> None:
+    """Each name is exactly the one of architecture.md; a running broker holds them."""
+    assert expected == actual
+
+
+def test_the_runner_pulls_requests_and_wakes() -> None:
+    """An action's consumer delivers its requests and its wakes, and nothing else."""
+    expected = ("operations.*.book.upload-start.requested", "wake.book.upload-start.*.*")
+
+    assert expected == subjects.runner_filters(KIND)
+
+
+@pytest.mark.parametrize("data", EVENT_DATA)
+def test_the_stream_takes_every_event(data: type) -> None:
+    """Where an event is published, the stream listens, and the guard of its operation covers it."""
+    subject = subjects.event_subject("op-1", KIND, data.name)
+
+    assert matches(subjects.stream_subject(data.name), subject)
+    assert matches(subjects.operation_filter("op-1"), subject)
+    assert not matches(subjects.operation_filter("op"), subject)
+
+
+def test_a_wake_that_fires_reaches_the_runner_of_its_action() -> None:
+    """Fired inside of TIMERS and sourced as a wake, a timer arrives at the consumer of its action alone."""
+    fired = subjects.fire_subject(KIND, "op-1", "retry")
+    assert matches(subjects.WAKES_FROM, fired)
+
+    wake = subjects.WAKES_TO.removesuffix(">") + fired.removeprefix(subjects.WAKES_FROM.removesuffix(">"))
+    assert matches(subjects.runner_filters(KIND)[1], wake)
+    assert not matches(subjects.runner_filters(Kind("book", "upload"))[1], wake)
+    assert subjects.WakeSubject("op-1", KIND, "retry") == subjects.parse_wake_subject(wake)
+
+
+def test_timers_listens_to_schedules_and_to_what_they_fire() -> None:
+    """A schedule's target lies in the stream of the schedule, or the broker refuses it."""
+    for subject in (subjects.timer_subject(KIND, "op-1", "retry"), subjects.fire_subject(KIND, "op-1", "retry")):
+        assert any(matches(pattern, subject) for pattern in subjects.TIMERS_SUBJECTS)
+
+
+def test_no_two_kinds_share_a_consumer() -> None:
+    """`a-b:c` and `a:b-c` have different consumers, for `_` is in no name."""
+    assert subjects.runner_consumer(Kind("a-b", "c")) != subjects.runner_consumer(Kind("a", "b-c"))
+
+
+def test_only_wakes_are_wakes() -> None:
+    """A delivered message is a wake if and only if its first token says so."""
+    assert subjects.is_wake("wake.book.upload-start.op-1.retry")
+    assert not subjects.is_wake("operations.wake.book.up.requested")
+    assert not subjects.is_wake("wakeful.book.up.op-1.retry")
+
+
+def test_an_event_subject_is_parsed() -> None:
+    """The tokens of an event's subject say whose event it is, and what happened."""
+    subject = "operations.op-1.book.upload-start.attempt-failed"
+
+    assert subjects.EventSubject("op-1", KIND, "attempt-failed") == subjects.parse_event_subject(subject)
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "",
+        "operations",
+        "operations.op-1.book.up",
+        "operations.op-1.book.up.requested.v1",
+        "operations..book.up.requested",
+        "operations.op-1.book.up.",
+        "operations.*.book.up.requested",
+        "operations.op-1.book.up.>",
+        "operations.op 1.book.up.requested",
+        "operations.op-1.Book.up.requested",
+        "operations.op-1.book.up.Requested",
+        "operations.op-1.book.up.requested\n",
+        f"operations.{'x' * 65}.book.up.requested",
+        "wake.book.up.op-1.retry",
+        "Operations.op-1.book.up.requested",
+        "a" * 100_000,
+    ],
+)
+def test_what_is_no_event_subject_is_refused(subject: str) -> None:
+    """Another form, a wildcard or a token outside its grammar is no event subject."""
+    with pytest.raises(InvalidName):
+        subjects.parse_event_subject(subject)
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "",
+        "wake",
+        "wake.book.up.op-1",
+        "wake.book.up.op-1.retry.again",
+        "wake.book.up..retry",
+        "wake.book.up.*.retry",
+        "wake.book.up.op-1.Retry",
+        "fire.book.up.op-1.retry",
+        "operations.op-1.book.up.requested",
+    ],
+)
+def test_what_is_no_wake_subject_is_refused(subject: str) -> None:
+    """Another form, a wildcard or a token outside its grammar is no wake subject."""
+    with pytest.raises(InvalidName):
+        subjects.parse_wake_subject(subject)
