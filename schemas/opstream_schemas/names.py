@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Final, Self
 
 import msgspec
@@ -17,6 +18,11 @@ RESERVED_RESOURCES: Final = frozenset(
 _OPERATION_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _NAME: Final = re.compile(r"[a-z0-9-]{1,40}")
 _RESOURCE_ID_MAX: Final = 256
+_NO_TEXT: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode categories of characters that control what stands beside them (a line, the direction of a text), and of
+surrogates, which UTF-8 has no bytes for."""
+_JOINERS: Final = frozenset("\u200c\u200d")
+"""The exceptions: many scripts and emoji are not written without them."""
 
 
 def check_operation_id(value: str) -> str:
@@ -42,15 +48,16 @@ def check_name(value: str, what: str) -> str:
 
 
 def check_resource_id(value: str) -> str:
-    """Return `value` if it can be a resource's own id: 1 to 256 printable characters without `/`, not `.` or `..`.
+    """Return `value` if it can be a resource's own id: 1 to 256 characters, without `/` and control characters, and
+    not `.` or `..` (contract.md, section Submit).
 
     Raises:
         InvalidName: it is not.
     """
     if not 1 <= len(value) <= _RESOURCE_ID_MAX:
         raise InvalidName(f"resource id must have 1 to {_RESOURCE_ID_MAX} characters, not {len(value)}")
-    if value in {".", ".."} or "/" in value or not value.isprintable():
-        raise InvalidName(f"resource id {_shown(value)} must be printable, without '/', and neither '.' nor '..'")
+    if value in {".", ".."} or "/" in value or not all(map(_is_text, value)):
+        raise InvalidName(f"resource id {_shown(value)} must have no '/' or control character, and not be '.' or '..'")
     return value
 
 
@@ -76,6 +83,10 @@ class Kind(msgspec.Struct, frozen=True, order=True):
 
     def __str__(self) -> str:
         return f"{self.resource}:{self.action}"
+
+
+def _is_text(char: str) -> bool:
+    return unicodedata.category(char) not in _NO_TEXT or char in _JOINERS
 
 
 def _shown(value: str) -> str:

@@ -294,3 +294,14 @@ async def test_row_9_a_stale_wake(stage: Stage, gate: Gate) -> None:
     timers = await stage.link.nc.jetstream().get_last_msg("TIMERS", subjects.timer_subject(KIND, "op-1", "retry"))
     assert timers.data == msgspec.json.encode({"armedBy": operation.stream_sequence})
     assert gate.attempts == []
+
+
+async def test_a_newer_request_waits_for_a_newer_runner(stage: Stage, gate: Gate) -> None:
+    """A runner of a lower version gives the operation back unstarted; one of the requested version runs it."""
+    async with stage.runner([gated(gate, version=1)]):
+        spy = await stage.spy(ACKS)
+        await stage.request("op-1", action_version=2)
+        await eventually(lambda: any(word.startswith(b"-NAK") for word in spy.acks(1)))
+        assert ["requested"] == await stage.names("op-1")
+    async with stage.runner([gated(gate, version=2)]):
+        assert Status.SUCCEEDED == (await stage.ended("op-1")).status

@@ -56,7 +56,24 @@ def test_what_is_no_name_is_refused(value: str) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["42", "a b", "a:b", "%2F", "...", ".a", "*", ">", "a.b", "книга", "本", "é", "😀" * 256, "x" * 256],
+    [
+        "42",
+        "a b",
+        "a:b",
+        "%2F",
+        "...",
+        ".a",
+        "*",
+        ">",
+        "a.b",
+        "книга",
+        "本",
+        "é",
+        "😀" * 256,
+        "x" * 256,
+        "a\xa0b",
+        "👩\u200d💻",
+    ],
 )
 def test_a_resource_id_is_any_printable_text(value: str) -> None:
     """A resource's own id never enters a subject, so it may hold what names may not."""

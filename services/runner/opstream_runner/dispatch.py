@@ -35,6 +35,7 @@ from .recorder import Tools
 logger = logging.getLogger(__name__)
 
 _BROKER_TROUBLE_DELAY: Final = 1.0
+_NEWER_DELAY: Final = 1.0
 _STOP_TIMEOUT: Final = 5.0
 _CANCEL_TIMEOUT: Final = 0.5
 _RETRY_WAKE: Final = "retry"
@@ -149,6 +150,9 @@ class Dispatcher:
             if isinstance(decision, Start) and self._is_stopping:
                 await message.nak()
                 return
+            if isinstance(decision, Start) and self._is_newer(loaded.operation):
+                await message.nak(_NEWER_DELAY)
+                return
             try:
                 await self._carry_out(decision, loaded, message)
             except VersionConflict as conflict:
@@ -161,6 +165,22 @@ class Dispatcher:
                     return
             else:
                 return
+
+    def _is_newer(self, operation: Operation) -> bool:
+        """Whether the request was made for a higher version of the action than this process has.
+
+        During a rolling upgrade the API validates by the new version while old runners still pull. What the new
+        input means only a new runner knows; an old one would fail the operation for good.
+        """
+        own = self._action.spec.action_version
+        if operation.action_version > own:
+            logger.info(
+                "operation %s is left to a runner of version %s or later; this one has version %s",
+                operation.id,
+                operation.action_version,
+                own,
+            )
+        return operation.action_version > own
 
     async def _carry_out(self, decision: Ack | Append | Start | ArmWake, loaded: _Loaded, message: Delivered) -> None:
         operation = loaded.operation
