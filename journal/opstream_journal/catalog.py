@@ -114,7 +114,7 @@ class Catalog:
         await self._reader.start()
         self._subscription = await self._link.nc.subscribe(_ALL, cb=self._note)
         self._link.on_reconnect(self._look_again)
-        await self._refresh()
+        await self.refresh()
         self._task = asyncio.create_task(self._watch(), name="catalog")
 
     async def stop(self) -> None:
@@ -156,7 +156,7 @@ class Catalog:
                 wait = _SETTLE
             self._hint.clear()
             try:
-                await self._refresh()
+                await self.refresh()
             except JournalError as error:
                 logger.info("the catalog can't be read now, keeping what is known: %s", error)
 
@@ -166,7 +166,12 @@ class Catalog:
     async def _note(self, _message: Msg) -> None:
         self._look_again()
 
-    async def _refresh(self) -> None:
+    async def refresh(self) -> None:
+        """Read all entries now; what was known and is not there any more stays known.
+
+        Raises:
+            JournalError: the broker did not answer, or the bucket is missing.
+        """
         for message in await self._reader.read(_STREAM, {"multi_last": [_ALL]}):
             self._take(message)
 

@@ -169,6 +169,19 @@ async def test_an_action_announced_later_is_known(api: Api, link: Link) -> None:
     assert "/author/{id}:import" in (await api.client.get("/openapi.json")).json()["paths"]
 
 
+async def test_an_announced_action_is_described_at_once(api: Api, link: Link) -> None:
+    """The document is as new as the catalog; nobody has to wait for a hint to pass."""
+    for number in range(20):
+        await announce(link, spec(Kind("author", f"import-{number}")))
+        assert f"/author/{{id}}:import-{number}" in (await api.client.get("/openapi.json")).json()["paths"]
+
+
+async def test_the_document_without_a_broker(api: Api, broker: Broker) -> None:
+    """While the broker is away, what is known is described."""
+    broker.stop()
+    assert "/book/{id}:upload-start" in (await api.client.get("/openapi.json")).json()["paths"]
+
+
 async def test_links_start_with_the_public_url(broker: Broker, link: Link) -> None:
     """Behind a proxy, the request's own host is of no use, and may be missing."""
     await announce(link, spec())

@@ -188,7 +188,7 @@ async def test_a_replica_that_is_behind(catalog: Catalog, link: Link, monkeypatc
     await announce(link, spec(summary="new"))
     await eventually(lambda: catalog.specs.get(KIND) == spec(summary="new"), within=1)
     monkeypatch.setattr(rpc.BatchReader, "read", lambda *_args, **_options: _at_once(stale))
-    await catalog._refresh()
+    await catalog.refresh()
     assert catalog.specs[KIND] == spec(summary="new")
 
 

@@ -83,7 +83,7 @@ def create_app(parts: Parts) -> ASGIApp:
 
     @route("/openapi.json", http_method=_READS, before_request=_refuse_options)
     async def openapi() -> ASGIResponse:
-        return json_answer(parts.document.encoded())
+        return json_answer(await parts.document.current())
 
     @route(["/", "/{rest:path}"], http_method=_SUBMITS)
     async def submit(request: Request[Any, Any, Any]) -> ASGIResponse:

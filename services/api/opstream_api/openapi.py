@@ -1,22 +1,26 @@
 """`/openapi.json`: OpenAPI 3.1, with each action of the catalog as paths and schemas of its own.
 
-Pure but for the encoded document that `Document` keeps until the catalog changes. Called by `app.py`.
+Pure but for `Document`, which looks at the catalog and keeps the encoded document until that changes. Called by
+`app.py`.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
 
-from opstream_journal import Catalog
+from opstream_journal import Catalog, JournalError
 from opstream_schemas.catalog import ActionSpec
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.monitor import ErrorBody, StatusMonitor
 
 from .errors import STATUS_OF
+
+logger = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 
@@ -48,8 +52,16 @@ class Document:
         self._encoded: bytes | None = None
         catalog.on_change(self._forget)
 
+    async def current(self) -> bytes:
+        """JSON, with every action announced by now; while the broker is away, with those that are known."""
+        try:
+            await self._catalog.refresh()
+        except JournalError as error:
+            logger.info("describing the actions that are known: %s", error)
+        return self.encoded()
+
     def encoded(self) -> bytes:
-        """JSON."""
+        """JSON, of what is known."""
         if self._encoded is None:
             specs = self._catalog.specs
             document = openapi((specs[kind] for kind in sorted(specs)), self._public_url)
