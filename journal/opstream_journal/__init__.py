@@ -15,7 +15,7 @@ from .errors import (
     VersionConflict,
 )
 from .journal import NEW, UNTIL_STORED, Expected, Journal
-from .link import Link, connect, end_process
+from .link import Link, connect, end_process, insist
 from .view import Entry, View
 
 __all__ = [
@@ -42,5 +42,6 @@ __all__ = [
     "announce",
     "connect",
     "end_process",
+    "insist",
     "look_up",
 ]

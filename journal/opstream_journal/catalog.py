@@ -106,14 +106,15 @@ class Catalog:
         self._listeners.append(listener)
 
     async def start(self) -> None:
-        """Read everything and go on watching.
+        """Read everything and go on watching. What failed may be tried again.
 
         Raises:
             JournalError: the broker did not answer, or the bucket is missing.
         """
-        await self._reader.start()
-        self._subscription = await self._link.nc.subscribe(_ALL, cb=self._note)
-        self._link.on_reconnect(self._look_again)
+        if self._subscription is None:
+            await self._reader.start()
+            self._subscription = await self._link.nc.subscribe(_ALL, cb=self._note)
+            self._link.on_reconnect(self._look_again)
         await self.refresh()
         self._task = asyncio.create_task(self._watch(), name="catalog")
 

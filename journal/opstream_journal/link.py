@@ -12,16 +12,18 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Self
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, Self, TypeVar
 
 import nats.errors
 from nats.aio.client import Client
 
-from .errors import BrokerUnreachable
+from .errors import BrokerUnreachable, JournalUnavailable
 from .requests import Requests
 
 logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 _CONNECT_TIMEOUT: Final = 2.0
 _RECONNECT_WAIT: Final = 0.2
@@ -30,6 +32,7 @@ _DRAIN_TIMEOUT: Final = 2.0
 _FLUSH_TIMEOUT: Final = 1
 _SILENCE_LIMIT: Final = 10.0
 _CANCEL_AGAIN: Final = 0.1
+_START_AGAIN: Final = 0.25
 
 
 def end_process(reason: str) -> None:
@@ -220,6 +223,35 @@ def unreachable(servers: Sequence[str], seconds: float, why: Exception | None = 
     return BrokerUnreachable(
         f"no NATS broker answered at {where} within {seconds:g} s{said}: start one ('opstream broker') or set --nats"
     )
+
+
+async def insist(link: Link, step: Callable[[], Awaitable[_T]], seconds: float) -> _T:
+    """Do a step of a service's start, again for up to `seconds` while the broker is gone once more, or has no leader.
+
+    A broker that is just being restarted, or a cluster that boots, takes connections before it can be worked with.
+
+    Args:
+        link: the connection.
+        step: may be done any number of times.
+        seconds: after them the last failure is raised.
+
+    Raises:
+        JournalError: what `step` raises, at once unless it is `JournalUnavailable`.
+    """
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    is_told = False
+    while True:
+        try:
+            return await step()
+        except JournalUnavailable as error:
+            left = until - loop.time()
+            if left <= 0:
+                raise
+            if not is_told:
+                logger.warning("the broker is not usable yet, trying on for %.3g s: %s", left, error)
+                is_told = True
+            await (link.rest(_START_AGAIN) if link.is_up else link.wait_up(left))
 
 
 async def end_task(task: asyncio.Task[Any]) -> None:

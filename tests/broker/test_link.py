@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from opstream_journal import BrokerUnreachable, JournalUnavailable, Link, connect, rpc
+from opstream_journal import BrokerUnreachable, JournalUnavailable, Link, NotProvisioned, connect, insist, rpc
 from opstream_journal import link as link_module
+from opstream_journal.provision import check
+from opstream_journal.topology import Sizing
 from opstream_schemas import subjects
 from tests.support.broker import Broker, free_port
 from tests.support.journaling import linked
@@ -186,3 +188,30 @@ async def test_another_broker_is_tried_although_bytes_are_unsent(
             await link.nc.publish("something", b"x" * 1_000_000)
         await eventually(lambda: link.nc.stats["reconnects"] == 1, within=10)
         await link.nc.flush(2)
+
+
+async def test_a_start_outlasts_a_restart_of_the_broker(broker: Broker, link: Link) -> None:
+    """What a service does at its start is done once the broker is back."""
+    broker.kill()
+    await eventually(lambda: not link.is_up)
+    step = asyncio.create_task(insist(link, lambda: check(link), 10))
+    await asyncio.wait([step], timeout=0.1)
+    assert not step.done()
+    broker.start()
+    assert await step == Sizing().max_msg_size
+
+
+async def test_a_start_has_its_time(broker: Broker, link: Link) -> None:
+    """A broker that stays away is told once the time is up."""
+    broker.kill()
+    await eventually(lambda: not link.is_up)
+    with pytest.raises(JournalUnavailable):
+        await asyncio.wait_for(insist(link, lambda: check(link), 0.2), 2)
+    broker.start()
+
+
+async def test_a_start_does_not_wait_for_an_operator(broker: Broker) -> None:
+    """What time does not heal is told at once."""
+    async with linked(broker.url) as link:
+        with pytest.raises(NotProvisioned):
+            await asyncio.wait_for(insist(link, lambda: check(link), 60), 2)

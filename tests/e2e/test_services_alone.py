@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
 
 import httpx
 import pytest
@@ -18,56 +17,9 @@ from opstream_journal import connect
 from tests.support.broker import Broker, free_port
 from tests.support.echo import MODULE, poll, submit, write_actions
 from tests.support.processes import Process, run
+from tests.support.system import SERVICES, System
 
 pytestmark = pytest.mark.e2e
-
-SERVICES: Final = ("api", "projector", "runner")
-
-
-class System:
-    """All services, each started by itself on ports of its own. Any of them may be killed and started again."""
-
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
-        ports = {name: free_port() for name in ("broker", *SERVICES)}
-        self.api = f"http://127.0.0.1:{ports['api']}"
-        self.nats = f"nats://127.0.0.1:{ports['broker']}"
-        self.health = {name: f"http://127.0.0.1:{ports[name]}/readyz" for name in SERVICES}
-        self.processes: dict[str, Process] = {}
-        self._folder = folder
-        self._stack = stack
-        self._commands = {
-            "broker": ("broker", "--nats-port", str(ports["broker"]), "--data-dir", "data"),
-            "api": ("api", "--nats", self.nats, "--port", str(ports["api"])),
-            "projector": ("projector", "--nats", self.nats, "--health-port", str(ports["projector"])),
-            "runner": ("runner", "--nats", self.nats, "--health-port", str(ports["runner"]), "--actions", MODULE),
-        }
-
-    def start(self, name: str) -> Process:
-        """Start one."""
-        process = self._stack.enter_context(Process(*self._commands[name], cwd=self._folder))
-        self.processes[name] = process
-        return process
-
-    def kill(self, name: str) -> None:
-        """SIGKILL one, and wait until it is gone."""
-        self.processes[name].send(signal.SIGKILL)
-        assert self.processes[name].wait(5) == -signal.SIGKILL
-
-    def wait_ready(self, http: httpx.Client, *names: str) -> None:
-        """Wait until services answer 200 to /readyz."""
-        until = time.monotonic() + 20
-        for name in names:
-            while not _is_ready(http, self.health[name]):
-                assert self.processes[name].is_running, self.processes[name].output
-                assert time.monotonic() < until, self.processes[name].output
-                time.sleep(0.05)
-
-
-def _is_ready(http: httpx.Client, url: str) -> bool:
-    try:
-        return http.get(url).status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 @pytest.fixture(scope="module")
@@ -77,19 +29,13 @@ def client() -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory, client: httpx.Client) -> Iterator[System]:
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A system that serves. Tests may kill what they start again."""
     folder = tmp_path_factory.mktemp("system")
     write_actions(folder)
     with ExitStack() as stack:
-        system = System(folder, stack)
-        system.start("broker").wait_for("Server is ready")
-        first = run("provision", "--nats", system.nats, "--actions", MODULE, cwd=folder)
-        assert (first.returncode, first.stderr) == (0, "")
-        assert first.stdout.splitlines()[0] == "made       stream TIMERS"
-        for name in SERVICES:
-            system.start(name)
-        system.wait_ready(client, *SERVICES)
+        system = System(folder, stack, MODULE)
+        assert system.begin().splitlines()[0] == "made       stream TIMERS"
         yield system
 
 
@@ -116,7 +62,7 @@ def test_api_killed_after_a_submit(system: System, client: httpx.Client) -> None
     operation_id = submit(client, system.api, "say")
     system.kill("api")
     system.start("api")
-    system.wait_ready(client, "api")
+    system.wait_ready("api")
     assert poll(client, system.api, operation_id)["status"] == "Succeeded"
 
 
@@ -137,7 +83,7 @@ def test_projector_killed(system: System, client: httpx.Client) -> None:
     before = poll(client, system.api, operation_id)
     assert before["status"] == "Succeeded"
     system.start("projector")
-    system.wait_ready(client, "projector")
+    system.wait_ready("projector")
     assert poll(client, system.api, operation_id) == before
 
 
@@ -147,7 +93,7 @@ def test_broker_killed(system: System, client: httpx.Client) -> None:
     assert poll(client, system.api, before)["status"] == "Succeeded"
     system.kill("broker")
     system.start("broker").wait_for("Server is ready")
-    system.wait_ready(client, *SERVICES)
+    system.wait_ready(*SERVICES)
     assert poll(client, system.api, before)["status"] == "Succeeded"
     after = submit(client, system.api, "say")
     assert poll(client, system.api, after)["status"] == "Succeeded"

@@ -19,7 +19,7 @@ import uuid_utils
 import uvloop
 from litestar.types import ASGIApp
 
-from opstream_journal import Catalog, Drifted, Journal, View, connect
+from opstream_journal import Catalog, Drifted, Journal, View, connect, insist
 from opstream_journal.health import listen
 from opstream_journal.provision import check
 from opstream_journal.topology import EVENT_OVERHEAD
@@ -59,16 +59,16 @@ async def service(settings: Settings) -> AsyncIterator[ASGIApp]:
     async with AsyncExitStack() as stack:
         link = await connect(settings.servers, "opstream-api", connect_timeout=settings.connect_timeout)
         stack.push_async_callback(link.close)
-        max_msg_size = await check(link)
+        max_msg_size = await insist(link, lambda: check(link), settings.connect_timeout)
         _check_limit(settings.body_limit, max_msg_size)
         journal = Journal(link, max_msg_size=max_msg_size, clock=time.monotonic)
         await journal.start()
         catalog = Catalog(link)
         stack.push_async_callback(catalog.stop)
-        await catalog.start()
+        await insist(link, catalog.start, settings.connect_timeout)
         capacity = Capacity(link)
         stack.push_async_callback(capacity.stop)
-        await capacity.start()
+        await insist(link, capacity.start, settings.connect_timeout)
         cache = OperationCache()
         public_url = settings.public_url.rstrip("/")
         yield create_app(

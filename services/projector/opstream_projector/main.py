@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import uvloop
 
-from opstream_journal import Journal, View, connect
+from opstream_journal import Journal, View, connect, insist
 from opstream_journal.health import HealthServer, listen
 from opstream_journal.link import end_task
 from opstream_journal.provision import check
@@ -56,7 +56,8 @@ async def _project(settings: Settings) -> None:
     try:
         link = await connect(settings.servers, "opstream-projector", connect_timeout=settings.connect_timeout)
         try:
-            journal = Journal(link, max_msg_size=await check(link), clock=time.monotonic)
+            max_msg_size = await insist(link, lambda: check(link), settings.connect_timeout)
+            journal = Journal(link, max_msg_size=max_msg_size, clock=time.monotonic)
             await journal.start()
             projector = Projector(link, journal, View(link), now=_utc_now, monotonic=time.monotonic)
             logger.info("projecting")

@@ -23,7 +23,7 @@ import uuid_utils
 from faststream import AckPolicy, FastStream
 from faststream.nats import NatsMessage
 
-from opstream_journal import Drifted, Journal, Link, connect
+from opstream_journal import Drifted, Journal, Link, connect, insist
 from opstream_journal.health import HealthServer, listen
 from opstream_journal.provision import check
 from opstream_journal.topology import EVENT_OVERHEAD
@@ -102,7 +102,7 @@ async def _serve(settings: Settings, actions: list[Action[Any, Any]], sock: sock
 
 
 async def _compose(settings: Settings, link: Link, actions: list[Action[Any, Any]]) -> Runner:
-    max_msg_size = await check(link)
+    max_msg_size = await insist(link, lambda: check(link), settings.connect_timeout)
     _check_limit(settings.result_limit, max_msg_size, link.nc.max_payload)
     journal = Journal(link, max_msg_size=max_msg_size, clock=time.monotonic)
     await journal.start()
@@ -116,7 +116,7 @@ async def _compose(settings: Settings, link: Link, actions: list[Action[Any, Any
         result_limit=settings.result_limit,
     )
     runner = Runner(link, tools, actions, name=name, concurrency=settings.concurrency)
-    await runner.offer()
+    await insist(link, runner.offer, settings.connect_timeout)
     return runner
 
 

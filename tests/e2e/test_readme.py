@@ -1,0 +1,184 @@
+"""README.md and CONTRIBUTING.md are right: their code runs as it stands there, and whatever they name exists."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+import click
+import msgspec
+import pytest
+
+from opstream import ActionFailed, action
+from opstream.cli import main
+from tests.support.processes import Process
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.e2e
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+DOCUMENTS: Final = ("README.md", "CONTRIBUTING.md")
+README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
+BIN: Final = Path(sys.executable).parent
+OWN: Final = ".venv/bin/"
+"""How the documents call what `make setup` installs."""
+NO_FILES: Final = frozenset({"greetings.py", "HTTP/1.1"})
+"""What looks like a path of the repository: a file that the reader is to write, and what is none."""
+
+_BLOCK: Final = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_SPAN: Final = re.compile(r"`([^`\n]+)`")
+_LINK: Final = re.compile(r"\]\(([^)\s]+)\)")
+_PATH: Final = re.compile(r"[\w.-]+(?:/[\w.-]+)*/?")
+_SUFFIXES: Final = frozenset({".lock", ".md", ".py", ".toml", ".txt", ".yaml", ".yml"})
+
+
+def section(title: str) -> dict[str, str]:
+    """The code blocks of a section of the README, by language."""
+    (text,) = [part for part in re.split(r"^## ", README, flags=re.MULTILINE) if part.startswith(f"{title}\n")]
+    return dict(_BLOCK.findall(text))
+
+
+def named(pattern: str) -> set[str]:
+    """What the documents name in code (blocks of Python aside): the first group of each match."""
+    return {found for document in DOCUMENTS for code in codes(document) for found in re.findall(pattern, code)}
+
+
+def codes(document: str) -> Iterator[str]:
+    """Lines of code blocks that are no Python, and inline code."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    for language, block in _BLOCK.findall(text):
+        if language != "python":
+            yield from block.splitlines()
+    yield from _SPAN.findall(_BLOCK.sub("", text))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A working directory with the README's module of actions."""
+    (tmp_path / "greetings.py").write_text(section("Write an action")["python"], encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture
+def greetings(folder: Path) -> ModuleType:
+    """That module, imported."""
+    spec = importlib.util.spec_from_file_location("greetings", folder / "greetings.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+async def test_an_action_is_tested_by_calling_it(greetings: ModuleType) -> None:
+    """The README's unit test passes, and the action fails as it says."""
+    (call,) = re.findall(r"Test it by calling it: `await (.+)`", README)
+    greeted = await eval(call, vars(greetings))
+    assert greeted == greetings.Greeted(text="Hello Ada, says operation 1")
+    with pytest.raises(ActionFailed, match="there is nobody to greet"):
+        await eval(call.replace("Ada", " "), vars(greetings))
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the README calls curl, which is not installed")
+async def test_the_calls(folder: Path) -> None:
+    """`opstream up` with the README's action answers the README's calls: 202, and soon a greeting."""
+    program, *options = shlex.split(section("Write an action")["sh"], comments=True)
+    assert program == f"{OWN}opstream"
+    submit, status = section("Call it")["sh"].replace("\\\n", "").splitlines()
+    ports = ("--port", "0", "--nats-port", "0", "--data-dir", "data")
+    with Process(*options, *ports, cwd=folder) as up:
+        api = up.wait_for(r"^opstream is ready: API (http://\S+),")[1]
+
+        def call(line: str) -> dict[str, Any]:
+            command = line.replace("http://127.0.0.1:8080", api)
+            environment = os.environ | {"NO_PROXY": "127.0.0.1"}
+            answer = subprocess.run(["sh", "-c", command], capture_output=True, check=True, timeout=20, env=environment)
+            decoded: dict[str, Any] = msgspec.json.decode(answer.stdout)
+            return decoded
+
+        def ended() -> dict[str, Any] | None:
+            monitor = call(status)
+            return monitor if monitor["status"] == "Succeeded" else None
+
+        first = call(submit)
+        assert (first["id"], first["status"]) == ("greet-ada-1", "NotStarted")
+        last = await eventually(ended, within=15)
+        assert last is not None
+        assert last["result"] == {"text": "Hello Ada, says operation greet-ada-1"}
+        assert call(submit) == last
+
+
+def test_the_options_of_an_action() -> None:
+    """The README's table names every option of `@action` with its default."""
+    rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", README, flags=re.MULTILINE)
+    parameters = inspect.signature(action).parameters.values()
+    wanted = {one.name: one.default for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
+    assert {name: float(default) for name, default in rows} == wanted
+
+
+def test_make_targets() -> None:
+    """Each `make` target exists."""
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    found = named(r"^(?:\$ )?make ([a-z]+)")
+    assert found >= {"demo", "up", "test"}
+    assert found - set(targets) == set()
+
+
+def test_commands_and_options() -> None:
+    """Each `opstream` command exists, and has the options that it is called with."""
+    lines = named(r"^(?:\$ |\S*/)?opstream +([a-z].*)")
+    assert {line.split()[0] for line in lines} - main.commands.keys() == set()
+    assert {line.split()[0] for line in lines} >= {"api", "provision", "projector", "runner", "up"}
+    for line in lines:
+        command, *words = line.split()
+        options = {word.partition("=")[0] for word in words if word.startswith("--")}
+        assert options - options_of(main.commands[command]) - {"--help"} == set(), line
+    everywhere = set().union(*map(options_of, main.commands.values()))
+    assert named(r"^(--[a-z-]+)") - everywhere == set()
+
+
+def options_of(command: click.Command) -> set[str]:
+    """All spellings of a command's options."""
+    return {name for parameter in command.params for name in parameter.opts}
+
+
+def test_variables() -> None:
+    """Each variable is read: by a command, or by a test."""
+    options = [parameter for command in main.commands.values() for parameter in command.params]
+    known = {str(one.envvar) for one in options if one.envvar}
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py")]
+    found = named(r"(OPSTREAM_[A-Z_]+)")
+    assert "OPSTREAM_NATS_URL" in found
+    assert [one for one in found - known if not any(f'"{one}"' in source for source in sources)] == []
+
+
+def test_markers() -> None:
+    """Each `pytest -m` names a marker."""
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert [one for one in named(r"pytest -m (\w+)") if f'"{one}: ' not in pyproject] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_paths(document: str) -> None:
+    """Each file, folder and program exists."""
+    spans = [word for code in codes(document) for word in code.split()]
+    links = [link for link in _LINK.findall((ROOT / document).read_text(encoding="utf-8")) if "://" not in link]
+    paths = {word for word in spans if _PATH.fullmatch(word) and ("/" in word or Path(word).suffix in _SUFFIXES)}
+    wanted = {path for path in paths | set(links) if path not in NO_FILES}
+    assert wanted
+    assert [path for path in sorted(wanted) if not located(path).exists()] == []
+
+
+def located(path: str) -> Path:
+    """Where a path of the documents is."""
+    return BIN / path.removeprefix(OWN) if path.startswith(OWN) else ROOT / path
