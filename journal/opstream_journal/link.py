@@ -52,6 +52,7 @@ class Link:
 
     def __init__(self, name: str, *, on_lost: Callable[[str], None] = end_process) -> None:
         self.name = name
+        self.made_at = asyncio.get_running_loop().time()
         self._on_lost = on_lost
         self._nc: Client | None = None
         self._requests: Requests | None = None
@@ -226,20 +227,21 @@ def unreachable(servers: Sequence[str], seconds: float, why: Exception | None = 
 
 
 async def insist(link: Link, step: Callable[[], Awaitable[_T]], seconds: float) -> _T:
-    """Do a step of a service's start, again for up to `seconds` while the broker is gone once more, or has no leader.
+    """Do a step of a service's start, again and again while the broker is gone once more, or has no leader.
 
     A broker that is just being restarted, or a cluster that boots, takes connections before it can be worked with.
 
     Args:
         link: the connection.
         step: may be done any number of times.
-        seconds: after them the last failure is raised.
+        seconds: for connecting and all steps together, from the moment that the link was made.
 
     Raises:
-        JournalError: what `step` raises, at once unless it is `JournalUnavailable`.
+        BrokerUnreachable: the time is over.
+        JournalError: what else `step` raises, at once.
     """
     loop = asyncio.get_running_loop()
-    until = loop.time() + seconds
+    until = link.made_at + seconds
     is_told = False
     while True:
         try:
@@ -247,7 +249,9 @@ async def insist(link: Link, step: Callable[[], Awaitable[_T]], seconds: float) 
         except JournalUnavailable as error:
             left = until - loop.time()
             if left <= 0:
-                raise
+                raise BrokerUnreachable(
+                    f"the broker could not be used within {seconds:g} s: {error}; its own log may say why"
+                ) from error
             if not is_told:
                 logger.warning("the broker is not usable yet, trying on for %.3g s: %s", left, error)
                 is_told = True
