@@ -28,7 +28,9 @@ EVENT_OVERHEAD: Final = 16 * 1024
 AGE_MARGIN: Final = DAY
 """Seconds that events outlive deadline and retention, so that no status outlives its journal."""
 
-_DUPLICATE_WINDOW: Final = 120.0
+_DUPLICATE_WINDOW: Final = 15.0
+"""Seconds. The broker keeps each message id in memory for so long. The guard of an append makes a retry safe without
+them; within the window a replicated stream answers one with less reading."""
 _PROJECTOR_ACK_WAIT: Final = 30.0
 _PROJECTOR_PENDING: Final = 10_000
 _RUNNER_PENDING: Final = 1_000

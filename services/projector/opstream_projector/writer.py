@@ -108,11 +108,11 @@ class Writer:
             stored = base.entry.operation
             if target is None or not supersedes(target, stored):
                 if stored is not None:
-                    self._recent.put(stored, base.entry.revision)
+                    self._remember(stored, base.entry.revision)
                 return outcome
             revision = await self._write(base, target)
             if revision is not None:
-                self._recent.put(target, revision)
+                self._remember(target, revision)
                 return outcome
             newest = await self._view.get_newest(operation_id)
             if newest.revision == base.entry.revision:
@@ -122,6 +122,12 @@ class Writer:
             base = _Base(_checked(newest, operation_id), is_newest=True)
         self._recent.forget(operation_id)
         raise JournalUnavailable(f"the snapshot of operation {operation_id} keeps changing", maybe_stored=False)
+
+    def _remember(self, operation: Operation, revision: int) -> None:
+        if operation.is_terminal:
+            self._recent.forget(operation.id)  # nothing follows
+        else:
+            self._recent.put(operation, revision)
 
     async def _base(self, operation_id: str, events: Sequence[RecordedEvent]) -> _Base:
         known = self._recent.get(operation_id)
