@@ -236,7 +236,7 @@ async def test_the_rest_stays(link: Link) -> None:
     await change_consumer(link, "projector", description="ours", max_ack_pending=5, metadata={"team": "library"})
     await provision(link, Sizing(), is_update=True)
     found = await config(link, STREAM)
-    assert found["duplicate_window"] == 120 * SECOND
+    assert found["duplicate_window"] == 15 * SECOND
     assert found["metadata"].pop("team") == "library"
     assert {key: found[key] for key in kept if key != "metadata"} == {k: v for k, v in kept.items() if k != "metadata"}
     found = await config(link, STREAM, "projector")
