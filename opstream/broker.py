@@ -22,7 +22,7 @@ BINARY: Final = "nats-server"
 MAX_PAYLOAD: Final = 8 * 1024 * 1024
 """Bytes of one message: above every limit of opstream's own, and the most that nats-server does not warn about."""
 
-_GARBAGE: Final = "40"
+_GARBAGE: Final = "30"
 """Percent by which the server's heap may grow before Go collects garbage. With Go's own 100 the broker takes 3 KiB an
 operation under load instead of 2. Less than this costs processor time in a large journal (docs/performance.md)."""
 
