@@ -1,7 +1,8 @@
-"""`python -m bench`: reads options, measures, prints tables. Under a minute; with `--growth` some ten."""
+"""`python -m bench`: reads options, measures, prints tables. Under a minute; with `--growth` a quarter of an hour."""
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -55,6 +56,7 @@ def main(file: Path | None, **given: Any) -> None:  # noqa: ANN401 - the options
     work on the machine falsifies everything but the shares, so look at the load that is printed first.
     """
     plan = Plan(**given)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # an exception, so that everything is cleaned up
     found = machine()
     for line in machine_lines(found):
         _say(line)

@@ -24,6 +24,9 @@ CHUNK: Final = 10_000
 _WARM_UP: Final = 500
 _REST: Final = 1.0
 """Seconds of quiet before memory is looked at."""
+_LONG_REST: Final = 300.0
+"""Until the broker has forgotten recent message ids and given back what it does not need: Go's runtime collects garbage
+of an idle process every two minutes."""
 
 Say = Callable[[str], None]
 
@@ -98,6 +101,8 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     """The figures with a journal of some size."""
 
     before: Memory
+    rested: Memory | None
+    """After some minutes of quiet; only where growth is measured."""
     rounds: list[Round]
     after: Memory
 
@@ -141,9 +146,12 @@ class _Bench:
             done = self._load(min(CHUNK, stored - self._stored))
             rate = done.operations / done.seconds
             self._say(f"filling: {self._stored:,} of {stored:,} operations in the journal ({rate:,.0f}/s)")
-        before = self._memory()
+        before, rested = self._memory(_REST), None
+        if self._plan.is_growing:
+            self._say(f"{_LONG_REST:g} s of quiet, to see what memory stays taken")
+            rested = self._memory(_LONG_REST)
         rounds = [self._round(f"round {number} of {self._plan.rounds}") for number in range(1, self._plan.rounds + 1)]
-        return Point(before=before, rounds=rounds, after=self._memory())
+        return Point(before=before, rested=rested, rounds=rounds, after=self._memory(_REST))
 
     def _round(self, name: str) -> Round:
         plan = self._plan
@@ -192,9 +200,10 @@ class _Bench:
         self._stored += operations
         return result
 
-    def _memory(self) -> Memory:
+    def _memory(self, rest: float) -> Memory:
         self._system.wait_for_view()
-        time.sleep(_REST)
+        time.sleep(rest)
+        self._system.check()
         return Memory(self._stored, {name: usage.rss for name, usage in self._system.usage().items()})
 
 

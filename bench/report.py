@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -35,6 +35,12 @@ class _Row(NamedTuple):
     name: str
     figure: Callable[[Round], float]
     form: str = "{:.2f}"
+
+    def median(self, point: Point) -> float:
+        return statistics.median(map(self.figure, point.rounds))
+
+    def cells(self, figures: Iterable[float]) -> list[str]:
+        return [self.name, *map(self.form.format, figures)]
 
 
 _ROWS: Final = (
@@ -87,34 +93,36 @@ def result_lines(plan: Plan, points: Sequence[Point]) -> Iterator[str]:
             f"from {point.before.stored:,} operations in the journal on"
         )
         heads = [*(f"round {number}" for number in range(1, len(point.rounds) + 1)), "median"]
-        yield from _table(heads, [(row, [row.figure(one) for one in point.rounds]) for row in _ROWS], is_median=True)
+        yield from _table(heads, [row.cells([*map(row.figure, point.rounds), row.median(point)]) for row in _ROWS])
     if len(points) > 1:
         yield "\ngrowth: medians by operations in the journal, which was filled through the API"
-        rows = [(row, [_median(row, point) for point in points]) for row in _ROWS]
-        yield from _table([f"{point.before.stored:,}" for point in points], rows)
+        heads = [f"{point.before.stored:,}" for point in points]
+        yield from _table(heads, [row.cells(map(row.median, points)) for row in _ROWS])
     yield "\nmemory (RSS) by operations in the journal, MiB (aim: all below 300 at 10,000)"
-    memories = [memory for point in points for memory in (point.before, point.after)]
-    yield from _table([f"{memory.stored:,}" for memory in memories], list(_memory_rows(memories)))
+    yield from _memory([memory for point in points for memory in (point.before, point.after)])
+    rested = [point.rested for point in points if point.rested is not None]
+    if rested:
+        yield "\nmemory (RSS) after five minutes of quiet, MiB"
+        yield from _memory(rested)
     if len(points) > 1:
-        first, last = points[0].before, points[-1].before
-        grown = (last.rss["broker"] - first.rss["broker"]) / (last.stored - first.stored) / 1024
-        yield f"  broker, from {first.stored:,} to {last.stored:,}: {grown:.2f} KiB an operation (aim: at most 2)"
+        yield "\nbroker, KiB an operation more (aim: at most 2)"
+        yield f"  under load   {_grown([point.before for point in points]):.2f}"
+        yield f"  after quiet  {_grown(rested):.2f}"
 
 
-def _median(row: _Row, point: Point) -> float:
-    return statistics.median(map(row.figure, point.rounds))
+def _grown(memories: Sequence[Memory]) -> float:
+    first, last = memories[0], memories[-1]
+    return (last.rss["broker"] - first.rss["broker"]) / (last.stored - first.stored) / 1024
 
 
-def _memory_rows(memories: Sequence[Memory]) -> Iterator[tuple[_Row, list[float]]]:
-    for name in SERVICES:
-        yield _Row(name, lambda _: 0.0, "{:.0f}"), [memory.rss[name] / _MIB for memory in memories]
-    yield _Row("all", lambda _: 0.0, "{:.0f}"), [sum(memory.rss.values()) / _MIB for memory in memories]
+def _memory(memories: Sequence[Memory]) -> Iterator[str]:
+    rows = [[name, *(f"{memory.rss[name] / _MIB:.0f}" for memory in memories)] for name in SERVICES]
+    rows.append(["all", *(f"{sum(memory.rss.values()) / _MIB:.0f}" for memory in memories)])
+    yield from _table([f"{memory.stored:,}" for memory in memories], rows)
 
 
-def _table(heads: list[str], rows: list[tuple[_Row, list[float]]], *, is_median: bool = False) -> Iterator[str]:
-    first = max(len(row.name) for row, _ in rows)
+def _table(heads: list[str], rows: list[list[str]]) -> Iterator[str]:
+    first = max(len(row[0]) for row in rows)
     width = max(9, *map(len, heads)) + 2
-    yield "  " + " " * first + "".join(f"{head:>{width}}" for head in heads)
-    for row, figures in rows:
-        shown = [*figures, statistics.median(figures)] if is_median else figures
-        yield f"  {row.name:<{first}}" + "".join(f"{row.form.format(figure):>{width}}" for figure in shown)
+    for row in (["", *heads], *rows):
+        yield f"  {row[0]:<{first}}" + "".join(f"{cell:>{width}}" for cell in row[1:])
