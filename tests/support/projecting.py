@@ -13,7 +13,7 @@ import msgspec
 import nats.errors
 from nats.js.api import AckPolicy, ConsumerConfig
 
-from opstream_journal import Journal, Link, View
+from opstream_journal import Journal, JournalUnavailable, Link, View
 from opstream_projector.projector import Projector
 from opstream_schemas import subjects
 from opstream_schemas.events import EventData, Progressed, Succeeded
@@ -88,11 +88,20 @@ async def live(journal: Journal, operation_id: str, *datas: EventData) -> Operat
 
 
 async def assert_is_fold(view: View, journal: Journal, operation_ids: Sequence[str]) -> None:
-    """Each snapshot is the fold of the operation's events, byte for byte."""
+    """Each snapshot is the fold of the operation's events, byte for byte. Waits for leaders, not for snapshots."""
     for operation_id in operation_ids:
-        stored = (await view.get_newest(operation_id)).operation
-        wanted = read(None, await journal.events(operation_id))
-        assert msgspec.json.encode(stored) == msgspec.json.encode(wanted)
+
+        async def both(operation_id: str = operation_id) -> tuple[bytes, bytes] | None:
+            try:
+                stored = (await view.get_newest(operation_id)).operation
+                wanted = read(None, await journal.events(operation_id))
+            except JournalUnavailable:
+                return None  # an election is on
+            return msgspec.json.encode(stored), msgspec.json.encode(wanted)
+
+        found = await eventually(both, within=30)
+        assert found is not None
+        assert found[0] == found[1]
 
 
 async def reaches(view: View, operation_id: str, position: int) -> bool:
