@@ -28,7 +28,7 @@ from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.events import Canceled, Progressed, Succeeded, decode_event
 from opstream_schemas.names import Kind
 from tests.support.broker import Broker
-from tests.support.journaling import KIND, begin, extend, first, folded, following, linked, opened
+from tests.support.journaling import KIND, begin, extend, first, folded, following, linked, opened, race
 from tests.support.proxy import Proxy
 from tests.support.strategies import FromTheFuture, request, started
 from tests.support.waiting import eventually
@@ -121,19 +121,7 @@ async def test_racing_writers(broker: Broker, link: Link, journal: Journal) -> N
     operation = await extend(journal, await begin(journal, "op-1"), started())
     async with linked(broker.url) as other:
         journals = [journal, await opened(other)]
-        for round_ in range(50):
-            expected = Expected(operation.stream_sequence)
-            answers = await asyncio.gather(
-                *(
-                    journals[n % 2].append(KIND, following(operation, Progressed(percent=n)), expected, budget=10)
-                    for n in range(8)
-                ),
-                return_exceptions=True,
-            )
-            winners = [answer for answer in answers if not isinstance(answer, BaseException)]
-            losers = [answer.expected for answer in answers if isinstance(answer, VersionConflict)]
-            assert (len(winners), losers) == (1, [expected] * 7), round_
-            operation = folded(operation, *winners)
+        operation = await race(journals, operation, writers=8, rounds=50)
     assert len(await journal.events("op-1")) == 52
 
 

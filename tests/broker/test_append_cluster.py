@@ -31,7 +31,7 @@ from opstream_schemas.catalog import ActionSpec
 from opstream_schemas.events import Canceled, Event, Progressed, RecordedEvent, encode_event
 from opstream_schemas.operation import Operation
 from tests.support.broker import Cluster
-from tests.support.journaling import KIND, begin, extend, first, folded, following, linked, opened
+from tests.support.journaling import KIND, begin, extend, first, folded, following, linked, opened, race
 from tests.support.strategies import started
 from tests.support.waiting import eventually
 
@@ -126,19 +126,7 @@ async def test_racing_writers(cluster: Cluster, op: str) -> None:
     async with linked(urls[0]) as one, linked(urls[1]) as two, linked(urls[2]) as three:
         journals = [await opened(link) for link in (one, two, three)]
         operation = await extend(journals[0], await begin(journals[0], op), started())
-        for round_ in range(50):
-            expected = Expected(operation.stream_sequence)
-            answers = await asyncio.gather(
-                *(
-                    journals[n % 3].append(KIND, following(operation, Progressed(percent=n)), expected, budget=10)
-                    for n in range(8)
-                ),
-                return_exceptions=True,
-            )
-            winners = [answer for answer in answers if not isinstance(answer, BaseException)]
-            losers = [answer.expected for answer in answers if isinstance(answer, VersionConflict)]
-            assert (len(winners), losers) == (1, [expected] * 7), round_
-            operation = folded(operation, *winners)
+        operation = await race(journals, operation, writers=8, rounds=50)
         assert folded(None, *await journals[1].events(op)) == operation
 
 

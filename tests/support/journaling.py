@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from opstream_journal import NEW, Expected, Journal, Link, connect
+from opstream_journal import NEW, Expected, Journal, Link, VersionConflict, connect
 from opstream_journal.topology import Sizing
-from opstream_schemas.events import Event, EventData, RecordedEvent, Requested
+from opstream_schemas.events import Event, EventData, Progressed, RecordedEvent, Requested
 from opstream_schemas.names import Kind
 from opstream_schemas.operation import Operation, first_event, next_event, read
 from tests.support.strategies import request
@@ -75,3 +76,27 @@ def _new_id() -> str:
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+async def race(journals: Sequence[Journal], operation: Operation, *, writers: int, rounds: int) -> Operation:
+    """Have writers extend the same state at once, round after round, and return the last state.
+
+    Raises:
+        AssertionError: in some round not exactly one won, or a loser was not told the version that it had expected.
+    """
+    for number in range(rounds):
+        expected = Expected(operation.stream_sequence)
+        answers = await asyncio.gather(
+            *(
+                journals[n % len(journals)].append(
+                    KIND, following(operation, Progressed(percent=n)), expected, budget=10
+                )
+                for n in range(writers)
+            ),
+            return_exceptions=True,
+        )
+        winners = [answer for answer in answers if not isinstance(answer, BaseException)]
+        losers = [answer.expected for answer in answers if isinstance(answer, VersionConflict)]
+        assert (len(winners), losers) == (1, [expected] * (writers - 1)), number
+        operation = folded(operation, *winners)
+    return operation

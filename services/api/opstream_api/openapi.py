@@ -75,9 +75,7 @@ class Document:
 def openapi(specs: Iterable[ActionSpec], public_url: str = "") -> Json:
     """The OpenAPI 3.1 document of a service that offers these actions."""
     specs = list(specs)
-    _, contract = msgspec.json.schema_components(
-        [StatusMonitor, ErrorBody], schema_hook=_schema_of_raw, ref_template=_SCHEMAS + "{name}"
-    )
+    _, contract = msgspec.json.schema_components([StatusMonitor, ErrorBody], ref_template=_SCHEMAS + "{name}")
     schemas: Json = dict(contract)
     paths: Json = {}
     for spec in specs:
@@ -230,12 +228,6 @@ def _content(schema: str) -> Json:
 
 def _parameter(name: str) -> Json:
     return {"$ref": f"#/components/parameters/{name}"}
-
-
-def _schema_of_raw(model: type) -> Json:
-    if model is msgspec.Raw:
-        return {}
-    raise NotImplementedError(f"no JSON Schema for {model}")
 
 
 _USED: Final = tuple(code for code in STATUS_OF if code not in {ErrorCode.RESOURCE_BUSY, ErrorCode.OPERATION_FINISHED})
