@@ -142,16 +142,7 @@ class Canceled(EventData, frozen=True, kw_only=True):
     reason: str = ""
 
 
-EVENT_DATA: Final[tuple[type[EventData], ...]] = (
-    Requested,
-    Started,
-    Progressed,
-    AttemptFailed,
-    CancelRequested,
-    Succeeded,
-    Failed,
-    Canceled,
-)
+EVENT_DATA: Final = (Requested, Started, Progressed, AttemptFailed, CancelRequested, Succeeded, Failed, Canceled)
 _DECODERS: Final = {data.type: msgspec.json.Decoder(data) for data in EVENT_DATA}
 
 
@@ -183,8 +174,13 @@ class RecordedEvent(msgspec.Struct, frozen=True, kw_only=True):
     """None where this code does not know the type."""
     sequence: int
     """Stream sequence in OPERATIONS."""
-    digest: str
-    """SHA-256 (hex) of the stored bytes; the next event's `previous_hash`."""
+    stored: bytes
+    """The bytes that the journal holds."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the stored bytes; the next event's `previous_hash`."""
+        return digest(self.stored)
 
 
 class CloudEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
@@ -254,7 +250,7 @@ def decode_event(payload: bytes, sequence: int) -> RecordedEvent:
         previous_hash=envelope.previoushash,
         data=data,
         sequence=sequence,
-        digest=digest(payload),
+        stored=payload,
     )
 
 
@@ -285,7 +281,7 @@ def recorded(event: Event, payload: bytes, sequence: int) -> RecordedEvent:
         previous_hash=event.previous_hash,
         data=event.data,
         sequence=sequence,
-        digest=digest(payload),
+        stored=payload,
     )
 
 

@@ -150,8 +150,8 @@ async def serving(url: str, **settings: Any) -> AsyncIterator[Api]:
         # asyncio does so only for sockets made with the protocol's number; without it each answer waits 40 ms.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         port = sock.getsockname()[1]
-        async with service(Settings(servers=(url,), **settings)) as app:
-            server = make_server(app)
+        async with service(Settings(servers=(url,), **settings)) as running:
+            server = make_server(running.app, running.let_go)
             task = asyncio.create_task(server.serve([sock]))
             try:
                 async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=15) as client:

@@ -47,10 +47,14 @@ def test_the_spelling_survives_uvicorn() -> None:
     """It calls `lower()` on each name just before it writes it."""
     assert [name.lower() for name in SPELLING.values()] == [
         b"Allow",
+        b"Cache-Control",
         b"Content-Type",
         b"ETag",
         b"Operation-Location",
+        b"Preference-Applied",
+        b"Repeatability-Result",
         b"Retry-After",
+        b"Vary",
     ]
 
 

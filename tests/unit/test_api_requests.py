@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from opstream_api.errors import ApiError
-from opstream_api.requests import base_url, check_content_type, check_query, headers_of, operation_id, read_body, trace
+from opstream_api.requests import base_url, check_content_type, check_query, headers_of, read_body, trace
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import Trace
 
@@ -62,21 +62,6 @@ def test_api_version_is_tolerated(query: bytes) -> None:
 def test_other_query_parameters_are_refused(query: bytes, target: str) -> None:
     """A parameter that nobody knows is not ignored."""
     assert code_of(lambda: check_query(query)) == (ErrorCode.INVALID_PARAMETER, target)
-
-
-def test_operation_id_is_optional() -> None:
-    """Without the header the service makes one."""
-    assert operation_id(headers_of([])) is None
-    assert operation_id(headers_of([(b"operation-id", b"my-id_1")])) == "my-id_1"
-
-
-@pytest.mark.parametrize(
-    "values", [[b""], [b"a b"], [b"a.b"], [b"*"], [b">"], [b"x" * 65], ["ü".encode()], [b"a", b"a"]]
-)
-def test_operation_id_has_a_grammar(values: list[bytes]) -> None:
-    """Ids that could reach a subject as anything but one plain token are refused, and so are two of them."""
-    headers = headers_of((b"operation-id", value) for value in values)
-    assert code_of(lambda: operation_id(headers)) == (ErrorCode.INVALID_HEADER, "Operation-Id")
 
 
 @pytest.mark.parametrize("host", ["api.test", "api.test:8080", "127.0.0.1:1", "[::1]:8080", "my_api", "localhost"])

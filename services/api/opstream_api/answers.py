@@ -5,7 +5,8 @@ Bodies are encoded here, once, straight from the contract's structs; litestar on
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -28,22 +29,45 @@ def json_answer(body: bytes, *, status: int = 200, headers: Mapping[str, str] | 
 
 
 def monitor_answer(
-    operation: Operation, *, retry_after: int, status: int = 200, location: str | None = None
+    operation: Operation, *, retry_after: int, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> ASGIResponse:
     """The status monitor of an operation, with the pace of polling while it is not terminal.
 
     Args:
         operation: its state.
         retry_after: whole seconds.
-        status: 200 for a read, 202 for a submit.
-        location: absolute URL of the status, for a submit.
+        status: 200, or 202 for a submit.
+        headers: further ones.
     """
-    headers: dict[str, str] = {}
-    if location is not None:
-        headers["Operation-Location"] = location
+    pace = {} if operation.is_terminal else {"Retry-After": str(retry_after)}
+    return json_answer(_encode(monitor(operation)), status=status, headers={**(headers or {}), **pace})
+
+
+def status_answer(
+    operation: Operation, *, retry_after: int, waited: int, is_known: Callable[[str], bool]
+) -> ASGIResponse:
+    """The answer to a read: the status monitor with its `ETag`, or 304 for a client that has it already.
+
+    Args:
+        operation: its state.
+        retry_after: whole seconds.
+        waited: whole seconds for which the client allowed the request to be held; 0 for not at all.
+        is_known: whether the client has the representation with an `ETag`.
+    """
+    body = _encode(monitor(operation))
+    etag = f'"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'
+    # A cache on the way may keep the answer, but has to ask whether it still holds.
+    headers = {"ETag": etag, "Cache-Control": "no-cache", "Vary": "Prefer"}
+    if waited:
+        headers["Preference-Applied"] = f"wait={waited}"
     if not operation.is_terminal:
         headers["Retry-After"] = str(retry_after)
-    return json_answer(_encode(monitor(operation)), status=status, headers=headers)
+    return empty_answer(304, headers) if is_known(etag) else json_answer(body, headers=headers)
+
+
+def empty_answer(status: int, headers: Mapping[str, str] | None = None) -> ASGIResponse:
+    """An answer without a body."""
+    return ASGIResponse(status_code=status, media_type=JSON, headers=dict(headers or {}))
 
 
 def error_answer(error: ApiError) -> Response[bytes]:

@@ -7,67 +7,39 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
 from typing import Any, Final
 
-import msgspec
 from litestar import Litestar, Request, Response, route
 from litestar.enums import HttpMethod
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
 from litestar.response.base import ASGIResponse
-from litestar.status_codes import HTTP_400_BAD_REQUEST
-from litestar.types import ASGIApp, HTTPScope, Scope
+from litestar.status_codes import HTTP_400_BAD_REQUEST, HTTP_500_INTERNAL_SERVER_ERROR
+from litestar.types import ASGIApp, HTTPScope
 
 from opstream_journal import JournalError
 from opstream_schemas.errors import ErrorCode
 
-from . import requests
-from .answers import error_answer, json_answer, monitor_answer
-from .capacity import Capacity
+from . import repeatability, requests
+from .answers import empty_answer, error_answer, json_answer, monitor_answer
 from .errors import ApiError, from_journal, method_not_allowed, not_found
 from .headers import REQUEST_ID, HeaderCare
-from .openapi import Document
-from .paths import parse_submit_path
-from .status import StatusReader
-from .submit import Submission, Submitter
+from .parts import Parts
+from .paths import SubmitPath, parse_submit_path
+from .requests import Headers
+from .status_routes import ALLOW_POST, ALLOW_READ, READS, status_routes
+from .submit import Submission
 
 logger = logging.getLogger(__name__)
 
-STATUS_PATH: Final = "/status/{operation_id:str}"
-
 # litestar answers OPTIONS by itself, with 204, wherever a route does not take it.
-_READS: Final = [HttpMethod.GET, HttpMethod.HEAD, HttpMethod.OPTIONS]
+_READS: Final = [*READS, HttpMethod.OPTIONS]
 _SUBMITS: Final = [HttpMethod.POST, HttpMethod.OPTIONS]
-_ALLOW_READS: Final = "GET, HEAD"
-_ALLOW_SUBMIT: Final = "POST"
-_READ_PATH: Final = re.compile(r"/(?:status/[^/]+|healthz|readyz|openapi\.json)")
+_READ_PATH: Final = re.compile(r"/(?:status/[^/]+(?:/events)?|healthz|readyz|openapi\.json)")
 _HEALTHY: Final = b'{"status":"ok"}'
-
-
-class Parts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the app is made of."""
-
-    submitter: Submitter
-    status: StatusReader
-    capacity: Capacity
-    document: Document
-    public_url: str
-    """Base of status URLs; empty for each request's own host."""
-    body_limit: int
-    """Bytes."""
-    new_operation_id: Callable[[], str]
-    """For requests that bring none."""
-    new_request_id: Callable[[], str]
-    """For each request."""
 
 
 def create_app(parts: Parts) -> ASGIApp:
     """The whole service as an ASGI app. It starts and stops nothing."""
-
-    @route(STATUS_PATH, http_method=_READS, before_request=_refuse_options)
-    async def status(scope: Scope) -> ASGIResponse:
-        operation = await parts.status.read(scope["path_params"]["operation_id"])
-        return monitor_answer(operation, retry_after=parts.status.retry_after(operation))
 
     @route("/healthz", http_method=_READS, before_request=_refuse_options)
     async def healthz() -> ASGIResponse:
@@ -90,7 +62,7 @@ def create_app(parts: Parts) -> ASGIApp:
         return await _submit(parts, request)
 
     app = Litestar(
-        [status, healthz, readyz, openapi, submit],
+        [*status_routes(parts), healthz, readyz, openapi, submit],
         exception_handlers={ApiError: _answer_error, HTTPException: _answer_framework, Exception: _answer_unexpected},
         logging_config=None,
         openapi_config=None,
@@ -100,34 +72,39 @@ def create_app(parts: Parts) -> ASGIApp:
 
 async def _refuse_options(request: Request[Any, Any, Any]) -> None:
     if request.method == HttpMethod.OPTIONS:
-        raise method_not_allowed(_ALLOW_READS)
+        raise method_not_allowed(ALLOW_READ)
 
 
 async def _submit(parts: Parts, request: Request[Any, Any, Any]) -> ASGIResponse:
+    path = parse_submit_path(request.scope["raw_path"])
+    if request.method != HttpMethod.POST:
+        raise method_not_allowed(ALLOW_POST)
+    headers = requests.headers_of(request.scope["headers"])
+    try:
+        return await _take(parts, path, headers, request)
+    except ApiError as error:
+        # Of a 5xx nobody knows yet: the request may be recorded, and asking again tells.
+        if repeatability.is_repeatable(headers) and error.status < HTTP_500_INTERNAL_SERVER_ERROR:
+            error.headers[repeatability.RESULT] = "rejected"
+        raise
+
+
+async def _take(parts: Parts, path: SubmitPath, headers: Headers, request: Request[Any, Any, Any]) -> ASGIResponse:
     scope = request.scope
-    path = parse_submit_path(scope["raw_path"])
-    if scope["method"] != HttpMethod.POST:
-        raise method_not_allowed(_ALLOW_SUBMIT)
     requests.check_query(scope["query_string"])
-    headers = requests.headers_of(scope["headers"])
-    operation_id = requests.operation_id(headers) or parts.new_operation_id()
+    identity = repeatability.identify(headers, parts.new_operation_id)
     base = parts.public_url or requests.base_url(headers, scope["scheme"])
     trace = requests.trace(headers)
     requests.check_content_type(headers)
     body = await requests.read_body(request.receive, headers, parts.body_limit)
     if body is None:
-        # Nobody is left to read an answer, and half a request is none.
-        return json_answer(b"", status=400)
-    submission = Submission(
-        kind=path.kind, resource_id=path.resource_id, operation_id=operation_id, body=body, trace=trace
-    )
+        return empty_answer(400)  # nobody is left to read an answer, and half a request is none
+    submission = Submission(kind=path.kind, resource_id=path.resource_id, identity=identity, body=body, trace=trace)
     accepted = await parts.submitter.submit(submission)
-    return monitor_answer(
-        accepted.operation,
-        retry_after=accepted.retry_after,
-        status=202,
-        location=f"{base}/status/{operation_id}",
-    )
+    answered = {"Operation-Location": f"{base}/status/{identity.operation_id}"}
+    if identity.is_repeatable:
+        answered[repeatability.RESULT] = "accepted"
+    return monitor_answer(accepted.operation, retry_after=accepted.retry_after, status=202, headers=answered)
 
 
 def _answer_error(_request: Request[Any, Any, Any], error: ApiError) -> Response[bytes]:
@@ -147,12 +124,12 @@ def _answer_framework(request: Request[Any, Any, Any], error: HTTPException) -> 
 
 def _refusal(scope: HTTPScope) -> ApiError:
     if _READ_PATH.fullmatch(scope["path"]):
-        return method_not_allowed(_ALLOW_READS)
+        return method_not_allowed(ALLOW_READ)
     try:
         parse_submit_path(scope["raw_path"])
     except ApiError as error:
         return error
-    return method_not_allowed(_ALLOW_SUBMIT)
+    return method_not_allowed(ALLOW_POST)
 
 
 def _answer_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

@@ -119,6 +119,17 @@ def from_journal(error: JournalError, *, operation_id: str = "") -> ApiError:
     )
 
 
+def operation_not_found() -> ApiError:
+    """An id that no operation has, any more."""
+    return ApiError(ErrorCode.OPERATION_NOT_FOUND, "there is no such operation, or its retention is over")
+
+
+def unreadable(operation_id: str, error: Exception) -> ApiError:
+    """An operation whose events can't be folded."""
+    logger.error("operation %s can't be read: %s", operation_id, error)
+    return ApiError(ErrorCode.INTERNAL_ERROR, f"operation {operation_id} can't be read; the log says why")
+
+
 def not_found() -> ApiError:
     """A path that is nothing."""
     return ApiError(

@@ -10,10 +10,10 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 import uuid_utils
 import uvloop
@@ -24,14 +24,18 @@ from opstream_journal.health import listen
 from opstream_journal.provision import check
 from opstream_journal.topology import EVENT_OVERHEAD
 
-from .app import Parts, create_app
+from .app import create_app
 from .cache import OperationCache
+from .cancel import Canceler
 from .capacity import Capacity
+from .history import History
 from .openapi import Document
+from .parts import Parts
 from .server import Server, make_server
 from .settings import Settings
 from .status import StatusReader
 from .submit import Submitter
+from .watchers import Watchers
 
 logger = logging.getLogger(__name__)
 
@@ -49,9 +53,17 @@ def run(settings: Settings) -> None:
         uvloop.run(_serve(settings, sock))
 
 
+class Service(NamedTuple):
+    """A service that is connected and not served yet."""
+
+    app: ASGIApp
+    let_go: Callable[[], None]
+    """Answers, or ends, all that is held open. Call it once, when the server begins to stop."""
+
+
 @asynccontextmanager
-async def service(settings: Settings) -> AsyncIterator[ASGIApp]:
-    """The app, connected to the broker; disconnected at the end.
+async def service(settings: Settings) -> AsyncIterator[Service]:
+    """The service, connected to the broker; disconnected at the end.
 
     Raises:
         JournalError: see `run`.
@@ -70,8 +82,11 @@ async def service(settings: Settings) -> AsyncIterator[ASGIApp]:
         stack.push_async_callback(capacity.stop)
         await insist(link, capacity.start, settings.connect_timeout)
         cache = OperationCache()
+        status = StatusReader(journal=journal, view=View(link), catalog=catalog, cache=cache, now=_utc_now)
+        watchers = Watchers(link=link, journal=journal, status=status)
+        watchers.start()
         public_url = settings.public_url.rstrip("/")
-        yield create_app(
+        app = create_app(
             Parts(
                 submitter=Submitter(
                     journal=journal,
@@ -82,7 +97,12 @@ async def service(settings: Settings) -> AsyncIterator[ASGIApp]:
                     clock=time.monotonic,
                     new_id=_new_id,
                 ),
-                status=StatusReader(journal=journal, view=View(link), catalog=catalog, cache=cache, now=_utc_now),
+                status=status,
+                watchers=watchers,
+                canceler=Canceler(
+                    journal=journal, status=status, cache=cache, now=_utc_now, clock=time.monotonic, new_id=_new_id
+                ),
+                history=History(journal=journal, status=status, watchers=watchers),
                 capacity=capacity,
                 document=Document(catalog, public_url),
                 public_url=public_url,
@@ -91,23 +111,24 @@ async def service(settings: Settings) -> AsyncIterator[ASGIApp]:
                 new_request_id=_new_request_id,
             )
         )
+        yield Service(app=app, let_go=watchers.stop)
 
 
 async def _serve(settings: Settings, sock: socket.socket) -> None:
     server: Server | None = None
-    serving = asyncio.current_task()
+    task = asyncio.current_task()
 
     def end() -> None:
         if server is not None:
             server.should_exit = True
-        elif serving is not None:
-            serving.cancel()
+        elif task is not None:
+            task.cancel()
 
     for number in _SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, end)
     try:
-        async with service(settings) as app:
-            server = make_server(app)
+        async with service(settings) as serving:
+            server = make_server(serving.app, serving.let_go)
             host, port = sock.getsockname()[:2]
             logger.info("serving on %s port %d", host, port)
             await server.serve([sock])

@@ -1,4 +1,4 @@
-"""What a submit says outside of its path and input: query, headers, the bytes of its body. Called by `app.py` only.
+"""What a request says outside of its path: query, headers, the bytes of its body. Called by the routes.
 
 Each function checks one thing and raises the error of the contract for it; their order is `app.py`'s.
 """
@@ -11,9 +11,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from opstream_schemas.errors import ErrorCode, InvalidName
+from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import Trace
-from opstream_schemas.names import check_operation_id
 
 from .errors import ApiError
 
@@ -41,6 +40,18 @@ def headers_of(pairs: Iterable[tuple[bytes, bytes]]) -> Headers:
     return found
 
 
+def only(headers: Headers, name: str) -> str | None:
+    """The value of a header that may be sent once; None without it.
+
+    Raises:
+        ApiError: `InvalidHeader`: it was sent more than once.
+    """
+    values = headers.get(name.lower().encode(), [])
+    if len(values) > 1:
+        raise ApiError(ErrorCode.INVALID_HEADER, f"the header {name} was sent {len(values)} times", target=name)
+    return values[0] if values else None
+
+
 def check_query(query: bytes) -> None:
     """Refuse query parameters that nobody knows: a misspelled one must not be ignored in silence.
 
@@ -54,28 +65,13 @@ def check_query(query: bytes) -> None:
             raise ApiError(ErrorCode.INVALID_PARAMETER, f"there is no query parameter {name!r}", target=name)
 
 
-def operation_id(headers: Headers) -> str | None:
-    """The id that the client wants for the operation, None if it leaves that to us.
-
-    Raises:
-        ApiError: `InvalidHeader`: outside of its grammar, or sent twice.
-    """
-    value = _only(headers, "Operation-Id")
-    if value is None:
-        return None
-    try:
-        return check_operation_id(value)
-    except InvalidName as error:
-        raise ApiError(ErrorCode.INVALID_HEADER, str(error), target="Operation-Id") from error
-
-
 def base_url(headers: Headers, scheme: str) -> str:
     """The service's own URL as the client wrote it, from `Host`.
 
     Raises:
         ApiError: `InvalidHeader`: no usable `Host`, so no link could be made.
     """
-    host = _only(headers, "Host")
+    host = only(headers, "Host")
     if host is None or _HOST.fullmatch(host) is None:
         raise ApiError(ErrorCode.INVALID_HEADER, "the request needs a Host header: HOST or HOST:PORT", target="Host")
     return f"{scheme}://{host}"
@@ -100,12 +96,12 @@ def check_content_type(headers: Headers) -> None:
     Raises:
         ApiError: `UnsupportedMediaType`, or `InvalidHeader` for two content types.
     """
-    encoding = _only(headers, "Content-Encoding")
+    encoding = only(headers, "Content-Encoding")
     if encoding is not None and encoding.strip().lower() != "identity":
         raise _unsupported(
             f"a body with Content-Encoding {encoding!r} is not taken: send it as it is", "Content-Encoding"
         )
-    value = _only(headers, "Content-Type")
+    value = only(headers, "Content-Type")
     if value is None:
         return
     media_type, *parameters = value.split(";")
@@ -155,13 +151,6 @@ async def read_body(receive: Callable[[], Awaitable[Any]], headers: Headers, lim
     if size > limit:
         raise _too_large(limit)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-
-def _only(headers: Headers, name: str) -> str | None:
-    values = headers.get(name.lower().encode(), [])
-    if len(values) > 1:
-        raise ApiError(ErrorCode.INVALID_HEADER, f"the header {name} was sent {len(values)} times", target=name)
-    return values[0] if values else None
 
 
 def _digits(text: str) -> str:

@@ -6,7 +6,8 @@ Called by `main.py`, and by tests that serve an app inside of their loop.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import httptools
@@ -19,6 +20,7 @@ from opstream_schemas.errors import ErrorCode
 
 from .answers import JSON, encode_error
 from .errors import ApiError
+from .streaming import ABORT
 
 GRACE: Final = 5
 """Whole seconds that open requests get to finish when the service stops; a submit takes less."""
@@ -31,7 +33,21 @@ _UPGRADES: Final = frozenset({b"upgrade", b"http2-settings"})
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that leaves signals to whoever runs it: set `should_exit` to end it."""
+    """A uvicorn server that leaves signals to whoever runs it: set `should_exit` to end it.
+
+    Args:
+        config: uvicorn's.
+        on_stop: called when the server begins to stop, so that requests which are held or streamed come to an end.
+    """
+
+    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_stop = on_stop
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more connections, and let those that are open end."""
+        self._on_stop()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -39,8 +55,8 @@ class Server(uvicorn.Server):
         yield
 
 
-def make_server(app: ASGIApp) -> Server:
-    """A server for `serve(sockets=[…])`, inside of the running loop."""
+def make_server(app: ASGIApp, on_stop: Callable[[], None]) -> Server:
+    """A server for `serve(sockets=[…])`, inside of the running loop; for `on_stop` see `Server`."""
     return Server(
         uvicorn.Config(
             app,
@@ -52,7 +68,8 @@ def make_server(app: ASGIApp) -> Server:
             proxy_headers=False,  # any client could send them; behind a proxy there is --public-url
             server_header=False,
             timeout_graceful_shutdown=GRACE,
-        )
+        ),
+        on_stop,
     )
 
 
@@ -75,6 +92,7 @@ class Protocol(HttpToolsProtocol):
         """A request begins."""
         self._head_size = 0
         super().on_message_begin()
+        self.scope[ABORT] = self.transport.abort  # type: ignore[typeddict-unknown-key]
 
     def on_url(self, url: bytes) -> None:
         """A part of the request line."""

@@ -12,12 +12,12 @@ from typing import Final
 
 from opstream_journal import Catalog, Journal, JournalError, View
 from opstream_journal.rpc import StoredMessage
-from opstream_schemas.errors import ErrorCode, FoldRefused, InvalidEvent, InvalidName
+from opstream_schemas.errors import FoldRefused, InvalidEvent, InvalidName
 from opstream_schemas.names import check_operation_id
 from opstream_schemas.operation import Operation, read
 
 from .cache import OperationCache
-from .errors import ApiError, from_journal
+from .errors import from_journal, operation_not_found, unreadable
 
 logger = logging.getLogger(__name__)
 
@@ -67,14 +67,14 @@ class StatusReader:
             if known is None or not known.is_terminal:
                 known = await self._read(operation_id, known)
         except InvalidName as error:
-            raise _unknown() from error
+            raise operation_not_found() from error
         except JournalError as error:
             raise from_journal(error) from error
         if known is None:
-            raise _unknown()
+            raise operation_not_found()
         if known.finished_at is not None and (self._now() - known.finished_at).total_seconds() >= known.retention:
             self._cache.drop(operation_id)
-            raise _unknown()
+            raise operation_not_found()
         return known
 
     def retry_after(self, operation: Operation) -> int:
@@ -101,20 +101,11 @@ class StatusReader:
             return read(known, await self._journal.events_up_to(floor, since=known))
         except (FoldRefused, InvalidEvent) as error:
             if known is None:
-                raise _unreadable(operation_id, error) from error
+                raise unreadable(operation_id, error) from error
             # The snapshot may be another history's (a restored stream, an id used again); the journal decides.
             logger.warning("operation %s is folded again from its start: %s", operation_id, error)
         self._cache.drop(operation_id)
         try:
             return read(None, await self._journal.events_up_to(floor))
         except (FoldRefused, InvalidEvent) as error:
-            raise _unreadable(operation_id, error) from error
-
-
-def _unknown() -> ApiError:
-    return ApiError(ErrorCode.OPERATION_NOT_FOUND, "there is no such operation, or its retention is over")
-
-
-def _unreadable(operation_id: str, error: Exception) -> ApiError:
-    logger.error("operation %s can't be read: %s", operation_id, error)
-    return ApiError(ErrorCode.INTERNAL_ERROR, f"operation {operation_id} can't be read")
+            raise unreadable(operation_id, error) from error

@@ -23,7 +23,8 @@ from opstream_schemas.operation import Operation, first_event, initial, read
 
 from .cache import OperationCache
 from .capacity import Capacity
-from .errors import ApiError, from_journal
+from .errors import ApiError, from_journal, unreadable
+from .repeatability import Identity
 from .validation import Validators, decode_input
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: Kind
     resource_id: str
-    operation_id: str
+    identity: Identity
     body: bytes
     trace: Trace | None
 
@@ -98,7 +99,7 @@ class Submitter:
                 request has; `JournalUnavailable` and `JournalFull` name the operation id, under which the same request
                 may be sent again: it is then stored once, whether it had been stored the first time or not.
         """
-        tried = submission.operation_id
+        tried = submission.identity.operation_id
         until = self._clock() + BUDGET
         try:
             async with asyncio.timeout(BUDGET):
@@ -135,25 +136,25 @@ class Submitter:
             caller=ANONYMOUS,
             trace=submission.trace,
         )
-        event = first_event(submission.operation_id, requested, id=self._new_id(), source=SOURCE, time=now)
+        event = first_event(submission.identity.operation_id, requested, id=self._new_id(), source=SOURCE, time=now)
         try:
             recorded = await self._journal.append(kind, event, NEW, budget=until - self._clock())
         except VersionConflict:
-            operation = await self._find_same(submission.operation_id, digest)
+            operation = await self._find_same(submission.identity, digest)
         else:
             operation = initial(recorded)
         return _accepted(self._cache.put(operation), spec)
 
-    async def _find_same(self, operation_id: str, digest: str) -> Operation:
+    async def _find_same(self, identity: Identity, digest: str) -> Operation:
+        operation_id = identity.operation_id
         try:
             operation = read(None, await self._journal.events(operation_id))
         except (FoldRefused, InvalidEvent) as error:
-            logger.error("operation %s can't be read: %s", operation_id, error)  # noqa: TRY400 - the text says it all
-            raise ApiError(ErrorCode.INTERNAL_ERROR, f"operation {operation_id} can't be read") from error
+            raise unreadable(operation_id, error) from error
         if operation is None or operation.request_hash != digest:
             # None: its beginning has expired, so nobody can tell any more what was asked.
-            message = f"the operation id {operation_id} belongs to another request: take a new one"
-            raise ApiError(ErrorCode.OPERATION_ID_REUSED, message, target="Operation-Id")
+            message = f"{identity.header} names operation {operation_id} of another request: take a new one"
+            raise ApiError(ErrorCode.OPERATION_ID_REUSED, message, target=identity.header)
         return operation
 
 

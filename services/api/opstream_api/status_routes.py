@@ -1,0 +1,105 @@
+"""Routes of one operation: its status, waited for or not; canceling it; its history. Made by `app.py`.
+
+Holds no logic of operations: `status.py`, `watch.py`, `cancel.py` and `history.py` have it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, Final
+
+from litestar import Request, route
+from litestar.enums import HttpMethod
+from litestar.handlers import HTTPRouteHandler
+from litestar.response.base import ASGIResponse
+
+from . import preferences, requests
+from .answers import empty_answer, json_answer, monitor_answer, status_answer
+from .cancel import decode_reason
+from .errors import method_not_allowed, not_found
+from .parts import Parts
+from .streaming import EventStream, unless_gone
+
+ALLOW_READ: Final = "GET, HEAD"
+ALLOW_POST: Final = "POST"
+READS: Final = [HttpMethod.GET, HttpMethod.HEAD]
+
+_STATUS: Final = "/status/{target:str}"
+_HISTORY: Final = "/status/{operation_id:str}/events"
+_CANCEL: Final = "cancel"
+
+AnyRequest = Request[Any, Any, Any]
+
+
+def status_routes(parts: Parts) -> list[HTTPRouteHandler]:
+    """The handlers of everything below `/status`."""
+
+    # One handler a path: litestar makes one of its own for OPTIONS otherwise, which answers 204.
+    @route(_STATUS, http_method=[*READS, HttpMethod.POST, HttpMethod.OPTIONS])
+    async def status(request: AnyRequest) -> ASGIResponse:
+        target = request.path_params["target"]
+        operation_id, colon, action = target.rpartition(":")  # an operation id has no colon
+        if not colon:
+            _check_method(request, READS, ALLOW_READ)
+            return await _read(parts, target, request)
+        if action != _CANCEL:
+            raise not_found()
+        _check_method(request, [HttpMethod.POST], ALLOW_POST)
+        return await _cancel(parts, operation_id, request)
+
+    @route(_HISTORY, http_method=[*READS, HttpMethod.OPTIONS])
+    async def history(request: AnyRequest) -> ASGIResponse:
+        _check_method(request, READS, ALLOW_READ)
+        return await _history(parts, request.path_params["operation_id"], request)
+
+    return [status, history]
+
+
+def _check_method(request: AnyRequest, methods: Collection[HttpMethod], allow: str) -> None:
+    if request.method not in methods:
+        raise method_not_allowed(allow)
+
+
+async def _read(parts: Parts, operation_id: str, request: AnyRequest) -> ASGIResponse:
+    scope = request.scope
+    requests.check_query(scope["query_string"])
+    headers = requests.headers_of(scope["headers"])
+    seconds = preferences.wait_seconds(headers)
+    if seconds:
+        operation = await unless_gone(request.receive, parts.watchers.terminal(operation_id, seconds))
+        if operation is None:
+            return empty_answer(400)  # for nobody
+    else:
+        operation = await parts.status.read(operation_id)
+    return status_answer(
+        operation,
+        retry_after=parts.status.retry_after(operation),
+        waited=seconds,
+        is_known=lambda etag: preferences.matches(headers, etag),
+    )
+
+
+async def _cancel(parts: Parts, operation_id: str, request: AnyRequest) -> ASGIResponse:
+    scope = request.scope
+    requests.check_query(scope["query_string"])
+    headers = requests.headers_of(scope["headers"])
+    requests.check_content_type(headers)
+    body = await requests.read_body(request.receive, headers, parts.body_limit)
+    if body is None:
+        return empty_answer(400)
+    operation = await parts.canceler.cancel(operation_id, decode_reason(body))
+    return monitor_answer(operation, retry_after=parts.status.retry_after(operation))
+
+
+async def _history(parts: Parts, operation_id: str, request: AnyRequest) -> ASGIResponse:
+    scope = request.scope
+    requests.check_query(scope["query_string"])
+    headers = requests.headers_of(scope["headers"])
+    if request.method == HttpMethod.HEAD or not preferences.wants_stream(headers):
+        return json_answer(await parts.history.document(operation_id), headers={"Vary": "Accept"})
+    position = preferences.last_position(headers)
+    if await parts.history.is_over(operation_id, position):
+        return empty_answer(
+            204
+        )  # an EventSource takes that for the end, and connects no more (HTML, Server-sent events)
+    return EventStream(parts.history.follow(operation_id, position))
