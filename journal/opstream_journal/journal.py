@@ -145,6 +145,18 @@ class Journal:
         sequence, position = (since.stream_sequence, since.position) if since else (0, 0)
         return await self._reads.following(floor, sequence, position)
 
+    async def part(self, operation_id: str, sequence: int, count: int) -> list[RecordedEvent]:
+        """The operation's event at a stream sequence and some that follow it: at least that one, at most `count`.
+
+        For a reader of a long history that keeps little of it. Ask for no more than there are: the broker would search
+        to the end of the stream.
+
+        Raises:
+            JournalUnavailable: no leader answered, or it has lost that event.
+            InvalidEvent: the operation's subjects hold something that is not an event.
+        """
+        return await self._reads.part(operation_id, sequence, count)
+
     def _check_size(self, payload: bytes) -> None:
         size = len(payload) + _HEADER_ROOM
         limits = [limit for limit in (self._max_msg_size, self._link.nc.max_payload) if limit > 0]

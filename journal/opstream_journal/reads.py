@@ -69,6 +69,25 @@ class Reads:
             await self._link.rest(self._jitter(0.01, 0.1))
         return await self._from_leader(sequence, last)
 
+    async def part(self, operation_id: str, sequence: int, count: int) -> list[RecordedEvent]:
+        """The event at a stream sequence and some that follow it: at least that one, at most `count`.
+
+        Raises:
+            JournalUnavailable: no leader answered, or it has lost that event.
+            InvalidEvent: the operation's subjects hold something that is not an event.
+        """
+        subject = subjects.operation_filter(operation_id)
+        try:
+            page = await self._page({"next_by_subj": subject, "seq": sequence, "batch": count})
+        except JournalUnavailable:
+            page = []
+        if not page or page[0].seq != sequence:  # a replica that is behind
+            message = await rpc.get_next(self._link, subjects.OPERATIONS_STREAM, subject, sequence)
+            if message is None or message.seq != sequence:
+                raise JournalUnavailable(f"the leader has lost sequence {sequence}", maybe_stored=False)
+            page = [message]
+        return [decode_event(message.data, message.seq) for message in page]
+
     async def _from_start(self, last: RecordedEvent, missing: int) -> list[RecordedEvent] | None:
         """All events of an operation; [] if its beginning expired; None while a replica is behind.
 

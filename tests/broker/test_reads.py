@@ -244,3 +244,21 @@ async def test_the_largest_input(journal: Journal) -> None:
     event = first("op-1", data=request(input=action_input))
     recorded = await journal.append(KIND, event, Expected(0), budget=5)
     assert await journal.events("op-1") == [recorded]
+
+
+async def test_a_part_of_a_long_history(journal: Journal, link: Link) -> None:
+    """From any event on, as many as are asked for, without those of others in between."""
+    running = await extend(journal, await begin(journal, "op-1"), started())
+    states = await long_history(link, running, 100)
+    for index, count in ((0, 1), (10, 32), (99, 2), (100, 1)):
+        events = await journal.part("op-1", states[index].stream_sequence, count)
+        assert [event.sequence for event in events] == [one.stream_sequence for one in states[index : index + count]]
+
+
+async def test_a_part_that_is_not_there(journal: Journal) -> None:
+    """What the leader does not have is never passed over in silence."""
+    operation = await begin(journal, "op-1")
+    other = await begin(journal, "op-2")
+    for sequence in (other.stream_sequence, other.stream_sequence + 1):
+        with pytest.raises(JournalUnavailable, match="lost"):
+            await journal.part(operation.id, sequence, 1)

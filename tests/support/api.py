@@ -20,6 +20,7 @@ import uuid_utils
 from opstream_api.main import service
 from opstream_api.server import make_server
 from opstream_api.settings import Settings
+from opstream_api.watchers import Watchers
 from opstream_journal import Expected, Journal, Link
 from opstream_journal.health import listen
 from opstream_schemas import subjects
@@ -87,9 +88,11 @@ class Reply(msgspec.Struct, frozen=True):
 class Api:
     """A running service."""
 
-    def __init__(self, port: int, client: httpx.AsyncClient) -> None:
+    def __init__(self, port: int, client: httpx.AsyncClient, watchers: Watchers) -> None:
         self.port = port
         self.client = client
+        self.watchers = watchers
+        """Who waits in it."""
 
     @property
     def url(self) -> str:
@@ -106,6 +109,15 @@ class Api:
     async def status(self, operation_id: str) -> httpx.Response:
         """GET the status of an operation."""
         return await self.client.get(f"/status/{operation_id}")
+
+    async def wait(self, operation_id: str, seconds: int) -> httpx.Response:
+        """GET the status, held until it is terminal or so many seconds are over."""
+        return await self.client.get(f"/status/{operation_id}", headers={"Prefer": f"wait={seconds}"})
+
+    async def cancel(self, operation_id: str, body: Any = None) -> httpx.Response:
+        """POST a cancel request."""
+        sent = {} if body is None else {"content": msgspec.json.encode(body), "headers": {"Content-Type": JSON}}
+        return await self.client.post(f"/status/{operation_id}:cancel", **sent)
 
     async def raw(self, *parts: bytes) -> Reply:
         """Send bytes, read one answer."""
@@ -144,18 +156,23 @@ def post(path: str, body: bytes = b"", *headers: str, host: str | None = "api.te
 
 
 @asynccontextmanager
-async def serving(url: str, **settings: Any) -> AsyncIterator[Api]:
-    """A service on a free port, on the broker at `url`; `settings` are those of `Settings`."""
+async def serving(url: str, *, send_buffer: int = 0, **settings: Any) -> AsyncIterator[Api]:
+    """A service on a free port, on the broker at `url`; `settings` are those of `Settings`.
+
+    With a `send_buffer` (bytes), the kernel takes no more than that of what a client does not read.
+    """
     with listen("127.0.0.1", 0, "--port") as sock:
         # asyncio does so only for sockets made with the protocol's number; without it each answer waits 40 ms.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if send_buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         port = sock.getsockname()[1]
         async with service(Settings(servers=(url,), **settings)) as running:
-            server = make_server(running.app, running.let_go)
+            server = make_server(running.app, running.watchers.stop)
             task = asyncio.create_task(server.serve([sock]))
             try:
                 async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=15) as client:
-                    yield Api(port, client)
+                    yield Api(port, client, running.watchers)
             finally:
                 server.should_exit = True
                 await task

@@ -34,7 +34,8 @@ logger = logging.getLogger(__name__)
 # litestar answers OPTIONS by itself, with 204, wherever a route does not take it.
 _READS: Final = [*READS, HttpMethod.OPTIONS]
 _SUBMITS: Final = [HttpMethod.POST, HttpMethod.OPTIONS]
-_READ_PATH: Final = re.compile(r"/(?:status/[^/]+(?:/events)?|healthz|readyz|openapi\.json)")
+_READ_PATH: Final = re.compile(r"/(?:status/[^/:]+(?:/events)?|healthz|readyz|openapi\.json)")
+_CANCEL_PATH: Final = re.compile(r"/status/[^/]*:cancel")
 _HEALTHY: Final = b'{"status":"ok"}'
 
 
@@ -125,6 +126,8 @@ def _answer_framework(request: Request[Any, Any, Any], error: HTTPException) -> 
 def _refusal(scope: HTTPScope) -> ApiError:
     if _READ_PATH.fullmatch(scope["path"]):
         return method_not_allowed(ALLOW_READ)
+    if _CANCEL_PATH.fullmatch(scope["path"]):
+        return method_not_allowed(ALLOW_POST)
     try:
         parse_submit_path(scope["raw_path"])
     except ApiError as error:

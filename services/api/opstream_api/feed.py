@@ -6,8 +6,9 @@ An event goes out just as the journal holds it, byte for byte, so that a client 
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from opstream_journal import Journal
@@ -19,8 +20,8 @@ from .errors import operation_not_found
 MAX_BYTES: Final = 512 * 1024
 """Of frames that a feed keeps for those who follow it; whoever is further behind reads the journal again."""
 
-PART: Final = 64 * 1024
-"""Bytes after which a part of what is read again ends."""
+PART: Final = 32
+"""Events that are read again at once."""
 
 
 class Frame(NamedTuple):
@@ -44,6 +45,7 @@ class Feed:
         self._operation_id = operation_id
         self._max_bytes = max_bytes
         self._operation: Operation | None = None
+        self._sequences = array("Q")
         self._frames: deque[Frame] = deque()
         self._bytes = 0
         self._lock = asyncio.Lock()
@@ -67,20 +69,22 @@ class Feed:
             FoldRefused, InvalidEvent: something lies there that is no such operation's event.
             ApiError: `OperationNotFound`: its events have expired.
         """
-        async with self._lock:  # also for what is not kept: of the readers that are behind one at a time reads it all
+        async with self._lock:
             operation = self._operation
             if operation is None or operation.stream_sequence < beyond:
                 operation = await self._read_on(operation)
-            if self._frames[0].position <= position + 1:
-                return operation, [frame for frame in self._frames if frame.position > position]
-            events = await self._journal.events(self._operation_id)
-            return operation, list(_part(_frame(event) for event in events if event.position > position))
+        if self._frames[0].position <= position + 1:
+            return operation, [frame for frame in self._frames if frame.position > position]
+        count = min(PART, operation.position - position)
+        events = await self._journal.part(self._operation_id, self._sequences[position], count)
+        return operation, [_frame(event) for event in events]
 
     async def _read_on(self, known: Operation | None) -> Operation:
         events = await self._journal.events(self._operation_id, since=known)
         self._operation = _folded(known, events)
         for event in events:
             frame = _frame(event)
+            self._sequences.append(event.sequence)
             self._frames.append(frame)
             self._bytes += len(frame.data)
         while self._bytes > self._max_bytes and len(self._frames) > 1:
@@ -98,15 +102,6 @@ def _folded(known: Operation | None, events: Iterable[RecordedEvent]) -> Operati
     if operation is None:
         raise operation_not_found()
     return operation
-
-
-def _part(frames: Iterator[Frame]) -> Iterator[Frame]:
-    size = 0
-    for frame in frames:
-        yield frame
-        size += len(frame.data)
-        if size >= PART:
-            return
 
 
 def _frame(event: RecordedEvent) -> Frame:

@@ -10,7 +10,7 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
@@ -57,8 +57,8 @@ class Service(NamedTuple):
     """A service that is connected and not served yet."""
 
     app: ASGIApp
-    let_go: Callable[[], None]
-    """Answers, or ends, all that is held open. Call it once, when the server begins to stop."""
+    watchers: Watchers
+    """To be stopped when the server begins to stop: that answers, or ends, all that is held open."""
 
 
 @asynccontextmanager
@@ -111,7 +111,7 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
                 new_request_id=_new_request_id,
             )
         )
-        yield Service(app=app, let_go=watchers.stop)
+        yield Service(app, watchers)
 
 
 async def _serve(settings: Settings, sock: socket.socket) -> None:
@@ -128,7 +128,7 @@ async def _serve(settings: Settings, sock: socket.socket) -> None:
         asyncio.get_running_loop().add_signal_handler(number, end)
     try:
         async with service(settings) as serving:
-            server = make_server(serving.app, serving.let_go)
+            server = make_server(serving.app, serving.watchers.stop)
             host, port = sock.getsockname()[:2]
             logger.info("serving on %s port %d", host, port)
             await server.serve([sock])

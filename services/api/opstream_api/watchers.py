@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Final
 
 from opstream_journal import Journal, Link
@@ -53,6 +53,9 @@ class Watchers:
     def __len__(self) -> int:
         return len(self._watches)
 
+    def __iter__(self) -> Iterator[Watch]:
+        return iter(list(self._watches.values()))
+
     def start(self) -> None:
         """Look at everything that is waited for after each reconnect: hints were lost."""
         self._link.on_reconnect(self._look_again)
@@ -61,7 +64,7 @@ class Watchers:
         """Let everyone go: the service is about to end. Those who come later do not wait at all."""
         self._is_stopping = True
         self._link.forget_reconnect(self._look_again)
-        for watch in self._watches.values():
+        for watch in self:
             watch.end()
 
     async def terminal(self, operation_id: str, seconds: float) -> Operation:
@@ -128,5 +131,5 @@ class Watchers:
             await watch.close()
 
     def _look_again(self) -> None:
-        for watch in self._watches.values():
+        for watch in self:
             watch.look_soon(_RECONNECT_SPREAD)
