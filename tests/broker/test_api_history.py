@@ -238,3 +238,17 @@ async def test_head_streams_nothing(api: Api, journal: Journal) -> None:
     answer = await api.client.head(f"/status/{story.operation.id}/events", headers={"Accept": "text/event-stream"})
     assert (answer.status_code, answer.content) == (200, b"")
     assert len(api.watchers) == 0
+
+
+async def test_a_long_history_at_once(api: Api, journal: Journal) -> None:
+    """It comes in pieces, and is one document with every event in order; for HEAD there is none."""
+    story = await running(api, journal)
+    for percent in range(100):
+        await story.append(Progressed(percent=float(percent)))
+    path = f"/status/{story.operation.id}/events"
+    answer = await api.client.get(path)
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.content == b'{"value":[' + b",".join(await stored(journal, story)) + b"]}"
+    head = await api.client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert (await api.client.get(path)).status_code == 200

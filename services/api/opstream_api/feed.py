@@ -1,4 +1,4 @@
-"""The events of one operation as clients read them: a JSON document, or frames of a stream. Called by `history.py`.
+"""The events of one operation as those who follow it get them, read once for all of them. Called by `history.py`.
 
 An event goes out just as the journal holds it, byte for byte, so that a client can check the hashes that chain them.
 """
@@ -90,11 +90,6 @@ class Feed:
         while self._bytes > self._max_bytes and len(self._frames) > 1:
             self._bytes -= len(self._frames.popleft().data)
         return self._operation
-
-
-def document(events: Iterable[RecordedEvent]) -> bytes:
-    """The history as one JSON document (contract.md, Control)."""
-    return b'{"value":[' + b",".join(event.stored for event in events) + b"]}"
 
 
 def _folded(known: Operation | None, events: Iterable[RecordedEvent]) -> Operation:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from array import array
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Final
 
-from opstream_journal import Journal, JournalError, JournalUnavailable
-from opstream_schemas.errors import FoldRefused, InvalidEvent
-from opstream_schemas.operation import Operation
+from opstream_journal import Journal, JournalError
+from opstream_schemas.errors import ErrorCode, FoldRefused, InvalidEvent
+from opstream_schemas.events import RecordedEvent
 
 from .errors import ApiError, from_journal, unreadable
-from .feed import Feed, Frame, document
+from .feed import PART, Frame
 from .status import StatusReader
 from .watch import Watch
 from .watchers import Watchers
@@ -23,6 +24,14 @@ logger = logging.getLogger(__name__)
 PING: Final = 15.0
 """Seconds of silence after which a comment is sent: proxies close what seems dead, and a peer that is gone shows."""
 
+STREAM_HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "X-Accel-Buffering": "no",  # nginx would hold events back to fill its buffers
+}
+"""Of an event stream."""
+
+_BEFORE: Final = b'{"value":['
+_AFTER: Final = b"]}"
 _BEGIN: Final = b"retry: 1000\n\n"
 """Milliseconds that a browser waits before it connects again."""
 _ALIVE: Final = b": still following\n\n"
@@ -45,19 +54,18 @@ class History:
         self._status = status
         self._watchers = watchers
 
-    async def document(self, operation_id: str) -> bytes:
-        """All events so far, as JSON.
+    async def document(self, operation_id: str) -> bytes | AsyncGenerator[bytes, None]:
+        """All events so far, as JSON: `{"value": [event, …]}`. In pieces where they are many.
 
         Raises:
-            ApiError: as `StatusReader.read`.
+            ApiError: as `StatusReader.read`; also while the pieces are read.
         """
         await self._status.read(operation_id)  # an operation whose retention is over is told to nobody
-        try:
-            return document(await self._journal.events(operation_id))
-        except InvalidEvent as error:
-            raise unreadable(operation_id, error) from error
-        except JournalError as error:
-            raise from_journal(error) from error
+        with _told(operation_id):
+            events = await self._journal.events(operation_id)
+        if len(events) <= PART:
+            return _BEFORE + _joined(events) + _AFTER
+        return self._pieces(operation_id, array("Q", (event.sequence for event in events)))
 
     async def is_over(self, operation_id: str, position: int) -> bool:
         """Whether nothing can follow the event at a position.
@@ -85,12 +93,25 @@ class History:
             # The answer has begun, so its status can't tell any more; the client asks again, and is told then.
             logger.info("the stream of operation %s ends: %s", operation_id, error)
 
+    async def _pieces(self, operation_id: str, sequences: Sequence[int]) -> AsyncGenerator[bytes, None]:
+        """A long history, read again part by part: of what a slow client has not taken little is kept here."""
+        begin, done = _BEFORE, 0
+        while done < len(sequences):
+            with _told(operation_id):
+                events = await self._journal.part(operation_id, sequences[done], min(PART, len(sequences) - done))
+            yield begin + _joined(events)
+            begin, done = b",", done + len(events)
+        yield _AFTER
+
     async def _follow(self, watch: Watch, position: int) -> AsyncGenerator[bytes, None]:
         sequence = (await self._status.read(watch.operation_id)).stream_sequence
         while not watch.is_over:
             try:
-                operation, frames = await _after(watch.feed, watch.operation_id, position, sequence)
-            except JournalUnavailable:
+                with _told(watch.operation_id):
+                    operation, frames = await watch.feed.after(position, beyond=sequence)
+            except ApiError as error:
+                if error.code is not ErrorCode.JOURNAL_UNAVAILABLE:
+                    raise
                 yield _BLIND
                 await asyncio.sleep(_AGAIN)
                 continue
@@ -108,11 +129,19 @@ class History:
             sequence = watch.operation.stream_sequence if watch.operation else sequence
 
 
-async def _after(feed: Feed, operation_id: str, position: int, sequence: int) -> tuple[Operation, Sequence[Frame]]:
+@contextlib.contextmanager
+def _told(operation_id: str) -> Iterator[None]:
+    """What the journal says is wrong, as a client is told."""
     try:
-        return await feed.after(position, beyond=sequence)
+        yield
     except (FoldRefused, InvalidEvent) as error:
         raise unreadable(operation_id, error) from error
+    except JournalError as error:
+        raise from_journal(error) from error
+
+
+def _joined(events: Sequence[RecordedEvent]) -> bytes:
+    return b",".join(event.stored for event in events)
 
 
 async def _moved(watch: Watch, sequence: int) -> bool:

@@ -14,11 +14,12 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.response.base import ASGIResponse
 
 from . import preferences, requests
-from .answers import empty_answer, json_answer, monitor_answer, status_answer
+from .answers import JSON, empty_answer, json_answer, monitor_answer, status_answer
 from .cancel import decode_reason
 from .errors import method_not_allowed, not_found
+from .history import STREAM_HEADERS
 from .parts import Parts
-from .streaming import EventStream, unless_gone
+from .streaming import Streamed, unless_gone
 
 ALLOW_READ: Final = "GET, HEAD"
 ALLOW_POST: Final = "POST"
@@ -27,6 +28,7 @@ READS: Final = [HttpMethod.GET, HttpMethod.HEAD]
 _STATUS: Final = "/status/{target:str}"
 _HISTORY: Final = "/status/{operation_id:str}/events"
 _CANCEL: Final = "cancel"
+_VARY: Final = {"Vary": "Accept"}
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -96,10 +98,14 @@ async def _history(parts: Parts, operation_id: str, request: AnyRequest) -> ASGI
     requests.check_query(scope["query_string"])
     headers = requests.headers_of(scope["headers"])
     if request.method == HttpMethod.HEAD or not preferences.wants_stream(headers):
-        return json_answer(await parts.history.document(operation_id), headers={"Vary": "Accept"})
+        document = await parts.history.document(operation_id)
+        if isinstance(document, bytes):
+            return json_answer(document, headers=_VARY)
+        return Streamed(document, media_type=JSON, headers=_VARY)
     position = preferences.last_position(headers)
     if await parts.history.is_over(operation_id, position):
         return empty_answer(
             204
         )  # an EventSource takes that for the end, and connects no more (HTML, Server-sent events)
-    return EventStream(parts.history.follow(operation_id, position))
+    stream = parts.history.follow(operation_id, position)
+    return Streamed(stream, media_type="text/event-stream", headers=STREAM_HEADERS)

@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from typing import Any, Final, TypeVar
 
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
 from opstream_journal.link import end_task
+
+from .errors import ApiError
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +26,6 @@ ABORT: Final = "opstream.abort"
 """Key in the ASGI scope: drops the connection and all that was written but not read (`server.Protocol`)."""
 PATIENCE: Final = 30.0
 """Seconds that a client may take to read what fills its connection's buffers, before it is hung up on."""
-EVENT_STREAM: Final = "text/event-stream"
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T | None:
@@ -39,37 +40,41 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T | Non
         await end_task(working)
 
 
-class EventStream(ASGIResponse):
-    """Server-Sent Events.
+class Streamed(ASGIResponse):
+    """An answer that is sent piece by piece, each as fast as its client reads, and never faster than it is made.
 
     Args:
-        chunks: whole events; closed at the end, however it comes.
+        pieces: of the body; closed at the end, however it comes. If it raises, the connection is dropped, so that no
+            client takes what it got for the whole.
+        media_type: of the body.
+        headers: further ones.
     """
 
     _should_set_content_length = False
 
-    def __init__(self, chunks: AsyncGenerator[bytes, None]) -> None:
-        headers = {
-            "Cache-Control": "no-store",
-            "X-Accel-Buffering": "no",  # nginx would hold events back to fill its buffers
-        }
-        super().__init__(media_type=EVENT_STREAM, headers=headers)
-        self._chunks = chunks
+    def __init__(
+        self, pieces: AsyncGenerator[bytes, None], *, media_type: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(media_type=media_type, headers=dict(headers or {}))
+        self._pieces = pieces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         await unless_gone(receive, self._write(send, scope[ABORT]))  # type: ignore[typeddict-item]
 
     async def _write(self, send: Send, abort: Callable[[], None]) -> None:
-        async with contextlib.aclosing(self._chunks) as chunks:
+        async with contextlib.aclosing(self._pieces) as pieces:
             try:
                 await self.start_response(send)
-                async for chunk in chunks:
+                async for piece in pieces:
                     async with asyncio.timeout(PATIENCE):
-                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                        await send({"type": "http.response.body", "body": piece, "more_body": True})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
             except TimeoutError:
-                logger.info("a reader of events did not read for %g s and is hung up on", PATIENCE)
+                logger.info("a client did not read for %g s and is hung up on", PATIENCE)
+                abort()
+            except ApiError as error:
+                logger.info("an answer that had begun can't be ended: %s", error)
                 abort()
 
 
