@@ -50,6 +50,7 @@ async def test_a_submit_is_accepted(api: Api) -> None:
     assert (body["status"], body["kind"], body["resourceId"]) == ("NotStarted", "book:upload-start", "42")
     assert not body.keys() & {"result", "error", "attempt", "startedAt", "finishedAt"}
     assert answer.headers["Operation-Location"] == f"{api.url}/status/{body['id']}"
+    assert answer.headers["Operation-Id"] == body["id"]
     assert answer.headers["Retry-After"] == "3"
     assert answer.headers["Content-Type"] == "application/json"
     followed = await api.client.get(answer.headers["Operation-Location"])

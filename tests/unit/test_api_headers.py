@@ -50,6 +50,7 @@ def test_the_spelling_survives_uvicorn() -> None:
         b"Cache-Control",
         b"Content-Type",
         b"ETag",
+        b"Operation-Id",
         b"Operation-Location",
         b"Preference-Applied",
         b"Repeatability-Result",

@@ -102,7 +102,10 @@ async def _take(parts: Parts, path: SubmitPath, headers: Headers, request: Reque
         return empty_answer(400)  # nobody is left to read an answer, and half a request is none
     submission = Submission(kind=path.kind, resource_id=path.resource_id, identity=identity, body=body, trace=trace)
     accepted = await parts.submitter.submit(submission)
-    answered = {"Operation-Location": f"{base}/status/{identity.operation_id}"}
+    answered = {
+        "Operation-Location": f"{base}/status/{identity.operation_id}",
+        repeatability.OPERATION_ID: identity.operation_id,
+    }
     if identity.is_repeatable:
         answered[repeatability.RESULT] = "accepted"
     return monitor_answer(accepted.operation, retry_after=accepted.retry_after, status=202, headers=answered)

@@ -32,8 +32,8 @@ class _Spelled(bytes):
 SPELLING: Final = {
     name.lower(): _Spelled(name)
     for name in (
-        *(b"Allow", b"Cache-Control", b"Content-Type", b"ETag", b"Operation-Location", b"Preference-Applied"),
-        *(b"Repeatability-Result", b"Retry-After", b"Vary"),
+        *(b"Allow", b"Cache-Control", b"Content-Type", b"ETag", b"Operation-Id", b"Operation-Location"),
+        *(b"Preference-Applied", b"Repeatability-Result", b"Retry-After", b"Vary"),
     )
 }
 """Spelled as in contract.md. Those that uvicorn itself reads (`content-length`, `connection`) must stay plain."""
