@@ -5,21 +5,36 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import jsonschema_rs
 import msgspec
 import pytest
+from schemathesis.specs.openapi.definitions import OPENAPI_31
 
+from opstream_api.errors import STATUS_OF
 from opstream_api.openapi import Document, openapi
 from opstream_journal import Catalog
 from opstream_schemas.catalog import ActionSpec
+from opstream_schemas.errors import ErrorCode
+from opstream_schemas.monitor import StatusMonitor
 from opstream_schemas.names import Kind
 from tests.support.api import INPUT, UPLOAD, Upload, spec
 
 pytestmark = pytest.mark.unit
 
 FINISH = Kind("book", "upload-finish")
+ALWAYS = [
+    "/status/{operationId}",
+    "/status/{operationId}:cancel",
+    "/status/{operationId}/events",
+    "/openapi.json",
+    "/docs",
+    "/healthz",
+    "/readyz",
+]
+GOLDEN = Path(__file__).parent / "golden"
 
 
 class Tree(msgspec.Struct, forbid_unknown_fields=True):
@@ -54,6 +69,18 @@ def found(root: Any, reference: str) -> Any:
     return node
 
 
+def resolved(root: Any, node: Any) -> Any:
+    """A part of the document, or what it refers to."""
+    return found(root, node["$ref"]) if "$ref" in node else node
+
+
+def operations(root: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every operation, with its path."""
+    for path, item in root["paths"].items():
+        for operation in item.values():
+            yield path, operation
+
+
 def validator(root: dict[str, Any], name: str) -> jsonschema_rs.Draft202012Validator:
     """A component's schema, usable on its own."""
     schema = {"$ref": f"#/components/schemas/{name}", "components": root["components"]}
@@ -68,15 +95,13 @@ def test_each_action_has_its_own_paths() -> None:
         "/book:upload-start",
         "/book/{id}:upload-finish",
         "/book:upload-finish",
-        "/status/{operationId}",
-        "/healthz",
-        "/readyz",
+        *ALWAYS,
     ]
 
 
 def test_a_service_without_actions_has_a_document() -> None:
     """Before the first runner came."""
-    assert list(document()["paths"]) == ["/status/{operationId}", "/healthz", "/readyz"]
+    assert list(document()["paths"]) == ALWAYS
 
 
 def test_every_reference_leads_somewhere() -> None:
@@ -93,15 +118,19 @@ def test_the_documents_form() -> None:
     assert root["openapi"].startswith("3.1.")
     assert root["servers"] == [{"url": "https://api.test"}]
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+", name) for kind in root["components"].values() for name in kind)
-    operations = [operation for item in root["paths"].values() for operation in item.values()]
-    ids = [operation["operationId"] for operation in operations]
+    ids = [operation["operationId"] for _, operation in operations(root)]
     assert len(set(ids)) == len(ids)
-    for path, item in root["paths"].items():
-        for operation in item.values():
-            parameters = [found(root, parameter["$ref"]) for parameter in operation.get("parameters", [])]
-            declared = {parameter["name"] for parameter in parameters if parameter["in"] == "path"}
-            assert declared == set(re.findall(r"{(\w+)}", path))
-            assert all(answer["description"] for answer in operation["responses"].values())
+    tags = {tag["name"] for tag in root["tags"]}
+    for path, operation in operations(root):
+        parameters = [resolved(root, parameter) for parameter in operation["parameters"]]
+        declared = {parameter["name"] for parameter in parameters if parameter["in"] == "path"}
+        assert declared == set(re.findall(r"{(\w+)}", path))
+        assert set(operation["tags"]) <= tags
+        assert operation["summary"]
+        for answer in operation["responses"].values():
+            assert resolved(root, answer)["description"]
+            for link in answer.get("links", {}).values():
+                assert link["operationId"] in ids
 
 
 def test_every_schema_is_one() -> None:
@@ -112,14 +141,122 @@ def test_every_schema_is_one() -> None:
         validator(root, name)
 
 
+def test_the_document_is_openapi() -> None:
+    """By the JSON Schema that its makers publish, which schemathesis brings along."""
+    for root in (document(), document(spec(), spec(FINISH, input_type=Tree), public_url="https://api.test")):
+        jsonschema_rs.Draft202012Validator(OPENAPI_31, offline=True).validate(root)
+
+
+def test_every_answer_names_its_headers() -> None:
+    """The request's id always, the code of each error, a pace where the service asks for one."""
+    root = document(spec())
+    for _, operation in operations(root):
+        for status, answer in operation["responses"].items():
+            sent = resolved(root, answer)["headers"]
+            assert {"x-ms-request-id", "x-ms-client-request-id"} <= set(sent)
+            assert ("x-ms-error-code" in sent) == (status >= "400")
+            assert "Retry-After" in sent or status != "503"
+
+
+def test_every_error_has_an_example_of_each_code() -> None:
+    """With the status that the code has, and a body that is one; no code that answers requests is left out."""
+    root = document(spec())
+    seen = set()
+    for _, operation in operations(root):
+        for status, answer in operation["responses"].items():
+            if status < "400":
+                continue
+            refusal = resolved(root, answer)
+            codes = refusal["headers"]["x-ms-error-code"]["schema"]["enum"]
+            shown = {
+                name: resolved(root, one) for name, one in refusal["content"]["application/json"]["examples"].items()
+            }
+            assert list(shown) == codes
+            for code, one in shown.items():
+                assert STATUS_OF[ErrorCode(code)] == int(status)
+                assert one["value"]["error"]["code"] == code
+                assert validator(root, "ErrorBody").is_valid(one["value"])
+            seen |= set(codes)
+    # Other methods and paths belong to no operation of the document; ResourceBusy answers no request yet.
+    assert seen == set(STATUS_OF) - {"MethodNotAllowed", "NotFound", "ResourceBusy"}
+
+
+def test_every_example_is_valid() -> None:
+    """By the schema that stands beside it."""
+    root = document(spec(), spec(FINISH))
+    count = 0
+    for _, operation in operations(root):
+        answers = [resolved(root, answer) for answer in operation["responses"].values()]
+        for part in [operation.get("requestBody", {}), *answers]:
+            for media in part.get("content", {}).values():
+                schema = {**media["schema"], "components": root["components"]}
+                takes = jsonschema_rs.Draft202012Validator(schema, validate_formats=True, offline=True)
+                for one in media.get("examples", {}).values():
+                    takes.validate(resolved(root, one)["value"])
+                    count += 1
+    assert count > 50
+
+
 def test_a_submit_is_described() -> None:
-    """Its input, the headers of its answer, and its errors."""
+    """Its input, the headers of its answer, its errors, and what Azure's tools need to know to poll by themselves."""
     operation = document(spec())["paths"]["/book/{id}:upload-start"]["post"]
     assert operation["summary"] == "Test book:upload-start"
+    assert operation["requestBody"]["required"]
+    assert operation["requestBody"]["content"]["application/json"]["examples"]["example"]["value"] == {
+        "title": "string",
+        "files": [{"path": "string", "hash": "string"}],
+        "note": {"path": "string", "hash": "string"},
+    }
     assert set(operation["responses"]) == {"202", "400", "404", "413", "415", "500", "503"}
-    assert set(operation["responses"]["202"]["headers"]) == {"Operation-Location", "Retry-After", "x-ms-request-id"}
-    assert "Retry-After" in operation["responses"]["503"]["headers"]
-    assert "InvalidInput" in operation["responses"]["400"]["description"]
+    assert {"Operation-Location", "Operation-Id", "Retry-After", "Repeatability-Result"} <= set(
+        operation["responses"]["202"]["headers"]
+    )
+    assert operation["x-ms-long-running-operation"] is True
+    assert operation["x-ms-long-running-operation-options"] == {"final-state-via": "operation-location"}
+
+
+def test_an_action_without_required_input() -> None:
+    """A request for it may do without a body."""
+    operation = document(spec(input_type=Tree))["paths"]["/book:upload-start"]["post"]
+    assert not operation["requestBody"]["required"]
+
+
+@pytest.mark.parametrize(
+    "broken", [{"type": "nonsense"}, {"type": "string", "pattern": "^(?:Ada|Bob) L$"}, {"not": {}}]
+)
+def test_an_action_without_examples(broken: dict[str, Any]) -> None:
+    """It is described without them; the other paths show another action's."""
+    root = document(msgspec.structs.replace(spec(), input_schema=broken, result_schema=broken))
+    operation = root["paths"]["/book:upload-start"]["post"]
+    assert "examples" not in operation["requestBody"]["content"]["application/json"]
+    assert list(operation["responses"]["202"]["content"]["application/json"]["examples"]) == ["new"]
+    shown = root["paths"]["/status/{operationId}"]["get"]["responses"]["200"]["content"]["application/json"]["examples"]
+    assert shown["succeeded"]["value"]["kind"] == "book:publish"
+
+
+def test_the_monitor_is_the_contracts() -> None:
+    """Its members are those of the struct, and takes what was sent in any state."""
+    root = document()
+    _, contract = msgspec.json.schema_components([StatusMonitor])
+    described = root["components"]["schemas"]["StatusMonitor"]
+    assert list(described["properties"]) == list(contract["StatusMonitor"]["properties"])
+    assert described["required"] == contract["StatusMonitor"]["required"]
+    files = sorted(GOLDEN.glob("monitor.*.json"))
+    assert len(files) == 6
+    for file in files:
+        validator(root, "StatusMonitor").validate(json.loads(file.read_bytes()))
+
+
+def test_events_are_the_journals() -> None:
+    """Known types only in their own form; one of a later version is no mistake."""
+    takes = validator(document(), "History")
+    files = [file for file in sorted(GOLDEN.glob("*.json")) if not file.name.startswith(("monitor.", "operation."))]
+    assert len(files) > 8
+    for file in files:
+        event = json.loads(file.read_bytes())
+        takes.validate({"value": [event]})
+        takes.validate({"value": [{**event, "type": "opstream.action.later.v1", "data": {}}]})
+        assert not takes.is_valid({"value": [{**event, "position": 0}]})
 
 
 def test_schemas_that_were_moved_mean_the_same() -> None:
@@ -196,3 +333,14 @@ def test_the_document_is_built_when_the_catalog_changes() -> None:
     assert kept.encoded() is first
     catalog.offer(spec())
     assert f"/{UPLOAD.resource}:{UPLOAD.action}".encode() in kept.encoded()
+    catalog.offer(spec(), spec(FINISH))
+    two = list(json.loads(kept.encoded())["paths"])
+    assert [path for path in two if path not in ALWAYS] == [
+        "/book/{id}:upload-finish",
+        "/book:upload-finish",
+        "/book/{id}:upload-start",
+        "/book:upload-start",
+    ]
+    catalog.offer(spec(version=2, input_type=Tree))
+    (operation,) = json.loads(kept.encoded())["paths"]["/book:upload-start"].values()
+    assert "version 2" in operation["description"]

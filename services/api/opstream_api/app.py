@@ -21,6 +21,7 @@ from opstream_schemas.errors import ErrorCode
 
 from . import repeatability, requests
 from .answers import empty_answer, error_answer, json_answer, monitor_answer
+from .docs import docs_routes
 from .errors import ApiError, from_journal, method_not_allowed, not_found
 from .headers import REQUEST_ID, HeaderCare
 from .parts import Parts
@@ -34,7 +35,7 @@ logger = logging.getLogger(__name__)
 # litestar answers OPTIONS by itself, with 204, wherever a route does not take it.
 _READS: Final = [*READS, HttpMethod.OPTIONS]
 _SUBMITS: Final = [HttpMethod.POST, HttpMethod.OPTIONS]
-_READ_PATH: Final = re.compile(r"/(?:status/[^/:]+(?:/events)?|healthz|readyz|openapi\.json)")
+_READ_PATH: Final = re.compile(r"/(?:status/[^/:]+(?:/events)?|docs(?:/[^/]+)?|healthz|readyz|openapi\.json)")
 _CANCEL_PATH: Final = re.compile(r"/status/[^/]*:cancel")
 _HEALTHY: Final = b'{"status":"ok"}'
 
@@ -63,7 +64,7 @@ def create_app(parts: Parts) -> ASGIApp:
         return await _submit(parts, request)
 
     app = Litestar(
-        [*status_routes(parts), healthz, readyz, openapi, submit],
+        [*status_routes(parts), *docs_routes(parts.page), healthz, readyz, openapi, submit],
         exception_handlers={ApiError: _answer_error, HTTPException: _answer_framework, Exception: _answer_unexpected},
         logging_config=None,
         openapi_config=None,

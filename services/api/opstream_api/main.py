@@ -28,6 +28,7 @@ from .app import create_app
 from .cache import OperationCache
 from .cancel import Canceler
 from .capacity import Capacity
+from .docs import installed_page
 from .history import History
 from .openapi import Document
 from .parts import Parts
@@ -105,6 +106,7 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
                 history=History(journal=journal, status=status, watchers=watchers),
                 capacity=capacity,
                 document=Document(catalog, public_url),
+                page=installed_page(),
                 public_url=public_url,
                 body_limit=settings.body_limit,
                 new_operation_id=_new_id,

@@ -8,6 +8,7 @@ import msgspec
 
 from .cancel import Canceler
 from .capacity import Capacity
+from .docs import DocsPage
 from .history import History
 from .openapi import Document
 from .status import StatusReader
@@ -25,6 +26,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     history: History
     capacity: Capacity
     document: Document
+    page: DocsPage
     public_url: str
     """Base of status URLs; empty for each request's own host."""
     body_limit: int

@@ -1,0 +1,65 @@
+"""Answers of the document: errors by their status and codes, as components, and the status monitor's headers. Pure.
+
+Called by the modules that describe paths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from opstream_api.errors import RETRY_AFTER, STATUS_OF
+from opstream_schemas.errors import ErrorCode
+
+from .shared import SCHEMAS, Json, content, headers, ref
+
+_ANY: Final = (ErrorCode.INVALID_HEADER, ErrorCode.INVALID_PARAMETER)
+_UNAVAILABLE: Final = (ErrorCode.JOURNAL_UNAVAILABLE, ErrorCode.JOURNAL_FULL)
+_CODES: Final[Mapping[str, tuple[ErrorCode, ...]]] = MappingProxyType(
+    {
+        "InvalidSubmit": (ErrorCode.INVALID_INPUT, *_ANY, ErrorCode.OPERATION_ID_REUSED),
+        "InvalidCancel": (ErrorCode.INVALID_INPUT, *_ANY),
+        "InvalidRead": _ANY,
+        "InvalidRequest": (ErrorCode.INVALID_HEADER,),
+        "UnknownAction": (ErrorCode.UNKNOWN_ACTION,),
+        "OperationNotFound": (ErrorCode.OPERATION_NOT_FOUND,),
+        "OperationFinished": (ErrorCode.OPERATION_FINISHED,),
+        "TooLargeSubmit": (ErrorCode.PAYLOAD_TOO_LARGE,),
+        "TooLargeCancel": (ErrorCode.PAYLOAD_TOO_LARGE,),
+        "UnsupportedSubmit": (ErrorCode.UNSUPPORTED_MEDIA_TYPE,),
+        "UnsupportedCancel": (ErrorCode.UNSUPPORTED_MEDIA_TYPE,),
+        "InternalError": (ErrorCode.INTERNAL_ERROR,),
+        "Unreadable": (ErrorCode.JOURNAL_UNAVAILABLE,),
+        "Unavailable": _UNAVAILABLE,
+    }
+)
+_OF_SUBMITS: Final = frozenset({"InvalidSubmit", "UnknownAction", "TooLargeSubmit", "UnsupportedSubmit"})
+"""Refusals that also tell a client of OASIS repeatability that nothing was done."""
+
+
+def error_components() -> Json:
+    """Each kind of refusal."""
+    return {name: _error(name, codes) for name, codes in _CODES.items()}
+
+
+def refused(*names: str) -> Json:
+    """The refusals of a path, by status; every path can also get `InternalError`."""
+    wanted = {STATUS_OF[_CODES[name][0]]: name for name in (*names, "InternalError")}
+    return {str(status): ref("responses", wanted[status]) for status in sorted(wanted)}
+
+
+def _error(name: str, codes: tuple[ErrorCode, ...]) -> Json:
+    more = ["Repeatability-Result"] if name in _OF_SUBMITS else []
+    if any(code in RETRY_AFTER for code in codes):
+        more.append("Retry-After")
+    code_header = {
+        "description": "The code in the body.",
+        "required": True,
+        "schema": {"type": "string", "enum": [str(code) for code in codes]},
+    }
+    return {
+        "description": ", ".join(f"`{code}`" for code in codes),
+        "headers": {"x-ms-error-code": code_header, **headers(*more)},
+        "content": content({"$ref": SCHEMAS + "ErrorBody"}, {str(code): ref("examples", code) for code in codes}),
+    }

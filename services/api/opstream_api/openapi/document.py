@@ -1,0 +1,121 @@
+"""The whole document, and the keeper of its encoded form. Called by `app.py`, through the package.
+
+Pure but for `Document`, which looks at the catalog and keeps the encoded document until that changes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from opstream_journal import Catalog, JournalError
+from opstream_schemas.catalog import ActionSpec
+from opstream_schemas.names import Kind
+
+from . import operations, service
+from .actions import Described, action_components, action_paths
+from .answers import error_components
+from .operations import operation_paths
+from .samples import errors
+from .service import service_paths
+from .shared import HEADERS, PARAMETERS, Json, contract_schemas
+
+logger = logging.getLogger(__name__)
+
+API_VERSION: Final = "1"
+"""Of the contract: codes, headers and paths only ever get more."""
+
+_DESCRIPTION: Final = (
+    "A POST starts an operation that outlives the request: it is answered with `202` once it is recorded for good, and "
+    "`Operation-Location` is the URL of the operation's status. Ask for that every `Retry-After` seconds until it is "
+    "`Succeeded`, `Failed` or `Canceled`. Whoever sends an `Operation-Id` may repeat the same request as often as need "
+    "be, and still gets one operation.\n\n"
+    "Every error has the same body and repeats its code in `x-ms-error-code`. A known path answers other methods with "
+    "`405` `MethodNotAllowed`, an unknown one with `404` `NotFound`; whatever takes `GET` takes `HEAD`. Codes, members "
+    "and headers may be added: ignore those that you do not know."
+)
+_UNKNOWN: Final = Kind("book", "publish")
+"""What the examples are about as long as no action is known."""
+
+
+class Document:
+    """The document, encoded; made again once the catalog has changed.
+
+    Args:
+        catalog: what to describe.
+        public_url: base URL of the service; empty if each request's host says it.
+    """
+
+    def __init__(self, catalog: Catalog, public_url: str) -> None:
+        self._catalog = catalog
+        self._public_url = public_url
+        self._encoded: bytes | None = None
+        catalog.on_change(self._forget)
+
+    async def current(self) -> bytes:
+        """JSON, with every action announced by now; while the broker is away, with those that are known."""
+        try:
+            await self._catalog.refresh()
+        except JournalError as error:
+            logger.info("describing the actions that are known: %s", error)
+        return self.encoded()
+
+    def encoded(self) -> bytes:
+        """JSON, of what is known."""
+        if self._encoded is None:
+            specs = self._catalog.specs
+            document = openapi((specs[kind] for kind in sorted(specs)), self._public_url)
+            self._encoded = msgspec.json.encode(document)
+        return self._encoded
+
+    def _forget(self) -> None:
+        self._encoded = None
+
+
+def openapi(specs: Iterable[ActionSpec], public_url: str = "") -> Json:
+    """The OpenAPI 3.1 document of a service that offers these actions."""
+    actions = [Described.of(spec) for spec in specs]
+    paths: Json = {}
+    schemas = contract_schemas()
+    for action in actions:
+        paths |= action_paths(action, public_url)
+        schemas |= action_components(action.spec)
+    paths |= operation_paths(*_shown(actions))
+    paths |= service_paths()
+    document: Json = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "opstream",
+            "version": API_VERSION,
+            "summary": "Durable long-running operations",
+            "description": _DESCRIPTION,
+        },
+        "tags": _tags(actions),
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "responses": error_components(),
+            "parameters": PARAMETERS,
+            "examples": errors(),
+            "headers": HEADERS,
+        },
+    }
+    return document | ({"servers": [{"url": public_url}]} if public_url else {})
+
+
+def _shown(actions: Sequence[Described]) -> tuple[Kind, object, object]:
+    """What an example of an operation is about: kind, input and result."""
+    for action in actions:
+        if action.has_examples:
+            return action.spec.kind, action.input, action.result
+    return _UNKNOWN, {"title": "Moby Dick"}, {"version": 1}
+
+
+def _tags(actions: Iterable[Described]) -> list[Json]:
+    described = {action.spec.resource: f"What can be done to a {action.spec.resource}." for action in actions}
+    described[operations.TAG] = "The status of what was started, its end, its history."
+    described[service.TAG] = "The service itself."
+    return [{"name": name, "description": description} for name, description in described.items()]

@@ -1,0 +1,275 @@
+"""Examples for JSON Schemas, made by their rules alone: always the same, and rather none than a wrong one.
+
+Pure. Called by `actions.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from math import ceil, floor
+from typing import Any, Final
+
+import jsonschema_rs
+import msgspec
+
+Json = dict[str, Any]
+
+MAX_NODES: Final = 400
+"""Values in one example: it is there to be read, and schemas that branch a lot would grow without end."""
+MAX_ITEMS: Final = 20
+"""Items of one list."""
+MAX_DEPTH: Final = 20
+"""Lists and objects inside of each other."""
+MAX_TEXT: Final = 300
+"""Characters of one string."""
+
+_FORMATS: Final[Mapping[str, str]] = {
+    "date": "2026-11-24",
+    "date-time": "2026-11-24T08:00:00Z",
+    "duration": "PT30M",
+    "email": "ada@books.example",
+    "hostname": "books.example",
+    "ipv4": "192.0.2.1",
+    "ipv6": "2001:db8::1",
+    "time": "08:00:00Z",
+    "uri": "https://books.example/1",
+    "uri-reference": "/books/1",
+    "uuid": "01939c2e-7000-7000-8000-000000000042",
+}
+_TEXTS: Final = ("a", "A", "1", "a1", "A1", "a-1", "A-1", "a_1", "a.1", "a/1", "/a", "a b", "1.0", "1.0.0", "#0a0a0a")
+"""What is tried where a pattern is asked for; a pattern that takes none of these, repeated or not, gets no example."""
+_COUNT: Final = re.compile(r"\{(\d{1,4})")
+_OF_STRINGS: Final = ("minLength", "maxLength", "pattern", "format")
+_OF_NUMBERS: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+_HINTS: Final[Mapping[str, Sequence[str]]] = {
+    "object": ("properties", "required", "additionalProperties", "minProperties"),
+    "array": ("items", "prefixItems", "minItems"),
+    "string": _OF_STRINGS,
+    "number": _OF_NUMBERS,
+}
+"""Keywords that tell which type a schema without one is about."""
+
+
+class _NoExample(Exception):
+    """Nothing that this module can make is valid."""
+
+
+def example(schema: dict[str, Any]) -> Any | msgspec.UnsetType:  # noqa: ANN401 - JSON
+    """A value that the schema takes, with optional members where that works; `UNSET` if none is found.
+
+    Args:
+        schema: JSON Schema 2020-12; references inside of it start at its root.
+    """
+    try:
+        validator = jsonschema_rs.Draft202012Validator(schema, validate_formats=True, offline=True)
+    except ValueError:
+        return msgspec.UNSET
+    for is_full in (True, False):
+        try:
+            built = _Builder(schema, is_full=is_full).build(schema)
+        except (_NoExample, ArithmeticError, RecursionError, TypeError):
+            continue  # also for keywords that are right by the letter, such as a length of 1.0
+        if validator.is_valid(built):
+            return built
+    return msgspec.UNSET
+
+
+class _Builder:
+    def __init__(self, root: Mapping[str, Any], *, is_full: bool) -> None:
+        self._root = root
+        self._is_full = is_full
+        self._left = MAX_NODES
+        self._depth = 0
+
+    def build(self, schema: Any, opened: frozenset[str] = frozenset(), index: int = 0) -> Any:  # noqa: ANN401 - JSON
+        """A value for a schema.
+
+        Args:
+            schema: a part of the root.
+            opened: the references that lead here, so that one which comes again is left.
+            index: place in a list, so that items differ.
+
+        Raises:
+            _NoExample: there is none.
+        """
+        self._left -= 1
+        if self._left < 0 or self._depth > MAX_DEPTH:
+            raise _NoExample
+        self._depth += 1
+        try:
+            return self._build(schema, opened, index)
+        finally:
+            self._depth -= 1
+
+    def _build(self, schema: Any, opened: frozenset[str], index: int) -> Any:  # noqa: ANN401 - JSON
+        flat, opened = self._flat(schema, opened)
+        given = _given(flat, index)
+        if given is not msgspec.UNSET:
+            return given
+        for union in ("anyOf", "oneOf"):
+            if union in flat:
+                rest = {key: value for key, value in flat.items() if key != union}
+                branches = sorted(flat[union], key=_is_null)
+                return self._first([{"allOf": [branch], **rest} for branch in branches], opened, index)
+        match _type(flat):
+            case "object":
+                return self._object(flat, opened)
+            case "array":
+                return self._array(flat, opened)
+            case "string":
+                return _first_valid(_strings(flat, index), flat, _OF_STRINGS)
+            case "integer" | "number" as kind:
+                return _first_valid(_numbers(flat, index), {**flat, "type": kind}, (*_OF_NUMBERS, "type"))
+            case "boolean":
+                return True
+            case "null":
+                return None
+            case _:
+                return {}
+
+    def _first(self, schemas: Sequence[Any], opened: frozenset[str], index: int) -> Any:  # noqa: ANN401 - JSON
+        for schema in schemas:
+            try:
+                return self.build(schema, opened, index)
+            except _NoExample:
+                continue
+        raise _NoExample
+
+    def _object(self, flat: Json, opened: frozenset[str]) -> Json:
+        properties = flat.get("properties", {})
+        required = flat.get("required", [])
+        others = flat.get("additionalProperties", True)
+        built: Json = {}
+        for name, schema in properties.items():
+            if name in required or (self._is_full and len(built) < flat.get("maxProperties", MAX_NODES)):
+                try:
+                    built[name] = self.build(schema, opened)
+                except _NoExample:
+                    if name in required:
+                        raise
+        free = [name for name in required if name not in properties]
+        wanted = max(flat.get("minProperties", 0), int(self._is_full and isinstance(others, dict) and not properties))
+        free += [f"key{number}" for number in range(1, wanted - len(built) - len(free) + 1)]
+        return built | {name: self.build(others, opened) for name in free}
+
+    def _array(self, flat: Json, opened: frozenset[str]) -> list[Any]:
+        prefix = flat.get("prefixItems", [])
+        least = flat.get("minItems", 0)
+        most = flat.get("maxItems", MAX_ITEMS)
+        if least > MAX_ITEMS:
+            raise _NoExample
+        schemas = [*prefix, *[flat.get("items", True)] * max(least - len(prefix), int("items" in flat))]
+        built: list[Any] = []
+        for schema in schemas[: most if self._is_full else least]:
+            try:
+                built.append(self.build(schema, opened, len(built)))
+            except _NoExample:
+                if len(built) < least:
+                    raise
+                break
+        return built
+
+    def _flat(self, schema: Any, opened: frozenset[str]) -> tuple[Json, frozenset[str]]:  # noqa: ANN401 - JSON
+        """A schema with what it refers to, and what it consists of, merged into it."""
+        if schema is False:
+            raise _NoExample
+        if not isinstance(schema, dict):
+            return {}, opened
+        flat = {key: value for key, value in schema.items() if key not in {"$ref", "allOf"}}
+        parts = list(schema.get("allOf", []))
+        if "$ref" in schema:
+            if schema["$ref"] in opened:
+                raise _NoExample
+            opened |= {schema["$ref"]}
+            parts.insert(0, self._target(schema["$ref"]))
+        for part in parts:
+            more, opened = self._flat(part, opened)
+            flat = _merged(more, flat)
+        return flat, opened
+
+    def _target(self, reference: str) -> Any:  # noqa: ANN401 - JSON
+        if not reference.startswith("#"):
+            raise _NoExample
+        node: Any = self._root
+        for step in reference[1:].split("/")[1:]:
+            key = step.replace("~1", "/").replace("~0", "~")
+            if not isinstance(node, dict) or key not in node:
+                raise _NoExample
+            node = node[key]
+        return node
+
+
+def _given(flat: Json, index: int) -> Any | msgspec.UnsetType:  # noqa: ANN401 - JSON
+    """A value that the schema itself names."""
+    if "const" in flat:
+        return flat["const"]
+    for key in ("examples", "enum"):
+        if flat.get(key):
+            return flat[key][index % len(flat[key])]
+    default = flat.get("default")
+    # An empty default says less than an example that is made by the rules.
+    return msgspec.UNSET if default in (None, "", [], {}) else default
+
+
+def _type(flat: Json) -> str:
+    declared = flat.get("type")
+    if isinstance(declared, list):
+        return next((one for one in declared if one != "null"), "null")
+    if declared:
+        return str(declared)
+    return next((kind for kind, keys in _HINTS.items() if any(key in flat for key in keys)), "")
+
+
+def _is_null(schema: Any) -> bool:  # noqa: ANN401 - JSON
+    return isinstance(schema, dict) and (schema.get("type") == "null" or schema.get("const", 0) is None)
+
+
+def _merged(base: Json, over: Json) -> Json:
+    merged = {**base, **over}
+    if "properties" in base:
+        merged["properties"] = {**base["properties"], **over.get("properties", {})}
+    if "required" in base:
+        merged["required"] = [*base["required"], *over.get("required", [])]
+    return merged
+
+
+def _strings(flat: Json, index: int) -> Iterator[str]:
+    least, most = flat.get("minLength", 0), flat.get("maxLength", MAX_TEXT)
+    if flat.get("format") in _FORMATS:
+        yield _FORMATS[flat["format"]]
+    text = f"string {index + 1}" if index else "string"
+    if least <= MAX_TEXT:
+        yield (text * (least // len(text) + 1))[: max(least, min(len(text), most))]
+    if "pattern" not in flat:
+        return
+    yield from _FORMATS.values()
+    lengths = {1, least, *(int(count) for count in _COUNT.findall(str(flat["pattern"])))}
+    for text, length in product(_TEXTS, sorted(lengths)):
+        yield text
+        if 0 < length <= MAX_TEXT:
+            yield (text * length)[:length]
+
+
+def _numbers(flat: Json, index: int) -> Iterator[float]:
+    step = flat.get("multipleOf", 1)
+    lows = [flat[key] for key in ("minimum", "exclusiveMinimum") if key in flat]
+    highs = [flat[key] for key in ("maximum", "exclusiveMaximum") if key in flat]
+    yield 1 + index
+    for low in (*lows, 1):
+        first = ceil(low / step) * step
+        yield from (first + index * step, first, first + step)
+    for high in highs:
+        last = floor(high / step) * step
+        yield from (last, last - step)
+        yield from ((low + high) / 2 for low in lows)
+
+
+def _first_valid(candidates: Iterator[Any], flat: Json, keys: Sequence[str]) -> Any:  # noqa: ANN401 - JSON
+    rules = {key: flat[key] for key in keys if key in flat}
+    takes = jsonschema_rs.Draft202012Validator(rules, validate_formats=True, offline=True).is_valid
+    for candidate in candidates:
+        if takes(candidate):
+            return candidate
+    raise _NoExample

@@ -1,0 +1,168 @@
+"""Examples that the document shows: monitors in each state, a history, an error of each code.
+
+Pure, and made of the contract's own structs, so that they can't have another form than real answers. Called by the
+modules that describe paths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
+from typing import Any, Final
+
+import msgspec
+
+from opstream_schemas.errors import ErrorCode
+from opstream_schemas.events import OperationError, Requested, Succeeded, digest, encode_event
+from opstream_schemas.monitor import ErrorBody, ErrorObject, StatusMonitor, request_hash
+from opstream_schemas.names import Kind
+from opstream_schemas.operation import Status, first_event
+
+from .shared import Json
+
+OPERATION_ID: Final = "01939c2e-7000-7000-8000-000000000042"
+RESOURCE_ID: Final = "42"
+REQUEST_ID: Final = "1f6bd2b1-8d4c-4b52-9c0e-6a3f0c5b7d11"
+
+_CREATED: Final = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
+_STARTED: Final = _CREATED + timedelta(seconds=1)
+_FINISHED: Final = _CREATED + timedelta(minutes=5)
+_FAILURE: Final = OperationError(code="ClientOutOfDate", message="update the client to 2.0")
+_STATES: Final[Mapping[str, tuple[str, Json]]] = MappingProxyType(
+    {
+        "notStarted": ("No runner has begun yet", {"status": Status.NOT_STARTED, "started_at": None, "attempt": 0}),
+        "running": ("A runner is at it", {"percent_complete": 40.0, "message": "two of five files are done"}),
+        "waiting": ("An attempt was lost, the next one begins later", {"retry_at": _STARTED + timedelta(minutes=1)}),
+        "succeeded": ("It returned a result", {"status": Status.SUCCEEDED, "finished_at": _FINISHED}),
+        "failed": ("It failed", {"status": Status.FAILED, "error": _FAILURE, "finished_at": _FINISHED}),
+        "canceled": ("It was canceled, and runs no more", {"status": Status.CANCELED, "finished_at": _FINISHED}),
+    }
+)
+
+
+def monitor(state: str, kind: Kind, *, resource_id: str = RESOURCE_ID, result: Any = msgspec.UNSET) -> Json:  # noqa: ANN401 - JSON
+    """A named example: the status monitor of an operation.
+
+    Args:
+        state: one of `notStarted`, `running`, `waiting`, `succeeded`, `failed`, `canceled`.
+        kind: of the operation.
+        resource_id: the resource's own id; empty without one.
+        result: what the action returned; shown when `succeeded`.
+    """
+    summary, changes = _STATES[state]
+    shown = StatusMonitor(
+        id=OPERATION_ID,
+        status=Status.RUNNING,
+        kind=str(kind),
+        resource_id=resource_id,
+        created_at=_CREATED,
+        started_at=_STARTED,
+        attempt=1,
+    )
+    if state == "succeeded" and result is not msgspec.UNSET:
+        changes = {**changes, "result": msgspec.Raw(msgspec.json.encode(result))}
+    return {"summary": summary, "value": _json(msgspec.structs.replace(shown, **changes))}
+
+
+def history(kind: Kind, action_input: Any, result: Any) -> Json:  # noqa: ANN401 - JSON
+    """The events of a short life, as the journal holds them."""
+    requested = Requested(
+        resource=kind.resource,
+        resource_id=RESOURCE_ID,
+        action=kind.action,
+        action_version=1,
+        input=msgspec.Raw(msgspec.json.encode(action_input)),
+        request_hash=request_hash(kind, RESOURCE_ID, action_input, ""),
+        deadline=_CREATED + timedelta(days=1),
+        retention=timedelta(days=1).total_seconds(),
+    )
+    first = first_event(
+        OPERATION_ID, requested, id="01939c2e-7000-7000-8000-000000000001", source="opstream/api", time=_CREATED
+    )
+    stored = encode_event(first)
+    last = msgspec.structs.replace(
+        first,
+        id="01939c32-8b20-7000-8000-000000000002",
+        source="opstream/runner",
+        time=_FINISHED,
+        position=2,
+        previous_hash=digest(stored),
+        data=Succeeded(result=msgspec.Raw(msgspec.json.encode(result))),
+    )
+    return {"value": [msgspec.json.decode(event) for event in (stored, encode_event(last))]}
+
+
+def errors() -> Json:
+    """An error body for each code that answers a request, as components."""
+    return {
+        code: {"summary": summary, "value": _json(ErrorBody(error=ErrorObject(code=code, message=message, **more)))}
+        for code, (summary, message, more) in _ERRORS.items()
+    }
+
+
+def _json(value: Any) -> Any:  # noqa: ANN401 - JSON
+    return msgspec.json.decode(msgspec.json.encode(value))
+
+
+_AGAIN: Final = f"send the same request again with the header 'Operation-Id: {OPERATION_ID}'"
+_ERRORS: Final[Mapping[ErrorCode, tuple[str, str, dict[str, Any]]]] = MappingProxyType(
+    {
+        ErrorCode.INVALID_INPUT: (
+            "The body is not what the schema asks for",
+            "the input is not valid: the value is not of type string",
+            {"target": "files[0].path"},
+        ),
+        ErrorCode.INVALID_HEADER: (
+            "A header is not valid, or not with the others",
+            "send either Operation-Id or Repeatability-Request-ID: each names the operation",
+            {"target": "Operation-Id"},
+        ),
+        ErrorCode.INVALID_PARAMETER: (
+            "An unknown query parameter, or an id outside of its grammar",
+            "there is no query parameter 'dry-run'",
+            {"target": "dry-run"},
+        ),
+        ErrorCode.OPERATION_ID_REUSED: (
+            "The operation's id belongs to another request",
+            f"Operation-Id names operation {OPERATION_ID} of another request: take a new one",
+            {"target": "Operation-Id"},
+        ),
+        ErrorCode.UNKNOWN_ACTION: (
+            "No runner has offered this action",
+            "no runner has announced the action book:burn; /openapi.json lists those that are known",
+            {},
+        ),
+        ErrorCode.OPERATION_NOT_FOUND: (
+            "Never requested, or its retention is over",
+            "there is no such operation, or its retention is over",
+            {},
+        ),
+        ErrorCode.OPERATION_FINISHED: (
+            "It has succeeded or failed",
+            f"operation {OPERATION_ID} is Succeeded, so there is nothing to cancel",
+            {},
+        ),
+        ErrorCode.PAYLOAD_TOO_LARGE: ("The body is too large", "the body has more than 262144 bytes", {}),
+        ErrorCode.UNSUPPORTED_MEDIA_TYPE: (
+            "The body is not said to be JSON in UTF-8",
+            "the input must be application/json, not 'text/plain'",
+            {"target": "Content-Type"},
+        ),
+        ErrorCode.INTERNAL_ERROR: (
+            "Our fault; the log knows more",
+            f"the request failed for a reason that is ours; the log has it under {REQUEST_ID}",
+            {},
+        ),
+        ErrorCode.JOURNAL_UNAVAILABLE: (
+            "The broker does not answer; a submit names the id to send again with",
+            f"the journal did not answer in time: {_AGAIN}",
+            {"operation_id": OPERATION_ID},
+        ),
+        ErrorCode.JOURNAL_FULL: (
+            "No new operations are taken until there is room",
+            f"the journal is full, so no new operation can be recorded now: {_AGAIN}",
+            {"operation_id": OPERATION_ID},
+        ),
+    }
+)

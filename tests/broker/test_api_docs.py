@@ -1,0 +1,89 @@
+"""The description and its page on a real service: live, and served by nobody else."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import AsyncIterator
+
+import pytest
+
+from opstream_journal import Link, announce
+from opstream_schemas.names import Kind
+from tests.support.api import UPLOAD, Api, serving, spec
+from tests.support.broker import Broker
+
+pytestmark = pytest.mark.broker
+
+
+@pytest.fixture
+async def api(broker: Broker, link: Link) -> AsyncIterator[Api]:
+    """A service with one action."""
+    await announce(link, spec())
+    async with serving(broker.url) as api:
+        yield api
+
+
+async def test_the_document_changes_as_actions_come(api: Api, link: Link) -> None:
+    """With the next answer after a runner's announcement, be it a new action or a new version of one."""
+
+    async def submits() -> dict[str, str]:
+        paths = (await api.client.get("/openapi.json")).json()["paths"]
+        found = {path: item["post"]["summary"] for path, item in paths.items() if "post" in item}
+        return {path: summary for path, summary in found.items() if not path.startswith("/status/")}
+
+    assert await submits() == {
+        "/book/{id}:upload-start": "Test book:upload-start",
+        "/book:upload-start": "Test book:upload-start",
+    }
+    await announce(link, spec(Kind("author", "greet")))
+    assert list(await submits()) == [
+        "/author/{id}:greet",
+        "/author:greet",
+        "/book/{id}:upload-start",
+        "/book:upload-start",
+    ]
+    await announce(link, spec(UPLOAD, version=2, input_type=int))
+    document = (await api.client.get("/openapi.json")).json()
+    assert document["components"]["schemas"]["book.upload-start.input"] == {"type": "integer"}
+    assert "version 2" in document["paths"]["/book:upload-start"]["post"]["description"]
+
+
+async def test_the_page_and_its_files(api: Api) -> None:
+    """As they are, packed, and not again for those who have them; HEAD tells the same without a body."""
+    page = await api.client.get("/docs")
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "x-ms-request-id" in page.headers
+    path = "/docs/swagger-ui-bundle.js"
+    plain = await api.raw(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    packed = await api.raw(f"GET {path} HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\n\r\n".encode())
+    assert gzip.decompress(packed.body) == plain.body
+    assert len(packed.body) < len(plain.body) / 3
+    again = await api.client.get(path, headers={"If-None-Match": packed.header("ETag")})
+    assert (again.status_code, again.content) == (304, b"")
+    head = await api.client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert int(head.headers["content-length"]) == len(packed.body)
+
+
+async def test_a_slash_at_the_end(api: Api) -> None:
+    """Leads to the page itself, also behind a prefix: the page's links start there."""
+    answer = await api.client.get("/docs/")
+    assert (answer.status_code, answer.headers["location"]) == (308, "../docs")
+    assert (await api.client.get("/docs/", follow_redirects=True)).url.path == "/docs"
+
+
+async def test_other_files_are_not_found(api: Api) -> None:
+    """With the contract's body."""
+    for path in ("/docs/nothing.js", "/docs/docs", "/docs/a/b", "/docs/..%2Fdocs", "/docs/%00"):
+        answer = await api.client.get(path)
+        assert (answer.status_code, answer.headers["x-ms-error-code"]) == (404, "NotFound"), path
+        assert answer.json()["error"]["code"] == "NotFound"
+
+
+async def test_other_methods_are_refused(api: Api) -> None:
+    """With the contract's body, and the methods that there are."""
+    for path in ("/docs", "/docs/init.js", "/docs/nothing.js"):
+        for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"):
+            answer = await api.client.request(method, path)
+            assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD"), (method, path)
+            assert answer.json()["error"]["code"] == "MethodNotAllowed"
