@@ -1,1 +1,1 @@
-"""Measures opstream beside the raw pipeline that it stands on. `make bench` runs it; tests never do."""
+"""Measures opstream: beside the raw pipeline that it stands on, and by itself. `make bench` runs it; tests never do."""

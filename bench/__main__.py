@@ -1,29 +1,45 @@
-"""`python -m bench`: reads options, measures, prints tables. Under a minute; with `--growth` a quarter of an hour."""
+"""`python -m bench`: reads options, measures, prints tables. Three minutes; with `--growth` a quarter of an hour."""
 
 from __future__ import annotations
 
+import resource
 import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 import msgspec
 
+from bench import readings
 from bench.measure import GROWTH, Plan, Point, measure
+from bench.reading_report import reading_lines
+from bench.readings import Readings
 from bench.report import Machine, machine, machine_lines, result_lines
-from bench.system import BenchFailed
+from bench.usage import BenchFailed
 from opstream.console import Failure
+
+THROUGHPUT: Final = "throughput"
+
+_FILES: Final = 8_192
 
 
 class _Written(msgspec.Struct):
     machine: Machine
     plan: Plan
     points: list[Point]
+    readings: Readings
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--only",
+    "parts",
+    type=click.Choice([THROUGHPUT, *readings.PARTS]),
+    multiple=True,
+    help="Only this part; may be given more than once.  [default: all]",
+)
 @click.option("--operations", type=click.IntRange(min=1), default=2_500, show_default=True, help="In each round.")
 @click.option(
     "--clients",
@@ -48,27 +64,49 @@ class _Written(msgspec.Struct):
     help=f"Fill the journal to {GROWTH[0]:,} and to {GROWTH[1]:,} operations, and do all rounds at each size.",
 )
 @click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures here, too.")
-def main(file: Path | None, **given: Any) -> None:  # noqa: ANN401 - the options above, named as in `Plan`
-    """Measure opstream beside the floor that it stands on, with real processes and a broker that syncs every write.
+def main(file: Path | None, parts: tuple[str, ...], **given: Any) -> None:  # noqa: ANN401 - the others as in `Plan`
+    """Measure opstream with real processes and a broker that syncs every write.
+
+    \b
+    throughput  operations beside the floor that they stand on
+    status      what reading a status costs
+    wait        1,000 clients with Prefer: wait
+    stream      500 readers of Server-Sent Events
+    validation  what a large input costs
 
     The floor: a raw nats-py client that makes the same three durable publishes and one view write for each operation.
     opstream: broker, api, runner and projector as in production, a no-op action, submitted and polled over HTTP. Other
     work on the machine falsifies everything but the shares, so look at the load that is printed first.
     """
     plan = Plan(**given)
+    wanted = parts or (THROUGHPUT, *readings.PARTS)
+    _raise_file_limit()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # an exception, so that everything is cleaned up
-    found = machine()
-    for line in machine_lines(found):
+    here = machine()
+    for line in machine_lines(here):
         _say(line)
     began = time.monotonic()
+
+    def say(text: str) -> None:
+        _say(f"{time.monotonic() - began:6.1f} s  {text}")
+
     try:
-        points = measure(plan, lambda text: _say(f"{time.monotonic() - began:6.1f} s  {text}"))
+        points = measure(plan, say) if THROUGHPUT in wanted else []
+        found = readings.read(wanted, say) if set(wanted) & set(readings.PARTS) else Readings()
     except BenchFailed as error:
         raise Failure(str(error)) from error
-    for line in result_lines(plan, points):
+    for line in (*result_lines(plan, points), *reading_lines(found)):
         _say(line)
     if file is not None:
-        file.write_bytes(msgspec.json.format(msgspec.json.encode(_Written(found, plan, points)), indent=2) + b"\n")
+        file.write_bytes(
+            msgspec.json.format(msgspec.json.encode(_Written(here, plan, points, found)), indent=2) + b"\n"
+        )
+
+
+def _raise_file_limit() -> None:
+    """Make room for the connections: many systems allow 1,024 files unless asked. Child processes inherit it."""
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(allowed, min(most, _FILES)), most))
 
 
 def _say(text: str) -> None:

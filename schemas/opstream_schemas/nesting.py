@@ -17,6 +17,7 @@ MAX_NESTING: Final = 100
 # Possessive, so that a body made of escapes needs neither backtracking nor memory.
 _STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+_PLAIN: Final = bytes(set(range(256)) - set(b'[]{}"\\'))
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 
 
@@ -27,8 +28,13 @@ def check_json(document: bytes, limit: int = MAX_NESTING) -> None:
         ValueError: the document is not UTF-8 (msgspec does not look inside of a `Raw`), or nests deeper than `limit`.
     """
     str(document, "utf-8")
-    if document.count(b"[") + document.count(b"{") <= limit:
+    shape = document.translate(None, _PLAIN)
+    if shape.count(b"[") + shape.count(b"{") <= limit:
         return
-    steps = array("b", _STRING.sub(b"", document).translate(_STEPS, _NO_BRACKETS))
+    # An escape means something only beside what it escapes. Without any, a bracket is inside of a string exactly if the
+    # quotes before it are odd in number, so pairs of neighbours may go.
+    is_escaped = b"\\" in shape or shape.count(b'"') % 2
+    shape = document if is_escaped else shape.replace(b'""', b"")
+    steps = array("b", _STRING.sub(b"", shape).translate(_STEPS, _NO_BRACKETS))
     if max(accumulate(steps), default=0) > limit:
         raise ValueError(f"it nests deeper than {limit} levels")

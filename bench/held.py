@@ -1,0 +1,80 @@
+"""Operations that run until the benchmark tells them to end (`held_actions.py`). Used by the parts about reading."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Final, Self
+
+import msgspec
+
+from bench import wire
+from bench.held_actions import Hold
+
+_PATH: Final = "/bench/42:hold"
+_CONNECTIONS: Final = 16
+_POLL_PAUSE: Final = 0.05
+_START_LIMIT: Final = 60.0
+
+
+class Held:
+    """A number of operations, all of them running while the context is open.
+
+    Args:
+        port: the API's.
+        count: of operations.
+        spread: seconds over which they end, once they are told to.
+    """
+
+    def __init__(self, port: int, count: int, spread: float = 0.0) -> None:
+        self._port = port
+        self._count = count
+        self._spread = spread
+        self._is_open = asyncio.Event()
+        self.operation_ids: list[str] = []
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._hold, wire.HOST, 0)
+        gate = self._server.sockets[0].getsockname()[1]
+        connections = [await wire.Connection.open(self._port) for _ in range(min(_CONNECTIONS, self._count))]
+        left = iter(range(self._count))
+
+        async def start(connection: wire.Connection) -> None:
+            for number in left:
+                body = msgspec.json.encode(Hold(gate=gate, after=self._spread * number / self._count))
+                submitted = wire.decode_monitor(await connection.ask(connection.post(_PATH, body), wire.ACCEPTED))
+                self.operation_ids.append(submitted.id)
+                while not await _is_running(connection, submitted.id):  # noqa: ASYNC110 - HTTP has no event to wait for
+                    await asyncio.sleep(_POLL_PAUSE)
+
+        try:
+            async with asyncio.timeout(_START_LIMIT), asyncio.TaskGroup() as group:
+                for connection in connections:
+                    group.create_task(start(connection))
+        except TimeoutError:
+            raise wire.LoadFailed(f"{self._count} operations did not start in {_START_LIMIT:g} s") from None
+        finally:
+            for connection in connections:
+                connection.close()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+        self._server.close()
+
+    def release(self) -> None:
+        """Tell them to end."""
+        self._is_open.set()
+
+    async def _hold(self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._is_open.wait()
+        writer.close()
+
+
+async def _is_running(connection: wire.Connection, operation_id: str) -> bool:
+    status = wire.decode_monitor(await connection.ask(connection.get(f"/status/{operation_id}"))).status
+    if status not in {"NotStarted", "Running"}:
+        raise wire.LoadFailed(f"operation {operation_id} should be held, but is {status}")
+    return status == "Running"

@@ -1,0 +1,139 @@
+"""What a large input costs: its validation by itself, step by step, and a whole POST. Started by `readings.py`.
+
+The input is the bookshelf's: a list of files, each with a path and a hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+import uuid_utils
+
+from bench import wire
+from bench.figures import Latency, latency
+from bench.held_actions import files
+from bookshelf.records import MAX_FILES
+from opstream_api.validation import Validators, decode_input
+from opstream_schemas.events import Requested, encode_event
+from opstream_schemas.monitor import request_hash
+from opstream_schemas.nesting import check_json
+from opstream_schemas.operation import first_event
+
+PATH: Final = "/bench/42:files"
+SIZE: Final = 100_000
+"""Bytes of the large input, as near as whole files come."""
+
+_TIMES: Final = 200
+_RESOURCE_ID: Final = "42"
+
+
+class Validation(msgspec.Struct, frozen=True, kw_only=True):
+    """What to do."""
+
+    port: int
+    samples: int
+    """POSTs of each size."""
+
+
+class InputFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """One size of input."""
+
+    size: int
+    """Bytes."""
+    files: int
+    steps: dict[str, float]
+    """Microseconds, the median of many times; `all` is their sum."""
+    post: Latency
+    """From the first byte sent to the whole answer, one POST at a time."""
+
+
+class ValidationResult(msgspec.Struct, frozen=True):
+    """The small one and the large one."""
+
+    inputs: list[InputFigures]
+
+
+async def run(validation: Validation) -> ValidationResult:
+    """Carry everything out."""
+    bodies = [_body(1), _body(_count(SIZE))]
+    connection = await wire.Connection.open(validation.port)
+    posts: list[list[float]] = [[] for _ in bodies]
+    for _ in range(validation.samples):
+        for body, times in zip(bodies, posts, strict=True):
+            times.append(await _post(connection, body))
+    connection.close()
+    return ValidationResult([_figures(body, times) for body, times in zip(bodies, posts, strict=True)])
+
+
+async def _post(connection: wire.Connection, body: bytes) -> float:
+    request = connection.post(PATH, body)
+    began = time.perf_counter()
+    answer = await connection.ask(request, wire.ACCEPTED)
+    seconds = time.perf_counter() - began
+    operation_id = wire.decode_monitor(answer).id
+    while not await connection.is_done(operation_id):
+        continue
+    return seconds
+
+
+def _figures(body: bytes, posts: list[float]) -> InputFigures:
+    document, value = decode_input(body)
+    kind = files.spec.kind
+    validators = Validators()
+    now = datetime.now(UTC)
+    requested = Requested(
+        resource=kind.resource,
+        resource_id=_RESOURCE_ID,
+        action=kind.action,
+        action_version=1,
+        input=msgspec.Raw(document),
+        request_hash="0" * 64,
+        deadline=now + timedelta(days=1),
+        retention=86_400.0,
+    )
+    event = first_event(str(uuid_utils.uuid7()), requested, id=str(uuid_utils.uuid7()), source="bench", time=now)
+    steps: dict[str, Callable[[], Any]] = {
+        "encoding and nesting": partial(check_json, body),
+        "decode": partial(msgspec.json.decode, body),
+        "schema": partial(validators.check, files.spec, value),
+        "request hash": partial(request_hash, kind, _RESOURCE_ID, value, ""),
+        "event, encoded and decoded": partial(encode_event, event),
+    }
+    costs = {name: _cost(step) for name, step in steps.items()}
+    return InputFigures(
+        size=len(body),
+        files=len(value["files"]),
+        steps=costs | {"all": sum(costs.values())},
+        post=latency(posts),
+    )
+
+
+def _cost(step: Callable[[], Any]) -> float:
+    times = []
+    for _ in range(_TIMES):
+        began = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - began)
+    return latency(times).p50 * 1000
+
+
+def _count(size: int) -> int:
+    return min(MAX_FILES, size * 100 // len(_body(100)))
+
+
+def _body(count: int) -> bytes:
+    listed = [
+        {"path": f"chapters/{number:04}.md", "sha256": hashlib.sha256(b"%d" % number).hexdigest()}
+        for number in range(count)
+    ]
+    return msgspec.json.encode({"title": "A book of many chapters", "files": listed})
+
+
+if __name__ == "__main__":
+    wire.main(run, Validation)
