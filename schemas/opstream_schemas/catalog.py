@@ -25,6 +25,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """From the request to the latest moment at which an attempt may start."""
     retention: float = DAY
     """How long the status stays readable after the end; at least 24 hours (contract.md)."""
+    cancel_grace: float = 30.0
+    """How long a handler may clean up after it was canceled."""
+    isolation: str = "none"
+    """Where a handler runs: "none" in the runner, "process" in a process of its own. Whoever does not run it need not
+    know the word."""
 
 
 class ActionSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -73,8 +73,9 @@ async def test_stops_do_not_count(stage: Stage) -> None:
     assert (operation.status, operation.attempt, operation.attempts_used) == (Status.SUCCEEDED, 4, 1)
 
 
-async def test_a_plain_handler_is_handed_back(stage: Stage) -> None:
+async def test_a_plain_handler_is_handed_back(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread does not hold up the stop; what it tells afterwards goes nowhere and causes no reads."""
+    monkeypatch.setattr("opstream_runner.attempt._STOP_GRACE", 0.2)
     release, told = threading.Event(), threading.Event()
     running = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -28,10 +28,11 @@ pytestmark = pytest.mark.e2e
 ROOT: Final = Path(__file__).resolve().parents[2]
 DOCUMENTS: Final = ("README.md", "CONTRIBUTING.md")
 README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
+CLIENT: Final = (ROOT / "docs" / "client.md").read_text(encoding="utf-8")
 BIN: Final = Path(sys.executable).parent
 OWN: Final = ".venv/bin/"
 """How the documents call what `make setup` installs."""
-NO_FILES: Final = frozenset({"greetings.py", "HTTP/1.1"})
+NO_FILES: Final = frozenset({"greetings.py", "HTTP/1.1", "text/event-stream"})
 """What looks like a path of the repository: a file that the reader is to write, and what is none."""
 
 _BLOCK: Final = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -111,6 +112,27 @@ def test_the_calls(folder: Path) -> None:
         assert msgspec.json.decode(call(submit)) == last
         names = re.findall(rb"^event: (.+)$", call(history), flags=re.MULTILINE)
         assert names == [b"requested", b"started", b"progressed", b"succeeded"]
+
+
+async def test_the_client(folder: Path) -> None:
+    """The README's command and program, and the program of docs/client.md, greet as the README's action does."""
+    blocks = section("Use the client")
+    (documented,) = re.findall(r"^```python\n(.*?)^```$", CLIENT, flags=re.MULTILINE | re.DOTALL)
+    ports = ("--port", "0", "--nats-port", "0", "--data-dir", "data")
+    with Process("up", "--actions", "greetings", *ports, cwd=folder) as up:
+        api = up.wait_for(r"^opstream is ready: API (http://\S+),")[1]
+        environment = os.environ | {"NO_PROXY": "127.0.0.1", "OPSTREAM_URL": api, "PYTHONPATH": str(folder)}
+
+        def printed(*command: str) -> str:
+            answer = subprocess.run(command, capture_output=True, check=True, timeout=20, env=environment, text=True)
+            return answer.stdout
+
+        result = msgspec.json.decode(printed("sh", "-c", blocks["sh"].replace(OWN, f"{BIN}/")))
+        assert result["text"].startswith("Hello Ada, says operation ")
+        for program in (blocks["python"], documented):
+            lines = printed(sys.executable, "-c", program.replace("http://127.0.0.1:8080", api)).splitlines()
+            assert lines[-1].startswith("Hello Ada, says operation ")
+        assert [line.split()[1] for line in lines[:-1]] == ["requested", "started", "progressed", "succeeded"]
 
 
 def test_the_options_of_an_action() -> None:

@@ -26,16 +26,16 @@ import msgspec
 from nats.aio.msg import Msg
 from nats.js.api import ConsumerInfo
 
-from opstream_journal import NEW, Journal, JournalUnavailable, Link, rpc
+from opstream_journal import NEW, Expected, Journal, JournalUnavailable, Link, rpc
 from opstream_journal.timers import Wake
 from opstream_runner import Action, ActionContext, action
 from opstream_runner.recorder import Tools
 from opstream_runner.runner import Runner
 from opstream_schemas import subjects
-from opstream_schemas.events import EventData, RecordedEvent
+from opstream_schemas.events import CancelRequested, EventData, RecordedEvent
 from opstream_schemas.names import Kind
 from opstream_schemas.operation import Operation
-from tests.support.journaling import KIND, first, folded
+from tests.support.journaling import KIND, first, folded, following
 from tests.support.strategies import request
 from tests.support.waiting import eventually
 
@@ -44,6 +44,9 @@ ACKS: Final = f"$JS.ACK.{subjects.OPERATIONS_STREAM}.{CONSUMER}.>"
 """What runners tell the broker about their messages."""
 READS: Final = f"$JS.API.STREAM.MSG.GET.{subjects.OPERATIONS_STREAM}"
 """Reads from the leader."""
+
+WISH: Final = CancelRequested(by="ann", reason="late")
+"""A client wants the operation canceled."""
 
 
 class Input(msgspec.Struct):
@@ -213,6 +216,19 @@ class Stage:
             return (info.num_pending, info.num_ack_pending) == (0, 0)
 
         await eventually(probe, within=within)
+
+    async def wish(self, operation_id: str) -> RecordedEvent:
+        """Record that a client wants a running operation canceled."""
+        return await self.append(operation_id, WISH)
+
+    async def append(self, operation_id: str, data: EventData) -> RecordedEvent:
+        """Record an event after the last one.
+
+        Raises:
+            VersionConflict: somebody else was first.
+        """
+        state = await self.state(operation_id)
+        return await self.journal.append(state.kind, following(state, data), Expected(state.stream_sequence), budget=20)
 
     async def wake(self, operation_id: str, armed_by: int) -> None:
         """Deliver a wake now, as a schedule does when it fires."""

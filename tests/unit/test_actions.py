@@ -2,6 +2,7 @@
 
 import functools
 import math
+import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from types import ModuleType
@@ -11,8 +12,9 @@ import jsonschema_rs
 import msgspec
 import pytest
 
-from opstream_runner import Action, ActionContext, ActionFailed, InvalidAction, action
-from opstream_runner.actions import DONE, collect, discard
+from opstream_runner import Action, ActionCanceled, ActionContext, ActionFailed, InvalidAction, action
+from opstream_runner.actions import collect
+from opstream_runner.context import DONE, discard
 from opstream_schemas.catalog import DAY, ActionSpec, Policy
 from opstream_schemas.names import RESERVED_RESOURCES, Kind
 
@@ -29,7 +31,16 @@ class Book(msgspec.Struct):
     pages: int = 0
 
 
-@action("book:print", version=3, lease=10, max_attempts=2, retry_after=7, retention=172_800)
+@action(
+    "book:print",
+    version=3,
+    lease=10,
+    max_attempts=2,
+    retry_after=7,
+    retention=172_800,
+    cancel_grace=5,
+    isolation="process",
+)
 async def print_book(request: Book, ctx: ActionContext) -> list[str]:
     """Print a book.
 
@@ -80,7 +91,9 @@ def test_a_plain_function_is_an_action_too() -> None:
 
 def test_an_action_says_what_it_is() -> None:
     """Its kind, its types and all its options are what the runner announces."""
-    policy = Policy(lease=10.0, max_attempts=2, retry_after=7, retention=172_800.0)
+    policy = Policy(
+        lease=10.0, max_attempts=2, retry_after=7, retention=172_800.0, cancel_grace=5.0, isolation="process"
+    )
 
     assert Kind("book", "print") == print_book.kind
     assert (Book, list[str]) == (print_book.input_type, print_book.result_type)
@@ -90,11 +103,20 @@ def test_an_action_says_what_it_is() -> None:
 
 
 def test_the_defaults_are_those_of_the_design() -> None:
-    """A deadline and a retention of a day, five attempts, a lease of 30 seconds, version 1."""
+    """A deadline and a retention of a day, five attempts, a lease and a grace of 30 seconds, version 1, no process."""
     spec = count_pages.spec
 
-    expected = Policy(lease=30.0, max_attempts=5, retry_after=1, deadline=86_400.0, retention=86_400.0)
-    assert expected == spec.policy
+    expected = Policy(
+        lease=30.0,
+        max_attempts=5,
+        retry_after=1,
+        deadline=86_400.0,
+        retention=86_400.0,
+        cancel_grace=30.0,
+        isolation="none",
+    )
+    assert expected == spec.policy == Policy()
+    assert (print_book.is_isolated, count_pages.is_isolated) == (True, False)
     assert spec.action_version == 1
 
 
@@ -112,6 +134,14 @@ def test_an_announced_action_is_read_back() -> None:
     assert print_book.spec == msgspec.json.decode(document, type=ActionSpec)
     assert document == msgspec.json.encode(msgspec.json.decode(document, type=ActionSpec))
     assert {"actionVersion", "inputSchema", "resultSchema"} < msgspec.json.decode(document).keys()
+
+
+def test_an_entry_of_before() -> None:
+    """An action that an older runner announced has the defaults of the options that it did not know."""
+    document = msgspec.to_builtins(count_pages.spec)
+    del document["policy"]["cancelGrace"], document["policy"]["isolation"]
+
+    assert count_pages.spec == msgspec.convert(document, ActionSpec)
 
 
 @pytest.mark.parametrize(
@@ -156,17 +186,34 @@ def test_a_reserved_resource_is_refused(resource: str) -> None:
         ("retention", -1),
         ("retention", math.nan),
         ("retention", math.inf),
+        ("cancel_grace", 0),
+        ("cancel_grace", -1),
+        ("cancel_grace", math.nan),
+        ("cancel_grace", math.inf),
+        ("isolation", ""),
+        ("isolation", "thread"),
+        ("isolation", True),
     ],
 )
-def test_an_option_out_of_range_is_refused(option: str, value: float) -> None:
+def test_an_option_out_of_range_is_refused(option: str, value: Any) -> None:
     """Each option's limits hold, and what has no JSON, or another type there, is refused before it is announced."""
     with pytest.raises(InvalidAction, match=f"action book:print: {option} must"):
-        action("book:print", **{option: value})  # type: ignore[arg-type]
+        action("book:print", **{option: value})
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"lease": 1}, {"lease": 1e6}, {"max_attempts": 1}, {"retry_after": 1}, {"retry_after": 3600}, {"retention": DAY}],
+    [
+        {"lease": 1},
+        {"lease": 1e6},
+        {"max_attempts": 1},
+        {"retry_after": 1},
+        {"retry_after": 3600},
+        {"retention": DAY},
+        {"cancel_grace": 0.01},
+        {"isolation": "none"},
+        {"isolation": "process"},
+    ],
 )
 def test_an_option_at_its_limit_is_taken(options: dict[str, Any]) -> None:
     """The limits themselves are allowed."""
@@ -393,6 +440,16 @@ def test_an_action_is_collected_once() -> None:
     assert [print_book] == collect([first, first, second])
 
 
+def test_a_collected_action_knows_its_module() -> None:
+    """Another process finds it there; of several modules that hold it, the first that was named counts."""
+    one = offered(count_pages.handler)
+    assert not one.module
+
+    collect([module("a", x=one), module("b", y=one)])
+
+    assert one.module == "a"
+
+
 @pytest.mark.parametrize("apart", [False, True])
 def test_two_actions_of_one_kind_are_refused(apart: bool) -> None:
     """Nobody could say which of them runs."""
@@ -462,3 +519,23 @@ def test_a_context_of_ones_own_is_a_first_attempt() -> None:
     assert ctx.attempt == 1
     assert not ctx.resource_id
     assert not ctx.traceparent
+
+
+def test_a_context_of_ones_own_is_not_canceled() -> None:
+    """Nobody asks a unit test's handler to stop, unless the test does; it may change its mind in the middle."""
+    ActionContext(operation_id="op-1").check_canceled()
+    assert not ActionContext(operation_id="op-1").cancel_requested
+
+    asked = threading.Event()
+    ctx = ActionContext(operation_id="op-1", attempt=2, cancel_requested=asked.is_set)
+    ctx.check_canceled()
+    asked.set()
+
+    assert ctx.cancel_requested
+    with pytest.raises(ActionCanceled, match="attempt 2 of operation op-1 was asked to stop"):
+        ctx.check_canceled()
+
+
+def test_what_ends_a_canceled_handler_is_no_exception() -> None:
+    """`except Exception` around a step does not swallow it."""
+    assert not issubclass(ActionCanceled, Exception)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
 
-from opstream_runner import Action, ActionContext, ActionFailed, action
+from opstream_runner import Action, ActionCanceled, ActionContext, ActionFailed, action
 from opstream_runner.execution import UNEXPECTED, Outcome, Raised, Returned, Stopped, execute
 from opstream_schemas.events import OperationError
 
@@ -23,16 +24,18 @@ class Input(msgspec.Struct):
     """What the handlers here take."""
 
 
-async def run(one: Action[..., Any]) -> Outcome:
-    context = ActionContext(operation_id="op-1")
+async def run(one: Action[..., Any], cancel_requested: Callable[[], bool] = lambda: False) -> Outcome:
+    context = ActionContext(operation_id="op-1", cancel_requested=cancel_requested)
     async with asyncio.timeout(5):
         return await execute(one, msgspec.Raw(b"{}"), context, 1000)
 
 
 async def canceled(one: Action[..., Any], running: asyncio.Event) -> Outcome:
-    """The outcome of a handler that is cancelled once it runs."""
-    task = asyncio.create_task(run(one))
+    """The outcome of a handler that is asked to stop, as the runner does it, once it runs."""
+    asked = threading.Event()
+    task = asyncio.create_task(run(one, asked.is_set))
     await running.wait()
+    asked.set()
     task.cancel()
     return await task
 
@@ -121,3 +124,75 @@ async def test_a_plain_handler_is_left_behind() -> None:
     assert await canceled(handler, running) == Stopped()
     release.set()
     assert await asyncio.to_thread(over.wait, 5)
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_a_handler_that_looks(is_async: bool) -> None:
+    """A handler that was asked to stop and lets ActionCanceled pass has stopped, whatever `except Exception` is around
+    it."""
+
+    def step(ctx: ActionContext) -> None:
+        try:
+            ctx.check_canceled()
+        except Exception as error:
+            raise AssertionError("swallowed") from error
+
+    @action("book:act")
+    async def asynchronous(request: Input, ctx: ActionContext) -> None:
+        step(ctx)
+
+    @action("book:act")
+    def plain(request: Input, ctx: ActionContext) -> None:
+        step(ctx)
+
+    assert await run(asynchronous if is_async else plain, lambda: True) == Stopped()
+
+
+async def test_tasks_that_look() -> None:
+    """The tasks of a handler stop it too: a group of nothing but cancellations is one."""
+
+    async def look(ctx: ActionContext) -> None:
+        ctx.check_canceled()
+
+    @action("book:act")
+    async def handler(request: Input, ctx: ActionContext) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(look(ctx))
+            group.create_task(look(ctx))
+
+    @action("book:act")
+    async def broken(request: Input, ctx: ActionContext) -> None:
+        raise BaseExceptionGroup("both", [ActionCanceled(), OSError("broken")])
+
+    assert [await run(one, lambda: True) for one in (handler, broken)] == [Stopped(), unexpected]
+
+
+@pytest.mark.parametrize(
+    "error", [ActionCanceled(), asyncio.CancelledError(), BaseExceptionGroup("", [ActionCanceled()])]
+)
+async def test_a_cancellation_that_nobody_asked_for(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
+    """A handler that cancels itself has failed: it must not begin again for ever."""
+
+    @action("book:act")
+    async def handler(request: Input, ctx: ActionContext) -> None:
+        raise error
+
+    assert await run(handler) == unexpected
+    assert "op-1" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (ValueError("clean-up failed"), unexpected),
+        (ActionFailed(503, "half done"), Raised(OperationError(code=503, message="half done"), is_meant=True)),
+    ],
+)
+async def test_a_plain_handler_that_ends_in_an_error(error: Exception, outcome: Outcome) -> None:
+    """A plain handler that was asked to stop and raises something else has raised that."""
+
+    @action("book:act")
+    def handler(request: Input, ctx: ActionContext) -> None:
+        raise error
+
+    assert await run(handler, lambda: True) == outcome

@@ -1,6 +1,7 @@
 """What authors of actions import, re-exported by `opstream`. The process that executes them is `main`."""
 
-from .actions import Action, ActionContext, action
-from .errors import ActionFailed, InvalidAction
+from .actions import Action, action
+from .context import ActionContext
+from .errors import ActionCanceled, ActionFailed, InvalidAction
 
-__all__ = ["Action", "ActionContext", "ActionFailed", "InvalidAction", "action"]
+__all__ = ["Action", "ActionCanceled", "ActionContext", "ActionFailed", "InvalidAction", "action"]

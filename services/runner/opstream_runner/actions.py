@@ -1,13 +1,13 @@
-"""What authors import: `@action`, `ActionContext`. Light on purpose: a unit test of an action loads no broker code."""
+"""What authors import: `@action` and what it makes. Light on purpose: a unit test of an action loads no broker code."""
 
 from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Callable
 from math import inf
 from types import ModuleType
-from typing import Any, Final, Generic, ParamSpec, TypeVar
+from typing import Any, Final, Generic, Literal, ParamSpec, TypeVar
 
 import msgspec
 
@@ -15,75 +15,20 @@ from opstream_schemas.catalog import DAY, ActionSpec, Policy
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.names import Kind
 
+from .context import ActionContext
 from .errors import InvalidAction
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Report = Callable[[float, str], Awaitable[None]]
+Isolation = Literal["none", "process"]
 
 _MIN_LEASE: Final = 1.0
 _MAX_RETRY_AFTER: Final = 3600
+_ISOLATIONS: Final = typing.get_args(Isolation)
 _POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _LITERALS: Final = frozenset({"const", "default", "enum", "examples"})
 """Keywords of a JSON Schema that hold values, not schemas."""
 _NAMED_SCHEMAS: Final = frozenset({"properties", "$defs"})
-
-
-class _Done:
-    def __await__(self) -> Generator[None, None, None]:
-        yield from ()
-
-
-DONE: Final[Awaitable[None]] = _Done()
-"""An awaitable that is over."""
-
-
-def discard(_percent: float, _message: str) -> Awaitable[None]:
-    """Where progress goes in a unit test."""
-    return DONE
-
-
-class ActionContext:
-    """What a handler knows about the operation that it works for. A unit test makes its own.
-
-    Attributes:
-        operation_id: the operation, the same over all attempts: a key for idempotent work.
-        resource_id: the resource's own id from the URL; empty for `POST /resource:action`.
-        attempt: 1 for the first; more after a runner was lost or stopped.
-        traceparent: W3C Trace Context of the request, empty without one; pass it on to what the action calls.
-    """
-
-    def __init__(
-        self,
-        *,
-        operation_id: str,
-        resource_id: str = "",
-        attempt: int = 1,
-        traceparent: str = "",
-        report: Report = discard,
-    ) -> None:
-        self.operation_id = operation_id
-        self.resource_id = resource_id
-        self.attempt = attempt
-        self.traceparent = traceparent
-        self._report = report
-
-    def progress(self, percent: float, message: str = "") -> Awaitable[None]:
-        """Tell how far the action is. Cheap to call often: at most one event per percent or 10 seconds is recorded.
-
-        An async handler awaits it, and so lets others run; a plain one, in its thread, just calls it. While the
-        broker is away progress is dropped rather than the action delayed.
-
-        Args:
-            percent: 0 to 100.
-            message: for a person; cut at 4 KiB.
-
-        Raises:
-            ValueError: percent is out of range.
-        """
-        if not 0 <= percent <= 100:
-            raise ValueError(f"progress must lie between 0 and 100 percent, not {percent}")
-        return self._report(float(percent), message)
 
 
 class Action(Generic[P, R]):
@@ -95,6 +40,8 @@ class Action(Generic[P, R]):
         self.input_type = input_type
         self.result_type = result_type
         self.is_async = inspect.iscoroutinefunction(handler)
+        self.module = ""
+        """Import path of a module that holds it; empty before `collect`."""
         self.decode: Callable[[bytes | msgspec.Raw], Any] = msgspec.json.Decoder(input_type).decode
         """JSON into the handler's input."""
         self.__doc__ = handler.__doc__
@@ -103,6 +50,11 @@ class Action(Generic[P, R]):
     def kind(self) -> Kind:
         """The resource and action."""
         return self.spec.kind
+
+    @property
+    def is_isolated(self) -> bool:
+        """Whether each attempt runs in a process of its own."""
+        return self.spec.policy.isolation == "process"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.handler(*args, **kwargs)
@@ -119,12 +71,17 @@ def action(
     max_attempts: int = 5,
     retry_after: int = 1,
     retention: float = DAY,
+    cancel_grace: float = 30.0,
+    isolation: Isolation = "none",
 ) -> Callable[[Callable[P, R]], Action[P, R]]:
     """Offer a function `(request, ctx) -> result`, async or plain, as an action.
 
     The request's type (a msgspec Struct, best with `forbid_unknown_fields=True`) is what the API validates against;
     the first line of the docstring is its summary. A plain function runs in a thread. Two attempts of one operation
     may overlap for a moment, so a handler must be safe to run twice at once.
+
+    A canceled async handler gets `asyncio.CancelledError` at its next await; a plain one in a thread looks at
+    `ctx.cancel_requested`. In a process of its own, either is interrupted, and killed if it does not end (ADR 0009).
 
     Args:
         name: `resource:action`, each `[a-z0-9-]{1,40}`.
@@ -133,6 +90,8 @@ def action(
         max_attempts: attempts, those lost with their runner included, before the operation fails as `RunnerLost`.
         retry_after: whole seconds that clients are told to wait between polls.
         retention: seconds that the status stays readable after the end; at least a day.
+        cancel_grace: seconds that a handler has for its clean-up after it was canceled.
+        isolation: "process" runs each attempt in a process of its own.
 
     Raises:
         InvalidAction: the name, an option or the function's signature can't be used; the message says what to change.
@@ -141,7 +100,14 @@ def action(
         kind = Kind.parse(name)
     except InvalidName as error:
         raise InvalidAction(str(error)) from error
-    policy = Policy(lease=float(lease), max_attempts=max_attempts, retry_after=retry_after, retention=float(retention))
+    policy = Policy(
+        lease=float(lease),
+        max_attempts=max_attempts,
+        retry_after=retry_after,
+        retention=float(retention),
+        cancel_grace=float(cancel_grace),
+        isolation=isolation,
+    )
     _check_policy(kind, version, policy)
 
     def offer(handler: Callable[P, R]) -> Action[P, R]:
@@ -161,7 +127,7 @@ def action(
 
 
 def collect(modules: list[ModuleType]) -> list[Action[Any, Any]]:
-    """The actions that modules hold, ordered by kind.
+    """The actions that modules hold, ordered by kind. Each knows its module from then on.
 
     Raises:
         InvalidAction: two different actions have the same kind, or a module holds none.
@@ -174,6 +140,7 @@ def collect(modules: list[ModuleType]) -> list[Action[Any, Any]]:
         for one in actions:
             if found.setdefault(one.kind, one) is not one:
                 raise InvalidAction(f"action {one.kind} is defined twice; rename one or leave out a module")
+            one.module = one.module or module.__name__
     return [found[kind] for kind in sorted(found)]
 
 
@@ -192,6 +159,10 @@ def _check_policy(kind: Kind, version: int, policy: Policy) -> None:
         ),
         f"retention must be at least {DAY:g} seconds (24 hours), not {policy.retention:g}": not (
             DAY <= policy.retention < inf
+        ),
+        f"cancel_grace must be more than 0 seconds, not {policy.cancel_grace:g}": not 0 < policy.cancel_grace < inf,
+        f"isolation must be one of {', '.join(_ISOLATIONS)}, not {policy.isolation!r}": (
+            policy.isolation not in _ISOLATIONS
         ),
     }
     for message, is_wrong in problems.items():

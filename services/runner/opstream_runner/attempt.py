@@ -21,11 +21,14 @@ from opstream_schemas.errors import DecisionRefused, ErrorCode, FoldRefused, Inv
 from opstream_schemas.events import OperationError
 from opstream_schemas.operation import Operation
 
-from .actions import DONE, Action, ActionContext
-from .execution import Outcome, Raised, Returned, Stopped, execute
+from .actions import Action
+from .context import DONE, ActionContext
+from .execution import Outcome, Raised, Returned, Stopped
+from .isolation import InChild
 from .progress import Throttle
 from .recorder import Recorder, Tools
-from .verdict import Verdict
+from .verdict import Judgement, Verdict
+from .work import InProcess, Work, see_out
 
 logger = logging.getLogger(__name__)
 
@@ -69,11 +72,10 @@ class Attempt:
         self._throttle = Throttle(tools.monotonic)
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        self._handler: asyncio.Task[Outcome] | None = None
+        self._work: Work | None = None
         self._is_concluding = False
         self._is_over = False
-        self._verdict: Verdict | None = None
-        self._judged: asyncio.Future[None] = self._loop.create_future()
+        self._judgement = Judgement()
         self._seen = tools.monotonic()
         self._timer: asyncio.TimerHandle | None = None
         self._check: asyncio.Task[None] | None = None
@@ -85,19 +87,20 @@ class Attempt:
 
         Raises:
             JournalError: the outcome can't be stored at all (refused by the broker).
+            AttemptNotBegun: there is no process for an isolated action. The lease runs out and another attempt follows:
+                a machine without room must not fail all operations that it can get hold of.
         """
-        operation = self._recorder.operation
-        context = ActionContext(
-            operation_id=operation.id,
-            resource_id=operation.resource_id,
-            attempt=self._live.number,
-            traceparent=operation.trace.traceparent if operation.trace else "",
-            report=self._report,
-        )
-        self._handler = asyncio.create_task(execute(self._action, self._input, context, self._tools.result_limit))
+        policy = self._action.spec.policy
+        self._work = self._begin()
         self._schedule_check()
         try:
-            outcome = await self._finished(self._handler)
+            outcome = await see_out(
+                self._work,
+                self._judgement,
+                cancel_grace=policy.cancel_grace,
+                stop_grace=_STOP_GRACE,
+                name=f"operation {self.id}: the handler of {self._action.kind}",
+            )
             self._is_concluding = True
             await self._conclude(outcome)
         finally:
@@ -106,13 +109,13 @@ class Attempt:
             self._is_over = True
             if self._timer is not None:
                 self._timer.cancel()
-            for task in (self._check, self._handler, *self._reports):
+            for task in (self._check, self._work.outcome, *self._reports):
                 if task is not None:
                     task.cancel()
 
     def stop(self) -> None:
         """The process is about to end: cancel the handler and hand the operation back."""
-        self._judge(Verdict.STOP)
+        self._judgement.give(Verdict.STOP)
 
     def hint(self) -> None:
         """Somebody says that something happened: look at the journal now, and soon once more.
@@ -122,37 +125,29 @@ class Attempt:
         self._is_hinted = True
         self._check_now()
 
-    async def _finished(self, handler: asyncio.Task[Outcome]) -> Outcome:
-        """How the handler ended, by itself or by a verdict."""
-        heeded: Verdict | None = None
-        while not handler.done():
-            if self._verdict is heeded:
-                waited: list[asyncio.Future[Any]] = [handler, self._judged]
-                await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-                continue
-            heeded = self._verdict
-            self._judged = self._loop.create_future()
-            if heeded is not Verdict.CANCEL:
-                handler.cancel()
-                await asyncio.wait([handler], timeout=_STOP_GRACE)
-                break
-            if self._action.is_async:
-                # A client's wish waits for the handler's own clean-up; a thread can't be interrupted at all.
-                handler.cancel()
-        if not handler.done():
-            logger.warning(
-                "operation %s: the handler of %s did not stop within %g s and is left behind",
-                self.id,
-                self._action.kind,
-                _STOP_GRACE,
-            )
-            return Stopped()
-        return Stopped() if handler.cancelled() else handler.result()
+    def _begin(self) -> Work:
+        operation = self._recorder.operation
+        context = ActionContext(
+            operation_id=operation.id,
+            resource_id=operation.resource_id,
+            attempt=self._live.number,
+            traceparent=operation.trace.traceparent if operation.trace else "",
+            report=self._report,
+            cancel_requested=self._is_unwanted,
+        )
+        limit = self._tools.result_limit
+        if self._action.is_isolated:
+            return InChild(self._action, self._input, context, limit, self._relay)
+        return InProcess(self._action, self._input, context, limit)
+
+    def _is_unwanted(self) -> bool:
+        return self._is_over or self._judgement.verdict is not None
 
     async def _conclude(self, outcome: Outcome) -> None:
         command = self._command(outcome)
         if command is None:
-            why = self._verdict.value if self._verdict else "it was cancelled"
+            verdict = self._judgement.verdict
+            why = verdict.value if verdict else "it was cancelled"
             logger.warning("operation %s: attempt %s ends silently: %s", self.id, self._live.number, why)
             return
         try:
@@ -169,7 +164,7 @@ class Attempt:
     def _command(self, outcome: Outcome) -> Command | None:
         """What to record, None for nothing. The guard of the append has the last word on who owns the outcome."""
         token = self._live.token
-        verdict = self._verdict
+        verdict = self._judgement.verdict
         if verdict is Verdict.FENCED:
             return None
         match outcome:
@@ -191,7 +186,7 @@ class Attempt:
             try:
                 await self._recorder.record(command, budget)
             except JournalFull as full:
-                if self._verdict is Verdict.STOP:
+                if self._judgement.verdict is Verdict.STOP:
                     raise
                 logger.error("operation %s: its outcome waits for room: %s", self.id, full)  # noqa: TRY400
                 await asyncio.sleep(_FULL_PAUSE)
@@ -204,13 +199,13 @@ class Attempt:
                 return
 
     def _check_now(self) -> None:
-        if self._check is None and self._handler is not None and not self._is_over:
+        if self._check is None and self._work is not None and not self._is_over:
             self._check = asyncio.create_task(self._check_once())
 
     def _schedule_check(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if self._is_over or self._verdict in {Verdict.FENCED, Verdict.BLIND}:
+        if self._is_over or self._judgement.verdict in {Verdict.FENCED, Verdict.BLIND}:
             return
         pause = self._live.lease / CHECKS_PER_LEASE
         left = self._seen + self._live.lease - self._tools.monotonic()
@@ -249,35 +244,29 @@ class Attempt:
         operation = self._recorder.operation
         if operation.live is None or operation.live.token != self._live.token:
             if not self._is_concluding:
-                self._judge(Verdict.FENCED)
+                self._judgement.give(Verdict.FENCED)
             return
         if operation.cancel is not None:
-            self._judge(Verdict.CANCEL)
+            self._judgement.give(Verdict.CANCEL)
         await self._message.in_progress()
 
     def _lose_sight(self) -> None:
         # While the outcome is being stored there is nothing to stop any more, and the append has its own patience.
         if not self._is_concluding:
-            self._judge(Verdict.BLIND)
-
-    def _judge(self, verdict: Verdict) -> None:
-        if verdict.outweighs(self._verdict):
-            self._verdict = verdict
-            if not self._judged.done():
-                self._judged.set_result(None)
+            self._judgement.give(Verdict.BLIND)
 
     def _report(self, percent: float, message: str) -> Awaitable[None]:
         if self._is_over or not self._throttle.passes(percent):
             return DONE
-        command = ReportProgress(token=self._live.token, percent=percent, message=message)
         if threading.get_ident() != self._thread:
-            self._loop.call_soon_threadsafe(self._start_report, command)
+            self._loop.call_soon_threadsafe(self._relay, percent, message)
             return DONE
-        return self._start_report(command)
+        return self._relay(percent, message)
 
-    def _start_report(self, command: ReportProgress) -> Awaitable[None]:
+    def _relay(self, percent: float, message: str) -> Awaitable[None]:
         if self._is_over:
             return DONE
+        command = ReportProgress(token=self._live.token, percent=percent, message=message)
         # A task of its own, so that it is recorded also where the author forgot to await it.
         task = self._loop.create_task(self._record_report(command))
         self._reports.add(task)

@@ -1,4 +1,4 @@
-"""Errors of the runner, and the one that authors raise."""
+"""Errors of the runner, and those that handlers raise."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ class RunnerError(Exception):
 
 class InvalidAction(RunnerError, ValueError):
     """A handler can't be offered as an action; the message says what to change."""
+
+
+class AttemptNotBegun(RunnerError):
+    """The process for an attempt could not be started, or ended before the handler was called."""
 
 
 class ActionFailed(Exception):
@@ -25,3 +29,12 @@ class ActionFailed(Exception):
         self.code = code
         self.message = message
         self.target = target
+
+
+class ActionCanceled(BaseException):
+    """Ends a handler that was asked to stop: the operation is `Canceled`, or goes on elsewhere if the runner stops.
+
+    Raised by `ActionContext.check_canceled`, and in the middle of a plain handler that has a process of its own. Not an
+    `Exception`, as `asyncio.CancelledError` is none: an `except Exception` around a step must not swallow it. Raised
+    by a handler that nobody asked to stop it is an error like any other.
+    """

@@ -1,5 +1,7 @@
 """Calls a handler: input in, outcome out. Knows no journal; `attempt.py` records what this returns.
 
+Callers: `work.py` in the runner, `child.py` in the process of an isolated action. So a client reads the same of both.
+
 Whatever a handler raises becomes an outcome here, `SystemExit` included: an action must not be able to end the
 process that runs others.
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 import msgspec
@@ -17,8 +20,9 @@ from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import OperationError
 from opstream_schemas.nesting import check_json
 
-from .actions import Action, ActionContext
-from .errors import ActionFailed
+from .actions import Action
+from .context import ActionContext
+from .errors import ActionCanceled, ActionFailed
 
 logger = logging.getLogger(__name__)
 
@@ -28,13 +32,13 @@ UNEXPECTED: Final = OperationError(
 """What a client sees of an exception that the action did not mean to raise: nothing that leaks."""
 
 
-class Returned(msgspec.Struct, frozen=True):
+class Returned(msgspec.Struct, frozen=True, tag=True):
     """The handler returned; `result` is JSON."""
 
     result: bytes
 
 
-class Raised(msgspec.Struct, frozen=True):
+class Raised(msgspec.Struct, frozen=True, tag=True):
     """The handler failed, as `error` tells the client."""
 
     error: OperationError
@@ -42,8 +46,8 @@ class Raised(msgspec.Struct, frozen=True):
     """Whether the handler raised `ActionFailed`."""
 
 
-class Stopped(msgspec.Struct, frozen=True):
-    """The handler ended because it was cancelled."""
+class Stopped(msgspec.Struct, frozen=True, tag=True):
+    """The handler ended because it was asked to stop."""
 
 
 Outcome = Returned | Raised | Stopped
@@ -53,51 +57,83 @@ async def execute(action: Action[Any, Any], action_input: msgspec.Raw, context: 
     """Run the handler once. Never raises; cancelling the task that runs this cancels an async handler.
 
     Args:
-        action: whose handler.
+        action: whose handler; a plain one gets a thread.
         action_input: JSON, decoded into the handler's type here.
-        context: handed to the handler.
+        context: handed to the handler. Only where it says that a stop was requested is a cancellation `Stopped`.
         limit: bytes of JSON that the result may have.
     """
     try:
-        try:
-            request = action.decode(action_input)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            return Raised(OperationError(code=ErrorCode.INVALID_INPUT, message=str(error)), is_meant=True)
+        request = _request(action, action_input)
         if action.is_async:
             result = await action.handler(request, context)
         else:
             result = await _in_thread(action, request, context)
-        encoded = _encoded(result)
-    except ActionFailed as failed:
-        return _failed(action, context, failed)
-    except asyncio.CancelledError as cancelled:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            return Stopped()
-        return _unexpected(action, context, cancelled)
+        return _returned(result, limit)
     except BaseException as error:  # noqa: BLE001 - see the module's docstring
-        return _unexpected(action, context, error)
-    if len(encoded) > limit:
-        message = f"the result has {len(encoded)} bytes of JSON, {limit} are allowed: store it elsewhere, return a URL"
-        return Raised(OperationError(code=ErrorCode.RESULT_TOO_LARGE, message=message), is_meant=True)
-    return Returned(encoded)
+        return _raised(action, context, error)
 
 
-def _encoded(result: Any) -> bytes:  # noqa: ANN401 - whatever the handler returned
+def execute_here(
+    action: Action[Any, Any],
+    action_input: msgspec.Raw,
+    context: ActionContext,
+    limit: int,
+    interruptible: AbstractContextManager[object],
+) -> Outcome:
+    """The same for a plain handler in this very thread. Never raises.
+
+    Args:
+        action: whose handler.
+        action_input: JSON.
+        context: handed to the handler.
+        limit: bytes of JSON that the result may have.
+        interruptible: entered while the handler runs; what it makes the handler raise is an end like any other.
+    """
+    try:
+        request = _request(action, action_input)
+        with interruptible:
+            result = action.handler(request, context)
+        return _returned(result, limit)
+    except BaseException as error:  # noqa: BLE001 - see the module's docstring
+        return _raised(action, context, error)
+
+
+def _request(action: Action[Any, Any], action_input: msgspec.Raw) -> Any:  # noqa: ANN401 - the handler's own type
+    try:
+        return action.decode(action_input)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ActionFailed(ErrorCode.INVALID_INPUT, str(error)) from error
+
+
+def _returned(result: Any, limit: int) -> Returned:  # noqa: ANN401 - whatever the handler returned
     encoded = msgspec.json.encode(result)
     # A `msgspec.Raw` in it is copied unread, and what nests too deeply is refused by the journal: found there, it
     # would look like a fault of the journal and be tried again.
     msgspec.json.decode(encoded, type=msgspec.Raw)
     check_json(encoded)
-    return encoded
+    if len(encoded) > limit:
+        message = f"the result has {len(encoded)} bytes of JSON, {limit} are allowed: store it elsewhere, return a URL"
+        raise ActionFailed(ErrorCode.RESULT_TOO_LARGE, message)
+    return Returned(encoded)
 
 
-def _failed(action: Action[Any, Any], context: ActionContext, failed: ActionFailed) -> Outcome:
-    try:
-        return Raised(_told(failed), is_meant=True)
-    except Exception as error:  # noqa: BLE001 - a subclass of the author's may hold, and do, anything
-        error.__cause__ = failed
-        return _unexpected(action, context, error)
+def _raised(action: Action[Any, Any], context: ActionContext, error: BaseException) -> Outcome:
+    if isinstance(error, ActionFailed):
+        try:
+            return Raised(_told(error), is_meant=True)
+        except Exception as worse:  # noqa: BLE001 - a subclass of the author's may hold, and do, anything
+            worse.__cause__ = error
+            error = worse
+    elif _is_stop(error) and context.cancel_requested:
+        return Stopped()
+    return _unexpected(action, context, error)
+
+
+def _is_stop(error: BaseException) -> bool:
+    stops = (asyncio.CancelledError, ActionCanceled)
+    if isinstance(error, BaseExceptionGroup):  # tasks of a TaskGroup, each of which looked
+        return error.split(stops)[1] is None
+    return isinstance(error, stops)
 
 
 def _told(failed: ActionFailed) -> OperationError:

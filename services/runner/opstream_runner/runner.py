@@ -12,6 +12,7 @@ from opstream_schemas.names import Kind
 
 from .actions import Action
 from .dispatch import Dispatcher
+from .errors import InvalidAction
 from .recorder import Tools
 
 logger = logging.getLogger(__name__)
@@ -26,11 +27,17 @@ class Runner:
         actions: what to offer.
         name: this process, as events name it.
         concurrency: attempts of one action at once.
+
+    Raises:
+        InvalidAction: an isolated action was not collected from a module, so that no other process could find it.
     """
 
     def __init__(
         self, link: Link, tools: Tools, actions: list[Action[Any, Any]], *, name: str, concurrency: int
     ) -> None:
+        for action in actions:
+            if action.is_isolated and not action.module:
+                raise InvalidAction(f"action {action.kind} is isolated: collect it from a module that can be imported")
         self._link = link
         self._actions = actions
         self._dispatchers = {

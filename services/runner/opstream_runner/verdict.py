@@ -1,9 +1,10 @@
-"""Why a running handler has to stop. Caller: `attempt.py`. Pure."""
+"""Why a running handler has to stop. Callers: `attempt.py`, which gives the verdict, and `work.py`, which heeds it."""
 
 from __future__ import annotations
 
+import asyncio
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 
 class Verdict(Enum):
@@ -24,3 +25,29 @@ class Verdict(Enum):
 
 
 _WEIGHT: Final = {Verdict.CANCEL: 0, Verdict.STOP: 1, Verdict.BLIND: 2, Verdict.FENCED: 3}
+
+
+class Judgement:
+    """What was decided about one attempt.
+
+    Attributes:
+        verdict: the weightiest so far; set in the event loop, read from any thread.
+    """
+
+    def __init__(self) -> None:
+        self.verdict: Verdict | None = None
+        self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def give(self, verdict: Verdict) -> None:
+        """Take a verdict into account."""
+        if verdict.outweighs(self.verdict):
+            self.verdict = verdict
+            if not self._changed.done():
+                self._changed.set_result(None)
+
+    async def wait(self, other: asyncio.Future[Any], seconds: float | None) -> bool:
+        """Wait until the verdict changes or `other` is done; false if `seconds` passed without either."""
+        done, _ = await asyncio.wait([other, self._changed], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if self._changed.done():
+            self._changed = asyncio.get_running_loop().create_future()
+        return bool(done)
