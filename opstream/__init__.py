@@ -1,7 +1,55 @@
 """Durable long-running operations behind plain HTTP: what users import."""
 
-from opstream_runner import Action, ActionContext, ActionFailed, InvalidAction, action
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from opstream_runner import Action, ActionCanceled, ActionContext, ActionFailed, InvalidAction, action
 
 from ._version import __version__
 
-__all__ = ["Action", "ActionContext", "ActionFailed", "InvalidAction", "__version__", "action"]
+if TYPE_CHECKING:
+    from .client import (
+        AsyncOperationsClient,
+        InvalidRequest,
+        Operation,
+        OperationCanceled,
+        OperationEvent,
+        OperationFailed,
+        OperationsClient,
+        OperationsError,
+        RequestRefused,
+        ServiceUnavailable,
+        UnexpectedAnswer,
+        WaitTimeout,
+    )
+
+__all__ = [
+    "Action",
+    "ActionCanceled",
+    "ActionContext",
+    "ActionFailed",
+    "AsyncOperationsClient",
+    "InvalidAction",
+    "InvalidRequest",
+    "Operation",
+    "OperationCanceled",
+    "OperationEvent",
+    "OperationFailed",
+    "OperationsClient",
+    "OperationsError",
+    "RequestRefused",
+    "ServiceUnavailable",
+    "UnexpectedAnswer",
+    "WaitTimeout",
+    "__version__",
+    "action",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
+    """The client's names, loaded when they are first used: who writes actions needs no HTTP library in memory."""
+    if name in __all__:
+        value = getattr(import_module(f"{__name__}.client"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from . import logs, options, parent
+from . import logs, operate, options, parent
 from ._version import __version__
 from .console import Failure
 
@@ -30,9 +30,13 @@ EPILOG = (
 def main() -> None:
     """Durable long-running operations behind plain HTTP, on NATS JetStream.
 
-    Try it: 'opstream demo'. Use it: 'opstream up --actions YOUR_MODULE'.
+    Try it: 'opstream demo'. Use it: 'opstream up --actions YOUR_MODULE', then 'opstream run TARGET'.
     """
     parent.die_with_supervisor()
+
+
+for command in operate.COMMANDS:
+    main.add_command(command)
 
 
 @main.command(short_help="Run everything on this machine.")

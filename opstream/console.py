@@ -1,6 +1,7 @@
 """What a terminal gets and a file does not: colours. Also the one form of an error message.
 
-Called by the commands, the supervisor, the demo and the logs. NO_COLOR (any value) turns colours off everywhere.
+Called by the commands, their displays, the supervisor, the demo and the logs. NO_COLOR (any value) turns colours off
+everywhere.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ COLOURS: Final = ("cyan", "green", "magenta", "yellow", "blue")
 
 
 class Failure(click.ClickException):
-    """Ends a command with one line on stderr, which says what to do next, and exit status 1."""
+    """Ends a command with one line on stderr, which says what to do next, and an exit status, 1 by default."""
+
+    def __init__(self, message: str, *, status: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = status  # type: ignore[misc] # click reads it from the instance
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the line."""
@@ -24,6 +29,11 @@ class Failure(click.ClickException):
 def is_coloured(stream: IO[Any]) -> bool:
     """Whether colours make sense on a stream: it is a terminal and nobody asked for none."""
     return stream.isatty() and "NO_COLOR" not in os.environ
+
+
+def printable(text: str) -> str:
+    """A text of somebody else's in one line, without what would move the cursor or recolour a terminal."""
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def painted(text: str, colour: str | None, *, is_on: bool, is_bold: bool = False) -> str:

@@ -12,26 +12,14 @@ import httpx
 import msgspec
 
 from opstream_journal import Journal, connect
-from opstream_schemas.events import (
-    AttemptFailed,
-    Canceled,
-    CancelRequested,
-    EventData,
-    Failed,
-    Progressed,
-    RecordedEvent,
-    Requested,
-    Started,
-    Succeeded,
-)
+from opstream_schemas.events import RecordedEvent
 
 from .console import is_coloured, painted
+from .history import HEADING, row
 
 _HEADERS: Final = ("Operation-Location", "Retry-After", "x-ms-error-code")
 _CONNECT_TIMEOUT: Final = 10.0
-_MAX_TEXT: Final = 90
 _STATUS_COLOURS: Final = {"Succeeded": "green", "Failed": "red", "Canceled": "yellow"}
-_EVENT_COLOURS: Final = {"succeeded": "green", "failed": "red", "canceled": "yellow"}
 
 
 class Narrator:
@@ -110,12 +98,10 @@ class Narrator:
     def _table(self, operation_id: str, events: Sequence[RecordedEvent]) -> None:
         self._line()
         self._line(painted(f"   operation {operation_id}", None, is_on=self._is_on, is_bold=True))
-        self._line("   position  time          event       what")
+        self._line(f"   {HEADING}")
         for event in events:
             name = event.data.name if event.data else event.type
-            shown = painted(f"{name:<10}", _EVENT_COLOURS.get(name), is_on=self._is_on)
-            moment = f"{event.time:%H:%M:%S.%f}"[:12]
-            self._line(f"   {event.position:>8}  {moment}  {shown}  {_cut(_what(event.data))}")
+            self._line(f"   {row(event.position, event.time, name, event.data, is_on=self._is_on)}")
 
     def _json(self, content: bytes) -> None:
         for line in msgspec.json.format(content, indent=2).decode().splitlines():
@@ -125,29 +111,7 @@ class Narrator:
         click.echo(text, file=self._stream, color=self._is_on)
 
 
-def _what(data: EventData | None) -> str:
-    match data:
-        case Requested():
-            return f"{data.resource}:{data.action} of {data.resource_id!r}, {len(bytes(data.input))} bytes of input"
-        case Started():
-            return f"attempt {data.attempt} by {data.runner}"
-        case Progressed():
-            return f"{data.percent:.0f} % {data.message}"
-        case Succeeded():
-            return bytes(data.result).decode()
-        case Failed() | AttemptFailed():
-            return f"{data.error.code}: {data.error.message}"
-        case CancelRequested() | Canceled():
-            return data.reason
-        case _:
-            return ""
-
-
 def _progress(monitor: dict[str, Any]) -> str:
     if "finishedAt" in monitor or "percentComplete" not in monitor:
         return ""
     return f", {monitor['percentComplete']:.0f} % {monitor.get('message', '')}"
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT - 1]}…"

@@ -96,7 +96,8 @@ def _check_servers(ctx: click.Context, param: click.Parameter, value: tuple[str,
     return servers
 
 
-def _check_public_url(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+def check_base_url(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """A base URL without a slash at its end; click's usage error for anything else."""
     if value is None:
         return None
     parts = urlsplit(value)
@@ -167,7 +168,7 @@ public_url_option: Final[Decorator[Any]] = option(
     "--public-url",
     variable="PUBLIC_URL",
     metavar="URL",
-    callback=_check_public_url,
+    callback=check_base_url,
     help="How clients reach the API, e.g. https://api.example.com: what Operation-Location begins with. Without it "
     "each request's own host is used.",
 )

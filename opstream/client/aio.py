@@ -1,0 +1,214 @@
+# ruff: noqa: ANN401, ASYNC109 - inputs and results are whatever becomes JSON; a `timeout` bounds the tries of a call
+"""The client for asyncio. `OperationsClient` (`sync`) documents each call; `flows` has the logic of both."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from typing import Any, Self, TypeVar, overload
+
+import httpx
+import msgspec
+
+from .answers import is_event_stream
+from .flows import OnChange, OnRetry
+from .operations import Operation, OperationEvent
+from .steps import Call, Close, Deliver, Flow, NoReply, Read, Reply, Send, Sleep, Step
+from .transport import LIMITS, build, make_flows, no_reply, reply_of
+
+T = TypeVar("T")
+
+
+class AsyncOperationsClient:
+    """`OperationsClient` for asyncio: the same calls with the same arguments and errors, awaited.
+
+        async with AsyncOperationsClient("http://127.0.0.1:8080") as client:
+            operation = await client.submit("book/42:upload-start", {"title": "Moby Dick", "files": []})
+            started = await client.result(operation, UploadStarted)
+
+    `on_change` and `on_retry` may be async functions. Cancelling a call cancels nothing but the call.
+
+    Args:
+        url, headers, on_retry: as for `OperationsClient`.
+        http: an `httpx.AsyncClient` to send with; it stays open.
+
+    Raises:
+        InvalidRequest: the URL is none.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        http: httpx.AsyncClient | None = None,
+        on_retry: OnRetry | None = None,
+    ) -> None:
+        self._flows = make_flows(url, headers, on_retry)
+        self._is_own = http is None
+        self._http = httpx.AsyncClient(limits=LIMITS) if http is None else http
+
+    async def submit(
+        self,
+        target: str,
+        action_input: Any = msgspec.UNSET,
+        *,
+        operation_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = 60.0,
+    ) -> Operation:
+        """`OperationsClient.submit`."""
+        return await self._drive(
+            self._flows.submit(target, action_input, operation_id=operation_id, headers=headers, timeout=timeout)
+        )
+
+    async def status(
+        self,
+        operation: Operation | str,
+        *,
+        timeout: float | None = 60.0,
+    ) -> Operation:
+        """`OperationsClient.status`."""
+        return await self._drive(self._flows.status(operation, timeout=timeout))
+
+    async def wait(
+        self,
+        operation: Operation | str,
+        *,
+        timeout: float | None = None,
+        on_change: OnChange | None = None,
+    ) -> Operation:
+        """`OperationsClient.wait`."""
+        return await self._drive(self._flows.wait(operation, timeout=timeout, on_change=on_change))
+
+    @overload
+    async def result(
+        self,
+        operation: Operation | str,
+        result_type: type[T],
+        *,
+        timeout: float | None = None,
+        on_change: OnChange | None = None,
+    ) -> T: ...
+    @overload
+    async def result(
+        self,
+        operation: Operation | str,
+        result_type: Any = Any,
+        *,
+        timeout: float | None = None,
+        on_change: OnChange | None = None,
+    ) -> Any: ...
+    async def result(
+        self,
+        operation: Operation | str,
+        result_type: Any = Any,
+        *,
+        timeout: float | None = None,
+        on_change: OnChange | None = None,
+    ) -> Any:
+        """`OperationsClient.result`."""
+        return await self._drive(self._flows.result(operation, result_type, timeout=timeout, on_change=on_change))
+
+    async def cancel(
+        self,
+        operation: Operation | str,
+        *,
+        reason: str = "",
+        timeout: float | None = 60.0,
+    ) -> Operation:
+        """`OperationsClient.cancel`."""
+        return await self._drive(self._flows.cancel(operation, reason=reason, timeout=timeout))
+
+    def events(
+        self, operation: Operation | str, *, follow: bool = False, after: int = 0, timeout: float | None = 60.0
+    ) -> AsyncGenerator[OperationEvent, None]:
+        """`OperationsClient.events`, for `async for`."""
+        flow = self._flows.follow if follow else self._flows.history
+        return self._iterate(flow(operation, after=after, timeout=timeout))
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if self._is_own:
+            await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def _drive(self, flow: Flow[T]) -> T:
+        outcome: Any = None
+        async with contextlib.aclosing(_Hands(self._http)) as hands:
+            while True:
+                try:
+                    step = flow.send(outcome)
+                except StopIteration as end:
+                    ended: T = end.value
+                    return ended
+                outcome = await hands.do(step)
+
+    async def _iterate(self, flow: Flow[None]) -> AsyncGenerator[OperationEvent, None]:
+        outcome: Any = None
+        async with contextlib.aclosing(_Hands(self._http)) as hands:
+            while True:
+                try:
+                    step = flow.send(outcome)
+                except StopIteration:
+                    return
+                outcome = await hands.do(step)
+                if isinstance(step, Deliver):
+                    yield step.event
+
+
+class _Hands:
+    """Does the steps of one flow."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self._http = http
+        self._response: httpx.Response | None = None
+        self._chunks: AsyncIterator[bytes] | None = None
+
+    async def do(self, step: Step) -> Any:
+        match step:
+            case Send():
+                return await self._send(step)
+            case Read():
+                return await self._read()
+            case Close():
+                return await self.aclose()
+            case Sleep(seconds):
+                return await asyncio.sleep(seconds)
+            case Call(function, arguments):
+                answer = function(*arguments)
+                return await answer if inspect.isawaitable(answer) else answer
+            case Deliver():
+                return None
+
+    async def aclose(self) -> None:
+        if self._response is not None:
+            await self._response.aclose()
+            self._response = None
+
+    async def _send(self, send: Send) -> Reply | NoReply:
+        try:
+            response = await self._http.send(build(self._http, send), stream=True, follow_redirects=False)
+            self._response = response
+            if send.is_stream and is_event_stream(reply_of(response)):
+                self._chunks = response.aiter_bytes()
+                return reply_of(response)
+            content = await response.aread()
+            await self.aclose()
+            return reply_of(response, content)
+        except httpx.RequestError as error:
+            await self.aclose()
+            return no_reply(error)
+
+    async def _read(self) -> bytes | NoReply:
+        try:
+            return b"" if self._chunks is None else await anext(self._chunks, b"")
+        except httpx.RequestError as error:
+            return no_reply(error)

@@ -1,0 +1,55 @@
+"""Events of an operation as lines of a table. Called by the demo (`narration`) and by `opstream events`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from opstream_schemas.events import (
+    AttemptFailed,
+    Canceled,
+    CancelRequested,
+    EventData,
+    Failed,
+    Progressed,
+    Requested,
+    Started,
+    Succeeded,
+)
+
+from .console import painted, printable
+
+HEADING: Final = "position  time          event             what"
+
+_COLOURS: Final = {"succeeded": "green", "failed": "red", "canceled": "yellow"}
+_MAX_TEXT: Final = 90
+
+
+def row(position: int, time: datetime, name: str, data: EventData | None, *, is_on: bool) -> str:
+    """One event; `is_on` for colours."""
+    shown = painted(f"{name:<16}", _COLOURS.get(name), is_on=is_on)
+    moment = f"{time:%H:%M:%S.%f}"[:12]
+    return f"{position:>8}  {moment}  {shown}  {_cut(printable(_what(data)))}".rstrip()
+
+
+def _what(data: EventData | None) -> str:
+    match data:
+        case Requested():
+            place = f" of {data.resource_id!r}" if data.resource_id else ""
+            return f"{data.resource}:{data.action}{place}, {len(bytes(data.input))} bytes of input"
+        case Started():
+            return f"attempt {data.attempt} by {data.runner}"
+        case Progressed():
+            return f"{data.percent:.0f} % {data.message}"
+        case Succeeded():
+            return bytes(data.result).decode()
+        case Failed() | AttemptFailed():
+            return f"{data.error.code}: {data.error.message}"
+        case CancelRequested() | Canceled():
+            return data.reason
+        case _:
+            return ""
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT - 1]}…"

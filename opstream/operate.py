@@ -1,0 +1,89 @@
+"""The commands that talk to a running service: `run`, `status`, `cancel`, `events`. Part of `cli`; `following` works.
+
+As in `cli`, the client is loaded only when one of them runs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import click
+
+from . import client_options as options
+
+_operation_argument: Final = click.argument("operation_id", metavar="ID")
+
+
+@click.command(short_help="Submit an action and follow its operation.")
+@click.argument("target", metavar="TARGET")
+@options.input_option
+@options.operation_id_option
+@options.timeout_option
+@options.detach_option
+@options.url_option
+def run(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the settings are
+    """Submit the action TARGET (book/42:upload-start or book:reindex) and follow its operation to the end.
+
+    Progress goes to stderr: a bar on a terminal, otherwise one line for each change. The result goes to stdout as
+    JSON. The exit status is 0 if the operation succeeded, 1 if it failed or could not be submitted, 3 if it was
+    canceled, 124 if the timeout came first. Ctrl-C stops following, not the operation.
+
+    \b
+    Example:
+      opstream run book/42:upload-start --input @upload.json | jq .transactionId
+    """
+    from .following import Run, run
+
+    run(Run(**given))
+
+
+@click.command(short_help="Print the status of an operation.")
+@_operation_argument
+@options.wait_option
+@options.timeout_option
+@options.url_option
+def status(**given: Any) -> None:  # noqa: ANN401
+    """Print the status monitor of the operation ID as JSON.
+
+    The exit status is 0 whatever the monitor says. With --wait it is printed once the operation has ended, and the
+    exit status is that of 'opstream run'.
+    """
+    from .following import Look, status
+
+    status(Look(**given))
+
+
+@click.command(short_help="Ask an operation to stop.")
+@_operation_argument
+@options.reason_option
+@options.wait_option
+@options.timeout_option
+@options.url_option
+def cancel(**given: Any) -> None:  # noqa: ANN401
+    """Ask the operation ID to stop, and print its status monitor as JSON.
+
+    What has not started is canceled at once, what runs once it has stopped: --wait waits for that, and the exit
+    status is then 0 only if it was canceled. Canceling twice is fine; what has succeeded or failed is refused.
+    """
+    from .following import Cancel, cancel
+
+    cancel(Cancel(**given))
+
+
+@click.command(short_help="Print the history of an operation.")
+@_operation_argument
+@options.follow_option
+@options.json_option
+@options.url_option
+def events(**given: Any) -> None:  # noqa: ANN401
+    """Print what happened to the operation ID, oldest first.
+
+    A table on a terminal, otherwise one CloudEvent per line, as the journal holds it. With --follow until the
+    operation has ended; a connection that breaks is resumed where it was.
+    """
+    from .following import Events, events
+
+    events(Events(**given))
+
+
+COMMANDS: Final = (run, status, cancel, events)

@@ -1,0 +1,121 @@
+"""A client's flow driven without a network and without waiting: answers are scripted, time is a number.
+
+world = World(reply(503, retry_after=2), reply(202, {"id": "1", "status": "NotStarted"}))
+operation = world.run(world.flows.submit(...))
+assert world.sleeps == [2.2]
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, TypeAlias, TypeVar
+
+import httpx
+import msgspec
+
+from opstream.client.addresses import Service
+from opstream.client.answers import is_event_stream
+from opstream.client.flows import Flows
+from opstream.client.operations import OperationEvent
+from opstream.client.steps import Call, Close, Deliver, Flow, NoReply, Read, Reply, Send, Sleep
+
+T = TypeVar("T")
+Outcome: TypeAlias = Reply | NoReply | bytes
+
+BASE = "http://api.test/ops"
+
+
+class After(msgspec.Struct, frozen=True):
+    """An outcome that comes so many seconds after it was asked for."""
+
+    seconds: float
+    outcome: Outcome
+
+
+def reply(status: int, body: Any = None, **headers: Any) -> Reply:
+    """An answer; `retry_after=2` for the header `Retry-After: 2`. `bytes` are a body that is no JSON."""
+    named = {name.replace("_", "-"): str(value) for name, value in headers.items()}
+    content = body if isinstance(body, bytes) else msgspec.json.encode(body)
+    return Reply(status, httpx.Headers(named), b"" if body is None else content)
+
+
+def refusal(status: int, code: str, message: str = "no", **more: Any) -> Reply:
+    """An answer with the contract's error body."""
+    headers = {"retry_after": more.pop("retry_after")} if "retry_after" in more else {}
+    return reply(status, {"error": {"code": code, "message": message, **more}}, **headers)
+
+
+class World:
+    """What a flow meets.
+
+    Args:
+        outcomes: of its sends and reads, in their order.
+        jitter: what every draw gives.
+    """
+
+    def __init__(self, *outcomes: Outcome | After, jitter: float = 1.0) -> None:
+        self.now = 1000.0
+        self.sent: list[Send] = []
+        self.sleeps: list[float] = []
+        self.delivered: list[OperationEvent] = []
+        self.troubles: list[str] = []
+        self.opened = 0
+        self._outcomes = deque(outcomes)
+        self.flows = Flows(
+            Service(BASE),
+            headers={"User-Agent": "test"},
+            clock=lambda: self.now,
+            jitter=lambda: jitter,
+            new_id=lambda: "made-id",
+            on_retry=lambda trouble, _: self.troubles.append(trouble),
+        )
+
+    def run(self, flow: Flow[T]) -> T:
+        """Drive a flow to its end."""
+        outcome: Any = None
+        while True:
+            try:
+                step = flow.send(outcome)
+            except StopIteration as end:
+                value: T = end.value
+                return value
+            outcome = self._do(step)
+
+    def asked(self, name: str) -> list[str | None]:
+        """A header of all requests."""
+        return [httpx.Headers(dict(send.headers)).get(name) for send in self.sent]
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether every outcome was asked for."""
+        return not self._outcomes
+
+    def _do(self, step: object) -> Any:
+        match step:
+            case Send():
+                self.sent.append(step)
+                outcome = self._next(step)
+                self.opened += isinstance(outcome, Reply) and step.is_stream and is_event_stream(outcome)
+                return outcome
+            case Read():
+                assert self.opened == 1
+                return self._next(None)
+            case Close():
+                self.opened -= 1
+            case Sleep(seconds):
+                assert seconds >= 0
+                self.sleeps.append(round(seconds, 6))
+                self.now += seconds
+            case Call(function, arguments):
+                return function(*arguments)
+            case Deliver(event):
+                self.delivered.append(event)
+        return None
+
+    def _next(self, send: Send | None) -> Outcome:
+        assert self._outcomes, f"nothing is scripted for {send}"
+        outcome = self._outcomes.popleft()
+        if isinstance(outcome, After):
+            self.now += outcome.seconds
+            outcome = outcome.outcome
+        return outcome

@@ -1,0 +1,170 @@
+"""An HTTP server that answers what a test tells it to, bad luck included: resets, cuts, silence, a proxy's pages.
+
+with Scripted(Reset(), json_answer(202, {"id": "1", "status": "NotStarted"})) as server:
+    client = OperationsClient(server.url)
+
+Each request takes the next answer, on whatever connection it comes. Callers: tests of the client.
+"""
+
+from __future__ import annotations
+
+import queue
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final, Self, TypeAlias
+
+import msgspec
+
+_ABORT: Final = struct.pack("ii", 1, 0)
+_CHUNK: Final = 65_536
+
+
+class Heard(msgspec.Struct, frozen=True):
+    """A request as it came."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    """By lower-case name."""
+    body: bytes
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """Bytes that are sent, after which the connection is closed: early, if they promised more."""
+
+    content: bytes
+
+
+class Reset(msgspec.Struct, frozen=True):
+    """The connection is reset after the whole request has come, and perhaps some bytes of an answer have gone."""
+
+    content: bytes = b""
+
+
+class Silence(msgspec.Struct, frozen=True):
+    """Nothing comes, or nothing after some bytes, until the client goes away."""
+
+    content: bytes = b""
+
+
+Script: TypeAlias = Answer | Reset | Silence
+
+
+def answer(status: int, body: bytes = b"", **headers: Any) -> Answer:
+    """A whole answer; `retry_after=1` for the header `Retry-After: 1`."""
+    lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(body)}", "Connection: close"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return Answer("\r\n".join([*lines, "", ""]).encode() + body)
+
+
+def json_answer(status: int, value: Any, **headers: Any) -> Answer:
+    """A whole answer in JSON."""
+    return answer(status, msgspec.json.encode(value), content_type="application/json", **headers)
+
+
+def stream(*parts: bytes) -> bytes:
+    """The beginning of an event stream."""
+    head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return head.encode() + b"".join(f"{len(part):x}\r\n".encode() + part + b"\r\n" for part in parts)
+
+
+class Scripted:
+    """The server, in threads of its own.
+
+    Args:
+        script: the answers, in the order of the requests; a request beyond them fails the test.
+    """
+
+    def __init__(self, *script: Script) -> None:
+        self.heard: list[Heard] = []
+        self.refused: list[Heard] = []
+        """Requests for which there was no answer any more."""
+        self.left = threading.Event()
+        """A client has gone away from a silence."""
+        self._script: queue.SimpleQueue[Script] = queue.SimpleQueue()
+        for one in script:
+            self._script.put(one)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._connections: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+
+    @property
+    def url(self) -> str:
+        """For clients."""
+        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether every answer was asked for, and no other."""
+        return self._script.empty() and not self.refused
+
+    def __enter__(self) -> Self:
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one in (self._listener, *self._connections):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+        for thread in self._threads:
+            thread.join(5)
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # closed
+            while True:
+                connection, _ = self._listener.accept()
+                self._connections.append(connection)
+                thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
+                self._threads.append(thread)
+                thread.start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with suppress(OSError), connection:
+            heard = _hear(connection)
+            if heard is None:
+                return
+            self.heard.append(heard)
+            try:
+                step = self._script.get_nowait()
+            except queue.Empty:
+                self.refused.append(heard)
+                return
+            match step:
+                case Answer(content):
+                    connection.sendall(content)
+                case Reset(content):
+                    connection.sendall(content)
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+                case Silence(content):
+                    connection.sendall(content)
+                    while connection.recv(_CHUNK):
+                        pass
+                    self.left.set()
+
+
+def _hear(connection: socket.socket) -> Heard | None:
+    received = b""
+    while b"\r\n\r\n" not in received:
+        part = connection.recv(_CHUNK)
+        if not part:
+            return None
+        received += part
+    head, _, body = received.partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
+    method, path, _ = first.split(" ")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    while len(body) < int(headers.get("content-length", "0")):
+        body += connection.recv(_CHUNK)
+    return Heard(method, path, headers, body)
+
+
+@contextmanager
+def refusing() -> Iterator[str]:
+    """The URL of a port on which nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
