@@ -125,7 +125,7 @@ class History:
             if operation.is_terminal:
                 return
             while not await _moved(watch, sequence):
-                yield _ALIVE
+                yield _BLIND if watch.is_blind else _ALIVE
             sequence = watch.operation.stream_sequence if watch.operation else sequence
 
 

@@ -71,6 +71,8 @@ class Watch:
         """As it was read last."""
         self.is_over = False
         """Nothing more will be seen here: the service stops, or the operation is gone."""
+        self.is_blind = False
+        """The journal did not answer the last read."""
         self._link = link
         self._status = status
         self._jitter = jitter
@@ -108,6 +110,7 @@ class Watch:
 
     def see(self, operation: Operation) -> None:
         """Somebody has read the operation."""
+        self.is_blind = False
         if self.operation is None or operation.stream_sequence > self.operation.stream_sequence:
             self.operation = operation
             self._tell()
@@ -166,6 +169,7 @@ class Watch:
                     return
         except ApiError as error:
             if error.code is ErrorCode.JOURNAL_UNAVAILABLE:
+                self.is_blind = True
                 pause = _AGAIN
             else:
                 self.end()  # whoever waits reads for itself, and is told
