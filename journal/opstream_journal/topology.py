@@ -19,7 +19,7 @@ from nats.js.api import (
 
 from opstream_schemas import subjects
 from opstream_schemas.catalog import DAY, ActionSpec
-from opstream_schemas.events import EVENT_DATA
+from opstream_schemas.events import EVENT_DATA, Requested
 
 BODY_LIMIT: Final = 256 * 1024
 """Bytes of a submit's body, and of a result, by default."""
@@ -33,6 +33,8 @@ _DUPLICATE_WINDOW: Final = 15.0
 them; within the window a replicated stream answers one with less reading."""
 _PROJECTOR_ACK_WAIT: Final = 30.0
 _PROJECTOR_PENDING: Final = 10_000
+DEADLINES_ACK_WAIT: Final = 120.0
+"""Seconds; much longer than `projector_deadlines` trails behind."""
 _RUNNER_PENDING: Final = 1_000
 _MAX_WAITING: Final = 512
 
@@ -90,12 +92,13 @@ def streams(sizing: Sizing) -> list[StreamConfig]:
             )
         ],
     )
-    return [timers, operations, _bucket(subjects.VIEW_BUCKET, sizing), _bucket(subjects.ACTIONS_BUCKET, sizing)]
+    buckets = (subjects.VIEW_BUCKET, subjects.ACTIONS_BUCKET, subjects.HOLDS_BUCKET)
+    return [timers, operations, *(_bucket(name, sizing) for name in buckets)]
 
 
 def projector_consumers() -> list[ConsumerConfig]:
     """The durables of the projector: one without a filter (a wildcard filter would make the server scan), one for
-    deadlines."""
+    deadlines that fire, and one that trails behind the requests, to arm the deadlines of those still open then."""
     shared: dict[str, Any] = {
         "ack_policy": AckPolicy.EXPLICIT,
         "deliver_policy": DeliverPolicy.ALL,
@@ -107,6 +110,12 @@ def projector_consumers() -> list[ConsumerConfig]:
     return [
         ConsumerConfig(durable_name=subjects.PROJECTOR_CONSUMER, **shared),
         ConsumerConfig(durable_name=subjects.PROJECTOR_DUE_CONSUMER, filter_subjects=[subjects.DUE_TO], **shared),
+        ConsumerConfig(
+            durable_name=subjects.PROJECTOR_DEADLINES_CONSUMER,
+            filter_subjects=[subjects.stream_subject(Requested.name)],
+            headers_only=True,
+            **(shared | {"ack_wait": DEADLINES_ACK_WAIT}),
+        ),
     ]
 
 
@@ -119,7 +128,7 @@ def runner_consumer(spec: ActionSpec) -> ConsumerConfig:
         deliver_policy=DeliverPolicy.ALL,
         ack_wait=spec.policy.lease,
         max_deliver=-1,
-        max_ack_pending=_RUNNER_PENDING,
+        max_ack_pending=spec.policy.max_concurrency or _RUNNER_PENDING,
         max_waiting=_MAX_WAITING,
     )
 
