@@ -43,16 +43,22 @@ _LEADER_TIMEOUT: Final = 20.0
 _POLL: Final = 0.05
 _FIRST_PORT: Final = 10_240
 _EPHEMERAL_PORTS: Final = 32_768
+_WORKERS: Final = 8
+"""More than pytest-xdist ever starts here; each has ports of its own."""
+
+_numbers: Final = itertools.count(random.randrange(_EPHEMERAL_PORTS))
 
 
 def free_port() -> int:
     """A TCP port on loopback that nobody listens on.
 
     Below the ephemeral range: otherwise, while a broker is down between `kill` and `start`, the kernel might give its
-    port to some outgoing connection.
+    port to some outgoing connection. No port is given twice in thousands of calls, nor to two workers of one run:
+    whoever asks listens only later.
     """
-    for _ in range(1_000):
-        port = random.randrange(_FIRST_PORT, _EPHEMERAL_PORTS)
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    for number in itertools.islice(_numbers, 1_000):
+        port = _FIRST_PORT + (number * _WORKERS + worker) % (_EPHEMERAL_PORTS - _FIRST_PORT)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
