@@ -19,7 +19,7 @@ from nats.js.api import (
 
 from opstream_schemas import subjects
 from opstream_schemas.catalog import DAY, ActionSpec
-from opstream_schemas.events import EVENT_DATA, Requested
+from opstream_schemas.events import EVENT_DATA
 
 BODY_LIMIT: Final = 256 * 1024
 """Bytes of a submit's body, and of a result, by default."""
@@ -33,8 +33,6 @@ _DUPLICATE_WINDOW: Final = 15.0
 them; within the window a replicated stream answers one with less reading."""
 _PROJECTOR_ACK_WAIT: Final = 30.0
 _PROJECTOR_PENDING: Final = 10_000
-DEADLINES_ACK_WAIT: Final = 120.0
-"""Seconds; much longer than `projector_deadlines` trails behind."""
 _RUNNER_PENDING: Final = 1_000
 _MAX_WAITING: Final = 512
 
@@ -92,13 +90,12 @@ def streams(sizing: Sizing) -> list[StreamConfig]:
             )
         ],
     )
-    buckets = (subjects.VIEW_BUCKET, subjects.ACTIONS_BUCKET, subjects.HOLDS_BUCKET)
-    return [timers, operations, *(_bucket(name, sizing) for name in buckets)]
+    return [timers, operations, _bucket(subjects.VIEW_BUCKET, sizing), _bucket(subjects.ACTIONS_BUCKET, sizing)]
 
 
 def projector_consumers() -> list[ConsumerConfig]:
     """The durables of the projector: one without a filter (a wildcard filter would make the server scan), one for
-    deadlines that fire, and one that trails behind the requests, to arm the deadlines of those still open then."""
+    deadlines."""
     shared: dict[str, Any] = {
         "ack_policy": AckPolicy.EXPLICIT,
         "deliver_policy": DeliverPolicy.ALL,
@@ -110,12 +107,6 @@ def projector_consumers() -> list[ConsumerConfig]:
     return [
         ConsumerConfig(durable_name=subjects.PROJECTOR_CONSUMER, **shared),
         ConsumerConfig(durable_name=subjects.PROJECTOR_DUE_CONSUMER, filter_subjects=[subjects.DUE_TO], **shared),
-        ConsumerConfig(
-            durable_name=subjects.PROJECTOR_DEADLINES_CONSUMER,
-            filter_subjects=[subjects.stream_subject(Requested.name)],
-            headers_only=True,
-            **(shared | {"ack_wait": DEADLINES_ACK_WAIT}),
-        ),
     ]
 
 
@@ -128,7 +119,7 @@ def runner_consumer(spec: ActionSpec) -> ConsumerConfig:
         deliver_policy=DeliverPolicy.ALL,
         ack_wait=spec.policy.lease,
         max_deliver=-1,
-        max_ack_pending=spec.policy.max_concurrency or _RUNNER_PENDING,
+        max_ack_pending=_RUNNER_PENDING,
         max_waiting=_MAX_WAITING,
     )
 

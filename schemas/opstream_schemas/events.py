@@ -62,8 +62,6 @@ class Requested(EventData, frozen=True, kw_only=True):
     deadline: Instant
     retention: float
     """Seconds for which the status stays readable after the operation has ended."""
-    hold: str = ""
-    """What the operation holds while it is open (`subjects.hold_key`); empty for nothing."""
     caller: str = ""
     trace: Trace | None = None
 

@@ -93,15 +93,14 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     created_at: Instant
     deadline: Instant
     retention: float
-    hold: str = ""
     attempt: int = 0
     """Number of the last attempt that started; 0 before the first."""
     uncounted: int = 0
-    """Those that were handed back without using up one of `max_attempts`."""
+    """How many of them were handed back without using up one of `max_attempts`."""
     live: LiveAttempt | None = None
     waiting: Waiting | None = None
     attempt_error: OperationError | None = None
-    """Why the last attempt failed, until an outcome follows."""
+    """Why the last attempt that failed did so, until an outcome follows."""
     started_at: Instant | None = None
     finished_at: Instant | None = None
     percent_complete: float | None = None
@@ -155,7 +154,6 @@ def initial(event: RecordedEvent) -> Operation:
         created_at=event.time,
         deadline=data.deadline,
         retention=data.retention,
-        hold=data.hold,
         position=1,
         stream_sequence=event.sequence,
         last_hash=event.digest,

@@ -28,10 +28,8 @@ ALL = (
     "stream OPERATIONS",
     "stream KV_operations",
     "stream KV_actions",
-    "stream KV_holds",
     "consumer projector",
     "consumer projector_due",
-    "consumer projector_deadlines",
 )
 NOTHING = Report(made=(), updated=(), drift=())
 SECOND = 1_000_000_000

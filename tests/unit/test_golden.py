@@ -56,7 +56,6 @@ FULL: list[EventData] = [
         request_hash="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
         deadline=DEADLINE,
         retention=172_800.5,
-        hold="action.book.upload-start.0123456789abcdef0123456789abcdef",
         caller="ann@example.org",
         trace=Trace(traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", tracestate="vendor=1"),
     ),

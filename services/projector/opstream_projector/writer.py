@@ -49,8 +49,6 @@ class Outcome(msgspec.Struct, frozen=True):
     """Foreign: the complete journal of the operation was read, and they do not continue it."""
     doubtful: tuple[Refusal, ...] = ()
     """They do not continue what could be read, and the rest can't be read (damaged or expired)."""
-    operation: Operation | None = None
-    """What the view holds now, or would if its time were not over."""
 
 
 class _BeginningExpired(Exception):
@@ -111,11 +109,11 @@ class Writer:
             if target is None or not supersedes(target, stored):
                 if stored is not None:
                     self._remember(stored, base.entry.revision)
-                return msgspec.structs.replace(outcome, operation=stored or target)
+                return outcome
             revision = await self._write(base, target)
             if revision is not None:
                 self._remember(target, revision)
-                return msgspec.structs.replace(outcome, operation=target)
+                return outcome
             newest = await self._view.get_newest(operation_id)
             if newest.revision == base.entry.revision:
                 # The winner is still on its way to the replicas (R3, err_code 10164): nothing to see before it is.
