@@ -315,7 +315,7 @@ async def _reload(journal: Journal, operation_id: str) -> Operation | None:
         try:
             events = await journal.events(operation_id)
         except JournalUnavailable:
-            await asyncio.sleep(0.05)  # while there is no connection the answer comes at once, and nothing else would run
+            await asyncio.sleep(0.05)  # without a connection that comes at once, and nothing else would run
             continue
         return folded(None, *events) if events else None
 
