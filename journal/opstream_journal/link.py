@@ -158,8 +158,9 @@ class Link:
         try:
             async with asyncio.timeout(_DRAIN_TIMEOUT):
                 await nc.close()
-        except (TimeoutError, OSError) as error:
-            # The broker reads nothing, so its socket can't be emptied; it ends with the process.
+        except (TimeoutError, OSError, RuntimeError) as error:
+            # The broker reads nothing, so its socket can't be emptied, and ends with the process; or the socket is
+            # closed already, which nats-py has not noticed yet and uvloop calls a RuntimeError.
             logger.debug("close failed: %s", error or type(error).__name__)
 
     async def _note_error(self, error: Exception) -> None:

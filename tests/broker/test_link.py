@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+import uvloop
 
 from opstream_journal import BrokerUnreachable, JournalUnavailable, Link, NotProvisioned, connect, insist, rpc
 from opstream_journal import link as link_module
@@ -215,3 +216,19 @@ async def test_a_start_does_not_wait_for_an_operator(broker: Broker) -> None:
     async with linked(broker.url) as link:
         with pytest.raises(NotProvisioned):
             await asyncio.wait_for(insist(link, lambda: check(link), 60), 2)
+
+
+def test_closing_with_something_unsent(broker: Broker) -> None:
+    """Closing raises nothing if there is something left to say to a broker that has gone, as in a service on uvloop."""
+    lost = Lost()
+
+    async def lose_and_close() -> None:
+        link = await connect([broker.url], "test", connect_timeout=5, on_lost=lost)
+        broker.kill()
+        await eventually(lambda: not link.is_up)
+        await link.nc.subscribe("something")
+        await link.close()
+        assert link.nc.is_closed
+
+    uvloop.run(lose_and_close())
+    assert lost.reasons == []

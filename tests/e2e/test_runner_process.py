@@ -150,7 +150,7 @@ async def test_a_stop_while_the_broker_is_away(broker: Broker, stage: Stage, sta
         runner.wait_for("running work:block, ")
         trouble()
         runner.send(signal.SIGTERM)
-        assert runner.wait(10) == 0
+        assert runner.wait(10) == 0, runner.output
         assert "Traceback" not in runner.output
         if not broker.is_running:
             broker.start()
