@@ -98,7 +98,16 @@ async def test_without_a_broker_nobody_knows(api: Api, broker: Broker) -> None:
     answer = await api.submit(headers=pair())
     assert answer.status_code == 503
     assert "Repeatability-Result" not in answer.headers
-    assert len(answer.json()["error"]["operationId"]) == 43
+    error = answer.json()["error"]
+    assert len(error["operationId"]) == 43
+    assert "the same Repeatability headers" in error["message"]
+    assert "Operation-Id" not in error["message"]
+
+
+async def test_a_path_that_is_none_is_rejected(api: Api) -> None:
+    """Also where there is nothing to submit to."""
+    answer = await api.submit("/book/%ZZ:upload-start", headers=pair())
+    assert (answer.status_code, answer.headers["Repeatability-Result"]) == (400, "rejected")
 
 
 async def test_the_header_is_spelled_as_in_the_contract(api: Api) -> None:

@@ -18,7 +18,7 @@ import msgspec
 import uuid_utils
 
 from opstream_api.main import service
-from opstream_api.server import make_server
+from opstream_api.server import Server, make_server
 from opstream_api.settings import Settings
 from opstream_api.watchers import Watchers
 from opstream_journal import Expected, Journal, Link
@@ -88,11 +88,17 @@ class Reply(msgspec.Struct, frozen=True):
 class Api:
     """A running service."""
 
-    def __init__(self, port: int, client: httpx.AsyncClient, watchers: Watchers) -> None:
+    def __init__(self, port: int, client: httpx.AsyncClient, watchers: Watchers, server: Server) -> None:
         self.port = port
         self.client = client
         self.watchers = watchers
         """Who waits in it."""
+        self._server = server
+
+    @property
+    def connections(self) -> int:
+        """How many it has open."""
+        return len(self._server.server_state.connections)
 
     @property
     def url(self) -> str:
@@ -172,7 +178,7 @@ async def serving(url: str, *, send_buffer: int = 0, **settings: Any) -> AsyncIt
             task = asyncio.create_task(server.serve([sock]))
             try:
                 async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=15) as client:
-                    yield Api(port, client, running.watchers)
+                    yield Api(port, client, running.watchers, server)
             finally:
                 server.should_exit = True
                 await task

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 # litestar answers OPTIONS by itself, with 204, wherever a route does not take it.
 _READS: Final = [*READS, HttpMethod.OPTIONS]
 _SUBMITS: Final = [HttpMethod.POST, HttpMethod.OPTIONS]
-_READ_PATH: Final = re.compile(r"/(?:status/[^/:]+(?:/events)?|docs(?:/[^/]+)?|healthz|readyz|openapi\.json)")
+_READ_PATH: Final = re.compile(r"/(?:status/[^/:]+|status/[^/]+/events|docs(?:/[^/]+)?|healthz|readyz|openapi\.json)")
 _CANCEL_PATH: Final = re.compile(r"/status/[^/]*:cancel")
 _HEALTHY: Final = b'{"status":"ok"}'
 
@@ -78,11 +78,11 @@ async def _refuse_options(request: Request[Any, Any, Any]) -> None:
 
 
 async def _submit(parts: Parts, request: Request[Any, Any, Any]) -> ASGIResponse:
-    path = parse_submit_path(request.scope["raw_path"])
-    if request.method != HttpMethod.POST:
-        raise method_not_allowed(ALLOW_POST)
     headers = requests.headers_of(request.scope["headers"])
     try:
+        path = parse_submit_path(request.scope["raw_path"])
+        if request.method != HttpMethod.POST:
+            raise method_not_allowed(ALLOW_POST)
         return await _take(parts, path, headers, request)
     except ApiError as error:
         # Of a 5xx nobody knows yet: the request may be recorded, and asking again tells.
@@ -128,9 +128,10 @@ def _answer_framework(request: Request[Any, Any, Any], error: HTTPException) -> 
 
 
 def _refusal(scope: HTTPScope) -> ApiError:
-    if _READ_PATH.fullmatch(scope["path"]):
+    path = f"/{'/'.join(filter(None, scope['path'].split('/')))}"  # litestar passes over empty segments, too
+    if _READ_PATH.fullmatch(path):
         return method_not_allowed(ALLOW_READ)
-    if _CANCEL_PATH.fullmatch(scope["path"]):
+    if _CANCEL_PATH.fullmatch(path):
         return method_not_allowed(ALLOW_POST)
     try:
         parse_submit_path(scope["raw_path"])

@@ -96,16 +96,19 @@ class ApiError(Exception):
         return STATUS_OF[self.code]
 
 
-def from_journal(error: JournalError, *, operation_id: str = "") -> ApiError:
+def from_journal(error: JournalError, *, operation_id: str = "", is_repeatable: bool = False) -> ApiError:
     """How a client sees that the journal failed.
 
     Args:
         error: what the journal raised; its text goes to the log, not to the client.
         operation_id: of a submit that may be sent again; empty for a read.
+        is_repeatable: whether its own headers name the operation already (OASIS Repeatable Requests).
     """
     if isinstance(error, EventTooLarge):
         return ApiError(ErrorCode.PAYLOAD_TOO_LARGE, "the request is larger than the journal takes")
-    again = f": send the same request again with the header 'Operation-Id: {operation_id}'" if operation_id else ""
+    again = ": send the same request again, with the same Repeatability headers"
+    if not is_repeatable:
+        again = f": send the same request again with the header 'Operation-Id: {operation_id}'" if operation_id else ""
     if isinstance(error, JournalFull):
         message = f"the journal is full, so no new operation can be recorded now{again}"
         return ApiError(ErrorCode.JOURNAL_FULL, message, operation_id=operation_id)

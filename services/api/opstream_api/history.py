@@ -15,6 +15,7 @@ from opstream_schemas.events import RecordedEvent
 
 from .errors import ApiError, from_journal, unreadable
 from .feed import PART, Frame
+from .preferences import LAST_EVENT_ID
 from .status import StatusReader
 from .watch import Watch
 from .watchers import Watchers
@@ -26,6 +27,7 @@ PING: Final = 15.0
 
 STREAM_HEADERS: Final = {
     "Cache-Control": "no-store",
+    "Vary": "Accept",
     "X-Accel-Buffering": "no",  # nginx would hold events back to fill its buffers
 }
 """Of an event stream."""
@@ -71,9 +73,12 @@ class History:
         """Whether nothing can follow the event at a position.
 
         Raises:
-            ApiError: as `StatusReader.read`.
+            ApiError: as `StatusReader.read`; `InvalidHeader` for a position that no event of a running operation has.
         """
         operation = await self._status.read(operation_id)
+        if position > operation.position and not operation.is_terminal:
+            message = f"the operation has {operation.position} events so far, and none with the id {position}"
+            raise ApiError(ErrorCode.INVALID_HEADER, message, target=LAST_EVENT_ID)
         return operation.is_terminal and operation.position <= position
 
     async def follow(self, operation_id: str, position: int) -> AsyncGenerator[bytes, None]:

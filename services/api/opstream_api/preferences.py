@@ -18,6 +18,8 @@ WAIT_LIMIT: Final = 60
 LAST_EVENT_ID: Final = "Last-Event-ID"
 
 _WAIT: Final = re.compile(r'(?:^|,)\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?=[;,]|$)', re.IGNORECASE)
+_QUOTED: Final = re.compile(r'"(?![0-9]{1,9}")[^"]*"')
+"""A text that is no number: whatever it holds is no preference."""
 _ETAG: Final = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 _POSITION: Final = re.compile(r"[0-9]{1,15}")
 _QUALITY: Final = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
@@ -27,7 +29,7 @@ _JSON: Final = frozenset({"application/json", "application/*"})
 
 def wait_seconds(headers: Headers) -> int:
     """Whole seconds for which the request may be held (RFC 7240, `Prefer: wait`), at most `WAIT_LIMIT`; 0 without."""
-    found = _WAIT.search(",".join(headers.get(b"prefer", [])))
+    found = _WAIT.search(_QUOTED.sub('""', ",".join(headers.get(b"prefer", []))))
     return min(int(found[1]), WAIT_LIMIT) if found else 0
 
 

@@ -5,6 +5,7 @@ Called by `main.py`, and by tests that serve an app inside of their loop.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Iterator
@@ -14,13 +15,14 @@ import httptools
 import uuid_utils
 import uvicorn
 from litestar.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from opstream_schemas.errors import ErrorCode
 
+from . import streaming
 from .answers import JSON, encode_error
 from .errors import ApiError
-from .streaming import ABORT
 
 GRACE: Final = 5
 """Whole seconds that open requests get to finish when the service stops; a submit takes less."""
@@ -29,6 +31,8 @@ HEAD_LIMIT: Final = 32 * 1024
 URL_LIMIT: Final = 8 * 1024
 """Bytes of the request line's target: the longest id, percent-encoded, has 3 KiB. litestar remembers recent ones."""
 
+_PIPELINED: Final = 16
+"""Requests that may wait on one connection for the answer before theirs."""
 _UPGRADES: Final = frozenset({b"upgrade", b"http2-settings"})
 
 
@@ -77,6 +81,25 @@ class Protocol(HttpToolsProtocol):
     """HTTP/1.1 on one connection."""
 
     _head_size = 0
+    _running: RequestResponseCycle | None = None
+    """The request that is being answered; uvicorn's own `cycle` is the newest of a pipeline."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client has connected. One that does not take its answer is dropped by the kernel after a while."""
+        super().connection_made(transport)
+        sock = transport.get_extra_info("socket")
+        if sock is not None and hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(streaming.PATIENCE * 1000))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has gone: of a pipeline uvicorn tells only the newest request."""
+        running = self._running
+        if running is not None and not running.response_complete:
+            running.disconnected = True
+            running.message_event.set()
+        self.pipeline.clear()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a request, or of several."""
@@ -92,7 +115,7 @@ class Protocol(HttpToolsProtocol):
         """A request begins."""
         self._head_size = 0
         super().on_message_begin()
-        self.scope[ABORT] = self.transport.abort  # type: ignore[typeddict-unknown-key]
+        self.scope[streaming.ABORT] = self.transport.abort  # type: ignore[typeddict-unknown-key]
 
     def on_url(self, url: bytes) -> None:
         """A part of the request line."""
@@ -106,8 +129,13 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is over; one that asks for an upgrade comes again without that wish."""
-        if not self.parser.should_upgrade():
-            super().on_headers_complete()
+        if self.parser.should_upgrade():
+            return
+        super().on_headers_complete()
+        if len(self.pipeline) > _PIPELINED:
+            self.transport.abort()
+        elif self.pipeline:
+            self.flow.resume_reading()  # uvicorn pauses, and then nobody would see that the client goes
 
     def on_message_complete(self) -> None:
         """The request is over."""
@@ -115,9 +143,18 @@ class Protocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
-        """Answer what is no HTTP request, and hang up."""
+        """Answer what is no HTTP request, and hang up; after the answers that are due for requests before it."""
+        if self.pipeline and self.cycle is not None and self.cycle.more_body:
+            self.pipeline.popleft()  # the broken one
+            due = self.pipeline[0][0] if self.pipeline else self._running
+        else:
+            due = self.cycle
+        if due is not None and not due.response_complete and not due.more_body:
+            due.keep_alive = False
+            return
         error = ApiError(
-            ErrorCode.INVALID_HEADER, "the request is not valid HTTP/1.1, or its URL or headers are too long"
+            ErrorCode.INVALID_HEADER,
+            "the request is not valid HTTP/1.1, its method is unknown, or its URL or headers are too long",
         )
         body = encode_error(error.body)
         head = [
@@ -130,6 +167,10 @@ class Protocol(HttpToolsProtocol):
         ]
         self.transport.write("\r\n".join([*head, "", ""]).encode() + body)
         self.transport.close()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _decline_upgrade(self, rest: bytes) -> None:
         """Go on in HTTP/1.1, as a server may (RFC 9110, Upgrade).

@@ -97,11 +97,15 @@ async def _history(parts: Parts, operation_id: str, request: AnyRequest) -> ASGI
     scope = request.scope
     requests.check_query(scope["query_string"])
     headers = requests.headers_of(scope["headers"])
-    if request.method == HttpMethod.HEAD or not preferences.wants_stream(headers):
+    # HTTP/1.0 knows no chunks, so what has no length yet can't be sent to it piece by piece (RFC 9112, 6.1).
+    is_old = scope["http_version"] == "1.0"
+    if request.method == HttpMethod.HEAD or is_old or not preferences.wants_stream(headers):
         document = await parts.history.document(operation_id)
-        if isinstance(document, bytes):
-            return json_answer(document, headers=_VARY)
-        return Streamed(document, media_type=JSON, headers=_VARY)
+        if not isinstance(document, bytes):
+            if not is_old:
+                return Streamed(document, media_type=JSON, headers=_VARY)
+            document = b"".join([piece async for piece in document])
+        return json_answer(document, headers=_VARY)
     position = preferences.last_position(headers)
     if await parts.history.is_over(operation_id, position):
         return empty_answer(

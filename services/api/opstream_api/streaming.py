@@ -69,7 +69,8 @@ class Streamed(ASGIResponse):
                 async for piece in pieces:
                     async with asyncio.timeout(PATIENCE):
                         await send({"type": "http.response.body", "body": piece, "more_body": True})
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                async with asyncio.timeout(PATIENCE):  # it waits until the last piece is taken
+                    await send({"type": "http.response.body", "body": b"", "more_body": False})
             except TimeoutError:
                 logger.info("a client did not read for %g s and is hung up on", PATIENCE)
                 abort()

@@ -99,7 +99,7 @@ class Submitter:
                 request has; `JournalUnavailable` and `JournalFull` name the operation id, under which the same request
                 may be sent again: it is then stored once, whether it had been stored the first time or not.
         """
-        tried = submission.identity.operation_id
+        tried, is_repeatable = submission.identity.operation_id, submission.identity.is_repeatable
         until = self._clock() + BUDGET
         try:
             async with asyncio.timeout(BUDGET):
@@ -107,11 +107,11 @@ class Submitter:
         except TimeoutError:
             # The journal's own budget ends a try with a last read, which may take longer than what was left.
             late = JournalUnavailable(f"submitting {tried} took over {BUDGET:g} s", maybe_stored=True)
-            raise from_journal(late, operation_id=tried) from None
+            raise from_journal(late, operation_id=tried, is_repeatable=is_repeatable) from None
         except InvalidEvent as error:
             raise ApiError(ErrorCode.INVALID_INPUT, f"the request can't be recorded: {error}") from error
         except JournalError as error:
-            raise from_journal(error, operation_id=tried) from error
+            raise from_journal(error, operation_id=tried, is_repeatable=is_repeatable) from error
 
     async def _submit(self, submission: Submission, until: float) -> Accepted:
         kind = submission.kind
