@@ -86,8 +86,9 @@ class Service:
             is_same = _origin(parts) == self._origin and "@" not in parts.netloc
         except ValueError:
             return False
+        is_plain = location.isascii() and location.isprintable()
         is_below = parts.path.startswith(f"{self._path}/") and ".." not in parts.path
-        return is_same and is_below and not parts.query and not parts.fragment
+        return is_plain and is_same and is_below and not parts.query and not parts.fragment
 
 
 def _origin(parts: SplitResult) -> tuple[str, str, int | None]:

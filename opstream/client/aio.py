@@ -195,14 +195,18 @@ class _Hands:
 
     async def _send(self, send: Send) -> Reply | NoReply:
         try:
-            response = await self._http.send(build(self._http, send), stream=True, follow_redirects=False)
-            self._response = response
-            if send.is_stream and is_event_stream(reply_of(response)):
-                self._chunks = response.aiter_bytes()
-                return reply_of(response)
-            content = await response.aread()
+            async with asyncio.timeout(send.silence):  # httpx's own starts anew with each byte
+                response = await self._http.send(build(self._http, send), stream=True, follow_redirects=False)
+                self._response = response
+                if send.is_stream and is_event_stream(reply_of(response)):
+                    self._chunks = response.aiter_bytes()
+                    return reply_of(response)
+                content = await response.aread()
             await self.aclose()
             return reply_of(response, content)
+        except TimeoutError:
+            await self.aclose()
+            return NoReply("no answer in time")
         except httpx.RequestError as error:
             await self.aclose()
             return no_reply(error)

@@ -28,24 +28,29 @@ _monitor: Final = msgspec.json.Decoder(StatusMonitor)
 _history: Final = msgspec.json.Decoder(_History)
 
 
-def operation_in(reply: Reply, url: str, what: str) -> Operation:
+def operation_in(reply: Reply, operation_id: str, url: str, what: str) -> Operation:
     """The operation that an answer tells of.
 
     Args:
         reply: the answer, 200 or (to a submit) 202 if all is well.
+        operation_id: the one that was asked about.
         url: of the operation's status.
         what: what was asked for, for messages.
 
     Raises:
         RequestRefused: it is a 4xx.
-        UnexpectedAnswer: it is anything else that tells of no operation.
+        UnexpectedAnswer: it is anything else that does not tell of this operation.
     """
     if reply.status not in {HTTPStatus.OK, HTTPStatus.ACCEPTED}:
         raise refusal(reply, what)
     try:
-        return Operation(url, _monitor.decode(reply.content))
+        found = Operation(url, _monitor.decode(reply.content))
     except _UNDECODABLE as error:
         raise _foreign(reply, what) from error
+    if found.id != operation_id:
+        message = f"{what}: the answer tells of operation {found.id!r}: check the URL, and any cache on the way"
+        raise UnexpectedAnswer(message, status=reply.status)
+    return found
 
 
 def events_in(reply: Reply, what: str) -> list[OperationEvent]:
@@ -90,7 +95,7 @@ def result_in(operation: Operation, result_type: Any) -> Any:  # noqa: ANN401 - 
     result = operation.monitor.result
     try:
         return msgspec.json.decode(b"null" if isinstance(result, msgspec.UnsetType) else result, type=result_type)
-    except msgspec.MsgspecError as error:
+    except _UNDECODABLE as error:
         message = f"the result of operation {operation.id} is not of the type that was asked for: {error}"
         raise UnexpectedAnswer(message, status=HTTPStatus.OK) from error
 

@@ -94,15 +94,15 @@ class Flows:
         reply, _ = yield from self._ask(post, patience, given, f"submit it again with operation_id={given!r}")
         if reply.status != HTTPStatus.ACCEPTED:
             raise refusal(reply, what)
-        operation = operation_in(reply, status_url, what)
+        operation = operation_in(reply, given, status_url, what)
         location = reply.headers.get("Operation-Location")
-        return Operation(self._service.status(operation.id, location), operation.monitor)
+        return Operation(self._service.status(given, location), operation.monitor)
 
     def status(self, operation: Operation | str, *, timeout: float | None) -> Flow[Operation]:
         """`OperationsClient.status`."""
         operation_id, url = self._place(operation)
         reply, _ = yield from self._ask(self._get(url), self._patience(timeout), operation_id, "ask again later")
-        return operation_in(reply, url, f"operation {operation_id}")
+        return operation_in(reply, operation_id, url, f"operation {operation_id}")
 
     def cancel(self, operation: Operation | str, *, reason: str, timeout: float | None) -> Flow[Operation]:
         """`OperationsClient.cancel`."""
@@ -110,7 +110,7 @@ class Flows:
         post = self._post(f"{url}:cancel", _encode({"reason": reason} if reason else {}), {})
         patience = self._patience(timeout)
         reply, _ = yield from self._ask(post, patience, operation_id, "canceling twice is safe, so cancel it again")
-        return operation_in(reply, url, f"canceling operation {operation_id}")
+        return operation_in(reply, operation_id, url, f"canceling operation {operation_id}")
 
     def wait(self, operation: Operation | str, *, timeout: float | None, on_change: OnChange | None) -> Flow[Operation]:
         """`OperationsClient.wait`."""
@@ -127,7 +127,7 @@ class Flows:
                 # Whoever waits in a loop of short waits must not ask more often than the service wants.
                 yield Sleep(patience.left())
                 raise _timeout(operation_id, seen, patience.seconds, error.trouble) from error
-            now = operation_in(reply, url, f"operation {operation_id}")
+            now = operation_in(reply, operation_id, url, f"operation {operation_id}")
             if on_change is not None and (seen is None or now.monitor != seen.monitor):
                 yield Call(on_change, (now,))
             seen = now

@@ -82,7 +82,7 @@ def error_of(reply: Reply) -> ErrorObject | None:
     """The error body of an answer, if it has one (contract.md, Errors)."""
     try:
         return _error_body.decode(reply.content).error
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 
@@ -107,5 +107,5 @@ def _until(value: str, headers: Mapping[str, str]) -> float | None:
     try:
         moment, now = parsedate_to_datetime(value), parsedate_to_datetime(headers.get("Date", ""))
         return max(0.0, (moment - now).total_seconds())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None

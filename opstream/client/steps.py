@@ -24,7 +24,7 @@ class Send(msgspec.Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str]
     content: bytes = b""
     silence: float
-    """Seconds without a byte from the service after which the try is given up."""
+    """Seconds after which the try is given up: of a whole answer, and of a stream without a byte."""
     is_stream: bool = False
     """Keep an answer that is an event stream open, for `Read`; the reply has no content then."""
 

@@ -256,15 +256,21 @@ class _Hands:
             self._response = None
 
     def _send(self, send: Send) -> Reply | NoReply:
+        until = time.monotonic() + send.silence
         try:
             response = self._http.send(build(self._http, send), stream=True, follow_redirects=False)
             self._response = response
             if send.is_stream and is_event_stream(reply_of(response)):
                 self._chunks = response.iter_bytes()
                 return reply_of(response)
-            content = response.read()
+            pieces: list[bytes] = []
+            for piece in response.iter_bytes():  # httpx's own time limit starts anew with each
+                pieces.append(piece)
+                if time.monotonic() > until:
+                    self.close()
+                    return NoReply("no answer in time")
             self.close()
-            return reply_of(response, content)
+            return reply_of(response, b"".join(pieces))
         except httpx.RequestError as error:
             self.close()
             return no_reply(error)

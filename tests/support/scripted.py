@@ -20,6 +20,7 @@ import msgspec
 
 _ABORT: Final = struct.pack("ii", 1, 0)
 _CHUNK: Final = 65_536
+_PACE: Final = 0.02
 
 
 class Heard(msgspec.Struct, frozen=True):
@@ -50,7 +51,19 @@ class Silence(msgspec.Struct, frozen=True):
     content: bytes = b""
 
 
-Script: TypeAlias = Answer | Reset | Silence
+class Accept(msgspec.Struct, frozen=True):
+    """A submit is accepted under its own operation id."""
+
+    headers: dict[str, Any] = {}
+
+
+class Drip(msgspec.Struct, frozen=True):
+    """Bytes come, and after them one every few milliseconds, until the client goes away."""
+
+    content: bytes
+
+
+Script: TypeAlias = Answer | Reset | Silence | Accept | Drip
 
 
 def answer(status: int, body: bytes = b"", **headers: Any) -> Answer:
@@ -144,6 +157,13 @@ class Scripted:
                     while connection.recv(_CHUNK):
                         pass
                     self.left.set()
+                case Accept(headers):
+                    body = {"id": heard.headers["operation-id"], "status": "NotStarted"}
+                    connection.sendall(json_answer(202, body, retry_after=1, **headers).content)
+                case Drip(content):
+                    connection.sendall(content)
+                    while not self.left.wait(_PACE):
+                        connection.sendall(b" ")
 
 
 def _hear(connection: socket.socket) -> Heard | None:

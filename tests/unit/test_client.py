@@ -26,13 +26,24 @@ from opstream import (
     UnexpectedAnswer,
     WaitTimeout,
 )
-from tests.support.scripted import Answer, Reset, Script, Scripted, Silence, answer, json_answer, refusing, stream
+from tests.support.scripted import (
+    Accept,
+    Answer,
+    Drip,
+    Reset,
+    Script,
+    Scripted,
+    Silence,
+    answer,
+    json_answer,
+    refusing,
+    stream,
+)
 
 pytestmark = pytest.mark.unit
 
 DIRECT: dict[str, Any] = {"trust_env": False, "verify": False}
 """For an httpx client that asks no proxy of the environment, and loads no certificates that no test needs."""
-ACCEPTED = json_answer(202, {"id": "x", "status": "NotStarted"}, retry_after=1)
 DONE = json_answer(200, {"id": "x", "status": "Succeeded", "result": {"n": 1}})
 AWAY = answer(503, b"<html>no healthy upstream</html>", content_type="text/html", retry_after=0)
 
@@ -101,20 +112,21 @@ def is_async(request: pytest.FixtureRequest) -> bool:
 )
 def test_a_submit_survives(is_async: bool, trouble: Script) -> None:
     """Whatever becomes of the first try, the second one has the same id and the same bytes."""
-    with Scripted(trouble, ACCEPTED) as server:
+    with Scripted(trouble, Accept()) as server:
         operation = Either(is_async, server.url).submit("book/42:upload-start", {"a": 1})
-        assert (operation.id, operation.url) == ("x", f"{server.url}/status/x")
         first, second = server.heard
+        given = first.headers["operation-id"]
+        assert (operation.id, operation.url) == (given, f"{server.url}/status/{given}")
         assert (first.method, first.path, first.body) == ("POST", "/book/42:upload-start", b'{"a":1}')
         assert (second.path, second.body) == (first.path, first.body)
-        assert first.headers["operation-id"] == second.headers["operation-id"]
+        assert second.headers["operation-id"] == given
         assert first.headers["user-agent"] == f"opstream/{opstream.__version__}"
         assert server.is_used_up
 
 
 def test_each_submit_has_an_id_of_its_own(is_async: bool) -> None:
     """A UUIDv7, newer ones after older ones."""
-    with Scripted(ACCEPTED, ACCEPTED) as server:
+    with Scripted(Accept(), Accept()) as server:
         client = Either(is_async, server.url)
         client.submit("book:reindex")
         client.submit("book:reindex")
@@ -131,6 +143,15 @@ def test_a_silent_service(is_async: bool) -> None:
             Either(is_async, server.url).submit("book:reindex", operation_id="mine", timeout=0.1)
         assert time.monotonic() - begin < 5
         assert caught.value.operation_id == "mine"
+
+
+def test_an_answer_that_never_ends(is_async: bool) -> None:
+    """A byte now and then does not keep a client beyond its time."""
+    with Scripted(Drip(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n")) as server:
+        begin = time.monotonic()
+        with pytest.raises(ServiceUnavailable, match="no answer in time"):
+            Either(is_async, server.url).status("x", timeout=0.5)
+        assert time.monotonic() - begin < 5
 
 
 def test_nobody_there(is_async: bool) -> None:
@@ -155,11 +176,9 @@ def test_redirects_are_not_followed(is_async: bool) -> None:
 
 def test_headers_and_credentials(is_async: bool) -> None:
     """They go with every request, to the service only."""
-    with Scripted(
-        json_answer(202, {"id": "x", "status": "NotStarted"}, operation_location="http://evil.test/x"), DONE
-    ) as server:
+    with Scripted(Accept({"operation_location": "http://evil.test/x"}), DONE) as server:
         client = Either(is_async, server.url.replace("//", "//ann:secret@"), headers={"X-Tenant": "a"})
-        operation = client.submit("book:reindex")
+        operation = client.submit("book:reindex", operation_id="x")
         assert operation.url == f"{server.url}/status/x"
         assert client.wait(operation).status == "Succeeded"
         assert [heard.headers["authorization"] for heard in server.heard] == ["Basic YW5uOnNlY3JldA=="] * 2

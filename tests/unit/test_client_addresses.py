@@ -113,6 +113,8 @@ def test_places_to_poll(location: str) -> None:
         "https://api.test:8443@evil.test/ops/status/1",
         "https://ann@api.test:8443/ops/status/1",
         "https://api.test:port/ops/status/1",
+        "https://api.test:8443/ops/status/\n1",
+        "https://api.test:8443/ops/status/é",
     ],
 )
 def test_places_that_are_not_the_services(location: str | None) -> None:

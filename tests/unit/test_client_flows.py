@@ -26,6 +26,7 @@ from tests.support.flowing import BASE, After, World, refusal, reply
 pytestmark = pytest.mark.unit
 
 LOST = NoReply("no answer in time")
+DEEP = b'{"a":' + b"[" * 100_000
 HTML = b"<html>upstream is away</html>"
 ACCEPTED = reply(202, {"id": "made-id", "status": "NotStarted"}, retry_after=1)
 RUNNING = reply(200, {"id": "x", "status": "Running"}, retry_after=1)
@@ -120,6 +121,7 @@ def test_pauses_grow_and_are_spread() -> None:
         ({"retry_after": "Tue, 24 Nov 2026 10:00:09 GMT", "date": "Tue, 24 Nov 2026 10:00:00 GMT"}, 9.2),
         ({"retry_after": "Tue, 24 Nov 2026 09:00:00 GMT", "date": "Tue, 24 Nov 2026 10:00:00 GMT"}, 0.2),
         ({"retry_after": "Tue, 24 Nov 2026 10:00:09 GMT"}, 0.2),
+        ({"retry_after": "Tue, 24 Nov 99999999999 10:00:09 GMT", "date": "Tue, 24 Nov 2026 10:00:00 GMT"}, 0.2),
         ({"retry_after": "soon"}, 0.2),
         ({"retry_after": "-3"}, 0.2),
     ],
@@ -175,6 +177,9 @@ def test_a_try_never_takes_longer_than_the_call_has() -> None:
         (reply(200, {"id": "made-id", "status": "Running"}), UnexpectedAnswer, "200 OK"),
         (reply(202, HTML), UnexpectedAnswer, "not opstream's"),
         (reply(202, {"id": "x", "status": "Sleeping"}), UnexpectedAnswer, "not opstream's"),
+        (reply(202, {"id": "x", "status": "Running"}), UnexpectedAnswer, "the answer tells of operation 'x'"),
+        (reply(404, DEEP), RequestRefused, "by something that is not opstream"),
+        (reply(202, DEEP), UnexpectedAnswer, "not opstream's"),
     ],
 )
 def test_answers_that_end_a_submit(answer: Any, error: type[Exception], text: str) -> None:
@@ -343,6 +348,21 @@ def test_a_result_of_another_type() -> None:
     """The error names the operation and the place."""
     with pytest.raises(UnexpectedAnswer, match=r"operation x is not of the type .* at `\$\[...\]`"):
         result(World(DONE), dict[str, str])
+
+
+def test_a_result_that_is_no_text() -> None:
+    """Bytes that are no UTF-8 are an answer that nobody can use, not a crash."""
+    with pytest.raises(UnexpectedAnswer):
+        result(World(reply(200, b'{"id":"x","status":"Succeeded","result":"\xff\xfe"}')))
+
+
+@pytest.mark.parametrize("call", ["status", "wait", "cancel"])
+def test_an_answer_about_another_operation(call: str) -> None:
+    """As a cache that looks at half of the path gives it: nothing is known of the one that was asked about."""
+    options: dict[str, dict[str, Any]] = {"wait": {"on_change": None}, "cancel": {"reason": ""}}
+    world = World(DONE)
+    with pytest.raises(UnexpectedAnswer, match="the answer tells of operation 'x': check the URL, and any cache"):
+        world.run(getattr(world.flows, call)("y", timeout=None, **options.get(call, {})))
 
 
 def test_a_failure() -> None:
