@@ -99,8 +99,10 @@ class Process:
             return match
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal to the process itself."""
+        """Send a signal to the process itself; after SIGSTOP it does nothing more."""
         self._process.send_signal(number)
+        if number == signal.SIGSTOP:  # each of its threads stops by itself
+            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def wait(self, timeout: float) -> int:
         """Wait for its end; the exit status, negative for a signal.
