@@ -18,11 +18,17 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     lease: float = 30.0
     """How long an attempt may be silent before another runner takes over; the consumer's ack_wait."""
     max_attempts: int = 5
-    """Counted attempts, those that died with their runner included, before the operation is `RunnerLost`."""
+    """Counted attempts, those that died with their runner included, before the operation fails."""
     retry_after: int = 1
     """Whole seconds that a client is told to wait between polls."""
+    timeout: float = 0.0
+    """Of one attempt; 0 for none. An attempt that takes longer has failed, and counts."""
+    backoff: float = 1.0
+    """Before the second attempt; doubled before each further one."""
+    backoff_max: float = 60.0
+    """The longest pause between two attempts."""
     deadline: float = DAY
-    """From the request to the latest moment at which an attempt may start."""
+    """From the request to the moment at which the operation fails, whatever it is doing then."""
     retention: float = DAY
     """How long the status stays readable after the end; at least 24 hours (contract.md)."""
     cancel_grace: float = 30.0
@@ -30,6 +36,16 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     isolation: str = "none"
     """Where a handler runs: "none" in the runner, "process" in a process of its own. Whoever does not run it need not
     know the word."""
+    max_concurrency: int = 0
+    """Attempts at once over the whole fleet; 0: as many as the runners have slots. The consumer's max_ack_pending."""
+    exclusive: str = ""
+    """"resource": at most one open operation of the action for each resource runs; empty: any number."""
+    exclusive_group: str = ""
+    """Actions with the same group exclude each other, too; empty: the action by itself."""
+    on_conflict: str = "queue"
+    """What a request finds while another holds the resource: "queue" waits, "reject" is refused, "replace" cancels."""
+    rate: str = ""
+    """How many attempts may begin in a time, `100/m` (s, m, h or d); empty: any number."""
 
 
 class ActionSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -49,3 +65,11 @@ class ActionSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     def kind(self) -> Kind:
         """The resource and action."""
         return Kind(self.resource, self.action)
+
+    @property
+    def scope(self) -> str:
+        """What its operations hold while they are open, resource aside; empty for an action that excludes nothing."""
+        if not self.policy.exclusive:
+            return ""
+        group = self.policy.exclusive_group
+        return f"group.{group}" if group else f"action.{self.resource}.{self.action}"

@@ -176,9 +176,15 @@ def deadline_exceeded(operation: Operation) -> Failed:
 
 
 def runner_lost(operation: Operation) -> Failed:
-    """The end of an operation whose every attempt died with its runner."""
-    message = f"{operation.attempts_used} attempts ended with the runner that executed them"
+    """The end of an operation whose last attempt died with its runner."""
+    message = f"the last of {operation.attempts_used} attempts ended with the runner that executed it"
     return Failed(error=OperationError(code=ErrorCode.RUNNER_LOST, message=message))
+
+
+def failed_by_operator(reason: str) -> OperationError:
+    """The error of an operation that an operator ended."""
+    message = "an operator ended the operation"
+    return OperationError(code=ErrorCode.FAILED_BY_OPERATOR, message=f"{message}: {reason}" if reason else message)
 
 
 def cut_error(error: OperationError) -> OperationError:

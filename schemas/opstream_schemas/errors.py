@@ -31,6 +31,8 @@ class ErrorCode(StrEnum):
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     RUNNER_LOST = "RunnerLost"
     RUNNER_STOPPED = "RunnerStopped"
+    ATTEMPT_TIMED_OUT = "AttemptTimedOut"
+    FAILED_BY_OPERATOR = "FailedByOperator"
 
 
 class SchemasError(Exception):

@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar, Final, Literal
 import msgspec
 
 from .errors import InvalidEvent
+from .forced import ForcedEnd
 from .names import Kind, check_operation_id
 from .nesting import MAX_NESTING, check_json
 
@@ -62,6 +63,8 @@ class Requested(EventData, frozen=True, kw_only=True):
     deadline: Instant
     retention: float
     """Seconds for which the status stays readable after the operation has ended."""
+    hold: str = ""
+    """What the operation holds while it is open (`subjects.hold_key`); empty for nothing."""
     caller: str = ""
     trace: Trace | None = None
 
@@ -131,6 +134,7 @@ class Failed(EventData, frozen=True, kw_only=True):
     type: ClassVar[str] = "opstream.action.failed.v1"
 
     error: OperationError
+    forced: ForcedEnd | None = None
 
 
 class Canceled(EventData, frozen=True, kw_only=True):

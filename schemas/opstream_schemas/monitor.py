@@ -29,10 +29,17 @@ class StatusMonitor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     retry_at: datetime | None = None
     percent_complete: float | None = None
     message: str = ""
+    queue_position: int = 0
+    """Of an operation that waits for its resource: 1 for the next."""
 
 
-def monitor(operation: Operation) -> StatusMonitor:
-    """The status monitor of an operation."""
+def monitor(operation: Operation, *, queue_position: int = 0) -> StatusMonitor:
+    """The status monitor of an operation.
+
+    Args:
+        operation: its state.
+        queue_position: its place among those that wait for its resource, which no event tells; 0 for none.
+    """
     return StatusMonitor(
         id=operation.id,
         status=operation.status,
@@ -47,6 +54,7 @@ def monitor(operation: Operation) -> StatusMonitor:
         retry_at=operation.waiting.retry_at if operation.waiting else None,
         percent_complete=operation.percent_complete,
         message=operation.message,
+        queue_position=queue_position,
     )
 
 

@@ -2,15 +2,14 @@
 
 `evolve` is strict: it takes the next event of the same operation and nothing else, so whatever it returns can be
 decided upon. `skip` is for readers only: it passes over a type that this code does not know and keeps count of it.
-Neither knows a clock, a broker or an HTTP status.
+An end that an operator forced (ADR 0014) is the one event before which anything may lie. Nothing here knows a clock, a
+broker or an HTTP status.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from enum import StrEnum
-from typing import Final
 
 import msgspec
 
@@ -22,114 +21,33 @@ from .events import (
     Event,
     EventData,
     Failed,
-    Instant,
-    OperationError,
     Progressed,
     RecordedEvent,
     Requested,
     Started,
     Succeeded,
-    Trace,
 )
-from .names import Kind
+from .forced import ForcedEnd
+from .state import FOLD_VERSION, TERMINAL, CancelWish, LiveAttempt, Operation, Status, Waiting
 
-FOLD_VERSION: Final = 1
-"""Raised whenever the fold gives another result for the same events; snapshots of another version are not trusted."""
-
-
-class Status(StrEnum):
-    """The states of a status monitor (Azure guidelines, long-running operations)."""
-
-    NOT_STARTED = "NotStarted"
-    RUNNING = "Running"
-    SUCCEEDED = "Succeeded"
-    FAILED = "Failed"
-    CANCELED = "Canceled"
-
-
-TERMINAL: Final = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELED})
-
-
-class LiveAttempt(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The attempt that owns the outcome."""
-
-    number: int
-    runner: str
-    token: str
-    ticket: int
-    lease: float
-
-
-class Waiting(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """No attempt is live; another follows."""
-
-    ticket: int
-    """Ticket of the attempt that ended."""
-    counted: bool
-    retry_at: Instant
-    sequence: int
-    """Stream sequence of the `attempt-failed` event, which a wake names as the one that armed it."""
-
-
-class CancelWish(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A client's wish that the operation stops."""
-
-    by: str = ""
-    reason: str = ""
-
-
-class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """The state of one operation after `position` events. Also, encoded as JSON, the value in the view."""
-
-    id: str
-    resource: str
-    resource_id: str = ""
-    action: str
-    action_version: int
-    request_hash: str
-    caller: str = ""
-    trace: Trace | None = None
-    status: Status
-    created_at: Instant
-    deadline: Instant
-    retention: float
-    attempt: int = 0
-    """Number of the last attempt that started; 0 before the first."""
-    uncounted: int = 0
-    """How many of them were handed back without using up one of `max_attempts`."""
-    live: LiveAttempt | None = None
-    waiting: Waiting | None = None
-    attempt_error: OperationError | None = None
-    """Why the last attempt that failed did so, until an outcome follows."""
-    started_at: Instant | None = None
-    finished_at: Instant | None = None
-    percent_complete: float | None = None
-    message: str = ""
-    cancel: CancelWish | None = None
-    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    error: OperationError | None = None
-    reason: str = ""
-    skipped: int = 0
-    """Events of unknown types that a reader passed over."""
-    position: int
-    stream_sequence: int
-    last_hash: str
-    fold_version: int
-
-    @property
-    def kind(self) -> Kind:
-        """The resource and action."""
-        return Kind(self.resource, self.action)
-
-    @property
-    def is_terminal(self) -> bool:
-        """Whether nothing can follow any more."""
-        return self.status in TERMINAL
-
-    @property
-    def attempts_used(self) -> int:
-        """Attempts that count towards `max_attempts`."""
-        return self.attempt - self.uncounted
+__all__ = [
+    "FOLD_VERSION",
+    "TERMINAL",
+    "CancelWish",
+    "LiveAttempt",
+    "Operation",
+    "Status",
+    "Waiting",
+    "evolve",
+    "first_event",
+    "fold",
+    "forced_end",
+    "initial",
+    "next_event",
+    "read",
+    "read_around",
+    "skip",
+]
 
 
 def initial(event: RecordedEvent) -> Operation:
@@ -154,6 +72,7 @@ def initial(event: RecordedEvent) -> Operation:
         created_at=event.time,
         deadline=data.deadline,
         retention=data.retention,
+        hold=data.hold,
         position=1,
         stream_sequence=event.sequence,
         last_hash=event.digest,
@@ -187,30 +106,54 @@ def skip(operation: Operation, event: RecordedEvent) -> Operation:
 def read(operation: Operation | None, events: Iterable[RecordedEvent]) -> Operation | None:
     """Fold events as a reader does, skipping unknown types. None if there is neither operation nor event.
 
+    If the last one is a forced end, the operation is what can be read of those before it, ended: whatever does not
+    continue it is passed over.
+
     Raises:
         FoldRefused: as `initial`, `evolve` and `skip`.
     """
+    events = tuple(events)
+    if events and (forced := forced_end(events[-1])) is not None:
+        return _read_to_end(operation, events, forced)
     for event in events:
-        if operation is None:
-            operation = initial(event)
-        elif event.data is None:
-            operation = skip(operation, event)
-        else:
-            operation = evolve(operation, event)
+        operation = _read_one(operation, event)
     return operation
 
 
+def read_around(operation: Operation | None, events: Iterable[RecordedEvent]) -> tuple[Operation | None, int]:
+    """Fold events as a reader does and pass over each that does not continue the operation; also how many those were.
+
+    A later one that does continue it is folded all the same: position and hash prove that nothing is missing.
+    """
+    passed_over = 0
+    for event in events:
+        try:
+            operation = _read_one(operation, event)
+        except FoldRefused:
+            passed_over += 1
+    return operation, passed_over
+
+
 def fold(operation: Operation | None, events: Iterable[RecordedEvent]) -> Operation | None:
-    """Fold events as whoever decides must: unknown types are refused.
+    """Fold events as whoever decides must: unknown types are refused, unless a forced end is behind them.
 
     Raises:
-        FoldRefused: as `initial` and `evolve`, and where `operation` came from a reader that had skipped something.
+        FoldRefused: as `initial` and `evolve`, and where `operation` came from a reader that had skipped something and
+            is not terminal.
     """
-    if operation is not None and operation.skipped:
+    events = tuple(events)
+    if events and forced_end(events[-1]) is not None:
+        return read(operation, events)
+    if operation is not None and operation.skipped and not operation.is_terminal:
         raise FoldRefused(f"operation {operation.id} holds {operation.skipped} events of unknown types")
     for event in events:
         operation = initial(event) if operation is None else evolve(operation, event)
     return operation
+
+
+def forced_end(event: RecordedEvent) -> ForcedEnd | None:
+    """What the event says of a forced end, if it is one."""
+    return event.data.forced if isinstance(event.data, Failed) else None
 
 
 def next_event(operation: Operation, data: EventData, *, id: str, source: str, time: datetime) -> Event:  # noqa: A002
@@ -231,15 +174,42 @@ def first_event(operation_id: str, data: Requested, *, id: str, source: str, tim
     return Event(id=id, source=source, operation_id=operation_id, time=time, position=1, previous_hash="", data=data)
 
 
+def _read_one(operation: Operation | None, event: RecordedEvent) -> Operation:
+    if operation is None:
+        return initial(event)
+    return skip(operation, event) if event.data is None else evolve(operation, event)
+
+
+def _read_to_end(operation: Operation | None, events: tuple[RecordedEvent, ...], forced: ForcedEnd) -> Operation:
+    *before, end = events
+    kept, _ = read_around(operation, before)
+    if kept is None:
+        raise FoldRefused(f"{_named(end)} ends an operation that can't be read")
+    sequence, last_hash = kept.stream_sequence, kept.last_hash
+    if before:
+        sequence, last_hash = before[-1].sequence, before[-1].digest
+    if operation is None:
+        # These are all events that there are, so the end counts whatever it passed over: another version may read more
+        # or less of it than the operator's did. What lay right before it may have been no event; whoever read the
+        # messages has compared its hash then (`survey.events_of`).
+        kept = msgspec.structs.replace(kept, position=end.position - forced.passed_over - 1)
+        if sequence < forced.sequence:
+            sequence, last_hash = forced.sequence, end.previous_hash
+    return evolve(msgspec.structs.replace(kept, stream_sequence=sequence, last_hash=last_hash), end)
+
+
 def _check_next(operation: Operation, event: RecordedEvent) -> None:
+    forced = forced_end(event)
     if event.operation_id != operation.id:
         raise FoldRefused(f"{_named(event)} belongs to operation {event.operation_id}, not {operation.id}")
-    if event.position != operation.position + 1:
+    if event.position != operation.position + 1 + (forced.passed_over if forced else 0):
         raise FoldRefused(f"{_named(event)} can't follow position {operation.position}")
     if event.previous_hash != operation.last_hash:
         raise FoldRefused(f"{_named(event)} does not carry the hash of the event before it")
     if event.sequence <= operation.stream_sequence:
         raise FoldRefused(f"{_named(event)} lies before sequence {operation.stream_sequence}")
+    if forced is not None and forced.sequence != operation.stream_sequence:
+        raise FoldRefused(f"{_named(event)} follows sequence {forced.sequence}, not {operation.stream_sequence}")
     if operation.is_terminal:
         raise FoldRefused(f"{_named(event)} follows a terminal event ({operation.status})")
 
@@ -284,7 +254,9 @@ def _changes(operation: Operation, event: RecordedEvent) -> dict[str, object]:
         case Succeeded() if live is not None:
             return {"status": Status.SUCCEEDED, "result": data.result.copy(), **ended}
         case Failed():
-            return {"status": Status.FAILED, "error": data.error, **ended}
+            passed_over = data.forced.passed_over if data.forced else 0
+            skipped = operation.skipped + passed_over
+            return {"status": Status.FAILED, "error": data.error, "skipped": skipped, **ended}
         case Canceled():
             return {"status": Status.CANCELED, "reason": data.reason, **ended}
         case None:

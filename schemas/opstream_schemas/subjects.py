@@ -5,6 +5,7 @@ Tokens are checked when they enter the system (`names.py`); what is built from a
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final
 
 import msgspec
@@ -16,8 +17,12 @@ OPERATIONS_STREAM: Final = "OPERATIONS"
 TIMERS_STREAM: Final = "TIMERS"
 VIEW_BUCKET: Final = "operations"
 ACTIONS_BUCKET: Final = "actions"
+HOLDS_BUCKET: Final = "holds"
+RUNNER_CONSUMERS: Final = "runner_"
+"""What the names of the runners' consumers begin with."""
 PROJECTOR_CONSUMER: Final = "projector"
 PROJECTOR_DUE_CONSUMER: Final = "projector_due"
+PROJECTOR_DEADLINES_CONSUMER: Final = "projector_deadlines"
 
 WAKES_FROM: Final = "fire.>"
 WAKES_TO: Final = "wake.>"
@@ -27,6 +32,8 @@ TIMERS_SUBJECTS: Final = ("timers.>", WAKES_FROM, DUE_FROM)
 
 _EVENT_TOKENS: Final = 5
 _WAKE_TOKENS: Final = 5
+_DUE_TOKENS: Final = 4
+_DEADLINE: Final = "deadline"
 
 
 class EventSubject(msgspec.Struct, frozen=True):
@@ -68,7 +75,7 @@ def events_of_kind_filter(kind: Kind, event: str) -> str:
 
 def runner_consumer(kind: Kind) -> str:
     """The durable consumer on which the runners of an action compete; `_` is in no name, so pairs can't collide."""
-    return f"runner_{kind.resource}_{kind.action}"
+    return f"{RUNNER_CONSUMERS}{kind.resource}_{kind.action}"
 
 
 def runner_filters(kind: Kind) -> tuple[str, str]:
@@ -84,6 +91,27 @@ def timer_subject(kind: Kind, operation_id: str, why: str) -> str:
 def fire_subject(kind: Kind, operation_id: str, why: str) -> str:
     """Where a schedule fires inside the stream TIMERS; OPERATIONS sources it as a wake."""
     return f"fire.{kind.resource}.{kind.action}.{operation_id}.{why}"
+
+
+def deadline_subject(kind: Kind, operation_id: str) -> str:
+    """Where the schedule of an operation's deadline is stored."""
+    return timer_subject(kind, operation_id, _DEADLINE)
+
+
+def overdue_subject(kind: Kind, operation_id: str) -> str:
+    """Where a deadline fires inside the stream TIMERS; OPERATIONS sources it as due."""
+    return f"overdue.{kind.resource}.{kind.action}.{operation_id}"
+
+
+def timers_filter(operation_id: str) -> str:
+    """Everything that is armed for an operation."""
+    return f"timers.*.*.{operation_id}.>"
+
+
+def hold_key(scope: str, resource_id: str) -> str:
+    """The key of a hold in the bucket `holds`: what excludes (`ActionSpec.scope`), and which resource, hashed, since a
+    resource's own id may be any text."""
+    return f"{scope}.{hashlib.sha256(resource_id.encode()).hexdigest()[:32]}"
 
 
 def action_key(kind: Kind) -> str:
@@ -118,6 +146,19 @@ def parse_event_subject(subject: str) -> EventSubject:
     _, operation_id, resource, action, event = tokens
     kind = Kind(check_name(resource, "resource"), check_name(action, "action"))
     return EventSubject(check_operation_id(operation_id), kind, check_name(event, "event"))
+
+
+def parse_due_subject(subject: str) -> tuple[Kind, str]:
+    """Parse `due.{resource}.{action}.{id}`: the action and the operation id.
+
+    Raises:
+        InvalidName: the subject has another form.
+    """
+    tokens = subject.split(".")
+    if len(tokens) != _DUE_TOKENS or tokens[0] != "due":
+        raise InvalidName(f"{subject!r} is not a deadline's subject: due.RESOURCE.ACTION.ID")
+    _, resource, action, operation_id = tokens
+    return Kind(check_name(resource, "resource"), check_name(action, "action")), check_operation_id(operation_id)
 
 
 def parse_wake_subject(subject: str) -> WakeSubject:

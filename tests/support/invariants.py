@@ -24,19 +24,22 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from opstream_schemas import subjects
 from opstream_schemas.errors import FoldRefused, InvalidEvent
 from opstream_schemas.events import Failed, RecordedEvent, Requested, Started, decode_event, digest
+from opstream_schemas.forced import ForcedEnd
 from opstream_schemas.monitor import monitor
-from opstream_schemas.operation import Operation, read
+from opstream_schemas.operation import Operation, forced_end, read, read_around
+from opstream_schemas.survey import Message, events_of, from_beginning
 from tests.support.waiting import eventually
 
 TERMINAL_EVENTS: Final = frozenset({"succeeded", "failed", "canceled"})
 ENDED: Final = frozenset({"Succeeded", "Failed", "Canceled"})
 
 _BATCH: Final = 500
+_TRAILING: Final = subjects.PROJECTOR_DEADLINES_CONSUMER
 _SPOKEN: Final = frozenset({"progressed", "attempt-failed", "succeeded", "failed"})
 """What an attempt, or whoever gives it up, says."""
 _CLAIM: Final = re.compile(rb'\battempt"?[: ] ?(\d+)')
 """Where the data of an event names its attempt: as a member, or in a text (`tests/support/kill_actions.py`)."""
-_FROM_ANYBODY: Final = frozenset({"RunnerLost", "DeadlineExceeded"})
+_FROM_ANYBODY: Final = frozenset({"RunnerLost", "DeadlineExceeded", "FailedByOperator"})
 _RANK: Final = {"NotStarted": 0, "Running": 1} | dict.fromkeys(ENDED, 2)
 
 
@@ -94,8 +97,11 @@ class Evidence(msgspec.Struct):
 
 
 def decoded(history: list[Stored]) -> list[RecordedEvent]:
-    """Events as the product decodes them."""
-    return [decode_event(message.payload, message.sequence) for message in history]
+    """Events as the product decodes them: without what is none, if a forced end has passed over it."""
+    events = events_of([Message(message.sequence, message.payload) for message in history])
+    if not events or forced_end(events[-1]) is None:
+        return events
+    return [*from_beginning(events[-1].operation_id, events)]
 
 
 def status_of(operation: Operation) -> dict[str, Any]:
@@ -129,18 +135,24 @@ def breaches(evidence: Evidence) -> list[str]:
 
 def _breaches_of(operation_id: str, history: list[Stored], evidence: Evidence) -> Iterator[str]:
     promise, polled = evidence.promised.get(operation_id), evidence.polled.get(operation_id, [])
+    everything, end = history, _forced(history)
+    if end is not None:
+        history = _kept(operation_id, history)
+        yield from _forced_well(everything, history, end)
+        if len(history) == 1:  # not even the request could be read: there is nothing to be seen
+            return
     names = [subjects.parse_event_subject(message.subject).event for message in history]
     yield from _in_order(names)
     if promise is not None and not TERMINAL_EVENTS & set(names):
         yield f"invariant 2: promised, and open: {names}"
     yield from _going_back(polled)
     try:
-        events = decoded(history)
-        yield from _chained(history, events)
+        events = [decode_event(message.payload, message.sequence) for message in history]
+        yield from _chained(history, events if end is None else events[:-1])
         yield from _fenced(names, events)
         if promise is not None:
-            yield from _kept(promise, events[0])
-        operation = read(None, events)
+            yield from _as_promised(promise, events[0])
+        operation = read(None, decoded(everything))
     except (InvalidEvent, FoldRefused) as error:
         yield f"invariant 1: can't be folded: {error}"
         return
@@ -162,7 +174,7 @@ def _in_order(names: list[str]) -> Iterator[str]:
 def _chained(history: list[Stored], events: list[RecordedEvent]) -> Iterator[str]:
     if [event.position for event in events] != list(range(1, len(events) + 1)):
         yield f"invariant 1: positions are {[event.position for event in events]}"
-    hashes = ["", *(digest(message.payload) for message in history[:-1])]
+    hashes = ["", *(digest(message.payload) for message in history)][: len(events)]
     if [event.previous_hash for event in events] != hashes:
         yield "invariant 1: the chain of hashes is broken"
     if len({event.id for event in events}) != len(events):
@@ -186,7 +198,41 @@ def _fenced(names: list[str], events: list[RecordedEvent]) -> Iterator[str]:
                 yield f"invariant 3: {name} is from {event.source}, attempt {attempt} ran on {runner}"
 
 
-def _kept(promise: Promise, first: RecordedEvent) -> Iterator[str]:
+def _forced(history: list[Stored]) -> ForcedEnd | None:
+    """What the last message says of a forced end, if it is one."""
+    try:
+        return forced_end(decode_event(history[-1].payload, history[-1].sequence))
+    except InvalidEvent:
+        return None
+
+
+def _kept(operation_id: str, history: list[Stored]) -> list[Stored]:
+    """The messages that make the operation, and its forced end: what that passed over must leave no trace."""
+    operation: Operation | None = None
+    kept = []
+    for message in history[:-1]:
+        try:
+            event = decode_event(message.payload, message.sequence)
+        except InvalidEvent:
+            continue
+        if event.operation_id != operation_id:
+            continue
+        operation, passed_over = read_around(operation, [event])
+        if not passed_over:
+            kept.append(message)
+    return [*kept, history[-1]]
+
+
+def _forced_well(everything: list[Stored], kept: list[Stored], end: ForcedEnd) -> Iterator[str]:
+    event, before = decode_event(everything[-1].payload, everything[-1].sequence), everything[-2]
+    if (event.previous_hash, end.sequence) != (digest(before.payload), before.sequence):
+        yield f"invariant 1: the forced end does not follow the message at sequence {before.sequence}"
+    if (event.position, end.passed_over) != (len(everything), len(everything) - len(kept)):
+        counts = f"{len(everything)} messages, {len(kept)} of them kept"
+        yield f"invariant 1: {counts}, and the forced end is at {event.position} and says {end}"
+
+
+def _as_promised(promise: Promise, first: RecordedEvent) -> Iterator[str]:
     data = first.data
     if isinstance(data, Requested):
         recorded = Promise(f"{data.resource}:{data.action}", msgspec.json.decode(data.input), data.resource_id)
@@ -208,7 +254,8 @@ def _progress(told: Mapping[str, Any]) -> tuple[int, int, float]:
 
 
 async def _become_quiet(client: Client, within: float) -> None:
-    """Wait until every durable of the journal has delivered all, and got an ack for all.
+    """Wait until every durable of the journal has delivered all, and got an ack for all: but for the one that trails
+    half a minute behind, and writes nothing that is looked at here.
 
     What a killed projector held comes again after 30 s. For this wait the broker is told to be less patient; it is set
     back then, since a projector that starts would take the difference for drift.
@@ -219,7 +266,8 @@ async def _become_quiet(client: Client, within: float) -> None:
 
     async def is_quiet() -> bool:
         consumers = await jetstream.consumers_info(subjects.OPERATIONS_STREAM)
-        return not any(one.num_pending or one.num_ack_pending for one in consumers if one.config.durable_name)
+        awaited = [one for one in consumers if one.config.durable_name not in {None, _TRAILING}]
+        return not any(one.num_pending or one.num_ack_pending for one in awaited)
 
     try:
         await eventually(is_quiet, within=within, poll=0.1)

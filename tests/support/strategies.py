@@ -42,6 +42,7 @@ from opstream_schemas.events import (
     decode_event,
     encode_event,
 )
+from opstream_schemas.forced import ForcedEnd
 from opstream_schemas.names import RESERVED_RESOURCES, Kind
 from opstream_schemas.operation import Operation, first_event, next_event, read
 
@@ -175,6 +176,7 @@ def json_documents(draw: st.DrawFn) -> bytes:
 
 
 raws = json_documents().map(msgspec.Raw)
+forced_ends = st.builds(ForcedEnd, sequence=st.integers(1, 9), passed_over=st.integers(0, 3), reason=texts)
 traces = st.builds(Trace, traceparent=texts, tracestate=texts)
 
 
@@ -210,7 +212,7 @@ event_data: st.SearchStrategy[EventData] = st.one_of(
     st.builds(AttemptFailed, attempt=st.integers(1, 99), error=errors, retry_at=instants, counted=st.booleans()),
     st.builds(CancelRequested, by=texts, reason=texts),
     st.builds(Succeeded, result=raws),
-    st.builds(Failed, error=errors),
+    st.builds(Failed, error=errors, forced=st.none() | forced_ends),
     st.builds(Canceled, reason=texts),
 )
 

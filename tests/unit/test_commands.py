@@ -278,7 +278,8 @@ def test_a_lost_runner_is_told() -> None:
     """The client reads how many attempts it took; those that were handed back don't count."""
     operation = after(started(), handed_back(counted=False), started(2), started(3))
 
-    expected = OperationError(code="RunnerLost", message="2 attempts ended with the runner that executed them")
+    message = "the last of 2 attempts ended with the runner that executed it"
+    expected = OperationError(code="RunnerLost", message=message)
     assert expected == runner_lost(operation).error
 
 

@@ -34,6 +34,7 @@ from opstream_schemas.events import (
     recorded,
 )
 from opstream_schemas.export import schemas
+from opstream_schemas.forced import ForcedEnd
 from opstream_schemas.monitor import monitor
 from opstream_schemas.operation import Operation
 from tests.support.strategies import DEADLINE, NOW, History
@@ -56,6 +57,7 @@ FULL: list[EventData] = [
         request_hash="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
         deadline=DEADLINE,
         retention=172_800.5,
+        hold="action.book.upload-start.0123456789abcdef0123456789abcdef",
         caller="ann@example.org",
         trace=Trace(traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", tracestate="vendor=1"),
     ),
@@ -64,7 +66,7 @@ FULL: list[EventData] = [
     AttemptFailed(attempt=2, error=ERROR, retry_at=RETRY_AT, counted=True),
     CancelRequested(by="ann@example.org", reason="wrong book"),
     Succeeded(result=msgspec.Raw(b'{"uploads": ["a.txt"]}')),
-    Failed(error=ERROR),
+    Failed(error=ERROR, forced=ForcedEnd(sequence=4711, passed_over=2, reason="a client of ours wrote there")),
     Canceled(reason="wrong book"),
 ]
 MINIMAL: list[EventData] = [
@@ -122,7 +124,9 @@ def operation(state: str) -> Operation:
 
 
 OPERATIONS = {f"operation.{state}.json": operation(state) for state in STATES}
-MONITORS = {f"monitor.{state}.json": monitor(operation(state)) for state in STATES}
+MONITORS = {f"monitor.{state}.json": monitor(operation(state)) for state in STATES} | {
+    "monitor.queued.json": monitor(operation("not-started"), queue_position=2)
+}
 GOLDEN: dict[str, Callable[[], bytes]] = {
     **{name: lambda one=one: encode_event(one) for name, one in EVENTS.items()},
     **{name: lambda one=one: msgspec.json.encode(one) for name, one in (OPERATIONS | MONITORS).items()},

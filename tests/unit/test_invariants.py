@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from opstream_schemas import subjects
-from opstream_schemas.errors import FoldRefused
+from opstream_schemas.commands import failed_by_operator
+from opstream_schemas.errors import FoldRefused, InvalidEvent
 from opstream_schemas.events import (
     Event,
     EventData,
@@ -25,6 +26,7 @@ from opstream_schemas.events import (
 )
 from opstream_schemas.names import Kind
 from opstream_schemas.operation import read
+from opstream_schemas.survey import Message, forced_event, survey
 from tests.support.invariants import Evidence, Promise, Stored, breaches, decoded, status_of
 from tests.support.strategies import request
 
@@ -105,9 +107,45 @@ def test_what_goes_well(datas: tuple[EventData, ...]) -> None:
 
 def test_given_up_by_another_runner() -> None:
     """Whoever finds that the attempts are used up may say so; its message counts attempts and claims none."""
-    lost = failed("2 attempts ended with the runner that executed them", "RunnerLost")
+    lost = failed("the last of 2 attempts ended with the runner that executed it", "RunnerLost")
     found = evidence(REQUESTED, started(1), started(2), lost, source="opstream/runner/runner-3")
     assert breaches(found) == []
+
+
+def forced(**changes: int) -> Evidence:
+    """An operation with damage and a second request in it that an operator ended; `changes` are those of its end."""
+    found = evidence(*WELL[:3])
+    request_again = found.messages[0].payload
+    damage = [(b"{}", "started"), (request_again, "requested"), (b"{", "progressed")]
+    for payload, name in damage:
+        subject = subjects.event_subject("op-1", KIND, name)
+        found.messages.append(Stored(subject, found.messages[-1].sequence + 10, payload))
+    surveyed = survey("op-1", [Message(one.sequence, one.payload) for one in found.messages])
+    end = forced_event(surveyed, failed_by_operator(""), "", id="end", source="opstream/operator", time=TIME)
+    assert isinstance(end.data, Failed)
+    assert end.data.forced is not None
+    data = msgspec.structs.replace(end.data, forced=msgspec.structs.replace(end.data.forced, **changes))
+    payload = encode_event(msgspec.structs.replace(end, data=data))
+    found.messages.append(Stored(subjects.event_subject("op-1", KIND, "failed"), 100, payload))
+    with contextlib.suppress(FoldRefused, InvalidEvent):
+        found.view["op-1"] = msgspec.json.encode(found.fold("op-1"))
+        found.polled["op-1"].append(status_of(found.fold("op-1")))
+    return found
+
+
+def test_ended_by_force() -> None:
+    """What an operator passed over is no breach; the view is the fold all the same."""
+    found = forced()
+    assert breaches(found) == []
+    assert found.fold("op-1").skipped == 3
+    found.view["op-1"] = b"{}"
+    assert [one for one in breaches(found) if one.startswith("op-1: invariant 5")]
+
+
+@pytest.mark.parametrize("changes", [{"sequence": 1}, {"passed_over": 2}])
+def test_ended_by_force_wrongly(changes: dict[str, int]) -> None:
+    """A forced end that does not tell what lies before it is told."""
+    assert [one for one in breaches(forced(**changes)) if one.startswith("op-1: invariant 1")]
 
 
 @pytest.mark.parametrize(

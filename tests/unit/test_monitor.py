@@ -110,6 +110,15 @@ def test_zero_percent_is_shown() -> None:
     assert not shown(started(), Progressed(percent=0.0))["percentComplete"]
 
 
+def test_a_queued_operation_shows_its_place() -> None:
+    """Last of all, and only where it has one."""
+    operation = History().append(request()).operation
+    members = json.loads(msgspec.json.encode(monitor(operation, queue_position=3)))
+
+    assert list(members) == ["id", "status", "kind", "resourceId", "createdAt", "queuePosition"]
+    assert members["queuePosition"] == 3
+
+
 def test_nothing_internal_is_shown() -> None:
     """The caller, tokens, hashes and the error of an attempt stay inside."""
     members = shown(started(token="secret"), handed_back(counted=True), caller="ann")
@@ -145,7 +154,7 @@ def test_the_error_codes_are_those_of_the_contract() -> None:
         "InvalidInput", "InvalidHeader", "InvalidParameter", "OperationIdReused", "UnknownAction", "OperationNotFound",
         "NotFound", "MethodNotAllowed", "OperationFinished", "ResourceBusy", "PayloadTooLarge", "UnsupportedMediaType",
         "JournalUnavailable", "JournalFull", "InternalError", "ResultTooLarge", "DeadlineExceeded", "RunnerLost",
-        "RunnerStopped",
+        "RunnerStopped", "AttemptTimedOut", "FailedByOperator",
     }  # fmt: skip
 
     assert expected == set(ErrorCode)
