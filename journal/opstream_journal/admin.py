@@ -68,6 +68,17 @@ async def consumer(link: Link, stream_name: str, name: str) -> ConsumerConfig | 
     return None if raw is None else ConsumerConfig.from_response(raw)
 
 
+async def is_consumer_used(link: Link, stream_name: str, name: str) -> bool:
+    """Whether somebody pulls from a consumer, or has messages of it that are not acknowledged.
+
+    Raises:
+        JournalUnavailable: JetStream did not answer.
+        RequestRefused: the broker refused.
+    """
+    answer = await _ask(link, f"CONSUMER.INFO.{stream_name}.{name}")
+    return bool(answer.get("num_waiting") or answer.get("num_ack_pending"))
+
+
 async def make_consumer(link: Link, stream_name: str, config: ConsumerConfig) -> bool:
     """Make a consumer; whether it is as wanted now. One that is there and differs stays as it is.
 

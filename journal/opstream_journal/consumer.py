@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import Final
 
@@ -55,6 +56,13 @@ class Delivered:
         """1 for the first."""
         self.sequence = int(tokens[first + 1])
         """Stream sequence: the ticket."""
+
+    @property
+    def stored_at(self) -> datetime:
+        """When the stream stored it, by the broker's clock."""
+        # The token after the sequences counts nanoseconds; a float of seconds is as exact as a datetime.
+        tokens = self._reply.split(".")
+        return datetime.fromtimestamp(int(tokens[7 if len(tokens) == _SHORT_REPLY else 9]) / 1e9, UTC)
 
     async def ack(self) -> None:
         """Done. Not confirmed: a lost ack means a redelivery."""

@@ -16,8 +16,10 @@ from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.events import CONTENT_TYPE, Event, RecordedEvent, encode_event, recorded
 from opstream_schemas.names import Kind
 from opstream_schemas.operation import Operation
+from opstream_schemas.survey import Message
 
 from . import rpc
+from .crash import CrashPoint, point
 from .errors import EventTooLarge, JournalFull, JournalUnavailable, RequestRefused, VersionConflict
 from .link import Link
 from .reads import Reads
@@ -97,6 +99,7 @@ class Journal:
             "Content-Type": CONTENT_TYPE,
         }
         attempt = _Attempt(self._clock() + budget)
+        point(CrashPoint.JOURNAL_PUBLISHES)
         while True:
             try:
                 timeout = min(rpc.CALL_TIMEOUT, max(attempt.remaining(self._clock()), 0.05))
@@ -108,6 +111,7 @@ class Journal:
                     _raise_named(refused)
                 attempt.note(refused, is_unsure=True)
             else:
+                point(CrashPoint.JOURNAL_STORED)
                 return recorded(event, payload, sequence)
             if attempt.is_unsure:
                 stored = await self._find(event, expected, attempt)
@@ -145,15 +149,24 @@ class Journal:
         sequence, position = (since.stream_sequence, since.position) if since else (0, 0)
         return await self._reads.following(floor, sequence, position)
 
+    async def messages(self, operation_id: str) -> list[Message]:
+        """Whatever lies on the operation's subjects, event or not, oldest first; for whoever looks into it.
+
+        Raises:
+            JournalUnavailable: no leader answered.
+        """
+        floor = await self._reads.last(operation_id)
+        return [] if floor is None else await self._reads.messages(operation_id, 0, floor.seq)
+
     async def part(self, operation_id: str, sequence: int, count: int) -> list[RecordedEvent]:
         """The operation's event at a stream sequence and some that follow it: at least that one, at most `count`.
 
         For a reader of a long history that keeps little of it. Ask for no more than there are: the broker would search
-        to the end of the stream.
+        to the end of the stream. What is no event is left out.
 
         Raises:
             JournalUnavailable: no leader answered, or it has lost that event.
-            InvalidEvent: the operation's subjects hold something that is not an event.
+            InvalidEvent: what lies at the sequence is none.
         """
         return await self._reads.part(operation_id, sequence, count)
 

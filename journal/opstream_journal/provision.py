@@ -51,11 +51,14 @@ async def provision(link: Link, sizing: Sizing, specs: Iterable[ActionSpec] = ()
         is_update: whether to apply safe differences.
 
     Raises:
-        Drifted: `sizing` would let events expire before the statuses that they explain; nothing was changed.
+        Drifted: `sizing` would let events expire before the statuses that they explain, or a lease would become
+            shorter than what the action's runners keep to; nothing was changed.
         JournalError: the broker refused or did not answer.
     """
     specs = list(specs)
     _check_sizing(sizing, specs)
+    if is_update:
+        await _check_leases(link, specs)
     made: list[str] = []
     updated: list[str] = []
     drift: list[Drift] = []
@@ -127,6 +130,26 @@ async def check(link: Link) -> int:
     return limit
 
 
+async def check_age(link: Link, specs: Iterable[ActionSpec]) -> None:
+    """Check that the journal keeps events for as long as operations of these actions may need them.
+
+    Raises:
+        Drifted: events would expire while an operation runs, or is to be seen.
+        NotProvisioned: there is no journal.
+        JournalError: the broker refused or did not answer.
+    """
+    sizing = await current_sizing(link)
+    if sizing is None:
+        raise NotProvisioned(f"the broker has no stream {_STREAM}: {PROVISION_HINT}")
+    for spec in specs:
+        if 0 < sizing.max_age < _age(spec):
+            raise Drifted(
+                f"action {spec.kind}: its deadline plus retention plus a day are {_age(spec):.15g} s, and the journal "
+                f"keeps events for {sizing.max_age:.15g} s only: shorten one of them, or {UPDATE_HINT} "
+                f"--max-age {_age(spec):.15g}"
+            )
+
+
 async def ensure_consumer(link: Link, spec: ActionSpec) -> None:
     """Make the consumer of an action if there is none. An existing one is never retargeted.
 
@@ -151,12 +174,30 @@ async def ensure_consumer(link: Link, spec: ActionSpec) -> None:
 
 
 def _check_sizing(sizing: Sizing, specs: Sequence[ActionSpec]) -> None:
-    needed = max((spec.policy.deadline + spec.policy.retention for spec in specs), default=2 * DAY) + AGE_MARGIN
+    needed = max(map(_age, specs), default=2 * DAY + AGE_MARGIN)
     if 0 < sizing.max_age < needed:
         raise Drifted(
             f"--max-age of {sizing.max_age:g} s is shorter than the longest deadline plus retention plus a day "
             f"({needed:g} s): operations would lose their journal while they run. Use {needed:g} s or more"
         )
+
+
+async def _check_leases(link: Link, specs: Iterable[ActionSpec]) -> None:
+    """Runners say that they are alive as often as their own lease demands: with a shorter one they seem to be dead."""
+    for spec in specs:
+        wanted = runner_consumer(spec)
+        name = str(wanted.durable_name)
+        current = await admin.consumer(link, _STREAM, name)
+        is_lower = current is not None and round(current.ack_wait or 0.0, 6) > round(spec.policy.lease, 6)
+        if is_lower and await admin.is_consumer_used(link, _STREAM, name):
+            raise Drifted(
+                f"action {spec.kind}: its lease can't be shortened to {spec.policy.lease:g} s while its runners are "
+                f"there, which would seem to be dead: stop them before '--update', or keep the lease"
+            )
+
+
+def _age(spec: ActionSpec) -> float:
+    return spec.policy.deadline + spec.policy.retention + AGE_MARGIN
 
 
 def _refuse(drift: Iterable[Drift], hint: str = UPDATE_HINT) -> None:

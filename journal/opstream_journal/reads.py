@@ -1,16 +1,21 @@
 """Complete reads of one operation: every event up to the floor, which is the leader's last one.
 
 Callers: `Journal`. Replicas answer faster and in batches, but may be behind, or silent while they are suspended; what
-they can't give is read from the leader, one message at a time.
+they can't give is read from the leader, one message at a time. So is what lies before a forced end (ADR 0014): there
+positions don't tell how much that is, and what is no event is passed over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from opstream_schemas import subjects
+from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.events import RecordedEvent, decode_event
+from opstream_schemas.operation import forced_end
+from opstream_schemas.survey import Message, events_of, from_beginning
 
 from . import rpc
 from .errors import JournalUnavailable
@@ -56,6 +61,9 @@ class Reads:
         if floor.seq <= sequence:
             return []
         last = decode_event(floor.data, floor.seq)
+        own = subjects.operation_filter(last.operation_id).removesuffix(">")
+        if forced_end(last) is not None and floor.subject.startswith(own):
+            return await self._around(sequence, last)
         missing = last.position - position - 1
         if missing <= 0:
             return [last]
@@ -69,12 +77,28 @@ class Reads:
             await self._link.rest(self._jitter(0.01, 0.1))
         return await self._from_leader(sequence, last)
 
+    async def messages(self, operation_id: str, sequence: int, until: int) -> list[Message]:
+        """Whatever lies on the operation's subjects after a stream sequence, up to another one at which something does.
+
+        Raises:
+            JournalUnavailable: no leader answered, or it has lost what lay there.
+        """
+        found: list[Message] = []
+        subject = subjects.operation_filter(operation_id)
+        while sequence < until:
+            message = await rpc.get_next(self._link, subjects.OPERATIONS_STREAM, subject, sequence + 1)
+            if message is None:
+                raise JournalUnavailable(f"the leader has lost sequence {until}", maybe_stored=False)
+            found.append(Message(message.seq, message.data))
+            sequence = message.seq
+        return found
+
     async def part(self, operation_id: str, sequence: int, count: int) -> list[RecordedEvent]:
         """The event at a stream sequence and some that follow it: at least that one, at most `count`.
 
         Raises:
             JournalUnavailable: no leader answered, or it has lost that event.
-            InvalidEvent: the operation's subjects hold something that is not an event.
+            InvalidEvent: it is none.
         """
         subject = subjects.operation_filter(operation_id)
         try:
@@ -86,7 +110,9 @@ class Reads:
             if message is None or message.seq != sequence:
                 raise JournalUnavailable(f"the leader has lost sequence {sequence}", maybe_stored=False)
             page = [message]
-        return [decode_event(message.data, message.seq) for message in page]
+        first, *others = page
+        # Whoever asks has read the whole before; what is no event was passed over then.
+        return [decode_event(first.data, first.seq), *_events(others)]
 
     async def _from_start(self, last: RecordedEvent, missing: int) -> list[RecordedEvent] | None:
         """All events of an operation; [] if its beginning expired; None while a replica is behind.
@@ -144,11 +170,22 @@ class Reads:
             found.append(event)
             sequence = event.sequence
 
+    async def _around(self, sequence: int, end: RecordedEvent) -> list[RecordedEvent]:
+        """The events after a sequence, whatever lies between them, up to a forced end; [] without the beginning."""
+        events = events_of(await self.messages(end.operation_id, sequence, end.sequence))
+        return events if sequence else [*from_beginning(end.operation_id, events)]
+
     async def _last_of_each_type(self, last: RecordedEvent, *, after: int) -> list[rpc.StoredMessage]:
         return await self._page({"multi_last": [subjects.operation_filter(last.operation_id)], "seq": after + 1})
 
     async def _page(self, request: dict[str, object]) -> list[rpc.StoredMessage]:
         return await self._reader.read(subjects.OPERATIONS_STREAM, request, timeout=_REPLICA_TIMEOUT)
+
+
+def _events(messages: list[rpc.StoredMessage]) -> Iterator[RecordedEvent]:
+    for message in messages:
+        with contextlib.suppress(InvalidEvent):
+            yield decode_event(message.data, message.seq)
 
 
 def _before(last: RecordedEvent, page: list[rpc.StoredMessage]) -> list[RecordedEvent]:

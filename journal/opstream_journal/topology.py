@@ -19,7 +19,7 @@ from nats.js.api import (
 
 from opstream_schemas import subjects
 from opstream_schemas.catalog import DAY, ActionSpec
-from opstream_schemas.events import EVENT_DATA
+from opstream_schemas.events import EVENT_DATA, Requested
 
 BODY_LIMIT: Final = 256 * 1024
 """Bytes of a submit's body, and of a result, by default."""
@@ -33,6 +33,8 @@ _DUPLICATE_WINDOW: Final = 15.0
 them; within the window a replicated stream answers one with less reading."""
 _PROJECTOR_ACK_WAIT: Final = 30.0
 _PROJECTOR_PENDING: Final = 10_000
+DEADLINES_ACK_WAIT: Final = 120.0
+"""Seconds; much longer than `projector_deadlines` trails behind."""
 _RUNNER_PENDING: Final = 1_000
 _MAX_WAITING: Final = 512
 
@@ -90,12 +92,15 @@ def streams(sizing: Sizing) -> list[StreamConfig]:
             )
         ],
     )
-    return [timers, operations, _bucket(subjects.VIEW_BUCKET, sizing), _bucket(subjects.ACTIONS_BUCKET, sizing)]
+    buckets = [_bucket(name, sizing) for name in (subjects.VIEW_BUCKET, subjects.ACTIONS_BUCKET)]
+    # Each write to a hold rolls up its key (`cells.py`); the limit would be quicker, and leave no trace on the disk.
+    holds = _bucket(subjects.HOLDS_BUCKET, sizing, max_msgs_per_subject=-1)
+    return [timers, operations, *buckets, holds]
 
 
 def projector_consumers() -> list[ConsumerConfig]:
     """The durables of the projector: one without a filter (a wildcard filter would make the server scan), one for
-    deadlines."""
+    deadlines that fire, and one that trails behind the requests, to arm the deadlines of those still open then."""
     shared: dict[str, Any] = {
         "ack_policy": AckPolicy.EXPLICIT,
         "deliver_policy": DeliverPolicy.ALL,
@@ -107,6 +112,12 @@ def projector_consumers() -> list[ConsumerConfig]:
     return [
         ConsumerConfig(durable_name=subjects.PROJECTOR_CONSUMER, **shared),
         ConsumerConfig(durable_name=subjects.PROJECTOR_DUE_CONSUMER, filter_subjects=[subjects.DUE_TO], **shared),
+        ConsumerConfig(
+            durable_name=subjects.PROJECTOR_DEADLINES_CONSUMER,
+            filter_subjects=[subjects.stream_subject(Requested.name)],
+            headers_only=True,
+            **(shared | {"ack_wait": DEADLINES_ACK_WAIT}),
+        ),
     ]
 
 
@@ -119,12 +130,12 @@ def runner_consumer(spec: ActionSpec) -> ConsumerConfig:
         deliver_policy=DeliverPolicy.ALL,
         ack_wait=spec.policy.lease,
         max_deliver=-1,
-        max_ack_pending=_RUNNER_PENDING,
+        max_ack_pending=spec.policy.max_concurrency or _RUNNER_PENDING,
         max_waiting=_MAX_WAITING,
     )
 
 
-def _bucket(bucket: str, sizing: Sizing) -> StreamConfig:
+def _bucket(bucket: str, sizing: Sizing, *, max_msgs_per_subject: int = 1) -> StreamConfig:
     # Made as a stream, not by nats-py's key-value API: that one would add delete markers, after which a key whose
     # TTL ran out reads as an empty value instead of "not found" (nats-facts.md, nats-py 2.16).
     return StreamConfig(
@@ -134,7 +145,7 @@ def _bucket(bucket: str, sizing: Sizing) -> StreamConfig:
         discard=DiscardPolicy.NEW,
         storage=StorageType.FILE,
         num_replicas=sizing.replicas,
-        max_msgs_per_subject=1,
+        max_msgs_per_subject=max_msgs_per_subject,
         allow_rollup_hdrs=True,
         deny_delete=True,
         allow_direct=True,

@@ -5,6 +5,7 @@ A snapshot is only as new as its `stream_sequence`; whoever needs more compares 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -19,6 +20,10 @@ from .link import Link
 _STREAM: Final = subjects.bucket_stream(subjects.VIEW_BUCKET)
 _CONFLICTS: Final = frozenset({10071, 10164})
 _STORE_FAILED: Final = 10077
+_TOGETHER: Final = 256
+"""Snapshots asked for at once; the broker takes up to 1,024 (NATS ADR-31)."""
+_TOGETHER_BYTES: Final = 4 * 1024 * 1024
+_TOGETHER_TIMEOUT: Final = 5.0
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(Operation).decode
@@ -91,6 +96,48 @@ class View:
             if refused.err_code == _STORE_FAILED:
                 raise JournalFull("the broker has no room for the view") from refused
             raise
+
+
+class ManySnapshots:
+    """Reads many snapshots with few requests.
+
+    Args:
+        link: the connection, which is up.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._reader = rpc.BatchReader(link)
+
+    async def start(self) -> None:
+        """Open the inbox for answers."""
+        await self._reader.start()
+
+    async def stop(self) -> None:
+        """Close it."""
+        await self._reader.stop()
+
+    async def get(self, operation_ids: Sequence[str]) -> dict[str, Entry]:
+        """The snapshots of those that have one, from any replica, with few requests.
+
+        Raises:
+            JournalUnavailable: nobody answered, or not in time.
+            RequestRefused: another error.
+        """
+        found: dict[str, Entry] = {}
+        for start in range(0, len(operation_ids), _TOGETHER):
+            missing = {
+                subjects.bucket_subject(subjects.VIEW_BUCKET, one): one for one in operation_ids[start:][:_TOGETHER]
+            }
+            while missing:
+                request = {"multi_last": list(missing), "max_bytes": _TOGETHER_BYTES}
+                messages = await self._reader.read(_STREAM, request, timeout=_TOGETHER_TIMEOUT)
+                for message in messages:
+                    operation_id = missing.pop(message.subject, None)
+                    if operation_id is not None:
+                        found[operation_id] = _entry(message)
+                if not messages:
+                    break  # otherwise there may be more, which did not fit into one answer
+        return found
 
 
 def _entry(message: rpc.StoredMessage) -> Entry:

@@ -28,8 +28,10 @@ ALL = (
     "stream OPERATIONS",
     "stream KV_operations",
     "stream KV_actions",
+    "stream KV_holds",
     "consumer projector",
     "consumer projector_due",
+    "consumer projector_deadlines",
 )
 NOTHING = Report(made=(), updated=(), drift=())
 SECOND = 1_000_000_000
@@ -330,6 +332,36 @@ async def test_a_runners_consumer_that_differs(link: Link) -> None:
     assert [str(one) for one in report.drift] == [f"consumer {RUNNER}: ack_wait is 30, should be 60"]
     assert (await provision(link, Sizing(), [spec(lease=60)], is_update=True)).drift == ()
     await ensure_consumer(link, spec(lease=60))
+
+
+@pytest.mark.parametrize("is_busy", [False, True])
+async def test_a_lease_is_not_shortened_under_runners(link: Link, is_busy: bool) -> None:
+    """While runners of the action pull or hold messages, `--update` leaves all as it is and says what to do first."""
+    await provision(link, Sizing())
+    await ensure_consumer(link, spec(lease=30))
+    jetstream = link.nc.jetstream()
+    pulling = await jetstream.pull_subscribe_bind(consumer=RUNNER, stream=STREAM)
+    if is_busy:
+        await jetstream.publish("operations.x.book.upload-start.requested", b"{}")
+        (message,) = await pulling.fetch(1, timeout=5)
+    else:
+        waiting = asyncio.create_task(pulling.fetch(1, timeout=30))
+        await eventually(lambda: is_pulled(link))
+    with pytest.raises(Drifted, match=r"lease can't be shortened to 5 s while its runners are there.*: stop them"):
+        await provision(link, Sizing(), [spec(lease=5)], is_update=True)
+    assert (await config(link, STREAM, RUNNER))["ack_wait"] == 30 * SECOND
+    assert (await provision(link, Sizing(), [spec(lease=60)], is_update=True)).drift == ()
+    if is_busy:
+        await message.ack_sync()
+    else:
+        await jetstream.publish("operations.x.book.upload-start.requested", b"{}")
+        await (await waiting)[0].ack_sync()
+    assert (await provision(link, Sizing(), [spec(lease=5)], is_update=True)).drift == ()
+
+
+async def is_pulled(link: Link) -> bool:
+    """Whether somebody waits for the runner's messages."""
+    return (await link.nc.jetstream().consumer_info(STREAM, RUNNER)).num_waiting == 1
 
 
 async def test_a_runners_consumer_with_another_filter(link: Link) -> None:

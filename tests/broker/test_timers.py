@@ -1,4 +1,4 @@
-"""Wakes: held by the broker until their moment, then delivered to the consumer of the action."""
+"""Wakes and deadlines: held by the broker until their moment, then delivered to whom they concern."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from opstream_journal import JournalUnavailable, Link, Puller
+from opstream_journal import JournalUnavailable, Link, Puller, RequestRefused
 from opstream_journal.provision import ensure_consumer
-from opstream_journal.timers import arm_wake, armed_by
+from opstream_journal.timers import arm_deadline, arm_wake, armed_by, disarm
 from opstream_schemas import subjects
 from opstream_schemas.catalog import ActionSpec
 from opstream_schemas.errors import InvalidEvent
@@ -118,6 +118,55 @@ async def test_the_guard_does_not_see_wakes(link: Link, wakes: Puller) -> None:
     }
     ack = await js.publish(subjects.event_subject("op-1", KIND, "requested"), b"{}", headers=headers)
     assert ack.seq == 2
+
+
+async def test_disarmed(link: Link, wakes: Puller) -> None:
+    """Of a disarmed operation nothing fires, neither wake nor deadline; others, also of similar ids, keep theirs."""
+    for name in ("op-1", "op-10", "op"):
+        await arm_wake(link, KIND, name, "retry", at=soon(0.7), armed_by=1)
+        await arm_wake(link, KIND, name, "sleep", at=soon(0.7), armed_by=1)
+        await arm_deadline(link, KIND, name, soon(0.7))
+    await disarm(link, "op-1")
+    fired = {parse_wake_subject((await asyncio.wait_for(wakes.next(), 5)).subject).operation_id for _ in range(4)}
+    assert fired == {"op-10", "op"}
+    await eventually(lambda: _timers(link, 0))
+    assert (await link.nc.jetstream().stream_info(subjects.OPERATIONS_STREAM)).state.messages == 6
+
+
+async def test_nothing_to_disarm(link: Link) -> None:
+    """Disarming what is not armed is no error."""
+    await disarm(link, "nobody")
+
+
+async def test_disarmed_without_a_broker(broker: Broker, link: Link) -> None:
+    """A caller is told that nothing is known of it."""
+    broker.kill()
+    await eventually(lambda: not link.is_up)
+    with pytest.raises(JournalUnavailable):
+        await disarm(link, "op-1")
+
+
+async def test_disarmed_without_a_stream(link: Link) -> None:
+    """The broker's refusal is an error of its own."""
+    await link.nc.jetstream().delete_stream(subjects.TIMERS_STREAM)
+    with pytest.raises(RequestRefused, match="stream not found"):
+        await disarm(link, "op-1")
+
+
+async def test_a_deadline_does_not_fire_early(link: Link) -> None:
+    """The projector's consumer gets it, and the broker counts no less than was asked for, to the microsecond."""
+    puller = Puller(link, subjects.OPERATIONS_STREAM, subjects.PROJECTOR_DUE_CONSUMER, clock=time.monotonic)
+    await puller.start()
+    puller.want(10)
+    moments = {f"op-{number}": soon(0.3) + timedelta(microseconds=number * 1_111) for number in range(10)}
+    for name, at in moments.items():
+        await arm_deadline(link, KIND, name, at)
+    while moments:
+        message = await asyncio.wait_for(puller.next(), 5)
+        kind, name = subjects.parse_due_subject(message.subject)
+        assert kind == KIND
+        assert timedelta(0) <= message.stored_at - moments.pop(name) < timedelta(seconds=1.5)
+    await puller.stop()
 
 
 async def test_a_wake_survives_the_broker(broker: Broker, link: Link, wakes: Puller) -> None:

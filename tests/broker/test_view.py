@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
 
 from opstream_journal import EventTooLarge, Journal, JournalUnavailable, Link, View
-from opstream_journal.view import NO_ENTRY
+from opstream_journal.view import NO_ENTRY, ManySnapshots
 from opstream_schemas import subjects
 from opstream_schemas.events import Progressed, Succeeded
 from opstream_schemas.operation import Operation
@@ -157,3 +158,48 @@ async def test_without_a_broker(broker: Broker, view: View, link: Link, operatio
         with pytest.raises(JournalUnavailable):
             await asyncio.wait_for(question, 0.2)
     broker.start()
+
+
+@pytest.fixture
+async def many(link: Link) -> AsyncIterator[ManySnapshots]:
+    reader = ManySnapshots(link)
+    await reader.start()
+    yield reader
+    await reader.stop()
+
+
+async def test_many_at_once(view: View, operation: Operation, many: ManySnapshots) -> None:
+    """Each snapshot that is there is found, however many are asked for, and none that is not."""
+    names = [f"op-{number}" for number in range(600)]
+    stored = [msgspec.structs.replace(operation, id=name) for name in names if not name.endswith("7")]
+    revisions = [await view.put(one, 0) for one in stored]
+    found = await many.get(names)
+    assert {name: entry.operation for name, entry in found.items()} == {one.id: one for one in stored}
+    assert [found[one.id].revision for one in stored] == revisions
+    assert await many.get([]) == {}
+    assert await many.get(["op-7"]) == {}
+
+
+async def test_many_large_ones(view: View, operation: Operation, many: ManySnapshots) -> None:
+    """What does not fit into one answer comes with the next ones."""
+    large = msgspec.structs.replace(operation, message="x" * 250_000)
+    names = [f"op-{number}" for number in range(50)]
+    for name in names:
+        await view.put(msgspec.structs.replace(large, id=name), 0)
+    found = await many.get(names)
+    assert sorted(found) == sorted(names)
+    assert {entry.operation.message for entry in found.values() if entry.operation} == {large.message}
+
+
+async def test_many_of_another_fold(link: Link, many: ManySnapshots) -> None:
+    """A snapshot that is not understood is there, and holds nothing."""
+    await link.nc.jetstream().publish(subject("op-1"), b"{}")
+    assert (await many.get(["op-1"]))["op-1"].operation is None
+
+
+async def test_many_without_a_broker(broker: Broker, link: Link, many: ManySnapshots) -> None:
+    """A caller is told, at once."""
+    broker.kill()
+    await eventually(lambda: not link.is_up)
+    with pytest.raises(JournalUnavailable):
+        await many.get(["op-1"])

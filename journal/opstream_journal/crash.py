@@ -1,0 +1,86 @@
+"""Named crash points: moments between two steps that belong together, at which a test ends this process for real.
+
+Every step that a service takes is stored by the broker before the next one begins, so a process may end between any
+two of them. Killing it from outside hardly ever hits such a moment; these points do, every time. Callers: the services,
+one `point(…)` at each boundary; the `opstream` command arms one of them; `tests/chaos` kills by them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from enum import StrEnum
+from typing import Final
+
+logger = logging.getLogger(__name__)
+
+VARIABLE: Final = "OPSTREAM_CRASH_AT"
+"""`NAME` or `NAME:COUNT`: end the process when it passes that point, for the count-th time. For tests only."""
+
+
+class CrashPoint(StrEnum):
+    """Every point, named `{part}.{what has just happened}`."""
+
+    API_RECORDED = "api.recorded"
+    """A request is stored; its client has no answer yet."""
+    RUNNER_STARTED = "runner.started"
+    """An attempt is stored; its handler was not called yet."""
+    RUNNER_HANDLED = "runner.handled"
+    """The handler is done; its outcome is not stored yet."""
+    RUNNER_CONCLUDED = "runner.concluded"
+    """The outcome is stored; its message is not acknowledged yet."""
+    RUNNER_ATTEMPT_FAILED = "runner.attempt-failed"
+    """A failed attempt is stored; nothing will wake the operation for the next one yet."""
+    RUNNER_WAKE_ARMED = "runner.wake-armed"
+    """The wake for the next attempt is stored; the message of this one is not acknowledged yet."""
+    HOLD_TAKEN = "hold.taken"
+    """An operation holds its resource; its attempt is not stored yet."""
+    HOLD_LEFT = "hold.left"
+    """An operation that holds a resource has ended, and still holds it."""
+    HOLD_HANDED_OVER = "hold.handed-over"
+    """The next operation holds the resource; nothing has woken it yet."""
+    PROJECTOR_WRITTEN = "projector.written"
+    """A snapshot and its after-effects are stored; the events are not acknowledged yet."""
+    PROJECTOR_DEADLINE_ARMED = "projector.deadline-armed"
+    """A deadline is armed; what made the projector look is not acknowledged yet."""
+    JOURNAL_PUBLISHES = "journal.publishes"
+    """An event is decided and was not sent yet."""
+    JOURNAL_STORED = "journal.stored"
+    """An event is acknowledged; whoever appended it does not know yet."""
+
+
+_armed: Final[dict[CrashPoint, int]] = {}
+"""Passes left until the end; empty unless a test wants it otherwise."""
+
+
+def arm(setting: str) -> None:
+    """Take the setting of `VARIABLE`; an empty one disarms.
+
+    Raises:
+        ValueError: it names no point, or its count is not a whole number from 1 on.
+    """
+    _armed.clear()
+    if not setting:
+        return
+    name, _, count = setting.partition(":")
+    passes = int(count or "1")
+    if passes < 1:
+        raise ValueError(f"{setting!r} counts from 1 on")
+    _armed[CrashPoint(name)] = passes
+    logger.warning("this process will end itself at the crash point %s", setting)
+
+
+def point(name: CrashPoint) -> None:
+    """Pass a point: nothing happens, unless it is armed."""
+    if _armed:
+        _pass(name)
+
+
+def _pass(name: CrashPoint) -> None:
+    if name not in _armed:
+        return
+    _armed[name] -= 1
+    if not _armed[name]:
+        logger.warning("crash point %s is reached", name)
+        os.kill(os.getpid(), signal.SIGKILL)
