@@ -14,6 +14,7 @@ import nats.errors
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from opstream_journal import Journal, JournalUnavailable, Link, View
+from opstream_projector.main import Part
 from opstream_projector.projector import Projector
 from opstream_schemas import subjects
 from opstream_schemas.events import EventData, Progressed, Succeeded
@@ -38,9 +39,9 @@ def projector(link: Link, journal: Journal, view: View | None = None, **options:
 
 
 @contextlib.asynccontextmanager
-async def running(*projectors: Projector) -> AsyncIterator[list[asyncio.Task[None]]]:
-    """Run projectors; whatever one of them raises is raised at the end."""
-    tasks = [asyncio.create_task(one.run()) for one in projectors]
+async def running(*parts: Part) -> AsyncIterator[list[asyncio.Task[None]]]:
+    """Run projectors, or other parts of their process; whatever one of them raises is raised at the end."""
+    tasks = [asyncio.create_task(one.run()) for one in parts]
     try:
         yield tasks
     finally:

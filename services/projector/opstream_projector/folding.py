@@ -6,7 +6,7 @@ Caller: `writer.py`, which brings the events and the snapshot, and stores what c
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -14,7 +14,7 @@ import msgspec
 
 from opstream_schemas.errors import FoldRefused
 from opstream_schemas.events import RecordedEvent
-from opstream_schemas.operation import Operation, read
+from opstream_schemas.operation import Operation, forced_end, read
 
 _LONGEST_TTL: Final = 3e9
 """Seconds, 95 years. The broker counts nanoseconds in 64 bits; what should stay longer stays for ever."""
@@ -51,6 +51,18 @@ def fold_onto(operation: Operation | None, events: Iterable[RecordedEvent]) -> F
     return Folding(operation, tuple(refused))
 
 
+def fold_all(events: Sequence[RecordedEvent]) -> Folding:
+    """Fold all events of an operation. Behind a forced end (ADR 0014), whatever is refused has been passed over."""
+    folding = fold_onto(None, events)
+    if forced_end(events[-1]) is None:
+        return folding
+    try:
+        operation = read(None, events)
+    except FoldRefused:
+        return folding
+    return Folding(operation, tuple(one for one in folding.refused if one.event is not events[-1]))
+
+
 def supersedes(operation: Operation, stored: Operation | None) -> bool:
     """Whether a snapshot may take the place of what is stored: it must be further by both of its counts.
 
@@ -62,17 +74,19 @@ def supersedes(operation: Operation, stored: Operation | None) -> bool:
 
 
 def lifetime(operation: Operation, now: datetime) -> float:
-    """Seconds for which the snapshot is to stay: infinite while the operation is not terminal, 0 or less if the time
-    is over."""
-    if not operation.is_terminal or operation.finished_at is None:
-        return math.inf
-    seconds = operation.finished_at.timestamp() + operation.retention - now.timestamp()
+    """Seconds for which the snapshot is to stay: 0 or less if the time of a terminal one is over.
+
+    One that is open would stay for its retention if the operation ended by its deadline, or now, whichever is later. It
+    is replaced long before; its own end is for the broker, which may bring back what was replaced (docs/adr/0016).
+    """
+    end = operation.finished_at or max(operation.deadline, now)
+    seconds = end.timestamp() + operation.retention - now.timestamp()
     return seconds if seconds <= _LONGEST_TTL else math.inf
 
 
 def may_have_expired(operation: Operation, now: datetime) -> bool:
     """Whether the operation, for all that this state tells, may have ended and left the view already.
 
-    Where nothing is stored, such a state must not be: it would stay for ever, as if the operation were still open.
+    Where nothing is stored, such a state must not be: it would stay for long, as if the operation were still open.
     """
     return operation.created_at.timestamp() + operation.retention <= now.timestamp()

@@ -7,22 +7,44 @@ import logging
 import signal
 import time
 from datetime import UTC, datetime
+from typing import Final, Protocol
 
+import uuid_utils
 import uvloop
 
-from opstream_journal import Journal, View, connect, insist
+from opstream_journal import Journal, Link, View, connect, insist
+from opstream_journal.carrying import Carrier
 from opstream_journal.health import HealthServer, listen
-from opstream_journal.link import end_task
+from opstream_journal.holds import Holds
 from opstream_journal.provision import check
 
+from .deadlines import DeadlineArmer, Overdue
 from .projector import Projector
+from .releases import Releases
 from .settings import Settings
+from .together import stop, together
+from .trail import Trail
 
 logger = logging.getLogger(__name__)
 
+_SOURCE: Final = "opstream/projector"
+
+
+class Part(Protocol):
+    """One of the loops that make the process; it is of use only while all of them run."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it does its job now."""
+        ...
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        ...
+
 
 def run(settings: Settings) -> None:
-    """Keep the view up to date until SIGTERM or SIGINT.
+    """Keep the view up to date, and deadlines, until SIGTERM or SIGINT.
 
     Raises:
         JournalError: the broker can't be reached, lacks something or differs, the health port is taken, or the
@@ -37,20 +59,20 @@ async def _run_until_signal(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
     work = asyncio.create_task(_project(settings), name="projector")
-    stop = asyncio.create_task(asked.wait(), name="signal")
-    await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
-    stop.cancel()
+    signaled = asyncio.create_task(asked.wait(), name="signal")
+    await asyncio.wait({work, signaled}, return_when=asyncio.FIRST_COMPLETED)
+    signaled.cancel()
     if asked.is_set():
         logger.info("stopping")
-        await end_task(work)
+        await stop(work)
     if not work.cancelled():
         await work
 
 
 async def _project(settings: Settings) -> None:
     sock = listen("0.0.0.0", settings.health_port, "--health-port") if settings.health_port else None  # noqa: S104 - probes come from other hosts
-    projector: Projector | None = None
-    health = HealthServer(sock, lambda: projector is not None and projector.is_ready) if sock else None
+    parts: list[Part] = []
+    health = HealthServer(sock, lambda: bool(parts) and all(part.is_ready for part in parts)) if sock else None
     if health is not None:
         health.start()
     try:
@@ -59,9 +81,11 @@ async def _project(settings: Settings) -> None:
             max_msg_size = await insist(link, lambda: check(link), settings.connect_timeout)
             journal = Journal(link, max_msg_size=max_msg_size, clock=time.monotonic)
             await journal.start()
-            projector = Projector(link, journal, View(link), now=_utc_now, monotonic=time.monotonic)
+            holds = Holds(link, journal)
+            await holds.start()
+            parts += _compose(link, journal, holds)
             logger.info("projecting")
-            await projector.run()
+            await together(*(part.run() for part in parts))
         finally:
             await link.close()
     finally:
@@ -69,5 +93,19 @@ async def _project(settings: Settings) -> None:
             await health.stop()
 
 
+def _compose(link: Link, journal: Journal, holds: Holds) -> list[Part]:
+    armer = DeadlineArmer(link)
+    carrier = Carrier(journal=journal, source=_SOURCE, now=_utc_now, monotonic=time.monotonic, new_id=_new_id)
+    return [
+        Projector(link, journal, View(link), now=_utc_now, monotonic=time.monotonic, effects=[armer, Releases(holds)]),
+        Trail(link, journal, armer.ended, now=_utc_now, monotonic=time.monotonic),
+        Overdue(link, carrier),
+    ]
+
+
 def _utc_now() -> datetime:
     return datetime.now(UTC)
+
+
+def _new_id() -> str:
+    return str(uuid_utils.uuid7())

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
 from opstream_journal import Delivered, EventTooLarge, Journal, JournalError, Link, Puller, View
+from opstream_journal.crash import CrashPoint, point
 from opstream_journal.link import end_task
 from opstream_schemas import subjects
 
+from .effects import AfterEffect
 from .recent import Recent
 from .sorting import Delivery, Groups, Sorter
 from .writer import Outcome, Writer
@@ -53,6 +55,7 @@ class Projector:
         view: where snapshots go.
         now: the time, with zone.
         monotonic: monotonic seconds.
+        effects: what else follows from an operation's state.
         consumer: the durable that all replicas share.
         linger: see `LINGER`.
     """
@@ -65,6 +68,7 @@ class Projector:
         *,
         now: Callable[[], datetime],
         monotonic: Callable[[], float],
+        effects: Sequence[AfterEffect] = (),
         consumer: str = subjects.PROJECTOR_CONSUMER,
         linger: float = LINGER,
     ) -> None:
@@ -72,6 +76,7 @@ class Projector:
         recent = Recent(max_entries=_RECENT_ENTRIES, max_bytes=_RECENT_BYTES)
         self._writer = Writer(view, journal, recent, now=now, rest=link.rest)
         self._puller = Puller(link, subjects.OPERATIONS_STREAM, consumer, clock=monotonic)
+        self._effects = effects
         self._sorter = Sorter()
         self._linger = linger
         self._wanted = 0
@@ -190,6 +195,10 @@ class Projector:
         except EventTooLarge as error:
             logger.error("operation %s can't be stored in the view: %s", operation_id, error)  # noqa: TRY400 - no bug here
         else:
+            if outcome.operation is not None:
+                for effect in self._effects:
+                    await effect.settle(outcome.operation)
+            point(CrashPoint.PROJECTOR_WRITTEN)
             group = await self._without_doubtful(operation_id, group, outcome)
         await self._ack(delivery.message for delivery in group)
 

@@ -19,7 +19,7 @@ from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.events import RecordedEvent
 from opstream_schemas.operation import Operation
 
-from .folding import Refusal, fold_onto, lifetime, may_have_expired, supersedes
+from .folding import Refusal, fold_all, fold_onto, lifetime, may_have_expired, supersedes
 from .recent import Recent
 
 _TRIES: Final = 20
@@ -49,6 +49,8 @@ class Outcome(msgspec.Struct, frozen=True):
     """Foreign: the complete journal of the operation was read, and they do not continue it."""
     doubtful: tuple[Refusal, ...] = ()
     """They do not continue what could be read, and the rest can't be read (damaged or expired)."""
+    operation: Operation | None = None
+    """What the view holds now, or would if its time were not over."""
 
 
 class _BeginningExpired(Exception):
@@ -109,11 +111,11 @@ class Writer:
             if target is None or not supersedes(target, stored):
                 if stored is not None:
                     self._remember(stored, base.entry.revision)
-                return outcome
+                return msgspec.structs.replace(outcome, operation=stored or target)
             revision = await self._write(base, target)
             if revision is not None:
                 self._remember(target, revision)
-                return outcome
+                return msgspec.structs.replace(outcome, operation=target)
             newest = await self._view.get_newest(operation_id)
             if newest.revision == base.entry.revision:
                 # The winner is still on its way to the replicas (R3, err_code 10164): nothing to see before it is.
@@ -173,7 +175,7 @@ class Writer:
         if not everything:
             raise _BeginningExpired("the journal does not hold the operation's beginning any more")
         _check_reached(everything[-1].sequence, events)
-        folding = fold_onto(None, everything)
+        folding = fold_all(everything)
         delivered = {event.sequence for event in events}
         refused = tuple(refusal for refusal in folding.refused if refusal.event.sequence in delivered)
         return Outcome(refused=refused), folding.operation
@@ -190,7 +192,7 @@ class Writer:
                 entry = _checked(await self._view.get_newest(target.id), target.id)
             if entry.revision == 0 or (entry.operation is not None and entry.operation.is_terminal):
                 return entry.revision
-            # An open snapshot would stay for ever; its successor goes as soon as the broker can let it go.
+            # An open snapshot would stay for long; its successor goes as soon as the broker can let it go.
             seconds = _SHORTEST_TTL
         # Whole seconds, rounded up: the contract promises a least time.
         ttl = None if seconds == math.inf else float(math.ceil(seconds))
