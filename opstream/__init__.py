@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from opstream_runner import Action, ActionCanceled, ActionContext, ActionFailed, InvalidAction, action
+from opstream_runner import Action, ActionCanceled, ActionContext, ActionFailed, InvalidAction, RetryAfter, action
 
 from ._version import __version__
 
@@ -38,6 +38,7 @@ __all__ = [
     "OperationsClient",
     "OperationsError",
     "RequestRefused",
+    "RetryAfter",
     "ServiceUnavailable",
     "UnexpectedAnswer",
     "WaitTimeout",

@@ -7,6 +7,7 @@ The one place where a setting of the environment is read. Each command imports i
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -35,7 +36,7 @@ def main() -> None:
     parent.die_with_supervisor()
 
 
-for command in operate.COMMANDS:
+for command in (*operate.COMMANDS, operate.fail):
     main.add_command(command)
 
 
@@ -47,6 +48,7 @@ for command in operate.COMMANDS:
 @options.data_dir_option
 @options.actions_option()
 @options.concurrency_option
+@options.drain_option
 @options.max_body_option()
 @options.max_result_option()
 @options.log_level_option
@@ -179,6 +181,7 @@ def api(
 @options.nats_option
 @options.actions_option()
 @options.concurrency_option
+@options.drain_option
 @options.max_result_option()
 @options.health_port_option
 @options.connect_timeout_option
@@ -188,6 +191,7 @@ def runner(
     servers: tuple[str, ...],
     modules: tuple[str, ...],
     concurrency: int,
+    drain: float,
     max_result: int,
     health_port: int,
     connect_timeout: float,
@@ -195,7 +199,8 @@ def runner(
 ) -> None:
     """Execute the actions of Python modules. Run as many as you like: they share the work.
 
-    It needs a provisioned broker. SIGTERM hands running operations back, so that another runner continues at once.
+    It needs a provisioned broker. After SIGTERM it takes nothing new, lets what runs end within --drain, and hands back
+    the rest, so that another runner continues at once.
     """
     _begin_service(log_level)
     from opstream_runner.main import run
@@ -209,6 +214,7 @@ def runner(
                 servers=servers,
                 modules=modules,
                 concurrency=concurrency,
+                drain=drain,
                 health_port=health_port,
                 result_limit=max_result,
                 connect_timeout=connect_timeout,
@@ -259,6 +265,12 @@ def _begin_service(log_level: str) -> None:
     # Until the service handles it itself, SIGTERM ends what has not begun yet: while modules are loaded, for one.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     logs.configure(log_level)
+    from opstream_journal import crash
+
+    try:
+        crash.arm(os.environ.get(crash.VARIABLE, ""))
+    except ValueError as error:
+        raise Failure(f"{crash.VARIABLE}: {error}") from error
 
 
 def _serve(run: Callable[[], None]) -> None:

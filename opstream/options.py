@@ -151,6 +151,14 @@ concurrency_option: Final[Decorator[Any]] = option(
     metavar="N",
     help="Attempts of one action that one runner process executes at once.",
 )
+drain_option: Final[Decorator[Any]] = option(
+    "--drain",
+    variable="DRAIN",
+    type=Duration(),
+    default="10s",
+    help="How long running attempts may go on after SIGTERM before they are handed back; a second signal does not "
+    "wait for them.",
+)
 host_option: Final[Decorator[Any]] = option(
     "--host",
     variable="HOST",

@@ -26,7 +26,9 @@ _NEAR: Final = "127.0.0.1"
 _START_TIMEOUT: Final = 60.0
 _CONNECT_TIMEOUT: Final = "15s"
 _STOP_ORDER: Final = {"provision": 1.0, "api": 3.0, "runner": 8.0, "projector": 8.8, "broker": 9.6}
-"""Seconds from the signal after which each is killed. The runner needs the most: its actions are told to stop."""
+"""Seconds from the signal after which each is killed. The runner needs the most: its actions are told to stop. It and
+those that it needs have its drain in addition."""
+_DRAINED: Final = frozenset({"runner", "projector", "broker"})
 _SERVICES: Final = frozenset({"broker", "api", "projector", "runner"})
 _NAMES: Final = ("opstream", "broker", "provision", "api", "projector", "runner")
 _ERROR: Final = "opstream: error: "
@@ -45,6 +47,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     data_dir: Path
     modules: tuple[str, ...]
     concurrency: int
+    drain: float
+    """Seconds."""
     max_body: int
     """Bytes."""
     max_result: int
@@ -158,7 +162,7 @@ class _Stack:
             "runner",
             *self._broker_options(),
             *("--health-port", str(self._runner_port), "--concurrency", str(settings.concurrency)),
-            *("--max-result", str(settings.max_result)),
+            *("--max-result", str(settings.max_result), "--drain", str(settings.drain)),
             *self._action_options(),
         )
         # The runner is ready once its actions are in the catalog.
@@ -227,7 +231,8 @@ class _Stack:
     async def _stop(self) -> None:
         running = [name for name in _STOP_ORDER if name in self._children and not self._children[name].ended.done()]
         self._say(f"stopping {', '.join(running)}")
-        await stop_in_order([(self._children[name], _STOP_ORDER[name]) for name in running], self._say)
+        limits = {name: _STOP_ORDER[name] + (self._settings.drain if name in _DRAINED else 0.0) for name in running}
+        await stop_in_order([(self._children[name], limits[name]) for name in running], self._say)
 
 
 def _readiness(host: str, port: int) -> Callable[[], Awaitable[bool]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 
 import msgspec
@@ -10,6 +11,7 @@ import pytest
 
 from opstream_journal import Journal, Link
 from opstream_runner import ActionContext, ActionFailed, action
+from opstream_runner.attempt import Attempt
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import OperationError, Progressed, Started, Succeeded
 from opstream_schemas.operation import Status
@@ -47,6 +49,22 @@ async def test_an_operation_that_goes_well(stage: Stage) -> None:
     assert succeeded == Succeeded(result=msgspec.Raw(b"1"))
     (context,) = gate.contexts
     assert (context.operation_id, context.resource_id, context.attempt) == ("op-1", "42", 1)
+
+
+async def test_an_attempt_that_is_over_is_no_garbage(stage: Stage) -> None:
+    """An attempt that is over is gone without the garbage collector."""
+    gate = Gate()
+    gate.open()
+    gc.collect()
+    gc.disable()
+    try:
+        async with stage.runner([gated(gate)]):
+            await stage.request("op-1")
+            await stage.ended("op-1")
+            gate.contexts.clear()
+            await eventually(lambda: not [one for one in gc.get_objects() if type(one) is Attempt])
+    finally:
+        gc.enable()
 
 
 async def test_every_attempt_has_a_token_of_its_own(stage: Stage) -> None:
@@ -152,9 +170,10 @@ async def test_progress_is_throttled(stage: Stage) -> None:
     ],
 )
 async def test_an_action_that_fails(stage: Stage, error: BaseException, recorded: OperationError | None) -> None:
-    """An ActionFailed is recorded as raised, anything else as a 500 that tells nothing; both once, and acknowledged."""
+    """An ActionFailed is recorded as raised, anything else in the last attempt as a 500 that tells nothing; both once,
+    and acknowledged."""
 
-    @action(str(KIND))
+    @action(str(KIND), max_attempts=1)
     async def handler(request: Input, ctx: ActionContext) -> None:
         raise error
 

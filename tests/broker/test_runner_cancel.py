@@ -205,16 +205,16 @@ async def test_a_thread_hears_of_a_stop(stage: Stage) -> None:
 
 
 async def test_a_handler_that_cancels_itself(stage: Stage) -> None:
-    """A cancellation that nobody asked for is a failure, once; it is no reason to begin again."""
+    """A cancellation that nobody asked for is a failure that counts; it is no reason to begin again for ever."""
 
-    @action(str(KIND))
+    @action(str(KIND), max_attempts=2, backoff=0.05)
     async def handler(request: Input, ctx: ActionContext) -> None:
         raise asyncio.CancelledError
 
     async with stage.runner([handler]):
         await stage.request("op-1")
         assert (await stage.ended("op-1")).status is Status.FAILED
-    assert await stage.names("op-1") == ["requested", "started", "failed"]
+    assert await stage.names("op-1") == ["requested", "started", "attempt-failed", "started", "failed"]
 
 
 async def test_a_cancellation_before_any_runner(stage: Stage) -> None:

@@ -21,7 +21,7 @@ from opstream_runner.dispatch import Dispatcher
 from opstream_runner.execution import UNEXPECTED
 from opstream_runner.runner import Runner
 from opstream_schemas.errors import ErrorCode
-from opstream_schemas.events import OperationError, Progressed
+from opstream_schemas.events import AttemptFailed, OperationError, Progressed
 from opstream_schemas.names import Kind
 from opstream_schemas.operation import Operation, Status
 from tests.support import isolated_actions
@@ -103,6 +103,11 @@ def failed(operation: Operation) -> OperationError:
     return operation.error
 
 
+def twice(error: OperationError) -> OperationError:
+    """The error after as many attempts as these actions have."""
+    return msgspec.structs.replace(error, message=f"{error.message} (2 attempts failed)")
+
+
 @both
 async def test_it_has_a_process_of_its_own(stage: Stage, runner: Runner, kind: Kind) -> None:
     """The handler is told the same as in the runner, in another process, which leads a group of its own."""
@@ -126,7 +131,6 @@ async def test_it_has_a_process_of_its_own(stage: Stage, runner: Runner, kind: K
 @pytest.mark.parametrize(
     ("how", "error"),
     [
-        ("fail", OperationError(code="Meant", message="as ? meant", target="how")),
         ("break_down", UNEXPECTED),
         ("leave", OperationError(code=500, message="the process of the action ended with status 3")),
         ("crash", OperationError(code=500, message="the process of the action ended by signal 11 (SIGSEGV)")),
@@ -135,13 +139,36 @@ async def test_it_has_a_process_of_its_own(stage: Stage, runner: Runner, kind: K
 async def test_a_failure(
     stage: Stage, runner: Runner, kind: Kind, how: str, error: OperationError, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What the handler raises is what the client reads, and what ends its process is 500 and says so."""
+    """What breaks the handler, or ends its process, is 500 and says so, and is tried again."""
     await begin(stage, kind, how)
+    assert failed(await stage.ended("op-1")) == twice(error)
+    _, _, first, _, _ = await stage.datas("op-1")
+    assert isinstance(first, AttemptFailed)
+    assert (first.error, first.counted) == (error, True)
+    if how in {"leave", "crash"}:
+        records = [one for one in caplog.records if one.levelno == logging.ERROR]
+        assert len(records) == 2
+        assert all("operation op-1: the process of iso:" in one.getMessage() for one in records)
+
+
+@both
+async def test_a_meant_failure(stage: Stage, runner: Runner, kind: Kind) -> None:
+    """What the handler fails with is what the client reads, at once."""
+    await begin(stage, kind, "fail")
+    error = OperationError(code="Meant", message="as ? meant", target="how")
     assert failed(await stage.ended("op-1")) == error
     assert await stage.names("op-1") == ["requested", "started", "failed"]
-    if how in {"leave", "crash"}:
-        (record,) = [one for one in caplog.records if one.levelno == logging.ERROR]
-        assert "operation op-1: the process of iso:" in record.getMessage()
+
+
+@both
+async def test_another_attempt_later(stage: Stage, runner: Runner, kind: Kind) -> None:
+    """What the handler asks for by RetryAfter comes through: the pause, and what a person reads."""
+    await begin(stage, kind, "postpone")
+    assert failed(await stage.ended("op-1")).message == "as ? meant (2 attempts failed)"
+    _, _, first, _, _ = await stage.events("op-1")
+    assert isinstance(first.data, AttemptFailed)
+    assert (first.data.error.code, first.data.error.message) == (503, "as ? meant")
+    assert (first.data.retry_at - first.time).total_seconds() == pytest.approx(0.3, abs=0.1)
 
 
 @pytest.mark.parametrize("how", ["babble", "babble_on"])
@@ -149,7 +176,7 @@ async def test_nonsense(stage: Stage, runner: Runner, how: str, caplog: pytest.L
     """A handler that writes into the channel of its process has it killed: nobody could tell how it ends."""
     await begin(stage, PLAIN, how)
     error = failed(await stage.ended("op-1"))
-    assert error.message == "the process of the action ended by signal 9 (SIGKILL)"
+    assert error.message == "the process of the action ended by signal 9 (SIGKILL) (2 attempts failed)"
     assert "operation op-1: its process talks nonsense" in caplog.text
 
 
@@ -185,7 +212,7 @@ async def test_what_it_says_lands_in_the_log(stage: Stage, runner: Runner, capfd
     await begin(stage, PLAIN, "break_down")
     await stage.ended("op-1")
     out, err = capfd.readouterr()
-    assert out == "printed in the child\n"
+    assert out == "printed in the child\n" * 2
     assert "WARNING isolated: logged in the child\n" in err
     assert "ERROR   opstream_runner.execution: operation op-1: iso:plain raised OSError in attempt 1\nTraceback" in err
 
@@ -294,7 +321,7 @@ async def test_a_signal_from_somebody_else(stage: Stage, runner: Runner, monkeyp
     monkeypatch.setattr("opstream_runner.isolation._EXPLANATION", 0.2)
     await begin(stage, PLAIN, "terminate")
     error = failed(await stage.ended("op-1"))
-    assert error.message == "the process of the action ended by signal 15 (SIGTERM)"
+    assert error.message == "the process of the action ended by signal 15 (SIGTERM) (2 attempts failed)"
 
 
 async def test_a_signal_to_everybody(stage: Stage, runner: Runner) -> None:
@@ -316,7 +343,7 @@ async def test_a_signal_to_everybody(stage: Stage, runner: Runner) -> None:
 async def test_a_handler_that_cancels_itself(stage: Stage, runner: Runner) -> None:
     """Its own cancellation is nobody's wish: the operation has failed."""
     await begin(stage, ASYNC, "cancel_oneself")
-    assert failed(await stage.ended("op-1")) == UNEXPECTED
+    assert failed(await stage.ended("op-1")) == twice(UNEXPECTED)
 
 
 @pytest.mark.parametrize("executable", ["/nowhere/python", "/bin/false"])

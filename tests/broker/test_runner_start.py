@@ -40,6 +40,18 @@ async def test_a_differing_consumer_is_refused(stage: Stage) -> None:
     assert (await stage.consumer()).config.ack_wait == 9
 
 
+async def test_a_journal_that_forgets_too_early_is_refused(stage: Stage) -> None:
+    """An action whose operations may outlive the journal's age is not offered; one that fits just so is."""
+    day = 86_400.0
+    too_long = gated(Gate(), deadline=29 * day)
+    with pytest.raises(Drifted, match=f"action {KIND}: .* 2678400 s, .* keeps events for 2592000 s only"):
+        async with stage.runner([too_long]):
+            pytest.fail("it started")
+    assert await look_up(stage.link, KIND) is None
+    async with stage.runner([gated(Gate(), deadline=28 * day)]) as runner:
+        assert runner.is_ready
+
+
 async def test_a_consumer_for_something_else_is_refused(stage: Stage) -> None:
     """A consumer under our name that delivers something else is not retargeted."""
     foreign = ConsumerConfig(durable_name=CONSUMER, filter_subjects=["operations.*.car.wash.requested"])

@@ -175,8 +175,9 @@ async def test_a_handler_that_finishes_when_stopped(stage: Stage) -> None:
     assert await stage.names("op-1") == ["requested", "started", "progressed", "succeeded"]
 
 
-async def test_what_was_not_begun_is_put_back(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A message that was delivered but not begun when the runner stops is there for others at once."""
+@pytest.mark.parametrize("drain", [0.0, 60.0])
+async def test_what_was_not_begun_is_put_back(stage: Stage, drain: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message that was delivered but not begun when the runner is told to end is there for others at once."""
     gate = Gate()
     gate.open()
     loading, release = asyncio.Event(), asyncio.Event()
@@ -194,11 +195,11 @@ async def test_what_was_not_begun_is_put_back(stage: Stage, monkeypatch: pytest.
         await message.nak()  # its next delivery is decided on a read
         await subscription.unsubscribe()
     monkeypatch.setattr(stage.journal, "events", events)
-    async with stage.runner([gated(gate)]) as runner:
+    async with stage.runner([gated(gate)], drain=drain) as runner:
         await loading.wait()
         stopping = asyncio.create_task(runner.stop())
         (dispatcher,) = runner._dispatchers.values()
-        await eventually(lambda: dispatcher._is_stopping)
+        await eventually(lambda: dispatcher._is_leaving)
         release.set()
         await stopping
     assert gate.attempts == []
@@ -236,7 +237,7 @@ async def test_a_stop_without_an_answering_broker(
     broker: Broker, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a broker that does not answer, a runner stops within its time all the same; the lease does the rest."""
-    monkeypatch.setattr("opstream_runner.dispatch._STOP_TIMEOUT", 1.0)
+    monkeypatch.setattr("opstream_runner.runner._STOP_TIMEOUT", 1.0)
     gate = Gate()
     async with stage.runner([gated(gate)]) as runner:
         await stage.request("op-1")

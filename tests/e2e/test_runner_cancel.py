@@ -44,10 +44,10 @@ def start(stage: Stage) -> Iterator[Start]:
     """Starts runners of the isolated actions."""
     with ExitStack() as stack:
 
-        def start() -> Process:
+        def start(*options: str) -> Process:
             (server,) = stage.link.nc.servers
             command = ("runner", "--nats", server.geturl(), "--actions", "tests.support.isolated_actions")
-            return stack.enter_context(Process(*command))
+            return stack.enter_context(Process(*command, *options))
 
         yield start
 
@@ -123,7 +123,7 @@ async def test_a_stopped_runner(stage: Stage, start: Start, tmp_path: Path) -> N
     """SIGTERM to a runner ends its processes after their clean-up; the next runner goes on."""
     marks = tmp_path / "marks"
     await begin(stage, PLAIN, "stay_once", marks)
-    first = start()
+    first = start("--drain", "0")
     await at_it(stage)
     watch = Watch([int(pid) for pid in marks.read_text().split()])
     began = time.monotonic()
@@ -138,13 +138,13 @@ async def test_a_stopped_runner(stage: Stage, start: Start, tmp_path: Path) -> N
 
 
 async def test_a_crash(stage: Stage, start: Start, tmp_path: Path) -> None:
-    """A process that crashes fails its operation and leaves the runner alone; the log says where it happened."""
+    """A process that crashes fails its attempt and leaves the runner alone; the log says where it happened."""
     await begin(stage, PLAIN, "crash", tmp_path / "marks")
     runner = start()
     operation = await stage.ended("op-1", within=20)
     assert operation.error is not None
-    assert (operation.error.code, operation.attempt) == (500, 1)
-    assert operation.error.message == "the process of the action ended by signal 11 (SIGSEGV)"
+    assert (operation.error.code, operation.attempt) == (500, 2)
+    assert operation.error.message == "the process of the action ended by signal 11 (SIGSEGV) (2 attempts failed)"
     runner.wait_for("ERROR   opstream_runner.isolation: operation op-1: the process of iso:plain ended by signal 11")
     runner.wait_for("isolated_actions.py.* in crash")
     assert runner.is_running

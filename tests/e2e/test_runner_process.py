@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 
+import httpx
 import pytest
 
 from opstream_journal import Expected
@@ -15,10 +16,10 @@ from opstream_journal.provision import provision
 from opstream_journal.topology import Sizing
 from opstream_schemas import subjects
 from opstream_schemas.errors import ErrorCode
-from opstream_schemas.events import CancelRequested, Started
+from opstream_schemas.events import CancelRequested, Failed, OperationError, Started
 from opstream_schemas.names import Kind
 from opstream_schemas.operation import Status
-from tests.support.broker import Broker
+from tests.support.broker import Broker, free_port
 from tests.support.journaling import following, linked, opened
 from tests.support.processes import Process
 from tests.support.running import Stage
@@ -74,17 +75,18 @@ async def test_a_killed_runner(stage: Stage, start: Start) -> None:
 
 
 async def test_a_stopped_runner(stage: Stage, start: Start) -> None:
-    """SIGTERM hands back what runs, whatever kind of handler it is, and ends the process with status 0 within 6 s."""
+    """After its drain, SIGTERM hands back what runs, whatever kind of handler it is, and ends the process with status 0
+    within 6 s."""
     names = ["wait", "block", "delegate", "ignore"]
     for name in names:
         await stage.request(f"op-{name}", kind=work(name))
-    first = start()
+    first = start("--drain", "0.5")
     for name in names:
         first.wait_for(f"op-{name} begins attempt 1")
     began = time.monotonic()
     first.send(signal.SIGTERM)
     assert first.wait(10) == 0
-    assert time.monotonic() - began < 6
+    assert 0.5 < time.monotonic() - began < 6.5
     assert "Traceback" not in first.output
     second = start()
     for name in names:
@@ -94,6 +96,34 @@ async def test_a_stopped_runner(stage: Stage, start: Start) -> None:
         assert (len({data.runner for data in begun}), len({data.token for data in begun})) == (2, 2)
     second.send(signal.SIGINT)
     assert second.wait(10) == 0
+
+
+async def test_a_runner_that_drains(stage: Stage, start: Start) -> None:
+    """While it drains a runner lives and is not ready; a second signal does not wait any longer."""
+    port = free_port()
+    runner = start("--drain", "60", "--health-port", str(port))
+    await stage.request("op-1", kind=work("wait-long"))
+    runner.wait_for("op-1 begins attempt 1")
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
+        assert (await http.get("/readyz")).status_code == 200
+        runner.send(signal.SIGTERM)
+        runner.wait_for("told to end by SIGTERM")
+        codes = [(await http.get(path)).status_code for path in ("/readyz", "/healthz")]
+    assert codes == [503, 200]
+    runner.send(signal.SIGINT)
+    assert runner.wait(6) == 0
+    assert (await stage.names("op-1"))[-1] == "attempt-failed"
+    assert "Traceback" not in runner.output
+
+
+async def test_an_operation_that_somebody_else_fails(stage: Stage, start: Start) -> None:
+    """A runner process hears of it long before its next heartbeat, stops the handler and says nothing about it."""
+    await stage.request("op-1", kind=work("wait-long"))
+    runner = start()
+    runner.wait_for("op-1 begins attempt 1")
+    await stage.append("op-1", Failed(error=OperationError(code=ErrorCode.DEADLINE_EXCEEDED, message="late")))
+    runner.wait_for("operation op-1: attempt 1 ends silently: a later attempt or a terminal event was recorded", 10)
+    assert await stage.names("op-1") == ["requested", "started", "failed"]
 
 
 async def test_a_frozen_runner(stage: Stage, start: Start) -> None:

@@ -95,14 +95,29 @@ def test_a_second_ctrl_c_kills(up: Process, http: httpx.Client) -> None:
     assert watch.left_after(0) == []
 
 
-def test_a_stubborn_action_is_killed_in_time(up: Process, http: httpx.Client) -> None:
-    """One SIGTERM is enough within 10 seconds, also while an action holds its thread; the status is 0."""
-    submit(http, up.wait_for(READY)[1], "block")
-    up.wait_for("blocking")
-    watch = Watch(up.descendants())
-    up.send(signal.SIGTERM)
-    assert up.wait(STOP) == 0
-    assert watch.left_after(0) == []
+def test_a_stubborn_action_is_killed_in_time(workplace: Path, http: httpx.Client) -> None:
+    """One SIGTERM is enough within 10 seconds and the drain, also while an action holds its thread; the status is 0."""
+    with start_up(workplace, "--drain", "0") as up:
+        submit(http, up.wait_for(READY)[1], "block")
+        up.wait_for("blocking")
+        watch = Watch(up.descendants())
+        up.send(signal.SIGTERM)
+        assert up.wait(STOP) == 0
+        assert watch.left_after(0) == []
+
+
+def test_what_runs_may_end(workplace: Path, http: httpx.Client) -> None:
+    """After SIGTERM the runner has its drain, in addition to the time in which it would have been killed without."""
+    with start_up(workplace, "--drain", "30") as up:
+        api = up.wait_for(READY)[1]
+        operation_id = submit(http, api, "nap")
+        up.wait_for("napping")
+        up.send(signal.SIGTERM)
+        assert up.wait(30) == 0
+        assert "was killed" not in up.output
+    with start_up(workplace) as up:
+        monitor = poll(http, up.wait_for(READY)[1], operation_id)
+        assert (monitor["status"], monitor["attempt"]) == ("Succeeded", 1)
 
 
 @pytest.mark.parametrize(("name", "command"), [("broker", "nats-server"), ("runner", "-m opstream runner")])

@@ -39,6 +39,14 @@ async def wait(request: Words, ctx: ActionContext) -> Words:
     return request
 
 
+@action("echo:nap")
+async def nap(request: Words, ctx: ActionContext) -> Words:
+    """Take longer than a stop without a drain may."""
+    print("napping", flush=True)
+    await asyncio.sleep(10)
+    return request
+
+
 @action("echo:block")
 def block(request: Words, ctx: ActionContext) -> Words:
     """Hold a thread, whatever anybody says."""

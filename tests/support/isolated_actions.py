@@ -22,7 +22,7 @@ from typing import Any, Final
 
 import msgspec
 
-from opstream_runner import ActionCanceled, ActionContext, ActionFailed, action
+from opstream_runner import ActionCanceled, ActionContext, ActionFailed, RetryAfter, action
 
 GRACE: Final = 0.4
 """Seconds for clean-up."""
@@ -65,6 +65,11 @@ def break_down(request: Work, ctx: ActionContext) -> None:
     print("printed in the child", flush=True)
     logging.getLogger("isolated").warning("logged in the child")
     raise OSError("secret")
+
+
+def postpone(request: Work, ctx: ActionContext) -> None:
+    """Ask for another attempt."""
+    raise RetryAfter(0.3, "as \ud800 meant")
 
 
 def fill(request: Work, ctx: ActionContext) -> str:
@@ -194,19 +199,19 @@ def give_up(request: Work, ctx: ActionContext) -> None:
 HOW: Final[dict[str, Callable[[Work, ActionContext], Any]]] = {
     one.__name__: one
     for one in (
-        tell, fail, break_down, fill, step, crash, leave, babble, babble_on, terminate, run_a_loop, breed, stay,
-        stay_once, hold_the_lock_once, clean_up, clean_up_for_ever, ignore, finish, give_up,
+        tell, fail, break_down, postpone, fill, step, crash, leave, babble, babble_on, terminate, run_a_loop, breed,
+        stay, stay_once, hold_the_lock_once, clean_up, clean_up_for_ever, ignore, finish, give_up,
     )
 }  # fmt: skip
 
 
-@action("iso:plain", lease=1, cancel_grace=GRACE, isolation="process")
+@action("iso:plain", lease=1, max_attempts=2, backoff=0.05, cancel_grace=GRACE, isolation="process")
 def plain(request: Work, ctx: ActionContext) -> Any:
     """Do it in the main thread of a process."""
     return HOW[request.how](request, ctx)
 
 
-@action("iso:async", lease=1, cancel_grace=GRACE, isolation="process")
+@action("iso:async", lease=1, max_attempts=2, backoff=0.05, cancel_grace=GRACE, isolation="process")
 async def asynchronous(request: Work, ctx: ActionContext) -> Any:
     """Do it in the event loop of a process."""
     if request.how in WAITS:

@@ -138,6 +138,7 @@ class Stage:
             monotonic=time.monotonic,
             new_id=lambda: str(uuid.uuid4()),
             result_limit=result_limit,
+            jitter=lambda: 1.0,
         )
         return msgspec.structs.replace(tools, **changes)
 
@@ -149,10 +150,13 @@ class Stage:
         link: Link | None = None,
         tools: Tools | None = None,
         concurrency: int = 4,
+        drain: float = 0.0,
     ) -> AsyncIterator[Runner]:
         """A runner that offers the actions and pulls; stopped at the end."""
         name = f"runner-{next(self._names)}"
-        runner = Runner(link or self.link, tools or self.tools(), list(actions), name=name, concurrency=concurrency)
+        runner = Runner(
+            link or self.link, tools or self.tools(), list(actions), name=name, concurrency=concurrency, drain=drain
+        )
         await runner.offer()
         runner.start()
         try:

@@ -36,10 +36,19 @@ class Book(msgspec.Struct):
     version=3,
     lease=10,
     max_attempts=2,
+    timeout=600,
+    backoff=2,
+    backoff_max=30,
+    deadline=3600,
     retry_after=7,
     retention=172_800,
     cancel_grace=5,
     isolation="process",
+    max_concurrency=3,
+    exclusive="resource",
+    exclusive_group="press",
+    on_conflict="reject",
+    rate="100/m",
 )
 async def print_book(request: Book, ctx: ActionContext) -> list[str]:
     """Print a book.
@@ -92,7 +101,21 @@ def test_a_plain_function_is_an_action_too() -> None:
 def test_an_action_says_what_it_is() -> None:
     """Its kind, its types and all its options are what the runner announces."""
     policy = Policy(
-        lease=10.0, max_attempts=2, retry_after=7, retention=172_800.0, cancel_grace=5.0, isolation="process"
+        lease=10.0,
+        max_attempts=2,
+        timeout=600.0,
+        backoff=2.0,
+        backoff_max=30.0,
+        deadline=3600.0,
+        retry_after=7,
+        retention=172_800.0,
+        cancel_grace=5.0,
+        isolation="process",
+        max_concurrency=3,
+        exclusive="resource",
+        exclusive_group="press",
+        on_conflict="reject",
+        rate="100/m",
     )
 
     assert Kind("book", "print") == print_book.kind
@@ -103,17 +126,26 @@ def test_an_action_says_what_it_is() -> None:
 
 
 def test_the_defaults_are_those_of_the_design() -> None:
-    """A deadline and a retention of a day, five attempts, a lease and a grace of 30 seconds, version 1, no process."""
+    """A deadline and a retention of a day, five attempts, pauses from a second to a minute, a lease and a grace of 30
+    seconds, version 1, no process, no limits."""
     spec = count_pages.spec
 
     expected = Policy(
         lease=30.0,
         max_attempts=5,
+        timeout=0.0,
+        backoff=1.0,
+        backoff_max=60.0,
         retry_after=1,
         deadline=86_400.0,
         retention=86_400.0,
         cancel_grace=30.0,
         isolation="none",
+        max_concurrency=0,
+        exclusive="",
+        exclusive_group="",
+        on_conflict="queue",
+        rate="",
     )
     assert expected == spec.policy == Policy()
     assert (print_book.is_isolated, count_pages.is_isolated) == (True, False)
@@ -166,15 +198,24 @@ def test_a_reserved_resource_is_refused(resource: str) -> None:
     [
         ("version", 0),
         ("version", -1),
+        ("version", 2**53),
         ("version", 1.5),
         ("version", True),
         ("lease", 0),
         ("lease", 0.999),
         ("lease", -30),
+        ("lease", 1e12),
         ("lease", math.nan),
         ("lease", math.inf),
+        ("lease", 10**400),
+        ("lease", "5"),
+        ("lease", None),
+        ("lease", True),
+        ("timeout", "1"),
+        ("deadline", None),
         ("max_attempts", 0),
         ("max_attempts", -1),
+        ("max_attempts", 10**30),
         ("max_attempts", 2.5),
         ("max_attempts", math.inf),
         ("retry_after", 0),
@@ -184,15 +225,51 @@ def test_a_reserved_resource_is_refused(resource: str) -> None:
         ("retry_after", True),
         ("retention", DAY - 1),
         ("retention", -1),
+        ("retention", 3651 * DAY),
         ("retention", math.nan),
         ("retention", math.inf),
         ("cancel_grace", 0),
         ("cancel_grace", -1),
+        ("cancel_grace", 1e300),
         ("cancel_grace", math.nan),
         ("cancel_grace", math.inf),
         ("isolation", ""),
         ("isolation", "thread"),
         ("isolation", True),
+        ("timeout", -1),
+        ("timeout", 1e300),
+        ("timeout", math.nan),
+        ("timeout", math.inf),
+        ("backoff", 0),
+        ("backoff", -1),
+        ("backoff", math.nan),
+        ("backoff_max", 0.5),
+        ("backoff_max", 1e300),
+        ("backoff_max", math.nan),
+        ("backoff_max", math.inf),
+        ("deadline", 0.5),
+        ("deadline", -1),
+        ("deadline", 1e12),
+        ("deadline", math.nan),
+        ("deadline", math.inf),
+        ("max_concurrency", -1),
+        ("max_concurrency", 10_001),
+        ("max_concurrency", True),
+        ("max_concurrency", 2.0),
+        ("exclusive", "book"),
+        ("exclusive", None),
+        ("exclusive_group", "press"),
+        ("exclusive_group", "Press!"),
+        ("exclusive_group", "x" * 41),
+        ("on_conflict", "fail"),
+        ("on_conflict", "reject"),
+        ("rate", "100"),
+        ("rate", "0/m"),
+        ("rate", "-1/m"),
+        ("rate", "1.5/s"),
+        ("rate", "100/w"),
+        ("rate", "100/m "),
+        ("rate", 100),
     ],
 )
 def test_an_option_out_of_range_is_refused(option: str, value: Any) -> None:
@@ -213,6 +290,16 @@ def test_an_option_out_of_range_is_refused(option: str, value: Any) -> None:
         {"cancel_grace": 0.01},
         {"isolation": "none"},
         {"isolation": "process"},
+        {"timeout": 0},
+        {"timeout": 0.01},
+        {"backoff": 0.01, "backoff_max": 0.01},
+        {"deadline": 1},
+        {"deadline": 3650 * DAY},
+        {"max_concurrency": 1},
+        {"max_concurrency": 10_000},
+        {"exclusive": "resource"},
+        {"exclusive": "resource", "exclusive_group": "x" * 40, "on_conflict": "replace"},
+        {"rate": "1/d"},
     ],
 )
 def test_an_option_at_its_limit_is_taken(options: dict[str, Any]) -> None:

@@ -72,7 +72,14 @@ def test_a_report_backwards(throttle: Throttle, clock: Clock) -> None:
     assert throttle.passes(5 + PROGRESS_STEP)
 
 
-ORDER = [Verdict.CANCEL, Verdict.STOP, Verdict.BLIND, Verdict.FENCED]
+ORDER = [
+    Verdict.CANCEL,
+    Verdict.TIMEOUT,
+    Verdict.DEADLINE,
+    Verdict.STOP,
+    Verdict.BLIND,
+    Verdict.FENCED,
+]
 
 
 @pytest.mark.parametrize(("later", "earlier"), list(itertools.product(ORDER, ORDER)))

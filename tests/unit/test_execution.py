@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http
 import logging
+import math
 import threading
 from collections.abc import Callable
 from enum import StrEnum
@@ -13,8 +14,8 @@ from typing import Any, NoReturn
 import msgspec
 import pytest
 
-from opstream_runner import Action, ActionContext, ActionFailed, action
-from opstream_runner.execution import UNEXPECTED, Outcome, Raised, Returned, execute
+from opstream_runner import Action, ActionContext, ActionFailed, RetryAfter, action
+from opstream_runner.execution import UNEXPECTED, Outcome, Postponed, Raised, Returned, execute
 from opstream_schemas.commands import Fail
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import Failed, OperationError, Succeeded, encode_event
@@ -157,6 +158,33 @@ class Forgetful(ActionFailed):
 
     def __init__(self) -> None:
         return
+
+
+@both
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (RetryAfter(5, "throttled"), Postponed(OperationError(code=503, message="throttled"), 5.0)),
+        (RetryAfter(0), Postponed(OperationError(code=503, message="the action asks for another attempt later"), 0.0)),
+    ],
+)
+async def test_another_attempt(kind: Callable[[Body], Action[..., Any]], error: RetryAfter, outcome: Postponed) -> None:
+    """What an author raises as RetryAfter says when the next attempt may begin, and why, as code 503."""
+    assert await run(kind(raising(error))) == outcome
+
+
+@pytest.mark.parametrize("seconds", [-0.1, math.inf, math.nan])
+def test_no_time_at_all(seconds: float) -> None:
+    """RetryAfter takes seconds that can be waited for."""
+    with pytest.raises(ValueError, match="RetryAfter takes 0 or more seconds"):
+        RetryAfter(seconds)
+
+
+async def test_another_attempt_at_no_time() -> None:
+    """A RetryAfter that an author has spoilt is an unexpected error."""
+    spoilt = RetryAfter(1)
+    spoilt.seconds = -1
+    assert await run(asynchronous(raising(spoilt))) == unexpected
 
 
 @both

@@ -142,10 +142,38 @@ async def test_a_handler_that_is_left_behind(verdict: Verdict, caplog: pytest.Lo
     trial = Trial(stubborn.action, stop_grace=GRACE)
     await stubborn.running.wait()
     trial.judgement.give(verdict)
-    assert await trial.outcome() == Stopped()
+    assert await trial.outcome() == Stopped(is_left_behind=True)
     assert (stubborn.cancellations, trial.work.outcome.done()) == (2, False)
     assert "operation op-1: it did not stop within 0.05 s and is left behind" in caplog.text
     trial.work.outcome.cancel()
+
+
+@pytest.mark.parametrize("verdict", [Verdict.TIMEOUT, Verdict.DEADLINE])
+async def test_a_handler_whose_time_is_over(verdict: Verdict, caplog: pytest.LogCaptureFixture) -> None:
+    """It has the action's own grace for its clean-up, is cancelled twice, and is left behind all the same."""
+    stubborn = Stubborn(patience=2)
+    trial = Trial(stubborn.action, cancel_grace=GRACE)
+    await stubborn.running.wait()
+    trial.judgement.give(verdict)
+    assert await trial.outcome() == Stopped(is_left_behind=True)
+    assert (stubborn.cancellations, trial.work.outcome.done()) == (2, False)
+    assert "operation op-1: it did not stop within 0.05 s and is left behind" in caplog.text
+    trial.work.outcome.cancel()
+
+
+async def test_a_canceled_thread_whose_time_is_over() -> None:
+    """A plain handler that does not look has no more time than its action gives it, canceled or not."""
+    release = threading.Event()
+
+    @action("book:act")
+    def handler(request: Input, ctx: ActionContext) -> None:
+        release.wait(5)
+
+    trial = Trial(handler, cancel_grace=GRACE)
+    trial.judgement.give(Verdict.CANCEL)
+    trial.judgement.give(Verdict.TIMEOUT)
+    assert await trial.outcome() == Stopped(is_left_behind=True)
+    release.set()
 
 
 async def test_a_clean_up_that_a_stop_does_not_disturb() -> None:

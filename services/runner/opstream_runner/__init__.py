@@ -2,6 +2,6 @@
 
 from .actions import Action, action
 from .context import ActionContext
-from .errors import ActionCanceled, ActionFailed, InvalidAction
+from .errors import ActionCanceled, ActionFailed, InvalidAction, RetryAfter
 
-__all__ = ["Action", "ActionCanceled", "ActionContext", "ActionFailed", "InvalidAction", "action"]
+__all__ = ["Action", "ActionCanceled", "ActionContext", "ActionFailed", "InvalidAction", "RetryAfter", "action"]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable
-from math import inf
 from types import ModuleType
-from typing import Any, Final, Generic, Literal, ParamSpec, TypeVar
+from typing import Any, Final, Generic, ParamSpec, TypeVar
 
 import msgspec
 
@@ -17,14 +16,11 @@ from opstream_schemas.names import Kind
 
 from .context import ActionContext
 from .errors import InvalidAction
+from .policies import Exclusive, Isolation, OnConflict, as_seconds, check_policy
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Isolation = Literal["none", "process"]
 
-_MIN_LEASE: Final = 1.0
-_MAX_RETRY_AFTER: Final = 3600
-_ISOLATIONS: Final = typing.get_args(Isolation)
 _POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _LITERALS: Final = frozenset({"const", "default", "enum", "examples"})
 """Keywords of a JSON Schema that hold values, not schemas."""
@@ -69,16 +65,28 @@ def action(
     version: int = 1,
     lease: float = 30.0,
     max_attempts: int = 5,
+    timeout: float = 0.0,
+    backoff: float = 1.0,
+    backoff_max: float = 60.0,
+    deadline: float = DAY,
     retry_after: int = 1,
     retention: float = DAY,
     cancel_grace: float = 30.0,
     isolation: Isolation = "none",
+    max_concurrency: int = 0,
+    exclusive: Exclusive = "",
+    exclusive_group: str = "",
+    on_conflict: OnConflict = "queue",
+    rate: str = "",
 ) -> Callable[[Callable[P, R]], Action[P, R]]:
     """Offer a function `(request, ctx) -> result`, async or plain, as an action.
 
     The request's type (a msgspec Struct, best with `forbid_unknown_fields=True`) is what the API validates against;
     the first line of the docstring is its summary. A plain function runs in a thread. Two attempts of one operation
     may overlap for a moment, so a handler must be safe to run twice at once.
+
+    What it raises decides: `ActionFailed` is for good; after `RetryAfter`, and anything unexpected, another attempt
+    follows while there is one left and nobody has canceled (ADR 0011).
 
     A canceled async handler gets `asyncio.CancelledError` at its next await; a plain one in a thread looks at
     `ctx.cancel_requested`. In a process of its own, either is interrupted, and killed if it does not end (ADR 0009).
@@ -87,11 +95,22 @@ def action(
         name: `resource:action`, each `[a-z0-9-]{1,40}`.
         version: raise it with the input's shape; the highest version announced is the one that clients see.
         lease: seconds that an attempt may be silent (runner killed or frozen) before another runner takes over.
-        max_attempts: attempts, those lost with their runner included, before the operation fails as `RunnerLost`.
+        max_attempts: attempts, those lost with their runner included, before the operation fails.
+        timeout: seconds that one attempt may take; 0 for no limit. One that takes longer has failed.
+        backoff: seconds before the second attempt, doubled before each further one, shortened at random by up to half.
+        backoff_max: the most that `backoff` becomes.
+        deadline: seconds from the request until the operation fails as `DeadlineExceeded`, whatever it is doing then.
         retry_after: whole seconds that clients are told to wait between polls.
         retention: seconds that the status stays readable after the end; at least a day.
         cancel_grace: seconds that a handler has for its clean-up after it was canceled.
         isolation: "process" runs each attempt in a process of its own.
+        max_concurrency: attempts at once over all runners, 1 to 10,000; 0 for as many as they have slots.
+        exclusive: "resource" lets at most one operation run for each resource id.
+        exclusive_group: `[a-z0-9-]{1,40}`; exclusive actions of one group exclude each other, too.
+        on_conflict: what becomes of a request while another operation holds its resource: "queue" waits for it,
+            "reject" is answered 409 `ResourceBusy`, "replace" cancels the other first.
+        rate: how many attempts may begin in a time over all runners, e.g. "100/m" (s, m, h or d); empty for no limit.
+            So many begin at once after a quiet time, and the others evenly spaced.
 
     Raises:
         InvalidAction: the name, an option or the function's signature can't be used; the message says what to change.
@@ -101,14 +120,23 @@ def action(
     except InvalidName as error:
         raise InvalidAction(str(error)) from error
     policy = Policy(
-        lease=float(lease),
+        lease=as_seconds(kind, "lease", lease),
         max_attempts=max_attempts,
+        timeout=as_seconds(kind, "timeout", timeout),
+        backoff=as_seconds(kind, "backoff", backoff),
+        backoff_max=as_seconds(kind, "backoff_max", backoff_max),
+        deadline=as_seconds(kind, "deadline", deadline),
         retry_after=retry_after,
-        retention=float(retention),
-        cancel_grace=float(cancel_grace),
+        retention=as_seconds(kind, "retention", retention),
+        cancel_grace=as_seconds(kind, "cancel_grace", cancel_grace),
         isolation=isolation,
+        max_concurrency=max_concurrency,
+        exclusive=exclusive,
+        exclusive_group=exclusive_group,
+        on_conflict=on_conflict,
+        rate=rate,
     )
-    _check_policy(kind, version, policy)
+    check_policy(kind, version, policy)
 
     def offer(handler: Callable[P, R]) -> Action[P, R]:
         input_type, result_type = _signature(kind, handler)
@@ -142,32 +170,6 @@ def collect(modules: list[ModuleType]) -> list[Action[Any, Any]]:
                 raise InvalidAction(f"action {one.kind} is defined twice; rename one or leave out a module")
             one.module = one.module or module.__name__
     return [found[kind] for kind in sorted(found)]
-
-
-def _check_policy(kind: Kind, version: int, policy: Policy) -> None:
-    whole = {"version": version, "max_attempts": policy.max_attempts, "retry_after": policy.retry_after}
-    for option, value in whole.items():
-        if type(value) is not int:  # True is an int, but not on the wire
-            raise InvalidAction(f"action {kind}: {option} must be a whole number, not {value!r}")
-    # Infinity has no JSON: the announced action could not be read.
-    problems = {
-        f"version must be at least 1, not {version}": version < 1,
-        f"lease must be at least {_MIN_LEASE:g} second, not {policy.lease:g}": not _MIN_LEASE <= policy.lease < inf,
-        f"max_attempts must be at least 1, not {policy.max_attempts}": policy.max_attempts < 1,
-        f"retry_after must be 1 to {_MAX_RETRY_AFTER} whole seconds, not {policy.retry_after}": not (
-            1 <= policy.retry_after <= _MAX_RETRY_AFTER
-        ),
-        f"retention must be at least {DAY:g} seconds (24 hours), not {policy.retention:g}": not (
-            DAY <= policy.retention < inf
-        ),
-        f"cancel_grace must be more than 0 seconds, not {policy.cancel_grace:g}": not 0 < policy.cancel_grace < inf,
-        f"isolation must be one of {', '.join(_ISOLATIONS)}, not {policy.isolation!r}": (
-            policy.isolation not in _ISOLATIONS
-        ),
-    }
-    for message, is_wrong in problems.items():
-        if is_wrong:
-            raise InvalidAction(f"action {kind}: {message}")
 
 
 def _signature(kind: Kind, handler: Callable[..., Any]) -> tuple[Any, Any]:

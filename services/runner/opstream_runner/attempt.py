@@ -14,16 +14,17 @@ from typing import Any, Final
 
 import msgspec
 
-from opstream_journal import UNTIL_STORED, Delivered, EventTooLarge, JournalFull, JournalUnavailable
+from opstream_journal import Delivered, JournalUnavailable, Link
 from opstream_journal.errors import JournalError
-from opstream_schemas.commands import Command, ConfirmCancel, Fail, HandBack, ReportProgress, Succeed
-from opstream_schemas.errors import DecisionRefused, ErrorCode, FoldRefused, InvalidEvent
-from opstream_schemas.events import OperationError
+from opstream_schemas.commands import ReportProgress
+from opstream_schemas.errors import DecisionRefused, FoldRefused, InvalidEvent
 from opstream_schemas.operation import Operation
 
 from .actions import Action
+from .closing import Closing
+from .conclusion import Ending
 from .context import DONE, ActionContext
-from .execution import Outcome, Raised, Returned, Stopped
+from .execution import Outcome
 from .isolation import InChild
 from .progress import Throttle
 from .recorder import Recorder, Tools
@@ -34,17 +35,15 @@ logger = logging.getLogger(__name__)
 
 CHECKS_PER_LEASE: Final = 3
 _PROGRESS_BUDGET: Final = 2.0
-_HAND_BACK_BUDGET: Final = 3.0
 _STOP_GRACE: Final = 3.0
-_FULL_PAUSE: Final = 2.0
 _SECOND_LOOK: Final = 0.2
-_RUNNER_STOPPED: Final = OperationError(code=ErrorCode.RUNNER_STOPPED, message="the runner was stopped")
 
 
 class Attempt:
     """A started attempt.
 
     Args:
+        link: the connection, to arm wakes.
         tools: journal, clocks, ids.
         action: what to run.
         operation: the state that has this attempt as its live one.
@@ -54,6 +53,7 @@ class Attempt:
 
     def __init__(
         self,
+        link: Link,
         tools: Tools,
         action: Action[Any, Any],
         operation: Operation,
@@ -64,6 +64,9 @@ class Attempt:
             raise ValueError(f"operation {operation.id} has no live attempt")
         self.id = operation.id
         self._recorder = Recorder(tools, operation)
+        self._judgement = judgement = Judgement()
+        # Without `self`: nothing of an attempt that is over should have to wait for the garbage collector.
+        self._closing = Closing(link, tools, self._recorder, message, lambda: judgement.verdict is Verdict.STOP)
         self._tools = tools
         self._action = action
         self._input = action_input
@@ -73,11 +76,12 @@ class Attempt:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._work: Work | None = None
+        self._is_leaving = False
         self._is_concluding = False
         self._is_over = False
-        self._judgement = Judgement()
         self._seen = tools.monotonic()
         self._timer: asyncio.TimerHandle | None = None
+        self._limits: list[asyncio.TimerHandle] = []
         self._check: asyncio.Task[None] | None = None
         self._is_hinted = False
         self._reports: set[asyncio.Task[None]] = set()
@@ -92,7 +96,10 @@ class Attempt:
         """
         policy = self._action.spec.policy
         self._work = self._begin()
+        if self._is_leaving:
+            self._work.expect_signals()
         self._schedule_check()
+        self._set_limits()
         try:
             outcome = await see_out(
                 self._work,
@@ -107,11 +114,18 @@ class Attempt:
             # From here on nothing of this attempt may speak any more: not a check that is under way, and not the
             # thread of a handler that was left behind and goes on telling its progress.
             self._is_over = True
-            if self._timer is not None:
-                self._timer.cancel()
+            for timer in (self._timer, *self._limits):
+                if timer is not None:
+                    timer.cancel()
             for task in (self._check, self._work.outcome, *self._reports):
                 if task is not None:
                     task.cancel()
+
+    def leave(self) -> None:
+        """The process will end before long; until then the handler goes on."""
+        self._is_leaving = True
+        if self._work is not None:
+            self._work.expect_signals()
 
     def stop(self) -> None:
         """The process is about to end: cancel the handler and hand the operation back."""
@@ -122,8 +136,9 @@ class Attempt:
 
         A hint is published to us and to the stream at once, so the first look can come before the event is stored.
         """
-        self._is_hinted = True
-        self._check_now()
+        if not self._is_concluding:  # else it is most likely our own event that they heard of
+            self._is_hinted = True
+            self._check_now()
 
     def _begin(self) -> Work:
         operation = self._recorder.operation
@@ -143,60 +158,26 @@ class Attempt:
     def _is_unwanted(self) -> bool:
         return self._is_over or self._judgement.verdict is not None
 
+    def _set_limits(self) -> None:
+        timeout = self._action.spec.policy.timeout
+        if timeout:
+            self._limits.append(self._loop.call_later(timeout, self._judgement.give, Verdict.TIMEOUT))
+        left = (self._recorder.operation.deadline - self._tools.now()).total_seconds()
+        self._limits.append(self._loop.call_later(max(0.0, left), self._judgement.give, Verdict.DEADLINE))
+
     async def _conclude(self, outcome: Outcome) -> None:
-        command = self._command(outcome)
-        if command is None:
-            verdict = self._judgement.verdict
-            why = verdict.value if verdict else "it was cancelled"
+        ending = Ending(
+            token=self._live.token,
+            outcome=outcome,
+            verdict=self._judgement.verdict,
+            policy=self._action.spec.policy,
+            factor=self._tools.jitter(),
+        )
+        if ending.is_silent:
+            why = ending.verdict.value if ending.verdict else ""
             logger.warning("operation %s: attempt %s ends silently: %s", self.id, self._live.number, why)
-            return
-        try:
-            await self._store(command)
-        except DecisionRefused as refused:
-            logger.warning("operation %s: the outcome came too late: %s", self.id, refused)
-        except (FoldRefused, InvalidEvent) as refused:
-            logger.error("operation %s: its outcome can't be recorded: %s", self.id, refused)  # noqa: TRY400
-        except JournalUnavailable as error:
-            logger.warning("operation %s was not handed back: %s; its lease will run out", self.id, error)
         else:
-            await (self._message.nak() if isinstance(command, HandBack) else self._message.ack_confirmed())
-
-    def _command(self, outcome: Outcome) -> Command | None:
-        """What to record, None for nothing. The guard of the append has the last word on who owns the outcome."""
-        token = self._live.token
-        verdict = self._judgement.verdict
-        if verdict is Verdict.FENCED:
-            return None
-        match outcome:
-            case Returned(result):
-                return Succeed(token=token, result=result)
-            case Raised(error, is_meant) if is_meant or verdict in {None, Verdict.CANCEL}:
-                return Fail(token=token, error=error)
-            case Stopped() if verdict is Verdict.CANCEL:
-                return ConfirmCancel(token=token)
-            case _ if verdict is Verdict.BLIND:
-                return None
-            case _:
-                return HandBack(token=token, error=_RUNNER_STOPPED, retry_at=self._tools.now(), counted=False)
-
-    async def _store(self, command: Command) -> None:
-        """Record an outcome, however long it takes: what the action did is not done again for want of a line."""
-        budget = _HAND_BACK_BUDGET if isinstance(command, HandBack) else UNTIL_STORED
-        while True:
-            try:
-                await self._recorder.record(command, budget)
-            except JournalFull as full:
-                if self._judgement.verdict is Verdict.STOP:
-                    raise
-                logger.error("operation %s: its outcome waits for room: %s", self.id, full)  # noqa: TRY400
-                await asyncio.sleep(_FULL_PAUSE)
-            except EventTooLarge as error:
-                if not isinstance(command, Succeed):
-                    raise
-                too_large = OperationError(code=ErrorCode.RESULT_TOO_LARGE, message=str(error))
-                command = Fail(token=command.token, error=too_large)
-            else:
-                return
+            await self._closing.close(ending)
 
     def _check_now(self) -> None:
         if self._check is None and self._work is not None and not self._is_over:
@@ -275,7 +256,7 @@ class Attempt:
 
     async def _record_report(self, command: ReportProgress) -> None:
         try:
-            await self._recorder.record(command, _PROGRESS_BUDGET)
+            await self._recorder.record(lambda _: command, _PROGRESS_BUDGET)
         except DecisionRefused:
             # The check gives the verdict; now it only comes sooner.
             self._check_now()

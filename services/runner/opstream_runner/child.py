@@ -31,7 +31,7 @@ from opstream_schemas.events import cut_text
 
 from .actions import Action, collect
 from .context import DONE, ActionContext
-from .execution import UNEXPECTED, Outcome, Raised, Stopped, execute, execute_here
+from .execution import UNEXPECTED, Outcome, Postponed, Raised, Stopped, execute, execute_here
 from .frames import HEADER, Begun, Reported, Start, decode_start, frame
 from .progress import Throttle
 
@@ -67,8 +67,8 @@ class Channel:
 
     def end(self, outcome: Outcome) -> None:
         """Tell how it ended; back once that is on its way."""
-        if isinstance(outcome, Raised):
-            outcome = Raised(cut_error(outcome.error), outcome.is_meant)
+        if isinstance(outcome, Raised | Postponed):
+            outcome = msgspec.structs.replace(outcome, error=cut_error(outcome.error))
         try:
             last = frame(outcome)
         except (msgspec.MsgspecError, ValueError, OverflowError):
@@ -171,7 +171,10 @@ def _heed_sigterm() -> None:
 
 
 def _receive(sock: socket.socket) -> bytes:
-    (length,) = HEADER.unpack(sock.recv(HEADER.size, socket.MSG_WAITALL))
+    head = sock.recv(HEADER.size, socket.MSG_WAITALL)
+    if len(head) < HEADER.size:
+        sys.exit(1)  # the runner is gone; nobody is there to run anything for
+    (length,) = HEADER.unpack(head)
     return sock.recv(length, socket.MSG_WAITALL)
 
 

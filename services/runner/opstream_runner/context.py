@@ -35,7 +35,7 @@ class ActionContext:
     Attributes:
         operation_id: the operation, the same over all attempts: a key for idempotent work.
         resource_id: the resource's own id from the URL; empty for `POST /resource:action`.
-        attempt: 1 for the first; more after a runner was lost or stopped.
+        attempt: 1 for the first; more after one that failed, or whose runner was lost or stopped.
         traceparent: W3C Trace Context of the request, empty without one; pass it on to what the action calls.
     """
 
@@ -58,7 +58,8 @@ class ActionContext:
 
     @property
     def cancel_requested(self) -> bool:
-        """Whether this attempt should stop: a client canceled, the runner stops, or another attempt took over.
+        """Whether this attempt should stop: a client canceled, its time is over, the runner stops, or another attempt
+        took over.
 
         Costs next to nothing and may be asked from any thread. Once true it stays true. What a unit test passes as
         `cancel_requested` is called for it, e.g. `threading.Event().is_set`.

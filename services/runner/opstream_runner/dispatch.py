@@ -7,43 +7,39 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, Final, NamedTuple
-
-import msgspec
+from typing import Any, Final
 
 from opstream_journal import (
     UNTIL_STORED,
     Delivered,
     Expected,
+    JournalFull,
     JournalUnavailable,
     Link,
     Puller,
     VersionConflict,
 )
-from opstream_journal.timers import arm_wake, armed_by
+from opstream_journal.crash import CrashPoint, point
+from opstream_journal.timers import arm_wake
 from opstream_schemas import subjects
 from opstream_schemas.commands import StartAttempt, decide
 from opstream_schemas.delivery import Ack, Append, ArmWake, Delivery, Hold, Start, decide_delivery
 from opstream_schemas.errors import FoldRefused, InvalidEvent, InvalidName
-from opstream_schemas.events import EventData, RecordedEvent, Requested, decode_event
-from opstream_schemas.operation import Operation, evolve, fold, initial, next_event
+from opstream_schemas.events import EventData, RecordedEvent
+from opstream_schemas.operation import Operation, evolve, next_event
 
 from .actions import Action
 from .attempt import Attempt
+from .closing import RETRY_WAKE
+from .gate import Gate, Later, Refuse, Wait
+from .loading import Loaded, Loader, delivery_of
 from .recorder import Tools
 
 logger = logging.getLogger(__name__)
 
 _BROKER_TROUBLE_DELAY: Final = 1.0
 _NEWER_DELAY: Final = 1.0
-_STOP_TIMEOUT: Final = 5.0
 _CANCEL_TIMEOUT: Final = 0.5
-_RETRY_WAKE: Final = "retry"
-
-
-class _Loaded(NamedTuple):
-    operation: Operation
-    action_input: msgspec.Raw
 
 
 class Dispatcher:
@@ -63,6 +59,9 @@ class Dispatcher:
         self._action = action
         self._runner = runner
         self._slots = slots
+        self._loader = Loader(tools.journal, action.kind)
+        self._gate = Gate(link, tools, action.spec)
+        self._is_leaving = False
         self._is_stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._attempts: dict[str, Attempt] = {}
@@ -76,6 +75,7 @@ class Dispatcher:
         Raises:
             ConsumerGone: the action's consumer was deleted.
         """
+        await self._gate.start()
         await self._puller.start()
         self._puller.want(self._slots)
         while True:
@@ -90,14 +90,30 @@ class Dispatcher:
         if attempt is not None:
             attempt.hint()
 
-    async def stop(self) -> None:
-        """Pull no more, hand back what runs, and leave nothing behind that the broker would wait for; in 6 s at most.
+    def leave(self) -> None:
+        """The process will end before long: begin nothing any more. What runs goes on."""
+        self._is_leaving = True
+        for attempt in self._attempts.values():
+            attempt.leave()
 
-        First no more pulls, and then the handing back: what is put back must not come to us again.
+    async def close(self) -> None:
+        """Pull no more, and give back what was delivered but not begun. Once `run` has ended, after `leave`."""
+        await self._puller.stop()
+
+    async def idle(self) -> None:
+        """Wait until nothing runs. After `leave`: nothing new begins."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def stop(self, until: float) -> None:
+        """Hand back what runs, and leave nothing behind that the broker would wait for.
+
+        After `close`: what is put back must not come to us again.
+
+        Args:
+            until: when to give up, by the tools' monotonic clock; back half a second later at most.
         """
         self._is_stopping = True
-        until = self._tools.monotonic() + _STOP_TIMEOUT
-        await self._puller.stop()
         for attempt in self._attempts.values():
             attempt.stop()
         if not self._tasks:
@@ -112,7 +128,7 @@ class Dispatcher:
 
     def _free_slot(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not self._is_stopping:
+        if not self._is_leaving:
             self._puller.want(1)
         if not task.cancelled() and (error := task.exception()) is not None:
             # Not acknowledged: the message comes again when its lease has run out.
@@ -121,15 +137,15 @@ class Dispatcher:
     async def _handle(self, message: Delivered) -> None:
         try:
             await self._decide(message)
-        except JournalUnavailable as error:
+        except (JournalUnavailable, JournalFull) as error:
             logger.warning("%s (message %s) is put back: %s", message.subject, message.sequence, error)
             await message.nak(_BROKER_TROUBLE_DELAY)
 
     async def _decide(self, message: Delivered) -> None:
-        loaded: _Loaded | None
+        loaded: Loaded | None
         try:
-            delivery = _delivery(message)
-            loaded = await self._load(message)
+            delivery = delivery_of(message)
+            loaded = await self._loader.load(message)
             if loaded is None:
                 logger.info("%s (message %s): its operation expired", message.subject, message.sequence)
                 await message.ack()
@@ -147,7 +163,7 @@ class Dispatcher:
             if loaded is None or isinstance(decision, Hold):
                 await message.nak(decision.delay if isinstance(decision, Hold) else _BROKER_TROUBLE_DELAY)
                 return
-            if isinstance(decision, Start) and self._is_stopping:
+            if isinstance(decision, Start) and self._is_leaving:
                 await message.nak()
                 return
             if isinstance(decision, Start) and self._is_newer(loaded.operation):
@@ -157,7 +173,7 @@ class Dispatcher:
                 await self._carry_out(decision, loaded, message)
             except VersionConflict as conflict:
                 seen = loaded.operation
-                loaded = await self._reload(loaded)
+                loaded = await self._loader.reload(loaded)
                 if loaded is not None and loaded.operation.position == seen.position:
                     raise JournalUnavailable(f"{conflict}, yet nothing is newer", maybe_stored=False) from conflict
                 if loaded is not None and _is_taken(seen, loaded.operation, delivery):
@@ -182,22 +198,34 @@ class Dispatcher:
             )
         return operation.action_version > own
 
-    async def _carry_out(self, decision: Ack | Append | Start | ArmWake, loaded: _Loaded, message: Delivered) -> None:
+    async def _carry_out(self, decision: Ack | Append | Start | ArmWake, loaded: Loaded, message: Delivered) -> None:
         operation = loaded.operation
         match decision:
             case Ack():
+                if operation.is_terminal:
+                    # Whoever recorded its end may have died before it passed on what it held.
+                    await self._gate.leave(operation)
                 await message.ack_confirmed()
             case Append(data=data):
                 await self._append(operation, data)
                 logger.info("operation %s: recorded %s", operation.id, data.name)
+                await self._gate.leave(operation)
                 await message.ack_confirmed()
             case ArmWake(at=at, armed_by=sequence):
-                await arm_wake(self._link, operation.kind, operation.id, _RETRY_WAKE, at=at, armed_by=sequence)
+                await arm_wake(self._link, operation.kind, operation.id, RETRY_WAKE, at=at, armed_by=sequence)
                 await message.ack_confirmed()
-            case Start():
-                await self._start(loaded, message)
+            case Start(row=row):
+                match await self._gate.admit(operation, loaded.requested, message):
+                    case Wait():
+                        await message.ack_confirmed()
+                    case Later(delay=delay):
+                        await message.nak(delay)
+                    case Refuse(data=data):
+                        await self._carry_out(Append(row, data), loaded, message)
+                    case _:
+                        await self._start(loaded, message)
 
-    async def _start(self, loaded: _Loaded, message: Delivered) -> None:
+    async def _start(self, loaded: Loaded, message: Delivered) -> None:
         command = StartAttempt(
             runner=self._runner,
             token=self._tools.new_id(),
@@ -210,8 +238,11 @@ class Dispatcher:
         operation = evolve(loaded.operation, await self._append(loaded.operation, data))
         if operation.attempt > 1:
             logger.info("operation %s: attempt %s begins", operation.id, operation.attempt)
-        attempt = Attempt(self._tools, self._action, operation, loaded.action_input, message)
+        point(CrashPoint.RUNNER_STARTED)
+        attempt = Attempt(self._link, self._tools, self._action, operation, loaded.action_input, message)
         self._attempts[operation.id] = attempt
+        if self._is_leaving:
+            attempt.leave()
         if self._is_stopping:
             attempt.stop()
         try:
@@ -221,56 +252,14 @@ class Dispatcher:
         finally:
             if self._attempts.get(operation.id) is attempt:
                 del self._attempts[operation.id]
+        if operation.hold:
+            await self._gate.leave_or_log(operation)
 
     async def _append(self, operation: Operation, data: EventData) -> RecordedEvent:
         tools = self._tools
         event = next_event(operation, data, id=tools.new_id(), source=tools.source, time=tools.now())
         expected = Expected(operation.stream_sequence)
         return await tools.journal.append(operation.kind, event, expected, budget=UNTIL_STORED)
-
-    async def _load(self, message: Delivered) -> _Loaded | None:
-        """The state to decide on: of a first delivery, the message itself; otherwise what the journal has now.
-
-        Raises:
-            FoldRefused, InvalidEvent, InvalidName: it can't be folded, or is of another action.
-        """
-        if subjects.is_wake(message.subject):
-            operation_id = subjects.parse_wake_subject(message.subject).operation_id
-        else:
-            operation_id = subjects.parse_event_subject(message.subject).operation_id
-            if message.deliveries == 1:
-                requested = decode_event(message.data, message.sequence)
-                return self._checked(_Loaded(initial(requested), _input(requested)), operation_id)
-        events = await self._tools.journal.events(operation_id)
-        folded = fold(None, events)
-        return None if folded is None else self._checked(_Loaded(folded, _input(events[0])), operation_id)
-
-    def _checked(self, loaded: _Loaded, operation_id: str) -> _Loaded:
-        # Anybody can publish under our subjects; what lies there must not reach a handler that it is not meant for.
-        operation = loaded.operation
-        if (operation.id, operation.kind) != (operation_id, self._action.kind):
-            raise FoldRefused(f"operation {operation.id} of {operation.kind} lies under {self._action.kind}")
-        return loaded
-
-    async def _reload(self, loaded: _Loaded) -> _Loaded | None:
-        events = await self._tools.journal.events(loaded.operation.id, since=loaded.operation)
-        try:
-            operation = fold(loaded.operation, events) or loaded.operation
-        except (FoldRefused, InvalidEvent) as refused:
-            logger.warning("operation %s can't be decided by this version: %s", loaded.operation.id, refused)
-            return None
-        return _Loaded(operation, loaded.action_input)
-
-
-def _delivery(message: Delivered) -> Delivery:
-    wake = armed_by(message.data) if subjects.is_wake(message.subject) else 0
-    return Delivery(ticket=message.sequence, armed_by=wake)
-
-
-def _input(requested: RecordedEvent) -> msgspec.Raw:
-    if not isinstance(requested.data, Requested):
-        raise FoldRefused(f"operation {requested.operation_id} does not begin with its request")
-    return requested.data.input
 
 
 def _is_taken(seen: Operation, now: Operation, delivery: Delivery) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 
 class RunnerError(Exception):
     """Base of the runner's own errors."""
@@ -29,6 +31,27 @@ class ActionFailed(Exception):
         self.code = code
         self.message = message
         self.target = target
+
+
+class RetryAfter(Exception):
+    """Raised by a handler: this attempt failed, and another may succeed.
+
+    It counts towards `max_attempts`: if it was the last one, the operation is `Failed` with code 503 and this message.
+
+    Args:
+        seconds: the next attempt begins no sooner; later, if the action's backoff says so.
+        message: for a person; cut at 4 KiB.
+
+    Raises:
+        ValueError: seconds are negative or no finite number.
+    """
+
+    def __init__(self, seconds: float, message: str = "") -> None:
+        super().__init__(f"again in {seconds} s: {message}")
+        if not 0 <= seconds < inf:
+            raise ValueError(f"RetryAfter takes 0 or more seconds, not {seconds!r}")
+        self.seconds = seconds
+        self.message = message
 
 
 class ActionCanceled(BaseException):

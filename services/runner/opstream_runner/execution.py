@@ -12,6 +12,7 @@ import asyncio
 import logging
 import threading
 from contextlib import AbstractContextManager
+from math import inf
 from typing import Any, Final
 
 import msgspec
@@ -22,7 +23,7 @@ from opstream_schemas.nesting import check_json
 
 from .actions import Action
 from .context import ActionContext
-from .errors import ActionCanceled, ActionFailed
+from .errors import ActionCanceled, ActionFailed, RetryAfter
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ UNEXPECTED: Final = OperationError(
     code=500, message="the action ended with an unexpected error; the runner's log has the details"
 )
 """What a client sees of an exception that the action did not mean to raise: nothing that leaks."""
+_AGAIN_CODE: Final = 503
+_AGAIN: Final = "the action asks for another attempt later"
 
 
 class Returned(msgspec.Struct, frozen=True, tag=True):
@@ -46,11 +49,22 @@ class Raised(msgspec.Struct, frozen=True, tag=True):
     """Whether the handler raised `ActionFailed`."""
 
 
+class Postponed(msgspec.Struct, frozen=True, tag=True):
+    """The handler raised `RetryAfter`: it failed this time, as `error` tells."""
+
+    error: OperationError
+    seconds: float
+    """The next attempt begins no sooner."""
+
+
 class Stopped(msgspec.Struct, frozen=True, tag=True):
     """The handler ended because it was asked to stop."""
 
+    is_left_behind: bool = False
+    """It did not end at all."""
 
-Outcome = Returned | Raised | Stopped
+
+Outcome = Returned | Raised | Postponed | Stopped
 
 
 async def execute(action: Action[Any, Any], action_input: msgspec.Raw, context: ActionContext, limit: int) -> Outcome:
@@ -118,9 +132,9 @@ def _returned(result: Any, limit: int) -> Returned:  # noqa: ANN401 - whatever t
 
 
 def _raised(action: Action[Any, Any], context: ActionContext, error: BaseException) -> Outcome:
-    if isinstance(error, ActionFailed):
+    if isinstance(error, ActionFailed | RetryAfter):
         try:
-            return Raised(_told(error), is_meant=True)
+            return Raised(_told(error), is_meant=True) if isinstance(error, ActionFailed) else _postponed(error)
         except Exception as worse:  # noqa: BLE001 - a subclass of the author's may hold, and do, anything
             worse.__cause__ = error
             error = worse
@@ -145,6 +159,13 @@ def _told(failed: ActionFailed) -> OperationError:
     else:
         raise TypeError(f"the code of an ActionFailed must be an int or a str, not {code!r}")
     return OperationError(code=code, message=str(failed.message), target=str(failed.target))
+
+
+def _postponed(error: RetryAfter) -> Postponed:
+    seconds = float(error.seconds)
+    if not 0 <= seconds < inf:
+        raise ValueError(f"the seconds of a RetryAfter must be 0 or more, not {error.seconds!r}")
+    return Postponed(OperationError(code=_AGAIN_CODE, message=str(error.message) or _AGAIN), seconds)
 
 
 def _unexpected(action: Action[Any, Any], context: ActionContext, error: BaseException) -> Raised:

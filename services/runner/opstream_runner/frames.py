@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from .execution import Raised, Returned, Stopped
+from .execution import Postponed, Raised, Returned, Stopped
 
 HEADER: Final = struct.Struct("!I")
 """Bytes of the message that follows."""
@@ -48,7 +48,7 @@ class Reported(msgspec.Struct, frozen=True, tag=True):
     message: str
 
 
-Said = Begun | Reported | Returned | Raised | Stopped
+Said = Begun | Reported | Returned | Raised | Postponed | Stopped
 """What the child says; an outcome is its last word."""
 
 decode_start: Final = msgspec.json.Decoder(Start).decode

@@ -23,7 +23,7 @@ from opstream_schemas.events import OperationError
 from .actions import Action
 from .context import ActionContext
 from .errors import AttemptNotBegun
-from .execution import Outcome, Raised, Returned, Stopped
+from .execution import Outcome, Postponed, Raised, Returned, Stopped
 from .frames import HEADER, Begun, Reported, Start, decode_said, frame
 
 logger = logging.getLogger(__name__)
@@ -73,6 +73,7 @@ class InChild:
         self._report = report
         self._process: asyncio.subprocess.Process | None = None
         self._asked = asyncio.Event()
+        self._explained = asyncio.Event()
         self._is_killed = False
         self._has_begun = False
         self._said: Outcome | None = None
@@ -80,10 +81,15 @@ class InChild:
 
     def ask(self) -> None:
         """SIGTERM, which interrupts the handler."""
+        self._explained.set()
         if not self._asked.is_set():
             self._asked.set()
             if self._process is not None and self._process.returncode is None:
                 _signal(os.kill, self._process, signal.SIGTERM)
+
+    def expect_signals(self) -> None:
+        """The runner is about to end, and so a SIGTERM of somebody else's is explained."""
+        self._explained.set()
 
     def insist(self) -> None:
         """SIGKILL."""
@@ -151,7 +157,7 @@ class InChild:
                         self._has_begun = True
                     case Reported(percent, message):
                         self._report(percent, message)
-                    case Returned() | Raised() | Stopped() as outcome:
+                    case Returned() | Raised() | Postponed() | Stopped() as outcome:
                         self._said = outcome
         except (asyncio.IncompleteReadError, ConnectionError):
             return
@@ -168,15 +174,15 @@ class InChild:
         if isinstance(said, Stopped) or (said is None and code == -signal.SIGTERM):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_EXPLANATION):
-                    await self._asked.wait()
-            if self._asked.is_set():
+                    await self._explained.wait()
+            if self._explained.is_set():
                 return Stopped()
             code = -signal.SIGTERM
         elif said is not None:
             return said
         how = f"by signal {-code} ({_signal_name(-code)})" if code is not None and code < 0 else f"with status {code}"
         if not self._has_begun:
-            if self._asked.is_set():
+            if self._explained.is_set():
                 return Stopped()
             raise AttemptNotBegun(f"the process of operation {self._start.operation_id} ended {how} before it began")
         logger.error("operation %s: the process of %s ended %s", self._start.operation_id, self._start.kind, how)

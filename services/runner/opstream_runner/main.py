@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import logging
 import os
+import random
 import secrets
 import signal
 import socket
@@ -29,8 +30,9 @@ from opstream_journal.provision import check
 from opstream_journal.topology import EVENT_OVERHEAD
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidName
-from opstream_schemas.events import CancelRequested
+from opstream_schemas.events import CancelRequested, Failed
 from opstream_schemas.names import Kind
+from opstream_schemas.retrying import LEAST_FACTOR
 
 from .actions import Action, collect
 from .broker import LinkedBroker
@@ -43,6 +45,8 @@ from .settings import Settings
 logger = logging.getLogger(__name__)
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_HINTS: Final = (CancelRequested, Failed)
+"""What a running attempt wants to know of at once: somebody else wants, or has made, an end of its operation."""
 
 
 def run(settings: Settings) -> None:
@@ -114,8 +118,9 @@ async def _compose(settings: Settings, link: Link, actions: list[Action[Any, Any
         monotonic=time.monotonic,
         new_id=_new_id,
         result_limit=settings.result_limit,
+        jitter=_jitter,
     )
-    runner = Runner(link, tools, actions, name=name, concurrency=settings.concurrency)
+    runner = Runner(link, tools, actions, name=name, concurrency=settings.concurrency, drain=settings.drain)
     await insist(link, runner.offer, settings.connect_timeout)
     return runner
 
@@ -123,11 +128,20 @@ async def _compose(settings: Settings, link: Link, actions: list[Action[Any, Any
 async def _live(link: Link, runner: Runner) -> None:
     broker = LinkedBroker(link, ack_policy=AckPolicy.MANUAL)
     app = FastStream(broker, logger=None)
+    loop = asyncio.get_running_loop()
+
+    def leave(number: int) -> None:
+        logger.info("told to end by %s", signal.Signals(number).name)
+        runner.leave()
+        app.exit()
 
     @app.after_startup
     async def start() -> None:
         # Async although it awaits nothing: FastStream runs plain hooks in a thread, without the loop.
         runner.start()
+        # Instead of FastStream's, which look ten times a second and take no notice of a second signal.
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, leave, number)
         logger.info("running %s", ", ".join(map(str, runner.kinds)))
 
     @app.on_shutdown
@@ -136,7 +150,8 @@ async def _live(link: Link, runner: Runner) -> None:
         link.expect_close()
 
     for kind in runner.kinds:
-        broker.subscriber(subjects.events_of_kind_filter(kind, CancelRequested.name))(_hint_handler(runner, kind))
+        for event in _HINTS:
+            broker.subscriber(subjects.events_of_kind_filter(kind, event.name))(_hint_handler(runner, kind))
     runner.failure.add_done_callback(lambda _: app.exit())
     await app.run()
     if runner.failure.done():
@@ -171,6 +186,10 @@ def _hint_handler(runner: Runner, kind: Kind) -> Callable[[NatsMessage], Awaitab
 
 def _utc_now() -> datetime:
     return datetime.now(UTC)
+
+
+def _jitter() -> float:
+    return random.uniform(LEAST_FACTOR, 1.0)  # noqa: S311 - nothing depends on it being unforeseeable
 
 
 def _new_id() -> str:

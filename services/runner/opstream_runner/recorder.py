@@ -32,6 +32,12 @@ class Tools(msgspec.Struct, frozen=True):
     monotonic: Callable[[], float]
     new_id: Callable[[], str]
     result_limit: int
+    jitter: Callable[[], float]
+    """Draws the factor of a pause (`opstream_schemas.retrying`)."""
+
+
+Intent = Callable[[Operation], Command]
+"""What is wanted, given the state that it is decided on."""
 
 
 class Recorder:
@@ -47,8 +53,8 @@ class Recorder:
         self._tools = tools
         self._lock = asyncio.Lock()
 
-    async def record(self, command: Command, budget: float) -> None:
-        """Decide and append; decide again, under a new event id, whenever somebody else was first.
+    async def record(self, intent: Intent, budget: float) -> Operation:
+        """Decide and append; decide again, under a new event id, whenever somebody else was first. The state after it.
 
         Raises:
             DecisionRefused: the attempt does not own the outcome any more.
@@ -61,9 +67,9 @@ class Recorder:
         contradictions = 0
         async with self._lock:
             while True:
-                data = decide(self.operation, command)
+                data = decide(self.operation, intent(self.operation))
                 if data is None:
-                    return
+                    return self.operation
                 event = next_event(self.operation, data, id=tools.new_id(), source=tools.source, time=tools.now())
                 expected = Expected(self.operation.stream_sequence)
                 try:
@@ -77,7 +83,7 @@ class Recorder:
                         await self._check_contradictions(contradictions)
                 else:
                     self.operation = evolve(self.operation, stored)
-                    return
+                    return self.operation
 
     async def catch_up(self, floor: StoredMessage) -> None:
         """Fold what was stored up to `floor`, which `Journal.last` gave.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from typing import Any, Final
 
 from opstream_journal import Drifted, Link, announce
-from opstream_journal.provision import ensure_consumer
+from opstream_journal.provision import check_age, ensure_consumer
 from opstream_schemas.names import Kind
 
 from .actions import Action
@@ -16,6 +16,8 @@ from .errors import InvalidAction
 from .recorder import Tools
 
 logger = logging.getLogger(__name__)
+
+_STOP_TIMEOUT: Final = 5.0
 
 
 class Runner:
@@ -27,23 +29,35 @@ class Runner:
         actions: what to offer.
         name: this process, as events name it.
         concurrency: attempts of one action at once.
+        drain: seconds that attempts have to end by themselves once this process was told to end.
 
     Raises:
         InvalidAction: an isolated action was not collected from a module, so that no other process could find it.
     """
 
     def __init__(
-        self, link: Link, tools: Tools, actions: list[Action[Any, Any]], *, name: str, concurrency: int
+        self,
+        link: Link,
+        tools: Tools,
+        actions: list[Action[Any, Any]],
+        *,
+        name: str,
+        concurrency: int,
+        drain: float = 0.0,
     ) -> None:
         for action in actions:
             if action.is_isolated and not action.module:
                 raise InvalidAction(f"action {action.kind} is isolated: collect it from a module that can be imported")
         self._link = link
+        self._monotonic = tools.monotonic
+        self._drain = drain
         self._actions = actions
         self._dispatchers = {
             action.kind: Dispatcher(link, tools, action, runner=name, slots=concurrency) for action in actions
         }
         self._tasks: list[asyncio.Task[None]] = []
+        self._closing: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
         self.failure: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         """Set once a dispatcher can't go on."""
 
@@ -55,15 +69,17 @@ class Runner:
     @property
     def is_ready(self) -> bool:
         """Whether every action is pulled and the broker is there; not while stopping."""
-        return bool(self._tasks) and self._link.is_up and not any(task.done() for task in self._tasks)
+        is_pulling = bool(self._tasks) and not any(task.done() for task in self._tasks)
+        return is_pulling and self._closing is None and self._link.is_up
 
     async def offer(self) -> None:
         """Make the consumers, and only then announce the actions.
 
         Raises:
-            Drifted: a consumer exists and differs.
+            Drifted: a consumer exists and differs, or the journal forgets too early for an action.
             JournalError: the broker refused or did not answer.
         """
+        await check_age(self._link, [action.spec for action in self._actions])
         for action in self._actions:
             await ensure_consumer(self._link, action.spec)
         for action in self._actions:
@@ -87,13 +103,54 @@ class Runner:
         if dispatcher is not None:
             dispatcher.hint(operation_id)
 
-    async def stop(self) -> None:
-        """Pull no more and hand back what runs, all actions at once."""
+    def leave(self) -> None:
+        """The process is told to end: pull no more, and begin nothing any more. Told again: do not wait for what runs.
+
+        `stop` does the rest.
+        """
+        if self._closing is not None:
+            self._hurry.set()
+            return
         for task in self._tasks:
             task.cancel()
+        for dispatcher in self._dispatchers.values():
+            dispatcher.leave()
+        self._closing = asyncio.create_task(self._close(), name="close")
+
+    async def stop(self) -> None:
+        """Pull no more, wait `drain` seconds for what runs, and hand back the rest, all actions at once.
+
+        In 6 s more than the drain at most, also when the broker is away. There is no drain after a failure: whoever is
+        to start this process again should know soon.
+        """
+        if self._closing is None:
+            self.leave()
+        if self._drain and not self.failure.done():
+            await self._wait_idle()
+        until = self._monotonic() + _STOP_TIMEOUT
+        if self._closing is not None:
+            await self._closing
+        await asyncio.gather(*(dispatcher.stop(until) for dispatcher in self._dispatchers.values()))
+
+    async def _close(self) -> None:
         if self._tasks:
             await asyncio.wait(self._tasks)
-        await asyncio.gather(*(dispatcher.stop() for dispatcher in self._dispatchers.values()))
+        await asyncio.gather(*(dispatcher.close() for dispatcher in self._dispatchers.values()))
+
+    async def _wait_idle(self) -> None:
+        idle = asyncio.create_task(self._idle())
+        hurry = asyncio.create_task(self._hurry.wait())
+        ends: list[asyncio.Task[Any]] = [idle, hurry]
+        await asyncio.wait(ends, timeout=self._drain, return_when=asyncio.FIRST_COMPLETED)
+        if not idle.done():
+            logger.info("what still runs is handed back")
+        for end in ends:
+            end.cancel()
+        await asyncio.wait(ends)
+
+    async def _idle(self) -> None:
+        for dispatcher in self._dispatchers.values():
+            await dispatcher.idle()
 
     def _note_end(self, task: asyncio.Task[None]) -> None:
         if task.cancelled() or self.failure.done():

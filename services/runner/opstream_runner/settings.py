@@ -17,6 +17,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int = 32
     """Attempts of one action that this process runs at once. More than the action's consumer allows over the whole
     fleet does not help; for handlers that use the processor, about the number of cores."""
+    drain: float = 10.0
+    """Seconds that attempts have to end by themselves after SIGTERM: most are quick, and nothing is done twice for a
+    deployment. Whoever sends the signal must wait 10 s longer before it kills."""
     health_port: int = 0
     """TCP port for /healthz and /readyz; 0 for none."""
     result_limit: int = BODY_LIMIT

@@ -13,18 +13,31 @@ class Verdict(Enum):
     FENCED = "a later attempt or a terminal event was recorded"
     BLIND = "the journal could not be read for longer than the lease"
     CANCEL = "a client asked to cancel"
+    TIMEOUT = "it took longer than its timeout"
+    DEADLINE = "the deadline of its operation has passed"
     STOP = "the runner stops"
 
     def outweighs(self, other: Verdict | None) -> bool:
         """Whether this one counts although `other` came first.
 
         Who is fenced off must be silent, whatever else holds; who is blind must not hand back what may be another's;
-        and a process that stops does not wait for a handler that a client canceled.
+        and a process that stops does not wait for a handler that a client canceled, nor for one whose time is over.
+        A canceled handler, too, has no more time than the action gives it.
         """
         return other is None or _WEIGHT[self] > _WEIGHT[other]
 
 
-_WEIGHT: Final = {Verdict.CANCEL: 0, Verdict.STOP: 1, Verdict.BLIND: 2, Verdict.FENCED: 3}
+PATIENT: Final = frozenset({Verdict.CANCEL, Verdict.TIMEOUT, Verdict.DEADLINE})
+"""Where the handler has the action's own grace for its clean-up: this runner goes on, and the operation is its own."""
+_ORDER: Final = (
+    Verdict.CANCEL,
+    Verdict.TIMEOUT,
+    Verdict.DEADLINE,
+    Verdict.STOP,
+    Verdict.BLIND,
+    Verdict.FENCED,
+)
+_WEIGHT: Final = {verdict: weight for weight, verdict in enumerate(_ORDER)}
 
 
 class Judgement:

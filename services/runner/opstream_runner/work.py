@@ -14,7 +14,7 @@ import msgspec
 from .actions import Action
 from .context import ActionContext
 from .execution import UNEXPECTED, Outcome, Raised, Stopped, execute
-from .verdict import Judgement, Verdict
+from .verdict import PATIENT, Judgement, Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +30,10 @@ class Work(Protocol):
 
     def ask(self) -> None:
         """Ask it to stop. It is asked once, so that its clean-up is not disturbed."""
+        ...
+
+    def expect_signals(self) -> None:
+        """This process is about to end: who stops it may stop those of its handlers, too."""
         ...
 
     def insist(self) -> None:
@@ -59,6 +63,9 @@ class InProcess:
             self._is_asked = True
             self.insist()
 
+    def expect_signals(self) -> None:
+        """It has no process of its own that somebody could stop."""
+
     def insist(self) -> None:
         """Cancel it again: its clean-up is interrupted."""
         if self._is_async:
@@ -68,14 +75,15 @@ class InProcess:
 async def see_out(work: Work, judgement: Judgement, *, cancel_grace: float, stop_grace: float, name: str) -> Outcome:
     """How the handler ended, by itself or by a verdict.
 
-    A client's wish waits for as long as the handler runs. For any other verdict it is left behind when `stop_grace` is
+    A client's wish waits for as long as the handler runs. For any other verdict it is left behind when its grace is
     over and nothing helped; then this says `Stopped`.
 
     Args:
         work: the handler.
         judgement: the verdict on its attempt, which may change.
-        cancel_grace: seconds between asking for a client's sake and insisting, and insisting again.
-        stop_grace: seconds for any other reason.
+        cancel_grace: seconds between asking and insisting for a `PATIENT` verdict; for a client's wish also between
+            insisting and insisting again.
+        stop_grace: seconds for any other verdict.
         name: what to call it in the log.
     """
     heeded: Verdict | None = None
@@ -84,7 +92,7 @@ async def see_out(work: Work, judgement: Judgement, *, cancel_grace: float, stop
     while not work.outcome.done():
         if judgement.verdict is not heeded:
             heeded = judgement.verdict
-            grace = cancel_grace if heeded is Verdict.CANCEL else stop_grace
+            grace = cancel_grace if heeded in PATIENT else stop_grace
             asked = 0.0
             work.ask()
         if await judgement.wait(work.outcome, grace) or grace is None:
@@ -96,8 +104,8 @@ async def see_out(work: Work, judgement: Judgement, *, cancel_grace: float, stop
             break
         logger.warning("%s was asked to stop %g s ago and still runs", name, asked)
     if not work.outcome.done():
-        logger.warning("%s did not stop within %g s and is left behind", name, stop_grace)
-        return Stopped()
+        logger.warning("%s did not stop within %g s and is left behind", name, grace)
+        return Stopped(is_left_behind=True)
     if work.outcome.cancelled():
         # Nothing but our own cancellation gets here, or a handler that cancels its own task.
         return Stopped() if judgement.verdict is not None else Raised(UNEXPECTED, is_meant=False)
