@@ -190,6 +190,15 @@ async def test_retention_ends_in_the_view(api: Api, view: View) -> None:
     assert (await api.status("gone")).json()["error"]["code"] == "OperationNotFound"
 
 
+async def test_an_open_view_is_not_believed_alone(api: Api, view: View) -> None:
+    """The journal has nothing of it any more, so whatever it was, it has ended: a killed broker may bring it back."""
+    open_once = msgspec.structs.replace(finished_at(datetime.now(UTC)), status=Status.RUNNING, finished_at=None)
+    await view.put(open_once, 0)
+    for _ in range(2):
+        answer = await api.status("gone")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "OperationNotFound")
+
+
 async def test_retention_ends_in_the_journal(other: Api, api: Api, journal: Journal) -> None:
     """The events outlive the status."""
     story = await submitted(api, journal)

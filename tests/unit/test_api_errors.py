@@ -18,6 +18,8 @@ IN_MONITORS_ONLY = {
     ErrorCode.DEADLINE_EXCEEDED,
     ErrorCode.RUNNER_LOST,
     ErrorCode.RUNNER_STOPPED,
+    ErrorCode.ATTEMPT_TIMED_OUT,
+    ErrorCode.FAILED_BY_OPERATOR,
 }
 
 

@@ -160,7 +160,7 @@ def test_every_answer_names_its_headers() -> None:
 
 def test_every_error_has_an_example_of_each_code() -> None:
     """With the status that the code has, and a body that is one; no code that answers requests is left out."""
-    root = document(spec())
+    root = document(spec(exclusive="resource", on_conflict="reject"))
     seen = set()
     for _, operation in operations(root):
         for status, answer in operation["responses"].items():
@@ -177,8 +177,20 @@ def test_every_error_has_an_example_of_each_code() -> None:
                 assert one["value"]["error"]["code"] == code
                 assert validator(root, "ErrorBody").is_valid(one["value"])
             seen |= set(codes)
-    # Other methods and paths belong to no operation of the document; ResourceBusy answers no request yet.
-    assert seen == set(STATUS_OF) - {"MethodNotAllowed", "NotFound", "ResourceBusy"}
+    # Other methods and paths belong to no operation of the document.
+    assert seen == set(STATUS_OF) - {"MethodNotAllowed", "NotFound"}
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [{}, {"on_conflict": "reject"}, {"exclusive": "resource"}, {"exclusive": "resource", "on_conflict": "replace"}],
+)
+def test_only_an_action_that_rejects_answers_that_its_resource_is_busy(policy: dict[str, Any]) -> None:
+    """Others wait, or exclude nothing: no client of theirs has to handle a 409."""
+    submits = [operation for path, operation in operations(document(spec(**policy))) if path.endswith("upload-start")]
+
+    assert len(submits) == 2
+    assert not any("409" in operation["responses"] for operation in submits)
 
 
 def test_every_example_is_valid() -> None:
@@ -242,7 +254,7 @@ def test_the_monitor_is_the_contracts() -> None:
     assert list(described["properties"]) == list(contract["StatusMonitor"]["properties"])
     assert described["required"] == contract["StatusMonitor"]["required"]
     files = sorted(GOLDEN.glob("monitor.*.json"))
-    assert len(files) == 6
+    assert len(files) == 7
     for file in files:
         validator(root, "StatusMonitor").validate(json.loads(file.read_bytes()))
 

@@ -44,7 +44,7 @@ def monitor_answer(
 
 
 def status_answer(
-    operation: Operation, *, retry_after: int, waited: int, is_known: Callable[[str], bool]
+    operation: Operation, *, retry_after: int, waited: int, queue_position: int, is_known: Callable[[str], bool]
 ) -> ASGIResponse:
     """The answer to a read: the status monitor with its `ETag`, or 304 for a client that has it already.
 
@@ -52,9 +52,10 @@ def status_answer(
         operation: its state.
         retry_after: whole seconds.
         waited: whole seconds for which the client allowed the request to be held; 0 for not at all.
+        queue_position: its place among those that wait for a resource; 0 for none.
         is_known: whether the client has the representation with an `ETag`.
     """
-    body = _encode(monitor(operation))
+    body = _encode(monitor(operation, queue_position=queue_position))
     etag = f'"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'
     # A cache on the way may keep the answer, but has to ask whether it still holds.
     headers = {"ETag": etag, "Cache-Control": "no-cache", "Vary": "Prefer"}

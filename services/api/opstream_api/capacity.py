@@ -1,13 +1,17 @@
 """Whether the journal takes new operations: it answers, has a leader, and is not nearly full. Submits and /readyz ask.
 
-Submits stop before the journal is full, so that the outcomes of what was accepted always fit (architecture.md).
+Submits stop before the journal is full, so that what was accepted can end: a share of the journal stays free, and room
+for what each open operation still records (docs/adr/0015). How many are open is not counted but bounded from above, by
+what waits for runners, for its time, or for a resource.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Final
+from collections.abc import Callable
+from math import inf
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -17,9 +21,13 @@ from opstream_schemas import subjects
 logger = logging.getLogger(__name__)
 
 FULL_AT: Final = 0.85
-"""Share of the journal's `max_bytes` at which submits are refused."""
+"""Share of the journal's `max_bytes` at which submits are refused, even if nothing is open."""
+RESERVE: Final = 2 * 1024
+"""Bytes that are kept free for each open operation: its start, its end, and a little between."""
+_ENVELOPE: Final = 1024
+"""Bytes of a request beside its input, about."""
 _INTERVAL: Final = 5.0
-"""Seconds between looks; at thousands of events a second the journal grows by some ten megabytes meanwhile."""
+"""Seconds between looks. What this process accepts in between it counts by itself; what others do, it learns then."""
 
 
 class _Config(msgspec.Struct, frozen=True):
@@ -28,6 +36,7 @@ class _Config(msgspec.Struct, frozen=True):
 
 class _State(msgspec.Struct, frozen=True):
     bytes: int = 0
+    messages: int = 0
 
 
 class _Cluster(msgspec.Struct, frozen=True):
@@ -41,7 +50,21 @@ class _StreamInfo(msgspec.Struct, frozen=True):
     error: rpc.ApiError | None = None
 
 
+class _Consumer(msgspec.Struct, frozen=True):
+    name: str = ""
+    num_pending: int = 0
+    num_ack_pending: int = 0
+
+
+class _ConsumerList(msgspec.Struct, frozen=True):
+    total: int = 0
+    consumers: list[_Consumer] = []
+    error: rpc.ApiError | None = None
+
+
+_T = TypeVar("_T", _StreamInfo, _ConsumerList)
 _decode: Final = msgspec.json.Decoder(_StreamInfo).decode
+_decode_consumers: Final = msgspec.json.Decoder(_ConsumerList).decode
 
 
 class Capacity:
@@ -53,6 +76,8 @@ class Capacity:
 
     def __init__(self, link: Link) -> None:
         self._link = link
+        self._room: float = inf
+        """Bytes that further operations may take."""
         self._is_full = False
         self._task: asyncio.Task[None] | None = None
 
@@ -72,16 +97,20 @@ class Capacity:
             await asyncio.wait([self._task])
 
     def check(self) -> None:
-        """What the last look found; costs nothing.
+        """What is known since the last look; costs nothing.
 
         Raises:
             JournalFull: no new operation should be recorded.
         """
-        if self._is_full:
-            raise JournalFull(f"the journal is filled to {FULL_AT:.0%} or more: raise --max-bytes")
+        if self._room <= 0:
+            raise JournalFull("the journal has no room for another operation: raise --max-bytes")
+
+    def take(self, size: int) -> None:
+        """An operation whose input has `size` bytes was recorded."""
+        self._room -= size + _ENVELOPE + RESERVE
 
     async def check_now(self) -> None:
-        """Look now; takes 2 seconds at most.
+        """Look now; takes 4 seconds at most.
 
         Raises:
             JournalUnavailable: the journal did not answer, or has no leader.
@@ -99,21 +128,58 @@ class Capacity:
                 logger.debug("the journal's size can't be read now: %s", error)
 
     async def _look(self) -> None:
-        answer = await rpc.call(self._link, f"$JS.API.STREAM.INFO.{subjects.OPERATIONS_STREAM}")
-        try:
-            info = _decode(answer.data)
-        except msgspec.MsgspecError as error:
-            raise JournalUnavailable("the answer about the journal is not JetStream's", maybe_stored=False) from error
-        if info.error is not None:
-            raise JournalUnavailable(f"the journal: {info.error.description}", maybe_stored=False)
+        info = await self._info(subjects.OPERATIONS_STREAM)
         if info.cluster is not None and not info.cluster.leader:
             raise JournalUnavailable("the journal has no leader", maybe_stored=False)
-        is_full = info.config.max_bytes > 0 and info.state.bytes >= FULL_AT * info.config.max_bytes
+        used, limit = info.state.bytes, info.config.max_bytes
+        if limit <= 0:
+            self._room = inf
+            return
+        is_open = await self._open()
+        self._room = FULL_AT * limit - used - RESERVE * is_open
+        is_full = self._room <= 0
         if is_full != self._is_full:
             logger.warning(
-                "the journal holds %d of %d bytes: submits are %s",
-                info.state.bytes,
-                info.config.max_bytes,
+                "the journal holds %d of %d bytes, and at most %d operations that have not ended: submits are %s",
+                used,
+                limit,
+                is_open,
                 "refused" if is_full else "accepted again",
             )
         self._is_full = is_full
+
+    async def _open(self) -> int:
+        """At least the number of operations that have not ended: they are with a runner or before one, or have a timer,
+        or wait for a hold. Some are counted twice."""
+        timers, holds, waiting = await asyncio.gather(
+            self._info(subjects.TIMERS_STREAM),
+            self._info(subjects.bucket_stream(subjects.HOLDS_BUCKET)),
+            self._waiting(),
+        )
+        return timers.state.messages + holds.state.messages + waiting
+
+    async def _waiting(self) -> int:
+        waiting, offset = 0, 0
+        while True:
+            request = msgspec.json.encode({"offset": offset})
+            answer = await rpc.call(self._link, f"$JS.API.CONSUMER.LIST.{subjects.OPERATIONS_STREAM}", request)
+            listed = _decoded(_decode_consumers, answer.data)
+            runners = (one for one in listed.consumers if one.name.startswith(subjects.RUNNER_CONSUMERS))
+            waiting += sum(one.num_pending + one.num_ack_pending for one in runners)
+            offset += len(listed.consumers)
+            if not listed.consumers or offset >= listed.total:
+                return waiting
+
+    async def _info(self, stream: str) -> _StreamInfo:
+        answer = await rpc.call(self._link, f"$JS.API.STREAM.INFO.{stream}")
+        return _decoded(_decode, answer.data)
+
+
+def _decoded(decode: Callable[[bytes], _T], data: bytes) -> _T:
+    try:
+        found = decode(data)
+    except msgspec.MsgspecError as error:
+        raise JournalUnavailable("the answer about the journal is not JetStream's", maybe_stored=False) from error
+    if found.error is not None:
+        raise JournalUnavailable(f"the journal: {found.error.description}", maybe_stored=False)
+    return found

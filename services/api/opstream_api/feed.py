@@ -75,21 +75,29 @@ class Feed:
                 operation = await self._read_on(operation)
         if self._frames[0].position <= position + 1:
             return operation, [frame for frame in self._frames if frame.position > position]
-        count = min(PART, operation.position - position)
-        events = await self._journal.part(self._operation_id, self._sequences[position], count)
-        return operation, [_frame(event) for event in events]
+        known = len(self._sequences)
+        begin = min(position, known - 1)
+        events = await self._journal.part(self._operation_id, self._sequences[begin], min(PART, known - begin))
+        numbered = enumerate(events, start=begin + 1)
+        return operation, [_frame(event, self._position(number, operation)) for number, event in numbered]
 
     async def _read_on(self, known: Operation | None) -> Operation:
         events = await self._journal.events(self._operation_id, since=known)
-        self._operation = _folded(known, events)
-        for event in events:
-            frame = _frame(event)
-            self._sequences.append(event.sequence)
+        operation = _folded(known, events)
+        self._operation = operation
+        self._sequences.extend(event.sequence for event in events)
+        first = len(self._sequences) - len(events) + 1
+        for number, event in enumerate(events, start=first):
+            frame = _frame(event, self._position(number, operation))
             self._frames.append(frame)
             self._bytes += len(frame.data)
         while self._bytes > self._max_bytes and len(self._frames) > 1:
             self._bytes -= len(self._frames.popleft().data)
-        return self._operation
+        return operation
+
+    def _position(self, number: int, operation: Operation) -> int:
+        """Of the n-th event. What a forced end passed over (ADR 0014) may claim any; then only the end's own counts."""
+        return operation.position if number == len(self._sequences) else number
 
 
 def _folded(known: Operation | None, events: Iterable[RecordedEvent]) -> Operation:
@@ -99,12 +107,12 @@ def _folded(known: Operation | None, events: Iterable[RecordedEvent]) -> Operati
     return operation
 
 
-def _frame(event: RecordedEvent) -> Frame:
+def _frame(event: RecordedEvent, position: int) -> Frame:
     """A frame: the position as its id, the event's short name as its type, the stored JSON as its data.
 
     What we store has no line breaks; what others store may have some, which in JSON are only space.
     """
     name = event.data.name if event.data else event.type
     data = b"\n".join(b"data: " + line for line in event.stored.splitlines())
-    head = f"id: {event.position}\nevent: {' '.join(name.split())}\n".encode()
-    return Frame(event.position, head + data + b"\n\n")
+    head = f"id: {position}\nevent: {' '.join(name.split())}\n".encode()
+    return Frame(position, head + data + b"\n\n")

@@ -21,6 +21,7 @@ from litestar.types import ASGIApp
 
 from opstream_journal import Catalog, Drifted, Journal, View, connect, insist
 from opstream_journal.health import listen
+from opstream_journal.holds import Holds
 from opstream_journal.provision import check
 from opstream_journal.topology import EVENT_OVERHEAD
 
@@ -32,6 +33,7 @@ from .docs import installed_page
 from .history import History
 from .openapi import Document
 from .parts import Parts
+from .places import Places
 from .server import Server, make_server
 from .settings import Settings
 from .status import StatusReader
@@ -83,7 +85,12 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
         stack.push_async_callback(capacity.stop)
         await insist(link, capacity.start, settings.connect_timeout)
         cache = OperationCache()
-        status = StatusReader(journal=journal, view=View(link), catalog=catalog, cache=cache, now=_utc_now)
+        holds = Holds(link, journal)
+        await holds.start()
+        places = Places(holds, time.monotonic)
+        status = StatusReader(
+            journal=journal, view=View(link), catalog=catalog, places=places, cache=cache, now=_utc_now
+        )
         watchers = Watchers(link=link, journal=journal, status=status)
         watchers.start()
         public_url = settings.public_url.rstrip("/")
@@ -93,6 +100,7 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
                     journal=journal,
                     catalog=catalog,
                     capacity=capacity,
+                    holds=holds,
                     cache=cache,
                     now=_utc_now,
                     clock=time.monotonic,

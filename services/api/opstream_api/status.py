@@ -14,10 +14,11 @@ from opstream_journal import Catalog, Journal, JournalError, View
 from opstream_journal.rpc import StoredMessage
 from opstream_schemas.errors import FoldRefused, InvalidEvent, InvalidName
 from opstream_schemas.names import check_operation_id
-from opstream_schemas.operation import Operation, read
+from opstream_schemas.operation import Operation, Status, read
 
 from .cache import OperationCache
 from .errors import from_journal, operation_not_found, unreadable
+from .places import Places
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ class StatusReader:
         journal: the truth.
         view: the projector's snapshots, which save folding.
         catalog: for the pace of polling.
+        places: in the queues for exclusive resources.
         cache: what this process folded before.
         now: the time, with its zone; only for the end of retention.
     """
@@ -42,12 +44,14 @@ class StatusReader:
         journal: Journal,
         view: View,
         catalog: Catalog,
+        places: Places,
         cache: OperationCache,
         now: Callable[[], datetime],
     ) -> None:
         self._journal = journal
         self._view = view
         self._catalog = catalog
+        self._places = places
         self._cache = cache
         self._now = now
 
@@ -81,6 +85,19 @@ class StatusReader:
         """Whole seconds that the client should wait before it polls again."""
         spec = self._catalog.specs.get(operation.kind)
         return spec.policy.retry_after if spec else DEFAULT_RETRY_AFTER
+
+    async def queue_position(self, operation: Operation) -> int:
+        """The place of an operation among those that wait for its resource: 1 for the next, 0 for none, or unknown.
+
+        It is told as a service, not as a fact: from any replica, and left out where it can't be read.
+        """
+        if not operation.hold or operation.status is not Status.NOT_STARTED:
+            return 0
+        try:
+            return await self._places.of(operation)
+        except JournalError as error:
+            logger.info("operation %s: its place in the queue can't be read: %s", operation.id, error)
+            return 0
 
     async def _read(self, operation_id: str, known: Operation | None) -> Operation | None:
         if known is None:

@@ -77,6 +77,7 @@ async def _read(parts: Parts, operation_id: str, request: AnyRequest) -> ASGIRes
         operation,
         retry_after=parts.status.retry_after(operation),
         waited=seconds,
+        queue_position=await parts.status.queue_position(operation),
         is_known=lambda etag: preferences.matches(headers, etag),
     )
 

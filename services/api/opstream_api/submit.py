@@ -13,10 +13,14 @@ from typing import Final
 
 import msgspec
 
-from opstream_journal import NEW, Catalog, Journal, JournalError, JournalUnavailable, VersionConflict
+from opstream_journal import NEW, Catalog, Journal, JournalError, JournalFull, JournalUnavailable, VersionConflict
+from opstream_journal.crash import CrashPoint, point
+from opstream_journal.holds import Holds
+from opstream_schemas import subjects
 from opstream_schemas.catalog import ActionSpec
 from opstream_schemas.errors import ErrorCode, FoldRefused, InvalidEvent
 from opstream_schemas.events import Requested, Trace
+from opstream_schemas.holding import busy_error
 from opstream_schemas.monitor import request_hash
 from opstream_schemas.names import Kind
 from opstream_schemas.operation import Operation, first_event, initial, read
@@ -63,6 +67,7 @@ class Submitter:
         journal: where to.
         catalog: what runners offer.
         capacity: whether the journal takes new operations.
+        holds: who has an exclusive resource.
         cache: gets each new operation, so that its status is cheap from the first poll on.
         now: the time of events and deadlines, with its zone.
         clock: monotonic seconds.
@@ -75,6 +80,7 @@ class Submitter:
         journal: Journal,
         catalog: Catalog,
         capacity: Capacity,
+        holds: Holds,
         cache: OperationCache,
         now: Callable[[], datetime],
         clock: Callable[[], float],
@@ -83,6 +89,7 @@ class Submitter:
         self._journal = journal
         self._catalog = catalog
         self._capacity = capacity
+        self._holds = holds
         self._cache = cache
         self._now = now
         self._clock = clock
@@ -96,7 +103,8 @@ class Submitter:
 
         Raises:
             ApiError: `UnknownAction`, `InvalidInput`, `PayloadTooLarge`; `OperationIdReused` for an id that another
-                request has; `JournalUnavailable` and `JournalFull` name the operation id, under which the same request
+                request has; `ResourceBusy` for a resource that another operation holds, if the action rejects such
+                requests; `JournalUnavailable` and `JournalFull` name the operation id, under which the same request
                 may be sent again: it is then stored once, whether it had been stored the first time or not.
         """
         tried, is_repeatable = submission.identity.operation_id, submission.identity.is_repeatable
@@ -122,7 +130,15 @@ class Submitter:
         document, value = decode_input(submission.body)
         self._validators.check(spec, value)
         digest = request_hash(kind, submission.resource_id, value, ANONYMOUS)
-        self._capacity.check()
+        try:
+            self._capacity.check()
+        except JournalFull:
+            if await self._journal.last(submission.identity.operation_id) is None:
+                raise
+            return _accepted(self._cache.put(await self._find_same(submission.identity, digest)), spec)
+        hold = subjects.hold_key(spec.scope, submission.resource_id) if spec.scope else ""
+        if spec.policy.on_conflict == "reject" and hold:
+            await self._check_free(submission, hold)
         now = self._now()
         requested = Requested(
             resource=kind.resource,
@@ -133,6 +149,7 @@ class Submitter:
             request_hash=digest,
             deadline=now + timedelta(seconds=spec.policy.deadline),
             retention=spec.policy.retention,
+            hold=hold,
             caller=ANONYMOUS,
             trace=submission.trace,
         )
@@ -142,8 +159,20 @@ class Submitter:
         except VersionConflict:
             operation = await self._find_same(submission.identity, digest)
         else:
+            self._capacity.take(len(document))
+            point(CrashPoint.API_RECORDED)
             operation = initial(recorded)
         return _accepted(self._cache.put(operation), spec)
+
+    async def _check_free(self, submission: Submission, hold: str) -> None:
+        """Refuse while another operation holds the resource. Two that pass at once are told apart by the runner."""
+        holder = await self._holds.holder(hold)
+        if holder is None:
+            return
+        if await self._journal.last(submission.identity.operation_id) is not None:
+            return  # perhaps the same request once more, perhaps the holder's own: its answer stays what it was
+        error = busy_error(submission.kind, submission.resource_id, holder.operation_id)
+        raise ApiError(ErrorCode.RESOURCE_BUSY, error.message, target=error.target)
 
     async def _find_same(self, identity: Identity, digest: str) -> Operation:
         operation_id = identity.operation_id

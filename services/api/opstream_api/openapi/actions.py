@@ -85,7 +85,7 @@ def _submit(action: Described, public_url: str, *, has_id: bool) -> Json:
             "required": not _takes_nothing(spec),
             "content": content({"$ref": SCHEMAS + _name(spec, "input")}, given),
         },
-        "responses": {"202": _accepted(action, public_url, has_id=has_id), **_REFUSALS},
+        "responses": {"202": _accepted(action, public_url, has_id=has_id), **_refusals(spec)},
         **_LONG_RUNNING,
     }
 
@@ -135,4 +135,11 @@ def _name(spec: ActionSpec, role: str) -> str:
     return f"{spec.resource}.{spec.action}.{role}"
 
 
-_REFUSALS: Final = refused("InvalidSubmit", "UnknownAction", "TooLargeSubmit", "UnsupportedSubmit", "Unavailable")
+def _refusals(spec: ActionSpec) -> Json:
+    is_rejecting = spec.scope and spec.policy.on_conflict == "reject"
+    return _REFUSALS_IF_BUSY if is_rejecting else _REFUSALS
+
+
+_SUBMITS: Final = ("InvalidSubmit", "UnknownAction", "TooLargeSubmit", "UnsupportedSubmit", "Unavailable")
+_REFUSALS: Final = refused(*_SUBMITS)
+_REFUSALS_IF_BUSY: Final = refused(*_SUBMITS, "ResourceBusy")

@@ -25,6 +25,7 @@ _CODES: Final[Mapping[str, tuple[ErrorCode, ...]]] = MappingProxyType(
         "UnknownAction": (ErrorCode.UNKNOWN_ACTION,),
         "OperationNotFound": (ErrorCode.OPERATION_NOT_FOUND,),
         "OperationFinished": (ErrorCode.OPERATION_FINISHED,),
+        "ResourceBusy": (ErrorCode.RESOURCE_BUSY,),
         "TooLargeSubmit": (ErrorCode.PAYLOAD_TOO_LARGE,),
         "TooLargeCancel": (ErrorCode.PAYLOAD_TOO_LARGE,),
         "UnsupportedSubmit": (ErrorCode.UNSUPPORTED_MEDIA_TYPE,),
@@ -34,7 +35,9 @@ _CODES: Final[Mapping[str, tuple[ErrorCode, ...]]] = MappingProxyType(
         "Unavailable": _UNAVAILABLE,
     }
 )
-_OF_SUBMITS: Final = frozenset({"InvalidSubmit", "UnknownAction", "TooLargeSubmit", "UnsupportedSubmit"})
+_OF_SUBMITS: Final = frozenset(
+    {"InvalidSubmit", "UnknownAction", "ResourceBusy", "TooLargeSubmit", "UnsupportedSubmit"}
+)
 """Refusals that also tell a client of OASIS repeatability that nothing was done."""
 
 

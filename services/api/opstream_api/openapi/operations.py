@@ -34,7 +34,7 @@ def links() -> Json:
 
 
 def _status(kind: Kind, result: Any) -> Json:  # noqa: ANN401 - JSON
-    states = ("notStarted", "running", "waiting", "succeeded", "failed", "canceled")
+    states = ("notStarted", "queued", "running", "waiting", "succeeded", "failed", "canceled")
     also = ("ETag", "Cache-Control", "Vary", "Preference-Applied", "Retry-After")
     return {
         "operationId": "status",

@@ -15,6 +15,7 @@ import msgspec
 
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import OperationError, Requested, Succeeded, digest, encode_event
+from opstream_schemas.holding import busy_error
 from opstream_schemas.monitor import ErrorBody, ErrorObject, StatusMonitor, request_hash
 from opstream_schemas.names import Kind
 from opstream_schemas.operation import Status, first_event
@@ -32,6 +33,10 @@ _FAILURE: Final = OperationError(code="ClientOutOfDate", message="update the cli
 _STATES: Final[Mapping[str, tuple[str, Json]]] = MappingProxyType(
     {
         "notStarted": ("No runner has begun yet", {"status": Status.NOT_STARTED, "started_at": None, "attempt": 0}),
+        "queued": (
+            "It waits for another operation on the same resource",
+            {"status": Status.NOT_STARTED, "started_at": None, "attempt": 0, "queue_position": 1},
+        ),
         "running": ("A runner is at it", {"percent_complete": 40.0, "message": "two of five files are done"}),
         "waiting": ("An attempt was lost, the next one begins later", {"retry_at": _STARTED + timedelta(minutes=1)}),
         "succeeded": ("It returned a result", {"status": Status.SUCCEEDED, "finished_at": _FINISHED}),
@@ -45,7 +50,7 @@ def monitor(state: str, kind: Kind, *, resource_id: str = RESOURCE_ID, result: A
     """A named example: the status monitor of an operation.
 
     Args:
-        state: one of `notStarted`, `running`, `waiting`, `succeeded`, `failed`, `canceled`.
+        state: one of `notStarted`, `queued`, `running`, `waiting`, `succeeded`, `failed`, `canceled`.
         kind: of the operation.
         resource_id: the resource's own id; empty without one.
         result: what the action returned; shown when `succeeded`.
@@ -142,6 +147,11 @@ _ERRORS: Final[Mapping[ErrorCode, tuple[str, str, dict[str, Any]]]] = MappingPro
             "It has succeeded or failed",
             f"operation {OPERATION_ID} is Succeeded, so there is nothing to cancel",
             {},
+        ),
+        ErrorCode.RESOURCE_BUSY: (
+            "Another operation holds the resource, and the action does not wait",
+            busy_error(Kind("book", "upload-start"), RESOURCE_ID, OPERATION_ID).message,
+            {"target": RESOURCE_ID},
         ),
         ErrorCode.PAYLOAD_TOO_LARGE: ("The body is too large", "the body has more than 262144 bytes", {}),
         ErrorCode.UNSUPPORTED_MEDIA_TYPE: (

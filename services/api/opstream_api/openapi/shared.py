@@ -118,6 +118,11 @@ _MEMBERS: Final[Json] = {
     "retryAt": {**_INSTANT, "description": "When the next attempt begins, while it waits for one."},
     "percentComplete": {"type": "number", "minimum": 0, "maximum": 100, "description": "How far it is."},
     "message": {"type": "string", "description": "What it is at, for a person."},
+    "queuePosition": {
+        "type": "integer",
+        "minimum": 1,
+        "description": "Its place among those that wait for the same resource; 1 is the next.",
+    },
 }
 """Members of the status monitor as they are sent: absent rather than null."""
 
