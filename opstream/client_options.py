@@ -93,3 +93,6 @@ follow_option: Final[Decorator[Any]] = option(
 json_option: Final[Decorator[Any]] = option(
     "--json", "is_json", variable="JSON", is_flag=True, help="One CloudEvent per line, also on a terminal."
 )
+force_option: Final[Decorator[Any]] = option(
+    "--force", "is_forced", variable="FORCE", is_flag=True, help="Also if what it holds can't be understood."
+)

@@ -1,4 +1,5 @@
-"""The commands that talk to a running service: `run`, `status`, `cancel`, `events`. Part of `cli`; `following` works.
+"""The commands for operations. Part of `cli`. `run`, `status`, `cancel` and `events` talk to a running service
+(`following` works); `fail` is the operator's and talks to the broker (`failing`).
 
 As in `cli`, the client is loaded only when one of them runs.
 """
@@ -10,6 +11,7 @@ from typing import Any, Final
 import click
 
 from . import client_options as options
+from . import options as service_options
 
 _operation_argument: Final = click.argument("operation_id", metavar="ID")
 
@@ -86,4 +88,24 @@ def events(**given: Any) -> None:  # noqa: ANN401
     events(Events(**given))
 
 
+@click.command(short_help="End an operation as failed.")
+@_operation_argument
+@options.force_option
+@options.reason_option
+@service_options.nats_option
+@service_options.connect_timeout_option
+def fail(**given: Any) -> None:  # noqa: ANN401
+    """End the operation ID: its status becomes Failed with the code FailedByOperator.
+
+    For operators, on the broker itself, so also with no service running. Whatever still runs for it is stopped, and
+    its outcome is refused. An operation whose events can't be understood (damaged, foreign, or of a newer version)
+    needs --force: it keeps what can be read of it, the rest is passed over, and nothing is deleted. What has ended
+    stays as it is.
+    """
+    from .failing import Fail, fail
+
+    fail(Fail(**given))
+
+
 COMMANDS: Final = (run, status, cancel, events)
+"""Of clients; `fail` is for operators."""

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+import opstream.failing
 import opstream.following
 from opstream.cli import main
 from opstream.display import Bar, Lines, make_display
+from opstream.failing import Fail
 from opstream.following import Cancel, Events, Look, Run
 from opstream.history import row
 from opstream_schemas.events import AttemptFailed, CancelRequested, EventData, OperationError, Progressed
@@ -31,6 +33,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     found: list[Any] = []
     for name in ("run", "status", "cancel", "events"):
         monkeypatch.setattr(opstream.following, name, found.append)
+    monkeypatch.setattr(opstream.failing, "fail", found.append)
     return found
 
 
@@ -65,6 +68,18 @@ CASES: list[tuple[list[str], list[str], dict[str, str], Any]] = [
         ["--follow", "--json", "--url", "http://a.test"],
         {"FOLLOW": "true", "JSON": "true", "URL": "http://a.test"},
         Events(operation_id="x", is_following=True, is_json=True, url="http://a.test"),
+    ),
+    (
+        ["fail", "x"],
+        ["--force", "--reason", "slow", "--nats", "nats://a.test", "--nats", "nats://b.test", "--connect-timeout", "5"],
+        {"FORCE": "1", "REASON": "slow", "NATS_URL": "nats://a.test nats://b.test", "CONNECT_TIMEOUT": "5"},
+        Fail(
+            operation_id="x",
+            reason="slow",
+            is_forced=True,
+            servers=("nats://a.test", "nats://b.test"),
+            connect_timeout=5.0,
+        ),
     ),
 ]
 

@@ -111,6 +111,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
         "up",
         [
             *("--host", "0.0.0.0", "--port", "1", "--nats-port", "2", "--data-dir", "d", "--concurrency", "3"),
+            *("--drain", "0"),
             *("--public-url", "https://a.example/x/", "--actions", "a.b", "--actions", "c", "--max-body", "1KiB"),
             *("--max-result", "2KiB", "--log-level", "debug"),
         ],
@@ -120,6 +121,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             "NATS_PORT": "2",
             "DATA_DIR": "d",
             "CONCURRENCY": "3",
+            "DRAIN": "0",
             "PUBLIC_URL": "https://a.example/x/",
             "ACTIONS": "a.b,c",
             "MAX_BODY": "1KiB",
@@ -182,13 +184,14 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
         "runner",
         [
             *("--nats", "nats://a:1", "--actions", "x", "--concurrency", "1", "--health-port", "9"),
-            *("--max-result", "1B", "--connect-timeout", "5s"),
+            *("--drain", "1m", "--max-result", "1B", "--connect-timeout", "5s"),
         ],
         {
             "NATS_URL": "nats://a:1",
             "ACTIONS": "x",
             "CONCURRENCY": "1",
             "HEALTH_PORT": "9",
+            "DRAIN": "1m",
             "MAX_RESULT": "1B",
             "CONNECT_TIMEOUT": "5s",
         },
@@ -224,6 +227,7 @@ def test_defaults(given: list[Any]) -> None:
     (up,) = given
     assert (up.host, up.port, up.nats_port, up.public_url) == ("127.0.0.1", 8080, 4222, None)
     assert (up.data_dir, up.modules) == (Path(".opstream"), ("bookshelf.actions",))
+    assert up.drain == 10.0
     assert (up.max_body, up.max_result) == (262_144, 262_144)
 
 
