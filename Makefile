@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check bench lock clean
+.PHONY: help setup demo up test check bench chaos lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -32,6 +32,9 @@ check: $(READY) ## lint, formatting, types, imports between packages, house rule
 
 bench: $(READY) ## measure speed and memory; options in ARGS
 	@$(BIN)/python -m bench $(ARGS)
+
+chaos: $(READY) ## kill, stop, cut off and crash everything under load; longer with SECONDS=600, again with SEED=7
+	@$(BIN)/python -m tests.chaos $(addprefix --seconds ,$(SECONDS)) $(addprefix --seed ,$(SEED))
 
 lock: $(READY) ## write both lock files anew from pyproject.toml; newest versions with ARGS=--upgrade
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \

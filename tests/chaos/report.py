@@ -1,0 +1,107 @@
+"""What a chaos came to: figures for people, breaches with the history of each operation that they are about.
+
+Caller: `driver.py`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from opstream_schemas.events import Started
+from tests.support.chaos_actions import Mark
+from tests.support.chaos_checks import end_of, overlaps, read_marks, verdicts
+from tests.support.chaos_clients import Clients
+from tests.support.chaos_state import Left
+from tests.support.invariants import Stored, decoded
+
+
+class Report(msgspec.Struct):
+    """One run."""
+
+    figures: list[str]
+    """Lines."""
+    breaches: list[str]
+    """Lines; none, if all is well."""
+    histories: list[str]
+    """Of the operations that the breaches are about."""
+    operations: int
+    crashes: Counter[str]
+    """How often each crash point was reached."""
+
+    def text(self) -> str:
+        """Everything, for a person."""
+        told = [*self.figures, f"breaches: {len(self.breaches)}", *self.breaches, *self.histories]
+        return "\n".join(told)
+
+
+def make_report(
+    folder: Path,
+    *,
+    seed: int,
+    left: Left,
+    clients: Clients,
+    complaints: list[str],
+    blows: Counter[str],
+    crashes: Counter[str],
+) -> Report:
+    """Judge a run."""
+    marks = read_marks(folder)
+    found = verdicts(left, clients.told, marks)
+    named = {breach.partition(":")[0] for breach in found + clients.problems}
+    histories = left.evidence.histories()
+    broken = [line for one in sorted(named & histories.keys()) for line in _told(one, histories[one], marks)]
+    return Report(
+        figures=list(_figures(seed, left, clients, marks, blows, crashes)),
+        breaches=found + clients.problems + complaints,
+        histories=broken,
+        operations=len(left.operations),
+        crashes=crashes,
+    )
+
+
+def _figures(
+    seed: int, left: Left, clients: Clients, marks: list[Mark], blows: Counter[str], crashes: Counter[str]
+) -> Iterator[str]:
+    accepted = [one for one, told in clients.told.items() if told.is_accepted]
+    repeats = sum(clients.told[one].sent - 1 for one in accepted)
+    started = sum(
+        isinstance(event.data, Started) for history in left.evidence.histories().values() for event in decoded(history)
+    )
+    begun = sum(mark.what == "begin" for mark in marks)
+    lost = set(accepted) - left.operations.keys()
+    yield f"seed: {seed}"
+    yield f"disturbances: {sum(blows.values())}: {_listed(blows)}"
+    yield f"crash points reached: {sum(crashes.values())}: {_listed(crashes)}"
+    yield f"operations: {len(left.operations)}, accepted: {len(accepted)}: {_listed(_kinds(left))}"
+    yield f"ends: {_listed(Counter(map(end_of, left.operations.values())))}"
+    yield f"events: {len(left.evidence.messages)}"
+    yield f"attempts: {started}, executed: {begun}, beyond the first: {started - len(_begun(left))}"
+    yield f"answers to submits: {_listed(Counter({str(code): n for code, n in clients.answers.items()}))}"
+    yield f"repeated submits that made no second operation: {repeats}"
+    yield f"overlapping calls for one resource by attempts that had lost their lease: {len(overlaps(left, marks))}"
+    yield f"lost: {len(lost)}; open: {len(left.open)}"
+
+
+def _kinds(left: Left) -> Counter[str]:
+    return Counter(operation.action for operation in left.operations.values())
+
+
+def _begun(left: Left) -> list[str]:
+    return [one for one, operation in left.operations.items() if operation.attempt]
+
+
+def _listed(counted: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counted.most_common()) or "none"
+
+
+def _told(operation_id: str, history: list[Stored], marks: list[Mark]) -> Iterator[str]:
+    yield f"history of {operation_id}:"
+    for event in decoded(history):
+        yield f"  {event.sequence} {event.time.isoformat()} {event.source} {event.type} {event.data}"
+    for mark in marks:
+        if mark.operation == operation_id:
+            yield f"  mark: {mark}"

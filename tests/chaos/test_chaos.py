@@ -1,0 +1,22 @@
+"""A short chaos: everything that `make chaos` does, for a few seconds and with a fixed seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.driver import Chaos
+
+pytestmark = pytest.mark.e2e
+
+SEED = 20261124
+SECONDS = 12.0
+
+
+async def test_everything_is_disturbed(tmp_path: Path) -> None:
+    """Whatever is killed, stopped, cut off and crashed under load: no invariant is broken, and nothing is lost."""
+    report = await Chaos(tmp_path, seed=SEED, seconds=SECONDS).run()
+    print(report.text())
+    assert report.breaches == []
+    assert report.operations > 50

@@ -1,0 +1,114 @@
+"""Each named crash point, once: the process that passes it ends there, and what it left half done is finished."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+
+from opstream_journal.crash import CrashPoint
+from tests.support.chaos_checks import end_of, read_marks, verdicts
+from tests.support.chaos_clients import Clients
+from tests.support.chaos_jobs import GOOD, Job
+from tests.support.chaos_state import gather_quiet
+from tests.support.chaos_system import ChaosSystem
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.e2e
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """Who passes the point, and what follows."""
+
+    part: str
+    point: str
+    """Perhaps with the pass that counts."""
+    action: str = "quick"
+    work: dict[str, Any] = {}
+    operations: int = 1
+    end: str = GOOD
+    attempt: int = 1
+    """Of the last operation."""
+    calls: int = 1
+    """Of all its handlers."""
+
+    def __str__(self) -> str:
+        return f"{self.part}-{self.point}"
+
+
+CASES = [
+    Case(part="api", point=CrashPoint.API_RECORDED),
+    Case(part="api", point=CrashPoint.JOURNAL_PUBLISHES),
+    Case(part="api", point=CrashPoint.JOURNAL_STORED),
+    Case(part="runner", point=f"{CrashPoint.JOURNAL_PUBLISHES}:1"),
+    Case(part="runner", point=f"{CrashPoint.JOURNAL_STORED}:1", attempt=2),
+    Case(part="runner", point=CrashPoint.RUNNER_STARTED, attempt=2),
+    Case(part="runner", point=CrashPoint.RUNNER_HANDLED, attempt=2, calls=2),
+    Case(part="runner", point=f"{CrashPoint.JOURNAL_PUBLISHES}:2", attempt=2, calls=2),
+    Case(part="runner", point=f"{CrashPoint.JOURNAL_STORED}:2"),
+    Case(part="runner", point=CrashPoint.RUNNER_CONCLUDED),
+    Case(part="runner", point=CrashPoint.RUNNER_ATTEMPT_FAILED, action="flaky", work={"bad": 1}, attempt=2, calls=2),
+    Case(part="runner", point=CrashPoint.RUNNER_WAKE_ARMED, action="flaky", work={"bad": 1}, attempt=2, calls=2),
+    Case(part="runner", point=CrashPoint.HOLD_TAKEN, action="alone"),
+    Case(part="runner", point=CrashPoint.HOLD_LEFT, action="alone", work={"seconds": 0.2}, operations=2),
+    Case(part="runner", point=CrashPoint.HOLD_HANDED_OVER, action="alone", work={"seconds": 0.2}, operations=2),
+    Case(part="projector", point=CrashPoint.HOLD_LEFT, action="alone", work={"seconds": 0.2}, operations=2),
+    Case(part="projector", point=CrashPoint.PROJECTOR_WRITTEN),
+    Case(
+        part="projector",
+        point=CrashPoint.PROJECTOR_DEADLINE_ARMED,
+        action="late",
+        work={"seconds": 30.0},
+        end="Failed DeadlineExceeded",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChaosSystem]:
+    """One process of each kind."""
+    folder = tmp_path_factory.mktemp("points")
+    with ExitStack() as stack:
+        system = ChaosSystem(folder, stack)
+        system.begin()
+        yield system
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+async def test_point(system: ChaosSystem, case: Case) -> None:
+    """The process ends at the point; its successor finishes what it left, and does nothing twice that was recorded."""
+    system.revive()  # not in a thread: the kernel ends what a thread has started together with it
+    resources = ("one",) if case.point.startswith("hold") else ()
+    job = Job(action=case.action, ends=frozenset({case.end}), resources=resources, work=lambda _: case.work, cancels=0)
+    ids = [f"{case.part}-{case.point.replace('.', '-').replace(':', '-')}-{n}" for n in range(case.operations)]
+    async with Clients(system.apis, seed=0, jobs=[job]) as clients, asyncio.TaskGroup() as group:
+        system.kill(case.part)
+        armed = system.start(case.part, crash=case.point)
+        if case.part != "runner":
+            await system.ready(case.part)
+        for operation_id in ids:
+            group.create_task(clients.do(operation_id, job, Random(0)))
+        await eventually(lambda: not armed.is_running, within=20)
+        assert f"crash point {case.point.partition(':')[0]} is reached" in armed.output
+        system.start(case.part)
+    await system.ready(case.part)
+    left = await gather_quiet(system.nats, within=20)
+    marks = read_marks(system.folder)
+    assert verdicts(left, clients.told, marks) == []
+    assert clients.problems == []
+    assert system.complaints() == []
+    calls = Counter(mark.operation for mark in marks if mark.what == "begin")
+    last = left.operations[ids[-1]]
+    assert [end_of(left.operations[one]) for one in ids] == [case.end] * case.operations
+    assert (last.attempt, calls[last.id]) == (case.attempt, case.calls)
+
+
+def test_every_point_has_its_case() -> None:
+    """No point is named for nothing."""
+    assert {case.point.partition(":")[0] for case in CASES} == set(CrashPoint)

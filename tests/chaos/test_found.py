@@ -1,0 +1,100 @@
+"""What the chaos has found, each as the smallest test that shows it, with the seed that did."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import socket
+import subprocess
+import sys
+
+import pytest
+from nats.js.errors import NotFoundError
+
+from opstream_journal.cells import STREAM, Cells
+from opstream_journal.provision import provision
+from opstream_journal.topology import Sizing, streams
+from opstream_schemas import subjects
+from tests.support.broker import Broker
+from tests.support.journaling import linked
+from tests.support.processes import environment
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.e2e
+
+
+async def test_a_hold_that_was_let_go_stays_so() -> None:
+    """A removed key does not come back when the broker is killed later (seed 5: a marker that had run out was
+    forgotten by the disk together with what it stood for)."""
+    with Broker() as broker:
+        async with linked(broker.url) as link:
+            (config,) = [one for one in streams(Sizing()) if one.name == STREAM]
+            jetstream = link.nc.jetstream()
+            await jetstream.add_stream(config)
+            cells = Cells(link, random.uniform)
+            await cells.start()
+            # Something else in the same block keeps the broker from dropping the block as a whole.
+            await cells.put("r.rate", b"{}")
+            await cells.put("h.one", b"{}")
+            assert await cells.remove("h.one", (await cells.get("h.one")).revision)
+
+            async def is_gone() -> bool:
+                """Without a trace: no marker either."""
+                with contextlib.suppress(NotFoundError):
+                    await jetstream.get_last_msg(STREAM, subjects.bucket_subject(subjects.HOLDS_BUCKET, "h.one"))
+                    return False
+                return True
+
+            await eventually(is_gone, within=10)
+        broker.kill()
+        broker.start()
+        async with linked(broker.url) as link:
+            cells = Cells(link, random.uniform)
+            assert [(await cells.get(key)).data for key in ("h.one", "r.rate")] == [b"", b"{}"]
+
+
+async def test_what_a_removed_key_had_replaced_stays_away() -> None:
+    """Neither a holder before the last one comes back when the broker is killed later, nor an operation that entered
+    the queue more than once (seeds 921 and 934)."""
+    with Broker() as broker:
+        async with linked(broker.url) as link:
+            await provision(link, Sizing())
+            cells = Cells(link, random.uniform)
+            await cells.start()
+            await cells.put("r.rate", b"{}")
+            for value in (b"1", b"2", b"3"):
+                assert await cells.replace("h.one", value, (await cells.get("h.one")).revision)
+                await cells.put("w.one.1.op-1", value)
+            assert await cells.all(">") == {"r.rate": b"{}", "h.one": b"3", "w.one.1.op-1": b"3"}
+            for key in ("h.one", "w.one.1.op-1"):
+                assert await cells.remove(key, (await cells.get(key)).revision)
+        broker.kill()
+        broker.start()
+        async with linked(broker.url) as link:
+            cells = Cells(link, random.uniform)
+            await cells.start()
+            assert await cells.all(">") == {"r.rate": b"{}"}
+
+
+def test_a_child_whose_runner_died_at_once() -> None:
+    """It ends without a word: nobody is there to run anything for (seed 2: a traceback in the runner's log)."""
+    ours, theirs = socket.socketpair()
+    lifeline, held = os.pipe()
+    with theirs:
+        ours.close()
+        child = subprocess.Popen(
+            [sys.executable, "-P", "-m", "opstream_runner.child", str(theirs.fileno()), str(lifeline)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=(theirs.fileno(), lifeline),
+            env=environment(),
+            start_new_session=True,
+        )
+    try:
+        output, _ = child.communicate(timeout=20)
+    finally:
+        child.kill()
+        os.close(lifeline)
+        os.close(held)
+    assert output == b""
