@@ -1,4 +1,4 @@
-"""`python -m bench`: reads options, measures, prints tables. Three minutes; with `--growth` a quarter of an hour."""
+"""`python -m bench`: reads options, measures, prints tables. Ten minutes; with `--growth` a quarter of an hour more."""
 
 from __future__ import annotations
 
@@ -12,15 +12,20 @@ from typing import Any, Final
 import click
 import msgspec
 
-from bench import readings
+from bench import readings, runners
 from bench.measure import GROWTH, Plan, Point, measure
+from bench.progress import Progress
 from bench.reading_report import reading_lines
 from bench.readings import Readings
 from bench.report import Machine, machine, machine_lines, result_lines
+from bench.runner_report import runner_lines
+from bench.runners import Runners
 from bench.usage import BenchFailed
+from bench.wire import LoadFailed
 from opstream.console import Failure
 
 THROUGHPUT: Final = "throughput"
+PARTS: Final = (THROUGHPUT, *readings.PARTS, *runners.PARTS)
 
 _FILES: Final = 8_192
 
@@ -30,13 +35,14 @@ class _Written(msgspec.Struct):
     plan: Plan
     points: list[Point]
     readings: Readings
+    runners: Runners
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option(
     "--only",
     "parts",
-    type=click.Choice([THROUGHPUT, *readings.PARTS]),
+    type=click.Choice(PARTS),
     multiple=True,
     help="Only this part; may be given more than once.  [default: all]",
 )
@@ -63,8 +69,15 @@ class _Written(msgspec.Struct):
     show_default=True,
     help=f"Fill the journal to {GROWTH[0]:,} and to {GROWTH[1]:,} operations, and do all rounds at each size.",
 )
+@click.option(
+    "--waiting",
+    type=click.IntRange(min=10),
+    default=100_000,
+    show_default=True,
+    help="Operations in the queue of the part drain.",
+)
 @click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures here, too.")
-def main(file: Path | None, parts: tuple[str, ...], **given: Any) -> None:  # noqa: ANN401 - the others as in `Plan`
+def main(file: Path | None, parts: tuple[str, ...], waiting: int, **given: Any) -> None:  # noqa: ANN401 - the others as in `Plan`
     """Measure opstream with real processes and a broker that syncs every write.
 
     \b
@@ -73,13 +86,15 @@ def main(file: Path | None, parts: tuple[str, ...], **given: Any) -> None:  # no
     wait        1,000 clients with Prefer: wait
     stream      500 readers of Server-Sent Events
     validation  what a large input costs
+    recovery    from a runner's SIGKILL to the next attempts, beside the lease
+    drain       a queue of 100,000 operations that a runner finds
 
     The floor: a raw nats-py client that makes the same three durable publishes and one view write for each operation.
     opstream: broker, api, runner and projector as in production, a no-op action, submitted and polled over HTTP. Other
     work on the machine falsifies everything but the shares, so look at the load that is printed first.
     """
     plan = Plan(**given)
-    wanted = parts or (THROUGHPUT, *readings.PARTS)
+    wanted = parts or PARTS
     _raise_file_limit()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # an exception, so that everything is cleaned up
     here = machine()
@@ -93,13 +108,14 @@ def main(file: Path | None, parts: tuple[str, ...], **given: Any) -> None:  # no
     try:
         points = measure(plan, say) if THROUGHPUT in wanted else []
         found = readings.read(wanted, say) if set(wanted) & set(readings.PARTS) else Readings()
-    except BenchFailed as error:
+        tried = runners.try_out(wanted, waiting, Progress(say, sys.stdout, time.monotonic))
+    except (BenchFailed, LoadFailed) as error:
         raise Failure(str(error)) from error
-    for line in (*result_lines(plan, points), *reading_lines(found)):
+    for line in (*result_lines(plan, points), *reading_lines(found), *runner_lines(tried)):
         _say(line)
     if file is not None:
         file.write_bytes(
-            msgspec.json.format(msgspec.json.encode(_Written(here, plan, points, found)), indent=2) + b"\n"
+            msgspec.json.format(msgspec.json.encode(_Written(here, plan, points, found, tried)), indent=2) + b"\n"
         )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
@@ -21,6 +21,7 @@ from nats.js import JetStreamContext
 from nats.js.kv import KeyValue
 
 from bench.load import BODY
+from bench.request import make_request
 from opstream_journal.topology import Sizing, streams
 from opstream_schemas import subjects
 from opstream_schemas.events import (
@@ -73,16 +74,7 @@ class Bytes(msgspec.Struct, frozen=True):
 def sample() -> Bytes:
     """An operation of opstream's, from its own encoders."""
     now = datetime.now(UTC)
-    requested = Requested(
-        resource=KIND.resource,
-        resource_id="42",
-        action=KIND.action,
-        action_version=1,
-        input=msgspec.Raw(BODY),
-        request_hash="0" * 64,
-        deadline=now + timedelta(days=1),
-        retention=86_400.0,
-    )
+    requested = make_request(KIND, BODY, now)
     runner = "a-host-12345-abcdef"
     started = Started(attempt=1, runner=runner, token=_new_id(), ticket=1_234_567, lease=30.0)
     succeeded = Succeeded(result=msgspec.Raw(BODY))

@@ -1,4 +1,5 @@
-"""Operations that run until the benchmark tells them to end (`held_actions.py`). Used by the parts about reading."""
+"""Operations that run until the benchmark tells them to end (`held_actions.py`). Used by the parts about reading;
+`recovery.py` has operations of its own."""
 
 from __future__ import annotations
 
@@ -44,7 +45,7 @@ class Held:
                 body = msgspec.json.encode(Hold(gate=gate, after=self._spread * number / self._count))
                 submitted = wire.decode_monitor(await connection.ask(connection.post(_PATH, body), wire.ACCEPTED))
                 self.operation_ids.append(submitted.id)
-                while not await _is_running(connection, submitted.id):  # noqa: ASYNC110 - HTTP has no event to wait for
+                while not await is_running(connection, submitted.id):  # noqa: ASYNC110 - HTTP has no event to wait for
                     await asyncio.sleep(_POLL_PAUSE)
 
         try:
@@ -73,7 +74,12 @@ class Held:
         writer.close()
 
 
-async def _is_running(connection: wire.Connection, operation_id: str) -> bool:
+async def is_running(connection: wire.Connection, operation_id: str) -> bool:
+    """Poll an operation once; whether it runs.
+
+    Raises:
+        LoadFailed: it has ended.
+    """
     status = wire.decode_monitor(await connection.ask(connection.get(f"/status/{operation_id}"))).status
     if status not in {"NotStarted", "Running"}:
         raise wire.LoadFailed(f"operation {operation_id} should be held, but is {status}")

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 from bench.gets import GetFigures
 from bench.readings import Readings
 from bench.streams import StreamFigures
-from bench.table import KIB, MIB, table
+from bench.table import KIB, MIB, Rows, figure_table
 from bench.validation import InputFigures
 from bench.waits import WaitFigures
 
 _SAFETY: Final = 5.0
 """Seconds after which each operation that is waited for is read again (architecture.md)."""
 
-_Figures = TypeVar("_Figures")
-_Rows = Sequence[tuple[str, Callable[[_Figures], float], str]]
-
-_GETS: Final[_Rows[GetFigures]] = (
+_GETS: Final[Rows[GetFigures]] = (
     ("answers/s", lambda f: f.rate, "{:,.0f}"),
     ("p50 ms", lambda f: f.together.p50, "{:.2f}"),
     ("p99 ms", lambda f: f.together.p99, "{:.2f}"),
@@ -30,7 +27,7 @@ _GETS: Final[_Rows[GetFigures]] = (
     ("processor time, load generator, us an answer", lambda f: f.cpu["load"], "{:.0f}"),
     ("load generator, share of a core", lambda f: f.load_share, "{:.2f}"),
 )
-_WAITS: Final[_Rows[WaitFigures]] = (
+_WAITS: Final[Rows[WaitFigures]] = (
     ("answered after the end, p50 ms", lambda f: f.late.p50, "{:.1f}"),
     ("answered after the end, p99 ms", lambda f: f.late.p99, "{:.1f}"),
     ("answered after the end, max ms", lambda f: f.late.max, "{:.1f}"),
@@ -47,7 +44,7 @@ _WAITS: Final[_Rows[WaitFigures]] = (
     ("processor time, api, us an answer", lambda f: f.end_cpu["api"] * 1e6 / f.clients, "{:.0f}"),
     ("load generator, share of a core", lambda f: f.end_cpu["load"] / f.span, "{:.2f}"),
 )
-_STREAMS: Final[_Rows[StreamFigures]] = (
+_STREAMS: Final[Rows[StreamFigures]] = (
     ("readers", lambda f: f.readers, "{:,}"),
     ("clients who read nothing", lambda f: f.idlers, "{:,}"),
     ("events", lambda f: f.events, "{:,}"),
@@ -77,23 +74,23 @@ def reading_lines(found: Readings) -> Iterator[str]:
     """The tables of all parts that were measured."""
     if found.gets:
         yield "\nGET /status/{id} on keep-alive connections, by what the operation is"
-        yield from _table([one.name for one in found.gets], _GETS, found.gets)
+        yield from figure_table([one.name for one in found.gets], _GETS, found.gets)
     if found.waits:
         yield f"\n{found.waits[0].clients:,} clients with Prefer: wait, by operations"
-        yield from _table([f"{one.operations:,}" for one in found.waits], _WAITS, found.waits)
+        yield from figure_table([f"{one.operations:,}" for one in found.waits], _WAITS, found.waits)
     if found.streams:
         yield "\nServer-Sent Events of one operation: paced, at once, and with clients who read nothing"
-        yield from _table(["paced", "at once", "idlers"], _STREAMS, found.streams)
+        yield from figure_table(["paced", "at once", "idlers"], _STREAMS, found.streams)
     if found.inputs:
         yield "\nan input by its bytes: each step of its submit, and the whole POST alone"
         steps = [(f"{name}, us", partial(_step, name=name), "{:,.1f}") for name in _STEPS]
-        rows: _Rows[InputFigures] = (
+        rows: Rows[InputFigures] = (
             ("files", lambda f: f.files, "{:,}"),
             *steps,
             ("POST, p50 ms", lambda f: f.post.p50, "{:.2f}"),
             ("POST, p99 ms", lambda f: f.post.p99, "{:.2f}"),
         )
-        yield from _table([f"{one.size:,}" for one in found.inputs], rows, found.inputs)
+        yield from figure_table([f"{one.size:,}" for one in found.inputs], rows, found.inputs)
 
 
 def _step(found: InputFigures, *, name: str) -> float:
@@ -102,7 +99,3 @@ def _step(found: InputFigures, *, name: str) -> float:
 
 def _asked(found: WaitFigures, count: int) -> float:
     return found.requests / count / (found.quiet / _SAFETY)
-
-
-def _table(heads: list[str], rows: _Rows[_Figures], figures: Sequence[_Figures]) -> Iterator[str]:
-    return table(heads, [[name, *(form.format(figure(one)) for one in figures)] for name, figure, form in rows])

@@ -1,6 +1,6 @@
 """Starts what is measured, as production would: one process for each service, by the `opstream` command.
 
-Called by `measure.py` and `readings.py`. Whatever it started is stopped at the end, by its own process id.
+Called by `measure.py`, `readings.py` and `runners.py`. Whatever it started is stopped at the end, by its process id.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import msgspec
 
+from bench import journal
 from bench.usage import BenchFailed, Usage, usage
 from opstream import parent, probe
 from opstream.ports import Place, free_ports
-from opstream_journal import Link, connect, rpc
 from opstream_schemas import subjects
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 HOST: Final = "127.0.0.1"
-SERVICES: Final = ("api", "runner", "projector", "broker")
+RUNNER: Final = "runner"
+SERVICES: Final = ("api", RUNNER, "projector", "broker")
 
 _START_TIMEOUT: Final = 30.0
 _STOP_TIMEOUT: Final = 10.0
@@ -53,9 +54,9 @@ class System:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.port, self._nats_port, self._projector_port, self._runner_port = free_ports(
-            [Place(HOST, 0, "") for _ in range(4)]
-        )
+        self._ports: dict[str, int] = {}
+        """Where each service tells whether it is ready."""
+        self.port, self._nats_port = _free_ports(2)
 
     @property
     def nats_url(self) -> str:
@@ -68,9 +69,8 @@ class System:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for name in ("api", "runner", "projector", "broker"):
-            if name in self._processes:
-                _stop(self._processes.pop(name))
+        while self._processes:  # the broker was the first to start
+            _stop(self._processes.popitem()[1])
 
     def start_broker(self) -> None:
         """Start nats-server with the settings of `opstream broker`: every write synced."""
@@ -84,22 +84,49 @@ class System:
             concurrency: of the runner, for each action.
             actions: the module that holds them.
         """
-        nats = ("--nats", self.nats_url)
-        self._start("provision", *nats)
-        if self._processes.pop("provision").wait(_START_TIMEOUT):
-            raise BenchFailed(f"'opstream provision' failed:\n{self._tail('provision')}")
-        runner = ("--actions", actions, "--concurrency", str(concurrency))
-        self._start("projector", *nats, "--health-port", str(self._projector_port))
-        self._start("runner", *nats, "--health-port", str(self._runner_port), *runner)
+        self._provision()
+        self._start_projector()
+        self._start_runner(RUNNER, concurrency, actions)
         self._start_api()
-        for name, port in (("api", self.port), ("projector", self._projector_port), ("runner", self._runner_port)):
-            self._wait(name, lambda port=port: probe.is_ready(HOST, port))
+        self._wait_ready("api", "projector", RUNNER)
+
+    def start_without_runner(self) -> None:
+        """Provision the broker and start api and projector."""
+        self._provision()
+        self._start_projector()
+        self._start_api()
+        self._wait_ready("api", "projector")
+
+    def start_runner(self, name: str, *, concurrency: int, actions: str, is_awaited: bool = True) -> None:
+        """Start a runner.
+
+        Args:
+            name: not that of a process that runs.
+            concurrency: for each action.
+            actions: the module that holds them.
+            is_awaited: whether to come back only once it pulls.
+        """
+        self._start_runner(name, concurrency, actions)
+        if is_awaited:
+            self._wait_ready(name)
+
+    def stop(self, name: str) -> None:
+        """End a process, as SIGTERM does."""
+        _stop(self._processes.pop(name))
+
+    def kill(self, name: str) -> float:
+        """End a process by SIGKILL; when that was, seconds since the epoch."""
+        process = self._processes.pop(name)
+        at = time.time()
+        process.kill()
+        process.wait()
+        return at
 
     def restart_api(self) -> None:
         """Have an API that remembers nothing, and whose memory holds nothing of what was before."""
         _stop(self._processes.pop("api"))
         self._start_api()
-        self._wait("api", lambda: probe.is_ready(HOST, self.port))
+        self._wait_ready("api")
 
     @property
     def pids(self) -> dict[str, int]:
@@ -132,14 +159,47 @@ class System:
                 raise BenchFailed(f"the {name} ended with status {process.returncode}:\n{self._tail(name)}")
 
     def wait_for_view(self) -> View:
-        """Wait until the projector has nothing left to do."""
-        return asyncio.run(_wait_for_view(self.nats_url))
+        """Wait until the projector has folded everything."""
+        return asyncio.run(self._wait_for_view())
+
+    def wait_for_projector(self, timeout: float) -> None:
+        """Wait until the projector has nothing left to do, deadlines included, which it arms half a minute late."""
+        asyncio.run(self._wait_for_projector(timeout))
+
+    async def _wait_for_view(self) -> View:
+        async with journal.connected(self.nats_url) as link:
+            lag = await journal.wait_idle(link, subjects.PROJECTOR_CONSUMER, _VIEW_TIMEOUT)
+            view = await journal.stream(link, subjects.bucket_stream(subjects.VIEW_BUCKET))
+            return View(lag, view.last_seq)
+
+    async def _wait_for_projector(self, timeout: float) -> None:  # noqa: ASYNC109 - handed on
+        async with journal.connected(self.nats_url) as link:
+            await journal.wait_idle(link, subjects.PROJECTOR_CONSUMER, timeout)
+            await journal.wait_idle(link, subjects.PROJECTOR_DEADLINES_CONSUMER, timeout)
+
+    def _provision(self) -> None:
+        self._start("provision", "--nats", self.nats_url)
+        if self._processes.pop("provision").wait(_START_TIMEOUT):
+            raise BenchFailed(f"'opstream provision' failed:\n{self._tail('provision')}")
+
+    def _start_projector(self) -> None:
+        self._start("projector", "--nats", self.nats_url, "--health-port", self._health_port("projector"))
+
+    def _start_runner(self, name: str, concurrency: int, actions: str) -> None:
+        options = ("--actions", actions, "--concurrency", str(concurrency), "--health-port", self._health_port(name))
+        self._start(RUNNER, "--nats", self.nats_url, *options, name=name)
 
     def _start_api(self) -> None:
+        self._ports["api"] = self.port
         self._start("api", "--nats", self.nats_url, "--host", HOST, "--port", str(self.port))
 
-    def _start(self, name: str, *options: str) -> None:
-        command = [sys.executable, "-P", "-m", "opstream", name, "--log-level", "warning", *options]
+    def _health_port(self, name: str) -> str:
+        (self._ports[name],) = _free_ports(1)
+        return str(self._ports[name])
+
+    def _start(self, service: str, *options: str, name: str = "") -> None:
+        command = [sys.executable, "-P", "-m", "opstream", service, "--log-level", "warning", *options]
+        name = name or service
         # In a session of its own, so that Ctrl-C reaches the benchmark only, which then stops everything in order.
         with self._log(name).open("wb") as log:
             self._processes[name] = subprocess.Popen(
@@ -151,6 +211,10 @@ class System:
                 stderr=log,
                 start_new_session=True,
             )
+
+    def _wait_ready(self, *names: str) -> None:
+        for name in names:
+            self._wait(name, lambda port=self._ports[name]: probe.is_ready(HOST, port))
 
     def _wait(self, name: str, is_ready: Callable[[], Awaitable[bool]]) -> None:
         until = time.monotonic() + _START_TIMEOUT
@@ -167,28 +231,12 @@ class System:
         return self._log(name).read_text(errors="replace")[-_TAIL:] or "(it said nothing)"
 
 
+def _free_ports(count: int) -> list[int]:
+    return free_ports([Place(HOST, 0, "") for _ in range(count)])
+
+
 async def _ask(question: Callable[[], Awaitable[bool]]) -> bool:
     return await question()
-
-
-async def _wait_for_view(url: str) -> View:
-    began = time.monotonic()
-    link = await connect([url], "bench", connect_timeout=_START_TIMEOUT)
-    try:
-        consumer = f"CONSUMER.INFO.{subjects.OPERATIONS_STREAM}.{subjects.PROJECTOR_CONSUMER}"
-        while (info := await _info(link, consumer))["num_pending"] or info["num_ack_pending"]:
-            if time.monotonic() - began > _VIEW_TIMEOUT:
-                raise BenchFailed(f"the projector was not done after {_VIEW_TIMEOUT:g} s")
-            await asyncio.sleep(0.02)
-        lag = time.monotonic() - began
-        view = await _info(link, f"STREAM.INFO.{subjects.bucket_stream(subjects.VIEW_BUCKET)}")
-        return View(lag, view["state"]["last_seq"])
-    finally:
-        await link.close()
-
-
-async def _info(link: Link, what: str) -> dict[str, Any]:
-    return msgspec.json.decode((await rpc.call(link, f"$JS.API.{what}")).data, type=dict[str, Any])
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -1,12 +1,16 @@
-"""Figures in columns. Called by both reports."""
+"""Figures in columns. Called by the reports."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, TypeVar
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
+
+_Figures = TypeVar("_Figures")
+Rows = Sequence[tuple[str, Callable[[_Figures], float], str]]
+"""What each row of a table shows: its name, the figure, and how that is written."""
 
 
 def table(heads: list[str], rows: list[list[str]]) -> Iterator[str]:
@@ -15,3 +19,8 @@ def table(heads: list[str], rows: list[list[str]]) -> Iterator[str]:
     width = max(9, *map(len, heads)) + 2
     for row in (["", *heads], *rows):
         yield f"  {row[0]:<{first}}" + "".join(f"{cell:>{width}}" for cell in row[1:])
+
+
+def figure_table(heads: list[str], rows: Rows[_Figures], figures: Sequence[_Figures]) -> Iterator[str]:
+    """Lines: a column for each of what was measured."""
+    return table(heads, [[name, *(form.format(figure(one)) for one in figures)] for name, figure, form in rows])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
@@ -18,9 +18,10 @@ import uuid_utils
 from bench import wire
 from bench.figures import Latency, latency
 from bench.held_actions import files
+from bench.request import RESOURCE_ID, make_request
 from bookshelf.records import MAX_FILES
 from opstream_api.validation import Validators, decode_input
-from opstream_schemas.events import Requested, encode_event
+from opstream_schemas.events import encode_event
 from opstream_schemas.monitor import request_hash
 from opstream_schemas.nesting import check_json
 from opstream_schemas.operation import first_event
@@ -30,7 +31,6 @@ SIZE: Final = 100_000
 """Bytes of the large input, as near as whole files come."""
 
 _TIMES: Final = 200
-_RESOURCE_ID: Final = "42"
 
 
 class Validation(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,22 +87,13 @@ def _figures(body: bytes, posts: list[float]) -> InputFigures:
     kind = files.spec.kind
     validators = Validators()
     now = datetime.now(UTC)
-    requested = Requested(
-        resource=kind.resource,
-        resource_id=_RESOURCE_ID,
-        action=kind.action,
-        action_version=1,
-        input=msgspec.Raw(document),
-        request_hash="0" * 64,
-        deadline=now + timedelta(days=1),
-        retention=86_400.0,
-    )
+    requested = make_request(kind, document, now)
     event = first_event(str(uuid_utils.uuid7()), requested, id=str(uuid_utils.uuid7()), source="bench", time=now)
     steps: dict[str, Callable[[], Any]] = {
         "encoding and nesting": partial(check_json, body),
         "decode": partial(msgspec.json.decode, body),
         "schema": partial(validators.check, files.spec, value),
-        "request hash": partial(request_hash, kind, _RESOURCE_ID, value, ""),
+        "request hash": partial(request_hash, kind, RESOURCE_ID, value, ""),
         "event, encoded and decoded": partial(encode_event, event),
     }
     costs = {name: _cost(step) for name, step in steps.items()}

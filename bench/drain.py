@@ -1,0 +1,204 @@
+"""The part `drain`: a runner that finds a long queue. Called by `runners.py`.
+
+The operations have waited for longer than half a minute by then, so that their deadlines are armed; the broker forgets
+each of these as its operation ends, which is a part of the work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from bench import fill, journal
+from bench.measure import CHUNK
+from bench.progress import Progress
+from bench.system import RUNNER, SERVICES, System
+from bench.usage import BenchFailed, Usage
+from opstream_journal import Link
+from opstream_schemas import subjects
+
+ACTIONS: Final = "bench.actions"
+CONCURRENCY: Final = 32
+"""What `opstream runner` has unless it is told otherwise."""
+
+_IN_FLIGHT: Final = 64
+_LOOK: Final = 0.2
+_STALL: Final = 60.0
+"""Seconds without a single operation done, after which something is wrong."""
+_PROJECTOR_TIMEOUT: Final = 900.0
+
+
+class Sample(NamedTuple):
+    """How far the runner was."""
+
+    at: float
+    """Monotonic seconds."""
+    done: int
+    """Operations that have ended and whose messages are acknowledged."""
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """What the broker holds."""
+
+    journal_messages: int
+    journal_bytes: int
+    view_bytes: int
+    timers: int
+    """Deadlines that are armed."""
+
+
+class DrainFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """How it went."""
+
+    waiting: int
+    concurrency: int
+    fill_rate: float
+    """Requests a second while the queue was filled."""
+    seconds: float
+    """From the start of the runner's process until all were done."""
+    rate: float
+    """Operations a second, over all of them, from the last moment at which none was done."""
+    first_tenth: float
+    last_tenth: float
+    cpu: dict[str, float]
+    """Milliseconds an operation, by process, until the projector had nothing left to do."""
+    projector_lag: float
+    """Seconds after the last operation until then."""
+    rss: dict[str, dict[str, int]]
+    """Bytes, by process: `before` the runner started, at the `peak`, and `after` the projector was done."""
+    before: Stored
+    after: Stored
+
+
+def crossing(samples: Sequence[Sample], count: float) -> float:
+    """When so many were done, between the samples on a straight line.
+
+    Args:
+        samples: in order of time; the last one has at least `count`.
+        count: more than the first one has, or just as many.
+    """
+    before = samples[0]
+    for sample in samples:
+        if sample.done >= count > before.done:
+            return before.at + (sample.at - before.at) * (count - before.done) / (sample.done - before.done)
+        if sample.done <= count:
+            before = sample
+    return before.at
+
+
+def rate(samples: Sequence[Sample], first: float, last: float) -> float:
+    """Operations a second from the moment at which `first` were done to that at which `last` were."""
+    return (last - first) / (crossing(samples, last) - crossing(samples, first))
+
+
+class Drain:
+    """One queue, from the first request to the last end.
+
+    Args:
+        system: without a runner.
+        waiting: operations.
+        progress: shows how far it is.
+    """
+
+    def __init__(self, system: System, waiting: int, progress: Progress) -> None:
+        self._system = system
+        self._waiting = waiting
+        self._progress = progress
+        self._peak: dict[str, int] = {}
+
+    def run(self) -> DrainFigures:
+        """Fill the queue, and drain it.
+
+        Raises:
+            BenchFailed: something did not start, or stood still, or ended otherwise than it should.
+        """
+        system, waiting = self._system, self._waiting
+        # The runner has been there before, so its action is announced and its consumer exists.
+        system.start_runner(RUNNER, concurrency=CONCURRENCY, actions=ACTIONS)
+        system.stop(RUNNER)
+        fill_seconds = self._fill()
+        self._progress.say("the projector folds the requests, and arms their deadlines half a minute later")
+        system.wait_for_projector(_PROJECTOR_TIMEOUT)
+        before, stored = system.usage(), self._stored()
+        system.start_runner(RUNNER, concurrency=CONCURRENCY, actions=ACTIONS, is_awaited=False)
+        began = time.monotonic()
+        samples = asyncio.run(self._drain())
+        system.wait_for_projector(_PROJECTOR_TIMEOUT)
+        after, ended = system.usage(), self._stored()
+        if ended.journal_messages - stored.journal_messages != 2 * waiting:
+            raise BenchFailed(f"{waiting:,} operations should have added two events each: {stored}, {ended}")
+        return DrainFigures(
+            waiting=waiting,
+            concurrency=CONCURRENCY,
+            fill_rate=waiting / fill_seconds,
+            seconds=samples[-1].at - began,
+            rate=rate(samples, 0, waiting),
+            first_tenth=rate(samples, 0, waiting / 10),
+            last_tenth=rate(samples, waiting * 9 / 10, waiting),
+            cpu={name: (after[name].cpu - _cpu(before, name)) * 1000 / waiting for name in SERVICES},
+            projector_lag=time.monotonic() - samples[-1].at,
+            rss={"before": _rss(before), "peak": self._peak, "after": _rss(after)},
+            before=stored,
+            after=ended,
+        )
+
+    def _fill(self) -> float:
+        seconds = 0.0
+        done = 0
+        self._progress.begin("filling the queue", self._waiting)
+        while done < self._waiting:
+            count = min(CHUNK, self._waiting - done)
+            task = fill.Fill(nats_url=self._system.nats_url, operations=count, in_flight=_IN_FLIGHT)
+            seconds += msgspec.json.decode(self._system.child("bench.fill", task), type=fill.FillResult).seconds
+            done += count
+            self._progress.show(done)
+        self._progress.end()
+        return seconds
+
+    def _stored(self) -> Stored:
+        return asyncio.run(_look(self._system.nats_url))
+
+    async def _drain(self) -> list[Sample]:
+        async with journal.connected(self._system.nats_url) as link:
+            samples = [await self._sample(link)]
+            if samples[0].done:
+                raise BenchFailed(f"the queue should be full, but {samples[0].done:,} are done")
+            self._progress.begin("draining the queue", self._waiting)
+            moved = samples[0].at
+            while samples[-1].done < self._waiting:
+                await asyncio.sleep(_LOOK)
+                self._system.check()
+                samples.append(await self._sample(link))
+                if samples[-1].done > samples[-2].done:
+                    moved = samples[-1].at
+                elif samples[-1].at - moved > _STALL:
+                    raise BenchFailed(f"nothing was done in {_STALL:g} s; {samples[-1].done:,} are")
+                self._progress.show(samples[-1].done)
+            self._progress.end()
+            return samples
+
+    async def _sample(self, link: Link) -> Sample:
+        found = await journal.consumer(link, subjects.runner_consumer(fill.KIND))
+        for name, used in self._system.usage().items():
+            self._peak[name] = max(self._peak.get(name, 0), used.rss)
+        return Sample(time.monotonic(), self._waiting - found.left)
+
+
+async def _look(url: str) -> Stored:
+    async with journal.connected(url) as link:
+        events = await journal.stream(link, subjects.OPERATIONS_STREAM)
+        view = await journal.stream(link, subjects.bucket_stream(subjects.VIEW_BUCKET))
+        timers = await journal.stream(link, subjects.TIMERS_STREAM)
+        return Stored(events.messages, events.bytes, view.bytes, timers.messages)
+
+
+def _cpu(used: dict[str, Usage], name: str) -> float:
+    return used[name].cpu if name in used else 0.0
+
+
+def _rss(used: dict[str, Usage]) -> dict[str, int]:
+    return {name: one.rss for name, one in used.items()}

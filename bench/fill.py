@@ -1,0 +1,67 @@
+"""Requests for a queue: straight into the journal, as the API records them. Started by `drain.py`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+import uuid_utils
+
+from bench import journal, wire
+from bench.load import BODY
+from bench.request import make_request
+from opstream_journal import NEW, Journal
+from opstream_schemas.names import Kind
+from opstream_schemas.operation import first_event
+
+KIND: Final = Kind("bench", "noop")
+
+_BUDGET: Final = 30.0
+
+
+class Fill(msgspec.Struct, frozen=True, kw_only=True):
+    """What to do."""
+
+    nats_url: str
+    operations: int
+    in_flight: int
+
+
+class FillResult(msgspec.Struct, frozen=True):
+    """How it went."""
+
+    seconds: float
+
+
+async def run(fill: Fill) -> FillResult:
+    """Carry it out."""
+    async with journal.connected(fill.nats_url) as link:
+        appender = Journal(link, max_msg_size=-1, clock=time.monotonic)
+        left = iter(range(fill.operations))
+        began = time.perf_counter()
+
+        async def work() -> None:
+            for _ in left:
+                await _append(appender)
+
+        async with asyncio.TaskGroup() as workers:
+            for _ in range(fill.in_flight):
+                workers.create_task(work())
+        return FillResult(time.perf_counter() - began)
+
+
+async def _append(appender: Journal) -> None:
+    now = datetime.now(UTC)
+    event = first_event(_new_id(), make_request(KIND, BODY, now), id=_new_id(), source="opstream/bench", time=now)
+    await appender.append(KIND, event, NEW, budget=_BUDGET)
+
+
+def _new_id() -> str:
+    return str(uuid_utils.uuid7())
+
+
+if __name__ == "__main__":
+    wire.main(run, Fill)

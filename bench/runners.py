@@ -1,0 +1,67 @@
+"""The parts about runners: one that is killed, and one that finds a long queue. Called by `__main__.py`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from bench.drain import Drain, DrainFigures
+from bench.progress import Progress
+from bench.recovery import RecoveryFigures, recover
+from bench.system import System
+
+RECOVERY: Final = "recovery"
+DRAIN: Final = "drain"
+PARTS: Final = (RECOVERY, DRAIN)
+
+LOST: Final = 100
+"""Operations that a killed runner leaves behind."""
+
+
+class Runners(msgspec.Struct, kw_only=True):
+    """What was found; a part that was not asked for has nothing."""
+
+    recoveries: list[RecoveryFigures] = []
+    drains: list[DrainFigures] = []
+
+
+def try_out(parts: Collection[str], waiting: int, progress: Progress) -> Runners:
+    """Measure these parts, each on a broker of its own.
+
+    Args:
+        parts: of `PARTS`.
+        waiting: operations in the queue.
+        progress: shows how far it is.
+
+    Raises:
+        BenchFailed: something did not start, or did not work.
+        Failure: there is no free port, or no nats-server.
+    """
+    found = Runners()
+
+    def measure_recovery(system: System) -> None:
+        progress.say(f"{LOST} operations are about to lose their runner, for each lease")
+        found.recoveries = recover(system, LOST)
+        for one in found.recoveries:
+            progress.say(
+                f"a lease of {one.lease:g} s: the next attempt began p50 {one.next.p50 / 1000:.2f} s, max "
+                f"{one.next.max / 1000:.2f} s after the kill, p50 {one.late.p50:.0f} ms after the lease"
+            )
+
+    def measure_drain(system: System) -> None:
+        found.drains = [Drain(system, waiting, progress).run()]
+
+    measures: dict[str, Callable[[System], None]] = {RECOVERY: measure_recovery, DRAIN: measure_drain}
+    for part in PARTS:
+        if part in parts:
+            with tempfile.TemporaryDirectory(prefix="opstream-bench-") as name:
+                progress.say("starting broker, api and projector")
+                with System(Path(name)) as system:
+                    system.start_broker()
+                    system.start_without_runner()
+                    measures[part](system)
+    return found
