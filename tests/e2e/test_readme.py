@@ -137,10 +137,11 @@ async def test_the_client(folder: Path) -> None:
 
 def test_the_options_of_an_action() -> None:
     """The README's table names every option of `@action` with its default."""
-    rows = re.findall(r"^\| `(\w+)` \| `?([\w.]+)`? \|", README, flags=re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \| `?([\w.]+|\"\")`? \|", README, flags=re.MULTILINE)
     parameters = inspect.signature(action).parameters.values()
     wanted = {one.name: one.default for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
-    assert dict(rows) == {name: f"{one:g}" if isinstance(one, int | float) else one for name, one in wanted.items()}
+    told = {name: f"{one:g}" if isinstance(one, int | float) else one or '""' for name, one in wanted.items()}
+    assert dict(rows) == told
 
 
 def test_make_targets() -> None:
