@@ -160,10 +160,10 @@ async def test_two_replicas_under_load(broker: Broker, link: Link, journal: Jour
 
 
 async def test_a_terminal_snapshot_expires(link: Link, journal: Journal, view: View) -> None:
-    """When its retention is over, counted from the end; an open one stays."""
+    """When its retention is over, counted from the end; an open one stays beyond its deadline."""
     async with running(projector(link, journal)):
         for name, datas in (("done", LIFE), ("open", LIFE[:2])):
-            event = first(name, data=request(retention=2.0))
+            event = first(name, data=request(retention=2.0, deadline=utc_now() + timedelta(hours=1)))
             stored = await journal.append(KIND, event, NEW, budget=5)
             await extend(journal, folded(None, stored), *datas)
         assert await eventually(lambda: reaches(view, "done", 4))

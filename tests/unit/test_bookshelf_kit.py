@@ -87,9 +87,9 @@ class Turns:
         self.waiting: list[asyncio.Future[None]] = []
         self.order: list[str] = []
 
-    def gate(self, name: str) -> Gate:
+    def gate(self, name: str) -> Turn:
         """What an actor's calls pass."""
-        return _Turn(self, name)
+        return Turn(self, name)
 
     def actor(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Start an actor: from now on the others wait for it to make a call or end."""
@@ -119,9 +119,13 @@ class Turns:
             self.waiting.pop(self.random.randrange(len(self.waiting))).set_result(None)
 
 
-class _Turn(Gate):
+class Turn(Gate):
+    """Waits for its turn at each call, and may die there."""
+
     def __init__(self, turns: Turns, name: str) -> None:
         self._turns, self._name = turns, name
+        self.is_spared = False
+        """Whether nobody who passes dies any more."""
 
     async def before(self, call: str) -> int:
         await self._turns.wait(self._name)
@@ -129,7 +133,7 @@ class _Turn(Gate):
         return 0
 
     async def after(self, number: int) -> None:
-        if self._turns.random.random() < self._turns.kill_share:
+        if self._turns.random.random() < self._turns.kill_share and not self.is_spared:
             raise Killed
 
 

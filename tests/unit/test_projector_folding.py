@@ -94,9 +94,13 @@ def test_only_a_later_snapshot_supersedes() -> None:
     assert not supersedes(reset, one.states[2])
 
 
-def test_an_open_operation_stays() -> None:
-    """Only terminal snapshots have an end."""
-    assert lifetime(history().states[2], NOW + timedelta(days=999)) == math.inf
+def test_an_open_one_stays_for_as_long_as_it_may_be_of_use() -> None:
+    """Until the retention of an end at its deadline is over; past that deadline, for its retention, however late."""
+    one = history(retention=100.0).states[2]
+
+    assert lifetime(one, one.deadline - timedelta(seconds=40)) == pytest.approx(140)
+    assert lifetime(one, one.deadline) == pytest.approx(100)
+    assert lifetime(one, one.deadline + timedelta(days=999)) == pytest.approx(100)
 
 
 def test_a_terminal_one_stays_for_its_retention() -> None:
