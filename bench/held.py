@@ -32,6 +32,7 @@ class Held:
         self._count = count
         self._spread = spread
         self._is_open = asyncio.Event()
+        self._is_held = asyncio.Event()
         self.operation_ids: list[str] = []
 
     async def __aenter__(self) -> Self:
@@ -52,6 +53,8 @@ class Held:
             async with asyncio.timeout(_START_LIMIT), asyncio.TaskGroup() as group:
                 for connection in connections:
                     group.create_task(start(connection))
+                # An operation runs a moment before its action is at the gate, and finds nobody if that is gone by then.
+                group.create_task(self._is_held.wait())
         except TimeoutError:
             raise wire.LoadFailed(f"{self._count} operations did not start in {_START_LIMIT:g} s") from None
         finally:
@@ -70,6 +73,7 @@ class Held:
         self._is_open.set()
 
     async def _hold(self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._is_held.set()
         await self._is_open.wait()
         writer.close()
 
