@@ -224,4 +224,6 @@ def _print(value: StatusMonitor | msgspec.Raw) -> None:
 
 
 def _line(document: bytes) -> str:
-    return msgspec.json.format(document, indent=-1).decode()
+    # Bytes that are left as they are can be checked against the hash of the next event.
+    is_line = b"\n" not in document and b"\r" not in document
+    return (document if is_line else msgspec.json.format(document, indent=-1)).decode()

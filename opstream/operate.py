@@ -80,8 +80,8 @@ def cancel(**given: Any) -> None:  # noqa: ANN401
 def events(**given: Any) -> None:  # noqa: ANN401
     """Print what happened to the operation ID, oldest first.
 
-    A table on a terminal, otherwise one CloudEvent per line, as the journal holds it. With --follow until the
-    operation has ended; a connection that breaks is resumed where it was.
+    A table on a terminal, otherwise one CloudEvent per line, as the journal holds it (line breaks aside). With --follow
+    until the operation has ended; a connection that breaks is resumed where it was.
     """
     from .following import Events, events
 
@@ -97,10 +97,10 @@ def events(**given: Any) -> None:  # noqa: ANN401
 def fail(**given: Any) -> None:  # noqa: ANN401
     """End the operation ID: its status becomes Failed with the code FailedByOperator.
 
-    For operators, on the broker itself, so also with no service running. Whatever still runs for it is stopped, and
-    its outcome is refused. An operation whose events can't be understood (damaged, foreign, or of a newer version)
-    needs --force: it keeps what can be read of it, the rest is passed over, and nothing is deleted. What has ended
-    stays as it is.
+    For operators, on the broker itself, so also with no service running. Whatever still runs for it is told to stop (a
+    plain handler in a thread has to look), and its outcome is refused. An operation whose events can't be understood
+    (damaged, foreign, or of a newer version) needs --force: it keeps what can be read of it, the rest is passed over,
+    and nothing is deleted. What has ended stays as it is.
     """
     from .failing import Fail, fail
 

@@ -40,6 +40,16 @@ async def arm_wake(link: Link, kind: Kind, operation_id: str, why: str, *, at: d
     await _schedule(link, timer, target, at, msgspec.json.encode(Wake(armed_by)))
 
 
+async def send_wake(link: Link, kind: Kind, operation_id: str, why: str, *, armed_by: int) -> None:
+    """Store a wake that is due now. Unlike a message that is put back, it outlives a broker that restarts.
+
+    Raises:
+        JournalUnavailable: not acknowledged; it may be sent all the same.
+        RequestRefused: the broker refused.
+    """
+    await rpc.publish(link, subjects.fire_subject(kind, operation_id, why), msgspec.json.encode(Wake(armed_by)), {})
+
+
 async def arm_deadline(link: Link, kind: Kind, operation_id: str, at: datetime) -> None:
     """Have the projector look at an operation at `at`, its deadline; one in the past is due at once.
 

@@ -15,7 +15,7 @@ import msgspec
 
 from opstream_journal import UNTIL_STORED, Delivered, EventTooLarge, JournalFull, JournalUnavailable, Link
 from opstream_journal.crash import CrashPoint, point
-from opstream_journal.timers import arm_wake
+from opstream_journal.timers import arm_wake, send_wake
 from opstream_schemas.commands import Command, HandBack
 from opstream_schemas.errors import DecisionRefused, ErrorCode, FoldRefused, InvalidEvent
 from opstream_schemas.events import OperationError
@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 RETRY_WAKE: Final = "retry"
 """Why an operation is woken for its next attempt."""
+HANDED_BACK_WAKE: Final = "handed-back"
+"""Why it is woken after an attempt whose runner was told to end."""
 _HAND_BACK_BUDGET: Final = 3.0
 _FULL_PAUSE: Final = 2.0
 _TROUBLE_DELAY: Final = 1.0
@@ -108,7 +110,17 @@ class Closing:
         elif waiting.counted:
             await self._retry(operation, waiting)
         else:
+            await self._pass_on(operation, waiting)
+
+    async def _pass_on(self, operation: Operation, waiting: Waiting) -> None:
+        # To put the message back would do while the broker runs; one that restarts forgets it, and waits for the lease.
+        try:
+            await send_wake(self._link, operation.kind, operation.id, HANDED_BACK_WAKE, armed_by=waiting.sequence)
+        except JournalUnavailable as error:
+            logger.warning("operation %s is put back: %s", operation.id, error)
             await self._message.nak()
+            return
+        await self._message.ack_confirmed()
 
     async def _retry(self, operation: Operation, waiting: Waiting) -> None:
         point(CrashPoint.RUNNER_ATTEMPT_FAILED)

@@ -112,7 +112,7 @@ _MEMBERS: Final[Json] = {
     "kind": {"type": "string", "description": "Resource and action.", "examples": ["book:upload-start"]},
     "resourceId": {"type": "string", "description": "The resource's own id; absent without one."},
     "createdAt": {**_INSTANT, "description": "When it was requested."},
-    "startedAt": {**_INSTANT, "description": "When its current or last attempt began."},
+    "startedAt": {**_INSTANT, "description": "When its first attempt began."},
     "finishedAt": {**_INSTANT, "description": "When it ended; the status stays readable for a day at least."},
     "attempt": {"type": "integer", "minimum": 1, "description": "Number of the current or last attempt."},
     "retryAt": {**_INSTANT, "description": "When the next attempt begins, while it waits for one."},
