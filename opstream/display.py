@@ -171,6 +171,8 @@ class _Troubles:
 def _detail(monitor: StatusMonitor) -> str:
     if monitor.retry_at is not None:
         return f"attempt {monitor.attempt} failed, the next one starts at {monitor.retry_at.astimezone(UTC):%H:%M:%SZ}"
+    if monitor.queue_position:
+        return f"number {monitor.queue_position} in the queue for its resource"
     return printable(monitor.message)
 
 

@@ -194,11 +194,13 @@ def test_lines() -> None:
     stream = io.StringIO()
     with Lines(stream, Clock(), lambda: NOW) as lines:
         lines.show(monitor(Status.NOT_STARTED))
+        lines.show(monitor(Status.NOT_STARTED, queue_position=3))
         lines.show(monitor(percent_complete=7.4, message="one\ntwo\x1b[2J"))
         lines.show(monitor(percent_complete=100, attempt=2, retry_at=NOW.replace(minute=1), message="old"))
         lines.show(monitor(Status.SUCCEEDED, percent_complete=40, message="old"))
     assert stream.getvalue().splitlines() == [
         "2026-11-24T10:00:05Z  NotStarted",
+        "2026-11-24T10:00:05Z  NotStarted         number 3 in the queue for its resource",
         "2026-11-24T10:00:05Z  Running       7 %  one two [2J",
         "2026-11-24T10:00:05Z  Running     100 %  attempt 2 failed, the next one starts at 10:01:05Z",
         "2026-11-24T10:00:05Z  Succeeded",
