@@ -17,7 +17,6 @@ from typing import Final
 
 import msgspec
 
-from opstream_schemas import subjects
 from opstream_schemas.events import Canceled, Failed, Requested, Succeeded
 from opstream_schemas.holding import (
     Answer,
@@ -37,13 +36,12 @@ from opstream_schemas.holding import (
 from opstream_schemas.names import Kind, check_operation_id
 from opstream_schemas.operation import Operation
 
-from . import rpc
 from .cells import Cell, Cells
 from .crash import CrashPoint, point
 from .errors import JournalUnavailable, VersionConflict
 from .journal import Journal
 from .link import Link
-from .timers import Wake
+from .timers import send_wake
 
 logger = logging.getLogger(__name__)
 
@@ -134,8 +132,7 @@ class Holds:
         Raises:
             JournalError: the broker did not answer, or refused.
         """
-        fire = subjects.fire_subject(Kind.parse(claim.kind), claim.operation_id, WHY)
-        await rpc.publish(self._link, fire, _encode(Wake(claim.sequence)), {})
+        await send_wake(self._link, Kind.parse(claim.kind), claim.operation_id, WHY, armed_by=claim.sequence)
 
     async def holder(self, hold: str) -> Claim | None:
         """The operation that holds, if it has not ended.

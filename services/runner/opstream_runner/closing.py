@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from opstream_journal import UNTIL_STORED, Delivered, EventTooLarge, JournalFull, JournalUnavailable, Link
+from opstream_journal import UNTIL_STORED, Delivered, EventTooLarge, JournalError, JournalFull, JournalUnavailable, Link
 from opstream_journal.crash import CrashPoint, point
 from opstream_journal.timers import arm_wake, send_wake
 from opstream_schemas.commands import Command, HandBack
@@ -116,7 +116,7 @@ class Closing:
         # To put the message back would do while the broker runs; one that restarts forgets it, and waits for the lease.
         try:
             await send_wake(self._link, operation.kind, operation.id, HANDED_BACK_WAKE, armed_by=waiting.sequence)
-        except JournalUnavailable as error:
+        except JournalError as error:
             logger.warning("operation %s is put back: %s", operation.id, error)
             await self._message.nak()
             return
