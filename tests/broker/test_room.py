@@ -99,7 +99,8 @@ async def share(link: Link) -> float:
 
 
 async def fill(api: Api, stage: Stage) -> list[str]:
-    """Let operations run and end until no more are accepted; those that were."""
+    """Let operations run and end until no more are accepted, and the service says so; those that were. Right after a
+    refusal a new look may find room again: what has just ended needs none any more."""
     accepted: list[str] = []
     while True:
         operation_id = f"quick-{len(accepted)}"
@@ -108,7 +109,9 @@ async def fill(api: Api, stage: Stage) -> list[str]:
             assert answer.json()["error"]["code"] == "JournalFull"
             assert answer.json()["error"]["operationId"] == operation_id
             assert int(answer.headers["Retry-After"]) > 0
-            return accepted
+            if not await has_room(api):
+                return accepted
+            continue
         assert answer.status_code == 202, answer.text
         accepted.append(operation_id)
         await stage.ended(operation_id)
@@ -140,7 +143,6 @@ async def test_what_was_accepted_ends(broker: Broker, link: Link, journal: Journ
         await store_others(link, journal, ALMOST)
         quick = await fill(api, stage)
         assert FULL_AT - 0.03 <= await share(link) < FULL_AT + 0.03
-        assert (await api.client.get("/readyz")).status_code == 503
 
         canceled, failed, *rest = HELD
         assert (await api.cancel(canceled)).status_code == 200
