@@ -19,6 +19,7 @@ PACKAGES: Final = (
     "services/api/opstream_api",
     "services/runner/opstream_runner",
     "services/projector/opstream_projector",
+    "services/webhooks/opstream_webhooks",
     "opstream",
     "examples/bookshelf/bookshelf",
 )

@@ -66,6 +66,13 @@ class Requested(EventData, frozen=True, kw_only=True):
     hold: str = ""
     """What the operation holds while it is open (`subjects.hold_key`); empty for nothing."""
     caller: str = ""
+    """Who asked: the identity that the API, or a proxy that it trusts, has authenticated; empty for nobody."""
+    client_id: str = ""
+    """The application with which the caller asked, as the trusted proxy names it; empty if it does not."""
+    client_address: str = ""
+    """The IP address from which the request came, behind trusted proxies; for the record, never for decisions."""
+    callback: str = ""
+    """The URL to which the outcome is delivered (docs/webhooks.md); empty for none."""
     trace: Trace | None = None
 
 

@@ -1,0 +1,1 @@
+"""Webhooks: tells subscribers of completed operations over HTTP. The process is `main`."""
