@@ -21,9 +21,9 @@ from .events import (
     Requested,
     Started,
     Succeeded,
-    cut_text,
 )
 from .operation import Operation, Status
+from .texts import cut_text
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,8 +19,6 @@ from .names import Kind, check_operation_id
 from .nesting import MAX_NESTING, check_json
 
 CONTENT_TYPE: Final = "application/cloudevents+json"
-TEXT_LIMIT: Final = 4096
-"""Bytes of UTF-8 to which error messages and progress texts are cut."""
 
 Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 """A moment with its time zone; RFC 3339 on the wire."""
@@ -68,11 +66,11 @@ class Requested(EventData, frozen=True, kw_only=True):
     caller: str = ""
     """Who asked: the identity that the API, or a proxy that it trusts, has authenticated; empty for nobody."""
     client_id: str = ""
-    """The application with which the caller asked, as the trusted proxy names it; empty if it does not."""
+    """The application with which the caller asked, as the trusted proxy names it."""
     client_address: str = ""
-    """The IP address from which the request came, behind trusted proxies; for the record, never for decisions."""
+    """The IP address from which the request came; for the record, never for decisions."""
     callback: str = ""
-    """The URL to which the outcome is delivered (docs/webhooks.md); empty for none."""
+    """The URL to which the outcome is delivered; empty for none."""
     trace: Trace | None = None
 
 
@@ -294,12 +292,3 @@ def recorded(event: Event, payload: bytes, sequence: int) -> RecordedEvent:
         sequence=sequence,
         stored=payload,
     )
-
-
-def cut_text(text: str, limit: int = TEXT_LIMIT) -> str:
-    """Cut a text to `limit` bytes of UTF-8 at a character boundary; lone surrogates are replaced."""
-    encoded = text.encode("utf-8", "replace")
-    if len(encoded) <= limit:
-        return encoded.decode()
-    ellipsis = "…".encode() if limit >= 3 else b""
-    return (encoded[: limit - len(ellipsis)] + ellipsis).decode("utf-8", "ignore")

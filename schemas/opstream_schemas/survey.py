@@ -12,9 +12,10 @@ from typing import NamedTuple
 import msgspec
 
 from .errors import FoldRefused, InvalidEvent
-from .events import Event, Failed, OperationError, RecordedEvent, Requested, cut_text, decode_event, digest
+from .events import Event, Failed, OperationError, RecordedEvent, Requested, decode_event, digest
 from .forced import ForcedEnd
 from .operation import Operation, fold, forced_end, read_around
+from .texts import cut_text
 
 
 class Message(NamedTuple):

@@ -11,7 +11,6 @@ import pytest
 
 from opstream_journal import Journal, Link, VersionConflict, announce
 from opstream_schemas.events import (
-    TEXT_LIMIT,
     AttemptFailed,
     Canceled,
     CancelRequested,
@@ -22,6 +21,7 @@ from opstream_schemas.events import (
     Succeeded,
 )
 from opstream_schemas.operation import Status
+from opstream_schemas.texts import TEXT_LIMIT
 from tests.support.api import JSON, Api, Story, failure, in_a_second, post, serving, spec, started
 from tests.support.broker import Broker
 

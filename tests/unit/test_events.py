@@ -21,13 +21,13 @@ from opstream_schemas.events import (
     Progressed,
     Requested,
     Succeeded,
-    cut_text,
     decode_event,
     digest,
     encode_event,
     recorded,
 )
 from opstream_schemas.nesting import MAX_NESTING
+from opstream_schemas.texts import cut_text
 from tests.support.strategies import FAILURE, NOW, FromTheFuture, handed_back, request, started
 
 pytestmark = pytest.mark.unit

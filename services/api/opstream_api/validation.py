@@ -16,10 +16,10 @@ import msgspec
 
 from opstream_schemas.catalog import ActionSpec
 from opstream_schemas.errors import ErrorCode
-from opstream_schemas.events import cut_text
 from opstream_schemas.monitor import ErrorDetail
 from opstream_schemas.names import Kind
 from opstream_schemas.nesting import check_json
+from opstream_schemas.texts import cut_text
 
 from .errors import MESSAGE_LIMIT, TARGET_LIMIT, ApiError
 

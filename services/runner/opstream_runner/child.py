@@ -27,7 +27,7 @@ from typing import Any, Final, Self
 import msgspec
 
 from opstream_schemas.commands import cut_error
-from opstream_schemas.events import cut_text
+from opstream_schemas.texts import cut_text
 
 from .actions import Action, collect
 from .context import DONE, ActionContext

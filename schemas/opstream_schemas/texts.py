@@ -1,0 +1,17 @@
+"""Texts are cut before they are recorded. Callers: decisions, and whoever makes an error from what others wrote."""
+
+from __future__ import annotations
+
+from typing import Final
+
+TEXT_LIMIT: Final = 4096
+"""Bytes of UTF-8 to which error messages and progress texts are cut."""
+
+
+def cut_text(text: str, limit: int = TEXT_LIMIT) -> str:
+    """Cut a text to `limit` bytes of UTF-8 at a character boundary; lone surrogates are replaced."""
+    encoded = text.encode("utf-8", "replace")
+    if len(encoded) <= limit:
+        return encoded.decode()
+    ellipsis = "…".encode() if limit >= 3 else b""
+    return (encoded[: limit - len(ellipsis)] + ellipsis).decode("utf-8", "ignore")
