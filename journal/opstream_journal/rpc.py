@@ -30,7 +30,7 @@ _UNSENT_POLL: Final = 0.005
 _PROTOCOL_ROOM: Final = 64
 _HEADER_ROOM: Final = 4096
 """More bytes than our headers ever have; only for a payload that comes so near to the limit they are counted."""
-_UNAVAILABLE: Final = 503
+UNAVAILABLE: Final = 503
 
 _NO_MESSAGE: Final = 10037
 _END_OF_BATCH: Final = "204"
@@ -157,7 +157,7 @@ async def _get(link: Link, stream: str, request: Mapping[str, Any], seconds: flo
         return decoded.message
     if decoded.error.err_code == _NO_MESSAGE:
         return None
-    if decoded.error.code == _UNAVAILABLE:
+    if decoded.error.code == UNAVAILABLE:
         raise JournalUnavailable(f"{stream}: {decoded.error.description}", maybe_stored=False)
     raise RequestRefused(decoded.error.code, decoded.error.err_code, decoded.error.description)
 
