@@ -165,7 +165,7 @@ class Flows:
     def history(self, operation: Operation | str, *, after: int, timeout: float | None) -> Flow[None]:
         """`OperationsClient.events`, those that there are."""
         operation_id, url = self._place(operation)
-        what = f"the events of operation {operation_id}"
+        what = f"the history of operation {operation_id}"
         patience = self._patience(timeout)
         reply, _ = yield from self._ask(self._get(f"{url}/events"), patience, operation_id, "ask again later")
         for event in events_in(reply, what):
@@ -175,7 +175,7 @@ class Flows:
     def follow(self, operation: Operation | str, *, after: int, timeout: float | None) -> Flow[None]:
         """`OperationsClient.events`, until the operation has ended."""
         operation_id, url = self._place(operation)
-        what = f"the events of operation {operation_id}"
+        what = f"the history of operation {operation_id}"
         hint = "ask again with after= the position of the last one that you have"
         patience = self._patience(timeout)
         while True:
