@@ -101,6 +101,19 @@ async def current_sizing(link: Link) -> Sizing | None:
     )
 
 
+def needed_age(specs: Iterable[ActionSpec]) -> float:
+    """Seconds for which the journal must keep events at least, so that no status of these actions outlives it."""
+    return max(map(_age, specs), default=2 * DAY + AGE_MARGIN)
+
+
+def lasting(seconds: float) -> str:
+    """A time as `--max-age` takes it: `92d`, `36h`, `90.5s`."""
+    for unit, length in (("d", DAY), ("h", 3_600.0)):
+        if seconds % length == 0:
+            return f"{seconds / length:.15g}{unit}"
+    return f"{seconds:.15g}s"
+
+
 async def check(link: Link) -> int:
     """Check that the broker has what every service needs; the operator's sizing is not looked at.
 
@@ -144,9 +157,8 @@ async def check_age(link: Link, specs: Iterable[ActionSpec]) -> None:
     for spec in specs:
         if 0 < sizing.max_age < _age(spec):
             raise Drifted(
-                f"action {spec.kind}: its deadline plus retention plus a day are {_age(spec):.15g} s, and the journal "
-                f"keeps events for {sizing.max_age:.15g} s only: shorten one of them, or {UPDATE_HINT} "
-                f"--max-age {_age(spec):.15g}"
+                f"action {spec.kind}: {_sum(spec)}, and the journal keeps events for {lasting(sizing.max_age)} only: "
+                f"shorten one of them, or {UPDATE_HINT} --max-age {lasting(_age(spec))}"
             )
 
 
@@ -174,11 +186,12 @@ async def ensure_consumer(link: Link, spec: ActionSpec) -> None:
 
 
 def _check_sizing(sizing: Sizing, specs: Sequence[ActionSpec]) -> None:
-    needed = max(map(_age, specs), default=2 * DAY + AGE_MARGIN)
-    if 0 < sizing.max_age < needed:
+    if 0 < sizing.max_age < needed_age(specs):
+        why = _sum(max(specs, key=_age)) if specs else "an ordinary action's deadline, retention and a day are 3d"
+        which = f"action {max(specs, key=_age).kind}: " if specs else ""
         raise Drifted(
-            f"--max-age of {sizing.max_age:g} s is shorter than the longest deadline plus retention plus a day "
-            f"({needed:g} s): operations would lose their journal while they run. Use {needed:g} s or more"
+            f"--max-age of {lasting(sizing.max_age)} is too short. {which}{why}: statuses would outlive their journal. "
+            f"Use {lasting(needed_age(specs))} or more"
         )
 
 
@@ -197,7 +210,15 @@ async def _check_leases(link: Link, specs: Iterable[ActionSpec]) -> None:
 
 
 def _age(spec: ActionSpec) -> float:
-    return spec.policy.deadline + spec.policy.retention + AGE_MARGIN
+    return spec.policy.deadline + spec.policy.longest_retention + AGE_MARGIN
+
+
+def _sum(spec: ActionSpec) -> str:
+    policy = spec.policy
+    return (
+        f"its deadline ({lasting(policy.deadline)}) plus its longest retention ({lasting(policy.longest_retention)}) "
+        f"plus a day are {lasting(_age(spec))}"
+    )
 
 
 def _refuse(drift: Iterable[Drift], hint: str = UPDATE_HINT) -> None:

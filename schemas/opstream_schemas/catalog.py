@@ -31,6 +31,10 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """From the request to the moment at which the operation fails, whatever it is doing then."""
     retention: float = DAY
     """How long the status stays readable after the end; at least 24 hours (contract.md)."""
+    retention_failed: float = 0.0
+    """The same for an operation that failed; 0: as `retention`."""
+    retention_canceled: float = 0.0
+    """The same for an operation that was canceled; 0: as `retention`."""
     cancel_grace: float = 30.0
     """How long a handler may clean up after it was canceled."""
     isolation: str = "none"
@@ -46,6 +50,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What a request finds while another holds the resource: "queue" waits, "reject" is refused, "replace" cancels."""
     rate: str = ""
     """How many attempts may begin in a time, `100/m` (s, m, h or d); empty: any number."""
+
+    @property
+    def longest_retention(self) -> float:
+        """Seconds for which any status of the action may have to be readable after the end."""
+        return max(self.retention, self.retention_failed, self.retention_canceled)
 
 
 class ActionSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -61,6 +61,10 @@ class Requested(EventData, frozen=True, kw_only=True):
     deadline: Instant
     retention: float
     """Seconds for which the status stays readable after the operation has ended."""
+    retention_failed: float = 0.0
+    """The same after it has failed; 0: as `retention`."""
+    retention_canceled: float = 0.0
+    """The same after it was canceled; 0: as `retention`."""
     hold: str = ""
     """What the operation holds while it is open (`subjects.hold_key`); empty for nothing."""
     caller: str = ""

@@ -72,6 +72,8 @@ def initial(event: RecordedEvent) -> Operation:
         created_at=event.time,
         deadline=data.deadline,
         retention=data.retention,
+        retention_failed=data.retention_failed,
+        retention_canceled=data.retention_canceled,
         hold=data.hold,
         position=1,
         stream_sequence=event.sequence,

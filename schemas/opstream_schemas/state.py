@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from typing import Final
 
@@ -10,7 +11,7 @@ import msgspec
 from .events import Instant, OperationError, Trace
 from .names import Kind
 
-FOLD_VERSION: Final = 1
+FOLD_VERSION: Final = 2
 """Raised whenever the fold gives another result for the same events; snapshots of another version are not trusted."""
 
 
@@ -70,6 +71,11 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     created_at: Instant
     deadline: Instant
     retention: float
+    """Seconds from its end for which it can be seen, whatever its outcome unless the next two say otherwise."""
+    retention_failed: float = 0.0
+    """Instead, if it has failed; 0: as `retention`."""
+    retention_canceled: float = 0.0
+    """Instead, if it was canceled; 0: as `retention`."""
     hold: str = ""
     attempt: int = 0
     """Number of the last attempt that started; 0 before the first."""
@@ -103,6 +109,24 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     def is_terminal(self) -> bool:
         """Whether nothing can follow any more."""
         return self.status in TERMINAL
+
+    @property
+    def kept(self) -> float:
+        """Seconds from its end for which it can be seen: by its outcome, and while it has none the longest of all."""
+        match self.status:
+            case Status.SUCCEEDED:
+                return self.retention
+            case Status.FAILED:
+                return self.retention_failed or self.retention
+            case Status.CANCELED:
+                return self.retention_canceled or self.retention
+            case _:
+                return max(self.retention, self.retention_failed, self.retention_canceled)
+
+    @property
+    def kept_at_least(self) -> float:
+        """Seconds from its end for which it can be seen at the least, whatever its outcome is or will be."""
+        return min(self.retention, self.retention_failed or math.inf, self.retention_canceled or math.inf)
 
     @property
     def attempts_used(self) -> int:

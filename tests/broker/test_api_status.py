@@ -12,6 +12,7 @@ import pytest
 
 from opstream_journal import Journal, Link, View, announce
 from opstream_schemas import subjects
+from opstream_schemas.catalog import DAY
 from opstream_schemas.events import (
     AttemptFailed,
     Canceled,
@@ -24,6 +25,7 @@ from opstream_schemas.events import (
 from opstream_schemas.operation import FOLD_VERSION, Operation, Status
 from tests.support.api import UPLOAD, Api, Story, failure, in_a_second, serving, spec, started
 from tests.support.broker import Broker
+from tests.support.strategies import FAILURE
 
 pytestmark = pytest.mark.broker
 
@@ -190,6 +192,25 @@ async def test_retention_ends_in_the_view(api: Api, view: View) -> None:
     assert (await api.status("gone")).json()["error"]["code"] == "OperationNotFound"
 
 
+async def test_retention_of_the_outcome_ends_in_the_view(api: Api, view: View) -> None:
+    """A failed operation is shown for longer than others if its request said so, and no longer than that."""
+    hour = timedelta(hours=1)
+    for days, code in ((89, 200), (90, 404)):
+        ended = finished_at(datetime.now(UTC) - timedelta(days=days) - hour)
+        failed = msgspec.structs.replace(
+            ended,
+            id=f"failed-{days}",
+            status=Status.FAILED,
+            error=FAILURE,
+            result=msgspec.UNSET,
+            retention_failed=90 * DAY,
+        )
+        await view.put(failed, 0)
+        await view.put(msgspec.structs.replace(ended, id=f"done-{days}", retention_failed=90 * DAY), 0)
+        assert (await api.status(failed.id)).status_code == code
+        assert (await api.status(f"done-{days}")).status_code == 404
+
+
 async def test_an_open_view_is_not_believed_alone(api: Api, view: View) -> None:
     """The journal has nothing of it any more, so whatever it was, it has ended: a killed broker may bring it back."""
     open_once = msgspec.structs.replace(finished_at(datetime.now(UTC)), status=Status.RUNNING, finished_at=None)
@@ -207,6 +228,16 @@ async def test_retention_ends_in_the_journal(other: Api, api: Api, journal: Jour
     for replica in (api, other):
         answer = await replica.status(story.operation.id)
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "OperationNotFound")
+
+
+async def test_the_retentions_are_those_at_the_time_of_the_request(
+    broker: Broker, link: Link, journal: Journal
+) -> None:
+    """What the action announces is recorded with the request, so that the status is a function of the journal alone."""
+    await announce(link, spec(retention=7 * DAY, retention_failed=90 * DAY, retention_canceled=2 * DAY))
+    async with serving(broker.url) as api:
+        kept = (await submitted(api, journal)).operation
+    assert (kept.retention, kept.retention_failed, kept.retention_canceled) == (7 * DAY, 90 * DAY, 2 * DAY)
 
 
 async def test_a_snapshot_of_another_history_is_folded_again(

@@ -12,7 +12,7 @@ import pytest
 
 from opstream_journal import NEW, ConsumerGone, Delivered, Journal, Link, Puller, View
 from opstream_schemas import subjects
-from opstream_schemas.events import EventData, Progressed, encode_event
+from opstream_schemas.events import Canceled, EventData, Failed, Progressed, encode_event
 from opstream_schemas.operation import Operation
 from tests.support.broker import Broker
 from tests.support.journaling import KIND, begin, extend, first, folded, following, linked, opened
@@ -30,7 +30,7 @@ from tests.support.projecting import (
     utc_now,
     view_writes,
 )
-from tests.support.strategies import FromTheFuture, request, started
+from tests.support.strategies import FAILURE, FromTheFuture, request, started
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.broker
@@ -171,6 +171,25 @@ async def test_a_terminal_snapshot_expires(link: Link, journal: Journal, view: V
         await settled(link)
 
     assert (await view.get_newest("open")).operation is not None
+
+
+async def test_a_failed_one_stays_while_others_expire(link: Link, journal: Journal, view: View) -> None:
+    """Each outcome has its own retention, carried by the request."""
+    ends = {"done": RESULT, "bad": Failed(error=FAILURE), "off": Canceled()}
+    data = request(retention=2.0, retention_failed=3600.0, retention_canceled=3.0)
+    async with running(projector(link, journal)):
+        for name, end in ends.items():
+            stored = await journal.append(KIND, first(name, data=data), NEW, budget=5)
+            await extend(journal, folded(None, stored), started(), end)
+        for name in ends:
+            assert await eventually(lambda name=name: reaches(view, name, 3))
+        for name in ("done", "off"):
+            await eventually(lambda name=name: is_gone(view, name), within=8)
+        await settled(link)
+
+    kept = (await view.get_newest("bad")).operation
+    assert kept is not None
+    assert kept.kept == 3600.0
 
 
 async def _long_ago(journal: Journal, operation_id: str, *datas: EventData) -> Operation:

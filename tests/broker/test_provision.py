@@ -286,11 +286,17 @@ async def test_other_streams_must_not_age(link: Link, stream: str) -> None:
 
 @pytest.mark.parametrize(
     ("specs", "needed"),
-    [([], 3 * DAY), ([spec()], 3 * DAY), ([spec(deadline=60, retention=DAY), spec(deadline=9 * DAY)], 11 * DAY)],
+    [
+        ([], 3 * DAY),
+        ([spec()], 3 * DAY),
+        ([spec(deadline=3600, retention=DAY), spec(deadline=9 * DAY)], 11 * DAY),
+        ([spec(retention=7 * DAY, retention_failed=90 * DAY), spec(deadline=9 * DAY)], 92 * DAY),
+        ([spec(retention_canceled=3 * DAY)], 5 * DAY),
+    ],
 )
 async def test_too_short_an_age(bare: Link, specs: list[ActionSpec], needed: float) -> None:
     """A journal that would forget operations before their status does is refused before anything is made."""
-    with pytest.raises(Drifted, match=f"Use {needed:g} s or more"):
+    with pytest.raises(Drifted, match=f"Use {needed / DAY:g}d or more"):
         await provision(bare, Sizing(max_age=needed - 1), specs)
     assert (await api(bare, "STREAM.NAMES"))["streams"] is None
     await provision(bare, Sizing(max_age=needed), specs)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from opstream_projector.folding import lifetime
 from opstream_schemas.events import Failed, RecordedEvent
-from opstream_schemas.operation import read
+from opstream_schemas.operation import Status, read
 from tests.support.replicas import MemoryJournal, MemoryView, Replica, interleave
 from tests.support.strategies import FAILURE, History, histories
 
@@ -85,7 +85,7 @@ def test_after_retention_nothing_stays_as_if_it_were_open(data: Any, history: Hi
         view.plant(history.id, history.states[planted])
     journal = MemoryJournal(history)
     journal.reach(history.id, history.events[-1].sequence)
-    now = history.events[-1].time + timedelta(seconds=history.operation.retention + 1)
+    now = history.events[-1].time + timedelta(seconds=history.operation.kept + 1)
     batches = data.draw(deliveries(history.events))
     replicas = [Replica(view, journal, lambda: now) for _ in batches]
 
@@ -101,6 +101,26 @@ def test_after_retention_nothing_stays_as_if_it_were_open(data: Any, history: Hi
     elif stored is not None:
         assert stored.is_terminal
         assert view.ttl(history.id) == 1
+
+
+@given(lives(), st.timedeltas(timedelta(days=-400), timedelta(days=4000)))
+def test_a_snapshot_stays_no_shorter_than_what_replaces_it(history: History, late: timedelta) -> None:
+    """An open one outlives any outcome's retention that begins by now or its deadline; a terminal one has its own."""
+    end = history.operation
+    now = history.start + late
+    retentions = {
+        Status.SUCCEEDED: end.retention,
+        Status.FAILED: end.retention_failed or end.retention,
+        Status.CANCELED: end.retention_canceled or end.retention,
+    }
+
+    if end.finished_at is not None:
+        over = end.finished_at.timestamp() + retentions[end.status]
+        assert math.isinf(lifetime(end, now)) or lifetime(end, now) == pytest.approx(over - now.timestamp())
+    for state in history.states:
+        assert state.kept_at_least <= end.kept <= max(retentions.values())
+        if not state.is_terminal:
+            assert lifetime(state, now) >= max(retentions.values()) - 1e-3
 
 
 @given(st.data(), lives())

@@ -193,6 +193,8 @@ def requests(draw: st.DrawFn) -> Requested:
         request_hash=draw(st.sampled_from(["0" * 64, "f" * 64])),
         deadline=draw(instants),
         retention=draw(seconds),
+        retention_failed=draw(st.just(0.0) | seconds),
+        retention_canceled=draw(st.just(0.0) | seconds),
         caller=draw(texts),
         trace=draw(st.none() | traces),
     )

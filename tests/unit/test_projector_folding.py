@@ -10,9 +10,9 @@ import pytest
 
 from opstream_projector.folding import fold_onto, lifetime, may_have_expired, supersedes
 from opstream_projector.recent import Recent
-from opstream_schemas.events import Progressed, Succeeded
+from opstream_schemas.events import Canceled, EventData, Failed, Progressed, Succeeded
 from opstream_schemas.operation import FOLD_VERSION
-from tests.support.strategies import NOW, FromTheFuture, History, request, started
+from tests.support.strategies import FAILURE, NOW, FromTheFuture, History, request, started
 
 pytestmark = pytest.mark.unit
 
@@ -111,6 +111,45 @@ def test_a_terminal_one_stays_for_its_retention() -> None:
     assert lifetime(one, one.finished_at) == pytest.approx(100)
     assert lifetime(one, one.finished_at + timedelta(seconds=40)) == pytest.approx(60)
     assert lifetime(one, one.finished_at + timedelta(seconds=140)) == pytest.approx(-40)
+
+
+OUTCOMES: dict[str, EventData] = {"succeeded": RESULT, "failed": Failed(error=FAILURE), "canceled": Canceled()}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "failed", "canceled", "seconds"),
+    [
+        ("succeeded", 900.0, 50.0, 100.0),
+        ("failed", 900.0, 50.0, 900.0),
+        ("failed", 0.0, 50.0, 100.0),
+        ("canceled", 900.0, 50.0, 50.0),
+        ("canceled", 900.0, 0.0, 100.0),
+    ],
+)
+def test_a_terminal_one_stays_for_as_long_as_its_outcome_says(
+    outcome: str, failed: float, canceled: float, seconds: float
+) -> None:
+    """What has no retention of its own has that of a success."""
+    data = request(retention=100.0, retention_failed=failed, retention_canceled=canceled)
+    one = History().append(data, started(), OUTCOMES[outcome]).operation
+    assert one.finished_at is not None
+
+    assert lifetime(one, one.finished_at) == pytest.approx(seconds)
+
+
+def test_an_open_one_stays_for_the_longest_that_its_end_may_ask_for() -> None:
+    """Whatever its outcome will be, nothing older of it outlives its own end in the view."""
+    one = History().append(request(retention=100.0, retention_failed=900.0, retention_canceled=50.0)).operation
+
+    assert lifetime(one, one.deadline) == pytest.approx(900)
+
+
+def test_an_open_one_may_have_expired_by_the_shortest_retention() -> None:
+    """Nobody knows yet how it has ended."""
+    one = History().append(request(retention=100.0, retention_failed=900.0, retention_canceled=50.0)).operation
+
+    assert not may_have_expired(one, NOW + timedelta(seconds=49))
+    assert may_have_expired(one, NOW + timedelta(seconds=50))
 
 
 @pytest.mark.parametrize("retention", [1e10, 1e300])

@@ -76,7 +76,7 @@ class StatusReader:
             raise from_journal(error) from error
         if known is None:
             raise operation_not_found()
-        if known.finished_at is not None and (self._now() - known.finished_at).total_seconds() >= known.retention:
+        if known.finished_at is not None and (self._now() - known.finished_at).total_seconds() >= known.kept:
             self._cache.drop(operation_id)
             raise operation_not_found()
         return known

@@ -149,6 +149,8 @@ class Submitter:
             request_hash=digest,
             deadline=now + timedelta(seconds=spec.policy.deadline),
             retention=spec.policy.retention,
+            retention_failed=spec.policy.retention_failed,
+            retention_canceled=spec.policy.retention_canceled,
             hold=hold,
             caller=ANONYMOUS,
             trace=submission.trace,

@@ -76,11 +76,12 @@ def supersedes(operation: Operation, stored: Operation | None) -> bool:
 def lifetime(operation: Operation, now: datetime) -> float:
     """Seconds for which the snapshot is to stay: 0 or less if the time of a terminal one is over.
 
-    One that is open would stay for its retention if the operation ended by its deadline, or now, whichever is later. It
-    is replaced long before; its own end is for the broker, which may bring back what was replaced (docs/adr/0016).
+    A terminal one stays for the retention of its outcome. One that is open would stay for the longest that it may get
+    if the operation ended by its deadline, or now, whichever is later. It is replaced long before; its own end is for
+    the broker, which may bring back what was replaced (docs/adr/0016).
     """
     end = operation.finished_at or max(operation.deadline, now)
-    seconds = end.timestamp() + operation.retention - now.timestamp()
+    seconds = end.timestamp() + operation.kept - now.timestamp()
     return seconds if seconds <= _LONGEST_TTL else math.inf
 
 
@@ -89,4 +90,4 @@ def may_have_expired(operation: Operation, now: datetime) -> bool:
 
     Where nothing is stored, such a state must not be: it would stay for long, as if the operation were still open.
     """
-    return operation.created_at.timestamp() + operation.retention <= now.timestamp()
+    return operation.created_at.timestamp() + operation.kept_at_least <= now.timestamp()

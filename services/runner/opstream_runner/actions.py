@@ -71,6 +71,8 @@ def action(
     deadline: float = DAY,
     retry_after: int = 1,
     retention: float = DAY,
+    retention_failed: float = 0.0,
+    retention_canceled: float = 0.0,
     cancel_grace: float = 30.0,
     isolation: Isolation = "none",
     max_concurrency: int = 0,
@@ -102,6 +104,8 @@ def action(
         deadline: seconds from the request until the operation fails as `DeadlineExceeded`, whatever it is doing then.
         retry_after: whole seconds that clients are told to wait between polls.
         retention: seconds that the status stays readable after the end; at least a day.
+        retention_failed: the same for operations that fail, at least a day, too; 0 for as long as all others.
+        retention_canceled: the same for operations that are canceled.
         cancel_grace: seconds that a handler has for its clean-up after it was canceled.
         isolation: "process" runs each attempt in a process of its own.
         max_concurrency: attempts at once over all runners, 1 to 10,000; 0 for as many as they have slots.
@@ -128,6 +132,8 @@ def action(
         deadline=as_seconds(kind, "deadline", deadline),
         retry_after=retry_after,
         retention=as_seconds(kind, "retention", retention),
+        retention_failed=as_seconds(kind, "retention_failed", retention_failed),
+        retention_canceled=as_seconds(kind, "retention_canceled", retention_canceled),
         cancel_grace=as_seconds(kind, "cancel_grace", cancel_grace),
         isolation=isolation,
         max_concurrency=max_concurrency,

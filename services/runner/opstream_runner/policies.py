@@ -26,6 +26,10 @@ _MAX_VERSION: Final = 2**53 - 1
 _MAX_ATTEMPTS: Final = 1_000_000
 _MAX_RETRY_AFTER: Final = 3600
 _MAX_CONCURRENCY: Final = 10_000
+_TIMES: Final = (
+    *("lease", "timeout", "backoff", "backoff_max", "deadline"),
+    *("retention", "retention_failed", "retention_canceled", "cancel_grace"),
+)
 _GROUP: Final = re.compile(r"[a-z0-9-]{1,40}")
 
 
@@ -94,13 +98,22 @@ def _times(policy: Policy) -> dict[str, bool]:
         ),
         f"cancel_grace must be more than 0 seconds, not {policy.cancel_grace:g}": not 0 < policy.cancel_grace < inf,
     }
+    by_outcome = {
+        f"{option} must be at least {DAY:g} seconds (24 hours), or 0 for that of retention, not {seconds:g}": not (
+            seconds == 0 or DAY <= seconds < inf
+        )
+        for option, seconds in (
+            ("retention_failed", policy.retention_failed),
+            ("retention_canceled", policy.retention_canceled),
+        )
+    }
     most = {
         f"{option} must be at most {_LONGEST:g} seconds (ten years), not {getattr(policy, option):g}": (
             getattr(policy, option) > _LONGEST
         )
-        for option in ("lease", "timeout", "backoff", "backoff_max", "deadline", "retention", "cancel_grace")
+        for option in _TIMES
     }
-    return least | most
+    return least | by_outcome | most
 
 
 def _counts(version: int, policy: Policy) -> dict[str, bool]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import jsonschema_rs
 import msgspec
 
-from opstream_schemas.catalog import DAY, ActionSpec
+from opstream_schemas.catalog import DAY, ActionSpec, Policy
 
 from .answers import refused
 from .components import moved
@@ -111,15 +111,27 @@ def _accepted(action: Described, public_url: str, *, has_id: bool) -> Json:
 
 def _description(spec: ActionSpec, *, has_id: bool) -> str:
     policy = spec.policy
-    days = policy.retention / DAY
-    kept = f"{days:g} day{'' if days == 1 else 's'}"
     which = "" if has_id else f" For a {spec.resource} that has no id yet, or an action that needs none."
     return (
         f"Starts the operation `{spec.kind}` (version {spec.action_version}) and answers at once.{which} Ask for its "
         f"status about every {policy.retry_after} s. An attempt that is lost with its runner is made again, "
         f"{policy.max_attempts} in all, and none begins later than {policy.deadline / _HOUR:g} hours after the "
-        f"request. The status stays readable for {kept} after the end."
+        f"request. The status stays readable for {_kept(policy)}."
     )
+
+
+def _kept(policy: Policy) -> str:
+    others = {
+        "if it failed": policy.retention_failed or policy.retention,
+        "if it was canceled": policy.retention_canceled or policy.retention,
+    }
+    differing = [f", {_days(seconds)} {when}" for when, seconds in others.items() if seconds != policy.retention]
+    return f"{_days(policy.retention)} after the end{''.join(differing)}"
+
+
+def _days(seconds: float) -> str:
+    days = seconds / DAY
+    return f"{days:g} day{'' if days == 1 else 's'}"
 
 
 def _takes_nothing(spec: ActionSpec) -> bool:
