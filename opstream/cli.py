@@ -51,6 +51,7 @@ for command in (*operate.COMMANDS, operate.fail):
 @options.drain_option
 @options.max_body_option()
 @options.max_result_option()
+@options.archive_option
 @options.log_level_option
 def up(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the settings are
     """Run everything on this machine: broker, api, projector and runner.
@@ -118,6 +119,8 @@ def broker(nats_host: str, nats_port: int, data_dir: Path, log_level: str) -> No
 @options.max_body_option(None)
 @options.max_result_option(None)
 @options.actions_option(default=())
+@options.archive_option
+@options.archive_max_age_option
 @options.option(
     "--update", "is_update", variable="UPDATE", is_flag=True, help="Apply the differences that are safe to apply."
 )

@@ -159,6 +159,21 @@ drain_option: Final[Decorator[Any]] = option(
     help="How long running attempts may go on after SIGTERM before they are handed back; a second signal does not "
     "wait for them.",
 )
+archive_option: Final[Decorator[Any]] = option(
+    "--archive",
+    "is_archiving",
+    variable="ARCHIVE",
+    is_flag=True,
+    help="Make the stream ARCHIVE: a compressed copy of every event, which outlives the journal (docs/retention.md). "
+    "Once made, it stays.",
+)
+archive_max_age_option: Final[Decorator[Any]] = option(
+    "--archive-max-age",
+    variable="ARCHIVE_MAX_AGE",
+    type=Duration(unlimited=0.0),
+    help="How long the archive keeps events, e.g. 3650d, or unlimited; longer than --max-age. A new archive keeps them "
+    "for ever without it.",
+)
 host_option: Final[Decorator[Any]] = option(
     "--host",
     variable="HOST",

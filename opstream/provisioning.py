@@ -9,7 +9,8 @@ import click
 import msgspec
 
 from opstream_journal import JournalError, connect
-from opstream_journal.provision import RECREATE_HINT, Report, current_sizing, provision
+from opstream_journal.archive import Archive, current_archive
+from opstream_journal.provision import RECREATE_HINT, Report, current_sizing, needed_age, provision
 from opstream_journal.topology import EVENT_OVERHEAD, SIZING_FIELDS, Sizing
 from opstream_runner import InvalidAction
 from opstream_schemas.catalog import ActionSpec
@@ -36,6 +37,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes that a result may have."""
     modules: tuple[str, ...]
     """Whose actions' consumers are compared too."""
+    is_archiving: bool
+    """Whether there should be an archive; one that is there stays."""
+    archive_max_age: float | None
+    """Seconds; 0 for ever."""
     is_update: bool
 
 
@@ -62,14 +67,16 @@ async def _provision(settings: Settings) -> Report:
     specs = _specs(settings.modules)
     link = await connect(settings.servers, "opstream-provision", connect_timeout=settings.connect_timeout)
     try:
-        sizing = _wanted(settings, await current_sizing(link) or Sizing())
-        return await provision(link, sizing, specs, is_update=settings.is_update)
+        sizing = _wanted(settings, await current_sizing(link) or Sizing(), specs)
+        archive = _archive(settings, await current_archive(link))
+        return await provision(link, sizing, specs, archive=archive, is_update=settings.is_update)
     finally:
         await link.close()
 
 
-def _wanted(settings: Settings, current: Sizing) -> Sizing:
-    """What is asked for; where nothing is, what is there: what an operator chose earlier is no drift."""
+def _wanted(settings: Settings, current: Sizing, specs: list[ActionSpec]) -> Sizing:
+    """What is asked for; where nothing is, what is there: what an operator chose earlier is no drift. It is more only
+    where that would not do for the sizes and actions that are named."""
     chosen = {
         name: getattr(settings, name)
         for name in ("replicas", "max_age", "max_bytes", "max_msg_size")
@@ -77,7 +84,18 @@ def _wanted(settings: Settings, current: Sizing) -> Sizing:
     }
     if 0 <= current.max_msg_size < _needed(settings):
         chosen.setdefault("max_msg_size", _needed(settings))
+    if 0 < current.max_age < needed_age(specs):
+        chosen.setdefault("max_age", needed_age(specs))
     return msgspec.structs.replace(current, **chosen)
+
+
+def _archive(settings: Settings, current: Archive | None) -> Archive | None:
+    if current is None and not settings.is_archiving:
+        if settings.archive_max_age is not None:
+            raise click.UsageError("--archive-max-age: the broker has no archive; add --archive to make it")
+        return None
+    max_age = settings.archive_max_age
+    return (current or Archive()) if max_age is None else Archive(max_age=max_age)
 
 
 def _needed(settings: Settings) -> int:

@@ -53,6 +53,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes."""
     max_result: int
     """Bytes."""
+    is_archiving: bool
+    """Whether there should be an archive."""
     log_level: str
 
 
@@ -141,6 +143,7 @@ class _Stack:
             "provision",
             *(*self._broker_options(), "--update", "--replicas", "1"),
             *("--max-body", str(settings.max_body), "--max-result", str(settings.max_result)),
+            *(("--archive",) if settings.is_archiving else ()),
             *self._action_options(),
         )
         await asyncio.wait([child.ended])

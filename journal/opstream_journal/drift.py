@@ -27,6 +27,7 @@ _STREAM_FIELDS: Final = (
     "max_msgs_per_subject",
     "duplicate_window",
     "sources",
+    "compression",
     *sorted(SIZING_FIELDS),
 )
 _CONSUMER_FIELDS: Final = (
@@ -46,6 +47,7 @@ _SAFE: Final = frozenset(
         "subjects",
         "sources",
         "discard",
+        "compression",
         "duplicate_window",
         "allow_direct",
         "num_replicas",
@@ -120,6 +122,8 @@ def _normal(config: Any, field: str) -> Any:  # noqa: ANN401
             )
             for source in value or []
         )
+    if field == "compression":
+        return str(getattr(value, "value", value) or "none")
     if field in _NOT_SET and value in {None, 0, -1}:
         return _NOT_SET[field]
     if isinstance(value, float):

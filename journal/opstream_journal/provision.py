@@ -18,6 +18,7 @@ from opstream_schemas import subjects
 from opstream_schemas.catalog import DAY, ActionSpec
 
 from . import admin
+from .archive import Archive, archive_stream, check_archive
 from .drift import Drift, compare_consumer, compare_stream
 from .errors import Drifted, JournalUnavailable, NotProvisioned, RequestRefused
 from .link import Link
@@ -41,28 +42,40 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What still differs."""
 
 
-async def provision(link: Link, sizing: Sizing, specs: Iterable[ActionSpec] = (), *, is_update: bool = False) -> Report:
+async def provision(
+    link: Link,
+    sizing: Sizing,
+    specs: Iterable[ActionSpec] = (),
+    *,
+    archive: Archive | None = None,
+    is_update: bool = False,
+) -> Report:
     """Make what is missing; with `is_update` apply what differs and is safe. Idempotent.
 
     Args:
         link: the broker.
         sizing: replicas and limits.
         specs: actions whose existing runner consumers are compared (and updated) too; runners make them.
+        archive: how the archive should be; None for no archive, which leaves alone one that is there.
         is_update: whether to apply safe differences.
 
     Raises:
-        Drifted: `sizing` would let events expire before the statuses that they explain, or a lease would become
-            shorter than what the action's runners keep to; nothing was changed.
+        Drifted: `sizing` would let events expire before the statuses that they explain, the archive would forget before
+            the journal, or a lease would become shorter than what the action's runners keep to; nothing was changed.
         JournalError: the broker refused or did not answer.
     """
     specs = list(specs)
     _check_sizing(sizing, specs)
+    wanted = streams(sizing)
+    if archive is not None:
+        check_archive(archive, sizing.max_age)
+        wanted.append(archive_stream(archive, replicas=sizing.replicas))
     if is_update:
         await _check_leases(link, specs)
     made: list[str] = []
     updated: list[str] = []
     drift: list[Drift] = []
-    for config in streams(sizing):
+    for config in wanted:
         name = str(config.name)
         actual = await admin.stream(link, name)
         if actual is None and await admin.make_stream(link, config):

@@ -15,6 +15,7 @@ from .names import Kind, check_name, check_operation_id
 
 OPERATIONS_STREAM: Final = "OPERATIONS"
 TIMERS_STREAM: Final = "TIMERS"
+ARCHIVE_STREAM: Final = "ARCHIVE"
 VIEW_BUCKET: Final = "operations"
 ACTIONS_BUCKET: Final = "actions"
 HOLDS_BUCKET: Final = "holds"

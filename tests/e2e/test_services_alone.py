@@ -57,6 +57,27 @@ def test_provision_again(system: System) -> None:
     assert "a smaller limit could drop events" in smaller.stderr
 
 
+def test_provision_an_archive(system: System) -> None:
+    """It is made when it is asked for, kept from then on, and its limits are refused where they can't be."""
+    nats = ("--nats", system.nats)
+    nowhere = run("provision", *nats, "--archive-max-age", "3650d")
+    assert (nowhere.returncode, nowhere.stdout) == (2, "")
+    assert "add --archive to make it" in nowhere.stderr
+    short = run("provision", *nats, "--archive", "--archive-max-age", "30d")
+    assert (short.returncode, short.stdout, short.stderr.count("\n")) == (1, "", 1)
+    assert "--archive-max-age must be longer" in short.stderr
+    made = run("provision", *nats, "--archive", "--archive-max-age", "365d")
+    assert (made.returncode, made.stdout) == (0, "made       stream ARCHIVE\n")
+    kept = run("provision", *nats)
+    assert (kept.returncode, kept.stdout) == (0, "nothing to do: the broker has everything\n")
+    longer = run("provision", *nats, "--archive-max-age", "unlimited", "--update")
+    assert longer.returncode == 0
+    assert longer.stdout == "put right  stream ARCHIVE: max_age is 31536000, should be 0\n"
+    shorter = run("provision", *nats, "--archive-max-age", "730d", "--update")
+    assert shorter.returncode == 1
+    assert "a smaller limit could drop events" in shorter.stderr
+
+
 def test_api_killed_after_a_submit(system: System, client: httpx.Client) -> None:
     """What was answered with 202 is done, whatever happens to the API."""
     operation_id = submit(client, system.api, "say")
