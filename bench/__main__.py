@@ -13,6 +13,8 @@ import click
 import msgspec
 
 from bench import readings, runners
+from bench.archive import ARCHIVE, ArchiveFigures, weigh
+from bench.archive_report import archive_lines
 from bench.measure import GROWTH, Plan, Point, measure
 from bench.progress import Progress
 from bench.reading_report import reading_lines
@@ -25,7 +27,7 @@ from bench.wire import LoadFailed
 from opstream.console import Failure
 
 THROUGHPUT: Final = "throughput"
-PARTS: Final = (THROUGHPUT, *readings.PARTS, *runners.PARTS)
+PARTS: Final = (THROUGHPUT, *readings.PARTS, *runners.PARTS, ARCHIVE)
 
 _FILES: Final = 8_192
 
@@ -36,6 +38,7 @@ class _Written(msgspec.Struct):
     points: list[Point]
     readings: Readings
     runners: Runners
+    archive: ArchiveFigures | None
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -76,8 +79,15 @@ class _Written(msgspec.Struct):
     show_default=True,
     help="Operations in the queue of the part drain.",
 )
+@click.option(
+    "--kept",
+    type=click.IntRange(min=1_000),
+    default=100_000,
+    show_default=True,
+    help="Operations in the journal of the part archive.",
+)
 @click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures here, too.")
-def main(file: Path | None, parts: tuple[str, ...], waiting: int, **given: Any) -> None:  # noqa: ANN401 - the others as in `Plan`
+def main(file: Path | None, parts: tuple[str, ...], waiting: int, kept: int, **given: Any) -> None:  # noqa: ANN401 - the others as in `Plan`
     """Measure opstream with real processes and a broker that syncs every write.
 
     \b
@@ -88,6 +98,7 @@ def main(file: Path | None, parts: tuple[str, ...], waiting: int, **given: Any) 
     validation  what a large input costs
     recovery    from a runner's SIGKILL to the next attempts, beside the lease
     drain       a queue of 100,000 operations that a runner finds
+    archive     disk and memory of a million operations, in the journal and in the archive
 
     The floor: a raw nats-py client that makes the same three durable publishes and one view write for each operation.
     opstream: broker, api, runner and projector as in production, a no-op action, submitted and polled over HTTP. Other
@@ -108,14 +119,18 @@ def main(file: Path | None, parts: tuple[str, ...], waiting: int, **given: Any) 
     try:
         points = measure(plan, say) if THROUGHPUT in wanted else []
         found = readings.read(wanted, say) if set(wanted) & set(readings.PARTS) else Readings()
-        tried = runners.try_out(wanted, waiting, Progress(say, sys.stdout, time.monotonic))
+        progress = Progress(say, sys.stdout, time.monotonic)
+        tried = runners.try_out(wanted, waiting, progress)
+        weighed = weigh(kept, progress) if ARCHIVE in wanted else None
     except (BenchFailed, LoadFailed) as error:
         raise Failure(str(error)) from error
-    for line in (*result_lines(plan, points), *reading_lines(found), *runner_lines(tried)):
+    weights = archive_lines(weighed) if weighed is not None else ()
+    for line in (*result_lines(plan, points), *reading_lines(found), *runner_lines(tried), *weights):
         _say(line)
     if file is not None:
         file.write_bytes(
-            msgspec.json.format(msgspec.json.encode(_Written(here, plan, points, found, tried)), indent=2) + b"\n"
+            msgspec.json.format(msgspec.json.encode(_Written(here, plan, points, found, tried, weighed)), indent=2)
+            + b"\n"
         )
 
 
