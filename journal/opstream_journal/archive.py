@@ -22,6 +22,7 @@ from opstream_schemas import archived, subjects
 from . import admin
 from .errors import Drifted
 from .link import Link
+from .topology import lasting
 
 
 class Archive(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,13 +71,11 @@ async def current_archive(link: Link) -> Archive | None:
 def check_archive(archive: Archive, journal_age: float) -> None:
     """Check that the archive keeps events for longer than the journal, whose age in seconds is given (0: for ever).
 
-    Once all that it held has aged out, it would not know any more what it has copied, and begin anew.
-
     Raises:
         Drifted: it does not.
     """
     if archive.max_age and not 0 < journal_age < archive.max_age:
         raise Drifted(
-            "--archive-max-age must be longer than the journal's --max-age, or unlimited: an archive that forgets "
-            "first is of no use, and copies again what the journal still has"
+            f"--archive-max-age must be longer than the journal's --max-age ({lasting(journal_age)}), or unlimited: an "
+            f"archive that forgets first holds nothing that the journal does not hold, too"
         )

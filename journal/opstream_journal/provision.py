@@ -22,7 +22,7 @@ from .archive import Archive, archive_stream, check_archive
 from .drift import Drift, compare_consumer, compare_stream
 from .errors import Drifted, JournalUnavailable, NotProvisioned, RequestRefused
 from .link import Link
-from .topology import AGE_MARGIN, SIZING_FIELDS, Sizing, projector_consumers, runner_consumer, streams
+from .topology import AGE_MARGIN, SIZING_FIELDS, Sizing, lasting, projector_consumers, runner_consumer, streams
 
 PROVISION_HINT: Final = "run 'opstream provision'"
 UPDATE_HINT: Final = "run 'opstream provision --update'"
@@ -117,14 +117,6 @@ async def current_sizing(link: Link) -> Sizing | None:
 def needed_age(specs: Iterable[ActionSpec]) -> float:
     """Seconds for which the journal must keep events at least, so that no status of these actions outlives it."""
     return max(map(_age, specs), default=2 * DAY + AGE_MARGIN)
-
-
-def lasting(seconds: float) -> str:
-    """A time as `--max-age` takes it: `92d`, `36h`, `90.5s`."""
-    for unit, length in (("d", DAY), ("h", 3_600.0)):
-        if seconds % length == 0:
-            return f"{seconds / length:.15g}{unit}"
-    return f"{seconds:.15g}s"
 
 
 async def check(link: Link) -> int:

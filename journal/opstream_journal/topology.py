@@ -135,6 +135,16 @@ def runner_consumer(spec: ActionSpec) -> ConsumerConfig:
     )
 
 
+def lasting(seconds: float) -> str:
+    """An age as `--max-age` takes it: `92d`, `36h`, `90.5s`; `unlimited` for 0."""
+    if not seconds:
+        return "unlimited"
+    for unit, length in (("d", DAY), ("h", 3_600.0)):
+        if seconds % length == 0:
+            return f"{seconds / length:.15g}{unit}"
+    return f"{seconds:.15g}s"
+
+
 def _bucket(bucket: str, sizing: Sizing, *, max_msgs_per_subject: int = 1) -> StreamConfig:
     # Made as a stream, not by nats-py's key-value API: that one would add delete markers, after which a key whose
     # TTL ran out reads as an empty value instead of "not found" (nats-facts.md, nats-py 2.16).
