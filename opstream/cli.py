@@ -158,7 +158,7 @@ def api(
     connect_timeout: float,
     log_level: str,
 ) -> None:
-    """Serve HTTP: submit, status, /openapi.json, /healthz and /readyz. Run as many as you like.
+    """Serve HTTP: submit, status, /openapi.json, /asyncapi.json, /healthz and /readyz. Run as many as you like.
 
     It needs a provisioned broker, and learns from it what actions there are.
     """
@@ -243,10 +243,10 @@ def projector(*, servers: tuple[str, ...], health_port: int, connect_timeout: fl
     _serve(lambda: run(Settings(servers=servers, health_port=health_port, connect_timeout=connect_timeout)))
 
 
-@main.command(short_help="Write the JSON Schemas of events and operation.")
+@main.command(short_help="Write the JSON Schemas of events and operation, and asyncapi.json.")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
 def schemas(folder: Path) -> None:
-    """Write the JSON Schemas of every event and of the operation into DIR, for readers in other languages."""
+    """Write the JSON Schemas of events and operation, and asyncapi.json, into DIR, for readers in other languages."""
     from .export import write_schemas
 
     for path in write_schemas(folder):

@@ -15,8 +15,13 @@ RESERVED_RESOURCES: Final = frozenset(
 )
 """First path segments that opstream keeps for itself (contract.md, section Submit)."""
 
-_OPERATION_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_NAME: Final = re.compile(r"[a-z0-9-]{1,40}")
+OPERATION_ID: Final = "[A-Za-z0-9_-]{1,64}"
+"""Of a whole operation id, as a regular expression of any dialect."""
+NAME: Final = "[a-z0-9-]{1,40}"
+"""Of the whole name of a resource or an action, likewise."""
+
+_OPERATION_ID: Final = re.compile(OPERATION_ID)
+_NAME: Final = re.compile(NAME)
 _RESOURCE_ID_MAX: Final = 256
 _NO_TEXT: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories of characters that control what stands beside them (a line, the direction of a text), and of

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.e2e
 SUPPORT: Final = Path(__file__).resolve().parents[1] / "support"
 MODULE: Final = "fuzzed_actions"
 ACTIONS: Final = ("press:clean", "press:dry", "press:print")
-OPERATIONS: Final = 2 * len(ACTIONS) + 6
+OPERATIONS: Final = 2 * len(ACTIONS) + 7
 """Two paths for each action, and those that are always there, less `/openapi.json`: what it reads it does not test."""
 PHASES: Final = ("Examples", "Coverage", "Fuzzing", "Stateful")
 LINKS: Final = 3 * 2 * len(ACTIONS)

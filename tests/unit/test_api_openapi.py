@@ -13,8 +13,9 @@ import msgspec
 import pytest
 from schemathesis.specs.openapi.definitions import OPENAPI_31
 
+from opstream_api.documents import Document
 from opstream_api.errors import STATUS_OF
-from opstream_api.openapi import Document, openapi
+from opstream_api.openapi import openapi
 from opstream_journal import Catalog
 from opstream_schemas.catalog import ActionSpec
 from opstream_schemas.errors import ErrorCode
@@ -30,6 +31,7 @@ ALWAYS = [
     "/status/{operationId}:cancel",
     "/status/{operationId}/events",
     "/openapi.json",
+    "/asyncapi.json",
     "/docs",
     "/healthz",
     "/readyz",
@@ -340,7 +342,7 @@ class FakeCatalog:
 def test_the_document_is_built_when_the_catalog_changes() -> None:
     """And not for each request."""
     catalog = FakeCatalog()
-    kept = Document(cast("Catalog", catalog), "")
+    kept = Document(cast("Catalog", catalog), openapi)
     first = kept.encoded()
     assert kept.encoded() is first
     catalog.offer(spec())

@@ -28,6 +28,7 @@ from opstream.ports import Place, free_ports
 from opstream_journal import Drifted
 from opstream_journal.drift import Drift
 from opstream_journal.provision import Report
+from opstream_schemas.asyncapi import asyncapi
 from opstream_schemas.export import schemas
 
 pytestmark = pytest.mark.unit
@@ -86,16 +87,14 @@ def test_one_variable_per_option() -> None:
 
 
 def test_schemas(tmp_path: Path) -> None:
-    """`schemas DIR` makes the folder, writes one file per schema, and prints each."""
+    """`schemas DIR` makes the folder, writes one file per schema and the AsyncAPI document, and prints each."""
     folder = tmp_path / "a" / "b"
     result = CliRunner().invoke(main, ["schemas", str(folder)])
     assert result.exit_code == 0
-    names = {f"{name}.json" for name in schemas()}
-    assert {"operation.json", "opstream.action.started.v1.json"} <= names
-    assert result.output.split() == [str(folder / name) for name in (f"{name}.json" for name in schemas())]
-    assert {path.name: json.loads(path.read_text()) for path in folder.iterdir()} == {
-        f"{name}.json": schema for name, schema in schemas().items()
-    }
+    expected = {f"{name}.json": document for name, document in {**schemas(), "asyncapi": asyncapi()}.items()}
+    assert {"operation.json", "opstream.action.started.v1.json", "asyncapi.json"} <= expected.keys()
+    assert result.output.split() == [str(folder / name) for name in expected]
+    assert {path.name: json.loads(path.read_text()) for path in folder.iterdir()} == expected
 
 
 def test_schemas_into_a_file(tmp_path: Path) -> None:

@@ -35,7 +35,9 @@ logger = logging.getLogger(__name__)
 # litestar answers OPTIONS by itself, with 204, wherever a route does not take it.
 _READS: Final = [*READS, HttpMethod.OPTIONS]
 _SUBMITS: Final = [HttpMethod.POST, HttpMethod.OPTIONS]
-_READ_PATH: Final = re.compile(r"/(?:status/[^/:]+|status/[^/]+/events|docs(?:/[^/]+)?|healthz|readyz|openapi\.json)")
+_READ_PATH: Final = re.compile(
+    r"/(?:status/[^/:]+|status/[^/]+/events|docs(?:/[^/]+)?|healthz|readyz|(?:openapi|asyncapi)\.json)"
+)
 _CANCEL_PATH: Final = re.compile(r"/status/[^/]*:cancel")
 _HEALTHY: Final = b'{"status":"ok"}'
 
@@ -57,14 +59,18 @@ def create_app(parts: Parts) -> ASGIApp:
 
     @route("/openapi.json", http_method=_READS, before_request=_refuse_options)
     async def openapi() -> ASGIResponse:
-        return json_answer(await parts.document.current())
+        return json_answer(await parts.openapi.current())
+
+    @route("/asyncapi.json", http_method=_READS, before_request=_refuse_options)
+    async def asyncapi() -> ASGIResponse:
+        return json_answer(await parts.asyncapi.current())
 
     @route(["/", "/{rest:path}"], http_method=_SUBMITS)
     async def submit(request: Request[Any, Any, Any]) -> ASGIResponse:
         return await _submit(parts, request)
 
     app = Litestar(
-        [*status_routes(parts), *docs_routes(parts.page), healthz, readyz, openapi, submit],
+        [*status_routes(parts), *docs_routes(parts.page), healthz, readyz, openapi, asyncapi, submit],
         exception_handlers={ApiError: _answer_error, HTTPException: _answer_framework, Exception: _answer_unexpected},
         logging_config=None,
         openapi_config=None,

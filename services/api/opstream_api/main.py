@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final, NamedTuple
 
 import uuid_utils
@@ -26,12 +27,14 @@ from opstream_journal.provision import check
 from opstream_journal.topology import EVENT_OVERHEAD
 
 from .app import create_app
+from .asyncapi import events_document
 from .cache import OperationCache
 from .cancel import Canceler
 from .capacity import Capacity
 from .docs import installed_page
+from .documents import Document
 from .history import History
-from .openapi import Document
+from .openapi import openapi
 from .parts import Parts
 from .places import Places
 from .server import Server, make_server
@@ -113,7 +116,8 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
                 ),
                 history=History(journal=journal, status=status, watchers=watchers),
                 capacity=capacity,
-                document=Document(catalog, public_url),
+                openapi=Document(catalog, partial(openapi, public_url=public_url)),
+                asyncapi=Document(catalog, events_document),
                 page=installed_page(),
                 public_url=public_url,
                 body_limit=settings.body_limit,

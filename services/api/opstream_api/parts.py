@@ -9,8 +9,8 @@ import msgspec
 from .cancel import Canceler
 from .capacity import Capacity
 from .docs import DocsPage
+from .documents import Document
 from .history import History
-from .openapi import Document
 from .status import StatusReader
 from .submit import Submitter
 from .watchers import Watchers
@@ -25,7 +25,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     canceler: Canceler
     history: History
     capacity: Capacity
-    document: Document
+    openapi: Document
+    asyncapi: Document
     page: DocsPage
     public_url: str
     """Base of status URLs; empty for each request's own host."""

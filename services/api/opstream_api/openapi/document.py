@@ -1,17 +1,10 @@
-"""The whole document, and the keeper of its encoded form. Called by `app.py`, through the package.
-
-Pure but for `Document`, which looks at the catalog and keeps the encoded document until that changes.
-"""
+"""The whole document. Pure. `main.py` gives it to `documents.Document`."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-import msgspec
-
-from opstream_journal import Catalog, JournalError
 from opstream_schemas.catalog import ActionSpec
 from opstream_schemas.names import Kind
 
@@ -22,8 +15,6 @@ from .operations import operation_paths
 from .samples import errors
 from .service import service_paths
 from .shared import HEADERS, PARAMETERS, Json, contract_schemas
-
-logger = logging.getLogger(__name__)
 
 API_VERSION: Final = "1"
 """Of the contract: codes, headers and paths only ever get more."""
@@ -39,40 +30,6 @@ _DESCRIPTION: Final = (
 )
 _UNKNOWN: Final = Kind("book", "publish")
 """What the examples are about as long as no action is known."""
-
-
-class Document:
-    """The document, encoded; made again once the catalog has changed.
-
-    Args:
-        catalog: what to describe.
-        public_url: base URL of the service; empty if each request's host says it.
-    """
-
-    def __init__(self, catalog: Catalog, public_url: str) -> None:
-        self._catalog = catalog
-        self._public_url = public_url
-        self._encoded: bytes | None = None
-        catalog.on_change(self._forget)
-
-    async def current(self) -> bytes:
-        """JSON, with every action announced by now; while the broker is away, with those that are known."""
-        try:
-            await self._catalog.refresh()
-        except JournalError as error:
-            logger.info("describing the actions that are known: %s", error)
-        return self.encoded()
-
-    def encoded(self) -> bytes:
-        """JSON, of what is known."""
-        if self._encoded is None:
-            specs = self._catalog.specs
-            document = openapi((specs[kind] for kind in sorted(specs)), self._public_url)
-            self._encoded = msgspec.json.encode(document)
-        return self._encoded
-
-    def _forget(self) -> None:
-        self._encoded = None
 
 
 def openapi(specs: Iterable[ActionSpec], public_url: str = "") -> Json:

@@ -1,8 +1,10 @@
-"""The paths of the service itself: this document, the page that shows it, health. Pure. Called by `document.py`."""
+"""The paths of the service itself: documents, the page that shows this one, health. Pure. Called by `document.py`."""
 
 from __future__ import annotations
 
 from typing import Final
+
+from opstream_schemas.asyncapi import ASYNCAPI_VERSION
 
 from .answers import refused
 from .shared import Json, content, headers, refs
@@ -16,6 +18,13 @@ _OK: Final = content(
 _DOCUMENT: Final = content(
     {"type": "object", "properties": {"openapi": {"const": "3.1.0"}}, "required": ["openapi", "info", "paths"]}
 )
+_EVENTS: Final = content(
+    {
+        "type": "object",
+        "properties": {"asyncapi": {"const": ASYNCAPI_VERSION}},
+        "required": ["asyncapi", "info", "channels", "operations", "components"],
+    }
+)
 
 
 def service_paths() -> Json:
@@ -23,6 +32,7 @@ def service_paths() -> Json:
     ready = "The broker is reachable and the journal takes operations"
     return {
         "/openapi.json": {"get": _get("openapi", "This document", _DOCUMENT)},
+        "/asyncapi.json": {"get": _get("asyncapi", "The events that can be subscribed to, as AsyncAPI 3.0", _EVENTS)},
         "/docs": {"get": _page()},
         "/healthz": {"get": _get("healthz", "The process answers", _OK)},
         "/readyz": {"get": _get("readyz", ready, _OK, "Unavailable")},

@@ -1,0 +1,10 @@
+"""The AsyncAPI 3.0 document of all that others may read from the broker: channels, messages, schemas. Pure.
+
+Callers: `opstream schemas`, which writes it as it is, and the API, which adds what the catalog knows of each action.
+"""
+
+from .actions import TypedAction, action_name
+from .document import ASYNCAPI_VERSION, EVENTS_VERSION, asyncapi
+from .shared import SCHEMAS, Json
+
+__all__ = ["ASYNCAPI_VERSION", "EVENTS_VERSION", "SCHEMAS", "Json", "TypedAction", "action_name", "asyncapi"]

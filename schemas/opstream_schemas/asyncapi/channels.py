@@ -1,0 +1,89 @@
+"""Channels, which are subjects of the broker, and the operations on them. Pure. Called by `document.py`.
+
+An AsyncAPI parameter has no pattern of its own, so that each carries one as the extension `x-pattern`; and what a
+consumer needs to know beside the subject is the extension `x-jetstream`, since the official NATS binding (0.1.0) has
+words for operations only.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from opstream_schemas import subjects
+from opstream_schemas.events import EventData
+from opstream_schemas.names import NAME, OPERATION_ID, Kind
+
+from .actions import TypedAction, action_name
+from .messages import heading, tag_of
+from .samples import KIND
+from .samples import OPERATION_ID as SHOWN_ID
+from .shared import Json, component, ref, sentence
+
+BINDING: Final = "journal"
+BINDINGS: Final[Json] = {BINDING: {"nats": {"bindingVersion": "0.1.0"}}}
+
+PARAMETERS: Final[Json] = {
+    "operationId": {
+        "description": "The operation's id: one token, `*` for the events of all operations.",
+        "location": "$message.payload#/subject",
+        "examples": [SHOWN_ID],
+        "x-pattern": f"^{OPERATION_ID}$",
+    },
+    "resource": {
+        "description": "The kind of resource that the action is about, `*` for all of them.",
+        "examples": [KIND.resource],
+        "x-pattern": f"^{NAME}$",
+    },
+    "action": {
+        "description": "What is done to the resource, `*` for all actions.",
+        "examples": [KIND.action],
+        "x-pattern": f"^{NAME}$",
+    },
+}
+_ANY: Final = Kind("{resource}", "{action}")
+_ALL: Final = Kind("*", "*")
+
+
+def event_channel(data: type[EventData]) -> Json:
+    """The channel of an event type, of whatever action."""
+    return _channel(data, _ANY, _ALL, f"The event `{data.name}` of all actions", sentence(data.__doc__), data.name)
+
+
+def action_channel(data: type[EventData], action: TypedAction) -> Json:
+    """The channel of an event type, of one action: a part of the type's own channel, with a message of its own."""
+    role = "input" if data.name == "requested" else "result"
+    description = (
+        f"A part of the channel `{data.name}`. `data.{role}` is described as version {action.version} of the action "
+        "has it; the journal may hold events of earlier versions."
+    )
+    return _channel(
+        data, action.kind, action.kind, heading(data, action), description, action_name(action.kind, data.name)
+    )
+
+
+def operation(data: type[EventData], channel: str, summary: str) -> Json:
+    """What opstream does on a channel: it sends."""
+    return {
+        "action": "send",
+        "channel": ref("channels", channel),
+        "messages": [ref("channels", channel, "messages", data.name)],
+        "summary": summary,
+        "tags": [tag_of(data)],
+        "bindings": component("operationBindings", BINDING),
+    }
+
+
+def _channel(data: type[EventData], kind: Kind, filtered: Kind, summary: str, description: str, message: str) -> Json:
+    parameters = ("operationId", *(("resource", "action") if kind is _ANY else ()))
+    return {
+        "address": subjects.event_subject("{operationId}", kind, data.name),
+        "summary": summary,
+        "description": description,
+        "messages": {data.name: component("messages", message)},
+        "parameters": {name: component("parameters", name) for name in parameters},
+        "tags": [tag_of(data)],
+        "x-jetstream": {
+            "stream": subjects.OPERATIONS_STREAM,
+            "filterSubject": subjects.events_of_kind_filter(filtered, data.name),
+        },
+    }

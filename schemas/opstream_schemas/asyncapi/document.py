@@ -1,0 +1,88 @@
+"""The whole document. Called through the package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from opstream_schemas import subjects
+from opstream_schemas.events import CONTENT_TYPE, EVENT_DATA, EventData
+
+from .actions import TypedAction, action_name
+from .channels import BINDINGS, PARAMETERS, action_channel, event_channel, operation
+from .messages import CORRELATIONS, TAGS, TRAITS, TYPED, action_message, event_message, heading
+from .payloads import payloads
+from .shared import Json, component, sentence
+
+ASYNCAPI_VERSION: Final = "3.0.0"
+EVENTS_VERSION: Final = "1.0.0"
+"""Of what is described: types and members only ever get more, so that its first number is that of the types (`.v1`)."""
+
+_DESCRIPTION: Final = (
+    "Every event of every operation, as it was recorded: CloudEvents 1.0, JSON, structured mode. `send` is what "
+    "opstream does; you receive.\n\n"
+    f"The events are kept in the JetStream stream `{subjects.OPERATIONS_STREAM}`. Read them with a consumer of your "
+    "own on the subjects of one or more channels; a plain NATS subscription misses events, and also sees some that the "
+    "stream has refused. A consumer delivers at least once: `id` tells what you have had already, `position` the "
+    "order within an operation. The stream holds other subjects, too (`wake.>`, `due.>`), which are opstream's own.\n\n"
+    "Types and members may be added: pass over those that you do not know."
+)
+_SERVERS: Final[Json] = {
+    "broker": {
+        "host": "{host}:{port}",
+        "protocol": "nats",
+        "title": "The NATS server or cluster that opstream runs on",
+        "description": "Its address and your credentials are the operator's to tell; opstream publishes neither.",
+        "variables": {
+            "host": {"description": "A member of the cluster.", "default": "127.0.0.1"},
+            "port": {"description": "Its port for clients.", "default": "4222"},
+        },
+    }
+}
+
+
+def asyncapi(actions: Iterable[TypedAction] = ()) -> Json:
+    """The AsyncAPI 3.0 document.
+
+    Args:
+        actions: those that get channels of their own for what they take and give, beside the channels of all.
+    """
+    channels: Json = {}
+    operations: Json = {}
+    messages: Json = {}
+    schemas = payloads()
+    data: type[EventData]
+    for data in EVENT_DATA:
+        messages[data.name] = event_message(data)
+        channels[data.name] = event_channel(data)
+        operations[f"send.{data.name}"] = operation(data, data.name, sentence(data.__doc__))
+    for action in actions:
+        schemas |= action.components
+        for data in TYPED:
+            name = action_name(action.kind, data.name)
+            messages[name] = action_message(data, action)
+            channels[name] = action_channel(data, action)
+            operations[f"send.{name}"] = operation(data, name, heading(data, action))
+    return {
+        "asyncapi": ASYNCAPI_VERSION,
+        "info": {
+            "title": "opstream events",
+            "version": EVENTS_VERSION,
+            "description": _DESCRIPTION,
+            "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
+            "tags": [component("tags", name) for name in TAGS],
+        },
+        "defaultContentType": CONTENT_TYPE,
+        "servers": _SERVERS,
+        "channels": channels,
+        "operations": operations,
+        "components": {
+            "messages": messages,
+            "schemas": schemas,
+            "parameters": PARAMETERS,
+            "messageTraits": TRAITS,
+            "correlationIds": CORRELATIONS,
+            "operationBindings": BINDINGS,
+            "tags": TAGS,
+        },
+    }

@@ -1,0 +1,92 @@
+"""Messages: one for each event type, and for each action one with its own input and one with its own result. Pure.
+
+What they share is a trait: media type, headers, what correlates them. Called by `document.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from opstream_schemas.events import CONTENT_TYPE, Canceled, EventData, Failed, Requested, Succeeded
+
+from .actions import TypedAction, action_name
+from .samples import example
+from .shared import Json, component, sentence
+
+TRAIT: Final = "event"
+OUTCOME: Final = "outcome"
+LIFE: Final = "life"
+TYPED: Final[tuple[type[EventData], ...]] = (Requested, Succeeded)
+"""Events that hold what an action takes or gives."""
+_OUTCOMES: Final[tuple[type[EventData], ...]] = (Succeeded, Failed, Canceled)
+
+TRAITS: Final[Json] = {
+    TRAIT: {
+        "contentType": CONTENT_TYPE,
+        "headers": {
+            "type": "object",
+            "properties": {
+                "Nats-Msg-Id": {
+                    "type": "string",
+                    "minLength": 1,
+                    "description": "The event's `id`, with which the broker drops what is published twice.",
+                },
+                "Content-Type": {"type": "string", "const": CONTENT_TYPE},
+            },
+            "required": ["Nats-Msg-Id", "Content-Type"],
+        },
+        "correlationId": component("correlationIds", "operation"),
+    }
+}
+CORRELATIONS: Final[Json] = {
+    "operation": {
+        "description": "The operation's id, which all events of its life have in common.",
+        "location": "$message.payload#/subject",
+    }
+}
+TAGS: Final[Json] = {
+    OUTCOME: {"name": OUTCOME, "description": "The last event of an operation: exactly one of these."},
+    LIFE: {"name": LIFE, "description": "What happens before the outcome."},
+}
+
+
+def tag_of(data: type[EventData]) -> Json:
+    """A reference to the tag of an event type."""
+    return component("tags", OUTCOME if data in _OUTCOMES else LIFE)
+
+
+def event_message(data: type[EventData]) -> Json:
+    """The message of an event type, of whatever action."""
+    summary = sentence(data.__doc__)
+    return _message(data, data.type, summary, component("schemas", data.type), [example(data)])
+
+
+def action_message(data: type[EventData], action: TypedAction) -> Json:
+    """The message of one of the types `TYPED`, of one action: with its schema for `data.input` or `data.result`."""
+    role, shown = ("input", action.input) if data is Requested else ("result", action.result)
+    typed = {"type": "object", "properties": {role: component("schemas", action_name(action.kind, role))}}
+    payload = {
+        "title": action_name(action.kind, data.name),
+        "allOf": [component("schemas", data.type), {"type": "object", "properties": {"data": typed}}],
+    }
+    examples = [] if shown is msgspec.UNSET else [example(data, action.kind, action.version, shown)]
+    return _message(data, action_name(action.kind, data.name), heading(data, action), payload, examples)
+
+
+def heading(data: type[EventData], action: TypedAction) -> str:
+    """What happened to which action."""
+    return f"{action.kind} {data.name}" + (f": {action.summary}" if action.summary else "")
+
+
+def _message(data: type[EventData], name: str, summary: str, payload: Json, examples: list[Json]) -> Json:
+    return {
+        "name": name,
+        "title": data.__name__,
+        "summary": summary,
+        "tags": [tag_of(data)],
+        "traits": [component("messageTraits", TRAIT)],
+        "payload": payload,
+        **({"examples": examples} if examples else {}),
+    }

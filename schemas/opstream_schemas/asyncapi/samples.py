@@ -1,0 +1,126 @@
+"""Events that the document shows, made by the journal's own encoder, so that they can't have another form. Pure.
+
+They are of one operation, each the successor of a shorter history. Called by `messages.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+
+from opstream_schemas.catalog import DAY
+from opstream_schemas.events import (
+    CONTENT_TYPE,
+    AttemptFailed,
+    Canceled,
+    CancelRequested,
+    Event,
+    EventData,
+    Failed,
+    OperationError,
+    Progressed,
+    Requested,
+    Started,
+    Succeeded,
+    Trace,
+    digest,
+    encode_event,
+)
+from opstream_schemas.monitor import request_hash
+from opstream_schemas.names import Kind
+
+from .shared import Json
+
+OPERATION_ID: Final = "01939c2e-7000-7000-8000-000000000042"
+KIND: Final = Kind("book", "upload-start")
+"""What the examples are about where no action is known."""
+INPUT: Final = {"title": "Moby Dick"}
+RESULT: Final = {"transaction": "7f3a"}
+
+_BEGIN: Final = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
+_RUNNER: Final = "runner-1"
+_CLAIM: Final = "b2c1f0"
+_TRACEPARENT: Final = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def example(data: type[EventData], kind: Kind = KIND, version: int = 1, value: object = msgspec.UNSET) -> Json:
+    """An AsyncAPI message example of an event type: headers and payload.
+
+    Args:
+        data: the type.
+        kind: of the operation.
+        version: of the action.
+        value: the operation's input, JSON, for `Requested`; its result for any other type.
+    """
+    shown = msgspec.UNSET if data is Requested else value
+    *before, last = (_requested(kind, version, value if data is Requested else INPUT), *_after_request(data, shown))
+    previous = ""
+    for position, one in enumerate(before, start=1):
+        previous = digest(encode_event(_event(one, position, previous)))
+    event = _event(last, len(before) + 1, previous)
+    return {
+        "name": data.name,
+        "summary": f"{data.__name__} of {kind}",
+        "headers": {"Nats-Msg-Id": event.id, "Content-Type": CONTENT_TYPE},
+        "payload": msgspec.json.decode(encode_event(event)),
+    }
+
+
+def _after_request(data: type[EventData], result: object) -> Sequence[EventData]:
+    """What follows the request, up to an event of a type."""
+    started = Started(attempt=1, runner=_RUNNER, token=_CLAIM, ticket=4711, lease=30.0)
+    wish = CancelRequested(by="ann@example.org", reason="wrong book")
+    error = OperationError(code="ClientOutOfDate", message="update the client to 2.0")
+    lives: dict[type[EventData], Sequence[EventData]] = {
+        Requested: (),
+        Started: (started,),
+        Progressed: (started, Progressed(percent=40.0, message="two of five files are done")),
+        AttemptFailed: (started, _attempt_failed()),
+        CancelRequested: (started, wish),
+        Succeeded: (started, Succeeded(result=_raw(RESULT if result is msgspec.UNSET else result))),
+        Failed: (started, Failed(error=error)),
+        Canceled: (started, wish, Canceled(reason=wish.reason)),
+    }
+    return lives[data]
+
+
+def _requested(kind: Kind, version: int, value: object) -> Requested:
+    given = INPUT if value is msgspec.UNSET else value
+    return Requested(
+        resource=kind.resource,
+        resource_id="42",
+        action=kind.action,
+        action_version=version,
+        input=_raw(given),
+        request_hash=request_hash(kind, "42", given, ""),
+        deadline=_BEGIN + timedelta(days=1),
+        retention=DAY,
+        trace=Trace(traceparent=_TRACEPARENT),
+    )
+
+
+def _attempt_failed() -> AttemptFailed:
+    error = OperationError(code="StorageThrottled", message="the storage asks for patience")
+    return AttemptFailed(attempt=1, error=error, retry_at=_BEGIN + timedelta(seconds=6), counted=True)
+
+
+def _event(data: EventData, position: int, previous: str) -> Event:
+    return Event(
+        id=f"01939c2e-7000-7000-8000-{position:012}",
+        source=f"opstream/runner/{_RUNNER}" if isinstance(data, _OF_RUNNERS) else "opstream/api",
+        operation_id=OPERATION_ID,
+        time=_BEGIN + timedelta(seconds=position - 1),
+        position=position,
+        previous_hash=previous,
+        data=data,
+    )
+
+
+def _raw(value: Any) -> msgspec.Raw:  # noqa: ANN401 - JSON
+    return msgspec.Raw(msgspec.json.encode(value))
+
+
+_OF_RUNNERS: Final = (Started, Progressed, AttemptFailed, Succeeded, Failed, Canceled)

@@ -1,0 +1,38 @@
+"""The AsyncAPI document of a service that knows actions. Pure. `main.py` gives it to `documents.Document`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from opstream_api.openapi.actions import Described
+from opstream_schemas.asyncapi import Json, TypedAction, action_name, asyncapi
+from opstream_schemas.catalog import ActionSpec
+
+from .dialect import draft7_components, is_plain
+
+
+def events_document(specs: Iterable[ActionSpec]) -> Json:
+    """The AsyncAPI 3.0 document with these actions."""
+    return asyncapi(_typed(spec) for spec in specs)
+
+
+def _typed(spec: ActionSpec) -> TypedAction:
+    described = Described.of(spec)
+    return TypedAction(
+        kind=spec.kind,
+        version=spec.action_version,
+        summary=spec.summary,
+        components={
+            **draft7_components(spec.input_schema, action_name(spec.kind, "input")),
+            **draft7_components(spec.result_schema, action_name(spec.kind, "result")),
+        },
+        input=_shown(described.input),
+        result=_shown(described.result),
+    )
+
+
+def _shown(example: Any) -> Any:  # noqa: ANN401 - JSON
+    return example if is_plain(example) else msgspec.UNSET
