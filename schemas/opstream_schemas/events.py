@@ -22,6 +22,7 @@ CONTENT_TYPE: Final = "application/cloudevents+json"
 
 Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 """A moment with its time zone; RFC 3339 on the wire."""
+NonEmpty = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class OperationError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
@@ -197,16 +198,19 @@ class RecordedEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CloudEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
-    """The CloudEvents 1.0 envelope, with the extensions `position` and `previoushash`."""
+    """The CloudEvents 1.0 envelope, with the extensions `position` and `previoushash`.
+
+    What it asks of the members is CloudEvents' own: its type Integer has 32 bits, and what is required is not empty.
+    """
 
     specversion: Literal["1.0"]
-    id: str
-    source: str
-    type: str
+    id: NonEmpty
+    source: NonEmpty
+    type: NonEmpty
     subject: str
     time: Instant
     datacontenttype: Literal["application/json"] = "application/json"
-    position: Annotated[int, msgspec.Meta(ge=1)]
+    position: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
     previoushash: str
     data: msgspec.Raw
 

@@ -157,6 +157,7 @@ instants = st.datetimes(
     timezones=st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=45)), timezone(timedelta(hours=-8))]),
 )
 texts = st.text(max_size=20)
+named = st.text(min_size=1, max_size=20)
 seconds = st.floats(min_value=1, max_value=1e9)
 codes = texts | st.integers(min_value=-(2**63), max_value=2**64)
 errors = st.builds(OperationError, code=codes, message=texts, target=texts)
@@ -220,11 +221,11 @@ event_data: st.SearchStrategy[EventData] = st.one_of(
 
 events: st.SearchStrategy[Event] = st.builds(
     Event,
-    id=texts,
-    source=texts,
+    id=named,
+    source=named,
     operation_id=operation_ids,
     time=instants,
-    position=st.integers(1, 2**53),
+    position=st.integers(1, 2**31 - 1),
     previous_hash=texts,
     data=event_data,
 )

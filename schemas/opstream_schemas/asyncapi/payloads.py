@@ -15,21 +15,16 @@ from opstream_schemas.names import NAME, OPERATION_ID
 from .shared import SCHEMAS, Json, component, sentence
 
 _ENVELOPE: Final = "CloudEvent"
-_LARGEST: Final = 2**31 - 1
-"""Of CloudEvents' type Integer."""
 _HASH: Final = "^([0-9a-f]{64})?$"
 _MEMBERS: Final[Json] = {
     "specversion": {"const": "1.0"},
-    "id": {"minLength": 1, "description": "Of the event; the same again is the same event, delivered once more."},
-    "source": {"format": "uri-reference", "minLength": 1, "description": "The process that recorded it."},
-    "type": {"minLength": 1, "description": "Types are only ever added: pass over those that you do not know."},
+    "id": {"description": "Of the event; the same again is the same event, delivered once more."},
+    "source": {"format": "uri-reference", "description": "The process that recorded it."},
+    "type": {"description": "Types are only ever added: pass over those that you do not know."},
     "subject": {"pattern": f"^{OPERATION_ID}$", "description": "The operation's id."},
     "time": {"description": "When it was decided, by the clock of its source; `position` has the order."},
     "datacontenttype": {"const": "application/json"},
-    "position": {
-        "maximum": _LARGEST,
-        "description": "Place among the events of the operation, from 1 without gaps.",
-    },
+    "position": {"description": "Place among the events of the operation, from 1 without gaps."},
     "previoushash": {
         "pattern": _HASH,
         "description": "SHA-256 of the bytes of the event before it in the operation; empty for the first.",
