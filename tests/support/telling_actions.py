@@ -1,0 +1,62 @@
+"""Actions that between them leave every type of event in the journal. A user's module; callers: `tests/e2e`."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from opstream import ActionContext, ActionFailed, RetryAfter, action
+
+
+class Crate(msgspec.Struct, forbid_unknown_fields=True):
+    """What is told to each of them."""
+
+    label: Annotated[str, msgspec.Meta(min_length=1, pattern="^[A-Z][a-z]+$")]
+    size: tuple[int, int] | None = None
+    packed: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+    inner: list[Crate] = []
+
+
+class Filled(msgspec.Struct):
+    """What one of them gives back."""
+
+    crate: Crate
+    percent: float
+
+
+@action("crate:fill")
+async def fill(request: Crate, ctx: ActionContext) -> Filled:
+    """Fill a crate, halfway first."""
+    await ctx.progress(50, "half of it")
+    return Filled(request, 99.5)
+
+
+@action("crate:drop")
+async def drop(request: Crate, ctx: ActionContext) -> None:
+    """Drop a crate, which fails."""
+    raise ActionFailed("Broken", "it fell", target="label")
+
+
+@action("crate:lift", retry_after=1)
+async def lift(request: Crate, ctx: ActionContext) -> None:
+    """Lift a crate, with the second attempt."""
+    if ctx.attempt == 1:
+        raise RetryAfter(0, "too heavy for one")
+
+
+@action("crate:guard")
+async def guard(request: Crate, ctx: ActionContext) -> Crate:
+    """Guard a crate until canceled."""
+    await asyncio.Event().wait()
+    return request
+
+
+def write_module(folder: Path) -> str:
+    """Put this module into a folder, as a user's; its name."""
+    source = Path(__file__)
+    (folder / source.name).write_bytes(source.read_bytes())
+    return source.stem
