@@ -48,6 +48,46 @@ async def test_the_document_changes_as_actions_come(api: Api, link: Link) -> Non
     assert "version 2" in document["paths"]["/book:upload-start"]["post"]["description"]
 
 
+async def test_the_events_document_changes_as_actions_come(api: Api, link: Link) -> None:
+    """With the next answer after an announcement: an action gets channels of its own, a new version its new types."""
+
+    async def typed() -> list[str]:
+        channels = (await api.client.get("/asyncapi.json")).json()["channels"]
+        return [name for name in channels if "." in name]
+
+    assert await typed() == ["book.upload-start.requested", "book.upload-start.succeeded"]
+    await announce(link, spec(Kind("author", "greet")))
+    assert (await typed())[:2] == ["author.greet.requested", "author.greet.succeeded"]
+    await announce(link, spec(UPLOAD, version=2, input_type=int))
+    document = (await api.client.get("/asyncapi.json")).json()
+    assert document["components"]["schemas"]["book.upload-start.input"] == {"type": "integer"}
+    assert "version 2" in document["channels"]["book.upload-start.requested"]["description"]
+
+
+async def test_the_events_document_without_the_broker(broker: Broker, api: Api) -> None:
+    """It has the actions that are known, and names no broker."""
+    broker.kill()
+    answer = await api.client.get("/asyncapi.json")
+    assert answer.status_code == 200
+    assert "book.upload-start.succeeded" in answer.json()["channels"]
+    assert broker.url.rpartition(":")[2] not in answer.text
+
+
+async def test_both_documents_are_answered_alike(api: Api) -> None:
+    """HEAD tells what GET does, and other methods are refused, with those that there are."""
+    for path, version in (("/openapi.json", "openapi"), ("/asyncapi.json", "asyncapi")):
+        answer = await api.client.get(path)
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+        assert answer.json()[version].startswith("3.")
+        head = await api.client.head(path)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-length"] == answer.headers["content-length"]
+        for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"):
+            refused = await api.client.request(method, path)
+            assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD"), (method, path)
+            assert refused.json()["error"]["code"] == "MethodNotAllowed"
+
+
 async def test_the_page_and_its_files(api: Api) -> None:
     """As they are, packed, and not again for those who have them; HEAD tells the same without a body."""
     page = await api.client.get("/docs")

@@ -112,6 +112,7 @@ TABLE: Final = [
     ("DELETE health", request("DELETE", "/healthz"), 405, "MethodNotAllowed", ""),
     ("PROPFIND health", request("PROPFIND", "/readyz"), 405, "MethodNotAllowed", ""),
     ("POST the document", post("/openapi.json"), 405, "MethodNotAllowed", ""),
+    ("POST the events' document", post("/asyncapi.json"), 405, "MethodNotAllowed", ""),
     ("CONNECT", b"CONNECT api.test:80 HTTP/1.1\r\nHost: a\r\n\r\n", 400, "InvalidHeader", ""),
     ("OPTIONS *", request("OPTIONS", "*"), 404, "NotFound", ""),
     ("two lengths", post(PATH, VALID, "Content-Length: 3"), 400, "InvalidHeader", ""),
