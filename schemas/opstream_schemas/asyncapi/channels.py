@@ -15,6 +15,7 @@ from opstream_schemas.names import NAME, OPERATION_ID, Kind
 
 from .actions import TypedAction, action_name
 from .messages import heading, tag_of
+from .payloads import role_of
 from .samples import KIND
 from .samples import OPERATION_ID as SHOWN_ID
 from .shared import Json, component, ref, sentence
@@ -51,10 +52,9 @@ def event_channel(data: type[EventData]) -> Json:
 
 def action_channel(data: type[EventData], action: TypedAction) -> Json:
     """The channel of an event type, of one action: a part of the type's own channel, with a message of its own."""
-    role = "input" if data.name == "requested" else "result"
     description = (
-        f"A part of the channel `{data.name}`. `data.{role}` is described as version {action.version} of the action "
-        "has it; the journal may hold events of earlier versions."
+        f"A part of the channel `{data.name}`. `data.{role_of(data)}` is described as version {action.version} of the "
+        "action has it; the journal may hold events of earlier versions."
     )
     return _channel(
         data, action.kind, action.kind, heading(data, action), description, action_name(action.kind, data.name)

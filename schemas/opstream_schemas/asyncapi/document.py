@@ -10,8 +10,8 @@ from opstream_schemas.events import CONTENT_TYPE, EVENT_DATA, EventData
 
 from .actions import TypedAction, action_name
 from .channels import BINDINGS, PARAMETERS, action_channel, event_channel, operation
-from .messages import CORRELATIONS, TAGS, TRAITS, TYPED, action_message, event_message, heading
-from .payloads import payloads
+from .messages import CORRELATIONS, TAGS, TRAITS, action_message, event_message, heading
+from .payloads import TYPED, action_payloads, payloads
 from .shared import Json, component, sentence
 
 ASYNCAPI_VERSION: Final = "3.0.0"
@@ -57,7 +57,7 @@ def asyncapi(actions: Iterable[TypedAction] = ()) -> Json:
         channels[data.name] = event_channel(data)
         operations[f"send.{data.name}"] = operation(data, data.name, sentence(data.__doc__))
     for action in actions:
-        schemas |= action.components
+        schemas |= action_payloads(action, schemas)
         for data in TYPED:
             name = action_name(action.kind, data.name)
             messages[name] = action_message(data, action)

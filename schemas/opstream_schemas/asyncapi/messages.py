@@ -12,14 +12,13 @@ import msgspec
 from opstream_schemas.events import CONTENT_TYPE, Canceled, EventData, Failed, Requested, Succeeded
 
 from .actions import TypedAction, action_name
+from .payloads import action_payload
 from .samples import example
 from .shared import Json, component, sentence
 
 TRAIT: Final = "event"
 OUTCOME: Final = "outcome"
 LIFE: Final = "life"
-TYPED: Final[tuple[type[EventData], ...]] = (Requested, Succeeded)
-"""Events that hold what an action takes or gives."""
 _OUTCOMES: Final[tuple[type[EventData], ...]] = (Succeeded, Failed, Canceled)
 
 TRAITS: Final[Json] = {
@@ -65,14 +64,11 @@ def event_message(data: type[EventData]) -> Json:
 
 def action_message(data: type[EventData], action: TypedAction) -> Json:
     """The message of one of the types `TYPED`, of one action: with its schema for `data.input` or `data.result`."""
-    role, shown = ("input", action.input) if data is Requested else ("result", action.result)
-    typed = {"type": "object", "properties": {role: component("schemas", action_name(action.kind, role))}}
-    payload = {
-        "title": action_name(action.kind, data.name),
-        "allOf": [component("schemas", data.type), {"type": "object", "properties": {"data": typed}}],
-    }
+    shown = action.input if data is Requested else action.result
     examples = [] if shown is msgspec.UNSET else [example(data, action.kind, action.version, shown)]
-    return _message(data, action_name(action.kind, data.name), heading(data, action), payload, examples)
+    return _message(
+        data, action_name(action.kind, data.name), heading(data, action), action_payload(data, action), examples
+    )
 
 
 def heading(data: type[EventData], action: TypedAction) -> str:

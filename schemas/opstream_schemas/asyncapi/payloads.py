@@ -1,6 +1,7 @@
 """Schemas of the events as components: one envelope, the data of each type, and each type as the two together. Pure.
 
-They are JSON Schema draft-07, the dialect that AsyncAPI 3.0 has by default (ADR 0019). Called by `document.py`.
+They are JSON Schema draft-07, the dialect that AsyncAPI 3.0 has by default (ADR 0019). Called by `messages.py` and
+`document.py`.
 """
 
 from __future__ import annotations
@@ -9,10 +10,14 @@ from typing import Final
 
 import msgspec
 
-from opstream_schemas.events import EVENT_DATA, CloudEvent, EventData
+from opstream_schemas.events import EVENT_DATA, CloudEvent, EventData, Requested, Succeeded
 from opstream_schemas.names import NAME, OPERATION_ID
 
+from .actions import TypedAction, action_name
 from .shared import SCHEMAS, Json, component, sentence
+
+TYPED: Final[tuple[type[EventData], ...]] = (Requested, Succeeded)
+"""Events that hold what an action takes or gives."""
 
 _ENVELOPE: Final = "CloudEvent"
 _HASH: Final = "^([0-9a-f]{64})?$"
@@ -47,15 +52,40 @@ def payloads() -> Json:
     return {_ENVELOPE: envelope, **found, **{data.type: _event(data) for data in EVENT_DATA}}
 
 
+def action_payloads(action: TypedAction, schemas: Json) -> Json:
+    """The components of an action: those that it brings, and the data of events that hold something of it.
+
+    The data is written out rather than made of the type's own and a difference: generators of code take the first of
+    two schemas that a member has, which would lose the action's.
+
+    Args:
+        action: of the catalog.
+        schemas: the components that there are, `payloads` among them.
+    """
+    found = dict(action.components)
+    for data in TYPED:
+        role, name = role_of(data), action_name(action.kind, f"{data.name}.data")
+        common = schemas[data.__name__]
+        members = common["properties"] | {role: component("schemas", action_name(action.kind, role))}
+        found[name] = {**common, "title": name, "properties": members}
+    return found
+
+
+def action_payload(data: type[EventData], action: TypedAction) -> Json:
+    """The schema of an event of one of the types `TYPED`, of one action."""
+    name = action_name(action.kind, data.name)
+    return {"title": name, **_enveloped(data, f"{name}.data")}
+
+
+def role_of(data: type[EventData]) -> str:
+    """Which member of the data of one of the types `TYPED` is the action's."""
+    return "input" if data is Requested else "result"
+
+
 def _event(data: type[EventData]) -> Json:
-    return {
-        "title": data.type,
-        "description": sentence(data.__doc__),
-        "allOf": [
-            component("schemas", _ENVELOPE),
-            {
-                "type": "object",
-                "properties": {"type": {"const": data.type}, "data": component("schemas", data.__name__)},
-            },
-        ],
-    }
+    return {"title": data.type, "description": sentence(data.__doc__), **_enveloped(data, data.__name__)}
+
+
+def _enveloped(data: type[EventData], name: str) -> Json:
+    members = {"type": {"const": data.type}, "data": component("schemas", name)}
+    return {"allOf": [component("schemas", _ENVELOPE), {"type": "object", "properties": members}]}

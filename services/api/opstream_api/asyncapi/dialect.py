@@ -140,6 +140,8 @@ def _with_reference(found: Json, node: Mapping[str, Any], definitions: Mapping[s
     key = reference.removeprefix(_DEFS).replace("~1", "/").replace("~0", "~")
     if reference != "#" and not (reference.startswith(_DEFS) and key in definitions):
         raise _Untranslatable
+    if not found:
+        return {"$ref": reference}
     return {**found, "allOf": [{"$ref": reference}, *found.get("allOf", ())]}
 
 
