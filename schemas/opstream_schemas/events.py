@@ -63,9 +63,8 @@ class Requested(EventData, frozen=True, kw_only=True):
     retention: float
     """Seconds for which the status stays readable after the operation has ended."""
     retention_failed: float = 0.0
-    """The same after it has failed; 0: as `retention`."""
     retention_canceled: float = 0.0
-    """The same after it was canceled; 0: as `retention`."""
+    """The same after it has failed or was canceled; 0: as `retention`."""
     hold: str = ""
     """What the operation holds while it is open (`subjects.hold_key`); empty for nothing."""
     caller: str = ""
@@ -198,10 +197,7 @@ class RecordedEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CloudEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
-    """The CloudEvents 1.0 envelope, with the extensions `position` and `previoushash`.
-
-    What it asks of the members is CloudEvents' own: its type Integer has 32 bits, and what is required is not empty.
-    """
+    """The CloudEvents 1.0 envelope, with the extensions `position` and `previoushash`; the limits are its own."""
 
     specversion: Literal["1.0"]
     id: NonEmpty
