@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from . import logs, operate, options, parent
+from . import logs, operate, options, parent, proxy_options
 from ._version import __version__
 from .console import Failure
 
@@ -146,6 +146,7 @@ def provision(log_level: str, **given: Any) -> None:  # noqa: ANN401
 @options.port_option
 @options.public_url_option
 @options.max_body_option()
+@proxy_options.proxy_options
 @options.connect_timeout_option
 @options.log_level_option
 def api(
@@ -159,25 +160,19 @@ def api(
     log_level: str,
 ) -> None:
     """Serve HTTP: submit, status, /openapi.json, /asyncapi.json, /healthz and /readyz. Run as many as you like.
+def api(*, log_level: str, public_url: str | None, max_body: int, **given: Any) -> None:  # noqa: ANN401
+    """Serve HTTP: submit, status, /openapi.json, /healthz and /readyz. Run as many as you like.
 
     It needs a provisioned broker, and learns from it what actions there are.
     """
+    proxy_options.check(
+        given["trusted_proxies"], **{name: given[name] for name in ("identity_header", "client_id_header")}
+    )
     _begin_service(log_level)
     from opstream_api.main import run
     from opstream_api.settings import Settings
 
-    _serve(
-        lambda: run(
-            Settings(
-                servers=servers,
-                host=host,
-                port=port,
-                public_url=public_url or "",
-                body_limit=max_body,
-                connect_timeout=connect_timeout,
-            )
-        )
-    )
+    _serve(lambda: run(Settings(public_url=public_url or "", body_limit=max_body, **given)))
 
 
 @main.command(short_help="Execute actions.")

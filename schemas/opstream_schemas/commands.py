@@ -22,7 +22,7 @@ from .events import (
     Started,
     Succeeded,
 )
-from .operation import Operation, Status
+from .operation import CancelWish, Operation, Status
 from .texts import cut_text
 
 
@@ -154,7 +154,7 @@ def _decide_open(operation: Operation, command: Command) -> EventData | None:
             return canceled(operation)
         case RequestCancel():
             if operation.live is None:
-                return Canceled(reason=cut_text(command.reason))
+                return Canceled(by=cut_text(command.by), reason=cut_text(command.reason))
             if operation.cancel is not None:
                 return None
             return CancelRequested(by=cut_text(command.by), reason=cut_text(command.reason))
@@ -166,7 +166,8 @@ def _decide_open(operation: Operation, command: Command) -> EventData | None:
 
 def canceled(operation: Operation) -> Canceled:
     """The end of an operation that a client had asked to stop."""
-    return Canceled(reason=operation.cancel.reason if operation.cancel else "")
+    wish = operation.cancel or CancelWish()
+    return Canceled(by=wish.by, reason=wish.reason)
 
 
 def deadline_exceeded(operation: Operation) -> Failed:

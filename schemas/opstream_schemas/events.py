@@ -152,6 +152,8 @@ class Canceled(EventData, frozen=True, kw_only=True):
     name: ClassVar[str] = "canceled"
     type: ClassVar[str] = "opstream.action.canceled.v1"
 
+    by: str = ""
+    """Who had asked (`Requested.caller`)."""
     reason: str = ""
 
 

@@ -163,7 +163,7 @@ def test_no_other_attempt_is_heard(command: Command, before: list[EventData]) ->
 @pytest.mark.parametrize("before", [[], [started(), handed_back(counted=True)]], ids=["not started", "waiting"])
 def test_what_does_not_run_is_canceled_at_once(before: list[EventData]) -> None:
     """Without a live attempt a cancel request is the end."""
-    expected = Canceled(reason="late")
+    expected = Canceled(by="ann", reason="late")
 
     assert expected == decide(after(*before), RequestCancel(by="ann", reason="late"))
 
@@ -177,11 +177,11 @@ def test_what_runs_is_asked_to_stop_once() -> None:
 
 
 def test_a_stopped_attempt_ends_for_the_reason_that_was_given() -> None:
-    """The reason of the cancel request is the reason of the end."""
+    """Who had asked, and the reason, are those of the cancel request."""
     operation = after(started(), CancelRequested(by="ann", reason="late"))
 
-    assert Canceled(reason="late") == canceled(operation)
-    assert Canceled(reason="late") == decide(operation, ConfirmCancel(token="token-1"))
+    assert Canceled(by="ann", reason="late") == canceled(operation)
+    assert Canceled(by="ann", reason="late") == decide(operation, ConfirmCancel(token="token-1"))
 
 
 @pytest.mark.parametrize("before", [[], [started()], [started(), handed_back(counted=True)]])

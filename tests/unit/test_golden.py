@@ -72,7 +72,7 @@ FULL: list[EventData] = [
     CancelRequested(by="ann@example.org", reason="wrong book"),
     Succeeded(result=msgspec.Raw(b'{"uploads": ["a.txt"]}')),
     Failed(error=ERROR, forced=ForcedEnd(sequence=4711, passed_over=2, reason="a client of ours wrote there")),
-    Canceled(reason="wrong book"),
+    Canceled(by="ann@example.org", reason="wrong book"),
 ]
 MINIMAL: list[EventData] = [
     Requested(

@@ -100,6 +100,7 @@ async def _submit(parts: Parts, request: Request[Any, Any, Any]) -> ASGIResponse
 async def _take(parts: Parts, path: SubmitPath, headers: Headers, request: Request[Any, Any, Any]) -> ASGIResponse:
     scope = request.scope
     requests.check_query(scope["query_string"])
+    requester = parts.requesters.of(scope["client"], headers)
     identity = repeatability.identify(headers, parts.new_operation_id)
     base = parts.public_url or requests.base_url(headers, scope["scheme"])
     trace = requests.trace(headers)
@@ -107,7 +108,14 @@ async def _take(parts: Parts, path: SubmitPath, headers: Headers, request: Reque
     body = await requests.read_body(request.receive, headers, parts.body_limit)
     if body is None:
         return empty_answer(400)  # nobody is left to read an answer, and half a request is none
-    submission = Submission(kind=path.kind, resource_id=path.resource_id, identity=identity, body=body, trace=trace)
+    submission = Submission(
+        kind=path.kind,
+        resource_id=path.resource_id,
+        identity=identity,
+        requester=requester,
+        body=body,
+        trace=trace,
+    )
     accepted = await parts.submitter.submit(submission)
     answered = {
         "Operation-Location": f"{base}/status/{identity.operation_id}",

@@ -22,7 +22,7 @@ from opstream_schemas.operation import Operation, evolve, fold, next_event
 from .cache import OperationCache
 from .errors import ApiError, from_journal, unreadable
 from .status import StatusReader
-from .submit import ANONYMOUS, BUDGET, SOURCE
+from .submit import BUDGET, SOURCE
 from .validation import decode_input
 
 _PLACE: Final = re.compile(r" - at `\$\.?(?P<place>[^`]*)`$")
@@ -79,7 +79,7 @@ class Canceler:
         self._clock = clock
         self._new_id = new_id
 
-    async def cancel(self, operation_id: str, reason: str) -> Operation:
+    async def cancel(self, operation_id: str, *, by: str, reason: str) -> Operation:
         """The operation, canceled if nothing ran, otherwise with the wish recorded. Asking again changes nothing.
 
         Takes `BUDGET` seconds at most.
@@ -91,7 +91,7 @@ class Canceler:
         until = self._clock() + BUDGET
         try:
             async with asyncio.timeout(BUDGET):
-                return await self._cancel(operation_id, reason, until)
+                return await self._cancel(operation_id, by, reason, until)
         except TimeoutError:
             raise from_journal(JournalUnavailable("canceling took too long", maybe_stored=True)) from None
         except OperationFinished as finished:
@@ -101,11 +101,11 @@ class Canceler:
         except JournalError as error:
             raise from_journal(error) from error
 
-    async def _cancel(self, operation_id: str, reason: str, until: float) -> Operation:
+    async def _cancel(self, operation_id: str, by: str, reason: str, until: float) -> Operation:
         while True:
             # Status is folded as a reader does; whoever decides must not have passed over anything.
             operation = await self._status.read(operation_id)
-            data = decide(fold(operation, ()), RequestCancel(by=ANONYMOUS, reason=reason))
+            data = decide(fold(operation, ()), RequestCancel(by=by, reason=reason))
             if data is None:
                 return operation
             event = next_event(operation, data, id=self._new_id(), source=SOURCE, time=self._now())

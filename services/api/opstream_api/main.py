@@ -37,6 +37,7 @@ from .history import History
 from .openapi import openapi
 from .parts import Parts
 from .places import Places
+from .requester import Requesters
 from .server import Server, make_server
 from .settings import Settings
 from .status import StatusReader
@@ -116,6 +117,11 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
                 ),
                 history=History(journal=journal, status=status, watchers=watchers),
                 capacity=capacity,
+                requesters=Requesters(
+                    trusted=settings.trusted_proxies,
+                    identity_header=settings.identity_header,
+                    client_id_header=settings.client_id_header,
+                ),
                 openapi=Document(catalog, partial(openapi, public_url=public_url)),
                 asyncapi=Document(catalog, events_document),
                 page=installed_page(),

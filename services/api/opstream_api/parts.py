@@ -11,6 +11,7 @@ from .capacity import Capacity
 from .docs import DocsPage
 from .documents import Document
 from .history import History
+from .requester import Requesters
 from .status import StatusReader
 from .submit import Submitter
 from .watchers import Watchers
@@ -25,6 +26,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     canceler: Canceler
     history: History
     capacity: Capacity
+    requesters: Requesters
     openapi: Document
     asyncapi: Document
     page: DocsPage

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network
+
 import msgspec
 
 from opstream_journal.topology import BODY_LIMIT
+
+Network = IPv4Network | IPv6Network
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,5 +26,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     body_limit: int = BODY_LIMIT
     """Bytes of a submit's body: large enough for a list of a thousand files, small enough for any broker's default
     `max_payload`. The journal must take 16 KiB more, which is checked at the start."""
+    trusted_proxies: tuple[Network, ...] = ()
+    """Peers whose word is taken for who asks and from where (ADR 0023). Whoever can connect from one of these addresses
+    can ask in anybody's name."""
+    identity_header: str = ""
+    """Header in which those name the caller; empty for none."""
+    client_id_header: str = ""
+    """Header in which those name the application; empty for none."""
     connect_timeout: float = 30.0
     """Seconds to wait for the broker at the start: longer than a broker restart, shorter than people's patience."""

@@ -86,11 +86,12 @@ async def _cancel(parts: Parts, operation_id: str, request: AnyRequest) -> ASGIR
     scope = request.scope
     requests.check_query(scope["query_string"])
     headers = requests.headers_of(scope["headers"])
+    requester = parts.requesters.of(scope["client"], headers)
     requests.check_content_type(headers)
     body = await requests.read_body(request.receive, headers, parts.body_limit)
     if body is None:
         return empty_answer(400)
-    operation = await parts.canceler.cancel(operation_id, decode_reason(body))
+    operation = await parts.canceler.cancel(operation_id, by=requester.caller, reason=decode_reason(body))
     return monitor_answer(operation, retry_after=parts.status.retry_after(operation))
 
 

@@ -29,6 +29,7 @@ from .cache import OperationCache
 from .capacity import Capacity
 from .errors import ApiError, from_journal, unreadable
 from .repeatability import Identity
+from .requester import Requester
 from .validation import Validators, decode_input
 
 logger = logging.getLogger(__name__)
@@ -37,8 +38,6 @@ BUDGET: Final = 4.5
 """Seconds in which a submit must be decided (5 in contract.md, less what reading and answering take)."""
 SOURCE: Final = "opstream/api"
 """CloudEvents `source` of the events that this service records."""
-ANONYMOUS: Final = ""
-"""The caller, as long as there is no authentication."""
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +46,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     kind: Kind
     resource_id: str
     identity: Identity
+    requester: Requester
     body: bytes
     trace: Trace | None
 
@@ -129,7 +129,7 @@ class Submitter:
             raise ApiError(ErrorCode.UNKNOWN_ACTION, message)
         document, value = decode_input(submission.body)
         self._validators.check(spec, value)
-        digest = request_hash(kind, submission.resource_id, value, ANONYMOUS)
+        digest = request_hash(kind, submission.resource_id, value, submission.requester.caller)
         try:
             self._capacity.check()
         except JournalFull:
@@ -152,7 +152,9 @@ class Submitter:
             retention_failed=spec.policy.retention_failed,
             retention_canceled=spec.policy.retention_canceled,
             hold=hold,
-            caller=ANONYMOUS,
+            caller=submission.requester.caller,
+            client_id=submission.requester.client_id,
+            client_address=submission.requester.client_address,
             trace=submission.trace,
         )
         event = first_event(submission.identity.operation_id, requested, id=self._new_id(), source=SOURCE, time=now)
