@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from . import logs, operate, options, parent, proxy_options
+from . import auditors, logs, operate, options, parent, proxy_options
 from ._version import __version__
 from .console import Failure
 
@@ -36,7 +36,7 @@ def main() -> None:
     parent.die_with_supervisor()
 
 
-for command in (*operate.COMMANDS, operate.fail):
+for command in (*operate.COMMANDS, operate.fail, *auditors.COMMANDS):
     main.add_command(command)
 
 

@@ -21,15 +21,20 @@ from .console import painted, printable
 
 HEADING: Final = "position  time          event             what"
 
-_COLOURS: Final = {"succeeded": "green", "failed": "red", "canceled": "yellow"}
+COLOURS: Final = {"succeeded": "green", "failed": "red", "canceled": "yellow"}
 _MAX_TEXT: Final = 90
 
 
 def row(position: int, time: datetime, name: str, data: EventData | None, *, is_on: bool) -> str:
     """One event; `is_on` for colours."""
-    shown = painted(f"{name:<16}", _COLOURS.get(name), is_on=is_on)
+    shown = painted(f"{name:<16}", COLOURS.get(name), is_on=is_on)
     moment = f"{time:%H:%M:%S.%f}"[:12]
-    return f"{position:>8}  {moment}  {shown}  {_cut(printable(_what(data)))}".rstrip()
+    return f"{position:>8}  {moment}  {shown}  {summary(data)}".rstrip()
+
+
+def summary(data: EventData | None) -> str:
+    """What an event says, in one short line."""
+    return _cut(printable(_what(data)))
 
 
 def _what(data: EventData | None) -> str:

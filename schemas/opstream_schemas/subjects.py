@@ -74,6 +74,16 @@ def events_of_kind_filter(kind: Kind, event: str) -> str:
     return f"operations.*.{kind.resource}.{kind.action}.{event}"
 
 
+def events_filter(operation_id: str, resource: str, action: str, event: str) -> str:
+    """Some events of the stream OPERATIONS; `*` for any."""
+    return f"operations.{operation_id}.{resource}.{action}.{event}"
+
+
+def archive_filter(resource: str, action: str, event: str) -> str:
+    """Some events of the stream ARCHIVE, whose subjects name no operation; `*` for any."""
+    return f"archive.{resource}.{action}.{event}"
+
+
 def runner_consumer(kind: Kind) -> str:
     """The durable consumer on which the runners of an action compete; `_` is in no name, so pairs can't collide."""
     return f"{RUNNER_CONSUMERS}{kind.resource}_{kind.action}"

@@ -1,0 +1,152 @@
+"""What `opstream replay` does: prints the history that lies on the broker. Called by `auditors`.
+
+Events go to stdout, everything else to stderr. Exit statuses: 0 everything that is wanted was printed, 1 something was
+not, or the broker was out of reach, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from typing import Final, Literal
+
+import msgspec
+
+from opstream_journal import JournalError, connect
+from opstream_schemas.errors import InvalidEvent
+from opstream_schemas.events import EventData, decode_event
+
+from .console import Failure, is_coloured, painted, printable
+from .history import COLOURS, summary
+from .pipe import Pipe
+from .progress import Progress
+from .walking import Found, Walk
+from .wanted import Wanted
+
+INTERRUPTED: Final = 130
+_LAST_WRITE: Final = 1.0
+HEADING: Final = f"{'sequence':>10}  {'stored':<19}  {'operation':<36}  {'pos':>4}  {'action':<24}  {'event':<16}  what"
+
+Form = Literal["cloudevents", "records", "table"]
+FORMS: Final[tuple[Form, ...]] = ("cloudevents", "records", "table")
+
+
+class Replay(msgspec.Struct, frozen=True, kw_only=True):
+    """`opstream replay`."""
+
+    wanted: Wanted
+    form: Form | None
+    """None: a table on a terminal, otherwise CloudEvents."""
+    servers: tuple[str, ...]
+    connect_timeout: float
+    """Seconds."""
+
+
+def replay(settings: Replay) -> None:
+    """Print the events that are wanted, and at the end where to go on.
+
+    Raises:
+        Failure: not everything that lies there could be printed; or see `Walk.batches`.
+    """
+    try:
+        asyncio.run(_replay(settings))
+    except BrokenPipeError:
+        return  # who has read enough needs no advice, and how far that was only he knows
+    except OSError as error:
+        raise Failure(f"standard output can't be written to: {error.strerror}") from error
+    except JournalError as error:
+        raise Failure(printable(str(error))) from error
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+async def _replay(settings: Replay) -> None:
+    form: Form = settings.form or ("table" if sys.stdout.isatty() else "cloudevents")
+    link = await connect(settings.servers, "opstream-replay", connect_timeout=settings.connect_timeout)
+    try:
+        progress = Progress(is_shown=not sys.stdout.isatty() and not settings.wanted.is_following)
+        walk = Walk(link, settings.wanted, lambda text: progress.tell(printable(text)))
+        with Pipe(sys.stdout.fileno()) as pipe, progress:
+            await _print(walk, pipe, form, progress)
+    finally:
+        await link.close()
+    if walk.problem:
+        raise Failure(f"not all that lies there was printed: {walk.problem}")
+
+
+async def _print(walk: Walk, pipe: Pipe, form: Form, progress: Progress) -> None:
+    printer = _printer(form)
+    count = 0
+    if form == "table":
+        await pipe.write(f"{HEADING}\n".encode())
+    printing: list[Found] = []
+    try:
+        async with aclosing(walk.batches()) as batches:
+            async for batch in batches:
+                if batch:
+                    printing = batch
+                    await pipe.write(printer(batch))
+                    printing = []
+                count += len(batch)
+                progress.advance(walk.begin, batch[-1].message.sequence if batch else walk.next_sequence, walk.end)
+    except asyncio.CancelledError:
+        resume, hint = walk.next_sequence, ""
+        if printing and await pipe.is_quiet(_LAST_WRITE):
+            resume, count = printing[-1].message.sequence + 1, count + len(printing)
+        elif printing:
+            hint = ", and nobody takes what was printed last, which will come again"
+        progress.tell(f"interrupted after {_events(count)}{hint}; {_again(resume)}")
+        raise
+    progress.tell(f"{_events(count)}; {_again(walk.next_sequence)}")
+
+
+def _again(sequence: int) -> str:
+    return f"go on with --from-sequence {sequence}"
+
+
+def _events(count: int) -> str:
+    return "1 event" if count == 1 else f"{count} events"
+
+
+def _printer(form: Form) -> Callable[[Sequence[Found]], bytes]:
+    if form == "records":
+        return lambda batch: b"".join(map(_record, batch))
+    if form == "table":
+        is_on = is_coloured(sys.stdout)
+        return lambda batch: "".join(_row(one, is_on=is_on) for one in batch).encode()
+    return lambda batch: b"".join([line for one in batch for line in (_line(one.message.data), b"\n")])
+
+
+def _record(found: Found) -> bytes:
+    message = found.message
+    stored = message.stored_at.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return b'{"sequence":%d,"storedAt":"%s","subject":"%s","event":%s}\n' % (
+        message.sequence,
+        stored.encode(),
+        message.subject.encode(),
+        _line(message.data),
+    )
+
+
+def _row(found: Found, *, is_on: bool) -> str:
+    message, envelope = found
+    *_, resource, action, name = message.subject.split(".")
+    return (
+        f"{message.sequence:>10}  {message.stored_at:%Y-%m-%d %H:%M:%S}  {envelope.subject:<36}  "
+        f"{envelope.position:>4}  {f'{resource}:{action}':<24}  "
+        f"{painted(f'{name:<16}', COLOURS.get(name), is_on=is_on)}  {summary(_data(found))}".rstrip()
+    ) + "\n"
+
+
+def _data(found: Found) -> EventData | None:
+    try:
+        return decode_event(found.message.data, found.message.sequence).data
+    except InvalidEvent:
+        return None  # of a version that has another form; the other formats print it as it is
+
+
+def _line(stored: bytes) -> bytes:
+    # Line breaks in JSON are only space; bytes that are left as they are can be checked against the next event's hash.
+    return stored.replace(b"\n", b" ").replace(b"\r", b" ") if b"\n" in stored or b"\r" in stored else stored
