@@ -145,6 +145,23 @@ def select_options(command: F) -> F:
     return command
 
 
+def search_options(command: F) -> F:
+    """Those of where to look for one operation."""
+    for decorate in (archive_option, action_option, until_option, since_option):
+        command = decorate(command)
+    return command
+
+
+with_data_option: Final[Decorator[Any]] = option(
+    "--with-data",
+    "is_whole",
+    variable="WITH_DATA",
+    is_flag=True,
+    help="Print input and result whole, however large they are, rather than their size and hash.",
+)
+overwrite_option: Final[Decorator[Any]] = option(
+    "--overwrite", "is_overwriting", variable="OVERWRITE", is_flag=True, help="Replace the file if it exists."
+)
 replay_follow_option: Final[Decorator[Any]] = option(
     "--follow/--no-follow",
     "is_following",
