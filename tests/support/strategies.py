@@ -197,6 +197,8 @@ def requests(draw: st.DrawFn) -> Requested:
         retention_failed=draw(st.just(0.0) | seconds),
         retention_canceled=draw(st.just(0.0) | seconds),
         caller=draw(texts),
+        client_id=draw(texts),
+        client_address=draw(texts),
         trace=draw(st.none() | traces),
     )
 
@@ -216,7 +218,7 @@ event_data: st.SearchStrategy[EventData] = st.one_of(
     st.builds(CancelRequested, by=texts, reason=texts),
     st.builds(Succeeded, result=raws),
     st.builds(Failed, error=errors, forced=st.none() | forced_ends),
-    st.builds(Canceled, reason=texts),
+    st.builds(Canceled, by=texts, reason=texts),
 )
 
 events: st.SearchStrategy[Event] = st.builds(
