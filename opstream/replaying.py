@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Final, Literal
 
@@ -26,6 +26,7 @@ from .walking import Found, Walk
 from .wanted import Wanted
 
 INTERRUPTED: Final = 130
+_WRITTEN: Final = 1024 * 1024
 _LAST_WRITE: Final = 1.0
 HEADING: Final = f"{'sequence':>10}  {'stored':<19}  {'operation':<36}  {'pos':>4}  {'action':<24}  {'event':<16}  what"
 
@@ -78,28 +79,42 @@ async def _replay(settings: Replay) -> None:
 
 async def _print(walk: Walk, pipe: Pipe, form: Form, progress: Progress) -> None:
     printer = _printer(form)
-    count = 0
     if form == "table":
         await pipe.write(f"{HEADING}\n".encode())
-    printing: list[Found] = []
+    count, printed = 0, 0
+    part: list[Found] = []
     try:
         async with aclosing(walk.batches()) as batches:
             async for batch in batches:
-                if batch:
-                    printing = batch
-                    await pipe.write(printer(batch))
-                    printing = []
-                count += len(batch)
-                progress.advance(walk.begin, batch[-1].message.sequence if batch else walk.next_sequence, walk.end)
+                for part in _parts(batch):
+                    await pipe.write(printer(part))
+                    count, printed = count + len(part), part[-1].message.sequence
+                part = []
+                progress.advance(walk.begin, printed if batch else walk.next_sequence, walk.end)
     except asyncio.CancelledError:
-        resume, hint = walk.next_sequence, ""
-        if printing and await pipe.is_quiet(_LAST_WRITE):
-            resume, count = printing[-1].message.sequence + 1, count + len(printing)
-        elif printing:
-            hint = ", and nobody takes what was printed last, which will come again"
-        progress.tell(f"interrupted after {_events(count)}{hint}; {_again(resume)}")
+        hint = ""
+        if part and printed < part[-1].message.sequence:
+            if await pipe.is_quiet(_LAST_WRITE):
+                count, printed = count + len(part), part[-1].message.sequence
+            else:
+                hint = ", and what nobody takes, which comes again"
+        progress.tell(f"interrupted after {_events(count)}{hint}; {_again(max(printed + 1, walk.next_sequence))}")
         raise
     progress.tell(f"{_events(count)}; {_again(walk.next_sequence)}")
+
+
+def _parts(batch: list[Found]) -> Iterator[list[Found]]:
+    """The batch in parts that are printed at once, so that large events are not in memory twice."""
+    part: list[Found] = []
+    size = 0
+    for one in batch:
+        part.append(one)
+        size += len(one.message.data)
+        if size >= _WRITTEN:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
 
 
 def _again(sequence: int) -> str:
