@@ -149,19 +149,8 @@ def provision(log_level: str, **given: Any) -> None:  # noqa: ANN401
 @proxy_options.proxy_options
 @options.connect_timeout_option
 @options.log_level_option
-def api(
-    *,
-    servers: tuple[str, ...],
-    host: str,
-    port: int,
-    public_url: str | None,
-    max_body: int,
-    connect_timeout: float,
-    log_level: str,
-) -> None:
-    """Serve HTTP: submit, status, /openapi.json, /asyncapi.json, /healthz and /readyz. Run as many as you like.
 def api(*, log_level: str, public_url: str | None, max_body: int, **given: Any) -> None:  # noqa: ANN401
-    """Serve HTTP: submit, status, /openapi.json, /healthz and /readyz. Run as many as you like.
+    """Serve HTTP: submit, status, /openapi.json, /asyncapi.json, /healthz and /readyz. Run as many as you like.
 
     It needs a provisioned broker, and learns from it what actions there are.
     """

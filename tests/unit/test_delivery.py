@@ -45,7 +45,7 @@ def wake(armed_by: int) -> Delivery:
     return Delivery(ticket=50, armed_by=armed_by)
 
 
-CANCELED = Canceled(reason="late")
+CANCELED = Canceled(by="ann", reason="late")
 OVERDUE = deadline_exceeded(after())
 LOST = runner_lost(after(started(), started(2)))
 
