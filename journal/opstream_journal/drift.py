@@ -27,7 +27,6 @@ _STREAM_FIELDS: Final = (
     "max_msgs_per_subject",
     "duplicate_window",
     "sources",
-    "compression",
     *sorted(SIZING_FIELDS),
 )
 _CONSUMER_FIELDS: Final = (
@@ -86,8 +85,9 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compare_stream(actual: StreamConfig, wanted: StreamConfig) -> list[Drift]:
-    """Where a stream differs from the wanted one."""
-    return _compare(actual, wanted, _STREAM_FIELDS, f"stream {wanted.name}")
+    """Where a stream differs from the wanted one. Compression that is not asked for is the operator's own."""
+    fields = _STREAM_FIELDS if wanted.compression is None else (*_STREAM_FIELDS, "compression")
+    return _compare(actual, wanted, fields, f"stream {wanted.name}")
 
 
 def compare_consumer(actual: ConsumerConfig, wanted: ConsumerConfig) -> list[Drift]:
