@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 import click
 
+from .advice import Option
+
 F = TypeVar("F", bound=Callable[..., Any])
 Decorator = Callable[[F], F]
 
@@ -107,8 +109,9 @@ def check_base_url(ctx: click.Context, param: click.Parameter, value: str | None
 
 
 def option(*names: str, variable: str, **settings: Any) -> Callable[[F], F]:  # noqa: ANN401 - click's own
-    """`click.option` with its environment variable and default shown in the help."""
-    return click.option(*names, envvar=f"OPSTREAM_{variable}", show_envvar=True, show_default=True, **settings)
+    """`click.option` with its environment variable and default shown in the help, and advice in its refusals."""
+    shown = {"show_envvar": True, "show_default": True}
+    return click.option(*names, cls=Option, envvar=f"OPSTREAM_{variable}", **shown, **settings)
 
 
 nats_option: Final[Decorator[Any]] = option(
