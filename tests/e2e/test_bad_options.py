@@ -33,7 +33,10 @@ ANY_TEXT: Final[Mapping[str, str]] = {
 """Options that refuse nothing when they are read, and why."""
 BAD: Final = ("?", "-1", "no such thing", "9" * 30, ":", "{", str(Path(__file__)), str(Path(__file__) / "below"))
 """What is tried, in this order, until an option refuses it."""
-ADVICE: Final = re.compile(r": write |: choose |is not one of|does not match the formats? '|Recognized values")
+WORDS: Final = ("book:read", "1", "x.parquet")
+"""What is tried for arguments, likewise."""
+ADVICE: Final = re.compile(r"\): .+(?:: \S| must be |is not one of|does not match the formats? '|Recognized values)")
+"""What a complaint goes on with, in our words or in click's."""
 
 
 class Case(NamedTuple):
@@ -75,7 +78,19 @@ def refused(command: click.Command, option: click.Option) -> str | None:
 
 def arguments(command: click.Command) -> list[str]:
     """A word for each argument that has to be there."""
-    return ["book:read" for one in command.params if isinstance(one, click.Argument) and one.required]
+    context = click.Context(command)
+    return [word(one, context) for one in command.params if isinstance(one, click.Argument) and one.required]
+
+
+def word(argument: click.Argument, context: click.Context) -> str:
+    """One that an argument takes."""
+    for tried in WORDS:
+        try:
+            argument.process_value(context, tried)
+        except click.BadParameter:
+            continue
+        return tried
+    raise AssertionError(f"{argument.name} takes none of {WORDS}")
 
 
 CASES: Final = [
@@ -154,7 +169,7 @@ def test_a_missing_argument(path: tuple[str, ...]) -> None:
     """It is named, as the help names it."""
     result = CliRunner().invoke(main, list(path), prog_name="opstream")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert re.search(r"Missing argument '[A-Z_]+'", result.stderr.splitlines()[-1]), result.stderr
+    assert re.search(r"Missing argument '[A-Z_]+(\.[a-z]+)?'", result.stderr.splitlines()[-1]), result.stderr
 
 
 def test_real_processes(tmp_path: Path) -> None:
