@@ -18,9 +18,10 @@ import msgspec
 import pytest
 
 from opstream_journal import announce, connect
+from opstream_schemas.archived import SOURCE_HEADER, parse_origin
 from opstream_schemas.catalog import ActionSpec
 from opstream_schemas.events import EVENT_DATA, decode_event
-from opstream_schemas.subjects import OPERATIONS_STREAM
+from opstream_schemas.subjects import ARCHIVE_STREAM, OPERATIONS_STREAM
 from tests.support import npm
 from tests.support.asyncapi import awkward_actions, channels_of, message, validator
 from tests.support.cloudevents import check_round_trip, check_rules, check_same, read
@@ -35,6 +36,8 @@ SOURCES: Final = Path(__file__).parent / "asyncapi"
 ACTIONS: Final = ("book.upload-finish", "book.upload-start", "crate.drop", "crate.fill", "crate.guard", "crate.lift")
 ACCEPTED: Final = [{"severity": 2, "code": "asyncapi-latest-version", "at": "asyncapi"}]
 """A piece of information, neither error nor warning: that there is an AsyncAPI 3.1, which fewer tools read."""
+ALWAYS: Final = [*(data.name for data in EVENT_DATA), *(f"archive.{data.name}" for data in EVENT_DATA)]
+"""Channels that hold whatever there is."""
 CRATE: Final = {
     "label": "Apples",
     "size": [3, 4],
@@ -70,14 +73,7 @@ def journal(system: System) -> list[Stored]:
     async def live() -> list[Stored]:
         async with httpx.AsyncClient(base_url=system.api, trust_env=False, timeout=20) as http:
             await asyncio.gather(*(_finish(http, name) for name in ("fill", "drop", "lift")), _cancel(http))
-        link = await connect([system.nats], "test", connect_timeout=10)
-        try:
-            stream = link.nc.jetstream()
-            last = (await stream.stream_info(OPERATIONS_STREAM)).state.last_seq
-            found = [await stream.get_msg(OPERATIONS_STREAM, seq=number) for number in range(1, last + 1)]
-        finally:
-            await link.close()
-        return [Stored(str(one.subject), dict(one.headers or {}), one.data or b"") for one in found]
+        return await _messages(system, OPERATIONS_STREAM)
 
     return asyncio.run(live())
 
@@ -120,11 +116,11 @@ def check_accepted(told: Told) -> None:
 
 
 def test_what_opstream_writes_is_valid(scripts: Path, tmp_path: Path) -> None:
-    """The document of `opstream schemas`: a channel for each event type."""
+    """The document of `opstream schemas`: a channel for each event type, and one in the archive."""
     assert run("schemas", str(tmp_path)).returncode == 0
     (told,) = parse(scripts, tmp_path / "asyncapi.json")
     check_accepted(told)
-    assert [channel["id"] for channel in told["channels"]] == [data.name for data in EVENT_DATA]
+    assert [channel["id"] for channel in told["channels"]] == ALWAYS
 
 
 def test_what_the_service_serves_is_valid(system: System, document: Told, scripts: Path, tmp_path: Path) -> None:
@@ -134,7 +130,7 @@ def test_what_the_service_serves_is_valid(system: System, document: Told, script
     (tmp_path / "awkward.json").write_bytes(httpx.get(f"{system.api}/asyncapi.json", trust_env=False).content)
     usual, awkward = parse(scripts, tmp_path / "usual.json", tmp_path / "awkward.json")
     typed = [f"{name}.{event}" for name in ACTIONS for event in ("requested", "succeeded")]
-    assert [channel["id"] for channel in usual["channels"]] == [*(data.name for data in EVENT_DATA), *typed]
+    assert [channel["id"] for channel in usual["channels"]] == [*ALWAYS, *typed]
     check_accepted(usual)
     assert len(awkward["channels"]) == len(usual["channels"]) + 2 * len(awkward_actions())
     check_accepted(awkward)
@@ -161,6 +157,23 @@ def test_every_message_of_the_journal_is_described(document: Told, journal: list
     assert "crate.fill.succeeded" in seen
 
 
+def test_every_message_of_the_archive_is_described(system: System, document: Told, journal: list[Stored]) -> None:
+    """By its channel of the archive: subject, headers, which say where it comes from, and the same payload."""
+    events = {stored.data: stored for stored in journal if stored.subject.startswith("operations.")}
+    made = run("provision", "--nats", system.nats, "--archive", cwd=system.folder)
+    assert made.returncode == 0, made.stderr
+    copies = asyncio.run(_messages(system, ARCHIVE_STREAM, len(events)))
+    assert len(copies) == len(events)
+    for copy in copies:
+        (channel,) = channels_of(document, copy.subject)
+        assert channel == f"archive.{copy.subject.rpartition('.')[2]}"
+        described = message(document, channel)
+        validator(document, described["headers"]).validate(copy.headers)
+        validator(document, described["payload"]).validate(msgspec.json.decode(copy.data))
+        assert SOURCE_HEADER in described["headers"]["properties"]
+        assert parse_origin(copy.headers[SOURCE_HEADER]).subject == events[copy.data].subject
+
+
 def test_every_message_of_the_journal_is_a_cloudevent(journal: list[Stored]) -> None:
     """By the official SDK and the specification; source and id name one event, and the id is also the message's."""
     events = [stored for stored in journal if stored.subject.startswith("operations.")]
@@ -183,6 +196,25 @@ async def _announce(system: System, specs: list[ActionSpec]) -> None:
             await announce(link, spec)
     finally:
         await link.close()
+
+
+async def _messages(system: System, name: str, at_least: int = 1) -> list[Stored]:
+    """All messages of a stream, once it has so many."""
+    link = await connect([system.nats], "test", connect_timeout=10)
+    try:
+        stream = link.nc.jetstream()
+
+        async def last() -> int:
+            return int((await stream.stream_info(name)).state.last_seq)
+
+        async def is_there() -> bool:
+            return await last() >= at_least
+
+        await eventually(is_there, within=15)
+        found = [await stream.get_msg(name, seq=number) for number in range(1, await last() + 1)]
+    finally:
+        await link.close()
+    return [Stored(str(one.subject), dict(one.headers or {}), one.data or b"") for one in found]
 
 
 async def _finish(http: httpx.AsyncClient, name: str) -> None:

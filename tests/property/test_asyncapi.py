@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opstream_api.asyncapi.dialect import draft7_components
-from opstream_schemas import subjects
+from opstream_schemas import archived, subjects
 from opstream_schemas.asyncapi import TypedAction, action_name, asyncapi
 from opstream_schemas.events import EVENT_DATA
 from opstream_schemas.names import Kind
@@ -21,8 +21,9 @@ from tests.support.strategies import History, histories, json_values, kinds, ope
 pytestmark = pytest.mark.unit
 
 ROOT: Final = as_sent(asyncapi())
-TAKES: Final = {name: validator(ROOT, message(ROOT, name)["payload"]) for name in ROOT["channels"]}
-EVENTS: Final = st.sampled_from([data.name for data in EVENT_DATA])
+NAMES: Final = [data.name for data in EVENT_DATA]
+TAKES: Final = {name: validator(ROOT, message(ROOT, name)["payload"]) for name in NAMES}
+EVENTS: Final = st.sampled_from(NAMES)
 
 
 @given(operation_ids, kinds, EVENTS)
@@ -32,6 +33,15 @@ def test_every_subject_has_one_channel(operation_id: str, kind: Kind, event: str
     assert channels_of(ROOT, subject) == [event]
     filters = {name: channel["x-jetstream"]["filterSubject"] for name, channel in ROOT["channels"].items()}
     assert [name for name, pattern in filters.items() if is_filtered(pattern, subject)] == [event]
+
+
+@given(kinds, EVENTS)
+def test_every_subject_of_the_archive_has_one_channel(kind: Kind, event: str) -> None:
+    """That of its event type in the archive."""
+    subject = archived.archive_subject(kind, event)
+    assert channels_of(ROOT, subject) == [f"archive.{event}"]
+    filters = {name: channel["x-jetstream"]["filterSubject"] for name, channel in ROOT["channels"].items()}
+    assert [name for name, pattern in filters.items() if is_filtered(pattern, subject)] == [f"archive.{event}"]
 
 
 @given(operation_ids, st.lists(kinds, min_size=1, max_size=4, unique=True), kinds, EVENTS)

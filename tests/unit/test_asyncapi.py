@@ -41,12 +41,13 @@ def golden(data: type[EventData]) -> list[Any]:
 
 
 ENDS: Final = (".json", ".minimal.json")
+NAMES: Final = [data.name for data in EVENT_DATA]
 
 
 def test_each_event_type_has_one_channel() -> None:
     """With its subject as the address, one message, and one operation, which sends it."""
     root = DOCUMENTS[0]
-    assert list(root["channels"]) == [data.name for data in EVENT_DATA]
+    assert list(root["channels"])[: len(EVENT_DATA)] == [data.name for data in EVENT_DATA]
     for data in EVENT_DATA:
         channel = root["channels"][data.name]
         assert channel["address"] == f"operations.{{operationId}}.{{resource}}.{{action}}.{data.name}"
@@ -59,6 +60,18 @@ def test_each_event_type_has_one_channel() -> None:
             one for one in root["operations"].values() if one["channel"] == {"$ref": f"#/channels/{data.name}"}
         ]
         assert operation["action"] == "send"
+
+
+def test_each_event_type_has_one_channel_in_the_archive() -> None:
+    """With the archive's subject as its address, and the message that it has in the journal."""
+    root = DOCUMENTS[0]
+    assert list(root["channels"])[len(EVENT_DATA) :] == [f"archive.{data.name}" for data in EVENT_DATA]
+    for data in EVENT_DATA:
+        channel = root["channels"][f"archive.{data.name}"]
+        assert channel["address"] == f"archive.{{resource}}.{{action}}.{data.name}"
+        assert channel["x-jetstream"] == {"stream": "ARCHIVE", "filterSubject": f"archive.*.*.{data.name}"}
+        assert channel["messages"] == root["channels"][data.name]["messages"]
+        assert root["operations"][f"send.archive.{data.name}"]["action"] == "send"
 
 
 @both
@@ -102,7 +115,7 @@ def test_what_was_stored_fits_its_message_alone(data: type[EventData]) -> None:
     events = golden(data)
     assert events
     for event in events:
-        fitting = [name for name in root["channels"] if validator(root, message(root, name)["payload"]).is_valid(event)]
+        fitting = [name for name in NAMES if validator(root, message(root, name)["payload"]).is_valid(event)]
         assert fitting == [data.name]
 
 

@@ -7,9 +7,10 @@ words for operations only.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
-from opstream_schemas import subjects
+from opstream_schemas import archived, subjects
 from opstream_schemas.events import EventData
 from opstream_schemas.names import NAME, OPERATION_ID, Kind
 
@@ -50,6 +51,25 @@ def event_channel(data: type[EventData]) -> Json:
     return _channel(data, _ANY, _ALL, f"The event `{data.name}` of all actions", sentence(data.__doc__), data.name)
 
 
+def archive_channel(data: type[EventData]) -> Json:
+    """The channel of an event type in the archive, of whatever action and operation."""
+    return {
+        "address": archived.archive_subject(_ANY, data.name),
+        "summary": f"The event `{data.name}` of all actions, in the archive",
+        "description": "Copied by the broker, byte for byte, if the operator has made the archive.",
+        **_content(data, data.name, ("resource", "action")),
+        "x-jetstream": {
+            "stream": subjects.ARCHIVE_STREAM,
+            "filterSubject": archived.archive_filter(event=data.name),
+        },
+    }
+
+
+def archive_name(data: type[EventData]) -> str:
+    """Of the channel of an event type in the archive; those of actions have more tokens."""
+    return f"archive.{data.name}"
+
+
 def action_channel(data: type[EventData], action: TypedAction) -> Json:
     """The channel of an event type, of one action: a part of the type's own channel, with a message of its own."""
     description = (
@@ -79,11 +99,17 @@ def _channel(data: type[EventData], kind: Kind, filtered: Kind, summary: str, de
         "address": subjects.event_subject("{operationId}", kind, data.name),
         "summary": summary,
         "description": description,
-        "messages": {data.name: component("messages", message)},
-        "parameters": {name: component("parameters", name) for name in parameters},
-        "tags": [tag_of(data)],
+        **_content(data, message, parameters),
         "x-jetstream": {
             "stream": subjects.OPERATIONS_STREAM,
             "filterSubject": subjects.events_of_kind_filter(filtered, data.name),
         },
+    }
+
+
+def _content(data: type[EventData], message: str, parameters: Iterable[str]) -> Json:
+    return {
+        "messages": {data.name: component("messages", message)},
+        "parameters": {name: component("parameters", name) for name in parameters},
+        "tags": [tag_of(data)],
     }

@@ -9,7 +9,7 @@ from opstream_schemas import subjects
 from opstream_schemas.events import CONTENT_TYPE, EVENT_DATA, EventData
 
 from .actions import TypedAction, action_name
-from .channels import BINDINGS, PARAMETERS, action_channel, event_channel, operation
+from .channels import BINDINGS, PARAMETERS, action_channel, archive_channel, archive_name, event_channel, operation
 from .messages import CORRELATIONS, TAGS, TRAITS, action_message, event_message, heading
 from .payloads import TYPED, action_payloads, payloads
 from .shared import Json, component, sentence
@@ -25,6 +25,8 @@ _DESCRIPTION: Final = (
     "own on the subjects of one or more channels; a plain NATS subscription misses events, and also sees some that the "
     "stream has refused. A consumer delivers at least once: `id` tells what you have had already, `position` the "
     "order within an operation. The stream holds other subjects, too (`wake.>`, `due.>`), which are opstream's own.\n\n"
+    f"The stream `{subjects.ARCHIVE_STREAM}`, where the operator has made it, keeps the same events for longer, on few "
+    "subjects without the operation's id.\n\n"
     "Types and members may be added: pass over those that you do not know."
 )
 _SERVERS: Final[Json] = {
@@ -56,6 +58,10 @@ def asyncapi(actions: Iterable[TypedAction] = ()) -> Json:
         messages[data.name] = event_message(data)
         channels[data.name] = event_channel(data)
         operations[f"send.{data.name}"] = operation(data, data.name, sentence(data.__doc__))
+    for data in EVENT_DATA:
+        name = archive_name(data)
+        channels[name] = archive_channel(data)
+        operations[f"send.{name}"] = operation(data, name, sentence(data.__doc__))
     for action in actions:
         schemas |= action_payloads(action, schemas)
         for data in TYPED:

@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from opstream_schemas.archived import SOURCE_HEADER
 from opstream_schemas.events import CONTENT_TYPE, Canceled, EventData, Failed, Requested, Succeeded
 
 from .actions import TypedAction, action_name
@@ -33,6 +34,11 @@ TRAITS: Final[Json] = {
                     "description": "The event's `id`, with which the broker drops what is published twice.",
                 },
                 "Content-Type": {"type": "string", "const": CONTENT_TYPE},
+                SOURCE_HEADER: {
+                    "type": "string",
+                    "description": "In the archive only: stream and sequence that the event was copied from, the "
+                    "filter, the transform and the subject there, with a space between two of them.",
+                },
             },
             "required": ["Nats-Msg-Id", "Content-Type"],
         },
