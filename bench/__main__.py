@@ -12,7 +12,7 @@ from typing import Any, Final
 import click
 import msgspec
 
-from bench import readings, runners
+from bench import readings, replay, runners
 from bench.archive import ARCHIVE, ArchiveFigures, weigh
 from bench.archive_report import archive_lines
 from bench.measure import GROWTH, Plan, Point, measure
@@ -27,7 +27,7 @@ from bench.wire import LoadFailed
 from opstream.console import Failure
 
 THROUGHPUT: Final = "throughput"
-PARTS: Final = (THROUGHPUT, *readings.PARTS, *runners.PARTS, ARCHIVE)
+PARTS: Final = (THROUGHPUT, *readings.PARTS, *runners.PARTS, *replay.PARTS, ARCHIVE)
 
 _FILES: Final = 8_192
 
@@ -39,6 +39,7 @@ class _Written(msgspec.Struct):
     readings: Readings
     runners: Runners
     archive: ArchiveFigures | None
+    replays: list[replay.ReplayFigures]
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -99,6 +100,7 @@ def main(file: Path | None, parts: tuple[str, ...], waiting: int, kept: int, **g
     recovery    from a runner's SIGKILL to the next attempts, beside the lease
     drain       a queue of 100,000 operations that a runner finds
     archive     disk and memory of a million operations, in the journal and in the archive
+    replay      the whole history, printed and exported
 
     The floor: a raw nats-py client that makes the same three durable publishes and one view write for each operation.
     opstream: broker, api, runner and projector as in production, a no-op action, submitted and polled over HTTP. Other
@@ -121,17 +123,17 @@ def main(file: Path | None, parts: tuple[str, ...], waiting: int, kept: int, **g
         found = readings.read(wanted, say) if set(wanted) & set(readings.PARTS) else Readings()
         progress = Progress(say, sys.stdout, time.monotonic)
         tried = runners.try_out(wanted, waiting, progress)
+        replayed = replay.measure(wanted, progress)
         weighed = weigh(kept, progress) if ARCHIVE in wanted else None
     except (BenchFailed, LoadFailed) as error:
         raise Failure(str(error)) from error
     weights = archive_lines(weighed) if weighed is not None else ()
-    for line in (*result_lines(plan, points), *reading_lines(found), *runner_lines(tried), *weights):
+    replays = replay.replay_lines(replayed)
+    for line in (*result_lines(plan, points), *reading_lines(found), *runner_lines(tried), *replays, *weights):
         _say(line)
     if file is not None:
-        file.write_bytes(
-            msgspec.json.format(msgspec.json.encode(_Written(here, plan, points, found, tried, weighed)), indent=2)
-            + b"\n"
-        )
+        written = _Written(here, plan, points, found, tried, weighed, replayed)
+        file.write_bytes(msgspec.json.format(msgspec.json.encode(written), indent=2) + b"\n")
 
 
 def _raise_file_limit() -> None:

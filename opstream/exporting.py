@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 NEXT: Final = "opstream.next_sequence"
 """The file's own note of where the next export has to begin."""
 
-_GROUP_ROWS: Final = 50_000
+_GROUP_ROWS: Final = 20_000
 _GROUP_BYTES: Final = 32 * 1024 * 1024
 
 
