@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Final, NamedTuple
 
-from opstream_journal import Link
+from opstream_journal import Link, NotProvisioned
 from opstream_journal.scan import Scanned, edges, scan
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.events import CloudEvent
@@ -66,11 +66,16 @@ class Walk:
         """The events that are wanted, batch by batch; a batch may be empty.
 
         Raises:
-            Failure: the sequence to begin with is beyond the stream's end.
+            Failure: there is no archive, or the sequence to begin with is beyond the stream's end.
             JournalError: the broker was away for too long, lacks the stream, or refused.
         """
         wanted = self._wanted
-        found = await edges(self._link, self._stream)
+        try:
+            found = await edges(self._link, self._stream)
+        except NotProvisioned as error:
+            if not wanted.is_archive:
+                raise
+            raise Failure("the broker has no archive: 'opstream provision --archive' makes one") from error
         self.begin, self.end = found.first, found.last
         self._check_begin()
         batches = scan(

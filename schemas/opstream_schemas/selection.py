@@ -12,6 +12,7 @@ from typing import Final, Self
 import msgspec
 
 from . import subjects
+from .archived import archive_filter
 from .errors import InvalidEvent, InvalidName
 from .events import EVENT_DATA, CloudEvent
 from .names import check_name, check_operation_id
@@ -63,8 +64,8 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         """Subject filters, which don't overlap; none if every subject is wanted."""
         names = sorted({one.name for one in self.types}) or [_ANY]
         if is_archive:
-            chosen = [subjects.archive_filter(self.resource, self.action, name) for name in names]
-            everything = subjects.archive_filter(_ANY, _ANY, _ANY)
+            chosen = [archive_filter(self.resource, self.action, name) for name in names]
+            everything = archive_filter()
         else:
             operation_id = self.operation_id or _ANY
             chosen = [subjects.events_filter(operation_id, self.resource, self.action, name) for name in names]

@@ -79,11 +79,6 @@ def events_filter(operation_id: str, resource: str, action: str, event: str) -> 
     return f"operations.{operation_id}.{resource}.{action}.{event}"
 
 
-def archive_filter(resource: str, action: str, event: str) -> str:
-    """Some events of the stream ARCHIVE, whose subjects name no operation; `*` for any."""
-    return f"archive.{resource}.{action}.{event}"
-
-
 def runner_consumer(kind: Kind) -> str:
     """The durable consumer on which the runners of an action compete; `_` is in no name, so pairs can't collide."""
     return f"{RUNNER_CONSUMERS}{kind.resource}_{kind.action}"

@@ -13,7 +13,11 @@ from opstream.console import Failure
 from opstream.walking import Found, Walk
 from opstream.wanted import Wanted
 from opstream_journal import Journal, Link, NotProvisioned
+from opstream_journal.archive import Archive
+from opstream_journal.provision import provision
+from opstream_journal.scan import edges
 from opstream_journal.timers import arm_wake
+from opstream_journal.topology import Sizing
 from opstream_schemas.events import RecordedEvent
 from opstream_schemas.selection import EventType, Selection
 from tests.support.broker import Broker
@@ -219,11 +223,28 @@ async def test_the_archive(bare: tuple[Link, JetStreamContext]) -> None:
     assert (await read(link, is_archive=True, selection=Selection(action="import"))).sequences == []
 
 
+async def test_an_archive_of_the_journal(link: Link, events: list[RecordedEvent]) -> None:
+    """What the broker copied is read as the journal is: the same bytes in the same order, with any filter."""
+    await provision(link, Sizing(), archive=Archive())
+
+    async def is_copied() -> bool:
+        return (await edges(link, "ARCHIVE")).messages == len(events)
+
+    await eventually(is_copied, within=20)
+    for selection in (Selection(), Selection(operation_id="op-4"), Selection(resource="book", action="upload-start")):
+        journal = await read(link, selection=selection)
+        archive = await read(link, selection=selection, is_archive=True)
+        assert [one.message.data for one in archive.found] == [one.message.data for one in journal.found]
+        assert archive.walk.problem == ""
+
+
 async def test_no_stream(broker: Broker) -> None:
     """Where nothing was provisioned, it is said what to do."""
     async with linked(broker.url) as link:
         with pytest.raises(NotProvisioned, match="run 'opstream provision'"):
             await read(link)
+        with pytest.raises(Failure, match="'opstream provision --archive' makes one"):
+            await read(link, is_archive=True)
 
 
 async def test_following_through_a_kill(broker: Broker, link: Link, journal: Journal) -> None:
