@@ -91,14 +91,15 @@ async def _print(walk: Walk, pipe: Pipe, form: Form, progress: Progress) -> None
                     count, printed = count + len(part), part[-1].message.sequence
                 part = []
                 progress.advance(walk.begin, printed if batch else walk.next_sequence, walk.end)
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, JournalError) as error:
         hint = ""
         if part and printed < part[-1].message.sequence:
             if await pipe.is_quiet(_LAST_WRITE):
                 count, printed = count + len(part), part[-1].message.sequence
             else:
                 hint = ", and what nobody takes, which comes again"
-        progress.tell(f"interrupted after {_events(count)}{hint}; {_again(max(printed + 1, walk.next_sequence))}")
+        how = "interrupted" if isinstance(error, asyncio.CancelledError) else "stopped"
+        progress.tell(f"{how} after {_events(count)}{hint}; {_again(max(printed + 1, walk.next_sequence))}")
         raise
     progress.tell(f"{_events(count)}; {_again(walk.next_sequence)}")
 
