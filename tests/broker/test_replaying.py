@@ -1,0 +1,57 @@
+"""Replay inside of the test's process: a broker that does not come back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Iterator
+from typing import TextIO
+
+import pytest
+
+import opstream.walking
+from opstream.replaying import Replay, _replay
+from opstream.wanted import Wanted
+from opstream_journal import Journal, JournalUnavailable, Link
+from tests.support.broker import Broker
+from tests.support.populating import populate
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.broker
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[TextIO, TextIO]]:
+    """A standard output, and where it can be read."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as printed, os.fdopen(writing, "w") as stdout:
+        yield stdout, printed
+
+
+async def test_a_broker_that_stays_away(
+    broker: Broker,
+    link: Link,
+    journal: Journal,
+    pipe: tuple[TextIO, TextIO],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Whoever follows is told where to go on when the broker is away for too long, and nothing is lost by that."""
+    monkeypatch.setattr(opstream.walking, "_FOLLOWING_PATIENCE", 0.5)
+    expected = await populate(journal, 2)
+    settings = Replay(wanted=Wanted(is_following=True), form="cloudevents", servers=(broker.url,), connect_timeout=5.0)
+    stdout, printed = pipe
+    monkeypatch.setattr("sys.stdout", stdout)  # not in the fixture: pytest sets it again before the test
+    replaying = asyncio.create_task(_replay(settings))
+    replaying.add_done_callback(lambda _: stdout.close())  # so that whoever reads sees the end
+    lines = [await asyncio.to_thread(printed.readline) for _ in expected]
+    broker.kill()
+    with pytest.raises(JournalUnavailable):
+        await replaying
+    broker.start()
+    assert lines == [f"{event.stored.decode()}\n" for event in expected]
+    told = re.search(r"stopped after (\d+) events; go on with --from-sequence (\d+)\n", capfd.readouterr().err)
+    assert told
+    assert (int(told[1]), int(told[2])) == (len(expected), expected[-1].sequence + 1)
+    await eventually(lambda: link.is_up)
