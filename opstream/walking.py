@@ -114,6 +114,7 @@ class Walk:
     def _check_begin(self) -> None:
         first = self._wanted.first
         if first is None:
+            self.next_sequence = self.begin  # whoever is interrupted at once must not be sent to what has expired
             return
         if first > self.end + 1:
             raise Failure(
