@@ -67,14 +67,14 @@ async def _provision(settings: Settings) -> Report:
     specs = _specs(settings.modules)
     link = await connect(settings.servers, "opstream-provision", connect_timeout=settings.connect_timeout)
     try:
-        sizing = _wanted(settings, await current_sizing(link) or Sizing(), specs)
-        archive = _archive(settings, await current_archive(link))
+        sizing = sizing_wanted(settings, await current_sizing(link) or Sizing(), specs)
+        archive = archive_wanted(settings, await current_archive(link))
         return await provision(link, sizing, specs, archive=archive, is_update=settings.is_update)
     finally:
         await link.close()
 
 
-def _wanted(settings: Settings, current: Sizing, specs: list[ActionSpec]) -> Sizing:
+def sizing_wanted(settings: Settings, current: Sizing, specs: list[ActionSpec]) -> Sizing:
     """What is asked for; where nothing is, what is there: what an operator chose earlier is no drift. It is more only
     where that would not do for the sizes and actions that are named."""
     chosen = {
@@ -89,7 +89,12 @@ def _wanted(settings: Settings, current: Sizing, specs: list[ActionSpec]) -> Siz
     return msgspec.structs.replace(current, **chosen)
 
 
-def _archive(settings: Settings, current: Archive | None) -> Archive | None:
+def archive_wanted(settings: Settings, current: Archive | None) -> Archive | None:
+    """The archive that is asked for or there; None for none.
+
+    Raises:
+        click.UsageError: it is asked how old something may become that nobody asked for.
+    """
     if current is None and not settings.is_archiving:
         if settings.archive_max_age is not None:
             raise click.UsageError("--archive-max-age: the broker has no archive; add --archive to make it")

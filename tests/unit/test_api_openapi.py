@@ -17,7 +17,7 @@ from opstream_api.documents import Document
 from opstream_api.errors import STATUS_OF
 from opstream_api.openapi import openapi
 from opstream_journal import Catalog
-from opstream_schemas.catalog import ActionSpec
+from opstream_schemas.catalog import DAY, ActionSpec
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.monitor import StatusMonitor
 from opstream_schemas.names import Kind
@@ -227,6 +227,24 @@ def test_a_submit_is_described() -> None:
     )
     assert operation["x-ms-long-running-operation"] is True
     assert operation["x-ms-long-running-operation-options"] == {"final-state-via": "operation-location"}
+
+
+@pytest.mark.parametrize(
+    ("policy", "told"),
+    [
+        ({}, "readable for 1 day after the end."),
+        ({"retention": 7 * DAY, "retention_canceled": 7 * DAY}, "readable for 7 days after the end."),
+        ({"retention_failed": 90 * DAY}, "readable for 1 day after the end, 90 days if it failed."),
+        (
+            {"retention": 2 * DAY, "retention_failed": 90 * DAY, "retention_canceled": DAY},
+            "readable for 2 days after the end, 90 days if it failed, 1 day if it was canceled.",
+        ),
+    ],
+)
+def test_it_is_told_how_long_a_status_stays(policy: dict[str, float], told: str) -> None:
+    """By outcome, where that makes a difference."""
+    operation = document(spec(**policy))["paths"]["/book/{id}:upload-start"]["post"]
+    assert operation["description"].endswith(told)
 
 
 def test_an_action_without_required_input() -> None:
