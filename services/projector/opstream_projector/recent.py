@@ -45,7 +45,7 @@ class Recent:
     def put(self, operation: Operation, revision: int) -> None:
         """Remember what is stored under `revision`."""
         self.forget(operation.id)
-        size = _size(operation)
+        size = size_of(operation)
         self._entries[operation.id] = (Entry(revision, operation), size)
         self._bytes += size
         while len(self._entries) > self._max_entries or self._bytes > self._max_bytes:
@@ -59,7 +59,8 @@ class Recent:
             self._bytes -= found[1]
 
 
-def _size(operation: Operation) -> int:
+def size_of(operation: Operation) -> int:
+    """About how many bytes an operation takes in memory."""
     size = _FIXED_BYTES + len(operation.message) + len(operation.reason)
     if operation.result is not msgspec.UNSET:
         size += len(memoryview(operation.result))
