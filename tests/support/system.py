@@ -76,6 +76,11 @@ class System:
         """Its port."""
         return self._ports[name]
 
+    def add(self, *names: str) -> None:
+        """Have further ones of services, e.g. `projector-2`, with all others."""
+        self.names += names
+        self._ports |= {name: free_port() for name in names}
+
     def begin(self) -> str:
         """Start everything, and wait until it serves; what `opstream provision` printed."""
         self.start(BROKER)

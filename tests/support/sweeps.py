@@ -1,0 +1,158 @@
+"""Rebuild and verify in the test's own process, on its connection. Callers: broker tests.
+
+done = await rebuilt(link, journal)
+assert (done.missing, done.rewritten, done.removed) == (1, 0, 0)
+assert (await verified(link, journal)).lines == []
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import msgspec
+
+from opstream.verifying import Verify as Settings
+from opstream.verifying import verify
+from opstream_journal import NEW, Journal, Link, View
+from opstream_journal.scan import Scanned
+from opstream_journal.snapshots import VIEW_STREAM, Snapshots
+from opstream_projector.looking import Looker
+from opstream_projector.marks import Named
+from opstream_projector.rebuild import Rebuild
+from opstream_projector.sweeping import Sweep
+from opstream_projector.verify import Verify
+from opstream_projector.walking import Folded, Walk
+from opstream_schemas import subjects
+from opstream_schemas.events import EventData
+from opstream_schemas.operation import Operation
+from tests.support.journaling import KIND, extend, first, folded
+from tests.support.projecting import utc_now
+from tests.support.strategies import request
+
+
+class Steps:
+    """A `Progress` that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.begun: list[tuple[str, int]] = []
+        self.shown: list[int] = []
+
+    def begin(self, what: str, total: int) -> None:
+        """Something begins."""
+        self.begun.append((what, total))
+
+    def show(self, done: int) -> None:
+        """It goes on."""
+        self.shown.append(done)
+
+    def end(self) -> None:
+        """It is over."""
+
+
+class WatchedWalk(Walk):
+    """A walk that knows how many states it had at once."""
+
+    most = 0
+
+    def fold(self, batch: Sequence[Scanned]) -> list[Folded]:  # type: ignore[override] # it is a list
+        """One message after the other."""
+        found = []
+        for one in batch:
+            found += super().fold([one])
+            self.most = max(self.most, self.states)
+        return found
+
+
+class Rebuilt(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rebuild did."""
+
+    rewritten: int
+    missing: int
+    removed: int
+    unfoldable: Named
+    unstorable: Named
+    walk: WatchedWalk
+
+
+class Verified(msgspec.Struct, frozen=True, kw_only=True):
+    """What a verification found."""
+
+    lines: list[str]
+    behind: int
+    waited_for: list[int]
+    """How many operations were behind, each time that it waited for the projector."""
+    unfoldable: Named
+    walk: WatchedWalk
+
+
+async def rebuilt(
+    link: Link, journal: Journal, *, max_states: int = 1_000, view: View | None = None, steps: Steps | None = None
+) -> Rebuilt:
+    """Rebuild the view."""
+    walk = WatchedWalk(max_states=max_states)
+    snapshots = Snapshots(link)
+    await snapshots.start()
+    judge = Rebuild(view or View(link), Looker(link, journal, snapshots), now=utc_now)
+    await Sweep(link, snapshots, walk, steps or Steps()).run(judge)
+    await snapshots.stop()
+    return Rebuilt(
+        rewritten=judge.rewritten,
+        missing=judge.missing,
+        removed=judge.removed,
+        unfoldable=judge.unfoldable,
+        unstorable=judge.unstorable,
+        walk=walk,
+    )
+
+
+async def verified(link: Link, journal: Journal, *, max_states: int = 1_000, grace: float = 0.3) -> Verified:
+    """Compare the view with the journal."""
+    walk = WatchedWalk(max_states=max_states)
+    snapshots = Snapshots(link)
+    await snapshots.start()
+    lines: list[str] = []
+    lags: list[int] = []
+    judge = Verify(
+        Looker(link, journal, snapshots),
+        tell=lambda difference: lines.append(str(difference)),
+        tell_lag=lags.append,
+        now=utc_now,
+        grace=grace,
+    )
+    await Sweep(link, snapshots, walk, Steps()).run(judge)
+    await snapshots.stop()
+    assert judge.differences == len(lines)
+    return Verified(lines=lines, behind=judge.behind, waited_for=lags, unfoldable=judge.unfoldable, walk=walk)
+
+
+def exit_status(url: str, *, grace: float = 0.2) -> int:
+    """What `opstream verify` ends with; not in a thread that has an event loop."""
+    try:
+        verify(Settings(servers=(url,), connect_timeout=5.0, grace=grace))
+    except SystemExit as end:
+        return 0 if end.code is None else int(end.code)
+    return 0
+
+
+async def begun(journal: Journal, operation_id: str, *datas: EventData) -> Operation:
+    """Store an operation that has a day left; the ordinary ones of the tests are long past their deadlines."""
+    event = first(operation_id, data=request(deadline=utc_now() + timedelta(days=1)))
+    return await extend(journal, folded(None, await journal.append(KIND, event, NEW, budget=10)), *datas)
+
+
+async def publish(link: Link, operation_id: str, event: str, payload: bytes) -> int:
+    """Store bytes in the journal as somebody would who knows no rules; their stream sequence."""
+    ack = await link.nc.jetstream().publish(subjects.event_subject(operation_id, KIND, event), payload)
+    return ack.seq
+
+
+async def overwrite(link: Link, operation_id: str, data: bytes) -> None:
+    """Put anything into the view, by no rule."""
+    await link.nc.jetstream().publish(subjects.bucket_subject(subjects.VIEW_BUCKET, operation_id), data)
+
+
+async def lose(link: Link, *operation_ids: str) -> None:
+    """Take entries out of the view; all of them if none is named."""
+    for one in operation_ids or [">"]:
+        await link.nc.jetstream().purge_stream(VIEW_STREAM, subject=subjects.bucket_subject(subjects.VIEW_BUCKET, one))
