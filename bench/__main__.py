@@ -19,6 +19,7 @@ from bench.measure import GROWTH, Plan, Point, measure
 from bench.progress import Progress
 from bench.reading_report import reading_lines
 from bench.readings import Readings
+from bench.rebuild import OPERATIONS, PART, RebuildFigures, rebuild, rebuild_lines
 from bench.report import Machine, machine, machine_lines, result_lines
 from bench.runner_report import runner_lines
 from bench.runners import Runners
@@ -27,7 +28,11 @@ from bench.wire import LoadFailed
 from opstream.console import Failure
 
 THROUGHPUT: Final = "throughput"
+<<<<<<< HEAD
 PARTS: Final = (THROUGHPUT, *readings.PARTS, *runners.PARTS, *replay.PARTS, ARCHIVE)
+=======
+PARTS: Final = (THROUGHPUT, *readings.PARTS, *runners.PARTS, ARCHIVE, PART)
+>>>>>>> 09ae46b (make bench measures rebuild and verify)
 
 _FILES: Final = 8_192
 
@@ -39,7 +44,11 @@ class _Written(msgspec.Struct):
     readings: Readings
     runners: Runners
     archive: ArchiveFigures | None
+<<<<<<< HEAD
     replays: list[replay.ReplayFigures]
+=======
+    rebuilds: list[RebuildFigures]
+>>>>>>> 09ae46b (make bench measures rebuild and verify)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -87,8 +96,15 @@ class _Written(msgspec.Struct):
     show_default=True,
     help="Operations in the journal of the part archive.",
 )
+@click.option(
+    "--rebuilt",
+    type=click.IntRange(min=1),
+    default=OPERATIONS,
+    show_default=True,
+    help="Operations in the journal of the part rebuild.",
+)
 @click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures here, too.")
-def main(file: Path | None, parts: tuple[str, ...], waiting: int, kept: int, **given: Any) -> None:  # noqa: ANN401 - the others as in `Plan`
+def main(file: Path | None, parts: tuple[str, ...], waiting: int, kept: int, rebuilt: int, **given: Any) -> None:  # noqa: ANN401 - the others as in `Plan`
     """Measure opstream with real processes and a broker that syncs every write.
 
     \b
@@ -100,7 +116,11 @@ def main(file: Path | None, parts: tuple[str, ...], waiting: int, kept: int, **g
     recovery    from a runner's SIGKILL to the next attempts, beside the lease
     drain       a queue of 100,000 operations that a runner finds
     archive     disk and memory of a million operations, in the journal and in the archive
+<<<<<<< HEAD
     replay      the whole history, printed and exported
+=======
+    rebuild     opstream rebuild and verify, of 90,000 events
+>>>>>>> 09ae46b (make bench measures rebuild and verify)
 
     The floor: a raw nats-py client that makes the same three durable publishes and one view write for each operation.
     opstream: broker, api, runner and projector as in production, a no-op action, submitted and polled over HTTP. Other
@@ -125,14 +145,21 @@ def main(file: Path | None, parts: tuple[str, ...], waiting: int, kept: int, **g
         tried = runners.try_out(wanted, waiting, progress)
         replayed = replay.measure(wanted, progress)
         weighed = weigh(kept, progress) if ARCHIVE in wanted else None
+        rebuilds = rebuild(rebuilt, progress) if PART in wanted else []
     except (BenchFailed, LoadFailed) as error:
         raise Failure(str(error)) from error
     weights = archive_lines(weighed) if weighed is not None else ()
     replays = replay.replay_lines(replayed)
     for line in (*result_lines(plan, points), *reading_lines(found), *runner_lines(tried), *replays, *weights):
         _say(line)
+    for line in rebuild_lines(rebuilds):
+        _say(line)
     if file is not None:
+<<<<<<< HEAD
         written = _Written(here, plan, points, found, tried, weighed, replayed)
+=======
+        written = _Written(here, plan, points, found, tried, weighed, rebuilds)
+>>>>>>> 09ae46b (make bench measures rebuild and verify)
         file.write_bytes(msgspec.json.format(msgspec.json.encode(written), indent=2) + b"\n")
 
 

@@ -84,7 +84,7 @@ class System:
             concurrency: of the runner, for each action.
             actions: the module that holds them.
         """
-        self._provision()
+        self.provision()
         self._start_projector()
         self._start_runner(RUNNER, concurrency, actions)
         self._start_api()
@@ -92,7 +92,7 @@ class System:
 
     def start_without_runner(self) -> None:
         """Provision the broker and start api and projector."""
-        self._provision()
+        self.provision()
         self._start_projector()
         self._start_api()
         self._wait_ready("api", "projector")
@@ -177,7 +177,8 @@ class System:
             await journal.wait_idle(link, subjects.PROJECTOR_CONSUMER, timeout)
             await journal.wait_idle(link, subjects.PROJECTOR_DEADLINES_CONSUMER, timeout)
 
-    def _provision(self) -> None:
+    def provision(self) -> None:
+        """Make what opstream needs on the broker."""
         self._start("provision", "--nats", self.nats_url)
         if self._processes.pop("provision").wait(_START_TIMEOUT):
             raise BenchFailed(f"'opstream provision' failed:\n{self._tail('provision')}")

@@ -1,0 +1,100 @@
+"""Whole operations for a journal, as fast as the broker takes them: many publishes at once, which nobody answers one by
+one. Started by `rebuild.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import msgspec
+import uuid_utils
+
+from bench import journal, wire
+from bench.load import BODY
+from bench.request import make_request
+from opstream_journal import Link
+from opstream_schemas import subjects
+from opstream_schemas.events import Event, EventData, Started, Succeeded, digest, encode_event
+from opstream_schemas.names import Kind
+
+KIND: Final = Kind("bench", "noop")
+EVENTS: Final = 3
+"""Of each operation: requested, started, succeeded."""
+
+_TOGETHER: Final = 500
+"""Operations whose events are sent before the broker is asked how far it is."""
+_STALL: Final = 30.0
+_POLL: Final = 0.005
+
+
+class Fill(msgspec.Struct, frozen=True, kw_only=True):
+    """What to do."""
+
+    nats_url: str
+    operations: int
+
+
+class FillResult(msgspec.Struct, frozen=True):
+    """How it went."""
+
+    seconds: float
+
+
+async def run(fill: Fill) -> FillResult:
+    """Carry it out."""
+    async with journal.connected(fill.nats_url) as link:
+        began = time.perf_counter()
+        stored = (await journal.stream(link, subjects.OPERATIONS_STREAM)).messages
+        left = fill.operations
+        while left:
+            count = min(left, _TOGETHER)
+            # Those of several operations lie between each other, as in a system with many clients.
+            lives = [_life() for _ in range(count)]
+            for number in range(EVENTS):
+                for life in lives:
+                    await link.nc.publish(*life[number])
+            left -= count
+            stored += count * EVENTS
+            await _reach(link, stored)
+        return FillResult(time.perf_counter() - began)
+
+
+def _life() -> list[tuple[str, bytes]]:
+    now = datetime.now(UTC)
+    operation_id = str(uuid_utils.uuid7())
+    datas: tuple[EventData, ...] = (
+        make_request(KIND, BODY, now),
+        Started(attempt=1, runner="bench-1", token=uuid_utils.uuid4().hex, ticket=1, lease=30.0),
+        Succeeded(result=msgspec.Raw(b'{"ok":true}')),
+    )
+    found = []
+    previous = ""
+    for number, data in enumerate(datas):
+        event = Event(
+            id=str(uuid_utils.uuid7()),
+            source="opstream/bench",
+            operation_id=operation_id,
+            time=now + timedelta(milliseconds=number),
+            position=number + 1,
+            previous_hash=previous,
+            data=data,
+        )
+        payload = encode_event(event)
+        previous = digest(payload)
+        found.append((subjects.event_subject(operation_id, KIND, data.name), payload))
+    return found
+
+
+async def _reach(link: Link, messages: int) -> None:
+    until = time.monotonic() + _STALL
+    while (await journal.stream(link, subjects.OPERATIONS_STREAM)).messages < messages:
+        if time.monotonic() > until:
+            raise wire.LoadFailed(f"the broker did not store {messages:,} messages")
+        await asyncio.sleep(_POLL)
+
+
+if __name__ == "__main__":
+    wire.main(run, Fill)
