@@ -12,7 +12,7 @@ import pytest
 from opstream.verifying import Verify, verify
 from opstream_journal import Journal, Link
 from opstream_journal.snapshots import encode_snapshot
-from opstream_schemas.operation import Operation
+from opstream_schemas.operation import FOLD_VERSION, Operation
 from tests.support.broker import Broker
 from tests.support.journaling import extend, linked, opened
 from tests.support.projecting import LIFE, RESULT, projector, running, settled, view_writes
@@ -50,8 +50,8 @@ async def test_a_view_that_is_right(link: Link, journal: Journal, operations: di
         ({"position": 2}, "open: position: journal 3, view 2"),
         ({"stream_sequence": 99}, "open: streamSequence: journal 3, view 99"),
         (
-            {"fold_version": 7},
-            "open: the entry is of fold version 7, this is 1; Running in the journal (position 3)",
+            {"fold_version": 77},
+            f"open: the entry is of fold version 77, this is {FOLD_VERSION}; Running in the journal (position 3)",
         ),
         ({"id": "another"}, "open: the entry is of operation another; Running in the journal (position 3)"),
     ],
