@@ -19,6 +19,7 @@ from .link import Link
 _TIMEOUT: Final = 5.0
 _NOT_FOUND: Final = 404
 _UNAVAILABLE: Final = 503
+_NO_SUCH_MESSAGE: Final = 10057
 _TAKEN: Final = frozenset({10058, 10148})
 
 Fields = Mapping[str, Any]
@@ -57,6 +58,32 @@ async def update_stream(link: Link, name: str, fields: Fields) -> None:
     await _ask(link, f"STREAM.UPDATE.{name}", _merged(raw, fields))
 
 
+async def subjects_of(link: Link, name: str, subject_filter: str) -> list[str]:
+    """The subjects of a stream that match a filter and hold a message; at most 100,000, as the broker gives at once.
+
+    Raises:
+        JournalUnavailable: JetStream did not answer.
+        RequestRefused: the broker refused.
+    """
+    answer = await _ask(link, f"STREAM.INFO.{name}", {"subjects_filter": subject_filter})
+    found: dict[str, int] = answer["state"].get("subjects") or {}
+    return list(found)
+
+
+async def delete_message(link: Link, name: str, sequence: int) -> None:
+    """Remove a message from a stream; one that is gone already is as good.
+
+    Raises:
+        JournalUnavailable: JetStream did not answer.
+        RequestRefused: the broker refused.
+    """
+    try:
+        await _ask(link, f"STREAM.MSG.DELETE.{name}", {"seq": sequence})
+    except RequestRefused as refused:
+        if refused.err_code != _NO_SUCH_MESSAGE:
+            raise
+
+
 async def consumer(link: Link, stream_name: str, name: str) -> ConsumerConfig | None:
     """The configuration of a consumer, None if there is none.
 
@@ -77,6 +104,22 @@ async def is_consumer_used(link: Link, stream_name: str, name: str) -> bool:
     """
     answer = await _ask(link, f"CONSUMER.INFO.{stream_name}.{name}")
     return bool(answer.get("num_waiting") or answer.get("num_ack_pending"))
+
+
+async def acknowledged(link: Link, stream_name: str, name: str) -> int | None:
+    """The stream sequence up to which a consumer has nothing left to deliver, None if there is no such consumer.
+
+    Raises:
+        JournalUnavailable: JetStream did not answer.
+        RequestRefused: the broker refused.
+    """
+    try:
+        answer = await _ask(link, f"CONSUMER.INFO.{stream_name}.{name}")
+    except RequestRefused as refused:
+        if refused.code == _NOT_FOUND:
+            return None
+        raise
+    return int(answer["ack_floor"]["stream_seq"])
 
 
 async def make_consumer(link: Link, stream_name: str, config: ConsumerConfig) -> bool:

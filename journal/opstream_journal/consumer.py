@@ -1,7 +1,7 @@
 """Durable pull consumers with explicit demand: the broker never holds more for us than we said we want.
 
-Callers: the runner (demand = free slots of one action) and the projector (demand = room in its batch). Why this is not
-nats-py's `fetch` or FastStream's subscriber: docs/adr/0002.
+Callers: the runner (demand = free slots of one action), the projector (demand = room in its batch) and subscribers
+(demand = free workers). Why this is not nats-py's `fetch` or FastStream's subscriber: docs/adr/0002.
 """
 
 from __future__ import annotations
@@ -43,11 +43,13 @@ class Delivered:
     """One delivered message. Acknowledgements go by stream sequence, not by delivery (nats-facts.md): whoever has been
     fenced off must send none of them."""
 
-    __slots__ = ("_link", "_reply", "data", "deliveries", "sequence", "subject")
+    __slots__ = ("_link", "_reply", "data", "deliveries", "message", "sequence", "subject")
 
     def __init__(self, link: Link, message: Msg) -> None:
         self._link = link
         self._reply = message.reply
+        self.message = message
+        """As nats-py gave it."""
         self.subject = message.subject
         self.data = message.data
         tokens = message.reply.split(".")

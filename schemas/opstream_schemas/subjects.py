@@ -19,6 +19,8 @@ ARCHIVE_STREAM: Final = "ARCHIVE"
 VIEW_BUCKET: Final = "operations"
 ACTIONS_BUCKET: Final = "actions"
 HOLDS_BUCKET: Final = "holds"
+PARKED_STREAM: Final = "PARKED"
+PARKED_SUBJECTS: Final = "parked.*.*"
 RUNNER_CONSUMERS: Final = "runner_"
 """What the names of the runners' consumers begin with."""
 PROJECTOR_CONSUMER: Final = "projector"
@@ -179,3 +181,18 @@ def parse_wake_subject(subject: str) -> WakeSubject:
     _, resource, action, operation_id, why = tokens
     kind = Kind(check_name(resource, "resource"), check_name(action, "action"))
     return WakeSubject(check_operation_id(operation_id), kind, check_name(why, "wake reason"))
+
+
+def parked_subject(durable: str, sequence: int) -> str:
+    """Where an event is parked that a subscriber could not handle; parking it again replaces it."""
+    return f"parked.{durable}.{sequence}"
+
+
+def parked_filter(durable: str) -> str:
+    """All that is parked of one subscriber."""
+    return f"parked.{durable}.*"
+
+
+def retry_subject(durable: str) -> str:
+    """Where the processes of a subscriber are asked to try a parked event again; in no stream."""
+    return f"retry.{durable}"

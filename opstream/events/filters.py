@@ -1,0 +1,119 @@
+"""What a subscription says, checked, and as subjects and names on the broker. Caller: `subscribing.py`. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from opstream_journal.durables import Start
+from opstream_schemas import subjects
+from opstream_schemas.errors import InvalidName
+from opstream_schemas.names import Kind, check_name
+from opstream_schemas.retrying import pause
+
+from .errors import InvalidSubscription
+from .model import TYPES
+
+ANY: Final = "*"
+
+_DURABLE: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
+_OURS: Final = ("projector", "webhooks", "archive", "runner")
+_MOST_WORKERS: Final = 1_000
+_EXAMPLE: Final = "'book:upload-start', 'book:*' or '*'"
+
+
+class Backoff(msgspec.Struct, frozen=True, kw_only=True):
+    """When an event comes again whose handler failed, and when it does not any more."""
+
+    first: float = 1.0
+    """Seconds after the first failure; doubled after each further one, less a jitter of up to half."""
+    longest: float = 300.0
+    """The most seconds that this becomes."""
+    deliveries: int = 20
+    """Then the event is parked; with the defaults about 45 minutes after the first failure."""
+
+    def delay(self, deliveries: int, factor: float) -> float:
+        """Seconds until the next delivery after so many; `factor` is the jitter, from 0.5 to 1."""
+        return pause(deliveries, backoff=self.first, backoff_max=self.longest, factor=factor)
+
+
+def filters(kind: str, events: Sequence[str]) -> list[str]:
+    """The subject filters for the events of an action, of all actions of a resource, or of all.
+
+    Raises:
+        InvalidSubscription: one of them can't be.
+    """
+    parsed = _kind(kind)
+    names = [events] if isinstance(events, str) else list(events)
+    if not names:
+        raise InvalidSubscription(f"events is empty: name some of {', '.join(TYPES)}, or '*' for all")
+    if ANY in names:
+        names = [ANY]
+    for name in names:
+        if name != ANY and name not in TYPES:
+            raise InvalidSubscription(f"there is no event {name!r}: take some of {', '.join(TYPES)}, or '*' for all")
+    return [subjects.events_of_kind_filter(parsed, name) for name in dict.fromkeys(names)]
+
+
+def check_durable(name: str) -> str:
+    """Return `name` if a subscriber's durable can have it.
+
+    Raises:
+        InvalidSubscription: it can't.
+    """
+    if not isinstance(name, str) or _DURABLE.fullmatch(name) is None:
+        raise InvalidSubscription(f"durable {name!r} must be 1 to 64 characters of A-Z, a-z, 0-9 and '-'")
+    if name in _OURS:
+        raise InvalidSubscription(f"durable {name!r} is the name of a part of opstream: take another one")
+    return name
+
+
+def check_start(start: Start) -> Start:
+    """Return `start` if a durable can begin there.
+
+    Raises:
+        InvalidSubscription: it can't.
+    """
+    if isinstance(start, datetime):
+        if start.tzinfo is None:
+            raise InvalidSubscription("start has no time zone: use datetime.now(UTC) or the like")
+    elif isinstance(start, bool) or not (start in {"new", "all"} if isinstance(start, str) else start >= 1):
+        raise InvalidSubscription(f"start {start!r} must be 'new', 'all', a stream sequence from 1 on, or a datetime")
+    return start
+
+
+def check_numbers(*, max_workers: int, max_pending: int, ack_wait: float, backoff: Backoff, is_ordered: bool) -> None:
+    """Check what is counted or measured.
+
+    Raises:
+        InvalidSubscription: a number is out of its range, or contradicts another.
+    """
+    if not 1 <= max_workers <= _MOST_WORKERS:
+        raise InvalidSubscription(f"max_workers {max_workers} must be from 1 to {_MOST_WORKERS}")
+    if is_ordered and max_workers != 1:
+        raise InvalidSubscription("ordered needs max_workers=1: several at once have no order")
+    if max_pending < max_workers:
+        raise InvalidSubscription(f"max_pending {max_pending} must be at least max_workers, which is {max_workers}")
+    if not 1.0 <= ack_wait <= 3600.0:
+        raise InvalidSubscription(f"ack_wait {ack_wait:g} must be from 1 to 3600 seconds")
+    if not 0.0 < backoff.first <= backoff.longest:
+        raise InvalidSubscription("backoff: first must be more than 0 seconds, and longest at least as much")
+    if backoff.deliveries < 1:
+        raise InvalidSubscription(f"backoff: deliveries {backoff.deliveries} must be at least 1")
+
+
+def _kind(text: str) -> Kind:
+    if text == ANY:
+        return Kind(ANY, ANY)
+    resource, _, action = text.rpartition(":") if isinstance(text, str) else ("", "", "")
+    try:
+        return Kind(
+            resource if resource == ANY else check_name(resource, "resource"),
+            action if action == ANY else check_name(action, "action"),
+        )
+    except InvalidName as error:
+        raise InvalidSubscription(f"{text!r} is not something to subscribe to ({error}): write {_EXAMPLE}") from error

@@ -1,0 +1,177 @@
+"""What can't be subscribed to is said in one line when the module is imported, before anything is connected."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opstream.events import (
+    ActionCanceled,
+    ActionFailed,
+    ActionSucceeded,
+    Backoff,
+    Event,
+    EventsBroker,
+    InvalidSubscription,
+    OperationError,
+    UnexpectedShape,
+    subscribe,
+)
+from opstream.events.filters import filters
+from opstream.events.model import COMPLETIONS, TYPES, read
+from opstream_schemas.events import EVENT_DATA
+
+pytestmark = pytest.mark.unit
+
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("kind", "events", "expected"),
+    [
+        ("book:upload-start", ("succeeded",), ["operations.*.book.upload-start.succeeded"]),
+        ("book:*", "failed", ["operations.*.book.*.failed"]),
+        ("*:scan", ("failed", "failed"), ["operations.*.*.scan.failed"]),
+        ("*", "*", ["operations.*.*.*.*"]),
+        ("*", COMPLETIONS, [f"operations.*.*.*.{name}" for name in ("succeeded", "failed", "canceled")]),
+    ],
+)
+def test_filters(kind: str, events: Any, expected: list[str]) -> None:
+    """A subscription is subject filters."""
+    assert filters(kind, events) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"kind": "book"}, "'book' is not something to subscribe to (resource name '' must be"),
+        ({"kind": "book/42:up"}, "write 'book:upload-start', 'book:*' or '*'"),
+        ({"kind": "bo*:up"}, "resource name 'bo*' must be"),
+        ({"events": ("done",)}, "there is no event 'done': take some of requested, started,"),
+        ({"events": ()}, "events is empty: name some of"),
+        ({"durable": "my mailer"}, "durable 'my mailer' must be 1 to 64 characters of A-Z, a-z, 0-9 and '-'"),
+        ({"durable": "runner_book_up"}, "durable 'runner_book_up' must be"),
+        ({"durable": "projector"}, "durable 'projector' is the name of a part of opstream"),
+        ({"start": "yesterday"}, "start 'yesterday' must be 'new', 'all', a stream sequence from 1 on, or a datetime"),
+        ({"start": 0}, "start 0 must be"),
+        ({"start": True}, "start True must be"),
+        ({"start": datetime(2026, 1, 1)}, "start has no time zone"),  # noqa: DTZ001 - that is the point
+        ({"ack": "later"}, "ack 'later' must be 'auto' or 'manual'"),
+        ({"max_workers": 0}, "max_workers 0 must be from 1 to 1000"),
+        ({"max_workers": 2, "ordered": True}, "ordered needs max_workers=1"),
+        ({"max_workers": 9, "max_pending": 8}, "max_pending 8 must be at least max_workers, which is 9"),
+        ({"ack_wait": 0.5}, "ack_wait 0.5 must be from 1 to 3600 seconds"),
+        ({"backoff": Backoff(first=0)}, "backoff: first must be more than 0 seconds"),
+        ({"backoff": Backoff(first=9, longest=1)}, "backoff: first must be more than 0 seconds, and longest at least"),
+        ({"backoff": Backoff(deliveries=0)}, "backoff: deliveries 0 must be at least 1"),
+        ({"retries": 3}, "subscribe has no option retries"),
+    ],
+)
+def test_bad_arguments(given: dict[str, Any], message: str) -> None:
+    """Each is refused with what to write instead."""
+    arguments = {"kind": "book:*", "durable": "mailer", **given}
+    with pytest.raises(InvalidSubscription) as refused:
+        subscribe(EventsBroker(), arguments.pop("kind"), **arguments)
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_durable_has_one_handler() -> None:
+    """Two handlers on one durable would take each other's events."""
+    broker = EventsBroker()
+
+    @subscribe(broker, "book:*", durable="mailer")
+    async def one(event: Event) -> None: ...
+
+    with pytest.raises(InvalidSubscription, match="durable 'mailer' has a handler already"):
+        subscribe(broker, "page:*", durable="mailer")
+
+
+def test_another_broker() -> None:
+    """A broker without the care of the connection is refused."""
+    from faststream.nats import NatsBroker
+
+    with pytest.raises(InvalidSubscription, match="must be an EventsBroker, not NatsBroker"):
+        subscribe(NatsBroker(), "book:*", durable="mailer")  # type: ignore[arg-type]
+
+
+def test_a_handler_takes_what_it_is_subscribed_to() -> None:
+    """A handler whose annotation leaves out an event is refused."""
+
+    async def mail(event: ActionSucceeded | ActionFailed) -> None: ...
+
+    with pytest.raises(InvalidSubscription) as refused:
+        subscribe(EventsBroker(), "book:*", durable="mailer")(mail)
+    assert str(refused.value) == (
+        "mail takes ActionSucceeded | ActionFailed, and is subscribed to canceled too: name what it takes with "
+        "events=, or let it take ActionCanceled"
+    )
+    with pytest.raises(InvalidSubscription, match=r"mail takes ActionSucceeded .*subscribed to attempt-failed, cancel"):
+        subscribe(EventsBroker(), "book:*", durable="mailer", events="*")(mail)
+    wrapped = subscribe(EventsBroker(), "book:*", durable="mailer", events=("succeeded", "failed"))(mail)
+    assert wrapped is not None
+
+
+async def test_a_handler_is_tested_by_calling_it() -> None:
+    """What `subscribe` gives is still called as the function that it was, with an event made by hand."""
+    got = []
+
+    @subscribe(EventsBroker(), "book:*", durable="mailer")
+    async def mail(event: ActionSucceeded | ActionFailed | ActionCanceled) -> str:
+        got.append(event.operation_id)
+        await event.ack()
+        return event.kind
+
+    made = ActionFailed(
+        operation_id="1", resource="book", action="up", time=NOW, error=OperationError(code=404, message="no book")
+    )
+    assert await mail(made) == "book:up"
+    assert (got, await made.requested()) == (["1"], None)
+
+
+def test_a_result_of_another_form() -> None:
+    """A result that is not what the handler takes it for says whose it is."""
+    made = ActionSucceeded(
+        operation_id="1", resource="book", action="up", time=NOW, result=msgspec.Raw(b'{"pages":"x"}')
+    )
+    assert made.result_as(dict[str, str]) == {"pages": "x"}
+    with pytest.raises(UnexpectedShape, match="succeeded of 1 does not hold a int: Expected `int`, got `object`"):
+        made.result_as(int)
+
+
+def test_every_event_has_its_type() -> None:
+    """What the contract knows can be subscribed to."""
+    assert list(TYPES) == [one.name for one in EVENT_DATA]
+
+
+@given(st.binary(max_size=200), st.text(max_size=60))
+def test_no_message_harms(data: bytes, subject: str) -> None:
+    """Whatever a message holds, it is an event or is named unreadable."""
+    from opstream.events.errors import Unreadable
+
+    with pytest.raises(Unreadable):
+        read(subject, data, 1, 1, None)
+    with pytest.raises(Unreadable):
+        read("operations.1.book.up.succeeded", data, 1, 1, None)
+
+
+@given(st.integers(1, 10_000), st.floats(0.5, 1.0))
+def test_backoff_is_bounded(deliveries: int, factor: float) -> None:
+    """No pause is shorter than half of the first one, or longer than the longest."""
+    assert 0.5 <= Backoff().delay(deliveries, factor) <= 300.0
+
+
+def test_opstream_alone_is_light() -> None:
+    """`import opstream` loads no FastStream, and `opstream.events` does."""
+    program = (
+        "import sys, opstream; assert not {'faststream', 'nats'} & set(sys.modules); "
+        "import opstream.events; assert 'faststream' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=20)
