@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
@@ -43,15 +43,22 @@ class Process:
         arguments: the command's name and options.
         extra: further environment variables.
         cwd: its working directory.
+        command: another program than `opstream`.
     """
 
-    def __init__(self, *arguments: str, extra: Mapping[str, str] | None = None, cwd: Path | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        extra: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        command: Sequence[str] = COMMAND,
+    ) -> None:
         self.begin = time.monotonic()
         self._changed = threading.Condition()
         self._lines: list[str] = []
         self._is_over = False
         self._process = subprocess.Popen(
-            [*COMMAND, *arguments],
+            [*command, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
