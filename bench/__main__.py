@@ -28,11 +28,7 @@ from bench.wire import LoadFailed
 from opstream.console import Failure
 
 THROUGHPUT: Final = "throughput"
-<<<<<<< HEAD
-PARTS: Final = (THROUGHPUT, *readings.PARTS, *runners.PARTS, *replay.PARTS, ARCHIVE)
-=======
-PARTS: Final = (THROUGHPUT, *readings.PARTS, *runners.PARTS, ARCHIVE, PART)
->>>>>>> 09ae46b (make bench measures rebuild and verify)
+PARTS: Final = (THROUGHPUT, *readings.PARTS, *runners.PARTS, *replay.PARTS, ARCHIVE, PART)
 
 _FILES: Final = 8_192
 
@@ -44,11 +40,8 @@ class _Written(msgspec.Struct):
     readings: Readings
     runners: Runners
     archive: ArchiveFigures | None
-<<<<<<< HEAD
     replays: list[replay.ReplayFigures]
-=======
     rebuilds: list[RebuildFigures]
->>>>>>> 09ae46b (make bench measures rebuild and verify)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -116,11 +109,8 @@ def main(file: Path | None, parts: tuple[str, ...], waiting: int, kept: int, reb
     recovery    from a runner's SIGKILL to the next attempts, beside the lease
     drain       a queue of 100,000 operations that a runner finds
     archive     disk and memory of a million operations, in the journal and in the archive
-<<<<<<< HEAD
     replay      the whole history, printed and exported
-=======
     rebuild     opstream rebuild and verify, of 90,000 events
->>>>>>> 09ae46b (make bench measures rebuild and verify)
 
     The floor: a raw nats-py client that makes the same three durable publishes and one view write for each operation.
     opstream: broker, api, runner and projector as in production, a no-op action, submitted and polled over HTTP. Other
@@ -155,11 +145,7 @@ def main(file: Path | None, parts: tuple[str, ...], waiting: int, kept: int, reb
     for line in rebuild_lines(rebuilds):
         _say(line)
     if file is not None:
-<<<<<<< HEAD
-        written = _Written(here, plan, points, found, tried, weighed, replayed)
-=======
-        written = _Written(here, plan, points, found, tried, weighed, rebuilds)
->>>>>>> 09ae46b (make bench measures rebuild and verify)
+        written = _Written(here, plan, points, found, tried, weighed, replayed, rebuilds)
         file.write_bytes(msgspec.json.format(msgspec.json.encode(written), indent=2) + b"\n")
 
 

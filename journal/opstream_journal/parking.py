@@ -110,15 +110,26 @@ async def find(link: Link, durable: str, sequence: int) -> Parked | None:
     )
 
 
-async def sequences(link: Link, durable: str) -> list[int]:
-    """The stream sequences in OPERATIONS of all that is parked of a subscriber, in order.
+async def is_there(link: Link) -> bool:
+    """Whether anything could ever be parked.
 
     Raises:
         JournalUnavailable: JetStream did not answer.
         RequestRefused: the broker refused.
     """
-    found = await admin.subjects_of(link, _STREAM, subjects.parked_filter(durable))
-    return sorted(int(subject.rpartition(".")[2]) for subject in found if subject.rpartition(".")[2].isdecimal())
+    return await admin.stream(link, _STREAM) is not None
+
+
+async def places(link: Link, durable: str | None = None) -> list[tuple[str, int]]:
+    """All that is parked, of one subscriber or of all: the durable and the stream sequence in OPERATIONS, in order.
+
+    Raises:
+        JournalUnavailable: JetStream did not answer.
+        RequestRefused: the broker refused.
+    """
+    found = await admin.subjects_of(link, _STREAM, subjects.parked_filter(durable or "*"))
+    parsed = (subject.split(".") for subject in found)
+    return sorted((owner, int(sequence)) for _, owner, sequence in parsed if sequence.isdecimal())
 
 
 async def remove(link: Link, parked: Parked) -> None:

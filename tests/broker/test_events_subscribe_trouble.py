@@ -81,7 +81,7 @@ async def test_poison_is_parked_and_brought_back(broker: Broker, link: Link, jou
     async with running(events):
         await kept.reach(4)
         await settled(link, "printer")
-        (sequence,) = await parking.sequences(link, "printer")
+        ((_, sequence),) = await parking.places(link, "printer")
         parked = await parking.find(link, "printer", sequence)
         assert parked is not None
         assert (parked.sequence, parked.subject) == (
@@ -94,10 +94,10 @@ async def test_poison_is_parked_and_brought_back(broker: Broker, link: Link, jou
         assert await ask(link, "printer", sequence) == (
             "failed: it stays parked: HandlerFailed: OSError: out of\npaper \u2603"
         )
-        assert await parking.sequences(link, "printer") == [sequence]
+        assert await parking.places(link) == [("printer", sequence)]
         is_broken = False
         assert await ask(link, "printer", sequence) == "done"
-        assert await parking.sequences(link, "printer") == []
+        assert await parking.places(link) == []
         assert await ask(link, "printer", sequence) == f"nothing of printer is parked under {sequence}"
     assert kept.ids.count("one") == 5
 
@@ -121,7 +121,7 @@ async def test_what_can_not_be_read_is_parked(broker: Broker, link: Link, journa
     async with running(events):
         await kept.reach(5)
         await settled(link, "reader")
-    found = {one: await parking.find(link, "reader", one) for one in await parking.sequences(link, "reader")}
+    found = {one: await parking.find(link, "reader", one) for _, one in await parking.places(link, "reader")}
     assert {one: parked and parked.reason for one, parked in found.items()} == {
         garbage: "Undecodable",
         foreign: "Foreign",
@@ -151,7 +151,7 @@ async def test_no_retry_helps(broker: Broker, link: Link, journal: Journal) -> N
     async with running(events):
         await kept.reach(2)
         await settled(link, "strict")
-    found = [await parking.find(link, "strict", one) for one in await parking.sequences(link, "strict")]
+    found = [await parking.find(link, "strict", one) for _, one in await parking.places(link, "strict")]
     assert [one and one.reason for one in found] == ["UnexpectedShape", "Rejected"]
     assert kept.ids == ["one", "two"]
 
@@ -168,7 +168,7 @@ async def test_a_handler_that_takes_the_process_with_it(broker: Broker, link: Li
         await (await pulled(link, "crasher")).nak()
     async with running(events):
         await settled(link, "crasher")
-    (sequence,) = await parking.sequences(link, "crasher")
+    ((_, sequence),) = await parking.places(link, "crasher")
     parked = await parking.find(link, "crasher", sequence)
     assert parked is not None
     assert (parked.reason, parked.deliveries, kept.ids) == ("NeverFinished", 4, [])

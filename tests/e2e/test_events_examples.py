@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Final
 
 import httpx
+import msgspec
 import pytest
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, ReplayPolicy
 
+from opstream.cli import main
 from opstream.events import Backoff, subscribe
 from opstream.events.filters import filters
 from opstream.events.model import COMPLETIONS, TYPES
@@ -33,7 +35,7 @@ from tests.support.broker import Broker
 from tests.support.echo import submit, write_actions
 from tests.support.journaling import KIND, linked
 from tests.support.journaling import opened as journal_on
-from tests.support.processes import Process
+from tests.support.processes import Process, run
 from tests.support.subscribing import FAILED, consumer_info, delete_consumer, ended, inject, unsettled
 from tests.support.system import BROKER, System
 from tests.support.waiting import eventually
@@ -290,13 +292,13 @@ async def test_the_nats_tool(broker: Broker, link: Link, journal: Journal) -> No
     """The document's first two commands make the consumer and print what it delivers."""
     add, following = (line for line in COMMANDS if line.startswith("nats consumer "))
 
-    def run(line: str) -> str:
+    def printed(line: str) -> str:
         words = [*shlex.split(line), "--server", broker.url]
         return subprocess.run(words, capture_output=True, check=True, timeout=20, text=True).stdout
 
-    run(add)
+    printed(add)
     await ended(journal, "one")
-    assert '"subject":"one"' in run(following.replace("--count 10", "--count 1"))
+    assert '"subject":"one"' in printed(following.replace("--count 10", "--count 1"))
 
 
 def rows(header: str) -> list[list[str]]:
@@ -333,6 +335,13 @@ def test_the_reasons() -> None:
     assert [one for one in found | {"UnexpectedShape"} if f"(`{one}`)" not in DOCUMENT] == []
 
 
+def test_the_commands() -> None:
+    """Each `opstream` command of the document exists."""
+    found = {line.split()[1] for line in COMMANDS if line.startswith("opstream ")}
+    assert found == {"parked"}
+    assert found <= main.commands.keys()
+
+
 def test_the_paths() -> None:
     """Each file that the document links to exists."""
     links = [link for link in re.findall(r"\]\(([^)\s]+)\)", DOCUMENT) if "://" not in link]
@@ -341,7 +350,7 @@ def test_the_paths() -> None:
 
 
 async def test_a_parked_event_is_brought_back(broker: Broker, link: Link, journal: Journal, tmp_path: Path) -> None:
-    """What the document says of `retry.{durable}` and of `PARKED` is so."""
+    """What is parked is shown, is tried again by whoever runs, and by nobody else."""
     (tmp_path / "mailer.py").write_text(PROGRAM.replace("nats://127.0.0.1:4222", broker.url), encoding="utf-8")
     with Process("mailer.py", command=(sys.executable,), cwd=tmp_path) as program:
         await there(link, "mailer")
@@ -349,6 +358,28 @@ async def test_a_parked_event_is_brought_back(broker: Broker, link: Link, journa
         program.wait_for("is parked after 1 deliveries: Undecodable")
         answer = await link.nc.request("retry.mailer", str(sequence).encode(), timeout=5)
         assert answer.data.startswith(b"failed: it stays parked: Undecodable: ")
-        assert await parking.sequences(link, "mailer") == [sequence]
-        (purge,) = (line for line in COMMANDS if line.startswith("nats stream purge PARKED "))
-        assert flags(purge)["subject"] == ["parked.mailer.1234"]
+        shown = run("parked", "mailer", "--nats", broker.url)
+        assert msgspec.json.decode(shown.stdout)["reason"] == "Undecodable"
+        retried = run("parked", "mailer", "--retry", "--nats", broker.url)
+        assert (retried.returncode, retried.stderr) == (1, "opstream: error: 1 of 1 were not handled\n")
+        assert retried.stdout.startswith(f"mailer {sequence}: failed: it stays parked: Undecodable: ")
+    alone = run("parked", "mailer", str(sequence), "--retry", "--nats", broker.url)
+    assert alone.stderr == "opstream: error: no subscriber 'mailer' is running: start it, then try again\n"
+    assert await parking.places(link) == [("mailer", sequence)]
+    assert run("parked", "other", "--nats", broker.url).stdout == ""
+    bad = run("parked", "--retry", "--nats", broker.url)
+    assert (bad.returncode, bad.stderr.splitlines()[-1]) == (
+        2,
+        "Error: --retry needs the durable, e.g. 'opstream parked mailer --retry'",
+    )
+    (purge,) = (line for line in COMMANDS if line.startswith("nats stream purge PARKED "))
+    assert flags(purge)["subject"] == ["parked.mailer.1234"]
+
+
+def test_nothing_was_parked(broker: Broker) -> None:
+    """On a broker without subscribers, `opstream parked` says so."""
+    shown = run("parked", "--nats", broker.url)
+    assert (shown.returncode, shown.stderr) == (
+        1,
+        "opstream: error: nothing was ever parked on this broker: its first subscriber makes the stream PARKED\n",
+    )
