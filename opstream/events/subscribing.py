@@ -64,8 +64,7 @@ def subscribe(
             processes. When there are so many, nothing else is delivered.
         ordered: one event at a time over all processes, in the order of the stream; one that fails holds up the rest.
         ack_wait: seconds without a sign of this process after which its events go to another one.
-        options: FastStream's `filter`, `parser`, `decoder` and `dependencies` of a handler; `title`, `description`
-            and `include_in_schema` of its documentation.
+        options: FastStream's `filter`, `parser`, `decoder` and `dependencies` of a handler.
 
     Raises:
         InvalidSubscription: an argument can't be right.
@@ -88,8 +87,6 @@ def subscribe(
         max_pending=1 if ordered else max_pending,
         ack_wait=ack_wait,
     )
-    documentation = {name: options.pop(name, None) for name in ("title", "description")}
-    subscriber = _made(broker, told, documentation, include_in_schema=options.pop("include_in_schema", True))
     unknown = options.keys() - {"filter", "parser", "decoder", "dependencies"}
     if unknown:
         raise InvalidSubscription(f"subscribe has no option {', '.join(sorted(unknown))}")
@@ -99,6 +96,7 @@ def subscribe(
 
     def decorate(function: Callable[P, R]) -> HandlerCallWrapper[P, R]:
         _check_handler(function, names)
+        subscriber = _made(broker, told)
         Registrator.subscriber(broker, subscriber)
         broker.durables.append(durable)
         return typing.cast("HandlerCallWrapper[P, R]", subscriber(function, **options))
@@ -106,9 +104,7 @@ def subscribe(
     return decorate
 
 
-def _made(
-    broker: EventsBroker, told: Terms, documentation: dict[str, Any], *, include_in_schema: bool
-) -> EventSubscriber:
+def _made(broker: EventsBroker, told: Terms) -> EventSubscriber:
     subject = told.filters[0] if len(told.filters) == 1 else ""
     calls = CallsCollection[Msg]()
     outer = typing.cast("NatsBrokerConfig", broker.config)  # a composition, which FastStream takes for one, too
@@ -119,9 +115,10 @@ def _made(
             subject=subject,
             queue=None,
             filter_subjects=list(told.filters),
-            title_=documentation["title"],
-            description_=documentation["description"],
-            include_in_schema=include_in_schema,
+            title_=None,
+            description_=None,
+            # FastStream can't describe msgspec's types, and would fail for the whole application.
+            include_in_schema=False,
         ),
     )
     config = NatsSubscriberConfig(

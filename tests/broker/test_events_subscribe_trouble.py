@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -10,12 +12,15 @@ from faststream import FastStream
 from faststream.exceptions import RejectMessage
 from nats.aio.msg import Msg
 
-from opstream.events import ActionSucceeded, Backoff, Event, subscribe
+from opstream.events import ActionSucceeded, Backoff, Event, EventsBroker, subscribe
 from opstream_journal import Journal, Link, NotProvisioned, parking, rpc
+from opstream_journal.provision import provision
+from opstream_journal.topology import Sizing
 from opstream_schemas import subjects
 from opstream_schemas.events import encode_event
 from tests.support.broker import Broker
 from tests.support.journaling import following, linked
+from tests.support.journaling import opened as journal_on
 from tests.support.strategies import FromTheFuture
 from tests.support.subscribing import (
     SUCCEEDED,
@@ -359,3 +364,45 @@ async def test_the_lease_is_kept(broker: Broker, link: Link, journal: Journal) -
         go.set()
         await settled(link, "slow")
     assert kept.ids == ["one"]
+
+
+def permissions(durable: str) -> list[str]:
+    """The subjects that docs/events.md says a subscriber may publish to."""
+    document = (Path(__file__).resolve().parents[2] / "docs" / "events.md").read_text(encoding="utf-8")
+    table = document.partition("\n## Permissions\n")[2]
+    rows = [line.partition(" | ")[0] for line in table.splitlines() if line.startswith("| `")]
+    return [one.replace("{durable}", durable) for row in rows for one in re.findall(r"`([^`]+)`", row)]
+
+
+async def test_the_documented_permissions(caplog: pytest.LogCaptureFixture) -> None:
+    """With no more than the document says, a subscriber makes its durable, handles, parks, is retried and recovers."""
+    allowed = permissions("mailer")
+    assert len(allowed) > 8
+    granted = {"publish": allowed, "subscribe": ["_INBOX.>", "retry.mailer"], "allow_responses": True}
+    rights = msgspec.json.encode(granted).decode()
+    users = f"{{user: admin, password: a}}, {{user: mailer, password: b, permissions: {rights}}}"
+    with Broker(extra=f"authorization {{ users: [{users}] }}") as broker:
+        async with linked(broker.url.replace("//", "//admin:a@")) as link:
+            await provision(link, Sizing())
+            journal = await journal_on(link)
+            events = EventsBroker(broker.url.replace("//", "//mailer:b@"), logger=None)
+            kept = Kept()
+
+            @subscribe(events, "*", durable="mailer", start="all", backoff=Backoff(deliveries=1))
+            async def handle(event: Event) -> None:
+                await kept.keep(event)
+                assert await event.requested() is not None
+                if len(kept.events) == 1:
+                    raise OSError("no")
+
+            one = await ended(journal, "one")
+            async with running(events):
+                await settled(link, "mailer")
+                assert await ask(link, "mailer", one.stream_sequence) == "done"
+                await delete_consumer(link, "mailer")
+                await ended(journal, "two")
+                await eventually(lambda: "two" in kept.ids, within=15)
+                await settled(link, "mailer")
+            assert kept.ids[:2] == ["one", "one"]
+            refused = re.findall(r'permissions violation for \w+ to "([^"]+)"', caplog.text)
+            assert [one for one in refused if not one.startswith("_inbox.")] == []

@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from faststream import FastStream
+from faststream.nats import NatsBroker
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -94,10 +96,23 @@ def test_a_durable_has_one_handler() -> None:
         subscribe(broker, "page:*", durable="mailer")
 
 
+def test_the_applications_own_document() -> None:
+    """FastStream still describes an application that subscribes to events, and what else it does."""
+    broker = EventsBroker()
+
+    @subscribe(broker, "book:*", durable="mailer")
+    async def mail(event: Event) -> None: ...
+
+    @broker.subscriber("greetings")
+    async def greet(name: str) -> None: ...
+
+    document = FastStream(broker).schema.to_specification().to_json()
+    assert "greetings" in document
+    assert "mailer" not in document
+
+
 def test_another_broker() -> None:
     """A broker without the care of the connection is refused."""
-    from faststream.nats import NatsBroker
-
     with pytest.raises(InvalidSubscription, match="must be an EventsBroker, not NatsBroker"):
         subscribe(NatsBroker(), "book:*", durable="mailer")  # type: ignore[arg-type]
 
