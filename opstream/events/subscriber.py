@@ -47,6 +47,7 @@ _REMAKE_FIRST: Final = 1.0
 _REMAKE_LONGEST: Final = 30.0
 _CANCEL_TIMEOUT: Final = 1.0
 _WHY_LIMIT: Final = 500
+_STOPPING_DELAY: Final = 1.0
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
@@ -193,6 +194,9 @@ class EventSubscriber(DefaultSubscriber[Msg]):
             # Its time ran out while the broker was away or this process stood still; whoever is at it settles it.
             return
         told = self._told
+        if not self.running:
+            await delivered.nak(_STOPPING_DELAY)
+            return
         delivery = Delivery(self._broker.link, told.durable, delivered, patience=told.ack_wait, pause=self._pause)
         if delivered.deliveries > told.backoff.deliveries:
             await delivery.park("NeverFinished", "no process that had it told what became of it")
@@ -214,6 +218,7 @@ class EventSubscriber(DefaultSubscriber[Msg]):
         except (AckMessage, SkipMessage):
             await delivery.ack()
         except (StopConsume, SystemExit) as error:
+            self.running = False  # before it is given back, or it would come again here
             await delivery.nak(0.0)
             self._broker.end(None if isinstance(error, SystemExit) else self)
         except asyncio.CancelledError:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 from faststream import FastStream
-from faststream.exceptions import RejectMessage
+from faststream.exceptions import RejectMessage, StopApplication, StopConsume
 from nats.aio.msg import Msg
 
 from opstream.events import ActionSucceeded, Backoff, Event, EventsBroker, subscribe
@@ -48,6 +49,16 @@ async def settled(link: Link, durable: str) -> None:
         return await unsettled(link, durable) == 0
 
     await eventually(is_done, within=15)
+
+
+def stopping(kept: Kept, reason: type[BaseException]) -> Callable[[Event], Awaitable[None]]:
+    """A handler that raises."""
+
+    async def handle(event: Event) -> None:
+        await kept.keep(event)
+        raise reason
+
+    return handle
 
 
 async def pulled(link: Link, durable: str) -> Msg:
@@ -406,3 +417,26 @@ async def test_the_documented_permissions(caplog: pytest.LogCaptureFixture) -> N
             assert kept.ids[:2] == ["one", "one"]
             refused = re.findall(r'permissions violation for \w+ to "([^"]+)"', caplog.text)
             assert [one for one in refused if not one.startswith("_inbox.")] == []
+
+
+async def test_a_handler_ends_its_process_or_itself(broker: Broker, link: Link, journal: Journal) -> None:
+    """FastStream's StopApplication and StopConsume stop in order, and the event that they came with is given back."""
+    for number, reason in enumerate((StopApplication, StopConsume)):
+        events, kept = events_broker(broker), Kept()
+        app = FastStream(events, logger=None)
+        durable = f"stopper-{number}"
+
+        subscribe(events, "*", durable=durable)(stopping(kept, reason))
+        serving = asyncio.create_task(app.run())
+        await eventually(lambda events=events: events.running)
+        await ended(journal, f"one-{number}")
+        await kept.reach(1)
+        if reason is StopApplication:
+            await asyncio.wait_for(serving, 10)
+        (subscriber,) = events.subscribers
+        await eventually(lambda subscriber=subscriber: not subscriber.running)
+        assert await unsettled(link, durable) == 1
+        await ended(journal, f"two-{number}")
+        assert len(kept.ids) == 1
+        app.exit()
+        await asyncio.wait_for(serving, 10)

@@ -6,6 +6,8 @@ The programs are copied by people who have nothing of opstream's, so they are te
 from __future__ import annotations
 
 import inspect
+import os
+import pty
 import re
 import shlex
 import shutil
@@ -35,7 +37,7 @@ from tests.support.broker import Broker
 from tests.support.echo import submit, write_actions
 from tests.support.journaling import KIND, linked
 from tests.support.journaling import opened as journal_on
-from tests.support.processes import Process, run
+from tests.support.processes import COMMAND, Process, run
 from tests.support.subscribing import FAILED, consumer_info, delete_consumer, ended, inject, unsettled
 from tests.support.system import BROKER, System
 from tests.support.waiting import eventually
@@ -346,7 +348,7 @@ def test_the_paths() -> None:
     """Each file that the document links to exists."""
     links = [link for link in re.findall(r"\]\(([^)\s]+)\)", DOCUMENT) if "://" not in link]
     assert [link for link in links if not (ROOT / "docs" / link).exists()] == []
-    assert len(links) == 2
+    assert len(links) == 3
 
 
 async def test_a_parked_event_is_brought_back(broker: Broker, link: Link, journal: Journal, tmp_path: Path) -> None:
@@ -363,6 +365,7 @@ async def test_a_parked_event_is_brought_back(broker: Broker, link: Link, journa
         retried = run("parked", "mailer", "--retry", "--nats", broker.url)
         assert (retried.returncode, retried.stderr) == (1, "opstream: error: 1 of 1 were not handled\n")
         assert retried.stdout.startswith(f"mailer {sequence}: failed: it stays parked: Undecodable: ")
+        assert printed_on_a_terminal("parked", "--nats", broker.url).startswith(f"mailer {sequence}  Undecodable  ")
     alone = run("parked", "mailer", str(sequence), "--retry", "--nats", broker.url)
     assert alone.stderr == "opstream: error: no subscriber 'mailer' is running: start it, then try again\n"
     assert await parking.places(link) == [("mailer", sequence)]
@@ -374,6 +377,17 @@ async def test_a_parked_event_is_brought_back(broker: Broker, link: Link, journa
     )
     (purge,) = (line for line in COMMANDS if line.startswith("nats stream purge PARKED "))
     assert flags(purge)["subject"] == ["parked.mailer.1234"]
+
+
+def printed_on_a_terminal(*arguments: str) -> str:
+    """What a command prints where a person reads it."""
+    ours, theirs = pty.openpty()
+    try:
+        subprocess.run([*COMMAND, *arguments], stdout=theirs, stdin=subprocess.DEVNULL, check=True, timeout=20)
+        return os.read(ours, 4096).decode()
+    finally:
+        os.close(theirs)
+        os.close(ours)
 
 
 def test_nothing_was_parked(broker: Broker) -> None:
