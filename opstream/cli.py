@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from . import auditors, logs, operate, options, parent, parked, proxy_options, rebuild_command
+from . import auditors, logs, operate, options, parent, parked, proxy_options, rebuild_command, verify_command
 from ._version import __version__
 from .console import Failure
 
@@ -36,7 +36,14 @@ def main() -> None:
     parent.die_with_supervisor()
 
 
-for command in (*operate.COMMANDS, operate.fail, parked.parked, *auditors.COMMANDS, rebuild_command.rebuild):
+for command in (
+    *operate.COMMANDS,
+    operate.fail,
+    parked.parked,
+    *auditors.COMMANDS,
+    rebuild_command.rebuild,
+    *verify_command.COMMANDS,
+):
     main.add_command(command)
 
 

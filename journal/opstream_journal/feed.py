@@ -57,10 +57,19 @@ class Edges(msgspec.Struct, frozen=True):
     messages: int
 
 
+class Limits(msgspec.Struct):
+    """What of a stream's configuration lets messages go."""
+
+    max_age: int = 0
+    """Nanoseconds; 0 for never."""
+
+
 class Info(msgspec.Struct):
     """What JetStream tells of a stream or a consumer."""
 
     state: Edges | None = None
+    created: str = ""
+    config: Limits | None = None
     num_pending: int = 0
     error: rpc.ApiError | None = None
 

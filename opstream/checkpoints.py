@@ -1,0 +1,160 @@
+"""The file of checkpoints: one signed line each, and beside it the operations that were open at the last one.
+
+Called by `chain`. A line is `{"checkpoint":{…},"keyId":"…","signature":"…"}`: the signature (Ed25519, base64) is over
+`PREFIX` and the bytes of the member `checkpoint` as they stand in the line, so that anybody can check it who has a key
+and no opstream.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from opstream_schemas.chain_state import Head
+from opstream_schemas.covering import Checkpoint, inconsistency
+
+from .console import Failure
+from .keys import key_id
+
+PREFIX: Final = b"opstream checkpoint v1\n"
+_BAD_FILE: Final = 2
+
+
+class _Line(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    checkpoint: msgspec.Raw
+    key_id: str
+    signature: str
+
+
+class Signed(msgspec.Struct, frozen=True, kw_only=True):
+    """All checkpoints of a file whose signatures are right."""
+
+    checkpoints: tuple[Checkpoint, ...]
+    line: str
+    """SHA-256 (hex) of the last line; empty if there is none."""
+
+
+_line: Final = msgspec.json.Decoder(_Line)
+_checkpoint: Final = msgspec.json.Decoder(Checkpoint)
+_heads: Final = msgspec.json.Decoder(dict[str, Head])
+
+
+def read(path: Path, keys: Sequence[Ed25519PublicKey]) -> Signed:
+    """Read the checkpoints, of which there may be none, and check signatures and order.
+
+    Args:
+        path: the file.
+        keys: those that are trusted.
+
+    Raises:
+        Failure: with status 2, the file can't be read, or no key fits; with status 1, somebody has changed it.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        lines = []
+    except OSError as error:
+        raise Failure(f"{path} can't be read: {error.strerror}", status=_BAD_FILE) from error
+    trusted = {key_id(key): key for key in keys}
+    checkpoints: list[Checkpoint] = []
+    before = ""
+    for number, line in enumerate(lines, start=1):
+        checkpoint = _verified(f"{path}, line {number}", line, trusted)
+        if problem := inconsistency(checkpoints[-1] if checkpoints else None, checkpoint, before):
+            raise Failure(f"{path}, line {number}: {problem}: the file was changed, use a copy that was not")
+        checkpoints.append(checkpoint)
+        before = hashlib.sha256(line).hexdigest()
+    return Signed(checkpoints=tuple(checkpoints), line=before)
+
+
+def append(path: Path, checkpoint: Checkpoint, heads: bytes, key: Ed25519PrivateKey) -> str:
+    """Sign a checkpoint and write it, and the open operations beside it; SHA-256 (hex) of the new line.
+
+    Raises:
+        Failure: it can't be written.
+    """
+    payload = msgspec.json.encode(checkpoint)
+    signature = base64.b64encode(key.sign(PREFIX + payload)).decode()
+    line = msgspec.json.encode(_Line(msgspec.Raw(payload), key_id(key.public_key()), signature))
+    try:
+        lines = path.read_bytes() if path.exists() else b""
+        _replace(heads_path(path), heads)
+        _replace(path, lines + line + b"\n")
+    except OSError as error:
+        raise Failure(f"{error.filename or path} can't be written: {error.strerror}", status=_BAD_FILE) from error
+    return hashlib.sha256(line).hexdigest()
+
+
+def encode_heads(heads: Mapping[str, Head]) -> bytes:
+    """The open operations as a file, the same for the same ones."""
+    return msgspec.json.encode({operation_id: heads[operation_id] for operation_id in sorted(heads)}) + b"\n"
+
+
+def read_heads(path: Path, checkpoint: Checkpoint) -> dict[str, Head]:
+    """The operations that were open at the last checkpoint.
+
+    Raises:
+        Failure: they can't be read, or are others than those that were signed.
+    """
+    place = heads_path(path)
+    hint = "leave --from-checkpoint out, which needs them, and sign again"
+    try:
+        content = place.read_bytes()
+    except OSError as error:
+        raise Failure(f"{place} can't be read ({error.strerror}): {hint}", status=_BAD_FILE) from error
+    if hashlib.sha256(content).hexdigest() != checkpoint.heads:
+        raise Failure(f"{place} does not belong to the last checkpoint, or was changed: {hint}")
+    try:
+        return _heads.decode(content)
+    except msgspec.MsgspecError as error:
+        raise Failure(f"{place} is of another version of opstream: {hint}", status=_BAD_FILE) from error
+
+
+def heads_path(path: Path) -> Path:
+    """Where the open operations lie."""
+    return path.with_name(f"{path.name}.heads")
+
+
+def _verified(where: str, line: bytes, trusted: Mapping[str, Ed25519PublicKey]) -> Checkpoint:
+    try:
+        signed = _line.decode(line)
+        signature = base64.b64decode(signed.signature, validate=True)
+    except (msgspec.MsgspecError, binascii.Error, UnicodeError) as error:
+        raise Failure(f"{where}: this is no checkpoint ({error})", status=_BAD_FILE) from error
+    key = trusted.get(signed.key_id)
+    if key is None:
+        known = ", ".join(trusted) or "none"
+        text = f"{where}: signed with the key {signed.key_id}, but the keys given are {known}: name its public key too"
+        raise Failure(f"{text} with --key", status=_BAD_FILE)
+    try:
+        key.verify(signature, PREFIX + bytes(signed.checkpoint))
+    except InvalidSignature as error:
+        raise Failure(f"{where}: the signature is not right: the checkpoint was changed, use a copy") from error
+    try:
+        return _checkpoint.decode(signed.checkpoint)
+    except msgspec.MsgspecError as error:
+        raise Failure(f"{where}: the checkpoint is of another version of opstream ({error})", status=2) from error
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file so that there is always a whole one."""
+    fresh = path.with_name(f"{path.name}.new")
+    with fresh.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
