@@ -202,10 +202,10 @@ class Comparison:
             if not self._is_due(segment):
                 gone = "are gone before they could expire" if self._age else "are gone, although nothing expires"
                 self._note(checkpoint, gone, segment.first, min(segment.last, self._begin - 1))
-        elif segment.first > self._end:
-            pass  # a part of the tail that is missing, which `edge_findings` tells as a whole
+        elif segment.last > self._end:
+            pass  # the tail is missing, which `edge_findings` tells as a whole
         elif (found.messages, found.digest) != (segment.messages, segment.digest):
-            self._note(checkpoint, "are not what it covers", segment.first, min(segment.last, self._end))
+            self._note(checkpoint, "are not what it covers", segment.first, segment.last)
         else:
             self.compared += found.messages
         self._span = next(self._spans, None)
