@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Final
 
 import click
+from click.core import ParameterSource
 
-from . import options
+from . import options, replay_options
 
 _FILE: Final = click.Path(path_type=Path, dir_okay=False)
 
@@ -16,9 +17,7 @@ _FILE: Final = click.Path(path_type=Path, dir_okay=False)
 @options.option(
     "--chain", "is_chain", variable="CHAIN", is_flag=True, help="Check the hash chain of every operation instead."
 )
-@options.option(
-    "--archive", "is_archive", variable="ARCHIVE", is_flag=True, help="With --chain: in the stream ARCHIVE."
-)
+@replay_options.archive_option
 @options.option(
     "--checkpoint",
     variable="CHECKPOINT",
@@ -83,7 +82,10 @@ def verify(
       opstream verify --chain --checkpoint journal.checkpoints --key journal.pub
     """
     if not is_chain:
-        if is_archive or checkpoint or sign or keys or is_quick or is_accepting:
+        # OPSTREAM_ARCHIVE is also a variable of commands that make the archive, so it may be set for those.
+        source = click.get_current_context().get_parameter_source("is_archive")
+        is_archive_named = is_archive and source is ParameterSource.COMMANDLINE
+        if is_archive_named or checkpoint or sign or keys or is_quick or is_accepting:
             raise click.UsageError("--archive and all about checkpoints need --chain: add it")
         from .verifying import Verify
         from .verifying import verify as compare
