@@ -17,7 +17,10 @@ from nats.js.api import StorageType, StreamConfig
 
 from opstream.cli import main
 from opstream_journal import Journal, Link
-from opstream_journal.scan import Scanned, scan
+from opstream_journal.archive import Archive
+from opstream_journal.provision import provision
+from opstream_journal.scan import Scanned, edges, scan
+from opstream_journal.topology import Sizing
 from opstream_schemas import subjects
 from opstream_schemas.events import Canceled, Progressed, Succeeded, encode_event
 from tests.support.broker import Broker
@@ -88,7 +91,7 @@ async def messages(link: Link) -> list[Scanned]:
     return [one async for batch in scan(link, subjects.OPERATIONS_STREAM) for one in batch]
 
 
-async def replace(link: Link, tampered: Sequence[Scanned]) -> None:
+async def replace(link: Link, tampered: Sequence[Scanned], *, max_age: float = 30 * DAY) -> None:
     """Put a copy of the journal in its place, as only somebody can who may delete streams."""
     js = link.nc.jetstream()
     await js.delete_stream(subjects.OPERATIONS_STREAM)
@@ -97,7 +100,7 @@ async def replace(link: Link, tampered: Sequence[Scanned]) -> None:
             name=subjects.OPERATIONS_STREAM,
             subjects=["operations.>", "wake.>"],
             storage=StorageType.FILE,
-            max_age=30 * DAY,
+            max_age=max_age,
         )
     )
     for one in tampered:
@@ -317,3 +320,44 @@ async def test_the_archive(broker: Broker, link: Link, journal: Journal) -> None
 
     (line,) = found(await verify(broker, "--archive"))
     assert line.startswith("-  position -  sequence 4")
+
+
+async def test_the_archive_that_provision_makes(broker: Broker, link: Link, journal: Journal) -> None:
+    """What the broker copies into it is whole."""
+    await provision(link, Sizing(), archive=Archive(), is_update=True)
+    await work(journal, "op-1")
+
+    async def is_copied() -> bool:
+        return (await edges(link, subjects.ARCHIVE_STREAM)).messages == EVENTS
+
+    await eventually(is_copied, within=20)
+    result = await verify(broker, "--archive")
+    clean(result)
+    assert f"ARCHIVE: {EVENTS} events of 1 operation" in result.stderr
+
+
+@pytest.mark.usefixtures("filled")
+async def test_what_has_expired(broker: Broker, link: Link) -> None:
+    """An operation of which the beginning is gone with age is no finding; one of which the middle is gone is one."""
+    copy = await messages(link)
+    await replace(link, copy[:2], max_age=1)
+
+    async def is_gone() -> bool:
+        return (await edges(link, subjects.OPERATIONS_STREAM)).messages == 0
+
+    await eventually(is_gone, within=20)
+    js = link.nc.jetstream()
+    config = (await js.stream_info(subjects.OPERATIONS_STREAM)).config
+    config.max_age = 30 * DAY
+    await js.update_stream(config)
+    for one in copy[2:]:
+        await js.publish(one.subject, one.data)
+    result = await verify(broker)
+    clean(result)
+    assert "1 operation cut by age" in result.stderr
+    assert "younger than its age limit" in result.stderr
+    await js.publish(copy[3].subject.replace("op-0", "op-9"), copy[3].data.replace(b"op-0", b"op-9"))
+
+    (line,) = found(await verify(broker))
+    assert "position 4" in line
+    assert "they can't have expired" in line
