@@ -13,7 +13,7 @@ from opstream_schemas.chain_state import Head, Remembered
 from opstream_schemas.covering import Checkpoint, Comparison, Coverer, edge_findings
 from opstream_schemas.events import decode_event, encode_event
 from opstream_schemas.survey import Message, forced_event, survey
-from tests.property.test_forced import ERROR, id_of, ruins
+from tests.support.ruins import ERROR, id_of, ruins
 from tests.support.strategies import NOW, events, histories
 from tests.support.tampering import Stored, checked, findings, renumbered, stream
 

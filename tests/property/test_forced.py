@@ -8,49 +8,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from opstream_projector.folding import fold_all, fold_onto, supersedes
-from opstream_schemas.commands import failed_by_operator
 from opstream_schemas.errors import FoldRefused, InvalidEvent
 from opstream_schemas.events import Failed, RecordedEvent, decode_event, digest, encode_event
 from opstream_schemas.operation import Operation, Status, fold, read, read_around
 from opstream_schemas.survey import Message, Survey, events_of, forced_event, from_beginning, survey
+from tests.support.ruins import ERROR, id_of, ruins
 from tests.support.strategies import NOW, History, events, histories
 
 pytestmark = pytest.mark.unit
-
-ERROR = failed_by_operator("somebody wrote there")
-
-
-@st.composite
-def junk(draw: st.DrawFn, history: History) -> bytes:
-    """What a stranger may have stored: no event, any event, one of this operation's own again."""
-    stranger = draw(events)
-    match draw(st.sampled_from(["bytes", "other", "own", "again"])):
-        case "bytes":
-            return draw(st.binary(max_size=20))
-        case "other":
-            return encode_event(stranger)
-        case "own":
-            position = draw(st.integers(1, len(history.events) + 2))
-            return encode_event(msgspec.structs.replace(stranger, operation_id=history.id, position=position))
-    return draw(st.sampled_from(history.payloads))
-
-
-@st.composite
-def ruins(draw: st.DrawFn) -> list[Message]:
-    """An open operation's messages with junk in between, which make it undecidable."""
-    history = draw(histories(unknown=True, ending=False))
-    payloads = list(history.payloads)
-    for _ in range(draw(st.integers(0, 4))):
-        payloads.insert(draw(st.integers(1, len(payloads))), draw(junk(history)))
-    messages = [Message(3 * number, payload) for number, payload in enumerate(payloads, start=1)]
-    found = survey(history.id, messages)
-    assume(found.problem is not None and found.operation is not None and not found.operation.is_terminal)
-    return messages
-
-
-def id_of(messages: list[Message]) -> str:
-    """Whose they are."""
-    return decode_event(messages[0].payload, 1).operation_id
 
 
 def ended(messages: list[Message]) -> tuple[Survey, list[Message]]:
