@@ -16,7 +16,19 @@ from typing import Any
 
 import click
 
-from . import auditors, logs, operate, options, parent, parked, proxy_options, rebuild_command, verify_command
+from . import (
+    auditors,
+    logs,
+    operate,
+    options,
+    parent,
+    parked,
+    proxy_options,
+    rebuild_command,
+    verify_command,
+    webhook_options,
+    webhooking,
+)
 from ._version import __version__
 from .console import Failure
 
@@ -43,6 +55,7 @@ for command in (
     *auditors.COMMANDS,
     rebuild_command.rebuild,
     *verify_command.COMMANDS,
+    *webhooking.COMMANDS,
 ):
     main.add_command(command)
 
@@ -59,9 +72,14 @@ for command in (
 @options.max_body_option()
 @options.max_result_option()
 @options.archive_option
+@webhook_options.config_option
+@webhook_options.callback_host_option
+@webhook_options.callback_secret_option
+@webhook_options.allow_private_option
+@webhook_options.allow_http_option
 @options.log_level_option
 def up(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the settings are
-    """Run everything on this machine: broker, api, projector and runner.
+    """Run everything on this machine: broker, api, projector, runner and webhooks.
 
     Prints one line with the URLs when all of it is ready. Ctrl-C or SIGTERM stops everything in order; a second one
     kills it. If a part dies, the rest is stopped and the exit status is 1.
@@ -74,6 +92,7 @@ def up(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the 
     from .up import Settings, run
 
     _check_actions(given["modules"])
+    webhook_options.check(given)
     run(Settings(**given))
 
 
@@ -154,6 +173,8 @@ def provision(log_level: str, **given: Any) -> None:  # noqa: ANN401
 @options.public_url_option
 @options.max_body_option()
 @proxy_options.proxy_options
+@webhook_options.callback_host_option
+@webhook_options.allow_http_option
 @options.connect_timeout_option
 @options.log_level_option
 def api(*, log_level: str, public_url: str | None, max_body: int, **given: Any) -> None:  # noqa: ANN401
@@ -164,11 +185,12 @@ def api(*, log_level: str, public_url: str | None, max_body: int, **given: Any) 
     proxy_options.check(
         given["trusted_proxies"], **{name: given[name] for name in ("identity_header", "client_id_header")}
     )
-    _begin_service(log_level)
+    begin_service(log_level)
     from opstream_api.main import run
     from opstream_api.settings import Settings
 
-    _serve(lambda: run(Settings(public_url=public_url or "", body_limit=max_body, **given)))
+    given["callbacks"] = webhook_options.policy(given)
+    serve(lambda: run(Settings(public_url=public_url or "", body_limit=max_body, **given)))
 
 
 @main.command(short_help="Execute actions.")
@@ -196,13 +218,13 @@ def runner(
     It needs a provisioned broker. After SIGTERM it takes nothing new, lets what runs end within --drain, and hands back
     the rest, so that another runner continues at once.
     """
-    _begin_service(log_level)
+    begin_service(log_level)
     from opstream_runner.main import run
     from opstream_runner.settings import Settings
 
     _check_actions(modules)
     _allow_local_modules()
-    _serve(
+    serve(
         lambda: run(
             Settings(
                 servers=servers,
@@ -227,11 +249,11 @@ def projector(*, servers: tuple[str, ...], health_port: int, connect_timeout: fl
 
     It needs a provisioned broker. Without it every status is still right, only slower to read.
     """
-    _begin_service(log_level)
+    begin_service(log_level)
     from opstream_projector.main import run
     from opstream_projector.settings import Settings
 
-    _serve(lambda: run(Settings(servers=servers, health_port=health_port, connect_timeout=connect_timeout)))
+    serve(lambda: run(Settings(servers=servers, health_port=health_port, connect_timeout=connect_timeout)))
 
 
 @main.command(short_help="Write the JSON Schemas of events and operation, and asyncapi.json.")
@@ -255,7 +277,8 @@ def demo() -> None:
     run()
 
 
-def _begin_service(log_level: str) -> None:
+def begin_service(log_level: str) -> None:
+    """What every service begins with: logs, crash points, an end on SIGTERM."""
     # Until the service handles it itself, SIGTERM ends what has not begun yet: while modules are loaded, for one.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     logs.configure(log_level)
@@ -267,7 +290,8 @@ def _begin_service(log_level: str) -> None:
         raise Failure(f"{crash.VARIABLE}: {error}") from error
 
 
-def _serve(run: Callable[[], None]) -> None:
+def serve(run: Callable[[], None]) -> None:
+    """Run a service to its end; what it raises becomes one line."""
     from opstream_journal import JournalError
     from opstream_runner import InvalidAction
 

@@ -1,8 +1,8 @@
 """`opstream up`: the whole system on one machine, as child processes of one supervisor. Called by `cli`.
 
 The children are the commands that production runs one by one (`opstream broker`, `api`, …), so what works here works
-there. Order of the start: broker, provision, then the three services at once; of the end: api, runner, projector,
-broker, so that nobody loses the one that it needs.
+there. Order of the start: broker, provision, then the services at once; of the end: api, runner, projector,
+webhooks, broker, so that nobody loses the one that it needs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
-from . import parent, probe
+from . import parent, probe, webhook_options
 from .console import Failure
 from .ports import Place, free_ports
 from .processes import Child, Output, stop_in_order, told
@@ -25,12 +25,12 @@ from .processes import Child, Output, stop_in_order, told
 _NEAR: Final = "127.0.0.1"
 _START_TIMEOUT: Final = 60.0
 _CONNECT_TIMEOUT: Final = "15s"
-_STOP_ORDER: Final = {"provision": 1.0, "api": 3.0, "runner": 8.0, "projector": 8.8, "broker": 9.6}
+_STOP_ORDER: Final = {"provision": 1.0, "api": 3.0, "runner": 8.0, "projector": 8.8, "webhooks": 9.3, "broker": 9.6}
 """Seconds from the signal after which each is killed. The runner needs the most: its actions are told to stop. It and
 those that it needs have its drain in addition."""
-_DRAINED: Final = frozenset({"runner", "projector", "broker"})
-_SERVICES: Final = frozenset({"broker", "api", "projector", "runner"})
-_NAMES: Final = ("opstream", "broker", "provision", "api", "projector", "runner")
+_DRAINED: Final = frozenset({"runner", "projector", "webhooks", "broker"})
+_SERVICES: Final = frozenset({"broker", "api", "projector", "runner", "webhooks"})
+_NAMES: Final = ("opstream", "broker", "provision", "api", "projector", "runner", "webhooks")
 _ERROR: Final = "opstream: error: "
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -55,6 +55,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes."""
     is_archiving: bool
     """Whether there should be an archive."""
+    webhooks_config: Path | None = None
+    callback_hosts: tuple[str, ...] = ()
+    callback_secrets: tuple[str, ...] = ()
+    networks: tuple[Any, ...] = ()
+    """That may be called though they are private."""
+    is_http_allowed: bool = False
     log_level: str
 
 
@@ -70,6 +76,7 @@ def run(settings: Settings) -> None:
             Place(_NEAR, settings.nats_port, "--nats-port"),
             Place(_NEAR, 0, "--health-port"),
             Place(_NEAR, 0, "--health-port"),
+            Place(_NEAR, 0, "--health-port"),
         ]
     )
     asyncio.run(_run(settings, ports))
@@ -82,7 +89,7 @@ async def _run(settings: Settings, ports: list[int]) -> None:
 class _Stack:
     def __init__(self, settings: Settings, ports: list[int], output: Output) -> None:
         self._settings = settings
-        self._port, self._nats_port, self._projector_port, self._runner_port = ports
+        self._port, self._nats_port, self._projector_port, self._runner_port, self._webhooks_port = ports
         self._output = output
         self._children: dict[str, Child] = {}
         self._signals = 0
@@ -152,7 +159,7 @@ class _Stack:
 
     async def _start_services(self) -> None:
         settings = self._settings
-        self._say("starting api, projector and runner")
+        self._say("starting api, projector, runner and webhooks")
         public_url = ("--public-url", settings.public_url) if settings.public_url else ()
         await self._launch("projector", *self._broker_options(), "--health-port", str(self._projector_port))
         await self._launch(
@@ -160,6 +167,7 @@ class _Stack:
             *self._broker_options(),
             *("--host", settings.host, "--port", str(self._port), "--max-body", str(settings.max_body)),
             *public_url,
+            *self._callback_options(),
         )
         await self._launch(
             "runner",
@@ -167,6 +175,14 @@ class _Stack:
             *("--health-port", str(self._runner_port), "--concurrency", str(settings.concurrency)),
             *("--max-result", str(settings.max_result), "--drain", str(settings.drain)),
             *self._action_options(),
+        )
+        await self._launch(
+            "webhooks",
+            *self._broker_options(),
+            *("--health-port", str(self._webhooks_port)),
+            *(("--config", str(settings.webhooks_config)) if settings.webhooks_config else ()),
+            *self._callback_options(),
+            *(part for network in settings.networks for part in ("--allow-private", str(network))),
         )
         # The runner is ready once its actions are in the catalog.
         await asyncio.gather(
@@ -176,6 +192,7 @@ class _Stack:
                     _readiness(settings.host, self._port),
                     _readiness(_NEAR, self._projector_port),
                     _readiness(_NEAR, self._runner_port),
+                    _readiness(_NEAR, self._webhooks_port),
                 )
             )
         )
@@ -205,6 +222,8 @@ class _Stack:
             **os.environ,
             parent.VARIABLE: str(os.getpid()),
             "PYTHONUNBUFFERED": "1",
+            # Not as an option, which every user of the machine could read.
+            webhook_options.SECRETS_VARIABLE: ",".join(self._settings.callback_secrets),
         }
 
     def _broker_options(self) -> tuple[str, ...]:
@@ -212,6 +231,10 @@ class _Stack:
 
     def _action_options(self) -> tuple[str, ...]:
         return tuple(part for module in self._settings.modules for part in ("--actions", module))
+
+    def _callback_options(self) -> tuple[str, ...]:
+        hosts = (part for host in self._settings.callback_hosts for part in ("--callback-host", host))
+        return (*hosts, *(("--allow-http",) if self._settings.is_http_allowed else ()))
 
     @property
     def _nats_url(self) -> str:

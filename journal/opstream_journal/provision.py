@@ -22,7 +22,7 @@ from .archive import Archive, archive_stream, check_archive
 from .drift import Drift, compare_consumer, compare_stream
 from .errors import Drifted, JournalUnavailable, NotProvisioned, RequestRefused
 from .link import Link
-from .topology import AGE_MARGIN, SIZING_FIELDS, Sizing, lasting, projector_consumers, runner_consumer, streams
+from .topology import AGE_MARGIN, SIZING_FIELDS, Sizing, lasting, runner_consumer, shared_consumers, streams
 
 PROVISION_HINT: Final = "run 'opstream provision'"
 UPDATE_HINT: Final = "run 'opstream provision --update'"
@@ -84,15 +84,16 @@ async def provision(
         found = compare_stream(actual or await _made_meanwhile(admin.stream(link, name)), config)
         update = functools.partial(admin.update_stream, link, name)
         await _settle(found, config.as_dict(), update, updated if is_update else None, drift)
-    pairs = [(config, True) for config in projector_consumers()] + [(runner_consumer(spec), False) for spec in specs]
-    for consumer, is_ours in pairs:
+    wanted = [(stream, config, True) for stream, config in shared_consumers()]
+    wanted += [(_STREAM, runner_consumer(spec), False) for spec in specs]
+    for stream, consumer, is_ours in wanted:
         name = str(consumer.durable_name)
-        current = await admin.consumer(link, _STREAM, name)
-        if current is None and (not is_ours or await admin.make_consumer(link, _STREAM, consumer)):
+        current = await admin.consumer(link, stream, name)
+        if current is None and (not is_ours or await admin.make_consumer(link, stream, consumer)):
             made.extend([f"consumer {name}"] if is_ours else [])
             continue
-        found = compare_consumer(current or await _made_meanwhile(admin.consumer(link, _STREAM, name)), consumer)
-        update = functools.partial(admin.update_consumer, link, _STREAM, name)
+        found = compare_consumer(current or await _made_meanwhile(admin.consumer(link, stream, name)), consumer)
+        update = functools.partial(admin.update_consumer, link, stream, name)
         await _settle(found, consumer.as_dict(), update, updated if is_update else None, drift)
     return Report(made=tuple(made), updated=tuple(updated), drift=tuple(drift))
 
@@ -140,8 +141,8 @@ async def check(link: Link) -> int:
         _refuse(one for one in compare_stream(actual, config) if one.field not in chosen)
         if config.name == _STREAM:
             limit = -1 if actual.max_msg_size is None else actual.max_msg_size
-    for consumer in projector_consumers():
-        current = await admin.consumer(link, _STREAM, str(consumer.durable_name))
+    for stream, consumer in shared_consumers():
+        current = await admin.consumer(link, stream, str(consumer.durable_name))
         if current is None:
             raise NotProvisioned(f"the broker has no consumer {consumer.durable_name}: {PROVISION_HINT}")
         _refuse(compare_consumer(current, consumer))

@@ -147,6 +147,11 @@ async def get_next(link: Link, stream: str, subject: str, sequence: int) -> Stor
     return await _get(link, stream, {"next_by_subj": subject, "seq": sequence}, CALL_TIMEOUT)
 
 
+async def get_at(link: Link, stream: str, sequence: int) -> StoredMessage | None:
+    """The message at a stream sequence, read from the stream's leader; raises as `get_next` does."""
+    return await _get(link, stream, {"seq": sequence}, CALL_TIMEOUT)
+
+
 async def _get(link: Link, stream: str, request: Mapping[str, Any], seconds: float) -> StoredMessage | None:
     answer = await call(link, f"$JS.API.STREAM.MSG.GET.{stream}", msgspec.json.encode(request), timeout=seconds)
     try:

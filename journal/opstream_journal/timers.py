@@ -37,7 +37,7 @@ async def arm_wake(link: Link, kind: Kind, operation_id: str, why: str, *, at: d
     """
     timer = subjects.timer_subject(kind, operation_id, why)
     target = subjects.fire_subject(kind, operation_id, why)
-    await _schedule(link, timer, target, at, msgspec.json.encode(Wake(armed_by)))
+    await schedule(link, timer, target, at, msgspec.json.encode(Wake(armed_by)))
 
 
 async def send_wake(link: Link, kind: Kind, operation_id: str, why: str, *, armed_by: int) -> None:
@@ -58,7 +58,7 @@ async def arm_deadline(link: Link, kind: Kind, operation_id: str, at: datetime) 
         RequestRefused: the broker refused.
     """
     timer = subjects.deadline_subject(kind, operation_id)
-    await _schedule(link, timer, subjects.overdue_subject(kind, operation_id), at, b"")
+    await schedule(link, timer, subjects.overdue_subject(kind, operation_id), at, b"")
 
 
 async def disarm(link: Link, operation_id: str) -> None:
@@ -91,7 +91,13 @@ def armed_by(data: bytes) -> int:
         raise InvalidEvent(f"not a wake: {error}") from error
 
 
-async def _schedule(link: Link, timer: str, target: str, at: datetime, payload: bytes) -> None:
+async def schedule(link: Link, timer: str, target: str, at: datetime, payload: bytes) -> None:
+    """Store a message that the broker publishes to `target` at `at`; both subjects belong to one stream.
+
+    Raises:
+        JournalUnavailable: not acknowledged; it may be stored all the same.
+        RequestRefused: the broker refused.
+    """
     headers = {
         "Nats-Schedule": f"@at {at.astimezone(UTC).isoformat().replace('+00:00', 'Z')}",
         "Nats-Schedule-Target": target,

@@ -21,6 +21,8 @@ from opstream_schemas import subjects
 from opstream_schemas.catalog import DAY, ActionSpec
 from opstream_schemas.events import EVENT_DATA, Requested
 
+from . import webhooks
+
 BODY_LIMIT: Final = 256 * 1024
 """Bytes of a submit's body, and of a result, by default."""
 EVENT_OVERHEAD: Final = 16 * 1024
@@ -95,7 +97,7 @@ def streams(sizing: Sizing) -> list[StreamConfig]:
     buckets = [_bucket(name, sizing) for name in (subjects.VIEW_BUCKET, subjects.ACTIONS_BUCKET)]
     # Each write to a hold rolls up its key (`cells.py`); the limit would be quicker, and leave no trace on the disk.
     holds = _bucket(subjects.HOLDS_BUCKET, sizing, max_msgs_per_subject=-1)
-    return [timers, operations, *buckets, holds]
+    return [timers, operations, *buckets, holds, *webhooks.streams(sizing.replicas)]
 
 
 def projector_consumers() -> list[ConsumerConfig]:
@@ -119,6 +121,11 @@ def projector_consumers() -> list[ConsumerConfig]:
             **(shared | {"ack_wait": DEADLINES_ACK_WAIT}),
         ),
     ]
+
+
+def shared_consumers() -> list[tuple[str, ConsumerConfig]]:
+    """The durables that `provision` makes, each with its stream; runners make their own."""
+    return [(subjects.OPERATIONS_STREAM, config) for config in projector_consumers()] + webhooks.consumers()
 
 
 def runner_consumer(spec: ActionSpec) -> ConsumerConfig:

@@ -82,14 +82,25 @@ class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
     error: ErrorObject
 
 
-def request_hash(kind: Kind, resource_id: str, action_input: Any, caller: str) -> str:  # noqa: ANN401 - JSON
-    """SHA-256 (hex) of the key-sorted JSON of action, resource id, input and caller: equal for identical requests.
+def request_hash(
+    kind: Kind,
+    resource_id: str,
+    action_input: Any,  # noqa: ANN401 - JSON
+    caller: str,
+    callback: str = "",
+) -> str:
+    """SHA-256 (hex) of the key-sorted JSON of action, resource id, input, caller and callback: equal for identical
+    requests.
 
     Args:
         kind: the action.
         resource_id: the resource's own id; empty without one.
         action_input: the decoded JSON input.
         caller: the authenticated identity; empty without authentication, never an address.
+        callback: the URL that the client wants called. A repetition that names another one would otherwise be answered
+            as if that were going to be called.
     """
     request = {"action": str(kind), "resourceId": resource_id, "input": action_input, "caller": caller}
+    if callback:  # requests without one have the hash that they always had
+        request["callback"] = callback
     return hashlib.sha256(msgspec.json.encode(request, order="sorted")).hexdigest()

@@ -26,12 +26,24 @@ RUNNER_CONSUMERS: Final = "runner_"
 PROJECTOR_CONSUMER: Final = "projector"
 PROJECTOR_DUE_CONSUMER: Final = "projector_due"
 PROJECTOR_DEADLINES_CONSUMER: Final = "projector_deadlines"
+WEBHOOKS_STREAM: Final = "WEBHOOKS"
+"""Deliveries that wait."""
+DELIVERIES_STREAM: Final = "DELIVERIES"
+"""What became of each attempt to deliver."""
+WEBHOOKS_CONSUMER: Final = "webhooks"
+"""On OPERATIONS: outcomes."""
+WEBHOOKS_DUE_CONSUMER: Final = "webhooks_due"
+"""On WEBHOOKS: deliveries to be tried now."""
 
 WAKES_FROM: Final = "fire.>"
 WAKES_TO: Final = "wake.>"
 DUE_FROM: Final = "overdue.>"
 DUE_TO: Final = "due.>"
 TIMERS_SUBJECTS: Final = ("timers.>", WAKES_FROM, DUE_FROM)
+
+WEBHOOKS_DUE: Final = "webhooks.due.>"
+WEBHOOKS_SUBJECTS: Final = ("webhooks.later.>", WEBHOOKS_DUE)
+DELIVERIES_SUBJECTS: Final = ("deliveries.*.*.*",)
 
 _EVENT_TOKENS: Final = 5
 _WAKE_TOKENS: Final = 5
@@ -114,6 +126,26 @@ def overdue_subject(kind: Kind, operation_id: str) -> str:
 def timers_filter(operation_id: str) -> str:
     """Everything that is armed for an operation."""
     return f"timers.*.*.{operation_id}.>"
+
+
+def webhook_due_subject(endpoint: str, operation_id: str) -> str:
+    """Where a delivery is published that is to be tried now, and where its schedule fires."""
+    return f"webhooks.due.{endpoint}.{operation_id}"
+
+
+def webhook_later_subject(endpoint: str, operation_id: str) -> str:
+    """Where the schedule of a delivery's next attempt is stored; publishing again replaces it."""
+    return f"webhooks.later.{endpoint}.{operation_id}"
+
+
+def delivery_subject(operation_id: str, endpoint: str, outcome: str) -> str:
+    """Where an attempt to deliver is recorded."""
+    return f"deliveries.{operation_id}.{endpoint}.{outcome}"
+
+
+def deliveries_filter(operation_id: str = "*", endpoint: str = "*", outcome: str = "*") -> str:
+    """Records of attempts: of an operation, an endpoint, an outcome."""
+    return delivery_subject(operation_id, endpoint, outcome)
 
 
 def hold_key(scope: str, resource_id: str) -> str:

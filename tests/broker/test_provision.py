@@ -29,9 +29,13 @@ ALL = (
     "stream KV_operations",
     "stream KV_actions",
     "stream KV_holds",
+    "stream WEBHOOKS",
+    "stream DELIVERIES",
     "consumer projector",
     "consumer projector_due",
     "consumer projector_deadlines",
+    "consumer webhooks",
+    "consumer webhooks_due",
 )
 NOTHING = Report(made=(), updated=(), drift=())
 SECOND = 1_000_000_000

@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from opstream_journal import Link
+from opstream_journal.together import stop, together
 from opstream_projector.deadlines import DeadlineArmer, RecentIds
-from opstream_projector.together import stop, together
 from opstream_schemas.events import EventData
 from opstream_schemas.operation import Operation
 from tests.support.projecting import LIFE

@@ -21,6 +21,7 @@ from opstream_schemas.errors import ErrorCode
 
 from . import repeatability, requests
 from .answers import empty_answer, error_answer, json_answer, monitor_answer
+from .callback import callback
 from .docs import docs_routes
 from .errors import ApiError, from_journal, method_not_allowed, not_found
 from .headers import REQUEST_ID, HeaderCare
@@ -104,6 +105,7 @@ async def _take(parts: Parts, path: SubmitPath, headers: Headers, request: Reque
     identity = repeatability.identify(headers, parts.new_operation_id)
     base = parts.public_url or requests.base_url(headers, scope["scheme"])
     trace = requests.trace(headers)
+    called_back = callback(headers, parts.callbacks)
     requests.check_content_type(headers)
     body = await requests.read_body(request.receive, headers, parts.body_limit)
     if body is None:
@@ -115,6 +117,7 @@ async def _take(parts: Parts, path: SubmitPath, headers: Headers, request: Reque
         requester=requester,
         body=body,
         trace=trace,
+        callback=called_back,
     )
     accepted = await parts.submitter.submit(submission)
     answered = {

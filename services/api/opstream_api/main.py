@@ -127,6 +127,7 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
                 page=installed_page(),
                 public_url=public_url,
                 body_limit=settings.body_limit,
+                callbacks=settings.callbacks,
                 new_operation_id=_new_id,
                 new_request_id=_new_request_id,
             )

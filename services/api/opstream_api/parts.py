@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from .callback import CallbackPolicy
 from .cancel import Canceler
 from .capacity import Capacity
 from .docs import DocsPage
@@ -34,6 +35,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """Base of status URLs; empty for each request's own host."""
     body_limit: int
     """Bytes."""
+    callbacks: CallbackPolicy
+    """Which `Operation-Callback` is taken."""
     new_operation_id: Callable[[], str]
     """For requests that bring none."""
     new_request_id: Callable[[], str]

@@ -8,6 +8,8 @@ import msgspec
 
 from opstream_journal.topology import BODY_LIMIT
 
+from .callback import CallbackPolicy
+
 Network = IPv4Network | IPv6Network
 
 
@@ -33,5 +35,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Header in which those name the caller; empty for none."""
     client_id_header: str = ""
     """Header in which those name the application; empty for none."""
+    callbacks: CallbackPolicy = CallbackPolicy()
+    """Which `Operation-Callback` is taken: none, unless the operator allows hosts."""
     connect_timeout: float = 30.0
     """Seconds to wait for the broker at the start: longer than a broker restart, shorter than people's patience."""

@@ -49,6 +49,8 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     requester: Requester
     body: bytes
     trace: Trace | None
+    callback: str = ""
+    """Where the outcome is to be delivered; empty for nowhere."""
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,7 +131,9 @@ class Submitter:
             raise ApiError(ErrorCode.UNKNOWN_ACTION, message)
         document, value = decode_input(submission.body)
         self._validators.check(spec, value)
-        digest = request_hash(kind, submission.resource_id, value, submission.requester.caller)
+        digest = request_hash(
+            kind, submission.resource_id, value, submission.requester.caller, submission.callback
+        )
         try:
             self._capacity.check()
         except JournalFull:
@@ -155,6 +159,7 @@ class Submitter:
             caller=submission.requester.caller,
             client_id=submission.requester.client_id,
             client_address=submission.requester.client_address,
+            callback=submission.callback,
             trace=submission.trace,
         )
         event = first_event(submission.identity.operation_id, requested, id=self._new_id(), source=SOURCE, time=now)

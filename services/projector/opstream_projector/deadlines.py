@@ -15,12 +15,11 @@ from opstream_journal import Delivered, JournalError, JournalUnavailable, Link, 
 from opstream_journal.carrying import Carrier
 from opstream_journal.crash import CrashPoint, point
 from opstream_journal.timers import arm_deadline, disarm
+from opstream_journal.together import together
 from opstream_schemas import subjects
 from opstream_schemas.commands import ForceFail, deadline_exceeded
 from opstream_schemas.errors import FoldRefused, InvalidEvent, InvalidName, OperationFinished
 from opstream_schemas.operation import Operation, fold
-
-from .together import together
 
 logger = logging.getLogger(__name__)
 

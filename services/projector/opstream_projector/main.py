@@ -17,12 +17,12 @@ from opstream_journal.carrying import Carrier
 from opstream_journal.health import HealthServer, listen
 from opstream_journal.holds import Holds
 from opstream_journal.provision import check
+from opstream_journal.together import stop, together
 
 from .deadlines import DeadlineArmer, Overdue
 from .projector import Projector
 from .releases import Releases
 from .settings import Settings
-from .together import stop, together
 from .trail import Trail
 
 logger = logging.getLogger(__name__)

@@ -70,6 +70,7 @@ def _submit(action: Described, public_url: str, *, has_id: bool) -> Json:
         "Operation-Id",
         "Repeatability-Request-ID",
         "Repeatability-First-Sent",
+        "Operation-Callback",
         "traceparent",
         "tracestate",
     )

@@ -12,6 +12,7 @@ import msgspec
 from opstream_api.preferences import WAIT_LIMIT
 from opstream_schemas.export import schemas
 from opstream_schemas.monitor import ErrorBody, StatusMonitor
+from opstream_schemas.urls import URL_LIMIT
 
 from .characters import RESOURCE_ID
 
@@ -197,6 +198,13 @@ PARAMETERS: Final[Json] = {
         "When the request was sent for the first time, e.g. `Tue, 24 Nov 2026 08:00:00 GMT`. "
         "Needs `Repeatability-Request-ID`.",
         {"type": "string", "pattern": FIRST_SENT},
+    ),
+    "Operation-Callback": _header(
+        "Operation-Callback",
+        "Where the outcome is to be delivered: an https URL without user, password or fragment, on a host that the "
+        "operator allows. The CloudEvent that ended the operation is posted there, signed after Standard Webhooks. It "
+        "is part of the request: sent again with another callback, a known `Operation-Id` is refused.",
+        {"type": "string", "format": "uri", "maxLength": URL_LIMIT, "pattern": "^https?://"},
     ),
     "traceparent": _header("traceparent", "W3C Trace Context, recorded and continued. A malformed one is ignored."),
     "tracestate": _header("tracestate", "W3C Trace Context, of the `traceparent`."),

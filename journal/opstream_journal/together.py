@@ -1,4 +1,4 @@
-"""Parts of one process, none of which is of use without the others. Callers: `main.py`, `deadlines.py`."""
+"""Parts of one process, none of which is of use without the others. Callers: the services' roots."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, Final
 
-from opstream_journal.link import end_task
+from .link import end_task
 
 _STOP_TIMEOUT: Final = 5.0
 

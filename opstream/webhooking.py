@@ -1,0 +1,80 @@
+"""The commands about webhooks: the service, and what it has delivered. Part of `cli`."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import click
+
+from . import options, webhook_options
+
+
+@click.command(short_help="Deliver outcomes over HTTP.")
+@options.nats_option
+@webhook_options.config_option
+@webhook_options.callback_host_option
+@webhook_options.callback_secret_option
+@webhook_options.allow_private_option
+@webhook_options.allow_http_option
+@options.health_port_option
+@options.connect_timeout_option
+@options.log_level_option
+def webhooks(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the settings are
+    """Deliver outcomes over HTTP: to endpoints of --config, and to the callbacks of requests. Run two for safety.
+
+    Each delivery is signed after Standard Webhooks, tried again for a day if it fails, and recorded ('opstream
+    deliveries'). It needs a provisioned broker. SIGHUP has endpoints and secrets read again.
+
+    \b
+    Example:
+      opstream webhooks --config hooks.toml
+    """
+    from . import cli
+
+    cli.begin_service(given["log_level"])
+    webhook_options.check(given)
+    from opstream_webhooks.main import run
+    from opstream_webhooks.settings import Settings
+
+    cli.serve(
+        lambda: run(
+            Settings(
+                servers=given["servers"],
+                source=webhook_options.source(given),
+                allowed_networks=given["networks"],
+                health_port=given["health_port"],
+                connect_timeout=given["connect_timeout"],
+            )
+        )
+    )
+
+
+@click.command(short_help="Show what was delivered.")
+@click.argument("operation_id", metavar="[ID]", required=False)
+@options.option(
+    "--failed",
+    "is_failed",
+    variable="FAILED",
+    is_flag=True,
+    help="Only attempts that failed, those that are followed by another included.",
+)
+@options.option(
+    "--json", "is_json", variable="JSON", is_flag=True, help="One JSON object per line, also on a terminal."
+)
+@options.nats_option
+@options.connect_timeout_option
+def deliveries(**given: Any) -> None:  # noqa: ANN401
+    """Show every attempt to deliver an outcome, oldest first; with ID, those of one operation.
+
+    A table on a terminal, otherwise one JSON object per line. Records are kept for 30 days.
+
+    \b
+    Example:
+      opstream deliveries --failed | jq -r .operationId
+    """
+    from .deliveries import Show, show
+
+    show(Show(**given))
+
+
+COMMANDS: Final = (webhooks, deliveries)

@@ -1,0 +1,149 @@
+"""URLs that opstream calls, and the lists of hosts that it may call. Pure. Callers: the API, which takes callbacks, and
+the webhooks service, which calls them.
+
+Stricter than RFC 3986: two programs that read a URL differently must not be fooled into two hosts by it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from .errors import InvalidName
+
+URL_LIMIT: Final = 2_048
+"""Characters of a URL; more than that is no address any more, and some receivers' servers refuse it."""
+
+_URL: Final = re.compile(
+    r"(?P<scheme>[Hh][Tt][Tt][Pp][Ss]?)://(?P<host>[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])"
+    r"(?::(?P<port>[0-9]{1,5}))?(?P<path>/[^?#\\]*)?(?P<query>\?[^#\\]*)?"
+)
+_VISIBLE: Final = re.compile(r"[\x21-\x7e]*")
+_LABEL: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_RULE: Final = re.compile(r"(?P<host>(?:\*\.)?[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?")
+_PORTS: Final = {"https": 443, "http": 80}
+_MAX_PORT: Final = 65_535
+
+
+class Url(msgspec.Struct, frozen=True, kw_only=True):
+    """A URL that can be called."""
+
+    text: str
+    """As it was given."""
+    scheme: str
+    """`https` or `http`."""
+    host: str
+    """In lower case; an IPv6 address without its brackets."""
+    port: int
+    path: str
+    query: str
+    """With its `?`; empty for none."""
+
+    @property
+    def netloc(self) -> str:
+        """Host and port as the header `Host` has them."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+
+    @property
+    def shown(self) -> str:
+        """For logs and records: without the query, where people put their tokens."""
+        return f"{self.scheme}://{self.netloc}{self.path}"
+
+
+class HostRule(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry of a list of hosts that may be called."""
+
+    text: str
+    host: str
+    """In lower case, without the `*.` of a wildcard."""
+    port: int | None
+    """None for the scheme's own."""
+    is_wildcard: bool
+
+    @classmethod
+    def parse(cls, text: str) -> HostRule:
+        """Parse `hooks.example.org`, `*.example.org` (all below it, not itself), either with `:PORT`.
+
+        Raises:
+            InvalidName: the text has another form.
+        """
+        found = _RULE.fullmatch(text)
+        host = found["host"].lower() if found else ""
+        is_wildcard = host.startswith("*.")
+        bare = host.removeprefix("*.").strip("[]")
+        if found is None or not _is_host(bare) or (is_wildcard and ("." not in bare or _is_address(bare))):
+            raise InvalidName(f"{text!r} is not a host: write hooks.example.org or *.example.org, perhaps with :PORT")
+        return cls(text=text, host=bare, port=_port(found["port"], text), is_wildcard=is_wildcard)
+
+    def allows(self, url: Url) -> bool:
+        """Whether a URL's host and port are meant."""
+        if url.port != (_PORTS[url.scheme] if self.port is None else self.port):
+            return False
+        return url.host.endswith(f".{self.host}") if self.is_wildcard else url.host == self.host
+
+
+def parse_url(text: str, *, is_http_allowed: bool = False) -> Url:
+    """Parse an absolute https URL without user, password and fragment, in ASCII.
+
+    Args:
+        text: the URL.
+        is_http_allowed: whether plain http will do, too.
+
+    Raises:
+        InvalidName: it is none; the message says why and does not repeat it, for it may hold a token.
+    """
+    if len(text) > URL_LIMIT:
+        raise InvalidName(f"the URL has {len(text)} characters, {URL_LIMIT} are allowed")
+    if not _VISIBLE.fullmatch(text) or "\\" in text:
+        raise InvalidName("the URL must be visible ASCII without backslashes: percent-encode what else it holds")
+    if "#" in text:
+        raise InvalidName("the URL must have no fragment ('#')")
+    found = _URL.fullmatch(text)
+    if found is None:
+        authority = re.split(r"[/?]", text.partition("://")[2], maxsplit=1)[0]
+        if "@" in authority:
+            raise InvalidName("the URL must have no user or password ('@')")
+        raise InvalidName("the URL must be absolute, https://HOST/PATH")
+    scheme, host = found["scheme"].lower(), found["host"].lower().strip("[]")
+    if scheme == "http" and not is_http_allowed:
+        raise InvalidName("the URL must begin with https://")
+    if not _is_host(host):
+        raise InvalidName("the URL's host must be a name or an address")
+    return Url(
+        text=text,
+        scheme=scheme,
+        host=host,
+        port=_port(found["port"], "the URL") or _PORTS[scheme],
+        path=found["path"] or "/",
+        query=found["query"] or "",
+    )
+
+
+def is_allowed(url: Url, rules: Iterable[HostRule]) -> bool:
+    """Whether one of the rules means a URL; without rules none does."""
+    return any(rule.allows(url) for rule in rules)
+
+
+def _is_host(host: str) -> bool:
+    return _is_address(host) or all(map(_LABEL.fullmatch, host.split(".")))
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _port(text: str | None, where: str) -> int | None:
+    if text is None:
+        return None
+    if not 1 <= int(text) <= _MAX_PORT:
+        raise InvalidName(f"{where}: a port is 1 to {_MAX_PORT}")
+    return int(text)

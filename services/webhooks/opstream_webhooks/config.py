@@ -1,0 +1,233 @@
+"""Endpoints and secrets: read from a TOML file, checked as a whole, and looked up for each outcome and attempt.
+
+Callers: `main.py`; the `opstream` command, which refuses a bad file before anything starts. docs/webhooks.md describes
+the file.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from opstream_schemas.errors import InvalidName
+from opstream_schemas.names import Kind, check_name
+from opstream_schemas.urls import HostRule, Url, parse_url
+from opstream_schemas.webhooks import CALLBACK, TERMINAL, Delivery
+
+from .signing import PREFIX, Signer
+
+_ANY: Final = "*"
+_FROM_FILE: Final = "file:"
+_FROM_ENVIRONMENT: Final = "env:"
+
+
+class InvalidConfig(ValueError):
+    """Endpoints or secrets that can't be used; the message says which, and shows no secret."""
+
+
+class EndpointUnknown(Exception):
+    """There is no endpoint for a delivery any more, or not yet in this process."""
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a delivery goes, and what signs it."""
+
+    url: Url
+    signers: tuple[Signer, ...]
+
+
+class Hook(msgspec.Struct, frozen=True, kw_only=True):
+    """A configured endpoint."""
+
+    name: str
+    endpoint: Endpoint
+    actions: tuple[tuple[str, str], ...]
+    """Pairs of resource and action; `*` for any."""
+    events: frozenset[str]
+
+    def wants(self, kind: Kind, event: str) -> bool:
+        """Whether an outcome of an action goes here."""
+        return event in self.events and any(
+            resource in {_ANY, kind.resource} and action in {_ANY, kind.action} for resource, action in self.actions
+        )
+
+
+class CallbackRule(msgspec.Struct, frozen=True, kw_only=True):
+    """Hosts that requests may name, and what signs the deliveries to them."""
+
+    rule: HostRule
+    signers: tuple[Signer, ...]
+
+
+class Hooks(msgspec.Struct, frozen=True, kw_only=True):
+    """All endpoints."""
+
+    hooks: dict[str, Hook] = {}
+    callbacks: tuple[CallbackRule, ...] = ()
+    is_http_allowed: bool = False
+
+    def wanted(self, kind: Kind, event: str) -> list[Hook]:
+        """The configured endpoints that an outcome goes to."""
+        return [hook for hook in self.hooks.values() if hook.wants(kind, event)]
+
+    def endpoint(self, delivery: Delivery) -> Endpoint:
+        """Where a delivery goes, as things are now.
+
+        Raises:
+            EndpointUnknown: nowhere.
+        """
+        if delivery.endpoint != CALLBACK:
+            hook = self.hooks.get(delivery.endpoint)
+            if hook is None:
+                raise EndpointUnknown(f"no endpoint {delivery.endpoint!r} is configured")
+            return hook.endpoint
+        try:
+            url = parse_url(delivery.callback, is_http_allowed=self.is_http_allowed)
+        except InvalidName as error:
+            raise EndpointUnknown(f"the callback can't be called: {error}") from error
+        for callback in self.callbacks:
+            if callback.rule.allows(url):
+                return Endpoint(url=url, signers=callback.signers)
+        raise EndpointUnknown(f"callbacks to {url.netloc} are not allowed")
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """Where endpoints and secrets come from."""
+
+    path: Path | None = None
+    callback_hosts: tuple[str, ...] = ()
+    """Besides those of the file."""
+    callback_secrets: tuple[str, ...] = ()
+    """What signs deliveries to `callback_hosts`."""
+    is_http_allowed: bool = False
+
+    def load(self) -> Hooks:
+        """Read and check everything.
+
+        Raises:
+            InvalidConfig: something can't be used.
+        """
+        file = _File() if self.path is None else _read(self.path)
+        base = Path() if self.path is None else self.path.parent
+        hooks: dict[str, Hook] = {}
+        for number, entry in enumerate(file.hooks, start=1):
+            hook = _hook(entry, f"hook {entry.name or number}", base, is_http_allowed=self.is_http_allowed)
+            if hook.name in hooks:
+                raise InvalidConfig(f"two hooks have the name {hook.name!r}: their records could not be told apart")
+            hooks[hook.name] = hook
+        callbacks = [_callback(entry.host, entry.secrets, base) for entry in file.callbacks]
+        callbacks += [_callback(host, self.callback_secrets, Path()) for host in self.callback_hosts]
+        return Hooks(hooks=hooks, callbacks=tuple(callbacks), is_http_allowed=self.is_http_allowed)
+
+
+class _HookEntry(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    url: str
+    secrets: tuple[str, ...]
+    actions: tuple[str, ...] = (_ANY,)
+    events: tuple[str, ...] = TERMINAL
+
+
+class _CallbackEntry(msgspec.Struct, forbid_unknown_fields=True):
+    host: str
+    secrets: tuple[str, ...]
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    hooks: tuple[_HookEntry, ...] = ()
+    callbacks: tuple[_CallbackEntry, ...] = ()
+
+
+def _read(path: Path) -> _File:
+    try:
+        return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _File)
+    except OSError as error:
+        raise InvalidConfig(f"{path} can't be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidConfig(f"{path} is not TOML: {error}") from error
+    except msgspec.ValidationError as error:
+        raise InvalidConfig(f"{path}: {error}") from error
+
+
+def _hook(entry: _HookEntry, what: str, base: Path, *, is_http_allowed: bool) -> Hook:
+    try:
+        name = check_name(entry.name, "hook")
+        url = parse_url(entry.url, is_http_allowed=is_http_allowed)
+        actions = tuple(_pattern(text) for text in entry.actions)
+    except InvalidName as error:
+        raise InvalidConfig(f"{what}: {error}") from error
+    if name == CALLBACK:
+        raise InvalidConfig(f"{what}: {CALLBACK!r} is what callbacks of requests are called: choose another name")
+    foreign = [event for event in entry.events if event not in TERMINAL]
+    if foreign or not entry.events or not actions:
+        shown = f"{foreign[0]!r} is no outcome" if foreign else "it would never be called"
+        raise InvalidConfig(
+            f"{what}: {shown}: 'events' is a list of {', '.join(TERMINAL)}, 'actions' of 'book:upload-start', "
+            f"'book:*' or '*'"
+        )
+    signers = _signers(entry.secrets, what, base)
+    endpoint = Endpoint(url=url, signers=signers)
+    return Hook(name=name, endpoint=endpoint, actions=actions, events=frozenset(entry.events))
+
+
+def _callback(host: str, secrets: Sequence[str], base: Path) -> CallbackRule:
+    try:
+        rule = HostRule.parse(host)
+    except InvalidName as error:
+        raise InvalidConfig(f"callbacks: {error}") from error
+    return CallbackRule(rule=rule, signers=_signers(secrets, f"callbacks to {host}", base))
+
+
+def _pattern(text: str) -> tuple[str, str]:
+    if text == _ANY:
+        return _ANY, _ANY
+    resource, colon, action = text.rpartition(":")
+    if not colon:
+        raise InvalidName(f"{text!r} is no action: write 'book:upload-start', 'book:*' or '*'")
+    return (
+        resource if resource == _ANY else check_name(resource, "resource"),
+        action if action == _ANY else check_name(action, "action"),
+    )
+
+
+def _signers(secrets: Iterable[str], what: str, base: Path) -> tuple[Signer, ...]:
+    found = []
+    for secret in secrets:
+        try:
+            found.append(Signer(_secret(secret, base)))
+        except ValueError as error:
+            raise InvalidConfig(f"{what}: {error}") from error
+    if not found:
+        raise InvalidConfig(f"{what}: a secret is needed to sign with, in 'secrets' or --callback-secret")
+    return tuple(found)
+
+
+def _secret(text: str, base: Path) -> str:
+    """The secret itself, or from where the text says: `env:NAME`, `file:PATH` (seen from the folder of the config)."""
+    if text.startswith(_FROM_ENVIRONMENT):
+        name = text.removeprefix(_FROM_ENVIRONMENT)
+        if not os.environ.get(name):
+            raise ValueError(f"its secret is to be in the variable {name}, which is not set")
+        return os.environ[name].strip()
+    if text.startswith(_FROM_FILE):
+        path = base / text.removeprefix(_FROM_FILE)
+        try:
+            return path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"its secret can't be read from {path}") from error
+    if not text.startswith(PREFIX):
+        raise ValueError(f"a secret is written {PREFIX}…, env:NAME or file:PATH")
+    return text
+
+
+def describe(hooks: Hooks) -> dict[str, Any]:
+    """What is configured, for the log: no secret and no query."""
+    return {
+        "endpoints": [f"{hook.name} ({hook.endpoint.url.shown})" for hook in hooks.hooks.values()],
+        "callbacks": [callback.rule.text for callback in hooks.callbacks],
+    }

@@ -1,0 +1,238 @@
+"""Makes the deliveries: one attempt for each message, recorded, and put off if it failed. Caller: `main.py`.
+
+Order after an attempt: record it, store when the next one is due, acknowledge. A process that is killed in between
+makes the same attempt again, under the same `webhook-id`; so each delivery is made at least once. What waits holds
+nothing here: neither an acknowledgement nor a slot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Final
+
+import msgspec
+
+from opstream_journal import Delivered, JournalError, JournalUnavailable, Link, Puller
+from opstream_journal.link import end_task
+from opstream_journal.webhooks import ACK_WAIT, Deliveries
+from opstream_schemas import subjects
+from opstream_schemas.errors import InvalidEvent
+from opstream_schemas.events import decode_event
+from opstream_schemas.urls import Url
+from opstream_schemas.webhooks import Delivery, DeliveryAttempt, Outcome, decode_delivery
+
+from .config import Endpoint, EndpointUnknown
+from .gate import Gate
+from .hand import Hand
+from .live import LiveHooks
+from .retrying import next_attempt, retry_after
+from .sending import Answer, Sender
+from .signing import signed_headers, webhook_id
+
+logger = logging.getLogger(__name__)
+
+SLOTS: Final = 256
+"""Deliveries in hand at most; all of them would have to be of receivers that don't answer to keep others waiting."""
+
+_PATIENCE: Final = 30.0
+_SOON: Final = 2.0
+
+
+class Courier:
+    """One replica.
+
+    Args:
+        link: the connection.
+        deliveries: where they are kept.
+        hooks: the endpoints.
+        sender: makes the requests.
+        gate: how many at once.
+        now: the time, with zone.
+        monotonic: monotonic seconds.
+        jitter: a random number of [0, 1).
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        deliveries: Deliveries,
+        hooks: LiveHooks,
+        sender: Sender,
+        gate: Gate,
+        *,
+        now: Callable[[], datetime],
+        monotonic: Callable[[], float],
+        jitter: Callable[[], float],
+    ) -> None:
+        self._link = link
+        self._deliveries = deliveries
+        self._hooks = hooks
+        self._sender = sender
+        self._gate = gate
+        self._now = now
+        self._monotonic = monotonic
+        self._jitter = jitter
+        puller = Puller(link, subjects.WEBHOOKS_STREAM, subjects.WEBHOOKS_DUE_CONSUMER, clock=monotonic)
+        self._hand = Hand(link, puller, slots=SLOTS)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether deliveries are made now."""
+        return self._hand.is_ready
+
+    async def run(self) -> None:
+        """Work until cancelled; what is in hand is given back then.
+
+        Raises:
+            ConsumerGone: the consumer was deleted.
+        """
+        await self._hand.run(self._take)
+
+    async def _take(self, message: Delivered) -> bool:
+        try:
+            delivery = decode_delivery(message.data)
+        except InvalidEvent as error:
+            logger.error("message %s of WEBHOOKS is passed over: %s", message.sequence, error)  # noqa: TRY400 - no bug here
+            await message.ack()
+            return True
+        self._hand.spawn(message, self._work(message, delivery))
+        return False
+
+    async def _work(self, message: Delivered, delivery: Delivery) -> None:
+        try:
+            async with _signs_of_life(message):
+                await self._deliver(message, delivery)
+        except JournalError as error:
+            logger.warning("the delivery of %s to %s waits: %s", delivery.operation_id, delivery.endpoint, error)
+            await message.nak(_SOON)
+        else:
+            await message.ack()
+
+    async def _deliver(self, message: Delivered, delivery: Delivery) -> None:
+        if message.deliveries > 1 and await self._deliveries.is_delivered(delivery):
+            return  # whoever had it before died between its record and its acknowledgement
+        try:
+            endpoint = self._hooks.current.endpoint(delivery)
+        except EndpointUnknown as error:
+            # Perhaps another replica knows it already, or an operator puts it back.
+            await self._settle(delivery, None, delivery.operation_id, self._now(), 0.0, Answer(error=str(error)))
+            return
+        receiver = endpoint.url.netloc
+        if not await self._gate.enter(receiver):
+            await self._put_off(delivery, self._now() + timedelta(seconds=self._gate.wait(receiver)))
+            return
+        began, is_failed = self._monotonic(), True
+        try:
+            is_failed = await self._attempt(delivery, endpoint)
+        finally:
+            self._gate.leave(receiver, duration=self._monotonic() - began, is_failed=is_failed)
+
+    async def _attempt(self, delivery: Delivery, endpoint: Endpoint) -> bool:
+        """Make an attempt; whether it failed."""
+        at, began = self._now(), self._monotonic()
+        body = await self._deliveries.event(delivery.sequence)
+        if body is None:
+            answer, identity = Answer(error="the event has expired"), delivery.operation_id
+        else:
+            identity = webhook_id(_event_id(body, delivery), delivery)
+            headers = signed_headers(identity, at, body, endpoint.signers)
+            answer = await self._sender.send(endpoint.url, headers, body)
+        await self._settle(delivery, endpoint.url, identity, at, self._monotonic() - began, answer)
+        return not answer.is_success
+
+    async def _settle(
+        self,
+        delivery: Delivery,
+        url: Url | None,
+        identity: str,
+        at: datetime,
+        duration: float,
+        answer: Answer,
+    ) -> None:
+        now = self._now()
+        following = None
+        if not answer.is_success:
+            following = next_attempt(
+                delivery.attempt,
+                now=now,
+                begun=delivery.begun,
+                jitter=self._jitter,
+                status=answer.status,
+                asked=retry_after(answer.retry_after, now),
+            )
+        failed = Outcome.GAVE_UP if following is None else Outcome.RETRYING
+        record = DeliveryAttempt(
+            operation_id=delivery.operation_id,
+            action=delivery.action,
+            event=delivery.event,
+            endpoint=delivery.endpoint,
+            url="" if url is None else url.shown,
+            webhook_id=identity,
+            attempt=delivery.attempt,
+            at=at,
+            duration=round(duration, 3),
+            outcome=Outcome.DELIVERED if answer.is_success else failed,
+            status=answer.status,
+            error=answer.error,
+            next_at=following,
+        )
+        await self._insist(lambda: self._deliveries.record(record))
+        _tell(record)
+        if following is not None:
+            await self._put_off(msgspec.structs.replace(delivery, attempt=delivery.attempt + 1), following)
+
+    async def _put_off(self, delivery: Delivery, at: datetime) -> None:
+        await self._insist(lambda: self._deliveries.put_off(delivery, at))
+
+    async def _insist(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Store what came of an attempt, also over a restart of the broker: otherwise it would be made once more."""
+        until = self._monotonic() + _PATIENCE
+        while True:
+            try:
+                return await step()
+            except JournalUnavailable:
+                left = until - self._monotonic()
+                if left <= 0:
+                    raise
+                await (self._link.rest(min(left, 0.25)) if self._link.is_up else self._link.wait_up(left))
+
+
+@contextlib.asynccontextmanager
+async def _signs_of_life(message: Delivered) -> AsyncIterator[None]:
+    """Keep the broker from giving a message to another as long as this goes on."""
+
+    async def beat() -> None:
+        while True:
+            await asyncio.sleep(ACK_WAIT / 3)
+            await message.in_progress()
+
+    task = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        await end_task(task)
+
+
+def _event_id(body: bytes, delivery: Delivery) -> str:
+    try:
+        return decode_event(body, delivery.sequence).id
+    except InvalidEvent:  # another process could read it, or it would not be here
+        return delivery.operation_id
+
+
+def _tell(record: DeliveryAttempt) -> None:
+    what = f"{record.operation_id} {record.event}, to {record.endpoint} ({record.url or 'unknown'})"
+    if record.outcome is Outcome.DELIVERED:
+        logger.debug("delivered %s, attempt %s: %s", what, record.attempt, record.status)
+    elif record.outcome is Outcome.RETRYING:
+        logger.info("attempt %s to deliver %s failed, the next at %s: %s", *_parts(record, what))
+    else:
+        logger.error("gave up delivering %s after attempt %s: %s", what, record.attempt, record.error)
+
+
+def _parts(record: DeliveryAttempt, what: str) -> tuple[object, ...]:
+    return record.attempt, what, record.next_at, record.error

@@ -1,0 +1,149 @@
+"""From outcomes to deliveries: whom each terminal event is to be told to. Caller: `main.py`.
+
+An outcome is acknowledged once each of its deliveries is stored on the broker. Where nobody is to be told, that costs
+nothing but the acknowledgement; the request of an operation is read only where callbacks are possible at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+from opstream_journal import Delivered, JournalError, JournalUnavailable, Link, Puller
+from opstream_journal.webhooks import Deliveries
+from opstream_schemas import subjects
+from opstream_schemas.errors import InvalidEvent, InvalidName
+from opstream_schemas.events import RecordedEvent, decode_event
+from opstream_schemas.subjects import EventSubject
+from opstream_schemas.webhooks import CALLBACK, Delivery
+
+from .hand import Hand
+from .live import LiveHooks
+from .retrying import MAX_AGE
+from .signing import webhook_id
+
+logger = logging.getLogger(__name__)
+
+SLOTS: Final = 500
+"""Outcomes in hand at most."""
+
+_AT_ONCE: Final = 64
+_SOON: Final = 2.0
+_LATER: Final = 60.0
+
+
+class Fanout:
+    """One replica.
+
+    Args:
+        link: the connection.
+        deliveries: where they are kept.
+        hooks: the endpoints.
+        now: the time, with zone.
+        monotonic: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        deliveries: Deliveries,
+        hooks: LiveHooks,
+        *,
+        now: Callable[[], datetime],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._deliveries = deliveries
+        self._hooks = hooks
+        self._now = now
+        puller = Puller(link, subjects.OPERATIONS_STREAM, subjects.WEBHOOKS_CONSUMER, clock=monotonic)
+        self._hand = Hand(link, puller, slots=SLOTS)
+        self._limit = asyncio.Semaphore(_AT_ONCE)
+        self._is_old_told = False
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether outcomes are taken now."""
+        return self._hand.is_ready
+
+    async def run(self) -> None:
+        """Work until cancelled; what is in hand is given back then.
+
+        Raises:
+            ConsumerGone: the consumer was deleted.
+        """
+        await self._hand.run(self._take)
+
+    async def _take(self, message: Delivered) -> bool:
+        """Deal with a message at once if that is quick; whether it was."""
+        try:
+            subject = subjects.parse_event_subject(message.subject)
+        except InvalidName as error:
+            logger.error("sequence %s is no event, passing over it: %s", message.sequence, error)  # noqa: TRY400 - no bug here
+            await message.ack()
+            return True
+        hooks = self._hooks.current
+        if not hooks.callbacks and not hooks.wanted(subject.kind, subject.event):
+            await message.ack()
+            return True
+        self._hand.spawn(message, self._spread(message, subject))
+        return False
+
+    async def _spread(self, message: Delivered, subject: EventSubject) -> None:
+        async with self._limit:
+            try:
+                event = decode_event(message.data, message.sequence)
+                if self._is_passed_over(message, subject, event):
+                    await message.ack()
+                    return
+                await self._send(subject, event)
+            except InvalidEvent as error:
+                logger.error("sequence %s (%s) is passed over: %s", message.sequence, message.subject, error)  # noqa: TRY400
+            except JournalError as error:
+                logger.warning("the outcome of %s can't be passed on now: %s", subject.operation_id, error)
+                await message.nak(_SOON if isinstance(error, JournalUnavailable) else _LATER)
+                return
+            await message.ack()
+
+    def _is_passed_over(self, message: Delivered, subject: EventSubject, event: RecordedEvent) -> bool:
+        if event.operation_id != subject.operation_id or (event.data is not None and event.data.name != subject.event):
+            logger.error("sequence %s lies under a foreign subject %s", message.sequence, message.subject)
+            return True
+        if event.data is None:
+            logger.warning(
+                "the outcome of %s (sequence %s) is of type %s, unknown to this version, and is told to nobody",
+                event.operation_id,
+                event.sequence,
+                event.type,
+            )
+            return True
+        if self._now() - message.stored_at > MAX_AGE:
+            if not self._is_old_told:
+                self._is_old_told = True
+                logger.warning(
+                    "outcomes of more than a day ago are told to nobody; the first: %s (sequence %s)",
+                    event.operation_id,
+                    event.sequence,
+                )
+            return True
+        return False
+
+    async def _send(self, subject: EventSubject, event: RecordedEvent) -> None:
+        hooks = self._hooks.current
+        targets = [(hook.name, "") for hook in hooks.wanted(subject.kind, subject.event)]
+        if hooks.callbacks:
+            callback = await self._deliveries.callback(subject.operation_id, subject.kind)
+            targets += [(CALLBACK, callback)] if callback else []
+        for endpoint, callback in targets:
+            delivery = Delivery(
+                operation_id=subject.operation_id,
+                action=str(subject.kind),
+                event=subject.event,
+                sequence=event.sequence,
+                endpoint=endpoint,
+                callback=callback,
+                begun=self._now(),
+            )
+            await self._deliveries.send(delivery, webhook_id(event.id, delivery))

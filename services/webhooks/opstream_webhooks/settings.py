@@ -1,0 +1,25 @@
+"""Settings of the webhooks service, read once by whoever starts it (the `opstream` command, a test)."""
+
+from __future__ import annotations
+
+import msgspec
+
+from .addresses import Network
+from .config import Source
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """How one webhooks process works."""
+
+    servers: tuple[str, ...]
+    """NATS URLs of one cluster."""
+    source: Source
+    """Where endpoints and secrets are read from, at the start and at each SIGHUP."""
+    allowed_networks: tuple[Network, ...] = ()
+    """Networks that may be called although they are not public: whoever may submit with a callback can reach them."""
+    health_port: int = 0
+    """TCP port for /healthz and /readyz; 0 for none."""
+    connect_timeout: float = 30.0
+    """Seconds to wait for the broker at the start: longer than a broker restart, shorter than people's patience."""
+    attempt_timeout: float = 15.0
+    """Seconds that an attempt may take as a whole; what receivers expect (Standard Webhooks, 15 to 30 s)."""
