@@ -54,7 +54,7 @@ def test_runs_stops_and_remembers(workplace: Path, http: httpx.Client) -> None:
         before = poll(http, api, operation_id)
         assert (before["status"], before["result"]) == ("Succeeded", {"text": "hello"})
         children = up.descendants()
-        assert len(children) == 4
+        assert len(children) == 5
         watch = Watch(children)
         begin = time.monotonic()
         up.send(signal.SIGTERM)
@@ -77,7 +77,7 @@ def test_ctrl_c_stops_in_order(up: Process) -> None:
     """SIGINT reaches the supervisor only, which stops api, runner, projector and broker; the status is 0."""
     up.send(signal.SIGINT)
     assert up.wait(STOP) == 0
-    assert "stopping api, runner, projector, broker" in up.output
+    assert "stopping api, runner, projector, webhooks, broker" in up.output
     assert "Traceback" not in up.output
 
 

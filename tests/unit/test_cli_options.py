@@ -16,6 +16,7 @@ import opstream.up
 import opstream_api.main
 import opstream_projector.main
 import opstream_runner.main
+import opstream_webhooks.main
 from opstream.cli import main
 from opstream.options import Duration, Size
 
@@ -35,6 +36,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
         opstream_api.main,
         opstream_runner.main,
         opstream_projector.main,
+        opstream_webhooks.main,
     )
     for module in modules:
         monkeypatch.setattr(module, "run", found.append)
@@ -106,6 +108,8 @@ def test_unlimited() -> None:
     assert Size(unlimited=-1).convert("unlimited", None, None) == -1
 
 
+SECRET = "whsec_" + "A" * 32
+HOOKS = str(Path(__file__).with_name("configs") / "hooks.toml")
 CASES: list[tuple[str, list[str], dict[str, str]]] = [
     (
         "up",
@@ -114,6 +118,8 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             *("--drain", "0"),
             *("--public-url", "https://a.example/x/", "--actions", "a.b", "--actions", "c", "--max-body", "1KiB"),
             *("--max-result", "2KiB", "--archive", "--log-level", "debug"),
+            *("--webhooks-config", HOOKS, "--callback-host", "a.example", "--callback-secret", SECRET),
+            *("--allow-private", "10.0.0.0/8", "--allow-http"),
         ],
         {
             "HOST": "0.0.0.0",
@@ -128,6 +134,11 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             "MAX_RESULT": "2KiB",
             "ARCHIVE": "true",
             "LOG_LEVEL": "debug",
+            "WEBHOOKS_CONFIG": HOOKS,
+            "CALLBACK_HOSTS": "a.example",
+            "CALLBACK_SECRETS": SECRET,
+            "ALLOW_PRIVATE": "10.0.0.0/8",
+            "ALLOW_HTTP": "1",
         },
     ),
     (
@@ -174,8 +185,11 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             *("--nats", "nats://a:1", "--host", "h", "--port", "0", "--public-url", "http://p", "--max-body", "1MiB"),
             *("--trusted-proxy", "10.0.0.0/8", "--trusted-proxy", "::1", "--identity-header", "X-Forwarded-User"),
             *("--client-id-header", "X-Client-Id", "--connect-timeout", "5"),
+            *("--callback-host", "a.example", "--callback-host", "*.b.example:8443", "--allow-http"),
         ],
         {
+            "CALLBACK_HOSTS": "a.example, *.b.example:8443",
+            "ALLOW_HTTP": "true",
             "NATS_URL": "nats://a:1",
             "TRUSTED_PROXY": "10.0.0.0/8,::1",
             "IDENTITY_HEADER": "X-Forwarded-User",
@@ -207,6 +221,24 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
         "projector",
         ["--nats", "nats://a:1", "--health-port", "9", "--connect-timeout", "5"],
         {"NATS_URL": "nats://a:1", "HEALTH_PORT": "9", "CONNECT_TIMEOUT": "5"},
+    ),
+    (
+        "webhooks",
+        [
+            *("--nats", "nats://a:1", "--health-port", "9", "--connect-timeout", "5", "--config", HOOKS),
+            *("--callback-host", "a.example", "--callback-secret", SECRET, "--allow-private", "10.0.0.0/8"),
+            "--allow-http",
+        ],
+        {
+            "NATS_URL": "nats://a:1",
+            "HEALTH_PORT": "9",
+            "CONNECT_TIMEOUT": "5",
+            "WEBHOOKS_CONFIG": HOOKS,
+            "CALLBACK_HOSTS": "a.example",
+            "CALLBACK_SECRETS": SECRET,
+            "ALLOW_PRIVATE": "10.0.0.0/8",
+            "ALLOW_HTTP": "yes",
+        },
     ),
 ]
 
@@ -266,6 +298,14 @@ def test_provision_compares_only_what_is_given(given: list[Any]) -> None:
         (["provision", "--max-age", "soon"], "or 'unlimited'"),
         (["up", "--log-level", "loud"], "is not one of"),
         (["schemas"], "Missing argument 'DIR'"),
+        (["webhooks", "--callback-host", "https://x.example"], "is not a host: write hooks.example.org"),
+        (["api", "--callback-host", "*.org"], "is not a host"),
+        (["webhooks", "--callback-host", "x.example"], "a secret is needed to sign with"),
+        (["up", "--callback-host", "x.example", "--callback-secret", "hunter2"], "a secret is written whsec_"),
+        (["webhooks", "--allow-private", "10.0.0.1/8"], "is not a network: write 10.1.0.0/16"),
+        (["webhooks", "--config", "/nowhere.toml"], "/nowhere.toml can't be read (No such file or directory)"),
+        (["up", "--webhooks-config", "/nowhere.toml"], "/nowhere.toml can't be read"),
+        (["deliveries", "a.b"], "operation id 'a.b' must be"),
         (["nonsense"], "No such command"),
     ],
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -29,7 +29,7 @@ from .config import Endpoint, EndpointUnknown
 from .gate import Gate
 from .hand import Hand
 from .live import LiveHooks
-from .retrying import next_attempt, retry_after
+from .retrying import DELAYS, next_attempt, retry_after
 from .sending import Answer, Sender
 from .signing import signed_headers, webhook_id
 
@@ -54,6 +54,7 @@ class Courier:
         now: the time, with zone.
         monotonic: monotonic seconds.
         jitter: a random number of [0, 1).
+        delays: seconds between attempts.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Courier:
         now: Callable[[], datetime],
         monotonic: Callable[[], float],
         jitter: Callable[[], float],
+        delays: Sequence[float] = DELAYS,
     ) -> None:
         self._link = link
         self._deliveries = deliveries
@@ -76,6 +78,7 @@ class Courier:
         self._now = now
         self._monotonic = monotonic
         self._jitter = jitter
+        self._delays = delays
         puller = Puller(link, subjects.WEBHOOKS_STREAM, subjects.WEBHOOKS_DUE_CONSUMER, clock=monotonic)
         self._hand = Hand(link, puller, slots=SLOTS)
 
@@ -161,6 +164,7 @@ class Courier:
                 now=now,
                 begun=delivery.begun,
                 jitter=self._jitter,
+                delays=self._delays,
                 status=answer.status,
                 asked=retry_after(answer.retry_after, now),
             )

@@ -8,7 +8,7 @@ import random
 import signal
 import time
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 import uvloop
 
@@ -28,6 +28,9 @@ from .sending import Sender
 from .settings import Settings
 
 __all__ = ["InvalidConfig", "Part", "run"]
+
+ATTEMPT_SECONDS: Final = 15.0
+"""Seconds that an attempt may take as a whole; what receivers expect (Standard Webhooks, 15 to 30 s)."""
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +101,7 @@ def compose(link: Link, settings: Settings, hooks: LiveHooks) -> list[Part]:
     """The parts of a process on a connection."""
     deliveries = Deliveries(link)
     jitter = random.random
-    sender = Sender(resolve_by_system, settings.allowed_networks, seconds=settings.attempt_timeout)
+    sender = Sender(resolve_by_system, settings.allowed_networks, seconds=ATTEMPT_SECONDS)
     gate = Gate(time.monotonic, jitter)
     return [
         Fanout(link, deliveries, hooks, now=_utc_now, monotonic=time.monotonic),

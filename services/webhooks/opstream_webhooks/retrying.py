@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -28,6 +28,7 @@ def next_attempt(
     now: datetime,
     begun: datetime,
     jitter: Callable[[], float],
+    delays: Sequence[float] = DELAYS,
     status: int = 0,
     asked: float | None = None,
 ) -> datetime | None:
@@ -38,12 +39,13 @@ def next_attempt(
         now: the time.
         begun: when the delivery came up.
         jitter: a random number of [0, 1), so that deliveries that failed together do not come back together.
+        delays: see `DELAYS`.
         status: that the receiver answered with; 0 for none.
         asked: seconds that its `Retry-After` asks for.
     """
-    if status == GONE or attempt > len(DELAYS):
+    if status == GONE or attempt > len(delays):
         return None
-    delay = DELAYS[attempt - 1] * (1 - _JITTER + 2 * _JITTER * jitter())
+    delay = delays[attempt - 1] * (1 - _JITTER + 2 * _JITTER * jitter())
     if asked is not None:
         delay = max(delay, min(asked, LONGEST_ASKED))
     at = now + timedelta(seconds=delay)

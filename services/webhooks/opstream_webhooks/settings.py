@@ -21,5 +21,3 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """TCP port for /healthz and /readyz; 0 for none."""
     connect_timeout: float = 30.0
     """Seconds to wait for the broker at the start: longer than a broker restart, shorter than people's patience."""
-    attempt_timeout: float = 15.0
-    """Seconds that an attempt may take as a whole; what receivers expect (Standard Webhooks, 15 to 30 s)."""
