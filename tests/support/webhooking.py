@@ -1,0 +1,103 @@
+"""Running the webhooks service in tests, and what it records. Callers: broker tests of webhooks."""
+
+from __future__ import annotations
+
+import ipaddress
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from opstream_journal import NEW, Journal, Link
+from opstream_journal.scan import scan
+from opstream_journal.webhooks import Deliveries
+from opstream_schemas import subjects
+from opstream_schemas.operation import Operation
+from opstream_schemas.webhooks import DeliveryAttempt, decode_attempt
+from opstream_webhooks.config import Source
+from opstream_webhooks.courier import Courier
+from opstream_webhooks.fanout import Fanout
+from opstream_webhooks.gate import Gate
+from opstream_webhooks.live import LiveHooks
+from opstream_webhooks.main import Part
+from opstream_webhooks.resolving import Resolve, resolve_by_system
+from opstream_webhooks.sending import Sender
+from tests.support.journaling import KIND, extend, first, folded
+from tests.support.projecting import RESULT, running
+from tests.support.receiving import SECRET
+from tests.support.strategies import request, started
+
+LOOPBACK: Final = (ipaddress.ip_network("127.0.0.0/8"),)
+
+
+def utc_now() -> datetime:
+    """The time."""
+    return datetime.now(UTC)
+
+
+def write_hooks(folder: Path, **urls: str) -> Path:
+    """A file of endpoints, all with the same secret."""
+    path = folder / "hooks.toml"
+    path.write_text(
+        "".join(f'[[hooks]]\nname = "{name}"\nurl = "{url}"\nsecrets = ["{SECRET}"]\n' for name, url in urls.items())
+    )
+    return path
+
+
+def callbacks(*hosts: str) -> Source:
+    """Callbacks to hosts, in plain HTTP."""
+    return Source(callback_hosts=hosts, callback_secrets=(SECRET,), is_http_allowed=True)
+
+
+def composed(
+    link: Link,
+    hooks: LiveHooks,
+    *,
+    delays: Sequence[float] = (0.2, 0.2, 0.2),
+    allowed: Sequence[Any] = LOOPBACK,
+    seconds: float = 1.0,
+    resolve: Resolve = resolve_by_system,
+    now: Callable[[], datetime] = utc_now,
+) -> list[Part]:
+    """The parts of a replica on a connection of the test."""
+    deliveries = Deliveries(link)
+    sender = Sender(resolve, allowed, seconds=seconds)
+    gate = Gate(time.monotonic, random.random)
+    clocks: dict[str, Any] = {"now": now, "monotonic": time.monotonic}
+    courier = Courier(link, deliveries, hooks, sender, gate, **clocks, jitter=random.random, delays=delays)
+    return [Fanout(link, deliveries, hooks, **clocks), courier]
+
+
+@asynccontextmanager
+async def delivering(link: Link, source: Source, **options: Any) -> AsyncIterator[LiveHooks]:
+    """A replica at work; `options` are those of `composed`."""
+    hooks = LiveHooks(source)
+    async with running(*composed(link, hooks, **options)):
+        yield hooks
+
+
+async def ended(journal: Journal, operation_id: str, *, callback: str = "") -> Operation:
+    """Store a whole operation that succeeds."""
+    data = msgspec.structs.replace(request(), callback=callback)
+    operation = folded(None, await journal.append(KIND, first(operation_id, data=data), NEW, budget=10))
+    return await extend(journal, operation, started(), RESULT)
+
+
+async def records(link: Link, operation_id: str = "*") -> list[DeliveryAttempt]:
+    """What is recorded, oldest first."""
+    filters = [subjects.deliveries_filter(operation_id)]
+    return [
+        decode_attempt(one.data)
+        async for batch in scan(link, subjects.DELIVERIES_STREAM, filters=filters)
+        for one in batch
+    ]
+
+
+async def outcomes(link: Link, operation_id: str = "*") -> list[str]:
+    """What became of each attempt, oldest first."""
+    return [str(record.outcome) for record in await records(link, operation_id)]
