@@ -91,8 +91,8 @@ class Receiver:
             self.received.append(Received(path=head[0].split()[1], headers=headers, body=body))
             told = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
             await told(writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            return  # asyncio's streams complain about a handler that ends as cancelled
         finally:
             self.open -= 1
             writer.close()

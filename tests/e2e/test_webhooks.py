@@ -1,0 +1,92 @@
+"""`opstream webhooks` as a process: killed, with its broker, in the middle of its work; told to read its file again."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from opstream_journal import JournalUnavailable, Link
+from opstream_journal.provision import provision
+from opstream_journal.topology import Sizing
+from tests.support.broker import Broker
+from tests.support.journaling import linked, opened
+from tests.support.processes import Process, run
+from tests.support.receiving import SECRET, answer, never, receiving
+from tests.support.waiting import eventually
+from tests.support.webhooking import ended, outcomes, records, write_hooks
+
+pytestmark = pytest.mark.e2e
+
+READY = "endpoints: "
+COUNT = 12
+
+
+async def test_kills_lose_nothing(tmp_path: Path) -> None:
+    """SIGKILL the service while receivers hold its requests, and the broker while deliveries wait for another attempt:
+    each is made in the end, always under the same id, and the records say so."""
+    with Broker() as broker:
+        options = ("--nats", broker.url, "--callback-secret", SECRET, "--allow-http", "--allow-private", "127.0.0.0/8")
+        async with linked(broker.url) as link, receiving() as receiver:
+            await provision(link, Sizing())
+            journal = await opened(link)
+            # The first are held until the service is killed, the next fail, what comes after that succeeds.
+            receiver.answers = [*[never] * 4, *[answer(500)] * 3, answer(204)]
+            command = ("webhooks", *options, "--callback-host", receiver.host)
+            with Process(*command) as first:
+                first.wait_for(READY)
+                for number in range(COUNT):
+                    await ended(journal, f"op-{number}", callback=receiver.url)
+                await eventually(lambda: receiver.open >= 4)
+                first.send(signal.SIGKILL)
+                first.wait(5)
+            with Process(*command) as second:
+                second.wait_for(READY)
+                await eventually(lambda: _has(link, "retrying", 1), within=15)
+                broker.kill()
+                broker.start()
+                await eventually(lambda: _has(link, "delivered", COUNT), within=25, poll=0.2)
+                second.send(signal.SIGTERM)
+                assert second.wait(10) == 0
+                assert "Traceback" not in second.output
+            assert {one.operation_id for one in await records(link) if one.outcome == "delivered"} == {
+                f"op-{number}" for number in range(COUNT)
+            }
+            for number in range(COUNT):
+                assert len({one.webhook_id for one in receiver.of(f"op-{number}")}) == 1
+            shown = run("deliveries", "--nats", broker.url, "op-1")
+            assert {msgspec.json.decode(line)["operationId"] for line in shown.stdout.splitlines()} == {"op-1"}
+            failed = run("deliveries", "--nats", broker.url, "--failed")
+            assert {msgspec.json.decode(line)["outcome"] for line in failed.stdout.splitlines()} == {"retrying"}
+            assert SECRET not in second.output + first.output
+
+
+async def test_a_signal_has_the_file_read_again(tmp_path: Path) -> None:
+    """SIGHUP: endpoints are as the file has them now, and a broken file changes nothing."""
+    with Broker() as broker:
+        async with linked(broker.url) as link, receiving() as receiver:
+            await provision(link, Sizing())
+            journal = await opened(link)
+            path = write_hooks(tmp_path)
+            command = ("webhooks", "--nats", broker.url, "--config", str(path), "--allow-http")
+            with Process(*command, "--allow-private", "127.0.0.1/32") as service:
+                service.wait_for("endpoints: none; callbacks to: none")
+                write_hooks(tmp_path, late=receiver.url)
+                service.send(signal.SIGHUP)
+                service.wait_for(r"endpoints: late \(http://127")
+                path.write_text("broken")
+                service.send(signal.SIGHUP)
+                service.wait_for("the endpoints stay as they were: .* is not TOML")
+                await ended(journal, "a")
+                await eventually(lambda: receiver.received)
+                service.send(signal.SIGTERM)
+                assert service.wait(10) == 0
+
+
+async def _has(link: Link, outcome: str, count: int) -> bool:
+    try:
+        return (await outcomes(link)).count(outcome) >= count
+    except JournalUnavailable:
+        return False  # the broker is just being started
