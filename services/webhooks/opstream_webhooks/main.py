@@ -56,6 +56,9 @@ def run(settings: Settings) -> None:
         JournalError: the broker can't be reached, lacks something or differs, the health port is taken, or a
             consumer was deleted.
     """
+    for noisy in ("httpx", "httpcore"):
+        # They log whole URLs, with what people have in the query.
+        logging.getLogger(noisy).setLevel(logging.WARNING)
     hooks = LiveHooks(settings.source)
     uvloop.run(_run_until_signal(settings, hooks))
 
