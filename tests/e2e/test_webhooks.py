@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from pathlib import Path
 
+import httpx
 import msgspec
 import pytest
 
@@ -13,6 +15,7 @@ from opstream_journal.provision import provision
 from opstream_journal.topology import Sizing
 from opstream_webhooks.gate import SLOTS
 from tests.support.broker import Broker
+from tests.support.echo import MODULE
 from tests.support.journaling import linked, opened
 from tests.support.processes import Process, run
 from tests.support.receiving import SECRET, answer, never, receiving
@@ -86,6 +89,28 @@ async def test_a_signal_has_the_file_read_again(tmp_path: Path) -> None:
                 await eventually(lambda: receiver.received)
                 service.send(signal.SIGTERM)
                 assert service.wait(10) == 0
+
+
+async def test_up_runs_it_too(workplace: Path) -> None:
+    """`opstream up` passes the options on to the API and the service, and the secret by the environment only."""
+    async with receiving() as receiver:
+        options = ("--callback-host", receiver.host, "--allow-http", "--allow-private", "127.0.0.1/32")
+        given = ("--callback-secret", SECRET, "--webhooks-config", str(write_hooks(workplace, all=receiver.url)))
+        ports = ("--port", "0", "--nats-port", "0", "--data-dir", "data")
+        with Process("up", *ports, "--actions", MODULE, *options, *given, cwd=workplace) as up:
+            ready = await asyncio.to_thread(
+                up.wait_for, r"^opstream is ready: API (\S+), description \S+, broker (\S+) "
+            )
+            assert all(SECRET not in line for line in up.descendants().values())
+            async with httpx.AsyncClient(base_url=ready[1], trust_env=False) as client:
+                answered = await client.post(
+                    "/echo/1:say", json={"text": "hello"}, headers={"Operation-Callback": receiver.url}
+                )
+            assert answered.status_code == 202, answered.text
+            await eventually(lambda: len(receiver.received) == 2, within=15)
+            assert {one.verified()["subject"] for one in receiver.received} == {answered.json()["id"]}
+            up.send(signal.SIGTERM)
+            assert up.wait(20) == 0
 
 
 async def _has(link: Link, outcome: str, count: int) -> bool:
