@@ -84,9 +84,9 @@ async def provision(
         found = compare_stream(actual or await _made_meanwhile(admin.stream(link, name)), config)
         update = functools.partial(admin.update_stream, link, name)
         await _settle(found, config.as_dict(), update, updated if is_update else None, drift)
-    wanted = [(stream, config, True) for stream, config in shared_consumers()]
-    wanted += [(_STREAM, runner_consumer(spec), False) for spec in specs]
-    for stream, consumer, is_ours in wanted:
+    durables = [(stream, config, True) for stream, config in shared_consumers()]
+    durables += [(_STREAM, runner_consumer(spec), False) for spec in specs]
+    for stream, consumer, is_ours in durables:
         name = str(consumer.durable_name)
         current = await admin.consumer(link, stream, name)
         if current is None and (not is_ours or await admin.make_consumer(link, stream, consumer)):

@@ -131,9 +131,7 @@ class Submitter:
             raise ApiError(ErrorCode.UNKNOWN_ACTION, message)
         document, value = decode_input(submission.body)
         self._validators.check(spec, value)
-        digest = request_hash(
-            kind, submission.resource_id, value, submission.requester.caller, submission.callback
-        )
+        digest = request_hash(kind, submission.resource_id, value, submission.requester.caller, submission.callback)
         try:
             self._capacity.check()
         except JournalFull:
