@@ -16,25 +16,14 @@ from typing import Any
 
 import click
 
-from . import (
-    auditors,
-    logs,
-    operate,
-    options,
-    parent,
-    parked,
-    proxy_options,
-    rebuild_command,
-    verify_command,
-    webhook_options,
-    webhooking,
-)
+from . import logs, options, parent, proxy_options, webhook_options
 from ._version import __version__
+from .command_list import COMMANDS
 from .console import Failure
 
 EPILOG = (
     "Every option can also be set by the variable shown with it; lists are comma-separated there. On one machine: "
-    "'opstream up'. In production: run provision once, then api, runner and projector, as many of each as you like."
+    "'opstream up'. In production: run provision once, then api, runner, projector and webhooks, as many as you like."
 )
 
 
@@ -48,15 +37,7 @@ def main() -> None:
     parent.die_with_supervisor()
 
 
-for command in (
-    *operate.COMMANDS,
-    operate.fail,
-    parked.parked,
-    *auditors.COMMANDS,
-    rebuild_command.rebuild,
-    *verify_command.COMMANDS,
-    *webhooking.COMMANDS,
-):
+for command in COMMANDS:
     main.add_command(command)
 
 

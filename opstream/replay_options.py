@@ -123,7 +123,7 @@ from_sequence_option: Final[Decorator[Any]] = option(
 archive_option: Final[Decorator[Any]] = option(
     "--archive/--journal",
     "is_archive",
-    variable="ARCHIVE",
+    variable="FROM_ARCHIVE",
     default=False,
     help="Read the archive, which keeps events for longer and has sequences of its own, or the journal.",
 )

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Final
 
 import click
-from click.core import ParameterSource
 
 from . import options, replay_options
 
@@ -82,10 +81,7 @@ def verify(
       opstream verify --chain --checkpoint journal.checkpoints --key journal.pub
     """
     if not is_chain:
-        # OPSTREAM_ARCHIVE is also a variable of commands that make the archive, so it may be set for those.
-        source = click.get_current_context().get_parameter_source("is_archive")
-        is_archive_named = is_archive and source is ParameterSource.COMMANDLINE
-        if is_archive_named or checkpoint or sign or keys or is_quick or is_accepting:
+        if is_archive or checkpoint or sign or keys or is_quick or is_accepting:
             raise click.UsageError("--archive and all about checkpoints need --chain: add it")
         from .verifying import Verify
         from .verifying import verify as compare

@@ -185,8 +185,11 @@ class ChainCheck:
         elif place < 0 and not head.missing:
             is_next = False
         if not is_next:
+            # What did not end it when it was written, a foreign one, may be passed over by the end that did.
             self._hold(head, self._finding(event, "ends by force what is not before it: something was changed since"))
-        elif trouble.passed_over > forced.passed_over:
+            self._pass_over(head, event.sequence, body)
+            return
+        if trouble.passed_over > forced.passed_over:
             what = (
                 f"ended by force what then had {forced.passed_over} messages that did not continue it, and has "
                 f"{trouble.passed_over} now: something was changed since"
