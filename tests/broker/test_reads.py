@@ -186,7 +186,7 @@ async def read_or_name(journal: Journal, operation_id: str) -> str:
     return ""
 
 
-@pytest.mark.parametrize("position", [1, 2, 4, 5, 300, 2**40])
+@pytest.mark.parametrize("position", [1, 2, 4, 5, 300, 2**31 - 1])
 async def test_an_event_that_lies_about_its_position(journal: Journal, link: Link, position: int) -> None:
     """An event with a wrong position makes the fold refuse; the read neither hangs nor claims to be unavailable."""
     operation = await extend(journal, await begin(journal, "op-1"), started())

@@ -94,7 +94,8 @@ async def _become_idle(client: Client, within: float) -> None:
 
     async def is_idle() -> bool:
         consumers = await jetstream.consumers_info(subjects.OPERATIONS_STREAM)
-        durable = [one for one in consumers if one.config.durable_name and one.name != _TRAILING]
+        ignored = {_TRAILING, subjects.WEBHOOKS_CONSUMER}
+        durable = [one for one in consumers if one.config.durable_name and one.name not in ignored]
         return not any(one.num_pending or one.num_ack_pending for one in durable)
 
     try:
