@@ -266,7 +266,8 @@ async def _become_quiet(client: Client, within: float) -> None:
 
     async def is_quiet() -> bool:
         consumers = await jetstream.consumers_info(subjects.OPERATIONS_STREAM)
-        awaited = [one for one in consumers if one.config.durable_name not in {None, _TRAILING, subjects.WEBHOOKS_CONSUMER}]
+        ignored = {None, _TRAILING, subjects.WEBHOOKS_CONSUMER}
+        awaited = [one for one in consumers if one.config.durable_name not in ignored]
         return not any(one.num_pending or one.num_ack_pending for one in awaited)
 
     try:
