@@ -15,11 +15,11 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from .archived import parse_archive_subject
 from .chain_state import Finding, Head, Other, Remembered, Trouble
 from .errors import InvalidEvent, InvalidName
 from .events import RecordedEvent, Requested, decode_event
 from .forced import ForcedEnd
-from .names import check_name
 from .operation import forced_end
 from .subjects import DUE_TO, WAKES_TO, parse_event_subject
 
@@ -27,7 +27,6 @@ _NO_EVENTS: Final = (WAKES_TO.removesuffix(">"), DUE_TO.removesuffix(">"))
 _TYPE: Final = re.compile(r"opstream\.action\.([a-z0-9-]{1,40})\.v[1-9][0-9]*")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _ENDS: Final = frozenset({"succeeded", "failed", "canceled"})
-_ARCHIVE_TOKENS: Final = 4
 _MAX_HELD: Final = 10_000
 """Findings that wait for a forced end; more are told at once, so that a ruined stream does not fill the memory."""
 
@@ -143,11 +142,8 @@ class ChainCheck:
         if not self._is_archive:
             parsed = parse_event_subject(subject)
             return parsed.operation_id, f"{parsed.kind.resource}:{parsed.kind.action}", parsed.event
-        tokens = subject.split(".")
-        if len(tokens) != _ARCHIVE_TOKENS or tokens[0] != "archive":
-            raise InvalidName(subject)
-        _, resource, action, name = tokens
-        return None, f"{check_name(resource, 'resource')}:{check_name(action, 'action')}", check_name(name, "event")
+        archived = parse_archive_subject(subject)
+        return None, f"{archived.kind.resource}:{archived.kind.action}", archived.event
 
     def _begin(self, event: RecordedEvent, kind: str) -> Head | None:
         """What an operation's first message here has to continue; None if there can be no such message."""
