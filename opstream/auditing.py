@@ -57,7 +57,7 @@ def audit(settings: Audit) -> None:
         sys.exit(INTERRUPTED)
     if not messages:
         where = "archive" if settings.wanted.is_archive else "journal"
-        hint = "" if settings.wanted.is_archive else "; the archive may have it: --archive"
+        hint = "" if settings.wanted.is_archive else "; the archive may have it: --from-archive"
         raise Failure(f"the {where} has no operation {operation_id}, or its events have expired{hint}")
     told = life(operation_id, messages, datetime.now(UTC))
     _print(told, settings)

@@ -52,7 +52,7 @@ def replay(*, is_following: bool, **given: Any) -> None:  # noqa: ANN401 - the o
 def audit(*, is_json: bool, is_whole: bool, servers: tuple[str, ...], connect_timeout: float, **given: Any) -> None:  # noqa: ANN401
     """Tell the life of the operation ID: who asked, each attempt and its runner, and how long each phase took.
 
-    From the broker's journal, or with --archive from the archive, which has to be looked through from --since to
+    From the broker's journal, or with --from-archive from the archive, which has to be looked through from --since to
     --until. The exit status is 1 if there is no such operation, or if its events are not those that were recorded.
 
     \b
@@ -60,7 +60,9 @@ def audit(*, is_json: bool, is_whole: bool, servers: tuple[str, ...], connect_ti
       opstream audit 019abc12-3456-7890-abcd-ef0123456789 --json | jq .seconds
     """
     if not given["is_archive"] and (given["since"] or given["until"] or given["action"] != ("*", "*")):
-        raise click.UsageError("--since, --until and --action are for the archive: add --archive, or leave them out")
+        raise click.UsageError(
+            "--since, --until and --action are for the archive: add --from-archive, or leave them out"
+        )
     given |= {"resource": "", "types": (), "first": None}
     wanted = options.wanted(datetime.now(UTC), given)
     from .auditing import Audit, audit

@@ -121,7 +121,7 @@ from_sequence_option: Final[Decorator[Any]] = option(
     help="Begin with that stream sequence. What is left out must have been seen: it is an error if it has expired.",
 )
 archive_option: Final[Decorator[Any]] = option(
-    "--archive/--journal",
+    "--from-archive/--from-journal",
     "is_archive",
     variable="FROM_ARCHIVE",
     default=False,

@@ -82,7 +82,7 @@ def verify(
     """
     if not is_chain:
         if is_archive or checkpoint or sign or keys or is_quick or is_accepting:
-            raise click.UsageError("--archive and all about checkpoints need --chain: add it")
+            raise click.UsageError("--from-archive and all about checkpoints need --chain: add it")
         from .verifying import Verify
         from .verifying import verify as compare
 

@@ -119,7 +119,7 @@ class Walk:
         if first > self.end + 1:
             raise Failure(
                 f"stream {self._stream} ends at sequence {self.end}, so {first} can't be where you were: is it the "
-                "right broker, and the right stream (--archive)?"
+                "right broker, and the right stream (--from-archive)?"
             )
         if first < self.begin:
             self._note_missing(first, self.begin - 1)

@@ -313,12 +313,12 @@ async def test_the_archive(broker: Broker, link: Link, journal: Journal) -> None
     await js.add_stream(StreamConfig(name=subjects.ARCHIVE_STREAM, subjects=["archive.>"]))
     for one in copied[1:]:
         await js.publish(f"archive.book.upload-start.{one.subject.rpartition('.')[2]}", one.data)
-    result = await verify(broker, "--archive")
+    result = await verify(broker, "--from-archive")
     clean(result)
     assert "note: op-1  position 2  sequence 1" in result.stderr
     await js.publish("archive.book.upload-start.started", b"{}")
 
-    (line,) = found(await verify(broker, "--archive"))
+    (line,) = found(await verify(broker, "--from-archive"))
     assert line.startswith("-  position -  sequence 4")
 
 
@@ -331,7 +331,7 @@ async def test_the_archive_that_provision_makes(broker: Broker, link: Link, jour
         return (await edges(link, subjects.ARCHIVE_STREAM)).messages == EVENTS
 
     await eventually(is_copied, within=20)
-    result = await verify(broker, "--archive")
+    result = await verify(broker, "--from-archive")
     clean(result)
     assert f"ARCHIVE: {EVENTS} events of 1 operation" in result.stderr
 

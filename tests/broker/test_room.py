@@ -92,10 +92,16 @@ async def submit(api: Api, operation_id: str) -> httpx.Response:
     return await api.submit(body={}, headers={"Operation-Id": operation_id})
 
 
+async def used(link: Link) -> tuple[int, int]:
+    """How many bytes of the journal are used, and how many it has."""
+    info = await link.nc.jetstream().stream_info(subjects.OPERATIONS_STREAM)
+    return info.state.bytes, info.config.max_bytes or 0
+
+
 async def share(link: Link) -> float:
     """How much of the journal is used."""
-    info = await link.nc.jetstream().stream_info(subjects.OPERATIONS_STREAM)
-    return info.state.bytes / (info.config.max_bytes or 1)
+    bytes_used, size = await used(link)
+    return bytes_used / size
 
 
 async def fill(api: Api, stage: Stage) -> list[str]:
@@ -117,15 +123,28 @@ async def fill(api: Api, stage: Stage) -> list[str]:
         await stage.ended(operation_id)
 
 
-async def store_others(link: Link, journal: Journal, until: float = 1.0, size: int = 10_000) -> None:
-    """Store requests of another action, until so much of the journal is used or nothing fits any more."""
-    kind = FILLER
+async def store_other(link: Link, journal: Journal, size: int) -> int:
+    """Store a request of another action with `size` letters in it; the bytes that the journal grew by."""
+    before = (await used(link))[0]
+    data = request(resource=FILLER.resource, action=FILLER.action, caller="x" * size)
+    await journal.append(FILLER, first(str(uuid.uuid4()), data=data), NEW, budget=5)
+    return (await used(link))[0] - before
+
+
+async def store_others(link: Link, journal: Journal, until: float = ALMOST) -> None:
+    """Store requests of another action, until so much of the journal is used."""
     while await share(link) < until:
-        data = request(resource=kind.resource, action=kind.action, caller="x" * size)
-        try:
-            await journal.append(kind, first(str(uuid.uuid4()), data=data), NEW, budget=5)
-        except JournalFull:
-            return
+        await store_other(link, journal, 10_000)
+
+
+async def use_up(link: Link, journal: Journal) -> None:
+    """Store requests of another action until no event fits any more, however small: the last takes what is left."""
+    await store_others(link, journal, 0.98)
+    least = await store_other(link, journal, 1)
+    bytes_used, size = await used(link)
+    await store_other(link, journal, size - bytes_used - least - 10)
+    with pytest.raises(JournalFull):
+        await store_other(link, journal, 0)
 
 
 async def test_what_was_accepted_ends(broker: Broker, link: Link, journal: Journal, stage: Stage) -> None:
@@ -140,7 +159,7 @@ async def test_what_was_accepted_ends(broker: Broker, link: Link, journal: Journ
         for one in HELD:
             assert (await submit(api, one)).status_code == 202
         await gate.entered(len(HELD))
-        await store_others(link, journal, ALMOST)
+        await store_others(link, journal)
         quick = await fill(api, stage)
         assert FULL_AT - 0.03 <= await share(link) < FULL_AT + 0.03
 
@@ -217,8 +236,7 @@ async def test_the_rest_is_used_up(
     ):
         assert (await submit(api, held)).status_code == 202
         await gate.entered(1)
-        for size in (10_000, 0):
-            await store_others(link, journal, size=size)
+        await use_up(link, journal)
         gate.open()
         await eventually(lambda: f"operation {held}: its outcome waits for room" in caplog.text)
         answer = await eventually(lambda: refused(api))
@@ -245,8 +263,7 @@ async def test_a_start_waits_for_room(link: Link, journal: Journal, stage: Stage
     gate.open()
     spy = await stage.spy(ACKS)
     await stage.request(HELD[0])
-    for size in (10_000, 0):
-        await store_others(link, journal, size=size)
+    await use_up(link, journal)
     async with stage.runner([gated(gate, lease=1)]):
         await eventually(lambda: was_delivered_again(stage))
         assert (await stage.names(HELD[0]), gate.attempts) == (["requested"], [])

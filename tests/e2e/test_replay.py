@@ -330,7 +330,7 @@ def test_audit(broker: Broker, events: list[RecordedEvent]) -> None:
     assert re.search(r"^asked +2.* UTC by ann with shop from 192\.0\.2\.7$", told.stdout, re.MULTILINE)
     found = json.loads(run("audit", "--nats", broker.url, "op-1", "--json").stdout)
     assert (found["status"], len(found["attempts"]), found["chain"]) == ("Failed", 2, {"isIntact": True})
-    archived = run("audit", "--nats", broker.url, "op-1", "--archive")
+    archived = run("audit", "--nats", broker.url, "op-1", "--from-archive")
     assert (archived.returncode, archived.stderr) == (
         1,
         "opstream: error: the broker has no archive: 'opstream provision --archive' makes one\n",
@@ -338,12 +338,12 @@ def test_audit(broker: Broker, events: list[RecordedEvent]) -> None:
     assert run("provision", "--nats", broker.url, "--archive").returncode == 0
 
     def has_it() -> bool:
-        return run("audit", "--nats", broker.url, "op-1", "--archive", "--action", "book:*").stdout == told.stdout
+        return run("audit", "--nats", broker.url, "op-1", "--from-archive", "--action", "book:*").stdout == told.stdout
 
     asyncio.run(eventually(has_it, within=20, poll=0.2))
     unknown = run("audit", "--nats", broker.url, "nobody")
     assert (unknown.returncode, unknown.stdout) == (1, "")
     assert unknown.stderr == (
         "opstream: error: the journal has no operation nobody, or its events have expired; the archive may have it: "
-        "--archive\n"
+        "--from-archive\n"
     )

@@ -130,7 +130,7 @@ def test_keygen(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "what"),
     [
-        (["--archive"], "need --chain"),
+        (["--from-archive"], "need --chain"),
         (["--chain", "--sign", "k"], "need --checkpoint"),
         (["--chain", "--from-checkpoint"], "need --checkpoint"),
         (["--chain", "--checkpoint", "c"], "needs a key"),

@@ -73,7 +73,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 FILTERS = [
     *("--since", "2026-01-01", "--until", "2026-02-01", "--resource", "book", "--action", "book:up"),
     *("--type", "failed", "--type", "opstream.action.paused.v2", "--operation", "op-1"),
-    *("--from-sequence", "7", "--archive"),
+    *("--from-sequence", "7", "--from-archive"),
 ]
 VARIABLES = {
     "SINCE": "2026-01-01",
@@ -83,7 +83,7 @@ VARIABLES = {
     "TYPE": "failed,opstream.action.paused.v2",
     "OPERATION": "op-1",
     "FROM_SEQUENCE": "7",
-    "ARCHIVE": "true",
+    "FROM_ARCHIVE": "true",
 }
 WANTED = Wanted(
     selection=Selection(
@@ -131,7 +131,8 @@ def test_follow(given: list[Any]) -> None:
 
 def test_audit(given: list[Any]) -> None:
     """The id is what is wanted; where to look for it is for the archive only."""
-    arguments = ["audit", "op-1", "--archive", "--since", "2026-01-01", "--action", "book:*", "--json", "--with-data"]
+    filters = ["--since", "2026-01-01", "--action", "book:*"]
+    arguments = ["audit", "op-1", "--from-archive", *filters, "--json", "--with-data"]
     assert CliRunner().invoke(main, arguments).exit_code == 0
     (settings,) = given
     assert settings.wanted == Wanted(
@@ -158,7 +159,7 @@ def test_audit(given: list[Any]) -> None:
         (["replay", "--nats", "http://x"], "is not a broker's URL"),
         (["audit"], "Missing argument 'ID'"),
         (["audit", "a b"], "operation id 'a b' must be"),
-        (["audit", "op-1", "--since", "1h"], "are for the archive: add --archive"),
+        (["audit", "op-1", "--since", "1h"], "are for the archive: add --from-archive"),
         (["export"], "Missing argument 'FILE.parquet'"),
         (["export", "/"], "is a directory"),
     ],
