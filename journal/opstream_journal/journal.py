@@ -21,6 +21,7 @@ from opstream_schemas.survey import Message
 from . import rpc
 from .crash import CrashPoint, point
 from .errors import EventTooLarge, JournalFull, JournalUnavailable, RequestRefused, VersionConflict
+from .guard import guard
 from .link import Link
 from .reads import Reads
 
@@ -94,8 +95,7 @@ class Journal:
         subject = subjects.event_subject(event.operation_id, kind, event.data.name)
         headers = {
             "Nats-Msg-Id": event.id,
-            "Nats-Expected-Last-Subject-Sequence": str(expected),
-            "Nats-Expected-Last-Subject-Sequence-Subject": subjects.operation_filter(event.operation_id),
+            **guard(subjects.operation_filter(event.operation_id), expected),
             "Content-Type": CONTENT_TYPE,
         }
         attempt = _Attempt(self._clock() + budget)

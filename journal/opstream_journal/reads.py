@@ -19,6 +19,7 @@ from opstream_schemas.survey import Message, events_of, from_beginning
 
 from . import rpc
 from .errors import JournalUnavailable
+from .guard import was_guarded
 from .link import Link
 
 _BATCH: Final = 256
@@ -61,11 +62,13 @@ class Reads:
         if floor.seq <= sequence:
             return []
         last = decode_event(floor.data, floor.seq)
-        own = subjects.operation_filter(last.operation_id).removesuffix(">")
-        if forced_end(last) is not None and floor.subject.startswith(own):
+        own = subjects.operation_filter(last.operation_id)
+        if forced_end(last) is not None and floor.subject.startswith(own.removesuffix(">")):
             return await self._around(sequence, last)
         missing = last.position - position - 1
-        if missing <= 0:
+        if missing < 0 or (not missing and not sequence and not was_guarded(floor, own, 0)):
+            return await self._from_leader(sequence, last)
+        if not missing:
             return [last]
         for _ in range(_REPLICA_TRIES):
             try:
@@ -162,7 +165,7 @@ class Reads:
             if message is None:
                 raise JournalUnavailable(f"the leader has lost sequence {last.sequence}", maybe_stored=False)
             if message.seq >= last.sequence:
-                return [*found, last] if is_whole else []
+                return [*found, last] if is_whole or last.position == 1 else []
             event = decode_event(message.data, message.seq)
             if not is_whole and event.position != 1:
                 return []

@@ -53,11 +53,13 @@ class PubAck(msgspec.Struct):
 
 
 class StoredMessage(msgspec.Struct, frozen=True):
-    """A message as a stream holds it. `data` is base64 on the wire, bytes here."""
+    """A message as a stream holds it. `data` and `hdrs` are base64 on the wire, bytes here."""
 
     subject: str
     seq: int
     data: bytes = b""
+    hdrs: bytes = b""
+    """Its headers as they were sent, in the format of NATS; direct reads don't fill this in."""
 
 
 class _MessageAnswer(msgspec.Struct):

@@ -197,6 +197,35 @@ async def test_an_event_that_lies_about_its_position(journal: Journal, link: Lin
             read(known, await asyncio.wait_for(journal.events("op-1", since=known), 5))
 
 
+@pytest.mark.parametrize("before", [1, 2])
+async def test_requested_twice(journal: Journal, link: Link, before: int) -> None:
+    """A second `requested` that somebody stored without the guard is not taken for the first event."""
+    operation = await begin(journal, "op-1")
+    if before == 2:
+        operation = await extend(journal, operation, started())
+    await store(link, first("op-1"))
+    for known in (None, operation):
+        with pytest.raises(FoldRefused):
+            read(known, await journal.events("op-1", since=known))
+
+
+async def test_a_guarded_first_event_is_read_once(journal: Journal, link: Link) -> None:
+    """The guard in the stored headers says that nothing lies before it, so that nobody has to look."""
+    sequence = (await begin(journal, "op-1")).stream_sequence
+    floor = await journal.last("op-1")
+    assert floor is not None
+    assert floor.seq == sequence
+    before = link.nc.stats["out_msgs"]
+    assert len(await journal.events_up_to(floor)) == 1
+    assert link.nc.stats["out_msgs"] == before
+
+
+async def test_requested_without_a_guard(journal: Journal, link: Link) -> None:
+    """A first event is read whoever stored it, and however."""
+    sequence = await store(link, first("op-1"))
+    assert [event.sequence for event in await journal.events("op-1")] == [sequence]
+
+
 async def test_an_event_of_the_future(journal: Journal, link: Link) -> None:
     """An event of a type that this code does not know is read; the fold of whoever decides refuses it."""
     operation = await extend(journal, await begin(journal, "op-1"), started())

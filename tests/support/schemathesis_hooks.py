@@ -7,7 +7,6 @@ request may break them although each of its parts is as described (contract.md, 
 
 - an `Operation-Id` names one request. schemathesis sends its favorite ids with many bodies, and is refused, rightly,
   as `OperationIdReused`. Here each valid id becomes a new one.
-- an `Operation-Callback` is refused where no host is allowed, as in this run. Here it is left out.
 - `Repeatability-Request-ID` and `Repeatability-First-Sent` come together, and not with an `Operation-Id`. Here half a
   pair is completed, and one of two ways is taken.
 
@@ -35,7 +34,6 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
     headers = case.headers
     if case.meta is None or not case.meta.generation.mode.is_positive:
         return
-    headers.pop("Operation-Callback", None)
     if REQUEST_ID in headers and FIRST_SENT in headers:
         headers.pop(OPERATION_ID, None)
     elif OPERATION_ID in headers:

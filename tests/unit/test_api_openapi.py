@@ -50,6 +50,13 @@ def document(*specs: ActionSpec, public_url: str = "") -> dict[str, Any]:
     return cast("dict[str, Any]", json.loads(msgspec.json.encode(openapi(specs, public_url))))
 
 
+def taken(root: dict[str, Any]) -> set[str]:
+    """The parameters of each submit, by the last part of their reference."""
+    submits = [path["post"] for name, path in root["paths"].items() if name.endswith(":upload-start")]
+    names = [{one["$ref"].rpartition("/")[2] for one in submit["parameters"]} for submit in submits]
+    return set.intersection(*names)
+
+
 def references(node: Any) -> Iterator[str]:
     """Every `$ref` in a document."""
     if isinstance(node, list):
@@ -147,6 +154,13 @@ def test_the_document_is_openapi() -> None:
     """By the JSON Schema that its makers publish, which schemathesis brings along."""
     for root in (document(), document(spec(), spec(FINISH, input_type=Tree), public_url="https://api.test")):
         jsonschema_rs.Draft202012Validator(OPENAPI_31, offline=True).validate(root)
+
+
+def test_callbacks_only_where_hosts_are_allowed() -> None:
+    """`Operation-Callback` is described by a service that takes it, and by no other."""
+    without, calling_back = (taken(openapi([spec()], is_calling_back=is_it)) for is_it in (False, True))
+    assert calling_back - without == {"Operation-Callback"}
+    assert "Operation-Id" in without
 
 
 def test_every_answer_names_its_headers() -> None:

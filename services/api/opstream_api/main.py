@@ -122,7 +122,9 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
                     identity_header=settings.identity_header,
                     client_id_header=settings.client_id_header,
                 ),
-                openapi=Document(catalog, partial(openapi, public_url=public_url)),
+                openapi=Document(
+                    catalog, partial(openapi, public_url=public_url, is_calling_back=bool(settings.callbacks.hosts))
+                ),
                 asyncapi=Document(catalog, events_document),
                 page=installed_page(),
                 public_url=public_url,

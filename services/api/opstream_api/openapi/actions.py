@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import jsonschema_rs
 import msgspec
 
+from opstream_api.callback import CALLBACK
 from opstream_schemas.catalog import DAY, ActionSpec, Policy
 
 from .answers import refused
@@ -23,6 +24,15 @@ _LONG_RUNNING: Final[Mapping[str, Any]] = {
     "x-ms-long-running-operation-options": {"final-state-via": "operation-location"},
 }
 """What Azure's tools read (their OpenAPI extensions): a client that they generate polls by itself."""
+_HEADERS: Final = (
+    "Operation-Id",
+    "Repeatability-Request-ID",
+    "Repeatability-First-Sent",
+    CALLBACK,
+    "traceparent",
+    "tracestate",
+)
+"""What a submit takes; a callback only where the operator allows hosts."""
 
 
 class Described(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,12 +55,13 @@ class Described(msgspec.Struct, frozen=True, kw_only=True):
         return self.input is not msgspec.UNSET and self.result is not msgspec.UNSET
 
 
-def action_paths(action: Described, public_url: str) -> Json:
+def action_paths(action: Described, public_url: str, *, is_calling_back: bool) -> Json:
     """The two paths of an action."""
     spec = action.spec
+    taken = [name for name in _HEADERS if name != CALLBACK or is_calling_back]
     return {
-        f"/{spec.resource}/{{id}}:{spec.action}": {"post": _submit(action, public_url, has_id=True)},
-        f"/{spec.resource}:{spec.action}": {"post": _submit(action, public_url, has_id=False)},
+        f"/{spec.resource}/{{id}}:{spec.action}": {"post": _submit(action, public_url, taken, has_id=True)},
+        f"/{spec.resource}:{spec.action}": {"post": _submit(action, public_url, taken, has_id=False)},
     }
 
 
@@ -64,16 +75,8 @@ def action_components(spec: ActionSpec) -> Json:
     }
 
 
-def _submit(action: Described, public_url: str, *, has_id: bool) -> Json:
+def _submit(action: Described, public_url: str, headers_taken: Sequence[str], *, has_id: bool) -> Json:
     spec = action.spec
-    headers_taken = (
-        "Operation-Id",
-        "Repeatability-Request-ID",
-        "Repeatability-First-Sent",
-        "Operation-Callback",
-        "traceparent",
-        "tracestate",
-    )
     path = ["ResourceId"] if has_id else []
     given = {} if action.input is msgspec.UNSET else {"example": {"value": action.input}}
     return {

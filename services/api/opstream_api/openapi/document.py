@@ -32,13 +32,13 @@ _UNKNOWN: Final = Kind("book", "publish")
 """What the examples are about as long as no action is known."""
 
 
-def openapi(specs: Iterable[ActionSpec], public_url: str = "") -> Json:
-    """The OpenAPI 3.1 document of a service that offers these actions."""
+def openapi(specs: Iterable[ActionSpec], public_url: str = "", *, is_calling_back: bool = False) -> Json:
+    """The OpenAPI 3.1 document of a service that offers these actions, and takes callbacks or not."""
     actions = [Described.of(spec) for spec in specs]
     paths: Json = {}
     schemas = contract_schemas()
     for action in actions:
-        paths |= action_paths(action, public_url)
+        paths |= action_paths(action, public_url, is_calling_back=is_calling_back)
         schemas |= action_components(action.spec)
     paths |= operation_paths(*_shown(actions))
     paths |= service_paths()

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from opstream_api.callback import CALLBACK
 from opstream_api.preferences import WAIT_LIMIT
 from opstream_schemas.export import schemas
 from opstream_schemas.monitor import ErrorBody, StatusMonitor
@@ -199,8 +200,8 @@ PARAMETERS: Final[Json] = {
         "Needs `Repeatability-Request-ID`.",
         {"type": "string", "pattern": FIRST_SENT},
     ),
-    "Operation-Callback": _header(
-        "Operation-Callback",
+    CALLBACK: _header(
+        CALLBACK,
         "Where the outcome is to be delivered: an https URL without user, password or fragment, on a host that the "
         "operator allows. The CloudEvent that ended the operation is posted there, signed after Standard Webhooks. It "
         "is part of the request: sent again with another callback, a known `Operation-Id` is refused.",
