@@ -16,7 +16,7 @@ from .errors import (
 )
 from .journal import NEW, UNTIL_STORED, Expected, Journal
 from .link import Link, connect, end_process, insist
-from .view import Entry, View
+from .view import Entry, View, Write
 
 __all__ = [
     "NEW",
@@ -39,6 +39,7 @@ __all__ = [
     "RequestRefused",
     "VersionConflict",
     "View",
+    "Write",
     "announce",
     "connect",
     "end_process",

@@ -85,7 +85,7 @@ async def call(
         JournalUnavailable: not connected, nobody listens, or no answer in time (then it may have had its effect).
         EventTooLarge: larger than the broker's `max_payload`; not sent.
     """
-    _check_payload(link, payload, headers)
+    check_payload(link, payload, headers)
     timeout -= await _until_sendable(link, timeout)
     try:
         return await link.requests.ask(subject, payload, headers, timeout)
@@ -267,7 +267,12 @@ class BatchReader:
                 done.set_exception(RequestRefused(int(status), 0, headers.get("Description", "")))
 
 
-def _check_payload(link: Link, payload: bytes, headers: Mapping[str, str] | None) -> None:
+def check_payload(link: Link, payload: bytes, headers: Mapping[str, str] | None) -> None:
+    """Refuse what the broker would.
+
+    Raises:
+        EventTooLarge: larger than the broker's `max_payload`.
+    """
     # The client checks the body alone; one byte too many with the headers, and the broker closes the connection.
     if not link.is_up or len(payload) + _HEADER_ROOM < link.nc.max_payload:
         return

@@ -94,10 +94,12 @@ def streams(sizing: Sizing) -> list[StreamConfig]:
             )
         ],
     )
-    buckets = [_bucket(name, sizing) for name in (subjects.VIEW_BUCKET, subjects.ACTIONS_BUCKET)]
+    # A rebuild writes many snapshots at once; one at a time each would wait for the disk (docs/adr/0017).
+    view = _bucket(subjects.VIEW_BUCKET, sizing, allow_atomic=True)
+    actions = _bucket(subjects.ACTIONS_BUCKET, sizing)
     # Each write to a hold rolls up its key (`cells.py`); the limit would be quicker, and leave no trace on the disk.
     holds = _bucket(subjects.HOLDS_BUCKET, sizing, max_msgs_per_subject=-1)
-    return [timers, operations, *buckets, holds, *webhooks.streams(sizing.replicas)]
+    return [timers, operations, view, actions, holds, *webhooks.streams(sizing.replicas)]
 
 
 def projector_consumers() -> list[ConsumerConfig]:
@@ -152,7 +154,9 @@ def lasting(seconds: float) -> str:
     return f"{seconds:.15g}s"
 
 
-def _bucket(bucket: str, sizing: Sizing, *, max_msgs_per_subject: int = 1) -> StreamConfig:
+def _bucket(
+    bucket: str, sizing: Sizing, *, max_msgs_per_subject: int = 1, allow_atomic: bool | None = None
+) -> StreamConfig:
     # Made as a stream, not by nats-py's key-value API: that one would add delete markers, after which a key whose
     # TTL ran out reads as an empty value instead of "not found" (nats-facts.md, nats-py 2.16).
     return StreamConfig(
@@ -167,5 +171,6 @@ def _bucket(bucket: str, sizing: Sizing, *, max_msgs_per_subject: int = 1) -> St
         deny_delete=True,
         allow_direct=True,
         allow_msg_ttl=True,
+        allow_atomic=allow_atomic,
         duplicate_window=_DUPLICATE_WINDOW,
     )

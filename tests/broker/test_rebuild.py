@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from nats.aio.msg import Msg
 
-from opstream_journal import NEW, Journal, Link, View
+from opstream_journal import NEW, Journal, Link, View, Write
 from opstream_journal.scan import edges
 from opstream_journal.snapshots import VIEW_STREAM, Snapshot, Snapshots, encode_snapshot
 from opstream_projector import sweeping
@@ -265,12 +265,20 @@ class Overtaken(View):
         self.seen: set[str] = set()
 
     async def put(self, operation: Operation, revision: int, *, ttl: float | None = None) -> int | None:
+        await self.overtake(operation, revision)
+        return await super().put(operation, revision, ttl=ttl)
+
+    async def put_together(self, writes: Sequence[Write]) -> Sequence[int] | None:
+        for one in writes:
+            await self.overtake(one.operation, one.revision)
+        return await super().put_together(writes)
+
+    async def overtake(self, operation: Operation, revision: int) -> None:
         if operation.id not in self.seen:
             self.seen.add(operation.id)
             if not operation.is_terminal:
                 operation_now = await extend(self.journal, operation, RESULT)
                 assert await super().put(operation_now, revision) is not None
-        return await super().put(operation, revision, ttl=ttl)
 
 
 async def test_the_newer_wins(link: Link, journal: Journal, view: View, operations: dict[str, Operation]) -> None:

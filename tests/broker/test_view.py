@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
-from opstream_journal import EventTooLarge, Journal, JournalUnavailable, Link, View
+from opstream_journal import EventTooLarge, Journal, JournalUnavailable, Link, View, Write
 from opstream_journal.view import NO_ENTRY, ManySnapshots
 from opstream_schemas import subjects
 from opstream_schemas.events import Progressed, Succeeded
@@ -82,6 +82,64 @@ async def test_a_snapshot_expires(view: View, operation: Operation) -> None:
 
 async def _is_gone(view: View) -> bool:
     return await view.get("op-1") == NO_ENTRY
+
+
+@pytest.fixture
+async def operations(journal: Journal) -> list[Operation]:
+    return [await begin(journal, f"op-{number}") for number in range(300)]
+
+
+async def present(link: Link) -> int:
+    """How many snapshots there are."""
+    info = await link.nc.jetstream().stream_info(subjects.bucket_stream(subjects.VIEW_BUCKET))
+    return info.state.messages
+
+
+async def test_written_together(view: View, operations: list[Operation]) -> None:
+    """Many snapshots are stored in one go, each with its revision and its TTL, in the place of what was there."""
+    first = await view.put(operations[0], 0)
+    assert first is not None
+    writes = [Write(operations[0], first), *(Write(one, 0) for one in operations[1:-1]), Write(operations[-1], 0, 1.0)]
+    revisions = await view.put_together(writes)
+    assert revisions is not None
+    assert len(revisions) == len(operations)
+    for operation, revision in zip(operations[:-1], revisions, strict=False):
+        entry = await view.get(operation.id)
+        assert (entry.revision, entry.operation) == (revision, operation)
+    await eventually(lambda: is_without(view, operations[-1].id), within=5)
+
+
+async def is_without(view: View, operation_id: str) -> bool:
+    """Whether there is no entry."""
+    return await view.get(operation_id) == NO_ENTRY
+
+
+async def test_written_together_or_not_at_all(view: View, link: Link, operations: list[Operation]) -> None:
+    """Where somebody else was first with one of them, or one is too large for the broker, none is stored."""
+    assert await view.put(operations[7], 0) is not None
+    assert await view.put_together([Write(one, 0) for one in operations]) is None
+    large = msgspec.structs.replace(operations[5], result=msgspec.Raw(b'"' + b"x" * link.nc.max_payload + b'"'))
+    assert await view.put_together([Write(one, 0) for one in (*operations[:5], large, operations[6])]) is None
+    assert await present(link) == 1
+    assert await view.put_together([Write(operations[0], 0)]) is not None
+
+
+async def test_a_view_that_takes_no_batches(view: View, link: Link, operations: list[Operation]) -> None:
+    """Where an older version has made the view, nothing is stored together, and each by itself as ever."""
+    js = link.nc.jetstream()
+    config = (await js.stream_info(subjects.bucket_stream(subjects.VIEW_BUCKET))).config
+    config.allow_atomic = False
+    await js.update_stream(config)
+    assert await view.put_together([Write(one, 0) for one in operations]) is None
+    assert await present(link) == 0
+    assert await view.put(operations[0], 0) is not None
+
+
+async def test_written_together_without_a_broker(broker: Broker, view: View, operations: list[Operation]) -> None:
+    """A batch whose broker is gone is an error, never a conflict."""
+    broker.kill()
+    with pytest.raises(JournalUnavailable):
+        await view.put_together([Write(one, 0) for one in operations])
 
 
 @pytest.mark.parametrize("ttl", [0.0, 0.4, -5.0])

@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from opstream_journal import EventTooLarge, JournalUnavailable, View
+from opstream_journal import EventTooLarge, JournalUnavailable, View, Write
 from opstream_journal.snapshots import Snapshot
 from opstream_schemas.operation import Operation
 
@@ -27,6 +27,9 @@ from .marks import Named
 from .patience import together
 from .sweeping import Sweep, is_right
 from .walking import Folded
+
+_Safe = tuple[Operation, Snapshot | None]
+"""A state that may be written as it is, and the entry that it replaces."""
 
 _WRITERS: Final = 128
 _TRIES: Final = 20
@@ -63,6 +66,7 @@ class Rebuild:
         snapshots = await sweep.patiently(lambda: sweep.snapshots.get(ids))
         now = self._now()
         todo: list[Callable[[], Awaitable[None]]] = []
+        safe: list[_Safe] = []
         for folded in batch:
             snapshot, operation = snapshots.get(folded.operation_id), folded.operation
             if snapshot is not None and snapshot.revision in sweep.marks:
@@ -72,9 +76,11 @@ class Rebuild:
             elif is_right(folded, operation, snapshot, now, sweep):
                 continue
             elif folded.is_last and self._is_safe(operation, snapshot, now):
-                todo.append(functools.partial(self._replace, operation, snapshot, sweep))
+                safe.append((operation, snapshot))
             else:
                 todo.append(functools.partial(self._repair, folded.operation_id, sweep))
+        if not await self._are_settled(safe, sweep):
+            todo += [functools.partial(self._replace, *one, sweep) for one in safe]
         await together(todo, self._writers)
 
     async def check(self, snapshots: Sequence[Snapshot], sweep: Sweep) -> None:
@@ -88,6 +94,14 @@ class Rebuild:
             # Behind the walk's end it may have ended and left the view: as open it would stay for long.
             return operation.is_terminal or not may_have_expired(operation, now)
         return supersedes(operation, snapshot.operation)
+
+    async def _are_settled(self, safe: Sequence[_Safe], sweep: Sweep) -> bool:
+        """Write all at once; False if somebody has written one of them meanwhile, or each has to go by itself."""
+        writes = [self._write(operation, snapshot) for operation, snapshot in safe]
+        written = await sweep.patiently(lambda: self._view.put_together(writes)) if len(writes) > 1 else None
+        for (_, snapshot), revision in zip(safe, written or (), strict=written is not None):
+            self._count(snapshot, revision, sweep)
+        return written is not None
 
     async def _replace(self, operation: Operation, snapshot: Snapshot | None, sweep: Sweep) -> None:
         if not await self._is_settled(operation, snapshot, sweep):
@@ -124,25 +138,32 @@ class Rebuild:
 
     async def _is_settled(self, operation: Operation, snapshot: Snapshot | None, sweep: Sweep) -> bool:
         """Write a snapshot in the place of another, or of none; False if somebody else has written meanwhile."""
-        revision = snapshot.revision if snapshot is not None else 0
         try:
-            written = await sweep.patiently(lambda: self._put(operation, revision))
+            written = await sweep.patiently(lambda: self._put(operation, snapshot))
         except EventTooLarge as error:
             self.unstorable.add(operation.id, str(error))
             return True
         if written is None:
             return False
+        self._count(snapshot, written, sweep)
+        return True
+
+    async def _put(self, operation: Operation, snapshot: Snapshot | None) -> int | None:
+        write = self._write(operation, snapshot)
+        return await self._view.put(operation, write.revision, ttl=write.ttl)
+
+    def _count(self, snapshot: Snapshot | None, written: int, sweep: Sweep) -> None:
         sweep.marks.add(written)
         if snapshot is None:
             self.missing += 1
         else:
             self.rewritten += 1
-        return True
 
-    async def _put(self, operation: Operation, revision: int) -> int | None:
+    def _write(self, operation: Operation, snapshot: Snapshot | None) -> Write:
         # One whose time is over and that is there all the same, as something else, goes as soon as the broker lets it.
         seconds = max(lifetime(operation, self._now()), _SHORTEST_TTL)
-        return await self._view.put(operation, revision, ttl=None if seconds == math.inf else float(math.ceil(seconds)))
+        ttl = None if seconds == math.inf else float(math.ceil(seconds))
+        return Write(operation, snapshot.revision if snapshot is not None else 0, ttl)
 
     async def _remove(self, snapshot: Snapshot | None, sweep: Sweep) -> None:
         if snapshot is not None:
