@@ -7,9 +7,6 @@ installs it from `js/package-lock.json`, which has the hash of every package.
 from __future__ import annotations
 
 import asyncio
-import re
-import shutil
-import subprocess
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
@@ -20,6 +17,7 @@ from typing import Any, Final
 import msgspec
 import pytest
 
+from tests.support import npm
 from tests.support.azure_actions import PACE, write_module
 from tests.support.azure_gate import WORD, Gate
 from tests.support.system import System
@@ -28,13 +26,6 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.e2e
 
 SOURCES: Final = Path(__file__).parent / "js"
-INSTALL: Final = ("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline")
-PATIENCE: Final = ("--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--fetch-timeout=20000")
-NO_NETWORK: Final = re.compile(
-    r"\b(?:ENOTFOUND|EAI_AGAIN|EAI_FAIL|ECONNREFUSED|ECONNRESET|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH"
-    r"|ERR_SOCKET_TIMEOUT|ENOTCACHED)\b"
-)
-"""What npm says when it can't reach its registry."""
 
 Told = dict[str, Any]
 
@@ -90,17 +81,7 @@ async def drive(scripts: Path, **command: Any) -> Driver:
 @pytest.fixture(scope="session")
 def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the scripts and what they import. Nothing is installed into the repository."""
-    if shutil.which("npm") is None:
-        pytest.skip("npm is not installed, and without it @azure/core-lro can't be")
-    folder = tmp_path_factory.mktemp("scripts") / SOURCES.name
-    shutil.copytree(SOURCES, folder, ignore=shutil.ignore_patterns("node_modules"))
-    install = subprocess.run(
-        [*INSTALL, *PATIENCE], cwd=folder, capture_output=True, text=True, check=False, timeout=120
-    )
-    if install.returncode != 0 and NO_NETWORK.search(install.stderr):
-        pytest.skip("npm can't reach its registry, and @azure/core-lro is not in its cache")
-    assert install.returncode == 0, install.stderr
-    return folder
+    return npm.install(SOURCES, tmp_path_factory.mktemp("scripts"))
 
 
 @pytest.fixture(scope="module")
