@@ -144,7 +144,7 @@ class Chaos:
                     seed=self._seed,
                     left=left,
                     clients=clients,
-                    complaints=system.complaints(),
+                    complaints=system.complaints() + await system.verified(),
                     blows=self._blows,
                     crashes=self._crashes,
                 )

@@ -110,6 +110,15 @@ class ChaosSystem(System):
         self.runs.append((name, process))
         return process
 
+    async def verified(self) -> list[str]:
+        """What the operator's own commands find wrong, once all is quiet: in the view, and in the chain of hashes."""
+        found: list[str] = []
+        for options in ((), ("--chain",)):
+            done = await asyncio.to_thread(run, "verify", *options, "--nats", self.nats, cwd=self.folder)
+            if done.returncode:
+                found.append(f"opstream verify {' '.join(options)}: {done.stdout}{done.stderr}")
+        return found
+
     async def ready(self, *names: str) -> None:
         """Wait until they serve, while the proxies go on."""
         await asyncio.to_thread(self.wait_ready, *names)
