@@ -19,6 +19,7 @@ import nats.errors
 from nats.aio.client import Client
 
 from .errors import BrokerUnreachable, JournalUnavailable
+from .garbled import survive_garbled
 from .requests import Requests
 
 logger = logging.getLogger(__name__)
@@ -101,6 +102,7 @@ class Link:
     def attach(self, nc: Client) -> Self:
         """Take a connection that was opened with `options()`."""
         self._nc = nc
+        survive_garbled(nc)
         self._requests = Requests(nc)
         if nc.is_connected:
             self._is_up.set()

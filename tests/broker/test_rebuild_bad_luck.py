@@ -54,6 +54,23 @@ async def test_a_corrupt_message(link: Link, journal: Journal, view: View) -> No
     assert list(done.unfoldable.first) == ["hurt"]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [b"PUB operations.odd.\xff\xfe.b.started 2\r\n{}", b"HPUB operations.odd.book.b.started 2 4\r\nxx{}"],
+    ids=["subject", "header"],
+)
+async def test_what_nats_py_can_not_read(broker: Broker, link: Link, journal: Journal, view: View, line: bytes) -> None:
+    """A subject that is no UTF-8, or headers that are none, hold nobody up: the message is passed over and counted."""
+    async with linked(broker.url) as other:
+        writer = other.nc._transport._bare_io_writer
+        writer.write(line + b"\r\n")
+        await other.nc.flush()
+    await begun(journal, "well", *LIFE)
+    done = await told_by_all(link, journal, view, ("well",))
+    assert done.walk.odd.count == 1
+    assert "sequence 1 (operations.odd." in done.walk.odd.examples[0]
+
+
 async def test_foreign_messages(link: Link, journal: Journal, view: View) -> None:
     """An event that does not follow the one before it, and one of another operation: both are passed over."""
     lied = await begun(journal, "lied", started())

@@ -1,0 +1,38 @@
+"""Has nats-py read messages that it would choke on. Caller: `link.py`, for every connection.
+
+A subject is any bytes without space to nats-server, and a header block too. nats-py 2.16 decodes a subject as UTF-8 and
+expects a header block to begin as NATS says; an error in either ends its reading, without a word to anybody. The
+connection is found stale some ten seconds later, and a consumer then gets the same message again: one such message
+would stop every reader of the stream for ever.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nats.aio.client import Client
+
+
+def survive_garbled(nc: Client) -> None:
+    """From now on bytes of a subject that are no UTF-8 come as U+FFFD, and headers that can't be read as none.
+
+    Such a subject is nobody's, so whoever takes the message passes it over as any foreign one.
+    """
+    build, process = nc._build_message, nc._process_headers  # noqa: SLF001 - nats-py has no other place for it
+
+    def build_message(sid: int, subject: bytes, *rest: Any) -> Any:  # noqa: ANN401 - passed on as it came
+        readable = bytes(subject)
+        if not readable.isascii():
+            readable = readable.decode(errors="replace").encode()
+        return build(sid, readable, *rest)
+
+    async def process_headers(headers: bytes | None) -> Any:  # noqa: ANN401 - as nats-py has it
+        if headers is None:
+            return None
+        try:
+            return await process(headers)
+        except (IndexError, UnicodeDecodeError):
+            return None
+
+    nc._build_message = build_message  # type: ignore[assignment,method-assign] # noqa: SLF001
+    nc._process_headers = process_headers  # type: ignore[method-assign] # noqa: SLF001
