@@ -6,13 +6,12 @@ they share with those of this one. A column that has nothing to say of an event 
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 import pyarrow as pa
 
-from opstream_schemas.events import digest
+from opstream_schemas.events import Instant, digest
 
 from .walking import Found
 
@@ -57,6 +56,10 @@ SCHEMA: Final = pa.schema(
 the event's data as JSON, byte for byte."""
 
 
+_Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
+"""What its column can hold; the journal takes any number that somebody writes."""
+
+
 class _Error(msgspec.Struct):
     code: int | str | None = None
     message: str | None = None
@@ -67,16 +70,16 @@ class _Said(msgspec.Struct, rename="camel", gc=False):
     """The members of all data that have columns."""
 
     resource_id: str | None = None
-    action_version: int | None = None
-    deadline: datetime | None = None
+    action_version: _Int32 | None = None
+    deadline: Instant | None = None
     caller: str | None = None
     client_id: str | None = None
     client_address: str | None = None
-    attempt: int | None = None
+    attempt: _Int32 | None = None
     runner: str | None = None
     percent: float | None = None
     message: str | None = None
-    retry_at: datetime | None = None
+    retry_at: Instant | None = None
     counted: bool | None = None
     by: str | None = None
     reason: str | None = None
@@ -141,4 +144,4 @@ def _said(data: msgspec.Raw) -> _Said:
     try:
         return _decode(data)
     except (msgspec.MsgspecError, RecursionError):
-        return _NOTHING  # a newer version means something else by that name; `data` has it
+        return _NOTHING  # somebody else's, or a newer version means something else by that name; `data` has it

@@ -164,7 +164,12 @@ def _told(name: str, value: msgspec.Raw, *, is_whole: bool) -> dict[str, Any]:
 
 
 def _moment(time: datetime | None) -> str:
-    return "an unknown time" if time is None else f"{time.astimezone(UTC).isoformat(' ', 'milliseconds')[:-6]} UTC"
+    if time is None:
+        return "an unknown time"
+    try:
+        return f"{time.astimezone(UTC).isoformat(' ', 'milliseconds')[:-6]} UTC"
+    except OverflowError:
+        return time.isoformat(" ", "milliseconds")  # a foreign one, at the end of the calendar
 
 
 def _duration(seconds: float) -> str:

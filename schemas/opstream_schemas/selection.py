@@ -12,7 +12,7 @@ from typing import Final, Self
 import msgspec
 
 from . import subjects
-from .archived import archive_filter
+from .archived import archive_filter, parse_archive_subject
 from .errors import InvalidEvent, InvalidName
 from .events import EVENT_DATA, CloudEvent
 from .names import check_name, check_operation_id
@@ -23,8 +23,6 @@ NAMES: Final = tuple(data.name for data in EVENT_DATA)
 
 _ANY: Final = "*"
 _TYPE: Final = re.compile(r"opstream\.action\.([a-z0-9-]{1,40})\.v[0-9]+")
-_JOURNAL_TOKENS: Final = 5
-_ARCHIVE_TOKENS: Final = 4
 
 _decode: Final = msgspec.json.Decoder(CloudEvent).decode
 
@@ -110,18 +108,23 @@ def open_envelope(subject: str, payload: bytes) -> CloudEvent:
     try:
         check_json(payload, MAX_NESTING + 2)  # as `decode_event` does: what nobody could decode is no event
         envelope = _decode(payload)
-        tokens = subject.split(".")
-        if tokens[0] == "operations":
-            if len(tokens) != _JOURNAL_TOKENS or tokens[1] != envelope.subject:
-                raise InvalidName(f"it is an event of operation {envelope.subject!r}")
-        elif len(tokens) != _ARCHIVE_TOKENS:
-            raise InvalidName("its subject has another form")
         check_operation_id(envelope.subject)
-        if tokens[-1] != _event_name(envelope.type):
+        owner, name = _parse(subject)
+        if owner not in {"", envelope.subject}:
+            raise InvalidName(f"it is an event of operation {envelope.subject!r}")
+        if name != _event_name(envelope.type):
             raise InvalidName(f"it is of the type {envelope.type!r}")
     except (msgspec.MsgspecError, RecursionError, ValueError) as error:
         raise InvalidEvent(f"what lies on {subject} is no event of it: {error}") from error
     return envelope
+
+
+def _parse(subject: str) -> tuple[str, str]:
+    """The operation id (empty in the archive, whose subjects name none), and the event's name."""
+    if subject.startswith("operations."):
+        parsed = subjects.parse_event_subject(subject)
+        return parsed.operation_id, parsed.event
+    return "", parse_archive_subject(subject).event
 
 
 @lru_cache(256)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 
 import msgspec
 import pytest
@@ -199,3 +199,9 @@ def test_what_others_wrote_moves_no_cursor() -> None:
     nasty = "\x1b[2Jx\r\n"
     one = told(request(caller=nasty, resource_id="a"), started(), Canceled(by=nasty, reason=nasty))
     assert all(line.isprintable() for line in lines(one, is_whole=True, is_on=False))
+
+
+def test_times_at_the_end_of_the_calendar() -> None:
+    """A foreign event may carry them; they are told as they are."""
+    asked = request(deadline=datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14))))
+    assert "deadline    0001-01-01 00:00:00.000+14:00" in text(told(asked))

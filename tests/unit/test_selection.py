@@ -125,8 +125,11 @@ def test_an_envelope_is_opened_without_its_data() -> None:
         ("archive.book.upload-start.failed", STORED),
         ("archive.op-1.book.upload-start.requested", STORED),
         ("archive.book.upload-start.requested", STORED.replace(b'"op-1"', b'"op.1"')),
+        ("operations.op-1.\x1b[31mbook.upload-start.requested", STORED),
+        ('operations.op-1.book.up","event":"load.requested', STORED),
+        ("archive.book.\u202eupload-start.requested", STORED),
     ],
-    ids=range(12),
+    ids=range(15),
 )
 def test_what_is_no_event(subject: str, payload: bytes) -> None:
     """Damaged and foreign messages, and events under another's name, are none."""
