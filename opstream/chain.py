@@ -23,7 +23,16 @@ from opstream_journal.scan import edges, scan
 from opstream_schemas import subjects
 from opstream_schemas.chain import ChainCheck
 from opstream_schemas.chain_state import Finding, Head
-from opstream_schemas.covering import SKEW, Checkpoint, Comparison, Coverer, edge_findings
+from opstream_schemas.covering import (
+    SKEW,
+    Checkpoint,
+    Comparison,
+    Coverer,
+    cut_off,
+    early_findings,
+    edge_findings,
+    lowered,
+)
 
 from . import checkpoints, keys
 from .console import Failure, printable
@@ -88,6 +97,8 @@ class _Walk:
         self._heads = heads
         self._signing = signing
         self._now = datetime.now(UTC)
+        self._newest = 0.0
+        """When the broker stored the last message that was read, seconds since 1970."""
         self._chain_findings = 0
         self._other_findings = 0
 
@@ -119,7 +130,10 @@ class _Walk:
             self._look_at_beginning(stream, age)
         if self._before:
             self._tell(edge_findings(self._before, stream.first, stream.last), is_chain=False)
-        earlier = () if self._heads is not None else self._before
+            self._tell(early_findings(self._before[-1], stream.first, age, self._now), is_chain=False)
+            if note := lowered(self._before, stream.max_age):
+                click.echo(f"note: {note}", err=True)
+        earlier = self._before if self._heads is None else cut_off(self._before, stream.first)
         comparison = Comparison(earlier, begin=stream.first, end=stream.last, age=age, now=self._now)
         coverer = Coverer(covered + 1)
         began = time.monotonic()
@@ -134,6 +148,7 @@ class _Walk:
                         comparison.take(one.sequence, one.subject, body, one.nanoseconds)
                     else:
                         coverer.take(one.sequence, one.subject, body, one.nanoseconds)
+                    self._newest = one.nanoseconds / 1e9
                 self._report(check, comparison)
                 progress.advance(begin, check.next_sequence - 1, stream.last)
         if check.next_sequence <= stream.last:
@@ -152,9 +167,13 @@ class _Walk:
     async def _miss(
         self, link: Link, stream: Identity, check: ChainCheck, comparison: Comparison, until: int, age: float
     ) -> None:
-        """Find out why messages are missing: what expires while the walk goes on is no removal."""
+        """Find out why messages are missing: what expires while the walk goes on is no removal.
+
+        They were stored after the last message that was read. If there was none, `early_findings` has looked at them.
+        """
         begin = (await edges(link, stream.name)).first
-        is_expired = bool(age) and begin >= until
+        is_due = bool(age) and self._newest + age <= datetime.now(UTC).timestamp() + SKEW
+        is_expired = is_due and begin >= until
         if is_expired:
             comparison.expired(until)
         check.miss(until, is_expired=is_expired)

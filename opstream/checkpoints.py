@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import fcntl
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -80,15 +82,18 @@ def append(path: Path, checkpoint: Checkpoint, heads: bytes, key: Ed25519Private
     """Sign a checkpoint and write it, and the open operations beside it; SHA-256 (hex) of the new line.
 
     Raises:
-        Failure: it can't be written.
+        Failure: it can't be written, or the file does not end any more with the checkpoint that it follows.
     """
     payload = msgspec.json.encode(checkpoint)
     signature = base64.b64encode(key.sign(PREFIX + payload)).decode()
     line = msgspec.json.encode(_Line(msgspec.Raw(payload), key_id(key.public_key()), signature))
     try:
-        lines = path.read_bytes() if path.exists() else b""
-        _replace(heads_path(path), heads)
-        _replace(path, lines + line + b"\n")
+        with _locked(path.parent):
+            lines = path.read_bytes().splitlines() if path.exists() else []
+            if (hashlib.sha256(lines[-1]).hexdigest() if lines else "") != checkpoint.previous:
+                raise Failure(f"{path} was written to meanwhile, so nothing was added: run it again", status=_BAD_FILE)
+            _replace(heads_path(path), heads)
+            _replace(path, b"".join(each + b"\n" for each in (*lines, line)))
     except OSError as error:
         raise Failure(f"{error.filename or path} can't be written: {error.strerror}", status=_BAD_FILE) from error
     return hashlib.sha256(line).hexdigest()
@@ -143,6 +148,17 @@ def _verified(where: str, line: bytes, trusted: Mapping[str, Ed25519PublicKey]) 
         return _checkpoint.decode(signed.checkpoint)
     except msgspec.MsgspecError as error:
         raise Failure(f"{where}: the checkpoint is of another version of opstream ({error})", status=2) from error
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Only one process at a time adds to a file here: two that sign at once would both follow the same checkpoint."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _replace(path: Path, content: bytes) -> None:

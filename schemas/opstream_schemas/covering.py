@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import pairwise
 from typing import Final
 
 import msgspec
@@ -252,6 +253,47 @@ def edge_findings(checkpoints: Sequence[Checkpoint], begin: int, end: int) -> li
         what = f"the stream ends before this, but {_named(last)} covers it up to {last.last}: its tail was removed"
         found.append(Finding(end + 1, what))
     return found
+
+
+def early_findings(last: Checkpoint, begin: int, age: float, now: datetime) -> list[Finding]:
+    """What came after the last checkpoint and is gone, although it can't be old enough.
+
+    Args:
+        last: that checkpoint.
+        begin: the stream's first sequence now.
+        age: as for `Comparison`.
+        now: the time.
+    """
+    first = last.last + 1
+    if begin <= first or (age and last.time.timestamp() + age <= now.timestamp() + SKEW):
+        return []
+    gone = "gone before they could expire" if age else "gone, although nothing expires"
+    return [Finding(first, f"messages {first} to {begin - 1}, which came after {_named(last)}, are {gone}")]
+
+
+def cut_off(checkpoints: Sequence[Checkpoint], begin: int) -> list[Checkpoint]:
+    """The checkpoints with only those segments of which something is gone: what `Comparison` can tell unread."""
+    return [
+        msgspec.structs.replace(one, segments=tuple(each for each in one.segments if each.first < begin))
+        for one in checkpoints
+    ]
+
+
+def lowered(checkpoints: Sequence[Checkpoint], max_age: float) -> str:
+    """Where the age limit went down, in a sentence; empty if it never did. What it removed had not been due before.
+
+    Args:
+        checkpoints: all of them, oldest first, of which there is one at least.
+        max_age: the stream's limit now, seconds; 0 for none.
+    """
+    limits = [*(one.max_age for one in checkpoints), max_age]
+    for one, (before, after) in zip(checkpoints, pairwise(limits), strict=True):
+        if after and (after < before or not before):
+            was = f"{before:.0f} s" if before else "none"
+            return (
+                f"the age limit was lowered after {_named(one)}, from {was} to {after:.0f} s, and that is what counts"
+            )
+    return ""
 
 
 def _named(checkpoint: Checkpoint) -> str:

@@ -336,6 +336,39 @@ async def test_the_archive_that_provision_makes(broker: Broker, link: Link, jour
     assert f"ARCHIVE: {EVENTS} events of 1 operation" in result.stderr
 
 
+async def limit(link: Link, seconds: float) -> None:
+    """Give the journal another age limit, as anybody can who may change streams."""
+    js = link.nc.jetstream()
+    config = (await js.stream_info(subjects.OPERATIONS_STREAM)).config
+    config.max_age, config.duplicate_window = seconds, min(seconds, 120)
+    await js.update_stream(config)
+
+
+@pytest.mark.usefixtures("filled")
+async def test_an_age_limit_that_was_lowered_for_a_while(
+    broker: Broker, link: Link, journal: Journal, public: Path, tmp_path: Path
+) -> None:
+    """Whoever empties the journal that way is found out, also by the quick look, be it covered or new; and while the
+    limit is low, a note tells that it was lowered."""
+    clean(await verify(broker, "--checkpoint", tmp_path / "c", "--sign", tmp_path / "key"))
+    covered = (await edges(link, subjects.OPERATIONS_STREAM)).last
+    await work(journal, "new")
+    await limit(link, 1)
+
+    async def is_gone() -> bool:
+        return (await edges(link, subjects.OPERATIONS_STREAM)).messages == 0
+
+    await eventually(is_gone, within=20)
+    low = await verify(broker, "--checkpoint", tmp_path / "c", "--key", public)
+    await limit(link, 30 * DAY)
+
+    assert "note: the age limit was lowered after checkpoint 1" in low.stderr
+    for options in ((), ("--from-checkpoint",)):
+        first, second = found(await verify(broker, "--checkpoint", tmp_path / "c", "--key", public, *options))
+        assert f"sequence {covered + 1}  messages {covered + 1} to {covered + EVENTS}, which came after" in first
+        assert f"messages 1 to {covered} are gone before they could expire" in second
+
+
 @pytest.mark.usefixtures("filled")
 async def test_what_has_expired(broker: Broker, link: Link) -> None:
     """An operation of which the beginning is gone with age is no finding; one of which the middle is gone is one."""

@@ -15,7 +15,7 @@ from opstream.cli import main
 from opstream.console import Failure
 from opstream.keys import private_key, public_key
 from opstream_schemas.chain_state import Head
-from opstream_schemas.covering import SEGMENT, Checkpoint, Comparison, Coverer, edge_findings
+from opstream_schemas.covering import SEGMENT, Checkpoint, Comparison, Coverer, early_findings, edge_findings, lowered
 from tests.support.strategies import NOW
 
 pytestmark = pytest.mark.unit
@@ -102,6 +102,25 @@ def test_what_was_done_to_the_file(path: Path, key: Ed25519PrivateKey, change: o
     assert caught.value.exit_code == status
 
 
+def test_a_last_line_that_lost_its_end(path: Path, key: Ed25519PrivateKey) -> None:
+    """An editor may leave out the last line feed: the next checkpoint has a line of its own all the same."""
+    path.write_bytes(path.read_bytes().rstrip())
+    signed = checkpoints.read(path, [key.public_key()])
+    checkpoints.append(path, checkpoint(3, previous=signed.line, first=21), b"", key)
+
+    assert len(checkpoints.read(path, [key.public_key()]).checkpoints) == 3
+
+
+def test_two_that_sign_at_once(path: Path, key: Ed25519PrivateKey) -> None:
+    """The second one is refused rather than spoil the file: both would follow the same checkpoint."""
+    signed = checkpoints.read(path, [key.public_key()])
+    checkpoints.append(path, checkpoint(3, previous=signed.line, first=21), b"", key)
+
+    with pytest.raises(Failure, match="run it again"):
+        checkpoints.append(path, checkpoint(3, previous=signed.line, first=21, count=9), b"", key)
+    assert len(checkpoints.read(path, [key.public_key()]).checkpoints) == 3
+
+
 def test_another_key(path: Path) -> None:
     """A key that does not fit is a mistake, and the message says whose is needed."""
     with pytest.raises(Failure, match=r"signed with the key [0-9a-f]{16}, but") as caught:
@@ -170,3 +189,34 @@ def test_what_has_expired(begin: int, age: float, later: float, count: int) -> N
     assert edge_findings(made, begin, 3 * SEGMENT) == []
     whole = 2 if begin == SEGMENT + 1 else 1
     assert comparison.compared == whole * SEGMENT
+
+
+@pytest.mark.parametrize(
+    ("begin", "age", "later", "count"),
+    [(11, DAY, 0, 0), (12, DAY, 0, 1), (12, DAY, DAY - 301, 1), (12, DAY, DAY - 299, 0), (12, 0, 9 * DAY, 1)],
+)
+def test_what_is_gone_of_what_came_after(begin: int, age: float, later: float, count: int) -> None:
+    """It was stored after the checkpoint was made, so it is not due before that is as old as the limit."""
+    found = early_findings(checkpoint(), begin, age, NOW + timedelta(seconds=later))
+
+    assert len(found) == count
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ([DAY, DAY], ""),
+        ([DAY, 0], ""),
+        ([DAY, 2 * DAY], ""),
+        ([2 * DAY, DAY], "after checkpoint 1 of 2026-03-14T09:26:53Z, from 172800 s to 86400 s"),
+        ([0, DAY], "from none to 86400 s"),
+        ([2 * DAY, DAY, 2 * DAY], "from 172800 s to 86400 s"),
+    ],
+)
+def test_an_age_limit_that_went_down(limits: list[float], said: str) -> None:
+    """It is told for ever, since what it removed had not been due before; a limit that is raised is nothing."""
+    *before, now = limits
+    told = lowered([checkpoint(number, age=age) for number, age in enumerate(before, start=1)], now)
+
+    assert (said in told) is True
+    assert bool(told) is bool(said)
