@@ -19,6 +19,10 @@ class Drifted(JournalError):
     """A stream, bucket or consumer differs from what this version needs."""
 
 
+class StreamReplaced(JournalError):
+    """While it was read, the stream was made anew, or set back to an older state: sequences mean others by now."""
+
+
 class ConsumerGone(JournalError):
     """The durable consumer was deleted while it was in use."""
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from .errors import JournalUnavailable
+from .errors import JournalUnavailable, StreamReplaced
 from .feed import Edges, Feed, Scanned, ask
 from .link import Link
 
@@ -27,6 +27,8 @@ PATIENCE: Final = 60.0
 _UNUSED: Final = 30.0
 """Seconds after which the broker deletes a consumer from which nobody pulls."""
 _BACKOFF: Final = 0.25
+_SETTLING: Final = 5.0
+"""Seconds for which a leader may be behind what a consumer was sent before."""
 
 
 async def edges(link: Link, stream: str) -> Edges:
@@ -68,6 +70,7 @@ async def scan(
     Raises:
         NotProvisioned: there is no such stream.
         JournalUnavailable: the broker was away for longer than `patience`.
+        StreamReplaced: the stream is not the one any more that was read so far.
         RequestRefused: the broker refused.
     """
     end = float("inf") if is_following else (await edges(link, stream)).last if last is None else last
@@ -105,6 +108,8 @@ class _Reader:
         self.next_sequence = first
         """Where a consumer begins that is made now."""
         self._feed: Feed | None = None
+        self._created = ""
+        self._read = 0
 
     async def batch(self, *, is_waiting: bool) -> list[Scanned]:
         """The next messages. None are left if it is empty, unless it waits for more."""
@@ -116,7 +121,8 @@ class _Reader:
                 if found[0].sequence < self.next_sequence:
                     await self._close()
                     continue
-                self.next_sequence = found[-1].sequence + 1
+                self._read = found[-1].sequence
+                self.next_sequence = self._read + 1
                 return found
             if feed.is_lost:
                 await self._close()
@@ -130,8 +136,10 @@ class _Reader:
     async def _open(self) -> Feed:
         loop = asyncio.get_running_loop()
         until = loop.time() + self._patience
+        settled = loop.time() + _SETTLING
         while True:
             try:
+                await self._check(is_settled=loop.time() >= settled)
                 feed = await Feed.open(self._link, self._stream, self._config())
             except JournalUnavailable as error:
                 left = until - loop.time()
@@ -145,6 +153,18 @@ class _Reader:
             else:
                 self._feed = feed
                 return feed
+
+    async def _check(self, *, is_settled: bool) -> None:
+        """A consumer of another stream would wait for sequences that mean something else there, and leave out what
+        comes before."""
+        info = await ask(self._link, self._stream, f"STREAM.INFO.{self._stream}")
+        last = info.state.last if info.state else 0
+        if self._created not in {"", info.created}:
+            raise StreamReplaced(f"stream {self._stream} was made anew while it was read, at {info.created}")
+        self._created = info.created
+        if last < self._read:
+            text = f"stream {self._stream} ends at sequence {last}, and {self._read} had been read: it was set back"
+            raise StreamReplaced(text) if is_settled else JournalUnavailable(text, maybe_stored=False)
 
     async def _close(self) -> None:
         feed, self._feed = self._feed, None

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import shutil
 from collections.abc import AsyncGenerator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from nats.js.api import StreamConfig
 
 from opstream_journal import JournalUnavailable, Link, NotProvisioned, feed
+from opstream_journal import scan as scanning
+from opstream_journal.errors import StreamReplaced
 from opstream_journal.scan import Scanned, edges, scan
 from tests.support.broker import Broker
 from tests.support.waiting import eventually
@@ -168,6 +172,39 @@ async def test_a_broker_that_stays_away(broker: Broker, numbers: Link) -> None:
         await collect(batches)
     broker.start()
     await eventually(lambda: answers(numbers), within=20)
+
+
+@pytest.mark.parametrize("is_following", [False, True])
+async def test_a_stream_that_was_made_anew(numbers: Link, is_following: bool) -> None:
+    """It is told, and what the new one holds is neither taken for the rest nor waited for in vain."""
+    batches = scan(numbers, STREAM, is_following=is_following)
+    await anext(batches)
+    await numbers.nc.jetstream().delete_stream(STREAM)
+    await numbers.nc.jetstream().add_stream(StreamConfig(name=STREAM, subjects=["numbers.>"]))
+
+    with pytest.raises(StreamReplaced, match="made anew"):
+        await collect(batches)
+
+
+async def test_a_stream_that_was_set_back(
+    broker: Broker, numbers: Link, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backup that is older than what was read ends the scan, too, after a while in which a leader may catch up."""
+    monkeypatch.setattr(scanning, "_SETTLING", 0.1)
+    broker.stop()
+    shutil.copytree(broker._folder, tmp_path / "backup")
+    broker.start()
+    await eventually(lambda: answers(numbers), within=20)
+    await add(numbers, COUNT + 1, COUNT + 3)
+    batches = scan(numbers, STREAM, first=COUNT, is_following=True)
+    assert [one.sequence for one in await anext(batches)][-1] == COUNT + 3
+    broker.stop()
+    shutil.rmtree(broker._folder)
+    shutil.copytree(tmp_path / "backup", broker._folder)
+    broker.start()
+
+    with pytest.raises(StreamReplaced, match=f"ends at sequence {COUNT}, and {COUNT + 3} had been read"):
+        await collect(batches)
 
 
 async def test_nothing_piles_up(numbers: Link, monkeypatch: pytest.MonkeyPatch) -> None:
