@@ -16,10 +16,9 @@ from opstream_schemas.life import Life, life
 from opstream_schemas.subjects import OPERATIONS_STREAM
 from opstream_schemas.survey import Message
 
-from .console import Failure, is_coloured, printable
+from .console import INTERRUPTED, Failure, is_coloured, printable
 from .life_text import document, lines
 from .progress import Progress
-from .replaying import INTERRUPTED
 from .walking import Walk
 from .wanted import Wanted
 

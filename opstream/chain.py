@@ -35,7 +35,7 @@ from opstream_schemas.covering import (
 )
 
 from . import checkpoints, keys
-from .console import Failure, printable
+from .console import INTERRUPTED, Failure, printable
 from .progress import Progress
 
 
@@ -79,6 +79,10 @@ def check(settings: Chain) -> None:
         asyncio.run(_Walk(settings, signed, heads, signing).run())
     except JournalError as error:
         raise Failure(str(error)) from error
+    except KeyboardInterrupt:
+        raise Failure(
+            "interrupted before the end; if no checkpoint is told above, none was made", status=INTERRUPTED
+        ) from None
 
 
 class _Walk:

@@ -11,6 +11,9 @@ from typing import IO, Any, Final
 
 import click
 
+INTERRUPTED: Final = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
 COLOURS: Final = ("cyan", "green", "magenta", "yellow", "blue")
 
 

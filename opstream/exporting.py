@@ -13,9 +13,8 @@ import msgspec
 
 from opstream_journal import JournalError, connect
 
-from .console import Failure, printable
+from .console import INTERRUPTED, Failure, printable
 from .progress import Progress
-from .replaying import INTERRUPTED
 from .walking import Walk
 from .wanted import Wanted
 

@@ -17,7 +17,7 @@ from opstream_projector.sweeping import Sweep
 from opstream_projector.walking import Walk
 
 from . import sweeps
-from .console import Failure
+from .console import INTERRUPTED, Failure
 from .tally import Tally
 
 
@@ -40,6 +40,8 @@ def rebuild(settings: Rebuild) -> None:
         summary = uvloop.run(_rebuild(settings))
     except JournalError as error:
         raise Failure(f"{error}. What was rewritten so far is right: run it again") from error
+    except KeyboardInterrupt:
+        raise Failure("interrupted. What was rewritten so far is right: run it again", status=INTERRUPTED) from None
     click.echo(msgspec.json.encode(summary) if settings.is_json else str(summary))
 
 

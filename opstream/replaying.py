@@ -18,14 +18,13 @@ from opstream_journal import JournalError, connect
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.events import EventData, decode_event
 
-from .console import Failure, is_coloured, painted, printable
+from .console import INTERRUPTED, Failure, is_coloured, painted, printable
 from .history import COLOURS, summary
 from .pipe import Pipe
 from .progress import Progress
 from .walking import Found, Walk
 from .wanted import Wanted
 
-INTERRUPTED: Final = 130
 _WRITTEN: Final = 1024 * 1024
 _LAST_WRITE: Final = 1.0
 HEADING: Final = f"{'sequence':>10}  {'stored':<19}  {'operation':<36}  {'pos':>4}  {'action':<24}  {'event':<16}  what"

@@ -20,7 +20,7 @@ from opstream_projector.verify import Verify as Judge
 from opstream_projector.walking import Walk
 
 from . import sweeps
-from .console import Failure, printable
+from .console import INTERRUPTED, Failure, printable
 from .tally import Tally
 
 _QUESTION: Final = "is a projector running?"
@@ -49,6 +49,8 @@ def verify(settings: Verify) -> None:
         differences = uvloop.run(_verify(settings))
     except JournalError as error:
         raise Failure(f"{error}. Nothing was changed: run it again") from error
+    except KeyboardInterrupt:
+        raise Failure("interrupted: not everything was compared", status=INTERRUPTED) from None
     if differences:
         sys.exit(1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from random import Random
@@ -106,3 +107,15 @@ async def test_killed_halfway(full: Broker) -> None:
         assert await view_writes(link) == OPERATIONS  # each was written once, by whichever of the three
         assert (await edges(link, VIEW_STREAM)).messages == OPERATIONS
     assert await asyncio.to_thread(exit_status, full.url) == 0
+
+
+@pytest.mark.parametrize("arguments", [["rebuild"], ["verify"], ["verify", "--chain"]])
+def test_an_interrupt_is_no_finding(arguments: list[str]) -> None:
+    """Whoever stops it gets one line and status 130, which no script takes for a difference or for tampering."""
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        process = Process(*arguments, "--nats", f"nats://127.0.0.1:{nobody.getsockname()[1]}")
+        with process, nobody.accept()[0]:
+            process.send(signal.SIGINT)
+            assert process.wait(10) == 130
+            assert process.output.startswith("opstream: error: interrupted")
+            assert process.output.count("\n") == 1
