@@ -52,8 +52,9 @@ def replay(*, is_following: bool, **given: Any) -> None:  # noqa: ANN401 - the o
 def audit(*, is_json: bool, is_whole: bool, servers: tuple[str, ...], connect_timeout: float, **given: Any) -> None:  # noqa: ANN401
     """Tell the life of the operation ID: who asked, each attempt and its runner, and how long each phase took.
 
-    From the broker's journal, or with --from-archive from the archive, which has to be looked through from --since to
-    --until. The exit status is 1 if there is no such operation, or if its events are not those that were recorded.
+    From the broker's journal, or with --from-archive from the archive, which has to be looked through from --since on
+    (before the operation began). The exit status is 1 if there is no such operation, or if its events are not those
+    that were recorded.
 
     \b
     Example:

@@ -72,11 +72,15 @@ since_option: Final[Decorator[Any]] = option(
     variable="SINCE",
     type=MomentType(),
     metavar="TIME",
-    help="Only what the broker stored then or later: a date, RFC 3339 (2026-11-24T15:30:00Z), or an age such as 2h or "
-    "3d.",
+    help="Only what the broker stored then or later (with --from-archive: what happened then, as the events say): a "
+    "date, RFC 3339 (2026-11-24T15:30:00Z), or an age such as 2h or 3d.",
 )
 until_option: Final[Decorator[Any]] = option(
-    "--until", variable="UNTIL", type=MomentType(), metavar="TIME", help="Only what it stored before that."
+    "--until",
+    variable="UNTIL",
+    type=MomentType(),
+    metavar="TIME",
+    help="Only what it stored, or what happened, before that.",
 )
 resource_option: Final[Decorator[Any]] = option(
     "--resource",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
+from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 from opstream_journal import Link, NotProvisioned
@@ -25,6 +26,8 @@ PATIENCE: Final = 60.0
 
 _FOLLOWING_PATIENCE: Final = 86_400.0
 _TOLD: Final = 20
+_SKEW: Final = timedelta(minutes=5)
+"""By which a writer's clock may be ahead of the broker's, so that an event may say a later time than its copy's."""
 
 
 class Found(NamedTuple):
@@ -82,7 +85,7 @@ class Walk:
             self._link,
             self._stream,
             first=self.next_sequence,
-            since=wanted.since,
+            since=self._since(),
             last=self.end,
             filters=self._filters,
             is_following=wanted.is_following,
@@ -127,6 +130,11 @@ class Walk:
         if self._wanted.since is None and not self._filters:
             self._expected = self.next_sequence
 
+    def _since(self) -> datetime | None:
+        """Where the broker begins; in the archive a little early, since its times are those of the copying."""
+        since = self._wanted.since
+        return since - _SKEW if since is not None and self._wanted.is_archive else since
+
     def _check_gaps(self, batch: Sequence[Scanned]) -> None:
         """Without filters the sequences have no gaps, since nothing can be deleted from the middle of the stream."""
         if self._filters:
@@ -141,7 +149,7 @@ class Walk:
             expected = one.sequence + 1
 
     def _within(self, batch: list[Scanned]) -> list[Scanned]:
-        until = self._wanted.until
+        until = None if self._wanted.is_archive else self._wanted.until
         if until is None or all(one.stored_at < until for one in batch):
             return batch
         return batch[: next(index for index, one in enumerate(batch) if one.stored_at >= until)]
@@ -158,9 +166,13 @@ class Walk:
                 self.passed_over += 1
                 self._note(f"sequence {one.sequence} is passed over: {error}")
                 continue
-            if selection.holds(envelope):
+            if selection.holds(envelope) and (not self._wanted.is_archive or self._happened_then(envelope.time)):
                 kept.append(Found(one, envelope))
         return kept
+
+    def _happened_then(self, time: datetime) -> bool:
+        since, until = self._wanted.since, self._wanted.until
+        return (since is None or time >= since) and (until is None or time < until)
 
     def _note_missing(self, first: int, last: int) -> None:
         self.missing += last - first + 1

@@ -16,8 +16,9 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     first: int | None = None
     """Stream sequence to begin with; None for the first that there is."""
     since: datetime | None = None
-    """Nothing that the broker stored before."""
+    """Nothing that the broker stored before; in the archive, whose messages are copies, nothing that happened before,
+    as the events say."""
     until: datetime | None = None
-    """Nothing that the broker stored then or later."""
+    """Nothing that the broker stored, or that happened, then or later."""
     is_archive: bool = False
     is_following: bool = False

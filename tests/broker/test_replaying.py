@@ -1,4 +1,4 @@
-"""Replay inside of the test's process: a broker that does not come back."""
+"""Replay inside of the test's process: a broker that does not come back, and the times of the archive."""
 
 from __future__ import annotations
 
@@ -6,16 +6,22 @@ import asyncio
 import os
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import TextIO
 
 import pytest
+from nats.js.api import StreamConfig
 
 import opstream.walking
 from opstream.replaying import Replay, _replay
 from opstream.wanted import Wanted
 from opstream_journal import Journal, JournalUnavailable, Link
+from opstream_schemas import subjects
+from opstream_schemas.events import Progressed
 from tests.support.broker import Broker
 from tests.support.populating import populate
+from tests.support.processes import run
+from tests.support.strategies import NOW, History, request, started
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.broker
@@ -55,3 +61,28 @@ async def test_a_broker_that_stays_away(
     assert told
     assert (int(told[1]), int(told[2])) == (len(expected), expected[-1].sequence + 1)
     await eventually(lambda: link.is_up)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "positions"),
+    [
+        (["--since", "1970-01-01"], [1, 2, 3, 4]),
+        (["--since", (NOW + timedelta(seconds=1)).isoformat()], [2, 3, 4]),
+        (["--since", (NOW + timedelta(seconds=1, microseconds=1)).isoformat()], [3, 4]),
+        (["--since", NOW.isoformat(), "--until", (NOW + timedelta(seconds=1)).isoformat()], [1]),
+        (["--since", "1s"], []),
+        (["--since", "9999-12-31"], []),
+    ],
+)
+async def test_the_archive_goes_by_when_it_happened(
+    broker: Broker, link: Link, arguments: list[str], positions: list[int]
+) -> None:
+    """All of it was copied a moment ago, and that is nobody's question; where to go on is behind all that was read."""
+    js = link.nc.jetstream()
+    await js.add_stream(StreamConfig(name=subjects.ARCHIVE_STREAM, subjects=["archive.>"]))
+    for event in History().append(request(), started(), Progressed(percent=1), Progressed(percent=2)).events:
+        await js.publish(f"archive.book.upload-start.{event.type.split('.')[2]}", event.stored)
+    result = await asyncio.to_thread(run, "replay", "--nats", broker.url, "--from-archive", *arguments)
+    assert result.returncode == 0, result.stderr
+    assert re.findall(r'"position":(\d+)', result.stdout) == [str(position) for position in positions]
+    assert result.stderr.endswith("go on with --from-sequence 5\n")
