@@ -18,6 +18,8 @@ from typing import Any, Final, Self, TypeVar
 import nats.errors
 from nats.aio.client import Client
 
+from opstream_schemas.urls import without_credentials
+
 from .errors import BrokerUnreachable, JournalUnavailable
 from .garbled import survive_garbled
 from .requests import Requests
@@ -215,18 +217,22 @@ async def connect(
         raise unreachable(servers, connect_timeout, why) from why
     if (error := task.exception()) is not None:
         # nats-py tries for ever, so what it raises at once is about the addresses themselves.
-        raise BrokerUnreachable(f"can't connect to {', '.join(servers)}: {error}") from error
+        raise BrokerUnreachable(f"can't connect to {_shown(servers)}: {error}") from error
     client._error_cb = link._note_error  # noqa: SLF001 - nats-py has no setter; while connecting each refusal is noise
     return link.attach(client)
 
 
 def unreachable(servers: Sequence[str], seconds: float, why: Exception | None = None) -> BrokerUnreachable:
     """The error for a broker that was not there in time; `why` is what the last try said."""
-    where = ", ".join(servers)
     said = f" (the last try: {why})" if isinstance(why, nats.errors.Error) else ""
     return BrokerUnreachable(
-        f"no NATS broker answered at {where} within {seconds:g} s{said}: start one ('opstream broker') or set --nats"
+        f"no NATS broker answered at {_shown(servers)} within {seconds:g} s{said}: "
+        "start one ('opstream broker') or set --nats"
     )
+
+
+def _shown(servers: Sequence[str]) -> str:
+    return ", ".join(map(without_credentials, servers))
 
 
 async def insist(link: Link, step: Callable[[], Awaitable[_T]], seconds: float) -> _T:

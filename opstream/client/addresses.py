@@ -8,6 +8,7 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.names import Kind, check_operation_id, check_resource_id
+from opstream_schemas.urls import without_credentials
 
 from .errors import InvalidRequest
 
@@ -36,7 +37,9 @@ class Service:
             self._origin = ("", "", None)
         scheme, host, _ = self._origin
         if scheme not in _PORTS or not host or parts.query or parts.fragment:
-            raise InvalidRequest(f"{_shown(url)!r} is not a base URL: write https://HOST or https://HOST/PATH")
+            raise InvalidRequest(
+                f"{without_credentials(url)!r} is not a base URL: write https://HOST or https://HOST/PATH"
+            )
         netloc = parts.netloc.rpartition("@")[2]
         self._path = parts.path.rstrip("/")
         self.base = f"{scheme}://{netloc}{self._path}"
@@ -101,9 +104,3 @@ def _basic(parts: SplitResult) -> str:
         return ""
     pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
     return f"Basic {base64.b64encode(pair.encode()).decode()}"
-
-
-def _shown(url: str) -> str:
-    """A URL that may be printed."""
-    head, at, tail = url.rpartition("@")
-    return f"{head.partition('//')[0]}//…@{tail}" if at and "//" in head else url

@@ -147,3 +147,10 @@ def _port(text: str | None, where: str) -> int | None:
     if not 1 <= int(text) <= _MAX_PORT:
         raise InvalidName(f"{where}: a port is 1 to {_MAX_PORT}")
     return int(text)
+
+
+def without_credentials(url: str) -> str:
+    """A URL that may be printed, whatever it is: `nats://…@host` for one that holds a user or a password."""
+    head, at, tail = url.rpartition("@")
+    scheme, slashes, _ = head.partition("//")
+    return f"{scheme}{slashes}…@{tail}" if at and slashes else tail

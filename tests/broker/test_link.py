@@ -58,6 +58,15 @@ async def refused(servers: list[str], connect_timeout: float) -> tuple[str, floa
     return str(unreachable.value), time.monotonic() - began
 
 
+async def test_credentials_are_not_told() -> None:
+    """An error about a broker names it without the user and password that its URL holds."""
+    for server in (f"nats://ada:secret@127.0.0.1:{free_port()}", "nats://ada:secret@127.0.0.1:no-port"):
+        with pytest.raises(BrokerUnreachable) as unreachable:
+            await connect([server], "test", connect_timeout=0.2)
+        assert "nats://…@127.0.0.1:" in str(unreachable.value)
+        assert "secret" not in str(unreachable.value)
+
+
 async def test_nobody_listens() -> None:
     """Without a broker, connecting ends after its timeout and names where it looked and what to do."""
     url = f"nats://127.0.0.1:{free_port()}"
