@@ -5,13 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 
 class Option(click.Option):
-    """A `click.Option` whose refusals end with what to write."""
+    """A `click.Option` whose refusals end with what to write, and which refuses to be given nothing.
+
+    Args:
+        takes_empty: whether an empty text means something. Elsewhere it comes from a variable that a script has not
+            set, and an option that is as good as left out would do something else than was meant.
+        settings: click's own.
+    """
+
+    def __init__(self, *names: Any, takes_empty: bool = False, **settings: Any) -> None:  # noqa: ANN401 - click's own
+        super().__init__(*names, **settings)
+        self._takes_empty = takes_empty
 
     def type_cast_value(self, ctx: click.Context, value: Any) -> Any:  # noqa: ANN401 - click's own
         """The value in its type; click's usage error, with advice, for what has another."""
+        if not self._takes_empty and _is_given(ctx, self) and (value == "" or (self.multiple and "" in value)):
+            raise click.BadParameter("it is empty: write a value, or leave the option out", ctx, self)
         try:
             return super().type_cast_value(ctx, value)
         except click.BadParameter as error:
@@ -19,6 +32,21 @@ class Option(click.Option):
             if not advice:
                 raise
             raise click.BadParameter(f"{error.message.removesuffix('.')}: {advice}", ctx, self) from error
+
+
+class PathArgument(click.Path):
+    """The type of an argument that is a path. An empty one would be taken for the working directory."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        """The path; click's usage error for none, and for what click refuses."""
+        if value == "":
+            self.fail(f"it is empty: {_advice(self)}", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+def _is_given(ctx: click.Context, option: click.Option) -> bool:
+    # An empty variable is one that is not set, says click.
+    return ctx.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
 
 
 def _advice(kind: click.ParamType) -> str:  # type: ignore[type-arg] # generic since click 8.5

@@ -17,6 +17,7 @@ from opstream_schemas.names import check_operation_id
 from . import client_options
 from . import options as service_options
 from . import replay_options as options
+from .advice import PathArgument
 
 
 @click.command(short_help="Print the history of all operations.")
@@ -72,7 +73,7 @@ def audit(*, is_json: bool, is_whole: bool, servers: tuple[str, ...], connect_ti
 
 
 @click.command(short_help="Write the history of all operations as Parquet.")
-@click.argument("path", metavar="FILE.parquet", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("path", metavar="FILE.parquet", type=PathArgument(path_type=Path, dir_okay=False))
 @options.select_options
 @options.overwrite_option
 @service_options.nats_option

@@ -18,6 +18,7 @@ import click
 
 from . import logs, options, parent, proxy_options, webhook_options
 from ._version import __version__
+from .advice import PathArgument
 from .command_list import COMMANDS
 from .console import Failure
 
@@ -72,15 +73,14 @@ def up(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the 
     """
     from .up import Settings, run
 
-    _check_actions(given["modules"])
     webhook_options.check(given)
+    if given["port"] and given["port"] == given["nats_port"]:
+        raise click.UsageError("--port and --nats-port are the same: choose two, or 0 for a free one")
     run(Settings(**given))
 
 
 @main.command(short_help="Run the embedded NATS server.")
-@options.option(
-    "--nats-host", variable="NATS_HOST", default="127.0.0.1", help="The address that the broker listens on."
-)
+@options.nats_host_option
 @options.nats_port_option
 @options.data_dir_option
 @options.log_level_option
@@ -120,7 +120,7 @@ def broker(nats_host: str, nats_port: int, data_dir: Path, log_level: str) -> No
 @options.option(
     "--max-msg-size",
     variable="MAX_MSG_SIZE",
-    type=options.Size(unlimited=-1),
+    type=options.Size(unlimited=-1, most="64MiB"),
     help="The largest event, or unlimited. A new broker gets 272KiB without it.",
 )
 @options.max_body_option(None)
@@ -203,7 +203,6 @@ def runner(
     from opstream_runner.main import run
     from opstream_runner.settings import Settings
 
-    _check_actions(modules)
     _allow_local_modules()
     serve(
         lambda: run(
@@ -238,7 +237,7 @@ def projector(*, servers: tuple[str, ...], health_port: int, connect_timeout: fl
 
 
 @main.command(short_help="Write the JSON Schemas of events and operation, and asyncapi.json.")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("folder", metavar="DIR", type=PathArgument(path_type=Path, file_okay=False))
 def schemas(folder: Path) -> None:
     """Write the JSON Schemas of events and operation, and asyncapi.json, into DIR, for readers in other languages."""
     from .export import write_schemas
@@ -283,11 +282,6 @@ def serve(run: Callable[[], None]) -> None:
         run()
     except (JournalError, InvalidAction) as error:
         raise Failure(str(error)) from error
-
-
-def _check_actions(modules: tuple[str, ...]) -> None:
-    if not modules:
-        raise click.UsageError("name at least one module with --actions (or OPSTREAM_ACTIONS)")
 
 
 def _allow_local_modules() -> None:

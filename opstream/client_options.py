@@ -11,8 +11,10 @@ from typing import Any, Final
 
 import click
 import msgspec
+from click.core import ParameterSource
 
-from .options import Decorator, Duration, check_base_url, option
+from .addresses import check_base_url
+from .options import Decorator, Duration, option
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 
@@ -35,6 +37,12 @@ class Input(click.ParamType):  # type: ignore[type-arg]
             what = value.removeprefix("@") if value.startswith("@") else "it"
             self.fail(f"{what} is not JSON ({error}): write JSON, @FILE, or - for standard input", param, ctx)
         return text
+
+
+def check_timeout(ctx: click.Context, *, is_waiting: bool) -> None:
+    """Refuse a `--timeout` that nothing would be limited by. In the environment it is for the commands that follow."""
+    if not is_waiting and ctx.get_parameter_source("timeout") is ParameterSource.COMMANDLINE:
+        raise click.UsageError("--timeout limits how long an operation is followed: add --wait, or leave it out")
 
 
 def _read(value: str) -> bytes:
@@ -81,7 +89,12 @@ wait_option: Final[Decorator[Any]] = option(
     "--wait", "is_waiting", variable="WAIT", is_flag=True, help="Follow the operation to its end."
 )
 reason_option: Final[Decorator[Any]] = option(
-    "--reason", variable="REASON", default="", metavar="TEXT", help="Why, for the operation's history."
+    "--reason",
+    variable="REASON",
+    default="",
+    metavar="TEXT",
+    takes_empty=True,
+    help="Why, for the operation's history.",
 )
 follow_option: Final[Decorator[Any]] = option(
     "--follow/--no-follow",

@@ -12,6 +12,8 @@ Moment = datetime | timedelta
 """A time, or how long ago it is."""
 
 EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
+"""The broker counts nanoseconds in 64 bits, and takes what is far beyond this for the distant past."""
 
 _EXAMPLES: Final = "2026-11-24, 2026-11-24T15:30:00Z, or an age such as 90s, 30m, 2h or 3d"
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -36,12 +38,18 @@ class MomentType(click.ParamType):  # type: ignore[type-arg] # generic since cli
             if (age := _AGE.fullmatch(value)) is not None:
                 return timedelta(seconds=float(age[1]) * _SECONDS[age[2]])
             if _DATE.fullmatch(value) is not None:
-                return datetime.fromisoformat(value).replace(tzinfo=UTC)
+                return _bounded(datetime.fromisoformat(value).replace(tzinfo=UTC))
             if _TIME.fullmatch(value) is not None:
-                return datetime.fromisoformat(value.upper()).astimezone(UTC)
+                return _bounded(datetime.fromisoformat(value.upper()).astimezone(UTC))
         except (ValueError, OverflowError) as error:
             raise click.BadParameter(f"{value!r} is no time ({error}): write {_EXAMPLES}", ctx, param) from error
         raise click.BadParameter(f"{value!r} is no time: write {_EXAMPLES}", ctx, param)
+
+
+def _bounded(moment: datetime) -> datetime:
+    if moment > _LATEST:
+        raise ValueError("it is after the year 2199")
+    return moment
 
 
 def at(moment: Moment | None, now: datetime) -> datetime | None:

@@ -52,6 +52,7 @@ def status(**given: Any) -> None:  # noqa: ANN401
     """
     from .following import Look, status
 
+    options.check_timeout(click.get_current_context(), is_waiting=given["is_waiting"])
     status(Look(**given))
 
 
@@ -69,6 +70,7 @@ def cancel(**given: Any) -> None:  # noqa: ANN401
     """
     from .following import Cancel, cancel
 
+    options.check_timeout(click.get_current_context(), is_waiting=given["is_waiting"])
     cancel(Cancel(**given))
 
 

@@ -9,11 +9,12 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
 
 import click
 
+from .addresses import check_base_url, check_host, check_servers
 from .advice import Option
+from .lists import split_list
 
 F = TypeVar("F", bound=Callable[..., Any])
 Decorator = Callable[[F], F]
@@ -25,7 +26,10 @@ UNLIMITED: Final = "unlimited"
 _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _BYTES: Final = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _AMOUNT: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?) *([A-Za-z]*)")
-_NATS_SCHEMES: Final = frozenset({"nats", "tls", "ws", "wss"})
+_LONGEST: Final = 36_500 * 86_400
+"""Seconds: a century. The broker counts nanoseconds, and comes to an end after three of them."""
+_LARGEST_MESSAGE: Final = "63MiB"
+"""NATS takes no message above 64 MiB; what a body or a result becomes is a little larger than itself."""
 _LEVELS: Final = ("debug", "info", "warning", "error")
 
 
@@ -36,7 +40,8 @@ class Duration(click.ParamType):  # type: ignore[type-arg] # generic since click
 
     def __init__(self, *, unlimited: float | None = None, is_positive: bool = False) -> None:
         self._unlimited = unlimited
-        self._is_positive = is_positive
+        # Written as 0, it would be taken for that word's value by some, and for no time at all by others.
+        self._is_positive = is_positive or unlimited is not None
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401
         """Seconds as a float; click's usage error for anything else."""
@@ -48,16 +53,23 @@ class Duration(click.ParamType):  # type: ignore[type-arg] # generic since click
         if seconds is None or (self._is_positive and not seconds):
             examples = "30d, 12h, 5m, 90s or a number of seconds"
             self.fail(f"{value!r} is not a duration: write {examples}{_or_unlimited(self._unlimited)}", param, ctx)
+        if seconds > _LONGEST:
+            self.fail(f"{value!r} is too long: write at most 36500d{_or_unlimited(self._unlimited)}", param, ctx)
         return seconds
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]
-    """Bytes, written `256KiB`, `10GiB` or `262144`; with `unlimited`, that word stands for a value of its own."""
+    """Bytes, written `256KiB`, `10GiB` or `262144`; with `unlimited`, that word stands for a value of its own.
+
+    Args:
+        most: the largest that makes sense, written as such a size.
+    """
 
     name = "size"
 
-    def __init__(self, *, unlimited: int | None = None) -> None:
+    def __init__(self, *, unlimited: int | None = None, most: str = "1048576TiB") -> None:
         self._unlimited = unlimited
+        self._most = most
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:  # noqa: ANN401
         """Bytes as an int, at least 1; click's usage error for anything else."""
@@ -69,6 +81,8 @@ class Size(click.ParamType):  # type: ignore[type-arg]
         if size is None or size < 1:
             examples = "256KiB, 4MiB, 10GiB or a number of bytes"
             self.fail(f"{value!r} is not a size: write {examples}{_or_unlimited(self._unlimited)}", param, ctx)
+        if size > (_amount(self._most, _BYTES) or 0):
+            self.fail(f"{value!r} is too much: write at most {self._most}{_or_unlimited(self._unlimited)}", param, ctx)
         return int(size)
 
 
@@ -84,28 +98,14 @@ def _or_unlimited(unlimited: float | None) -> str:
     return "" if unlimited is None else f", or {UNLIMITED!r}"
 
 
-def split_list(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    """The items of a list, be they given by repeating the option or with commas between them."""
-    return tuple(item.strip() for each in value for item in each.split(",") if item.strip())
-
-
-def _check_servers(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    servers = split_list(ctx, param, value)
-    for server in servers:
-        parts = urlsplit(server if "://" in server else f"nats://{server}")
-        if parts.scheme not in _NATS_SCHEMES or not parts.hostname:
-            raise click.BadParameter(f"{server!r} is not a broker's URL: write nats://HOST:PORT", ctx, param)
-    return servers
-
-
-def check_base_url(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """A base URL without a slash at its end; click's usage error for anything else."""
-    if value is None:
-        return None
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
-        raise click.BadParameter(f"{value!r} is not a base URL: write https://HOST or https://HOST/PATH", ctx, param)
-    return value.rstrip("/")
+def _check_modules(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    modules = split_list(ctx, param, value)
+    for module in modules:
+        if module.endswith(".py") or not all(part.isidentifier() for part in module.split(".")):
+            name = module.removesuffix(".py").strip("./").replace("/", ".")
+            example = name if all(part.isidentifier() for part in name.split(".")) else "shop.orders"
+            raise click.BadParameter(f"{module!r} is not a module: write its name, e.g. {example}", ctx, param)
+    return modules
 
 
 def option(*names: str, variable: str, **settings: Any) -> Callable[[F], F]:  # noqa: ANN401 - click's own
@@ -121,7 +121,7 @@ nats_option: Final[Decorator[Any]] = option(
     multiple=True,
     default=(NATS_URL,),
     metavar="URL",
-    callback=_check_servers,
+    callback=check_servers,
     help="The broker; repeat it for the members of one cluster, e.g. --nats nats://n1:4222 --nats nats://n2:4222.",
 )
 connect_timeout_option: Final[Decorator[Any]] = option(
@@ -149,7 +149,7 @@ log_level_option: Final[Decorator[Any]] = option(
 concurrency_option: Final[Decorator[Any]] = option(
     "--concurrency",
     variable="CONCURRENCY",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 10_000),
     default=32,
     metavar="N",
     help="Attempts of one action that one runner process executes at once.",
@@ -181,6 +181,7 @@ host_option: Final[Decorator[Any]] = option(
     "--host",
     variable="HOST",
     default="127.0.0.1",
+    callback=check_host,
     help="The address that HTTP is served on; 0.0.0.0 for every one of this machine.",
 )
 port_option: Final[Decorator[Any]] = option(
@@ -197,6 +198,13 @@ public_url_option: Final[Decorator[Any]] = option(
     callback=check_base_url,
     help="How clients reach the API, e.g. https://api.example.com: what Operation-Location begins with. Without it "
     "each request's own host is used.",
+)
+nats_host_option: Final[Decorator[Any]] = option(
+    "--nats-host",
+    variable="NATS_HOST",
+    default="127.0.0.1",
+    callback=check_host,
+    help="The address that the broker listens on.",
 )
 nats_port_option: Final[Decorator[Any]] = option(
     "--nats-port",
@@ -222,7 +230,7 @@ def max_body_option(default: str | None = "256KiB") -> Decorator[Any]:
     return option(
         "--max-body",
         variable="MAX_BODY",
-        type=Size(),
+        type=Size(most=_LARGEST_MESSAGE),
         default=default,
         help="The largest request body that the API accepts (413 above it). The journal must take 16 KiB more: "
         "'opstream provision' sees to it when it is told the same.",
@@ -234,7 +242,7 @@ def max_result_option(default: str | None = "256KiB") -> Decorator[Any]:
     return option(
         "--max-result",
         variable="MAX_RESULT",
-        type=Size(),
+        type=Size(most=_LARGEST_MESSAGE),
         default=default,
         help="The largest result of an action, as JSON; above it the operation is Failed with ResultTooLarge. The "
         "journal must take 16 KiB more, as with --max-body.",
@@ -250,7 +258,7 @@ def actions_option(default: tuple[str, ...] = (ACTIONS,)) -> Decorator[Any]:
         multiple=True,
         default=default,
         metavar="MODULE",
-        callback=split_list,
+        callback=_check_modules,
         help="A module that holds @action functions, as Python imports it (from the working directory too), e.g. "
         "--actions shop.orders --actions shop.stock.",
     )

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import click
 
-from .options import Decorator, F, option, split_list
+from .lists import split_list
+from .options import Decorator, F, option
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 

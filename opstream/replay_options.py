@@ -15,8 +15,9 @@ from opstream_schemas.errors import InvalidName
 from opstream_schemas.names import check_name, check_operation_id
 from opstream_schemas.selection import NAMES, EventType, Selection, parse_action
 
+from .lists import split_list
 from .moments import MomentType, at
-from .options import Decorator, F, option, split_list
+from .options import Decorator, F, option
 from .wanted import Wanted
 
 

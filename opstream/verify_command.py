@@ -8,8 +8,9 @@ from typing import Final
 import click
 
 from . import options, replay_options
+from .advice import PathArgument
 
-_FILE: Final = click.Path(path_type=Path, dir_okay=False)
+_FILE: Final = PathArgument(path_type=Path, dir_okay=False)
 
 
 @click.command(short_help="Check the journal: against the view, or its hash chains.")

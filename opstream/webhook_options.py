@@ -12,7 +12,8 @@ import click
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.urls import HostRule
 
-from .options import Decorator, option, split_list
+from .lists import split_list
+from .options import Decorator, option
 
 if TYPE_CHECKING:
     from opstream_api.callback import CallbackPolicy

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any, Final
@@ -41,7 +42,11 @@ def listen(host: str, port: int, option: str) -> socket.socket:
         sock.listen(2048)
     except OSError as error:
         sock.close()
-        raise PortInUse(f"can't listen on {host}:{port} ({error.strerror}): choose another with {option}") from error
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            message = f"{host} is not an address of this machine: change {option.replace('port', 'host')}"
+        else:
+            message = f"can't listen on {host}:{port} ({error.strerror}): choose another with {option}"
+        raise PortInUse(message) from error
     return sock
 
 

@@ -24,9 +24,6 @@ from tests.support.processes import OUR_VARIABLES, run
 pytestmark = pytest.mark.e2e
 
 ANY_TEXT: Final[Mapping[str, str]] = {
-    "--host": "a name may be one that only the machine's resolver knows",
-    "--nats-host": "the same",
-    "--actions": "whether there is a module shows when it is imported",
     "--reason": "for people to read",
     "--operation-id": "checked by the command, with the target",
     "--callback-secret": "a secret",
@@ -104,6 +101,13 @@ CASES: Final = [
     if (value := refused(command, option)) is not None
 ]
 VALUED: Final = [case for case in CASES if not case.option.is_flag]
+EMPTY: Final = [
+    Case(path, option, "")
+    for path, command in commands()
+    for option in options(command)
+    if not option.is_flag and option.name != "reason"
+]
+"""Each option with a value; a reason may be empty."""
 FIRST: Final = [next(group) for _, group in groupby(VALUED, key=lambda case: case.path)]
 """One option of each command."""
 
@@ -158,6 +162,16 @@ def test_a_bad_variable(case: Case) -> None:
     variables = {str(case.option.envvar): case.value}
     result = CliRunner().invoke(main, [*case.path, *arguments(command)], env=variables, prog_name="opstream")
     check(case, result.exit_code, result.stdout, result.stderr)
+
+
+@pytest.mark.parametrize("case", EMPTY, ids=str)
+def test_an_empty_value(case: Case) -> None:
+    """What a script makes of a variable that it forgot to set is not taken for a value, or for none."""
+    result = CliRunner().invoke(main, command_line(case), prog_name="opstream")
+    assert (result.exit_code, result.stdout) == (2, "")
+    told = result.stderr.splitlines()[-1]
+    assert case.option.opts[0] in told
+    assert "it is empty: write a value, or leave the option out" in told
 
 
 @pytest.mark.parametrize("path", [path for path, _ in commands()], ids=" ".join)

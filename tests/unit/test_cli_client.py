@@ -125,7 +125,7 @@ def test_where_the_input_comes_from(given: list[Any], tmp_path: Path) -> None:
     [
         (["run"], "Missing argument 'TARGET'"),
         (["run", "a:b", "--input", "{"], "it is not JSON"),
-        (["run", "a:b", "--input", ""], "it is not JSON"),
+        (["run", "a:b", "--input", ""], "it is empty: write a value"),
         (["run", "a:b", "--input", "@nowhere.json"], "nowhere.json can't be read (No such file or directory)"),
         (["run", "a:b", "--input", "@"], "can't be read"),
         (["run", "a:b", "--input", f"@{__file__}"], "test_cli_client.py is not JSON"),

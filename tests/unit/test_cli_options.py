@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 
 import opstream.broker
 import opstream.provisioning
+import opstream.unparking
 import opstream.up
 import opstream_api.main
 import opstream_projector.main
@@ -33,6 +35,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
         opstream.up,
         opstream.broker,
         opstream.provisioning,
+        opstream.unparking,
         opstream_api.main,
         opstream_runner.main,
         opstream_projector.main,
@@ -95,6 +98,15 @@ def test_sizes(text: str, size: int) -> None:
     assert Size().convert(text, None, None) == size
 
 
+def test_what_would_not_be_a_number_any_more() -> None:
+    """More digits than a float holds are too much, not infinity, and the broker's own limits are named."""
+    for kind in (Duration(), Duration(unlimited=0.0), Size(), Size(most="63MiB")):
+        with pytest.raises(click.UsageError, match=r"is too (?:long|much): write at most"):
+            kind.convert("9" * 400, None, None)
+    with pytest.raises(click.UsageError, match="is too much: write at most 63MiB"):
+        Size(most="63MiB").convert("64MiB", None, None)
+
+
 @pytest.mark.parametrize("text", ["", "0", "-1", "256KB", "1k", "KiB", "unlimited"])
 def test_what_is_no_size(text: str) -> None:
     """Anything else is a usage error; decimal units are refused rather than guessed."""
@@ -103,11 +115,15 @@ def test_what_is_no_size(text: str) -> None:
 
 
 def test_unlimited() -> None:
-    """The word stands for the value that the option gives it."""
+    """The word stands for the value that the option gives it; nobody gets that by writing 0."""
     assert Duration(unlimited=0.0).convert("unlimited", None, None) == 0.0
     assert Size(unlimited=-1).convert("unlimited", None, None) == -1
+    with pytest.raises(click.UsageError, match="or 'unlimited'"):
+        Duration(unlimited=0.0).convert("0", None, None)
 
 
+ARGUMENTS = {"durable", "sequences"}
+"""Settings that are no options."""
 SECRET = "whsec_" + "A" * 32
 HOOKS = str(Path(__file__).with_name("configs") / "hooks.toml")
 CASES: list[tuple[str, list[str], dict[str, str]]] = [
@@ -223,6 +239,11 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
         {"NATS_URL": "nats://a:1", "HEALTH_PORT": "9", "CONNECT_TIMEOUT": "5"},
     ),
     (
+        "parked",
+        ["mailer", "--retry", "--json", "--nats", "nats://a:1", "--connect-timeout", "5"],
+        {"RETRY": "yes", "JSON": "1", "NATS_URL": "nats://a:1", "CONNECT_TIMEOUT": "5"},
+    ),
+    (
         "webhooks",
         [
             *("--nats", "nats://a:1", "--health-port", "9", "--connect-timeout", "5", "--config", HOOKS),
@@ -249,14 +270,15 @@ def test_the_environment_says_the_same(
 ) -> None:
     """Each option has a variable `OPSTREAM_…`, read exactly as the option is; lists are comma-separated in it."""
     environment = {f"OPSTREAM_{name}": value for name, value in variables.items()}
+    words = [*itertools.takewhile(lambda one: not one.startswith("-"), options)]
     by_option = CliRunner().invoke(main, [command, *options])
-    by_variable = CliRunner().invoke(main, [command], env=environment)
+    by_variable = CliRunner().invoke(main, [command, *words], env=environment)
     assert (by_option.exit_code, by_option.output) == (0, "")
     assert (by_variable.exit_code, by_variable.output) == (0, "")
     assert given[0] == given[1]
-    plain = CliRunner().invoke(main, [command])
+    plain = CliRunner().invoke(main, [command, *words])
     assert plain.exit_code == 0
-    for field in given[0].__struct_fields__:
+    for field in set(given[0].__struct_fields__) - ARGUMENTS:
         assert getattr(given[2], field) != getattr(given[0], field), f"{field} was not set"
 
 
@@ -291,9 +313,35 @@ def test_provision_compares_only_what_is_given(given: list[Any]) -> None:
         (["api", "--trusted-proxy", "::1", "--identity-header", "X User"], "is not the name of a header"),
         (["api", "--identity-header", "X-Forwarded-User"], "any client could send that header"),
         (["api", "--client-id-header", "X-Client-Id"], "--client-id-header: any client could send that header"),
-        (["runner", "--concurrency", "0"], "x>=1"),
+        (["runner", "--concurrency", "0"], "1<=x<=10000"),
         (["runner", "--connect-timeout", "0"], "is not a duration"),
-        (["runner", "--actions", ","], "name at least one module"),
+        (["runner", "--actions", ","], "it names nothing: write a value, or several with commas between them"),
+        (
+            ["runner", "--actions", "shop/orders.py"],
+            "'shop/orders.py' is not a module: write its name, e.g. shop.orders",
+        ),
+        (["provision", "--actions", "..x"], "'..x' is not a module"),
+        (["runner", "--concurrency", "99999"], "at most 10000"),
+        (["api", "--nats", ","], "it names nothing"),
+        (["api", "--nats", "nats://[::1"], "is not a broker's URL: write nats://HOST:PORT"),
+        (["api", "--nats", "nats://127.0.0.1:99999"], "is not a broker's URL"),
+        (["api", "--nats", "nats://ada:secret@127.0.0.1:x"], "'nats://…@127.0.0.1:x' is not a broker's URL"),
+        (["api", "--nats", "nats://a:1", "--nats", "ws://b:2"], "write nats:// or ws:// for all"),
+        (["api", "--public-url", "http://[::1"], "is not a base URL: write https://HOST"),
+        (["api", "--public-url", "https://x:99999"], "is not a base URL"),
+        (["api", "--public-url", "https://a b/"], "is not a base URL"),
+        (["run", "a:b", "--url", "http://ada:secret@x:y"], "'http://…@x:y' is not a base URL"),
+        (["api", "--host", "http://127.0.0.1"], "is not a host: write 127.0.0.1"),
+        (["api", "--host", "a..b"], "is not a host"),
+        (["broker", "--nats-host", "a b"], "is not a host"),
+        (["up", "--port", "4000", "--nats-port", "4000"], "--port and --nats-port are the same: choose two, or 0"),
+        (["provision", "--max-age", "0"], "or 'unlimited'"),
+        (["status", "1", "--timeout", "5s"], "--timeout limits how long an operation is followed: add --wait"),
+        (["cancel", "1", "--timeout", "5s"], "add --wait, or leave it out"),
+        (["replay", "--since", "9999-12-31T23:59:59Z"], "it is after the year 2199"),
+        (["schemas", ""], "it is empty: write the path of a folder"),
+        (["export", ""], "it is empty: write the path of a file"),
+        (["keygen", ""], "it is empty: write the path of a file"),
         (["provision", "--replicas", "7"], "1<=x<=5"),
         (["provision", "--max-age", "soon"], "or 'unlimited'"),
         (["up", "--log-level", "loud"], "is not one of"),

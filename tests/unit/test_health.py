@@ -116,4 +116,6 @@ def test_a_port_that_is_taken() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(PortInUse, match=rf"can't listen on 127\.0\.0\.1:{port} .*: choose another with --port"):
             listen("127.0.0.1", port, "--port")
+    with pytest.raises(PortInUse, match=r"192\.0\.2\.1 is not an address of this machine: change --host"):
+        listen("192.0.2.1", 0, "--port")
     assert issubclass(PortInUse, JournalError)

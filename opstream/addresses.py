@@ -1,0 +1,65 @@
+"""Addresses that options take: of brokers, of the service, of this machine. Callbacks of `options` and the like."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+import click
+
+from opstream_schemas.urls import without_credentials
+
+from .lists import split_list
+
+_PLAIN: Final = frozenset({"nats", "tls"})
+_WEBSOCKET: Final = frozenset({"ws", "wss"})
+_HOST: Final = re.compile(r"[0-9A-Za-z._:%-]+")
+
+
+def check_servers(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    """URLs of brokers, or HOST:PORT; click's usage error for anything else."""
+    servers = split_list(ctx, param, value)
+    schemes = set()
+    for server in servers:
+        parts = _parts(server if "://" in server else f"nats://{server}")
+        if parts is None or parts.scheme not in _PLAIN | _WEBSOCKET:
+            shown = without_credentials(server)
+            raise click.BadParameter(f"{shown!r} is not a broker's URL: write nats://HOST:PORT", ctx, param)
+        schemes.add(parts.scheme)
+    if schemes & _PLAIN and schemes & _WEBSOCKET:
+        raise click.BadParameter("some are WebSockets and some are not: write nats:// or ws:// for all", ctx, param)
+    return servers
+
+
+def check_base_url(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """A base URL without a slash at its end; click's usage error for anything else."""
+    if value is None:
+        return None
+    parts = _parts(value)
+    if parts is None or parts.scheme not in {"http", "https"} or parts.query or parts.fragment:
+        raise click.BadParameter(
+            f"{without_credentials(value)!r} is not a base URL: write https://HOST or https://HOST/PATH", ctx, param
+        )
+    return value.rstrip("/")
+
+
+def check_host(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """A name or an address; click's usage error for what can be neither. Whether it is this machine's shows later."""
+    try:
+        is_host = _HOST.fullmatch(value) is not None and bool(value.encode("idna"))
+    except UnicodeError:
+        is_host = False
+    if not is_host:
+        raise click.BadParameter(f"{value!r} is not a host: write 127.0.0.1, 0.0.0.0, ::1 or a name", ctx, param)
+    return value
+
+
+def _parts(url: str) -> SplitResult | None:
+    """None for what is no URL with a host, or has a port that can't be."""
+    try:
+        parts = urlsplit(url)
+        is_whole = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return None
+    return parts if is_whole and url.isprintable() and " " not in url else None
