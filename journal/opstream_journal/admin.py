@@ -91,8 +91,18 @@ async def consumer(link: Link, stream_name: str, name: str) -> ConsumerConfig | 
         JournalUnavailable: JetStream did not answer.
         RequestRefused: the broker refused.
     """
-    raw = await _config(link, f"CONSUMER.INFO.{stream_name}.{name}")
+    raw = await raw_consumer(link, stream_name, name)
     return None if raw is None else ConsumerConfig.from_response(raw)
+
+
+async def raw_consumer(link: Link, stream_name: str, name: str) -> dict[str, Any] | None:
+    """The same in the broker's own form: with what nats-py does not know.
+
+    Raises:
+        JournalUnavailable: JetStream did not answer.
+        RequestRefused: the broker refused.
+    """
+    return await _config(link, f"CONSUMER.INFO.{stream_name}.{name}")
 
 
 async def is_consumer_used(link: Link, stream_name: str, name: str) -> bool:

@@ -33,6 +33,7 @@ _CONSUMER_FIELDS: Final = (
     "filter_subjects",
     "ack_policy",
     "deliver_policy",
+    "replay_policy",
     "ack_wait",
     "max_deliver",
     "max_ack_pending",
@@ -124,6 +125,8 @@ def _normal(config: Any, field: str) -> Any:  # noqa: ANN401
         )
     if field == "compression":
         return str(getattr(value, "value", value) or "none")
+    if field == "replay_policy":
+        return str(getattr(value, "value", value) or "instant")
     if field in _NOT_SET and value in {None, 0, -1}:
         return _NOT_SET[field]
     if isinstance(value, float):

@@ -28,6 +28,9 @@ _MAX_WAITING: Final = 512
 _NOT_FOUND: Final = 404
 _PLACE: Final = frozenset({"deliver_policy"})
 
+_UNSERVED: Final = ("deliver_subject", "max_batch", "max_expires", "priority_groups")
+"""With one of these the broker refuses what we pull with, and a subscriber would wait for ever."""
+
 Start = str | int | datetime
 """Where a new durable begins: `new`, `all`, a stream sequence, or a moment by the broker's clock."""
 
@@ -102,13 +105,15 @@ class Durable:
             raise
 
     async def _check(self) -> None:
-        current = await admin.consumer(self._link, _STREAM, self.name)
-        if current is None:
+        raw = await admin.raw_consumer(self._link, _STREAM, self.name)
+        if raw is None:
             raise JournalUnavailable(f"consumer {self.name} was deleted as soon as it was made", maybe_stored=False)
-        drift = [one for one in compare_consumer(current, self._config({})) if one.field not in _PLACE]
+        current = ConsumerConfig.from_response(dict(raw))
+        drift = [str(one) for one in compare_consumer(current, self._config({})) if one.field not in _PLACE]
+        drift += [f"consumer {self.name}: {one} is {raw[one]}, should not be set" for one in _UNSERVED if raw.get(one)]
         if drift:
             raise Drifted(
-                f"{'; '.join(map(str, drift))}. Take another durable, or change this one ('nats consumer edit'): "
+                f"{'; '.join(drift)}. Take another durable, or change this one ('nats consumer edit'): "
                 "its place would be kept"
             )
         await self.look()

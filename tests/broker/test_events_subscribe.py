@@ -24,7 +24,7 @@ from opstream.events import (
     InvalidSubscription,
     subscribe,
 )
-from opstream_journal import BrokerUnreachable, Drifted, Journal, Link, NotProvisioned
+from opstream_journal import BrokerUnreachable, Drifted, Journal, Link, NotProvisioned, rpc
 from opstream_journal.durables import Start
 from opstream_schemas.events import Canceled, CancelRequested
 from opstream_schemas.names import Kind
@@ -288,6 +288,37 @@ async def test_drift_is_refused(broker: Broker, link: Link) -> None:
             with pytest.raises(Drifted, match=r"consumer mailer: filter_subjects is .*Take another durable"):
                 await events.start()
     assert (await consumer_info(link, "mailer"))["config"]["filter_subjects"] == ["operations.*.book.*.succeeded"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("max_expires", 1_000_000_000),
+        ("max_batch", 1),
+        ("priority_groups", ["a"]),
+        ("deliver_subject", "elsewhere"),
+        ("replay_policy", "original"),
+        ("headers_only", True),
+    ],
+)
+async def test_a_durable_that_would_deliver_nothing(broker: Broker, link: Link, field: str, value: Any) -> None:
+    """A consumer that refuses our pulls, delivers elsewhere, or only now and then, is told of at the start."""
+    config = {
+        "durable_name": "mailer",
+        "filter_subjects": [f"operations.*.book.*.{name}" for name in ("canceled", "failed", "succeeded")],
+        "ack_policy": "explicit",
+        "ack_wait": 30_000_000_000,
+        "max_ack_pending": 1000,
+        "max_waiting": 0 if field == "deliver_subject" else 512,
+        field: value,
+    } | ({"priority_policy": "overflow"} if field == "priority_groups" else {})
+    request = msgspec.json.encode({"stream_name": "OPERATIONS", "config": config, "action": "create"})
+    made = await rpc.call(link, "$JS.API.CONSUMER.CREATE.OPERATIONS.mailer", request)
+    assert b'"error"' not in made.data
+    events = events_broker(broker)
+    subscribe(events, "book:*", durable="mailer")(Kept().keep)
+    with pytest.raises(Drifted, match=rf"consumer mailer: .*{field} is .*Take another durable"):
+        await events.start()
 
 
 async def test_no_journal(broker: Broker) -> None:
