@@ -11,6 +11,8 @@ from typing import IO, Any, Final
 
 import click
 
+from opstream_schemas.texts import one_line
+
 INTERRUPTED: Final = 130
 """Exit status after Ctrl-C, as shells have it."""
 
@@ -36,7 +38,7 @@ def is_coloured(stream: IO[Any]) -> bool:
 
 def printable(text: str) -> str:
     """A text of somebody else's in one line, without what would move the cursor or recolour a terminal."""
-    return "".join(char if char.isprintable() else " " for char in text)
+    return one_line(text)
 
 
 def painted(text: str, colour: str | None, *, is_on: bool, is_bold: bool = False) -> str:

@@ -13,7 +13,7 @@ import msgspec
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 
 from opstream_schemas import subjects
-from opstream_schemas.texts import cut_text
+from opstream_schemas.texts import cut_text, one_line
 
 from . import admin, rpc
 from .errors import Drifted, RequestRefused
@@ -75,11 +75,11 @@ async def park(link: Link, parked: Parked) -> None:
         "Opstream-Sequence": str(parked.sequence),
         "Opstream-Subject": parked.subject,
         "Opstream-Reason": parked.reason,
-        "Opstream-Detail": _one_line(parked.detail),
+        "Opstream-Detail": _header(parked.detail),
         "Opstream-Deliveries": str(parked.deliveries),
     }
     if parked.content_type:
-        headers["Content-Type"] = _one_line(parked.content_type)
+        headers["Content-Type"] = _header(parked.content_type)
     await rpc.publish(link, subjects.parked_subject(parked.durable, parked.sequence), parked.data, headers)
 
 
@@ -156,9 +156,9 @@ def _config(replicas: int) -> StreamConfig:
     )
 
 
-def _one_line(text: str) -> str:
+def _header(text: str) -> str:
     # A header ends with its line, and not every client reads more than ASCII.
-    line = "".join(char if char.isprintable() else " " for char in text).strip()
+    line = one_line(text).strip()
     return cut_text(line.encode("ascii", "backslashreplace").decode(), _DETAIL_LIMIT).replace("…", "...")
 
 

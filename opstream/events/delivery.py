@@ -17,6 +17,7 @@ from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent, InvalidName
 from opstream_schemas.events import RecordedEvent, decode_event
 from opstream_schemas.names import Kind
+from opstream_schemas.texts import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class Delivery:
             message.subject,
             message.deliveries,
             reason,
-            detail,
+            one_line(detail),
         )
         await self.ack()
 
@@ -140,7 +141,7 @@ class SecondChance:
         """It stays."""
         if not self.is_settled:
             self.is_settled = True
-            self.answer = f"failed: it stays parked: {reason}: {detail}"
+            self.answer = f"failed: it stays parked: {reason}: {one_line(detail)}"
 
     async def in_progress(self) -> None:
         """Nobody waits for a sign."""

@@ -29,7 +29,7 @@ from opstream_journal import ConsumerGone, Delivered, JournalError, JournalUnava
 from opstream_journal.durables import Durable, Start
 from opstream_journal.link import end_task
 from opstream_schemas import subjects
-from opstream_schemas.texts import cut_text
+from opstream_schemas.texts import cut_text, one_line
 
 from .delivery import Delivery, SecondChance
 from .errors import InvalidSubscription, UnexpectedShape, Unreadable
@@ -199,12 +199,14 @@ class EventSubscriber(DefaultSubscriber[Msg]):
             return
         delivery = Delivery(self._broker.link, told.durable, delivered, patience=told.ack_wait, pause=self._pause)
         if delivered.deliveries > told.backoff.deliveries:
-            await delivery.park("NeverFinished", "no process that had it told what became of it")
+            await delivery.park("NeverFinished", "nobody acknowledged it: killed, stopped, or told to retry it")
             return
         await self._attempt(delivered.message, delivered.sequence, delivered.deliveries, delivery)
 
     async def _attempt(self, message: Msg, sequence: int, deliveries: int, delivery: Settling) -> None:
-        self._running[sequence] = delivery
+        # A parked one under its negative sequence: the same event may be here from the durable, too.
+        key = -sequence if isinstance(delivery, SecondChance) else sequence
+        self._running[key] = delivery
         try:
             async with self._slots:
                 event = read(message.subject, message.data, sequence, deliveries, delivery)
@@ -230,10 +232,10 @@ class EventSubscriber(DefaultSubscriber[Msg]):
             if not self._told.is_manual:
                 await delivery.ack()
         finally:
-            self._running.pop(sequence, None)
+            self._running.pop(key, None)
 
     async def _fail(self, subject: str, deliveries: int, delivery: Settling, error: Exception) -> None:
-        why = cut_text(f"{type(error).__name__}: {error}", _WHY_LIMIT)
+        why = cut_text(one_line(f"{type(error).__name__}: {error}"), _WHY_LIMIT)
         if deliveries >= self._told.backoff.deliveries or isinstance(delivery, SecondChance):
             await delivery.park("HandlerFailed", why)
             return
@@ -271,8 +273,7 @@ class EventSubscriber(DefaultSubscriber[Msg]):
             message = Msg(
                 _client=link.nc, subject=parked.subject, data=parked.data, headers={"Content-Type": parked.content_type}
             )
-            # Under its negative sequence: the same event may be here from the durable, too.
-            task = asyncio.create_task(self._attempt(message, -sequence, parked.deliveries, chance))
+            task = asyncio.create_task(self._attempt(message, sequence, parked.deliveries, chance))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             await asyncio.wait([task])

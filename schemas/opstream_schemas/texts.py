@@ -1,4 +1,5 @@
-"""Texts are cut before they are recorded. Callers: decisions, and whoever makes an error from what others wrote."""
+"""Texts are cut before they are recorded. Callers: decisions, and whoever makes an error or a log line from what
+others wrote."""
 
 from __future__ import annotations
 
@@ -6,6 +7,11 @@ from typing import Final
 
 TEXT_LIMIT: Final = 4096
 """Bytes of UTF-8 to which error messages and progress texts are cut."""
+
+
+def one_line(text: str) -> str:
+    """A text of somebody else's in one line, without what would begin another one or move a terminal's cursor."""
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def cut_text(text: str, limit: int = TEXT_LIMIT) -> str:

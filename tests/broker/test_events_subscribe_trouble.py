@@ -108,7 +108,7 @@ async def test_poison_is_parked_and_brought_back(broker: Broker, link: Link, jou
         assert parked.detail == "OSError: out of paper \\u2603"
         assert parked.data == kept.events[0].stored
         assert await ask(link, "printer", sequence) == (
-            "failed: it stays parked: HandlerFailed: OSError: out of\npaper \u2603"
+            "failed: it stays parked: HandlerFailed: OSError: out of paper \u2603"
         )
         assert await parking.places(link) == [("printer", sequence)]
         is_broken = False
@@ -116,6 +116,7 @@ async def test_poison_is_parked_and_brought_back(broker: Broker, link: Link, jou
         assert await parking.places(link) == []
         assert await ask(link, "printer", sequence) == f"nothing of printer is parked under {sequence}"
     assert kept.ids.count("one") == 5
+    assert {event.sequence for event in kept.events if event.operation_id == "one"} == {sequence}
 
 
 async def test_what_can_not_be_read_is_parked(broker: Broker, link: Link, journal: Journal) -> None:
