@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
@@ -12,7 +11,7 @@ import msgspec
 from opstream_journal.durables import Start
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidName
-from opstream_schemas.names import Kind, check_name
+from opstream_schemas.names import Kind, check_durable_name, check_name
 from opstream_schemas.retrying import pause
 
 from .errors import InvalidSubscription
@@ -20,7 +19,8 @@ from .model import TYPES
 
 ANY: Final = "*"
 
-_DURABLE: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
+_EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
 _OURS: Final = ("projector", "webhooks", "archive", "runner")
 _MOST_WORKERS: Final = 1_000
 _EXAMPLE: Final = "'book:upload-start', 'book:*' or '*'"
@@ -65,8 +65,10 @@ def check_durable(name: str) -> str:
     Raises:
         InvalidSubscription: it can't.
     """
-    if not isinstance(name, str) or _DURABLE.fullmatch(name) is None:
-        raise InvalidSubscription(f"durable {name!r} must be 1 to 64 characters of A-Z, a-z, 0-9 and '-'")
+    try:
+        check_durable_name(name)
+    except (InvalidName, TypeError) as error:
+        raise InvalidSubscription(f"durable {name!r} is no name: {error}") from error
     if name in _OURS:
         raise InvalidSubscription(f"durable {name!r} is the name of a part of opstream: take another one")
     return name
@@ -81,6 +83,8 @@ def check_start(start: Start) -> Start:
     if isinstance(start, datetime):
         if start.tzinfo is None:
             raise InvalidSubscription("start has no time zone: use datetime.now(UTC) or the like")
+        if not _EARLIEST <= start <= _LATEST:
+            raise InvalidSubscription(f"start {start} must be between 1970 and 2200: the broker counts nanoseconds")
     elif isinstance(start, bool) or not (start in {"new", "all"} if isinstance(start, str) else start >= 1):
         raise InvalidSubscription(f"start {start!r} must be 'new', 'all', a stream sequence from 1 on, or a datetime")
     return start

@@ -138,12 +138,18 @@ def _check_handler(function: Callable[..., Any], names: set[str]) -> None:
     if not parameters:
         raise InvalidSubscription(f"{name} must take the event as its first parameter")
     try:
-        hint = typing.get_type_hints(function).get(parameters[0].name)
+        hint = typing.get_type_hints(function, include_extras=True).get(parameters[0].name)
     except NameError:
         return  # a type that only the type checker sees
+    if typing.get_origin(hint) is typing.Annotated:
+        return  # FastStream injects it, and the event is another one
     is_union = typing.get_origin(hint) in {typing.Union, types.UnionType}
     taken = typing.get_args(hint) if is_union else (hint,)
     classes = [one for one in taken if isinstance(one, type) and issubclass(one, Event)]
+    whole = hint if is_union else typing.get_origin(hint) or hint
+    if not classes and isinstance(whole, type) and whole is not object:
+        wanted = _union([TYPES[one] for one in sorted(names)])
+        raise InvalidSubscription(f"{name} takes {whole.__name__}, which no event is: let it take {wanted}")
     missing = [one for one in sorted(names) if not issubclass(TYPES[one], tuple(classes))]
     if classes and missing:
         raise InvalidSubscription(

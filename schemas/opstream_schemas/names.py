@@ -22,6 +22,7 @@ NAME: Final = "[a-z0-9-]{1,40}"
 
 _OPERATION_ID: Final = re.compile(OPERATION_ID)
 _NAME: Final = re.compile(NAME)
+_DURABLE: Final = re.compile("[A-Za-z0-9-]{1,64}")
 _RESOURCE_ID_MAX: Final = 256
 _NO_TEXT: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories of characters that control what stands beside them (a line, the direction of a text), and of
@@ -49,6 +50,17 @@ def check_name(value: str, what: str) -> str:
     """
     if _NAME.fullmatch(value) is None:
         raise InvalidName(f"{what} name {_shown(value)} must be 1 to 40 characters of a-z, 0-9 and '-'")
+    return value
+
+
+def check_durable_name(value: str) -> str:
+    """Return `value` if a subscriber's durable can have it as its name (`[A-Za-z0-9-]{1,64}`).
+
+    Raises:
+        InvalidName: it can't.
+    """
+    if _DURABLE.fullmatch(value) is None:
+        raise InvalidName(f"durable {_shown(value)} must be 1 to 64 characters of A-Z, a-z, 0-9 and '-'")
     return value
 
 

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from faststream import FastStream
 from faststream.nats import NatsBroker
+from faststream.nats.annotations import NatsMessage
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,6 +59,7 @@ def test_filters(kind: str, events: Any, expected: list[str]) -> None:
         ({"kind": "bo*:up"}, "resource name 'bo*' must be"),
         ({"events": ("done",)}, "there is no event 'done': take some of requested, started,"),
         ({"events": ()}, "events is empty: name some of"),
+        ({"durable": 7}, "durable 7 is no name"),
         ({"durable": "my mailer"}, "durable 'my mailer' must be 1 to 64 characters of A-Z, a-z, 0-9 and '-'"),
         ({"durable": "runner_book_up"}, "durable 'runner_book_up' must be"),
         ({"durable": "projector"}, "durable 'projector' is the name of a part of opstream"),
@@ -65,6 +67,8 @@ def test_filters(kind: str, events: Any, expected: list[str]) -> None:
         ({"start": 0}, "start 0 must be"),
         ({"start": True}, "start True must be"),
         ({"start": datetime(2026, 1, 1)}, "start has no time zone"),  # noqa: DTZ001 - that is the point
+        ({"start": datetime(9999, 1, 1, tzinfo=UTC)}, "must be between 1970 and 2200: the broker counts nanoseconds"),
+        ({"start": datetime(1, 1, 1, tzinfo=UTC)}, "must be between 1970 and 2200"),
         ({"ack": "later"}, "ack 'later' must be 'auto' or 'manual'"),
         ({"max_workers": 0}, "max_workers 0 must be from 1 to 1000"),
         ({"max_workers": 2, "ordered": True}, "ordered needs max_workers=1"),
@@ -130,6 +134,19 @@ def test_a_handler_takes_what_it_is_subscribed_to() -> None:
     )
     with pytest.raises(InvalidSubscription, match=r"mail takes ActionSucceeded .*subscribed to attempt-failed, cancel"):
         subscribe(EventsBroker(), "book:*", durable="mailer", events="*")(mail)
+
+    async def other(event: Any) -> None: ...
+
+    for taken in (str, dict[str, str], bytes):
+        other.__annotations__["event"] = taken
+        with pytest.raises(InvalidSubscription, match="which no event is: let it take ActionFailed"):
+            subscribe(EventsBroker(), "book:*", durable="mailer", events="failed")(other)
+
+    async def raw(message: NatsMessage, event: Any) -> None: ...
+    async def untyped(event) -> None: ...  # type: ignore[no-untyped-def]
+
+    for fine in (raw, untyped):
+        assert subscribe(EventsBroker(), "book:*", durable="mailer", events="failed")(fine) is not None
     wrapped = subscribe(EventsBroker(), "book:*", durable="mailer", events=("succeeded", "failed"))(mail)
     assert wrapped is not None
 
