@@ -1,4 +1,4 @@
-"""What `opstream parked` does: shows what subscribers have parked, and has it tried again. Called by `parked`."""
+"""What `opstream parked` does: shows what subscribers have parked, has it tried again, or removes it."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class Parked(msgspec.Struct, frozen=True, kw_only=True):
     sequences: tuple[int, ...]
     """Empty for all of the durable."""
     is_retry: bool
+    is_forgetting: bool
     is_json: bool
     servers: tuple[str, ...]
     connect_timeout: float
@@ -43,7 +44,7 @@ class _Line(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 def run(settings: Parked) -> None:
-    """Print what is parked, or what came of trying it again.
+    """Print what is parked, or what came of trying it again or of removing it.
 
     Raises:
         Failure: something stays parked, is not there, or the broker did not answer.
@@ -59,19 +60,32 @@ async def _run(settings: Parked) -> None:
     try:
         if not await parking.is_there(link):
             raise NotProvisioned("nothing was ever parked on this broker: its first subscriber makes the stream PARKED")
+        wanted = await _wanted(link, settings)
         if settings.is_retry:
-            await _retry(link, str(settings.durable), settings.sequences)
+            await _retry(link, wanted)
+        elif settings.is_forgetting:
+            await _forget(link, wanted)
         else:
-            await _show(link, settings)
+            await _show(link, wanted, is_json=settings.is_json or not sys.stdout.isatty())
     finally:
         await link.close()
 
 
-async def _show(link: Link, settings: Parked) -> None:
-    is_json = settings.is_json or not sys.stdout.isatty()
-    for durable, sequence in await parking.places(link, settings.durable):
-        if settings.sequences and sequence not in settings.sequences:
-            continue
+async def _wanted(link: Link, settings: Parked) -> list[tuple[str, int]]:
+    found = await parking.places(link, settings.durable)
+    if not found:
+        click.echo(f"opstream: nothing is parked{f' of {settings.durable}' if settings.durable else ''}", err=True)
+    if not settings.sequences:
+        return found
+    # Before anything is done: a list with a slip of the pen in it is not what was meant.
+    if missing := sorted(set(settings.sequences) - {sequence for _, sequence in found}):
+        numbers = ", ".join(map(str, missing))
+        raise Failure(f"nothing of {settings.durable} is parked under {numbers}: 'opstream parked' shows what is")
+    return [(str(settings.durable), sequence) for sequence in settings.sequences]
+
+
+async def _show(link: Link, wanted: list[tuple[str, int]], *, is_json: bool) -> None:
+    for durable, sequence in wanted:
         found = await parking.find(link, durable, sequence)
         if found is None:
             continue  # somebody was quicker
@@ -82,10 +96,17 @@ async def _show(link: Link, settings: Parked) -> None:
             click.echo(printable(f"{durable} {sequence}  {found.reason}  {found.subject}  {found.detail}"))
 
 
-async def _retry(link: Link, durable: str, sequences: tuple[int, ...]) -> None:
-    wanted = sequences or [sequence for _, sequence in await parking.places(link, durable)]
+async def _forget(link: Link, wanted: list[tuple[str, int]]) -> None:
+    for durable, sequence in wanted:
+        found = await parking.find(link, durable, sequence)
+        if found is not None:
+            await parking.remove(link, found)
+            click.echo(printable(f"{durable} {sequence}: forgotten: {found.reason}  {found.subject}"))
+
+
+async def _retry(link: Link, wanted: list[tuple[str, int]]) -> None:
     done = 0
-    for sequence in wanted:
+    for durable, sequence in wanted:
         answer = await _try(link, durable, sequence)
         click.echo(printable(f"{durable} {sequence}: {answer}"))
         done += answer == "done"

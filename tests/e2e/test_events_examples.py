@@ -369,7 +369,17 @@ async def test_a_parked_event_is_brought_back(broker: Broker, link: Link, journa
     alone = run("parked", "mailer", str(sequence), "--retry", "--nats", broker.url)
     assert alone.stderr == "opstream: error: no subscriber 'mailer' is running: start it, then try again\n"
     assert await parking.places(link) == [("mailer", sequence)]
-    assert run("parked", "other", "--nats", broker.url).stdout == ""
+    other = run("parked", "other", "--nats", broker.url)
+    assert (other.returncode, other.stdout, other.stderr) == (0, "", "opstream: nothing is parked of other\n")
+    slip = run("parked", "mailer", str(sequence), "7", "--forget", "--nats", broker.url)
+    assert (slip.returncode, slip.stdout, slip.stderr) == (
+        1,
+        "",
+        "opstream: error: nothing of mailer is parked under 7: 'opstream parked' shows what is\n",
+    )
+    forgotten = run("parked", "mailer", str(sequence), str(sequence), "--forget", "--nats", broker.url)
+    assert forgotten.stdout.startswith(f"mailer {sequence}: forgotten: Undecodable  operations.x.book.")
+    assert await parking.places(link) == []
     bad = run("parked", "--retry", "--nats", broker.url)
     assert (bad.returncode, bad.stderr.splitlines()[-1]) == (
         2,

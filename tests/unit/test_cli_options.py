@@ -122,8 +122,8 @@ def test_unlimited() -> None:
         Duration(unlimited=0.0).convert("0", None, None)
 
 
-ARGUMENTS = {"durable", "sequences"}
-"""Settings that are no options."""
+ELSEWHERE = {"durable", "sequences", "is_retry"}
+"""Settings that are no options, and one that excludes another; the tests of `parked` have it."""
 SECRET = "whsec_" + "A" * 32
 HOOKS = str(Path(__file__).with_name("configs") / "hooks.toml")
 CASES: list[tuple[str, list[str], dict[str, str]]] = [
@@ -240,8 +240,8 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
     ),
     (
         "parked",
-        ["mailer", "--retry", "--json", "--nats", "nats://a:1", "--connect-timeout", "5"],
-        {"RETRY": "yes", "JSON": "1", "NATS_URL": "nats://a:1", "CONNECT_TIMEOUT": "5"},
+        ["mailer", "--forget", "--json", "--nats", "nats://a:1", "--connect-timeout", "5"],
+        {"FORGET": "yes", "JSON": "1", "NATS_URL": "nats://a:1", "CONNECT_TIMEOUT": "5"},
     ),
     (
         "webhooks",
@@ -278,7 +278,7 @@ def test_the_environment_says_the_same(
     assert given[0] == given[1]
     plain = CliRunner().invoke(main, [command, *words])
     assert plain.exit_code == 0
-    for field in set(given[0].__struct_fields__) - ARGUMENTS:
+    for field in set(given[0].__struct_fields__) - ELSEWHERE:
         assert getattr(given[2], field) != getattr(given[0], field), f"{field} was not set"
 
 
@@ -354,6 +354,11 @@ def test_provision_compares_only_what_is_given(given: list[Any]) -> None:
         (["webhooks", "--config", "/nowhere.toml"], "/nowhere.toml can't be read (No such file or directory)"),
         (["up", "--webhooks-config", "/nowhere.toml"], "/nowhere.toml can't be read"),
         (["deliveries", "a.b"], "operation id 'a.b' must be"),
+        (["parked", "a.b"], "durable 'a.b' must be 1 to 64 characters of A-Z, a-z, 0-9 and '-'"),
+        (["parked", "*", "--retry"], "durable '*' must be"),
+        (["parked", "mailer", "9" * 30], "is not in the range 1<=x<=9223372036854775807"),
+        (["parked", "mailer", "--retry", "--forget"], "two ways to be rid of an event: choose one"),
+        (["parked", "--forget"], "--forget needs the durable, e.g. 'opstream parked mailer --forget'"),
         (["nonsense"], "No such command"),
     ],
 )
