@@ -95,6 +95,8 @@ async def test_secrets_change_over(tmp_path: Path, link: Link, journal: Journal,
     [
         (answer(500), 500, "answered 500"),
         (answer(301, "Location: http://127.0.0.1:1/"), 301, "answered 301; redirects are not followed"),
+        (answer(302, "Location: http://[::::/"), 302, "answered 302; redirects are not followed"),
+        (answer(503, "Retry-After: Tue, 24 Nov 99999999999999999999 11:00:00 GMT"), 503, "answered 503"),
         (answer(400), 400, "answered 400"),
         (never, 0, "no answer within 0.3 s"),
     ],

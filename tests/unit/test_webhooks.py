@@ -222,6 +222,8 @@ def test_a_receiver_may_ask_for_time(attempt: int, asked: float, jitter: float, 
         ("soon", None),
         ("", None),
         ("9" * 5000, 9999999999),
+        ("Tue, 24 Nov 99999999999999999999 11:00:00 GMT", None),
+        ("Tue, 24 Nov 2026 11:00:00 +99999999999999999999", None),
     ],
 )
 def test_retry_after(text: str, seconds: float | None) -> None:

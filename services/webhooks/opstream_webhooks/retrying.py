@@ -59,7 +59,7 @@ def retry_after(value: str, now: datetime) -> float | None:
         return float(text[:10])
     try:
         at = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # the second for a year or zone of twenty digits
         return None
     if at.tzinfo is None:
         return None

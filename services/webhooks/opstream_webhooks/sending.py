@@ -101,21 +101,17 @@ class Sender:
             "Connection": "close",
             **headers,
         }
-        transport = httpx.AsyncHTTPTransport(verify=self._trust, trust_env=False)
-        async with httpx.AsyncClient(
-            transport=transport,
-            trust_env=False,
-            follow_redirects=False,
-            timeout=httpx.Timeout(None, connect=min(_CONNECT_SECONDS, self._seconds)),
-        ) as client:
+        # Not httpx's client, which would look into cookies and redirects as well.
+        async with httpx.AsyncHTTPTransport(verify=self._trust, trust_env=False) as transport:
+            timeout = httpx.Timeout(None, connect=min(_CONNECT_SECONDS, self._seconds))
             request = httpx.Request(
                 "POST",
                 f"{url.scheme}://{host}:{url.port}{url.path}{url.query}",
                 headers=sent,
                 content=body,
-                extensions={"sni_hostname": url.host, "timeout": client.timeout.as_dict()},
+                extensions={"sni_hostname": url.host, "timeout": timeout.as_dict()},
             )
-            response = await client.send(request, stream=True)
+            response = await transport.handle_async_request(request)
             try:
                 await _read_a_little(response)
             finally:
