@@ -14,6 +14,7 @@ import msgspec
 
 from .errors import InvalidEvent
 from .events import Canceled, Failed, Succeeded
+from .names import Kind, check_name, check_operation_id
 
 TERMINAL: Final = (Succeeded.name, Failed.name, Canceled.name)
 """The events that are delivered, by the last token of their subjects."""
@@ -21,6 +22,7 @@ CALLBACK: Final = "callback"
 """The endpoint of a request's own `Operation-Callback`; no configured one has this name."""
 
 _Instant = Annotated[datetime, msgspec.Meta(tz=True)]
+_Number = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
@@ -31,13 +33,13 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, re
     """Resource and action, `book:upload-start`."""
     event: str
     """`succeeded`, `failed` or `canceled`."""
-    sequence: int
+    sequence: _Number
     """Stream sequence of that event in OPERATIONS."""
     endpoint: str
     """Name of a configured one, or `CALLBACK`."""
     callback: str = ""
     """The URL of a callback; a configured endpoint's is looked up at each attempt, so that it may change."""
-    attempt: int = 1
+    attempt: _Number = 1
     begun: _Instant
     """When the delivery came up."""
 
@@ -59,8 +61,8 @@ class DeliveryAttempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     endpoint: str
     url: str = ""
     """Without query; empty if the endpoint is not known any more."""
-    webhook_id: str
-    """The same in every attempt of a delivery."""
+    webhook_id: str = ""
+    """The same in every attempt of a delivery; empty if nothing was sent."""
     attempt: int
     """1 for the first; the same number again if the service died before it could record."""
     at: _Instant
@@ -93,9 +95,15 @@ def decode_delivery(payload: bytes) -> Delivery:
         InvalidEvent: it is none.
     """
     try:
-        return _decode_delivery(payload)
+        delivery = _decode_delivery(payload)
+        check_operation_id(delivery.operation_id)
+        check_name(delivery.endpoint, "endpoint")
+        Kind.parse(delivery.action)
+        if delivery.event not in TERMINAL:
+            raise InvalidEvent("not a delivery: its event is no outcome")
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InvalidEvent(f"not a delivery: {error}") from error
+    return delivery
 
 
 def decode_attempt(payload: bytes) -> DeliveryAttempt:

@@ -7,13 +7,17 @@ import ipaddress
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from opstream_journal import ConsumerGone, Journal, Link
 from opstream_journal.together import stop
+from opstream_journal.webhooks import Deliveries
 from opstream_schemas import subjects
 from opstream_schemas.events import CONTENT_TYPE
+from opstream_schemas.webhooks import Delivery, encode
 from opstream_webhooks.addresses import Address
 from opstream_webhooks.config import Source
 from opstream_webhooks.live import LiveHooks
@@ -27,6 +31,13 @@ from tests.support.webhooking import callbacks, composed, delivering, ended, out
 pytestmark = pytest.mark.broker
 
 GAVE_UP = "gave-up"
+
+
+def delivery(receiver: Receiver, sequence: int, **changes: Any) -> Delivery:
+    """A delivery of operation `a`, as the fan-out sends it."""
+    given = {"operation_id": "a", "begun": utc_now(), **changes}
+    shared = {"action": "book:upload-start", "event": "succeeded", "endpoint": "callback", "callback": receiver.url}
+    return Delivery(sequence=sequence, **shared, **given)
 
 
 @pytest.fixture
@@ -271,6 +282,57 @@ async def test_what_is_no_outcome_is_passed_over(
     assert "of WEBHOOKS is passed over: not a delivery" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"operation_id": "a b"},
+        {"endpoint": "a.b"},
+        {"action": "none"},
+        {"event": "started"},
+        {"sequence": 0},
+        {"attempt": -50},
+    ],
+)
+async def test_a_delivery_that_nobody_could_make(
+    link: Link, receiver: Receiver, wrong: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A foreign message of the queue that looks like a delivery is told and passed over, and ends nothing."""
+    foreign = msgspec.structs.replace(delivery(receiver, 1), **wrong)
+    await link.nc.jetstream().publish("webhooks.due.callback.x", encode(foreign))
+    async with delivering(link, callbacks(receiver.host)):
+        await eventually(lambda: "of WEBHOOKS is passed over" in caplog.text)
+    assert await records(link) == []
+
+
+async def test_another_operation_s_event_is_not_sent(link: Link, journal: Journal, receiver: Receiver) -> None:
+    """Where the journal holds something else at a delivery's sequence, as after a restored backup, or nothing, it is
+    given up; bytes that can't be read are tried again, since a newer replica may read them."""
+    await ended(journal, "other")
+    sequence = (await journal.events("other"))[-1].sequence
+    corrupt = (await link.nc.jetstream().publish("operations.x.book.up.succeeded", b"\xff{")).seq
+    deliveries = Deliveries(link)
+    for number, at in enumerate((sequence, 1_000, corrupt)):
+        await deliveries.send(delivery(receiver, at, operation_id=f"op-{number}"), f"id-{number}")
+    async with delivering(link, callbacks(receiver.host), delays=(600,)):
+        await eventually(lambda: _are(link, "*", [GAVE_UP, GAVE_UP, "retrying"], is_sorted=True))
+    assert receiver.received == []
+    errors = {one.operation_id: one.error for one in await records(link)}
+    assert errors["op-0"] == f"sequence {sequence} of the journal is another event"
+    assert errors["op-1"] == "the event has expired"
+    assert "is not an opstream event" in errors["op-2"]
+
+
+async def test_a_delivery_that_waited_too_long(link: Link, journal: Journal, receiver: Receiver) -> None:
+    """What could not be tried for more than a day is given up without a call, and recorded."""
+    await ended(journal, "a")
+    late = delivery(receiver, (await journal.events("a"))[-1].sequence, begun=utc_now() - timedelta(hours=27))
+    await Deliveries(link).send(late, "late")
+    async with delivering(link, callbacks(receiver.host)):
+        await eventually(lambda: _are(link, "a", [GAVE_UP]))
+    assert receiver.received == []
+    assert (await records(link))[0].error == "not tried any more after 26 hours"
+
+
 async def test_old_outcomes_are_told_to_nobody(link: Link, journal: Journal, receiver: Receiver) -> None:
     """A service that is started after more than a day does not flood its receivers with what is long over."""
     await ended(journal, "old", callback=receiver.url)
@@ -307,5 +369,6 @@ async def test_replicas_share(broker: Broker, link: Link, journal: Journal, rece
     assert len({one.webhook_id for one in receiver.received}) == 40
 
 
-async def _are(link: Link, operation_id: str, wanted: list[str]) -> bool:
-    return await outcomes(link, operation_id) == wanted
+async def _are(link: Link, operation_id: str, wanted: list[str], *, is_sorted: bool = False) -> bool:
+    found = await outcomes(link, operation_id)
+    return (sorted(found) if is_sorted else found) == wanted

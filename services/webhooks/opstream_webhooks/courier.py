@@ -29,7 +29,7 @@ from .config import Endpoint, EndpointUnknown
 from .gate import Gate
 from .hand import Hand
 from .live import LiveHooks
-from .retrying import DELAYS, next_attempt, retry_after
+from .retrying import DELAYS, LAST_ATTEMPT, next_attempt, retry_after
 from .sending import Answer, Sender
 from .signing import signed_headers, webhook_id
 
@@ -38,8 +38,19 @@ logger = logging.getLogger(__name__)
 SLOTS: Final = 256
 """Deliveries in hand at most; all of them would have to be of receivers that don't answer to keep others waiting."""
 
+TOO_LATE: Final = f"not tried any more after {LAST_ATTEMPT // timedelta(hours=1)} hours"
+
 _PATIENCE: Final = 30.0
 _SOON: Final = 2.0
+
+
+class _NothingToSend(Exception):
+    """The journal does not give the event of a delivery."""
+
+    def __init__(self, why: str, *, is_final: bool) -> None:
+        super().__init__(why)
+        self.is_final = is_final
+        """Whether that will stay so."""
 
 
 class Courier:
@@ -118,11 +129,15 @@ class Courier:
     async def _deliver(self, message: Delivered, delivery: Delivery) -> None:
         if message.deliveries > 1 and await self._deliveries.is_delivered(delivery):
             return  # whoever had it before died between its record and its acknowledgement
+        if self._now() - delivery.begun > LAST_ATTEMPT:
+            # No service ran, or its receiver failed all the time and others came first.
+            await self._settle(delivery, None, "", self._now(), 0.0, Answer(error=TOO_LATE, is_final=True))
+            return
         try:
             endpoint = self._hooks.current.endpoint(delivery)
         except EndpointUnknown as error:
             # Perhaps another replica knows it already, or an operator puts it back.
-            await self._settle(delivery, None, delivery.operation_id, self._now(), 0.0, Answer(error=str(error)))
+            await self._settle(delivery, None, "", self._now(), 0.0, Answer(error=str(error)))
             return
         receiver = endpoint.url.netloc
         if not await self._gate.enter(receiver):
@@ -137,15 +152,29 @@ class Courier:
     async def _attempt(self, delivery: Delivery, endpoint: Endpoint) -> bool:
         """Make an attempt; whether it failed."""
         at, began = self._now(), self._monotonic()
-        body = await self._deliveries.event(delivery.sequence)
-        if body is None:
-            answer, identity = Answer(error="the event has expired"), delivery.operation_id
+        try:
+            body, identity = await self._outcome(delivery)
+        except _NothingToSend as error:
+            identity, answer = "", Answer(error=str(error), is_final=error.is_final)
         else:
-            identity = webhook_id(_event_id(body, delivery), delivery)
             headers = signed_headers(identity, at, body, endpoint.signers)
             answer = await self._sender.send(endpoint.url, headers, body)
         await self._settle(delivery, endpoint.url, identity, at, self._monotonic() - began, answer)
         return not answer.is_success
+
+    async def _outcome(self, delivery: Delivery) -> tuple[bytes, str]:
+        """The stored event of a delivery, and the `webhook-id` that it is sent under."""
+        body = await self._deliveries.event(delivery.sequence)
+        if body is None:
+            raise _NothingToSend("the event has expired", is_final=True)
+        try:
+            event = decode_event(body, delivery.sequence)
+        except InvalidEvent as error:  # of a newer version, which another replica may be
+            raise _NothingToSend(str(error), is_final=False) from error
+        if event.operation_id != delivery.operation_id or (event.data and event.data.name != delivery.event):
+            # Of a journal that was restored from a backup, or a foreign message: nothing that this receiver may read.
+            raise _NothingToSend(f"sequence {delivery.sequence} of the journal is another event", is_final=True)
+        return body, webhook_id(event.id, delivery)
 
     async def _settle(
         self,
@@ -158,7 +187,7 @@ class Courier:
     ) -> None:
         now = self._now()
         following = None
-        if not answer.is_success:
+        if not answer.is_success and not answer.is_final:
             following = next_attempt(
                 delivery.attempt,
                 now=now,
@@ -219,13 +248,6 @@ async def _signs_of_life(message: Delivered) -> AsyncIterator[None]:
         yield
     finally:
         await end_task(task)
-
-
-def _event_id(body: bytes, delivery: Delivery) -> str:
-    try:
-        return decode_event(body, delivery.sequence).id
-    except InvalidEvent:  # another process could read it, or it would not be here
-        return delivery.operation_id
 
 
 def _tell(record: DeliveryAttempt) -> None:

@@ -37,6 +37,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
     """Why there was no answer, or none that counts."""
     retry_after: str = ""
+    is_final: bool = False
+    """Whether no other attempt could do better."""
 
     @property
     def is_success(self) -> bool:
