@@ -241,6 +241,21 @@ async def test_a_dead_receiver_keeps_nobody_waiting(link: Link, journal: Journal
             assert dead.most_open <= 8
 
 
+async def test_endpoints_of_one_host(tmp_path: Path, link: Link, journal: Journal, receiver: Receiver) -> None:
+    """Two endpoints behind one gateway are two receivers: one that never answers takes no turn of the other."""
+
+    async def by_path(writer: asyncio.StreamWriter) -> None:
+        await (never if receiver.received[-1].path == "/dead" else answer(204))(writer)
+
+    receiver.answers = [by_path]
+    path = write_hooks(tmp_path, dead=f"http://{receiver.host}/dead", good=f"http://{receiver.host}/good")
+    async with delivering(link, Source(path=path, is_http_allowed=True), seconds=2, delays=(600,)):
+        for number in range(20):
+            await ended(journal, f"op-{number}")
+        await eventually(lambda: sum(one.path == "/good" for one in receiver.received) == 20)
+        assert "retrying" not in await outcomes(link)
+
+
 async def test_a_removed_endpoint(tmp_path: Path, link: Link, journal: Journal, receiver: Receiver) -> None:
     """What is on its way to an endpoint that is configured no more waits for it, as for one that does not answer."""
     path = write_hooks(tmp_path, one=receiver.url)

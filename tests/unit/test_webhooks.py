@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -258,6 +259,32 @@ async def test_a_failing_receiver_has_one_turn_at_a_time() -> None:
     assert [await gate.enter("a"), await gate.enter("a")] == [True, False]
     gate.leave("a", duration=0.1, is_failed=False)
     assert [await gate.enter("a"), await gate.enter("a")] == [True, True]
+
+
+async def test_a_dead_receiver_costs_little() -> None:
+    """However many deliveries wait for a receiver that answers nothing, few of them are looked at in a second; those
+    that come once it is well again do not wait behind them."""
+    gate = Gate(lambda: 100.0, lambda: 0.0, slots=2)
+    assert await gate.enter("a")
+    gate.leave("a", duration=15, is_failed=True)
+    waits = [gate.wait("a") for _ in range(10_000)]
+    assert max(Counter(map(int, waits)).values()) <= 51
+    assert waits == sorted(waits)
+    assert waits[-1] < 300
+    assert await gate.enter("a")
+    gate.leave("a", duration=0.1, is_failed=False)
+    assert gate.wait("a") < 10
+
+
+async def test_failing_receivers_leave_room() -> None:
+    """All receivers that fail have a part of the process between them, so that the others always find a slot."""
+    gate = Gate(lambda: 100.0, random.random, failing=2)
+    for name in "abc":
+        assert await gate.enter(name)
+        gate.leave(name, duration=15, is_failed=True)
+    assert [await gate.enter(name) for name in "abcd"] == [True, True, False, True]
+    gate.leave("a", duration=15, is_failed=True)
+    assert await gate.enter("c")
 
 
 async def test_who_is_cancelled_takes_no_turn() -> None:

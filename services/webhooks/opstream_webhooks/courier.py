@@ -23,7 +23,7 @@ from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.events import decode_event
 from opstream_schemas.urls import Url
-from opstream_schemas.webhooks import Delivery, DeliveryAttempt, Outcome, decode_delivery
+from opstream_schemas.webhooks import CALLBACK, Delivery, DeliveryAttempt, Outcome, decode_delivery
 
 from .config import Endpoint, EndpointUnknown
 from .gate import Gate
@@ -36,7 +36,7 @@ from .signing import signed_headers, webhook_id
 logger = logging.getLogger(__name__)
 
 SLOTS: Final = 256
-"""Deliveries in hand at most; all of them would have to be of receivers that don't answer to keep others waiting."""
+"""Deliveries in hand at most; `Gate` keeps receivers that fail from having all of them."""
 
 TOO_LATE: Final = f"not tried any more after {LAST_ATTEMPT // timedelta(hours=1)} hours"
 
@@ -139,7 +139,8 @@ class Courier:
             # Perhaps another replica knows it already, or an operator puts it back.
             await self._settle(delivery, None, "", self._now(), 0.0, Answer(error=str(error)))
             return
-        receiver = endpoint.url.netloc
+        # Two endpoints on one host are two services behind a gateway; of callbacks' paths there is no end.
+        receiver = endpoint.url.netloc if delivery.endpoint == CALLBACK else delivery.endpoint
         if not await self._gate.enter(receiver):
             await self._put_off(delivery, self._now() + timedelta(seconds=self._gate.wait(receiver)))
             return
