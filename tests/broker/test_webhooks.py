@@ -337,6 +337,19 @@ async def test_another_operation_s_event_is_not_sent(link: Link, journal: Journa
     assert "is not an opstream event" in errors["op-2"]
 
 
+async def test_what_can_t_be_recorded_is_no_flood(link: Link, journal: Journal, receiver: Receiver) -> None:
+    """While the broker takes no records, a delivery is made again and again (nobody knows that it was), but less and
+    less often."""
+    js = link.nc.jetstream()
+    config = (await js.stream_info(subjects.DELIVERIES_STREAM)).config
+    await js.update_stream(config=config.evolve(max_bytes=1))
+    async with delivering(link, callbacks(receiver.host)):
+        await ended(journal, "a", callback=receiver.url)
+        await eventually(lambda: len(receiver.received) == 3, within=12)
+        first, second, third = (int(one.headers["webhook-timestamp"]) for one in receiver.received)
+    assert third - second > second - first
+
+
 async def test_a_delivery_that_waited_too_long(link: Link, journal: Journal, receiver: Receiver) -> None:
     """What could not be tried for more than a day is given up without a call, and recorded."""
     await ended(journal, "a")

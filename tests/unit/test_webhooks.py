@@ -18,7 +18,7 @@ from opstream_schemas.urls import HostRule, is_allowed, parse_url
 from opstream_schemas.webhooks import Delivery
 from opstream_webhooks.config import EndpointUnknown, InvalidConfig, Source
 from opstream_webhooks.gate import Gate
-from opstream_webhooks.retrying import DELAYS, LAST_ATTEMPT, next_attempt, retry_after
+from opstream_webhooks.retrying import DELAYS, LAST_ATTEMPT, next_attempt, pause, retry_after
 from opstream_webhooks.signing import Signer, webhook_id
 from tests.support.receiving import OTHER_SECRET, SECRET
 
@@ -230,6 +230,11 @@ def test_a_receiver_may_ask_for_time(attempt: int, asked: float, jitter: float, 
 def test_retry_after(text: str, seconds: float | None) -> None:
     """Seconds or a date; anything else asks for nothing."""
     assert retry_after(text, NOW) == seconds
+
+
+def test_pauses() -> None:
+    """They double, up to some minutes."""
+    assert [pause(deliveries) for deliveries in (1, 2, 3, 9, 10, 10_000)] == [2, 4, 8, 512, 512, 512]
 
 
 async def test_turns() -> None:

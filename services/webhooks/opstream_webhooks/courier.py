@@ -29,7 +29,7 @@ from .config import Endpoint, EndpointUnknown
 from .gate import Gate
 from .hand import Hand
 from .live import LiveHooks
-from .retrying import DELAYS, LAST_ATTEMPT, next_attempt, retry_after
+from .retrying import DELAYS, LAST_ATTEMPT, next_attempt, pause, retry_after
 from .sending import Answer, Sender
 from .signing import signed_headers, webhook_id
 
@@ -41,7 +41,6 @@ SLOTS: Final = 256
 TOO_LATE: Final = f"not tried any more after {LAST_ATTEMPT // timedelta(hours=1)} hours"
 
 _PATIENCE: Final = 30.0
-_SOON: Final = 2.0
 
 
 class _NothingToSend(Exception):
@@ -122,7 +121,7 @@ class Courier:
                 await self._deliver(message, delivery)
         except JournalError as error:
             logger.warning("the delivery of %s to %s waits: %s", delivery.operation_id, delivery.endpoint, error)
-            await message.nak(_SOON)
+            await message.nak(pause(message.deliveries))
         else:
             await message.ack()
 

@@ -20,6 +20,8 @@ MAX_AGE: Final = timedelta(hours=24)
 """Outcomes that were recorded longer ago are not delivered, if no webhooks service ran meanwhile."""
 
 _JITTER: Final = 0.1
+_FIRST_PAUSE: Final = 2.0
+_DOUBLINGS: Final = 8
 
 
 def next_attempt(
@@ -50,6 +52,15 @@ def next_attempt(
         delay = max(delay, min(asked, LONGEST_ASKED))
     at = now + timedelta(seconds=delay)
     return at if at - begun <= LAST_ATTEMPT else None
+
+
+def pause(deliveries: int) -> float:
+    """Seconds until a message is taken again of which the broker stored nothing: its receiver may have been called.
+
+    Args:
+        deliveries: how often the broker has given it out.
+    """
+    return _FIRST_PAUSE * (1 << min(deliveries - 1, _DOUBLINGS))
 
 
 def retry_after(value: str, now: datetime) -> float | None:
