@@ -200,3 +200,11 @@ def test_paths(document: str) -> None:
 def located(path: str) -> Path:
     """Where a path of the documents is."""
     return BIN / path.removeprefix(OWN) if path.startswith(OWN) else ROOT / path
+
+
+def test_decisions() -> None:
+    """The list of decisions has each page once, in order."""
+    folder = ROOT / "docs" / "adr"
+    pages = [page.name for page in sorted(folder.glob("[0-9]*.md"))]
+    listed = re.findall(r"^\| \[(\d+)\]\((\S+)\) \|", (folder / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert listed == [(name[:4], name) for name in pages]
