@@ -16,9 +16,10 @@ from opstream_schemas.life import Life, life
 from opstream_schemas.subjects import OPERATIONS_STREAM
 from opstream_schemas.survey import Message
 
-from .console import INTERRUPTED, Failure, is_coloured, printable
-from .life_text import document, lines
+from .console import INTERRUPTED, Failure, is_coloured, printable, room
+from .life_text import WIDTH, document, lines
 from .progress import Progress
+from .table import beside
 from .walking import Walk
 from .wanted import Wanted
 
@@ -95,5 +96,6 @@ def _print(told: Life, settings: Audit) -> None:
         click.echo((msgspec.json.format(found, indent=2) if is_for_a_person else found).decode())
         return
     is_on = is_coloured(sys.stdout)
-    for line in lines(told, is_whole=settings.is_whole, is_on=is_on):
-        click.echo(line, color=is_on or None)
+    columns = None if settings.is_whole else room(sys.stdout)  # whole documents are there to be copied
+    for name, text in lines(told, is_whole=settings.is_whole, is_on=is_on):
+        click.echo(beside(f"{name:<{WIDTH}}", text, columns), color=is_on or None)

@@ -36,6 +36,19 @@ def is_coloured(stream: IO[Any]) -> bool:
     return stream.isatty() and "NO_COLOR" not in os.environ
 
 
+def width(stream: IO[Any]) -> int:
+    """Columns of the terminal that a stream is; 80 if it does not tell, or is none."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
+def room(stream: IO[Any]) -> int | None:
+    """Columns that a line should not exceed; None where no person looks, so that any length is fine."""
+    return width(stream) if stream.isatty() else None
+
+
 def printable(text: str) -> str:
     """A text of somebody else's in one line, without what would move the cursor or recolour a terminal."""
     return one_line(text)
@@ -43,4 +56,4 @@ def printable(text: str) -> str:
 
 def painted(text: str, colour: str | None, *, is_on: bool, is_bold: bool = False) -> str:
     """The text, in a colour if that makes sense."""
-    return click.style(text, fg=colour, bold=is_bold or None) if is_on else text
+    return click.style(text, fg=colour, bold=is_bold or None) if is_on and (colour or is_bold) else text

@@ -19,9 +19,12 @@ from opstream_schemas.errors import InvalidEvent, InvalidName
 from opstream_schemas.names import check_operation_id
 from opstream_schemas.webhooks import DeliveryAttempt, Outcome, decode_attempt
 
-from .console import Failure, is_coloured, painted, printable
+from .console import Failure, is_coloured, painted, printable, room
+from .table import beneath, beside, is_roomy
 
-HEADING: Final = f"{'BEGAN (UTC)':<19}  {'OPERATION':<36}  {'ENDPOINT':<16} {'TRY':>3}  {'OUTCOME':<9}  DETAIL"
+_HEAD: Final = f"{'began (UTC)':<19}  {'operation':<36}  {'endpoint':<16}  {'try':>3}  {'outcome':<9}"
+_NARROW_HEAD: Final = f"{'began (UTC)':<19}  {'endpoint':<16}  {'try':>3}  {'outcome':<9}"
+_NARROW_SECOND: Final = f"{'operation':<36}"
 COLOURS: Final = {Outcome.DELIVERED: "green", Outcome.RETRYING: "yellow", Outcome.GAVE_UP: "red"}
 
 
@@ -63,12 +66,19 @@ async def _show(settings: Show) -> None:
         async with contextlib.aclosing(scan(link, subjects.DELIVERIES_STREAM, filters=_filters(settings))) as batches:
             async for batch in batches:
                 if is_table and not is_begun:
-                    click.echo(HEADING)
+                    click.echo(_heading(room(sys.stdout)))
                 is_begun = True
                 for record in batch:
                     _print(record, is_table=is_table)
     finally:
         await link.close()
+    if is_table and not is_begun:
+        click.echo(f"opstream: {_nothing(settings)} in the last 30 days", err=True)
+
+
+def _nothing(settings: Show) -> str:
+    where = f" of operation {settings.operation_id}" if settings.operation_id else ""
+    return f"no attempt to deliver an outcome{where} {'failed' if settings.is_failed else 'was made'}"
 
 
 def _filters(settings: Show) -> list[str]:
@@ -87,17 +97,24 @@ def _print(record: Scanned, *, is_table: bool) -> None:
         return
     if is_table:
         is_on = is_coloured(sys.stdout)
-        click.echo(row(attempt, is_on=is_on), color=is_on or None)
+        click.echo(row(attempt, is_on=is_on, room=room(sys.stdout)), color=is_on or None)
     else:
         click.echo(msgspec.json.encode(attempt))
 
 
-def row(attempt: DeliveryAttempt, *, is_on: bool) -> str:
-    """One line of the table."""
+def _heading(room: int | None) -> str:
+    return f"{_HEAD}  what" if is_roomy(_HEAD, room) else beneath(_NARROW_HEAD, _NARROW_SECOND, "what", room)
+
+
+def row(attempt: DeliveryAttempt, *, is_on: bool, room: int | None) -> str:
+    """One attempt of the table: `is_on` for colours, `room` for the columns of a terminal. Where these are few, the
+    operation and what happened are on lines of their own."""
     outcome = painted(f"{attempt.outcome:<9}", COLOURS[attempt.outcome], is_on=is_on)
-    again = f"; next at {attempt.next_at.astimezone(UTC):%Y-%m-%dT%H:%M:%S}" if attempt.next_at else ""
+    began = f"{attempt.at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+    again = f"; next at {attempt.next_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if attempt.next_at else ""
     said = attempt.error or f"answered {attempt.status}"
-    return (
-        f"{attempt.at.astimezone(UTC):%Y-%m-%dT%H:%M:%S}  {attempt.operation_id:<36}  {attempt.endpoint:<16} "
-        f"{attempt.attempt:>3}  {outcome}  {printable(said)} after {attempt.duration:.3g} s{again}"
-    )
+    rest = f"{attempt.endpoint:<16}  {attempt.attempt:>3}  {outcome}"
+    what = f"{printable(said)} after {attempt.duration:.3g} s{again}"
+    if is_roomy(_HEAD, room):
+        return beside(f"{began}  {attempt.operation_id:<36}  {rest}", what, room)
+    return beneath(f"{began}  {rest}", f"{attempt.operation_id:<36}", what, room)

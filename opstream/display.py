@@ -9,14 +9,14 @@ import os
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import IO, Any, Final, Protocol, Self
+from typing import IO, Final, Protocol, Self
 
 import click
 
 from opstream_schemas.monitor import StatusMonitor
 from opstream_schemas.operation import TERMINAL
 
-from .console import is_coloured, painted, printable
+from .console import is_coloured, painted, printable, width
 
 COLOURS: Final = {"Succeeded": "green", "Failed": "red", "Canceled": "yellow"}
 
@@ -145,7 +145,7 @@ class Bar:
         percent = monitor.percent_complete
         bar = "" if percent is None else f"[{_cells(percent)}] {percent:3.0f} %  "
         rest = f"  {bar}{_elapsed(self._clock() - self._begin)}  {_detail(monitor)}".rstrip()
-        room = _width(self._stream) - 1 - len(status)  # in the last column some terminals break the line
+        room = width(self._stream) - 1 - len(status)  # in the last column some terminals break the line
         shown = painted(status, COLOURS.get(status), is_on=self._is_coloured, is_bold=True)
         self._write(f"{_CLEAR}{shown}{rest[: max(0, room)]}")
 
@@ -188,10 +188,3 @@ def _cells(percent: float) -> str:
 def _elapsed(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     return f"{minutes}:{rest:02}"
-
-
-def _width(stream: IO[Any]) -> int:
-    try:
-        return os.get_terminal_size(stream.fileno()).columns or 80
-    except (OSError, ValueError):
-        return 80

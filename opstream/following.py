@@ -32,7 +32,7 @@ from .client import (
     new_operation_id,
 )
 from .client_options import DEFAULT_URL
-from .console import Failure, is_coloured, printable
+from .console import Failure, is_coloured, printable, room
 from .display import Display, make_display
 from .history import HEADING, row
 
@@ -172,7 +172,8 @@ def events(settings: Events) -> None:
             if not number:
                 click.echo(HEADING)
             is_on = is_coloured(sys.stdout)
-            click.echo(row(event.position, event.time, event.name, event.data, is_on=is_on), color=is_on or None)
+            line = row(event.position, event.time, event.name, event.data, is_on=is_on, room=room(sys.stdout))
+            click.echo(line, color=is_on or None)
 
 
 def _wait(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from opstream_schemas.events import (
@@ -18,18 +18,21 @@ from opstream_schemas.events import (
 )
 
 from .console import painted, printable
+from .table import beside
 
-HEADING: Final = "position  time          event             what"
+HEADING: Final = "position  time (UTC)    event             what"
 
 COLOURS: Final = {"succeeded": "green", "failed": "red", "canceled": "yellow"}
 _MAX_TEXT: Final = 90
 
 
-def row(position: int, time: datetime, name: str, data: EventData | None, *, is_on: bool) -> str:
-    """One event; `is_on` for colours."""
+def row(
+    position: int, time: datetime, name: str, data: EventData | None, *, is_on: bool, room: int | None = None
+) -> str:
+    """One event; `is_on` for colours, `room` for the columns of a terminal."""
     shown = painted(f"{name:<16}", COLOURS.get(name), is_on=is_on)
-    moment = f"{time:%H:%M:%S.%f}"[:12]
-    return f"{position:>8}  {moment}  {shown}  {summary(data)}".rstrip()
+    moment = f"{time.astimezone(UTC):%H:%M:%S.%f}"[:12]
+    return beside(f"{position:>8}  {moment}  {shown}", summary(data), room)
 
 
 def summary(data: EventData | None) -> str:

@@ -16,8 +16,11 @@ from opstream_schemas.state import TERMINAL
 from .console import painted, printable
 from .display import COLOURS
 
-_WIDTH: Final = 10
+WIDTH: Final = 10
+"""Columns of a name."""
 _SHOWN: Final = 120
+Line = tuple[str, str]
+
 _KINDS: Final = (PhaseKind.QUEUED, PhaseKind.RUNNING, PhaseKind.WAITING)
 
 
@@ -35,102 +38,96 @@ def document(told: Life, *, is_whole: bool) -> bytes:
     return msgspec.json.encode(report)
 
 
-def lines(told: Life, *, is_whole: bool, is_on: bool) -> Iterator[str]:
-    """Text; `is_on` for colours."""
-    yield _line("operation", told.id)
+def lines(told: Life, *, is_whole: bool, is_on: bool) -> Iterator[Line]:
+    """Names and what there is to say under them, without line breaks; `is_on` for colours."""
+    yield "operation", told.id
     status = painted(told.status, COLOURS.get(told.status), is_on=is_on, is_bold=True)
     if told.request is None:
-        yield _line("status", f"{status}; its request is not there any more")
+        yield "status", f"{status}; its request is not there any more"
     else:
         request = told.request
         place = f" of {printable(request.resource_id)!r}" if request.resource_id else ""
-        yield _line("action", f"{request.resource}:{request.action}{place}, version {request.action_version}")
-        yield _line("status", status)
-        yield _line("asked", f"{_moment(told.requested_at)} {_who(request.caller, request.client_id)}{_from(told)}")
-        yield _line("input", _data(bytes(request.input), is_whole=is_whole))
-        yield _line("deadline", _moment(request.deadline))
+        yield "action", f"{request.resource}:{request.action}{place}, version {request.action_version}"
+        yield "status", status
+        yield "asked", f"{_moment(told.requested_at)} {_who(request.caller, request.client_id)}{_from(told)}"
+        yield "input", _data(bytes(request.input), is_whole=is_whole)
+        yield "deadline", _moment(request.deadline)
         if request.callback:
-            yield _line("callback", printable(request.callback))
+            yield "callback", printable(request.callback)
         if request.trace is not None:
-            yield _line("trace", printable(request.trace.traceparent))
-    yield ""
+            yield "trace", printable(request.trace.traceparent)
+    yield "", ""
     attempts = {attempt.number: attempt for attempt in told.attempts}
     for phase in told.phases if told.events else ():
         yield from _phase(phase, attempts.get(phase.attempt), is_on=is_on)
     for wish in told.wishes:
-        yield _line("stop", f"asked for at {_moment(wish.at)} {_wish(wish)}")
-    yield ""
+        yield "stop", f"asked for at {_moment(wish.at)} {_wish(wish)}"
+    yield "", ""
     yield from _outcome(told, is_whole=is_whole, is_on=is_on)
     sums = ", ".join(f"{kind} {_duration(told.seconds(kind))}" for kind in _KINDS)
-    yield _line("took", f"{_duration(told.total)}{'' if told.status in TERMINAL else ' so far'}: {sums}")
+    yield "took", f"{_duration(told.total)}{'' if told.status in TERMINAL else ' so far'}: {sums}"
     yield from _evidence(told, is_on=is_on)
 
 
-def _phase(phase: Phase, attempt: Attempt | None, *, is_on: bool) -> Iterator[str]:
+def _phase(phase: Phase, attempt: Attempt | None, *, is_on: bool) -> Iterator[Line]:
     took = _duration(phase.seconds)
     if phase.kind is PhaseKind.QUEUED:
-        yield _line("queued", took)
+        yield "queued", took
     elif phase.kind is PhaseKind.WAITING:
         retry = f", to be tried again at {_moment(attempt.retry_at)}" if attempt and attempt.retry_at else ""
-        yield _line("waited", f"{took}{retry}")
+        yield "waited", f"{took}{retry}"
     elif attempt is None:
-        yield _line("running", f"{took}; who ran it is not there any more")
+        yield "running", f"{took}; who ran it is not there any more"
     else:
         end = painted(attempt.end or "still running", _colour(attempt.end), is_on=is_on)
         counted = "" if attempt.counted else ", not counted"
         began = f"began at {_moment(attempt.started_at)}"
-        yield _line(
-            f"attempt {attempt.number}", f"by {printable(attempt.runner)}: {end} after {took}{counted}, {began}"
-        )
+        yield f"attempt {attempt.number}", f"by {printable(attempt.runner)}: {end} after {took}{counted}, {began}"
         if attempt.progress_events:
             told = "time" if attempt.progress_events == 1 else "times"
             last = f"{attempt.percent:.0f} % {printable(attempt.message)}".rstrip()
-            yield _line("", f"progress told {attempt.progress_events} {told}, at last {last}")
+            yield "", f"progress told {attempt.progress_events} {told}, at last {last}"
         if attempt.error is not None:
-            yield _line("", _error(attempt.error))
+            yield "", _error(attempt.error)
 
 
-def _outcome(told: Life, *, is_whole: bool, is_on: bool) -> Iterator[str]:
+def _outcome(told: Life, *, is_whole: bool, is_on: bool) -> Iterator[Line]:
     if told.ended_at is None:
         return
-    yield _line("ended", f"{_moment(told.ended_at)} as {told.status}")
+    yield "ended", f"{_moment(told.ended_at)} as {told.status}"
     if isinstance(told.result, msgspec.Raw):
-        yield _line("result", _data(bytes(told.result), is_whole=is_whole))
+        yield "result", _data(bytes(told.result), is_whole=is_whole)
     if told.error is not None:
-        yield _line("error", painted(_error(told.error), COLOURS.get(told.status), is_on=is_on))
+        yield "error", painted(_error(told.error), COLOURS.get(told.status), is_on=is_on)
     if told.canceled is not None:
-        yield _line("canceled", _wish(told.canceled))
+        yield "canceled", _wish(told.canceled)
     if told.forced is not None:
         reason = f": {printable(told.forced.reason)}" if told.forced.reason else ""
         passed = f"{told.forced.passed_over} messages were passed over"
-        yield _line("forced", f"by an operator{reason}; {passed}, the last at sequence {told.forced.sequence}")
+        yield "forced", f"by an operator{reason}; {passed}, the last at sequence {told.forced.sequence}"
 
 
-def _evidence(told: Life, *, is_on: bool) -> Iterator[str]:
+def _evidence(told: Life, *, is_on: bool) -> Iterator[Line]:
     extra = ((told.unknown, "of a type that is not known here"), (told.late, "behind the end"))
     counted = "".join(f", {count} {what}" for count, what in extra if count)
-    yield _line("events", f"{told.events}{counted}")
+    yield "events", f"{told.events}{counted}"
     if told.foreign:
-        yield _line("foreign", painted(f"{told.foreign} messages are no events of it", "red", is_on=is_on))
+        yield "foreign", painted(f"{told.foreign} messages are no events of it", "red", is_on=is_on)
     chain = told.chain
     if not told.events:
         return
     if not chain.is_intact:
-        yield _line("hashes", painted(f"broken at position {chain.broken_at}: {chain.why}", "red", is_on=is_on))
+        yield "hashes", painted(f"broken at position {chain.broken_at}: {chain.why}", "red", is_on=is_on)
     elif chain.begins_at:
-        yield _line("hashes", f"ok from position {chain.begins_at} on; what was before has expired, or was removed")
+        yield "hashes", f"ok from position {chain.begins_at} on; what was before has expired, or was removed"
     else:
-        yield _line("hashes", "ok: each event carries the hash of the one before it")
+        yield "hashes", "ok: each event carries the hash of the one before it"
     if told.skew:
-        yield _line("clocks", f"differ: one was {_duration(told.skew)} behind, which counts as no time")
-
-
-def _line(name: str, text: str) -> str:
-    return f"{name:<{_WIDTH}}  {text}"
+        yield "clocks", f"differ: one was {_duration(told.skew)} behind, which counts as no time"
 
 
 def _who(caller: str, client_id: str) -> str:
-    who = f"by {printable(caller)}" if caller else "by nobody that was named"
+    who = f"by {printable(caller)}" if caller else "by an unnamed caller"
     return f"{who} with {printable(client_id)}" if client_id else who
 
 
@@ -140,7 +137,7 @@ def _from(told: Life) -> str:
 
 
 def _wish(wish: Wish) -> str:
-    who = f"by {printable(wish.by)}" if wish.by else "by nobody that was named"
+    who = f"by {printable(wish.by)}" if wish.by else "by an unnamed caller"
     return f"{who}: {printable(wish.reason)}" if wish.reason else who
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import textwrap
 import time
 from collections.abc import Sequence
 from typing import IO, Any, Final
@@ -14,11 +15,12 @@ import msgspec
 from opstream_journal import Journal, connect
 from opstream_schemas.events import RecordedEvent
 
-from .console import is_coloured, painted
+from .console import is_coloured, painted, room
 from .history import HEADING, row
 
 _HEADERS: Final = ("Operation-Location", "Retry-After", "x-ms-error-code")
 _CONNECT_TIMEOUT: Final = 10.0
+_INDENT: Final = "   "
 _STATUS_COLOURS: Final = {"Succeeded": "green", "Failed": "red", "Canceled": "yellow"}
 
 
@@ -28,6 +30,8 @@ class Narrator:
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
         self._is_on = is_coloured(stream)
+        columns = room(stream)
+        self._room = None if columns is None else columns - len(_INDENT)
         self._chapters = 0
 
     def chapter(self, title: str) -> None:
@@ -101,7 +105,8 @@ class Narrator:
         self._line(f"   {HEADING}")
         for event in events:
             name = event.data.name if event.data else event.type
-            self._line(f"   {row(event.position, event.time, name, event.data, is_on=self._is_on)}")
+            shown = row(event.position, event.time, name, event.data, is_on=self._is_on, room=self._room)
+            self._line(textwrap.indent(shown, _INDENT))
 
     def _json(self, content: bytes) -> None:
         for line in msgspec.json.format(content, indent=2).decode().splitlines():

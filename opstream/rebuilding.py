@@ -9,7 +9,7 @@ import click
 import msgspec
 import uvloop
 
-from opstream_journal import JournalError, View
+from opstream_journal import JournalError, NotProvisioned, View
 from opstream_projector.looking import Looker
 from opstream_projector.rebuild import Rebuild as Judge
 from opstream_projector.rebuild import Summary
@@ -38,6 +38,8 @@ def rebuild(settings: Rebuild) -> None:
     """
     try:
         summary = uvloop.run(_rebuild(settings))
+    except NotProvisioned as error:
+        raise Failure(str(error)) from error
     except JournalError as error:
         raise Failure(f"{error}. What was rewritten so far is right: run it again") from error
     except KeyboardInterrupt:

@@ -10,6 +10,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
+from datetime import UTC
 from typing import Final, Literal
 
 import msgspec
@@ -18,16 +19,19 @@ from opstream_journal import JournalError, connect
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.events import EventData, decode_event
 
-from .console import INTERRUPTED, Failure, is_coloured, painted, printable
+from .console import INTERRUPTED, Failure, is_coloured, painted, printable, room
 from .history import COLOURS, summary
 from .pipe import Pipe
 from .progress import Progress
+from .table import beneath, beside, is_roomy
 from .walking import Found, Walk
 from .wanted import Wanted
 
 _WRITTEN: Final = 1024 * 1024
 _LAST_WRITE: Final = 1.0
-HEADING: Final = f"{'sequence':>10}  {'stored':<19}  {'operation':<36}  {'pos':>4}  {'action':<24}  {'event':<16}  what"
+_HEAD: Final = f"{'sequence':>10}  {'stored (UTC)':<19}  {'operation':<36}  {'pos':>4}  {'action':<24}  {'event':<16}"
+_NARROW_HEAD: Final = f"{'sequence':>8}  {'stored (UTC)':<19}  {'pos':>4}  {'action':<24}  {'event':<16}"
+_NARROW_SECOND: Final = f"{'operation':<36}"
 
 Form = Literal["cloudevents", "records", "table"]
 FORMS: Final[tuple[Form, ...]] = ("cloudevents", "records", "table")
@@ -79,7 +83,7 @@ async def _replay(settings: Replay) -> None:
 async def _print(walk: Walk, pipe: Pipe, form: Form, progress: Progress) -> None:
     printer = _printer(form)
     if form == "table":
-        await pipe.write(f"{HEADING}\n".encode())
+        await pipe.write(f"{_heading(room(sys.stdout))}\n".encode())
     count, printed = 0, 0
     part: list[Found] = []
     try:
@@ -129,8 +133,8 @@ def _printer(form: Form) -> Callable[[Sequence[Found]], bytes]:
     if form == "records":
         return lambda batch: b"".join(map(_record, batch))
     if form == "table":
-        is_on = is_coloured(sys.stdout)
-        return lambda batch: "".join(_row(one, is_on=is_on) for one in batch).encode()
+        is_on, columns = is_coloured(sys.stdout), room(sys.stdout)
+        return lambda batch: "".join(f"{row(one, is_on=is_on, room=columns)}\n" for one in batch).encode()
     return lambda batch: b"".join([line for one in batch for line in (_line(one.message.data), b"\n")])
 
 
@@ -145,14 +149,22 @@ def _record(found: Found) -> bytes:
     )
 
 
-def _row(found: Found, *, is_on: bool) -> str:
+def _heading(room: int | None) -> str:
+    return f"{_HEAD}  what" if is_roomy(_HEAD, room) else beneath(_NARROW_HEAD, _NARROW_SECOND, "what", room)
+
+
+def row(found: Found, *, is_on: bool, room: int | None) -> str:
+    """One event of the table: `is_on` for colours, `room` for the columns of a terminal. Where these are few, the
+    operation and what happened are on lines of their own."""
     message, envelope = found
     *_, resource, action, name = message.subject.split(".")
-    return (
-        f"{message.sequence:>10}  {message.stored_at:%Y-%m-%d %H:%M:%S}  {envelope.subject:<36}  "
-        f"{envelope.position:>4}  {f'{resource}:{action}':<24}  "
-        f"{painted(f'{name:<16}', COLOURS.get(name), is_on=is_on)}  {summary(_data(found))}".rstrip()
-    ) + "\n"
+    stored = f"{message.stored_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+    shown = painted(f"{name:<16}", COLOURS.get(name), is_on=is_on)
+    rest = f"{envelope.position:>4}  {f'{resource}:{action}':<24}  {shown}"
+    what = summary(_data(found))
+    if is_roomy(_HEAD, room):
+        return beside(f"{message.sequence:>10}  {stored}  {envelope.subject:<36}  {rest}", what, room)
+    return beneath(f"{message.sequence:>8}  {stored}  {rest}", f"{envelope.subject:<36}", what, room)
 
 
 def _data(found: Found) -> EventData | None:

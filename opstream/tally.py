@@ -11,6 +11,8 @@ from typing import IO, Final
 
 import click
 
+from .console import width
+
 _CELLS: Final = 24
 _CLEAR: Final = "\r\x1b[K"
 _REDRAW: Final = 0.2
@@ -76,7 +78,7 @@ class Tally:
         share = self._done / self._total if self._total else 1.0
         cells = round(share * _CELLS)
         bar = f"[{'#' * cells}{'-' * (_CELLS - cells)}] {share * 100:3.0f} %  {text}"
-        self._write(f"{_CLEAR}{bar[: _width(self._stream) - 1]}")
+        self._write(f"{_CLEAR}{bar[: width(self._stream) - 1]}")
 
     def _write(self, text: str) -> None:
         click.echo(text, file=self._stream, nl=False, color=self._is_bar or None)
@@ -86,10 +88,3 @@ def _span(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def _width(stream: IO[str]) -> int:
-    try:
-        return os.get_terminal_size(stream.fileno()).columns or 80
-    except (OSError, ValueError):
-        return 80

@@ -9,14 +9,18 @@ from typing import Final
 import click
 import msgspec
 
-from opstream_journal import JournalError, JournalUnavailable, Link, NotProvisioned, connect, parking
+from opstream_journal import JournalError, JournalUnavailable, Link, connect, parking
 from opstream_journal.rpc import call
 from opstream_schemas.subjects import retry_subject
 
-from .console import Failure, printable
+from .console import Failure, printable, room
+from .table import below
 
 _TRY: Final = 60.0
 """Seconds that one try may take."""
+
+
+_HEAD: Final = f"{'durable':<24}  {'sequence':>10}  {'reason':<16}  {'deliveries':>10}"
 
 
 class Parked(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,42 +62,54 @@ def run(settings: Parked) -> None:
 async def _run(settings: Parked) -> None:
     link = await connect(settings.servers, "opstream-parked", connect_timeout=settings.connect_timeout)
     try:
-        if not await parking.is_there(link):
-            raise NotProvisioned("nothing was ever parked on this broker: its first subscriber makes the stream PARKED")
         wanted = await _wanted(link, settings)
         if settings.is_retry:
             await _retry(link, wanted)
         elif settings.is_forgetting:
             await _forget(link, wanted)
         else:
-            await _show(link, wanted, is_json=settings.is_json or not sys.stdout.isatty())
+            await _show(link, wanted, is_table=sys.stdout.isatty() and not settings.is_json)
     finally:
         await link.close()
 
 
 async def _wanted(link: Link, settings: Parked) -> list[tuple[str, int]]:
-    found = await parking.places(link, settings.durable)
-    if not found:
-        click.echo(f"opstream: nothing is parked{f' of {settings.durable}' if settings.durable else ''}", err=True)
-    if not settings.sequences:
-        return found
+    is_there = await parking.is_there(link)
+    found = await parking.places(link, settings.durable) if is_there else []
     # Before anything is done: a list with a slip of the pen in it is not what was meant.
     if missing := sorted(set(settings.sequences) - {sequence for _, sequence in found}):
         numbers = ", ".join(map(str, missing))
         raise Failure(f"nothing of {settings.durable} is parked under {numbers}: 'opstream parked' shows what is")
-    return [(str(settings.durable), sequence) for sequence in settings.sequences]
+    if not is_there:
+        _say("nothing was ever parked on this broker: its first subscriber makes the stream PARKED")
+    elif not found:
+        _say(f"nothing is parked{f' of {settings.durable}' if settings.durable else ''}")
+    return [(str(settings.durable), sequence) for sequence in settings.sequences] or found
 
 
-async def _show(link: Link, wanted: list[tuple[str, int]], *, is_json: bool) -> None:
+async def _show(link: Link, wanted: list[tuple[str, int]], *, is_table: bool) -> None:
+    is_begun = False
     for durable, sequence in wanted:
         found = await parking.find(link, durable, sequence)
         if found is None:
             continue  # somebody was quicker
-        if is_json:
-            line = msgspec.convert(found, _Line, from_attributes=True)
+        line = msgspec.convert(found, _Line, from_attributes=True)
+        if not is_table:
             click.echo(msgspec.json.encode(line))
-        else:
-            click.echo(printable(f"{durable} {sequence}  {found.reason}  {found.subject}  {found.detail}"))
+            continue
+        if not is_begun:
+            click.echo(below(_HEAD, "subject: detail", room(sys.stdout)))
+        is_begun = True
+        click.echo(_row(line))
+
+
+def _row(line: _Line) -> str:
+    head = f"{line.durable:<24}  {line.sequence:>10}  {line.reason:<16}  {line.deliveries:>10}"
+    return below(printable(head), printable(f"{line.subject}: {line.detail}"), room(sys.stdout))
+
+
+def _say(text: str) -> None:
+    click.echo(f"opstream: {text}", err=True)
 
 
 async def _forget(link: Link, wanted: list[tuple[str, int]]) -> None:

@@ -11,7 +11,7 @@ import click
 import msgspec
 import uvloop
 
-from opstream_journal import JournalError
+from opstream_journal import JournalError, NotProvisioned
 from opstream_projector.differing import Difference
 from opstream_projector.looking import Looker
 from opstream_projector.sweeping import Sweep
@@ -47,6 +47,8 @@ def verify(settings: Verify) -> None:
     """
     try:
         differences = uvloop.run(_verify(settings))
+    except NotProvisioned as error:
+        raise Failure(str(error)) from error
     except JournalError as error:
         raise Failure(f"{error}. Nothing was changed: run it again") from error
     except KeyboardInterrupt:

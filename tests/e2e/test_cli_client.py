@@ -209,7 +209,7 @@ def test_events(system: System, call: Any, variables: dict[str, str]) -> None:
     with Terminal("events", "events", extra=variables) as terminal:
         assert terminal.wait(10) == 0
         heading, *rows = re.sub(r"\x1b\[\d*m", "", terminal.output).splitlines()
-        assert heading == "position  time          event             what"
+        assert heading == "position  time (UTC)    event             what"
         assert [row.split()[2] for row in rows] == ["requested", "started", "progressed", "succeeded"]
         assert rows[2].endswith("50 % half  [31mred")
     with Terminal("events", "events", "--json", extra=variables) as terminal:

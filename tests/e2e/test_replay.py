@@ -21,6 +21,7 @@ from opstream_journal.provision import provision
 from opstream_journal.topology import Sizing
 from opstream_schemas.events import RecordedEvent
 from tests.support.broker import Broker
+from tests.support.gated import Terminal
 from tests.support.journaling import linked, opened
 from tests.support.populating import KINDS, populate, record
 from tests.support.processes import COMMAND, Process, environment, run
@@ -85,9 +86,19 @@ def test_table(broker: Broker, events: list[RecordedEvent]) -> None:
     """A heading, and one line for each event."""
     result = replay(broker, "--format", "table", "--operation", "op-1")
     heading, *rows = result.stdout.splitlines()
-    assert heading.split() == ["sequence", "stored", "operation", "pos", "action", "event", "what"]
+    assert heading.split() == ["sequence", "stored", "(UTC)", "operation", "pos", "action", "event", "what"]
     assert [row.split()[6] for row in rows] == ["requested", "started", "attempt-failed", "started", "failed"]
     assert "ClientOutOfDate: update the client" in rows[-1]
+
+
+def test_table_on_a_terminal(broker: Broker, events: list[RecordedEvent]) -> None:
+    """Nothing is broken by the edge of a terminal: the operation is on a line of its own on a narrow one."""
+    for columns, operations in ((80, r"^    op-1 "), (250, r"^ +\d+  \S+ \S+  op-1 ")):
+        with Terminal("replay", "--nats", broker.url, "--operation", "op-1", columns=columns) as terminal:
+            assert terminal.wait(10) == 0
+            shown = re.sub(r"\x1b\[\d*m", "", terminal.output).splitlines()
+        assert sum(bool(re.match(operations, line)) for line in shown) == 5
+        assert all(len(line) < columns for line in shown)
 
 
 def test_each_part_goes_on_where_the_last_one_ended(broker: Broker, events: list[RecordedEvent]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from opstream_journal.topology import Sizing
 from opstream_webhooks.gate import SLOTS
 from tests.support.broker import Broker
 from tests.support.echo import MODULE
+from tests.support.gated import Terminal
 from tests.support.journaling import linked, opened
 from tests.support.processes import Process, run
 from tests.support.receiving import SECRET, answer, never, receiving
@@ -62,6 +64,11 @@ async def test_kills_lose_nothing(tmp_path: Path) -> None:
             assert {msgspec.json.decode(line)["operationId"] for line in shown.stdout.splitlines()} == {"op-1"}
             failed = run("deliveries", "--nats", broker.url, "--failed")
             assert {msgspec.json.decode(line)["outcome"] for line in failed.stdout.splitlines()} == {"retrying"}
+            with Terminal("deliveries", "--nats", broker.url, "op-1") as terminal:
+                assert terminal.wait(10) == 0
+                heading, *rest = re.sub(r"\x1b\[\d*m", "", terminal.output).splitlines()
+            assert heading.split() == ["began", "(UTC)", "endpoint", "try", "outcome"]
+            assert all(len(line) < 80 for line in rest)
             assert SECRET not in second.output + first.output
             assert "token=abc" not in second.output + first.output
 

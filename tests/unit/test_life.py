@@ -44,7 +44,7 @@ def told(*datas: EventData) -> Life:
 
 def text(one: Life, *, is_whole: bool = False) -> str:
     """As it is printed."""
-    return "\n".join(lines(one, is_whole=is_whole, is_on=False))
+    return "\n".join(f"{name:<10}  {line}".rstrip() for name, line in lines(one, is_whole=is_whole, is_on=False))
 
 
 def test_a_long_life() -> None:
@@ -106,7 +106,7 @@ def test_a_life_that_goes_on() -> None:
     assert (one.ended_at, one.total, one.seconds(PhaseKind.RUNNING)) == (None, 10, 9)
     assert "still running after 9.00 s" in text(one)
     assert "took        10.00 s so far" in text(one)
-    assert "by nobody that was named" in text(one)
+    assert "by an unnamed caller" in text(one)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_life_that_goes_on() -> None:
         ([started(), Failed(error=LOST)], "attempt 1   by runner-a: lost after 1.00 s"),
         ([started(), Failed(error=FAILURE)], "attempt 1   by runner-a: failed after 1.00 s"),
         ([Canceled(by="bob", reason="no")], "canceled    by bob: no"),
-        ([started(), Canceled()], "canceled    by nobody that was named"),
+        ([started(), Canceled()], "canceled    by an unnamed caller"),
         ([FromTheFuture()], "events      2, 1 of a type that is not known here"),
     ],
 )
@@ -198,7 +198,7 @@ def test_what_others_wrote_moves_no_cursor() -> None:
     """Names and texts of others can't recolour or overwrite a line."""
     nasty = "\x1b[2Jx\r\n"
     one = told(request(caller=nasty, resource_id="a"), started(), Canceled(by=nasty, reason=nasty))
-    assert all(line.isprintable() for line in lines(one, is_whole=True, is_on=False))
+    assert all(line.isprintable() for _, line in lines(one, is_whole=True, is_on=False))
 
 
 def test_times_at_the_end_of_the_calendar() -> None:
