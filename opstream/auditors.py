@@ -14,7 +14,6 @@ import click
 
 from opstream_schemas.names import check_operation_id
 
-from . import client_options
 from . import options as service_options
 from . import replay_options as options
 from .advice import PathArgument
@@ -47,7 +46,7 @@ def replay(*, is_following: bool, **given: Any) -> None:  # noqa: ANN401 - the o
 @click.argument("operation", metavar="ID", callback=options.checked(check_operation_id), type=str)
 @options.search_options
 @options.with_data_option
-@client_options.json_option
+@options.audit_json_option
 @service_options.nats_option
 @service_options.connect_timeout_option
 def audit(*, is_json: bool, is_whole: bool, servers: tuple[str, ...], connect_timeout: float, **given: Any) -> None:  # noqa: ANN401

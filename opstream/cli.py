@@ -6,21 +6,16 @@ The one place where a setting of the environment is read. Each command imports i
 
 from __future__ import annotations
 
-import gc
-import os
-import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from . import logs, options, parent, proxy_options, webhook_options
+from . import logs, options, parent, proxy_options, serving, webhook_options
 from ._version import __version__
 from .advice import PathArgument
-from .command_list import COMMANDS
-from .console import Failure
+from .command_list import COMMANDS, Sections
 
 EPILOG = (
     "Every option can also be set by the variable shown with it; lists are comma-separated there. On one machine: "
@@ -28,7 +23,9 @@ EPILOG = (
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=EPILOG)
+@click.group(
+    cls=Sections, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=EPILOG
+)
 @click.version_option(__version__, message="%(prog)s %(version)s", prog_name="opstream")
 def main() -> None:
     """Durable long-running operations behind plain HTTP, on NATS JetStream.
@@ -89,6 +86,10 @@ def broker(nats_host: str, nats_port: int, data_dir: Path, log_level: str) -> No
 
     One server on one disk, for a single machine; in production use a cluster of three with the same settings. It has
     no passwords: keep --nats-host on a private address. Next: 'opstream provision'.
+
+    \b
+    Example:
+      opstream broker --data-dir /var/lib/opstream
     """
     from .broker import Settings, run
 
@@ -139,6 +140,10 @@ def provision(log_level: str, **given: Any) -> None:  # noqa: ANN401
     What exists is compared and never changed without --update. A limit that is not given stays as it is. The exit
     status is 0 if nothing differs in the end, otherwise 1. With --actions, the consumers of these actions are
     compared too.
+
+    \b
+    Example:
+      opstream provision --nats nats://n1:4222 --replicas 3 --max-age 90d --archive
     """
     logs.configure(log_level)
     from .provisioning import Settings, run
@@ -162,16 +167,20 @@ def api(*, log_level: str, public_url: str | None, max_body: int, **given: Any) 
     """Serve HTTP: submit, status, /openapi.json, /asyncapi.json, /healthz and /readyz. Run as many as you like.
 
     It needs a provisioned broker, and learns from it what actions there are.
+
+    \b
+    Example:
+      opstream api --nats nats://n1:4222 --host 0.0.0.0 --public-url https://api.example.com
     """
     proxy_options.check(
         given["trusted_proxies"], **{name: given[name] for name in ("identity_header", "client_id_header")}
     )
-    begin_service(log_level)
+    serving.begin(log_level)
     from opstream_api.main import run
     from opstream_api.settings import Settings
 
     given["callbacks"] = webhook_options.policy(given)
-    serve(lambda: run(Settings(public_url=public_url or "", body_limit=max_body, **given)))
+    serving.serve(lambda: run(Settings(public_url=public_url or "", body_limit=max_body, **given)))
 
 
 @main.command(short_help="Execute actions.")
@@ -198,13 +207,17 @@ def runner(
 
     It needs a provisioned broker. After SIGTERM it takes nothing new, lets what runs end within --drain, and hands back
     the rest, so that another runner continues at once.
+
+    \b
+    Example:
+      opstream runner --nats nats://n1:4222 --actions shop.orders --drain 60s
     """
-    begin_service(log_level)
+    serving.begin(log_level)
     from opstream_runner.main import run
     from opstream_runner.settings import Settings
 
     _allow_local_modules()
-    serve(
+    serving.serve(
         lambda: run(
             Settings(
                 servers=servers,
@@ -228,60 +241,46 @@ def projector(*, servers: tuple[str, ...], health_port: int, connect_timeout: fl
     """Keep the view up to date: one snapshot of each operation, folded from its events. Run two for safety.
 
     It needs a provisioned broker. Without it every status is still right, only slower to read.
+
+    \b
+    Example:
+      opstream projector --nats nats://n1:4222 --health-port 8081
     """
-    begin_service(log_level)
+    serving.begin(log_level)
     from opstream_projector.main import run
     from opstream_projector.settings import Settings
 
-    serve(lambda: run(Settings(servers=servers, health_port=health_port, connect_timeout=connect_timeout)))
+    serving.serve(lambda: run(Settings(servers=servers, health_port=health_port, connect_timeout=connect_timeout)))
 
 
-@main.command(short_help="Write the JSON Schemas of events and operation, and asyncapi.json.")
+@main.command(short_help="Write JSON Schemas and the AsyncAPI document of all events.")
 @click.argument("folder", metavar="DIR", type=PathArgument(path_type=Path, file_okay=False))
 def schemas(folder: Path) -> None:
-    """Write the JSON Schemas of events and operation, and asyncapi.json, into DIR, for readers in other languages."""
+    """Write the JSON Schemas of events and operation, and asyncapi.json, into DIR, for readers in other languages.
+
+    \b
+    Example:
+      opstream schemas contract
+    """
     from .export import write_schemas
 
     for path in write_schemas(folder):
         click.echo(path)
 
 
-@main.command()
+@main.command(short_help="See the whole system at work; leaves nothing behind.")
 def demo() -> None:
     """Show the whole system at work: start it in a temporary folder, upload a book over HTTP, read its events.
 
     Takes a few seconds, needs no network and leaves nothing behind.
+
+    \b
+    Example:
+      opstream demo
     """
     from .demo import run
 
     run()
-
-
-def begin_service(log_level: str) -> None:
-    """What every service begins with: logs, crash points, an end on SIGTERM."""
-    # Until the service handles it itself, SIGTERM ends what has not begun yet: while modules are loaded, for one.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    logs.configure(log_level)
-    from opstream_journal import crash
-
-    try:
-        crash.arm(os.environ.get(crash.VARIABLE, ""))
-    except ValueError as error:
-        raise Failure(f"{crash.VARIABLE}: {error}") from error
-
-
-def serve(run: Callable[[], None]) -> None:
-    """Run a service to its end; what it raises becomes one line."""
-    from opstream_journal import JournalError
-    from opstream_runner import InvalidAction
-
-    # What is loaded by now stays. Unfrozen, each full garbage collection would walk through it: tens of milliseconds.
-    gc.collect()
-    gc.freeze()
-    try:
-        run()
-    except (JournalError, InvalidAction) as error:
-        raise Failure(str(error)) from error
 
 
 def _allow_local_modules() -> None:

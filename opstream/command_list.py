@@ -1,8 +1,11 @@
-"""The commands that have modules of their own. Caller: `cli`, which holds those that start the services."""
+"""The commands that have modules of their own, and how `opstream --help` lists all of them. Caller: `cli`, which holds
+those that start the services."""
 
 from __future__ import annotations
 
 from typing import Final
+
+import click
 
 from . import auditors, operate, parked, rebuild_command, verify_command, webhooking
 
@@ -15,3 +18,25 @@ COMMANDS: Final = (
     *verify_command.COMMANDS,
     *webhooking.COMMANDS,
 )
+SECTIONS: Final = {
+    "Try and develop": ("demo", "up", "schemas"),
+    "Use a running API": ("run", "status", "cancel", "events"),
+    "Services, for production": ("broker", "provision", "api", "runner", "projector", "webhooks"),
+    "The history of all operations": ("replay", "audit", "export", "verify", "keygen"),
+    "Operate": ("rebuild", "fail", "parked", "deliveries"),
+}
+_NAME: Final = 10
+"""Columns of the longest name."""
+
+
+class Sections(click.Group):
+    """A group that lists its commands by what they are for."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
+        """Write the sections, each command with one line."""
+        room = formatter.width - _NAME - 6
+        for title, names in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(f"{name:<{_NAME}}", self.commands[name].get_short_help_str(room)) for name in names]
+                )

@@ -49,6 +49,10 @@ def status(**given: Any) -> None:  # noqa: ANN401
 
     The exit status is 0 whatever the monitor says. With --wait it is printed once the operation has ended, and the
     exit status is that of 'opstream run'.
+
+    \b
+    Example:
+      opstream status 019abc12-3456-7890-abcd-ef0123456789 --wait | jq .result
     """
     from .following import Look, status
 
@@ -67,6 +71,10 @@ def cancel(**given: Any) -> None:  # noqa: ANN401
 
     What has not started is canceled at once, what runs once it has stopped: --wait waits for that, and the exit
     status is then 0 only if it was canceled. Canceling twice is fine; what has succeeded or failed is refused.
+
+    \b
+    Example:
+      opstream cancel 019abc12-3456-7890-abcd-ef0123456789 --reason 'wrong book' --wait
     """
     from .following import Cancel, cancel
 
@@ -84,6 +92,10 @@ def events(**given: Any) -> None:  # noqa: ANN401
 
     A table on a terminal, otherwise one CloudEvent per line, as the journal holds it (line breaks aside). With --follow
     until the operation has ended; a connection that breaks is resumed where it was.
+
+    \b
+    Example:
+      opstream events 019abc12-3456-7890-abcd-ef0123456789 --follow
     """
     from .following import Events, events
 
@@ -103,6 +115,10 @@ def fail(**given: Any) -> None:  # noqa: ANN401
     plain handler in a thread has to look), and its outcome is refused. An operation whose events can't be understood
     (damaged, foreign, or of a newer version) needs --force: it keeps what can be read of it, the rest is passed over,
     and nothing is deleted. What has ended stays as it is.
+
+    \b
+    Example:
+      opstream fail 019abc12-3456-7890-abcd-ef0123456789 --reason 'its data is lost'
     """
     from .failing import Fail, fail
 

@@ -164,6 +164,13 @@ with_data_option: Final[Decorator[Any]] = option(
     is_flag=True,
     help="Print input and result whole, however large they are, rather than their size and hash.",
 )
+audit_json_option: Final[Decorator[Any]] = option(
+    "--json",
+    "is_json",
+    variable="JSON",
+    is_flag=True,
+    help="The same as one JSON object, for machines, with the seconds of each kind of phase.",
+)
 overwrite_option: Final[Decorator[Any]] = option(
     "--overwrite", "is_overwriting", variable="OVERWRITE", is_flag=True, help="Replace the file if it exists."
 )

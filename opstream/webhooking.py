@@ -6,10 +6,10 @@ from typing import Any, Final
 
 import click
 
-from . import options, webhook_options
+from . import options, serving, webhook_options
 
 
-@click.command(short_help="Deliver outcomes over HTTP.")
+@click.command(short_help="Deliver outcomes over HTTP, signed and retried.")
 @options.nats_option
 @webhook_options.config_option
 @webhook_options.callback_host_option
@@ -29,14 +29,12 @@ def webhooks(**given: Any) -> None:  # noqa: ANN401 - the options above, named a
     Example:
       opstream webhooks --config hooks.toml
     """
-    from . import cli
-
-    cli.begin_service(given["log_level"])
+    serving.begin(given["log_level"])
     webhook_options.check(given)
     from opstream_webhooks.main import run
     from opstream_webhooks.settings import Settings
 
-    cli.serve(
+    serving.serve(
         lambda: run(
             Settings(
                 servers=given["servers"],
@@ -49,7 +47,7 @@ def webhooks(**given: Any) -> None:  # noqa: ANN401 - the options above, named a
     )
 
 
-@click.command(short_help="Show what was delivered.")
+@click.command(short_help="Show the attempts to deliver outcomes.")
 @click.argument("operation_id", metavar="[ID]", required=False)
 @options.option(
     "--failed",

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -77,6 +78,22 @@ def test_help_names_every_variable(command: str) -> None:
         assert option.envvar.startswith("OPSTREAM_")
         assert f"envvar:{option.envvar}" in text
         assert option.help
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(command: str) -> None:
+    """The help of each command shows how it is called, on lines that a terminal does not break."""
+    lines = CliRunner().invoke(main, [command, "--help"], terminal_width=80).output.splitlines()
+    examples = [line for line in lines if line.startswith(f"    opstream {command}")]
+    assert examples
+    assert main.commands[command].short_help
+
+
+def test_the_list_of_commands() -> None:
+    """`opstream --help` has each command once, with one whole line."""
+    shown = CliRunner().invoke(main, ["--help"], terminal_width=80).output.rpartition("\n\n")[0]
+    found = re.findall(r"^  ([a-z]+) +(\S.*)$", shown, flags=re.MULTILINE)
+    assert sorted(found) == [(name, main.commands[name].short_help) for name in COMMANDS]
 
 
 def test_one_variable_per_option() -> None:

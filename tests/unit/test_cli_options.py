@@ -43,7 +43,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     )
     for module in modules:
         monkeypatch.setattr(module, "run", found.append)
-    monkeypatch.setattr("opstream.cli.begin_service", lambda level: None)
+    monkeypatch.setattr("opstream.serving.begin", lambda level: None)
     monkeypatch.setattr("opstream.logs.configure", lambda level: None)
     monkeypatch.syspath_prepend(".")  # so that what the commands do to the path is undone
     return found
