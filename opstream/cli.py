@@ -60,8 +60,9 @@ for command in COMMANDS:
 def up(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the settings are
     """Run everything on this machine: broker, api, projector, runner and webhooks.
 
-    Prints one line with the URLs when all of it is ready. Ctrl-C or SIGTERM stops everything in order; a second one
-    kills it. If a part dies, the rest is stopped and the exit status is 1.
+    Prints one line with the URLs when all of it is ready. Ctrl-C or SIGTERM stops everything in order: running actions
+    have --drain to end, what still runs goes on at the next start. A second one kills. If a part dies, the rest is
+    stopped and the exit status is 1.
 
     \b
     Example:

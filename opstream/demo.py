@@ -66,7 +66,7 @@ async def _run(folder: Path, narrator: Narrator) -> None:
     system = System(folder / "data")
     try:
         async with asyncio.timeout(_TIMEOUT):
-            narrator.chapter("Start the whole system: broker, api, projector and runner")
+            narrator.chapter("Start the whole system: broker, api, projector, runner and webhooks")
             api, broker = await system.start(narrator)
             async with httpx.AsyncClient(base_url=api, trust_env=False) as http:
                 client = Client(http, narrator)

@@ -129,10 +129,9 @@ class _Stack:
             raise Failure(f"not everything was ready within {_START_TIMEOUT:g} s: see what it printed above") from error
         api = probe.url("http", self._settings.host, self._port)
         self._output.plain(
-            f"opstream is ready: API {self._settings.public_url or api}, description {api}/openapi.json, "
-            f"broker {self._nats_url} (Ctrl-C stops it)",
-            is_bold=True,
+            f"opstream is ready: API {self._settings.public_url or api}, broker {self._nats_url}", is_bold=True
         )
+        self._output.plain(f"Try {api}/docs in a browser; Ctrl-C stops everything")
 
     async def _start_broker(self) -> None:
         settings = self._settings
@@ -256,7 +255,10 @@ class _Stack:
 
     async def _stop(self) -> None:
         running = [name for name in _STOP_ORDER if name in self._children and not self._children[name].ended.done()]
-        self._say(f"stopping {', '.join(running)}")
+        if running:
+            self._say(f"stopping {', '.join(running)}")
+        if "runner" in running and self._settings.drain:
+            self._say(f"running actions have {self._settings.drain:g} s to end; a second Ctrl-C kills them")
         limits = {name: _STOP_ORDER[name] + (self._settings.drain if name in _DRAINED else 0.0) for name in running}
         await stop_in_order([(self._children[name], limits[name]) for name in running], self._say)
 

@@ -17,7 +17,7 @@ from tests.support.processes import Process, Watch, run
 
 pytestmark = pytest.mark.e2e
 
-READY = r"^opstream is ready: API (\S+), description (\S+), broker (\S+) "
+READY = r"^opstream is ready: API (\S+), broker (\S+)$"
 STOP = 10.0
 """Seconds that a stop may take (the issue's)."""
 
@@ -47,8 +47,10 @@ def test_runs_stops_and_remembers(workplace: Path, http: httpx.Client) -> None:
     """Ready in one line; an operation succeeds; SIGTERM ends all in time with status 0. The next start on the same
     data knows it, and raises by itself what a larger --max-body needs."""
     with start_up(workplace) as up:
-        api, description, _ = up.wait_for(READY).groups()
-        kinds = http.get(description).json()["paths"]
+        api = up.wait_for(READY)[1]
+        docs = up.wait_for(r"^Try (\S+) in a browser; Ctrl-C stops everything$")[1]
+        assert "openapi.json" in http.get(docs).text
+        kinds = http.get(f"{api}/openapi.json").json()["paths"]
         assert any(path.endswith("echo:say") for path in kinds)
         operation_id = submit(http, api, "say")
         before = poll(http, api, operation_id)
@@ -78,6 +80,7 @@ def test_ctrl_c_stops_in_order(up: Process) -> None:
     up.send(signal.SIGINT)
     assert up.wait(STOP) == 0
     assert "stopping api, runner, projector, webhooks, broker" in up.output
+    assert "running actions have 10 s to end; a second Ctrl-C kills them" in up.output
     assert "Traceback" not in up.output
 
 
