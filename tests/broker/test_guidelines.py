@@ -32,7 +32,7 @@ CONSIDERATIONS: Final = "ConsiderationsForServiceDesign.md"
 MARKS: Final = 21
 """How many rules of the contract have a `*`."""
 
-README: Final = Path(__file__).parents[2] / "README.md"
+ACTIONS: Final = Path(__file__).parents[2] / "docs" / "actions.md"
 PATH: Final = "/book/42:upload-start"
 OTHER: Final = Kind("book", "archive")
 PACE: Final = 2
@@ -277,7 +277,7 @@ async def keeps_a_day(stage: Stage) -> None:
         story = await Story.of(stage.journal, await stage.bring("Running"))
         await story.append(end, at=datetime.now(UTC) - timedelta(days=1, seconds=-30))
         assert (await stage.api.status(story.operation.id)).json()["status"] == status
-    assert re.search(r"^\| `retention` \| 86400 \| .* a day at least", README.read_text("utf-8"), re.MULTILINE)
+    assert re.search(r"^\| `retention` \| 86400 \| .* a day at least", ACTIONS.read_text("utf-8"), re.MULTILINE)
 
 
 async def cancels(stage: Stage) -> None:

@@ -1,4 +1,5 @@
-"""README.md and CONTRIBUTING.md are right: their code runs as it stands there, and whatever they name exists."""
+"""README.md, CONTRIBUTING.md and docs/actions.md are right: their code runs as it stands there, and whatever they name
+exists. So do the links of all pages."""
 
 from __future__ import annotations
 
@@ -26,14 +27,16 @@ from tests.support.processes import Process
 pytestmark = pytest.mark.e2e
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-DOCUMENTS: Final = ("README.md", "CONTRIBUTING.md")
+DOCUMENTS: Final = ("README.md", "CONTRIBUTING.md", "docs/actions.md")
+PAGES: Final = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "examples")
 README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
+ACTIONS: Final = (ROOT / "docs" / "actions.md").read_text(encoding="utf-8")
 CLIENT: Final = (ROOT / "docs" / "client.md").read_text(encoding="utf-8")
 BIN: Final = Path(sys.executable).parent
 OWN: Final = ".venv/bin/"
 """How the documents call what `make setup` installs."""
-NO_FILES: Final = frozenset({"greetings.py", "HTTP/1.1", "text/event-stream"})
-"""What looks like a path of the repository: a file that the reader is to write, and what is none."""
+NO_FILES: Final = frozenset({"greetings.py", "hooks.toml", "HTTP/1.1", "text/event-stream"})
+"""What looks like a path of the repository: files that the reader is to write, and what is none."""
 
 _BLOCK: Final = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPAN: Final = re.compile(r"`([^`\n]+)`")
@@ -90,6 +93,25 @@ async def test_an_action_is_tested_by_calling_it(greetings: ModuleType) -> None:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the README calls curl, which is not installed")
+def test_the_first_call(tmp_path: Path) -> None:
+    """The call that the README begins with is answered as it shows, by what `make up` runs."""
+    shown = _BLOCK.findall(README)[0][1].replace("\\\n", "")
+    call, *_ = re.findall(r"^\$ (curl .+)$", shown, flags=re.MULTILINE)
+    with Process("up", "--port", "0", "--nats-port", "0", "--data-dir", "data", cwd=tmp_path) as up:
+        api = up.wait_for(r"^opstream is ready: API (http://\S+),")[1]
+        command = call.replace("http://127.0.0.1:8080", api)
+        environment = os.environ | {"NO_PROXY": "127.0.0.1"}
+        answer = subprocess.run(
+            ["sh", "-c", command], cwd=ROOT, capture_output=True, check=True, timeout=40, env=environment, text=True
+        ).stdout
+    head, _, body = answer.replace("\r", "").partition("\n\n")
+    told = dict(line.split(": ", 1) for line in head.splitlines()[1:])
+    assert head.startswith("HTTP/1.1 202 Accepted\n")
+    assert told["Operation-Location"] == f"{api}/status/{msgspec.json.decode(body)['id']}"
+    assert told["Retry-After"] == "1"
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the README calls curl, which is not installed")
 def test_the_calls(folder: Path) -> None:
     """`opstream up` with the README's action answers the README's calls: 202, a greeting, and how it came about."""
     program, *options = shlex.split(section("Write an action")["sh"], comments=True)
@@ -136,8 +158,8 @@ async def test_the_client(folder: Path) -> None:
 
 
 def test_the_options_of_an_action() -> None:
-    """The README's table names every option of `@action` with its default."""
-    rows = re.findall(r"^\| `(\w+)` \| `?([\w.]+|\"\")`? \|", README, flags=re.MULTILINE)
+    """The table of docs/actions.md names every option of `@action` with its default."""
+    rows = re.findall(r"^\| `(\w+)` \| `?([\w.]+|\"\")`? \|", ACTIONS, flags=re.MULTILINE)
     parameters = inspect.signature(action).parameters.values()
     wanted = {one.name: one.default for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
     told = {name: f"{one:g}" if isinstance(one, int | float) else one or '""' for name, one in wanted.items()}
@@ -190,11 +212,30 @@ def test_markers() -> None:
 def test_paths(document: str) -> None:
     """Each file, folder and program exists."""
     spans = [word for code in codes(document) for word in code.split()]
-    links = [link for link in _LINK.findall((ROOT / document).read_text(encoding="utf-8")) if "://" not in link]
     paths = {word for word in spans if _PATH.fullmatch(word) and ("/" in word or Path(word).suffix in _SUFFIXES)}
-    wanted = {path for path in paths | set(links) if path not in NO_FILES}
+    wanted = paths - NO_FILES
     assert wanted
     assert [path for path in sorted(wanted) if not located(path).exists()] == []
+
+
+def test_links() -> None:
+    """Each link within the repository leads to a file, and to a heading of it."""
+    pages = [page for name in PAGES for page in (sorted((ROOT / name).rglob("*.md")) or [ROOT / name])]
+    own = [page for page in pages if "node_modules" not in page.parts]
+    links = [(page, link) for page in own for link in _LINK.findall(page.read_text(encoding="utf-8"))]
+    inner = [(page, *link.partition("#")[::2]) for page, link in links if "://" not in link]
+    assert {path for _, path, _ in inner} >= {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")}
+    broken = [link for link in inner if not leads_somewhere(*link)]
+    assert broken == []
+
+
+def leads_somewhere(page: Path, path: str, anchor: str) -> bool:
+    """Whether a link of a page is right. An anchor is its heading in small letters, with hyphens for spaces."""
+    target = page.parent / path if path else page
+    if not anchor or not target.exists():
+        return target.exists()
+    headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return anchor in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
 
 
 def located(path: str) -> Path:
