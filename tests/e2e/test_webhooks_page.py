@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import subprocess
@@ -18,11 +19,13 @@ from opstream_schemas.names import Kind
 from opstream_webhooks.config import Source
 from opstream_webhooks.signing import Signer, signed_headers
 from tests.support.broker import free_port
+from tests.support.processes import Process
 from tests.support.receiving import OTHER_SECRET, SECRET
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.e2e
 
+BIN = Path(sys.executable).parent
 PAGE = Path(__file__).parents[2] / "docs" / "webhooks.md"
 BODY = b'{"subject":"op-1","type":"opstream.action.succeeded.v1"}'
 
@@ -67,6 +70,36 @@ def test_the_receiver(tmp_path: Path) -> None:
             process.terminate()
             output = process.stdout.read() if process.stdout else b""
     assert output == b"op-1 opstream.action.succeeded.v1\n"
+
+
+def test_trying_it(tmp_path: Path) -> None:
+    """What the page shows for one machine works: the program gets the outcome, and the last command shows it."""
+    (tmp_path / "receiver.py").write_text(block("python"))
+    lines = [line for line in block("sh").splitlines() if line]
+    secret, receiver, system, submit, shown = (line.replace(".venv/bin/", f"{BIN}/") for line in lines)
+    ports = {"9000": str(free_port()), "8080": str(free_port()), "4222": str(free_port())}
+    environment = os.environ | {
+        "NO_PROXY": "127.0.0.1",
+        "OPSTREAM_PORT": ports["8080"],
+        "OPSTREAM_NATS_PORT": ports["4222"],
+        "OPSTREAM_NATS_URL": f"nats://127.0.0.1:{ports['4222']}",
+    }
+
+    def script(*parts: str) -> list[str]:
+        return ["sh", "-c", re.sub("9000|8080", lambda found: ports[found[0]], "\n".join(parts))]
+
+    (tmp_path / "examples").symlink_to(PAGE.parents[1] / "examples")
+    with Process(cwd=tmp_path, command=script(secret, receiver, f"exec env {system}"), extra=environment) as up:
+        up.wait_for("^opstream is ready: ")
+        answer = subprocess.run(script(submit), cwd=tmp_path, env=environment, capture_output=True, check=True)
+        operation_id = json.loads(answer.stdout)["id"]
+        up.wait_for(f"^{operation_id} opstream.action.succeeded.v1$")
+
+        def delivered() -> bool:
+            found = subprocess.run(script(shown), env=environment, capture_output=True, check=True, text=True).stdout
+            return [json.loads(line)["outcome"] for line in found.splitlines()] == ["delivered"]
+
+        assert asyncio.run(eventually(delivered, within=10))
 
 
 def post(port: int, headers: dict[str, str]) -> int:
