@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import secrets
+import signal
 import sys
 from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 import msgspec
@@ -51,7 +54,8 @@ def export(settings: Export) -> None:
         from . import columns  # noqa: F401 - so that nothing is read for a file that can't be written
     except ImportError as error:
         raise Failure("Parquet is written by pyarrow, which is missing: pip install 'opstream[parquet]'") from error
-    part = settings.path.with_name(f".{settings.path.name}.part")
+    part = settings.path.with_name(f".{settings.path.name}.{secrets.token_hex(4)}.part")  # two at once are two files
+    signal.signal(signal.SIGTERM, _stop)
     try:
         problem = asyncio.run(_export(settings, part))
         _check_free(settings)
@@ -69,6 +73,11 @@ def export(settings: Export) -> None:
         raise Failure(f"{settings.path} holds not all that lies there: {problem}")
 
 
+def _stop(_number: int, _frame: object) -> NoReturn:
+    """SIGTERM ends it as Ctrl-C does, so that nothing half is left on the disk."""
+    raise KeyboardInterrupt
+
+
 def _check_free(settings: Export) -> None:
     if settings.path.exists() and not settings.is_overwriting:
         raise click.UsageError(f"{settings.path} exists: choose another name, or replace it with --overwrite")
@@ -83,7 +92,7 @@ async def _export(settings: Export, part: Path) -> str:
     count = 0
     link = await connect(settings.servers, "opstream-export", connect_timeout=settings.connect_timeout)
     try:
-        with Progress("messages", is_plain=True) as progress, part.open("wb") as file:
+        with Progress("messages", is_plain=True) as progress, part.open("xb") as file:
             walk = Walk(link, settings.wanted, lambda text: progress.tell(printable(text)))
             with parquet.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
                 rows = Columns()
@@ -99,6 +108,8 @@ async def _export(settings: Export, part: Path) -> str:
                         progress.advance(walk.begin, sequence, walk.end)
                 writer.write_table(rows.table())
                 writer.add_key_value_metadata({NEXT: str(walk.next_sequence)})
+            file.flush()
+            await asyncio.to_thread(os.fsync, file.fileno())
             what = "1 event" if count == 1 else f"{count} events"
             progress.tell(f"{what} in {settings.path}; go on with --from-sequence {walk.next_sequence}")
             return walk.problem

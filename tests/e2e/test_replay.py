@@ -324,6 +324,26 @@ def test_export_replaces_nothing(broker: Broker, events: list[RecordedEvent], tm
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_exports_that_are_stopped(
+    large: tuple[Broker, list[RecordedEvent]], tmp_path: Path, number: signal.Signals
+) -> None:
+    """Two may write at once to the same place, each a file of its own, and whoever is stopped leaves nothing."""
+    broker, expected = large
+    path = tmp_path / "events.parquet"
+    with Process("export", "--nats", broker.url, str(path)) as one:
+        asyncio.run(eventually(lambda: len(list(tmp_path.glob(".*.part"))) == 1, within=20, poll=0.01))
+        one.send(signal.SIGSTOP)
+        other = run("export", "--nats", broker.url, str(path))
+        assert other.returncode == 0, other.stderr
+        one.send(number)
+        one.send(signal.SIGCONT)
+        assert one.wait(10) == 130
+        assert "interrupted; nothing was written\n" in one.output
+    assert list(tmp_path.iterdir()) == [path]
+    assert parquet.read_table(path, columns=["sequence"]).num_rows == len(expected)
+
+
 def test_export_without_pyarrow(broker: Broker, tmp_path: Path) -> None:
     """Its absence is told in one line, with what to install."""
     (tmp_path / "pyarrow.py").write_text("raise ImportError('not installed')")
