@@ -138,7 +138,6 @@ class Life(msgspec.Struct, kw_only=True, omit_defaults=True, rename="camel"):
         return (self.phases[-1].end - self.phases[0].begin).total_seconds() if self.phases else 0.0
 
 
-_HANDED_BACK: Final = "handed back"
 _LOST: Final = "lost"
 
 
@@ -174,9 +173,9 @@ class _ChainCheck:
     """Compares each event with the message right before it: whoever appends an event has seen all of them."""
 
     def __init__(self) -> None:
-        self._position = 0
+        self._position = self._begins_at = 0
         self._hash = ""
-        self._begins_at = 0
+        self._has_ended = False
         self._broken: Chain | None = None
         self._count = 0
 
@@ -189,25 +188,26 @@ class _ChainCheck:
         self._hash = digest(message.payload)
 
     def check(self, event: RecordedEvent) -> None:
-        is_first = not self._count
-        if is_first and event.position > 1:
+        if not self._count and event.position > 1 and not isinstance(event.data, Requested):
             self._begins_at = event.position
-        elif event.previous_hash != self._hash:
-            self._break(event, "it does not carry the hash of what lies before it")
-        elif not self._follows(event):
-            self._break(event, f"it follows position {self._position}")
+        elif self._broken is None and (why := self._problem(event)):
+            self._broken = Chain(is_intact=False, begins_at=self._begins_at, broken_at=event.position, why=why)
         self._count += 1
         self._position, self._hash = event.position, event.digest
+        self._has_ended = isinstance(event.data, Succeeded | Failed | Canceled)
 
-    def _follows(self, event: RecordedEvent) -> bool:
-        # A forced end counts what it passes over; it is the only event before which anything may lie (ADR 0014).
+    def _problem(self, event: RecordedEvent) -> str:
+        """Why an event does not continue what lies before it; empty if it does. A forced end may (ADR 0014)."""
         is_forced = isinstance(event.data, Failed) and event.data.forced is not None
-        return is_forced or event.position == self._position + 1
-
-    def _break(self, event: RecordedEvent, why: str) -> None:
-        self._broken = self._broken or Chain(
-            is_intact=False, begins_at=self._begins_at, broken_at=event.position, why=why
-        )
+        if event.previous_hash != self._hash:
+            return "it does not carry the hash of what lies before it"
+        if not is_forced and event.position != self._position + 1:
+            return f"it follows position {self._position}"
+        if self._has_ended:
+            return "it comes behind the end"
+        if event.data is not None and isinstance(event.data, Requested) != (event.position == 1):
+            return "only a request comes first, and it comes only there"
+        return ""
 
 
 class _Teller:
@@ -263,7 +263,7 @@ class _Teller:
             case AttemptFailed():
                 if (running := self._running()) is not None:
                     running.retry_at, running.counted = data.retry_at, data.counted
-                self._end_attempt("failed" if data.counted else _HANDED_BACK, event.time, data.error)
+                self._end_attempt("failed" if data.counted else "handed back", event.time, data.error)
                 self._begin(PhaseKind.WAITING, data.attempt, at)
             case CancelRequested():
                 told.wishes.append(Wish(at=event.time, by=data.by, reason=data.reason))

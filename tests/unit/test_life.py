@@ -170,6 +170,22 @@ def test_events_behind_the_end() -> None:
     assert "events      3, 1 behind the end" in text(one)
 
 
+@pytest.mark.parametrize(
+    ("datas", "data", "why"),
+    [
+        ((request(), Failed(error=FAILURE)), Progressed(percent=1), "it comes behind the end"),
+        ((request(), Failed(error=FAILURE)), FromTheFuture(), "it comes behind the end"),
+        ((request(), started()), request(), "only a request comes first, and it comes only there"),
+    ],
+)
+def test_what_carries_the_right_hash_and_is_wrong(datas: tuple[EventData, ...], data: EventData, why: str) -> None:
+    """An event that somebody put in where nothing may follow, or that may not, is no part of what was recorded."""
+    history = History().append(*datas)
+    put_in = encode_event(history.next_event(data))
+    one = life("op-1", [*messages(*datas), Message(9, put_in)], NOW)
+    assert (one.chain.is_intact, one.chain.broken_at, one.chain.why) == (False, 3, why)
+
+
 def test_large_data() -> None:
     """A large input or result is told by its size and hash, unless all of it is wanted."""
     large = b'{"files":"' + b"x" * 500 + b'"}'
