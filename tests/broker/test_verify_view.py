@@ -12,6 +12,8 @@ import pytest
 from opstream.verifying import Verify, verify
 from opstream_journal import Journal, Link
 from opstream_journal.snapshots import encode_snapshot
+from opstream_projector.verify import GRACE
+from opstream_schemas import subjects
 from opstream_schemas.operation import FOLD_VERSION, Operation
 from tests.support.broker import Broker
 from tests.support.journaling import extend, linked, opened
@@ -106,6 +108,13 @@ async def test_a_projector_that_comes_late(link: Link, journal: Journal, operati
     async with running(projector(link, journal)):
         await settled(link)
     assert (await found).lines == []
+
+
+async def test_the_grace_outlasts_a_killed_projector(link: Link) -> None:
+    """What it held comes to another one once the ack_wait is over, and that is no difference either."""
+    info = await link.nc.jetstream().consumer_info(subjects.OPERATIONS_STREAM, subjects.PROJECTOR_CONSUMER)
+    assert info.config.ack_wait is not None
+    assert info.config.ack_wait + 5 < GRACE
 
 
 async def test_while_the_system_works(broker: Broker, link: Link, journal: Journal) -> None:

@@ -24,8 +24,9 @@ from .patience import together
 from .sweeping import Sweep, is_right
 from .walking import Folded
 
-GRACE: Final = 10.0
-"""Seconds for which the projector may be behind. Once that was too little, it is not waited for again."""
+GRACE: Final = 40.0
+"""Seconds for which the projector may be behind: longer than its consumer's ack_wait (30 s), since what a killed
+replica held comes to another one only then. Once that was too little, it is not waited for again."""
 
 _LOOKERS: Final = 32
 _MISSING: Final = 10_000
