@@ -17,7 +17,7 @@ import click
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from opstream_journal import JournalError, Link, connect
+from opstream_journal import JournalError, Link, NotProvisioned, connect
 from opstream_journal.identity import Identity, identity
 from opstream_journal.scan import edges, scan
 from opstream_schemas import subjects
@@ -37,6 +37,7 @@ from opstream_schemas.covering import (
 from . import checkpoints, keys
 from .console import INTERRUPTED, Failure, printable
 from .progress import Progress
+from .walking import NO_ARCHIVE
 
 
 class Chain(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,7 +115,12 @@ class _Walk:
             raise Failure(f"{settings.checkpoint} is of the stream {other}, not {name}: name another file", status=2)
         link = await connect(settings.servers, "opstream-verify", connect_timeout=settings.connect_timeout)
         try:
-            stream = await identity(link, name)
+            try:
+                stream = await identity(link, name)
+            except NotProvisioned as error:
+                if not settings.is_archive:
+                    raise
+                raise Failure(NO_ARCHIVE) from error
             if self._before and self._before[-1].created != stream.created:
                 raise Failure(
                     f"stream {name} was made at {stream.created}, and {settings.checkpoint} is of one that was made at "

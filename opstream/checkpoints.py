@@ -60,6 +60,8 @@ def read(path: Path, keys: Sequence[Ed25519PublicKey]) -> Signed:
     Raises:
         Failure: with status 2, the file can't be read, or no key fits; with status 1, somebody has changed it.
     """
+    if path.exists() and not path.is_file():
+        raise Failure(f"{path} is no ordinary file, and would be replaced by one: name a file", status=_BAD_FILE)
     try:
         lines = path.read_bytes().splitlines()
     except FileNotFoundError:

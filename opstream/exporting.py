@@ -79,6 +79,8 @@ def _stop(_number: int, _frame: object) -> NoReturn:
 
 
 def _check_free(settings: Export) -> None:
+    if settings.path.exists() and not settings.path.is_file():
+        raise click.UsageError(f"{settings.path} is no ordinary file, and would be replaced by one: name a file")
     if settings.path.exists() and not settings.is_overwriting:
         raise click.UsageError(f"{settings.path} exists: choose another name, or replace it with --overwrite")
 

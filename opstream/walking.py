@@ -21,6 +21,7 @@ from opstream_schemas.subjects import ARCHIVE_STREAM, OPERATIONS_STREAM
 from .console import Failure
 from .wanted import Wanted
 
+NO_ARCHIVE: Final = "the broker has no archive: 'opstream provision --archive' makes one"
 PATIENCE: Final = 60.0
 """Seconds that the broker may be away; who follows waits for a day."""
 
@@ -78,7 +79,7 @@ class Walk:
         except NotProvisioned as error:
             if not wanted.is_archive:
                 raise
-            raise Failure("the broker has no archive: 'opstream provision --archive' makes one") from error
+            raise Failure(NO_ARCHIVE) from error
         self.begin, self.end = found.first, found.last
         self._check_begin()
         batches = scan(

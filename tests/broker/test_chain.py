@@ -322,6 +322,14 @@ async def test_the_archive(broker: Broker, link: Link, journal: Journal) -> None
     assert line.startswith("-  position -  sequence 4")
 
 
+async def test_without_an_archive(broker: Broker, link: Link) -> None:
+    """One line says what makes it."""
+    result = await verify(broker, "--from-archive")
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "'opstream provision --archive' makes one" in result.stderr
+
+
 async def test_the_archive_that_provision_makes(broker: Broker, link: Link, journal: Journal) -> None:
     """What the broker copies into it is whole."""
     await provision(link, Sizing(), archive=Archive(), is_update=True)

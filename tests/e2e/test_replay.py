@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import signal
 import subprocess
@@ -318,6 +319,11 @@ def test_export_replaces_nothing(broker: Broker, events: list[RecordedEvent], tm
     failed = run("export", "--nats", broker.url, str(path), "--overwrite", "--from-sequence", "9999")
     assert (failed.returncode, path.read_text()) == (1, "precious")
     nowhere = run("export", "--nats", broker.url, str(tmp_path / "no" / "x.parquet"))
+    os.mkfifo(tmp_path / "pipe")
+    pipe = run("export", "--nats", broker.url, str(tmp_path / "pipe"), "--overwrite")
+    assert (pipe.returncode, (tmp_path / "pipe").is_fifo()) == (2, True)
+    assert "is no ordinary file" in pipe.stderr
+    (tmp_path / "pipe").unlink()
     assert (nowhere.returncode, nowhere.stderr.count("\n")) == (1, 1)
     replaced = run("export", "--nats", broker.url, str(path), "--overwrite")
     assert (replaced.returncode, parquet.read_table(path).num_rows >= len(events)) == (0, True)

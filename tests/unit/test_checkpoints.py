@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from opstream import checkpoints
 from opstream.cli import main
 from opstream.console import Failure
-from opstream.keys import private_key, public_key
+from opstream.keys import private_key, public_key, public_pem
 from opstream_schemas.chain_state import Head
 from opstream_schemas.covering import SEGMENT, Checkpoint, Comparison, Coverer, early_findings, edge_findings, lowered
 from tests.support.strategies import NOW
@@ -156,10 +156,13 @@ def test_keygen(tmp_path: Path) -> None:
         (["--chain", "--checkpoint", "c", "--key", "k", "--accept-findings"], "add --sign"),
         (["--chain", "--checkpoint", "c", "--key", "nowhere"], "nowhere can't be read"),
         (["--chain", "--checkpoint", "c", "--sign", "/dev/null"], "holds no private key"),
+        (["--chain", "--checkpoint", "/dev/zero", "--key", "KEY"], "is no ordinary file"),
     ],
 )
-def test_bad_options(options: list[str], what: str) -> None:
+def test_bad_options(options: list[str], what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One clear line, and status 2."""
+    (tmp_path / "KEY").write_text(public_pem(Ed25519PrivateKey.generate().public_key()))
+    monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(main, ["verify", *options])
 
     assert (result.exit_code, result.stdout) == (2, "")
