@@ -34,7 +34,11 @@ def keygen(path: Path) -> None:
         ) from error
     except OSError as error:
         raise Failure(f"{path} can't be written: {error.strerror}", status=2) from error
-    click.echo(public_pem(key.public_key()), nl=False)
+    try:
+        click.echo(public_pem(key.public_key()), nl=False)
+    except OSError as error:
+        path.unlink()  # what it signs nobody could check
+        raise Failure(f"the public key can't be printed ({error.strerror}), so none was made", status=2) from error
 
 
 def private_key(path: Path) -> Ed25519PrivateKey:

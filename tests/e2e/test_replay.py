@@ -137,6 +137,18 @@ def test_a_full_disk(broker: Broker, events: list[RecordedEvent]) -> None:
     assert result.stderr == "opstream: error: standard output can't be written to: No space left on device\n"
 
 
+def test_a_key_that_nobody_could_check(tmp_path: Path) -> None:
+    """Where the public key can't be printed no private one is left, which would never be overwritten."""
+    command = [*COMMAND, "keygen", str(tmp_path / "key")]
+    with Path("/dev/full").open("wb") as full:
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment(), check=False)
+    assert result.returncode == 2
+    assert result.stderr == (
+        "opstream: error: the public key can't be printed (No space left on device), so none was made\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_following_until_an_interrupt() -> None:
     """With --follow new events come as they are recorded, also after the broker was killed; Ctrl-C ends it with 130,
     and going on from the sequence that it tells gives the rest."""
