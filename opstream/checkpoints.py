@@ -13,7 +13,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -94,8 +94,7 @@ def append(path: Path, checkpoint: Checkpoint, heads: bytes, key: Ed25519Private
             lines = path.read_bytes().splitlines() if path.exists() else []
             if (hashlib.sha256(lines[-1]).hexdigest() if lines else "") != checkpoint.previous:
                 raise Failure(f"{path} was written to meanwhile, so nothing was added: run it again", status=_BAD_FILE)
-            _replace(heads_path(path), heads)
-            _replace(path, b"".join(each + b"\n" for each in (*lines, line)))
+            _replace(path.parent, {heads_path(path): heads, path: b"".join(each + b"\n" for each in (*lines, line))})
     except OSError as error:
         raise Failure(f"{error.filename or path} can't be written: {error.strerror}", status=_BAD_FILE) from error
     return hashlib.sha256(line).hexdigest()
@@ -163,16 +162,24 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that there is always a whole one."""
-    fresh = path.with_name(f"{path.name}.new")
-    with fresh.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+def _replace(folder: Path, contents: Mapping[Path, bytes]) -> None:
+    """Write files of a folder so that there is always a whole one, and none is new if another can't be written."""
+    fresh = {path: path.with_name(f"{path.name}.new") for path in contents}
     try:
-        os.fsync(folder)
+        for path, content in contents.items():
+            with fresh[path].open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        for path, place in fresh.items():
+            place.replace(path)
+    except OSError:
+        for place in fresh.values():
+            with suppress(OSError):
+                place.unlink()
+        raise
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)

@@ -111,6 +111,18 @@ def test_a_last_line_that_lost_its_end(path: Path, key: Ed25519PrivateKey) -> No
     assert len(checkpoints.read(path, [key.public_key()]).checkpoints) == 3
 
 
+def test_a_checkpoint_that_can_not_be_written(path: Path, key: Ed25519PrivateKey) -> None:
+    """What is there stays as it is, the open operations too, which belong to the last checkpoint."""
+    before = {each.name: each.read_bytes() for each in path.parent.iterdir()}
+    signed = checkpoints.read(path, [key.public_key()])
+    (path.parent / "c.new").mkdir()  # in the way of the second file
+
+    with pytest.raises(Failure, match=r"c\.new can't be written"):
+        checkpoints.append(path, checkpoint(3, previous=signed.line, first=21), b"other", key)
+    (path.parent / "c.new").rmdir()
+    assert {each.name: each.read_bytes() for each in path.parent.iterdir()} == before
+
+
 def test_two_that_sign_at_once(path: Path, key: Ed25519PrivateKey) -> None:
     """The second one is refused rather than spoil the file: both would follow the same checkpoint."""
     signed = checkpoints.read(path, [key.public_key()])
