@@ -159,13 +159,13 @@ class _Walk:
                     else:
                         coverer.take(one.sequence, one.subject, body, one.nanoseconds)
                     self._newest = one.nanoseconds / 1e9
-                self._report(check, comparison)
+                self._report(check, comparison, progress)
                 progress.advance(begin, check.next_sequence - 1, stream.last)
         if check.next_sequence <= stream.last:
             await self._miss(link, stream, check, comparison, stream.last + 1, age)
         check.finish()
         comparison.finish()
-        self._report(check, comparison)
+        self._report(check, comparison, progress)
         self._summarise(stream, check, comparison, time.monotonic() - began)
         if self._signing is not None and not self._other_findings:
             self._sign(stream, check, coverer, covered)
@@ -197,13 +197,16 @@ class _Walk:
         elif created + timedelta(seconds=age) > self._now + timedelta(seconds=SKEW):
             click.echo(f"note: {what}, although it is younger than its age limit: was that raised?", err=True)
 
-    def _report(self, check: ChainCheck, comparison: Comparison) -> None:
+    def _report(self, check: ChainCheck, comparison: Comparison, progress: Progress) -> None:
+        contradictions = comparison.drain()
+        if check.notes or check.findings or contradictions:
+            progress.clear()
         for note in check.notes:
             click.echo(f"note: {printable(str(note))}", err=True)
         check.notes.clear()
         self._tell(check.findings, is_chain=True)
         check.findings.clear()
-        self._tell(comparison.drain(), is_chain=False)
+        self._tell(contradictions, is_chain=False)
 
     def _tell(self, findings: Sequence[Finding], *, is_chain: bool) -> None:
         for finding in findings:

@@ -1,6 +1,6 @@
-"""How far a walk through a stream has come: a bar on a terminal, otherwise a line now and then. All of it on stderr.
+"""How far a walk through a stream has come, and what is told on the way. All of it on stderr.
 
-Called by `replaying`, `exporting` and `auditing`.
+Called by `replaying`, `exporting`, `auditing` and `chain`.
 """
 
 from __future__ import annotations
@@ -8,21 +8,18 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from typing import Final, Self
+from typing import Self
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 
-_QUIET: Final = 10.0
+from .tally import Tally
 
 
 class Progress:
     """Shows it. As a context manager: while it lasts.
 
     Args:
-        what: is read, for the lines.
+        what: is read.
         is_shown: whether; what is told is always.
         is_plain: whether there are lines where there can be no bar.
         clock: monotonic seconds.
@@ -36,39 +33,32 @@ class Progress:
         is_plain: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        console = Console(stderr=True)
         self._what = what
-        self._bar: Bar | None = None
-        self._task = None
-        self._is_plain = is_shown and is_plain and not console.is_terminal
-        self._clock = clock
-        self._told_at = clock()
-        if is_shown and console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._bar = Bar(*columns, console=console, transient=True)
-            self._task = self._bar.add_task(what, total=None)
+        self._tally = Tally(sys.stderr, clock) if is_shown and (is_plain or sys.stderr.isatty()) else None
+        self._has_begun = False
 
     def advance(self, first: int, sequence: int, last: int) -> None:
-        """The sequence that was read last, of those from `first` to `last`."""
+        """The sequence that was read last, of those from `first` to `last`, which stay the same."""
+        if self._tally is None:
+            return
         done, total = max(0, sequence - first + 1), max(0, last - first + 1)
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=min(done, total), total=total)
-        elif self._is_plain and self._clock() - self._told_at > _QUIET:
-            self._told_at = self._clock()
-            self.tell(f"{min(done, total)} of {total} {self._what}")
+        if not self._has_begun:
+            self._has_begun = True
+            self._tally.begin(self._what, total)
+        self._tally.show(min(done, total))
+
+    def clear(self) -> None:
+        """Make room for a line on stdout, which may be the same terminal."""
+        if self._tally is not None:
+            self._tally.clear()
 
     def tell(self, text: str) -> None:
         """A line that stays."""
-        if self._bar is not None and self._bar.live.is_started:
-            self._bar.console.print(f"opstream: {text}", markup=False, highlight=False, soft_wrap=True)
-        else:
-            click.echo(f"opstream: {text}", file=sys.stderr)
+        self.clear()
+        click.echo(f"opstream: {text}", file=sys.stderr)
 
     def __enter__(self) -> Self:
-        if self._bar is not None:
-            self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self.clear()

@@ -1,6 +1,6 @@
 """How far long work over many things is: a bar on a terminal, otherwise a line every few seconds. Everything on stderr.
 
-Callers: `rebuilding`, `verifying`.
+Callers: `rebuilding`, `verifying`, `progress`.
 """
 
 from __future__ import annotations
