@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from opstream_schemas.chain_state import Head
 from opstream_schemas.covering import Checkpoint, inconsistency
 
-from .console import Failure
+from .console import Failure, printable
 from .keys import key_id
 
 PREFIX: Final = b"opstream checkpoint v1\n"
@@ -138,8 +138,8 @@ def _verified(where: str, line: bytes, trusted: Mapping[str, Ed25519PublicKey]) 
         raise Failure(f"{where}: this is no checkpoint ({error})", status=_BAD_FILE) from error
     key = trusted.get(signed.key_id)
     if key is None:
-        known = ", ".join(trusted) or "none"
-        text = f"{where}: signed with the key {signed.key_id}, but the keys given are {known}: name its public key too"
+        known, wanted = ", ".join(trusted) or "none", printable(signed.key_id[:64])
+        text = f"{where}: signed with the key {wanted}, but the keys given are {known}: name its public key too"
         raise Failure(f"{text} with --key", status=_BAD_FILE)
     try:
         key.verify(signature, PREFIX + bytes(signed.checkpoint))

@@ -140,6 +140,15 @@ def test_another_key(path: Path) -> None:
     assert caught.value.exit_code == 2
 
 
+def test_a_key_id_that_somebody_wrote(path: Path, key: Ed25519PrivateKey) -> None:
+    """What stands in a file that was changed does not get at the auditor's terminal."""
+    line = path.read_bytes().replace(b'"keyId":"', b'"keyId":"\\u001b[2J', 1)
+    path.write_bytes(line)
+
+    with pytest.raises(Failure, match=r"signed with the key  \[2J[0-9a-f]{16}, but"):
+        checkpoints.read(path, [key.public_key()])
+
+
 def test_heads_of_something_else(path: Path) -> None:
     """The open operations are believed only if their hash was signed."""
     with pytest.raises(Failure, match="does not belong to the last checkpoint"):
