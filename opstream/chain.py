@@ -74,6 +74,8 @@ def check(settings: Chain) -> None:
         signed = checkpoints.read(settings.checkpoint, trusted)
         if not signed.checkpoints and (signing is None or settings.is_quick):
             raise Failure(f"{settings.checkpoint} holds no checkpoint: --sign makes the first one", status=2)
+        if signing is not None:
+            checkpoints.check_writable(settings.checkpoint)
         if settings.is_quick:
             heads = checkpoints.read_heads(settings.checkpoint, signed.checkpoints[-1])
     try:

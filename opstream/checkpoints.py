@@ -80,6 +80,17 @@ def read(path: Path, keys: Sequence[Ed25519PublicKey]) -> Signed:
     return Signed(checkpoints=tuple(checkpoints), line=before)
 
 
+def check_writable(path: Path) -> None:
+    """Find out before hours of reading what would be the matter after them.
+
+    Raises:
+        Failure: with status 2, nothing can be written where the file lies.
+    """
+    if not os.access(path.parent, os.W_OK):
+        why = "nothing can be written there" if path.parent.is_dir() else "there is no such folder"
+        raise Failure(f"no checkpoint can be added in {path.parent}: {why}", status=_BAD_FILE)
+
+
 def append(path: Path, checkpoint: Checkpoint, heads: bytes, key: Ed25519PrivateKey) -> str:
     """Sign a checkpoint and write it, and the open operations beside it; SHA-256 (hex) of the new line.
 

@@ -178,12 +178,14 @@ def test_keygen(tmp_path: Path) -> None:
         (["--chain", "--checkpoint", "c", "--key", "nowhere"], "nowhere can't be read"),
         (["--chain", "--checkpoint", "c", "--sign", "/dev/null"], "holds no private key"),
         (["--chain", "--checkpoint", "/dev/zero", "--key", "KEY"], "is no ordinary file"),
+        (["--chain", "--checkpoint", "nowhere/c", "--sign", "PRIVATE"], "in nowhere: there is no such folder"),
     ],
 )
 def test_bad_options(options: list[str], what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One clear line, and status 2."""
     (tmp_path / "KEY").write_text(public_pem(Ed25519PrivateKey.generate().public_key()))
     monkeypatch.chdir(tmp_path)
+    CliRunner().invoke(main, ["keygen", "PRIVATE"])
     result = CliRunner().invoke(main, ["verify", *options])
 
     assert (result.exit_code, result.stdout) == (2, "")
