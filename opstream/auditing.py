@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from datetime import UTC, datetime
@@ -60,7 +61,13 @@ def audit(settings: Audit) -> None:
         hint = "" if settings.wanted.is_archive else "; the archive may have it: --from-archive"
         raise Failure(f"the {where} has no operation {operation_id}, or its events have expired{hint}")
     told = life(operation_id, messages, datetime.now(UTC))
-    _print(told, settings)
+    try:
+        _print(told, settings)
+    except BrokenPipeError:
+        # Who has read enough is told by the exit status all the same, and Python at its end has nothing to complain of.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        raise Failure(f"standard output can't be written to: {error.strerror}") from error
     if not told.chain.is_intact or told.foreign:
         raise Failure(f"what lies on the subjects of operation {operation_id} is not only what was recorded for it")
 

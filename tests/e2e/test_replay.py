@@ -390,6 +390,15 @@ def test_audit(broker: Broker, events: list[RecordedEvent]) -> None:
         return run("audit", "--nats", broker.url, "op-1", "--from-archive", "--action", "book:*").stdout == told.stdout
 
     asyncio.run(eventually(has_it, within=20, poll=0.2))
+    command = [*COMMAND, "audit", "--nats", broker.url, "op-1"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as nobody, Path("/dev/full").open("wb") as full:
+        options: dict[str, Any] = {"stderr": subprocess.PIPE, "text": True, "env": environment()}
+        gone, unwritten = (subprocess.run(command, check=False, stdout=place, **options) for place in (nobody, full))
+    assert (gone.returncode, gone.stderr) == (0, "")
+    assert unwritten.returncode == 1
+    assert unwritten.stderr == "opstream: error: standard output can't be written to: No space left on device\n"
     unknown = run("audit", "--nats", broker.url, "nobody")
     assert (unknown.returncode, unknown.stdout) == (1, "")
     assert unknown.stderr == (
