@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Final
 
-from .console import is_coloured, painted
+from .console import is_coloured, painted, printable
 
 _FORMAT: Final = "%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s"
 _COLOURS: Final = {logging.WARNING: "yellow", logging.ERROR: "red", logging.CRITICAL: "red"}
@@ -24,6 +24,11 @@ class _Formatter(logging.Formatter):
     def __init__(self, *, is_coloured: bool) -> None:
         super().__init__(_FORMAT, "%Y-%m-%dT%H:%M:%S")
         self._is_coloured = is_coloured
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """The line without the traceback: one, whatever somebody has put into a subject that is told in it."""
+        record.message = printable(record.message)
+        return super().formatMessage(record)
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, and below it the traceback if the record has one."""
