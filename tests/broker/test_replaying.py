@@ -71,7 +71,7 @@ async def test_a_broker_that_stays_away(
         (["--since", (NOW + timedelta(seconds=1, microseconds=1)).isoformat()], [3, 4]),
         (["--since", NOW.isoformat(), "--until", (NOW + timedelta(seconds=1)).isoformat()], [1]),
         (["--since", "1s"], []),
-        (["--since", "9999-12-31"], []),
+        (["--since", "2199-12-31"], []),
     ],
 )
 async def test_the_archive_goes_by_when_it_happened(
