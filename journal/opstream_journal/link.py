@@ -193,9 +193,14 @@ class Link:
 
 
 async def connect(
-    servers: Sequence[str], name: str, *, connect_timeout: float, on_lost: Callable[[str], None] = end_process
+    servers: Sequence[str],
+    name: str,
+    *,
+    connect_timeout: float,
+    on_lost: Callable[[str], None] = end_process,
+    remedy: str = "set --nats",
 ) -> Link:
-    """Connect, waiting up to `connect_timeout` seconds for the broker to be there.
+    """Connect, waiting up to `connect_timeout` seconds for the broker to be there. `remedy`: how to name another one.
 
     Raises:
         BrokerUnreachable: it was not; the message says what to do.
@@ -214,25 +219,24 @@ async def connect(
         why = client.last_error
         link.expect_close()
         await client.close()
-        raise unreachable(servers, connect_timeout, why) from why
+        raise unreachable(servers, connect_timeout, why, remedy=remedy) from why
     if (error := task.exception()) is not None:
         # nats-py tries for ever, so what it raises at once is about the addresses themselves.
-        raise BrokerUnreachable(f"can't connect to {_shown(servers)}: {error}") from error
+        where = ", ".join(map(without_credentials, servers))
+        raise BrokerUnreachable(f"can't connect to {where}: {error}") from error
     client._error_cb = link._note_error  # noqa: SLF001 - nats-py has no setter; while connecting each refusal is noise
     return link.attach(client)
 
 
-def unreachable(servers: Sequence[str], seconds: float, why: Exception | None = None) -> BrokerUnreachable:
+def unreachable(
+    servers: Sequence[str], seconds: float, why: Exception | None = None, *, remedy: str = "set --nats"
+) -> BrokerUnreachable:
     """The error for a broker that was not there in time; `why` is what the last try said."""
+    where = ", ".join(map(without_credentials, servers))
     said = f" (the last try: {why})" if isinstance(why, nats.errors.Error) else ""
     return BrokerUnreachable(
-        f"no NATS broker answered at {_shown(servers)} within {seconds:g} s{said}: "
-        "start one ('opstream broker') or set --nats"
+        f"no NATS broker answered at {where} within {seconds:g} s{said}: start one ('opstream broker') or {remedy}"
     )
-
-
-def _shown(servers: Sequence[str]) -> str:
-    return ", ".join(map(without_credentials, servers))
 
 
 async def insist(link: Link, step: Callable[[], Awaitable[_T]], seconds: float) -> _T:

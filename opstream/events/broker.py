@@ -19,6 +19,8 @@ from faststream.nats import NatsBroker
 from opstream_journal import Link, connect, end_process
 from opstream_schemas.retrying import LEAST_FACTOR
 
+from .errors import InvalidSubscription
+
 if TYPE_CHECKING:
     from .subscriber import EventSubscriber
 
@@ -35,7 +37,8 @@ class EventsBroker(NatsBroker):
     """A NatsBroker that `subscribe` works with; everything else of FastStream works on it, too.
 
     Args:
-        servers: URLs of the broker or of a cluster's members. `nats://user:password@host` logs in.
+        servers: URLs of the broker or of a cluster's members, in one text with commas between them or as a list.
+            `nats://user:password@host` logs in.
         connect_timeout: seconds that the broker may take to be there at the start. Later it may be away for ever.
         graceful_timeout: seconds that handlers have to end once the process is told to.
         name: in the broker's list of connections.
@@ -44,6 +47,9 @@ class EventsBroker(NatsBroker):
         jitter: from 0.5 to 1, the part of a backoff that is waited.
         clock: monotonic seconds.
         options: FastStream's own (`middlewares`, `logger`, `serializer`, `routers`, …), those of the connection aside.
+
+    Raises:
+        InvalidSubscription: no broker is named, or the timeout is none.
     """
 
     def __init__(
@@ -58,7 +64,12 @@ class EventsBroker(NatsBroker):
         clock: Callable[[], float] = time.monotonic,
         **options: Any,  # noqa: ANN401 - FastStream's own
     ) -> None:
-        self._servers = (servers,) if isinstance(servers, str) else tuple(servers)
+        given = servers.split(",") if isinstance(servers, str) else servers
+        self._servers = tuple(one.strip() for one in given if one.strip())
+        if not self._servers:
+            raise InvalidSubscription(f"{servers!r} names no broker: write e.g. {_DEFAULT!r}")
+        if not (isinstance(connect_timeout, int | float) and connect_timeout > 0):
+            raise InvalidSubscription(f"connect_timeout {connect_timeout!r} must be more than 0 seconds")
         super().__init__(list(self._servers), graceful_timeout=graceful_timeout, **options)
         self.patience = connect_timeout
         self.jitter = jitter
@@ -139,7 +150,11 @@ class EventsBroker(NatsBroker):
 
     async def _connect(self) -> Any:  # noqa: ANN401 - nats-py's client
         self._link = await connect(
-            self._servers, self._client_name, connect_timeout=self.patience, on_lost=self._on_lost
+            self._servers,
+            self._client_name,
+            connect_timeout=self.patience,
+            on_lost=self._on_lost,
+            remedy="give EventsBroker its URL",
         )
         self.config.connect(self._link.nc)
         return self._link.nc

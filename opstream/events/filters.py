@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -23,6 +23,8 @@ _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
 _OURS: Final = ("projector", "webhooks", "archive", "runner")
 _MOST_WORKERS: Final = 1_000
+_MOST_PENDING: Final = 1_000_000
+_LONGEST_PAUSE: Final = 7 * 86_400.0
 _EXAMPLE: Final = "'book:upload-start', 'book:*' or '*'"
 
 
@@ -48,6 +50,8 @@ def filters(kind: str, events: Sequence[str]) -> list[str]:
         InvalidSubscription: one of them can't be.
     """
     parsed = _kind(kind)
+    if not isinstance(events, Iterable):
+        raise InvalidSubscription(f"events {events!r} must be names of events, or '*' for all")
     names = [events] if isinstance(events, str) else list(events)
     if not names:
         raise InvalidSubscription(f"events is empty: name some of {', '.join(TYPES)}, or '*' for all")
@@ -85,7 +89,7 @@ def check_start(start: Start) -> Start:
             raise InvalidSubscription("start has no time zone: use datetime.now(UTC) or the like")
         if not _EARLIEST <= start <= _LATEST:
             raise InvalidSubscription(f"start {start} must be between 1970 and 2200: the broker counts nanoseconds")
-    elif isinstance(start, bool) or not (start in {"new", "all"} if isinstance(start, str) else start >= 1):
+    elif not (start in {"new", "all"} if isinstance(start, str) else _is_whole(start) and 1 <= start < 2**63):
         raise InvalidSubscription(f"start {start!r} must be 'new', 'all', a stream sequence from 1 on, or a datetime")
     return start
 
@@ -96,18 +100,35 @@ def check_numbers(*, max_workers: int, max_pending: int, ack_wait: float, backof
     Raises:
         InvalidSubscription: a number is out of its range, or contradicts another.
     """
+    if not isinstance(backoff, Backoff):
+        raise InvalidSubscription(f"backoff {backoff!r} must be a Backoff(first=…, longest=…, deliveries=…)")
+    whole = {"max_workers": max_workers, "max_pending": max_pending, "backoff: deliveries": backoff.deliveries}
+    for name, value in whole.items():
+        if not _is_whole(value):
+            raise InvalidSubscription(f"{name} {value!r} must be a whole number")
+    for name, seconds in {"ack_wait": ack_wait, "backoff: first": backoff.first, "longest": backoff.longest}.items():
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+            raise InvalidSubscription(f"{name} {seconds!r} must be a number of seconds")
     if not 1 <= max_workers <= _MOST_WORKERS:
         raise InvalidSubscription(f"max_workers {max_workers} must be from 1 to {_MOST_WORKERS}")
     if is_ordered and max_workers != 1:
         raise InvalidSubscription("ordered needs max_workers=1: several at once have no order")
     if max_pending < max_workers:
         raise InvalidSubscription(f"max_pending {max_pending} must be at least max_workers, which is {max_workers}")
+    if max_pending > _MOST_PENDING:
+        raise InvalidSubscription(f"max_pending {max_pending} must be at most {_MOST_PENDING}")
     if not 1.0 <= ack_wait <= 3600.0:
         raise InvalidSubscription(f"ack_wait {ack_wait:g} must be from 1 to 3600 seconds")
     if not 0.0 < backoff.first <= backoff.longest:
         raise InvalidSubscription("backoff: first must be more than 0 seconds, and longest at least as much")
+    if backoff.longest > _LONGEST_PAUSE:
+        raise InvalidSubscription(f"backoff: longest {backoff.longest:g} must be at most {_LONGEST_PAUSE:g} seconds")
     if backoff.deliveries < 1:
         raise InvalidSubscription(f"backoff: deliveries {backoff.deliveries} must be at least 1")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _kind(text: str) -> Kind:

@@ -19,6 +19,7 @@ from faststream.exceptions import (
     SetupError,
     SkipMessage,
     StopConsume,
+    SubscriberNotFound,
 )
 from faststream.nats.subscriber.usecases.basic import DefaultSubscriber
 from nats.aio.msg import Msg
@@ -217,7 +218,7 @@ class EventSubscriber(DefaultSubscriber[Msg]):
             await delivery.park("Rejected", "the handler refused it")
         except NackMessage as refused:
             await delivery.nak(refused.extra_options.get("delay"))
-        except (AckMessage, SkipMessage):
+        except (AckMessage, SkipMessage, SubscriberNotFound):  # the last: `filter` says that it is nobody's
             await delivery.ack()
         except (StopConsume, SystemExit) as error:
             self.running = False  # before it is given back, or it would come again here

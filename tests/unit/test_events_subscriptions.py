@@ -77,6 +77,16 @@ def test_filters(kind: str, events: Any, expected: list[str]) -> None:
         ({"backoff": Backoff(first=0)}, "backoff: first must be more than 0 seconds"),
         ({"backoff": Backoff(first=9, longest=1)}, "backoff: first must be more than 0 seconds, and longest at least"),
         ({"backoff": Backoff(deliveries=0)}, "backoff: deliveries 0 must be at least 1"),
+        ({"backoff": Backoff(longest=float("inf"))}, "backoff: longest inf must be at most 604800 seconds"),
+        ({"backoff": 5}, "backoff 5 must be a Backoff(first="),
+        ({"max_workers": "3"}, "max_workers '3' must be a whole number"),
+        ({"max_pending": 1.5}, "max_pending 1.5 must be a whole number"),
+        ({"max_pending": 10**30}, "must be at most 1000000"),
+        ({"ack_wait": "30"}, "ack_wait '30' must be a number of seconds"),
+        ({"start": None}, "start None must be 'new', 'all'"),
+        ({"start": 1.5}, "start 1.5 must be"),
+        ({"start": 2**63}, "must be 'new', 'all', a stream sequence"),
+        ({"events": None}, "events None must be names of events"),
         ({"retries": 3}, "subscribe has no option retries"),
     ],
 )
@@ -87,6 +97,13 @@ def test_bad_arguments(given: dict[str, Any], message: str) -> None:
         subscribe(EventsBroker(), arguments.pop("kind"), **arguments)
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("given", [{"servers": ""}, {"servers": []}, {"connect_timeout": 0}, {"connect_timeout": "5"}])
+def test_a_broker_that_can_not_be(given: dict[str, Any]) -> None:
+    """It has an address, and some time to be there."""
+    with pytest.raises(InvalidSubscription, match=r"names no broker: write e\.g\. |must be more than 0 seconds"):
+        EventsBroker(**given)
 
 
 def test_a_durable_has_one_handler() -> None:
