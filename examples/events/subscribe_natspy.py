@@ -55,11 +55,12 @@ async def serve(server: str, kind: str, durable: str) -> None:
             os._exit(1)
 
     stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     nc = await nats.connect(
         server, max_reconnect_attempts=-1, reconnect_time_wait=0.5, ping_interval=5, closed_cb=closed, error_cb=tell
     )
+    # Not before: until there is a broker, a signal ends the process as it does any other.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     js = nc.jetstream()
     await make_durable(js, kind, durable)
     await follow(nc, js, durable, stopping)
@@ -69,8 +70,8 @@ async def serve(server: str, kind: str, durable: str) -> None:
 
 async def make_durable(js: JetStreamContext, kind: str, durable: str) -> None:
     """Make the durable if it is not there. nats-py would silently retarget one that is, so it is asked for first."""
-    resource, _, action = kind.rpartition(":")
-    filters = [f"operations.*.{resource or '*'}.{action}.{event}" for event in ENDS]
+    resource, _, action = kind.partition(":")
+    filters = [f"operations.*.{resource}.{action}.{event}" for event in ENDS]
     try:
         found = (await js.consumer_info(STREAM, durable)).config
     except NotFoundError:
@@ -172,7 +173,7 @@ async def tell(error: Exception) -> None:
 
 def main() -> None:
     """Read the arguments and serve."""
-    if len(sys.argv) != 4:
+    if len(sys.argv) != 4 or not all(sys.argv[2].partition(":")):
         sys.exit(
             "usage: subscribe_natspy.py NATS_URL RESOURCE:ACTION DURABLE (e.g. nats://127.0.0.1:4222 'book:*' mailer)"
         )

@@ -31,7 +31,7 @@ from opstream_journal.provision import provision
 from opstream_journal.topology import Sizing
 from opstream_schemas.names import Kind
 from opstream_schemas.subjects import OPERATIONS_STREAM
-from tests.support.broker import Broker
+from tests.support.broker import Broker, free_port
 from tests.support.echo import submit, write_actions
 from tests.support.gated import Terminal
 from tests.support.journaling import KIND, linked
@@ -206,6 +206,24 @@ async def test_its_bad_luck(
         await delete_consumer(link, "shaky")
         assert program.wait(20) == 1, program.output
         assert "durable shaky was deleted" in program.output
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_is_no_action(language: str, request: pytest.FixtureRequest) -> None:
+    """An action without its resource is refused with the usage, before it would be waited for in vain."""
+    command, folder = commanded(language, "subscribe", request)
+    with Process("nats://127.0.0.1:1", "book", "mailer", command=command, cwd=folder) as program:
+        assert program.wait(15) == 1
+        assert "RESOURCE:ACTION DURABLE" in program.output
+
+
+def test_told_to_stop_before_there_is_a_broker(request: pytest.FixtureRequest) -> None:
+    """The Python program waits for a broker that is not there, and still ends when it is told to."""
+    command, folder = commanded("python", "subscribe", request)
+    with Process(f"nats://127.0.0.1:{free_port()}", "book:*", "mailer", command=command, cwd=folder) as program:
+        program.wait_for("^broker: .*Connect call failed")
+        program.send(signal.SIGTERM)
+        assert program.wait(10) == -signal.SIGTERM
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -24,7 +24,7 @@ export async function handle(event) {
 
 // An existing durable goes on where it is; one with other filters is somebody else's.
 async function makeDurable(connection, kind, durable) {
-  const [action, resource = "*"] = kind.split(":").reverse();
+  const [resource, action] = kind.split(":");
   const filters = ENDS.map((event) => `operations.*.${resource}.${action}.${event}`);
   const manager = await jetstreamManager(connection);
   try {
@@ -80,7 +80,9 @@ async function attend(message, work) {
 
 export async function main(work = handle) {
   const [server, kind, durable] = process.argv.slice(2);
-  if (!durable) throw new Error("usage: node subscribe.mjs NATS_URL RESOURCE:ACTION DURABLE");
+  if (!durable || !/^[^:]+:[^:]+$/.test(kind)) {
+    throw new Error("usage: node subscribe.mjs NATS_URL RESOURCE:ACTION DURABLE (e.g. nats://127.0.0.1:4222 'book:*' mailer)");
+  }
   const connection = await connect({ servers: server, maxReconnectAttempts: -1, reconnectTimeWait: 500 });
   await makeDurable(connection, kind, durable);
   const consumer = await jetstream(connection).consumers.get(STREAM, durable);
