@@ -7,7 +7,7 @@ makes them. A test of a handler makes them by itself: every field but the identi
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, ClassVar, Final, Protocol, TypeVar
+from typing import Any, ClassVar, Final, Protocol, TypeVar, overload
 
 import msgspec
 
@@ -130,7 +130,11 @@ class ActionRequested(Event, frozen=True, kw_only=True):
     client_id: str = ""
     client_address: str = ""
 
-    def input_as(self, type: type[T]) -> T:  # noqa: A002 - as msgspec calls it
+    @overload
+    def input_as(self, type: type[T]) -> T: ...
+    @overload
+    def input_as(self, type: object) -> Any: ...  # noqa: ANN401 - a union, which has no `type[T]`
+    def input_as(self, type: Any) -> Any:  # noqa: A002 - as msgspec calls it
         """The input, decoded as a type that msgspec knows.
 
         Raises:
@@ -184,7 +188,11 @@ class ActionSucceeded(Event, frozen=True, kw_only=True):
 
     result: msgspec.Raw = NULL
 
-    def result_as(self, type: type[T]) -> T:  # noqa: A002 - as msgspec calls it
+    @overload
+    def result_as(self, type: type[T]) -> T: ...
+    @overload
+    def result_as(self, type: object) -> Any: ...  # noqa: ANN401 - a union, which has no `type[T]`
+    def result_as(self, type: Any) -> Any:  # noqa: A002 - as msgspec calls it
         """The result, decoded as a type that msgspec knows.
 
         Raises:
