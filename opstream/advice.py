@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -9,7 +10,9 @@ from click.core import ParameterSource
 
 
 class Option(click.Option):
-    """A `click.Option` whose refusals end with what to write, and which refuses to be given nothing.
+    """A `click.Option` whose refusals end with what to write, and which refuses to be given nothing, or two values.
+
+    click takes the last of two. Of `--action a:x --action b:y`, half would be left out, and nobody would notice.
 
     Args:
         takes_empty: whether an empty text means something. Elsewhere it comes from a variable that a script has not
@@ -20,6 +23,27 @@ class Option(click.Option):
     def __init__(self, *names: Any, takes_empty: bool = False, **settings: Any) -> None:  # noqa: ANN401 - click's own
         super().__init__(*names, **settings)
         self._takes_empty = takes_empty
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:  # noqa: ANN401 - click's own
+        """As click does, but every value is kept until `consume_value`."""
+        if self.multiple or self.count:
+            super().add_to_parser(parser, ctx)
+            return
+        if not self.is_flag:
+            parser.add_option(obj=self, opts=self.opts, dest=self.name, action="append", nargs=self.nargs)
+            return
+        for names, meaning in ((self.opts, True), (self.secondary_opts, False)):
+            if names:
+                parser.add_option(obj=self, opts=names, dest=self.name, action="append_const", const=meaning)
+
+    def consume_value(self, ctx: click.Context, opts: Mapping[str, Any]) -> Any:  # noqa: ANN401
+        """The one value; click's usage error for several that differ."""
+        given = opts.get(self.name or "")
+        if not self.multiple and isinstance(given, list):
+            if any(one != given[0] for one in given):
+                raise click.BadParameter("it is given twice, and not the same: leave one out", ctx, self)
+            opts = {**opts, self.name or "": given[0]}
+        return super().consume_value(ctx, opts)
 
     def type_cast_value(self, ctx: click.Context, value: Any) -> Any:  # noqa: ANN401 - click's own
         """The value in its type; click's usage error, with advice, for what has another."""

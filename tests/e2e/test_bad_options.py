@@ -174,6 +174,17 @@ def test_an_empty_value(case: Case) -> None:
     assert "it is empty: write a value, or leave the option out" in told
 
 
+@pytest.mark.parametrize("case", [case for case in EMPTY if not case.option.multiple], ids=str)
+def test_two_values(case: Case) -> None:
+    """Of an option that takes one, the first is not dropped in silence."""
+    twice = [f"{case.option.opts[0]}={value}" for value in ("1", "2")]
+    result = CliRunner().invoke(main, [*case.path, *twice, *command_line(case)[2:]], prog_name="opstream")
+    assert (result.exit_code, result.stdout) == (2, "")
+    told = result.stderr.splitlines()[-1]
+    assert case.option.opts[0] in told
+    assert "it is given twice, and not the same: leave one out" in told
+
+
 @pytest.mark.parametrize("path", [path for path, _ in commands()], ids=" ".join)
 def test_an_unknown_option(path: tuple[str, ...]) -> None:
     """It is named."""

@@ -359,6 +359,8 @@ def test_provision_compares_only_what_is_given(given: list[Any]) -> None:
         (["parked", "mailer", "9" * 30], "is not in the range 1<=x<=9223372036854775807"),
         (["parked", "mailer", "--retry", "--forget"], "two ways to be rid of an event: choose one"),
         (["parked", "--forget"], "--forget needs the durable, e.g. 'opstream parked mailer --forget'"),
+        (["replay", "--action", "a:x", "--action", "b:y"], "it is given twice, and not the same: leave one out"),
+        (["replay", "--follow", "--no-follow"], "it is given twice"),
         (["nonsense"], "No such command"),
     ],
 )
