@@ -30,6 +30,7 @@ _DRAIN_TIMEOUT: Final = 2.0
 _SHORT_REPLY: Final = 9
 _IDLE: Final = "100"
 _EXPIRED: Final = frozenset({"404", "408"})
+_BAD_REQUEST: Final = "400"
 _NOT_FOUND: Final = 404
 
 
@@ -128,6 +129,7 @@ class Puller:
         self._demand = 0
         self._outstanding = 0
         self._is_troubled = False
+        self._refusal = ""
         self._heard = clock()
         self._subscription: Subscription | None = None
         self._task: asyncio.Task[None] | None = None
@@ -275,7 +277,11 @@ class Puller:
         else:
             self._outstanding = 0
         if status not in _EXPIRED:
-            logger.info("consumer %s: %s %s", self._consumer, status, headers.get("Description", ""))
+            said = headers.get("Description", "")
+            # Elections and restarts pass. A pull that is refused for what it asks is refused for ever: told once.
+            is_news = (status == _BAD_REQUEST or said.startswith("Exceeded Max")) and said != self._refusal
+            self._refusal = said
+            logger.log(logging.WARNING if is_news else logging.INFO, "consumer %s: %s %s", self._consumer, status, said)
             self._is_troubled = True
         self._kick.set()
 

@@ -6,10 +6,11 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from opstream_journal import ConsumerGone, Delivered, Link, Puller
+from opstream_journal import ConsumerGone, Delivered, Link, Puller, rpc
 from opstream_schemas import subjects
 from tests.support.broker import Broker
 from tests.support.journaling import KIND, linked
@@ -172,17 +173,17 @@ async def test_nak_without_delay(puller: Puller, link: Link) -> None:
 
 async def test_in_progress_keeps_a_message(link: Link) -> None:
     """A message is kept while its holder says so, and delivered again once the holder falls silent for ack_wait."""
-    await make_consumer(link, ack_wait=0.6)
+    await make_consumer(link, ack_wait=1.2)
     puller = Puller(link, STREAM, CONSUMER, clock=time.monotonic)
     await puller.start()
     await feed(link, 1)
     puller.want(2)
     (message,) = await take(puller, 1)
-    for _ in range(8):
-        await asyncio.sleep(0.2)
+    for _ in range(20):
+        await asyncio.sleep(0.1)  # the signs of life are what is tested, and far more frequent than they need to be
         await message.in_progress()
     assert puller.next_now() is None
-    (again,) = await take(puller, 1, within=2)
+    (again,) = await take(puller, 1, within=5)
     assert (again.sequence, again.deliveries) == (message.sequence, 2)
     await puller.stop()
 
@@ -301,6 +302,25 @@ async def test_a_deleted_consumer(puller: Puller, link: Link) -> None:
             await asyncio.wait_for(puller.next(), 5)
     with pytest.raises(ConsumerGone):
         puller.next_now()
+    await puller.stop()
+
+
+async def test_a_consumer_that_refuses(link: Link, caplog: pytest.LogCaptureFixture) -> None:
+    """A consumer with limits under which no pull is served is told of once, and asked again: it may be mended."""
+    limits = {"durable_name": CONSUMER, "ack_policy": "explicit", "max_expires": 1_000_000_000}
+    request = msgspec.json.encode({"stream_name": STREAM, "config": limits, "action": "create"})
+    await rpc.call(link, f"$JS.API.CONSUMER.CREATE.{STREAM}.{CONSUMER}", request)
+    puller = Puller(link, STREAM, CONSUMER, clock=time.monotonic)
+    await puller.start()
+    await feed(link, 1)
+    puller.want(1)
+
+    def refusals() -> list[str]:
+        return [one.levelname for one in caplog.records if "Exceeded MaxRequestExpires" in one.getMessage()]
+
+    with caplog.at_level("INFO", "opstream_journal.consumer"):
+        await eventually(lambda: len(refusals()) >= 3, within=10)
+    assert refusals()[:3] == ["WARNING", "INFO", "INFO"]
     await puller.stop()
 
 
