@@ -48,7 +48,8 @@ def run(settings: Settings) -> None:
     """Make what is missing, compare the rest, print both.
 
     Raises:
-        Failure: something still differs, the wishes contradict each other, or the broker did not do it.
+        Failure: something still differs, the wishes contradict each other or the broker's `max_payload`, or the
+            broker did not do it.
     """
     needed = _needed(settings)
     if settings.max_msg_size is not None and 0 <= settings.max_msg_size < needed:
@@ -67,6 +68,7 @@ async def _provision(settings: Settings) -> Report:
     specs = _specs(settings.modules)
     link = await connect(settings.servers, "opstream-provision", connect_timeout=settings.connect_timeout)
     try:
+        _check_payload(settings, link.nc.max_payload)
         sizing = sizing_wanted(settings, await current_sizing(link) or Sizing(), specs)
         archive = archive_wanted(settings, await current_archive(link))
         return await provision(link, sizing, specs, archive=archive, is_update=settings.is_update)
@@ -101,6 +103,14 @@ def archive_wanted(settings: Settings, current: Archive | None) -> Archive | Non
         return None
     max_age = settings.archive_max_age
     return (current or Archive()) if max_age is None else Archive(max_age=max_age)
+
+
+def _check_payload(settings: Settings, most: int) -> None:
+    if max(settings.max_msg_size or 0, _needed(settings)) > most:
+        raise Failure(
+            f"the broker takes no message above {most} bytes: raise max_payload in its configuration, or lower "
+            "--max-body, --max-result or --max-msg-size (the first two need 16 KiB more than they allow)"
+        )
 
 
 def _needed(settings: Settings) -> int:

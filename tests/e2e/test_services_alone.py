@@ -57,6 +57,16 @@ def test_provision_again(system: System) -> None:
     assert "a smaller limit could drop events" in smaller.stderr
 
 
+def test_provision_more_than_the_broker_takes(system: System) -> None:
+    """A size that no message on this broker can have is refused, not promised."""
+    for option in ("--max-body", "--max-result", "--max-msg-size"):
+        large = run("provision", "--nats", system.nats, option, "20MiB", "--update")
+        assert (large.returncode, large.stdout) == (1, "")
+        assert large.stderr.startswith(
+            "opstream: error: the broker takes no message above 8388608 bytes: raise max_pay"
+        )
+
+
 def test_provision_an_archive(system: System) -> None:
     """It is made when it is asked for, kept from then on, and its limits are refused where they can't be."""
     nats = ("--nats", system.nats)
