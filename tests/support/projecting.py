@@ -14,7 +14,7 @@ import nats.errors
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from opstream_journal import Journal, JournalUnavailable, Link, View
-from opstream_projector.main import Part
+from opstream_journal.parts import Part
 from opstream_projector.projector import Projector
 from opstream_schemas import subjects
 from opstream_schemas.events import EventData, Progressed, Succeeded

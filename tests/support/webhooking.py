@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from opstream_journal import NEW, Journal, Link
+from opstream_journal.parts import Part
 from opstream_journal.scan import scan
 from opstream_journal.webhooks import Deliveries
 from opstream_schemas import subjects
@@ -24,7 +25,6 @@ from opstream_webhooks.courier import Courier
 from opstream_webhooks.fanout import Fanout
 from opstream_webhooks.gate import Gate
 from opstream_webhooks.live import LiveHooks
-from opstream_webhooks.main import Part
 from opstream_webhooks.resolving import Resolve, resolve_by_system
 from opstream_webhooks.sending import Sender
 from tests.support.journaling import KIND, extend, first, folded
