@@ -113,8 +113,9 @@ def row(attempt: DeliveryAttempt, *, is_on: bool, room: int | None) -> str:
     began = f"{attempt.at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
     again = f"; next at {attempt.next_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if attempt.next_at else ""
     said = attempt.error or f"answered {attempt.status}"
-    rest = f"{attempt.endpoint:<16}  {attempt.attempt:>3}  {outcome}"
+    rest = f"{printable(attempt.endpoint):<16}  {attempt.attempt:>3}  {outcome}"
     what = f"{printable(said)} after {attempt.duration:.3g} s{again}"
+    operation = f"{printable(attempt.operation_id):<36}"
     if is_roomy(_HEAD, room):
-        return beside(f"{began}  {attempt.operation_id:<36}  {rest}", what, room)
-    return beneath(f"{began}  {rest}", f"{attempt.operation_id:<36}", what, room)
+        return beside(f"{began}  {operation}  {rest}", what, room)
+    return beneath(f"{began}  {rest}", operation, what, room)

@@ -8,14 +8,16 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from opstream.deliveries import row
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.names import Kind
 from opstream_schemas.urls import HostRule, is_allowed, parse_url
-from opstream_schemas.webhooks import Delivery
+from opstream_schemas.webhooks import Delivery, DeliveryAttempt
 from opstream_webhooks.config import EndpointUnknown, InvalidConfig, Source
 from opstream_webhooks.gate import Gate
 from opstream_webhooks.retrying import DELAYS, LAST_ATTEMPT, next_attempt, pause, retry_after
@@ -150,6 +152,7 @@ def test_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("hooks = 1", "Expected `array`"),
         ("[[hooks]", "is not TOML"),
+        pytest.param("hooks = " + "[" * 100_000, "is not TOML", id="nested"),
         (HOOK.format(secret=SECRET) + 'event = ["failed"]', "unknown field `event`"),
         (HOOK.format(secret=SECRET) + 'events = ["started"]', "'started' is no outcome"),
         (HOOK.format(secret=SECRET) + "events = []", "never be called"),
@@ -183,6 +186,14 @@ def test_ids_are_headers() -> None:
     assert webhook_id("0197-a", delivery()) == "0197-a_billing"
     assert webhook_id("a\r\nb", delivery()) == "op_billing"
     assert repr(Signer(SECRET)) == "Signer(…)"
+
+
+def test_a_record_can_t_steer_a_terminal() -> None:
+    """Nothing of a record, which others than opstream may have written, reaches a terminal as a control sequence."""
+    evil = "\x1b[2J\n"
+    shared = {"action": "a:b", "event": "failed", "attempt": 1, "at": NOW, "duration": 1.0, "outcome": "gave-up"}
+    attempt = msgspec.convert({**shared, "operationId": evil, "endpoint": evil, "error": evil}, DeliveryAttempt)
+    assert row(attempt, is_on=False).isprintable()
 
 
 def test_the_schedule() -> None:

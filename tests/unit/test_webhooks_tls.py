@@ -89,6 +89,15 @@ async def test_the_name_is_checked(tmp_path: Path) -> None:
         assert "certificate verify failed" in (await wary.send(parse_url(f"https://{NAME}:{port}/x"), {}, b"{}")).error
 
 
+async def test_an_authority_of_one_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the system trusts is trusted, so that receivers of a private network can have certificates of their own."""
+    path = make_certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    async with serving(path, []) as port:
+        answer = await Sender(resolve, LOOPBACK, seconds=5).send(parse_url(f"https://{NAME}:{port}/x"), {}, b"{}")
+    assert (answer.status, answer.error) == (204, "")
+
+
 async def test_addresses_are_tried_in_turn() -> None:
     """Where nothing listens at the first address of a name, the next one is called."""
 

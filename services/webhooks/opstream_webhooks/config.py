@@ -148,7 +148,7 @@ def _read(path: Path) -> _File:
         return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _File)
     except OSError as error:
         raise InvalidConfig(f"{path} can't be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidConfig(f"{path} is not TOML: {error}") from error
     except msgspec.ValidationError as error:
         raise InvalidConfig(f"{path}: {error}") from error

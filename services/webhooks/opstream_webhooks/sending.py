@@ -53,7 +53,7 @@ class Sender:
         resolve: from a name to its addresses.
         allowed: networks that may be called although they are not public.
         seconds: for an attempt as a whole.
-        trust: certificates that TLS trusts; None for those of the system.
+        trust: authorities that TLS trusts; None for those of the system (or of `SSL_CERT_FILE`) and of certifi.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Sender:
         self._resolve = resolve
         self._allowed = tuple(allowed)
         self._seconds = seconds
-        self._trust = trust or httpx.create_ssl_context(trust_env=False)
+        self._trust = trust or _authorities()
 
     async def send(self, url: Url, headers: Mapping[str, str], body: bytes) -> Answer:
         """Send once; whatever goes wrong is in the answer."""
@@ -121,6 +121,13 @@ class Sender:
         status = response.status_code
         error = "" if 200 <= status < 300 else _why(status)
         return Answer(status=status, error=error, retry_after=response.headers.get("Retry-After", ""))
+
+
+def _authorities() -> ssl.SSLContext:
+    # certifi's, as a slim image has none; and the system's, where those of a private network are.
+    context = httpx.create_ssl_context(trust_env=False)
+    context.load_default_certs()
+    return context
 
 
 async def _read_a_little(response: httpx.Response) -> None:
