@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from opstream_schemas.errors import InvalidName
+from opstream_schemas.names import check_name, check_operation_id
 from opstream_schemas.urls import HostRule
 
 from .lists import split_list
@@ -90,6 +91,30 @@ allow_http_option: Final[Decorator[Any]] = option(
     variable="ALLOW_HTTP",
     is_flag=True,
     help="Call http:// URLs as well. For development: whoever is on the way reads the outcomes.",
+)
+
+
+def _check_ids(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return tuple(map(check_operation_id, value))
+    except InvalidName as error:
+        raise click.BadParameter(str(error), ctx, param) from error
+
+
+def _check_endpoint(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    try:
+        return value if value is None else check_name(value, "endpoint")
+    except InvalidName as error:
+        raise click.BadParameter(str(error), ctx, param) from error
+
+
+ids_argument: Final[Decorator[Any]] = click.argument("operation_ids", metavar="[ID]...", nargs=-1, callback=_check_ids)
+endpoint_option: Final[Decorator[Any]] = option(
+    "--endpoint",
+    variable="ENDPOINT",
+    metavar="NAME",
+    callback=_check_endpoint,
+    help="Only deliveries to this endpoint, e.g. --endpoint billing; 'callback' for those of requests.",
 )
 
 

@@ -1,7 +1,8 @@
-"""The commands about webhooks: the service, and what it has delivered. Part of `cli`."""
+"""The commands about webhooks: the service, what it has delivered, and what is to be sent again. Part of `cli`."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import click
@@ -75,4 +76,27 @@ def deliveries(**given: Any) -> None:  # noqa: ANN401
     show(Show(**given))
 
 
-COMMANDS: Final = (webhooks, deliveries)
+@click.command(short_help="Send again what was not delivered.")
+@webhook_options.ids_argument
+@webhook_options.endpoint_option
+@options.nats_option
+@options.connect_timeout_option
+def redeliver(**given: Any) -> None:  # noqa: ANN401
+    """Have deliveries that failed tried again now, with all their tries before them: those of the operations ID, or,
+    without any, all of --endpoint.
+
+    What was given up counts, and what waits for its next try; not what was delivered in the end. Receivers know
+    repetitions by their 'webhook-id', which stays the same. 'opstream webhooks' must run, and makes the deliveries.
+
+    \b
+    Example:
+      opstream redeliver --endpoint billing
+    """
+    if not given["operation_ids"] and not given["endpoint"]:
+        raise click.UsageError("say what to send again: ids of operations, or --endpoint NAME for all of an endpoint")
+    from .redelivering import Redeliver, run
+
+    run(Redeliver(now=datetime.now(UTC), **given))
+
+
+COMMANDS: Final = (webhooks, deliveries, redeliver)

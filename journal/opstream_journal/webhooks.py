@@ -1,4 +1,5 @@
-"""Deliveries on the broker: sent, put off, recorded, and the events that they are about. Caller: the webhooks service.
+"""Deliveries on the broker: sent, put off, recorded, and the events that they are about. Callers: the webhooks service;
+the command that has failed ones tried again.
 
 A delivery that waits is a schedule in the stream WEBHOOKS (NATS ADR-51): it holds no acknowledgement, and outlives
 service and broker. Publishing one twice does no harm but a second call under the same `webhook-id`.
@@ -126,6 +127,17 @@ class Deliveries:
         stored = await rpc.get_at(self._link, subjects.OPERATIONS_STREAM, sequence)
         return None if stored is None else stored.data
 
+    async def outcome(self, operation_id: str, kind: Kind, event: str) -> int | None:
+        """The stream sequence of the event that ended an operation; None once it has expired.
+
+        Raises:
+            JournalUnavailable: the broker did not answer.
+            RequestRefused: it refused.
+        """
+        subject = subjects.event_subject(operation_id, kind, event)
+        stored = await rpc.get_last(self._link, subjects.OPERATIONS_STREAM, subject)
+        return None if stored is None else stored.seq
+
     async def send(self, delivery: Delivery, webhook_id: str) -> None:
         """Have a new delivery tried at once; one that was sent a moment ago is not sent again.
 
@@ -136,7 +148,7 @@ class Deliveries:
         await rpc.publish(self._link, _due(delivery), encode(delivery), {"Nats-Msg-Id": webhook_id})
 
     async def put_off(self, delivery: Delivery, at: datetime) -> None:
-        """Have a delivery tried at a moment.
+        """Have a delivery tried at a moment, at once if that is over, instead of whenever it was due until now.
 
         Raises:
             JournalUnavailable: not acknowledged; it may be stored all the same.
@@ -155,7 +167,7 @@ class Deliveries:
         subject = subjects.delivery_subject(attempt.operation_id, attempt.endpoint, attempt.outcome)
         await rpc.publish(self._link, subject, encode(attempt), {})
 
-    async def is_delivered(self, delivery: Delivery) -> bool:
+    async def is_delivered(self, delivery: Delivery | DeliveryAttempt) -> bool:
         """Whether an attempt has succeeded already, as the records have it.
 
         Raises:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 
@@ -78,6 +78,8 @@ class DeliveryAttempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     """When the next attempt is due."""
 
 
+_Item = TypeVar("_Item", Delivery, DeliveryAttempt)
+
 _encode: Final = msgspec.json.Encoder().encode
 _decode_delivery: Final = msgspec.json.Decoder(Delivery).decode
 _decode_attempt: Final = msgspec.json.Decoder(DeliveryAttempt).decode
@@ -88,6 +90,16 @@ def encode(item: Delivery | DeliveryAttempt) -> bytes:
     return _encode(item)
 
 
+def _checked(item: _Item) -> _Item:
+    """Subjects are built from these."""
+    check_operation_id(item.operation_id)
+    check_name(item.endpoint, "endpoint")
+    Kind.parse(item.action)
+    if item.event not in TERMINAL:
+        raise ValueError(f"its event must be one of {', '.join(TERMINAL)}")
+    return item
+
+
 def decode_delivery(payload: bytes) -> Delivery:
     """Decode a message of WEBHOOKS.
 
@@ -95,15 +107,9 @@ def decode_delivery(payload: bytes) -> Delivery:
         InvalidEvent: it is none.
     """
     try:
-        delivery = _decode_delivery(payload)
-        check_operation_id(delivery.operation_id)
-        check_name(delivery.endpoint, "endpoint")
-        Kind.parse(delivery.action)
-        if delivery.event not in TERMINAL:
-            raise InvalidEvent("not a delivery: its event is no outcome")
+        return _checked(_decode_delivery(payload))
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InvalidEvent(f"not a delivery: {error}") from error
-    return delivery
 
 
 def decode_attempt(payload: bytes) -> DeliveryAttempt:
@@ -113,6 +119,6 @@ def decode_attempt(payload: bytes) -> DeliveryAttempt:
         InvalidEvent: it is none.
     """
     try:
-        return _decode_attempt(payload)
+        return _checked(_decode_attempt(payload))
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InvalidEvent(f"not a record of a delivery: {error}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -14,6 +15,8 @@ import pytest
 from opstream_journal import JournalUnavailable, Link
 from opstream_journal.provision import provision
 from opstream_journal.topology import Sizing
+from opstream_journal.webhooks import Deliveries
+from opstream_schemas import subjects
 from opstream_webhooks.gate import SLOTS
 from tests.support.broker import Broker
 from tests.support.echo import MODULE
@@ -22,7 +25,7 @@ from tests.support.journaling import linked, opened
 from tests.support.processes import Process, run
 from tests.support.receiving import SECRET, answer, never, receiving
 from tests.support.waiting import eventually
-from tests.support.webhooking import ended, outcomes, records, write_hooks
+from tests.support.webhooking import callbacks, delivering, ended, outcomes, records, write_hooks
 
 pytestmark = pytest.mark.e2e
 
@@ -95,6 +98,39 @@ async def test_a_signal_has_the_file_read_again(tmp_path: Path) -> None:
                 assert service.wait(10) == 0
 
 
+async def test_an_operator_sends_again() -> None:
+    """`opstream redeliver` has what was given up, and what waits for its next try, delivered now and once, under the
+    same id; not what was delivered. What the journal has forgotten is told, with exit status 1."""
+    with Broker() as broker:
+        async with linked(broker.url) as link, receiving() as receiver:
+            await provision(link, Sizing())
+            journal = await opened(link)
+            command = ("redeliver", "--nats", broker.url)
+            receiver.answers = [answer(204), answer(410), answer(500), answer(204)]
+            async with delivering(link, callbacks(receiver.host), delays=(600,)):
+                for number, outcome in enumerate(("delivered", "gave-up", "retrying"), start=1):
+                    await ended(journal, f"op-{number}", callback=receiver.url)
+                    await eventually(partial(_has, link, outcome, 1))
+                again = await asyncio.to_thread(run, *command, "--endpoint", "callback")
+                assert (again.returncode, again.stderr) == (0, "")
+                assert again.stdout.splitlines() == ["op-2 callback: sent again", "op-3 callback: sent again"]
+                await eventually(lambda: _has(link, "delivered", 3))
+                nothing = await asyncio.to_thread(run, *command, "op-1", "op-2", "op-2")
+                assert (nothing.returncode, nothing.stdout) == (0, "")
+                assert "nothing is recorded there that failed" in nothing.stderr
+                # The try that op-3 was waiting for is not made as well.
+                await eventually(lambda: _is_queue_empty(link))
+            first, second = receiver.of("op-2")
+            assert first.webhook_id == second.webhook_id
+            assert (len(receiver.of("op-1")), len(receiver.of("op-3"))) == (1, 2)
+            (record,) = [one for one in await records(link, "op-2") if one.outcome == "gave-up"]
+            await Deliveries(link).record(msgspec.structs.replace(record, operation_id="forgotten"))
+            lost = await asyncio.to_thread(run, *command, "forgotten")
+            assert lost.returncode == 1
+            assert "forgotten callback: its events have expired" in lost.stderr
+            assert "opstream: error: 1 of 1 can't be sent again" in lost.stderr
+
+
 async def test_up_runs_it_too(workplace: Path) -> None:
     """`opstream up` passes the options on to the API and the service, and the secret by the environment only."""
     async with receiving() as receiver:
@@ -113,6 +149,11 @@ async def test_up_runs_it_too(workplace: Path) -> None:
             assert {one.verified()["subject"] for one in receiver.received} == {answered.json()["id"]}
             up.send(signal.SIGTERM)
             assert up.wait(20) == 0
+
+
+async def _is_queue_empty(link: Link) -> bool:
+    """Whether no delivery is still to be tried."""
+    return (await link.nc.jetstream().stream_info(subjects.WEBHOOKS_STREAM)).state.messages == 0
 
 
 async def _are_delivered(link: Link) -> bool:

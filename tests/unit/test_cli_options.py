@@ -361,6 +361,9 @@ def test_provision_compares_only_what_is_given(given: list[Any]) -> None:
         (["parked", "--forget"], "--forget needs the durable, e.g. 'opstream parked mailer --forget'"),
         (["replay", "--action", "a:x", "--action", "b:y"], "it is given twice, and not the same: leave one out"),
         (["replay", "--follow", "--no-follow"], "it is given twice"),
+        (["redeliver"], "say what to send again"),
+        (["redeliver", "a.b"], "operation id 'a.b' must be"),
+        (["redeliver", "--endpoint", "A"], "endpoint name 'A' must be"),
         (["nonsense"], "No such command"),
     ],
 )
