@@ -15,8 +15,7 @@ import msgspec
 from opstream_journal import JournalError, connect
 from opstream_journal.scan import Scanned, scan
 from opstream_schemas import subjects
-from opstream_schemas.errors import InvalidEvent, InvalidName
-from opstream_schemas.names import check_operation_id
+from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.webhooks import DeliveryAttempt, Outcome, decode_attempt
 
 from .console import Failure, is_coloured, painted, printable, room
@@ -45,13 +44,7 @@ def show(settings: Show) -> None:
 
     Raises:
         Failure: the broker did not give them.
-        click.UsageError: the id is none.
     """
-    try:
-        if settings.operation_id is not None:
-            check_operation_id(settings.operation_id)
-    except InvalidName as error:
-        raise click.UsageError(str(error)) from error
     try:
         asyncio.run(_show(settings))
     except JournalError as error:

@@ -1,6 +1,6 @@
 """The options of the commands that read the history on the broker, each with its environment variable. See `options`.
 
-Called by `auditors` only.
+Called by `auditors`; `webhook_options` borrows `checked`.
 """
 
 from __future__ import annotations

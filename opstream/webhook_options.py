@@ -15,6 +15,7 @@ from opstream_schemas.urls import HostRule
 
 from .lists import split_list
 from .options import Decorator, option
+from .replay_options import checked
 
 if TYPE_CHECKING:
     from opstream_api.callback import CallbackPolicy
@@ -94,26 +95,20 @@ allow_http_option: Final[Decorator[Any]] = option(
 )
 
 
-def _check_ids(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    try:
-        return tuple(map(check_operation_id, value))
-    except InvalidName as error:
-        raise click.BadParameter(str(error), ctx, param) from error
-
-
-def _check_endpoint(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    try:
-        return value if value is None else check_name(value, "endpoint")
-    except InvalidName as error:
-        raise click.BadParameter(str(error), ctx, param) from error
-
-
-ids_argument: Final[Decorator[Any]] = click.argument("operation_ids", metavar="[ID]...", nargs=-1, callback=_check_ids)
+ids_argument: Final[Decorator[Any]] = click.argument(
+    "operation_ids", metavar="[ID]...", nargs=-1, callback=checked(lambda ids: tuple(map(check_operation_id, ids)))
+)
+id_argument: Final[Decorator[Any]] = click.argument(
+    "operation_id",
+    metavar="[ID]",
+    required=False,
+    callback=checked(lambda text: text if text is None else check_operation_id(text)),
+)
 endpoint_option: Final[Decorator[Any]] = option(
     "--endpoint",
     variable="ENDPOINT",
     metavar="NAME",
-    callback=_check_endpoint,
+    callback=checked(lambda name: name and check_name(name, "endpoint")),
     help="Only deliveries to this endpoint, e.g. --endpoint billing; 'callback' for those of requests.",
 )
 

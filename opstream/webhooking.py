@@ -49,7 +49,7 @@ def webhooks(**given: Any) -> None:  # noqa: ANN401 - the options above, named a
 
 
 @click.command(short_help="Show the attempts to deliver outcomes.")
-@click.argument("operation_id", metavar="[ID]", required=False)
+@webhook_options.id_argument
 @options.option(
     "--failed",
     "is_failed",
