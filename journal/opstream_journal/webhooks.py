@@ -21,6 +21,7 @@ from nats.js.api import (
 )
 
 from opstream_schemas import subjects
+from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.events import Requested, decode_event
 from opstream_schemas.names import Kind
 from opstream_schemas.webhooks import TERMINAL, Delivery, DeliveryAttempt, Outcome, encode
@@ -104,7 +105,7 @@ class Deliveries:
         """The callback URL that an operation was requested with; empty for none, or if the request has expired.
 
         Raises:
-            InvalidEvent: the request can't be read.
+            InvalidEvent: the request can't be read, for one because a newer version wrote it.
             JournalUnavailable: the broker did not answer.
             RequestRefused: it refused.
         """
@@ -114,8 +115,10 @@ class Deliveries:
         stored = await rpc.get_direct(self._link, stream, subject) or await rpc.get_last(self._link, stream, subject)
         if stored is None:
             return ""
-        data = decode_event(stored.data, stored.seq).data
-        return data.callback if isinstance(data, Requested) else ""
+        event = decode_event(stored.data, stored.seq)
+        if not isinstance(event.data, Requested):
+            raise InvalidEvent(f"its request (sequence {stored.seq}) is of type {event.type}, unknown to this version")
+        return event.data.callback
 
     async def event(self, sequence: int) -> bytes | None:
         """The stored bytes of the event at a stream sequence; None once it has expired.

@@ -297,6 +297,28 @@ async def test_what_is_no_outcome_is_passed_over(
     assert "of WEBHOOKS is passed over: not a delivery" in caplog.text
 
 
+@pytest.mark.parametrize("kind", ["corrupt", "newer"])
+async def test_a_request_that_can_t_be_read(
+    tmp_path: Path, link: Link, journal: Journal, receiver: Receiver, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    """An operation whose request says nothing to this version still has its outcome told to the configured endpoints,
+    and the log says that a callback may be missing."""
+    await ended(journal, "a", callback=receiver.url)
+    stored = [
+        one.stored.replace(b'"subject":"a"', b'"subject":"x"').replace(one.id.encode(), b"of-x")
+        for one in await journal.events("a")
+    ]
+    request = b"\xff{" if kind == "corrupt" else stored[0].replace(b"requested.v1", b"requested.v9")
+    path = write_hooks(tmp_path, one=receiver.url)
+    source = msgspec.structs.replace(callbacks(receiver.host), path=path)
+    async with delivering(link, source):
+        for event, body in (("requested", request), ("succeeded", stored[-1])):
+            await link.nc.jetstream().publish(f"operations.x.book.upload-start.{event}", body)
+        await eventually(lambda: _are(link, "x", ["delivered"]))
+    assert [one.webhook_id.rpartition("_")[2] for one in receiver.of("x")] == ["one"]
+    assert "if x has a callback, it is not called" in caplog.text
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

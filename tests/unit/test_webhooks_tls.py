@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import ssl
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from opstream_schemas.urls import parse_url
 from opstream_webhooks.addresses import Address
+from opstream_webhooks.resolving import resolve_by_system
 from opstream_webhooks.sending import Sender
 from tests.support.webhooking import LOOPBACK
 
@@ -125,3 +127,14 @@ async def test_a_resolver_that_never_answers() -> None:
 
     answer = await Sender(silent, (), seconds=0.1).send(parse_url(f"https://{NAME}/"), {}, b"")
     assert (answer.status, answer.error) == (0, "no answer within 0.1 s")
+
+
+async def test_no_thread_to_resolve_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system gives no more threads, the attempt fails and says so; the service goes on."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    answer = await Sender(resolve_by_system, (), seconds=1).send(parse_url(f"https://{NAME}/"), {}, b"")
+    assert answer.error == f"{NAME} can't be resolved: can't start new thread"

@@ -134,7 +134,7 @@ class Fanout:
         hooks = self._hooks.current
         targets = [(hook.name, "") for hook in hooks.wanted(subject.kind, subject.event)]
         if hooks.callbacks:
-            callback = await self._deliveries.callback(subject.operation_id, subject.kind)
+            callback = await self._callback(subject)
             targets += [(CALLBACK, callback)] if callback else []
         for endpoint, callback in targets:
             delivery = Delivery(
@@ -147,3 +147,11 @@ class Fanout:
                 begun=self._now(),
             )
             await self._deliveries.send(delivery, webhook_id(event.id, delivery))
+
+    async def _callback(self, subject: EventSubject) -> str:
+        try:
+            return await self._deliveries.callback(subject.operation_id, subject.kind)
+        except InvalidEvent as error:
+            # Which must not keep the outcome from the configured endpoints.
+            logger.error("if %s has a callback, it is not called: %s", subject.operation_id, error)  # noqa: TRY400
+            return ""

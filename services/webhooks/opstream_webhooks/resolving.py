@@ -81,7 +81,10 @@ async def resolve_by_system(host: str) -> list[Address]:
         if not loop.is_closed():
             loop.call_soon_threadsafe(deliver, found)
 
-    threading.Thread(target=ask, name=f"resolve {host}", daemon=True).start()
+    try:
+        threading.Thread(target=ask, name=f"resolve {host}", daemon=True).start()
+    except RuntimeError as error:  # the container has its limit of threads
+        raise OSError(str(error)) from error
     return await answer
 
 
