@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 import click
 import msgspec
@@ -19,6 +20,9 @@ from opstream_schemas.names import Kind
 from opstream_schemas.webhooks import CALLBACK, Delivery, DeliveryAttempt, Outcome, decode_attempt
 
 from .console import Failure, printable
+
+_LONG_PAST: Final = timedelta(days=1)
+"""A moment that is over by the broker's clock as well, however far ahead the one of this machine is."""
 
 
 class Redeliver(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +58,7 @@ async def _run(settings: Redeliver) -> None:
         sent = failed = 0
         async for attempt in _undelivered(link, deliveries, settings):
             try:
-                await deliveries.put_off(await _anew(deliveries, attempt, settings.now), settings.now)
+                await deliveries.put_off(await _anew(deliveries, attempt, settings.now), settings.now - _LONG_PAST)
             except InvalidEvent as error:
                 failed += 1
                 click.echo(f"{attempt.operation_id} {attempt.endpoint}: {error}", err=True)

@@ -200,7 +200,7 @@ class _Stack:
         command = [sys.executable, "-P", "-m", "opstream", name, "--log-level", self._settings.log_level, *options]
         try:
             child = await Child.start(
-                name, command, environment=self._environment(), on_line=lambda line: self._show(name, line)
+                name, command, environment=self._environment(name), on_line=lambda line: self._show(name, line)
             )
         except OSError as error:
             raise Failure(f"the {name} can't be started: {error}") from error
@@ -214,15 +214,15 @@ class _Stack:
         if name != "broker" or " [INF]" not in line or self._settings.log_level == "debug":
             self._output.line(name, line)
 
-    def _environment(self) -> Mapping[str, str]:
+    def _environment(self, name: str) -> Mapping[str, str]:
         shelf = self._settings.data_dir.absolute() / "bookshelf"
         return {
             "BOOKSHELF_URL": shelf.as_uri(),
             **os.environ,
             parent.VARIABLE: str(os.getpid()),
             "PYTHONUNBUFFERED": "1",
-            # Not as an option, which every user of the machine could read.
-            webhook_options.SECRETS_VARIABLE: ",".join(self._settings.callback_secrets),
+            # Not as an option, which every user of the machine could read; and the actions need not know them.
+            webhook_options.SECRETS_VARIABLE: ",".join(self._settings.callback_secrets) if name == "webhooks" else "",
         }
 
     def _broker_options(self) -> tuple[str, ...]:

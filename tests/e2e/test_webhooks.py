@@ -31,6 +31,12 @@ pytestmark = pytest.mark.e2e
 
 READY = "endpoints: "
 COUNT = 12
+SERVICES = ("webhooks", "runner", "api", "projector")
+
+
+def environment(pid: int) -> bytes:
+    """The variables that a process was started with."""
+    return Path(f"/proc/{pid}/environ").read_bytes()
 
 
 async def test_kills_lose_nothing(tmp_path: Path) -> None:
@@ -132,7 +138,8 @@ async def test_an_operator_sends_again() -> None:
 
 
 async def test_up_runs_it_too(workplace: Path) -> None:
-    """`opstream up` passes the options on to the API and the service, and the secret by the environment only."""
+    """`opstream up` passes the options on to the API and the service, and the secret by the environment and to the
+    service only: the actions of users run in another process."""
     async with receiving() as receiver:
         options = ("--callback-host", receiver.host, "--allow-http", "--allow-private", "127.0.0.1/32")
         given = ("--callback-secret", SECRET, "--webhooks-config", str(write_hooks(workplace, all=receiver.url)))
@@ -140,6 +147,8 @@ async def test_up_runs_it_too(workplace: Path) -> None:
         with Process("up", *ports, "--actions", MODULE, *options, *given, cwd=workplace) as up:
             ready = await asyncio.to_thread(up.wait_for, r"^opstream is ready: API (\S+), broker (\S+)$")
             assert all(SECRET not in line for line in up.descendants().values())
+            knowing = {name: SECRET.encode() in environment(up.child(f"-m opstream {name} ")) for name in SERVICES}
+            assert knowing == {"webhooks": True, "runner": False, "api": False, "projector": False}
             async with httpx.AsyncClient(base_url=ready[1], trust_env=False) as client:
                 answered = await client.post(
                     "/echo/1:say", json={"text": "hello"}, headers={"Operation-Callback": receiver.url}

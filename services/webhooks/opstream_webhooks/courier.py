@@ -255,10 +255,8 @@ def _tell(record: DeliveryAttempt) -> None:
     if record.outcome is Outcome.DELIVERED:
         logger.debug("delivered %s, attempt %s: %s", what, record.attempt, record.status)
     elif record.outcome is Outcome.RETRYING:
-        logger.info("attempt %s to deliver %s failed, the next at %s: %s", *_parts(record, what))
+        told = "attempt %s to deliver %s failed, the next at %s: %s"
+        logger.info(told, record.attempt, what, record.next_at, record.error)
     else:
-        logger.error("gave up delivering %s after attempt %s: %s", what, record.attempt, record.error)
-
-
-def _parts(record: DeliveryAttempt, what: str) -> tuple[object, ...]:
-    return record.attempt, what, record.next_at, record.error
+        told = "gave up delivering %s after attempt %s: %s; 'opstream redeliver %s' tries it again"
+        logger.error(told, what, record.attempt, record.error, record.operation_id)
