@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from opstream_journal import ConsumerGone, Journal, Link
 from opstream_journal.together import stop
-from opstream_journal.webhooks import Deliveries
+from opstream_journal.webhooks import Deliveries, consumers
 from opstream_schemas import subjects
 from opstream_schemas.events import CONTENT_TYPE
 from opstream_schemas.webhooks import Delivery, encode
@@ -389,6 +390,31 @@ async def test_old_outcomes_are_told_to_nobody(link: Link, journal: Journal, rec
     async with delivering(link, callbacks(receiver.host), now=lambda: utc_now() + timedelta(hours=25)):
         await settled(link, subjects.WEBHOOKS_CONSUMER)
     assert (receiver.received, await records(link)) == ([], [])
+
+
+async def test_a_consumer_that_is_made_anew(link: Link, journal: Journal, receiver: Receiver) -> None:
+    """It gives all outcomes of the journal once more; those that were delivered are not delivered again."""
+    js = link.nc.jetstream()
+    queue = (await js.stream_info(subjects.WEBHOOKS_STREAM)).config
+    await js.update_stream(config=queue.evolve(duplicate_window=0.1))
+    receiver.answers = [answer(204), answer(410), answer(204)]
+    async with delivering(link, callbacks(receiver.host)):
+        for number, outcome in enumerate(("delivered", GAVE_UP)):
+            await ended(journal, f"op-{number}", callback=receiver.url)
+            await eventually(partial(_are, link, f"op-{number}", [outcome]))
+
+    async def is_forgotten() -> bool:
+        return not (await js.publish("webhooks.later.x.x", headers={"Nats-Msg-Id": "x"})).duplicate
+
+    assert await is_forgotten()
+    await eventually(is_forgotten)  # and so is what was sent before
+    await js.delete_consumer(subjects.OPERATIONS_STREAM, subjects.WEBHOOKS_CONSUMER)
+    ((stream, durable), _) = consumers()
+    await js.add_consumer(stream, durable)
+    async with delivering(link, callbacks(receiver.host), now=lambda: utc_now() + timedelta(minutes=1)):
+        await eventually(lambda: _are(link, "op-1", [GAVE_UP, "delivered"]))
+        await settled(link, subjects.WEBHOOKS_CONSUMER)
+    assert [len(receiver.of(f"op-{number}")) for number in range(2)] == [1, 2]
 
 
 @pytest.mark.parametrize(

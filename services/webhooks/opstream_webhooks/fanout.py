@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from opstream_journal import Delivered, JournalError, JournalUnavailable, Link, Puller
@@ -33,6 +33,8 @@ SLOTS: Final = 500
 _AT_ONCE: Final = 64
 _SOON: Final = 2.0
 _LATER: Final = 60.0
+_LATE: Final = timedelta(seconds=10)
+"""Less than the time in which the broker knows a delivery that was sent already."""
 
 
 class Fanout:
@@ -98,7 +100,7 @@ class Fanout:
                 if self._is_passed_over(message, subject, event):
                     await message.ack()
                     return
-                await self._send(subject, event)
+                await self._send(subject, event, is_late=self._now() - message.stored_at > _LATE)
             except InvalidEvent as error:
                 logger.error("sequence %s (%s) is passed over: %s", message.sequence, message.subject, error)  # noqa: TRY400
             except JournalError as error:
@@ -130,7 +132,7 @@ class Fanout:
             return True
         return False
 
-    async def _send(self, subject: EventSubject, event: RecordedEvent) -> None:
+    async def _send(self, subject: EventSubject, event: RecordedEvent, *, is_late: bool) -> None:
         hooks = self._hooks.current
         targets = [(hook.name, "") for hook in hooks.wanted(subject.kind, subject.event)]
         if hooks.callbacks:
@@ -146,7 +148,9 @@ class Fanout:
                 callback=callback,
                 begun=self._now(),
             )
-            await self._deliveries.send(delivery, webhook_id(event.id, delivery))
+            # The consumer may have been made anew, and then gives all that the journal holds once more.
+            if not is_late or not await self._deliveries.is_delivered(delivery):
+                await self._deliveries.send(delivery, webhook_id(event.id, delivery))
 
     async def _callback(self, subject: EventSubject) -> str:
         try:
