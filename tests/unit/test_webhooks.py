@@ -292,6 +292,21 @@ async def test_a_dead_receiver_costs_little() -> None:
     assert gate.wait("a") < 10
 
 
+async def test_who_waited_behind_a_quick_failure_is_counted() -> None:
+    """Where failures are quick, some wait here for their turn all the same, one after the other; each of these turns
+    counts among those of receivers that fail."""
+    gate = Gate(lambda: 100.0, random.random, slots=1, failing=1)
+    assert [await gate.enter("a"), await gate.enter("b")] == [True, True]
+    waiting = asyncio.create_task(gate.enter("a"))
+    await asyncio.sleep(0)
+    for name in "ab":
+        gate.leave(name, duration=0.001, is_failed=True)
+    assert await waiting
+    assert not await gate.enter("b")
+    gate.leave("a", duration=0.001, is_failed=True)
+    assert await gate.enter("b")
+
+
 async def test_failing_receivers_leave_room() -> None:
     """All receivers that fail have a part of the process between them, so that the others always find a slot."""
     gate = Gate(lambda: 100.0, random.random, failing=2)

@@ -87,11 +87,14 @@ class Gate:
         turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         state.waiting.append(turn)
         try:
-            return await turn
+            is_free = await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled() and turn.result():
                 self._free(state)
             raise
+        if is_free and state.is_failing:
+            self._probed.add(receiver)
+        return is_free
 
     def leave(self, receiver: str, *, duration: float, is_failed: bool) -> None:
         """Give a slot back, after so many seconds."""
