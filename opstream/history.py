@@ -31,8 +31,15 @@ def row(
 ) -> str:
     """One event; `is_on` for colours, `room` for the columns of a terminal."""
     shown = painted(f"{name:<16}", COLOURS.get(name), is_on=is_on)
-    moment = f"{time.astimezone(UTC):%H:%M:%S.%f}"[:12]
+    moment = f"{_utc(time):%H:%M:%S.%f}"[:12]
     return beside(f"{position:>8}  {moment}  {shown}", summary(data), room)
+
+
+def _utc(time: datetime) -> datetime:
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        return time  # a foreign one, at the end of the calendar
 
 
 def summary(data: EventData | None) -> str:

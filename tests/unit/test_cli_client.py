@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -257,3 +257,13 @@ def test_a_row_of_a_history(data: EventData | None, what: str) -> None:
     """Position, time, name, and what it is about, in one line that no message can break."""
     shown = row(3, NOW, "some-event", data, is_on=False)
     assert shown == f"       3  10:00:05.000  some-event        {what}".rstrip()
+
+
+@pytest.mark.parametrize(
+    ("year", "shown"),
+    [(2026, "22:00:00.000"), (1, "12:00:00.000")],
+)
+def test_times_of_a_history(year: int, shown: str) -> None:
+    """They are told in UTC; a foreign one that UTC can't hold as it is."""
+    time = datetime(year, 1, 1, 12, tzinfo=timezone(timedelta(hours=14)))
+    assert row(1, time, "started", None, is_on=False) == f"       1  {shown}  started"
