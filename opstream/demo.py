@@ -1,7 +1,8 @@
 """`opstream demo`: the whole system at work, from outside. Called by `cli` and, through it, by `make demo`.
 
 Starts `opstream up` as anybody would, on free ports and in a temporary folder, then acts as a client that publishes
-two versions of a book over HTTP, and reads the events back from the stream. Leaves neither files nor processes.
+two versions of a book over HTTP, reads the events back from the stream, and audits them. Leaves neither files nor
+processes.
 """
 
 from __future__ import annotations
@@ -73,6 +74,9 @@ async def _run(folder: Path, narrator: Narrator) -> None:
                 await _publish_twice(client, folder / "my-book", narrator)
             narrator.chapter("What the stream has kept: every operation's events")
             await narrator.history(broker, client.operations)
+            narrator.chapter("Who did what, and has anybody changed it since?")
+            await _run_command(narrator, "audit", client.operations[-1], "--nats", broker)
+            await _run_command(narrator, "verify", "--chain", "--nats", broker)
     except (Failure, JournalError, httpx.HTTPError, TimeoutError) as error:
         if isinstance(error, httpx.TransportError):
             await system.end()
@@ -81,6 +85,24 @@ async def _run(folder: Path, narrator: Narrator) -> None:
         raise Failure("\n  ".join([f"{why}; the system's last lines:", *system.log])) from error
     finally:
         await system.stop()
+
+
+async def _run_command(narrator: Narrator, *words: str) -> None:
+    narrator.command("opstream", *words)
+    child = await Child.start("opstream", _command(*words), environment=_environment(), on_line=narrator.quote)
+    await asyncio.wait([child.ended])
+    if child.ended.result():
+        raise Failure(f"opstream {words[0]} ended ({told(child.ended.result())})")
+
+
+def _command(*words: str) -> list[str]:
+    return [sys.executable, "-P", "-m", "opstream", *words]
+
+
+def _environment() -> dict[str, str]:
+    # The settings of this machine's own opstream are not the demo's.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OPSTREAM_", "BOOKSHELF_"))}
+    return {**kept, parent.VARIABLE: str(os.getpid())}
 
 
 async def _publish_twice(client: Client, book: Path, narrator: Narrator) -> None:
@@ -129,18 +151,7 @@ class System:
         options = ("--port", "0", "--nats-port", "0", "--data-dir", str(self._data_dir))
         narrator.command("opstream", "up", *options)
         self._child = await Child.start(
-            "opstream up",
-            [sys.executable, "-P", "-m", "opstream", "up", *options],
-            # The settings of this machine's own opstream are not the demo's.
-            environment={
-                **{
-                    name: value
-                    for name, value in os.environ.items()
-                    if not name.startswith(("OPSTREAM_", "BOOKSHELF_"))
-                },
-                parent.VARIABLE: str(os.getpid()),
-            },
-            on_line=self._take,
+            "opstream up", _command("up", *options), environment=_environment(), on_line=self._take
         )
         first: list[asyncio.Future[Any]] = [self._ready, self._child.ended]
         await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)

@@ -21,6 +21,8 @@ from .history import HEADING, row
 _HEADERS: Final = ("Operation-Location", "Retry-After", "x-ms-error-code")
 _CONNECT_TIMEOUT: Final = 10.0
 _INDENT: Final = "   "
+_HANGING: Final = 12
+"""Columns that `opstream audit` takes for names."""
 _STATUS_COLOURS: Final = {"Succeeded": "green", "Failed": "red", "Canceled": "yellow"}
 
 
@@ -46,7 +48,14 @@ class Narrator:
 
     def command(self, *words: str) -> None:
         """A command that is being run."""
+        self._line()
         self.say(f"$ {shlex.join(words)}")
+
+    def quote(self, line: str) -> None:
+        """A line that a command has printed."""
+        room = 1 + max(len(line), 1) if self._room is None else self._room
+        for part in textwrap.wrap(line, room - 1, subsequent_indent=" " * _HANGING) or [""]:
+            self._line(f"{_INDENT}{part}".rstrip())
 
     def request(self, method: str, path: str, body: dict[str, Any]) -> None:
         """A request that is being sent."""
@@ -91,9 +100,10 @@ class Narrator:
             await link.close()
 
     def end(self, seconds: float) -> None:
-        """The last line."""
+        """How it ended, and what to do next."""
         self._line()
         self._line(f"Done in {seconds:.1f} s; everything was stopped and removed.")
+        self._line("Next: 'opstream up' ('make up' in the repository) keeps it running, for you to call.")
 
     def _status(self, monitor: dict[str, Any]) -> str:
         status: str = monitor["status"]

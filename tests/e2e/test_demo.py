@@ -33,7 +33,10 @@ def test_demo(temporary: dict[str, str], tmp_path: Path) -> None:
     assert len(re.findall(r"^<- 200 NotStarted -> (?:Running.*|Succeeded)$", told, re.MULTILINE)) == 4
     assert "<- 400 Bad Request\n   x-ms-error-code: InvalidInput\n" in told
     assert '"filesUnchanged": 3' in told
-    history = told.partition("== 5. ")[2]
+    history, _, audit = told.partition("== 5. ")[2].partition("== 6. ")
+    assert "   asked       " in audit
+    assert "   hashes      ok: each event carries the hash of the one before it\n" in audit
+    assert re.search(r"^   OPERATIONS: \d+ events of 4 operations .*, 0 findings$", audit, re.MULTILINE)
     assert [len(re.findall(rf"  {event} ", history)) for event in ("requested", "started", "succeeded")] == [4, 4, 4]
     assert list(tmp_path.iterdir()) == []
 
