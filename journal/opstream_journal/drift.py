@@ -67,6 +67,14 @@ _SAFE: Final = frozenset(
 _ONLY_ON: Final = frozenset({"deny_delete", "deny_purge", "allow_msg_ttl", "allow_msg_schedules", "allow_rollup_hdrs"})
 """Safe to switch on; the broker refuses to switch most of them off."""
 _GROWS_ONLY: Final = frozenset({"max_age", "max_bytes", "max_msg_size", "max_msgs_per_subject"})
+_LIMITS: Final = frozenset({"max_age", "max_bytes", "max_msg_size"})
+_SECONDS: Final = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
+_BYTES: Final = (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024), (" bytes", 1))
+_UNITS: Final = {
+    **dict.fromkeys(("max_age", "duplicate_window", "ack_wait", "inactive_threshold"), _SECONDS),
+    **dict.fromkeys(("max_bytes", "max_msg_size"), _BYTES),
+}
+"""How options and documents write them."""
 _NOT_SET: Final = {"max_age": 0, "max_bytes": -1, "max_msg_size": -1, "max_msgs_per_subject": -1, "num_replicas": 1}
 
 
@@ -103,7 +111,9 @@ def _compare(actual: Any, wanted: Any, fields: Iterable[str], name: str) -> list
         if is_ != should:
             is_safe = field in _SAFE and not (field in _GROWS_ONLY and _shrinks(is_, should))
             is_safe = is_safe or (field in _ONLY_ON and should is True)
-            found.append(Drift(name=name, field=field, actual=_shown(is_), wanted=_shown(should), is_safe=is_safe))
+            found.append(
+                Drift(name=name, field=field, actual=_shown(field, is_), wanted=_shown(field, should), is_safe=is_safe)
+            )
     return found
 
 
@@ -139,7 +149,13 @@ def _shrinks(actual: Any, wanted: Any) -> bool:  # noqa: ANN401
     return wanted not in unlimited and (actual in unlimited or wanted < actual)
 
 
-def _shown(value: Any) -> str:  # noqa: ANN401
+def _shown(field: str, value: Any) -> str:  # noqa: ANN401
+    if field in _LIMITS and value == _NOT_SET[field]:
+        return "unlimited"
+    units = _UNITS.get(field)
+    if units and isinstance(value, int | float) and not isinstance(value, bool):
+        unit, size = next((unit, size) for unit, size in units if (value and not value % size) or size == 1)
+        return f"{value / size:.15g}{unit}"
     if isinstance(value, list):
         return f"[{', '.join(map(str, value))}]"
     if isinstance(value, float):

@@ -33,7 +33,7 @@ async def test_what_is_offered_is_announced(stage: Stage) -> None:
 async def test_a_differing_consumer_is_refused(stage: Stage) -> None:
     """A consumer of another shape is not touched, and nothing is announced."""
     await ensure_consumer(stage.link, gated(Gate(), lease=9).spec)
-    with pytest.raises(Drifted, match=f"consumer {CONSUMER}: ack_wait is 9, should be 30.*provision --update"):
+    with pytest.raises(Drifted, match=f"consumer {CONSUMER}: ack_wait is 9s, should be 30s.*provision --update"):
         async with stage.runner([gated(Gate())]):
             pytest.fail("it started")
     assert await look_up(stage.link, KIND) is None

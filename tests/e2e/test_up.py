@@ -67,7 +67,7 @@ def test_runs_stops_and_remembers(workplace: Path, http: httpx.Client) -> None:
     with start_up(workplace, "--max-body", "1MiB") as up:
         api = up.wait_for(READY)[1]
         assert "made" not in up.output
-        assert "put right  stream OPERATIONS: max_msg_size is 278528, should be 1064960" in up.output
+        assert "put right  stream OPERATIONS: max_msg_size is 272KiB, should be 1040KiB" in up.output
         assert http.get(f"{api}/status/{operation_id}").json() == before
         other = run("up", "--port", "0", "--nats-port", "0", "--data-dir", "data", cwd=workplace)
         assert other.returncode == 1
