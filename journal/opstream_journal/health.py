@@ -1,4 +1,4 @@
-"""Health over HTTP for the processes that serve nothing else (runner, projector): `/healthz` and `/readyz`.
+"""Health over HTTP for the processes that serve nothing else (runner, projector, webhooks): `/healthz` and `/readyz`.
 
 `/healthz` says that the event loop turns; `/readyz` whether the process can do its job now.
 """

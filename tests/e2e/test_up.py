@@ -76,7 +76,7 @@ def test_runs_stops_and_remembers(workplace: Path, http: httpx.Client) -> None:
 
 
 def test_ctrl_c_stops_in_order(up: Process) -> None:
-    """SIGINT reaches the supervisor only, which stops api, runner, projector and broker; the status is 0."""
+    """SIGINT reaches the supervisor only, which stops api, runner, projector, webhooks and broker; the status is 0."""
     up.send(signal.SIGINT)
     assert up.wait(STOP) == 0
     assert "stopping api, runner, projector, webhooks, broker" in up.output
