@@ -1,4 +1,4 @@
-# One image for provision, api, runner, projector and webhooks; the command says which. The broker is the official nats image.
+# One image for provision, api, runner, projector and webhooks; the command says which. The broker is the official one.
 FROM python:3.11-slim AS build
 WORKDIR /src
 # Hashes, so that what was tested is what is installed. The tools stay behind in this stage.
