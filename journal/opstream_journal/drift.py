@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 from nats.js.api import ConsumerConfig, StreamConfig
 
-from .topology import SIZING_FIELDS
+from .topology import SIZING_FIELDS, lasting
 
 _STREAM_FIELDS: Final = (
     "subjects",
@@ -67,14 +67,9 @@ _SAFE: Final = frozenset(
 _ONLY_ON: Final = frozenset({"deny_delete", "deny_purge", "allow_msg_ttl", "allow_msg_schedules", "allow_rollup_hdrs"})
 """Safe to switch on; the broker refuses to switch most of them off."""
 _GROWS_ONLY: Final = frozenset({"max_age", "max_bytes", "max_msg_size", "max_msgs_per_subject"})
-_LIMITS: Final = frozenset({"max_age", "max_bytes", "max_msg_size"})
-_SECONDS: Final = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
-_BYTES: Final = (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024), (" bytes", 1))
-_UNITS: Final = {
-    **dict.fromkeys(("max_age", "duplicate_window", "ack_wait", "inactive_threshold"), _SECONDS),
-    **dict.fromkeys(("max_bytes", "max_msg_size"), _BYTES),
-}
-"""How options and documents write them."""
+_SECONDS: Final = frozenset({"max_age", "duplicate_window", "ack_wait", "inactive_threshold"})
+_BYTES: Final = frozenset({"max_bytes", "max_msg_size"})
+_SIZES: Final = (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024), (" bytes", 1))
 _NOT_SET: Final = {"max_age": 0, "max_bytes": -1, "max_msg_size": -1, "max_msgs_per_subject": -1, "num_replicas": 1}
 
 
@@ -150,14 +145,18 @@ def _shrinks(actual: Any, wanted: Any) -> bool:  # noqa: ANN401
 
 
 def _shown(field: str, value: Any) -> str:  # noqa: ANN401
-    if field in _LIMITS and value == _NOT_SET[field]:
-        return "unlimited"
-    units = _UNITS.get(field)
-    if units and isinstance(value, int | float) and not isinstance(value, bool):
-        unit, size = next((unit, size) for unit, size in units if (value and not value % size) or size == 1)
-        return f"{value / size:.15g}{unit}"
+    if field in _SECONDS and (value or field == "max_age"):
+        return lasting(value)
+    if field in _BYTES:
+        return "unlimited" if value == _NOT_SET[field] else _size(value)
     if isinstance(value, list):
         return f"[{', '.join(map(str, value))}]"
     if isinstance(value, float):
         return f"{value:.15g}"
     return str(getattr(value, "value", value))
+
+
+def _size(count: int) -> str:
+    """Bytes as `--max-bytes` takes them, without loss."""
+    unit, size = next((unit, size) for unit, size in _SIZES if not count % size)
+    return f"{count // size}{unit}"

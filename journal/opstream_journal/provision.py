@@ -196,8 +196,8 @@ def _check_sizing(sizing: Sizing, specs: Sequence[ActionSpec]) -> None:
         why = _sum(max(specs, key=_age)) if specs else "an ordinary action's deadline, retention and a day are 3d"
         which = f"action {max(specs, key=_age).kind}: " if specs else ""
         raise Drifted(
-            f"--max-age of {lasting(sizing.max_age)} is too short. {which}{why}: statuses would outlive their journal. "
-            f"Use {lasting(needed_age(specs))} or more"
+            f"--max-age of {lasting(sizing.max_age)} is too short: {which}{why}, so statuses would outlive "
+            f"their journal. Use {lasting(needed_age(specs))} or more"
         )
 
 

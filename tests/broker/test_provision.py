@@ -334,12 +334,12 @@ async def test_a_runners_consumer_that_differs(link: Link) -> None:
     await ensure_consumer(link, spec(lease=30))
     before = await config(link, STREAM, RUNNER)
     with pytest.raises(
-        Drifted, match=r"ack_wait is 30s, should be 1m\. run 'opstream provision --update' with the same"
+        Drifted, match=r"ack_wait is 30s, should be 60s\. run 'opstream provision --update' with the same"
     ):
         await ensure_consumer(link, spec(lease=60))
     assert await config(link, STREAM, RUNNER) == before
     report = await provision(link, Sizing(), [spec(lease=60)])
-    assert [str(one) for one in report.drift] == [f"consumer {RUNNER}: ack_wait is 30s, should be 1m"]
+    assert [str(one) for one in report.drift] == [f"consumer {RUNNER}: ack_wait is 30s, should be 60s"]
     assert (await provision(link, Sizing(), [spec(lease=60)], is_update=True)).drift == ()
     await ensure_consumer(link, spec(lease=60))
 

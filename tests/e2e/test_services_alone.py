@@ -194,7 +194,7 @@ def test_drifted_broker(refused: Callable[..., dict[str, str]]) -> None:
         assert run("provision", "--nats", broker.url).returncode == 0
         asyncio.run(drift(broker.url))
         for output in refused(broker.url).values():
-            assert "stream OPERATIONS: duplicate_window is 1m, should be 15s" in output
+            assert "stream OPERATIONS: duplicate_window is 60s, should be 15s" in output
             assert "run 'opstream provision --update'" in output
         assert run("provision", "--nats", broker.url).returncode == 1
         assert run("provision", "--nats", broker.url, "--update").returncode == 0
