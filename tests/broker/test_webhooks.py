@@ -136,7 +136,7 @@ async def test_it_ends(link: Link, journal: Journal, receiver: Receiver, caplog:
     async with delivering(link, callbacks(receiver.host), delays=(0.1, 0.1)):
         await ended(journal, "a", callback=receiver.url)
         await eventually(lambda: _are(link, "a", ["retrying", "retrying", GAVE_UP]))
-    assert "gave up delivering a succeeded, to callback" in caplog.text
+    assert "gave up delivering the end of operation a (succeeded) to callback" in caplog.text
     assert "token=abc" not in caplog.text
 
 

@@ -251,12 +251,13 @@ async def _signs_of_life(message: Delivered) -> AsyncIterator[None]:
 
 
 def _tell(record: DeliveryAttempt) -> None:
-    what = f"{record.operation_id} {record.event}, to {record.endpoint} ({record.url or 'unknown'})"
+    where = f"{record.endpoint} ({record.url or 'unknown'})"
+    what = f"the end of operation {record.operation_id} ({record.event}) to {where}"
     if record.outcome is Outcome.DELIVERED:
         logger.debug("delivered %s, attempt %s: %s", what, record.attempt, record.status)
-    elif record.outcome is Outcome.RETRYING:
-        told = "attempt %s to deliver %s failed, the next at %s: %s"
-        logger.info(told, record.attempt, what, record.next_at, record.error)
+    elif record.next_at is not None:
+        again = record.next_at.isoformat(" ", "seconds")
+        logger.info("attempt %s to deliver %s failed, the next is at %s: %s", record.attempt, what, again, record.error)
     else:
         told = "gave up delivering %s after attempt %s: %s; 'opstream redeliver %s' tries it again"
         logger.error(told, what, record.attempt, record.error, record.operation_id)
