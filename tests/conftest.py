@@ -1,7 +1,8 @@
 """Hypothesis profiles: no deadlines on shared machines, the same examples on every CI run, and `thorough` by hand
-(`pytest --hypothesis-profile=thorough`)."""
+(`pytest --hypothesis-profile=thorough`). And Ctrl-C reaches the processes that tests start."""
 
 import os
+import signal
 
 from hypothesis import settings
 
@@ -9,3 +10,7 @@ settings.register_profile("local", deadline=None, max_examples=60)
 settings.register_profile("ci", settings.get_profile("local"), derandomize=True)
 settings.register_profile("thorough", settings.get_profile("local"), max_examples=2000)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Whoever is started in the background of a shell ignores it, and hands that down.
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -166,6 +166,10 @@ class Link:
             # The broker reads nothing, so its socket can't be emptied, and ends with the process; or the socket is
             # closed already, which nats-py has not noticed yet and uvloop calls a RuntimeError.
             logger.debug("close failed: %s", error or type(error).__name__)
+        # nats-py cancels this once, which is not enough (`end_task`): it would go on for ever, and the process with it.
+        reconnecting = nc._reconnection_task  # noqa: SLF001 - nats-py has no name for it
+        if reconnecting is not None:
+            await end_task(reconnecting)
 
     async def _note_error(self, error: Exception) -> None:
         logger.warning("broker connection: %s", error or type(error).__name__)

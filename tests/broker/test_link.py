@@ -186,6 +186,28 @@ async def test_closing_without_a_broker(broker: Broker, trouble: str) -> None:
     assert lost.reasons == []
 
 
+async def test_closing_while_a_cancellation_is_forgotten(broker: Broker) -> None:
+    """Nothing goes on reconnecting after the close, although nats-py's wait forgets that it was canceled."""
+    link = await connect([broker.url], "test", connect_timeout=5, on_lost=Lost())
+    asked: list[str] = []
+
+    async def forgetful() -> None:
+        for _ in range(3):
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                asked.append("to stop")
+        await asyncio.Event().wait()
+
+    link.nc._select_next_server = forgetful  # type: ignore[method-assign] # noqa: SLF001
+    before = asyncio.all_tasks()
+    broker.kill()
+    await eventually(lambda: not link.is_up)
+    await asyncio.wait_for(link.close(), 5)
+    assert len(asked) == 3
+    assert asyncio.all_tasks() <= before
+
+
 async def test_another_broker_is_tried_although_bytes_are_unsent(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
