@@ -199,7 +199,7 @@ async def test_closing_while_a_cancellation_is_forgotten(broker: Broker) -> None
                 asked.append("to stop")
         await asyncio.Event().wait()
 
-    link.nc._select_next_server = forgetful  # type: ignore[method-assign] # noqa: SLF001
+    link.nc._select_next_server = forgetful  # type: ignore[method-assign]
     before = asyncio.all_tasks()
     broker.kill()
     await eventually(lambda: not link.is_up)
