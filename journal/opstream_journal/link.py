@@ -8,10 +8,8 @@ again: `on_lost` is called, by default ending the process (nats-facts.md, nats-p
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
-import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Self, TypeVar
 
@@ -23,6 +21,7 @@ from opstream_schemas.urls import without_credentials
 from .errors import BrokerUnreachable, JournalUnavailable
 from .garbled import survive_garbled
 from .requests import Requests
+from .silence import bound_silence
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +32,6 @@ _RECONNECT_WAIT: Final = 0.2
 _PING_INTERVAL: Final = 5.0
 _DRAIN_TIMEOUT: Final = 2.0
 _FLUSH_TIMEOUT: Final = 1
-_SILENCE_LIMIT: Final = 10.0
 _CANCEL_AGAIN: Final = 0.1
 _START_AGAIN: Final = 0.25
 
@@ -108,7 +106,7 @@ class Link:
         self._requests = Requests(nc)
         if nc.is_connected:
             self._is_up.set()
-            _bound_silence(nc)
+            bound_silence(nc)
         return self
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
@@ -186,7 +184,7 @@ class Link:
     async def _note_up(self) -> None:
         logger.warning("broker connection is back")
         self._is_up.set()
-        _bound_silence(self.nc)
+        bound_silence(self.nc)
         for callback in self._reconnected:
             callback()
 
@@ -284,19 +282,6 @@ async def end_task(task: asyncio.Task[Any]) -> None:
     while not task.done():
         task.cancel()
         await asyncio.wait([task], timeout=_CANCEL_AGAIN)
-
-
-def _bound_silence(nc: Client) -> None:
-    """Have the kernel give a connection up whose other side takes nothing.
-
-    Otherwise nats-py, when it finds the connection stale, waits for unsent bytes to leave before it tries another
-    broker: a quarter of an hour for one that lost its power.
-    """
-    writer: Any = getattr(nc._transport, "_bare_io_writer", None)  # noqa: SLF001 - nats-py hides its socket
-    sock = None if writer is None else writer.get_extra_info("socket")
-    if sock is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
-        with contextlib.suppress(OSError):  # closed meanwhile: then there is nothing to bound
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(_SILENCE_LIMIT * 1000))
 
 
 async def _say_nothing(_error: Exception) -> None:

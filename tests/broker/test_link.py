@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 import uvloop
 
-from opstream_journal import BrokerUnreachable, JournalUnavailable, Link, NotProvisioned, connect, insist, rpc
+from opstream_journal import BrokerUnreachable, JournalUnavailable, Link, NotProvisioned, connect, insist, rpc, silence
 from opstream_journal import link as link_module
 from opstream_journal.provision import check
 from opstream_journal.topology import Sizing
@@ -213,7 +213,7 @@ async def test_another_broker_is_tried_although_bytes_are_unsent(
 ) -> None:
     """A connection that takes nothing any more, with bytes still in it, is left for a new one."""
     monkeypatch.setattr(link_module, "_PING_INTERVAL", 0.2)
-    monkeypatch.setattr(link_module, "_SILENCE_LIMIT", 0.5)
+    monkeypatch.setattr(silence, "LIMIT", 0.5)
     async with Proxy(broker.port) as proxy, linked(proxy.url) as link:
         proxy.freeze()
         for _ in range(20):
