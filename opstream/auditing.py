@@ -66,8 +66,6 @@ def audit(settings: Audit) -> None:
     except BrokenPipeError:
         # Who has read enough is told by the exit status all the same, and Python at its end has nothing to complain of.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        raise Failure(f"standard output can't be written to: {error.strerror}") from error
     if not told.chain.is_intact or told.foreign:
         raise Failure(f"what lies on the subjects of operation {operation_id} is not only what was recorded for it")
 

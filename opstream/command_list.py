@@ -3,11 +3,14 @@ those that start the services."""
 
 from __future__ import annotations
 
-from typing import Final
+import errno
+import sys
+from typing import Any, Final
 
 import click
 
 from . import auditors, operate, parked, rebuild_command, verify_command, webhooking
+from .console import Failure
 
 COMMANDS: Final = (
     *operate.COMMANDS,
@@ -23,14 +26,26 @@ SECTIONS: Final = {
     "Use a running API": ("run", "status", "cancel", "events"),
     "Services, for production": ("broker", "provision", "api", "runner", "projector", "webhooks"),
     "The history of all operations": ("replay", "audit", "export", "verify", "keygen"),
-    "Operate": ("rebuild", "fail", "parked", "deliveries"),
+    "Operate": ("rebuild", "fail", "parked", "deliveries", "redeliver"),
 }
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NAME: Final = 10
 """Columns of the longest name."""
 
 
 class Sections(click.Group):
-    """A group that lists its commands by what they are for."""
+    """A group that lists its commands by what they are for, and tells of a full disk in one line."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401 - as click has it
+        """Run a command to its end."""
+        try:
+            return super().main(*args, **extra)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            where = error.filename or "standard output"
+            Failure(f"{where} takes no more ({error.strerror}): make room there, then run it again").show()
+            sys.exit(1)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
         """Write the sections, each command with one line."""

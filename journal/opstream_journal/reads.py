@@ -63,7 +63,9 @@ class Reads:
             return []
         last = decode_event(floor.data, floor.seq)
         own = subjects.operation_filter(last.operation_id)
-        if forced_end(last) is not None and floor.subject.startswith(own.removesuffix(">")):
+        if not floor.subject.startswith(own.removesuffix(">")):
+            raise InvalidEvent(f"sequence {floor.seq} ({floor.subject}) is an event of operation {last.operation_id}")
+        if forced_end(last) is not None:
             return await self._around(sequence, last)
         missing = last.position - position - 1
         if missing < 0 or (not missing and not sequence and not was_guarded(floor, own, 0)):

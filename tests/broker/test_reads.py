@@ -220,6 +220,18 @@ async def test_a_guarded_first_event_is_read_once(journal: Journal, link: Link) 
     assert link.nc.stats["out_msgs"] == before
 
 
+async def test_another_operations_event(journal: Journal, link: Link) -> None:
+    """What lies under an operation's subjects and is another one's is never taken for it, alone or at its end."""
+    js = link.nc.jetstream()
+    other = encode_event(first("op-2"))
+    await js.publish(subjects.event_subject("op-1", KIND, "requested"), other)
+    operation = await begin(journal, "op-3")
+    await js.publish(subjects.event_subject("op-3", KIND, "started"), other)
+    for operation_id, known in (("op-1", None), ("op-3", None), ("op-3", operation)):
+        with pytest.raises(InvalidEvent, match="is an event of operation op-2"):
+            await journal.events(operation_id, since=known)
+
+
 async def test_requested_without_a_guard(journal: Journal, link: Link) -> None:
     """A first event is read whoever stored it, and however."""
     sequence = await store(link, first("op-1"))

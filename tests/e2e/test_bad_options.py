@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
@@ -19,7 +20,7 @@ import pytest
 from click.testing import CliRunner
 
 from opstream.cli import main
-from tests.support.processes import OUR_VARIABLES, run
+from tests.support.processes import COMMAND, OUR_VARIABLES, environment, run
 
 pytestmark = pytest.mark.e2e
 
@@ -216,3 +217,20 @@ def test_real_processes(tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(both, FIRST))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("schemas", "."), ("verify", "--help")])
+def test_a_full_disk(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    """What can't be printed is one line that says so, and exit status 1, whatever the command."""
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*COMMAND, *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+            env=environment(),
+        )
+    said = "standard output takes no more (No space left on device): make room there, then run it again"
+    assert (done.returncode, done.stderr) == (1, f"opstream: error: {said}\n")

@@ -398,7 +398,9 @@ def test_audit(broker: Broker, events: list[RecordedEvent]) -> None:
         gone, unwritten = (subprocess.run(command, check=False, stdout=place, **options) for place in (nobody, full))
     assert (gone.returncode, gone.stderr) == (0, "")
     assert unwritten.returncode == 1
-    assert unwritten.stderr == "opstream: error: standard output can't be written to: No space left on device\n"
+    assert unwritten.stderr == (
+        "opstream: error: standard output takes no more (No space left on device): make room there, then run it again\n"
+    )
     unknown = run("audit", "--nats", broker.url, "nobody")
     assert (unknown.returncode, unknown.stdout) == (1, "")
     assert unknown.stderr == (

@@ -193,7 +193,8 @@ def test_a_record_can_t_steer_a_terminal() -> None:
     evil = "\x1b[2J\n"
     shared = {"action": "a:b", "event": "failed", "attempt": 1, "at": NOW, "duration": 1.0, "outcome": "gave-up"}
     attempt = msgspec.convert({**shared, "operationId": evil, "endpoint": evil, "error": evil}, DeliveryAttempt)
-    assert row(attempt, is_on=False).isprintable()
+    for room in (None, 80, 250):
+        assert "".join(row(attempt, is_on=False, room=room).splitlines()).isprintable()
 
 
 def test_the_schedule() -> None:
