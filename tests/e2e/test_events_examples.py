@@ -31,6 +31,7 @@ from opstream_journal.provision import provision
 from opstream_journal.topology import Sizing
 from opstream_schemas.names import Kind
 from opstream_schemas.subjects import OPERATIONS_STREAM
+from tests.support import npm
 from tests.support.broker import Broker, free_port
 from tests.support.echo import submit, write_actions
 from tests.support.gated import Terminal
@@ -49,9 +50,6 @@ DOCUMENT: Final = (ROOT / "docs" / "events.md").read_text(encoding="utf-8")
 BLOCKS: Final = re.findall(r"^```(\w+)\n(.*?)^```$", DOCUMENT, flags=re.MULTILINE | re.DOTALL)
 (PROGRAM,) = (text for language, text in BLOCKS if language == "python")
 COMMANDS: Final = [line for language, text in BLOCKS if language == "sh" for line in text.splitlines()]
-INSTALL: Final = ("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline")
-PATIENCE: Final = ("--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--fetch-timeout=20000")
-NO_NETWORK: Final = re.compile(r"\b(?:ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH|ENOTCACHED)\b")
 LANGUAGES: Final = ("python", "node")
 
 PYTHON_SHAKY: Final = """
@@ -96,16 +94,9 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def node(copies: Path) -> Path:
+def node(copies: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the example for Node, with its packages."""
-    if shutil.which("npm") is None:
-        pytest.skip("npm is not installed, and without it @nats-io/jetstream can't be")
-    command = [*INSTALL, *PATIENCE]
-    install = subprocess.run(command, cwd=copies / "node", capture_output=True, text=True, check=False, timeout=120)
-    if install.returncode != 0 and NO_NETWORK.search(install.stderr):
-        pytest.skip("npm can't reach its registry, and @nats-io/jetstream is not in its cache")
-    assert install.returncode == 0, install.stderr
-    return copies / "node"
+    return npm.install(copies / "node", tmp_path_factory.mktemp("scripts"))
 
 
 def commanded(language: str, script: str, request: pytest.FixtureRequest) -> tuple[Sequence[str], Path]:
