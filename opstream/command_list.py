@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import errno
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 from . import auditors, operate, parked, rebuild_command, verify_command, webhooking
-from .console import Failure
+from .console import Failure, printable
 
 COMMANDS: Final = (
     *operate.COMMANDS,
@@ -34,7 +37,8 @@ _NAME: Final = 10
 
 
 class Sections(click.Group):
-    """A group that lists its commands by what they are for, and tells of a full disk in one line."""
+    """A group that lists its commands by what they are for, and tells what is wrong in one line: how it is called, with
+    exit status 2, and that a disk is full."""
 
     def main(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401 - as click has it
         """Run a command to its end."""
@@ -47,6 +51,22 @@ class Sections(click.Group):
             Failure(f"{where} takes no more ({error.strerror}): make room there, then run it again").show()
             sys.exit(1)
 
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,  # noqa: ANN401 - as click has it
+    ) -> click.Context:
+        """Read the options before the command."""
+        with _in_one_line():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as click has it
+        """Read the command's own options, and run it."""
+        with _in_one_line():
+            return super().invoke(ctx)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
         """Write the sections, each command with one line."""
         room = formatter.width - _NAME - 6
@@ -55,3 +75,15 @@ class Sections(click.Group):
                 formatter.write_dl(
                     [(f"{name:<{_NAME}}", self.commands[name].get_short_help_str(room)) for name in names]
                 )
+
+
+@contextmanager
+def _in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except NoArgsIsHelpError:
+        raise
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx is not None else "opstream"
+        told = printable(error.format_message().rstrip("."))
+        raise Failure(f"{told} (see '{command} --help')", status=error.exit_code) from error
