@@ -33,6 +33,7 @@ from opstream_schemas.covering import (
     edge_findings,
     lowered,
 )
+from opstream_schemas.texts import counted
 
 from . import checkpoints, keys
 from .console import INTERRUPTED, Failure, printable
@@ -173,7 +174,7 @@ class _Walk:
             self._sign(stream, check, coverer, covered)
         if found := self._chain_findings + self._other_findings:
             raise Failure(
-                f"{_count(found, 'finding')} in {stream.name}, told above: docs/audit.md says what each means"
+                f"{counted(found, 'finding')} in {stream.name}, told above: docs/audit.md says what each means"
             )
 
     async def _miss(
@@ -219,20 +220,20 @@ class _Walk:
             self._other_findings += len(findings)
 
     def _summarise(self, stream: Identity, check: ChainCheck, comparison: Comparison, seconds: float) -> None:
-        events = _count(check.events, "event")
-        what = f"{stream.name}: {events} of {_count(check.operations, 'operation')} up to sequence {stream.last}"
+        events = counted(check.events, "event")
+        what = f"{stream.name}: {events} of {counted(check.operations, 'operation')} up to sequence {stream.last}"
         parts = [f"{what} in {seconds:.1f} s"]
         if check.cut:
-            parts.append(f"{_count(check.cut, 'operation')} cut by age")
+            parts.append(f"{counted(check.cut, 'operation')} cut by age")
         if self._before and self._heads is None:
             parts.append(
-                f"{_count(comparison.compared, 'message')} as covered by {_count(len(self._before), 'checkpoint')}"
+                f"{counted(comparison.compared, 'message')} as covered by {counted(len(self._before), 'checkpoint')}"
             )
         elif self._before:
             parts.append(f"from checkpoint {self._before[-1].number} on")
         if comparison.unproven:
-            parts.append(f"{_count(comparison.unproven, 'message')} at the edge of age not to be compared any more")
-        parts.append(_count(self._chain_findings + self._other_findings, "finding"))
+            parts.append(f"{counted(comparison.unproven, 'message')} at the edge of age not to be compared any more")
+        parts.append(counted(self._chain_findings + self._other_findings, "finding"))
         click.echo(", ".join(parts), err=True)
 
     def _sign(self, stream: Identity, check: ChainCheck, coverer: Coverer, covered: int) -> None:
@@ -263,7 +264,3 @@ class _Walk:
             f"checkpoint {checkpoint.number}, up to sequence {checkpoint.last}, key {keys.key_id(signing.public_key())}"
         )
         click.echo(f"{path}: {which}; SHA-256 of its line: {line}", err=True)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -18,6 +18,7 @@ from opstream_projector.sweeping import Sweep
 from opstream_projector.verify import GRACE
 from opstream_projector.verify import Verify as Judge
 from opstream_projector.walking import Walk
+from opstream_schemas.texts import counted
 
 from . import sweeps
 from .console import INTERRUPTED, Failure, printable
@@ -74,7 +75,8 @@ async def _verify(settings: Verify) -> int:
     seconds, walk = time.monotonic() - began, sweep.walk
     rate = walk.events / seconds
     click.echo(
-        f"{walk.events:,} events of {walk.operations:,} operations read in {seconds:.1f} s ({rate:,.0f} events/s): "
+        f"{counted(walk.events, 'event')} of {counted(walk.operations, 'operation')} read in {seconds:.1f} s "
+        f"({rate:,.0f} events/s): "
         f"{_verdict(judge)}",
         err=True,
     )
@@ -104,7 +106,7 @@ class _Lag:
 def _verdict(judge: Judge) -> str:
     if not judge.differences:
         return "the view is the fold of the journal"
-    found = f"{judge.differences:,} differences"
+    found = counted(judge.differences, "difference")
     if judge.behind == judge.differences:
         return f"{found}, all of them because the view is not up to date: {_QUESTION}"
     behind = f", {judge.behind:,} of them because the view is not up to date" if judge.behind else ""

@@ -17,6 +17,7 @@ from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.events import CloudEvent
 from opstream_schemas.selection import is_event_subject, open_envelope
 from opstream_schemas.subjects import ARCHIVE_STREAM, OPERATIONS_STREAM
+from opstream_schemas.texts import counted
 
 from .console import Failure
 from .wanted import Wanted
@@ -110,9 +111,9 @@ class Walk:
         """What the reader did not get; empty if that is nothing."""
         parts = []
         if self.passed_over:
-            parts.append(f"{_counted(self.passed_over, 'message')} passed over as no event")
+            parts.append(f"{counted(self.passed_over, 'message')} passed over as no event")
         if self.missing:
-            parts.append(f"{_counted(self.missing, 'sequence')} missing (expired, deleted or lost)")
+            parts.append(f"{counted(self.missing, 'sequence')} missing (expired, deleted or lost)")
         return " and ".join(parts)
 
     def _check_begin(self) -> None:
@@ -186,7 +187,3 @@ class Walk:
             self._tell(text)
         elif self._troubles == _TOLD + 1:
             self._tell("there is more of that kind, which is only counted from now on")
-
-
-def _counted(count: int, what: str) -> str:
-    return f"1 {what}" if count == 1 else f"{count} {what}s"

@@ -150,7 +150,7 @@ async def test_the_command_s_part(
     assert await asyncio.to_thread(exit_status, broker.url) == 1
     told = capsys.readouterr()
     assert told.out == "ended: missing in the view, Succeeded in the journal (position 4)\n"
-    assert "1 differences: 'opstream rebuild' puts the view right" in told.err
+    assert "1 difference: 'opstream rebuild' puts the view right" in told.err
 
 
 async def test_the_command_s_part_without_projector(

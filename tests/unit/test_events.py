@@ -27,7 +27,7 @@ from opstream_schemas.events import (
     recorded,
 )
 from opstream_schemas.nesting import MAX_NESTING
-from opstream_schemas.texts import cut_text
+from opstream_schemas.texts import counted, cut_text
 from tests.support.strategies import FAILURE, NOW, FromTheFuture, handed_back, request, started
 
 pytestmark = pytest.mark.unit
@@ -304,3 +304,13 @@ def test_an_error_without_target_has_none_on_the_wire() -> None:
 
     assert expected == json.loads(encode_event(event(Failed(error=OperationError(code=400, message="no")))))["data"]
     assert "target" in json.loads(encode_event(event(Failed(error=FAILURE))))["data"]["error"]
+
+
+@pytest.mark.parametrize(
+    ("number", "told"), [(0, "0 entries"), (1, "1 entry"), (2, "2 entries"), (1_200, "1,200 entries")]
+)
+def test_counted(number: int, told: str) -> None:
+    """A number goes with its noun as people write it."""
+    assert counted(number, "entry", "entries") == told
+    assert counted(1, "event") == "1 event"
+    assert counted(2, "event") == "2 events"

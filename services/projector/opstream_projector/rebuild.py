@@ -19,6 +19,7 @@ import msgspec
 from opstream_journal import EventTooLarge, JournalUnavailable, View, Write
 from opstream_journal.snapshots import Snapshot
 from opstream_schemas.operation import Operation
+from opstream_schemas.texts import counted
 
 from .differing import is_further
 from .folding import lifetime, may_have_expired, supersedes
@@ -184,7 +185,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     def __str__(self) -> str:
         rate = self.events / self.seconds if self.seconds > 0 else 0.0
         return (
-            f"{self.events:,} events of {self.operations:,} operations read, {self.rewritten:,} entries rewritten, "
-            f"{self.missing:,} missing ones written, {self.removed:,} removed, in {self.seconds:.1f} s "
+            f"{counted(self.events, 'event')} of {counted(self.operations, 'operation')} read, "
+            f"{counted(self.rewritten, 'entry', 'entries')} rewritten, "
+            f"{counted(self.missing, 'missing one')} written, {self.removed:,} removed, in {self.seconds:.1f} s "
             f"({rate:,.0f} events/s)"
         )
