@@ -13,8 +13,11 @@ import click
 import msgspec
 from click.core import ParameterSource
 
+from opstream_schemas.urls import parse_url
+
 from .addresses import check_base_url
 from .options import Decorator, Duration, option
+from .replay_options import checked
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 
@@ -43,6 +46,10 @@ def check_timeout(ctx: click.Context, *, is_waiting: bool) -> None:
     """Refuse a `--timeout` that nothing would be limited by. In the environment it is for the commands that follow."""
     if not is_waiting and ctx.get_parameter_source("timeout") is ParameterSource.COMMANDLINE:
         raise click.UsageError("--timeout limits how long an operation is followed: add --wait, or leave it out")
+
+
+def _check_callback(text: str) -> str:
+    return parse_url(text, is_http_allowed=True).text if text else ""  # whether http will do, the service knows
 
 
 def _read(value: str) -> bytes:
@@ -74,6 +81,15 @@ operation_id_option: Final[Decorator[Any]] = option(
     metavar="ID",
     help="Your own id for the operation. The same command with the same id finds the operation that it made before "
     "instead of a second one. A new UUIDv7 without it.",
+)
+callback_option: Final[Decorator[Any]] = option(
+    "--callback",
+    variable="CALLBACK",
+    default="",
+    metavar="URL",
+    callback=checked(_check_callback),
+    help="Where the outcome is to be posted, signed (docs/webhooks.md), e.g. https://hooks.example.org/done. Its host "
+    "must be one that the service allows.",
 )
 timeout_option: Final[Decorator[Any]] = option(
     "--timeout",

@@ -52,6 +52,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     action_input: bytes
     """JSON."""
     operation_id: str | None
+    callback: str = ""
+    """Where the outcome is to be delivered; empty for nowhere."""
     timeout: float | None
     """Seconds to follow; None for as long as it takes."""
     is_detached: bool
@@ -102,6 +104,7 @@ def run(settings: Run) -> None:
                 settings.target,
                 msgspec.Raw(settings.action_input),
                 operation_id=operation_id,
+                headers={"Operation-Callback": settings.callback} if settings.callback else None,
                 timeout=min(_PATIENCE, settings.timeout or _PATIENCE),
             )
         except ServiceUnavailable as error:

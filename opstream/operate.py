@@ -20,6 +20,7 @@ _operation_argument: Final = click.argument("operation_id", metavar="ID")
 @click.argument("target", metavar="TARGET")
 @options.input_option
 @options.operation_id_option
+@options.callback_option
 @options.timeout_option
 @options.detach_option
 @options.url_option

@@ -8,7 +8,6 @@ import signal
 from functools import partial
 from pathlib import Path
 
-import httpx
 import msgspec
 import pytest
 
@@ -149,13 +148,11 @@ async def test_up_runs_it_too(workplace: Path) -> None:
             assert all(SECRET not in line for line in up.descendants().values())
             knowing = {name: SECRET.encode() in environment(up.child(f"-m opstream {name} ")) for name in SERVICES}
             assert knowing == {"webhooks": True, "runner": False, "api": False, "projector": False}
-            async with httpx.AsyncClient(base_url=ready[1], trust_env=False) as client:
-                answered = await client.post(
-                    "/echo/1:say", json={"text": "hello"}, headers={"Operation-Callback": receiver.url}
-                )
-            assert answered.status_code == 202, answered.text
+            asking = ("run", "echo/1:say", "--input", '{"text": "hello"}', "--detach", "--url", ready[1])
+            asked = await asyncio.to_thread(run, *asking, "--operation-id", "asked", "--callback", receiver.url)
+            assert asked.returncode == 0, asked.stderr
             await eventually(lambda: len(receiver.received) == 2, within=15)
-            assert {one.verified()["subject"] for one in receiver.received} == {answered.json()["id"]}
+            assert {one.verified()["subject"] for one in receiver.received} == {"asked"}
             up.send(signal.SIGTERM)
             assert up.wait(20) == 0
 

@@ -40,12 +40,23 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 CASES: list[tuple[list[str], list[str], dict[str, str], Any]] = [
     (
         ["run", "book/42:start"],
-        ["--input", '{"a": 1}', "--operation-id", "x", "--timeout", "5m", "--detach", "--url", "https://a.test/b/"],
-        {"INPUT": '{"a": 1}', "OPERATION_ID": "x", "TIMEOUT": "5m", "DETACH": "1", "URL": "https://a.test/b"},
+        [
+            *("--input", '{"a": 1}', "--operation-id", "x", "--callback", "https://c.test/d", "--timeout", "5m"),
+            *("--detach", "--url", "https://a.test/b/"),
+        ],
+        {
+            "INPUT": '{"a": 1}',
+            "OPERATION_ID": "x",
+            "CALLBACK": "https://c.test/d",
+            "TIMEOUT": "5m",
+            "DETACH": "1",
+            "URL": "https://a.test/b",
+        },
         Run(
             target="book/42:start",
             action_input=b'{"a": 1}',
             operation_id="x",
+            callback="https://c.test/d",
             timeout=300.0,
             is_detached=True,
             url="https://a.test/b",
