@@ -232,7 +232,7 @@ async def test_a_dead_receiver_keeps_nobody_waiting(link: Link, journal: Journal
     """However much is to be told to a receiver that never answers, another one is told at once; and the dead one gets
     few attempts at a time."""
     async with receiving() as dead:
-        dead.answers = [never]
+        dead.answers = [answer(204), never]
         async with delivering(link, callbacks(dead.host, receiver.host), seconds=5):
             for number in range(60):
                 await ended(journal, f"dead-{number}", callback=dead.url)

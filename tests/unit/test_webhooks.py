@@ -19,7 +19,7 @@ from opstream_schemas.names import Kind
 from opstream_schemas.urls import HostRule, is_allowed, parse_url
 from opstream_schemas.webhooks import Delivery, DeliveryAttempt
 from opstream_webhooks.config import EndpointUnknown, InvalidConfig, Source
-from opstream_webhooks.gate import Gate
+from opstream_webhooks.gate import Gate, Receiver
 from opstream_webhooks.retrying import DELAYS, LAST_ATTEMPT, next_attempt, pause, retry_after
 from opstream_webhooks.signing import Signer, webhook_id
 from tests.support.receiving import OTHER_SECRET, SECRET
@@ -27,6 +27,7 @@ from tests.support.receiving import OTHER_SECRET, SECRET
 pytestmark = pytest.mark.unit
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+A, B = Receiver("a"), Receiver("b")
 HOOK = """
 [[hooks]]
 name = "billing"
@@ -252,79 +253,122 @@ def test_pauses() -> None:
 async def test_turns() -> None:
     """As many at once as there are slots; some wait, the others are sent away, each to come later than the last."""
     gate = Gate(lambda: 100.0, random.random, slots=2, waiting=1)
-    assert [await gate.enter("a"), await gate.enter("a")] == [True, True]
-    waiting = asyncio.create_task(gate.enter("a"))
+    assert [await gate.enter(A), await gate.enter(A)] == [True, True]
+    waiting = asyncio.create_task(gate.enter(A))
     await asyncio.sleep(0)
-    assert not await gate.enter("a")
-    waits = [gate.wait("a") for _ in range(10)]
+    assert not await gate.enter(A)
+    waits = [gate.wait(A) for _ in range(10)]
     assert all(0 < wait <= 61 for wait in waits)
     assert waits[-1] > waits[0]
-    assert await gate.enter("b")
-    gate.leave("a", duration=0.1, is_failed=False)
+    assert await gate.enter(B)
+    gate.leave(A, duration=0.1, is_failed=False)
     assert await waiting
 
 
 async def test_a_failing_receiver_has_one_turn_at_a_time() -> None:
     """After a failure nobody waits here for it, and it gets one attempt at once until one succeeds."""
     gate = Gate(lambda: 100.0, random.random, slots=2)
-    assert [await gate.enter("a"), await gate.enter("a")] == [True, True]
-    waiting = asyncio.create_task(gate.enter("a"))
+    assert [await gate.enter(A), await gate.enter(A)] == [True, True]
+    waiting = asyncio.create_task(gate.enter(A))
     await asyncio.sleep(0)
-    gate.leave("a", duration=15, is_failed=True)
+    gate.leave(A, duration=15, is_failed=True)
     assert not await waiting
-    gate.leave("a", duration=15, is_failed=True)
-    assert [await gate.enter("a"), await gate.enter("a")] == [True, False]
-    gate.leave("a", duration=0.1, is_failed=False)
-    assert [await gate.enter("a"), await gate.enter("a")] == [True, True]
+    gate.leave(A, duration=15, is_failed=True)
+    assert [await gate.enter(A), await gate.enter(A)] == [True, False]
+    gate.leave(A, duration=0.1, is_failed=False)
+    assert [await gate.enter(A), await gate.enter(A)] == [True, True]
 
 
 async def test_a_dead_receiver_costs_little() -> None:
     """However many deliveries wait for a receiver that answers nothing, few of them are looked at in a second; those
     that come once it is well again do not wait behind them."""
     gate = Gate(lambda: 100.0, lambda: 0.0, slots=2)
-    assert await gate.enter("a")
-    gate.leave("a", duration=15, is_failed=True)
-    waits = [gate.wait("a") for _ in range(10_000)]
+    assert await gate.enter(A)
+    gate.leave(A, duration=15, is_failed=True)
+    waits = [gate.wait(A) for _ in range(10_000)]
     assert max(Counter(map(int, waits)).values()) <= 51
     assert waits == sorted(waits)
     assert waits[-1] < 300
-    assert await gate.enter("a")
-    gate.leave("a", duration=0.1, is_failed=False)
-    assert gate.wait("a") < 10
+    assert await gate.enter(A)
+    gate.leave(A, duration=0.1, is_failed=False)
+    assert gate.wait(A) < 10
 
 
 async def test_who_waited_behind_a_quick_failure_is_counted() -> None:
     """Where failures are quick, some wait here for their turn all the same, one after the other; each of these turns
     counts among those of receivers that fail."""
     gate = Gate(lambda: 100.0, random.random, slots=1, failing=1)
-    assert [await gate.enter("a"), await gate.enter("b")] == [True, True]
-    waiting = asyncio.create_task(gate.enter("a"))
+    assert [await gate.enter(A), await gate.enter(B)] == [True, True]
+    waiting = asyncio.create_task(gate.enter(A))
     await asyncio.sleep(0)
-    for name in "ab":
-        gate.leave(name, duration=0.001, is_failed=True)
+    for receiver in (A, B):
+        gate.leave(receiver, duration=0.001, is_failed=True)
     assert await waiting
-    assert not await gate.enter("b")
-    gate.leave("a", duration=0.001, is_failed=True)
-    assert await gate.enter("b")
+    assert not await gate.enter(B)
+    gate.leave(A, duration=0.001, is_failed=True)
+    assert await gate.enter(B)
 
 
 async def test_failing_receivers_leave_room() -> None:
     """All receivers that fail have a part of the process between them, so that the others always find a slot."""
     gate = Gate(lambda: 100.0, random.random, failing=2)
-    for name in "abc":
-        assert await gate.enter(name)
-        gate.leave(name, duration=15, is_failed=True)
-    assert [await gate.enter(name) for name in "abcd"] == [True, True, False, True]
-    gate.leave("a", duration=15, is_failed=True)
-    assert await gate.enter("c")
+    a, b, c, d = map(Receiver, "abcd")
+    for receiver in (a, b, c):
+        assert await gate.enter(receiver)
+        gate.leave(receiver, duration=15, is_failed=True)
+    assert [await gate.enter(receiver) for receiver in (a, b, c, d)] == [True, True, False, True]
+    gate.leave(a, duration=15, is_failed=True)
+    assert await gate.enter(c)
+
+
+async def test_new_callback_hosts_leave_room() -> None:
+    """Whoever may submit can name a new host for each callback. Such hosts hold no more than those that fail until
+    they have answered, be it with attempts or with what waits for its turn; configured endpoints find a slot."""
+    gate = Gate(lambda: 100.0, random.random, failing=4)
+    hosts = [Receiver(f"{number}.example", is_callback=True) for number in range(5)]
+    assert [await gate.enter(host) for host in hosts[:3]] == [True, True, True]
+    waiting = asyncio.create_task(gate.enter(hosts[0]))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    assert [await gate.enter(host) for host in hosts] == [False] * 5
+    assert await gate.enter(A)
+    gate.leave(hosts[0], duration=0.1, is_failed=False)
+    assert await waiting
+    assert [await gate.enter(hosts[number]) for number in (0, 0, 3, 4)] == [True, True, True, True]
+    assert not await gate.enter(hosts[1])
+
+
+async def test_a_host_is_no_endpoint() -> None:
+    """A callback's host that is called as a configured endpoint is another receiver, and takes none of its turns."""
+    gate = Gate(lambda: 100.0, random.random, slots=2)
+    host = Receiver(A.name, is_callback=True)
+    assert await gate.enter(host)
+    gate.leave(host, duration=15, is_failed=True)
+    assert [await gate.enter(A), await gate.enter(A)] == [True, True]
+
+
+async def test_receivers_are_forgotten() -> None:
+    """Of endless hosts not more than some are remembered; those that have answered last, and endpoints for good."""
+    gate = Gate(lambda: 100.0, random.random, slots=2)
+    good = Receiver("good.example", is_callback=True)
+    for receiver, is_failed in ((A, True), (good, False)):
+        assert await gate.enter(receiver)
+        gate.leave(receiver, duration=15, is_failed=is_failed)
+    for number in range(20_005):
+        host = Receiver(f"{number}.example", is_callback=True)
+        assert await gate.enter(host)
+        gate.leave(host, duration=15, is_failed=True)
+    assert len(gate._receivers) <= 10_000
+    assert [await gate.enter(A), await gate.enter(A)] == [True, False]
+    assert [await gate.enter(good), await gate.enter(good)] == [True, True]
 
 
 async def test_who_is_cancelled_takes_no_turn() -> None:
     """A waiter that is cancelled leaves its turn to the next one."""
     gate = Gate(lambda: 100.0, random.random, slots=1)
-    assert await gate.enter("a")
-    first, second = asyncio.create_task(gate.enter("a")), asyncio.create_task(gate.enter("a"))
+    assert await gate.enter(A)
+    first, second = asyncio.create_task(gate.enter(A)), asyncio.create_task(gate.enter(A))
     await asyncio.sleep(0)
-    gate.leave("a", duration=0.1, is_failed=False)  # it is the first one's turn, which does not know it yet
+    gate.leave(A, duration=0.1, is_failed=False)  # it is the first one's turn, which does not know it yet
     first.cancel()
     assert await second

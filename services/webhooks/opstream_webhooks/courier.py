@@ -26,7 +26,7 @@ from opstream_schemas.urls import Url
 from opstream_schemas.webhooks import CALLBACK, Delivery, DeliveryAttempt, Outcome, decode_delivery
 
 from .config import Endpoint, EndpointUnknown
-from .gate import Gate
+from .gate import Gate, Receiver
 from .hand import Hand
 from .live import LiveHooks
 from .retrying import DELAYS, LAST_ATTEMPT, next_attempt, pause, retry_after
@@ -139,7 +139,8 @@ class Courier:
             await self._settle(delivery, None, "", self._now(), 0.0, Answer(error=str(error)))
             return
         # Two endpoints on one host are two services behind a gateway; of callbacks' paths there is no end.
-        receiver = endpoint.url.netloc if delivery.endpoint == CALLBACK else delivery.endpoint
+        is_callback = delivery.endpoint == CALLBACK
+        receiver = Receiver(endpoint.url.netloc if is_callback else delivery.endpoint, is_callback)
         if not await self._gate.enter(receiver):
             await self._put_off(delivery, self._now() + timedelta(seconds=self._gate.wait(receiver)))
             return

@@ -1,24 +1,26 @@
 """How many attempts one receiver gets at once, so that a slow or dead one keeps no other waiting. Caller: `courier.py`.
 
 A receiver is a configured endpoint, or the host and port of callbacks. One that has just failed gets one attempt at a
-time until one succeeds, and all that are failing have half of the process between them. A few more wait here for their
-turn as long as all goes well; the others are put off on the broker, each a little later than the one before it, so that
-they hold nothing here.
+time until one succeeds, and all that are failing have half of the process between them. The host of a callback begins
+as one of these: whoever may submit names it, and may name a new one each time. A few more wait here for their turn as
+long as all goes well; the others are put off on the broker, each a little later than the one before it, so that they
+hold nothing here.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, NamedTuple
 
 SLOTS: Final = 8
 """Attempts at once of one receiver and process."""
 WAITING: Final = 32
 """Deliveries of one receiver that wait in the process for their turn."""
 FAILING: Final = 128
-"""Attempts at once of all receivers that have just failed: half of what the process has in hand."""
+"""Deliveries of all receivers that fail, in attempts or waiting for a turn: half of what the process has in hand."""
 
 _LONGEST_LOCAL_WAIT: Final = 2.0
 _SOON: Final = 60.0
@@ -30,13 +32,21 @@ _SHARE: Final = 0.2
 _REMEMBERED: Final = 10_000
 
 
-class _Receiver:
+class Receiver(NamedTuple):
+    """Whom turns are counted for."""
+
+    name: str
+    """Of a configured endpoint, or host and port of a callback."""
+    is_callback: bool = False
+
+
+class _State:
     __slots__ = ("duration", "is_failing", "next_turn", "running", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_failing: bool) -> None:
         self.running = 0
         self.waiting: deque[asyncio.Future[bool]] = deque()
-        self.is_failing = False
+        self.is_failing = is_failing
         self.duration = _FIRST_GUESS
         """Seconds that an attempt takes, on average."""
         self.next_turn = 0.0
@@ -67,50 +77,48 @@ class Gate:
         self._slots = slots
         self._waiting = waiting
         self._failing = failing
-        self._probed: set[str] = set()
-        """Failing receivers that have an attempt just now."""
-        self._receivers: dict[str, _Receiver] = {}
+        self._held = 0
+        """Deliveries of receivers that fail, being tried or waiting for their turn."""
+        self._receivers: dict[Receiver, _State] = {}
 
-    async def enter(self, receiver: str) -> bool:
+    async def enter(self, receiver: Receiver) -> bool:
         """Take a slot, after a short wait if need be; whether there was one. Whoever got it calls `leave`."""
-        state = self._receivers.setdefault(receiver, _Receiver())
-        if state.is_failing and len(self._probed) >= self._failing:
+        state = self._state(receiver)
+        if state.is_failing and self._held >= self._failing:
             return False
         if not state.waiting and state.running < self._limit(state):
-            state.running += 1
-            if state.is_failing:
-                self._probed.add(receiver)
+            with self._counted(state):
+                state.running += 1
             return True
         ahead = len(state.waiting) + 1
         if ahead > self._waiting or not self._is_short(state, ahead):
             return False
         turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        state.waiting.append(turn)
+        with self._counted(state):
+            state.waiting.append(turn)
         try:
-            is_free = await turn
+            return await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled() and turn.result():
-                self._free(state)
+                with self._counted(state):
+                    self._free(state)
             raise
-        if is_free and state.is_failing:
-            self._probed.add(receiver)
-        return is_free
 
-    def leave(self, receiver: str, *, duration: float, is_failed: bool) -> None:
+    def leave(self, receiver: Receiver, *, duration: float, is_failed: bool) -> None:
         """Give a slot back, after so many seconds."""
         state = self._receivers[receiver]
-        self._probed.discard(receiver)
-        if state.is_failing and not is_failed:
-            state.next_turn = 0.0  # those who come now need not wait behind the turns of its bad time
-        state.is_failing = is_failed
-        state.duration += _SHARE * (duration - state.duration)
-        self._free(state)
+        with self._counted(state):
+            if state.is_failing and not is_failed:
+                state.next_turn = 0.0  # those who come now need not wait behind the turns of its bad time
+            state.is_failing = is_failed
+            state.duration += _SHARE * (duration - state.duration)
+            self._free(state)
         if len(self._receivers) > _REMEMBERED:
-            self._receivers = {name: one for name, one in self._receivers.items() if one.running or one.waiting}
+            self._forget()
 
-    def wait(self, receiver: str) -> float:
+    def wait(self, receiver: Receiver) -> float:
         """The seconds after which one that found no slot is to come again; each call takes a later turn."""
-        state = self._receivers.setdefault(receiver, _Receiver())
+        state = self._state(receiver)
         now = self._clock()
         step = state.duration / self._limit(state)
         if state.next_turn - now > _SOON:
@@ -120,7 +128,28 @@ class Gate:
         state.next_turn = max(state.next_turn, now) + step
         return state.next_turn - now + step * self._jitter()
 
-    def _free(self, state: _Receiver) -> None:
+    def _state(self, receiver: Receiver) -> _State:
+        return self._receivers.setdefault(receiver, _State(is_failing=receiver.is_callback))
+
+    @contextmanager
+    def _counted(self, state: _State) -> Iterator[None]:
+        """What is changed meanwhile is counted in `_held`."""
+        self._held -= _weight(state)
+        yield
+        self._held += _weight(state)
+
+    def _forget(self) -> None:
+        """Endpoints are few. Of callbacks those that fail go first: as new ones they would be the same."""
+        idle = [
+            (receiver, state.is_failing)
+            for receiver, state in self._receivers.items()
+            if receiver.is_callback and not state.running and not state.waiting
+        ]
+        failing = [receiver for receiver, is_failing in idle if is_failing]
+        for receiver in failing or [receiver for receiver, _ in idle]:
+            del self._receivers[receiver]
+
+    def _free(self, state: _State) -> None:
         state.running -= 1
         # Behind a failure that took long nobody waits here: each may take as long as an attempt may.
         is_closed = state.is_failing and not self._is_short(state, 1)
@@ -131,8 +160,12 @@ class Gate:
             turn.set_result(not is_closed)
             state.running += 0 if is_closed else 1
 
-    def _is_short(self, state: _Receiver, ahead: int) -> bool:
+    def _is_short(self, state: _State, ahead: int) -> bool:
         return ahead * state.duration <= _LONGEST_LOCAL_WAIT * self._limit(state)
 
-    def _limit(self, state: _Receiver) -> int:
+    def _limit(self, state: _State) -> int:
         return 1 if state.is_failing else self._slots
+
+
+def _weight(state: _State) -> int:
+    return state.running + len(state.waiting) if state.is_failing else 0
