@@ -63,8 +63,6 @@ async def _show(settings: Show) -> None:
                 is_begun = True
                 for record in batch:
                     _print(record, is_table=is_table)
-        if is_table and not is_begun:
-            click.echo("nothing of that kind is recorded", err=True)
     finally:
         await link.close()
     if is_table and not is_begun:

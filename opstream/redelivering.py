@@ -61,7 +61,7 @@ async def _run(settings: Redeliver) -> None:
                 await deliveries.put_off(await _anew(deliveries, attempt, settings.now), settings.now - _LONG_PAST)
             except InvalidEvent as error:
                 failed += 1
-                click.echo(f"{attempt.operation_id} {attempt.endpoint}: {error}", err=True)
+                click.echo(f"{attempt.operation_id} {attempt.endpoint}: {printable(str(error))}", err=True)
             else:
                 sent += 1
                 click.echo(f"{attempt.operation_id} {attempt.endpoint}: sent again")

@@ -11,20 +11,21 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from opstream_journal import JournalUnavailable, Link
+from opstream_journal import JournalUnavailable, Link, rpc
 from opstream_journal.provision import provision
 from opstream_journal.topology import Sizing
 from opstream_journal.webhooks import Deliveries
 from opstream_schemas import subjects
+from opstream_schemas.webhooks import DeliveryAttempt, Outcome
 from opstream_webhooks.gate import SLOTS
 from tests.support.broker import Broker
 from tests.support.echo import MODULE
 from tests.support.gated import Terminal
-from tests.support.journaling import linked, opened
+from tests.support.journaling import KIND, linked, opened
 from tests.support.processes import Process, run
 from tests.support.receiving import SECRET, answer, never, receiving
 from tests.support.waiting import eventually
-from tests.support.webhooking import callbacks, delivering, ended, outcomes, records, write_hooks
+from tests.support.webhooking import callbacks, delivering, ended, outcomes, records, utc_now, write_hooks
 
 pytestmark = pytest.mark.e2e
 
@@ -134,6 +135,48 @@ async def test_an_operator_sends_again() -> None:
             assert lost.returncode == 1
             assert "forgotten callback: its events have expired" in lost.stderr
             assert "opstream: error: 1 of 1 can't be sent again" in lost.stderr
+
+
+async def test_nothing_to_show() -> None:
+    """Where no attempt is recorded, a terminal is told so in one line."""
+    with Broker() as broker:
+        async with linked(broker.url) as link:
+            await provision(link, Sizing())
+        with Terminal("deliveries", "--nats", broker.url, "--failed") as terminal:
+            assert terminal.wait(10) == 0
+            assert terminal.output.splitlines() == [
+                "opstream: no attempt to deliver an outcome failed in the last 30 days"
+            ]
+
+
+async def test_a_request_can_t_steer_the_terminal() -> None:
+    """What somebody else has put where the request lay is told by `opstream redeliver` without its control
+    characters."""
+    with Broker() as broker:
+        async with linked(broker.url) as link:
+            await provision(link, Sizing())
+            journal = await opened(link)
+            operation = await ended(journal, "op", callback="http://a.example/")
+            attempt = DeliveryAttempt(
+                operation_id="op",
+                action=str(KIND),
+                event="succeeded",
+                endpoint="callback",
+                attempt=1,
+                at=utc_now(),
+                duration=0.1,
+                outcome=Outcome.GAVE_UP,
+            )
+            await Deliveries(link).record(attempt)
+            subject = subjects.event_subject("op", KIND, "requested")
+            stored = await rpc.get_last(link, subjects.OPERATIONS_STREAM, subject)
+            assert stored is not None
+            foreign = stored.data.replace(b"requested.v1", b"\\u001b[2Jrequested.v9")
+            await rpc.publish(link, subject, foreign, {})
+        with Terminal("redeliver", "--nats", broker.url, operation.id) as terminal:
+            assert terminal.wait(10) == 1
+            assert "unknown to this version" in terminal.output
+            assert "\x1b" not in terminal.output
 
 
 async def test_up_runs_it_too(workplace: Path) -> None:
