@@ -360,6 +360,22 @@ async def test_another_operation_s_event_is_not_sent(link: Link, journal: Journa
     assert "is not an opstream event" in errors["op-2"]
 
 
+async def test_who_was_not_called_has_not_failed(
+    tmp_path: Path, link: Link, journal: Journal, receiver: Receiver
+) -> None:
+    """A delivery of which the journal has nothing to send says nothing of its receiver, which gets as many at once as
+    before."""
+    receiver.answers = [never]
+    path = write_hooks(tmp_path, good=receiver.url)
+    async with delivering(link, Source(path=path, is_http_allowed=True), seconds=5, delays=(600,)):
+        expired = msgspec.structs.replace(delivery(receiver, 1_000), endpoint="good", callback="")
+        await Deliveries(link).send(expired, "id")
+        await eventually(lambda: _are(link, "*", [GAVE_UP]))
+        for number in range(3):
+            await ended(journal, f"op-{number}")
+        await eventually(lambda: receiver.open == 3, within=3)
+
+
 async def test_what_can_t_be_recorded_is_no_flood(link: Link, journal: Journal, receiver: Receiver) -> None:
     """While the broker takes no records, a delivery is made again and again (nobody knows that it was), but less and
     less often."""

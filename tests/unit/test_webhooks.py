@@ -338,6 +338,21 @@ async def test_new_callback_hosts_leave_room() -> None:
     assert not await gate.enter(hosts[1])
 
 
+async def test_who_was_not_called_is_what_it_was() -> None:
+    """An attempt for which there was nothing to send says nothing of the receiver, and its slot is free again."""
+    gate = Gate(lambda: 100.0, random.random, slots=2)
+    host = Receiver("a.example", is_callback=True)
+    for receiver, expected in ((A, [True, True]), (host, [True, False])):
+        assert await gate.enter(receiver)
+        gate.leave(receiver, duration=15, is_failed=None)
+        asked = [asyncio.create_task(gate.enter(receiver)) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert [one.done() for one in asked] == expected
+        for _ in asked:
+            gate.leave(receiver, duration=0.1, is_failed=False)
+            await asyncio.sleep(0)
+
+
 async def test_a_host_is_no_endpoint() -> None:
     """A callback's host that is called as a configured endpoint is another receiver, and takes none of its turns."""
     gate = Gate(lambda: 100.0, random.random, slots=2)

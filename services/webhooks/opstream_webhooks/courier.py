@@ -144,24 +144,23 @@ class Courier:
         if not await self._gate.enter(receiver):
             await self._put_off(delivery, self._now() + timedelta(seconds=self._gate.wait(receiver)))
             return
-        began, is_failed = self._monotonic(), True
+        at, began, is_failed = self._now(), self._monotonic(), None
         try:
-            is_failed = await self._attempt(delivery, endpoint)
+            identity, answer = await self._attempt(delivery, endpoint, at)
+            is_failed = not answer.is_success if identity else None
         finally:
-            self._gate.leave(receiver, duration=self._monotonic() - began, is_failed=is_failed)
+            duration = self._monotonic() - began
+            self._gate.leave(receiver, duration=duration, is_failed=is_failed)
+        await self._settle(delivery, endpoint.url, identity, at, duration, answer)
 
-    async def _attempt(self, delivery: Delivery, endpoint: Endpoint) -> bool:
-        """Make an attempt; whether it failed."""
-        at, began = self._now(), self._monotonic()
+    async def _attempt(self, delivery: Delivery, endpoint: Endpoint, at: datetime) -> tuple[str, Answer]:
+        """Make an attempt: its `webhook-id`, empty if there was nothing to send, and what came of it."""
         try:
             body, identity = await self._outcome(delivery)
         except _NothingToSend as error:
-            identity, answer = "", Answer(error=str(error), is_final=error.is_final)
-        else:
-            headers = signed_headers(identity, at, body, endpoint.signers)
-            answer = await self._sender.send(endpoint.url, headers, body)
-        await self._settle(delivery, endpoint.url, identity, at, self._monotonic() - began, answer)
-        return not answer.is_success
+            return "", Answer(error=str(error), is_final=error.is_final)
+        headers = signed_headers(identity, at, body, endpoint.signers)
+        return identity, await self._sender.send(endpoint.url, headers, body)
 
     async def _outcome(self, delivery: Delivery) -> tuple[bytes, str]:
         """The stored event of a delivery, and the `webhook-id` that it is sent under."""

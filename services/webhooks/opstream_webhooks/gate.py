@@ -104,14 +104,15 @@ class Gate:
                     self._free(state)
             raise
 
-    def leave(self, receiver: Receiver, *, duration: float, is_failed: bool) -> None:
-        """Give a slot back, after so many seconds."""
+    def leave(self, receiver: Receiver, *, duration: float, is_failed: bool | None) -> None:
+        """Give a slot back, after so many seconds; `is_failed` is None if that says nothing of the receiver."""
         state = self._receivers[receiver]
         with self._counted(state):
-            if state.is_failing and not is_failed:
-                state.next_turn = 0.0  # those who come now need not wait behind the turns of its bad time
-            state.is_failing = is_failed
-            state.duration += _SHARE * (duration - state.duration)
+            if is_failed is not None:
+                if state.is_failing and not is_failed:
+                    state.next_turn = 0.0  # those who come now need not wait behind the turns of its bad time
+                state.is_failing = is_failed
+                state.duration += _SHARE * (duration - state.duration)
             self._free(state)
         if len(self._receivers) > _REMEMBERED:
             self._forget()
