@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from datetime import UTC
 from typing import Final
 
 import click
@@ -19,6 +18,7 @@ from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.webhooks import DeliveryAttempt, Outcome, decode_attempt
 
 from .console import Failure, is_coloured, painted, printable, room
+from .history import utc
 from .table import beneath, beside, is_roomy
 
 _HEAD: Final = f"{'began (UTC)':<19}  {'operation':<36}  {'endpoint':<16}  {'try':>3}  {'outcome':<9}"
@@ -103,8 +103,8 @@ def row(attempt: DeliveryAttempt, *, is_on: bool, room: int | None) -> str:
     """One attempt of the table: `is_on` for colours, `room` for the columns of a terminal. Where these are few, the
     operation and what happened are on lines of their own."""
     outcome = painted(f"{attempt.outcome:<9}", COLOURS[attempt.outcome], is_on=is_on)
-    began = f"{attempt.at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
-    again = f"; next at {attempt.next_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if attempt.next_at else ""
+    began = f"{utc(attempt.at):%Y-%m-%d %H:%M:%S}"
+    again = f"; next at {utc(attempt.next_at):%Y-%m-%d %H:%M:%S}" if attempt.next_at else ""
     said = attempt.error or f"answered {attempt.status}"
     rest = f"{printable(attempt.endpoint):<16}  {attempt.attempt:>3}  {outcome}"
     what = f"{printable(said)} after {attempt.duration:.3g} s{again}"

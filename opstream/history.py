@@ -1,4 +1,5 @@
-"""Events of an operation as lines of a table. Called by the demo (`narration`) and by `opstream events`."""
+"""Events of an operation as lines of a table. Called by the demo (`narration`) and by `opstream events`; `replaying`
+and `deliveries` use parts of it."""
 
 from __future__ import annotations
 
@@ -31,11 +32,12 @@ def row(
 ) -> str:
     """One event; `is_on` for colours, `room` for the columns of a terminal."""
     shown = painted(f"{name:<16}", COLOURS.get(name), is_on=is_on)
-    moment = f"{_utc(time):%H:%M:%S.%f}"[:12]
+    moment = f"{utc(time):%H:%M:%S.%f}"[:12]
     return beside(f"{position:>8}  {moment}  {shown}", summary(data), room)
 
 
-def _utc(time: datetime) -> datetime:
+def utc(time: datetime) -> datetime:
+    """The same time in UTC, or as it is where UTC has none for it."""
     try:
         return time.astimezone(UTC)
     except OverflowError:

@@ -17,7 +17,7 @@ from opstream.deliveries import row
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.names import Kind
 from opstream_schemas.urls import HostRule, is_allowed, parse_url
-from opstream_schemas.webhooks import Delivery, DeliveryAttempt
+from opstream_schemas.webhooks import Delivery, DeliveryAttempt, decode_attempt
 from opstream_webhooks.config import EndpointUnknown, InvalidConfig, Source
 from opstream_webhooks.gate import Gate, Receiver
 from opstream_webhooks.retrying import DELAYS, LAST_ATTEMPT, next_attempt, pause, retry_after
@@ -196,6 +196,15 @@ def test_a_record_can_t_steer_a_terminal() -> None:
     attempt = msgspec.convert({**shared, "operationId": evil, "endpoint": evil, "error": evil}, DeliveryAttempt)
     for room in (None, 80, 250):
         assert "".join(row(attempt, is_on=False, room=room).splitlines()).isprintable()
+
+
+def test_a_record_of_the_end_of_time() -> None:
+    """A time of a foreign record that UTC has no name for is shown as it is, and ends no table."""
+    shared = {"operationId": "op", "action": "a:b", "event": "failed", "endpoint": "x", "attempt": 1, "duration": 1.0}
+    shared |= {"outcome": "retrying", "at": "0001-01-01T00:00:00+14:00", "nextAt": "9999-12-31T23:59:59-14:00"}
+    shown = row(decode_attempt(msgspec.json.encode(shared)), is_on=False, room=None)
+    assert "1-01-01 00:00:00" in shown
+    assert "next at 9999-12-31 23:59:59" in shown
 
 
 def test_the_schedule() -> None:
