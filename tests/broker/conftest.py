@@ -12,6 +12,7 @@ from opstream_journal import Journal, Link, View, connect
 from opstream_journal.provision import provision
 from opstream_journal.topology import Sizing
 from tests.support.broker import Broker, Cluster
+from tests.support.receiving import Receiver, receiving
 
 
 @pytest.fixture
@@ -77,3 +78,10 @@ async def _journal(link: Link) -> Journal:
     journal = Journal(link, max_msg_size=Sizing().max_msg_size, clock=time.monotonic)
     await journal.start()
     return journal
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    """Somebody who receives webhooks, on loopback."""
+    async with receiving() as receiver:
+        yield receiver

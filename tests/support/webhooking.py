@@ -101,3 +101,9 @@ async def records(link: Link, operation_id: str = "*") -> list[DeliveryAttempt]:
 async def outcomes(link: Link, operation_id: str = "*") -> list[str]:
     """What became of each attempt, oldest first."""
     return [str(record.outcome) for record in await records(link, operation_id)]
+
+
+async def are(link: Link, operation_id: str, wanted: list[str], *, is_sorted: bool = False) -> bool:
+    """Whether these are the outcomes of an operation's attempts so far, in their order or sorted."""
+    found = await outcomes(link, operation_id)
+    return (sorted(found) if is_sorted else found) == wanted

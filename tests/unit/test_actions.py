@@ -1,20 +1,16 @@
-"""What authors write: `@action`, its refusals, the schemas it announces, and `collect`."""
+"""What authors write: `@action`, its refusals, and `collect`."""
 
 import functools
 import math
-import threading
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any
 
-import jsonschema_rs
 import msgspec
 import pytest
 
-from opstream_runner import Action, ActionCanceled, ActionContext, ActionFailed, InvalidAction, action
+from opstream_runner import Action, ActionContext, InvalidAction, action
 from opstream_runner.actions import collect
-from opstream_runner.context import DONE, discard
 from opstream_schemas.catalog import DAY, ActionSpec, Policy
 from opstream_schemas.names import RESERVED_RESOURCES, Kind
 
@@ -69,21 +65,6 @@ def count_pages(request: Book, ctx: ActionContext) -> int:
 def offered(handler: Callable[..., Any], name: str = "book:print", **options: Any) -> Action[..., Any]:
     """The action that a handler becomes."""
     return action(name, **options)(handler)
-
-
-def taking(model: Any, result: Any = int) -> Action[..., Any]:
-    """An action with this type of input, and of result."""
-
-    def handler(request: Any, ctx: Any) -> Any:
-        return None
-
-    handler.__annotations__ = {"request": model, "ctx": ActionContext, "return": result}
-    return offered(handler)
-
-
-def fits(schema: dict[str, Any], document: object) -> bool:
-    """Whether a document is valid as the API sees it."""
-    return jsonschema_rs.Draft202012Validator(schema).is_valid(document)
 
 
 async def test_an_action_is_still_its_handler() -> None:
@@ -377,148 +358,6 @@ def test_a_bound_method_is_a_handler() -> None:
     assert book.pages == offered(Handlers().method)(book, ActionContext(operation_id="op-1"))
 
 
-class Unresolved(msgspec.Struct):
-    book: "Bok"  # type: ignore[name-defined]  # noqa: F821
-
-
-class Left(msgspec.Struct):
-    a: int
-
-
-class Right(msgspec.Struct):
-    b: int
-
-
-@pytest.mark.parametrize("model", [complex, object, Unresolved, Left | Right, AsyncIterator[int], dict[str, complex]])
-def test_a_type_without_a_schema_is_refused(model: Any) -> None:
-    """What the API could not validate, and the runner not decode, is refused, as input and as result."""
-    with pytest.raises(InvalidAction, match=r"action book:print: .* has no JSON Schema"):
-        taking(model)
-    with pytest.raises(InvalidAction, match=r"action book:print: .* has no JSON Schema"):
-        taking(int, model)
-
-
-class Part(msgspec.Struct):
-    name: str
-    parts: "list[Part]" = []
-
-
-class Pair(TypedDict):
-    left: Part
-
-
-@dataclass
-class Card:
-    part: Part
-
-
-class Point(NamedTuple):
-    part: Part
-
-
-class Everything(msgspec.Struct, rename="camel"):
-    one_part: Part
-    many: list[Part]
-    named: dict[str, Part]
-    maybe: Part | None
-    pair: Pair
-    card: Card
-    point: Point
-
-
-PART = {"name": "p", "parts": [{"name": "q"}]}
-WRONG = {"name": "p", "parts": [{"name": "q", "colour": "red"}]}
-EVERYTHING: dict[str, Any] = {
-    "onePart": PART,
-    "many": [PART],
-    "named": {"any key": PART},
-    "maybe": None,
-    "pair": {"left": PART},
-    "card": {"part": PART},
-    "point": [PART],
-}
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"colour": "red"},
-        {"one_part": PART},
-        {"onePart": WRONG},
-        {"many": [WRONG]},
-        {"named": {"a": WRONG}},
-        {"maybe": WRONG},
-        {"pair": {"left": WRONG}},
-        {"pair": {"left": PART, "right": PART}},
-        {"card": {"part": PART, "more": 1}},
-        {"point": [WRONG]},
-    ],
-)
-def test_every_object_is_closed(changes: dict[str, Any]) -> None:
-    """At any depth, in lists, maps, unions and recursion, a member that the type does not have is refused."""
-    spec = taking(Everything, Everything).spec
-
-    for schema in (spec.input_schema, spec.result_schema):
-        assert fits(schema, EVERYTHING)
-        assert not fits(schema, EVERYTHING | changes)
-
-
-class Cat(msgspec.Struct, tag="cat"):
-    lives: int
-
-
-class Dog(msgspec.Struct, tag="dog"):
-    name: str
-
-
-def test_a_tagged_union_is_closed_around_its_tags() -> None:
-    """The tag is a member like any other, and each branch takes its own members only."""
-    schema = taking(Cat | Dog).spec.input_schema
-
-    assert fits(schema, {"type": "cat", "lives": 9})
-    assert not fits(schema, {"type": "cat", "name": "Rex"})
-    assert not fits(schema, {"type": "cat", "lives": 9, "name": "Rex"})
-
-
-def test_a_map_stays_a_map() -> None:
-    """A `dict` has members of any name, of the type that it says."""
-    schema = taking(dict[str, int]).spec.input_schema
-
-    assert fits(schema, {"anything": 1})
-    assert not fits(schema, {"anything": "x"})
-    assert fits(taking(dict).spec.input_schema, {"anything": "x"})
-
-
-def test_a_constraint_is_announced() -> None:
-    """What the author says about a value in its type, the API checks."""
-    schema = taking(Annotated[int, msgspec.Meta(ge=0)]).spec.input_schema
-
-    assert fits(schema, 0)
-    assert not fits(schema, -1)
-
-
-class Template(msgspec.Struct, frozen=True):
-    type: str = "object"
-    properties: dict[str, int] = {}
-
-
-class Form(msgspec.Struct):
-    template: Template = Template()
-    enum: Literal["object"] = "object"
-    default: Part | None = None
-
-
-def test_values_in_a_schema_are_not_schemas() -> None:
-    """A default that looks like an object's schema stays as it is, and members named like keywords are still closed."""
-    schema = taking(Form).spec.input_schema
-
-    properties = schema["$defs"]["Form"]["properties"]
-    assert properties["template"]["default"] == {"type": "object", "properties": {}}
-    assert fits(schema, {"template": {"type": "x", "properties": {"a": 1}}, "enum": "object", "default": PART})
-    assert not fits(schema, {"default": WRONG})
-    assert not fits(schema, {"template": {"type": "x", "colour": "red"}})
-
-
 def module(name: str, **members: object) -> ModuleType:
     """A module with these members."""
     made = ModuleType(name)
@@ -571,73 +410,3 @@ def test_a_module_without_actions_is_refused() -> None:
 def test_no_modules_hold_no_actions() -> None:
     """Nothing is collected from nothing."""
     assert not collect([])
-
-
-async def test_progress_is_reported_as_a_float() -> None:
-    """Whatever number the author gives, the report gets a float and the text."""
-    heard: list[tuple[float, str]] = []
-
-    def report(percent: float, message: str) -> Any:
-        heard.append((percent, message))
-        return DONE
-
-    ctx = ActionContext(operation_id="op-1", report=report)
-    await ctx.progress(0)
-    await ctx.progress(100, "done")
-
-    expected = [(0.0, ""), (100.0, "done")]
-    assert expected == heard
-    assert all(isinstance(percent, float) for percent, _ in heard)
-
-
-@pytest.mark.parametrize("percent", [-0.001, 100.001, math.nan, math.inf, -math.inf])
-def test_progress_out_of_range_is_refused_at_once(percent: float) -> None:
-    """The author hears of it even where nothing awaits the call."""
-    with pytest.raises(ValueError, match="between 0 and 100"):
-        ActionContext(operation_id="op-1").progress(percent)
-
-
-async def test_progress_goes_nowhere_in_a_unit_test() -> None:
-    """A context that an author makes needs no broker, and awaiting it twice is fine."""
-    over = discard(1.0, "x")
-
-    assert await over is None
-    assert await over is None
-
-
-def test_a_failure_says_what_the_client_will_read() -> None:
-    """Code, message and target are the author's; the text of the exception is for logs."""
-    failure = ActionFailed("ClientOutOfDate", "update", target="version")
-
-    assert (failure.code, failure.message, failure.target) == ("ClientOutOfDate", "update", "version")
-    assert str(failure) == "ClientOutOfDate: update"
-    assert not ActionFailed(400, "no").target
-
-
-def test_a_context_of_ones_own_is_a_first_attempt() -> None:
-    """A unit test says what matters to it and leaves out the rest."""
-    ctx = ActionContext(operation_id="op-1")
-
-    assert ctx.attempt == 1
-    assert not ctx.resource_id
-    assert not ctx.traceparent
-
-
-def test_a_context_of_ones_own_is_not_canceled() -> None:
-    """Nobody asks a unit test's handler to stop, unless the test does; it may change its mind in the middle."""
-    ActionContext(operation_id="op-1").check_canceled()
-    assert not ActionContext(operation_id="op-1").cancel_requested
-
-    asked = threading.Event()
-    ctx = ActionContext(operation_id="op-1", attempt=2, cancel_requested=asked.is_set)
-    ctx.check_canceled()
-    asked.set()
-
-    assert ctx.cancel_requested
-    with pytest.raises(ActionCanceled, match="attempt 2 of operation op-1 was asked to stop"):
-        ctx.check_canceled()
-
-
-def test_what_ends_a_canceled_handler_is_no_exception() -> None:
-    """`except Exception` around a step does not swallow it."""
-    assert not issubclass(ActionCanceled, Exception)

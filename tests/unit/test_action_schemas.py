@@ -1,0 +1,170 @@
+"""The JSON Schemas that `@action` announces for the types of an action, and the types that it refuses."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict
+
+import jsonschema_rs
+import msgspec
+import pytest
+
+from opstream_runner import Action, ActionContext, InvalidAction, action
+
+pytestmark = pytest.mark.unit
+
+
+def taking(model: Any, result: Any = int) -> Action[..., Any]:
+    """An action with this type of input, and of result."""
+
+    def handler(request: Any, ctx: Any) -> Any:
+        return None
+
+    handler.__annotations__ = {"request": model, "ctx": ActionContext, "return": result}
+    return action("book:print")(handler)
+
+
+def fits(schema: dict[str, Any], document: object) -> bool:
+    """Whether a document is valid as the API sees it."""
+    return jsonschema_rs.Draft202012Validator(schema).is_valid(document)
+
+
+class Unresolved(msgspec.Struct):
+    book: "Bok"  # type: ignore[name-defined]  # noqa: F821
+
+
+class Left(msgspec.Struct):
+    a: int
+
+
+class Right(msgspec.Struct):
+    b: int
+
+
+@pytest.mark.parametrize("model", [complex, object, Unresolved, Left | Right, AsyncIterator[int], dict[str, complex]])
+def test_a_type_without_a_schema_is_refused(model: Any) -> None:
+    """What the API could not validate, and the runner not decode, is refused, as input and as result."""
+    with pytest.raises(InvalidAction, match=r"action book:print: .* has no JSON Schema"):
+        taking(model)
+    with pytest.raises(InvalidAction, match=r"action book:print: .* has no JSON Schema"):
+        taking(int, model)
+
+
+class Part(msgspec.Struct):
+    name: str
+    parts: "list[Part]" = []
+
+
+class Pair(TypedDict):
+    left: Part
+
+
+@dataclass
+class Card:
+    part: Part
+
+
+class Point(NamedTuple):
+    part: Part
+
+
+class Everything(msgspec.Struct, rename="camel"):
+    one_part: Part
+    many: list[Part]
+    named: dict[str, Part]
+    maybe: Part | None
+    pair: Pair
+    card: Card
+    point: Point
+
+
+PART = {"name": "p", "parts": [{"name": "q"}]}
+WRONG = {"name": "p", "parts": [{"name": "q", "colour": "red"}]}
+EVERYTHING: dict[str, Any] = {
+    "onePart": PART,
+    "many": [PART],
+    "named": {"any key": PART},
+    "maybe": None,
+    "pair": {"left": PART},
+    "card": {"part": PART},
+    "point": [PART],
+}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"colour": "red"},
+        {"one_part": PART},
+        {"onePart": WRONG},
+        {"many": [WRONG]},
+        {"named": {"a": WRONG}},
+        {"maybe": WRONG},
+        {"pair": {"left": WRONG}},
+        {"pair": {"left": PART, "right": PART}},
+        {"card": {"part": PART, "more": 1}},
+        {"point": [WRONG]},
+    ],
+)
+def test_every_object_is_closed(changes: dict[str, Any]) -> None:
+    """At any depth, in lists, maps, unions and recursion, a member that the type does not have is refused."""
+    spec = taking(Everything, Everything).spec
+
+    for schema in (spec.input_schema, spec.result_schema):
+        assert fits(schema, EVERYTHING)
+        assert not fits(schema, EVERYTHING | changes)
+
+
+class Cat(msgspec.Struct, tag="cat"):
+    lives: int
+
+
+class Dog(msgspec.Struct, tag="dog"):
+    name: str
+
+
+def test_a_tagged_union_is_closed_around_its_tags() -> None:
+    """The tag is a member like any other, and each branch takes its own members only."""
+    schema = taking(Cat | Dog).spec.input_schema
+
+    assert fits(schema, {"type": "cat", "lives": 9})
+    assert not fits(schema, {"type": "cat", "name": "Rex"})
+    assert not fits(schema, {"type": "cat", "lives": 9, "name": "Rex"})
+
+
+def test_a_map_stays_a_map() -> None:
+    """A `dict` has members of any name, of the type that it says."""
+    schema = taking(dict[str, int]).spec.input_schema
+
+    assert fits(schema, {"anything": 1})
+    assert not fits(schema, {"anything": "x"})
+    assert fits(taking(dict).spec.input_schema, {"anything": "x"})
+
+
+def test_a_constraint_is_announced() -> None:
+    """What the author says about a value in its type, the API checks."""
+    schema = taking(Annotated[int, msgspec.Meta(ge=0)]).spec.input_schema
+
+    assert fits(schema, 0)
+    assert not fits(schema, -1)
+
+
+class Template(msgspec.Struct, frozen=True):
+    type: str = "object"
+    properties: dict[str, int] = {}
+
+
+class Form(msgspec.Struct):
+    template: Template = Template()
+    enum: Literal["object"] = "object"
+    default: Part | None = None
+
+
+def test_values_in_a_schema_are_not_schemas() -> None:
+    """A default that looks like an object's schema stays as it is, and members named like keywords are still closed."""
+    schema = taking(Form).spec.input_schema
+
+    properties = schema["$defs"]["Form"]["properties"]
+    assert properties["template"]["default"] == {"type": "object", "properties": {}}
+    assert fits(schema, {"template": {"type": "x", "properties": {"a": 1}}, "enum": "object", "default": PART})
+    assert not fits(schema, {"default": WRONG})
+    assert not fits(schema, {"template": {"type": "x", "colour": "red"}})
