@@ -25,7 +25,7 @@ from bench.runner_report import runner_lines
 from bench.runners import Runners
 from bench.usage import BenchFailed
 from bench.wire import LoadFailed
-from opstream.console import Failure
+from opstream.terminal.console import Failure
 
 THROUGHPUT: Final = "throughput"
 PARTS: Final = (THROUGHPUT, *readings.PARTS, *runners.PARTS, *replay.PARTS, ARCHIVE, PART)

@@ -28,16 +28,17 @@ from bench.load import BODY
 from bench.progress import Progress
 from bench.request import make_request
 from bench.usage import BenchFailed, usage
-from opstream import probe
-from opstream.broker import Settings, configuration, find_binary
-from opstream.ports import Place, free_ports
-from opstream_journal import JournalUnavailable, Link, admin
-from opstream_journal.archive import Archive, archive_stream
-from opstream_journal.topology import Sizing, streams
+from opstream.local import probe
+from opstream.local.nats_server import Settings, configuration, find_binary
+from opstream.local.ports import Place, free_ports
+from opstream_journal import JournalUnavailable, Link
+from opstream_journal.provisioning import jetstream_admin as admin
+from opstream_journal.provisioning.archive import Archive, archive_stream
+from opstream_journal.provisioning.topology import Sizing, streams
 from opstream_schemas import subjects
 from opstream_schemas.events import Event, EventData, Progressed, Started, Succeeded, encode_event, recorded
 from opstream_schemas.names import Kind
-from opstream_schemas.operation import first_event, next_event, read
+from opstream_schemas.operation.fold import first_event, next_event, read
 
 ARCHIVE: Final = "archive"
 KIND: Final = Kind("bench", "noop")

@@ -15,7 +15,7 @@ from bench.load import BODY
 from bench.request import make_request
 from opstream_journal import NEW, Journal
 from opstream_schemas.names import Kind
-from opstream_schemas.operation import first_event
+from opstream_schemas.operation.fold import first_event
 
 KIND: Final = Kind("bench", "noop")
 

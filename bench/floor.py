@@ -22,7 +22,7 @@ from nats.js.kv import KeyValue
 
 from bench.load import BODY
 from bench.request import make_request
-from opstream_journal.topology import Sizing, streams
+from opstream_journal.provisioning.topology import Sizing, streams
 from opstream_schemas import subjects
 from opstream_schemas.events import (
     CONTENT_TYPE,
@@ -35,7 +35,7 @@ from opstream_schemas.events import (
     recorded,
 )
 from opstream_schemas.names import Kind
-from opstream_schemas.operation import first_event, next_event, read
+from opstream_schemas.operation.fold import first_event, next_event, read
 
 KIND: Final = Kind("bench", "noop")
 

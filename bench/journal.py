@@ -11,7 +11,8 @@ from typing import Final, TypeVar
 import msgspec
 
 from bench.usage import BenchFailed
-from opstream_journal import Link, connect, rpc
+from opstream_journal import Link, connect
+from opstream_journal.jetstream import rpc
 from opstream_schemas import subjects
 
 _TIMEOUT: Final = 30.0

@@ -25,7 +25,7 @@ from bench.lost_actions import LEASES
 from bench.system import RUNNER, System
 from bench.usage import BenchFailed
 from opstream_journal import Journal
-from opstream_runner.attempt import CHECKS_PER_LEASE
+from opstream_runner.attempt.attempt import CHECKS_PER_LEASE
 from opstream_schemas import subjects
 from opstream_schemas.events import EventData, RecordedEvent, Started, Succeeded
 from opstream_schemas.names import Kind

@@ -26,8 +26,8 @@ from bench.system import ROOT, System
 from bench.table import MIB, Rows, figure_table
 from bench.usage import BenchFailed, usage
 from opstream_journal import Link
-from opstream_journal.provision import provision
-from opstream_journal.topology import Sizing
+from opstream_journal.provisioning.provision import provision
+from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas import subjects
 from opstream_schemas.events import Event, EventData, Progressed, Started, Succeeded, digest, encode_event
 from opstream_schemas.names import Kind

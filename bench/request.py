@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from opstream_schemas.catalog import DAY
+from opstream_schemas.action_spec import DAY
 from opstream_schemas.events import Requested
 from opstream_schemas.names import Kind
 

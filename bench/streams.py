@@ -23,7 +23,7 @@ from bench.usage import usage
 from opstream_journal import Expected, Journal, connect
 from opstream_schemas.events import Progressed
 from opstream_schemas.names import Kind
-from opstream_schemas.operation import Operation, next_event, read
+from opstream_schemas.operation.fold import Operation, next_event, read
 
 KIND: Final = Kind("bench", "hold")
 

@@ -19,8 +19,8 @@ import msgspec
 
 from bench import journal
 from bench.usage import BenchFailed, Usage, usage
-from opstream import parent, probe
-from opstream.ports import Place, free_ports
+from opstream.local import parent, probe
+from opstream.local.ports import Place, free_ports
 from opstream_schemas import subjects
 
 ROOT: Final = Path(__file__).resolve().parent.parent

@@ -1,6 +1,6 @@
 """`python -m opstream`: the same as the `opstream` command. `up` starts its services this way."""
 
-from .cli import main
+from .cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -1,7 +1,5 @@
 """The event journal on NATS JetStream, the view, the action catalog, and the care of the connection."""
 
-from .catalog import Catalog, announce, look_up
-from .consumer import Delivered, Puller
 from .errors import (
     BrokerUnreachable,
     ConsumerGone,
@@ -14,9 +12,11 @@ from .errors import (
     RequestRefused,
     VersionConflict,
 )
+from .jetstream.connection import Link, connect, end_process, insist
+from .jetstream.pull_consumer import Delivered, Puller
 from .journal import NEW, UNTIL_STORED, Expected, Journal
-from .link import Link, connect, end_process, insist
-from .view import Entry, View, Write
+from .stores.action_catalog import Catalog, announce, look_up
+from .stores.snapshots import Entry, View, Write
 
 __all__ = [
     "NEW",

@@ -15,15 +15,15 @@ from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.events import CONTENT_TYPE, Event, RecordedEvent, encode_event, recorded
 from opstream_schemas.names import Kind
-from opstream_schemas.operation import Operation
-from opstream_schemas.survey import Message
+from opstream_schemas.operation.fold import Operation
+from opstream_schemas.operation.forced_end import Message
 
-from . import rpc
-from .crash import CrashPoint, point
 from .errors import EventTooLarge, JournalFull, JournalUnavailable, RequestRefused, VersionConflict
-from .guard import guard
-from .link import Link
-from .reads import Reads
+from .jetstream import rpc
+from .jetstream.connection import Link
+from .jetstream.guard import guard
+from .operation_reads import Reads
+from .runtime.crash_points import CrashPoint, point
 
 Expected = NewType("Expected", int)
 """The stream sequence of the last event that the writer has seen of the operation."""

@@ -14,7 +14,7 @@ from .errors import (
     UnexpectedAnswer,
     WaitTimeout,
 )
-from .operations import Operation, OperationEvent
+from .models import Operation, OperationEvent
 from .sync import OperationsClient
 from .transport import new_operation_id
 

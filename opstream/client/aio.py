@@ -12,9 +12,9 @@ from typing import Any, Self, TypeVar, overload
 import httpx
 import msgspec
 
-from .answers import is_event_stream
 from .flows import OnChange, OnRetry
-from .operations import Operation, OperationEvent
+from .models import Operation, OperationEvent
+from .responses import is_event_stream
 from .steps import Call, Close, Deliver, Flow, NoReply, Read, Reply, Send, Sleep, Step
 from .transport import LIMITS, build, make_flows, no_reply, reply_of
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-from opstream_schemas.monitor import ErrorDetail, ErrorObject
+from opstream_schemas.status_monitor import ErrorDetail, ErrorObject
 
 if TYPE_CHECKING:
-    from .operations import Operation
+    from .models import Operation
 
 _NO_ENTRY: Final = frozenset({401, 403, 407})
 

@@ -9,10 +9,8 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from opstream_schemas.events import Canceled
-from opstream_schemas.operation import Status
+from opstream_schemas.operation.fold import Status
 
-from .addresses import Service
-from .answers import EVENT_STREAM, event_in, events_in, is_event_stream, operation_in, refusal, result_in
 from .errors import (
     InvalidRequest,
     OperationCanceled,
@@ -21,10 +19,12 @@ from .errors import (
     ServiceUnavailable,
     WaitTimeout,
 )
-from .operations import Operation
+from .models import Operation
+from .responses import EVENT_STREAM, event_in, events_in, is_event_stream, operation_in, refusal, result_in
 from .retries import Patience, is_transient, retry_after, told
 from .sse import EventStream
 from .steps import Call, Close, Deliver, Flow, NoReply, Read, Reply, Send, Sleep
+from .urls import Service
 
 OnChange: TypeAlias = Callable[[Operation], Any]
 OnRetry: TypeAlias = Callable[[str, float], Any]

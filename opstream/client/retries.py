@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from opstream_schemas.monitor import ErrorBody, ErrorObject
+from opstream_schemas.status_monitor import ErrorBody, ErrorObject
 
 from .errors import told_error, told_status
 from .steps import NoReply, Reply

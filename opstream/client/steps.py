@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
-from .operations import OperationEvent
+from .models import OperationEvent
 
 T = TypeVar("T")
 

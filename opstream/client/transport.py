@@ -12,9 +12,9 @@ import uuid_utils
 
 from opstream._version import __version__
 
-from .addresses import Service
 from .flows import Flows, OnRetry
 from .steps import NoReply, Reply, Send
+from .urls import Service
 
 LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=100)
 """Each operation that is waited for holds a connection, so none may have to wait for another's."""

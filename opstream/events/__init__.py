@@ -4,7 +4,6 @@ from opstream_schemas.events import OperationError
 
 from .broker import EventsBroker
 from .errors import EventsError, InvalidSubscription, UnexpectedShape
-from .filters import Backoff
 from .model import (
     ActionAttemptFailed,
     ActionCanceled,
@@ -16,7 +15,8 @@ from .model import (
     ActionSucceeded,
     Event,
 )
-from .subscribing import subscribe
+from .subscribe import subscribe
+from .subscription import Backoff
 
 __all__ = [
     "ActionAttemptFailed",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from faststream.nats import NatsBroker
 
 from opstream_journal import Link, connect, end_process
-from opstream_schemas.retrying import LEAST_FACTOR
+from opstream_schemas.operation.backoff import LEAST_FACTOR
 
 from .errors import InvalidSubscription
 

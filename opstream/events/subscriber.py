@@ -26,17 +26,18 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
-from opstream_journal import ConsumerGone, Delivered, JournalError, JournalUnavailable, Puller, insist, parking
-from opstream_journal.durables import Durable, Start
-from opstream_journal.link import end_task
+from opstream_journal import ConsumerGone, Delivered, JournalError, JournalUnavailable, Puller, insist
+from opstream_journal.jetstream.connection import end_task
+from opstream_journal.provisioning.subscriber_consumers import Durable, Start
+from opstream_journal.stores import dead_letters as parking
 from opstream_schemas import subjects
-from opstream_schemas.texts import cut_text, one_line
+from opstream_schemas.text import cut_text, one_line
 
-from .delivery import Delivery, SecondChance
 from .errors import InvalidSubscription, UnexpectedShape, Unreadable
-from .filters import Backoff
 from .message import EventMsg, decode, parse
 from .model import Settling, read
+from .settlement import Delivery, SecondChance
+from .subscription import Backoff
 
 if TYPE_CHECKING:
     from .broker import EventsBroker

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 import pytest
 
 from opstream_journal import Journal, Link, View, connect
-from opstream_journal.provision import provision
-from opstream_journal.topology import Sizing
+from opstream_journal.provisioning.provision import provision
+from opstream_journal.provisioning.topology import Sizing
 from tests.support.broker import Broker, Cluster
 from tests.support.receiving import Receiver, receiving
 

@@ -21,7 +21,7 @@ from typing import Final
 
 import msgspec
 
-from opstream_journal.crash import CrashPoint
+from opstream_journal.runtime.crash_points import CrashPoint
 from tests.chaos.report import Report, make_report
 from tests.support.chaos_actions import LEASE
 from tests.support.chaos_clients import Clients

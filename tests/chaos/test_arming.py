@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from opstream_journal import crash
+from opstream_journal.runtime import crash_points as crash
 from tests.support.processes import run
 
 

@@ -11,7 +11,7 @@ import pytest
 from opstream_schemas import subjects
 from opstream_schemas.events import Event, EventData, Requested, Started, Succeeded, digest, encode_event
 from opstream_schemas.names import Kind
-from opstream_schemas.operation import read
+from opstream_schemas.operation.fold import read
 from tests.support.chaos_actions import Mark
 from tests.support.chaos_checks import overlaps, verdicts
 from tests.support.chaos_clients import Told

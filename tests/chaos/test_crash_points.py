@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from opstream_journal.crash import CrashPoint
+from opstream_journal.runtime.crash_points import CrashPoint
 from tests.support.chaos_checks import end_of, read_marks, verdicts
 from tests.support.chaos_clients import Clients
 from tests.support.chaos_jobs import GOOD, Job

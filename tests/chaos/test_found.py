@@ -12,9 +12,9 @@ import sys
 import pytest
 from nats.js.errors import NotFoundError
 
-from opstream_journal.cells import STREAM, Cells
-from opstream_journal.provision import provision
-from opstream_journal.topology import Sizing, streams
+from opstream_journal.jetstream.kv import STREAM, Cells
+from opstream_journal.provisioning.provision import provision
+from opstream_journal.provisioning.topology import Sizing, streams
 from opstream_schemas import subjects
 from tests.support.broker import Broker
 from tests.support.journaling import linked
@@ -84,7 +84,7 @@ def test_a_child_whose_runner_died_at_once() -> None:
     with theirs:
         ours.close()
         child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "opstream_runner.child", str(theirs.fileno()), str(lifeline)],
+            [sys.executable, "-P", "-m", "opstream_runner.handler.child_main", str(theirs.fileno()), str(lifeline)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             pass_fds=(theirs.fileno(), lifeline),

@@ -18,16 +18,16 @@ import msgspec
 import uuid_utils
 
 from opstream_api.main import service
+from opstream_api.operations.watchers import Watchers
 from opstream_api.server import Server, make_server
 from opstream_api.settings import Settings
-from opstream_api.watchers import Watchers
 from opstream_journal import Expected, Journal, Link
-from opstream_journal.health import listen
+from opstream_journal.runtime.health import listen
 from opstream_schemas import subjects
-from opstream_schemas.catalog import ActionSpec, Policy
+from opstream_schemas.action_spec import ActionSpec, Policy
 from opstream_schemas.events import EventData, OperationError, RecordedEvent, Started
 from opstream_schemas.names import Kind
-from opstream_schemas.operation import Operation, evolve, next_event, read
+from opstream_schemas.operation.fold import Operation, evolve, next_event, read
 
 JSON: Final = "application/json"
 UPLOAD: Final = Kind("book", "upload-start")

@@ -12,7 +12,7 @@ from typing import Any, Final
 import jsonschema_rs
 import msgspec
 
-from opstream_schemas.catalog import ActionSpec
+from opstream_schemas.action_spec import ActionSpec
 
 Json = dict[str, Any]
 

@@ -1,4 +1,4 @@
-"""Clients of azure-core, sync and async, driven in the same way by tests: `tests/e2e/test_azure_python.py`.
+"""Clients of azure-core, sync and async, driven in the same way by tests: `tests/e2e/api/test_azure_python.py`.
 
     async with AsyncAzure(url) as azure:
         initial = await azure.submit("azure:say", {"text": "hello"}, {"Operation-Id": "1"})

@@ -17,7 +17,7 @@ from nats.aio.client import Client
 
 from opstream_schemas import subjects
 from opstream_schemas.errors import FoldRefused, InvalidEvent
-from opstream_schemas.operation import Operation, read
+from opstream_schemas.operation.fold import Operation, read
 from tests.support.invariants import TERMINAL_EVENTS, Evidence, _read, decoded
 from tests.support.waiting import eventually
 

@@ -6,7 +6,7 @@ started with a crash point armed.
         system.start("api", crash="api.recorded")
 
 Processes are started in the event loop's own thread: the kernel ends them together with the thread that made them
-(`opstream/parent.py`). Callers: `tests/chaos`.
+(`opstream/local/parent.py`). Callers: `tests/chaos`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from opstream_journal import crash as crash_points
+from opstream_journal.runtime import crash_points
 from tests.support.chaos_actions import CRASHED, write_module
 from tests.support.processes import Process, run
 from tests.support.proxy import Proxy
@@ -103,7 +103,7 @@ class ChaosSystem(System):
         await self.ready(*self.names)
 
     def start(self, name: str, *, crash: str = "") -> Process:
-        """Start one; `crash` is where it ends itself, `NAME` or `NAME:COUNT` of `opstream_journal.crash`."""
+        """Start one; `crash` is where it ends itself, `NAME` or `NAME:COUNT` of `runtime.crash_points`."""
         extra = self._environment | ({crash_points.VARIABLE: crash} if crash else {})
         process = self._stack.enter_context(Process(*self._command(name), cwd=self.folder, extra=extra))
         self.processes[name] = process

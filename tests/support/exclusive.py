@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from opstream_journal import Journal, Link, View
-from opstream_journal.holds import Holds
-from opstream_projector.releases import Releases
+from opstream_journal.stores.resource_locks import Holds
+from opstream_projector.after_effects import Releases
 from opstream_runner import Action, ActionContext, action
 from opstream_schemas import subjects
 from opstream_schemas.events import RecordedEvent

@@ -13,11 +13,11 @@ from typing import Any, TypeAlias, TypeVar
 import httpx
 import msgspec
 
-from opstream.client.addresses import Service
-from opstream.client.answers import is_event_stream
 from opstream.client.flows import Flows
-from opstream.client.operations import OperationEvent
+from opstream.client.models import OperationEvent
+from opstream.client.responses import is_event_stream
 from opstream.client.steps import Call, Close, Deliver, Flow, NoReply, Read, Reply, Send, Sleep
+from opstream.client.urls import Service
 
 T = TypeVar("T")
 Outcome: TypeAlias = Reply | NoReply | bytes

@@ -1,4 +1,4 @@
-"""Actions that go on when a test says so, and `opstream` on a terminal. Callers: `tests/e2e/test_cli_client.py`.
+"""Actions that go on when a test says so, and `opstream` on a terminal.
 
 write_module(folder)
 system = System(folder, stack, MODULE)
@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Self
 
-from opstream import parent
+from opstream.local import parent
 from tests.support.processes import COMMAND, START_TIMEOUT, environment
 
 MODULE: Final = "gated"

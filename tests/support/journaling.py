@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from typing import Final
 
 from opstream_journal import NEW, Expected, Journal, Link, VersionConflict, connect
-from opstream_journal.topology import Sizing
+from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas.events import Event, EventData, Progressed, RecordedEvent, Requested
 from opstream_schemas.names import Kind
-from opstream_schemas.operation import Operation, first_event, next_event, read
+from opstream_schemas.operation.fold import Operation, first_event, next_event, read
 from tests.support.strategies import request
 
 KIND: Final = Kind("book", "upload-start")

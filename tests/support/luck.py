@@ -1,6 +1,6 @@
 """A system with two replicas of the API, and clients of theirs that wait and read while something happens to it.
 
-Callers: `tests/e2e/test_api_bad_luck.py` and `test_api_without_broker.py`, each with a system of its own.
+Callers: `tests/e2e/api/test_api_bad_luck.py` and `test_api_without_broker.py`, each with a system of its own.
 """
 
 from __future__ import annotations

@@ -19,13 +19,13 @@ import nats.errors
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from opstream_journal import NEW, Journal, JournalUnavailable, Link
-from opstream_journal.carrying import Carrier
-from opstream_journal.crash import VARIABLE, arm
+from opstream_journal.command_handler import Carrier
+from opstream_journal.runtime.crash_points import VARIABLE, arm
+from opstream_projector.deadline_scanner import Trail
 from opstream_projector.deadlines import DeadlineArmer, Overdue, RecentIds
-from opstream_projector.trail import Trail
 from opstream_schemas import subjects
 from opstream_schemas.events import Canceled, Failed, RecordedEvent, Succeeded
-from opstream_schemas.operation import Operation, read
+from opstream_schemas.operation.fold import Operation, read
 from tests.support.journaling import KIND, first, folded, linked, opened
 from tests.support.projecting import utc_now
 from tests.support.strategies import request

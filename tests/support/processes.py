@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
-from opstream import parent
+from opstream.local import parent
 
 COMMAND: Final = (sys.executable, "-P", "-m", "opstream")
 OUR_VARIABLES: Final = ("OPSTREAM_", "BOOKSHELF_")

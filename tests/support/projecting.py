@@ -14,11 +14,11 @@ import nats.errors
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from opstream_journal import Journal, JournalUnavailable, Link, View
-from opstream_journal.parts import Part
-from opstream_projector.projector import Projector
+from opstream_journal.runtime.service import Part
+from opstream_projector.projection.projector import Projector
 from opstream_schemas import subjects
 from opstream_schemas.events import EventData, Progressed, Succeeded
-from opstream_schemas.operation import Operation, read
+from opstream_schemas.operation.fold import Operation, read
 from tests.support.journaling import begin, extend
 from tests.support.strategies import started
 from tests.support.waiting import eventually

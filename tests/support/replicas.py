@@ -10,10 +10,10 @@ from datetime import datetime
 from typing import Any
 
 from opstream_journal import Entry, JournalUnavailable
-from opstream_projector.recent import Recent
-from opstream_projector.writer import Writer
+from opstream_projector.projection.snapshot_cache import Recent
+from opstream_projector.projection.snapshot_writer import Writer
 from opstream_schemas.events import RecordedEvent
-from opstream_schemas.operation import Operation
+from opstream_schemas.operation.fold import Operation
 
 
 class Step:

@@ -6,9 +6,9 @@ import msgspec
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from opstream_schemas.commands import failed_by_operator
 from opstream_schemas.events import decode_event, encode_event
-from opstream_schemas.survey import Message, survey
+from opstream_schemas.operation.commands import failed_by_operator
+from opstream_schemas.operation.forced_end import Message, survey
 from tests.support.strategies import History, events, histories
 
 ERROR = failed_by_operator("somebody wrote there")

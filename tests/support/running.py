@@ -26,15 +26,16 @@ import msgspec
 from nats.aio.msg import Msg
 from nats.js.api import ConsumerInfo
 
-from opstream_journal import NEW, Expected, Journal, JournalUnavailable, Link, rpc
-from opstream_journal.timers import Wake
+from opstream_journal import NEW, Expected, Journal, JournalUnavailable, Link
+from opstream_journal.jetstream import rpc
+from opstream_journal.stores.timers import Wake
 from opstream_runner import Action, ActionContext, action
-from opstream_runner.recorder import Tools
+from opstream_runner.attempt.event_recorder import Tools
 from opstream_runner.runner import Runner
 from opstream_schemas import subjects
 from opstream_schemas.events import CancelRequested, EventData, RecordedEvent
 from opstream_schemas.names import Kind
-from opstream_schemas.operation import Operation
+from opstream_schemas.operation.fold import Operation
 from tests.support.journaling import KIND, first, folded, following
 from tests.support.strategies import request
 from tests.support.waiting import eventually

@@ -11,19 +11,6 @@ from typing import Any, ClassVar, Self
 import msgspec
 from hypothesis import strategies as st
 
-from opstream_schemas.commands import (
-    Command,
-    ConfirmCancel,
-    Fail,
-    ForceFail,
-    HandBack,
-    ReportProgress,
-    RequestAction,
-    RequestCancel,
-    StartAttempt,
-    Succeed,
-    decide,
-)
 from opstream_schemas.errors import DecisionRefused
 from opstream_schemas.events import (
     AttemptFailed,
@@ -44,7 +31,20 @@ from opstream_schemas.events import (
 )
 from opstream_schemas.forced import ForcedEnd
 from opstream_schemas.names import RESERVED_RESOURCES, Kind
-from opstream_schemas.operation import Operation, first_event, next_event, read
+from opstream_schemas.operation.commands import (
+    Command,
+    ConfirmCancel,
+    Fail,
+    ForceFail,
+    HandBack,
+    ReportProgress,
+    RequestAction,
+    RequestCancel,
+    StartAttempt,
+    Succeed,
+    decide,
+)
+from opstream_schemas.operation.fold import Operation, first_event, next_event, read
 
 NOW = datetime(2026, 3, 14, 9, 26, 53, 589793, tzinfo=UTC)
 DEADLINE = NOW + timedelta(days=1)

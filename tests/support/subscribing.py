@@ -17,10 +17,11 @@ from typing import Any, Final
 import msgspec
 
 from opstream.events import Event, EventsBroker
-from opstream_journal import NEW, Expected, Journal, Link, rpc
+from opstream_journal import NEW, Expected, Journal, Link
+from opstream_journal.jetstream import rpc
 from opstream_schemas.events import EventData, Failed, OperationError, Started, Succeeded
 from opstream_schemas.names import Kind
-from opstream_schemas.operation import Operation
+from opstream_schemas.operation.fold import Operation
 from tests.support.broker import Broker
 from tests.support.journaling import KIND, first, folded, following
 from tests.support.strategies import request

@@ -12,20 +12,20 @@ from datetime import timedelta
 
 import msgspec
 
-from opstream.verifying import Verify as Settings
-from opstream.verifying import verify
+from opstream.cli.commands.verify import Verify as Settings
+from opstream.cli.commands.verify import verify
 from opstream_journal import NEW, Journal, Link, View
-from opstream_journal.scan import Scanned
-from opstream_journal.snapshots import VIEW_STREAM, Snapshots
-from opstream_projector.looking import Looker
-from opstream_projector.marks import Named
-from opstream_projector.rebuild import Rebuild
-from opstream_projector.sweeping import Sweep
-from opstream_projector.verify import Verify
-from opstream_projector.walking import Folded, Walk
+from opstream_journal.jetstream.stream_scan import Scanned
+from opstream_journal.stores.snapshot_bulk import VIEW_STREAM, Snapshots
+from opstream_projector.consistency.entry_check import Looker
+from opstream_projector.consistency.journal_fold import Folded, Walk
+from opstream_projector.consistency.marks import Named
+from opstream_projector.consistency.rebuild import Rebuild
+from opstream_projector.consistency.verify import Verify
+from opstream_projector.consistency.view_scan import Sweep
 from opstream_schemas import subjects
 from opstream_schemas.events import EventData
-from opstream_schemas.operation import Operation
+from opstream_schemas.operation.fold import Operation
 from tests.support.journaling import KIND, extend, first, folded
 from tests.support.projecting import utc_now
 from tests.support.strategies import request

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from opstream_schemas import subjects
-from opstream_schemas.chain import ChainCheck
-from opstream_schemas.chain_state import Finding
+from opstream_schemas.integrity.chain_state import Finding
+from opstream_schemas.integrity.hash_chain import ChainCheck
 from opstream_schemas.names import Kind
 from tests.support.strategies import History
 

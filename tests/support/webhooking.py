@@ -14,19 +14,19 @@ from typing import Any, Final
 import msgspec
 
 from opstream_journal import NEW, Journal, Link
-from opstream_journal.parts import Part
-from opstream_journal.scan import scan
-from opstream_journal.webhooks import Deliveries
+from opstream_journal.jetstream.stream_scan import scan
+from opstream_journal.runtime.service import Part
+from opstream_journal.stores.webhook_deliveries import Deliveries
 from opstream_schemas import subjects
-from opstream_schemas.operation import Operation
-from opstream_schemas.webhooks import DeliveryAttempt, decode_attempt
+from opstream_schemas.operation.fold import Operation
+from opstream_schemas.webhook_delivery import DeliveryAttempt, decode_attempt
+from opstream_webhooks.address_guard import Resolve, resolve_by_system
 from opstream_webhooks.config import Source
-from opstream_webhooks.courier import Courier
+from opstream_webhooks.delivery_worker import Courier
 from opstream_webhooks.fanout import Fanout
-from opstream_webhooks.gate import Gate
+from opstream_webhooks.http_sender import Sender
 from opstream_webhooks.live import LiveHooks
-from opstream_webhooks.resolving import Resolve, resolve_by_system
-from opstream_webhooks.sending import Sender
+from opstream_webhooks.receiver_limits import Gate
 from tests.support.journaling import KIND, extend, first, folded
 from tests.support.projecting import RESULT, running
 from tests.support.receiving import SECRET

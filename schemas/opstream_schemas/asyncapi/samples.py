@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from opstream_schemas.catalog import DAY
+from opstream_schemas.action_spec import DAY
 from opstream_schemas.events import (
     CONTENT_TYPE,
     AttemptFailed,
@@ -29,8 +29,8 @@ from opstream_schemas.events import (
     digest,
     encode_event,
 )
-from opstream_schemas.monitor import request_hash
 from opstream_schemas.names import Kind
+from opstream_schemas.status_monitor import request_hash
 
 from .shared import Json
 

@@ -19,17 +19,18 @@ from litestar.types import ASGIApp, HTTPScope
 from opstream_journal import JournalError
 from opstream_schemas.errors import ErrorCode
 
-from . import repeatability, requests
-from .answers import empty_answer, error_answer, json_answer, monitor_answer
-from .callback import callback
-from .docs import docs_routes
+from .dependencies import Parts
 from .errors import ApiError, from_journal, method_not_allowed, not_found
-from .headers import REQUEST_ID, HeaderCare
-from .parts import Parts
-from .paths import SubmitPath, parse_submit_path
-from .requests import Headers
+from .http import idempotency as repeatability
+from .http import requests
+from .http.callback_header import callback
+from .http.docs_page import docs_routes
+from .http.header_middleware import REQUEST_ID, HeaderCare
+from .http.paths import SubmitPath, parse_submit_path
+from .http.requests import Headers
+from .http.responses import empty_answer, error_answer, json_answer, monitor_answer
+from .operations.submit import Submission
 from .status_routes import ALLOW_POST, ALLOW_READ, READS, status_routes
-from .submit import Submission
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from typing import Final
 
 from opstream_journal import EventTooLarge, JournalError, JournalFull, JournalUnavailable
 from opstream_schemas.errors import ErrorCode
-from opstream_schemas.monitor import ErrorBody, ErrorDetail, ErrorObject
-from opstream_schemas.texts import cut_text
+from opstream_schemas.status_monitor import ErrorBody, ErrorDetail, ErrorObject
+from opstream_schemas.text import cut_text
 
 logger = logging.getLogger(__name__)
 

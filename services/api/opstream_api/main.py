@@ -21,28 +21,28 @@ import uvloop
 from litestar.types import ASGIApp
 
 from opstream_journal import Catalog, Drifted, Journal, View, connect, insist
-from opstream_journal.health import listen
-from opstream_journal.holds import Holds
-from opstream_journal.provision import check
-from opstream_journal.topology import EVENT_OVERHEAD
+from opstream_journal.provisioning.provision import check
+from opstream_journal.provisioning.topology import EVENT_OVERHEAD
+from opstream_journal.runtime.health import listen
+from opstream_journal.stores.resource_locks import Holds
 
 from .app import create_app
 from .asyncapi import events_document
-from .cache import OperationCache
-from .cancel import Canceler
-from .capacity import Capacity
-from .docs import installed_page
-from .documents import Document
-from .history import History
+from .dependencies import Parts
+from .http.caller_identity import Requesters
+from .http.docs_page import installed_page
 from .openapi import openapi
-from .parts import Parts
-from .places import Places
-from .requester import Requesters
+from .openapi.document_cache import Document
+from .operations.cancel import Canceler
+from .operations.history import History
+from .operations.journal_capacity import Capacity
+from .operations.operation_cache import OperationCache
+from .operations.queue_positions import Places
+from .operations.status import StatusReader
+from .operations.submit import Submitter
+from .operations.watchers import Watchers
 from .server import Server, make_server
 from .settings import Settings
-from .status import StatusReader
-from .submit import Submitter
-from .watchers import Watchers
 
 logger = logging.getLogger(__name__)
 

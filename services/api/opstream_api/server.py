@@ -20,9 +20,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from opstream_schemas.errors import ErrorCode
 
-from . import streaming
-from .answers import JSON, encode_error
 from .errors import ApiError
+from .http import streaming
+from .http.responses import JSON, encode_error
 
 GRACE: Final = 5
 """Whole seconds that open requests get to finish when the service stops; a submit takes less."""

@@ -6,9 +6,9 @@ from ipaddress import IPv4Network, IPv6Network
 
 import msgspec
 
-from opstream_journal.topology import BODY_LIMIT
+from opstream_journal.provisioning.topology import BODY_LIMIT
 
-from .callback import CallbackPolicy
+from .http.callback_header import CallbackPolicy
 
 Network = IPv4Network | IPv6Network
 

@@ -13,13 +13,14 @@ from litestar.enums import HttpMethod
 from litestar.handlers import HTTPRouteHandler
 from litestar.response.base import ASGIResponse
 
-from . import preferences, requests
-from .answers import JSON, empty_answer, json_answer, monitor_answer, status_answer
-from .cancel import decode_reason
+from .dependencies import Parts
 from .errors import method_not_allowed, not_found
-from .history import STREAM_HEADERS
-from .parts import Parts
-from .streaming import Streamed, unless_gone
+from .http import conditional_headers as preferences
+from .http import requests
+from .http.responses import JSON, empty_answer, json_answer, monitor_answer, status_answer
+from .http.streaming import Streamed, unless_gone
+from .operations.cancel import decode_reason
+from .operations.history import STREAM_HEADERS
 
 ALLOW_READ: Final = "GET, HEAD"
 ALLOW_POST: Final = "POST"

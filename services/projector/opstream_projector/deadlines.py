@@ -12,14 +12,14 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from opstream_journal import Delivered, JournalError, JournalUnavailable, Link, Puller
-from opstream_journal.carrying import Carrier
-from opstream_journal.crash import CrashPoint, point
-from opstream_journal.timers import arm_deadline, disarm
-from opstream_journal.together import together
+from opstream_journal.command_handler import Carrier
+from opstream_journal.runtime.crash_points import CrashPoint, point
+from opstream_journal.runtime.together import together
+from opstream_journal.stores.timers import arm_deadline, disarm
 from opstream_schemas import subjects
-from opstream_schemas.commands import ForceFail, deadline_exceeded
 from opstream_schemas.errors import FoldRefused, InvalidEvent, InvalidName, OperationFinished
-from opstream_schemas.operation import Operation, fold
+from opstream_schemas.operation.commands import ForceFail, deadline_exceeded
+from opstream_schemas.operation.fold import Operation, fold
 
 logger = logging.getLogger(__name__)
 

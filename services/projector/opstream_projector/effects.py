@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from opstream_schemas.operation import Operation
+from opstream_schemas.operation.fold import Operation
 
 
 class AfterEffect(Protocol):

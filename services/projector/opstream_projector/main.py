@@ -11,15 +11,15 @@ import uuid_utils
 import uvloop
 
 from opstream_journal import Journal, Link, View
-from opstream_journal.carrying import Carrier
-from opstream_journal.holds import Holds
-from opstream_journal.parts import Part, run_parts, until_signal
+from opstream_journal.command_handler import Carrier
+from opstream_journal.runtime.service import Part, run_parts, until_signal
+from opstream_journal.stores.resource_locks import Holds
 
+from .after_effects import Releases
+from .deadline_scanner import Trail
 from .deadlines import DeadlineArmer, Overdue
-from .projector import Projector
-from .releases import Releases
+from .projection.projector import Projector
 from .settings import Settings
-from .trail import Trail
 
 logger = logging.getLogger(__name__)
 

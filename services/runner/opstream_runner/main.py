@@ -25,20 +25,20 @@ from faststream import AckPolicy, FastStream
 from faststream.nats import NatsMessage
 
 from opstream_journal import Drifted, Journal, Link, connect, insist
-from opstream_journal.health import HealthServer, listen
-from opstream_journal.provision import check
-from opstream_journal.topology import EVENT_OVERHEAD
+from opstream_journal.provisioning.provision import check
+from opstream_journal.provisioning.topology import EVENT_OVERHEAD
+from opstream_journal.runtime.health import HealthServer, listen
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.events import CancelRequested, Failed
 from opstream_schemas.names import Kind
-from opstream_schemas.retrying import LEAST_FACTOR
+from opstream_schemas.operation.backoff import LEAST_FACTOR
 
-from .actions import Action, collect
-from .broker import LinkedBroker
+from .attempt.event_recorder import Tools
+from .authoring.action import Action, collect
 from .errors import InvalidAction
-from .process import run_until_complete
-from .recorder import Tools
+from .event_loop import run_until_complete
+from .faststream_broker import LinkedBroker
 from .runner import Runner
 from .settings import Settings
 

@@ -7,13 +7,13 @@ import logging
 from typing import Any, Final
 
 from opstream_journal import Drifted, Link, announce
-from opstream_journal.provision import check_age, ensure_consumer
+from opstream_journal.provisioning.provision import check_age, ensure_consumer
 from opstream_schemas.names import Kind
 
-from .actions import Action
-from .dispatch import Dispatcher
+from .attempt.event_recorder import Tools
+from .authoring.action import Action
+from .dispatch.dispatcher import Dispatcher
 from .errors import InvalidAction
-from .recorder import Tools
 
 logger = logging.getLogger(__name__)
 

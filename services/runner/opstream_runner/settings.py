@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from opstream_journal.topology import BODY_LIMIT
+from opstream_journal.provisioning.topology import BODY_LIMIT
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

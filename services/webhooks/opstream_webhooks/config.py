@@ -17,9 +17,9 @@ import msgspec
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.names import Kind, check_name
 from opstream_schemas.urls import HostRule, Url, parse_url
-from opstream_schemas.webhooks import CALLBACK, TERMINAL, Delivery
+from opstream_schemas.webhook_delivery import CALLBACK, TERMINAL, Delivery
 
-from .signing import PREFIX, Signer
+from .signature import PREFIX, Signer
 
 _ANY: Final = "*"
 _FROM_FILE: Final = "file:"

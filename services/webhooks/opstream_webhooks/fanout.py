@@ -13,17 +13,17 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from opstream_journal import Delivered, JournalError, JournalUnavailable, Link, Puller
-from opstream_journal.webhooks import Deliveries
+from opstream_journal.stores.webhook_deliveries import Deliveries
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent, InvalidName
 from opstream_schemas.events import RecordedEvent, decode_event
 from opstream_schemas.subjects import EventSubject
-from opstream_schemas.webhooks import CALLBACK, Delivery
+from opstream_schemas.webhook_delivery import CALLBACK, Delivery
 
-from .hand import Hand
 from .live import LiveHooks
-from .retrying import MAX_AGE
-from .signing import webhook_id
+from .retry_schedule import MAX_AGE
+from .signature import webhook_id
+from .worker_pool import Hand
 
 logger = logging.getLogger(__name__)
 

@@ -11,15 +11,15 @@ from typing import Final
 import uvloop
 
 from opstream_journal import Link
-from opstream_journal.parts import Part, run_parts, until_signal
-from opstream_journal.webhooks import Deliveries
+from opstream_journal.runtime.service import Part, run_parts, until_signal
+from opstream_journal.stores.webhook_deliveries import Deliveries
 
-from .courier import Courier
+from .address_guard import resolve_by_system
+from .delivery_worker import Courier
 from .fanout import Fanout
-from .gate import Gate
+from .http_sender import Sender
 from .live import LiveHooks
-from .resolving import resolve_by_system
-from .sending import Sender
+from .receiver_limits import Gate
 from .settings import Settings
 
 ATTEMPT_SECONDS: Final = 15.0

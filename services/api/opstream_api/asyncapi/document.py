@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-from opstream_api.openapi.actions import Described
+from opstream_api.openapi.action_paths import Described
+from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.asyncapi import Json, TypedAction, action_name, asyncapi
-from opstream_schemas.catalog import ActionSpec
 
-from .dialect import draft7_components, is_plain
+from .draft7 import draft7_components, is_plain
 
 
 def events_document(specs: Iterable[ActionSpec]) -> Json:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from opstream_schemas.catalog import ActionSpec
+from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.names import Kind
 
-from . import operations, service
-from .actions import Described, action_components, action_paths
-from .answers import error_components
-from .operations import operation_paths
+from . import operation_paths as operations
+from . import service_paths as service
+from .action_paths import Described, action_components, action_paths
+from .operation_paths import operation_paths
+from .responses import error_components
 from .samples import errors
-from .service import service_paths
+from .service_paths import service_paths
 from .shared import HEADERS, PARAMETERS, Json, contract_schemas
 
 API_VERSION: Final = "1"

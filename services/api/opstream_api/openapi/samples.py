@@ -15,10 +15,10 @@ import msgspec
 
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import OperationError, Requested, Succeeded, digest, encode_event
-from opstream_schemas.holding import busy_error
-from opstream_schemas.monitor import ErrorBody, ErrorObject, StatusMonitor, request_hash
 from opstream_schemas.names import Kind
-from opstream_schemas.operation import Status, first_event
+from opstream_schemas.operation.fold import Status, first_event
+from opstream_schemas.operation.resource_lock import busy_error
+from opstream_schemas.status_monitor import ErrorBody, ErrorObject, StatusMonitor, request_hash
 
 from .shared import Json
 

@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import msgspec
 
-from opstream_api.callback import CALLBACK
-from opstream_api.preferences import WAIT_LIMIT
-from opstream_schemas.export import schemas
-from opstream_schemas.monitor import ErrorBody, StatusMonitor
+from opstream_api.http.callback_header import CALLBACK
+from opstream_api.http.conditional_headers import WAIT_LIMIT
+from opstream_schemas.json_schemas import schemas
+from opstream_schemas.status_monitor import ErrorBody, StatusMonitor
 from opstream_schemas.urls import URL_LIMIT
 
 from .characters import RESOURCE_ID

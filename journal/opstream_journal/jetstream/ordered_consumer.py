@@ -1,0 +1,215 @@
+"""One ephemeral consumer of a stream, and what it has sent. Caller: `scan.py`, which makes another when it is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+import nats.errors
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from opstream_journal.errors import JournalUnavailable, NotProvisioned, RequestRefused
+
+from . import rpc
+from .connection import Link
+
+logger = logging.getLogger(__name__)
+
+_FIRST_PULL: Final = 200
+_PULL: Final = 2_000
+_PULLED_BYTES: Final = 16 * 1024 * 1024
+_EXPIRES: Final = 30.0
+_HEARTBEAT: Final = 2.0
+_SHORT_REPLY: Final = 9
+_IDLE: Final = "100"
+_EXPIRED: Final = frozenset({"404", "408"})
+_NOT_FOUND: Final = 404
+
+
+class Scanned(msgspec.Struct, frozen=True, gc=False):
+    """A message as the scan finds it."""
+
+    sequence: int
+    """In the stream that is scanned."""
+    subject: str
+    data: bytes
+    nanoseconds: int
+    """When the broker stored it, since 1970."""
+
+    @property
+    def stored_at(self) -> datetime:
+        """When the broker stored it, by its clock, UTC; cut to microseconds, so that a scan since then finds it."""
+        return datetime.fromtimestamp(self.nanoseconds // 1_000 / 1e6, UTC)
+
+
+class Edges(msgspec.Struct, frozen=True):
+    """Where a stream begins and ends."""
+
+    first: int = msgspec.field(name="first_seq")
+    """Of a stream that holds nothing, the one that comes next."""
+    last: int = msgspec.field(name="last_seq")
+    """Lower than `first` for a stream that holds nothing."""
+    messages: int
+
+
+class Limits(msgspec.Struct):
+    """What of a stream's configuration lets messages go."""
+
+    max_age: int = 0
+    """Nanoseconds; 0 for never."""
+
+
+class Info(msgspec.Struct):
+    """What JetStream tells of a stream or a consumer."""
+
+    state: Edges | None = None
+    created: str = ""
+    config: Limits | None = None
+    num_pending: int = 0
+    error: rpc.ApiError | None = None
+
+
+_decode_info: Final = msgspec.json.Decoder(Info).decode
+
+
+class Feed:
+    """One ephemeral consumer: what it has sent and nobody has taken yet."""
+
+    def __init__(self, link: Link, stream: str, name: str, pending: int) -> None:
+        self._link = link
+        self._stream = stream
+        self._name = name
+        self._pending = pending
+        self._subscription: Subscription | None = None
+        self._found: list[Scanned] = []
+        self._came = asyncio.Event()
+        self._delivered = 0
+        self._outstanding = 0
+        self._pull_size = _FIRST_PULL
+        self.is_lost = False
+        """Nothing more comes, and not because there were no more."""
+
+    @classmethod
+    async def open(cls, link: Link, stream: str, config: dict[str, object]) -> Feed:
+        """Make the consumer.
+
+        Raises:
+            NotProvisioned: there is no such stream.
+            JournalUnavailable: no leader answered.
+            RequestRefused: the broker refused.
+        """
+        inbox = link.nc.new_inbox()
+        name = f"scan_{inbox.rpartition('.')[2]}"
+        request = {"stream_name": stream, "config": {**config, "name": name}, "action": "create"}
+        info = await ask(link, stream, f"CONSUMER.CREATE.{stream}.{name}", msgspec.json.encode(request))
+        feed = cls(link, stream, name, info.num_pending)
+        feed._subscription = await link.nc.subscribe(
+            inbox, cb=feed._take, pending_msgs_limit=-1, pending_bytes_limit=-1
+        )
+        link.on_disconnect(feed._lose)
+        return feed
+
+    async def close(self) -> None:
+        """Delete the consumer; if that fails, the broker does it after a while."""
+        self._link.forget_disconnect(self._lose)
+        with contextlib.suppress(nats.errors.Error, OSError):
+            if self._subscription is not None and not self._link.nc.is_closed:
+                await self._subscription.unsubscribe()
+            if self._link.is_up:
+                await self._link.nc.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{self._name}", b"")
+
+    async def take(self, *, is_waiting: bool) -> list[Scanned]:
+        """What has come; waits for something. Empty: nothing is left (unless `is_waiting`), or `is_lost`."""
+        while not self._found and not self.is_lost and (self._pending or is_waiting):
+            await self._pull()
+            self._came.clear()
+            try:
+                async with asyncio.timeout(2 * _HEARTBEAT + 1.0):
+                    await self._came.wait()
+            except TimeoutError:
+                self._lose()
+        found, self._found = self._found, []
+        if found and not self.is_lost:
+            size = sum(len(one.data) for one in found) // len(found)
+            self._pull_size = min(_PULL, max(1, _PULLED_BYTES // max(size, 1)))
+            await self._pull()
+        return found
+
+    async def _pull(self) -> None:
+        """Keep the broker busy while the caller works on what came."""
+        missing = self._pull_size - self._outstanding
+        if missing * 2 < self._pull_size:
+            return
+        request = {"batch": missing, "expires": int(_EXPIRES * 1e9), "idle_heartbeat": int(_HEARTBEAT * 1e9)}
+        subscription = self._subscription
+        if subscription is None:
+            return
+        self._outstanding += missing
+        try:
+            await self._link.nc.publish(
+                f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._name}",
+                msgspec.json.encode(request),
+                reply=subscription.subject,
+            )
+        except (nats.errors.Error, OSError) as error:
+            logger.debug("scanning %s: %s", self._stream, error)
+            self._lose()
+
+    async def _take(self, message: Msg) -> None:
+        headers = message.headers
+        if headers and "Status" in headers and not message.reply:
+            self._take_status(headers["Status"], headers)
+        elif not self.is_lost:
+            tokens = message.reply.split(".")
+            first = 5 if len(tokens) == _SHORT_REPLY else 7
+            number = int(tokens[first + 1])
+            if number != self._delivered + 1:
+                logger.debug("scanning %s: message %s after %s", self._stream, number, self._delivered)
+                self._lose()
+                return
+            self._delivered = number
+            self._outstanding -= 1
+            self._pending = int(tokens[first + 3])
+            self._found.append(Scanned(int(tokens[first]), message.subject, message.data, int(tokens[first + 2])))
+            self._came.set()
+
+    def _take_status(self, status: str, headers: Mapping[str, str]) -> None:
+        if status in _EXPIRED:
+            unserved = headers.get("Nats-Pending-Messages")
+            self._outstanding = max(0, self._outstanding - int(unserved)) if unserved is not None else 0
+        elif status != _IDLE:
+            logger.debug("scanning %s: %s %s", self._stream, status, headers.get("Description", ""))
+            self._lose()
+        self._came.set()
+
+    def _lose(self) -> None:
+        self.is_lost = True
+        self._came.set()
+
+
+async def ask(link: Link, stream: str, what: str, payload: bytes = b"") -> Info:
+    """Ask JetStream about a stream.
+
+    Raises:
+        NotProvisioned: there is no such stream.
+        JournalUnavailable: no leader answered.
+        RequestRefused: the broker refused.
+    """
+    answer = await rpc.call(link, f"$JS.API.{what}", payload)
+    try:
+        info = _decode_info(answer.data)
+    except msgspec.MsgspecError as error:
+        raise JournalUnavailable(f"the answer about {stream} is not JetStream's", maybe_stored=False) from error
+    if info.error is None:
+        return info
+    if info.error.code == _NOT_FOUND:
+        raise NotProvisioned(f"the broker has no stream {stream}: run 'opstream provision'")
+    if info.error.code == rpc.UNAVAILABLE:
+        raise JournalUnavailable(f"{stream}: {info.error.description}", maybe_stored=False)
+    raise RequestRefused(info.error.code, info.error.err_code, info.error.description)

@@ -1,0 +1,300 @@
+"""Durable pull consumers with explicit demand: the broker never holds more for us than we said we want.
+
+Callers: the runner (demand = free slots of one action), the projector (demand = room in its batch) and subscribers
+(demand = free workers). Why this is not nats-py's `fetch` or FastStream's subscriber: docs/adr/0002.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from enum import Enum, auto
+from typing import Final
+
+import msgspec
+import nats.errors
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from opstream_journal.errors import ConsumerGone, JournalUnavailable
+
+from . import rpc
+from .connection import Link, end_task
+
+logger = logging.getLogger(__name__)
+
+_BACKOFF: Final = 0.5
+_DRAIN_TIMEOUT: Final = 2.0
+_SHORT_REPLY: Final = 9
+_IDLE: Final = "100"
+_EXPIRED: Final = frozenset({"404", "408"})
+_BAD_REQUEST: Final = "400"
+_NOT_FOUND: Final = 404
+
+
+class _Look(Enum):
+    THERE = auto()
+    GONE = auto()
+    UNKNOWN = auto()
+
+
+class Delivered:
+    """One delivered message. Acknowledgements go by stream sequence, not by delivery (nats-facts.md): whoever has been
+    fenced off must send none of them."""
+
+    __slots__ = ("_link", "_reply", "data", "deliveries", "message", "sequence", "subject")
+
+    def __init__(self, link: Link, message: Msg) -> None:
+        self._link = link
+        self._reply = message.reply
+        self.message = message
+        """As nats-py gave it."""
+        self.subject = message.subject
+        self.data = message.data
+        tokens = message.reply.split(".")
+        first = 4 if len(tokens) == _SHORT_REPLY else 6
+        self.deliveries = int(tokens[first])
+        """1 for the first."""
+        self.sequence = int(tokens[first + 1])
+        """Stream sequence: the ticket."""
+
+    @property
+    def stored_at(self) -> datetime:
+        """When the stream stored it, by the broker's clock."""
+        # The token after the sequences counts nanoseconds; a float of seconds is as exact as a datetime.
+        tokens = self._reply.split(".")
+        return datetime.fromtimestamp(int(tokens[7 if len(tokens) == _SHORT_REPLY else 9]) / 1e9, UTC)
+
+    async def ack(self) -> None:
+        """Done. Not confirmed: a lost ack means a redelivery."""
+        await self._send(b"+ACK")
+
+    async def ack_confirmed(self) -> None:
+        """Done, and the broker knows it (double ack); unconfirmed it may be redelivered, which is decided as such."""
+        try:
+            await rpc.call(self._link, self._reply, b"+ACK")
+        except JournalUnavailable as error:
+            logger.debug("ack of message %s was not confirmed: %s", self.sequence, error)
+
+    async def nak(self, delay: float = 0.0) -> None:
+        """Deliver again, to whoever is free, after `delay` seconds."""
+        await self._send(b'-NAK {"delay": %d}' % int(delay * 1e9) if delay else b"-NAK")
+
+    async def in_progress(self) -> None:
+        """Still at it: the ack_wait begins anew."""
+        await self._send(b"+WPI")
+
+    async def _send(self, word: bytes) -> None:
+        try:
+            await self._link.nc.publish(self._reply, word)
+        except nats.errors.Error as error:
+            # It will be redelivered once its ack_wait is over; nothing is lost.
+            logger.warning("could not tell the broker %r for message %s: %s", word, self.sequence, error)
+
+
+class Puller:
+    """Pulls from one durable consumer as long as there is demand.
+
+    Args:
+        link: the connection.
+        stream: its stream.
+        consumer: its name; it must exist.
+        clock: monotonic seconds.
+        expires: seconds after which the broker forgets a pull that it can't serve, and is asked again.
+        heartbeat: seconds between the broker's signs of life while it has nothing; at most half of `expires`. After
+            two without any, it is asked again.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        stream: str,
+        consumer: str,
+        *,
+        clock: Callable[[], float],
+        expires: float = 30.0,
+        heartbeat: float = 5.0,
+    ) -> None:
+        self._link = link
+        self._stream = stream
+        self._consumer = consumer
+        self._clock = clock
+        self._expires = expires
+        self._heartbeat = heartbeat
+        self._inbox = link.nc.new_inbox()
+        self._queue: asyncio.Queue[Delivered | None] = asyncio.Queue()
+        self._kick = asyncio.Event()
+        self._demand = 0
+        self._outstanding = 0
+        self._is_troubled = False
+        self._refusal = ""
+        self._heard = clock()
+        self._subscription: Subscription | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Listen and begin to pull."""
+        self._subscription = await self._link.nc.subscribe(
+            self._inbox, cb=self._take, pending_msgs_limit=-1, pending_bytes_limit=-1
+        )
+        self._link.on_reconnect(self._forget_outstanding)
+        self._task = asyncio.create_task(self._run(), name=f"pull {self._consumer}")
+
+    def want(self, count: int) -> None:
+        """Raise the demand: `count` more messages may come."""
+        self._demand += count
+        self._kick.set()
+
+    async def next(self) -> Delivered:
+        """The next message, as soon as there is one.
+
+        Raises:
+            ConsumerGone: the consumer was deleted; from then on always.
+        """
+        return self._opened(await self._queue.get())
+
+    def next_now(self) -> Delivered | None:
+        """The next message if it is here already.
+
+        Raises:
+            ConsumerGone: as `next`.
+        """
+        return None if self._queue.empty() else self._opened(self._queue.get_nowait())
+
+    async def stop(self) -> None:
+        """Pull no more, and give back what was delivered but not taken."""
+        if self._task is None:
+            return
+        self._demand = 0
+        self._link.forget_reconnect(self._forget_outstanding)
+        await end_task(self._task)
+        self._task = None
+        if self._subscription is not None and self._link.is_up:
+            await self._drain(self._subscription)
+        while not self._queue.empty():
+            message = self._queue.get_nowait()
+            if message is not None:
+                await message.nak()
+
+    async def _drain(self, subscription: Subscription) -> None:
+        """End the interest, and give back what the broker had sent before it saw that.
+
+        nats-py's own `drain` waits by PING, and a wait that is cut short leaves the connection deaf: the late PONG
+        kills its read loop. So the broker is asked something that nobody answers, which it says at once and in order.
+        """
+        nc = self._link.nc
+        try:
+            await nc._send_unsubscribe(subscription._id)  # noqa: SLF001 - `unsubscribe` would drop what still comes
+            await rpc.call(self._link, nc.new_inbox(), timeout=_DRAIN_TIMEOUT)
+        except (JournalUnavailable, nats.errors.Error) as error:
+            logger.debug("drained %s: %s", self._consumer, error)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_TIMEOUT):
+                await subscription._pending_queue.join()  # noqa: SLF001 - the messages that `_take` has still to see
+        with contextlib.suppress(nats.errors.Error):
+            await subscription.unsubscribe()
+
+    def _opened(self, item: Delivered | None) -> Delivered:
+        if item is not None:
+            return item
+        self._queue.put_nowait(None)  # for whoever asks next
+        raise ConsumerGone(f"consumer {self._consumer} of stream {self._stream} was deleted: restart to make it again")
+
+    async def _run(self) -> None:
+        doubted = 0.0
+        while True:
+            self._kick.clear()
+            if self._is_troubled:
+                self._is_troubled = False
+                if await self._look() is _Look.GONE:
+                    break
+                await self._link.rest(_BACKOFF)
+            if self._outstanding and self._clock() - self._heard > 2 * self._heartbeat:
+                look = await self._look()
+                if look is _Look.GONE:
+                    break
+                # A broker that answers nothing at all still has our pull, and serves it when it is back. Hence also the
+                # second look: one that just came back answers before it gives its next sign of life.
+                if look is _Look.THERE and doubted != self._heard:
+                    doubted = self._heard
+                elif look is _Look.THERE:
+                    logger.warning("consumer %s fell silent; pulling again", self._consumer)
+                    self._outstanding = 0
+            missing = self._demand - self._outstanding
+            # Asking again only when half is used up keeps the requests few under load.
+            if missing > 0 and missing >= self._outstanding:
+                await self._pull(missing)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._heartbeat):
+                    await self._kick.wait()
+        self._queue.put_nowait(None)
+
+    async def _pull(self, count: int) -> None:
+        if not await self._link.wait_up(_BACKOFF):
+            self._kick.set()
+            return
+        request = {"batch": count, "expires": int(self._expires * 1e9), "idle_heartbeat": int(self._heartbeat * 1e9)}
+        self._outstanding += count
+        self._heard = self._clock()
+        try:
+            await self._link.nc.publish(
+                f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}",
+                msgspec.json.encode(request),
+                reply=self._inbox,
+            )
+        except nats.errors.Error as error:
+            logger.warning("could not pull from %s: %s", self._consumer, error)
+            self._outstanding = 0
+            await self._link.rest(_BACKOFF)
+            self._kick.set()
+
+    async def _take(self, message: Msg) -> None:
+        self._heard = self._clock()
+        headers = message.headers or {}
+        status = headers.get("Status")
+        if status is not None:
+            self._take_status(status, headers)
+            return
+        delivered = Delivered(self._link, message)
+        self._outstanding = max(0, self._outstanding - 1)
+        if self._demand <= 0:
+            # From a pull that was written off (a reconnect, a silence) and is served after all.
+            await delivered.nak()
+            return
+        self._demand -= 1
+        self._queue.put_nowait(delivered)
+        if self._demand > self._outstanding:
+            self._kick.set()
+
+    def _take_status(self, status: str, headers: Mapping[str, str]) -> None:
+        if status == _IDLE:
+            return
+        unserved = headers.get("Nats-Pending-Messages")
+        if unserved is not None or status in _EXPIRED:
+            self._outstanding = max(0, self._outstanding - int(unserved or "0"))
+        else:
+            self._outstanding = 0
+        if status not in _EXPIRED:
+            said = headers.get("Description", "")
+            # Elections and restarts pass. A pull that is refused for what it asks is refused for ever: told once.
+            is_news = (status == _BAD_REQUEST or said.startswith("Exceeded Max")) and said != self._refusal
+            self._refusal = said
+            logger.log(logging.WARNING if is_news else logging.INFO, "consumer %s: %s %s", self._consumer, status, said)
+            self._is_troubled = True
+        self._kick.set()
+
+    async def _look(self) -> _Look:
+        try:
+            answer = await rpc.call(self._link, f"$JS.API.CONSUMER.INFO.{self._stream}.{self._consumer}")
+            decoded = msgspec.json.decode(answer.data, type=rpc.PubAck)
+        except (JournalUnavailable, msgspec.MsgspecError):
+            return _Look.UNKNOWN
+        is_gone = decoded.error is not None and decoded.error.code == _NOT_FOUND
+        return _Look.GONE if is_gone else _Look.THERE
+
+    def _forget_outstanding(self) -> None:
+        self._outstanding = 0
+        self._kick.set()

@@ -1,0 +1,297 @@
+"""Requests to the broker: one answer (`call`, `get_last`, `get_direct`) or many (`BatchReader`).
+
+Callers: this package only.
+
+nats-py's JetStream layer decodes answers with the standard library and hides the broker's error numbers; these few
+calls are the hot paths of every service, so they are made by hand (docs/adr/0003).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+import nats.errors
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from opstream_journal.errors import EventTooLarge, JournalUnavailable, RequestRefused
+
+from .connection import Link
+
+CALL_TIMEOUT: Final = 2.0
+"""Seconds for one answer. A healthy broker needs milliseconds, an election seconds; callers retry."""
+
+_UNSENT_LIMIT: Final = 1024 * 1024
+"""Bytes that may wait for a broker that reads slowly; whoever comes then waits before sending, not after."""
+_UNSENT_POLL: Final = 0.005
+_PROTOCOL_ROOM: Final = 64
+_HEADER_ROOM: Final = 4096
+"""More bytes than our headers ever have; only for a payload that comes so near to the limit they are counted."""
+UNAVAILABLE: Final = 503
+
+_NO_MESSAGE: Final = 10037
+_END_OF_BATCH: Final = "204"
+
+
+class ApiError(msgspec.Struct):
+    """The `error` member of a JetStream answer."""
+
+    code: int
+    err_code: int = 0
+    description: str = ""
+
+
+class PubAck(msgspec.Struct):
+    """A JetStream publish acknowledgement."""
+
+    seq: int = 0
+    duplicate: bool = False
+    error: ApiError | None = None
+
+
+class StoredMessage(msgspec.Struct, frozen=True):
+    """A message as a stream holds it. `data` and `hdrs` are base64 on the wire, bytes here."""
+
+    subject: str
+    seq: int
+    data: bytes = b""
+    hdrs: bytes = b""
+    """Its headers as they were sent, in the format of NATS; direct reads don't fill this in."""
+
+
+class _MessageAnswer(msgspec.Struct):
+    message: StoredMessage | None = None
+    error: ApiError | None = None
+
+
+_decode_ack: Final = msgspec.json.Decoder(PubAck).decode
+_decode_message: Final = msgspec.json.Decoder(_MessageAnswer).decode
+
+
+async def call(
+    link: Link,
+    subject: str,
+    payload: bytes = b"",
+    *,
+    headers: dict[str, str] | None = None,
+    timeout: float = CALL_TIMEOUT,  # noqa: ASYNC109 - handed on to nats-py
+) -> Msg:
+    """One request, one answer.
+
+    Raises:
+        JournalUnavailable: not connected, nobody listens, or no answer in time (then it may have had its effect).
+        EventTooLarge: larger than the broker's `max_payload`; not sent.
+    """
+    check_payload(link, payload, headers)
+    timeout -= await _until_sendable(link, timeout)
+    try:
+        return await link.requests.ask(subject, payload, headers, timeout)
+    except nats.errors.OutboundBufferLimitError as error:
+        raise JournalUnavailable("the broker connection is down", maybe_stored=False) from error
+    except nats.errors.NoRespondersError as error:
+        raise JournalUnavailable(f"nobody answers on {subject}", maybe_stored=False) from error
+    except TimeoutError as error:
+        raise JournalUnavailable(f"no answer on {subject} within {timeout:g} s", maybe_stored=True) from error
+    except (nats.errors.Error, OSError) as error:
+        raise JournalUnavailable(f"the broker connection failed: {error}", maybe_stored=True) from error
+
+
+async def publish(
+    link: Link,
+    subject: str,
+    payload: bytes,
+    headers: dict[str, str],
+    *,
+    timeout: float = CALL_TIMEOUT,  # noqa: ASYNC109 - handed on to nats-py
+) -> int:
+    """Publish to a stream and return the sequence under which it is stored (of the first copy, for a known id).
+
+    Raises:
+        JournalUnavailable: see `call`.
+        RequestRefused: the stream answered with an error.
+    """
+    answer = await call(link, subject, payload, headers=headers, timeout=timeout)
+    try:
+        ack = _decode_ack(answer.data)
+    except msgspec.MsgspecError as error:
+        raise JournalUnavailable(f"the answer on {subject} is not JetStream's", maybe_stored=True) from error
+    if ack.error is not None:
+        raise RequestRefused(ack.error.code, ack.error.err_code, ack.error.description)
+    return ack.seq
+
+
+async def get_last(
+    link: Link,
+    stream: str,
+    subject: str,
+    *,
+    timeout: float = CALL_TIMEOUT,  # noqa: ASYNC109 - handed on to nats-py
+) -> StoredMessage | None:
+    """The last message of a subject or filter, read from the stream's leader.
+
+    Raises:
+        JournalUnavailable: no leader answered.
+        RequestRefused: another error, such as a missing stream.
+    """
+    return await _get(link, stream, {"last_by_subj": subject}, timeout)
+
+
+async def get_next(link: Link, stream: str, subject: str, sequence: int) -> StoredMessage | None:
+    """The first message of a subject or filter at or after a stream sequence, read from the stream's leader.
+
+    Raises:
+        JournalUnavailable: no leader answered.
+        RequestRefused: another error, such as a missing stream.
+    """
+    return await _get(link, stream, {"next_by_subj": subject, "seq": sequence}, CALL_TIMEOUT)
+
+
+async def get_at(link: Link, stream: str, sequence: int) -> StoredMessage | None:
+    """The message at a stream sequence, read from the stream's leader; raises as `get_next` does."""
+    return await _get(link, stream, {"seq": sequence}, CALL_TIMEOUT)
+
+
+async def _get(link: Link, stream: str, request: Mapping[str, Any], seconds: float) -> StoredMessage | None:
+    answer = await call(link, f"$JS.API.STREAM.MSG.GET.{stream}", msgspec.json.encode(request), timeout=seconds)
+    try:
+        decoded = _decode_message(answer.data)
+    except msgspec.MsgspecError as error:
+        raise JournalUnavailable(f"the answer about {stream} is not JetStream's", maybe_stored=False) from error
+    if decoded.error is None:
+        return decoded.message
+    if decoded.error.err_code == _NO_MESSAGE:
+        return None
+    if decoded.error.code == UNAVAILABLE:
+        raise JournalUnavailable(f"{stream}: {decoded.error.description}", maybe_stored=False)
+    raise RequestRefused(decoded.error.code, decoded.error.err_code, decoded.error.description)
+
+
+async def get_direct(link: Link, stream: str, subject: str) -> StoredMessage | None:
+    """The last message of one subject from any replica: fast, and on a cluster perhaps behind (NATS ADR-31).
+
+    Raises:
+        JournalUnavailable: nobody answered.
+        RequestRefused: another error.
+    """
+    answer = await call(link, f"$JS.API.DIRECT.GET.{stream}.{subject}")
+    headers = answer.headers or {}
+    status = headers.get("Status")
+    if status == "404":
+        return None
+    if status is not None:
+        raise RequestRefused(int(status), 0, headers.get("Description", ""))
+    if "KV-Operation" in headers:
+        return None
+    return StoredMessage(subject, int(headers["Nats-Sequence"]), answer.data)
+
+
+class BatchReader:
+    """Reads many messages with one request (NATS ADR-31, batched direct get), on one inbox for all requests."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._inbox = link.nc.new_inbox()
+        self._numbers = itertools.count()
+        self._open: dict[str, tuple[list[StoredMessage], asyncio.Future[None]]] = {}
+        self._subscription: Subscription | None = None
+
+    async def start(self) -> None:
+        """Listen for answers."""
+        self._subscription = await self._link.nc.subscribe(f"{self._inbox}.*", cb=self._take)
+        self._link.on_disconnect(self._lose)
+
+    async def stop(self) -> None:
+        """Listen no more."""
+        if self._subscription is None:
+            return
+        self._link.forget_disconnect(self._lose)
+        if not self._link.nc.is_closed:
+            await self._subscription.unsubscribe()
+        self._subscription = None
+
+    async def read(
+        self,
+        stream: str,
+        request: Mapping[str, Any],
+        *,
+        timeout: float = CALL_TIMEOUT,  # noqa: ASYNC109 - one number for two waits
+    ) -> list[StoredMessage]:
+        """The messages that a direct get request asks for, in stream order; from any replica, so perhaps behind.
+
+        Raises:
+            JournalUnavailable: nobody answered, or the answer did not end in time.
+            RequestRefused: the stream refused the request.
+        """
+        timeout -= await _until_sendable(self._link, timeout)
+        key = str(next(self._numbers))
+        found: list[StoredMessage] = []
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._open[key] = (found, done)
+        try:
+            await self._link.nc.publish(
+                f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request), reply=f"{self._inbox}.{key}"
+            )
+            async with asyncio.timeout(timeout):
+                await done
+        except TimeoutError as error:
+            raise JournalUnavailable(f"reading {stream} took over {timeout:g} s", maybe_stored=False) from error
+        except (nats.errors.Error, OSError) as error:
+            raise JournalUnavailable(f"the broker connection failed: {error}", maybe_stored=False) from error
+        finally:
+            del self._open[key]
+        return found
+
+    def _lose(self) -> None:
+        for _, done in self._open.values():
+            if not done.done():
+                done.set_exception(JournalUnavailable("the broker connection was lost", maybe_stored=False))
+
+    async def _take(self, message: Msg) -> None:
+        entry = self._open.get(message.subject.rpartition(".")[2])
+        if entry is None:
+            return
+        found, done = entry
+        headers = message.headers or {}
+        status = headers.get("Status")
+        if status is None:
+            found.append(StoredMessage(headers["Nats-Subject"], int(headers["Nats-Sequence"]), message.data))
+        elif not done.done():
+            if status in {_END_OF_BATCH, "404"}:
+                done.set_result(None)
+            elif status == "503":
+                done.set_exception(JournalUnavailable("nobody answers direct gets", maybe_stored=False))
+            else:
+                done.set_exception(RequestRefused(int(status), 0, headers.get("Description", "")))
+
+
+def check_payload(link: Link, payload: bytes, headers: Mapping[str, str] | None) -> None:
+    """Refuse what the broker would.
+
+    Raises:
+        EventTooLarge: larger than the broker's `max_payload`.
+    """
+    # The client checks the body alone; one byte too many with the headers, and the broker closes the connection.
+    if not link.is_up or len(payload) + _HEADER_ROOM < link.nc.max_payload:
+        return
+    size = len(payload) + sum(len(key) + len(value.encode()) + 4 for key, value in (headers or {}).items())
+    if size + _PROTOCOL_ROOM > link.nc.max_payload:
+        raise EventTooLarge(f"{size} bytes are more than the broker's max_payload of {link.nc.max_payload}")
+
+
+async def _until_sendable(link: Link, seconds: float) -> float:
+    """Wait until what was written before has left for the broker, and return the seconds that it took."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    while True:
+        if not link.is_up:
+            raise JournalUnavailable("the broker connection is down", maybe_stored=False)
+        waited = loop.time() - began
+        if waited >= seconds:
+            raise JournalUnavailable(f"the broker took nothing for {seconds:g} s", maybe_stored=False)
+        if link.nc.pending_data_size <= _UNSENT_LIMIT:
+            return waited
+        await link.rest(_UNSENT_POLL)

@@ -1,0 +1,261 @@
+"""Makes what opstream needs on the broker, and tells where the broker differs from it.
+
+`provision` is for operators (and `opstream up`); `check` is what every service calls at its start; `ensure_consumer`
+is the runner's, for the consumers of its own actions. Drift is never hidden: safe differences are applied on request,
+the others are reported with what to do.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+import msgspec
+from nats.js.api import ConsumerConfig, StreamConfig
+
+from opstream_journal.errors import Drifted, JournalUnavailable, NotProvisioned, RequestRefused
+from opstream_journal.jetstream.connection import Link
+from opstream_schemas import subjects
+from opstream_schemas.action_spec import DAY, ActionSpec
+
+from . import jetstream_admin as admin
+from .archive import Archive, archive_stream, check_archive
+from .config_drift import Drift, compare_consumer, compare_stream
+from .topology import AGE_MARGIN, SIZING_FIELDS, Sizing, lasting, runner_consumer, shared_consumers, streams
+
+PROVISION_HINT: Final = "run 'opstream provision'"
+UPDATE_HINT: Final = "run 'opstream provision --update'"
+RECREATE_HINT: Final = "this can't be changed in place: back the stream up and recreate it, or use another broker"
+
+_STREAM: Final = subjects.OPERATIONS_STREAM
+_NOT_FOUND: Final = 404
+_Config = TypeVar("_Config", StreamConfig, ConsumerConfig)
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What provisioning found and did."""
+
+    made: tuple[str, ...]
+    updated: tuple[str, ...]
+    drift: tuple[Drift, ...]
+    """What still differs."""
+
+
+async def provision(
+    link: Link,
+    sizing: Sizing,
+    specs: Iterable[ActionSpec] = (),
+    *,
+    archive: Archive | None = None,
+    is_update: bool = False,
+) -> Report:
+    """Make what is missing; with `is_update` apply what differs and is safe. Idempotent.
+
+    Args:
+        link: the broker.
+        sizing: replicas and limits.
+        specs: actions whose existing runner consumers are compared (and updated) too; runners make them.
+        archive: how the archive should be; None for no archive, which leaves alone one that is there.
+        is_update: whether to apply safe differences.
+
+    Raises:
+        Drifted: `sizing` would let events expire before the statuses that they explain, the archive would forget before
+            the journal, or a lease would become shorter than what the action's runners keep to; nothing was changed.
+        JournalError: the broker refused or did not answer.
+    """
+    specs = list(specs)
+    _check_sizing(sizing, specs)
+    wanted = streams(sizing)
+    if archive is not None:
+        check_archive(archive, sizing.max_age)
+        wanted.append(archive_stream(archive, replicas=sizing.replicas))
+    if is_update:
+        await _check_leases(link, specs)
+    made: list[str] = []
+    updated: list[str] = []
+    drift: list[Drift] = []
+    for config in wanted:
+        name = str(config.name)
+        actual = await admin.stream(link, name)
+        if actual is None and await admin.make_stream(link, config):
+            made.append(f"stream {name}")
+            continue
+        found = compare_stream(actual or await _made_meanwhile(admin.stream(link, name)), config)
+        update = functools.partial(admin.update_stream, link, name)
+        await _settle(found, config.as_dict(), update, updated if is_update else None, drift)
+    durables = [(stream, config, True) for stream, config in shared_consumers()]
+    durables += [(_STREAM, runner_consumer(spec), False) for spec in specs]
+    for stream, consumer, is_ours in durables:
+        name = str(consumer.durable_name)
+        current = await admin.consumer(link, stream, name)
+        if current is None and (not is_ours or await admin.make_consumer(link, stream, consumer)):
+            made.extend([f"consumer {name}"] if is_ours else [])
+            continue
+        found = compare_consumer(current or await _made_meanwhile(admin.consumer(link, stream, name)), consumer)
+        update = functools.partial(admin.update_consumer, link, stream, name)
+        await _settle(found, consumer.as_dict(), update, updated if is_update else None, drift)
+    return Report(made=tuple(made), updated=tuple(updated), drift=tuple(drift))
+
+
+async def current_sizing(link: Link) -> Sizing | None:
+    """The sizing that the journal has now: what an operator keeps who does not say otherwise. None without a journal.
+
+    Raises:
+        JournalError: the broker refused or did not answer.
+    """
+    config = await admin.stream(link, _STREAM)
+    if config is None:
+        return None
+    return Sizing(
+        replicas=config.num_replicas or 1,
+        max_age=config.max_age or 0.0,
+        max_bytes=config.max_bytes or -1,
+        max_msg_size=config.max_msg_size or -1,
+    )
+
+
+def needed_age(specs: Iterable[ActionSpec]) -> float:
+    """Seconds for which the journal must keep events at least, so that no status of these actions outlives it."""
+    return max(map(_age, specs), default=2 * DAY + AGE_MARGIN)
+
+
+async def check(link: Link) -> int:
+    """Check that the broker has what every service needs; the operator's sizing is not looked at.
+
+    Returns:
+        The `max_msg_size` of the journal in bytes, -1 for none.
+
+    Raises:
+        NotProvisioned: something is missing.
+        Drifted: something differs.
+        JournalError: the broker refused or did not answer.
+    """
+    limit = -1
+    for config in streams(Sizing()):
+        actual = await admin.stream(link, str(config.name))
+        if actual is None:
+            raise NotProvisioned(f"the broker has no stream {config.name}: {PROVISION_HINT}")
+        # The age of anything but the journal is nobody's choice: it would take wakes and snapshots away.
+        chosen = SIZING_FIELDS if config.name == _STREAM else SIZING_FIELDS - {"max_age"}
+        _refuse(one for one in compare_stream(actual, config) if one.field not in chosen)
+        if config.name == _STREAM:
+            limit = -1 if actual.max_msg_size is None else actual.max_msg_size
+    for stream, consumer in shared_consumers():
+        current = await admin.consumer(link, stream, str(consumer.durable_name))
+        if current is None:
+            raise NotProvisioned(f"the broker has no consumer {consumer.durable_name}: {PROVISION_HINT}")
+        _refuse(compare_consumer(current, consumer))
+    return limit
+
+
+async def check_age(link: Link, specs: Iterable[ActionSpec]) -> None:
+    """Check that the journal keeps events for as long as operations of these actions may need them.
+
+    Raises:
+        Drifted: events would expire while an operation runs, or is to be seen.
+        NotProvisioned: there is no journal.
+        JournalError: the broker refused or did not answer.
+    """
+    sizing = await current_sizing(link)
+    if sizing is None:
+        raise NotProvisioned(f"the broker has no stream {_STREAM}: {PROVISION_HINT}")
+    for spec in specs:
+        if 0 < sizing.max_age < _age(spec):
+            raise Drifted(
+                f"action {spec.kind}: {_sum(spec)}, and the journal keeps events for {lasting(sizing.max_age)} only: "
+                f"shorten one of them, or {UPDATE_HINT} --max-age {lasting(_age(spec))}"
+            )
+
+
+async def ensure_consumer(link: Link, spec: ActionSpec) -> None:
+    """Make the consumer of an action if there is none. An existing one is never retargeted.
+
+    Raises:
+        Drifted: there is one, and it differs.
+        NotProvisioned: there is no journal.
+        JournalError: the broker refused or did not answer.
+    """
+    wanted = runner_consumer(spec)
+    name = str(wanted.durable_name)
+    current = await admin.consumer(link, _STREAM, name)
+    if current is None:
+        try:
+            if await admin.make_consumer(link, _STREAM, wanted):
+                return
+        except RequestRefused as refused:
+            if refused.code == _NOT_FOUND:
+                raise NotProvisioned(f"the broker has no stream {_STREAM}: {PROVISION_HINT}") from refused
+            raise
+        current = await _made_meanwhile(admin.consumer(link, _STREAM, name))
+    _refuse(compare_consumer(current, wanted), f"{UPDATE_HINT} with the same --actions")
+
+
+def _check_sizing(sizing: Sizing, specs: Sequence[ActionSpec]) -> None:
+    if 0 < sizing.max_age < needed_age(specs):
+        why = _sum(max(specs, key=_age)) if specs else "an ordinary action's deadline, retention and a day are 3d"
+        which = f"action {max(specs, key=_age).kind}: " if specs else ""
+        raise Drifted(
+            f"--max-age of {lasting(sizing.max_age)} is too short: {which}{why}, so statuses would outlive "
+            f"their journal. Use {lasting(needed_age(specs))} or more"
+        )
+
+
+async def _check_leases(link: Link, specs: Iterable[ActionSpec]) -> None:
+    """Runners say that they are alive as often as their own lease demands: with a shorter one they seem to be dead."""
+    for spec in specs:
+        wanted = runner_consumer(spec)
+        name = str(wanted.durable_name)
+        current = await admin.consumer(link, _STREAM, name)
+        is_lower = current is not None and round(current.ack_wait or 0.0, 6) > round(spec.policy.lease, 6)
+        if is_lower and await admin.is_consumer_used(link, _STREAM, name):
+            raise Drifted(
+                f"action {spec.kind}: its lease can't be shortened to {spec.policy.lease:g} s while its runners are "
+                f"there, which would seem to be dead: stop them before '--update', or keep the lease"
+            )
+
+
+def _age(spec: ActionSpec) -> float:
+    return spec.policy.deadline + spec.policy.longest_retention + AGE_MARGIN
+
+
+def _sum(spec: ActionSpec) -> str:
+    policy = spec.policy
+    return (
+        f"its deadline ({lasting(policy.deadline)}) plus its longest retention ({lasting(policy.longest_retention)}) "
+        f"plus a day are {lasting(_age(spec))}"
+    )
+
+
+def _refuse(drift: Iterable[Drift], hint: str = UPDATE_HINT) -> None:
+    found = list(drift)
+    if found:
+        todo = hint if all(one.is_safe for one in found) else RECREATE_HINT
+        raise Drifted(f"the broker differs from what this version needs: {'; '.join(map(str, found))}. {todo}")
+
+
+async def _settle(
+    found: list[Drift],
+    wanted: Mapping[str, Any],
+    update: Callable[[Mapping[str, Any]], Awaitable[None]],
+    updated: list[str] | None,
+    drift: list[Drift],
+) -> None:
+    """Apply what is safe if `updated` is given, to which it is added; add the rest to `drift`."""
+    safe = [one for one in found if one.is_safe] if updated is not None else []
+    if safe and updated is not None:
+        changes = {one.field: wanted.get(one.field) for one in safe}
+        if "filter_subjects" in changes:
+            changes["filter_subject"] = None  # the broker takes one or the other
+        await update(changes)
+        updated.extend(str(one) for one in safe)
+    drift.extend(one for one in found if one not in safe)
+
+
+async def _made_meanwhile(asked: Awaitable[_Config | None]) -> _Config:
+    config = await asked
+    if config is None:
+        raise JournalUnavailable(
+            "a stream or consumer comes and goes: is somebody else provisioning?", maybe_stored=False
+        )
+    return config

@@ -1,0 +1,141 @@
+"""The durable consumers of subscribers: made once, never retargeted, made again in place. Caller: `opstream.events`.
+
+Where a durable begins counts only when it is made; from then on the broker keeps its place.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+
+from opstream_journal.errors import Drifted, JournalUnavailable, NotProvisioned, RequestRefused
+from opstream_journal.jetstream.connection import Link
+from opstream_journal.jetstream.stream_scan import edges
+from opstream_schemas import subjects
+
+from . import jetstream_admin as admin
+from .config_drift import compare_consumer
+from .provision import PROVISION_HINT
+
+logger = logging.getLogger(__name__)
+
+_STREAM: Final = subjects.OPERATIONS_STREAM
+_MAX_WAITING: Final = 512
+_NOT_FOUND: Final = 404
+_PLACE: Final = frozenset({"deliver_policy"})
+
+_UNSERVED: Final = ("deliver_subject", "max_batch", "max_expires", "priority_groups")
+"""With one of these the broker refuses what we pull with, and a subscriber would wait for ever."""
+
+Start = str | int | datetime
+"""Where a new durable begins: `new`, `all`, a stream sequence, or a moment by the broker's clock."""
+
+
+class Durable:
+    """One durable consumer of the stream OPERATIONS.
+
+    Args:
+        link: the connection.
+        name: of the consumer.
+        filters: subject filters that don't overlap.
+        ack_wait: seconds without a sign after which a delivered message is delivered again.
+        max_pending: messages that may be delivered and not acknowledged yet, over all processes.
+    """
+
+    def __init__(self, link: Link, name: str, filters: Sequence[str], *, ack_wait: float, max_pending: int) -> None:
+        self._link = link
+        self._filters = list(filters)
+        self._ack_wait = ack_wait
+        self._max_pending = max_pending
+        self.name = name
+        self.floor = 0
+        """All up to this stream sequence was acknowledged, as far as was looked."""
+
+    async def ensure(self, start: Start) -> None:
+        """Make it if there is none. An existing one is never changed, and goes on where it is.
+
+        Raises:
+            Drifted: there is one, and it differs.
+            NotProvisioned: there is no journal.
+            JournalError: the broker refused or did not answer.
+        """
+        if await admin.consumer(self._link, _STREAM, self.name) is None:
+            await self._make(_placed(start))
+        await self._check()
+
+    async def look(self) -> None:
+        """Note how far it is.
+
+        Raises:
+            JournalUnavailable: the broker did not answer.
+            RequestRefused: the broker refused.
+        """
+        self.floor = max(self.floor, await admin.acknowledged(self._link, _STREAM, self.name) or 0)
+
+    async def remake(self) -> None:
+        """Make it again, after it was deleted, where it was when this process looked last.
+
+        Nothing is left out, and what was acknowledged since then is delivered again. Does nothing if another process
+        has done it.
+
+        Raises:
+            Drifted: another one was made meanwhile, and it differs.
+            NotProvisioned: there is no journal any more, or not this one.
+            JournalError: the broker refused or did not answer.
+        """
+        last = (await edges(self._link, _STREAM)).last
+        if last < self.floor:
+            raise NotProvisioned(
+                f"stream {_STREAM} ends at {last}, and consumer {self.name} had come to {self.floor}: this is another "
+                "journal. Restart to begin with it"
+            )
+        await self._make({"deliver_policy": DeliverPolicy.BY_START_SEQUENCE, "opt_start_seq": self.floor + 1})
+        await self._check()
+
+    async def _make(self, place: dict[str, object]) -> None:
+        try:
+            await admin.make_consumer(self._link, _STREAM, self._config(place))
+        except RequestRefused as refused:
+            if refused.code == _NOT_FOUND:
+                raise NotProvisioned(f"the broker has no stream {_STREAM}: {PROVISION_HINT}") from refused
+            raise
+
+    async def _check(self) -> None:
+        raw = await admin.raw_consumer(self._link, _STREAM, self.name)
+        if raw is None:
+            raise JournalUnavailable(f"consumer {self.name} was deleted as soon as it was made", maybe_stored=False)
+        current = ConsumerConfig.from_response(dict(raw))
+        drift = [str(one) for one in compare_consumer(current, self._config({})) if one.field not in _PLACE]
+        drift += [f"consumer {self.name}: {one} is {raw[one]}, should not be set" for one in _UNSERVED if raw.get(one)]
+        if drift:
+            raise Drifted(
+                f"{'; '.join(drift)}. Take another durable, or change this one ('nats consumer edit'): "
+                "its place would be kept"
+            )
+        await self.look()
+
+    def _config(self, place: dict[str, object]) -> ConsumerConfig:
+        return ConsumerConfig(
+            durable_name=self.name,
+            filter_subjects=self._filters,
+            ack_policy=AckPolicy.EXPLICIT,
+            ack_wait=self._ack_wait,
+            max_deliver=-1,
+            max_ack_pending=self._max_pending,
+            max_waiting=_MAX_WAITING,
+            **place,  # type: ignore[arg-type] # three fields of three types
+        )
+
+
+def _placed(start: Start) -> dict[str, object]:
+    match start:
+        case int():
+            return {"deliver_policy": DeliverPolicy.BY_START_SEQUENCE, "opt_start_seq": start}
+        case datetime():
+            return {"deliver_policy": DeliverPolicy.BY_START_TIME, "opt_start_time": start}
+        case _:
+            return {"deliver_policy": DeliverPolicy(start)}

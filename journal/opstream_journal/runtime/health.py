@@ -1,0 +1,106 @@
+"""Health over HTTP for the processes that serve nothing else (runner, projector, webhooks): `/healthz` and `/readyz`.
+
+`/healthz` says that the event loop turns; `/readyz` whether the process can do its job now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from typing import Any, Final
+
+import uvicorn
+
+from opstream_journal.errors import JournalError
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_STOP_TIMEOUT: Final = 1
+
+
+class PortInUse(JournalError):
+    """A TCP port can't be listened on."""
+
+
+def listen(host: str, port: int, option: str) -> socket.socket:
+    """A listening socket; port 0 takes a free one.
+
+    Raises:
+        PortInUse: it can't be had; the message names the option to change.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # The protocol is named, or else asyncio leaves Nagle's algorithm on.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+        sock.listen(2048)
+    except OSError as error:
+        sock.close()
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            message = f"{host} is not an address of this machine: change {option.replace('port', 'host')}"
+        else:
+            message = f"can't listen on {host}:{port} ({error.strerror}): choose another with {option}"
+        raise PortInUse(message) from error
+    return sock
+
+
+class HealthServer:
+    """Serves health on one port, inside the running loop and without touching signals.
+
+    Args:
+        sock: from `listen`.
+        is_ready: whether the process can do its job.
+    """
+
+    def __init__(self, sock: socket.socket, is_ready: Callable[[], bool]) -> None:
+        self._is_ready = is_ready
+        self._sock = sock
+        self._server = _Server(
+            uvicorn.Config(
+                self._answer,
+                interface="asgi3",  # uvicorn takes a bound method for an older kind of application
+                ws="none",
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                timeout_graceful_shutdown=_STOP_TIMEOUT,
+            )
+        )
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Serve from now on."""
+        self._task = asyncio.create_task(self._server.serve([self._sock]), name="health")
+
+    async def stop(self) -> None:
+        """Stop serving."""
+        self._server.should_exit = True
+        if self._task is not None:
+            await asyncio.wait([self._task])
+        self._sock.close()
+
+    async def _answer(self, scope: MutableMapping[str, Any], _receive: Receive, send: Send) -> None:
+        status, body = self._probe(str(scope["path"]))
+        headers = [(b"Content-Type", b"application/json"), (b"Content-Length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    def _probe(self, path: str) -> tuple[int, bytes]:
+        if path == "/healthz":
+            return 200, b'{"status":"ok"}'
+        if path == "/readyz":
+            return (200, b'{"status":"ready"}') if self._is_ready() else (503, b'{"status":"not ready"}')
+        return 404, b'{"status":"not found: /healthz or /readyz"}'
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # Signals belong to the process that this server only reports on.
+        yield

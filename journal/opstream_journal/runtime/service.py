@@ -1,0 +1,94 @@
+"""A process that is made of parts on one connection: from its start to the signal that ends it. Callers: the roots of
+the projector and the webhooks service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Protocol
+
+from opstream_journal.jetstream.connection import Link, connect, insist
+from opstream_journal.provisioning.provision import check
+
+from .health import HealthServer, listen
+from .together import stop, together
+
+logger = logging.getLogger(__name__)
+
+
+class Part(Protocol):
+    """One of the loops that make a process; it is of use only while all of them run."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it does its job now."""
+        ...
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        ...
+
+
+async def until_signal(work: Coroutine[Any, Any, None], *, on_hangup: Callable[[], None] | None = None) -> None:
+    """Do the work of a process until it ends, or until SIGTERM or SIGINT cancels it.
+
+    Args:
+        work: what to do; what it raises is raised.
+        on_hangup: called for each SIGHUP; None leaves that as it is.
+    """
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.set)
+    if on_hangup is not None:
+        loop.add_signal_handler(signal.SIGHUP, on_hangup)
+    working = asyncio.create_task(work, name="work")
+    signaled = asyncio.create_task(asked.wait(), name="signal")
+    await asyncio.wait({working, signaled}, return_when=asyncio.FIRST_COMPLETED)
+    signaled.cancel()
+    if asked.is_set():
+        logger.info("stopping")
+        await stop(working)
+    if not working.cancelled():
+        await working
+
+
+async def run_parts(
+    name: str,
+    compose: Callable[[Link, int], Awaitable[Sequence[Part]]],
+    *,
+    servers: Sequence[str],
+    connect_timeout: float,
+    health_port: int,
+) -> None:
+    """Connect, check what the broker has, and run parts until the first one ends.
+
+    Args:
+        name: of the connection.
+        compose: from the connection, and the bytes that a message of the journal may have, to the parts.
+        servers: NATS URLs of one cluster.
+        connect_timeout: seconds to wait for the broker at the start.
+        health_port: TCP port for /healthz and /readyz; 0 for none.
+
+    Raises:
+        JournalError: the broker can't be reached, lacks something or differs, the health port is taken, or a part
+            ended with it.
+    """
+    sock = listen("0.0.0.0", health_port, "--health-port") if health_port else None  # noqa: S104 - probes come from other hosts
+    parts: list[Part] = []
+    health = HealthServer(sock, lambda: bool(parts) and all(part.is_ready for part in parts)) if sock else None
+    if health is not None:
+        health.start()
+    try:
+        link = await connect(servers, name, connect_timeout=connect_timeout)
+        try:
+            parts += await compose(link, await insist(link, lambda: check(link), connect_timeout))
+            await together(*(part.run() for part in parts))
+        finally:
+            await link.close()
+    finally:
+        if health is not None:
+            await health.stop()

@@ -1,0 +1,211 @@
+"""The action catalog: the bucket `actions`. Runners announce what they offer; the API routes and validates by it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+import msgspec
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from opstream_journal.errors import Drifted, JournalError, JournalUnavailable, RequestRefused
+from opstream_journal.jetstream import rpc
+from opstream_journal.jetstream.connection import Link, end_task
+from opstream_schemas import subjects
+from opstream_schemas.action_spec import ActionSpec
+from opstream_schemas.errors import InvalidName
+from opstream_schemas.names import Kind
+
+logger = logging.getLogger(__name__)
+
+_STREAM: Final = subjects.bucket_stream(subjects.ACTIONS_BUCKET)
+_ALL: Final = subjects.bucket_subject(subjects.ACTIONS_BUCKET, ">")
+_IN_FLIGHT: Final = 10164
+_CONFLICTS: Final = frozenset({10071, _IN_FLIGHT})
+_REFRESH: Final = 10.0
+_SETTLE: Final = 0.25
+_ANNOUNCE_TRIES: Final = 20
+_ANNOUNCE_WAIT: Final = (0.02, 0.2)
+
+_decode: Final = msgspec.json.Decoder(ActionSpec).decode
+
+
+async def announce(link: Link, spec: ActionSpec, *, jitter: Callable[[float, float], float] = random.uniform) -> bool:
+    """Offer an action; whether the catalog now says what `spec` says. A higher version that is there stays.
+
+    Raises:
+        JournalUnavailable: the broker did not answer.
+        EventTooLarge: the entry does not fit the broker's `max_payload`.
+        Drifted: the entry changed under every try.
+    """
+    subject = _subject(spec.kind)
+    last: RequestRefused | None = None
+    for _ in range(_ANNOUNCE_TRIES):
+        if last is not None:
+            await link.rest(jitter(*_ANNOUNCE_WAIT))
+        stored = await rpc.get_last(link, _STREAM, subject)
+        current = _spec(stored) if stored is not None else None
+        if current is not None and current.action_version > spec.action_version:
+            return False
+        if current == spec:
+            return True
+        headers = {"Nats-Expected-Last-Subject-Sequence": str(stored.seq if stored else 0)}
+        try:
+            await rpc.publish(link, subject, msgspec.json.encode(spec), headers)
+        except RequestRefused as refused:
+            if refused.err_code not in _CONFLICTS:
+                raise
+            last = refused
+        else:
+            return True
+    if last is not None and last.err_code == _IN_FLIGHT:
+        raise JournalUnavailable(f"the replicas do not confirm the catalog entry of {spec.kind}", maybe_stored=False)
+    raise Drifted(f"the catalog entry of {spec.kind} keeps changing: do two runners announce it differently?")
+
+
+async def look_up(link: Link, kind: Kind) -> ActionSpec | None:
+    """The entry of one action, from the leader.
+
+    Raises:
+        JournalUnavailable: the broker did not answer.
+    """
+    stored = await rpc.get_last(link, _STREAM, _subject(kind))
+    return None if stored is None else _spec(stored)
+
+
+class Catalog:
+    """All entries, kept up to date: a core subscription hints at changes, and every 10 s everything is read again.
+
+    A hint is only a reason to read: core subscribers see publishes that the stream refused and miss others
+    (nats-facts.md).
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._reader = rpc.BatchReader(link)
+        self._specs: dict[Kind, ActionSpec] = {}
+        self._seen: dict[str, int] = {}
+        self._subscription: Subscription | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._hint = asyncio.Event()
+        self._listeners: list[Callable[[], None]] = []
+
+    @property
+    def specs(self) -> Mapping[Kind, ActionSpec]:
+        """What is known now. Known actions stay known while their runners, or the broker, are down."""
+        return MappingProxyType(self._specs)
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever an entry is new or different. What it raises is logged and goes no further."""
+        self._listeners.append(listener)
+
+    async def start(self) -> None:
+        """Read everything and go on watching. What failed may be tried again.
+
+        Raises:
+            JournalError: the broker did not answer, or the bucket is missing.
+        """
+        if self._subscription is None:
+            await self._reader.start()
+            self._subscription = await self._link.nc.subscribe(_ALL, cb=self._note)
+            self._link.on_reconnect(self._look_again)
+        await self.refresh()
+        self._task = asyncio.create_task(self._watch(), name="catalog")
+
+    async def stop(self) -> None:
+        """Stop watching."""
+        if self._subscription is None:
+            return
+        if self._task is not None:
+            await end_task(self._task)
+        self._link.forget_reconnect(self._look_again)
+        if not self._link.nc.is_closed:
+            await self._subscription.unsubscribe()
+        self._subscription = None
+        await self._reader.stop()
+
+    async def find(self, kind: Kind) -> ActionSpec | None:
+        """The entry of an action; looks at the broker before it says that there is none.
+
+        Raises:
+            JournalUnavailable: the broker did not answer, so nobody knows.
+        """
+        known = self._specs.get(kind)
+        if known is not None:
+            return known
+        stored = await rpc.get_last(self._link, _STREAM, _subject(kind))
+        if stored is not None:
+            self._take(stored)
+        return self._specs.get(kind)
+
+    async def _watch(self) -> None:
+        wait = _REFRESH
+        while True:
+            try:
+                async with asyncio.timeout(wait):
+                    await self._hint.wait()
+            except TimeoutError:
+                wait = _REFRESH
+            else:
+                # The hint overtakes what it tells of, on its way to a replica: look now, and again in a moment.
+                wait = _SETTLE
+            self._hint.clear()
+            try:
+                await self.refresh()
+            except JournalError as error:
+                logger.info("the catalog can't be read now, keeping what is known: %s", error)
+
+    def _look_again(self) -> None:
+        self._hint.set()
+
+    async def _note(self, _message: Msg) -> None:
+        self._look_again()
+
+    async def refresh(self) -> None:
+        """Read all entries now; what was known and is not there any more stays known.
+
+        Raises:
+            JournalError: the broker did not answer, or the bucket is missing.
+        """
+        for message in await self._reader.read(_STREAM, {"multi_last": [_ALL]}):
+            self._take(message)
+
+    def _take(self, message: rpc.StoredMessage) -> None:
+        seen = self._seen.get(message.subject, 0)
+        if message.seq == seen:
+            return
+        spec = _spec(message)
+        known = None if spec is None else self._specs.get(spec.kind)
+        # By the sequence too: a replica that is behind must not bring back what was replaced.
+        is_older = (
+            known is not None and spec is not None and (known.action_version, seen) > (spec.action_version, message.seq)
+        )
+        self._seen[message.subject] = max(seen, message.seq)
+        if spec is None or spec == known or is_older:
+            return
+        self._specs[spec.kind] = spec
+        for listener in self._listeners:
+            try:
+                listener()
+            except Exception:
+                logger.exception("a listener failed on the catalog entry of %s", spec.kind)
+
+
+def _subject(kind: Kind) -> str:
+    return subjects.bucket_subject(subjects.ACTIONS_BUCKET, subjects.action_key(kind))
+
+
+def _spec(stored: rpc.StoredMessage) -> ActionSpec | None:
+    try:
+        spec = _decode(stored.data)
+        if _subject(Kind.parse(str(spec.kind))) != stored.subject:
+            raise InvalidName(f"it describes {spec.kind}")
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        logger.warning("%s in the catalog is not an action, ignoring it: %s", stored.subject, error)
+        return None
+    return spec

@@ -1,0 +1,179 @@
+"""The view: one snapshot per operation in the bucket `operations`. The projector writes it, the API reads it.
+
+A snapshot is only as new as its `stream_sequence`; whoever needs more compares that with the journal's floor.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from opstream_journal.errors import EventTooLarge, JournalFull, RequestRefused
+from opstream_journal.jetstream import rpc
+from opstream_journal.jetstream.batch_publish import Message, publish_together
+from opstream_journal.jetstream.connection import Link
+from opstream_schemas import subjects
+from opstream_schemas.operation.fold import FOLD_VERSION, Operation
+
+logger = logging.getLogger(__name__)
+
+_STREAM: Final = subjects.bucket_stream(subjects.VIEW_BUCKET)
+_CONFLICTS: Final = frozenset({10071, 10164})
+_STORE_FAILED: Final = 10077
+_TOGETHER: Final = 256
+"""Snapshots asked for at once; the broker takes up to 1,024 (NATS ADR-31)."""
+_TOGETHER_BYTES: Final = 4 * 1024 * 1024
+_TOGETHER_TIMEOUT: Final = 5.0
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(Operation).decode
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """What the view holds for an operation."""
+
+    revision: int
+    """Needed to replace it; 0 for no entry."""
+    operation: Operation | None
+    """None for no entry, and for one that another fold wrote, which must be folded again."""
+
+
+NO_ENTRY: Final = Entry(0, None)
+
+
+class Write(NamedTuple):
+    """A snapshot that is to be stored, as `View.put` takes it."""
+
+    operation: Operation
+    revision: int
+    ttl: float | None = None
+
+
+class View:
+    """The view over one connection."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def get(self, operation_id: str) -> Entry:
+        """The snapshot, from any replica, so on a cluster perhaps an older one.
+
+        Raises:
+            JournalUnavailable: nobody answered.
+        """
+        subject = subjects.bucket_subject(subjects.VIEW_BUCKET, operation_id)
+        message = await rpc.get_direct(self._link, _STREAM, subject)
+        return NO_ENTRY if message is None else _entry(message)
+
+    async def get_newest(self, operation_id: str) -> Entry:
+        """The snapshot from the leader: what a write must be based on after a conflict.
+
+        Raises:
+            JournalUnavailable: no leader answered.
+        """
+        subject = subjects.bucket_subject(subjects.VIEW_BUCKET, operation_id)
+        message = await rpc.get_last(self._link, _STREAM, subject)
+        return NO_ENTRY if message is None else _entry(message)
+
+    async def put(self, operation: Operation, revision: int, *, ttl: float | None = None) -> int | None:
+        """Replace the snapshot if it still has `revision` (0: if there is none).
+
+        Args:
+            operation: what to store.
+            revision: of the entry that it replaces.
+            ttl: seconds until the entry goes away, at least 1, cut to whole ones; None for never.
+
+        Returns:
+            The new revision, None where someone else wrote first.
+
+        Raises:
+            JournalUnavailable: not acknowledged; it may be stored all the same.
+            JournalFull: the broker has no room.
+            EventTooLarge: the snapshot does not fit the broker's `max_payload`.
+            RequestRefused: another error of the broker.
+        """
+        try:
+            return await rpc.publish(self._link, *_message(Write(operation, revision, ttl)))
+        except RequestRefused as refused:
+            if refused.err_code in _CONFLICTS:
+                return None
+            if refused.err_code == _STORE_FAILED:
+                raise JournalFull("the broker has no room for the view") from refused
+            raise
+
+    async def put_together(self, writes: Sequence[Write]) -> Sequence[int] | None:
+        """As many `put`, of up to 1,000 different operations, but all or none, and much faster.
+
+        Returns:
+            The new revisions; None where none was written: someone else was first with one of them, one is too large,
+            or the broker takes no batches of the view.
+
+        Raises:
+            JournalUnavailable: not acknowledged; all may be stored all the same.
+        """
+        try:
+            return await publish_together(self._link, [_message(one) for one in writes])
+        except (RequestRefused, EventTooLarge) as error:
+            logger.debug("%d snapshots are not written together: %s", len(writes), error)
+            return None
+
+
+class ManySnapshots:
+    """Reads many snapshots with few requests.
+
+    Args:
+        link: the connection, which is up.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._reader = rpc.BatchReader(link)
+
+    async def start(self) -> None:
+        """Open the inbox for answers."""
+        await self._reader.start()
+
+    async def stop(self) -> None:
+        """Close it."""
+        await self._reader.stop()
+
+    async def get(self, operation_ids: Sequence[str]) -> dict[str, Entry]:
+        """The snapshots of those that have one, from any replica, with few requests.
+
+        Raises:
+            JournalUnavailable: nobody answered, or not in time.
+            RequestRefused: another error.
+        """
+        found: dict[str, Entry] = {}
+        for start in range(0, len(operation_ids), _TOGETHER):
+            missing = {
+                subjects.bucket_subject(subjects.VIEW_BUCKET, one): one for one in operation_ids[start:][:_TOGETHER]
+            }
+            while missing:
+                request = {"multi_last": list(missing), "max_bytes": _TOGETHER_BYTES}
+                messages = await self._reader.read(_STREAM, request, timeout=_TOGETHER_TIMEOUT)
+                for message in messages:
+                    operation_id = missing.pop(message.subject, None)
+                    if operation_id is not None:
+                        found[operation_id] = _entry(message)
+                if not messages:
+                    break  # otherwise there may be more, which did not fit into one answer
+        return found
+
+
+def _message(write: Write) -> Message:
+    headers = {"Nats-Expected-Last-Subject-Sequence": str(write.revision)}
+    if write.ttl is not None:
+        headers["Nats-TTL"] = str(max(1, int(write.ttl)))
+    subject = subjects.bucket_subject(subjects.VIEW_BUCKET, write.operation.id)
+    return Message(subject, _encode(write.operation), headers)
+
+
+def _entry(message: rpc.StoredMessage) -> Entry:
+    try:
+        operation = _decode(message.data)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return Entry(message.seq, None)
+    return Entry(message.seq, operation if operation.fold_version == FOLD_VERSION else None)

@@ -1,0 +1,185 @@
+"""Deliveries on the broker: sent, put off, recorded, and the events that they are about. Callers: the webhooks service;
+the command that has failed ones tried again.
+
+A delivery that waits is a schedule in the stream WEBHOOKS (NATS ADR-51): it holds no acknowledgement, and outlives
+service and broker. Publishing one twice does no harm but a second call under the same `webhook-id`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final
+
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    DeliverPolicy,
+    DiscardPolicy,
+    RetentionPolicy,
+    StorageType,
+    StreamConfig,
+)
+
+from opstream_journal.jetstream import rpc
+from opstream_journal.jetstream.connection import Link
+from opstream_schemas import subjects
+from opstream_schemas.errors import InvalidEvent
+from opstream_schemas.events import Requested, decode_event
+from opstream_schemas.names import Kind
+from opstream_schemas.webhook_delivery import TERMINAL, Delivery, DeliveryAttempt, Outcome, encode
+
+from .timers import schedule
+
+DAY: Final = 86_400.0
+RECORDS_AGE: Final = 30 * DAY
+"""Seconds that records of attempts are kept."""
+ACK_WAIT: Final = 10.0
+"""Seconds after which what a dead process had in hand goes to another. Longer attempts give signs of life."""
+
+_DUPLICATE_WINDOW: Final = 15.0
+_PENDING: Final = 10_000
+_MAX_WAITING: Final = 512
+
+
+def streams(replicas: int) -> list[StreamConfig]:
+    """The streams of webhooks."""
+    shared: dict[str, Any] = {
+        "storage": StorageType.FILE,
+        "num_replicas": replicas,
+        "allow_direct": True,
+        "duplicate_window": _DUPLICATE_WINDOW,
+    }
+    waiting = StreamConfig(
+        name=subjects.WEBHOOKS_STREAM,
+        subjects=list(subjects.WEBHOOKS_SUBJECTS),
+        retention=RetentionPolicy.WORK_QUEUE,
+        allow_msg_schedules=True,
+        allow_rollup_hdrs=True,  # the server sets it with schedules; said here so that it is no drift
+        **shared,
+    )
+    records = StreamConfig(
+        name=subjects.DELIVERIES_STREAM,
+        subjects=list(subjects.DELIVERIES_SUBJECTS),
+        retention=RetentionPolicy.LIMITS,
+        discard=DiscardPolicy.NEW,
+        max_age=RECORDS_AGE,
+        deny_delete=True,
+        deny_purge=True,
+        **shared,
+    )
+    return [waiting, records]
+
+
+def consumers() -> list[tuple[str, ConsumerConfig]]:
+    """The durables that all replicas of the service share, each with its stream."""
+    shared: dict[str, Any] = {
+        "ack_policy": AckPolicy.EXPLICIT,
+        "deliver_policy": DeliverPolicy.ALL,
+        "ack_wait": ACK_WAIT,
+        "max_deliver": -1,
+        "max_ack_pending": _PENDING,
+        "max_waiting": _MAX_WAITING,
+    }
+    outcomes = [subjects.stream_subject(event) for event in TERMINAL]
+    return [
+        (
+            subjects.OPERATIONS_STREAM,
+            ConsumerConfig(durable_name=subjects.WEBHOOKS_CONSUMER, filter_subjects=outcomes, **shared),
+        ),
+        (
+            subjects.WEBHOOKS_STREAM,
+            ConsumerConfig(
+                durable_name=subjects.WEBHOOKS_DUE_CONSUMER, filter_subjects=[subjects.WEBHOOKS_DUE], **shared
+            ),
+        ),
+    ]
+
+
+class Deliveries:
+    """The streams of webhooks on one connection."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def callback(self, operation_id: str, kind: Kind) -> str:
+        """The callback URL that an operation was requested with; empty for none, or if the request has expired.
+
+        Raises:
+            InvalidEvent: the request can't be read, for one because a newer version wrote it.
+            JournalUnavailable: the broker did not answer.
+            RequestRefused: it refused.
+        """
+        subject = subjects.event_subject(operation_id, kind, Requested.name)
+        stream = subjects.OPERATIONS_STREAM
+        # The nearest replica may be behind, and then has nothing; the leader has everything.
+        stored = await rpc.get_direct(self._link, stream, subject) or await rpc.get_last(self._link, stream, subject)
+        if stored is None:
+            return ""
+        event = decode_event(stored.data, stored.seq)
+        if not isinstance(event.data, Requested):
+            raise InvalidEvent(f"its request (sequence {stored.seq}) is of type {event.type}, unknown to this version")
+        return event.data.callback
+
+    async def event(self, sequence: int) -> bytes | None:
+        """The stored bytes of the event at a stream sequence; None once it has expired.
+
+        Raises:
+            JournalUnavailable: the broker did not answer.
+            RequestRefused: it refused.
+        """
+        stored = await rpc.get_at(self._link, subjects.OPERATIONS_STREAM, sequence)
+        return None if stored is None else stored.data
+
+    async def outcome(self, operation_id: str, kind: Kind, event: str) -> int | None:
+        """The stream sequence of the event that ended an operation; None once it has expired.
+
+        Raises:
+            JournalUnavailable: the broker did not answer.
+            RequestRefused: it refused.
+        """
+        subject = subjects.event_subject(operation_id, kind, event)
+        stored = await rpc.get_last(self._link, subjects.OPERATIONS_STREAM, subject)
+        return None if stored is None else stored.seq
+
+    async def send(self, delivery: Delivery, webhook_id: str) -> None:
+        """Have a new delivery tried at once; one that was sent a moment ago is not sent again.
+
+        Raises:
+            JournalUnavailable: not acknowledged; it may be stored all the same.
+            RequestRefused: the broker refused.
+        """
+        await rpc.publish(self._link, _due(delivery), encode(delivery), {"Nats-Msg-Id": webhook_id})
+
+    async def put_off(self, delivery: Delivery, at: datetime) -> None:
+        """Have a delivery tried at a moment, at once if that is over, instead of whenever it was due until now.
+
+        Raises:
+            JournalUnavailable: not acknowledged; it may be stored all the same.
+            RequestRefused: the broker refused.
+        """
+        later = subjects.webhook_later_subject(delivery.endpoint, delivery.operation_id)
+        await schedule(self._link, later, _due(delivery), at, encode(delivery))
+
+    async def record(self, attempt: DeliveryAttempt) -> None:
+        """Record an attempt.
+
+        Raises:
+            JournalUnavailable: not acknowledged; it may be stored all the same.
+            RequestRefused: the broker refused.
+        """
+        subject = subjects.delivery_subject(attempt.operation_id, attempt.endpoint, attempt.outcome)
+        await rpc.publish(self._link, subject, encode(attempt), {})
+
+    async def is_delivered(self, delivery: Delivery | DeliveryAttempt) -> bool:
+        """Whether an attempt has succeeded already, as the records have it.
+
+        Raises:
+            JournalUnavailable: the broker did not answer.
+            RequestRefused: it refused.
+        """
+        subject = subjects.delivery_subject(delivery.operation_id, delivery.endpoint, Outcome.DELIVERED)
+        return await rpc.get_last(self._link, subjects.DELIVERIES_STREAM, subject) is not None
+
+
+def _due(delivery: Delivery) -> str:
+    return subjects.webhook_due_subject(delivery.endpoint, delivery.operation_id)

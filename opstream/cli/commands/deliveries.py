@@ -1,0 +1,113 @@
+"""What `opstream deliveries` does: reads the records of attempts from the broker and shows them. Called by
+`webhooking`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from typing import Final
+
+import click
+import msgspec
+
+from opstream.terminal.console import Failure, is_coloured, painted, printable, room
+from opstream.terminal.event_row import utc
+from opstream.terminal.table import beneath, beside, is_roomy
+from opstream_journal import JournalError, connect
+from opstream_journal.jetstream.stream_scan import Scanned, scan
+from opstream_schemas import subjects
+from opstream_schemas.errors import InvalidEvent
+from opstream_schemas.webhook_delivery import DeliveryAttempt, Outcome, decode_attempt
+
+_HEAD: Final = f"{'began (UTC)':<19}  {'operation':<36}  {'endpoint':<16}  {'try':>3}  {'outcome':<9}"
+_NARROW_HEAD: Final = f"{'began (UTC)':<19}  {'endpoint':<16}  {'try':>3}  {'outcome':<9}"
+_NARROW_SECOND: Final = f"{'operation':<36}"
+COLOURS: Final = {Outcome.DELIVERED: "green", Outcome.RETRYING: "yellow", Outcome.GAVE_UP: "red"}
+
+
+class Show(msgspec.Struct, frozen=True, kw_only=True):
+    """`opstream deliveries`."""
+
+    operation_id: str | None
+    """None: of all operations."""
+    is_failed: bool
+    is_json: bool
+    servers: tuple[str, ...]
+    connect_timeout: float
+    """Seconds."""
+
+
+def show(settings: Show) -> None:
+    """Print the records: a table on a terminal, otherwise one JSON object per line.
+
+    Raises:
+        Failure: the broker did not give them.
+    """
+    try:
+        asyncio.run(_show(settings))
+    except JournalError as error:
+        raise Failure(str(error)) from error
+
+
+async def _show(settings: Show) -> None:
+    is_table = sys.stdout.isatty() and not settings.is_json
+    link = await connect(settings.servers, "opstream-deliveries", connect_timeout=settings.connect_timeout)
+    try:
+        is_begun = False
+        async with contextlib.aclosing(scan(link, subjects.DELIVERIES_STREAM, filters=_filters(settings))) as batches:
+            async for batch in batches:
+                if is_table and not is_begun:
+                    click.echo(_heading(room(sys.stdout)))
+                is_begun = True
+                for record in batch:
+                    _print(record, is_table=is_table)
+    finally:
+        await link.close()
+    if is_table and not is_begun:
+        click.echo(f"opstream: {_nothing(settings)} in the last 30 days", err=True)
+
+
+def _nothing(settings: Show) -> str:
+    where = f" of operation {settings.operation_id}" if settings.operation_id else ""
+    return f"no attempt to deliver an outcome{where} {'failed' if settings.is_failed else 'was made'}"
+
+
+def _filters(settings: Show) -> list[str]:
+    operation_id = settings.operation_id or "*"
+    if settings.is_failed:
+        failed = (Outcome.RETRYING, Outcome.GAVE_UP)
+        return [subjects.deliveries_filter(operation_id, outcome=outcome) for outcome in failed]
+    return [subjects.deliveries_filter(operation_id)] if settings.operation_id else []
+
+
+def _print(record: Scanned, *, is_table: bool) -> None:
+    try:
+        attempt = decode_attempt(record.data)
+    except InvalidEvent as error:
+        click.echo(f"record {record.sequence} is passed over: {printable(str(error))}", err=True)
+        return
+    if is_table:
+        is_on = is_coloured(sys.stdout)
+        click.echo(row(attempt, is_on=is_on, room=room(sys.stdout)), color=is_on or None)
+    else:
+        click.echo(msgspec.json.encode(attempt))
+
+
+def _heading(room: int | None) -> str:
+    return f"{_HEAD}  what" if is_roomy(_HEAD, room) else beneath(_NARROW_HEAD, _NARROW_SECOND, "what", room)
+
+
+def row(attempt: DeliveryAttempt, *, is_on: bool, room: int | None) -> str:
+    """One attempt of the table: `is_on` for colours, `room` for the columns of a terminal. Where these are few, the
+    operation and what happened are on lines of their own."""
+    outcome = painted(f"{attempt.outcome:<9}", COLOURS[attempt.outcome], is_on=is_on)
+    began = f"{utc(attempt.at):%Y-%m-%d %H:%M:%S}"
+    again = f"; next at {utc(attempt.next_at):%Y-%m-%d %H:%M:%S}" if attempt.next_at else ""
+    said = attempt.error or f"answered {attempt.status}"
+    rest = f"{printable(attempt.endpoint):<16}  {attempt.attempt:>3}  {outcome}"
+    what = f"{printable(said)} after {attempt.duration:.3g} s{again}"
+    operation = f"{printable(attempt.operation_id):<36}"
+    if is_roomy(_HEAD, room):
+        return beside(f"{began}  {operation}  {rest}", what, room)
+    return beneath(f"{began}  {rest}", operation, what, room)

@@ -1,0 +1,122 @@
+"""What `opstream export` does: writes the history that lies on the broker into a Parquet file. Called by `auditors`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import sys
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import click
+import msgspec
+
+from opstream.history.event_reader import Walk
+from opstream.history.wanted import Wanted
+from opstream.terminal.console import INTERRUPTED, Failure, printable
+from opstream.terminal.progress import Progress
+from opstream_journal import JournalError, connect
+
+if TYPE_CHECKING:
+    from opstream.history.parquet_columns import Columns
+
+NEXT: Final = "opstream.next_sequence"
+"""The file's own note of where the next export has to begin."""
+
+_GROUP_ROWS: Final = 20_000
+_GROUP_BYTES: Final = 32 * 1024 * 1024
+
+
+class Export(msgspec.Struct, frozen=True, kw_only=True):
+    """`opstream export`."""
+
+    path: Path
+    wanted: Wanted
+    is_overwriting: bool
+    servers: tuple[str, ...]
+    connect_timeout: float
+    """Seconds."""
+
+
+def export(settings: Export) -> None:
+    """Write the events that are wanted. The file is there once it is whole, and not before.
+
+    Raises:
+        Failure: it was not written; or it was, but not everything that lies there is in it.
+        click.UsageError: the file exists.
+    """
+    _check_free(settings)
+    try:
+        from opstream.history import parquet_columns as columns  # noqa: F401 - so that nothing is read for a file that can't be written
+    except ImportError as error:
+        raise Failure("Parquet is written by pyarrow, which is missing: pip install 'opstream[parquet]'") from error
+    part = settings.path.with_name(f".{settings.path.name}.{secrets.token_hex(4)}.part")  # two at once are two files
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        problem = asyncio.run(_export(settings, part))
+        _check_free(settings)
+        part.replace(settings.path)
+    except OSError as error:
+        raise Failure(f"can't write {settings.path} ({error.strerror or error}): choose another place") from error
+    except JournalError as error:
+        raise Failure(printable(str(error))) from error
+    except KeyboardInterrupt:
+        click.echo("interrupted; nothing was written", err=True)
+        sys.exit(INTERRUPTED)
+    finally:
+        part.unlink(missing_ok=True)
+    if problem:
+        raise Failure(f"{settings.path} holds not all that lies there: {problem}")
+
+
+def _stop(_number: int, _frame: object) -> NoReturn:
+    """SIGTERM ends it as Ctrl-C does, so that nothing half is left on the disk."""
+    raise KeyboardInterrupt
+
+
+def _check_free(settings: Export) -> None:
+    if settings.path.exists() and not settings.path.is_file():
+        raise click.UsageError(f"{settings.path} is no ordinary file, and would be replaced by one: name a file")
+    if settings.path.exists() and not settings.is_overwriting:
+        raise click.UsageError(f"{settings.path} exists: choose another name, or replace it with --overwrite")
+
+
+async def _export(settings: Export, part: Path) -> str:
+    """What is missing in the file; empty if that is nothing."""
+    from pyarrow import parquet
+
+    from opstream.history.parquet_columns import SCHEMA, Columns
+
+    count = 0
+    link = await connect(settings.servers, "opstream-export", connect_timeout=settings.connect_timeout)
+    try:
+        with Progress("messages", is_plain=True) as progress, part.open("xb") as file:
+            walk = Walk(link, settings.wanted, lambda text: progress.tell(printable(text)))
+            with parquet.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
+                rows = Columns()
+                async with aclosing(walk.batches()) as batches:
+                    async for batch in batches:
+                        for one in batch:
+                            rows.add(one)
+                        count += len(batch)
+                        if _is_group(rows):
+                            await asyncio.to_thread(writer.write_table, rows.table())
+                            rows = Columns()
+                        sequence = batch[-1].message.sequence if batch else walk.next_sequence
+                        progress.advance(walk.begin, sequence, walk.end)
+                writer.write_table(rows.table())
+                writer.add_key_value_metadata({NEXT: str(walk.next_sequence)})
+            file.flush()
+            await asyncio.to_thread(os.fsync, file.fileno())
+            what = "1 event" if count == 1 else f"{count} events"
+            progress.tell(f"{what} in {settings.path}; go on with --from-sequence {walk.next_sequence}")
+            return walk.problem
+    finally:
+        await link.close()
+
+
+def _is_group(rows: Columns) -> bool:
+    return len(rows) >= _GROUP_ROWS or rows.size >= _GROUP_BYTES

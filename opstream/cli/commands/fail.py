@@ -1,0 +1,100 @@
+"""What `opstream fail` does: ends an operation in the journal, in the operator's name. Called by `operate`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Final
+
+import click
+import msgspec
+import uuid_utils
+
+from opstream.terminal.console import Failure
+from opstream_journal import Journal, JournalError, NotProvisioned, connect
+from opstream_journal.command_handler import Carrier
+from opstream_journal.forced_end import Ended, end
+from opstream_journal.provisioning.provision import current_sizing
+from opstream_schemas.errors import FoldRefused, InvalidEvent, InvalidName, OperationFinished
+from opstream_schemas.names import check_operation_id
+
+SOURCE: Final = "opstream/operator"
+"""Of the event."""
+_BUDGET: Final = 10.0
+
+
+class Fail(msgspec.Struct, frozen=True, kw_only=True):
+    """`opstream fail`."""
+
+    operation_id: str
+    reason: str
+    is_forced: bool
+    servers: tuple[str, ...]
+    connect_timeout: float
+    """Seconds."""
+
+
+def fail(settings: Fail) -> None:
+    """End the operation, and say what was done.
+
+    Raises:
+        Failure: it was not ended; the message says why.
+    """
+    operation_id = settings.operation_id
+    try:
+        check_operation_id(operation_id)
+    except InvalidName as error:
+        raise click.UsageError(str(error)) from error
+    try:
+        ended = asyncio.run(_fail(settings))
+    except OperationFinished as finished:
+        raise Failure(f"{finished}, which is never left: nothing was recorded") from finished
+    except (FoldRefused, InvalidEvent) as error:
+        raise Failure(
+            f"operation {operation_id} can't be understood ({error}): --force ends it all the same"
+        ) from error
+    except (JournalError, InvalidName) as error:
+        raise Failure(str(error)) from error
+    if ended is None:
+        raise Failure(f"there is no operation {operation_id}, or its events have expired")
+    _tell(ended)
+
+
+async def _fail(settings: Fail) -> Ended | None:
+    link = await connect(settings.servers, "opstream-fail", connect_timeout=settings.connect_timeout)
+    try:
+        sizing = await current_sizing(link)
+        if sizing is None:
+            raise NotProvisioned("the broker has no journal: is it the right one? 'opstream provision' makes it")
+        journal = Journal(link, max_msg_size=sizing.max_msg_size, clock=time.monotonic)
+        await journal.start()
+        carrier = Carrier(
+            journal=journal,
+            source=SOURCE,
+            now=lambda: datetime.now(UTC),
+            monotonic=time.monotonic,
+            new_id=lambda: str(uuid_utils.uuid7()),
+        )
+        return await end(
+            carrier,
+            settings.operation_id,
+            reason=settings.reason,
+            is_forced=settings.is_forced,
+            budget=_BUDGET,
+        )
+    finally:
+        await link.close()
+
+
+def _tell(ended: Ended) -> None:
+    found, event = ended.found, ended.event
+    if found.operation is None:
+        click.echo(f"{found.operation_id}: not even its request can be read, so it has no status; runners let go of it")
+    else:
+        was = found.operation.status
+        click.echo(f"{found.operation_id}: {was} before, Failed now (position {event.position} of its events)")
+    if found.problem is not None:
+        unknown = found.operation.skipped if found.operation else 0
+        passed_over = f"{found.passed_over + unknown} of {found.count} messages were passed over"
+        click.echo(f"{passed_over}; the first trouble: {found.problem}")

@@ -1,0 +1,116 @@
+"""What `opstream redeliver` does: has deliveries that failed tried again, now. Called by `webhooking`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from typing import Final
+
+import click
+import msgspec
+
+from opstream.terminal.console import Failure, printable
+from opstream_journal import JournalError, Link, connect
+from opstream_journal.jetstream.stream_scan import scan
+from opstream_journal.stores.webhook_deliveries import Deliveries
+from opstream_schemas import subjects
+from opstream_schemas.errors import InvalidEvent
+from opstream_schemas.names import Kind
+from opstream_schemas.webhook_delivery import CALLBACK, Delivery, DeliveryAttempt, Outcome, decode_attempt
+
+_LONG_PAST: Final = timedelta(days=1)
+"""A moment that is over by the broker's clock as well, however far ahead the one of this machine is."""
+
+
+class Redeliver(msgspec.Struct, frozen=True, kw_only=True):
+    """`opstream redeliver`."""
+
+    operation_ids: tuple[str, ...]
+    """Empty: of all operations."""
+    endpoint: str | None
+    """None: to all endpoints."""
+    now: datetime
+    """With zone."""
+    servers: tuple[str, ...]
+    connect_timeout: float
+    """Seconds."""
+
+
+def run(settings: Redeliver) -> None:
+    """Send again what was not delivered, and print what.
+
+    Raises:
+        Failure: something can't be sent again, or the broker did not answer.
+    """
+    try:
+        asyncio.run(_run(settings))
+    except JournalError as error:
+        raise Failure(str(error)) from error
+
+
+async def _run(settings: Redeliver) -> None:
+    link = await connect(settings.servers, "opstream-redeliver", connect_timeout=settings.connect_timeout)
+    try:
+        deliveries = Deliveries(link)
+        sent = failed = 0
+        async for attempt in _undelivered(link, deliveries, settings):
+            try:
+                await deliveries.put_off(await _anew(deliveries, attempt, settings.now), settings.now - _LONG_PAST)
+            except InvalidEvent as error:
+                failed += 1
+                click.echo(f"{attempt.operation_id} {attempt.endpoint}: {printable(str(error))}", err=True)
+            else:
+                sent += 1
+                click.echo(f"{attempt.operation_id} {attempt.endpoint}: sent again")
+    finally:
+        await link.close()
+    if failed:
+        raise Failure(f"{failed} of {sent + failed} can't be sent again: see above")
+    if not sent:
+        click.echo("nothing is recorded there that failed and was not delivered since", err=True)
+
+
+async def _undelivered(link: Link, deliveries: Deliveries, settings: Redeliver) -> AsyncIterator[DeliveryAttempt]:
+    """A failed attempt of each delivery that never succeeded."""
+    filters = [
+        subjects.deliveries_filter(operation_id, settings.endpoint or "*", outcome)
+        for operation_id in dict.fromkeys(settings.operation_ids or ("*",))
+        for outcome in (Outcome.RETRYING, Outcome.GAVE_UP)
+    ]
+    seen: set[tuple[str, str]] = set()
+    async with contextlib.aclosing(scan(link, subjects.DELIVERIES_STREAM, filters=filters)) as batches:
+        async for batch in batches:
+            for record in batch:
+                try:
+                    attempt = decode_attempt(record.data)
+                except InvalidEvent as error:
+                    click.echo(f"record {record.sequence} is passed over: {printable(str(error))}", err=True)
+                    continue
+                key = attempt.operation_id, attempt.endpoint
+                if key not in seen and not await deliveries.is_delivered(attempt):
+                    yield attempt
+                seen.add(key)
+
+
+async def _anew(deliveries: Deliveries, attempt: DeliveryAttempt, now: datetime) -> Delivery:
+    """The delivery of an attempt, with all its tries before it.
+
+    Raises:
+        InvalidEvent: the journal does not hold what it needs any more.
+    """
+    kind = Kind.parse(attempt.action)
+    sequence = await deliveries.outcome(attempt.operation_id, kind, attempt.event)
+    callback = await deliveries.callback(attempt.operation_id, kind) if attempt.endpoint == CALLBACK else ""
+    if sequence is None or (attempt.endpoint == CALLBACK and not callback):
+        raise InvalidEvent("its events have expired")
+    return Delivery(
+        operation_id=attempt.operation_id,
+        action=attempt.action,
+        event=attempt.event,
+        sequence=sequence,
+        endpoint=attempt.endpoint,
+        callback=callback,
+        begun=now,
+    )

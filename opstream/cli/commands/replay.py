@@ -1,0 +1,178 @@
+"""What `opstream replay` does: prints the history that lies on the broker. Called by `auditors`.
+
+Events go to stdout, everything else to stderr. Exit statuses: 0 everything that is wanted was printed, 1 something was
+not, or the broker was out of reach, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import aclosing
+from datetime import UTC
+from typing import Final, Literal
+
+import msgspec
+
+from opstream.history.event_reader import Found, Walk
+from opstream.history.wanted import Wanted
+from opstream.terminal.console import INTERRUPTED, Failure, is_coloured, painted, printable, room
+from opstream.terminal.event_row import COLOURS, summary
+from opstream.terminal.progress import Progress
+from opstream.terminal.stdout_writer import Pipe
+from opstream.terminal.table import beneath, beside, is_roomy
+from opstream_journal import JournalError, connect
+from opstream_schemas.errors import InvalidEvent
+from opstream_schemas.events import EventData, decode_event
+
+_WRITTEN: Final = 1024 * 1024
+_LAST_WRITE: Final = 1.0
+_HEAD: Final = f"{'sequence':>10}  {'stored (UTC)':<19}  {'operation':<36}  {'pos':>4}  {'action':<24}  {'event':<16}"
+_NARROW_HEAD: Final = f"{'sequence':>8}  {'stored (UTC)':<19}  {'pos':>4}  {'action':<24}  {'event':<16}"
+_NARROW_SECOND: Final = f"{'operation':<36}"
+
+Form = Literal["cloudevents", "records", "table"]
+FORMS: Final[tuple[Form, ...]] = ("cloudevents", "records", "table")
+
+
+class Replay(msgspec.Struct, frozen=True, kw_only=True):
+    """`opstream replay`."""
+
+    wanted: Wanted
+    form: Form | None
+    """None: a table on a terminal, otherwise CloudEvents."""
+    servers: tuple[str, ...]
+    connect_timeout: float
+    """Seconds."""
+
+
+def replay(settings: Replay) -> None:
+    """Print the events that are wanted, and at the end where to go on.
+
+    Raises:
+        Failure: not everything that lies there could be printed; or see `Walk.batches`.
+    """
+    try:
+        asyncio.run(_replay(settings))
+    except BrokenPipeError:
+        return  # who has read enough needs no advice, and how far that was only he knows
+    except OSError as error:
+        raise Failure(f"standard output can't be written to: {error.strerror}") from error
+    except JournalError as error:
+        raise Failure(printable(str(error))) from error
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+async def _replay(settings: Replay) -> None:
+    form: Form = settings.form or ("table" if sys.stdout.isatty() else "cloudevents")
+    link = await connect(settings.servers, "opstream-replay", connect_timeout=settings.connect_timeout)
+    try:
+        progress = Progress(is_shown=not sys.stdout.isatty() and not settings.wanted.is_following)
+        walk = Walk(link, settings.wanted, lambda text: progress.tell(printable(text)))
+        with Pipe(sys.stdout.fileno()) as pipe, progress:
+            await _print(walk, pipe, form, progress)
+    finally:
+        await link.close()
+    if walk.problem:
+        raise Failure(f"not all that lies there was printed: {walk.problem}")
+
+
+async def _print(walk: Walk, pipe: Pipe, form: Form, progress: Progress) -> None:
+    printer = _printer(form)
+    if form == "table":
+        await pipe.write(f"{_heading(room(sys.stdout))}\n".encode())
+    count, printed = 0, 0
+    part: list[Found] = []
+    try:
+        async with aclosing(walk.batches()) as batches:
+            async for batch in batches:
+                for part in _parts(batch):
+                    await pipe.write(printer(part))
+                    count, printed = count + len(part), part[-1].message.sequence
+                part = []
+                progress.advance(walk.begin, printed if batch else walk.next_sequence, walk.end)
+    except (asyncio.CancelledError, JournalError) as error:
+        hint = ""
+        if part and printed < part[-1].message.sequence:
+            if await pipe.is_quiet(_LAST_WRITE):
+                count, printed = count + len(part), part[-1].message.sequence
+            else:
+                hint = ", and what nobody takes, which comes again"
+        how = "interrupted" if isinstance(error, asyncio.CancelledError) else "stopped"
+        progress.tell(f"{how} after {_events(count)}{hint}; {_again(max(printed + 1, walk.next_sequence))}")
+        raise
+    progress.tell(f"{_events(count)}; {_again(walk.next_sequence)}")
+
+
+def _parts(batch: list[Found]) -> Iterator[list[Found]]:
+    """The batch in parts that are printed at once, so that large events are not in memory twice."""
+    part: list[Found] = []
+    size = 0
+    for one in batch:
+        part.append(one)
+        size += len(one.message.data)
+        if size >= _WRITTEN:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
+
+
+def _again(sequence: int) -> str:
+    return f"go on with --from-sequence {sequence}"
+
+
+def _events(count: int) -> str:
+    return "1 event" if count == 1 else f"{count} events"
+
+
+def _printer(form: Form) -> Callable[[Sequence[Found]], bytes]:
+    if form == "records":
+        return lambda batch: b"".join(map(_record, batch))
+    if form == "table":
+        is_on, columns = is_coloured(sys.stdout), room(sys.stdout)
+        return lambda batch: "".join(f"{row(one, is_on=is_on, room=columns)}\n" for one in batch).encode()
+    return lambda batch: b"".join([line for one in batch for line in (_line(one.message.data), b"\n")])
+
+
+def _record(found: Found) -> bytes:
+    message = found.message
+    stored = message.stored_at.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return b'{"sequence":%d,"storedAt":"%s","subject":"%s","event":%s}\n' % (
+        message.sequence,
+        stored.encode(),
+        message.subject.encode(),
+        _line(message.data),
+    )
+
+
+def _heading(room: int | None) -> str:
+    return f"{_HEAD}  what" if is_roomy(_HEAD, room) else beneath(_NARROW_HEAD, _NARROW_SECOND, "what", room)
+
+
+def row(found: Found, *, is_on: bool, room: int | None) -> str:
+    """One event of the table: `is_on` for colours, `room` for the columns of a terminal. Where these are few, the
+    operation and what happened are on lines of their own."""
+    message, envelope = found
+    *_, resource, action, name = message.subject.split(".")
+    stored = f"{message.stored_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+    shown = painted(f"{name:<16}", COLOURS.get(name), is_on=is_on)
+    rest = f"{envelope.position:>4}  {f'{resource}:{action}':<24}  {shown}"
+    what = summary(_data(found))
+    if is_roomy(_HEAD, room):
+        return beside(f"{message.sequence:>10}  {stored}  {envelope.subject:<36}  {rest}", what, room)
+    return beneath(f"{message.sequence:>8}  {stored}  {rest}", f"{envelope.subject:<36}", what, room)
+
+
+def _data(found: Found) -> EventData | None:
+    try:
+        return decode_event(found.message.data, found.message.sequence).data
+    except InvalidEvent:
+        return None  # of a version that has another form; the other formats print it as it is
+
+
+def _line(stored: bytes) -> bytes:
+    # Line breaks in JSON are only space; bytes that are left as they are can be checked against the next event's hash.
+    return stored.replace(b"\n", b" ").replace(b"\r", b" ") if b"\n" in stored or b"\r" in stored else stored

@@ -1,0 +1,264 @@
+"""What the commands' options accept, and the options that several commands share, each with its environment variable.
+
+Called by `cli` only. An option has the same name, variable and meaning in every command that has it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from .address_types import check_base_url, check_host, check_servers
+from .lists import split_list
+from .option import Option
+
+F = TypeVar("F", bound=Callable[..., Any])
+Decorator = Callable[[F], F]
+
+NATS_URL: Final = "nats://127.0.0.1:4222"
+ACTIONS: Final = "bookshelf.actions"
+UNLIMITED: Final = "unlimited"
+
+_SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_BYTES: Final = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_AMOUNT: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?) *([A-Za-z]*)")
+_LONGEST: Final = 36_500 * 86_400
+"""Seconds: a century. The broker counts nanoseconds, and comes to an end after three of them."""
+_LARGEST_MESSAGE: Final = "63MiB"
+"""NATS takes no message above 64 MiB; what a body or a result becomes is a little larger than itself."""
+_LEVELS: Final = ("debug", "info", "warning", "error")
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg] # generic since click 8.5
+    """Seconds, written `30d`, `12h`, `5m`, `90s` or `90`; with `unlimited`, that word stands for a value of its own."""
+
+    name = "duration"
+
+    def __init__(self, *, unlimited: float | None = None, is_positive: bool = False) -> None:
+        self._unlimited = unlimited
+        # Written as 0, it would be taken for that word's value by some, and for no time at all by others.
+        self._is_positive = is_positive or unlimited is not None
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401
+        """Seconds as a float; click's usage error for anything else."""
+        if isinstance(value, int | float):
+            return float(value)
+        if self._unlimited is not None and value == UNLIMITED:
+            return self._unlimited
+        seconds = _amount(value, _SECONDS)
+        if seconds is None or (self._is_positive and not seconds):
+            examples = "30d, 12h, 5m, 90s or a number of seconds"
+            self.fail(f"{value!r} is not a duration: write {examples}{_or_unlimited(self._unlimited)}", param, ctx)
+        if seconds > _LONGEST:
+            self.fail(f"{value!r} is too long: write at most 36500d{_or_unlimited(self._unlimited)}", param, ctx)
+        return seconds
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]
+    """Bytes, written `256KiB`, `10GiB` or `262144`; with `unlimited`, that word stands for a value of its own.
+
+    Args:
+        most: the largest that makes sense, written as such a size.
+    """
+
+    name = "size"
+
+    def __init__(self, *, unlimited: int | None = None, most: str = "1048576TiB") -> None:
+        self._unlimited = unlimited
+        self._most = most
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:  # noqa: ANN401
+        """Bytes as an int, at least 1; click's usage error for anything else."""
+        if isinstance(value, int):
+            return value
+        if self._unlimited is not None and value == UNLIMITED:
+            return self._unlimited
+        size = _amount(value, _BYTES)
+        if size is None or size < 1:
+            examples = "256KiB, 4MiB, 10GiB or a number of bytes"
+            self.fail(f"{value!r} is not a size: write {examples}{_or_unlimited(self._unlimited)}", param, ctx)
+        if size > (_amount(self._most, _BYTES) or 0):
+            self.fail(f"{value!r} is too much: write at most {self._most}{_or_unlimited(self._unlimited)}", param, ctx)
+        return int(size)
+
+
+def _amount(text: str, units: dict[str, int]) -> float | None:
+    found = _AMOUNT.fullmatch(text.strip())
+    if found is None:
+        return None
+    factor = {unit.lower(): factor for unit, factor in units.items()}.get(found[2].lower())
+    return None if factor is None else float(found[1]) * factor
+
+
+def _or_unlimited(unlimited: float | None) -> str:
+    return "" if unlimited is None else f", or {UNLIMITED!r}"
+
+
+def _check_modules(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    modules = split_list(ctx, param, value)
+    for module in modules:
+        if module.endswith(".py") or not all(part.isidentifier() for part in module.split(".")):
+            name = module.removesuffix(".py").strip("./").replace("/", ".")
+            example = name if all(part.isidentifier() for part in name.split(".")) else "shop.orders"
+            raise click.BadParameter(f"{module!r} is not a module: write its name, e.g. {example}", ctx, param)
+    return modules
+
+
+def option(*names: str, variable: str, **settings: Any) -> Callable[[F], F]:  # noqa: ANN401 - click's own
+    """`click.option` with its environment variable and default shown in the help, and advice in its refusals."""
+    shown = {"show_envvar": True, "show_default": True}
+    return click.option(*names, cls=Option, envvar=f"OPSTREAM_{variable}", **shown, **settings)
+
+
+nats_option: Final[Decorator[Any]] = option(
+    "--nats",
+    "servers",
+    variable="NATS_URL",
+    multiple=True,
+    default=(NATS_URL,),
+    metavar="URL",
+    callback=check_servers,
+    help="The broker; repeat it for the members of one cluster, e.g. --nats nats://n1:4222 --nats nats://n2:4222.",
+)
+connect_timeout_option: Final[Decorator[Any]] = option(
+    "--connect-timeout",
+    variable="CONNECT_TIMEOUT",
+    type=Duration(is_positive=True),
+    default="30s",
+    help="How long to wait for the broker at the start before giving up with exit status 1.",
+)
+health_port_option: Final[Decorator[Any]] = option(
+    "--health-port",
+    variable="HEALTH_PORT",
+    type=click.IntRange(0, 65_535),
+    default=0,
+    metavar="PORT",
+    help="Serve /healthz and /readyz here, for probes; 0 for none.",
+)
+log_level_option: Final[Decorator[Any]] = option(
+    "--log-level",
+    variable="LOG_LEVEL",
+    type=click.Choice(_LEVELS, case_sensitive=False),
+    default="info",
+    help="The least that is logged (on stderr).",
+)
+concurrency_option: Final[Decorator[Any]] = option(
+    "--concurrency",
+    variable="CONCURRENCY",
+    type=click.IntRange(1, 10_000),
+    default=32,
+    metavar="N",
+    help="Attempts of one action that one runner process executes at once.",
+)
+drain_option: Final[Decorator[Any]] = option(
+    "--drain",
+    variable="DRAIN",
+    type=Duration(),
+    default="10s",
+    help="How long running attempts may go on after SIGTERM before they are handed back; a second signal does not "
+    "wait for them.",
+)
+archive_option: Final[Decorator[Any]] = option(
+    "--archive",
+    "is_archiving",
+    variable="ARCHIVE",
+    is_flag=True,
+    help="Make the stream ARCHIVE: a compressed copy of every event, which outlives the journal (docs/retention.md). "
+    "Once made, it stays.",
+)
+archive_max_age_option: Final[Decorator[Any]] = option(
+    "--archive-max-age",
+    variable="ARCHIVE_MAX_AGE",
+    type=Duration(unlimited=0.0),
+    help="How long the archive keeps events, e.g. 3650d, or unlimited; longer than --max-age. A new archive keeps them "
+    "for ever without it.",
+)
+host_option: Final[Decorator[Any]] = option(
+    "--host",
+    variable="HOST",
+    default="127.0.0.1",
+    callback=check_host,
+    help="The address that HTTP is served on; 0.0.0.0 for every one of this machine.",
+)
+port_option: Final[Decorator[Any]] = option(
+    "--port",
+    variable="PORT",
+    type=click.IntRange(0, 65_535),
+    default=8080,
+    help="The port that HTTP is served on; 0 picks a free one.",
+)
+public_url_option: Final[Decorator[Any]] = option(
+    "--public-url",
+    variable="PUBLIC_URL",
+    metavar="URL",
+    callback=check_base_url,
+    help="How clients reach the API, e.g. https://api.example.com: what Operation-Location begins with. Without it "
+    "each request's own host is used.",
+)
+nats_host_option: Final[Decorator[Any]] = option(
+    "--nats-host",
+    variable="NATS_HOST",
+    default="127.0.0.1",
+    callback=check_host,
+    help="The address that the broker listens on.",
+)
+nats_port_option: Final[Decorator[Any]] = option(
+    "--nats-port",
+    variable="NATS_PORT",
+    type=click.IntRange(0, 65_535),
+    default=4222,
+    metavar="PORT",
+    help="The port that the broker listens on; 0 picks a free one.",
+)
+data_dir_option: Final[Decorator[Any]] = option(
+    "--data-dir",
+    variable="DATA_DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="./.opstream",
+    metavar="DIR",
+    help="Where the broker keeps everything; it is made if it is missing. Start again with the same one, and every "
+    "operation is still known.",
+)
+
+
+def max_body_option(default: str | None = "256KiB") -> Decorator[Any]:
+    """`--max-body SIZE`."""
+    return option(
+        "--max-body",
+        variable="MAX_BODY",
+        type=Size(most=_LARGEST_MESSAGE),
+        default=default,
+        help="The largest request body that the API accepts (413 above it). The journal must take 16 KiB more: "
+        "'opstream provision' sees to it when it is told the same.",
+    )
+
+
+def max_result_option(default: str | None = "256KiB") -> Decorator[Any]:
+    """`--max-result SIZE`."""
+    return option(
+        "--max-result",
+        variable="MAX_RESULT",
+        type=Size(most=_LARGEST_MESSAGE),
+        default=default,
+        help="The largest result of an action, as JSON; above it the operation is Failed with ResultTooLarge. The "
+        "journal must take 16 KiB more, as with --max-body.",
+    )
+
+
+def actions_option(default: tuple[str, ...] = (ACTIONS,)) -> Decorator[Any]:
+    """`--actions MODULE`."""
+    return option(
+        "--actions",
+        "modules",
+        variable="ACTIONS",
+        multiple=True,
+        default=default,
+        metavar="MODULE",
+        callback=_check_modules,
+        help="A module that holds @action functions, as Python imports it (from the working directory too), e.g. "
+        "--actions shop.orders --actions shop.stock.",
+    )

@@ -1,0 +1,191 @@
+"""The options of the commands that read the history on the broker, each with its environment variable. See `options`.
+
+Called by `auditors`; `webhook_options` borrows `checked`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Final
+
+import click
+
+from opstream.history.wanted import Wanted
+from opstream_schemas.errors import InvalidName
+from opstream_schemas.event_filter import NAMES, EventType, Selection, parse_action
+from opstream_schemas.names import check_name, check_operation_id
+
+from .common import Decorator, F, option
+from .lists import split_list
+from .moments import MomentType, at
+
+
+def wanted(now: datetime, given: dict[str, Any], *, is_following: bool = False) -> Wanted:
+    """What the options of `select_options`, which are taken out of `given`, ask for.
+
+    Raises:
+        click.UsageError: they contradict each other.
+    """
+    resource, (of, action) = given.pop("resource"), given.pop("action")
+    if resource and of not in {"*", resource}:
+        raise click.UsageError(
+            f"--resource {resource} and --action {of}:{action} have nothing in common: leave one out"
+        )
+    since, until = at(given.pop("since"), now), at(given.pop("until"), now)
+    if since is not None and until is not None and since >= until:
+        raise click.UsageError(f"--since {since.isoformat()} is not before --until {until.isoformat()}")
+    if is_following and until is not None:
+        raise click.UsageError("--follow goes on for ever, so there is no --until: leave one out")
+    return Wanted(
+        selection=Selection(
+            operation_id=given.pop("operation"), resource=resource or of, action=action, types=given.pop("types")
+        ),
+        first=given.pop("first"),
+        since=since,
+        until=until,
+        is_archive=given.pop("is_archive"),
+        is_following=is_following,
+    )
+
+
+def checked(check: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str], Any]:
+    """A callback for an option whose value `check` parses; an empty one is none."""
+
+    def parse(ctx: click.Context, param: click.Parameter, value: str) -> Any:  # noqa: ANN401
+        try:
+            return check(value)
+        except InvalidName as error:
+            raise click.BadParameter(str(error), ctx, param) from error
+
+    return parse
+
+
+def _parse_types(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[EventType, ...]:
+    try:
+        return tuple(EventType.parse(text) for text in split_list(ctx, param, value))
+    except InvalidName as error:
+        raise click.BadParameter(str(error), ctx, param) from error
+
+
+since_option: Final[Decorator[Any]] = option(
+    "--since",
+    variable="SINCE",
+    type=MomentType(),
+    metavar="TIME",
+    help="Only what the broker stored then or later (with --from-archive: what happened then, as the events say): a "
+    "date, RFC 3339 (2026-11-24T15:30:00Z), or an age such as 2h or 3d.",
+)
+until_option: Final[Decorator[Any]] = option(
+    "--until",
+    variable="UNTIL",
+    type=MomentType(),
+    metavar="TIME",
+    help="Only what it stored, or what happened, before that.",
+)
+resource_option: Final[Decorator[Any]] = option(
+    "--resource",
+    variable="RESOURCE",
+    default="",
+    metavar="NAME",
+    callback=checked(lambda text: text and check_name(text, "resource")),
+    help="Only operations on that kind of resource, e.g. book.",
+)
+action_option: Final[Decorator[Any]] = option(
+    "--action",
+    variable="ACTION",
+    default="*:*",
+    metavar="RESOURCE:ACTION",
+    callback=checked(parse_action),
+    help="Only operations of that action, e.g. book:upload-start or book:*.",
+)
+type_option: Final[Decorator[Any]] = option(
+    "--type",
+    "types",
+    variable="TYPE",
+    multiple=True,
+    metavar="TYPE",
+    callback=_parse_types,
+    help=f"Only that type of event; may be repeated. One of {', '.join(NAMES)}, or in full, e.g. "
+    "opstream.action.succeeded.v1.",
+)
+operation_option: Final[Decorator[Any]] = option(
+    "--operation",
+    variable="OPERATION",
+    default="",
+    metavar="ID",
+    callback=checked(lambda text: text and check_operation_id(text)),
+    help="Only the events of that operation.",
+)
+from_sequence_option: Final[Decorator[Any]] = option(
+    "--from-sequence",
+    "first",
+    variable="FROM_SEQUENCE",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Begin with that stream sequence. What is left out must have been seen: it is an error if it has expired.",
+)
+archive_option: Final[Decorator[Any]] = option(
+    "--from-archive/--from-journal",
+    "is_archive",
+    variable="FROM_ARCHIVE",
+    default=False,
+    help="Read the archive, which keeps events for longer and has sequences of its own, or the journal.",
+)
+
+
+def select_options(command: F) -> F:
+    """Those of what is wanted."""
+    for decorate in (
+        archive_option,
+        from_sequence_option,
+        operation_option,
+        type_option,
+        action_option,
+        resource_option,
+        until_option,
+        since_option,
+    ):
+        command = decorate(command)
+    return command
+
+
+def search_options(command: F) -> F:
+    """Those of where to look for one operation."""
+    for decorate in (archive_option, action_option, until_option, since_option):
+        command = decorate(command)
+    return command
+
+
+with_data_option: Final[Decorator[Any]] = option(
+    "--with-data",
+    "is_whole",
+    variable="WITH_DATA",
+    is_flag=True,
+    help="Print input and result whole, however large they are, rather than their size and hash.",
+)
+audit_json_option: Final[Decorator[Any]] = option(
+    "--json",
+    "is_json",
+    variable="JSON",
+    is_flag=True,
+    help="The same as one JSON object, for machines, with the seconds of each kind of phase.",
+)
+overwrite_option: Final[Decorator[Any]] = option(
+    "--overwrite", "is_overwriting", variable="OVERWRITE", is_flag=True, help="Replace the file if it exists."
+)
+replay_follow_option: Final[Decorator[Any]] = option(
+    "--follow/--no-follow",
+    "is_following",
+    variable="FOLLOW",
+    default=False,
+    help="Go on with what is recorded from now on, until Ctrl-C.",
+)
+format_option: Final[Decorator[Any]] = option(
+    "--format",
+    "form",
+    variable="FORMAT",
+    type=click.Choice(("cloudevents", "records", "table")),
+    help="One CloudEvent per line, as it is stored; or one record per line with its sequence, storedAt, subject and "
+    "event; or a table for people. A table on a terminal without it, otherwise CloudEvents.",
+)

@@ -1,0 +1,90 @@
+"""The options of `opstream api` that say whose word it takes for who asks (ADR 0023). Called by `cli` only."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Any, Final
+
+import click
+
+from .common import Decorator, F, option
+from .lists import split_list
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
+_MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
+_MAPPED_PREFIX: Final = 96
+
+
+def check(trusted_proxies: tuple[Network, ...], **headers: str) -> None:
+    """Refuse names of headers that nobody would be trusted with.
+
+    Raises:
+        click.UsageError: there are such.
+    """
+    named = [f"--{name.replace('_', '-')}" for name, header in headers.items() if header]
+    if named and not trusted_proxies:
+        raise click.UsageError(
+            f"{' and '.join(named)}: any client could send that header, so say which proxies to believe, "
+            "e.g. --trusted-proxy 10.0.0.0/8"
+        )
+
+
+def _parse_networks(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[Network, ...]:
+    return tuple(_parse_network(ctx, param, text) for text in split_list(ctx, param, value))
+
+
+def _parse_network(ctx: click.Context, param: click.Parameter, text: str) -> Network:
+    try:
+        network = ipaddress.ip_network(text)
+    except ValueError as error:
+        hint = "write an IP address, or a network such as 10.0.0.0/8 or 2001:db8::/32"
+        raise click.BadParameter(f"{error}: {hint}", ctx, param) from error
+    if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
+        inner = network.network_address.ipv4_mapped
+        return ipaddress.IPv4Network(f"{inner}/{network.prefixlen - _MAPPED_PREFIX}")
+    return network
+
+
+def _check_header(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    if value and _HEADER.fullmatch(value) is None:
+        raise click.BadParameter(f"{value!r} is not the name of a header: write e.g. X-Forwarded-User", ctx, param)
+    return value
+
+
+_trusted_proxy_option: Final[Decorator[Any]] = option(
+    "--trusted-proxy",
+    "trusted_proxies",
+    variable="TRUSTED_PROXY",
+    multiple=True,
+    metavar="IP|CIDR",
+    callback=_parse_networks,
+    help="A proxy, or a network of them, that is believed about who asks and from where (X-Forwarded-For), e.g. "
+    "--trusted-proxy 10.0.0.0/8 --trusted-proxy ::1. Nobody without it.",
+)
+_identity_header_option: Final[Decorator[Any]] = option(
+    "--identity-header",
+    variable="IDENTITY_HEADER",
+    default="",
+    metavar="NAME",
+    callback=_check_header,
+    help="The header in which trusted proxies name the caller that they have authenticated, e.g. X-Forwarded-User. It "
+    "is recorded, and the same Operation-Id of another caller is another request. Of others the header is ignored.",
+)
+_client_id_header_option: Final[Decorator[Any]] = option(
+    "--client-id-header",
+    variable="CLIENT_ID_HEADER",
+    default="",
+    metavar="NAME",
+    callback=_check_header,
+    help="The header in which trusted proxies name the caller's application, e.g. X-Client-Id. It is recorded.",
+)
+
+
+def proxy_options(command: F) -> F:
+    """All of them."""
+    for decorate in (_client_id_header_option, _identity_header_option, _trusted_proxy_option):
+        command = decorate(command)
+    return command

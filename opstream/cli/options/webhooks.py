@@ -1,0 +1,142 @@
+"""The options about webhooks, each with its environment variable. See `options`. Called by the commands."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from opstream_schemas.errors import InvalidName
+from opstream_schemas.names import check_name, check_operation_id
+from opstream_schemas.urls import HostRule
+
+from .common import Decorator, option
+from .history import checked
+from .lists import split_list
+
+if TYPE_CHECKING:
+    from opstream_api.http.callback_header import CallbackPolicy
+    from opstream_webhooks.config import Source
+
+SECRETS_VARIABLE: Final = "OPSTREAM_CALLBACK_SECRETS"
+
+
+def _check_hosts(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    hosts = split_list(ctx, param, value)
+    for host in hosts:
+        try:
+            HostRule.parse(host)
+        except InvalidName as error:
+            raise click.BadParameter(str(error), ctx, param) from error
+    return hosts
+
+
+def _networks(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[Any, ...]:
+    found = []
+    for text in split_list(ctx, param, value):
+        try:
+            found.append(ipaddress.ip_network(text))
+        except ValueError as error:
+            raise click.BadParameter(
+                f"{text!r} is not a network: write 10.1.0.0/16, 127.0.0.1/32 or fd00::/8 ({error})", ctx, param
+            ) from error
+    return tuple(found)
+
+
+config_option: Final[Decorator[Any]] = option(
+    "--webhooks-config",
+    "--config",
+    "webhooks_config",
+    variable="WEBHOOKS_CONFIG",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="A TOML file of endpoints to which outcomes are delivered, e.g. --webhooks-config hooks.toml; "
+    "docs/webhooks.md describes it.",
+)
+callback_host_option: Final[Decorator[Any]] = option(
+    "--callback-host",
+    "callback_hosts",
+    variable="CALLBACK_HOSTS",
+    multiple=True,
+    metavar="HOST",
+    callback=_check_hosts,
+    help="A host that requests may name in Operation-Callback; repeat it, e.g. --callback-host hooks.example.org "
+    "--callback-host '*.example.net'. Only the scheme's own port unless one is given. None: every callback is refused.",
+)
+callback_secret_option: Final[Decorator[Any]] = option(
+    "--callback-secret",
+    "callback_secrets",
+    variable="CALLBACK_SECRETS",
+    multiple=True,
+    metavar="SECRET",
+    callback=split_list,
+    help="What signs deliveries to --callback-host: whsec_…, file:PATH or env:NAME; the variable is better than the "
+    "option for a secret itself. All of several sign, so that receivers can change over.",
+)
+allow_private_option: Final[Decorator[Any]] = option(
+    "--allow-private",
+    "networks",
+    variable="ALLOW_PRIVATE",
+    multiple=True,
+    metavar="CIDR",
+    callback=_networks,
+    help="A network that may be called although it is not of the public internet; repeat it, e.g. --allow-private "
+    "10.1.0.0/16.",
+)
+allow_http_option: Final[Decorator[Any]] = option(
+    "--allow-http",
+    "is_http_allowed",
+    variable="ALLOW_HTTP",
+    is_flag=True,
+    help="Call http:// URLs as well. For development: whoever is on the way reads the outcomes.",
+)
+
+
+ids_argument: Final[Decorator[Any]] = click.argument(
+    "operation_ids", metavar="[ID]...", nargs=-1, callback=checked(lambda ids: tuple(map(check_operation_id, ids)))
+)
+id_argument: Final[Decorator[Any]] = click.argument(
+    "operation_id",
+    metavar="[ID]",
+    required=False,
+    callback=checked(lambda text: text if text is None else check_operation_id(text)),
+)
+endpoint_option: Final[Decorator[Any]] = option(
+    "--endpoint",
+    variable="ENDPOINT",
+    metavar="NAME",
+    callback=checked(lambda name: name and check_name(name, "endpoint")),
+    help="Only deliveries to this endpoint, e.g. --endpoint billing; 'callback' for those of requests.",
+)
+
+
+def policy(given: dict[str, Any]) -> CallbackPolicy:
+    """Which callbacks the API takes; the options are taken out of what was given."""
+    from opstream_api.http.callback_header import CallbackPolicy
+
+    return CallbackPolicy.of(given.pop("callback_hosts"), is_http_allowed=given.pop("is_http_allowed"))
+
+
+def source(given: Mapping[str, Any]) -> Source:
+    """Where the service reads endpoints and secrets."""
+    from opstream_webhooks.config import Source
+
+    return Source(
+        path=given["webhooks_config"],
+        callback_hosts=given["callback_hosts"],
+        callback_secrets=given["callback_secrets"],
+        is_http_allowed=given["is_http_allowed"],
+    )
+
+
+def check(given: Mapping[str, Any]) -> None:
+    """Refuse endpoints and secrets that can't be used, before anything starts: click's usage error."""
+    from opstream_webhooks.config import InvalidConfig
+
+    try:
+        source(given).load()
+    except InvalidConfig as error:
+        raise click.UsageError(str(error)) from error

@@ -1,0 +1,144 @@
+"""What a subscription says, checked, and as subjects and names on the broker. Caller: `subscribing.py`. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+
+from opstream_journal.provisioning.subscriber_consumers import Start
+from opstream_schemas import subjects
+from opstream_schemas.errors import InvalidName
+from opstream_schemas.names import Kind, check_durable_name, check_name
+from opstream_schemas.operation.backoff import pause
+
+from .errors import InvalidSubscription
+from .model import TYPES
+
+ANY: Final = "*"
+
+_EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
+_OURS: Final = ("projector", "webhooks", "archive", "runner")
+_MOST_WORKERS: Final = 1_000
+_MOST_PENDING: Final = 1_000_000
+_LONGEST_PAUSE: Final = 7 * 86_400.0
+_EXAMPLE: Final = "'book:upload-start', 'book:*' or '*'"
+
+
+class Backoff(msgspec.Struct, frozen=True, kw_only=True):
+    """When an event comes again whose handler failed, and when it does not any more."""
+
+    first: float = 1.0
+    """Seconds after the first failure; doubled after each further one, less a jitter of up to half."""
+    longest: float = 300.0
+    """The most seconds that this becomes."""
+    deliveries: int = 20
+    """Then the event is parked; with the defaults about 45 minutes after the first failure."""
+
+    def delay(self, deliveries: int, factor: float) -> float:
+        """Seconds until the next delivery after so many; `factor` is the jitter, from 0.5 to 1."""
+        return pause(deliveries, backoff=self.first, backoff_max=self.longest, factor=factor)
+
+
+def filters(kind: str, events: Sequence[str]) -> list[str]:
+    """The subject filters for the events of an action, of all actions of a resource, or of all.
+
+    Raises:
+        InvalidSubscription: one of them can't be.
+    """
+    parsed = _kind(kind)
+    if not isinstance(events, Iterable):
+        raise InvalidSubscription(f"events {events!r} must be names of events, or '*' for all")
+    names = [events] if isinstance(events, str) else list(events)
+    if not names:
+        raise InvalidSubscription(f"events is empty: name some of {', '.join(TYPES)}, or '*' for all")
+    if ANY in names:
+        names = [ANY]
+    for name in names:
+        if name != ANY and name not in TYPES:
+            raise InvalidSubscription(f"there is no event {name!r}: take some of {', '.join(TYPES)}, or '*' for all")
+    return [subjects.events_of_kind_filter(parsed, name) for name in dict.fromkeys(names)]
+
+
+def check_durable(name: str) -> str:
+    """Return `name` if a subscriber's durable can have it.
+
+    Raises:
+        InvalidSubscription: it can't.
+    """
+    try:
+        check_durable_name(name)
+    except (InvalidName, TypeError) as error:
+        raise InvalidSubscription(f"durable {name!r} is no name: {error}") from error
+    if name in _OURS:
+        raise InvalidSubscription(f"durable {name!r} is the name of a part of opstream: take another one")
+    return name
+
+
+def check_start(start: Start) -> Start:
+    """Return `start` if a durable can begin there.
+
+    Raises:
+        InvalidSubscription: it can't.
+    """
+    if isinstance(start, datetime):
+        if start.tzinfo is None:
+            raise InvalidSubscription("start has no time zone: use datetime.now(UTC) or the like")
+        if not _EARLIEST <= start <= _LATEST:
+            raise InvalidSubscription(f"start {start} must be between 1970 and 2200: the broker counts nanoseconds")
+    elif not (start in {"new", "all"} if isinstance(start, str) else _is_whole(start) and 1 <= start < 2**63):
+        raise InvalidSubscription(f"start {start!r} must be 'new', 'all', a stream sequence from 1 on, or a datetime")
+    return start
+
+
+def check_numbers(*, max_workers: int, max_pending: int, ack_wait: float, backoff: Backoff, is_ordered: bool) -> None:
+    """Check what is counted or measured.
+
+    Raises:
+        InvalidSubscription: a number is out of its range, or contradicts another.
+    """
+    if not isinstance(backoff, Backoff):
+        raise InvalidSubscription(f"backoff {backoff!r} must be a Backoff(first=…, longest=…, deliveries=…)")
+    whole = {"max_workers": max_workers, "max_pending": max_pending, "backoff: deliveries": backoff.deliveries}
+    for name, value in whole.items():
+        if not _is_whole(value):
+            raise InvalidSubscription(f"{name} {value!r} must be a whole number")
+    for name, seconds in {"ack_wait": ack_wait, "backoff: first": backoff.first, "longest": backoff.longest}.items():
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+            raise InvalidSubscription(f"{name} {seconds!r} must be a number of seconds")
+    if not 1 <= max_workers <= _MOST_WORKERS:
+        raise InvalidSubscription(f"max_workers {max_workers} must be from 1 to {_MOST_WORKERS}")
+    if is_ordered and max_workers != 1:
+        raise InvalidSubscription("ordered needs max_workers=1: several at once have no order")
+    if max_pending < max_workers:
+        raise InvalidSubscription(f"max_pending {max_pending} must be at least max_workers, which is {max_workers}")
+    if max_pending > _MOST_PENDING:
+        raise InvalidSubscription(f"max_pending {max_pending} must be at most {_MOST_PENDING}")
+    if not 1.0 <= ack_wait <= 3600.0:
+        raise InvalidSubscription(f"ack_wait {ack_wait:g} must be from 1 to 3600 seconds")
+    if not 0.0 < backoff.first <= backoff.longest:
+        raise InvalidSubscription("backoff: first must be more than 0 seconds, and longest at least as much")
+    if backoff.longest > _LONGEST_PAUSE:
+        raise InvalidSubscription(f"backoff: longest {backoff.longest:g} must be at most {_LONGEST_PAUSE:g} seconds")
+    if backoff.deliveries < 1:
+        raise InvalidSubscription(f"backoff: deliveries {backoff.deliveries} must be at least 1")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _kind(text: str) -> Kind:
+    if text == ANY:
+        return Kind(ANY, ANY)
+    resource, _, action = text.rpartition(":") if isinstance(text, str) else ("", "", "")
+    try:
+        return Kind(
+            resource if resource == ANY else check_name(resource, "resource"),
+            action if action == ANY else check_name(action, "action"),
+        )
+    except InvalidName as error:
+        raise InvalidSubscription(f"{text!r} is not something to subscribe to ({error}): write {_EXAMPLE}") from error

@@ -1,0 +1,196 @@
+"""The file of checkpoints: one signed line each, and beside it the operations that were open at the last one.
+
+Called by `chain`. A line is `{"checkpoint":{…},"keyId":"…","signature":"…"}`: the signature (Ed25519, base64) is over
+`PREFIX` and the bytes of the member `checkpoint` as they stand in the line, so that anybody can check it who has a key
+and no opstream.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from opstream.terminal.console import Failure, printable
+from opstream_schemas.integrity.chain_state import Head
+from opstream_schemas.integrity.checkpoint import Checkpoint, inconsistency
+
+from .signing_keys import key_id
+
+PREFIX: Final = b"opstream checkpoint v1\n"
+_BAD_FILE: Final = 2
+
+
+class _Line(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    checkpoint: msgspec.Raw
+    key_id: str
+    signature: str
+
+
+class Signed(msgspec.Struct, frozen=True, kw_only=True):
+    """All checkpoints of a file whose signatures are right."""
+
+    checkpoints: tuple[Checkpoint, ...]
+    line: str
+    """SHA-256 (hex) of the last line; empty if there is none."""
+
+
+_line: Final = msgspec.json.Decoder(_Line)
+_checkpoint: Final = msgspec.json.Decoder(Checkpoint)
+_heads: Final = msgspec.json.Decoder(dict[str, Head])
+
+
+def read(path: Path, keys: Sequence[Ed25519PublicKey]) -> Signed:
+    """Read the checkpoints, of which there may be none, and check signatures and order.
+
+    Args:
+        path: the file.
+        keys: those that are trusted.
+
+    Raises:
+        Failure: with status 2, the file can't be read, or no key fits; with status 1, somebody has changed it.
+    """
+    if path.exists() and not path.is_file():
+        raise Failure(f"{path} is no ordinary file, and would be replaced by one: name a file", status=_BAD_FILE)
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        lines = []
+    except OSError as error:
+        raise Failure(f"{path} can't be read: {error.strerror}", status=_BAD_FILE) from error
+    trusted = {key_id(key): key for key in keys}
+    checkpoints: list[Checkpoint] = []
+    before = ""
+    for number, line in enumerate(lines, start=1):
+        checkpoint = _verified(f"{path}, line {number}", line, trusted)
+        if problem := inconsistency(checkpoints[-1] if checkpoints else None, checkpoint, before):
+            raise Failure(f"{path}, line {number}: {problem}: the file was changed, use a copy that was not")
+        checkpoints.append(checkpoint)
+        before = hashlib.sha256(line).hexdigest()
+    return Signed(checkpoints=tuple(checkpoints), line=before)
+
+
+def check_writable(path: Path) -> None:
+    """Find out before hours of reading what would be the matter after them.
+
+    Raises:
+        Failure: with status 2, nothing can be written where the file lies.
+    """
+    if not os.access(path.parent, os.W_OK):
+        why = "nothing can be written there" if path.parent.is_dir() else "there is no such folder"
+        raise Failure(f"no checkpoint can be added in {path.parent}: {why}", status=_BAD_FILE)
+
+
+def append(path: Path, checkpoint: Checkpoint, heads: bytes, key: Ed25519PrivateKey) -> str:
+    """Sign a checkpoint and write it, and the open operations beside it; SHA-256 (hex) of the new line.
+
+    Raises:
+        Failure: it can't be written, or the file does not end any more with the checkpoint that it follows.
+    """
+    payload = msgspec.json.encode(checkpoint)
+    signature = base64.b64encode(key.sign(PREFIX + payload)).decode()
+    line = msgspec.json.encode(_Line(msgspec.Raw(payload), key_id(key.public_key()), signature))
+    try:
+        with _locked(path.parent):
+            lines = path.read_bytes().splitlines() if path.exists() else []
+            if (hashlib.sha256(lines[-1]).hexdigest() if lines else "") != checkpoint.previous:
+                raise Failure(f"{path} was written to meanwhile, so nothing was added: run it again", status=_BAD_FILE)
+            _replace(path.parent, {heads_path(path): heads, path: b"".join(each + b"\n" for each in (*lines, line))})
+    except OSError as error:
+        raise Failure(f"{error.filename or path} can't be written: {error.strerror}", status=_BAD_FILE) from error
+    return hashlib.sha256(line).hexdigest()
+
+
+def encode_heads(heads: Mapping[str, Head]) -> bytes:
+    """The open operations as a file, the same for the same ones."""
+    return msgspec.json.encode({operation_id: heads[operation_id] for operation_id in sorted(heads)}) + b"\n"
+
+
+def read_heads(path: Path, checkpoint: Checkpoint) -> dict[str, Head]:
+    """The operations that were open at the last checkpoint.
+
+    Raises:
+        Failure: they can't be read, or are others than those that were signed.
+    """
+    place = heads_path(path)
+    hint = "leave --from-checkpoint out, which needs them, and sign again"
+    try:
+        content = place.read_bytes()
+    except OSError as error:
+        raise Failure(f"{place} can't be read ({error.strerror}): {hint}", status=_BAD_FILE) from error
+    if hashlib.sha256(content).hexdigest() != checkpoint.heads:
+        raise Failure(f"{place} does not belong to the last checkpoint, or was changed: {hint}")
+    try:
+        return _heads.decode(content)
+    except msgspec.MsgspecError as error:
+        raise Failure(f"{place} is of another version of opstream: {hint}", status=_BAD_FILE) from error
+
+
+def heads_path(path: Path) -> Path:
+    """Where the open operations lie."""
+    return path.with_name(f"{path.name}.heads")
+
+
+def _verified(where: str, line: bytes, trusted: Mapping[str, Ed25519PublicKey]) -> Checkpoint:
+    try:
+        signed = _line.decode(line)
+        signature = base64.b64decode(signed.signature, validate=True)
+    except (msgspec.MsgspecError, binascii.Error, UnicodeError) as error:
+        raise Failure(f"{where}: this is no checkpoint ({error})", status=_BAD_FILE) from error
+    key = trusted.get(signed.key_id)
+    if key is None:
+        known, wanted = ", ".join(trusted) or "none", printable(signed.key_id[:64])
+        text = f"{where}: signed with the key {wanted}, but the keys given are {known}: name its public key too"
+        raise Failure(f"{text} with --key", status=_BAD_FILE)
+    try:
+        key.verify(signature, PREFIX + bytes(signed.checkpoint))
+    except InvalidSignature as error:
+        raise Failure(f"{where}: the signature is not right: the checkpoint was changed, use a copy") from error
+    try:
+        return _checkpoint.decode(signed.checkpoint)
+    except msgspec.MsgspecError as error:
+        raise Failure(f"{where}: the checkpoint is of another version of opstream ({error})", status=2) from error
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Only one process at a time adds to a file here: two that sign at once would both follow the same checkpoint."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _replace(folder: Path, contents: Mapping[Path, bytes]) -> None:
+    """Write files of a folder so that there is always a whole one, and none is new if another can't be written."""
+    fresh = {path: path.with_name(f"{path.name}.new") for path in contents}
+    try:
+        for path, content in contents.items():
+            with fresh[path].open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        for path, place in fresh.items():
+            place.replace(path)
+    except OSError:
+        for place in fresh.values():
+            with suppress(OSError):
+                place.unlink()
+        raise
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,147 @@
+"""Events as the columns of a table. Called by `exporting`, whose module is the only other one that knows pyarrow.
+
+What an event says is taken by the names of its members, not by its type, so that types of newer versions fill what
+they share with those of this one. A column that has nothing to say of an event is null in its row.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import msgspec
+import pyarrow as pa
+
+from opstream_schemas.events import Instant, digest
+
+from .event_reader import Found
+
+_MICROSECONDS: Final = pa.timestamp("us", tz="UTC")
+
+SCHEMA: Final = pa.schema(
+    [
+        pa.field("sequence", pa.int64(), nullable=False),
+        pa.field("stored_at", _MICROSECONDS, nullable=False),
+        pa.field("operation_id", pa.string(), nullable=False),
+        pa.field("position", pa.int32(), nullable=False),
+        pa.field("resource", pa.string(), nullable=False),
+        pa.field("action", pa.string(), nullable=False),
+        pa.field("event", pa.string(), nullable=False),
+        pa.field("type", pa.string(), nullable=False),
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("time", _MICROSECONDS, nullable=False),
+        pa.field("previous_hash", pa.string(), nullable=False),
+        pa.field("hash", pa.string(), nullable=False),
+        ("resource_id", pa.string()),
+        ("action_version", pa.int32()),
+        ("deadline", _MICROSECONDS),
+        ("caller", pa.string()),
+        ("client_id", pa.string()),
+        ("client_address", pa.string()),
+        ("attempt", pa.int32()),
+        ("runner", pa.string()),
+        ("percent", pa.float64()),
+        ("message", pa.string()),
+        ("error_code", pa.string()),
+        ("error_message", pa.string()),
+        ("error_target", pa.string()),
+        ("retry_at", _MICROSECONDS),
+        ("counted", pa.bool_()),
+        ("by", pa.string()),
+        ("reason", pa.string()),
+        pa.field("data", pa.string(), nullable=False),
+    ]
+)
+"""`hash` is the SHA-256 of the stored bytes, which the operation's next event carries as its `previous_hash`; `data` is
+the event's data as JSON, byte for byte."""
+
+
+_Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
+"""What its column can hold; the journal takes any number that somebody writes."""
+
+
+class _Error(msgspec.Struct):
+    code: int | str | None = None
+    message: str | None = None
+    target: str | None = None
+
+
+class _Said(msgspec.Struct, rename="camel", gc=False):
+    """The members of all data that have columns."""
+
+    resource_id: str | None = None
+    action_version: _Int32 | None = None
+    deadline: Instant | None = None
+    caller: str | None = None
+    client_id: str | None = None
+    client_address: str | None = None
+    attempt: _Int32 | None = None
+    runner: str | None = None
+    percent: float | None = None
+    message: str | None = None
+    retry_at: Instant | None = None
+    counted: bool | None = None
+    by: str | None = None
+    reason: str | None = None
+    error: _Error | None = None
+
+
+_decode: Final = msgspec.json.Decoder(_Said).decode
+_TAKEN: Final = tuple(name for name in SCHEMA.names if name in _Said.__struct_fields__)
+_NOTHING: Final = _Said()
+_NO_ERROR: Final = _Error()
+
+
+class Columns:
+    """Rows that are not written yet."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+        self.size = 0
+        """Bytes of the events in them."""
+
+    def __len__(self) -> int:
+        return len(self._values["sequence"])
+
+    def add(self, found: Found) -> None:
+        """One more row."""
+        message, envelope = found
+        *_, resource, action, event = message.subject.split(".")
+        said = _said(envelope.data)
+        error = said.error or _NO_ERROR
+        row = {
+            "sequence": message.sequence,
+            "stored_at": message.nanoseconds // 1_000,
+            "operation_id": envelope.subject,
+            "position": envelope.position,
+            "resource": resource,
+            "action": action,
+            "event": event,
+            "type": envelope.type,
+            "id": envelope.id,
+            "source": envelope.source,
+            "time": envelope.time,
+            "previous_hash": envelope.previoushash,
+            "hash": digest(message.data),
+            "error_code": None if error.code is None else str(error.code),
+            "error_message": error.message,
+            "error_target": error.target,
+            "data": bytes(envelope.data).decode(),
+        }
+        values = self._values
+        for name, value in row.items():
+            values[name].append(value)
+        for name in _TAKEN:
+            values[name].append(getattr(said, name))
+        self.size += len(message.data)
+
+    def table(self) -> pa.Table:
+        """The rows."""
+        return pa.Table.from_pydict(self._values, schema=SCHEMA)
+
+
+def _said(data: msgspec.Raw) -> _Said:
+    try:
+        return _decode(data)
+    except (msgspec.MsgspecError, RecursionError):
+        return _NOTHING  # somebody else's, or a newer version means something else by that name; `data` has it

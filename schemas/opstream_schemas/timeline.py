@@ -1,0 +1,300 @@
+"""One operation's life as a person wants to know it: who asked, each attempt, and how long each phase took. Pure.
+
+Caller: `opstream audit`. Unlike the fold (`operation.py`) nothing is refused: an auditor wants to see what lies there,
+and what is wrong with it. Times are those that the events carry, so those of their writers' clocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from .errors import ErrorCode, InvalidEvent
+from .events import (
+    AttemptFailed,
+    Canceled,
+    CancelRequested,
+    Failed,
+    Instant,
+    OperationError,
+    Progressed,
+    RecordedEvent,
+    Requested,
+    Started,
+    Succeeded,
+    decode_event,
+    digest,
+)
+from .forced import ForcedEnd
+from .operation.forced_end import Message
+from .operation.state import Status
+
+
+class PhaseKind(StrEnum):
+    """What an operation does for a while."""
+
+    QUEUED = "queued"
+    """Nobody has begun yet: there was no free runner, or it waited for its resource or its rate."""
+    RUNNING = "running"
+    WAITING = "waiting"
+    """An attempt has failed, and the next one has not begun."""
+
+
+class Phase(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One stretch of an operation's time. Each begins where the one before it ends."""
+
+    kind: PhaseKind
+    begin: Instant
+    end: Instant
+    attempt: int
+    """The one that ran, or after which it waited; 0 for the queue."""
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return (self.end - self.begin).total_seconds()
+
+
+class Attempt(msgspec.Struct, kw_only=True, omit_defaults=True, rename="camel"):
+    """One attempt."""
+
+    number: int
+    runner: str
+    started_at: Instant
+    ended_at: Instant | None = None
+    """None while it runs, and for one that was lost: nobody knows when."""
+    end: str = ""
+    """`succeeded`, `failed`, `canceled`, `handed back`, or `lost`: the next one began, or the operation ended, without
+    a word from it. Empty while it runs."""
+    error: OperationError | None = None
+    counted: bool = True
+    """Whether it used up one of the action's `max_attempts`."""
+    retry_at: Instant | None = None
+    progress_events: int = 0
+    percent: float | None = None
+    """The last that it told."""
+    message: str = ""
+
+
+class Wish(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Somebody asked to stop it."""
+
+    at: Instant
+    by: str = ""
+    reason: str = ""
+
+
+class Chain(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """What the hashes in the events say of them."""
+
+    is_intact: bool
+    """Each event that is there carries the hash of the one before it, and their positions have no gap."""
+    begins_at: int = 0
+    """Position of the first event, if it is not 1: what was before has expired, or was removed."""
+    broken_at: int = 0
+    """Position of the first event that does not continue the one before it."""
+    why: str = ""
+
+
+class Life(msgspec.Struct, kw_only=True, omit_defaults=True, rename="camel"):
+    """Everything that was found out."""
+
+    id: str
+    requested_at: Instant | None = None
+    request: Requested | None = None
+    """None if it has expired."""
+    status: Status = Status.NOT_STARTED
+    attempts: list[Attempt] = []
+    phases: list[Phase] = []
+    wishes: list[Wish] = []
+    ended_at: Instant | None = None
+    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    error: OperationError | None = None
+    canceled: Wish | None = None
+    forced: ForcedEnd | None = None
+    events: int = 0
+    unknown: int = 0
+    """Events of types that this version does not know."""
+    late: int = 0
+    """Events behind the end, which mean nothing."""
+    foreign: int = 0
+    """Messages that are no events of the operation."""
+    skew: float = 0.0
+    """Seconds by which a clock was behind another one, at the most: an event carried an earlier time than the one
+    before it, which the phases count as no time."""
+    chain: Chain = Chain(is_intact=True)
+
+    def seconds(self, kind: PhaseKind) -> float:
+        """How long it did that, all in all."""
+        return sum(phase.seconds for phase in self.phases if phase.kind is kind)
+
+    @property
+    def total(self) -> float:
+        """From the first event to the end, or to now."""
+        return (self.phases[-1].end - self.phases[0].begin).total_seconds() if self.phases else 0.0
+
+
+_LOST: Final = "lost"
+
+
+def life(operation_id: str, messages: Sequence[Message], now: datetime) -> Life:
+    """The life of an operation.
+
+    Args:
+        operation_id: whose.
+        messages: everything that lies on its subjects, in stream order.
+        now: for what has not ended.
+    """
+    teller = _Teller(operation_id)
+    chain = _ChainCheck()
+    for message in messages:
+        event = _decoded(message)
+        if event is None or event.operation_id != operation_id:
+            teller.life.foreign += 1
+            chain.pass_over(message)
+            continue
+        chain.check(event)
+        teller.take(event)
+    return teller.finish(now, chain.result)
+
+
+def _decoded(message: Message) -> RecordedEvent | None:
+    try:
+        return decode_event(message.payload, message.sequence)
+    except InvalidEvent:
+        return None
+
+
+class _ChainCheck:
+    """Compares each event with the message right before it: whoever appends an event has seen all of them."""
+
+    def __init__(self) -> None:
+        self._position = self._begins_at = 0
+        self._hash = ""
+        self._has_ended = False
+        self._broken: Chain | None = None
+        self._count = 0
+
+    @property
+    def result(self) -> Chain:
+        return self._broken or Chain(is_intact=True, begins_at=self._begins_at)
+
+    def pass_over(self, message: Message) -> None:
+        self._count += 1
+        self._hash = digest(message.payload)
+
+    def check(self, event: RecordedEvent) -> None:
+        if not self._count and event.position > 1 and not isinstance(event.data, Requested):
+            self._begins_at = event.position
+        elif self._broken is None and (why := self._problem(event)):
+            self._broken = Chain(is_intact=False, begins_at=self._begins_at, broken_at=event.position, why=why)
+        self._count += 1
+        self._position, self._hash = event.position, event.digest
+        self._has_ended = isinstance(event.data, Succeeded | Failed | Canceled)
+
+    def _problem(self, event: RecordedEvent) -> str:
+        """Why an event does not continue what lies before it; empty if it does. A forced end may (ADR 0014)."""
+        is_forced = isinstance(event.data, Failed) and event.data.forced is not None
+        if event.previous_hash != self._hash:
+            return "it does not carry the hash of what lies before it"
+        if not is_forced and event.position != self._position + 1:
+            return f"it follows position {self._position}"
+        if self._has_ended:
+            return "it comes behind the end"
+        if event.data is not None and isinstance(event.data, Requested) != (event.position == 1):
+            return "only a request comes first, and it comes only there"
+        return ""
+
+
+class _Teller:
+    """Builds a life, event by event."""
+
+    def __init__(self, operation_id: str) -> None:
+        self.life = Life(id=operation_id, attempts=[], phases=[], wishes=[])
+        self._clock: datetime | None = None
+        """The latest time so far."""
+        self._phase = PhaseKind.QUEUED
+        self._phase_attempt = 0
+        self._phase_begin: datetime | None = None
+
+    def take(self, event: RecordedEvent) -> None:
+        """One more event."""
+        told = self.life
+        told.events += 1
+        if self._clock is None:
+            self._phase_begin = event.time
+            self._phase = PhaseKind.QUEUED if event.position == 1 else PhaseKind.RUNNING
+        elif event.time < self._clock:
+            told.skew = max(told.skew, (self._clock - event.time).total_seconds())
+        self._clock = event.time if self._clock is None else max(self._clock, event.time)
+        if told.ended_at is not None:
+            told.late += 1
+        elif event.data is None:
+            told.unknown += 1
+        else:
+            self._tell(event, self._clock)
+
+    def finish(self, now: datetime, chain: Chain) -> Life:
+        """What became of it."""
+        if self._clock is not None and self.life.ended_at is None:
+            self._close(max(self._clock, now))
+        self.life.chain = chain
+        return self.life
+
+    def _tell(self, event: RecordedEvent, at: datetime) -> None:
+        told, data = self.life, event.data
+        match data:
+            case Requested():
+                if told.request is None:
+                    told.request, told.requested_at = data, event.time
+            case Started():
+                self._end_attempt(_LOST, None)
+                told.attempts.append(Attempt(number=data.attempt, runner=data.runner, started_at=event.time))
+                told.status = Status.RUNNING
+                self._begin(PhaseKind.RUNNING, data.attempt, at)
+            case Progressed():
+                if (running := self._running()) is not None:
+                    running.progress_events += 1
+                    running.percent, running.message = data.percent, data.message
+            case AttemptFailed():
+                if (running := self._running()) is not None:
+                    running.retry_at, running.counted = data.retry_at, data.counted
+                self._end_attempt("failed" if data.counted else "handed back", event.time, data.error)
+                self._begin(PhaseKind.WAITING, data.attempt, at)
+            case CancelRequested():
+                told.wishes.append(Wish(at=event.time, by=data.by, reason=data.reason))
+            case Succeeded():
+                told.result = data.result.copy()
+                self._end(Status.SUCCEEDED, "succeeded", event, at)
+            case Failed():
+                told.error, told.forced = data.error, data.forced
+                self._end(Status.FAILED, _LOST if data.error.code == ErrorCode.RUNNER_LOST else "failed", event, at)
+            case Canceled():
+                told.canceled = Wish(at=event.time, by=data.by, reason=data.reason)
+                self._end(Status.CANCELED, "canceled", event, at)
+
+    def _running(self) -> Attempt | None:
+        last = self.life.attempts[-1] if self.life.attempts else None
+        return last if last is not None and not last.end else None
+
+    def _end_attempt(self, how: str, at: datetime | None, error: OperationError | None = None) -> None:
+        if (running := self._running()) is not None:
+            running.end, running.ended_at, running.error = how, at, error
+
+    def _begin(self, kind: PhaseKind, attempt: int, at: datetime) -> None:
+        self._close(at)
+        self._phase, self._phase_attempt = kind, attempt
+
+    def _close(self, at: datetime) -> None:
+        begin = self._phase_begin or at
+        self.life.phases.append(Phase(kind=self._phase, begin=begin, end=at, attempt=self._phase_attempt))
+        self._phase_begin = at
+
+    def _end(self, status: Status, how: str, event: RecordedEvent, at: datetime) -> None:
+        self.life.status, self.life.ended_at = status, event.time
+        self._end_attempt(how, event.time)
+        self._close(at)

@@ -1,0 +1,138 @@
+"""Who asks, and from where: taken from the connection, and from the headers of proxies that are trusted (ADR 0023).
+
+Called by the routes that record something. Nothing here refuses anybody: opstream records who asked, and whoever
+authenticates stands before it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import islice
+from typing import Final
+
+import msgspec
+
+from opstream_api.errors import ApiError
+from opstream_api.settings import Network
+from opstream_schemas.errors import ErrorCode
+
+from .requests import Headers, only
+
+FORWARDED_FOR: Final = "X-Forwarded-For"
+TEXT_LIMIT: Final = 256
+"""Characters of an identity or client id. A longer one is refused: cut, it could equal somebody else's."""
+
+_HOPS: Final = 32
+"""Proxies that one request may have come through; what lies further back in the list is not looked at."""
+_PEERS: Final = 4096
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class Requester(msgspec.Struct, frozen=True, kw_only=True):
+    """Who asks."""
+
+    caller: str = ""
+    """The identity that a trusted proxy has authenticated; empty for nobody."""
+    client_id: str = ""
+    """The application that the caller uses, as the proxy names it."""
+    client_address: str = ""
+    """IP address in its shortest form; empty where none is known (a Unix socket, a proxy that hides it)."""
+
+
+class Requesters:
+    """Tells who asks.
+
+    Args:
+        trusted: peers whose headers are believed.
+        identity_header: in which they name the caller; empty for none.
+        client_id_header: in which they name the application; empty for none.
+    """
+
+    def __init__(
+        self, *, trusted: Sequence[Network] = (), identity_header: str = "", client_id_header: str = ""
+    ) -> None:
+        self._trusted = tuple(trusted)
+        self._identity_header = identity_header
+        self._client_id_header = client_id_header
+        self._direct = lru_cache(_PEERS)(self._meet)
+
+    def of(self, client: tuple[str, int] | None, headers: Headers) -> Requester:
+        """Who sent a request with these headers over a connection from `client` (ASGI's: host and port, or None).
+
+        Raises:
+            ApiError: `InvalidHeader`: a trusted proxy names a caller or application that can't be recorded as it is.
+        """
+        if client is None:
+            return _NOBODY
+        requester, is_proxy = self._direct(client[0])
+        if not is_proxy:
+            return requester
+        return Requester(
+            caller=_text(headers, self._identity_header),
+            client_id=_text(headers, self._client_id_header),
+            client_address=self._origin(requester.client_address, headers),
+        )
+
+    def _meet(self, host: str) -> tuple[Requester, bool]:
+        """A peer as the requester, and whether it is a proxy that speaks for others."""
+        address = _address(host)
+        if address is None:
+            return _NOBODY, False
+        return Requester(client_address=str(address)), self._is_trusted(address)
+
+    def _is_trusted(self, address: Address) -> bool:
+        return any(address in network for network in self._trusted)
+
+    def _origin(self, peer: str, headers: Headers) -> str:
+        """The first address from the right that is no trusted proxy's: each proxy adds the one that it was asked from,
+        so everything to the left of that address is what its owner has written."""
+        found = peer
+        entries = ",".join(headers.get(FORWARDED_FOR.lower().encode(), [])).split(",")
+        for entry in islice(filter(None, map(str.strip, reversed(entries))), _HOPS):
+            address = _address(_without_port(entry))
+            if address is None:
+                return ""
+            found = str(address)
+            if not self._is_trusted(address):
+                break
+        return found
+
+
+_NOBODY: Final = Requester()
+
+
+def _address(text: str) -> Address | None:
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])  # a zone means something on that machine only
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
+def _without_port(entry: str) -> str:
+    """Some proxies write `192.0.2.1:4711` or `[2001:db8::1]:4711`."""
+    if entry.startswith("["):
+        return entry[1:].partition("]")[0]
+    host, colon, port = entry.rpartition(":")
+    return host if colon and port.isdigit() and ":" not in host else entry
+
+
+def _text(headers: Headers, name: str) -> str:
+    value = (only(headers, name) if name else None) or ""
+    try:
+        text = value.encode("latin-1").decode()  # headers are bytes, and proxies write names in UTF-8
+    except UnicodeDecodeError:
+        raise _refused(name, "is not UTF-8") from None
+    if len(text) > TEXT_LIMIT:
+        raise _refused(name, f"has more than {TEXT_LIMIT} characters")
+    if not text.isprintable():
+        raise _refused(name, "holds characters that can't be printed")
+    return text
+
+
+def _refused(name: str, why: str) -> ApiError:
+    return ApiError(ErrorCode.INVALID_HEADER, f"the header {name} {why}", target=name)

@@ -1,0 +1,72 @@
+"""How a client wants to read a status or a history: `Prefer`, `If-None-Match`, `Accept`, `Last-Event-ID`. Pure.
+
+Called by `status_routes.py`. What RFC 9110 and RFC 7240 say to ignore is ignored; what is ours to define is checked.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from opstream_api.errors import ApiError
+from opstream_schemas.errors import ErrorCode
+
+from .requests import Headers, only
+
+WAIT_LIMIT: Final = 60
+"""The most whole seconds that a request is held: proxies give up at about 100, and clients often before them."""
+LAST_EVENT_ID: Final = "Last-Event-ID"
+
+_WAIT: Final = re.compile(r'(?:^|,)\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?=[;,]|$)', re.IGNORECASE)
+_QUOTED: Final = re.compile(r'"(?![0-9]{1,9}")[^"]*"')
+"""A text that is no number: whatever it holds is no preference."""
+_ETAG: Final = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
+_POSITION: Final = re.compile(r"[0-9]{1,15}")
+_QUALITY: Final = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
+_EVENT_STREAM: Final = "text/event-stream"
+_JSON: Final = frozenset({"application/json", "application/*"})
+
+
+def wait_seconds(headers: Headers) -> int:
+    """Whole seconds for which the request may be held (RFC 7240, `Prefer: wait`), at most `WAIT_LIMIT`; 0 without."""
+    found = _WAIT.search(_QUOTED.sub('""', ",".join(headers.get(b"prefer", []))))
+    return min(int(found[1]), WAIT_LIMIT) if found else 0
+
+
+def matches(headers: Headers, etag: str) -> bool:
+    """Whether `If-None-Match` names the representation (RFC 9110: weak comparison, `*` matches any)."""
+    values = ",".join(headers.get(b"if-none-match", []))
+    return values.strip() == "*" or etag in _ETAG.findall(values)
+
+
+def wants_stream(headers: Headers) -> bool:
+    """Whether a history is to be sent as Server-Sent Events: `Accept` names them, and JSON not with more weight."""
+    weights: dict[str, float] = {}
+    for part in ",".join(headers.get(b"accept", [])).split(","):
+        media_type, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        weights[media_type] = _quality(parameters)
+    json = max((weights[name] for name in _JSON if name in weights), default=0.0)
+    return weights.get(_EVENT_STREAM, 0.0) > 0 and weights[_EVENT_STREAM] >= json
+
+
+def last_position(headers: Headers) -> int:
+    """The position of the last event that the client has; 0 without `Last-Event-ID`.
+
+    Raises:
+        ApiError: `InvalidHeader`: not an id that a stream of ours has.
+    """
+    value = only(headers, LAST_EVENT_ID)
+    if not value:
+        return 0
+    if _POSITION.fullmatch(value) is None:
+        message = f"{LAST_EVENT_ID} must be the id of an event of this stream, a whole number, not {value!r}"
+        raise ApiError(ErrorCode.INVALID_HEADER, message, target=LAST_EVENT_ID)
+    return int(value)
+
+
+def _quality(parameters: list[str]) -> float:
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            return float(value) if _QUALITY.fullmatch(value.strip()) else 1.0
+    return 1.0

@@ -1,0 +1,211 @@
+"""`/docs`: the document as a page, rendered by Swagger UI, whose files this process serves itself. See `app.py`.
+
+No other host is ever asked for anything: links are relative, so that the page also works below a path prefix, and the
+Content-Security-Policy forbids the rest.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import importlib.util
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import msgspec
+from litestar import Request, route
+from litestar.enums import HttpMethod
+from litestar.handlers import HTTPRouteHandler
+from litestar.response.base import ASGIResponse
+
+from opstream_api.errors import method_not_allowed, not_found
+
+from .conditional_headers import matches
+from .requests import Headers, headers_of
+
+PAGE: Final = "docs"
+"""Path of the page; its files lie below."""
+POLICY: Final = (
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""Swagger UI sets styles of elements, and its stylesheet holds its icons; scripts come from files only."""
+
+_SWAGGER: Final = "swagger_ui"
+_FILES: Final = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-16x16.png", "favicon-32x32.png")
+_TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".png": "image/png", "": "text/html"}
+_LASTING: Final = "public, max-age=86400"
+"""Swagger UI's files change with the installed release only; a day later whoever comes back asks again."""
+_CHECKED: Final = "public, no-cache"
+"""Ours may change with each release, and belong together."""
+_METHODS: Final = [HttpMethod.GET, HttpMethod.HEAD, HttpMethod.OPTIONS]
+_ALLOW: Final = "GET, HEAD"
+
+AnyRequest = Request[Any, Any, Any]
+
+_HTML: Final = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>opstream</title>
+<link rel="icon" type="image/png" sizes="32x32" href="docs/favicon-32x32.png">
+<link rel="icon" type="image/png" sizes="16x16" href="docs/favicon-16x16.png">
+<link rel="stylesheet" href="docs/swagger-ui.css">
+<link rel="stylesheet" href="docs/page.css">
+<script src="docs/swagger-ui-bundle.js" defer></script>
+<script src="docs/init.js" defer></script>
+</head>
+<body>
+<noscript>This page needs JavaScript. The document itself is <a href="openapi.json">openapi.json</a>.</noscript>
+<div id="swagger-ui"></div>
+</body>
+</html>
+"""
+_SCRIPT: Final = """\
+"use strict";
+
+// Relative to this file, so that it is found below any path prefix.
+SwaggerUIBundle({
+  url: new URL("../openapi.json", document.currentScript.src).href,
+  dom_id: "#swagger-ui",
+  deepLinking: true,
+  defaultModelsExpandDepth: 0,
+  displayRequestDuration: true,
+  filter: true,
+  validatorUrl: null,
+});
+"""
+_STYLE: Final = """\
+body {
+  margin: 0;
+}
+noscript {
+  display: block;
+  font-family: sans-serif;
+  padding: 2em;
+}
+"""
+_OURS: Final = MappingProxyType(
+    {PAGE: _HTML.encode(), f"{PAGE}/init.js": _SCRIPT.encode(), f"{PAGE}/page.css": _STYLE.encode()}
+)
+
+
+class Asset(msgspec.Struct, frozen=True, kw_only=True):
+    """A file, ready to be sent."""
+
+    body: bytes
+    packed: bytes
+    """With gzip; empty where that saves nothing."""
+    digest: str
+    media_type: str
+    caching: str
+
+
+class DocsPage:
+    """The page and what it loads.
+
+    Args:
+        files: of Swagger UI, by name.
+    """
+
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        self._assets = {f"{PAGE}/{name}": _asset(name, body, _LASTING) for name, body in files.items()}
+        self._assets |= {path: _asset(path, body, _CHECKED) for path, body in _OURS.items()}
+
+    def answer(self, path: str, headers: Headers) -> ASGIResponse:
+        """The page or one of its files: packed for those who can unpack it, 304 for those who have it.
+
+        Args:
+            path: without the slash at its beginning.
+            headers: of the request.
+
+        Raises:
+            ApiError: `NotFound`.
+        """
+        asset = self._assets.get(path)
+        if asset is None:
+            raise not_found()
+        is_packed = bool(asset.packed) and _takes_gzip(headers)
+        # Two representations, so two tags (RFC 9110, ETag).
+        etag = f'"{asset.digest}-gzip"' if is_packed else f'"{asset.digest}"'
+        sent = {
+            "ETag": etag,
+            "Cache-Control": asset.caching,
+            "Vary": "Accept-Encoding",
+            "x-content-type-options": "nosniff",
+        }
+        if path == PAGE:
+            sent |= {"content-security-policy": POLICY, "referrer-policy": "no-referrer"}
+        if matches(headers, etag):
+            return ASGIResponse(status_code=304, media_type=asset.media_type, headers=sent)
+        if is_packed:
+            sent["content-encoding"] = "gzip"
+        return ASGIResponse(body=asset.packed if is_packed else asset.body, media_type=asset.media_type, headers=sent)
+
+
+@cache
+def installed_page() -> DocsPage:
+    """The page with the Swagger UI that is installed.
+
+    Meant for the start of the service: reading and packing takes 50 ms and 2 MiB, which is better spent before the
+    first request than while others wait, and a broken installation shows at once. A process does it once.
+
+    Raises:
+        FileNotFoundError: it lacks a file, or is not there at all.
+    """
+    # Found without being imported: of that package only the files are wanted.
+    spec = importlib.util.find_spec(_SWAGGER)
+    if spec is None or not spec.submodule_search_locations:
+        raise FileNotFoundError(f"the package {_SWAGGER} is not installed, which /docs needs: install opstream again")
+    folder = Path(spec.submodule_search_locations[0], "static")
+    return DocsPage({name: (folder / name).read_bytes() for name in _FILES})
+
+
+def docs_routes(page: DocsPage) -> list[HTTPRouteHandler]:
+    """The handlers of `/docs` and what is below it."""
+
+    # With OPTIONS, which litestar would otherwise answer by itself, with 204.
+    @route(f"/{PAGE}", http_method=_METHODS)
+    async def docs(request: AnyRequest) -> ASGIResponse:
+        _refuse_options(request)
+        if request.scope["raw_path"].endswith(b"/"):
+            # The page's links start at its own path, which a slash at its end would change.
+            return ASGIResponse(status_code=308, headers={"Location": f"../{PAGE}"})
+        return page.answer(PAGE, headers_of(request.scope["headers"]))
+
+    @route(f"/{PAGE}/{{name:str}}", http_method=_METHODS)
+    async def asset(request: AnyRequest) -> ASGIResponse:
+        _refuse_options(request)
+        return page.answer(f"{PAGE}/{request.path_params['name']}", headers_of(request.scope["headers"]))
+
+    return [docs, asset]
+
+
+def _refuse_options(request: AnyRequest) -> None:
+    if request.method == HttpMethod.OPTIONS:
+        raise method_not_allowed(_ALLOW)
+
+
+def _asset(name: str, body: bytes, caching: str) -> Asset:
+    packed = gzip.compress(body, mtime=0)
+    return Asset(
+        body=body,
+        packed=packed if len(packed) < len(body) else b"",
+        digest=hashlib.blake2b(body, digest_size=16).hexdigest(),
+        media_type=_TYPES[Path(name).suffix],
+        caching=caching,
+    )
+
+
+def _takes_gzip(headers: Headers) -> bool:
+    """Whether `Accept-Encoding` names gzip, or anything, with a weight above 0 (RFC 9110)."""
+    weights: dict[str, bool] = {}
+    for part in ",".join(headers.get(b"accept-encoding", [])).lower().split(","):
+        coding, *parameters = (piece.strip() for piece in part.split(";"))
+        weights[coding] = not any(one.replace(" ", "").strip("0.") == "q=" for one in parameters)
+    return weights.get("gzip", weights.get("*", False))

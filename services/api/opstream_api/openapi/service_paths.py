@@ -1,0 +1,66 @@
+"""The paths of the service itself: documents, the page that shows this one, health. Pure. Called by `document.py`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from opstream_schemas.asyncapi import ASYNCAPI_VERSION
+
+from .responses import refused
+from .shared import Json, content, headers, refs
+
+TAG: Final = "service"
+
+_OK: Final = content(
+    {"type": "object", "properties": {"status": {"const": "ok"}}, "required": ["status"]},
+    {"ok": {"value": {"status": "ok"}}},
+)
+_DOCUMENT: Final = content(
+    {"type": "object", "properties": {"openapi": {"const": "3.1.0"}}, "required": ["openapi", "info", "paths"]}
+)
+_EVENTS: Final = content(
+    {
+        "type": "object",
+        "properties": {"asyncapi": {"const": ASYNCAPI_VERSION}},
+        "required": ["asyncapi", "info", "channels", "operations", "components"],
+    }
+)
+
+
+def service_paths() -> Json:
+    """What there is besides operations."""
+    ready = "The broker is reachable and the journal takes operations"
+    return {
+        "/openapi.json": {"get": _get("openapi", "This document", _DOCUMENT)},
+        "/asyncapi.json": {"get": _get("asyncapi", "The events that can be subscribed to, as AsyncAPI 3.0", _EVENTS)},
+        "/docs": {"get": _page()},
+        "/healthz": {"get": _get("healthz", "The process answers", _OK)},
+        "/readyz": {"get": _get("readyz", ready, _OK, "Unavailable")},
+    }
+
+
+def _get(name: str, summary: str, answer: Json, *refusals: str) -> Json:
+    return {
+        "operationId": name,
+        "summary": summary,
+        "tags": [TAG],
+        "parameters": refs("parameters", "x-ms-client-request-id"),
+        "responses": {
+            "200": {"description": summary, "headers": headers(), "content": answer},
+            **refused("InvalidRequest", *refusals),
+        },
+    }
+
+
+def _page() -> Json:
+    summary = "This document as a page"
+    also = headers("ETag", "Cache-Control", "Vary")
+    return {
+        **_get("docs", summary, {}),
+        "parameters": refs("parameters", "If-None-Match", "x-ms-client-request-id"),
+        "responses": {
+            "200": {"description": summary, "headers": also, "content": {"text/html": {"schema": {"type": "string"}}}},
+            "304": {"description": "As the client has it already", "headers": also},
+            **refused("InvalidRequest"),
+        },
+    }

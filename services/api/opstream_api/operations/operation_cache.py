@@ -1,0 +1,72 @@
+"""The operations that this process folded last, so that polling one costs a single read. Called by submit and status.
+
+A cached state is only a start: whoever needs to know that it is the newest compares it with the journal's floor. Only
+terminal ones are final.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final
+
+import msgspec
+
+from opstream_schemas.operation.fold import Operation
+
+MAX_OPERATIONS: Final = 4096
+MAX_BYTES: Final = 32 * 1024 * 1024
+"""Estimated; results are most of it, and one may have 256 KiB."""
+_FIXED_BYTES: Final = 2048
+"""Of one operation without its texts and result: about 40 Python objects."""
+
+
+class OperationCache:
+    """The most recently used operations, bounded in number and bytes."""
+
+    def __init__(self, *, max_operations: int = MAX_OPERATIONS, max_bytes: int = MAX_BYTES) -> None:
+        self._max_operations = max_operations
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._kept: OrderedDict[str, Operation] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    @property
+    def size(self) -> int:
+        """Estimated bytes."""
+        return self._bytes
+
+    def get(self, operation_id: str) -> Operation | None:
+        """What is known of an operation."""
+        operation = self._kept.get(operation_id)
+        if operation is not None:
+            self._kept.move_to_end(operation_id)
+        return operation
+
+    def put(self, operation: Operation) -> Operation:
+        """Keep a state unless a newer one of the same operation is known; the newer of the two."""
+        known = self._kept.pop(operation.id, None)
+        if known is not None:
+            self._bytes -= _size(known)
+            if known.stream_sequence > operation.stream_sequence:
+                operation = known
+        self._kept[operation.id] = operation
+        self._bytes += _size(operation)
+        while len(self._kept) > self._max_operations or (self._bytes > self._max_bytes and self._kept):
+            _, oldest = self._kept.popitem(last=False)
+            self._bytes -= _size(oldest)
+        return operation
+
+    def drop(self, operation_id: str) -> None:
+        """Forget an operation."""
+        known = self._kept.pop(operation_id, None)
+        if known is not None:
+            self._bytes -= _size(known)
+
+
+def _size(operation: Operation) -> int:
+    result = 0 if operation.result is msgspec.UNSET else len(operation.result)
+    texts = len(operation.message) + len(operation.resource_id)
+    error = operation.error or operation.attempt_error
+    return _FIXED_BYTES + result + texts + (len(error.message) if error else 0)

@@ -1,0 +1,194 @@
+"""One operation that somebody waits for: sees what becomes of it, for all who wait. Called by `watchers.py`.
+
+A core subscription to the operation's events only hints that there is something to read: such a subscriber sees
+messages that the stream refused and misses others (nats-facts.md). So whoever waits registers for hints first, then
+reads, and each watched operation is read again every `SAFETY` seconds, however many wait for it (architecture.md,
+The view and the status endpoint).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import nats.errors
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from opstream_api.errors import ApiError
+from opstream_journal import Link
+from opstream_journal.jetstream.connection import end_task
+from opstream_schemas import subjects
+from opstream_schemas.errors import ErrorCode
+from opstream_schemas.events import Canceled, Failed, Succeeded
+from opstream_schemas.operation.fold import Operation
+
+from .event_feed import Feed
+from .status import StatusReader
+
+logger = logging.getLogger(__name__)
+
+SAFETY: Final = 5.0
+"""Seconds after which a watched operation is read although nobody hinted."""
+
+_TERMINAL: Final = frozenset({Succeeded.name, Failed.name, Canceled.name})
+_SPREAD: Final = 0.2
+"""Part of `SAFETY` by which reads of operations that began to be watched together come apart."""
+_AGAIN: Final = 1.0
+_CHASE: Final = (0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.12, 0.25)
+"""Seconds between reads after a hint: it is published to us and to the stream at once, so it may be here first."""
+
+
+class Watch:
+    """One operation that is waited for.
+
+    Args:
+        operation_id: a checked id.
+        link: where hints come from.
+        status: how to read it.
+        feed: its events, for those who follow them.
+        jitter: draws a wait from `[low, high]` seconds.
+    """
+
+    def __init__(
+        self,
+        operation_id: str,
+        *,
+        link: Link,
+        status: StatusReader,
+        feed: Feed,
+        jitter: Callable[[float, float], float],
+    ) -> None:
+        self.operation_id = operation_id
+        self.feed = feed
+        self.users = 0
+        self.followers = 0
+        """Users that want to know of every event, not only of the end."""
+        self.operation: Operation | None = None
+        """As it was read last."""
+        self.is_over = False
+        """Nothing more will be seen here: the service stops, or the operation is gone."""
+        self.is_blind = False
+        """The journal did not answer the last read."""
+        self._link = link
+        self._status = status
+        self._jitter = jitter
+        self._changed = asyncio.Event()
+        self._opening: asyncio.Task[None] | None = None
+        self._subscription: Subscription | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._look: asyncio.Task[None] | None = None
+        self._is_hinted = False
+        self._is_end_hinted = False
+
+    async def opened(self) -> None:
+        """Listen for hints. What is published after this returned is heard, but for what the network loses."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open())
+        await asyncio.shield(self._opening)  # others wait for it, too
+
+    async def close(self) -> None:
+        """Listen no more."""
+        self.end()
+        if self._look is not None:
+            await end_task(self._look)
+        if self._opening is not None:
+            await self._opening
+        if self._subscription is not None:
+            with contextlib.suppress(nats.errors.Error):  # the connection is gone, and the subscription with it
+                await self._subscription.unsubscribe()
+
+    def end(self) -> None:
+        """Let everyone go who waits."""
+        self.is_over = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._tell()
+
+    def see(self, operation: Operation) -> None:
+        """Somebody has read the operation."""
+        self.is_blind = False
+        if self.operation is None or operation.stream_sequence > self.operation.stream_sequence:
+            self.operation = operation
+            self._tell()
+
+    async def newer(self, sequence: int) -> Operation | None:
+        """The operation once it is beyond a stream sequence; None once the watch is over. Waits without a limit."""
+        while not self.is_over:
+            if self.operation is not None and self.operation.stream_sequence > sequence:
+                return self.operation
+            await self._changed.wait()
+        return None
+
+    def look_soon(self, seconds: float) -> None:
+        """Read the operation within so many seconds."""
+        if not self.is_over:
+            self._arm(seconds)
+
+    async def _open(self) -> None:
+        self._arm(SAFETY)
+        subject = subjects.operation_filter(self.operation_id)
+        try:
+            self._subscription = await self._link.nc.subscribe(subject, cb=self._hint)
+        except nats.errors.Error as error:
+            # Without hints there still are the safety reads; and the caller's own read fails loudly.
+            logger.info("no hints about operation %s: %s", self.operation_id, error)
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _hint(self, message: Msg) -> None:
+        is_end = message.subject.rpartition(".")[2] in _TERMINAL
+        if self.is_over or not (is_end or self.followers):
+            return
+        self._is_hinted = True
+        self._is_end_hinted |= is_end
+        self._look_now()
+
+    def _arm(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        pause = seconds - self._jitter(0.0, seconds * _SPREAD)
+        self._timer = asyncio.get_running_loop().call_later(pause, self._look_now)
+
+    def _look_now(self) -> None:
+        if self._look is None and not self.is_over:
+            self._look = asyncio.create_task(self._look_on())
+
+    async def _look_on(self) -> None:
+        pause = SAFETY
+        try:
+            while True:
+                was_hinted, self._is_hinted = self._is_hinted, False
+                await (self._chase() if was_hinted else self._read())
+                if not self._is_hinted:
+                    return
+        except ApiError as error:
+            if error.code is ErrorCode.JOURNAL_UNAVAILABLE:
+                self.is_blind = True
+                pause = _AGAIN
+            else:
+                self.end()  # whoever waits reads for itself, and is told
+        finally:
+            self._look = None
+            if not (self.is_over or (self.operation and self.operation.is_terminal)):
+                self._arm(pause)
+
+    async def _chase(self) -> None:
+        before = self.operation.stream_sequence if self.operation else 0
+        operation = await self._read()
+        for pause in _CHASE:
+            if operation.is_terminal or (operation.stream_sequence > before and not self._is_end_hinted):
+                return
+            await self._link.rest(pause)
+            operation = await self._read()
+        self._is_end_hinted = False  # the stream refused that event
+
+    async def _read(self) -> Operation:
+        operation = await self._status.read(self.operation_id)
+        self.see(operation)
+        return operation

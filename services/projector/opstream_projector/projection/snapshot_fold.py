@@ -1,0 +1,93 @@
+"""How events become the next snapshot of one operation, and how long that one stays. Pure; `now` is a parameter.
+
+Caller: `writer.py`, which brings the events and the snapshot, and stores what comes out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from opstream_schemas.errors import FoldRefused
+from opstream_schemas.events import RecordedEvent
+from opstream_schemas.operation.fold import Operation, forced_end, read
+
+_LONGEST_TTL: Final = 3e9
+"""Seconds, 95 years. The broker counts nanoseconds in 64 bits; what should stay longer stays for ever."""
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """An event that does not continue its operation, and why."""
+
+    event: RecordedEvent
+    reason: str
+
+
+class Folding(msgspec.Struct, frozen=True):
+    """What a fold gave."""
+
+    operation: Operation | None
+    refused: tuple[Refusal, ...] = ()
+
+
+def fold_onto(operation: Operation | None, events: Iterable[RecordedEvent]) -> Folding:
+    """Fold events, in stream order, as far as they continue the operation; what it holds already is passed over.
+
+    An event that does not continue it (there is a gap, or it is foreign) is refused and leaves it as it was. A later
+    one that does continue it is folded all the same: position and hash prove that nothing is missing in between.
+    """
+    refused = []
+    for event in events:
+        if operation is not None and event.sequence <= operation.stream_sequence:
+            continue
+        try:
+            operation = read(operation, (event,))
+        except FoldRefused as refusal:
+            refused.append(Refusal(event, str(refusal)))
+    return Folding(operation, tuple(refused))
+
+
+def fold_all(events: Sequence[RecordedEvent]) -> Folding:
+    """Fold all events of an operation. Behind a forced end (ADR 0014), whatever is refused has been passed over."""
+    folding = fold_onto(None, events)
+    if forced_end(events[-1]) is None:
+        return folding
+    try:
+        operation = read(None, events)
+    except FoldRefused:
+        return folding
+    return Folding(operation, tuple(one for one in folding.refused if one.event is not events[-1]))
+
+
+def supersedes(operation: Operation, stored: Operation | None) -> bool:
+    """Whether a snapshot may take the place of what is stored: it must be further by both of its counts.
+
+    Sequence alone would let a foreign second `requested` set an operation back to its beginning.
+    """
+    return stored is None or (
+        operation.stream_sequence > stored.stream_sequence and operation.position > stored.position
+    )
+
+
+def lifetime(operation: Operation, now: datetime) -> float:
+    """Seconds for which the snapshot is to stay: 0 or less if the time of a terminal one is over.
+
+    A terminal one stays for the retention of its outcome. One that is open would stay for the longest that it may get
+    if the operation ended by its deadline, or now, whichever is later. It is replaced long before; its own end is for
+    the broker, which may bring back what was replaced (docs/adr/0016).
+    """
+    end = operation.finished_at or max(operation.deadline, now)
+    seconds = end.timestamp() + operation.kept - now.timestamp()
+    return seconds if seconds <= _LONGEST_TTL else math.inf
+
+
+def may_have_expired(operation: Operation, now: datetime) -> bool:
+    """Whether the operation, for all that this state tells, may have ended and left the view already.
+
+    Where nothing is stored, such a state must not be: it would stay for long, as if the operation were still open.
+    """
+    return operation.created_at.timestamp() + operation.kept_at_least <= now.timestamp()

@@ -1,0 +1,137 @@
+"""Records the end of an attempt, and says to the broker what becomes of its message. Caller: `attempt.py`.
+
+The order is what makes a crash harmless: the event first, then the wake for the next attempt, then the ack. Between any
+two of them the message comes again, and the decision table finds out how far this got.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from opstream_journal import UNTIL_STORED, Delivered, EventTooLarge, JournalError, JournalFull, JournalUnavailable, Link
+from opstream_journal.runtime.crash_points import CrashPoint, point
+from opstream_journal.stores.timers import arm_wake, send_wake
+from opstream_runner.handler.invocation import Raised, Returned
+from opstream_schemas.errors import DecisionRefused, ErrorCode, FoldRefused, InvalidEvent
+from opstream_schemas.events import OperationError
+from opstream_schemas.operation.commands import Command, HandBack
+from opstream_schemas.operation.fold import Operation, Waiting
+
+from .conclusion import Ending
+from .event_recorder import Recorder, Tools
+
+logger = logging.getLogger(__name__)
+
+RETRY_WAKE: Final = "retry"
+"""Why an operation is woken for its next attempt."""
+HANDED_BACK_WAKE: Final = "handed-back"
+"""Why it is woken after an attempt whose runner was told to end."""
+_HAND_BACK_BUDGET: Final = 3.0
+_FULL_PAUSE: Final = 2.0
+_TROUBLE_DELAY: Final = 1.0
+
+
+class Closing:
+    """The end of one attempt.
+
+    Args:
+        link: the connection, to arm wakes.
+        tools: clocks.
+        recorder: of the attempt.
+        message: the delivery that caused it.
+        is_stopping: whether this process is about to end.
+    """
+
+    def __init__(
+        self, link: Link, tools: Tools, recorder: Recorder, message: Delivered, is_stopping: Callable[[], bool]
+    ) -> None:
+        self._link = link
+        self._tools = tools
+        self._recorder = recorder
+        self._message = message
+        self._is_stopping = is_stopping
+
+    async def close(self, ending: Ending) -> None:
+        """Record it, and then acknowledge the message or put it back; neither if another attempt owns the outcome.
+
+        Raises:
+            JournalError: it can't be stored at all (refused by the broker).
+        """
+        operation_id = self._recorder.operation.id
+        point(CrashPoint.RUNNER_HANDLED)
+        try:
+            operation = await self._store(ending)
+        except DecisionRefused as refused:
+            logger.warning("operation %s: the outcome came too late: %s", operation_id, refused)
+        except (FoldRefused, InvalidEvent) as refused:
+            logger.error("operation %s: its outcome can't be recorded: %s", operation_id, refused)  # noqa: TRY400
+        except JournalUnavailable as error:
+            logger.warning("operation %s was not handed back: %s; its lease will run out", operation_id, error)
+        else:
+            await self._settle(operation)
+
+    async def _store(self, ending: Ending) -> Operation:
+        """Record an outcome, however long it takes: what the action did is not done again for want of a line."""
+        while True:
+            budget = _HAND_BACK_BUDGET if self._is_hand_back(ending) else UNTIL_STORED
+            try:
+                return await self._recorder.record(self._intent(ending), budget)
+            except JournalFull as full:
+                if self._is_stopping():
+                    raise
+                operation_id = self._recorder.operation.id
+                logger.error("operation %s: its outcome waits for room: %s", operation_id, full)  # noqa: TRY400
+                await asyncio.sleep(_FULL_PAUSE)
+            except EventTooLarge as error:
+                if not isinstance(ending.outcome, Returned):
+                    raise
+                too_large = OperationError(code=ErrorCode.RESULT_TOO_LARGE, message=str(error))
+                ending = msgspec.structs.replace(ending, outcome=Raised(too_large, is_meant=True))
+
+    def _intent(self, ending: Ending) -> Callable[[Operation], Command]:
+        return lambda operation: ending.command(operation, self._tools.now())
+
+    def _is_hand_back(self, ending: Ending) -> bool:
+        if isinstance(ending.outcome, Returned):
+            return False  # nearly all of them, so nothing is decided twice
+        command = self._intent(ending)(self._recorder.operation)
+        return isinstance(command, HandBack) and not command.counted
+
+    async def _settle(self, operation: Operation) -> None:
+        waiting = operation.waiting
+        if waiting is None:
+            point(CrashPoint.RUNNER_CONCLUDED)
+            await self._message.ack_confirmed()
+        elif waiting.counted:
+            await self._retry(operation, waiting)
+        else:
+            await self._pass_on(operation, waiting)
+
+    async def _pass_on(self, operation: Operation, waiting: Waiting) -> None:
+        # To put the message back would do while the broker runs; one that restarts forgets it, and waits for the lease.
+        try:
+            await send_wake(self._link, operation.kind, operation.id, HANDED_BACK_WAKE, armed_by=waiting.sequence)
+        except JournalError as error:
+            logger.warning("operation %s is put back: %s", operation.id, error)
+            await self._message.nak()
+            return
+        await self._message.ack_confirmed()
+
+    async def _retry(self, operation: Operation, waiting: Waiting) -> None:
+        point(CrashPoint.RUNNER_ATTEMPT_FAILED)
+        at = waiting.retry_at
+        logger.info("operation %s: attempt %s failed; the next follows at %s", operation.id, operation.attempt, at)
+        try:
+            await arm_wake(self._link, operation.kind, operation.id, RETRY_WAKE, at=at, armed_by=waiting.sequence)
+        except JournalUnavailable as error:
+            # Delivered again, the message arms the wake (row 9), as after a crash.
+            logger.warning("operation %s is put back: %s", operation.id, error)
+            await self._message.nak(_TROUBLE_DELAY)
+            return
+        point(CrashPoint.RUNNER_WAKE_ARMED)
+        await self._message.ack_confirmed()

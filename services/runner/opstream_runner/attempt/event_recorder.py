@@ -1,0 +1,120 @@
+"""Writes the events of one attempt. Caller: `attempt.py`.
+
+Progress, checks and the outcome are written by different tasks; each decides on the state that the one before left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from opstream_journal import Expected, Journal, JournalUnavailable, VersionConflict
+from opstream_journal.jetstream.rpc import StoredMessage
+from opstream_schemas.errors import FoldRefused
+from opstream_schemas.operation.commands import Command, decide
+from opstream_schemas.operation.fold import Operation, evolve, fold, next_event
+
+_PAUSE: Final = 0.2
+_CONTRADICTIONS: Final = 5
+
+
+class Tools(msgspec.Struct, frozen=True):
+    """What an attempt works with. Clocks and ids are parameters, for tests."""
+
+    journal: Journal
+    source: str
+    """CloudEvents source of the runner's events."""
+    now: Callable[[], datetime]
+    monotonic: Callable[[], float]
+    new_id: Callable[[], str]
+    result_limit: int
+    jitter: Callable[[], float]
+    """Draws the factor of a pause (`opstream_schemas.operation.backoff`)."""
+
+
+Intent = Callable[[Operation], Command]
+"""What is wanted, given the state that it is decided on."""
+
+
+class Recorder:
+    """The operation as this attempt knows it, and the only way in which the attempt changes it.
+
+    Args:
+        tools: journal, clocks, ids.
+        operation: the state after the attempt's `started`.
+    """
+
+    def __init__(self, tools: Tools, operation: Operation) -> None:
+        self.operation = operation
+        self._tools = tools
+        self._lock = asyncio.Lock()
+
+    async def record(self, intent: Intent, budget: float) -> Operation:
+        """Decide and append; decide again, under a new event id, whenever somebody else was first. The state after it.
+
+        Raises:
+            DecisionRefused: the attempt does not own the outcome any more.
+            FoldRefused, InvalidEvent: the operation holds something that this version can't fold, or is gone.
+            JournalUnavailable: not stored within the budget.
+            JournalError: the broker refused for good.
+        """
+        tools = self._tools
+        until = tools.monotonic() + budget
+        contradictions = 0
+        async with self._lock:
+            while True:
+                data = decide(self.operation, intent(self.operation))
+                if data is None:
+                    return self.operation
+                event = next_event(self.operation, data, id=tools.new_id(), source=tools.source, time=tools.now())
+                expected = Expected(self.operation.stream_sequence)
+                try:
+                    stored = await tools.journal.append(
+                        self.operation.kind, event, expected, budget=until - tools.monotonic()
+                    )
+                except VersionConflict:
+                    await self._read_until(until)
+                    if self.operation.stream_sequence == expected:
+                        contradictions += 1
+                        await self._check_contradictions(contradictions)
+                else:
+                    self.operation = evolve(self.operation, stored)
+                    return self.operation
+
+    async def catch_up(self, floor: StoredMessage) -> None:
+        """Fold what was stored up to `floor`, which `Journal.last` gave.
+
+        Raises:
+            FoldRefused, InvalidEvent: it can't be folded.
+            JournalUnavailable: it could not be read.
+        """
+        if floor.seq <= self.operation.stream_sequence:
+            return
+        async with self._lock:  # perhaps it is our own progress, on its way back from the broker
+            if floor.seq > self.operation.stream_sequence:
+                events = await self._tools.journal.events_up_to(floor, since=self.operation)
+                self.operation = fold(self.operation, events) or self.operation
+
+    async def _read_until(self, until: float) -> None:
+        # The outcome of an hour's work must survive a broker that leaves between refusing it and saying why.
+        while True:
+            try:
+                events = await self._tools.journal.events(self.operation.id, since=self.operation)
+            except JournalUnavailable:
+                if self._tools.monotonic() >= until:
+                    raise
+                await asyncio.sleep(_PAUSE)
+            else:
+                self.operation = fold(self.operation, events) or self.operation
+                return
+
+    async def _check_contradictions(self, count: int) -> None:
+        # A conflict without anything new comes from a leader of before, which passes, or from events that expired or
+        # were lost with a disk: then nothing can ever be appended.
+        if count >= _CONTRADICTIONS:
+            raise FoldRefused(f"operation {self.operation.id} is not in the journal any more as this attempt knows it")
+        await asyncio.sleep(_PAUSE)

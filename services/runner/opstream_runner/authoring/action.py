@@ -1,0 +1,225 @@
+"""What authors import: `@action` and what it makes. Light on purpose: a unit test of an action loads no broker code."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, Final, Generic, ParamSpec, TypeVar
+
+import msgspec
+
+from opstream_runner.errors import InvalidAction
+from opstream_schemas.action_spec import DAY, ActionSpec, Policy
+from opstream_schemas.errors import InvalidName
+from opstream_schemas.names import Kind
+
+from .action_options import Exclusive, Isolation, OnConflict, as_seconds, check_policy
+from .context import ActionContext
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_LITERALS: Final = frozenset({"const", "default", "enum", "examples"})
+"""Keywords of a JSON Schema that hold values, not schemas."""
+_NAMED_SCHEMAS: Final = frozenset({"properties", "$defs"})
+
+
+class Action(Generic[P, R]):
+    """A handler and how it is offered. Calling it calls the handler, so that a unit test needs nothing else."""
+
+    def __init__(self, handler: Callable[P, R], spec: ActionSpec, input_type: Any, result_type: Any) -> None:  # noqa: ANN401
+        self.handler = handler
+        self.spec = spec
+        self.input_type = input_type
+        self.result_type = result_type
+        self.is_async = inspect.iscoroutinefunction(handler)
+        self.module = ""
+        """Import path of a module that holds it; empty before `collect`."""
+        self.decode: Callable[[bytes | msgspec.Raw], Any] = msgspec.json.Decoder(input_type).decode
+        """JSON into the handler's input."""
+        self.__doc__ = handler.__doc__
+
+    @property
+    def kind(self) -> Kind:
+        """The resource and action."""
+        return self.spec.kind
+
+    @property
+    def is_isolated(self) -> bool:
+        """Whether each attempt runs in a process of its own."""
+        return self.spec.policy.isolation == "process"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.handler(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<action {self.kind} v{self.spec.action_version}>"
+
+
+def action(
+    name: str,
+    *,
+    version: int = 1,
+    lease: float = 30.0,
+    max_attempts: int = 5,
+    timeout: float = 0.0,
+    backoff: float = 1.0,
+    backoff_max: float = 60.0,
+    deadline: float = DAY,
+    retry_after: int = 1,
+    retention: float = DAY,
+    retention_failed: float = 0.0,
+    retention_canceled: float = 0.0,
+    cancel_grace: float = 30.0,
+    isolation: Isolation = "none",
+    max_concurrency: int = 0,
+    exclusive: Exclusive = "",
+    exclusive_group: str = "",
+    on_conflict: OnConflict = "queue",
+    rate: str = "",
+) -> Callable[[Callable[P, R]], Action[P, R]]:
+    """Offer a function `(request, ctx) -> result`, async or plain, as an action.
+
+    The request's type (a msgspec Struct, best with `forbid_unknown_fields=True`) is what the API validates against;
+    the first line of the docstring is its summary. A plain function runs in a thread. Two attempts of one operation
+    may overlap for a moment, so a handler must be safe to run twice at once.
+
+    What it raises decides: `ActionFailed` is for good; after `RetryAfter`, and anything unexpected, another attempt
+    follows while there is one left and nobody has canceled (ADR 0011).
+
+    A canceled async handler gets `asyncio.CancelledError` at its next await; a plain one in a thread looks at
+    `ctx.cancel_requested`. In a process of its own, either is interrupted, and killed if it does not end (ADR 0009).
+
+    Args:
+        name: `resource:action`, each `[a-z0-9-]{1,40}`.
+        version: raise it with the input's shape; the highest version announced is the one that clients see.
+        lease: seconds that an attempt may be silent (runner killed or frozen) before another runner takes over.
+        max_attempts: attempts, those lost with their runner included, before the operation fails.
+        timeout: seconds that one attempt may take; 0 for no limit. One that takes longer has failed.
+        backoff: seconds before the second attempt, doubled before each further one, shortened at random by up to half.
+        backoff_max: the most that `backoff` becomes.
+        deadline: seconds from the request until the operation fails as `DeadlineExceeded`, whatever it is doing then.
+        retry_after: whole seconds that clients are told to wait between polls.
+        retention: seconds that the status stays readable after the end; at least a day.
+        retention_failed: the same for operations that fail, at least a day, too; 0 for as long as all others.
+        retention_canceled: the same for operations that are canceled.
+        cancel_grace: seconds that a handler has for its clean-up after it was canceled.
+        isolation: "process" runs each attempt in a process of its own.
+        max_concurrency: attempts at once over all runners, 1 to 10,000; 0 for as many as they have slots.
+        exclusive: "resource" lets at most one operation run for each resource id.
+        exclusive_group: `[a-z0-9-]{1,40}`; exclusive actions of one group exclude each other, too.
+        on_conflict: what becomes of a request while another operation holds its resource: "queue" waits for it,
+            "reject" is answered 409 `ResourceBusy`, "replace" cancels the other first.
+        rate: how many attempts may begin in a time over all runners, e.g. "100/m" (s, m, h or d); empty for no limit.
+            So many begin at once after a quiet time, and the others evenly spaced.
+
+    Raises:
+        InvalidAction: the name, an option or the function's signature can't be used; the message says what to change.
+    """
+    try:
+        kind = Kind.parse(name)
+    except InvalidName as error:
+        raise InvalidAction(str(error)) from error
+    policy = Policy(
+        lease=as_seconds(kind, "lease", lease),
+        max_attempts=max_attempts,
+        timeout=as_seconds(kind, "timeout", timeout),
+        backoff=as_seconds(kind, "backoff", backoff),
+        backoff_max=as_seconds(kind, "backoff_max", backoff_max),
+        deadline=as_seconds(kind, "deadline", deadline),
+        retry_after=retry_after,
+        retention=as_seconds(kind, "retention", retention),
+        retention_failed=as_seconds(kind, "retention_failed", retention_failed),
+        retention_canceled=as_seconds(kind, "retention_canceled", retention_canceled),
+        cancel_grace=as_seconds(kind, "cancel_grace", cancel_grace),
+        isolation=isolation,
+        max_concurrency=max_concurrency,
+        exclusive=exclusive,
+        exclusive_group=exclusive_group,
+        on_conflict=on_conflict,
+        rate=rate,
+    )
+    check_policy(kind, version, policy)
+
+    def offer(handler: Callable[P, R]) -> Action[P, R]:
+        input_type, result_type = _signature(kind, handler)
+        spec = ActionSpec(
+            resource=kind.resource,
+            action=kind.action,
+            summary=(inspect.getdoc(handler) or "").partition("\n")[0],
+            action_version=version,
+            input_schema=_closed_schema(kind, input_type),
+            result_schema=_closed_schema(kind, result_type),
+            policy=policy,
+        )
+        return Action(handler, spec, input_type, result_type)
+
+    return offer
+
+
+def collect(modules: list[ModuleType]) -> list[Action[Any, Any]]:
+    """The actions that modules hold, ordered by kind. Each knows its module from then on.
+
+    Raises:
+        InvalidAction: two different actions have the same kind, or a module holds none.
+    """
+    found: dict[Kind, Action[Any, Any]] = {}
+    for module in modules:
+        actions = [value for value in vars(module).values() if isinstance(value, Action)]
+        if not actions:
+            raise InvalidAction(f"module {module.__name__} holds no action: decorate a function with @action(...)")
+        for one in actions:
+            if found.setdefault(one.kind, one) is not one:
+                raise InvalidAction(f"action {one.kind} is defined twice; rename one or leave out a module")
+            one.module = one.module or module.__name__
+    return [found[kind] for kind in sorted(found)]
+
+
+def _signature(kind: Kind, handler: Callable[..., Any]) -> tuple[Any, Any]:
+    name = getattr(handler, "__name__", "handler")
+    wanted = (
+        f"action {kind}: write the handler as "
+        f"'def {name}(request: YourInput, ctx: ActionContext) -> YourResult', with all three types"
+    )
+    try:
+        parameters = inspect.signature(handler).parameters
+        hints = typing.get_type_hints(handler, include_extras=True)
+    except (NameError, TypeError, ValueError) as error:
+        # A type imported under TYPE_CHECKING only, or something that is not a function.
+        raise InvalidAction(f"{wanted}, known at run time: {error}") from error
+    names = [one.name for one in parameters.values() if one.kind in _POSITIONAL]
+    if (
+        not len(names) == len(parameters) == 2
+        or names[0] not in hints
+        or hints.get(names[1]) is not ActionContext
+        or "return" not in hints
+    ):
+        raise InvalidAction(wanted)
+    return hints[names[0]], hints["return"]
+
+
+def _closed_schema(kind: Kind, model: Any) -> dict[str, Any]:  # noqa: ANN401 - any type that msgspec knows
+    try:
+        schema = msgspec.json.schema(model)
+    except (NameError, TypeError) as error:
+        raise InvalidAction(f"action {kind}: {model} has no JSON Schema: {error}") from error
+    return typing.cast("dict[str, Any]", _close(schema))
+
+
+def _close(node: Any) -> Any:  # noqa: ANN401 - JSON
+    if isinstance(node, list):
+        return [_close(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    closed: dict[str, Any] = {}
+    for key, value in node.items():
+        if key in _NAMED_SCHEMAS:
+            closed[key] = {name: _close(schema) for name, schema in value.items()}
+        else:
+            closed[key] = value if key in _LITERALS else _close(value)
+    if closed.get("type") == "object" and "properties" in closed:
+        closed.setdefault("additionalProperties", False)
+    return closed

@@ -1,0 +1,98 @@
+"""What a delivered message is about: the operation to decide on, and its input. Caller: `dispatch.py`."""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+import msgspec
+
+from opstream_journal import Delivered, Journal
+from opstream_journal.stores.timers import armed_by
+from opstream_schemas import subjects
+from opstream_schemas.errors import FoldRefused, InvalidEvent
+from opstream_schemas.events import RecordedEvent, Requested, decode_event
+from opstream_schemas.names import Kind
+from opstream_schemas.operation.dispatch_decision import Delivery
+from opstream_schemas.operation.fold import Operation, fold, initial
+
+logger = logging.getLogger(__name__)
+
+
+class Loaded(NamedTuple):
+    """An operation and what began it."""
+
+    operation: Operation
+    action_input: msgspec.Raw
+    requested: int
+    """Stream sequence of the request."""
+
+
+class Loader:
+    """Loads the operations of one action.
+
+    Args:
+        journal: from which.
+        kind: the action.
+    """
+
+    def __init__(self, journal: Journal, kind: Kind) -> None:
+        self._journal = journal
+        self._kind = kind
+
+    async def load(self, message: Delivered) -> Loaded | None:
+        """The state to decide on: of a first delivery, the message itself; otherwise what the journal has now.
+
+        Raises:
+            FoldRefused, InvalidEvent, InvalidName: it can't be folded, or is of another action.
+            JournalUnavailable: it could not be read.
+        """
+        if subjects.is_wake(message.subject):
+            operation_id = subjects.parse_wake_subject(message.subject).operation_id
+        else:
+            operation_id = subjects.parse_event_subject(message.subject).operation_id
+            if message.deliveries == 1:
+                requested = decode_event(message.data, message.sequence)
+                return self._checked(Loaded(initial(requested), _input(requested), requested.sequence), operation_id)
+        events = await self._journal.events(operation_id)
+        folded = fold(None, events)
+        if folded is None:
+            return None
+        return self._checked(Loaded(folded, _input(events[0]), events[0].sequence), operation_id)
+
+    async def reload(self, loaded: Loaded) -> Loaded | None:
+        """The same with what happened since; None if this version can't fold it.
+
+        Raises:
+            JournalUnavailable: it could not be read.
+        """
+        try:
+            events = await self._journal.events(loaded.operation.id, since=loaded.operation)
+            operation = fold(loaded.operation, events) or loaded.operation
+        except (FoldRefused, InvalidEvent) as refused:
+            logger.warning("operation %s can't be decided by this version: %s", loaded.operation.id, refused)
+            return None
+        return loaded._replace(operation=operation)
+
+    def _checked(self, loaded: Loaded, operation_id: str) -> Loaded:
+        # Anybody can publish under our subjects; what lies there must not reach a handler that it is not meant for.
+        operation = loaded.operation
+        if (operation.id, operation.kind) != (operation_id, self._kind):
+            raise FoldRefused(f"operation {operation.id} of {operation.kind} lies under {self._kind}")
+        return loaded
+
+
+def delivery_of(message: Delivered) -> Delivery:
+    """What a message says about itself.
+
+    Raises:
+        InvalidEvent: its subject is a wake's, and its body is not.
+    """
+    wake = armed_by(message.data) if subjects.is_wake(message.subject) else 0
+    return Delivery(ticket=message.sequence, armed_by=wake)
+
+
+def _input(requested: RecordedEvent) -> msgspec.Raw:
+    if not isinstance(requested.data, Requested):
+        raise FoldRefused(f"operation {requested.operation_id} does not begin with its request")
+    return requested.data.input

@@ -1,0 +1,77 @@
+"""Signatures after Standard Webhooks, by its official library. Callers: `config.py`, `courier.py`.
+
+A secret is turned into a `Signer` where it is read, and shown by nothing after that.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Final
+
+from standardwebhooks import Webhook
+
+from opstream_schemas.webhook_delivery import Delivery
+
+PREFIX: Final = "whsec_"
+_LEAST: Final = 24
+_MOST: Final = 64
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class Signer:
+    """Signs with one secret.
+
+    Args:
+        secret: `whsec_` and 24 to 64 bytes in base64.
+
+    Raises:
+        ValueError: it is none; the message does not hold it.
+    """
+
+    def __init__(self, secret: str) -> None:
+        try:
+            key = base64.b64decode(secret.removeprefix(PREFIX), validate=True)
+        except (binascii.Error, ValueError):
+            key = b""
+        if not secret.startswith(PREFIX) or not _LEAST <= len(key) <= _MOST:
+            raise ValueError(f"a secret is {PREFIX} and {_LEAST} to {_MOST} bytes in base64: {HINT}")
+        self._webhook = Webhook(key)
+
+    def __repr__(self) -> str:
+        return "Signer(…)"
+
+    def sign(self, webhook_id: str, at: datetime, body: str) -> str:
+        """One signature, `v1,…`."""
+        return self._webhook.sign(webhook_id, at, body)
+
+
+HINT: Final = """make one with  echo "whsec_$(head -c 32 /dev/urandom | base64)\""""
+
+
+def webhook_id(event_id: str, delivery: Delivery) -> str:
+    """The `webhook-id`: the same in each attempt, different for each endpoint, by which receivers know repetitions."""
+    # opstream's own event ids are UUIDs. Another writer's may be any text, which no header could carry.
+    known = event_id if _TOKEN.fullmatch(event_id) else delivery.operation_id
+    return f"{known}_{delivery.endpoint}"
+
+
+def signed_headers(identity: str, at: datetime, body: bytes, signers: Iterable[Signer]) -> dict[str, str]:
+    """The headers of Standard Webhooks, with a signature by each secret.
+
+    Args:
+        identity: the `webhook-id`.
+        at: when this attempt is made, with zone.
+        body: what is sent, UTF-8.
+        signers: the first is the newest.
+    """
+    moment = at.astimezone(UTC)
+    text = body.decode()
+    return {
+        "webhook-id": identity,
+        "webhook-timestamp": str(int(moment.timestamp())),
+        "webhook-signature": " ".join(signer.sign(identity, moment, text) for signer in signers),
+    }

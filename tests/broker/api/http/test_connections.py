@@ -1,0 +1,152 @@
+"""Connections that do what HTTP allows, and what it does not: pipelines, garbage, old versions, lazy readers."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+
+from opstream_api.http import streaming
+from opstream_journal import Journal, Link, announce
+from opstream_schemas.events import Progressed, Succeeded
+from tests.support.api import JSON, Api, Story, post, read_reply, serving, spec, started, stored_messages
+from tests.support.broker import Broker
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.broker
+
+INPUT = b'{"title":"x"}'
+SUBMIT = post("/book/1:upload-start", INPUT, f"Content-Type: {JSON}", "Operation-Id: mine")
+LARGE = Succeeded(result=msgspec.Raw(b'"' + b"x" * 250_000 + b'"'))
+
+
+@pytest.fixture
+async def api(broker: Broker, link: Link) -> AsyncIterator[Api]:
+    """A service whose catalog has one action."""
+    await announce(link, spec())
+    async with serving(broker.url) as api:
+        yield api
+
+
+async def running(api: Api, journal: Journal) -> Story:
+    """An operation that a runner has begun."""
+    story = await Story.of(journal, (await api.submit()).json()["id"])
+    await story.append(started())
+    return story
+
+
+def get(path: str, *headers: str, version: str = "1.1") -> bytes:
+    """The bytes of a GET."""
+    return "\r\n".join([f"GET {path} HTTP/{version}", "Host: api.test", *headers, "", ""]).encode()
+
+
+@pytest.mark.parametrize("header", ["Accept: text/event-stream", "Prefer: wait=60"])
+@pytest.mark.parametrize("followers", [0, 1, 3])
+async def test_a_pipeline_whose_client_goes(api: Api, journal: Journal, header: str, followers: int) -> None:
+    """Requests behind one that is held do not hide that its client has gone: nothing is kept for it."""
+    story = await running(api, journal)
+    path = f"/status/{story.operation.id}"
+    held = get(f"{path}/events" if "Accept" in header else path, header)
+    async with api.connection() as (_, writer):
+        writer.write(held + get(path) * followers)
+        await eventually(lambda: len(api.watchers) == 1)
+    await eventually(lambda: not len(api.watchers))
+
+
+async def test_a_pipeline_without_end(api: Api, journal: Journal) -> None:
+    """Too many requests behind one that is held end the connection, and leave nothing."""
+    story = await running(api, journal)
+    path = f"/status/{story.operation.id}"
+    async with api.connection() as (reader, writer):
+        writer.write(get(path, "Prefer: wait=60") + get(path) * 50)
+        assert await reader.read() == b""
+    await eventually(lambda: not len(api.watchers))
+
+
+async def test_a_pipeline_is_answered_in_order(api: Api, journal: Journal) -> None:
+    """Those behind a held request get their answers after it."""
+    story = await running(api, journal)
+    path = f"/status/{story.operation.id}"
+    async with api.connection() as (reader, writer):
+        writer.write(get(path, "Prefer: wait=60") + get("/healthz"))
+        await eventually(lambda: len(api.watchers) == 1)
+        await story.append(Succeeded(result=msgspec.Raw(b"1")))
+        assert b'"Succeeded"' in (await read_reply(reader)).body
+        assert (await read_reply(reader)).body == b'{"status":"ok"}'
+
+
+@pytest.mark.parametrize("garbage", [b"garbage\r\n\r\n", b"\x00" * 50, b"GET / HTTP/9.9\r\n\r\n"])
+async def test_garbage_after_a_submit(api: Api, link: Link, garbage: bytes) -> None:
+    """What was recorded is answered 202, whatever follows it on the connection; then the connection ends."""
+    async with api.connection() as (reader, writer):
+        writer.write(SUBMIT + garbage)
+        reply = await read_reply(reader)
+        assert (reply.status, msgspec.json.decode(reply.body)["id"]) == (202, "mine")
+        assert await reader.read() == b""
+    assert await stored_messages(link) == 1
+
+
+async def test_garbage_instead_of_a_body(api: Api, link: Link) -> None:
+    """A request that is broken itself is refused, and nothing is recorded."""
+    head = SUBMIT.replace(b"Content-Length: 13", b"Transfer-Encoding: chunked").partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+    reply = await api.raw(head + b"zz\r\n")
+    assert reply.status == 400
+    assert await stored_messages(link) == 0
+
+
+async def test_a_broken_request_behind_one_that_is_held(api: Api, journal: Journal) -> None:
+    """The held one gets its answer, and not that of the broken one."""
+    story = await running(api, journal)
+    broken = b"POST /book:upload-start HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
+    async with api.connection() as (reader, writer):
+        writer.write(get(f"/status/{story.operation.id}", "Prefer: wait=60") + broken)
+        await eventually(lambda: len(api.watchers) == 1)
+        await story.append(Succeeded(result=msgspec.Raw(b"1")))
+        reply = await read_reply(reader)
+        assert (reply.status, msgspec.json.decode(reply.body)["status"]) == (200, "Succeeded")
+        assert await reader.read() == b""
+
+
+@pytest.mark.parametrize("accept", ["text/event-stream", JSON])
+async def test_an_old_client_gets_no_chunks(api: Api, journal: Journal, accept: str) -> None:
+    """HTTP/1.0 gets a history of any length as one document with its length (RFC 9112, 6.1)."""
+    story = await running(api, journal)
+    for percent in range(60):
+        await story.append(Progressed(percent=float(percent)))
+    reply = await api.raw(get(f"/status/{story.operation.id}/events", f"Accept: {accept}", version="1.0"))
+    assert "transfer-encoding" not in [name.lower() for name, _ in reply.headers]
+    assert len(msgspec.json.decode(reply.body)["value"]) == 62
+
+
+@pytest.mark.parametrize("what", ["", "/events"])
+async def test_who_never_reads_is_dropped(
+    api: Api, broker: Broker, journal: Journal, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """A large answer that nobody takes, the last piece of a stream as well, is not kept for ever."""
+    monkeypatch.setattr(streaming, "PATIENCE", 0.5)
+    story = await running(api, journal)
+    await story.append(LARGE)
+    async with serving(broker.url, send_buffer=4096) as other:
+        with socket.socket() as lazy:
+            lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            lazy.connect(("127.0.0.1", other.port))
+            lazy.sendall(get(f"/status/{story.operation.id}{what}", "Accept: text/event-stream"))
+            await eventually(lambda: other.connections == 1)
+            await eventually(lambda: other.connections == 0, within=15)
+
+
+@pytest.mark.parametrize("path", ["/status/x/", "//status/x", "/status/a:b/events", "/docs/", "/healthz/"])
+async def test_a_readable_path_in_any_spelling(api: Api, path: str) -> None:
+    """What can be read takes nothing else, however many slashes it is written with."""
+    answer = await api.client.put(f"{api.url}{path}")
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, HEAD")
+
+
+async def test_a_position_that_no_event_has(api: Api, journal: Journal) -> None:
+    """A running operation's stream can't go on after an event that is not there."""
+    story = await running(api, journal)
+    headers = {"Accept": "text/event-stream", "Last-Event-ID": "999"}
+    answer = await api.client.get(f"/status/{story.operation.id}/events", headers=headers)
+    assert (answer.status_code, answer.json()["error"]["target"]) == (400, "Last-Event-ID")

@@ -1,0 +1,228 @@
+"""Exclusive resources as clients see them: refused while another holds, and a place in the queue while they wait."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from opstream_api.operations import queue_positions as places
+from opstream_journal import Journal, JournalUnavailable, Link, announce
+from opstream_journal.stores.resource_locks import Holds
+from opstream_schemas import subjects
+from opstream_schemas.events import Canceled, Requested
+from opstream_schemas.names import Kind
+from opstream_schemas.operation.fold import Operation
+from opstream_schemas.operation.resource_lock import Claim, Held
+from tests.support.api import INPUT, Api, Story, serving, spec, started, stored_messages
+from tests.support.broker import Broker
+
+pytestmark = pytest.mark.broker
+
+QUEUED = Kind("book", "index")
+REMOVE = Kind("book", "remove")
+
+
+@pytest.fixture
+async def api(broker: Broker, link: Link) -> AsyncIterator[Api]:
+    """A service whose catalog has an action that rejects, one that waits, and two that share a group."""
+    await announce(link, spec(exclusive="resource", on_conflict="reject"))
+    await announce(link, spec(QUEUED, exclusive="resource"))
+    await announce(link, spec(REMOVE, exclusive="resource", exclusive_group="files", on_conflict="reject"))
+    await announce(link, spec(Kind("book", "copy"), exclusive="resource", exclusive_group="files"))
+    async with serving(broker.url) as api:
+        yield api
+
+
+@pytest.fixture
+async def holds(link: Link, journal: Journal) -> Holds:
+    """What a runner says."""
+    holds = Holds(link, journal)
+    await holds.start()
+    return holds
+
+
+async def submitted(api: Api, journal: Journal, operation_id: str, path: str = "/book/42:upload-start") -> Operation:
+    """An operation that was accepted."""
+    answer = await api.submit(path, headers={"Operation-Id": operation_id})
+    assert answer.status_code == 202
+    return (await Story.of(journal, operation_id)).operation
+
+
+def claim(operation: Operation) -> Claim:
+    """Of an operation that was only requested."""
+    return Claim(operation_id=operation.id, sequence=operation.stream_sequence, kind=str(operation.kind))
+
+
+async def take(holds: Holds, operation: Operation) -> None:
+    """Have it hold its resource."""
+    assert isinstance(await holds.acquire(operation.hold, claim(operation)), Held)
+
+
+async def test_what_is_held_is_recorded(api: Api, journal: Journal) -> None:
+    """The request names its hold: by action and resource, or by group and resource; one that excludes nothing, none."""
+    paths = ["/book/42:upload-start", "/book/43:upload-start", "/book/42:remove", "/book/42:copy", "/book:index"]
+    found = []
+    for number, path in enumerate(paths):
+        await submitted(api, journal, f"op-{number}", path)
+        (event,) = await journal.events(f"op-{number}")
+        assert isinstance(event.data, Requested)
+        found.append(event.data.hold)
+
+    assert found == [
+        subjects.hold_key("action.book.upload-start", "42"),
+        subjects.hold_key("action.book.upload-start", "43"),
+        subjects.hold_key("group.files", "42"),
+        subjects.hold_key("group.files", "42"),
+        subjects.hold_key("action.book.index", ""),
+    ]
+
+
+async def test_a_busy_resource_is_refused(api: Api, journal: Journal, holds: Holds, link: Link) -> None:
+    """409 with the holder's id, the resource as target, and nothing recorded; other resources are free."""
+    await take(holds, await submitted(api, journal, "op-1"))
+    before = await stored_messages(link)
+    answer = await api.submit(headers={"Operation-Id": "op-2"})
+
+    assert answer.status_code == 409
+    assert answer.headers["x-ms-error-code"] == "ResourceBusy"
+    error = answer.json()["error"]
+    assert (error["code"], error["target"]) == ("ResourceBusy", "42")
+    assert "operation op-1 holds book 42" in error["message"]
+    assert await stored_messages(link) == before
+    assert (await api.status("op-2")).status_code == 404
+    assert (await api.submit("/book/43:upload-start")).status_code == 202
+
+
+async def test_an_ended_holder_is_no_reason_to_refuse(api: Api, journal: Journal, holds: Holds) -> None:
+    """Although nobody has released it yet."""
+    operation = await submitted(api, journal, "op-1")
+    await take(holds, operation)
+    await Story(journal, operation).append(Canceled())
+
+    assert (await api.submit()).status_code == 202
+
+
+async def test_a_holder_of_the_same_group_is_one(api: Api, journal: Journal, holds: Holds) -> None:
+    """Another action holds the resource."""
+    await take(holds, await submitted(api, journal, "op-1", "/book/42:copy"))
+    answer = await api.submit("/book/42:remove")
+
+    assert answer.status_code == 409
+    assert "op-1" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("holder", ["op-1", "op-0"])
+async def test_the_same_request_once_more_is_the_same_answer(
+    api: Api, journal: Journal, holds: Holds, holder: str
+) -> None:
+    """Whether its own operation holds the resource, or another does meanwhile: 202 for what was accepted."""
+    first = await submitted(api, journal, "op-0")
+    second = await submitted(api, journal, "op-1")
+    await take(holds, second if holder == "op-1" else first)
+    answer = await api.submit(headers={"Operation-Id": "op-1"})
+
+    assert (answer.status_code, answer.json()["id"]) == (202, "op-1")
+    other = await api.submit(body={**INPUT, "title": "Emma"}, headers={"Operation-Id": "op-1"})
+    assert (other.status_code, other.json()["error"]["code"]) == (400, "OperationIdReused")
+
+
+async def test_a_repeatable_request_learns_that_it_was_rejected(api: Api, journal: Journal, holds: Holds) -> None:
+    """As with any refusal that did nothing (OASIS Repeatable Requests 1.0)."""
+    await take(holds, await submitted(api, journal, "op-1"))
+    headers = {
+        "Repeatability-Request-ID": "6c7ab2b5-8d4c-4b52-9c0e-6a3f0c5b7d11",
+        "Repeatability-First-Sent": "Tue, 24 Nov 2026 08:00:00 GMT",
+    }
+    answer = await api.submit(headers=headers)
+
+    assert (answer.status_code, answer.headers["Repeatability-Result"]) == (409, "rejected")
+
+
+async def test_the_place_in_the_queue_counts_down(api: Api, journal: Journal, holds: Holds) -> None:
+    """1 is the next; the holder, and one that nobody queued yet, show none; each place is another ETag."""
+    first, second, third = [await submitted(api, journal, f"op-{n}", "/book/42:index") for n in (1, 2, 3)]
+    await take(holds, first)
+    for waiting in (third, second):
+        await holds.enqueue(waiting.hold, waiting, claim(waiting), is_watchful=False)
+
+    assert [await place(api, f"op-{n}") for n in (1, 2, 3)] == [None, 1, 2]
+    etag = (await api.status("op-3")).headers["ETag"]
+    await holds.release(await Story(journal, first).append(Canceled()))
+    assert [await place(api, f"op-{n}") for n in (2, 3)] == [None, 1]
+    changed = await api.client.get("/status/op-3", headers={"If-None-Match": etag})
+    assert (changed.status_code, changed.json()["queuePosition"]) == (200, 1)
+    same = await api.client.get("/status/op-3", headers={"If-None-Match": changed.headers["ETag"]})
+    assert same.status_code == 304
+    await holds.release(await Story(journal, second).append(Canceled()))
+    assert await place(api, "op-3") is None
+
+
+async def place(api: Api, operation_id: str) -> Any:
+    """What the monitor says."""
+    answer = await api.status(operation_id)
+    assert answer.status_code == 200
+    return answer.json().get("queuePosition")
+
+
+async def test_one_that_has_begun_shows_no_place(api: Api, journal: Journal, holds: Holds) -> None:
+    """Also where its key was left behind."""
+    first, second = [await submitted(api, journal, f"op-{n}", "/book/42:index") for n in (1, 2)]
+    await take(holds, first)
+    await holds.enqueue(second.hold, second, claim(second), is_watchful=False)
+    assert await place(api, "op-2") == 1
+    await Story(journal, second).append(started())
+
+    assert await place(api, "op-2") is None
+
+
+async def test_a_queue_that_can_not_be_read_is_left_out(
+    api: Api, journal: Journal, holds: Holds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The status is the journal's, and does not depend on it."""
+    first, second = [await submitted(api, journal, f"op-{n}", "/book/42:index") for n in (1, 2)]
+    await take(holds, first)
+    await holds.enqueue(second.hold, second, claim(second), is_watchful=False)
+
+    async def unreadable(*_: object) -> dict[str, int]:
+        raise JournalUnavailable("nobody answers", maybe_stored=False)
+
+    monkeypatch.setattr(Holds, "places", unreadable)
+    assert await place(api, "op-2") is None
+
+
+async def test_many_that_ask_share_one_look_at_a_long_queue(
+    api: Api, journal: Journal, holds: Holds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Polling all of a queue must not cost the square of its length."""
+    monkeypatch.setattr(places, "_LONG", 2)
+    monkeypatch.setattr(places, "_FRESH", 10.0)
+    first, *waiting = [await submitted(api, journal, f"op-{n}", "/book/42:index") for n in range(1, 6)]
+    await take(holds, first)
+    for one in waiting:
+        await holds.enqueue(one.hold, one, claim(one), is_watchful=False)
+    looks: list[str] = []
+    look = Holds.places
+
+    async def counted(self: Holds, hold: str) -> dict[str, int]:
+        looks.append(hold)
+        return await look(self, hold)
+
+    monkeypatch.setattr(Holds, "places", counted)
+    found = await asyncio.gather(*(place(api, one.id) for one in waiting))
+
+    assert list(found) == [1, 2, 3, 4]
+    assert [await place(api, one.id) for one in waiting] == [1, 2, 3, 4]
+    assert looks == [first.hold]
+
+
+async def test_waiting_for_the_end_is_as_before(api: Api, journal: Journal, holds: Holds) -> None:
+    """`Prefer: wait` is held until its time is up, and then shows the place."""
+    first, second = [await submitted(api, journal, f"op-{n}", "/book/42:index") for n in (1, 2)]
+    await take(holds, first)
+    await holds.enqueue(second.hold, second, claim(second), is_watchful=False)
+    answer = await api.wait("op-2", 1)
+
+    assert (answer.status_code, answer.json()["status"], answer.json()["queuePosition"]) == (200, "NotStarted", 1)

@@ -1,0 +1,63 @@
+"""A stream of events while the broker is away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+
+from opstream_api.operations import history, watch
+from opstream_journal import Journal, Link, announce
+from opstream_schemas.events import Succeeded
+from tests.support.api import Api, Story, serving, spec, started
+from tests.support.broker import Broker
+
+pytestmark = pytest.mark.broker
+
+FOLLOWING = ": still following"
+WAITING = ": the journal does not answer, waiting"
+
+
+@pytest.fixture
+async def api(broker: Broker, link: Link) -> AsyncIterator[Api]:
+    """A service whose catalog has one action."""
+    await announce(link, spec())
+    async with serving(broker.url) as api:
+        yield api
+
+
+async def test_it_says_that_it_waits(
+    api: Api, broker: Broker, link: Link, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever follows an operation that is quiet is told that nobody knows of news; then that somebody does again."""
+    monkeypatch.setattr(history, "PING", 0.1)
+    monkeypatch.setattr(watch, "SAFETY", 0.1)
+    story = await Story.of(journal, (await api.submit()).json()["id"])
+    await story.append(started())
+    headers = {"Accept": "text/event-stream"}
+    async with api.client.stream("GET", f"/status/{story.operation.id}/events", headers=headers) as answer:
+        lines = answer.aiter_lines()
+        await until(lines, FOLLOWING)
+        broker.stop()
+        await until(lines, WAITING)
+        broker.start()
+        assert await link.wait_up(10)
+        await until(lines, FOLLOWING)
+        await story.append(Succeeded(result=msgspec.Raw(b"{}")))
+        await until(lines, "event: succeeded")
+
+
+async def until(lines: AsyncIterator[str], wanted: str) -> None:
+    """Read up to a line."""
+    read = []
+    try:
+        async with asyncio.timeout(10):
+            async for line in lines:
+                read.append(line)
+                if line == wanted:
+                    return
+    except TimeoutError:
+        pass
+    raise AssertionError(f"no {wanted!r} came, but {set(read)}")

@@ -1,0 +1,290 @@
+"""A journal that fills up: submits are refused in time, and whatever was accepted before still ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import httpx
+import pytest
+from click.testing import CliRunner
+
+from opstream.cli.app import main
+from opstream_api.operations.journal_capacity import FULL_AT
+from opstream_journal import NEW, Journal, JournalFull, Link, connect
+from opstream_journal.provisioning.provision import provision
+from opstream_journal.provisioning.topology import Sizing
+from opstream_runner import Action, ActionContext, RetryAfter, action
+from opstream_schemas import subjects
+from opstream_schemas.names import Kind
+from opstream_schemas.operation.fold import Status
+from tests.support.api import Api, serving
+from tests.support.broker import Broker
+from tests.support.invariants import Promise, breaches, gather
+from tests.support.journaling import KIND, first, opened
+from tests.support.projecting import projector
+from tests.support.projecting import running as projecting
+from tests.support.running import ACKS, Gate, Input, Stage, gated
+from tests.support.strategies import request
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.broker
+
+ROOM: Final = 1_000_000
+"""Bytes of the journal."""
+ALMOST: Final = 0.8
+"""Share of it that others have used before submits are refused."""
+HELD: Final = [f"held-{number}" for number in range(8)]
+"""Operations that are in the middle when the journal is nearly full."""
+FILLER: Final = Kind("other", "filler")
+
+
+@pytest.fixture
+async def link(broker: Broker) -> AsyncIterator[Link]:
+    """A connection to a broker whose journal is small."""
+    link = await connect([broker.url], "test", connect_timeout=10, on_lost=logging.getLogger(__name__).error)
+    try:
+        await provision(link, Sizing(max_bytes=ROOM))
+        yield link
+    finally:
+        await link.close()
+
+
+@pytest.fixture
+async def journal(link: Link) -> Journal:
+    return await opened(link)
+
+
+@pytest.fixture
+def stage(link: Link, journal: Journal) -> Stage:
+    return Stage(link, journal)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looks or waits for room does it more often than in a journal of gigabytes."""
+    monkeypatch.setattr("opstream_api.operations.journal_capacity._INTERVAL", 0.02)
+    monkeypatch.setattr("opstream_runner.attempt.completion._FULL_PAUSE", 0.1)
+
+
+def laborious(gate: Gate) -> Action[..., Any]:
+    """Operations of `HELD` wait at the gate and say all that there is to say before and after it; others are quick."""
+
+    @action(str(KIND), lease=1, max_attempts=3, backoff=0.01)
+    async def handler(request: Input, ctx: ActionContext) -> Any:
+        if ctx.operation_id not in HELD:
+            return ctx.attempt
+        if ctx.attempt == 1:
+            await gate.wait(ctx)
+        await ctx.progress(30.0 * ctx.attempt, f"attempt {ctx.attempt} " + "x" * 200)
+        if ctx.attempt < 3:
+            raise RetryAfter(0.01, f"attempt {ctx.attempt} failed")
+        return {"attempt": ctx.attempt, "text": "x" * 500}
+
+    return handler
+
+
+async def submit(api: Api, operation_id: str) -> httpx.Response:
+    """Ask for an operation."""
+    return await api.submit(body={}, headers={"Operation-Id": operation_id})
+
+
+async def used(link: Link) -> tuple[int, int]:
+    """How many bytes of the journal are used, and how many it has."""
+    info = await link.nc.jetstream().stream_info(subjects.OPERATIONS_STREAM)
+    return info.state.bytes, info.config.max_bytes or 0
+
+
+async def share(link: Link) -> float:
+    """How much of the journal is used."""
+    bytes_used, size = await used(link)
+    return bytes_used / size
+
+
+async def fill(api: Api, stage: Stage) -> list[str]:
+    """Let operations run and end until no more are accepted, and the service says so; those that were. Right after a
+    refusal a new look may find room again: what has just ended needs none any more."""
+    accepted: list[str] = []
+    while True:
+        operation_id = f"quick-{len(accepted)}"
+        answer = await submit(api, operation_id)
+        if answer.status_code == 503:
+            assert answer.json()["error"]["code"] == "JournalFull"
+            assert answer.json()["error"]["operationId"] == operation_id
+            assert int(answer.headers["Retry-After"]) > 0
+            if not await has_room(api):
+                return accepted
+            continue
+        assert answer.status_code == 202, answer.text
+        accepted.append(operation_id)
+        await stage.ended(operation_id)
+
+
+async def store_other(link: Link, journal: Journal, size: int) -> int:
+    """Store a request of another action with `size` letters in it; the bytes that the journal grew by."""
+    before = (await used(link))[0]
+    data = request(resource=FILLER.resource, action=FILLER.action, caller="x" * size)
+    await journal.append(FILLER, first(str(uuid.uuid4()), data=data), NEW, budget=5)
+    return (await used(link))[0] - before
+
+
+async def store_others(link: Link, journal: Journal, until: float = ALMOST) -> None:
+    """Store requests of another action, until so much of the journal is used."""
+    while await share(link) < until:
+        await store_other(link, journal, 10_000)
+
+
+async def use_up(link: Link, journal: Journal) -> None:
+    """Store requests of another action until no event fits any more, however small: the last takes what is left."""
+    await store_others(link, journal, 0.98)
+    least = await store_other(link, journal, 1)
+    bytes_used, size = await used(link)
+    await store_other(link, journal, size - bytes_used - least - 10)
+    with pytest.raises(JournalFull):
+        await store_other(link, journal, 0)
+
+
+async def test_what_was_accepted_ends(broker: Broker, link: Link, journal: Journal, stage: Stage) -> None:
+    """At about 85 % submits are refused; the rest is enough for progress, failed attempts, further ones and results;
+    what runs can be canceled and failed by an operator."""
+    gate = Gate()
+    async with (
+        projecting(projector(link, journal)),
+        stage.runner([laborious(gate)], concurrency=16, tools=stage.tools(source="test/runner-1")),
+        serving(broker.url) as api,
+    ):
+        for one in HELD:
+            assert (await submit(api, one)).status_code == 202
+        await gate.entered(len(HELD))
+        await store_others(link, journal)
+        quick = await fill(api, stage)
+        assert FULL_AT - 0.03 <= await share(link) < FULL_AT + 0.03
+
+        canceled, failed, *rest = HELD
+        assert (await api.cancel(canceled)).status_code == 200
+        arguments = ["fail", failed, "--nats", broker.url, "--reason", "no room"]
+        assert (await asyncio.to_thread(CliRunner().invoke, main, arguments)).exit_code == 0
+        assert (await stage.ended(canceled)).status is Status.CANCELED
+        gate.open()
+        for one in rest:
+            operation = await stage.ended(one)
+            assert (operation.status, operation.attempt) == (Status.SUCCEEDED, 3)
+        assert (await stage.state(failed)).status is Status.FAILED
+        assert (await submit(api, "late")).status_code == 503
+        await stage.settled()
+        evidence = await gather(broker.url)
+    evidence.promised = {one: Promise(str(KIND), {}, "42") for one in [*HELD, *quick]}
+    assert breaches(evidence) == []
+    assert await share(link) < 1
+    assert await stage.events("late") == []
+
+
+async def test_a_journal_of_open_operations(
+    broker: Broker, link: Link, journal: Journal, stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However many operations wait for a runner when submits are refused, each of them ends, and none waits for room.
+    What was accepted can be asked for again meanwhile."""
+    gate = Gate()
+    async with (
+        projecting(projector(link, journal)),
+        stage.runner([gated(gate)], concurrency=1, tools=stage.tools(source="test/runner-1")),
+        serving(broker.url) as api,
+    ):
+        accepted: list[str] = []
+        while (answer := await submit(api, f"op-{len(accepted)}")).status_code == 202:
+            accepted.append(f"op-{len(accepted)}")
+        assert answer.json()["error"]["code"] == "JournalFull"
+        assert len(accepted) > 100
+        assert await share(link) < 0.5
+        again = await submit(api, accepted[-1])
+        assert (again.status_code, again.json()["id"]) == (202, accepted[-1])
+        assert (await api.submit(body={"n": 2}, headers={"Operation-Id": accepted[-1]})).status_code == 400
+        gate.open()
+        for one in accepted:
+            assert (await stage.ended(one)).status is Status.SUCCEEDED
+        await eventually(lambda: has_room(api))
+    assert "waits for room" not in caplog.text
+    assert "is put back" not in caplog.text
+
+
+async def has_room(api: Api) -> bool:
+    """Whether the service would take a submit."""
+    return (await api.client.get("/readyz")).status_code == 200
+
+
+async def test_the_rest_is_used_up(
+    broker: Broker, link: Link, journal: Journal, stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where even the rest is used up, outcomes wait; once there is room they are recorded, and nothing was worked out
+    twice."""
+    gate = Gate()
+    held = HELD[0]
+
+    @action(str(KIND), lease=1)
+    async def handler(request: Input, ctx: ActionContext) -> int:
+        if ctx.operation_id == held:
+            await gate.wait(ctx)
+        return ctx.attempt
+
+    async with (
+        projecting(projector(link, journal)),
+        stage.runner([handler], tools=stage.tools(source="test/runner-1")),
+        serving(broker.url) as api,
+    ):
+        assert (await submit(api, held)).status_code == 202
+        await gate.entered(1)
+        await use_up(link, journal)
+        gate.open()
+        await eventually(lambda: f"operation {held}: its outcome waits for room" in caplog.text)
+        answer = await eventually(lambda: refused(api))
+        assert answer.json()["error"]["code"] == "JournalFull"
+        assert (await api.status(held)).json()["status"] == "Running"
+        assert (await api.cancel(held)).json()["error"]["code"] == "JournalFull"
+        assert not (await stage.state(held)).is_terminal
+
+        arguments = ["provision", "--nats", broker.url, "--max-bytes", "2MiB", "--update"]
+        made = await asyncio.to_thread(CliRunner().invoke, main, arguments)
+        assert made.exit_code == 0, made.output
+        operation = await stage.ended(held)
+        assert (operation.status, operation.attempt) == (Status.SUCCEEDED, 1)
+        await eventually(lambda: accepted(api))
+        assert (await stage.ended("again")).status is Status.SUCCEEDED
+        evidence = await gather(broker.url)
+    evidence.promised = {one: Promise(str(KIND), {}, "42") for one in (held, "again")}
+    assert breaches(evidence) == []
+
+
+async def test_a_start_waits_for_room(link: Link, journal: Journal, stage: Stage) -> None:
+    """What was accepted before the rest was used up, and had not begun, begins once there is room."""
+    gate = Gate()
+    gate.open()
+    spy = await stage.spy(ACKS)
+    await stage.request(HELD[0])
+    await use_up(link, journal)
+    async with stage.runner([gated(gate, lease=1)]):
+        await eventually(lambda: was_delivered_again(stage))
+        assert (await stage.names(HELD[0]), gate.attempts) == (["requested"], [])
+        await provision(link, Sizing(max_bytes=2 * ROOM), is_update=True)
+        operation = await stage.ended(HELD[0])
+        await stage.settled()
+    assert (operation.status, gate.attempts) == (Status.SUCCEEDED, [(HELD[0], 1)])
+    assert spy.seen[-1][1] == b"+ACK"
+
+
+async def was_delivered_again(stage: Stage) -> bool:
+    """Whether the broker has delivered a message more than once."""
+    return (await stage.consumer()).num_redelivered == 1
+
+
+async def refused(api: Api) -> httpx.Response | None:
+    """The answer to a submit, if it is refused."""
+    answer = await submit(api, "again")
+    return answer if answer.status_code == 503 else None
+
+
+async def accepted(api: Api) -> bool:
+    """Whether a submit is accepted."""
+    return (await submit(api, "again")).status_code == 202

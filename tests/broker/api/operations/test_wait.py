@@ -1,0 +1,194 @@
+"""`Prefer: wait` on a real broker, without runner and projector: the tests append events themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import httpx
+import msgspec
+import pytest
+from nats.aio.msg import Msg
+
+from opstream_api.operations import watch
+from opstream_journal import Journal, Link, announce
+from opstream_schemas import subjects
+from opstream_schemas.events import Canceled, Failed, Progressed, Succeeded
+from tests.support.api import Api, Story, failure, serving, spec, started
+from tests.support.broker import Broker
+from tests.support.running import READS
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.broker
+
+SUCCEEDED = Succeeded(result=msgspec.Raw(b"{}"))
+
+
+@pytest.fixture
+async def api(broker: Broker, link: Link) -> AsyncIterator[Api]:
+    """A service whose catalog has one action."""
+    await announce(link, spec(retry_after=2))
+    async with serving(broker.url) as api:
+        yield api
+
+
+async def running(api: Api, journal: Journal) -> Story:
+    """An operation that a runner has begun."""
+    story = await Story.of(journal, (await api.submit()).json()["id"])
+    await story.append(started())
+    return story
+
+
+async def held(api: Api, story: Story, seconds: int = 30) -> asyncio.Task[httpx.Response]:
+    """A request that waits for an operation, once it does."""
+    waiting = asyncio.create_task(api.wait(story.operation.id, seconds))
+    await eventually(lambda: len(api.watchers) or waiting.done())
+    return waiting
+
+
+@pytest.mark.parametrize("end", [SUCCEEDED, Failed(error=failure()), Canceled()])
+async def test_it_is_answered_at_the_end(api: Api, journal: Journal, end: Succeeded | Failed | Canceled) -> None:
+    """Any terminal event ends it, long before the next safety read would; the rest does not."""
+    story = await running(api, journal)
+    waiting = await held(api, story)
+    await story.append(Progressed(percent=5.0))
+    assert not waiting.done()
+    began = time.monotonic()
+    await story.append(end)
+    answer = await waiting
+    assert time.monotonic() - began < watch.SAFETY / 2
+    assert (answer.status_code, answer.json()["status"].lower()) == (200, end.name)
+    assert answer.headers["Preference-Applied"] == "wait=30"
+    assert "Retry-After" not in answer.headers
+    await eventually(lambda: not len(api.watchers))
+
+
+async def test_it_is_answered_by_another_replica(broker: Broker, api: Api, journal: Journal) -> None:
+    """Whoever recorded the end, all who wait for it learn of it."""
+    async with serving(broker.url) as other:
+        story = await running(api, journal)
+        waiting = [await held(api, story), await held(other, story)]
+        await story.append(SUCCEEDED)
+        assert {(await one).json()["status"] for one in waiting} == {"Succeeded"}
+
+
+async def test_the_time_is_up(api: Api, journal: Journal) -> None:
+    """Then the answer is the monitor as it is, with the pace of polling."""
+    story = await running(api, journal)
+    began = time.monotonic()
+    waiting = await held(api, story, seconds=1)
+    await story.append(Progressed(percent=40.0))
+    answer = await waiting
+    assert time.monotonic() - began >= 1
+    assert (answer.status_code, answer.headers["Retry-After"]) == (200, "2")
+    assert answer.json()["percentComplete"] == 40.0
+
+
+async def test_what_is_over_is_not_waited_for(api: Api, journal: Journal) -> None:
+    """A terminal operation, and none at all, are answered at once."""
+    story = await running(api, journal)
+    await story.append(SUCCEEDED)
+    began = time.monotonic()
+    assert (await api.wait(story.operation.id, 30)).json()["status"] == "Succeeded"
+    for unknown in ("no-such-operation", "*", "%3E", "a.b"):
+        assert (await api.wait(unknown, 30)).status_code == 404
+    assert time.monotonic() - began < 5
+    assert len(api.watchers) == 0
+
+
+async def test_a_limit_that_is_told(api: Api, journal: Journal) -> None:
+    """Who wants to wait for an hour learns for how long the service would."""
+    story = await running(api, journal)
+    await story.append(SUCCEEDED)
+    assert (await api.wait(story.operation.id, 3600)).headers["Preference-Applied"] == "wait=60"
+    assert "Preference-Applied" not in (await api.status(story.operation.id)).headers
+
+
+async def test_one_read_for_all(api: Api, link: Link, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While nothing happens, the broker is asked once each safety period, however many wait."""
+    monkeypatch.setattr(watch, "SAFETY", 0.5)
+    story = await running(api, journal)
+    waiting = [await held(api, story, seconds=20) for _ in range(30)]
+    await eventually(lambda: next(iter(api.watchers)).users == 30)
+    reads = []
+
+    async def note(message: Msg) -> None:
+        reads.append(time.monotonic())
+
+    await link.nc.subscribe(READS, cb=note)
+    # Each of them reads once when it comes, perhaps only now.
+    await eventually(lambda: reads and time.monotonic() - reads[-1] > 0.2)
+    reads.clear()
+    began = time.monotonic()
+    await eventually(lambda: len(reads) >= 4)
+    assert len(reads) <= (time.monotonic() - began) / 0.4 + 1
+    assert len(api.watchers) == 1
+    await story.append(SUCCEEDED)
+    assert {(await one).json()["status"] for one in waiting} == {"Succeeded"}
+
+
+async def test_hints_may_be_lost(api: Api, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without any hint the safety read finds the end."""
+
+    async def deaf(_self: watch.Watch, _message: Msg) -> None:
+        return
+
+    monkeypatch.setattr(watch, "SAFETY", 0.3)
+    monkeypatch.setattr(watch.Watch, "_hint", deaf)
+    story = await running(api, journal)
+    waiting = await held(api, story)
+    await story.append(SUCCEEDED)
+    assert (await waiting).json()["status"] == "Succeeded"
+
+
+async def test_hints_may_be_wrong(api: Api, link: Link, journal: Journal) -> None:
+    """A terminal event that the stream refused ends nothing; the one that is stored afterwards does."""
+    story = await running(api, journal)
+    waiting = await held(api, story)
+    operation = story.operation
+    subject = subjects.event_subject(operation.id, operation.kind, "succeeded")
+    await link.nc.publish(subject, b"{}", headers={"Nats-Expected-Last-Sequence": "999999"})
+    (found,) = api.watchers
+    await eventually(lambda: found._is_end_hinted)
+    await eventually(lambda: not found._is_end_hinted)
+    assert not waiting.done()
+    await story.append(Failed(error=failure("late", "the real end")))
+    assert (await waiting).json()["error"]["code"] == "late"
+
+
+async def test_who_goes_away_leaves_nothing(api: Api, journal: Journal) -> None:
+    """A client that hangs up is waited for no more."""
+    story = await running(api, journal)
+    head = f"GET /status/{story.operation.id} HTTP/1.1\r\nHost: x\r\nPrefer: wait=60\r\n\r\n"
+    async with api.connection() as (_, writer):
+        writer.write(head.encode())
+        await eventually(lambda: len(api.watchers))
+    await eventually(lambda: not len(api.watchers))
+
+
+async def test_a_service_that_stops_answers(broker: Broker, api: Api, journal: Journal) -> None:
+    """Who is waiting when the service is told to stop gets the monitor as it is."""
+    story = await running(api, journal)
+    async with httpx.AsyncClient(timeout=15) as client:
+        async with serving(broker.url) as other:
+            waiting = asyncio.create_task(
+                client.get(f"{other.url}/status/{story.operation.id}", headers={"Prefer": "wait=60"})
+            )
+            await eventually(lambda: len(other.watchers))
+        answer = await waiting
+    assert (answer.status_code, answer.json()["status"], answer.headers["Retry-After"]) == (200, "Running", "2")
+
+
+async def test_an_etag_saves_the_body(api: Api, journal: Journal) -> None:
+    """The same state has the same ETag, in any replica; who has it gets 304 with the pace of polling."""
+    story = await running(api, journal)
+    etag = (await api.status(story.operation.id)).headers["ETag"]
+    path = f"/status/{story.operation.id}"
+    same = await api.client.get(path, headers={"If-None-Match": f'"other", {etag}'})
+    assert (same.status_code, same.content, same.headers["ETag"]) == (304, b"", etag)
+    assert same.headers["Retry-After"] == "2"
+    await story.append(Progressed(percent=1.0))
+    changed = await api.client.get(path, headers={"If-None-Match": etag})
+    assert changed.status_code == 200
+    assert changed.headers["ETag"] != etag

@@ -1,0 +1,445 @@
+"""Subscribers in bad luck: nothing is lost, nothing spins, and what can't be handled is put aside where it is seen."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from faststream import FastStream
+from faststream.exceptions import RejectMessage, StopApplication, StopConsume
+from nats.aio.msg import Msg
+
+from opstream.events import ActionSucceeded, Backoff, Event, EventsBroker, subscribe
+from opstream_journal import Journal, Link, NotProvisioned
+from opstream_journal.jetstream import rpc
+from opstream_journal.provisioning.provision import provision
+from opstream_journal.provisioning.topology import Sizing
+from opstream_journal.stores import dead_letters as parking
+from opstream_schemas import subjects
+from opstream_schemas.events import encode_event
+from tests.support.broker import Broker
+from tests.support.journaling import following, linked
+from tests.support.journaling import opened as journal_on
+from tests.support.strategies import FromTheFuture
+from tests.support.subscribing import (
+    SUCCEEDED,
+    Kept,
+    consumer_info,
+    delete_consumer,
+    ended,
+    events_broker,
+    inject,
+    opened,
+    running,
+    unsettled,
+)
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.broker
+
+QUICK = Backoff(first=0.05, longest=0.1, deliveries=3)
+
+
+async def settled(link: Link, durable: str) -> None:
+    """Wait until nothing of a durable is left."""
+
+    async def is_done() -> bool:
+        return await unsettled(link, durable) == 0
+
+    await eventually(is_done, within=15)
+
+
+def stopping(kept: Kept, reason: type[BaseException]) -> Callable[[Event], Awaitable[None]]:
+    """A handler that raises."""
+
+    async def handle(event: Event) -> None:
+        await kept.keep(event)
+        raise reason
+
+    return handle
+
+
+async def pulled(link: Link, durable: str) -> Msg:
+    """One message of a durable, taken by somebody else."""
+    inbox = link.nc.new_inbox()
+    subscription = await link.nc.subscribe(inbox, max_msgs=1)
+    await link.nc.publish(f"$JS.API.CONSUMER.MSG.NEXT.OPERATIONS.{durable}", b'{"batch": 1}', reply=inbox)
+    return await subscription.next_msg(5)
+
+
+async def has_redelivered(link: Link, durable: str, sequence: int) -> bool:
+    """Whether a durable that was made again has delivered so far."""
+    info = await rpc.call(link, f"$JS.API.CONSUMER.INFO.OPERATIONS.{durable}")
+    answer = msgspec.json.decode(info.data)
+    return "error" not in answer and bool(answer["delivered"]["stream_seq"] >= sequence and answer["num_ack_pending"])
+
+
+async def ask(link: Link, durable: str, sequence: int) -> str:
+    """Have a parked event tried again."""
+    return (await rpc.call(link, subjects.retry_subject(durable), str(sequence).encode(), timeout=5)).data.decode()
+
+
+async def test_poison_is_parked_and_brought_back(broker: Broker, link: Link, journal: Journal) -> None:
+    """An event whose handler fails too often is parked with the reason, and goes once a try of it succeeds."""
+    events, kept = events_broker(broker), Kept()
+    is_broken = True
+
+    @subscribe(events, "*", durable="printer", start="all", backoff=QUICK)
+    async def handle(event: Event) -> None:
+        await kept.keep(event)
+        if is_broken and event.operation_id == "one":
+            raise OSError("out of\npaper \u2603")
+
+    one = await ended(journal, "one")
+    await ended(journal, "two")
+    async with running(events):
+        await kept.reach(4)
+        await settled(link, "printer")
+        ((_, sequence),) = await parking.places(link, "printer")
+        parked = await parking.find(link, "printer", sequence)
+        assert parked is not None
+        assert (parked.sequence, parked.subject) == (
+            one.stream_sequence,
+            "operations.one.book.upload-start.succeeded",
+        )
+        assert (parked.reason, parked.deliveries) == ("HandlerFailed", 3)
+        assert parked.detail == "OSError: out of paper \\u2603"
+        assert parked.data == kept.events[0].stored
+        assert await ask(link, "printer", sequence) == (
+            "failed: it stays parked: HandlerFailed: OSError: out of paper \u2603"
+        )
+        assert await parking.places(link) == [("printer", sequence)]
+        is_broken = False
+        assert await ask(link, "printer", sequence) == "done"
+        assert await parking.places(link) == []
+        assert await ask(link, "printer", sequence) == f"nothing of printer is parked under {sequence}"
+    assert kept.ids.count("one") == 5
+    assert {event.sequence for event in kept.events if event.operation_id == "one"} == {sequence}
+
+
+async def test_what_can_not_be_read_is_parked(broker: Broker, link: Link, journal: Journal) -> None:
+    """Garbage, an event of another operation and a type of a newer version are parked; what follows is delivered."""
+    events, kept = events_broker(broker), Kept()
+    subscribe(events, "*", durable="reader", events="*", start="all")(kept.keep)
+    opened_one = await opened(journal, "one")
+    garbage = await inject(link, "operations.two.book.upload-start.succeeded", b"\xff{not json")
+    foreign = await inject(
+        link, "operations.three.book.upload-start.succeeded", encode_event(following(opened_one, SUCCEEDED))
+    )
+    wrong = await inject(
+        link, "operations.one.book.upload-start.failed", encode_event(following(opened_one, SUCCEEDED))
+    )
+    newer = await inject(
+        link, "operations.one.book.upload-start.progressed", encode_event(following(opened_one, FromTheFuture()))
+    )
+    await ended(journal, "four")
+    async with running(events):
+        await kept.reach(5)
+        await settled(link, "reader")
+    found = {one: await parking.find(link, "reader", one) for _, one in await parking.places(link, "reader")}
+    assert {one: parked and parked.reason for one, parked in found.items()} == {
+        garbage: "Undecodable",
+        foreign: "Foreign",
+        wrong: "Foreign",
+        newer: "UnknownType",
+    }
+    assert [one.name for one in kept.events] == ["requested", "started", "requested", "started", "succeeded"]
+    parked = found[newer]
+    assert parked is not None
+    assert (parked.deliveries, parked.content_type) == (1, "text/plain")
+    assert "opstream.action.paused.v1" in parked.detail
+
+
+async def test_no_retry_helps(broker: Broker, link: Link, journal: Journal) -> None:
+    """A result of another form than the handler wants, and an event that it refuses, are parked at once."""
+    events, kept = events_broker(broker), Kept()
+
+    @subscribe(events, "*", durable="strict", start="all")
+    async def handle(event: Event) -> None:
+        await kept.keep(event)
+        if isinstance(event, ActionSucceeded) and event.operation_id == "one":
+            event.result_as(list[int])
+        raise RejectMessage
+
+    await ended(journal, "one")
+    await ended(journal, "two")
+    async with running(events):
+        await kept.reach(2)
+        await settled(link, "strict")
+    found = [await parking.find(link, "strict", one) for _, one in await parking.places(link, "strict")]
+    assert [one and one.reason for one in found] == ["UnexpectedShape", "Rejected"]
+    assert kept.ids == ["one", "two"]
+
+
+async def test_a_handler_that_takes_the_process_with_it(broker: Broker, link: Link, journal: Journal) -> None:
+    """An event that was delivered too often, and of which nobody told anything, is parked without being handled."""
+    events, kept = events_broker(broker), Kept()
+    subscribe(events, "*", durable="crasher", start="all", backoff=QUICK)(kept.keep)
+    async with running(events):
+        pass
+    await ended(journal, "one")
+    for _ in range(QUICK.deliveries):
+        # What a process that died leaves behind, without the time that its lease takes.
+        await (await pulled(link, "crasher")).nak()
+    async with running(events):
+        await settled(link, "crasher")
+    ((_, sequence),) = await parking.places(link, "crasher")
+    parked = await parking.find(link, "crasher", sequence)
+    assert parked is not None
+    assert (parked.reason, parked.deliveries, kept.ids) == ("NeverFinished", 4, [])
+
+
+async def test_nowhere_to_park(broker: Broker, link: Link, journal: Journal, caplog: pytest.LogCaptureFixture) -> None:
+    """What can't be parked is not acknowledged."""
+    events, kept = events_broker(broker), Kept()
+
+    @subscribe(events, "*", durable="printer", start="all", backoff=QUICK)
+    async def handle(event: Event) -> None:
+        await kept.keep(event)
+        raise OSError("no")
+
+    async with running(events):
+        await rpc.call(link, "$JS.API.STREAM.DELETE.PARKED")
+        await ended(journal, "one")
+        await kept.reach(3)
+        await eventually(lambda: "can't be parked, and comes again" in caplog.text)
+        assert await unsettled(link, "printer") == 1
+
+
+async def test_a_deleted_consumer_is_made_again(broker: Broker, link: Link, journal: Journal) -> None:
+    """Whoever deletes a durable under its subscriber takes no event from it, new or not yet handled."""
+    events, kept = events_broker(broker), Kept()
+    go = asyncio.Event()
+
+    @subscribe(events, "*", durable="mailer", max_workers=2)
+    async def handle(event: Event) -> None:
+        await kept.keep(event)
+        if event.operation_id == "stuck" and event.deliveries == 1:
+            await go.wait()
+
+    async with running(events):
+        await ended(journal, "stuck")
+        await ended(journal, "one")
+        await kept.reach(2)
+        await delete_consumer(link, "mailer")
+        await ended(journal, "two")
+        await eventually(lambda: "two" in kept.ids, within=15)
+        go.set()
+        await settled(link, "mailer")
+        await ended(journal, "three")
+        await eventually(lambda: "three" in kept.ids)
+    assert set(kept.ids) == {"stuck", "one", "two", "three"}
+
+
+async def test_a_deleted_consumer_costs_nothing(broker: Broker, link: Link, journal: Journal) -> None:
+    """While a consumer can't be made again the process waits, and once the journal itself is gone it says so."""
+    events, kept = events_broker(broker, on_lost=lambda _reason: None), Kept()
+    app = FastStream(events, logger=None)
+    subscribe(events, "*", durable="mailer")(kept.keep)
+    serving = asyncio.create_task(app.run())
+    await eventually(lambda: events.running)
+    await rpc.call(link, "$JS.API.STREAM.DELETE.OPERATIONS")
+    before = broker.monitor("/varz")["in_msgs"]
+    with pytest.raises(NotProvisioned, match="the broker has no stream OPERATIONS: run 'opstream provision'"):
+        await asyncio.wait_for(serving, 20)
+    assert broker.monitor("/varz")["in_msgs"] - before < 100
+
+
+async def test_another_journal(broker: Broker, link: Link, journal: Journal) -> None:
+    """A durable is not made again on a journal that is shorter than what the subscriber has seen already."""
+    from opstream_journal.provisioning.subscriber_consumers import Durable
+
+    durable = Durable(link, "mailer", ["operations.*.*.*.succeeded"], ack_wait=30, max_pending=10)
+    await ended(journal, "one")
+    await durable.ensure("new")
+    durable.floor = 1_000
+    await delete_consumer(link, "mailer")
+    with pytest.raises(NotProvisioned, match="had come to 1000: this is another journal"):
+        await durable.remake()
+
+
+async def test_a_killed_broker(broker: Broker, link: Link, journal: Journal) -> None:
+    """A broker that is killed in the middle of the work, and comes back, has every event handled."""
+    events, kept = events_broker(broker), Kept()
+    go = asyncio.Event()
+
+    @subscribe(events, "*", durable="mailer", start="all", max_workers=2, ack_wait=2.0)
+    async def handle(event: Event) -> None:
+        await kept.keep(event)
+        await go.wait()
+
+    for number in range(6):
+        await ended(journal, f"op-{number}")
+    async with running(events):
+        await kept.reach(2)
+        broker.kill()
+        go.set()
+        await eventually(lambda: not events.link.is_up)
+        broker.start()
+        await eventually(lambda: len(set(kept.ids)) == 6, within=20)
+        await eventually(lambda: link.is_up)
+        await settled(link, "mailer")
+        await ended(journal, "last")
+        await eventually(lambda: "last" in kept.ids, within=10)
+    # The broker may have forgotten that it had delivered the two.
+    assert len(kept.ids) - len(set(kept.ids)) <= 2
+
+
+async def test_no_event_runs_twice_at_once(broker: Broker, link: Link, journal: Journal) -> None:
+    """An event that comes again while its handler still runs is left to that one."""
+    events, kept = events_broker(broker), Kept()
+    go = asyncio.Event()
+
+    @subscribe(events, "*", durable="slow", start="all", max_workers=2)
+    async def handle(event: Event) -> None:
+        await kept.keep(event)
+        await go.wait()
+
+    one = await ended(journal, "one")
+    async with running(events):
+        await kept.reach(1)
+        # As after a lease that ran out: the broker hands the same one out again.
+        await rpc.call(link, "$JS.API.CONSUMER.DELETE.OPERATIONS.slow")
+        await eventually(lambda: has_redelivered(link, "slow", one.stream_sequence), within=10)
+        go.set()
+        await settled(link, "slow")
+        await ended(journal, "two")
+        await kept.reach(2)
+    assert kept.ids == ["one", "two"]
+
+
+async def test_replicas_share(broker: Broker, link: Link, journal: Journal) -> None:
+    """Processes with one durable share the events; what one of them had and did not do, another one does."""
+    first, second = events_broker(broker, graceful_timeout=0.1), events_broker(broker)
+    held, kept = Kept(), Kept()
+
+    @subscribe(first, "*", durable="mailer", start="all", max_workers=2)
+    async def hold(event: Event) -> None:
+        await held.keep(event)
+        await asyncio.Event().wait()
+
+    subscribe(second, "*", durable="mailer", start="all")(kept.keep)
+    for number in range(4):
+        await ended(journal, f"op-{number}")
+    async with running(first):
+        await held.reach(2)
+        async with running(second):
+            await kept.reach(2)
+            assert not set(held.ids) & set(kept.ids)
+            await first.stop()
+            await kept.reach(4, within=5)
+            await settled(link, "mailer")
+    assert sorted(kept.ids) == [f"op-{number}" for number in range(4)]
+
+
+async def test_a_graceful_stop(broker: Broker, link: Link, journal: Journal) -> None:
+    """A stop lets a running handler end and acknowledges it, and takes nothing new."""
+    events, kept = events_broker(broker), Kept()
+    go = asyncio.Event()
+
+    @subscribe(events, "*", durable="mailer", start="all")
+    async def handle(event: Event) -> None:
+        await kept.keep(event)
+        await go.wait()
+
+    await ended(journal, "one")
+    await ended(journal, "two")
+    await events.start()
+    await kept.reach(1)
+    stopping = asyncio.create_task(events.stop())
+    await asyncio.wait([stopping], timeout=0.2)
+    assert not stopping.done()
+    go.set()
+    await stopping
+    assert (kept.ids, await unsettled(link, "mailer")) == (["one"], 1)
+
+
+async def test_the_lease_is_kept(broker: Broker, link: Link, journal: Journal) -> None:
+    """A handler may take longer than ack_wait: its event is not delivered again meanwhile."""
+    events, kept = events_broker(broker), Kept()
+    go = asyncio.Event()
+
+    @subscribe(events, "*", durable="slow", start="all", max_workers=2, ack_wait=1.0)
+    async def handle(event: Event) -> None:
+        await kept.keep(event)
+        await go.wait()
+
+    await ended(journal, "one")
+    async with running(events), linked(broker.url) as other:
+        await kept.reach(1)
+        before = events.clock()
+        await eventually(lambda: events.clock() - before > 2.5)
+        info = await consumer_info(other, "slow")
+        assert (info["num_redelivered"], info["delivered"]["consumer_seq"]) == (0, 1)
+        go.set()
+        await settled(link, "slow")
+    assert kept.ids == ["one"]
+
+
+def permissions(durable: str) -> list[str]:
+    """The subjects that docs/events.md says a subscriber may publish to."""
+    document = (Path(__file__).resolve().parents[3] / "docs" / "events.md").read_text(encoding="utf-8")
+    table = document.partition("\n## Permissions\n")[2]
+    rows = [line.partition(" | ")[0] for line in table.splitlines() if line.startswith("| `")]
+    return [one.replace("{durable}", durable) for row in rows for one in re.findall(r"`([^`]+)`", row)]
+
+
+async def test_the_documented_permissions(caplog: pytest.LogCaptureFixture) -> None:
+    """With no more than the document says, a subscriber makes its durable, handles, parks, is retried and recovers."""
+    allowed = permissions("mailer")
+    assert len(allowed) > 8
+    granted = {"publish": allowed, "subscribe": ["_INBOX.>", "retry.mailer"], "allow_responses": True}
+    rights = msgspec.json.encode(granted).decode()
+    users = f"{{user: admin, password: a}}, {{user: mailer, password: b, permissions: {rights}}}"
+    with Broker(extra=f"authorization {{ users: [{users}] }}") as broker:
+        async with linked(broker.url.replace("//", "//admin:a@")) as link:
+            await provision(link, Sizing())
+            journal = await journal_on(link)
+            events = EventsBroker(broker.url.replace("//", "//mailer:b@"), logger=None)
+            kept = Kept()
+
+            @subscribe(events, "*", durable="mailer", start="all", backoff=Backoff(deliveries=1))
+            async def handle(event: Event) -> None:
+                await kept.keep(event)
+                assert await event.requested() is not None
+                if len(kept.events) == 1:
+                    raise OSError("no")
+
+            one = await ended(journal, "one")
+            async with running(events):
+                await settled(link, "mailer")
+                assert await ask(link, "mailer", one.stream_sequence) == "done"
+                await delete_consumer(link, "mailer")
+                await ended(journal, "two")
+                await eventually(lambda: "two" in kept.ids, within=15)
+                await settled(link, "mailer")
+            assert kept.ids[:2] == ["one", "one"]
+            refused = re.findall(r'permissions violation for \w+ to "([^"]+)"', caplog.text)
+            assert [one for one in refused if not one.startswith("_inbox.")] == []
+
+
+async def test_a_handler_ends_its_process_or_itself(broker: Broker, link: Link, journal: Journal) -> None:
+    """FastStream's StopApplication and StopConsume stop in order, and the event that they came with is given back."""
+    for number, reason in enumerate((StopApplication, StopConsume)):
+        events, kept = events_broker(broker), Kept()
+        app = FastStream(events, logger=None)
+        durable = f"stopper-{number}"
+
+        subscribe(events, "*", durable=durable)(stopping(kept, reason))
+        serving = asyncio.create_task(app.run())
+        await eventually(lambda events=events: events.running)
+        await ended(journal, f"one-{number}")
+        await kept.reach(1)
+        if reason is StopApplication:
+            await asyncio.wait_for(serving, 10)
+        (subscriber,) = events.subscribers
+        await eventually(lambda subscriber=subscriber: not subscriber.running)
+        assert await unsettled(link, durable) == 1
+        await ended(journal, f"two-{number}")
+        assert len(kept.ids) == 1
+        app.exit()
+        await asyncio.wait_for(serving, 10)

@@ -1,0 +1,265 @@
+"""Walks through the journal and its archive: what is wanted, all of it, once, and what is told of the rest."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from nats.js.client import JetStreamContext
+
+from opstream.history.event_reader import Found, Walk
+from opstream.history.wanted import Wanted
+from opstream.terminal.console import Failure
+from opstream_journal import Journal, Link, NotProvisioned
+from opstream_journal.jetstream.stream_scan import edges
+from opstream_journal.provisioning.archive import Archive
+from opstream_journal.provisioning.provision import provision
+from opstream_journal.provisioning.topology import Sizing
+from opstream_journal.stores.timers import arm_wake
+from opstream_schemas.event_filter import EventType, Selection
+from opstream_schemas.events import RecordedEvent
+from tests.support.broker import Broker
+from tests.support.journaling import linked
+from tests.support.populating import KINDS, populate
+from tests.support.strategies import History, request
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.broker
+
+NOW = datetime(2026, 3, 14, tzinfo=UTC)
+
+
+class Read:
+    """What a walk gave."""
+
+    def __init__(self, link: Link, wanted: Wanted) -> None:
+        self.told: list[str] = []
+        self.walk = Walk(link, wanted, self.told.append)
+        self.found: list[Found] = []
+
+    @property
+    def sequences(self) -> list[int]:
+        """Of the events, in order."""
+        return [one.message.sequence for one in self.found]
+
+    async def run(self) -> Read:
+        """Walk to the end."""
+        async for batch in self.walk.batches():
+            self.found += batch
+        return self
+
+
+async def read(link: Link, **wanted: object) -> Read:
+    """Walk to the end."""
+    return await Read(link, Wanted(**wanted)).run()  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def events(link: Link, journal: Journal) -> list[RecordedEvent]:
+    """Twelve operations, with timers between them that have fired."""
+    events = await populate(journal, 6)
+    past = datetime.now(UTC) - timedelta(seconds=5)
+    for number in range(3):
+        await arm_wake(link, KINDS[0], f"op-{number}", "retry", at=past, armed_by=1)
+    js = link.nc.jetstream()
+
+    async def has_fired() -> bool:
+        return (await js.stream_info("OPERATIONS")).state.messages == len(events) + 3
+
+    await eventually(has_fired, within=10)
+    return events + await populate(journal, 6, begin=6)
+
+
+async def test_the_whole(link: Link, events: list[RecordedEvent]) -> None:
+    """Every event once, in order, byte for byte; timers are passed over without a word."""
+    whole = await read(link)
+    assert [(one.message.sequence, one.message.data) for one in whole.found] == [
+        (event.sequence, event.stored) for event in events
+    ]
+    assert (whole.walk.problem, whole.told, whole.walk.next_sequence) == ("", [], len(events) + 4)
+
+
+@pytest.mark.parametrize(
+    "selection", [Selection(), Selection(resource="book"), Selection(types=(EventType("failed"),))]
+)
+async def test_resuming_at_any_point(link: Link, events: list[RecordedEvent], selection: Selection) -> None:
+    """What came before a sequence, and what comes from it on, are together the whole: nothing lost, nothing twice."""
+    whole = (await read(link, selection=selection)).sequences
+    assert whole
+    for first in range(1, events[-1].sequence + 2):
+        rest = await read(link, selection=selection, first=first)
+        assert [one for one in whole if one < first] + rest.sequences == whole
+        assert (rest.walk.problem, rest.walk.next_sequence) == ("", events[-1].sequence + 1)
+
+
+async def test_any_moment_parts_the_whole(link: Link, events: list[RecordedEvent]) -> None:
+    """What was stored before a time and what was stored since are together the whole, and going on from where the
+    first part ended gives the second."""
+    whole = await read(link)
+    for one in whole.found[::4]:
+        at = one.message.stored_at
+        before, since = await read(link, until=at), await read(link, since=at)
+        assert before.sequences + since.sequences == whole.sequences
+        assert (before.walk.problem, since.walk.problem) == ("", "")
+        rest = await read(link, first=before.walk.next_sequence)
+        assert rest.sequences == since.sequences
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        Selection(operation_id="op-3"),
+        Selection(operation_id="nobody"),
+        Selection(resource="book"),
+        Selection(resource="book", action="upload-finish"),
+        Selection(action="import"),
+        Selection(types=(EventType("succeeded"), EventType("failed"))),
+        Selection(types=(EventType.parse("opstream.action.failed.v1"), EventType("canceled"))),
+        Selection(types=(EventType.parse("opstream.action.failed.v2"),)),
+        Selection(operation_id="op-1", resource="book", types=(EventType("started"),)),
+    ],
+)
+async def test_filters(link: Link, events: list[RecordedEvent], selection: Selection) -> None:
+    """The broker's filters give what a look at each event gives."""
+
+    def is_wanted(event: RecordedEvent) -> bool:
+        kind, name = KINDS[int(event.operation_id[3:]) % 3], event.type.split(".")[2]
+        return (
+            selection.operation_id in {"", event.operation_id}
+            and selection.resource in {"*", kind.resource}
+            and selection.action in {"*", kind.action}
+            and (
+                not selection.types or any(name == one.name and one.full in {"", event.type} for one in selection.types)
+            )
+        )
+
+    found = await read(link, selection=selection)
+    assert found.sequences == [event.sequence for event in events if is_wanted(event)]
+
+
+@pytest.fixture
+async def bare(broker: Broker) -> AsyncIterator[tuple[Link, JetStreamContext]]:
+    """A broker whose streams take anything and forget on demand, as ours never do."""
+    async with linked(broker.url) as link:
+        js = link.nc.jetstream()
+        await js.add_stream(name="OPERATIONS", subjects=["operations.>", "wake.>"])
+        await js.add_stream(name="ARCHIVE", subjects=["archive.>"])
+        yield link, js
+
+
+def payloads() -> list[bytes]:
+    """Five operations' requests."""
+    return [History(f"op-{number}").append(request()).payloads[0] for number in range(5)]
+
+
+async def test_what_is_no_event(bare: tuple[Link, JetStreamContext]) -> None:
+    """Corrupt and foreign messages are passed over, told with their sequence, and counted; a newer version's event is
+    none of them."""
+    link, js = bare
+    (event, *_) = payloads()
+    newer = event.replace(b"requested.v1", b"requested.v2").replace(b'"data":{', b'"data":[1],"x":{')
+    subject = "operations.op-0.book.upload-start.requested"
+    for payload in (event, b"garbage", event[:-5], newer):
+        await js.publish(subject, payload)
+    await js.publish("operations.op-9.book.upload-start.requested", event)
+    found = await read(link)
+    assert [one.message.data for one in found.found] == [event, newer]
+    assert [line.partition(":")[0].split(" is ")[0] for line in found.told] == [
+        "sequence 2",
+        "sequence 3",
+        "sequence 5",
+    ]
+    assert found.walk.problem == "3 messages passed over as no event"
+
+
+async def test_only_some_troubles_are_told(bare: tuple[Link, JetStreamContext]) -> None:
+    """A stream full of garbage does not flood whoever reads it; all of it is counted."""
+    link, js = bare
+    for _ in range(50):
+        await js.publish("operations.op-0.book.upload-start.failed", b"garbage")
+    found = await read(link)
+    assert len(found.told) == 21
+    assert found.walk.problem == "50 messages passed over as no event"
+
+
+async def test_missing_sequences(bare: tuple[Link, JetStreamContext]) -> None:
+    """A gap behind something is told, at the end too; what is missing at the beginning has expired, unless a reader
+    wants to go on there."""
+    link, js = bare
+    for number, payload in enumerate(payloads()):
+        await js.publish(f"operations.op-{number}.book.upload-start.requested", payload)
+    for sequence in (1, 3, 5):
+        await js.delete_msg("OPERATIONS", sequence)
+    whole = await read(link)
+    assert whole.sequences == [2, 4]
+    assert whole.told == [f"sequence {number} is missing: expired, deleted or lost" for number in (3, 5)]
+    assert (whole.walk.problem, whole.walk.next_sequence) == ("2 sequences missing (expired, deleted or lost)", 6)
+    from_one = await read(link, first=1)
+    assert (from_one.sequences, from_one.walk.missing) == ([2, 4], 3)
+    filtered = await read(link, selection=Selection(resource="book"))
+    assert (filtered.sequences, filtered.walk.problem) == ([2, 4], ""), "with a filter nobody can tell"
+
+
+async def test_an_end_that_is_not_reached(bare: tuple[Link, JetStreamContext]) -> None:
+    """Whoever wants to go on behind the end is at the wrong stream; right at the end there is nothing yet."""
+    link, js = bare
+    await js.publish("operations.op-0.book.upload-start.requested", payloads()[0])
+    assert (await read(link, first=2)).sequences == []
+    with pytest.raises(Failure, match="OPERATIONS ends at sequence 1, so 3 can't be where you were"):
+        await read(link, first=3)
+
+
+async def test_the_archive(bare: tuple[Link, JetStreamContext]) -> None:
+    """It is read as the journal is, though its subjects name no operation."""
+    link, js = bare
+    stored = payloads()
+    for payload in stored:
+        await js.publish("archive.book.upload-start.requested", payload)
+    assert [one.message.data for one in (await read(link, is_archive=True)).found] == stored
+    one = await read(link, is_archive=True, selection=Selection(operation_id="op-3", resource="book"))
+    assert [found.envelope.subject for found in one.found] == ["op-3"]
+    assert (await read(link, is_archive=True, selection=Selection(action="import"))).sequences == []
+
+
+async def test_an_archive_of_the_journal(link: Link, events: list[RecordedEvent]) -> None:
+    """What the broker copied is read as the journal is: the same bytes in the same order, with any filter."""
+    await provision(link, Sizing(), archive=Archive())
+
+    async def is_copied() -> bool:
+        return (await edges(link, "ARCHIVE")).messages == len(events)
+
+    await eventually(is_copied, within=20)
+    for selection in (Selection(), Selection(operation_id="op-4"), Selection(resource="book", action="upload-start")):
+        journal = await read(link, selection=selection)
+        archive = await read(link, selection=selection, is_archive=True)
+        assert [one.message.data for one in archive.found] == [one.message.data for one in journal.found]
+        assert archive.walk.problem == ""
+
+
+async def test_no_stream(broker: Broker) -> None:
+    """Where nothing was provisioned, it is said what to do."""
+    async with linked(broker.url) as link:
+        with pytest.raises(NotProvisioned, match="run 'opstream provision'"):
+            await read(link)
+        with pytest.raises(Failure, match="'opstream provision --archive' makes one"):
+            await read(link, is_archive=True)
+
+
+async def test_following_through_a_kill(broker: Broker, link: Link, journal: Journal) -> None:
+    """Whoever follows gets what is new, and after the broker was killed goes on without loss or repetition."""
+    expected = await populate(journal, 3)
+    reading = Read(link, Wanted(is_following=True))
+    task = asyncio.create_task(reading.run())
+    await eventually(lambda: len(reading.found) == len(expected))
+    for round_number in (1, 2):
+        broker.kill()
+        broker.start()
+        expected += await populate(journal, 3, begin=3 * round_number)
+        last = expected[-1].sequence
+        await eventually(lambda last=last: last in reading.sequences, within=20)
+    assert reading.sequences == [event.sequence for event in expected]
+    assert reading.walk.problem == ""
+    task.cancel()
+    await asyncio.wait([task])

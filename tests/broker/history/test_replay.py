@@ -1,0 +1,88 @@
+"""Replay inside of the test's process: a broker that does not come back, and the times of the archive."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import TextIO
+
+import pytest
+from nats.js.api import StreamConfig
+
+import opstream.history.event_reader
+from opstream.cli.commands.replay import Replay, _replay
+from opstream.history.wanted import Wanted
+from opstream_journal import Journal, JournalUnavailable, Link
+from opstream_schemas import subjects
+from opstream_schemas.events import Progressed
+from tests.support.broker import Broker
+from tests.support.populating import populate
+from tests.support.processes import run
+from tests.support.strategies import NOW, History, request, started
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.broker
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[TextIO, TextIO]]:
+    """A standard output, and where it can be read."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as printed, os.fdopen(writing, "w") as stdout:
+        yield stdout, printed
+
+
+async def test_a_broker_that_stays_away(
+    broker: Broker,
+    link: Link,
+    journal: Journal,
+    pipe: tuple[TextIO, TextIO],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Whoever follows is told where to go on when the broker is away for too long, and nothing is lost by that."""
+    monkeypatch.setattr(opstream.history.event_reader, "_FOLLOWING_PATIENCE", 0.5)
+    expected = await populate(journal, 2)
+    settings = Replay(wanted=Wanted(is_following=True), form="cloudevents", servers=(broker.url,), connect_timeout=5.0)
+    stdout, printed = pipe
+    monkeypatch.setattr("sys.stdout", stdout)  # not in the fixture: pytest sets it again before the test
+    replaying = asyncio.create_task(_replay(settings))
+    replaying.add_done_callback(lambda _: stdout.close())  # so that whoever reads sees the end
+    lines = [await asyncio.to_thread(printed.readline) for _ in expected]
+    broker.kill()
+    with pytest.raises(JournalUnavailable):
+        await replaying
+    broker.start()
+    assert lines == [f"{event.stored.decode()}\n" for event in expected]
+    told = re.search(r"stopped after (\d+) events; go on with --from-sequence (\d+)\n", capfd.readouterr().err)
+    assert told
+    assert (int(told[1]), int(told[2])) == (len(expected), expected[-1].sequence + 1)
+    await eventually(lambda: link.is_up)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "positions"),
+    [
+        (["--since", "1970-01-01"], [1, 2, 3, 4]),
+        (["--since", (NOW + timedelta(seconds=1)).isoformat()], [2, 3, 4]),
+        (["--since", (NOW + timedelta(seconds=1, microseconds=1)).isoformat()], [3, 4]),
+        (["--since", NOW.isoformat(), "--until", (NOW + timedelta(seconds=1)).isoformat()], [1]),
+        (["--since", "1s"], []),
+        (["--since", "2199-12-31"], []),
+    ],
+)
+async def test_the_archive_goes_by_when_it_happened(
+    broker: Broker, link: Link, arguments: list[str], positions: list[int]
+) -> None:
+    """All of it was copied a moment ago, and that is nobody's question; where to go on is behind all that was read."""
+    js = link.nc.jetstream()
+    await js.add_stream(StreamConfig(name=subjects.ARCHIVE_STREAM, subjects=["archive.>"]))
+    for event in History().append(request(), started(), Progressed(percent=1), Progressed(percent=2)).events:
+        await js.publish(f"archive.book.upload-start.{event.type.split('.')[2]}", event.stored)
+    result = await asyncio.to_thread(run, "replay", "--nats", broker.url, "--from-archive", *arguments)
+    assert result.returncode == 0, result.stderr
+    assert re.findall(r'"position":(\d+)', result.stdout) == [str(position) for position in positions]
+    assert result.stderr.endswith("go on with --from-sequence 5\n")

@@ -1,0 +1,404 @@
+"""`opstream verify --chain` on a real broker: on the live journal, on copies that somebody has tampered with, against
+checkpoints."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+from nats.js.api import StorageType, StreamConfig
+
+from opstream.cli.app import main
+from opstream_journal import Journal, Link
+from opstream_journal.jetstream.stream_scan import Scanned, edges, scan
+from opstream_journal.provisioning.archive import Archive
+from opstream_journal.provisioning.provision import provision
+from opstream_journal.provisioning.topology import Sizing
+from opstream_schemas import subjects
+from opstream_schemas.events import Canceled, Progressed, Succeeded, encode_event
+from tests.support.broker import Broker
+from tests.support.journaling import KIND, begin, extend, first, folded, linked, opened
+from tests.support.strategies import started
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.broker
+
+DAY: Final = 86_400
+OPERATIONS: Final = 5
+EVENTS: Final = 4
+"""Of each operation."""
+
+
+@pytest.fixture
+async def filled(journal: Journal) -> None:
+    """Operations that have ended, one that is open, and a wake among them."""
+    for number in range(OPERATIONS):
+        await work(journal, f"op-{number}")
+    await extend(journal, await begin(journal, "open"), started())
+    nc = journal._link.nc
+    await nc.jetstream().publish("fire.book.upload-start.open.retry", b"", stream=subjects.TIMERS_STREAM)
+
+    async def is_there() -> bool:
+        info = await nc.jetstream().stream_info(subjects.OPERATIONS_STREAM)
+        return info.state.messages == OPERATIONS * EVENTS + 3
+
+    await eventually(is_there, within=20)
+
+
+@pytest.fixture
+def public(tmp_path: Path) -> Path:
+    """A key pair: the private key is beside it, as `key`."""
+    made = CliRunner().invoke(main, ["keygen", str(tmp_path / "key")])
+    assert (made.exit_code, made.stderr) == (0, "")
+    path = tmp_path / "public"
+    path.write_text(made.stdout)
+    return path
+
+
+async def work(journal: Journal, operation_id: str) -> None:
+    """A whole operation."""
+    operation = await begin(journal, operation_id)
+    await extend(journal, operation, started(), Progressed(percent=50), Succeeded(result=msgspec.Raw(b'{"pages":1}')))
+
+
+async def verify(broker: Broker, *options: object) -> Result:
+    """The command."""
+    arguments = ["verify", "--chain", "--nats", broker.url, *map(str, options)]
+    return await asyncio.to_thread(CliRunner().invoke, main, arguments)
+
+
+def clean(result: Result) -> None:
+    """It has found nothing."""
+    assert (result.exit_code, result.stdout) == (0, ""), result.output
+
+
+def found(result: Result) -> list[str]:
+    """What it has found."""
+    assert result.exit_code == 1, result.output
+    assert result.stderr.splitlines()[-1].startswith("opstream: error: ")
+    return result.stdout.splitlines()
+
+
+async def messages(link: Link) -> list[Scanned]:
+    """The whole journal."""
+    return [one async for batch in scan(link, subjects.OPERATIONS_STREAM) for one in batch]
+
+
+async def replace(link: Link, tampered: Sequence[Scanned], *, max_age: float = 30 * DAY) -> None:
+    """Put a copy of the journal in its place, as only somebody can who may delete streams."""
+    js = link.nc.jetstream()
+    await js.delete_stream(subjects.OPERATIONS_STREAM)
+    await js.add_stream(
+        StreamConfig(
+            name=subjects.OPERATIONS_STREAM,
+            subjects=["operations.>", "wake.>"],
+            storage=StorageType.FILE,
+            max_age=max_age,
+        )
+    )
+    for one in tampered:
+        await js.publish(one.subject, one.data)
+
+
+async def put(link: Link, operation_id: str, name: str, payload: bytes) -> None:
+    """Publish without the guard."""
+    subject = subjects.event_subject(operation_id, KIND, name)
+    await link.nc.jetstream().publish(subject, payload)
+
+
+@pytest.mark.usefixtures("filled")
+async def test_an_untouched_journal(broker: Broker) -> None:
+    """There is no finding; wakes are passed over; the summary counts."""
+    result = await verify(broker)
+
+    clean(result)
+    assert f"{OPERATIONS * EVENTS + 2} events of {OPERATIONS + 1} operations" in result.stderr
+
+
+@pytest.mark.usefixtures("link")
+async def test_an_empty_journal(broker: Broker, public: Path, tmp_path: Path) -> None:
+    """There is nothing to find; a checkpoint of nothing can be made and goes on."""
+    clean(await verify(broker))
+    clean(await verify(broker, "--checkpoint", tmp_path / "c", "--sign", tmp_path / "key"))
+    clean(await verify(broker, "--checkpoint", tmp_path / "c", "--key", public))
+
+
+@pytest.mark.usefixtures("filled")
+async def test_what_is_put_in_on_the_live_journal(broker: Broker, link: Link) -> None:
+    """Bytes, a second request, and an event behind an end are found, each in one line that says where."""
+    await put(link, "open", "progressed", b"\x00 not an event")
+    await put(link, "open", "requested", encode_event(first("open")))
+    await put(link, "op-1", "requested", encode_event(first("op-1")))
+
+    lines = found(await verify(broker))
+
+    place = OPERATIONS * EVENTS + 3
+    assert [line.split("  ")[:3] for line in lines] == [
+        ["op-1", "position 1", f"sequence {place + 3}"],
+        ["open", "position -", f"sequence {place + 1}"],
+        ["open", "position 1", f"sequence {place + 2}"],
+    ]
+
+
+@pytest.mark.usefixtures("filled")
+async def test_what_an_operator_ended_by_force(broker: Broker, link: Link) -> None:
+    """What the end has passed over is told as a note, and is no finding."""
+    await put(link, "open", "progressed", b"\x00 not an event")
+    arguments = ["fail", "open", "--force", "--nats", broker.url]
+    ended = await asyncio.to_thread(CliRunner().invoke, main, arguments)
+    assert ended.exit_code == 0
+
+    result = await verify(broker)
+
+    clean(result)
+    assert result.stderr.count("note: open") == 2
+
+
+def changed(copy: list[Scanned]) -> list[Scanned]:
+    """An event says something else."""
+    return [
+        Scanned(one.sequence, one.subject, one.data.replace(b'"percent":50', b'"percent":51'), one.nanoseconds)
+        if index == 2
+        else one
+        for index, one in enumerate(copy)
+    ]
+
+
+def without_an_event(copy: list[Scanned]) -> list[Scanned]:
+    """One in the middle of its operation is gone."""
+    return [*copy[:5], *copy[6:]]
+
+
+def swapped(copy: list[Scanned]) -> list[Scanned]:
+    """Two of one operation have changed places."""
+    return [*copy[:5], copy[6], copy[5], *copy[7:]]
+
+
+def beheaded(copy: list[Scanned]) -> list[Scanned]:
+    """The beginning is gone, as if it had expired, in a copy that begins at 1."""
+    return copy[2:]
+
+
+@pytest.mark.usefixtures("filled")
+@pytest.mark.parametrize("tamper", [changed, without_an_event, swapped, beheaded])
+async def test_a_copy_that_was_tampered_with(
+    broker: Broker, link: Link, tamper: Callable[[list[Scanned]], list[Scanned]]
+) -> None:
+    """In a copy of the journal what was done in the middle of an operation is one finding."""
+    await replace(link, tamper(await messages(link)))
+
+    (line,) = found(await verify(broker))
+    assert line.startswith("op-")
+
+
+@pytest.mark.usefixtures("filled")
+async def test_a_message_that_was_deleted(broker: Broker, link: Link) -> None:
+    """Where somebody deletes from the stream, which denies it, the gap shows even if it takes a last event."""
+    await replace(link, await messages(link))
+    assert await link.nc.jetstream().delete_msg(subjects.OPERATIONS_STREAM, EVENTS)
+
+    (line,) = found(await verify(broker))
+    assert f"sequence {EVENTS}  it is missing" in line
+
+
+@pytest.mark.usefixtures("filled")
+async def test_checkpoints_of_a_journal_that_grows(
+    broker: Broker, journal: Journal, public: Path, tmp_path: Path
+) -> None:
+    """Each covers what came since the one before; everything or only what is new is checked; open operations go on."""
+    path, key = tmp_path / "c", tmp_path / "key"
+    clean(await verify(broker, "--checkpoint", path, "--sign", key))
+    await work(journal, "later")
+    await extend(journal, folded(None, *await journal.events("open")), Progressed(percent=1))
+    clean(await verify(broker, "--checkpoint", path, "--key", public))
+    clean(await verify(broker, "--checkpoint", path, "--sign", key, "--from-checkpoint"))
+    await extend(journal, folded(None, *await journal.events("open")), Canceled())
+    quick = await verify(broker, "--checkpoint", path, "--key", public, "--from-checkpoint")
+    clean(quick)
+
+    whole = await verify(broker, "--checkpoint", path, "--key", public)
+
+    clean(whole)
+    made = [json.loads(line)["checkpoint"] for line in path.read_text().splitlines()]
+    count = OPERATIONS * EVENTS + 3
+    assert [(one["first"], one["last"]) for one in made] == [(1, count), (count + 1, count + 5)]
+    assert "1 event of 0 operations" in quick.stderr
+    assert f"{count + 5} messages as covered by 2 checkpoints" in whole.stderr
+
+
+async def rolled_back(broker: Broker, tmp_path: Path) -> list[Scanned]:
+    """Work goes on and is covered by a checkpoint; then the broker's disk is what it was before. What was removed."""
+    folder, backup = broker._folder, tmp_path / "backup"
+    broker.stop()
+    shutil.copytree(folder, backup)
+    broker.start()
+    async with linked(broker.url) as link:
+        before = len(await messages(link))
+        journal = await opened(link)
+        await work(journal, "gone")
+        await work(journal, "kept")
+        clean(await verify(broker, "--checkpoint", tmp_path / "c", "--sign", tmp_path / "key"))
+        later = (await messages(link))[before:]
+    broker.stop()
+    shutil.rmtree(folder)
+    shutil.copytree(backup, folder)
+    broker.start()
+    return later
+
+
+@pytest.mark.usefixtures("filled")
+async def test_a_removed_tail(broker: Broker, public: Path, tmp_path: Path) -> None:
+    """No chain shows it, the checkpoint does, also without looking at everything; and none is made over it."""
+    await rolled_back(broker, tmp_path)
+    clean(await verify(broker))
+    signed = (tmp_path / "c").read_bytes()
+
+    for options in (("--key", public), ("--key", public, "--from-checkpoint"), ("--sign", tmp_path / "key")):
+        (line,) = found(await verify(broker, "--checkpoint", tmp_path / "c", *options))
+        assert "its tail was removed" in line
+    assert (tmp_path / "c").read_bytes() == signed
+
+
+@pytest.mark.usefixtures("filled")
+async def test_a_removed_operation(broker: Broker, public: Path, tmp_path: Path) -> None:
+    """Where a whole operation was left out and the rest stored again, no chain shows it, the checkpoint does."""
+    later = await rolled_back(broker, tmp_path)
+    async with linked(broker.url) as link:
+        for one in later:
+            if ".gone." not in one.subject:
+                await link.nc.jetstream().publish(one.subject, one.data)
+        journal = await opened(link)
+        await work(journal, "more")  # so that the stream is long enough
+    clean(await verify(broker))
+
+    (line,) = found(await verify(broker, "--checkpoint", tmp_path / "c", "--key", public))
+    assert "are not what it covers" in line
+
+
+@pytest.mark.usefixtures("filled")
+async def test_a_stream_that_was_made_anew(broker: Broker, link: Link, public: Path, tmp_path: Path) -> None:
+    """A checkpoint of the stream that was there before says so."""
+    clean(await verify(broker, "--checkpoint", tmp_path / "c", "--sign", tmp_path / "key"))
+    await replace(link, await messages(link))
+
+    assert found(await verify(broker, "--checkpoint", tmp_path / "c", "--key", public)) == []
+
+
+@pytest.mark.usefixtures("filled")
+async def test_findings_are_signed_only_on_demand(broker: Broker, link: Link, public: Path, tmp_path: Path) -> None:
+    """A checkpoint over findings needs --accept-findings, and says how many there were."""
+    path, key = tmp_path / "c", tmp_path / "key"
+    await put(link, "open", "progressed", b"{}")
+
+    assert len(found(await verify(broker, "--checkpoint", path, "--sign", key))) == 1
+    assert not path.exists()
+    assert len(found(await verify(broker, "--checkpoint", path, "--sign", key, "--accept-findings"))) == 1
+    assert json.loads(path.read_text())["checkpoint"]["findings"] == 1
+    clean(await verify(broker, "--checkpoint", path, "--key", public, "--from-checkpoint"))
+
+
+@pytest.mark.usefixtures("link")
+async def test_the_archive(broker: Broker, link: Link, journal: Journal) -> None:
+    """Its operations are told by the events; one that began before it is a note, foreign bytes are a finding."""
+    await work(journal, "op-1")
+    copied = await messages(link)
+    js = link.nc.jetstream()
+    await js.add_stream(StreamConfig(name=subjects.ARCHIVE_STREAM, subjects=["archive.>"]))
+    for one in copied[1:]:
+        await js.publish(f"archive.book.upload-start.{one.subject.rpartition('.')[2]}", one.data)
+    result = await verify(broker, "--from-archive")
+    clean(result)
+    assert "note: op-1  position 2  sequence 1" in result.stderr
+    await js.publish("archive.book.upload-start.started", b"{}")
+
+    (line,) = found(await verify(broker, "--from-archive"))
+    assert line.startswith("-  position -  sequence 4")
+
+
+async def test_without_an_archive(broker: Broker, link: Link) -> None:
+    """One line says what makes it."""
+    result = await verify(broker, "--from-archive")
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "'opstream provision --archive' makes one" in result.stderr
+
+
+async def test_the_archive_that_provision_makes(broker: Broker, link: Link, journal: Journal) -> None:
+    """What the broker copies into it is whole."""
+    await provision(link, Sizing(), archive=Archive(), is_update=True)
+    await work(journal, "op-1")
+
+    async def is_copied() -> bool:
+        return (await edges(link, subjects.ARCHIVE_STREAM)).messages == EVENTS
+
+    await eventually(is_copied, within=20)
+    result = await verify(broker, "--from-archive")
+    clean(result)
+    assert f"ARCHIVE: {EVENTS} events of 1 operation" in result.stderr
+
+
+async def limit(link: Link, seconds: float) -> None:
+    """Give the journal another age limit, as anybody can who may change streams."""
+    js = link.nc.jetstream()
+    config = (await js.stream_info(subjects.OPERATIONS_STREAM)).config
+    config.max_age, config.duplicate_window = seconds, min(seconds, 120)
+    await js.update_stream(config)
+
+
+@pytest.mark.usefixtures("filled")
+async def test_an_age_limit_that_was_lowered_for_a_while(
+    broker: Broker, link: Link, journal: Journal, public: Path, tmp_path: Path
+) -> None:
+    """Whoever empties the journal that way is found out, also by the quick look, be it covered or new; and while the
+    limit is low, a note tells that it was lowered."""
+    clean(await verify(broker, "--checkpoint", tmp_path / "c", "--sign", tmp_path / "key"))
+    covered = (await edges(link, subjects.OPERATIONS_STREAM)).last
+    await work(journal, "new")
+    await limit(link, 1)
+
+    async def is_gone() -> bool:
+        return (await edges(link, subjects.OPERATIONS_STREAM)).messages == 0
+
+    await eventually(is_gone, within=20)
+    low = await verify(broker, "--checkpoint", tmp_path / "c", "--key", public)
+    await limit(link, 30 * DAY)
+
+    assert "note: the age limit was lowered after checkpoint 1" in low.stderr
+    for options in ((), ("--from-checkpoint",)):
+        first, second = found(await verify(broker, "--checkpoint", tmp_path / "c", "--key", public, *options))
+        assert f"sequence {covered + 1}  messages {covered + 1} to {covered + EVENTS}, which came after" in first
+        assert f"messages 1 to {covered} are gone before they could expire" in second
+
+
+@pytest.mark.usefixtures("filled")
+async def test_what_has_expired(broker: Broker, link: Link) -> None:
+    """An operation of which the beginning is gone with age is no finding; one of which the middle is gone is one."""
+    copy = await messages(link)
+    await replace(link, copy[:2], max_age=1)
+
+    async def is_gone() -> bool:
+        return (await edges(link, subjects.OPERATIONS_STREAM)).messages == 0
+
+    await eventually(is_gone, within=20)
+    js = link.nc.jetstream()
+    config = (await js.stream_info(subjects.OPERATIONS_STREAM)).config
+    config.max_age = 30 * DAY
+    await js.update_stream(config)
+    for one in copy[2:]:
+        await js.publish(one.subject, one.data)
+    result = await verify(broker)
+    clean(result)
+    assert "1 operation cut by age" in result.stderr
+    assert "younger than its age limit" in result.stderr
+    await js.publish(copy[3].subject.replace("op-0", "op-9"), copy[3].data.replace(b"op-0", b"op-9"))
+
+    (line,) = found(await verify(broker))
+    assert "position 4" in line
+    assert "they can't have expired" in line

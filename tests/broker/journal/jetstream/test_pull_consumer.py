@@ -1,0 +1,416 @@
+"""Pulling with explicit demand: exactly what was wanted, nothing kept back, and again after every kind of trouble."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+
+from opstream_journal import ConsumerGone, Delivered, Link, Puller
+from opstream_journal.jetstream import rpc
+from opstream_schemas import subjects
+from tests.support.broker import Broker
+from tests.support.journaling import KIND, linked
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.broker
+
+STREAM = subjects.OPERATIONS_STREAM
+CONSUMER = "pulled"
+
+
+async def make_consumer(link: Link, *, ack_wait: float = 30.0) -> None:
+    config = ConsumerConfig(
+        durable_name=CONSUMER,
+        ack_policy=AckPolicy.EXPLICIT,
+        deliver_policy=DeliverPolicy.ALL,
+        ack_wait=ack_wait,
+        max_deliver=-1,
+        max_ack_pending=10_000,
+    )
+    await link.nc.jetstream().add_consumer(STREAM, config)
+
+
+async def feed(link: Link, count: int, *, start: int = 0) -> None:
+    """Store `count` messages whose bodies are their numbers."""
+    js = link.nc.jetstream()
+    for number in range(start, start + count):
+        await js.publish(subjects.event_subject(f"op-{number}", KIND, "requested"), str(number).encode())
+
+
+async def pending(link: Link) -> tuple[int, int]:
+    """What the broker has delivered and nobody has acknowledged, and what it has not delivered yet."""
+    info = await link.nc.jetstream().consumer_info(STREAM, CONSUMER)
+    return info.num_ack_pending or 0, info.num_pending or 0
+
+
+async def take(puller: Puller, count: int, *, within: float = 5.0) -> list[Delivered]:
+    async with asyncio.timeout(within):
+        return [await puller.next() for _ in range(count)]
+
+
+def bodies(messages: list[Delivered]) -> list[int]:
+    return [int(message.data) for message in messages]
+
+
+@pytest.fixture
+async def puller(link: Link) -> AsyncIterator[Puller]:
+    """A puller on a consumer of its own, without demand so far."""
+    await make_consumer(link)
+    puller = Puller(link, STREAM, CONSUMER, clock=time.monotonic)
+    await puller.start()
+    yield puller
+    await puller.stop()
+
+
+async def test_demand_is_respected(puller: Puller, link: Link) -> None:
+    """The broker hands out as many messages as were wanted, and not one more, whatever happens to those."""
+    await feed(link, 50)
+    wanted = 0
+    for more in (1, 4, 2, 10, 3):
+        puller.want(more)
+        wanted += more
+        for message in await take(puller, more):
+            await message.ack()
+        await eventually(lambda wanted=wanted: _is_at(link, 0, 50 - wanted))
+        assert puller.next_now() is None
+
+
+async def _is_at(link: Link, unacknowledged: int, undelivered: int) -> bool:
+    return await pending(link) == (unacknowledged, undelivered)
+
+
+async def test_demand_without_acks(puller: Puller, link: Link) -> None:
+    """Messages that nobody took yet count: the broker delivers nothing beyond the demand."""
+    await feed(link, 20)
+    puller.want(7)
+    await eventually(lambda: _is_at(link, 7, 13))
+    await link.nc.flush()
+    assert await pending(link) == (7, 13)
+
+
+async def test_nothing_without_demand(puller: Puller, link: Link) -> None:
+    """A puller that wants nothing gets nothing."""
+    await feed(link, 3)
+    assert puller.next_now() is None
+    assert await pending(link) == (0, 3)
+
+
+async def test_messages_say_what_they_are(puller: Puller, link: Link) -> None:
+    """A message tells its subject, its stream sequence and that it is the first delivery."""
+    await feed(link, 2)
+    puller.want(2)
+    messages = await take(puller, 2)
+    assert [(m.subject, m.sequence, m.deliveries, m.data) for m in messages] == [
+        ("operations.op-0.book.upload-start.requested", 1, 1, b"0"),
+        ("operations.op-1.book.upload-start.requested", 2, 1, b"1"),
+    ]
+
+
+async def test_waiting_for_what_is_stored_later(puller: Puller, link: Link) -> None:
+    """Demand outlives the pull with which it was asked for: a later message comes at once."""
+    puller.want(3)
+    waiting = asyncio.create_task(take(puller, 3))
+    await eventually(lambda: _has_waiting(link))
+    await feed(link, 3)
+    assert bodies(await waiting) == [0, 1, 2]
+
+
+async def _has_waiting(link: Link) -> bool:
+    return bool((await link.nc.jetstream().consumer_info(STREAM, CONSUMER)).num_waiting)
+
+
+async def test_pulls_that_expire(link: Link) -> None:
+    """Pulls that expire at the broker, served in part or not at all, are asked again, and the demand stays exact."""
+    await make_consumer(link)
+    puller = Puller(link, STREAM, CONSUMER, clock=time.monotonic, expires=1.0, heartbeat=0.25)
+    await puller.start()
+    await feed(link, 2)
+    puller.want(5)
+    assert bodies(await take(puller, 2)) == [0, 1]
+    for _ in range(3):
+        await eventually(lambda: _waits_for(puller, 0), within=3, poll=0.0)
+        await eventually(lambda: _waits_for(puller, 3), within=3)
+    await feed(link, 10, start=2)
+    assert bodies(await take(puller, 3)) == [2, 3, 4]
+    await link.nc.flush()
+
+    async def is_exact() -> bool:  # the broker counts what it has not delivered a moment later
+        return await pending(link) == (5, 7)
+
+    await eventually(is_exact)
+    await puller.stop()
+
+
+def _waits_for(puller: Puller, count: int) -> bool:
+    return puller._outstanding == count
+
+
+async def test_nak_with_delay(puller: Puller, link: Link) -> None:
+    """A message that was given back with a delay comes again after it, counted as a second delivery."""
+    await feed(link, 1)
+    puller.want(2)
+    (message,) = await take(puller, 1)
+    began = time.monotonic()
+    await message.nak(0.5)
+    (again,) = await take(puller, 1)
+    assert 0.45 < time.monotonic() - began < 1.5
+    assert (again.sequence, again.deliveries) == (message.sequence, 2)
+
+
+async def test_nak_without_delay(puller: Puller, link: Link) -> None:
+    """A message that was given back at once comes again at once."""
+    await feed(link, 1)
+    puller.want(2)
+    (message,) = await take(puller, 1)
+    await message.nak()
+    (again,) = await take(puller, 1, within=0.5)
+    assert again.deliveries == 2
+
+
+async def test_in_progress_keeps_a_message(link: Link) -> None:
+    """A message is kept while its holder says so, and delivered again once the holder falls silent for ack_wait."""
+    await make_consumer(link, ack_wait=1.2)
+    puller = Puller(link, STREAM, CONSUMER, clock=time.monotonic)
+    await puller.start()
+    await feed(link, 1)
+    puller.want(2)
+    (message,) = await take(puller, 1)
+    for _ in range(20):
+        await asyncio.sleep(0.1)  # the signs of life are what is tested, and far more frequent than they need to be
+        await message.in_progress()
+    assert puller.next_now() is None
+    (again,) = await take(puller, 1, within=5)
+    assert (again.sequence, again.deliveries) == (message.sequence, 2)
+    await puller.stop()
+
+
+async def test_acks(puller: Puller, link: Link) -> None:
+    """Both kinds of ack end a message for good; the confirmed one has done so when it returns."""
+    await feed(link, 2)
+    puller.want(2)
+    one, two = await take(puller, 2)
+    await one.ack_confirmed()
+    assert (await pending(link))[0] == 1
+    await two.ack()
+    await eventually(lambda: _is_at(link, 0, 0))
+
+
+async def test_stop_gives_back(broker: Broker, puller: Puller, link: Link) -> None:
+    """What was delivered but not taken when a puller stops is delivered to another one at once."""
+    await feed(link, 5)
+    puller.want(5)
+    (taken,) = await take(puller, 1)
+    await eventually(lambda: _is_at(link, 5, 0))
+    async with linked(broker.url) as other:
+        successor = Puller(other, STREAM, CONSUMER, clock=time.monotonic)
+        await successor.start()
+        successor.want(5)
+        began = time.monotonic()
+        await puller.stop()
+        given_back = await take(successor, 4, within=1)
+        assert time.monotonic() - began < 1
+        assert (bodies([taken]), sorted(bodies(given_back))) == ([0], [1, 2, 3, 4])
+        assert {message.deliveries for message in given_back} == {2}
+        await successor.stop()
+
+
+async def test_stop_leaves_no_pull_behind(broker: Broker, puller: Puller, link: Link) -> None:
+    """What is stored after a puller has stopped goes to another one, not into the void."""
+    puller.want(50)
+    await eventually(lambda: _has_waiting(link))
+    await puller.stop()
+    async with linked(broker.url) as other:
+        successor = Puller(other, STREAM, CONSUMER, clock=time.monotonic)
+        await successor.start()
+        successor.want(20)
+        await feed(link, 20)
+        messages = await take(successor, 20, within=2)
+        assert (bodies(messages), {m.deliveries for m in messages}) == (list(range(20)), {1})
+        await successor.stop()
+
+
+async def test_stop_while_messages_arrive(broker: Broker, link: Link) -> None:
+    """Pullers that stop in the middle of a stream of messages lose none and keep none."""
+    await make_consumer(link)
+    await feed(link, 300)
+    seen: list[int] = []
+    async with linked(broker.url) as other:
+        for _ in range(20):
+            puller = Puller(other, STREAM, CONSUMER, clock=time.monotonic)
+            await puller.start()
+            puller.want(40)
+            for message in await take(puller, 5):
+                seen.append(int(message.data))
+                await message.ack()
+            await puller.stop()
+        assert other._reconnected == []
+        puller = Puller(other, STREAM, CONSUMER, clock=time.monotonic)
+        await puller.start()
+        puller.want(200)
+        for message in await take(puller, 200):
+            seen.append(int(message.data))
+            await message.ack()
+        await puller.stop()
+    assert sorted(seen) == list(range(300))
+    await eventually(lambda: _is_at(link, 0, 0))
+
+
+async def test_stop_with_a_broker_that_hangs(broker: Broker, puller: Puller, link: Link) -> None:
+    """Stopping ends in bounded time and without an error when the broker answers nothing."""
+    await feed(link, 2)
+    puller.want(2)
+    await eventually(lambda: _is_at(link, 2, 0))
+    broker.pause()
+    began = time.monotonic()
+    await puller.stop()
+    assert time.monotonic() - began < 2.5
+    broker.resume()
+    successor = Puller(link, STREAM, CONSUMER, clock=time.monotonic)
+    await successor.start()
+    successor.want(2)
+    assert sorted(bodies(await take(successor, 2, within=1))) == [0, 1]
+    await successor.stop()
+
+
+async def test_stop_without_a_broker(broker: Broker, puller: Puller, link: Link) -> None:
+    """Stopping ends at once and without an error when the broker is gone."""
+    await feed(link, 2)
+    puller.want(2)
+    await eventually(lambda: _is_at(link, 2, 0))
+    broker.kill()
+    await eventually(lambda: not link.is_up)
+    began = time.monotonic()
+    await puller.stop()
+    await puller.stop()
+    assert time.monotonic() - began < 0.5
+    broker.start()
+
+
+async def test_a_deleted_consumer(puller: Puller, link: Link) -> None:
+    """When the consumer is deleted, what was delivered before is still handed out, then everyone who asks is told."""
+    await feed(link, 1)
+    puller.want(3)
+    await eventually(lambda: _is_at(link, 1, 0))
+    await link.nc.jetstream().delete_consumer(STREAM, CONSUMER)
+    assert bodies(await take(puller, 1)) == [0]
+    for _ in range(2):
+        with pytest.raises(ConsumerGone):
+            await asyncio.wait_for(puller.next(), 5)
+    with pytest.raises(ConsumerGone):
+        puller.next_now()
+    await puller.stop()
+
+
+async def test_a_consumer_that_refuses(link: Link, caplog: pytest.LogCaptureFixture) -> None:
+    """A consumer with limits under which no pull is served is told of once, and asked again: it may be mended."""
+    limits = {"durable_name": CONSUMER, "ack_policy": "explicit", "max_expires": 1_000_000_000}
+    request = msgspec.json.encode({"stream_name": STREAM, "config": limits, "action": "create"})
+    await rpc.call(link, f"$JS.API.CONSUMER.CREATE.{STREAM}.{CONSUMER}", request)
+    puller = Puller(link, STREAM, CONSUMER, clock=time.monotonic)
+    await puller.start()
+    await feed(link, 1)
+    puller.want(1)
+
+    def refusals() -> list[str]:
+        return [one.levelname for one in caplog.records if "Exceeded MaxRequestExpires" in one.getMessage()]
+
+    with caplog.at_level("INFO", "opstream_journal.jetstream.pull_consumer"):
+        await eventually(lambda: len(refusals()) >= 3, within=10)
+    assert refusals()[:3] == ["WARNING", "INFO", "INFO"]
+    await puller.stop()
+
+
+async def test_a_consumer_that_never_was(link: Link) -> None:
+    """A puller on a consumer that does not exist says so."""
+    puller = Puller(link, STREAM, "nobody", clock=time.monotonic)
+    await puller.start()
+    puller.want(1)
+    with pytest.raises(ConsumerGone):
+        await asyncio.wait_for(puller.next(), 5)
+    await puller.stop()
+
+
+async def test_a_broker_restart(broker: Broker, puller: Puller, link: Link) -> None:
+    """After a SIGKILL of the broker the same puller goes on, the demand exact as before, and no message is missed."""
+    await feed(link, 12)
+    puller.want(4)
+    seen = set(bodies(await take(puller, 2)))
+    broker.kill()
+    await asyncio.to_thread(broker.start)
+    await eventually(lambda: link.is_up)
+    seen |= set(bodies(await take(puller, 2, within=2)))
+    while len(seen) < 12:
+        await link.nc.flush()
+        assert puller.next_now() is None
+        puller.want(1)
+        seen |= set(bodies(await take(puller, 1, within=2)))
+
+
+async def test_a_broker_that_hung(broker: Broker, link: Link) -> None:
+    """After a SIGSTOP that was longer than the puller's patience it goes on, and takes nothing beyond the demand."""
+    await make_consumer(link)
+    puller = Puller(link, STREAM, CONSUMER, clock=time.monotonic, expires=2.0, heartbeat=0.1)
+    await puller.start()
+    puller.want(3)
+    await eventually(lambda: _has_waiting(link))
+    broker.pause()
+    asked = link.nc.stats["out_msgs"]
+    await eventually(lambda: link.nc.stats["out_msgs"] > asked)
+    broker.resume()
+    await feed(link, 10)
+    assert bodies(await take(puller, 3)) == [0, 1, 2]
+    await link.nc.flush()
+    assert (puller.next_now(), await pending(link)) == (None, (3, 7))
+    await puller.stop()
+
+
+async def test_a_pull_that_got_lost(link: Link) -> None:
+    """When the broker falls silent about a pull and is there all the same, it is asked again."""
+    await make_consumer(link)
+    puller = Puller(link, STREAM, CONSUMER, clock=time.monotonic, expires=60.0, heartbeat=0.1)
+    await puller.start()
+    puller._outstanding = 3
+    puller.want(3)
+    await feed(link, 3)
+    assert bodies(await take(puller, 3)) == [0, 1, 2]
+    await puller.stop()
+
+
+async def test_connections_that_break(broker: Broker, puller: Puller, link: Link) -> None:
+    """However often the connection breaks, every message is handed out once and the demand stays exact."""
+    puller.want(1)
+    for number in range(20):
+        if number % 4 == 3:
+            await link.nc.force_reconnect()
+            await eventually(lambda: link.is_up)
+        await feed(link, 1, start=number)
+        (message,) = await take(puller, 1)
+        assert int(message.data) == number
+        await message.ack_confirmed()
+        puller.want(1)
+    assert await pending(link) == (0, 0)
+
+
+async def test_throughput(puller: Puller, link: Link) -> None:
+    """Messages go through a small window by the thousand in a second, each once and in order."""
+    count = 2_000
+    js = link.nc.jetstream()
+    for start in range(0, count, 500):
+        await asyncio.gather(
+            *(js.publish(f"operations.o{n}.a.b.requested", b"%d" % n) for n in range(start, start + 500))
+        )
+    puller.want(64)
+    began = time.monotonic()
+    numbers = []
+    for _ in range(count):
+        message = await puller.next()
+        numbers.append(message.sequence)
+        await message.ack()
+        puller.want(1)
+    assert numbers == list(range(1, count + 1))
+    assert time.monotonic() - began < 2

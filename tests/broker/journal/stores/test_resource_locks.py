@@ -1,0 +1,352 @@
+"""Holds on a real broker: taken, waited for, passed on, whoever dies in between."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import msgspec
+import pytest
+
+from opstream_journal import Journal, JournalUnavailable, Link, VersionConflict
+from opstream_journal.jetstream import rpc
+from opstream_journal.jetstream.kv import STREAM, Cells
+from opstream_journal.stores.resource_locks import Holds
+from opstream_schemas import subjects
+from opstream_schemas.events import Canceled, RecordedEvent
+from opstream_schemas.operation.fold import Operation
+from opstream_schemas.operation.resource_lock import Busy, Claim, Held, Life, Replaced
+from tests.support.broker import Broker, Cluster
+from tests.support.journaling import KIND, extend, folded, linked, opened
+from tests.support.running import Spy, Stage
+from tests.support.strategies import started
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.broker
+
+HOLD = subjects.hold_key("action.book.upload-start", "42")
+END = Canceled(reason="enough")
+
+
+class Desk:
+    """Operations that want one hold."""
+
+    def __init__(self, stage: Stage, holds: Holds) -> None:
+        self.stage = stage
+        self.holds = holds
+
+    async def ask(self, *ids: str) -> list[Operation]:
+        """Request operations, in this order."""
+        return [folded(None, *await self.stage.request(one, hold=HOLD)) for one in ids]
+
+    async def end(self, operation: Operation) -> Operation:
+        """Record the end of an operation, and nothing else."""
+        return await extend(self.stage.journal, operation, END)
+
+    async def take(self, operation: Operation) -> bool:
+        """Whether it holds now."""
+        return isinstance(await self.holds.acquire(HOLD, claim(operation)), Held)
+
+    async def wait(self, operation: Operation) -> bool:
+        """Put it into the queue; whether it holds now."""
+        answer = await self.holds.enqueue(HOLD, operation, claim(operation), is_watchful=True)
+        return isinstance(answer, Held)
+
+    async def holder(self) -> str:
+        """Who holds."""
+        found = await self.holds.holder(HOLD)
+        return found.operation_id if found else ""
+
+    async def keys(self) -> list[str]:
+        """Everything that the bucket holds."""
+        cells = Cells(self.stage.link, lambda low, high: low)
+        await cells.start()
+        return sorted(await cells.all(">"))
+
+
+def claim(operation: Operation, *, replaces: bool = False) -> Claim:
+    """Of an operation whose request is its only event, or was the first of the stream's."""
+    return Claim(operation_id=operation.id, sequence=operation.stream_sequence, kind=str(KIND), replaces=replaces)
+
+
+async def made(link: Link, journal: Journal) -> Holds:
+    """The holds on a connection."""
+    holds = Holds(link, journal)
+    await holds.start()
+    return holds
+
+
+@pytest.fixture
+async def desk(link: Link, journal: Journal) -> Desk:
+    return Desk(Stage(link, journal), await made(link, journal))
+
+
+@pytest.fixture
+async def wakes(desk: Desk) -> Spy:
+    """Wakes for a hold, as they are sent."""
+    return await desk.stage.spy("fire.*.*.*.hold")
+
+
+def woken(spy: Spy) -> list[str]:
+    """Who was woken, in order."""
+    return [subject.split(".")[3] for subject, _ in spy.seen]
+
+
+async def test_the_first_holds_and_the_second_learns_who(desk: Desk) -> None:
+    """A hold is taken once; it may be taken again by the operation that has it."""
+    one, two = await desk.ask("op-1", "op-2")
+
+    assert await desk.take(one)
+    answer = await desk.holds.acquire(HOLD, claim(two))
+    assert isinstance(answer, Busy)
+    assert (answer.holder.operation_id, answer.life) == ("op-1", Life.REQUESTED)
+    assert await desk.take(one)
+
+
+async def test_other_resources_do_not_mind(desk: Desk) -> None:
+    """Each resource has a hold of its own."""
+    one, two = await desk.ask("op-1", "op-2")
+    other = subjects.hold_key("action.book.upload-start", "43")
+
+    assert await desk.take(one)
+    assert isinstance(await desk.holds.acquire(other, claim(two)), Held)
+
+
+async def test_an_ended_holder_holds_nothing(desk: Desk) -> None:
+    """The journal decides: nobody has to release what an operation held that has ended."""
+    one, two = await desk.ask("op-1", "op-2")
+    await desk.take(one)
+    await desk.end(one)
+
+    assert await desk.take(two)
+
+
+async def test_those_who_wait_go_in_the_order_of_their_requests(desk: Desk, wakes: Spy) -> None:
+    """Whoever came into the queue first: the lowest sequence is next, is woken, and leaves the queue."""
+    one, two, three, four = await desk.ask("op-1", "op-2", "op-3", "op-4")
+    await desk.take(one)
+    for late in (four, two, three):
+        assert not await desk.wait(late)
+    order = []
+    for holder in (one, two, three, four):
+        order.append(await desk.holder())
+        await desk.holds.release(await desk.end(holder))
+
+    assert order == ["op-1", "op-2", "op-3", "op-4"]
+    assert await desk.holder() == ""
+    assert woken(wakes) == ["op-2", "op-3", "op-4"]
+
+
+async def test_nothing_stays_behind(desk: Desk) -> None:
+    """Once nobody holds and nobody waits the bucket is empty, the markers of removed keys included."""
+    one, two = await desk.ask("op-1", "op-2")
+    await desk.take(one)
+    await desk.wait(two)
+    for holder in (one, two):
+        await desk.holds.release(await desk.end(holder))
+
+    async def is_empty() -> bool:
+        everything = subjects.bucket_subject(subjects.HOLDS_BUCKET, ">")
+        return await rpc.get_last(desk.stage.link, STREAM, everything) is None
+
+    await eventually(is_empty)
+
+
+async def test_who_comes_later_does_not_get_ahead(desk: Desk, wakes: Spy) -> None:
+    """Finding the hold free while others wait, a later one passes it to the first of them."""
+    one, two, three = await desk.ask("op-1", "op-2", "op-3")
+    await desk.take(one)
+    await desk.wait(two)
+    await desk.end(one)
+
+    assert not await desk.take(three)
+    assert await desk.holder() == "op-2"
+    assert woken(wakes) == ["op-2"]
+
+
+async def test_an_end_between_look_and_queue_is_seen(desk: Desk) -> None:
+    """No lost wake-up: the holder ends and is released between a look and the queue; who waits looks once more."""
+    one, two = await desk.ask("op-1", "op-2")
+    await desk.take(one)
+    assert not await desk.take(two)
+    await desk.holds.release(await desk.end(one))
+
+    assert await desk.wait(two)
+
+
+async def test_who_ended_while_waiting_is_passed_over(desk: Desk, wakes: Spy) -> None:
+    """A canceled waiter gets nothing, also if nobody had the time to take it out of the queue."""
+    one, two, three = await desk.ask("op-1", "op-2", "op-3")
+    await desk.take(one)
+    await desk.wait(two)
+    await desk.wait(three)
+    await desk.end(two)
+    await desk.holds.release(await desk.end(one))
+
+    assert await desk.holder() == "op-3"
+    assert woken(wakes) == ["op-3"]
+    assert await desk.keys() == [f"h.{HOLD}"]
+
+
+async def test_who_ended_leaves_the_queue(desk: Desk) -> None:
+    """The release of one that only waited takes its key, and leaves the holder alone."""
+    one, two = await desk.ask("op-1", "op-2")
+    await desk.take(one)
+    await desk.wait(two)
+    await desk.holds.release(await desk.end(two))
+
+    assert await desk.keys() == [f"h.{HOLD}"]
+    assert await desk.holder() == "op-1"
+
+
+async def test_the_release_of_an_open_one_does_nothing(desk: Desk) -> None:
+    """Between two attempts an operation keeps its hold, whoever asks for the release."""
+    (one,) = await desk.ask("op-1")
+    await desk.take(one)
+    await desk.holds.release(one)
+    await desk.holds.release(await extend(desk.stage.journal, one, started()))
+
+    assert await desk.holder() == "op-1"
+
+
+async def test_who_ended_while_it_entered_the_queue_does_not_stay_in_it(desk: Desk) -> None:
+    """Its release came before its key: entering looks at the operation once more, and says that there is news."""
+    one, two = await desk.ask("op-1", "op-2")
+    await desk.take(one)
+    await desk.holds.release(await desk.end(two))
+
+    with pytest.raises(VersionConflict):
+        await desk.wait(two)
+    assert await desk.keys() == [f"h.{HOLD}"]
+
+
+async def test_a_wake_that_was_not_sent_is_sent_by_who_repeats_the_release(
+    desk: Desk, wakes: Spy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever passes the hold on dies before the wake: the projector repeats the release until it is done."""
+    one, two = await desk.ask("op-1", "op-2")
+    await desk.take(one)
+    await desk.wait(two)
+    ended = await desk.end(one)
+    with monkeypatch.context() as patch:
+        patch.setattr(desk.holds, "wake", dies)
+        with pytest.raises(JournalUnavailable):
+            await desk.holds.release(ended)
+    assert woken(wakes) == []
+    assert await desk.holder() == "op-2"
+
+    await desk.holds.release(ended)
+    assert woken(wakes) == ["op-2"]
+
+
+async def test_nobody_is_woken_who_has_begun(desk: Desk, wakes: Spy) -> None:
+    """Repeating a release costs no wake once the next one runs."""
+    one, two = await desk.ask("op-1", "op-2")
+    await desk.take(one)
+    await desk.wait(two)
+    ended = await desk.end(one)
+    await desk.holds.release(ended)
+    await extend(desk.stage.journal, two, started())
+    await desk.holds.release(ended)
+
+    assert woken(wakes) == ["op-2"]
+
+
+async def dies(_: Claim) -> None:
+    """In place of what would come next."""
+    raise JournalUnavailable("the process ends here", maybe_stored=False)
+
+
+async def test_who_waited_is_told_that_it_was_handed_its_hold(desk: Desk) -> None:
+    """One that takes the hold at once may begin under the message that brought it; one that had waited may not."""
+    one, two = await desk.ask("op-1", "op-2")
+
+    assert await desk.holds.acquire(HOLD, claim(one)) == Held(is_handed=False)
+    await desk.wait(two)
+    await desk.holds.release(await desk.end(one))
+    assert await desk.holds.acquire(HOLD, claim(two)) == Held(is_handed=True)
+
+
+async def test_a_key_that_is_not_ours_holds_nothing(desk: Desk) -> None:
+    """Whatever somebody else wrote there: the next one who wants the hold writes over it."""
+    (one,) = await desk.ask("op-1")
+    strange = Claim(operation_id="op.x", sequence=1, kind="no kind")
+    for data in (b"\xff", b"[]", msgspec.json.encode(strange)):
+        await rpc.publish(desk.stage.link, subjects.bucket_subject(subjects.HOLDS_BUCKET, f"h.{HOLD}"), data, {})
+
+        assert await desk.holder() == ""
+        assert await desk.take(one)
+
+
+async def test_more_wait_than_fit_into_one_answer(desk: Desk) -> None:
+    """A queue of any length is read whole: the first is the first of all."""
+    one, first = await desk.ask("op-1", "first")
+    await desk.take(one)
+    waiting = await desk.stage.request(*(f"w-{number}" for number in range(1200)), hold=HOLD)
+    await asyncio.gather(*(desk.holds.enqueue(HOLD, o, claim(o), is_watchful=False) for o in map(fold_one, waiting)))
+    await desk.wait(first)
+
+    assert (await desk.holds.places(first.hold))[first.id] == 1
+    await desk.holds.release(await desk.end(one))
+    assert await desk.holder() == "first"
+    places = await desk.holds.places(first.hold)
+    assert first.id not in places
+    assert places[fold_one(waiting[0]).id] >= 1
+
+
+def fold_one(event: RecordedEvent) -> Operation:
+    """The operation after its request."""
+    return folded(None, event)
+
+
+async def test_two_that_race_are_one_winner(desk: Desk, broker: Broker) -> None:
+    """Twenty at once over two connections: one holds, the others learn its name."""
+    async with linked(broker.url) as further:
+        holds = await made(further, await opened(further))
+        operations = await desk.ask(*(f"op-{number}" for number in range(20)))
+        answers = await asyncio.gather(
+            *((desk.holds, holds)[i % 2].acquire(HOLD, claim(one)) for i, one in enumerate(operations))
+        )
+    holder = await desk.holder()
+
+    assert [isinstance(one, Held) for one in answers].count(True) == 1
+    assert {one.holder.operation_id for one in answers if isinstance(one, Busy)} == {holder}
+
+
+async def test_a_later_request_that_replaces_is_seen_by_who_comes_late(desk: Desk) -> None:
+    """Of two that replace, the later was in the queue first: the earlier learns that it is not wanted any more."""
+    one, two, three = await desk.ask("op-1", "op-2", "op-3")
+    await desk.take(one)
+    last, late = claim(three, replaces=True), claim(two, replaces=True)
+    await desk.holds.enqueue(HOLD, three, last, is_watchful=True)
+
+    assert await desk.holds.enqueue(HOLD, two, late, is_watchful=True) == Replaced(last)
+    assert isinstance(await desk.holds.enqueue(HOLD, three, last, is_watchful=True), Busy)
+    await desk.end(one)
+    assert await desk.holds.acquire(HOLD, late) == Replaced(last)
+
+
+async def test_a_cluster_agrees_on_one(cluster: Cluster, cluster_link: Link, cluster_journal: Journal) -> None:
+    """Three connections to three nodes: one winner of each race, and a queue that is whole wherever it is read."""
+    stage = Stage(cluster_link, cluster_journal)
+    async with contextlib.AsyncExitStack() as stack:
+        desks = []
+        for node in cluster.nodes:
+            link = await stack.enter_async_context(linked(node.url))
+            desks.append(Desk(Stage(link, cluster_journal), await made(link, await opened(link))))
+        operations = await Desk(stage, desks[0].holds).ask(*(f"op-{number}" for number in range(12)))
+        everywhere = [(desks[i % 3], one) for i, one in enumerate(operations)]
+        taken = await asyncio.gather(*(desk.take(one) for desk, one in everywhere))
+        assert taken.count(True) == 1
+        first = operations[taken.index(True)]
+        assert {await desk.holder() for desk in desks} == {first.id}
+        waiting = [(desk, one) for desk, one in everywhere if one is not first]
+        assert not any(await asyncio.gather(*(desk.wait(one) for desk, one in waiting)))
+        order = [first]
+        for _ in waiting:
+            ended = await desks[0].end(order[-1])
+            await asyncio.gather(*(desk.holds.release(ended) for desk in desks))
+            holder = await desks[1].holder()
+            order.append(next(one for one in operations if one.id == holder))
+
+    assert [one.id for one in order[1:]] == [one.id for _, one in waiting]

@@ -1,0 +1,171 @@
+"""Comparing the view with the journal on a real broker: what differs is told, what is only late is waited for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import click
+import msgspec
+import pytest
+
+from opstream.cli.commands.verify import Verify, verify
+from opstream_journal import Journal, Link
+from opstream_journal.stores.snapshot_bulk import encode_snapshot
+from opstream_projector.consistency.verify import GRACE
+from opstream_schemas import subjects
+from opstream_schemas.operation.fold import FOLD_VERSION, Operation
+from tests.support.broker import Broker
+from tests.support.journaling import extend, linked, opened
+from tests.support.projecting import LIFE, RESULT, projector, running, settled, view_writes
+from tests.support.sweeps import begun, exit_status, lose, overwrite, verified
+
+pytestmark = pytest.mark.broker
+
+
+@pytest.fixture
+async def operations(link: Link, journal: Journal) -> dict[str, Operation]:
+    """Two operations, one open and one ended, and a view that is right."""
+    found = {
+        "open": await begun(journal, "open", *LIFE[:2]),
+        "ended": await begun(journal, "ended", *LIFE),
+    }
+    async with running(projector(link, journal)):
+        await settled(link)
+    return found
+
+
+async def test_a_view_that_is_right(link: Link, journal: Journal, operations: dict[str, Operation]) -> None:
+    """Nothing is told, waited for or written."""
+    writes = await view_writes(link)
+    found = await verified(link, journal)
+    assert (found.lines, found.waited_for, found.walk.events) == ([], [], 7)
+    assert await view_writes(link) == writes
+
+
+@pytest.mark.parametrize("max_states", [1, 1_000])
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"message": "never said"}, 'open: message: journal nothing, view "never said"'),
+        ({"percent_complete": 77.0}, "open: percentComplete: journal 50.0, view 77.0"),
+        ({"position": 2}, "open: position: journal 3, view 2"),
+        ({"stream_sequence": 99}, "open: streamSequence: journal 3, view 99"),
+        (
+            {"fold_version": 77},
+            f"open: the entry is of fold version 77, this is {FOLD_VERSION}; Running in the journal (position 3)",
+        ),
+        ({"id": "another"}, "open: the entry is of operation another; Running in the journal (position 3)"),
+    ],
+)
+async def test_an_entry_that_lies(
+    link: Link,
+    journal: Journal,
+    operations: dict[str, Operation],
+    changes: dict[str, Any],
+    line: str,
+    max_states: int,
+) -> None:
+    """One line tells the operation, the fields that differ and both values, once."""
+    liar = msgspec.structs.replace(operations["open"], **changes)
+    await overwrite(link, "open", encode_snapshot(liar))
+    writes = await view_writes(link)
+    assert (await verified(link, journal, max_states=max_states)).lines == [line]
+    assert await view_writes(link) == writes
+
+
+async def test_other_entries_that_are_wrong(link: Link, journal: Journal, operations: dict[str, Operation]) -> None:
+    """A missing one, one that is no snapshot, and those of operations that the journal does not know."""
+    await lose(link, "ended")
+    await overwrite(link, "open", b"{}")
+    await overwrite(link, "orphan", encode_snapshot(msgspec.structs.replace(operations["ended"], id="orphan")))
+    await overwrite(link, "rubbish", b"rubbish")
+    found = await verified(link, journal)
+    assert sorted(found.lines) == [
+        "ended: missing in the view, Succeeded in the journal (position 4)",
+        "open: the entry is not readable; Running in the journal (position 3)",
+        "orphan: in the view, and not in the journal",
+        "rubbish: in the view, and not in the journal",
+    ]
+    assert (found.behind, found.waited_for) == (0, [])
+
+
+async def test_without_a_projector(link: Link, journal: Journal, operations: dict[str, Operation]) -> None:
+    """What the projector has not come to yet is waited for, and told as such if it does not come."""
+    await extend(journal, operations["open"], RESULT)
+    await begun(journal, "new")
+    found = await verified(link, journal)
+    assert sorted(line.partition(":")[0] for line in found.lines) == ["new", "open"]
+    assert found.behind == 2
+    assert found.waited_for[0] == 2
+
+
+async def test_a_projector_that_comes_late(link: Link, journal: Journal, operations: dict[str, Operation]) -> None:
+    """A lag that ends within the grace is no difference."""
+    await extend(journal, operations["open"], RESULT)
+    await begun(journal, "new")
+    found = asyncio.create_task(verified(link, journal, grace=20.0))
+    async with running(projector(link, journal)):
+        await settled(link)
+    assert (await found).lines == []
+
+
+async def test_the_grace_outlasts_a_killed_projector(link: Link) -> None:
+    """What it held comes to another one once the ack_wait is over, and that is no difference either."""
+    info = await link.nc.jetstream().consumer_info(subjects.OPERATIONS_STREAM, subjects.PROJECTOR_CONSUMER)
+    assert info.config.ack_wait is not None
+    assert info.config.ack_wait + 5 < GRACE
+
+
+async def test_while_the_system_works(broker: Broker, link: Link, journal: Journal) -> None:
+    """With projectors and writers at work, verification after verification finds nothing."""
+    ids = [f"op-{number}" for number in range(150)]
+
+    async def work() -> None:
+        for start in range(0, len(ids), 15):
+            await asyncio.gather(*(begun(journal, one, *LIFE) for one in ids[start : start + 15]))
+
+    async with linked(broker.url) as other:
+        second = await opened(other)
+        async with running(projector(link, journal), projector(other, second)):
+            working = asyncio.create_task(work())
+            count = 0
+            while not working.done() or not count:
+                assert (await verified(other, second, max_states=4, grace=20.0)).lines == []
+                count += 1
+            await working
+
+
+async def test_the_command_s_part(
+    broker: Broker, link: Link, operations: dict[str, Operation], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Differences on stdout, the summary on stderr, exit status 1 if there is a difference and 0 if not."""
+    assert await asyncio.to_thread(exit_status, broker.url) == 0
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "7 events of 2 operations read" in told.err
+    assert "the view is the fold of the journal" in told.err
+
+    await lose(link, "ended")
+    assert await asyncio.to_thread(exit_status, broker.url) == 1
+    told = capsys.readouterr()
+    assert told.out == "ended: missing in the view, Succeeded in the journal (position 4)\n"
+    assert "1 difference: 'opstream rebuild' puts the view right" in told.err
+
+
+async def test_the_command_s_part_without_projector(
+    broker: Broker, link: Link, journal: Journal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A lag is told as a lag, and what to look at."""
+    await begun(journal, "new")
+    assert await asyncio.to_thread(exit_status, broker.url) == 1
+    told = capsys.readouterr()
+    assert told.out == "new: missing in the view, NotStarted in the journal (position 1)\n"
+    assert "1 operations are not up to date: is a projector running?" in told.err
+    assert "all of them because the view is not up to date" in told.err
+
+
+def test_a_broker_without_journal(broker: Broker) -> None:
+    """One line says so."""
+    with pytest.raises(click.ClickException, match="has no journal"):
+        verify(Verify(servers=(broker.url,), connect_timeout=5.0))

@@ -1,0 +1,69 @@
+"""Processes of the version before, which know one retention, beside those of this one."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import pytest
+
+from opstream_journal import NEW, Journal, Link, View
+from opstream_schemas.action_spec import DAY
+from opstream_schemas.events import EventData, Failed
+from opstream_schemas.operation.fold import FOLD_VERSION, Operation
+from tests.support.api import serving
+from tests.support.broker import Broker
+from tests.support.journaling import KIND, first, folded, following
+from tests.support.projecting import projector, reaches, running, utc_now
+from tests.support.strategies import FAILURE, request, started
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.broker
+
+FAILED = Failed(error=FAILURE)
+
+
+async def recorded_long_ago(journal: Journal, *datas: EventData) -> Operation:
+    """An operation of ten days ago whose failure is to be seen for 90 and whose success for seven."""
+    when = utc_now() - timedelta(days=10)
+    data = request(retention=7 * DAY, retention_failed=90 * DAY)
+    event = msgspec.structs.replace(first("op-1", data=data), time=when)
+    operation = folded(None, await journal.append(KIND, event, NEW, budget=5))
+    for data_ in datas:
+        expected: Any = operation.stream_sequence
+        event = msgspec.structs.replace(following(operation, data_), time=when)
+        operation = folded(operation, await journal.append(KIND, event, expected, budget=5))
+    return operation
+
+
+def as_before(operation: Operation) -> Operation:
+    """The snapshot as a projector of before writes it."""
+    return msgspec.structs.replace(operation, fold_version=FOLD_VERSION - 1, retention_failed=0.0)
+
+
+async def test_a_status_is_right_whoever_wrote_the_view(broker: Broker, journal: Journal, view: View) -> None:
+    """A projector of before left out how long a failure stays; the API folds the journal instead of believing it."""
+    operation = await recorded_long_ago(journal, started(), FAILED)
+    await view.put(as_before(operation), 0)
+
+    async with serving(broker.url) as api:
+        answer = await api.status("op-1")
+
+    assert (answer.status_code, answer.json()["status"]) == (200, "Failed")
+
+
+async def test_a_snapshot_of_before_is_written_anew(link: Link, journal: Journal, view: View) -> None:
+    """With the next event of its operation; what it had left out counts again."""
+    operation = await recorded_long_ago(journal, started())
+    await view.put(as_before(operation), 0)
+    expected: Any = operation.stream_sequence
+    ended = msgspec.structs.replace(following(operation, FAILED), time=utc_now() - timedelta(days=9))
+    await journal.append(KIND, ended, expected, budget=5)
+
+    async with running(projector(link, journal)):
+        await eventually(lambda: reaches(view, "op-1", 3))
+
+    stored = (await view.get_newest("op-1")).operation
+    assert stored is not None
+    assert (stored.fold_version, stored.kept) == (FOLD_VERSION, 90 * DAY)

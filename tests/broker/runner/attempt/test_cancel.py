@@ -1,0 +1,271 @@
+"""Cancelling a running operation: the handler is told, and how it ends decides."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+
+import msgspec
+import pytest
+
+from opstream_journal import Journal, Link
+from opstream_runner import ActionContext, ActionFailed, action
+from opstream_schemas.events import Canceled
+from opstream_schemas.operation.fold import Status
+from tests.support.journaling import KIND
+from tests.support.running import ACKS, Gate, Input, Stage, gated
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.broker
+
+
+@pytest.fixture
+def stage(link: Link, journal: Journal) -> Stage:
+    return Stage(link, journal)
+
+
+async def test_a_handler_that_stops(stage: Stage) -> None:
+    """The next heartbeat finds the wish, the handler is cancelled, and only then the operation is Canceled."""
+    gate = Gate()
+    async with stage.runner([gated(gate, lease=1)]):
+        await stage.request("op-1")
+        await gate.entered(1)
+        await stage.wish("op-1")
+        operation = await stage.ended("op-1")
+        await stage.settled()
+    assert (operation.status, operation.reason, gate.cancelled) == (Status.CANCELED, "late", [1])
+    assert await stage.names("op-1") == ["requested", "started", "cancel-requested", "canceled"]
+
+
+async def test_a_handler_that_cleans_up(stage: Stage) -> None:
+    """A cancelled handler may take its time to clean up, and tell about it: the operation is running until then."""
+    running, cleaning, cleaned = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    @action(str(KIND), lease=1)
+    async def handler(request: Input, ctx: ActionContext) -> None:
+        try:
+            running.set()
+            await asyncio.Event().wait()
+        finally:
+            await ctx.progress(99, "cleaning up")
+            cleaning.set()
+            await cleaned.wait()
+
+    async with stage.runner([handler]):
+        await stage.request("op-1")
+        await running.wait()
+        await stage.wish("op-1")
+        await cleaning.wait()
+        assert (await stage.state("op-1")).status is Status.RUNNING
+        cleaned.set()
+        await stage.ended("op-1")
+    names = ["requested", "started", "cancel-requested", "progressed", "canceled"]
+    assert await stage.names("op-1") == names
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(None, None), (ActionFailed("Half", "half done"), "Half"), (OSError("broken"), 500)]
+)
+async def test_a_handler_that_ends_otherwise(stage: Stage, error: Exception | None, code: int | str | None) -> None:
+    """A cancelled handler that returns has succeeded, and one that raises something else has failed."""
+    running = asyncio.Event()
+
+    @action(str(KIND), lease=1)
+    async def handler(request: Input, ctx: ActionContext) -> str:
+        try:
+            running.set()
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if error is not None:
+                raise error from None
+        return "done"
+
+    async with stage.runner([handler]):
+        await stage.request("op-1")
+        await running.wait()
+        await stage.wish("op-1")
+        operation = await stage.ended("op-1")
+    if code is None:
+        assert (operation.status, operation.result) == (Status.SUCCEEDED, msgspec.Raw(b'"done"'))
+    else:
+        assert operation.error is not None
+        assert (operation.status, operation.error.code) == (Status.FAILED, code)
+
+
+async def test_a_plain_handler(stage: Stage) -> None:
+    """A thread can't be interrupted: it ends by itself, and its result is recorded."""
+    release = threading.Event()
+    running = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    @action(str(KIND), lease=1)
+    def handler(request: Input, ctx: ActionContext) -> str:
+        loop.call_soon_threadsafe(running.set)
+        release.wait(10)
+        return "done"
+
+    async with stage.runner([handler]) as runner:
+        await stage.request("op-1")
+        await running.wait()
+        await stage.wish("op-1")
+        (dispatcher,) = runner._dispatchers.values()
+        attempt = dispatcher._attempts["op-1"]
+        await stage.reached("op-1", lambda _: attempt._judgement.verdict is not None)
+        release.set()
+        operation = await stage.ended("op-1")
+    assert operation.status is Status.SUCCEEDED
+
+
+@pytest.mark.parametrize("is_checking", [False, True])
+async def test_a_plain_handler_that_looks(stage: Stage, is_checking: bool) -> None:
+    """A plain handler hears of the wish through its context; returning it has succeeded, checking it has stopped."""
+    running = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    @action(str(KIND), lease=1)
+    def handler(request: Input, ctx: ActionContext) -> str:
+        loop.call_soon_threadsafe(running.set)
+        while not ctx.cancel_requested:
+            time.sleep(0.001)
+        if is_checking:
+            ctx.check_canceled()
+        return "saw it"
+
+    async with stage.runner([handler]):
+        await stage.request("op-1")
+        await running.wait()
+        await stage.wish("op-1")
+        operation = await stage.ended("op-1")
+    assert operation.status is (Status.CANCELED if is_checking else Status.SUCCEEDED)
+
+
+async def test_a_clean_up_beyond_its_grace(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    """A clean-up that takes longer than its grace is cancelled too; the lease is kept until the handler has stopped."""
+    running, interrupted, release = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    ends: list[str] = []
+
+    @action(str(KIND), lease=1, cancel_grace=0.1)
+    async def handler(request: Input, ctx: ActionContext) -> None:
+        try:
+            running.set()
+            await asyncio.Event().wait()
+        finally:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                interrupted.set()
+                while not release.is_set():
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await release.wait()
+                ends.append("stopped")
+
+    acks = await stage.spy(ACKS)
+    async with stage.runner([handler]) as runner:
+        await stage.request("op-1")
+        await running.wait()
+        await stage.wish("op-1")
+        runner.hint(KIND, "op-1")
+        async with asyncio.timeout(5):
+            await interrupted.wait()
+        seen = len(acks.seen)
+        await eventually(lambda: len(acks.seen) >= seen + 4)  # heartbeats: that is more than a lease
+        assert (await stage.state("op-1")).status is Status.RUNNING
+        assert ends == []
+        release.set()
+        operation = await stage.ended("op-1")
+        await stage.settled()
+    assert (operation.status, operation.attempt, ends) == (Status.CANCELED, 1, ["stopped"])
+    assert "operation op-1: the handler of book:upload-start was asked to stop 0.1 s ago" in caplog.text
+
+
+async def test_a_thread_hears_of_a_stop(stage: Stage) -> None:
+    """A plain handler that looks ends when its runner stops, and the operation is handed back."""
+    running, over = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    @action(str(KIND))
+    def handler(request: Input, ctx: ActionContext) -> None:
+        loop.call_soon_threadsafe(running.set)
+        try:
+            while True:
+                ctx.check_canceled()
+                time.sleep(0.001)
+        finally:
+            over.set()
+
+    async with stage.runner([handler]) as runner:
+        await stage.request("op-1")
+        await running.wait()
+        began = time.monotonic()
+        await runner.stop()
+        assert (over.is_set(), time.monotonic() - began < 1) == (True, True)
+    assert await stage.names("op-1") == ["requested", "started", "attempt-failed"]
+
+
+async def test_a_handler_that_cancels_itself(stage: Stage) -> None:
+    """A cancellation that nobody asked for is a failure that counts; it is no reason to begin again for ever."""
+
+    @action(str(KIND), max_attempts=2, backoff=0.05)
+    async def handler(request: Input, ctx: ActionContext) -> None:
+        raise asyncio.CancelledError
+
+    async with stage.runner([handler]):
+        await stage.request("op-1")
+        assert (await stage.ended("op-1")).status is Status.FAILED
+    assert await stage.names("op-1") == ["requested", "started", "attempt-failed", "started", "failed"]
+
+
+async def test_a_cancellation_before_any_runner(stage: Stage) -> None:
+    """An operation that was canceled before a runner existed is never begun, and its message is settled."""
+    gate = Gate()
+    await stage.request("op-1")
+    await stage.append("op-1", Canceled(reason="late"))
+    async with stage.runner([gated(gate)]):
+        await stage.settled()
+    assert gate.attempts == []
+    assert await stage.names("op-1") == ["requested", "canceled"]
+
+
+async def test_a_hint_is_heeded_at_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a long lease, a hint makes the runner look now, and soon again for a wish that was stored only after it."""
+    monkeypatch.setattr("opstream_runner.attempt.attempt._SECOND_LOOK", 1.0)
+    gate = Gate()
+    async with stage.runner([gated(gate, lease=60)]) as runner:
+        await stage.request("op-1")
+        await gate.entered(1)
+        runner.hint(KIND, "op-unknown")
+        runner.hint(KIND, "op-1")
+        (dispatcher,) = runner._dispatchers.values()
+        await stage.reached("op-1", lambda _: dispatcher._attempts["op-1"]._check is None)
+        began = time.monotonic()
+        await stage.wish("op-1")
+        operation = await stage.ended("op-1")
+        took = time.monotonic() - began
+    assert (operation.status, took < 5) == (Status.CANCELED, True)
+
+
+async def test_a_wish_that_the_outcome_overtakes(stage: Stage) -> None:
+    """An outcome decided without knowing of a wish is decided again, and stored."""
+    gate = Gate()
+    async with stage.runner([gated(gate)]):
+        await stage.request("op-1")
+        await gate.entered(1)
+        await stage.wish("op-1")
+        gate.open()
+        await stage.ended("op-1")
+        await stage.settled()
+    assert await stage.names("op-1") == ["requested", "started", "cancel-requested", "succeeded"]
+
+
+async def test_a_wish_and_a_stop(stage: Stage) -> None:
+    """An operation to be canceled whose runner stops is canceled by the next one, without another attempt."""
+    gate = Gate()
+    async with stage.runner([gated(gate)]):
+        await stage.request("op-1")
+        await gate.entered(1)
+        await stage.wish("op-1")
+    async with stage.runner([gated(gate)]):
+        operation = await stage.ended("op-1")
+    assert (operation.status, operation.reason, gate.attempts) == (Status.CANCELED, "late", [("op-1", 1)])

@@ -1,0 +1,168 @@
+"""Cancel against success, and against a broker that is away: exactly one is recorded, and it is what happened."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import msgspec
+import pytest
+
+from opstream_journal import Expected, Journal, Link, VersionConflict
+from opstream_runner import ActionContext, action
+from opstream_schemas.errors import OperationFinished
+from opstream_schemas.operation.commands import RequestCancel, decide
+from opstream_schemas.operation.fold import Status
+from tests.support import projecting
+from tests.support.broker import Broker
+from tests.support.invariants import Promise, breaches, gather
+from tests.support.journaling import KIND, following
+from tests.support.running import WISH, Gate, Input, Stage, gated
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.broker
+
+COUNT = 100
+SPREAD = 0.4
+"""Seconds."""
+FOREVER = 600.0
+
+
+@pytest.fixture
+def stage(link: Link, journal: Journal) -> Stage:
+    return Stage(link, journal)
+
+
+async def test_success_comes_first(stage: Stage) -> None:
+    """A wish decided before the end, and sent after it, is refused; who decides again hears that it is over."""
+    gate = Gate()
+    async with stage.runner([gated(gate)]):
+        await stage.request("op-1")
+        await gate.entered(1)
+        before = await stage.state("op-1")
+        gate.open()
+        ended = await stage.ended("op-1")
+        with pytest.raises(VersionConflict):
+            await stage.journal.append(KIND, following(before, WISH), Expected(before.stream_sequence), budget=5)
+        with pytest.raises(OperationFinished):
+            decide(ended, RequestCancel())
+        await stage.settled()
+    assert await stage.names("op-1") == ["requested", "started", "succeeded"]
+
+
+async def test_the_wish_comes_first(stage: Stage) -> None:
+    """A handler that returns while it is being told of the wish has succeeded."""
+    gate = Gate()
+    async with stage.runner([gated(gate, lease=60)]) as runner:
+        await stage.request("op-1")
+        await gate.entered(1)
+        await stage.wish("op-1")
+        gate.open()
+        runner.hint(KIND, "op-1")
+        operation = await stage.ended("op-1")
+        await stage.settled()
+    assert (operation.status, gate.cancelled) == (Status.SUCCEEDED, [])
+    assert await stage.names("op-1") == ["requested", "started", "cancel-requested", "succeeded"]
+
+
+@pytest.mark.parametrize("is_long", [False, True])
+async def test_an_end_while_the_broker_is_away(broker: Broker, stage: Stage, is_long: bool) -> None:
+    """A handler that stops while nobody can be told is Canceled once the broker is back, however long that took."""
+    running, cleaning, cleaned = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    @action(str(KIND), lease=1)
+    async def handler(request: Input, ctx: ActionContext) -> None:
+        try:
+            running.set()
+            await asyncio.Event().wait()
+        finally:
+            cleaning.set()
+            await cleaned.wait()
+
+    async with stage.runner([handler]) as runner:
+        await stage.request("op-1")
+        await running.wait()
+        (dispatcher,) = runner._dispatchers.values()
+        attempt = dispatcher._attempts["op-1"]
+        await stage.wish("op-1")
+        runner.hint(KIND, "op-1")
+        await cleaning.wait()
+        broker.pause()
+        if is_long:
+            # Blind for longer than the lease, the attempt has nothing to say: whoever gets the message next does.
+            await eventually(
+                lambda: attempt._judgement.verdict is not None and attempt._judgement.verdict.name == "BLIND"
+            )
+        cleaned.set()
+        await eventually(lambda: attempt._is_concluding)
+        broker.resume()
+        operation = await stage.ended("op-1")
+        await stage.settled()
+    assert (operation.status, operation.attempt) == (Status.CANCELED, 1)
+    assert await stage.names("op-1") == ["requested", "started", "cancel-requested", "canceled"]
+
+
+async def cancel(stage: Stage, operation_id: str) -> bool:
+    """Cancel as a client does; whether the wish was recorded, and the operation not over."""
+    while True:
+        operation = await stage.state(operation_id)
+        try:
+            data = decide(operation, RequestCancel(by="ann"))
+            if data is not None:
+                expected = Expected(operation.stream_sequence)
+                await stage.journal.append(KIND, following(operation, data), expected, budget=20)
+        except OperationFinished:
+            return False
+        except VersionConflict:
+            continue
+        return True
+
+
+async def test_a_hundred_races(broker: Broker, stage: Stage, link: Link, journal: Journal) -> None:
+    """Operations canceled at about the moment when they return: each ends once, as its handler did, and every reader
+    sees the same."""
+    ids = [f"op-{n}" for n in range(COUNT)]
+    go = {one: asyncio.Event() for one in ids}
+    returned: set[str] = set()
+    stopped: set[str] = set()
+
+    @action(str(KIND), lease=5)
+    async def handler(request: Input, ctx: ActionContext) -> str:
+        try:
+            await go[ctx.operation_id].wait()
+        except asyncio.CancelledError:
+            stopped.add(ctx.operation_id)
+            raise
+        returned.add(ctx.operation_id)
+        return "done"
+
+    async def race(number: int, operation_id: str) -> bool:
+        # From a wish that comes long before the end to one that comes long after; in between nobody can say.
+        # The first never returns by itself, and the last is over for sure.
+        lead = (number - COUNT / 2) / COUNT * SPREAD if number else -FOREVER
+        asyncio.get_running_loop().call_later(max(0.0, -lead), go[operation_id].set)
+        await asyncio.sleep(max(0.0, lead) + random.uniform(0.0, SPREAD / 20))
+        if number == COUNT - 1:
+            await stage.ended(operation_id)
+        is_wished = await cancel(stage, operation_id)
+        runner.hint(KIND, operation_id)
+        return is_wished
+
+    async with (
+        projecting.running(projecting.projector(link, journal)),
+        stage.runner([handler], concurrency=COUNT, tools=stage.tools(source="test/runner-1")) as runner,
+    ):
+        await stage.request(*ids)
+        await asyncio.gather(*(stage.reached(one, lambda operation: operation.live, 20) for one in ids))
+        wished = await asyncio.gather(*(race(number, one) for number, one in enumerate(ids)))
+        ended = await asyncio.gather(*(stage.ended(one, 20) for one in ids))
+        evidence = await gather(broker.url)
+    evidence.promised = {one: Promise(str(KIND), {}, "42") for one in ids}
+    assert breaches(evidence) == []
+    for operation, is_wished in zip(ended, wished, strict=True):
+        expected = Status.CANCELED if operation.id in stopped else Status.SUCCEEDED
+        assert (operation.status, evidence.fold(operation.id)) == (expected, operation)
+        assert is_wished or operation.status is Status.SUCCEEDED
+    assert (returned | stopped, returned & stopped) == (set(ids), set())
+    assert min(len(returned), len(stopped)) > 0
+    assert all(msgspec.json.decode(evidence.view[one])["status"] in {"Succeeded", "Canceled"} for one in ids)

@@ -1,0 +1,259 @@
+"""Leases and fencing: who loses the lease loses the operation, and says nothing more about it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+
+from opstream_journal import Delivered, Journal, JournalUnavailable, Link
+from opstream_journal.jetstream.rpc import StoredMessage
+from opstream_runner import ActionContext, action
+from opstream_runner.attempt.attempt import Attempt
+from opstream_schemas.errors import ErrorCode
+from opstream_schemas.events import Progressed
+from opstream_schemas.operation.fold import Status
+from tests.support.broker import Broker
+from tests.support.journaling import KIND, linked, opened
+from tests.support.running import ACKS, READS, Gate, Input, Stage, gated
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.broker
+
+
+@pytest.fixture
+def stage(link: Link, journal: Journal) -> Stage:
+    return Stage(link, journal)
+
+
+@pytest.fixture
+async def other(broker: Broker, stage: Stage) -> AsyncIterator[Link]:
+    """The connection of the runner that is going to be a zombie."""
+    async with linked(broker.url) as link:
+        yield link
+
+
+@pytest.fixture
+def muted(other: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The heartbeats of the other runner do not arrive, so that it loses its lease."""
+    speak = Delivered.in_progress
+
+    async def in_progress(self: Delivered) -> None:
+        if self._link is not other:
+            await speak(self)
+
+    monkeypatch.setattr(Delivered, "in_progress", in_progress)
+
+
+@pytest.fixture
+def frozen(other: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other runner neither speaks nor looks: as if its heartbeats came when everything is over."""
+    look = Attempt._check_now
+
+    def check_now(self: Attempt) -> None:
+        if self._message._link is not other:
+            look(self)
+
+    monkeypatch.setattr(Attempt, "_check_now", check_now)
+
+
+async def test_a_long_action_keeps_its_lease(stage: Stage) -> None:
+    """An action that takes several leases is one attempt, with one read of the journal per heartbeat."""
+    gate = Gate()
+    reads, acks = await stage.spy(READS), await stage.spy(ACKS)
+    async with stage.runner([gated(gate, lease=1)]):
+        await stage.request("op-1")
+        await gate.entered(1)
+        await eventually(lambda: len(acks.seen) == 7)  # two leases and a third
+        assert ([data for _, data in acks.seen], len(reads.seen)) == ([b"+WPI"] * 7, 7)
+        gate.open()
+        await stage.ended("op-1")
+    assert await stage.names("op-1") == ["requested", "started", "succeeded"]
+
+
+async def test_progress_needs_no_reads(stage: Stage) -> None:
+    """Own progress, also when a heartbeat sees it, costs no further read."""
+    reads, acks = await stage.spy(READS), await stage.spy(ACKS)
+
+    @action(str(KIND), lease=1)
+    async def handler(request: Input, ctx: ActionContext) -> None:
+        for percent in range(100):
+            await ctx.progress(percent)
+            if len(acks.seen) >= 2:
+                return
+            await asyncio.sleep(0.01)
+
+    async with stage.runner([handler]):
+        await stage.request("op-1")
+        await eventually(lambda: len(acks.seen) == 3)
+        assert len(reads.seen) == 2
+    assert len([name for name in await stage.names("op-1") if name == Progressed.name]) >= 10
+
+
+@pytest.mark.usefixtures("muted")
+async def test_a_zombie_is_stopped_and_silent(stage: Stage, other: Link) -> None:
+    """A runner that lost its lease finds its successor's start: its handler is cancelled, nothing is recorded, and no
+    ack, nak or heartbeat is sent for the message."""
+    theirs, ours = Gate(), Gate()
+    acks = await stage.spy(ACKS)
+    tools = stage.tools(journal=await opened(other))
+    async with stage.runner([gated(theirs, lease=1)], link=other, tools=tools, concurrency=1):
+        await stage.request("op-1")
+        await theirs.entered(1)
+        async with stage.runner([gated(ours, lease=1)]):
+            await ours.entered(1)
+            await eventually(lambda: theirs.cancelled == [1])
+            ours.open()
+            operation = await stage.ended("op-1")
+            await stage.settled()
+    assert (operation.status, operation.attempt) == (Status.SUCCEEDED, 2)
+    assert await stage.names("op-1") == ["requested", "started", "started", "succeeded"]
+    assert acks.acks(1) == []
+
+
+@pytest.mark.usefixtures("frozen")
+async def test_an_outcome_that_comes_too_late(stage: Stage, other: Link) -> None:
+    """A handler that returns after its successor has started, and before its runner noticed, returned in vain."""
+    theirs, ours = Gate(), Gate()
+    acks = await stage.spy(ACKS)
+    tools = stage.tools(journal=await opened(other))
+    async with stage.runner([gated(theirs, lease=1)], link=other, tools=tools, concurrency=1) as zombie:
+        await stage.request("op-1")
+        await theirs.entered(1)
+        async with stage.runner([gated(ours, lease=1)]):
+            await ours.entered(1)
+            theirs.open()
+            (dispatcher,) = zombie._dispatchers.values()
+            await eventually(lambda: not dispatcher._tasks)
+            ours.open()
+            operation = await stage.ended("op-1")
+            await stage.settled()
+    assert (operation.result, theirs.cancelled) == (msgspec.Raw(b"2"), [])
+    assert await stage.names("op-1") == ["requested", "started", "started", "succeeded"]
+    assert acks.acks(1) == []
+
+
+@pytest.mark.usefixtures("muted")
+async def test_a_fenced_plain_handler(stage: Stage, other: Link) -> None:
+    """The thread of a zombie can't be stopped, but its progress and its result go nowhere, and nothing reads on."""
+    ours, later = Gate(), Gate()
+    release = asyncio.Event()
+    contexts: list[ActionContext] = []
+    loop = asyncio.get_running_loop()
+
+    @action(str(KIND), lease=1)
+    def handler(request: Input, ctx: ActionContext) -> str:
+        contexts.append(ctx)
+        asyncio.run_coroutine_threadsafe(release.wait(), loop).result(10)
+        ctx.progress(77, "from beyond")
+        return "from beyond"
+
+    tools = stage.tools(journal=await opened(other))
+    async with stage.runner([handler], link=other, tools=tools, concurrency=1) as zombie:
+        await stage.request("op-1")
+        await eventually(lambda: contexts)
+        async with stage.runner([gated(ours, lease=1)]):
+            await ours.entered(1)
+            (dispatcher,) = zombie._dispatchers.values()
+            await eventually(lambda: not dispatcher._tasks)
+            release.set()
+            ours.open()
+            await stage.ended("op-1")
+    contexts[0].progress(99)
+    assert await stage.names("op-1") == ["requested", "started", "started", "succeeded"]
+    reads, acks = await stage.spy(READS), await stage.spy(ACKS)
+    async with stage.runner([gated(later, lease=1)]):
+        await stage.request("op-2")
+        await eventually(lambda: len(acks.seen) == 2)  # heartbeats of another operation
+        assert [data for _, data in reads.seen if b"op-1" in data] == []
+        later.open()
+        await stage.ended("op-2")
+
+
+async def test_attempts_that_die_are_bounded(stage: Stage, other: Link) -> None:
+    """An action that takes its runner down each time is started max_attempts times, and fails as RunnerLost."""
+
+    @action(str(KIND), lease=1, max_attempts=2)
+    async def deadly(request: Input, ctx: ActionContext) -> None:
+        raise AssertionError("its runner dies first")
+
+    async def die(*_: object) -> None:
+        raise asyncio.CancelledError  # the dispatcher's task ends and says nothing, as in a process that is gone
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("opstream_runner.attempt.attempt.Attempt.run", die)
+        async with stage.runner([deadly]):
+            await stage.request("op-1")
+            operation = await stage.ended("op-1")
+            await stage.settled()
+    assert operation.error is not None
+    assert (operation.error.code, operation.attempts_used) == (ErrorCode.RUNNER_LOST, 2)
+
+
+@pytest.fixture
+def blind(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """The heartbeats of the runner can't read, until this is undone."""
+
+    async def last(_: str) -> StoredMessage | None:
+        raise JournalUnavailable("nobody answers", maybe_stored=False)
+
+    monkeypatch.setattr(stage.journal, "last", last)
+    return monkeypatch
+
+
+async def test_a_blind_runner_stops(stage: Stage, blind: pytest.MonkeyPatch) -> None:
+    """A runner that can't read the journal for longer than the lease cancels its handler and records nothing."""
+    gate = Gate()
+    async with stage.runner([gated(gate, lease=1, max_attempts=2)]):
+        await stage.request("op-1")
+        await gate.entered(1)
+        await eventually(lambda: gate.cancelled == [1])
+        blind.undo()
+        gate.open()
+        await stage.ended("op-1")
+    assert await stage.names("op-1") == ["requested", "started", "started", "succeeded"]
+
+
+@pytest.mark.usefixtures("blind")
+async def test_a_blind_handler_that_finishes(stage: Stage) -> None:
+    """A handler that finishes its work although its runner went blind has its result recorded, if nobody took over."""
+
+    @action(str(KIND), lease=1)
+    async def handler(request: Input, ctx: ActionContext) -> int:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return ctx.attempt
+
+    async with stage.runner([handler], concurrency=1):
+        await stage.request("op-1")
+        operation = await stage.ended("op-1")
+    assert (operation.result, operation.attempt) == (msgspec.Raw(b"1"), 1)
+
+
+async def test_a_check_that_the_end_overtakes(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check that is under way when the outcome is recorded is the operation's last."""
+    read = stage.journal.last
+    asked: list[str] = []
+
+    async def last(operation_id: str) -> StoredMessage | None:
+        asked.append(operation_id)
+        if operation_id == "op-1":
+            await asyncio.Event().wait()
+        return await read(operation_id)
+
+    monkeypatch.setattr(stage.journal, "last", last)
+    first, second = Gate(), Gate()
+    async with stage.runner([gated(first, lease=1)]):
+        await stage.request("op-1")
+        await eventually(lambda: asked)
+        first.open()
+        await stage.ended("op-1")
+    async with stage.runner([gated(second, lease=1)]):
+        await stage.request("op-2")
+        await eventually(lambda: len(asked) == 3)
+        second.open()
+        await stage.ended("op-2")
+    assert asked.count("op-1") == 1

@@ -1,0 +1,288 @@
+"""Time limits of an attempt that runs: its own timeout, and the deadline of its operation."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from opstream_journal import Journal, Link
+from opstream_runner import Action, ActionContext, ActionFailed, RetryAfter, action
+from opstream_runner.authoring.action import collect
+from opstream_schemas.errors import ErrorCode
+from opstream_schemas.events import AttemptFailed, Failed, OperationError
+from opstream_schemas.names import Kind
+from opstream_schemas.operation.fold import Operation, Status
+from tests.support import isolated_actions
+from tests.support.journaling import KIND
+from tests.support.running import ACKS, Gate, Input, Stage, gated
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.broker
+
+TIMEOUT = 0.3
+TIMED_OUT = OperationError(
+    code=ErrorCode.ATTEMPT_TIMED_OUT, message=f"an attempt took longer than its timeout, {TIMEOUT:g} s"
+)
+AGAIN = ["requested", "started", "attempt-failed", "started", "succeeded"]
+QUICK: dict[str, Any] = {"timeout": TIMEOUT, "backoff": 0.05, "cancel_grace": 0.2}
+
+
+@pytest.fixture
+def stage(link: Link, journal: Journal) -> Stage:
+    return Stage(link, journal)
+
+
+async def lasting(stage: Stage) -> float:
+    """Seconds from the start of the first attempt of op-1 to the event after it."""
+    _, begun, ended, *_ = await stage.events("op-1")
+    return (ended.time - begun.time).total_seconds()
+
+
+def first_hangs(end: BaseException | None = None, **options: Any) -> Action[..., Any]:
+    """An async action whose first attempt hangs until it is cancelled, and then raises `end` or returns."""
+
+    @action(str(KIND), **QUICK, **options)
+    async def handler(request: Input, ctx: ActionContext) -> int:
+        if ctx.attempt == 1:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                if end is not None:
+                    raise end from None
+        return ctx.attempt
+
+    return handler
+
+
+@pytest.mark.parametrize("end", [asyncio.CancelledError(), OSError("clean-up failed")])
+async def test_an_attempt_that_takes_too_long(stage: Stage, end: BaseException) -> None:
+    """It is cancelled, is recorded as timed out whatever its clean-up raised, and another attempt follows."""
+    async with stage.runner([first_hangs(end)]):
+        await stage.request("op-1")
+        operation = await stage.ended("op-1")
+        await stage.settled()
+    assert await stage.names("op-1") == AGAIN
+    failed = (await stage.datas("op-1"))[2]
+    assert isinstance(failed, AttemptFailed)
+    assert (failed.error, failed.counted, operation.attempts_used) == (TIMED_OUT, True, 2)
+    assert TIMEOUT - 0.01 <= await lasting(stage) < TIMEOUT + 1
+
+
+@pytest.mark.parametrize(
+    ("end", "names"),
+    [
+        (None, ["requested", "started", "succeeded"]),
+        (ActionFailed("Half", "half done"), ["requested", "started", "failed"]),
+        (RetryAfter(0, "half done"), AGAIN),
+    ],
+)
+async def test_a_handler_that_has_the_last_word(stage: Stage, end: Exception | None, names: list[str]) -> None:
+    """A handler that ends on purpose when its time is over has its own outcome."""
+    async with stage.runner([first_hangs(end)]):
+        await stage.request("op-1")
+        await stage.ended("op-1")
+    assert await stage.names("op-1") == names
+    assert TIMED_OUT not in [
+        data.error for data in await stage.datas("op-1") if isinstance(data, AttemptFailed | Failed)
+    ]
+
+
+async def test_every_attempt_takes_too_long(stage: Stage) -> None:
+    """With its last attempt the operation has failed as AttemptTimedOut."""
+    async with stage.runner([gated(Gate(), max_attempts=2, **QUICK)]):
+        await stage.request("op-1")
+        operation = await stage.ended("op-1")
+    assert operation.error is not None
+    assert operation.error.code == ErrorCode.ATTEMPT_TIMED_OUT
+    assert operation.error.message == f"{TIMED_OUT.message} (2 attempts failed)"
+
+
+async def test_each_attempt_has_its_own_time(stage: Stage) -> None:
+    """Attempts that all end in time are never timed out, however long the operation takes."""
+
+    @action(str(KIND), timeout=0.6, backoff=0.05, backoff_max=0.05)
+    async def handler(request: Input, ctx: ActionContext) -> int:
+        await asyncio.sleep(0.25)
+        if ctx.attempt < 4:
+            raise RetryAfter(0)
+        return ctx.attempt
+
+    async with stage.runner([handler]):
+        await stage.request("op-1")
+        operation = await stage.ended("op-1")
+    codes = {data.error.code for data in await stage.datas("op-1") if isinstance(data, AttemptFailed)}
+    assert (operation.result, codes) == (msgspec.Raw(b"4"), {503})
+
+
+async def test_a_thread_that_looks(stage: Stage) -> None:
+    """A plain handler sees by its context that its time is over."""
+
+    @action(str(KIND), **QUICK)
+    def handler(request: Input, ctx: ActionContext) -> int:
+        while ctx.attempt == 1:
+            ctx.check_canceled()
+            time.sleep(0.005)
+        return ctx.attempt
+
+    async with stage.runner([handler]):
+        await stage.request("op-1")
+        await stage.ended("op-1")
+    assert await stage.names("op-1") == AGAIN
+
+
+async def test_a_thread_that_does_not_look(stage: Stage) -> None:
+    """A plain handler that goes on is left behind after its grace: the next attempt runs beside it, and what it returns
+    goes nowhere."""
+    release, returned = threading.Event(), threading.Event()
+    saw: list[bool] = []
+
+    @action(str(KIND), **QUICK)
+    def handler(request: Input, ctx: ActionContext) -> str:
+        if ctx.attempt == 1:
+            release.wait(10)
+            saw.append(ctx.cancel_requested)
+            returned.set()
+            return "from beyond"
+        return "in time"
+
+    async with stage.runner([handler], concurrency=1):
+        await stage.request("op-1")
+        operation = await stage.ended("op-1")
+        assert not returned.is_set()
+        release.set()
+        assert await asyncio.to_thread(returned.wait, 5)
+        await stage.settled()
+    assert (await stage.names("op-1"), saw) == (AGAIN, [True])
+    assert operation.result == msgspec.Raw(b'"in time"')
+    assert TIMEOUT + 0.2 <= await lasting(stage) + 0.01
+
+
+@pytest.mark.parametrize(("kind", "how"), [("iso:plain", "clean_up"), ("iso:async", "ignore")])
+async def test_a_process_is_killed(
+    stage: Stage, tmp_path: Path, kind: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process is interrupted, killed if it does not end, and has timed out either way."""
+    policy = {"timeout": 1.0, "max_attempts": 1}
+    actions = collect([isolated_actions])
+    for one in actions:
+        changed = msgspec.structs.replace(one.spec.policy, **policy)
+        monkeypatch.setattr(one, "spec", msgspec.structs.replace(one.spec, policy=changed))
+    marks = tmp_path / "marks"
+    async with stage.runner(actions):
+        given = msgspec.json.encode({"how": how, "file": str(marks)})
+        await stage.request("op-1", kind=Kind.parse(kind), given=given)
+        operation = await stage.ended("op-1")
+        assert operation.error is not None
+        assert operation.error.code == ErrorCode.ATTEMPT_TIMED_OUT
+    assert marks.exists() == (how == "clean_up")
+
+
+async def test_a_canceled_handler_that_stops_in_time(stage: Stage) -> None:
+    """A timeout that passes during the clean-up of a canceled handler leaves it Canceled."""
+    running = asyncio.Event()
+
+    @action(str(KIND), timeout=0.5, cancel_grace=5)
+    async def handler(request: Input, ctx: ActionContext) -> None:
+        try:
+            running.set()
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.8)
+
+    async with stage.runner([handler]) as runner:
+        await stage.request("op-1")
+        await running.wait()
+        await stage.wish("op-1")
+        runner.hint(KIND, "op-1")
+        operation = await stage.ended("op-1")
+    assert operation.status is Status.CANCELED
+
+
+async def test_a_canceled_thread_that_never_looks(stage: Stage) -> None:
+    """A canceled handler that has not stopped when its attempt's time is over has failed, and nothing is retried."""
+    running, release = threading.Event(), threading.Event()
+
+    @action(str(KIND), **QUICK)
+    def handler(request: Input, ctx: ActionContext) -> None:
+        running.set()
+        release.wait(10)
+
+    async with stage.runner([handler]) as runner:
+        await stage.request("op-1")
+        assert await asyncio.to_thread(running.wait, 5)
+        await stage.wish("op-1")
+        runner.hint(KIND, "op-1")
+        operation = await stage.ended("op-1")
+        release.set()
+    assert await stage.names("op-1") == ["requested", "started", "cancel-requested", "failed"]
+    assert operation.error == TIMED_OUT
+
+
+def exceeded(operation: Operation) -> bool:
+    """Whether the deadline ended it."""
+    return operation.error is not None and operation.error.code == ErrorCode.DEADLINE_EXCEEDED
+
+
+async def test_the_deadline_of_what_runs(stage: Stage) -> None:
+    """With nobody else there, the runner itself stops the handler at the deadline and fails the operation."""
+    gate = Gate()
+    async with stage.runner([gated(gate)]):
+        await stage.request("op-1", deadline=0.6)
+        operation = await stage.ended("op-1")
+        await stage.settled()
+    assert (exceeded(operation), gate.cancelled) == (True, [1])
+    assert await stage.names("op-1") == ["requested", "started", "failed"]
+    assert operation.finished_at is not None
+    assert 0 <= (operation.finished_at - operation.deadline).total_seconds() + 0.01 < 1
+
+
+async def test_a_handler_that_returns_at_the_deadline(stage: Stage) -> None:
+    """A handler that is stopped by the deadline and returns has succeeded."""
+    async with stage.runner([first_hangs()]):
+        await stage.request("op-1", deadline=0.2)
+        operation = await stage.ended("op-1")
+    assert operation.status is Status.SUCCEEDED
+
+
+async def test_a_thread_at_the_deadline(stage: Stage) -> None:
+    """A plain handler that does not look is left behind, and the operation ends all the same."""
+    release = threading.Event()
+
+    @action(str(KIND), cancel_grace=0.2)
+    def handler(request: Input, ctx: ActionContext) -> None:
+        release.wait(10)
+
+    async with stage.runner([handler]):
+        await stage.request("op-1", deadline=0.3)
+        operation = await stage.ended("op-1")
+        release.set()
+    assert exceeded(operation)
+
+
+@pytest.fixture
+async def gate() -> AsyncIterator[Gate]:
+    """A gate that is open in the end."""
+    gate = Gate()
+    yield gate
+    gate.open()
+
+
+async def test_somebody_else_ends_it(stage: Stage, gate: Gate) -> None:
+    """An operation that is failed from outside stops its attempt at the next hint; the runner says nothing more."""
+    acks = await stage.spy(ACKS)
+    async with stage.runner([gated(gate, lease=60)]) as runner:
+        await stage.request("op-1")
+        await gate.entered(1)
+        await stage.append("op-1", Failed(error=OperationError(code=ErrorCode.DEADLINE_EXCEEDED, message="late")))
+        runner.hint(KIND, "op-1")
+        await eventually(lambda: gate.cancelled == [1])
+        await eventually(lambda: not runner._dispatchers[KIND]._attempts)
+        assert acks.seen == []
+    assert await stage.names("op-1") == ["requested", "started", "failed"]

@@ -1,0 +1,308 @@
+"""The runner's decision table (architecture.md, The runner), each row carried out on a real broker."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+
+from opstream_journal import NEW, Journal, Link
+from opstream_journal.jetstream import rpc
+from opstream_journal.provisioning.provision import ensure_consumer
+from opstream_schemas import subjects
+from opstream_schemas.errors import ErrorCode
+from opstream_schemas.events import (
+    AttemptFailed,
+    Canceled,
+    CancelRequested,
+    EventData,
+    OperationError,
+    Started,
+    encode_event,
+)
+from opstream_schemas.names import Kind
+from opstream_schemas.operation.fold import Operation, Status
+from tests.support.journaling import KIND, extend, first, folded, following
+from tests.support.running import ACKS, Gate, Stage, gated
+from tests.support.strategies import FromTheFuture, request, started
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.broker
+
+WISH = CancelRequested(by="ann", reason="late")
+
+
+@pytest.fixture
+def stage(link: Link, journal: Journal) -> Stage:
+    return Stage(link, journal)
+
+
+@pytest.fixture
+def gate() -> Gate:
+    """Open: handlers pass and are noted."""
+    gate = Gate()
+    gate.open()
+    return gate
+
+
+def handed_back(attempt: int = 1, *, counted: bool, seconds: float = 0.0) -> AttemptFailed:
+    """The end of an attempt that another follows."""
+    at = datetime.now(UTC) + timedelta(seconds=seconds)
+    error = OperationError(code="Throttled", message="try again")
+    return AttemptFailed(attempt=attempt, error=error, retry_at=at, counted=counted)
+
+
+async def begun(stage: Stage, *datas: EventData, deadline: float = 3600.0) -> Operation:
+    """An operation with some history; `started` gets the request's own ticket if it has number 1."""
+    (requested,) = await stage.request("op-1", deadline=deadline)
+    operation = folded(None, requested)
+    for data in datas:
+        if isinstance(data, Started) and data.ticket == 1:
+            data = msgspec.structs.replace(data, ticket=requested.sequence)  # noqa: PLW2901 - the same, completed
+        operation = await extend(stage.journal, operation, data)
+    return operation
+
+
+async def put_back(stage: Stage, gate: Gate, **options: float) -> None:
+    """Make the consumer, and take and give back its first message, so that the next delivery is its second."""
+    await ensure_consumer(stage.link, gated(gate, **options).spec)
+    subscription = await stage.link.nc.jetstream().pull_subscribe_bind(
+        subjects.runner_consumer(KIND), subjects.OPERATIONS_STREAM
+    )
+    (message,) = await subscription.fetch(1)
+    await message.nak()
+    await subscription.unsubscribe()
+
+
+async def foreign(stage: Stage, operation_id: str, payload: bytes) -> None:
+    """Put something under the subject of a request."""
+    subject = subjects.event_subject(operation_id, KIND, "requested")
+    await rpc.publish(stage.link, subject, payload, {})
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"nonsense",
+        b"{}",
+        encode_event(first("op-other")),
+        encode_event(first("op-1", data=request(resource="car", action="wash"))),
+    ],
+    ids=["no JSON", "no event", "another operation's", "another action's"],
+)
+async def test_row_1_a_foreign_event(stage: Stage, gate: Gate, payload: bytes) -> None:
+    """What can't be decided is put back for a minute, in a second delivery too, and others go on."""
+    await foreign(stage, "op-1", payload)
+    await put_back(stage, gate)
+    spy = await stage.spy(ACKS)
+    async with stage.runner([gated(gate)]):
+        await stage.request("op-2")
+        await stage.ended("op-2")
+        await eventually(lambda: b'-NAK {"delay": 60000000000}' in [data for _, data in spy.seen])
+        info = await stage.consumer()
+    assert (gate.attempts, info.num_ack_pending) == ([("op-2", 1)], 1)
+
+
+async def test_row_1_in_a_first_delivery(stage: Stage, gate: Gate) -> None:
+    """The first delivery of an event of another action is put back for a minute as well."""
+    spy = await stage.spy(ACKS)
+    await foreign(stage, "op-1", encode_event(first("op-1", data=request(resource="car", action="wash"))))
+    async with stage.runner([gated(gate)]):
+        await eventually(lambda: [data for _, data in spy.seen] == [b'-NAK {"delay": 60000000000}'])
+    assert gate.attempts == []
+
+
+async def test_row_1_a_newer_event(stage: Stage, gate: Gate) -> None:
+    """An operation with an event of a type that this version does not know is decided by nobody here."""
+    operation = await begun(stage)
+    payload = encode_event(following(operation, FromTheFuture()))
+    await rpc.publish(stage.link, subjects.event_subject("op-1", KIND, "progressed"), payload, {})
+    spy = await stage.spy(ACKS)
+    async with stage.runner([gated(gate)]):
+        await eventually(lambda: [data for _, data in spy.seen] == [b'-NAK {"delay": 60000000000}'])
+    assert gate.attempts == []
+
+
+async def test_row_1_a_wake_that_is_none(stage: Stage, gate: Gate) -> None:
+    """A wake without a body, and a wake for an operation of another action, reach no handler."""
+    spy = await stage.spy(ACKS)
+    other = first("op-1", data=request(resource="car", action="wash"))
+    await stage.journal.append(Kind("car", "wash"), other, NEW, budget=5)
+    await rpc.publish(stage.link, subjects.fire_subject(KIND, "op-1", "retry"), b"?", {})
+    await stage.wake("op-1", 1)
+    async with stage.runner([gated(gate)]):
+        await eventually(lambda: len(spy.seen) == 2)
+    assert ([data for _, data in spy.seen], gate.attempts) == ([b'-NAK {"delay": 60000000000}'] * 2, [])
+
+
+async def test_row_2_terminal(stage: Stage, gate: Gate) -> None:
+    """The request of an operation that ended before it began is acknowledged and nothing runs."""
+    await begun(stage, Canceled())
+    async with stage.runner([gated(gate)]):
+        await stage.settled()
+    assert (await stage.names("op-1"), gate.attempts) == (["requested", "canceled"], [])
+
+
+async def test_row_2_an_operation_that_is_gone(stage: Stage, gate: Gate) -> None:
+    """A wake for an operation of which nothing is left is acknowledged."""
+    await stage.wake("op-unknown", 1)
+    async with stage.runner([gated(gate)]):
+        await stage.settled()
+    assert gate.attempts == []
+
+
+async def test_row_3_live_elsewhere(stage: Stage) -> None:
+    """A wake for an operation that runs under another ticket is acknowledged; the attempt goes on, alone."""
+    closed = Gate()
+    async with stage.runner([gated(closed)]):
+        (requested,) = await stage.request("op-1")
+        await closed.entered(1)
+        await stage.wake("op-1", requested.sequence)
+
+        async def is_acknowledged() -> bool:
+            info = await stage.consumer()
+            assert info.delivered is not None
+            return info.delivered.consumer_seq == 2 and info.num_ack_pending == 1
+
+        await eventually(is_acknowledged)
+        closed.open()
+        await stage.ended("op-1")
+    assert closed.attempts == [("op-1", 1)]
+    assert await stage.names("op-1") == ["requested", "started", "succeeded"]
+
+
+async def test_row_4_to_be_canceled(stage: Stage, gate: Gate) -> None:
+    """An operation that was handed back and is to be canceled ends as canceled, with the client's reason."""
+    await begun(stage, started(), WISH, handed_back(counted=False))
+    async with stage.runner([gated(gate)]):
+        operation = await stage.ended("op-1")
+        await stage.settled()
+    assert (operation.status, operation.reason, gate.attempts) == (Status.CANCELED, "late", [])
+
+
+async def test_row_5_beyond_the_deadline(stage: Stage, gate: Gate) -> None:
+    """An operation whose deadline has passed fails without a run."""
+    await begun(stage, deadline=-1)
+    async with stage.runner([gated(gate)]):
+        operation = await stage.ended("op-1")
+        await stage.settled()
+    assert operation.error is not None
+    assert (operation.error.code, gate.attempts) == (ErrorCode.DEADLINE_EXCEEDED, [])
+
+
+async def test_row_6_a_first_delivery_reads_nothing(stage: Stage, gate: Gate) -> None:
+    """A request that nobody touched starts, and ends, without one read of the journal."""
+    spy = await stage.spy("$JS.API.*.*.GET.OPERATIONS")
+    direct = await stage.spy("$JS.API.DIRECT.GET.OPERATIONS")
+    async with stage.runner([gated(gate)]):
+        await stage.request("op-1")
+        await stage.settled()
+        await eventually(lambda: gate.attempts)
+        assert (spy.seen, direct.seen) == ([], [])
+    assert await stage.names("op-1") == ["requested", "started", "succeeded"]
+
+
+async def test_row_6_a_conflict(stage: Stage, gate: Gate) -> None:
+    """A first delivery whose operation was canceled meanwhile is decided on what is there."""
+    await begun(stage, Canceled(reason="changed my mind"))
+    async with stage.runner([gated(gate)]):
+        await stage.settled()
+    assert (await stage.state("op-1")).status is Status.CANCELED
+
+
+async def test_row_6a_a_redelivery(stage: Stage, gate: Gate) -> None:
+    """A request that was delivered before and never started runs as attempt 1."""
+    await begun(stage)
+    await put_back(stage, gate)
+    async with stage.runner([gated(gate)]):
+        await stage.ended("op-1")
+    assert gate.attempts == [("op-1", 1)]
+
+
+async def test_row_7_the_next_attempt(stage: Stage, gate: Gate) -> None:
+    """An operation whose runner died runs again under the same ticket, and counts."""
+    operation = await begun(stage, started())
+    await put_back(stage, gate)
+    async with stage.runner([gated(gate, max_attempts=2)]):
+        ended = await stage.ended("op-1")
+        await stage.settled()
+    (again,) = [data for data in await stage.datas("op-1") if isinstance(data, Started) and data.attempt == 2]
+    assert operation.live is not None
+    assert (again.ticket, ended.attempts_used, gate.attempts) == (operation.live.ticket, 2, [("op-1", 2)])
+
+
+async def test_row_7_no_attempt_left(stage: Stage, gate: Gate) -> None:
+    """An operation whose last attempt died with its runner fails as RunnerLost."""
+    await begun(stage, started(), started(2))
+    await put_back(stage, gate)
+    async with stage.runner([gated(gate, max_attempts=2)]):
+        operation = await stage.ended("op-1")
+        await stage.settled()
+    assert operation.error is not None
+    assert (operation.error.code, gate.attempts) == (ErrorCode.RUNNER_LOST, [])
+
+
+async def test_row_7_only_once_the_lease_ran_out(stage: Stage, gate: Gate) -> None:
+    """A delivery that finds its own message's attempt begun by somebody else leaves it to them, until the lease is
+    over: a process that was paused between delivery and start must not fence off its successor."""
+    await begun(stage, started())
+    spy = await stage.spy(ACKS)
+    async with stage.runner([gated(gate, lease=1)]):
+        await stage.ended("op-1")
+    assert (spy.acks(1), gate.attempts) == ([], [("op-1", 2)])
+
+
+async def test_row_8_handed_back(stage: Stage, gate: Gate) -> None:
+    """An operation that was handed back uncounted runs again under the same ticket, whatever the clocks say."""
+    operation = await begun(stage, started(), handed_back(counted=False, seconds=3600))
+    async with stage.runner([gated(gate)]):
+        ended = await stage.ended("op-1")
+    assert operation.waiting is not None
+    tickets = [data.ticket for data in await stage.datas("op-1") if isinstance(data, Started)]
+    assert (tickets, ended.attempts_used) == ([operation.waiting.ticket] * 2, 1)
+
+
+async def test_row_8_woken(stage: Stage, gate: Gate) -> None:
+    """A wake that the wait's own event armed starts the next attempt, under the wake's ticket."""
+    operation = await begun(stage, started(ticket=77), handed_back(counted=True, seconds=3600))
+    async with stage.runner([gated(gate)]):
+        await stage.wake("op-1", operation.stream_sequence)
+        ended = await stage.ended("op-1")
+        await stage.settled()
+    (_, again) = [data for data in await stage.datas("op-1") if isinstance(data, Started)]
+    assert (again.ticket > operation.stream_sequence, ended.attempts_used) == (True, 2)
+
+
+async def test_row_9_waiting(stage: Stage, gate: Gate) -> None:
+    """A counted wait that no wake ended is armed again; the wake starts the next attempt when its time has come."""
+    operation = await begun(stage, started(), handed_back(counted=True, seconds=1))
+    assert operation.waiting is not None
+    async with stage.runner([gated(gate)]):
+        ended = await stage.ended("op-1")
+        await stage.settled()
+    (_, again) = [event for event in await stage.events("op-1") if isinstance(event.data, Started)]
+    assert again.time >= operation.waiting.retry_at
+    assert (ended.attempts_used, gate.attempts) == (2, [("op-1", 2)])
+
+
+async def test_row_9_a_stale_wake(stage: Stage, gate: Gate) -> None:
+    """A wake of an earlier wait starts nothing; it arms the right one."""
+    operation = await begun(stage, started(ticket=77), handed_back(counted=True, seconds=3600))
+    async with stage.runner([gated(gate)]):
+        await stage.wake("op-1", operation.stream_sequence - 1)
+        await stage.settled()
+    timers = await stage.link.nc.jetstream().get_last_msg("TIMERS", subjects.timer_subject(KIND, "op-1", "retry"))
+    assert timers.data == msgspec.json.encode({"armedBy": operation.stream_sequence})
+    assert gate.attempts == []
+
+
+async def test_a_newer_request_waits_for_a_newer_runner(stage: Stage, gate: Gate) -> None:
+    """A runner of a lower version gives the operation back unstarted; one of the requested version runs it."""
+    async with stage.runner([gated(gate, version=1)]):
+        spy = await stage.spy(ACKS)
+        await stage.request("op-1", action_version=2)
+        await eventually(lambda: any(word.startswith(b"-NAK") for word in spy.acks(1)))
+        assert ["requested"] == await stage.names("op-1")
+    async with stage.runner([gated(gate, version=2)]):
+        assert Status.SUCCEEDED == (await stage.ended("op-1")).status

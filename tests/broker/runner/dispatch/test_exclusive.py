@@ -1,0 +1,346 @@
+"""Exclusive actions on two runners and one broker: one at a time, in order, and nobody forgotten."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from opstream_journal import Journal, Link
+from opstream_journal.stores.resource_locks import Holds
+from opstream_runner import ActionContext, RetryAfter, action
+from opstream_runner.dispatch.admission import Gate as RunnerGate
+from opstream_runner.dispatch.dispatcher import Dispatcher
+from opstream_schemas.errors import ErrorCode
+from opstream_schemas.events import Canceled, CancelRequested
+from opstream_schemas.operation.fold import Operation, Status
+from opstream_schemas.operation.resource_lock import Claim, Held
+from tests.support.broker import Broker
+from tests.support.exclusive import Log, ask, exclusive, queue_of, releasing
+from tests.support.journaling import KIND, folded, linked, opened
+from tests.support.running import Gate, Input, Stage
+from tests.support.strategies import started
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.broker
+
+THIRTY = [f"op-{number:02}" for number in range(30)]
+
+
+@pytest.fixture
+def stage(link: Link, journal: Journal) -> Stage:
+    return Stage(link, journal)
+
+
+async def has_no_more_than_the_holder(stage: Stage) -> bool:
+    """Whether every other message is acknowledged: who waits holds none."""
+    info = await stage.consumer()
+    return (info.num_pending, info.num_ack_pending) == (0, 1)
+
+
+async def all_ended(stage: Stage, *ids: str) -> list[Operation]:
+    """The operations, once all have ended."""
+    return [await stage.ended(one, within=30) for one in ids]
+
+
+async def test_thirty_run_one_at_a_time_in_the_order_of_their_requests(stage: Stage) -> None:
+    """With two runners of four slots each, one that holds meanwhile, and no projector."""
+    log, gate = Log(), Gate()
+    offered = exclusive(log, gate=gate)
+    queue = await queue_of(stage, offered)
+    async with stage.runner([offered]), stage.runner([offered]):
+        await ask(stage, offered, "first")
+        await gate.entered(1)
+        await ask(stage, offered, *THIRTY)
+        await queue.has(*THIRTY)
+        await eventually(lambda: has_no_more_than_the_holder(stage))
+        gate.open()
+        ended = await all_ended(stage, "first", *THIRTY)
+
+    assert log.overlaps == []
+    assert log.begun == ["first", *THIRTY]
+    assert {(one.status, one.attempt) for one in ended} == {(Status.SUCCEEDED, 1)}
+
+
+async def test_a_burst_never_overlaps(stage: Stage) -> None:
+    """All at once on a free resource, with nobody to hold them up."""
+    log = Log()
+    offered = exclusive(log)
+    await ask(stage, offered, *THIRTY)
+    async with stage.runner([offered]), stage.runner([offered]):
+        await all_ended(stage, *THIRTY)
+
+    assert log.overlaps == []
+    assert sorted(log.begun) == THIRTY
+
+
+async def test_resources_do_not_wait_for_each_other(stage: Stage) -> None:
+    """Two resources run at once; one without an id is one of its own."""
+    log, gate = Log(), Gate()
+    offered = exclusive(log, gate=gate)
+    async with stage.runner([offered]):
+        await ask(stage, offered, "op-1", resource_id="1")
+        await ask(stage, offered, "op-2", resource_id="2")
+        await ask(stage, offered, "op-3", resource_id="")
+        await gate.entered(3)
+        gate.open()
+        await all_ended(stage, "op-1", "op-2", "op-3")
+
+
+async def test_a_waiting_operation_holds_no_slot(stage: Stage) -> None:
+    """With two slots and five that wait for one resource, another resource's operation runs."""
+    log, gate = Log(), Gate()
+    offered = exclusive(log, gate=gate)
+    async with stage.runner([offered], concurrency=2):
+        await ask(stage, offered, *THIRTY[:6])
+        await ask(stage, offered, "other", resource_id="43")
+        await gate.entered(2)
+        assert {one for one, _ in gate.attempts} == {THIRTY[0], "other"}
+        gate.open()
+        await all_ended(stage, *THIRTY[:6], "other")
+
+
+async def test_a_group_of_two_actions_is_one_queue(stage: Stage) -> None:
+    """Actions of a group exclude each other on the same resource, whichever runner has them."""
+    log, gate = Log(), Gate()
+    upload = exclusive(log, gate=gate, exclusive_group="files")
+    remove = exclusive(log, gate=gate, name="book:remove", exclusive_group="files")
+    queue = await queue_of(stage, upload)
+    async with stage.runner([upload]), stage.runner([remove]):
+        await ask(stage, upload, "op-1")
+        await gate.entered(1)
+        for number in range(2, 8):
+            await ask(stage, (upload, remove)[number % 2], f"op-{number}")
+        names = [f"op-{number}" for number in range(2, 8)]
+        await queue.has(*names)
+        gate.open()
+        await all_ended(stage, *names)
+
+    assert log.overlaps == []
+    assert log.begun == ["op-1", *names]
+
+
+async def test_the_loser_of_a_race_is_refused(stage: Stage) -> None:
+    """Past the API's check, `reject` fails the operation with the code that the API would have answered."""
+    log, gate = Log(), Gate()
+    offered = exclusive(log, gate=gate, on_conflict="reject")
+    await ask(stage, offered, "op-1", "op-2")
+    async with stage.runner([offered]), stage.runner([offered]):
+        await gate.entered(1)
+        (winner,) = log.begun
+        failed = await stage.ended("op-2" if winner == "op-1" else "op-1")
+        gate.open()
+        succeeded = await stage.ended(winner)
+
+    assert succeeded.status is Status.SUCCEEDED
+    assert failed.status is Status.FAILED
+    assert failed.error is not None
+    assert (failed.error.code, failed.error.target) == (ErrorCode.RESOURCE_BUSY, "42")
+    assert f"operation {winner} holds book 42" in failed.error.message
+    assert log.begun == [winner]
+
+
+async def test_replace_cancels_the_holder_first(stage: Stage) -> None:
+    """The holder is told to stop, those that wait are canceled, and the last one runs once the holder has stopped."""
+    log, gate = Log(), Gate()
+    offered = exclusive(log, gate=gate, on_conflict="replace")
+    async with stage.runner([offered]) as one, stage.runner([offered]) as two:
+        await ask(stage, offered, "op-1")
+        await gate.entered(1)
+        await ask(stage, offered, "op-2", "op-3")
+        await stage.reached("op-1", lambda found: found.cancel is not None)
+        for runner in (one, two):
+            runner.hint(offered.kind, "op-1")
+        await gate.entered(2)
+        gate.open()
+        ended = await all_ended(stage, "op-1", "op-2", "op-3")
+
+    assert [found.status for found in ended] == [Status.CANCELED, Status.CANCELED, Status.SUCCEEDED]
+    assert log.begun == ["op-1", "op-3"]
+    assert log.overlaps == []
+    wishes = [data for data in await stage.datas("op-1") if isinstance(data, CancelRequested)]
+    assert len(wishes) == 1
+    assert wishes[0].reason in {"replaced by operation op-2", "replaced by operation op-3"}
+    assert ended[1].reason == "replaced by operation op-3"
+
+
+async def test_a_canceled_waiter_does_not_run(stage: Stage, link: Link, journal: Journal) -> None:
+    """It leaves the queue at once, and the next one gets its place."""
+    log, gate = Log(), Gate()
+    offered = exclusive(log, gate=gate)
+    queue = await queue_of(stage, offered)
+    async with stage.runner([offered]), releasing(link, journal):
+        await ask(stage, offered, "op-1")
+        await gate.entered(1)
+        await ask(stage, offered, "op-2", "op-3")
+        await queue.has("op-2", "op-3")
+        await stage.append("op-2", Canceled(reason="never mind"))
+        await queue.has("op-3")
+        gate.open()
+        await all_ended(stage, "op-1", "op-3")
+
+    assert log.begun == ["op-1", "op-3"]
+
+
+async def test_a_holder_that_ends_before_it_begins_passes_on(stage: Stage, link: Link, journal: Journal) -> None:
+    """Handed its hold while no runner has room for it, and canceled or out of time then: the projector goes on."""
+    log, gate = Log(), Gate()
+    upload = exclusive(log, gate=gate, exclusive_group="files")
+    absent = exclusive(log, name="book:remove", exclusive_group="files")
+    queue = await queue_of(stage, upload)
+    async with stage.runner([upload]), releasing(link, journal):
+        await ask(stage, upload, "op-1")
+        await gate.entered(1)
+        async with stage.runner([absent]):
+            await ask(stage, absent, "op-2")
+            await queue.has("op-2")
+        await ask(stage, upload, "op-3")
+        await queue.has("op-2", "op-3")
+        gate.open()
+        await eventually(lambda: queue.is_held_by("op-2"))
+        await stage.append("op-2", Canceled(reason="never mind"))
+        await all_ended(stage, "op-3")
+
+    assert log.begun == ["op-1", "op-3"]
+
+
+@pytest.mark.parametrize("moment", ["taken", "queued", "handed over", "ended"])
+async def test_a_crash_at_any_moment_stops_nobody(
+    stage: Stage, link: Link, journal: Journal, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Between two steps that belong together everything of one operation is dropped; others, or its lease, go on."""
+    log, gate = Log(), Gate()
+    offered = exclusive(log, gate=gate, lease=1)
+    queue = await queue_of(stage, offered)
+    owner, name = {
+        "taken": (Dispatcher, "_start"),  # holds, and has not begun
+        "queued": (Holds, "enqueue"),  # waits, and has not acknowledged
+        "handed over": (Holds, "wake"),  # holds, and does not know
+        "ended": (RunnerGate, "leave_or_log"),  # has ended, and still holds
+    }[moment]
+    crash = Crash(getattr(owner, name), is_late=moment == "queued")
+    monkeypatch.setattr(owner, name, crash.method())
+    names = ["op-1", "op-2", "op-3"]
+    async with stage.runner([offered]), stage.runner([offered]), releasing(link, journal):
+        await ask(stage, offered, *names)
+        await gate.entered(1)
+        begun = log.begun[0]
+        await queue.has(*(one for one in names if one != begun))
+        gate.open()
+        await all_ended(stage, *names)
+
+    assert crash.has_happened
+    assert log.overlaps == []
+    assert sorted(log.begun) == names
+    assert log.begun[1:] == sorted(log.begun[1:])
+
+
+class Crash:
+    """A method that fails once, before or after what it does."""
+
+    def __init__(self, original: Callable[..., Awaitable[Any]], *, is_late: bool) -> None:
+        self._original = original
+        self._is_late = is_late
+        self.has_happened = False
+
+    def method(self) -> Callable[..., Awaitable[Any]]:
+        """What takes the original's place."""
+
+        async def failing(*args: Any, **named: Any) -> Any:
+            if self.has_happened:
+                return await self._original(*args, **named)
+            self.has_happened = True
+            if self._is_late:
+                await self._original(*args, **named)
+            raise RuntimeError("the process ends here")
+
+        return failing
+
+
+async def test_a_holder_that_lost_its_runner_keeps_its_hold(stage: Stage, broker: Broker) -> None:
+    """Its lease runs out, its next attempt goes on, and only then those that wait have their turn."""
+    log, gate = Log(), Gate()
+    offered = exclusive(log, gate=gate, lease=1)
+    queue = await queue_of(stage, offered)
+    async with linked(broker.url) as cut:
+        tools = stage.tools(journal=await opened(cut))
+        async with stage.runner([offered], link=cut, tools=tools):
+            await ask(stage, offered, "op-1")
+            await gate.entered(1)
+            async with stage.runner([offered]):
+                await ask(stage, offered, "op-2")
+                await queue.has("op-2")
+                await cut.close()
+                await gate.entered(2)
+                assert gate.attempts == [("op-1", 1), ("op-1", 2)]
+                assert await queue.waiting() == ["op-2"]
+                gate.open()
+                first, second = await all_ended(stage, "op-1", "op-2")
+
+    assert (first.status, first.attempt) == (Status.SUCCEEDED, 2)
+    assert (second.status, second.attempt) == (Status.SUCCEEDED, 1)
+    assert all(set(overlap) == {"op-1"} for overlap in log.overlaps)
+
+
+async def test_a_hold_that_was_taken_from_the_bucket_is_waited_for(stage: Stage, link: Link, journal: Journal) -> None:
+    """An attempt died, and meanwhile somebody gave its hold to another: its message is kept until the hold is back."""
+    log = Log()
+    offered = exclusive(log, lease=1, exclusive_group="files")
+    absent = exclusive(log, name="book:remove", exclusive_group="files")
+    holds = Holds(link, journal)
+    await holds.start()
+    (first,) = await ask(stage, offered, "op-1")
+    (second,) = await ask(stage, absent, "op-2")
+    await stage.append("op-1", started(ticket=first.sequence))
+    thief = Claim(operation_id="op-2", sequence=second.sequence, kind=str(absent.kind))
+    hold = (await stage.state("op-2")).hold
+    assert isinstance(await holds.acquire(hold, thief), Held)
+    await stage.append("op-2", started(ticket=second.sequence))
+    queue = await queue_of(stage, offered)
+    async with stage.runner([offered]):
+        await queue.has("op-1")
+        assert log.begun == []
+        ended = folded(await stage.state("op-2"), await stage.append("op-2", Canceled()))
+        await holds.release(ended)
+        operation = await stage.ended("op-1")
+
+    assert (operation.status, operation.attempt) == (Status.SUCCEEDED, 2)
+    assert log.begun == ["op-1"]
+
+
+async def test_a_retry_keeps_the_hold(stage: Stage) -> None:
+    """Between a failed attempt and the next one nobody gets in."""
+    log, tries = Log(), []
+
+    @action(str(KIND), exclusive="resource", backoff=0.2)
+    async def handler(request: Input, ctx: ActionContext) -> int:
+        with log.entry(ctx.operation_id):
+            tries.append((ctx.operation_id, ctx.attempt))
+            if ctx.attempt == 1:
+                raise RetryAfter(0.3, "not yet")
+        return ctx.attempt
+
+    async with stage.runner([handler]), stage.runner([handler]):
+        await ask(stage, handler, "op-1")
+        await eventually(lambda: tries)
+        await ask(stage, handler, "op-2")
+        await all_ended(stage, "op-1", "op-2")
+
+    assert tries == [("op-1", 1), ("op-1", 2), ("op-2", 1), ("op-2", 2)]
+
+
+async def test_one_that_waited_is_passed_on_without_a_projector(stage: Stage) -> None:
+    """The runner that records an outcome wakes the next at once: no detour of a tenth of a second for each."""
+    log, gate = Log(), Gate()
+    offered = exclusive(log, gate=gate)
+    queue = await queue_of(stage, offered)
+    async with stage.runner([offered]):
+        await ask(stage, offered, *THIRTY)
+        await queue.has(*THIRTY[1:])
+        began = time.monotonic()
+        gate.open()
+        await all_ended(stage, *THIRTY)
+
+    assert time.monotonic() - began < 2.9  # a linger of 0.1 s each would take 3 s

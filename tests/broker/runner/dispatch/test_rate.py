@@ -1,0 +1,197 @@
+"""Limits over the whole fleet, with two runners on one broker: how many begin in a time, and how many run at once."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from opstream_journal import Drifted, Journal, Link
+from opstream_journal.provisioning.provision import ensure_consumer, provision
+from opstream_journal.provisioning.topology import Sizing
+from opstream_journal.stores.rate_limiter import Pacer
+from opstream_runner import Action, ActionContext, RetryAfter, action
+from opstream_runner.dispatch import admission as gate
+from opstream_schemas import subjects
+from opstream_schemas.action_spec import ActionSpec
+from opstream_schemas.events import Started
+from opstream_schemas.operation.fold import Status
+from opstream_schemas.operation.rate_limit import parse_rate
+from tests.support.exclusive import Log, ask, exclusive, releasing
+from tests.support.journaling import KIND
+from tests.support.running import Gate, Input, Stage, gated
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.broker
+
+SLACK = 0.1
+"""Seconds from the moment at which an attempt may begin to the time in its event, on a busy machine."""
+
+
+@pytest.fixture
+def stage(link: Link, journal: Journal) -> Stage:
+    return Stage(link, journal)
+
+
+@pytest.fixture
+def opened() -> Gate:
+    """Nobody is held up."""
+    opened = Gate()
+    opened.open()
+    return opened
+
+
+def failing_once(rate: str) -> Action[..., Any]:
+    """An action whose first attempt asks for another at once."""
+
+    @action(str(KIND), rate=rate)
+    async def handler(request: Input, ctx: ActionContext) -> int:
+        if ctx.attempt == 1:
+            raise RetryAfter(0, "again")
+        return ctx.attempt
+
+    return handler
+
+
+async def begun(stage: Stage, *ids: str) -> list[float]:
+    """When each attempt of the operations began, in order; once all have ended."""
+    moments = []
+    for one in ids:
+        assert (await stage.ended(one, within=20)).status is Status.SUCCEEDED
+        moments += [e.time.timestamp() for e in await stage.events(one) if isinstance(e.data, Started)]
+    return sorted(moments)
+
+
+def assert_keeps(moments: list[float], count: int, spacing: float) -> None:
+    """No more than `count` and what is due in the time since then."""
+    for i, one in enumerate(moments):
+        for j in range(i + count, len(moments)):
+            assert moments[j] - one >= (j - i - count + 1) * spacing - SLACK, moments
+
+
+async def test_a_rate_holds_over_all_runners(stage: Stage, opened: Gate) -> None:
+    """Four in a second: four at once, and then one each quarter of a second; those that wait hold no slot."""
+    offered = gated(opened, rate="4/s")
+    names = [f"op-{number:02}" for number in range(10)]
+    async with stage.runner([offered]), stage.runner([offered]):
+        await ask(stage, offered, *names)
+        await eventually(lambda: len(opened.attempts) >= 4)
+        await stage.settled()
+        moments = await begun(stage, *names)
+
+    assert_keeps(moments, 4, 0.25)
+    assert moments[-1] - moments[0] < 6 * 0.25 + 1.0
+    assert moments[3] - moments[0] < 0.25
+
+
+async def test_each_attempt_takes_a_slot(stage: Stage) -> None:
+    """A retry is no way around the rate."""
+    offered = failing_once("2/s")
+    async with stage.runner([offered]), stage.runner([offered]):
+        await ask(stage, offered, "op-1", "op-2")
+        moments = await begun(stage, "op-1", "op-2")
+
+    assert len(moments) == 4
+    assert_keeps(moments, 2, 0.5)
+
+
+async def test_slots_that_were_missed_are_not_made_up_for(
+    stage: Stage, opened: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All wakes have fired while no runner was there: the next one begins with what the rate allows, no more."""
+    monkeypatch.setattr(gate, "_PATIENCE", 0.0)
+    offered = gated(opened, rate="2/s")
+    names = [f"op-{number}" for number in range(6)]
+    async with stage.runner([offered]):
+        await ask(stage, offered, *names)
+        await opened.entered(2)
+        await stage.settled()
+
+    async def has_missed() -> bool:
+        return (await stage.consumer()).num_pending == 4
+
+    await eventually(has_missed, within=10)
+    async with stage.runner([offered]):
+        moments = await begun(stage, *names)
+
+    assert len(moments) == 6
+    assert_keeps(moments[2:], 2, 0.5)
+
+
+async def test_a_slot_that_was_waited_for_is_for_its_wake(stage: Stage, opened: Gate) -> None:
+    """Whoever took it has acknowledged the request, or still will: no attempt begins under that ticket, also once the
+    slot has come; its message would be gone, and the attempt without a successor if its runner died."""
+    offered = gated(opened, rate="4/s")
+    pacer = Pacer(stage.link, KIND, parse_rate("4/s"))
+    early = time.time() - 100
+    for other in range(4):
+        await pacer.take(f"other-{other}", early)
+    slot = await pacer.take("op-1.1.rate", early)
+    assert early < slot < time.time()
+    (requested,) = await ask(stage, offered, "op-1")
+    async with stage.runner([offered]):
+        await stage.ended("op-1")
+
+    (started,) = [data for data in await stage.datas("op-1") if isinstance(data, Started)]
+    assert started.ticket > requested.sequence
+    wake = await stage.link.nc.jetstream().get_msg(subjects.OPERATIONS_STREAM, started.ticket)
+    assert subjects.is_wake(wake.subject or "")
+
+
+async def test_one_that_waits_for_its_resource_uses_no_slot(stage: Stage, link: Link, journal: Journal) -> None:
+    """Six on one resource at two in a second: the slots are taken in turn, none is lost, and none overlaps; also with
+    the projector, which wakes those that hold and do not begin."""
+    log = Log()
+    offered = exclusive(log, rate="2/s")
+    names = [f"op-{number}" for number in range(6)]
+    async with stage.runner([offered]), stage.runner([offered]), releasing(link, journal):
+        await ask(stage, offered, *names)
+        moments = await begun(stage, *names)
+
+    assert log.overlaps == []
+    assert_keeps(moments, 2, 0.5)
+    assert moments[-1] - moments[0] < 4 * 0.5 + 1.0
+
+
+async def test_actions_do_not_share_a_rate(stage: Stage, opened: Gate) -> None:
+    """Each action has its own."""
+    one = gated(opened, rate="1/h")
+    other = exclusive(Log(), name="book:remove", exclusive="", rate="1/h")
+    async with stage.runner([one, other]):
+        await ask(stage, one, "op-1")
+        await ask(stage, other, "op-2")
+        await begun(stage, "op-1", "op-2")
+
+
+async def test_no_more_than_max_concurrency_run_at_once(stage: Stage) -> None:
+    """Three over two runners of four slots each, whoever has room."""
+    held = Gate()
+    offered = gated(held, max_concurrency=3)
+    names = [f"op-{number}" for number in range(12)]
+    async with stage.runner([offered]), stage.runner([offered]):
+        await ask(stage, offered, *names)
+        await held.entered(3)
+        held.open()
+        await begun(stage, *names)
+
+    assert held.most == 3
+
+
+async def test_a_changed_max_concurrency_is_drift_until_it_is_applied(stage: Stage, link: Link) -> None:
+    """The message names the command; after it the new number is in force, with operations waiting."""
+    few, more = limited(1), limited(2)
+    await ensure_consumer(link, few)
+    with pytest.raises(Drifted, match=r"max_ack_pending is 1, should be 2.*--update' with the same --actions"):
+        await ensure_consumer(link, more)
+
+    assert (await provision(link, Sizing(), [more])).drift != ()
+    report = await provision(link, Sizing(), [more], is_update=True)
+    assert (report.drift, len(report.updated)) == ((), 1)
+    await ensure_consumer(link, more)
+    assert (await stage.consumer()).config.max_ack_pending == 2
+
+
+def limited(number: int) -> ActionSpec:
+    """An action of which so many attempts may run at once."""
+    return gated(Gate(), max_concurrency=number).spec

@@ -1,0 +1,397 @@
+"""Actions in processes of their own: whatever becomes of the process is an outcome, and nothing is left of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from opstream_journal import Journal, Link
+from opstream_runner import ActionContext, InvalidAction, action
+from opstream_runner.authoring.action import collect
+from opstream_runner.dispatch.dispatcher import Dispatcher
+from opstream_runner.handler.invocation import UNEXPECTED
+from opstream_runner.runner import Runner
+from opstream_schemas.errors import ErrorCode
+from opstream_schemas.events import AttemptFailed, OperationError, Progressed
+from opstream_schemas.names import Kind
+from opstream_schemas.operation.fold import Operation, Status
+from tests.support import isolated_actions
+from tests.support.journaling import KIND
+from tests.support.processes import Watch
+from tests.support.running import Input, Stage
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.broker
+
+PLAIN = Kind("iso", "plain")
+ASYNC = Kind("iso", "async")
+both = pytest.mark.parametrize("kind", [PLAIN, ASYNC], ids=str)
+
+
+@pytest.fixture
+def stage(link: Link, journal: Journal) -> Stage:
+    return Stage(link, journal)
+
+
+@pytest.fixture
+async def runner(stage: Stage) -> AsyncIterator[Runner]:
+    """A runner of the isolated actions."""
+    async with stage.runner(collect([isolated_actions])) as runner:
+        yield runner
+
+
+class Marks:
+    """What handlers leave in a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def read(self) -> str:
+        """All of it."""
+        return self.file.read_text() if self.file.exists() else ""
+
+
+@pytest.fixture
+def marks(tmp_path: Path) -> Marks:
+    return Marks(tmp_path / "marks")
+
+
+async def begin(stage: Stage, kind: Kind, how: str, marks: Marks | None = None, **changes: Any) -> None:
+    """Ask for op-1."""
+    given = msgspec.json.encode({"how": how, "file": str(marks.file if marks else os.devnull)})
+    await stage.request("op-1", kind=kind, given=given, **changes)
+
+
+async def at_it(stage: Stage) -> None:
+    """Wait until the handler of op-1 is called and has said so."""
+    await stage.reached("op-1", lambda operation: operation.percent_complete)
+
+
+async def cancel(stage: Stage, runner: Runner, kind: Kind) -> Operation:
+    """Cancel op-1, and wait for its end."""
+    await stage.wish("op-1")
+    runner.hint(kind, "op-1")
+    return await stage.ended("op-1")
+
+
+def dispatcher(runner: Runner, kind: Kind) -> Dispatcher:
+    return runner._dispatchers[kind]
+
+
+def processes(runner: Runner, kind: Kind) -> list[int]:
+    """Process ids of the attempts of an action."""
+    found = []
+    for attempt in dispatcher(runner, kind)._attempts.values():
+        process = getattr(attempt._work, "_process", None)
+        if process is not None:
+            found.append(process.pid)
+    return found
+
+
+def failed(operation: Operation) -> OperationError:
+    assert operation.status is Status.FAILED
+    assert operation.error is not None
+    return operation.error
+
+
+def twice(error: OperationError) -> OperationError:
+    """The error after as many attempts as these actions have."""
+    return msgspec.structs.replace(error, message=f"{error.message} (2 attempts failed)")
+
+
+@both
+async def test_it_has_a_process_of_its_own(stage: Stage, runner: Runner, kind: Kind) -> None:
+    """The handler is told the same as in the runner, in another process, which leads a group of its own."""
+    await begin(stage, kind, "tell", resource_id="42")
+    operation = await stage.ended("op-1")
+    assert operation.result is not None
+    result = msgspec.json.decode(operation.result)
+    pid = result.pop("pid")
+    assert pid not in {os.getpid(), 0}
+    assert result == {
+        "group": pid,
+        "attempt": 1,
+        "operation": "op-1",
+        "resource": "42",
+        "trace": operation.trace.traceparent if operation.trace else "",
+        "canceled": False,
+    }
+
+
+@both
+@pytest.mark.parametrize(
+    ("how", "error"),
+    [
+        ("break_down", UNEXPECTED),
+        ("leave", OperationError(code=500, message="the process of the action ended with status 3")),
+        ("crash", OperationError(code=500, message="the process of the action ended by signal 11 (SIGSEGV)")),
+    ],
+)
+async def test_a_failure(
+    stage: Stage, runner: Runner, kind: Kind, how: str, error: OperationError, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What breaks the handler, or ends its process, is 500 and says so, and is tried again."""
+    await begin(stage, kind, how)
+    assert failed(await stage.ended("op-1")) == twice(error)
+    _, _, first, _, _ = await stage.datas("op-1")
+    assert isinstance(first, AttemptFailed)
+    assert (first.error, first.counted) == (error, True)
+    if how in {"leave", "crash"}:
+        records = [one for one in caplog.records if one.levelno == logging.ERROR]
+        assert len(records) == 2
+        assert all("operation op-1: the process of iso:" in one.getMessage() for one in records)
+
+
+@both
+async def test_a_meant_failure(stage: Stage, runner: Runner, kind: Kind) -> None:
+    """What the handler fails with is what the client reads, at once."""
+    await begin(stage, kind, "fail")
+    error = OperationError(code="Meant", message="as ? meant", target="how")
+    assert failed(await stage.ended("op-1")) == error
+    assert await stage.names("op-1") == ["requested", "started", "failed"]
+
+
+@both
+async def test_another_attempt_later(stage: Stage, runner: Runner, kind: Kind) -> None:
+    """What the handler asks for by RetryAfter comes through: the pause, and what a person reads."""
+    await begin(stage, kind, "postpone")
+    assert failed(await stage.ended("op-1")).message == "as ? meant (2 attempts failed)"
+    _, _, first, _, _ = await stage.events("op-1")
+    assert isinstance(first.data, AttemptFailed)
+    assert (first.data.error.code, first.data.error.message) == (503, "as ? meant")
+    assert (first.data.retry_at - first.time).total_seconds() == pytest.approx(0.3, abs=0.1)
+
+
+@pytest.mark.parametrize("how", ["babble", "babble_on"])
+async def test_nonsense(stage: Stage, runner: Runner, how: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A handler that writes into the channel of its process has it killed: nobody could tell how it ends."""
+    await begin(stage, PLAIN, how)
+    error = failed(await stage.ended("op-1"))
+    assert error.message == "the process of the action ended by signal 9 (SIGKILL) (2 attempts failed)"
+    assert "operation op-1: its process talks nonsense" in caplog.text
+
+
+@both
+async def test_the_limits_of_input_and_result(stage: Stage, runner: Runner, kind: Kind) -> None:
+    """Input that is not the handler's, and a result beyond the limit, fail as they do in the runner."""
+    await begin(stage, kind, "fill")
+    error = failed(await stage.ended("op-1"))
+    assert (error.code, "20002 bytes" in error.message) == (ErrorCode.RESULT_TOO_LARGE, True)
+    await stage.request("op-2", kind=kind, given=b'{"how":1}')
+    assert failed(await stage.ended("op-2")).code == ErrorCode.INVALID_INPUT
+
+
+@both
+async def test_progress(stage: Stage, runner: Runner, kind: Kind) -> None:
+    """Progress comes through in order, thinned out, cut, and before the outcome."""
+    await begin(stage, kind, "step")
+    operation = await stage.ended("op-1")
+    told = [data for data in await stage.datas("op-1") if isinstance(data, Progressed)]
+    assert [one.percent for one in told] == [40, 80]
+    assert (told[0].message, len(told[1].message.encode()) <= 4096) == ("step 0", True)
+    assert (operation.status, operation.result) == (Status.SUCCEEDED, msgspec.Raw(b'"done"'))
+
+
+async def test_a_plain_handler_may_run_a_loop(stage: Stage, runner: Runner) -> None:
+    """No event loop runs where a plain handler is called, so that it can have its own."""
+    await begin(stage, PLAIN, "run_a_loop")
+    assert (await stage.ended("op-1")).result == msgspec.Raw(b'"looped"')
+
+
+async def test_what_it_says_lands_in_the_log(stage: Stage, runner: Runner, capfd: pytest.CaptureFixture[str]) -> None:
+    """What the process prints and logs, its tracebacks too, comes out where the runner's log does."""
+    await begin(stage, PLAIN, "break_down")
+    await stage.ended("op-1")
+    out, err = capfd.readouterr()
+    assert out == "printed in the child\n" * 2
+    assert "WARNING isolated: logged in the child\n" in err
+    assert (
+        "ERROR   opstream_runner.handler.invocation: operation op-1: iso:plain raised OSError in attempt 1\nTraceback"
+        in err
+    )
+
+
+async def test_a_child_of_its_own_does_not_survive(stage: Stage, runner: Runner, marks: Marks) -> None:
+    """What a handler leaves running when it returns is killed."""
+    await begin(stage, PLAIN, "breed", marks)
+    operation = await stage.ended("op-1")
+    assert operation.result == msgspec.Raw(b'"left one behind"')
+    assert not is_alive(int(marks.read()))
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs that is not our child: a zombie that nobody reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.parametrize(("kind", "how"), [(PLAIN, "clean_up"), (ASYNC, "wait")], ids=str)
+async def test_a_cancellation_with_clean_up(stage: Stage, runner: Runner, marks: Marks, kind: Kind, how: str) -> None:
+    """SIGTERM interrupts the handler wherever it is, its clean-up runs, and it has stopped."""
+    await begin(stage, kind, how, marks)
+    await at_it(stage)
+    operation = await cancel(stage, runner, kind)
+    assert (operation.status, operation.reason) == (Status.CANCELED, "late")
+    assert marks.read() == "cleaned up, cancel requested: True\n"
+    assert await stage.names("op-1") == ["requested", "started", "progressed", "cancel-requested", "canceled"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [(PLAIN, "clean_up_for_ever"), (PLAIN, "ignore"), (ASYNC, "wait_stubbornly"), (ASYNC, "ignore")],
+    ids=str,
+)
+async def test_a_cancellation_that_kills(
+    stage: Stage, runner: Runner, marks: Marks, kind: Kind, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A handler that has not ended after its grace is killed, and only then the operation reads Canceled."""
+    await begin(stage, kind, how, marks)
+    await at_it(stage)
+    (pid,) = processes(runner, kind)
+    began = time.monotonic()
+    operation = await cancel(stage, runner, kind)
+    assert operation.status is Status.CANCELED
+    assert not is_alive(pid)
+    assert time.monotonic() - began >= isolated_actions.GRACE
+    assert f"operation op-1: the handler of {kind} was asked to stop" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "how", "status"),
+    [(PLAIN, "finish", "Succeeded"), (PLAIN, "give_up", "Failed"), (ASYNC, "hold_the_loop", "Succeeded")],
+    ids=str,
+)
+async def test_a_cancellation_that_ends_otherwise(
+    stage: Stage, runner: Runner, kind: Kind, how: str, status: str
+) -> None:
+    """A handler that is interrupted and returns has succeeded; one that raises has failed."""
+    await begin(stage, kind, how)
+    await at_it(stage)
+    assert (await cancel(stage, runner, kind)).status == status
+
+
+async def test_a_cancellation_takes_all_of_the_group(stage: Stage, runner: Runner, marks: Marks) -> None:
+    """What an interrupted handler had started is gone when the operation reads Canceled."""
+    await begin(stage, PLAIN, "stay", marks)
+    await at_it(stage)
+    assert (await cancel(stage, runner, PLAIN)).status is Status.CANCELED
+    assert [is_alive(int(pid)) for pid in marks.read().split()] == [False, False]
+
+
+@pytest.mark.parametrize("how", ["clean_up", "clean_up_for_ever"])
+async def test_a_stop(stage: Stage, marks: Marks, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runner that stops interrupts its processes, kills what does not end, and hands the operations back."""
+    monkeypatch.setattr("opstream_runner.attempt.attempt._STOP_GRACE", 0.3)
+    async with stage.runner(collect([isolated_actions])) as runner:
+        await begin(stage, PLAIN, how, marks)
+        await at_it(stage)
+        (pid,) = processes(runner, PLAIN)
+    assert not is_alive(pid)
+    assert marks.read().startswith("clean")
+    assert await stage.names("op-1") == ["requested", "started", "progressed", "attempt-failed"]
+
+
+async def test_an_attempt_that_is_fenced_off(stage: Stage, runner: Runner, marks: Marks) -> None:
+    """A later attempt elsewhere, and the process of this one is terminated; it says nothing more."""
+    await begin(stage, PLAIN, "clean_up", marks)
+    await at_it(stage)
+    live = (await stage.state("op-1")).live
+    assert live is not None
+    (pid,) = processes(runner, PLAIN)
+    watch = Watch([pid])
+    later = msgspec.structs.replace((await stage.datas("op-1"))[1], attempt=2, token="another")
+    await stage.append("op-1", later)
+    runner.hint(PLAIN, "op-1")
+    await eventually(lambda: not dispatcher(runner, PLAIN)._attempts)
+    assert watch.left_after(5) == []
+    assert marks.read() == "cleaned up, cancel requested: True\n"
+    assert (await stage.names("op-1"))[-1] == "started"
+
+
+async def test_a_signal_from_somebody_else(stage: Stage, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that somebody terminates for no reason that shows up has failed: it must not begin again for ever."""
+    monkeypatch.setattr("opstream_runner.handler.child_process._EXPLANATION", 0.2)
+    await begin(stage, PLAIN, "terminate")
+    error = failed(await stage.ended("op-1"))
+    assert error.message == "the process of the action ended by signal 15 (SIGTERM) (2 attempts failed)"
+
+
+async def test_a_signal_to_everybody(stage: Stage, runner: Runner) -> None:
+    """Where a service manager terminates the processes and then the runner, the operation is handed back."""
+    await begin(stage, PLAIN, "stay")
+    await at_it(stage)
+    (pid,) = processes(runner, PLAIN)
+    (attempt,) = dispatcher(runner, PLAIN)._attempts.values()
+    assert attempt._work is not None
+    watch = Watch([pid])
+    os.kill(pid, signal.SIGTERM)
+    assert await asyncio.to_thread(watch.left_after, 5) == []
+    done, _ = await asyncio.wait([attempt._work.outcome], timeout=0.3)
+    assert not done
+    await runner.stop()
+    assert (await stage.names("op-1"))[-1] == "attempt-failed"
+
+
+async def test_a_handler_that_cancels_itself(stage: Stage, runner: Runner) -> None:
+    """Its own cancellation is nobody's wish: the operation has failed."""
+    await begin(stage, ASYNC, "cancel_oneself")
+    assert failed(await stage.ended("op-1")) == twice(UNEXPECTED)
+
+
+@pytest.mark.parametrize("executable", ["/nowhere/python", "/bin/false"])
+async def test_a_process_that_does_not_begin(
+    stage: Stage, runner: Runner, executable: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A machine that can't start processes costs a lease and an attempt, not the operation."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.executable", executable)
+        await begin(stage, PLAIN, "tell")
+        await eventually(lambda: "AttemptNotBegun" in caplog.text)
+        assert await stage.names("op-1") == ["requested", "started"]
+    operation = await stage.ended("op-1")
+    assert (operation.status, operation.attempts_used) == (Status.SUCCEEDED, 2)
+
+
+async def test_a_cancellation_before_it_begins(
+    stage: Stage, runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is terminated while it still loads the action has stopped."""
+    loading = tmp_path / "python"
+    loading.write_text("#!/bin/sh\nexec sleep 600\n")
+    loading.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(loading))
+    await begin(stage, PLAIN, "tell")
+    await eventually(lambda: processes(runner, PLAIN))
+    assert (await cancel(stage, runner, PLAIN)).status is Status.CANCELED
+    assert await stage.names("op-1") == ["requested", "started", "cancel-requested", "canceled"]
+
+
+async def test_many_at_once(stage: Stage) -> None:
+    """Each attempt has its own process."""
+    ids = [f"op-{n}" for n in range(8)]
+    async with stage.runner(collect([isolated_actions]), concurrency=8):
+        await stage.request(*ids, kind=PLAIN)
+        operations = await asyncio.gather(*(stage.ended(one, within=20) for one in ids))
+    pids = {msgspec.json.decode(one.result or b"{}")["pid"] for one in operations}
+    assert len(pids) == len(ids)
+
+
+async def test_an_action_that_no_process_could_find(stage: Stage) -> None:
+    """An isolated action that is in no module is refused before anything is offered."""
+
+    @action(str(KIND), isolation="process")
+    def handler(request: Input, ctx: ActionContext) -> None: ...
+
+    with pytest.raises(InvalidAction, match="collect it from a module"):
+        Runner(stage.link, stage.tools(), [handler], name="runner-1", concurrency=1)

@@ -1,0 +1,181 @@
+"""Draining a runner: nothing new begins, what runs may end by itself for a while, and the rest is handed back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+
+from opstream_journal import Journal, Link
+from opstream_runner import ActionContext, RetryAfter, action
+from opstream_runner.authoring.action import collect
+from opstream_schemas.errors import ErrorCode
+from opstream_schemas.events import AttemptFailed
+from opstream_schemas.names import Kind
+from opstream_schemas.operation.fold import Status
+from tests.support import isolated_actions
+from tests.support.broker import Broker
+from tests.support.journaling import KIND, linked
+from tests.support.processes import Watch
+from tests.support.running import ACKS, Gate, Input, Stage, gated
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.broker
+
+LONG = 60.0
+DONE = ["requested", "started", "succeeded"]
+
+
+@pytest.fixture
+def stage(link: Link, journal: Journal) -> Stage:
+    return Stage(link, journal)
+
+
+@pytest.fixture
+async def other(broker: Broker) -> AsyncIterator[Link]:
+    """The connection of a second runner."""
+    async with linked(broker.url) as link:
+        yield link
+
+
+async def test_what_runs_ends_by_itself(stage: Stage) -> None:
+    """A runner that is told to end waits for what runs, and not longer; it is not ready meanwhile."""
+    gate = Gate()
+    async with stage.runner([gated(gate)], drain=LONG) as runner:
+        await stage.request("op-1")
+        await gate.entered(1)
+        assert runner.is_ready
+        stopping = asyncio.create_task(runner.stop())
+        await eventually(lambda: not runner.is_ready)
+        assert not stopping.done()
+        gate.open()
+        async with asyncio.timeout(5):
+            await stopping
+    assert (await stage.names("op-1"), gate.cancelled) == (DONE, [])
+
+
+async def test_nothing_runs(stage: Stage) -> None:
+    """A runner that has nothing to do ends at once."""
+    async with stage.runner([gated(Gate())], drain=LONG) as runner, asyncio.timeout(5):
+        await runner.stop()
+
+
+async def test_nothing_new_begins(stage: Stage, other: Link) -> None:
+    """What is requested while a runner drains, and what it had not begun, is another's at once."""
+    first, second = Gate(), Gate()
+    second.open()
+    async with stage.runner([gated(first)], concurrency=2, drain=LONG) as runner:
+        await stage.request("op-1")
+        await first.entered(1)
+        runner.leave()
+        await stage.request("op-2", "op-3")
+        async with stage.runner([gated(second)], link=other):
+            await stage.ended("op-2", within=5)
+            await stage.ended("op-3", within=5)
+        first.open()
+    assert first.attempts == [("op-1", 1)]
+    assert sorted(second.attempts) == [("op-2", 1), ("op-3", 1)]
+
+
+async def test_a_drain_that_takes_too_long(stage: Stage) -> None:
+    """What still runs when the time is over is handed back, and does not count."""
+    gate = Gate()
+    async with stage.runner([gated(gate)], drain=0.3) as runner:
+        await stage.request("op-1")
+        await gate.entered(1)
+        began = time.monotonic()
+        await runner.stop()
+        took = time.monotonic() - began
+    assert (gate.cancelled, 0.3 <= took + 0.01 < 2) == ([1], True)
+    failed = (await stage.datas("op-1"))[2]
+    assert isinstance(failed, AttemptFailed)
+    assert (failed.error.code, failed.counted) == (ErrorCode.RUNNER_STOPPED, False)
+
+
+async def test_told_twice(stage: Stage) -> None:
+    """A second word that it should end skips the drain."""
+    gate = Gate()
+    async with stage.runner([gated(gate)], drain=LONG) as runner:
+        await stage.request("op-1")
+        await gate.entered(1)
+        runner.leave()
+        stopping = asyncio.create_task(runner.stop())
+        await eventually(lambda: not runner.is_ready)
+        assert not stopping.done()
+        runner.leave()
+        async with asyncio.timeout(5):
+            await stopping
+    assert (await stage.names("op-1"), gate.cancelled) == (["requested", "started", "attempt-failed"], [1])
+
+
+async def test_the_lease_is_kept(stage: Stage, other: Link) -> None:
+    """An attempt that takes longer than its lease while its runner drains is nobody else's."""
+    first, second = Gate(), Gate()
+    async with stage.runner([gated(first, lease=1)], drain=LONG) as runner:
+        await stage.request("op-1")
+        await first.entered(1)
+        runner.leave()
+        acks = await stage.spy(ACKS)
+        async with stage.runner([gated(second, lease=1)], link=other):
+            await eventually(lambda: acks.acks(1).count(b"+WPI") >= 6, within=20)  # three in a lease
+            first.open()
+            operation = await stage.ended("op-1")
+    assert (operation.attempt, second.attempts) == (1, [])
+
+
+async def test_a_cancellation_during_the_drain(stage: Stage) -> None:
+    """A client's wish reaches what runs on a runner that drains."""
+    gate = Gate()
+    async with stage.runner([gated(gate)], drain=LONG) as runner:
+        await stage.request("op-1")
+        await gate.entered(1)
+        runner.leave()
+        await stage.wish("op-1")
+        runner.hint(KIND, "op-1")
+        operation = await stage.ended("op-1")
+    assert operation.status is Status.CANCELED
+
+
+async def test_an_attempt_that_fails_during_the_drain(stage: Stage) -> None:
+    """Its next attempt is armed as ever, and is not for this runner."""
+    gate, second = Gate(), Gate()
+    second.open()
+
+    @action(str(KIND), backoff=0.05)
+    async def handler(request: Input, ctx: ActionContext) -> None:
+        await gate.wait(ctx)
+        raise RetryAfter(0.1)
+
+    async with stage.runner([handler], drain=LONG) as runner:
+        await stage.request("op-1")
+        await gate.entered(1)
+        stopping = asyncio.create_task(runner.stop())
+        await eventually(lambda: not runner.is_ready)
+        gate.open()
+        await stopping
+    async with stage.runner([gated(second, backoff=0.05)]):
+        await stage.ended("op-1")
+    assert (gate.attempts, second.attempts) == ([("op-1", 1)], [("op-1", 2)])
+
+
+async def test_a_service_manager_that_signals_everybody(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is terminated together with its draining runner has not failed: its operation is handed back."""
+    monkeypatch.setattr("opstream_runner.handler.child_process._EXPLANATION", 0.2)
+    kind = Kind("iso", "plain")
+    async with stage.runner(collect([isolated_actions]), drain=LONG) as runner:
+        await stage.request("op-1", kind=kind, given=msgspec.json.encode({"how": "clean_up", "file": os.devnull}))
+        await stage.reached("op-1", lambda operation: operation.percent_complete)
+        (attempt,) = runner._dispatchers[kind]._attempts.values()
+        pid = attempt._work._process.pid  # type: ignore[union-attr]
+        watch = Watch([pid])
+        runner.leave()
+        os.kill(pid, signal.SIGTERM)
+        assert await asyncio.to_thread(watch.left_after, 5) == []
+    failed = (await stage.datas("op-1"))[-1]
+    assert isinstance(failed, AttemptFailed)
+    assert (failed.error.code, failed.counted) == (ErrorCode.RUNNER_STOPPED, False)

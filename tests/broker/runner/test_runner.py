@@ -1,0 +1,285 @@
+"""The runner on a real broker: what it records of an operation that goes well, or fails by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+
+import msgspec
+import pytest
+
+from opstream_journal import Journal, Link
+from opstream_runner import ActionContext, ActionFailed, action
+from opstream_runner.attempt.attempt import Attempt
+from opstream_schemas.errors import ErrorCode
+from opstream_schemas.events import OperationError, Progressed, Started, Succeeded
+from opstream_schemas.operation.fold import Status
+from tests.support.broker import Broker
+from tests.support.journaling import KIND, linked, opened
+from tests.support.running import ACKS, Gate, Input, Stage, gated
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.broker
+
+
+class Strict(msgspec.Struct):
+    """An input that needs something."""
+
+    needed: int
+
+
+@pytest.fixture
+def stage(link: Link, journal: Journal) -> Stage:
+    return Stage(link, journal)
+
+
+async def test_an_operation_that_goes_well(stage: Stage) -> None:
+    """An action that returns leaves requested, started and succeeded, and nothing waits on the broker."""
+    gate = Gate()
+    gate.open()
+    async with stage.runner([gated(gate, lease=7)]):
+        (requested,) = await stage.request("op-1", resource_id="42")
+        await stage.ended("op-1")
+        await stage.settled()
+    _, started, succeeded = await stage.datas("op-1")
+    assert isinstance(started, Started)
+    assert (started.attempt, started.ticket, started.lease, started.runner) == (1, requested.sequence, 7.0, "runner-1")
+    assert len(started.token) > 16
+    assert succeeded == Succeeded(result=msgspec.Raw(b"1"))
+    (context,) = gate.contexts
+    assert (context.operation_id, context.resource_id, context.attempt) == ("op-1", "42", 1)
+
+
+async def test_an_attempt_that_is_over_is_no_garbage(stage: Stage) -> None:
+    """An attempt that is over is gone without the garbage collector."""
+    gate = Gate()
+    gate.open()
+    gc.collect()
+    gc.disable()
+    try:
+        async with stage.runner([gated(gate)]):
+            await stage.request("op-1")
+            await stage.ended("op-1")
+            gate.contexts.clear()
+            await eventually(lambda: not [one for one in gc.get_objects() if type(one) is Attempt])
+    finally:
+        gc.enable()
+
+
+async def test_every_attempt_has_a_token_of_its_own(stage: Stage) -> None:
+    """No two operations share a token."""
+    gate = Gate()
+    gate.open()
+    ids = [f"op-{number}" for number in range(10)]
+    async with stage.runner([gated(gate)]):
+        await stage.request(*ids)
+        for one in ids:
+            await stage.ended(one)
+    tokens = {data.token for one in ids for data in await stage.datas(one) if isinstance(data, Started)}
+    assert len(tokens) == 10
+
+
+async def test_the_message_is_acknowledged_after_the_outcome(stage: Stage) -> None:
+    """While the action runs, its message is not acknowledged; one confirmed ack follows the outcome."""
+    gate = Gate()
+    spy = await stage.spy(ACKS)
+    async with stage.runner([gated(gate)]):
+        await stage.request("op-1")
+        await gate.entered(1)
+        assert (await stage.consumer()).num_ack_pending == 1
+        gate.open()
+        await stage.ended("op-1")
+        await stage.settled()
+    assert [data for _, data in spy.seen] == [b"+ACK"]
+
+
+async def test_progress(stage: Stage) -> None:
+    """What an async handler tells is recorded before its outcome."""
+
+    @action(str(KIND))
+    async def handler(request: Input, ctx: ActionContext) -> None:
+        await ctx.progress(40, "halfway")
+
+    async with stage.runner([handler]):
+        await stage.request("op-1")
+        await stage.ended("op-1")
+    told = (await stage.datas("op-1"))[2:]
+    assert told == [
+        Progressed(percent=40.0, message="halfway"),
+        Succeeded(result=msgspec.Raw(b"null")),
+    ]
+
+
+async def test_progress_that_nobody_awaits(stage: Stage) -> None:
+    """A handler that forgets to await its progress is heard all the same, and in order."""
+
+    @action(str(KIND))
+    async def handler(request: Input, ctx: ActionContext) -> None:
+        for percent in (10, 20, 30):
+            ctx.progress(percent)
+        await asyncio.sleep(0)
+
+    async with stage.runner([handler]):
+        await stage.request("op-1")
+        await stage.ended("op-1")
+    told = [data.percent for data in await stage.datas("op-1") if isinstance(data, Progressed)]
+    assert told == [10.0, 20.0, 30.0]
+
+
+async def test_a_plain_handler_and_its_progress(stage: Stage) -> None:
+    """A plain handler runs in a thread, may tell its progress from there, and its result is recorded."""
+
+    @action(str(KIND))
+    def handler(request: Input, ctx: ActionContext) -> bool:
+        ctx.progress(50, "from a thread")
+        return threading.current_thread() is threading.main_thread()
+
+    async with stage.runner([handler]):
+        await stage.request("op-1")
+        await stage.ended("op-1")
+    told = (await stage.datas("op-1"))[2:]
+    assert told == [
+        Progressed(percent=50.0, message="from a thread"),
+        Succeeded(result=msgspec.Raw(b"false")),
+    ]
+
+
+async def test_progress_is_throttled(stage: Stage) -> None:
+    """A handler that tells every thousandth leaves at most one event a percent."""
+
+    @action(str(KIND))
+    async def handler(request: Input, ctx: ActionContext) -> None:
+        for thousandth in range(101):
+            await ctx.progress(thousandth / 10)
+
+    async with stage.runner([handler]):
+        await stage.request("op-1")
+        await stage.ended("op-1")
+    told = [data.percent for data in await stage.datas("op-1") if isinstance(data, Progressed)]
+    assert told == [float(percent) for percent in range(11)]
+
+
+@pytest.mark.parametrize(
+    ("error", "recorded"),
+    [
+        (ActionFailed(404, "gone", target="id"), OperationError(code=404, message="gone", target="id")),
+        (ActionFailed("Bad\ud800", "\ud800"), OperationError(code="Bad?", message="?")),
+        (SystemExit(3), None),
+        (ValueError("secret"), None),
+    ],
+)
+async def test_an_action_that_fails(stage: Stage, error: BaseException, recorded: OperationError | None) -> None:
+    """An ActionFailed is recorded as raised, anything else in the last attempt as a 500 that tells nothing; both once,
+    and acknowledged."""
+
+    @action(str(KIND), max_attempts=1)
+    async def handler(request: Input, ctx: ActionContext) -> None:
+        raise error
+
+    async with stage.runner([handler]):
+        await stage.request("op-1")
+        operation = await stage.ended("op-1")
+        await stage.settled()
+    assert await stage.names("op-1") == ["requested", "started", "failed"]
+    assert operation.error is not None
+    if recorded is not None:
+        assert operation.error == recorded
+    else:
+        assert (operation.error.code, "secret" in operation.error.message) == (500, False)
+
+
+async def test_input_that_the_type_refuses(stage: Stage) -> None:
+    """Input that passed the schema and not the handler's type fails the operation as InvalidInput."""
+
+    @action(str(KIND))
+    async def handler(request: Strict, ctx: ActionContext) -> None:
+        return None
+
+    async with stage.runner([handler]):
+        await stage.request("op-1")
+        operation = await stage.ended("op-1")
+    assert operation.error is not None
+    assert operation.error.code == ErrorCode.INVALID_INPUT
+
+
+@pytest.mark.parametrize(("size", "status"), [(1000, Status.SUCCEEDED), (1001, Status.FAILED)])
+async def test_the_limit_of_a_result(stage: Stage, size: int, status: Status) -> None:
+    """A result of exactly the limit is recorded; one byte more fails the operation, once."""
+
+    @action(str(KIND))
+    async def handler(request: Input, ctx: ActionContext) -> str:
+        return "x" * (size - 2)
+
+    async with stage.runner([handler], tools=stage.tools(result_limit=1000)):
+        await stage.request("op-1")
+        operation = await stage.ended("op-1")
+        await stage.settled()
+    assert (operation.status, operation.position) == (status, 3)
+
+
+async def test_a_result_that_the_journal_refuses(stage: Stage) -> None:
+    """A result within the runner's limit but not the journal's fails the operation instead of being tried again."""
+
+    @action(str(KIND))
+    async def handler(request: Input, ctx: ActionContext) -> str:
+        return "x" * 9000
+
+    journal = await opened(stage.link, max_msg_size=8000)
+    async with stage.runner([handler], tools=stage.tools(journal=journal)):
+        await stage.request("op-1")
+        operation = await stage.ended("op-1")
+        await stage.settled()
+    assert operation.error is not None
+    assert (operation.error.code, operation.attempt) == (ErrorCode.RESULT_TOO_LARGE, 1)
+
+
+async def test_never_more_at_once_than_slots(broker: Broker, stage: Stage) -> None:
+    """A runner has no more attempts, and no more messages, than slots; a second one takes its share of the rest."""
+    first, second = Gate(), Gate()
+    ids = [f"op-{number}" for number in range(12)]
+    async with linked(broker.url) as other:
+        tools = stage.tools(journal=await opened(other))
+        async with stage.runner([gated(first)], concurrency=3):
+            await stage.request(*ids)
+            await first.entered(3)
+            info = await stage.consumer()
+            assert (info.num_ack_pending, info.num_pending) == (3, 9)
+            async with stage.runner([gated(second)], link=other, tools=tools, concurrency=4):
+                await second.entered(4)
+                assert (await stage.consumer()).num_pending == 5
+                first.open()
+                second.open()
+                for one in ids:
+                    await stage.ended(one)
+    assert sorted(first.attempts + second.attempts) == sorted((one, 1) for one in ids)
+    assert (first.most, second.most) == (3, 4)
+
+
+async def test_two_runners_race(broker: Broker, stage: Stage) -> None:
+    """Of many operations on two runners each runs once, when nobody dies."""
+    gate = Gate()
+    gate.open()
+    ids = [f"op-{number}" for number in range(200)]
+    async with linked(broker.url) as other:
+        tools = stage.tools(journal=await opened(other))
+        async with stage.runner([gated(gate)]), stage.runner([gated(gate)], link=other, tools=tools):
+            await stage.request(*ids)
+            await stage.settled(within=20)
+    assert sorted(gate.attempts) == sorted((one, 1) for one in ids)
+    assert {(await stage.state(one)).status for one in ids} == {Status.SUCCEEDED}
+
+
+async def test_nothing_stays_behind(stage: Stage) -> None:
+    """After many operations a dispatcher holds none of them, and no task or timer of theirs is left."""
+    gate = Gate()
+    gate.open()
+    before = asyncio.all_tasks()
+    async with stage.runner([gated(gate, lease=1)]) as runner:
+        await stage.request(*(f"op-{number}" for number in range(100)))
+        await stage.settled()
+        (dispatcher,) = runner._dispatchers.values()
+        await eventually(lambda: not dispatcher._tasks)
+        assert dispatcher._attempts == {}
+    left = asyncio.all_tasks() - before
+    assert [task.get_name() for task in left if "nats" not in repr(task)] == []

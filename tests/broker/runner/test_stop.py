@@ -1,0 +1,290 @@
+"""Stopping a runner: what runs is handed back at once, does not count, and goes on elsewhere under the same ticket."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from opstream_journal import Expected, Journal, JournalUnavailable, Link
+from opstream_runner import ActionContext, ActionFailed, action
+from opstream_schemas.errors import ErrorCode
+from opstream_schemas.events import AttemptFailed, Event, Progressed, RecordedEvent, Started
+from opstream_schemas.names import Kind
+from opstream_schemas.operation.fold import Status
+from tests.support.broker import Broker
+from tests.support.journaling import KIND, linked
+from tests.support.running import ACKS, READS, Gate, Input, Stage, gated
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.broker
+
+
+@pytest.fixture
+def stage(link: Link, journal: Journal) -> Stage:
+    return Stage(link, journal)
+
+
+@pytest.fixture
+async def other(broker: Broker) -> AsyncIterator[Link]:
+    """The connection of a second runner."""
+    async with linked(broker.url) as link:
+        yield link
+
+
+async def test_an_operation_goes_on_elsewhere(stage: Stage, other: Link) -> None:
+    """Stopped in the middle, an attempt ends as RunnerStopped, uncounted, and the next one starts within a second under
+    the ticket of its wake."""
+    first, second = Gate(), Gate()
+    second.open()
+    async with stage.runner([gated(first)], concurrency=1) as runner:
+        await stage.request("op-1")
+        await first.entered(1)
+        async with stage.runner([gated(second)], link=other):
+            began = time.monotonic()
+            await runner.stop()
+            await second.entered(1)
+            took = time.monotonic() - began
+            operation = await stage.ended("op-1")
+            await stage.settled()
+    _, before, stopped, after, _ = await stage.datas("op-1")
+    assert isinstance(before, Started)
+    assert isinstance(stopped, AttemptFailed)
+    assert isinstance(after, Started)
+    assert (stopped.error.code, stopped.counted, stopped.attempt) == (ErrorCode.RUNNER_STOPPED, False, 1)
+    assert after.ticket > before.ticket
+    assert (operation.attempt, operation.attempts_used) == (2, 1)
+    assert (first.cancelled, took < 1) == ([1], True)
+
+
+async def test_stops_do_not_count(stage: Stage) -> None:
+    """An action with one attempt survives any number of stopped runners."""
+    gate = Gate()
+    for stops in range(1, 4):
+        async with stage.runner([gated(gate, max_attempts=1)]):
+            if stops == 1:
+                await stage.request("op-1")
+            await gate.entered(stops)
+    gate.open()
+    async with stage.runner([gated(gate, max_attempts=1)]):
+        operation = await stage.ended("op-1")
+    assert (operation.status, operation.attempt, operation.attempts_used) == (Status.SUCCEEDED, 4, 1)
+
+
+async def test_a_plain_handler_is_handed_back(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread does not hold up the stop; what it tells afterwards goes nowhere and causes no reads."""
+    monkeypatch.setattr("opstream_runner.attempt.attempt._STOP_GRACE", 0.2)
+    release, told = threading.Event(), threading.Event()
+    running = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    @action(str(KIND), lease=1)
+    def handler(request: Input, ctx: ActionContext) -> str:
+        loop.call_soon_threadsafe(running.set)
+        release.wait(10)
+        ctx.progress(50, "from beyond")
+        told.set()
+        return "from beyond"
+
+    async with stage.runner([handler], concurrency=1) as runner:
+        await stage.request("op-1")
+        await running.wait()
+        await runner.stop()
+        reads, acks = await stage.spy(READS), await stage.spy(ACKS)
+        release.set()
+        await asyncio.to_thread(told.wait, 5)
+        gate = Gate()
+        async with stage.runner([gated(gate, lease=1)]):
+            await eventually(lambda: len(acks.seen) == 2)
+            assert len(reads.seen) == 3  # one to decide on the second delivery, and two heartbeats
+            gate.open()
+            await stage.ended("op-1")
+    assert await stage.names("op-1") == ["requested", "started", "attempt-failed", "started", "succeeded"]
+
+
+async def test_a_stubborn_handler_is_left_behind(stage: Stage) -> None:
+    """A handler that ignores its cancellation is handed back after a grace, and its result goes nowhere."""
+    running, release = asyncio.Event(), asyncio.Event()
+
+    @action(str(KIND))
+    async def handler(request: Input, ctx: ActionContext) -> str:
+        running.set()
+        while not release.is_set():
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                continue
+        return "stubborn"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("opstream_runner.attempt.attempt._STOP_GRACE", 0.2)
+        async with stage.runner([handler]) as runner:
+            await stage.request("op-1")
+            await running.wait()
+            await runner.stop()
+    release.set()
+    assert await stage.names("op-1") == ["requested", "started", "attempt-failed"]
+
+
+@pytest.mark.parametrize(
+    ("error", "names"),
+    [
+        (ActionFailed(503, "half done"), ["requested", "started", "failed"]),
+        (OSError("clean-up failed"), ["requested", "started", "attempt-failed"]),
+    ],
+)
+async def test_a_handler_that_raises_when_stopped(stage: Stage, error: Exception, names: list[str]) -> None:
+    """A handler that is stopped and fails on purpose has failed; one that breaks in its clean-up is handed back."""
+    running = asyncio.Event()
+
+    @action(str(KIND))
+    async def handler(request: Input, ctx: ActionContext) -> None:
+        try:
+            running.set()
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise error from None
+        raise AssertionError("nobody cancelled it")
+
+    async with stage.runner([handler]) as runner:
+        await stage.request("op-1")
+        await running.wait()
+        await runner.stop()
+    assert await stage.names("op-1") == names
+
+
+async def test_a_handler_that_finishes_when_stopped(stage: Stage) -> None:
+    """A handler that uses its grace to finish has its result recorded."""
+    running = asyncio.Event()
+
+    @action(str(KIND))
+    async def handler(request: Input, ctx: ActionContext) -> str:
+        try:
+            running.set()
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await ctx.progress(99, "just a moment")
+        return "finished"
+
+    async with stage.runner([handler]) as runner:
+        await stage.request("op-1")
+        await running.wait()
+        await runner.stop()
+    assert await stage.names("op-1") == ["requested", "started", "progressed", "succeeded"]
+
+
+@pytest.mark.parametrize("drain", [0.0, 60.0])
+async def test_what_was_not_begun_is_put_back(stage: Stage, drain: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message that was delivered but not begun when the runner is told to end is there for others at once."""
+    gate = Gate()
+    gate.open()
+    loading, release = asyncio.Event(), asyncio.Event()
+    read = stage.journal.events
+
+    async def events(operation_id: str, *, since: object = None) -> object:
+        loading.set()
+        await release.wait()
+        return await read(operation_id)
+
+    await stage.request("op-1")
+    async with stage.runner([gated(gate)], concurrency=0):
+        subscription = await stage.link.nc.jetstream().pull_subscribe_bind("runner_book_upload-start", "OPERATIONS")
+        (message,) = await subscription.fetch(1)
+        await message.nak()  # its next delivery is decided on a read
+        await subscription.unsubscribe()
+    monkeypatch.setattr(stage.journal, "events", events)
+    async with stage.runner([gated(gate)], drain=drain) as runner:
+        await loading.wait()
+        stopping = asyncio.create_task(runner.stop())
+        (dispatcher,) = runner._dispatchers.values()
+        await eventually(lambda: dispatcher._is_leaving)
+        release.set()
+        await stopping
+    assert gate.attempts == []
+    async with stage.runner([gated(gate)]):
+        await stage.ended("op-1", within=2)
+    assert gate.attempts == [("op-1", 1)]
+
+
+async def test_a_stop_in_the_middle_of_a_report(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler that is cancelled while its progress is being stored is handed back on what was stored."""
+    append = stage.journal.append
+    stored = asyncio.Event()
+
+    async def forgetful(kind: Kind, event: Event, expected: Expected, *, budget: float) -> RecordedEvent:
+        recorded = await append(kind, event, expected, budget=budget)
+        if isinstance(event.data, Progressed):
+            stored.set()
+            await asyncio.Event().wait()
+        return recorded
+
+    @action(str(KIND))
+    async def handler(request: Input, ctx: ActionContext) -> None:
+        await ctx.progress(10)
+
+    monkeypatch.setattr(stage.journal, "append", forgetful)
+    async with stage.runner([handler]) as runner:
+        await stage.request("op-1")
+        await stored.wait()
+        await runner.stop()
+        assert not runner.is_ready
+    assert await stage.names("op-1") == ["requested", "started", "progressed", "attempt-failed"]
+
+
+async def test_a_stop_without_an_answering_broker(
+    broker: Broker, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a broker that does not answer, a runner stops within its time all the same; the lease does the rest."""
+    monkeypatch.setattr("opstream_runner.runner._STOP_TIMEOUT", 1.0)
+    gate = Gate()
+    async with stage.runner([gated(gate)]) as runner:
+        await stage.request("op-1")
+        await gate.entered(1)
+        broker.pause()
+        began = time.monotonic()
+        await runner.stop()
+        took = time.monotonic() - began
+        broker.resume()
+    assert (gate.cancelled, took < 4) == ([1], True)
+
+
+async def test_a_stop_that_nobody_heard(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attempt that was handed back without anybody being told goes on when the lease is over."""
+    gate = Gate()
+
+    async def fail(*_: object, **__: object) -> None:
+        raise JournalUnavailable("nobody answers", maybe_stored=False)
+
+    async def nak(_: object, delay: float = 0.0) -> None:
+        return None
+
+    async with stage.runner([gated(gate, lease=1)]):
+        await stage.request("op-1")
+        await gate.entered(1)
+        monkeypatch.setattr("opstream_runner.attempt.completion.send_wake", fail)
+        monkeypatch.setattr("opstream_journal.Delivered.nak", nak)
+    monkeypatch.undo()
+    gate.open()
+    async with stage.runner([gated(gate, lease=1)]):
+        operation = await stage.ended("op-1")
+    assert (operation.attempt, operation.attempts_used) == (2, 1)
+
+
+async def test_what_was_handed_back_outlives_the_broker(broker: Broker, stage: Stage) -> None:
+    """A runner is stopped, then the broker, as `opstream up` does: after both are back the operation goes on at once,
+    not when its lease is over."""
+    gate = Gate()
+    async with stage.runner([gated(gate, lease=60)]):
+        await stage.request("op-1")
+        await gate.entered(1)
+    broker.stop()
+    await eventually(lambda: not stage.link.is_up)
+    broker.start()
+    await eventually(lambda: stage.link.is_up)
+    gate.open()
+    async with stage.runner([gated(gate, lease=60)]):
+        operation = await stage.ended("op-1", within=15)
+    assert (operation.status, operation.attempt, operation.attempts_used) == (Status.SUCCEEDED, 2, 1)

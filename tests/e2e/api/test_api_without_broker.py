@@ -1,0 +1,153 @@
+"""The broker goes away in the middle of what the API does for clients, killed or frozen, and comes back: in between
+there is a clear 503 or a stream that waits, and nothing is lost or done twice."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
+
+import httpx
+import pytest
+
+from opstream_api.operations.history import PING
+from tests.support.luck import FIRST, PATIENCE, Luck, fragile_system, lucky, own_id, repeatable
+from tests.support.luck_actions import HALF
+from tests.support.readers import CLEAN, Reader
+from tests.support.system import BROKER, System
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.e2e
+
+WAITING = "the journal does not answer, waiting"
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """A system with two replicas of the API."""
+    with fragile_system(tmp_path_factory.mktemp("luck")) as system:
+        yield system
+
+
+@pytest.fixture
+async def luck(system: System) -> AsyncIterator[Luck]:
+    """Clients of it, once it serves."""
+    async with lucky(system) as luck:
+        yield luck
+
+
+def check_unavailable(answer: httpx.Response, *, submit: bool = False) -> str:
+    """A 503 of the contract; the operation id that it names, which only that to a submit does."""
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (503, "JournalUnavailable")
+    assert answer.headers["x-ms-error-code"] == "JournalUnavailable"
+    assert int(answer.headers["Retry-After"]) > 0
+    operation_id: str = error.get("operationId", "")
+    assert bool(operation_id) == submit
+    return operation_id
+
+
+def take_away(luck: Luck, number: signal.Signals) -> None:
+    """Kill or freeze the broker."""
+    if number is signal.SIGKILL:
+        luck.system.kill(BROKER)
+    else:
+        luck.system.freeze(BROKER)
+
+
+def give_back(luck: Luck, number: signal.Signals) -> None:
+    """Start it again on its data, or have it go on."""
+    if number is signal.SIGKILL:
+        luck.system.start(BROKER)
+    else:
+        luck.system.thaw(BROKER)
+
+
+async def stream_of(luck: Luck, api: str, operation_id: str) -> httpx.Response:
+    """What a new reader gets."""
+    return await luck.http.get(f"{api}/status/{operation_id}/events", headers={"Accept": "text/event-stream"})
+
+
+async def until_available(ask: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
+    """The first answer that is no 503; after each of those the client waits as it is told."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            answer = await ask()
+            if answer.status_code != 503:
+                return answer
+            await asyncio.sleep(int(answer.headers["Retry-After"]))
+
+
+@pytest.mark.parametrize(("number", "seconds"), [(signal.SIGKILL, 20), (signal.SIGSTOP, 5)])
+async def test_the_broker_is_away(luck: Luck, number: signal.Signals, seconds: int) -> None:
+    """For some seconds: who waits shortly gets a 503, who waits long the end, who reads all events, who submits or
+    cancels a 503 and then, asked again, what was asked for, once."""
+    first, second = luck.system.apis
+    gated, victim = await luck.running("gated"), await luck.running("gated")
+    flow = await luck.running("flow")
+    readers = [Reader(luck.http, [api], flow) for api in (first, second) * 5]
+    asked = [(luck.promise("quick"), headers) for headers in ({}, own_id(), repeatable())]
+    async with luck.load.clients(4, ["quick"]), luck.reading(*readers):
+        await eventually(lambda: all(len(reader.events) > HALF for reader in readers), within=PATIENCE)
+        patient = [one for api in (first, second) for one in await luck.hold(api, [gated], wait=60)]
+        brief = [one for api in (first, second) for one in await luck.hold(api, [gated], wait=5)]
+        (outage,) = await luck.hold(first, [gated], wait=seconds)
+        take_away(luck, number)
+        refused = await asyncio.gather(*(luck.submit(first, *one) for one in asked))
+        ids = [check_unavailable(answer, submit=True) for answer in refused]
+        for answer in await asyncio.gather(
+            luck.cancel(second, victim), luck.status(first, gated), stream_of(luck, second, flow), *brief, outage
+        ):
+            check_unavailable(answer)
+        assert not any(one.done() for one in patient)
+        if seconds > PING:
+            assert all(WAITING in reader.comments for reader in readers)
+        give_back(luck, number)
+        for operation_id, (promise, headers) in zip(ids, asked, strict=True):
+            again = headers or {"Operation-Id": operation_id}
+            accepted = await until_available(partial(luck.submit, second, promise, again))
+            assert (accepted.status_code, accepted.json()["id"]) == (202, operation_id)
+            luck.load.promised[operation_id] = promise
+        assert (await until_available(partial(luck.cancel, first, victim))).status_code == 200
+        luck.open(gated, flow)
+        assert {(await one).json()["status"] for one in patient} == {"Succeeded"}
+    assert [reader.ends for reader in readers] == [[CLEAN]] * len(readers)
+    assert luck.load.unavailable > 0
+    await luck.load.poll(*ids, gated, victim, flow)
+    evidence = await luck.check(*readers)
+    assert [evidence.requests(one) for one in ids] == [1] * len(ids)
+    assert [luck.load.polled[one][-1]["status"] for one in (gated, victim, flow)] == [
+        "Succeeded",
+        "Canceled",
+        "Succeeded",
+    ]
+
+
+async def test_a_replica_is_told_to_stop_while_the_broker_is_frozen(luck: Luck) -> None:
+    """It tells whoever waits that it does not know, ends streams in order, and is gone in time; at another one, once
+    the broker goes on, clients get what they had asked for."""
+    first, second = luck.system.apis
+    gated, flow = await luck.running("gated"), await luck.running("flow")
+    readers = [Reader(luck.http, [first, second], flow) for _ in range(5)]
+    promise, headers = luck.promise("mark"), own_id()
+    async with luck.reading(*readers):
+        await eventually(lambda: all(len(reader.events) > HALF for reader in readers), within=PATIENCE)
+        held = await luck.hold(first, [gated] * 10, wait=60)
+        luck.system.freeze(BROKER)
+        asked = await luck.leave(first, promise, headers)
+        await luck.end(FIRST, signal.SIGTERM, within=10)
+        for answer in [await one for one in held]:
+            check_unavailable(answer)
+        assert check_unavailable(await asked, submit=True) == headers["Operation-Id"]
+        await eventually(lambda: all(reader.ends for reader in readers))
+        luck.system.thaw(BROKER)
+        again = await until_available(partial(luck.submit, second, promise, headers))
+        assert (again.status_code, again.json()["id"]) == (202, headers["Operation-Id"])
+        luck.load.promised[again.json()["id"]] = promise
+        luck.open(gated, flow)
+        assert (await luck.status(second, gated, wait=60)).json()["status"] == "Succeeded"
+    assert {(reader.ends[0], reader.ends[-1]) for reader in readers} == {(CLEAN, CLEAN)}
+    await luck.load.poll(again.json()["id"], gated, flow)
+    assert (await luck.check(*readers)).requests(again.json()["id"]) == 1
+    assert luck.marks(promise.input["number"]) == [again.json()["id"]]

@@ -1,0 +1,235 @@
+"""Every option of every command refuses what it can't mean: exit status 2, and one line that says what to write.
+
+The commands are found by walking click's tree, and bad values by asking each option, so that whatever is added later is
+tested, too: an option that takes any text has to be named here, with the reason.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from opstream.cli.app import main
+from tests.support.processes import COMMAND, OUR_VARIABLES, environment, run
+
+pytestmark = pytest.mark.e2e
+
+ANY_TEXT: Final[Mapping[str, str]] = {
+    "--reason": "for people to read",
+    "--operation-id": "checked by the command, with the target",
+    "--callback-secret": "a secret",
+    **dict.fromkeys(
+        ("--webhooks-config", "--key", "--sign", "--checkpoint"), "a file, of which the command says what is wrong"
+    ),
+}
+"""Options that refuse nothing when they are read, and why."""
+BAD: Final = ("?", "-1", "no such thing", "9" * 30, ":", "{", str(Path(__file__)), str(Path(__file__) / "below"))
+"""What is tried, in this order, until an option refuses it."""
+WORDS: Final = ("book:read", "1", "x.parquet")
+"""What is tried for arguments, likewise."""
+ADVICE: Final = re.compile(r"\): .+(?:: \S| must be |is not one of|does not match the formats? '|Recognized values)")
+"""What a complaint goes on with, in our words or in click's."""
+
+
+class Case(NamedTuple):
+    """A bad value of an option."""
+
+    path: tuple[str, ...]
+    """The command, e.g. `("webhooks", "list")`."""
+    option: click.Option
+    value: str
+
+    def __str__(self) -> str:
+        return f"{' '.join(self.path)} {self.option.opts[0]}"
+
+
+def commands(group: click.Group = main, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command that is no group, with how to get there."""
+    for name, command in sorted(group.commands.items()):
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+def options(command: click.Command) -> list[click.Option]:
+    """Those with a value, be it only in the environment."""
+    return [one for one in command.params if isinstance(one, click.Option)]
+
+
+def refused(command: click.Command, option: click.Option) -> str | None:
+    """A value that an option refuses when it is read; None if it takes whatever is tried."""
+    for value in BAD:
+        context = click.Context(command, info_name=command.name)
+        try:
+            option.process_value(context, (value,) if option.multiple else value)
+        except click.BadParameter:
+            return value
+    return None
+
+
+def arguments(command: click.Command) -> list[str]:
+    """A word for each argument that has to be there."""
+    context = click.Context(command)
+    return [word(one, context) for one in command.params if isinstance(one, click.Argument) and one.required]
+
+
+def word(argument: click.Argument, context: click.Context) -> str:
+    """One that an argument takes."""
+    for tried in WORDS:
+        try:
+            argument.process_value(context, tried)
+        except click.BadParameter:
+            continue
+        return tried
+    raise AssertionError(f"{argument.name} takes none of {WORDS}")
+
+
+CASES: Final = [
+    Case(path, option, value)
+    for path, command in commands()
+    for option in options(command)
+    if (value := refused(command, option)) is not None
+]
+VALUED: Final = [case for case in CASES if not case.option.is_flag]
+EMPTY: Final = [
+    Case(path, option, "")
+    for path, command in commands()
+    for option in options(command)
+    if not option.is_flag and option.name != "reason"
+]
+"""Each option with a value; a reason may be empty."""
+FIRST: Final = [next(group) for _, group in groupby(VALUED, key=lambda case: case.path)]
+"""One option of each command."""
+
+
+@pytest.fixture(autouse=True)
+def environment_without_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else is set."""
+    for name in list(os.environ):
+        if name.startswith(OUR_VARIABLES):
+            monkeypatch.delenv(name)
+
+
+def command_line(case: Case) -> list[str]:
+    """The option first: click complains of one thing, and takes what is given in order."""
+    command = dict(commands())[case.path]
+    return [*case.path, f"{case.option.opts[0]}={case.value}", *arguments(command)]
+
+
+def check(case: Case, status: int, out: str, err: str) -> None:
+    """Exit status 2, nothing on stdout, and one line on stderr that names the option and the variable, and helps."""
+    assert (status, out) == (2, ""), err
+    assert "Traceback" not in err
+    (told,) = err.splitlines()
+    assert told.startswith("opstream: error: ")
+    assert re.search(rf" \(see '(python -m )?opstream {' '.join(case.path)} --help'\)$", told), told
+    assert case.option.opts[0] in told
+    assert str(case.option.envvar) in told
+    assert ADVICE.search(told), told
+
+
+def test_every_option_refuses_something() -> None:
+    """Or it is one of the few that take any text; and every command is one of those that are tested here."""
+    found = {(path, option.opts[0]) for path, command in commands() for option in options(command)}
+    refusing = {(case.path, case.option.opts[0]) for case in CASES}
+    assert {name for _, name in found - refusing} <= set(ANY_TEXT)
+    assert {name for _, name in refusing} & set(ANY_TEXT) == set()
+    assert len(CASES) > 40
+
+
+@pytest.mark.parametrize("case", VALUED, ids=str)
+def test_a_bad_value(case: Case) -> None:
+    """On the command line."""
+    result = CliRunner().invoke(main, command_line(case), prog_name="opstream")
+    check(case, result.exit_code, result.stdout, result.stderr)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_bad_variable(case: Case) -> None:
+    """In the environment; a switch, too, which takes no value on the command line."""
+    command = dict(commands())[case.path]
+    variables = {str(case.option.envvar): case.value}
+    result = CliRunner().invoke(main, [*case.path, *arguments(command)], env=variables, prog_name="opstream")
+    check(case, result.exit_code, result.stdout, result.stderr)
+
+
+@pytest.mark.parametrize("case", EMPTY, ids=str)
+def test_an_empty_value(case: Case) -> None:
+    """What a script makes of a variable that it forgot to set is not taken for a value, or for none."""
+    result = CliRunner().invoke(main, command_line(case), prog_name="opstream")
+    assert (result.exit_code, result.stdout) == (2, "")
+    told = result.stderr.splitlines()[-1]
+    assert case.option.opts[0] in told
+    assert "it is empty: write a value, or leave the option out" in told
+
+
+@pytest.mark.parametrize("case", [case for case in EMPTY if not case.option.multiple], ids=str)
+def test_two_values(case: Case) -> None:
+    """Of an option that takes one, the first is not dropped in silence."""
+    twice = [f"{case.option.opts[0]}={value}" for value in ("1", "2")]
+    result = CliRunner().invoke(main, [*case.path, *twice, *command_line(case)[2:]], prog_name="opstream")
+    assert (result.exit_code, result.stdout) == (2, "")
+    told = result.stderr.splitlines()[-1]
+    assert case.option.opts[0] in told
+    assert "it is given twice, and not the same: leave one out" in told
+
+
+@pytest.mark.parametrize("path", [path for path, _ in commands()], ids=" ".join)
+def test_an_unknown_option(path: tuple[str, ...]) -> None:
+    """It is named."""
+    result = CliRunner().invoke(main, [*path, "--no-such-option"], prog_name="opstream")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--no-such-option" in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("path", [path for path, command in commands() if arguments(command)], ids=" ".join)
+def test_a_missing_argument(path: tuple[str, ...]) -> None:
+    """It is named, as the help names it."""
+    result = CliRunner().invoke(main, list(path), prog_name="opstream")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert re.search(r"Missing argument '[A-Z_]+(\.[a-z]+)?'", result.stderr.splitlines()[-1]), result.stderr
+
+
+def test_real_processes(tmp_path: Path) -> None:
+    """One option of each command, on the command line and in the environment: the same from a real process, and nothing
+    was begun in its working directory."""
+
+    def both(case: Case) -> None:
+        command = dict(commands())[case.path]
+        told = run(*command_line(case), cwd=tmp_path)
+        check(case, told.returncode, told.stdout, told.stderr)
+        variables = {str(case.option.envvar): case.value}
+        told = run(*case.path, *arguments(command), extra=variables, cwd=tmp_path)
+        check(case, told.returncode, told.stdout, told.stderr)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(both, FIRST))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("schemas", "."), ("verify", "--help")])
+def test_a_full_disk(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    """What can't be printed is one line that says so, and exit status 1, whatever the command."""
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*COMMAND, *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+            env=environment(),
+        )
+    said = "standard output takes no more (No space left on device): make room there, then run it again"
+    assert (done.returncode, done.stderr) == (1, f"opstream: error: {said}\n")

@@ -1,0 +1,121 @@
+"""`opstream rebuild` as a process, while other processes are killed (SIGKILL), and killed itself."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from random import Random
+from typing import Final
+
+import pytest
+
+from bench import rebuild_fill
+from opstream_journal import Link
+from opstream_journal.jetstream.stream_scan import edges
+from opstream_journal.provisioning.provision import provision
+from opstream_journal.provisioning.topology import Sizing
+from opstream_journal.stores.snapshot_bulk import VIEW_STREAM
+from tests.support.broker import Broker
+from tests.support.invariants import breaches, gather
+from tests.support.journaling import linked
+from tests.support.kill_actions import write_module
+from tests.support.load import Load
+from tests.support.processes import Process
+from tests.support.projecting import view_writes
+from tests.support.sweeps import exit_status, lose
+from tests.support.system import System
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.e2e
+
+OPERATIONS: Final = 3_000
+PROJECTORS: Final = ("projector", "projector-2", "projector-3")
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """A system that serves, with three projectors."""
+    folder = tmp_path_factory.mktemp("rebuild")
+    with ExitStack() as stack:
+        system = System(folder, stack, write_module(folder))
+        system.add(*PROJECTORS[1:])
+        system.begin()
+        yield system
+
+
+async def writes(link: Link, count: int) -> None:
+    """Wait until so many further snapshots are written, by whom ever."""
+    before = await view_writes(link)
+
+    async def are_there() -> bool:
+        return await view_writes(link) >= before + count
+
+    await eventually(are_there, within=20, poll=0.0)
+
+
+async def test_three_projectors_one_killed_at_any_moment(system: System) -> None:
+    """Again and again under load, while the view is rebuilt, part of which is lost: every status that a client sees is
+    right, and at the end the view is the fold."""
+    random = Random(5)
+    async with Load(system.apis, random) as load, linked(system.nats) as link:
+        async with load.clients(8, ("quick", "quick", "slow", "thread", "fail")):
+            for _ in range(6):
+                victim = random.choice(PROJECTORS)
+                with Process("rebuild", "--nats", system.nats) as rebuild:
+                    await writes(link, random.randint(1, 6))
+                    await lose(link, *random.sample(sorted(load.promised), len(load.promised) // 3))
+                    system.kill(victim)
+                    await writes(link, random.randint(1, 6))
+                    system.start(victim)
+                    assert await asyncio.to_thread(rebuild.wait, 30) == 0, rebuild.output
+        with Process("rebuild", "--nats", system.nats) as rebuild:
+            assert await asyncio.to_thread(rebuild.wait, 30) == 0, rebuild.output
+        await asyncio.to_thread(system.wait_ready, *system.names)
+        assert load.ended > 20
+        assert load.problems == []
+        evidence = load.testify(await gather(system.nats))
+        assert breaches(evidence) == []
+        assert await asyncio.to_thread(exit_status, system.nats) == 0
+
+
+@pytest.fixture
+async def full() -> AsyncIterator[Broker]:
+    """A broker with many operations and an empty view."""
+    with Broker() as broker:
+        async with linked(broker.url) as link:
+            await provision(link, Sizing())
+        await rebuild_fill.run(rebuild_fill.Fill(nats_url=broker.url, operations=OPERATIONS))
+        yield broker
+
+
+async def test_killed_halfway(full: Broker) -> None:
+    """What it wrote until then is right, and the next run writes the rest; two at once share the work."""
+    async with linked(full.url) as link:
+        with Process("rebuild", "--nats", full.url) as rebuild:
+            await writes(link, OPERATIONS // 10)
+            rebuild.send(signal.SIGKILL)
+            assert await asyncio.to_thread(rebuild.wait, 10) == -signal.SIGKILL
+        assert await view_writes(link) < OPERATIONS
+
+        with Process("rebuild", "--nats", full.url) as one, Process("rebuild", "--nats", full.url) as other:
+            await writes(link, 1)
+            for rebuild in (one, other):
+                assert await asyncio.to_thread(rebuild.wait, 30) == 0, rebuild.output
+        assert await view_writes(link) == OPERATIONS  # each was written once, by whichever of the three
+        assert (await edges(link, VIEW_STREAM)).messages == OPERATIONS
+    assert await asyncio.to_thread(exit_status, full.url) == 0
+
+
+@pytest.mark.parametrize("arguments", [["rebuild"], ["verify"], ["verify", "--chain"]])
+def test_an_interrupt_is_no_finding(arguments: list[str]) -> None:
+    """Whoever stops it gets one line and status 130, which no script takes for a difference or for tampering."""
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        process = Process(*arguments, "--nats", f"nats://127.0.0.1:{nobody.getsockname()[1]}")
+        with process, nobody.accept()[0]:
+            process.send(signal.SIGINT)
+            assert process.wait(10) == 130
+            assert process.output.startswith("opstream: error: interrupted")
+            assert process.output.count("\n") == 1

@@ -1,0 +1,141 @@
+"""Whatever is delivered to whichever replica, in whatever order and how often: the view becomes the fold."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opstream_projector.projection.snapshot_fold import lifetime
+from opstream_schemas.events import Failed, RecordedEvent
+from opstream_schemas.operation.fold import Status, read
+from tests.support.replicas import MemoryJournal, MemoryView, Replica, interleave
+from tests.support.strategies import FAILURE, History, histories
+
+pytestmark = pytest.mark.unit
+
+Batches = list[list[RecordedEvent]]
+
+
+@st.composite
+def lives(draw: st.DrawFn) -> History:
+    """A history, mostly with its end."""
+    history = draw(histories(unknown=True))
+    if not history.operation.is_terminal and draw(st.integers(0, 3)):
+        history.append(Failed(error=FAILURE))
+    return history
+
+
+@st.composite
+def deliveries(draw: st.DrawFn, events: list[RecordedEvent]) -> tuple[Batches, Batches]:
+    """What two replicas receive: each event at least once, some again, mostly in order, cut into batches."""
+    order = list(events)
+    order += draw(st.lists(st.sampled_from(events), max_size=4))
+    if draw(st.booleans()):
+        order = draw(st.permutations(order))
+    replicas: tuple[Batches, Batches] = ([[]], [[]])
+    for event in order:
+        batches = replicas[draw(st.integers(0, 1))]
+        batches[-1].append(event)
+        if draw(st.booleans()):
+            batches.append([])
+    return replicas
+
+
+faults = st.lists(st.sampled_from(["ok", "ok", "lost", "unsure"]), max_size=6)
+
+
+def _fold(history: History) -> bytes:
+    return msgspec.json.encode(read(None, history.events))
+
+
+@given(st.data(), st.lists(lives(), min_size=1, max_size=2, unique_by=lambda h: h.id), faults)
+def test_two_replicas_converge_to_the_fold(data: Any, found: list[History], mishaps: list[str]) -> None:
+    """Any order, duplication, split, interleaving, lost answer and stale read ends in the fold, and never goes back."""
+    view = MemoryView(faults=mishaps)
+    view.is_behind = lambda: data.draw(st.booleans())
+    journal = MemoryJournal(*found)
+    now = min(history.start for history in found)
+    batches = data.draw(deliveries([event for history in found for event in history.events]))
+    replicas = [Replica(view, journal, lambda: now, recent=data.draw(st.integers(1, 3))) for _ in batches]
+
+    interleave(
+        [replica.take(*taken) for replica, taken in zip(replicas, batches, strict=True)],
+        lambda count: data.draw(st.integers(0, count - 1)),
+    )
+
+    for history in found:
+        assert msgspec.json.encode(view.stored(history.id)) == _fold(history)
+        positions = [one.position for one in view.written(history.id) if one is not None]
+        assert positions == sorted(set(positions))
+        assert (view.ttl(history.id) is None) == math.isinf(lifetime(history.operation, now))
+    assert [replica.refused + replica.doubtful for replica in replicas] == [[], []]
+
+
+@given(st.data(), lives(), st.integers(-1, 10))
+def test_after_retention_nothing_stays_as_if_it_were_open(data: Any, history: History, planted: int) -> None:
+    """Long after its end an operation is not in the view; what was left there of it gets the shortest of lives."""
+    view = MemoryView()
+    if 0 <= planted < len(history.states) - 1:
+        view.plant(history.id, history.states[planted])
+    journal = MemoryJournal(history)
+    journal.reach(history.id, history.events[-1].sequence)
+    now = history.events[-1].time + timedelta(seconds=history.operation.kept + 1)
+    batches = data.draw(deliveries(history.events))
+    replicas = [Replica(view, journal, lambda: now) for _ in batches]
+
+    interleave(
+        [replica.take(*taken) for replica, taken in zip(replicas, batches, strict=True)],
+        lambda count: data.draw(st.integers(0, count - 1)),
+    )
+
+    stored = view.stored(history.id)
+    if not history.operation.is_terminal:
+        assert msgspec.json.encode(stored) == _fold(history)
+        assert (view.ttl(history.id) is None) == math.isinf(lifetime(history.operation, now))
+    elif stored is not None:
+        assert stored.is_terminal
+        assert view.ttl(history.id) == 1
+
+
+@given(lives(), st.timedeltas(timedelta(days=-400), timedelta(days=4000)))
+def test_a_snapshot_stays_no_shorter_than_what_replaces_it(history: History, late: timedelta) -> None:
+    """An open one outlives any outcome's retention that begins by now or its deadline; a terminal one has its own."""
+    end = history.operation
+    now = history.start + late
+    retentions = {
+        Status.SUCCEEDED: end.retention,
+        Status.FAILED: end.retention_failed or end.retention,
+        Status.CANCELED: end.retention_canceled or end.retention,
+    }
+
+    if end.finished_at is not None:
+        over = end.finished_at.timestamp() + retentions[end.status]
+        assert math.isinf(lifetime(end, now)) or lifetime(end, now) == pytest.approx(over - now.timestamp())
+    for state in history.states:
+        assert state.kept_at_least <= end.kept <= max(retentions.values())
+        if not state.is_terminal:
+            assert lifetime(state, now) >= max(retentions.values()) - 1e-3
+
+
+@given(st.data(), lives())
+def test_a_single_replica_in_order_reads_nothing(data: Any, history: History) -> None:
+    """The usual case costs one write a batch and no read at all."""
+    view, journal = MemoryView(), MemoryJournal(history)
+    replica = Replica(view, journal, lambda: history.start)
+    batches: Batches = [[]]
+    for event in history.events:
+        batches[-1].append(event)
+        if data.draw(st.booleans()):
+            batches.append([])
+
+    replica.run(*batches)
+
+    assert msgspec.json.encode(view.stored(history.id)) == _fold(history)
+    assert len(view.written(history.id)) == len([batch for batch in batches if batch])
+    assert (view.reads, journal.reads) == (0, 0)

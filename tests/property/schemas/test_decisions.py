@@ -1,0 +1,238 @@
+"""Decisions in any state: what they lead to, what they refuse, and that they always lead to an end (invariants 1-3)."""
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opstream_schemas.errors import AttemptFenced, DecisionRefused, OperationExists, OperationFinished
+from opstream_schemas.operation.commands import (
+    Command,
+    ConfirmCancel,
+    Fail,
+    HandBack,
+    ReportProgress,
+    RequestAction,
+    RequestCancel,
+    StartAttempt,
+    Succeed,
+    decide,
+)
+from opstream_schemas.operation.dispatch_decision import Ack, Append, ArmWake, Delivery, Hold, Start, decide_delivery
+from opstream_schemas.operation.fold import Operation, Status
+from tests.support.strategies import (
+    FAILURE,
+    NOW,
+    History,
+    commands,
+    ended_histories,
+    histories,
+    open_histories,
+    request,
+    running_histories,
+)
+
+pytestmark = pytest.mark.unit
+
+deliveries = st.builds(Delivery, ticket=st.integers(1, 30), armed_by=st.integers(0, 30))
+
+
+def of_attempt(token: str) -> list[Command]:
+    """Everything that an attempt can say."""
+    return [
+        ReportProgress(token=token, percent=1.0),
+        Succeed(token=token, result=b"1"),
+        Fail(token=token, error=FAILURE),
+        HandBack(token=token, error=FAILURE, retry_at=NOW, counted=True),
+        ConfirmCancel(token=token),
+    ]
+
+
+def carry_out(history: History, delivery: Delivery, decision: object) -> bool:
+    """Do what a runner does first about a decision; whether anything was recorded."""
+    match decision:
+        case Append(data=data):
+            history.append(data)
+        case Start():
+            token = f"token-{len(history.events)}"
+            history.act(StartAttempt(runner="r", token=token, ticket=delivery.ticket, lease=30.0))
+        case _:
+            return False
+    return True
+
+
+def owed(history: History, *, max_attempts: int) -> Delivery:
+    """The message that the journal still has to deliver for an open operation, somewhere, some day."""
+    operation = history.operation
+    if operation.live is not None:
+        return Delivery(ticket=operation.live.ticket)
+    if operation.waiting is None:
+        return Delivery(ticket=history.events[0].sequence)
+    # Whatever is delivered arms the wake, and so does its redelivery; then the wake comes.
+    stale = Delivery(ticket=operation.waiting.ticket + 1)
+    armed = decide_delivery(operation, stale, now=operation.created_at, max_attempts=max_attempts)
+    return Delivery(ticket=operation.stream_sequence + 1, armed_by=armed.armed_by if isinstance(armed, ArmWake) else 0)
+
+
+@given(ended_histories(), st.data())
+def test_a_terminal_state_is_never_left(history: History, data: st.DataObject) -> None:
+    """After an outcome a command makes no event, and a message has nothing left to do."""
+    command = data.draw(commands(history))
+
+    try:
+        assert decide(history.operation, command) is None
+    except OperationExists:
+        assert isinstance(command, RequestAction)
+    except OperationFinished:
+        assert history.operation.status is not Status.CANCELED or not isinstance(command, RequestCancel)
+    else:
+        assert history.operation.status is Status.CANCELED
+        assert isinstance(command, RequestCancel)
+    delivered = decide_delivery(history.operation, data.draw(deliveries), now=NOW, max_attempts=1)
+    assert Ack(2) == delivered
+
+
+@given(histories(), st.data())
+def test_what_is_decided_is_folded(history: History, data: st.DataObject) -> None:
+    """Every event that a command becomes is encoded, decoded and accepted by the fold, in the place it was made for."""
+    before = history.operation
+
+    try:
+        decided = history.act(data.draw(commands(history)))
+    except DecisionRefused:
+        decided = None
+
+    expected = before.position + (decided is not None)
+    assert expected == history.operation.position
+    assert decided is None or history.events[-1].data == decided
+
+
+@given(histories())
+def test_no_earlier_attempt_is_heard(history: History) -> None:
+    """Once a later attempt has started, or the attempt was handed back, its token records nothing (invariant 3)."""
+    live = history.operation.live
+    refusal = OperationFinished if history.operation.is_terminal else AttemptFenced
+
+    for token in history.tokens:
+        if live is None or token != live.token:
+            for command in of_attempt(token):
+                with pytest.raises(refusal):
+                    decide(history.operation, command)
+
+
+@given(running_histories())
+def test_the_live_attempt_is_always_heard(history: History) -> None:
+    """Whatever a client has asked for, the attempt that runs can record its outcome."""
+    for command in of_attempt(history.tokens[-1]):
+        assert decide(history.operation, command) is not None
+
+
+@given(open_histories())
+def test_an_open_operation_can_always_be_stopped(history: History) -> None:
+    """A cancel request ends what does not run, tells what runs, and is already known where it was made before."""
+    running, asked = history.operation.live is not None, history.operation.cancel is not None
+
+    decided = history.act(RequestCancel(reason="enough"))
+
+    assert running == (history.operation.status is Status.RUNNING)
+    assert (decided is None) == (running and asked)
+    assert history.operation.is_terminal or history.operation.cancel is not None
+
+
+@given(
+    st.none() | histories().map(lambda history: history.operation), deliveries, st.integers(-1, 1), st.integers(1, 4)
+)
+def test_every_message_in_every_state_is_decided(
+    operation: Operation | None, delivery: Delivery, days: int, max_attempts: int
+) -> None:
+    """The table has a row for every state and message, and never starts what is over or runs elsewhere."""
+    now = (operation.deadline if operation else NOW) + timedelta(days=days)
+
+    decision = decide_delivery(operation, delivery, now=now, max_attempts=max_attempts)
+
+    assert 1 <= decision.row <= 9
+    assert (operation is None) == isinstance(decision, Hold)
+    if operation is not None and isinstance(decision, Start | Append):
+        assert not operation.is_terminal
+        assert operation.live is None or operation.live.ticket == delivery.ticket
+
+
+@given(histories(), deliveries, st.integers(-1, 1), st.integers(1, 4))
+def test_what_the_table_decides_is_folded(history: History, delivery: Delivery, days: int, max_attempts: int) -> None:
+    """Every event that a message becomes is accepted by the fold; the same message then finds its work done."""
+    now = history.operation.deadline + timedelta(days=days)
+
+    decision = decide_delivery(history.operation, delivery, now=now, max_attempts=max_attempts)
+
+    if carry_out(history, delivery, decision) and isinstance(decision, Append):
+        assert history.operation.is_terminal
+        assert Ack(2) == decide_delivery(history.operation, delivery, now=now, max_attempts=max_attempts)
+
+
+@given(open_histories(), st.integers(1, 4))
+def test_an_open_operation_always_gets_on(history: History, max_attempts: int) -> None:
+    """For each open state there is a message still owed to someone, and it makes an event (invariant 2)."""
+    before = history.operation
+    delivery = owed(history, max_attempts=max_attempts)
+
+    decision = decide_delivery(before, delivery, now=before.created_at, max_attempts=max_attempts)
+
+    assert carry_out(history, delivery, decision)
+    assert before.position < history.operation.position
+
+
+@given(st.integers(1, 6), st.lists(st.booleans(), max_size=5))
+def test_runners_that_keep_dying_end_the_operation(max_attempts: int, deaths: list[bool]) -> None:
+    """Redelivered after each death, a message starts as many attempts as are allowed, then fails the operation.
+
+    A polite shutdown in between hands the attempt back and uses none of them up.
+    """
+    history = History().append(request())
+    delivery = Delivery(ticket=1)
+    for died in [*deaths, *[True] * max_attempts]:
+        decision = decide_delivery(history.operation, delivery, now=NOW, max_attempts=max_attempts)
+        carry_out(history, delivery, decision)
+        if history.operation.is_terminal:
+            break
+        if not died:
+            history.act(HandBack(token=history.tokens[-1], error=FAILURE, retry_at=NOW, counted=False))
+
+    if not history.operation.is_terminal:
+        last = decide_delivery(history.operation, delivery, now=NOW, max_attempts=max_attempts)
+        assert carry_out(history, delivery, last)
+    assert history.operation.status is Status.FAILED
+    assert max_attempts == history.operation.attempts_used
+
+
+@given(st.lists(st.tuples(deliveries, st.sampled_from(["run", "die", "back", "fail", "cancel"])), max_size=10))
+def test_competing_messages_lead_to_one_end(steps: list[tuple[Delivery, str]]) -> None:
+    """Among runners that run, die, hand back and fail, any deliveries, stale wakes and redeliveries lead to one end.
+
+    One attempt runs at a time, attempts are numbered without gaps, and no more than the owed messages are needed.
+    """
+    history = History().append(request())
+    for delivery, fate in steps:
+        runs_elsewhere = history.operation.live is not None and history.operation.live.ticket != delivery.ticket
+        decision = decide_delivery(history.operation, delivery, now=NOW, max_attempts=3)
+        assert not runs_elsewhere or Ack(3) == decision
+        carry_out(history, delivery, decision)
+        if not isinstance(decision, Start):
+            continue
+        match fate:
+            case "run":
+                history.act(Succeed(token=history.tokens[-1], result=b"1"))
+            case "back" | "fail":
+                counted = fate == "fail"
+                history.act(HandBack(token=history.tokens[-1], error=FAILURE, retry_at=NOW, counted=counted))
+            case "cancel":
+                history.act(RequestCancel())
+            case _:
+                pass  # the runner died; nothing says so
+
+    for _ in range(5):
+        if not history.operation.is_terminal:
+            delivery = owed(history, max_attempts=3)
+            carry_out(history, delivery, decide_delivery(history.operation, delivery, now=NOW, max_attempts=3))
+    assert history.operation.is_terminal
+    assert len(history.tokens) == history.operation.attempt

@@ -1,0 +1,147 @@
+"""A forced end over any history with anything in between: whoever reads it, however, sees the same end (ADR 0014)."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from opstream_projector.projection.snapshot_fold import fold_all, fold_onto, supersedes
+from opstream_schemas.errors import FoldRefused, InvalidEvent
+from opstream_schemas.events import Failed, RecordedEvent, decode_event, digest, encode_event
+from opstream_schemas.operation.fold import Operation, Status, fold, read, read_around
+from opstream_schemas.operation.forced_end import Message, Survey, events_of, forced_event, from_beginning, survey
+from tests.support.ruins import ERROR, id_of, ruins
+from tests.support.strategies import NOW, History, events, histories
+
+pytestmark = pytest.mark.unit
+
+
+def ended(messages: list[Message]) -> tuple[Survey, list[Message]]:
+    """What is found, and the messages with the forced end."""
+    found = survey(id_of(messages), messages)
+    end = forced_event(found, ERROR, "somebody wrote there", id="end", source="test", time=NOW)
+    return found, [*messages, Message(messages[-1].sequence + 1, encode_event(end))]
+
+
+def read_all(messages: list[Message]) -> Operation | None:
+    """As whoever reads the journal from the start."""
+    return read(None, events_of(messages))
+
+
+@given(ruins())
+def test_it_ends_what_can_be_read(messages: list[Message]) -> None:
+    """The operation is what could be read of it, failed; nothing is left to say about it."""
+    found, messages = ended(messages)
+    kept, operation = found.operation, read_all(messages)
+
+    assert kept is not None
+    assert operation is not None
+    assert operation.is_terminal
+    assert (operation.status, operation.error) == (Status.FAILED, ERROR)
+    assert (operation.stream_sequence, operation.last_hash) == (messages[-1].sequence, digest(messages[-1].payload))
+    assert operation.skipped == kept.skipped + found.passed_over
+    assert (operation.attempt, operation.created_at) == (kept.attempt, kept.created_at)
+    again = survey(operation.id, messages)
+    assert (again.problem, again.operation) == (None, operation)
+
+
+@given(ruins())
+def test_deciders_and_readers_see_the_same(messages: list[Message]) -> None:
+    """Unknown types don't stop whoever decides any more; and it is terminal, so nothing can be decided."""
+    _, messages = ended(messages)
+
+    operation = read_all(messages)
+
+    assert operation == fold(None, events_of(messages)) == fold(operation, ())
+
+
+@given(ruins(), st.data())
+def test_reading_on_is_reading_all(messages: list[Message], data: st.DataObject) -> None:
+    """From any state on the end is read as from the start, to the byte, or refused, so that all is read again."""
+    found, messages = ended(messages)
+    cut = data.draw(st.integers(1, len(messages) - 1))
+    known, _ = read_around(None, own(messages[:cut]))
+
+    try:
+        operation = read(known, events_of(messages[cut:]))
+    except (FoldRefused, InvalidEvent):
+        assert found.passed_over
+        return
+    assert msgspec.json.encode(operation) == msgspec.json.encode(read_all(messages))
+
+
+@given(ruins(), st.data())
+def test_the_projector_sees_the_same(messages: list[Message], data: st.DataObject) -> None:
+    """Whatever was delivered before, an end is never folded wrongly, and from the whole journal rightly."""
+    _, messages = ended(messages)
+    delivered = [event for event in own(messages) if data.draw(st.booleans())]
+
+    before = fold_onto(None, own(messages[:-1])).operation
+    some = fold_onto(None, delivered).operation
+    whole = fold_all(events_of(messages)).operation
+
+    assert whole == read_all(messages)
+    assert whole is not None
+    assert supersedes(whole, before)
+    assert some is None or not some.is_terminal or some == whole
+
+
+@given(ruins(), st.data())
+def test_an_end_of_something_else_is_foreign(messages: list[Message], data: st.DataObject) -> None:
+    """If the message right before it is another one, or another lies in between, it ends nothing."""
+    _, messages = ended(messages)
+    last, end = messages[-2:]
+    stranger = data.draw(st.binary(max_size=20) | events.map(encode_event))
+    assume(stranger != last.payload)
+    if data.draw(st.booleans()):
+        messages[-2] = Message(last.sequence, stranger)
+    else:
+        messages[-1:] = [Message(last.sequence + 1, stranger), Message(end.sequence + 1, end.payload)]
+
+    with pytest.raises((FoldRefused, InvalidEvent)):
+        read_all(messages)
+
+
+@given(histories(ending=False), st.integers(1, 3), st.integers(0, 2))
+def test_a_newer_version_may_read_more(history: History, passed_over: int, more: int) -> None:
+    """What the operator's version passed over and this one can fold does not take the end back."""
+    kept = history.states[max(0, len(history.states) - 1 - more)]
+    last = Message(history.events[-1].sequence, history.payloads[-1])
+    found = Survey(
+        operation_id=kept.id, operation=kept, passed_over=passed_over, count=9, last=last, problem=FoldRefused("old")
+    )
+    end = forced_event(found, ERROR, "", id="end", source="test", time=NOW)
+    stored = decode_event(encode_event(end), last.sequence + 1)
+
+    operation = read(None, [*history.events, stored])
+
+    assert operation is not None
+    assert (operation.status, operation.position) == (Status.FAILED, end.position)
+
+
+@given(histories(ending=False))
+def test_where_nothing_can_be_read_nothing_is(history: History) -> None:
+    """Without a request there is no operation, only its end."""
+    messages = [Message(1, b"{}"), *(Message(one.sequence + 1, one.stored) for one in history.events[1:])]
+    found = survey(history.id, messages)
+    end = forced_event(found, ERROR, "", id="end", source="test", time=NOW)
+    messages.append(Message(messages[-1].sequence + 1, encode_event(end)))
+
+    assert (found.operation, found.passed_over, end.position) == (None, len(messages) - 1, len(messages))
+    assert isinstance(end.data, Failed)
+    assert list(from_beginning(history.id, events_of(messages))) == []
+
+
+def own(messages: list[Message]) -> list[RecordedEvent]:
+    """Those that the projector's sorter does not put aside."""
+    found = []
+    for message in messages:
+        try:
+            event = decode_event(message.payload, message.sequence)
+        except InvalidEvent:
+            continue
+        if event.operation_id == id_of(messages):
+            found.append(event)
+    return found

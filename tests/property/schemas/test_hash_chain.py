@@ -1,0 +1,255 @@
+"""The hash chain over any history: what somebody does to a stream in its middle shows, what nobody did does not; the
+rest shows against a checkpoint."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from opstream_schemas.events import decode_event, encode_event
+from opstream_schemas.integrity.chain_state import Head, Remembered
+from opstream_schemas.integrity.checkpoint import Checkpoint, Comparison, Coverer, edge_findings
+from opstream_schemas.integrity.hash_chain import ChainCheck
+from opstream_schemas.operation.forced_end import Message, forced_event, survey
+from tests.support.ruins import ERROR, id_of, ruins
+from tests.support.strategies import NOW, events, histories
+from tests.support.tampering import Stored, checked, findings, renumbered, stream
+
+pytestmark = pytest.mark.unit
+
+some = settings(max_examples=settings.default.max_examples // 2)
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> list[Stored]:
+    """The events of some operations, mixed; also such of newer versions, on subjects of their own."""
+    found = draw(st.lists(histories(unknown=True), min_size=1, max_size=3, unique_by=lambda one: one.id))
+    return stream(found, draw(st.lists(st.integers(0, 9), max_size=12)))
+
+
+def own(messages: list[Stored], index: int) -> list[int]:
+    """The indexes of the messages of the same operation."""
+    owner = messages[index].subject.split(".")[1]
+    return [place for place, one in enumerate(messages) if one.subject.split(".")[1] == owner]
+
+
+def covered(messages: list[Stored]) -> list[Checkpoint]:
+    """A checkpoint of everything."""
+    coverer = Coverer(1)
+    for one in messages:
+        coverer.take(one.sequence, one.subject, one.body, stored_at(one.sequence))
+    return [
+        Checkpoint(
+            number=1,
+            previous="",
+            time=NOW,
+            stream="OPERATIONS",
+            created="long ago",
+            max_age=0.0,
+            begin=1,
+            first=1,
+            last=len(messages),
+            messages=len(messages),
+            findings=0,
+            heads="",
+            segments=coverer.finish(len(messages)),
+        )
+    ]
+
+
+def stored_at(sequence: int) -> int:
+    """Nanoseconds since 1970."""
+    return (int(NOW.timestamp()) + sequence) * 1_000_000_000
+
+
+def against(checkpoints: list[Checkpoint], messages: list[Stored]) -> list[str]:
+    """What shows against checkpoints."""
+    begin = messages[0].sequence if messages else 1
+    end = messages[-1].sequence if messages else 0
+    comparison = Comparison(checkpoints, begin=begin, end=end, age=0.0, now=NOW)
+    for one in messages:
+        comparison.take(one.sequence, one.subject, one.body, stored_at(one.sequence))
+    comparison.finish()
+    return [str(one) for one in (*edge_findings(checkpoints, begin, end), *comparison.drain())]
+
+
+@some
+@given(streams())
+def test_nothing_is_found_where_nobody_was(messages: list[Stored]) -> None:
+    """Whatever operations do, in whatever order, events of unknown types included, there is no finding."""
+    check = checked(messages)
+
+    assert (check.findings, check.notes) == ([], [])
+    assert check.events == len(messages)
+    assert against(covered(messages), messages) == []
+
+
+@some
+@given(streams(), st.data())
+def test_a_changed_byte_shows(messages: list[Stored], data: st.DataObject) -> None:
+    """Any other byte anywhere in an event shows: in the chain if another event of the operation follows, and always
+    against a checkpoint."""
+    index = data.draw(st.integers(0, len(messages) - 1))
+    place = data.draw(st.integers(0, len(messages[index].data) - 1))
+    other = data.draw(st.integers(0, 255).filter(lambda byte: byte != messages[index].data[place]))
+    changed = bytearray(messages[index].data)
+    changed[place] = other
+    tampered = list(messages)
+    tampered[index] = messages[index]._replace(data=bytes(changed))
+
+    if own(messages, index)[-1] != index:
+        assert findings(tampered)
+    assert against(covered(messages), tampered)
+
+
+@some
+@given(streams(), st.data())
+def test_what_was_put_in_shows(messages: list[Stored], data: st.DataObject) -> None:
+    """An event of the same operation once more, any other event, or any bytes: anywhere on an operation's subjects."""
+    index = data.draw(st.integers(0, len(messages) - 1))
+    there = messages[index]
+    history_id = there.subject.split(".")[1]
+    event = data.draw(events)
+    payload = data.draw(
+        st.sampled_from([messages[place].data for place in own(messages, index)])
+        | st.binary(max_size=20)
+        | st.just(encode_event(event))
+        | st.just(encode_event(msgspec.structs.replace(event, operation_id=history_id)))
+    )
+    at = data.draw(st.integers(0, len(messages)))
+    tampered = renumbered([*messages[:at], Stored(0, there.subject, payload), *messages[at:]])
+
+    assert findings(tampered)
+    assert tampered[: len(messages)] == messages or against(covered(messages), tampered)  # unless it came behind
+
+
+@some
+@given(streams(), st.data())
+def test_what_is_removed_in_the_middle_shows(messages: list[Stored], data: st.DataObject) -> None:
+    """An event before the last one of its operation, also in a copy without a gap."""
+    index = data.draw(st.integers(0, len(messages) - 1))
+    assume(own(messages, index)[-1] != index)
+    tampered = [*messages[:index], *messages[index + 1 :]]
+
+    assert findings(tampered)
+    assert findings(renumbered(tampered))
+
+
+@some
+@given(streams(), st.data())
+def test_a_gap_shows(messages: list[Stored], data: st.DataObject) -> None:
+    """A stream deletes nothing in its middle, so a missing sequence is a finding, whosever the message was."""
+    assume(len(messages) > 2)
+    index = data.draw(st.integers(1, len(messages) - 2))
+
+    assert any("missing" in one.what for one in findings([*messages[:index], *messages[index + 1 :]]))
+
+
+@some
+@given(streams(), st.data())
+def test_another_order_shows(messages: list[Stored], data: st.DataObject) -> None:
+    """Two events of one operation have changed places."""
+    one = data.draw(st.integers(0, len(messages) - 1))
+    two = data.draw(st.sampled_from(own(messages, one)))
+    assume(one != two)
+    tampered = list(messages)
+    tampered[one], tampered[two] = messages[two], messages[one]
+
+    assert findings(renumbered(tampered))
+    assert against(covered(messages), renumbered(tampered))
+
+
+@some
+@given(streams(), st.data())
+def test_what_is_removed_at_the_end_shows_against_a_checkpoint(messages: list[Stored], data: st.DataObject) -> None:
+    """A removed tail of the stream, or a whole operation in a copy without a gap: no chain can tell, a checkpoint
+    does."""
+    if data.draw(st.booleans()):
+        tampered = messages[: data.draw(st.integers(0, len(messages) - 1))]
+    else:
+        gone = own(messages, data.draw(st.integers(0, len(messages) - 1)))
+        tampered = renumbered(one for index, one in enumerate(messages) if index not in gone)
+
+    assert findings(tampered) == []
+    assert against(covered(messages), tampered)
+
+
+@some
+@given(streams(), st.data())
+def test_the_edge_of_age(messages: list[Stored], data: st.DataObject) -> None:
+    """What has expired is the beginning of the stream: no finding, unless nothing expires there, or it was removed from
+    the middle of what is left."""
+    begin = data.draw(st.integers(0, len(messages)))
+    rest = messages[begin:]
+    first = begin + 1
+
+    assert findings(rest, first=first, can_expire=True) == []
+    cut = [one for one in rest if decode_event(one.data, 1).position > 1]
+    begun = [one for one in rest if decode_event(one.data, 1).position == 1]
+    if {one.subject.split(".")[1] for one in cut} - {one.subject.split(".")[1] for one in begun}:
+        assert findings(rest, first=first, can_expire=False)
+        assert findings(renumbered(rest), can_expire=True)
+
+
+@some
+@given(ruins())
+def test_a_forced_end_is_no_tampering(messages: list[Message]) -> None:
+    """Whatever an operator's end passed over is told as a note, and without that end it is a finding."""
+    name = id_of(messages)
+    found = survey(name, messages)
+    end = forced_event(found, ERROR, "somebody wrote there", id="end", source="test", time=NOW)
+    before = [Stored(one.sequence, f"operations.{name}.book.upload-start.progressed", one.payload) for one in messages]
+    last = Stored(before[-1].sequence + 1, f"operations.{name}.book.upload-start.failed", encode_event(end))
+
+    def check(what: list[Stored]) -> ChainCheck:
+        check = ChainCheck(first=what[0].sequence, can_expire=False)
+        for one in what:
+            check.take(one.sequence, one.subject, one.data, one.body)
+        check.finish()
+        return check
+
+    assert check([*before, last]).findings == []
+    assert check([*before, last]).notes
+    other = [*before[:-1], before[-1]._replace(data=b"{}"), last]
+    if before[-1].data != b"{}":
+        assert check(other).findings
+
+
+@some
+@given(streams(), st.data())
+def test_behind_a_checkpoint_it_goes_on(messages: list[Stored], data: st.DataObject) -> None:
+    """From the heads of the open operations, written and read again, the rest is checked as if all were."""
+    cut = data.draw(st.integers(0, len(messages)))
+    before = checked(messages[:cut])
+    heads = msgspec.json.decode(msgspec.json.encode(before.open), type=dict[str, Head])
+    rest = messages[cut:]
+
+    def behind(what: list[Stored]) -> list[object]:
+        check = ChainCheck(
+            first=cut + 1, can_expire=True, heads=msgspec.json.decode(msgspec.json.encode(heads), type=dict[str, Head])
+        )
+        for one in what:
+            check.take(one.sequence, one.subject, one.data, one.body)
+        check.finish()
+        return [*check.findings]
+
+    assert behind(rest) == []
+    if rest:
+        index = data.draw(st.integers(0, len(rest) - 1))
+        if own(rest, index)[-1] != index:
+            assert behind(renumbered([*rest[:index], *rest[index + 1 :]], cut + 1))
+
+
+@some
+@given(st.lists(st.text(max_size=5), max_size=40), st.lists(st.text(max_size=5)))
+def test_what_is_remembered(texts: list[str], others: list[str]) -> None:
+    """It is what was added, and nothing else."""
+    remembered = Remembered()
+    for text in texts:
+        remembered.add(text)
+
+    assert all(text in remembered for text in texts)
+    assert not any(text in remembered for text in set(others) - set(texts))
+    assert len(remembered) == len(set(texts))

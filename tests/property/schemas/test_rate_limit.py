@@ -1,0 +1,63 @@
+"""Slots of a rate, for any rate and any sequence of moments."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opstream_schemas.operation.rate_limit import Rate, take_slot
+
+pytestmark = pytest.mark.unit
+
+rates = st.builds(Rate, st.integers(1, 50), st.sampled_from([1.0, 60.0, 3600.0]))
+pauses = st.lists(st.floats(0.0, 5000.0, allow_nan=False) | st.just(0.0), min_size=1, max_size=120)
+
+
+def slots_of(rate: Rate, moments: list[float]) -> list[float]:
+    """The slots of those who come at some moments."""
+    due, slots = 0.0, []
+    for now in moments:
+        slot = take_slot(rate, due, now)
+        slots.append(slot.at)
+        due = slot.due
+    return slots
+
+
+@given(rates, pauses)
+def test_no_window_has_more_than_the_burst_and_what_is_due_in_it(rate: Rate, pauses: list[float]) -> None:
+    """Between the i-th and the j-th slot lies the time that all beyond `count` need."""
+    slots = slots_of(rate, [1e9 + passed for passed in accumulate(pauses)])
+
+    for i, one in enumerate(slots):
+        for j in range(i + rate.count, len(slots)):
+            assert slots[j] - one >= (j - i - rate.count + 1) * rate.spacing - 1e-3
+
+
+@given(rates, pauses)
+def test_slots_keep_the_order_and_are_never_in_the_past(rate: Rate, pauses: list[float]) -> None:
+    """Who comes later does not begin earlier, and nobody before it came."""
+    moments = [1e9 + passed for passed in accumulate(pauses)]
+    slots = slots_of(rate, moments)
+
+    assert slots == sorted(slots)
+    assert all(slot >= now for slot, now in zip(slots, moments, strict=True))
+
+
+@given(rates, st.lists(st.floats(0.0, 5000.0, allow_nan=False), min_size=1, max_size=60))
+def test_clocks_that_differ_never_share_a_slot_too_many(rate: Rate, moments: list[float]) -> None:
+    """Whatever the clocks of those who come say: beyond the burst, slots are `spacing` apart in the order taken."""
+    slots = slots_of(rate, [1e9 + moment for moment in moments])
+
+    for i in range(len(slots) - rate.count):
+        assert slots[i + rate.count] - min(slots[i : i + rate.count]) >= rate.spacing - 1e-3
+
+
+@given(rates, st.integers(1, 200))
+def test_a_rate_is_used_in_full(rate: Rate, count: int) -> None:
+    """Those who all come at once wait no longer than the rate demands."""
+    slots = slots_of(rate, [1e9] * count)
+
+    assert slots[-1] - 1e9 <= max(0, count - rate.count) * rate.spacing + 1e-3

@@ -1,0 +1,301 @@
+"""A hold under any interleaving of those who want it, with crashes anywhere: never two at once, and nobody forgotten.
+
+The model keeps the journal (what became of each operation), the key of the holder, the keys of those who wait and the
+messages that are not acknowledged. Everybody who acts is a generator that yields before each read and each write, so
+that Hypothesis chooses who goes next, who dies, and which message is delivered a second time to somebody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, TypeAlias
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from opstream_schemas.operation.resource_lock import (
+    Busy,
+    Claim,
+    Clear,
+    Free,
+    Give,
+    Held,
+    Hold,
+    Life,
+    List,
+    Look,
+    Replaced,
+    Step,
+    decide_hold,
+)
+
+pytestmark = pytest.mark.unit
+
+Acting: TypeAlias = Generator[None, None, Any]
+
+
+class Model:
+    """One hold, and the operations that want it."""
+
+    def __init__(self, replacing: list[bool]) -> None:
+        self.claims = [
+            Claim(operation_id=f"op-{number}", sequence=number, kind="a:b", replaces=replaces)
+            for number, replaces in enumerate(replacing, 1)
+        ]
+        self.lives = {claim.operation_id: Life.REQUESTED for claim in self.claims}
+        self.tickets: dict[str, int] = {}
+        """Of those that have begun: the message that owns the attempt."""
+        self.holder: Claim | None = None
+        self.revision = 0
+        self.waiters: dict[str, Claim] = {}
+        self.owed: dict[int, Claim] = {}
+        """Messages that were not acknowledged, by ticket: requests, and wakes."""
+        self.delivered: set[int] = set()
+        """Tickets that somebody has got."""
+        self.unsettled: dict[str, Claim] = {}
+        """Terminal events that the projector has not acknowledged."""
+        self._sent = 0
+        for claim in self.claims:
+            self.send(claim)
+
+    def send(self, claim: Claim) -> None:
+        """Store a message for the runners: a request, or later a wake."""
+        self._sent += 1
+        self.owed[self._sent] = claim
+
+    def deliver(self, ticket: int) -> Acting:
+        """Give a message to a runner, for the first time or once more."""
+        is_again = ticket in self.delivered
+        self.delivered.add(ticket)
+        return self.run(ticket, self.owed[ticket], is_again=is_again)
+
+    def end(self, claim: Claim) -> None:
+        """Record a terminal event, if there is none."""
+        if self.lives[claim.operation_id] is not Life.ENDED:
+            self.lives[claim.operation_id] = Life.ENDED
+            self.unsettled[claim.operation_id] = claim
+
+    def run(self, ticket: int, claim: Claim, *, is_again: bool) -> Acting:
+        """What a runner does about a message, up to its acknowledgement."""
+        yield
+        has_begun = self._is_own(ticket, claim)  # and its process died
+        if self.lives[claim.operation_id] is Life.REQUESTED:
+            has_begun = yield from self._try_to_begin(ticket, claim, is_again=is_again)
+        yield
+        if self._is_own(ticket, claim):
+            if not has_begun:
+                return  # another delivery of this message runs it
+            yield
+            self.end(claim)
+        if self.lives[claim.operation_id] is Life.ENDED:
+            yield from self.release(claim)
+        yield
+        self.owed.pop(ticket, None)
+
+    def settle(self, claim: Claim) -> Acting:
+        """What the projector does about a terminal event, up to its acknowledgement."""
+        yield from self.release(claim)
+        yield
+        self.unsettled.pop(claim.operation_id, None)
+
+    def release(self, claim: Claim) -> Acting:
+        """Leave the queue, and pass on what is held."""
+        yield
+        self.waiters.pop(claim.operation_id, None)
+        yield from self._decide(None, is_listing=False)
+
+    def _is_own(self, ticket: int, claim: Claim) -> bool:
+        return self.lives[claim.operation_id] is Life.BEGUN and self.tickets[claim.operation_id] == ticket
+
+    def _try_to_begin(self, ticket: int, claim: Claim, *, is_again: bool) -> Acting:
+        answer = yield from self._decide(claim, is_listing=False)
+        if isinstance(answer, Busy):
+            yield
+            self.waiters[claim.operation_id] = claim
+            answer = yield from self._decide(claim, is_listing=True)
+            yield
+            if self.lives[claim.operation_id] is not Life.REQUESTED:
+                yield
+                self.waiters.pop(claim.operation_id, None)
+                return False  # decided again, on what is there now
+        yield
+        if isinstance(answer, Replaced):
+            self.end(claim)
+        elif isinstance(answer, Busy) and claim.replaces:
+            earlier = [one for one in (answer.holder, *self.waiters.values()) if one.order < claim.order]
+            for one in earlier:
+                yield
+                if self.lives[one.operation_id] is Life.REQUESTED:  # one that has begun is only asked
+                    self.end(one)
+        elif isinstance(answer, Held) and answer.is_handed and ticket <= len(self.claims):
+            if is_again:
+                self.send(claim)
+        elif isinstance(answer, Held) and self.lives[claim.operation_id] is Life.REQUESTED:
+            assert Life.BEGUN not in self.lives.values(), "two run at once"
+            self.lives[claim.operation_id] = Life.BEGUN
+            self.tickets[claim.operation_id] = ticket
+            return True
+        return False
+
+    def _decide(self, claim: Claim | None, *, is_listing: bool) -> Acting:
+        while True:
+            yield
+            revision, hold = self.revision, Hold(holder=self.holder)
+            if is_listing:
+                hold = yield from self._listed(hold)
+            known: dict[str, Life] = {}
+            while isinstance(step := decide_hold(hold, claim, known), Look | List):
+                if isinstance(step, Look):
+                    yield
+                    known[step.operation_id] = self.lives[step.operation_id]
+                else:
+                    hold = yield from self._listed(hold)
+            yield
+            match step:
+                case Give(to):
+                    if self._write(to, revision):
+                        is_own = claim is not None and to.operation_id == claim.operation_id
+                        yield from self._pass_on(to)
+                        return Held(to.is_handed) if is_own else Busy(to, Life.REQUESTED)
+                case Clear():
+                    if self._write(None, revision):
+                        return None
+                case Busy(holder, life):
+                    if claim is None and life is Life.REQUESTED:
+                        self.send(holder)
+                    return step
+                case _:
+                    return step
+
+    def _listed(self, hold: Hold) -> Acting:
+        yield
+        return Hold(holder=hold.holder, waiters=tuple(self.waiters.values()))
+
+    def _write(self, holder: Claim | None, revision: int) -> bool:
+        if self.revision != revision:
+            return False
+        assert self.holder is None or self.lives[self.holder.operation_id] is Life.ENDED, "an open one was robbed"
+        self.holder = holder
+        self.revision += 1
+        return True
+
+    def _pass_on(self, to: Claim) -> Acting:
+        yield
+        if to.is_handed:
+            self.send(to)
+            yield
+        self.waiters.pop(to.operation_id, None)
+
+
+def play(model: Model, choices: list[tuple[int, int, int]]) -> None:
+    """Let those go on (for some steps), begin, die or cancel whom the choices name."""
+    acting: list[Acting] = []
+    for what, which, steps in choices:
+        owed, unsettled = sorted(model.owed), sorted(model.unsettled)
+        if what < 6 and acting:
+            one = acting[which % len(acting)]
+            if any(is_over(one) for _ in range(steps)):
+                acting.remove(one)
+        elif what == 6 and acting:
+            acting.pop(which % len(acting))  # a process dies
+        elif what == 7:
+            claim = model.claims[which % len(model.claims)]
+            if model.lives[claim.operation_id] is Life.REQUESTED:
+                model.end(claim)  # a client cancels
+        elif what in {8, 9} and unsettled:
+            acting.append(model.settle(model.unsettled[unsettled[which % len(unsettled)]]))
+        elif owed:
+            ticket = owed[which % len(owed)]
+            acting.append(model.deliver(ticket))
+    for one in acting:
+        exhaust(one)
+
+
+def redeliver(model: Model) -> None:
+    """What is not acknowledged comes again, in peace, until nothing is left."""
+    for _ in range(100):
+        if not model.owed and not model.unsettled:
+            return
+        for ticket in list(model.owed):
+            exhaust(model.deliver(ticket))
+        for claim in list(model.unsettled.values()):
+            exhaust(model.settle(claim))
+    raise AssertionError("messages make messages for ever")
+
+
+def exhaust(one: Acting) -> None:
+    """Let one act to its end."""
+    while not is_over(one):
+        pass
+
+
+def is_over(one: Acting) -> bool:
+    """Let one take a step; whether it was its last."""
+    try:
+        next(one)
+    except StopIteration:
+        return True
+    return False
+
+
+steps = st.integers(1, 10) | st.just(100)
+
+
+@settings(max_examples=max(300, settings.default.max_examples))
+@given(
+    st.lists(st.booleans() | st.just(False), min_size=2, max_size=4),
+    st.lists(st.tuples(st.integers(0, 11), st.integers(0, 5), steps), min_size=20, max_size=60),
+)
+def test_no_two_run_at_once_and_all_end(replacing: list[bool], choices: list[tuple[int, int, int]]) -> None:
+    """Whoever goes first, dies or comes twice: one at a time, no open holder is robbed, and none waits for ever."""
+    model = Model(replacing)
+    play(model, choices)
+    redeliver(model)
+
+    assert set(model.lives.values()) == {Life.ENDED}
+
+
+claims = st.builds(
+    Claim,
+    operation_id=st.sampled_from([f"op-{number}" for number in range(8)]),
+    sequence=st.integers(1, 8),
+    kind=st.just("a:b"),
+    replaces=st.booleans(),
+)
+known = st.fixed_dictionaries({f"op-{number}": st.sampled_from(Life) for number in range(8)})
+waiting = st.lists(claims, max_size=6, unique_by=lambda claim: claim.operation_id)
+
+
+@given(st.none() | claims, waiting, st.none() | claims, known)
+def test_the_first_of_those_who_wait_is_next(
+    holder: Claim | None, waiters: list[Claim], claim: Claim | None, known: dict[str, Life]
+) -> None:
+    """A free hold goes to the lowest `requested` sequence of those that have not ended, and to nobody else."""
+    step = decide_hold(Hold(holder=holder, waiters=tuple(waiters)), claim, known)
+    others = [one for one in waiters if known[one.operation_id] is not Life.ENDED]
+    candidates = [one for one in others if claim is None or one.operation_id != claim.operation_id]
+    candidates += [claim] if claim is not None else []
+
+    if isinstance(step, Give):
+        assert holder is None or known[holder.operation_id] is Life.ENDED
+        first = min(candidates, key=lambda one: one.order)
+        assert msgspec.structs.replace(step.to, is_handed=False) == first
+        is_new = claim is not None and first == claim and claim.operation_id not in {w.operation_id for w in waiters}
+        assert step.to.is_handed is not is_new
+    elif isinstance(step, Clear | Free):
+        assert candidates == []
+
+
+@given(claims, waiting, claims, known)
+def test_an_open_holder_keeps_its_hold(
+    holder: Claim, waiters: list[Claim], claim: Claim, known: dict[str, Life]
+) -> None:
+    """Nothing is written while the holder is open, whoever asks; only the holder itself is told that it holds."""
+    known[holder.operation_id] = Life.BEGUN
+    for asking in (claim, None):
+        step: Step = decide_hold(Hold(holder=holder, waiters=tuple(waiters)), asking, known)
+
+        assert not isinstance(step, Give | Clear)
+        assert isinstance(step, Held) is (asking is not None and asking.operation_id == holder.operation_id)

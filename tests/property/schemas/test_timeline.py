@@ -1,0 +1,110 @@
+"""An operation's life against its fold, its clocks and its hashes, for any history."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import msgspec
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from opstream_schemas.events import Canceled, Event, Failed, Succeeded, digest, encode_event
+from opstream_schemas.operation.forced_end import Message
+from opstream_schemas.timeline import life
+from tests.support.strategies import History, histories, instants, texts
+
+pytestmark = pytest.mark.unit
+
+
+def messages_of(history: History) -> list[Message]:
+    """What the journal holds of it."""
+    return [Message(event.sequence, event.stored) for event in history.events]
+
+
+def retimed(history: History, times: list[datetime]) -> list[Message]:
+    """The same events, written by clocks that say something else."""
+    messages: list[Message] = []
+    for event, time in zip(history.events, times, strict=True):
+        assert event.data is not None
+        changed = Event(
+            id=event.id,
+            source=event.source,
+            operation_id=event.operation_id,
+            time=time,
+            position=event.position,
+            previous_hash=digest(messages[-1].payload) if messages else "",
+            data=event.data,
+        )
+        messages.append(Message(event.sequence, encode_event(changed)))
+    return messages
+
+
+@given(histories(), st.data())
+def test_the_phases_are_all_the_time_that_there_was(history: History, data: st.DataObject) -> None:
+    """Whatever the clocks said: each phase begins where the one before it ended, none is negative, and all of them
+    together are the time from the first event to the end, or to now."""
+    times = [data.draw(instants) for _ in history.events]
+    now = data.draw(instants)
+    told = life(history.id, retimed(history, times), now)
+    latest = max(times) if history.operation.is_terminal else max(*times, now)
+
+    assert told.phases[0].begin == times[0]
+    assert all(one.end == other.begin for one, other in zip(told.phases, told.phases[1:], strict=False))
+    assert all(phase.seconds >= 0 for phase in told.phases)
+    assert told.phases[-1].end == latest
+    assert told.total == pytest.approx((latest - times[0]).total_seconds())
+    assert sum(phase.seconds for phase in told.phases) == pytest.approx(told.total)
+    behind = max((max(times[:at]) - times[at]).total_seconds() for at in range(1, len(times))) if times[1:] else 0
+    assert told.skew == pytest.approx(max(0.0, behind))
+    assert told.chain.is_intact
+
+
+@given(histories(unknown=True))
+def test_the_life_says_what_the_fold_says(history: History) -> None:
+    """Status, attempts, outcome and what was passed over are those of the operation."""
+    operation = history.operation
+    told = life(history.id, messages_of(history), history.events[-1].time + timedelta(hours=1))
+
+    assert (told.status, told.ended_at) == (operation.status, operation.finished_at)
+    assert [attempt.number for attempt in told.attempts] == list(range(1, operation.attempt + 1))
+    assert (told.events, told.unknown, told.late, told.foreign) == (len(history.events), operation.skipped, 0, 0)
+    assert sum(not attempt.counted for attempt in told.attempts) == operation.uncounted
+    assert (told.result, told.error) == (operation.result, operation.error)
+    assert told.request == history.events[0].data
+    assert bool(told.attempts and not told.attempts[-1].end) == (operation.live is not None)
+    ends = (Succeeded, Failed, Canceled)
+    assert (told.ended_at is not None) == any(isinstance(event.data, ends) for event in history.events)
+
+
+@given(histories(unknown=True), st.data())
+def test_an_expired_beginning_is_told(history: History, data: st.DataObject) -> None:
+    """What the retention has cut off is no break, and the rest is told all the same."""
+    cut = data.draw(st.integers(0, len(history.events) - 1))
+    told = life(history.id, messages_of(history)[cut:], history.events[-1].time)
+
+    assert told.events == len(history.events) - cut
+    assert (told.chain.is_intact, told.chain.begins_at) == (True, cut + 1 if cut else 0)
+    assert told.status in {history.operation.status, "NotStarted"} or cut == 0
+
+
+@given(histories(unknown=True), st.data())
+def test_a_change_breaks_the_chain(history: History, data: st.DataObject) -> None:
+    """A changed, removed or inserted event is told at the first event behind it, unless it is the last."""
+    messages = messages_of(history)
+    assume(len(messages) > 2)
+    at = data.draw(st.integers(1, len(messages) - 2))
+    change = data.draw(st.sampled_from(["change", "remove", "repeat"]))
+    if change == "change":
+        other = msgspec.json.decode(messages[at].payload) | {"id": data.draw(texts) + "changed"}
+        messages[at] = Message(messages[at].sequence, msgspec.json.encode(other))
+        expected = at + 2
+    elif change == "remove":
+        del messages[at]
+        expected = at + 2
+    else:
+        messages.insert(at, messages[at])
+        expected = at + 1
+    told = life(history.id, messages, history.events[-1].time)
+
+    assert (told.chain.is_intact, told.chain.broken_at) == (False, expected)

@@ -1,0 +1,130 @@
+"""The AsyncAPI document of a service that knows actions: their schemas, carried over from JSON Schema 2020-12."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jsonschema_rs
+import msgspec
+import pytest
+
+from bookshelf.actions import upload_finish, upload_start
+from opstream_api.asyncapi import events_document
+from opstream_api.asyncapi.draft7 import draft7_components, is_plain
+from opstream_schemas.action_spec import ActionSpec
+from opstream_schemas.asyncapi import asyncapi
+from opstream_schemas.names import Kind
+from tests.support.api import INPUT, UPLOAD, spec
+from tests.support.asyncapi import CARRIED, LOST, Json, as_sent, awkward_actions, message, references, validator
+
+pytestmark = pytest.mark.unit
+
+NAME = "a.b.input"
+ACTIONS = (UPLOAD.action, "upload-finish")
+VALUES: list[Any] = [
+    *(None, True, 1, 7, -1.5, "", "x", "xy", [], [1], [1, 2], ["x"], {}, {"a": 1}, {"a": "x"}, {"a": None}),
+    *({"branches": [{}]}, {"branches": [1]}, {"parent": 3}, {"b": 1}, {"b": 1, "c": 2}, {"a": 1, "b": 2}),
+    *({"x y {z}?#": 1}, {"payload": 1, "schemaFormat": "x"}, {"schemaFormat": 1}, {"q": "a12.x"}, {"toString": "x"}),
+    *({"constructor": 1}, {"a": 1, "b": 2, "c": 3}, json.loads('{"a": ' * 60 + "1" + "}" * 60)),
+]
+
+
+def carried(schema: Json) -> jsonschema_rs.Draft7Validator:
+    """A validator of what became of a schema."""
+    return validator(
+        {"components": {"schemas": draft7_components(schema, NAME)}}, {"$ref": f"#/components/schemas/{NAME}"}
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in CARRIED if name not in ("itself", "loop")])
+def test_schemas_that_are_carried_mean_the_same(name: str) -> None:
+    """They take and refuse what the action's own schema does."""
+    mine = jsonschema_rs.Draft202012Validator(CARRIED[name])
+    other = carried(CARRIED[name])
+    assert [value for value in VALUES if mine.is_valid(value) != other.is_valid(value)] == []
+
+
+@pytest.mark.parametrize("name", ["itself", "loop"])
+def test_schemas_that_only_refer_to_themselves(name: str) -> None:
+    """Nobody can ask anything of them; they still are references to components."""
+    components = draft7_components(CARRIED[name], NAME)
+    assert {reference.removeprefix("#/components/schemas/") for reference in references(components)} <= set(components)
+    assert "Any JSON" not in str(components)
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_schemas_that_are_not_carried_take_everything(name: str) -> None:
+    """Rather than refuse what is sent; the document says that it can't hold them."""
+    (component,) = draft7_components(LOST[name], NAME).values()
+    assert list(component) == ["description"]
+    assert "can't hold" in component["description"]
+
+
+def test_a_schema_without_end() -> None:
+    """One that is nested beyond what a walk can take is none that the document holds."""
+    schema: Json = {}
+    for _ in range(2000):
+        schema = {"not": schema}
+    assert list(draft7_components(schema, NAME)[NAME]) == ["description"]
+
+
+def test_members_that_tools_take_for_something_else() -> None:
+    """Stand in no value of the document, however deep."""
+    assert is_plain({"a": [{"ref": "x"}, None, "$ref"]})
+    for name in ("$ref", "__proto__"):
+        assert not is_plain({"a": [{name: 1}]})
+
+
+@pytest.mark.parametrize("action", [upload_start, upload_finish], ids=str)
+def test_the_bookshelf(action: Any) -> None:
+    """What its actions take and give is carried whole, with examples that are valid."""
+    root = as_sent(events_document([action.spec]))
+    for event in ("requested", "succeeded"):
+        channel = f"{action.spec.resource}.{action.spec.action}.{event}"
+        one = message(root, channel)
+        (example,) = one["examples"]
+        validator(root, one["payload"]).validate(example["payload"])
+    assert "can't hold" not in str(root)
+
+
+def test_awkward_actions_have_valid_examples_or_none() -> None:
+    """And no reference of theirs leads to nowhere."""
+    actions = [one for one in awkward_actions() if not one.summary.startswith(("itself", "loop"))]
+    root = as_sent(events_document(actions))
+    assert len(root["channels"]) == len(asyncapi()["channels"]) + 2 * len(actions)
+    names = {f"#/components/{kind}/{name}" for kind, named in root["components"].items() for name in named}
+    assert set(references(root["components"]["schemas"])) <= names
+    shown = 0
+    for channel in root["channels"]:
+        one = message(root, channel)
+        for example in one.get("examples", []):
+            validator(root, one["payload"]).validate(example["payload"])
+            shown += 1
+    assert shown > len(actions)
+
+
+def test_an_example_like_a_reference_is_left_out() -> None:
+    """Tools would follow it."""
+    action = msgspec.structs.replace(spec(), result_schema={"examples": [{"$ref": "#/x"}]})
+    root = as_sent(events_document([action]))
+    assert "examples" not in message(root, "book.upload-start.succeeded")
+    assert "examples" in message(root, "book.upload-start.requested")
+
+
+def test_actions_with_types_of_one_name_do_not_mix() -> None:
+    """Each has its own components."""
+    other = msgspec.structs.replace(
+        spec(Kind("book", "upload-finish")),
+        input_schema={"$ref": "#/$defs/UploadStart", "$defs": {"UploadStart": {"type": "integer"}}},
+    )
+    root = as_sent(events_document([spec(), other]))
+    inputs = {name: validator(root, {"$ref": f"#/components/schemas/book.{name}.input"}) for name in ACTIONS}
+    assert [inputs[name].is_valid(INPUT) for name in ACTIONS] == [True, False]
+    assert [inputs[name].is_valid(3) for name in ACTIONS] == [False, True]
+
+
+def test_without_actions_it_is_the_one_that_opstream_writes() -> None:
+    """The same channels, whoever makes the document."""
+    no_one: list[ActionSpec] = []
+    assert events_document(no_one) == asyncapi()

@@ -1,0 +1,132 @@
+"""Who asks: the connection, and the headers of proxies that are trusted."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opstream_api.errors import ApiError
+from opstream_api.http.caller_identity import TEXT_LIMIT, Requester, Requesters
+from opstream_api.http.requests import headers_of
+
+pytestmark = pytest.mark.unit
+
+TRUSTED = tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "2001:db8:1::/48")))
+BEHIND = Requesters(trusted=TRUSTED, identity_header="X-Forwarded-User", client_id_header="X-Client-Id")
+PROXY = ("10.0.0.1", 4711)
+
+
+def asked(who: Requesters, client: tuple[str, int] | None, *headers: tuple[str, str | bytes]) -> Requester:
+    """Who sent these headers."""
+    pairs = [
+        (name.lower().encode(), value if isinstance(value, bytes) else value.encode("latin-1"))
+        for name, value in headers
+    ]
+    return who.of(client, headers_of(pairs))
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:DB8:0:0::7", "2001:db8::7"),
+        ("fe80::1%eth0", "fe80::1"),
+        ("/run/socket", ""),
+        ("", ""),
+    ],
+)
+def test_the_peer_is_the_client(host: str, address: str) -> None:
+    """Without proxies the address is the connection's, in its shortest form; nothing that is none is recorded."""
+    assert asked(Requesters(), (host, 1)) == Requester(client_address=address)
+
+
+def test_no_peer() -> None:
+    """A Unix socket has no address, and nobody is trusted for it."""
+    assert asked(BEHIND, None, ("X-Forwarded-User", "ann"), ("X-Forwarded-For", "192.0.2.7")) == Requester()
+
+
+@pytest.mark.parametrize("client", [("192.0.2.66", 1), ("2001:db8:2::1", 1), ("nonsense", 1)])
+def test_others_are_not_believed(client: tuple[str, int]) -> None:
+    """Of a peer that is no trusted proxy every header is ignored, be it malformed."""
+    claims = (("X-Forwarded-User", "root"), ("X-Client-Id", b"\xff" * 999), ("X-Forwarded-For", "10.0.0.9"))
+    assert asked(BEHIND, client, *claims) == asked(Requesters(), client)
+
+
+def test_a_proxy_is_believed() -> None:
+    """Caller and application are those that it names, in UTF-8."""
+    named = (("X-Forwarded-User", "Jürgen Müller".encode()), ("X-Client-Id", "shop"), ("X-Forwarded-For", "192.0.2.7"))
+    expected = Requester(caller="Jürgen Müller", client_id="shop", client_address="192.0.2.7")
+    assert asked(BEHIND, PROXY, *named) == expected
+    assert asked(BEHIND, ("::ffff:10.0.0.1", 1), *named) == expected
+
+
+def test_a_proxy_that_names_nobody() -> None:
+    """Without the headers, or with empty ones, the request is nobody's, from the proxy itself."""
+    expected = Requester(client_address="10.0.0.1")
+    assert asked(BEHIND, PROXY) == expected
+    assert asked(BEHIND, PROXY, ("X-Forwarded-User", ""), ("X-Forwarded-For", "")) == expected
+
+
+def test_a_header_that_is_not_configured() -> None:
+    """Who asked is taken from no header that nobody has named."""
+    who = Requesters(trusted=TRUSTED)
+    assert asked(who, PROXY, ("X-Forwarded-User", "ann"), ("", "bob")) == Requester(client_address="10.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("entries", "address"),
+    [
+        (["192.0.2.7"], "192.0.2.7"),
+        (["192.0.2.66, 192.0.2.7"], "192.0.2.7"),
+        (["192.0.2.66, 192.0.2.7, 10.1.2.3,2001:db8:1::5"], "192.0.2.7"),
+        (["192.0.2.66", "192.0.2.7", "10.1.2.3"], "192.0.2.7"),
+        (["10.1.2.3, 10.4.5.6"], "10.1.2.3"),
+        (["192.0.2.7:4711"], "192.0.2.7"),
+        (["[2001:db8::7]:4711"], "2001:db8::7"),
+        (["[2001:db8::7]"], "2001:db8::7"),
+        (["2001:db8::7"], "2001:db8::7"),
+        (["::ffff:192.0.2.7"], "192.0.2.7"),
+        (["10.9.9.9, unknown"], ""),
+        (["192.0.2.7, _hidden, 10.1.2.3"], ""),
+        (["garbage, 192.0.2.7"], "192.0.2.7"),
+        ([", ,192.0.2.7, ,"], "192.0.2.7"),
+        (["192.0.2.66," + "10.0.0.1," * 32], "10.0.0.1"),
+    ],
+)
+def test_the_address_behind_proxies(entries: list[str], address: str) -> None:
+    """It is the rightmost that is no trusted proxy's: whatever is left of it was written by whoever has it."""
+    assert asked(BEHIND, PROXY, *(("X-Forwarded-For", entry) for entry in entries)).client_address == address
+
+
+@given(st.text(st.characters(max_codepoint=255, exclude_characters=","), max_size=40))
+def test_a_client_can_claim_nothing(claim: str) -> None:
+    """Whatever it writes into the header, the proxy adds its real address behind it."""
+    assert asked(BEHIND, PROXY, ("X-Forwarded-For", f"{claim}, 192.0.2.7")).client_address == "192.0.2.7"
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        (["a" * (TEXT_LIMIT + 1)], "has more than 256 characters"),
+        (["ann\tbob"], "can't be printed"),
+        (["ann\u202ebob".encode()], "can't be printed"),
+        ([b"M\xfcller"], "is not UTF-8"),
+        (["ann", "bob"], "was sent 2 times"),
+    ],
+)
+@pytest.mark.parametrize("header", ["X-Forwarded-User", "X-Client-Id"])
+def test_what_can_not_be_recorded_is_refused(header: str, values: list[Any], why: str) -> None:
+    """An identity is recorded as it is or not at all: cut or cleaned, it could be somebody else's."""
+    with pytest.raises(ApiError, match=why) as refused:
+        asked(BEHIND, PROXY, *((header, value) for value in values))
+    assert (refused.value.code, refused.value.body.error.target) == ("InvalidHeader", header)
+
+
+def test_the_longest_name() -> None:
+    """Characters count, not bytes."""
+    assert asked(BEHIND, PROXY, ("X-Forwarded-User", ("ü" * TEXT_LIMIT).encode())).caller == "ü" * TEXT_LIMIT

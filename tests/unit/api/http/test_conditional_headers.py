@@ -1,0 +1,113 @@
+"""How a client wants to read."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opstream_api.errors import ApiError
+from opstream_api.http.conditional_headers import WAIT_LIMIT, last_position, matches, wait_seconds, wants_stream
+from opstream_api.http.requests import headers_of
+from opstream_schemas.errors import ErrorCode
+
+pytestmark = pytest.mark.unit
+
+TAG = '"abc"'
+
+
+@pytest.mark.parametrize(
+    ("values", "seconds"),
+    [
+        ([], 0),
+        (["wait=10"], 10),
+        (["respond-async, wait=10"], 10),
+        (["respond-async,wait=10;x=y, other"], 10),
+        (["WAIT = 10"], 10),
+        (['wait="10"'], 10),
+        (["respond-async", "wait=7"], 7),
+        (["wait=3, wait=9"], 3),
+        (["wait=0"], 0),
+        ([f"wait={WAIT_LIMIT + 1}"], WAIT_LIMIT),
+        (["wait=999999999"], WAIT_LIMIT),
+        (["wait=-1"], 0),
+        (["wait=1.5"], 0),
+        (["wait=soon"], 0),
+        (["wait"], 0),
+        (['foo="a, wait=2", wait=3'], 3),
+        (['foo="a, wait=2"'], 0),
+        (["await=5"], 0),
+        (["wait=9999999999999999999999"], 0),
+        (["wait=١٢"], 0),
+    ],
+)
+def test_wait(values: list[str], seconds: int) -> None:
+    """RFC 7240: the first one counts, what nobody understands is ignored; ours: never longer than the limit."""
+    assert wait_seconds(headers_of((b"prefer", value.encode()) for value in values)) == seconds
+
+
+@given(st.binary(max_size=80))
+def test_prefer_never_fails(value: bytes) -> None:
+    """Whatever a client sends, it is some number of seconds that we can wait for."""
+    assert 0 <= wait_seconds(headers_of([(b"prefer", value)])) <= WAIT_LIMIT
+
+
+@pytest.mark.parametrize(
+    ("values", "is_match"),
+    [
+        ([], False),
+        ([TAG], True),
+        ([f"W/{TAG}"], True),
+        ([f'"x", {TAG}'], True),
+        (['"x"', TAG], True),
+        (['"x,y",' + TAG], True),
+        (["*"], True),
+        (['"abcd"'], False),
+        (["abc"], False),
+        (['"x"'], False),
+        ([""], False),
+    ],
+)
+def test_if_none_match(values: list[str], is_match: bool) -> None:
+    """RFC 9110: a list, compared weakly; `*` matches whatever there is."""
+    assert matches(headers_of((b"if-none-match", value.encode()) for value in values), TAG) is is_match
+
+
+@pytest.mark.parametrize(
+    ("accept", "is_stream"),
+    [
+        ("text/event-stream", True),
+        ("Text/Event-Stream", True),
+        ("text/event-stream, */*;q=0.1", True),
+        ("text/event-stream;q=0.5", True),
+        ("application/json;q=0.1, text/event-stream;charset=utf-8;q=0.5", True),
+        ("application/json, text/event-stream", True),
+        ("application/json, text/event-stream;q=0.5", False),
+        ("application/*, text/event-stream;q=0.5", False),
+        ("text/event-stream;q=0", False),
+        ("application/json", False),
+        ("*/*", False),
+        ("", False),
+        ("text/html", False),
+        (";;;,,q=", False),
+    ],
+)
+def test_accept(accept: str, is_stream: bool) -> None:
+    """Events are streamed only to those who ask for that, and not to those who like JSON better."""
+    assert wants_stream(headers_of([(b"accept", accept.encode())])) is is_stream
+
+
+@pytest.mark.parametrize(("value", "position"), [(None, 0), ("", 0), ("0", 0), ("12", 12)])
+def test_last_event_id(value: str | None, position: int) -> None:
+    """The position of the last event that the client has; a browser sends an empty one before the first."""
+    given_headers = headers_of([(b"last-event-id", value.encode())] if value is not None else [])
+    assert last_position(given_headers) == position
+
+
+@pytest.mark.parametrize("values", [["-1"], ["1.0"], ["x"], ["1" * 16], ["1", "2"], ["\u0661"]])
+def test_a_last_event_id_that_is_none(values: list[str]) -> None:
+    """What no stream of ours ever sent is refused: it is another stream's."""
+    with pytest.raises(ApiError) as caught:
+        last_position(headers_of((b"last-event-id", value.encode()) for value in values))
+    assert caught.value.code is ErrorCode.INVALID_HEADER
+    assert caught.value.body.error.target == "Last-Event-ID"

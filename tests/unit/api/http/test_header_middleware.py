@@ -1,0 +1,72 @@
+"""The layer that gives answers their request id and the spelling of their headers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from opstream_api.http.header_middleware import SPELLING, HeaderCare
+
+pytestmark = pytest.mark.unit
+
+
+async def answered(*sent: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer to a request with the headers `sent`."""
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        headers = [(b"operation-location", b"/x"), (b"content-length", b"0"), (b"x-ms-error-code", b"NotFound")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+    messages: list[Any] = []
+
+    async def send(message: Any) -> None:
+        messages.append(message)
+
+    async def receive() -> Any:
+        raise AssertionError("nothing is read")
+
+    care: Any = HeaderCare(app, new_id=lambda: "id-1")
+    await care({"type": "http", "headers": list(sent)}, receive, send)
+    assert [message["type"] for message in messages] == ["http.response.start", "http.response.body"]
+    return [(bytes(name), value) for name, value in messages[0]["headers"]]
+
+
+async def test_names_are_spelled_as_in_the_contract() -> None:
+    """And every answer has an id."""
+    assert await answered() == [
+        (b"Operation-Location", b"/x"),
+        (b"content-length", b"0"),
+        (b"x-ms-error-code", b"NotFound"),
+        (b"x-ms-request-id", b"id-1"),
+    ]
+
+
+def test_the_spelling_survives_uvicorn() -> None:
+    """It calls `lower()` on each name just before it writes it."""
+    assert [name.lower() for name in SPELLING.values()] == [
+        b"Allow",
+        b"Cache-Control",
+        b"Content-Type",
+        b"ETag",
+        b"Operation-Id",
+        b"Operation-Location",
+        b"Preference-Applied",
+        b"Repeatability-Result",
+        b"Retry-After",
+        b"Vary",
+    ]
+
+
+@pytest.mark.parametrize("value", [b"abc-1", b"a b", b"x" * 128])
+async def test_a_clients_request_id_is_echoed(value: bytes) -> None:
+    """So that it finds its request in both logs."""
+    assert (b"x-ms-client-request-id", value) in await answered((b"x-ms-client-request-id", value))
+
+
+@pytest.mark.parametrize("values", [[b""], [b"x" * 129], [b"\xff"], [b"a\tb"], [b"a\r\nSet-Cookie: x"], [b"a", b"b"]])
+async def test_an_unusable_client_request_id_is_ignored(values: list[bytes]) -> None:
+    """It must not become part of the answer's head."""
+    headers = await answered(*((b"x-ms-client-request-id", value) for value in values))
+    assert [name for name, _ in headers if name == b"x-ms-client-request-id"] == []

@@ -1,0 +1,121 @@
+"""The paths of submits: what their raw bytes mean, and what they can't be."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opstream_api.errors import ApiError
+from opstream_api.http.paths import SubmitPath, parse_submit_path
+from opstream_schemas.errors import ErrorCode
+from opstream_schemas.names import Kind, check_resource_id
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.mark.parametrize(
+    ("raw", "resource", "action", "resource_id"),
+    [
+        (b"/book/42:upload-start", "book", "upload-start", "42"),
+        (b"/book:import", "book", "import", ""),
+        (b"/book/new:upload-start", "book", "upload-start", "new"),
+        (b"/book/a:b:c:upload-start", "book", "upload-start", "a:b:c"),
+        (b"/book/42%3Aupload-start", "book", "upload-start", "42"),
+        (b"/book/b%C3%BCcher:x", "book", "x", "bücher"),
+        (b"/book/100%25:x", "book", "x", "100%"),
+        (b"/book/%2525:x", "book", "x", "%25"),
+        (b"/book/a%20b:x", "book", "x", "a b"),
+        (b"/book/a+b:x", "book", "x", "a+b"),
+        (b"/book/*:x", "book", "x", "*"),
+        (b"/book/>:x", "book", "x", ">"),
+        (b"/book/a.b:x", "book", "x", "a.b"),
+        (b"/b%6fok/1:x", "book", "x", "1"),
+        (b"/" + b"b" * 40 + b"/1:" + b"x" * 40, "b" * 40, "x" * 40, "1"),
+        (b"/book/" + b"i" * 256 + b":x", "book", "x", "i" * 256),
+    ],
+)
+def test_a_submit_path_is_read(raw: bytes, resource: str, action: str, resource_id: str) -> None:
+    """The last colon separates, and everything is decoded once."""
+    expected = SubmitPath(Kind(resource, action), resource_id)
+    assert parse_submit_path(raw) == expected
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"/book/..:x",
+        b"/book/.:x",
+        b"/book/%2e%2e:x",
+        b"/book/a%2Fb:x",
+        b"/book/a%2fb:x",
+        b"/book/%00:x",
+        b"/book/a%0Ab:x",
+        b"/book/a%7Fb:x",
+        b"/book/%C2%85:x",
+        b"/book/:x",
+        b"/book/" + b"i" * 257 + b":x",
+        b"/book/" + b"%C3%BC" * 257 + b":x",
+        b"/book/%ff:x",
+        b"/book/%C3:x",
+        b"/book/%ED%A0%80:x",
+        b"/book/\xff:x",
+        b"/%ff",
+        b"/book/%:x",
+        b"/book/%4:x",
+        b"/book/%zz:x",
+    ],
+)
+def test_a_hostile_id_is_an_invalid_parameter(raw: bytes) -> None:
+    """What decodes to no id is refused as such."""
+    with pytest.raises(ApiError) as caught:
+        parse_submit_path(raw)
+    assert (caught.value.status, caught.value.code) == (400, ErrorCode.INVALID_PARAMETER)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"/",
+        b"//",
+        b"book/42:x",
+        b"/book",
+        b"/book/42",
+        b"/book/42/",
+        b"/book/42:x/",
+        b"//book/42:x",
+        b"/book/a/b:x",
+        b"/book/../b:x",
+        b"/Book/42:x",
+        b"/book/42:X",
+        b"/book/42:",
+        b"/:x",
+        b"/book_x/42:x",
+        b"/b.k/42:x",
+        b"/bo%2Fok/42:x",
+        b"/a:b/42:x",
+        b"/" + b"b" * 41 + b"/42:x",
+        b"/book/42:" + b"x" * 41,
+        b"/status/42:x",
+        b"/docs/42:x",
+        b"/metrics:x",
+        b"/openapi.json:x",
+        b"/healthz:x",
+    ],
+)
+def test_any_other_path_is_not_found(raw: bytes) -> None:
+    """What has no such form, or names what can be no action, is nothing."""
+    with pytest.raises(ApiError) as caught:
+        parse_submit_path(raw)
+    assert (caught.value.status, caught.value.code) == (404, ErrorCode.NOT_FOUND)
+
+
+@given(st.binary(max_size=80).map(lambda tail: b"/" + tail))
+def test_no_path_breaks_the_parser(raw: bytes) -> None:
+    """Whatever bytes come, the outcome is a path or an error of the contract."""
+    with contextlib.suppress(ApiError):
+        found = parse_submit_path(raw).resource_id
+        assert found == "" or found == check_resource_id(found)

@@ -1,0 +1,392 @@
+"""The OpenAPI document: complete, and with references that lead somewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import jsonschema_rs
+import msgspec
+import pytest
+from schemathesis.specs.openapi.definitions import OPENAPI_31
+
+from opstream_api.errors import STATUS_OF
+from opstream_api.openapi import openapi
+from opstream_api.openapi.document_cache import Document
+from opstream_journal import Catalog
+from opstream_schemas.action_spec import DAY, ActionSpec
+from opstream_schemas.errors import ErrorCode
+from opstream_schemas.names import Kind
+from opstream_schemas.status_monitor import StatusMonitor
+from tests.support.api import INPUT, UPLOAD, Upload, spec
+
+pytestmark = pytest.mark.unit
+
+FINISH = Kind("book", "upload-finish")
+ALWAYS = [
+    "/status/{operationId}",
+    "/status/{operationId}:cancel",
+    "/status/{operationId}/events",
+    "/openapi.json",
+    "/asyncapi.json",
+    "/docs",
+    "/healthz",
+    "/readyz",
+]
+GOLDEN = Path(__file__).parents[2] / "schemas" / "golden"
+
+
+class Tree(msgspec.Struct, forbid_unknown_fields=True):
+    """A type that refers to itself."""
+
+    branches: list[Tree] = []
+
+
+def document(*specs: ActionSpec, public_url: str = "") -> dict[str, Any]:
+    """As clients see it: through JSON."""
+    return cast("dict[str, Any]", json.loads(msgspec.json.encode(openapi(specs, public_url))))
+
+
+def taken(root: dict[str, Any]) -> set[str]:
+    """The parameters of each submit, by the last part of their reference."""
+    submits = [path["post"] for name, path in root["paths"].items() if name.endswith(":upload-start")]
+    names = [{one["$ref"].rpartition("/")[2] for one in submit["parameters"]} for submit in submits]
+    return set.intersection(*names)
+
+
+def references(node: Any) -> Iterator[str]:
+    """Every `$ref` in a document."""
+    if isinstance(node, list):
+        for item in node:
+            yield from references(item)
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            if key == "$ref" and isinstance(value, str):
+                yield value
+            else:
+                yield from references(value)
+
+
+def found(root: Any, reference: str) -> Any:
+    """What a reference points to."""
+    node = root
+    for step in reference.removeprefix("#/").split("/"):
+        node = node[step.replace("~1", "/").replace("~0", "~")]
+    return node
+
+
+def resolved(root: Any, node: Any) -> Any:
+    """A part of the document, or what it refers to."""
+    return found(root, node["$ref"]) if "$ref" in node else node
+
+
+def operations(root: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every operation, with its path."""
+    for path, item in root["paths"].items():
+        for operation in item.values():
+            yield path, operation
+
+
+def validator(root: dict[str, Any], name: str) -> jsonschema_rs.Draft202012Validator:
+    """A component's schema, usable on its own."""
+    schema = {"$ref": f"#/components/schemas/{name}", "components": root["components"]}
+    return jsonschema_rs.Draft202012Validator(schema, offline=True)
+
+
+def test_each_action_has_its_own_paths() -> None:
+    """With an id and without; besides those of every service."""
+    paths = document(spec(), spec(FINISH))["paths"]
+    assert list(paths) == [
+        "/book/{id}:upload-start",
+        "/book:upload-start",
+        "/book/{id}:upload-finish",
+        "/book:upload-finish",
+        *ALWAYS,
+    ]
+
+
+def test_a_service_without_actions_has_a_document() -> None:
+    """Before the first runner came."""
+    assert list(document()["paths"]) == ALWAYS
+
+
+def test_every_reference_leads_somewhere() -> None:
+    """Also those inside of the actions' schemas, which pointed into `$defs`."""
+    root = document(spec(), spec(FINISH, input_type=Tree))
+    for reference in references(root):
+        assert reference.startswith("#/components/")
+        assert found(root, reference) is not None
+
+
+def test_the_documents_form() -> None:
+    """What OpenAPI 3.1 asks of names, ids and parameters."""
+    root = document(spec(), spec(FINISH), public_url="https://api.test")
+    assert root["openapi"].startswith("3.1.")
+    assert root["servers"] == [{"url": "https://api.test"}]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+", name) for kind in root["components"].values() for name in kind)
+    ids = [operation["operationId"] for _, operation in operations(root)]
+    assert len(set(ids)) == len(ids)
+    tags = {tag["name"] for tag in root["tags"]}
+    for path, operation in operations(root):
+        parameters = [resolved(root, parameter) for parameter in operation["parameters"]]
+        declared = {parameter["name"] for parameter in parameters if parameter["in"] == "path"}
+        assert declared == set(re.findall(r"{(\w+)}", path))
+        assert set(operation["tags"]) <= tags
+        assert operation["summary"]
+        for answer in operation["responses"].values():
+            assert resolved(root, answer)["description"]
+            for link in answer.get("links", {}).values():
+                assert link["operationId"] in ids
+
+
+def test_every_schema_is_one() -> None:
+    """By the dialect that OpenAPI 3.1 has by default."""
+    root = document(spec(), spec(FINISH, input_type=Tree))
+    for name, schema in root["components"]["schemas"].items():
+        jsonschema_rs.Draft202012Validator(schema | {"components": root["components"]}, offline=True)
+        validator(root, name)
+
+
+def test_the_document_is_openapi() -> None:
+    """By the JSON Schema that its makers publish, which schemathesis brings along."""
+    for root in (document(), document(spec(), spec(FINISH, input_type=Tree), public_url="https://api.test")):
+        jsonschema_rs.Draft202012Validator(OPENAPI_31, offline=True).validate(root)
+
+
+def test_callbacks_only_where_hosts_are_allowed() -> None:
+    """`Operation-Callback` is described by a service that takes it, and by no other."""
+    without, calling_back = (taken(openapi([spec()], is_calling_back=is_it)) for is_it in (False, True))
+    assert calling_back - without == {"Operation-Callback"}
+    assert "Operation-Id" in without
+
+
+def test_every_answer_names_its_headers() -> None:
+    """The request's id always, the code of each error, a pace where the service asks for one."""
+    root = document(spec())
+    for _, operation in operations(root):
+        for status, answer in operation["responses"].items():
+            sent = resolved(root, answer)["headers"]
+            assert {"x-ms-request-id", "x-ms-client-request-id"} <= set(sent)
+            assert ("x-ms-error-code" in sent) == (status >= "400")
+            assert "Retry-After" in sent or status != "503"
+
+
+def test_every_error_has_an_example_of_each_code() -> None:
+    """With the status that the code has, and a body that is one; no code that answers requests is left out."""
+    root = document(spec(exclusive="resource", on_conflict="reject"))
+    seen = set()
+    for _, operation in operations(root):
+        for status, answer in operation["responses"].items():
+            if status < "400":
+                continue
+            refusal = resolved(root, answer)
+            codes = refusal["headers"]["x-ms-error-code"]["schema"]["enum"]
+            shown = {
+                name: resolved(root, one) for name, one in refusal["content"]["application/json"]["examples"].items()
+            }
+            assert list(shown) == codes
+            for code, one in shown.items():
+                assert STATUS_OF[ErrorCode(code)] == int(status)
+                assert one["value"]["error"]["code"] == code
+                assert validator(root, "ErrorBody").is_valid(one["value"])
+            seen |= set(codes)
+    # Other methods and paths belong to no operation of the document.
+    assert seen == set(STATUS_OF) - {"MethodNotAllowed", "NotFound"}
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [{}, {"on_conflict": "reject"}, {"exclusive": "resource"}, {"exclusive": "resource", "on_conflict": "replace"}],
+)
+def test_only_an_action_that_rejects_answers_that_its_resource_is_busy(policy: dict[str, Any]) -> None:
+    """Others wait, or exclude nothing: no client of theirs has to handle a 409."""
+    submits = [operation for path, operation in operations(document(spec(**policy))) if path.endswith("upload-start")]
+
+    assert len(submits) == 2
+    assert not any("409" in operation["responses"] for operation in submits)
+
+
+def test_every_example_is_valid() -> None:
+    """By the schema that stands beside it."""
+    root = document(spec(), spec(FINISH))
+    count = 0
+    for _, operation in operations(root):
+        answers = [resolved(root, answer) for answer in operation["responses"].values()]
+        for part in [operation.get("requestBody", {}), *answers]:
+            for media in part.get("content", {}).values():
+                schema = {**media["schema"], "components": root["components"]}
+                takes = jsonschema_rs.Draft202012Validator(schema, validate_formats=True, offline=True)
+                for one in media.get("examples", {}).values():
+                    takes.validate(resolved(root, one)["value"])
+                    count += 1
+    assert count > 50
+
+
+def test_a_submit_is_described() -> None:
+    """Its input, the headers of its answer, its errors, and what Azure's tools need to know to poll by themselves."""
+    operation = document(spec())["paths"]["/book/{id}:upload-start"]["post"]
+    assert operation["summary"] == "Test book:upload-start"
+    assert operation["requestBody"]["required"]
+    assert operation["requestBody"]["content"]["application/json"]["examples"]["example"]["value"] == {
+        "title": "string",
+        "files": [{"path": "string", "hash": "string"}],
+        "note": {"path": "string", "hash": "string"},
+    }
+    assert set(operation["responses"]) == {"202", "400", "404", "413", "415", "500", "503"}
+    assert {"Operation-Location", "Operation-Id", "Retry-After", "Repeatability-Result"} <= set(
+        operation["responses"]["202"]["headers"]
+    )
+    assert operation["x-ms-long-running-operation"] is True
+    assert operation["x-ms-long-running-operation-options"] == {"final-state-via": "operation-location"}
+
+
+@pytest.mark.parametrize(
+    ("policy", "told"),
+    [
+        ({}, "readable for 1 day after the end."),
+        ({"retention": 7 * DAY, "retention_canceled": 7 * DAY}, "readable for 7 days after the end."),
+        ({"retention_failed": 90 * DAY}, "readable for 1 day after the end, 90 days if it failed."),
+        (
+            {"retention": 2 * DAY, "retention_failed": 90 * DAY, "retention_canceled": DAY},
+            "readable for 2 days after the end, 90 days if it failed, 1 day if it was canceled.",
+        ),
+    ],
+)
+def test_it_is_told_how_long_a_status_stays(policy: dict[str, float], told: str) -> None:
+    """By outcome, where that makes a difference."""
+    operation = document(spec(**policy))["paths"]["/book/{id}:upload-start"]["post"]
+    assert operation["description"].endswith(told)
+
+
+def test_an_action_without_required_input() -> None:
+    """A request for it may do without a body."""
+    operation = document(spec(input_type=Tree))["paths"]["/book:upload-start"]["post"]
+    assert not operation["requestBody"]["required"]
+
+
+@pytest.mark.parametrize(
+    "broken", [{"type": "nonsense"}, {"type": "string", "pattern": "^(?:Ada|Bob) L$"}, {"not": {}}]
+)
+def test_an_action_without_examples(broken: dict[str, Any]) -> None:
+    """It is described without them; the other paths show another action's."""
+    root = document(msgspec.structs.replace(spec(), input_schema=broken, result_schema=broken))
+    operation = root["paths"]["/book:upload-start"]["post"]
+    assert "examples" not in operation["requestBody"]["content"]["application/json"]
+    assert list(operation["responses"]["202"]["content"]["application/json"]["examples"]) == ["new"]
+    shown = root["paths"]["/status/{operationId}"]["get"]["responses"]["200"]["content"]["application/json"]["examples"]
+    assert shown["succeeded"]["value"]["kind"] == "book:publish"
+
+
+def test_the_monitor_is_the_contracts() -> None:
+    """Its members are those of the struct, and takes what was sent in any state."""
+    root = document()
+    _, contract = msgspec.json.schema_components([StatusMonitor])
+    described = root["components"]["schemas"]["StatusMonitor"]
+    assert list(described["properties"]) == list(contract["StatusMonitor"]["properties"])
+    assert described["required"] == contract["StatusMonitor"]["required"]
+    files = sorted(GOLDEN.glob("monitor.*.json"))
+    assert len(files) == 7
+    for file in files:
+        validator(root, "StatusMonitor").validate(json.loads(file.read_bytes()))
+
+
+def test_events_are_the_journals() -> None:
+    """Known types only in their own form; one of a later version is no mistake."""
+    takes = validator(document(), "History")
+    files = [file for file in sorted(GOLDEN.glob("*.json")) if not file.name.startswith(("monitor.", "operation."))]
+    assert len(files) > 8
+    for file in files:
+        event = json.loads(file.read_bytes())
+        takes.validate({"value": [event]})
+        takes.validate({"value": [{**event, "type": "opstream.action.later.v1", "data": {}}]})
+        assert not takes.is_valid({"value": [{**event, "position": 0}]})
+
+
+def test_schemas_that_were_moved_mean_the_same() -> None:
+    """The input's component takes and refuses what the action's own schema does."""
+    taken = validator(document(spec(), spec(FINISH, input_type=Upload)), "book.upload-start.input")
+    assert taken.is_valid(INPUT)
+    assert not taken.is_valid({"title": "x", "files": [{"path": "p"}]})
+
+
+def test_actions_with_types_of_one_name_do_not_mix() -> None:
+    """Each action has its own components."""
+    other = msgspec.structs.replace(
+        spec(FINISH), input_schema={"$ref": "#/$defs/UploadStart", "$defs": {"UploadStart": {"type": "integer"}}}
+    )
+    root = document(spec(), other)
+    assert validator(root, "book.upload-finish.input").is_valid(3)
+    assert validator(root, "book.upload-start.input").is_valid(INPUT)
+
+
+def test_values_in_a_schema_are_left_alone() -> None:
+    """A default or constant may look like a reference."""
+    schema = {"$id": "urn:x", "properties": {"a": {"default": {"$ref": "#/$defs/x"}}, "b": {"$ref": "#"}}}
+    root = document(msgspec.structs.replace(spec(), input_schema=schema))
+    assert root["components"]["schemas"]["book.upload-start.input"] == {
+        "properties": {
+            "a": {"default": {"$ref": "#/$defs/x"}},
+            "b": {"$ref": "#/components/schemas/book.upload-start.input"},
+        }
+    }
+
+
+def test_odd_names_of_definitions_become_component_names() -> None:
+    """And stay different ones."""
+    schema = {
+        "anyOf": [{"$ref": "#/$defs/a[b"}, {"$ref": "#/$defs/a~1b"}],
+        "$defs": {"a[b": {"type": "integer"}, "a/b": {"type": "string"}},
+    }
+    root = document(msgspec.structs.replace(spec(), input_schema=schema))
+    taken = validator(root, "book.upload-start.input")
+    assert [taken.is_valid(value) for value in (1, "x", None)] == [True, True, False]
+
+
+def test_the_monitor_of_an_action_shows_its_result() -> None:
+    """A 202 to a request that was sent again may hold it."""
+    taken = validator(document(spec()), "book.upload-start.monitor")
+    assert taken.is_valid({"id": "1", "status": "NotStarted"})
+    assert taken.is_valid({"id": "1", "status": "Succeeded", "result": {"transaction": "t"}})
+    assert not taken.is_valid({"id": "1", "status": "Succeeded", "result": {"transaction": 1}})
+
+
+class FakeCatalog:
+    """A catalog that changes when the test says so."""
+
+    def __init__(self) -> None:
+        self.specs: Mapping[Kind, ActionSpec] = {}
+        self._listeners: list[Callable[[], None]] = []
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """As the catalog's."""
+        self._listeners.append(listener)
+
+    def offer(self, *specs: ActionSpec) -> None:
+        """Change it."""
+        self.specs = {one.kind: one for one in specs}
+        for listener in self._listeners:
+            listener()
+
+
+def test_the_document_is_built_when_the_catalog_changes() -> None:
+    """And not for each request."""
+    catalog = FakeCatalog()
+    kept = Document(cast("Catalog", catalog), openapi)
+    first = kept.encoded()
+    assert kept.encoded() is first
+    catalog.offer(spec())
+    assert f"/{UPLOAD.resource}:{UPLOAD.action}".encode() in kept.encoded()
+    catalog.offer(spec(), spec(FINISH))
+    two = list(json.loads(kept.encoded())["paths"])
+    assert [path for path in two if path not in ALWAYS] == [
+        "/book/{id}:upload-finish",
+        "/book:upload-finish",
+        "/book/{id}:upload-start",
+        "/book:upload-start",
+    ]
+    catalog.offer(spec(version=2, input_type=Tree))
+    (operation,) = json.loads(kept.encoded())["paths"]["/book:upload-start"].values()
+    assert "version 2" in operation["description"]

@@ -1,0 +1,68 @@
+"""The map from codes to HTTP statuses, and how the journal's errors look from outside."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from opstream_api.errors import MESSAGE_LIMIT, RETRY_AFTER, STATUS_OF, ApiError, from_journal
+from opstream_api.http.responses import error_answer
+from opstream_journal import EventTooLarge, JournalError, JournalFull, JournalUnavailable, RequestRefused
+from opstream_schemas.errors import ErrorCode
+from opstream_schemas.status_monitor import ErrorBody
+
+pytestmark = pytest.mark.unit
+
+IN_MONITORS_ONLY = {
+    ErrorCode.RESULT_TOO_LARGE,
+    ErrorCode.DEADLINE_EXCEEDED,
+    ErrorCode.RUNNER_LOST,
+    ErrorCode.RUNNER_STOPPED,
+    ErrorCode.ATTEMPT_TIMED_OUT,
+    ErrorCode.FAILED_BY_OPERATOR,
+}
+
+
+def test_every_code_of_an_answer_has_a_status() -> None:
+    """A new code must be mapped, or be one that only a monitor shows."""
+    assert set(STATUS_OF) | IN_MONITORS_ONLY == set(ErrorCode)
+    assert not set(STATUS_OF) & IN_MONITORS_ONLY
+
+
+@pytest.mark.parametrize("code", STATUS_OF)
+def test_an_error_answer_has_the_contracts_shape(code: ErrorCode) -> None:
+    """Status, body and headers agree."""
+    answer = error_answer(ApiError(code, "because", target="there"))
+    error = msgspec.json.decode(answer.content, type=ErrorBody).error
+    assert (answer.status_code, answer.media_type) == (STATUS_OF[code], "application/json")
+    assert (error.code, error.message, error.target) == (code, "because", "there")
+    assert answer.headers["x-ms-error-code"] == code
+    assert answer.headers.get("Retry-After") == (str(RETRY_AFTER[code]) if code in RETRY_AFTER else None)
+
+
+def test_a_503_can_always_be_tried_again() -> None:
+    """Both codes say when."""
+    assert {code for code, status in STATUS_OF.items() if status == 503} == set(RETRY_AFTER)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (JournalUnavailable("secret", maybe_stored=True), ErrorCode.JOURNAL_UNAVAILABLE),
+        (RequestRefused(404, 10059, "secret"), ErrorCode.JOURNAL_UNAVAILABLE),
+        (JournalError("secret"), ErrorCode.JOURNAL_UNAVAILABLE),
+        (JournalFull("secret"), ErrorCode.JOURNAL_FULL),
+        (EventTooLarge("secret"), ErrorCode.PAYLOAD_TOO_LARGE),
+    ],
+)
+def test_journal_errors_say_nothing_of_the_broker(error: JournalError, code: ErrorCode) -> None:
+    """What it said is for the log; a submit's error names the id."""
+    translated = from_journal(error, operation_id="my-id")
+    assert translated.code is code
+    assert "secret" not in translated.body.error.message
+    assert translated.body.error.operation_id == ("" if code is ErrorCode.PAYLOAD_TOO_LARGE else "my-id")
+
+
+def test_messages_are_bounded() -> None:
+    """Whatever a client sent is quoted only so far."""
+    assert len(ApiError(ErrorCode.NOT_FOUND, "ü" * 10_000).body.error.message.encode()) <= MESSAGE_LIMIT

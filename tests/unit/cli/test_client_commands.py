@@ -1,0 +1,280 @@
+"""The commands that talk to a running service: their options, and how an operation looks while it is followed."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+import opstream.cli.commands.fail
+import opstream.cli.commands.operation
+from opstream.cli.app import main
+from opstream.cli.commands.fail import Fail
+from opstream.cli.commands.operation import Cancel, Events, Look, Run
+from opstream.terminal.event_row import row
+from opstream.terminal.operation_display import Bar, Lines, make_display
+from opstream_schemas.events import AttemptFailed, CancelRequested, EventData, OperationError, Progressed
+from opstream_schemas.operation.fold import Status
+from opstream_schemas.status_monitor import StatusMonitor
+
+pytestmark = pytest.mark.unit
+
+NOW = datetime(2026, 11, 24, 10, 0, 5, tzinfo=UTC)
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """The settings that the commands were about to run with."""
+    found: list[Any] = []
+    for name in ("run", "status", "cancel", "events"):
+        monkeypatch.setattr(opstream.cli.commands.operation, name, found.append)
+    monkeypatch.setattr(opstream.cli.commands.fail, "fail", found.append)
+    return found
+
+
+CASES: list[tuple[list[str], list[str], dict[str, str], Any]] = [
+    (
+        ["run", "book/42:start"],
+        [
+            *("--input", '{"a": 1}', "--operation-id", "x", "--callback", "https://c.test/d", "--timeout", "5m"),
+            *("--detach", "--url", "https://a.test/b/"),
+        ],
+        {
+            "INPUT": '{"a": 1}',
+            "OPERATION_ID": "x",
+            "CALLBACK": "https://c.test/d",
+            "TIMEOUT": "5m",
+            "DETACH": "1",
+            "URL": "https://a.test/b",
+        },
+        Run(
+            target="book/42:start",
+            action_input=b'{"a": 1}',
+            operation_id="x",
+            callback="https://c.test/d",
+            timeout=300.0,
+            is_detached=True,
+            url="https://a.test/b",
+        ),
+    ),
+    (
+        ["status", "x"],
+        ["--wait", "--timeout", "5", "--url", "http://a.test"],
+        {"WAIT": "true", "TIMEOUT": "5", "URL": "http://a.test"},
+        Look(operation_id="x", is_waiting=True, timeout=5.0, url="http://a.test"),
+    ),
+    (
+        ["cancel", "x"],
+        ["--reason", "slow", "--wait", "--timeout", "5", "--url", "http://a.test"],
+        {"REASON": "slow", "WAIT": "true", "TIMEOUT": "5", "URL": "http://a.test"},
+        Cancel(operation_id="x", reason="slow", is_waiting=True, timeout=5.0, url="http://a.test"),
+    ),
+    (
+        ["events", "x"],
+        ["--follow", "--json", "--url", "http://a.test"],
+        {"FOLLOW": "true", "JSON": "true", "URL": "http://a.test"},
+        Events(operation_id="x", is_following=True, is_json=True, url="http://a.test"),
+    ),
+    (
+        ["fail", "x"],
+        ["--force", "--reason", "slow", "--nats", "nats://a.test", "--nats", "nats://b.test", "--connect-timeout", "5"],
+        {"FORCE": "1", "REASON": "slow", "NATS_URL": "nats://a.test nats://b.test", "CONNECT_TIMEOUT": "5"},
+        Fail(
+            operation_id="x",
+            reason="slow",
+            is_forced=True,
+            servers=("nats://a.test", "nats://b.test"),
+            connect_timeout=5.0,
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("command", "options", "variables", "settings"), CASES, ids=[case[0][0] for case in CASES])
+def test_the_environment_says_the_same(
+    given: list[Any], command: list[str], options: list[str], variables: dict[str, str], settings: Any
+) -> None:
+    """Each option has a variable `OPSTREAM_…`, read exactly as the option is."""
+    environment = {f"OPSTREAM_{name}": value for name, value in variables.items()}
+    by_option = CliRunner().invoke(main, [*command, *options])
+    by_variable = CliRunner().invoke(main, command, env=environment)
+    assert (by_option.exit_code, by_option.output) == (0, "")
+    assert (by_variable.exit_code, by_variable.output) == (0, "")
+    assert given == [settings, settings]
+
+
+def test_defaults(given: list[Any]) -> None:
+    """The service of `opstream up`, no input, no end of patience; nothing is followed unless asked."""
+    for command in (["run", "book:reindex"], ["status", "x"], ["cancel", "x"], ["events", "x"]):
+        assert CliRunner().invoke(main, command).exit_code == 0
+    url = "http://127.0.0.1:8080"
+    assert given == [
+        Run(target="book:reindex", action_input=b"{}", operation_id=None, timeout=None, is_detached=False, url=url),
+        Look(operation_id="x", is_waiting=False, timeout=None, url=url),
+        Cancel(operation_id="x", reason="", is_waiting=False, timeout=None, url=url),
+        Events(operation_id="x", is_following=False, is_json=False, url=url),
+    ]
+
+
+def test_where_the_input_comes_from(given: list[Any], tmp_path: Path) -> None:
+    """JSON as it stands, a file, or standard input; always the very bytes."""
+    text = '{"a":  "ü"}\n'
+    (tmp_path / "input.json").write_text(text, encoding="utf-8")
+    for value in (text, f"@{tmp_path / 'input.json'}", "-", "@-"):
+        result = CliRunner().invoke(main, ["run", "book:reindex", "--input", value], input=text)
+        assert result.exit_code == 0, result.output
+    assert [settings.action_input for settings in given] == [text.encode()] * 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["run"], "Missing argument 'TARGET'"),
+        (["run", "a:b", "--input", "{"], "it is not JSON"),
+        (["run", "a:b", "--input", ""], "it is empty: write a value"),
+        (["run", "a:b", "--input", "@nowhere.json"], "nowhere.json can't be read (No such file or directory)"),
+        (["run", "a:b", "--input", "@"], "can't be read"),
+        (["run", "a:b", "--input", f"@{__file__}"], "test_client_commands.py is not JSON"),
+        (["run", "a:b", "--input", "-"], "it is not JSON"),
+        (["run", "a:b", "--url", "a.test"], "is not a base URL"),
+        (["run", "a:b", "--timeout", "0"], "is not a duration"),
+        (["status"], "Missing argument 'ID'"),
+        (["status", "x", "--follow"], "No such option"),
+    ],
+)
+def test_usage_errors(given: list[Any], arguments: list[str], complaint: str) -> None:
+    """What can't be meant is refused with exit status 2 before anything is asked of the service."""
+    result = CliRunner().invoke(main, arguments, input="nonsense")
+    assert result.exit_code == 2
+    assert complaint in " ".join(result.output.split())
+    assert given == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["run", "book"], "'book' is no target: write 'book/42:upload-start'"),
+        (["run", "book:start", "--operation-id", "a b"], "operation id 'a b' must be"),
+        (["status", "a/b"], "operation id 'a/b' must be"),
+        (["status", "a/b", "--wait"], "operation id 'a/b' must be"),
+        (["cancel", "a:cancel"], "operation id 'a:cancel' must be"),
+        (["events", ""], "operation id '' must be"),
+        (["events", "..", "--follow"], "operation id '..' must be"),
+    ],
+)
+def test_what_no_service_is_asked_for(arguments: list[str], complaint: str) -> None:
+    """Targets and ids that can't exist are refused with exit status 2, and nothing is sent."""
+    result = CliRunner().invoke(main, [*arguments, "--url", "http://127.0.0.1:9"])
+    assert result.exit_code == 2
+    assert complaint in result.stderr
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def monitor(status: Status = Status.RUNNING, **members: Any) -> StatusMonitor:
+    return StatusMonitor(id="x", status=status, **members)
+
+
+def test_a_display_for_each_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bar where a line can be drawn again, lines anywhere else."""
+    monkeypatch.setenv("TERM", "xterm")
+    assert isinstance(make_display(Terminal(), Clock(), lambda: NOW), Bar)
+    assert isinstance(make_display(io.StringIO(), Clock(), lambda: NOW), Lines)
+    monkeypatch.setenv("TERM", "dumb")
+    assert isinstance(make_display(Terminal(), Clock(), lambda: NOW), Lines)
+
+
+def test_lines() -> None:
+    """One for each change: the time, the status, how far it is, and what the action says, on one line."""
+    stream = io.StringIO()
+    with Lines(stream, Clock(), lambda: NOW) as lines:
+        lines.show(monitor(Status.NOT_STARTED))
+        lines.show(monitor(Status.NOT_STARTED, queue_position=3))
+        lines.show(monitor(percent_complete=7.4, message="one\ntwo\x1b[2J"))
+        lines.show(monitor(percent_complete=100, attempt=2, retry_at=NOW.replace(minute=1), message="old"))
+        lines.show(monitor(Status.SUCCEEDED, percent_complete=40, message="old"))
+    assert stream.getvalue().splitlines() == [
+        "2026-11-24T10:00:05Z  NotStarted",
+        "2026-11-24T10:00:05Z  NotStarted         number 3 in the queue for its resource",
+        "2026-11-24T10:00:05Z  Running       7 %  one two [2J",
+        "2026-11-24T10:00:05Z  Running     100 %  attempt 2 failed, the next one starts at 10:01:05Z",
+        "2026-11-24T10:00:05Z  Succeeded",
+    ]
+
+
+def test_an_outage_is_told_now_and_then() -> None:
+    """Not with each try, but again after half a minute, and at once if something else is wrong."""
+    stream, clock = io.StringIO(), Clock()
+    lines = Lines(stream, clock, lambda: NOW)
+    for clock.now, what in ((0.0, "gone"), (0.2, "gone"), (1.0, "busy"), (29.0, "gone"), (31.0, "gone")):
+        lines.trouble(what, 0.25)
+    assert [line.partition("Z  ")[2] for line in stream.getvalue().splitlines()] == [
+        "gone; trying again in 0.2 s",
+        "busy; trying again in 0.2 s",
+        "gone; trying again in 0.2 s",
+    ]
+
+
+def test_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawn over itself; trouble stays above it; the end is one line, or nothing if it was not seen."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    stream, clock = Terminal(), Clock()
+    with Bar(stream, clock, tick=3600) as bar:
+        bar.show(monitor())
+        clock.now = 65.0
+        bar.show(monitor(percent_complete=150.0, message="far\ttoo far" * 20))
+        bar.trouble("gone", 1.0)
+        bar.show(monitor(Status.CANCELED))
+    first, second, trouble, again, last = stream.getvalue().split("\r\x1b[K")[1:]
+    assert first == "Running  0:00"
+    assert second.startswith("Running  [########################] 150 %  1:05  far too far")
+    assert len(second) == 79
+    assert (trouble, again, last) == ("gone; trying again in 1.0 s\n", second, "Canceled after 1:05\n")
+    interrupted = Terminal()
+    with Bar(interrupted, clock, tick=3600) as bar:
+        bar.show(monitor(percent_complete=0.0))
+    assert interrupted.getvalue() == f"\r\x1b[KRunning  [{'-' * 24}]   0 %  0:00\r\x1b[K"
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (Progressed(percent=39.6, message="a\x1b[31mb"), "40 % a [31mb"),
+        (
+            AttemptFailed(attempt=1, error=OperationError(code=503, message="busy"), retry_at=NOW, counted=True),
+            "503: busy",
+        ),
+        (CancelRequested(by="ann", reason="r" * 100), "r" * 89 + "…"),
+        (None, ""),
+    ],
+)
+def test_a_row_of_a_history(data: EventData | None, what: str) -> None:
+    """Position, time, name, and what it is about, in one line that no message can break."""
+    shown = row(3, NOW, "some-event", data, is_on=False)
+    assert shown == f"       3  10:00:05.000  some-event        {what}".rstrip()
+
+
+@pytest.mark.parametrize(
+    ("year", "shown"),
+    [(2026, "22:00:00.000"), (1, "12:00:00.000")],
+)
+def test_times_of_a_history(year: int, shown: str) -> None:
+    """They are told in UTC; a foreign one that UTC can't hold as it is."""
+    time = datetime(year, 1, 1, 12, tzinfo=timezone(timedelta(hours=14)))
+    assert row(1, time, "started", None, is_on=False) == f"       1  {shown}  started"

@@ -1,0 +1,288 @@
+"""The commands: their help, what they print, how they fail."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+from msgspec.structs import replace
+
+import opstream
+import opstream.cli.commands.provision
+import opstream_projector.main
+from opstream.cli.app import main
+from opstream.local.nats_server import MAX_PAYLOAD, Settings, configuration, find_binary, lock, run
+from opstream.local.ports import Place, free_ports
+from opstream.terminal import console, logs
+from opstream.terminal.console import Failure
+from opstream_journal import Drifted
+from opstream_journal.provisioning.config_drift import Drift
+from opstream_journal.provisioning.provision import Report
+from opstream_schemas.asyncapi import asyncapi
+from opstream_schemas.json_schemas import schemas
+
+pytestmark = pytest.mark.unit
+
+COMMANDS = sorted(main.commands)
+
+
+def options(command: str) -> list[click.Option]:
+    return [one for one in main.commands[command].params if isinstance(one, click.Option)]
+
+
+@pytest.fixture
+def process_restored() -> Iterator[None]:
+    """Undoes what a command sets in its process: logging, and what SIGTERM does."""
+    handler = signal.getsignal(signal.SIGTERM)
+    root, quiet = logging.getLogger(), logging.getLogger("uvicorn")
+    before = (root.level, root.handlers[:], quiet.level)
+    yield
+    root.setLevel(before[0])
+    root.handlers[:] = before[1]
+    quiet.setLevel(before[2])
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener
+
+
+def test_version() -> None:
+    """`--version` prints one line."""
+    assert CliRunner().invoke(main, ["--version"]).output == f"opstream {opstream.__version__}\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_names_every_variable(command: str) -> None:
+    """The help of each command tells what it is, and the variable of each option."""
+    result = CliRunner().invoke(main, [command, "--help"])
+    assert result.exit_code == 0
+    text = "".join(result.output.split())
+    for option in options(command):
+        assert isinstance(option.envvar, str)
+        assert option.envvar.startswith("OPSTREAM_")
+        assert f"envvar:{option.envvar}" in text
+        assert option.help
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(command: str) -> None:
+    """The help of each command shows how it is called, on lines that a terminal does not break."""
+    lines = CliRunner().invoke(main, [command, "--help"], terminal_width=80).output.splitlines()
+    examples = [line for line in lines if line.startswith(f"    opstream {command}")]
+    assert examples
+    assert main.commands[command].short_help
+
+
+def test_the_list_of_commands() -> None:
+    """`opstream --help` has each command once, with one whole line."""
+    shown = CliRunner().invoke(main, ["--help"], terminal_width=80).output.rpartition("\n\n")[0]
+    found = re.findall(r"^  ([a-z]+) +(\S.*)$", shown, flags=re.MULTILINE)
+    assert sorted(found) == [(name, main.commands[name].short_help) for name in COMMANDS]
+
+
+def test_one_variable_per_option() -> None:
+    """An option has the same variable in each command that has it, and no other option has that variable."""
+    pairs = {(option.opts[0], option.envvar) for command in COMMANDS for option in options(command)}
+    assert len({name for name, _ in pairs}) == len(pairs)
+    assert len({variable for _, variable in pairs}) == len(pairs)
+
+
+def test_schemas(tmp_path: Path) -> None:
+    """`schemas DIR` makes the folder, writes one file per schema and the AsyncAPI document, and prints each."""
+    folder = tmp_path / "a" / "b"
+    result = CliRunner().invoke(main, ["schemas", str(folder)])
+    assert result.exit_code == 0
+    expected = {f"{name}.json": document for name, document in {**schemas(), "asyncapi": asyncapi()}.items()}
+    assert {"operation.json", "opstream.action.started.v1.json", "asyncapi.json"} <= expected.keys()
+    assert result.output.split() == [str(folder / name) for name in expected]
+    assert {path.name: json.loads(path.read_text()) for path in folder.iterdir()} == expected
+
+
+def test_schemas_into_a_file(tmp_path: Path) -> None:
+    """A folder that can't be made is a one-line error."""
+    (tmp_path / "file").write_text("")
+    result = CliRunner().invoke(main, ["schemas", str(tmp_path / "file" / "below")])
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert result.stderr.startswith("opstream: error: can't write to ")
+
+
+@pytest.mark.usefixtures("process_restored")
+def test_expected_errors_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a service can't cope with is told in one line on stderr, without a traceback, and the status is 1."""
+
+    def refuse(_settings: Any) -> None:
+        raise Drifted("the broker differs: run 'opstream provision --update'")
+
+    monkeypatch.setattr(opstream_projector.main, "run", refuse)
+    result = CliRunner().invoke(main, ["projector"])
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr == "opstream: error: the broker differs: run 'opstream provision --update'\n"
+
+
+DRIFT = Drift(name="stream OPERATIONS", field="max_bytes", actual="2", wanted="1", is_safe=False)
+
+
+@pytest.mark.parametrize(
+    ("report", "code", "output", "error"),
+    [
+        (Report(made=(), updated=(), drift=()), 0, "nothing to do: the broker has everything\n", ""),
+        (
+            Report(made=("stream A",), updated=("stream B: x is 1, should be 2",), drift=()),
+            0,
+            "made       stream A\nput right  stream B: x is 1, should be 2\n",
+            "",
+        ),
+        (
+            Report(made=(), updated=(), drift=(DRIFT,)),
+            1,
+            "differs    stream OPERATIONS: max_bytes is 2, should be 1\n",
+            "leave it out to keep the one that is there",
+        ),
+        (
+            Report(made=(), updated=(), drift=(replace(DRIFT, field="subjects", is_safe=True),)),
+            1,
+            "differs    stream OPERATIONS: subjects is 2, should be 1\n",
+            "run it again with --update",
+        ),
+        (
+            Report(made=(), updated=(), drift=(replace(DRIFT, field="retention"),)),
+            1,
+            "differs    stream OPERATIONS: retention is 2, should be 1\n",
+            "recreate it",
+        ),
+    ],
+    ids=["nothing", "done", "smaller limit", "safe", "unsafe"],
+)
+@pytest.mark.usefixtures("process_restored")
+def test_what_provision_tells(
+    monkeypatch: pytest.MonkeyPatch, report: Report, code: int, output: str, error: str
+) -> None:
+    """What was made and put right, what still differs, and then what to do."""
+
+    async def provided(_settings: Any) -> Report:
+        return report
+
+    monkeypatch.setattr(opstream.cli.commands.provision, "_provision", provided)
+    result = CliRunner().invoke(main, ["provision"])
+    assert (result.exit_code, result.stdout) == (code, output)
+    assert error in result.stderr
+    assert result.stderr.count("\n") == (1 if error else 0)
+
+
+@pytest.mark.usefixtures("process_restored")
+def test_contradicting_sizes() -> None:
+    """A journal that can't take what the API accepts is refused before the broker is asked."""
+    result = CliRunner().invoke(main, ["provision", "--max-body", "1MiB", "--max-msg-size", "1MiB"])
+    assert result.exit_code == 1
+    assert "use 1064960 or more" in result.stderr
+
+
+def test_broker_configuration(tmp_path: Path) -> None:
+    """JetStream in the data folder, every write synced, payloads above all limits, and odd names of folders."""
+    settings = Settings(host="::1", port=0, data_dir=tmp_path)
+    text = configuration(settings, 4321, Path('/data/ü "x"'))
+    assert 'listen: "[::1]:4321"' in text
+    assert r'store_dir: "/data/ü \"x\""' in text
+    assert "sync_interval: always" in text
+    assert f"max_payload: {MAX_PAYLOAD}" in text
+
+
+def test_broker_becomes_the_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The process is replaced by nats-server, with the lock on its data inherited."""
+    calls: list[tuple[str, list[str]]] = []
+    monkeypatch.setattr(os, "execv", lambda path, arguments: calls.append((path, arguments)))
+    run(Settings(host="127.0.0.1", port=0, data_dir=tmp_path / "new" / "data"))
+    config = tmp_path / "new" / "data" / "nats.conf"
+    assert calls == [(find_binary(), ["nats-server", "--config", str(config)])]
+    assert "jetstream {" in config.read_text()
+    with pytest.raises(Failure, match=r"another broker uses .*--data-dir"):
+        lock(tmp_path / "new" / "data")
+
+
+def test_broker_without_a_binary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A missing nats-server is told as such."""
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Failure, match="there is no nats-server: install"):
+        find_binary()
+
+
+def test_broker_on_a_folder_that_is_a_file(tmp_path: Path) -> None:
+    """A data folder that can't be used is told as such."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Failure, match="choose another folder with --data-dir"):
+        run(Settings(host="127.0.0.1", port=0, data_dir=tmp_path / "file" / "data"))
+
+
+def test_a_port_in_use(listener: socket.socket) -> None:
+    """The error names the port and the option to change."""
+    port = listener.getsockname()[1]
+    with pytest.raises(Failure, match=f"port {port} on 127.0.0.1 is in use: .* with --nats-port"):
+        free_ports([Place("127.0.0.1", port, "--nats-port")])
+
+
+def test_one_port_twice(listener: socket.socket) -> None:
+    """Two servers can't share a port; the second one's option is named."""
+    port = listener.getsockname()[1]
+    listener.close()
+    with pytest.raises(Failure, match="--nats-port"):
+        free_ports([Place("127.0.0.1", port, "--port"), Place("127.0.0.1", port, "--nats-port")])
+
+
+def test_a_host_of_another_machine() -> None:
+    """An address that this machine does not have is told as such (192.0.2.1 is nobody's: RFC 5737)."""
+    with pytest.raises(Failure, match=r"192\.0\.2\.1 is not an address of this machine: change --host"):
+        free_ports([Place("192.0.2.1", 0, "--port")])
+
+
+def test_free_ports_differ() -> None:
+    """Zero asks for a free port; no two are the same."""
+    ports = free_ports([Place("127.0.0.1", 0, "--port")] * 20)
+    assert len(set(ports)) == 20
+    assert all(10_240 <= port < 32_768 for port in ports)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal only, and not when NO_COLOR is set."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert console.is_coloured(Terminal())
+    assert not console.is_coloured(io.StringIO())
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not console.is_coloured(Terminal())
+
+
+@pytest.mark.usefixtures("process_restored")
+def test_log_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    """One line per record on stderr: time in UTC, level, logger, message; nothing below the level."""
+    logs.configure("info")
+    logging.getLogger("a.b").info("hello %s", "you")
+    logging.getLogger("a.b").debug("not this")
+    logging.getLogger("uvicorn.error").info("nor this")
+    output = capsys.readouterr()
+    assert output.out == ""
+    moment, _, rest = output.err.partition(" ")
+    assert rest == "INFO    a.b: hello you\n"
+    assert moment[10] == "T"
+    assert moment.endswith("Z")

@@ -1,0 +1,375 @@
+"""What the command's options accept, and that the environment says the same as the command line."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import opstream.cli.commands.provision
+import opstream.cli.commands.unparking
+import opstream.local.nats_server
+import opstream.local.supervisor
+import opstream_api.main
+import opstream_projector.main
+import opstream_runner.main
+import opstream_webhooks.main
+from opstream.cli.app import main
+from opstream.cli.options.common import Duration, Size
+
+pytestmark = pytest.mark.unit
+
+DAY = 86_400.0
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """The settings that the commands were about to run with."""
+    found: list[Any] = []
+    modules = (
+        opstream.local.supervisor,
+        opstream.local.nats_server,
+        opstream.cli.commands.provision,
+        opstream.cli.commands.unparking,
+        opstream_api.main,
+        opstream_runner.main,
+        opstream_projector.main,
+        opstream_webhooks.main,
+    )
+    for module in modules:
+        monkeypatch.setattr(module, "run", found.append)
+    monkeypatch.setattr("opstream.cli.commands.service_process.begin", lambda level: None)
+    monkeypatch.setattr("opstream.terminal.logs.configure", lambda level: None)
+    monkeypatch.syspath_prepend(".")  # so that what the commands do to the path is undone
+    return found
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("30d", 30 * DAY),
+        ("12h", DAY / 2),
+        ("5m", 300),
+        ("90s", 90),
+        ("90", 90),
+        ("1.5h", 5400),
+        ("0.25", 0.25),
+        ("1 d", DAY),
+        ("2D", 2 * DAY),
+    ],
+)
+def test_durations(text: str, seconds: float) -> None:
+    """Days, hours, minutes, seconds, or a plain number of seconds."""
+    assert Duration().convert(text, None, None) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "d", "-1s", "1w", "1h30m", "ten", "1e3", "unlimited", "\uff11s"])
+def test_what_is_no_duration(text: str) -> None:
+    """Anything else is a usage error that shows how to write one."""
+    with pytest.raises(click.UsageError, match="is not a duration: write 30d"):
+        Duration().convert(text, None, None)
+
+
+def test_a_positive_duration() -> None:
+    """Zero is refused where a wait needs a length."""
+    with pytest.raises(click.UsageError):
+        Duration(is_positive=True).convert("0s", None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("262144", 262_144),
+        ("256KiB", 262_144),
+        ("256kib", 262_144),
+        ("10GiB", 10 * 2**30),
+        ("1.5 MiB", 3 * 2**19),
+        ("1TiB", 2**40),
+        ("7B", 7),
+    ],
+)
+def test_sizes(text: str, size: int) -> None:
+    """Bytes, or a number with a binary unit."""
+    assert Size().convert(text, None, None) == size
+
+
+def test_what_would_not_be_a_number_any_more() -> None:
+    """More digits than a float holds are too much, not infinity, and the broker's own limits are named."""
+    for kind in (Duration(), Duration(unlimited=0.0), Size(), Size(most="63MiB")):
+        with pytest.raises(click.UsageError, match=r"is too (?:long|much): write at most"):
+            kind.convert("9" * 400, None, None)
+    with pytest.raises(click.UsageError, match="is too much: write at most 63MiB"):
+        Size(most="63MiB").convert("64MiB", None, None)
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "256KB", "1k", "KiB", "unlimited"])
+def test_what_is_no_size(text: str) -> None:
+    """Anything else is a usage error; decimal units are refused rather than guessed."""
+    with pytest.raises(click.UsageError, match="is not a size: write 256KiB"):
+        Size().convert(text, None, None)
+
+
+def test_unlimited() -> None:
+    """The word stands for the value that the option gives it; nobody gets that by writing 0."""
+    assert Duration(unlimited=0.0).convert("unlimited", None, None) == 0.0
+    assert Size(unlimited=-1).convert("unlimited", None, None) == -1
+    with pytest.raises(click.UsageError, match="or 'unlimited'"):
+        Duration(unlimited=0.0).convert("0", None, None)
+
+
+ELSEWHERE = {"durable", "sequences", "is_retry"}
+"""Settings that are no options, and one that excludes another; the tests of `parked` have it."""
+SECRET = "whsec_" + "A" * 32
+HOOKS = str(Path(__file__).with_name("configs") / "hooks.toml")
+CASES: list[tuple[str, list[str], dict[str, str]]] = [
+    (
+        "up",
+        [
+            *("--host", "0.0.0.0", "--port", "1", "--nats-port", "2", "--data-dir", "d", "--concurrency", "3"),
+            *("--drain", "0"),
+            *("--public-url", "https://a.example/x/", "--actions", "a.b", "--actions", "c", "--max-body", "1KiB"),
+            *("--max-result", "2KiB", "--archive", "--log-level", "debug"),
+            *("--webhooks-config", HOOKS, "--callback-host", "a.example", "--callback-secret", SECRET),
+            *("--allow-private", "10.0.0.0/8", "--allow-http"),
+        ],
+        {
+            "HOST": "0.0.0.0",
+            "PORT": "1",
+            "NATS_PORT": "2",
+            "DATA_DIR": "d",
+            "CONCURRENCY": "3",
+            "DRAIN": "0",
+            "PUBLIC_URL": "https://a.example/x/",
+            "ACTIONS": "a.b,c",
+            "MAX_BODY": "1KiB",
+            "MAX_RESULT": "2KiB",
+            "ARCHIVE": "true",
+            "LOG_LEVEL": "debug",
+            "WEBHOOKS_CONFIG": HOOKS,
+            "CALLBACK_HOSTS": "a.example",
+            "CALLBACK_SECRETS": SECRET,
+            "ALLOW_PRIVATE": "10.0.0.0/8",
+            "ALLOW_HTTP": "1",
+        },
+    ),
+    (
+        "broker",
+        ["--nats-host", "::1", "--nats-port", "2", "--data-dir", "d", "--log-level", "debug"],
+        {"NATS_HOST": "::1", "NATS_PORT": "2", "DATA_DIR": "d", "LOG_LEVEL": "debug"},
+    ),
+    (
+        "provision",
+        [
+            *(
+                "--nats",
+                "nats://a:1",
+                "--nats",
+                "b:2",
+                "--replicas",
+                "3",
+                "--max-age",
+                "90d",
+                "--max-bytes",
+                "unlimited",
+            ),
+            *("--max-msg-size", "1MiB", "--max-body", "1KiB", "--max-result", "2KiB", "--actions", "a,b", "--update"),
+            *("--archive", "--archive-max-age", "3650d", "--connect-timeout", "1m"),
+        ],
+        {
+            "NATS_URL": "nats://a:1, b:2",
+            "REPLICAS": "3",
+            "MAX_AGE": "90d",
+            "MAX_BYTES": "unlimited",
+            "MAX_MSG_SIZE": "1MiB",
+            "MAX_BODY": "1KiB",
+            "MAX_RESULT": "2KiB",
+            "ACTIONS": "a,b",
+            "UPDATE": "true",
+            "ARCHIVE": "true",
+            "ARCHIVE_MAX_AGE": "3650d",
+            "CONNECT_TIMEOUT": "1m",
+        },
+    ),
+    (
+        "api",
+        [
+            *("--nats", "nats://a:1", "--host", "h", "--port", "0", "--public-url", "http://p", "--max-body", "1MiB"),
+            *("--trusted-proxy", "10.0.0.0/8", "--trusted-proxy", "::1", "--identity-header", "X-Forwarded-User"),
+            *("--client-id-header", "X-Client-Id", "--connect-timeout", "5"),
+            *("--callback-host", "a.example", "--callback-host", "*.b.example:8443", "--allow-http"),
+        ],
+        {
+            "CALLBACK_HOSTS": "a.example, *.b.example:8443",
+            "ALLOW_HTTP": "true",
+            "NATS_URL": "nats://a:1",
+            "TRUSTED_PROXY": "10.0.0.0/8,::1",
+            "IDENTITY_HEADER": "X-Forwarded-User",
+            "CLIENT_ID_HEADER": "X-Client-Id",
+            "HOST": "h",
+            "PORT": "0",
+            "PUBLIC_URL": "http://p",
+            "MAX_BODY": "1MiB",
+            "CONNECT_TIMEOUT": "5",
+        },
+    ),
+    (
+        "runner",
+        [
+            *("--nats", "nats://a:1", "--actions", "x", "--concurrency", "1", "--health-port", "9"),
+            *("--drain", "1m", "--max-result", "1B", "--connect-timeout", "5s"),
+        ],
+        {
+            "NATS_URL": "nats://a:1",
+            "ACTIONS": "x",
+            "CONCURRENCY": "1",
+            "HEALTH_PORT": "9",
+            "DRAIN": "1m",
+            "MAX_RESULT": "1B",
+            "CONNECT_TIMEOUT": "5s",
+        },
+    ),
+    (
+        "projector",
+        ["--nats", "nats://a:1", "--health-port", "9", "--connect-timeout", "5"],
+        {"NATS_URL": "nats://a:1", "HEALTH_PORT": "9", "CONNECT_TIMEOUT": "5"},
+    ),
+    (
+        "parked",
+        ["mailer", "--forget", "--json", "--nats", "nats://a:1", "--connect-timeout", "5"],
+        {"FORGET": "yes", "JSON": "1", "NATS_URL": "nats://a:1", "CONNECT_TIMEOUT": "5"},
+    ),
+    (
+        "webhooks",
+        [
+            *("--nats", "nats://a:1", "--health-port", "9", "--connect-timeout", "5", "--config", HOOKS),
+            *("--callback-host", "a.example", "--callback-secret", SECRET, "--allow-private", "10.0.0.0/8"),
+            "--allow-http",
+        ],
+        {
+            "NATS_URL": "nats://a:1",
+            "HEALTH_PORT": "9",
+            "CONNECT_TIMEOUT": "5",
+            "WEBHOOKS_CONFIG": HOOKS,
+            "CALLBACK_HOSTS": "a.example",
+            "CALLBACK_SECRETS": SECRET,
+            "ALLOW_PRIVATE": "10.0.0.0/8",
+            "ALLOW_HTTP": "yes",
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("command", "options", "variables"), CASES, ids=[case[0] for case in CASES])
+def test_the_environment_says_the_same(
+    given: list[Any], command: str, options: list[str], variables: dict[str, str]
+) -> None:
+    """Each option has a variable `OPSTREAM_…`, read exactly as the option is; lists are comma-separated in it."""
+    environment = {f"OPSTREAM_{name}": value for name, value in variables.items()}
+    words = [*itertools.takewhile(lambda one: not one.startswith("-"), options)]
+    by_option = CliRunner().invoke(main, [command, *options])
+    by_variable = CliRunner().invoke(main, [command, *words], env=environment)
+    assert (by_option.exit_code, by_option.output) == (0, "")
+    assert (by_variable.exit_code, by_variable.output) == (0, "")
+    assert given[0] == given[1]
+    plain = CliRunner().invoke(main, [command, *words])
+    assert plain.exit_code == 0
+    for field in set(given[0].__struct_fields__) - ELSEWHERE:
+        assert getattr(given[2], field) != getattr(given[0], field), f"{field} was not set"
+
+
+def test_defaults(given: list[Any]) -> None:
+    """What the issue says: HTTP on 8080, NATS on 4222, `./.opstream`, the bookshelf example."""
+    assert CliRunner().invoke(main, ["up"]).exit_code == 0
+    (up,) = given
+    assert (up.host, up.port, up.nats_port, up.public_url) == ("127.0.0.1", 8080, 4222, None)
+    assert (up.data_dir, up.modules) == (Path(".opstream"), ("bookshelf.actions",))
+    assert up.drain == 10.0
+    assert (up.max_body, up.max_result) == (262_144, 262_144)
+
+
+def test_provision_compares_only_what_is_given(given: list[Any]) -> None:
+    """Sizing has no defaults on the command line: what an operator chose earlier is no drift."""
+    assert CliRunner().invoke(main, ["provision"]).exit_code == 0
+    (settings,) = given
+    assert (settings.replicas, settings.max_age, settings.max_bytes, settings.max_msg_size) == (None,) * 4
+    assert settings.servers == ("nats://127.0.0.1:4222",)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["api", "--nats", "http://x"], "is not a broker's URL"),
+        (["api", "--nats", "nats://"], "is not a broker's URL"),
+        (["api", "--public-url", "api.example.com"], "is not a base URL"),
+        (["api", "--public-url", "https://x/?a=1"], "is not a base URL"),
+        (["api", "--port", "70000"], "0<=x<=65535"),
+        (["api", "--trusted-proxy", "10.0.0.1/8"], "has host bits set: write an IP address, or a network such as"),
+        (["api", "--trusted-proxy", "localhost"], "write an IP address, or a network such as"),
+        (["api", "--trusted-proxy", "::1", "--identity-header", "X User"], "is not the name of a header"),
+        (["api", "--identity-header", "X-Forwarded-User"], "any client could send that header"),
+        (["api", "--client-id-header", "X-Client-Id"], "--client-id-header: any client could send that header"),
+        (["runner", "--concurrency", "0"], "1<=x<=10000"),
+        (["runner", "--connect-timeout", "0"], "is not a duration"),
+        (["runner", "--actions", ","], "it names nothing: write a value, or several with commas between them"),
+        (
+            ["runner", "--actions", "shop/orders.py"],
+            "'shop/orders.py' is not a module: write its name, e.g. shop.orders",
+        ),
+        (["provision", "--actions", "..x"], "'..x' is not a module"),
+        (["runner", "--concurrency", "99999"], "at most 10000"),
+        (["api", "--nats", ","], "it names nothing"),
+        (["api", "--nats", "nats://[::1"], "is not a broker's URL: write nats://HOST:PORT"),
+        (["api", "--nats", "nats://127.0.0.1:99999"], "is not a broker's URL"),
+        (["api", "--nats", "nats://ada:secret@127.0.0.1:x"], "'nats://…@127.0.0.1:x' is not a broker's URL"),
+        (["api", "--nats", "nats://a:1", "--nats", "ws://b:2"], "write nats:// or ws:// for all"),
+        (["api", "--public-url", "http://[::1"], "is not a base URL: write https://HOST"),
+        (["api", "--public-url", "https://x:99999"], "is not a base URL"),
+        (["api", "--public-url", "https://a b/"], "is not a base URL"),
+        (["run", "a:b", "--url", "http://ada:secret@x:y"], "'http://…@x:y' is not a base URL"),
+        (["api", "--host", "http://127.0.0.1"], "is not a host: write 127.0.0.1"),
+        (["api", "--host", "a..b"], "is not a host"),
+        (["broker", "--nats-host", "a b"], "is not a host"),
+        (["up", "--port", "4000", "--nats-port", "4000"], "--port and --nats-port are the same: choose two, or 0"),
+        (["provision", "--max-age", "0"], "or 'unlimited'"),
+        (["status", "1", "--timeout", "5s"], "--timeout limits how long an operation is followed: add --wait"),
+        (["cancel", "1", "--timeout", "5s"], "add --wait, or leave it out"),
+        (["replay", "--since", "9999-12-31T23:59:59Z"], "it is after the year 2199"),
+        (["schemas", ""], "it is empty: write the path of a folder"),
+        (["export", ""], "it is empty: write the path of a file"),
+        (["keygen", ""], "it is empty: write the path of a file"),
+        (["provision", "--replicas", "7"], "1<=x<=5"),
+        (["provision", "--max-age", "soon"], "or 'unlimited'"),
+        (["up", "--log-level", "loud"], "is not one of"),
+        (["schemas"], "Missing argument 'DIR'"),
+        (["webhooks", "--callback-host", "https://x.example"], "is not a host: write hooks.example.org"),
+        (["api", "--callback-host", "*.org"], "is not a host"),
+        (["webhooks", "--callback-host", "x.example"], "a secret is needed to sign with"),
+        (["up", "--callback-host", "x.example", "--callback-secret", "hunter2"], "a secret is written whsec_"),
+        (["webhooks", "--allow-private", "10.0.0.1/8"], "is not a network: write 10.1.0.0/16"),
+        (["webhooks", "--config", "/nowhere.toml"], "/nowhere.toml can't be read (No such file or directory)"),
+        (["up", "--webhooks-config", "/nowhere.toml"], "/nowhere.toml can't be read"),
+        (["deliveries", "a.b"], "operation id 'a.b' must be"),
+        (["parked", "a.b"], "durable 'a.b' must be 1 to 64 characters of A-Z, a-z, 0-9 and '-'"),
+        (["parked", "*", "--retry"], "durable '*' must be"),
+        (["parked", "mailer", "9" * 30], "is not in the range 1<=x<=9223372036854775807"),
+        (["parked", "mailer", "--retry", "--forget"], "two ways to be rid of an event: choose one"),
+        (["parked", "--forget"], "--forget needs the durable, e.g. 'opstream parked mailer --forget'"),
+        (["replay", "--action", "a:x", "--action", "b:y"], "it is given twice, and not the same: leave one out"),
+        (["replay", "--follow", "--no-follow"], "it is given twice"),
+        (["redeliver"], "say what to send again"),
+        (["redeliver", "a.b"], "operation id 'a.b' must be"),
+        (["redeliver", "--endpoint", "A"], "endpoint name 'A' must be"),
+        (["nonsense"], "No such command"),
+    ],
+)
+def test_usage_errors(given: list[Any], arguments: list[str], complaint: str) -> None:
+    """What can't be meant is refused with exit status 2 before anything starts."""
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert complaint in " ".join(result.output.split())
+    assert given == []

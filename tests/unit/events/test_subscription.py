@@ -1,0 +1,226 @@
+"""What can't be subscribed to is said in one line when the module is imported, before anything is connected."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+from faststream import FastStream
+from faststream.nats import NatsBroker
+from faststream.nats.annotations import NatsMessage
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opstream.events import (
+    ActionCanceled,
+    ActionFailed,
+    ActionSucceeded,
+    Backoff,
+    Event,
+    EventsBroker,
+    InvalidSubscription,
+    OperationError,
+    UnexpectedShape,
+    subscribe,
+)
+from opstream.events.model import COMPLETIONS, TYPES, read
+from opstream.events.subscription import filters
+from opstream_schemas.events import EVENT_DATA
+
+pytestmark = pytest.mark.unit
+
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("kind", "events", "expected"),
+    [
+        ("book:upload-start", ("succeeded",), ["operations.*.book.upload-start.succeeded"]),
+        ("book:*", "failed", ["operations.*.book.*.failed"]),
+        ("*:scan", ("failed", "failed"), ["operations.*.*.scan.failed"]),
+        ("*", "*", ["operations.*.*.*.*"]),
+        ("*", COMPLETIONS, [f"operations.*.*.*.{name}" for name in ("succeeded", "failed", "canceled")]),
+    ],
+)
+def test_filters(kind: str, events: Any, expected: list[str]) -> None:
+    """A subscription is subject filters."""
+    assert filters(kind, events) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"kind": "book"}, "'book' is not something to subscribe to (resource name '' must be"),
+        ({"kind": "book/42:up"}, "write 'book:upload-start', 'book:*' or '*'"),
+        ({"kind": "bo*:up"}, "resource name 'bo*' must be"),
+        ({"events": ("done",)}, "there is no event 'done': take some of requested, started,"),
+        ({"events": ()}, "events is empty: name some of"),
+        ({"durable": 7}, "durable 7 is no name"),
+        ({"durable": "my mailer"}, "durable 'my mailer' must be 1 to 64 characters of A-Z, a-z, 0-9 and '-'"),
+        ({"durable": "runner_book_up"}, "durable 'runner_book_up' must be"),
+        ({"durable": "projector"}, "durable 'projector' is the name of a part of opstream"),
+        ({"start": "yesterday"}, "start 'yesterday' must be 'new', 'all', a stream sequence from 1 on, or a datetime"),
+        ({"start": 0}, "start 0 must be"),
+        ({"start": True}, "start True must be"),
+        ({"start": datetime(2026, 1, 1)}, "start has no time zone"),  # noqa: DTZ001 - that is the point
+        ({"start": datetime(9999, 1, 1, tzinfo=UTC)}, "must be between 1970 and 2200: the broker counts nanoseconds"),
+        ({"start": datetime(1, 1, 1, tzinfo=UTC)}, "must be between 1970 and 2200"),
+        ({"ack": "later"}, "ack 'later' must be 'auto' or 'manual'"),
+        ({"max_workers": 0}, "max_workers 0 must be from 1 to 1000"),
+        ({"max_workers": 2, "ordered": True}, "ordered needs max_workers=1"),
+        ({"max_workers": 9, "max_pending": 8}, "max_pending 8 must be at least max_workers, which is 9"),
+        ({"ack_wait": 0.5}, "ack_wait 0.5 must be from 1 to 3600 seconds"),
+        ({"backoff": Backoff(first=0)}, "backoff: first must be more than 0 seconds"),
+        ({"backoff": Backoff(first=9, longest=1)}, "backoff: first must be more than 0 seconds, and longest at least"),
+        ({"backoff": Backoff(deliveries=0)}, "backoff: deliveries 0 must be at least 1"),
+        ({"backoff": Backoff(longest=float("inf"))}, "backoff: longest inf must be at most 604800 seconds"),
+        ({"backoff": 5}, "backoff 5 must be a Backoff(first="),
+        ({"max_workers": "3"}, "max_workers '3' must be a whole number"),
+        ({"max_pending": 1.5}, "max_pending 1.5 must be a whole number"),
+        ({"max_pending": 10**30}, "must be at most 1000000"),
+        ({"ack_wait": "30"}, "ack_wait '30' must be a number of seconds"),
+        ({"start": None}, "start None must be 'new', 'all'"),
+        ({"start": 1.5}, "start 1.5 must be"),
+        ({"start": 2**63}, "must be 'new', 'all', a stream sequence"),
+        ({"events": None}, "events None must be names of events"),
+        ({"retries": 3}, "subscribe has no option retries"),
+    ],
+)
+def test_bad_arguments(given: dict[str, Any], message: str) -> None:
+    """Each is refused with what to write instead."""
+    arguments = {"kind": "book:*", "durable": "mailer", **given}
+    with pytest.raises(InvalidSubscription) as refused:
+        subscribe(EventsBroker(), arguments.pop("kind"), **arguments)
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("given", [{"servers": ""}, {"servers": []}, {"connect_timeout": 0}, {"connect_timeout": "5"}])
+def test_a_broker_that_can_not_be(given: dict[str, Any]) -> None:
+    """It has an address, and some time to be there."""
+    with pytest.raises(InvalidSubscription, match=r"names no broker: write e\.g\. |must be more than 0 seconds"):
+        EventsBroker(**given)
+
+
+def test_a_durable_has_one_handler() -> None:
+    """Two handlers on one durable would take each other's events."""
+    broker = EventsBroker()
+
+    @subscribe(broker, "book:*", durable="mailer")
+    async def one(event: Event) -> None: ...
+
+    with pytest.raises(InvalidSubscription, match="durable 'mailer' has a handler already"):
+        subscribe(broker, "page:*", durable="mailer")
+
+
+def test_the_applications_own_document() -> None:
+    """FastStream still describes an application that subscribes to events, and what else it does."""
+    broker = EventsBroker()
+
+    @subscribe(broker, "book:*", durable="mailer")
+    async def mail(event: Event) -> None: ...
+
+    @broker.subscriber("greetings")
+    async def greet(name: str) -> None: ...
+
+    document = FastStream(broker).schema.to_specification().to_json()
+    assert "greetings" in document
+    assert "mailer" not in document
+
+
+def test_another_broker() -> None:
+    """A broker without the care of the connection is refused."""
+    with pytest.raises(InvalidSubscription, match="must be an EventsBroker, not NatsBroker"):
+        subscribe(NatsBroker(), "book:*", durable="mailer")  # type: ignore[arg-type]
+
+
+def test_a_handler_takes_what_it_is_subscribed_to() -> None:
+    """A handler whose annotation leaves out an event is refused."""
+
+    async def mail(event: ActionSucceeded | ActionFailed) -> None: ...
+
+    with pytest.raises(InvalidSubscription) as refused:
+        subscribe(EventsBroker(), "book:*", durable="mailer")(mail)
+    assert str(refused.value) == (
+        "mail takes ActionSucceeded | ActionFailed, and is subscribed to canceled too: name what it takes with "
+        "events=, or let it take ActionCanceled"
+    )
+    with pytest.raises(InvalidSubscription, match=r"mail takes ActionSucceeded .*subscribed to attempt-failed, cancel"):
+        subscribe(EventsBroker(), "book:*", durable="mailer", events="*")(mail)
+
+    async def other(event: Any) -> None: ...
+
+    for taken in (str, dict[str, str], bytes):
+        other.__annotations__["event"] = taken
+        with pytest.raises(InvalidSubscription, match="which no event is: let it take ActionFailed"):
+            subscribe(EventsBroker(), "book:*", durable="mailer", events="failed")(other)
+
+    async def raw(message: NatsMessage, event: Any) -> None: ...
+    async def untyped(event) -> None: ...  # type: ignore[no-untyped-def]
+
+    for fine in (raw, untyped):
+        assert subscribe(EventsBroker(), "book:*", durable="mailer", events="failed")(fine) is not None
+    wrapped = subscribe(EventsBroker(), "book:*", durable="mailer", events=("succeeded", "failed"))(mail)
+    assert wrapped is not None
+
+
+async def test_a_handler_is_tested_by_calling_it() -> None:
+    """What `subscribe` gives is still called as the function that it was, with an event made by hand."""
+    got = []
+
+    @subscribe(EventsBroker(), "book:*", durable="mailer")
+    async def mail(event: ActionSucceeded | ActionFailed | ActionCanceled) -> str:
+        got.append(event.operation_id)
+        await event.ack()
+        return event.kind
+
+    made = ActionFailed(
+        operation_id="1", resource="book", action="up", time=NOW, error=OperationError(code=404, message="no book")
+    )
+    assert await mail(made) == "book:up"
+    assert (got, await made.requested()) == (["1"], None)
+
+
+def test_a_result_of_another_form() -> None:
+    """A result that is not what the handler takes it for says whose it is."""
+    made = ActionSucceeded(
+        operation_id="1", resource="book", action="up", time=NOW, result=msgspec.Raw(b'{"pages":"x"}')
+    )
+    assert made.result_as(dict[str, str]) == {"pages": "x"}
+    with pytest.raises(UnexpectedShape, match="succeeded of 1 does not hold a int: Expected `int`, got `object`"):
+        made.result_as(int)
+
+
+def test_every_event_has_its_type() -> None:
+    """What the contract knows can be subscribed to."""
+    assert list(TYPES) == [one.name for one in EVENT_DATA]
+
+
+@given(st.binary(max_size=200), st.text(max_size=60))
+def test_no_message_harms(data: bytes, subject: str) -> None:
+    """Whatever a message holds, it is an event or is named unreadable."""
+    from opstream.events.errors import Unreadable
+
+    with pytest.raises(Unreadable):
+        read(subject, data, 1, 1, None)
+    with pytest.raises(Unreadable):
+        read("operations.1.book.up.succeeded", data, 1, 1, None)
+
+
+@given(st.integers(1, 10_000), st.floats(0.5, 1.0))
+def test_backoff_is_bounded(deliveries: int, factor: float) -> None:
+    """No pause is shorter than half of the first one, or longer than the longest."""
+    assert 0.5 <= Backoff().delay(deliveries, factor) <= 300.0
+
+
+def test_opstream_alone_is_light() -> None:
+    """`import opstream` loads no FastStream, and `opstream.events` does."""
+    program = (
+        "import sys, opstream; assert not {'faststream', 'nats'} & set(sys.modules); "
+        "import opstream.events; assert 'faststream' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=20)

@@ -1,0 +1,40 @@
+"""docs/audit.md shows commands that exist, columns that are written, and a life as it is printed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from opstream.cli.app import main
+from opstream.history.parquet_columns import SCHEMA
+
+pytestmark = pytest.mark.unit
+
+TEXT: Final = (Path(__file__).resolve().parents[3] / "docs" / "audit.md").read_text(encoding="utf-8")
+SHELL: Final = re.sub(r"\$\([^()]*\)", "7", TEXT).replace("$id", "op-1").replace(" 2> told", "")
+"""What the shell would put in is put in."""
+LINES: Final = re.findall(r"(?:^|do )(opstream (?:replay|audit|export|api)\b[^|>\n;#]*)", SHELL, re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_commands_are_understood(line: str) -> None:
+    """Each command in a code block takes the options that it is shown with."""
+    _, name, *arguments = shlex.split(line)
+    main.commands[name].make_context(name, arguments)
+
+
+def test_there_are_commands() -> None:
+    """All three are shown."""
+    assert {line.split()[1] for line in LINES} == {"replay", "audit", "export", "api"}
+    assert len(LINES) > 12
+
+
+def test_all_columns_are_listed() -> None:
+    """The table of columns names those of the file, and no others."""
+    (section,) = [part for part in TEXT.split("\n## ") if part.startswith("Export")]
+    rows = [row.split("|")[1] for row in section.splitlines() if row.startswith("| `")]
+    assert set(re.findall(r"`(\w+)`", " ".join(rows))) == set(SCHEMA.names)

@@ -1,0 +1,94 @@
+"""The pure parts of an attempt: which progress is recorded, and which reason to stop prevails."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from opstream_runner.handler.progress_throttle import PROGRESS_INTERVAL, PROGRESS_STEP, Throttle
+from opstream_runner.handler.stop_reason import Verdict
+
+pytestmark = pytest.mark.unit
+
+
+class Clock:
+    """Seconds, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def throttle(clock: Clock) -> Throttle:
+    return Throttle(clock)
+
+
+@pytest.mark.parametrize("percent", [0.0, 0.5, 100.0])
+def test_the_first_report_passes(throttle: Throttle, percent: float) -> None:
+    """Whatever the first report says, it is recorded."""
+    assert throttle.passes(percent)
+
+
+@pytest.mark.parametrize(
+    ("percents", "passed"),
+    [
+        ([0, 0.5, 0.99, 1, 1.5, 2], [0, 1, 2]),
+        ([0, 0, 0], [0]),
+        ([10, 9, 5, 0], [10]),
+        ([0, 50, 100, 100], [0, 50, 100]),
+        ([n / 8 for n in range(801)], list(range(101))),
+    ],
+)
+def test_at_most_one_report_a_percent(throttle: Throttle, percents: list[float], passed: list[float]) -> None:
+    """Within the interval a report passes if it is a percent further than the last that passed."""
+    assert [percent for percent in percents if throttle.passes(percent)] == passed
+
+
+def test_one_report_an_interval(throttle: Throttle, clock: Clock) -> None:
+    """A report that is no further passes once the interval is over since the last that passed, not the last at all."""
+    passed = []
+    for second in range(31):
+        clock.now = 1000.0 + second
+        if throttle.passes(50):
+            passed.append(second)
+    assert passed == [0, 10, 20, 30]
+
+
+def test_a_report_backwards(throttle: Throttle, clock: Clock) -> None:
+    """An action that begins anew is heard after the interval, and compared with that report from then on."""
+    throttle.passes(90)
+    clock.now += PROGRESS_INTERVAL
+    assert throttle.passes(5)
+    assert not throttle.passes(5 + PROGRESS_STEP / 2)
+    assert throttle.passes(5 + PROGRESS_STEP)
+
+
+ORDER = [
+    Verdict.CANCEL,
+    Verdict.TIMEOUT,
+    Verdict.DEADLINE,
+    Verdict.STOP,
+    Verdict.BLIND,
+    Verdict.FENCED,
+]
+
+
+@pytest.mark.parametrize(("later", "earlier"), list(itertools.product(ORDER, ORDER)))
+def test_which_verdict_counts(later: Verdict, earlier: Verdict) -> None:
+    """A later reason to stop replaces an earlier one only if it weighs more."""
+    assert later.outweighs(earlier) == (ORDER.index(later) > ORDER.index(earlier))
+
+
+@pytest.mark.parametrize("verdict", list(Verdict))
+def test_the_first_verdict_counts(verdict: Verdict) -> None:
+    """Any reason to stop is better than none."""
+    assert verdict.outweighs(None)

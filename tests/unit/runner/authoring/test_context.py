@@ -1,0 +1,82 @@
+"""What a handler has in its hands: progress, failures, and a context of one's own for tests."""
+
+import math
+import threading
+from typing import Any
+
+import pytest
+
+from opstream_runner import ActionCanceled, ActionContext, ActionFailed
+from opstream_runner.authoring.context import DONE, discard
+
+pytestmark = pytest.mark.unit
+
+
+async def test_progress_is_reported_as_a_float() -> None:
+    """Whatever number the author gives, the report gets a float and the text."""
+    heard: list[tuple[float, str]] = []
+
+    def report(percent: float, message: str) -> Any:
+        heard.append((percent, message))
+        return DONE
+
+    ctx = ActionContext(operation_id="op-1", report=report)
+    await ctx.progress(0)
+    await ctx.progress(100, "done")
+
+    expected = [(0.0, ""), (100.0, "done")]
+    assert expected == heard
+    assert all(isinstance(percent, float) for percent, _ in heard)
+
+
+@pytest.mark.parametrize("percent", [-0.001, 100.001, math.nan, math.inf, -math.inf])
+def test_progress_out_of_range_is_refused_at_once(percent: float) -> None:
+    """The author hears of it even where nothing awaits the call."""
+    with pytest.raises(ValueError, match="between 0 and 100"):
+        ActionContext(operation_id="op-1").progress(percent)
+
+
+async def test_progress_goes_nowhere_in_a_unit_test() -> None:
+    """A context that an author makes needs no broker, and awaiting it twice is fine."""
+    over = discard(1.0, "x")
+
+    assert await over is None
+    assert await over is None
+
+
+def test_a_failure_says_what_the_client_will_read() -> None:
+    """Code, message and target are the author's; the text of the exception is for logs."""
+    failure = ActionFailed("ClientOutOfDate", "update", target="version")
+
+    assert (failure.code, failure.message, failure.target) == ("ClientOutOfDate", "update", "version")
+    assert str(failure) == "ClientOutOfDate: update"
+    assert not ActionFailed(400, "no").target
+
+
+def test_a_context_of_ones_own_is_a_first_attempt() -> None:
+    """A unit test says what matters to it and leaves out the rest."""
+    ctx = ActionContext(operation_id="op-1")
+
+    assert ctx.attempt == 1
+    assert not ctx.resource_id
+    assert not ctx.traceparent
+
+
+def test_a_context_of_ones_own_is_not_canceled() -> None:
+    """Nobody asks a unit test's handler to stop, unless the test does; it may change its mind in the middle."""
+    ActionContext(operation_id="op-1").check_canceled()
+    assert not ActionContext(operation_id="op-1").cancel_requested
+
+    asked = threading.Event()
+    ctx = ActionContext(operation_id="op-1", attempt=2, cancel_requested=asked.is_set)
+    ctx.check_canceled()
+    asked.set()
+
+    assert ctx.cancel_requested
+    with pytest.raises(ActionCanceled, match="attempt 2 of operation op-1 was asked to stop"):
+        ctx.check_canceled()
+
+
+def test_what_ends_a_canceled_handler_is_no_exception() -> None:
+    """`except Exception` around a step does not swallow it."""
+    assert not issubclass(ActionCanceled, Exception)

@@ -1,0 +1,319 @@
+"""Calling a handler: whatever way it ends becomes one outcome, and nothing that it raises gets further."""
+
+from __future__ import annotations
+
+import asyncio
+import http
+import logging
+import math
+import threading
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any, NoReturn
+
+import msgspec
+import pytest
+
+from opstream_runner import Action, ActionContext, ActionFailed, RetryAfter, action
+from opstream_runner.handler.invocation import UNEXPECTED, Outcome, Postponed, Raised, Returned, execute
+from opstream_schemas.errors import ErrorCode
+from opstream_schemas.events import Failed, OperationError, Succeeded, encode_event
+from opstream_schemas.nesting import MAX_NESTING
+from opstream_schemas.operation.commands import Fail
+from tests.support.strategies import History, request, started
+
+pytestmark = pytest.mark.unit
+
+LIMIT = 1000
+Body = Callable[[], Any]
+
+
+class Input(msgspec.Struct, forbid_unknown_fields=True):
+    """What the handlers here take."""
+
+    count: int = 0
+
+    def __post_init__(self) -> None:
+        if self.count < 0:
+            raise ValueError("count can't be negative")
+        if self.count > 100:
+            raise LookupError("nobody counts so far")
+
+
+class Code(StrEnum):
+    OLD = "ClientOutOfDate"
+
+
+def asynchronous(body: Body) -> Action[..., Any]:
+    @action("book:act")
+    async def handler(request: Input, ctx: ActionContext) -> Any:
+        return body()
+
+    return handler
+
+
+def plain(body: Body) -> Action[..., Any]:
+    @action("book:act")
+    def handler(request: Input, ctx: ActionContext) -> Any:
+        return body()
+
+    return handler
+
+
+both = pytest.mark.parametrize("kind", [asynchronous, plain])
+
+
+async def run(one: Action[..., Any], *, given: bytes = b"{}", limit: int = LIMIT) -> Outcome:
+    context = ActionContext(operation_id="op-1", attempt=2)
+    async with asyncio.timeout(5):
+        return await execute(one, msgspec.Raw(given), context, limit)
+
+
+def raising(error: BaseException) -> Body:
+    def body() -> NoReturn:
+        raise error
+
+    return body
+
+
+def failed(code: int | str, message: str, target: str = "") -> Raised:
+    return Raised(OperationError(code=code, message=message, target=target), is_meant=True)
+
+
+unexpected = Raised(UNEXPECTED, is_meant=False)
+
+
+@both
+@pytest.mark.parametrize(
+    ("result", "encoded"),
+    [
+        (None, b"null"),
+        ({"id": "7"}, b'{"id":"7"}'),
+        (Input(3), b'{"count":3}'),
+        ([1, "é"], '[1,"é"]'.encode()),
+        (msgspec.Raw(b'{"ready": true}'), b'{"ready": true}'),
+    ],
+)
+async def test_a_result(kind: Callable[[Body], Action[..., Any]], result: Any, encoded: bytes) -> None:
+    """What a handler returns is the result, as JSON."""
+    assert await run(kind(lambda: result)) == Returned(encoded)
+
+
+async def test_the_input_and_the_context_arrive() -> None:
+    """A handler gets its decoded input and the context of its operation."""
+
+    @action("book:act")
+    async def handler(request: Input, ctx: ActionContext) -> Any:
+        return [request.count, ctx.operation_id, ctx.attempt]
+
+    assert await run(handler, given=b'{"count":7}') == Returned(b'[7,"op-1",2]')
+
+
+async def test_a_plain_handler_has_a_thread_of_its_own() -> None:
+    """A plain handler does not hold up the event loop, nor the end of the process."""
+    assert await run(plain(lambda: [threading.current_thread().daemon, threading.current_thread().name])) == Returned(
+        b'[true,"book:act op-1"]'
+    )
+    assert threading.current_thread() is threading.main_thread()
+
+
+@pytest.mark.parametrize(
+    "given", [b'{"count":"7"}', b'{"more":1}', b"[]", b'{"count":-1}', b'{"count":1e400}', b"{", b"", b'"\xff"']
+)
+async def test_input_that_does_not_fit_the_type(given: bytes) -> None:
+    """Input that passed a schema and not the handler's type is the client's fault, and final."""
+    outcome = await run(asynchronous(lambda: None), given=given)
+    assert isinstance(outcome, Raised)
+    assert (outcome.error.code, outcome.is_meant, bool(outcome.error.message)) == (ErrorCode.INVALID_INPUT, True, True)
+
+
+async def test_an_input_type_that_raises_what_it_should_not(caplog: pytest.LogCaptureFixture) -> None:
+    """A bug in the input's own code is a bug, and no invalid input."""
+    assert await run(asynchronous(lambda: None), given=b'{"count":101}') == unexpected
+    assert "nobody counts so far" in caplog.text
+
+
+@both
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (ActionFailed(404, "no such book"), failed(404, "no such book")),
+        (ActionFailed("ClientOutOfDate", "update", target="version"), failed("ClientOutOfDate", "update", "version")),
+        (ActionFailed(Code.OLD, "update"), failed("ClientOutOfDate", "update")),
+        (ActionFailed(http.HTTPStatus.CONFLICT, "taken"), failed(409, "taken")),
+        (ActionFailed("Bad", ValueError("too long")), failed("Bad", "too long")),  # type: ignore[arg-type]
+        (ActionFailed("", ""), failed("", "")),
+    ],
+)
+async def test_a_meant_failure(kind: Callable[[Body], Action[..., Any]], error: ActionFailed, outcome: Raised) -> None:
+    """What an author raises as ActionFailed is what the client reads, in the types that an event holds."""
+    result = await run(kind(raising(error)))
+    assert result == outcome
+    assert isinstance(result, Raised)
+    assert {type(result.error.code), type(result.error.message)} <= {int, str}
+
+
+class Forgetful(ActionFailed):
+    """A failure whose author forgot to call its base."""
+
+    def __init__(self) -> None:
+        return
+
+
+@both
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (RetryAfter(5, "throttled"), Postponed(OperationError(code=503, message="throttled"), 5.0)),
+        (RetryAfter(0), Postponed(OperationError(code=503, message="the action asks for another attempt later"), 0.0)),
+    ],
+)
+async def test_another_attempt(kind: Callable[[Body], Action[..., Any]], error: RetryAfter, outcome: Postponed) -> None:
+    """What an author raises as RetryAfter says when the next attempt may begin, and why, as code 503."""
+    assert await run(kind(raising(error))) == outcome
+
+
+@pytest.mark.parametrize("seconds", [-0.1, math.inf, math.nan])
+def test_no_time_at_all(seconds: float) -> None:
+    """RetryAfter takes seconds that can be waited for."""
+    with pytest.raises(ValueError, match="RetryAfter takes 0 or more seconds"):
+        RetryAfter(seconds)
+
+
+async def test_another_attempt_at_no_time() -> None:
+    """A RetryAfter that an author has spoilt is an unexpected error."""
+    spoilt = RetryAfter(1)
+    spoilt.seconds = -1
+    assert await run(asynchronous(raising(spoilt))) == unexpected
+
+
+@both
+@pytest.mark.parametrize(
+    "error",
+    [
+        ActionFailed(1.5, "half"),  # type: ignore[arg-type]
+        ActionFailed(True, "yes"),
+        ActionFailed(None, "nothing"),  # type: ignore[arg-type]
+        Forgetful(),
+    ],
+)
+async def test_a_failure_that_no_event_could_hold(
+    kind: Callable[[Body], Action[..., Any]], error: ActionFailed, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An ActionFailed of the wrong types is the author's bug: the client gets 500, the log both errors."""
+    assert await run(kind(raising(error))) == unexpected
+    assert type(error).__name__ in caplog.text
+
+
+@pytest.mark.parametrize("text", ["\ud800", "x" * 10_000, "\0" * 10_000, "é" * 4095])
+async def test_a_failure_of_any_text_can_be_recorded(text: str) -> None:
+    """Lone surrogates and long texts in a failure still make an event."""
+    outcome = await run(asynchronous(raising(ActionFailed(text, text, target=text))))
+    assert isinstance(outcome, Raised)
+    history = History().append(request(), started())
+    decided = history.act(Fail(token="token-1", error=outcome.error))
+    assert isinstance(decided, Failed)
+    assert len(decided.error.message.encode()) <= 4096
+
+
+@both
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("secret"),
+        SystemExit(3),
+        KeyboardInterrupt(),
+        GeneratorExit(),
+        StopIteration(7),
+        StopAsyncIteration(),
+        RecursionError("too deep"),
+        MemoryError(),
+        asyncio.CancelledError("by itself"),
+        TimeoutError(),
+        ExceptionGroup("several", [ValueError("one"), ActionFailed(400, "two")]),
+        BaseExceptionGroup("worse", [SystemExit(1)]),
+        msgspec.ValidationError("not the input's"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_an_unexpected_error(
+    kind: Callable[[Body], Action[..., Any]], error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever else a handler raises is a 500 that tells nothing; its traceback is in the log, with the operation."""
+    assert await run(kind(raising(error))) == unexpected
+    (record,) = [one for one in caplog.records if one.levelno == logging.ERROR]
+    assert "op-1" in record.getMessage()
+    assert record.exc_info is not None
+    assert "in body" in caplog.text
+
+
+async def test_endless_recursion() -> None:
+    """A handler that exhausts the stack fails like any other."""
+
+    def body() -> Any:
+        return body()
+
+    assert [await run(asynchronous(body)), await run(plain(body))] == [unexpected, unexpected]
+
+
+def _nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def _endless() -> list[Any]:
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+@both
+@pytest.mark.parametrize(
+    "result",
+    [
+        object(),
+        {1, object()},
+        {object(): 1},
+        "\ud800",
+        ["fine", {"inside": "\udfff"}],
+        10**5000,
+        _endless(),
+        _nested(MAX_NESTING + 1),
+        msgspec.Raw(b"{"),
+        msgspec.Raw(b""),
+        msgspec.Raw(b"1 2"),
+        msgspec.Raw(b'"\xff"'),
+        [msgspec.Raw(b"nothing")],
+    ],
+    ids=lambda result: type(result).__name__,
+)
+async def test_a_result_that_no_event_could_hold(
+    kind: Callable[[Body], Action[..., Any]], result: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A result that is not JSON, or nests deeper than the journal takes, is the author's bug: 500, at once."""
+    assert await run(kind(lambda: result)) == unexpected
+    assert "op-1" in caplog.text
+
+
+async def test_the_deepest_result() -> None:
+    """A result may nest as deeply as the journal takes, and then makes an event."""
+    outcome = await run(asynchronous(lambda: _nested(MAX_NESTING)))
+    assert isinstance(outcome, Returned)
+    history = History().append(request(), started())
+    assert encode_event(history.next_event(Succeeded(result=msgspec.Raw(outcome.result))))
+
+
+@both
+@pytest.mark.parametrize(("size", "is_allowed"), [(LIMIT, True), (LIMIT + 1, False)])
+async def test_the_limit_of_a_result(kind: Callable[[Body], Action[..., Any]], size: int, *, is_allowed: bool) -> None:
+    """A result may have exactly the limit's bytes of JSON; one more fails the operation, saying both numbers."""
+    text = "x" * (size - 2)
+    outcome = await run(kind(lambda: text))
+    if is_allowed:
+        assert outcome == Returned(f'"{text}"'.encode())
+    else:
+        assert isinstance(outcome, Raised)
+        assert (outcome.error.code, outcome.is_meant) == (ErrorCode.RESULT_TOO_LARGE, True)
+        assert f"{LIMIT + 1} bytes of JSON, {LIMIT} are" in outcome.error.message

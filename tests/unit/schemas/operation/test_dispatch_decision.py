@@ -1,0 +1,182 @@
+"""The runner's decision table (architecture.md, The runner): each row, and that the first matching one wins."""
+
+import itertools
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
+
+import msgspec
+import pytest
+
+from opstream_schemas.events import Canceled, CancelRequested, EventData, Failed, Succeeded
+from opstream_schemas.operation.commands import deadline_exceeded, runner_lost
+from opstream_schemas.operation.dispatch_decision import (
+    UNDECIDABLE_DELAY,
+    Ack,
+    Append,
+    ArmWake,
+    Decision,
+    Delivery,
+    Hold,
+    Start,
+    decide_delivery,
+)
+from opstream_schemas.operation.fold import Operation
+from tests.support.strategies import DEADLINE, FAILURE, NOW, History, handed_back, request, started
+
+pytestmark = pytest.mark.unit
+
+MINE = Delivery(ticket=1)
+OTHER = Delivery(ticket=50)
+LATE = DEADLINE + timedelta(microseconds=1)
+RETRY_AT = NOW + timedelta(minutes=5)
+WISH = CancelRequested(by="ann", reason="late")
+COUNTED = handed_back(counted=True, retry_at=RETRY_AT)
+UNCOUNTED = handed_back(counted=False, retry_at=RETRY_AT)
+MAX_ATTEMPTS = 2
+
+
+def after(*datas: EventData) -> Operation:
+    """The state of a requested operation after some events; event n lies at stream sequence n."""
+    return History().append(request(), *datas).operation
+
+
+def wake(armed_by: int) -> Delivery:
+    """A wake that the event at this sequence armed."""
+    return Delivery(ticket=50, armed_by=armed_by)
+
+
+CANCELED = Canceled(by="ann", reason="late")
+OVERDUE = deadline_exceeded(after())
+LOST = runner_lost(after(started(), started(2)))
+
+# A row, what it is about, the state, the message, the time, and what to do.
+TABLE: list[tuple[int, str, Operation | None, Delivery, datetime, Decision]] = [
+    (1, "the fold refuses", None, MINE, NOW, Hold(1, 60.0)),
+    (1, "whatever the time", None, MINE, LATE, Hold(1, 60.0)),
+    (1, "also a wake", None, wake(3), NOW, Hold(1, 60.0)),
+    (2, "succeeded", after(started(), Succeeded(result=msgspec.Raw(b"1"))), MINE, NOW, Ack(2)),
+    (2, "failed before it started", after(Failed(error=FAILURE)), MINE, NOW, Ack(2)),
+    (2, "canceled", after(Canceled()), MINE, NOW, Ack(2)),
+    (2, "before 3: succeeded elsewhere", after(started(), Succeeded(result=msgspec.Raw(b"1"))), OTHER, NOW, Ack(2)),
+    (2, "before 4: failed after a cancel request", after(started(), WISH, Failed(error=FAILURE)), MINE, NOW, Ack(2)),
+    (2, "before 5: beyond the deadline", after(started(), Failed(error=FAILURE)), MINE, LATE, Ack(2)),
+    (2, "before 6: canceled at once", after(Canceled()), OTHER, NOW, Ack(2)),
+    (2, "before 8: failed in a wait", after(started(), COUNTED, Failed(error=FAILURE)), wake(3), NOW, Ack(2)),
+    (3, "live elsewhere", after(started()), OTHER, NOW, Ack(3)),
+    (3, "live elsewhere, and a wake", after(started()), wake(2), NOW, Ack(3)),
+    (3, "live elsewhere, in a second attempt", after(started(), COUNTED, started(2, ticket=9)), MINE, NOW, Ack(3)),
+    (3, "before 4: live elsewhere, to be canceled", after(started(), WISH), OTHER, NOW, Ack(3)),
+    (3, "before 5: live elsewhere, overdue", after(started()), OTHER, LATE, Ack(3)),
+    (3, "before 7: live elsewhere, in the last attempt", after(started(), started(2)), OTHER, NOW, Ack(3)),
+    (4, "to be canceled, its runner lost", after(started(), WISH), MINE, NOW, Append(4, CANCELED)),
+    (4, "to be canceled, handed back", after(started(), WISH, COUNTED), OTHER, NOW, Append(4, CANCELED)),
+    (4, "before 5: overdue", after(started(), WISH), MINE, LATE, Append(4, CANCELED)),
+    (4, "before 6: not started", after(WISH), MINE, NOW, Append(4, CANCELED)),
+    (4, "before 7: no attempt left", after(started(), started(2), WISH), MINE, NOW, Append(4, CANCELED)),
+    (4, "before 8: handed back", after(started(), WISH, UNCOUNTED), MINE, NOW, Append(4, CANCELED)),
+    (4, "before 8: woken", after(started(), WISH, COUNTED), wake(4), NOW, Append(4, CANCELED)),
+    (4, "before 9: waiting", after(started(), WISH, COUNTED), MINE, NOW, Append(4, CANCELED)),
+    (5, "running under this ticket", after(started()), MINE, LATE, Append(5, OVERDUE)),
+    (5, "before 6: not started", after(), MINE, LATE, Append(5, OVERDUE)),
+    (5, "before 7: no attempt left", after(started(), started(2)), MINE, LATE, Append(5, OVERDUE)),
+    (5, "before 8: handed back", after(started(), UNCOUNTED), MINE, LATE, Append(5, OVERDUE)),
+    (5, "before 8: woken", after(started(), COUNTED), wake(3), LATE, Append(5, OVERDUE)),
+    (5, "before 9: waiting", after(started(), COUNTED), MINE, LATE, Append(5, OVERDUE)),
+    (6, "requested", after(), MINE, NOW, Start(6)),
+    (6, "a wake for what has not started", after(), wake(1), NOW, Start(6)),
+    (6, "not yet beyond the deadline", after(), MINE, DEADLINE, Start(6)),
+    (7, "attempts are left", after(started()), MINE, NOW, Start(7)),
+    (7, "a wake's attempt, under the wake's ticket", after(started(ticket=50)), wake(9), NOW, Start(7)),
+    (7, "no attempt is left", after(started(), started(2)), MINE, NOW, Append(7, LOST)),
+    (7, "what was handed back uses none up", after(started(), UNCOUNTED, started(2)), MINE, NOW, Start(7)),
+    (7, "what failed uses one up", after(started(), COUNTED, started(2)), MINE, NOW, Append(7, LOST)),
+    (8, "handed back under this ticket", after(started(), UNCOUNTED), MINE, NOW, Start(8)),
+    (8, "the wake that this wait armed", after(started(), COUNTED), wake(3), NOW, Start(8)),
+    (8, "that wake, where nothing was counted", after(started(), UNCOUNTED), wake(3), NOW, Start(8)),
+    (8, "that wake, before its time", after(started(), COUNTED), wake(3), NOW - timedelta(days=1), Start(8)),
+    (9, "counted, under this ticket", after(started(), COUNTED), MINE, NOW, ArmWake(9, RETRY_AT, 3)),
+    (9, "handed back under another ticket", after(started(), UNCOUNTED), OTHER, NOW, ArmWake(9, RETRY_AT, 3)),
+    (9, "an older wake", after(started(), COUNTED, started(2), handed_back(2, counted=True)), wake(3), NOW,
+     ArmWake(9, NOW, 5)),
+    (9, "no clock: the time has come", after(started(), COUNTED), MINE, RETRY_AT, ArmWake(9, RETRY_AT, 3)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("row", "operation", "delivery", "now", "expected"),
+    [(row, operation, delivery, now, expected) for row, _, operation, delivery, now, expected in TABLE],
+    ids=[f"row {row}: {what}" for row, what, *_ in TABLE],
+)
+def test_the_first_matching_row_wins(
+    row: int, operation: Operation | None, delivery: Delivery, now: datetime, expected: Decision
+) -> None:
+    """A delivered message is answered as the first row that matches says, under that row's number."""
+    actual = decide_delivery(operation, delivery, now=now, max_attempts=MAX_ATTEMPTS)
+
+    assert expected == actual
+    assert row == actual.row
+
+
+def test_every_row_is_in_the_table() -> None:
+    """The table above covers the rows 1 to 9 of the design."""
+    assert set(range(1, 10)) == {row for row, *_ in TABLE}
+
+
+CONDITIONS: dict[int, Callable[[Operation, Delivery, datetime], bool]] = {
+    2: lambda operation, _delivery, _now: operation.is_terminal,
+    3: lambda operation, delivery, _now: operation.live is not None and operation.live.ticket != delivery.ticket,
+    4: lambda operation, _delivery, _now: operation.cancel is not None,
+    5: lambda operation, _delivery, now: now > operation.deadline,
+    6: lambda operation, _delivery, _now: operation.attempt == 0,
+    7: lambda operation, delivery, _now: operation.live is not None and operation.live.ticket == delivery.ticket,
+    8: lambda operation, delivery, _now: operation.waiting is not None and (
+        operation.waiting.sequence == delivery.armed_by
+        or (operation.waiting.ticket == delivery.ticket and not operation.waiting.counted)
+    ),
+    9: lambda operation, _delivery, _now: operation.waiting is not None,
+}  # fmt: skip
+# A terminal operation has neither an attempt nor a wait; not started, live here, live elsewhere and waiting exclude
+# each other.
+NEVER_AT_ONCE = {(2, 3), (2, 7), (2, 8), (2, 9), (3, 6), (3, 7), (3, 8), (3, 9), (6, 7), (6, 8), (6, 9), (7, 8), (7, 9)}
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"), [pair for pair in itertools.combinations(CONDITIONS, 2) if pair not in NEVER_AT_ONCE]
+)
+def test_every_precedence_is_in_the_table(earlier: int, later: int) -> None:
+    """For two rows whose conditions can hold at once, a case above has both, and never the later one answers."""
+    answers = [
+        row
+        for row, _, operation, delivery, now, _ in TABLE
+        if operation is not None
+        and CONDITIONS[earlier](operation, delivery, now)
+        and CONDITIONS[later](operation, delivery, now)
+    ]
+
+    assert answers
+    assert max(answers) <= earlier
+
+
+def test_the_undecidable_is_looked_at_again_after_a_minute() -> None:
+    """A newer runner may come; until then nothing is lost and nothing spins."""
+    decision = decide_delivery(None, MINE, now=NOW, max_attempts=MAX_ATTEMPTS)
+
+    assert Hold(1, UNDECIDABLE_DELAY) == decision
+
+
+def test_a_state_that_the_fold_never_makes_is_undecidable() -> None:
+    """Started, neither live nor waiting: no event of ours leads there, so nothing is decided."""
+    operation = msgspec.structs.replace(after(started()), live=None)
+
+    assert Hold(1, UNDECIDABLE_DELAY) == decide_delivery(operation, MINE, now=NOW, max_attempts=MAX_ATTEMPTS)
+
+
+@pytest.mark.parametrize("hours", [-8, 0, 14])
+def test_a_deadline_is_a_moment_wherever_it_was_written(hours: int) -> None:
+    """Deadlines are compared as moments, whatever their zones."""
+    zone = timezone(timedelta(hours=hours))
+    operation = History().append(request(deadline=DEADLINE.astimezone(zone))).operation
+
+    assert Start(6) == decide_delivery(operation, MINE, now=DEADLINE.astimezone(UTC), max_attempts=MAX_ATTEMPTS)
+    overdue = decide_delivery(operation, MINE, now=LATE.astimezone(UTC), max_attempts=MAX_ATTEMPTS)
+    assert isinstance(overdue, Append)

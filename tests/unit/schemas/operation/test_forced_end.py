@@ -1,0 +1,187 @@
+"""A forced end, case by case: what it passes over, what it does not, and what must not pass for one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from opstream_projector.projection.snapshot_fold import fold_all, fold_onto
+from opstream_schemas.errors import FoldRefused, InvalidEvent
+from opstream_schemas.events import Failed, Progressed, RecordedEvent, decode_event, digest, encode_event
+from opstream_schemas.forced import ForcedEnd
+from opstream_schemas.operation.commands import failed_by_operator
+from opstream_schemas.operation.fold import Operation, Status, evolve, fold, read
+from opstream_schemas.operation.forced_end import Message, events_of, forced_event, from_beginning, survey
+from tests.support.strategies import NOW, FromTheFuture, History, request, started
+
+pytestmark = pytest.mark.unit
+
+ERROR = failed_by_operator("")
+DAMAGE = b"{}"
+
+
+def history() -> History:
+    return History().append(request(), started(), Progressed(percent=20.0))
+
+
+def messages(*payloads: bytes) -> list[Message]:
+    """Under sequences 1, 2, 3 …"""
+    return [Message(number, payload) for number, payload in enumerate(payloads, start=1)]
+
+
+def ended(*payloads: bytes, **changes: Any) -> list[Message]:
+    """Messages and the end that was made for them; `changes` are those of the event."""
+    before = messages(*payloads)
+    end = forced_event(survey("op-1", before), ERROR, "why", id="end", source="operator", time=NOW)
+    return [*before, Message(len(before) + 1, encode_event(msgspec.structs.replace(end, **changes)))]
+
+
+def read_all(found: list[Message]) -> Operation:
+    operation = read(None, events_of(found))
+    assert operation is not None
+    return operation
+
+
+def again() -> bytes:
+    """The request once more, by somebody else."""
+    return encode_event(msgspec.structs.replace(History().next_event(request()), id="again"))
+
+
+def newer() -> bytes:
+    """An event of an unknown type that continues the history."""
+    return encode_event(history().next_event(FromTheFuture()))
+
+
+@pytest.mark.parametrize(
+    ("ruins", "position", "passed_over", "skipped"),
+    [
+        ([DAMAGE], 5, 1, 1),
+        ([again()], 5, 1, 1),
+        ([newer()], 5, 0, 1),
+        ([newer(), again(), DAMAGE], 7, 2, 3),
+        ([DAMAGE, newer()], 6, 1, 2),
+    ],
+    ids=["damaged", "requested again", "newer", "everything", "newer behind damage"],
+)
+def test_what_it_passes_over(ruins: list[bytes], position: int, passed_over: int, skipped: int) -> None:
+    """The end counts all messages before it; what could be read of them is kept, as far as it goes."""
+    found = ended(*history().payloads, *ruins)
+    end = events_of(found)[-1]
+    operation = read_all(found)
+
+    assert isinstance(end.data, Failed)
+    assert end.data.forced == ForcedEnd(sequence=len(found) - 1, passed_over=passed_over, reason="why")
+    assert (end.position, end.previous_hash) == (position, digest(found[-2].payload))
+    assert (operation.status, operation.error, operation.skipped) == (Status.FAILED, ERROR, skipped)
+    assert (operation.percent_complete, operation.finished_at) == (20.0, NOW)
+    assert (operation.live, operation.position, operation.stream_sequence) == (None, position, len(found))
+    assert operation == fold(None, events_of(found)) == fold_all(events_of(found)).operation
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"previous_hash": "0" * 64}, {"operation_id": "op-2"}, {"previous_hash": history().events[-1].digest}],
+)
+@pytest.mark.parametrize("ruin", [DAMAGE, again()], ids=["damaged", "requested again"])
+def test_what_is_no_end(changes: dict[str, str], ruin: bytes) -> None:
+    """An end that does not carry the hash of the message right before it, or is another operation's, is foreign."""
+    found = ended(*history().payloads, ruin, **changes)
+
+    with pytest.raises((FoldRefused, InvalidEvent)):
+        read_all(found)
+
+
+def test_nothing_lies_between() -> None:
+    """What was stored after the operator had looked is not passed over in silence."""
+    *before, end = ended(*history().payloads, again())
+    found = [*before, Message(end.sequence, again()), Message(end.sequence + 1, end.payload)]
+
+    with pytest.raises(FoldRefused):
+        read_all(found)
+
+
+def test_only_the_last_event_is_one() -> None:
+    """Whatever is stored behind a forced end is refused, as behind any end."""
+    found = [*ended(*history().payloads, again()), Message(9, again())]
+
+    with pytest.raises(FoldRefused):
+        read_all(found)
+
+
+def test_an_end_is_no_second_one() -> None:
+    """What has ended can't be ended by force."""
+    one = history().append(Failed(error=ERROR))
+
+    found = survey("op-1", messages(*one.payloads, DAMAGE))
+
+    assert found.operation == one.operation
+    with pytest.raises(FoldRefused, match="terminal"):
+        read_all(ended(*one.payloads, again()))
+
+
+def test_a_state_with_gaps_does_not_take_it_alone() -> None:
+    """Without what lies before it an end is refused, so that whoever folds it reads that first."""
+    one = history()
+    end = events_of(ended(*one.payloads, again()))[-1]
+
+    for state in one.states:
+        with pytest.raises(FoldRefused):
+            evolve(state, end)
+    assert fold_onto(one.operation, [end]).operation == one.operation
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_state_takes_it_with_what_lies_before_it(count: int) -> None:
+    """Reading on from an earlier state gives the same as reading all, if the message before the end is an event."""
+    one = history()
+    found = ended(*one.payloads, DAMAGE, again())
+
+    assert read(one.states[count - 1], events_of(found[count:])) == read_all(found)
+
+
+def test_what_the_projector_tells() -> None:
+    """What was passed over is still told as foreign, and the end is not."""
+    events = events_of(ended(*history().payloads, again()))
+
+    assert [one.event for one in fold_all(events).refused] == [events[-2]]
+
+
+def test_all_is_well() -> None:
+    """Of an operation without trouble there is nothing to pass over."""
+    one = history()
+
+    found = survey("op-1", messages(*one.payloads))
+
+    assert (found.problem, found.operation, found.passed_over, found.count) == (None, one.operation, 0, 3)
+
+
+def test_another_operation_lies_there() -> None:
+    """What is a whole operation, but not this one, is none of it."""
+    found = survey("op-2", messages(*history().payloads))
+
+    assert isinstance(found.problem, FoldRefused)
+    assert (found.operation, found.passed_over) == (None, 3)
+
+
+def test_nothing_can_be_read() -> None:
+    """Without its request there is no operation, though there is an end."""
+    found = ended(DAMAGE, *history().payloads[1:])
+    events = events_of(found)
+
+    assert list(from_beginning("op-1", events)) == []
+    assert events[-1].position == 4
+    with pytest.raises(FoldRefused, match="can't be read"):
+        read(None, events)
+
+
+def test_the_operators_words() -> None:
+    """The client reads the reason; the event keeps it apart from the message, cut as all texts are."""
+    assert failed_by_operator("late").message == "an operator ended the operation: late"
+    before = messages(*history().payloads, DAMAGE)
+    end = forced_event(survey("op-1", before), ERROR, "é" * 5000, id="end", source="operator", time=NOW)
+    stored: RecordedEvent = decode_event(encode_event(end), 5)
+    assert isinstance(stored.data, Failed)
+    assert stored.data.forced is not None
+    assert len(stored.data.forced.reason.encode()) <= 4096

@@ -1,0 +1,47 @@
+"""Rates: their grammar, and the slots that they give."""
+
+from __future__ import annotations
+
+import pytest
+
+from opstream_schemas.operation.rate_limit import Rate, Slot, parse_rate, take_slot
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("1/s", Rate(1, 1.0)), ("100/m", Rate(100, 60.0)), ("30/h", Rate(30, 3600.0)), ("5/d", Rate(5, 86_400.0))],
+)
+def test_a_rate_is_a_number_for_each_unit(text: str, expected: Rate) -> None:
+    """`100/m` is 100 in 60 seconds."""
+    assert parse_rate(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "100", "/m", "0/m", "-1/s", "1.5/s", "1/w", "1 /s", "1/s ", "٣/s", "01/s", "1/ss"]
+)
+def test_anything_else_is_no_rate(text: str) -> None:
+    """The message shows the form that is wanted."""
+    with pytest.raises(ValueError, match="as in '100/m'"):
+        parse_rate(text)
+
+
+def test_after_a_quiet_time_as_many_begin_at_once_as_the_rate_names() -> None:
+    """Three in a minute: three at once, then one every 20 seconds."""
+    rate, due, slots = Rate(3, 60.0), 0.0, []
+    for _ in range(6):
+        slot = take_slot(rate, due, 1000.0)
+        slots.append(slot.at)
+        due = slot.due
+
+    assert slots == [1000.0, 1000.0, 1000.0, 1020.0, 1040.0, 1060.0]
+
+
+def test_a_clock_that_goes_back_only_shifts() -> None:
+    """Who is an hour behind gets the slot after the last one, whatever its own clock says, and nobody gets it twice."""
+    rate = Rate(1, 60.0)
+    first = take_slot(rate, 0.0, 10_000.0)
+    behind = take_slot(rate, first.due, 6_400.0)
+
+    assert behind == Slot(at=10_060.0, due=10_120.0)

@@ -1,0 +1,148 @@
+"""Which events are wanted, and which messages are events."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from opstream_schemas.errors import InvalidEvent, InvalidName
+from opstream_schemas.event_filter import NAMES, EventType, Selection, is_event_subject, open_envelope, parse_action
+from opstream_schemas.events import CloudEvent, Failed, OperationError, Succeeded, decode_event
+from tests.support.strategies import FromTheFuture, History, request
+
+pytestmark = pytest.mark.unit
+
+SUBJECT = "operations.op-1.book.upload-start.requested"
+STORED = History().append(request()).payloads[0]
+
+
+def envelope(**changes: Any) -> CloudEvent:
+    """The envelope of a request, changed."""
+    members = json.loads(STORED) | changes
+    name = members["type"].split(".")[2]
+    return open_envelope(f"operations.{members['subject']}.book.upload-start.{name}", json.dumps(members).encode())
+
+
+@pytest.mark.parametrize(
+    ("selection", "journal", "archive"),
+    [
+        (Selection(), (), ()),
+        (Selection(resource="book"), ("operations.*.book.*.*",), ("archive.book.*.*",)),
+        (
+            Selection(operation_id="op-1", resource="book", action="up", types=(EventType("failed"),)),
+            ("operations.op-1.book.up.failed",),
+            ("archive.book.up.failed",),
+        ),
+        (Selection(operation_id="op-1"), ("operations.op-1.*.*.*",), ()),
+        (
+            Selection(types=tuple(map(EventType.parse, ("succeeded", "opstream.action.failed.v2", "failed")))),
+            ("operations.*.*.*.failed", "operations.*.*.*.succeeded"),
+            ("archive.*.*.failed", "archive.*.*.succeeded"),
+        ),
+    ],
+)
+def test_filters(selection: Selection, journal: tuple[str, ...], archive: tuple[str, ...]) -> None:
+    """The broker is asked for no more than it can tell apart, with filters that don't overlap, and none for all."""
+    assert (selection.filters(is_archive=False), selection.filters(is_archive=True)) == (journal, archive)
+
+
+@pytest.mark.parametrize(
+    ("selection", "is_held"),
+    [
+        (Selection(), True),
+        (Selection(operation_id="op-1"), True),
+        (Selection(operation_id="op-2"), False),
+        (Selection(types=(EventType.parse("requested"),)), True),
+        (Selection(types=(EventType.parse("opstream.action.requested.v1"),)), True),
+        (Selection(types=(EventType.parse("opstream.action.requested.v2"),)), False),
+        (Selection(types=(EventType.parse("opstream.action.requested.v2"), EventType.parse("requested"))), True),
+        (Selection(types=(EventType.parse("opstream.action.requested.v2"), EventType.parse("failed"))), False),
+    ],
+)
+def test_what_a_subject_does_not_tell(selection: Selection, is_held: bool) -> None:
+    """The archive's subjects name no operation, and no subject names a version."""
+    assert selection.holds(envelope()) is is_held
+
+
+def test_types() -> None:
+    """A short name is one of those that are known; a full one may be of a newer version."""
+    assert [EventType.parse(name).name for name in NAMES] == list(NAMES)
+    assert EventType.parse("opstream.action.paused.v7") == EventType("paused", "opstream.action.paused.v7")
+
+
+@pytest.mark.parametrize("text", ["", "suceeded", "opstream.action.succeeded", "com.example.succeeded.v1", "*", "a b"])
+def test_no_types(text: str) -> None:
+    """A misspelled one is refused rather than never found; the message lists the names."""
+    with pytest.raises(InvalidName, match="attempt-failed"):
+        EventType.parse(text)
+
+
+def test_actions() -> None:
+    """Either half may be any."""
+    assert parse_action("book:upload-start") == ("book", "upload-start")
+    assert parse_action("book:*") == ("book", "*")
+    assert parse_action("*:reindex") == ("*", "reindex")
+
+
+@pytest.mark.parametrize("text", ["", "book", "book:", ":x", "book:a:b", "book:*x", "b.k:x", "book:>"])
+def test_no_actions(text: str) -> None:
+    """Anything else is refused."""
+    with pytest.raises(InvalidName):
+        parse_action(text)
+
+
+def test_timers_are_no_events() -> None:
+    """The journal's stream holds timers that fired, too."""
+    assert is_event_subject(SUBJECT)
+    assert is_event_subject("archive.book.upload-start.requested")
+    assert not is_event_subject("wake.book.upload-start.op-1.retry")
+    assert not is_event_subject("due.book.upload-start.op-1")
+
+
+def test_an_envelope_is_opened_without_its_data() -> None:
+    """What the data says, and whether this version knows the type, makes no difference."""
+    history = History().append(request(), FromTheFuture())
+    future = open_envelope("operations.op-1.book.upload-start.paused", history.payloads[1])
+    assert (future.type, future.position) == ("opstream.action.paused.v1", 2)
+    assert envelope(type="opstream.action.requested.v9", data=[1]).type == "opstream.action.requested.v9"
+    assert open_envelope("archive.book.upload-start.requested", STORED).subject == "op-1"
+
+
+@pytest.mark.parametrize(
+    ("subject", "payload"),
+    [
+        (SUBJECT, b""),
+        (SUBJECT, b"garbage"),
+        (SUBJECT, b"{}"),
+        (SUBJECT, STORED[:-1]),
+        (SUBJECT, STORED.replace(b'"42"', b'"\xff"')),
+        (SUBJECT, STORED.replace(b'{"files":[]}', b"[" * 5000 + b"]" * 5000)),
+        (SUBJECT, STORED.replace(b'"op-1"', b'"op-2"')),
+        ("operations.op-1.book.upload-start.failed", STORED),
+        ("operations.op-1.book.upload-start", STORED),
+        ("archive.book.upload-start.failed", STORED),
+        ("archive.op-1.book.upload-start.requested", STORED),
+        ("archive.book.upload-start.requested", STORED.replace(b'"op-1"', b'"op.1"')),
+        ("operations.op-1.\x1b[31mbook.upload-start.requested", STORED),
+        ('operations.op-1.book.up","event":"load.requested', STORED),
+        ("archive.book.\u202eupload-start.requested", STORED),
+    ],
+    ids=range(15),
+)
+def test_what_is_no_event(subject: str, payload: bytes) -> None:
+    """Damaged and foreign messages, and events under another's name, are none."""
+    with pytest.raises(InvalidEvent, match="is no event of it"):
+        open_envelope(subject, payload)
+
+
+def test_what_decodes_is_opened() -> None:
+    """Whatever the journal's own reader takes for an event is one here."""
+    failed = Failed(error=OperationError(code=1, message="\u202e"))
+    for outcome in (Succeeded.name, Failed.name):
+        data = failed if outcome == Failed.name else request()
+        history = History().append(request(), data) if data is failed else History().append(data)
+        event = decode_event(history.payloads[-1], 1)
+        name = event.type.split(".")[2]
+        assert open_envelope(f"operations.op-1.book.upload-start.{name}", event.stored).id == event.id

@@ -1,0 +1,232 @@
+"""The wire form, to the byte: what one version stored, every other version must read and would store again.
+
+A difference here is a change of the contract. If it is meant, `OPSTREAM_WRITE_GOLDEN=1` writes the files anew (and the
+tests fail that once).
+"""
+
+import json
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import msgspec
+import pytest
+
+from opstream_schemas.events import (
+    EVENT_DATA,
+    AttemptFailed,
+    Canceled,
+    CancelRequested,
+    Event,
+    EventData,
+    Failed,
+    OperationError,
+    Progressed,
+    Requested,
+    Started,
+    Succeeded,
+    Trace,
+    decode_event,
+    encode_event,
+    recorded,
+)
+from opstream_schemas.forced import ForcedEnd
+from opstream_schemas.json_schemas import schemas
+from opstream_schemas.operation.fold import Operation
+from opstream_schemas.status_monitor import monitor
+from tests.support.strategies import DEADLINE, NOW, History
+
+pytestmark = pytest.mark.unit
+
+FOLDER = Path(__file__).parent / "golden"
+ERROR = OperationError(code="ClientOutOfDate", message="update the client to 2.0 → “now”", target="client.version")
+BARE_ERROR = OperationError(code=500, message="the action failed")
+RETRY_AT = NOW + timedelta(minutes=5)
+
+# One event of each type with every member set, and one without those that may be absent, where there are any.
+FULL: list[EventData] = [
+    Requested(
+        resource="book",
+        resource_id="Krieg & Frieden ↔ 42",
+        action="upload-start",
+        action_version=3,
+        input=msgspec.Raw(b'{"files": [{"path": "a.txt", "size": 1.50}]}'),
+        request_hash="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        deadline=DEADLINE,
+        retention=172_800.5,
+        retention_failed=7_776_000.0,
+        retention_canceled=86_400.25,
+        hold="action.book.upload-start.0123456789abcdef0123456789abcdef",
+        caller="ann@example.org",
+        client_id="catalog-editor",
+        client_address="192.0.2.7",
+        callback="https://hooks.example.org/books",
+        trace=Trace(traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", tracestate="vendor=1"),
+    ),
+    Started(attempt=2, runner="runner-a", token="t0k3n", ticket=4711, lease=30.0),
+    Progressed(percent=12.5, message="copying"),
+    AttemptFailed(attempt=2, error=ERROR, retry_at=RETRY_AT, counted=True),
+    CancelRequested(by="ann@example.org", reason="wrong book"),
+    Succeeded(result=msgspec.Raw(b'{"uploads": ["a.txt"]}')),
+    Failed(error=ERROR, forced=ForcedEnd(sequence=4711, passed_over=2, reason="a client of ours wrote there")),
+    Canceled(by="ann@example.org", reason="wrong book"),
+]
+MINIMAL: list[EventData] = [
+    Requested(
+        resource="book",
+        action="upload-start",
+        action_version=1,
+        input=msgspec.Raw(b"{}"),
+        request_hash="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        deadline=DEADLINE,
+        retention=86_400.0,
+    ),
+    Progressed(percent=0.0),
+    AttemptFailed(attempt=1, error=BARE_ERROR, retry_at=RETRY_AT, counted=False),
+    CancelRequested(),
+    Failed(error=BARE_ERROR),
+    Canceled(),
+]
+
+
+def event(data: EventData) -> Event:
+    """The fixed envelope: a request comes first, anything else fourth."""
+    is_first = isinstance(data, Requested)
+    return Event(
+        id="0197f1c2-7b1e-7000-8000-00000000000a",
+        source="opstream/test",
+        operation_id="0197f1c2-7b1e-7000-8000-000000000001",
+        time=NOW,
+        position=1 if is_first else 4,
+        previous_hash="" if is_first else "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
+        data=data,
+    )
+
+
+EVENTS = {f"{data.name}.json": event(data) for data in FULL} | {
+    f"{data.name}.minimal.json": event(data) for data in MINIMAL
+}
+
+_STARTED = Started(attempt=1, runner="runner-a", token="t0k3n", ticket=1, lease=30.0)
+_PROGRESSED = Progressed(percent=12.5, message="copying")
+_HANDED_BACK = AttemptFailed(attempt=1, error=ERROR, retry_at=RETRY_AT, counted=False)
+STATES: dict[str, list[EventData]] = {
+    "not-started": [],
+    "running": [_STARTED, _PROGRESSED, CancelRequested(by="ann@example.org", reason="wrong book")],
+    "waiting": [_STARTED, _PROGRESSED, _HANDED_BACK],
+    "succeeded": [_STARTED, _PROGRESSED, Succeeded(result=msgspec.Raw(b'{"uploads": ["a.txt"]}'))],
+    "failed": [_STARTED, Failed(error=ERROR)],
+    "canceled": [Canceled(reason="wrong book")],
+}
+
+
+def operation(state: str) -> Operation:
+    """The fold of a fixed story."""
+    return History("0197f1c2-7b1e-7000-8000-000000000001").append(FULL[0], *STATES[state]).operation
+
+
+OPERATIONS = {f"operation.{state}.json": operation(state) for state in STATES}
+MONITORS = {f"monitor.{state}.json": monitor(operation(state)) for state in STATES} | {
+    "monitor.queued.json": monitor(operation("not-started"), queue_position=2)
+}
+GOLDEN: dict[str, Callable[[], bytes]] = {
+    **{name: lambda one=one: encode_event(one) for name, one in EVENTS.items()},
+    **{name: lambda one=one: msgspec.json.encode(one) for name, one in (OPERATIONS | MONITORS).items()},
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_the_bytes_are_those_of_the_golden_file(name: str) -> None:
+    """What is written today is, byte for byte, what was written when the file was made."""
+    actual = GOLDEN[name]()
+    if os.environ.get("OPSTREAM_WRITE_GOLDEN") == "1":
+        (FOLDER / name).write_bytes(actual)
+        pytest.fail("written; look at the difference and run again without OPSTREAM_WRITE_GOLDEN")
+
+    assert (FOLDER / name).read_bytes() == actual
+
+
+def test_every_file_is_compared() -> None:
+    """No golden file lies about that nothing is compared with."""
+    assert GOLDEN.keys() == {path.name for path in FOLDER.iterdir()}
+
+
+def test_every_event_type_has_golden_files() -> None:
+    """Each type has a file with all members, and one without the optional ones if it has any."""
+    assert list(EVENT_DATA) == [type(data) for data in FULL]
+    optional = [type(data) for data in FULL if _stripped(data) != data]
+    assert optional == [type(data) for data in MINIMAL]
+
+
+@pytest.mark.parametrize("data", FULL, ids=lambda data: data.name)
+def test_the_full_events_leave_nothing_out(data: EventData) -> None:
+    """A new member of an event must show up in its golden file."""
+    assert not _at_default(data)
+
+
+@pytest.mark.parametrize("data", MINIMAL, ids=lambda data: data.name)
+def test_the_minimal_events_hold_nothing_optional(data: EventData) -> None:
+    """Every member of a minimal event is one that must be there."""
+    assert _stripped(data) == data
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_a_golden_event_is_decoded(name: str) -> None:
+    """The stored bytes of any version give the event that they were made from."""
+    payload = (FOLDER / name).read_bytes()
+
+    assert recorded(EVENTS[name], payload, 9) == decode_event(payload, 9)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_golden_snapshot_is_decoded(name: str) -> None:
+    """The stored snapshot of any version with this fold gives the state that it was made from."""
+    assert OPERATIONS[name] == msgspec.json.decode((FOLDER / name).read_bytes(), type=Operation)
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_a_golden_event_is_valid(name: str) -> None:
+    """Each stored event fits the JSON Schema that is exported for its type, and no other one."""
+    document = json.loads((FOLDER / name).read_bytes())
+
+    fitting = {data.type for data in EVENT_DATA if _validator(data.type).is_valid(document)}
+    assert {document["type"]} == fitting
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_golden_snapshot_is_valid(name: str) -> None:
+    """Each snapshot in the view fits the exported JSON Schema of the operation."""
+    _validator("operation").validate(json.loads((FOLDER / name).read_bytes()))
+
+
+def _validator(name: str) -> jsonschema_rs.Draft202012Validator:
+    return jsonschema_rs.Draft202012Validator(schemas()[name], validate_formats=True)
+
+
+def _at_default(value: msgspec.Struct) -> list[str]:
+    """The optional members, at any depth, that have their default value."""
+    found = []
+    for field in msgspec.structs.fields(value):
+        member: Any = getattr(value, field.name)
+        if not field.required and member == field.default:
+            found.append(field.name)
+        if isinstance(member, msgspec.Struct):
+            found += _at_default(member)
+    return found
+
+
+def _stripped(data: EventData) -> EventData:
+    """The data without its optional members, at any depth."""
+
+    def strip(value: Any) -> Any:
+        if not isinstance(value, msgspec.Struct):
+            return value
+        required = {field.name for field in msgspec.structs.fields(value) if field.required}
+        return type(value)(**{name: strip(getattr(value, name)) for name in required})
+
+    stripped = strip(data)
+    assert isinstance(stripped, EventData)
+    return stripped

@@ -1,0 +1,114 @@
+"""The JSON Schemas that are published for readers of the streams."""
+
+import json
+from typing import Any
+
+import jsonschema_rs
+import msgspec
+import pytest
+
+from opstream_schemas.events import EVENT_DATA, EventData, Requested, encode_event
+from opstream_schemas.json_schemas import schemas
+from opstream_schemas.operation.fold import Operation
+from tests.support.strategies import History, request, started
+
+pytestmark = pytest.mark.unit
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    """A stored request with members changed, or removed where the value is ``...``."""
+    members = json.loads(encode_event(History().next_event(request()))) | changes
+    return {name: value for name, value in members.items() if value is not ...}
+
+
+def test_there_is_a_schema_for_each_event_and_the_operation() -> None:
+    """Events are found by their type, and the value of the view as `operation`."""
+    assert {*(data.type for data in EVENT_DATA), "operation"} == schemas().keys()
+
+
+@pytest.mark.parametrize("name", schemas())
+def test_each_schema_is_one(name: str) -> None:
+    """Each document is valid JSON Schema 2020-12 and says so; every reference in it is resolved."""
+    schema = schemas()[name]
+
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    jsonschema_rs.meta.validate(schema)
+    jsonschema_rs.Draft202012Validator(schema)
+
+
+@pytest.mark.parametrize("data", EVENT_DATA, ids=lambda data: data.name)
+def test_an_event_schema_is_named_and_described_as_the_event(data: type[EventData]) -> None:
+    """Whoever reads the document learns what the event is, not that it has an envelope."""
+    schema = schemas()[data.type]
+
+    assert data.type == schema["title"]
+    assert data.__doc__ == schema["description"]
+
+
+def test_the_operation_schema_is_named_and_described() -> None:
+    """The document of the view's value has its own name."""
+    schema = schemas()["operation"]
+
+    assert schema["title"] == "operation"
+    assert Operation.__doc__ == schema["description"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"type": "opstream.action.started.v1"},
+        {"specversion": "0.3"},
+        {"datacontenttype": "text/plain"},
+        {"datacontenttype": ...},
+        {"data": ...},
+        {"data": {}},
+        {"position": ...},
+        {"position": 0},
+        {"position": "1"},
+        {"previoushash": ...},
+        {"time": 5},
+        {"time": "yesterday"},
+        {"subject": ...},
+    ],
+)
+def test_what_is_not_that_event_does_not_fit(changes: dict[str, Any]) -> None:
+    """A schema tells its event from anything else."""
+    validator = jsonschema_rs.Draft202012Validator(schemas()[Requested.type], validate_formats=True)
+
+    assert validator.is_valid(document())
+    assert not validator.is_valid(document(**changes))
+
+
+def test_a_newer_member_fits() -> None:
+    """Readers are tolerant: a member that a newer version adds breaks no one."""
+    validator = jsonschema_rs.Draft202012Validator(schemas()[Requested.type])
+
+    assert validator.is_valid(document(dataschema="x", data=document()["data"] | {"colour": "red"}))
+
+
+@pytest.mark.parametrize("value", [None, True, 1, "x", [], {"a": [1]}])
+def test_any_json_is_an_input(value: object) -> None:
+    """The action's own schema, not the event's, says what an input is."""
+    validator = jsonschema_rs.Draft202012Validator(schemas()[Requested.type])
+
+    assert validator.is_valid(document(data=document()["data"] | {"input": value}))
+
+
+def test_the_documents_belong_to_the_caller() -> None:
+    """Changing one changes no other, and none that is made later."""
+    documents = schemas()
+    documents[Requested.type]["properties"]["data"]["properties"]["input"]["type"] = "object"
+
+    validator = jsonschema_rs.Draft202012Validator(schemas()[Requested.type])
+    assert validator.is_valid(document(data=document()["data"] | {"input": 1}))
+    assert documents["opstream.action.succeeded.v1"]["properties"]["data"]["properties"]["result"] == {}
+
+
+def test_a_running_operation_fits() -> None:
+    """The schema of the operation knows its live attempt."""
+    validator = jsonschema_rs.Draft202012Validator(schemas()["operation"], validate_formats=True)
+    snapshot = json.loads(msgspec.json.encode(History().append(request(), started()).operation))
+
+    assert validator.is_valid(snapshot)
+    del snapshot["live"]["token"]
+    assert not validator.is_valid(snapshot)

@@ -1,0 +1,202 @@
+"""What a client sees, to the byte, and when two requests are the same one."""
+
+import hashlib
+import json
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import pytest
+
+from opstream_schemas.errors import ErrorCode
+from opstream_schemas.events import (
+    Canceled,
+    CancelRequested,
+    EventData,
+    Failed,
+    OperationError,
+    Progressed,
+    Succeeded,
+)
+from opstream_schemas.names import Kind
+from opstream_schemas.status_monitor import ErrorBody, ErrorDetail, ErrorObject, monitor, request_hash
+from tests.support.strategies import NOW, History, handed_back, request, started
+
+pytestmark = pytest.mark.unit
+
+KIND = Kind("book", "upload-start")
+
+
+def shown(*datas: EventData, **changes: Any) -> dict[str, Any]:
+    """The monitor's members, in their order, after a request and some events."""
+    members = json.loads(msgspec.json.encode(monitor(History().append(request(**changes), *datas).operation)))
+    assert isinstance(members, dict)
+    return members
+
+
+@pytest.mark.parametrize(
+    ("datas", "expected"),
+    [
+        ([], {"id": "op-1", "status": "NotStarted"}),
+        ([started()], {"id": "op-1", "status": "Running"}),
+        ([started(), handed_back(counted=True)], {"id": "op-1", "status": "Running"}),
+        ([started(), CancelRequested()], {"id": "op-1", "status": "Running"}),
+        (
+            [started(), Succeeded(result=msgspec.Raw(b'{"a":1}'))],
+            {"id": "op-1", "status": "Succeeded", "result": {"a": 1}},
+        ),
+        (
+            [started(), Succeeded(result=msgspec.Raw(b"null"))],
+            {"id": "op-1", "status": "Succeeded", "result": None},
+        ),
+        (
+            [started(), Failed(error=OperationError(code=400, message="no"))],
+            {"id": "op-1", "status": "Failed", "error": {"code": 400, "message": "no"}},
+        ),
+        ([started(), Canceled(reason="late")], {"id": "op-1", "status": "Canceled"}),
+    ],
+)
+def test_the_leading_members_are_those_of_the_contract(datas: list[EventData], expected: dict[str, Any]) -> None:
+    """Id, status and the outcome lead in this order; a result only when Succeeded, an error only when Failed."""
+    members = shown(*datas)
+
+    assert list(expected.items()) == list(members.items())[: len(expected)]
+    assert {"result", "error"} & expected.keys() == {"result", "error"} & members.keys()
+
+
+def test_a_fresh_operation_shows_no_more_than_it_has() -> None:
+    """What has not happened yet is left out, not null."""
+    expected = ["id", "status", "kind", "resourceId", "createdAt"]
+
+    assert expected == list(shown())
+
+
+def test_an_operation_without_a_resource_id_shows_none() -> None:
+    """`POST /book:upload-start` has no resource id to show."""
+    assert "resourceId" not in shown(resource_id="")
+
+
+def test_a_waiting_operation_shows_when_it_goes_on() -> None:
+    """Attempt, progress, message and the moment of the retry are there for the client."""
+    members = shown(
+        started(),
+        Progressed(percent=40.0, message="copying"),
+        handed_back(counted=True, retry_at=NOW + timedelta(minutes=5)),
+    )
+
+    expected = {
+        "kind": "book:upload-start",
+        "resourceId": "42",
+        "createdAt": "2026-03-14T09:26:53.589793Z",
+        "startedAt": "2026-03-14T09:26:54.589793Z",
+        "attempt": 1,
+        "retryAt": "2026-03-14T09:31:53.589793Z",
+        "percentComplete": 40.0,
+        "message": "copying",
+    }
+    assert list(expected.items()) == list(members.items())[2:]
+
+
+def test_a_finished_operation_shows_when() -> None:
+    """An outcome has its moment, and no retry follows."""
+    members = shown(started(), handed_back(counted=True), started(2), Canceled())
+
+    assert (NOW + timedelta(seconds=4)).isoformat().replace("+00:00", "Z") == members["finishedAt"]
+    assert "retryAt" not in members
+
+
+def test_zero_percent_is_shown() -> None:
+    """No progress yet is another thing than none reported."""
+    assert not shown(started(), Progressed(percent=0.0))["percentComplete"]
+
+
+def test_a_queued_operation_shows_its_place() -> None:
+    """Last of all, and only where it has one."""
+    operation = History().append(request()).operation
+    members = json.loads(msgspec.json.encode(monitor(operation, queue_position=3)))
+
+    assert list(members) == ["id", "status", "kind", "resourceId", "createdAt", "queuePosition"]
+    assert members["queuePosition"] == 3
+
+
+def test_nothing_internal_is_shown() -> None:
+    """The caller, tokens, hashes and the error of an attempt stay inside."""
+    members = shown(started(token="secret"), handed_back(counted=True), caller="ann")
+
+    known = {"id", "status", "kind", "resourceId", "createdAt", "startedAt", "attempt", "retryAt"}
+    assert known == members.keys()
+
+
+def test_an_error_body_holds_what_is_known() -> None:
+    """The shape is that of the contract; what is empty is left out."""
+    detail = ErrorDetail(code="TooShort", message="…", target="files[0].hash")
+    full = ErrorObject(code=ErrorCode.INVALID_INPUT, message="m", target="files", details=(detail,), operation_id="op")
+    bodies = [ErrorBody(error=full), ErrorBody(error=ErrorObject(code="NotFound", message="m"))]
+
+    expected = [
+        {
+            "error": {
+                "code": "InvalidInput",
+                "message": "m",
+                "target": "files",
+                "details": [{"code": "TooShort", "message": "…", "target": "files[0].hash"}],
+                "operationId": "op",
+            }
+        },
+        {"error": {"code": "NotFound", "message": "m"}},
+    ]
+    assert expected == [json.loads(msgspec.json.encode(body)) for body in bodies]
+
+
+def test_the_error_codes_are_those_of_the_contract() -> None:
+    """Codes are append-only: this list may grow, and nothing in it may change."""
+    expected = {
+        "InvalidInput", "InvalidHeader", "InvalidParameter", "OperationIdReused", "UnknownAction", "OperationNotFound",
+        "NotFound", "MethodNotAllowed", "OperationFinished", "ResourceBusy", "PayloadTooLarge", "UnsupportedMediaType",
+        "JournalUnavailable", "JournalFull", "InternalError", "ResultTooLarge", "DeadlineExceeded", "RunnerLost",
+        "RunnerStopped", "AttemptTimedOut", "FailedByOperator",
+    }  # fmt: skip
+
+    assert expected == set(ErrorCode)
+
+
+def test_a_request_hash_is_stable() -> None:
+    """The hash is in the journal: another version must find the same one for the same request."""
+    sorted_json = (
+        '{"action":"book:upload-start","caller":"ann",'
+        '"input":{"a":{"x":true,"y":"é"},"b":[1,2.5,null]},"resourceId":"42"}'
+    )
+
+    expected = hashlib.sha256(sorted_json.encode()).hexdigest()
+    assert expected == request_hash(KIND, "42", {"b": [1, 2.5, None], "a": {"y": "é", "x": True}}, "ann")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ((KIND, "42", {}, ""), (Kind("book", "upload-end"), "42", {}, "")),
+        ((KIND, "42", {}, ""), (Kind("shelf", "upload-start"), "42", {}, "")),
+        ((KIND, "42", {}, ""), (KIND, "43", {}, "")),
+        ((KIND, "42", {}, ""), (KIND, "", {}, "")),
+        ((KIND, "42", {}, ""), (KIND, "42", [], "")),
+        ((KIND, "42", {"a": 1}, ""), (KIND, "42", {"a": 2}, "")),
+        ((KIND, "42", {"a": 1}, ""), (KIND, "42", {"a": "1"}, "")),
+        ((KIND, "42", {"a": None}, ""), (KIND, "42", {}, "")),
+        ((KIND, "42", [1, 2], ""), (KIND, "42", [2, 1], "")),
+        ((KIND, "42", {}, "ann"), (KIND, "42", {}, "bob")),
+        ((KIND, "42", {}, "ann"), (KIND, "42", {}, "")),
+        ((KIND, "a", {}, "b"), (KIND, "ab", {}, "")),
+        ((KIND, "42", 2**64 + 1, ""), (KIND, "42", 2**64 + 2, "")),
+    ],
+)
+def test_another_request_has_another_hash(one: tuple[Any, ...], other: tuple[Any, ...]) -> None:
+    """Action, resource id, input and caller each make another request."""
+    assert request_hash(*one) != request_hash(*other)
+
+
+def test_the_order_of_members_makes_no_other_request() -> None:
+    """A client may write its input in another order, at any depth, and spell its text with escapes."""
+    one = msgspec.json.decode('{"a": {"x": "é", "y": 2}, "b": 1}')
+    other = msgspec.json.decode('{"b": 1, "a": {"y": 2, "x": "\\u00e9"}}')
+
+    assert request_hash(KIND, "42", one, "") == request_hash(KIND, "42", other, "")

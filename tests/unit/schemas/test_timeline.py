@@ -1,0 +1,223 @@
+"""One operation's life: what is told of it, as text and as JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import datetime, timedelta, timezone
+
+import msgspec
+import pytest
+
+from opstream.terminal.timeline_text import document, lines
+from opstream_schemas.events import (
+    Canceled,
+    CancelRequested,
+    EventData,
+    Failed,
+    OperationError,
+    Progressed,
+    RecordedEvent,
+    Succeeded,
+    encode_event,
+)
+from opstream_schemas.operation.forced_end import Message, forced_event, survey
+from opstream_schemas.timeline import Life, PhaseKind, life
+from tests.support.strategies import FAILURE, NOW, FromTheFuture, History, handed_back, request, started
+
+pytestmark = pytest.mark.unit
+
+LOST = OperationError(code="RunnerLost", message="gone")
+ASKED = request(caller="ann@example.org", client_id="shop", client_address="192.0.2.7")
+
+
+def messages(*datas: EventData) -> list[Message]:
+    """What lies in the journal; each event is a second later than the one before it."""
+    events: list[RecordedEvent] = History().append(*datas).events
+    return [Message(event.sequence, event.stored) for event in events]
+
+
+def told(*datas: EventData) -> Life:
+    """The life, ten seconds after the request."""
+    return life("op-1", messages(*datas), NOW + timedelta(seconds=10))
+
+
+def text(one: Life, *, is_whole: bool = False) -> str:
+    """As it is printed."""
+    return "\n".join(f"{name:<10}  {line}".rstrip() for name, line in lines(one, is_whole=is_whole, is_on=False))
+
+
+def test_a_long_life() -> None:
+    """Each attempt with its end, and each phase with its length."""
+    one = told(
+        ASKED,
+        started(),
+        Progressed(percent=40, message="copying"),
+        handed_back(counted=True),
+        started(2),
+        handed_back(2, counted=False),
+        started(3),
+        started(4),
+        CancelRequested(by="bob", reason="wrong book"),
+        Succeeded(result=msgspec.Raw(b"{}")),
+    )
+    assert [attempt.end for attempt in one.attempts] == ["failed", "handed back", "lost", "succeeded"]
+    assert [(phase.kind, phase.attempt, phase.seconds) for phase in one.phases] == [
+        (PhaseKind.QUEUED, 0, 1),
+        (PhaseKind.RUNNING, 1, 2),
+        (PhaseKind.WAITING, 1, 1),
+        (PhaseKind.RUNNING, 2, 1),
+        (PhaseKind.WAITING, 2, 1),
+        (PhaseKind.RUNNING, 3, 1),
+        (PhaseKind.RUNNING, 4, 2),
+    ]
+    assert [one.seconds(kind) for kind in PhaseKind] == [1, 6, 2]
+    assert text(one).splitlines() == [
+        "operation   op-1",
+        "action      book:upload-start of '42', version 1",
+        "status      Succeeded",
+        "asked       2026-03-14 09:26:53.589 UTC by ann@example.org with shop from 192.0.2.7",
+        'input       {"files":[]}',
+        "deadline    2026-03-15 09:26:53.589 UTC",
+        "",
+        "queued      1.00 s",
+        "attempt 1   by runner-a: failed after 2.00 s, began at 2026-03-14 09:26:54.589 UTC",
+        "            progress told 1 time, at last 40 % copying",
+        "            Throttled: try again",
+        "waited      1.00 s, to be tried again at 2026-03-14 09:26:53.589 UTC",
+        "attempt 2   by runner-a: handed back after 1.00 s, not counted, began at 2026-03-14 09:26:57.589 UTC",
+        "            Throttled: try again",
+        "waited      1.00 s, to be tried again at 2026-03-14 09:26:53.589 UTC",
+        "attempt 3   by runner-a: lost after 1.00 s, began at 2026-03-14 09:26:59.589 UTC",
+        "attempt 4   by runner-a: succeeded after 2.00 s, began at 2026-03-14 09:27:00.589 UTC",
+        "stop        asked for at 2026-03-14 09:27:01.589 UTC by bob: wrong book",
+        "",
+        "ended       2026-03-14 09:27:02.589 UTC as Succeeded",
+        "result      {}",
+        "took        9.00 s: queued 1.00 s, running 6.00 s, waiting 2.00 s",
+        "events      10",
+        "hashes      ok: each event carries the hash of the one before it",
+    ]
+
+
+def test_a_life_that_goes_on() -> None:
+    """What has not ended is told up to now."""
+    one = told(request(), started())
+    assert (one.ended_at, one.total, one.seconds(PhaseKind.RUNNING)) == (None, 10, 9)
+    assert "still running after 9.00 s" in text(one)
+    assert "took        10.00 s so far" in text(one)
+    assert "by an unnamed caller" in text(one)
+
+
+@pytest.mark.parametrize(
+    ("datas", "line"),
+    [
+        ([Failed(error=FAILURE)], "error       ClientOutOfDate: update the client (version)"),
+        ([started(), Failed(error=LOST)], "attempt 1   by runner-a: lost after 1.00 s"),
+        ([started(), Failed(error=FAILURE)], "attempt 1   by runner-a: failed after 1.00 s"),
+        ([Canceled(by="bob", reason="no")], "canceled    by bob: no"),
+        ([started(), Canceled()], "canceled    by an unnamed caller"),
+        ([FromTheFuture()], "events      2, 1 of a type that is not known here"),
+    ],
+)
+def test_ends(datas: list[EventData], line: str) -> None:
+    """Each outcome says what there is to say of it."""
+    assert line in text(told(request(), *datas))
+
+
+def test_a_forced_end() -> None:
+    """An operator's end tells whose word it was and what it passed over, and what it passed over is foreign."""
+    found = [*messages(request(), started()), Message(9, b"garbage")]
+    end = forced_event(survey("op-1", found), FAILURE, "broken disk", id="x", source="test", time=NOW)
+    one = life("op-1", [*found, Message(10, encode_event(end))], NOW)
+    assert (one.status, one.foreign, one.chain.is_intact) == ("Failed", 1, True)
+    assert "forced      by an operator: broken disk; 1 messages were passed over, the last at sequence 9" in text(one)
+    assert "foreign     1 messages are no events of it" in text(one)
+
+
+def test_another_operations_event_is_foreign() -> None:
+    """An event under another's subject is not taken for its own."""
+    other = History("op-2").append(request()).events[0]
+    one = life("op-1", [*messages(request()), Message(2, other.stored)], NOW)
+    assert (one.events, one.foreign) == (1, 1)
+
+
+def test_a_broken_chain() -> None:
+    """The first event that does not continue the one before it is named."""
+    whole = messages(request(), started(), Progressed(percent=1), Progressed(percent=2))
+    one = life("op-1", [whole[0], *whole[2:]], NOW)
+    assert (one.chain.is_intact, one.chain.broken_at) == (False, 3)
+    assert "hashes      broken at position 3: it does not carry the hash of what lies before it" in text(one)
+
+
+def test_an_expired_beginning() -> None:
+    """What is left is told."""
+    one = life("op-1", messages(request(), started(), Progressed(percent=1), Failed(error=FAILURE))[2:], NOW)
+    assert text(one).splitlines()[1:4] == [
+        "status      Failed; its request is not there any more",
+        "",
+        "running     1.00 s; who ran it is not there any more",
+    ]
+    assert "ok from position 3 on" in text(one)
+
+
+def test_events_behind_the_end() -> None:
+    """They mean nothing, and are counted."""
+    whole = messages(request(), Failed(error=FAILURE))
+    late = History().append(request(), started()).events[1]
+    one = life("op-1", [*whole, Message(9, late.stored)], NOW)
+    assert (one.status, one.late, one.attempts) == ("Failed", 1, [])
+    assert "events      3, 1 behind the end" in text(one)
+
+
+@pytest.mark.parametrize(
+    ("datas", "data", "why"),
+    [
+        ((request(), Failed(error=FAILURE)), Progressed(percent=1), "it comes behind the end"),
+        ((request(), Failed(error=FAILURE)), FromTheFuture(), "it comes behind the end"),
+        ((request(), started()), request(), "only a request comes first, and it comes only there"),
+    ],
+)
+def test_what_carries_the_right_hash_and_is_wrong(datas: tuple[EventData, ...], data: EventData, why: str) -> None:
+    """An event that somebody put in where nothing may follow, or that may not, is no part of what was recorded."""
+    history = History().append(*datas)
+    put_in = encode_event(history.next_event(data))
+    one = life("op-1", [*messages(*datas), Message(9, put_in)], NOW)
+    assert (one.chain.is_intact, one.chain.broken_at, one.chain.why) == (False, 3, why)
+
+
+def test_large_data() -> None:
+    """A large input or result is told by its size and hash, unless all of it is wanted."""
+    large = b'{"files":"' + b"x" * 500 + b'"}'
+    one = told(request(input=msgspec.Raw(large)), started(), Succeeded(result=msgspec.Raw(large)))
+    hashed = hashlib.sha256(large).hexdigest()
+    assert text(one).count(f"{len(large)} bytes, SHA-256 {hashed}") == 2
+    assert text(one, is_whole=True).count(large.decode()) == 2
+    short = json.loads(document(one, is_whole=False))
+    assert (short["request"]["inputBytes"], short["request"]["inputHash"]) == (len(large), hashed)
+    assert (short["resultBytes"], short["resultHash"]) == (len(large), hashed)
+    assert large not in document(one, is_whole=False)
+    whole = json.loads(document(one, is_whole=True))
+    assert (whole["request"]["input"], whole["result"]) == (json.loads(large), json.loads(large))
+
+
+def test_json() -> None:
+    """A machine reads the same, with the seconds of each kind of phase."""
+    found = json.loads(document(told(ASKED, started(), Failed(error=FAILURE)), is_whole=True))
+    assert found["seconds"] == {"queued": 1, "running": 1, "waiting": 0, "total": 2}
+    assert found["request"]["caller"] == "ann@example.org"
+    assert found["chain"] == {"isIntact": True}
+    assert [one["end"] for one in found["attempts"]] == ["failed"]
+
+
+def test_what_others_wrote_moves_no_cursor() -> None:
+    """Names and texts of others can't recolour or overwrite a line."""
+    nasty = "\x1b[2Jx\r\n"
+    one = told(request(caller=nasty, resource_id="a"), started(), Canceled(by=nasty, reason=nasty))
+    assert all(line.isprintable() for _, line in lines(one, is_whole=True, is_on=False))
+
+
+def test_times_at_the_end_of_the_calendar() -> None:
+    """A foreign event may carry them; they are told as they are."""
+    asked = request(deadline=datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14))))
+    assert "deadline    0001-01-01 00:00:00.000+14:00" in text(told(asked))

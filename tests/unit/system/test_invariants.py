@@ -1,0 +1,220 @@
+"""The checker of the invariants finds each of the breaches that it is there for, and nothing where there is none."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+import pytest
+
+from opstream_schemas import subjects
+from opstream_schemas.errors import FoldRefused, InvalidEvent
+from opstream_schemas.events import (
+    Event,
+    EventData,
+    Failed,
+    OperationError,
+    Progressed,
+    Started,
+    Succeeded,
+    digest,
+    encode_event,
+)
+from opstream_schemas.names import Kind
+from opstream_schemas.operation.commands import failed_by_operator
+from opstream_schemas.operation.fold import read
+from opstream_schemas.operation.forced_end import Message, forced_event, survey
+from tests.support.invariants import Evidence, Promise, Stored, breaches, decoded, status_of
+from tests.support.strategies import request
+
+pytestmark = pytest.mark.unit
+
+KIND: Final = Kind("book", "upload-start")
+PROMISE: Final = Promise(str(KIND), {"files": []}, "42")
+TIME: Final = datetime(2026, 3, 14, tzinfo=UTC)
+
+
+def started(attempt: int) -> Started:
+    return Started(attempt=attempt, runner=f"runner-{attempt}", token=f"token-{attempt}", ticket=1, lease=1.0)
+
+
+def progressed(attempt: int) -> Progressed:
+    return Progressed(percent=10.0 * attempt, message=f"attempt {attempt}, step 1")
+
+
+def succeeded(attempt: int) -> Succeeded:
+    return Succeeded(result=msgspec.Raw(b'{"number":7,"attempt":%d}' % attempt))
+
+
+def failed(message: str, code: str = "Meant") -> Failed:
+    return Failed(error=OperationError(code=code, message=message))
+
+
+REQUESTED: Final = request()
+WELL: Final = (REQUESTED, started(1), progressed(1), succeeded(1))
+
+
+def journal(*datas: EventData, **changes: Any) -> list[Stored]:
+    """One operation's messages, each from the runner that started last; `changes` are those of the last event."""
+    messages: list[Stored] = []
+    source = "opstream/api"
+    for data in datas:
+        if isinstance(data, Started):
+            source = f"opstream/runner/{data.runner}"
+        number = len(messages) + 1
+        event = Event(
+            id=f"event-{number}",
+            source=source,
+            operation_id="op-1",
+            time=TIME,
+            position=number,
+            previous_hash=digest(messages[-1].payload) if messages else "",
+            data=data,
+        )
+        if number == len(datas):
+            event = msgspec.structs.replace(event, **changes)
+        subject = subjects.event_subject("op-1", KIND, data.name)
+        messages.append(Stored(subject, 10 * number, encode_event(event)))
+    return messages
+
+
+def evidence(*datas: EventData, **changes: Any) -> Evidence:
+    """What is left of a run, with the view as it should be and all that a client could have seen."""
+    found = Evidence(journal(*datas, **changes), {}, {"op-1": PROMISE})
+    with contextlib.suppress(FoldRefused):
+        found.view["op-1"] = msgspec.json.encode(found.fold("op-1"))
+        states = [read(None, decoded(found.messages[:count])) for count in range(1, len(datas) + 1)]
+        found.polled["op-1"] = [status_of(state) for state in states if state is not None]
+    return found
+
+
+@pytest.mark.parametrize(
+    "datas",
+    [
+        WELL,
+        (REQUESTED, started(1), failed("attempt 1 of 7")),
+        (REQUESTED, started(1), progressed(1), started(2), progressed(2), succeeded(2)),
+    ],
+    ids=["succeeded", "failed", "taken over"],
+)
+def test_what_goes_well(datas: tuple[EventData, ...]) -> None:
+    """An operation that went well breaks nothing."""
+    assert breaches(evidence(*datas)) == []
+
+
+def test_given_up_by_another_runner() -> None:
+    """Whoever finds that the attempts are used up may say so; its message counts attempts and claims none."""
+    lost = failed("the last of 2 attempts ended with the runner that executed it", "RunnerLost")
+    found = evidence(REQUESTED, started(1), started(2), lost, source="opstream/runner/runner-3")
+    assert breaches(found) == []
+
+
+def forced(**changes: int) -> Evidence:
+    """An operation with damage and a second request in it that an operator ended; `changes` are those of its end."""
+    found = evidence(*WELL[:3])
+    request_again = found.messages[0].payload
+    damage = [(b"{}", "started"), (request_again, "requested"), (b"{", "progressed")]
+    for payload, name in damage:
+        subject = subjects.event_subject("op-1", KIND, name)
+        found.messages.append(Stored(subject, found.messages[-1].sequence + 10, payload))
+    surveyed = survey("op-1", [Message(one.sequence, one.payload) for one in found.messages])
+    end = forced_event(surveyed, failed_by_operator(""), "", id="end", source="opstream/operator", time=TIME)
+    assert isinstance(end.data, Failed)
+    assert end.data.forced is not None
+    data = msgspec.structs.replace(end.data, forced=msgspec.structs.replace(end.data.forced, **changes))
+    payload = encode_event(msgspec.structs.replace(end, data=data))
+    found.messages.append(Stored(subjects.event_subject("op-1", KIND, "failed"), 100, payload))
+    with contextlib.suppress(FoldRefused, InvalidEvent):
+        found.view["op-1"] = msgspec.json.encode(found.fold("op-1"))
+        found.polled["op-1"].append(status_of(found.fold("op-1")))
+    return found
+
+
+def test_ended_by_force() -> None:
+    """What an operator passed over is no breach; the view is the fold all the same."""
+    found = forced()
+    assert breaches(found) == []
+    assert found.fold("op-1").skipped == 3
+    found.view["op-1"] = b"{}"
+    assert [one for one in breaches(found) if one.startswith("op-1: invariant 5")]
+
+
+@pytest.mark.parametrize("changes", [{"sequence": 1}, {"passed_over": 2}])
+def test_ended_by_force_wrongly(changes: dict[str, int]) -> None:
+    """A forced end that does not tell what lies before it is told."""
+    assert [one for one in breaches(forced(**changes)) if one.startswith("op-1: invariant 1")]
+
+
+@pytest.mark.parametrize(
+    ("invariant", "found"),
+    [
+        (1, evidence(REQUESTED, REQUESTED)),
+        (1, evidence(*WELL[1:])),
+        (1, evidence(*WELL, progressed(1))),
+        (1, evidence(*WELL, succeeded(1))),
+        (1, evidence(*WELL, position=5)),
+        (1, evidence(*WELL, previous_hash="0" * 64)),
+        (1, evidence(*WELL, id="event-1")),
+        (2, evidence(*WELL[:3])),
+        (3, evidence(REQUESTED, started(1), started(2), succeeded(1))),
+        (3, evidence(REQUESTED, started(1), started(2), progressed(1), succeeded(2))),
+        (3, evidence(REQUESTED, started(1), started(2), failed("attempt 1 of 7"))),
+        (3, evidence(REQUESTED, started(1), started(2), failed("oops"), source="opstream/runner/runner-1")),
+        (3, evidence(REQUESTED, started(2), succeeded(2))),
+        (6, evidence(request(resource_id="43"), *WELL[1:])),
+        (6, evidence(request(input=msgspec.Raw(b'{"files":[1]}')), *WELL[1:])),
+    ],
+)
+def test_a_broken_journal(invariant: int, found: Evidence) -> None:
+    """A breach is told with the operation and the invariant."""
+    assert [one for one in breaches(found) if one.startswith(f"op-1: invariant {invariant}: ")]
+
+
+def _lose(found: Evidence) -> None:
+    found.messages.clear()
+
+
+def _forget(found: Evidence) -> None:
+    del found.view["op-1"]
+
+
+def _reformat(found: Evidence) -> None:
+    found.view["op-1"] = msgspec.json.format(found.view["op-1"])
+
+
+def _invent(found: Evidence) -> None:
+    found.view["op-2"] = found.view["op-1"]
+
+
+def _go_back(found: Evidence) -> None:
+    found.polled["op-1"].insert(2, found.polled["op-1"][0])
+
+
+def _change_the_end(found: Evidence) -> None:
+    found.polled["op-1"].append(found.polled["op-1"][-1] | {"result": {"number": 8}})
+
+
+def _tell_another_end(found: Evidence) -> None:
+    found.polled["op-1"][-1] |= {"result": {"number": 8}}
+
+
+@pytest.mark.parametrize(
+    ("invariant", "damage"),
+    [
+        ("op-1: invariant 2", _lose),
+        ("op-1: invariant 5", _forget),
+        ("op-1: invariant 5", _reformat),
+        ("op-2: invariant 5", _invent),
+        ("op-1: invariant 4", _go_back),
+        ("op-1: invariant 4", _change_the_end),
+        ("op-1: invariant 4", _tell_another_end),
+    ],
+)
+def test_damage_elsewhere(invariant: str, damage: Callable[[Evidence], None]) -> None:
+    """A promise without journal, a view that is not the fold, and statuses that could not be are told."""
+    found = evidence(*WELL)
+    damage(found)
+    assert [one for one in breaches(found) if one.startswith(invariant)]

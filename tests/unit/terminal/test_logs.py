@@ -1,0 +1,43 @@
+"""How a record of the log looks."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+import pytest
+
+from opstream.terminal import logs
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def root() -> logging.Logger:
+    return logging.getLogger()
+
+
+def test_one_line_per_record(
+    root: logging.Logger, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What others have written neither moves the cursor nor begins a line that looks like the log's own."""
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "level", root.level)
+    logs.configure("info")
+    logging.getLogger("test").error("sequence 7 (%s) is no event", "operations.\x1b[2J\n2026-11-24 INFO all is well")
+    line = re.sub(r"^[0-9TZ:.-]+ ", "", capsys.readouterr().err)
+    assert line == "ERROR   test: sequence 7 (operations. [2J 2026-11-24 INFO all is well) is no event\n"
+
+
+def test_a_traceback_stays_whole(
+    root: logging.Logger, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is what the lines below a record are for."""
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "level", root.level)
+    logs.configure("info")
+    try:
+        int("why")
+    except ValueError:
+        logging.getLogger("test").exception("it failed")
+    assert capsys.readouterr().err.endswith("base 10: 'why'\n")

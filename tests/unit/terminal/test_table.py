@@ -1,0 +1,47 @@
+"""Rows of tables: what a person reads fits the terminal, what a program reads is one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opstream.terminal.table import below, beneath, beside, is_roomy
+
+pytestmark = pytest.mark.unit
+
+Form = Callable[[str, str, int | None], str]
+
+ROOMS = st.integers(40, 250)
+TEXTS = st.text(st.characters(exclude_categories=("C", "Z")) | st.just(" "), max_size=300)
+HEADS = st.text("ab ", max_size=38).map(lambda head: f"x{head}x")
+FORMS = st.sampled_from([beside, below, lambda head, text, room: beneath("first", head[:30], text, room)])
+
+
+@given(FORMS, HEADS, TEXTS, ROOMS)
+def test_nothing_is_too_wide_and_nothing_is_lost(form: Form, head: str, text: str, room: int) -> None:
+    """No line reaches the last column of a terminal, and all that is not space is there, in order."""
+    shown = form(head, text, room)
+    assert all(len(line) < room for line in shown.splitlines())
+    wanted = form(head, text, None)
+    assert "".join(shown.split()) == "".join(wanted.split())
+
+
+@given(HEADS, TEXTS)
+def test_without_a_terminal_a_row_is_one_line(head: str, text: str) -> None:
+    """Whatever its length."""
+    assert beside(head, text, None) == below(head, text, None) == f"{head}  {text}".rstrip()
+
+
+def test_the_text_goes_on_below_itself() -> None:
+    """In its own column if that leaves enough room for it, else indented; colours take no room."""
+    coloured = click.style("done", fg="green")
+    assert beside("a row", "and words that go on and on and on", 40) == (
+        "a row  and words that go on and on and\n       on"
+    )
+    assert beside(coloured, "x" * 33, 40) == f"{coloured}  {'x' * 33}"
+    assert beside("a" * 20, "some words for the rest of it", 40) == f"{'a' * 20}\n    some words for the rest of it"
+    assert (is_roomy("a" * 15, 40), is_roomy("a" * 16, 40), is_roomy("a" * 99, None)) == (True, False, True)
