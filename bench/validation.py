@@ -22,9 +22,9 @@ from bench.request import RESOURCE_ID, make_request
 from bookshelf.records import MAX_FILES
 from opstream_api.operations.input_validation import Validators, decode_input
 from opstream_schemas.events import encode_event
-from opstream_schemas.nesting import check_json
 from opstream_schemas.operation.fold import first_event
 from opstream_schemas.status_monitor import request_hash
+from opstream_schemas.text import check_json
 
 PATH: Final = "/bench/42:files"
 SIZE: Final = 100_000

@@ -12,11 +12,10 @@ from typing import Final, Self
 import msgspec
 
 from . import subjects
-from .archived import archive_filter, parse_archive_subject
 from .errors import InvalidEvent, InvalidName
 from .events import EVENT_DATA, CloudEvent
 from .names import check_name, check_operation_id
-from .nesting import MAX_NESTING, check_json
+from .text import MAX_NESTING, check_json
 
 NAMES: Final = tuple(data.name for data in EVENT_DATA)
 """Short names of the event types that this version knows."""
@@ -62,8 +61,8 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         """Subject filters, which don't overlap; none if every subject is wanted."""
         names = sorted({one.name for one in self.types}) or [_ANY]
         if is_archive:
-            chosen = [archive_filter(self.resource, self.action, name) for name in names]
-            everything = archive_filter()
+            chosen = [subjects.archive_filter(self.resource, self.action, name) for name in names]
+            everything = subjects.archive_filter()
         else:
             operation_id = self.operation_id or _ANY
             chosen = [subjects.events_filter(operation_id, self.resource, self.action, name) for name in names]
@@ -124,7 +123,7 @@ def _parse(subject: str) -> tuple[str, str]:
     if subject.startswith("operations."):
         parsed = subjects.parse_event_subject(subject)
         return parsed.operation_id, parsed.event
-    return "", parse_archive_subject(subject).event
+    return "", subjects.parse_archive_subject(subject).event
 
 
 @lru_cache(256)

@@ -14,9 +14,8 @@ from typing import Annotated, ClassVar, Final, Literal
 import msgspec
 
 from .errors import InvalidEvent
-from .forced import ForcedEnd
 from .names import Kind, check_operation_id
-from .nesting import MAX_NESTING, check_json
+from .text import MAX_NESTING, check_json
 
 CONTENT_TYPE: Final = "application/cloudevents+json"
 
@@ -38,6 +37,17 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     traceparent: str
     tracestate: str = ""
+
+
+class ForcedEnd(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """An operator ended the operation although what lay on its subjects could not be folded."""
+
+    sequence: int
+    """Stream sequence of the last message that lay there."""
+    passed_over: int
+    """Messages there that are no part of the operation: no events, or such as do not continue it."""
+    reason: str = ""
+    """The operator's."""
 
 
 class EventData(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):

@@ -19,6 +19,7 @@ from .events import (
     Canceled,
     CancelRequested,
     Failed,
+    ForcedEnd,
     Instant,
     OperationError,
     Progressed,
@@ -29,7 +30,6 @@ from .events import (
     decode_event,
     digest,
 )
-from .forced import ForcedEnd
 from .operation.forced_end import Message
 from .operation.state import Status
 

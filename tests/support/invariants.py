@@ -23,8 +23,7 @@ from nats.js.api import AckPolicy, ConsumerConfig
 
 from opstream_schemas import subjects
 from opstream_schemas.errors import FoldRefused, InvalidEvent
-from opstream_schemas.events import Failed, RecordedEvent, Requested, Started, decode_event, digest
-from opstream_schemas.forced import ForcedEnd
+from opstream_schemas.events import Failed, ForcedEnd, RecordedEvent, Requested, Started, decode_event, digest
 from opstream_schemas.operation.fold import Operation, forced_end, read, read_around
 from opstream_schemas.operation.forced_end import Message, events_of, from_beginning
 from opstream_schemas.status_monitor import monitor

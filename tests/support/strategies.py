@@ -19,6 +19,7 @@ from opstream_schemas.events import (
     Event,
     EventData,
     Failed,
+    ForcedEnd,
     OperationError,
     Progressed,
     RecordedEvent,
@@ -29,7 +30,6 @@ from opstream_schemas.events import (
     decode_event,
     encode_event,
 )
-from opstream_schemas.forced import ForcedEnd
 from opstream_schemas.names import RESERVED_RESOURCES, Kind
 from opstream_schemas.operation.commands import (
     Command,

@@ -19,7 +19,7 @@ from nats.js.api import (
 
 from opstream_journal.errors import Drifted
 from opstream_journal.jetstream.connection import Link
-from opstream_schemas import archived, subjects
+from opstream_schemas import subjects
 
 from . import jetstream_admin as admin
 from .topology import lasting
@@ -52,7 +52,7 @@ def archive_stream(archive: Archive, *, replicas: int) -> StreamConfig:
         sources=[
             StreamSource(
                 name=subjects.OPERATIONS_STREAM,
-                subject_transforms=[SubjectTransform(src=archived.ARCHIVE_FROM, dest=archived.ARCHIVE_TO)],
+                subject_transforms=[SubjectTransform(src=subjects.ARCHIVE_FROM, dest=subjects.ARCHIVE_TO)],
             )
         ],
     )

@@ -3,8 +3,7 @@
 Callers: `opstream schemas`, which writes it as it is, and the API, which adds what the catalog knows of each action.
 """
 
-from .actions import TypedAction, action_name
 from .document import ASYNCAPI_VERSION, EVENTS_VERSION, asyncapi
-from .shared import SCHEMAS, Json
+from .shared import SCHEMAS, Json, TypedAction, action_name
 
 __all__ = ["ASYNCAPI_VERSION", "EVENTS_VERSION", "SCHEMAS", "Json", "TypedAction", "action_name", "asyncapi"]

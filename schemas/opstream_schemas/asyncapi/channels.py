@@ -10,16 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from opstream_schemas import archived, subjects
+from opstream_schemas import subjects
 from opstream_schemas.events import EventData
 from opstream_schemas.names import NAME, OPERATION_ID, Kind
 
-from .actions import TypedAction, action_name
 from .messages import heading, tag_of
 from .payloads import role_of
 from .samples import KIND
 from .samples import OPERATION_ID as SHOWN_ID
-from .shared import Json, component, ref, sentence
+from .shared import Json, TypedAction, action_name, component, ref, sentence
 
 BINDING: Final = "journal"
 BINDINGS: Final[Json] = {BINDING: {"nats": {"bindingVersion": "0.1.0"}}}
@@ -54,13 +53,13 @@ def event_channel(data: type[EventData]) -> Json:
 def archive_channel(data: type[EventData]) -> Json:
     """The channel of an event type in the archive, of whatever action and operation."""
     return {
-        "address": archived.archive_subject(_ANY, data.name),
+        "address": subjects.archive_subject(_ANY, data.name),
         "summary": f"The event `{data.name}` of all actions, in the archive",
         "description": "Copied by the broker, byte for byte, if the operator has made the archive.",
         **_content(data, data.name, ("resource", "action")),
         "x-jetstream": {
             "stream": subjects.ARCHIVE_STREAM,
-            "filterSubject": archived.archive_filter(event=data.name),
+            "filterSubject": subjects.archive_filter(event=data.name),
         },
     }
 

@@ -8,11 +8,10 @@ from typing import Final
 from opstream_schemas import subjects
 from opstream_schemas.events import CONTENT_TYPE, EVENT_DATA, EventData
 
-from .actions import TypedAction, action_name
 from .channels import BINDINGS, PARAMETERS, action_channel, archive_channel, archive_name, event_channel, operation
 from .messages import CORRELATIONS, TAGS, TRAITS, action_message, event_message, heading
 from .payloads import TYPED, action_payloads, payloads
-from .shared import Json, component, sentence
+from .shared import Json, TypedAction, action_name, component, sentence
 
 ASYNCAPI_VERSION: Final = "3.0.0"
 EVENTS_VERSION: Final = "1.0.0"

@@ -9,13 +9,12 @@ from typing import Final
 
 import msgspec
 
-from opstream_schemas.archived import SOURCE_HEADER
 from opstream_schemas.events import CONTENT_TYPE, Canceled, EventData, Failed, Requested, Succeeded
+from opstream_schemas.subjects import SOURCE_HEADER
 
-from .actions import TypedAction, action_name
 from .payloads import action_payload
 from .samples import example
-from .shared import Json, component, sentence
+from .shared import Json, TypedAction, action_name, component, sentence
 
 TRAIT: Final = "event"
 OUTCOME: Final = "outcome"

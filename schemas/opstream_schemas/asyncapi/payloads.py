@@ -13,8 +13,7 @@ import msgspec
 from opstream_schemas.events import EVENT_DATA, CloudEvent, EventData, Requested, Succeeded
 from opstream_schemas.names import NAME, OPERATION_ID
 
-from .actions import TypedAction, action_name
-from .shared import SCHEMAS, Json, component, sentence
+from .shared import SCHEMAS, Json, TypedAction, action_name, component, sentence
 
 TYPED: Final[tuple[type[EventData], ...]] = (Requested, Succeeded)
 """Events that hold what an action takes or gives."""

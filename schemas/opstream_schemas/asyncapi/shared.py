@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import msgspec
+
+from opstream_schemas.names import Kind
+
 Json = dict[str, Any]
 
 SCHEMAS: Final = "#/components/schemas/"
@@ -22,3 +26,24 @@ def component(kind: str, name: str) -> Json:
 def sentence(docstring: str | None) -> str:
     """The first line of a docstring."""
     return (docstring or "").partition("\n")[0]
+
+
+class TypedAction(msgspec.Struct, frozen=True, kw_only=True):
+    """An action whose requests and results have schemas of their own."""
+
+    kind: Kind
+    version: int
+    """Of the action. The journal also holds events of earlier ones, whose types may have been others."""
+    summary: str = ""
+    components: Json
+    """The schemas named `action_name(kind, "input")` and `action_name(kind, "result")`, and those that they refer to,
+    which have names that no other action has. JSON Schema draft-07; references start at the document's root."""
+    input: object = msgspec.UNSET
+    """An example, JSON; `UNSET` for none."""
+    result: object = msgspec.UNSET
+    """The same."""
+
+
+def action_name(kind: Kind, role: str) -> str:
+    """Of a component, message or channel of one action; a `.` is in no resource or action, so names can't collide."""
+    return f"{kind.resource}.{kind.action}.{role}"

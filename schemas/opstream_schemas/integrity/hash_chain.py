@@ -15,12 +15,10 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from opstream_schemas.archived import parse_archive_subject
 from opstream_schemas.errors import InvalidEvent, InvalidName
-from opstream_schemas.events import RecordedEvent, Requested, decode_event
-from opstream_schemas.forced import ForcedEnd
+from opstream_schemas.events import ForcedEnd, RecordedEvent, Requested, decode_event
 from opstream_schemas.operation.fold import forced_end
-from opstream_schemas.subjects import DUE_TO, WAKES_TO, parse_event_subject
+from opstream_schemas.subjects import DUE_TO, WAKES_TO, parse_archive_subject, parse_event_subject
 
 from .chain_state import Finding, Head, Other, Remembered, Trouble
 

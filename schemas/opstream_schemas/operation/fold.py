@@ -21,13 +21,13 @@ from opstream_schemas.events import (
     Event,
     EventData,
     Failed,
+    ForcedEnd,
     Progressed,
     RecordedEvent,
     Requested,
     Started,
     Succeeded,
 )
-from opstream_schemas.forced import ForcedEnd
 
 from .state import FOLD_VERSION, TERMINAL, CancelWish, LiveAttempt, Operation, Status, Waiting
 

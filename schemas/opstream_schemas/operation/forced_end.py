@@ -12,8 +12,16 @@ from typing import NamedTuple
 import msgspec
 
 from opstream_schemas.errors import FoldRefused, InvalidEvent
-from opstream_schemas.events import Event, Failed, OperationError, RecordedEvent, Requested, decode_event, digest
-from opstream_schemas.forced import ForcedEnd
+from opstream_schemas.events import (
+    Event,
+    Failed,
+    ForcedEnd,
+    OperationError,
+    RecordedEvent,
+    Requested,
+    decode_event,
+    digest,
+)
 from opstream_schemas.text import cut_text
 
 from .fold import Operation, fold, forced_end, read_around

@@ -19,9 +19,8 @@ import pytest
 
 from opstream_journal import announce, connect
 from opstream_schemas.action_spec import ActionSpec
-from opstream_schemas.archived import SOURCE_HEADER, parse_origin
 from opstream_schemas.events import EVENT_DATA, decode_event
-from opstream_schemas.subjects import ARCHIVE_STREAM, OPERATIONS_STREAM
+from opstream_schemas.subjects import ARCHIVE_STREAM, OPERATIONS_STREAM, SOURCE_HEADER, parse_origin
 from tests.support import npm
 from tests.support.asyncapi import awkward_actions, channels_of, message, validator
 from tests.support.cloudevents import check_round_trip, check_rules, check_same, read

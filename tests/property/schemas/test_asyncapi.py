@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opstream_api.asyncapi.draft7 import draft7_components
-from opstream_schemas import archived, subjects
+from opstream_schemas import subjects
 from opstream_schemas.asyncapi import TypedAction, action_name, asyncapi
 from opstream_schemas.events import EVENT_DATA
 from opstream_schemas.names import Kind
@@ -38,7 +38,7 @@ def test_every_subject_has_one_channel(operation_id: str, kind: Kind, event: str
 @given(kinds, EVENTS)
 def test_every_subject_of_the_archive_has_one_channel(kind: Kind, event: str) -> None:
     """That of its event type in the archive."""
-    subject = archived.archive_subject(kind, event)
+    subject = subjects.archive_subject(kind, event)
     assert channels_of(ROOT, subject) == [f"archive.{event}"]
     filters = {name: channel["x-jetstream"]["filterSubject"] for name, channel in ROOT["channels"].items()}
     assert [name for name, pattern in filters.items() if is_filtered(pattern, subject)] == [f"archive.{event}"]

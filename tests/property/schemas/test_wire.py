@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from opstream_schemas.errors import InvalidEvent, InvalidName
 from opstream_schemas.events import EVENT_DATA, Event, decode_event, encode_event, recorded
 from opstream_schemas.names import Kind, check_name, check_operation_id, check_resource_id
-from opstream_schemas.nesting import MAX_NESTING, check_json
 from opstream_schemas.status_monitor import request_hash
 from opstream_schemas.subjects import (
     EventSubject,
@@ -21,7 +20,7 @@ from opstream_schemas.subjects import (
     parse_event_subject,
     parse_wake_subject,
 )
-from opstream_schemas.text import cut_text
+from opstream_schemas.text import MAX_NESTING, check_json, cut_text
 from tests.support.strategies import (
     events,
     json_documents,

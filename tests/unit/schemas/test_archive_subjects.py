@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from opstream_schemas.archived import (
+from opstream_schemas.errors import InvalidName
+from opstream_schemas.names import Kind
+from opstream_schemas.subjects import (
     ArchiveSubject,
     Origin,
     archive_filter,
@@ -12,8 +14,6 @@ from opstream_schemas.archived import (
     parse_archive_subject,
     parse_origin,
 )
-from opstream_schemas.errors import InvalidName
-from opstream_schemas.names import Kind
 
 pytestmark = pytest.mark.unit
 

@@ -26,8 +26,7 @@ from opstream_schemas.events import (
     encode_event,
     recorded,
 )
-from opstream_schemas.nesting import MAX_NESTING
-from opstream_schemas.text import counted, cut_text
+from opstream_schemas.text import MAX_NESTING, counted, cut_text
 from tests.support.strategies import FAILURE, NOW, FromTheFuture, handed_back, request, started
 
 pytestmark = pytest.mark.unit

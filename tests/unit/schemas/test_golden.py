@@ -23,6 +23,7 @@ from opstream_schemas.events import (
     Event,
     EventData,
     Failed,
+    ForcedEnd,
     OperationError,
     Progressed,
     Requested,
@@ -33,7 +34,6 @@ from opstream_schemas.events import (
     encode_event,
     recorded,
 )
-from opstream_schemas.forced import ForcedEnd
 from opstream_schemas.json_schemas import schemas
 from opstream_schemas.operation.fold import Operation
 from opstream_schemas.status_monitor import monitor

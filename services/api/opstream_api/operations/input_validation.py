@@ -18,9 +18,8 @@ from opstream_api.errors import MESSAGE_LIMIT, TARGET_LIMIT, ApiError
 from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.names import Kind
-from opstream_schemas.nesting import check_json
 from opstream_schemas.status_monitor import ErrorDetail
-from opstream_schemas.text import cut_text
+from opstream_schemas.text import check_json, cut_text
 
 logger = logging.getLogger(__name__)
 

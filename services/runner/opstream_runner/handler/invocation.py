@@ -22,7 +22,7 @@ from opstream_runner.authoring.context import ActionContext
 from opstream_runner.errors import ActionCanceled, ActionFailed, RetryAfter
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import OperationError
-from opstream_schemas.nesting import check_json
+from opstream_schemas.text import check_json
 
 logger = logging.getLogger(__name__)
 

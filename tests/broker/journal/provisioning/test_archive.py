@@ -18,8 +18,8 @@ from opstream_journal.provisioning.provision import Report, check_age, needed_ag
 from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas import subjects
 from opstream_schemas.action_spec import DAY
-from opstream_schemas.archived import SOURCE_HEADER, parse_archive_subject, parse_origin
 from opstream_schemas.events import Progressed, decode_event
+from opstream_schemas.subjects import SOURCE_HEADER, parse_archive_subject, parse_origin
 from tests.support.api import spec
 from tests.support.broker import Broker, Cluster
 from tests.support.journaling import KIND, begin, extend, linked, opened

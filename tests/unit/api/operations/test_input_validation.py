@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from opstream_api.errors import MESSAGE_LIMIT, TARGET_LIMIT, ApiError
 from opstream_api.operations.input_validation import MAX_DETAILS, Validators, decode_input, target_of
 from opstream_schemas.errors import ErrorCode
-from opstream_schemas.nesting import MAX_NESTING
 from opstream_schemas.status_monitor import ErrorObject
+from opstream_schemas.text import MAX_NESTING
 from tests.support.api import INPUT, spec
 
 pytestmark = pytest.mark.unit

@@ -18,8 +18,8 @@ from opstream_runner import Action, ActionContext, ActionFailed, RetryAfter, act
 from opstream_runner.handler.invocation import UNEXPECTED, Outcome, Postponed, Raised, Returned, execute
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import Failed, OperationError, Succeeded, encode_event
-from opstream_schemas.nesting import MAX_NESTING
 from opstream_schemas.operation.commands import Fail
+from opstream_schemas.text import MAX_NESTING
 from tests.support.strategies import History, request, started
 
 pytestmark = pytest.mark.unit

@@ -9,8 +9,7 @@ import pytest
 
 from opstream_projector.projection.snapshot_fold import fold_all, fold_onto
 from opstream_schemas.errors import FoldRefused, InvalidEvent
-from opstream_schemas.events import Failed, Progressed, RecordedEvent, decode_event, digest, encode_event
-from opstream_schemas.forced import ForcedEnd
+from opstream_schemas.events import Failed, ForcedEnd, Progressed, RecordedEvent, decode_event, digest, encode_event
 from opstream_schemas.operation.commands import failed_by_operator
 from opstream_schemas.operation.fold import Operation, Status, evolve, fold, read
 from opstream_schemas.operation.forced_end import Message, events_of, forced_event, from_beginning, survey
