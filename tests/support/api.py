@@ -18,7 +18,7 @@ import msgspec
 import uuid_utils
 
 from opstream_api.main import service
-from opstream_api.operations.watchers import Watchers
+from opstream_api.operations.watch import Watchers
 from opstream_api.server import Server, make_server
 from opstream_api.settings import Settings
 from opstream_journal import Expected, Journal, Link

@@ -26,8 +26,7 @@ from .http import requests
 from .http.callback_header import callback
 from .http.docs_page import docs_routes
 from .http.header_middleware import REQUEST_ID, HeaderCare
-from .http.paths import SubmitPath, parse_submit_path
-from .http.requests import Headers
+from .http.requests import Headers, SubmitPath, parse_submit_path
 from .http.responses import empty_answer, error_answer, json_answer, monitor_answer
 from .operations.submit import Submission
 from .status_routes import ALLOW_POST, ALLOW_READ, READS, status_routes

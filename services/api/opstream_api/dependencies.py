@@ -15,7 +15,7 @@ from .operations.history import History
 from .operations.journal_capacity import Capacity
 from .operations.status import StatusReader
 from .operations.submit import Submitter
-from .operations.watchers import Watchers
+from .operations.watch import Watchers
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):

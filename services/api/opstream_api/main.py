@@ -40,7 +40,7 @@ from .operations.operation_cache import OperationCache
 from .operations.queue_positions import Places
 from .operations.status import StatusReader
 from .operations.submit import Submitter
-from .operations.watchers import Watchers
+from .operations.watch import Watchers
 from .server import Server, make_server
 from .settings import Settings
 

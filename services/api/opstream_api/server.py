@@ -21,7 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from opstream_schemas.errors import ErrorCode
 
 from .errors import ApiError
-from .http import streaming
+from .http import responses
 from .http.responses import JSON, encode_error
 
 GRACE: Final = 5
@@ -90,7 +90,7 @@ class Protocol(HttpToolsProtocol):
         sock = transport.get_extra_info("socket")
         if sock is not None and hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
             with contextlib.suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(streaming.PATIENCE * 1000))
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(responses.PATIENCE * 1000))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone: of a pipeline uvicorn tells only the newest request."""
@@ -115,7 +115,7 @@ class Protocol(HttpToolsProtocol):
         """A request begins."""
         self._head_size = 0
         super().on_message_begin()
-        self.scope[streaming.ABORT] = self.transport.abort  # type: ignore[typeddict-unknown-key]
+        self.scope[responses.ABORT] = self.transport.abort  # type: ignore[typeddict-unknown-key]
 
     def on_url(self, url: bytes) -> None:
         """A part of the request line."""

@@ -17,8 +17,7 @@ from .dependencies import Parts
 from .errors import method_not_allowed, not_found
 from .http import conditional_headers as preferences
 from .http import requests
-from .http.responses import JSON, empty_answer, json_answer, monitor_answer, status_answer
-from .http.streaming import Streamed, unless_gone
+from .http.responses import JSON, Streamed, empty_answer, json_answer, monitor_answer, status_answer, unless_gone
 from .operations.cancel import decode_reason
 from .operations.history import STREAM_HEADERS
 

@@ -10,7 +10,7 @@ from hypothesis import example, given
 
 from opstream.client.errors import InvalidRequest
 from opstream.client.urls import Service
-from opstream_api.http.paths import parse_submit_path
+from opstream_api.http.requests import parse_submit_path
 from opstream_schemas.names import Kind
 from tests.support.strategies import kinds, resource_ids
 

@@ -1,4 +1,4 @@
-"""What a request says outside of its path: query, headers, the bytes of its body. Called by the routes.
+"""What a request says: path of a submit, query, headers, the bytes of its body. Called by the routes.
 
 Each function checks one thing and raises the error of the contract for it; their order is `app.py`'s.
 """
@@ -9,15 +9,19 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote_to_bytes
 
-from opstream_api.errors import ApiError
-from opstream_schemas.errors import ErrorCode
+import msgspec
+
+from opstream_api.errors import ApiError, not_found
+from opstream_schemas.errors import ErrorCode, InvalidName
 from opstream_schemas.events import Trace
+from opstream_schemas.names import Kind, check_resource_id
 
 Headers = Mapping[bytes, list[str]]
 """Values by lower-case name, in the order in which they were sent."""
 
+_BROKEN_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _TOLERATED: Final = frozenset({"api-version"})
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _JSON: Final = re.compile(r"application/(?:[a-z0-9!#$&^_.-]+\+)?json")
@@ -29,6 +33,43 @@ _TRACESTATE_LIMIT: Final = 512
 """Characters that W3C Trace Context asks to pass on at least; more is left out, as it allows."""
 _DISCARD: Final = 8
 """Times the limit that is read and thrown away, so that a client that is still sending gets to read its 413."""
+
+
+class SubmitPath(msgspec.Struct, frozen=True):
+    """What a path asks for."""
+
+    kind: Kind
+    resource_id: str
+    """The resource's own id, decoded once; empty for `/{resource}:{action}`."""
+
+
+def parse_submit_path(raw_path: bytes) -> SubmitPath:
+    """Parse `/{resource}/{id}:{action}` or `/{resource}:{action}`; the last `:` separates.
+
+    Args:
+        raw_path: as it was sent, without the query.
+
+    Raises:
+        ApiError: `NotFound` for any other form, a reserved resource included; `InvalidParameter` for an encoding that
+            is none and for an id outside of its grammar.
+    """
+    segments = raw_path.split(b"/")
+    if len(segments) not in {2, 3} or segments[0]:
+        raise not_found()
+    *resources, last = (_decode(segment) for segment in segments[1:])
+    name, colon, action = last.rpartition(":")
+    if not colon:
+        raise not_found()
+    try:
+        kind = Kind.parse(f"{resources[0] if resources else name}:{action}")
+    except InvalidName:
+        raise not_found() from None
+    if not resources:
+        return SubmitPath(kind, "")
+    try:
+        return SubmitPath(kind, check_resource_id(name))
+    except InvalidName as error:
+        raise ApiError(ErrorCode.INVALID_PARAMETER, str(error), target="id") from error
 
 
 def headers_of(pairs: Iterable[tuple[bytes, bytes]]) -> Headers:
@@ -150,6 +191,15 @@ async def read_body(receive: Callable[[], Awaitable[Any]], headers: Headers, lim
     if size > limit:
         raise _too_large(limit)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _decode(segment: bytes) -> str:
+    if _BROKEN_ESCAPE.search(segment):
+        raise ApiError(ErrorCode.INVALID_PARAMETER, "the path holds a '%' that no two hexadecimal digits follow")
+    try:
+        return unquote_to_bytes(segment).decode()
+    except UnicodeDecodeError as error:
+        raise ApiError(ErrorCode.INVALID_PARAMETER, "the path is not UTF-8 after percent-decoding") from error
 
 
 def _digits(text: str) -> str:

@@ -17,8 +17,7 @@ from opstream_schemas.events import RecordedEvent
 
 from .event_feed import PART, Frame
 from .status import StatusReader
-from .watch import Watch
-from .watchers import Watchers
+from .watch import Watch, Watchers
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
-from opstream_api.http import streaming
+from opstream_api.http import responses
 from opstream_journal import Journal, Link, announce
 from opstream_schemas.events import Progressed, Succeeded
 from tests.support.api import JSON, Api, Story, post, read_reply, serving, spec, started, stored_messages
@@ -125,7 +125,7 @@ async def test_who_never_reads_is_dropped(
     api: Api, broker: Broker, journal: Journal, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """A large answer that nobody takes, the last piece of a stream as well, is not kept for ever."""
-    monkeypatch.setattr(streaming, "PATIENCE", 0.5)
+    monkeypatch.setattr(responses, "PATIENCE", 0.5)
     story = await running(api, journal)
     await story.append(LARGE)
     async with serving(broker.url, send_buffer=4096) as other:

@@ -12,7 +12,7 @@ import httpx
 import msgspec
 import pytest
 
-from opstream_api.http import streaming
+from opstream_api.http import responses
 from opstream_api.operations import history
 from opstream_api.operations.event_feed import PART, Feed
 from opstream_journal import Journal, Link, announce
@@ -169,7 +169,7 @@ async def test_who_does_not_read_is_hung_up_on(
     api: Api, broker: Broker, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reader that lets everything lie holds no memory for longer than the service's patience; others go on."""
-    monkeypatch.setattr(streaming, "PATIENCE", 0.3)
+    monkeypatch.setattr(responses, "PATIENCE", 0.3)
     story = await running(api, journal)
     for n in range(100):
         await story.append(Progressed(percent=float(n), message="x" * 4000))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opstream_api.errors import ApiError
-from opstream_api.http.paths import SubmitPath, parse_submit_path
+from opstream_api.http.requests import SubmitPath, parse_submit_path
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.names import Kind, check_resource_id
 

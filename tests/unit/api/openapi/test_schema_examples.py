@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bookshelf.actions import upload_finish, upload_start
-from opstream_api.openapi.characters import RESOURCE_ID
 from opstream_api.openapi.schema_examples import MAX_ITEMS, example
+from opstream_api.openapi.shared import RESOURCE_ID
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.names import check_resource_id
 
