@@ -30,7 +30,7 @@ from opstream_journal import NEW, Expected, Journal, JournalUnavailable, Link
 from opstream_journal.jetstream import rpc
 from opstream_journal.stores.timers import Wake
 from opstream_runner import Action, ActionContext, action
-from opstream_runner.attempt.event_recorder import Tools
+from opstream_runner.dependencies import Tools
 from opstream_runner.runner import Runner
 from opstream_schemas import subjects
 from opstream_schemas.events import CancelRequested, EventData, RecordedEvent

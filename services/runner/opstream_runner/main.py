@@ -34,8 +34,8 @@ from opstream_schemas.events import CancelRequested, Failed
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.backoff import LEAST_FACTOR
 
-from .attempt.event_recorder import Tools
 from .authoring.action import Action, collect
+from .dependencies import Tools
 from .errors import InvalidAction
 from .event_loop import run_until_complete
 from .faststream_broker import LinkedBroker

@@ -10,8 +10,8 @@ from opstream_journal import Drifted, Link, announce
 from opstream_journal.provisioning.provision import check_age, ensure_consumer
 from opstream_schemas.names import Kind
 
-from .attempt.event_recorder import Tools
 from .authoring.action import Action
+from .dependencies import Tools
 from .dispatch.dispatcher import Dispatcher
 from .errors import InvalidAction
 

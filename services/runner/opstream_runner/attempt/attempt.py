@@ -18,6 +18,7 @@ from opstream_journal import Delivered, JournalUnavailable, Link
 from opstream_journal.errors import JournalError
 from opstream_runner.authoring.action import Action
 from opstream_runner.authoring.context import DONE, ActionContext
+from opstream_runner.dependencies import Tools
 from opstream_runner.handler.child_process import InChild
 from opstream_runner.handler.in_process import InProcess, Work, see_out
 from opstream_runner.handler.invocation import Outcome
@@ -27,9 +28,8 @@ from opstream_schemas.errors import DecisionRefused, FoldRefused, InvalidEvent
 from opstream_schemas.operation.commands import ReportProgress
 from opstream_schemas.operation.fold import Operation
 
-from .completion import Closing
-from .conclusion import Ending
-from .event_recorder import Recorder, Tools
+from .completion import Closing, Ending
+from .event_recorder import Recorder
 
 logger = logging.getLogger(__name__)
 

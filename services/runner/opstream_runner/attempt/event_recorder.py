@@ -7,33 +7,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime
 from typing import Final
 
-import msgspec
-
-from opstream_journal import Expected, Journal, JournalUnavailable, VersionConflict
+from opstream_journal import Expected, JournalUnavailable, VersionConflict
 from opstream_journal.jetstream.rpc import StoredMessage
+from opstream_runner.dependencies import Tools
 from opstream_schemas.errors import FoldRefused
 from opstream_schemas.operation.commands import Command, decide
 from opstream_schemas.operation.fold import Operation, evolve, fold, next_event
 
 _PAUSE: Final = 0.2
 _CONTRADICTIONS: Final = 5
-
-
-class Tools(msgspec.Struct, frozen=True):
-    """What an attempt works with. Clocks and ids are parameters, for tests."""
-
-    journal: Journal
-    source: str
-    """CloudEvents source of the runner's events."""
-    now: Callable[[], datetime]
-    monotonic: Callable[[], float]
-    new_id: Callable[[], str]
-    result_limit: int
-    jitter: Callable[[], float]
-    """Draws the factor of a pause (`opstream_schemas.operation.backoff`)."""
 
 
 Intent = Callable[[Operation], Command]

@@ -18,7 +18,7 @@ from opstream_journal.command_handler import Carrier
 from opstream_journal.stores.rate_limiter import Pacer
 from opstream_journal.stores.resource_locks import Holds
 from opstream_journal.stores.timers import arm_wake
-from opstream_runner.attempt.event_recorder import Tools
+from opstream_runner.dependencies import Tools
 from opstream_schemas import subjects
 from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.errors import DecisionRefused, FoldRefused, InvalidEvent

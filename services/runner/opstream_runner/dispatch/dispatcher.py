@@ -24,8 +24,8 @@ from opstream_journal.runtime.crash_points import CrashPoint, point
 from opstream_journal.stores.timers import arm_wake
 from opstream_runner.attempt.attempt import Attempt
 from opstream_runner.attempt.completion import RETRY_WAKE
-from opstream_runner.attempt.event_recorder import Tools
 from opstream_runner.authoring.action import Action
+from opstream_runner.dependencies import Tools
 from opstream_schemas import subjects
 from opstream_schemas.errors import FoldRefused, InvalidEvent, InvalidName
 from opstream_schemas.events import EventData, RecordedEvent

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from opstream_runner.attempt.conclusion import Ending
+from opstream_runner.attempt.completion import Ending
 from opstream_runner.handler.invocation import UNEXPECTED, Outcome, Postponed, Raised, Returned, Stopped
 from opstream_runner.handler.stop_reason import Verdict
 from opstream_schemas.action_spec import Policy
