@@ -14,8 +14,7 @@ import uvloop
 from opstream.terminal.console import INTERRUPTED, Failure, printable
 from opstream.terminal.progress_bar import Tally
 from opstream_journal import JournalError, NotProvisioned
-from opstream_projector.consistency.differing import Difference
-from opstream_projector.consistency.entry_check import Looker
+from opstream_projector.consistency.entry_check import Difference, Looker
 from opstream_projector.consistency.journal_fold import Walk
 from opstream_projector.consistency.verify import GRACE
 from opstream_projector.consistency.verify import Verify as Judge

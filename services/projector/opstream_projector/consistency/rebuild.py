@@ -22,8 +22,7 @@ from opstream_projector.projection.snapshot_fold import lifetime, may_have_expir
 from opstream_schemas.operation.fold import Operation
 from opstream_schemas.text import counted
 
-from .differing import is_further
-from .entry_check import Looker, is_wrong
+from .entry_check import Looker, is_further, is_wrong
 from .journal_fold import Folded
 from .marks import Named
 from .retry import together

@@ -17,8 +17,7 @@ from opstream_journal.stores.snapshot_bulk import Snapshot, projected
 from opstream_projector.deadlines import RecentIds
 from opstream_projector.projection.snapshot_fold import supersedes
 
-from .differing import Difference, describe
-from .entry_check import Look, Looker, is_wrong
+from .entry_check import Difference, Look, Looker, describe, is_wrong
 from .journal_fold import Folded
 from .marks import Named
 from .retry import together

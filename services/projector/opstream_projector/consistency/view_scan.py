@@ -22,7 +22,7 @@ from opstream_projector.projection.snapshot_fold import supersedes
 from opstream_schemas import subjects
 from opstream_schemas.operation.fold import Operation
 
-from .differing import is_over, is_same
+from .entry_check import is_over, is_same
 from .journal_fold import Folded, Walk
 from .marks import Marks
 from .retry import first_error, patiently
