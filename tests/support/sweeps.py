@@ -19,10 +19,9 @@ from opstream_journal.jetstream.stream_scan import Scanned
 from opstream_journal.stores.snapshot_bulk import VIEW_STREAM, Snapshots
 from opstream_projector.consistency.entry_check import Looker
 from opstream_projector.consistency.journal_fold import Folded, Walk
-from opstream_projector.consistency.marks import Named
 from opstream_projector.consistency.rebuild import Rebuild
 from opstream_projector.consistency.verify import Verify
-from opstream_projector.consistency.view_scan import Sweep
+from opstream_projector.consistency.view_scan import Named, Sweep
 from opstream_schemas import subjects
 from opstream_schemas.events import EventData
 from opstream_schemas.operation.fold import Operation

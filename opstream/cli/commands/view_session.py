@@ -18,7 +18,7 @@ from opstream_journal import Journal, Link, NotProvisioned, connect, insist
 from opstream_journal.provisioning.provision import current_sizing
 from opstream_journal.stores.snapshot_bulk import Snapshots
 from opstream_projector.consistency.journal_fold import Oddities, Walk
-from opstream_projector.consistency.marks import Named
+from opstream_projector.consistency.view_scan import Named
 
 _NO_JOURNAL: Final = "the broker has no journal: is it the right one? 'opstream provision' makes it"
 

@@ -24,9 +24,8 @@ from opstream_schemas.text import counted
 
 from .entry_check import Looker, is_further, is_wrong
 from .journal_fold import Folded
-from .marks import Named
 from .retry import together
-from .view_scan import Sweep, is_right
+from .view_scan import Named, Sweep, is_right
 
 _Safe = tuple[Operation, Snapshot | None]
 """A state that may be written as it is, and the entry that it replaces."""

@@ -19,9 +19,8 @@ from opstream_projector.projection.snapshot_fold import supersedes
 
 from .entry_check import Difference, Look, Looker, describe, is_wrong
 from .journal_fold import Folded
-from .marks import Named
 from .retry import together
-from .view_scan import Sweep, is_right
+from .view_scan import Named, Sweep, is_right
 
 GRACE: Final = 40.0
 """Seconds for which the projector may be behind: longer than its consumer's ack_wait (30 s), since what a killed

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from opstream_journal.jetstream.stream_scan import Scanned
 from opstream_projector.consistency.journal_fold import Folded, Walk
-from opstream_projector.consistency.marks import Marks, Named
+from opstream_projector.consistency.view_scan import Marks, Named
 from opstream_schemas import subjects
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.fold import Operation
