@@ -1,13 +1,28 @@
-"""After-effect: an operation that ended passes on what it held, and waits no more (docs/adr/0013).
+"""What follows from an operation's state, beyond the view: deadlines armed, holds released (architecture.md, Later).
 
-Runners do the same as soon as they have recorded an outcome; here it is made sure, for operations that were canceled or
-ran out of time as well, and for runners that died at that very moment. Plugged in by `main.py`.
+Terminal events come from runners, the API and deadlines alike; the projector sees them all. Caller: `projector.py`,
+which acknowledges an event only once its after-effects are done, so none is lost, and each may be repeated.
 """
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from opstream_journal.stores.resource_locks import Holds
 from opstream_schemas.operation.fold import Operation
+
+
+class AfterEffect(Protocol):
+    """Something to be done about operations."""
+
+    async def settle(self, operation: Operation) -> None:
+        """Do what the operation's state asks for; nothing where it is done already. Called for every operation that
+        has new events, so it must cost nothing for those that it does not concern.
+
+        Raises:
+            JournalError: the broker did not answer; it is called again.
+        """
+        ...
 
 
 class Releases:

@@ -18,7 +18,7 @@ from typing import Final
 from opstream_journal import Delivered, EventTooLarge, Journal, JournalError, Link, Puller, View
 from opstream_journal.jetstream.connection import end_task
 from opstream_journal.runtime.crash_points import CrashPoint, point
-from opstream_projector.effects import AfterEffect
+from opstream_projector.after_effects import AfterEffect
 from opstream_schemas import subjects
 
 from .event_batch import Delivery, Groups, Sorter
