@@ -17,8 +17,7 @@ import msgspec
 
 from opstream_schemas.urls import Url
 
-from .address_guard import AddressRefused, Resolve, callable_addresses
-from .addresses import Address, Network
+from .address_guard import Address, AddressRefused, Network, Resolve, callable_addresses
 
 CONTENT_TYPE: Final = "application/cloudevents+json"
 USER_AGENT: Final = "opstream-webhooks"

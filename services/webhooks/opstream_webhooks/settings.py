@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from .addresses import Network
+from .address_guard import Network
 from .config import Source
 
 

@@ -12,7 +12,7 @@ import pytest
 from opstream_journal import Journal, Link
 from opstream_schemas import subjects
 from opstream_schemas.events import CONTENT_TYPE
-from opstream_webhooks.addresses import Address
+from opstream_webhooks.address_guard import Address
 from opstream_webhooks.config import Source
 from tests.support.broker import Broker
 from tests.support.journaling import linked

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opstream_webhooks.addresses import is_public, may_call
+from opstream_webhooks.address_guard import is_public, may_call
 
 pytestmark = pytest.mark.unit
 

@@ -18,8 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from opstream_schemas.urls import parse_url
-from opstream_webhooks.address_guard import resolve_by_system
-from opstream_webhooks.addresses import Address
+from opstream_webhooks.address_guard import Address, resolve_by_system
 from opstream_webhooks.http_sender import Sender
 from tests.support.webhooking import LOOPBACK
 
