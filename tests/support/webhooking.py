@@ -21,11 +21,10 @@ from opstream_schemas import subjects
 from opstream_schemas.operation.fold import Operation
 from opstream_schemas.webhook_delivery import DeliveryAttempt, decode_attempt
 from opstream_webhooks.address_guard import Resolve, resolve_by_system
-from opstream_webhooks.config import Source
+from opstream_webhooks.config import LiveHooks, Source
 from opstream_webhooks.delivery_worker import Courier
 from opstream_webhooks.fanout import Fanout
 from opstream_webhooks.http_sender import Sender
-from opstream_webhooks.live import LiveHooks
 from opstream_webhooks.receiver_limits import Gate
 from tests.support.journaling import KIND, extend, first, folded
 from tests.support.projecting import RESULT, running

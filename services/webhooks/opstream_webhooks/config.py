@@ -6,6 +6,7 @@ the file.
 
 from __future__ import annotations
 
+import logging
 import os
 import tomllib
 from collections.abc import Iterable, Sequence
@@ -20,6 +21,8 @@ from opstream_schemas.urls import HostRule, Url, parse_url
 from opstream_schemas.webhook_delivery import CALLBACK, TERMINAL, Delivery
 
 from .signature import PREFIX, Signer
+
+logger = logging.getLogger(__name__)
 
 _ANY: Final = "*"
 _FROM_FILE: Final = "file:"
@@ -231,3 +234,30 @@ def describe(hooks: Hooks) -> dict[str, Any]:
         "endpoints": [f"{hook.name} ({hook.endpoint.url.shown})" for hook in hooks.hooks.values()],
         "callbacks": [callback.rule.text for callback in hooks.callbacks],
     }
+
+
+class LiveHooks:
+    """Keeps the endpoints of a source.
+
+    Raises:
+        InvalidConfig: they can't be used.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.current: Hooks = source.load()
+
+    def reload(self) -> None:
+        """Read again; what can't be used is told, and what was there stays."""
+        try:
+            self.current = self._source.load()
+        except InvalidConfig as error:
+            logger.error("the endpoints stay as they were: %s", error)  # noqa: TRY400 - no bug here
+        else:
+            self.tell()
+
+    def tell(self) -> None:
+        """Say what is configured."""
+        shown = describe(self.current)
+        endpoints, callbacks = (", ".join(shown[key]) or "none" for key in ("endpoints", "callbacks"))
+        logger.info("endpoints: %s; callbacks to: %s", endpoints, callbacks)

@@ -25,9 +25,8 @@ from opstream_schemas.events import decode_event
 from opstream_schemas.urls import Url
 from opstream_schemas.webhook_delivery import CALLBACK, Delivery, DeliveryAttempt, Outcome, decode_delivery
 
-from .config import Endpoint, EndpointUnknown
+from .config import Endpoint, EndpointUnknown, LiveHooks
 from .http_sender import Answer, Sender
-from .live import LiveHooks
 from .receiver_limits import Gate, Receiver
 from .retry_schedule import DELAYS, LAST_ATTEMPT, next_attempt, pause, retry_after
 from .signature import signed_headers, webhook_id

@@ -20,7 +20,7 @@ from opstream_schemas.events import RecordedEvent, decode_event
 from opstream_schemas.subjects import EventSubject
 from opstream_schemas.webhook_delivery import CALLBACK, Delivery
 
-from .live import LiveHooks
+from .config import LiveHooks
 from .retry_schedule import MAX_AGE
 from .signature import webhook_id
 from .worker_pool import Hand

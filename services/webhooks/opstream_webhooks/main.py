@@ -15,10 +15,10 @@ from opstream_journal.runtime.service import Part, run_parts, until_signal
 from opstream_journal.stores.webhook_deliveries import Deliveries
 
 from .address_guard import resolve_by_system
+from .config import LiveHooks
 from .delivery_worker import Courier
 from .fanout import Fanout
 from .http_sender import Sender
-from .live import LiveHooks
 from .receiver_limits import Gate
 from .settings import Settings
 

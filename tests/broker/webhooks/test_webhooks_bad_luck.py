@@ -16,8 +16,7 @@ from opstream_journal.runtime.together import stop
 from opstream_journal.stores.webhook_deliveries import Deliveries, consumers
 from opstream_schemas import subjects
 from opstream_schemas.webhook_delivery import Delivery, encode
-from opstream_webhooks.config import Source
-from opstream_webhooks.live import LiveHooks
+from opstream_webhooks.config import LiveHooks, Source
 from tests.support.projecting import settled
 from tests.support.receiving import Receiver, answer, never
 from tests.support.waiting import eventually
