@@ -12,17 +12,15 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from faststream._internal.endpoint.subscriber import SubscriberUsecase
 from faststream.nats import NatsBroker
 
 from opstream_journal import Link, connect, end_process
 from opstream_schemas.operation.backoff import LEAST_FACTOR
 
 from .errors import InvalidSubscription
-
-if TYPE_CHECKING:
-    from .subscriber import EventSubscriber
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +93,7 @@ class EventsBroker(NatsBroker):
         self._failure = self._failure or error
         self.end(None)
 
-    def end(self, one: EventSubscriber | None) -> None:
+    def end(self, one: SubscriberUsecase[Any] | None) -> None:
         """Stop one subscriber, or the application."""
         if one is not None:
             task = asyncio.create_task(one.stop())

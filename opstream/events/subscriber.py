@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 from faststream.exceptions import (
@@ -33,14 +33,12 @@ from opstream_journal.stores import dead_letters as parking
 from opstream_schemas import subjects
 from opstream_schemas.text import cut_text, one_line
 
+from .broker import EventsBroker
 from .errors import InvalidSubscription, UnexpectedShape, Unreadable
 from .message import EventMsg, decode, parse
 from .model import Settling, read
 from .settlement import Delivery, SecondChance
 from .subscription import Backoff
-
-if TYPE_CHECKING:
-    from .broker import EventsBroker
 
 logger = logging.getLogger(__name__)
 
