@@ -21,7 +21,7 @@ from opstream_schemas.operation.forced_end import Message
 from .errors import EventTooLarge, JournalFull, JournalUnavailable, RequestRefused, VersionConflict
 from .jetstream import rpc
 from .jetstream.connection import Link
-from .jetstream.guard import guard
+from .jetstream.rpc import guard
 from .operation_reads import Reads
 from .runtime.crash_points import CrashPoint, point
 

@@ -20,7 +20,7 @@ from opstream_schemas.operation.forced_end import Message, events_of, from_begin
 from .errors import JournalUnavailable
 from .jetstream import rpc
 from .jetstream.connection import Link
-from .jetstream.guard import was_guarded
+from .jetstream.rpc import was_guarded
 
 _BATCH: Final = 256
 _REPLICA_TRIES: Final = 3
