@@ -13,7 +13,8 @@ from typing import Final, NamedTuple
 
 from opstream.terminal.console import Failure
 from opstream_journal import Link, NotProvisioned
-from opstream_journal.jetstream.stream_scan import Scanned, edges, scan
+from opstream_journal.jetstream.ordered_consumer import Scanned
+from opstream_journal.jetstream.stream_scan import edges, scan
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.event_filter import is_event_subject, open_envelope
 from opstream_schemas.events import CloudEvent

@@ -13,12 +13,12 @@ from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
+import msgspec
+
 from opstream_journal.errors import JournalUnavailable, StreamReplaced
 
 from .connection import Link
-from .ordered_consumer import Edges, Feed, Scanned, ask
-
-__all__ = ["PATIENCE", "Edges", "Scanned", "edges", "scan"]
+from .ordered_consumer import Edges, Feed, Limits, Scanned, ask
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,20 @@ _SETTLING: Final = 5.0
 """Seconds for which a leader may be behind what a consumer was sent before."""
 
 
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """A stream, as its leader has it."""
+
+    name: str
+    created: str
+    """When it was made, as the broker writes it: it stays when a backup is restored, and differs when the stream was
+    made anew."""
+    max_age: float
+    """Seconds after which messages expire; 0 for never."""
+    first: int
+    """Of a stream that holds nothing, the sequence that comes next."""
+    last: int
+
+
 async def edges(link: Link, stream: str) -> Edges:
     """Where a stream begins and ends now, as its leader has it.
 
@@ -43,6 +57,25 @@ async def edges(link: Link, stream: str) -> Edges:
     info = await ask(link, stream, f"STREAM.INFO.{stream}")
     found = info.state or Edges(0, 0, 0)
     return found if found.messages else Edges(found.last + 1, found.last, 0)
+
+
+async def identity(link: Link, stream: str) -> Identity:
+    """Ask for a stream.
+
+    Raises:
+        NotProvisioned: there is no such stream.
+        JournalUnavailable: no leader answered.
+        RequestRefused: the broker refused.
+    """
+    info = await ask(link, stream, f"STREAM.INFO.{stream}")
+    edges = info.state or Edges(1, 0, 0)
+    return Identity(
+        name=stream,
+        created=info.created,
+        max_age=(info.config or Limits()).max_age / 1e9,
+        first=edges.first if edges.messages else edges.last + 1,
+        last=edges.last,
+    )
 
 
 async def scan(

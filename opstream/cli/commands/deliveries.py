@@ -15,7 +15,8 @@ from opstream.terminal.console import Failure, is_coloured, painted, printable, 
 from opstream.terminal.event_row import utc
 from opstream.terminal.table import beneath, beside, is_roomy
 from opstream_journal import JournalError, connect
-from opstream_journal.jetstream.stream_scan import Scanned, scan
+from opstream_journal.jetstream.ordered_consumer import Scanned
+from opstream_journal.jetstream.stream_scan import scan
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.webhook_delivery import DeliveryAttempt, Outcome, decode_attempt

@@ -23,8 +23,7 @@ from opstream.history.event_reader import NO_ARCHIVE
 from opstream.terminal.console import INTERRUPTED, Failure, printable
 from opstream.terminal.progress import Progress
 from opstream_journal import JournalError, Link, NotProvisioned, connect
-from opstream_journal.jetstream.identity import Identity, identity
-from opstream_journal.jetstream.stream_scan import edges, scan
+from opstream_journal.jetstream.stream_scan import Identity, edges, identity, scan
 from opstream_schemas import subjects
 from opstream_schemas.integrity.chain_state import Finding, Head
 from opstream_schemas.integrity.checkpoint import (

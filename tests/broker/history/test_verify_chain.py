@@ -17,7 +17,8 @@ from nats.js.api import StorageType, StreamConfig
 
 from opstream.cli.app import main
 from opstream_journal import Journal, Link
-from opstream_journal.jetstream.stream_scan import Scanned, edges, scan
+from opstream_journal.jetstream.ordered_consumer import Scanned
+from opstream_journal.jetstream.stream_scan import edges, scan
 from opstream_journal.provisioning.archive import Archive
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing

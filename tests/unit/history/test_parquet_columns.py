@@ -9,7 +9,7 @@ import pytest
 
 from opstream.history.event_reader import Found
 from opstream.history.parquet_columns import Columns
-from opstream_journal.jetstream.stream_scan import Scanned
+from opstream_journal.jetstream.ordered_consumer import Scanned
 from opstream_schemas.event_filter import open_envelope
 from tests.support.strategies import History, request
 

@@ -18,7 +18,8 @@ from opstream_journal import JournalUnavailable, Link, NotProvisioned
 from opstream_journal.errors import StreamReplaced
 from opstream_journal.jetstream import ordered_consumer as feed
 from opstream_journal.jetstream import stream_scan as scanning
-from opstream_journal.jetstream.stream_scan import Scanned, edges, scan
+from opstream_journal.jetstream.ordered_consumer import Scanned
+from opstream_journal.jetstream.stream_scan import edges, scan
 from tests.support.broker import Broker
 from tests.support.waiting import eventually
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opstream_journal.jetstream.stream_scan import Scanned
+from opstream_journal.jetstream.ordered_consumer import Scanned
 from opstream_projector.consistency.journal_fold import Folded, Walk
 from opstream_projector.consistency.view_scan import Marks, Named
 from opstream_schemas import subjects
