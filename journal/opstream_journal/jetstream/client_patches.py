@@ -8,9 +8,14 @@ would stop every reader of the stream for ever.
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+import socket
+from typing import Any, Final
 
 from nats.aio.client import Client
+
+LIMIT: Final = 10.0
+"""Seconds."""
 
 
 def survive_garbled(nc: Client) -> None:
@@ -36,3 +41,16 @@ def survive_garbled(nc: Client) -> None:
 
     nc._build_message = build_message  # type: ignore[assignment,method-assign] # noqa: SLF001
     nc._process_headers = process_headers  # type: ignore[method-assign] # noqa: SLF001
+
+
+def bound_silence(nc: Client) -> None:
+    """Have the kernel give a connection up whose other side takes nothing for 10 s.
+
+    Otherwise nats-py, when it finds the connection stale, waits for unsent bytes to leave before it tries another
+    broker: a quarter of an hour for one that lost its power.
+    """
+    writer: Any = getattr(nc._transport, "_bare_io_writer", None)  # noqa: SLF001 - nats-py hides its socket
+    sock = None if writer is None else writer.get_extra_info("socket")
+    if sock is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+        with contextlib.suppress(OSError):  # closed meanwhile: then there is nothing to bound
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(LIMIT * 1000))

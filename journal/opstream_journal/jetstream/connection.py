@@ -19,9 +19,8 @@ from nats.aio.client import Client
 from opstream_journal.errors import BrokerUnreachable, JournalUnavailable
 from opstream_schemas.urls import without_credentials
 
-from .client_patches import survive_garbled
+from .client_patches import bound_silence, survive_garbled
 from .inbox import Requests
-from .silence import bound_silence
 
 logger = logging.getLogger(__name__)
 

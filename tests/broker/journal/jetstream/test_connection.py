@@ -10,8 +10,8 @@ import pytest
 import uvloop
 
 from opstream_journal import BrokerUnreachable, JournalUnavailable, Link, NotProvisioned, connect, insist
+from opstream_journal.jetstream import client_patches, rpc
 from opstream_journal.jetstream import connection as link_module
-from opstream_journal.jetstream import rpc, silence
 from opstream_journal.provisioning.provision import check
 from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas import subjects
@@ -214,7 +214,7 @@ async def test_another_broker_is_tried_although_bytes_are_unsent(
 ) -> None:
     """A connection that takes nothing any more, with bytes still in it, is left for a new one."""
     monkeypatch.setattr(link_module, "_PING_INTERVAL", 0.2)
-    monkeypatch.setattr(silence, "LIMIT", 0.5)
+    monkeypatch.setattr(client_patches, "LIMIT", 0.5)
     async with Proxy(broker.port) as proxy, linked(proxy.url) as link:
         proxy.freeze()
         for _ in range(20):
