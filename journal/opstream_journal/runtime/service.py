@@ -8,15 +8,16 @@ import asyncio
 import logging
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
-from opstream_journal.jetstream.connection import Link, connect, insist
+from opstream_journal.jetstream.connection import Link, connect, end_task, insist
 from opstream_journal.provisioning.provision import check
 
 from .health import HealthServer, listen
-from .together import stop, together
 
 logger = logging.getLogger(__name__)
+
+_STOP_TIMEOUT: Final = 5.0
 
 
 class Part(Protocol):
@@ -92,3 +93,31 @@ async def run_parts(
     finally:
         if health is not None:
             await health.stop()
+
+
+async def together(*parts: Coroutine[Any, Any, None]) -> None:
+    """Run parts until the first one ends, or this is cancelled; then cancel the others and wait for what they clean up.
+
+    Raises:
+        Exception: what the part that ended raised.
+    """
+    tasks = [asyncio.create_task(part) for part in parts]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await stop(*tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.result()
+
+
+async def stop(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks, once, and wait until they are over.
+
+    One that takes more than a few seconds is cancelled again and again: some of nats-py's waits forget a cancellation.
+    """
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks, timeout=_STOP_TIMEOUT)
+    for task in tasks:
+        await end_task(task)

@@ -14,7 +14,7 @@ from typing import Final
 from opstream_journal import Delivered, JournalError, JournalUnavailable, Link, Puller
 from opstream_journal.command_handler import Carrier
 from opstream_journal.runtime.crash_points import CrashPoint, point
-from opstream_journal.runtime.together import together
+from opstream_journal.runtime.service import together
 from opstream_journal.stores.timers import arm_deadline, disarm
 from opstream_schemas import subjects
 from opstream_schemas.errors import FoldRefused, InvalidEvent, InvalidName, OperationFinished

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from opstream_journal import ConsumerGone, Journal, Link
-from opstream_journal.runtime.together import stop
+from opstream_journal.runtime.service import stop
 from opstream_journal.stores.webhook_deliveries import Deliveries, consumers
 from opstream_schemas import subjects
 from opstream_schemas.webhook_delivery import Delivery, encode

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from opstream_journal import Link
-from opstream_journal.runtime.together import stop, together
+from opstream_journal.runtime.service import stop, together
 from opstream_projector.deadlines import DeadlineArmer, RecentIds
 from opstream_schemas.events import EventData
 from opstream_schemas.operation.fold import Operation
