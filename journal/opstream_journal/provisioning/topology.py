@@ -17,10 +17,11 @@ from nats.js.api import (
     SubjectTransform,
 )
 
-from opstream_journal.stores import webhook_deliveries as webhooks
 from opstream_schemas import subjects
 from opstream_schemas.action_spec import DAY, ActionSpec
 from opstream_schemas.events import EVENT_DATA, Requested
+
+from . import webhook_topology
 
 BODY_LIMIT: Final = 256 * 1024
 """Bytes of a submit's body, and of a result, by default."""
@@ -98,7 +99,7 @@ def streams(sizing: Sizing) -> list[StreamConfig]:
     actions = _bucket(subjects.ACTIONS_BUCKET, sizing)
     # Each write to a hold rolls up its key (`cells.py`); the limit would be quicker, and leave no trace on the disk.
     holds = _bucket(subjects.HOLDS_BUCKET, sizing, max_msgs_per_subject=-1)
-    return [timers, operations, view, actions, holds, *webhooks.streams(sizing.replicas)]
+    return [timers, operations, view, actions, holds, *webhook_topology.streams(sizing.replicas)]
 
 
 def projector_consumers() -> list[ConsumerConfig]:
@@ -126,7 +127,7 @@ def projector_consumers() -> list[ConsumerConfig]:
 
 def shared_consumers() -> list[tuple[str, ConsumerConfig]]:
     """The durables that `provision` makes, each with its stream; runners make their own."""
-    return [(subjects.OPERATIONS_STREAM, config) for config in projector_consumers()] + webhooks.consumers()
+    return [(subjects.OPERATIONS_STREAM, config) for config in projector_consumers()] + webhook_topology.consumers()
 
 
 def runner_consumer(spec: ActionSpec) -> ConsumerConfig:

@@ -8,17 +8,6 @@ service and broker. Publishing one twice does no harm but a second call under th
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final
-
-from nats.js.api import (
-    AckPolicy,
-    ConsumerConfig,
-    DeliverPolicy,
-    DiscardPolicy,
-    RetentionPolicy,
-    StorageType,
-    StreamConfig,
-)
 
 from opstream_journal.jetstream import rpc
 from opstream_journal.jetstream.connection import Link
@@ -26,73 +15,9 @@ from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.events import Requested, decode_event
 from opstream_schemas.names import Kind
-from opstream_schemas.webhook_delivery import TERMINAL, Delivery, DeliveryAttempt, Outcome, encode
+from opstream_schemas.webhook_delivery import Delivery, DeliveryAttempt, Outcome, encode
 
 from .timers import schedule
-
-DAY: Final = 86_400.0
-RECORDS_AGE: Final = 30 * DAY
-"""Seconds that records of attempts are kept."""
-ACK_WAIT: Final = 10.0
-"""Seconds after which what a dead process had in hand goes to another. Longer attempts give signs of life."""
-
-_DUPLICATE_WINDOW: Final = 15.0
-_PENDING: Final = 10_000
-_MAX_WAITING: Final = 512
-
-
-def streams(replicas: int) -> list[StreamConfig]:
-    """The streams of webhooks."""
-    shared: dict[str, Any] = {
-        "storage": StorageType.FILE,
-        "num_replicas": replicas,
-        "allow_direct": True,
-        "duplicate_window": _DUPLICATE_WINDOW,
-    }
-    waiting = StreamConfig(
-        name=subjects.WEBHOOKS_STREAM,
-        subjects=list(subjects.WEBHOOKS_SUBJECTS),
-        retention=RetentionPolicy.WORK_QUEUE,
-        allow_msg_schedules=True,
-        allow_rollup_hdrs=True,  # the server sets it with schedules; said here so that it is no drift
-        **shared,
-    )
-    records = StreamConfig(
-        name=subjects.DELIVERIES_STREAM,
-        subjects=list(subjects.DELIVERIES_SUBJECTS),
-        retention=RetentionPolicy.LIMITS,
-        discard=DiscardPolicy.NEW,
-        max_age=RECORDS_AGE,
-        deny_delete=True,
-        deny_purge=True,
-        **shared,
-    )
-    return [waiting, records]
-
-
-def consumers() -> list[tuple[str, ConsumerConfig]]:
-    """The durables that all replicas of the service share, each with its stream."""
-    shared: dict[str, Any] = {
-        "ack_policy": AckPolicy.EXPLICIT,
-        "deliver_policy": DeliverPolicy.ALL,
-        "ack_wait": ACK_WAIT,
-        "max_deliver": -1,
-        "max_ack_pending": _PENDING,
-        "max_waiting": _MAX_WAITING,
-    }
-    outcomes = [subjects.stream_subject(event) for event in TERMINAL]
-    return [
-        (
-            subjects.OPERATIONS_STREAM,
-            ConsumerConfig(durable_name=subjects.WEBHOOKS_CONSUMER, filter_subjects=outcomes, **shared),
-        ),
-        (
-            subjects.WEBHOOKS_STREAM,
-            ConsumerConfig(
-                durable_name=subjects.WEBHOOKS_DUE_CONSUMER, filter_subjects=[subjects.WEBHOOKS_DUE], **shared
-            ),
-        ),
-    ]
 
 
 class Deliveries:

@@ -18,7 +18,8 @@ import msgspec
 
 from opstream_journal import Delivered, JournalError, JournalUnavailable, Link, Puller
 from opstream_journal.jetstream.connection import end_task
-from opstream_journal.stores.webhook_deliveries import ACK_WAIT, Deliveries
+from opstream_journal.provisioning.webhook_topology import ACK_WAIT
+from opstream_journal.stores.webhook_deliveries import Deliveries
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.events import decode_event

@@ -12,8 +12,9 @@ import msgspec
 import pytest
 
 from opstream_journal import ConsumerGone, Journal, Link
+from opstream_journal.provisioning.webhook_topology import consumers
 from opstream_journal.runtime.service import stop
-from opstream_journal.stores.webhook_deliveries import Deliveries, consumers
+from opstream_journal.stores.webhook_deliveries import Deliveries
 from opstream_schemas import subjects
 from opstream_schemas.webhook_delivery import Delivery, encode
 from opstream_webhooks.config import LiveHooks, Source
