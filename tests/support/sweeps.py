@@ -16,7 +16,7 @@ from opstream.cli.commands.verify import Verify as Settings
 from opstream.cli.commands.verify import verify
 from opstream_journal import NEW, Journal, Link, View
 from opstream_journal.jetstream.ordered_consumer import Scanned
-from opstream_journal.stores.snapshot_bulk import VIEW_STREAM, Snapshots
+from opstream_journal.stores.snapshots import VIEW_STREAM, Snapshots
 from opstream_projector.consistency.entry_check import Looker
 from opstream_projector.consistency.journal_fold import Folded, Walk
 from opstream_projector.consistency.rebuild import Rebuild

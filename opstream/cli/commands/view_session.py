@@ -16,7 +16,7 @@ import click
 from opstream.terminal.console import printable
 from opstream_journal import Journal, Link, NotProvisioned, connect, insist
 from opstream_journal.provisioning.provision import current_sizing
-from opstream_journal.stores.snapshot_bulk import Snapshots
+from opstream_journal.stores.snapshots import Snapshots
 from opstream_projector.consistency.journal_fold import Oddities, Walk
 from opstream_projector.consistency.view_scan import Named
 

@@ -17,7 +17,7 @@ from opstream_journal import Link
 from opstream_journal.jetstream.stream_scan import edges
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing
-from opstream_journal.stores.snapshot_bulk import VIEW_STREAM
+from opstream_journal.stores.snapshots import VIEW_STREAM
 from tests.support.broker import Broker
 from tests.support.invariants import breaches, gather
 from tests.support.journaling import linked

@@ -14,7 +14,7 @@ import msgspec
 
 from opstream_journal import Journal, Link
 from opstream_journal.jetstream.stream_scan import edges
-from opstream_journal.stores.snapshot_bulk import Snapshot, Snapshots, encode_snapshot
+from opstream_journal.stores.snapshots import Snapshot, Snapshots, encode_snapshot
 from opstream_projector.projection.snapshot_fold import Folding, fold_all, fold_onto, lifetime
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent

@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from opstream_journal import EventTooLarge, JournalUnavailable, View, Write
-from opstream_journal.stores.snapshot_bulk import Snapshot
+from opstream_journal.stores.snapshots import Snapshot
 from opstream_projector.projection.snapshot_fold import lifetime, may_have_expired, supersedes
 from opstream_schemas.operation.fold import Operation
 from opstream_schemas.text import counted

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
-from opstream_journal.stores.snapshot_bulk import Snapshot, projected
+from opstream_journal.stores.snapshots import Snapshot, projected
 from opstream_projector.deadlines import RecentIds
 from opstream_projector.projection.snapshot_fold import supersedes
 

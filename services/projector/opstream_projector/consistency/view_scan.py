@@ -17,7 +17,7 @@ from typing import Final, Generic, Protocol, TypeVar
 from opstream_journal import Link
 from opstream_journal.jetstream.ordered_consumer import Edges
 from opstream_journal.jetstream.stream_scan import edges, scan
-from opstream_journal.stores.snapshot_bulk import VIEW_STREAM, Snapshot, Snapshots, operation_of
+from opstream_journal.stores.snapshots import VIEW_STREAM, Snapshot, Snapshots, operation_of
 from opstream_projector.projection.snapshot_cache import size_of
 from opstream_projector.projection.snapshot_fold import supersedes
 from opstream_schemas import subjects

@@ -13,7 +13,7 @@ from nats.aio.msg import Msg
 
 from opstream_journal import NEW, Journal, Link, View, Write
 from opstream_journal.jetstream.stream_scan import edges
-from opstream_journal.stores.snapshot_bulk import VIEW_STREAM, Snapshot, Snapshots, encode_snapshot
+from opstream_journal.stores.snapshots import VIEW_STREAM, Snapshot, Snapshots, encode_snapshot
 from opstream_projector.consistency import view_scan as sweeping
 from opstream_projector.consistency.journal_fold import Folded, Walk
 from opstream_projector.consistency.view_scan import Sweep

@@ -11,7 +11,7 @@ import pytest
 
 from opstream.cli.commands.verify import Verify, verify
 from opstream_journal import Journal, Link
-from opstream_journal.stores.snapshot_bulk import encode_snapshot
+from opstream_journal.stores.snapshots import encode_snapshot
 from opstream_projector.consistency.verify import GRACE
 from opstream_schemas import subjects
 from opstream_schemas.operation.fold import FOLD_VERSION, Operation
