@@ -28,9 +28,8 @@ from bench.load import BODY
 from bench.progress import Progress
 from bench.request import make_request
 from bench.usage import BenchFailed, usage
-from opstream.local import probe
 from opstream.local.nats_server import Settings, configuration, find_binary
-from opstream.local.ports import Place, free_ports
+from opstream.local.ports import Place, free_ports, is_broker, url, wait_until
 from opstream_journal import JournalUnavailable, Link
 from opstream_journal.provisioning import jetstream_admin as admin
 from opstream_journal.provisioning.archive import Archive, archive_stream
@@ -228,7 +227,7 @@ class _Broker:
 
     @property
     def url(self) -> str:
-        return probe.url("nats", _HOST, self._port)
+        return url("nats", _HOST, self._port)
 
     @property
     def pid(self) -> int:
@@ -268,7 +267,7 @@ class _Broker:
     async def ready(self) -> None:
         """Wait until it takes connections."""
         async with asyncio.timeout(_START_TIMEOUT):
-            await probe.wait_until(lambda: probe.is_broker(_HOST, self._port))
+            await wait_until(lambda: is_broker(_HOST, self._port))
 
     async def settled(self) -> int:
         """Bytes of its memory, a while after its start."""

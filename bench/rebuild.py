@@ -31,8 +31,8 @@ OPERATIONS: Final = 30_000
 _REBUILD: Final = ("-P", "-m", "opstream", "rebuild", "--nats")
 _VERIFYING: Final = """
 import sys
-from opstream.verifying import Verify, verify
-verify(Verify(servers=(sys.argv[1],), connect_timeout=30.0))
+from opstream.cli.commands.verify import Verify, verify_view
+verify_view(Verify(servers=(sys.argv[1],), connect_timeout=30.0))
 """
 _VERIFY: Final = ("-c", _VERIFYING)
 

@@ -19,8 +19,8 @@ import msgspec
 
 from bench import journal
 from bench.usage import BenchFailed, Usage, usage
-from opstream.local import parent, probe
-from opstream.local.ports import Place, free_ports
+from opstream.local.ports import Place, free_ports, is_broker, is_ready, url
+from opstream.local.processes import VARIABLE
 from opstream_schemas import subjects
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -61,7 +61,7 @@ class System:
     @property
     def nats_url(self) -> str:
         """Where the broker is."""
-        return probe.url("nats", HOST, self._nats_port)
+        return url("nats", HOST, self._nats_port)
 
     def __enter__(self) -> Self:
         return self
@@ -75,7 +75,7 @@ class System:
     def start_broker(self) -> None:
         """Start nats-server with the settings of `opstream broker`: every write synced."""
         self._start("broker", "--nats-host", HOST, "--nats-port", str(self._nats_port), "--data-dir", str(self._folder))
-        self._wait("broker", lambda: probe.is_broker(HOST, self._nats_port))
+        self._wait("broker", lambda: is_broker(HOST, self._nats_port))
 
     def start_services(self, *, concurrency: int, actions: str = "bench.actions") -> None:
         """Provision the broker and start api, runner and projector.
@@ -206,7 +206,7 @@ class System:
             self._processes[name] = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env={**os.environ, parent.VARIABLE: str(os.getpid())},
+                env={**os.environ, VARIABLE: str(os.getpid())},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -215,7 +215,7 @@ class System:
 
     def _wait_ready(self, *names: str) -> None:
         for name in names:
-            self._wait(name, lambda port=self._ports[name]: probe.is_ready(HOST, port))
+            self._wait(name, lambda port=self._ports[name]: is_ready(HOST, port))
 
     def _wait(self, name: str, is_ready: Callable[[], Awaitable[bool]]) -> None:
         until = time.monotonic() + _START_TIMEOUT

@@ -11,17 +11,33 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
+import msgspec
+
 from opstream.terminal.console import Failure
 from opstream_journal import Link, NotProvisioned
 from opstream_journal.jetstream.ordered_consumer import Scanned
 from opstream_journal.jetstream.stream_scan import edges, scan
 from opstream_schemas.errors import InvalidEvent
-from opstream_schemas.event_filter import is_event_subject, open_envelope
+from opstream_schemas.event_filter import Selection, is_event_subject, open_envelope
 from opstream_schemas.events import CloudEvent
 from opstream_schemas.subjects import ARCHIVE_STREAM, OPERATIONS_STREAM
 from opstream_schemas.text import counted
 
-from .wanted import Wanted
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What to read."""
+
+    selection: Selection = Selection()
+    first: int | None = None
+    """Stream sequence to begin with; None for the first that there is."""
+    since: datetime | None = None
+    """Nothing that the broker stored before; in the archive, whose messages are copies, nothing that happened before,
+    as the events say."""
+    until: datetime | None = None
+    """Nothing that the broker stored, or that happened, then or later."""
+    is_archive: bool = False
+    is_following: bool = False
+
 
 NO_ARCHIVE: Final = "the broker has no archive: 'opstream provision --archive' makes one"
 PATIENCE: Final = 60.0

@@ -26,9 +26,8 @@ import msgspec
 from opstream.terminal.console import Failure
 from opstream_journal import JournalError
 
-from . import parent
 from .demo_narrator import Narrator
-from .processes import Child, told
+from .processes import VARIABLE, Child, told
 
 _READY: Final = "opstream is ready: "
 _TIMEOUT: Final = 55.0
@@ -102,7 +101,7 @@ def _command(*words: str) -> list[str]:
 def _environment() -> dict[str, str]:
     # The settings of this machine's own opstream are not the demo's.
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("OPSTREAM_", "BOOKSHELF_"))}
-    return {**kept, parent.VARIABLE: str(os.getpid())}
+    return {**kept, VARIABLE: str(os.getpid())}
 
 
 async def _publish_twice(client: Client, book: Path, narrator: Narrator) -> None:

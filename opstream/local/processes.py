@@ -7,8 +7,10 @@ children one after the other.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Final
@@ -160,3 +162,18 @@ async def stop_in_order(children: Sequence[tuple[Child, float]], note: Callable[
     for child, until in children:
         if not await child.stop(max(0.0, begin + until - loop.time())):
             note(f"{child.name} did not stop in time and was killed")
+
+
+VARIABLE: Final = "OPSTREAM_SUPERVISOR_PID"
+
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def die_with_supervisor() -> None:
+    """Tie this process to the supervisor that started it, if one did. Ends it at once if that is gone already."""
+    supervisor = os.environ.pop(VARIABLE, "")
+    if not supervisor or sys.platform != "linux":
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != int(supervisor):
+        sys.exit("opstream: error: the supervisor is gone")

@@ -17,12 +17,10 @@ from typing import Any, Final
 
 import msgspec
 
-from opstream.cli.options import webhooks as webhook_options
 from opstream.terminal.console import Failure
 
-from . import parent, probe
-from .ports import Place, free_ports
-from .processes import Child, Output, stop_in_order, told
+from .ports import Place, free_ports, is_broker, is_ready, url, wait_until
+from .processes import VARIABLE, Child, Output, stop_in_order, told
 
 _NEAR: Final = "127.0.0.1"
 _START_TIMEOUT: Final = 60.0
@@ -33,6 +31,7 @@ those that it needs have its drain in addition."""
 _DRAINED: Final = frozenset({"runner", "projector", "webhooks", "broker"})
 _SERVICES: Final = frozenset({"broker", "api", "projector", "runner", "webhooks"})
 _NAMES: Final = ("opstream", "broker", "provision", "api", "projector", "runner", "webhooks")
+_SECRETS_VARIABLE: Final = "OPSTREAM_CALLBACK_SECRETS"
 _ERROR: Final = "opstream: error: "
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -129,7 +128,7 @@ class _Stack:
                 await self._start_services()
         except TimeoutError as error:
             raise Failure(f"not everything was ready within {_START_TIMEOUT:g} s: see what it printed above") from error
-        api = probe.url("http", self._settings.host, self._port)
+        api = url("http", self._settings.host, self._port)
         self._output.plain(
             f"opstream is ready: API {self._settings.public_url or api}, broker {self._nats_url}", is_bold=True
         )
@@ -142,7 +141,7 @@ class _Stack:
             "broker",
             *("--nats-host", _NEAR, "--nats-port", str(self._nats_port), "--data-dir", str(settings.data_dir)),
         )
-        await probe.wait_until(lambda: probe.is_broker(_NEAR, self._nats_port))
+        await wait_until(lambda: is_broker(_NEAR, self._nats_port))
 
     async def _provision(self) -> None:
         settings = self._settings
@@ -188,7 +187,7 @@ class _Stack:
         # The runner is ready once its actions are in the catalog.
         await asyncio.gather(
             *(
-                probe.wait_until(is_ready)
+                wait_until(is_ready)
                 for is_ready in (
                     _readiness(settings.host, self._port),
                     _readiness(_NEAR, self._projector_port),
@@ -221,10 +220,10 @@ class _Stack:
         return {
             "BOOKSHELF_URL": shelf.as_uri(),
             **os.environ,
-            parent.VARIABLE: str(os.getpid()),
+            VARIABLE: str(os.getpid()),
             "PYTHONUNBUFFERED": "1",
             # Not as an option, which every user of the machine could read; and the actions need not know them.
-            webhook_options.SECRETS_VARIABLE: ",".join(self._settings.callback_secrets) if name == "webhooks" else "",
+            _SECRETS_VARIABLE: ",".join(self._settings.callback_secrets) if name == "webhooks" else "",
         }
 
     def _broker_options(self) -> tuple[str, ...]:
@@ -239,7 +238,7 @@ class _Stack:
 
     @property
     def _nats_url(self) -> str:
-        return probe.url("nats", _NEAR, self._nats_port)
+        return url("nats", _NEAR, self._nats_port)
 
     def _say(self, text: str) -> None:
         self._output.line("opstream", text)
@@ -266,7 +265,7 @@ class _Stack:
 
 
 def _readiness(host: str, port: int) -> Callable[[], Awaitable[bool]]:
-    return lambda: probe.is_ready(host, port)
+    return lambda: is_ready(host, port)
 
 
 def _ended(child: Child, what: str) -> Failure:

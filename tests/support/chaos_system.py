@@ -6,7 +6,7 @@ started with a crash point armed.
         system.start("api", crash="api.recorded")
 
 Processes are started in the event loop's own thread: the kernel ends them together with the thread that made them
-(`opstream/local/parent.py`). Callers: `tests/chaos`.
+(`opstream/local/processes.py`). Callers: `tests/chaos`.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Self
 
-from opstream.local import parent
+from opstream.local.processes import VARIABLE
 from tests.support.processes import COMMAND, START_TIMEOUT, environment
 
 MODULE: Final = "gated"
@@ -81,7 +81,7 @@ class Terminal:
         self._is_over = False
         self._master, slave = pty.openpty()
         termios.tcsetwinsize(slave, (24, columns))
-        env = environment({parent.VARIABLE: str(os.getpid()), "TERM": "xterm", **(extra or {})})
+        env = environment({VARIABLE: str(os.getpid()), "TERM": "xterm", **(extra or {})})
         if "NO_COLOR" not in (extra or {}):
             env.pop("NO_COLOR", None)
         out = slave if is_stdout else subprocess.PIPE

@@ -13,7 +13,7 @@ from datetime import timedelta
 import msgspec
 
 from opstream.cli.commands.verify import Verify as Settings
-from opstream.cli.commands.verify import verify
+from opstream.cli.commands.verify import verify_view
 from opstream_journal import NEW, Journal, Link, View
 from opstream_journal.jetstream.ordered_consumer import Scanned
 from opstream_journal.stores.snapshots import VIEW_STREAM, Snapshots
@@ -128,7 +128,7 @@ async def verified(link: Link, journal: Journal, *, max_states: int = 1_000, gra
 def exit_status(url: str, *, grace: float = 0.2) -> int:
     """What `opstream verify` ends with; not in a thread that has an event loop."""
     try:
-        verify(Settings(servers=(url,), connect_timeout=5.0, grace=grace))
+        verify_view(Settings(servers=(url,), connect_timeout=5.0, grace=grace))
     except SystemExit as end:
         return 0 if end.code is None else int(end.code)
     return 0

@@ -1,4 +1,4 @@
-"""What `opstream audit` does: finds one operation's events and tells its life. Called by `auditors`."""
+"""`opstream audit`: finds one operation's events and tells its life."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ import os
 import sys
 import time
 from datetime import UTC, datetime
+from typing import Any
 
 import click
 import msgspec
 
-from opstream.history.event_reader import Walk
-from opstream.history.wanted import Wanted
+from opstream.cli.options import common as service_options
+from opstream.cli.options import history as options
+from opstream.cli.options.option import checked
+from opstream.history.event_reader import Walk, Wanted
 from opstream.terminal.console import INTERRUPTED, Failure, is_coloured, printable, room
-from opstream.terminal.progress import Progress
+from opstream.terminal.progress_bar import Progress
 from opstream.terminal.table import beside
 from opstream.terminal.timeline_text import WIDTH, document, lines
 from opstream_journal import Journal, JournalError, Link, connect
 from opstream_journal.jetstream.stream_scan import edges
+from opstream_schemas.names import check_operation_id
 from opstream_schemas.operation.forced_end import Message
 from opstream_schemas.subjects import OPERATIONS_STREAM
 from opstream_schemas.timeline import Life, life
@@ -42,7 +46,36 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
         return self.wanted.selection.operation_id
 
 
-def audit(settings: Audit) -> None:
+@click.command(short_help="Tell the life of one operation.")
+@click.argument("operation", metavar="ID", callback=checked(check_operation_id), type=str)
+@options.search_options
+@options.with_data_option
+@options.audit_json_option
+@service_options.nats_option
+@service_options.connect_timeout_option
+def audit(*, is_json: bool, is_whole: bool, servers: tuple[str, ...], connect_timeout: float, **given: Any) -> None:  # noqa: ANN401
+    """Tell the life of the operation ID: who asked, each attempt and its runner, and how long each phase took.
+
+    From the broker's journal, or with --from-archive from the archive, which has to be looked through from --since on
+    (before the operation began). The exit status is 1 if there is no such operation, or if its events are not those
+    that were recorded.
+
+    \b
+    Example:
+      opstream audit 019abc12-3456-7890-abcd-ef0123456789 --json | jq .seconds
+    """
+    if not given["is_archive"] and (given["since"] or given["until"] or given["action"] != ("*", "*")):
+        raise click.UsageError(
+            "--since, --until and --action are for the archive: add --from-archive, or leave them out"
+        )
+    given |= {"resource": "", "types": (), "first": None}
+    wanted = options.wanted(datetime.now(UTC), given)
+    print_timeline(
+        Audit(wanted=wanted, is_json=is_json, is_whole=is_whole, servers=servers, connect_timeout=connect_timeout)
+    )
+
+
+def print_timeline(settings: Audit) -> None:
     """Print the operation's life.
 
     Raises:

@@ -1,16 +1,18 @@
-"""What `opstream deliveries` does: reads the records of attempts from the broker and shows them. Called by
-`webhooking`."""
+"""`opstream deliveries`: reads the records of attempts from the broker and shows them."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import sys
-from typing import Final
+from typing import Any, Final
 
 import click
 import msgspec
 
+from opstream.cli.options import common as options
+from opstream.cli.options import webhooks as webhook_options
+from opstream.cli.options.option import option
 from opstream.terminal.console import Failure, is_coloured, painted, printable, room
 from opstream.terminal.event_row import utc
 from opstream.terminal.table import beneath, beside, is_roomy
@@ -39,7 +41,31 @@ class Show(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds."""
 
 
-def show(settings: Show) -> None:
+@click.command(short_help="Show the attempts to deliver outcomes.")
+@webhook_options.id_argument
+@option(
+    "--failed",
+    "is_failed",
+    variable="FAILED",
+    is_flag=True,
+    help="Only attempts that failed, those that are followed by another included.",
+)
+@option("--json", "is_json", variable="JSON", is_flag=True, help="One JSON object per line, also on a terminal.")
+@options.nats_option
+@options.connect_timeout_option
+def deliveries(**given: Any) -> None:  # noqa: ANN401
+    """Show every attempt to deliver an outcome, oldest first; with ID, those of one operation.
+
+    A table on a terminal, otherwise one JSON object per line. Records are kept for 30 days.
+
+    \b
+    Example:
+      opstream deliveries --failed | jq -r .operationId
+    """
+    print_attempts(Show(**given))
+
+
+def print_attempts(settings: Show) -> None:
     """Print the records: a table on a terminal, otherwise one JSON object per line.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What `opstream export` does: writes the history that lies on the broker into a Parquet file. Called by `auditors`."""
+"""`opstream export`: writes the history that lies on the broker into a Parquet file."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ import secrets
 import signal
 import sys
 from contextlib import aclosing
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 import msgspec
 
-from opstream.history.event_reader import Walk
-from opstream.history.wanted import Wanted
+from opstream.cli.options import common as service_options
+from opstream.cli.options import history as options
+from opstream.cli.options.option import PathArgument
+from opstream.history.event_reader import Walk, Wanted
 from opstream.terminal.console import INTERRUPTED, Failure, printable
-from opstream.terminal.progress import Progress
+from opstream.terminal.progress_bar import Progress
 from opstream_journal import JournalError, connect
 
 if TYPE_CHECKING:
     from opstream.history.parquet_columns import Columns
-
 NEXT: Final = "opstream.next_sequence"
 """The file's own note of where the next export has to begin."""
-
 _GROUP_ROWS: Final = 20_000
 _GROUP_BYTES: Final = 32 * 1024 * 1024
 
@@ -41,7 +42,42 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds."""
 
 
-def export(settings: Export) -> None:
+@click.command(short_help="Write the history of all operations as Parquet.")
+@click.argument("path", metavar="FILE.parquet", type=PathArgument(path_type=Path, dir_okay=False))
+@options.select_options
+@options.overwrite_option
+@service_options.nats_option
+@service_options.connect_timeout_option
+def export(
+    *,
+    path: Path,
+    is_overwriting: bool,
+    servers: tuple[str, ...],
+    connect_timeout: float,
+    **given: Any,  # noqa: ANN401
+) -> None:
+    """Write the events that the broker holds into a Parquet file, one row each.
+
+    It needs pyarrow: pip install 'opstream[parquet]'. The file appears once it is whole. What is no event is passed
+    over and told, and so are sequences that are missing; the file is written all the same, and the exit status is 1.
+
+    \b
+    Example:
+      opstream export failures.parquet --since 30d --type failed
+    """
+    wanted = options.wanted(datetime.now(UTC), given)
+    write_parquet(
+        Export(
+            path=path,
+            wanted=wanted,
+            is_overwriting=is_overwriting,
+            servers=servers,
+            connect_timeout=connect_timeout,
+        )
+    )
+
+
+def write_parquet(settings: Export) -> None:
     """Write the events that are wanted. The file is there once it is whole, and not before.
 
     Raises:

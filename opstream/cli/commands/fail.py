@@ -1,16 +1,18 @@
-"""What `opstream fail` does: ends an operation in the journal, in the operator's name. Called by `operate`."""
+"""`opstream fail`: ends an operation in the journal, in the operator's name."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import click
 import msgspec
 import uuid_utils
 
+from opstream.cli.options import client as options
+from opstream.cli.options import common as service_options
 from opstream.terminal.console import Failure
 from opstream_journal import Journal, JournalError, NotProvisioned, connect
 from opstream_journal.command_handler import Carrier
@@ -35,7 +37,28 @@ class Fail(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds."""
 
 
-def fail(settings: Fail) -> None:
+@click.command(short_help="End an operation as failed.")
+@options.operation_argument
+@options.force_option
+@options.reason_option
+@service_options.nats_option
+@service_options.connect_timeout_option
+def fail(**given: Any) -> None:  # noqa: ANN401
+    """End the operation ID: its status becomes Failed with the code FailedByOperator.
+
+    For operators, on the broker itself, so also with no service running. Whatever still runs for it is told to stop (a
+    plain handler in a thread has to look), and its outcome is refused. An operation whose events can't be understood
+    (damaged, foreign, or of a newer version) needs --force: it keeps what can be read of it, the rest is passed over,
+    and nothing is deleted. What has ended stays as it is.
+
+    \b
+    Example:
+      opstream fail 019abc12-3456-7890-abcd-ef0123456789 --reason 'its data is lost'
+    """
+    fail_operation(Fail(**given))
+
+
+def fail_operation(settings: Fail) -> None:
     """End the operation, and say what was done.
 
     Raises:

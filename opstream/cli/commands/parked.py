@@ -1,16 +1,53 @@
-"""The command `parked`. Part of `cli`; `unparking` does the work, and is loaded only when it runs."""
+"""`opstream parked`: shows what subscribers have parked, has it tried again, or removes it."""
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from typing import Any, Final
 
 import click
+import msgspec
 
 from opstream.cli.options import common as options
+from opstream.cli.options.option import option
+from opstream.terminal.console import Failure, printable, room
+from opstream.terminal.table import below
+from opstream_journal import JournalError, JournalUnavailable, Link, connect
+from opstream_journal.jetstream.rpc import call
+from opstream_journal.stores import dead_letters as parking
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.names import check_durable_name
+from opstream_schemas.subjects import retry_subject
 
 _LAST: Final = 2**63 - 1
+_TRY: Final = 60.0
+"""Seconds that one try may take."""
+_HEAD: Final = f"{'durable':<24}  {'sequence':>10}  {'reason':<16}  {'deliveries':>10}"
+
+
+class Parked(msgspec.Struct, frozen=True, kw_only=True):
+    """`opstream parked`."""
+
+    durable: str | None
+    """None for all."""
+    sequences: tuple[int, ...]
+    """Empty for all of the durable."""
+    is_retry: bool
+    is_forgetting: bool
+    is_json: bool
+    servers: tuple[str, ...]
+    connect_timeout: float
+    """Seconds."""
+
+
+class _Line(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    durable: str
+    sequence: int
+    reason: str
+    detail: str
+    deliveries: int
+    subject: str
 
 
 def _check_durable(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -24,21 +61,21 @@ def _once(_ctx: click.Context, _param: click.Parameter, value: tuple[int, ...]) 
     return tuple(dict.fromkeys(value))
 
 
-retry_option = options.option(
+retry_option = option(
     "--retry",
     "is_retry",
     variable="RETRY",
     is_flag=True,
     help="Have a running subscriber try them again, one after the other; what succeeds is parked no more.",
 )
-forget_option = options.option(
+forget_option = option(
     "--forget",
     "is_forgetting",
     variable="FORGET",
     is_flag=True,
     help="Remove them for good. In the journal the events stay.",
 )
-json_option = options.option(
+json_option = option(
     "--json", "is_json", variable="JSON", is_flag=True, help="One JSON object per line, also on a terminal."
 )
 
@@ -63,11 +100,102 @@ def parked(**given: Any) -> None:  # noqa: ANN401 - the options above, named as 
       opstream parked mailer 1234 --retry
       opstream parked mailer 1235 1240 --forget
     """
-    from .unparking import Parked, run
-
     if given["is_retry"] and given["is_forgetting"]:
         raise click.UsageError("--retry and --forget are two ways to be rid of an event: choose one")
     if (given["is_retry"] or given["is_forgetting"]) and not given["durable"]:
         name = "--retry" if given["is_retry"] else "--forget"
         raise click.UsageError(f"{name} needs the durable, e.g. 'opstream parked mailer {name}'")
-    run(Parked(**given))
+    run_parked(Parked(**given))
+
+
+def run_parked(settings: Parked) -> None:
+    """Print what is parked, or what came of trying it again or of removing it.
+
+    Raises:
+        Failure: something stays parked, is not there, or the broker did not answer.
+    """
+    try:
+        asyncio.run(_run(settings))
+    except JournalError as error:
+        raise Failure(str(error)) from error
+
+
+async def _run(settings: Parked) -> None:
+    link = await connect(settings.servers, "opstream-parked", connect_timeout=settings.connect_timeout)
+    try:
+        wanted = await _wanted(link, settings)
+        if settings.is_retry:
+            await _retry(link, wanted)
+        elif settings.is_forgetting:
+            await _forget(link, wanted)
+        else:
+            await _show(link, wanted, is_table=sys.stdout.isatty() and not settings.is_json)
+    finally:
+        await link.close()
+
+
+async def _wanted(link: Link, settings: Parked) -> list[tuple[str, int]]:
+    is_there = await parking.is_there(link)
+    found = await parking.places(link, settings.durable) if is_there else []
+    # Before anything is done: a list with a slip of the pen in it is not what was meant.
+    if missing := sorted(set(settings.sequences) - {sequence for _, sequence in found}):
+        numbers = ", ".join(map(str, missing))
+        raise Failure(f"nothing of {settings.durable} is parked under {numbers}: 'opstream parked' shows what is")
+    if not is_there:
+        _say("nothing was ever parked on this broker: its first subscriber makes the stream PARKED")
+    elif not found:
+        _say(f"nothing is parked{f' of {settings.durable}' if settings.durable else ''}")
+    return [(str(settings.durable), sequence) for sequence in settings.sequences] or found
+
+
+async def _show(link: Link, wanted: list[tuple[str, int]], *, is_table: bool) -> None:
+    is_begun = False
+    for durable, sequence in wanted:
+        found = await parking.find(link, durable, sequence)
+        if found is None:
+            continue  # somebody was quicker
+        line = msgspec.convert(found, _Line, from_attributes=True)
+        if not is_table:
+            click.echo(msgspec.json.encode(line))
+            continue
+        if not is_begun:
+            click.echo(below(_HEAD, "subject: detail", room(sys.stdout)))
+        is_begun = True
+        click.echo(_row(line))
+
+
+def _row(line: _Line) -> str:
+    head = f"{line.durable:<24}  {line.sequence:>10}  {line.reason:<16}  {line.deliveries:>10}"
+    return below(printable(head), printable(f"{line.subject}: {line.detail}"), room(sys.stdout))
+
+
+def _say(text: str) -> None:
+    click.echo(f"opstream: {text}", err=True)
+
+
+async def _forget(link: Link, wanted: list[tuple[str, int]]) -> None:
+    for durable, sequence in wanted:
+        found = await parking.find(link, durable, sequence)
+        if found is not None:
+            await parking.remove(link, found)
+            click.echo(printable(f"{durable} {sequence}: forgotten: {found.reason}  {found.subject}"))
+
+
+async def _retry(link: Link, wanted: list[tuple[str, int]]) -> None:
+    done = 0
+    for durable, sequence in wanted:
+        answer = await _try(link, durable, sequence)
+        click.echo(printable(f"{durable} {sequence}: {answer}"))
+        done += answer == "done"
+    if done < len(wanted):
+        raise Failure(f"{len(wanted) - done} of {len(wanted)} were not handled")
+
+
+async def _try(link: Link, durable: str, sequence: int) -> str:
+    try:
+        answer = await call(link, retry_subject(durable), str(sequence).encode(), timeout=_TRY)
+    except JournalUnavailable as error:
+        if error.maybe_stored or not link.is_up:
+            raise
+        raise Failure(f"no subscriber {durable!r} is running: start it, then try again") from error
+    return answer.data.decode(errors="replace")

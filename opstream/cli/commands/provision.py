@@ -1,4 +1,4 @@
-"""`opstream provision`: connects, lets the journal make and compare, and says what came of it. Called by `cli`."""
+"""`opstream provision`: has the journal make and compare what it needs on a broker, and says what came of it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ from typing import Any
 import click
 import msgspec
 
+from opstream.cli import service_process as serving
+from opstream.cli.options import common as options
+from opstream.cli.options.option import option
+from opstream.cli.options.value_types import Duration, Size
+from opstream.terminal import logs
 from opstream.terminal.console import Failure
 from opstream_journal import JournalError, connect
 from opstream_journal.provisioning.archive import Archive, current_archive
-from opstream_journal.provisioning.provision import RECREATE_HINT, Report, current_sizing, needed_age, provision
+from opstream_journal.provisioning.provision import RECREATE_HINT, Report, current_sizing, needed_age
+from opstream_journal.provisioning.provision import provision as provision_journal
 from opstream_journal.provisioning.topology import EVENT_OVERHEAD, SIZING_FIELDS, Sizing
 from opstream_runner import InvalidAction
 from opstream_schemas.action_spec import ActionSpec
@@ -43,7 +49,60 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     is_update: bool
 
 
-def run(settings: Settings) -> None:
+@click.command(short_help="Make what opstream needs on a broker, or compare it.")
+@options.nats_option
+@option(
+    "--replicas",
+    variable="REPLICAS",
+    type=click.IntRange(1, 5),
+    metavar="N",
+    help="Copies of every stream: 3 in a cluster. A new broker gets 1 without it.",
+)
+@option(
+    "--max-age",
+    variable="MAX_AGE",
+    type=Duration(unlimited=0.0),
+    help="How long events are kept, e.g. 90d, or unlimited. It must exceed the longest deadline plus retention by a "
+    "day. A new broker gets 30d without it.",
+)
+@option(
+    "--max-bytes",
+    variable="MAX_BYTES",
+    type=Size(unlimited=-1),
+    help="The most that the journal may take, e.g. 50GiB, or unlimited. A new broker gets unlimited without it.",
+)
+@option(
+    "--max-msg-size",
+    variable="MAX_MSG_SIZE",
+    type=Size(unlimited=-1, most="64MiB"),
+    help="The largest event, or unlimited. A new broker gets 272KiB without it.",
+)
+@options.max_body_option(None)
+@options.max_result_option(None)
+@options.actions_option(default=())
+@options.archive_option
+@options.archive_max_age_option
+@option("--update", "is_update", variable="UPDATE", is_flag=True, help="Apply the differences that are safe to apply.")
+@options.connect_timeout_option
+@options.log_level_option
+def provision(log_level: str, **given: Any) -> None:  # noqa: ANN401
+    """Make the streams, buckets and consumers that opstream needs on a broker. Run it as often as you like.
+
+    What exists is compared and never changed without --update. A limit that is not given stays as it is. The exit
+    status is 0 if nothing differs in the end, otherwise 1. With --actions, the consumers of these actions are
+    compared too.
+
+    \b
+    Example:
+      opstream provision --nats nats://n1:4222 --replicas 3 --max-age 90d --archive
+    """
+    logs.configure(log_level)
+
+    serving.allow_local_modules()
+    provision_broker(Settings(**given))
+
+
+def provision_broker(settings: Settings) -> None:
     """Make what is missing, compare the rest, print both.
 
     Raises:
@@ -70,7 +129,7 @@ async def _provision(settings: Settings) -> Report:
         _check_payload(settings, link.nc.max_payload)
         sizing = sizing_wanted(settings, await current_sizing(link) or Sizing(), specs)
         archive = archive_wanted(settings, await current_archive(link))
-        return await provision(link, sizing, specs, archive=archive, is_update=settings.is_update)
+        return await provision_journal(link, sizing, specs, archive=archive, is_update=settings.is_update)
     finally:
         await link.close()
 

@@ -1,14 +1,19 @@
-"""What `opstream rebuild` does: brings the view in line with the journal, in place. Called by `rebuild_command`."""
+"""`opstream rebuild`: brings the view in line with the journal, in place."""
 
 from __future__ import annotations
 
 import sys
 import time
+from typing import Any
 
 import click
 import msgspec
 import uvloop
 
+from opstream.cli import view_session as sweeps
+from opstream.cli.options import common as options
+from opstream.cli.options.option import option
+from opstream.terminal import logs
 from opstream.terminal.console import INTERRUPTED, Failure
 from opstream.terminal.progress_bar import Tally
 from opstream_journal import JournalError, NotProvisioned, View
@@ -17,8 +22,6 @@ from opstream_projector.consistency.journal_fold import Walk
 from opstream_projector.consistency.rebuild import Rebuild as Judge
 from opstream_projector.consistency.rebuild import Summary
 from opstream_projector.consistency.view_scan import Sweep
-
-from . import view_session as sweeps
 
 
 class Rebuild(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +33,29 @@ class Rebuild(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds."""
 
 
-def rebuild(settings: Rebuild) -> None:
+@click.command(short_help="Bring the view in line with the journal.")
+@options.nats_option
+@option("--json", "is_json", variable="JSON", is_flag=True, help="Print the summary as JSON.")
+@options.connect_timeout_option
+@options.log_level_option
+def rebuild(log_level: str, **given: Any) -> None:  # noqa: ANN401 - the options above, named as the settings are
+    """Fold the whole journal, and rewrite every entry of the view that differs, in place.
+
+    Everything may go on meanwhile: statuses stay right, and nothing that a projector writes is set back. Run it after
+    the view was lost or damaged, as often as you like; if it is stopped, run it again. Entries of operations that the
+    journal does not know are removed. Progress goes to stderr, one line of summary to stdout. The exit status is 0 if
+    all that can be folded is in the view.
+
+    \b
+    Example:
+      opstream rebuild --nats nats://n1:4222
+    """
+    logs.configure(log_level)
+
+    rebuild_view(Rebuild(**given))
+
+
+def rebuild_view(settings: Rebuild) -> None:
     """Rebuild, and print what was done.
 
     Raises:

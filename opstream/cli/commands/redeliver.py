@@ -1,16 +1,18 @@
-"""What `opstream redeliver` does: has deliveries that failed tried again, now. Called by `webhooking`."""
+"""`opstream redeliver`: has deliveries that failed tried again, now."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from datetime import datetime, timedelta
-from typing import Final
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
 import click
 import msgspec
 
+from opstream.cli.options import common as options
+from opstream.cli.options import webhooks as webhook_options
 from opstream.terminal.console import Failure, printable
 from opstream_journal import JournalError, Link, connect
 from opstream_journal.jetstream.stream_scan import scan
@@ -38,7 +40,29 @@ class Redeliver(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds."""
 
 
-def run(settings: Redeliver) -> None:
+@click.command(short_help="Send again what was not delivered.")
+@webhook_options.ids_argument
+@webhook_options.endpoint_option
+@options.nats_option
+@options.connect_timeout_option
+def redeliver(**given: Any) -> None:  # noqa: ANN401
+    """Have deliveries that failed tried again now, with all their tries before them: those of the operations ID, or,
+    without any, all of --endpoint.
+
+    What was given up counts, and what waits for its next try; not what was delivered in the end. Receivers know
+    repetitions by their 'webhook-id', which stays the same. 'opstream webhooks' must run, and makes the deliveries.
+
+    \b
+    Example:
+      opstream redeliver --endpoint billing
+    """
+    if not given["operation_ids"] and not given["endpoint"]:
+        raise click.UsageError("say what to send again: ids of operations, or --endpoint NAME for all of an endpoint")
+
+    redeliver_failed(Redeliver(now=datetime.now(UTC), **given))
+
+
+def redeliver_failed(settings: Redeliver) -> None:
     """Send again what was not delivered, and print what.
 
     Raises:

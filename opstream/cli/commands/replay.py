@@ -1,4 +1,4 @@
-"""What `opstream replay` does: prints the history that lies on the broker. Called by `auditors`.
+"""`opstream replay`: prints the history that lies on the broker.
 
 Events go to stdout, everything else to stderr. Exit statuses: 0 everything that is wanted was printed, 1 something was
 not, or the broker was out of reach, 130 interrupted.
@@ -10,16 +10,18 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
-from datetime import UTC
-from typing import Final, Literal
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
 
+import click
 import msgspec
 
-from opstream.history.event_reader import Found, Walk
-from opstream.history.wanted import Wanted
+from opstream.cli.options import common as service_options
+from opstream.cli.options import history as options
+from opstream.history.event_reader import Found, Walk, Wanted
 from opstream.terminal.console import INTERRUPTED, Failure, is_coloured, painted, printable, room
 from opstream.terminal.event_row import COLOURS, summary
-from opstream.terminal.progress import Progress
+from opstream.terminal.progress_bar import Progress
 from opstream.terminal.stdout_writer import Pipe
 from opstream.terminal.table import beneath, beside, is_roomy
 from opstream_journal import JournalError, connect
@@ -31,7 +33,6 @@ _LAST_WRITE: Final = 1.0
 _HEAD: Final = f"{'sequence':>10}  {'stored (UTC)':<19}  {'operation':<36}  {'pos':>4}  {'action':<24}  {'event':<16}"
 _NARROW_HEAD: Final = f"{'sequence':>8}  {'stored (UTC)':<19}  {'pos':>4}  {'action':<24}  {'event':<16}"
 _NARROW_SECOND: Final = f"{'operation':<36}"
-
 Form = Literal["cloudevents", "records", "table"]
 FORMS: Final[tuple[Form, ...]] = ("cloudevents", "records", "table")
 
@@ -47,7 +48,28 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds."""
 
 
-def replay(settings: Replay) -> None:
+@click.command(short_help="Print the history of all operations.")
+@options.select_options
+@options.replay_follow_option
+@options.format_option
+@service_options.nats_option
+@service_options.connect_timeout_option
+def replay(*, is_following: bool, **given: Any) -> None:  # noqa: ANN401 - the options above, named as the settings are
+    """Print the events that the broker holds, oldest first.
+
+    Events go to stdout, everything else to stderr. The last line there says with which --from-sequence to go on later,
+    so that nothing is left out or comes twice. What is no event is passed over and told, and so are sequences that are
+    missing; the exit status is then 1. It is 0 if all was printed, 130 after Ctrl-C.
+
+    \b
+    Example:
+      opstream replay --since 2h --action 'book:*' --type failed | jq -r .data.error.message
+    """
+    wanted = options.wanted(datetime.now(UTC), given, is_following=is_following)
+    print_history(Replay(wanted=wanted, **given))
+
+
+def print_history(settings: Replay) -> None:
     """Print the events that are wanted, and at the end where to go on.
 
     Raises:

@@ -1,15 +1,30 @@
-"""Writes the JSON Schemas of the contract and the AsyncAPI document into a folder. Called by `opstream schemas`."""
+"""`opstream schemas`: writes the JSON Schemas of the contract and the AsyncAPI document into a folder."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import msgspec
 
+from opstream.cli.options.option import PathArgument
 from opstream.terminal.console import Failure
 from opstream_schemas.asyncapi import asyncapi
-from opstream_schemas.json_schemas import schemas
+from opstream_schemas.json_schemas import schemas as json_schemas
+
+
+@click.command(short_help="Write JSON Schemas and the AsyncAPI document of all events.")
+@click.argument("folder", metavar="DIR", type=PathArgument(path_type=Path, file_okay=False))
+def schemas(folder: Path) -> None:
+    """Write the JSON Schemas of events and operation, and asyncapi.json, into DIR, for readers in other languages.
+
+    \b
+    Example:
+      opstream schemas contract
+    """
+    for path in write_schemas(folder):
+        click.echo(path)
 
 
 def write_schemas(folder: Path) -> Iterator[Path]:
@@ -21,7 +36,7 @@ def write_schemas(folder: Path) -> Iterator[Path]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, document in {**schemas(), "asyncapi": asyncapi()}.items():
+        for name, document in {**json_schemas(), "asyncapi": asyncapi()}.items():
             path = folder / f"{name}.json"
             path.write_bytes(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
             yield path

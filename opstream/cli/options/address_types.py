@@ -10,7 +10,7 @@ import click
 
 from opstream_schemas.urls import without_credentials
 
-from .lists import split_list
+from .option import split_list
 
 _PLAIN: Final = frozenset({"nats", "tls"})
 _WEBSOCKET: Final = frozenset({"ws", "wss"})

@@ -16,8 +16,8 @@ from click.core import ParameterSource
 from opstream_schemas.urls import parse_url
 
 from .address_types import check_base_url
-from .common import Decorator, Duration, option
-from .history import checked
+from .option import Decorator, checked, option
+from .value_types import Duration
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 
@@ -58,6 +58,7 @@ def _read(value: str) -> bytes:
     return Path(value[1:]).read_bytes() if value.startswith("@") else value.encode()
 
 
+operation_argument: Final[Decorator[Any]] = click.argument("operation_id", metavar="ID")
 url_option: Final[Decorator[Any]] = option(
     "--url",
     variable="URL",

@@ -5,97 +5,21 @@ Called by `cli` only. An option has the same name, variable and meaning in every
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import click
 
 from .address_types import check_base_url, check_host, check_servers
-from .lists import split_list
-from .option import Option
-
-F = TypeVar("F", bound=Callable[..., Any])
-Decorator = Callable[[F], F]
+from .option import Decorator, option, split_list
+from .value_types import Duration, Size
 
 NATS_URL: Final = "nats://127.0.0.1:4222"
 ACTIONS: Final = "bookshelf.actions"
-UNLIMITED: Final = "unlimited"
 
-_SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
-_BYTES: Final = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
-_AMOUNT: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?) *([A-Za-z]*)")
-_LONGEST: Final = 36_500 * 86_400
-"""Seconds: a century. The broker counts nanoseconds, and comes to an end after three of them."""
 _LARGEST_MESSAGE: Final = "63MiB"
 """NATS takes no message above 64 MiB; what a body or a result becomes is a little larger than itself."""
 _LEVELS: Final = ("debug", "info", "warning", "error")
-
-
-class Duration(click.ParamType):  # type: ignore[type-arg] # generic since click 8.5
-    """Seconds, written `30d`, `12h`, `5m`, `90s` or `90`; with `unlimited`, that word stands for a value of its own."""
-
-    name = "duration"
-
-    def __init__(self, *, unlimited: float | None = None, is_positive: bool = False) -> None:
-        self._unlimited = unlimited
-        # Written as 0, it would be taken for that word's value by some, and for no time at all by others.
-        self._is_positive = is_positive or unlimited is not None
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401
-        """Seconds as a float; click's usage error for anything else."""
-        if isinstance(value, int | float):
-            return float(value)
-        if self._unlimited is not None and value == UNLIMITED:
-            return self._unlimited
-        seconds = _amount(value, _SECONDS)
-        if seconds is None or (self._is_positive and not seconds):
-            examples = "30d, 12h, 5m, 90s or a number of seconds"
-            self.fail(f"{value!r} is not a duration: write {examples}{_or_unlimited(self._unlimited)}", param, ctx)
-        if seconds > _LONGEST:
-            self.fail(f"{value!r} is too long: write at most 36500d{_or_unlimited(self._unlimited)}", param, ctx)
-        return seconds
-
-
-class Size(click.ParamType):  # type: ignore[type-arg]
-    """Bytes, written `256KiB`, `10GiB` or `262144`; with `unlimited`, that word stands for a value of its own.
-
-    Args:
-        most: the largest that makes sense, written as such a size.
-    """
-
-    name = "size"
-
-    def __init__(self, *, unlimited: int | None = None, most: str = "1048576TiB") -> None:
-        self._unlimited = unlimited
-        self._most = most
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:  # noqa: ANN401
-        """Bytes as an int, at least 1; click's usage error for anything else."""
-        if isinstance(value, int):
-            return value
-        if self._unlimited is not None and value == UNLIMITED:
-            return self._unlimited
-        size = _amount(value, _BYTES)
-        if size is None or size < 1:
-            examples = "256KiB, 4MiB, 10GiB or a number of bytes"
-            self.fail(f"{value!r} is not a size: write {examples}{_or_unlimited(self._unlimited)}", param, ctx)
-        if size > (_amount(self._most, _BYTES) or 0):
-            self.fail(f"{value!r} is too much: write at most {self._most}{_or_unlimited(self._unlimited)}", param, ctx)
-        return int(size)
-
-
-def _amount(text: str, units: dict[str, int]) -> float | None:
-    found = _AMOUNT.fullmatch(text.strip())
-    if found is None:
-        return None
-    factor = {unit.lower(): factor for unit, factor in units.items()}.get(found[2].lower())
-    return None if factor is None else float(found[1]) * factor
-
-
-def _or_unlimited(unlimited: float | None) -> str:
-    return "" if unlimited is None else f", or {UNLIMITED!r}"
 
 
 def _check_modules(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -106,12 +30,6 @@ def _check_modules(ctx: click.Context, param: click.Parameter, value: tuple[str,
             example = name if all(part.isidentifier() for part in name.split(".")) else "shop.orders"
             raise click.BadParameter(f"{module!r} is not a module: write its name, e.g. {example}", ctx, param)
     return modules
-
-
-def option(*names: str, variable: str, **settings: Any) -> Callable[[F], F]:  # noqa: ANN401 - click's own
-    """`click.option` with its environment variable and default shown in the help, and advice in its refusals."""
-    shown = {"show_envvar": True, "show_default": True}
-    return click.option(*names, cls=Option, envvar=f"OPSTREAM_{variable}", **shown, **settings)
 
 
 nats_option: Final[Decorator[Any]] = option(

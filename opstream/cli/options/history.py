@@ -5,20 +5,18 @@ Called by `auditors`; `webhook_options` borrows `checked`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
 
 import click
 
-from opstream.history.wanted import Wanted
+from opstream.history.event_reader import Wanted
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.event_filter import NAMES, EventType, Selection, parse_action
 from opstream_schemas.names import check_name, check_operation_id
 
-from .common import Decorator, F, option
-from .lists import split_list
-from .moments import MomentType, at
+from .option import Decorator, F, checked, option, split_list
+from .value_types import MomentType, at
 
 
 def wanted(now: datetime, given: dict[str, Any], *, is_following: bool = False) -> Wanted:
@@ -47,18 +45,6 @@ def wanted(now: datetime, given: dict[str, Any], *, is_following: bool = False) 
         is_archive=given.pop("is_archive"),
         is_following=is_following,
     )
-
-
-def checked(check: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str], Any]:
-    """A callback for an option whose value `check` parses; an empty one is none."""
-
-    def parse(ctx: click.Context, param: click.Parameter, value: str) -> Any:  # noqa: ANN401
-        try:
-            return check(value)
-        except InvalidName as error:
-            raise click.BadParameter(str(error), ctx, param) from error
-
-    return parse
 
 
 def _parse_types(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[EventType, ...]:

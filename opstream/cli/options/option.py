@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
+
+from opstream_schemas.errors import InvalidName
+
+F = TypeVar("F", bound=Callable[..., Any])
+Decorator = Callable[[F], F]
 
 
 class Option(click.Option):
@@ -83,3 +88,29 @@ def _advice(kind: click.ParamType) -> str:  # type: ignore[type-arg] # generic s
         is_folder = isinstance(kind, click.Path) and not kind.file_okay
         return f"write the path of a {'folder' if is_folder else 'file'}"
     return ""
+
+
+def split_list(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    """The items, without those that are blank; click's usage error if something was given and none is left."""
+    items = tuple(item.strip() for each in value for item in each.split(",") if item.strip())
+    if value and not items:
+        raise click.BadParameter("it names nothing: write a value, or several with commas between them", ctx, param)
+    return items
+
+
+def option(*names: str, variable: str, **settings: Any) -> Callable[[F], F]:  # noqa: ANN401 - click's own
+    """`click.option` with its environment variable and default shown in the help, and advice in its refusals."""
+    shown = {"show_envvar": True, "show_default": True}
+    return click.option(*names, cls=Option, envvar=f"OPSTREAM_{variable}", **shown, **settings)
+
+
+def checked(check: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str], Any]:
+    """A callback for an option whose value `check` parses; an empty one is none."""
+
+    def parse(ctx: click.Context, param: click.Parameter, value: str) -> Any:  # noqa: ANN401
+        try:
+            return check(value)
+        except InvalidName as error:
+            raise click.BadParameter(str(error), ctx, param) from error
+
+    return parse

@@ -8,8 +8,7 @@ from typing import Any, Final
 
 import click
 
-from .common import Decorator, F, option
-from .lists import split_list
+from .option import Decorator, F, option, split_list
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 

@@ -13,15 +13,11 @@ from opstream_schemas.errors import InvalidName
 from opstream_schemas.names import check_name, check_operation_id
 from opstream_schemas.urls import HostRule
 
-from .common import Decorator, option
-from .history import checked
-from .lists import split_list
+from .option import Decorator, checked, option, split_list
 
 if TYPE_CHECKING:
     from opstream_api.http.callback_header import CallbackPolicy
     from opstream_webhooks.config import Source
-
-SECRETS_VARIABLE: Final = "OPSTREAM_CALLBACK_SECRETS"
 
 
 def _check_hosts(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:

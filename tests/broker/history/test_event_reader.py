@@ -9,8 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from nats.js.client import JetStreamContext
 
-from opstream.history.event_reader import Found, Walk
-from opstream.history.wanted import Wanted
+from opstream.history.event_reader import Found, Walk, Wanted
 from opstream.terminal.console import Failure
 from opstream_journal import Journal, Link, NotProvisioned
 from opstream_journal.jetstream.stream_scan import edges

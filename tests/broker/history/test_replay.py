@@ -14,7 +14,7 @@ from nats.js.api import StreamConfig
 
 import opstream.history.event_reader
 from opstream.cli.commands.replay import Replay, _replay
-from opstream.history.wanted import Wanted
+from opstream.history.event_reader import Wanted
 from opstream_journal import Journal, JournalUnavailable, Link
 from opstream_schemas import subjects
 from opstream_schemas.events import Progressed

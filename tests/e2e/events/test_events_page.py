@@ -22,7 +22,6 @@ import msgspec
 import pytest
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, ReplayPolicy
 
-from opstream.cli.app import main
 from opstream.events import Backoff, subscribe
 from opstream.events.model import COMPLETIONS, TYPES
 from opstream.events.subscription import filters
@@ -33,7 +32,7 @@ from opstream_journal.provisioning.topology import Sizing
 from opstream_journal.stores import dead_letters as parking
 from opstream_schemas.names import Kind
 from opstream_schemas.subjects import OPERATIONS_STREAM
-from tests.support import npm
+from tests.support import commands, npm
 from tests.support.broker import Broker, free_port
 from tests.support.echo import submit, write_actions
 from tests.support.gated import Terminal
@@ -351,7 +350,7 @@ def test_the_commands() -> None:
     """Each `opstream` command of the document exists."""
     found = {line.split()[1] for line in COMMANDS if line.startswith("opstream ")}
     assert found == {"parked"}
-    assert found <= main.commands.keys()
+    assert found <= commands.COMMANDS.keys()
 
 
 def test_the_paths() -> None:

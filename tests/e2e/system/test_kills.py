@@ -45,7 +45,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 @pytest.fixture
 async def load(system: System) -> AsyncIterator[Load]:
     """Clients, always the same, of a system that serves."""
-    system.revive()  # not in a thread: children die with the thread that started them (opstream/local/parent.py)
+    system.revive()  # not in a thread: children die with the thread that started them (opstream/local/processes.py)
     async with Load(system.apis, Random(2)) as load:
         yield load
 

@@ -21,7 +21,7 @@ import msgspec
 import pytest
 
 from opstream import ActionFailed, action
-from opstream.cli.app import main
+from tests.support.commands import COMMANDS
 from tests.support.processes import Process
 
 pytestmark = pytest.mark.e2e
@@ -177,13 +177,13 @@ def test_make_targets() -> None:
 def test_commands_and_options() -> None:
     """Each `opstream` command exists, and has the options that it is called with."""
     lines = named(r"^(?:\$ |\S*/)?opstream +([a-z].*)")
-    assert {line.split()[0] for line in lines} - main.commands.keys() == set()
+    assert {line.split()[0] for line in lines} - COMMANDS.keys() == set()
     assert {line.split()[0] for line in lines} >= {"api", "provision", "projector", "runner", "up"}
     for line in lines:
         command, *words = line.split()
         options = {word.partition("=")[0] for word in words if word.startswith("--")}
-        assert options - options_of(main.commands[command]) - {"--help"} == set(), line
-    everywhere = set().union(*map(options_of, main.commands.values()))
+        assert options - options_of(COMMANDS[command]) - {"--help"} == set(), line
+    everywhere = set().union(*map(options_of, COMMANDS.values()))
     assert named(r"^(--[a-z-]+)") - everywhere == set()
 
 
@@ -194,7 +194,7 @@ def options_of(command: click.Command) -> set[str]:
 
 def test_variables() -> None:
     """Each variable is read: by a command, or by a test."""
-    options = [parameter for command in main.commands.values() for parameter in command.params]
+    options = [parameter for command in COMMANDS.values() for parameter in command.params]
     known = {str(one.envvar) for one in options if one.envvar}
     sources = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py")]
     found = named(r"(OPSTREAM_[A-Z_]+)")

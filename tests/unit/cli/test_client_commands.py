@@ -11,11 +11,17 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+import opstream.cli.commands.cancel
+import opstream.cli.commands.events
 import opstream.cli.commands.fail
-import opstream.cli.commands.operation
+import opstream.cli.commands.run
+import opstream.cli.commands.status
 from opstream.cli.app import main
+from opstream.cli.commands.cancel import Cancel
+from opstream.cli.commands.events import Events
 from opstream.cli.commands.fail import Fail
-from opstream.cli.commands.operation import Cancel, Events, Look, Run
+from opstream.cli.commands.run import Run
+from opstream.cli.commands.status import Look
 from opstream.terminal.event_row import row
 from opstream.terminal.operation_display import Bar, Lines, make_display
 from opstream_schemas.events import AttemptFailed, CancelRequested, EventData, OperationError, Progressed
@@ -31,9 +37,11 @@ NOW = datetime(2026, 11, 24, 10, 0, 5, tzinfo=UTC)
 def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """The settings that the commands were about to run with."""
     found: list[Any] = []
-    for name in ("run", "status", "cancel", "events"):
-        monkeypatch.setattr(opstream.cli.commands.operation, name, found.append)
-    monkeypatch.setattr(opstream.cli.commands.fail, "fail", found.append)
+    monkeypatch.setattr(opstream.cli.commands.run, "submit_and_follow", found.append)
+    monkeypatch.setattr(opstream.cli.commands.status, "print_status", found.append)
+    monkeypatch.setattr(opstream.cli.commands.cancel, "cancel_operation", found.append)
+    monkeypatch.setattr(opstream.cli.commands.events, "print_events", found.append)
+    monkeypatch.setattr(opstream.cli.commands.fail, "fail_operation", found.append)
     return found
 
 

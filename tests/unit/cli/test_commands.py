@@ -31,14 +31,15 @@ from opstream_journal.provisioning.config_drift import Drift
 from opstream_journal.provisioning.provision import Report
 from opstream_schemas.asyncapi import asyncapi
 from opstream_schemas.json_schemas import schemas
+from tests.support.commands import COMMANDS
 
 pytestmark = pytest.mark.unit
 
-COMMANDS = sorted(main.commands)
+NAMES = sorted(COMMANDS)
 
 
 def options(command: str) -> list[click.Option]:
-    return [one for one in main.commands[command].params if isinstance(one, click.Option)]
+    return [one for one in COMMANDS[command].params if isinstance(one, click.Option)]
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def test_version() -> None:
     assert CliRunner().invoke(main, ["--version"]).output == f"opstream {opstream.__version__}\n"
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", NAMES)
 def test_help_names_every_variable(command: str) -> None:
     """The help of each command tells what it is, and the variable of each option."""
     result = CliRunner().invoke(main, [command, "--help"])
@@ -80,25 +81,25 @@ def test_help_names_every_variable(command: str) -> None:
         assert option.help
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", NAMES)
 def test_help_has_an_example(command: str) -> None:
     """The help of each command shows how it is called, on lines that a terminal does not break."""
     lines = CliRunner().invoke(main, [command, "--help"], terminal_width=80).output.splitlines()
     examples = [line for line in lines if line.startswith(f"    opstream {command}")]
     assert examples
-    assert main.commands[command].short_help
+    assert COMMANDS[command].short_help
 
 
 def test_the_list_of_commands() -> None:
     """`opstream --help` has each command once, with one whole line."""
     shown = CliRunner().invoke(main, ["--help"], terminal_width=80).output.rpartition("\n\n")[0]
     found = re.findall(r"^  ([a-z]+) +(\S.*)$", shown, flags=re.MULTILINE)
-    assert sorted(found) == [(name, main.commands[name].short_help) for name in COMMANDS]
+    assert sorted(found) == [(name, COMMANDS[name].short_help) for name in NAMES]
 
 
 def test_one_variable_per_option() -> None:
     """An option has the same variable in each command that has it, and no other option has that variable."""
-    pairs = {(option.opts[0], option.envvar) for command in COMMANDS for option in options(command)}
+    pairs = {(option.opts[0], option.envvar) for command in NAMES for option in options(command)}
     assert len({name for name, _ in pairs}) == len(pairs)
     assert len({variable for _, variable in pairs}) == len(pairs)
 

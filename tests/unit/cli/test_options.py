@@ -11,8 +11,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
+import opstream.cli.commands.parked
 import opstream.cli.commands.provision
-import opstream.cli.commands.unparking
 import opstream.local.nats_server
 import opstream.local.supervisor
 import opstream_api.main
@@ -20,7 +20,7 @@ import opstream_projector.main
 import opstream_runner.main
 import opstream_webhooks.main
 from opstream.cli.app import main
-from opstream.cli.options.common import Duration, Size
+from opstream.cli.options.value_types import Duration, Size
 
 pytestmark = pytest.mark.unit
 
@@ -34,8 +34,6 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     modules = (
         opstream.local.supervisor,
         opstream.local.nats_server,
-        opstream.cli.commands.provision,
-        opstream.cli.commands.unparking,
         opstream_api.main,
         opstream_runner.main,
         opstream_projector.main,
@@ -43,7 +41,9 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     )
     for module in modules:
         monkeypatch.setattr(module, "run", found.append)
-    monkeypatch.setattr("opstream.cli.commands.service_process.begin", lambda level: None)
+    monkeypatch.setattr(opstream.cli.commands.provision, "provision_broker", found.append)
+    monkeypatch.setattr(opstream.cli.commands.parked, "run_parked", found.append)
+    monkeypatch.setattr("opstream.cli.service_process.begin", lambda level: None)
     monkeypatch.setattr("opstream.terminal.logs.configure", lambda level: None)
     monkeypatch.syspath_prepend(".")  # so that what the commands do to the path is undone
     return found

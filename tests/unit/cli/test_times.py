@@ -13,8 +13,8 @@ import opstream.cli.commands.audit
 import opstream.cli.commands.export
 import opstream.cli.commands.replay
 from opstream.cli.app import main
-from opstream.cli.options.moments import EARLIEST, MomentType, at
-from opstream.history.wanted import Wanted
+from opstream.cli.options.value_types import EARLIEST, MomentType, at
+from opstream.history.event_reader import Wanted
 from opstream_schemas.event_filter import EventType, Selection
 
 pytestmark = pytest.mark.unit
@@ -66,9 +66,9 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The settings that the commands were about to run with."""
     found: list[Any] = []
     for module, name in (
-        (opstream.cli.commands.replay, "replay"),
-        (opstream.cli.commands.audit, "audit"),
-        (opstream.cli.commands.export, "export"),
+        (opstream.cli.commands.replay, "print_history"),
+        (opstream.cli.commands.audit, "print_timeline"),
+        (opstream.cli.commands.export, "write_parquet"),
     ):
         monkeypatch.setattr(module, name, found.append)
     return found

@@ -11,8 +11,10 @@ import pytest
 
 import opstream
 from opstream import AsyncOperationsClient, OperationsClient, OperationsError
-from opstream.cli.commands import operate
-from opstream.cli.commands.operation import CANCELED, INTERRUPTED, TIMED_OUT
+from opstream.cli.app import SECTIONS
+from opstream.cli.client_session import CANCELED, TIMED_OUT
+from opstream.terminal.console import INTERRUPTED
+from tests.support.commands import COMMANDS
 
 pytestmark = pytest.mark.unit
 
@@ -51,10 +53,10 @@ def test_errors() -> None:
 
 def test_commands() -> None:
     """The table has every command; each option that is named exists."""
-    commands = {command.name: command for command in operate.COMMANDS}
+    commands = {name: COMMANDS[name] for name in SECTIONS["Use a running API"]}
     named = re.findall(r"^\| `opstream (\w+) \w+(?: (--[a-z-]+))?`", TEXT, flags=re.MULTILINE)
     assert {name for name, _ in named} == set(commands)
-    options = {name for command in operate.COMMANDS for parameter in command.params for name in parameter.opts}
+    options = {name for command in commands.values() for parameter in command.params for name in parameter.opts}
     assert set(re.findall(r"(?<!-)--[a-z][a-z-]*", TEXT)) <= options
 
 

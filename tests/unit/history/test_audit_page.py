@@ -9,8 +9,8 @@ from typing import Final
 
 import pytest
 
-from opstream.cli.app import main
 from opstream.history.parquet_columns import SCHEMA
+from tests.support.commands import COMMANDS
 
 pytestmark = pytest.mark.unit
 
@@ -24,7 +24,7 @@ LINES: Final = re.findall(r"(?:^|do )(opstream (?:replay|audit|export|api)\b[^|>
 def test_commands_are_understood(line: str) -> None:
     """Each command in a code block takes the options that it is shown with."""
     _, name, *arguments = shlex.split(line)
-    main.commands[name].make_context(name, arguments)
+    COMMANDS[name].make_context(name, arguments)
 
 
 def test_there_are_commands() -> None:

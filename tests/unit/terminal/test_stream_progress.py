@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from opstream.terminal.progress import Progress
+from opstream.terminal.progress_bar import Progress
 
 pytestmark = pytest.mark.unit
 

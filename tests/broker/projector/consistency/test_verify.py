@@ -9,7 +9,7 @@ import click
 import msgspec
 import pytest
 
-from opstream.cli.commands.verify import Verify, verify
+from opstream.cli.commands.verify import Verify, verify_view
 from opstream_journal import Journal, Link
 from opstream_journal.stores.snapshots import encode_snapshot
 from opstream_projector.consistency.verify import GRACE
@@ -168,4 +168,4 @@ async def test_the_command_s_part_without_projector(
 def test_a_broker_without_journal(broker: Broker) -> None:
     """One line says so."""
     with pytest.raises(click.ClickException, match="has no journal"):
-        verify(Verify(servers=(broker.url,), connect_timeout=5.0))
+        verify_view(Verify(servers=(broker.url,), connect_timeout=5.0))

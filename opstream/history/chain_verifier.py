@@ -17,11 +17,8 @@ import click
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from opstream.history import checkpoint_file as checkpoints
-from opstream.history import signing_keys as keys
-from opstream.history.event_reader import NO_ARCHIVE
 from opstream.terminal.console import INTERRUPTED, Failure, printable
-from opstream.terminal.progress import Progress
+from opstream.terminal.progress_bar import Progress
 from opstream_journal import JournalError, Link, NotProvisioned, connect
 from opstream_journal.jetstream.stream_scan import Identity, edges, identity, scan
 from opstream_schemas import subjects
@@ -38,6 +35,10 @@ from opstream_schemas.integrity.checkpoint import (
 )
 from opstream_schemas.integrity.hash_chain import ChainCheck
 from opstream_schemas.text import counted
+
+from . import checkpoint_file as checkpoints
+from . import signing_keys as keys
+from .event_reader import NO_ARCHIVE
 
 
 class Chain(msgspec.Struct, frozen=True, kw_only=True):

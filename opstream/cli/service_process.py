@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from opstream.terminal import logs
 from opstream.terminal.console import Failure
@@ -37,3 +38,9 @@ def serve(run: Callable[[], None]) -> None:
         run()
     except (JournalError, InvalidAction) as error:
         raise Failure(str(error)) from error
+
+
+def allow_local_modules() -> None:
+    """Let --actions find modules of the working directory, which only `python -m` would put on the path."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))

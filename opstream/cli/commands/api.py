@@ -1,0 +1,43 @@
+"""`opstream api`: the service that serves HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from opstream.cli import service_process as serving
+from opstream.cli.options import common as options
+from opstream.cli.options import proxy as proxy_options
+from opstream.cli.options import webhooks as webhook_options
+
+
+@click.command(short_help="Serve HTTP.")
+@options.nats_option
+@options.host_option
+@options.port_option
+@options.public_url_option
+@options.max_body_option()
+@proxy_options.proxy_options
+@webhook_options.callback_host_option
+@webhook_options.allow_http_option
+@options.connect_timeout_option
+@options.log_level_option
+def api(*, log_level: str, public_url: str | None, max_body: int, **given: Any) -> None:  # noqa: ANN401
+    """Serve HTTP: submit, status, /openapi.json, /asyncapi.json, /healthz and /readyz. Run as many as you like.
+
+    It needs a provisioned broker, and learns from it what actions there are.
+
+    \b
+    Example:
+      opstream api --nats nats://n1:4222 --host 0.0.0.0 --public-url https://api.example.com
+    """
+    proxy_options.check(
+        given["trusted_proxies"], **{name: given[name] for name in ("identity_header", "client_id_header")}
+    )
+    serving.begin(log_level)
+    from opstream_api.main import run
+    from opstream_api.settings import Settings
+
+    given["callbacks"] = webhook_options.policy(given)
+    serving.serve(lambda: run(Settings(public_url=public_url or "", body_limit=max_body, **given)))

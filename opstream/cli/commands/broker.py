@@ -1,0 +1,29 @@
+"""`opstream broker`: the embedded NATS server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from opstream.cli.options import common as options
+
+
+@click.command(short_help="Run the embedded NATS server.")
+@options.nats_host_option
+@options.nats_port_option
+@options.data_dir_option
+@options.log_level_option
+def broker(nats_host: str, nats_port: int, data_dir: Path, log_level: str) -> None:
+    """Run a NATS server that keeps what it acknowledges: JetStream on disk, every write synced.
+
+    One server on one disk, for a single machine; in production use a cluster of three with the same settings. It has
+    no passwords: keep --nats-host on a private address. Next: 'opstream provision'.
+
+    \b
+    Example:
+      opstream broker --data-dir /var/lib/opstream
+    """
+    from opstream.local.nats_server import Settings, run
+
+    run(Settings(host=nats_host, port=nats_port, data_dir=data_dir, is_debug=log_level == "debug"))

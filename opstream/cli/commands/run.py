@@ -1,0 +1,88 @@
+"""`opstream run`: submits an action and follows its operation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import msgspec
+
+from opstream.cli.client_session import PATIENCE, following, print_json, session
+from opstream.cli.options import client as options
+from opstream.client import (
+    ServiceUnavailable,
+    new_operation_id,
+)
+from opstream.terminal.console import Failure, printable
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """`opstream run`."""
+
+    target: str
+    url: str
+    action_input: bytes
+    """JSON."""
+    operation_id: str | None
+    callback: str = ""
+    """Where the outcome is to be delivered; empty for nowhere."""
+    timeout: float | None
+    """Seconds to follow; None for as long as it takes."""
+    is_detached: bool
+
+
+@click.command(short_help="Submit an action and follow its operation.")
+@click.argument("target", metavar="TARGET")
+@options.input_option
+@options.operation_id_option
+@options.callback_option
+@options.timeout_option
+@options.detach_option
+@options.url_option
+def run(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the settings are
+    """Submit the action TARGET (book/42:upload-start or book:reindex) and follow its operation to the end.
+
+    Progress goes to stderr: a bar on a terminal, otherwise one line for each change. The result goes to stdout as
+    JSON. The exit status is 0 if the operation succeeded, 1 if it failed or could not be submitted, 3 if it was
+    canceled, 124 if the timeout came first. Ctrl-C stops following, not the operation.
+
+    \b
+    Example:
+      opstream run book/42:upload-start --input @upload.json | jq .transactionId
+    """
+    submit_and_follow(Run(**given))
+
+
+def submit_and_follow(settings: Run) -> None:
+    """Submit an action, follow its operation, and print its result.
+
+    Raises:
+        Failure: with one of the exit statuses above.
+        click.UsageError: the target or the id can't be meant.
+    """
+    operation_id = settings.operation_id or new_operation_id()
+    again = f"run it again with --operation-id {operation_id}"
+    with session(settings.url, hint=f"it may have been submitted: to find out, {again}") as (client, display):
+        try:
+            operation = client.submit(
+                settings.target,
+                msgspec.Raw(settings.action_input),
+                operation_id=operation_id,
+                headers={"Operation-Callback": settings.callback} if settings.callback else None,
+                timeout=min(PATIENCE, settings.timeout or PATIENCE),
+            )
+        except ServiceUnavailable as error:
+            raise Failure(f"{error.trouble}: {again}, which is safe") from error
+        if settings.is_detached:
+            print_json(operation.monitor)
+            return
+        click.echo(f"operation {operation.id} of {printable(settings.target)}", err=True)
+        with following(operation.id, settings.url), display:
+            display.show(operation.monitor)
+            result = client.result(
+                operation,
+                msgspec.Raw,
+                timeout=settings.timeout,
+                on_change=lambda changed: display.show(changed.monitor),
+            )
+        print_json(result)

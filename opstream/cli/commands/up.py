@@ -1,0 +1,48 @@
+"""`opstream up`: the whole system on this machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from opstream.cli.options import common as options
+from opstream.cli.options import webhooks as webhook_options
+
+
+@click.command(short_help="Run everything on this machine.")
+@options.host_option
+@options.port_option
+@options.public_url_option
+@options.nats_port_option
+@options.data_dir_option
+@options.actions_option()
+@options.concurrency_option
+@options.drain_option
+@options.max_body_option()
+@options.max_result_option()
+@options.archive_option
+@webhook_options.config_option
+@webhook_options.callback_host_option
+@webhook_options.callback_secret_option
+@webhook_options.allow_private_option
+@webhook_options.allow_http_option
+@options.log_level_option
+def up(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the settings are
+    """Run everything on this machine: broker, api, projector, runner and webhooks.
+
+    Prints one line with the URLs when all of it is ready. Ctrl-C or SIGTERM stops everything in order: running actions
+    have --drain to end, what still runs goes on at the next start. A second one kills. If a part dies, the rest is
+    stopped and the exit status is 1.
+
+    \b
+    Example:
+      opstream up --actions shop.orders
+      curl -i -X POST http://127.0.0.1:8080/order/7:ship -H 'Content-Type: application/json' -d '{}'
+    """
+    from opstream.local.supervisor import Settings, run
+
+    webhook_options.check(given)
+    if given["port"] and given["port"] == given["nats_port"]:
+        raise click.UsageError("--port and --nats-port are the same: choose two, or 0 for a free one")
+    run(Settings(**given))

@@ -1,0 +1,131 @@
+"""The click types of durations, sizes and times."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import click
+
+UNLIMITED: Final = "unlimited"
+_SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_BYTES: Final = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_AMOUNT: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?) *([A-Za-z]*)")
+_LONGEST: Final = 36_500 * 86_400
+"""Seconds: a century. The broker counts nanoseconds, and comes to an end after three of them."""
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg] # generic since click 8.5
+    """Seconds, written `30d`, `12h`, `5m`, `90s` or `90`; with `unlimited`, that word stands for a value of its own."""
+
+    name = "duration"
+
+    def __init__(self, *, unlimited: float | None = None, is_positive: bool = False) -> None:
+        self._unlimited = unlimited
+        # Written as 0, it would be taken for that word's value by some, and for no time at all by others.
+        self._is_positive = is_positive or unlimited is not None
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401
+        """Seconds as a float; click's usage error for anything else."""
+        if isinstance(value, int | float):
+            return float(value)
+        if self._unlimited is not None and value == UNLIMITED:
+            return self._unlimited
+        seconds = _amount(value, _SECONDS)
+        if seconds is None or (self._is_positive and not seconds):
+            examples = "30d, 12h, 5m, 90s or a number of seconds"
+            self.fail(f"{value!r} is not a duration: write {examples}{_or_unlimited(self._unlimited)}", param, ctx)
+        if seconds > _LONGEST:
+            self.fail(f"{value!r} is too long: write at most 36500d{_or_unlimited(self._unlimited)}", param, ctx)
+        return seconds
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]
+    """Bytes, written `256KiB`, `10GiB` or `262144`; with `unlimited`, that word stands for a value of its own.
+
+    Args:
+        most: the largest that makes sense, written as such a size.
+    """
+
+    name = "size"
+
+    def __init__(self, *, unlimited: int | None = None, most: str = "1048576TiB") -> None:
+        self._unlimited = unlimited
+        self._most = most
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:  # noqa: ANN401
+        """Bytes as an int, at least 1; click's usage error for anything else."""
+        if isinstance(value, int):
+            return value
+        if self._unlimited is not None and value == UNLIMITED:
+            return self._unlimited
+        size = _amount(value, _BYTES)
+        if size is None or size < 1:
+            examples = "256KiB, 4MiB, 10GiB or a number of bytes"
+            self.fail(f"{value!r} is not a size: write {examples}{_or_unlimited(self._unlimited)}", param, ctx)
+        if size > (_amount(self._most, _BYTES) or 0):
+            self.fail(f"{value!r} is too much: write at most {self._most}{_or_unlimited(self._unlimited)}", param, ctx)
+        return int(size)
+
+
+def _amount(text: str, units: dict[str, int]) -> float | None:
+    found = _AMOUNT.fullmatch(text.strip())
+    if found is None:
+        return None
+    factor = {unit.lower(): factor for unit, factor in units.items()}.get(found[2].lower())
+    return None if factor is None else float(found[1]) * factor
+
+
+def _or_unlimited(unlimited: float | None) -> str:
+    return "" if unlimited is None else f", or {UNLIMITED!r}"
+
+
+Moment = datetime | timedelta
+"""A time, or how long ago it is."""
+
+EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
+"""The broker counts nanoseconds in 64 bits, and takes what is far beyond this for the distant past."""
+
+_EXAMPLES: Final = "2026-11-24, 2026-11-24T15:30:00Z, or an age such as 90s, 30m, 2h or 3d"
+_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_TIME: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+"""RFC 3339, which asks for the zone; what is stored is in UTC, and nobody should have to guess."""
+_AGE: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd])")
+
+
+class MomentType(click.ParamType):  # type: ignore[type-arg] # generic since click 8.5
+    """A date (its first moment in UTC), RFC 3339, or an age with its unit."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Moment:  # noqa: ANN401
+        """A time with its zone, or an age; click's usage error for anything else."""
+        if isinstance(value, datetime | timedelta):
+            return value
+        try:
+            if (age := _AGE.fullmatch(value)) is not None:
+                return timedelta(seconds=float(age[1]) * _SECONDS[age[2]])
+            if _DATE.fullmatch(value) is not None:
+                return _bounded(datetime.fromisoformat(value).replace(tzinfo=UTC))
+            if _TIME.fullmatch(value) is not None:
+                return _bounded(datetime.fromisoformat(value.upper()).astimezone(UTC))
+        except (ValueError, OverflowError) as error:
+            raise click.BadParameter(f"{value!r} is no time ({error}): write {_EXAMPLES}", ctx, param) from error
+        raise click.BadParameter(f"{value!r} is no time: write {_EXAMPLES}", ctx, param)
+
+
+def _bounded(moment: datetime) -> datetime:
+    if moment > _LATEST:
+        raise ValueError("it is after the year 2199")
+    return moment
+
+
+def at(moment: Moment | None, now: datetime) -> datetime | None:
+    """The time that is meant; `EARLIEST` for anything before that."""
+    if isinstance(moment, timedelta):
+        return max(now - moment, EARLIEST) if moment < now - EARLIEST else EARLIEST
+    return moment if moment is None else max(moment, EARLIEST)
