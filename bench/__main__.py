@@ -13,32 +13,32 @@ import click
 import msgspec
 
 from bench import readings, replay, runners
-from bench.archive import ARCHIVE, ArchiveFigures, weigh
+from bench.archive import ARCHIVE, ArchiveFigures, measure_archive
 from bench.archive_report import archive_lines
-from bench.measure import GROWTH, Plan, Point, measure
+from bench.measure import GROWTH, JournalPoint, ThroughputPlan, measure_throughput
 from bench.progress import Progress
 from bench.reading_report import reading_lines
-from bench.readings import Readings
-from bench.rebuild import OPERATIONS, PART, RebuildFigures, rebuild, rebuild_lines
-from bench.report import Machine, machine, machine_lines, result_lines
+from bench.readings import ReadingFigures
+from bench.rebuild import OPERATIONS, REBUILD, RebuildFigures, measure_rebuild, rebuild_lines
+from bench.report import BenchMachine, machine_lines, result_lines, this_machine
 from bench.runner_report import runner_lines
-from bench.runners import Runners
+from bench.runners import RunnerFigures
 from bench.usage import BenchFailed
 from bench.wire import LoadFailed
-from opstream.terminal.console import Failure
+from opstream.terminal.console import CommandError
 
 THROUGHPUT: Final = "throughput"
-PARTS: Final = (THROUGHPUT, *readings.PARTS, *runners.PARTS, *replay.PARTS, ARCHIVE, PART)
+PARTS: Final = (THROUGHPUT, *readings.PARTS, *runners.PARTS, *replay.PARTS, ARCHIVE, REBUILD)
 
 _FILES: Final = 8_192
 
 
 class _Written(msgspec.Struct):
-    machine: Machine
-    plan: Plan
-    points: list[Point]
-    readings: Readings
-    runners: Runners
+    machine: BenchMachine
+    plan: ThroughputPlan
+    points: list[JournalPoint]
+    readings: ReadingFigures
+    runners: RunnerFigures
     archive: ArchiveFigures | None
     replays: list[replay.ReplayFigures]
     rebuilds: list[RebuildFigures]
@@ -97,7 +97,7 @@ class _Written(msgspec.Struct):
     help="Operations in the journal of the part rebuild.",
 )
 @click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures here, too.")
-def main(file: Path | None, parts: tuple[str, ...], waiting: int, kept: int, rebuilt: int, **given: Any) -> None:  # noqa: ANN401 - the others as in `Plan`
+def main(file: Path | None, parts: tuple[str, ...], waiting: int, kept: int, rebuilt: int, **given: Any) -> None:  # noqa: ANN401 - the others as in `ThroughputPlan`
     """Measure opstream with real processes and a broker that syncs every write.
 
     \b
@@ -116,11 +116,11 @@ def main(file: Path | None, parts: tuple[str, ...], waiting: int, kept: int, reb
     opstream: broker, api, runner and projector as in production, a no-op action, submitted and polled over HTTP. Other
     work on the machine falsifies everything but the shares, so look at the load that is printed first.
     """
-    plan = Plan(**given)
+    plan = ThroughputPlan(**given)
     wanted = parts or PARTS
     _raise_file_limit()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # an exception, so that everything is cleaned up
-    here = machine()
+    here = this_machine()
     for line in machine_lines(here):
         _say(line)
     began = time.monotonic()
@@ -129,15 +129,15 @@ def main(file: Path | None, parts: tuple[str, ...], waiting: int, kept: int, reb
         _say(f"{time.monotonic() - began:6.1f} s  {text}")
 
     try:
-        points = measure(plan, say) if THROUGHPUT in wanted else []
-        found = readings.read(wanted, say) if set(wanted) & set(readings.PARTS) else Readings()
+        points = measure_throughput(plan, say) if THROUGHPUT in wanted else []
+        found = readings.measure_readings(wanted, say) if set(wanted) & set(readings.PARTS) else ReadingFigures()
         progress = Progress(say, sys.stdout, time.monotonic)
-        tried = runners.try_out(wanted, waiting, progress)
-        replayed = replay.measure(wanted, progress)
-        weighed = weigh(kept, progress) if ARCHIVE in wanted else None
-        rebuilds = rebuild(rebuilt, progress) if PART in wanted else []
+        tried = runners.measure_runners(wanted, waiting, progress)
+        replayed = replay.measure_replay(wanted, progress)
+        weighed = measure_archive(kept, progress) if ARCHIVE in wanted else None
+        rebuilds = measure_rebuild(rebuilt, progress) if REBUILD in wanted else []
     except (BenchFailed, LoadFailed) as error:
-        raise Failure(str(error)) from error
+        raise CommandError(str(error)) from error
     weights = archive_lines(weighed) if weighed is not None else ()
     replays = replay.replay_lines(replayed)
     for line in (*result_lines(plan, points), *reading_lines(found), *runner_lines(tried), *replays, *weights):

@@ -27,17 +27,17 @@ from bench import journal
 from bench.load import BODY
 from bench.progress import Progress
 from bench.request import make_request
-from bench.usage import BenchFailed, usage
+from bench.usage import BenchFailed, process_usage
 from opstream.local.nats_server import Settings, configuration, find_binary
-from opstream.local.ports import Place, free_ports, is_broker, url, wait_until
-from opstream_journal import JournalUnavailable, Link
+from opstream.local.ports import ListenAddress, free_ports, is_broker, local_url, wait_until
+from opstream_journal import Connection, JournalUnavailable
 from opstream_journal.provisioning import jetstream_admin as admin
-from opstream_journal.provisioning.archive import Archive, archive_stream
+from opstream_journal.provisioning.archive import ArchiveSizing, archive_stream
 from opstream_journal.provisioning.topology import Sizing, streams
 from opstream_schemas import subjects
-from opstream_schemas.events import Event, EventData, Progressed, Started, Succeeded, encode_event, recorded
+from opstream_schemas.events import Event, EventData, Progressed, Started, Succeeded, encode_event, recorded_event
 from opstream_schemas.names import Kind
-from opstream_schemas.operation.fold import first_event, next_event, read
+from opstream_schemas.operation.fold import first_event, fold_for_reader, next_event
 
 ARCHIVE: Final = "archive"
 KIND: Final = Kind("bench", "noop")
@@ -64,7 +64,7 @@ _GARBAGE: Final = "30"
 """As `opstream broker` has it."""
 
 
-class Layout(msgspec.Struct, frozen=True, kw_only=True):
+class StreamLayout(msgspec.Struct, frozen=True, kw_only=True):
     """What one stream takes."""
 
     name: str
@@ -88,10 +88,10 @@ class ArchiveFigures(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of memory of a broker without a stream."""
     loaded: int
     """Bytes of memory, right after the journal was filled."""
-    layouts: list[Layout]
+    layouts: list[StreamLayout]
 
 
-def weigh(operations: int, progress: Progress) -> ArchiveFigures:
+def measure_archive(operations: int, progress: Progress) -> ArchiveFigures:
     """Fill a journal, copy it, and weigh all copies.
 
     Raises:
@@ -99,55 +99,55 @@ def weigh(operations: int, progress: Progress) -> ArchiveFigures:
         Failure: there is no free port, or no nats-server.
     """
     with tempfile.TemporaryDirectory(prefix="opstream-bench-") as name:
-        return asyncio.run(_weigh(_Broker(Path(name)), operations, progress))
+        return asyncio.run(_measure(_UnsyncedBroker(Path(name)), operations, progress))
 
 
-async def _weigh(broker: _Broker, operations: int, progress: Progress) -> ArchiveFigures:
-    with broker.running():
+async def _measure(broker: _UnsyncedBroker, operations: int, progress: Progress) -> ArchiveFigures:
+    with broker.started():
         await broker.ready()
-        empty = await broker.settled()
+        empty = await broker.settled_memory()
         async with journal.connected(broker.url) as link:
             for config in streams(Sizing()):
-                await admin.make_stream(link, config)
+                await admin.create_stream(link, config)
             progress.begin("filling", operations)
             await _fill(link, operations, progress)
             progress.end()
-            loaded = usage(broker.pid).rss
-            sizes = {_JOURNAL: (await journal.stream(link, _JOURNAL)).bytes}
+            loaded = process_usage(broker.pid).rss
+            sizes = {_JOURNAL: (await journal.stream_state(link, _JOURNAL)).bytes}
             copied = {_JOURNAL: 0.0}
             for config in _copies():
                 copied[str(config.name)] = await _copy(link, config, operations, progress)
-                sizes[str(config.name)] = (await journal.stream(link, str(config.name))).bytes
+                sizes[str(config.name)] = (await journal.stream_state(link, str(config.name))).bytes
     layouts = []
     for name, told in LAYOUTS.items():
         progress.say(f"starting a broker with nothing but the {told}")
-        with broker.only(name), broker.running():
+        with broker.only_stream(name), broker.started():
             began = time.monotonic()
             await broker.ready()
             start = time.monotonic() - began
-            rss = max(0, await broker.settled() - empty)
+            rss = max(0, await broker.settled_memory() - empty)
         disk = sum(path.stat().st_size for path in (broker.store / name).rglob("*") if path.is_file())
         layouts.append(
-            Layout(name=name, bytes=sizes[name], disk=disk, rss=rss, start=start, copied=copied[name]),
+            StreamLayout(name=name, bytes=sizes[name], disk=disk, rss=rss, start=start, copied=copied[name]),
         )
     return ArchiveFigures(operations=operations, empty=empty, loaded=loaded, layouts=layouts)
 
 
 def _copies() -> list[StreamConfig]:
-    archive = archive_stream(Archive(), replicas=1)
+    archive = archive_stream(ArchiveSizing(), replicas=1)
     plain = msgspec.convert(archive.as_dict(), dict[str, Any]) | {"name": _PLAIN, "compression": "none"}
     mirror = StreamConfig(name=_S2, mirror=StreamSource(name=_JOURNAL), compression=StoreCompression.S2)
     return [archive, StreamConfig.from_response(plain), mirror]
 
 
-async def _copy(link: Link, config: StreamConfig, operations: int, progress: Progress) -> float:
+async def _copy(link: Connection, config: StreamConfig, operations: int, progress: Progress) -> float:
     """Seconds until the broker has copied everything."""
     name = str(config.name)
-    if not await admin.make_stream(link, config):
+    if not await admin.create_stream(link, config):
         raise BenchFailed(f"the broker has a stream {name} already")
     began = time.monotonic()
     progress.begin(f"copying into {name}", operations)
-    while (done := await _held(link, name)) < operations * EVENTS:
+    while (done := await _message_count(link, name)) < operations * EVENTS:
         if time.monotonic() - began > _COPY_TIMEOUT:
             raise BenchFailed(f"{name} holds {done} events after {_COPY_TIMEOUT:g} s")
         progress.show(done // EVENTS)
@@ -156,19 +156,19 @@ async def _copy(link: Link, config: StreamConfig, operations: int, progress: Pro
     return time.monotonic() - began
 
 
-async def _held(link: Link, name: str) -> int:
+async def _message_count(link: Connection, name: str) -> int:
     """Events of a stream; 0 where the broker has no time to tell."""
     try:
-        return (await journal.stream(link, name)).messages
+        return (await journal.stream_state(link, name)).messages
     except JournalUnavailable:
         return 0
 
 
-async def _fill(link: Link, operations: int, progress: Progress) -> None:
+async def _fill(link: Connection, operations: int, progress: Progress) -> None:
     """Write the events as the journal does, without waiting for each; the broker's counts tell that all are there."""
     written = 0
     for start in range(0, operations, _BATCH):
-        lives = [_life() for _ in range(min(_BATCH, operations - start))]
+        lives = [_operation_events() for _ in range(min(_BATCH, operations - start))]
         before = [0] * len(lives)
         for step in range(EVENTS):
             for place, life in enumerate(lives):
@@ -183,13 +183,13 @@ async def _fill(link: Link, operations: int, progress: Progress) -> None:
                 written += 1
                 before[place] = written
         until = time.monotonic() + _START_TIMEOUT
-        while (await journal.stream(link, _JOURNAL)).last_seq < written:
+        while (await journal.stream_state(link, _JOURNAL)).last_seq < written:
             if time.monotonic() > until:
                 raise BenchFailed(f"the journal does not hold {written} events")
         progress.show(start + len(lives))
 
 
-def _life() -> list[tuple[Event, bytes]]:
+def _operation_events() -> list[tuple[Event, bytes]]:
     """The events of one operation, and their bytes."""
     now = datetime.now(UTC)
     runner = "a-host-12345-abcdef"
@@ -201,12 +201,12 @@ def _life() -> list[tuple[Event, bytes]]:
     )
     event = first_event(_new_id(), make_request(KIND, BODY, now), id=_new_id(), source="opstream/api", time=now)
     life = [(event, encode_event(event))]
-    operation = read(None, [recorded(event, life[0][1], 1)])
+    operation = fold_for_reader(None, [recorded_event(event, life[0][1], 1)])
     for number, data in enumerate(datas, start=2):
         assert operation is not None
         event = next_event(operation, data, id=_new_id(), source=f"opstream/runner/{runner}", time=now)
         life.append((event, encode_event(event)))
-        operation = read(operation, [recorded(event, life[-1][1], number)])
+        operation = fold_for_reader(operation, [recorded_event(event, life[-1][1], number)])
     return life
 
 
@@ -214,12 +214,12 @@ def _new_id() -> str:
     return str(uuid_utils.uuid7())
 
 
-class _Broker:
+class _UnsyncedBroker:
     """nats-server with the configuration of `opstream broker`, but without a sync for every write."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        (self._port,) = free_ports([Place(_HOST, 0, "")])
+        (self._port,) = free_ports([ListenAddress(_HOST, 0, "")])
         self._config = folder / "nats.conf"
         text = configuration(Settings(host=_HOST, port=self._port, data_dir=folder), self._port, folder)
         self._config.write_text(text.replace("sync_interval: always", "sync_interval: 2m"), encoding="utf-8")
@@ -227,7 +227,7 @@ class _Broker:
 
     @property
     def url(self) -> str:
-        return url("nats", _HOST, self._port)
+        return local_url("nats", _HOST, self._port)
 
     @property
     def pid(self) -> int:
@@ -240,7 +240,7 @@ class _Broker:
         return self._folder / "jetstream" / "$G" / "streams"
 
     @contextmanager
-    def running(self) -> Iterator[None]:
+    def started(self) -> Iterator[None]:
         environment = os.environ | {"GOGC": _GARBAGE}
         with (self._folder / "log").open("ab") as log:
             command = [find_binary(), "--config", str(self._config)]
@@ -252,7 +252,7 @@ class _Broker:
             self._process.wait(_START_TIMEOUT)
 
     @contextmanager
-    def only(self, name: str) -> Iterator[None]:
+    def only_stream(self, name: str) -> Iterator[None]:
         """Without any stream but one."""
         aside = self._folder / "aside"
         aside.mkdir()
@@ -269,7 +269,7 @@ class _Broker:
         async with asyncio.timeout(_START_TIMEOUT):
             await wait_until(lambda: is_broker(_HOST, self._port))
 
-    async def settled(self) -> int:
+    async def settled_memory(self) -> int:
         """Bytes of its memory, a while after its start."""
         await asyncio.sleep(_SETTLE)
-        return usage(self.pid).rss
+        return process_usage(self.pid).rss

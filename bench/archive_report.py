@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from bench.archive import EVENTS, LAYOUTS, ArchiveFigures, Layout
+from bench.archive import EVENTS, LAYOUTS, ArchiveFigures, StreamLayout
 from bench.table import MIB, figure_table
 
 _GIB: Final = 1024 * MIB
@@ -34,8 +34,8 @@ def archive_lines(found: ArchiveFigures) -> Iterator[str]:
     yield from figure_table([str(number) for number in range(1, len(heads) + 1)], rows, found.layouts)
 
 
-def _rate(operations: int) -> Callable[[Layout], float]:
-    def rate(one: Layout) -> float:
+def _rate(operations: int) -> Callable[[StreamLayout], float]:
+    def rate(one: StreamLayout) -> float:
         return operations * EVENTS / one.copied if one.copied else 0.0
 
     return rate

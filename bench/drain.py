@@ -16,9 +16,9 @@ import msgspec
 from bench import fill, journal
 from bench.measure import CHUNK
 from bench.progress import Progress
-from bench.system import RUNNER, SERVICES, System
+from bench.system import RUNNER, SERVICES, BenchSystem
 from bench.usage import BenchFailed, Usage
-from opstream_journal import Link
+from opstream_journal import Connection
 from opstream_schemas import subjects
 
 ACTIONS: Final = "bench.actions"
@@ -26,13 +26,13 @@ CONCURRENCY: Final = 32
 """What `opstream runner` has unless it is told otherwise."""
 
 _IN_FLIGHT: Final = 64
-_LOOK: Final = 0.2
+_SAMPLE_INTERVAL: Final = 0.2
 _STALL: Final = 60.0
 """Seconds without a single operation done, after which something is wrong."""
 _PROJECTOR_TIMEOUT: Final = 900.0
 
 
-class Sample(NamedTuple):
+class DrainSample(NamedTuple):
     """How far the runner was."""
 
     at: float
@@ -41,7 +41,7 @@ class Sample(NamedTuple):
     """Operations that have ended and whose messages are acknowledged."""
 
 
-class Stored(msgspec.Struct, frozen=True):
+class BrokerContents(msgspec.Struct, frozen=True):
     """What the broker holds."""
 
     journal_messages: int
@@ -70,11 +70,11 @@ class DrainFigures(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds after the last operation until then."""
     rss: dict[str, dict[str, int]]
     """Bytes, by process: `before` the runner started, at the `peak`, and `after` the projector was done."""
-    before: Stored
-    after: Stored
+    before: BrokerContents
+    after: BrokerContents
 
 
-def crossing(samples: Sequence[Sample], count: float) -> float:
+def time_when_done(samples: Sequence[DrainSample], count: float) -> float:
     """When so many were done, between the samples on a straight line.
 
     Args:
@@ -90,9 +90,9 @@ def crossing(samples: Sequence[Sample], count: float) -> float:
     return before.at
 
 
-def rate(samples: Sequence[Sample], first: float, last: float) -> float:
+def rate(samples: Sequence[DrainSample], first: float, last: float) -> float:
     """Operations a second from the moment at which `first` were done to that at which `last` were."""
-    return (last - first) / (crossing(samples, last) - crossing(samples, first))
+    return (last - first) / (time_when_done(samples, last) - time_when_done(samples, first))
 
 
 class Drain:
@@ -104,7 +104,7 @@ class Drain:
         progress: shows how far it is.
     """
 
-    def __init__(self, system: System, waiting: int, progress: Progress) -> None:
+    def __init__(self, system: BenchSystem, waiting: int, progress: Progress) -> None:
         self._system = system
         self._waiting = waiting
         self._progress = progress
@@ -152,17 +152,19 @@ class Drain:
         self._progress.begin("filling the queue", self._waiting)
         while done < self._waiting:
             count = min(CHUNK, self._waiting - done)
-            task = fill.Fill(nats_url=self._system.nats_url, operations=count, in_flight=_IN_FLIGHT)
-            seconds += msgspec.json.decode(self._system.child("bench.fill", task), type=fill.FillResult).seconds
+            task = fill.QueueFill(nats_url=self._system.nats_url, operations=count, in_flight=_IN_FLIGHT)
+            seconds += msgspec.json.decode(
+                self._system.run_child("bench.fill", task), type=fill.QueueFillResult
+            ).seconds
             done += count
             self._progress.show(done)
         self._progress.end()
         return seconds
 
-    def _stored(self) -> Stored:
-        return asyncio.run(_look(self._system.nats_url))
+    def _stored(self) -> BrokerContents:
+        return asyncio.run(_broker_contents(self._system.nats_url))
 
-    async def _drain(self) -> list[Sample]:
+    async def _drain(self) -> list[DrainSample]:
         async with journal.connected(self._system.nats_url) as link:
             samples = [await self._sample(link)]
             if samples[0].done:
@@ -170,8 +172,8 @@ class Drain:
             self._progress.begin("draining the queue", self._waiting)
             moved = samples[0].at
             while samples[-1].done < self._waiting:
-                await asyncio.sleep(_LOOK)
-                self._system.check()
+                await asyncio.sleep(_SAMPLE_INTERVAL)
+                self._system.check_processes()
                 samples.append(await self._sample(link))
                 if samples[-1].done > samples[-2].done:
                     moved = samples[-1].at
@@ -181,19 +183,19 @@ class Drain:
             self._progress.end()
             return samples
 
-    async def _sample(self, link: Link) -> Sample:
-        found = await journal.consumer(link, subjects.runner_consumer(fill.KIND))
+    async def _sample(self, link: Connection) -> DrainSample:
+        found = await journal.consumer_state(link, subjects.runner_consumer(fill.KIND))
         for name, used in self._system.usage().items():
             self._peak[name] = max(self._peak.get(name, 0), used.rss)
-        return Sample(time.monotonic(), self._waiting - found.left)
+        return DrainSample(time.monotonic(), self._waiting - found.unfinished)
 
 
-async def _look(url: str) -> Stored:
+async def _broker_contents(url: str) -> BrokerContents:
     async with journal.connected(url) as link:
-        events = await journal.stream(link, subjects.OPERATIONS_STREAM)
-        view = await journal.stream(link, subjects.bucket_stream(subjects.VIEW_BUCKET))
-        timers = await journal.stream(link, subjects.TIMERS_STREAM)
-        return Stored(events.messages, events.bytes, view.bytes, timers.messages)
+        events = await journal.stream_state(link, subjects.OPERATIONS_STREAM)
+        view = await journal.stream_state(link, subjects.bucket_stream(subjects.VIEW_BUCKET))
+        timers = await journal.stream_state(link, subjects.TIMERS_STREAM)
+        return BrokerContents(events.messages, events.bytes, view.bytes, timers.messages)
 
 
 def _cpu(used: dict[str, Usage], name: str) -> float:

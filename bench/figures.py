@@ -17,7 +17,7 @@ class Latency(msgspec.Struct, frozen=True):
     max: float
 
 
-def latency(seconds: Iterable[float]) -> Latency:
+def percentiles(seconds: Iterable[float]) -> Latency:
     """The percentiles of times."""
     ordered = sorted(seconds)
     rank = max(0, math.ceil(len(ordered) * 0.99) - 1)

@@ -13,7 +13,7 @@ import uuid_utils
 from bench import journal, wire
 from bench.load import BODY
 from bench.request import make_request
-from opstream_journal import NEW, Journal
+from opstream_journal import NEW_OPERATION, Journal
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.fold import first_event
 
@@ -22,7 +22,7 @@ KIND: Final = Kind("bench", "noop")
 _BUDGET: Final = 30.0
 
 
-class Fill(msgspec.Struct, frozen=True, kw_only=True):
+class QueueFill(msgspec.Struct, frozen=True, kw_only=True):
     """What to do."""
 
     nats_url: str
@@ -30,13 +30,13 @@ class Fill(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int
 
 
-class FillResult(msgspec.Struct, frozen=True):
+class QueueFillResult(msgspec.Struct, frozen=True):
     """How it went."""
 
     seconds: float
 
 
-async def run(fill: Fill) -> FillResult:
+async def run(fill: QueueFill) -> QueueFillResult:
     """Carry it out."""
     async with journal.connected(fill.nats_url) as link:
         appender = Journal(link, max_msg_size=-1, clock=time.monotonic)
@@ -50,13 +50,13 @@ async def run(fill: Fill) -> FillResult:
         async with asyncio.TaskGroup() as workers:
             for _ in range(fill.in_flight):
                 workers.create_task(work())
-        return FillResult(time.perf_counter() - began)
+        return QueueFillResult(time.perf_counter() - began)
 
 
 async def _append(appender: Journal) -> None:
     now = datetime.now(UTC)
     event = first_event(_new_id(), make_request(KIND, BODY, now), id=_new_id(), source="opstream/bench", time=now)
-    await appender.append(KIND, event, NEW, budget=_BUDGET)
+    await appender.append(KIND, event, NEW_OPERATION, budget=_BUDGET)
 
 
 def _new_id() -> str:
@@ -64,4 +64,4 @@ def _new_id() -> str:
 
 
 if __name__ == "__main__":
-    wire.main(run, Fill)
+    wire.run_task(run, QueueFill)

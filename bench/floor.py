@@ -32,10 +32,10 @@ from opstream_schemas.events import (
     Started,
     Succeeded,
     encode_event,
-    recorded,
+    recorded_event,
 )
 from opstream_schemas.names import Kind
-from opstream_schemas.operation.fold import first_event, next_event, read
+from opstream_schemas.operation.fold import first_event, fold_for_reader, next_event
 
 KIND: Final = Kind("bench", "noop")
 
@@ -63,7 +63,7 @@ class FloorResult(msgspec.Struct, frozen=True, kw_only=True):
     """The three publishes of one operation while nothing else runs."""
 
 
-class Bytes(msgspec.Struct, frozen=True):
+class OperationBytes(msgspec.Struct, frozen=True):
     """What is stored for one operation."""
 
     events: tuple[tuple[str, bytes], ...]
@@ -71,7 +71,7 @@ class Bytes(msgspec.Struct, frozen=True):
     snapshot: bytes
 
 
-def sample() -> Bytes:
+def sample_operation() -> OperationBytes:
     """An operation of opstream's, from its own encoders."""
     now = datetime.now(UTC)
     requested = make_request(KIND, BODY, now)
@@ -80,15 +80,15 @@ def sample() -> Bytes:
     succeeded = Succeeded(result=msgspec.Raw(BODY))
     first = first_event(_new_id(), requested, id=_new_id(), source="opstream/api", time=now)
     bodies = [encode_event(first)]
-    operation = read(None, [recorded(first, bodies[0], 1_234_567)])
+    operation = fold_for_reader(None, [recorded_event(first, bodies[0], 1_234_567)])
     for number, data in enumerate((started, succeeded), start=1):
         assert operation is not None
         event: Event = next_event(operation, data, id=_new_id(), source=f"opstream/runner/{runner}", time=now)
         bodies.append(encode_event(event))
-        operation = read(operation, [recorded(event, bodies[-1], 1_234_567 + number)])
+        operation = fold_for_reader(operation, [recorded_event(event, bodies[-1], 1_234_567 + number)])
     kinds: tuple[type[EventData], ...] = (Requested, Started, Succeeded)
     names = [kind.name for kind in kinds]
-    return Bytes(tuple(zip(names, bodies, strict=True)), msgspec.json.encode(operation))
+    return OperationBytes(tuple(zip(names, bodies, strict=True)), msgspec.json.encode(operation))
 
 
 async def run(floor: Floor) -> FloorResult:
@@ -99,7 +99,7 @@ async def run(floor: Floor) -> FloorResult:
         for config in streams(Sizing()):
             await js.add_stream(config)
         view = await js.key_value(subjects.VIEW_BUCKET)
-        data = sample()
+        data = sample_operation()
         alone = []
         for _ in range(floor.samples):
             began = time.perf_counter()
@@ -118,7 +118,7 @@ async def run(floor: Floor) -> FloorResult:
         await connection.close()
 
 
-async def _together(js: JetStreamContext, view: KeyValue, data: Bytes, floor: Floor) -> None:
+async def _together(js: JetStreamContext, view: KeyValue, data: OperationBytes, floor: Floor) -> None:
     left = iter(range(floor.operations))
 
     async def work() -> None:
@@ -130,7 +130,7 @@ async def _together(js: JetStreamContext, view: KeyValue, data: Bytes, floor: Fl
             workers.create_task(work())
 
 
-async def _publish(js: JetStreamContext, data: Bytes) -> str:
+async def _publish(js: JetStreamContext, data: OperationBytes) -> str:
     operation_id = _new_id()
     everything = subjects.operation_filter(operation_id)
     sequence = 0

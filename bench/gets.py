@@ -13,15 +13,15 @@ from typing import Final
 import msgspec
 
 from bench import wire
-from bench.figures import Latency, latency
-from bench.held import Held
-from bench.usage import usage
+from bench.figures import Latency, percentiles
+from bench.held import HeldOperations
+from bench.usage import process_usage
 
 _WARM_UP: Final = 0.3
 _CPU: Final = ("api", "broker")
 
 
-class Gets(msgspec.Struct, frozen=True, kw_only=True):
+class StatusReads(msgspec.Struct, frozen=True, kw_only=True):
     """What to do."""
 
     port: int
@@ -32,7 +32,7 @@ class Gets(msgspec.Struct, frozen=True, kw_only=True):
     """For each kind of read, together and again half of it alone."""
 
 
-class GetFigures(msgspec.Struct, frozen=True, kw_only=True):
+class StatusReadFigures(msgspec.Struct, frozen=True, kw_only=True):
     """One kind of read."""
 
     name: str
@@ -47,13 +47,13 @@ class GetFigures(msgspec.Struct, frozen=True, kw_only=True):
     """Of a core that the load generator took."""
 
 
-class GetResult(msgspec.Struct, frozen=True):
+class StatusReadResult(msgspec.Struct, frozen=True):
     """All kinds."""
 
-    kinds: list[GetFigures]
+    kinds: list[StatusReadFigures]
 
 
-class _Client(wire.Connection):
+class _EtagClient(wire.HttpConnection):
     """Keeps the `ETag`."""
 
     etag = b""
@@ -63,15 +63,15 @@ class _Client(wire.Connection):
             self.etag = value
 
 
-async def run(gets: Gets) -> GetResult:
+async def run(gets: StatusReads) -> StatusReadResult:
     """Carry all reads out."""
-    connections = [await wire.Connection.open(gets.port) for _ in range(gets.clients)]
-    async with Held(gets.port, 1) as held:
+    connections = [await wire.HttpConnection.open(gets.port) for _ in range(gets.clients)]
+    async with HeldOperations(gets.port, 1) as held:
         running = held.operation_ids[0]
-        async with Held(gets.port, 1) as other:
+        async with HeldOperations(gets.port, 1) as other:
             ended = other.operation_ids[0]
-        client = await _Client.open(gets.port)
-        while not await client.is_done(ended):
+        client = await _EtagClient.open(gets.port)
+        while not await client.has_succeeded(ended):
             continue
         known = client.get(f"/status/{ended}", b"If-None-Match: %s\r\n" % client.etag)
         kinds = [
@@ -81,37 +81,39 @@ async def run(gets: Gets) -> GetResult:
         ]
     for connection in (client, *connections):
         connection.close()
-    return GetResult(kinds)
+    return StatusReadResult(kinds)
 
 
 async def _measure(
-    gets: Gets, connections: list[wire.Connection], name: str, request: bytes, expected: int
-) -> GetFigures:
-    await _read(connections, request, expected, _WARM_UP)
-    alone = await _read(connections[:1], request, expected, gets.seconds / 2)
+    gets: StatusReads, connections: list[wire.HttpConnection], name: str, request: bytes, expected: int
+) -> StatusReadFigures:
+    await _read_repeatedly(connections, request, expected, _WARM_UP)
+    alone = await _read_repeatedly(connections[:1], request, expected, gets.seconds / 2)
     before, cpu, began = _used(gets.pids), time.process_time(), time.perf_counter()
-    together = await _read(connections, request, expected, gets.seconds)
+    together = await _read_repeatedly(connections, request, expected, gets.seconds)
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     used = {name: after - before[name] for name, after in _used(gets.pids).items()} | {"load": cpu}
-    return GetFigures(
+    return StatusReadFigures(
         name=name,
         rate=len(together) / seconds,
-        together=latency(together),
-        alone=latency(alone),
+        together=percentiles(together),
+        alone=percentiles(alone),
         cpu={name: value * 1e6 / len(together) for name, value in used.items()},
         load_share=cpu / seconds,
     )
 
 
-async def _read(connections: list[wire.Connection], request: bytes, expected: int, seconds: float) -> list[float]:
+async def _read_repeatedly(
+    connections: list[wire.HttpConnection], request: bytes, expected: int, seconds: float
+) -> list[float]:
     """How long each read took."""
     until = time.perf_counter() + seconds
     times: list[float] = []
 
-    async def work(connection: wire.Connection) -> None:
+    async def work(connection: wire.HttpConnection) -> None:
         began = time.perf_counter()
         while began < until:
-            await connection.ask(request, expected)
+            await connection.send(request, expected)
             ended = time.perf_counter()
             times.append(ended - began)
             began = ended
@@ -123,8 +125,8 @@ async def _read(connections: list[wire.Connection], request: bytes, expected: in
 
 
 def _used(pids: dict[str, int]) -> dict[str, float]:
-    return {name: usage(pids[name]).cpu for name in _CPU}
+    return {name: process_usage(pids[name]).cpu for name in _CPU}
 
 
 if __name__ == "__main__":
-    wire.main(run, Gets)
+    wire.run_task(run, StatusReads)

@@ -18,7 +18,7 @@ _POLL_PAUSE: Final = 0.05
 _START_LIMIT: Final = 60.0
 
 
-class Held:
+class HeldOperations:
     """A number of operations, all of them running while the context is open.
 
     Args:
@@ -38,13 +38,13 @@ class Held:
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._hold, wire.HOST, 0)
         gate = self._server.sockets[0].getsockname()[1]
-        connections = [await wire.Connection.open(self._port) for _ in range(min(_CONNECTIONS, self._count))]
+        connections = [await wire.HttpConnection.open(self._port) for _ in range(min(_CONNECTIONS, self._count))]
         left = iter(range(self._count))
 
-        async def start(connection: wire.Connection) -> None:
+        async def start(connection: wire.HttpConnection) -> None:
             for number in left:
                 body = msgspec.json.encode(Hold(gate=gate, after=self._spread * number / self._count))
-                submitted = wire.decode_monitor(await connection.ask(connection.post(_PATH, body), wire.ACCEPTED))
+                submitted = wire.decode_monitor(await connection.send(connection.post(_PATH, body), wire.ACCEPTED))
                 self.operation_ids.append(submitted.id)
                 while not await is_running(connection, submitted.id):  # noqa: ASYNC110 - HTTP has no event to wait for
                     await asyncio.sleep(_POLL_PAUSE)
@@ -78,13 +78,13 @@ class Held:
         writer.close()
 
 
-async def is_running(connection: wire.Connection, operation_id: str) -> bool:
+async def is_running(connection: wire.HttpConnection, operation_id: str) -> bool:
     """Poll an operation once; whether it runs.
 
     Raises:
         LoadFailed: it has ended.
     """
-    status = wire.decode_monitor(await connection.ask(connection.get(f"/status/{operation_id}"))).status
+    status = wire.decode_monitor(await connection.send(connection.get(f"/status/{operation_id}"))).status
     if status not in {"NotStarted", "Running"}:
         raise wire.LoadFailed(f"operation {operation_id} should be held, but is {status}")
     return status == "Running"

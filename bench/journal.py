@@ -11,15 +11,15 @@ from typing import Final, TypeVar
 import msgspec
 
 from bench.usage import BenchFailed
-from opstream_journal import Link, connect
+from opstream_journal import Connection, connect
 from opstream_journal.jetstream import rpc
 from opstream_schemas import subjects
 
 _TIMEOUT: Final = 30.0
-_LOOK: Final = 0.02
+_POLL_INTERVAL: Final = 0.02
 
 
-class Stream(msgspec.Struct, frozen=True):
+class StreamState(msgspec.Struct, frozen=True):
     """How full a stream is."""
 
     messages: int
@@ -27,7 +27,7 @@ class Stream(msgspec.Struct, frozen=True):
     last_seq: int
 
 
-class Consumer(msgspec.Struct, frozen=True):
+class ConsumerState(msgspec.Struct, frozen=True):
     """What a consumer has before it."""
 
     num_pending: int
@@ -36,20 +36,20 @@ class Consumer(msgspec.Struct, frozen=True):
     """Messages that it has delivered, and that are not acknowledged."""
 
     @property
-    def left(self) -> int:
+    def unfinished(self) -> int:
         """Messages that are not done."""
         return self.num_pending + self.num_ack_pending
 
 
 class _StreamInfo(msgspec.Struct):
-    state: Stream
+    state: StreamState
 
 
-_Answer = TypeVar("_Answer", bound=msgspec.Struct)
+_Info = TypeVar("_Info", bound=msgspec.Struct)
 
 
 @asynccontextmanager
-async def connected(url: str) -> AsyncIterator[Link]:
+async def connected(url: str) -> AsyncIterator[Connection]:
     """A connection of the benchmark's own."""
     link = await connect([url], "bench", connect_timeout=_TIMEOUT)
     try:
@@ -58,39 +58,39 @@ async def connected(url: str) -> AsyncIterator[Link]:
         await link.close()
 
 
-async def stream(link: Link, name: str) -> Stream:
+async def stream_state(link: Connection, name: str) -> StreamState:
     """Look at a stream.
 
     Raises:
         BenchFailed: there is none.
     """
-    return (await _info(link, f"STREAM.INFO.{name}", _StreamInfo)).state
+    return (await _request_info(link, f"STREAM.INFO.{name}", _StreamInfo)).state
 
 
-async def consumer(link: Link, name: str) -> Consumer:
+async def consumer_state(link: Connection, name: str) -> ConsumerState:
     """Look at a consumer of the journal.
 
     Raises:
         BenchFailed: there is none.
     """
-    return await _info(link, f"CONSUMER.INFO.{subjects.OPERATIONS_STREAM}.{name}", Consumer)
+    return await _request_info(link, f"CONSUMER.INFO.{subjects.OPERATIONS_STREAM}.{name}", ConsumerState)
 
 
-async def wait_idle(link: Link, name: str, timeout: float) -> float:  # noqa: ASYNC109 - for a person to read
+async def wait_idle(link: Connection, name: str, timeout: float) -> float:  # noqa: ASYNC109 - for a person to read
     """Wait until a consumer of the journal has nothing left to do; the seconds that it took.
 
     Raises:
         BenchFailed: it still has after `timeout` seconds.
     """
     began = time.monotonic()
-    while (await consumer(link, name)).left:
+    while (await consumer_state(link, name)).unfinished:
         if time.monotonic() - began > timeout:
             raise BenchFailed(f"the {name} was not done after {timeout:g} s")
-        await asyncio.sleep(_LOOK)
+        await asyncio.sleep(_POLL_INTERVAL)
     return time.monotonic() - began
 
 
-async def _info(link: Link, what: str, kind: type[_Answer]) -> _Answer:
+async def _request_info(link: Connection, what: str, kind: type[_Info]) -> _Info:
     answer = (await rpc.call(link, f"$JS.API.{what}")).data
     try:
         return msgspec.json.decode(answer, type=kind)

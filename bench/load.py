@@ -43,19 +43,19 @@ class LoadResult(msgspec.Struct, frozen=True, kw_only=True):
     """From each submit to its Succeeded, if alone."""
 
 
-class _Client(wire.Connection):
+class _SubmitClient(wire.HttpConnection):
     def __init__(self, port: int) -> None:
         super().__init__(port)
         self._submit = self.post(PATH, BODY)
 
     async def submit(self) -> str:
         """Submit the no-op; the operation's id."""
-        return wire.decode_monitor(await self.ask(self._submit, wire.ACCEPTED)).id
+        return wire.decode_monitor(await self.send(self._submit, wire.ACCEPTED)).id
 
 
 async def run(load: Load) -> LoadResult:
     """Carry a load out."""
-    clients = [await _Client.open(load.port) for _ in range(load.clients)]
+    clients = [await _SubmitClient.open(load.port) for _ in range(load.clients)]
     cpu = time.process_time()
     try:
         result = await (_alone(load, clients[0]) if load.is_alone else _together(load, clients))
@@ -65,20 +65,20 @@ async def run(load: Load) -> LoadResult:
     return msgspec.structs.replace(result, cpu=time.process_time() - cpu)
 
 
-async def _together(load: Load, clients: list[_Client]) -> LoadResult:
+async def _together(load: Load, clients: list[_SubmitClient]) -> LoadResult:
     """Each client submits its share, one request after the other, and then polls what it submitted."""
     left = iter(range(load.operations))
     polls = 0
     submitted = 0.0
     began = time.perf_counter()
 
-    async def work(client: _Client) -> None:
+    async def work(client: _SubmitClient) -> None:
         nonlocal polls, submitted
         mine = [await client.submit() for _ in left]
         submitted = time.perf_counter()
         for operation_id in mine:
             polls += 1
-            while not await client.is_done(operation_id):
+            while not await client.has_succeeded(operation_id):
                 await asyncio.sleep(POLL_PAUSE)
                 polls += 1
 
@@ -91,7 +91,7 @@ async def _together(load: Load, clients: list[_Client]) -> LoadResult:
     )
 
 
-async def _alone(load: Load, client: _Client) -> LoadResult:
+async def _alone(load: Load, client: _SubmitClient) -> LoadResult:
     submits, totals = [], []
     polls = 0
     for _ in range(load.operations):
@@ -99,7 +99,7 @@ async def _alone(load: Load, client: _Client) -> LoadResult:
         operation_id = await client.submit()
         submits.append(time.perf_counter() - began)
         polls += 1
-        while not await client.is_done(operation_id):
+        while not await client.has_succeeded(operation_id):
             polls += 1
         totals.append(time.perf_counter() - began)
     return LoadResult(
@@ -114,4 +114,4 @@ async def _alone(load: Load, client: _Client) -> LoadResult:
 
 
 if __name__ == "__main__":
-    wire.main(run, Load)
+    wire.run_task(run, Load)

@@ -10,10 +10,10 @@ from typing import Final
 
 import msgspec
 
-from bench.figures import Latency, latency
+from bench.figures import Latency, percentiles
 from bench.floor import Floor, FloorResult
 from bench.load import Load, LoadResult
-from bench.system import SERVICES, System
+from bench.system import SERVICES, BenchSystem
 from bench.usage import Usage
 
 GROWTH: Final = (10_000, 100_000)
@@ -31,7 +31,7 @@ of an idle process every two minutes."""
 Say = Callable[[str], None]
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class ThroughputPlan(msgspec.Struct, frozen=True, kw_only=True):
     """How much to measure."""
 
     operations: int
@@ -61,7 +61,7 @@ class Throughput(msgspec.Struct, frozen=True, kw_only=True):
     """Milliseconds for each operation, by process; `load` is the load generator."""
 
 
-class Round(msgspec.Struct, frozen=True, kw_only=True):
+class ThroughputRound(msgspec.Struct, frozen=True, kw_only=True):
     """One turn of the floor and of opstream, next to each other."""
 
     floor_rate: float
@@ -81,7 +81,7 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
         return self.throughput.rate / self.floor_rate
 
 
-class Memory(msgspec.Struct, frozen=True):
+class MemoryUse(msgspec.Struct, frozen=True):
     """What the processes take."""
 
     stored: int
@@ -90,17 +90,17 @@ class Memory(msgspec.Struct, frozen=True):
     """Bytes, by process."""
 
 
-class Point(msgspec.Struct, frozen=True, kw_only=True):
+class JournalPoint(msgspec.Struct, frozen=True, kw_only=True):
     """The figures with a journal of some size."""
 
-    before: Memory
-    rested: Memory | None
+    before: MemoryUse
+    rested: MemoryUse | None
     """After some minutes of quiet; only where growth is measured."""
-    rounds: list[Round]
-    after: Memory
+    rounds: list[ThroughputRound]
+    after: MemoryUse
 
 
-def measure(plan: Plan, say: Say) -> list[Point]:
+def measure_throughput(plan: ThroughputPlan, say: Say) -> list[JournalPoint]:
     """Measure everything that the plan asks for.
 
     Raises:
@@ -112,17 +112,17 @@ def measure(plan: Plan, say: Say) -> list[Point]:
         for folder in folders:
             folder.mkdir()
         say("starting a broker for the floor, and broker, api, runner and projector")
-        with System(folders[0]) as floor, System(folders[1]) as system:
+        with BenchSystem(folders[0]) as floor, BenchSystem(folders[1]) as system:
             floor.start_broker()
             system.start_broker()
             system.start_services(concurrency=plan.clients)
-            bench = _Bench(plan, floor, system, say)
+            bench = _ThroughputBench(plan, floor, system, say)
             bench.warm_up()
             return [bench.point(stored) for stored in (GROWTH if plan.is_growing else (0,))]
 
 
-class _Bench:
-    def __init__(self, plan: Plan, floor: System, system: System, say: Say) -> None:
+class _ThroughputBench:
+    def __init__(self, plan: ThroughputPlan, floor: BenchSystem, system: BenchSystem, say: Say) -> None:
         self._plan = plan
         self._floor = floor
         self._system = system
@@ -134,7 +134,7 @@ class _Bench:
         self._load(_WARM_UP)
         self._load(_WARM_UP // 5, is_alone=True)
 
-    def point(self, stored: int) -> Point:
+    def point(self, stored: int) -> JournalPoint:
         while self._stored < stored:
             done = self._load(min(CHUNK, stored - self._stored))
             rate = done.operations / done.seconds
@@ -144,35 +144,35 @@ class _Bench:
             self._say(f"{_LONG_REST:g} s of quiet, to see what memory stays taken")
             rested = self._memory(_LONG_REST)
         rounds = [self._round(f"round {number} of {self._plan.rounds}") for number in range(1, self._plan.rounds + 1)]
-        return Point(before=before, rested=rested, rounds=rounds, after=self._memory(_REST))
+        return JournalPoint(before=before, rested=rested, rounds=rounds, after=self._memory(_REST))
 
-    def _round(self, name: str) -> Round:
+    def _round(self, name: str) -> ThroughputRound:
         plan = self._plan
         begin = self._floor.usage()["broker"].cpu
         floor = self._run_floor(plan.operations, samples=plan.samples)
         broker = (self._floor.usage()["broker"].cpu - begin) / (plan.operations + plan.samples)
         floor_rate = floor.operations / floor.seconds
         alone = self._load(plan.samples, is_alone=True)
-        total = latency(alone.totals)
+        total = percentiles(alone.totals)
         throughput = self._throughput()
         self._say(
             f"{name}: floor {floor_rate:,.0f}/s, opstream {throughput.rate:,.0f}/s = "
             f"{throughput.rate / floor_rate:.2f} of it; alone p50 {total.p50:.2f} ms"
         )
-        return Round(
+        return ThroughputRound(
             floor_rate=floor_rate,
             floor_cpu={"client": floor.cpu * 1000 / floor.operations, "broker": broker * 1000},
-            floor_alone=latency(floor.alone),
-            submit=latency(alone.submits),
+            floor_alone=percentiles(floor.alone),
+            submit=percentiles(alone.submits),
             total=total,
             throughput=throughput,
         )
 
     def _throughput(self) -> Throughput:
-        written = self._system.wait_for_view().writes
+        written = self._system.wait_for_snapshots().writes
         before = self._system.usage()
         result = self._load(self._plan.operations)
-        view = self._system.wait_for_view()
+        view = self._system.wait_for_snapshots()
         return Throughput(
             rate=result.operations / result.seconds,
             submit_rate=result.operations / result.submit_seconds,
@@ -184,20 +184,20 @@ class _Bench:
 
     def _run_floor(self, operations: int, *, samples: int) -> FloorResult:
         floor = Floor(url=self._floor.nats_url, operations=operations, in_flight=self._plan.clients, samples=samples)
-        return msgspec.json.decode(self._floor.child("bench.floor", floor), type=FloorResult)
+        return msgspec.json.decode(self._floor.run_child("bench.floor", floor), type=FloorResult)
 
     def _load(self, operations: int, *, is_alone: bool = False) -> LoadResult:
         clients = 1 if is_alone else self._plan.clients
         load = Load(port=self._system.port, clients=clients, operations=operations, is_alone=is_alone)
-        result = msgspec.json.decode(self._system.child("bench.load", load), type=LoadResult)
+        result = msgspec.json.decode(self._system.run_child("bench.load", load), type=LoadResult)
         self._stored += operations
         return result
 
-    def _memory(self, rest: float) -> Memory:
-        self._system.wait_for_view()
+    def _memory(self, rest: float) -> MemoryUse:
+        self._system.wait_for_snapshots()
         time.sleep(rest)
-        self._system.check()
-        return Memory(self._stored, {name: usage.rss for name, usage in self._system.usage().items()})
+        self._system.check_processes()
+        return MemoryUse(self._stored, {name: usage.rss for name, usage in self._system.usage().items()})
 
 
 def _cpu(before: dict[str, Usage], after: dict[str, Usage], result: LoadResult) -> dict[str, float]:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
-from bench.gets import GetFigures
-from bench.readings import Readings
+from bench.gets import StatusReadFigures
+from bench.readings import ReadingFigures
 from bench.streams import StreamFigures
 from bench.table import KIB, MIB, Rows, figure_table
 from bench.validation import InputFigures
@@ -16,7 +16,7 @@ from bench.waits import WaitFigures
 _SAFETY: Final = 5.0
 """Seconds after which each operation that is waited for is read again (architecture.md)."""
 
-_GETS: Final[Rows[GetFigures]] = (
+_GETS: Final[Rows[StatusReadFigures]] = (
     ("answers/s", lambda f: f.rate, "{:,.0f}"),
     ("p50 ms", lambda f: f.together.p50, "{:.2f}"),
     ("p99 ms", lambda f: f.together.p99, "{:.2f}"),
@@ -70,7 +70,7 @@ _STREAMS: Final[Rows[StreamFigures]] = (
 _STEPS: Final = ("encoding and nesting", "decode", "schema", "request hash", "event, encoded and decoded", "all")
 
 
-def reading_lines(found: Readings) -> Iterator[str]:
+def reading_lines(found: ReadingFigures) -> Iterator[str]:
     """The tables of all parts that were measured."""
     if found.gets:
         yield "\nGET /status/{id} on keep-alive connections, by what the operation is"

@@ -9,9 +9,9 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from bench.gets import GetFigures, GetResult, Gets
+from bench.gets import StatusReadFigures, StatusReadResult, StatusReads
 from bench.streams import StreamFigures, Streams
-from bench.system import System
+from bench.system import BenchSystem
 from bench.validation import InputFigures, Validation, ValidationResult
 from bench.waits import WaitFigures, Waits
 
@@ -39,16 +39,16 @@ _POSTS: Final = 150
 _Result = TypeVar("_Result", bound=msgspec.Struct)
 
 
-class Readings(msgspec.Struct, kw_only=True):
+class ReadingFigures(msgspec.Struct, kw_only=True):
     """What was found; a part that was not asked for has nothing."""
 
-    gets: list[GetFigures] = []
+    gets: list[StatusReadFigures] = []
     waits: list[WaitFigures] = []
     streams: list[StreamFigures] = []
     inputs: list[InputFigures] = []
 
 
-def read(parts: Collection[str], say: Callable[[str], None]) -> Readings:
+def measure_readings(parts: Collection[str], say: Callable[[str], None]) -> ReadingFigures:
     """Measure these parts.
 
     Raises:
@@ -57,19 +57,19 @@ def read(parts: Collection[str], say: Callable[[str], None]) -> Readings:
     """
     with tempfile.TemporaryDirectory(prefix="opstream-bench-") as name:
         say("starting broker, api, runner and projector")
-        with System(Path(name)) as system:
+        with BenchSystem(Path(name)) as system:
             system.start_broker()
             system.start_services(concurrency=WAITERS + 1, actions="bench.held_actions")
-            bench = _Bench(system, say)
+            bench = _ReadingBench(system, say)
             for part in PARTS:
                 if part in parts:
                     bench.measure(part)
             return bench.found
 
 
-class _Bench:
-    def __init__(self, system: System, say: Callable[[str], None]) -> None:
-        self.found = Readings()
+class _ReadingBench:
+    def __init__(self, system: BenchSystem, say: Callable[[str], None]) -> None:
+        self.found = ReadingFigures()
         self._system = system
         self._say = say
 
@@ -79,8 +79,8 @@ class _Bench:
 
     def _gets(self) -> None:
         system = self._system
-        task = Gets(port=system.port, pids=system.pids, clients=_GET_CLIENTS, seconds=_GET_SECONDS)
-        self.found.gets = self._run("bench.gets", task, GetResult).kinds
+        task = StatusReads(port=system.port, pids=system.pids, clients=_GET_CLIENTS, seconds=_GET_SECONDS)
+        self.found.gets = self._run("bench.gets", task, StatusReadResult).kinds
         for kind in self.found.gets:
             self._say(f"status of an operation, {kind.name}: {kind.rate:,.0f}/s, alone p50 {kind.alone.p50:.2f} ms")
 
@@ -137,6 +137,6 @@ class _Bench:
             self._say(f"an input of {one.size:,} bytes: {one.steps['all']:,.0f} us, its POST p50 {one.post.p50:.2f} ms")
 
     def _run(self, module: str, task: msgspec.Struct, result: type[_Result]) -> _Result:
-        found = msgspec.json.decode(self._system.child(module, task), type=result)
-        self._system.check()
+        found = msgspec.json.decode(self._system.run_child(module, task), type=result)
+        self._system.check_processes()
         return found

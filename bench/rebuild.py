@@ -20,21 +20,21 @@ from bench import rebuild_fill
 from bench.measure import CHUNK
 from bench.progress import Progress
 from bench.rebuild_fill import EVENTS
-from bench.system import ROOT, System
+from bench.system import ROOT, BenchSystem
 from bench.table import MIB, Rows, figure_table
 from bench.usage import BenchFailed
 
-PART: Final = "rebuild"
+REBUILD: Final = "rebuild"
 OPERATIONS: Final = 30_000
 """In the journal, unless it is told otherwise."""
 
 _REBUILD: Final = ("-P", "-m", "opstream", "rebuild", "--nats")
-_VERIFYING: Final = """
+_VERIFY_SCRIPT: Final = """
 import sys
 from opstream.cli.commands.verify import Verify, verify_view
 verify_view(Verify(servers=(sys.argv[1],), connect_timeout=30.0))
 """
-_VERIFY: Final = ("-c", _VERIFYING)
+_VERIFY: Final = ("-c", _VERIFY_SCRIPT)
 
 
 class RebuildFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,7 +65,7 @@ _ROWS: Final[Rows[RebuildFigures]] = (
 )
 
 
-def rebuild(operations: int, progress: Progress) -> list[RebuildFigures]:
+def measure_rebuild(operations: int, progress: Progress) -> list[RebuildFigures]:
     """Fill a journal, rebuild the empty view, rebuild it once more, and verify it.
 
     Args:
@@ -75,13 +75,13 @@ def rebuild(operations: int, progress: Progress) -> list[RebuildFigures]:
     Raises:
         BenchFailed: something did not start, or did not work.
     """
-    with tempfile.TemporaryDirectory(prefix="opstream-bench-") as folder, System(Path(folder)) as system:
+    with tempfile.TemporaryDirectory(prefix="opstream-bench-") as folder, BenchSystem(Path(folder)) as system:
         system.start_broker()
         system.provision()
         progress.begin("filling the journal", operations)
         for done in range(0, operations, CHUNK):
-            task = rebuild_fill.Fill(nats_url=system.nats_url, operations=min(CHUNK, operations - done))
-            system.child("bench.rebuild_fill", task)
+            task = rebuild_fill.JournalFill(nats_url=system.nats_url, operations=min(CHUNK, operations - done))
+            system.run_child("bench.rebuild_fill", task)
             progress.show(done + task.operations)
         progress.end()
         return [
@@ -99,7 +99,7 @@ def rebuild_lines(found: list[RebuildFigures]) -> Iterator[str]:
         yield from figure_table([one.name for one in found], _ROWS, found)
 
 
-def _run(system: System, progress: Progress, name: str, events: int, *command: str) -> RebuildFigures:
+def _run(system: BenchSystem, progress: Progress, name: str, events: int, *command: str) -> RebuildFigures:
     broker = system.usage()["broker"].cpu
     began = time.perf_counter()
     process = subprocess.Popen(
@@ -112,7 +112,7 @@ def _run(system: System, progress: Progress, name: str, events: int, *command: s
     _, status, used = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - began
     process.returncode = os.waitstatus_to_exitcode(status)
-    system.check()
+    system.check_processes()
     if process.returncode:
         raise BenchFailed(f"{name}: the command ended with status {process.returncode}")
     found = RebuildFigures(

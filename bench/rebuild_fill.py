@@ -15,7 +15,7 @@ import uuid_utils
 from bench import journal, wire
 from bench.load import BODY
 from bench.request import make_request
-from opstream_journal import Link
+from opstream_journal import Connection
 from opstream_schemas import subjects
 from opstream_schemas.events import Event, EventData, Started, Succeeded, digest, encode_event
 from opstream_schemas.names import Kind
@@ -24,45 +24,45 @@ KIND: Final = Kind("bench", "noop")
 EVENTS: Final = 3
 """Of each operation: requested, started, succeeded."""
 
-_TOGETHER: Final = 500
+_BATCH: Final = 500
 """Operations whose events are sent before the broker is asked how far it is."""
 _STALL: Final = 30.0
 _POLL: Final = 0.005
 
 
-class Fill(msgspec.Struct, frozen=True, kw_only=True):
+class JournalFill(msgspec.Struct, frozen=True, kw_only=True):
     """What to do."""
 
     nats_url: str
     operations: int
 
 
-class FillResult(msgspec.Struct, frozen=True):
+class JournalFillResult(msgspec.Struct, frozen=True):
     """How it went."""
 
     seconds: float
 
 
-async def run(fill: Fill) -> FillResult:
+async def run(fill: JournalFill) -> JournalFillResult:
     """Carry it out."""
     async with journal.connected(fill.nats_url) as link:
         began = time.perf_counter()
-        stored = (await journal.stream(link, subjects.OPERATIONS_STREAM)).messages
+        stored = (await journal.stream_state(link, subjects.OPERATIONS_STREAM)).messages
         left = fill.operations
         while left:
-            count = min(left, _TOGETHER)
+            count = min(left, _BATCH)
             # Those of several operations lie between each other, as in a system with many clients.
-            lives = [_life() for _ in range(count)]
+            lives = [_operation_events() for _ in range(count)]
             for number in range(EVENTS):
                 for life in lives:
                     await link.nc.publish(*life[number])
             left -= count
             stored += count * EVENTS
-            await _reach(link, stored)
-        return FillResult(time.perf_counter() - began)
+            await _wait_stored(link, stored)
+        return JournalFillResult(time.perf_counter() - began)
 
 
-def _life() -> list[tuple[str, bytes]]:
+def _operation_events() -> list[tuple[str, bytes]]:
     now = datetime.now(UTC)
     operation_id = str(uuid_utils.uuid7())
     datas: tuple[EventData, ...] = (
@@ -88,13 +88,13 @@ def _life() -> list[tuple[str, bytes]]:
     return found
 
 
-async def _reach(link: Link, messages: int) -> None:
+async def _wait_stored(link: Connection, messages: int) -> None:
     until = time.monotonic() + _STALL
-    while (await journal.stream(link, subjects.OPERATIONS_STREAM)).messages < messages:
+    while (await journal.stream_state(link, subjects.OPERATIONS_STREAM)).messages < messages:
         if time.monotonic() > until:
             raise wire.LoadFailed(f"the broker did not store {messages:,} messages")
         await asyncio.sleep(_POLL)
 
 
 if __name__ == "__main__":
-    wire.main(run, Fill)
+    wire.run_task(run, JournalFill)

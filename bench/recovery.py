@@ -18,14 +18,14 @@ import msgspec
 from nats.aio.msg import Msg
 
 from bench import journal, wire
-from bench.figures import Latency, latency
+from bench.figures import Latency, percentiles
 from bench.held import is_running
 from bench.load import BODY
 from bench.lost_actions import LEASES
-from bench.system import RUNNER, System
+from bench.system import RUNNER, BenchSystem
 from bench.usage import BenchFailed
 from opstream_journal import Journal
-from opstream_runner.attempt.attempt import CHECKS_PER_LEASE
+from opstream_runner.attempt.attempt import HEARTBEATS_PER_LEASE
 from opstream_schemas import subjects
 from opstream_schemas.events import EventData, RecordedEvent, Started, Succeeded
 from opstream_schemas.names import Kind
@@ -39,7 +39,7 @@ _SEQUENCE: Final = -4
 """Place of the stream sequence in the subject of an acknowledgement, from the end (NATS ADR-15)."""
 
 
-class Lost(msgspec.Struct, frozen=True, kw_only=True):
+class LostOperation(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one operation. Seconds since the epoch."""
 
     seen: float
@@ -70,7 +70,7 @@ class RecoveryFigures(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds from the kill until all operations had ended."""
 
 
-def figures(lease: float, killed: float, lost: Sequence[Lost]) -> RecoveryFigures:
+def recovery_figures(lease: float, killed: float, lost: Sequence[LostOperation]) -> RecoveryFigures:
     """The figures of operations whose runner was killed.
 
     Args:
@@ -83,16 +83,16 @@ def figures(lease: float, killed: float, lost: Sequence[Lost]) -> RecoveryFigure
     return RecoveryFigures(
         lease=lease,
         operations=len(lost),
-        next=latency(started),
-        left=latency(left),
-        late=latency(at - end for at, end in zip(started, left, strict=True)),
+        next=percentiles(started),
+        left=percentiles(left),
+        late=percentiles(at - end for at, end in zip(started, left, strict=True)),
         share=statistics.fmean(left) / statistics.fmean(started),
         span=max(started) - min(started),
         ended=max(one.ended for one in lost) - killed,
     )
 
 
-def recover(system: System, operations: int) -> list[RecoveryFigures]:
+def measure_recovery(system: BenchSystem, operations: int) -> list[RecoveryFigures]:
     """Kill a runner for each lease; the one that took over is the next to be killed.
 
     Args:
@@ -108,9 +108,9 @@ def recover(system: System, operations: int) -> list[RecoveryFigures]:
     for number, lease in enumerate(LEASES):
         kind = Kind("bench", f"lease-{lease:g}")
         # Heartbeats as unlike as those of operations that began at any time.
-        operation_ids = asyncio.run(_begin(system.port, kind, operations, lease / CHECKS_PER_LEASE))
+        operation_ids = asyncio.run(_begin(system.port, kind, operations, lease / HEARTBEATS_PER_LEASE))
         system.start_runner(_name(number + 1), concurrency=operations, actions=ACTIONS)
-        found.append(asyncio.run(_lose(system, _name(number), kind, lease, operation_ids)))
+        found.append(asyncio.run(_kill_runner(system, _name(number), kind, lease, operation_ids)))
     system.stop(_name(len(LEASES)))
     return found
 
@@ -120,12 +120,12 @@ def _name(number: int) -> str:
 
 
 async def _begin(port: int, kind: Kind, count: int, seconds: float) -> list[str]:
-    connection = await wire.Connection.open(port)
+    connection = await wire.HttpConnection.open(port)
     request = connection.post(f"/{kind.resource}/42:{kind.action}", BODY)
     operation_ids = []
     due = time.perf_counter()
     for _ in range(count):
-        operation_ids.append(wire.decode_monitor(await connection.ask(request, wire.ACCEPTED)).id)
+        operation_ids.append(wire.decode_monitor(await connection.send(request, wire.ACCEPTED)).id)
         due += seconds / count
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
     for operation_id in operation_ids:
@@ -135,7 +135,9 @@ async def _begin(port: int, kind: Kind, count: int, seconds: float) -> list[str]
     return operation_ids
 
 
-async def _lose(system: System, victim: str, kind: Kind, lease: float, operation_ids: list[str]) -> RecoveryFigures:
+async def _kill_runner(
+    system: BenchSystem, victim: str, kind: Kind, lease: float, operation_ids: list[str]
+) -> RecoveryFigures:
     signs: dict[int, list[float]] = defaultdict(list)
     left = set(operation_ids)
     is_over = asyncio.Event()
@@ -152,7 +154,7 @@ async def _lose(system: System, victim: str, kind: Kind, lease: float, operation
     async with journal.connected(system.nats_url) as link:
         consumer = subjects.runner_consumer(kind)
         await link.nc.subscribe(f"$JS.ACK.{subjects.OPERATIONS_STREAM}.{consumer}.>", cb=note_sign)
-        await link.nc.subscribe(subjects.events_of_kind_filter(kind, Succeeded.name), cb=note_end)
+        await link.nc.subscribe(subjects.action_events_filter(kind, Succeeded.name), cb=note_end)
         await asyncio.sleep(lease)  # each has given a sign by then
         killed = system.kill(victim)
         try:
@@ -160,13 +162,15 @@ async def _lose(system: System, victim: str, kind: Kind, lease: float, operation
                 await is_over.wait()
         except TimeoutError:
             raise BenchFailed(f"{len(left)} operations had not recovered after {_LIMIT:g} s") from None
-        system.check()
+        system.check_processes()
         reads = Journal(link, max_msg_size=-1, clock=time.monotonic)
         await reads.start()
-        return figures(lease, killed, [_lost(await reads.events(one), signs) for one in operation_ids])
+        return recovery_figures(
+            lease, killed, [_lost_operation(await reads.events(one), signs) for one in operation_ids]
+        )
 
 
-def _lost(events: Sequence[RecordedEvent], signs: Mapping[int, list[float]]) -> Lost:
+def _lost_operation(events: Sequence[RecordedEvent], signs: Mapping[int, list[float]]) -> LostOperation:
     requested = events[0]
     starts, ends = _times(events, Started), _times(events, Succeeded)
     if len(starts) != 2 or len(ends) != 1:
@@ -177,7 +181,7 @@ def _lost(events: Sequence[RecordedEvent], signs: Mapping[int, list[float]]) -> 
     seen = [at for at in signs.get(requested.sequence, []) if at < starts[1]]  # the second attempt may give some, too
     if not seen:
         raise BenchFailed(f"operation {requested.operation_id} gave no sign of life before it was lost")
-    return Lost(seen=seen[-1], started=starts[1], ended=ends[0])
+    return LostOperation(seen=seen[-1], started=starts[1], ended=ends[0])
 
 
 def _times(events: Sequence[RecordedEvent], data: type[EventData]) -> list[float]:

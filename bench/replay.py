@@ -22,10 +22,10 @@ from bench import journal
 from bench.load import BODY
 from bench.progress import Progress
 from bench.request import make_request
-from bench.system import ROOT, System
+from bench.system import ROOT, BenchSystem
 from bench.table import MIB, Rows, figure_table
-from bench.usage import BenchFailed, usage
-from opstream_journal import Link
+from bench.usage import BenchFailed, process_usage
+from opstream_journal import Connection
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas import subjects
@@ -38,7 +38,7 @@ PARTS: Final = (REPLAY,)
 EVENTS: Final = 200_000
 
 _KIND: Final = Kind("bench", "noop")
-_EACH: Final = 4
+_EVENTS_EACH: Final = 4
 """Events of an operation."""
 _AT_ONCE: Final = 1_000
 _LOOK: Final = 0.05
@@ -74,7 +74,7 @@ class ReplayFigures(msgspec.Struct, frozen=True, kw_only=True):
         return self.events / self.seconds
 
 
-def measure(parts: tuple[str, ...], progress: Progress, events: int = EVENTS) -> list[ReplayFigures]:
+def measure_replay(parts: tuple[str, ...], progress: Progress, events: int = EVENTS) -> list[ReplayFigures]:
     """Read a journal of so many events in each way, if that part is wanted.
 
     Raises:
@@ -83,7 +83,7 @@ def measure(parts: tuple[str, ...], progress: Progress, events: int = EVENTS) ->
     """
     if REPLAY not in parts:
         return []
-    with tempfile.TemporaryDirectory(prefix="opstream-bench-") as name, System(Path(name)) as system:
+    with tempfile.TemporaryDirectory(prefix="opstream-bench-") as name, BenchSystem(Path(name)) as system:
         system.start_broker()
         asyncio.run(_fill(system.nats_url, events, progress))
         found = []
@@ -115,24 +115,24 @@ _ROWS: Final[Rows[ReplayFigures]] = (
 async def _fill(url: str, events: int, progress: Progress) -> None:
     async with journal.connected(url) as link:
         await provision(link, Sizing())
-        progress.begin("filling the journal", events // _EACH)
+        progress.begin("filling the journal", events // _EVENTS_EACH)
         waiting: list[tuple[str, bytes]] = []
         done = 0
-        for number in range(events // _EACH):
+        for number in range(events // _EVENTS_EACH):
             waiting += _operation(f"0199f3c2-0000-7000-8000-{number:012x}")
-            if len(waiting) >= _AT_ONCE or number == events // _EACH - 1:
+            if len(waiting) >= _AT_ONCE or number == events // _EVENTS_EACH - 1:
                 for subject, payload in waiting:
                     await link.nc.publish(subject, payload)
                 done += len(waiting)
                 await _wait_stored(link, done)
                 waiting = []
-                progress.show(done // _EACH)
+                progress.show(done // _EVENTS_EACH)
         progress.end()
 
 
-async def _wait_stored(link: Link, events: int) -> None:
+async def _wait_stored(link: Connection, events: int) -> None:
     until = time.monotonic() + _TIMEOUT
-    while (await journal.stream(link, subjects.OPERATIONS_STREAM)).messages < events:
+    while (await journal.stream_state(link, subjects.OPERATIONS_STREAM)).messages < events:
         if time.monotonic() > until:
             raise BenchFailed(f"{events:,} events were not stored within {_TIMEOUT:g} s")
         await asyncio.sleep(_LOOK / 10)
@@ -163,7 +163,7 @@ def _operation(operation_id: str) -> Iterator[tuple[str, bytes]]:
         yield subjects.event_subject(operation_id, _KIND, data.name), payload
 
 
-def _read(system: System, path: Path, what: str, command: tuple[str, ...], events: int) -> ReplayFigures:
+def _read(system: BenchSystem, path: Path, what: str, command: tuple[str, ...], events: int) -> ReplayFigures:
     target = (str(path),) if command[0] == "export" else ()
     arguments = [sys.executable, "-P", "-m", "opstream", *command, *target, "--nats", system.nats_url]
     before, began, peak = system.usage()["broker"].cpu, time.perf_counter(), 0
@@ -182,7 +182,7 @@ def _read(system: System, path: Path, what: str, command: tuple[str, ...], event
         raise BenchFailed(f"opstream {' '.join(command)} failed:\n{errors.decode(errors='replace')}")
     return ReplayFigures(
         name=what,
-        events=events // _EACH if "--type" in command else events,
+        events=events // _EVENTS_EACH if "--type" in command else events,
         seconds=seconds,
         cpu=cpu,
         broker_cpu=system.usage()["broker"].cpu - before,
@@ -194,6 +194,6 @@ def _read(system: System, path: Path, what: str, command: tuple[str, ...], event
 def _cpu(pid: int, last: float) -> float:
     """Seconds so far; what was seen last once the process has ended."""
     try:
-        return usage(pid).cpu
+        return process_usage(pid).cpu
     except (BenchFailed, StopIteration):
         return last

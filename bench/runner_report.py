@@ -7,7 +7,7 @@ from typing import Final
 
 from bench.drain import DrainFigures
 from bench.recovery import RecoveryFigures
-from bench.runners import Runners
+from bench.runners import RunnerFigures
 from bench.system import SERVICES
 from bench.table import MIB, Rows, figure_table, table
 
@@ -46,7 +46,7 @@ _DRAINS: Final[Rows[DrainFigures]] = (
 _MOMENTS: Final = ("before", "peak", "after")
 
 
-def runner_lines(found: Runners) -> Iterator[str]:
+def runner_lines(found: RunnerFigures) -> Iterator[str]:
     """The tables of all parts that were measured."""
     if found.recoveries:
         yield "\na runner is killed, another one is alive; by lease"

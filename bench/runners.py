@@ -11,8 +11,8 @@ import msgspec
 
 from bench.drain import Drain, DrainFigures
 from bench.progress import Progress
-from bench.recovery import RecoveryFigures, recover
-from bench.system import System
+from bench.recovery import RecoveryFigures, measure_recovery
+from bench.system import BenchSystem
 
 RECOVERY: Final = "recovery"
 DRAIN: Final = "drain"
@@ -22,14 +22,14 @@ LOST: Final = 100
 """Operations that a killed runner leaves behind."""
 
 
-class Runners(msgspec.Struct, kw_only=True):
+class RunnerFigures(msgspec.Struct, kw_only=True):
     """What was found; a part that was not asked for has nothing."""
 
     recoveries: list[RecoveryFigures] = []
     drains: list[DrainFigures] = []
 
 
-def try_out(parts: Collection[str], waiting: int, progress: Progress) -> Runners:
+def measure_runners(parts: Collection[str], waiting: int, progress: Progress) -> RunnerFigures:
     """Measure these parts, each on a broker of its own.
 
     Args:
@@ -41,27 +41,27 @@ def try_out(parts: Collection[str], waiting: int, progress: Progress) -> Runners
         BenchFailed: something did not start, or did not work.
         Failure: there is no free port, or no nats-server.
     """
-    found = Runners()
+    found = RunnerFigures()
 
-    def measure_recovery(system: System) -> None:
+    def lose_runners(system: BenchSystem) -> None:
         progress.say(f"{LOST} operations are about to lose their runner, for each lease")
-        found.recoveries = recover(system, LOST)
+        found.recoveries = measure_recovery(system, LOST)
         for one in found.recoveries:
             progress.say(
                 f"a lease of {one.lease:g} s: the next attempt began p50 {one.next.p50 / 1000:.2f} s, max "
                 f"{one.next.max / 1000:.2f} s after the kill, p50 {one.late.p50:.0f} ms after the lease"
             )
 
-    def measure_drain(system: System) -> None:
+    def measure_drain(system: BenchSystem) -> None:
         found.drains = [Drain(system, waiting, progress).run()]
 
-    measures: dict[str, Callable[[System], None]] = {RECOVERY: measure_recovery, DRAIN: measure_drain}
+    measures: dict[str, Callable[[BenchSystem], None]] = {RECOVERY: lose_runners, DRAIN: measure_drain}
     for part in PARTS:
         if part in parts:
             with tempfile.TemporaryDirectory(prefix="opstream-bench-") as name:
                 progress.say("starting broker, api and projector")
-                with System(Path(name)) as system:
+                with BenchSystem(Path(name)) as system:
                     system.start_broker()
-                    system.start_without_runner()
+                    system.start_all_but_runner()
                     measures[part](system)
     return found

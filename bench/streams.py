@@ -17,13 +17,13 @@ import msgspec
 import uuid_utils
 
 from bench import wire
-from bench.figures import Latency, latency
-from bench.held import Held
-from bench.usage import usage
-from opstream_journal import Expected, Journal, connect
+from bench.figures import Latency, percentiles
+from bench.held import HeldOperations
+from bench.usage import process_usage
+from opstream_journal import ExpectedVersion, Journal, connect
 from opstream_schemas.events import Progressed
 from opstream_schemas.names import Kind
-from opstream_schemas.operation.fold import Operation, next_event, read
+from opstream_schemas.operation.fold import Operation, fold_for_reader, next_event
 
 KIND: Final = Kind("bench", "hold")
 
@@ -126,23 +126,23 @@ async def _run(streams: Streams) -> StreamFigures:
     try:
         journal = Journal(link, max_msg_size=-1, clock=time.monotonic)
         await journal.start()
-        async with Held(streams.port, 1) as held:
-            operation = read(None, await journal.events(held.operation_ids[0]))
+        async with HeldOperations(streams.port, 1) as held:
+            operation = fold_for_reader(None, await journal.events(held.operation_ids[0]))
             assert operation is not None
             await asyncio.sleep(_SETTLE)
-            rss = {"before": usage(api).rss}
+            rss = {"before": process_usage(api).rss}
             idlers = [_idler(streams.port, operation.id) for _ in range(streams.idlers)]
             readers = [await _reader(streams.port, operation.id) for _ in range(streams.readers)]
             await asyncio.sleep(_SETTLE)
-            rss["connected"] = usage(api).rss
-            watching = asyncio.create_task(_peak(api))
-            before, load = {name: usage(pid).cpu for name, pid in streams.pids.items()}, time.process_time()
+            rss["connected"] = process_usage(api).rss
+            watching = asyncio.create_task(_peak_memory(api))
+            before, load = {name: process_usage(pid).cpu for name, pid in streams.pids.items()}, time.process_time()
             appended = await _append_all(journal, operation, streams)
             held.release()
             async with asyncio.timeout(_TIMEOUT):
                 await asyncio.gather(*(reader.is_over for reader in readers))
             load = time.process_time() - load
-            cpu = {name: usage(pid).cpu - before[name] for name, pid in streams.pids.items()} | {"load": load}
+            cpu = {name: process_usage(pid).cpu - before[name] for name, pid in streams.pids.items()} | {"load": load}
             watching.cancel()
             rss["peak"] = await watching
     finally:
@@ -176,8 +176,8 @@ def _figures(
         idlers=streams.idlers,
         events=streams.events,
         size=size / streams.events,
-        append=latency(stored - began for began, stored in appended.values()),
-        late=latency(late),
+        append=percentiles(stored - began for began, stored in appended.values()),
+        late=percentiles(late),
         rate=len(late) / seconds,
         rss=rss,
         cpu={name: value * 1e6 / len(late) for name, value in cpu.items()},
@@ -196,23 +196,23 @@ async def _append_all(journal: Journal, operation: Operation, streams: Streams) 
         data = Progressed(percent=100.0 * number / streams.events, message="m" * streams.text)
         now = datetime.now(UTC)
         event = next_event(operation, data, id=str(uuid_utils.uuid7()), source="opstream/bench", time=now)
-        stored = await journal.append(KIND, event, Expected(operation.stream_sequence), budget=_TIMEOUT)
+        stored = await journal.append(KIND, event, ExpectedVersion(operation.stream_sequence), budget=_TIMEOUT)
         appended[event.position] = now.timestamp(), time.time()
-        following = read(operation, [stored])
+        following = fold_for_reader(operation, [stored])
         assert following is not None
         operation = following
     return appended
 
 
-async def _peak(pid: int) -> int:
+async def _peak_memory(pid: int) -> int:
     """The most bytes that a process had until this was canceled."""
     peak = 0
     while True:
-        peak = max(peak, usage(pid).rss)
+        peak = max(peak, process_usage(pid).rss)
         try:
             await asyncio.sleep(_SAMPLE)
         except asyncio.CancelledError:
-            return max(peak, usage(pid).rss)
+            return max(peak, process_usage(pid).rss)
 
 
 async def _reader(port: int, operation_id: str) -> _Reader:
@@ -238,4 +238,4 @@ def _request(port: int, operation_id: str) -> bytes:
 
 
 if __name__ == "__main__":
-    wire.main(run, Streams)
+    wire.run_task(run, Streams)

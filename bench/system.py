@@ -18,9 +18,9 @@ from typing import Final, Self
 import msgspec
 
 from bench import journal
-from bench.usage import BenchFailed, Usage, usage
-from opstream.local.ports import Place, free_ports, is_broker, is_ready, url
-from opstream.local.processes import VARIABLE
+from bench.usage import BenchFailed, Usage, process_usage
+from opstream.local.ports import ListenAddress, free_ports, is_broker, is_ready, local_url
+from opstream.local.processes import SUPERVISOR_VARIABLE
 from opstream_schemas import subjects
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -35,7 +35,7 @@ _VIEW_TIMEOUT: Final = 120.0
 _TAIL: Final = 2_000
 
 
-class View(msgspec.Struct, frozen=True):
+class SnapshotProgress(msgspec.Struct, frozen=True):
     """The view, once it holds everything."""
 
     lag: float
@@ -44,7 +44,7 @@ class View(msgspec.Struct, frozen=True):
     """Snapshots that were ever written."""
 
 
-class System:
+class BenchSystem:
     """A broker in a folder of its own and, on demand, the services on it.
 
     Args:
@@ -61,7 +61,7 @@ class System:
     @property
     def nats_url(self) -> str:
         """Where the broker is."""
-        return url("nats", HOST, self._nats_port)
+        return local_url("nats", HOST, self._nats_port)
 
     def __enter__(self) -> Self:
         return self
@@ -90,7 +90,7 @@ class System:
         self._start_api()
         self._wait_ready("api", "projector", RUNNER)
 
-    def start_without_runner(self) -> None:
+    def start_all_but_runner(self) -> None:
         """Provision the broker and start api and projector."""
         self.provision()
         self._start_projector()
@@ -135,9 +135,9 @@ class System:
 
     def usage(self) -> dict[str, Usage]:
         """What each process has used so far."""
-        return {name: usage(process.pid) for name, process in self._processes.items()}
+        return {name: process_usage(process.pid) for name, process in self._processes.items()}
 
-    def child(self, module: str, task: msgspec.Struct) -> bytes:
+    def run_child(self, module: str, task: msgspec.Struct) -> bytes:
         """Run a module of the benchmark in a process of its own, with a task; what it printed."""
         command = [sys.executable, "-m", module, msgspec.json.encode(task).decode()]
         process = subprocess.Popen(
@@ -147,18 +147,18 @@ class System:
             out, err = process.communicate(timeout=_CHILD_TIMEOUT)
         finally:
             _stop(process)
-        self.check()
+        self.check_processes()
         if process.returncode:
             raise BenchFailed(f"{module} failed:\n{err.decode(errors='replace')[-_TAIL:]}")
         return out
 
-    def check(self) -> None:
+    def check_processes(self) -> None:
         """Raise if a process has ended."""
         for name, process in self._processes.items():
             if process.poll() is not None:
                 raise BenchFailed(f"the {name} ended with status {process.returncode}:\n{self._tail(name)}")
 
-    def wait_for_view(self) -> View:
+    def wait_for_snapshots(self) -> SnapshotProgress:
         """Wait until the projector has folded everything."""
         return asyncio.run(self._wait_for_view())
 
@@ -166,11 +166,11 @@ class System:
         """Wait until the projector has nothing left to do, deadlines included, which it arms half a minute late."""
         asyncio.run(self._wait_for_projector(timeout))
 
-    async def _wait_for_view(self) -> View:
+    async def _wait_for_view(self) -> SnapshotProgress:
         async with journal.connected(self.nats_url) as link:
             lag = await journal.wait_idle(link, subjects.PROJECTOR_CONSUMER, _VIEW_TIMEOUT)
-            view = await journal.stream(link, subjects.bucket_stream(subjects.VIEW_BUCKET))
-            return View(lag, view.last_seq)
+            view = await journal.stream_state(link, subjects.bucket_stream(subjects.VIEW_BUCKET))
+            return SnapshotProgress(lag, view.last_seq)
 
     async def _wait_for_projector(self, timeout: float) -> None:  # noqa: ASYNC109 - handed on
         async with journal.connected(self.nats_url) as link:
@@ -206,7 +206,7 @@ class System:
             self._processes[name] = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env={**os.environ, VARIABLE: str(os.getpid())},
+                env={**os.environ, SUPERVISOR_VARIABLE: str(os.getpid())},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -219,8 +219,8 @@ class System:
 
     def _wait(self, name: str, is_ready: Callable[[], Awaitable[bool]]) -> None:
         until = time.monotonic() + _START_TIMEOUT
-        while not asyncio.run(_ask(is_ready)):
-            self.check()
+        while not asyncio.run(_await_answer(is_ready)):
+            self.check_processes()
             if time.monotonic() > until:
                 raise BenchFailed(f"the {name} was not ready within {_START_TIMEOUT:g} s:\n{self._tail(name)}")
             time.sleep(0.05)
@@ -233,10 +233,10 @@ class System:
 
 
 def _free_ports(count: int) -> list[int]:
-    return free_ports([Place(HOST, 0, "") for _ in range(count)])
+    return free_ports([ListenAddress(HOST, 0, "") for _ in range(count)])
 
 
-async def _ask(question: Callable[[], Awaitable[bool]]) -> bool:
+async def _await_answer(question: Callable[[], Awaitable[bool]]) -> bool:
     return await question()
 
 

@@ -24,7 +24,7 @@ class Usage(msgspec.Struct, frozen=True):
     """Bytes."""
 
 
-def usage(pid: int) -> Usage:
+def process_usage(pid: int) -> Usage:
     """Look at a process.
 
     Raises:

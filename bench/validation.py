@@ -16,11 +16,11 @@ import msgspec
 import uuid_utils
 
 from bench import wire
-from bench.figures import Latency, latency
+from bench.figures import Latency, percentiles
 from bench.held_actions import files
 from bench.request import RESOURCE_ID, make_request
 from bookshelf.records import MAX_FILES
-from opstream_api.operations.input_validation import Validators, decode_input
+from opstream_api.operations.input_validation import InputValidator, decode_input
 from opstream_schemas.events import encode_event
 from opstream_schemas.operation.fold import first_event
 from opstream_schemas.status_monitor import request_hash
@@ -62,7 +62,7 @@ class ValidationResult(msgspec.Struct, frozen=True):
 async def run(validation: Validation) -> ValidationResult:
     """Carry everything out."""
     bodies = [_body(1), _body(_count(SIZE))]
-    connection = await wire.Connection.open(validation.port)
+    connection = await wire.HttpConnection.open(validation.port)
     posts: list[list[float]] = [[] for _ in bodies]
     for _ in range(validation.samples):
         for body, times in zip(bodies, posts, strict=True):
@@ -71,13 +71,13 @@ async def run(validation: Validation) -> ValidationResult:
     return ValidationResult([_figures(body, times) for body, times in zip(bodies, posts, strict=True)])
 
 
-async def _post(connection: wire.Connection, body: bytes) -> float:
+async def _post(connection: wire.HttpConnection, body: bytes) -> float:
     request = connection.post(PATH, body)
     began = time.perf_counter()
-    answer = await connection.ask(request, wire.ACCEPTED)
+    answer = await connection.send(request, wire.ACCEPTED)
     seconds = time.perf_counter() - began
     operation_id = wire.decode_monitor(answer).id
-    while not await connection.is_done(operation_id):
+    while not await connection.has_succeeded(operation_id):
         continue
     return seconds
 
@@ -85,14 +85,14 @@ async def _post(connection: wire.Connection, body: bytes) -> float:
 def _figures(body: bytes, posts: list[float]) -> InputFigures:
     document, value = decode_input(body)
     kind = files.spec.kind
-    validators = Validators()
+    validators = InputValidator()
     now = datetime.now(UTC)
     requested = make_request(kind, document, now)
     event = first_event(str(uuid_utils.uuid7()), requested, id=str(uuid_utils.uuid7()), source="bench", time=now)
     steps: dict[str, Callable[[], Any]] = {
         "encoding and nesting": partial(check_json, body),
         "decode": partial(msgspec.json.decode, body),
-        "schema": partial(validators.check, files.spec, value),
+        "schema": partial(validators.validate, files.spec, value),
         "request hash": partial(request_hash, kind, RESOURCE_ID, value, ""),
         "event, encoded and decoded": partial(encode_event, event),
     }
@@ -101,7 +101,7 @@ def _figures(body: bytes, posts: list[float]) -> InputFigures:
         size=len(body),
         files=len(value["files"]),
         steps=costs | {"all": sum(costs.values())},
-        post=latency(posts),
+        post=percentiles(posts),
     )
 
 
@@ -111,7 +111,7 @@ def _cost(step: Callable[[], Any]) -> float:
         began = time.perf_counter()
         step()
         times.append(time.perf_counter() - began)
-    return latency(times).p50 * 1000
+    return percentiles(times).p50 * 1000
 
 
 def _count(size: int) -> int:
@@ -127,4 +127,4 @@ def _body(count: int) -> bytes:
 
 
 if __name__ == "__main__":
-    wire.main(run, Validation)
+    wire.run_task(run, Validation)

@@ -16,9 +16,9 @@ import msgspec
 from nats.aio.msg import Msg
 
 from bench import wire
-from bench.figures import Latency, latency
-from bench.held import Held
-from bench.usage import usage
+from bench.figures import Latency, percentiles
+from bench.held import HeldOperations
+from bench.usage import process_usage
 from opstream_journal import connect
 
 WAIT: Final = 60
@@ -67,12 +67,12 @@ class WaitFigures(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds of processor time from the first end to the last answer, by process; `load` is the load generator."""
 
 
-class _Ended(msgspec.Struct, rename="camel"):
+class _EndedMonitor(msgspec.Struct, rename="camel"):
     status: str
     finished_at: datetime
 
 
-_decode: Final = msgspec.json.Decoder(_Ended).decode
+_decode: Final = msgspec.json.Decoder(_EndedMonitor).decode
 
 
 async def run(waits: Waits) -> WaitFigures:
@@ -84,36 +84,36 @@ async def run(waits: Waits) -> WaitFigures:
 
 
 async def _run(waits: Waits) -> WaitFigures:
-    async with Held(waits.port, waits.operations, waits.spread) as held:
+    async with HeldOperations(waits.port, waits.operations, waits.spread) as held:
         await asyncio.sleep(_SETTLE / 2)
-        rss = {"before": usage(waits.pids["api"]).rss}
-        clients = [await wire.Connection.open(waits.port) for _ in range(waits.clients)]
+        rss = {"before": process_usage(waits.pids["api"]).rss}
+        clients = [await wire.HttpConnection.open(waits.port) for _ in range(waits.clients)]
         await asyncio.sleep(_SETTLE / 2)
-        rss["idle"] = usage(waits.pids["api"]).rss
+        rss["idle"] = process_usage(waits.pids["api"]).rss
         asking = [
             asyncio.create_task(_wait(client, held.operation_ids[number % waits.operations]))
             for number, client in enumerate(clients)
         ]
         await asyncio.sleep(_SETTLE)
-        rss["waiting"] = usage(waits.pids["api"]).rss
-        cpu = usage(waits.pids["api"]).cpu
-        requests, read = await _requests(waits.nats_url, waits.quiet)
-        quiet_cpu = usage(waits.pids["api"]).cpu - cpu
+        rss["waiting"] = process_usage(waits.pids["api"]).rss
+        cpu = process_usage(waits.pids["api"]).cpu
+        requests, read = await _count_broker_requests(waits.nats_url, waits.quiet)
+        quiet_cpu = process_usage(waits.pids["api"]).cpu - cpu
         if any(one.done() for one in asking):
             await asyncio.gather(*asking)
             raise wire.LoadFailed("clients were answered although nothing had happened")
-        before, load = {name: usage(pid).cpu for name, pid in waits.pids.items()}, time.process_time()
+        before, load = {name: process_usage(pid).cpu for name, pid in waits.pids.items()}, time.process_time()
         held.release()
         finished = await asyncio.gather(*asking)
         load = time.process_time() - load
-        end_cpu = {name: usage(pid).cpu - before[name] for name, pid in waits.pids.items()} | {"load": load}
-        rss["after"] = usage(waits.pids["api"]).rss
+        end_cpu = {name: process_usage(pid).cpu - before[name] for name, pid in waits.pids.items()} | {"load": load}
+        rss["after"] = process_usage(waits.pids["api"]).rss
     for client in clients:
         client.close()
     return WaitFigures(
         clients=waits.clients,
         operations=waits.operations,
-        late=latency(client.answered_at - at for client, at in zip(clients, finished, strict=True)),
+        late=percentiles(client.answered_at - at for client, at in zip(clients, finished, strict=True)),
         span=max(client.answered_at for client in clients) - min(finished),
         rss=rss,
         requests=requests,
@@ -124,15 +124,15 @@ async def _run(waits: Waits) -> WaitFigures:
     )
 
 
-async def _wait(client: wire.Connection, operation_id: str) -> float:
+async def _wait(client: wire.HttpConnection, operation_id: str) -> float:
     """When the operation ended, seconds since the epoch."""
-    ended = _decode(await client.ask(client.get(f"/status/{operation_id}", b"Prefer: wait=%d\r\n" % WAIT)))
+    ended = _decode(await client.send(client.get(f"/status/{operation_id}", b"Prefer: wait=%d\r\n" % WAIT)))
     if ended.status != "Succeeded":
         raise wire.LoadFailed(f"operation {operation_id} ended {ended.status}")
     return ended.finished_at.timestamp()
 
 
-async def _requests(nats_url: str, seconds: float) -> tuple[int, int]:
+async def _count_broker_requests(nats_url: str, seconds: float) -> tuple[int, int]:
     """How often the broker is asked about an operation in so many seconds, and how many different ones are meant."""
     asked: Counter[bytes] = Counter()
 
@@ -149,4 +149,4 @@ async def _requests(nats_url: str, seconds: float) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    wire.main(run, Waits)
+    wire.run_task(run, Waits)

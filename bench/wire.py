@@ -38,7 +38,7 @@ class Monitor(msgspec.Struct):
 decode_monitor: Final = msgspec.json.Decoder(Monitor).decode
 
 
-class Connection(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """One keep-alive connection; one request at a time."""
 
     def __init__(self, port: int) -> None:
@@ -87,7 +87,7 @@ class Connection(asyncio.Protocol):
             body,
         )
 
-    async def ask(self, request: bytes, expected: int = OK) -> bytes:
+    async def send(self, request: bytes, expected: int = OK) -> bytes:
         """Send a request; the body of its answer.
 
         Raises:
@@ -102,9 +102,9 @@ class Connection(asyncio.Protocol):
             raise LoadFailed(f"the API answered {status} instead of {expected}: {body[:500].decode(errors='replace')}")
         return body
 
-    async def is_done(self, operation_id: str) -> bool:
+    async def has_succeeded(self, operation_id: str) -> bool:
         """Poll an operation once; whether it has succeeded."""
-        status = decode_monitor(await self.ask(self.get(f"/status/{operation_id}"))).status
+        status = decode_monitor(await self.send(self.get(f"/status/{operation_id}"))).status
         if status in {"Failed", "Canceled"}:
             raise LoadFailed(f"operation {operation_id} ended {status}")
         return status == "Succeeded"
@@ -114,7 +114,7 @@ class Connection(asyncio.Protocol):
         self._transport.close()
 
 
-def main(run: Callable[[_Task], Awaitable[msgspec.Struct]], task_type: type[_Task]) -> None:
+def run_task(run: Callable[[_Task], Awaitable[msgspec.Struct]], task_type: type[_Task]) -> None:
     """The whole of a process that makes load: reads its task from the command line, writes the result to stdout."""
     task = msgspec.json.decode(sys.argv[1], type=task_type)
 

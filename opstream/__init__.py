@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from opstream_runner import Action, ActionCanceled, ActionContext, ActionFailed, InvalidAction, RetryAfter, action
+from opstream_runner import Action, ActionCanceledError, ActionContext, ActionError, InvalidAction, RetryAfter, action
 
 from ._version import __version__
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Action",
-    "ActionCanceled",
+    "ActionCanceledError",
     "ActionContext",
-    "ActionFailed",
+    "ActionError",
     "AsyncOperationsClient",
     "InvalidAction",
     "InvalidRequest",

@@ -1,6 +1,7 @@
 """The event journal on NATS JetStream, the view, the action catalog, and the care of the connection."""
 
 from .errors import (
+    BrokerRefused,
     BrokerUnreachable,
     ConsumerGone,
     Drifted,
@@ -9,40 +10,39 @@ from .errors import (
     JournalFull,
     JournalUnavailable,
     NotProvisioned,
-    RequestRefused,
     VersionConflict,
 )
-from .jetstream.connection import Link, connect, end_process, insist
-from .jetstream.pull_consumer import Delivered, Puller
-from .journal import NEW, UNTIL_STORED, Expected, Journal
-from .stores.action_catalog import Catalog, announce, look_up
-from .stores.snapshots import Entry, View, Write
+from .jetstream.connection import Connection, connect, end_process, retry_until_ready
+from .jetstream.pull_consumer import DeliveredMessage, PullConsumer
+from .journal import NEW_OPERATION, UNTIL_STORED, ExpectedVersion, Journal
+from .stores.action_catalog import ActionCatalog, announce_action, find_action
+from .stores.snapshots import SnapshotEntry, SnapshotStore, SnapshotWrite
 
 __all__ = [
-    "NEW",
+    "NEW_OPERATION",
     "UNTIL_STORED",
+    "ActionCatalog",
+    "BrokerRefused",
     "BrokerUnreachable",
-    "Catalog",
+    "Connection",
     "ConsumerGone",
-    "Delivered",
+    "DeliveredMessage",
     "Drifted",
-    "Entry",
     "EventTooLarge",
-    "Expected",
+    "ExpectedVersion",
     "Journal",
     "JournalError",
     "JournalFull",
     "JournalUnavailable",
-    "Link",
     "NotProvisioned",
-    "Puller",
-    "RequestRefused",
+    "PullConsumer",
+    "SnapshotEntry",
+    "SnapshotStore",
+    "SnapshotWrite",
     "VersionConflict",
-    "View",
-    "Write",
-    "announce",
+    "announce_action",
     "connect",
     "end_process",
-    "insist",
-    "look_up",
+    "find_action",
+    "retry_until_ready",
 ]

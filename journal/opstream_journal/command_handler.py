@@ -18,12 +18,12 @@ from opstream_schemas.operation.commands import Command, decide
 from opstream_schemas.operation.fold import Operation, evolve, fold, next_event
 
 from .errors import JournalUnavailable, VersionConflict
-from .journal import Expected, Journal
+from .journal import ExpectedVersion, Journal
 
-_PAUSE: Final = (0.005, 0.05)
+_RETRY_DELAY: Final = (0.005, 0.05)
 
 
-class Carrier(msgspec.Struct, frozen=True, kw_only=True):
+class CommandHandler(msgspec.Struct, frozen=True, kw_only=True):
     """Who carries commands out, and with what. Clocks and ids are parameters, for tests."""
 
     journal: Journal
@@ -35,7 +35,7 @@ class Carrier(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds."""
     new_id: Callable[[], str]
 
-    async def carry_out(self, operation_id: str, command: Command, *, budget: float) -> Operation | None:
+    async def handle(self, operation_id: str, command: Command, *, budget: float) -> Operation | None:
         """The operation after the command; None if there is none (any more).
 
         Args:
@@ -58,13 +58,13 @@ class Carrier(msgspec.Struct, frozen=True, kw_only=True):
             if data is None:
                 return operation
             event = next_event(operation, data, id=self.new_id(), source=self.source, time=self.now())
-            expected = Expected(operation.stream_sequence)
+            expected = ExpectedVersion(operation.stream_sequence)
             left = until - self.monotonic()
             try:
                 stored = await self.journal.append(operation.kind, event, expected, budget=left)
             except VersionConflict as conflict:
                 if left <= 0:
                     raise JournalUnavailable(f"{conflict}, again and again", maybe_stored=False) from conflict
-                await asyncio.sleep(random.uniform(*_PAUSE))  # noqa: S311 - nothing depends on it being unforeseeable
+                await asyncio.sleep(random.uniform(*_RETRY_DELAY))  # noqa: S311 - nothing depends on it being unforeseeable
             else:
                 return evolve(operation, stored)

@@ -39,7 +39,7 @@ class JournalUnavailable(JournalError):
         self.maybe_stored = maybe_stored
 
 
-class RequestRefused(JournalError):
+class BrokerRefused(JournalError):
     """The broker answered with an error of its own.
 
     Attributes:

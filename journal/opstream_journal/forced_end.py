@@ -12,28 +12,30 @@ from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent, OperationFinished
 from opstream_schemas.events import Event
 from opstream_schemas.names import Kind
-from opstream_schemas.operation.commands import ForceFail, cut_error, decide, failed_by_operator
+from opstream_schemas.operation.commands import ForceFail, decide, operator_error, truncate_error
 from opstream_schemas.operation.fold import next_event
-from opstream_schemas.operation.forced_end import Survey, forced_event, survey
+from opstream_schemas.operation.forced_end import Inspection, forced_end_event, inspect_messages
 
-from .command_handler import Carrier
+from .command_handler import CommandHandler
 from .errors import JournalUnavailable, VersionConflict
-from .journal import Expected
+from .journal import ExpectedVersion
 
-_PAUSE: Final = (0.005, 0.05)
+_RETRY_DELAY: Final = (0.005, 0.05)
 
 
-class Ended(msgspec.Struct, frozen=True, kw_only=True):
+class ForcedFailure(msgspec.Struct, frozen=True, kw_only=True):
     """What was recorded."""
 
     event: Event
     sequence: int
     """Of the event, in the stream."""
-    found: Survey
+    found: Inspection
     """What lay there before."""
 
 
-async def end(carrier: Carrier, operation_id: str, *, reason: str, is_forced: bool, budget: float) -> Ended | None:
+async def force_fail(
+    carrier: CommandHandler, operation_id: str, *, reason: str, is_forced: bool, budget: float
+) -> ForcedFailure | None:
     """Record that an operation has failed because an operator said so; None if there is no such operation (any more).
 
     Everything on its subjects is read, not only what positions promise: there may be anything.
@@ -57,32 +59,34 @@ async def end(carrier: Carrier, operation_id: str, *, reason: str, is_forced: bo
         messages = await carrier.journal.messages(operation_id)
         if not messages:
             return None
-        found = survey(operation_id, messages)
-        kind = await _kind(carrier, found)
+        found = inspect_messages(operation_id, messages)
+        kind = await _kind_of(carrier, found)
         if kind is None:
             return None
-        event = _event(carrier, found, reason, is_forced=is_forced)
+        event = _failure_event(carrier, found, reason, is_forced=is_forced)
         left = until - carrier.monotonic()
         try:
-            stored = await carrier.journal.append(kind, event, Expected(found.last.sequence), budget=left)
+            stored = await carrier.journal.append(
+                kind, event, ExpectedVersion(found.last_message.sequence), budget=left
+            )
         except VersionConflict as conflict:
             if left <= 0:
                 raise JournalUnavailable(f"{conflict}, again and again", maybe_stored=False) from conflict
-            await asyncio.sleep(random.uniform(*_PAUSE))  # noqa: S311 - nothing depends on it being unforeseeable
+            await asyncio.sleep(random.uniform(*_RETRY_DELAY))  # noqa: S311 - nothing depends on it being unforeseeable
         else:
-            return Ended(event=event, sequence=stored.sequence, found=found)
+            return ForcedFailure(event=event, sequence=stored.sequence, found=found)
 
 
-async def _kind(carrier: Carrier, found: Survey) -> Kind | None:
+async def _kind_of(carrier: CommandHandler, found: Inspection) -> Kind | None:
     if found.operation is not None:
         return found.operation.kind
-    if found.problem is None or not await _holds_on(carrier, found):
+    if found.problem is None or not await _is_undecidable(carrier, found):
         return None
-    last = await carrier.journal.last(found.operation_id)
+    last = await carrier.journal.last_message(found.operation_id)
     return subjects.parse_event_subject(last.subject).kind if last else None
 
 
-async def _holds_on(carrier: Carrier, found: Survey) -> bool:
+async def _is_undecidable(carrier: CommandHandler, found: Inspection) -> bool:
     """Whether there is something that nobody can decide upon, and not just a rest of which the beginning expired."""
     try:
         return bool(await carrier.journal.events(found.operation_id))
@@ -90,15 +94,15 @@ async def _holds_on(carrier: Carrier, found: Survey) -> bool:
         return True
 
 
-def _event(carrier: Carrier, found: Survey, reason: str, *, is_forced: bool) -> Event:
-    operation, error = found.operation, failed_by_operator(reason)
+def _failure_event(carrier: CommandHandler, found: Inspection, reason: str, *, is_forced: bool) -> Event:
+    operation, error = found.operation, operator_error(reason)
     if operation is not None and operation.is_terminal:
         raise OperationFinished(f"operation {operation.id} is {operation.status}")
     if found.problem is not None and not is_forced:
         raise found.problem
     made = {"id": carrier.new_id(), "source": carrier.source}
     if operation is None or found.problem is not None:
-        return forced_event(found, cut_error(error), reason, **made, time=carrier.now())
+        return forced_end_event(found, truncate_error(error), reason, **made, time=carrier.now())
     data = decide(operation, ForceFail(error=error))
     if data is None:
         raise RuntimeError("an end is always an event")

@@ -13,22 +13,22 @@ from typing import Final, NewType
 
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent
-from opstream_schemas.events import CONTENT_TYPE, Event, RecordedEvent, encode_event, recorded
+from opstream_schemas.events import CONTENT_TYPE, Event, RecordedEvent, encode_event, recorded_event
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.fold import Operation
-from opstream_schemas.operation.forced_end import Message
+from opstream_schemas.operation.forced_end import OperationMessage
 
-from .errors import EventTooLarge, JournalFull, JournalUnavailable, RequestRefused, VersionConflict
+from .errors import BrokerRefused, EventTooLarge, JournalFull, JournalUnavailable, VersionConflict
 from .jetstream import rpc
-from .jetstream.connection import Link
-from .jetstream.rpc import guard
-from .operation_reads import Reads
-from .runtime.crash_points import CrashPoint, point
+from .jetstream.connection import Connection
+from .jetstream.rpc import expected_version_headers
+from .operation_reads import OperationReader
+from .runtime.crash_points import CrashPoint, crash_point
 
-Expected = NewType("Expected", int)
+ExpectedVersion = NewType("ExpectedVersion", int)
 """The stream sequence of the last event that the writer has seen of the operation."""
 
-NEW: Final = Expected(0)
+NEW_OPERATION: Final = ExpectedVersion(0)
 """The operation must not exist yet."""
 
 UNTIL_STORED: Final = float("inf")
@@ -40,8 +40,8 @@ _STORE_FAILED: Final = 10077
 _NO_ROOM: Final = frozenset({10002, 10023, 10028, 10047})
 _TOO_LARGE: Final = 10054
 _UNAVAILABLE: Final = 503
-_HEADER_ROOM: Final = 1024
-_LAST_LOOK: Final = 0.1
+_HEADER_BYTES: Final = 1024
+_FINAL_READ_TIMEOUT: Final = 0.1
 _CONTRADICTIONS: Final = 5
 
 
@@ -57,7 +57,7 @@ class Journal:
 
     def __init__(
         self,
-        link: Link,
+        link: Connection,
         *,
         max_msg_size: int,
         clock: Callable[[], float],
@@ -67,13 +67,13 @@ class Journal:
         self._max_msg_size = max_msg_size
         self._clock = clock
         self._jitter = jitter
-        self._reads = Reads(link, jitter)
+        self._reader = OperationReader(link, jitter)
 
     async def start(self) -> None:
         """Open the inbox for reads."""
-        await self._reads.start()
+        await self._reader.start()
 
-    async def append(self, kind: Kind, event: Event, expected: Expected, *, budget: float) -> RecordedEvent:
+    async def append(self, kind: Kind, event: Event, expected: ExpectedVersion, *, budget: float) -> RecordedEvent:
         """Append an event if the operation's last event still is at `expected`.
 
         Args:
@@ -95,37 +95,37 @@ class Journal:
         subject = subjects.event_subject(event.operation_id, kind, event.data.name)
         headers = {
             "Nats-Msg-Id": event.id,
-            **guard(subjects.operation_filter(event.operation_id), expected),
+            **expected_version_headers(subjects.operation_filter(event.operation_id), expected),
             "Content-Type": CONTENT_TYPE,
         }
-        attempt = _Attempt(self._clock() + budget)
-        point(CrashPoint.JOURNAL_PUBLISHES)
+        attempt = _AppendAttempt(self._clock() + budget)
+        crash_point(CrashPoint.JOURNAL_PUBLISHES)
         while True:
             try:
                 timeout = min(rpc.CALL_TIMEOUT, max(attempt.remaining(self._clock()), 0.05))
                 sequence = await rpc.publish(self._link, subject, payload, headers, timeout=timeout)
             except JournalUnavailable as error:
-                attempt.note(error, is_unsure=error.maybe_stored)
-            except RequestRefused as refused:
+                attempt.record_failure(error, is_unsure=error.maybe_stored)
+            except BrokerRefused as refused:
                 if refused.err_code not in _WRONG_LAST_SEQUENCE | _IN_FLIGHT:
-                    _raise_named(refused)
-                attempt.note(refused, is_unsure=True)
+                    _raise_specific(refused)
+                attempt.record_failure(refused, is_unsure=True)
             else:
-                point(CrashPoint.JOURNAL_STORED)
-                return recorded(event, payload, sequence)
+                crash_point(CrashPoint.JOURNAL_STORED)
+                return recorded_event(event, payload, sequence)
             if attempt.is_unsure:
-                stored = await self._find(event, expected, attempt)
+                stored = await self._find_stored(event, expected, attempt)
                 if stored is not None:
-                    return recorded(event, payload, stored)
+                    return recorded_event(event, payload, stored)
             await self._pause(attempt)
 
-    async def last(self, operation_id: str) -> rpc.StoredMessage | None:
+    async def last_message(self, operation_id: str) -> rpc.StoredMessage | None:
         """The operation's last event as the leader has it: the floor of every read. None if there is none.
 
         Raises:
             JournalUnavailable: no leader answered.
         """
-        return await self._reads.last(operation_id)
+        return await self._reader.last_message(operation_id)
 
     async def events(self, operation_id: str, *, since: Operation | None = None) -> list[RecordedEvent]:
         """The operation's events that follow `since` (all without it), complete up to the leader's last one.
@@ -136,7 +136,7 @@ class Journal:
             JournalUnavailable: no leader answered.
             InvalidEvent: the operation's subjects hold something that is not an event.
         """
-        floor = await self._reads.last(operation_id)
+        floor = await self._reader.last_message(operation_id)
         return [] if floor is None else await self.events_up_to(floor, since=since)
 
     async def events_up_to(self, floor: rpc.StoredMessage, *, since: Operation | None = None) -> list[RecordedEvent]:
@@ -147,18 +147,18 @@ class Journal:
             InvalidEvent: the operation's subjects hold something that is not an event.
         """
         sequence, position = (since.stream_sequence, since.position) if since else (0, 0)
-        return await self._reads.following(floor, sequence, position)
+        return await self._reader.events_after(floor, sequence, position)
 
-    async def messages(self, operation_id: str) -> list[Message]:
+    async def messages(self, operation_id: str) -> list[OperationMessage]:
         """Whatever lies on the operation's subjects, event or not, oldest first; for whoever looks into it.
 
         Raises:
             JournalUnavailable: no leader answered.
         """
-        floor = await self._reads.last(operation_id)
-        return [] if floor is None else await self._reads.messages(operation_id, 0, floor.seq)
+        floor = await self._reader.last_message(operation_id)
+        return [] if floor is None else await self._reader.messages(operation_id, 0, floor.seq)
 
-    async def part(self, operation_id: str, sequence: int, count: int) -> list[RecordedEvent]:
+    async def page(self, operation_id: str, sequence: int, count: int) -> list[RecordedEvent]:
         """The operation's event at a stream sequence and some that follow it: at least that one, at most `count`.
 
         For a reader of a long history that keeps little of it. Ask for no more than there are: the broker would search
@@ -168,38 +168,38 @@ class Journal:
             JournalUnavailable: no leader answered, or it has lost that event.
             InvalidEvent: what lies at the sequence is none.
         """
-        return await self._reads.part(operation_id, sequence, count)
+        return await self._reader.page(operation_id, sequence, count)
 
     def _check_size(self, payload: bytes) -> None:
-        size = len(payload) + _HEADER_ROOM
+        size = len(payload) + _HEADER_BYTES
         limits = [limit for limit in (self._max_msg_size, self._link.nc.max_payload) if limit > 0]
         if limits and size > min(limits):
             raise EventTooLarge(f"the event has {size} bytes with headers, the journal takes {min(limits)}")
 
-    async def _find(self, event: Event, expected: Expected, attempt: _Attempt) -> int | None:
+    async def _find_stored(self, event: Event, expected: ExpectedVersion, attempt: _AppendAttempt) -> int | None:
         """After an unsure answer: the sequence under which the event is stored, None if not stored so far.
 
         Raises:
             VersionConflict: another event took its place.
         """
-        seconds = max(attempt.remaining(self._clock()), _LAST_LOOK)
+        seconds = max(attempt.remaining(self._clock()), _FINAL_READ_TIMEOUT)
         try:
             async with asyncio.timeout(None if seconds == UNTIL_STORED else seconds):
-                floor = await self.last(event.operation_id)
+                floor = await self.last_message(event.operation_id)
                 if floor is None or floor.seq <= expected:
                     attempt.check_contradiction(event.operation_id, expected, floor.seq if floor else 0)
                     return None
-                return await self._find_up_to(floor, event, expected)
+                return await self._find_stored_up_to(floor, event, expected)
         except TimeoutError:
             error = JournalUnavailable("no leader answered in time", maybe_stored=True)
-            attempt.note(error, is_unsure=True)
+            attempt.record_failure(error, is_unsure=True)
         except JournalUnavailable as error:
-            attempt.note(error, is_unsure=True)
+            attempt.record_failure(error, is_unsure=True)
         return None
 
-    async def _find_up_to(self, floor: rpc.StoredMessage, event: Event, expected: Expected) -> int:
+    async def _find_stored_up_to(self, floor: rpc.StoredMessage, event: Event, expected: ExpectedVersion) -> int:
         try:
-            following = await self._reads.following(floor, expected, event.position - 1)
+            following = await self._reader.events_after(floor, expected, event.position - 1)
         except InvalidEvent as error:
             raise VersionConflict(event.operation_id, expected, floor.seq) from error
         for one in following:
@@ -207,32 +207,32 @@ class Journal:
                 return one.sequence
         raise VersionConflict(event.operation_id, expected, floor.seq)
 
-    async def _pause(self, attempt: _Attempt) -> None:
+    async def _pause(self, attempt: _AppendAttempt) -> None:
         remaining = attempt.remaining(self._clock())
         if remaining <= 0:
             raise JournalUnavailable(
                 f"the journal did not acknowledge in time: {attempt.last_error}", maybe_stored=attempt.is_unsure
             ) from attempt.last_error
-        if self._link.is_up:
-            await self._link.rest(min(remaining, self._jitter(*attempt.next_wait())))
+        if self._link.is_connected:
+            await self._link.sleep(min(remaining, self._jitter(*attempt.next_delay())))
         else:
-            await self._link.wait_up(min(remaining, self._jitter(0.5, 1.0)))
+            await self._link.wait_connected(min(remaining, self._jitter(0.5, 1.0)))
 
 
-class _Attempt:
+class _AppendAttempt:
     """What is known of an append so far."""
 
     def __init__(self, until: float) -> None:
-        self._until = until
+        self._deadline = until
         self._wait = 0.005
         self.last_error: Exception | None = None
         self.is_unsure = False
         self._contradictions = 0
 
     def remaining(self, now: float) -> float:
-        return self._until - now
+        return self._deadline - now
 
-    def note(self, error: Exception, *, is_unsure: bool) -> None:
+    def record_failure(self, error: Exception, *, is_unsure: bool) -> None:
         self.last_error = error
         self.is_unsure = self.is_unsure or is_unsure
 
@@ -242,13 +242,13 @@ class _Attempt:
         That is either a leader of before, which will know soon, or a writer that saw what is not there any more (it
         expired, or was lost with a disk), which nothing can ever extend.
         """
-        refused = isinstance(self.last_error, RequestRefused) and self.last_error.err_code in _WRONG_LAST_SEQUENCE
+        refused = isinstance(self.last_error, BrokerRefused) and self.last_error.err_code in _WRONG_LAST_SEQUENCE
         if refused and actual < expected:
             self._contradictions += 1
             if self._contradictions >= _CONTRADICTIONS:
                 raise VersionConflict(operation_id, expected, actual) from self.last_error
 
-    def next_wait(self) -> tuple[float, float]:
+    def next_delay(self) -> tuple[float, float]:
         # No leader: an election takes seconds. In flight: the answer is milliseconds away.
         if isinstance(self.last_error, JournalUnavailable):
             return (0.1, 0.5)
@@ -256,7 +256,7 @@ class _Attempt:
         return (self._wait / 2, self._wait)
 
 
-def _raise_named(refused: RequestRefused) -> None:
+def _raise_specific(refused: BrokerRefused) -> None:
     # The broker uses the same number for a store that is closing or whose disk failed; those may pass.
     is_full = refused.err_code == _STORE_FAILED and "maximum" in refused.description
     if is_full or refused.err_code in _NO_ROOM:

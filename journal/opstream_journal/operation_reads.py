@@ -14,20 +14,20 @@ from typing import Final
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.events import RecordedEvent, decode_event
-from opstream_schemas.operation.fold import forced_end
-from opstream_schemas.operation.forced_end import Message, events_of, from_beginning
+from opstream_schemas.operation.fold import forced_end_of
+from opstream_schemas.operation.forced_end import OperationMessage, decode_events, events_from_request
 
 from .errors import JournalUnavailable
 from .jetstream import rpc
-from .jetstream.connection import Link
-from .jetstream.rpc import was_guarded
+from .jetstream.connection import Connection
+from .jetstream.rpc import had_expected_version
 
 _BATCH: Final = 256
 _REPLICA_TRIES: Final = 3
 _REPLICA_TIMEOUT: Final = 1.0
 
 
-class Reads:
+class OperationReader:
     """Reads of single operations over one connection.
 
     Args:
@@ -35,7 +35,7 @@ class Reads:
         jitter: draws a wait from `[low, high]` seconds.
     """
 
-    def __init__(self, link: Link, jitter: Callable[[float, float], float]) -> None:
+    def __init__(self, link: Connection, jitter: Callable[[float, float], float]) -> None:
         self._link = link
         self._jitter = jitter
         self._reader = rpc.BatchReader(link)
@@ -44,7 +44,7 @@ class Reads:
         """Open the inbox for answers."""
         await self._reader.start()
 
-    async def last(self, operation_id: str) -> rpc.StoredMessage | None:
+    async def last_message(self, operation_id: str) -> rpc.StoredMessage | None:
         """The operation's last event as the leader has it; None if there is none.
 
         Raises:
@@ -52,7 +52,7 @@ class Reads:
         """
         return await rpc.get_last(self._link, subjects.OPERATIONS_STREAM, subjects.operation_filter(operation_id))
 
-    async def following(self, floor: rpc.StoredMessage, sequence: int, position: int) -> list[RecordedEvent]:
+    async def events_after(self, floor: rpc.StoredMessage, sequence: int, position: int) -> list[RecordedEvent]:
         """The events after a stream sequence and position (0, 0: all) up to the floor.
 
         Raises:
@@ -65,40 +65,42 @@ class Reads:
         own = subjects.operation_filter(last.operation_id)
         if not floor.subject.startswith(own.removesuffix(">")):
             raise InvalidEvent(f"sequence {floor.seq} ({floor.subject}) is an event of operation {last.operation_id}")
-        if forced_end(last) is not None:
-            return await self._around(sequence, last)
+        if forced_end_of(last) is not None:
+            return await self._read_up_to_forced_end(sequence, last)
         missing = last.position - position - 1
-        if missing < 0 or (not missing and not sequence and not was_guarded(floor, own, 0)):
-            return await self._from_leader(sequence, last)
+        if missing < 0 or (not missing and not sequence and not had_expected_version(floor, own, 0)):
+            return await self._read_from_leader(sequence, last)
         if not missing:
             return [last]
         for _ in range(_REPLICA_TRIES):
             try:
-                found = await (self._since(sequence, last, missing) if sequence else self._from_start(last, missing))
+                found = await (
+                    self._read_since(sequence, last, missing) if sequence else self._read_from_start(last, missing)
+                )
             except JournalUnavailable:
                 break
             if found is not None:
                 return found
-            await self._link.rest(self._jitter(0.01, 0.1))
-        return await self._from_leader(sequence, last)
+            await self._link.sleep(self._jitter(0.01, 0.1))
+        return await self._read_from_leader(sequence, last)
 
-    async def messages(self, operation_id: str, sequence: int, until: int) -> list[Message]:
+    async def messages(self, operation_id: str, sequence: int, until: int) -> list[OperationMessage]:
         """Whatever lies on the operation's subjects after a stream sequence, up to another one at which something does.
 
         Raises:
             JournalUnavailable: no leader answered, or it has lost what lay there.
         """
-        found: list[Message] = []
+        found: list[OperationMessage] = []
         subject = subjects.operation_filter(operation_id)
         while sequence < until:
             message = await rpc.get_next(self._link, subjects.OPERATIONS_STREAM, subject, sequence + 1)
             if message is None:
                 raise JournalUnavailable(f"the leader has lost sequence {until}", maybe_stored=False)
-            found.append(Message(message.seq, message.data))
+            found.append(OperationMessage(message.seq, message.data))
             sequence = message.seq
         return found
 
-    async def part(self, operation_id: str, sequence: int, count: int) -> list[RecordedEvent]:
+    async def page(self, operation_id: str, sequence: int, count: int) -> list[RecordedEvent]:
         """The event at a stream sequence and some that follow it: at least that one, at most `count`.
 
         Raises:
@@ -107,7 +109,7 @@ class Reads:
         """
         subject = subjects.operation_filter(operation_id)
         try:
-            page = await self._page({"next_by_subj": subject, "seq": sequence, "batch": count})
+            page = await self._read_page({"next_by_subj": subject, "seq": sequence, "batch": count})
         except JournalUnavailable:
             page = []
         if not page or page[0].seq != sequence:  # a replica that is behind
@@ -117,30 +119,30 @@ class Reads:
             page = [message]
         first, *others = page
         # Whoever asks has read the whole before; what is no event was passed over then.
-        return [decode_event(first.data, first.seq), *_events(others)]
+        return [decode_event(first.data, first.seq), *_decodable_events(others)]
 
-    async def _from_start(self, last: RecordedEvent, missing: int) -> list[RecordedEvent] | None:
+    async def _read_from_start(self, last: RecordedEvent, missing: int) -> list[RecordedEvent] | None:
         """All events of an operation; [] if its beginning expired; None while a replica is behind.
 
         The last event of each type is found at once, whatever the size of the stream; a short operation has no
         others. Only a longer one is read in order, from its first event: a read from the start of the stream would
         take longer with every event that others store.
         """
-        page = await self._last_of_each_type(last, after=0)
-        known = _before(last, page)
+        page = await self._read_last_of_each_type(last, after=0)
+        known = _events_before(last, page)
         if len(known) == missing:
             return [*known, last]
         if not known or known[0].position != 1:
             return [] if any(m.seq >= last.sequence for m in page) else None
-        following = await self._after(known[0].sequence, last, missing - 1)
+        following = await self._read_after(known[0].sequence, last, missing - 1)
         return None if following is None else [known[0], *following]
 
-    async def _since(self, sequence: int, last: RecordedEvent, missing: int) -> list[RecordedEvent] | None:
+    async def _read_since(self, sequence: int, last: RecordedEvent, missing: int) -> list[RecordedEvent] | None:
         """As `_after`, but first the way that does not pass over all that others stored in between."""
-        known = _before(last, await self._last_of_each_type(last, after=sequence))
-        return [*known, last] if len(known) == missing else await self._after(sequence, last, missing)
+        known = _events_before(last, await self._read_last_of_each_type(last, after=sequence))
+        return [*known, last] if len(known) == missing else await self._read_after(sequence, last, missing)
 
-    async def _after(self, sequence: int, last: RecordedEvent, missing: int) -> list[RecordedEvent] | None:
+    async def _read_after(self, sequence: int, last: RecordedEvent, missing: int) -> list[RecordedEvent] | None:
         """The `missing` events between `sequence` and the last, and the last; None while a replica is behind.
 
         The count is exact: a batch that asks for more makes the server search to the end of the stream.
@@ -149,7 +151,7 @@ class Reads:
         request = {"next_by_subj": subjects.operation_filter(last.operation_id)}
         while len(found) < missing:
             batch = min(missing - len(found), _BATCH)
-            page = await self._page(request | {"seq": sequence + 1, "batch": batch})
+            page = await self._read_page(request | {"seq": sequence + 1, "batch": batch})
             # Fewer than asked for is no end: the server also cuts a batch by its bytes.
             if not page or page[-1].seq >= last.sequence:
                 return None
@@ -157,7 +159,7 @@ class Reads:
             sequence = found[-1].sequence
         return [*found, last]
 
-    async def _from_leader(self, sequence: int, last: RecordedEvent) -> list[RecordedEvent]:
+    async def _read_from_leader(self, sequence: int, last: RecordedEvent) -> list[RecordedEvent]:
         """All events after `sequence`, whatever their positions say: whether they fit is for the fold to say."""
         found: list[RecordedEvent] = []
         is_whole = sequence > 0
@@ -175,25 +177,25 @@ class Reads:
             found.append(event)
             sequence = event.sequence
 
-    async def _around(self, sequence: int, end: RecordedEvent) -> list[RecordedEvent]:
+    async def _read_up_to_forced_end(self, sequence: int, end: RecordedEvent) -> list[RecordedEvent]:
         """The events after a sequence, whatever lies between them, up to a forced end; [] without the beginning."""
-        events = events_of(await self.messages(end.operation_id, sequence, end.sequence))
-        return events if sequence else [*from_beginning(end.operation_id, events)]
+        events = decode_events(await self.messages(end.operation_id, sequence, end.sequence))
+        return events if sequence else [*events_from_request(end.operation_id, events)]
 
-    async def _last_of_each_type(self, last: RecordedEvent, *, after: int) -> list[rpc.StoredMessage]:
-        return await self._page({"multi_last": [subjects.operation_filter(last.operation_id)], "seq": after + 1})
+    async def _read_last_of_each_type(self, last: RecordedEvent, *, after: int) -> list[rpc.StoredMessage]:
+        return await self._read_page({"multi_last": [subjects.operation_filter(last.operation_id)], "seq": after + 1})
 
-    async def _page(self, request: dict[str, object]) -> list[rpc.StoredMessage]:
+    async def _read_page(self, request: dict[str, object]) -> list[rpc.StoredMessage]:
         return await self._reader.read(subjects.OPERATIONS_STREAM, request, timeout=_REPLICA_TIMEOUT)
 
 
-def _events(messages: list[rpc.StoredMessage]) -> Iterator[RecordedEvent]:
+def _decodable_events(messages: list[rpc.StoredMessage]) -> Iterator[RecordedEvent]:
     for message in messages:
         with contextlib.suppress(InvalidEvent):
             yield decode_event(message.data, message.seq)
 
 
-def _before(last: RecordedEvent, page: list[rpc.StoredMessage]) -> list[RecordedEvent]:
+def _events_before(last: RecordedEvent, page: list[rpc.StoredMessage]) -> list[RecordedEvent]:
     """The events of a page that lie before the last one, in stream order."""
     earlier = (decode_event(message.data, message.seq) for message in page if message.seq < last.sequence)
     return sorted(earlier, key=lambda event: event.sequence)

@@ -18,7 +18,7 @@ from click.exceptions import NoArgsIsHelpError
 
 from opstream._version import __version__
 from opstream.local.processes import die_with_supervisor
-from opstream.terminal.console import Failure, printable
+from opstream.terminal.console import CommandError, printable
 
 SECTIONS: Final = {
     "Try and develop": {
@@ -76,7 +76,7 @@ class LazyGroup(click.Group):
             if error.errno not in _DISK_FULL:
                 raise
             where = error.filename or "standard output"
-            Failure(f"{where} takes no more ({error.strerror}): make room there, then run it again").show()
+            CommandError(f"{where} takes no more ({error.strerror}): make room there, then run it again").show()
             sys.exit(1)
 
     def make_context(
@@ -122,7 +122,7 @@ def _usage_errors_in_one_line() -> Iterator[None]:
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx is not None else "opstream"
         problem = printable(error.format_message().rstrip("."))
-        raise Failure(f"{problem} (see '{command} --help')", status=error.exit_code) from error
+        raise CommandError(f"{problem} (see '{command} --help')", status=error.exit_code) from error
 
 
 @click.group(

@@ -26,19 +26,19 @@ from opstream.client import (
     OperationsError,
     WaitTimeout,
 )
-from opstream.terminal.console import Failure, printable
-from opstream.terminal.operation_display import Display, make_display
+from opstream.terminal.console import CommandError, printable
+from opstream.terminal.operation_display import OperationDisplay, make_operation_display
 from opstream_schemas.status_monitor import StatusMonitor
 
-CANCELED: Final = 3
-TIMED_OUT: Final = 124
+EXIT_CANCELED: Final = 3
+EXIT_TIMED_OUT: Final = 124
 INTERRUPTED: Final = 130
-PATIENCE: Final = 30.0
+RESPONSE_TIMEOUT: Final = 30.0
 """Seconds in which the service has to answer a command; while an operation is followed it may be away for longer."""
 
 
 def wait(
-    client: OperationsClient, display: Display, operation: Operation, url: str, timeout: float | None
+    client: OperationsClient, display: OperationDisplay, operation: Operation, url: str, timeout: float | None
 ) -> Operation:
     with following(operation.id, url), display:
         display.show(operation.monitor)
@@ -46,18 +46,18 @@ def wait(
 
 
 @contextlib.contextmanager
-def session(url: str, *, hint: str = "") -> Iterator[tuple[OperationsClient, Display]]:
+def session(url: str, *, hint: str = "") -> Iterator[tuple[OperationsClient, OperationDisplay]]:
     """A client and a display, and what its errors and Ctrl-C mean for a command; `hint` is for the latter."""
-    display = make_display(sys.stderr, time.monotonic, lambda: datetime.now(UTC))
+    display = make_operation_display(sys.stderr, time.monotonic, lambda: datetime.now(UTC))
     try:
-        with OperationsClient(url, on_retry=display.trouble) as client:
+        with OperationsClient(url, on_retry=display.show_retry) as client:
             yield client, display
     except InvalidRequest as error:
         raise click.UsageError(str(error)) from error
     except OperationCanceled as error:
-        raise Failure(printable(str(error)), status=CANCELED) from error
+        raise CommandError(printable(str(error)), status=EXIT_CANCELED) from error
     except OperationsError as error:
-        raise Failure(printable(str(error))) from error
+        raise CommandError(printable(str(error))) from error
     except KeyboardInterrupt:
         click.echo(f"interrupted{f'; {hint}' if hint else ''}", err=True)
         sys.exit(INTERRUPTED)
@@ -74,7 +74,7 @@ def following(operation_id: str, url: str) -> Iterator[None]:
         yield
     except WaitTimeout as error:
         state = error.operation.status if error.operation else "not known"
-        raise Failure(f"the time is up, and the status is {state}; {hint}", status=TIMED_OUT) from error
+        raise CommandError(f"the time is up, and the status is {state}; {hint}", status=EXIT_TIMED_OUT) from error
     except KeyboardInterrupt:
         click.echo(f"interrupted; {hint}", err=True)
         sys.exit(INTERRUPTED)

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from opstream.terminal import logs
-from opstream.terminal.console import Failure
+from opstream.terminal.console import CommandError
 
 
-def begin(log_level: str) -> None:
+def prepare_process(log_level: str) -> None:
     """What every service begins with: logs, crash points, an end on SIGTERM."""
     # Until the service handles it itself, SIGTERM ends what has not begun yet: while modules are loaded, for one.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -21,12 +21,12 @@ def begin(log_level: str) -> None:
     from opstream_journal.runtime import crash_points as crash
 
     try:
-        crash.arm(os.environ.get(crash.VARIABLE, ""))
+        crash.arm(os.environ.get(crash.CRASH_VARIABLE, ""))
     except ValueError as error:
-        raise Failure(f"{crash.VARIABLE}: {error}") from error
+        raise CommandError(f"{crash.CRASH_VARIABLE}: {error}") from error
 
 
-def serve(run: Callable[[], None]) -> None:
+def run_service(run: Callable[[], None]) -> None:
     """Run a service to its end; what it raises becomes one line."""
     from opstream_journal import JournalError
     from opstream_runner import InvalidAction
@@ -37,7 +37,7 @@ def serve(run: Callable[[], None]) -> None:
     try:
         run()
     except (JournalError, InvalidAction) as error:
-        raise Failure(str(error)) from error
+        raise CommandError(str(error)) from error
 
 
 def allow_local_modules() -> None:

@@ -15,8 +15,19 @@ import msgspec
 from .flows import OnChange, OnRetry
 from .models import Operation, OperationEvent
 from .responses import is_event_stream
-from .steps import Call, Close, Deliver, Flow, NoReply, Read, Reply, Send, Sleep, Step
-from .transport import LIMITS, build, make_flows, no_reply, reply_of
+from .steps import (
+    CallFunction,
+    CloseStream,
+    Flow,
+    IoRequest,
+    NoResponse,
+    ReadStream,
+    SendRequest,
+    ServiceResponse,
+    Sleep,
+    YieldEvent,
+)
+from .transport import CONNECTION_LIMITS, build_request, make_flows, no_response, service_response
 
 T = TypeVar("T")
 
@@ -48,7 +59,7 @@ class AsyncOperationsClient:
     ) -> None:
         self._flows = make_flows(url, headers, on_retry)
         self._is_own = http is None
-        self._http = httpx.AsyncClient(limits=LIMITS) if http is None else http
+        self._http = httpx.AsyncClient(limits=CONNECTION_LIMITS) if http is None else http
 
     async def submit(
         self,
@@ -142,29 +153,29 @@ class AsyncOperationsClient:
 
     async def _drive(self, flow: Flow[T]) -> T:
         outcome: Any = None
-        async with contextlib.aclosing(_Hands(self._http)) as hands:
+        async with contextlib.aclosing(_AsyncDriver(self._http)) as hands:
             while True:
                 try:
                     step = flow.send(outcome)
                 except StopIteration as end:
                     ended: T = end.value
                     return ended
-                outcome = await hands.do(step)
+                outcome = await hands.perform(step)
 
     async def _iterate(self, flow: Flow[None]) -> AsyncGenerator[OperationEvent, None]:
         outcome: Any = None
-        async with contextlib.aclosing(_Hands(self._http)) as hands:
+        async with contextlib.aclosing(_AsyncDriver(self._http)) as hands:
             while True:
                 try:
                     step = flow.send(outcome)
                 except StopIteration:
                     return
-                outcome = await hands.do(step)
-                if isinstance(step, Deliver):
+                outcome = await hands.perform(step)
+                if isinstance(step, YieldEvent):
                     yield step.event
 
 
-class _Hands:
+class _AsyncDriver:
     """Does the steps of one flow."""
 
     def __init__(self, http: httpx.AsyncClient) -> None:
@@ -172,20 +183,20 @@ class _Hands:
         self._response: httpx.Response | None = None
         self._chunks: AsyncIterator[bytes] | None = None
 
-    async def do(self, step: Step) -> Any:
+    async def perform(self, step: IoRequest) -> Any:
         match step:
-            case Send():
+            case SendRequest():
                 return await self._send(step)
-            case Read():
+            case ReadStream():
                 return await self._read()
-            case Close():
+            case CloseStream():
                 return await self.aclose()
             case Sleep(seconds):
                 return await asyncio.sleep(seconds)
-            case Call(function, arguments):
+            case CallFunction(function, arguments):
                 answer = function(*arguments)
                 return await answer if inspect.isawaitable(answer) else answer
-            case Deliver():
+            case YieldEvent():
                 return None
 
     async def aclose(self) -> None:
@@ -193,26 +204,26 @@ class _Hands:
             await self._response.aclose()
             self._response = None
 
-    async def _send(self, send: Send) -> Reply | NoReply:
+    async def _send(self, send: SendRequest) -> ServiceResponse | NoResponse:
         try:
-            async with asyncio.timeout(send.silence):  # httpx's own starts anew with each byte
-                response = await self._http.send(build(self._http, send), stream=True, follow_redirects=False)
+            async with asyncio.timeout(send.timeout):  # httpx's own starts anew with each byte
+                response = await self._http.send(build_request(self._http, send), stream=True, follow_redirects=False)
                 self._response = response
-                if send.is_stream and is_event_stream(reply_of(response)):
+                if send.is_stream and is_event_stream(service_response(response)):
                     self._chunks = response.aiter_bytes()
-                    return reply_of(response)
+                    return service_response(response)
                 content = await response.aread()
             await self.aclose()
-            return reply_of(response, content)
+            return service_response(response, content)
         except TimeoutError:
             await self.aclose()
-            return NoReply("no answer in time")
+            return NoResponse("no answer in time")
         except httpx.RequestError as error:
             await self.aclose()
-            return no_reply(error)
+            return no_response(error)
 
-    async def _read(self) -> bytes | NoReply:
+    async def _read(self) -> bytes | NoResponse:
         try:
             return b"" if self._chunks is None else await anext(self._chunks, b"")
         except httpx.RequestError as error:
-            return no_reply(error)
+            return no_response(error)

@@ -13,7 +13,7 @@ from opstream_schemas.status_monitor import ErrorDetail, ErrorObject
 if TYPE_CHECKING:
     from .models import Operation
 
-_NO_ENTRY: Final = frozenset({401, 403, 407})
+_CREDENTIAL_STATUSES: Final = frozenset({401, 403, 407})
 
 
 class OperationsError(Exception):
@@ -42,11 +42,11 @@ class RequestRefused(OperationsError):
         """What of the request is wrong: a header, a path into the input; or empty."""
         self.details: tuple[ErrorDetail, ...] = error.details if error else ()
         if error is None:
-            check = "the credentials" if status in _NO_ENTRY else "the URL"
-            told = told_status(status)
+            check = "the credentials" if status in _CREDENTIAL_STATUSES else "the URL"
+            told = describe_status(status)
             super().__init__(f"{what} was refused with {told} by something that is not opstream: check {check}")
         else:
-            super().__init__(f"{what} was refused: {told_error(error)}")
+            super().__init__(f"{what} was refused: {describe_error(error)}")
 
 
 class UnexpectedAnswer(OperationsError):
@@ -126,7 +126,7 @@ class OperationCanceled(OperationsError):
         super().__init__(f"operation {operation.id} was canceled{f': {reason}' if reason else ''}")
 
 
-def told_status(status: int) -> str:
+def describe_status(status: int) -> str:
     """An HTTP status with its name, e.g. `404 Not Found`."""
     try:
         return f"{status} {HTTPStatus(status).phrase}"
@@ -134,7 +134,7 @@ def told_status(status: int) -> str:
         return str(status)
 
 
-def told_error(error: ErrorObject) -> str:
+def describe_error(error: ErrorObject) -> str:
     """An error body in one line."""
     place = f" ({error.target})" if error.target else ""
     more = "; ".join(f"{one.message}{f' ({one.target})' if one.target else ''}" for one in error.details[1:])

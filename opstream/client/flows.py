@@ -20,28 +20,46 @@ from .errors import (
     WaitTimeout,
 )
 from .models import Operation
-from .responses import EVENT_STREAM, event_in, events_in, is_event_stream, operation_in, refusal, result_in
-from .retries import Patience, is_transient, retry_after, told
-from .sse import EventStream
-from .steps import Call, Close, Deliver, Flow, NoReply, Read, Reply, Send, Sleep
-from .urls import Service
+from .responses import (
+    EVENT_STREAM,
+    decode_result,
+    is_event_stream,
+    parse_history,
+    parse_operation,
+    parse_stream_event,
+    response_error,
+)
+from .retries import RetryBudget, describe_outcome, is_transient, retry_after
+from .sse import EventStreamParser
+from .steps import (
+    CallFunction,
+    CloseStream,
+    Flow,
+    NoResponse,
+    ReadStream,
+    SendRequest,
+    ServiceResponse,
+    Sleep,
+    YieldEvent,
+)
+from .urls import ServiceUrls
 
 OnChange: TypeAlias = Callable[[Operation], Any]
 OnRetry: TypeAlias = Callable[[str, float], Any]
 
 _JSON: Final = "application/json"
 _OWN_HEADERS: Final = frozenset({"accept", "content-type", "operation-id"})
-_SILENCE: Final = 10.0
+_RESPONSE_TIMEOUT: Final = 10.0
 """Seconds. A submit is answered within 5, whatever the broker does."""
-_STREAM_SILENCE: Final = 40.0
+_STREAM_TIMEOUT: Final = 40.0
 """Seconds. The service sends a comment every 15, so two in a row are lost."""
-_LEAST_SILENCE: Final = 1.0
+_MIN_TIMEOUT: Final = 1.0
 """Seconds that even the last try gets."""
-_LONGEST_HOLD: Final = 30
+_MAX_SERVER_WAIT: Final = 30
 """Seconds to ask for with `Prefer: wait`: proxies give up on a silent request after 60 or 100."""
-_MARGIN: Final = 0.5
+_SERVER_WAIT_MARGIN: Final = 0.5
 """Seconds by which a held answer has to come before the time of the call is up."""
-_PACE: Final = 1.0
+_POLL_INTERVAL: Final = 1.0
 """Seconds between polls where an answer does not tell."""
 
 
@@ -59,7 +77,7 @@ class Flows:
 
     def __init__(
         self,
-        service: Service,
+        service: ServiceUrls,
         *,
         headers: Mapping[str, str],
         clock: Callable[[], float],
@@ -88,61 +106,65 @@ class Flows:
         status_url = self._service.status(given)
         own = {name: value for name, value in (headers or {}).items() if name.lower() not in _OWN_HEADERS}
         # The same id and the same bytes with each try: that is what makes it safe to try again.
-        post = self._post(self._service.action(target), _encode(action_input), {**own, "Operation-Id": given})
+        post = self._post(self._service.action(target), _encode_json(action_input), {**own, "Operation-Id": given})
         what = f"{target.removeprefix('/')} with operation id {given}"
-        patience = self._patience(timeout)
-        reply, _ = yield from self._ask(post, patience, given, f"submit it again with operation_id={given!r}")
+        patience = self._retry_budget(timeout)
+        reply, _ = yield from self._exchange(post, patience, given, f"submit it again with operation_id={given!r}")
         if reply.status != HTTPStatus.ACCEPTED:
-            raise refusal(reply, what)
-        operation = operation_in(reply, given, status_url, what)
+            raise response_error(reply, what)
+        operation = parse_operation(reply, given, status_url, what)
         location = reply.headers.get("Operation-Location")
         return Operation(self._service.status(given, location), operation.monitor)
 
     def status(self, operation: Operation | str, *, timeout: float | None) -> Flow[Operation]:
         """`OperationsClient.status`."""
-        operation_id, url = self._place(operation)
-        reply, _ = yield from self._ask(self._get(url), self._patience(timeout), operation_id, "ask again later")
-        return operation_in(reply, operation_id, url, f"operation {operation_id}")
+        operation_id, url = self._id_and_url(operation)
+        reply, _ = yield from self._exchange(
+            self._get(url), self._retry_budget(timeout), operation_id, "ask again later"
+        )
+        return parse_operation(reply, operation_id, url, f"operation {operation_id}")
 
     def cancel(self, operation: Operation | str, *, reason: str, timeout: float | None) -> Flow[Operation]:
         """`OperationsClient.cancel`."""
-        operation_id, url = self._place(operation)
-        post = self._post(f"{url}:cancel", _encode({"reason": reason} if reason else {}), {})
-        patience = self._patience(timeout)
-        reply, _ = yield from self._ask(post, patience, operation_id, "canceling twice is safe, so cancel it again")
-        return operation_in(reply, operation_id, url, f"canceling operation {operation_id}")
+        operation_id, url = self._id_and_url(operation)
+        post = self._post(f"{url}:cancel", _encode_json({"reason": reason} if reason else {}), {})
+        patience = self._retry_budget(timeout)
+        reply, _ = yield from self._exchange(
+            post, patience, operation_id, "canceling twice is safe, so cancel it again"
+        )
+        return parse_operation(reply, operation_id, url, f"canceling operation {operation_id}")
 
     def wait(self, operation: Operation | str, *, timeout: float | None, on_change: OnChange | None) -> Flow[Operation]:
         """`OperationsClient.wait`."""
-        operation_id, url = self._place(operation)
+        operation_id, url = self._id_and_url(operation)
         seen = operation if isinstance(operation, Operation) else None
-        patience = self._patience(timeout)
+        patience = self._retry_budget(timeout)
         # The first request does not wait for the pace that the submit named: it asks to be held, so it is no poll.
-        hold = _PACE if on_change else _LONGEST_HOLD
+        hold = _POLL_INTERVAL if on_change else _MAX_SERVER_WAIT
         while True:
             try:
-                get = self._get(url, hold=int(max(0.0, min(hold, patience.left() - _MARGIN))))
-                reply, took = yield from self._ask(get, patience, operation_id, "wait for it again")
+                get = self._get(url, hold=int(max(0.0, min(hold, patience.remaining() - _SERVER_WAIT_MARGIN))))
+                reply, took = yield from self._exchange(get, patience, operation_id, "wait for it again")
             except ServiceUnavailable as error:
                 # Whoever waits in a loop of short waits must not ask more often than the service wants.
-                yield Sleep(patience.left())
-                raise _timeout(operation_id, seen, patience.seconds, error.trouble) from error
-            now = operation_in(reply, operation_id, url, f"operation {operation_id}")
+                yield Sleep(patience.remaining())
+                raise _wait_timeout(operation_id, seen, patience.seconds, error.trouble) from error
+            now = parse_operation(reply, operation_id, url, f"operation {operation_id}")
             if on_change is not None and (seen is None or now.monitor != seen.monitor):
-                yield Call(on_change, (now,))
+                yield CallFunction(on_change, (now,))
             seen = now
             if now.is_terminal:
                 return now
-            patience.answered()
-            pace = retry_after(reply) or _PACE  # 0 would be a busy loop
+            patience.reset_pauses()
+            pace = retry_after(reply) or _POLL_INTERVAL  # 0 would be a busy loop
             # Whoever watches wants to see each step, not only the end, at the pace that the service asks for.
-            hold = min(pace, _LONGEST_HOLD) if on_change else _LONGEST_HOLD
+            hold = min(pace, _MAX_SERVER_WAIT) if on_change else _MAX_SERVER_WAIT
             if "Preference-Applied" in reply.headers:
                 pace -= took  # the service has let us wait already
             if pace > 0:
-                yield Sleep(min(pace, patience.left()))
-            if not patience.left():
-                raise _timeout(operation_id, seen, patience.seconds, "")
+                yield Sleep(min(pace, patience.remaining()))
+            if not patience.remaining():
+                raise _wait_timeout(operation_id, seen, patience.seconds, "")
 
     def result(
         self,
@@ -156,78 +178,82 @@ class Flows:
         ended = yield from self.wait(operation, timeout=timeout, on_change=on_change)
         match ended.status:
             case Status.SUCCEEDED:
-                return result_in(ended, result_type)
+                return decode_result(ended, result_type)
             case Status.FAILED:
                 raise OperationFailed(ended)
             case _:
-                raise OperationCanceled(ended, (yield from self._reason(ended)))
+                raise OperationCanceled(ended, (yield from self._cancel_reason(ended)))
 
     def history(self, operation: Operation | str, *, after: int, timeout: float | None) -> Flow[None]:
         """`OperationsClient.events`, those that there are."""
-        operation_id, url = self._place(operation)
+        operation_id, url = self._id_and_url(operation)
         what = f"the history of operation {operation_id}"
-        patience = self._patience(timeout)
-        reply, _ = yield from self._ask(self._get(f"{url}/events"), patience, operation_id, "ask again later")
-        for event in events_in(reply, what):
+        patience = self._retry_budget(timeout)
+        reply, _ = yield from self._exchange(self._get(f"{url}/events"), patience, operation_id, "ask again later")
+        for event in parse_history(reply, what):
             if event.position > after:
-                yield Deliver(event)
+                yield YieldEvent(event)
 
     def follow(self, operation: Operation | str, *, after: int, timeout: float | None) -> Flow[None]:
         """`OperationsClient.events`, until the operation has ended."""
-        operation_id, url = self._place(operation)
+        operation_id, url = self._id_and_url(operation)
         what = f"the history of operation {operation_id}"
         hint = "ask again with after= the position of the last one that you have"
-        patience = self._patience(timeout)
+        patience = self._retry_budget(timeout)
         while True:
-            reply, _ = yield from self._ask(self._stream(f"{url}/events", after), patience, operation_id, hint)
+            reply, _ = yield from self._exchange(self._stream(f"{url}/events", after), patience, operation_id, hint)
             if reply.status == HTTPStatus.NO_CONTENT:
                 return
             if not is_event_stream(reply):
-                raise refusal(reply, what)
-            stream = EventStream()
+                raise response_error(reply, what)
+            stream = EventStreamParser()
             while True:
-                chunk = yield Read()
-                if isinstance(chunk, NoReply) or not chunk:
+                chunk = yield ReadStream()
+                if isinstance(chunk, NoResponse) or not chunk:
                     break
-                patience.extend()
+                patience.restart()
                 for one in stream.feed(chunk):
-                    event = event_in(one, what)
+                    event = parse_stream_event(one, what)
                     # What a stream repeats after it was cut has been delivered already.
                     if event.position > after:
                         after = event.position
-                        patience.answered()
-                        yield Deliver(event)
+                        patience.reset_pauses()
+                        yield YieldEvent(event)
                     if event.is_terminal:
                         return
-            yield Close()
+            yield CloseStream()
             trouble = (
-                chunk if isinstance(chunk, NoReply) else NoReply("the stream of events ended before the operation")
+                chunk
+                if isinstance(chunk, NoResponse)
+                else NoResponse("the stream of events ended before the operation")
             )
-            yield from self._rest(trouble, patience, stream.retry, operation_id, hint)
+            yield from self._pause_before_retry(trouble, patience, stream.retry, operation_id, hint)
 
-    def _place(self, operation: Operation | str) -> tuple[str, str]:
+    def _id_and_url(self, operation: Operation | str) -> tuple[str, str]:
         if isinstance(operation, Operation):
             return operation.id, self._service.status(operation.id, operation.url)
         return operation, self._service.status(operation)
 
-    def _patience(self, seconds: float | None) -> Patience:
-        return Patience(seconds, clock=self._clock, jitter=self._jitter)
+    def _retry_budget(self, seconds: float | None) -> RetryBudget:
+        return RetryBudget(seconds, clock=self._clock, jitter=self._jitter)
 
-    def _post(self, url: str, content: bytes, headers: Mapping[str, str]) -> Send:
+    def _post(self, url: str, content: bytes, headers: Mapping[str, str]) -> SendRequest:
         own = {**self._headers, **headers, "Accept": _JSON, "Content-Type": _JSON}
-        return Send(method="POST", url=url, headers=own, content=content, silence=_SILENCE)
+        return SendRequest(method="POST", url=url, headers=own, content=content, timeout=_RESPONSE_TIMEOUT)
 
-    def _get(self, url: str, *, hold: int = 0) -> Send:
+    def _get(self, url: str, *, hold: int = 0) -> SendRequest:
         preference = {"Prefer": f"wait={hold}"} if hold else {}
         headers = {**self._headers, **preference, "Accept": _JSON}
-        return Send(method="GET", url=url, headers=headers, silence=hold + _SILENCE)
+        return SendRequest(method="GET", url=url, headers=headers, timeout=hold + _RESPONSE_TIMEOUT)
 
-    def _stream(self, url: str, after: int) -> Send:
+    def _stream(self, url: str, after: int) -> SendRequest:
         place = {"Last-Event-ID": str(after)} if after else {}
         headers = {**self._headers, **place, "Accept": EVENT_STREAM, "Cache-Control": "no-cache"}
-        return Send(method="GET", url=url, headers=headers, silence=_STREAM_SILENCE, is_stream=True)
+        return SendRequest(method="GET", url=url, headers=headers, timeout=_STREAM_TIMEOUT, is_stream=True)
 
-    def _ask(self, send: Send, patience: Patience, operation_id: str, hint: str) -> Flow[tuple[Reply, float]]:
+    def _exchange(
+        self, send: SendRequest, patience: RetryBudget, operation_id: str, hint: str
+    ) -> Flow[tuple[ServiceResponse, float]]:
         """Send until there is an answer that means something; that, and the seconds that its try took.
 
         Raises:
@@ -235,35 +261,40 @@ class Flows:
         """
         while True:
             begin = self._clock()
-            silence = min(send.silence, max(patience.left(), _LEAST_SILENCE))
-            outcome = yield msgspec.structs.replace(send, silence=silence)
+            silence = min(send.timeout, max(patience.remaining(), _MIN_TIMEOUT))
+            outcome = yield msgspec.structs.replace(send, timeout=silence)
             if not is_transient(outcome):
                 return outcome, self._clock() - begin
-            yield from self._rest(outcome, patience, retry_after(outcome), operation_id, hint)
+            yield from self._pause_before_retry(outcome, patience, retry_after(outcome), operation_id, hint)
 
-    def _rest(
-        self, trouble: Reply | NoReply, patience: Patience, asked: float | None, operation_id: str, hint: str
+    def _pause_before_retry(
+        self,
+        trouble: ServiceResponse | NoResponse,
+        patience: RetryBudget,
+        asked: float | None,
+        operation_id: str,
+        hint: str,
     ) -> Flow[None]:
-        pause, left = patience.pause(asked), patience.left()
+        pause, left = patience.next_pause(asked), patience.remaining()
         if pause >= left:
             # Also where the service asks for more time than is left: sleeping would change nothing.
-            what = f"{self._service.base} gave no usable answer in time (last: {told(trouble)})"
+            what = f"{self._service.base} gave no usable answer in time (last: {describe_outcome(trouble)})"
             raise ServiceUnavailable(what, hint, operation_id=operation_id, retry_after=asked)
         if self._on_retry is not None:
-            yield Call(self._on_retry, (told(trouble), pause))
+            yield CallFunction(self._on_retry, (describe_outcome(trouble), pause))
         yield Sleep(pause)
 
-    def _reason(self, operation: Operation) -> Flow[str]:
+    def _cancel_reason(self, operation: Operation) -> Flow[str]:
         # The monitor has no member for it. What was asked for is known without it, so one try is enough.
         outcome = yield self._get(f"{operation.url}/events")
         try:
-            events = [] if isinstance(outcome, NoReply) else events_in(outcome, "")
+            events = [] if isinstance(outcome, NoResponse) else parse_history(outcome, "")
         except OperationsError:
             return ""
         return next((event.data.reason for event in events if isinstance(event.data, Canceled)), "")
 
 
-def _encode(value: Any) -> bytes:  # noqa: ANN401 - whatever becomes JSON
+def _encode_json(value: Any) -> bytes:  # noqa: ANN401 - whatever becomes JSON
     if isinstance(value, msgspec.UnsetType):
         return b"{}"
     try:
@@ -272,7 +303,7 @@ def _encode(value: Any) -> bytes:  # noqa: ANN401 - whatever becomes JSON
         raise InvalidRequest(f"the input can't be written as JSON: {error}") from error
 
 
-def _timeout(operation_id: str, seen: Operation | None, seconds: float, trouble: str) -> WaitTimeout:
+def _wait_timeout(operation_id: str, seen: Operation | None, seconds: float, trouble: str) -> WaitTimeout:
     state = f"is {seen.status}" if seen else "was not seen"
     why = f" ({trouble})" if trouble else ""
     message = f"operation {operation_id} {state} after {seconds:g} s and goes on{why}: wait for it again, or cancel it"

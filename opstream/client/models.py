@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from opstream_schemas.events import Canceled, EventData, Failed, Succeeded, decode_event
-from opstream_schemas.operation.fold import TERMINAL, Status
+from opstream_schemas.operation.fold import TERMINAL_STATUSES, Status
 from opstream_schemas.status_monitor import StatusMonitor
 
 TERMINAL_EVENTS: Final = frozenset({Succeeded.name, Failed.name, Canceled.name})
@@ -38,7 +38,7 @@ class Operation(msgspec.Struct, frozen=True):
     @property
     def is_terminal(self) -> bool:
         """Whether it has ended."""
-        return self.status in TERMINAL
+        return self.status in TERMINAL_STATUSES
 
 
 class OperationEvent(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,25 +10,25 @@ import msgspec
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.status_monitor import StatusMonitor
 
-from .errors import OperationsError, RequestRefused, UnexpectedAnswer, told_status
+from .errors import OperationsError, RequestRefused, UnexpectedAnswer, describe_status
 from .models import Operation, OperationEvent, parse_event
-from .retries import error_of, told
-from .sse import ServerEvent
-from .steps import Reply
+from .retries import describe_outcome, parse_error
+from .sse import ServerSentEvent
+from .steps import ServiceResponse
 
 EVENT_STREAM: Final = "text/event-stream"
 
 
-class _History(msgspec.Struct, frozen=True):
+class _HistoryBody(msgspec.Struct, frozen=True):
     value: list[msgspec.Raw]
 
 
 _UNDECODABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InvalidEvent)
-_monitor: Final = msgspec.json.Decoder(StatusMonitor)
-_history: Final = msgspec.json.Decoder(_History)
+_monitor_decoder: Final = msgspec.json.Decoder(StatusMonitor)
+_history_decoder: Final = msgspec.json.Decoder(_HistoryBody)
 
 
-def operation_in(reply: Reply, operation_id: str, url: str, what: str) -> Operation:
+def parse_operation(reply: ServiceResponse, operation_id: str, url: str, what: str) -> Operation:
     """The operation that an answer tells of.
 
     Args:
@@ -42,32 +42,32 @@ def operation_in(reply: Reply, operation_id: str, url: str, what: str) -> Operat
         UnexpectedAnswer: it is anything else that does not tell of this operation.
     """
     if reply.status not in {HTTPStatus.OK, HTTPStatus.ACCEPTED}:
-        raise refusal(reply, what)
+        raise response_error(reply, what)
     try:
-        found = Operation(url, _monitor.decode(reply.content))
+        found = Operation(url, _monitor_decoder.decode(reply.content))
     except _UNDECODABLE as error:
-        raise _foreign(reply, what) from error
+        raise _not_from_opstream(reply, what) from error
     if found.id != operation_id:
         message = f"{what}: the answer tells of operation {found.id!r}: check the URL, and any cache on the way"
         raise UnexpectedAnswer(message, status=reply.status)
     return found
 
 
-def events_in(reply: Reply, what: str) -> list[OperationEvent]:
+def parse_history(reply: ServiceResponse, what: str) -> list[OperationEvent]:
     """The events of a JSON history, in its order.
 
     Raises:
         RequestRefused, UnexpectedAnswer: as `operation_in`.
     """
     if reply.status != HTTPStatus.OK:
-        raise refusal(reply, what)
+        raise response_error(reply, what)
     try:
-        return [parse_event(bytes(stored)) for stored in _history.decode(reply.content).value]
+        return [parse_event(bytes(stored)) for stored in _history_decoder.decode(reply.content).value]
     except _UNDECODABLE as error:
-        raise _foreign(reply, what) from error
+        raise _not_from_opstream(reply, what) from error
 
 
-def event_in(sent: ServerEvent, what: str) -> OperationEvent:
+def parse_stream_event(sent: ServerSentEvent, what: str) -> OperationEvent:
     """The event that an event of a stream carries.
 
     Raises:
@@ -80,13 +80,13 @@ def event_in(sent: ServerEvent, what: str) -> OperationEvent:
         raise UnexpectedAnswer(message, status=HTTPStatus.OK) from error
 
 
-def is_event_stream(reply: Reply) -> bool:
+def is_event_stream(reply: ServiceResponse) -> bool:
     """Whether it is the beginning of a stream of events."""
     media_type = reply.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     return reply.status == HTTPStatus.OK and media_type == EVENT_STREAM
 
 
-def result_in(operation: Operation, result_type: Any) -> Any:  # noqa: ANN401 - whatever msgspec takes for a type
+def decode_result(operation: Operation, result_type: Any) -> Any:  # noqa: ANN401 - whatever msgspec takes for a type
     """The result of an operation that has succeeded.
 
     Raises:
@@ -100,19 +100,19 @@ def result_in(operation: Operation, result_type: Any) -> Any:  # noqa: ANN401 - 
         raise UnexpectedAnswer(message, status=HTTPStatus.OK) from error
 
 
-def refusal(reply: Reply, what: str) -> OperationsError:
+def response_error(reply: ServiceResponse, what: str) -> OperationsError:
     """The error in an answer that is none of those that were hoped for."""
     if HTTPStatus.BAD_REQUEST <= reply.status < HTTPStatus.INTERNAL_SERVER_ERROR:
-        return RequestRefused(what, reply.status, error_of(reply))
+        return RequestRefused(what, reply.status, parse_error(reply))
     if HTTPStatus.MULTIPLE_CHOICES <= reply.status < HTTPStatus.BAD_REQUEST and "Location" in reply.headers:
         # Following would send the input, and perhaps credentials, to whoever an answer names.
         message = f"{what}: there is a redirect to {reply.headers['Location']!r}, which is not followed: change the URL"
         return UnexpectedAnswer(message, status=reply.status)
-    if error_of(reply) is not None:
-        return UnexpectedAnswer(f"{what}: the service failed ({told(reply)})", status=reply.status)
-    return _foreign(reply, what)
+    if parse_error(reply) is not None:
+        return UnexpectedAnswer(f"{what}: the service failed ({describe_outcome(reply)})", status=reply.status)
+    return _not_from_opstream(reply, what)
 
 
-def _foreign(reply: Reply, what: str) -> UnexpectedAnswer:
-    message = f"{what}: {told_status(reply.status)} with a body that is not opstream's: check the URL"
+def _not_from_opstream(reply: ServiceResponse, what: str) -> UnexpectedAnswer:
+    message = f"{what}: {describe_status(reply.status)} with a body that is not opstream's: check the URL"
     return UnexpectedAnswer(message, status=reply.status)

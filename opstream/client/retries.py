@@ -12,21 +12,21 @@ import msgspec
 
 from opstream_schemas.status_monitor import ErrorBody, ErrorObject
 
-from .errors import told_error, told_status
-from .steps import NoReply, Reply
+from .errors import describe_error, describe_status
+from .steps import NoResponse, ServiceResponse
 
 _FIRST_PAUSE: Final = 0.2
-_LONGEST_PAUSE: Final = 5.0
-_DOUBLINGS: Final = 10
-_BUSY: Final = frozenset({408, 425, 429, 502, 503, 504})
+_MAX_PAUSE: Final = 5.0
+_MAX_DOUBLINGS: Final = 10
+_RETRYABLE_STATUSES: Final = frozenset({408, 425, 429, 502, 503, 504})
 """Statuses that ask for another try, whoever answers with them."""
-_NEVER: Final = frozenset({501, 505})
-_SECONDS: Final = re.compile(r"[0-9]{1,9}")
+_FINAL_STATUSES: Final = frozenset({501, 505})
+_SECONDS_PATTERN: Final = re.compile(r"[0-9]{1,9}")
 
-_error_body: Final = msgspec.json.Decoder(ErrorBody)
+_error_decoder: Final = msgspec.json.Decoder(ErrorBody)
 
 
-class Patience:
+class RetryBudget:
     """The time that one call has, and the pauses between its tries.
 
     Pauses double from 0.2 to 5 seconds and are randomised by half, so that many clients do not come back in step; what
@@ -48,61 +48,61 @@ class Patience:
         self._begin = clock()
         self._tries = 0
 
-    def left(self) -> float:
+    def remaining(self) -> float:
         """Seconds that are left; never negative."""
         return max(0.0, self._begin + self.seconds - self._clock())
 
-    def pause(self, retry_after: float | None) -> float:
+    def next_pause(self, retry_after: float | None) -> float:
         """Seconds to wait before the next try."""
-        ceiling = min(_LONGEST_PAUSE, _FIRST_PAUSE * float(1 << min(self._tries, _DOUBLINGS)))
+        ceiling = min(_MAX_PAUSE, _FIRST_PAUSE * float(1 << min(self._tries, _MAX_DOUBLINGS)))
         self._tries += 1
         return (retry_after or 0.0) + ceiling * (1 + self._jitter()) / 2
 
-    def answered(self) -> None:
+    def reset_pauses(self) -> None:
         """There is progress: pauses begin short again."""
         self._tries = 0
 
-    def extend(self) -> None:
+    def restart(self) -> None:
         """There is a sign of life: the time of the call begins anew."""
         self._begin = self._clock()
 
 
-def is_transient(outcome: Reply | NoReply) -> bool:
+def is_transient(outcome: ServiceResponse | NoResponse) -> bool:
     """Whether the same request may be answered otherwise a little later.
 
     A 5xx without opstream's error body is a proxy's, and says that there is no service behind it at the moment; with
     that body it is the service's own word on this request.
     """
-    if isinstance(outcome, NoReply) or outcome.status in _BUSY:
+    if isinstance(outcome, NoResponse) or outcome.status in _RETRYABLE_STATUSES:
         return True
-    return outcome.status >= 500 and outcome.status not in _NEVER and error_of(outcome) is None
+    return outcome.status >= 500 and outcome.status not in _FINAL_STATUSES and parse_error(outcome) is None
 
 
-def error_of(reply: Reply) -> ErrorObject | None:
+def parse_error(reply: ServiceResponse) -> ErrorObject | None:
     """The error body of an answer, if it has one (contract.md, Errors)."""
     try:
-        return _error_body.decode(reply.content).error
+        return _error_decoder.decode(reply.content).error
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 
-def told(outcome: Reply | NoReply) -> str:
+def describe_outcome(outcome: ServiceResponse | NoResponse) -> str:
     """What came instead of a useful answer, in one line."""
-    if isinstance(outcome, NoReply):
+    if isinstance(outcome, NoResponse):
         return outcome.reason
-    error = error_of(outcome)
-    return f"{told_status(outcome.status)}{f', {told_error(error)}' if error else ''}"
+    error = parse_error(outcome)
+    return f"{describe_status(outcome.status)}{f', {describe_error(error)}' if error else ''}"
 
 
-def retry_after(outcome: Reply | NoReply) -> float | None:
+def retry_after(outcome: ServiceResponse | NoResponse) -> float | None:
     """Seconds that an answer asks to wait (RFC 9110: seconds or a date); None if it does not."""
-    if isinstance(outcome, NoReply):
+    if isinstance(outcome, NoResponse):
         return None
     value = outcome.headers.get("Retry-After", "").strip()
-    return float(value) if _SECONDS.fullmatch(value) else _until(value, outcome.headers)
+    return float(value) if _SECONDS_PATTERN.fullmatch(value) else _seconds_until(value, outcome.headers)
 
 
-def _until(value: str, headers: Mapping[str, str]) -> float | None:
+def _seconds_until(value: str, headers: Mapping[str, str]) -> float | None:
     # Both dates are the server's, so that it does not matter whose clock is wrong.
     try:
         moment, now = parsedate_to_datetime(value), parsedate_to_datetime(headers.get("Date", ""))

@@ -13,7 +13,7 @@ _LINE_END: Final = re.compile(r"\r\n|\n|\r")
 _DIGITS: Final = re.compile(r"[0-9]{1,9}")
 
 
-class ServerEvent(msgspec.Struct, frozen=True, kw_only=True):
+class ServerSentEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One event of a stream."""
 
     id: str
@@ -23,7 +23,7 @@ class ServerEvent(msgspec.Struct, frozen=True, kw_only=True):
     data: str
 
 
-class EventStream:
+class EventStreamParser:
     """Takes the chunks of one response, cut anywhere, and gives the events that they complete.
 
     An event that the stream does not complete is never given: its rest may have been lost.
@@ -42,7 +42,7 @@ class EventStream:
         self._event = ""
         self._data: list[str] = []
 
-    def feed(self, chunk: bytes) -> list[ServerEvent]:
+    def feed(self, chunk: bytes) -> list[ServerSentEvent]:
         """The events that end in this chunk."""
         text = self._decode(chunk)
         if not text:
@@ -57,14 +57,14 @@ class EventStream:
         found = []
         for end in ends:
             self._line.append(end)
-            event = self._take("".join(self._line))
+            event = self._read_line("".join(self._line))
             self._line.clear()
             if event is not None:
                 found.append(event)
         self._line.append(begin)
         return found
 
-    def _take(self, line: str) -> ServerEvent | None:
+    def _read_line(self, line: str) -> ServerSentEvent | None:
         if not line:
             return self._dispatch()
         field, _, value = line.partition(":")
@@ -82,7 +82,7 @@ class EventStream:
                 pass  # a comment (it has no name before the colon), or a field of the future
         return None
 
-    def _dispatch(self) -> ServerEvent | None:
+    def _dispatch(self) -> ServerSentEvent | None:
         data, event = self._data, self._event
         self._data, self._event = [], ""
-        return ServerEvent(id=self._id, event=event, data="\n".join(data)) if data else None
+        return ServerSentEvent(id=self._id, event=event, data="\n".join(data)) if data else None

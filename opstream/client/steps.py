@@ -16,20 +16,20 @@ from .models import OperationEvent
 T = TypeVar("T")
 
 
-class Send(msgspec.Struct, frozen=True, kw_only=True):
-    """Send one HTTP request. The outcome is a `Reply` or a `NoReply`."""
+class SendRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Send one HTTP request. The outcome is a `Reply` or a `NoResponse`."""
 
     method: str
     url: str
     headers: Mapping[str, str]
     content: bytes = b""
-    silence: float
+    timeout: float
     """Seconds after which the try is given up: of a whole answer, and of a stream without a byte."""
     is_stream: bool = False
-    """Keep an answer that is an event stream open, for `Read`; the reply has no content then."""
+    """Keep an answer that is an event stream open, for `ReadStream`; the reply has no content then."""
 
 
-class Reply(msgspec.Struct, frozen=True):
+class ServiceResponse(msgspec.Struct, frozen=True):
     """An answer of whatever status."""
 
     status: int
@@ -38,17 +38,17 @@ class Reply(msgspec.Struct, frozen=True):
     content: bytes = b""
 
 
-class NoReply(msgspec.Struct, frozen=True):
+class NoResponse(msgspec.Struct, frozen=True):
     """No answer, or only a part of one. The service may have done what it was asked."""
 
     reason: str
 
 
-class Read(msgspec.Struct, frozen=True):
-    """Read on in the open stream. The outcome is bytes (none: the stream has ended) or a `NoReply`."""
+class ReadStream(msgspec.Struct, frozen=True):
+    """Read on in the open stream. The outcome is bytes (none: the stream has ended) or a `NoResponse`."""
 
 
-class Close(msgspec.Struct, frozen=True):
+class CloseStream(msgspec.Struct, frozen=True):
     """Close the open stream."""
 
 
@@ -58,18 +58,18 @@ class Sleep(msgspec.Struct, frozen=True):
     seconds: float
 
 
-class Call(msgspec.Struct, frozen=True):
+class CallFunction(msgspec.Struct, frozen=True):
     """Call a function of the user's; the async driver awaits what it returns if that can be awaited."""
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
 
 
-class Deliver(msgspec.Struct, frozen=True):
+class YieldEvent(msgspec.Struct, frozen=True):
     """Hand an event to the user, who iterates."""
 
     event: OperationEvent
 
 
-Step: TypeAlias = Send | Read | Close | Sleep | Call | Deliver
-Flow: TypeAlias = Generator[Step, Any, T]
+IoRequest: TypeAlias = SendRequest | ReadStream | CloseStream | Sleep | CallFunction | YieldEvent
+Flow: TypeAlias = Generator[IoRequest, Any, T]

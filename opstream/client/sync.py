@@ -14,8 +14,19 @@ import msgspec
 from .flows import OnChange, OnRetry
 from .models import Operation, OperationEvent
 from .responses import is_event_stream
-from .steps import Call, Close, Deliver, Flow, NoReply, Read, Reply, Send, Sleep, Step
-from .transport import LIMITS, build, make_flows, no_reply, reply_of
+from .steps import (
+    CallFunction,
+    CloseStream,
+    Flow,
+    IoRequest,
+    NoResponse,
+    ReadStream,
+    SendRequest,
+    ServiceResponse,
+    Sleep,
+    YieldEvent,
+)
+from .transport import CONNECTION_LIMITS, build_request, make_flows, no_response, service_response
 
 T = TypeVar("T")
 
@@ -50,7 +61,7 @@ class OperationsClient:
     ) -> None:
         self._flows = make_flows(url, headers, on_retry)
         self._is_own = http is None
-        self._http = httpx.Client(limits=LIMITS) if http is None else http
+        self._http = httpx.Client(limits=CONNECTION_LIMITS) if http is None else http
 
     def submit(
         self,
@@ -205,29 +216,29 @@ class OperationsClient:
 
     def _drive(self, flow: Flow[T]) -> T:
         outcome: Any = None
-        with contextlib.closing(_Hands(self._http)) as hands:
+        with contextlib.closing(_SyncDriver(self._http)) as hands:
             while True:
                 try:
                     step = flow.send(outcome)
                 except StopIteration as end:
                     ended: T = end.value
                     return ended
-                outcome = hands.do(step)
+                outcome = hands.perform(step)
 
     def _iterate(self, flow: Flow[None]) -> Generator[OperationEvent, None, None]:
-        with contextlib.closing(_Hands(self._http)) as hands:
+        with contextlib.closing(_SyncDriver(self._http)) as hands:
             outcome: Any = None
             while True:
                 try:
                     step = flow.send(outcome)
                 except StopIteration:
                     return
-                outcome = hands.do(step)
-                if isinstance(step, Deliver):
+                outcome = hands.perform(step)
+                if isinstance(step, YieldEvent):
                     yield step.event
 
 
-class _Hands:
+class _SyncDriver:
     """Does the steps of one flow."""
 
     def __init__(self, http: httpx.Client) -> None:
@@ -235,19 +246,19 @@ class _Hands:
         self._response: httpx.Response | None = None
         self._chunks: Iterator[bytes] | None = None
 
-    def do(self, step: Step) -> Any:
+    def perform(self, step: IoRequest) -> Any:
         match step:
-            case Send():
+            case SendRequest():
                 return self._send(step)
-            case Read():
+            case ReadStream():
                 return self._read()
-            case Close():
+            case CloseStream():
                 return self.close()
             case Sleep(seconds):
                 return time.sleep(seconds)
-            case Call(function, arguments):
+            case CallFunction(function, arguments):
                 return function(*arguments)
-            case Deliver():
+            case YieldEvent():
                 return None
 
     def close(self) -> None:
@@ -255,28 +266,28 @@ class _Hands:
             self._response.close()
             self._response = None
 
-    def _send(self, send: Send) -> Reply | NoReply:
-        until = time.monotonic() + send.silence
+    def _send(self, send: SendRequest) -> ServiceResponse | NoResponse:
+        until = time.monotonic() + send.timeout
         try:
-            response = self._http.send(build(self._http, send), stream=True, follow_redirects=False)
+            response = self._http.send(build_request(self._http, send), stream=True, follow_redirects=False)
             self._response = response
-            if send.is_stream and is_event_stream(reply_of(response)):
+            if send.is_stream and is_event_stream(service_response(response)):
                 self._chunks = response.iter_bytes()
-                return reply_of(response)
+                return service_response(response)
             pieces: list[bytes] = []
             for piece in response.iter_bytes():  # httpx's own time limit starts anew with each
                 pieces.append(piece)
                 if time.monotonic() > until:
                     self.close()
-                    return NoReply("no answer in time")
+                    return NoResponse("no answer in time")
             self.close()
-            return reply_of(response, b"".join(pieces))
+            return service_response(response, b"".join(pieces))
         except httpx.RequestError as error:
             self.close()
-            return no_reply(error)
+            return no_response(error)
 
-    def _read(self) -> bytes | NoReply:
+    def _read(self) -> bytes | NoResponse:
         try:
             return b"" if self._chunks is None else next(self._chunks, b"")
         except httpx.RequestError as error:
-            return no_reply(error)
+            return no_response(error)

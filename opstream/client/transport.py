@@ -13,13 +13,13 @@ import uuid_utils
 from opstream._version import __version__
 
 from .flows import Flows, OnRetry
-from .steps import NoReply, Reply, Send
-from .urls import Service
+from .steps import NoResponse, SendRequest, ServiceResponse
+from .urls import ServiceUrls
 
-LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=100)
+CONNECTION_LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=100)
 """Each operation that is waited for holds a connection, so none may have to wait for another's."""
 
-_CONNECT: Final = 5.0
+_CONNECT_TIMEOUT: Final = 5.0
 """Seconds for a connection to be made."""
 
 
@@ -29,7 +29,7 @@ def make_flows(url: str, headers: Mapping[str, str] | None, on_retry: OnRetry | 
     Raises:
         InvalidRequest: the URL is none.
     """
-    service = Service(url)
+    service = ServiceUrls(url)
     own = {"User-Agent": f"opstream/{__version__}"}
     if service.authorization:
         own["Authorization"] = service.authorization
@@ -48,26 +48,26 @@ def new_operation_id() -> str:
     return str(uuid_utils.uuid7())
 
 
-def build(http: httpx.Client | httpx.AsyncClient, send: Send) -> httpx.Request:
+def build_request(http: httpx.Client | httpx.AsyncClient, send: SendRequest) -> httpx.Request:
     """The request of a step."""
-    timeout = httpx.Timeout(send.silence, connect=min(send.silence, _CONNECT))
+    timeout = httpx.Timeout(send.timeout, connect=min(send.timeout, _CONNECT_TIMEOUT))
     content = send.content or None
     return http.build_request(send.method, send.url, headers=dict(send.headers), content=content, timeout=timeout)
 
 
-def reply_of(response: httpx.Response, content: bytes = b"") -> Reply:
+def service_response(response: httpx.Response, content: bytes = b"") -> ServiceResponse:
     """An answer of which `content` has been read."""
-    return Reply(response.status_code, response.headers, content)
+    return ServiceResponse(response.status_code, response.headers, content)
 
 
-def no_reply(error: httpx.RequestError) -> NoReply:
+def no_response(error: httpx.RequestError) -> NoResponse:
     """What a failed try looks like."""
     match error:
         case httpx.ConnectTimeout() | httpx.PoolTimeout():
-            return NoReply("no connection in time")
+            return NoResponse("no connection in time")
         case httpx.TimeoutException():
-            return NoReply("no answer in time")
+            return NoResponse("no answer in time")
         case httpx.ConnectError():
-            return NoReply(f"no connection: {error}")
+            return NoResponse(f"no connection: {error}")
         case _:
-            return NoReply(f"the connection broke: {error or type(error).__name__}")
+            return NoResponse(f"the connection broke: {error or type(error).__name__}")

@@ -8,14 +8,14 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.names import Kind, check_operation_id, check_resource_id
-from opstream_schemas.urls import without_credentials
+from opstream_schemas.urls import hide_credentials
 
 from .errors import InvalidRequest
 
 _PORTS: Final = {"http": 80, "https": 443}
 
 
-class Service:
+class ServiceUrls:
     """Where the service is.
 
     Args:
@@ -38,12 +38,12 @@ class Service:
         scheme, host, _ = self._origin
         if scheme not in _PORTS or not host or parts.query or parts.fragment:
             raise InvalidRequest(
-                f"{without_credentials(url)!r} is not a base URL: write https://HOST or https://HOST/PATH"
+                f"{hide_credentials(url)!r} is not a base URL: write https://HOST or https://HOST/PATH"
             )
         netloc = parts.netloc.rpartition("@")[2]
         self._path = parts.path.rstrip("/")
         self.base = f"{scheme}://{netloc}{self._path}"
-        self.authorization = _basic(parts)
+        self.authorization = _basic_authorization(parts)
 
     def action(self, target: str) -> str:
         """The URL to submit to.
@@ -81,9 +81,9 @@ class Service:
             raise InvalidRequest(str(error)) from error
         # Behind a proxy, and without --public-url, the service can only guess what it is called. And wherever else an
         # answer points, credentials that were meant for this service must not follow.
-        return location if location and self._is_ours(location) else own
+        return location if location and self._is_below_base(location) else own
 
-    def _is_ours(self, location: str) -> bool:
+    def _is_below_base(self, location: str) -> bool:
         try:
             parts = urlsplit(location)
             is_same = _origin(parts) == self._origin and "@" not in parts.netloc
@@ -99,7 +99,7 @@ def _origin(parts: SplitResult) -> tuple[str, str, int | None]:
     return scheme, parts.hostname or "", parts.port or _PORTS.get(scheme)
 
 
-def _basic(parts: SplitResult) -> str:
+def _basic_authorization(parts: SplitResult) -> str:
     if parts.username is None:
         return ""
     pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"

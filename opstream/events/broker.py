@@ -17,18 +17,18 @@ from typing import Any, Final
 from faststream._internal.endpoint.subscriber import SubscriberUsecase
 from faststream.nats import NatsBroker
 
-from opstream_journal import Link, connect, end_process
-from opstream_schemas.operation.backoff import LEAST_FACTOR
+from opstream_journal import Connection, connect, end_process
+from opstream_schemas.operation.backoff import MIN_JITTER_FACTOR
 
 from .errors import InvalidSubscription
 
 logger = logging.getLogger(__name__)
 
-_DEFAULT: Final = "nats://127.0.0.1:4222"
+_DEFAULT_SERVER: Final = "nats://127.0.0.1:4222"
 
 
 def _jitter() -> float:
-    return random.uniform(LEAST_FACTOR, 1.0)  # noqa: S311 - nothing depends on it being unforeseeable
+    return random.uniform(MIN_JITTER_FACTOR, 1.0)  # noqa: S311 - nothing depends on it being unforeseeable
 
 
 class EventsBroker(NatsBroker):
@@ -52,7 +52,7 @@ class EventsBroker(NatsBroker):
 
     def __init__(
         self,
-        servers: str | Sequence[str] = _DEFAULT,
+        servers: str | Sequence[str] = _DEFAULT_SERVER,
         *,
         connect_timeout: float = 30.0,
         graceful_timeout: float | None = 15.0,
@@ -65,29 +65,29 @@ class EventsBroker(NatsBroker):
         given = servers.split(",") if isinstance(servers, str) else servers
         self._servers = tuple(one.strip() for one in given if one.strip())
         if not self._servers:
-            raise InvalidSubscription(f"{servers!r} names no broker: write e.g. {_DEFAULT!r}")
+            raise InvalidSubscription(f"{servers!r} names no broker: write e.g. {_DEFAULT_SERVER!r}")
         if not (isinstance(connect_timeout, int | float) and connect_timeout > 0):
             raise InvalidSubscription(f"connect_timeout {connect_timeout!r} must be more than 0 seconds")
         super().__init__(list(self._servers), graceful_timeout=graceful_timeout, **options)
-        self.patience = connect_timeout
+        self.connect_timeout = connect_timeout
         self.jitter = jitter
         self.clock = clock
         self._client_name = name
         self._on_lost = on_lost
         self.durables: list[str] = []
         """Those that have a handler."""
-        self._link: Link | None = None
+        self._journal_connection: Connection | None = None
         self._failure: BaseException | None = None
         self._stopping: set[asyncio.Task[None]] = set()
 
     @property
-    def link(self) -> Link:
+    def journal_connection(self) -> Connection:
         """The connection, once there is one."""
-        if self._link is None:
+        if self._journal_connection is None:
             raise RuntimeError("the broker is not connected: start it first")
-        return self._link
+        return self._journal_connection
 
-    def fail(self, error: BaseException) -> None:
+    def stop_with_error(self, error: BaseException) -> None:
         """A subscriber can't go on: stop everything in order, and raise the reason from `stop`."""
         logger.critical("%s; ending the process", error)
         self._failure = self._failure or error
@@ -121,7 +121,7 @@ class EventsBroker(NatsBroker):
             try:
                 await super(NatsBroker, self).stop()
             finally:
-                await self._leave()
+                await self._disconnect()
             raise
 
     async def stop(
@@ -135,30 +135,30 @@ class EventsBroker(NatsBroker):
         Raises:
             JournalError: why a subscriber could not go on, if one could not.
         """
-        if self._link is None:
+        if self._journal_connection is None:
             return
-        self._link.expect_close()
+        self._journal_connection.expect_close()
         try:
             await super(NatsBroker, self).stop(exc_type, exc_val, exc_tb)
         finally:
-            await self._leave()
+            await self._disconnect()
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
 
     async def _connect(self) -> Any:  # noqa: ANN401 - nats-py's client
-        self._link = await connect(
+        self._journal_connection = await connect(
             self._servers,
             self._client_name,
-            connect_timeout=self.patience,
+            connect_timeout=self.connect_timeout,
             on_lost=self._on_lost,
             remedy="give EventsBroker its URL",
         )
-        self.config.connect(self._link.nc)
-        return self._link.nc
+        self.config.connect(self._journal_connection.nc)
+        return self._journal_connection.nc
 
-    async def _leave(self) -> None:
-        link, self._link = self._link, None
+    async def _disconnect(self) -> None:
+        link, self._journal_connection = self._journal_connection, None
         self._connection = None
         self.config.disconnect()
         if link is not None:

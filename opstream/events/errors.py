@@ -15,7 +15,7 @@ class UnexpectedShape(EventsError, ValueError):
     """A result or an input is not what the handler took it for. No retry helps, so the event is parked at once."""
 
 
-class Unreadable(EventsError):
+class UnreadableEvent(EventsError):
     """A delivered message is no event that this version can hand to a handler.
 
     Attributes:

@@ -9,7 +9,7 @@ from nats.aio.msg import Msg
 from .model import Event
 
 
-class EventMsg(Msg):
+class RawEventMessage(Msg):
     """nats-py's message, with the event that it holds."""
 
     def __init__(self, message: Msg, event: Event) -> None:
@@ -26,7 +26,7 @@ class EventMsg(Msg):
 class EventMessage(NatsMessage):
     """FastStream's message; its acknowledgements are the event's."""
 
-    raw_message: EventMsg
+    raw_message: RawEventMessage
 
     async def ack(self) -> None:
         """Done."""
@@ -52,7 +52,7 @@ class EventMessage(NatsMessage):
         await self.raw_message.event.in_progress()
 
 
-async def parse(message: EventMsg) -> StreamMessage[Msg]:
+async def parse_message(message: RawEventMessage) -> StreamMessage[Msg]:
     """FastStream's message of ours."""
     headers = message.headers or {}
     event = message.event
@@ -66,6 +66,6 @@ async def parse(message: EventMsg) -> StreamMessage[Msg]:
     )
 
 
-async def decode(message: StreamMessage[EventMsg]) -> Event:
+async def decode_message(message: StreamMessage[RawEventMessage]) -> Event:
     """What the handler gets."""
     return message.raw_message.event

@@ -17,15 +17,15 @@ from opstream_schemas.events import OperationError
 from opstream_schemas.names import Kind
 from opstream_schemas.subjects import parse_event_subject
 
-from .errors import UnexpectedShape, Unreadable
+from .errors import UnexpectedShape, UnreadableEvent
 
 T = TypeVar("T")
 E = TypeVar("E", bound="Event")
 
-NULL: Final = msgspec.Raw(b"null")
+JSON_NULL: Final = msgspec.Raw(b"null")
 
 
-class Settling(Protocol):
+class Settlement(Protocol):
     """What becomes of a delivered event: the first of `ack`, `nak` and `park` counts."""
 
     @property
@@ -49,7 +49,7 @@ class Settling(Protocol):
         """The time after which it would be delivered again begins anew."""
         ...
 
-    async def request(self) -> wire.RecordedEvent | None:
+    async def find_request(self) -> wire.RecordedEvent | None:
         """The event that began the operation, None if it has expired."""
         ...
 
@@ -78,7 +78,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     """1 for the first."""
     stored: bytes = b""
     """The CloudEvent, as the journal holds it."""
-    delivery: Settling | None = None
+    delivery: Settlement | None = None
     """What it is settled by; None for an event that nobody delivered."""
 
     @property
@@ -112,10 +112,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             JournalUnavailable: the broker did not answer.
         """
-        found = None if self.delivery is None else await self.delivery.request()
+        found = None if self.delivery is None else await self.delivery.find_request()
         if found is None or not isinstance(found.data, wire.Requested):
             return None
-        return _built(found, found.data, Kind(self.resource, self.action), 1, None, ActionRequested)
+        return _build_event(found, found.data, Kind(self.resource, self.action), 1, None, ActionRequested)
 
 
 class ActionRequested(Event, frozen=True, kw_only=True):
@@ -124,7 +124,7 @@ class ActionRequested(Event, frozen=True, kw_only=True):
     name: ClassVar[str] = "requested"
 
     action_version: int = 1
-    input: msgspec.Raw = NULL
+    input: msgspec.Raw = JSON_NULL
     deadline: datetime | None = None
     caller: str = ""
     client_id: str = ""
@@ -140,7 +140,7 @@ class ActionRequested(Event, frozen=True, kw_only=True):
         Raises:
             UnexpectedShape: it has another form.
         """
-        return _decoded(self.input, type, self)
+        return _decode_as(self.input, type, self)
 
 
 class ActionStarted(Event, frozen=True, kw_only=True):
@@ -186,7 +186,7 @@ class ActionSucceeded(Event, frozen=True, kw_only=True):
 
     name: ClassVar[str] = "succeeded"
 
-    result: msgspec.Raw = NULL
+    result: msgspec.Raw = JSON_NULL
 
     @overload
     def result_as(self, type: type[T]) -> T: ...
@@ -198,7 +198,7 @@ class ActionSucceeded(Event, frozen=True, kw_only=True):
         Raises:
             UnexpectedShape: it has another form.
         """
-        return _decoded(self.result, type, self)
+        return _decode_as(self.result, type, self)
 
 
 class ActionFailed(Event, frozen=True, kw_only=True):
@@ -217,7 +217,7 @@ class ActionCanceled(Event, frozen=True, kw_only=True):
     reason: str = ""
 
 
-_TYPES: Final[dict[type[wire.EventData], type[Event]]] = {
+_CLASS_OF_DATA: Final[dict[type[wire.EventData], type[Event]]] = {
     wire.Requested: ActionRequested,
     wire.Started: ActionStarted,
     wire.Progressed: ActionProgressed,
@@ -227,12 +227,12 @@ _TYPES: Final[dict[type[wire.EventData], type[Event]]] = {
     wire.Failed: ActionFailed,
     wire.Canceled: ActionCanceled,
 }
-TYPES: Final = {one.name: one for one in _TYPES.values()}
+EVENT_CLASSES: Final = {one.name: one for one in _CLASS_OF_DATA.values()}
 """By the name that subjects and `subscribe` have for them."""
 COMPLETIONS: Final = tuple(one.name for one in (ActionSucceeded, ActionFailed, ActionCanceled))
 
 
-def read(subject: str, data: bytes, sequence: int, deliveries: int, delivery: Settling | None) -> Event:
+def read_event(subject: str, data: bytes, sequence: int, deliveries: int, delivery: Settlement | None) -> Event:
     """The event that a message holds.
 
     Raises:
@@ -242,22 +242,22 @@ def read(subject: str, data: bytes, sequence: int, deliveries: int, delivery: Se
         place = parse_event_subject(subject)
         found = wire.decode_event(data, sequence)
     except (InvalidEvent, InvalidName) as error:
-        raise Unreadable("Undecodable", str(error)) from error
+        raise UnreadableEvent("Undecodable", str(error)) from error
     if found.operation_id != place.operation_id:
-        raise Unreadable("Foreign", f"the event is of operation {found.operation_id}, its subject is {subject}")
+        raise UnreadableEvent("Foreign", f"the event is of operation {found.operation_id}, its subject is {subject}")
     if found.data is None:
-        raise Unreadable("UnknownType", f"type {found.type} is not known to this version of opstream")
+        raise UnreadableEvent("UnknownType", f"type {found.type} is not known to this version of opstream")
     if found.data.name != place.event:
-        raise Unreadable("Foreign", f"the event is of type {found.type}, its subject is {subject}")
-    return _built(found, found.data, place.kind, deliveries, delivery, _TYPES[type(found.data)])
+        raise UnreadableEvent("Foreign", f"the event is of type {found.type}, its subject is {subject}")
+    return _build_event(found, found.data, place.kind, deliveries, delivery, _CLASS_OF_DATA[type(found.data)])
 
 
-def _built(
+def _build_event(
     found: wire.RecordedEvent,
     data: wire.EventData,
     kind: Kind,
     deliveries: int,
-    delivery: Settling | None,
+    delivery: Settlement | None,
     type_: type[E],
 ) -> E:
     names = set(type_.__struct_fields__)
@@ -278,7 +278,7 @@ def _built(
     return type_(**(own | common))
 
 
-def _decoded(raw: msgspec.Raw, type_: type[T], event: Event) -> T:
+def _decode_as(raw: msgspec.Raw, type_: type[T], event: Event) -> T:
     try:
         return msgspec.json.decode(raw, type=type_)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:

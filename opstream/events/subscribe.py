@@ -18,18 +18,18 @@ from faststream.nats.subscriber.specification import NatsSubscriberSpecification
 from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig
 
-from opstream_journal.provisioning.subscriber_consumers import Start
+from opstream_journal.provisioning.subscriber_consumers import StartPosition
 
 from .broker import EventsBroker
 from .errors import InvalidSubscription
-from .model import COMPLETIONS, TYPES, Event
-from .subscriber import EventSubscriber, Terms
-from .subscription import ANY, Backoff, check_durable, check_numbers, check_start, filters
+from .model import COMPLETIONS, EVENT_CLASSES, Event
+from .subscriber import EventSubscriber, SubscriptionTerms
+from .subscription import ANY, Backoff, check_durable, check_numbers, check_start, subject_filters
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_PENDING: Final = 1_000
+_DEFAULT_MAX_PENDING: Final = 1_000
 
 
 def subscribe(
@@ -38,11 +38,11 @@ def subscribe(
     *,
     durable: str,
     events: str | Sequence[str] = COMPLETIONS,
-    start: Start = "new",
+    start: StartPosition = "new",
     ack: Literal["auto", "manual"] = "auto",
     backoff: Backoff | None = None,
     max_workers: int = 1,
-    max_pending: int = _PENDING,
+    max_pending: int = _DEFAULT_MAX_PENDING,
     ordered: bool = False,
     ack_wait: float = 30.0,
     **options: Any,  # noqa: ANN401 - FastStream's own
@@ -77,9 +77,9 @@ def subscribe(
     check_numbers(
         max_workers=max_workers, max_pending=max_pending, ack_wait=ack_wait, backoff=given, is_ordered=ordered
     )
-    told = Terms(
+    told = SubscriptionTerms(
         durable=check_durable(durable),
-        filters=tuple(filters(kind, events)),
+        filters=tuple(subject_filters(kind, events)),
         start=check_start(start),
         is_manual=ack == "manual",
         backoff=given,
@@ -92,11 +92,11 @@ def subscribe(
         raise InvalidSubscription(f"subscribe has no option {', '.join(sorted(unknown))}")
     if durable in broker.durables:
         raise InvalidSubscription(f"durable {durable!r} has a handler already: two would take each other's events")
-    names = set(TYPES) if ANY in events else {events} if isinstance(events, str) else set(events)
+    names = set(EVENT_CLASSES) if ANY in events else {events} if isinstance(events, str) else set(events)
 
     def decorate(function: Callable[P, R]) -> HandlerCallWrapper[P, R]:
         _check_handler(function, names)
-        subscriber = _made(broker, told)
+        subscriber = _build_subscriber(broker, told)
         Registrator.subscriber(broker, subscriber)
         broker.durables.append(durable)
         return typing.cast("HandlerCallWrapper[P, R]", subscriber(function, **options))
@@ -104,7 +104,7 @@ def subscribe(
     return decorate
 
 
-def _made(broker: EventsBroker, told: Terms) -> EventSubscriber:
+def _build_subscriber(broker: EventsBroker, told: SubscriptionTerms) -> EventSubscriber:
     subject = told.filters[0] if len(told.filters) == 1 else ""
     calls = CallsCollection[Msg]()
     outer = typing.cast("NatsBrokerConfig", broker.config)  # a composition, which FastStream takes for one, too
@@ -148,15 +148,16 @@ def _check_handler(function: Callable[..., Any], names: set[str]) -> None:
     classes = [one for one in taken if isinstance(one, type) and issubclass(one, Event)]
     whole = hint if is_union else typing.get_origin(hint) or hint
     if not classes and isinstance(whole, type) and whole is not object:
-        wanted = _union([TYPES[one] for one in sorted(names)])
+        wanted = _union_text([EVENT_CLASSES[one] for one in sorted(names)])
         raise InvalidSubscription(f"{name} takes {whole.__name__}, which no event is: let it take {wanted}")
-    missing = [one for one in sorted(names) if not issubclass(TYPES[one], tuple(classes))]
+    missing = [one for one in sorted(names) if not issubclass(EVENT_CLASSES[one], tuple(classes))]
     if classes and missing:
         raise InvalidSubscription(
-            f"{name} takes {_union(classes)}, and is subscribed to {', '.join(missing)} too: name what it takes with "
-            f"events=, or let it take {_union([TYPES[one] for one in missing])}"
+            f"{name} takes {_union_text(classes)}, and is subscribed to {', '.join(missing)} too: "
+            f"name what it takes with "
+            f"events=, or let it take {_union_text([EVENT_CLASSES[one] for one in missing])}"
         )
 
 
-def _union(classes: list[type[Event]]) -> str:
+def _union_text(classes: list[type[Event]]) -> str:
     return " | ".join(one.__name__ for one in classes)

@@ -8,24 +8,24 @@ from typing import Final
 
 import msgspec
 
-from opstream_journal.provisioning.subscriber_consumers import Start
+from opstream_journal.provisioning.subscriber_consumers import StartPosition
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.names import Kind, check_durable_name, check_name
-from opstream_schemas.operation.backoff import pause
+from opstream_schemas.operation.backoff import backoff_delay
 
 from .errors import InvalidSubscription
-from .model import TYPES
+from .model import EVENT_CLASSES
 
 ANY: Final = "*"
 
-_EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
-_OURS: Final = ("projector", "webhooks", "archive", "runner")
-_MOST_WORKERS: Final = 1_000
-_MOST_PENDING: Final = 1_000_000
-_LONGEST_PAUSE: Final = 7 * 86_400.0
-_EXAMPLE: Final = "'book:upload-start', 'book:*' or '*'"
+_EARLIEST_START: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST_START: Final = datetime(2200, 1, 1, tzinfo=UTC)
+_RESERVED_DURABLES: Final = ("projector", "webhooks", "archive", "runner")
+_MAX_WORKERS: Final = 1_000
+_MAX_PENDING: Final = 1_000_000
+_MAX_BACKOFF: Final = 7 * 86_400.0
+_KIND_EXAMPLES: Final = "'book:upload-start', 'book:*' or '*'"
 
 
 class Backoff(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,27 +40,29 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True):
 
     def delay(self, deliveries: int, factor: float) -> float:
         """Seconds until the next delivery after so many; `factor` is the jitter, from 0.5 to 1."""
-        return pause(deliveries, backoff=self.first, backoff_max=self.longest, factor=factor)
+        return backoff_delay(deliveries, backoff=self.first, backoff_max=self.longest, factor=factor)
 
 
-def filters(kind: str, events: Sequence[str]) -> list[str]:
+def subject_filters(kind: str, events: Sequence[str]) -> list[str]:
     """The subject filters for the events of an action, of all actions of a resource, or of all.
 
     Raises:
         InvalidSubscription: one of them can't be.
     """
-    parsed = _kind(kind)
+    parsed = _parse_kind(kind)
     if not isinstance(events, Iterable):
         raise InvalidSubscription(f"events {events!r} must be names of events, or '*' for all")
     names = [events] if isinstance(events, str) else list(events)
     if not names:
-        raise InvalidSubscription(f"events is empty: name some of {', '.join(TYPES)}, or '*' for all")
+        raise InvalidSubscription(f"events is empty: name some of {', '.join(EVENT_CLASSES)}, or '*' for all")
     if ANY in names:
         names = [ANY]
     for name in names:
-        if name != ANY and name not in TYPES:
-            raise InvalidSubscription(f"there is no event {name!r}: take some of {', '.join(TYPES)}, or '*' for all")
-    return [subjects.events_of_kind_filter(parsed, name) for name in dict.fromkeys(names)]
+        if name != ANY and name not in EVENT_CLASSES:
+            raise InvalidSubscription(
+                f"there is no event {name!r}: take some of {', '.join(EVENT_CLASSES)}, or '*' for all"
+            )
+    return [subjects.action_events_filter(parsed, name) for name in dict.fromkeys(names)]
 
 
 def check_durable(name: str) -> str:
@@ -73,12 +75,12 @@ def check_durable(name: str) -> str:
         check_durable_name(name)
     except (InvalidName, TypeError) as error:
         raise InvalidSubscription(f"durable {name!r} is no name: {error}") from error
-    if name in _OURS:
+    if name in _RESERVED_DURABLES:
         raise InvalidSubscription(f"durable {name!r} is the name of a part of opstream: take another one")
     return name
 
 
-def check_start(start: Start) -> Start:
+def check_start(start: StartPosition) -> StartPosition:
     """Return `start` if a durable can begin there.
 
     Raises:
@@ -87,7 +89,7 @@ def check_start(start: Start) -> Start:
     if isinstance(start, datetime):
         if start.tzinfo is None:
             raise InvalidSubscription("start has no time zone: use datetime.now(UTC) or the like")
-        if not _EARLIEST <= start <= _LATEST:
+        if not _EARLIEST_START <= start <= _LATEST_START:
             raise InvalidSubscription(f"start {start} must be between 1970 and 2200: the broker counts nanoseconds")
     elif not (start in {"new", "all"} if isinstance(start, str) else _is_whole(start) and 1 <= start < 2**63):
         raise InvalidSubscription(f"start {start!r} must be 'new', 'all', a stream sequence from 1 on, or a datetime")
@@ -109,20 +111,20 @@ def check_numbers(*, max_workers: int, max_pending: int, ack_wait: float, backof
     for name, seconds in {"ack_wait": ack_wait, "backoff: first": backoff.first, "longest": backoff.longest}.items():
         if isinstance(seconds, bool) or not isinstance(seconds, int | float):
             raise InvalidSubscription(f"{name} {seconds!r} must be a number of seconds")
-    if not 1 <= max_workers <= _MOST_WORKERS:
-        raise InvalidSubscription(f"max_workers {max_workers} must be from 1 to {_MOST_WORKERS}")
+    if not 1 <= max_workers <= _MAX_WORKERS:
+        raise InvalidSubscription(f"max_workers {max_workers} must be from 1 to {_MAX_WORKERS}")
     if is_ordered and max_workers != 1:
         raise InvalidSubscription("ordered needs max_workers=1: several at once have no order")
     if max_pending < max_workers:
         raise InvalidSubscription(f"max_pending {max_pending} must be at least max_workers, which is {max_workers}")
-    if max_pending > _MOST_PENDING:
-        raise InvalidSubscription(f"max_pending {max_pending} must be at most {_MOST_PENDING}")
+    if max_pending > _MAX_PENDING:
+        raise InvalidSubscription(f"max_pending {max_pending} must be at most {_MAX_PENDING}")
     if not 1.0 <= ack_wait <= 3600.0:
         raise InvalidSubscription(f"ack_wait {ack_wait:g} must be from 1 to 3600 seconds")
     if not 0.0 < backoff.first <= backoff.longest:
         raise InvalidSubscription("backoff: first must be more than 0 seconds, and longest at least as much")
-    if backoff.longest > _LONGEST_PAUSE:
-        raise InvalidSubscription(f"backoff: longest {backoff.longest:g} must be at most {_LONGEST_PAUSE:g} seconds")
+    if backoff.longest > _MAX_BACKOFF:
+        raise InvalidSubscription(f"backoff: longest {backoff.longest:g} must be at most {_MAX_BACKOFF:g} seconds")
     if backoff.deliveries < 1:
         raise InvalidSubscription(f"backoff: deliveries {backoff.deliveries} must be at least 1")
 
@@ -131,7 +133,7 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _kind(text: str) -> Kind:
+def _parse_kind(text: str) -> Kind:
     if text == ANY:
         return Kind(ANY, ANY)
     resource, _, action = text.rpartition(":") if isinstance(text, str) else ("", "", "")
@@ -141,4 +143,6 @@ def _kind(text: str) -> Kind:
             action if action == ANY else check_name(action, "action"),
         )
     except InvalidName as error:
-        raise InvalidSubscription(f"{text!r} is not something to subscribe to ({error}): write {_EXAMPLE}") from error
+        raise InvalidSubscription(
+            f"{text!r} is not something to subscribe to ({error}): write {_KIND_EXAMPLES}"
+        ) from error

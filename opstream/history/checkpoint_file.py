@@ -21,36 +21,36 @@ import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from opstream.terminal.console import Failure, printable
-from opstream_schemas.integrity.chain_state import Head
-from opstream_schemas.integrity.checkpoint import Checkpoint, inconsistency
+from opstream.terminal.console import CommandError, printable
+from opstream_schemas.integrity.chain_state import ChainHead
+from opstream_schemas.integrity.checkpoint import Checkpoint, checkpoint_problem
 
 from .signing_keys import key_id
 
-PREFIX: Final = b"opstream checkpoint v1\n"
-_BAD_FILE: Final = 2
+SIGNATURE_PREFIX: Final = b"opstream checkpoint v1\n"
+_EXIT_BAD_FILE: Final = 2
 
 
-class _Line(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+class _SignedLine(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     checkpoint: msgspec.Raw
     key_id: str
     signature: str
 
 
-class Signed(msgspec.Struct, frozen=True, kw_only=True):
+class SignedCheckpoints(msgspec.Struct, frozen=True, kw_only=True):
     """All checkpoints of a file whose signatures are right."""
 
     checkpoints: tuple[Checkpoint, ...]
-    line: str
+    last_line_hash: str
     """SHA-256 (hex) of the last line; empty if there is none."""
 
 
-_line: Final = msgspec.json.Decoder(_Line)
-_checkpoint: Final = msgspec.json.Decoder(Checkpoint)
-_heads: Final = msgspec.json.Decoder(dict[str, Head])
+_line_decoder: Final = msgspec.json.Decoder(_SignedLine)
+_checkpoint_decoder: Final = msgspec.json.Decoder(Checkpoint)
+_heads_decoder: Final = msgspec.json.Decoder(dict[str, ChainHead])
 
 
-def read(path: Path, keys: Sequence[Ed25519PublicKey]) -> Signed:
+def read_checkpoints(path: Path, keys: Sequence[Ed25519PublicKey]) -> SignedCheckpoints:
     """Read the checkpoints, of which there may be none, and check signatures and order.
 
     Args:
@@ -61,23 +61,25 @@ def read(path: Path, keys: Sequence[Ed25519PublicKey]) -> Signed:
         Failure: with status 2, the file can't be read, or no key fits; with status 1, somebody has changed it.
     """
     if path.exists() and not path.is_file():
-        raise Failure(f"{path} is no ordinary file, and would be replaced by one: name a file", status=_BAD_FILE)
+        raise CommandError(
+            f"{path} is no ordinary file, and would be replaced by one: name a file", status=_EXIT_BAD_FILE
+        )
     try:
         lines = path.read_bytes().splitlines()
     except FileNotFoundError:
         lines = []
     except OSError as error:
-        raise Failure(f"{path} can't be read: {error.strerror}", status=_BAD_FILE) from error
+        raise CommandError(f"{path} can't be read: {error.strerror}", status=_EXIT_BAD_FILE) from error
     trusted = {key_id(key): key for key in keys}
     checkpoints: list[Checkpoint] = []
     before = ""
     for number, line in enumerate(lines, start=1):
-        checkpoint = _verified(f"{path}, line {number}", line, trusted)
-        if problem := inconsistency(checkpoints[-1] if checkpoints else None, checkpoint, before):
-            raise Failure(f"{path}, line {number}: {problem}: the file was changed, use a copy that was not")
+        checkpoint = _verify_line(f"{path}, line {number}", line, trusted)
+        if problem := checkpoint_problem(checkpoints[-1] if checkpoints else None, checkpoint, before):
+            raise CommandError(f"{path}, line {number}: {problem}: the file was changed, use a copy that was not")
         checkpoints.append(checkpoint)
         before = hashlib.sha256(line).hexdigest()
-    return Signed(checkpoints=tuple(checkpoints), line=before)
+    return SignedCheckpoints(checkpoints=tuple(checkpoints), last_line_hash=before)
 
 
 def check_writable(path: Path) -> None:
@@ -88,35 +90,41 @@ def check_writable(path: Path) -> None:
     """
     if not os.access(path.parent, os.W_OK):
         why = "nothing can be written there" if path.parent.is_dir() else "there is no such folder"
-        raise Failure(f"no checkpoint can be added in {path.parent}: {why}", status=_BAD_FILE)
+        raise CommandError(f"no checkpoint can be added in {path.parent}: {why}", status=_EXIT_BAD_FILE)
 
 
-def append(path: Path, checkpoint: Checkpoint, heads: bytes, key: Ed25519PrivateKey) -> str:
+def append_checkpoint(path: Path, checkpoint: Checkpoint, heads: bytes, key: Ed25519PrivateKey) -> str:
     """Sign a checkpoint and write it, and the open operations beside it; SHA-256 (hex) of the new line.
 
     Raises:
         Failure: it can't be written, or the file does not end any more with the checkpoint that it follows.
     """
     payload = msgspec.json.encode(checkpoint)
-    signature = base64.b64encode(key.sign(PREFIX + payload)).decode()
-    line = msgspec.json.encode(_Line(msgspec.Raw(payload), key_id(key.public_key()), signature))
+    signature = base64.b64encode(key.sign(SIGNATURE_PREFIX + payload)).decode()
+    line = msgspec.json.encode(_SignedLine(msgspec.Raw(payload), key_id(key.public_key()), signature))
     try:
         with _locked(path.parent):
             lines = path.read_bytes().splitlines() if path.exists() else []
             if (hashlib.sha256(lines[-1]).hexdigest() if lines else "") != checkpoint.previous:
-                raise Failure(f"{path} was written to meanwhile, so nothing was added: run it again", status=_BAD_FILE)
-            _replace(path.parent, {heads_path(path): heads, path: b"".join(each + b"\n" for each in (*lines, line))})
+                raise CommandError(
+                    f"{path} was written to meanwhile, so nothing was added: run it again", status=_EXIT_BAD_FILE
+                )
+            _replace_files(
+                path.parent, {heads_path(path): heads, path: b"".join(each + b"\n" for each in (*lines, line))}
+            )
     except OSError as error:
-        raise Failure(f"{error.filename or path} can't be written: {error.strerror}", status=_BAD_FILE) from error
+        raise CommandError(
+            f"{error.filename or path} can't be written: {error.strerror}", status=_EXIT_BAD_FILE
+        ) from error
     return hashlib.sha256(line).hexdigest()
 
 
-def encode_heads(heads: Mapping[str, Head]) -> bytes:
+def encode_heads(heads: Mapping[str, ChainHead]) -> bytes:
     """The open operations as a file, the same for the same ones."""
     return msgspec.json.encode({operation_id: heads[operation_id] for operation_id in sorted(heads)}) + b"\n"
 
 
-def read_heads(path: Path, checkpoint: Checkpoint) -> dict[str, Head]:
+def read_heads(path: Path, checkpoint: Checkpoint) -> dict[str, ChainHead]:
     """The operations that were open at the last checkpoint.
 
     Raises:
@@ -127,13 +135,13 @@ def read_heads(path: Path, checkpoint: Checkpoint) -> dict[str, Head]:
     try:
         content = place.read_bytes()
     except OSError as error:
-        raise Failure(f"{place} can't be read ({error.strerror}): {hint}", status=_BAD_FILE) from error
+        raise CommandError(f"{place} can't be read ({error.strerror}): {hint}", status=_EXIT_BAD_FILE) from error
     if hashlib.sha256(content).hexdigest() != checkpoint.heads:
-        raise Failure(f"{place} does not belong to the last checkpoint, or was changed: {hint}")
+        raise CommandError(f"{place} does not belong to the last checkpoint, or was changed: {hint}")
     try:
-        return _heads.decode(content)
+        return _heads_decoder.decode(content)
     except msgspec.MsgspecError as error:
-        raise Failure(f"{place} is of another version of opstream: {hint}", status=_BAD_FILE) from error
+        raise CommandError(f"{place} is of another version of opstream: {hint}", status=_EXIT_BAD_FILE) from error
 
 
 def heads_path(path: Path) -> Path:
@@ -141,25 +149,25 @@ def heads_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.heads")
 
 
-def _verified(where: str, line: bytes, trusted: Mapping[str, Ed25519PublicKey]) -> Checkpoint:
+def _verify_line(where: str, line: bytes, trusted: Mapping[str, Ed25519PublicKey]) -> Checkpoint:
     try:
-        signed = _line.decode(line)
+        signed = _line_decoder.decode(line)
         signature = base64.b64decode(signed.signature, validate=True)
     except (msgspec.MsgspecError, binascii.Error, UnicodeError) as error:
-        raise Failure(f"{where}: this is no checkpoint ({error})", status=_BAD_FILE) from error
+        raise CommandError(f"{where}: this is no checkpoint ({error})", status=_EXIT_BAD_FILE) from error
     key = trusted.get(signed.key_id)
     if key is None:
         known, wanted = ", ".join(trusted) or "none", printable(signed.key_id[:64])
         text = f"{where}: signed with the key {wanted}, but the keys given are {known}: name its public key too"
-        raise Failure(f"{text} with --key", status=_BAD_FILE)
+        raise CommandError(f"{text} with --key", status=_EXIT_BAD_FILE)
     try:
-        key.verify(signature, PREFIX + bytes(signed.checkpoint))
+        key.verify(signature, SIGNATURE_PREFIX + bytes(signed.checkpoint))
     except InvalidSignature as error:
-        raise Failure(f"{where}: the signature is not right: the checkpoint was changed, use a copy") from error
+        raise CommandError(f"{where}: the signature is not right: the checkpoint was changed, use a copy") from error
     try:
-        return _checkpoint.decode(signed.checkpoint)
+        return _checkpoint_decoder.decode(signed.checkpoint)
     except msgspec.MsgspecError as error:
-        raise Failure(f"{where}: the checkpoint is of another version of opstream ({error})", status=2) from error
+        raise CommandError(f"{where}: the checkpoint is of another version of opstream ({error})", status=2) from error
 
 
 @contextmanager
@@ -173,7 +181,7 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _replace(folder: Path, contents: Mapping[Path, bytes]) -> None:
+def _replace_files(folder: Path, contents: Mapping[Path, bytes]) -> None:
     """Write files of a folder so that there is always a whole one, and none is new if another can't be written."""
     fresh = {path: path.with_name(f"{path.name}.new") for path in contents}
     try:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from opstream_schemas.events import Instant, digest
 
-from .event_reader import Found
+from .event_reader import StoredEvent
 
 _MICROSECONDS: Final = pa.timestamp("us", tz="UTC")
 
@@ -60,13 +60,13 @@ _Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
 """What its column can hold; the journal takes any number that somebody writes."""
 
 
-class _Error(msgspec.Struct):
+class _ErrorMembers(msgspec.Struct):
     code: int | str | None = None
     message: str | None = None
     target: str | None = None
 
 
-class _Said(msgspec.Struct, rename="camel", gc=False):
+class _DataMembers(msgspec.Struct, rename="camel", gc=False):
     """The members of all data that have columns."""
 
     resource_id: str | None = None
@@ -83,16 +83,16 @@ class _Said(msgspec.Struct, rename="camel", gc=False):
     counted: bool | None = None
     by: str | None = None
     reason: str | None = None
-    error: _Error | None = None
+    error: _ErrorMembers | None = None
 
 
-_decode: Final = msgspec.json.Decoder(_Said).decode
-_TAKEN: Final = tuple(name for name in SCHEMA.names if name in _Said.__struct_fields__)
-_NOTHING: Final = _Said()
-_NO_ERROR: Final = _Error()
+_decode: Final = msgspec.json.Decoder(_DataMembers).decode
+_MEMBER_COLUMNS: Final = tuple(name for name in SCHEMA.names if name in _DataMembers.__struct_fields__)
+_NO_MEMBERS: Final = _DataMembers()
+_NO_ERROR: Final = _ErrorMembers()
 
 
-class Columns:
+class ParquetColumns:
     """Rows that are not written yet."""
 
     def __init__(self) -> None:
@@ -103,11 +103,11 @@ class Columns:
     def __len__(self) -> int:
         return len(self._values["sequence"])
 
-    def add(self, found: Found) -> None:
+    def add(self, found: StoredEvent) -> None:
         """One more row."""
         message, envelope = found
         *_, resource, action, event = message.subject.split(".")
-        said = _said(envelope.data)
+        said = _decode_members(envelope.data)
         error = said.error or _NO_ERROR
         row = {
             "sequence": message.sequence,
@@ -131,7 +131,7 @@ class Columns:
         values = self._values
         for name, value in row.items():
             values[name].append(value)
-        for name in _TAKEN:
+        for name in _MEMBER_COLUMNS:
             values[name].append(getattr(said, name))
         self.size += len(message.data)
 
@@ -140,8 +140,8 @@ class Columns:
         return pa.Table.from_pydict(self._values, schema=SCHEMA)
 
 
-def _said(data: msgspec.Raw) -> _Said:
+def _decode_members(data: msgspec.Raw) -> _DataMembers:
     try:
         return _decode(data)
     except (msgspec.MsgspecError, RecursionError):
-        return _NOTHING  # somebody else's, or a newer version means something else by that name; `data` has it
+        return _NO_MEMBERS  # somebody else's, or a newer version means something else by that name; `data` has it

@@ -11,10 +11,10 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from opstream.terminal.console import Failure
+from opstream.terminal.console import CommandError
 
 
-def keygen(path: Path) -> None:
+def create_key_file(path: Path) -> None:
     """Write a new private key, readable by its owner only, and print the public one.
 
     Raises:
@@ -29,19 +29,19 @@ def keygen(path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
     except FileExistsError as error:
-        raise Failure(
+        raise CommandError(
             f"{path} is there already, and a key is never overwritten: name another file", status=2
         ) from error
     except OSError as error:
-        raise Failure(f"{path} can't be written: {error.strerror}", status=2) from error
+        raise CommandError(f"{path} can't be written: {error.strerror}", status=2) from error
     try:
         click.echo(public_pem(key.public_key()), nl=False)
     except OSError as error:
         path.unlink()  # what it signs nobody could check
-        raise Failure(f"the public key can't be printed ({error.strerror}), so none was made", status=2) from error
+        raise CommandError(f"the public key can't be printed ({error.strerror}), so none was made", status=2) from error
 
 
-def private_key(path: Path) -> Ed25519PrivateKey:
+def load_private_key(path: Path) -> Ed25519PrivateKey:
     """The key in a file that `keygen` wrote.
 
     Raises:
@@ -50,13 +50,15 @@ def private_key(path: Path) -> Ed25519PrivateKey:
     try:
         key = serialization.load_pem_private_key(_read(path), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise Failure(f"{path} holds no private key that can be used: 'opstream keygen' makes one", status=2) from error
+        raise CommandError(
+            f"{path} holds no private key that can be used: 'opstream keygen' makes one", status=2
+        ) from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise Failure(f"{path} holds a private key, but not for Ed25519: 'opstream keygen' makes one", status=2)
+        raise CommandError(f"{path} holds a private key, but not for Ed25519: 'opstream keygen' makes one", status=2)
     return key
 
 
-def public_key(path: Path) -> Ed25519PublicKey:
+def load_public_key(path: Path) -> Ed25519PublicKey:
     """The public key in a PEM file.
 
     Raises:
@@ -65,9 +67,11 @@ def public_key(path: Path) -> Ed25519PublicKey:
     try:
         key = serialization.load_pem_public_key(_read(path))
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise Failure(f"{path} holds no public key: give the PEM that 'opstream keygen' printed", status=2) from error
+        raise CommandError(
+            f"{path} holds no public key: give the PEM that 'opstream keygen' printed", status=2
+        ) from error
     if not isinstance(key, Ed25519PublicKey):
-        raise Failure(f"{path} holds a public key, but not for Ed25519", status=2)
+        raise CommandError(f"{path} holds a public key, but not for Ed25519", status=2)
     return key
 
 
@@ -86,4 +90,4 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise Failure(f"{path} can't be read: {error.strerror}", status=2) from error
+        raise CommandError(f"{path} can't be read: {error.strerror}", status=2) from error

@@ -23,13 +23,13 @@ from urllib.request import url2pathname
 import httpx
 import msgspec
 
-from opstream.terminal.console import Failure
+from opstream.terminal.console import CommandError
 from opstream_journal import JournalError
 
-from .demo_narrator import Narrator
-from .processes import VARIABLE, Child, told
+from .demo_narrator import DemoNarrator
+from .processes import SUPERVISOR_VARIABLE, ChildProcess, describe_exit
 
-_READY: Final = "opstream is ready: "
+_READY_PREFIX: Final = "opstream is ready: "
 _TIMEOUT: Final = 55.0
 _STOP_TIMEOUT: Final = 15.0
 _END_TIMEOUT: Final = 3.0
@@ -43,55 +43,55 @@ _BOOK: Final = {
 _REVISED: Final = {"chapters/2.md": "# The Keeper\n\nShe counted the ships. Tonight there were eight.\n"}
 
 
-def run() -> None:
+def run_demo() -> None:
     """Run the demo.
 
     Raises:
         Failure: something did not go as it should; the message tells what, and what the system printed last.
     """
     begin = time.monotonic()
-    narrator = Narrator(sys.stdout)
+    narrator = DemoNarrator(sys.stdout)
     try:
         with tempfile.TemporaryDirectory(prefix="opstream-demo-") as folder:
             asyncio.run(_run(Path(folder), narrator))
     except asyncio.CancelledError as error:
-        raise Failure("stopped by SIGTERM") from error
+        raise CommandError("stopped by SIGTERM") from error
     narrator.end(time.monotonic() - begin)
 
 
-async def _run(folder: Path, narrator: Narrator) -> None:
+async def _run(folder: Path, narrator: DemoNarrator) -> None:
     task = asyncio.current_task()
     if task is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    system = System(folder / "data")
+    system = DemoSystem(folder / "data")
     try:
         async with asyncio.timeout(_TIMEOUT):
             narrator.chapter("Start the whole system: broker, api, projector, runner and webhooks")
             api, broker = await system.start(narrator)
             async with httpx.AsyncClient(base_url=api, trust_env=False) as http:
-                client = Client(http, narrator)
+                client = DemoClient(http, narrator)
                 await _publish_twice(client, folder / "my-book", narrator)
             narrator.chapter("What the stream has kept: every operation's events")
             await narrator.history(broker, client.operations)
             narrator.chapter("Who did what, and has anybody changed it since?")
             await _run_command(narrator, "audit", client.operations[-1], "--nats", broker)
             await _run_command(narrator, "verify", "--chain", "--nats", broker)
-    except (Failure, JournalError, httpx.HTTPError, TimeoutError) as error:
+    except (CommandError, JournalError, httpx.HTTPError, TimeoutError) as error:
         if isinstance(error, httpx.TransportError):
-            await system.end()
+            await system.wait_for_end()
         await system.stop()
         why = str(error) or f"the demo did not finish within {_TIMEOUT:g} s"
-        raise Failure("\n  ".join([f"{why}; the system's last lines:", *system.log])) from error
+        raise CommandError("\n  ".join([f"{why}; the system's last lines:", *system.log])) from error
     finally:
         await system.stop()
 
 
-async def _run_command(narrator: Narrator, *words: str) -> None:
+async def _run_command(narrator: DemoNarrator, *words: str) -> None:
     narrator.command("opstream", *words)
-    child = await Child.start("opstream", _command(*words), environment=_environment(), on_line=narrator.quote)
+    child = await ChildProcess.start("opstream", _command(*words), environment=_environment(), on_line=narrator.quote)
     await asyncio.wait([child.ended])
     if child.ended.result():
-        raise Failure(f"opstream {words[0]} ended ({told(child.ended.result())})")
+        raise CommandError(f"opstream {words[0]} ended ({describe_exit(child.ended.result())})")
 
 
 def _command(*words: str) -> list[str]:
@@ -101,13 +101,13 @@ def _command(*words: str) -> list[str]:
 def _environment() -> dict[str, str]:
     # The settings of this machine's own opstream are not the demo's.
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("OPSTREAM_", "BOOKSHELF_"))}
-    return {**kept, VARIABLE: str(os.getpid())}
+    return {**kept, SUPERVISOR_VARIABLE: str(os.getpid())}
 
 
-async def _publish_twice(client: Client, book: Path, narrator: Narrator) -> None:
+async def _publish_twice(client: DemoClient, book: Path, narrator: DemoNarrator) -> None:
     narrator.chapter("Publish a new book: announce its files, bring them, finish")
     _write(book, _BOOK)
-    narrator.say(f"{len(_BOOK)} files were made in {book}")
+    narrator.note(f"{len(_BOOK)} files were made in {book}")
     started = await client.operation(
         "/book/new:upload-start", {"title": "The Tin Lighthouse", "files": _announce(book)}
     )
@@ -128,7 +128,7 @@ async def _publish_twice(client: Client, book: Path, narrator: Narrator) -> None
     await client.operation(f"/book/{book_id}:upload-finish", {"transactionId": started["transactionId"]})
 
 
-class System:
+class DemoSystem:
     """`opstream up` on free ports, with its data in a folder.
 
     Attributes:
@@ -138,10 +138,10 @@ class System:
     def __init__(self, data_dir: Path) -> None:
         self.log: deque[str] = deque(maxlen=_LOG_LINES)
         self._data_dir = data_dir
-        self._child: Child | None = None
+        self._child: ChildProcess | None = None
         self._ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    async def start(self, narrator: Narrator) -> tuple[str, str]:
+    async def start(self, narrator: DemoNarrator) -> tuple[str, str]:
         """Start it, and return the URLs of API and broker once it is ready.
 
         Raises:
@@ -149,19 +149,19 @@ class System:
         """
         options = ("--port", "0", "--nats-port", "0", "--data-dir", str(self._data_dir))
         narrator.command("opstream", "up", *options)
-        self._child = await Child.start(
-            "opstream up", _command("up", *options), environment=_environment(), on_line=self._take
+        self._child = await ChildProcess.start(
+            "opstream up", _command("up", *options), environment=_environment(), on_line=self._handle_line
         )
         first: list[asyncio.Future[Any]] = [self._ready, self._child.ended]
         await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         if not self._ready.done():
-            raise Failure(f"opstream up ended ({told(self._child.ended.result())})")
+            raise CommandError(f"opstream up ended ({describe_exit(self._child.ended.result())})")
         line = self._ready.result()
-        narrator.say(line)
+        narrator.note(line)
         api, broker = (line.partition(f"{word} ")[2].split()[0].rstrip(",") for word in ("API", "broker"))
         return api, broker
 
-    async def end(self) -> None:
+    async def wait_for_end(self) -> None:
         """Let it end by itself, as it does when a part of it has died: it says which."""
         if self._child is not None:
             await asyncio.wait([self._child.ended], timeout=_END_TIMEOUT)
@@ -171,20 +171,20 @@ class System:
         if self._child is not None:
             await self._child.stop(_STOP_TIMEOUT)
 
-    def _take(self, line: str) -> None:
+    def _handle_line(self, line: str) -> None:
         self.log.append(line)
-        if line.startswith(_READY) and not self._ready.done():
+        if line.startswith(_READY_PREFIX) and not self._ready.done():
             self._ready.set_result(line)
 
 
-class Client:
+class DemoClient:
     """A client of the API that tells what it does.
 
     Attributes:
         operations: ids of the operations that it has started.
     """
 
-    def __init__(self, http: httpx.AsyncClient, narrator: Narrator) -> None:
+    def __init__(self, http: httpx.AsyncClient, narrator: DemoNarrator) -> None:
         self.operations: list[str] = []
         self._http = http
         self._narrator = narrator
@@ -198,7 +198,7 @@ class Client:
         """
         answer = await self._post(path, body)
         if answer.status_code != 202:
-            raise Failure(f"POST {path} was answered with {answer.status_code} instead of 202")
+            raise CommandError(f"POST {path} was answered with {answer.status_code} instead of 202")
         location = answer.headers["Operation-Location"]
         monitor: dict[str, Any] = answer.json()
         self.operations.append(monitor["id"])
@@ -209,7 +209,7 @@ class Client:
             self._narrator.poll(urlsplit(location).path, monitor, answer)
             monitor = answer.json()
         if monitor["status"] != "Succeeded":
-            raise Failure(f"{path} ended as {monitor['status']}: {monitor.get('error')}")
+            raise CommandError(f"{path} ended as {monitor['status']}: {monitor.get('error')}")
         result: dict[str, Any] = monitor["result"]
         return result
 
@@ -222,13 +222,13 @@ class Client:
         """
         answer = await self._post(path, body)
         if answer.status_code != 400:
-            raise Failure(f"POST {path} was answered with {answer.status_code} instead of 400")
+            raise CommandError(f"POST {path} was answered with {answer.status_code} instead of 400")
 
     async def _post(self, path: str, body: dict[str, Any]) -> httpx.Response:
         self._narrator.request("POST", path, body)
         content = msgspec.json.encode(body)
         answer = await self._http.post(path, content=content, headers={"Content-Type": "application/json"})
-        self._narrator.answer(answer)
+        self._narrator.response(answer)
         return answer
 
 
@@ -247,11 +247,11 @@ def _announce(folder: Path) -> list[dict[str, str]]:
     ]
 
 
-def _upload(folder: Path, started: dict[str, Any], narrator: Narrator) -> None:
+def _upload(folder: Path, started: dict[str, Any], narrator: DemoNarrator) -> None:
     for file in started["filesToUpload"]:
         target = Path(url2pathname(urlsplit(file["uploadUrl"]).path))
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes((folder / file["path"]).read_bytes())
-        narrator.say(f"uploaded {file['path']}")
+        narrator.note(f"uploaded {file['path']}")
     if started["filesUnchanged"]:
-        narrator.say(f"{started['filesUnchanged']} unchanged files were copied by the action itself")
+        narrator.note(f"{started['filesUnchanged']} unchanged files were copied by the action itself")

@@ -12,8 +12,8 @@ import click
 import httpx
 import msgspec
 
-from opstream.terminal.console import is_coloured, painted, room
-from opstream.terminal.event_row import HEADING, row
+from opstream.terminal.console import coloured, line_width, supports_colour
+from opstream.terminal.event_row import HEADING, event_row
 from opstream_journal import Journal, connect
 from opstream_schemas.events import RecordedEvent
 
@@ -25,13 +25,13 @@ _HANGING: Final = 12
 _STATUS_COLOURS: Final = {"Succeeded": "green", "Failed": "red", "Canceled": "yellow"}
 
 
-class Narrator:
+class DemoNarrator:
     """Prints to one stream; colours on a terminal only."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
-        self._is_on = is_coloured(stream)
-        columns = room(stream)
+        self._is_on = supports_colour(stream)
+        columns = line_width(stream)
         self._room = None if columns is None else columns - len(_INDENT)
         self._chapters = 0
 
@@ -39,16 +39,16 @@ class Narrator:
         """Begin a part."""
         self._chapters += 1
         self._line()
-        self._line(painted(f"== {self._chapters}. {title}", "cyan", is_on=self._is_on, is_bold=True))
+        self._line(coloured(f"== {self._chapters}. {title}", "cyan", is_on=self._is_on, is_bold=True))
 
-    def say(self, text: str) -> None:
+    def note(self, text: str) -> None:
         """Something that is neither request nor answer."""
-        self._line(painted(f"   {text}", "bright_black", is_on=self._is_on))
+        self._line(coloured(f"   {text}", "bright_black", is_on=self._is_on))
 
     def command(self, *words: str) -> None:
         """A command that is being run."""
         self._line()
-        self.say(f"$ {shlex.join(words)}")
+        self.note(f"$ {shlex.join(words)}")
 
     def quote(self, line: str) -> None:
         """A line that a command has printed."""
@@ -59,13 +59,13 @@ class Narrator:
     def request(self, method: str, path: str, body: dict[str, Any]) -> None:
         """A request that is being sent."""
         self._line()
-        self._line(painted(f"-> {method} {path}", None, is_on=self._is_on, is_bold=True))
+        self._line(coloured(f"-> {method} {path}", None, is_on=self._is_on, is_bold=True))
         self._json(msgspec.json.encode(body))
 
-    def answer(self, answer: httpx.Response) -> None:
+    def response(self, answer: httpx.Response) -> None:
         """An answer, with the headers that matter."""
         colour = "green" if answer.is_success else "red"
-        self._line(painted(f"<- {answer.status_code} {answer.reason_phrase}", colour, is_on=self._is_on))
+        self._line(coloured(f"<- {answer.status_code} {answer.reason_phrase}", colour, is_on=self._is_on))
         for name in _HEADERS:
             if name in answer.headers:
                 self._line(f"   {name}: {answer.headers[name]}")
@@ -106,15 +106,15 @@ class Narrator:
 
     def _status(self, monitor: dict[str, Any]) -> str:
         status: str = monitor["status"]
-        return painted(status, _STATUS_COLOURS.get(status), is_on=self._is_on, is_bold=True)
+        return coloured(status, _STATUS_COLOURS.get(status), is_on=self._is_on, is_bold=True)
 
     def _table(self, operation_id: str, events: Sequence[RecordedEvent]) -> None:
         self._line()
-        self._line(painted(f"   operation {operation_id}", None, is_on=self._is_on, is_bold=True))
+        self._line(coloured(f"   operation {operation_id}", None, is_on=self._is_on, is_bold=True))
         self._line(f"   {HEADING}")
         for event in events:
             name = event.data.name if event.data else event.type
-            shown = row(event.position, event.time, name, event.data, is_on=self._is_on, room=self._room)
+            shown = event_row(event.position, event.time, name, event.data, is_on=self._is_on, room=self._room)
             self._line(textwrap.indent(shown, _INDENT))
 
     def _json(self, content: bytes) -> None:

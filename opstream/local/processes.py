@@ -15,17 +15,17 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Final
 
-from opstream.terminal.console import COLOURS, is_coloured, painted
+from opstream.terminal.console import COLOURS, coloured, supports_colour
 
 _CHUNK: Final = 65_536
 _MAX_LINE: Final = 65_536
-_TAIL: Final = 15
-_REST_OF_OUTPUT: Final = 0.5
+_TAIL_LINES: Final = 15
+_OUTPUT_TIMEOUT: Final = 0.5
 
 OnLine = Callable[[str], None]
 
 
-class Output:
+class PrefixedOutput:
     """Lines of several processes on one stream, each with the name of its process in front.
 
     Nobody reading any more (`… | head -1`, a closed terminal) ends the output, not the processes.
@@ -33,10 +33,10 @@ class Output:
 
     def __init__(self, stream: IO[str], names: Sequence[str]) -> None:
         self._stream: IO[str] | None = stream
-        self._is_coloured = is_coloured(stream)
+        self._is_coloured = supports_colour(stream)
         width = max(map(len, names))
         self._prefixes = {
-            name: painted(f"{name:<{width}} | ", COLOURS[index % len(COLOURS)], is_on=self._is_coloured)
+            name: coloured(f"{name:<{width}} | ", COLOURS[index % len(COLOURS)], is_on=self._is_coloured)
             for index, name in enumerate(names)
         }
 
@@ -49,15 +49,17 @@ class Output:
         if self._stream is None:
             return
         try:
-            print(painted(text, None, is_on=self._is_coloured and is_bold, is_bold=True), file=self._stream, flush=True)
+            print(
+                coloured(text, None, is_on=self._is_coloured and is_bold, is_bold=True), file=self._stream, flush=True
+            )
         except OSError:
             # What is still in its buffer must not fail when the interpreter ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
             self._stream = None
 
 
-class Child:
-    """One process. Made by `Child.start`.
+class ChildProcess:
+    """One process. Made by `ChildProcess.start`.
 
     Attributes:
         name: what it is called in the output.
@@ -67,15 +69,15 @@ class Child:
 
     def __init__(self, name: str, process: asyncio.subprocess.Process, on_line: OnLine) -> None:
         self.name = name
-        self.tail: deque[str] = deque(maxlen=_TAIL)
+        self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._process = process
         self._on_line = on_line
-        self.ended: asyncio.Task[int] = asyncio.create_task(self._live(), name=f"child {name}")
+        self.ended: asyncio.Task[int] = asyncio.create_task(self._supervise(), name=f"child {name}")
 
     @classmethod
     async def start(
         cls, name: str, command: Sequence[str], *, environment: Mapping[str, str], on_line: OnLine
-    ) -> Child:
+    ) -> ChildProcess:
         """Start a process; `on_line` gets each line of its output, standard error included.
 
         Raises:
@@ -111,11 +113,11 @@ class Child:
         await asyncio.wait([self.ended])
         return False
 
-    async def _live(self) -> int:
+    async def _supervise(self) -> int:
         reading = asyncio.create_task(self._read(), name=f"output of {self.name}")
         code = await self._process.wait()
         # Its own children may hold the pipe open for as long as they like.
-        await asyncio.wait([reading], timeout=_REST_OF_OUTPUT)
+        await asyncio.wait([reading], timeout=_OUTPUT_TIMEOUT)
         reading.cancel()
         return code
 
@@ -130,17 +132,17 @@ class Child:
                 lines.append(begun)
                 begun = b""
             for line in lines:
-                self._take(line)
+                self._handle_line(line)
         if begun:
-            self._take(begun)
+            self._handle_line(begun)
 
-    def _take(self, line: bytes) -> None:
+    def _handle_line(self, line: bytes) -> None:
         text = line.decode(errors="replace").rstrip()
         self.tail.append(text)
         self._on_line(text)
 
 
-def told(code: int) -> str:
+def describe_exit(code: int) -> str:
     """How a process ended, for a person."""
     if code >= 0:
         return f"exit status {code}"
@@ -150,7 +152,7 @@ def told(code: int) -> str:
         return f"killed by signal {-code}"
 
 
-async def stop_in_order(children: Sequence[tuple[Child, float]], note: Callable[[str], None]) -> None:
+async def stop_in_order(children: Sequence[tuple[ChildProcess, float]], note: Callable[[str], None]) -> None:
     """Stop processes one after the other.
 
     Args:
@@ -164,14 +166,14 @@ async def stop_in_order(children: Sequence[tuple[Child, float]], note: Callable[
             note(f"{child.name} did not stop in time and was killed")
 
 
-VARIABLE: Final = "OPSTREAM_SUPERVISOR_PID"
+SUPERVISOR_VARIABLE: Final = "OPSTREAM_SUPERVISOR_PID"
 
 _PR_SET_PDEATHSIG: Final = 1
 
 
 def die_with_supervisor() -> None:
     """Tie this process to the supervisor that started it, if one did. Ends it at once if that is gone already."""
-    supervisor = os.environ.pop(VARIABLE, "")
+    supervisor = os.environ.pop(SUPERVISOR_VARIABLE, "")
     if not supervisor or sys.platform != "linux":
         return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

@@ -17,15 +17,15 @@ from typing import Any, Final
 
 import msgspec
 
-from opstream.terminal.console import Failure
+from opstream.terminal.console import CommandError
 
-from .ports import Place, free_ports, is_broker, is_ready, url, wait_until
-from .processes import VARIABLE, Child, Output, stop_in_order, told
+from .ports import ListenAddress, free_ports, is_broker, is_ready, local_url, wait_until
+from .processes import SUPERVISOR_VARIABLE, ChildProcess, PrefixedOutput, describe_exit, stop_in_order
 
-_NEAR: Final = "127.0.0.1"
+_LOOPBACK: Final = "127.0.0.1"
 _START_TIMEOUT: Final = 60.0
 _CONNECT_TIMEOUT: Final = "15s"
-_STOP_ORDER: Final = {"provision": 1.0, "api": 3.0, "runner": 8.0, "projector": 8.8, "webhooks": 9.3, "broker": 9.6}
+_KILL_AFTER: Final = {"provision": 1.0, "api": 3.0, "runner": 8.0, "projector": 8.8, "webhooks": 9.3, "broker": 9.6}
 """Seconds from the signal after which each is killed. The runner needs the most: its actions are told to stop. It and
 those that it needs have its drain in addition."""
 _DRAINED: Final = frozenset({"runner", "projector", "webhooks", "broker"})
@@ -65,7 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: str
 
 
-def run(settings: Settings) -> None:
+def run_all(settings: Settings) -> None:
     """Run everything until SIGTERM, SIGINT or SIGHUP, then stop it in order. A second signal kills what is left.
 
     Raises:
@@ -73,37 +73,37 @@ def run(settings: Settings) -> None:
     """
     ports = free_ports(
         [
-            Place(settings.host, settings.port, "--port"),
-            Place(_NEAR, settings.nats_port, "--nats-port"),
-            Place(_NEAR, 0, "--health-port"),
-            Place(_NEAR, 0, "--health-port"),
-            Place(_NEAR, 0, "--health-port"),
+            ListenAddress(settings.host, settings.port, "--port"),
+            ListenAddress(_LOOPBACK, settings.nats_port, "--nats-port"),
+            ListenAddress(_LOOPBACK, 0, "--health-port"),
+            ListenAddress(_LOOPBACK, 0, "--health-port"),
+            ListenAddress(_LOOPBACK, 0, "--health-port"),
         ]
     )
     asyncio.run(_run(settings, ports))
 
 
 async def _run(settings: Settings, ports: list[int]) -> None:
-    await _Stack(settings, ports, Output(sys.stdout, _NAMES)).run()
+    await Supervisor(settings, ports, PrefixedOutput(sys.stdout, _NAMES)).run()
 
 
-class _Stack:
-    def __init__(self, settings: Settings, ports: list[int], output: Output) -> None:
+class Supervisor:
+    def __init__(self, settings: Settings, ports: list[int], output: PrefixedOutput) -> None:
         self._settings = settings
         self._port, self._nats_port, self._projector_port, self._runner_port, self._webhooks_port = ports
         self._output = output
-        self._children: dict[str, Child] = {}
+        self._children: dict[str, ChildProcess] = {}
         self._signals = 0
         self._stopping = asyncio.Event()
-        self._lost: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
+        self._died: asyncio.Future[ChildProcess] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
-            loop.add_signal_handler(number, self._take_signal)
+            loop.add_signal_handler(number, self._handle_signal)
         starting = asyncio.create_task(self._start(), name="start")
         stopping = asyncio.create_task(self._stopping.wait(), name="stop")
-        ends: list[asyncio.Future[Any]] = [stopping, self._lost]
+        ends: list[asyncio.Future[Any]] = [stopping, self._died]
         try:
             await asyncio.wait([starting, *ends], return_when=asyncio.FIRST_COMPLETED)
             if starting.done():
@@ -114,11 +114,11 @@ class _Stack:
             stopping.cancel()
             await asyncio.wait([starting, stopping])
             await self._stop()
-        if self._lost.done():
-            raise _ended(self._lost.result(), f"the {self._lost.result().name} ended unexpectedly")
+        if self._died.done():
+            raise _child_error(self._died.result(), f"the {self._died.result().name} ended unexpectedly")
         if self._signals > 1:
-            raise Failure("a second signal killed what had not stopped yet; the journal has what was acknowledged")
-        self._say("stopped")
+            raise CommandError("a second signal killed what had not stopped yet; the journal has what was acknowledged")
+        self._print("stopped")
 
     async def _start(self) -> None:
         try:
@@ -127,8 +127,10 @@ class _Stack:
                 await self._provision()
                 await self._start_services()
         except TimeoutError as error:
-            raise Failure(f"not everything was ready within {_START_TIMEOUT:g} s: see what it printed above") from error
-        api = url("http", self._settings.host, self._port)
+            raise CommandError(
+                f"not everything was ready within {_START_TIMEOUT:g} s: see what it printed above"
+            ) from error
+        api = local_url("http", self._settings.host, self._port)
         self._output.plain(
             f"opstream is ready: API {self._settings.public_url or api}, broker {self._nats_url}", is_bold=True
         )
@@ -136,16 +138,16 @@ class _Stack:
 
     async def _start_broker(self) -> None:
         settings = self._settings
-        self._say(f"starting the broker; its data is in {settings.data_dir}")
+        self._print(f"starting the broker; its data is in {settings.data_dir}")
         await self._launch(
             "broker",
-            *("--nats-host", _NEAR, "--nats-port", str(self._nats_port), "--data-dir", str(settings.data_dir)),
+            *("--nats-host", _LOOPBACK, "--nats-port", str(self._nats_port), "--data-dir", str(settings.data_dir)),
         )
-        await wait_until(lambda: is_broker(_NEAR, self._nats_port))
+        await wait_until(lambda: is_broker(_LOOPBACK, self._nats_port))
 
     async def _provision(self) -> None:
         settings = self._settings
-        self._say("provisioning")
+        self._print("provisioning")
         child = await self._launch(
             "provision",
             *(*self._broker_options(), "--update", "--replicas", "1"),
@@ -155,11 +157,11 @@ class _Stack:
         )
         await asyncio.wait([child.ended])
         if child.ended.result():
-            raise _ended(child, "provisioning failed")
+            raise _child_error(child, "provisioning failed")
 
     async def _start_services(self) -> None:
         settings = self._settings
-        self._say("starting api, projector, runner and webhooks")
+        self._print("starting api, projector, runner and webhooks")
         public_url = ("--public-url", settings.public_url) if settings.public_url else ()
         await self._launch("projector", *self._broker_options(), "--health-port", str(self._projector_port))
         await self._launch(
@@ -189,28 +191,31 @@ class _Stack:
             *(
                 wait_until(is_ready)
                 for is_ready in (
-                    _readiness(settings.host, self._port),
-                    _readiness(_NEAR, self._projector_port),
-                    _readiness(_NEAR, self._runner_port),
-                    _readiness(_NEAR, self._webhooks_port),
+                    _readiness_check(settings.host, self._port),
+                    _readiness_check(_LOOPBACK, self._projector_port),
+                    _readiness_check(_LOOPBACK, self._runner_port),
+                    _readiness_check(_LOOPBACK, self._webhooks_port),
                 )
             )
         )
 
-    async def _launch(self, name: str, *options: str) -> Child:
+    async def _launch(self, name: str, *options: str) -> ChildProcess:
         command = [sys.executable, "-P", "-m", "opstream", name, "--log-level", self._settings.log_level, *options]
         try:
-            child = await Child.start(
-                name, command, environment=self._environment(name), on_line=lambda line: self._show(name, line)
+            child = await ChildProcess.start(
+                name,
+                command,
+                environment=self._environment(name),
+                on_line=lambda line: self._print_child_line(name, line),
             )
         except OSError as error:
-            raise Failure(f"the {name} can't be started: {error}") from error
+            raise CommandError(f"the {name} can't be started: {error}") from error
         self._children[name] = child
         if name in _SERVICES:
-            child.ended.add_done_callback(lambda _: self._note_end(child))
+            child.ended.add_done_callback(lambda _: self._handle_end(child))
         return child
 
-    def _show(self, name: str, line: str) -> None:
+    def _print_child_line(self, name: str, line: str) -> None:
         # What nats-server tells at each start is no news; it is shown with --log-level debug.
         if name != "broker" or " [INF]" not in line or self._settings.log_level == "debug":
             self._output.line(name, line)
@@ -220,7 +225,7 @@ class _Stack:
         return {
             "BOOKSHELF_URL": shelf.as_uri(),
             **os.environ,
-            VARIABLE: str(os.getpid()),
+            SUPERVISOR_VARIABLE: str(os.getpid()),
             "PYTHONUNBUFFERED": "1",
             # Not as an option, which every user of the machine could read; and the actions need not know them.
             _SECRETS_VARIABLE: ",".join(self._settings.callback_secrets) if name == "webhooks" else "",
@@ -238,42 +243,42 @@ class _Stack:
 
     @property
     def _nats_url(self) -> str:
-        return url("nats", _NEAR, self._nats_port)
+        return local_url("nats", _LOOPBACK, self._nats_port)
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self._output.line("opstream", text)
 
-    def _take_signal(self) -> None:
+    def _handle_signal(self) -> None:
         self._signals += 1
         self._stopping.set()
         if self._signals > 1:
             for child in self._children.values():
                 child.kill()
 
-    def _note_end(self, child: Child) -> None:
-        if not self._lost.done() and not self._stopping.is_set():
-            self._lost.set_result(child)
+    def _handle_end(self, child: ChildProcess) -> None:
+        if not self._died.done() and not self._stopping.is_set():
+            self._died.set_result(child)
 
     async def _stop(self) -> None:
-        running = [name for name in _STOP_ORDER if name in self._children and not self._children[name].ended.done()]
+        running = [name for name in _KILL_AFTER if name in self._children and not self._children[name].ended.done()]
         if running:
-            self._say(f"stopping {', '.join(running)}")
+            self._print(f"stopping {', '.join(running)}")
         if "runner" in running and self._settings.drain:
-            self._say(f"running actions have {self._settings.drain:g} s to end; a second Ctrl-C kills them")
-        limits = {name: _STOP_ORDER[name] + (self._settings.drain if name in _DRAINED else 0.0) for name in running}
-        await stop_in_order([(self._children[name], limits[name]) for name in running], self._say)
+            self._print(f"running actions have {self._settings.drain:g} s to end; a second Ctrl-C kills them")
+        limits = {name: _KILL_AFTER[name] + (self._settings.drain if name in _DRAINED else 0.0) for name in running}
+        await stop_in_order([(self._children[name], limits[name]) for name in running], self._print)
 
 
-def _readiness(host: str, port: int) -> Callable[[], Awaitable[bool]]:
+def _readiness_check(host: str, port: int) -> Callable[[], Awaitable[bool]]:
     return lambda: is_ready(host, port)
 
 
-def _ended(child: Child, what: str) -> Failure:
+def _child_error(child: ChildProcess, what: str) -> CommandError:
     """The error for a child: its own, if it said what is wrong, otherwise its last lines."""
-    how = f"{what} ({told(child.ended.result())})"
+    how = f"{what} ({describe_exit(child.ended.result())})"
     own = [line.removeprefix(_ERROR) for line in child.tail if line.startswith(_ERROR)]
     if own:
-        return Failure(f"{how}: {own[-1]}")
+        return CommandError(f"{how}: {own[-1]}")
     if not child.tail:
-        return Failure(f"{how} without a word")
-    return Failure("\n  ".join([f"{how}; its last lines:", *child.tail]))
+        return CommandError(f"{how} without a word")
+    return CommandError("\n  ".join([f"{how}; its last lines:", *child.tail]))

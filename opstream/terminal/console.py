@@ -13,13 +13,13 @@ import click
 
 from opstream_schemas.text import one_line
 
-INTERRUPTED: Final = 130
+EXIT_INTERRUPTED: Final = 130
 """Exit status after Ctrl-C, as shells have it."""
 
 COLOURS: Final = ("cyan", "green", "magenta", "yellow", "blue")
 
 
-class Failure(click.ClickException):
+class CommandError(click.ClickException):
     """Ends a command with one line on stderr, which says what to do next, and an exit status, 1 by default."""
 
     def __init__(self, message: str, *, status: int = 1) -> None:
@@ -31,12 +31,12 @@ class Failure(click.ClickException):
         click.echo(f"opstream: error: {self.format_message()}", file=file, err=file is None)
 
 
-def is_coloured(stream: IO[Any]) -> bool:
+def supports_colour(stream: IO[Any]) -> bool:
     """Whether colours make sense on a stream: it is a terminal and nobody asked for none."""
     return stream.isatty() and "NO_COLOR" not in os.environ
 
 
-def width(stream: IO[Any]) -> int:
+def terminal_width(stream: IO[Any]) -> int:
     """Columns of the terminal that a stream is; 80 if it does not tell, or is none."""
     try:
         return os.get_terminal_size(stream.fileno()).columns or 80
@@ -44,9 +44,9 @@ def width(stream: IO[Any]) -> int:
         return 80
 
 
-def room(stream: IO[Any]) -> int | None:
+def line_width(stream: IO[Any]) -> int | None:
     """Columns that a line should not exceed; None where no person looks, so that any length is fine."""
-    return width(stream) if stream.isatty() else None
+    return terminal_width(stream) if stream.isatty() else None
 
 
 def printable(text: str) -> str:
@@ -54,6 +54,6 @@ def printable(text: str) -> str:
     return one_line(text)
 
 
-def painted(text: str, colour: str | None, *, is_on: bool, is_bold: bool = False) -> str:
+def coloured(text: str, colour: str | None, *, is_on: bool, is_bold: bool = False) -> str:
     """The text, in a colour if that makes sense."""
     return click.style(text, fg=colour, bold=is_bold or None) if is_on and (colour or is_bold) else text

@@ -18,25 +18,25 @@ from opstream_schemas.events import (
     Succeeded,
 )
 
-from .console import painted, printable
-from .table import beside
+from .console import coloured, printable
+from .table import text_beside
 
 HEADING: Final = "position  time (UTC)    event             what"
 
-COLOURS: Final = {"succeeded": "green", "failed": "red", "canceled": "yellow"}
-_MAX_TEXT: Final = 90
+EVENT_COLOURS: Final = {"succeeded": "green", "failed": "red", "canceled": "yellow"}
+_MAX_SUMMARY_LENGTH: Final = 90
 
 
-def row(
+def event_row(
     position: int, time: datetime, name: str, data: EventData | None, *, is_on: bool, room: int | None = None
 ) -> str:
     """One event; `is_on` for colours, `room` for the columns of a terminal."""
-    shown = painted(f"{name:<16}", COLOURS.get(name), is_on=is_on)
-    moment = f"{utc(time):%H:%M:%S.%f}"[:12]
-    return beside(f"{position:>8}  {moment}  {shown}", summary(data), room)
+    shown = coloured(f"{name:<16}", EVENT_COLOURS.get(name), is_on=is_on)
+    moment = f"{as_utc(time):%H:%M:%S.%f}"[:12]
+    return text_beside(f"{position:>8}  {moment}  {shown}", summary(data), room)
 
 
-def utc(time: datetime) -> datetime:
+def as_utc(time: datetime) -> datetime:
     """The same time in UTC, or as it is where UTC has none for it."""
     try:
         return time.astimezone(UTC)
@@ -46,10 +46,10 @@ def utc(time: datetime) -> datetime:
 
 def summary(data: EventData | None) -> str:
     """What an event says, in one short line."""
-    return _cut(printable(_what(data)))
+    return _shortened(printable(_describe(data)))
 
 
-def _what(data: EventData | None) -> str:
+def _describe(data: EventData | None) -> str:
     match data:
         case Requested():
             place = f" of {data.resource_id!r}" if data.resource_id else ""
@@ -68,5 +68,5 @@ def _what(data: EventData | None) -> str:
             return ""
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT - 1]}…"
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MAX_SUMMARY_LENGTH else f"{text[: _MAX_SUMMARY_LENGTH - 1]}…"

@@ -10,13 +10,13 @@ import sys
 import time
 from typing import Final
 
-from .console import is_coloured, painted, printable
+from .console import coloured, printable, supports_colour
 
 _FORMAT: Final = "%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s"
 _COLOURS: Final = {logging.WARNING: "yellow", logging.ERROR: "red", logging.CRITICAL: "red"}
 
 
-class _Formatter(logging.Formatter):
+class _LogFormatter(logging.Formatter):
     """Times in UTC, so that lines of several machines can be put side by side; levels coloured on a terminal."""
 
     converter = staticmethod(time.gmtime)
@@ -32,13 +32,13 @@ class _Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, and below it the traceback if the record has one."""
-        return painted(super().format(record), _COLOURS.get(record.levelno), is_on=self._is_coloured)
+        return coloured(super().format(record), _COLOURS.get(record.levelno), is_on=self._is_coloured)
 
 
 def configure(level: str) -> None:
     """Log to stderr from `level` (`debug`, `info`, `warning`, `error`) on, replacing what was configured before."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter(is_coloured=is_coloured(sys.stderr)))
+    handler.setFormatter(_LogFormatter(is_coloured=supports_colour(sys.stderr)))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     if level != "debug":
         # It calls its logger for everything `uvicorn.error`, and tells each start and stop in five lines.

@@ -13,17 +13,17 @@ from typing import IO, Final, Self
 
 import click
 
-from .console import width
+from .console import terminal_width
 
-_CELLS: Final = 24
+_BAR_WIDTH: Final = 24
 _CLEAR: Final = "\r\x1b[K"
-_REDRAW: Final = 0.2
+_REDRAW_INTERVAL: Final = 0.2
 """Seconds between two looks of the bar."""
-_LINE: Final = 5.0
+_LINE_INTERVAL: Final = 5.0
 """Seconds between two lines where there is no terminal."""
 
 
-class Tally:
+class ProgressBar:
     """The progress of one piece of work after the other.
 
     Args:
@@ -35,7 +35,7 @@ class Tally:
         self._stream = stream
         self._clock = clock
         self._is_bar = stream.isatty() and os.environ.get("TERM") != "dumb"
-        self._what = ""
+        self._unit = ""
         self._total = 0
         self._began = 0.0
         self._shown = 0.0
@@ -43,7 +43,7 @@ class Tally:
 
     def begin(self, what: str, total: int) -> None:
         """So many `what` are to be gone through now."""
-        self._what, self._total, self._done = what, total, 0
+        self._unit, self._total, self._done = what, total, 0
         self._began = self._clock()
         self._shown = self._began
 
@@ -51,7 +51,7 @@ class Tally:
         """So many of them are done."""
         self._done = done
         now = self._clock()
-        if now - self._shown >= (_REDRAW if self._is_bar else _LINE):
+        if now - self._shown >= (_REDRAW_INTERVAL if self._is_bar else _LINE_INTERVAL):
             self._shown = now
             self._draw()
 
@@ -64,7 +64,7 @@ class Tally:
         if self._is_bar:
             self._write(_CLEAR)
 
-    def say(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         """A line that stays."""
         self.clear()
         self._write(f"{text}\n")
@@ -72,27 +72,27 @@ class Tally:
     def _draw(self) -> None:
         seconds = self._clock() - self._began
         rate = self._done / seconds if seconds > 0 else 0.0
-        left = f", {_span((self._total - self._done) / rate)} left" if rate else ""
-        text = f"{self._done:,} of {self._total:,} {self._what}, {rate:,.0f}/s{left}"
+        left = f", {_format_duration((self._total - self._done) / rate)} left" if rate else ""
+        text = f"{self._done:,} of {self._total:,} {self._unit}, {rate:,.0f}/s{left}"
         if not self._is_bar:
             self._write(f"{text}\n")
             return
         share = self._done / self._total if self._total else 1.0
-        cells = round(share * _CELLS)
-        bar = f"[{'#' * cells}{'-' * (_CELLS - cells)}] {share * 100:3.0f} %  {text}"
-        self._write(f"{_CLEAR}{bar[: width(self._stream) - 1]}")
+        cells = round(share * _BAR_WIDTH)
+        bar = f"[{'#' * cells}{'-' * (_BAR_WIDTH - cells)}] {share * 100:3.0f} %  {text}"
+        self._write(f"{_CLEAR}{bar[: terminal_width(self._stream) - 1]}")
 
     def _write(self, text: str) -> None:
         click.echo(text, file=self._stream, nl=False, color=self._is_bar or None)
 
 
-def _span(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-class Progress:
+class StreamProgress:
     """Shows it. As a context manager: while it lasts.
 
     Args:
@@ -111,25 +111,25 @@ class Progress:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._what = what
-        self._tally = Tally(sys.stderr, clock) if is_shown and (is_plain or sys.stderr.isatty()) else None
-        self._has_begun = False
+        self._bar = ProgressBar(sys.stderr, clock) if is_shown and (is_plain or sys.stderr.isatty()) else None
+        self._is_started = False
 
     def advance(self, first: int, sequence: int, last: int) -> None:
         """The sequence that was read last, of those from `first` to `last`, which stay the same."""
-        if self._tally is None:
+        if self._bar is None:
             return
         done, total = max(0, sequence - first + 1), max(0, last - first + 1)
-        if not self._has_begun:
-            self._has_begun = True
-            self._tally.begin(self._what, total)
-        self._tally.show(min(done, total))
+        if not self._is_started:
+            self._is_started = True
+            self._bar.begin(self._what, total)
+        self._bar.show(min(done, total))
 
     def clear(self) -> None:
         """Make room for a line on stdout, which may be the same terminal."""
-        if self._tally is not None:
-            self._tally.clear()
+        if self._bar is not None:
+            self._bar.clear()
 
-    def tell(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         """A line that stays."""
         self.clear()
         click.echo(f"opstream: {text}", file=sys.stderr)

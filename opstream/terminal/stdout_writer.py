@@ -13,7 +13,7 @@ import threading
 from typing import Self
 
 
-class Pipe:
+class StdoutWriter:
     """Writes to a file descriptor. As a context manager: while the loop runs that it is used in."""
 
     def __init__(self, descriptor: int) -> None:
@@ -21,7 +21,7 @@ class Pipe:
         self._loop = asyncio.get_running_loop()
         self._last: asyncio.Future[None] | None = None
         self._jobs: queue.SimpleQueue[tuple[bytes, asyncio.Future[None]] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="stdout", daemon=True)
+        self._thread = threading.Thread(target=self._run_thread, name="stdout", daemon=True)
 
     async def write(self, data: bytes) -> None:
         """Write all of it. If the caller is cancelled meanwhile, the write goes on.
@@ -30,11 +30,11 @@ class Pipe:
             OSError: it can't be written; `BrokenPipeError` for a reader that has gone.
         """
         self._last = self._loop.create_future()
-        self._last.add_done_callback(_notice)
+        self._last.add_done_callback(_retrieve_error)
         self._jobs.put((data, self._last))
         await asyncio.shield(self._last)
 
-    async def is_quiet(self, seconds: float) -> bool:
+    async def is_written(self, seconds: float) -> bool:
         """Whether the last write has ended well, be it after some seconds."""
         if self._last is None:
             return True
@@ -48,7 +48,7 @@ class Pipe:
     def __exit__(self, *_: object) -> None:
         self._jobs.put(None)
 
-    def _work(self) -> None:
+    def _run_thread(self) -> None:
         while (job := self._jobs.get()) is not None:
             data, done = job
             error: OSError | None = None
@@ -59,18 +59,18 @@ class Pipe:
             except OSError as refused:
                 error = refused
             try:
-                self._loop.call_soon_threadsafe(_settle, done, error)
+                self._loop.call_soon_threadsafe(_complete, done, error)
             except RuntimeError:
                 return  # the loop is closed: whoever wrote has given up
 
 
-def _notice(done: asyncio.Future[None]) -> None:
+def _retrieve_error(done: asyncio.Future[None]) -> None:
     """Whoever wrote may have been cancelled, and then asyncio would complain that nobody looked at the error."""
     if not done.cancelled():
         done.exception()
 
 
-def _settle(done: asyncio.Future[None], error: OSError | None) -> None:
+def _complete(done: asyncio.Future[None], error: OSError | None) -> None:
     if error is None:
         done.set_result(None)
     else:

@@ -8,7 +8,7 @@ import msgspec
 
 from .names import Kind
 
-DAY: Final = 86_400.0
+DAY_SECONDS: Final = 86_400.0
 """Seconds."""
 
 
@@ -27,9 +27,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Before the second attempt; doubled before each further one."""
     backoff_max: float = 60.0
     """The longest pause between two attempts."""
-    deadline: float = DAY
+    deadline: float = DAY_SECONDS
     """From the request to the moment at which the operation fails, whatever it is doing then."""
-    retention: float = DAY
+    retention: float = DAY_SECONDS
     """How long the status stays readable after the end; at least 24 hours (contract.md)."""
     retention_failed: float = 0.0
     """The same for an operation that failed; 0: as `retention`."""
@@ -76,7 +76,7 @@ class ActionSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         return Kind(self.resource, self.action)
 
     @property
-    def scope(self) -> str:
+    def lock_scope(self) -> str:
         """What its operations hold while they are open, resource aside; empty for an action that excludes nothing."""
         if not self.policy.exclusive:
             return ""

@@ -294,7 +294,7 @@ def digest(payload: bytes) -> str:
     return hashlib.sha256(payload).hexdigest()
 
 
-def recorded(event: Event, payload: bytes, sequence: int) -> RecordedEvent:
+def recorded_event(event: Event, payload: bytes, sequence: int) -> RecordedEvent:
     """What `decode_event(payload, sequence)` gives for an event that was just stored, without decoding it again."""
     return RecordedEvent(
         id=event.id,

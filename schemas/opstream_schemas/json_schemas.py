@@ -12,17 +12,17 @@ from .operation.fold import Operation
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
-def schemas() -> dict[str, dict[str, Any]]:
+def json_schemas() -> dict[str, dict[str, Any]]:
     """A JSON Schema (2020-12) for each event by its type, e.g. `opstream.action.requested.v1`, and for `operation`."""
     documents = {data.type: _event_schema(data) for data in EVENT_DATA}
-    documents["operation"] = {"$schema": _DIALECT, **_inlined(Operation), "title": "operation"}
+    documents["operation"] = {"$schema": _DIALECT, **_inlined_schema(Operation), "title": "operation"}
     return documents
 
 
 def _event_schema(data: type[EventData]) -> dict[str, Any]:
-    envelope = _inlined(CloudEvent)
+    envelope = _inlined_schema(CloudEvent)
     definitions = envelope.pop("$defs", {})
-    body = _inlined(data)
+    body = _inlined_schema(data)
     definitions.update(body.pop("$defs", {}))
     envelope["properties"]["type"] = {"const": data.type}
     envelope["properties"]["data"] = body
@@ -33,7 +33,7 @@ def _event_schema(data: type[EventData]) -> dict[str, Any]:
     return schema
 
 
-def _inlined(model: type) -> dict[str, Any]:
+def _inlined_schema(model: type) -> dict[str, Any]:
     schema = msgspec.json.schema(model)
     definitions = schema.pop("$defs", {})
     name = schema.pop("$ref").rpartition("/")[2]

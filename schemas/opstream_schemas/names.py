@@ -15,19 +15,19 @@ RESERVED_RESOURCES: Final = frozenset(
 )
 """First path segments that opstream keeps for itself (contract.md, section Submit)."""
 
-OPERATION_ID: Final = "[A-Za-z0-9_-]{1,64}"
+OPERATION_ID_PATTERN: Final = "[A-Za-z0-9_-]{1,64}"
 """Of a whole operation id, as a regular expression of any dialect."""
-NAME: Final = "[a-z0-9-]{1,40}"
+NAME_PATTERN: Final = "[a-z0-9-]{1,40}"
 """Of the whole name of a resource or an action, likewise."""
 
-_OPERATION_ID: Final = re.compile(OPERATION_ID)
-_NAME: Final = re.compile(NAME)
-_DURABLE: Final = re.compile("[A-Za-z0-9-]{1,64}")
+_OPERATION_ID_REGEX: Final = re.compile(OPERATION_ID_PATTERN)
+_NAME_REGEX: Final = re.compile(NAME_PATTERN)
+_DURABLE_REGEX: Final = re.compile("[A-Za-z0-9-]{1,64}")
 _RESOURCE_ID_MAX: Final = 256
-_NO_TEXT: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_FORBIDDEN_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories of characters that control what stands beside them (a line, the direction of a text), and of
 surrogates, which UTF-8 has no bytes for."""
-_JOINERS: Final = frozenset("\u200c\u200d")
+_ALLOWED_JOINERS: Final = frozenset("\u200c\u200d")
 """The exceptions: many scripts and emoji are not written without them."""
 
 
@@ -37,8 +37,8 @@ def check_operation_id(value: str) -> str:
     Raises:
         InvalidName: it is not.
     """
-    if _OPERATION_ID.fullmatch(value) is None:
-        raise InvalidName(f"operation id {_shown(value)} must be 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-'")
+    if _OPERATION_ID_REGEX.fullmatch(value) is None:
+        raise InvalidName(f"operation id {_quoted(value)} must be 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-'")
     return value
 
 
@@ -48,8 +48,8 @@ def check_name(value: str, what: str) -> str:
     Raises:
         InvalidName: it is not.
     """
-    if _NAME.fullmatch(value) is None:
-        raise InvalidName(f"{what} name {_shown(value)} must be 1 to 40 characters of a-z, 0-9 and '-'")
+    if _NAME_REGEX.fullmatch(value) is None:
+        raise InvalidName(f"{what} name {_quoted(value)} must be 1 to 40 characters of a-z, 0-9 and '-'")
     return value
 
 
@@ -59,8 +59,8 @@ def check_durable_name(value: str) -> str:
     Raises:
         InvalidName: it can't.
     """
-    if _DURABLE.fullmatch(value) is None:
-        raise InvalidName(f"durable {_shown(value)} must be 1 to 64 characters of A-Z, a-z, 0-9 and '-'")
+    if _DURABLE_REGEX.fullmatch(value) is None:
+        raise InvalidName(f"durable {_quoted(value)} must be 1 to 64 characters of A-Z, a-z, 0-9 and '-'")
     return value
 
 
@@ -73,8 +73,8 @@ def check_resource_id(value: str) -> str:
     """
     if not 1 <= len(value) <= _RESOURCE_ID_MAX:
         raise InvalidName(f"resource id must have 1 to {_RESOURCE_ID_MAX} characters, not {len(value)}")
-    if value in {".", ".."} or "/" in value or not all(map(_is_text, value)):
-        raise InvalidName(f"resource id {_shown(value)} must have no '/' or control character, and not be '.' or '..'")
+    if value in {".", ".."} or "/" in value or not all(map(_is_printable, value)):
+        raise InvalidName(f"resource id {_quoted(value)} must have no '/' or control character, and not be '.' or '..'")
     return value
 
 
@@ -93,18 +93,18 @@ class Kind(msgspec.Struct, frozen=True, order=True):
         """
         resource, colon, action = text.rpartition(":")
         if not colon:
-            raise InvalidName(f"action {_shown(text)} must be written 'resource:action', e.g. 'book:upload-start'")
+            raise InvalidName(f"action {_quoted(text)} must be written 'resource:action', e.g. 'book:upload-start'")
         if resource in RESERVED_RESOURCES:
-            raise InvalidName(f"resource name {_shown(resource)} is reserved")
+            raise InvalidName(f"resource name {_quoted(resource)} is reserved")
         return cls(check_name(resource, "resource"), check_name(action, "action"))
 
     def __str__(self) -> str:
         return f"{self.resource}:{self.action}"
 
 
-def _is_text(char: str) -> bool:
-    return unicodedata.category(char) not in _NO_TEXT or char in _JOINERS
+def _is_printable(char: str) -> bool:
+    return unicodedata.category(char) not in _FORBIDDEN_CATEGORIES or char in _ALLOWED_JOINERS
 
 
-def _shown(value: str) -> str:
+def _quoted(value: str) -> str:
     return repr(value if len(value) <= 80 else value[:77] + "...")

@@ -33,7 +33,7 @@ class StatusMonitor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """Of an operation that waits for its resource: 1 for the next."""
 
 
-def monitor(operation: Operation, *, queue_position: int = 0) -> StatusMonitor:
+def build_status_monitor(operation: Operation, *, queue_position: int = 0) -> StatusMonitor:
     """The status monitor of an operation.
 
     Args:

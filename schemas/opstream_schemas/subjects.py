@@ -24,7 +24,7 @@ ACTIONS_BUCKET: Final = "actions"
 HOLDS_BUCKET: Final = "holds"
 PARKED_STREAM: Final = "PARKED"
 PARKED_SUBJECTS: Final = "parked.*.*"
-RUNNER_CONSUMERS: Final = "runner_"
+RUNNER_CONSUMER_PREFIX: Final = "runner_"
 """What the names of the runners' consumers begin with."""
 PROJECTOR_CONSUMER: Final = "projector"
 PROJECTOR_DUE_CONSUMER: Final = "projector_due"
@@ -38,21 +38,21 @@ WEBHOOKS_CONSUMER: Final = "webhooks"
 WEBHOOKS_DUE_CONSUMER: Final = "webhooks_due"
 """On WEBHOOKS: deliveries to be tried now."""
 
-WAKES_FROM: Final = "fire.>"
-WAKES_TO: Final = "wake.>"
-DUE_FROM: Final = "overdue.>"
-DUE_TO: Final = "due.>"
-TIMERS_SUBJECTS: Final = ("timers.>", WAKES_FROM, DUE_FROM)
+WAKE_SOURCE: Final = "fire.>"
+WAKE_DESTINATION: Final = "wake.>"
+DUE_SOURCE: Final = "overdue.>"
+DUE_DESTINATION: Final = "due.>"
+TIMERS_SUBJECTS: Final = ("timers.>", WAKE_SOURCE, DUE_SOURCE)
 
-WEBHOOKS_DUE: Final = "webhooks.due.>"
-WEBHOOKS_SUBJECTS: Final = ("webhooks.later.>", WEBHOOKS_DUE)
+WEBHOOKS_DUE_FILTER: Final = "webhooks.due.>"
+WEBHOOKS_SUBJECTS: Final = ("webhooks.later.>", WEBHOOKS_DUE_FILTER)
 DELIVERIES_SUBJECTS: Final = ("deliveries.*.*.*",)
 
-ARCHIVE_FROM: Final = "operations.*.*.*.*"
+ARCHIVE_SOURCE: Final = "operations.*.*.*.*"
 """What is copied: every event, and neither wakes nor deadlines."""
-ARCHIVE_TO: Final = "archive.{{wildcard(2)}}.{{wildcard(3)}}.{{wildcard(4)}}"
+ARCHIVE_DESTINATION: Final = "archive.{{wildcard(2)}}.{{wildcard(3)}}.{{wildcard(4)}}"
 """Where to (NATS subject mapping)."""
-SOURCE_HEADER: Final = "Nats-Stream-Source"
+ARCHIVE_SOURCE_HEADER: Final = "Nats-Stream-Source"
 """The header that the broker adds to what it copies."""
 
 _EVENT_TOKENS: Final = 5
@@ -76,7 +76,7 @@ class WakeSubject(msgspec.Struct, frozen=True):
 
     operation_id: str
     kind: Kind
-    why: str
+    reason: str
 
 
 class ArchiveSubject(msgspec.Struct, frozen=True):
@@ -86,7 +86,7 @@ class ArchiveSubject(msgspec.Struct, frozen=True):
     event: str
 
 
-class Origin(msgspec.Struct, frozen=True):
+class ArchiveOrigin(msgspec.Struct, frozen=True):
     """Where the broker copied an event from."""
 
     sequence: int
@@ -95,7 +95,7 @@ class Origin(msgspec.Struct, frozen=True):
     """In OPERATIONS, so with the operation id (`subjects.parse_event_subject`)."""
 
 
-def stream_subject(event: str) -> str:
+def event_type_subject(event: str) -> str:
     """What the stream OPERATIONS listens to for one event type (`operations.*.*.*.succeeded`)."""
     return f"operations.*.*.*.{event}"
 
@@ -111,7 +111,7 @@ def operation_filter(operation_id: str) -> str:
     return f"operations.{operation_id}.>"
 
 
-def events_of_kind_filter(kind: Kind, event: str) -> str:
+def action_events_filter(kind: Kind, event: str) -> str:
     """One event type of one action, of every operation."""
     return f"operations.*.{kind.resource}.{kind.action}.{event}"
 
@@ -123,12 +123,12 @@ def events_filter(operation_id: str, resource: str, action: str, event: str) -> 
 
 def runner_consumer(kind: Kind) -> str:
     """The durable consumer on which the runners of an action compete; `_` is in no name, so pairs can't collide."""
-    return f"{RUNNER_CONSUMERS}{kind.resource}_{kind.action}"
+    return f"{RUNNER_CONSUMER_PREFIX}{kind.resource}_{kind.action}"
 
 
 def runner_filters(kind: Kind) -> tuple[str, str]:
     """What the consumer of an action delivers: its requests and its wakes."""
-    return (events_of_kind_filter(kind, "requested"), f"wake.{kind.resource}.{kind.action}.*.*")
+    return (action_events_filter(kind, "requested"), f"wake.{kind.resource}.{kind.action}.*.*")
 
 
 def timer_subject(kind: Kind, operation_id: str, why: str) -> str:
@@ -136,7 +136,7 @@ def timer_subject(kind: Kind, operation_id: str, why: str) -> str:
     return f"timers.{kind.resource}.{kind.action}.{operation_id}.{why}"
 
 
-def fire_subject(kind: Kind, operation_id: str, why: str) -> str:
+def fired_wake_subject(kind: Kind, operation_id: str, why: str) -> str:
     """Where a schedule fires inside the stream TIMERS; OPERATIONS sources it as a wake."""
     return f"fire.{kind.resource}.{kind.action}.{operation_id}.{why}"
 
@@ -146,12 +146,12 @@ def deadline_subject(kind: Kind, operation_id: str) -> str:
     return timer_subject(kind, operation_id, _DEADLINE)
 
 
-def overdue_subject(kind: Kind, operation_id: str) -> str:
+def fired_deadline_subject(kind: Kind, operation_id: str) -> str:
     """Where a deadline fires inside the stream TIMERS; OPERATIONS sources it as due."""
     return f"overdue.{kind.resource}.{kind.action}.{operation_id}"
 
 
-def timers_filter(operation_id: str) -> str:
+def operation_timers_filter(operation_id: str) -> str:
     """Everything that is armed for an operation."""
     return f"timers.*.*.{operation_id}.>"
 
@@ -166,17 +166,17 @@ def webhook_later_subject(endpoint: str, operation_id: str) -> str:
     return f"webhooks.later.{endpoint}.{operation_id}"
 
 
-def delivery_subject(operation_id: str, endpoint: str, outcome: str) -> str:
+def delivery_record_subject(operation_id: str, endpoint: str, outcome: str) -> str:
     """Where an attempt to deliver is recorded."""
     return f"deliveries.{operation_id}.{endpoint}.{outcome}"
 
 
-def deliveries_filter(operation_id: str = "*", endpoint: str = "*", outcome: str = "*") -> str:
+def delivery_records_filter(operation_id: str = "*", endpoint: str = "*", outcome: str = "*") -> str:
     """Records of attempts: of an operation, an endpoint, an outcome."""
-    return delivery_subject(operation_id, endpoint, outcome)
+    return delivery_record_subject(operation_id, endpoint, outcome)
 
 
-def hold_key(scope: str, resource_id: str) -> str:
+def lock_key(scope: str, resource_id: str) -> str:
     """The key of a hold in the bucket `holds`: what excludes (`ActionSpec.scope`), and which resource, hashed, since a
     resource's own id may be any text."""
     return f"{scope}.{hashlib.sha256(resource_id.encode()).hexdigest()[:32]}"
@@ -243,17 +243,17 @@ def parse_wake_subject(subject: str) -> WakeSubject:
     return WakeSubject(check_operation_id(operation_id), kind, check_name(why, "wake reason"))
 
 
-def parked_subject(durable: str, sequence: int) -> str:
+def dead_letter_subject(durable: str, sequence: int) -> str:
     """Where an event is parked that a subscriber could not handle; parking it again replaces it."""
     return f"parked.{durable}.{sequence}"
 
 
-def parked_filter(durable: str) -> str:
+def dead_letters_filter(durable: str) -> str:
     """All that is parked of one subscriber."""
     return f"parked.{durable}.*"
 
 
-def retry_subject(durable: str) -> str:
+def dead_letter_retry_subject(durable: str) -> str:
     """Where the processes of a subscriber are asked to try a parked event again; in no stream."""
     return f"retry.{durable}"
 
@@ -282,7 +282,7 @@ def parse_archive_subject(subject: str) -> ArchiveSubject:
     return ArchiveSubject(kind, check_name(event, "event"))
 
 
-def parse_origin(header: str) -> Origin:
+def parse_archive_origin(header: str) -> ArchiveOrigin:
     """Parse the value of `Nats-Stream-Source` as nats-server 2.15 writes it: stream, sequence, filter, transform,
     subject, and a name of the copying itself, with a space between two of them.
 
@@ -292,4 +292,4 @@ def parse_origin(header: str) -> Origin:
     parts = header.split(" ")
     if len(parts) < _SOURCE_TOKENS or parts[0] != OPERATIONS_STREAM or not (parts[1].isascii() and parts[1].isdigit()):
         raise InvalidName(f"{header!r} does not tell where in {OPERATIONS_STREAM} an event was copied from")
-    return Origin(sequence=int(parts[1]), subject=parts[4])
+    return ArchiveOrigin(sequence=int(parts[1]), subject=parts[4])

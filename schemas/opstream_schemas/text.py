@@ -29,12 +29,12 @@ def one_line(text: str) -> str:
     return "".join(char if char.isprintable() else " " for char in text)
 
 
-def counted(number: int, one: str, many: str = "") -> str:
+def format_count(number: int, one: str, many: str = "") -> str:
     """A number with its noun: `1 event`, `1,200 events`, and with `many` given `2 entries`."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-def cut_text(text: str, limit: int = TEXT_LIMIT) -> str:
+def truncate_text(text: str, limit: int = TEXT_LIMIT) -> str:
     """Cut a text to `limit` bytes of UTF-8 at a character boundary; lone surrogates are replaced."""
     encoded = text.encode("utf-8", "replace")
     if len(encoded) <= limit:

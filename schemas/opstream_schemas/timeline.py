@@ -30,7 +30,7 @@ from .events import (
     decode_event,
     digest,
 )
-from .operation.forced_end import Message
+from .operation.forced_end import OperationMessage
 from .operation.state import Status
 
 
@@ -59,7 +59,7 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         return (self.end - self.begin).total_seconds()
 
 
-class Attempt(msgspec.Struct, kw_only=True, omit_defaults=True, rename="camel"):
+class TimelineAttempt(msgspec.Struct, kw_only=True, omit_defaults=True, rename="camel"):
     """One attempt."""
 
     number: int
@@ -80,7 +80,7 @@ class Attempt(msgspec.Struct, kw_only=True, omit_defaults=True, rename="camel"):
     message: str = ""
 
 
-class Wish(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class CancelRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Somebody asked to stop it."""
 
     at: Instant
@@ -88,7 +88,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: str = ""
 
 
-class Chain(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class ChainStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
     """What the hashes in the events say of them."""
 
     is_intact: bool
@@ -100,7 +100,7 @@ class Chain(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, renam
     why: str = ""
 
 
-class Life(msgspec.Struct, kw_only=True, omit_defaults=True, rename="camel"):
+class Timeline(msgspec.Struct, kw_only=True, omit_defaults=True, rename="camel"):
     """Everything that was found out."""
 
     id: str
@@ -108,13 +108,13 @@ class Life(msgspec.Struct, kw_only=True, omit_defaults=True, rename="camel"):
     request: Requested | None = None
     """None if it has expired."""
     status: Status = Status.NOT_STARTED
-    attempts: list[Attempt] = []
+    attempts: list[TimelineAttempt] = []
     phases: list[Phase] = []
-    wishes: list[Wish] = []
+    wishes: list[CancelRequest] = []
     ended_at: Instant | None = None
     result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     error: OperationError | None = None
-    canceled: Wish | None = None
+    canceled: CancelRequest | None = None
     forced: ForcedEnd | None = None
     events: int = 0
     unknown: int = 0
@@ -126,7 +126,7 @@ class Life(msgspec.Struct, kw_only=True, omit_defaults=True, rename="camel"):
     skew: float = 0.0
     """Seconds by which a clock was behind another one, at the most: an event carried an earlier time than the one
     before it, which the phases count as no time."""
-    chain: Chain = Chain(is_intact=True)
+    chain: ChainStatus = ChainStatus(is_intact=True)
 
     def seconds(self, kind: PhaseKind) -> float:
         """How long it did that, all in all."""
@@ -138,10 +138,10 @@ class Life(msgspec.Struct, kw_only=True, omit_defaults=True, rename="camel"):
         return (self.phases[-1].end - self.phases[0].begin).total_seconds() if self.phases else 0.0
 
 
-_LOST: Final = "lost"
+_ATTEMPT_LOST: Final = "lost"
 
 
-def life(operation_id: str, messages: Sequence[Message], now: datetime) -> Life:
+def build_timeline(operation_id: str, messages: Sequence[OperationMessage], now: datetime) -> Timeline:
     """The life of an operation.
 
     Args:
@@ -149,41 +149,41 @@ def life(operation_id: str, messages: Sequence[Message], now: datetime) -> Life:
         messages: everything that lies on its subjects, in stream order.
         now: for what has not ended.
     """
-    teller = _Teller(operation_id)
-    chain = _ChainCheck()
+    teller = _TimelineBuilder(operation_id)
+    chain = _ChainFollower()
     for message in messages:
-        event = _decoded(message)
+        event = _decode(message)
         if event is None or event.operation_id != operation_id:
-            teller.life.foreign += 1
+            teller.timeline.foreign += 1
             chain.pass_over(message)
             continue
         chain.check(event)
-        teller.take(event)
+        teller.add(event)
     return teller.finish(now, chain.result)
 
 
-def _decoded(message: Message) -> RecordedEvent | None:
+def _decode(message: OperationMessage) -> RecordedEvent | None:
     try:
         return decode_event(message.payload, message.sequence)
     except InvalidEvent:
         return None
 
 
-class _ChainCheck:
+class _ChainFollower:
     """Compares each event with the message right before it: whoever appends an event has seen all of them."""
 
     def __init__(self) -> None:
         self._position = self._begins_at = 0
         self._hash = ""
         self._has_ended = False
-        self._broken: Chain | None = None
+        self._broken: ChainStatus | None = None
         self._count = 0
 
     @property
-    def result(self) -> Chain:
-        return self._broken or Chain(is_intact=True, begins_at=self._begins_at)
+    def result(self) -> ChainStatus:
+        return self._broken or ChainStatus(is_intact=True, begins_at=self._begins_at)
 
-    def pass_over(self, message: Message) -> None:
+    def pass_over(self, message: OperationMessage) -> None:
         self._count += 1
         self._hash = digest(message.payload)
 
@@ -191,7 +191,7 @@ class _ChainCheck:
         if not self._count and event.position > 1 and not isinstance(event.data, Requested):
             self._begins_at = event.position
         elif self._broken is None and (why := self._problem(event)):
-            self._broken = Chain(is_intact=False, begins_at=self._begins_at, broken_at=event.position, why=why)
+            self._broken = ChainStatus(is_intact=False, begins_at=self._begins_at, broken_at=event.position, why=why)
         self._count += 1
         self._position, self._hash = event.position, event.digest
         self._has_ended = isinstance(event.data, Succeeded | Failed | Canceled)
@@ -210,20 +210,20 @@ class _ChainCheck:
         return ""
 
 
-class _Teller:
+class _TimelineBuilder:
     """Builds a life, event by event."""
 
     def __init__(self, operation_id: str) -> None:
-        self.life = Life(id=operation_id, attempts=[], phases=[], wishes=[])
+        self.timeline = Timeline(id=operation_id, attempts=[], phases=[], wishes=[])
         self._clock: datetime | None = None
         """The latest time so far."""
         self._phase = PhaseKind.QUEUED
         self._phase_attempt = 0
         self._phase_begin: datetime | None = None
 
-    def take(self, event: RecordedEvent) -> None:
+    def add(self, event: RecordedEvent) -> None:
         """One more event."""
-        told = self.life
+        told = self.timeline
         told.events += 1
         if self._clock is None:
             self._phase_begin = event.time
@@ -236,65 +236,67 @@ class _Teller:
         elif event.data is None:
             told.unknown += 1
         else:
-            self._tell(event, self._clock)
+            self._apply(event, self._clock)
 
-    def finish(self, now: datetime, chain: Chain) -> Life:
+    def finish(self, now: datetime, chain: ChainStatus) -> Timeline:
         """What became of it."""
-        if self._clock is not None and self.life.ended_at is None:
-            self._close(max(self._clock, now))
-        self.life.chain = chain
-        return self.life
+        if self._clock is not None and self.timeline.ended_at is None:
+            self._close_phase(max(self._clock, now))
+        self.timeline.chain = chain
+        return self.timeline
 
-    def _tell(self, event: RecordedEvent, at: datetime) -> None:
-        told, data = self.life, event.data
+    def _apply(self, event: RecordedEvent, at: datetime) -> None:
+        told, data = self.timeline, event.data
         match data:
             case Requested():
                 if told.request is None:
                     told.request, told.requested_at = data, event.time
             case Started():
-                self._end_attempt(_LOST, None)
-                told.attempts.append(Attempt(number=data.attempt, runner=data.runner, started_at=event.time))
+                self._end_attempt(_ATTEMPT_LOST, None)
+                told.attempts.append(TimelineAttempt(number=data.attempt, runner=data.runner, started_at=event.time))
                 told.status = Status.RUNNING
-                self._begin(PhaseKind.RUNNING, data.attempt, at)
+                self._begin_phase(PhaseKind.RUNNING, data.attempt, at)
             case Progressed():
-                if (running := self._running()) is not None:
+                if (running := self._running_attempt()) is not None:
                     running.progress_events += 1
                     running.percent, running.message = data.percent, data.message
             case AttemptFailed():
-                if (running := self._running()) is not None:
+                if (running := self._running_attempt()) is not None:
                     running.retry_at, running.counted = data.retry_at, data.counted
                 self._end_attempt("failed" if data.counted else "handed back", event.time, data.error)
-                self._begin(PhaseKind.WAITING, data.attempt, at)
+                self._begin_phase(PhaseKind.WAITING, data.attempt, at)
             case CancelRequested():
-                told.wishes.append(Wish(at=event.time, by=data.by, reason=data.reason))
+                told.wishes.append(CancelRequest(at=event.time, by=data.by, reason=data.reason))
             case Succeeded():
                 told.result = data.result.copy()
-                self._end(Status.SUCCEEDED, "succeeded", event, at)
+                self._end_operation(Status.SUCCEEDED, "succeeded", event, at)
             case Failed():
                 told.error, told.forced = data.error, data.forced
-                self._end(Status.FAILED, _LOST if data.error.code == ErrorCode.RUNNER_LOST else "failed", event, at)
+                self._end_operation(
+                    Status.FAILED, _ATTEMPT_LOST if data.error.code == ErrorCode.RUNNER_LOST else "failed", event, at
+                )
             case Canceled():
-                told.canceled = Wish(at=event.time, by=data.by, reason=data.reason)
-                self._end(Status.CANCELED, "canceled", event, at)
+                told.canceled = CancelRequest(at=event.time, by=data.by, reason=data.reason)
+                self._end_operation(Status.CANCELED, "canceled", event, at)
 
-    def _running(self) -> Attempt | None:
-        last = self.life.attempts[-1] if self.life.attempts else None
+    def _running_attempt(self) -> TimelineAttempt | None:
+        last = self.timeline.attempts[-1] if self.timeline.attempts else None
         return last if last is not None and not last.end else None
 
     def _end_attempt(self, how: str, at: datetime | None, error: OperationError | None = None) -> None:
-        if (running := self._running()) is not None:
+        if (running := self._running_attempt()) is not None:
             running.end, running.ended_at, running.error = how, at, error
 
-    def _begin(self, kind: PhaseKind, attempt: int, at: datetime) -> None:
-        self._close(at)
+    def _begin_phase(self, kind: PhaseKind, attempt: int, at: datetime) -> None:
+        self._close_phase(at)
         self._phase, self._phase_attempt = kind, attempt
 
-    def _close(self, at: datetime) -> None:
+    def _close_phase(self, at: datetime) -> None:
         begin = self._phase_begin or at
-        self.life.phases.append(Phase(kind=self._phase, begin=begin, end=at, attempt=self._phase_attempt))
+        self.timeline.phases.append(Phase(kind=self._phase, begin=begin, end=at, attempt=self._phase_attempt))
         self._phase_begin = at
 
-    def _end(self, status: Status, how: str, event: RecordedEvent, at: datetime) -> None:
-        self.life.status, self.life.ended_at = status, event.time
+    def _end_operation(self, status: Status, how: str, event: RecordedEvent, at: datetime) -> None:
+        self.timeline.status, self.timeline.ended_at = status, event.time
         self._end_attempt(how, event.time)
-        self._close(at)
+        self._close_phase(at)

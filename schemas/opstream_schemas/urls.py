@@ -18,14 +18,16 @@ from .errors import InvalidName
 URL_LIMIT: Final = 2_048
 """Characters of a URL; more than that is no address any more, and some receivers' servers refuse it."""
 
-_URL: Final = re.compile(
+_URL_REGEX: Final = re.compile(
     r"(?P<scheme>[Hh][Tt][Tt][Pp][Ss]?)://(?P<host>[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])"
     r"(?::(?P<port>[0-9]{1,5}))?(?P<path>/[^?#\\]*)?(?P<query>\?[^#\\]*)?"
 )
-_VISIBLE: Final = re.compile(r"[\x21-\x7e]*")
-_LABEL: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-_RULE: Final = re.compile(r"(?P<host>(?:\*\.)?[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?")
-_PORTS: Final = {"https": 443, "http": 80}
+_VISIBLE_ASCII: Final = re.compile(r"[\x21-\x7e]*")
+_LABEL_REGEX: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_RULE_REGEX: Final = re.compile(
+    r"(?P<host>(?:\*\.)?[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?"
+)
+_DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 _MAX_PORT: Final = 65_535
 
 
@@ -47,10 +49,10 @@ class Url(msgspec.Struct, frozen=True, kw_only=True):
     def netloc(self) -> str:
         """Host and port as the header `Host` has them."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+        return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property
-    def shown(self) -> str:
+    def redacted(self) -> str:
         """For logs and records: without the query, where people put their tokens."""
         return f"{self.scheme}://{self.netloc}{self.path}"
 
@@ -72,7 +74,7 @@ class HostRule(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             InvalidName: the text has another form.
         """
-        found = _RULE.fullmatch(text)
+        found = _RULE_REGEX.fullmatch(text)
         host = found["host"].lower() if found else ""
         is_wildcard = host.startswith("*.")
         bare = host.removeprefix("*.").strip("[]")
@@ -80,9 +82,9 @@ class HostRule(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidName(f"{text!r} is not a host: write hooks.example.org or *.example.org, perhaps with :PORT")
         return cls(text=text, host=bare, port=_port(found["port"], text), is_wildcard=is_wildcard)
 
-    def allows(self, url: Url) -> bool:
+    def matches(self, url: Url) -> bool:
         """Whether a URL's host and port are meant."""
-        if url.port != (_PORTS[url.scheme] if self.port is None else self.port):
+        if url.port != (_DEFAULT_PORTS[url.scheme] if self.port is None else self.port):
             return False
         return url.host.endswith(f".{self.host}") if self.is_wildcard else url.host == self.host
 
@@ -99,11 +101,11 @@ def parse_url(text: str, *, is_http_allowed: bool = False) -> Url:
     """
     if len(text) > URL_LIMIT:
         raise InvalidName(f"the URL has {len(text)} characters, {URL_LIMIT} are allowed")
-    if not _VISIBLE.fullmatch(text) or "\\" in text:
+    if not _VISIBLE_ASCII.fullmatch(text) or "\\" in text:
         raise InvalidName("the URL must be visible ASCII without backslashes: percent-encode what else it holds")
     if "#" in text:
         raise InvalidName("the URL must have no fragment ('#')")
-    found = _URL.fullmatch(text)
+    found = _URL_REGEX.fullmatch(text)
     if found is None:
         authority = re.split(r"[/?]", text.partition("://")[2], maxsplit=1)[0]
         if "@" in authority:
@@ -118,19 +120,19 @@ def parse_url(text: str, *, is_http_allowed: bool = False) -> Url:
         text=text,
         scheme=scheme,
         host=host,
-        port=_port(found["port"], "the URL") or _PORTS[scheme],
+        port=_port(found["port"], "the URL") or _DEFAULT_PORTS[scheme],
         path=found["path"] or "/",
         query=found["query"] or "",
     )
 
 
-def is_allowed(url: Url, rules: Iterable[HostRule]) -> bool:
+def is_host_allowed(url: Url, rules: Iterable[HostRule]) -> bool:
     """Whether one of the rules means a URL; without rules none does."""
-    return any(rule.allows(url) for rule in rules)
+    return any(rule.matches(url) for rule in rules)
 
 
 def _is_host(host: str) -> bool:
-    return _is_address(host) or all(map(_LABEL.fullmatch, host.split(".")))
+    return _is_address(host) or all(map(_LABEL_REGEX.fullmatch, host.split(".")))
 
 
 def _is_address(host: str) -> bool:
@@ -149,7 +151,7 @@ def _port(text: str | None, where: str) -> int | None:
     return int(text)
 
 
-def without_credentials(url: str) -> str:
+def hide_credentials(url: str) -> str:
     """A URL that may be printed, whatever it is: `nats://…@host` for one that holds a user or a password."""
     head, at, tail = url.rpartition("@")
     scheme, slashes, _ = head.partition("//")

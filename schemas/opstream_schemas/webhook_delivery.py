@@ -16,16 +16,16 @@ from .errors import InvalidEvent
 from .events import Canceled, Failed, Succeeded
 from .names import Kind, check_name, check_operation_id
 
-TERMINAL: Final = (Succeeded.name, Failed.name, Canceled.name)
+OUTCOME_EVENTS: Final = (Succeeded.name, Failed.name, Canceled.name)
 """The events that are delivered, by the last token of their subjects."""
-CALLBACK: Final = "callback"
+CALLBACK_ENDPOINT: Final = "callback"
 """The endpoint of a request's own `Operation-Callback`; no configured one has this name."""
 
 _Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 _Number = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 
 
-class Delivery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class WebhookDelivery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
     """A delivery that is to be tried: the body of a message in the stream WEBHOOKS."""
 
     operation_id: str
@@ -44,7 +44,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, re
     """When the delivery came up."""
 
 
-class Outcome(StrEnum):
+class DeliveryOutcome(StrEnum):
     """What became of an attempt; the last token of its record's subject."""
 
     DELIVERED = "delivered"
@@ -69,7 +69,7 @@ class DeliveryAttempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     """When it began."""
     duration: float
     """Seconds."""
-    outcome: Outcome
+    outcome: DeliveryOutcome
     status: int = 0
     """HTTP status; 0 without an answer."""
     error: str = ""
@@ -78,47 +78,47 @@ class DeliveryAttempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     """When the next attempt is due."""
 
 
-_Item = TypeVar("_Item", Delivery, DeliveryAttempt)
+_Item = TypeVar("_Item", WebhookDelivery, DeliveryAttempt)
 
 _encode: Final = msgspec.json.Encoder().encode
-_decode_delivery: Final = msgspec.json.Decoder(Delivery).decode
+_decode_delivery: Final = msgspec.json.Decoder(WebhookDelivery).decode
 _decode_attempt: Final = msgspec.json.Decoder(DeliveryAttempt).decode
 
 
-def encode(item: Delivery | DeliveryAttempt) -> bytes:
+def encode_record(item: WebhookDelivery | DeliveryAttempt) -> bytes:
     """Its bytes on the broker."""
     return _encode(item)
 
 
-def _checked(item: _Item) -> _Item:
+def _validated(item: _Item) -> _Item:
     """Subjects are built from these."""
     check_operation_id(item.operation_id)
     check_name(item.endpoint, "endpoint")
     Kind.parse(item.action)
-    if item.event not in TERMINAL:
-        raise ValueError(f"its event must be one of {', '.join(TERMINAL)}")
+    if item.event not in OUTCOME_EVENTS:
+        raise ValueError(f"its event must be one of {', '.join(OUTCOME_EVENTS)}")
     return item
 
 
-def decode_delivery(payload: bytes) -> Delivery:
+def decode_delivery(payload: bytes) -> WebhookDelivery:
     """Decode a message of WEBHOOKS.
 
     Raises:
         InvalidEvent: it is none.
     """
     try:
-        return _checked(_decode_delivery(payload))
+        return _validated(_decode_delivery(payload))
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InvalidEvent(f"not a delivery: {error}") from error
 
 
-def decode_attempt(payload: bytes) -> DeliveryAttempt:
+def decode_delivery_attempt(payload: bytes) -> DeliveryAttempt:
     """Decode a message of DELIVERIES.
 
     Raises:
         InvalidEvent: it is none.
     """
     try:
-        return _checked(_decode_attempt(payload))
+        return _validated(_decode_attempt(payload))
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InvalidEvent(f"not a record of a delivery: {error}") from error

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 
 import pytest
 
-from opstream_journal import Journal, Link, View, connect
+from opstream_journal import Connection, Journal, SnapshotStore, connect
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing
 from tests.support.broker import Broker, Cluster
@@ -23,22 +23,22 @@ def broker() -> Iterator[Broker]:
 
 
 @pytest.fixture
-async def link(broker: Broker) -> AsyncIterator[Link]:
+async def link(broker: Broker) -> AsyncIterator[Connection]:
     """A connection to the broker, which has all streams, buckets and consumers."""
     async for link in _linked([broker], Sizing()):
         yield link
 
 
 @pytest.fixture
-async def journal(link: Link) -> Journal:
+async def journal(link: Connection) -> Journal:
     """The journal on `link`."""
     return await _journal(link)
 
 
 @pytest.fixture
-def view(link: Link) -> View:
+def view(link: Connection) -> SnapshotStore:
     """The view on `link`."""
-    return View(link)
+    return SnapshotStore(link)
 
 
 @pytest.fixture
@@ -49,19 +49,19 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-async def cluster_link(cluster: Cluster) -> AsyncIterator[Link]:
+async def cluster_link(cluster: Cluster) -> AsyncIterator[Connection]:
     """A connection to the cluster, which has everything in three replicas."""
     async for link in _linked(cluster.nodes, Sizing(replicas=3)):
         yield link
 
 
 @pytest.fixture
-async def cluster_journal(cluster_link: Link) -> Journal:
+async def cluster_journal(cluster_link: Connection) -> Journal:
     """The journal on `cluster_link`."""
     return await _journal(cluster_link)
 
 
-async def _linked(brokers: Sequence[Broker], sizing: Sizing) -> AsyncIterator[Link]:
+async def _linked(brokers: Sequence[Broker], sizing: Sizing) -> AsyncIterator[Connection]:
     servers = [broker.url for broker in brokers]
     link = await connect(servers, "test", connect_timeout=10, on_lost=logging.getLogger(__name__).error)
     try:
@@ -74,7 +74,7 @@ async def _linked(brokers: Sequence[Broker], sizing: Sizing) -> AsyncIterator[Li
         await link.close()
 
 
-async def _journal(link: Link) -> Journal:
+async def _journal(link: Connection) -> Journal:
     journal = Journal(link, max_msg_size=Sizing().max_msg_size, clock=time.monotonic)
     await journal.start()
     return journal

@@ -22,7 +22,7 @@ from typing import Final
 import msgspec
 
 from opstream_journal.runtime.crash_points import CrashPoint
-from tests.chaos.report import Report, make_report
+from tests.chaos.report import ChaosReport, make_report
 from tests.support.chaos_actions import LEASE
 from tests.support.chaos_clients import Clients
 from tests.support.chaos_jobs import JOBS
@@ -43,7 +43,7 @@ _MANY_PASSES: Final = 12
 _OFTEN: Final = frozenset({CrashPoint.JOURNAL_PUBLISHES, CrashPoint.JOURNAL_STORED})
 """Points that every event passes."""
 
-PASSING: Final = {
+POINTS_OF_PART: Final = {
     "api": [CrashPoint.API_RECORDED, CrashPoint.JOURNAL_PUBLISHES, CrashPoint.JOURNAL_STORED],
     "runner": [
         CrashPoint.RUNNER_STARTED,
@@ -67,7 +67,7 @@ PASSING: Final = {
 """Which part passes which points under this load."""
 
 
-class Blow(msgspec.Struct, frozen=True):
+class Disturbance(msgspec.Struct, frozen=True):
     """One disturbance."""
 
     what: str
@@ -81,7 +81,7 @@ class Blow(msgspec.Struct, frozen=True):
         return f"{self.what} {self.whom}" + (f" at {self.point}" if self.point else f" for {self.seconds:.1f} s")
 
 
-def draw(random: Random, names: list[str]) -> Blow:
+def draw_disturbance(random: Random, names: list[str]) -> Disturbance:
     """The next disturbance."""
     # Runners do most of the work. After the end of a broker wakes take seconds to come again, so it is spared at times.
     (whom,) = random.choices([BROKER, *names], [0.5, *(2 if name.startswith("runner") else 1 for name in names)])
@@ -92,11 +92,11 @@ def draw(random: Random, names: list[str]) -> Blow:
     point = ""
     seconds = random.choice([0.0, 0.0, random.uniform(0, PAUSE)])
     if what == "crash":
-        name = random.choice(PASSING[whom.partition("-")[0]])
+        name = random.choice(POINTS_OF_PART[whom.partition("-")[0]])
         point = f"{name}:{random.randint(1, _MANY_PASSES if name in _OFTEN else _FEW_PASSES)}"
     elif what in {"stop", "mute", "isolate"}:
         seconds = random.uniform(0.2, 2.5) * LEASE
-    return Blow(what, whom, round(seconds, 1), point)
+    return Disturbance(what, whom, round(seconds, 1), point)
 
 
 class Chaos:
@@ -115,12 +115,12 @@ class Chaos:
         self._seconds = seconds
         self._say = say
         self._begin = time.monotonic()
-        self._blows: Counter[str] = Counter()
+        self._disturbances: Counter[str] = Counter()
         self._crashes: Counter[str] = Counter()
-        self._struck: set[str] = set()
+        self._disturbed: set[str] = set()
         """Whom somebody disturbs now."""
 
-    async def run(self) -> Report:
+    async def run(self) -> ChaosReport:
         """Disturb for the given time, wait for quiet, and judge what is left."""
         with ExitStack() as stack:
             async with (
@@ -130,22 +130,22 @@ class Chaos:
                 self._begin = time.monotonic()
                 async with clients.busy(CLIENTS):
                     await self._disturb(system)
-                    self._tell("no more disturbances")
+                    self._log("no more disturbances")
                     await system.settle()
-                    nurse = asyncio.create_task(self._nurse(system))
-                    self._tell(f"all is up; {clients.ended} operations have ended")
+                    nurse = asyncio.create_task(self._restart_ended_runners(system))
+                    self._log(f"all is up; {clients.ended} operations have ended")
                 nurse.cancel()
-                self._tell(f"clients are done; {clients.ended} operations have ended")
+                self._log(f"clients are done; {clients.ended} operations have ended")
                 await system.settle()
                 left = await gather_quiet(system.nats, within=QUIET)
-                self._tell("quiet")
+                self._log("quiet")
                 report = make_report(
                     self._folder,
                     seed=self._seed,
                     left=left,
                     clients=clients,
                     complaints=system.complaints() + await system.verified(),
-                    blows=self._blows,
+                    blows=self._disturbances,
                     crashes=self._crashes,
                 )
                 if report.breaches:
@@ -154,33 +154,33 @@ class Chaos:
 
     async def _disturb(self, system: ChaosSystem) -> None:
         until = time.monotonic() + self._seconds
-        nurse = asyncio.create_task(self._nurse(system))
+        nurse = asyncio.create_task(self._restart_ended_runners(system))
         try:
             async with asyncio.TaskGroup() as group:
                 for number in range(1, DISTURBERS + 1):
                     random = Random(f"{self._seed} disturber {number}")
-                    group.create_task(self._disturb_until(until, system, random))
+                    group.create_task(self._disturb_repeatedly(until, system, random))
         finally:
             nurse.cancel()
 
-    async def _disturb_until(self, until: float, system: ChaosSystem, random: Random) -> None:
+    async def _disturb_repeatedly(self, until: float, system: ChaosSystem, random: Random) -> None:
         while True:
             # Random moments are the point here; nothing is waited for.
             await asyncio.sleep(random.uniform(0, PAUSE))
-            blow = draw(random, system.names)
+            blow = draw_disturbance(random, system.names)
             if time.monotonic() > until:
                 return
-            if blow.whom in self._struck:
+            if blow.whom in self._disturbed:
                 continue
-            self._struck.add(blow.whom)
+            self._disturbed.add(blow.whom)
             try:
-                self._tell(str(blow))
-                self._blows[f"{blow.what} {blow.whom.partition('-')[0]}"] += 1
-                await self._strike(system, blow)
+                self._log(str(blow))
+                self._disturbances[f"{blow.what} {blow.whom.partition('-')[0]}"] += 1
+                await self._carry_out(system, blow)
             finally:
-                self._struck.discard(blow.whom)
+                self._disturbed.discard(blow.whom)
 
-    async def _strike(self, system: ChaosSystem, blow: Blow) -> None:
+    async def _carry_out(self, system: ChaosSystem, blow: Disturbance) -> None:
         whom = blow.whom
         match blow.what:
             case "kill" | "end":
@@ -207,7 +207,7 @@ class Chaos:
             case _:
                 await self._crash(system, blow)
 
-    async def _crash(self, system: ChaosSystem, blow: Blow) -> None:
+    async def _crash(self, system: ChaosSystem, blow: Disturbance) -> None:
         system.kill(blow.whom)
         process = system.start(blow.whom, crash=blow.point)
         until = time.monotonic() + _CRASH_PATIENCE
@@ -215,19 +215,19 @@ class Chaos:
             await asyncio.sleep(_WATCH)
         if not process.is_running and "is reached" in process.output:
             self._crashes[blow.point.partition(":")[0]] += 1
-            self._tell(f"{blow.whom} crashed at {blow.point}")
+            self._log(f"{blow.whom} crashed at {blow.point}")
         system.kill(blow.whom)
         system.start(blow.whom)
 
-    async def _nurse(self, system: ChaosSystem) -> None:
+    async def _restart_ended_runners(self, system: ChaosSystem) -> None:
         """Start again what its own action ended, as a supervisor would."""
         while True:
             await asyncio.sleep(_WATCH)
             for name in parts_of(system.names, "runner"):
-                if name not in self._struck and not system.is_running(name):
-                    self._tell(f"{name} was ended by an action")
-                    self._blows["crashing action runner"] += 1
+                if name not in self._disturbed and not system.is_running(name):
+                    self._log(f"{name} was ended by an action")
+                    self._disturbances["crashing action runner"] += 1
                     system.start(name)
 
-    def _tell(self, what: str) -> None:
+    def _log(self, what: str) -> None:
         self._say(f"[{time.monotonic() - self._begin:7.2f} s, seed {self._seed}] {what}")

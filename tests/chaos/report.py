@@ -13,13 +13,13 @@ import msgspec
 
 from opstream_schemas.events import Started
 from tests.support.chaos_actions import Mark
-from tests.support.chaos_checks import end_of, overlaps, read_marks, verdicts
+from tests.support.chaos_checks import end_of, find_breaches, overlaps, read_marks
 from tests.support.chaos_clients import Clients
-from tests.support.chaos_state import Left
+from tests.support.chaos_state import FinalState
 from tests.support.invariants import Stored, decoded
 
 
-class Report(msgspec.Struct):
+class ChaosReport(msgspec.Struct):
     """One run."""
 
     figures: list[str]
@@ -42,19 +42,19 @@ def make_report(
     folder: Path,
     *,
     seed: int,
-    left: Left,
+    left: FinalState,
     clients: Clients,
     complaints: list[str],
     blows: Counter[str],
     crashes: Counter[str],
-) -> Report:
+) -> ChaosReport:
     """Judge a run."""
     marks = read_marks(folder)
-    found = verdicts(left, clients.told, marks)
+    found = find_breaches(left, clients.told, marks)
     named = {breach.partition(":")[0] for breach in found + clients.problems}
     histories = left.evidence.histories()
-    broken = [line for one in sorted(named & histories.keys()) for line in _told(one, histories[one], marks)]
-    return Report(
+    broken = [line for one in sorted(named & histories.keys()) for line in _history_lines(one, histories[one], marks)]
+    return ChaosReport(
         figures=list(_figures(seed, left, clients, marks, blows, crashes)),
         breaches=found + clients.problems + complaints,
         histories=broken,
@@ -64,7 +64,7 @@ def make_report(
 
 
 def _figures(
-    seed: int, left: Left, clients: Clients, marks: list[Mark], blows: Counter[str], crashes: Counter[str]
+    seed: int, left: FinalState, clients: Clients, marks: list[Mark], blows: Counter[str], crashes: Counter[str]
 ) -> Iterator[str]:
     accepted = [one for one, told in clients.told.items() if told.is_accepted]
     repeats = sum(clients.told[one].sent - 1 for one in accepted)
@@ -74,31 +74,31 @@ def _figures(
     begun = sum(mark.what == "begin" for mark in marks)
     lost = set(accepted) - left.operations.keys()
     yield f"seed: {seed}"
-    yield f"disturbances: {sum(blows.values())}: {_listed(blows)}"
-    yield f"crash points reached: {sum(crashes.values())}: {_listed(crashes)}"
-    yield f"operations: {len(left.operations)}, accepted: {len(accepted)}: {_listed(_kinds(left))}"
-    yield f"ends: {_listed(Counter(map(end_of, left.operations.values())))}"
+    yield f"disturbances: {sum(blows.values())}: {_counted(blows)}"
+    yield f"crash points reached: {sum(crashes.values())}: {_counted(crashes)}"
+    yield f"operations: {len(left.operations)}, accepted: {len(accepted)}: {_counted(_kinds(left))}"
+    yield f"ends: {_counted(Counter(map(end_of, left.operations.values())))}"
     yield f"events: {len(left.evidence.messages)}"
-    yield f"attempts: {started}, executed: {begun}, beyond the first: {started - len(_begun(left))}"
-    yield f"answers to submits: {_listed(Counter({str(code): n for code, n in clients.answers.items()}))}"
+    yield f"attempts: {started}, executed: {begun}, beyond the first: {started - len(_started_operations(left))}"
+    yield f"answers to submits: {_counted(Counter({str(code): n for code, n in clients.answers.items()}))}"
     yield f"repeated submits that made no second operation: {repeats}"
     yield f"overlapping calls for one resource by attempts that had lost their lease: {len(overlaps(left, marks))}"
     yield f"lost: {len(lost)}; open: {len(left.open)}"
 
 
-def _kinds(left: Left) -> Counter[str]:
+def _kinds(left: FinalState) -> Counter[str]:
     return Counter(operation.action for operation in left.operations.values())
 
 
-def _begun(left: Left) -> list[str]:
+def _started_operations(left: FinalState) -> list[str]:
     return [one for one, operation in left.operations.items() if operation.attempt]
 
 
-def _listed(counted: Counter[str]) -> str:
+def _counted(counted: Counter[str]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counted.most_common()) or "none"
 
 
-def _told(operation_id: str, history: list[Stored], marks: list[Mark]) -> Iterator[str]:
+def _history_lines(operation_id: str, history: list[Stored], marks: list[Mark]) -> Iterator[str]:
     yield f"history of {operation_id}:"
     for event in decoded(history):
         yield f"  {event.sequence} {event.time.isoformat()} {event.source} {event.type} {event.data}"

@@ -24,22 +24,22 @@ def test_what_names_no_point(setting: str) -> None:
     with pytest.raises(ValueError, match=r"CrashPoint|counts|literal"):
         crash.arm(setting)
     for point in crash.CrashPoint:
-        crash.point(point)
+        crash.crash_point(point)
 
 
 @pytest.mark.unit
 def test_passes_that_do_not_count() -> None:
     """Other points, and passes before the one that was named, do nothing; neither does a point that was disarmed."""
     crash.arm("api.recorded:2")
-    crash.point(crash.CrashPoint.RUNNER_STARTED)
-    crash.point(crash.CrashPoint.API_RECORDED)
+    crash.crash_point(crash.CrashPoint.RUNNER_STARTED)
+    crash.crash_point(crash.CrashPoint.API_RECORDED)
     crash.arm("")
-    crash.point(crash.CrashPoint.API_RECORDED)
+    crash.crash_point(crash.CrashPoint.API_RECORDED)
 
 
 @pytest.mark.e2e
 def test_a_service_that_is_armed_wrongly() -> None:
     """It does not start, and says why in one line."""
-    ended = run("projector", extra={crash.VARIABLE: "nowhere"})
+    ended = run("projector", extra={crash.CRASH_VARIABLE: "nowhere"})
     assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
-    assert ended.stderr.startswith(f"opstream: error: {crash.VARIABLE}: 'nowhere'")
+    assert ended.stderr.startswith(f"opstream: error: {crash.CRASH_VARIABLE}: 'nowhere'")

@@ -11,12 +11,12 @@ import pytest
 from opstream_schemas import subjects
 from opstream_schemas.events import Event, EventData, Requested, Started, Succeeded, digest, encode_event
 from opstream_schemas.names import Kind
-from opstream_schemas.operation.fold import read
+from opstream_schemas.operation.fold import fold_for_reader
 from tests.support.chaos_actions import Mark
-from tests.support.chaos_checks import overlaps, verdicts
-from tests.support.chaos_clients import Told
+from tests.support.chaos_checks import find_breaches, overlaps
+from tests.support.chaos_clients import ClientView
 from tests.support.chaos_jobs import CANCELED, GOOD, Job
-from tests.support.chaos_state import Left
+from tests.support.chaos_state import FinalState
 from tests.support.invariants import Evidence, Promise, Stored, decoded
 from tests.support.strategies import request, started
 
@@ -34,7 +34,7 @@ def succeeded() -> Succeeded:
     return Succeeded(result=msgspec.Raw(b"{}"))
 
 
-def left(action: str, *entries: Entry) -> Left:
+def left(action: str, *entries: Entry) -> FinalState:
     """What is left of operations whose events were stored in this order, with a view as it should be."""
     evidence = Evidence([], {})
     source = "opstream/runner/"
@@ -51,10 +51,10 @@ def left(action: str, *entries: Entry) -> Left:
         )
         subject = subjects.event_subject(operation_id, Kind("chaos", action), data.name)
         evidence.messages.append(Stored(subject, sequence, encode_event(event)))
-    operations = {one: read(None, decoded(history)) for one, history in evidence.histories().items()}
+    operations = {one: fold_for_reader(None, decoded(history)) for one, history in evidence.histories().items()}
     folded = {one: operation for one, operation in operations.items() if operation is not None}
     evidence.view = {one: msgspec.json.encode(operation) for one, operation in folded.items()}
-    return Left(evidence, folded, {}, {})
+    return FinalState(evidence, folded, {}, {})
 
 
 def call(operation_id: str, begin: float, end: float, *, attempt: int = 1) -> list[Mark]:
@@ -62,14 +62,14 @@ def call(operation_id: str, begin: float, end: float, *, attempt: int = 1) -> li
     return [Mark(what, "alone", operation_id, attempt, "r1", 1, at) for what, at in (("begin", begin), ("end", end))]
 
 
-def one_after_the_other(action: str = "alone", hold: str = "h") -> Left:
+def one_after_the_other(action: str = "alone", hold: str = "h") -> FinalState:
     ask = begun(action, hold)
     return left(
         action, ("a", ask), ("b", ask), ("a", started()), ("a", succeeded()), ("b", started()), ("b", succeeded())
     )
 
 
-def at_once(action: str = "alone", hold: str = "h") -> Left:
+def at_once(action: str = "alone", hold: str = "h") -> FinalState:
     ask = begun(action, hold)
     return left(
         action, ("a", ask), ("b", ask), ("a", started()), ("b", started()), ("a", succeeded()), ("b", succeeded())
@@ -81,27 +81,27 @@ MARKS: Final = [*call("a", 1, 2), *call("b", 3, 4)]
 
 def test_nothing_is_found_where_all_is_well() -> None:
     """Two operations, one after the other."""
-    assert verdicts(one_after_the_other(), {}, MARKS) == []
+    assert find_breaches(one_after_the_other(), {}, MARKS) == []
     assert overlaps(one_after_the_other(), MARKS) == []
 
 
 def test_two_that_hold_one_resource() -> None:
     """The journal shows it, whatever the handlers did; without a hold it is no breach."""
-    assert verdicts(at_once(), {}, MARKS) == ["a: held its resource from 3 to 5, and b started at 4"]
-    assert verdicts(at_once(hold=""), {}, MARKS) == []
+    assert find_breaches(at_once(), {}, MARKS) == ["a: held its resource from 3 to 5, and b started at 4"]
+    assert find_breaches(at_once(hold=""), {}, MARKS) == []
 
 
 def test_two_calls_that_both_count() -> None:
     """They may overlap only where one had lost its lease."""
     marks = [*call("a", 1, 3), *call("b", 2, 4)]
-    assert verdicts(one_after_the_other(), {}, marks) == ["a: still worked when b began, and both succeeded"]
+    assert find_breaches(one_after_the_other(), {}, marks) == ["a: still worked when b began, and both succeeded"]
     zombie = left(
         "alone",
         *(("a", data) for data in (begun("alone", "h"), started(), started(2), succeeded())),
         *(("b", data) for data in (begun("alone", "h"), started(), succeeded())),
     )
     marks = [*call("a", 1, 5), *call("a", 2, 3, attempt=2), *call("b", 4, 6)]
-    assert verdicts(zombie, {}, marks) == []
+    assert find_breaches(zombie, {}, marks) == []
     assert [(one.operation, one.attempt, other.operation) for one, other in overlaps(zombie, marks)] == [("a", 1, "b")]
 
 
@@ -110,16 +110,18 @@ def test_more_at_once_than_the_action_allows() -> None:
     ask = begun("limited")
     three = [(one, data) for data in (ask, started(), succeeded()) for one in ("a", "b", "c")]
     marks = [mark for one in ("a", "b", "c") for mark in call(one, 1, 2)]
-    assert verdicts(left("limited", *three), {}, marks) == ["c: began at 6 as one of 3: ['a', 'b', 'c']"]
-    assert verdicts(at_once("limited", ""), {}, MARKS) == []
+    assert find_breaches(left("limited", *three), {}, marks) == ["c: began at 6 as one of 3: ['a', 'b', 'c']"]
+    assert find_breaches(at_once("limited", ""), {}, MARKS) == []
 
 
 def test_executions_and_the_journal() -> None:
     """Each call has its attempt, an attempt has one call, and a success has one that returned."""
     state = one_after_the_other()
-    assert verdicts(state, {}, call("a", 1, 2)) == ["b: succeeded, and attempt 1 never returned"]
-    assert verdicts(state, {}, [*MARKS, *call("c", 5, 6)]) == ["c: attempt 1 was executed and is not in the journal"]
-    assert "a: attempt 1 was executed 2 times" in verdicts(state, {}, [*call("a", 0.1, 0.2), *MARKS])
+    assert find_breaches(state, {}, call("a", 1, 2)) == ["b: succeeded, and attempt 1 never returned"]
+    assert find_breaches(state, {}, [*MARKS, *call("c", 5, 6)]) == [
+        "c: attempt 1 was executed and is not in the journal"
+    ]
+    assert "a: attempt 1 was executed 2 times" in find_breaches(state, {}, [*call("a", 0.1, 0.2), *MARKS])
 
 
 def test_attempts_beyond_the_limit() -> None:
@@ -127,17 +129,17 @@ def test_attempts_beyond_the_limit() -> None:
     datas = [begun("hopeless"), *(started(number) for number in range(1, 5)), succeeded()]
     marks = [mark for number in range(1, 5) for mark in call("a", number, number + 0.5, attempt=number)]
     state = left("hopeless", *(("a", data) for data in datas))
-    assert verdicts(state, {}, marks) == ["a: 4 attempts count, and 3 may"]
+    assert find_breaches(state, {}, marks) == ["a: 4 attempts count, and 3 may"]
 
 
 def test_what_has_no_end_and_what_has_one() -> None:
     """An open operation is a breach; a timer, a hold or a place in the queue of an ended one is, too."""
     open_one = left("alone", ("a", begun("alone", "h")))
-    assert verdicts(open_one, {}, []) == ["a: invariant 2: no end"]
+    assert find_breaches(open_one, {}, []) == ["a: invariant 2: no end"]
     state = one_after_the_other()
     state.timers = {"timers.chaos.alone.a.retry": "a"}
     state.holds = {"h.h": b'{"operationId":"b"}', "r.chaos.paced": b'{"due":1.0}'}
-    assert verdicts(state, {}, MARKS) == [
+    assert find_breaches(state, {}, MARKS) == [
         "a: armed, and ended: timers.chaos.alone.a.retry",
         "b: ended, and still has h.h",
     ]
@@ -147,8 +149,10 @@ def test_ends_that_nobody_allowed() -> None:
     """An operation ends as its job may, or canceled if somebody asked for it."""
     state = one_after_the_other()
     promise = Promise("chaos:alone", msgspec.json.decode(begun("alone").input), "r1")
-    well = Told(Job(action="alone", ends=frozenset({GOOD})), promise, is_accepted=True)
-    assert verdicts(state, {"a": well}, MARKS) == []
-    wrong = Told(Job(action="alone", ends=frozenset()), promise, is_accepted=True, is_canceled=True)
-    assert verdicts(state, {"a": wrong}, MARKS) == [f"a: ended as 'Succeeded' (None), and may only as {[CANCELED]}"]
-    assert "gone: invariant 2: promised, and not in the journal" in verdicts(state, {"gone": well}, MARKS)
+    well = ClientView(Job(action="alone", ends=frozenset({GOOD})), promise, is_accepted=True)
+    assert find_breaches(state, {"a": well}, MARKS) == []
+    wrong = ClientView(Job(action="alone", ends=frozenset()), promise, is_accepted=True, is_canceled=True)
+    assert find_breaches(state, {"a": wrong}, MARKS) == [
+        f"a: ended as 'Succeeded' (None), and may only as {[CANCELED]}"
+    ]
+    assert "gone: invariant 2: promised, and not in the journal" in find_breaches(state, {"gone": well}, MARKS)

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from opstream_journal.runtime.crash_points import CrashPoint
-from tests.support.chaos_checks import end_of, read_marks, verdicts
+from tests.support.chaos_checks import end_of, find_breaches, read_marks
 from tests.support.chaos_clients import Clients
 from tests.support.chaos_jobs import GOOD, Job
 from tests.support.chaos_state import gather_quiet
@@ -100,7 +100,7 @@ async def test_point(system: ChaosSystem, case: Case) -> None:
     await system.ready(case.part)
     left = await gather_quiet(system.nats, within=20)
     marks = read_marks(system.folder)
-    assert verdicts(left, clients.told, marks) == []
+    assert find_breaches(left, clients.told, marks) == []
     assert clients.problems == []
     assert system.complaints() == []
     calls = Counter(mark.operation for mark in marks if mark.what == "begin")

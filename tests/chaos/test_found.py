@@ -12,7 +12,7 @@ import sys
 import pytest
 from nats.js.errors import NotFoundError
 
-from opstream_journal.jetstream.kv import STREAM, Cells
+from opstream_journal.jetstream.kv import HOLDS_STREAM, KeyValueBucket
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing, streams
 from opstream_schemas import subjects
@@ -29,10 +29,10 @@ async def test_a_hold_that_was_let_go_stays_so() -> None:
     forgotten by the disk together with what it stood for)."""
     with Broker() as broker:
         async with linked(broker.url) as link:
-            (config,) = [one for one in streams(Sizing()) if one.name == STREAM]
+            (config,) = [one for one in streams(Sizing()) if one.name == HOLDS_STREAM]
             jetstream = link.nc.jetstream()
             await jetstream.add_stream(config)
-            cells = Cells(link, random.uniform)
+            cells = KeyValueBucket(link, random.uniform)
             await cells.start()
             # Something else in the same block keeps the broker from dropping the block as a whole.
             await cells.put("r.rate", b"{}")
@@ -42,7 +42,7 @@ async def test_a_hold_that_was_let_go_stays_so() -> None:
             async def is_gone() -> bool:
                 """Without a trace: no marker either."""
                 with contextlib.suppress(NotFoundError):
-                    await jetstream.get_last_msg(STREAM, subjects.bucket_subject(subjects.HOLDS_BUCKET, "h.one"))
+                    await jetstream.get_last_msg(HOLDS_STREAM, subjects.bucket_subject(subjects.HOLDS_BUCKET, "h.one"))
                     return False
                 return True
 
@@ -50,7 +50,7 @@ async def test_a_hold_that_was_let_go_stays_so() -> None:
         broker.kill()
         broker.start()
         async with linked(broker.url) as link:
-            cells = Cells(link, random.uniform)
+            cells = KeyValueBucket(link, random.uniform)
             assert [(await cells.get(key)).data for key in ("h.one", "r.rate")] == [b"", b"{}"]
 
 
@@ -60,21 +60,21 @@ async def test_what_a_removed_key_had_replaced_stays_away() -> None:
     with Broker() as broker:
         async with linked(broker.url) as link:
             await provision(link, Sizing())
-            cells = Cells(link, random.uniform)
+            cells = KeyValueBucket(link, random.uniform)
             await cells.start()
             await cells.put("r.rate", b"{}")
             for value in (b"1", b"2", b"3"):
                 assert await cells.replace("h.one", value, (await cells.get("h.one")).revision)
                 await cells.put("w.one.1.op-1", value)
-            assert await cells.all(">") == {"r.rate": b"{}", "h.one": b"3", "w.one.1.op-1": b"3"}
+            assert await cells.read_all(">") == {"r.rate": b"{}", "h.one": b"3", "w.one.1.op-1": b"3"}
             for key in ("h.one", "w.one.1.op-1"):
                 assert await cells.remove(key, (await cells.get(key)).revision)
         broker.kill()
         broker.start()
         async with linked(broker.url) as link:
-            cells = Cells(link, random.uniform)
+            cells = KeyValueBucket(link, random.uniform)
             await cells.start()
-            assert await cells.all(">") == {"r.rate": b"{}"}
+            assert await cells.read_all(">") == {"r.rate": b"{}"}
 
 
 def test_a_child_whose_runner_died_at_once() -> None:

@@ -17,17 +17,17 @@ import httpx
 import msgspec
 import uuid_utils
 
-from opstream_api.main import service
-from opstream_api.operations.watch import Watchers
+from opstream_api.main import connected_api
+from opstream_api.operations.watch import WatchRegistry
 from opstream_api.server import Server, make_server
 from opstream_api.settings import Settings
-from opstream_journal import Expected, Journal, Link
+from opstream_journal import Connection, ExpectedVersion, Journal
 from opstream_journal.runtime.health import listen
 from opstream_schemas import subjects
 from opstream_schemas.action_spec import ActionSpec, Policy
 from opstream_schemas.events import EventData, OperationError, RecordedEvent, Started
 from opstream_schemas.names import Kind
-from opstream_schemas.operation.fold import Operation, evolve, next_event, read
+from opstream_schemas.operation.fold import Operation, evolve, fold_for_reader, next_event
 
 JSON: Final = "application/json"
 UPLOAD: Final = Kind("book", "upload-start")
@@ -71,7 +71,7 @@ def spec(kind: Kind = UPLOAD, *, version: int = 1, input_type: Any = UploadStart
     )
 
 
-class Reply(msgspec.Struct, frozen=True):
+class RawResponse(msgspec.Struct, frozen=True):
     """An answer, byte for byte."""
 
     status: int
@@ -88,7 +88,7 @@ class Reply(msgspec.Struct, frozen=True):
 class Api:
     """A running service."""
 
-    def __init__(self, port: int, client: httpx.AsyncClient, watchers: Watchers, server: Server) -> None:
+    def __init__(self, port: int, client: httpx.AsyncClient, watchers: WatchRegistry, server: Server) -> None:
         self.port = port
         self.client = client
         self.watchers = watchers
@@ -125,7 +125,7 @@ class Api:
         sent = {} if body is None else {"content": msgspec.json.encode(body), "headers": {"Content-Type": JSON}}
         return await self.client.post(f"/status/{operation_id}:cancel", **sent)
 
-    async def raw(self, *parts: bytes) -> Reply:
+    async def raw(self, *parts: bytes) -> RawResponse:
         """Send bytes, read one answer."""
         async with self.connection() as (reader, writer):
             for part in parts:
@@ -143,7 +143,7 @@ class Api:
             writer.close()
 
 
-async def read_reply(reader: asyncio.StreamReader, *, has_body: bool = True) -> Reply:
+async def read_reply(reader: asyncio.StreamReader, *, has_body: bool = True) -> RawResponse:
     """Read one answer, `100 Continue` not counted."""
     head = await reader.readuntil(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").rstrip().split("\r\n")
@@ -152,7 +152,7 @@ async def read_reply(reader: asyncio.StreamReader, *, has_body: bool = True) -> 
         return await read_reply(reader, has_body=has_body)
     headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]
     length = next((int(value) for name, value in headers if name.lower() == "content-length"), 0)
-    return Reply(status, headers, await reader.readexactly(length if has_body else 0))
+    return RawResponse(status, headers, await reader.readexactly(length if has_body else 0))
 
 
 def post(path: str, body: bytes = b"", *headers: str, host: str | None = "api.test") -> bytes:
@@ -173,18 +173,18 @@ async def serving(url: str, *, send_buffer: int = 0, **settings: Any) -> AsyncIt
         if send_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         port = sock.getsockname()[1]
-        async with service(Settings(servers=(url,), **settings)) as running:
-            server = make_server(running.app, running.watchers.stop)
+        async with connected_api(Settings(servers=(url,), **settings)) as running:
+            server = make_server(running.app, running.watches.stop)
             task = asyncio.create_task(server.serve([sock]))
             try:
                 async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=15) as client:
-                    yield Api(port, client, running.watchers, server)
+                    yield Api(port, client, running.watches, server)
             finally:
                 server.should_exit = True
                 await task
 
 
-class Story:
+class OperationStory:
     """Plays runner: appends events to an operation that was submitted."""
 
     def __init__(self, journal: Journal, operation: Operation) -> None:
@@ -192,9 +192,9 @@ class Story:
         self.operation = operation
 
     @classmethod
-    async def of(cls, journal: Journal, operation_id: str) -> Story:
+    async def of(cls, journal: Journal, operation_id: str) -> OperationStory:
         """The story of an operation so far."""
-        operation = read(None, await journal.events(operation_id))
+        operation = fold_for_reader(None, await journal.events(operation_id))
         assert operation is not None
         return cls(journal, operation)
 
@@ -208,7 +208,7 @@ class Story:
         """Record an event, not folded here: for one that a decider would refuse."""
         time = at or datetime.now(UTC)
         event = next_event(self.operation, data, id=str(uuid_utils.uuid4()), source="test", time=time)
-        expected = Expected(self.operation.stream_sequence)
+        expected = ExpectedVersion(self.operation.stream_sequence)
         return await self._journal.append(self.operation.kind, event, expected, budget=5)
 
 
@@ -227,7 +227,7 @@ def in_a_second() -> datetime:
     return datetime.now(UTC) + timedelta(seconds=1)
 
 
-async def stored_messages(link: Link) -> int:
+async def stored_messages(link: Connection) -> int:
     """How many messages the journal's stream holds."""
     info = await link.nc.jetstream().stream_info(subjects.OPERATIONS_STREAM)
     return int(info.state.messages)

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from opstream import ActionContext, ActionFailed, action
+from opstream import ActionContext, ActionError, action
 
 PACE: Final = 1
 """Seconds between polls that the actions ask for."""
@@ -53,7 +53,7 @@ def pass_gate(request: Gate, ctx: ActionContext) -> Words:
 @action("azure:fail", retry_after=PACE)
 async def fail(request: Fault, ctx: ActionContext) -> Words:
     """Fail, as asked."""
-    raise ActionFailed(request.code, request.message)
+    raise ActionError(request.code, request.message)
 
 
 @action("azure:wait", retry_after=PACE)

@@ -46,7 +46,7 @@ PATIENCE: Final = 30.0
 """Seconds within which an operation must have ended."""
 
 
-class Exchange(msgspec.Struct, frozen=True):
+class RecordedExchange(msgspec.Struct, frozen=True):
     """A request and its answer."""
 
     method: str
@@ -63,7 +63,7 @@ class Traffic(SansIOHTTPPolicy[HttpRequest, Any]):
     """Keeps every exchange, retries included."""
 
     def __init__(self) -> None:
-        self.exchanges: list[Exchange] = []
+        self.exchanges: list[RecordedExchange] = []
         self._begun: dict[int, float] = {}
 
     def on_request(self, request: PipelineRequest[HttpRequest]) -> None:
@@ -73,7 +73,7 @@ class Traffic(SansIOHTTPPolicy[HttpRequest, Any]):
     def on_response(self, request: PipelineRequest[HttpRequest], response: Answer) -> None:
         """Called with its answer."""
         sent = request.http_request
-        exchange = Exchange(
+        exchange = RecordedExchange(
             method=sent.method,
             url=sent.url,
             operation_id=sent.headers.get("Operation-Id"),
@@ -83,7 +83,7 @@ class Traffic(SansIOHTTPPolicy[HttpRequest, Any]):
         )
         self.exchanges.append(exchange)
 
-    def polls(self, url: str) -> list[Exchange]:
+    def polls(self, url: str) -> list[RecordedExchange]:
         """The GETs of a URL."""
         return [one for one in self.exchanges if (one.method, one.url) == ("GET", url)]
 

@@ -18,7 +18,7 @@ WORD: Final = "through"
 """What the action returns."""
 
 
-class Gate:
+class FileGate:
     """A named pipe.
 
     Args:

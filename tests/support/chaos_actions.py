@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from opstream import ActionContext, ActionFailed, RetryAfter, action
+from opstream import ActionContext, ActionError, RetryAfter, action
 
 LEASE: Final = 1.0
 MANY: Final = 60
@@ -139,7 +139,7 @@ async def fail(request: Work, ctx: ActionContext) -> Done:
     """Fail, as an action may."""
     with marked("fail", ctx):
         await asyncio.sleep(request.seconds)
-        raise ActionFailed("Meant", f"attempt {ctx.attempt} of {request.number}")
+        raise ActionError("Meant", f"attempt {ctx.attempt} of {request.number}")
 
 
 @action("chaos:patient", lease=LEASE, max_attempts=MANY, cancel_grace=5)

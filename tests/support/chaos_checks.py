@@ -19,9 +19,9 @@ import msgspec
 from opstream_schemas.events import AttemptFailed, Canceled, Failed, Started, Succeeded
 from opstream_schemas.operation.fold import Operation
 from tests.support.chaos_actions import CONCURRENCY, MARKS, Mark
-from tests.support.chaos_clients import Told
+from tests.support.chaos_clients import ClientView
 from tests.support.chaos_jobs import CANCELED, JOBS, LIMITED
-from tests.support.chaos_state import Left, stale_holds, stale_timers
+from tests.support.chaos_state import FinalState, stale_holds, stale_timers
 from tests.support.invariants import Stored, breaches, decoded
 
 _ATTEMPTS: Final = {job.action: job.max_attempts for job in JOBS}
@@ -33,7 +33,7 @@ def read_marks(folder: Path) -> list[Mark]:
     return msgspec.json.decode(b"[%s]" % b",".join(path.read_bytes().split()), type=list[Mark]) if path.exists() else []
 
 
-def verdicts(left: Left, told: Mapping[str, Told], marks: list[Mark]) -> list[str]:
+def find_breaches(left: FinalState, told: Mapping[str, ClientView], marks: list[Mark]) -> list[str]:
     """Every breach, as a sentence that begins with the operation it is about."""
     for operation_id, one in told.items():
         if one.is_accepted:
@@ -58,7 +58,7 @@ def end_of(operation: Operation) -> str:
     return f"{operation.status} {operation.error.code}" if operation.error else str(operation.status)
 
 
-def overlaps(left: Left, marks: list[Mark]) -> list[tuple[Mark, Mark]]:
+def overlaps(left: FinalState, marks: list[Mark]) -> list[tuple[Mark, Mark]]:
     """Calls of handlers of two operations for one resource that ran at once: the first one had lost its lease and did
     not know it yet, unless a verdict says otherwise."""
     found = []
@@ -75,13 +75,13 @@ def _attempts(operation: Operation) -> Iterator[str]:
         yield f"{operation.attempts_used} attempts count, and {most} may"
 
 
-def _as_expected(operation: Operation, told: Told) -> Iterator[str]:
+def _as_expected(operation: Operation, told: ClientView) -> Iterator[str]:
     allowed = told.job.ends | ({CANCELED} if told.is_canceled else set())
     if operation.is_terminal and end_of(operation) not in allowed:
         yield f"ended as {end_of(operation)!r} ({operation.error}), and may only as {sorted(allowed)}"
 
 
-def _executions(left: Left, marks: list[Mark]) -> Iterator[str]:
+def _executions(left: FinalState, marks: list[Mark]) -> Iterator[str]:
     """A handler is called for attempts that the journal has, once for each, and an outcome has a call behind it."""
     started = {
         (operation_id, event.data.attempt)
@@ -101,7 +101,7 @@ def _executions(left: Left, marks: list[Mark]) -> Iterator[str]:
             yield f"{operation_id}: succeeded, and attempt {operation.attempt} never returned"
 
 
-def _exclusions(left: Left, marks: list[Mark]) -> Iterator[str]:
+def _exclusions(left: FinalState, marks: list[Mark]) -> Iterator[str]:
     """Whatever holds a resource holds it alone, from its first attempt to its end."""
     histories = left.evidence.histories()
     spans: dict[str, list[tuple[int, int, str]]] = {}
@@ -120,7 +120,7 @@ def _exclusions(left: Left, marks: list[Mark]) -> Iterator[str]:
                 yield f"{call.mark.operation}: still worked when {next_call.mark.operation} began, and both succeeded"
 
 
-def _crowds(left: Left) -> Iterator[str]:
+def _crowds(left: FinalState) -> Iterator[str]:
     """No more operations of a limited action have a live attempt at once than it allows."""
     steps = []
     for operation_id, history in left.evidence.histories().items():
@@ -148,7 +148,7 @@ class _Call(NamedTuple):
     """Whether its result is the operation's."""
 
 
-def _calls_by_hold(left: Left, marks: list[Mark]) -> dict[str, list[_Call]]:
+def _calls_by_hold(left: FinalState, marks: list[Mark]) -> dict[str, list[_Call]]:
     """Calls of handlers, by what they hold, in order of their beginnings."""
     ends = {(mark.operation, mark.attempt): mark for mark in marks if mark.what != "begin"}
     found: dict[str, list[_Call]] = {}

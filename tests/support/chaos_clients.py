@@ -36,7 +36,7 @@ _MOMENT: Final = 0.3
 _ACCEPTED: Final = 202
 
 
-class Told(msgspec.Struct):
+class ClientView(msgspec.Struct):
     """What clients know of one operation."""
 
     job: Job
@@ -63,7 +63,7 @@ class Clients:
     """
 
     def __init__(self, apis: Sequence[str], *, seed: int, jobs: Sequence[Job]) -> None:
-        self.told: dict[str, Told] = {}
+        self.told: dict[str, ClientView] = {}
         """By operation id."""
         self.problems: list[str] = []
         """Answers that the contract does not have."""
@@ -93,9 +93,9 @@ class Clients:
             finally:
                 self._is_over.set()
 
-    async def do(self, operation_id: str, job: Job, random: Random) -> Told:
+    async def do(self, operation_id: str, job: Job, random: Random) -> ClientView:
         """See one operation from its submit to its end."""
-        told = Told(job, job.draw(next(self._numbers), random))
+        told = ClientView(job, job.draw(next(self._numbers), random))
         self.told[operation_id] = told
         await self.submit(operation_id, random)
         if not told.is_accepted:

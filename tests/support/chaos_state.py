@@ -17,7 +17,7 @@ from nats.aio.client import Client
 
 from opstream_schemas import subjects
 from opstream_schemas.errors import FoldRefused, InvalidEvent
-from opstream_schemas.operation.fold import Operation, read
+from opstream_schemas.operation.fold import Operation, fold_for_reader
 from tests.support.invariants import TERMINAL_EVENTS, Evidence, _read, decoded
 from tests.support.waiting import eventually
 
@@ -27,7 +27,7 @@ _PROJECTING: Final = (subjects.PROJECTOR_CONSUMER, subjects.PROJECTOR_DUE_CONSUM
 _POLL: Final = 0.2
 
 
-class Left(msgspec.Struct):
+class FinalState(msgspec.Struct):
     """What is left."""
 
     evidence: Evidence
@@ -44,7 +44,7 @@ class Left(msgspec.Struct):
         return [one for one, history in self.evidence.histories().items() if not _is_ended(history[-1].subject)]
 
 
-async def gather_quiet(url: str, *, within: float) -> Left:
+async def gather_quiet(url: str, *, within: float) -> FinalState:
     """Read everything once nothing is under way any more, or when `within` seconds are over.
 
     Quiet is: every operation has ended, all durables are idle, and nothing is armed for, held by or kept in a queue for
@@ -62,13 +62,13 @@ async def gather_quiet(url: str, *, within: float) -> Left:
         await client.close()
 
 
-def stale_timers(left: Left) -> list[str]:
+def stale_timers(left: FinalState) -> list[str]:
     """What is armed for operations that have ended."""
     is_open = set(left.open)
     return [subject for subject, operation_id in left.timers.items() if operation_id not in is_open]
 
 
-def stale_holds(left: Left) -> list[tuple[str, str]]:
+def stale_holds(left: FinalState) -> list[tuple[str, str]]:
     """Keys of holders and of those who wait, each with its operation, that has ended."""
     named = {key: msgspec.json.decode(value, type=_Named).operation_id for key, value in left.holds.items()}
     is_open = set(left.open)
@@ -105,21 +105,21 @@ async def _become_idle(client: Client, within: float) -> None:
             await jetstream.add_consumer(subjects.OPERATIONS_STREAM, config)
 
 
-async def _gather(client: Client) -> Left:
+async def _gather(client: Client) -> FinalState:
     messages = await _read(client, subjects.OPERATIONS_STREAM)
     view = await _bucket(client, subjects.VIEW_BUCKET)
     evidence = Evidence(messages, view)
     operations = {}
     for operation_id, history in evidence.histories().items():
         try:
-            operation = read(None, decoded(history))
+            operation = fold_for_reader(None, decoded(history))
         except (InvalidEvent, FoldRefused):
             continue
         if operation is not None:
             operations[operation_id] = operation
     armed = await client.jetstream().stream_info(subjects.TIMERS_STREAM, subjects_filter="timers.>")
     timers = {subject: subject.split(".")[3] for subject in armed.state.subjects or {}}
-    return Left(evidence, operations, timers, await _bucket(client, subjects.HOLDS_BUCKET))
+    return FinalState(evidence, operations, timers, await _bucket(client, subjects.HOLDS_BUCKET))
 
 
 async def _bucket(client: Client, bucket: str) -> dict[str, bytes]:

@@ -103,8 +103,8 @@ class ChaosSystem(System):
         await self.ready(*self.names)
 
     def start(self, name: str, *, crash: str = "") -> Process:
-        """Start one; `crash` is where it ends itself, `NAME` or `NAME:COUNT` of `runtime.crash_points`."""
-        extra = self._environment | ({crash_points.VARIABLE: crash} if crash else {})
+        """Start one; `crash` is where it ends itself, `NAME_PATTERN` or `NAME:COUNT` of `runtime.crash_points`."""
+        extra = self._environment | ({crash_points.CRASH_VARIABLE: crash} if crash else {})
         process = self._stack.enter_context(Process(*self._command(name), cwd=self.folder, extra=extra))
         self.processes[name] = process
         self.runs.append((name, process))

@@ -10,16 +10,16 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-from opstream_journal import Journal, Link, View
-from opstream_journal.stores.resource_locks import Holds
-from opstream_projector.after_effects import Releases
+from opstream_journal import Connection, Journal, SnapshotStore
+from opstream_journal.stores.resource_locks import ResourceLocks
+from opstream_projector.after_effects import LockReleaser
 from opstream_runner import Action, ActionContext, action
 from opstream_schemas import subjects
 from opstream_schemas.events import RecordedEvent
 from opstream_schemas.names import Kind
 from tests.support.journaling import KIND
 from tests.support.projecting import projector, running
-from tests.support.running import Gate, Input, Stage
+from tests.support.running import HandlerGate, Input, RunnerStage
 from tests.support.waiting import eventually
 
 
@@ -44,7 +44,7 @@ class Log:
             self.inside.remove(operation_id)
 
 
-def exclusive(log: Log, *, name: str = str(KIND), gate: Gate | None = None, **options: Any) -> Action[..., Any]:
+def exclusive(log: Log, *, name: str = str(KIND), gate: HandlerGate | None = None, **options: Any) -> Action[..., Any]:
     """An exclusive action that notes what it does, and waits at a gate if it has one."""
     options = {"exclusive": "resource"} | options
 
@@ -61,11 +61,11 @@ def exclusive(log: Log, *, name: str = str(KIND), gate: Gate | None = None, **op
 
 
 async def ask(
-    stage: Stage, offered: Action[..., Any], *ids: str, resource_id: str = "42", **changes: Any
+    stage: RunnerStage, offered: Action[..., Any], *ids: str, resource_id: str = "42", **changes: Any
 ) -> list[RecordedEvent]:
     """Request operations one after the other, as the API does for an action."""
     spec = offered.spec
-    hold = subjects.hold_key(spec.scope, resource_id) if spec.scope else ""
+    hold = subjects.lock_key(spec.lock_scope, resource_id) if spec.lock_scope else ""
     kind: Kind = spec.kind
     changes |= {"hold": hold, "resource_id": resource_id}
     return [event for one in ids for event in await stage.request(one, kind=kind, **changes)]
@@ -74,8 +74,8 @@ async def ask(
 class Queue:
     """What the bucket says of one hold."""
 
-    def __init__(self, link: Link, journal: Journal, hold: str) -> None:
-        self._holds = Holds(link, journal)
+    def __init__(self, link: Connection, journal: Journal, hold: str) -> None:
+        self._holds = ResourceLocks(link, journal)
         self._hold = hold
 
     async def start(self) -> None:
@@ -84,11 +84,11 @@ class Queue:
 
     async def waiting(self) -> list[str]:
         """Who waits, in order."""
-        return [one.operation_id for one in await self._holds.waiting(self._hold)]
+        return [one.operation_id for one in await self._holds.waiters(self._hold)]
 
     async def holder(self) -> str:
         """Who holds and has not ended; empty for nobody."""
-        found = await self._holds.holder(self._hold)
+        found = await self._holds.owner(self._hold)
         return found.operation_id if found else ""
 
     async def is_held_by(self, operation_id: str) -> bool:
@@ -104,17 +104,17 @@ class Queue:
         await eventually(probe, within=10)
 
 
-async def queue_of(stage: Stage, offered: Action[..., Any], resource_id: str = "42") -> Queue:
+async def queue_of(stage: RunnerStage, offered: Action[..., Any], resource_id: str = "42") -> Queue:
     """The queue for a resource of an action."""
-    queue = Queue(stage.link, stage.journal, subjects.hold_key(offered.spec.scope, resource_id))
+    queue = Queue(stage.link, stage.journal, subjects.lock_key(offered.spec.lock_scope, resource_id))
     await queue.start()
     return queue
 
 
 @contextlib.asynccontextmanager
-async def releasing(link: Link, journal: Journal) -> AsyncIterator[None]:
+async def releasing(link: Connection, journal: Journal) -> AsyncIterator[None]:
     """A projector that releases holds, as `opstream_projector.main` makes it."""
-    holds = Holds(link, journal)
+    holds = ResourceLocks(link, journal)
     await holds.start()
-    async with running(projector(link, journal, View(link), effects=[Releases(holds)])):
+    async with running(projector(link, journal, SnapshotStore(link), effects=[LockReleaser(holds)])):
         yield

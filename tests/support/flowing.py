@@ -16,11 +16,21 @@ import msgspec
 from opstream.client.flows import Flows
 from opstream.client.models import OperationEvent
 from opstream.client.responses import is_event_stream
-from opstream.client.steps import Call, Close, Deliver, Flow, NoReply, Read, Reply, Send, Sleep
-from opstream.client.urls import Service
+from opstream.client.steps import (
+    CallFunction,
+    CloseStream,
+    Flow,
+    NoResponse,
+    ReadStream,
+    SendRequest,
+    ServiceResponse,
+    Sleep,
+    YieldEvent,
+)
+from opstream.client.urls import ServiceUrls
 
 T = TypeVar("T")
-Outcome: TypeAlias = Reply | NoReply | bytes
+Outcome: TypeAlias = ServiceResponse | NoResponse | bytes
 
 BASE = "http://api.test/ops"
 
@@ -32,14 +42,14 @@ class After(msgspec.Struct, frozen=True):
     outcome: Outcome
 
 
-def reply(status: int, body: Any = None, **headers: Any) -> Reply:
+def reply(status: int, body: Any = None, **headers: Any) -> ServiceResponse:
     """An answer; `retry_after=2` for the header `Retry-After: 2`. `bytes` are a body that is no JSON."""
     named = {name.replace("_", "-"): str(value) for name, value in headers.items()}
     content = body if isinstance(body, bytes) else msgspec.json.encode(body)
-    return Reply(status, httpx.Headers(named), b"" if body is None else content)
+    return ServiceResponse(status, httpx.Headers(named), b"" if body is None else content)
 
 
-def refusal(status: int, code: str, message: str = "no", **more: Any) -> Reply:
+def refusal(status: int, code: str, message: str = "no", **more: Any) -> ServiceResponse:
     """An answer with the contract's error body."""
     headers = {"retry_after": more.pop("retry_after")} if "retry_after" in more else {}
     return reply(status, {"error": {"code": code, "message": message, **more}}, **headers)
@@ -55,14 +65,14 @@ class World:
 
     def __init__(self, *outcomes: Outcome | After, jitter: float = 1.0) -> None:
         self.now = 1000.0
-        self.sent: list[Send] = []
+        self.sent: list[SendRequest] = []
         self.sleeps: list[float] = []
         self.delivered: list[OperationEvent] = []
         self.troubles: list[str] = []
         self.opened = 0
         self._outcomes = deque(outcomes)
         self.flows = Flows(
-            Service(BASE),
+            ServiceUrls(BASE),
             headers={"User-Agent": "test"},
             clock=lambda: self.now,
             jitter=lambda: jitter,
@@ -92,27 +102,27 @@ class World:
 
     def _do(self, step: object) -> Any:
         match step:
-            case Send():
+            case SendRequest():
                 self.sent.append(step)
                 outcome = self._next(step)
-                self.opened += isinstance(outcome, Reply) and step.is_stream and is_event_stream(outcome)
+                self.opened += isinstance(outcome, ServiceResponse) and step.is_stream and is_event_stream(outcome)
                 return outcome
-            case Read():
+            case ReadStream():
                 assert self.opened == 1
                 return self._next(None)
-            case Close():
+            case CloseStream():
                 self.opened -= 1
             case Sleep(seconds):
                 assert seconds >= 0
                 self.sleeps.append(round(seconds, 6))
                 self.now += seconds
-            case Call(function, arguments):
+            case CallFunction(function, arguments):
                 return function(*arguments)
-            case Deliver(event):
+            case YieldEvent(event):
                 self.delivered.append(event)
         return None
 
-    def _next(self, send: Send | None) -> Outcome:
+    def _next(self, send: SendRequest | None) -> Outcome:
         assert self._outcomes, f"nothing is scripted for {send}"
         outcome = self._outcomes.popleft()
         if isinstance(outcome, After):

@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from opstream import ActionContext, ActionFailed, action
+from opstream import ActionContext, ActionError, action
 
 
 class Binding(enum.StrEnum):
@@ -73,7 +73,7 @@ async def print_book(request: Order, ctx: ActionContext) -> Printed:
 def clean(request: Wish, ctx: ActionContext) -> None:
     """Clean the press, unless it is urgent."""
     if request.urgent:
-        raise ActionFailed("PressInUse", "the press can't be cleaned in a hurry", target="urgent")
+        raise ActionError("PressInUse", "the press can't be cleaned in a hurry", target="urgent")
 
 
 @action("press:dry")

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Self
 
-from opstream.local.processes import VARIABLE
+from opstream.local.processes import SUPERVISOR_VARIABLE
 from tests.support.processes import COMMAND, START_TIMEOUT, environment
 
 MODULE: Final = "gated"
@@ -29,7 +29,7 @@ from pathlib import Path
 
 import msgspec
 
-from opstream import ActionContext, ActionFailed, action
+from opstream import ActionContext, ActionError, action
 
 
 class Job(msgspec.Struct, forbid_unknown_fields=True):
@@ -48,7 +48,7 @@ async def wait(request: Job, ctx: ActionContext) -> Done:
     while not Path(f"open-{ctx.operation_id}").exists():
         await asyncio.sleep(0.02)
     if request.code:
-        raise ActionFailed(request.code, "it \\nbroke")
+        raise ActionError(request.code, "it \\nbroke")
     return Done(ctx.operation_id, "Möwe")
 '''
 
@@ -81,7 +81,7 @@ class Terminal:
         self._is_over = False
         self._master, slave = pty.openpty()
         termios.tcsetwinsize(slave, (24, columns))
-        env = environment({VARIABLE: str(os.getpid()), "TERM": "xterm", **(extra or {})})
+        env = environment({SUPERVISOR_VARIABLE: str(os.getpid()), "TERM": "xterm", **(extra or {})})
         if "NO_COLOR" not in (extra or {}):
             env.pop("NO_COLOR", None)
         out = slave if is_stdout else subprocess.PIPE

@@ -24,9 +24,9 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from opstream_schemas import subjects
 from opstream_schemas.errors import FoldRefused, InvalidEvent
 from opstream_schemas.events import Failed, ForcedEnd, RecordedEvent, Requested, Started, decode_event, digest
-from opstream_schemas.operation.fold import Operation, forced_end, read, read_around
-from opstream_schemas.operation.forced_end import Message, events_of, from_beginning
-from opstream_schemas.status_monitor import monitor
+from opstream_schemas.operation.fold import Operation, fold_damaged, fold_for_reader, forced_end_of
+from opstream_schemas.operation.forced_end import OperationMessage, decode_events, events_from_request
+from opstream_schemas.status_monitor import build_status_monitor
 from tests.support.waiting import eventually
 
 TERMINAL_EVENTS: Final = frozenset({"succeeded", "failed", "canceled"})
@@ -80,7 +80,7 @@ class Evidence(msgspec.Struct):
 
     def fold(self, operation_id: str) -> Operation:
         """An operation as the journal tells it."""
-        operation = read(None, decoded(self.histories()[operation_id]))
+        operation = fold_for_reader(None, decoded(self.histories()[operation_id]))
         assert operation is not None
         return operation
 
@@ -97,15 +97,15 @@ class Evidence(msgspec.Struct):
 
 def decoded(history: list[Stored]) -> list[RecordedEvent]:
     """Events as the product decodes them: without what is none, if a forced end has passed over it."""
-    events = events_of([Message(message.sequence, message.payload) for message in history])
-    if not events or forced_end(events[-1]) is None:
+    events = decode_events([OperationMessage(message.sequence, message.payload) for message in history])
+    if not events or forced_end_of(events[-1]) is None:
         return events
-    return [*from_beginning(events[-1].operation_id, events)]
+    return [*events_from_request(events[-1].operation_id, events)]
 
 
 def status_of(operation: Operation) -> dict[str, Any]:
     """The status monitor as a client decodes it."""
-    told: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(monitor(operation)))
+    told: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(build_status_monitor(operation)))
     return told
 
 
@@ -151,7 +151,7 @@ def _breaches_of(operation_id: str, history: list[Stored], evidence: Evidence) -
         yield from _fenced(names, events)
         if promise is not None:
             yield from _as_promised(promise, events[0])
-        operation = read(None, decoded(everything))
+        operation = fold_for_reader(None, decoded(everything))
     except (InvalidEvent, FoldRefused) as error:
         yield f"invariant 1: can't be folded: {error}"
         return
@@ -200,7 +200,7 @@ def _fenced(names: list[str], events: list[RecordedEvent]) -> Iterator[str]:
 def _forced(history: list[Stored]) -> ForcedEnd | None:
     """What the last message says of a forced end, if it is one."""
     try:
-        return forced_end(decode_event(history[-1].payload, history[-1].sequence))
+        return forced_end_of(decode_event(history[-1].payload, history[-1].sequence))
     except InvalidEvent:
         return None
 
@@ -216,7 +216,7 @@ def _kept(operation_id: str, history: list[Stored]) -> list[Stored]:
             continue
         if event.operation_id != operation_id:
             continue
-        operation, passed_over = read_around(operation, [event])
+        operation, passed_over = fold_damaged(operation, [event])
         if not passed_over:
             kept.append(message)
     return [*kept, history[-1]]

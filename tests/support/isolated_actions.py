@@ -22,7 +22,7 @@ from typing import Any, Final
 
 import msgspec
 
-from opstream_runner import ActionCanceled, ActionContext, ActionFailed, RetryAfter, action
+from opstream_runner import ActionCanceledError, ActionContext, ActionError, RetryAfter, action
 
 GRACE: Final = 0.4
 """Seconds for clean-up."""
@@ -57,7 +57,7 @@ def tell(request: Work, ctx: ActionContext) -> Any:
 
 def fail(request: Work, ctx: ActionContext) -> None:
     """Fail on purpose."""
-    raise ActionFailed("Meant", "as \ud800 meant", target="how")
+    raise ActionError("Meant", "as \ud800 meant", target="how")
 
 
 def break_down(request: Work, ctx: ActionContext) -> None:
@@ -156,7 +156,7 @@ def clean_up(request: Work, ctx: ActionContext) -> None:
     try:
         ctx.progress(1)
         time.sleep(FOREVER)
-    except Exception:  # noqa: BLE001 - it must not catch an ActionCanceled
+    except Exception:  # noqa: BLE001 - it must not catch an ActionCanceledError
         mark(request, "swallowed")
     finally:
         mark(request, f"cleaned up, cancel requested: {ctx.cancel_requested}")
@@ -181,7 +181,7 @@ def ignore(request: Work, ctx: ActionContext) -> None:
 
 def finish(request: Work, ctx: ActionContext) -> str:
     """Return when interrupted."""
-    with contextlib.suppress(ActionCanceled):
+    with contextlib.suppress(ActionCanceledError):
         ctx.progress(1)
         time.sleep(FOREVER)
     return "finished"
@@ -192,8 +192,8 @@ def give_up(request: Work, ctx: ActionContext) -> None:
     try:
         ctx.progress(1)
         time.sleep(FOREVER)
-    except ActionCanceled:
-        raise ActionFailed("Half", "half done") from None
+    except ActionCanceledError:
+        raise ActionError("Half", "half done") from None
 
 
 HOW: Final[dict[str, Callable[[Work, ActionContext], Any]]] = {

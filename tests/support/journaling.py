@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from opstream_journal import NEW, Expected, Journal, Link, VersionConflict, connect
+from opstream_journal import NEW_OPERATION, Connection, ExpectedVersion, Journal, VersionConflict, connect
 from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas.events import Event, EventData, Progressed, RecordedEvent, Requested
 from opstream_schemas.names import Kind
-from opstream_schemas.operation.fold import Operation, first_event, next_event, read
+from opstream_schemas.operation.fold import Operation, first_event, fold_for_reader, next_event
 from tests.support.strategies import request
 
 KIND: Final = Kind("book", "upload-start")
@@ -34,7 +34,7 @@ def following(operation: Operation, data: EventData, *, event_id: str = "") -> E
 
 
 @contextlib.asynccontextmanager
-async def linked(*servers: str) -> AsyncIterator[Link]:
+async def linked(*servers: str) -> AsyncIterator[Connection]:
     """A further connection; losing it for good is logged."""
     link = await connect(servers, "further", connect_timeout=10, on_lost=logging.getLogger(__name__).error)
     try:
@@ -43,7 +43,7 @@ async def linked(*servers: str) -> AsyncIterator[Link]:
         await link.close()
 
 
-async def opened(link: Link, *, max_msg_size: int = Sizing().max_msg_size) -> Journal:
+async def opened(link: Connection, *, max_msg_size: int = Sizing().max_msg_size) -> Journal:
     """A journal on a connection."""
     journal = Journal(link, max_msg_size=max_msg_size, clock=time.monotonic)
     await journal.start()
@@ -52,20 +52,22 @@ async def opened(link: Link, *, max_msg_size: int = Sizing().max_msg_size) -> Jo
 
 async def begin(journal: Journal, operation_id: str) -> Operation:
     """Store the first event."""
-    return folded(None, await journal.append(KIND, first(operation_id), NEW, budget=10))
+    return folded(None, await journal.append(KIND, first(operation_id), NEW_OPERATION, budget=10))
 
 
 async def extend(journal: Journal, operation: Operation, *datas: EventData) -> Operation:
     """Store further events, one after the other."""
     for data in datas:
-        event = await journal.append(KIND, following(operation, data), Expected(operation.stream_sequence), budget=10)
+        event = await journal.append(
+            KIND, following(operation, data), ExpectedVersion(operation.stream_sequence), budget=10
+        )
         operation = folded(operation, event)
     return operation
 
 
 def folded(operation: Operation | None, *events: RecordedEvent) -> Operation:
     """The operation after the events."""
-    result = read(operation, events)
+    result = fold_for_reader(operation, events)
     assert result is not None
     return result
 
@@ -85,7 +87,7 @@ async def race(journals: Sequence[Journal], operation: Operation, *, writers: in
         AssertionError: in some round not exactly one won, or a loser was not told the version that it had expected.
     """
     for number in range(rounds):
-        expected = Expected(operation.stream_sequence)
+        expected = ExpectedVersion(operation.stream_sequence)
         answers = await asyncio.gather(
             *(
                 journals[n % len(journals)].append(

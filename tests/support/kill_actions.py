@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from opstream import ActionContext, ActionFailed, action
+from opstream import ActionContext, ActionError, action
 
 LEASE: Final = 1.0
 STEPS: Final = 5
@@ -62,7 +62,7 @@ def thread(request: Work, ctx: ActionContext) -> Done:
 async def fail(request: Work, ctx: ActionContext) -> Done:
     """Fail, as an action may."""
     await asyncio.sleep(request.pause)
-    raise ActionFailed("Meant", f"attempt {ctx.attempt} of {request.number}")
+    raise ActionError("Meant", f"attempt {ctx.attempt} of {request.number}")
 
 
 @action("kill:held", lease=LEASE)

@@ -18,14 +18,14 @@ from typing import Final
 import nats.errors
 from nats.js.api import AckPolicy, ConsumerConfig
 
-from opstream_journal import NEW, Journal, JournalUnavailable, Link
-from opstream_journal.command_handler import Carrier
-from opstream_journal.runtime.crash_points import VARIABLE, arm
-from opstream_projector.deadline_scanner import Trail
-from opstream_projector.deadlines import DeadlineArmer, Overdue, RecentIds
+from opstream_journal import NEW_OPERATION, Connection, Journal, JournalUnavailable
+from opstream_journal.command_handler import CommandHandler
+from opstream_journal.runtime.crash_points import CRASH_VARIABLE, arm
+from opstream_projector.deadline_scanner import DeadlineScanner
+from opstream_projector.deadlines import DeadlineEnforcer, DeadlineScheduler, RecentIds
 from opstream_schemas import subjects
 from opstream_schemas.events import Canceled, Failed, RecordedEvent, Succeeded
-from opstream_schemas.operation.fold import Operation, read
+from opstream_schemas.operation.fold import Operation, fold_for_reader
 from tests.support.journaling import KIND, first, folded, linked, opened
 from tests.support.projecting import utc_now
 from tests.support.strategies import request
@@ -41,12 +41,12 @@ _numbers = itertools.count(1)
 async def begin(journal: Journal, operation_id: str, seconds: float = LONG) -> Operation:
     """Store the first event of an operation that has some time."""
     data = request(deadline=utc_now() + timedelta(seconds=seconds))
-    return folded(None, await journal.append(KIND, first(operation_id, data=data), NEW, budget=10))
+    return folded(None, await journal.append(KIND, first(operation_id, data=data), NEW_OPERATION, budget=10))
 
 
-def carrier(journal: Journal, *, now: Callable[[], datetime] = utc_now) -> Carrier:
+def carrier(journal: Journal, *, now: Callable[[], datetime] = utc_now) -> CommandHandler:
     """Who acts on operations, as the projector."""
-    return Carrier(
+    return CommandHandler(
         journal=journal,
         source="opstream/projector",
         now=now,
@@ -55,35 +55,35 @@ def carrier(journal: Journal, *, now: Callable[[], datetime] = utc_now) -> Carri
     )
 
 
-def armer(link: Link) -> DeadlineArmer:
+def armer(link: Connection) -> DeadlineScheduler:
     """The after-effect of a projector."""
-    return DeadlineArmer(link, trail=BEHIND)
+    return DeadlineScheduler(link, trail=BEHIND)
 
 
 def trail(
-    link: Link,
+    link: Connection,
     journal: Journal,
     *,
     ended: RecentIds | None = None,
     now: Callable[[], datetime] = utc_now,
     behind: float = BEHIND,
     consumer: str = subjects.PROJECTOR_DEADLINES_CONSUMER,
-) -> Trail:
+) -> DeadlineScanner:
     """The part that arms what stays open. Unless it is told otherwise, it knows of nothing that has ended."""
     known = RecentIds(1) if ended is None else ended
-    return Trail(link, journal, known, now=now, monotonic=time.monotonic, behind=behind, consumer=consumer)
+    return DeadlineScanner(link, journal, known, now=now, monotonic=time.monotonic, behind=behind, consumer=consumer)
 
 
-def overdue(link: Link, journal: Journal, *, now: Callable[[], datetime] = utc_now) -> Overdue:
+def overdue(link: Connection, journal: Journal, *, now: Callable[[], datetime] = utc_now) -> DeadlineEnforcer:
     """The part that fails operations."""
-    return Overdue(link, carrier(journal, now=now))
+    return DeadlineEnforcer(link, carrier(journal, now=now))
 
 
-async def requests_consumer(link: Link, name: str, *, ack_wait: float = 1.0) -> str:
+async def requests_consumer(link: Connection, name: str, *, ack_wait: float = 1.0) -> str:
     """A durable as `projector_deadlines` is, that redelivers soon."""
     config = ConsumerConfig(
         durable_name=name,
-        filter_subject=subjects.stream_subject("requested"),
+        filter_subject=subjects.event_type_subject("requested"),
         headers_only=True,
         ack_policy=AckPolicy.EXPLICIT,
         ack_wait=ack_wait,
@@ -92,18 +92,18 @@ async def requests_consumer(link: Link, name: str, *, ack_wait: float = 1.0) -> 
     return name
 
 
-async def armed(link: Link) -> dict[str, int]:
+async def armed(link: Connection) -> dict[str, int]:
     """What is armed now: subjects of timers, and how many messages each has."""
     info = await link.nc.jetstream().stream_info(subjects.TIMERS_STREAM, subjects_filter=">")
     return info.state.subjects or {}
 
 
-async def ever_armed(link: Link) -> int:
+async def ever_armed(link: Connection) -> int:
     """How many messages the stream of timers has ever held: those armed, and those fired."""
     return (await link.nc.jetstream().stream_info(subjects.TIMERS_STREAM)).state.last_seq
 
 
-async def is_armed(link: Link, *operation_ids: str) -> bool:
+async def is_armed(link: Connection, *operation_ids: str) -> bool:
     """Whether these operations have a deadline armed, each one, and no others; False where nobody can tell now."""
     try:
         return await armed(link) == {subjects.deadline_subject(KIND, one): 1 for one in operation_ids}
@@ -111,14 +111,14 @@ async def is_armed(link: Link, *operation_ids: str) -> bool:
         return False
 
 
-async def armed_for(link: Link, operation_id: str) -> datetime:
+async def armed_for(link: Connection, operation_id: str) -> datetime:
     """For when its deadline is armed."""
     subject = subjects.deadline_subject(KIND, operation_id)
     timer = await link.nc.jetstream().get_last_msg(subjects.TIMERS_STREAM, subject)
     return datetime.fromisoformat((timer.headers or {})["Nats-Schedule"].removeprefix("@at "))
 
 
-async def is_acked(link: Link, consumer: str) -> bool:
+async def is_acked(link: Connection, consumer: str) -> bool:
     """Whether everything was delivered to a consumer of the journal and acknowledged."""
     info = await link.nc.jetstream().consumer_info(subjects.OPERATIONS_STREAM, consumer)
     return (info.num_pending, info.num_ack_pending) == (0, 0)
@@ -127,7 +127,7 @@ async def is_acked(link: Link, consumer: str) -> bool:
 async def finished(journal: Journal, operation_id: str) -> Operation | None:
     """The operation if it has ended; None where nobody can tell now."""
     try:
-        operation = read(None, await journal.events(operation_id))
+        operation = fold_for_reader(None, await journal.events(operation_id))
     except JournalUnavailable:
         return None
     return operation if operation is not None and operation.is_terminal else None
@@ -140,7 +140,7 @@ async def ends(journal: Journal, operation_id: str) -> list[RecordedEvent]:
 
 
 async def _trail_only(url: str, consumer: str) -> None:
-    arm(os.environ[VARIABLE])
+    arm(os.environ[CRASH_VARIABLE])
     async with linked(url) as link:
         await trail(link, await opened(link), consumer=consumer).run()
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from opstream_journal import NEW, Expected, Journal
+from opstream_journal import NEW_OPERATION, ExpectedVersion, Journal
 from opstream_schemas.events import (
     Canceled,
     CancelRequested,
@@ -42,10 +42,10 @@ async def record(
 ) -> list[RecordedEvent]:
     """Store an operation: its request, with members of its own, and what follows."""
     data: Requested = request(resource=kind.resource, action=kind.action, **asked)
-    events = [await journal.append(kind, first(operation_id, data=data), NEW, budget=10)]
+    events = [await journal.append(kind, first(operation_id, data=data), NEW_OPERATION, budget=10)]
     for each in datas:
         operation = folded(None, *events)
-        expected = Expected(operation.stream_sequence)
+        expected = ExpectedVersion(operation.stream_sequence)
         events.append(await journal.append(kind, following(operation, each), expected, budget=10))
     return events
 

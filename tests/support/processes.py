@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
-from opstream.local.processes import VARIABLE
+from opstream.local.processes import SUPERVISOR_VARIABLE
 
 COMMAND: Final = (sys.executable, "-P", "-m", "opstream")
 OUR_VARIABLES: Final = ("OPSTREAM_", "BOOKSHELF_")
@@ -65,7 +65,7 @@ class Process:
             text=True,
             errors="replace",
             cwd=cwd,
-            env=environment({VARIABLE: str(os.getpid()), **(extra or {})}),
+            env=environment({SUPERVISOR_VARIABLE: str(os.getpid()), **(extra or {})}),
             start_new_session=True,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -203,7 +203,7 @@ def run(
         check=False,
         timeout=timeout,
         cwd=cwd,
-        env=environment({VARIABLE: str(os.getpid()), **(extra or {})}),
+        env=environment({SUPERVISOR_VARIABLE: str(os.getpid()), **(extra or {})}),
     )
 
 

@@ -13,12 +13,12 @@ import msgspec
 import nats.errors
 from nats.js.api import AckPolicy, ConsumerConfig
 
-from opstream_journal import Journal, JournalUnavailable, Link, View
-from opstream_journal.runtime.service import Part
+from opstream_journal import Connection, Journal, JournalUnavailable, SnapshotStore
+from opstream_journal.runtime.service import ServiceLoop
 from opstream_projector.projection.projector import Projector
 from opstream_schemas import subjects
 from opstream_schemas.events import EventData, Progressed, Succeeded
-from opstream_schemas.operation.fold import Operation, read
+from opstream_schemas.operation.fold import Operation, fold_for_reader
 from tests.support.journaling import begin, extend
 from tests.support.strategies import started
 from tests.support.waiting import eventually
@@ -33,13 +33,13 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def projector(link: Link, journal: Journal, view: View | None = None, **options: Any) -> Projector:
+def projector(link: Connection, journal: Journal, view: SnapshotStore | None = None, **options: Any) -> Projector:
     """A replica on a connection of the test."""
-    return Projector(link, journal, view or View(link), now=utc_now, monotonic=time.monotonic, **options)
+    return Projector(link, journal, view or SnapshotStore(link), now=utc_now, monotonic=time.monotonic, **options)
 
 
 @contextlib.asynccontextmanager
-async def running(*parts: Part) -> AsyncIterator[list[asyncio.Task[None]]]:
+async def running(*parts: ServiceLoop) -> AsyncIterator[list[asyncio.Task[None]]]:
     """Run projectors, or other parts of their process; whatever one of them raises is raised at the end."""
     tasks = [asyncio.create_task(one.run()) for one in parts]
     try:
@@ -53,7 +53,7 @@ async def running(*parts: Part) -> AsyncIterator[list[asyncio.Task[None]]]:
             task.result()
 
 
-async def settled(link: Link, consumer: str = subjects.PROJECTOR_CONSUMER, within: float = 20.0) -> None:
+async def settled(link: Connection, consumer: str = subjects.PROJECTOR_CONSUMER, within: float = 20.0) -> None:
     """Wait until everything that the journal holds was delivered and acknowledged."""
     js = link.nc.jetstream()
 
@@ -70,13 +70,13 @@ async def settled(link: Link, consumer: str = subjects.PROJECTOR_CONSUMER, withi
     await eventually(is_settled, within=within, poll=0.05)
 
 
-async def view_writes(link: Link) -> int:
+async def view_writes(link: Connection) -> int:
     """How many snapshots were ever stored."""
     info = await link.nc.jetstream().stream_info(subjects.bucket_stream(subjects.VIEW_BUCKET))
     return info.state.last_seq
 
 
-async def quick_consumer(link: Link, name: str, *, ack_wait: float = 1.0) -> str:
+async def quick_consumer(link: Connection, name: str, *, ack_wait: float = 1.0) -> str:
     """A durable of the test's own, on everything, that redelivers soon."""
     config = ConsumerConfig(durable_name=name, ack_policy=AckPolicy.EXPLICIT, ack_wait=ack_wait)
     await link.nc.jetstream().add_consumer(subjects.OPERATIONS_STREAM, config)
@@ -88,14 +88,14 @@ async def live(journal: Journal, operation_id: str, *datas: EventData) -> Operat
     return await extend(journal, await begin(journal, operation_id), *datas)
 
 
-async def assert_is_fold(view: View, journal: Journal, operation_ids: Sequence[str]) -> None:
+async def assert_is_fold(view: SnapshotStore, journal: Journal, operation_ids: Sequence[str]) -> None:
     """Each snapshot is the fold of the operation's events, byte for byte. Waits for leaders, not for snapshots."""
     for operation_id in operation_ids:
 
         async def both(operation_id: str = operation_id) -> tuple[bytes, bytes] | None:
             try:
                 stored = (await view.get_newest(operation_id)).operation
-                wanted = read(None, await journal.events(operation_id))
+                wanted = fold_for_reader(None, await journal.events(operation_id))
             except JournalUnavailable:
                 return None  # an election is on
             return msgspec.json.encode(stored), msgspec.json.encode(wanted)
@@ -105,12 +105,12 @@ async def assert_is_fold(view: View, journal: Journal, operation_ids: Sequence[s
         assert found[0] == found[1]
 
 
-async def reaches(view: View, operation_id: str, position: int) -> bool:
+async def reaches(view: SnapshotStore, operation_id: str, position: int) -> bool:
     """Whether the snapshot is at least at a position."""
     operation = (await view.get_newest(operation_id)).operation
     return operation is not None and operation.position >= position
 
 
-async def is_gone(view: View, operation_id: str) -> bool:
+async def is_gone(view: SnapshotStore, operation_id: str) -> bool:
     """Whether the view holds nothing of an operation."""
     return (await view.get_newest(operation_id)).revision == 0

@@ -17,7 +17,7 @@ from typing import Final
 import httpx
 
 from tests.support.invariants import TERMINAL_EVENTS
-from tests.support.sse import Shown
+from tests.support.sse import ShownEvent
 
 CLEAN: Final = "clean"
 BROKEN: Final = "broken"
@@ -35,7 +35,7 @@ class Reader:
 
     def __init__(self, http: httpx.AsyncClient, apis: Sequence[str], operation_id: str) -> None:
         self.operation_id = operation_id
-        self.events: list[Shown] = []
+        self.events: list[ShownEvent] = []
         self.comments: list[str] = []
         self.ends: list[str] = []
         """How connections ended: `clean`, `broken`, or the status of an answer that was no stream."""
@@ -95,4 +95,6 @@ class Reader:
             fields.setdefault(name, []).append(value)
         self.comments += [comment.decode() for comment in fields.get(b"", [])]
         if b"data" in fields:
-            self.events.append(Shown(int(fields[b"id"][0]), fields[b"event"][0].decode(), b"\n".join(fields[b"data"])))
+            self.events.append(
+                ShownEvent(int(fields[b"id"][0]), fields[b"event"][0].decode(), b"\n".join(fields[b"data"]))
+            )

@@ -9,14 +9,14 @@ from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from opstream_journal import Entry, JournalUnavailable
-from opstream_projector.projection.snapshot_cache import Recent
-from opstream_projector.projection.snapshot_writer import Writer
+from opstream_journal import JournalUnavailable, SnapshotEntry
+from opstream_projector.projection.snapshot_cache import SnapshotCache
+from opstream_projector.projection.snapshot_writer import SnapshotWriter
 from opstream_schemas.events import RecordedEvent
 from opstream_schemas.operation.fold import Operation
 
 
-class Step:
+class InterleavePoint:
     """Awaiting it hands control to `interleave`."""
 
     def __await__(self) -> Generator[None, None, None]:
@@ -42,7 +42,7 @@ class MemoryView:
     """The view's contract: guarded writes. A read from a replica may be one write behind."""
 
     def __init__(self, *, faults: Iterable[str] = ()) -> None:
-        self.entries: dict[str, list[tuple[Entry, float | None]]] = {}
+        self.entries: dict[str, list[tuple[SnapshotEntry, float | None]]] = {}
         self.revision = 0
         self.reads = 0
         self._faults = iter(faults)
@@ -61,21 +61,21 @@ class MemoryView:
         """Every snapshot that was ever there, oldest first."""
         return [entry.operation for entry, _ in self.entries.get(operation_id, [])]
 
-    async def get(self, operation_id: str) -> Entry:
-        await Step()
+    async def get(self, operation_id: str) -> SnapshotEntry:
+        await InterleavePoint()
         self.reads += 1
         older = self.entries.get(operation_id, [])[:-1]
         if self.is_behind():
-            return older[-1][0] if older else Entry(0, None)
+            return older[-1][0] if older else SnapshotEntry(0, None)
         return self._last(operation_id)
 
-    async def get_newest(self, operation_id: str) -> Entry:
-        await Step()
+    async def get_newest(self, operation_id: str) -> SnapshotEntry:
+        await InterleavePoint()
         self.reads += 1
         return self._last(operation_id)
 
     async def put(self, operation: Operation, revision: int, *, ttl: float | None = None) -> int | None:
-        await Step()
+        await InterleavePoint()
         fault = next(self._faults, "ok")
         if fault == "lost":
             raise JournalUnavailable("no answer", maybe_stored=True)
@@ -89,11 +89,11 @@ class MemoryView:
     def plant(self, operation_id: str, operation: Operation | None, *, ttl: float | None = None) -> None:
         """Store without a guard; None for a snapshot that this version can't read."""
         self.revision += 1
-        self.entries.setdefault(operation_id, []).append((Entry(self.revision, operation), ttl))
+        self.entries.setdefault(operation_id, []).append((SnapshotEntry(self.revision, operation), ttl))
 
-    def _last(self, operation_id: str) -> Entry:
+    def _last(self, operation_id: str) -> SnapshotEntry:
         found = self.entries.get(operation_id)
-        return found[-1][0] if found else Entry(0, None)
+        return found[-1][0] if found else SnapshotEntry(0, None)
 
 
 class MemoryJournal:
@@ -110,7 +110,7 @@ class MemoryJournal:
         self._reached[operation_id] = max(sequence, self._reached.get(operation_id, 0))
 
     async def events(self, operation_id: str, *, since: Operation | None = None) -> list[RecordedEvent]:
-        await Step()
+        await InterleavePoint()
         self.reads += 1
         if self.error is not None:
             raise self.error
@@ -126,7 +126,9 @@ class Replica:
         self, view: MemoryView, journal: MemoryJournal, now: Callable[[], datetime], *, recent: int = 100
     ) -> None:
         self._journal = journal
-        self.writer = Writer(view, journal, Recent(max_entries=recent, max_bytes=2**30), now=now, rest=_rest)
+        self.writer = SnapshotWriter(
+            view, journal, SnapshotCache(max_entries=recent, max_bytes=2**30), now=now, rest=_rest
+        )
         self.refused: list[int] = []
         self.doubtful: list[int] = []
 
@@ -152,4 +154,4 @@ class Replica:
 
 
 async def _rest(_seconds: float) -> None:
-    await Step()
+    await InterleavePoint()

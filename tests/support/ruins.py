@@ -7,11 +7,11 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from opstream_schemas.events import decode_event, encode_event
-from opstream_schemas.operation.commands import failed_by_operator
-from opstream_schemas.operation.forced_end import Message, survey
+from opstream_schemas.operation.commands import operator_error
+from opstream_schemas.operation.forced_end import OperationMessage, inspect_messages
 from tests.support.strategies import History, events, histories
 
-ERROR = failed_by_operator("somebody wrote there")
+ERROR = operator_error("somebody wrote there")
 
 
 @st.composite
@@ -30,18 +30,18 @@ def junk(draw: st.DrawFn, history: History) -> bytes:
 
 
 @st.composite
-def ruins(draw: st.DrawFn) -> list[Message]:
+def ruins(draw: st.DrawFn) -> list[OperationMessage]:
     """An open operation's messages with junk in between, which make it undecidable."""
     history = draw(histories(unknown=True, ending=False))
     payloads = list(history.payloads)
     for _ in range(draw(st.integers(0, 4))):
         payloads.insert(draw(st.integers(1, len(payloads))), draw(junk(history)))
-    messages = [Message(3 * number, payload) for number, payload in enumerate(payloads, start=1)]
-    found = survey(history.id, messages)
+    messages = [OperationMessage(3 * number, payload) for number, payload in enumerate(payloads, start=1)]
+    found = inspect_messages(history.id, messages)
     assume(found.problem is not None and found.operation is not None and not found.operation.is_terminal)
     return messages
 
 
-def id_of(messages: list[Message]) -> str:
+def id_of(messages: list[OperationMessage]) -> str:
     """Whose they are."""
     return decode_event(messages[0].payload, 1).operation_id

@@ -26,11 +26,11 @@ import msgspec
 from nats.aio.msg import Msg
 from nats.js.api import ConsumerInfo
 
-from opstream_journal import NEW, Expected, Journal, JournalUnavailable, Link
+from opstream_journal import NEW_OPERATION, Connection, ExpectedVersion, Journal, JournalUnavailable
 from opstream_journal.jetstream import rpc
-from opstream_journal.stores.timers import Wake
+from opstream_journal.stores.timers import WakeUp
 from opstream_runner import Action, ActionContext, action
-from opstream_runner.dependencies import Tools
+from opstream_runner.dependencies import RunnerDependencies
 from opstream_runner.runner import Runner
 from opstream_schemas import subjects
 from opstream_schemas.events import CancelRequested, EventData, RecordedEvent
@@ -46,7 +46,7 @@ ACKS: Final = f"$JS.ACK.{subjects.OPERATIONS_STREAM}.{CONSUMER}.>"
 READS: Final = f"$JS.API.STREAM.MSG.GET.{subjects.OPERATIONS_STREAM}"
 """Reads from the leader."""
 
-WISH: Final = CancelRequested(by="ann", reason="late")
+CANCEL_REQUEST: Final = CancelRequested(by="ann", reason="late")
 """A client wants the operation canceled."""
 
 
@@ -54,7 +54,7 @@ class Input(msgspec.Struct):
     """What the actions here take: anything."""
 
 
-class Gate:
+class HandlerGate:
     """Where handlers wait until the test opens it; knows who came, who was cancelled, and how many are in it."""
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ class Gate:
             self.inside -= 1
 
 
-def gated(gate: Gate, **options: Any) -> Action[..., Any]:
+def gated(gate: HandlerGate, **options: Any) -> Action[..., Any]:
     """An action whose handler waits at a gate and returns the number of its attempt."""
 
     @action(str(KIND), **options)
@@ -102,7 +102,7 @@ def gated(gate: Gate, **options: Any) -> Action[..., Any]:
     return handler
 
 
-class Spy:
+class SubjectSpy:
     """What passes on some subjects, in order."""
 
     def __init__(self) -> None:
@@ -117,7 +117,7 @@ class Spy:
         return [data for subject, data in self.seen if subject.split(".")[-5] == str(deliveries)]
 
 
-class Stage:
+class RunnerStage:
     """A provisioned broker, and what a test does with it.
 
     Args:
@@ -125,14 +125,16 @@ class Stage:
         journal: the journal on it.
     """
 
-    def __init__(self, link: Link, journal: Journal) -> None:
+    def __init__(self, link: Connection, journal: Journal) -> None:
         self.link = link
         self.journal = journal
         self._names = itertools.count(1)
 
-    def tools(self, *, journal: Journal | None = None, result_limit: int = 10_000, **changes: Any) -> Tools:
+    def tools(
+        self, *, journal: Journal | None = None, result_limit: int = 10_000, **changes: Any
+    ) -> RunnerDependencies:
         """What attempts of one runner work with."""
-        tools = Tools(
+        tools = RunnerDependencies(
             journal=journal or self.journal,
             source="test/runner",
             now=lambda: datetime.now(UTC),
@@ -148,8 +150,8 @@ class Stage:
         self,
         actions: Sequence[Action[..., Any]],
         *,
-        link: Link | None = None,
-        tools: Tools | None = None,
+        link: Connection | None = None,
+        tools: RunnerDependencies | None = None,
         concurrency: int = 4,
         drain: float = 0.0,
     ) -> AsyncIterator[Runner]:
@@ -172,7 +174,7 @@ class Stage:
         at = datetime.now(UTC) + timedelta(seconds=deadline)
         changes |= {"resource": kind.resource, "action": kind.action, "deadline": at, "input": msgspec.Raw(given)}
         asked = [first(one, data=request(**changes)) for one in ids]
-        return await asyncio.gather(*(self.journal.append(kind, event, NEW, budget=20) for event in asked))
+        return await asyncio.gather(*(self.journal.append(kind, event, NEW_OPERATION, budget=20) for event in asked))
 
     async def events(self, operation_id: str) -> list[RecordedEvent]:
         """All events of an operation."""
@@ -222,9 +224,9 @@ class Stage:
 
         await eventually(probe, within=within)
 
-    async def wish(self, operation_id: str) -> RecordedEvent:
+    async def request_cancel(self, operation_id: str) -> RecordedEvent:
         """Record that a client wants a running operation canceled."""
-        return await self.append(operation_id, WISH)
+        return await self.append(operation_id, CANCEL_REQUEST)
 
     async def append(self, operation_id: str, data: EventData) -> RecordedEvent:
         """Record an event after the last one.
@@ -233,16 +235,18 @@ class Stage:
             VersionConflict: somebody else was first.
         """
         state = await self.state(operation_id)
-        return await self.journal.append(state.kind, following(state, data), Expected(state.stream_sequence), budget=20)
+        return await self.journal.append(
+            state.kind, following(state, data), ExpectedVersion(state.stream_sequence), budget=20
+        )
 
     async def wake(self, operation_id: str, armed_by: int) -> None:
         """Deliver a wake now, as a schedule does when it fires."""
-        fire = subjects.fire_subject(KIND, operation_id, "retry")
-        await rpc.publish(self.link, fire, msgspec.json.encode(Wake(armed_by)), {})
+        fire = subjects.fired_wake_subject(KIND, operation_id, "retry")
+        await rpc.publish(self.link, fire, msgspec.json.encode(WakeUp(armed_by)), {})
 
-    async def spy(self, subject: str) -> Spy:
+    async def spy(self, subject: str) -> SubjectSpy:
         """Listen to a subject for the rest of the test."""
-        spy = Spy()
+        spy = SubjectSpy()
         await self.link.nc.subscribe(subject, cb=spy.note)
         await self.link.nc.flush()
         return spy

@@ -23,7 +23,7 @@ _CHUNK: Final = 65_536
 _PACE: Final = 0.02
 
 
-class Heard(msgspec.Struct, frozen=True):
+class ReceivedRequest(msgspec.Struct, frozen=True):
     """A request as it came."""
 
     method: str
@@ -33,7 +33,7 @@ class Heard(msgspec.Struct, frozen=True):
     body: bytes
 
 
-class Answer(msgspec.Struct, frozen=True):
+class ScriptedAnswer(msgspec.Struct, frozen=True):
     """Bytes that are sent, after which the connection is closed: early, if they promised more."""
 
     content: bytes
@@ -63,17 +63,17 @@ class Drip(msgspec.Struct, frozen=True):
     content: bytes
 
 
-Script: TypeAlias = Answer | Reset | Silence | Accept | Drip
+Script: TypeAlias = ScriptedAnswer | Reset | Silence | Accept | Drip
 
 
-def answer(status: int, body: bytes = b"", **headers: Any) -> Answer:
+def answer(status: int, body: bytes = b"", **headers: Any) -> ScriptedAnswer:
     """A whole answer; `retry_after=1` for the header `Retry-After: 1`."""
     lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(body)}", "Connection: close"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-    return Answer("\r\n".join([*lines, "", ""]).encode() + body)
+    return ScriptedAnswer("\r\n".join([*lines, "", ""]).encode() + body)
 
 
-def json_answer(status: int, value: Any, **headers: Any) -> Answer:
+def json_answer(status: int, value: Any, **headers: Any) -> ScriptedAnswer:
     """A whole answer in JSON."""
     return answer(status, msgspec.json.encode(value), content_type="application/json", **headers)
 
@@ -84,7 +84,7 @@ def stream(*parts: bytes) -> bytes:
     return head.encode() + b"".join(f"{len(part):x}\r\n".encode() + part + b"\r\n" for part in parts)
 
 
-class Scripted:
+class ScriptedServer:
     """The server, in threads of its own.
 
     Args:
@@ -92,8 +92,8 @@ class Scripted:
     """
 
     def __init__(self, *script: Script) -> None:
-        self.heard: list[Heard] = []
-        self.refused: list[Heard] = []
+        self.heard: list[ReceivedRequest] = []
+        self.refused: list[ReceivedRequest] = []
         """Requests for which there was no answer any more."""
         self.left = threading.Event()
         """A client has gone away from a silence."""
@@ -147,7 +147,7 @@ class Scripted:
                 self.refused.append(heard)
                 return
             match step:
-                case Answer(content):
+                case ScriptedAnswer(content):
                     connection.sendall(content)
                 case Reset(content):
                     connection.sendall(content)
@@ -166,7 +166,7 @@ class Scripted:
                         connection.sendall(b" ")
 
 
-def _hear(connection: socket.socket) -> Heard | None:
+def _hear(connection: socket.socket) -> ReceivedRequest | None:
     received = b""
     while b"\r\n\r\n" not in received:
         part = connection.recv(_CHUNK)
@@ -179,7 +179,7 @@ def _hear(connection: socket.socket) -> Heard | None:
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     while len(body) < int(headers.get("content-length", "0")):
         body += connection.recv(_CHUNK)
-    return Heard(method, path, headers, body)
+    return ReceivedRequest(method, path, headers, body)
 
 
 @contextmanager

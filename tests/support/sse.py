@@ -13,7 +13,7 @@ import httpx
 import msgspec
 
 
-class Shown(msgspec.Struct, frozen=True):
+class ShownEvent(msgspec.Struct, frozen=True):
     """One event of a stream."""
 
     id: int
@@ -21,7 +21,7 @@ class Shown(msgspec.Struct, frozen=True):
     data: bytes
 
 
-async def shown(lines: AsyncIterator[str]) -> AsyncIterator[Shown]:
+async def shown(lines: AsyncIterator[str]) -> AsyncIterator[ShownEvent]:
     """The events of a stream's lines, comments left out."""
     fields: dict[str, list[str]] = {}
     async for line in lines:
@@ -29,7 +29,7 @@ async def shown(lines: AsyncIterator[str]) -> AsyncIterator[Shown]:
             name, _, value = line.partition(": ")
             fields.setdefault(name, []).append(value)
         elif not line and "data" in fields:
-            yield Shown(int(fields["id"][0]), fields["event"][0], "\n".join(fields["data"]).encode())
+            yield ShownEvent(int(fields["id"][0]), fields["event"][0], "\n".join(fields["data"]).encode())
             fields = {}
         elif not line:
             fields = {}
@@ -38,7 +38,7 @@ async def shown(lines: AsyncIterator[str]) -> AsyncIterator[Shown]:
 @asynccontextmanager
 async def following(
     client: httpx.AsyncClient, operation_id: str, last: int | None = None
-) -> AsyncIterator[AsyncIterator[Shown]]:
+) -> AsyncIterator[AsyncIterator[ShownEvent]]:
     """The events of an operation after a position, as they come."""
     headers = {"Accept": "text/event-stream"} | ({} if last is None else {"Last-Event-ID": str(last)})
     async with client.stream("GET", f"/status/{operation_id}/events", headers=headers) as answer:

@@ -36,7 +36,7 @@ from opstream_schemas.operation.commands import (
     ConfirmCancel,
     Fail,
     ForceFail,
-    HandBack,
+    ReleaseAttempt,
     ReportProgress,
     RequestAction,
     RequestCancel,
@@ -44,7 +44,7 @@ from opstream_schemas.operation.commands import (
     Succeed,
     decide,
 )
-from opstream_schemas.operation.fold import Operation, first_event, next_event, read
+from opstream_schemas.operation.fold import Operation, first_event, fold_for_reader, next_event
 
 NOW = datetime(2026, 3, 14, 9, 26, 53, 589793, tzinfo=UTC)
 DEADLINE = NOW + timedelta(days=1)
@@ -113,7 +113,7 @@ class History:
             last = self.events[-1].sequence if self.events else 0
             payload = encode_event(self.next_event(data))
             event = decode_event(payload, last + gap)
-            operation = read(self.states[-1] if self.states else None, [event])
+            operation = fold_for_reader(self.states[-1] if self.states else None, [event])
             assert operation is not None
             self.payloads.append(payload)
             self.events.append(event)
@@ -252,7 +252,9 @@ def commands(draw: st.DrawFn, history: History) -> Command:
             percent = draw(st.integers(0, 100) | st.floats(0, 100))
             return ReportProgress(token=draw(token), percent=percent, message=draw(texts))
         case "back":
-            return HandBack(token=draw(token), error=draw(errors), retry_at=draw(instants), counted=draw(st.booleans()))
+            return ReleaseAttempt(
+                token=draw(token), error=draw(errors), retry_at=draw(instants), counted=draw(st.booleans())
+            )
         case "cancel":
             return RequestCancel(by=draw(texts), reason=draw(texts))
         case "again":

@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from opstream.events import Event, EventsBroker
-from opstream_journal import NEW, Expected, Journal, Link
+from opstream_journal import NEW_OPERATION, Connection, ExpectedVersion, Journal
 from opstream_journal.jetstream import rpc
 from opstream_schemas.events import EventData, Failed, OperationError, Started, Succeeded
 from opstream_schemas.names import Kind
@@ -31,7 +31,7 @@ SUCCEEDED: Final = Succeeded(result=msgspec.Raw(b'{"pages":7}'))
 FAILED: Final = Failed(error=OperationError(code="OutOfPaper", message="there is no paper"))
 
 
-class Kept:
+class KeptEvents:
     """What handlers got, to be waited for."""
 
     def __init__(self) -> None:
@@ -78,14 +78,14 @@ async def running(events: EventsBroker) -> AsyncIterator[EventsBroker]:
 async def opened(journal: Journal, operation_id: str, kind: Kind = KIND, resource_id: str = "42") -> Operation:
     """An operation that was requested and is being worked at."""
     data = msgspec.structs.replace(request(), resource=kind.resource, action=kind.action, resource_id=resource_id)
-    recorded = await journal.append(kind, first(operation_id, data=data), NEW, budget=10)
+    recorded = await journal.append(kind, first(operation_id, data=data), NEW_OPERATION, budget=10)
     return await more(journal, folded(None, recorded), STARTED, kind)
 
 
 async def more(journal: Journal, operation: Operation, data: EventData, kind: Kind = KIND) -> Operation:
     """The operation after one more event."""
     event = following(operation, data)
-    return folded(operation, await journal.append(kind, event, Expected(operation.stream_sequence), budget=10))
+    return folded(operation, await journal.append(kind, event, ExpectedVersion(operation.stream_sequence), budget=10))
 
 
 async def ended(journal: Journal, operation_id: str, data: EventData = SUCCEEDED, kind: Kind = KIND) -> Operation:
@@ -93,23 +93,23 @@ async def ended(journal: Journal, operation_id: str, data: EventData = SUCCEEDED
     return await more(journal, await opened(journal, operation_id, kind), data, kind)
 
 
-async def inject(link: Link, subject: str, payload: bytes) -> int:
+async def inject(link: Connection, subject: str, payload: bytes) -> int:
     """Something that is no event of ours, in the journal; its stream sequence."""
     return await rpc.publish(link, subject, payload, {"Content-Type": "text/plain"})
 
 
-async def consumer_info(link: Link, durable: str) -> dict[str, Any]:
+async def consumer_info(link: Connection, durable: str) -> dict[str, Any]:
     """What the broker says about a durable."""
     answer = await rpc.call(link, f"$JS.API.CONSUMER.INFO.OPERATIONS.{durable}")
     return msgspec.json.decode(answer.data)
 
 
-async def unsettled(link: Link, durable: str) -> int:
+async def unsettled(link: Connection, durable: str) -> int:
     """Events of a durable that are to be delivered, or are not settled yet."""
     info = await consumer_info(link, durable)
     return int(info["num_pending"]) + int(info["num_ack_pending"])
 
 
-async def delete_consumer(link: Link, durable: str) -> None:
+async def delete_consumer(link: Connection, durable: str) -> None:
     """As an operator might."""
     await rpc.call(link, f"$JS.API.CONSUMER.DELETE.OPERATIONS.{durable}")

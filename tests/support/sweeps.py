@@ -12,16 +12,16 @@ from datetime import timedelta
 
 import msgspec
 
-from opstream.cli.commands.verify import Verify as Settings
+from opstream.cli.commands.verify import VerifySettings as Settings
 from opstream.cli.commands.verify import verify_view
-from opstream_journal import NEW, Journal, Link, View
-from opstream_journal.jetstream.ordered_consumer import Scanned
-from opstream_journal.stores.snapshots import VIEW_STREAM, Snapshots
-from opstream_projector.consistency.entry_check import Looker
-from opstream_projector.consistency.journal_fold import Folded, Walk
-from opstream_projector.consistency.rebuild import Rebuild
-from opstream_projector.consistency.verify import Verify
-from opstream_projector.consistency.view_scan import Named, Sweep
+from opstream_journal import NEW_OPERATION, Connection, Journal, SnapshotStore
+from opstream_journal.jetstream.ordered_consumer import ScannedMessage
+from opstream_journal.stores.snapshots import VIEW_STREAM, RawSnapshots
+from opstream_projector.consistency.entry_check import EntryReader
+from opstream_projector.consistency.journal_fold import FoldedOperation, JournalFold
+from opstream_projector.consistency.rebuild import ViewRebuilder
+from opstream_projector.consistency.verify import ViewVerifier
+from opstream_projector.consistency.view_scan import OperationExamples, ViewScan
 from opstream_schemas import subjects
 from opstream_schemas.events import EventData
 from opstream_schemas.operation.fold import Operation
@@ -30,7 +30,7 @@ from tests.support.projecting import utc_now
 from tests.support.strategies import request
 
 
-class Steps:
+class ProgressSteps:
     """A `Progress` that keeps what it was told."""
 
     def __init__(self) -> None:
@@ -49,53 +49,58 @@ class Steps:
         """It is over."""
 
 
-class WatchedWalk(Walk):
+class WatchedFold(JournalFold):
     """A walk that knows how many states it had at once."""
 
     most = 0
 
-    def fold(self, batch: Sequence[Scanned]) -> list[Folded]:  # type: ignore[override] # it is a list
+    def fold(self, batch: Sequence[ScannedMessage]) -> list[FoldedOperation]:  # type: ignore[override] # it is a list
         """One message after the other."""
         found = []
         for one in batch:
             found += super().fold([one])
-            self.most = max(self.most, self.states)
+            self.most = max(self.most, self.state_count)
         return found
 
 
-class Rebuilt(msgspec.Struct, frozen=True, kw_only=True):
+class RebuildResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a rebuild did."""
 
     rewritten: int
     missing: int
     removed: int
-    unfoldable: Named
-    unstorable: Named
-    walk: WatchedWalk
+    unfoldable: OperationExamples
+    unstorable: OperationExamples
+    walk: WatchedFold
 
 
-class Verified(msgspec.Struct, frozen=True, kw_only=True):
+class VerifyResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a verification found."""
 
     lines: list[str]
     behind: int
     waited_for: list[int]
     """How many operations were behind, each time that it waited for the projector."""
-    unfoldable: Named
-    walk: WatchedWalk
+    unfoldable: OperationExamples
+    walk: WatchedFold
 
 
 async def rebuilt(
-    link: Link, journal: Journal, *, max_states: int = 1_000, view: View | None = None, steps: Steps | None = None
-) -> Rebuilt:
+    link: Connection,
+    journal: Journal,
+    *,
+    max_states: int = 1_000,
+    view: SnapshotStore | None = None,
+    steps: ProgressSteps | None = None,
+) -> RebuildResult:
     """Rebuild the view."""
-    walk = WatchedWalk(max_states=max_states)
-    snapshots = Snapshots(link)
+    walk = WatchedFold(max_states=max_states)
+    snapshots = RawSnapshots(link)
     await snapshots.start()
-    judge = Rebuild(view or View(link), Looker(link, journal, snapshots), now=utc_now)
-    await Sweep(link, snapshots, walk, steps or Steps()).run(judge)
+    judge = ViewRebuilder(view or SnapshotStore(link), EntryReader(link, journal, snapshots), now=utc_now)
+    await ViewScan(link, snapshots, walk, steps or ProgressSteps()).run(judge)
     await snapshots.stop()
-    return Rebuilt(
+    return RebuildResult(
         rewritten=judge.rewritten,
         missing=judge.missing,
         removed=judge.removed,
@@ -105,24 +110,24 @@ async def rebuilt(
     )
 
 
-async def verified(link: Link, journal: Journal, *, max_states: int = 1_000, grace: float = 0.3) -> Verified:
+async def verified(link: Connection, journal: Journal, *, max_states: int = 1_000, grace: float = 0.3) -> VerifyResult:
     """Compare the view with the journal."""
-    walk = WatchedWalk(max_states=max_states)
-    snapshots = Snapshots(link)
+    walk = WatchedFold(max_states=max_states)
+    snapshots = RawSnapshots(link)
     await snapshots.start()
     lines: list[str] = []
     lags: list[int] = []
-    judge = Verify(
-        Looker(link, journal, snapshots),
+    judge = ViewVerifier(
+        EntryReader(link, journal, snapshots),
         tell=lambda difference: lines.append(str(difference)),
         tell_lag=lags.append,
         now=utc_now,
         grace=grace,
     )
-    await Sweep(link, snapshots, walk, Steps()).run(judge)
+    await ViewScan(link, snapshots, walk, ProgressSteps()).run(judge)
     await snapshots.stop()
     assert judge.differences == len(lines)
-    return Verified(lines=lines, behind=judge.behind, waited_for=lags, unfoldable=judge.unfoldable, walk=walk)
+    return VerifyResult(lines=lines, behind=judge.lagging, waited_for=lags, unfoldable=judge.unfoldable, walk=walk)
 
 
 def exit_status(url: str, *, grace: float = 0.2) -> int:
@@ -137,21 +142,21 @@ def exit_status(url: str, *, grace: float = 0.2) -> int:
 async def begun(journal: Journal, operation_id: str, *datas: EventData) -> Operation:
     """Store an operation that has a day left; the ordinary ones of the tests are long past their deadlines."""
     event = first(operation_id, data=request(deadline=utc_now() + timedelta(days=1)))
-    return await extend(journal, folded(None, await journal.append(KIND, event, NEW, budget=10)), *datas)
+    return await extend(journal, folded(None, await journal.append(KIND, event, NEW_OPERATION, budget=10)), *datas)
 
 
-async def publish(link: Link, operation_id: str, event: str, payload: bytes) -> int:
+async def publish(link: Connection, operation_id: str, event: str, payload: bytes) -> int:
     """Store bytes in the journal as somebody would who knows no rules; their stream sequence."""
     ack = await link.nc.jetstream().publish(subjects.event_subject(operation_id, KIND, event), payload)
     return ack.seq
 
 
-async def overwrite(link: Link, operation_id: str, data: bytes) -> None:
+async def overwrite(link: Connection, operation_id: str, data: bytes) -> None:
     """Put anything into the view, by no rule."""
     await link.nc.jetstream().publish(subjects.bucket_subject(subjects.VIEW_BUCKET, operation_id), data)
 
 
-async def lose(link: Link, *operation_ids: str) -> None:
+async def lose(link: Connection, *operation_ids: str) -> None:
     """Take entries out of the view; all of them if none is named."""
     for one in operation_ids or [">"]:
         await link.nc.jetstream().purge_stream(VIEW_STREAM, subject=subjects.bucket_subject(subjects.VIEW_BUCKET, one))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from opstream_schemas import subjects
 from opstream_schemas.integrity.chain_state import Finding
-from opstream_schemas.integrity.hash_chain import ChainCheck
+from opstream_schemas.integrity.hash_chain import HashChainVerifier
 from opstream_schemas.names import Kind
 from tests.support.strategies import History
 
@@ -51,13 +51,15 @@ def renumbered(messages: Iterable[Stored], first: int = 1) -> list[Stored]:
     return [one._replace(sequence=number) for number, one in enumerate(messages, start=first)]
 
 
-def checked(messages: Sequence[Stored], *, first: int = 1, can_expire: bool = False, **options: bool) -> ChainCheck:
+def checked(
+    messages: Sequence[Stored], *, first: int = 1, can_expire: bool = False, **options: bool
+) -> HashChainVerifier:
     """The check, with all that it found."""
-    check = ChainCheck(first=first, can_expire=can_expire, **options)
+    check = HashChainVerifier(first=first, can_expire=can_expire, **options)
     for one in messages:
         if one.sequence != check.next_sequence:
-            check.miss(one.sequence, is_expired=False)
-        check.take(one.sequence, one.subject, one.data, one.body)
+            check.add_gap(one.sequence, is_expired=False)
+        check.add_message(one.sequence, one.subject, one.data, one.body)
     check.finish()
     return check
 

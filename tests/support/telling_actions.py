@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 
-from opstream import ActionContext, ActionFailed, RetryAfter, action
+from opstream import ActionContext, ActionError, RetryAfter, action
 
 
 class Crate(msgspec.Struct, forbid_unknown_fields=True):
@@ -38,7 +38,7 @@ async def fill(request: Crate, ctx: ActionContext) -> Filled:
 @action("crate:drop")
 async def drop(request: Crate, ctx: ActionContext) -> None:
     """Drop a crate, which fails."""
-    raise ActionFailed("Broken", "it fell", target="label")
+    raise ActionError("Broken", "it fell", target="label")
 
 
 @action("crate:lift", retry_after=1)

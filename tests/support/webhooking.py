@@ -13,19 +13,19 @@ from typing import Any, Final
 
 import msgspec
 
-from opstream_journal import NEW, Journal, Link
-from opstream_journal.jetstream.stream_scan import scan
-from opstream_journal.runtime.service import Part
-from opstream_journal.stores.webhook_deliveries import Deliveries
+from opstream_journal import NEW_OPERATION, Connection, Journal
+from opstream_journal.jetstream.stream_scan import scan_stream
+from opstream_journal.runtime.service import ServiceLoop
+from opstream_journal.stores.webhook_deliveries import DeliveryStore
 from opstream_schemas import subjects
 from opstream_schemas.operation.fold import Operation
-from opstream_schemas.webhook_delivery import DeliveryAttempt, decode_attempt
-from opstream_webhooks.address_guard import Resolve, resolve_by_system
-from opstream_webhooks.config import LiveHooks, Source
-from opstream_webhooks.delivery_worker import Courier
+from opstream_schemas.webhook_delivery import DeliveryAttempt, decode_delivery_attempt
+from opstream_webhooks.address_guard import Resolver, resolve_by_system
+from opstream_webhooks.config import ConfigSource, ReloadableConfig
+from opstream_webhooks.delivery_worker import DeliveryWorker
 from opstream_webhooks.fanout import Fanout
-from opstream_webhooks.http_sender import Sender
-from opstream_webhooks.receiver_limits import Gate
+from opstream_webhooks.http_sender import HttpSender
+from opstream_webhooks.receiver_limits import ReceiverLimits
 from tests.support.journaling import KIND, extend, first, folded
 from tests.support.projecting import RESULT, running
 from tests.support.receiving import SECRET
@@ -48,34 +48,34 @@ def write_hooks(folder: Path, **urls: str) -> Path:
     return path
 
 
-def callbacks(*hosts: str) -> Source:
+def callbacks(*hosts: str) -> ConfigSource:
     """Callbacks to hosts, in plain HTTP."""
-    return Source(callback_hosts=hosts, callback_secrets=(SECRET,), is_http_allowed=True)
+    return ConfigSource(callback_hosts=hosts, callback_secrets=(SECRET,), is_http_allowed=True)
 
 
 def composed(
-    link: Link,
-    hooks: LiveHooks,
+    link: Connection,
+    hooks: ReloadableConfig,
     *,
     delays: Sequence[float] = (0.2, 0.2, 0.2),
     allowed: Sequence[Any] = LOOPBACK,
     seconds: float = 1.0,
-    resolve: Resolve = resolve_by_system,
+    resolve: Resolver = resolve_by_system,
     now: Callable[[], datetime] = utc_now,
-) -> list[Part]:
+) -> list[ServiceLoop]:
     """The parts of a replica on a connection of the test."""
-    deliveries = Deliveries(link)
-    sender = Sender(resolve, allowed, seconds=seconds)
-    gate = Gate(time.monotonic, random.random)
+    deliveries = DeliveryStore(link)
+    sender = HttpSender(resolve, allowed, seconds=seconds)
+    gate = ReceiverLimits(time.monotonic, random.random)
     clocks: dict[str, Any] = {"now": now, "monotonic": time.monotonic}
-    courier = Courier(link, deliveries, hooks, sender, gate, **clocks, jitter=random.random, delays=delays)
+    courier = DeliveryWorker(link, deliveries, hooks, sender, gate, **clocks, jitter=random.random, delays=delays)
     return [Fanout(link, deliveries, hooks, **clocks), courier]
 
 
 @asynccontextmanager
-async def delivering(link: Link, source: Source, **options: Any) -> AsyncIterator[LiveHooks]:
+async def delivering(link: Connection, source: ConfigSource, **options: Any) -> AsyncIterator[ReloadableConfig]:
     """A replica at work; `options` are those of `composed`."""
-    hooks = LiveHooks(source)
+    hooks = ReloadableConfig(source)
     async with running(*composed(link, hooks, **options)):
         yield hooks
 
@@ -83,26 +83,26 @@ async def delivering(link: Link, source: Source, **options: Any) -> AsyncIterato
 async def ended(journal: Journal, operation_id: str, *, callback: str = "") -> Operation:
     """Store a whole operation that succeeds."""
     data = msgspec.structs.replace(request(), callback=callback)
-    operation = folded(None, await journal.append(KIND, first(operation_id, data=data), NEW, budget=10))
+    operation = folded(None, await journal.append(KIND, first(operation_id, data=data), NEW_OPERATION, budget=10))
     return await extend(journal, operation, started(), RESULT)
 
 
-async def records(link: Link, operation_id: str = "*") -> list[DeliveryAttempt]:
+async def records(link: Connection, operation_id: str = "*") -> list[DeliveryAttempt]:
     """What is recorded, oldest first."""
-    filters = [subjects.deliveries_filter(operation_id)]
+    filters = [subjects.delivery_records_filter(operation_id)]
     return [
-        decode_attempt(one.data)
-        async for batch in scan(link, subjects.DELIVERIES_STREAM, filters=filters)
+        decode_delivery_attempt(one.data)
+        async for batch in scan_stream(link, subjects.DELIVERIES_STREAM, filters=filters)
         for one in batch
     ]
 
 
-async def outcomes(link: Link, operation_id: str = "*") -> list[str]:
+async def outcomes(link: Connection, operation_id: str = "*") -> list[str]:
     """What became of each attempt, oldest first."""
     return [str(record.outcome) for record in await records(link, operation_id)]
 
 
-async def are(link: Link, operation_id: str, wanted: list[str], *, is_sorted: bool = False) -> bool:
+async def are(link: Connection, operation_id: str, wanted: list[str], *, is_sorted: bool = False) -> bool:
     """Whether these are the outcomes of an operation's attempts so far, in their order or sorted."""
     found = await outcomes(link, operation_id)
     return (sorted(found) if is_sorted else found) == wanted

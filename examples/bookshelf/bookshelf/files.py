@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from opstream import ActionFailed
+from opstream import ActionError
 
 from .records import (
     MAX_FILES,
@@ -34,26 +34,24 @@ def check_files(files: Sequence[AnnouncedFile]) -> None:
     The schema's own rules are checked again, since its `$` lets a final line feed pass in some validators.
 
     Raises:
-        ActionFailed: `InvalidFiles`; the target is the first file to blame, as `files[3].path`.
+        ActionError: `InvalidFiles`; the target is the first file to blame, as `files[3].path`.
     """
     if not 1 <= len(files) <= MAX_FILES:
-        raise ActionFailed("InvalidFiles", f"announce 1 to {MAX_FILES} files, not {len(files)}", target="files")
+        raise ActionError("InvalidFiles", f"announce 1 to {MAX_FILES} files, not {len(files)}", target="files")
     paths: set[str] = set()
     for index, file in enumerate(files):
         if problem := path_problem(file.path):
-            raise ActionFailed("InvalidFiles", f"the path {problem}", target=f"files[{index}].path")
+            raise ActionError("InvalidFiles", f"the path {problem}", target=f"files[{index}].path")
         if not _SHA256.fullmatch(file.sha256):
-            raise ActionFailed("InvalidFiles", "a SHA-256 is 64 lowercase hex digits", target=f"files[{index}].sha256")
+            raise ActionError("InvalidFiles", "a SHA-256 is 64 lowercase hex digits", target=f"files[{index}].sha256")
         if file.path in paths:
-            raise ActionFailed("InvalidFiles", f"{file.path} is announced twice", target=f"files[{index}].path")
+            raise ActionError("InvalidFiles", f"{file.path} is announced twice", target=f"files[{index}].path")
         paths.add(file.path)
     if sum(len(path.encode()) for path in paths) > MAX_PATHS_BYTES:
-        raise ActionFailed(
-            "InvalidFiles", f"all paths together must not exceed {MAX_PATHS_BYTES} bytes", target="files"
-        )
+        raise ActionError("InvalidFiles", f"all paths together must not exceed {MAX_PATHS_BYTES} bytes", target="files")
     for index, file in enumerate(files):
         if folder := next((folder for folder in _folders(file.path) if folder in paths), None):
-            raise ActionFailed(
+            raise ActionError(
                 "InvalidFiles", f"{folder} can't be a file and the folder of {file.path}", target=f"files[{index}].path"
             )
 
@@ -62,11 +60,11 @@ def check_metadata(metadata: dict[str, Any]) -> None:
     """Refuse metadata that would make the book's record too large.
 
     Raises:
-        ActionFailed: `InvalidMetadata`.
+        ActionError: `InvalidMetadata`.
     """
     size = len(msgspec.json.encode(metadata))
     if size > MAX_METADATA_BYTES:
-        raise ActionFailed(
+        raise ActionError(
             "InvalidMetadata", f"metadata must not exceed {MAX_METADATA_BYTES} bytes, not be {size}", target="metadata"
         )
 

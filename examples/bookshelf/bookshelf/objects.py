@@ -24,19 +24,19 @@ class WrongHash(Exception):
         self.actual = actual
 
 
-async def read(store: ObjectStoreMethods, path: str, record: type[R]) -> R | None:
+async def read_record(store: ObjectStoreMethods, path: str, record: type[R]) -> R | None:
     """A record, None if there is none.
 
     Raises:
         msgspec.DecodeError: something else lies there.
     """
     try:
-        return await _get(store, path, record)
+        return await _read_existing(store, path, record)
     except FileNotFoundError:
         return None
 
 
-async def create(store: ObjectStoreMethods, path: str, record: R) -> R:
+async def create_record(store: ObjectStoreMethods, path: str, record: R) -> R:
     """Store a record unless there is one: of any number of writers exactly one wins.
 
     Returns:
@@ -45,7 +45,7 @@ async def create(store: ObjectStoreMethods, path: str, record: R) -> R:
     try:
         await store.put_async(path, msgspec.json.encode(record), mode="create")
     except AlreadyExistsError:
-        return await _get(store, path, type(record))
+        return await _read_existing(store, path, type(record))
     return record
 
 
@@ -89,6 +89,6 @@ async def copy_verified(
     return copied
 
 
-async def _get(store: ObjectStoreMethods, path: str, record: type[R]) -> R:
+async def _read_existing(store: ObjectStoreMethods, path: str, record: type[R]) -> R:
     found = await store.get_async(path)
     return msgspec.json.decode(memoryview(await found.bytes_async()), type=record)

@@ -18,11 +18,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from opstream import ActionFailed
+from opstream import ActionError
 
 from . import files as rules
 from .layout import TRANSACTION_ID, Layout, book_id_for, folder_number, record_number, transaction_id_for
-from .objects import WrongHash, copy_verified, create, read
+from .objects import WrongHash, copy_verified, create_record, read_record
 from .records import (
     AnnouncedFile,
     Book,
@@ -70,14 +70,14 @@ class Shelf:
             resource_id: the book's id, known or not, or `new`.
 
         Raises:
-            ActionFailed: `InvalidBook`, `InvalidFiles`; `ClientOutOfDate`: someone published while this was copying.
+            ActionError: `InvalidBook`, `InvalidFiles`; `ClientOutOfDate`: someone published while this was copying.
         """
         rules.check_files(files)
         if not resource_id:
-            raise ActionFailed("InvalidBook", "say which book: /book/{id}:upload-start or /book/new:upload-start")
+            raise ActionError("InvalidBook", "say which book: /book/{id}:upload-start or /book/new:upload-start")
         book_id = book_id_for(resource_id, operation_id)
         layout = Layout(book_id)
-        transaction = await self._open(
+        transaction = await self._open_transaction(
             layout, transaction_id_for(operation_id), book_id=book_id, title=title, files=files
         )
         uploads = layout.uploads(transaction.version, transaction.transaction_id)
@@ -115,40 +115,40 @@ class Shelf:
             The record as published, also when an earlier attempt of the same operation has published it.
 
         Raises:
-            ActionFailed: `InvalidMetadata`; `UnknownTransaction`; `MissingFile`, `WrongHash`: put it right and finish
+            ActionError: `InvalidMetadata`; `UnknownTransaction`; `MissingFile`, `WrongHash`: put it right and finish
                 again; `TransactionFinished`: another operation has published it; `ClientOutOfDate`: start again.
         """
         rules.check_metadata(metadata)
         layout = Layout(book_id)
         known = TRANSACTION_ID.fullmatch(transaction_id)
-        transaction = await read(self._store, layout.transaction(transaction_id), Transaction) if known else None
+        transaction = await read_record(self._store, layout.transaction(transaction_id), Transaction) if known else None
         if transaction is None:
-            raise ActionFailed(
+            raise ActionError(
                 "UnknownTransaction", f"book {book_id} has no transaction {transaction_id}", target="transactionId"
             )
         published = await self._version(layout, transaction.version)
         if published is None:
             published = await self._publish(layout, transaction, operation_id, metadata, progress)
-        await self._settle(layout, published, transaction_id)
+        await self._clean_up(layout, published, transaction_id)
         if published.operation_id != operation_id:
-            raise _finished(published)
+            raise _already_finished(published)
         return published.book
 
-    async def _open(
+    async def _open_transaction(
         self, layout: Layout, transaction_id: str, *, book_id: str, title: str, files: Sequence[AnnouncedFile]
     ) -> Transaction:
         path = layout.transaction(transaction_id)
-        opened = await read(self._store, path, Transaction)
+        opened = await read_record(self._store, path, Transaction)
         if opened is not None:
             return opened
-        number = _highest(await self._store.list_with_delimiter_async(layout.versions)) + 1
+        number = _highest_version(await self._store.list_with_delimiter_async(layout.versions)) + 1
         transaction = Transaction(
             transaction_id=transaction_id, book_id=book_id, title=title, version=number, files=list(files)
         )
-        return await create(self._store, path, transaction)
+        return await create_record(self._store, path, transaction)
 
     async def _version(self, layout: Layout, number: int) -> Version | None:
-        return await read(self._store, layout.version(number), Version)
+        return await read_record(self._store, layout.version(number), Version)
 
     async def _copy_unchanged(
         self, layout: Layout, transaction: Transaction, uploads: str, progress: Progress
@@ -185,10 +185,10 @@ class Shelf:
                 published_at=self._clock(),
             )
             version = Version(transaction_id=transaction.transaction_id, operation_id=operation_id, book=book)
-            return await create(self._store, path, version)
-        except (ActionFailed, *STORE_ERRORS):
+            return await create_record(self._store, path, version)
+        except (ActionError, *STORE_ERRORS):
             # A winner clears all upload folders away; and a put whose answer got lost may have published.
-            published = await read(self._store, path, Version)
+            published = await read_record(self._store, path, Version)
             if published is None:
                 raise
             return published
@@ -207,11 +207,11 @@ class Shelf:
                     self._store, f"{source}/{file.path}", f"{target}/{file.path}", file.sha256, seen
                 )
             except FileNotFoundError as error:
-                raise ActionFailed(
+                raise ActionError(
                     "MissingFile", f"{file.path} was announced, but not uploaded", target=f"files[{index}].path"
                 ) from error
             except WrongHash as error:
-                raise ActionFailed(
+                raise ActionError(
                     "WrongHash",
                     f"{file.path} was announced with SHA-256 {file.sha256}, but has {error.actual}",
                     target=f"files[{index}].sha256",
@@ -222,29 +222,29 @@ class Shelf:
     async def _refuse_if_published(self, layout: Layout, transaction: Transaction) -> None:
         published = await self._version(layout, transaction.version)
         if published is not None:
-            await self._settle(layout, published, transaction.transaction_id)
-            raise _finished(published)
+            await self._clean_up(layout, published, transaction.transaction_id)
+            raise _already_finished(published)
 
-    async def _settle(self, layout: Layout, published: Version, transaction_id: str) -> None:
+    async def _clean_up(self, layout: Layout, published: Version, transaction_id: str) -> None:
         """Clean up after a version was published; refuse a transaction that lost to it."""
         number = published.book.version
         won = published.transaction_id == transaction_id
         try:
             own = [layout.uploads(number, transaction_id), layout.files(number, transaction_id)]
-            for folder in await self._useless(layout, published) if won else own:
+            for folder in await self._obsolete_folders(layout, published) if won else own:
                 await self._storage.remove_folder(folder)
         except STORE_ERRORS as error:
             # What is published must not be reported as failed for litter; the next version's cleanup comes by again.
             _log.warning("could not clean up after version %d of %s: %s", number, published.book.book_id, error)
         if not won:
-            raise ActionFailed("ClientOutOfDate", f"version {number} was published meanwhile; start again from it")
+            raise ActionError("ClientOutOfDate", f"version {number} was published meanwhile; start again from it")
 
-    async def _useless(self, layout: Layout, published: Version) -> list[str]:
+    async def _obsolete_folders(self, layout: Layout, published: Version) -> list[str]:
         """Folders of older versions, and of all that competed for this one; not what works towards the next."""
         number = published.book.version
         versions = await self._store.list_with_delimiter_async(layout.versions)
         # A late attempt may find its own version outdated.
-        latest = _highest(versions)
+        latest = _highest_version(versions)
         useless = [folder for folder in versions["common_prefixes"] if 0 < folder_number(folder) < latest]
         if number == latest:
             kept = layout.files(number, published.transaction_id)
@@ -254,11 +254,11 @@ class Shelf:
         return useless
 
 
-def _highest(versions: ListResult[Sequence[ObjectMeta]]) -> int:
+def _highest_version(versions: ListResult[Sequence[ObjectMeta]]) -> int:
     return max((record_number(each["path"]) for each in versions["objects"]), default=0)
 
 
-def _finished(published: Version) -> ActionFailed:
-    return ActionFailed(
+def _already_finished(published: Version) -> ActionError:
+    return ActionError(
         "TransactionFinished", f"it was published as version {published.book.version}", target="transactionId"
     )

@@ -13,18 +13,18 @@ from typing import Final, NamedTuple
 import msgspec
 import nats.errors
 
-from opstream_journal.errors import JournalUnavailable, RequestRefused
+from opstream_journal.errors import BrokerRefused, JournalUnavailable
 
 from . import rpc
-from .connection import Link
+from .connection import Connection
 
-MAX_MESSAGES: Final = 1_000
+MAX_BATCH_MESSAGES: Final = 1_000
 """The broker takes no more in one batch."""
 
 _TIMEOUT: Final = 10.0
 
 
-class Message(NamedTuple):
+class BatchMessage(NamedTuple):
     """One of a batch."""
 
     subject: str
@@ -32,17 +32,17 @@ class Message(NamedTuple):
     headers: dict[str, str]
 
 
-class _Answer(msgspec.Struct):
+class _BatchReply(msgspec.Struct):
     seq: int = 0
     count: int = 0
-    error: rpc.ApiError | None = None
+    error: rpc.JetStreamErrorBody | None = None
 
 
-_decode: Final = msgspec.json.Decoder(_Answer).decode
+_decode: Final = msgspec.json.Decoder(_BatchReply).decode
 
 
-async def publish_together(link: Link, messages: Sequence[Message]) -> range:
-    """Store all messages, 1 to `MAX_MESSAGES`, on one stream that allows atomic batches, or none.
+async def publish_batch(link: Connection, messages: Sequence[BatchMessage]) -> range:
+    """Store all messages, 1 to `MAX_BATCH_MESSAGES`, on one stream that allows atomic batches, or none.
 
     Returns:
         Their stream sequences, in their order, without a gap.
@@ -53,35 +53,35 @@ async def publish_together(link: Link, messages: Sequence[Message]) -> range:
         EventTooLarge: none is stored: one is larger than the broker's `max_payload`.
     """
     batch, last = secrets.token_hex(8), len(messages) - 1
-    answer = _Answer()
+    answer = _BatchReply()
     for number, (subject, data, headers) in enumerate(messages):
         place = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number + 1)}
         if number == last:
-            answer = await _ask(link, subject, data, headers | place | {"Nats-Batch-Commit": "1"})
+            answer = await _request(link, subject, data, headers | place | {"Nats-Batch-Commit": "1"})
         elif number == 0:  # its answer says whether there may be others
-            await _ask(link, subject, data, headers | place)
+            await _request(link, subject, data, headers | place)
         else:
-            await _send(link, subject, data, headers | place)
+            await _publish(link, subject, data, headers | place)
     if answer.count != len(messages):
         raise JournalUnavailable(f"{answer.count} of a batch of {len(messages)} are stored", maybe_stored=True)
     return range(answer.seq - last, answer.seq + 1)
 
 
-async def _ask(link: Link, subject: str, data: bytes, headers: dict[str, str]) -> _Answer:
+async def _request(link: Connection, subject: str, data: bytes, headers: dict[str, str]) -> _BatchReply:
     message = await rpc.call(link, subject, data, headers=headers, timeout=_TIMEOUT)
     if not message.data:
-        return _Answer()
+        return _BatchReply()
     try:
         answer = _decode(message.data)
     except msgspec.MsgspecError as error:
         raise JournalUnavailable(f"the answer on {subject} is not JetStream's", maybe_stored=True) from error
     if answer.error is not None:
-        raise RequestRefused(answer.error.code, answer.error.err_code, answer.error.description)
+        raise BrokerRefused(answer.error.code, answer.error.err_code, answer.error.description)
     return answer
 
 
-async def _send(link: Link, subject: str, data: bytes, headers: dict[str, str]) -> None:
-    rpc.check_payload(link, data, headers)
+async def _publish(link: Connection, subject: str, data: bytes, headers: dict[str, str]) -> None:
+    rpc.check_payload_size(link, data, headers)
     try:
         await link.nc.publish(subject, data, headers=headers)
     except (nats.errors.Error, OSError) as error:

@@ -14,11 +14,11 @@ from typing import Any, Final
 
 from nats.aio.client import Client
 
-LIMIT: Final = 10.0
+UNACKNOWLEDGED_LIMIT: Final = 10.0
 """Seconds."""
 
 
-def survive_garbled(nc: Client) -> None:
+def tolerate_invalid_bytes(nc: Client) -> None:
     """From now on bytes of a subject that are no UTF-8 come as U+FFFD, and headers that can't be read as none.
 
     Such a subject is nobody's, so whoever takes the message passes it over as any foreign one.
@@ -43,7 +43,7 @@ def survive_garbled(nc: Client) -> None:
     nc._process_headers = process_headers  # type: ignore[method-assign] # noqa: SLF001
 
 
-def bound_silence(nc: Client) -> None:
+def limit_unacknowledged_time(nc: Client) -> None:
     """Have the kernel give a connection up whose other side takes nothing for 10 s.
 
     Otherwise nats-py, when it finds the connection stale, waits for unsent bytes to leave before it tries another
@@ -53,4 +53,4 @@ def bound_silence(nc: Client) -> None:
     sock = None if writer is None else writer.get_extra_info("socket")
     if sock is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
         with contextlib.suppress(OSError):  # closed meanwhile: then there is nothing to bound
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(LIMIT * 1000))
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNACKNOWLEDGED_LIMIT * 1000))

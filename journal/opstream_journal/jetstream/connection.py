@@ -1,6 +1,6 @@
 """The care of one NATS connection: bounded first connect, endless reconnects, and an end when the client gave up.
 
-`Link` makes the options for whoever opens the connection (this module, or FastStream's broker in the runner) and
+`Connection` makes the options for whoever opens the connection (this module, or FastStream's broker in the runner) and
 knows whether it is up. nats-py closes a connection for good on a protocol error, and then nothing would ever work
 again: `on_lost` is called, by default ending the process (nats-facts.md, nats-py 2.16).
 """
@@ -17,10 +17,10 @@ import nats.errors
 from nats.aio.client import Client
 
 from opstream_journal.errors import BrokerUnreachable, JournalUnavailable
-from opstream_schemas.urls import without_credentials
+from opstream_schemas.urls import hide_credentials
 
-from .client_patches import bound_silence, survive_garbled
-from .inbox import Requests
+from .client_patches import limit_unacknowledged_time, tolerate_invalid_bytes
+from .inbox import RequestInbox
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +31,8 @@ _RECONNECT_WAIT: Final = 0.2
 _PING_INTERVAL: Final = 5.0
 _DRAIN_TIMEOUT: Final = 2.0
 _FLUSH_TIMEOUT: Final = 1
-_CANCEL_AGAIN: Final = 0.1
-_START_AGAIN: Final = 0.25
+_CANCEL_RETRY_DELAY: Final = 0.1
+_START_RETRY_DELAY: Final = 0.25
 
 
 def end_process(reason: str) -> None:
@@ -42,7 +42,7 @@ def end_process(reason: str) -> None:
     os._exit(1)
 
 
-class Link:
+class Connection:
     """One connection and its state.
 
     Args:
@@ -52,14 +52,14 @@ class Link:
 
     def __init__(self, name: str, *, on_lost: Callable[[str], None] = end_process) -> None:
         self.name = name
-        self.made_at = asyncio.get_running_loop().time()
+        self.created_at = asyncio.get_running_loop().time()
         self._on_lost = on_lost
         self._nc: Client | None = None
-        self._requests: Requests | None = None
-        self._closing = False
-        self._is_up = asyncio.Event()
-        self._reconnected: list[Callable[[], None]] = []
-        self._disconnected: list[Callable[[], None]] = []
+        self._inbox: RequestInbox | None = None
+        self._is_close_expected = False
+        self._connected = asyncio.Event()
+        self._reconnect_callbacks: list[Callable[[], None]] = []
+        self._disconnect_callbacks: list[Callable[[], None]] = []
 
     @property
     def nc(self) -> Client:
@@ -69,18 +69,18 @@ class Link:
         return self._nc
 
     @property
-    def requests(self) -> Requests:
+    def inbox(self) -> RequestInbox:
         """What asks over the attached connection."""
-        if self._requests is None:
+        if self._inbox is None:
             raise BrokerUnreachable("not connected yet")
-        return self._requests
+        return self._inbox
 
     @property
-    def is_up(self) -> bool:
+    def is_connected(self) -> bool:
         """Whether publishing makes sense now. While it is not, publishing is refused rather than buffered."""
         return self._nc is not None and self._nc.is_connected
 
-    def options(self) -> dict[str, Any]:
+    def client_options(self) -> dict[str, Any]:
         """Connection options for nats-py, servers aside. FastStream's NatsBroker takes the same."""
         return {
             "name": self.name,
@@ -92,57 +92,57 @@ class Link:
             # No buffer: what is published while disconnected must not reach the broker after its caller gave up.
             # With one, nats-py also blocks every publish for 10 s, uncancelably, once it is full.
             "pending_size": 0,
-            "error_cb": self._note_error,
-            "disconnected_cb": self._note_down,
-            "reconnected_cb": self._note_up,
-            "closed_cb": self._note_closed,
+            "error_cb": self._log_error,
+            "disconnected_cb": self._handle_disconnect,
+            "reconnected_cb": self._handle_reconnect,
+            "closed_cb": self._handle_closed,
         }
 
     def attach(self, nc: Client) -> Self:
         """Take a connection that was opened with `options()`."""
         self._nc = nc
-        survive_garbled(nc)
-        self._requests = Requests(nc)
+        tolerate_invalid_bytes(nc)
+        self._inbox = RequestInbox(nc)
         if nc.is_connected:
-            self._is_up.set()
-            bound_silence(nc)
+            self._connected.set()
+            limit_unacknowledged_time(nc)
         return self
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         """Call `callback` after each reconnect; server-side pull requests, for one, are gone by then."""
-        self._reconnected.append(callback)
+        self._reconnect_callbacks.append(callback)
 
     def on_disconnect(self, callback: Callable[[], None]) -> None:
         """Call `callback` whenever the connection was lost: what was asked before will never be answered."""
-        self._disconnected.append(callback)
+        self._disconnect_callbacks.append(callback)
 
-    def forget_disconnect(self, callback: Callable[[], None]) -> None:
+    def remove_disconnect_callback(self, callback: Callable[[], None]) -> None:
         """Call `callback` no more."""
-        self._disconnected.remove(callback)
+        self._disconnect_callbacks.remove(callback)
 
-    def forget_reconnect(self, callback: Callable[[], None]) -> None:
+    def remove_reconnect_callback(self, callback: Callable[[], None]) -> None:
         """Call `callback` no more."""
-        self._reconnected.remove(callback)
+        self._reconnect_callbacks.remove(callback)
 
-    async def wait_up(self, timeout: float) -> bool:  # noqa: ASYNC109 - a wait with a bound is what this is
+    async def wait_connected(self, timeout: float) -> bool:  # noqa: ASYNC109 - a wait with a bound is what this is
         """Wait until the connection is up, at most `timeout` seconds; whether it is."""
-        if self.is_up:
+        if self.is_connected:
             return True
-        self._is_up.clear()
+        self._connected.clear()
         try:
             async with asyncio.timeout(timeout):
-                await self._is_up.wait()
+                await self._connected.wait()
         except TimeoutError:
             return False
-        return self.is_up
+        return self.is_connected
 
-    async def rest(self, seconds: float) -> None:
+    async def sleep(self, seconds: float) -> None:
         """Pause between two tries."""
         await asyncio.sleep(seconds)
 
     def expect_close(self) -> None:
         """From now on a closed connection is what was asked for."""
-        self._closing = True
+        self._is_close_expected = True
 
     async def close(self) -> None:
         """Flush and close, in bounded time; never raises for a broker that is gone already."""
@@ -168,28 +168,28 @@ class Link:
         if reconnecting is not None:
             await end_task(reconnecting)
 
-    async def _note_error(self, error: Exception) -> None:
+    async def _log_error(self, error: Exception) -> None:
         logger.warning("broker connection: %s", error or type(error).__name__)
 
-    async def _note_down(self) -> None:
-        self._is_up.clear()
-        if not self._closing:
+    async def _handle_disconnect(self) -> None:
+        self._connected.clear()
+        if not self._is_close_expected:
             logger.warning("broker connection lost; reconnecting")
-        if self._requests is not None:
-            self._requests.lose()
-        for callback in self._disconnected:
+        if self._inbox is not None:
+            self._inbox.fail_all()
+        for callback in self._disconnect_callbacks:
             callback()
 
-    async def _note_up(self) -> None:
+    async def _handle_reconnect(self) -> None:
         logger.warning("broker connection is back")
-        self._is_up.set()
-        bound_silence(self.nc)
-        for callback in self._reconnected:
+        self._connected.set()
+        limit_unacknowledged_time(self.nc)
+        for callback in self._reconnect_callbacks:
             callback()
 
-    async def _note_closed(self) -> None:
-        self._is_up.clear()
-        if not self._closing:
+    async def _handle_closed(self) -> None:
+        self._connected.clear()
+        if not self._is_close_expected:
             self._on_lost("the broker connection was closed for good")
 
 
@@ -200,7 +200,7 @@ async def connect(
     connect_timeout: float,
     on_lost: Callable[[str], None] = end_process,
     remedy: str = "set --nats",
-) -> Link:
+) -> Connection:
     """Connect, waiting up to `connect_timeout` seconds for the broker to be there. `remedy`: how to name another one.
 
     Raises:
@@ -208,8 +208,8 @@ async def connect(
     """
     if not servers:
         raise BrokerUnreachable("no NATS broker is named: set --nats")
-    link = Link(name, on_lost=on_lost)
-    quiet = link.options() | {"error_cb": _say_nothing}
+    link = Connection(name, on_lost=on_lost)
+    quiet = link.client_options() | {"error_cb": _ignore_error}
     client = Client()
     task = asyncio.create_task(client.connect(servers=list(servers), **quiet), name="connect")
     try:
@@ -220,27 +220,27 @@ async def connect(
         why = client.last_error
         link.expect_close()
         await client.close()
-        raise unreachable(servers, connect_timeout, why, remedy=remedy) from why
+        raise unreachable_error(servers, connect_timeout, why, remedy=remedy) from why
     if (error := task.exception()) is not None:
         # nats-py tries for ever, so what it raises at once is about the addresses themselves.
-        where = ", ".join(map(without_credentials, servers))
+        where = ", ".join(map(hide_credentials, servers))
         raise BrokerUnreachable(f"can't connect to {where}: {error}") from error
-    client._error_cb = link._note_error  # noqa: SLF001 - nats-py has no setter; while connecting each refusal is noise
+    client._error_cb = link._log_error  # noqa: SLF001 - nats-py has no setter; while connecting each refusal is noise
     return link.attach(client)
 
 
-def unreachable(
+def unreachable_error(
     servers: Sequence[str], seconds: float, why: Exception | None = None, *, remedy: str = "set --nats"
 ) -> BrokerUnreachable:
     """The error for a broker that was not there in time; `why` is what the last try said."""
-    where = ", ".join(map(without_credentials, servers))
+    where = ", ".join(map(hide_credentials, servers))
     said = f" (the last try: {why})" if isinstance(why, nats.errors.Error) else ""
     return BrokerUnreachable(
         f"no NATS broker answered at {where} within {seconds:g} s{said}: start one ('opstream broker') or {remedy}"
     )
 
 
-async def insist(link: Link, step: Callable[[], Awaitable[_T]], seconds: float) -> _T:
+async def retry_until_ready(link: Connection, step: Callable[[], Awaitable[_T]], seconds: float) -> _T:
     """Do a step of a service's start, again and again while the broker is gone once more, or has no leader.
 
     A broker that is just being restarted, or a cluster that boots, takes connections before it can be worked with.
@@ -255,7 +255,7 @@ async def insist(link: Link, step: Callable[[], Awaitable[_T]], seconds: float) 
         JournalError: what else `step` raises, at once.
     """
     loop = asyncio.get_running_loop()
-    until = link.made_at + seconds
+    until = link.created_at + seconds
     is_told = False
     while True:
         try:
@@ -269,7 +269,7 @@ async def insist(link: Link, step: Callable[[], Awaitable[_T]], seconds: float) 
             if not is_told:
                 logger.warning("the broker is not usable yet, trying on for %.3g s: %s", left, error)
                 is_told = True
-            await (link.rest(_START_AGAIN) if link.is_up else link.wait_up(left))
+            await (link.sleep(_START_RETRY_DELAY) if link.is_connected else link.wait_connected(left))
 
 
 async def end_task(task: asyncio.Task[Any]) -> None:
@@ -280,8 +280,8 @@ async def end_task(task: asyncio.Task[Any]) -> None:
     """
     while not task.done():
         task.cancel()
-        await asyncio.wait([task], timeout=_CANCEL_AGAIN)
+        await asyncio.wait([task], timeout=_CANCEL_RETRY_DELAY)
 
 
-async def _say_nothing(_error: Exception) -> None:
+async def _ignore_error(_error: Exception) -> None:
     return None

@@ -18,7 +18,7 @@ from nats.aio.msg import Msg
 _NO_RESPONDERS: Final = "503"
 
 
-class Requests:
+class RequestInbox:
     """The open requests of one connection.
 
     Args:
@@ -27,50 +27,50 @@ class Requests:
 
     def __init__(self, nc: Client) -> None:
         self._nc = nc
-        self._inbox = f"{nc.new_inbox()}."
+        self._prefix = f"{nc.new_inbox()}."
         self._numbers = itertools.count()
-        self._open: dict[str, asyncio.Future[Msg]] = {}
+        self._pending: dict[str, asyncio.Future[Msg]] = {}
         self._lock = asyncio.Lock()
-        self._is_listening = False
+        self._is_subscribed = False
 
-    async def ask(self, subject: str, payload: bytes, headers: dict[str, str] | None, seconds: float) -> Msg:
+    async def request(self, subject: str, payload: bytes, headers: dict[str, str] | None, seconds: float) -> Msg:
         """The answer.
 
         Raises:
             TimeoutError: none came within so many seconds.
             nats.errors.Error: nobody listens there, it was not sent, or the connection was lost meanwhile.
         """
-        if not self._is_listening:
-            await self._listen()
+        if not self._is_subscribed:
+            await self._subscribe()
         loop = asyncio.get_running_loop()
         number = str(next(self._numbers))
         answer: asyncio.Future[Msg] = loop.create_future()
-        self._open[number] = answer
+        self._pending[number] = answer
         timer = loop.call_later(seconds, _expire, answer)
         try:
-            await self._nc.publish(subject, payload, reply=self._inbox + number, headers=headers)
+            await self._nc.publish(subject, payload, reply=self._prefix + number, headers=headers)
             message = await answer
         finally:
             timer.cancel()
-            del self._open[number]
+            del self._pending[number]
         if message.headers is not None and message.headers.get("Status") == _NO_RESPONDERS:
             raise nats.errors.NoRespondersError
         return message
 
-    def lose(self) -> None:
+    def fail_all(self) -> None:
         """The connection was lost: what was asked will never be answered."""
-        for answer in self._open.values():
+        for answer in self._pending.values():
             if not answer.done():
                 answer.set_exception(nats.errors.ConnectionReconnectingError())
 
-    async def _listen(self) -> None:
+    async def _subscribe(self) -> None:
         async with self._lock:
-            if not self._is_listening:
-                await self._nc.subscribe(f"{self._inbox}*", cb=self._take)
-                self._is_listening = True
+            if not self._is_subscribed:
+                await self._nc.subscribe(f"{self._prefix}*", cb=self._receive)
+                self._is_subscribed = True
 
-    async def _take(self, message: Msg) -> None:
-        answer = self._open.get(message.subject[len(self._inbox) :])
+    async def _receive(self, message: Msg) -> None:
+        answer = self._pending.get(message.subject[len(self._prefix) :])
         if answer is not None and not answer.done():
             answer.set_result(message)
 

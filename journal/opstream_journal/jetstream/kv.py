@@ -11,13 +11,13 @@ from typing import Final
 
 import msgspec
 
-from opstream_journal.errors import JournalFull, JournalUnavailable, RequestRefused
+from opstream_journal.errors import BrokerRefused, JournalFull, JournalUnavailable
 from opstream_schemas import subjects
 
 from . import rpc
-from .connection import Link
+from .connection import Connection
 
-STREAM: Final = subjects.bucket_stream(subjects.HOLDS_BUCKET)
+HOLDS_STREAM: Final = subjects.bucket_stream(subjects.HOLDS_BUCKET)
 
 _ROLLUP: Final = {"Nats-Rollup": "sub"}
 """The value before goes as if it was removed. What goes by the stream's own limit does not: a broker that is killed
@@ -28,17 +28,17 @@ _BATCH: Final = 500
 _REPLICA_TRIES: Final = 3
 
 
-class _Purged(msgspec.Struct):
+class _PurgeReply(msgspec.Struct):
     """The answer to a purge."""
 
     purged: int = 0
-    error: rpc.ApiError | None = None
+    error: rpc.JetStreamErrorBody | None = None
 
 
-_decode_purged: Final = msgspec.json.Decoder(_Purged).decode
+_decode_purged: Final = msgspec.json.Decoder(_PurgeReply).decode
 
 
-class Cell(msgspec.Struct, frozen=True):
+class KeyValueEntry(msgspec.Struct, frozen=True):
     """What a key holds."""
 
     revision: int
@@ -47,10 +47,10 @@ class Cell(msgspec.Struct, frozen=True):
     """Empty for a key that is not there, or was removed."""
 
 
-EMPTY: Final = Cell(0, b"")
+ABSENT: Final = KeyValueEntry(0, b"")
 
 
-class Cells:
+class KeyValueBucket:
     """The bucket over one connection.
 
     Args:
@@ -58,7 +58,7 @@ class Cells:
         jitter: draws a wait from `[low, high]` seconds.
     """
 
-    def __init__(self, link: Link, jitter: Callable[[float, float], float]) -> None:
+    def __init__(self, link: Connection, jitter: Callable[[float, float], float]) -> None:
         self._link = link
         self._jitter = jitter
         self._reader = rpc.BatchReader(link)
@@ -67,15 +67,15 @@ class Cells:
         """Open the inbox for answers."""
         await self._reader.start()
 
-    async def get(self, key: str) -> Cell:
+    async def get(self, key: str) -> KeyValueEntry:
         """A key as the leader has it.
 
         Raises:
             JournalUnavailable: no leader answered.
             RequestRefused: another error.
         """
-        message = await rpc.get_last(self._link, STREAM, subjects.bucket_subject(subjects.HOLDS_BUCKET, key))
-        return EMPTY if message is None else Cell(message.seq, message.data)
+        message = await rpc.get_last(self._link, HOLDS_STREAM, subjects.bucket_subject(subjects.HOLDS_BUCKET, key))
+        return ABSENT if message is None else KeyValueEntry(message.seq, message.data)
 
     async def put(self, key: str, data: bytes) -> None:
         """Set a key, whatever it holds.
@@ -106,26 +106,30 @@ class Cells:
             RequestRefused: the broker refused.
         """
         request = {"filter": subjects.bucket_subject(subjects.HOLDS_BUCKET, key), "seq": revision + 1}
-        answer = await rpc.call(self._link, f"$JS.API.STREAM.PURGE.{STREAM}", msgspec.json.encode(request))
+        answer = await rpc.call(self._link, f"$JS.API.STREAM.PURGE.{HOLDS_STREAM}", msgspec.json.encode(request))
         try:
             purged = _decode_purged(answer.data)
         except msgspec.MsgspecError as wrong:
-            raise JournalUnavailable(f"the answer about {STREAM} is not JetStream's", maybe_stored=True) from wrong
+            raise JournalUnavailable(
+                f"the answer about {HOLDS_STREAM} is not JetStream's", maybe_stored=True
+            ) from wrong
         if purged.error is not None:
-            raise RequestRefused(purged.error.code, purged.error.err_code, purged.error.description)
+            raise BrokerRefused(purged.error.code, purged.error.err_code, purged.error.description)
         return purged.purged > 0
 
-    async def find(self, pattern: str) -> tuple[str, Cell] | None:
+    async def find_latest(self, pattern: str) -> tuple[str, KeyValueEntry] | None:
         """The key that was changed last among those that match, as the leader has it; None if it was removed.
 
         Raises:
             JournalUnavailable: no leader answered.
             RequestRefused: another error.
         """
-        message = await rpc.get_last(self._link, STREAM, subjects.bucket_subject(subjects.HOLDS_BUCKET, pattern))
-        return None if message is None or not message.data else (_key(message), Cell(message.seq, message.data))
+        message = await rpc.get_last(self._link, HOLDS_STREAM, subjects.bucket_subject(subjects.HOLDS_BUCKET, pattern))
+        return (
+            None if message is None or not message.data else (_key(message), KeyValueEntry(message.seq, message.data))
+        )
 
-    async def all(self, pattern: str) -> dict[str, bytes]:
+    async def read_all(self, pattern: str) -> dict[str, bytes]:
         """What the keys hold that match: all that the leader has at the time of the call, or newer.
 
         Raises:
@@ -134,30 +138,30 @@ class Cells:
         """
         subject = subjects.bucket_subject(subjects.HOLDS_BUCKET, pattern)
         for _ in range(_REPLICA_TRIES):
-            floor = await rpc.get_last(self._link, STREAM, subject)
+            floor = await rpc.get_last(self._link, HOLDS_STREAM, subject)
             if floor is None:
                 return {}
-            found = await self._pages(subject)
+            found = await self._read_pages(subject)
             # A message that is stored again moves to the end, so whatever was there is there, or follows.
             if found and max(message.seq for message in found) >= floor.seq:
-                return _present(found)
-            await self._link.rest(self._jitter(0.01, 0.1))
-        return _present(await self._from_leader(subject))
+                return _existing_values(found)
+            await self._link.sleep(self._jitter(0.01, 0.1))
+        return _existing_values(await self._read_from_leader(subject))
 
-    async def some(self, pattern: str) -> dict[str, bytes]:
+    async def read_all_from_replica(self, pattern: str) -> dict[str, bytes]:
         """As `all`, from any replica, so on a cluster perhaps an older state: to be shown, not to be decided upon.
 
         Raises:
             JournalUnavailable: nobody answered.
             RequestRefused: another error.
         """
-        return _present(await self._pages(subjects.bucket_subject(subjects.HOLDS_BUCKET, pattern)))
+        return _existing_values(await self._read_pages(subjects.bucket_subject(subjects.HOLDS_BUCKET, pattern)))
 
     async def _publish(self, key: str, data: bytes, headers: dict[str, str]) -> bool:
         subject = subjects.bucket_subject(subjects.HOLDS_BUCKET, key)
         try:
             await rpc.publish(self._link, subject, data, headers | _ROLLUP)
-        except RequestRefused as refused:
+        except BrokerRefused as refused:
             if refused.err_code in _CONFLICTS:
                 return False
             if refused.err_code == _STORE_FAILED:
@@ -165,27 +169,27 @@ class Cells:
             raise
         return True
 
-    async def _pages(self, subject: str) -> list[rpc.StoredMessage]:
+    async def _read_pages(self, subject: str) -> list[rpc.StoredMessage]:
         found: list[rpc.StoredMessage] = []
         while True:
             # Fewer than asked for is no end: the server also cuts a batch by its bytes.
             sequence = found[-1].seq + 1 if found else 1
             request = {"next_by_subj": subject, "seq": sequence, "batch": _BATCH}
-            page = await self._reader.read(STREAM, request)
+            page = await self._reader.read(HOLDS_STREAM, request)
             if not page:
                 return found
             found += page
 
-    async def _from_leader(self, subject: str) -> list[rpc.StoredMessage]:
+    async def _read_from_leader(self, subject: str) -> list[rpc.StoredMessage]:
         found: list[rpc.StoredMessage] = []
         while True:
-            message = await rpc.get_next(self._link, STREAM, subject, found[-1].seq + 1 if found else 1)
+            message = await rpc.get_next(self._link, HOLDS_STREAM, subject, found[-1].seq + 1 if found else 1)
             if message is None:
                 return found
             found.append(message)
 
 
-def _present(messages: list[rpc.StoredMessage]) -> dict[str, bytes]:
+def _existing_values(messages: list[rpc.StoredMessage]) -> dict[str, bytes]:
     last = {_key(message): message.data for message in messages}
     return {key: data for key, data in last.items() if data}
 

@@ -14,16 +14,16 @@ import nats.errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from opstream_journal.errors import JournalUnavailable, NotProvisioned, RequestRefused
+from opstream_journal.errors import BrokerRefused, JournalUnavailable, NotProvisioned
 
 from . import rpc
-from .connection import Link
+from .connection import Connection
 
 logger = logging.getLogger(__name__)
 
 _FIRST_PULL: Final = 200
-_PULL: Final = 2_000
-_PULLED_BYTES: Final = 16 * 1024 * 1024
+_MAX_PULL: Final = 2_000
+_MAX_PULLED_BYTES: Final = 16 * 1024 * 1024
 _EXPIRES: Final = 30.0
 _HEARTBEAT: Final = 2.0
 _SHORT_REPLY: Final = 9
@@ -32,7 +32,7 @@ _EXPIRED: Final = frozenset({"404", "408"})
 _NOT_FOUND: Final = 404
 
 
-class Scanned(msgspec.Struct, frozen=True, gc=False):
+class ScannedMessage(msgspec.Struct, frozen=True, gc=False):
     """A message as the scan finds it."""
 
     sequence: int
@@ -48,7 +48,7 @@ class Scanned(msgspec.Struct, frozen=True, gc=False):
         return datetime.fromtimestamp(self.nanoseconds // 1_000 / 1e6, UTC)
 
 
-class Edges(msgspec.Struct, frozen=True):
+class StreamBounds(msgspec.Struct, frozen=True):
     """Where a stream begins and ends."""
 
     first: int = msgspec.field(name="first_seq")
@@ -58,37 +58,37 @@ class Edges(msgspec.Struct, frozen=True):
     messages: int
 
 
-class Limits(msgspec.Struct):
+class StreamLimits(msgspec.Struct):
     """What of a stream's configuration lets messages go."""
 
     max_age: int = 0
     """Nanoseconds; 0 for never."""
 
 
-class Info(msgspec.Struct):
+class StreamInfo(msgspec.Struct):
     """What JetStream tells of a stream or a consumer."""
 
-    state: Edges | None = None
+    state: StreamBounds | None = None
     created: str = ""
-    config: Limits | None = None
+    config: StreamLimits | None = None
     num_pending: int = 0
-    error: rpc.ApiError | None = None
+    error: rpc.JetStreamErrorBody | None = None
 
 
-_decode_info: Final = msgspec.json.Decoder(Info).decode
+_decode_info: Final = msgspec.json.Decoder(StreamInfo).decode
 
 
-class Feed:
+class OrderedConsumer:
     """One ephemeral consumer: what it has sent and nobody has taken yet."""
 
-    def __init__(self, link: Link, stream: str, name: str, pending: int) -> None:
+    def __init__(self, link: Connection, stream: str, name: str, pending: int) -> None:
         self._link = link
         self._stream = stream
         self._name = name
         self._pending = pending
         self._subscription: Subscription | None = None
-        self._found: list[Scanned] = []
-        self._came = asyncio.Event()
+        self._received: list[ScannedMessage] = []
+        self._arrived = asyncio.Event()
         self._delivered = 0
         self._outstanding = 0
         self._pull_size = _FIRST_PULL
@@ -96,7 +96,7 @@ class Feed:
         """Nothing more comes, and not because there were no more."""
 
     @classmethod
-    async def open(cls, link: Link, stream: str, config: dict[str, object]) -> Feed:
+    async def open(cls, link: Connection, stream: str, config: dict[str, object]) -> OrderedConsumer:
         """Make the consumer.
 
         Raises:
@@ -107,37 +107,37 @@ class Feed:
         inbox = link.nc.new_inbox()
         name = f"scan_{inbox.rpartition('.')[2]}"
         request = {"stream_name": stream, "config": {**config, "name": name}, "action": "create"}
-        info = await ask(link, stream, f"CONSUMER.CREATE.{stream}.{name}", msgspec.json.encode(request))
+        info = await stream_api_request(link, stream, f"CONSUMER.CREATE.{stream}.{name}", msgspec.json.encode(request))
         feed = cls(link, stream, name, info.num_pending)
         feed._subscription = await link.nc.subscribe(
-            inbox, cb=feed._take, pending_msgs_limit=-1, pending_bytes_limit=-1
+            inbox, cb=feed._receive, pending_msgs_limit=-1, pending_bytes_limit=-1
         )
-        link.on_disconnect(feed._lose)
+        link.on_disconnect(feed._mark_lost)
         return feed
 
     async def close(self) -> None:
         """Delete the consumer; if that fails, the broker does it after a while."""
-        self._link.forget_disconnect(self._lose)
+        self._link.remove_disconnect_callback(self._mark_lost)
         with contextlib.suppress(nats.errors.Error, OSError):
             if self._subscription is not None and not self._link.nc.is_closed:
                 await self._subscription.unsubscribe()
-            if self._link.is_up:
+            if self._link.is_connected:
                 await self._link.nc.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{self._name}", b"")
 
-    async def take(self, *, is_waiting: bool) -> list[Scanned]:
+    async def next_batch(self, *, is_waiting: bool) -> list[ScannedMessage]:
         """What has come; waits for something. Empty: nothing is left (unless `is_waiting`), or `is_lost`."""
-        while not self._found and not self.is_lost and (self._pending or is_waiting):
+        while not self._received and not self.is_lost and (self._pending or is_waiting):
             await self._pull()
-            self._came.clear()
+            self._arrived.clear()
             try:
                 async with asyncio.timeout(2 * _HEARTBEAT + 1.0):
-                    await self._came.wait()
+                    await self._arrived.wait()
             except TimeoutError:
-                self._lose()
-        found, self._found = self._found, []
+                self._mark_lost()
+        found, self._received = self._received, []
         if found and not self.is_lost:
             size = sum(len(one.data) for one in found) // len(found)
-            self._pull_size = min(_PULL, max(1, _PULLED_BYTES // max(size, 1)))
+            self._pull_size = min(_MAX_PULL, max(1, _MAX_PULLED_BYTES // max(size, 1)))
             await self._pull()
         return found
 
@@ -159,41 +159,43 @@ class Feed:
             )
         except (nats.errors.Error, OSError) as error:
             logger.debug("scanning %s: %s", self._stream, error)
-            self._lose()
+            self._mark_lost()
 
-    async def _take(self, message: Msg) -> None:
+    async def _receive(self, message: Msg) -> None:
         headers = message.headers
         if headers and "Status" in headers and not message.reply:
-            self._take_status(headers["Status"], headers)
+            self._handle_status(headers["Status"], headers)
         elif not self.is_lost:
             tokens = message.reply.split(".")
             first = 5 if len(tokens) == _SHORT_REPLY else 7
             number = int(tokens[first + 1])
             if number != self._delivered + 1:
                 logger.debug("scanning %s: message %s after %s", self._stream, number, self._delivered)
-                self._lose()
+                self._mark_lost()
                 return
             self._delivered = number
             self._outstanding -= 1
             self._pending = int(tokens[first + 3])
-            self._found.append(Scanned(int(tokens[first]), message.subject, message.data, int(tokens[first + 2])))
-            self._came.set()
+            self._received.append(
+                ScannedMessage(int(tokens[first]), message.subject, message.data, int(tokens[first + 2]))
+            )
+            self._arrived.set()
 
-    def _take_status(self, status: str, headers: Mapping[str, str]) -> None:
+    def _handle_status(self, status: str, headers: Mapping[str, str]) -> None:
         if status in _EXPIRED:
             unserved = headers.get("Nats-Pending-Messages")
             self._outstanding = max(0, self._outstanding - int(unserved)) if unserved is not None else 0
         elif status != _IDLE:
             logger.debug("scanning %s: %s %s", self._stream, status, headers.get("Description", ""))
-            self._lose()
-        self._came.set()
+            self._mark_lost()
+        self._arrived.set()
 
-    def _lose(self) -> None:
+    def _mark_lost(self) -> None:
         self.is_lost = True
-        self._came.set()
+        self._arrived.set()
 
 
-async def ask(link: Link, stream: str, what: str, payload: bytes = b"") -> Info:
+async def stream_api_request(link: Connection, stream: str, what: str, payload: bytes = b"") -> StreamInfo:
     """Ask JetStream about a stream.
 
     Raises:
@@ -212,4 +214,4 @@ async def ask(link: Link, stream: str, what: str, payload: bytes = b"") -> Info:
         raise NotProvisioned(f"the broker has no stream {stream}: run 'opstream provision'")
     if info.error.code == rpc.UNAVAILABLE:
         raise JournalUnavailable(f"{stream}: {info.error.description}", maybe_stored=False)
-    raise RequestRefused(info.error.code, info.error.err_code, info.error.description)
+    raise BrokerRefused(info.error.code, info.error.err_code, info.error.description)

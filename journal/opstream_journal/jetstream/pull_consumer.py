@@ -22,7 +22,7 @@ from nats.aio.subscription import Subscription
 from opstream_journal.errors import ConsumerGone, JournalUnavailable
 
 from . import rpc
-from .connection import Link, end_task
+from .connection import Connection, end_task
 
 logger = logging.getLogger(__name__)
 
@@ -35,19 +35,19 @@ _BAD_REQUEST: Final = "400"
 _NOT_FOUND: Final = 404
 
 
-class _Look(Enum):
-    THERE = auto()
-    GONE = auto()
+class _ConsumerStatus(Enum):
+    EXISTS = auto()
+    DELETED = auto()
     UNKNOWN = auto()
 
 
-class Delivered:
+class DeliveredMessage:
     """One delivered message. Acknowledgements go by stream sequence, not by delivery (nats-facts.md): whoever has been
     fenced off must send none of them."""
 
     __slots__ = ("_link", "_reply", "data", "deliveries", "message", "sequence", "subject")
 
-    def __init__(self, link: Link, message: Msg) -> None:
+    def __init__(self, link: Connection, message: Msg) -> None:
         self._link = link
         self._reply = message.reply
         self.message = message
@@ -95,7 +95,7 @@ class Delivered:
             logger.warning("could not tell the broker %r for message %s: %s", word, self.sequence, error)
 
 
-class Puller:
+class PullConsumer:
     """Pulls from one durable consumer as long as there is demand.
 
     Args:
@@ -110,7 +110,7 @@ class Puller:
 
     def __init__(
         self,
-        link: Link,
+        link: Connection,
         stream: str,
         consumer: str,
         *,
@@ -125,54 +125,54 @@ class Puller:
         self._expires = expires
         self._heartbeat = heartbeat
         self._inbox = link.nc.new_inbox()
-        self._queue: asyncio.Queue[Delivered | None] = asyncio.Queue()
-        self._kick = asyncio.Event()
+        self._queue: asyncio.Queue[DeliveredMessage | None] = asyncio.Queue()
+        self._pull_due = asyncio.Event()
         self._demand = 0
         self._outstanding = 0
         self._is_troubled = False
-        self._refusal = ""
-        self._heard = clock()
+        self._last_error = ""
+        self._last_heard = clock()
         self._subscription: Subscription | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Listen and begin to pull."""
         self._subscription = await self._link.nc.subscribe(
-            self._inbox, cb=self._take, pending_msgs_limit=-1, pending_bytes_limit=-1
+            self._inbox, cb=self._receive, pending_msgs_limit=-1, pending_bytes_limit=-1
         )
-        self._link.on_reconnect(self._forget_outstanding)
-        self._task = asyncio.create_task(self._run(), name=f"pull {self._consumer}")
+        self._link.on_reconnect(self._reset_outstanding)
+        self._task = asyncio.create_task(self._pull_loop(), name=f"pull {self._consumer}")
 
-    def want(self, count: int) -> None:
+    def add_demand(self, count: int) -> None:
         """Raise the demand: `count` more messages may come."""
         self._demand += count
-        self._kick.set()
+        self._pull_due.set()
 
-    async def next(self) -> Delivered:
+    async def next(self) -> DeliveredMessage:
         """The next message, as soon as there is one.
 
         Raises:
             ConsumerGone: the consumer was deleted; from then on always.
         """
-        return self._opened(await self._queue.get())
+        return self._message_or_raise(await self._queue.get())
 
-    def next_now(self) -> Delivered | None:
+    def next_nowait(self) -> DeliveredMessage | None:
         """The next message if it is here already.
 
         Raises:
             ConsumerGone: as `next`.
         """
-        return None if self._queue.empty() else self._opened(self._queue.get_nowait())
+        return None if self._queue.empty() else self._message_or_raise(self._queue.get_nowait())
 
     async def stop(self) -> None:
         """Pull no more, and give back what was delivered but not taken."""
         if self._task is None:
             return
         self._demand = 0
-        self._link.forget_reconnect(self._forget_outstanding)
+        self._link.remove_reconnect_callback(self._reset_outstanding)
         await end_task(self._task)
         self._task = None
-        if self._subscription is not None and self._link.is_up:
+        if self._subscription is not None and self._link.is_connected:
             await self._drain(self._subscription)
         while not self._queue.empty():
             message = self._queue.get_nowait()
@@ -197,30 +197,30 @@ class Puller:
         with contextlib.suppress(nats.errors.Error):
             await subscription.unsubscribe()
 
-    def _opened(self, item: Delivered | None) -> Delivered:
+    def _message_or_raise(self, item: DeliveredMessage | None) -> DeliveredMessage:
         if item is not None:
             return item
         self._queue.put_nowait(None)  # for whoever asks next
         raise ConsumerGone(f"consumer {self._consumer} of stream {self._stream} was deleted: restart to make it again")
 
-    async def _run(self) -> None:
+    async def _pull_loop(self) -> None:
         doubted = 0.0
         while True:
-            self._kick.clear()
+            self._pull_due.clear()
             if self._is_troubled:
                 self._is_troubled = False
-                if await self._look() is _Look.GONE:
+                if await self._check_consumer() is _ConsumerStatus.DELETED:
                     break
-                await self._link.rest(_BACKOFF)
-            if self._outstanding and self._clock() - self._heard > 2 * self._heartbeat:
-                look = await self._look()
-                if look is _Look.GONE:
+                await self._link.sleep(_BACKOFF)
+            if self._outstanding and self._clock() - self._last_heard > 2 * self._heartbeat:
+                look = await self._check_consumer()
+                if look is _ConsumerStatus.DELETED:
                     break
                 # A broker that answers nothing at all still has our pull, and serves it when it is back. Hence also the
                 # second look: one that just came back answers before it gives its next sign of life.
-                if look is _Look.THERE and doubted != self._heard:
-                    doubted = self._heard
-                elif look is _Look.THERE:
+                if look is _ConsumerStatus.EXISTS and doubted != self._last_heard:
+                    doubted = self._last_heard
+                elif look is _ConsumerStatus.EXISTS:
                     logger.warning("consumer %s fell silent; pulling again", self._consumer)
                     self._outstanding = 0
             missing = self._demand - self._outstanding
@@ -229,16 +229,16 @@ class Puller:
                 await self._pull(missing)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._heartbeat):
-                    await self._kick.wait()
+                    await self._pull_due.wait()
         self._queue.put_nowait(None)
 
     async def _pull(self, count: int) -> None:
-        if not await self._link.wait_up(_BACKOFF):
-            self._kick.set()
+        if not await self._link.wait_connected(_BACKOFF):
+            self._pull_due.set()
             return
         request = {"batch": count, "expires": int(self._expires * 1e9), "idle_heartbeat": int(self._heartbeat * 1e9)}
         self._outstanding += count
-        self._heard = self._clock()
+        self._last_heard = self._clock()
         try:
             await self._link.nc.publish(
                 f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}",
@@ -248,17 +248,17 @@ class Puller:
         except nats.errors.Error as error:
             logger.warning("could not pull from %s: %s", self._consumer, error)
             self._outstanding = 0
-            await self._link.rest(_BACKOFF)
-            self._kick.set()
+            await self._link.sleep(_BACKOFF)
+            self._pull_due.set()
 
-    async def _take(self, message: Msg) -> None:
-        self._heard = self._clock()
+    async def _receive(self, message: Msg) -> None:
+        self._last_heard = self._clock()
         headers = message.headers or {}
         status = headers.get("Status")
         if status is not None:
-            self._take_status(status, headers)
+            self._handle_status(status, headers)
             return
-        delivered = Delivered(self._link, message)
+        delivered = DeliveredMessage(self._link, message)
         self._outstanding = max(0, self._outstanding - 1)
         if self._demand <= 0:
             # From a pull that was written off (a reconnect, a silence) and is served after all.
@@ -267,9 +267,9 @@ class Puller:
         self._demand -= 1
         self._queue.put_nowait(delivered)
         if self._demand > self._outstanding:
-            self._kick.set()
+            self._pull_due.set()
 
-    def _take_status(self, status: str, headers: Mapping[str, str]) -> None:
+    def _handle_status(self, status: str, headers: Mapping[str, str]) -> None:
         if status == _IDLE:
             return
         unserved = headers.get("Nats-Pending-Messages")
@@ -280,21 +280,21 @@ class Puller:
         if status not in _EXPIRED:
             said = headers.get("Description", "")
             # Elections and restarts pass. A pull that is refused for what it asks is refused for ever: told once.
-            is_news = (status == _BAD_REQUEST or said.startswith("Exceeded Max")) and said != self._refusal
-            self._refusal = said
+            is_news = (status == _BAD_REQUEST or said.startswith("Exceeded Max")) and said != self._last_error
+            self._last_error = said
             logger.log(logging.WARNING if is_news else logging.INFO, "consumer %s: %s %s", self._consumer, status, said)
             self._is_troubled = True
-        self._kick.set()
+        self._pull_due.set()
 
-    async def _look(self) -> _Look:
+    async def _check_consumer(self) -> _ConsumerStatus:
         try:
             answer = await rpc.call(self._link, f"$JS.API.CONSUMER.INFO.{self._stream}.{self._consumer}")
             decoded = msgspec.json.decode(answer.data, type=rpc.PubAck)
         except (JournalUnavailable, msgspec.MsgspecError):
-            return _Look.UNKNOWN
+            return _ConsumerStatus.UNKNOWN
         is_gone = decoded.error is not None and decoded.error.code == _NOT_FOUND
-        return _Look.GONE if is_gone else _Look.THERE
+        return _ConsumerStatus.DELETED if is_gone else _ConsumerStatus.EXISTS
 
-    def _forget_outstanding(self) -> None:
+    def _reset_outstanding(self) -> None:
         self._outstanding = 0
-        self._kick.set()
+        self._pull_due.set()

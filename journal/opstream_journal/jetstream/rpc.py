@@ -18,26 +18,26 @@ import nats.errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from opstream_journal.errors import EventTooLarge, JournalUnavailable, RequestRefused
+from opstream_journal.errors import BrokerRefused, EventTooLarge, JournalUnavailable
 
-from .connection import Link
+from .connection import Connection
 
 CALL_TIMEOUT: Final = 2.0
 """Seconds for one answer. A healthy broker needs milliseconds, an election seconds; callers retry."""
 
-_UNSENT_LIMIT: Final = 1024 * 1024
+_MAX_UNSENT_BYTES: Final = 1024 * 1024
 """Bytes that may wait for a broker that reads slowly; whoever comes then waits before sending, not after."""
-_UNSENT_POLL: Final = 0.005
-_PROTOCOL_ROOM: Final = 64
-_HEADER_ROOM: Final = 4096
+_UNSENT_POLL_INTERVAL: Final = 0.005
+_PROTOCOL_BYTES: Final = 64
+_MAX_HEADER_BYTES: Final = 4096
 """More bytes than our headers ever have; only for a payload that comes so near to the limit they are counted."""
 UNAVAILABLE: Final = 503
 
-_NO_MESSAGE: Final = 10037
+_NO_MESSAGE_FOUND: Final = 10037
 _END_OF_BATCH: Final = "204"
 
 
-class ApiError(msgspec.Struct):
+class JetStreamErrorBody(msgspec.Struct):
     """The `error` member of a JetStream answer."""
 
     code: int
@@ -50,7 +50,7 @@ class PubAck(msgspec.Struct):
 
     seq: int = 0
     duplicate: bool = False
-    error: ApiError | None = None
+    error: JetStreamErrorBody | None = None
 
 
 class StoredMessage(msgspec.Struct, frozen=True):
@@ -63,17 +63,17 @@ class StoredMessage(msgspec.Struct, frozen=True):
     """Its headers as they were sent, in the format of NATS; direct reads don't fill this in."""
 
 
-class _MessageAnswer(msgspec.Struct):
+class _StoredMessageReply(msgspec.Struct):
     message: StoredMessage | None = None
-    error: ApiError | None = None
+    error: JetStreamErrorBody | None = None
 
 
 _decode_ack: Final = msgspec.json.Decoder(PubAck).decode
-_decode_message: Final = msgspec.json.Decoder(_MessageAnswer).decode
+_decode_message: Final = msgspec.json.Decoder(_StoredMessageReply).decode
 
 
 async def call(
-    link: Link,
+    link: Connection,
     subject: str,
     payload: bytes = b"",
     *,
@@ -86,10 +86,10 @@ async def call(
         JournalUnavailable: not connected, nobody listens, or no answer in time (then it may have had its effect).
         EventTooLarge: larger than the broker's `max_payload`; not sent.
     """
-    check_payload(link, payload, headers)
-    timeout -= await _until_sendable(link, timeout)
+    check_payload_size(link, payload, headers)
+    timeout -= await _wait_until_sendable(link, timeout)
     try:
-        return await link.requests.ask(subject, payload, headers, timeout)
+        return await link.inbox.request(subject, payload, headers, timeout)
     except nats.errors.OutboundBufferLimitError as error:
         raise JournalUnavailable("the broker connection is down", maybe_stored=False) from error
     except nats.errors.NoRespondersError as error:
@@ -101,7 +101,7 @@ async def call(
 
 
 async def publish(
-    link: Link,
+    link: Connection,
     subject: str,
     payload: bytes,
     headers: dict[str, str],
@@ -120,12 +120,12 @@ async def publish(
     except msgspec.MsgspecError as error:
         raise JournalUnavailable(f"the answer on {subject} is not JetStream's", maybe_stored=True) from error
     if ack.error is not None:
-        raise RequestRefused(ack.error.code, ack.error.err_code, ack.error.description)
+        raise BrokerRefused(ack.error.code, ack.error.err_code, ack.error.description)
     return ack.seq
 
 
 async def get_last(
-    link: Link,
+    link: Connection,
     stream: str,
     subject: str,
     *,
@@ -137,25 +137,27 @@ async def get_last(
         JournalUnavailable: no leader answered.
         RequestRefused: another error, such as a missing stream.
     """
-    return await _get(link, stream, {"last_by_subj": subject}, timeout)
+    return await _get_from_leader(link, stream, {"last_by_subj": subject}, timeout)
 
 
-async def get_next(link: Link, stream: str, subject: str, sequence: int) -> StoredMessage | None:
+async def get_next(link: Connection, stream: str, subject: str, sequence: int) -> StoredMessage | None:
     """The first message of a subject or filter at or after a stream sequence, read from the stream's leader.
 
     Raises:
         JournalUnavailable: no leader answered.
         RequestRefused: another error, such as a missing stream.
     """
-    return await _get(link, stream, {"next_by_subj": subject, "seq": sequence}, CALL_TIMEOUT)
+    return await _get_from_leader(link, stream, {"next_by_subj": subject, "seq": sequence}, CALL_TIMEOUT)
 
 
-async def get_at(link: Link, stream: str, sequence: int) -> StoredMessage | None:
+async def get_at(link: Connection, stream: str, sequence: int) -> StoredMessage | None:
     """The message at a stream sequence, read from the stream's leader; raises as `get_next` does."""
-    return await _get(link, stream, {"seq": sequence}, CALL_TIMEOUT)
+    return await _get_from_leader(link, stream, {"seq": sequence}, CALL_TIMEOUT)
 
 
-async def _get(link: Link, stream: str, request: Mapping[str, Any], seconds: float) -> StoredMessage | None:
+async def _get_from_leader(
+    link: Connection, stream: str, request: Mapping[str, Any], seconds: float
+) -> StoredMessage | None:
     answer = await call(link, f"$JS.API.STREAM.MSG.GET.{stream}", msgspec.json.encode(request), timeout=seconds)
     try:
         decoded = _decode_message(answer.data)
@@ -163,14 +165,14 @@ async def _get(link: Link, stream: str, request: Mapping[str, Any], seconds: flo
         raise JournalUnavailable(f"the answer about {stream} is not JetStream's", maybe_stored=False) from error
     if decoded.error is None:
         return decoded.message
-    if decoded.error.err_code == _NO_MESSAGE:
+    if decoded.error.err_code == _NO_MESSAGE_FOUND:
         return None
     if decoded.error.code == UNAVAILABLE:
         raise JournalUnavailable(f"{stream}: {decoded.error.description}", maybe_stored=False)
-    raise RequestRefused(decoded.error.code, decoded.error.err_code, decoded.error.description)
+    raise BrokerRefused(decoded.error.code, decoded.error.err_code, decoded.error.description)
 
 
-async def get_direct(link: Link, stream: str, subject: str) -> StoredMessage | None:
+async def get_direct(link: Connection, stream: str, subject: str) -> StoredMessage | None:
     """The last message of one subject from any replica: fast, and on a cluster perhaps behind (NATS ADR-31).
 
     Raises:
@@ -183,7 +185,7 @@ async def get_direct(link: Link, stream: str, subject: str) -> StoredMessage | N
     if status == "404":
         return None
     if status is not None:
-        raise RequestRefused(int(status), 0, headers.get("Description", ""))
+        raise BrokerRefused(int(status), 0, headers.get("Description", ""))
     if "KV-Operation" in headers:
         return None
     return StoredMessage(subject, int(headers["Nats-Sequence"]), answer.data)
@@ -192,23 +194,23 @@ async def get_direct(link: Link, stream: str, subject: str) -> StoredMessage | N
 class BatchReader:
     """Reads many messages with one request (NATS ADR-31, batched direct get), on one inbox for all requests."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Connection) -> None:
         self._link = link
         self._inbox = link.nc.new_inbox()
         self._numbers = itertools.count()
-        self._open: dict[str, tuple[list[StoredMessage], asyncio.Future[None]]] = {}
+        self._pending: dict[str, tuple[list[StoredMessage], asyncio.Future[None]]] = {}
         self._subscription: Subscription | None = None
 
     async def start(self) -> None:
         """Listen for answers."""
-        self._subscription = await self._link.nc.subscribe(f"{self._inbox}.*", cb=self._take)
-        self._link.on_disconnect(self._lose)
+        self._subscription = await self._link.nc.subscribe(f"{self._inbox}.*", cb=self._receive)
+        self._link.on_disconnect(self._fail_all)
 
     async def stop(self) -> None:
         """Listen no more."""
         if self._subscription is None:
             return
-        self._link.forget_disconnect(self._lose)
+        self._link.remove_disconnect_callback(self._fail_all)
         if not self._link.nc.is_closed:
             await self._subscription.unsubscribe()
         self._subscription = None
@@ -226,11 +228,11 @@ class BatchReader:
             JournalUnavailable: nobody answered, or the answer did not end in time.
             RequestRefused: the stream refused the request.
         """
-        timeout -= await _until_sendable(self._link, timeout)
+        timeout -= await _wait_until_sendable(self._link, timeout)
         key = str(next(self._numbers))
         found: list[StoredMessage] = []
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._open[key] = (found, done)
+        self._pending[key] = (found, done)
         try:
             await self._link.nc.publish(
                 f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request), reply=f"{self._inbox}.{key}"
@@ -242,16 +244,16 @@ class BatchReader:
         except (nats.errors.Error, OSError) as error:
             raise JournalUnavailable(f"the broker connection failed: {error}", maybe_stored=False) from error
         finally:
-            del self._open[key]
+            del self._pending[key]
         return found
 
-    def _lose(self) -> None:
-        for _, done in self._open.values():
+    def _fail_all(self) -> None:
+        for _, done in self._pending.values():
             if not done.done():
                 done.set_exception(JournalUnavailable("the broker connection was lost", maybe_stored=False))
 
-    async def _take(self, message: Msg) -> None:
-        entry = self._open.get(message.subject.rpartition(".")[2])
+    async def _receive(self, message: Msg) -> None:
+        entry = self._pending.get(message.subject.rpartition(".")[2])
         if entry is None:
             return
         found, done = entry
@@ -265,10 +267,10 @@ class BatchReader:
             elif status == "503":
                 done.set_exception(JournalUnavailable("nobody answers direct gets", maybe_stored=False))
             else:
-                done.set_exception(RequestRefused(int(status), 0, headers.get("Description", "")))
+                done.set_exception(BrokerRefused(int(status), 0, headers.get("Description", "")))
 
 
-def guard(subjects: str, sequence: int) -> dict[str, str]:
+def expected_version_headers(subjects: str, sequence: int) -> dict[str, str]:
     """The headers with which a stream takes a message only while the last one on `subjects`, a filter, has that
     sequence; 0: while there is none."""
     return {
@@ -277,36 +279,38 @@ def guard(subjects: str, sequence: int) -> dict[str, str]:
     }
 
 
-def was_guarded(message: StoredMessage, subjects: str, sequence: int) -> bool:
+def had_expected_version(message: StoredMessage, subjects: str, sequence: int) -> bool:
     """Whether a message, as `get_last` and `get_next` give it, was taken with that `guard`."""
-    lines = (f"\r\n{name}: {value}\r\n".encode() for name, value in guard(subjects, sequence).items())
+    lines = (
+        f"\r\n{name}: {value}\r\n".encode() for name, value in expected_version_headers(subjects, sequence).items()
+    )
     return all(line in message.hdrs for line in lines)
 
 
-def check_payload(link: Link, payload: bytes, headers: Mapping[str, str] | None) -> None:
+def check_payload_size(link: Connection, payload: bytes, headers: Mapping[str, str] | None) -> None:
     """Refuse what the broker would.
 
     Raises:
         EventTooLarge: larger than the broker's `max_payload`.
     """
     # The client checks the body alone; one byte too many with the headers, and the broker closes the connection.
-    if not link.is_up or len(payload) + _HEADER_ROOM < link.nc.max_payload:
+    if not link.is_connected or len(payload) + _MAX_HEADER_BYTES < link.nc.max_payload:
         return
     size = len(payload) + sum(len(key) + len(value.encode()) + 4 for key, value in (headers or {}).items())
-    if size + _PROTOCOL_ROOM > link.nc.max_payload:
+    if size + _PROTOCOL_BYTES > link.nc.max_payload:
         raise EventTooLarge(f"{size} bytes are more than the broker's max_payload of {link.nc.max_payload}")
 
 
-async def _until_sendable(link: Link, seconds: float) -> float:
+async def _wait_until_sendable(link: Connection, seconds: float) -> float:
     """Wait until what was written before has left for the broker, and return the seconds that it took."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     while True:
-        if not link.is_up:
+        if not link.is_connected:
             raise JournalUnavailable("the broker connection is down", maybe_stored=False)
         waited = loop.time() - began
         if waited >= seconds:
             raise JournalUnavailable(f"the broker took nothing for {seconds:g} s", maybe_stored=False)
-        if link.nc.pending_data_size <= _UNSENT_LIMIT:
+        if link.nc.pending_data_size <= _MAX_UNSENT_BYTES:
             return waited
-        await link.rest(_UNSENT_POLL)
+        await link.sleep(_UNSENT_POLL_INTERVAL)

@@ -17,22 +17,22 @@ import msgspec
 
 from opstream_journal.errors import JournalUnavailable, StreamReplaced
 
-from .connection import Link
-from .ordered_consumer import Edges, Feed, Limits, Scanned, ask
+from .connection import Connection
+from .ordered_consumer import OrderedConsumer, ScannedMessage, StreamBounds, StreamLimits, stream_api_request
 
 logger = logging.getLogger(__name__)
 
-PATIENCE: Final = 60.0
+OUTAGE_TIMEOUT: Final = 60.0
 """Seconds that a scan waits for a broker that is away."""
 
-_UNUSED: Final = 30.0
+_INACTIVE_THRESHOLD: Final = 30.0
 """Seconds after which the broker deletes a consumer from which nobody pulls."""
-_BACKOFF: Final = 0.25
-_SETTLING: Final = 5.0
+_RETRY_DELAY: Final = 0.25
+_LEADER_LAG: Final = 5.0
 """Seconds for which a leader may be behind what a consumer was sent before."""
 
 
-class Identity(msgspec.Struct, frozen=True, kw_only=True):
+class StreamIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """A stream, as its leader has it."""
 
     name: str
@@ -46,7 +46,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     last: int
 
 
-async def edges(link: Link, stream: str) -> Edges:
+async def stream_bounds(link: Connection, stream: str) -> StreamBounds:
     """Where a stream begins and ends now, as its leader has it.
 
     Raises:
@@ -54,12 +54,12 @@ async def edges(link: Link, stream: str) -> Edges:
         JournalUnavailable: no leader answered.
         RequestRefused: the broker refused.
     """
-    info = await ask(link, stream, f"STREAM.INFO.{stream}")
-    found = info.state or Edges(0, 0, 0)
-    return found if found.messages else Edges(found.last + 1, found.last, 0)
+    info = await stream_api_request(link, stream, f"STREAM.INFO.{stream}")
+    found = info.state or StreamBounds(0, 0, 0)
+    return found if found.messages else StreamBounds(found.last + 1, found.last, 0)
 
 
-async def identity(link: Link, stream: str) -> Identity:
+async def stream_identity(link: Connection, stream: str) -> StreamIdentity:
     """Ask for a stream.
 
     Raises:
@@ -67,19 +67,19 @@ async def identity(link: Link, stream: str) -> Identity:
         JournalUnavailable: no leader answered.
         RequestRefused: the broker refused.
     """
-    info = await ask(link, stream, f"STREAM.INFO.{stream}")
-    edges = info.state or Edges(1, 0, 0)
-    return Identity(
+    info = await stream_api_request(link, stream, f"STREAM.INFO.{stream}")
+    edges = info.state or StreamBounds(1, 0, 0)
+    return StreamIdentity(
         name=stream,
         created=info.created,
-        max_age=(info.config or Limits()).max_age / 1e9,
+        max_age=(info.config or StreamLimits()).max_age / 1e9,
         first=edges.first if edges.messages else edges.last + 1,
         last=edges.last,
     )
 
 
-async def scan(
-    link: Link,
+async def scan_stream(
+    link: Connection,
     stream: str,
     *,
     first: int = 1,
@@ -87,8 +87,8 @@ async def scan(
     last: int | None = None,
     filters: Sequence[str] = (),
     is_following: bool = False,
-    patience: float = PATIENCE,
-) -> AsyncGenerator[list[Scanned], None]:
+    patience: float = OUTAGE_TIMEOUT,
+) -> AsyncGenerator[list[ScannedMessage], None]:
     """The messages of a stream in its order, in batches that are not empty.
 
     Args:
@@ -107,11 +107,11 @@ async def scan(
         StreamReplaced: the stream is not the one any more that was read so far.
         RequestRefused: the broker refused.
     """
-    end = float("inf") if is_following else (await edges(link, stream)).last if last is None else last
-    reader = _Reader(link, stream, filters, first=max(first, 1), since=since, patience=patience)
+    end = float("inf") if is_following else (await stream_bounds(link, stream)).last if last is None else last
+    reader = StreamScan(link, stream, filters, first=max(first, 1), since=since, patience=patience)
     try:
         while reader.next_sequence <= end:
-            batch = await reader.batch(is_waiting=is_following)
+            batch = await reader.next_batch(is_waiting=is_following)
             if batch and batch[-1].sequence > end:
                 batch = [one for one in batch if one.sequence <= end]
                 if batch:
@@ -125,14 +125,21 @@ async def scan(
         await reader.stop()
 
 
-class _Reader:
+class StreamScan:
     """One scan's consumers, one after the other.
 
     Args: as for `scan`.
     """
 
     def __init__(
-        self, link: Link, stream: str, filters: Sequence[str], *, first: int, since: datetime | None, patience: float
+        self,
+        link: Connection,
+        stream: str,
+        filters: Sequence[str],
+        *,
+        first: int,
+        since: datetime | None,
+        patience: float,
     ) -> None:
         self._link = link
         self._stream = stream
@@ -141,22 +148,22 @@ class _Reader:
         self._patience = patience
         self.next_sequence = first
         """Where a consumer begins that is made now."""
-        self._feed: Feed | None = None
-        self._created = ""
-        self._read = 0
+        self._consumer: OrderedConsumer | None = None
+        self._stream_created = ""
+        self._last_read = 0
 
-    async def batch(self, *, is_waiting: bool) -> list[Scanned]:
+    async def next_batch(self, *, is_waiting: bool) -> list[ScannedMessage]:
         """The next messages. None are left if it is empty, unless it waits for more."""
         while True:
-            feed = self._feed or await self._open()
-            found = await feed.take(is_waiting=is_waiting)
+            feed = self._consumer or await self._open()
+            found = await feed.next_batch(is_waiting=is_waiting)
             if found:
                 self._since = None  # sequences are exact, and time has done its part
                 if found[0].sequence < self.next_sequence:
                     await self._close()
                     continue
-                self._read = found[-1].sequence
-                self.next_sequence = self._read + 1
+                self._last_read = found[-1].sequence
+                self.next_sequence = self._last_read + 1
                 return found
             if feed.is_lost:
                 await self._close()
@@ -167,45 +174,47 @@ class _Reader:
         """Read no more."""
         await self._close()
 
-    async def _open(self) -> Feed:
+    async def _open(self) -> OrderedConsumer:
         loop = asyncio.get_running_loop()
         until = loop.time() + self._patience
-        settled = loop.time() + _SETTLING
+        settled = loop.time() + _LEADER_LAG
         while True:
             try:
-                await self._check(is_settled=loop.time() >= settled)
-                feed = await Feed.open(self._link, self._stream, self._config())
+                await self._check_same_stream(is_settled=loop.time() >= settled)
+                feed = await OrderedConsumer.open(self._link, self._stream, self._consumer_config())
             except JournalUnavailable as error:
                 left = until - loop.time()
                 if left <= 0:
                     raise
                 logger.debug("scanning %s: %s", self._stream, error)
-                if self._link.is_up:
-                    await self._link.rest(min(left, _BACKOFF))
+                if self._link.is_connected:
+                    await self._link.sleep(min(left, _RETRY_DELAY))
                 else:
-                    await self._link.wait_up(left)
+                    await self._link.wait_connected(left)
             else:
-                self._feed = feed
+                self._consumer = feed
                 return feed
 
-    async def _check(self, *, is_settled: bool) -> None:
+    async def _check_same_stream(self, *, is_settled: bool) -> None:
         """A consumer of another stream would wait for sequences that mean something else there, and leave out what
         comes before."""
-        info = await ask(self._link, self._stream, f"STREAM.INFO.{self._stream}")
+        info = await stream_api_request(self._link, self._stream, f"STREAM.INFO.{self._stream}")
         last = info.state.last if info.state else 0
-        if self._created not in {"", info.created}:
+        if self._stream_created not in {"", info.created}:
             raise StreamReplaced(f"stream {self._stream} was made anew while it was read, at {info.created}")
-        self._created = info.created
-        if last < self._read:
-            text = f"stream {self._stream} ends at sequence {last}, and {self._read} had been read: it was set back"
+        self._stream_created = info.created
+        if last < self._last_read:
+            text = (
+                f"stream {self._stream} ends at sequence {last}, and {self._last_read} had been read: it was set back"
+            )
             raise StreamReplaced(text) if is_settled else JournalUnavailable(text, maybe_stored=False)
 
     async def _close(self) -> None:
-        feed, self._feed = self._feed, None
+        feed, self._consumer = self._consumer, None
         if feed is not None:
             await feed.close()
 
-    def _config(self) -> dict[str, object]:
+    def _consumer_config(self) -> dict[str, object]:
         # The broker takes one of them; if it is the time, and `batch` finds that too early, the sequence comes after.
         start: dict[str, object] = {"deliver_policy": "by_start_sequence", "opt_start_seq": self.next_sequence}
         if self._since is not None:
@@ -217,5 +226,5 @@ class _Reader:
             "max_deliver": 1,
             "mem_storage": True,
             "num_replicas": 1,
-            "inactive_threshold": int(_UNUSED * 1e9),
+            "inactive_threshold": int(_INACTIVE_THRESHOLD * 1e9),
         }

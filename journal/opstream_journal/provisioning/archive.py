@@ -18,21 +18,21 @@ from nats.js.api import (
 )
 
 from opstream_journal.errors import Drifted
-from opstream_journal.jetstream.connection import Link
+from opstream_journal.jetstream.connection import Connection
 from opstream_schemas import subjects
 
 from . import jetstream_admin as admin
-from .topology import lasting
+from .topology import format_duration
 
 
-class Archive(msgspec.Struct, frozen=True, kw_only=True):
+class ArchiveSizing(msgspec.Struct, frozen=True, kw_only=True):
     """What an operator chooses of the archive."""
 
     max_age: float = 0.0
     """Seconds that an event stays there, counted from its copying; 0 for ever."""
 
 
-def archive_stream(archive: Archive, *, replicas: int) -> StreamConfig:
+def archive_stream(archive: ArchiveSizing, *, replicas: int) -> StreamConfig:
     """The stream as it should be."""
     return StreamConfig(
         name=subjects.ARCHIVE_STREAM,
@@ -52,23 +52,23 @@ def archive_stream(archive: Archive, *, replicas: int) -> StreamConfig:
         sources=[
             StreamSource(
                 name=subjects.OPERATIONS_STREAM,
-                subject_transforms=[SubjectTransform(src=subjects.ARCHIVE_FROM, dest=subjects.ARCHIVE_TO)],
+                subject_transforms=[SubjectTransform(src=subjects.ARCHIVE_SOURCE, dest=subjects.ARCHIVE_DESTINATION)],
             )
         ],
     )
 
 
-async def current_archive(link: Link) -> Archive | None:
+async def current_archive(link: Connection) -> ArchiveSizing | None:
     """The archive that there is; None without one.
 
     Raises:
         JournalError: the broker refused or did not answer.
     """
-    config = await admin.stream(link, subjects.ARCHIVE_STREAM)
-    return None if config is None else Archive(max_age=config.max_age or 0.0)
+    config = await admin.stream_config(link, subjects.ARCHIVE_STREAM)
+    return None if config is None else ArchiveSizing(max_age=config.max_age or 0.0)
 
 
-def check_archive(archive: Archive, journal_age: float) -> None:
+def check_archive_age(archive: ArchiveSizing, journal_age: float) -> None:
     """Check that the archive keeps events for longer than the journal, whose age in seconds is given (0: for ever).
 
     Raises:
@@ -76,6 +76,6 @@ def check_archive(archive: Archive, journal_age: float) -> None:
     """
     if archive.max_age and not 0 < journal_age < archive.max_age:
         raise Drifted(
-            f"--archive-max-age must be longer than the journal's --max-age ({lasting(journal_age)}), or unlimited: an "
-            f"archive that forgets first holds nothing that the journal does not hold, too"
+            f"--archive-max-age must be longer than the journal's --max-age ({format_duration(journal_age)}), or "
+            f"unlimited: an archive that forgets first holds nothing that the journal does not hold, too"
         )

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 from nats.js.api import ConsumerConfig, StreamConfig
 
-from .topology import SIZING_FIELDS, lasting
+from .topology import SIZING_FIELDS, format_duration
 
 _STREAM_FIELDS: Final = (
     "subjects",
@@ -42,7 +42,7 @@ _CONSUMER_FIELDS: Final = (
     "headers_only",
     "inactive_threshold",
 )
-_SAFE: Final = frozenset(
+_SAFE_FIELDS: Final = frozenset(
     {
         "subjects",
         "sources",
@@ -64,13 +64,15 @@ _SAFE: Final = frozenset(
         "inactive_threshold",
     }
 )
-_ONLY_ON: Final = frozenset({"deny_delete", "deny_purge", "allow_msg_ttl", "allow_msg_schedules", "allow_rollup_hdrs"})
+_SWITCH_ON_ONLY_FIELDS: Final = frozenset(
+    {"deny_delete", "deny_purge", "allow_msg_ttl", "allow_msg_schedules", "allow_rollup_hdrs"}
+)
 """Safe to switch on; the broker refuses to switch most of them off."""
-_GROWS_ONLY: Final = frozenset({"max_age", "max_bytes", "max_msg_size", "max_msgs_per_subject"})
-_SECONDS: Final = frozenset({"max_age", "duplicate_window", "ack_wait", "inactive_threshold"})
-_BYTES: Final = frozenset({"max_bytes", "max_msg_size"})
-_SIZES: Final = (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024), (" bytes", 1))
-_NOT_SET: Final = {"max_age": 0, "max_bytes": -1, "max_msg_size": -1, "max_msgs_per_subject": -1, "num_replicas": 1}
+_GROW_ONLY_FIELDS: Final = frozenset({"max_age", "max_bytes", "max_msg_size", "max_msgs_per_subject"})
+_DURATION_FIELDS: Final = frozenset({"max_age", "duplicate_window", "ack_wait", "inactive_threshold"})
+_SIZE_FIELDS: Final = frozenset({"max_bytes", "max_msg_size"})
+_SIZE_UNITS: Final = (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024), (" bytes", 1))
+_DEFAULTS: Final = {"max_age": 0, "max_bytes": -1, "max_msg_size": -1, "max_msgs_per_subject": -1, "num_replicas": 1}
 
 
 class Drift(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,17 +104,19 @@ def compare_consumer(actual: ConsumerConfig, wanted: ConsumerConfig) -> list[Dri
 def _compare(actual: Any, wanted: Any, fields: Iterable[str], name: str) -> list[Drift]:  # noqa: ANN401 - two config types
     found = []
     for field in fields:
-        is_, should = _normal(actual, field), _normal(wanted, field)
+        is_, should = _normalized(actual, field), _normalized(wanted, field)
         if is_ != should:
-            is_safe = field in _SAFE and not (field in _GROWS_ONLY and _shrinks(is_, should))
-            is_safe = is_safe or (field in _ONLY_ON and should is True)
+            is_safe = field in _SAFE_FIELDS and not (field in _GROW_ONLY_FIELDS and _shrinks(is_, should))
+            is_safe = is_safe or (field in _SWITCH_ON_ONLY_FIELDS and should is True)
             found.append(
-                Drift(name=name, field=field, actual=_shown(field, is_), wanted=_shown(field, should), is_safe=is_safe)
+                Drift(
+                    name=name, field=field, actual=_display(field, is_), wanted=_display(field, should), is_safe=is_safe
+                )
             )
     return found
 
 
-def _normal(config: Any, field: str) -> Any:  # noqa: ANN401
+def _normalized(config: Any, field: str) -> Any:  # noqa: ANN401
     value = getattr(config, field)
     if field == "filter_subjects":
         single = getattr(config, "filter_subject", None)
@@ -132,8 +136,8 @@ def _normal(config: Any, field: str) -> Any:  # noqa: ANN401
         return str(getattr(value, "value", value) or "none")
     if field == "replay_policy":
         return str(getattr(value, "value", value) or "instant")
-    if field in _NOT_SET and value in {None, 0, -1}:
-        return _NOT_SET[field]
+    if field in _DEFAULTS and value in {None, 0, -1}:
+        return _DEFAULTS[field]
     if isinstance(value, float):
         return round(value, 6)  # whole nanoseconds on the broker, cut: 1.001 s come back as 1.000999999
     return value or False
@@ -144,11 +148,11 @@ def _shrinks(actual: Any, wanted: Any) -> bool:  # noqa: ANN401
     return wanted not in unlimited and (actual in unlimited or wanted < actual)
 
 
-def _shown(field: str, value: Any) -> str:  # noqa: ANN401
-    if field in _SECONDS and (value or field == "max_age"):
-        return lasting(value)
-    if field in _BYTES:
-        return "unlimited" if value == _NOT_SET[field] else _size(value)
+def _display(field: str, value: Any) -> str:  # noqa: ANN401
+    if field in _DURATION_FIELDS and (value or field == "max_age"):
+        return format_duration(value)
+    if field in _SIZE_FIELDS:
+        return "unlimited" if value == _DEFAULTS[field] else _size(value)
     if isinstance(value, list):
         return f"[{', '.join(map(str, value))}]"
     if isinstance(value, float):
@@ -158,5 +162,5 @@ def _shown(field: str, value: Any) -> str:  # noqa: ANN401
 
 def _size(count: int) -> str:
     """Bytes as `--max-bytes` takes them, without loss."""
-    unit, size = next((unit, size) for unit, size in _SIZES if not count % size)
+    unit, size = next((unit, size) for unit, size in _SIZE_UNITS if not count % size)
     return f"{count // size}{unit}"

@@ -14,15 +14,15 @@ from typing import Any, Final, TypeVar
 import msgspec
 from nats.js.api import ConsumerConfig, StreamConfig
 
-from opstream_journal.errors import Drifted, JournalUnavailable, NotProvisioned, RequestRefused
-from opstream_journal.jetstream.connection import Link
+from opstream_journal.errors import BrokerRefused, Drifted, JournalUnavailable, NotProvisioned
+from opstream_journal.jetstream.connection import Connection
 from opstream_schemas import subjects
-from opstream_schemas.action_spec import DAY, ActionSpec
+from opstream_schemas.action_spec import DAY_SECONDS, ActionSpec
 
 from . import jetstream_admin as admin
-from .archive import Archive, archive_stream, check_archive
+from .archive import ArchiveSizing, archive_stream, check_archive_age
 from .config_drift import Drift, compare_consumer, compare_stream
-from .topology import AGE_MARGIN, SIZING_FIELDS, Sizing, lasting, runner_consumer, shared_consumers, streams
+from .topology import AGE_MARGIN, SIZING_FIELDS, Sizing, format_duration, runner_consumer, shared_consumers, streams
 
 PROVISION_HINT: Final = "run 'opstream provision'"
 UPDATE_HINT: Final = "run 'opstream provision --update'"
@@ -33,7 +33,7 @@ _NOT_FOUND: Final = 404
 _Config = TypeVar("_Config", StreamConfig, ConsumerConfig)
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class ProvisionReport(msgspec.Struct, frozen=True, kw_only=True):
     """What provisioning found and did."""
 
     made: tuple[str, ...]
@@ -43,13 +43,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def provision(
-    link: Link,
+    link: Connection,
     sizing: Sizing,
     specs: Iterable[ActionSpec] = (),
     *,
-    archive: Archive | None = None,
+    archive: ArchiveSizing | None = None,
     is_update: bool = False,
-) -> Report:
+) -> ProvisionReport:
     """Make what is missing; with `is_update` apply what differs and is safe. Idempotent.
 
     Args:
@@ -68,7 +68,7 @@ async def provision(
     _check_sizing(sizing, specs)
     wanted = streams(sizing)
     if archive is not None:
-        check_archive(archive, sizing.max_age)
+        check_archive_age(archive, sizing.max_age)
         wanted.append(archive_stream(archive, replicas=sizing.replicas))
     if is_update:
         await _check_leases(link, specs)
@@ -77,34 +77,34 @@ async def provision(
     drift: list[Drift] = []
     for config in wanted:
         name = str(config.name)
-        actual = await admin.stream(link, name)
-        if actual is None and await admin.make_stream(link, config):
+        actual = await admin.stream_config(link, name)
+        if actual is None and await admin.create_stream(link, config):
             made.append(f"stream {name}")
             continue
-        found = compare_stream(actual or await _made_meanwhile(admin.stream(link, name)), config)
+        found = compare_stream(actual or await _existing_config(admin.stream_config(link, name)), config)
         update = functools.partial(admin.update_stream, link, name)
-        await _settle(found, config.as_dict(), update, updated if is_update else None, drift)
+        await _apply_safe(found, config.as_dict(), update, updated if is_update else None, drift)
     durables = [(stream, config, True) for stream, config in shared_consumers()]
     durables += [(_STREAM, runner_consumer(spec), False) for spec in specs]
     for stream, consumer, is_ours in durables:
         name = str(consumer.durable_name)
-        current = await admin.consumer(link, stream, name)
-        if current is None and (not is_ours or await admin.make_consumer(link, stream, consumer)):
+        current = await admin.consumer_config(link, stream, name)
+        if current is None and (not is_ours or await admin.create_consumer(link, stream, consumer)):
             made.extend([f"consumer {name}"] if is_ours else [])
             continue
-        found = compare_consumer(current or await _made_meanwhile(admin.consumer(link, stream, name)), consumer)
+        found = compare_consumer(current or await _existing_config(admin.consumer_config(link, stream, name)), consumer)
         update = functools.partial(admin.update_consumer, link, stream, name)
-        await _settle(found, consumer.as_dict(), update, updated if is_update else None, drift)
-    return Report(made=tuple(made), updated=tuple(updated), drift=tuple(drift))
+        await _apply_safe(found, consumer.as_dict(), update, updated if is_update else None, drift)
+    return ProvisionReport(made=tuple(made), updated=tuple(updated), drift=tuple(drift))
 
 
-async def current_sizing(link: Link) -> Sizing | None:
+async def current_sizing(link: Connection) -> Sizing | None:
     """The sizing that the journal has now: what an operator keeps who does not say otherwise. None without a journal.
 
     Raises:
         JournalError: the broker refused or did not answer.
     """
-    config = await admin.stream(link, _STREAM)
+    config = await admin.stream_config(link, _STREAM)
     if config is None:
         return None
     return Sizing(
@@ -115,12 +115,12 @@ async def current_sizing(link: Link) -> Sizing | None:
     )
 
 
-def needed_age(specs: Iterable[ActionSpec]) -> float:
+def required_age(specs: Iterable[ActionSpec]) -> float:
     """Seconds for which the journal must keep events at least, so that no status of these actions outlives it."""
-    return max(map(_age, specs), default=2 * DAY + AGE_MARGIN)
+    return max(map(_required_age_of, specs), default=2 * DAY_SECONDS + AGE_MARGIN)
 
 
-async def check(link: Link) -> int:
+async def check_provisioned(link: Connection) -> int:
     """Check that the broker has what every service needs; the operator's sizing is not looked at.
 
     Returns:
@@ -133,23 +133,23 @@ async def check(link: Link) -> int:
     """
     limit = -1
     for config in streams(Sizing()):
-        actual = await admin.stream(link, str(config.name))
+        actual = await admin.stream_config(link, str(config.name))
         if actual is None:
             raise NotProvisioned(f"the broker has no stream {config.name}: {PROVISION_HINT}")
         # The age of anything but the journal is nobody's choice: it would take wakes and snapshots away.
         chosen = SIZING_FIELDS if config.name == _STREAM else SIZING_FIELDS - {"max_age"}
-        _refuse(one for one in compare_stream(actual, config) if one.field not in chosen)
+        _raise_if_drifted(one for one in compare_stream(actual, config) if one.field not in chosen)
         if config.name == _STREAM:
             limit = -1 if actual.max_msg_size is None else actual.max_msg_size
     for stream, consumer in shared_consumers():
-        current = await admin.consumer(link, stream, str(consumer.durable_name))
+        current = await admin.consumer_config(link, stream, str(consumer.durable_name))
         if current is None:
             raise NotProvisioned(f"the broker has no consumer {consumer.durable_name}: {PROVISION_HINT}")
-        _refuse(compare_consumer(current, consumer))
+        _raise_if_drifted(compare_consumer(current, consumer))
     return limit
 
 
-async def check_age(link: Link, specs: Iterable[ActionSpec]) -> None:
+async def check_journal_age(link: Connection, specs: Iterable[ActionSpec]) -> None:
     """Check that the journal keeps events for as long as operations of these actions may need them.
 
     Raises:
@@ -161,14 +161,15 @@ async def check_age(link: Link, specs: Iterable[ActionSpec]) -> None:
     if sizing is None:
         raise NotProvisioned(f"the broker has no stream {_STREAM}: {PROVISION_HINT}")
     for spec in specs:
-        if 0 < sizing.max_age < _age(spec):
+        if 0 < sizing.max_age < _required_age_of(spec):
             raise Drifted(
-                f"action {spec.kind}: {_sum(spec)}, and the journal keeps events for {lasting(sizing.max_age)} only: "
-                f"shorten one of them, or {UPDATE_HINT} --max-age {lasting(_age(spec))}"
+                f"action {spec.kind}: {_age_sum_text(spec)}, "
+                f"and the journal keeps events for {format_duration(sizing.max_age)} only: "
+                f"shorten one of them, or {UPDATE_HINT} --max-age {format_duration(_required_age_of(spec))}"
             )
 
 
-async def ensure_consumer(link: Link, spec: ActionSpec) -> None:
+async def ensure_runner_consumer(link: Connection, spec: ActionSpec) -> None:
     """Make the consumer of an action if there is none. An existing one is never retargeted.
 
     Raises:
@@ -178,63 +179,68 @@ async def ensure_consumer(link: Link, spec: ActionSpec) -> None:
     """
     wanted = runner_consumer(spec)
     name = str(wanted.durable_name)
-    current = await admin.consumer(link, _STREAM, name)
+    current = await admin.consumer_config(link, _STREAM, name)
     if current is None:
         try:
-            if await admin.make_consumer(link, _STREAM, wanted):
+            if await admin.create_consumer(link, _STREAM, wanted):
                 return
-        except RequestRefused as refused:
+        except BrokerRefused as refused:
             if refused.code == _NOT_FOUND:
                 raise NotProvisioned(f"the broker has no stream {_STREAM}: {PROVISION_HINT}") from refused
             raise
-        current = await _made_meanwhile(admin.consumer(link, _STREAM, name))
-    _refuse(compare_consumer(current, wanted), f"{UPDATE_HINT} with the same --actions")
+        current = await _existing_config(admin.consumer_config(link, _STREAM, name))
+    _raise_if_drifted(compare_consumer(current, wanted), f"{UPDATE_HINT} with the same --actions")
 
 
 def _check_sizing(sizing: Sizing, specs: Sequence[ActionSpec]) -> None:
-    if 0 < sizing.max_age < needed_age(specs):
-        why = _sum(max(specs, key=_age)) if specs else "an ordinary action's deadline, retention and a day are 3d"
-        which = f"action {max(specs, key=_age).kind}: " if specs else ""
+    if 0 < sizing.max_age < required_age(specs):
+        why = (
+            _age_sum_text(max(specs, key=_required_age_of))
+            if specs
+            else "an ordinary action's deadline, retention and a day are 3d"
+        )
+        which = f"action {max(specs, key=_required_age_of).kind}: " if specs else ""
         raise Drifted(
-            f"--max-age of {lasting(sizing.max_age)} is too short: {which}{why}, so statuses would outlive "
-            f"their journal. Use {lasting(needed_age(specs))} or more"
+            f"--max-age of {format_duration(sizing.max_age)} is too short: {which}{why}, so statuses would outlive "
+            f"their journal. Use {format_duration(required_age(specs))} or more"
         )
 
 
-async def _check_leases(link: Link, specs: Iterable[ActionSpec]) -> None:
+async def _check_leases(link: Connection, specs: Iterable[ActionSpec]) -> None:
     """Runners say that they are alive as often as their own lease demands: with a shorter one they seem to be dead."""
     for spec in specs:
         wanted = runner_consumer(spec)
         name = str(wanted.durable_name)
-        current = await admin.consumer(link, _STREAM, name)
+        current = await admin.consumer_config(link, _STREAM, name)
         is_lower = current is not None and round(current.ack_wait or 0.0, 6) > round(spec.policy.lease, 6)
-        if is_lower and await admin.is_consumer_used(link, _STREAM, name):
+        if is_lower and await admin.is_consumer_in_use(link, _STREAM, name):
             raise Drifted(
                 f"action {spec.kind}: its lease can't be shortened to {spec.policy.lease:g} s while its runners are "
                 f"there, which would seem to be dead: stop them before '--update', or keep the lease"
             )
 
 
-def _age(spec: ActionSpec) -> float:
+def _required_age_of(spec: ActionSpec) -> float:
     return spec.policy.deadline + spec.policy.longest_retention + AGE_MARGIN
 
 
-def _sum(spec: ActionSpec) -> str:
+def _age_sum_text(spec: ActionSpec) -> str:
     policy = spec.policy
     return (
-        f"its deadline ({lasting(policy.deadline)}) plus its longest retention ({lasting(policy.longest_retention)}) "
-        f"plus a day are {lasting(_age(spec))}"
+        f"its deadline ({format_duration(policy.deadline)}) "
+        f"plus its longest retention ({format_duration(policy.longest_retention)}) "
+        f"plus a day are {format_duration(_required_age_of(spec))}"
     )
 
 
-def _refuse(drift: Iterable[Drift], hint: str = UPDATE_HINT) -> None:
+def _raise_if_drifted(drift: Iterable[Drift], hint: str = UPDATE_HINT) -> None:
     found = list(drift)
     if found:
         todo = hint if all(one.is_safe for one in found) else RECREATE_HINT
         raise Drifted(f"the broker differs from what this version needs: {'; '.join(map(str, found))}. {todo}")
 
 
-async def _settle(
+async def _apply_safe(
     found: list[Drift],
     wanted: Mapping[str, Any],
     update: Callable[[Mapping[str, Any]], Awaitable[None]],
@@ -252,7 +258,7 @@ async def _settle(
     drift.extend(one for one in found if one not in safe)
 
 
-async def _made_meanwhile(asked: Awaitable[_Config | None]) -> _Config:
+async def _existing_config(asked: Awaitable[_Config | None]) -> _Config:
     config = await asked
     if config is None:
         raise JournalUnavailable(

@@ -12,9 +12,9 @@ from typing import Final
 
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from opstream_journal.errors import Drifted, JournalUnavailable, NotProvisioned, RequestRefused
-from opstream_journal.jetstream.connection import Link
-from opstream_journal.jetstream.stream_scan import edges
+from opstream_journal.errors import BrokerRefused, Drifted, JournalUnavailable, NotProvisioned
+from opstream_journal.jetstream.connection import Connection
+from opstream_journal.jetstream.stream_scan import stream_bounds
 from opstream_schemas import subjects
 
 from . import jetstream_admin as admin
@@ -26,16 +26,16 @@ logger = logging.getLogger(__name__)
 _STREAM: Final = subjects.OPERATIONS_STREAM
 _MAX_WAITING: Final = 512
 _NOT_FOUND: Final = 404
-_PLACE: Final = frozenset({"deliver_policy"})
+_POSITION_FIELDS: Final = frozenset({"deliver_policy"})
 
-_UNSERVED: Final = ("deliver_subject", "max_batch", "max_expires", "priority_groups")
+_UNSUPPORTED_FIELDS: Final = ("deliver_subject", "max_batch", "max_expires", "priority_groups")
 """With one of these the broker refuses what we pull with, and a subscriber would wait for ever."""
 
-Start = str | int | datetime
+StartPosition = str | int | datetime
 """Where a new durable begins: `new`, `all`, a stream sequence, or a moment by the broker's clock."""
 
 
-class Durable:
+class SubscriberConsumer:
     """One durable consumer of the stream OPERATIONS.
 
     Args:
@@ -46,16 +46,18 @@ class Durable:
         max_pending: messages that may be delivered and not acknowledged yet, over all processes.
     """
 
-    def __init__(self, link: Link, name: str, filters: Sequence[str], *, ack_wait: float, max_pending: int) -> None:
+    def __init__(
+        self, link: Connection, name: str, filters: Sequence[str], *, ack_wait: float, max_pending: int
+    ) -> None:
         self._link = link
         self._filters = list(filters)
         self._ack_wait = ack_wait
         self._max_pending = max_pending
         self.name = name
-        self.floor = 0
+        self.ack_floor = 0
         """All up to this stream sequence was acknowledged, as far as was looked."""
 
-    async def ensure(self, start: Start) -> None:
+    async def ensure(self, start: StartPosition) -> None:
         """Make it if there is none. An existing one is never changed, and goes on where it is.
 
         Raises:
@@ -63,20 +65,20 @@ class Durable:
             NotProvisioned: there is no journal.
             JournalError: the broker refused or did not answer.
         """
-        if await admin.consumer(self._link, _STREAM, self.name) is None:
-            await self._make(_placed(start))
+        if await admin.consumer_config(self._link, _STREAM, self.name) is None:
+            await self._create(_start_options(start))
         await self._check()
 
-    async def look(self) -> None:
+    async def refresh_ack_floor(self) -> None:
         """Note how far it is.
 
         Raises:
             JournalUnavailable: the broker did not answer.
             RequestRefused: the broker refused.
         """
-        self.floor = max(self.floor, await admin.acknowledged(self._link, _STREAM, self.name) or 0)
+        self.ack_floor = max(self.ack_floor, await admin.ack_floor(self._link, _STREAM, self.name) or 0)
 
-    async def remake(self) -> None:
+    async def recreate(self) -> None:
         """Make it again, after it was deleted, where it was when this process looked last.
 
         Nothing is left out, and what was acknowledged since then is delivered again. Does nothing if another process
@@ -87,36 +89,41 @@ class Durable:
             NotProvisioned: there is no journal any more, or not this one.
             JournalError: the broker refused or did not answer.
         """
-        last = (await edges(self._link, _STREAM)).last
-        if last < self.floor:
+        last = (await stream_bounds(self._link, _STREAM)).last
+        if last < self.ack_floor:
             raise NotProvisioned(
-                f"stream {_STREAM} ends at {last}, and consumer {self.name} had come to {self.floor}: this is another "
+                f"stream {_STREAM} ends at {last}, "
+                f"and consumer {self.name} had come to {self.ack_floor}: this is another "
                 "journal. Restart to begin with it"
             )
-        await self._make({"deliver_policy": DeliverPolicy.BY_START_SEQUENCE, "opt_start_seq": self.floor + 1})
+        await self._create({"deliver_policy": DeliverPolicy.BY_START_SEQUENCE, "opt_start_seq": self.ack_floor + 1})
         await self._check()
 
-    async def _make(self, place: dict[str, object]) -> None:
+    async def _create(self, place: dict[str, object]) -> None:
         try:
-            await admin.make_consumer(self._link, _STREAM, self._config(place))
-        except RequestRefused as refused:
+            await admin.create_consumer(self._link, _STREAM, self._config(place))
+        except BrokerRefused as refused:
             if refused.code == _NOT_FOUND:
                 raise NotProvisioned(f"the broker has no stream {_STREAM}: {PROVISION_HINT}") from refused
             raise
 
     async def _check(self) -> None:
-        raw = await admin.raw_consumer(self._link, _STREAM, self.name)
+        raw = await admin.raw_consumer_config(self._link, _STREAM, self.name)
         if raw is None:
             raise JournalUnavailable(f"consumer {self.name} was deleted as soon as it was made", maybe_stored=False)
         current = ConsumerConfig.from_response(dict(raw))
-        drift = [str(one) for one in compare_consumer(current, self._config({})) if one.field not in _PLACE]
-        drift += [f"consumer {self.name}: {one} is {raw[one]}, should not be set" for one in _UNSERVED if raw.get(one)]
+        drift = [str(one) for one in compare_consumer(current, self._config({})) if one.field not in _POSITION_FIELDS]
+        drift += [
+            f"consumer {self.name}: {one} is {raw[one]}, should not be set"
+            for one in _UNSUPPORTED_FIELDS
+            if raw.get(one)
+        ]
         if drift:
             raise Drifted(
                 f"{'; '.join(drift)}. Take another durable, or change this one ('nats consumer edit'): "
                 "its place would be kept"
             )
-        await self.look()
+        await self.refresh_ack_floor()
 
     def _config(self, place: dict[str, object]) -> ConsumerConfig:
         return ConsumerConfig(
@@ -131,7 +138,7 @@ class Durable:
         )
 
 
-def _placed(start: Start) -> dict[str, object]:
+def _start_options(start: StartPosition) -> dict[str, object]:
     match start:
         case int():
             return {"deliver_policy": DeliverPolicy.BY_START_SEQUENCE, "opt_start_seq": start}

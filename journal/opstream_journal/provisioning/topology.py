@@ -18,7 +18,7 @@ from nats.js.api import (
 )
 
 from opstream_schemas import subjects
-from opstream_schemas.action_spec import DAY, ActionSpec
+from opstream_schemas.action_spec import DAY_SECONDS, ActionSpec
 from opstream_schemas.events import EVENT_DATA, Requested
 
 from . import webhook_topology
@@ -27,17 +27,17 @@ BODY_LIMIT: Final = 256 * 1024
 """Bytes of a submit's body, and of a result, by default."""
 EVENT_OVERHEAD: Final = 16 * 1024
 """Bytes that an event may need beside the client's own: envelope, headers, error texts."""
-AGE_MARGIN: Final = DAY
+AGE_MARGIN: Final = DAY_SECONDS
 """Seconds that events outlive deadline and retention, so that no status outlives its journal."""
 
 _DUPLICATE_WINDOW: Final = 15.0
 """Seconds. The broker keeps each message id in memory for so long. The guard of an append makes a retry safe without
 them; within the window a replicated stream answers one with less reading."""
 _PROJECTOR_ACK_WAIT: Final = 30.0
-_PROJECTOR_PENDING: Final = 10_000
+_PROJECTOR_MAX_ACK_PENDING: Final = 10_000
 DEADLINES_ACK_WAIT: Final = 120.0
 """Seconds; much longer than `projector_deadlines` trails behind."""
-_RUNNER_PENDING: Final = 1_000
+_RUNNER_MAX_ACK_PENDING: Final = 1_000
 _MAX_WAITING: Final = 512
 
 
@@ -46,7 +46,7 @@ class Sizing(msgspec.Struct, frozen=True, kw_only=True):
 
     replicas: int = 1
     """Copies of each stream; 3 in a cluster."""
-    max_age: float = 30 * DAY
+    max_age: float = 30 * DAY_SECONDS
     """Seconds that events are kept."""
     max_bytes: int = -1
     """Bytes of the journal; -1 for no limit. When it is full, submits are refused."""
@@ -72,7 +72,7 @@ def streams(sizing: Sizing) -> list[StreamConfig]:
     )
     operations = StreamConfig(
         name=subjects.OPERATIONS_STREAM,
-        subjects=[subjects.stream_subject(data.name) for data in EVENT_DATA],
+        subjects=[subjects.event_type_subject(data.name) for data in EVENT_DATA],
         retention=RetentionPolicy.LIMITS,
         discard=DiscardPolicy.NEW,
         storage=StorageType.FILE,
@@ -88,18 +88,18 @@ def streams(sizing: Sizing) -> list[StreamConfig]:
             StreamSource(
                 name=subjects.TIMERS_STREAM,
                 subject_transforms=[
-                    SubjectTransform(src=subjects.WAKES_FROM, dest=subjects.WAKES_TO),
-                    SubjectTransform(src=subjects.DUE_FROM, dest=subjects.DUE_TO),
+                    SubjectTransform(src=subjects.WAKE_SOURCE, dest=subjects.WAKE_DESTINATION),
+                    SubjectTransform(src=subjects.DUE_SOURCE, dest=subjects.DUE_DESTINATION),
                 ],
             )
         ],
     )
     # A rebuild writes many snapshots at once; one at a time each would wait for the disk (docs/adr/0017).
-    view = _bucket(subjects.VIEW_BUCKET, sizing, allow_atomic=True)
-    actions = _bucket(subjects.ACTIONS_BUCKET, sizing)
+    view = _bucket_stream(subjects.VIEW_BUCKET, sizing, allow_atomic=True)
+    actions = _bucket_stream(subjects.ACTIONS_BUCKET, sizing)
     # Each write to a hold rolls up its key (`cells.py`); the limit would be quicker, and leave no trace on the disk.
-    holds = _bucket(subjects.HOLDS_BUCKET, sizing, max_msgs_per_subject=-1)
-    return [timers, operations, view, actions, holds, *webhook_topology.streams(sizing.replicas)]
+    holds = _bucket_stream(subjects.HOLDS_BUCKET, sizing, max_msgs_per_subject=-1)
+    return [timers, operations, view, actions, holds, *webhook_topology.webhook_streams(sizing.replicas)]
 
 
 def projector_consumers() -> list[ConsumerConfig]:
@@ -110,15 +110,17 @@ def projector_consumers() -> list[ConsumerConfig]:
         "deliver_policy": DeliverPolicy.ALL,
         "ack_wait": _PROJECTOR_ACK_WAIT,
         "max_deliver": -1,
-        "max_ack_pending": _PROJECTOR_PENDING,
+        "max_ack_pending": _PROJECTOR_MAX_ACK_PENDING,
         "max_waiting": _MAX_WAITING,
     }
     return [
         ConsumerConfig(durable_name=subjects.PROJECTOR_CONSUMER, **shared),
-        ConsumerConfig(durable_name=subjects.PROJECTOR_DUE_CONSUMER, filter_subjects=[subjects.DUE_TO], **shared),
+        ConsumerConfig(
+            durable_name=subjects.PROJECTOR_DUE_CONSUMER, filter_subjects=[subjects.DUE_DESTINATION], **shared
+        ),
         ConsumerConfig(
             durable_name=subjects.PROJECTOR_DEADLINES_CONSUMER,
-            filter_subjects=[subjects.stream_subject(Requested.name)],
+            filter_subjects=[subjects.event_type_subject(Requested.name)],
             headers_only=True,
             **(shared | {"ack_wait": DEADLINES_ACK_WAIT}),
         ),
@@ -127,7 +129,9 @@ def projector_consumers() -> list[ConsumerConfig]:
 
 def shared_consumers() -> list[tuple[str, ConsumerConfig]]:
     """The durables that `provision` makes, each with its stream; runners make their own."""
-    return [(subjects.OPERATIONS_STREAM, config) for config in projector_consumers()] + webhook_topology.consumers()
+    return [
+        (subjects.OPERATIONS_STREAM, config) for config in projector_consumers()
+    ] + webhook_topology.webhook_consumers()
 
 
 def runner_consumer(spec: ActionSpec) -> ConsumerConfig:
@@ -139,22 +143,22 @@ def runner_consumer(spec: ActionSpec) -> ConsumerConfig:
         deliver_policy=DeliverPolicy.ALL,
         ack_wait=spec.policy.lease,
         max_deliver=-1,
-        max_ack_pending=spec.policy.max_concurrency or _RUNNER_PENDING,
+        max_ack_pending=spec.policy.max_concurrency or _RUNNER_MAX_ACK_PENDING,
         max_waiting=_MAX_WAITING,
     )
 
 
-def lasting(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """An age as `--max-age` takes it: `92d`, `36h`, `90.5s`; `unlimited` for 0."""
     if not seconds:
         return "unlimited"
-    for unit, length in (("d", DAY), ("h", 3_600.0)):
+    for unit, length in (("d", DAY_SECONDS), ("h", 3_600.0)):
         if seconds % length == 0:
             return f"{seconds / length:.15g}{unit}"
     return f"{seconds:.15g}s"
 
 
-def _bucket(
+def _bucket_stream(
     bucket: str, sizing: Sizing, *, max_msgs_per_subject: int = 1, allow_atomic: bool | None = None
 ) -> StreamConfig:
     # Made as a stream, not by nats-py's key-value API: that one would add delete markers, after which a key whose

@@ -15,20 +15,20 @@ from nats.js.api import (
 )
 
 from opstream_schemas import subjects
-from opstream_schemas.webhook_delivery import TERMINAL
+from opstream_schemas.webhook_delivery import OUTCOME_EVENTS
 
 DAY: Final = 86_400.0
-RECORDS_AGE: Final = 30 * DAY
+RECORDS_MAX_AGE: Final = 30 * DAY
 """Seconds that records of attempts are kept."""
-ACK_WAIT: Final = 10.0
+DELIVERY_ACK_WAIT: Final = 10.0
 """Seconds after which what a dead process had in hand goes to another. Longer attempts give signs of life."""
 
 _DUPLICATE_WINDOW: Final = 15.0
-_PENDING: Final = 10_000
+_MAX_ACK_PENDING: Final = 10_000
 _MAX_WAITING: Final = 512
 
 
-def streams(replicas: int) -> list[StreamConfig]:
+def webhook_streams(replicas: int) -> list[StreamConfig]:
     """The streams of webhooks."""
     shared: dict[str, Any] = {
         "storage": StorageType.FILE,
@@ -49,7 +49,7 @@ def streams(replicas: int) -> list[StreamConfig]:
         subjects=list(subjects.DELIVERIES_SUBJECTS),
         retention=RetentionPolicy.LIMITS,
         discard=DiscardPolicy.NEW,
-        max_age=RECORDS_AGE,
+        max_age=RECORDS_MAX_AGE,
         deny_delete=True,
         deny_purge=True,
         **shared,
@@ -57,17 +57,17 @@ def streams(replicas: int) -> list[StreamConfig]:
     return [waiting, records]
 
 
-def consumers() -> list[tuple[str, ConsumerConfig]]:
+def webhook_consumers() -> list[tuple[str, ConsumerConfig]]:
     """The durables that all replicas of the service share, each with its stream."""
     shared: dict[str, Any] = {
         "ack_policy": AckPolicy.EXPLICIT,
         "deliver_policy": DeliverPolicy.ALL,
-        "ack_wait": ACK_WAIT,
+        "ack_wait": DELIVERY_ACK_WAIT,
         "max_deliver": -1,
-        "max_ack_pending": _PENDING,
+        "max_ack_pending": _MAX_ACK_PENDING,
         "max_waiting": _MAX_WAITING,
     }
-    outcomes = [subjects.stream_subject(event) for event in TERMINAL]
+    outcomes = [subjects.event_type_subject(event) for event in OUTCOME_EVENTS]
     return [
         (
             subjects.OPERATIONS_STREAM,
@@ -76,7 +76,7 @@ def consumers() -> list[tuple[str, ConsumerConfig]]:
         (
             subjects.WEBHOOKS_STREAM,
             ConsumerConfig(
-                durable_name=subjects.WEBHOOKS_DUE_CONSUMER, filter_subjects=[subjects.WEBHOOKS_DUE], **shared
+                durable_name=subjects.WEBHOOKS_DUE_CONSUMER, filter_subjects=[subjects.WEBHOOKS_DUE_FILTER], **shared
             ),
         ),
     ]

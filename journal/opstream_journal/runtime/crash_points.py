@@ -15,8 +15,8 @@ from typing import Final
 
 logger = logging.getLogger(__name__)
 
-VARIABLE: Final = "OPSTREAM_CRASH_AT"
-"""`NAME` or `NAME:COUNT`: end the process when it passes that point, for the count-th time. For tests only."""
+CRASH_VARIABLE: Final = "OPSTREAM_CRASH_AT"
+"""`NAME_PATTERN` or `NAME:COUNT`: end the process when it passes that point, for the count-th time. For tests only."""
 
 
 class CrashPoint(StrEnum):
@@ -71,7 +71,7 @@ def arm(setting: str) -> None:
     logger.warning("this process will end itself at the crash point %s", setting)
 
 
-def point(name: CrashPoint) -> None:
+def crash_point(name: CrashPoint) -> None:
     """Pass a point: nothing happens, unless it is armed."""
     if _armed:
         _pass(name)

@@ -16,9 +16,9 @@ import uvicorn
 
 from opstream_journal.errors import JournalError
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+AsgiMessage = MutableMapping[str, Any]
+AsgiReceive = Callable[[], Awaitable[AsgiMessage]]
+AsgiSend = Callable[[AsgiMessage], Awaitable[None]]
 
 _STOP_TIMEOUT: Final = 1
 
@@ -61,9 +61,9 @@ class HealthServer:
     def __init__(self, sock: socket.socket, is_ready: Callable[[], bool]) -> None:
         self._is_ready = is_ready
         self._sock = sock
-        self._server = _Server(
+        self._server = _HealthHttpServer(
             uvicorn.Config(
-                self._answer,
+                self._respond,
                 interface="asgi3",  # uvicorn takes a bound method for an older kind of application
                 ws="none",
                 log_config=None,
@@ -85,7 +85,7 @@ class HealthServer:
             await asyncio.wait([self._task])
         self._sock.close()
 
-    async def _answer(self, scope: MutableMapping[str, Any], _receive: Receive, send: Send) -> None:
+    async def _respond(self, scope: MutableMapping[str, Any], _receive: AsgiReceive, send: AsgiSend) -> None:
         status, body = self._probe(str(scope["path"]))
         headers = [(b"Content-Type", b"application/json"), (b"Content-Length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -99,7 +99,7 @@ class HealthServer:
         return 404, b'{"status":"not found: /healthz or /readyz"}'
 
 
-class _Server(uvicorn.Server):
+class _HealthHttpServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         # Signals belong to the process that this server only reports on.

@@ -10,8 +10,8 @@ import signal
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol
 
-from opstream_journal.jetstream.connection import Link, connect, end_task, insist
-from opstream_journal.provisioning.provision import check
+from opstream_journal.jetstream.connection import Connection, connect, end_task, retry_until_ready
+from opstream_journal.provisioning.provision import check_provisioned
 
 from .health import HealthServer, listen
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 _STOP_TIMEOUT: Final = 5.0
 
 
-class Part(Protocol):
+class ServiceLoop(Protocol):
     """One of the loops that make a process; it is of use only while all of them run."""
 
     @property
@@ -33,7 +33,7 @@ class Part(Protocol):
         ...
 
 
-async def until_signal(work: Coroutine[Any, Any, None], *, on_hangup: Callable[[], None] | None = None) -> None:
+async def run_until_signal(work: Coroutine[Any, Any, None], *, on_hangup: Callable[[], None] | None = None) -> None:
     """Do the work of a process until it ends, or until SIGTERM or SIGINT cancels it.
 
     Args:
@@ -52,14 +52,14 @@ async def until_signal(work: Coroutine[Any, Any, None], *, on_hangup: Callable[[
     signaled.cancel()
     if asked.is_set():
         logger.info("stopping")
-        await stop(working)
+        await cancel_all(working)
     if not working.cancelled():
         await working
 
 
-async def run_parts(
+async def run_service(
     name: str,
-    compose: Callable[[Link, int], Awaitable[Sequence[Part]]],
+    compose: Callable[[Connection, int], Awaitable[Sequence[ServiceLoop]]],
     *,
     servers: Sequence[str],
     connect_timeout: float,
@@ -79,15 +79,17 @@ async def run_parts(
             ended with it.
     """
     sock = listen("0.0.0.0", health_port, "--health-port") if health_port else None  # noqa: S104 - probes come from other hosts
-    parts: list[Part] = []
+    parts: list[ServiceLoop] = []
     health = HealthServer(sock, lambda: bool(parts) and all(part.is_ready for part in parts)) if sock else None
     if health is not None:
         health.start()
     try:
         link = await connect(servers, name, connect_timeout=connect_timeout)
         try:
-            parts += await compose(link, await insist(link, lambda: check(link), connect_timeout))
-            await together(*(part.run() for part in parts))
+            parts += await compose(
+                link, await retry_until_ready(link, lambda: check_provisioned(link), connect_timeout)
+            )
+            await run_until_first_ends(*(part.run() for part in parts))
         finally:
             await link.close()
     finally:
@@ -95,7 +97,7 @@ async def run_parts(
             await health.stop()
 
 
-async def together(*parts: Coroutine[Any, Any, None]) -> None:
+async def run_until_first_ends(*parts: Coroutine[Any, Any, None]) -> None:
     """Run parts until the first one ends, or this is cancelled; then cancel the others and wait for what they clean up.
 
     Raises:
@@ -105,13 +107,13 @@ async def together(*parts: Coroutine[Any, Any, None]) -> None:
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        await stop(*tasks)
+        await cancel_all(*tasks)
     for task in tasks:
         if not task.cancelled():
             task.result()
 
 
-async def stop(*tasks: asyncio.Task[Any]) -> None:
+async def cancel_all(*tasks: asyncio.Task[Any]) -> None:
     """Cancel tasks, once, and wait until they are over.
 
     One that takes more than a few seconds is cancelled again and again: some of nats-py's waits forget a cancellation.

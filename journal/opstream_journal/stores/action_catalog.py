@@ -13,9 +13,9 @@ import msgspec
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from opstream_journal.errors import Drifted, JournalError, JournalUnavailable, RequestRefused
+from opstream_journal.errors import BrokerRefused, Drifted, JournalError, JournalUnavailable
 from opstream_journal.jetstream import rpc
-from opstream_journal.jetstream.connection import Link, end_task
+from opstream_journal.jetstream.connection import Connection, end_task
 from opstream_schemas import subjects
 from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.errors import InvalidName
@@ -25,17 +25,19 @@ logger = logging.getLogger(__name__)
 
 _STREAM: Final = subjects.bucket_stream(subjects.ACTIONS_BUCKET)
 _ALL: Final = subjects.bucket_subject(subjects.ACTIONS_BUCKET, ">")
-_IN_FLIGHT: Final = 10164
-_CONFLICTS: Final = frozenset({10071, _IN_FLIGHT})
-_REFRESH: Final = 10.0
-_SETTLE: Final = 0.25
+_APPEND_IN_FLIGHT: Final = 10164
+_CONFLICTS: Final = frozenset({10071, _APPEND_IN_FLIGHT})
+_REFRESH_INTERVAL: Final = 10.0
+_REPLICA_DELAY: Final = 0.25
 _ANNOUNCE_TRIES: Final = 20
-_ANNOUNCE_WAIT: Final = (0.02, 0.2)
+_ANNOUNCE_RETRY_DELAY: Final = (0.02, 0.2)
 
 _decode: Final = msgspec.json.Decoder(ActionSpec).decode
 
 
-async def announce(link: Link, spec: ActionSpec, *, jitter: Callable[[float, float], float] = random.uniform) -> bool:
+async def announce_action(
+    link: Connection, spec: ActionSpec, *, jitter: Callable[[float, float], float] = random.uniform
+) -> bool:
     """Offer an action; whether the catalog now says what `spec` says. A higher version that is there stays.
 
     Raises:
@@ -44,12 +46,12 @@ async def announce(link: Link, spec: ActionSpec, *, jitter: Callable[[float, flo
         Drifted: the entry changed under every try.
     """
     subject = _subject(spec.kind)
-    last: RequestRefused | None = None
+    last: BrokerRefused | None = None
     for _ in range(_ANNOUNCE_TRIES):
         if last is not None:
-            await link.rest(jitter(*_ANNOUNCE_WAIT))
+            await link.sleep(jitter(*_ANNOUNCE_RETRY_DELAY))
         stored = await rpc.get_last(link, _STREAM, subject)
-        current = _spec(stored) if stored is not None else None
+        current = _decode_entry(stored) if stored is not None else None
         if current is not None and current.action_version > spec.action_version:
             return False
         if current == spec:
@@ -57,42 +59,42 @@ async def announce(link: Link, spec: ActionSpec, *, jitter: Callable[[float, flo
         headers = {"Nats-Expected-Last-Subject-Sequence": str(stored.seq if stored else 0)}
         try:
             await rpc.publish(link, subject, msgspec.json.encode(spec), headers)
-        except RequestRefused as refused:
+        except BrokerRefused as refused:
             if refused.err_code not in _CONFLICTS:
                 raise
             last = refused
         else:
             return True
-    if last is not None and last.err_code == _IN_FLIGHT:
+    if last is not None and last.err_code == _APPEND_IN_FLIGHT:
         raise JournalUnavailable(f"the replicas do not confirm the catalog entry of {spec.kind}", maybe_stored=False)
     raise Drifted(f"the catalog entry of {spec.kind} keeps changing: do two runners announce it differently?")
 
 
-async def look_up(link: Link, kind: Kind) -> ActionSpec | None:
+async def find_action(link: Connection, kind: Kind) -> ActionSpec | None:
     """The entry of one action, from the leader.
 
     Raises:
         JournalUnavailable: the broker did not answer.
     """
     stored = await rpc.get_last(link, _STREAM, _subject(kind))
-    return None if stored is None else _spec(stored)
+    return None if stored is None else _decode_entry(stored)
 
 
-class Catalog:
+class ActionCatalog:
     """All entries, kept up to date: a core subscription hints at changes, and every 10 s everything is read again.
 
     A hint is only a reason to read: core subscribers see publishes that the stream refused and miss others
     (nats-facts.md).
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Connection) -> None:
         self._link = link
         self._reader = rpc.BatchReader(link)
         self._specs: dict[Kind, ActionSpec] = {}
-        self._seen: dict[str, int] = {}
+        self._revisions: dict[str, int] = {}
         self._subscription: Subscription | None = None
         self._task: asyncio.Task[None] | None = None
-        self._hint = asyncio.Event()
+        self._notified = asyncio.Event()
         self._listeners: list[Callable[[], None]] = []
 
     @property
@@ -112,8 +114,8 @@ class Catalog:
         """
         if self._subscription is None:
             await self._reader.start()
-            self._subscription = await self._link.nc.subscribe(_ALL, cb=self._note)
-            self._link.on_reconnect(self._look_again)
+            self._subscription = await self._link.nc.subscribe(_ALL, cb=self._on_notification)
+            self._link.on_reconnect(self._request_refresh)
         await self.refresh()
         self._task = asyncio.create_task(self._watch(), name="catalog")
 
@@ -123,7 +125,7 @@ class Catalog:
             return
         if self._task is not None:
             await end_task(self._task)
-        self._link.forget_reconnect(self._look_again)
+        self._link.remove_reconnect_callback(self._request_refresh)
         if not self._link.nc.is_closed:
             await self._subscription.unsubscribe()
         self._subscription = None
@@ -140,31 +142,31 @@ class Catalog:
             return known
         stored = await rpc.get_last(self._link, _STREAM, _subject(kind))
         if stored is not None:
-            self._take(stored)
+            self._merge(stored)
         return self._specs.get(kind)
 
     async def _watch(self) -> None:
-        wait = _REFRESH
+        wait = _REFRESH_INTERVAL
         while True:
             try:
                 async with asyncio.timeout(wait):
-                    await self._hint.wait()
+                    await self._notified.wait()
             except TimeoutError:
-                wait = _REFRESH
+                wait = _REFRESH_INTERVAL
             else:
                 # The hint overtakes what it tells of, on its way to a replica: look now, and again in a moment.
-                wait = _SETTLE
-            self._hint.clear()
+                wait = _REPLICA_DELAY
+            self._notified.clear()
             try:
                 await self.refresh()
             except JournalError as error:
                 logger.info("the catalog can't be read now, keeping what is known: %s", error)
 
-    def _look_again(self) -> None:
-        self._hint.set()
+    def _request_refresh(self) -> None:
+        self._notified.set()
 
-    async def _note(self, _message: Msg) -> None:
-        self._look_again()
+    async def _on_notification(self, _message: Msg) -> None:
+        self._request_refresh()
 
     async def refresh(self) -> None:
         """Read all entries now; what was known and is not there any more stays known.
@@ -173,19 +175,19 @@ class Catalog:
             JournalError: the broker did not answer, or the bucket is missing.
         """
         for message in await self._reader.read(_STREAM, {"multi_last": [_ALL]}):
-            self._take(message)
+            self._merge(message)
 
-    def _take(self, message: rpc.StoredMessage) -> None:
-        seen = self._seen.get(message.subject, 0)
+    def _merge(self, message: rpc.StoredMessage) -> None:
+        seen = self._revisions.get(message.subject, 0)
         if message.seq == seen:
             return
-        spec = _spec(message)
+        spec = _decode_entry(message)
         known = None if spec is None else self._specs.get(spec.kind)
         # By the sequence too: a replica that is behind must not bring back what was replaced.
         is_older = (
             known is not None and spec is not None and (known.action_version, seen) > (spec.action_version, message.seq)
         )
-        self._seen[message.subject] = max(seen, message.seq)
+        self._revisions[message.subject] = max(seen, message.seq)
         if spec is None or spec == known or is_older:
             return
         self._specs[spec.kind] = spec
@@ -200,7 +202,7 @@ def _subject(kind: Kind) -> str:
     return subjects.bucket_subject(subjects.ACTIONS_BUCKET, subjects.action_key(kind))
 
 
-def _spec(stored: rpc.StoredMessage) -> ActionSpec | None:
+def _decode_entry(stored: rpc.StoredMessage) -> ActionSpec | None:
     try:
         spec = _decode(stored.data)
         if _subject(Kind.parse(str(spec.kind))) != stored.subject:

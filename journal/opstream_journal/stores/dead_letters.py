@@ -12,22 +12,22 @@ from typing import Final
 import msgspec
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 
-from opstream_journal.errors import Drifted, RequestRefused
+from opstream_journal.errors import BrokerRefused, Drifted
 from opstream_journal.jetstream import rpc
-from opstream_journal.jetstream.connection import Link
+from opstream_journal.jetstream.connection import Connection
 from opstream_journal.provisioning import jetstream_admin as admin
 from opstream_journal.provisioning.provision import current_sizing
 from opstream_schemas import subjects
-from opstream_schemas.text import cut_text, one_line
+from opstream_schemas.text import one_line, truncate_text
 
 _STREAM: Final = subjects.PARKED_STREAM
 _MAX_MESSAGES: Final = 100_000
 """Then nothing more is parked, and subscribers wait: better than to fill the disk, or to forget the oldest."""
 _DETAIL_LIMIT: Final = 1024
-_NO_MESSAGE: Final = "404"
+_NO_MESSAGE_STATUS: Final = "404"
 
 
-class Parked(msgspec.Struct, frozen=True, kw_only=True):
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """A message that is, or is to be, parked."""
 
     durable: str
@@ -46,23 +46,23 @@ class Parked(msgspec.Struct, frozen=True, kw_only=True):
     """Stream sequence in PARKED; 0 for what is not there yet."""
 
 
-async def ensure_stream(link: Link) -> None:
+async def ensure_stream(link: Connection) -> None:
     """Make the stream PARKED, with as many copies as the journal has, if there is none.
 
     Raises:
         Drifted: there is one that does not take what is parked.
         JournalError: the broker refused or did not answer.
     """
-    current = await admin.stream(link, _STREAM)
+    current = await admin.stream_config(link, _STREAM)
     if current is None:
         sizing = await current_sizing(link)
-        await admin.make_stream(link, _config(1 if sizing is None else sizing.replicas))
-        current = await admin.stream(link, _STREAM)
+        await admin.create_stream(link, _config(1 if sizing is None else sizing.replicas))
+        current = await admin.stream_config(link, _STREAM)
     if current is not None and subjects.PARKED_SUBJECTS not in (current.subjects or []):
         raise Drifted(f"stream {_STREAM} does not take {subjects.PARKED_SUBJECTS}: add that subject to it")
 
 
-async def park(link: Link, parked: Parked) -> None:
+async def add(link: Connection, parked: DeadLetter) -> None:
     """Store what could not be handled. Parked again, it is there once.
 
     Raises:
@@ -75,64 +75,64 @@ async def park(link: Link, parked: Parked) -> None:
         "Opstream-Sequence": str(parked.sequence),
         "Opstream-Subject": parked.subject,
         "Opstream-Reason": parked.reason,
-        "Opstream-Detail": _header(parked.detail),
+        "Opstream-Detail": _header_value(parked.detail),
         "Opstream-Deliveries": str(parked.deliveries),
     }
     if parked.content_type:
-        headers["Content-Type"] = _header(parked.content_type)
-    await rpc.publish(link, subjects.parked_subject(parked.durable, parked.sequence), parked.data, headers)
+        headers["Content-Type"] = _header_value(parked.content_type)
+    await rpc.publish(link, subjects.dead_letter_subject(parked.durable, parked.sequence), parked.data, headers)
 
 
-async def find(link: Link, durable: str, sequence: int) -> Parked | None:
+async def find(link: Connection, durable: str, sequence: int) -> DeadLetter | None:
     """What is parked of a subscriber under a stream sequence of OPERATIONS, None if nothing is.
 
     Raises:
         JournalUnavailable: nobody answered.
         RequestRefused: another error, or what lies there was parked by somebody else.
     """
-    answer = await rpc.call(link, f"$JS.API.DIRECT.GET.{_STREAM}.{subjects.parked_subject(durable, sequence)}")
+    answer = await rpc.call(link, f"$JS.API.DIRECT.GET.{_STREAM}.{subjects.dead_letter_subject(durable, sequence)}")
     headers = answer.headers or {}
     status = headers.get("Status")
-    if status == _NO_MESSAGE:
+    if status == _NO_MESSAGE_STATUS:
         return None
     if status is not None:
-        raise RequestRefused(int(status), 0, headers.get("Description", ""))
-    return Parked(
+        raise BrokerRefused(int(status), 0, headers.get("Description", ""))
+    return DeadLetter(
         durable=durable,
         sequence=sequence,
         subject=headers.get("Opstream-Subject", ""),
         reason=headers.get("Opstream-Reason", ""),
         detail=headers.get("Opstream-Detail", ""),
-        deliveries=_number(headers, "Opstream-Deliveries"),
+        deliveries=_header_number(headers, "Opstream-Deliveries"),
         content_type=headers.get("Content-Type", ""),
         data=answer.data,
-        number=_number(headers, "Nats-Sequence"),
+        number=_header_number(headers, "Nats-Sequence"),
     )
 
 
-async def is_there(link: Link) -> bool:
+async def exists(link: Connection) -> bool:
     """Whether anything could ever be parked.
 
     Raises:
         JournalUnavailable: JetStream did not answer.
         RequestRefused: the broker refused.
     """
-    return await admin.stream(link, _STREAM) is not None
+    return await admin.stream_config(link, _STREAM) is not None
 
 
-async def places(link: Link, durable: str | None = None) -> list[tuple[str, int]]:
+async def keys(link: Connection, durable: str | None = None) -> list[tuple[str, int]]:
     """All that is parked, of one subscriber or of all: the durable and the stream sequence in OPERATIONS, in order.
 
     Raises:
         JournalUnavailable: JetStream did not answer.
         RequestRefused: the broker refused.
     """
-    found = await admin.subjects_of(link, _STREAM, subjects.parked_filter(durable or "*"))
+    found = await admin.stream_subjects(link, _STREAM, subjects.dead_letters_filter(durable or "*"))
     parsed = (subject.split(".") for subject in found)
     return sorted((owner, int(sequence)) for _, owner, sequence in parsed if sequence.isdecimal())
 
 
-async def remove(link: Link, parked: Parked) -> None:
+async def remove(link: Connection, parked: DeadLetter) -> None:
     """Remove what was handled after all; what was parked again meanwhile stays.
 
     Raises:
@@ -156,12 +156,12 @@ def _config(replicas: int) -> StreamConfig:
     )
 
 
-def _header(text: str) -> str:
+def _header_value(text: str) -> str:
     # A header ends with its line, and not every client reads more than ASCII.
     line = one_line(text).strip()
-    return cut_text(line.encode("ascii", "backslashreplace").decode(), _DETAIL_LIMIT).replace("…", "...")
+    return truncate_text(line.encode("ascii", "backslashreplace").decode(), _DETAIL_LIMIT).replace("…", "...")
 
 
-def _number(headers: Mapping[str, str], name: str) -> int:
+def _header_number(headers: Mapping[str, str], name: str) -> int:
     text = headers.get(name, "")
     return int(text) if text.isdecimal() else 0

@@ -14,17 +14,17 @@ from typing import Final
 import msgspec
 
 from opstream_journal.errors import JournalUnavailable
-from opstream_journal.jetstream.connection import Link
-from opstream_journal.jetstream.kv import Cell, Cells
+from opstream_journal.jetstream.connection import Connection
+from opstream_journal.jetstream.kv import KeyValueBucket, KeyValueEntry
 from opstream_schemas.names import Kind
-from opstream_schemas.operation.rate_limit import Rate, take_slot
+from opstream_schemas.operation.rate_limit import Rate, reserve_slot
 
-_REMEMBERED: Final = 32
+_REMEMBERED_SLOTS: Final = 32
 _TRIES: Final = 100
-_PAUSE: Final = (0.001, 0.02)
+_RETRY_DELAY: Final = (0.001, 0.02)
 
 
-class _Pace(msgspec.Struct, frozen=True):
+class _RateState(msgspec.Struct, frozen=True):
     """What is remembered of an action."""
 
     due: float = 0.0
@@ -34,10 +34,10 @@ class _Pace(msgspec.Struct, frozen=True):
 
 
 _encode: Final = msgspec.json.Encoder().encode
-_decode: Final = msgspec.json.Decoder(_Pace).decode
+_decode: Final = msgspec.json.Decoder(_RateState).decode
 
 
-class Pacer:
+class RateLimiter:
     """Takes slots for one action.
 
     Args:
@@ -48,16 +48,16 @@ class Pacer:
     """
 
     def __init__(
-        self, link: Link, kind: Kind, rate: Rate, *, jitter: Callable[[float, float], float] = random.uniform
+        self, link: Connection, kind: Kind, rate: Rate, *, jitter: Callable[[float, float], float] = random.uniform
     ) -> None:
         self._link = link
         self._key = f"r.{kind.resource}.{kind.action}"
         self._rate = rate
         self._jitter = jitter
-        self._cells = Cells(link, jitter)
+        self._bucket = KeyValueBucket(link, jitter)
         self._lock = asyncio.Lock()
 
-    async def take(self, name: str, now: float) -> float:
+    async def reserve(self, name: str, now: float) -> float:
         """Take the next slot: Unix seconds to wait for, or 0 for at once. Asked again for the same name, by whomever,
         it is the same answer: a slot that had to be waited for belongs to the wake for it, also once it has come.
 
@@ -70,21 +70,23 @@ class Pacer:
         """
         async with self._lock:  # those of one process need not run into each other
             for _ in range(_TRIES):
-                cell = await self._cells.get(self._key)
-                pace = _pace(cell)
+                cell = await self._bucket.get(self._key)
+                pace = _decode_state(cell)
                 if name in pace.taken:
                     return pace.taken[name]
-                slot = take_slot(self._rate, pace.due, now)
-                at = slot.at if slot.at > now else 0.0
-                taken = dict([*pace.taken.items(), (name, at)][-_REMEMBERED:])
-                if await self._cells.replace(self._key, _encode(_Pace(slot.due, taken)), cell.revision):
+                slot = reserve_slot(self._rate, pace.due, now)
+                at = slot.starts_at if slot.starts_at > now else 0.0
+                taken = dict([*pace.taken.items(), (name, at)][-_REMEMBERED_SLOTS:])
+                if await self._bucket.replace(
+                    self._key, _encode(_RateState(slot.theoretical_arrival, taken)), cell.revision
+                ):
                     return at
-                await self._link.rest(self._jitter(*_PAUSE))
+                await self._link.sleep(self._jitter(*_RETRY_DELAY))
         raise JournalUnavailable(f"the rate {self._key} changes all the time", maybe_stored=False)
 
 
-def _pace(cell: Cell) -> _Pace:
+def _decode_state(cell: KeyValueEntry) -> _RateState:
     try:
-        return _decode(cell.data) if cell.data else _Pace()
+        return _decode(cell.data) if cell.data else _RateState()
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        return _Pace()  # not ours; it is written over
+        return _RateState()  # not ours; it is written over

@@ -18,45 +18,45 @@ from typing import Final
 import msgspec
 
 from opstream_journal.errors import JournalUnavailable, VersionConflict
-from opstream_journal.jetstream.connection import Link
-from opstream_journal.jetstream.kv import Cell, Cells
+from opstream_journal.jetstream.connection import Connection
+from opstream_journal.jetstream.kv import KeyValueBucket, KeyValueEntry
 from opstream_journal.journal import Journal
-from opstream_journal.runtime.crash_points import CrashPoint, point
+from opstream_journal.runtime.crash_points import CrashPoint, crash_point
 from opstream_schemas.events import Canceled, Failed, Requested, Succeeded
 from opstream_schemas.names import Kind, check_operation_id
 from opstream_schemas.operation.fold import Operation
 from opstream_schemas.operation.resource_lock import (
-    Answer,
-    Busy,
+    CheckOperation,
     Claim,
-    Clear,
-    Free,
-    Give,
-    Held,
-    Hold,
-    Life,
-    List,
-    Look,
-    Replaced,
-    decide_hold,
+    ClearLock,
+    GrantLock,
+    ListWaiters,
+    LockAnswer,
+    LockBusy,
+    LockFree,
+    LockOwned,
+    LockReplaced,
+    LockState,
+    OperationStage,
+    decide_lock,
 )
 
-from .timers import send_wake
+from .timers import send_wake_up
 
 logger = logging.getLogger(__name__)
 
-WHY: Final = "hold"
+WAKE_UP_REASON: Final = "hold"
 """The reason in the wake of an operation that was given its hold."""
 
 _TRIES: Final = 20
-_PAUSE: Final = (0.005, 0.05)
-_ENDED: Final = frozenset({Succeeded.name, Failed.name, Canceled.name})
+_RETRY_DELAY: Final = (0.005, 0.05)
+_TERMINAL_EVENTS: Final = frozenset({Succeeded.name, Failed.name, Canceled.name})
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(Claim).decode
 
 
-class Holds:
+class ResourceLocks:
     """The holds over one connection.
 
     Args:
@@ -66,18 +66,18 @@ class Holds:
     """
 
     def __init__(
-        self, link: Link, journal: Journal, *, jitter: Callable[[float, float], float] = random.uniform
+        self, link: Connection, journal: Journal, *, jitter: Callable[[float, float], float] = random.uniform
     ) -> None:
         self._link = link
         self._journal = journal
         self._jitter = jitter
-        self._cells = Cells(link, jitter)
+        self._bucket = KeyValueBucket(link, jitter)
 
     async def start(self) -> None:
         """Open the inbox for reads."""
-        await self._cells.start()
+        await self._bucket.start()
 
-    async def acquire(self, hold: str, claim: Claim) -> Answer:
+    async def acquire(self, hold: str, claim: Claim) -> LockAnswer:
         """Take the hold if it is free and nobody waits who comes first; whoever does is given it instead.
 
         `Held` is as true as the operation is open: append `started` next, which fails for one that has ended, and
@@ -86,9 +86,9 @@ class Holds:
         Raises:
             JournalError: the broker did not answer, or refused.
         """
-        return await self._claim(hold, claim, is_listing=False)
+        return await self._resolve_claim(hold, claim, is_listing=False)
 
-    async def enqueue(self, hold: str, operation: Operation, claim: Claim, *, is_watchful: bool) -> Answer:
+    async def enqueue(self, hold: str, operation: Operation, claim: Claim, *, is_watchful: bool) -> LockAnswer:
         """Wait for the hold, unless it has become free meanwhile: whoever ends it then wakes the operation.
 
         Args:
@@ -101,14 +101,14 @@ class Holds:
             VersionConflict: something happened to the operation, perhaps its end: decide again.
             JournalError: the broker did not answer, or refused.
         """
-        await self._cells.put(_waiter_key(hold, claim), _encode(claim))
-        answer = await self._claim(hold, claim, is_listing=is_watchful)
-        if isinstance(answer, Held):
-            await self._forget(hold, operation.id)
-        last = await self._journal.last(operation.id)
+        await self._bucket.put(_waiter_key(hold, claim), _encode(claim))
+        answer = await self._resolve_claim(hold, claim, is_listing=is_watchful)
+        if isinstance(answer, LockOwned):
+            await self._remove_waiter(hold, operation.id)
+        last = await self._journal.last_message(operation.id)
         if last is None or last.seq != operation.stream_sequence:
             # If it ended, then whoever tidied up behind it may have done so before it was in the queue.
-            await self._forget(hold, operation.id)
+            await self._remove_waiter(hold, operation.id)
             raise VersionConflict(operation.id, operation.stream_sequence, last.seq if last else 0)
         return answer
 
@@ -120,11 +120,11 @@ class Holds:
         """
         if not operation.hold:
             return
-        if not operation.is_terminal and await self._look(operation.id) is not Life.ENDED:
+        if not operation.is_terminal and await self._read_stage(operation.id) is not OperationStage.ENDED:
             return
-        point(CrashPoint.HOLD_LEFT)
-        await self._forget(operation.hold, operation.id)
-        await self._settle(operation.hold, None, is_listing=False)
+        crash_point(CrashPoint.HOLD_LEFT)
+        await self._remove_waiter(operation.hold, operation.id)
+        await self._resolve(operation.hold, None, is_listing=False)
 
     async def wake(self, claim: Claim) -> None:
         """Have a runner look at an operation that holds now. Once too often does no harm.
@@ -132,113 +132,115 @@ class Holds:
         Raises:
             JournalError: the broker did not answer, or refused.
         """
-        await send_wake(self._link, Kind.parse(claim.kind), claim.operation_id, WHY, armed_by=claim.sequence)
+        await send_wake_up(
+            self._link, Kind.parse(claim.kind), claim.operation_id, WAKE_UP_REASON, armed_by=claim.sequence
+        )
 
-    async def holder(self, hold: str) -> Claim | None:
+    async def owner(self, hold: str) -> Claim | None:
         """The operation that holds, if it has not ended.
 
         Raises:
             JournalError: the broker did not answer, or refused.
         """
-        holder = _holder(await self._cells.get(_holder_key(hold)))
-        return None if holder is None or await self._look(holder.operation_id) is Life.ENDED else holder
+        holder = _owner(await self._bucket.get(_owner_key(hold)))
+        return None if holder is None or await self._read_stage(holder.operation_id) is OperationStage.ENDED else holder
 
-    async def waiting(self, hold: str) -> list[Claim]:
+    async def waiters(self, hold: str) -> list[Claim]:
         """Those who wait, in order, as far as nobody has looked whether they ended meanwhile.
 
         Raises:
             JournalError: the broker did not answer, or refused.
         """
-        return list(await self._waiters(hold))
+        return list(await self._read_waiters(hold))
 
-    async def places(self, hold: str) -> dict[str, int]:
+    async def queue_positions(self, hold: str) -> dict[str, int]:
         """The places of those who wait, 1 for the next, by operation id. From any replica, and a read of them all.
 
         Raises:
             JournalError: the broker did not answer, or refused.
         """
-        keys = sorted(await self._cells.some(_waiter_key(hold)))
+        keys = sorted(await self._bucket.read_all_from_replica(_waiter_key(hold)))
         return {key.rpartition(".")[2]: number for number, key in enumerate(keys, 1)}
 
-    async def _claim(self, hold: str, claim: Claim, *, is_listing: bool) -> Answer:
-        answer = await self._settle(hold, claim, is_listing=is_listing)
+    async def _resolve_claim(self, hold: str, claim: Claim, *, is_listing: bool) -> LockAnswer:
+        answer = await self._resolve(hold, claim, is_listing=is_listing)
         if answer is None:
             raise RuntimeError("a claim is a candidate itself, so a hold is never without one")
         return answer
 
-    async def _settle(self, hold: str, claim: Claim | None, *, is_listing: bool) -> Answer | None:
+    async def _resolve(self, hold: str, claim: Claim | None, *, is_listing: bool) -> LockAnswer | None:
         """Decide and write until there is an answer; None where nobody holds and nobody waits."""
-        key = _holder_key(hold)
+        key = _owner_key(hold)
         for _ in range(_TRIES):
-            cell = await self._cells.get(key)
-            seen = Hold(holder=_holder(cell))
+            cell = await self._bucket.get(key)
+            seen = LockState(owner=_owner(cell))
             if is_listing:
-                seen = Hold(holder=seen.holder, waiters=await self._waiters(hold))
-            known: dict[str, Life] = {}
+                seen = LockState(owner=seen.owner, waiters=await self._read_waiters(hold))
+            known: dict[str, OperationStage] = {}
             while True:
-                step = decide_hold(seen, claim, known)
-                if isinstance(step, Look):
-                    known[step.operation_id] = await self._look(step.operation_id)
-                elif isinstance(step, List):
-                    seen = Hold(holder=seen.holder, waiters=await self._waiters(hold))
+                step = decide_lock(seen, claim, known)
+                if isinstance(step, CheckOperation):
+                    known[step.operation_id] = await self._read_stage(step.operation_id)
+                elif isinstance(step, ListWaiters):
+                    seen = LockState(owner=seen.owner, waiters=await self._read_waiters(hold))
                 else:
                     break
             match step:
-                case Give(to) if await self._cells.replace(key, _encode(to), cell.revision):
+                case GrantLock(to) if await self._bucket.replace(key, _encode(to), cell.revision):
                     is_own = claim is not None and to.operation_id == claim.operation_id
-                    await self._pass_on(hold, to, known, is_own=is_own)
-                    return Held(to.is_handed) if is_own else Busy(to, Life.REQUESTED)
-                case Clear() if await self._cells.remove(key, cell.revision):
-                    await self._tidy(hold, known)
+                    await self._hand_over(hold, to, known, is_own=is_own)
+                    return LockOwned(to.is_handed) if is_own else LockBusy(to, OperationStage.REQUESTED)
+                case ClearLock() if await self._bucket.remove(key, cell.revision):
+                    await self._remove_ended(hold, known)
                     return None
-                case Free():
-                    await self._tidy(hold, known)
+                case LockFree():
+                    await self._remove_ended(hold, known)
                     return None
-                case Busy(holder, life):
-                    if claim is None and life is Life.REQUESTED:
+                case LockBusy(holder, life):
+                    if claim is None and life is OperationStage.REQUESTED:
                         await self.wake(holder)  # whoever gave it the hold may have died before it said so
                     return step
-                case Held() | Replaced():
+                case LockOwned() | LockReplaced():
                     return step
-            await self._link.rest(self._jitter(*_PAUSE))
+            await self._link.sleep(self._jitter(*_RETRY_DELAY))
         raise JournalUnavailable(f"hold {hold} changes all the time", maybe_stored=False)
 
-    async def _pass_on(self, hold: str, to: Claim, known: dict[str, Life], *, is_own: bool) -> None:
-        point(CrashPoint.HOLD_TAKEN if is_own else CrashPoint.HOLD_HANDED_OVER)
+    async def _hand_over(self, hold: str, to: Claim, known: dict[str, OperationStage], *, is_own: bool) -> None:
+        crash_point(CrashPoint.HOLD_TAKEN if is_own else CrashPoint.HOLD_HANDED_OVER)
         if to.is_handed:
             logger.info("operation %s is given the hold %s", to.operation_id, hold)
             await self.wake(to)
-        await self._tidy(hold, {**known, to.operation_id: Life.ENDED})
+        await self._remove_ended(hold, {**known, to.operation_id: OperationStage.ENDED})
 
-    async def _tidy(self, hold: str, known: dict[str, Life]) -> None:
+    async def _remove_ended(self, hold: str, known: dict[str, OperationStage]) -> None:
         for operation_id, life in known.items():
-            if life is Life.ENDED:
-                await self._forget(hold, operation_id)
+            if life is OperationStage.ENDED:
+                await self._remove_waiter(hold, operation_id)
 
-    async def _forget(self, hold: str, operation_id: str) -> None:
+    async def _remove_waiter(self, hold: str, operation_id: str) -> None:
         """Take an operation out of the queue, if it is there."""
-        found = await self._cells.find(_waiter_key(hold, operation_id=operation_id))
+        found = await self._bucket.find_latest(_waiter_key(hold, operation_id=operation_id))
         if found is not None:
             key, cell = found
-            await self._cells.remove(key, cell.revision)
+            await self._bucket.remove(key, cell.revision)
 
-    async def _look(self, operation_id: str) -> Life:
+    async def _read_stage(self, operation_id: str) -> OperationStage:
         """What the leader's last event says. Its type is enough: nothing follows a terminal event."""
-        last = await self._journal.last(operation_id)
+        last = await self._journal.last_message(operation_id)
         if last is None:
-            return Life.ENDED
+            return OperationStage.ENDED
         event = last.subject.rpartition(".")[2]
         if event == Requested.name:
-            return Life.REQUESTED
-        return Life.ENDED if event in _ENDED else Life.BEGUN
+            return OperationStage.REQUESTED
+        return OperationStage.ENDED if event in _TERMINAL_EVENTS else OperationStage.STARTED
 
-    async def _waiters(self, hold: str) -> tuple[Claim, ...]:
-        found = await self._cells.all(_waiter_key(hold))
-        claims = (_decoded(data) for _, data in sorted(found.items()))
+    async def _read_waiters(self, hold: str) -> tuple[Claim, ...]:
+        found = await self._bucket.read_all(_waiter_key(hold))
+        claims = (_decode_claim(data) for _, data in sorted(found.items()))
         return tuple(claim for claim in claims if claim is not None)
 
 
-def _holder_key(hold: str) -> str:
+def _owner_key(hold: str) -> str:
     return f"h.{hold}"
 
 
@@ -249,11 +251,11 @@ def _waiter_key(hold: str, claim: Claim | None = None, *, operation_id: str = ""
     return f"w.{hold}.*.{operation_id}" if operation_id else f"w.{hold}.>"
 
 
-def _holder(cell: Cell) -> Claim | None:
-    return _decoded(cell.data) if cell.data else None
+def _owner(cell: KeyValueEntry) -> Claim | None:
+    return _decode_claim(cell.data) if cell.data else None
 
 
-def _decoded(data: bytes) -> Claim | None:
+def _decode_claim(data: bytes) -> Claim | None:
     try:
         claim = _decode(data)
         check_operation_id(claim.operation_id)

@@ -11,11 +11,11 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from opstream_journal.errors import EventTooLarge, JournalFull, NotProvisioned, RequestRefused
+from opstream_journal.errors import BrokerRefused, EventTooLarge, JournalFull, NotProvisioned
 from opstream_journal.jetstream import rpc
-from opstream_journal.jetstream.batch_publish import Message, publish_together
-from opstream_journal.jetstream.connection import Link
-from opstream_journal.jetstream.ordered_consumer import ask
+from opstream_journal.jetstream.batch_publish import BatchMessage, publish_batch
+from opstream_journal.jetstream.connection import Connection
+from opstream_journal.jetstream.ordered_consumer import stream_api_request
 from opstream_schemas import subjects
 from opstream_schemas.operation.fold import FOLD_VERSION, Operation
 
@@ -41,17 +41,17 @@ encode_snapshot: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(Operation).decode
 
 
-class _Cursor(msgspec.Struct, rename="camel"):
+class _FoldPosition(msgspec.Struct, rename="camel"):
     """What every version of the fold says."""
 
     stream_sequence: int
     fold_version: int
 
 
-_decode_cursor: Final = msgspec.json.Decoder(_Cursor).decode
+_decode_cursor: Final = msgspec.json.Decoder(_FoldPosition).decode
 
 
-class Entry(msgspec.Struct, frozen=True):
+class SnapshotEntry(msgspec.Struct, frozen=True):
     """What the view holds for an operation."""
 
     revision: int
@@ -60,10 +60,10 @@ class Entry(msgspec.Struct, frozen=True):
     """None for no entry, and for one that another fold wrote, which must be folded again."""
 
 
-NO_ENTRY: Final = Entry(0, None)
+NO_ENTRY: Final = SnapshotEntry(0, None)
 
 
-class Write(NamedTuple):
+class SnapshotWrite(NamedTuple):
     """A snapshot that is to be stored, as `View.put` takes it."""
 
     operation: Operation
@@ -71,13 +71,13 @@ class Write(NamedTuple):
     ttl: float | None = None
 
 
-class View:
+class SnapshotStore:
     """The view over one connection."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Connection) -> None:
         self._link = link
 
-    async def get(self, operation_id: str) -> Entry:
+    async def get(self, operation_id: str) -> SnapshotEntry:
         """The snapshot, from any replica, so on a cluster perhaps an older one.
 
         Raises:
@@ -87,7 +87,7 @@ class View:
         message = await rpc.get_direct(self._link, VIEW_STREAM, subject)
         return NO_ENTRY if message is None else _entry(message)
 
-    async def get_newest(self, operation_id: str) -> Entry:
+    async def get_newest(self, operation_id: str) -> SnapshotEntry:
         """The snapshot from the leader: what a write must be based on after a conflict.
 
         Raises:
@@ -115,15 +115,15 @@ class View:
             RequestRefused: another error of the broker.
         """
         try:
-            return await rpc.publish(self._link, *_message(Write(operation, revision, ttl)))
-        except RequestRefused as refused:
+            return await rpc.publish(self._link, *_batch_message(SnapshotWrite(operation, revision, ttl)))
+        except BrokerRefused as refused:
             if refused.err_code in _CONFLICTS:
                 return None
             if refused.err_code == _STORE_FAILED:
                 raise JournalFull("the broker has no room for the view") from refused
             raise
 
-    async def put_together(self, writes: Sequence[Write]) -> Sequence[int] | None:
+    async def put_batch(self, writes: Sequence[SnapshotWrite]) -> Sequence[int] | None:
         """As many `put`, of up to 1,000 different operations, but all or none, and much faster.
 
         Returns:
@@ -134,20 +134,20 @@ class View:
             JournalUnavailable: not acknowledged; all may be stored all the same.
         """
         try:
-            return await publish_together(self._link, [_message(one) for one in writes])
-        except (RequestRefused, EventTooLarge) as error:
+            return await publish_batch(self._link, [_batch_message(one) for one in writes])
+        except (BrokerRefused, EventTooLarge) as error:
             logger.debug("%d snapshots are not written together: %s", len(writes), error)
             return None
 
 
-class ManySnapshots:
+class SnapshotReader:
     """Reads many snapshots with few requests.
 
     Args:
         link: the connection, which is up.
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Connection) -> None:
         self._reader = rpc.BatchReader(link)
 
     async def start(self) -> None:
@@ -158,14 +158,14 @@ class ManySnapshots:
         """Close it."""
         await self._reader.stop()
 
-    async def get(self, operation_ids: Sequence[str]) -> dict[str, Entry]:
+    async def get(self, operation_ids: Sequence[str]) -> dict[str, SnapshotEntry]:
         """The snapshots of those that have one, from any replica, with few requests.
 
         Raises:
             JournalUnavailable: nobody answered, or not in time.
             RequestRefused: another error.
         """
-        found: dict[str, Entry] = {}
+        found: dict[str, SnapshotEntry] = {}
         for start in range(0, len(operation_ids), _TOGETHER):
             missing = {
                 subjects.bucket_subject(subjects.VIEW_BUCKET, one): one for one in operation_ids[start:][:_TOGETHER]
@@ -182,7 +182,7 @@ class ManySnapshots:
         return found
 
 
-class Snapshot:
+class RawSnapshot:
     """An entry of the view, decoded only if somebody asks."""
 
     __slots__ = ("data", "operation_id", "revision")
@@ -217,21 +217,21 @@ class Snapshot:
         cursor = self._cursor()
         return None if cursor is None else cursor.stream_sequence
 
-    def _cursor(self) -> _Cursor | None:
+    def _cursor(self) -> _FoldPosition | None:
         try:
             return _decode_cursor(self.data)
         except _UNREADABLE:
             return None
 
 
-class Snapshots:
+class RawSnapshots:
     """The stored snapshots over one connection, which is up.
 
     Args:
         link: the connection.
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Connection) -> None:
         self._link = link
         self._reader = rpc.BatchReader(link)
 
@@ -243,14 +243,14 @@ class Snapshots:
         """Close it."""
         await self._reader.stop()
 
-    async def get(self, operation_ids: Sequence[str]) -> dict[str, Snapshot]:
+    async def get(self, operation_ids: Sequence[str]) -> dict[str, RawSnapshot]:
         """Those of these operations that there are, from any replica, with few requests.
 
         Raises:
             JournalUnavailable: nobody answered, or not in time.
             RequestRefused: another error.
         """
-        found: dict[str, Snapshot] = {}
+        found: dict[str, RawSnapshot] = {}
         for start in range(0, len(operation_ids), _TOGETHER):
             missing = {f"{_PREFIX}{one}" for one in operation_ids[start : start + _TOGETHER]}
             while missing:
@@ -259,19 +259,19 @@ class Snapshots:
                 for message in messages:
                     missing.discard(message.subject)
                     operation_id = message.subject.removeprefix(_PREFIX)
-                    found[operation_id] = Snapshot(operation_id, message.seq, message.data)
+                    found[operation_id] = RawSnapshot(operation_id, message.seq, message.data)
                 if not messages:
                     break  # otherwise there may be more, which did not fit into one answer
         return found
 
-    async def newest(self, operation_id: str) -> Snapshot | None:
+    async def get_newest(self, operation_id: str) -> RawSnapshot | None:
         """One as the leader has it.
 
         Raises:
             JournalUnavailable: no leader answered.
         """
         message = await rpc.get_last(self._link, VIEW_STREAM, f"{_PREFIX}{operation_id}")
-        return None if message is None else Snapshot(operation_id, message.seq, message.data)
+        return None if message is None else RawSnapshot(operation_id, message.seq, message.data)
 
     async def remove(self, operation_id: str, revision: int) -> None:
         """Remove an entry, but not one that took its place meanwhile.
@@ -282,7 +282,7 @@ class Snapshots:
         """
         # A purge up to a sequence leaves no marker behind, and can't touch what is newer.
         request = {"filter": f"{_PREFIX}{operation_id}", "seq": revision + 1}
-        await ask(self._link, VIEW_STREAM, f"STREAM.PURGE.{VIEW_STREAM}", msgspec.json.encode(request))
+        await stream_api_request(self._link, VIEW_STREAM, f"STREAM.PURGE.{VIEW_STREAM}", msgspec.json.encode(request))
 
     async def last_sequences(self, operation_ids: Sequence[str]) -> dict[str, int]:
         """The stream sequence of the last event of each operation that the journal knows, from any replica.
@@ -305,20 +305,20 @@ class Snapshots:
         return found
 
 
-def operation_of(subject: str) -> str:
+def operation_id_of(subject: str) -> str:
     """The operation whose snapshot lies under a subject of the view's stream."""
     return subject.removeprefix(_PREFIX)
 
 
-class _Floor(msgspec.Struct):
+class _AckFloor(msgspec.Struct):
     stream_seq: int = 0
 
 
-class _ConsumerState(msgspec.Struct):
-    ack_floor: _Floor = msgspec.field(default_factory=_Floor)
+class _ProjectorState(msgspec.Struct):
+    ack_floor: _AckFloor = msgspec.field(default_factory=_AckFloor)
 
 
-async def projected(link: Link) -> int:
+async def projected_sequence(link: Connection) -> int:
     """The stream sequence up to which the projectors have written everything; 0 if there is no consumer of theirs.
 
     Raises:
@@ -327,22 +327,22 @@ async def projected(link: Link) -> int:
     stream, consumer = subjects.OPERATIONS_STREAM, subjects.PROJECTOR_CONSUMER
     answer = await rpc.call(link, f"$JS.API.CONSUMER.INFO.{stream}.{consumer}")
     try:
-        return msgspec.json.decode(answer.data, type=_ConsumerState).ack_floor.stream_seq
+        return msgspec.json.decode(answer.data, type=_ProjectorState).ack_floor.stream_seq
     except msgspec.MsgspecError as error:
         raise NotProvisioned(f"the answer about consumer {consumer} is not JetStream's: {error}") from error
 
 
-def _message(write: Write) -> Message:
+def _batch_message(write: SnapshotWrite) -> BatchMessage:
     headers = {"Nats-Expected-Last-Subject-Sequence": str(write.revision)}
     if write.ttl is not None:
         headers["Nats-TTL"] = str(max(1, int(write.ttl)))
     subject = subjects.bucket_subject(subjects.VIEW_BUCKET, write.operation.id)
-    return Message(subject, encode_snapshot(write.operation), headers)
+    return BatchMessage(subject, encode_snapshot(write.operation), headers)
 
 
-def _entry(message: rpc.StoredMessage) -> Entry:
+def _entry(message: rpc.StoredMessage) -> SnapshotEntry:
     try:
         operation = _decode(message.data)
     except _UNREADABLE:
-        return Entry(message.seq, None)
-    return Entry(message.seq, operation if operation.fold_version == FOLD_VERSION else None)
+        return SnapshotEntry(message.seq, None)
+    return SnapshotEntry(message.seq, operation if operation.fold_version == FOLD_VERSION else None)

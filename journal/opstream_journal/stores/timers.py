@@ -11,9 +11,9 @@ from typing import Final
 
 import msgspec
 
-from opstream_journal.errors import JournalUnavailable, RequestRefused
+from opstream_journal.errors import BrokerRefused, JournalUnavailable
 from opstream_journal.jetstream import rpc
-from opstream_journal.jetstream.connection import Link
+from opstream_journal.jetstream.connection import Connection
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.names import Kind
@@ -21,13 +21,15 @@ from opstream_schemas.names import Kind
 _decode_answer: Final = msgspec.json.Decoder(rpc.PubAck).decode
 
 
-class Wake(msgspec.Struct, frozen=True, rename="camel"):
+class WakeUp(msgspec.Struct, frozen=True, rename="camel"):
     """The body of a wake."""
 
     armed_by: int
 
 
-async def arm_wake(link: Link, kind: Kind, operation_id: str, why: str, *, at: datetime, armed_by: int) -> None:
+async def schedule_wake_up(
+    link: Connection, kind: Kind, operation_id: str, why: str, *, at: datetime, armed_by: int
+) -> None:
     """Store a wake for `at`; one in the past fires at once.
 
     Raises:
@@ -35,21 +37,23 @@ async def arm_wake(link: Link, kind: Kind, operation_id: str, why: str, *, at: d
         RequestRefused: the broker refused.
     """
     timer = subjects.timer_subject(kind, operation_id, why)
-    target = subjects.fire_subject(kind, operation_id, why)
-    await schedule(link, timer, target, at, msgspec.json.encode(Wake(armed_by)))
+    target = subjects.fired_wake_subject(kind, operation_id, why)
+    await schedule_message(link, timer, target, at, msgspec.json.encode(WakeUp(armed_by)))
 
 
-async def send_wake(link: Link, kind: Kind, operation_id: str, why: str, *, armed_by: int) -> None:
+async def send_wake_up(link: Connection, kind: Kind, operation_id: str, why: str, *, armed_by: int) -> None:
     """Store a wake that is due now. Unlike a message that is put back, it outlives a broker that restarts.
 
     Raises:
         JournalUnavailable: not acknowledged; it may be sent all the same.
         RequestRefused: the broker refused.
     """
-    await rpc.publish(link, subjects.fire_subject(kind, operation_id, why), msgspec.json.encode(Wake(armed_by)), {})
+    await rpc.publish(
+        link, subjects.fired_wake_subject(kind, operation_id, why), msgspec.json.encode(WakeUp(armed_by)), {}
+    )
 
 
-async def arm_deadline(link: Link, kind: Kind, operation_id: str, at: datetime) -> None:
+async def schedule_deadline(link: Connection, kind: Kind, operation_id: str, at: datetime) -> None:
     """Have the projector look at an operation at `at`, its deadline; one in the past is due at once.
 
     Raises:
@@ -57,10 +61,10 @@ async def arm_deadline(link: Link, kind: Kind, operation_id: str, at: datetime) 
         RequestRefused: the broker refused.
     """
     timer = subjects.deadline_subject(kind, operation_id)
-    await schedule(link, timer, subjects.overdue_subject(kind, operation_id), at, b"")
+    await schedule_message(link, timer, subjects.fired_deadline_subject(kind, operation_id), at, b"")
 
 
-async def disarm(link: Link, operation_id: str) -> None:
+async def cancel_timers(link: Connection, operation_id: str) -> None:
     """Forget the wakes and the deadline of an operation, if any are armed. One that has fired already still arrives.
 
     Raises:
@@ -68,29 +72,29 @@ async def disarm(link: Link, operation_id: str) -> None:
         RequestRefused: the broker refused.
     """
     stream = subjects.TIMERS_STREAM
-    request = msgspec.json.encode({"filter": subjects.timers_filter(operation_id)})
+    request = msgspec.json.encode({"filter": subjects.operation_timers_filter(operation_id)})
     answer = await rpc.call(link, f"$JS.API.STREAM.PURGE.{stream}", request)
     try:
         error = _decode_answer(answer.data).error
     except msgspec.MsgspecError as wrong:
         raise JournalUnavailable(f"the answer about {stream} is not JetStream's", maybe_stored=True) from wrong
     if error is not None:
-        raise RequestRefused(error.code, error.err_code, error.description)
+        raise BrokerRefused(error.code, error.err_code, error.description)
 
 
-def armed_by(data: bytes) -> int:
+def scheduled_by(data: bytes) -> int:
     """The stream sequence that a delivered wake names.
 
     Raises:
         InvalidEvent: the body is not a wake's.
     """
     try:
-        return msgspec.json.decode(data, type=Wake).armed_by
+        return msgspec.json.decode(data, type=WakeUp).armed_by
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InvalidEvent(f"not a wake: {error}") from error
 
 
-async def schedule(link: Link, timer: str, target: str, at: datetime, payload: bytes) -> None:
+async def schedule_message(link: Connection, timer: str, target: str, at: datetime, payload: bytes) -> None:
     """Store a message that the broker publishes to `target` at `at`; both subjects belong to one stream.
 
     Raises:

@@ -10,23 +10,23 @@ from __future__ import annotations
 from datetime import datetime
 
 from opstream_journal.jetstream import rpc
-from opstream_journal.jetstream.connection import Link
+from opstream_journal.jetstream.connection import Connection
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.events import Requested, decode_event
 from opstream_schemas.names import Kind
-from opstream_schemas.webhook_delivery import Delivery, DeliveryAttempt, Outcome, encode
+from opstream_schemas.webhook_delivery import DeliveryAttempt, DeliveryOutcome, WebhookDelivery, encode_record
 
-from .timers import schedule
+from .timers import schedule_message
 
 
-class Deliveries:
+class DeliveryStore:
     """The streams of webhooks on one connection."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Connection) -> None:
         self._link = link
 
-    async def callback(self, operation_id: str, kind: Kind) -> str:
+    async def callback_url(self, operation_id: str, kind: Kind) -> str:
         """The callback URL that an operation was requested with; empty for none, or if the request has expired.
 
         Raises:
@@ -45,7 +45,7 @@ class Deliveries:
             raise InvalidEvent(f"its request (sequence {stored.seq}) is of type {event.type}, unknown to this version")
         return event.data.callback
 
-    async def event(self, sequence: int) -> bytes | None:
+    async def event_bytes(self, sequence: int) -> bytes | None:
         """The stored bytes of the event at a stream sequence; None once it has expired.
 
         Raises:
@@ -55,7 +55,7 @@ class Deliveries:
         stored = await rpc.get_at(self._link, subjects.OPERATIONS_STREAM, sequence)
         return None if stored is None else stored.data
 
-    async def outcome(self, operation_id: str, kind: Kind, event: str) -> int | None:
+    async def outcome_sequence(self, operation_id: str, kind: Kind, event: str) -> int | None:
         """The stream sequence of the event that ended an operation; None once it has expired.
 
         Raises:
@@ -66,16 +66,16 @@ class Deliveries:
         stored = await rpc.get_last(self._link, subjects.OPERATIONS_STREAM, subject)
         return None if stored is None else stored.seq
 
-    async def send(self, delivery: Delivery, webhook_id: str) -> None:
+    async def enqueue(self, delivery: WebhookDelivery, webhook_id: str) -> None:
         """Have a new delivery tried at once; one that was sent a moment ago is not sent again.
 
         Raises:
             JournalUnavailable: not acknowledged; it may be stored all the same.
             RequestRefused: the broker refused.
         """
-        await rpc.publish(self._link, _due(delivery), encode(delivery), {"Nats-Msg-Id": webhook_id})
+        await rpc.publish(self._link, _due_subject(delivery), encode_record(delivery), {"Nats-Msg-Id": webhook_id})
 
-    async def put_off(self, delivery: Delivery, at: datetime) -> None:
+    async def schedule(self, delivery: WebhookDelivery, at: datetime) -> None:
         """Have a delivery tried at a moment, at once if that is over, instead of whenever it was due until now.
 
         Raises:
@@ -83,7 +83,7 @@ class Deliveries:
             RequestRefused: the broker refused.
         """
         later = subjects.webhook_later_subject(delivery.endpoint, delivery.operation_id)
-        await schedule(self._link, later, _due(delivery), at, encode(delivery))
+        await schedule_message(self._link, later, _due_subject(delivery), at, encode_record(delivery))
 
     async def record(self, attempt: DeliveryAttempt) -> None:
         """Record an attempt.
@@ -92,19 +92,19 @@ class Deliveries:
             JournalUnavailable: not acknowledged; it may be stored all the same.
             RequestRefused: the broker refused.
         """
-        subject = subjects.delivery_subject(attempt.operation_id, attempt.endpoint, attempt.outcome)
-        await rpc.publish(self._link, subject, encode(attempt), {})
+        subject = subjects.delivery_record_subject(attempt.operation_id, attempt.endpoint, attempt.outcome)
+        await rpc.publish(self._link, subject, encode_record(attempt), {})
 
-    async def is_delivered(self, delivery: Delivery | DeliveryAttempt) -> bool:
+    async def is_delivered(self, delivery: WebhookDelivery | DeliveryAttempt) -> bool:
         """Whether an attempt has succeeded already, as the records have it.
 
         Raises:
             JournalUnavailable: the broker did not answer.
             RequestRefused: it refused.
         """
-        subject = subjects.delivery_subject(delivery.operation_id, delivery.endpoint, Outcome.DELIVERED)
+        subject = subjects.delivery_record_subject(delivery.operation_id, delivery.endpoint, DeliveryOutcome.DELIVERED)
         return await rpc.get_last(self._link, subjects.DELIVERIES_STREAM, subject) is not None
 
 
-def _due(delivery: Delivery) -> str:
+def _due_subject(delivery: WebhookDelivery) -> str:
     return subjects.webhook_due_subject(delivery.endpoint, delivery.operation_id)

@@ -32,12 +32,12 @@ def api(*, log_level: str, public_url: str | None, max_body: int, **given: Any) 
     Example:
       opstream api --nats nats://n1:4222 --host 0.0.0.0 --public-url https://api.example.com
     """
-    proxy_options.check(
+    proxy_options.check_headers_trusted(
         given["trusted_proxies"], **{name: given[name] for name in ("identity_header", "client_id_header")}
     )
-    serving.begin(log_level)
+    serving.prepare_process(log_level)
     from opstream_api.main import run
     from opstream_api.settings import Settings
 
-    given["callbacks"] = webhook_options.policy(given)
-    serving.serve(lambda: run(Settings(public_url=public_url or "", body_limit=max_body, **given)))
+    given["callbacks"] = webhook_options.callback_policy(given)
+    serving.run_service(lambda: run(Settings(public_url=public_url or "", body_limit=max_body, **given)))

@@ -15,23 +15,23 @@ import msgspec
 from opstream.cli.options import common as service_options
 from opstream.cli.options import history as options
 from opstream.cli.options.option import checked
-from opstream.history.event_reader import Walk, Wanted
-from opstream.terminal.console import INTERRUPTED, Failure, is_coloured, printable, room
-from opstream.terminal.progress_bar import Progress
-from opstream.terminal.table import beside
-from opstream.terminal.timeline_text import WIDTH, document, lines
-from opstream_journal import Journal, JournalError, Link, connect
-from opstream_journal.jetstream.stream_scan import edges
+from opstream.history.event_reader import EventReader, HistoryQuery
+from opstream.terminal.console import EXIT_INTERRUPTED, CommandError, line_width, printable, supports_colour
+from opstream.terminal.progress_bar import StreamProgress
+from opstream.terminal.table import text_beside
+from opstream.terminal.timeline_text import NAME_WIDTH, timeline_json, timeline_lines
+from opstream_journal import Connection, Journal, JournalError, connect
+from opstream_journal.jetstream.stream_scan import stream_bounds
 from opstream_schemas.names import check_operation_id
-from opstream_schemas.operation.forced_end import Message
+from opstream_schemas.operation.forced_end import OperationMessage
 from opstream_schemas.subjects import OPERATIONS_STREAM
-from opstream_schemas.timeline import Life, life
+from opstream_schemas.timeline import Timeline, build_timeline
 
 
-class Audit(msgspec.Struct, frozen=True, kw_only=True):
+class AuditSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`opstream audit`."""
 
-    wanted: Wanted
+    wanted: HistoryQuery
     """Where to look; its selection names the operation."""
     is_json: bool
     is_whole: bool
@@ -48,7 +48,7 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
 
 @click.command(short_help="Tell the life of one operation.")
 @click.argument("operation", metavar="ID", callback=checked(check_operation_id), type=str)
-@options.search_options
+@options.timeline_options
 @options.with_data_option
 @options.audit_json_option
 @service_options.nats_option
@@ -69,13 +69,15 @@ def audit(*, is_json: bool, is_whole: bool, servers: tuple[str, ...], connect_ti
             "--since, --until and --action are for the archive: add --from-archive, or leave them out"
         )
     given |= {"resource": "", "types": (), "first": None}
-    wanted = options.wanted(datetime.now(UTC), given)
+    wanted = options.history_query(datetime.now(UTC), given)
     print_timeline(
-        Audit(wanted=wanted, is_json=is_json, is_whole=is_whole, servers=servers, connect_timeout=connect_timeout)
+        AuditSettings(
+            wanted=wanted, is_json=is_json, is_whole=is_whole, servers=servers, connect_timeout=connect_timeout
+        )
     )
 
 
-def print_timeline(settings: Audit) -> None:
+def print_timeline(settings: AuditSettings) -> None:
     """Print the operation's life.
 
     Raises:
@@ -83,31 +85,33 @@ def print_timeline(settings: Audit) -> None:
     """
     operation_id = settings.operation_id
     try:
-        messages = asyncio.run(_find(settings))
+        messages = asyncio.run(_read_messages(settings))
     except JournalError as error:
-        raise Failure(printable(str(error))) from error
+        raise CommandError(printable(str(error))) from error
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        sys.exit(EXIT_INTERRUPTED)
     if not messages:
         where = "archive" if settings.wanted.is_archive else "journal"
         hint = "" if settings.wanted.is_archive else "; the archive may have it: --from-archive"
-        raise Failure(f"the {where} has no operation {operation_id}, or its events have expired{hint}")
-    told = life(operation_id, messages, datetime.now(UTC))
+        raise CommandError(f"the {where} has no operation {operation_id}, or its events have expired{hint}")
+    told = build_timeline(operation_id, messages, datetime.now(UTC))
     try:
         _print(told, settings)
     except BrokenPipeError:
         # Who has read enough is told by the exit status all the same, and Python at its end has nothing to complain of.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if not told.chain.is_intact or told.foreign:
-        raise Failure(f"what lies on the subjects of operation {operation_id} is not only what was recorded for it")
+        raise CommandError(
+            f"what lies on the subjects of operation {operation_id} is not only what was recorded for it"
+        )
 
 
-async def _find(settings: Audit) -> list[Message]:
+async def _read_messages(settings: AuditSettings) -> list[OperationMessage]:
     link = await connect(settings.servers, "opstream-audit", connect_timeout=settings.connect_timeout)
     try:
         if settings.wanted.is_archive:
-            return await _search(link, settings.wanted)
-        await edges(link, OPERATIONS_STREAM)  # says what to do where there is none
+            return await _read_archive(link, settings.wanted)
+        await stream_bounds(link, OPERATIONS_STREAM)  # says what to do where there is none
         journal = Journal(link, max_msg_size=-1, clock=time.monotonic)
         await journal.start()
         return await journal.messages(settings.operation_id)
@@ -115,24 +119,24 @@ async def _find(settings: Audit) -> list[Message]:
         await link.close()
 
 
-async def _search(link: Link, wanted: Wanted) -> list[Message]:
+async def _read_archive(link: Connection, wanted: HistoryQuery) -> list[OperationMessage]:
     """Everything of an operation in the archive, whose subjects don't name it."""
     found = []
-    with Progress("messages of the archive", is_plain=True) as progress:
-        walk = Walk(link, wanted, lambda text: progress.tell(printable(text)))
+    with StreamProgress("messages of the archive", is_plain=True) as progress:
+        walk = EventReader(link, wanted, lambda text: progress.print_line(printable(text)))
         async for batch in walk.batches():
-            found += [Message(one.message.sequence, one.message.data) for one in batch]
-            progress.advance(walk.begin, walk.next_sequence, walk.end)
+            found += [OperationMessage(one.message.sequence, one.message.data) for one in batch]
+            progress.advance(walk.first_sequence, walk.next_sequence, walk.last_sequence)
     return found
 
 
-def _print(told: Life, settings: Audit) -> None:
+def _print(told: Timeline, settings: AuditSettings) -> None:
     if settings.is_json:
-        found = document(told, is_whole=settings.is_whole)
+        found = timeline_json(told, is_whole=settings.is_whole)
         is_for_a_person = sys.stdout.isatty()
         click.echo((msgspec.json.format(found, indent=2) if is_for_a_person else found).decode())
         return
-    is_on = is_coloured(sys.stdout)
-    columns = None if settings.is_whole else room(sys.stdout)  # whole documents are there to be copied
-    for name, text in lines(told, is_whole=settings.is_whole, is_on=is_on):
-        click.echo(beside(f"{name:<{WIDTH}}", text, columns), color=is_on or None)
+    is_on = supports_colour(sys.stdout)
+    columns = None if settings.is_whole else line_width(sys.stdout)  # whole documents are there to be copied
+    for name, text in timeline_lines(told, is_whole=settings.is_whole, is_on=is_on):
+        click.echo(text_beside(f"{name:<{NAME_WIDTH}}", text, columns), color=is_on or None)

@@ -24,6 +24,6 @@ def broker(nats_host: str, nats_port: int, data_dir: Path, log_level: str) -> No
     Example:
       opstream broker --data-dir /var/lib/opstream
     """
-    from opstream.local.nats_server import Settings, run
+    from opstream.local.nats_server import Settings, run_broker
 
-    run(Settings(host=nats_host, port=nats_port, data_dir=data_dir, is_debug=log_level == "debug"))
+    run_broker(Settings(host=nats_host, port=nats_port, data_dir=data_dir, is_debug=log_level == "debug"))

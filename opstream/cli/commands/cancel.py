@@ -7,13 +7,13 @@ from typing import Any
 import click
 import msgspec
 
-from opstream.cli.client_session import PATIENCE, print_json, session, wait
+from opstream.cli.client_session import RESPONSE_TIMEOUT, print_json, session, wait
 from opstream.cli.options import client as options
-from opstream.terminal.console import Failure
+from opstream.terminal.console import CommandError
 from opstream_schemas.operation.fold import Status
 
 
-class Cancel(msgspec.Struct, frozen=True, kw_only=True):
+class CancelSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`opstream cancel`."""
 
     operation_id: str
@@ -41,19 +41,19 @@ def cancel(**given: Any) -> None:  # noqa: ANN401
       opstream cancel 019abc12-3456-7890-abcd-ef0123456789 --reason 'wrong book' --wait
     """
     options.check_timeout(click.get_current_context(), is_waiting=given["is_waiting"])
-    cancel_operation(Cancel(**given))
+    cancel_operation(CancelSettings(**given))
 
 
-def cancel_operation(settings: Cancel) -> None:
+def cancel_operation(settings: CancelSettings) -> None:
     """Ask an operation to stop, and print its status monitor.
 
     Raises:
         Failure, click.UsageError: as `run`; also if it was waited for and ended otherwise.
     """
     with session(settings.url) as (client, display):
-        operation = client.cancel(settings.operation_id, reason=settings.reason, timeout=PATIENCE)
+        operation = client.cancel(settings.operation_id, reason=settings.reason, timeout=RESPONSE_TIMEOUT)
         if settings.is_waiting:
             operation = wait(client, display, operation, settings.url, settings.timeout)
         print_json(operation.monitor)
         if settings.is_waiting and operation.status is not Status.CANCELED:
-            raise Failure(f"operation {operation.id} ended as {operation.status} before it could be canceled")
+            raise CommandError(f"operation {operation.id} ended as {operation.status} before it could be canceled")

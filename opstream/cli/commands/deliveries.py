@@ -13,23 +13,27 @@ import msgspec
 from opstream.cli.options import common as options
 from opstream.cli.options import webhooks as webhook_options
 from opstream.cli.options.option import option
-from opstream.terminal.console import Failure, is_coloured, painted, printable, room
-from opstream.terminal.event_row import utc
-from opstream.terminal.table import beneath, beside, is_roomy
+from opstream.terminal.console import CommandError, coloured, line_width, printable, supports_colour
+from opstream.terminal.event_row import as_utc
+from opstream.terminal.table import fits_beside, text_beside, text_on_second_line
 from opstream_journal import JournalError, connect
-from opstream_journal.jetstream.ordered_consumer import Scanned
-from opstream_journal.jetstream.stream_scan import scan
+from opstream_journal.jetstream.ordered_consumer import ScannedMessage
+from opstream_journal.jetstream.stream_scan import scan_stream
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent
-from opstream_schemas.webhook_delivery import DeliveryAttempt, Outcome, decode_attempt
+from opstream_schemas.webhook_delivery import DeliveryAttempt, DeliveryOutcome, decode_delivery_attempt
 
-_HEAD: Final = f"{'began (UTC)':<19}  {'operation':<36}  {'endpoint':<16}  {'try':>3}  {'outcome':<9}"
-_NARROW_HEAD: Final = f"{'began (UTC)':<19}  {'endpoint':<16}  {'try':>3}  {'outcome':<9}"
-_NARROW_SECOND: Final = f"{'operation':<36}"
-COLOURS: Final = {Outcome.DELIVERED: "green", Outcome.RETRYING: "yellow", Outcome.GAVE_UP: "red"}
+_WIDE_HEADING: Final = f"{'began (UTC)':<19}  {'operation':<36}  {'endpoint':<16}  {'try':>3}  {'outcome':<9}"
+_NARROW_HEADING: Final = f"{'began (UTC)':<19}  {'endpoint':<16}  {'try':>3}  {'outcome':<9}"
+_NARROW_HEADING_BELOW: Final = f"{'operation':<36}"
+COLOURS: Final = {
+    DeliveryOutcome.DELIVERED: "green",
+    DeliveryOutcome.RETRYING: "yellow",
+    DeliveryOutcome.GAVE_UP: "red",
+}
 
 
-class Show(msgspec.Struct, frozen=True, kw_only=True):
+class DeliveriesSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`opstream deliveries`."""
 
     operation_id: str | None
@@ -62,10 +66,10 @@ def deliveries(**given: Any) -> None:  # noqa: ANN401
     Example:
       opstream deliveries --failed | jq -r .operationId
     """
-    print_attempts(Show(**given))
+    print_attempts(DeliveriesSettings(**given))
 
 
-def print_attempts(settings: Show) -> None:
+def print_attempts(settings: DeliveriesSettings) -> None:
     """Print the records: a table on a terminal, otherwise one JSON object per line.
 
     Raises:
@@ -74,67 +78,73 @@ def print_attempts(settings: Show) -> None:
     try:
         asyncio.run(_show(settings))
     except JournalError as error:
-        raise Failure(str(error)) from error
+        raise CommandError(str(error)) from error
 
 
-async def _show(settings: Show) -> None:
+async def _show(settings: DeliveriesSettings) -> None:
     is_table = sys.stdout.isatty() and not settings.is_json
     link = await connect(settings.servers, "opstream-deliveries", connect_timeout=settings.connect_timeout)
     try:
         is_begun = False
-        async with contextlib.aclosing(scan(link, subjects.DELIVERIES_STREAM, filters=_filters(settings))) as batches:
+        async with contextlib.aclosing(
+            scan_stream(link, subjects.DELIVERIES_STREAM, filters=_filters(settings))
+        ) as batches:
             async for batch in batches:
                 if is_table and not is_begun:
-                    click.echo(_heading(room(sys.stdout)))
+                    click.echo(_heading(line_width(sys.stdout)))
                 is_begun = True
                 for record in batch:
                     _print(record, is_table=is_table)
     finally:
         await link.close()
     if is_table and not is_begun:
-        click.echo(f"opstream: {_nothing(settings)} in the last 30 days", err=True)
+        click.echo(f"opstream: {_nothing_found(settings)} in the last 30 days", err=True)
 
 
-def _nothing(settings: Show) -> str:
+def _nothing_found(settings: DeliveriesSettings) -> str:
     where = f" of operation {settings.operation_id}" if settings.operation_id else ""
     return f"no attempt to deliver an outcome{where} {'failed' if settings.is_failed else 'was made'}"
 
 
-def _filters(settings: Show) -> list[str]:
+def _filters(settings: DeliveriesSettings) -> list[str]:
     operation_id = settings.operation_id or "*"
     if settings.is_failed:
-        failed = (Outcome.RETRYING, Outcome.GAVE_UP)
-        return [subjects.deliveries_filter(operation_id, outcome=outcome) for outcome in failed]
-    return [subjects.deliveries_filter(operation_id)] if settings.operation_id else []
+        failed = (DeliveryOutcome.RETRYING, DeliveryOutcome.GAVE_UP)
+        return [subjects.delivery_records_filter(operation_id, outcome=outcome) for outcome in failed]
+    return [subjects.delivery_records_filter(operation_id)] if settings.operation_id else []
 
 
-def _print(record: Scanned, *, is_table: bool) -> None:
+def _print(record: ScannedMessage, *, is_table: bool) -> None:
     try:
-        attempt = decode_attempt(record.data)
+        attempt = decode_delivery_attempt(record.data)
     except InvalidEvent as error:
         click.echo(f"record {record.sequence} is passed over: {printable(str(error))}", err=True)
         return
     if is_table:
-        is_on = is_coloured(sys.stdout)
-        click.echo(row(attempt, is_on=is_on, room=room(sys.stdout)), color=is_on or None)
+        is_on = supports_colour(sys.stdout)
+        click.echo(table_row(attempt, is_on=is_on, room=line_width(sys.stdout)), color=is_on or None)
     else:
         click.echo(msgspec.json.encode(attempt))
 
 
 def _heading(room: int | None) -> str:
-    return f"{_HEAD}  what" if is_roomy(_HEAD, room) else beneath(_NARROW_HEAD, _NARROW_SECOND, "what", room)
+    return (
+        f"{_WIDE_HEADING}  what"
+        if fits_beside(_WIDE_HEADING, room)
+        else text_on_second_line(_NARROW_HEADING, _NARROW_HEADING_BELOW, "what", room)
+    )
 
 
-def row(attempt: DeliveryAttempt, *, is_on: bool, room: int | None) -> str:
+def table_row(attempt: DeliveryAttempt, *, is_on: bool, room: int | None) -> str:
     """One attempt of the table: `is_on` for colours, `room` for the columns of a terminal. Where these are few, the
     operation and what happened are on lines of their own."""
-    outcome = painted(f"{attempt.outcome:<9}", COLOURS[attempt.outcome], is_on=is_on)
-    began = f"{utc(attempt.at):%Y-%m-%d %H:%M:%S}"
-    again = f"; next at {utc(attempt.next_at):%Y-%m-%d %H:%M:%S}" if attempt.next_at else ""
+    outcome = coloured(f"{attempt.outcome:<9}", COLOURS[attempt.outcome], is_on=is_on)
+    began = f"{as_utc(attempt.at):%Y-%m-%d %H:%M:%S}"
+    again = f"; next at {as_utc(attempt.next_at):%Y-%m-%d %H:%M:%S}" if attempt.next_at else ""
     said = attempt.error or f"answered {attempt.status}"
     rest = f"{printable(attempt.endpoint):<16}  {attempt.attempt:>3}  {outcome}"
     what = f"{printable(said)} after {attempt.duration:.3g} s{again}"
     operation = f"{printable(attempt.operation_id):<36}"
-    if is_roomy(_HEAD, room):
-        return beside(f"{began}  {operation}  {rest}", what, room)
-    return beneath(f"{began}  {rest}", operation, what, room)
+    if fits_beside(_WIDE_HEADING, room):
+        return text_beside(f"{began}  {operation}  {rest}", what, room)
+    return text_on_second_line(f"{began}  {rest}", operation, what, room)

@@ -15,6 +15,6 @@ def demo() -> None:
     Example:
       opstream demo
     """
-    from opstream.local.demo import run
+    from opstream.local.demo import run_demo
 
-    run()
+    run_demo()

@@ -8,13 +8,13 @@ from typing import Any
 import click
 import msgspec
 
-from opstream.cli.client_session import PATIENCE, one_line, session
+from opstream.cli.client_session import RESPONSE_TIMEOUT, one_line, session
 from opstream.cli.options import client as options
-from opstream.terminal.console import is_coloured, room
-from opstream.terminal.event_row import HEADING, row
+from opstream.terminal.console import line_width, supports_colour
+from opstream.terminal.event_row import HEADING, event_row
 
 
-class Events(msgspec.Struct, frozen=True, kw_only=True):
+class EventsSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`opstream events`."""
 
     operation_id: str
@@ -38,10 +38,10 @@ def events(**given: Any) -> None:  # noqa: ANN401
     Example:
       opstream events 019abc12-3456-7890-abcd-ef0123456789 --follow
     """
-    print_events(Events(**given))
+    print_events(EventsSettings(**given))
 
 
-def print_events(settings: Events) -> None:
+def print_events(settings: EventsSettings) -> None:
     """Print the events of an operation: a table on a terminal, otherwise one CloudEvent per line.
 
     Raises:
@@ -49,7 +49,7 @@ def print_events(settings: Events) -> None:
     """
     is_table = sys.stdout.isatty() and not settings.is_json
     with session(settings.url) as (client, _):
-        patience = None if settings.is_following else PATIENCE
+        patience = None if settings.is_following else RESPONSE_TIMEOUT
         found = client.events(settings.operation_id, follow=settings.is_following, timeout=patience)
         for number, event in enumerate(found):
             if not is_table:
@@ -57,6 +57,8 @@ def print_events(settings: Events) -> None:
                 continue
             if not number:
                 click.echo(HEADING)
-            is_on = is_coloured(sys.stdout)
-            line = row(event.position, event.time, event.name, event.data, is_on=is_on, room=room(sys.stdout))
+            is_on = supports_colour(sys.stdout)
+            line = event_row(
+                event.position, event.time, event.name, event.data, is_on=is_on, room=line_width(sys.stdout)
+            )
             click.echo(line, color=is_on or None)

@@ -13,20 +13,20 @@ import uuid_utils
 
 from opstream.cli.options import client as options
 from opstream.cli.options import common as service_options
-from opstream.terminal.console import Failure
+from opstream.terminal.console import CommandError
 from opstream_journal import Journal, JournalError, NotProvisioned, connect
-from opstream_journal.command_handler import Carrier
-from opstream_journal.forced_end import Ended, end
+from opstream_journal.command_handler import CommandHandler
+from opstream_journal.forced_end import ForcedFailure, force_fail
 from opstream_journal.provisioning.provision import current_sizing
 from opstream_schemas.errors import FoldRefused, InvalidEvent, InvalidName, OperationFinished
 from opstream_schemas.names import check_operation_id
 
 SOURCE: Final = "opstream/operator"
 """Of the event."""
-_BUDGET: Final = 10.0
+_TIMEOUT: Final = 10.0
 
 
-class Fail(msgspec.Struct, frozen=True, kw_only=True):
+class FailSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`opstream fail`."""
 
     operation_id: str
@@ -55,10 +55,10 @@ def fail(**given: Any) -> None:  # noqa: ANN401
     Example:
       opstream fail 019abc12-3456-7890-abcd-ef0123456789 --reason 'its data is lost'
     """
-    fail_operation(Fail(**given))
+    fail_operation(FailSettings(**given))
 
 
-def fail_operation(settings: Fail) -> None:
+def fail_operation(settings: FailSettings) -> None:
     """End the operation, and say what was done.
 
     Raises:
@@ -72,19 +72,19 @@ def fail_operation(settings: Fail) -> None:
     try:
         ended = asyncio.run(_fail(settings))
     except OperationFinished as finished:
-        raise Failure(f"{finished}, which is never left: nothing was recorded") from finished
+        raise CommandError(f"{finished}, which is never left: nothing was recorded") from finished
     except (FoldRefused, InvalidEvent) as error:
-        raise Failure(
+        raise CommandError(
             f"operation {operation_id} can't be understood ({error}): --force ends it all the same"
         ) from error
     except (JournalError, InvalidName) as error:
-        raise Failure(str(error)) from error
+        raise CommandError(str(error)) from error
     if ended is None:
-        raise Failure(f"there is no operation {operation_id}, or its events have expired")
-    _tell(ended)
+        raise CommandError(f"there is no operation {operation_id}, or its events have expired")
+    _print_result(ended)
 
 
-async def _fail(settings: Fail) -> Ended | None:
+async def _fail(settings: FailSettings) -> ForcedFailure | None:
     link = await connect(settings.servers, "opstream-fail", connect_timeout=settings.connect_timeout)
     try:
         sizing = await current_sizing(link)
@@ -92,25 +92,25 @@ async def _fail(settings: Fail) -> Ended | None:
             raise NotProvisioned("the broker has no journal: is it the right one? 'opstream provision' makes it")
         journal = Journal(link, max_msg_size=sizing.max_msg_size, clock=time.monotonic)
         await journal.start()
-        carrier = Carrier(
+        carrier = CommandHandler(
             journal=journal,
             source=SOURCE,
             now=lambda: datetime.now(UTC),
             monotonic=time.monotonic,
             new_id=lambda: str(uuid_utils.uuid7()),
         )
-        return await end(
+        return await force_fail(
             carrier,
             settings.operation_id,
             reason=settings.reason,
             is_forced=settings.is_forced,
-            budget=_BUDGET,
+            budget=_TIMEOUT,
         )
     finally:
         await link.close()
 
 
-def _tell(ended: Ended) -> None:
+def _print_result(ended: ForcedFailure) -> None:
     found, event = ended.found, ended.event
     if found.operation is None:
         click.echo(f"{found.operation_id}: not even its request can be read, so it has no status; runners let go of it")
@@ -119,5 +119,5 @@ def _tell(ended: Ended) -> None:
         click.echo(f"{found.operation_id}: {was} before, Failed now (position {event.position} of its events)")
     if found.problem is not None:
         unknown = found.operation.skipped if found.operation else 0
-        passed_over = f"{found.passed_over + unknown} of {found.count} messages were passed over"
+        passed_over = f"{found.passed_over + unknown} of {found.message_count} messages were passed over"
         click.echo(f"{passed_over}; the first trouble: {found.problem}")

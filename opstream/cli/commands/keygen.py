@@ -7,10 +7,10 @@ from typing import Final
 
 import click
 
-from opstream.cli.options.option import PathArgument
+from opstream.cli.options.option import PathType
 from opstream.history import signing_keys
 
-_FILE: Final = PathArgument(path_type=Path, dir_okay=False)
+_FILE: Final = PathType(path_type=Path, dir_okay=False)
 
 
 @click.command(short_help="Make a key for checkpoints.")
@@ -24,4 +24,4 @@ def keygen(path: Path) -> None:
     Example:
       opstream keygen journal.key > journal.pub
     """
-    signing_keys.keygen(path)
+    signing_keys.create_key_file(path)

@@ -11,22 +11,22 @@ import msgspec
 
 from opstream.cli.options import common as options
 from opstream.cli.options.option import option
-from opstream.terminal.console import Failure, printable, room
-from opstream.terminal.table import below
-from opstream_journal import JournalError, JournalUnavailable, Link, connect
+from opstream.terminal.console import CommandError, line_width, printable
+from opstream.terminal.table import text_below
+from opstream_journal import Connection, JournalError, JournalUnavailable, connect
 from opstream_journal.jetstream.rpc import call
 from opstream_journal.stores import dead_letters as parking
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.names import check_durable_name
-from opstream_schemas.subjects import retry_subject
+from opstream_schemas.subjects import dead_letter_retry_subject
 
-_LAST: Final = 2**63 - 1
-_TRY: Final = 60.0
+_MAX_SEQUENCE: Final = 2**63 - 1
+_TRY_TIMEOUT: Final = 60.0
 """Seconds that one try may take."""
-_HEAD: Final = f"{'durable':<24}  {'sequence':>10}  {'reason':<16}  {'deliveries':>10}"
+_HEADING: Final = f"{'durable':<24}  {'sequence':>10}  {'reason':<16}  {'deliveries':>10}"
 
 
-class Parked(msgspec.Struct, frozen=True, kw_only=True):
+class ParkedSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`opstream parked`."""
 
     durable: str | None
@@ -41,7 +41,7 @@ class Parked(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds."""
 
 
-class _Line(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class _DeadLetterLine(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     durable: str
     sequence: int
     reason: str
@@ -57,7 +57,7 @@ def _check_durable(ctx: click.Context, param: click.Parameter, value: str | None
         raise click.BadParameter(str(error), ctx, param) from error
 
 
-def _once(_ctx: click.Context, _param: click.Parameter, value: tuple[int, ...]) -> tuple[int, ...]:
+def _without_duplicates(_ctx: click.Context, _param: click.Parameter, value: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(value))
 
 
@@ -82,7 +82,9 @@ json_option = option(
 
 @click.command(short_help="Show events that subscribers could not handle.")
 @click.argument("durable", metavar="[DURABLE]", required=False, callback=_check_durable)
-@click.argument("sequences", metavar="[SEQUENCE]...", nargs=-1, type=click.IntRange(1, _LAST), callback=_once)
+@click.argument(
+    "sequences", metavar="[SEQUENCE]...", nargs=-1, type=click.IntRange(1, _MAX_SEQUENCE), callback=_without_duplicates
+)
 @retry_option
 @forget_option
 @json_option
@@ -105,10 +107,10 @@ def parked(**given: Any) -> None:  # noqa: ANN401 - the options above, named as 
     if (given["is_retry"] or given["is_forgetting"]) and not given["durable"]:
         name = "--retry" if given["is_retry"] else "--forget"
         raise click.UsageError(f"{name} needs the durable, e.g. 'opstream parked mailer {name}'")
-    run_parked(Parked(**given))
+    run_parked(ParkedSettings(**given))
 
 
-def run_parked(settings: Parked) -> None:
+def run_parked(settings: ParkedSettings) -> None:
     """Print what is parked, or what came of trying it again or of removing it.
 
     Raises:
@@ -117,13 +119,13 @@ def run_parked(settings: Parked) -> None:
     try:
         asyncio.run(_run(settings))
     except JournalError as error:
-        raise Failure(str(error)) from error
+        raise CommandError(str(error)) from error
 
 
-async def _run(settings: Parked) -> None:
+async def _run(settings: ParkedSettings) -> None:
     link = await connect(settings.servers, "opstream-parked", connect_timeout=settings.connect_timeout)
     try:
-        wanted = await _wanted(link, settings)
+        wanted = await _select(link, settings)
         if settings.is_retry:
             await _retry(link, wanted)
         elif settings.is_forgetting:
@@ -134,46 +136,46 @@ async def _run(settings: Parked) -> None:
         await link.close()
 
 
-async def _wanted(link: Link, settings: Parked) -> list[tuple[str, int]]:
-    is_there = await parking.is_there(link)
-    found = await parking.places(link, settings.durable) if is_there else []
+async def _select(link: Connection, settings: ParkedSettings) -> list[tuple[str, int]]:
+    is_there = await parking.exists(link)
+    found = await parking.keys(link, settings.durable) if is_there else []
     # Before anything is done: a list with a slip of the pen in it is not what was meant.
     if missing := sorted(set(settings.sequences) - {sequence for _, sequence in found}):
         numbers = ", ".join(map(str, missing))
-        raise Failure(f"nothing of {settings.durable} is parked under {numbers}: 'opstream parked' shows what is")
+        raise CommandError(f"nothing of {settings.durable} is parked under {numbers}: 'opstream parked' shows what is")
     if not is_there:
-        _say("nothing was ever parked on this broker: its first subscriber makes the stream PARKED")
+        _print_note("nothing was ever parked on this broker: its first subscriber makes the stream PARKED")
     elif not found:
-        _say(f"nothing is parked{f' of {settings.durable}' if settings.durable else ''}")
+        _print_note(f"nothing is parked{f' of {settings.durable}' if settings.durable else ''}")
     return [(str(settings.durable), sequence) for sequence in settings.sequences] or found
 
 
-async def _show(link: Link, wanted: list[tuple[str, int]], *, is_table: bool) -> None:
+async def _show(link: Connection, wanted: list[tuple[str, int]], *, is_table: bool) -> None:
     is_begun = False
     for durable, sequence in wanted:
         found = await parking.find(link, durable, sequence)
         if found is None:
             continue  # somebody was quicker
-        line = msgspec.convert(found, _Line, from_attributes=True)
+        line = msgspec.convert(found, _DeadLetterLine, from_attributes=True)
         if not is_table:
             click.echo(msgspec.json.encode(line))
             continue
         if not is_begun:
-            click.echo(below(_HEAD, "subject: detail", room(sys.stdout)))
+            click.echo(text_below(_HEADING, "subject: detail", line_width(sys.stdout)))
         is_begun = True
         click.echo(_row(line))
 
 
-def _row(line: _Line) -> str:
+def _row(line: _DeadLetterLine) -> str:
     head = f"{line.durable:<24}  {line.sequence:>10}  {line.reason:<16}  {line.deliveries:>10}"
-    return below(printable(head), printable(f"{line.subject}: {line.detail}"), room(sys.stdout))
+    return text_below(printable(head), printable(f"{line.subject}: {line.detail}"), line_width(sys.stdout))
 
 
-def _say(text: str) -> None:
+def _print_note(text: str) -> None:
     click.echo(f"opstream: {text}", err=True)
 
 
-async def _forget(link: Link, wanted: list[tuple[str, int]]) -> None:
+async def _forget(link: Connection, wanted: list[tuple[str, int]]) -> None:
     for durable, sequence in wanted:
         found = await parking.find(link, durable, sequence)
         if found is not None:
@@ -181,21 +183,21 @@ async def _forget(link: Link, wanted: list[tuple[str, int]]) -> None:
             click.echo(printable(f"{durable} {sequence}: forgotten: {found.reason}  {found.subject}"))
 
 
-async def _retry(link: Link, wanted: list[tuple[str, int]]) -> None:
+async def _retry(link: Connection, wanted: list[tuple[str, int]]) -> None:
     done = 0
     for durable, sequence in wanted:
-        answer = await _try(link, durable, sequence)
+        answer = await _retry_one(link, durable, sequence)
         click.echo(printable(f"{durable} {sequence}: {answer}"))
         done += answer == "done"
     if done < len(wanted):
-        raise Failure(f"{len(wanted) - done} of {len(wanted)} were not handled")
+        raise CommandError(f"{len(wanted) - done} of {len(wanted)} were not handled")
 
 
-async def _try(link: Link, durable: str, sequence: int) -> str:
+async def _retry_one(link: Connection, durable: str, sequence: int) -> str:
     try:
-        answer = await call(link, retry_subject(durable), str(sequence).encode(), timeout=_TRY)
+        answer = await call(link, dead_letter_retry_subject(durable), str(sequence).encode(), timeout=_TRY_TIMEOUT)
     except JournalUnavailable as error:
-        if error.maybe_stored or not link.is_up:
+        if error.maybe_stored or not link.is_connected:
             raise
-        raise Failure(f"no subscriber {durable!r} is running: start it, then try again") from error
+        raise CommandError(f"no subscriber {durable!r} is running: start it, then try again") from error
     return answer.data.decode(errors="replace")

@@ -22,8 +22,10 @@ def projector(*, servers: tuple[str, ...], health_port: int, connect_timeout: fl
     Example:
       opstream projector --nats nats://n1:4222 --health-port 8081
     """
-    serving.begin(log_level)
+    serving.prepare_process(log_level)
     from opstream_projector.main import run
     from opstream_projector.settings import Settings
 
-    serving.serve(lambda: run(Settings(servers=servers, health_port=health_port, connect_timeout=connect_timeout)))
+    serving.run_service(
+        lambda: run(Settings(servers=servers, health_port=health_port, connect_timeout=connect_timeout))
+    )

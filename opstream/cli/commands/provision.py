@@ -13,10 +13,10 @@ from opstream.cli.options import common as options
 from opstream.cli.options.option import option
 from opstream.cli.options.value_types import Duration, Size
 from opstream.terminal import logs
-from opstream.terminal.console import Failure
+from opstream.terminal.console import CommandError
 from opstream_journal import JournalError, connect
-from opstream_journal.provisioning.archive import Archive, current_archive
-from opstream_journal.provisioning.provision import RECREATE_HINT, Report, current_sizing, needed_age
+from opstream_journal.provisioning.archive import ArchiveSizing, current_archive
+from opstream_journal.provisioning.provision import RECREATE_HINT, ProvisionReport, current_sizing, required_age
 from opstream_journal.provisioning.provision import provision as provision_journal
 from opstream_journal.provisioning.topology import EVENT_OVERHEAD, SIZING_FIELDS, Sizing
 from opstream_runner import InvalidAction
@@ -109,32 +109,32 @@ def provision_broker(settings: Settings) -> None:
         Failure: something still differs, the wishes contradict each other or the broker's `max_payload`, or the
             broker did not do it.
     """
-    needed = _needed(settings)
+    needed = _needed_message_size(settings)
     if settings.max_msg_size is not None and 0 <= settings.max_msg_size < needed:
-        raise Failure(
+        raise CommandError(
             f"--max-msg-size of {settings.max_msg_size} bytes is too little for --max-body or --max-result, which need "
             f"16 KiB more than they allow: use {needed} or more, or lower them"
         )
     try:
         report = asyncio.run(_provision(settings))
     except (JournalError, InvalidAction) as error:
-        raise Failure(str(error)) from error
-    _tell(report)
+        raise CommandError(str(error)) from error
+    _print_report(report)
 
 
-async def _provision(settings: Settings) -> Report:
-    specs = _specs(settings.modules)
+async def _provision(settings: Settings) -> ProvisionReport:
+    specs = _load_specs(settings.modules)
     link = await connect(settings.servers, "opstream-provision", connect_timeout=settings.connect_timeout)
     try:
-        _check_payload(settings, link.nc.max_payload)
-        sizing = sizing_wanted(settings, await current_sizing(link) or Sizing(), specs)
-        archive = archive_wanted(settings, await current_archive(link))
+        _check_max_payload(settings, link.nc.max_payload)
+        sizing = requested_sizing(settings, await current_sizing(link) or Sizing(), specs)
+        archive = requested_archive(settings, await current_archive(link))
         return await provision_journal(link, sizing, specs, archive=archive, is_update=settings.is_update)
     finally:
         await link.close()
 
 
-def sizing_wanted(settings: Settings, current: Sizing, specs: list[ActionSpec]) -> Sizing:
+def requested_sizing(settings: Settings, current: Sizing, specs: list[ActionSpec]) -> Sizing:
     """What is asked for; where nothing is, what is there: what an operator chose earlier is no drift. It is more only
     where that would not do for the sizes and actions that are named."""
     chosen = {
@@ -142,14 +142,14 @@ def sizing_wanted(settings: Settings, current: Sizing, specs: list[ActionSpec]) 
         for name in ("replicas", "max_age", "max_bytes", "max_msg_size")
         if getattr(settings, name) is not None
     }
-    if 0 <= current.max_msg_size < _needed(settings):
-        chosen.setdefault("max_msg_size", _needed(settings))
-    if 0 < current.max_age < needed_age(specs):
-        chosen.setdefault("max_age", needed_age(specs))
+    if 0 <= current.max_msg_size < _needed_message_size(settings):
+        chosen.setdefault("max_msg_size", _needed_message_size(settings))
+    if 0 < current.max_age < required_age(specs):
+        chosen.setdefault("max_age", required_age(specs))
     return msgspec.structs.replace(current, **chosen)
 
 
-def archive_wanted(settings: Settings, current: Archive | None) -> Archive | None:
+def requested_archive(settings: Settings, current: ArchiveSizing | None) -> ArchiveSizing | None:
     """The archive that is asked for or there; None for none.
 
     Raises:
@@ -160,23 +160,23 @@ def archive_wanted(settings: Settings, current: Archive | None) -> Archive | Non
             raise click.UsageError("--archive-max-age: the broker has no archive; add --archive to make it")
         return None
     max_age = settings.archive_max_age
-    return (current or Archive()) if max_age is None else Archive(max_age=max_age)
+    return (current or ArchiveSizing()) if max_age is None else ArchiveSizing(max_age=max_age)
 
 
-def _check_payload(settings: Settings, most: int) -> None:
-    if max(settings.max_msg_size or 0, _needed(settings)) > most:
-        raise Failure(
+def _check_max_payload(settings: Settings, most: int) -> None:
+    if max(settings.max_msg_size or 0, _needed_message_size(settings)) > most:
+        raise CommandError(
             f"the broker takes no message above {most} bytes: raise max_payload in its configuration, or lower "
             "--max-body, --max-result or --max-msg-size (the first two need 16 KiB more than they allow)"
         )
 
 
-def _needed(settings: Settings) -> int:
+def _needed_message_size(settings: Settings) -> int:
     largest = max(settings.max_body or 0, settings.max_result or 0)
     return largest + EVENT_OVERHEAD if largest else 0
 
 
-def _specs(modules: tuple[str, ...]) -> list[ActionSpec]:
+def _load_specs(modules: tuple[str, ...]) -> list[ActionSpec]:
     if not modules:
         return []
     from opstream_runner.main import load_actions
@@ -184,10 +184,10 @@ def _specs(modules: tuple[str, ...]) -> list[ActionSpec]:
     return [action.spec for action in load_actions(modules)]
 
 
-def _tell(report: Report) -> None:
-    _print("made", report.made)
-    _print("put right", report.updated)
-    _print("differs", report.drift)
+def _print_report(report: ProvisionReport) -> None:
+    _print_items("made", report.made)
+    _print_items("put right", report.updated)
+    _print_items("differs", report.drift)
     if not report.drift:
         if not report.made and not report.updated:
             click.echo("nothing to do: the broker has everything")
@@ -200,9 +200,9 @@ def _tell(report: Report) -> None:
         hints.append("a smaller limit could drop events: leave it out to keep the one that is there")
     if any(one.field not in SIZING_FIELDS for one in unsafe):
         hints.append(RECREATE_HINT)
-    raise Failure(f"the broker differs from what is wanted: {'; '.join(hints)}")
+    raise CommandError(f"the broker differs from what is wanted: {'; '.join(hints)}")
 
 
-def _print(what: str, items: tuple[Any, ...]) -> None:
+def _print_items(what: str, items: tuple[Any, ...]) -> None:
     for item in items:
         click.echo(f"{what:<9}  {item}")

@@ -14,17 +14,17 @@ from opstream.cli import view_session as sweeps
 from opstream.cli.options import common as options
 from opstream.cli.options.option import option
 from opstream.terminal import logs
-from opstream.terminal.console import INTERRUPTED, Failure
-from opstream.terminal.progress_bar import Tally
-from opstream_journal import JournalError, NotProvisioned, View
-from opstream_projector.consistency.entry_check import Looker
-from opstream_projector.consistency.journal_fold import Walk
-from opstream_projector.consistency.rebuild import Rebuild as Judge
-from opstream_projector.consistency.rebuild import Summary
-from opstream_projector.consistency.view_scan import Sweep
+from opstream.terminal.console import EXIT_INTERRUPTED, CommandError
+from opstream.terminal.progress_bar import ProgressBar
+from opstream_journal import JournalError, NotProvisioned, SnapshotStore
+from opstream_projector.consistency.entry_check import EntryReader
+from opstream_projector.consistency.journal_fold import JournalFold
+from opstream_projector.consistency.rebuild import RebuildSummary
+from opstream_projector.consistency.rebuild import ViewRebuilder as Judge
+from opstream_projector.consistency.view_scan import ViewScan
 
 
-class Rebuild(msgspec.Struct, frozen=True, kw_only=True):
+class RebuildSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`opstream rebuild`."""
 
     servers: tuple[str, ...]
@@ -52,10 +52,10 @@ def rebuild(log_level: str, **given: Any) -> None:  # noqa: ANN401 - the options
     """
     logs.configure(log_level)
 
-    rebuild_view(Rebuild(**given))
+    rebuild_view(RebuildSettings(**given))
 
 
-def rebuild_view(settings: Rebuild) -> None:
+def rebuild_view(settings: RebuildSettings) -> None:
     """Rebuild, and print what was done.
 
     Raises:
@@ -64,25 +64,31 @@ def rebuild_view(settings: Rebuild) -> None:
     try:
         summary = uvloop.run(_rebuild(settings))
     except NotProvisioned as error:
-        raise Failure(str(error)) from error
+        raise CommandError(str(error)) from error
     except JournalError as error:
-        raise Failure(f"{error}. What was rewritten so far is right: run it again") from error
+        raise CommandError(f"{error}. What was rewritten so far is right: run it again") from error
     except KeyboardInterrupt:
-        raise Failure("interrupted. What was rewritten so far is right: run it again", status=INTERRUPTED) from None
+        raise CommandError(
+            "interrupted. What was rewritten so far is right: run it again", status=EXIT_INTERRUPTED
+        ) from None
     click.echo(msgspec.json.encode(summary) if settings.is_json else str(summary))
 
 
-async def _rebuild(settings: Rebuild) -> Summary:
+async def _rebuild(settings: RebuildSettings) -> RebuildSummary:
     began = time.monotonic()
-    async with sweeps.opened(settings.servers, "opstream-rebuild", settings.connect_timeout) as (link, journal, found):
-        judge = Judge(View(link), Looker(link, journal, found), now=sweeps.utc_now)
-        sweep = Sweep(link, found, Walk(), Tally(sys.stderr, time.monotonic))
+    async with sweeps.view_session(settings.servers, "opstream-rebuild", settings.connect_timeout) as (
+        link,
+        journal,
+        found,
+    ):
+        judge = Judge(SnapshotStore(link), EntryReader(link, journal, found), now=sweeps.utc_now)
+        sweep = ViewScan(link, found, JournalFold(), ProgressBar(sys.stderr, time.monotonic))
         await sweep.run(judge)
-    sweeps.report(sweep.walk, judge.unfoldable)
-    sweeps.tell_operations(judge.unstorable, "operations don't fit into the view, the API reads them from the journal")
-    return Summary(
-        events=sweep.walk.events,
-        operations=sweep.walk.operations,
+    sweeps.print_skipped(sweep.journal_fold, judge.unfoldable)
+    sweeps.print_operations(judge.unstorable, "operations don't fit into the view, the API reads them from the journal")
+    return RebuildSummary(
+        events=sweep.journal_fold.events,
+        operations=sweep.journal_fold.operations,
         rewritten=judge.rewritten,
         missing=judge.missing,
         removed=judge.removed,

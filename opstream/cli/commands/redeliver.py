@@ -13,20 +13,26 @@ import msgspec
 
 from opstream.cli.options import common as options
 from opstream.cli.options import webhooks as webhook_options
-from opstream.terminal.console import Failure, printable
-from opstream_journal import JournalError, Link, connect
-from opstream_journal.jetstream.stream_scan import scan
-from opstream_journal.stores.webhook_deliveries import Deliveries
+from opstream.terminal.console import CommandError, printable
+from opstream_journal import Connection, JournalError, connect
+from opstream_journal.jetstream.stream_scan import scan_stream
+from opstream_journal.stores.webhook_deliveries import DeliveryStore
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.names import Kind
-from opstream_schemas.webhook_delivery import CALLBACK, Delivery, DeliveryAttempt, Outcome, decode_attempt
+from opstream_schemas.webhook_delivery import (
+    CALLBACK_ENDPOINT,
+    DeliveryAttempt,
+    DeliveryOutcome,
+    WebhookDelivery,
+    decode_delivery_attempt,
+)
 
-_LONG_PAST: Final = timedelta(days=1)
+_CLOCK_MARGIN: Final = timedelta(days=1)
 """A moment that is over by the broker's clock as well, however far ahead the one of this machine is."""
 
 
-class Redeliver(msgspec.Struct, frozen=True, kw_only=True):
+class RedeliverSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`opstream redeliver`."""
 
     operation_ids: tuple[str, ...]
@@ -59,10 +65,10 @@ def redeliver(**given: Any) -> None:  # noqa: ANN401
     if not given["operation_ids"] and not given["endpoint"]:
         raise click.UsageError("say what to send again: ids of operations, or --endpoint NAME for all of an endpoint")
 
-    redeliver_failed(Redeliver(now=datetime.now(UTC), **given))
+    redeliver_failed(RedeliverSettings(now=datetime.now(UTC), **given))
 
 
-def redeliver_failed(settings: Redeliver) -> None:
+def redeliver_failed(settings: RedeliverSettings) -> None:
     """Send again what was not delivered, and print what.
 
     Raises:
@@ -71,17 +77,19 @@ def redeliver_failed(settings: Redeliver) -> None:
     try:
         asyncio.run(_run(settings))
     except JournalError as error:
-        raise Failure(str(error)) from error
+        raise CommandError(str(error)) from error
 
 
-async def _run(settings: Redeliver) -> None:
+async def _run(settings: RedeliverSettings) -> None:
     link = await connect(settings.servers, "opstream-redeliver", connect_timeout=settings.connect_timeout)
     try:
-        deliveries = Deliveries(link)
+        deliveries = DeliveryStore(link)
         sent = failed = 0
-        async for attempt in _undelivered(link, deliveries, settings):
+        async for attempt in _undelivered_attempts(link, deliveries, settings):
             try:
-                await deliveries.put_off(await _anew(deliveries, attempt, settings.now), settings.now - _LONG_PAST)
+                await deliveries.schedule(
+                    await _renewed_delivery(deliveries, attempt, settings.now), settings.now - _CLOCK_MARGIN
+                )
             except InvalidEvent as error:
                 failed += 1
                 click.echo(f"{attempt.operation_id} {attempt.endpoint}: {printable(str(error))}", err=True)
@@ -91,24 +99,26 @@ async def _run(settings: Redeliver) -> None:
     finally:
         await link.close()
     if failed:
-        raise Failure(f"{failed} of {sent + failed} can't be sent again: see above")
+        raise CommandError(f"{failed} of {sent + failed} can't be sent again: see above")
     if not sent:
         click.echo("nothing is recorded there that failed and was not delivered since", err=True)
 
 
-async def _undelivered(link: Link, deliveries: Deliveries, settings: Redeliver) -> AsyncIterator[DeliveryAttempt]:
+async def _undelivered_attempts(
+    link: Connection, deliveries: DeliveryStore, settings: RedeliverSettings
+) -> AsyncIterator[DeliveryAttempt]:
     """A failed attempt of each delivery that never succeeded."""
     filters = [
-        subjects.deliveries_filter(operation_id, settings.endpoint or "*", outcome)
+        subjects.delivery_records_filter(operation_id, settings.endpoint or "*", outcome)
         for operation_id in dict.fromkeys(settings.operation_ids or ("*",))
-        for outcome in (Outcome.RETRYING, Outcome.GAVE_UP)
+        for outcome in (DeliveryOutcome.RETRYING, DeliveryOutcome.GAVE_UP)
     ]
     seen: set[tuple[str, str]] = set()
-    async with contextlib.aclosing(scan(link, subjects.DELIVERIES_STREAM, filters=filters)) as batches:
+    async with contextlib.aclosing(scan_stream(link, subjects.DELIVERIES_STREAM, filters=filters)) as batches:
         async for batch in batches:
             for record in batch:
                 try:
-                    attempt = decode_attempt(record.data)
+                    attempt = decode_delivery_attempt(record.data)
                 except InvalidEvent as error:
                     click.echo(f"record {record.sequence} is passed over: {printable(str(error))}", err=True)
                     continue
@@ -118,18 +128,20 @@ async def _undelivered(link: Link, deliveries: Deliveries, settings: Redeliver) 
                 seen.add(key)
 
 
-async def _anew(deliveries: Deliveries, attempt: DeliveryAttempt, now: datetime) -> Delivery:
+async def _renewed_delivery(deliveries: DeliveryStore, attempt: DeliveryAttempt, now: datetime) -> WebhookDelivery:
     """The delivery of an attempt, with all its tries before it.
 
     Raises:
         InvalidEvent: the journal does not hold what it needs any more.
     """
     kind = Kind.parse(attempt.action)
-    sequence = await deliveries.outcome(attempt.operation_id, kind, attempt.event)
-    callback = await deliveries.callback(attempt.operation_id, kind) if attempt.endpoint == CALLBACK else ""
-    if sequence is None or (attempt.endpoint == CALLBACK and not callback):
+    sequence = await deliveries.outcome_sequence(attempt.operation_id, kind, attempt.event)
+    callback = (
+        await deliveries.callback_url(attempt.operation_id, kind) if attempt.endpoint == CALLBACK_ENDPOINT else ""
+    )
+    if sequence is None or (attempt.endpoint == CALLBACK_ENDPOINT and not callback):
         raise InvalidEvent("its events have expired")
-    return Delivery(
+    return WebhookDelivery(
         operation_id=attempt.operation_id,
         action=attempt.action,
         event=attempt.event,

@@ -7,16 +7,16 @@ from typing import Any
 import click
 import msgspec
 
-from opstream.cli.client_session import PATIENCE, following, print_json, session
+from opstream.cli.client_session import RESPONSE_TIMEOUT, following, print_json, session
 from opstream.cli.options import client as options
 from opstream.client import (
     ServiceUnavailable,
     new_operation_id,
 )
-from opstream.terminal.console import Failure, printable
+from opstream.terminal.console import CommandError, printable
 
 
-class Run(msgspec.Struct, frozen=True, kw_only=True):
+class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`opstream run`."""
 
     target: str
@@ -50,10 +50,10 @@ def run(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the
     Example:
       opstream run book/42:upload-start --input @upload.json | jq .transactionId
     """
-    submit_and_follow(Run(**given))
+    submit_and_follow(RunSettings(**given))
 
 
-def submit_and_follow(settings: Run) -> None:
+def submit_and_follow(settings: RunSettings) -> None:
     """Submit an action, follow its operation, and print its result.
 
     Raises:
@@ -69,10 +69,10 @@ def submit_and_follow(settings: Run) -> None:
                 msgspec.Raw(settings.action_input),
                 operation_id=operation_id,
                 headers={"Operation-Callback": settings.callback} if settings.callback else None,
-                timeout=min(PATIENCE, settings.timeout or PATIENCE),
+                timeout=min(RESPONSE_TIMEOUT, settings.timeout or RESPONSE_TIMEOUT),
             )
         except ServiceUnavailable as error:
-            raise Failure(f"{error.trouble}: {again}, which is safe") from error
+            raise CommandError(f"{error.trouble}: {again}, which is safe") from error
         if settings.is_detached:
             print_json(operation.monitor)
             return

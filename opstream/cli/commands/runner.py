@@ -37,12 +37,12 @@ def runner(
     Example:
       opstream runner --nats nats://n1:4222 --actions shop.orders --drain 60s
     """
-    serving.begin(log_level)
+    serving.prepare_process(log_level)
     from opstream_runner.main import run
     from opstream_runner.settings import Settings
 
     serving.allow_local_modules()
-    serving.serve(
+    serving.run_service(
         lambda: run(
             Settings(
                 servers=servers,

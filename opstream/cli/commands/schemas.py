@@ -8,14 +8,14 @@ from pathlib import Path
 import click
 import msgspec
 
-from opstream.cli.options.option import PathArgument
-from opstream.terminal.console import Failure
-from opstream_schemas.asyncapi import asyncapi
-from opstream_schemas.json_schemas import schemas as json_schemas
+from opstream.cli.options.option import PathType
+from opstream.terminal.console import CommandError
+from opstream_schemas.asyncapi import asyncapi_document
+from opstream_schemas.json_schemas import json_schemas
 
 
 @click.command(short_help="Write JSON Schemas and the AsyncAPI document of all events.")
-@click.argument("folder", metavar="DIR", type=PathArgument(path_type=Path, file_okay=False))
+@click.argument("folder", metavar="DIR", type=PathType(path_type=Path, file_okay=False))
 def schemas(folder: Path) -> None:
     """Write the JSON Schemas of events and operation, and asyncapi.json, into DIR, for readers in other languages.
 
@@ -36,9 +36,9 @@ def write_schemas(folder: Path) -> Iterator[Path]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, document in {**json_schemas(), "asyncapi": asyncapi()}.items():
+        for name, document in {**json_schemas(), "asyncapi": asyncapi_document()}.items():
             path = folder / f"{name}.json"
             path.write_bytes(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
             yield path
     except OSError as error:
-        raise Failure(f"can't write to {folder} ({error.strerror}): choose another folder") from error
+        raise CommandError(f"can't write to {folder} ({error.strerror}): choose another folder") from error

@@ -7,7 +7,7 @@ from typing import Any
 import click
 import msgspec
 
-from opstream.cli.client_session import PATIENCE, print_json, session, wait
+from opstream.cli.client_session import RESPONSE_TIMEOUT, print_json, session, wait
 from opstream.cli.options import client as options
 from opstream.client import (
     OperationCanceled,
@@ -16,7 +16,7 @@ from opstream.client import (
 from opstream_schemas.operation.fold import Status
 
 
-class Look(msgspec.Struct, frozen=True, kw_only=True):
+class StatusSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`opstream status`."""
 
     operation_id: str
@@ -42,17 +42,17 @@ def status(**given: Any) -> None:  # noqa: ANN401
       opstream status 019abc12-3456-7890-abcd-ef0123456789 --wait | jq .result
     """
     options.check_timeout(click.get_current_context(), is_waiting=given["is_waiting"])
-    print_status(Look(**given))
+    print_status(StatusSettings(**given))
 
 
-def print_status(settings: Look) -> None:
+def print_status(settings: StatusSettings) -> None:
     """Print the status monitor of an operation, now or once it has ended; then its end decides the exit status.
 
     Raises:
         Failure, click.UsageError: as `run`.
     """
     with session(settings.url) as (client, display):
-        operation = client.status(settings.operation_id, timeout=PATIENCE)
+        operation = client.status(settings.operation_id, timeout=RESPONSE_TIMEOUT)
         if not settings.is_waiting:
             print_json(operation.monitor)
             return

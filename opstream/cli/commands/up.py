@@ -40,9 +40,9 @@ def up(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the 
       opstream up --actions shop.orders
       curl -i -X POST http://127.0.0.1:8080/order/7:ship -H 'Content-Type: application/json' -d '{}'
     """
-    from opstream.local.supervisor import Settings, run
+    from opstream.local.supervisor import Settings, run_all
 
-    webhook_options.check(given)
+    webhook_options.check_config(given)
     if given["port"] and given["port"] == given["nats_port"]:
         raise click.UsageError("--port and --nats-port are the same: choose two, or 0 for a free one")
-    run(Settings(**given))
+    run_all(Settings(**given))

@@ -15,25 +15,25 @@ import uvloop
 from opstream.cli import view_session as sweeps
 from opstream.cli.options import common as options
 from opstream.cli.options import history as replay_options
-from opstream.cli.options.option import PathArgument, option
-from opstream.history.chain_verifier import Chain, check
-from opstream.terminal.console import INTERRUPTED, Failure, printable
-from opstream.terminal.progress_bar import Tally
+from opstream.cli.options.option import PathType, option
+from opstream.history.chain_verifier import VerifyChainSettings, verify_chain
+from opstream.terminal.console import EXIT_INTERRUPTED, CommandError, printable
+from opstream.terminal.progress_bar import ProgressBar
 from opstream_journal import JournalError, NotProvisioned
-from opstream_projector.consistency.entry_check import Difference, Looker
-from opstream_projector.consistency.journal_fold import Walk
+from opstream_projector.consistency.entry_check import EntryDifference, EntryReader
+from opstream_projector.consistency.journal_fold import JournalFold
 from opstream_projector.consistency.verify import GRACE
-from opstream_projector.consistency.verify import Verify as Judge
-from opstream_projector.consistency.view_scan import Sweep
-from opstream_schemas.text import counted
+from opstream_projector.consistency.verify import ViewVerifier as Judge
+from opstream_projector.consistency.view_scan import ViewScan
+from opstream_schemas.text import format_count
 
-_FILE: Final = PathArgument(path_type=Path, dir_okay=False)
-_QUESTION: Final = "is a projector running?"
-_QUIET: Final = 5.0
+_FILE: Final = PathType(path_type=Path, dir_okay=False)
+_PROJECTOR_HINT: Final = "is a projector running?"
+_LAG_INTERVAL: Final = 5.0
 """Seconds between two lines about its lag."""
 
 
-class Verify(msgspec.Struct, frozen=True, kw_only=True):
+class VerifySettings(msgspec.Struct, frozen=True, kw_only=True):
     """`opstream verify`, the view's part of it."""
 
     servers: tuple[str, ...]
@@ -112,7 +112,7 @@ def verify(
     if not is_chain:
         if is_archive or checkpoint or sign or keys or is_quick or is_accepting:
             raise click.UsageError("--from-archive and all about checkpoints need --chain: add it")
-        verify_view(Verify(servers=servers, connect_timeout=connect_timeout))
+        verify_view(VerifySettings(servers=servers, connect_timeout=connect_timeout))
         return
     if checkpoint is None and (sign or keys or is_quick):
         raise click.UsageError("--sign, --key and --from-checkpoint need --checkpoint FILE: name the file")
@@ -120,8 +120,8 @@ def verify(
         raise click.UsageError("a checkpoint needs a key: --key PUBLIC to compare with it, --sign PRIVATE to add one")
     if is_accepting and sign is None:
         raise click.UsageError("--accept-findings is about signing: add --sign FILE")
-    check(
-        Chain(
+    verify_chain(
+        VerifyChainSettings(
             servers=servers,
             connect_timeout=connect_timeout,
             is_archive=is_archive,
@@ -134,7 +134,7 @@ def verify(
     )
 
 
-def verify_view(settings: Verify) -> None:
+def verify_view(settings: VerifySettings) -> None:
     """Compare the view with the journal, and print each difference on stdout.
 
     Raises:
@@ -144,41 +144,45 @@ def verify_view(settings: Verify) -> None:
     try:
         differences = uvloop.run(_verify(settings))
     except NotProvisioned as error:
-        raise Failure(str(error)) from error
+        raise CommandError(str(error)) from error
     except JournalError as error:
-        raise Failure(f"{error}. Nothing was changed: run it again") from error
+        raise CommandError(f"{error}. Nothing was changed: run it again") from error
     except KeyboardInterrupt:
-        raise Failure("interrupted: not everything was compared", status=INTERRUPTED) from None
+        raise CommandError("interrupted: not everything was compared", status=EXIT_INTERRUPTED) from None
     if differences:
         sys.exit(1)
 
 
-async def _verify(settings: Verify) -> int:
+async def _verify(settings: VerifySettings) -> int:
     began = time.monotonic()
-    tally = Tally(sys.stderr, time.monotonic)
-    async with sweeps.opened(settings.servers, "opstream-verify", settings.connect_timeout) as (link, journal, found):
+    tally = ProgressBar(sys.stderr, time.monotonic)
+    async with sweeps.view_session(settings.servers, "opstream-verify", settings.connect_timeout) as (
+        link,
+        journal,
+        found,
+    ):
         judge = Judge(
-            Looker(link, journal, found),
-            tell=lambda difference: _tell(tally, difference),
-            tell_lag=_Lag(tally, time.monotonic),
+            EntryReader(link, journal, found),
+            tell=lambda difference: _print_difference(tally, difference),
+            tell_lag=_LagReporter(tally, time.monotonic),
             now=sweeps.utc_now,
             grace=settings.grace,
         )
-        sweep = Sweep(link, found, Walk(), tally)
+        sweep = ViewScan(link, found, JournalFold(), tally)
         await sweep.run(judge)
-    sweeps.report(sweep.walk, judge.unfoldable)
-    seconds, walk = time.monotonic() - began, sweep.walk
+    sweeps.print_skipped(sweep.journal_fold, judge.unfoldable)
+    seconds, walk = time.monotonic() - began, sweep.journal_fold
     rate = walk.events / seconds
     click.echo(
-        f"{counted(walk.events, 'event')} of {counted(walk.operations, 'operation')} read in {seconds:.1f} s "
+        f"{format_count(walk.events, 'event')} of {format_count(walk.operations, 'operation')} read in {seconds:.1f} s "
         f"({rate:,.0f} events/s): "
-        f"{_verdict(judge)}",
+        f"{_conclusion(judge)}",
         err=True,
     )
     return judge.differences
 
 
-class _Lag:
+class _LagReporter:
     """Tells that the projector is behind, but not all the time.
 
     Args:
@@ -186,28 +190,28 @@ class _Lag:
         clock: monotonic seconds.
     """
 
-    def __init__(self, tally: Tally, clock: Callable[[], float]) -> None:
+    def __init__(self, tally: ProgressBar, clock: Callable[[], float]) -> None:
         self._tally = tally
         self._clock = clock
-        self._told = -_QUIET
+        self._last_printed = -_LAG_INTERVAL
 
     def __call__(self, count: int) -> None:
         now = self._clock()
-        if now - self._told >= _QUIET:
-            self._told = now
-            self._tally.say(f"{count:,} operations are not up to date: {_QUESTION}")
+        if now - self._last_printed >= _LAG_INTERVAL:
+            self._last_printed = now
+            self._tally.print_line(f"{count:,} operations are not up to date: {_PROJECTOR_HINT}")
 
 
-def _verdict(judge: Judge) -> str:
+def _conclusion(judge: Judge) -> str:
     if not judge.differences:
         return "the view is the fold of the journal"
-    found = counted(judge.differences, "difference")
-    if judge.behind == judge.differences:
-        return f"{found}, all of them because the view is not up to date: {_QUESTION}"
-    behind = f", {judge.behind:,} of them because the view is not up to date" if judge.behind else ""
+    found = format_count(judge.differences, "difference")
+    if judge.lagging == judge.differences:
+        return f"{found}, all of them because the view is not up to date: {_PROJECTOR_HINT}"
+    behind = f", {judge.lagging:,} of them because the view is not up to date" if judge.lagging else ""
     return f"{found}{behind}: 'opstream rebuild' puts the view right"
 
 
-def _tell(tally: Tally, difference: Difference) -> None:
+def _print_difference(tally: ProgressBar, difference: EntryDifference) -> None:
     tally.clear()
     click.echo(printable(str(difference)))

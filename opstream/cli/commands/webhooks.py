@@ -31,16 +31,16 @@ def webhooks(**given: Any) -> None:  # noqa: ANN401 - the options above, named a
     Example:
       opstream webhooks --config hooks.toml
     """
-    serving.begin(given["log_level"])
-    webhook_options.check(given)
+    serving.prepare_process(given["log_level"])
+    webhook_options.check_config(given)
     from opstream_webhooks.main import run
     from opstream_webhooks.settings import Settings
 
-    serving.serve(
+    serving.run_service(
         lambda: run(
             Settings(
                 servers=given["servers"],
-                source=webhook_options.source(given),
+                source=webhook_options.config_source(given),
                 allowed_networks=given["networks"],
                 health_port=given["health_port"],
                 connect_timeout=given["connect_timeout"],

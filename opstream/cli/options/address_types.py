@@ -8,13 +8,13 @@ from urllib.parse import SplitResult, urlsplit
 
 import click
 
-from opstream_schemas.urls import without_credentials
+from opstream_schemas.urls import hide_credentials
 
 from .option import split_list
 
-_PLAIN: Final = frozenset({"nats", "tls"})
-_WEBSOCKET: Final = frozenset({"ws", "wss"})
-_HOST: Final = re.compile(r"[0-9A-Za-z._:%-]+")
+_TCP_SCHEMES: Final = frozenset({"nats", "tls"})
+_WEBSOCKET_SCHEMES: Final = frozenset({"ws", "wss"})
+_HOST_PATTERN: Final = re.compile(r"[0-9A-Za-z._:%-]+")
 
 
 def check_servers(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -22,12 +22,12 @@ def check_servers(ctx: click.Context, param: click.Parameter, value: tuple[str, 
     servers = split_list(ctx, param, value)
     schemes = set()
     for server in servers:
-        parts = _parts(server if "://" in server else f"nats://{server}")
-        if parts is None or parts.scheme not in _PLAIN | _WEBSOCKET:
-            shown = without_credentials(server)
+        parts = _split_url(server if "://" in server else f"nats://{server}")
+        if parts is None or parts.scheme not in _TCP_SCHEMES | _WEBSOCKET_SCHEMES:
+            shown = hide_credentials(server)
             raise click.BadParameter(f"{shown!r} is not a broker's URL: write nats://HOST:PORT", ctx, param)
         schemes.add(parts.scheme)
-    if schemes & _PLAIN and schemes & _WEBSOCKET:
+    if schemes & _TCP_SCHEMES and schemes & _WEBSOCKET_SCHEMES:
         raise click.BadParameter("some are WebSockets and some are not: write nats:// or ws:// for all", ctx, param)
     return servers
 
@@ -36,10 +36,10 @@ def check_base_url(ctx: click.Context, param: click.Parameter, value: str | None
     """A base URL without a slash at its end; click's usage error for anything else."""
     if value is None:
         return None
-    parts = _parts(value)
+    parts = _split_url(value)
     if parts is None or parts.scheme not in {"http", "https"} or parts.query or parts.fragment:
         raise click.BadParameter(
-            f"{without_credentials(value)!r} is not a base URL: write https://HOST or https://HOST/PATH", ctx, param
+            f"{hide_credentials(value)!r} is not a base URL: write https://HOST or https://HOST/PATH", ctx, param
         )
     return value.rstrip("/")
 
@@ -47,7 +47,7 @@ def check_base_url(ctx: click.Context, param: click.Parameter, value: str | None
 def check_host(ctx: click.Context, param: click.Parameter, value: str) -> str:
     """A name or an address; click's usage error for what can be neither. Whether it is this machine's shows later."""
     try:
-        is_host = _HOST.fullmatch(value) is not None and bool(value.encode("idna"))
+        is_host = _HOST_PATTERN.fullmatch(value) is not None and bool(value.encode("idna"))
     except UnicodeError:
         is_host = False
     if not is_host:
@@ -55,7 +55,7 @@ def check_host(ctx: click.Context, param: click.Parameter, value: str) -> str:
     return value
 
 
-def _parts(url: str) -> SplitResult | None:
+def _split_url(url: str) -> SplitResult | None:
     """None for what is no URL with a host, or has a port that can't be."""
     try:
         parts = urlsplit(url)

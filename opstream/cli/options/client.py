@@ -22,7 +22,7 @@ from .value_types import Duration
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 
 
-class Input(click.ParamType):  # type: ignore[type-arg]
+class JsonType(click.ParamType):  # type: ignore[type-arg]
     """JSON: as it stands, `@FILE` for what a file holds, or `-` (or `@-`) for standard input. Gives its bytes."""
 
     name = "json"
@@ -32,7 +32,7 @@ class Input(click.ParamType):  # type: ignore[type-arg]
         if isinstance(value, bytes):
             return value
         try:
-            text = _read(value)
+            text = _read_input(value)
             msgspec.json.decode(text)
         except OSError as error:
             self.fail(f"{value.removeprefix('@')} can't be read ({error.strerror})", param, ctx)
@@ -52,7 +52,7 @@ def _check_callback(text: str) -> str:
     return parse_url(text, is_http_allowed=True).text if text else ""  # whether http will do, the service knows
 
 
-def _read(value: str) -> bytes:
+def _read_input(value: str) -> bytes:
     if value in {"-", "@-"}:
         return sys.stdin.buffer.read()
     return Path(value[1:]).read_bytes() if value.startswith("@") else value.encode()
@@ -71,7 +71,7 @@ input_option: Final[Decorator[Any]] = option(
     "--input",
     "action_input",
     variable="INPUT",
-    type=Input(),
+    type=JsonType(),
     default="{}",
     metavar="JSON|@FILE|-",
     help="The action's input: JSON as it stands, @FILE for a file of it, - for standard input.",

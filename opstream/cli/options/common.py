@@ -17,7 +17,7 @@ from .value_types import Duration, Size
 NATS_URL: Final = "nats://127.0.0.1:4222"
 ACTIONS: Final = "bookshelf.actions"
 
-_LARGEST_MESSAGE: Final = "63MiB"
+_MAX_DOCUMENT_SIZE: Final = "63MiB"
 """NATS takes no message above 64 MiB; what a body or a result becomes is a little larger than itself."""
 _LEVELS: Final = ("debug", "info", "warning", "error")
 
@@ -148,7 +148,7 @@ def max_body_option(default: str | None = "256KiB") -> Decorator[Any]:
     return option(
         "--max-body",
         variable="MAX_BODY",
-        type=Size(most=_LARGEST_MESSAGE),
+        type=Size(most=_MAX_DOCUMENT_SIZE),
         default=default,
         help="The largest request body that the API accepts (413 above it). The journal must take 16 KiB more: "
         "'opstream provision' sees to it when it is told the same.",
@@ -160,7 +160,7 @@ def max_result_option(default: str | None = "256KiB") -> Decorator[Any]:
     return option(
         "--max-result",
         variable="MAX_RESULT",
-        type=Size(most=_LARGEST_MESSAGE),
+        type=Size(most=_MAX_DOCUMENT_SIZE),
         default=default,
         help="The largest result of an action, as JSON; above it the operation is Failed with ResultTooLarge. The "
         "journal must take 16 KiB more, as with --max-body.",

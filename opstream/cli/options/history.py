@@ -10,16 +10,16 @@ from typing import Any, Final
 
 import click
 
-from opstream.history.event_reader import Wanted
+from opstream.history.event_reader import HistoryQuery
 from opstream_schemas.errors import InvalidName
-from opstream_schemas.event_filter import NAMES, EventType, Selection, parse_action
+from opstream_schemas.event_filter import EVENT_NAMES, EventFilter, EventTypeFilter, parse_action_filter
 from opstream_schemas.names import check_name, check_operation_id
 
 from .option import Decorator, F, checked, option, split_list
-from .value_types import MomentType, at
+from .value_types import MomentType, resolve_moment
 
 
-def wanted(now: datetime, given: dict[str, Any], *, is_following: bool = False) -> Wanted:
+def history_query(now: datetime, given: dict[str, Any], *, is_following: bool = False) -> HistoryQuery:
     """What the options of `select_options`, which are taken out of `given`, ask for.
 
     Raises:
@@ -30,13 +30,13 @@ def wanted(now: datetime, given: dict[str, Any], *, is_following: bool = False) 
         raise click.UsageError(
             f"--resource {resource} and --action {of}:{action} have nothing in common: leave one out"
         )
-    since, until = at(given.pop("since"), now), at(given.pop("until"), now)
+    since, until = resolve_moment(given.pop("since"), now), resolve_moment(given.pop("until"), now)
     if since is not None and until is not None and since >= until:
         raise click.UsageError(f"--since {since.isoformat()} is not before --until {until.isoformat()}")
     if is_following and until is not None:
         raise click.UsageError("--follow goes on for ever, so there is no --until: leave one out")
-    return Wanted(
-        selection=Selection(
+    return HistoryQuery(
+        selection=EventFilter(
             operation_id=given.pop("operation"), resource=resource or of, action=action, types=given.pop("types")
         ),
         first=given.pop("first"),
@@ -47,9 +47,9 @@ def wanted(now: datetime, given: dict[str, Any], *, is_following: bool = False) 
     )
 
 
-def _parse_types(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[EventType, ...]:
+def _parse_types(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[EventTypeFilter, ...]:
     try:
-        return tuple(EventType.parse(text) for text in split_list(ctx, param, value))
+        return tuple(EventTypeFilter.parse(text) for text in split_list(ctx, param, value))
     except InvalidName as error:
         raise click.BadParameter(str(error), ctx, param) from error
 
@@ -82,7 +82,7 @@ action_option: Final[Decorator[Any]] = option(
     variable="ACTION",
     default="*:*",
     metavar="RESOURCE:ACTION",
-    callback=checked(parse_action),
+    callback=checked(parse_action_filter),
     help="Only operations of that action, e.g. book:upload-start or book:*.",
 )
 type_option: Final[Decorator[Any]] = option(
@@ -92,7 +92,7 @@ type_option: Final[Decorator[Any]] = option(
     multiple=True,
     metavar="TYPE",
     callback=_parse_types,
-    help=f"Only that type of event; may be repeated. One of {', '.join(NAMES)}, or in full, e.g. "
+    help=f"Only that type of event; may be repeated. One of {', '.join(EVENT_NAMES)}, or in full, e.g. "
     "opstream.action.succeeded.v1.",
 )
 operation_option: Final[Decorator[Any]] = option(
@@ -120,7 +120,7 @@ archive_option: Final[Decorator[Any]] = option(
 )
 
 
-def select_options(command: F) -> F:
+def query_options(command: F) -> F:
     """Those of what is wanted."""
     for decorate in (
         archive_option,
@@ -136,7 +136,7 @@ def select_options(command: F) -> F:
     return command
 
 
-def search_options(command: F) -> F:
+def timeline_options(command: F) -> F:
     """Those of where to look for one operation."""
     for decorate in (archive_option, action_option, until_option, since_option):
         command = decorate(command)

@@ -52,33 +52,37 @@ class Option(click.Option):
 
     def type_cast_value(self, ctx: click.Context, value: Any) -> Any:  # noqa: ANN401 - click's own
         """The value in its type; click's usage error, with advice, for what has another."""
-        if not self._takes_empty and _is_given(ctx, self) and (value == "" or (self.multiple and "" in value)):
+        if (
+            not self._takes_empty
+            and _is_from_command_line(ctx, self)
+            and (value == "" or (self.multiple and "" in value))
+        ):
             raise click.BadParameter("it is empty: write a value, or leave the option out", ctx, self)
         try:
             return super().type_cast_value(ctx, value)
         except click.BadParameter as error:
-            advice = _advice(self.type)
+            advice = _correction(self.type)
             if not advice:
                 raise
             raise click.BadParameter(f"{error.message.removesuffix('.')}: {advice}", ctx, self) from error
 
 
-class PathArgument(click.Path):
+class PathType(click.Path):
     """The type of an argument that is a path. An empty one would be taken for the working directory."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
         """The path; click's usage error for none, and for what click refuses."""
         if value == "":
-            self.fail(f"it is empty: {_advice(self)}", param, ctx)
+            self.fail(f"it is empty: {_correction(self)}", param, ctx)
         return super().convert(value, param, ctx)
 
 
-def _is_given(ctx: click.Context, option: click.Option) -> bool:
+def _is_from_command_line(ctx: click.Context, option: click.Option) -> bool:
     # An empty variable is one that is not set, says click.
     return ctx.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
 
 
-def _advice(kind: click.ParamType) -> str:  # type: ignore[type-arg] # generic since click 8.5
+def _correction(kind: click.ParamType) -> str:  # type: ignore[type-arg] # generic since click 8.5
     if isinstance(kind, click.types.IntParamType | click.types.FloatParamType):
         number = "a whole number" if isinstance(kind, click.types.IntParamType) else "a number"
         least, most = getattr(kind, "min", None), getattr(kind, "max", None)

@@ -12,12 +12,12 @@ from .option import Decorator, F, option, split_list
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-_HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
+_HEADER_PATTERN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
 _MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
 _MAPPED_PREFIX: Final = 96
 
 
-def check(trusted_proxies: tuple[Network, ...], **headers: str) -> None:
+def check_headers_trusted(trusted_proxies: tuple[Network, ...], **headers: str) -> None:
     """Refuse names of headers that nobody would be trusted with.
 
     Raises:
@@ -48,7 +48,7 @@ def _parse_network(ctx: click.Context, param: click.Parameter, text: str) -> Net
 
 
 def _check_header(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    if value and _HEADER.fullmatch(value) is None:
+    if value and _HEADER_PATTERN.fullmatch(value) is None:
         raise click.BadParameter(f"{value!r} is not the name of a header: write e.g. X-Forwarded-User", ctx, param)
     return value
 

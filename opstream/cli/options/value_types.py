@@ -11,8 +11,8 @@ import click
 UNLIMITED: Final = "unlimited"
 _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _BYTES: Final = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
-_AMOUNT: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?) *([A-Za-z]*)")
-_LONGEST: Final = 36_500 * 86_400
+_AMOUNT_PATTERN: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?) *([A-Za-z]*)")
+_MAX_DURATION: Final = 36_500 * 86_400
 """Seconds: a century. The broker counts nanoseconds, and comes to an end after three of them."""
 
 
@@ -32,12 +32,12 @@ class Duration(click.ParamType):  # type: ignore[type-arg] # generic since click
             return float(value)
         if self._unlimited is not None and value == UNLIMITED:
             return self._unlimited
-        seconds = _amount(value, _SECONDS)
+        seconds = _parse_amount(value, _SECONDS)
         if seconds is None or (self._is_positive and not seconds):
             examples = "30d, 12h, 5m, 90s or a number of seconds"
-            self.fail(f"{value!r} is not a duration: write {examples}{_or_unlimited(self._unlimited)}", param, ctx)
-        if seconds > _LONGEST:
-            self.fail(f"{value!r} is too long: write at most 36500d{_or_unlimited(self._unlimited)}", param, ctx)
+            self.fail(f"{value!r} is not a duration: write {examples}{_unlimited_hint(self._unlimited)}", param, ctx)
+        if seconds > _MAX_DURATION:
+            self.fail(f"{value!r} is too long: write at most 36500d{_unlimited_hint(self._unlimited)}", param, ctx)
         return seconds
 
 
@@ -60,41 +60,43 @@ class Size(click.ParamType):  # type: ignore[type-arg]
             return value
         if self._unlimited is not None and value == UNLIMITED:
             return self._unlimited
-        size = _amount(value, _BYTES)
+        size = _parse_amount(value, _BYTES)
         if size is None or size < 1:
             examples = "256KiB, 4MiB, 10GiB or a number of bytes"
-            self.fail(f"{value!r} is not a size: write {examples}{_or_unlimited(self._unlimited)}", param, ctx)
-        if size > (_amount(self._most, _BYTES) or 0):
-            self.fail(f"{value!r} is too much: write at most {self._most}{_or_unlimited(self._unlimited)}", param, ctx)
+            self.fail(f"{value!r} is not a size: write {examples}{_unlimited_hint(self._unlimited)}", param, ctx)
+        if size > (_parse_amount(self._most, _BYTES) or 0):
+            self.fail(
+                f"{value!r} is too much: write at most {self._most}{_unlimited_hint(self._unlimited)}", param, ctx
+            )
         return int(size)
 
 
-def _amount(text: str, units: dict[str, int]) -> float | None:
-    found = _AMOUNT.fullmatch(text.strip())
+def _parse_amount(text: str, units: dict[str, int]) -> float | None:
+    found = _AMOUNT_PATTERN.fullmatch(text.strip())
     if found is None:
         return None
     factor = {unit.lower(): factor for unit, factor in units.items()}.get(found[2].lower())
     return None if factor is None else float(found[1]) * factor
 
 
-def _or_unlimited(unlimited: float | None) -> str:
+def _unlimited_hint(unlimited: float | None) -> str:
     return "" if unlimited is None else f", or {UNLIMITED!r}"
 
 
 Moment = datetime | timedelta
 """A time, or how long ago it is."""
 
-EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
+EARLIEST_MOMENT: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST_MOMENT: Final = datetime(2200, 1, 1, tzinfo=UTC)
 """The broker counts nanoseconds in 64 bits, and takes what is far beyond this for the distant past."""
 
 _EXAMPLES: Final = "2026-11-24, 2026-11-24T15:30:00Z, or an age such as 90s, 30m, 2h or 3d"
-_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_TIME: Final = re.compile(
+_DATE_PATTERN: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_TIME_PATTERN: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
 """RFC 3339, which asks for the zone; what is stored is in UTC, and nobody should have to guess."""
-_AGE: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd])")
+_AGE_PATTERN: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd])")
 
 
 class MomentType(click.ParamType):  # type: ignore[type-arg] # generic since click 8.5
@@ -107,11 +109,11 @@ class MomentType(click.ParamType):  # type: ignore[type-arg] # generic since cli
         if isinstance(value, datetime | timedelta):
             return value
         try:
-            if (age := _AGE.fullmatch(value)) is not None:
+            if (age := _AGE_PATTERN.fullmatch(value)) is not None:
                 return timedelta(seconds=float(age[1]) * _SECONDS[age[2]])
-            if _DATE.fullmatch(value) is not None:
+            if _DATE_PATTERN.fullmatch(value) is not None:
                 return _bounded(datetime.fromisoformat(value).replace(tzinfo=UTC))
-            if _TIME.fullmatch(value) is not None:
+            if _TIME_PATTERN.fullmatch(value) is not None:
                 return _bounded(datetime.fromisoformat(value.upper()).astimezone(UTC))
         except (ValueError, OverflowError) as error:
             raise click.BadParameter(f"{value!r} is no time ({error}): write {_EXAMPLES}", ctx, param) from error
@@ -119,13 +121,13 @@ class MomentType(click.ParamType):  # type: ignore[type-arg] # generic since cli
 
 
 def _bounded(moment: datetime) -> datetime:
-    if moment > _LATEST:
+    if moment > _LATEST_MOMENT:
         raise ValueError("it is after the year 2199")
     return moment
 
 
-def at(moment: Moment | None, now: datetime) -> datetime | None:
-    """The time that is meant; `EARLIEST` for anything before that."""
+def resolve_moment(moment: Moment | None, now: datetime) -> datetime | None:
+    """The time that is meant; `EARLIEST_MOMENT` for anything before that."""
     if isinstance(moment, timedelta):
-        return max(now - moment, EARLIEST) if moment < now - EARLIEST else EARLIEST
-    return moment if moment is None else max(moment, EARLIEST)
+        return max(now - moment, EARLIEST_MOMENT) if moment < now - EARLIEST_MOMENT else EARLIEST_MOMENT
+    return moment if moment is None else max(moment, EARLIEST_MOMENT)

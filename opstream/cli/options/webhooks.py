@@ -17,7 +17,7 @@ from .option import Decorator, checked, option, split_list
 
 if TYPE_CHECKING:
     from opstream_api.http.callback_header import CallbackPolicy
-    from opstream_webhooks.config import Source
+    from opstream_webhooks.config import ConfigSource
 
 
 def _check_hosts(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -30,7 +30,7 @@ def _check_hosts(ctx: click.Context, param: click.Parameter, value: tuple[str, .
     return hosts
 
 
-def _networks(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[Any, ...]:
+def _parse_networks(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[Any, ...]:
     found = []
     for text in split_list(ctx, param, value):
         try:
@@ -78,7 +78,7 @@ allow_private_option: Final[Decorator[Any]] = option(
     variable="ALLOW_PRIVATE",
     multiple=True,
     metavar="CIDR",
-    callback=_networks,
+    callback=_parse_networks,
     help="A network that may be called although it is not of the public internet; repeat it, e.g. --allow-private "
     "10.1.0.0/16.",
 )
@@ -109,18 +109,18 @@ endpoint_option: Final[Decorator[Any]] = option(
 )
 
 
-def policy(given: dict[str, Any]) -> CallbackPolicy:
+def callback_policy(given: dict[str, Any]) -> CallbackPolicy:
     """Which callbacks the API takes; the options are taken out of what was given."""
     from opstream_api.http.callback_header import CallbackPolicy
 
-    return CallbackPolicy.of(given.pop("callback_hosts"), is_http_allowed=given.pop("is_http_allowed"))
+    return CallbackPolicy.parse(given.pop("callback_hosts"), is_http_allowed=given.pop("is_http_allowed"))
 
 
-def source(given: Mapping[str, Any]) -> Source:
+def config_source(given: Mapping[str, Any]) -> ConfigSource:
     """Where the service reads endpoints and secrets."""
-    from opstream_webhooks.config import Source
+    from opstream_webhooks.config import ConfigSource
 
-    return Source(
+    return ConfigSource(
         path=given["webhooks_config"],
         callback_hosts=given["callback_hosts"],
         callback_secrets=given["callback_secrets"],
@@ -128,11 +128,11 @@ def source(given: Mapping[str, Any]) -> Source:
     )
 
 
-def check(given: Mapping[str, Any]) -> None:
+def check_config(given: Mapping[str, Any]) -> None:
     """Refuse endpoints and secrets that can't be used, before anything starts: click's usage error."""
     from opstream_webhooks.config import InvalidConfig
 
     try:
-        source(given).load()
+        config_source(given).load()
     except InvalidConfig as error:
         raise click.UsageError(str(error)) from error

@@ -3,7 +3,15 @@
 Callers: `opstream schemas`, which writes it as it is, and the API, which adds what the catalog knows of each action.
 """
 
-from .document import ASYNCAPI_VERSION, EVENTS_VERSION, asyncapi
-from .shared import SCHEMAS, Json, TypedAction, action_name
+from .document import ASYNCAPI_VERSION, EVENTS_VERSION, asyncapi_document
+from .shared import SCHEMAS_PREFIX, Json, TypedAction, action_object_name
 
-__all__ = ["ASYNCAPI_VERSION", "EVENTS_VERSION", "SCHEMAS", "Json", "TypedAction", "action_name", "asyncapi"]
+__all__ = [
+    "ASYNCAPI_VERSION",
+    "EVENTS_VERSION",
+    "SCHEMAS_PREFIX",
+    "Json",
+    "TypedAction",
+    "action_object_name",
+    "asyncapi_document",
+]

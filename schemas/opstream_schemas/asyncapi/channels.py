@@ -12,13 +12,13 @@ from typing import Final
 
 from opstream_schemas import subjects
 from opstream_schemas.events import EventData
-from opstream_schemas.names import NAME, OPERATION_ID, Kind
+from opstream_schemas.names import NAME_PATTERN, OPERATION_ID_PATTERN, Kind
 
-from .messages import heading, tag_of
-from .payloads import role_of
-from .samples import KIND
-from .samples import OPERATION_ID as SHOWN_ID
-from .shared import Json, TypedAction, action_name, component, ref, sentence
+from .messages import action_heading, tag_reference
+from .payloads import typed_member
+from .samples import SAMPLE_KIND
+from .samples import SAMPLE_OPERATION_ID as SHOWN_ID
+from .shared import Json, TypedAction, action_object_name, component_reference, first_line, reference
 
 BINDING: Final = "journal"
 BINDINGS: Final[Json] = {BINDING: {"nats": {"bindingVersion": "0.1.0"}}}
@@ -28,32 +28,39 @@ PARAMETERS: Final[Json] = {
         "description": "The operation's id: one token, `*` for the events of all operations.",
         "location": "$message.payload#/subject",
         "examples": [SHOWN_ID],
-        "x-pattern": f"^{OPERATION_ID}$",
+        "x-pattern": f"^{OPERATION_ID_PATTERN}$",
     },
     "resource": {
         "description": "The kind of resource that the action is about, `*` for all of them.",
-        "examples": [KIND.resource],
-        "x-pattern": f"^{NAME}$",
+        "examples": [SAMPLE_KIND.resource],
+        "x-pattern": f"^{NAME_PATTERN}$",
     },
     "action": {
         "description": "What is done to the resource, `*` for all actions.",
-        "examples": [KIND.action],
-        "x-pattern": f"^{NAME}$",
+        "examples": [SAMPLE_KIND.action],
+        "x-pattern": f"^{NAME_PATTERN}$",
     },
 }
-_ANY: Final = Kind("{resource}", "{action}")
-_ALL: Final = Kind("*", "*")
+_TEMPLATE_KIND: Final = Kind("{resource}", "{action}")
+_WILDCARD_KIND: Final = Kind("*", "*")
 
 
 def event_channel(data: type[EventData]) -> Json:
     """The channel of an event type, of whatever action."""
-    return _channel(data, _ANY, _ALL, f"The event `{data.name}` of all actions", sentence(data.__doc__), data.name)
+    return _channel(
+        data,
+        _TEMPLATE_KIND,
+        _WILDCARD_KIND,
+        f"The event `{data.name}` of all actions",
+        first_line(data.__doc__),
+        data.name,
+    )
 
 
 def archive_channel(data: type[EventData]) -> Json:
     """The channel of an event type in the archive, of whatever action and operation."""
     return {
-        "address": subjects.archive_subject(_ANY, data.name),
+        "address": subjects.archive_subject(_TEMPLATE_KIND, data.name),
         "summary": f"The event `{data.name}` of all actions, in the archive",
         "description": "Copied by the broker, byte for byte, if the operator has made the archive.",
         **_content(data, data.name, ("resource", "action")),
@@ -64,7 +71,7 @@ def archive_channel(data: type[EventData]) -> Json:
     }
 
 
-def archive_name(data: type[EventData]) -> str:
+def archive_channel_name(data: type[EventData]) -> str:
     """Of the channel of an event type in the archive; those of actions have more tokens."""
     return f"archive.{data.name}"
 
@@ -72,28 +79,34 @@ def archive_name(data: type[EventData]) -> str:
 def action_channel(data: type[EventData], action: TypedAction) -> Json:
     """The channel of an event type, of one action: a part of the type's own channel, with a message of its own."""
     description = (
-        f"A part of the channel `{data.name}`. `data.{role_of(data)}` is described as version {action.version} of the "
+        f"A part of the channel `{data.name}`. `data.{typed_member(data)}` is described "
+        f"as version {action.version} of the "
         "action has it; the journal may hold events of earlier versions."
     )
     return _channel(
-        data, action.kind, action.kind, heading(data, action), description, action_name(action.kind, data.name)
+        data,
+        action.kind,
+        action.kind,
+        action_heading(data, action),
+        description,
+        action_object_name(action.kind, data.name),
     )
 
 
-def operation(data: type[EventData], channel: str, summary: str) -> Json:
+def send_operation(data: type[EventData], channel: str, summary: str) -> Json:
     """What opstream does on a channel: it sends."""
     return {
         "action": "send",
-        "channel": ref("channels", channel),
-        "messages": [ref("channels", channel, "messages", data.name)],
+        "channel": reference("channels", channel),
+        "messages": [reference("channels", channel, "messages", data.name)],
         "summary": summary,
-        "tags": [tag_of(data)],
-        "bindings": component("operationBindings", BINDING),
+        "tags": [tag_reference(data)],
+        "bindings": component_reference("operationBindings", BINDING),
     }
 
 
 def _channel(data: type[EventData], kind: Kind, filtered: Kind, summary: str, description: str, message: str) -> Json:
-    parameters = ("operationId", *(("resource", "action") if kind is _ANY else ()))
+    parameters = ("operationId", *(("resource", "action") if kind is _TEMPLATE_KIND else ()))
     return {
         "address": subjects.event_subject("{operationId}", kind, data.name),
         "summary": summary,
@@ -101,14 +114,14 @@ def _channel(data: type[EventData], kind: Kind, filtered: Kind, summary: str, de
         **_content(data, message, parameters),
         "x-jetstream": {
             "stream": subjects.OPERATIONS_STREAM,
-            "filterSubject": subjects.events_of_kind_filter(filtered, data.name),
+            "filterSubject": subjects.action_events_filter(filtered, data.name),
         },
     }
 
 
 def _content(data: type[EventData], message: str, parameters: Iterable[str]) -> Json:
     return {
-        "messages": {data.name: component("messages", message)},
-        "parameters": {name: component("parameters", name) for name in parameters},
-        "tags": [tag_of(data)],
+        "messages": {data.name: component_reference("messages", message)},
+        "parameters": {name: component_reference("parameters", name) for name in parameters},
+        "tags": [tag_reference(data)],
     }

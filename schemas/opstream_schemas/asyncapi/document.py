@@ -8,10 +8,18 @@ from typing import Final
 from opstream_schemas import subjects
 from opstream_schemas.events import CONTENT_TYPE, EVENT_DATA, EventData
 
-from .channels import BINDINGS, PARAMETERS, action_channel, archive_channel, archive_name, event_channel, operation
-from .messages import CORRELATIONS, TAGS, TRAITS, action_message, event_message, heading
-from .payloads import TYPED, action_payloads, payloads
-from .shared import Json, TypedAction, action_name, component, sentence
+from .channels import (
+    BINDINGS,
+    PARAMETERS,
+    action_channel,
+    archive_channel,
+    archive_channel_name,
+    event_channel,
+    send_operation,
+)
+from .messages import CORRELATIONS, TAGS, TRAITS, action_heading, action_message, event_message
+from .payloads import TYPED_EVENTS, action_schemas, event_schemas
+from .shared import Json, TypedAction, action_object_name, component_reference, first_line
 
 ASYNCAPI_VERSION: Final = "3.0.0"
 EVENTS_VERSION: Final = "1.0.0"
@@ -42,7 +50,7 @@ _SERVERS: Final[Json] = {
 }
 
 
-def asyncapi(actions: Iterable[TypedAction] = ()) -> Json:
+def asyncapi_document(actions: Iterable[TypedAction] = ()) -> Json:
     """The AsyncAPI 3.0 document.
 
     Args:
@@ -51,23 +59,23 @@ def asyncapi(actions: Iterable[TypedAction] = ()) -> Json:
     channels: Json = {}
     operations: Json = {}
     messages: Json = {}
-    schemas = payloads()
+    schemas = event_schemas()
     data: type[EventData]
     for data in EVENT_DATA:
         messages[data.name] = event_message(data)
         channels[data.name] = event_channel(data)
-        operations[f"send.{data.name}"] = operation(data, data.name, sentence(data.__doc__))
+        operations[f"send.{data.name}"] = send_operation(data, data.name, first_line(data.__doc__))
     for data in EVENT_DATA:
-        name = archive_name(data)
+        name = archive_channel_name(data)
         channels[name] = archive_channel(data)
-        operations[f"send.{name}"] = operation(data, name, sentence(data.__doc__))
+        operations[f"send.{name}"] = send_operation(data, name, first_line(data.__doc__))
     for action in actions:
-        schemas |= action_payloads(action, schemas)
-        for data in TYPED:
-            name = action_name(action.kind, data.name)
+        schemas |= action_schemas(action, schemas)
+        for data in TYPED_EVENTS:
+            name = action_object_name(action.kind, data.name)
             messages[name] = action_message(data, action)
             channels[name] = action_channel(data, action)
-            operations[f"send.{name}"] = operation(data, name, heading(data, action))
+            operations[f"send.{name}"] = send_operation(data, name, action_heading(data, action))
     return {
         "asyncapi": ASYNCAPI_VERSION,
         "info": {
@@ -75,7 +83,7 @@ def asyncapi(actions: Iterable[TypedAction] = ()) -> Json:
             "version": EVENTS_VERSION,
             "description": _DESCRIPTION,
             "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
-            "tags": [component("tags", name) for name in TAGS],
+            "tags": [component_reference("tags", name) for name in TAGS],
         },
         "defaultContentType": CONTENT_TYPE,
         "servers": _SERVERS,

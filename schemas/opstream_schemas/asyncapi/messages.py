@@ -10,19 +10,19 @@ from typing import Final
 import msgspec
 
 from opstream_schemas.events import CONTENT_TYPE, Canceled, EventData, Failed, Requested, Succeeded
-from opstream_schemas.subjects import SOURCE_HEADER
+from opstream_schemas.subjects import ARCHIVE_SOURCE_HEADER
 
-from .payloads import action_payload
-from .samples import example
-from .shared import Json, TypedAction, action_name, component, sentence
+from .payloads import action_event_schema
+from .samples import message_example
+from .shared import Json, TypedAction, action_object_name, component_reference, first_line
 
-TRAIT: Final = "event"
-OUTCOME: Final = "outcome"
-LIFE: Final = "life"
+EVENT_TRAIT: Final = "event"
+OUTCOME_TAG: Final = "outcome"
+LIFE_TAG: Final = "life"
 _OUTCOMES: Final[tuple[type[EventData], ...]] = (Succeeded, Failed, Canceled)
 
 TRAITS: Final[Json] = {
-    TRAIT: {
+    EVENT_TRAIT: {
         "contentType": CONTENT_TYPE,
         "headers": {
             "type": "object",
@@ -33,7 +33,7 @@ TRAITS: Final[Json] = {
                     "description": "The event's `id`, with which the broker drops what is published twice.",
                 },
                 "Content-Type": {"type": "string", "const": CONTENT_TYPE},
-                SOURCE_HEADER: {
+                ARCHIVE_SOURCE_HEADER: {
                     "type": "string",
                     "description": "In the archive only: stream and sequence that the event was copied from, the "
                     "filter, the transform and the subject there, with a space between two of them.",
@@ -41,7 +41,7 @@ TRAITS: Final[Json] = {
             },
             "required": ["Nats-Msg-Id", "Content-Type"],
         },
-        "correlationId": component("correlationIds", "operation"),
+        "correlationId": component_reference("correlationIds", "operation"),
     }
 }
 CORRELATIONS: Final[Json] = {
@@ -51,32 +51,37 @@ CORRELATIONS: Final[Json] = {
     }
 }
 TAGS: Final[Json] = {
-    OUTCOME: {"name": OUTCOME, "description": "The last event of an operation: exactly one of these."},
-    LIFE: {"name": LIFE, "description": "What happens before the outcome."},
+    OUTCOME_TAG: {"name": OUTCOME_TAG, "description": "The last event of an operation: exactly one of these."},
+    LIFE_TAG: {"name": LIFE_TAG, "description": "What happens before the outcome."},
 }
 
 
-def tag_of(data: type[EventData]) -> Json:
+def tag_reference(data: type[EventData]) -> Json:
     """A reference to the tag of an event type."""
-    return component("tags", OUTCOME if data in _OUTCOMES else LIFE)
+    return component_reference("tags", OUTCOME_TAG if data in _OUTCOMES else LIFE_TAG)
 
 
 def event_message(data: type[EventData]) -> Json:
     """The message of an event type, of whatever action."""
-    summary = sentence(data.__doc__)
-    return _message(data, data.type, summary, component("schemas", data.type), [example(data)])
+    summary = first_line(data.__doc__)
+    return _message(data, data.type, summary, component_reference("schemas", data.type), [message_example(data)])
 
 
 def action_message(data: type[EventData], action: TypedAction) -> Json:
-    """The message of one of the types `TYPED`, of one action: with its schema for `data.input` or `data.result`."""
+    """The message of one of the types `TYPED_EVENTS`, of one action: with its schema for `data.input` or
+    `data.result`."""
     shown = action.input if data is Requested else action.result
-    examples = [] if shown is msgspec.UNSET else [example(data, action.kind, action.version, shown)]
+    examples = [] if shown is msgspec.UNSET else [message_example(data, action.kind, action.version, shown)]
     return _message(
-        data, action_name(action.kind, data.name), heading(data, action), action_payload(data, action), examples
+        data,
+        action_object_name(action.kind, data.name),
+        action_heading(data, action),
+        action_event_schema(data, action),
+        examples,
     )
 
 
-def heading(data: type[EventData], action: TypedAction) -> str:
+def action_heading(data: type[EventData], action: TypedAction) -> str:
     """What happened to which action."""
     return f"{action.kind} {data.name}" + (f": {action.summary}" if action.summary else "")
 
@@ -86,8 +91,8 @@ def _message(data: type[EventData], name: str, summary: str, payload: Json, exam
         "name": name,
         "title": data.__name__,
         "summary": summary,
-        "tags": [tag_of(data)],
-        "traits": [component("messageTraits", TRAIT)],
+        "tags": [tag_reference(data)],
+        "traits": [component_reference("messageTraits", EVENT_TRAIT)],
         "payload": payload,
         **({"examples": examples} if examples else {}),
     }

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from opstream_schemas.action_spec import DAY
+from opstream_schemas.action_spec import DAY_SECONDS
 from opstream_schemas.events import (
     CONTENT_TYPE,
     AttemptFailed,
@@ -34,19 +34,21 @@ from opstream_schemas.status_monitor import request_hash
 
 from .shared import Json
 
-OPERATION_ID: Final = "01939c2e-7000-7000-8000-000000000042"
-KIND: Final = Kind("book", "upload-start")
+SAMPLE_OPERATION_ID: Final = "01939c2e-7000-7000-8000-000000000042"
+SAMPLE_KIND: Final = Kind("book", "upload-start")
 """What the examples are about where no action is known."""
-INPUT: Final = {"title": "Moby Dick"}
-RESULT: Final = {"transaction": "7f3a"}
+SAMPLE_INPUT: Final = {"title": "Moby Dick"}
+SAMPLE_RESULT: Final = {"transaction": "7f3a"}
 
 _BEGIN: Final = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
 _RUNNER: Final = "runner-1"
-_CLAIM: Final = "b2c1f0"
+_SAMPLE_CLAIM: Final = "b2c1f0"
 _TRACEPARENT: Final = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-def example(data: type[EventData], kind: Kind = KIND, version: int = 1, value: object = msgspec.UNSET) -> Json:
+def message_example(
+    data: type[EventData], kind: Kind = SAMPLE_KIND, version: int = 1, value: object = msgspec.UNSET
+) -> Json:
     """An AsyncAPI message example of an event type: headers and payload.
 
     Args:
@@ -56,7 +58,10 @@ def example(data: type[EventData], kind: Kind = KIND, version: int = 1, value: o
         value: the operation's input, JSON, for `Requested`; its result for any other type.
     """
     shown = msgspec.UNSET if data is Requested else value
-    *before, last = (_requested(kind, version, value if data is Requested else INPUT), *_after_request(data, shown))
+    *before, last = (
+        _requested(kind, version, value if data is Requested else SAMPLE_INPUT),
+        *_after_request(data, shown),
+    )
     previous = ""
     for position, one in enumerate(before, start=1):
         previous = digest(encode_event(_event(one, position, previous)))
@@ -71,7 +76,7 @@ def example(data: type[EventData], kind: Kind = KIND, version: int = 1, value: o
 
 def _after_request(data: type[EventData], result: object) -> Sequence[EventData]:
     """What follows the request, up to an event of a type."""
-    started = Started(attempt=1, runner=_RUNNER, token=_CLAIM, ticket=4711, lease=30.0)
+    started = Started(attempt=1, runner=_RUNNER, token=_SAMPLE_CLAIM, ticket=4711, lease=30.0)
     wish = CancelRequested(by="ann@example.org", reason="wrong book")
     error = OperationError(code="ClientOutOfDate", message="update the client to 2.0")
     lives: dict[type[EventData], Sequence[EventData]] = {
@@ -80,7 +85,7 @@ def _after_request(data: type[EventData], result: object) -> Sequence[EventData]
         Progressed: (started, Progressed(percent=40.0, message="two of five files are done")),
         AttemptFailed: (started, _attempt_failed()),
         CancelRequested: (started, wish),
-        Succeeded: (started, Succeeded(result=_raw(RESULT if result is msgspec.UNSET else result))),
+        Succeeded: (started, Succeeded(result=_raw(SAMPLE_RESULT if result is msgspec.UNSET else result))),
         Failed: (started, Failed(error=error)),
         Canceled: (started, wish, Canceled(reason=wish.reason)),
     }
@@ -88,7 +93,7 @@ def _after_request(data: type[EventData], result: object) -> Sequence[EventData]
 
 
 def _requested(kind: Kind, version: int, value: object) -> Requested:
-    given = INPUT if value is msgspec.UNSET else value
+    given = SAMPLE_INPUT if value is msgspec.UNSET else value
     return Requested(
         resource=kind.resource,
         resource_id="42",
@@ -97,7 +102,7 @@ def _requested(kind: Kind, version: int, value: object) -> Requested:
         input=_raw(given),
         request_hash=request_hash(kind, "42", given, ""),
         deadline=_BEGIN + timedelta(days=1),
-        retention=DAY,
+        retention=DAY_SECONDS,
         trace=Trace(traceparent=_TRACEPARENT),
     )
 
@@ -110,8 +115,8 @@ def _attempt_failed() -> AttemptFailed:
 def _event(data: EventData, position: int, previous: str) -> Event:
     return Event(
         id=f"01939c2e-7000-7000-8000-{position:012}",
-        source=f"opstream/runner/{_RUNNER}" if isinstance(data, _OF_RUNNERS) else "opstream/api",
-        operation_id=OPERATION_ID,
+        source=f"opstream/runner/{_RUNNER}" if isinstance(data, _RUNNER_EVENTS) else "opstream/api",
+        operation_id=SAMPLE_OPERATION_ID,
         time=_BEGIN + timedelta(seconds=position - 1),
         position=position,
         previous_hash=previous,
@@ -123,4 +128,4 @@ def _raw(value: Any) -> msgspec.Raw:  # noqa: ANN401 - JSON
     return msgspec.Raw(msgspec.json.encode(value))
 
 
-_OF_RUNNERS: Final = (Started, Progressed, AttemptFailed, Succeeded, Failed, Canceled)
+_RUNNER_EVENTS: Final = (Started, Progressed, AttemptFailed, Succeeded, Failed, Canceled)

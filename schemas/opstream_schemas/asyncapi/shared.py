@@ -10,20 +10,20 @@ from opstream_schemas.names import Kind
 
 Json = dict[str, Any]
 
-SCHEMAS: Final = "#/components/schemas/"
+SCHEMAS_PREFIX: Final = "#/components/schemas/"
 
 
-def ref(*steps: str) -> Json:
+def reference(*steps: str) -> Json:
     """A reference to a part of the document, by its steps from the root; none of ours needs escaping."""
     return {"$ref": "#/" + "/".join(steps)}
 
 
-def component(kind: str, name: str) -> Json:
+def component_reference(kind: str, name: str) -> Json:
     """A reference to a component of a kind (`messages`, `schemas`, …)."""
-    return ref("components", kind, name)
+    return reference("components", kind, name)
 
 
-def sentence(docstring: str | None) -> str:
+def first_line(docstring: str | None) -> str:
     """The first line of a docstring."""
     return (docstring or "").partition("\n")[0]
 
@@ -44,6 +44,6 @@ class TypedAction(msgspec.Struct, frozen=True, kw_only=True):
     """The same."""
 
 
-def action_name(kind: Kind, role: str) -> str:
+def action_object_name(kind: Kind, role: str) -> str:
     """Of a component, message or channel of one action; a `.` is in no resource or action, so names can't collide."""
     return f"{kind.resource}.{kind.action}.{role}"

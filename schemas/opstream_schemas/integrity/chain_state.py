@@ -1,6 +1,7 @@
 """What the check of the hash chain knows of each operation, and what it finds. Caller: `chain.py`. Pure.
 
-Open operations have a `Head` each; of those that have ended only 64 bits stay, so that memory is bounded by the number
+Open operations have a `ChainHead` each; of those that have ended only 64 bits stay, so that memory is bounded by the
+number
 of operations and not by that of their events.
 """
 
@@ -11,8 +12,8 @@ from typing import Final
 
 import msgspec
 
-_SLOTS: Final = 1 << 10
-_BITS: Final = (1 << 64) - 1
+_INITIAL_SLOTS: Final = 1 << 10
+_HASH_MASK: Final = (1 << 64) - 1
 
 
 class Finding(msgspec.Struct, frozen=True, gc=False):
@@ -30,7 +31,7 @@ class Finding(msgspec.Struct, frozen=True, gc=False):
         return f"{self.operation_id or '-'}  position {self.position or '-'}  sequence {self.sequence}  {self.what}"
 
 
-class Other(msgspec.Struct, array_like=True, gc=False):
+class RejectedEvent(msgspec.Struct, array_like=True, gc=False):
     """An event that did not continue its operation, but that the following ones may continue."""
 
     position: int
@@ -38,7 +39,7 @@ class Other(msgspec.Struct, array_like=True, gc=False):
     is_end: bool
 
 
-class Trouble(msgspec.Struct, array_like=True):
+class ChainDamage(msgspec.Struct, array_like=True):
     """What else is known of an operation with a finding."""
 
     last_sequence: int
@@ -46,12 +47,12 @@ class Trouble(msgspec.Struct, array_like=True):
     last_digest: str
     passed_over: int = 0
     """Messages that do not continue what came before them."""
-    other: Other | None = None
+    other: RejectedEvent | None = None
     findings: list[Finding] = msgspec.field(default_factory=list)
     """Not told yet: the operator may have ended the operation in knowledge of them (ADR 0014)."""
 
 
-class Head(msgspec.Struct, array_like=True):
+class ChainHead(msgspec.Struct, array_like=True):
     """The end of an open operation's chain. Before the first event: position 0, no hash."""
 
     kind: str
@@ -62,10 +63,10 @@ class Head(msgspec.Struct, array_like=True):
     """Messages seen on the operation's subjects."""
     missing: int = 0
     """Events before the first one that was seen."""
-    trouble: Trouble | None = None
+    trouble: ChainDamage | None = None
 
 
-class Remembered:
+class CompactHashSet:
     """A set of texts that only grows, 12 to 24 bytes each: 64 bits of their hash in one array.
 
     Two texts are taken for the same with a probability of n² / 2⁶⁵ among n: one in 400,000 for ten million. Python's
@@ -73,42 +74,42 @@ class Remembered:
     """
 
     def __init__(self) -> None:
-        self._slots = _empty(_SLOTS)
+        self._slots = _empty_slots(_INITIAL_SLOTS)
         self._count = 0
 
     def add(self, text: str) -> None:
         """Remember a text."""
         if 3 * self._count >= 2 * len(self._slots):
             self._grow()
-        mark = _mark(text)
-        place = _place(self._slots, mark)
+        mark = _hash64(text)
+        place = _slot_index(self._slots, mark)
         if not self._slots[place]:
             self._slots[place] = mark
             self._count += 1
 
     def __contains__(self, text: str) -> bool:
-        return bool(self._slots[_place(self._slots, _mark(text))])
+        return bool(self._slots[_slot_index(self._slots, _hash64(text))])
 
     def __len__(self) -> int:
         return self._count
 
     def _grow(self) -> None:
-        slots = _empty(2 * len(self._slots))
+        slots = _empty_slots(2 * len(self._slots))
         for mark in self._slots:
             if mark:
-                slots[_place(slots, mark)] = mark
+                slots[_slot_index(slots, mark)] = mark
         self._slots = slots
 
 
-def _empty(size: int) -> array[int]:
+def _empty_slots(size: int) -> array[int]:
     return array("Q", bytes(8 * size))
 
 
-def _mark(text: str) -> int:
-    return hash(text) & _BITS or 1
+def _hash64(text: str) -> int:
+    return hash(text) & _HASH_MASK or 1
 
 
-def _place(slots: array[int], mark: int) -> int:
+def _slot_index(slots: array[int], mark: int) -> int:
     """Where a mark is, or belongs."""
     last = len(slots) - 1
     place = mark & last

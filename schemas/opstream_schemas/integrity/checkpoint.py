@@ -20,11 +20,11 @@ from opstream_schemas.events import Instant
 
 from .chain_state import Finding
 
-SEGMENT: Final = 1_024
+SEGMENT_SIZE: Final = 1_024
 """Messages of a segment, of which the last one of a checkpoint has fewer."""
-SKEW: Final = 300.0
+CLOCK_SKEW: Final = 300.0
 """Seconds that the clocks of broker and verifier may differ."""
-_NANO: Final = 1_000_000_000
+_NANOSECONDS: Final = 1_000_000_000
 
 
 class Segment(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -72,7 +72,7 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forb
     segments: tuple[Segment, ...]
 
 
-def inconsistency(before: Checkpoint | None, checkpoint: Checkpoint, line_before: str) -> str:
+def checkpoint_problem(before: Checkpoint | None, checkpoint: Checkpoint, line_before: str) -> str:
     """Why a checkpoint can't follow the one before it; empty if it can.
 
     Args:
@@ -95,7 +95,7 @@ def inconsistency(before: Checkpoint | None, checkpoint: Checkpoint, line_before
     return "" if sequence == checkpoint.last + 1 else f"the segments of checkpoint {number} don't reach its end"
 
 
-class _Sum:
+class _SegmentDigest:
     """One segment in the making."""
 
     def __init__(self, first: int) -> None:
@@ -118,11 +118,11 @@ class _Sum:
         return self._hash.hexdigest()
 
     def segment(self, last: int) -> Segment:
-        oldest, newest = self._oldest // _NANO, -(-self._newest // _NANO)
+        oldest, newest = self._oldest // _NANOSECONDS, -(-self._newest // _NANOSECONDS)
         return Segment(self.first, last, self.messages, oldest, newest, self.digest)
 
 
-class Coverer:
+class CheckpointBuilder:
     """Covers a stream from a sequence on.
 
     Args:
@@ -132,24 +132,24 @@ class Coverer:
     def __init__(self, first: int) -> None:
         self.segments: list[Segment] = []
         self.messages = 0
-        self._sum = _Sum(first)
+        self._current = _SegmentDigest(first)
 
-    def take(self, sequence: int, subject: str, body: str, stored: int) -> None:
+    def add_message(self, sequence: int, subject: str, body: str, stored: int) -> None:
         """The next message: sequence, subject, SHA-256 (hex) of the body, and nanoseconds since 1970."""
-        self._sum.add(sequence, subject, body, stored)
+        self._current.add(sequence, subject, body, stored)
         self.messages += 1
-        if self._sum.messages == SEGMENT:
-            self.segments.append(self._sum.segment(sequence))
-            self._sum = _Sum(sequence + 1)
+        if self._current.messages == SEGMENT_SIZE:
+            self.segments.append(self._current.segment(sequence))
+            self._current = _SegmentDigest(sequence + 1)
 
     def finish(self, last: int) -> tuple[Segment, ...]:
         """All segments, up to the stream sequence `last`, be there a message or not."""
-        if last >= self._sum.first:
-            self.segments.append(self._sum.segment(last))
+        if last >= self._current.first:
+            self.segments.append(self._current.segment(last))
         return tuple(self.segments)
 
 
-class Comparison:
+class CheckpointVerifier:
     """Compares the messages of a stream with what checkpoints cover.
 
     Args:
@@ -171,73 +171,73 @@ class Comparison:
         self._now = now.timestamp()
         self._spans = ((one, segment) for one in checkpoints for segment in one.segments)
         self._span = next(self._spans, None)
-        self._sum = _Sum(0)
+        self._current = _SegmentDigest(0)
         self._findings: list[Finding] = []
-        self._run: tuple[Checkpoint, str, int, int] | None = None
+        self._faulty_range: tuple[Checkpoint, str, int, int] | None = None
 
-    def expired(self, begin: int) -> None:
+    def advance_begin(self, begin: int) -> None:
         """Tell that the stream begins later by now."""
         self._begin = begin
 
-    def take(self, sequence: int, subject: str, body: str, stored: int) -> None:
-        """The next message, as for `Coverer.take`."""
+    def add_message(self, sequence: int, subject: str, body: str, stored: int) -> None:
+        """The next message, as for `CheckpointBuilder.take`."""
         while self._span is not None and sequence > self._span[1].last:
-            self._close(*self._span)
+            self._close_segment(*self._span)
         if self._span is not None and sequence >= self._span[1].first:
-            self._sum.add(sequence, subject, body, stored)
+            self._current.add(sequence, subject, body, stored)
 
     def finish(self) -> None:
         """The stream has ended."""
         while self._span is not None:
-            self._close(*self._span)
-        self._tell()
+            self._close_segment(*self._span)
+        self._flush_range()
 
-    def drain(self) -> list[Finding]:
+    def pop_findings(self) -> list[Finding]:
         """What was found since the last call."""
         found, self._findings = self._findings, []
         return found
 
-    def _close(self, checkpoint: Checkpoint, segment: Segment) -> None:
-        found = self._sum
+    def _close_segment(self, checkpoint: Checkpoint, segment: Segment) -> None:
+        found = self._current
         if segment.first < self._begin:
             self.unproven += found.messages
-            if not self._is_due(segment):
+            if not self._may_have_expired(segment):
                 gone = "are gone before they could expire" if self._age else "are gone, although nothing expires"
-                self._note(checkpoint, gone, segment.first, min(segment.last, self._begin - 1))
+                self._add_to_range(checkpoint, gone, segment.first, min(segment.last, self._begin - 1))
         elif segment.last > self._end:
             pass  # the tail is missing, which `edge_findings` tells as a whole
         elif (found.messages, found.digest) != (segment.messages, segment.digest):
-            self._note(checkpoint, "are not what it covers", segment.first, segment.last)
+            self._add_to_range(checkpoint, "are not what it covers", segment.first, segment.last)
         else:
             self.compared += found.messages
         self._span = next(self._spans, None)
-        self._sum = _Sum(0)
+        self._current = _SegmentDigest(0)
 
-    def _is_due(self, segment: Segment) -> bool:
+    def _may_have_expired(self, segment: Segment) -> bool:
         """Whether what is gone of a segment can have expired: all of it, or at least its oldest message."""
         if not segment.messages:
             return True
         stored = segment.newest if segment.last < self._begin else segment.oldest
-        return bool(self._age) and stored + self._age <= self._now + SKEW
+        return bool(self._age) and stored + self._age <= self._now + CLOCK_SKEW
 
-    def _note(self, checkpoint: Checkpoint, what: str, first: int, last: int) -> None:
+    def _add_to_range(self, checkpoint: Checkpoint, what: str, first: int, last: int) -> None:
         """Gather what is wrong with neighbours into one finding."""
-        run = self._run
+        run = self._faulty_range
         if run is not None and run[0] is checkpoint and run[1] == what and run[3] == first - 1:
-            self._run = (checkpoint, what, run[2], last)
+            self._faulty_range = (checkpoint, what, run[2], last)
         else:
-            self._tell()
-            self._run = (checkpoint, what, first, last)
+            self._flush_range()
+            self._faulty_range = (checkpoint, what, first, last)
 
-    def _tell(self) -> None:
-        if self._run is not None:
-            checkpoint, what, first, last = self._run
-            text = f"compared with {_named(checkpoint)}, messages {first} to {last} {what}"
+    def _flush_range(self) -> None:
+        if self._faulty_range is not None:
+            checkpoint, what, first, last = self._faulty_range
+            text = f"compared with {_described(checkpoint)}, messages {first} to {last} {what}"
             self._findings.append(Finding(first, text))
-        self._run = None
+        self._faulty_range = None
 
 
-def edge_findings(checkpoints: Sequence[Checkpoint], begin: int, end: int) -> list[Finding]:
+def boundary_findings(checkpoints: Sequence[Checkpoint], begin: int, end: int) -> list[Finding]:
     """What is wrong with where a stream begins and ends, compared with its checkpoints, of which there is one at least.
 
     Args:
@@ -248,39 +248,40 @@ def edge_findings(checkpoints: Sequence[Checkpoint], begin: int, end: int) -> li
     found = []
     first, last = checkpoints[0], checkpoints[-1]
     if begin < first.begin:
-        what = f"the stream begins here, before message {first.begin}, with which it began at {_named(first)}"
+        what = f"the stream begins here, before message {first.begin}, with which it began at {_described(first)}"
         found.append(Finding(begin, what))
     if end < last.last:
-        what = f"the stream ends before this, but {_named(last)} covers it up to {last.last}: its tail was removed"
+        what = f"the stream ends before this, but {_described(last)} covers it up to {last.last}: its tail was removed"
         found.append(Finding(end + 1, what))
     return found
 
 
-def early_findings(last: Checkpoint, begin: int, age: float, now: datetime) -> list[Finding]:
+def premature_expiry_findings(last: Checkpoint, begin: int, age: float, now: datetime) -> list[Finding]:
     """What came after the last checkpoint and is gone, although it can't be old enough.
 
     Args:
         last: that checkpoint.
         begin: the stream's first sequence now.
-        age: as for `Comparison`.
+        age: as for `CheckpointVerifier`.
         now: the time.
     """
     first = last.last + 1
-    if begin <= first or (age and last.time.timestamp() + age <= now.timestamp() + SKEW):
+    if begin <= first or (age and last.time.timestamp() + age <= now.timestamp() + CLOCK_SKEW):
         return []
     gone = "gone before they could expire" if age else "gone, although nothing expires"
-    return [Finding(first, f"messages {first} to {begin - 1}, which came after {_named(last)}, are {gone}")]
+    return [Finding(first, f"messages {first} to {begin - 1}, which came after {_described(last)}, are {gone}")]
 
 
-def cut_off(checkpoints: Sequence[Checkpoint], begin: int) -> list[Checkpoint]:
-    """The checkpoints with only those segments of which something is gone: what `Comparison` can tell unread."""
+def checkpoints_with_gaps(checkpoints: Sequence[Checkpoint], begin: int) -> list[Checkpoint]:
+    """The checkpoints with only those segments of which something is gone: what `CheckpointVerifier` can tell
+    unread."""
     return [
         msgspec.structs.replace(one, segments=tuple(each for each in one.segments if each.first < begin))
         for one in checkpoints
     ]
 
 
-def lowered(checkpoints: Sequence[Checkpoint], max_age: float) -> str:
+def lowered_age_limit(checkpoints: Sequence[Checkpoint], max_age: float) -> str:
     """Where the age limit went down, in a sentence; empty if it never did. What it removed had not been due before.
 
     Args:
@@ -291,11 +292,10 @@ def lowered(checkpoints: Sequence[Checkpoint], max_age: float) -> str:
     for one, (before, after) in zip(checkpoints, pairwise(limits), strict=True):
         if after and (after < before or not before):
             was = f"{before:.0f} s" if before else "none"
-            return (
-                f"the age limit was lowered after {_named(one)}, from {was} to {after:.0f} s, and that is what counts"
-            )
+            change = f"from {was} to {after:.0f} s"
+            return f"the age limit was lowered after {_described(one)}, {change}, and that is what counts"
     return ""
 
 
-def _named(checkpoint: Checkpoint) -> str:
+def _described(checkpoint: Checkpoint) -> str:
     return f"checkpoint {checkpoint.number} of {checkpoint.time:%Y-%m-%dT%H:%M:%SZ}"

@@ -17,20 +17,20 @@ from typing import Final
 
 from opstream_schemas.errors import InvalidEvent, InvalidName
 from opstream_schemas.events import ForcedEnd, RecordedEvent, Requested, decode_event
-from opstream_schemas.operation.fold import forced_end
-from opstream_schemas.subjects import DUE_TO, WAKES_TO, parse_archive_subject, parse_event_subject
+from opstream_schemas.operation.fold import forced_end_of
+from opstream_schemas.subjects import DUE_DESTINATION, WAKE_DESTINATION, parse_archive_subject, parse_event_subject
 
-from .chain_state import Finding, Head, Other, Remembered, Trouble
+from .chain_state import ChainDamage, ChainHead, CompactHashSet, Finding, RejectedEvent
 
-_NO_EVENTS: Final = (WAKES_TO.removesuffix(">"), DUE_TO.removesuffix(">"))
-_TYPE: Final = re.compile(r"opstream\.action\.([a-z0-9-]{1,40})\.v[1-9][0-9]*")
-_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
-_ENDS: Final = frozenset({"succeeded", "failed", "canceled"})
-_MAX_HELD: Final = 10_000
+_TIMER_PREFIXES: Final = (WAKE_DESTINATION.removesuffix(">"), DUE_DESTINATION.removesuffix(">"))
+_TYPE_REGEX: Final = re.compile(r"opstream\.action\.([a-z0-9-]{1,40})\.v[1-9][0-9]*")
+_DIGEST_REGEX: Final = re.compile(r"[0-9a-f]{64}")
+_OUTCOMES: Final = frozenset({"succeeded", "failed", "canceled"})
+_MAX_DEFERRED: Final = 10_000
 """Findings that wait for a forced end; more are told at once, so that a ruined stream does not fill the memory."""
 
 
-class ChainCheck:
+class HashChainVerifier:
     """The check of one stream.
 
     Args:
@@ -42,7 +42,7 @@ class ChainCheck:
     """
 
     def __init__(
-        self, *, first: int, can_expire: bool, heads: Mapping[str, Head] | None = None, is_archive: bool = False
+        self, *, first: int, can_expire: bool, heads: Mapping[str, ChainHead] | None = None, is_archive: bool = False
     ) -> None:
         self.next_sequence = first
         """Of the message that should come next."""
@@ -50,21 +50,21 @@ class ChainCheck:
         """Messages on event subjects."""
         self.operations = 0
         """Operations seen, cut ones included; not those that were open at a checkpoint."""
-        self.cut = 0
+        self.truncated_operations = 0
         """Operations of which the beginning has expired."""
-        self.open: dict[str, Head] = dict(heads or {})
+        self.open_operations: dict[str, ChainHead] = dict(heads or {})
         """By operation id."""
         self.notes: list[Finding] = []
         """What is no tampering, but should be told. Whoever tells it empties the list."""
         self.findings: list[Finding] = []
         """What is. Whoever tells it empties the list."""
-        self._ended = Remembered()
+        self._ended_operations = CompactHashSet()
         self._is_archive = is_archive
-        self._room = first - 1 if can_expire and heads is None else 0
-        self._held = 0
-        self._strangers: dict[str, Finding] = {}
+        self._expirable_events = first - 1 if can_expire and heads is None else 0
+        self._deferred_count = 0
+        self._unassigned: dict[str, Finding] = {}
 
-    def miss(self, until: int, *, is_expired: bool) -> None:
+    def add_gap(self, until: int, *, is_expired: bool) -> None:
         """Tell that there is no message from `next_sequence` to the one before `until`.
 
         Args:
@@ -72,17 +72,17 @@ class ChainCheck:
             is_expired: the stream itself begins there by now. Nothing is known then of what came before.
         """
         if is_expired:
-            for operation_id in list(self.open):
-                self._conclude(operation_id, self.open[operation_id])
-            self._ended = Remembered()
-            self._room = until - 1
+            for operation_id in list(self.open_operations):
+                self._close_operation(operation_id, self.open_operations[operation_id])
+            self._ended_operations = CompactHashSet()
+            self._expirable_events = until - 1
         else:
             which = f"messages {self.next_sequence} to {until - 1} are" if until - self.next_sequence > 1 else "it is"
             what = f"{which} missing, and the stream deletes nothing but what has expired"
             self.findings.append(Finding(self.next_sequence, what))
         self.next_sequence = until
 
-    def take(self, sequence: int, subject: str, payload: bytes, body: str) -> None:
+    def add_message(self, sequence: int, subject: str, payload: bytes, body: str) -> None:
         """Check the next message.
 
         Args:
@@ -92,51 +92,51 @@ class ChainCheck:
             body: SHA-256 (hex) of the payload.
         """
         self.next_sequence = sequence + 1
-        if subject.startswith(_NO_EVENTS):
+        if subject.startswith(_TIMER_PREFIXES):
             return
         self.events += 1
         try:
-            owner, kind, name = self._parse(subject)
+            owner, kind, name = self._parse_subject(subject)
         except InvalidName:
             self.findings.append(Finding(sequence, f"lies on {subject[:200]!r}, which is no event's subject"))
             return
         try:
             event = decode_event(payload, sequence)
         except InvalidEvent as error:
-            self._reject_bytes(owner, kind, sequence, body, f"is no event: {error.__cause__ or error}")
+            self._reject_message(owner, kind, sequence, body, f"is no event: {error.__cause__ or error}")
             return
         if owner is not None and event.operation_id != owner:
             what = f"belongs to operation {event.operation_id}, but lies on a subject of {owner}"
-            self._reject_bytes(owner, kind, sequence, body, what)
+            self._reject_message(owner, kind, sequence, body, what)
             return
-        head = self.open.get(event.operation_id) or self._begin(event, kind)
+        head = self.open_operations.get(event.operation_id) or self._open_operation(event, kind)
         if head is None:
             return
-        if what := _disagreement(event, head, kind, name):
-            self._hold(head, self._finding(event, what))
-        forced = forced_end(event)
+        if what := _subject_mismatch(event, head, kind, name):
+            self._defer(head, self._finding(event, what))
+        forced = forced_end_of(event)
         if forced is not None and head.count:
-            self._end_by_force(event, forced, head, body)
-        elif continues(event, head.position, head.digest):
+            self._apply_forced_end(event, forced, head, body)
+        elif is_continuation(event, head.position, head.digest):
             head.position, head.digest, head.sequence, head.count = event.position, body, sequence, head.count + 1
             if head.trouble is not None:
                 head.trouble.last_sequence, head.trouble.last_digest = sequence, body
-            if name in _ENDS:
-                self._conclude(event.operation_id, head)
+            if name in _OUTCOMES:
+                self._close_operation(event.operation_id, head)
         else:
-            self._reject(event, head, body, is_end=name in _ENDS)
+            self._reject_event(event, head, body, is_end=name in _OUTCOMES)
 
     def finish(self) -> None:
         """Tell what was held back; nothing comes any more."""
-        for head in self.open.values():
+        for head in self.open_operations.values():
             if head.trouble is not None:
                 self.findings += head.trouble.findings
                 head.trouble.findings = []
-        self.findings += self._strangers.values()
-        self._strangers = {}
+        self.findings += self._unassigned.values()
+        self._unassigned = {}
         self.findings.sort(key=lambda finding: finding.sequence)
 
-    def _parse(self, subject: str) -> tuple[str | None, str, str]:
+    def _parse_subject(self, subject: str) -> tuple[str | None, str, str]:
         """The operation id (None where subjects name none), `resource:action`, and the event's name."""
         if not self._is_archive:
             parsed = parse_event_subject(subject)
@@ -144,9 +144,9 @@ class ChainCheck:
         archived = parse_archive_subject(subject)
         return None, f"{archived.kind.resource}:{archived.kind.action}", archived.event
 
-    def _begin(self, event: RecordedEvent, kind: str) -> Head | None:
+    def _open_operation(self, event: RecordedEvent, kind: str) -> ChainHead | None:
         """What an operation's first message here has to continue; None if there can be no such message."""
-        if event.operation_id in self._ended:
+        if event.operation_id in self._ended_operations:
             is_first = event.position == 1
             if not (is_first and self._is_archive):
                 what = "requests an id that had been used before" if is_first else "follows the end of its operation"
@@ -155,23 +155,23 @@ class ChainCheck:
             self.notes.append(self._finding(event, "requests an id that the journal had forgotten"))
         self.operations += 1
         missing = event.position - 1
-        head = Head(kind, 0, "", 0)
-        if missing and _DIGEST.fullmatch(event.previous_hash) and not isinstance(event.data, Requested):
-            head = Head(kind, missing, event.previous_hash, 0, missing=missing)
+        head = ChainHead(kind, 0, "", 0)
+        if missing and _DIGEST_REGEX.fullmatch(event.previous_hash) and not isinstance(event.data, Requested):
+            head = ChainHead(kind, missing, event.previous_hash, 0, missing=missing)
             what = f"is the first of its operation, and position{' 1 is' if missing == 1 else f's 1 to {missing} are'}"
             if self._is_archive:
                 self.notes.append(self._finding(event, f"{what} not in this stream"))
-            elif missing <= self._room:
-                self._room -= missing
-                self.cut += 1
+            elif missing <= self._expirable_events:
+                self._expirable_events -= missing
+                self.truncated_operations += 1
             else:
-                self._hold(head, self._finding(event, f"{what} missing: they can't have expired"))
-        self.open[event.operation_id] = head
+                self._defer(head, self._finding(event, f"{what} missing: they can't have expired"))
+        self.open_operations[event.operation_id] = head
         return head
 
-    def _end_by_force(self, event: RecordedEvent, forced: ForcedEnd, head: Head, body: str) -> None:
-        trouble = head.trouble or Trouble(head.sequence, head.digest)
-        stranger = self._strangers.pop(event.previous_hash, None)
+    def _apply_forced_end(self, event: RecordedEvent, forced: ForcedEnd, head: ChainHead, body: str) -> None:
+        trouble = head.trouble or ChainDamage(head.sequence, head.digest)
+        stranger = self._unassigned.pop(event.previous_hash, None)
         is_next = event.previous_hash == trouble.last_digest or stranger is not None
         place = event.position - head.count - head.missing - 1
         if not self._is_archive:
@@ -181,7 +181,7 @@ class ChainCheck:
             is_next = False
         if not is_next:
             # What did not end it when it was written, a foreign one, may be passed over by the end that did.
-            self._hold(head, self._finding(event, "ends by force what is not before it: something was changed since"))
+            self._defer(head, self._finding(event, "ends by force what is not before it: something was changed since"))
             self._pass_over(head, event.sequence, body)
             return
         if trouble.passed_over > forced.passed_over:
@@ -189,65 +189,65 @@ class ChainCheck:
                 f"ended by force what then had {forced.passed_over} messages that did not continue it, and has "
                 f"{trouble.passed_over} now: something was changed since"
             )
-            self._hold(head, self._finding(event, what))
+            self._defer(head, self._finding(event, what))
         else:
             held = [*([stranger] if stranger else ()), *(head.trouble.findings if head.trouble else ())]
-            self._held -= len(held) - (stranger is not None)
+            self._deferred_count -= len(held) - (stranger is not None)
             what = f"an operator ended it by force, passing over {forced.passed_over} messages"
             self.notes += [*held, self._finding(event, what)]
             head.trouble = None
         head.sequence, head.digest = event.sequence, body
-        self._conclude(event.operation_id, head)
+        self._close_operation(event.operation_id, head)
 
-    def _reject(self, event: RecordedEvent, head: Head, body: str, *, is_end: bool) -> None:
+    def _reject_event(self, event: RecordedEvent, head: ChainHead, body: str, *, is_end: bool) -> None:
         """Take an event that does not continue its operation, but may continue another such one."""
-        trouble = _trouble(head)
+        trouble = _ensure_damage(head)
         other = trouble.other
-        is_known = other is not None and not other.is_end and continues(event, other.position, other.digest)
+        is_known = other is not None and not other.is_end and is_continuation(event, other.position, other.digest)
         if not is_known:
-            self._hold(head, self._finding(event, _mismatch(event, head)))
-        trouble.other = Other(event.position, body, is_end)
+            self._defer(head, self._finding(event, _chain_mismatch(event, head)))
+        trouble.other = RejectedEvent(event.position, body, is_end)
         self._pass_over(head, event.sequence, body)
         if is_known and is_end:
-            self._conclude(event.operation_id, head)
+            self._close_operation(event.operation_id, head)
 
-    def _reject_bytes(self, owner: str | None, kind: str, sequence: int, body: str, what: str) -> None:
+    def _reject_message(self, owner: str | None, kind: str, sequence: int, body: str, what: str) -> None:
         """Take a message that is no event of the operation under whose subjects it lies."""
         finding = Finding(sequence, what, owner or "")
-        if owner is None and len(self._strangers) < _MAX_HELD:
-            self._strangers[body] = finding
-        elif owner is None or owner in self._ended:
+        if owner is None and len(self._unassigned) < _MAX_DEFERRED:
+            self._unassigned[body] = finding
+        elif owner is None or owner in self._ended_operations:
             self.findings.append(finding)
         else:
-            head = self.open.setdefault(owner, Head(kind, 0, "", 0))
-            self._hold(head, finding)
+            head = self.open_operations.setdefault(owner, ChainHead(kind, 0, "", 0))
+            self._defer(head, finding)
             self._pass_over(head, sequence, body)
 
-    def _pass_over(self, head: Head, sequence: int, body: str) -> None:
-        trouble = _trouble(head)
+    def _pass_over(self, head: ChainHead, sequence: int, body: str) -> None:
+        trouble = _ensure_damage(head)
         trouble.passed_over += 1
         trouble.last_sequence, trouble.last_digest = sequence, body
         head.count += 1
 
-    def _hold(self, head: Head, finding: Finding) -> None:
-        if self._held < _MAX_HELD:
-            self._held += 1
-            _trouble(head).findings.append(finding)
+    def _defer(self, head: ChainHead, finding: Finding) -> None:
+        if self._deferred_count < _MAX_DEFERRED:
+            self._deferred_count += 1
+            _ensure_damage(head).findings.append(finding)
         else:
             self.findings.append(finding)
 
-    def _conclude(self, operation_id: str, head: Head) -> None:
+    def _close_operation(self, operation_id: str, head: ChainHead) -> None:
         if head.trouble is not None:
-            self._held -= len(head.trouble.findings)
+            self._deferred_count -= len(head.trouble.findings)
             self.findings += head.trouble.findings
-        del self.open[operation_id]
-        self._ended.add(operation_id)
+        del self.open_operations[operation_id]
+        self._ended_operations.add(operation_id)
 
     def _finding(self, event: RecordedEvent, what: str) -> Finding:
         return Finding(event.sequence, what, event.operation_id, event.position)
 
 
-def continues(event: RecordedEvent, position: int, digest: str) -> bool:
+def is_continuation(event: RecordedEvent, position: int, digest: str) -> bool:
     """Whether an event comes right behind the one with this position and hash (0 and none: behind nothing)."""
     return (
         event.position == position + 1
@@ -256,15 +256,15 @@ def continues(event: RecordedEvent, position: int, digest: str) -> bool:
     )
 
 
-def _trouble(head: Head) -> Trouble:
+def _ensure_damage(head: ChainHead) -> ChainDamage:
     if head.trouble is None:
-        head.trouble = Trouble(head.sequence, head.digest)
+        head.trouble = ChainDamage(head.sequence, head.digest)
     return head.trouble
 
 
-def _disagreement(event: RecordedEvent, head: Head, kind: str, name: str) -> str:
+def _subject_mismatch(event: RecordedEvent, head: ChainHead, kind: str, name: str) -> str:
     """What an event says otherwise than the subject that it lies on; empty if nothing."""
-    typed = _TYPE.fullmatch(event.type)
+    typed = _TYPE_REGEX.fullmatch(event.type)
     if typed is None or typed[1] != name:
         return f"is of type {event.type[:200]!r}, but lies on a subject of {name!r}"
     if event.position == 1 and name != Requested.name:
@@ -274,7 +274,7 @@ def _disagreement(event: RecordedEvent, head: Head, kind: str, name: str) -> str
     return "" if own == kind else f"is of {own}, but lies on a subject of {kind}"
 
 
-def _mismatch(event: RecordedEvent, head: Head) -> str:
+def _chain_mismatch(event: RecordedEvent, head: ChainHead) -> str:
     """Why an event does not continue its operation."""
     before = f"position {head.position} (sequence {head.sequence})" if head.sequence else f"position {head.position}"
     if isinstance(event.data, Requested) and event.position > 1:

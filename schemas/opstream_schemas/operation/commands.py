@@ -22,7 +22,7 @@ from opstream_schemas.events import (
     Started,
     Succeeded,
 )
-from opstream_schemas.text import cut_text
+from opstream_schemas.text import truncate_text
 
 from .fold import CancelWish, Operation, Status
 
@@ -69,7 +69,7 @@ class Fail(Command, frozen=True, kw_only=True):
     error: OperationError
 
 
-class HandBack(Command, frozen=True, kw_only=True):
+class ReleaseAttempt(Command, frozen=True, kw_only=True):
     """End the attempt without an outcome, so that another follows."""
 
     token: str
@@ -135,64 +135,64 @@ def _decide_open(operation: Operation, command: Command) -> EventData | None:
             )
         case ReportProgress():
             _check_live(operation, command.token)
-            return Progressed(percent=float(command.percent), message=cut_text(command.message))
+            return Progressed(percent=float(command.percent), message=truncate_text(command.message))
         case Succeed():
             _check_live(operation, command.token)
             return Succeeded(result=msgspec.Raw(command.result.strip()))
         case Fail():
             _check_live(operation, command.token)
-            return Failed(error=cut_error(command.error))
-        case HandBack():
+            return Failed(error=truncate_error(command.error))
+        case ReleaseAttempt():
             number = _check_live(operation, command.token)
             return AttemptFailed(
                 attempt=number,
-                error=cut_error(command.error),
+                error=truncate_error(command.error),
                 retry_at=command.retry_at,
                 counted=command.counted,
             )
         case ConfirmCancel():
             _check_live(operation, command.token)
-            return canceled(operation)
+            return canceled_outcome(operation)
         case RequestCancel():
             if operation.live is None:
-                return Canceled(by=cut_text(command.by), reason=cut_text(command.reason))
+                return Canceled(by=truncate_text(command.by), reason=truncate_text(command.reason))
             if operation.cancel is not None:
                 return None
-            return CancelRequested(by=cut_text(command.by), reason=cut_text(command.reason))
+            return CancelRequested(by=truncate_text(command.by), reason=truncate_text(command.reason))
         case ForceFail():
-            return Failed(error=cut_error(command.error))
+            return Failed(error=truncate_error(command.error))
         case _:
             raise DecisionRefused(f"unknown command {type(command).__name__}")
 
 
-def canceled(operation: Operation) -> Canceled:
+def canceled_outcome(operation: Operation) -> Canceled:
     """The end of an operation that a client had asked to stop."""
     wish = operation.cancel or CancelWish()
     return Canceled(by=wish.by, reason=wish.reason)
 
 
-def deadline_exceeded(operation: Operation) -> Failed:
+def deadline_outcome(operation: Operation) -> Failed:
     """The end of an operation that ran out of time."""
     message = f"the operation did not finish by its deadline, {operation.deadline.isoformat()}"
     return Failed(error=OperationError(code=ErrorCode.DEADLINE_EXCEEDED, message=message))
 
 
-def runner_lost(operation: Operation) -> Failed:
+def runner_lost_outcome(operation: Operation) -> Failed:
     """The end of an operation whose last attempt died with its runner."""
     message = f"the last of {operation.attempts_used} attempts ended with the runner that executed it"
     return Failed(error=OperationError(code=ErrorCode.RUNNER_LOST, message=message))
 
 
-def failed_by_operator(reason: str) -> OperationError:
+def operator_error(reason: str) -> OperationError:
     """The error of an operation that an operator ended."""
     message = "an operator ended the operation"
     return OperationError(code=ErrorCode.FAILED_BY_OPERATOR, message=f"{message}: {reason}" if reason else message)
 
 
-def cut_error(error: OperationError) -> OperationError:
+def truncate_error(error: OperationError) -> OperationError:
     """The error with its texts cut to what an event may hold."""
-    code = cut_text(error.code, 256) if isinstance(error.code, str) else error.code
-    return OperationError(code=code, message=cut_text(error.message), target=cut_text(error.target, 256))
+    code = truncate_text(error.code, 256) if isinstance(error.code, str) else error.code
+    return OperationError(code=code, message=truncate_text(error.message), target=truncate_text(error.target, 256))
 
 
 def _check_live(operation: Operation, token: str) -> int:

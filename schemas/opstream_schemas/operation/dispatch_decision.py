@@ -13,19 +13,19 @@ import msgspec
 
 from opstream_schemas.events import EventData
 
-from .commands import canceled, deadline_exceeded, runner_lost
+from .commands import canceled_outcome, deadline_outcome, runner_lost_outcome
 from .fold import Operation
 
-UNDECIDABLE_DELAY: Final = 60.0
+UNDECIDABLE_RETRY_SECONDS: Final = 60.0
 """Seconds after which an operation that the fold refuses is looked at again."""
 
 
-class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+class Trigger(msgspec.Struct, frozen=True, kw_only=True):
     """What a message says about itself."""
 
     ticket: int
     """Its stream sequence."""
-    armed_by: int = 0
+    scheduled_by: int = 0
     """For a wake: stream sequence of the event that armed it; 0 for a request."""
 
 
@@ -35,38 +35,40 @@ class Ack(msgspec.Struct, frozen=True, tag=True):
     row: int
 
 
-class Hold(msgspec.Struct, frozen=True, tag=True):
+class RedeliverLater(msgspec.Struct, frozen=True, tag=True):
     """Nak with a delay: this code can't decide."""
 
     row: int
     delay: float
 
 
-class Append(msgspec.Struct, frozen=True, tag=True):
+class AppendEvent(msgspec.Struct, frozen=True, tag=True):
     """Record the event, then ack."""
 
     row: int
     data: EventData
 
 
-class Start(msgspec.Struct, frozen=True, tag=True):
+class BeginAttempt(msgspec.Struct, frozen=True, tag=True):
     """Record `started` for the next attempt and run it; ack once its outcome is stored."""
 
     row: int
 
 
-class ArmWake(msgspec.Struct, frozen=True, tag=True):
+class ScheduleWake(msgspec.Struct, frozen=True, tag=True):
     """Store a wake for `at`, then ack."""
 
     row: int
     at: datetime
-    armed_by: int
+    scheduled_by: int
 
 
-Decision = Ack | Hold | Append | Start | ArmWake
+DispatchDecision = Ack | RedeliverLater | AppendEvent | BeginAttempt | ScheduleWake
 
 
-def decide_delivery(operation: Operation | None, delivery: Delivery, *, now: datetime, max_attempts: int) -> Decision:
+def decide_dispatch(
+    operation: Operation | None, delivery: Trigger, *, now: datetime, max_attempts: int
+) -> DispatchDecision:
     """The first row that matches.
 
     Args:
@@ -76,29 +78,33 @@ def decide_delivery(operation: Operation | None, delivery: Delivery, *, now: dat
         max_attempts: how many counted attempts the action allows.
     """
     if operation is None:
-        return Hold(1, UNDECIDABLE_DELAY)
+        return RedeliverLater(1, UNDECIDABLE_RETRY_SECONDS)
     if operation.is_terminal:
         return Ack(2)
     live = operation.live
     if live is not None and live.ticket != delivery.ticket:
         return Ack(3)
     if operation.cancel is not None:
-        return Append(4, canceled(operation))
+        return AppendEvent(4, canceled_outcome(operation))
     if now > operation.deadline:
-        return Append(5, deadline_exceeded(operation))
+        return AppendEvent(5, deadline_outcome(operation))
     if operation.attempt == 0:
-        return Start(6)
+        return BeginAttempt(6)
     if live is not None:
-        return Start(7) if operation.attempts_used < max_attempts else Append(7, runner_lost(operation))
+        return (
+            BeginAttempt(7)
+            if operation.attempts_used < max_attempts
+            else AppendEvent(7, runner_lost_outcome(operation))
+        )
     return _decide_waiting(operation, delivery)
 
 
-def _decide_waiting(operation: Operation, delivery: Delivery) -> Decision:
+def _decide_waiting(operation: Operation, delivery: Trigger) -> DispatchDecision:
     waiting = operation.waiting
     if waiting is None:
         # The fold gives every started operation a live attempt or a wait; without either it is not our fold's.
-        return Hold(1, UNDECIDABLE_DELAY)
+        return RedeliverLater(1, UNDECIDABLE_RETRY_SECONDS)
     handed_back = waiting.ticket == delivery.ticket and not waiting.counted
-    if handed_back or waiting.sequence == delivery.armed_by:
-        return Start(8)
-    return ArmWake(9, waiting.retry_at, waiting.sequence)
+    if handed_back or waiting.sequence == delivery.scheduled_by:
+        return BeginAttempt(8)
+    return ScheduleWake(9, waiting.retry_at, waiting.sequence)

@@ -29,11 +29,11 @@ from opstream_schemas.events import (
     Succeeded,
 )
 
-from .state import FOLD_VERSION, TERMINAL, CancelWish, LiveAttempt, Operation, Status, Waiting
+from .state import FOLD_VERSION, TERMINAL_STATUSES, CancelWish, LiveAttempt, Operation, Status, Waiting
 
 __all__ = [
     "FOLD_VERSION",
-    "TERMINAL",
+    "TERMINAL_STATUSES",
     "CancelWish",
     "LiveAttempt",
     "Operation",
@@ -42,12 +42,12 @@ __all__ = [
     "evolve",
     "first_event",
     "fold",
-    "forced_end",
+    "fold_damaged",
+    "fold_for_reader",
+    "forced_end_of",
     "initial",
     "next_event",
-    "read",
-    "read_around",
-    "skip",
+    "skip_unknown",
 ]
 
 
@@ -59,7 +59,7 @@ def initial(event: RecordedEvent) -> Operation:
     """
     data = event.data
     if not isinstance(data, Requested) or event.position != 1 or event.previous_hash:
-        raise FoldRefused(f"{_named(event)} can't begin an operation: only 'requested' in position 1 can")
+        raise FoldRefused(f"{_described(event)} can't begin an operation: only 'requested' in position 1 can")
     return Operation(
         id=event.operation_id,
         resource=data.resource,
@@ -91,10 +91,10 @@ def evolve(operation: Operation, event: RecordedEvent) -> Operation:
             follow in this state.
     """
     _check_next(operation, event)
-    return msgspec.structs.replace(operation, **_changes(operation, event), **_cursor(event))
+    return msgspec.structs.replace(operation, **_state_changes(operation, event), **_position_changes(event))
 
 
-def skip(operation: Operation, event: RecordedEvent) -> Operation:
+def skip_unknown(operation: Operation, event: RecordedEvent) -> Operation:
     """Pass over an event of an unknown type. For readers; whoever decides calls `evolve`, which refuses it.
 
     Raises:
@@ -102,11 +102,11 @@ def skip(operation: Operation, event: RecordedEvent) -> Operation:
     """
     _check_next(operation, event)
     if event.data is not None:
-        raise FoldRefused(f"{_named(event)} is of a known type and must be folded, not skipped")
-    return msgspec.structs.replace(operation, skipped=operation.skipped + 1, **_cursor(event))
+        raise FoldRefused(f"{_described(event)} is of a known type and must be folded, not skipped")
+    return msgspec.structs.replace(operation, skipped=operation.skipped + 1, **_position_changes(event))
 
 
-def read(operation: Operation | None, events: Iterable[RecordedEvent]) -> Operation | None:
+def fold_for_reader(operation: Operation | None, events: Iterable[RecordedEvent]) -> Operation | None:
     """Fold events as a reader does, skipping unknown types. None if there is neither operation nor event.
 
     If the last one is a forced end, the operation is what can be read of those before it, ended: whatever does not
@@ -116,14 +116,14 @@ def read(operation: Operation | None, events: Iterable[RecordedEvent]) -> Operat
         FoldRefused: as `initial`, `evolve` and `skip`.
     """
     events = tuple(events)
-    if events and (forced := forced_end(events[-1])) is not None:
-        return _read_to_end(operation, events, forced)
+    if events and (forced := forced_end_of(events[-1])) is not None:
+        return _fold_to_forced_end(operation, events, forced)
     for event in events:
-        operation = _read_one(operation, event)
+        operation = _fold_one_for_reader(operation, event)
     return operation
 
 
-def read_around(operation: Operation | None, events: Iterable[RecordedEvent]) -> tuple[Operation | None, int]:
+def fold_damaged(operation: Operation | None, events: Iterable[RecordedEvent]) -> tuple[Operation | None, int]:
     """Fold events as a reader does and pass over each that does not continue the operation; also how many those were.
 
     A later one that does continue it is folded all the same: position and hash prove that nothing is missing.
@@ -131,7 +131,7 @@ def read_around(operation: Operation | None, events: Iterable[RecordedEvent]) ->
     passed_over = 0
     for event in events:
         try:
-            operation = _read_one(operation, event)
+            operation = _fold_one_for_reader(operation, event)
         except FoldRefused:
             passed_over += 1
     return operation, passed_over
@@ -145,8 +145,8 @@ def fold(operation: Operation | None, events: Iterable[RecordedEvent]) -> Operat
             is not terminal.
     """
     events = tuple(events)
-    if events and forced_end(events[-1]) is not None:
-        return read(operation, events)
+    if events and forced_end_of(events[-1]) is not None:
+        return fold_for_reader(operation, events)
     if operation is not None and operation.skipped and not operation.is_terminal:
         raise FoldRefused(f"operation {operation.id} holds {operation.skipped} events of unknown types")
     for event in events:
@@ -154,7 +154,7 @@ def fold(operation: Operation | None, events: Iterable[RecordedEvent]) -> Operat
     return operation
 
 
-def forced_end(event: RecordedEvent) -> ForcedEnd | None:
+def forced_end_of(event: RecordedEvent) -> ForcedEnd | None:
     """What the event says of a forced end, if it is one."""
     return event.data.forced if isinstance(event.data, Failed) else None
 
@@ -177,17 +177,17 @@ def first_event(operation_id: str, data: Requested, *, id: str, source: str, tim
     return Event(id=id, source=source, operation_id=operation_id, time=time, position=1, previous_hash="", data=data)
 
 
-def _read_one(operation: Operation | None, event: RecordedEvent) -> Operation:
+def _fold_one_for_reader(operation: Operation | None, event: RecordedEvent) -> Operation:
     if operation is None:
         return initial(event)
-    return skip(operation, event) if event.data is None else evolve(operation, event)
+    return skip_unknown(operation, event) if event.data is None else evolve(operation, event)
 
 
-def _read_to_end(operation: Operation | None, events: tuple[RecordedEvent, ...], forced: ForcedEnd) -> Operation:
+def _fold_to_forced_end(operation: Operation | None, events: tuple[RecordedEvent, ...], forced: ForcedEnd) -> Operation:
     *before, end = events
-    kept, _ = read_around(operation, before)
+    kept, _ = fold_damaged(operation, before)
     if kept is None:
-        raise FoldRefused(f"{_named(end)} ends an operation that can't be read")
+        raise FoldRefused(f"{_described(end)} ends an operation that can't be read")
     sequence, last_hash = kept.stream_sequence, kept.last_hash
     if before:
         sequence, last_hash = before[-1].sequence, before[-1].digest
@@ -202,26 +202,26 @@ def _read_to_end(operation: Operation | None, events: tuple[RecordedEvent, ...],
 
 
 def _check_next(operation: Operation, event: RecordedEvent) -> None:
-    forced = forced_end(event)
+    forced = forced_end_of(event)
     if event.operation_id != operation.id:
-        raise FoldRefused(f"{_named(event)} belongs to operation {event.operation_id}, not {operation.id}")
+        raise FoldRefused(f"{_described(event)} belongs to operation {event.operation_id}, not {operation.id}")
     if event.position != operation.position + 1 + (forced.passed_over if forced else 0):
-        raise FoldRefused(f"{_named(event)} can't follow position {operation.position}")
+        raise FoldRefused(f"{_described(event)} can't follow position {operation.position}")
     if event.previous_hash != operation.last_hash:
-        raise FoldRefused(f"{_named(event)} does not carry the hash of the event before it")
+        raise FoldRefused(f"{_described(event)} does not carry the hash of the event before it")
     if event.sequence <= operation.stream_sequence:
-        raise FoldRefused(f"{_named(event)} lies before sequence {operation.stream_sequence}")
+        raise FoldRefused(f"{_described(event)} lies before sequence {operation.stream_sequence}")
     if forced is not None and forced.sequence != operation.stream_sequence:
-        raise FoldRefused(f"{_named(event)} follows sequence {forced.sequence}, not {operation.stream_sequence}")
+        raise FoldRefused(f"{_described(event)} follows sequence {forced.sequence}, not {operation.stream_sequence}")
     if operation.is_terminal:
-        raise FoldRefused(f"{_named(event)} follows a terminal event ({operation.status})")
+        raise FoldRefused(f"{_described(event)} follows a terminal event ({operation.status})")
 
 
-def _cursor(event: RecordedEvent) -> dict[str, object]:
+def _position_changes(event: RecordedEvent) -> dict[str, object]:
     return {"position": event.position, "stream_sequence": event.sequence, "last_hash": event.digest}
 
 
-def _changes(operation: Operation, event: RecordedEvent) -> dict[str, object]:
+def _state_changes(operation: Operation, event: RecordedEvent) -> dict[str, object]:
     data = event.data
     live = operation.live
     ended = {"live": None, "waiting": None, "attempt_error": None, "finished_at": event.time}
@@ -263,12 +263,13 @@ def _changes(operation: Operation, event: RecordedEvent) -> dict[str, object]:
         case Canceled():
             return {"status": Status.CANCELED, "reason": data.reason, **ended}
         case None:
-            raise FoldRefused(f"{_named(event)} is of a type that this version does not know; update opstream")
+            raise FoldRefused(f"{_described(event)} is of a type that this version does not know; update opstream")
         case _:
             raise FoldRefused(
-                f"{_named(event)} can't happen to an operation that is {operation.status}, attempt {operation.attempt}"
+                f"{_described(event)} can't happen to an operation that is {operation.status}, "
+                f"attempt {operation.attempt}"
             )
 
 
-def _named(event: RecordedEvent) -> str:
+def _described(event: RecordedEvent) -> str:
     return f"event {event.type} (operation {event.operation_id}, position {event.position}, sequence {event.sequence})"

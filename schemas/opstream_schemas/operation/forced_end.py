@@ -22,19 +22,19 @@ from opstream_schemas.events import (
     decode_event,
     digest,
 )
-from opstream_schemas.text import cut_text
+from opstream_schemas.text import truncate_text
 
-from .fold import Operation, fold, forced_end, read_around
+from .fold import Operation, fold, fold_damaged, forced_end_of
 
 
-class Message(NamedTuple):
+class OperationMessage(NamedTuple):
     """What a stream holds."""
 
     sequence: int
     payload: bytes
 
 
-class Survey(msgspec.Struct, frozen=True, kw_only=True):
+class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     """All messages of one operation, looked through."""
 
     operation_id: str
@@ -42,27 +42,27 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     """What can be read of it; None if not even its request can."""
     passed_over: int
     """Messages that are no part of it."""
-    count: int
+    message_count: int
     """All messages."""
-    last: Message
+    last_message: OperationMessage
     problem: FoldRefused | InvalidEvent | None
     """Why nothing can be decided upon it; None if all is well."""
 
 
-def events_of(messages: Sequence[Message]) -> list[RecordedEvent]:
+def decode_events(messages: Sequence[OperationMessage]) -> list[RecordedEvent]:
     """The events among an operation's messages, in stream order: all of them, or, if the last one is a forced end that
     carries the hash of the message before it, those that are events.
 
     Raises:
         InvalidEvent: one of the messages is no event, and no forced end passes over it.
     """
-    events, problem = _decoded(messages)
-    if problem is None or _is_passed_over(messages, events):
+    events, problem = _decode_leniently(messages)
+    if problem is None or _ends_by_force(messages, events):
         return events
     raise problem
 
 
-def from_beginning(operation_id: str, events: Sequence[RecordedEvent]) -> Sequence[RecordedEvent]:
+def events_from_request(operation_id: str, events: Sequence[RecordedEvent]) -> Sequence[RecordedEvent]:
     """The events from the operation's request on; none if that is not among them."""
     for index, event in enumerate(events):
         if event.operation_id == operation_id and event.position == 1 and isinstance(event.data, Requested):
@@ -70,29 +70,39 @@ def from_beginning(operation_id: str, events: Sequence[RecordedEvent]) -> Sequen
     return ()
 
 
-def survey(operation_id: str, messages: Sequence[Message]) -> Survey:
+def inspect_messages(operation_id: str, messages: Sequence[OperationMessage]) -> Inspection:
     """Look through all messages of an operation, of which there must be one at least, in stream order."""
     problem: FoldRefused | InvalidEvent | None = None
     try:
-        operation, passed_over = _folded(operation_id, events_of(messages)), 0
+        operation, passed_over = _fold_inspected(operation_id, decode_events(messages)), 0
     except (FoldRefused, InvalidEvent) as error:
         problem = error
-        own = from_beginning(operation_id, _decoded(messages)[0])
-        operation, refused = read_around(None, own)
+        own = events_from_request(operation_id, _decode_leniently(messages)[0])
+        operation, refused = fold_damaged(None, own)
         passed_over = len(messages) - len(own) + refused
-    return Survey(
+    return Inspection(
         operation_id=operation_id,
         operation=operation,
         passed_over=passed_over,
-        count=len(messages),
-        last=messages[-1],
+        message_count=len(messages),
+        last_message=messages[-1],
         problem=problem,
     )
 
 
-def forced_event(found: Survey, error: OperationError, reason: str, *, id: str, source: str, time: datetime) -> Event:  # noqa: A002
+def forced_end_event(
+    found: Inspection,
+    error: OperationError,
+    reason: str,
+    *,
+    id: str,  # noqa: A002 - the event's own word
+    source: str,
+    time: datetime,
+) -> Event:
     """The `failed` event that ends the operation, whatever lies there: it counts all messages before it."""
-    forced = ForcedEnd(sequence=found.last.sequence, passed_over=found.passed_over, reason=cut_text(reason))
+    forced = ForcedEnd(
+        sequence=found.last_message.sequence, passed_over=found.passed_over, reason=truncate_text(reason)
+    )
     position = found.operation.position if found.operation else 0
     return Event(
         id=id,
@@ -100,19 +110,19 @@ def forced_event(found: Survey, error: OperationError, reason: str, *, id: str, 
         operation_id=found.operation_id,
         time=time,
         position=position + found.passed_over + 1,
-        previous_hash=digest(found.last.payload),
+        previous_hash=digest(found.last_message.payload),
         data=Failed(error=error, forced=forced),
     )
 
 
-def _folded(operation_id: str, events: Sequence[RecordedEvent]) -> Operation | None:
-    operation = fold(None, from_beginning(operation_id, events) if forced_end(events[-1]) else events)
+def _fold_inspected(operation_id: str, events: Sequence[RecordedEvent]) -> Operation | None:
+    operation = fold(None, events_from_request(operation_id, events) if forced_end_of(events[-1]) else events)
     if operation is not None and operation.id != operation_id:
         raise FoldRefused(f"operation {operation.id} lies under {operation_id}")
     return operation
 
 
-def _decoded(messages: Sequence[Message]) -> tuple[list[RecordedEvent], InvalidEvent | None]:
+def _decode_leniently(messages: Sequence[OperationMessage]) -> tuple[list[RecordedEvent], InvalidEvent | None]:
     """Those that are events, and what is wrong with the first that is none."""
     events: list[RecordedEvent] = []
     problem: InvalidEvent | None = None
@@ -124,9 +134,9 @@ def _decoded(messages: Sequence[Message]) -> tuple[list[RecordedEvent], InvalidE
     return events, problem
 
 
-def _is_passed_over(messages: Sequence[Message], events: Sequence[RecordedEvent]) -> bool:
+def _ends_by_force(messages: Sequence[OperationMessage], events: Sequence[RecordedEvent]) -> bool:
     if len(messages) < 2 or not events or events[-1].sequence != messages[-1].sequence:
         return False
     end, before = events[-1], messages[-2]
-    forced = forced_end(end)
+    forced = forced_end_of(end)
     return forced is not None and forced.sequence == before.sequence and end.previous_hash == digest(before.payload)

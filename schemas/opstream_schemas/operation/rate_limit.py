@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 _SECONDS: Final = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
-_FORM: Final = re.compile(r"([1-9][0-9]{0,8})/([smhd])")
+_RATE_REGEX: Final = re.compile(r"([1-9][0-9]{0,8})/([smhd])")
 
 
 class Rate(msgspec.Struct, frozen=True):
@@ -30,9 +30,9 @@ class Rate(msgspec.Struct, frozen=True):
 class Slot(msgspec.Struct, frozen=True):
     """A slot that was taken."""
 
-    at: float
+    starts_at: float
     """When the attempt may begin; `now` for at once. Unix seconds."""
-    due: float
+    theoretical_arrival: float
     """What is to be remembered."""
 
 
@@ -42,13 +42,13 @@ def parse_rate(text: str) -> Rate:
     Raises:
         ValueError: the text has another form.
     """
-    found = _FORM.fullmatch(text)
+    found = _RATE_REGEX.fullmatch(text)
     if found is None:
         raise ValueError(f"a rate is a whole number for each s, m, h or d, as in '100/m', not {text!r}")
     return Rate(int(found[1]), _SECONDS[found[2]])
 
 
-def take_slot(rate: Rate, due: float, now: float) -> Slot:
+def reserve_slot(rate: Rate, due: float, now: float) -> Slot:
     """Take the next slot.
 
     Any time of w seconds has at most `count` + w / `spacing` slots, and they come in the order in which they are taken.
@@ -60,4 +60,4 @@ def take_slot(rate: Rate, due: float, now: float) -> Slot:
         now: Unix seconds.
     """
     due = max(due, now)
-    return Slot(at=max(now, due - rate.seconds + rate.spacing), due=due + rate.spacing)
+    return Slot(starts_at=max(now, due - rate.seconds + rate.spacing), theoretical_arrival=due + rate.spacing)

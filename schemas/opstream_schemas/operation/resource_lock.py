@@ -36,73 +36,73 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, renam
         return (self.sequence, self.operation_id)
 
 
-class Life(Enum):
+class OperationStage(Enum):
     """What the journal says of an operation."""
 
     REQUESTED = auto()
     """No attempt has begun."""
-    BEGUN = auto()
+    STARTED = auto()
     ENDED = auto()
     """Terminal, or gone."""
 
 
-class Hold(msgspec.Struct, frozen=True, kw_only=True):
+class LockState(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a hold."""
 
-    holder: Claim | None
+    owner: Claim | None
     waiters: tuple[Claim, ...] | None = None
     """None where nobody has looked."""
 
 
-class Look(msgspec.Struct, frozen=True):
+class CheckOperation(msgspec.Struct, frozen=True):
     """The journal has to say what became of an operation."""
 
     operation_id: str
 
 
-class List(msgspec.Struct, frozen=True):
+class ListWaiters(msgspec.Struct, frozen=True):
     """The waiters have to be read."""
 
 
-class Give(msgspec.Struct, frozen=True):
+class GrantLock(msgspec.Struct, frozen=True):
     """Write down a new holder, if the key still is as it was read."""
 
     to: Claim
 
 
-class Clear(msgspec.Struct, frozen=True):
+class ClearLock(msgspec.Struct, frozen=True):
     """Remove the holder, if the key still is as it was read: nobody waits."""
 
 
-class Held(msgspec.Struct, frozen=True):
+class LockOwned(msgspec.Struct, frozen=True):
     """The claim holds."""
 
     is_handed: bool
     """See `Claim.is_handed`."""
 
 
-class Busy(msgspec.Struct, frozen=True):
+class LockBusy(msgspec.Struct, frozen=True):
     """Another operation, which has not ended, holds; with no claim: nothing is to be done."""
 
-    holder: Claim
-    life: Life
+    owner: Claim
+    stage: OperationStage
 
 
-class Replaced(msgspec.Struct, frozen=True):
+class LockReplaced(msgspec.Struct, frozen=True):
     """A later request wants the claim's operation canceled."""
 
     by: Claim
 
 
-class Free(msgspec.Struct, frozen=True):
+class LockFree(msgspec.Struct, frozen=True):
     """Nobody holds and nobody waits."""
 
 
-Step = Look | List | Give | Clear | Held | Busy | Replaced | Free
-Answer = Held | Busy | Replaced
+LockStep = CheckOperation | ListWaiters | GrantLock | ClearLock | LockOwned | LockBusy | LockReplaced | LockFree
+LockAnswer = LockOwned | LockBusy | LockReplaced
 
 
-def decide_hold(hold: Hold, claim: Claim | None, known: Mapping[str, Life]) -> Step:
+def decide_lock(hold: LockState, claim: Claim | None, known: Mapping[str, OperationStage]) -> LockStep:
     """The next step for a claim, or without one for a hold whose holder may have ended.
 
     Args:
@@ -110,51 +110,53 @@ def decide_hold(hold: Hold, claim: Claim | None, known: Mapping[str, Life]) -> S
         claim: of an operation that has not ended and wants to begin an attempt; None for whoever only tidies up.
         known: what the journal said of operations, read after `hold`.
     """
-    holder = hold.holder
+    holder = hold.owner
     if holder is not None:
         if claim is not None and holder.operation_id == claim.operation_id:
-            return Held(holder.is_handed)
+            return LockOwned(holder.is_handed)
         life = known.get(holder.operation_id)
         if life is None:
-            return Look(holder.operation_id)
-        if life is not Life.ENDED:
+            return CheckOperation(holder.operation_id)
+        if life is not OperationStage.ENDED:
             if claim is not None:
-                step = _replaced(claim, (holder, *(hold.waiters or ())), known)
+                step = _replacement(claim, (holder, *(hold.waiters or ())), known)
                 if step is not None:
                     return step
-            return Busy(holder, life)
+            return LockBusy(holder, life)
     if hold.waiters is None:
-        return List()
-    return _succeed(hold, claim, known)
+        return ListWaiters()
+    return _next_owner(hold, claim, known)
 
 
-def _succeed(hold: Hold, claim: Claim | None, known: Mapping[str, Life]) -> Step:
+def _next_owner(hold: LockState, claim: Claim | None, known: Mapping[str, OperationStage]) -> LockStep:
     waiters = hold.waiters or ()
     others = [one for one in waiters if claim is None or one.operation_id != claim.operation_id]
     if claim is not None:
-        step = _replaced(claim, others, known)
+        step = _replacement(claim, others, known)
         if step is not None:
             return step
     for one in sorted((*others, *([claim] if claim is not None else [])), key=lambda other: other.order):
         if one is claim:
-            return Give(msgspec.structs.replace(one, is_handed=len(others) < len(waiters)))
+            return GrantLock(msgspec.structs.replace(one, is_handed=len(others) < len(waiters)))
         life = known.get(one.operation_id)
         if life is None:
-            return Look(one.operation_id)
-        if life is not Life.ENDED:
-            return Give(msgspec.structs.replace(one, is_handed=True))
-    return Free() if hold.holder is None else Clear()
+            return CheckOperation(one.operation_id)
+        if life is not OperationStage.ENDED:
+            return GrantLock(msgspec.structs.replace(one, is_handed=True))
+    return LockFree() if hold.owner is None else ClearLock()
 
 
-def _replaced(claim: Claim, others: tuple[Claim, ...] | list[Claim], known: Mapping[str, Life]) -> Step | None:
+def _replacement(
+    claim: Claim, others: tuple[Claim, ...] | list[Claim], known: Mapping[str, OperationStage]
+) -> LockStep | None:
     """What follows from later requests that replace: each of the two has to see the other, whoever comes first."""
     for one in others:
         if one.replaces and one.order > claim.order:
             life = known.get(one.operation_id)
             if life is None:
-                return Look(one.operation_id)
-            if life is not Life.ENDED:
-                return Replaced(one)
+                return CheckOperation(one.operation_id)
+            if life is not OperationStage.ENDED:
+                return LockReplaced(one)
     return None
 
 

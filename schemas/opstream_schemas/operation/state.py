@@ -25,7 +25,7 @@ class Status(StrEnum):
     CANCELED = "Canceled"
 
 
-TERMINAL: Final = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELED})
+TERMINAL_STATUSES: Final = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELED})
 
 
 class LiveAttempt(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -108,10 +108,10 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     @property
     def is_terminal(self) -> bool:
         """Whether nothing can follow any more."""
-        return self.status in TERMINAL
+        return self.status in TERMINAL_STATUSES
 
     @property
-    def kept(self) -> float:
+    def effective_retention(self) -> float:
         """Seconds from its end for which it can be seen: by its outcome, and while it has none the longest of all."""
         match self.status:
             case Status.SUCCEEDED:
@@ -124,7 +124,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
                 return max(self.retention, self.retention_failed, self.retention_canceled)
 
     @property
-    def kept_at_least(self) -> float:
+    def minimum_retention(self) -> float:
         """Seconds from its end for which it can be seen at the least, whatever its outcome is or will be."""
         return min(self.retention, self.retention_failed or math.inf, self.retention_canceled or math.inf)
 

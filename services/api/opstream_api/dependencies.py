@@ -7,35 +7,35 @@ from collections.abc import Callable
 import msgspec
 
 from .http.callback_header import CallbackPolicy
-from .http.caller_identity import Requesters
+from .http.caller_identity import CallerResolver
 from .http.docs_page import DocsPage
-from .openapi.document_cache import Document
+from .openapi.document_cache import DocumentCache
 from .operations.cancel import Canceler
 from .operations.history import History
-from .operations.journal_capacity import Capacity
+from .operations.journal_capacity import JournalCapacity
 from .operations.status import StatusReader
 from .operations.submit import Submitter
-from .operations.watch import Watchers
+from .operations.watch import WatchRegistry
 
 
-class Parts(msgspec.Struct, frozen=True, kw_only=True):
+class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
     """The parts of one service."""
 
     submitter: Submitter
     status: StatusReader
-    watchers: Watchers
+    watches: WatchRegistry
     canceler: Canceler
     history: History
-    capacity: Capacity
-    requesters: Requesters
-    openapi: Document
-    asyncapi: Document
-    page: DocsPage
+    capacity: JournalCapacity
+    callers: CallerResolver
+    openapi: DocumentCache
+    asyncapi: DocumentCache
+    docs_page: DocsPage
     public_url: str
     """Base of status URLs; empty for each request's own host."""
     body_limit: int
     """Bytes."""
-    callbacks: CallbackPolicy
+    callback_policy: CallbackPolicy
     """Which `Operation-Callback` is taken."""
     new_operation_id: Callable[[], str]
     """For requests that bring none."""

@@ -14,7 +14,7 @@ from typing import Final
 from opstream_journal import EventTooLarge, JournalError, JournalFull, JournalUnavailable
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.status_monitor import ErrorBody, ErrorDetail, ErrorObject
-from opstream_schemas.text import cut_text
+from opstream_schemas.text import truncate_text
 
 logger = logging.getLogger(__name__)
 
@@ -80,8 +80,8 @@ class ApiError(Exception):
         self.body = ErrorBody(
             error=ErrorObject(
                 code=code,
-                message=cut_text(message, MESSAGE_LIMIT),
-                target=cut_text(target, TARGET_LIMIT),
+                message=truncate_text(message, MESSAGE_LIMIT),
+                target=truncate_text(target, TARGET_LIMIT),
                 details=details,
                 operation_id=operation_id,
             )
@@ -96,7 +96,7 @@ class ApiError(Exception):
         return STATUS_OF[self.code]
 
 
-def from_journal(error: JournalError, *, operation_id: str = "", is_repeatable: bool = False) -> ApiError:
+def journal_error(error: JournalError, *, operation_id: str = "", is_repeatable: bool = False) -> ApiError:
     """How a client sees that the journal failed.
 
     Args:
@@ -127,7 +127,7 @@ def operation_not_found() -> ApiError:
     return ApiError(ErrorCode.OPERATION_NOT_FOUND, "there is no such operation, or its retention is over")
 
 
-def unreadable(operation_id: str, error: Exception) -> ApiError:
+def operation_unreadable(operation_id: str, error: Exception) -> ApiError:
     """An operation whose events can't be folded."""
     logger.error("operation %s can't be read: %s", operation_id, error)
     return ApiError(ErrorCode.INTERNAL_ERROR, f"operation {operation_id} can't be read; the log says why")

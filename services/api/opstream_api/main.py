@@ -20,27 +20,27 @@ import uuid_utils
 import uvloop
 from litestar.types import ASGIApp
 
-from opstream_journal import Catalog, Drifted, Journal, View, connect, insist
-from opstream_journal.provisioning.provision import check
+from opstream_journal import ActionCatalog, Drifted, Journal, SnapshotStore, connect, retry_until_ready
+from opstream_journal.provisioning.provision import check_provisioned
 from opstream_journal.provisioning.topology import EVENT_OVERHEAD
 from opstream_journal.runtime.health import listen
-from opstream_journal.stores.resource_locks import Holds
+from opstream_journal.stores.resource_locks import ResourceLocks
 
 from .app import create_app
-from .asyncapi import events_document
-from .dependencies import Parts
-from .http.caller_identity import Requesters
-from .http.docs_page import installed_page
-from .openapi import openapi
-from .openapi.document_cache import Document
+from .asyncapi import action_asyncapi_document
+from .dependencies import Dependencies
+from .http.caller_identity import CallerResolver
+from .http.docs_page import load_docs_page
+from .openapi import openapi_document
+from .openapi.document_cache import DocumentCache
 from .operations.cancel import Canceler
 from .operations.history import History
-from .operations.journal_capacity import Capacity
+from .operations.journal_capacity import JournalCapacity
 from .operations.operation_cache import OperationCache
-from .operations.queue_positions import Places
+from .operations.queue_positions import QueuePositions
 from .operations.status import StatusReader
 from .operations.submit import Submitter
-from .operations.watch import Watchers
+from .operations.watch import WatchRegistry
 from .server import Server, make_server
 from .settings import Settings
 
@@ -60,16 +60,16 @@ def run(settings: Settings) -> None:
         uvloop.run(_serve(settings, sock))
 
 
-class Service(NamedTuple):
+class ConnectedApi(NamedTuple):
     """A service that is connected and not served yet."""
 
     app: ASGIApp
-    watchers: Watchers
+    watches: WatchRegistry
     """To be stopped when the server begins to stop: that answers, or ends, all that is held open."""
 
 
 @asynccontextmanager
-async def service(settings: Settings) -> AsyncIterator[Service]:
+async def connected_api(settings: Settings) -> AsyncIterator[ConnectedApi]:
     """The service, connected to the broker; disconnected at the end.
 
     Raises:
@@ -78,28 +78,28 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
     async with AsyncExitStack() as stack:
         link = await connect(settings.servers, "opstream-api", connect_timeout=settings.connect_timeout)
         stack.push_async_callback(link.close)
-        max_msg_size = await insist(link, lambda: check(link), settings.connect_timeout)
-        _check_limit(settings.body_limit, max_msg_size)
+        max_msg_size = await retry_until_ready(link, lambda: check_provisioned(link), settings.connect_timeout)
+        _check_body_limit(settings.body_limit, max_msg_size)
         journal = Journal(link, max_msg_size=max_msg_size, clock=time.monotonic)
         await journal.start()
-        catalog = Catalog(link)
+        catalog = ActionCatalog(link)
         stack.push_async_callback(catalog.stop)
-        await insist(link, catalog.start, settings.connect_timeout)
-        capacity = Capacity(link)
+        await retry_until_ready(link, catalog.start, settings.connect_timeout)
+        capacity = JournalCapacity(link)
         stack.push_async_callback(capacity.stop)
-        await insist(link, capacity.start, settings.connect_timeout)
+        await retry_until_ready(link, capacity.start, settings.connect_timeout)
         cache = OperationCache()
-        holds = Holds(link, journal)
+        holds = ResourceLocks(link, journal)
         await holds.start()
-        places = Places(holds, time.monotonic)
+        places = QueuePositions(holds, time.monotonic)
         status = StatusReader(
-            journal=journal, view=View(link), catalog=catalog, places=places, cache=cache, now=_utc_now
+            journal=journal, view=SnapshotStore(link), catalog=catalog, places=places, cache=cache, now=_utc_now
         )
-        watchers = Watchers(link=link, journal=journal, status=status)
+        watchers = WatchRegistry(link=link, journal=journal, status=status)
         watchers.start()
         public_url = settings.public_url.rstrip("/")
         app = create_app(
-            Parts(
+            Dependencies(
                 submitter=Submitter(
                     journal=journal,
                     catalog=catalog,
@@ -111,30 +111,31 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
                     new_id=_new_id,
                 ),
                 status=status,
-                watchers=watchers,
+                watches=watchers,
                 canceler=Canceler(
                     journal=journal, status=status, cache=cache, now=_utc_now, clock=time.monotonic, new_id=_new_id
                 ),
                 history=History(journal=journal, status=status, watchers=watchers),
                 capacity=capacity,
-                requesters=Requesters(
+                callers=CallerResolver(
                     trusted=settings.trusted_proxies,
                     identity_header=settings.identity_header,
                     client_id_header=settings.client_id_header,
                 ),
-                openapi=Document(
-                    catalog, partial(openapi, public_url=public_url, is_calling_back=bool(settings.callbacks.hosts))
+                openapi=DocumentCache(
+                    catalog,
+                    partial(openapi_document, public_url=public_url, is_calling_back=bool(settings.callbacks.hosts)),
                 ),
-                asyncapi=Document(catalog, events_document),
-                page=installed_page(),
+                asyncapi=DocumentCache(catalog, action_asyncapi_document),
+                docs_page=load_docs_page(),
                 public_url=public_url,
                 body_limit=settings.body_limit,
-                callbacks=settings.callbacks,
+                callback_policy=settings.callbacks,
                 new_operation_id=_new_id,
                 new_request_id=_new_request_id,
             )
         )
-        yield Service(app, watchers)
+        yield ConnectedApi(app, watchers)
 
 
 async def _serve(settings: Settings, sock: socket.socket) -> None:
@@ -150,8 +151,8 @@ async def _serve(settings: Settings, sock: socket.socket) -> None:
     for number in _SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, end)
     try:
-        async with service(settings) as serving:
-            server = make_server(serving.app, serving.watchers.stop)
+        async with connected_api(settings) as serving:
+            server = make_server(serving.app, serving.watches.stop)
             host, port = sock.getsockname()[:2]
             logger.info("serving on %s port %d", host, port)
             await server.serve([sock])
@@ -161,7 +162,7 @@ async def _serve(settings: Settings, sock: socket.socket) -> None:
         logger.info("told to stop before the broker was there")
 
 
-def _check_limit(body_limit: int, max_msg_size: int) -> None:
+def _check_body_limit(body_limit: int, max_msg_size: int) -> None:
     needed = body_limit + EVENT_OVERHEAD
     if 0 <= max_msg_size < needed:
         raise Drifted(

@@ -24,14 +24,14 @@ from .errors import ApiError
 from .http import responses
 from .http.responses import JSON, encode_error
 
-GRACE: Final = 5
+GRACE_SECONDS: Final = 5
 """Whole seconds that open requests get to finish when the service stops; a submit takes less."""
-HEAD_LIMIT: Final = 32 * 1024
+MAX_HEAD_BYTES: Final = 32 * 1024
 """Bytes of request line and headers together, about what other servers take. The parser has no limit of its own."""
-URL_LIMIT: Final = 8 * 1024
+MAX_URL_BYTES: Final = 8 * 1024
 """Bytes of the request line's target: the longest id, percent-encoded, has 3 KiB. litestar remembers recent ones."""
 
-_PIPELINED: Final = 16
+_MAX_PIPELINED: Final = 16
 """Requests that may wait on one connection for the answer before theirs."""
 _UPGRADES: Final = frozenset({b"upgrade", b"http2-settings"})
 
@@ -60,28 +60,28 @@ class Server(uvicorn.Server):
 
 
 def make_server(app: ASGIApp, on_stop: Callable[[], None]) -> Server:
-    """A server for `serve(sockets=[…])`, inside of the running loop; for `on_stop` see `Server`."""
+    """A server for `run_parts(sockets=[…])`, inside of the running loop; for `on_stop` see `Server`."""
     return Server(
         uvicorn.Config(
             app,
-            http=Protocol,
+            http=HttpProtocol,
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             proxy_headers=False,  # any client could send them; behind a proxy there is --public-url
             server_header=False,
-            timeout_graceful_shutdown=GRACE,
+            timeout_graceful_shutdown=GRACE_SECONDS,
         ),
         on_stop,
     )
 
 
-class Protocol(HttpToolsProtocol):
+class HttpProtocol(HttpToolsProtocol):
     """HTTP/1.1 on one connection."""
 
     _head_size = 0
-    _running: RequestResponseCycle | None = None
+    _current: RequestResponseCycle | None = None
     """The request that is being answered; uvicorn's own `cycle` is the newest of a pipeline."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -90,11 +90,11 @@ class Protocol(HttpToolsProtocol):
         sock = transport.get_extra_info("socket")
         if sock is not None and hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
             with contextlib.suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(responses.PATIENCE * 1000))
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(responses.WRITE_TIMEOUT * 1000))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone: of a pipeline uvicorn tells only the newest request."""
-        running = self._running
+        running = self._current
         if running is not None and not running.response_complete:
             running.disconnected = True
             running.message_event.set()
@@ -115,16 +115,16 @@ class Protocol(HttpToolsProtocol):
         """A request begins."""
         self._head_size = 0
         super().on_message_begin()
-        self.scope[responses.ABORT] = self.transport.abort  # type: ignore[typeddict-unknown-key]
+        self.scope[responses.ABORT_KEY] = self.transport.abort  # type: ignore[typeddict-unknown-key]
 
     def on_url(self, url: bytes) -> None:
         """A part of the request line."""
-        self._grow(len(url), URL_LIMIT)
+        self._count_head_bytes(len(url), MAX_URL_BYTES)
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header."""
-        self._grow(len(name) + len(value), HEAD_LIMIT)
+        self._count_head_bytes(len(name) + len(value), MAX_HEAD_BYTES)
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -132,7 +132,7 @@ class Protocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return
         super().on_headers_complete()
-        if len(self.pipeline) > _PIPELINED:
+        if len(self.pipeline) > _MAX_PIPELINED:
             self.transport.abort()
         elif self.pipeline:
             self.flow.resume_reading()  # uvicorn pauses, and then nobody would see that the client goes
@@ -146,7 +146,7 @@ class Protocol(HttpToolsProtocol):
         """Answer what is no HTTP request, and hang up; after the answers that are due for requests before it."""
         if self.pipeline and self.cycle is not None and self.cycle.more_body:
             self.pipeline.popleft()  # the broken one
-            due = self.pipeline[0][0] if self.pipeline else self._running
+            due = self.pipeline[0][0] if self.pipeline else self._current
         else:
             due = self.cycle
         if due is not None and not due.response_complete and not due.more_body:
@@ -169,7 +169,7 @@ class Protocol(HttpToolsProtocol):
         self.transport.close()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        self._running = cycle
+        self._current = cycle
         super()._start_asgi_task(cycle, app)
 
     def _decline_upgrade(self, rest: bytes) -> None:
@@ -192,7 +192,7 @@ class Protocol(HttpToolsProtocol):
         self.parser = httptools.HttpRequestParser(self)
         self.data_received(b"\r\n".join([*lines, b"", rest]))
 
-    def _grow(self, size: int, limit: int) -> None:
+    def _count_head_bytes(self, size: int, limit: int) -> None:
         self._head_size += size
         if self._head_size > limit:
             raise ValueError(f"the head of a request has more than {limit} bytes")

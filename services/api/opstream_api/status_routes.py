@@ -13,11 +13,19 @@ from litestar.enums import HttpMethod
 from litestar.handlers import HTTPRouteHandler
 from litestar.response.base import ASGIResponse
 
-from .dependencies import Parts
+from .dependencies import Dependencies
 from .errors import method_not_allowed, not_found
 from .http import conditional_headers as preferences
 from .http import requests
-from .http.responses import JSON, Streamed, empty_answer, json_answer, monitor_answer, status_answer, unless_gone
+from .http.responses import (
+    JSON,
+    StreamedResponse,
+    empty_response,
+    json_response,
+    monitor_response,
+    run_until_disconnect,
+    status_response,
+)
 from .operations.cancel import decode_reason
 from .operations.history import STREAM_HEADERS
 
@@ -33,7 +41,7 @@ _VARY: Final = {"Vary": "Accept"}
 AnyRequest = Request[Any, Any, Any]
 
 
-def status_routes(parts: Parts) -> list[HTTPRouteHandler]:
+def status_routes(parts: Dependencies) -> list[HTTPRouteHandler]:
     """The handlers of everything below `/status`."""
 
     # One handler a path: litestar makes one of its own for OPTIONS otherwise, which answers 204.
@@ -62,56 +70,58 @@ def _check_method(request: AnyRequest, methods: Collection[HttpMethod], allow: s
         raise method_not_allowed(allow)
 
 
-async def _read(parts: Parts, operation_id: str, request: AnyRequest) -> ASGIResponse:
+async def _read(parts: Dependencies, operation_id: str, request: AnyRequest) -> ASGIResponse:
     scope = request.scope
     requests.check_query(scope["query_string"])
-    headers = requests.headers_of(scope["headers"])
+    headers = requests.parse_headers(scope["headers"])
     seconds = preferences.wait_seconds(headers)
     if seconds:
-        operation = await unless_gone(request.receive, parts.watchers.terminal(operation_id, seconds))
+        operation = await run_until_disconnect(
+            request.receive, parts.watches.wait_until_terminal(operation_id, seconds)
+        )
         if operation is None:
-            return empty_answer(400)  # for nobody
+            return empty_response(400)  # for nobody
     else:
         operation = await parts.status.read(operation_id)
-    return status_answer(
+    return status_response(
         operation,
         retry_after=parts.status.retry_after(operation),
         waited=seconds,
         queue_position=await parts.status.queue_position(operation),
-        is_known=lambda etag: preferences.matches(headers, etag),
+        is_known=lambda etag: preferences.etag_matches(headers, etag),
     )
 
 
-async def _cancel(parts: Parts, operation_id: str, request: AnyRequest) -> ASGIResponse:
+async def _cancel(parts: Dependencies, operation_id: str, request: AnyRequest) -> ASGIResponse:
     scope = request.scope
     requests.check_query(scope["query_string"])
-    headers = requests.headers_of(scope["headers"])
-    requester = parts.requesters.of(scope["client"], headers)
+    headers = requests.parse_headers(scope["headers"])
+    requester = parts.callers.resolve(scope["client"], headers)
     requests.check_content_type(headers)
     body = await requests.read_body(request.receive, headers, parts.body_limit)
     if body is None:
-        return empty_answer(400)
-    operation = await parts.canceler.cancel(operation_id, by=requester.caller, reason=decode_reason(body))
-    return monitor_answer(operation, retry_after=parts.status.retry_after(operation))
+        return empty_response(400)
+    operation = await parts.canceler.cancel(operation_id, by=requester.identity, reason=decode_reason(body))
+    return monitor_response(operation, retry_after=parts.status.retry_after(operation))
 
 
-async def _history(parts: Parts, operation_id: str, request: AnyRequest) -> ASGIResponse:
+async def _history(parts: Dependencies, operation_id: str, request: AnyRequest) -> ASGIResponse:
     scope = request.scope
     requests.check_query(scope["query_string"])
-    headers = requests.headers_of(scope["headers"])
+    headers = requests.parse_headers(scope["headers"])
     # HTTP/1.0 knows no chunks, so what has no length yet can't be sent to it piece by piece (RFC 9112, 6.1).
     is_old = scope["http_version"] == "1.0"
     if request.method == HttpMethod.HEAD or is_old or not preferences.wants_stream(headers):
         document = await parts.history.document(operation_id)
         if not isinstance(document, bytes):
             if not is_old:
-                return Streamed(document, media_type=JSON, headers=_VARY)
+                return StreamedResponse(document, media_type=JSON, headers=_VARY)
             document = b"".join([piece async for piece in document])
-        return json_answer(document, headers=_VARY)
-    position = preferences.last_position(headers)
-    if await parts.history.is_over(operation_id, position):
-        return empty_answer(
+        return json_response(document, headers=_VARY)
+    position = preferences.last_event_position(headers)
+    if await parts.history.is_at_end(operation_id, position):
+        return empty_response(
             204
         )  # an EventSource takes that for the end, and connects no more (HTML, Server-sent events)
     stream = parts.history.follow(operation_id, position)
-    return Streamed(stream, media_type="text/event-stream", headers=STREAM_HEADERS)
+    return StreamedResponse(stream, media_type="text/event-stream", headers=STREAM_HEADERS)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from opstream_journal.stores.resource_locks import Holds
+from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_schemas.operation.fold import Operation
 
 
 class AfterEffect(Protocol):
     """Something to be done about operations."""
 
-    async def settle(self, operation: Operation) -> None:
+    async def apply(self, operation: Operation) -> None:
         """Do what the operation's state asks for; nothing where it is done already. Called for every operation that
         has new events, so it must cost nothing for those that it does not concern.
 
@@ -25,17 +25,17 @@ class AfterEffect(Protocol):
         ...
 
 
-class Releases:
+class LockReleaser:
     """Releases holds.
 
     Args:
         holds: started.
     """
 
-    def __init__(self, holds: Holds) -> None:
+    def __init__(self, holds: ResourceLocks) -> None:
         self._holds = holds
 
-    async def settle(self, operation: Operation) -> None:
+    async def apply(self, operation: Operation) -> None:
         """Release what an operation held that has ended.
 
         Raises:

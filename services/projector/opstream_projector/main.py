@@ -10,14 +10,14 @@ from typing import Final
 import uuid_utils
 import uvloop
 
-from opstream_journal import Journal, Link, View
-from opstream_journal.command_handler import Carrier
-from opstream_journal.runtime.service import Part, run_parts, until_signal
-from opstream_journal.stores.resource_locks import Holds
+from opstream_journal import Connection, Journal, SnapshotStore
+from opstream_journal.command_handler import CommandHandler
+from opstream_journal.runtime.service import ServiceLoop, run_service, run_until_signal
+from opstream_journal.stores.resource_locks import ResourceLocks
 
-from .after_effects import Releases
-from .deadline_scanner import Trail
-from .deadlines import DeadlineArmer, Overdue
+from .after_effects import LockReleaser
+from .deadline_scanner import DeadlineScanner
+from .deadlines import DeadlineEnforcer, DeadlineScheduler
 from .projection.projector import Projector
 from .settings import Settings
 
@@ -33,28 +33,35 @@ def run(settings: Settings) -> None:
         JournalError: the broker can't be reached, lacks something or differs, the health port is taken, or the
             consumer was deleted.
     """
-    work = run_parts(
+    work = run_service(
         "opstream-projector",
         _compose,
         servers=settings.servers,
         connect_timeout=settings.connect_timeout,
         health_port=settings.health_port,
     )
-    uvloop.run(until_signal(work))
+    uvloop.run(run_until_signal(work))
 
 
-async def _compose(link: Link, max_msg_size: int) -> list[Part]:
+async def _compose(link: Connection, max_msg_size: int) -> list[ServiceLoop]:
     journal = Journal(link, max_msg_size=max_msg_size, clock=time.monotonic)
     await journal.start()
-    holds = Holds(link, journal)
+    holds = ResourceLocks(link, journal)
     await holds.start()
-    armer = DeadlineArmer(link)
-    carrier = Carrier(journal=journal, source=_SOURCE, now=_utc_now, monotonic=time.monotonic, new_id=_new_id)
+    armer = DeadlineScheduler(link)
+    carrier = CommandHandler(journal=journal, source=_SOURCE, now=_utc_now, monotonic=time.monotonic, new_id=_new_id)
     logger.info("projecting")
     return [
-        Projector(link, journal, View(link), now=_utc_now, monotonic=time.monotonic, effects=[armer, Releases(holds)]),
-        Trail(link, journal, armer.ended, now=_utc_now, monotonic=time.monotonic),
-        Overdue(link, carrier),
+        Projector(
+            link,
+            journal,
+            SnapshotStore(link),
+            now=_utc_now,
+            monotonic=time.monotonic,
+            effects=[armer, LockReleaser(holds)],
+        ),
+        DeadlineScanner(link, journal, armer.ended, now=_utc_now, monotonic=time.monotonic),
+        DeadlineEnforcer(link, carrier),
     ]
 
 

@@ -2,6 +2,6 @@
 
 from .authoring.action import Action, action
 from .authoring.context import ActionContext
-from .errors import ActionCanceled, ActionFailed, InvalidAction, RetryAfter
+from .errors import ActionCanceledError, ActionError, InvalidAction, RetryAfter
 
-__all__ = ["Action", "ActionCanceled", "ActionContext", "ActionFailed", "InvalidAction", "RetryAfter", "action"]
+__all__ = ["Action", "ActionCanceledError", "ActionContext", "ActionError", "InvalidAction", "RetryAfter", "action"]

@@ -10,7 +10,7 @@ import msgspec
 from opstream_journal import Journal
 
 
-class Tools(msgspec.Struct, frozen=True):
+class RunnerDependencies(msgspec.Struct, frozen=True):
     """What an attempt works with. Clocks and ids are parameters, for tests."""
 
     journal: Journal

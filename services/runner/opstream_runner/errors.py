@@ -13,11 +13,11 @@ class InvalidAction(RunnerError, ValueError):
     """A handler can't be offered as an action; the message says what to change."""
 
 
-class AttemptNotBegun(RunnerError):
+class HandlerNotStarted(RunnerError):
     """The process for an attempt could not be started, or ended before the handler was called."""
 
 
-class ActionFailed(Exception):
+class ActionError(Exception):
     """Raised by a handler: the operation is `Failed`, for good.
 
     Args:
@@ -54,7 +54,7 @@ class RetryAfter(Exception):
         self.message = message
 
 
-class ActionCanceled(BaseException):
+class ActionCanceledError(BaseException):
     """Ends a handler that was asked to stop: the operation is `Canceled`, or goes on elsewhere if the runner stops.
 
     Raised by `ActionContext.check_canceled`, and in the middle of a plain handler that has a process of its own. Not an

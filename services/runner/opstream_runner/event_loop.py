@@ -23,7 +23,7 @@ from .errors import RunnerError
 
 logger = logging.getLogger(__name__)
 
-_PATIENCE: Final = 0.5
+_END_TIMEOUT: Final = 0.5
 """Seconds that tasks, and then threads, have to notice that it is over."""
 
 
@@ -44,36 +44,36 @@ def run_until_complete(main: Coroutine[Any, Any, None]) -> None:
         error = raised
         raise
     finally:
-        left = loop.run_until_complete(_end_tasks())
+        left = loop.run_until_complete(_cancel_tasks())
         executor.shutdown(wait=False, cancel_futures=True)
-        left += _end_threads()
+        left += _join_threads()
         if left:
-            _leave(left, error)
+            _exit_now(left, error)
         asyncio.set_event_loop(None)
         loop.close()
 
 
-async def _end_tasks() -> list[str]:
+async def _cancel_tasks() -> list[str]:
     loop = asyncio.get_running_loop()
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:
         task.cancel()
     if tasks:
-        _, tasks = await asyncio.wait(tasks, timeout=_PATIENCE)
+        _, tasks = await asyncio.wait(tasks, timeout=_END_TIMEOUT)
     if not tasks:
         await loop.shutdown_asyncgens()
     return sorted(task.get_name() for task in tasks)
 
 
-def _end_threads() -> list[str]:
+def _join_threads() -> list[str]:
     # The interpreter waits for those that are no daemons.
     threads = [one for one in threading.enumerate() if one is not threading.current_thread() and not one.daemon]
     for thread in threads:
-        thread.join(_PATIENCE / len(threads))
+        thread.join(_END_TIMEOUT / len(threads))
     return sorted(thread.name for thread in threads if thread.is_alive())
 
 
-def _leave(left: list[str], error: BaseException | None) -> None:
+def _exit_now(left: list[str], error: BaseException | None) -> None:
     logger.warning("ending although these do not: %s", ", ".join(left))
     if error is not None:
         is_known = isinstance(error, (JournalError, RunnerError))

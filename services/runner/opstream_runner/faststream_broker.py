@@ -1,7 +1,7 @@
 """FastStream on the journal's connection. Caller: `main.py`.
 
 FastStream's own connect knows no end with endless reconnects, and writes a line for every refused try; its own stop
-raises while the broker is away, and waits 10 s for one that does not answer. `Link` does both with care.
+raises while the broker is away, and waits 10 s for one that does not answer. `Connection` does both with care.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Any
 
 from faststream.nats import NatsBroker
 
-from opstream_journal import Link
+from opstream_journal import Connection
 
 
-class LinkedBroker(NatsBroker):
+class SharedConnectionBroker(NatsBroker):
     """A broker whose connection somebody else opened, and closes.
 
     Args:
@@ -22,7 +22,7 @@ class LinkedBroker(NatsBroker):
         options: FastStream's, connection options aside.
     """
 
-    def __init__(self, link: Link, **options: Any) -> None:  # noqa: ANN401 - FastStream's own
+    def __init__(self, link: Connection, **options: Any) -> None:  # noqa: ANN401 - FastStream's own
         super().__init__(logger=None, **options)
         self._link = link
 
@@ -37,7 +37,7 @@ class LinkedBroker(NatsBroker):
         exc_tb: TracebackType | None = None,
     ) -> None:
         """Stop the subscribers and let go of the connection."""
-        if self._link.is_up:
+        if self._link.is_connected:
             # Otherwise there is nobody to unsubscribe from.
             await super(NatsBroker, self).stop(exc_type, exc_val, exc_tb)
         self._connection = None

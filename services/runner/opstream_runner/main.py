@@ -24,28 +24,28 @@ import uuid_utils
 from faststream import AckPolicy, FastStream
 from faststream.nats import NatsMessage
 
-from opstream_journal import Drifted, Journal, Link, connect, insist
-from opstream_journal.provisioning.provision import check
+from opstream_journal import Connection, Drifted, Journal, connect, retry_until_ready
+from opstream_journal.provisioning.provision import check_provisioned
 from opstream_journal.provisioning.topology import EVENT_OVERHEAD
 from opstream_journal.runtime.health import HealthServer, listen
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.events import CancelRequested, Failed
 from opstream_schemas.names import Kind
-from opstream_schemas.operation.backoff import LEAST_FACTOR
+from opstream_schemas.operation.backoff import MIN_JITTER_FACTOR
 
-from .authoring.action import Action, collect
-from .dependencies import Tools
+from .authoring.action import Action, collect_actions
+from .dependencies import RunnerDependencies
 from .errors import InvalidAction
 from .event_loop import run_until_complete
-from .faststream_broker import LinkedBroker
+from .faststream_broker import SharedConnectionBroker
 from .runner import Runner
 from .settings import Settings
 
 logger = logging.getLogger(__name__)
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-_HINTS: Final = (CancelRequested, Failed)
+_NOTIFYING_EVENTS: Final = (CancelRequested, Failed)
 """What a running attempt wants to know of at once: somebody else wants, or has made, an end of its operation."""
 
 
@@ -80,7 +80,7 @@ def load_actions(modules: tuple[str, ...]) -> list[Action[Any, Any]]:
             if error.name is None or not f"{name}.".startswith(f"{error.name}."):
                 raise
             raise InvalidAction(f"there is no module {name!r}: check --actions and PYTHONPATH") from error
-    return collect(imported)
+    return collect_actions(imported)
 
 
 async def _serve(settings: Settings, actions: list[Action[Any, Any]], sock: socket.socket | None) -> None:
@@ -91,7 +91,7 @@ async def _serve(settings: Settings, actions: list[Action[Any, Any]], sock: sock
         try:
             link = await connect(settings.servers, "opstream-runner", connect_timeout=settings.connect_timeout)
             stack.push_async_callback(link.close)
-            runner = await _compose(settings, link, actions)
+            runner = await _build_runner(settings, link, actions)
         except asyncio.CancelledError:
             runner = None
         # Some of nats-py's waits forget a cancellation that comes in the same moment as what they wait for.
@@ -102,16 +102,16 @@ async def _serve(settings: Settings, actions: list[Action[Any, Any]], sock: sock
             health = HealthServer(sock, lambda: runner.is_ready)
             health.start()
             stack.push_async_callback(health.stop)
-        await _live(link, runner)
+        await _serve_faststream(link, runner)
 
 
-async def _compose(settings: Settings, link: Link, actions: list[Action[Any, Any]]) -> Runner:
-    max_msg_size = await insist(link, lambda: check(link), settings.connect_timeout)
-    _check_limit(settings.result_limit, max_msg_size, link.nc.max_payload)
+async def _build_runner(settings: Settings, link: Connection, actions: list[Action[Any, Any]]) -> Runner:
+    max_msg_size = await retry_until_ready(link, lambda: check_provisioned(link), settings.connect_timeout)
+    _check_result_limit(settings.result_limit, max_msg_size, link.nc.max_payload)
     journal = Journal(link, max_msg_size=max_msg_size, clock=time.monotonic)
     await journal.start()
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
-    tools = Tools(
+    tools = RunnerDependencies(
         journal=journal,
         source=f"opstream/runner/{name}",
         now=_utc_now,
@@ -121,18 +121,18 @@ async def _compose(settings: Settings, link: Link, actions: list[Action[Any, Any
         jitter=_jitter,
     )
     runner = Runner(link, tools, actions, name=name, concurrency=settings.concurrency, drain=settings.drain)
-    await insist(link, runner.offer, settings.connect_timeout)
+    await retry_until_ready(link, runner.offer, settings.connect_timeout)
     return runner
 
 
-async def _live(link: Link, runner: Runner) -> None:
-    broker = LinkedBroker(link, ack_policy=AckPolicy.MANUAL)
+async def _serve_faststream(link: Connection, runner: Runner) -> None:
+    broker = SharedConnectionBroker(link, ack_policy=AckPolicy.MANUAL)
     app = FastStream(broker, logger=None)
     loop = asyncio.get_running_loop()
 
     def leave(number: int) -> None:
         logger.info("told to end by %s", signal.Signals(number).name)
-        runner.leave()
+        runner.begin_drain()
         app.exit()
 
     @app.after_startup
@@ -150,15 +150,15 @@ async def _live(link: Link, runner: Runner) -> None:
         link.expect_close()
 
     for kind in runner.kinds:
-        for event in _HINTS:
-            broker.subscriber(subjects.events_of_kind_filter(kind, event.name))(_hint_handler(runner, kind))
+        for event in _NOTIFYING_EVENTS:
+            broker.subscriber(subjects.action_events_filter(kind, event.name))(_notification_handler(runner, kind))
     runner.failure.add_done_callback(lambda _: app.exit())
     await app.run()
     if runner.failure.done():
         raise runner.failure.result()
 
 
-def _check_limit(result_limit: int, max_msg_size: int, max_payload: int) -> None:
+def _check_result_limit(result_limit: int, max_msg_size: int, max_payload: int) -> None:
     needed = result_limit + EVENT_OVERHEAD
     if 0 <= max_msg_size < needed:
         raise Drifted(
@@ -172,14 +172,14 @@ def _check_limit(result_limit: int, max_msg_size: int, max_payload: int) -> None
         )
 
 
-def _hint_handler(runner: Runner, kind: Kind) -> Callable[[NatsMessage], Awaitable[None]]:
+def _notification_handler(runner: Runner, kind: Kind) -> Callable[[NatsMessage], Awaitable[None]]:
     async def hint(message: NatsMessage) -> None:
         try:
             subject = subjects.parse_event_subject(message.raw_message.subject)
         except InvalidName as error:
             logger.info("a hint was ignored: %s", error)
             return
-        runner.hint(kind, subject.operation_id)
+        runner.notify(kind, subject.operation_id)
 
     return hint
 
@@ -189,7 +189,7 @@ def _utc_now() -> datetime:
 
 
 def _jitter() -> float:
-    return random.uniform(LEAST_FACTOR, 1.0)  # noqa: S311 - nothing depends on it being unforeseeable
+    return random.uniform(MIN_JITTER_FACTOR, 1.0)  # noqa: S311 - nothing depends on it being unforeseeable
 
 
 def _new_id() -> str:

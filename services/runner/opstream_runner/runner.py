@@ -6,12 +6,12 @@ import asyncio
 import logging
 from typing import Any, Final
 
-from opstream_journal import Drifted, Link, announce
-from opstream_journal.provisioning.provision import check_age, ensure_consumer
+from opstream_journal import Connection, Drifted, announce_action
+from opstream_journal.provisioning.provision import check_journal_age, ensure_runner_consumer
 from opstream_schemas.names import Kind
 
 from .authoring.action import Action
-from .dependencies import Tools
+from .dependencies import RunnerDependencies
 from .dispatch.dispatcher import Dispatcher
 from .errors import InvalidAction
 
@@ -37,8 +37,8 @@ class Runner:
 
     def __init__(
         self,
-        link: Link,
-        tools: Tools,
+        link: Connection,
+        tools: RunnerDependencies,
         actions: list[Action[Any, Any]],
         *,
         name: str,
@@ -70,7 +70,7 @@ class Runner:
     def is_ready(self) -> bool:
         """Whether every action is pulled and the broker is there; not while stopping."""
         is_pulling = bool(self._tasks) and not any(task.done() for task in self._tasks)
-        return is_pulling and self._closing is None and self._link.is_up
+        return is_pulling and self._closing is None and self._link.is_connected
 
     async def offer(self) -> None:
         """Make the consumers, and only then announce the actions.
@@ -79,11 +79,11 @@ class Runner:
             Drifted: a consumer exists and differs, or the journal forgets too early for an action.
             JournalError: the broker refused or did not answer.
         """
-        await check_age(self._link, [action.spec for action in self._actions])
+        await check_journal_age(self._link, [action.spec for action in self._actions])
         for action in self._actions:
-            await ensure_consumer(self._link, action.spec)
+            await ensure_runner_consumer(self._link, action.spec)
         for action in self._actions:
-            if not await announce(self._link, action.spec):
+            if not await announce_action(self._link, action.spec):
                 logger.warning(
                     "%s: a higher version than %s is announced; clients are validated against that one",
                     action.kind,
@@ -94,16 +94,16 @@ class Runner:
         """Begin to pull."""
         for kind, dispatcher in self._dispatchers.items():
             task = asyncio.create_task(dispatcher.run(), name=f"dispatch {kind}")
-            task.add_done_callback(self._note_end)
+            task.add_done_callback(self._on_dispatcher_end)
             self._tasks.append(task)
 
-    def hint(self, kind: Kind, operation_id: str) -> None:
+    def notify(self, kind: Kind, operation_id: str) -> None:
         """Somebody says that something happened to an operation."""
         dispatcher = self._dispatchers.get(kind)
         if dispatcher is not None:
-            dispatcher.hint(operation_id)
+            dispatcher.notify(operation_id)
 
-    def leave(self) -> None:
+    def begin_drain(self) -> None:
         """The process is told to end: pull no more, and begin nothing any more. Told again: do not wait for what runs.
 
         `stop` does the rest.
@@ -114,8 +114,8 @@ class Runner:
         for task in self._tasks:
             task.cancel()
         for dispatcher in self._dispatchers.values():
-            dispatcher.leave()
-        self._closing = asyncio.create_task(self._close(), name="close")
+            dispatcher.begin_drain()
+        self._closing = asyncio.create_task(self._stop_pulling(), name="close")
 
     async def stop(self) -> None:
         """Pull no more, wait `drain` seconds for what runs, and hand back the rest, all actions at once.
@@ -124,21 +124,21 @@ class Runner:
         to start this process again should know soon.
         """
         if self._closing is None:
-            self.leave()
+            self.begin_drain()
         if self._drain and not self.failure.done():
-            await self._wait_idle()
+            await self._drain_or_hurry()
         until = self._monotonic() + _STOP_TIMEOUT
         if self._closing is not None:
             await self._closing
         await asyncio.gather(*(dispatcher.stop(until) for dispatcher in self._dispatchers.values()))
 
-    async def _close(self) -> None:
+    async def _stop_pulling(self) -> None:
         if self._tasks:
             await asyncio.wait(self._tasks)
-        await asyncio.gather(*(dispatcher.close() for dispatcher in self._dispatchers.values()))
+        await asyncio.gather(*(dispatcher.stop_pulling() for dispatcher in self._dispatchers.values()))
 
-    async def _wait_idle(self) -> None:
-        idle = asyncio.create_task(self._idle())
+    async def _drain_or_hurry(self) -> None:
+        idle = asyncio.create_task(self._wait_until_idle())
         hurry = asyncio.create_task(self._hurry.wait())
         ends: list[asyncio.Task[Any]] = [idle, hurry]
         await asyncio.wait(ends, timeout=self._drain, return_when=asyncio.FIRST_COMPLETED)
@@ -148,11 +148,11 @@ class Runner:
             end.cancel()
         await asyncio.wait(ends)
 
-    async def _idle(self) -> None:
+    async def _wait_until_idle(self) -> None:
         for dispatcher in self._dispatchers.values():
-            await dispatcher.idle()
+            await dispatcher.wait_until_idle()
 
-    def _note_end(self, task: asyncio.Task[None]) -> None:
+    def _on_dispatcher_end(self, task: asyncio.Task[None]) -> None:
         if task.cancelled() or self.failure.done():
             return
         error = task.exception()

@@ -60,7 +60,7 @@ def is_public(address: Address) -> bool:
     return address in _UNICAST_V6 and not any(address in network for network in _REFUSED_V6)
 
 
-def may_call(address: Address, allowed: Iterable[Network]) -> bool:
+def is_permitted(address: Address, allowed: Iterable[Network]) -> bool:
     """Whether an address may be called: it is public, or of a network that the operator allows.
 
     An IPv4 address inside of an IPv6 one is allowed only by an IPv6 network.
@@ -68,14 +68,14 @@ def may_call(address: Address, allowed: Iterable[Network]) -> bool:
     return is_public(address) or any(address in network for network in allowed)
 
 
-Resolve = Callable[[str], Awaitable[Sequence[Address]]]
+Resolver = Callable[[str], Awaitable[Sequence[Address]]]
 """The addresses of a name, the best first.
 
 Raises:
     OSError: there are none.
 """
 
-_MAX_TRIED: Final = 4
+_MAX_ADDRESSES: Final = 4
 """Addresses of one name that are tried at most."""
 
 
@@ -83,7 +83,7 @@ class AddressRefused(Exception):
     """A host has no address that may be called."""
 
 
-async def callable_addresses(host: str, resolve: Resolve, allowed: Sequence[Network]) -> list[Address]:
+async def permitted_addresses(host: str, resolve: Resolver, allowed: Sequence[Network]) -> list[Address]:
     """The addresses of a host that may be called, in the resolver's order; those that may not are passed over.
 
     Raises:
@@ -94,13 +94,13 @@ async def callable_addresses(host: str, resolve: Resolve, allowed: Sequence[Netw
         found: Sequence[Address] = [ipaddress.ip_address(host)]
     except ValueError:
         found = await resolve(host)
-    passed = [address for address in found if may_call(address, allowed)]
+    passed = [address for address in found if is_permitted(address, allowed)]
     if not passed:
-        shown = ", ".join(map(str, found[:_MAX_TRIED])) or "nothing"
+        shown = ", ".join(map(str, found[:_MAX_ADDRESSES])) or "nothing"
         raise AddressRefused(
             f"{host} resolves to {shown}, which is not of the public internet: --allow-private allows a network"
         )
-    return passed[:_MAX_TRIED]
+    return passed[:_MAX_ADDRESSES]
 
 
 async def resolve_by_system(host: str) -> list[Address]:
@@ -126,7 +126,7 @@ async def resolve_by_system(host: str) -> list[Address]:
     def ask() -> None:
         found: list[Address] | OSError
         try:
-            found = _ask(host)
+            found = _lookup(host)
         except OSError as error:
             found = error
         except ValueError as error:  # a label that no DNS name can have
@@ -141,6 +141,6 @@ async def resolve_by_system(host: str) -> list[Address]:
     return await answer
 
 
-def _ask(host: str) -> list[Address]:
+def _lookup(host: str) -> list[Address]:
     entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
     return list(dict.fromkeys(ipaddress.ip_address(entry[4][0]) for entry in entries))

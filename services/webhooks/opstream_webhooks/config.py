@@ -18,9 +18,9 @@ import msgspec
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.names import Kind, check_name
 from opstream_schemas.urls import HostRule, Url, parse_url
-from opstream_schemas.webhook_delivery import CALLBACK, TERMINAL, Delivery
+from opstream_schemas.webhook_delivery import CALLBACK_ENDPOINT, OUTCOME_EVENTS, WebhookDelivery
 
-from .signature import PREFIX, Signer
+from .signature import KEY_PREFIX, Signer
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Hook(msgspec.Struct, frozen=True, kw_only=True):
     """Pairs of resource and action; `*` for any."""
     events: frozenset[str]
 
-    def wants(self, kind: Kind, event: str) -> bool:
+    def matches(self, kind: Kind, event: str) -> bool:
         """Whether an outcome of an action goes here."""
         return event in self.events and any(
             resource in {_ANY, kind.resource} and action in {_ANY, kind.action} for resource, action in self.actions
@@ -67,24 +67,24 @@ class CallbackRule(msgspec.Struct, frozen=True, kw_only=True):
     signers: tuple[Signer, ...]
 
 
-class Hooks(msgspec.Struct, frozen=True, kw_only=True):
+class WebhookConfig(msgspec.Struct, frozen=True, kw_only=True):
     """All endpoints."""
 
     hooks: dict[str, Hook] = {}
     callbacks: tuple[CallbackRule, ...] = ()
     is_http_allowed: bool = False
 
-    def wanted(self, kind: Kind, event: str) -> list[Hook]:
+    def matching(self, kind: Kind, event: str) -> list[Hook]:
         """The configured endpoints that an outcome goes to."""
-        return [hook for hook in self.hooks.values() if hook.wants(kind, event)]
+        return [hook for hook in self.hooks.values() if hook.matches(kind, event)]
 
-    def endpoint(self, delivery: Delivery) -> Endpoint:
+    def endpoint(self, delivery: WebhookDelivery) -> Endpoint:
         """Where a delivery goes, as things are now.
 
         Raises:
             EndpointUnknown: nowhere.
         """
-        if delivery.endpoint != CALLBACK:
+        if delivery.endpoint != CALLBACK_ENDPOINT:
             hook = self.hooks.get(delivery.endpoint)
             if hook is None:
                 raise EndpointUnknown(f"no endpoint {delivery.endpoint!r} is configured")
@@ -94,12 +94,12 @@ class Hooks(msgspec.Struct, frozen=True, kw_only=True):
         except InvalidName as error:
             raise EndpointUnknown(f"the callback can't be called: {error}") from error
         for callback in self.callbacks:
-            if callback.rule.allows(url):
+            if callback.rule.matches(url):
                 return Endpoint(url=url, signers=callback.signers)
         raise EndpointUnknown(f"callbacks to {url.netloc} are not allowed")
 
 
-class Source(msgspec.Struct, frozen=True, kw_only=True):
+class ConfigSource(msgspec.Struct, frozen=True, kw_only=True):
     """Where endpoints and secrets come from."""
 
     path: Path | None = None
@@ -109,7 +109,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     """What signs deliveries to `callback_hosts`."""
     is_http_allowed: bool = False
 
-    def load(self) -> Hooks:
+    def load(self) -> WebhookConfig:
         """Read and check everything.
 
         Raises:
@@ -125,7 +125,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
             hooks[hook.name] = hook
         callbacks = [_callback(entry.host, entry.secrets, base) for entry in file.callbacks]
         callbacks += [_callback(host, self.callback_secrets, Path()) for host in self.callback_hosts]
-        return Hooks(hooks=hooks, callbacks=tuple(callbacks), is_http_allowed=self.is_http_allowed)
+        return WebhookConfig(hooks=hooks, callbacks=tuple(callbacks), is_http_allowed=self.is_http_allowed)
 
 
 class _HookEntry(msgspec.Struct, forbid_unknown_fields=True):
@@ -133,7 +133,7 @@ class _HookEntry(msgspec.Struct, forbid_unknown_fields=True):
     url: str
     secrets: tuple[str, ...]
     actions: tuple[str, ...] = (_ANY,)
-    events: tuple[str, ...] = TERMINAL
+    events: tuple[str, ...] = OUTCOME_EVENTS
 
 
 class _CallbackEntry(msgspec.Struct, forbid_unknown_fields=True):
@@ -164,13 +164,15 @@ def _hook(entry: _HookEntry, what: str, base: Path, *, is_http_allowed: bool) ->
         actions = tuple(_pattern(text) for text in entry.actions)
     except InvalidName as error:
         raise InvalidConfig(f"{what}: {error}") from error
-    if name == CALLBACK:
-        raise InvalidConfig(f"{what}: {CALLBACK!r} is what callbacks of requests are called: choose another name")
-    foreign = [event for event in entry.events if event not in TERMINAL]
+    if name == CALLBACK_ENDPOINT:
+        raise InvalidConfig(
+            f"{what}: {CALLBACK_ENDPOINT!r} is what callbacks of requests are called: choose another name"
+        )
+    foreign = [event for event in entry.events if event not in OUTCOME_EVENTS]
     if foreign or not entry.events or not actions:
         shown = f"{foreign[0]!r} is no outcome" if foreign else "it would never be called"
         raise InvalidConfig(
-            f"{what}: {shown}: 'events' is a list of {', '.join(TERMINAL)}, 'actions' of 'book:upload-start', "
+            f"{what}: {shown}: 'events' is a list of {', '.join(OUTCOME_EVENTS)}, 'actions' of 'book:upload-start', "
             f"'book:*' or '*'"
         )
     signers = _signers(entry.secrets, what, base)
@@ -223,29 +225,29 @@ def _secret(text: str, base: Path) -> str:
             return path.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"its secret can't be read from {path}") from error
-    if not text.startswith(PREFIX):
-        raise ValueError(f"a secret is written {PREFIX}…, env:NAME or file:PATH")
+    if not text.startswith(KEY_PREFIX):
+        raise ValueError(f"a secret is written {KEY_PREFIX}…, env:NAME or file:PATH")
     return text
 
 
-def describe(hooks: Hooks) -> dict[str, Any]:
+def describe(hooks: WebhookConfig) -> dict[str, Any]:
     """What is configured, for the log: no secret and no query."""
     return {
-        "endpoints": [f"{hook.name} ({hook.endpoint.url.shown})" for hook in hooks.hooks.values()],
+        "endpoints": [f"{hook.name} ({hook.endpoint.url.redacted})" for hook in hooks.hooks.values()],
         "callbacks": [callback.rule.text for callback in hooks.callbacks],
     }
 
 
-class LiveHooks:
+class ReloadableConfig:
     """Keeps the endpoints of a source.
 
     Raises:
         InvalidConfig: they can't be used.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ConfigSource) -> None:
         self._source = source
-        self.current: Hooks = source.load()
+        self.current: WebhookConfig = source.load()
 
     def reload(self) -> None:
         """Read again; what can't be used is told, and what was there stays."""
@@ -254,9 +256,9 @@ class LiveHooks:
         except InvalidConfig as error:
             logger.error("the endpoints stay as they were: %s", error)  # noqa: TRY400 - no bug here
         else:
-            self.tell()
+            self.log()
 
-    def tell(self) -> None:
+    def log(self) -> None:
         """Say what is configured."""
         shown = describe(self.current)
         endpoints, callbacks = (", ".join(shown[key]) or "none" for key in ("endpoints", "callbacks"))

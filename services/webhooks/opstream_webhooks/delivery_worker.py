@@ -16,31 +16,37 @@ from typing import Final
 
 import msgspec
 
-from opstream_journal import Delivered, JournalError, JournalUnavailable, Link, Puller
+from opstream_journal import Connection, DeliveredMessage, JournalError, JournalUnavailable, PullConsumer
 from opstream_journal.jetstream.connection import end_task
-from opstream_journal.provisioning.webhook_topology import ACK_WAIT
-from opstream_journal.stores.webhook_deliveries import Deliveries
+from opstream_journal.provisioning.webhook_topology import DELIVERY_ACK_WAIT
+from opstream_journal.stores.webhook_deliveries import DeliveryStore
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.events import decode_event
 from opstream_schemas.urls import Url
-from opstream_schemas.webhook_delivery import CALLBACK, Delivery, DeliveryAttempt, Outcome, decode_delivery
+from opstream_schemas.webhook_delivery import (
+    CALLBACK_ENDPOINT,
+    DeliveryAttempt,
+    DeliveryOutcome,
+    WebhookDelivery,
+    decode_delivery,
+)
 
-from .config import Endpoint, EndpointUnknown, LiveHooks
-from .http_sender import Answer, Sender
-from .receiver_limits import Gate, Receiver
-from .retry_schedule import DELAYS, LAST_ATTEMPT, next_attempt, pause, retry_after
+from .config import Endpoint, EndpointUnknown, ReloadableConfig
+from .http_sender import HttpSender, SendResult
+from .receiver_limits import Receiver, ReceiverLimits
+from .retry_schedule import DELAYS, DELIVERY_LIFETIME, next_attempt, parse_retry_after, redelivery_delay
 from .signature import signed_headers, webhook_id
-from .worker_pool import Hand
+from .worker_pool import WorkerPool
 
 logger = logging.getLogger(__name__)
 
-SLOTS: Final = 256
+MAX_IN_FLIGHT: Final = 256
 """Deliveries in hand at most; `Gate` keeps receivers that fail from having all of them."""
 
-TOO_LATE: Final = f"not tried any more after {LAST_ATTEMPT // timedelta(hours=1)} hours"
+TOO_LATE: Final = f"not tried any more after {DELIVERY_LIFETIME // timedelta(hours=1)} hours"
 
-_PATIENCE: Final = 30.0
+_STORE_TIMEOUT: Final = 30.0
 
 
 class _NothingToSend(Exception):
@@ -52,7 +58,7 @@ class _NothingToSend(Exception):
         """Whether that will stay so."""
 
 
-class Courier:
+class DeliveryWorker:
     """One replica.
 
     Args:
@@ -69,11 +75,11 @@ class Courier:
 
     def __init__(
         self,
-        link: Link,
-        deliveries: Deliveries,
-        hooks: LiveHooks,
-        sender: Sender,
-        gate: Gate,
+        link: Connection,
+        deliveries: DeliveryStore,
+        hooks: ReloadableConfig,
+        sender: HttpSender,
+        gate: ReceiverLimits,
         *,
         now: Callable[[], datetime],
         monotonic: Callable[[], float],
@@ -84,13 +90,13 @@ class Courier:
         self._deliveries = deliveries
         self._hooks = hooks
         self._sender = sender
-        self._gate = gate
+        self._limits = gate
         self._now = now
         self._monotonic = monotonic
         self._jitter = jitter
         self._delays = delays
-        puller = Puller(link, subjects.WEBHOOKS_STREAM, subjects.WEBHOOKS_DUE_CONSUMER, clock=monotonic)
-        self._hand = Hand(link, puller, slots=SLOTS)
+        puller = PullConsumer(link, subjects.WEBHOOKS_STREAM, subjects.WEBHOOKS_DUE_CONSUMER, clock=monotonic)
+        self._hand = WorkerPool(link, puller, slots=MAX_IN_FLIGHT)
 
     @property
     def is_ready(self) -> bool:
@@ -103,9 +109,9 @@ class Courier:
         Raises:
             ConsumerGone: the consumer was deleted.
         """
-        await self._hand.run(self._take)
+        await self._hand.run(self._handle)
 
-    async def _take(self, message: Delivered) -> bool:
+    async def _handle(self, message: DeliveredMessage) -> bool:
         try:
             delivery = decode_delivery(message.data)
         except InvalidEvent as error:
@@ -115,34 +121,34 @@ class Courier:
         self._hand.spawn(message, self._work(message, delivery))
         return False
 
-    async def _work(self, message: Delivered, delivery: Delivery) -> None:
+    async def _work(self, message: DeliveredMessage, delivery: WebhookDelivery) -> None:
         try:
-            async with _signs_of_life(message):
+            async with _kept_in_progress(message):
                 await self._deliver(message, delivery)
         except JournalError as error:
             logger.warning("the delivery of %s to %s waits: %s", delivery.operation_id, delivery.endpoint, error)
-            await message.nak(pause(message.deliveries))
+            await message.nak(redelivery_delay(message.deliveries))
         else:
             await message.ack()
 
-    async def _deliver(self, message: Delivered, delivery: Delivery) -> None:
+    async def _deliver(self, message: DeliveredMessage, delivery: WebhookDelivery) -> None:
         if message.deliveries > 1 and await self._deliveries.is_delivered(delivery):
             return  # whoever had it before died between its record and its acknowledgement
-        if self._now() - delivery.begun > LAST_ATTEMPT:
+        if self._now() - delivery.begun > DELIVERY_LIFETIME:
             # No service ran, or its receiver failed all the time and others came first.
-            await self._settle(delivery, None, "", self._now(), 0.0, Answer(error=TOO_LATE, is_final=True))
+            await self._record_attempt(delivery, None, "", self._now(), 0.0, SendResult(error=TOO_LATE, is_final=True))
             return
         try:
             endpoint = self._hooks.current.endpoint(delivery)
         except EndpointUnknown as error:
             # Perhaps another replica knows it already, or an operator puts it back.
-            await self._settle(delivery, None, "", self._now(), 0.0, Answer(error=str(error)))
+            await self._record_attempt(delivery, None, "", self._now(), 0.0, SendResult(error=str(error)))
             return
         # Two endpoints on one host are two services behind a gateway; of callbacks' paths there is no end.
-        is_callback = delivery.endpoint == CALLBACK
+        is_callback = delivery.endpoint == CALLBACK_ENDPOINT
         receiver = Receiver(endpoint.url.netloc if is_callback else delivery.endpoint, is_callback)
-        if not await self._gate.enter(receiver):
-            await self._put_off(delivery, self._now() + timedelta(seconds=self._gate.wait(receiver)))
+        if not await self._limits.acquire(receiver):
+            await self._schedule(delivery, self._now() + timedelta(seconds=self._limits.reserve_retry(receiver)))
             return
         at, began, is_failed = self._now(), self._monotonic(), None
         try:
@@ -150,21 +156,21 @@ class Courier:
             is_failed = not answer.is_success if identity else None
         finally:
             duration = self._monotonic() - began
-            self._gate.leave(receiver, duration=duration, is_failed=is_failed)
-        await self._settle(delivery, endpoint.url, identity, at, duration, answer)
+            self._limits.release(receiver, duration=duration, is_failed=is_failed)
+        await self._record_attempt(delivery, endpoint.url, identity, at, duration, answer)
 
-    async def _attempt(self, delivery: Delivery, endpoint: Endpoint, at: datetime) -> tuple[str, Answer]:
+    async def _attempt(self, delivery: WebhookDelivery, endpoint: Endpoint, at: datetime) -> tuple[str, SendResult]:
         """Make an attempt: its `webhook-id`, empty if there was nothing to send, and what came of it."""
         try:
-            body, identity = await self._outcome(delivery)
+            body, identity = await self._load_event(delivery)
         except _NothingToSend as error:
-            return "", Answer(error=str(error), is_final=error.is_final)
+            return "", SendResult(error=str(error), is_final=error.is_final)
         headers = signed_headers(identity, at, body, endpoint.signers)
         return identity, await self._sender.send(endpoint.url, headers, body)
 
-    async def _outcome(self, delivery: Delivery) -> tuple[bytes, str]:
+    async def _load_event(self, delivery: WebhookDelivery) -> tuple[bytes, str]:
         """The stored event of a delivery, and the `webhook-id` that it is sent under."""
-        body = await self._deliveries.event(delivery.sequence)
+        body = await self._deliveries.event_bytes(delivery.sequence)
         if body is None:
             raise _NothingToSend("the event has expired", is_final=True)
         try:
@@ -176,14 +182,14 @@ class Courier:
             raise _NothingToSend(f"sequence {delivery.sequence} of the journal is another event", is_final=True)
         return body, webhook_id(event.id, delivery)
 
-    async def _settle(
+    async def _record_attempt(
         self,
-        delivery: Delivery,
+        delivery: WebhookDelivery,
         url: Url | None,
         identity: str,
         at: datetime,
         duration: float,
-        answer: Answer,
+        answer: SendResult,
     ) -> None:
         now = self._now()
         following = None
@@ -195,35 +201,35 @@ class Courier:
                 jitter=self._jitter,
                 delays=self._delays,
                 status=answer.status,
-                asked=retry_after(answer.retry_after, now),
+                asked=parse_retry_after(answer.retry_after, now),
             )
-        failed = Outcome.GAVE_UP if following is None else Outcome.RETRYING
+        failed = DeliveryOutcome.GAVE_UP if following is None else DeliveryOutcome.RETRYING
         record = DeliveryAttempt(
             operation_id=delivery.operation_id,
             action=delivery.action,
             event=delivery.event,
             endpoint=delivery.endpoint,
-            url="" if url is None else url.shown,
+            url="" if url is None else url.redacted,
             webhook_id=identity,
             attempt=delivery.attempt,
             at=at,
             duration=round(duration, 3),
-            outcome=Outcome.DELIVERED if answer.is_success else failed,
+            outcome=DeliveryOutcome.DELIVERED if answer.is_success else failed,
             status=answer.status,
             error=answer.error,
             next_at=following,
         )
-        await self._insist(lambda: self._deliveries.record(record))
-        _tell(record)
+        await self._store_durably(lambda: self._deliveries.record(record))
+        _log_attempt(record)
         if following is not None:
-            await self._put_off(msgspec.structs.replace(delivery, attempt=delivery.attempt + 1), following)
+            await self._schedule(msgspec.structs.replace(delivery, attempt=delivery.attempt + 1), following)
 
-    async def _put_off(self, delivery: Delivery, at: datetime) -> None:
-        await self._insist(lambda: self._deliveries.put_off(delivery, at))
+    async def _schedule(self, delivery: WebhookDelivery, at: datetime) -> None:
+        await self._store_durably(lambda: self._deliveries.schedule(delivery, at))
 
-    async def _insist(self, step: Callable[[], Awaitable[None]]) -> None:
+    async def _store_durably(self, step: Callable[[], Awaitable[None]]) -> None:
         """Store what came of an attempt, also over a restart of the broker: otherwise it would be made once more."""
-        until = self._monotonic() + _PATIENCE
+        until = self._monotonic() + _STORE_TIMEOUT
         while True:
             try:
                 return await step()
@@ -231,16 +237,18 @@ class Courier:
                 left = until - self._monotonic()
                 if left <= 0:
                     raise
-                await (self._link.rest(min(left, 0.25)) if self._link.is_up else self._link.wait_up(left))
+                await (
+                    self._link.sleep(min(left, 0.25)) if self._link.is_connected else self._link.wait_connected(left)
+                )
 
 
 @contextlib.asynccontextmanager
-async def _signs_of_life(message: Delivered) -> AsyncIterator[None]:
+async def _kept_in_progress(message: DeliveredMessage) -> AsyncIterator[None]:
     """Keep the broker from giving a message to another as long as this goes on."""
 
     async def beat() -> None:
         while True:
-            await asyncio.sleep(ACK_WAIT / 3)
+            await asyncio.sleep(DELIVERY_ACK_WAIT / 3)
             await message.in_progress()
 
     task = asyncio.create_task(beat())
@@ -250,10 +258,10 @@ async def _signs_of_life(message: Delivered) -> AsyncIterator[None]:
         await end_task(task)
 
 
-def _tell(record: DeliveryAttempt) -> None:
+def _log_attempt(record: DeliveryAttempt) -> None:
     where = f"{record.endpoint} ({record.url or 'unknown'})"
     what = f"the end of operation {record.operation_id} ({record.event}) to {where}"
-    if record.outcome is Outcome.DELIVERED:
+    if record.outcome is DeliveryOutcome.DELIVERED:
         logger.debug("delivered %s, attempt %s: %s", what, record.attempt, record.status)
     elif record.next_at is not None:
         again = record.next_at.isoformat(" ", "seconds")

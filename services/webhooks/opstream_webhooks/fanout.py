@@ -12,28 +12,28 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
 
-from opstream_journal import Delivered, JournalError, JournalUnavailable, Link, Puller
-from opstream_journal.stores.webhook_deliveries import Deliveries
+from opstream_journal import Connection, DeliveredMessage, JournalError, JournalUnavailable, PullConsumer
+from opstream_journal.stores.webhook_deliveries import DeliveryStore
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent, InvalidName
 from opstream_schemas.events import RecordedEvent, decode_event
 from opstream_schemas.subjects import EventSubject
-from opstream_schemas.webhook_delivery import CALLBACK, Delivery
+from opstream_schemas.webhook_delivery import CALLBACK_ENDPOINT, WebhookDelivery
 
-from .config import LiveHooks
-from .retry_schedule import MAX_AGE
+from .config import ReloadableConfig
+from .retry_schedule import MAX_OUTCOME_AGE
 from .signature import webhook_id
-from .worker_pool import Hand
+from .worker_pool import WorkerPool
 
 logger = logging.getLogger(__name__)
 
-SLOTS: Final = 500
+MAX_IN_FLIGHT: Final = 500
 """Outcomes in hand at most."""
 
-_AT_ONCE: Final = 64
-_SOON: Final = 2.0
-_LATER: Final = 60.0
-_LATE: Final = timedelta(seconds=10)
+_MAX_CONCURRENT: Final = 64
+_RETRY_SOON: Final = 2.0
+_RETRY_LATER: Final = 60.0
+_DEDUPLICATION_AGE: Final = timedelta(seconds=10)
 """Less than the time in which the broker knows a delivery that was sent already."""
 
 
@@ -50,9 +50,9 @@ class Fanout:
 
     def __init__(
         self,
-        link: Link,
-        deliveries: Deliveries,
-        hooks: LiveHooks,
+        link: Connection,
+        deliveries: DeliveryStore,
+        hooks: ReloadableConfig,
         *,
         now: Callable[[], datetime],
         monotonic: Callable[[], float],
@@ -60,10 +60,10 @@ class Fanout:
         self._deliveries = deliveries
         self._hooks = hooks
         self._now = now
-        puller = Puller(link, subjects.OPERATIONS_STREAM, subjects.WEBHOOKS_CONSUMER, clock=monotonic)
-        self._hand = Hand(link, puller, slots=SLOTS)
-        self._limit = asyncio.Semaphore(_AT_ONCE)
-        self._is_old_told = False
+        puller = PullConsumer(link, subjects.OPERATIONS_STREAM, subjects.WEBHOOKS_CONSUMER, clock=monotonic)
+        self._hand = WorkerPool(link, puller, slots=MAX_IN_FLIGHT)
+        self._limit = asyncio.Semaphore(_MAX_CONCURRENT)
+        self._is_age_logged = False
 
     @property
     def is_ready(self) -> bool:
@@ -76,9 +76,9 @@ class Fanout:
         Raises:
             ConsumerGone: the consumer was deleted.
         """
-        await self._hand.run(self._take)
+        await self._hand.run(self._handle)
 
-    async def _take(self, message: Delivered) -> bool:
+    async def _handle(self, message: DeliveredMessage) -> bool:
         """Deal with a message at once if that is quick; whether it was."""
         try:
             subject = subjects.parse_event_subject(message.subject)
@@ -87,29 +87,31 @@ class Fanout:
             await message.ack()
             return True
         hooks = self._hooks.current
-        if not hooks.callbacks and not hooks.wanted(subject.kind, subject.event):
+        if not hooks.callbacks and not hooks.matching(subject.kind, subject.event):
             await message.ack()
             return True
-        self._hand.spawn(message, self._spread(message, subject))
+        self._hand.spawn(message, self._fan_out(message, subject))
         return False
 
-    async def _spread(self, message: Delivered, subject: EventSubject) -> None:
+    async def _fan_out(self, message: DeliveredMessage, subject: EventSubject) -> None:
         async with self._limit:
             try:
                 event = decode_event(message.data, message.sequence)
-                if self._is_passed_over(message, subject, event):
+                if self._is_skipped(message, subject, event):
                     await message.ack()
                     return
-                await self._send(subject, event, is_late=self._now() - message.stored_at > _LATE)
+                await self._create_deliveries(
+                    subject, event, is_late=self._now() - message.stored_at > _DEDUPLICATION_AGE
+                )
             except InvalidEvent as error:
                 logger.error("sequence %s (%s) is passed over: %s", message.sequence, message.subject, error)  # noqa: TRY400
             except JournalError as error:
                 logger.warning("the outcome of %s can't be passed on now: %s", subject.operation_id, error)
-                await message.nak(_SOON if isinstance(error, JournalUnavailable) else _LATER)
+                await message.nak(_RETRY_SOON if isinstance(error, JournalUnavailable) else _RETRY_LATER)
                 return
             await message.ack()
 
-    def _is_passed_over(self, message: Delivered, subject: EventSubject, event: RecordedEvent) -> bool:
+    def _is_skipped(self, message: DeliveredMessage, subject: EventSubject, event: RecordedEvent) -> bool:
         if event.operation_id != subject.operation_id or (event.data is not None and event.data.name != subject.event):
             logger.error("sequence %s lies under a foreign subject %s", message.sequence, message.subject)
             return True
@@ -121,9 +123,9 @@ class Fanout:
                 event.type,
             )
             return True
-        if self._now() - message.stored_at > MAX_AGE:
-            if not self._is_old_told:
-                self._is_old_told = True
+        if self._now() - message.stored_at > MAX_OUTCOME_AGE:
+            if not self._is_age_logged:
+                self._is_age_logged = True
                 logger.warning(
                     "outcomes of more than a day ago are told to nobody; the first: %s (sequence %s)",
                     event.operation_id,
@@ -132,14 +134,14 @@ class Fanout:
             return True
         return False
 
-    async def _send(self, subject: EventSubject, event: RecordedEvent, *, is_late: bool) -> None:
+    async def _create_deliveries(self, subject: EventSubject, event: RecordedEvent, *, is_late: bool) -> None:
         hooks = self._hooks.current
-        targets = [(hook.name, "") for hook in hooks.wanted(subject.kind, subject.event)]
+        targets = [(hook.name, "") for hook in hooks.matching(subject.kind, subject.event)]
         if hooks.callbacks:
             callback = await self._callback(subject)
-            targets += [(CALLBACK, callback)] if callback else []
+            targets += [(CALLBACK_ENDPOINT, callback)] if callback else []
         for endpoint, callback in targets:
-            delivery = Delivery(
+            delivery = WebhookDelivery(
                 operation_id=subject.operation_id,
                 action=str(subject.kind),
                 event=subject.event,
@@ -150,11 +152,11 @@ class Fanout:
             )
             # The consumer may have been made anew, and then gives all that the journal holds once more.
             if not is_late or not await self._deliveries.is_delivered(delivery):
-                await self._deliveries.send(delivery, webhook_id(event.id, delivery))
+                await self._deliveries.enqueue(delivery, webhook_id(event.id, delivery))
 
     async def _callback(self, subject: EventSubject) -> str:
         try:
-            return await self._deliveries.callback(subject.operation_id, subject.kind)
+            return await self._deliveries.callback_url(subject.operation_id, subject.kind)
         except InvalidEvent as error:
             # Which must not keep the outcome from the configured endpoints.
             logger.error("if %s has a callback, it is not called: %s", subject.operation_id, error)  # noqa: TRY400

@@ -17,18 +17,18 @@ import msgspec
 
 from opstream_schemas.urls import Url
 
-from .address_guard import Address, AddressRefused, Network, Resolve, callable_addresses
+from .address_guard import Address, AddressRefused, Network, Resolver, permitted_addresses
 
 CONTENT_TYPE: Final = "application/cloudevents+json"
 USER_AGENT: Final = "opstream-webhooks"
 
-_READ_LIMIT: Final = 16 * 1024
+_MAX_READ_BYTES: Final = 16 * 1024
 _READ_SECONDS: Final = 1.0
 _CONNECT_SECONDS: Final = 5.0
-_ERROR_LIMIT: Final = 300
+_MAX_ERROR_LENGTH: Final = 300
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class SendResult(msgspec.Struct, frozen=True, kw_only=True):
     """What came of an attempt."""
 
     status: int = 0
@@ -45,7 +45,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         return 200 <= self.status < 300
 
 
-class Sender:
+class HttpSender:
     """Sends requests.
 
     Args:
@@ -57,7 +57,7 @@ class Sender:
 
     def __init__(
         self,
-        resolve: Resolve,
+        resolve: Resolver,
         allowed: Sequence[Network],
         *,
         seconds: float,
@@ -68,22 +68,22 @@ class Sender:
         self._seconds = seconds
         self._trust = trust or _authorities()
 
-    async def send(self, url: Url, headers: Mapping[str, str], body: bytes) -> Answer:
+    async def send(self, url: Url, headers: Mapping[str, str], body: bytes) -> SendResult:
         """Send once; whatever goes wrong is in the answer."""
         try:
             async with asyncio.timeout(self._seconds):
                 return await self._send(url, headers, body)
         except TimeoutError:
-            return Answer(error=f"no answer within {self._seconds:g} s")
+            return SendResult(error=f"no answer within {self._seconds:g} s")
         except AddressRefused as error:
-            return Answer(error=str(error))
+            return SendResult(error=str(error))
         except OSError as error:
-            return Answer(error=_cut(f"{url.host} can't be resolved: {error}"))
+            return SendResult(error=_shortened(f"{url.host} can't be resolved: {error}"))
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
-            return Answer(error=_cut(f"{type(error).__name__}: {error}"))
+            return SendResult(error=_shortened(f"{type(error).__name__}: {error}"))
 
-    async def _send(self, url: Url, headers: Mapping[str, str], body: bytes) -> Answer:
-        addresses = await callable_addresses(url.host, self._resolve, self._allowed)
+    async def _send(self, url: Url, headers: Mapping[str, str], body: bytes) -> SendResult:
+        addresses = await permitted_addresses(url.host, self._resolve, self._allowed)
         *others, last = addresses
         for address in others:
             try:
@@ -92,7 +92,7 @@ class Sender:
                 continue  # nothing was sent; another address of the same name may be up
         return await self._call(last, url, headers, body)
 
-    async def _call(self, address: Address, url: Url, headers: Mapping[str, str], body: bytes) -> Answer:
+    async def _call(self, address: Address, url: Url, headers: Mapping[str, str], body: bytes) -> SendResult:
         host = f"[{address}]" if address.version == 6 else str(address)
         sent = {
             "Host": url.netloc,
@@ -114,12 +114,12 @@ class Sender:
             )
             response = await transport.handle_async_request(request)
             try:
-                await _read_a_little(response)
+                await _drain_response(response)
             finally:
                 await response.aclose()
         status = response.status_code
-        error = "" if 200 <= status < 300 else _why(status)
-        return Answer(status=status, error=error, retry_after=response.headers.get("Retry-After", ""))
+        error = "" if 200 <= status < 300 else _status_error(status)
+        return SendResult(status=status, error=error, retry_after=response.headers.get("Retry-After", ""))
 
 
 def _authorities() -> ssl.SSLContext:
@@ -129,25 +129,25 @@ def _authorities() -> ssl.SSLContext:
     return context
 
 
-async def _read_a_little(response: httpx.Response) -> None:
+async def _drain_response(response: httpx.Response) -> None:
     """Let a receiver finish a short answer; a long or slow one is cut off. The status has said all by then."""
     size = 0
     try:
         async with asyncio.timeout(_READ_SECONDS):
             async for chunk in response.aiter_raw():
                 size += len(chunk)
-                if size > _READ_LIMIT:
+                if size > _MAX_READ_BYTES:
                     return
     except (TimeoutError, httpx.HTTPError):
         return
 
 
-def _why(status: int) -> str:
+def _status_error(status: int) -> str:
     if 300 <= status < 400:
         return f"answered {status}; redirects are not followed"
     return f"answered {status}"
 
 
-def _cut(text: str) -> str:
+def _shortened(text: str) -> str:
     plain = "".join(char if char.isprintable() else " " for char in text)
-    return plain if len(plain) <= _ERROR_LIMIT else plain[: _ERROR_LIMIT - 1] + "…"
+    return plain if len(plain) <= _MAX_ERROR_LENGTH else plain[: _MAX_ERROR_LENGTH - 1] + "…"

@@ -10,16 +10,16 @@ from typing import Final
 
 import uvloop
 
-from opstream_journal import Link
-from opstream_journal.runtime.service import Part, run_parts, until_signal
-from opstream_journal.stores.webhook_deliveries import Deliveries
+from opstream_journal import Connection
+from opstream_journal.runtime.service import ServiceLoop, run_service, run_until_signal
+from opstream_journal.stores.webhook_deliveries import DeliveryStore
 
 from .address_guard import resolve_by_system
-from .config import LiveHooks
-from .delivery_worker import Courier
+from .config import ReloadableConfig
+from .delivery_worker import DeliveryWorker
 from .fanout import Fanout
-from .http_sender import Sender
-from .receiver_limits import Gate
+from .http_sender import HttpSender
+from .receiver_limits import ReceiverLimits
 from .settings import Settings
 
 ATTEMPT_SECONDS: Final = 15.0
@@ -37,23 +37,25 @@ def run(settings: Settings) -> None:
     for noisy in ("httpx", "httpcore"):
         # They log whole URLs, with what people have in the query.
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    hooks = LiveHooks(settings.source)
-    uvloop.run(until_signal(_deliver(settings, hooks), on_hangup=hooks.reload))
+    hooks = ReloadableConfig(settings.source)
+    uvloop.run(run_until_signal(_deliver(settings, hooks), on_hangup=hooks.reload))
 
 
-async def _deliver(settings: Settings, hooks: LiveHooks) -> None:
-    async def compose(link: Link, _max_msg_size: int) -> list[Part]:
-        hooks.tell()
-        deliveries = Deliveries(link)
+async def _deliver(settings: Settings, hooks: ReloadableConfig) -> None:
+    async def compose(link: Connection, _max_msg_size: int) -> list[ServiceLoop]:
+        hooks.log()
+        deliveries = DeliveryStore(link)
         jitter = random.random
-        sender = Sender(resolve_by_system, settings.allowed_networks, seconds=ATTEMPT_SECONDS)
-        gate = Gate(time.monotonic, jitter)
+        sender = HttpSender(resolve_by_system, settings.allowed_networks, seconds=ATTEMPT_SECONDS)
+        gate = ReceiverLimits(time.monotonic, jitter)
         return [
             Fanout(link, deliveries, hooks, now=_utc_now, monotonic=time.monotonic),
-            Courier(link, deliveries, hooks, sender, gate, now=_utc_now, monotonic=time.monotonic, jitter=jitter),
+            DeliveryWorker(
+                link, deliveries, hooks, sender, gate, now=_utc_now, monotonic=time.monotonic, jitter=jitter
+            ),
         ]
 
-    await run_parts(
+    await run_service(
         "opstream-webhooks",
         compose,
         servers=settings.servers,

@@ -15,21 +15,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
-SLOTS: Final = 8
+SLOTS_PER_RECEIVER: Final = 8
 """Attempts at once of one receiver and process."""
-WAITING: Final = 32
+MAX_WAITING: Final = 32
 """Deliveries of one receiver that wait in the process for their turn."""
-FAILING: Final = 128
+MAX_FAILING: Final = 128
 """Deliveries of all receivers that fail, in attempts or waiting for a turn: half of what the process has in hand."""
 
-_LONGEST_LOCAL_WAIT: Final = 2.0
-_SOON: Final = 60.0
-_STEP: Final = 0.02
+_MAX_LOCAL_WAIT: Final = 2.0
+_SOON_SECONDS: Final = 60.0
+_TURN_SECONDS: Final = 0.02
 """Seconds between turns of a receiver that fails, at least, and between turns that are not soon, at most. So one that
 is dead for hours costs 50 looks a second, whatever waits for it, and gets all of that soon once it is back."""
-_FIRST_GUESS: Final = 0.05
-_SHARE: Final = 0.2
-_REMEMBERED: Final = 10_000
+_INITIAL_DURATION: Final = 0.05
+_SMOOTHING: Final = 0.2
+_MAX_RECEIVERS: Final = 10_000
 
 
 class Receiver(NamedTuple):
@@ -40,27 +40,27 @@ class Receiver(NamedTuple):
     is_callback: bool = False
 
 
-class _State:
+class _ReceiverState:
     __slots__ = ("duration", "is_failing", "next_turn", "running", "waiting")
 
     def __init__(self, *, is_failing: bool) -> None:
         self.running = 0
         self.waiting: deque[asyncio.Future[bool]] = deque()
         self.is_failing = is_failing
-        self.duration = _FIRST_GUESS
+        self.duration = _INITIAL_DURATION
         """Seconds that an attempt takes, on average."""
         self.next_turn = 0.0
 
 
-class Gate:
+class ReceiverLimits:
     """The slots of one process.
 
     Args:
         clock: monotonic seconds.
         jitter: a random number of [0, 1).
         slots: see `SLOTS`.
-        waiting: see `WAITING`.
-        failing: see `FAILING`.
+        waiting: see `MAX_WAITING`.
+        failing: see `MAX_FAILING`.
     """
 
     def __init__(
@@ -68,23 +68,23 @@ class Gate:
         clock: Callable[[], float],
         jitter: Callable[[], float],
         *,
-        slots: int = SLOTS,
-        waiting: int = WAITING,
-        failing: int = FAILING,
+        slots: int = SLOTS_PER_RECEIVER,
+        waiting: int = MAX_WAITING,
+        failing: int = MAX_FAILING,
     ) -> None:
         self._clock = clock
         self._jitter = jitter
         self._slots = slots
         self._waiting = waiting
         self._failing = failing
-        self._held = 0
+        self._failing_count = 0
         """Deliveries of receivers that fail, being tried or waiting for their turn."""
-        self._receivers: dict[Receiver, _State] = {}
+        self._receivers: dict[Receiver, _ReceiverState] = {}
 
-    async def enter(self, receiver: Receiver) -> bool:
+    async def acquire(self, receiver: Receiver) -> bool:
         """Take a slot, after a short wait if need be; whether there was one. Whoever got it calls `leave`."""
         state = self._state(receiver)
-        if state.is_failing and self._held >= self._failing:
+        if state.is_failing and self._failing_count >= self._failing:
             return False
         if not state.waiting and state.running < self._limit(state):
             with self._counted(state):
@@ -104,7 +104,7 @@ class Gate:
                     self._free(state)
             raise
 
-    def leave(self, receiver: Receiver, *, duration: float, is_failed: bool | None) -> None:
+    def release(self, receiver: Receiver, *, duration: float, is_failed: bool | None) -> None:
         """Give a slot back, after so many seconds; `is_failed` is None if that says nothing of the receiver."""
         state = self._receivers[receiver]
         with self._counted(state):
@@ -112,32 +112,32 @@ class Gate:
                 if state.is_failing and not is_failed:
                     state.next_turn = 0.0  # those who come now need not wait behind the turns of its bad time
                 state.is_failing = is_failed
-                state.duration += _SHARE * (duration - state.duration)
+                state.duration += _SMOOTHING * (duration - state.duration)
             self._free(state)
-        if len(self._receivers) > _REMEMBERED:
+        if len(self._receivers) > _MAX_RECEIVERS:
             self._forget()
 
-    def wait(self, receiver: Receiver) -> float:
+    def reserve_retry(self, receiver: Receiver) -> float:
         """The seconds after which one that found no slot is to come again; each call takes a later turn."""
         state = self._state(receiver)
         now = self._clock()
         step = state.duration / self._limit(state)
-        if state.next_turn - now > _SOON:
-            step = min(step, _STEP)
+        if state.next_turn - now > _SOON_SECONDS:
+            step = min(step, _TURN_SECONDS)
         if state.is_failing:
-            step = max(step, _STEP)
+            step = max(step, _TURN_SECONDS)
         state.next_turn = max(state.next_turn, now) + step
         return state.next_turn - now + step * self._jitter()
 
-    def _state(self, receiver: Receiver) -> _State:
-        return self._receivers.setdefault(receiver, _State(is_failing=receiver.is_callback))
+    def _state(self, receiver: Receiver) -> _ReceiverState:
+        return self._receivers.setdefault(receiver, _ReceiverState(is_failing=receiver.is_callback))
 
     @contextmanager
-    def _counted(self, state: _State) -> Iterator[None]:
+    def _counted(self, state: _ReceiverState) -> Iterator[None]:
         """What is changed meanwhile is counted in `_held`."""
-        self._held -= _weight(state)
+        self._failing_count -= _weight(state)
         yield
-        self._held += _weight(state)
+        self._failing_count += _weight(state)
 
     def _forget(self) -> None:
         """Endpoints are few. Of callbacks those that fail go first: as new ones they would be the same."""
@@ -150,7 +150,7 @@ class Gate:
         for receiver in failing or [receiver for receiver, _ in idle]:
             del self._receivers[receiver]
 
-    def _free(self, state: _State) -> None:
+    def _free(self, state: _ReceiverState) -> None:
         state.running -= 1
         # Behind a failure that took long nobody waits here: each may take as long as an attempt may.
         is_closed = state.is_failing and not self._is_short(state, 1)
@@ -161,12 +161,12 @@ class Gate:
             turn.set_result(not is_closed)
             state.running += 0 if is_closed else 1
 
-    def _is_short(self, state: _State, ahead: int) -> bool:
-        return ahead * state.duration <= _LONGEST_LOCAL_WAIT * self._limit(state)
+    def _is_short(self, state: _ReceiverState, ahead: int) -> bool:
+        return ahead * state.duration <= _MAX_LOCAL_WAIT * self._limit(state)
 
-    def _limit(self, state: _State) -> int:
+    def _limit(self, state: _ReceiverState) -> int:
         return 1 if state.is_failing else self._slots
 
 
-def _weight(state: _State) -> int:
+def _weight(state: _ReceiverState) -> int:
     return state.running + len(state.waiting) if state.is_failing else 0

@@ -12,16 +12,16 @@ DELAYS: Final = (5.0, 30.0, 180.0, 900.0, 3_600.0, 7_200.0, 14_400.0, 25_200.0, 
 short."""
 GONE: Final = 410
 """The status with which a receiver says that it wants this delivery no more (Standard Webhooks)."""
-LONGEST_ASKED: Final = 21_600.0
+MAX_RETRY_AFTER: Final = 21_600.0
 """Seconds of a `Retry-After` that are granted at most."""
-LAST_ATTEMPT: Final = timedelta(hours=26)
+DELIVERY_LIFETIME: Final = timedelta(hours=26)
 """After the delivery came up; nothing is tried later, whatever receivers ask for."""
-MAX_AGE: Final = timedelta(hours=24)
+MAX_OUTCOME_AGE: Final = timedelta(hours=24)
 """Outcomes that were recorded longer ago are not delivered, if no webhooks service ran meanwhile."""
 
 _JITTER: Final = 0.1
-_FIRST_PAUSE: Final = 2.0
-_DOUBLINGS: Final = 8
+_FIRST_DELAY: Final = 2.0
+_MAX_DOUBLINGS: Final = 8
 
 
 def next_attempt(
@@ -49,21 +49,21 @@ def next_attempt(
         return None
     delay = delays[attempt - 1] * (1 - _JITTER + 2 * _JITTER * jitter())
     if asked is not None:
-        delay = max(delay, min(asked, LONGEST_ASKED))
+        delay = max(delay, min(asked, MAX_RETRY_AFTER))
     at = now + timedelta(seconds=delay)
-    return at if at - begun <= LAST_ATTEMPT else None
+    return at if at - begun <= DELIVERY_LIFETIME else None
 
 
-def pause(deliveries: int) -> float:
+def redelivery_delay(deliveries: int) -> float:
     """Seconds until a message is taken again of which the broker stored nothing: its receiver may have been called.
 
     Args:
         deliveries: how often the broker has given it out.
     """
-    return _FIRST_PAUSE * (1 << min(deliveries - 1, _DOUBLINGS))
+    return _FIRST_DELAY * (1 << min(deliveries - 1, _MAX_DOUBLINGS))
 
 
-def retry_after(value: str, now: datetime) -> float | None:
+def parse_retry_after(value: str, now: datetime) -> float | None:
     """The seconds that a `Retry-After` asks for (RFC 9110, a number or a date); None for what is neither."""
     text = value.strip()
     if text.isascii() and text.isdigit():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from .address_guard import Network
-from .config import Source
+from .config import ConfigSource
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -13,7 +13,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     servers: tuple[str, ...]
     """NATS URLs of one cluster."""
-    source: Source
+    source: ConfigSource
     """Where endpoints and secrets are read from, at the start and at each SIGHUP."""
     allowed_networks: tuple[Network, ...] = ()
     """Networks that may be called although they are not public: whoever may submit with a callback can reach them."""

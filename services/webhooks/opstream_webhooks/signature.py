@@ -14,12 +14,12 @@ from typing import Final
 
 from standardwebhooks import Webhook
 
-from opstream_schemas.webhook_delivery import Delivery
+from opstream_schemas.webhook_delivery import WebhookDelivery
 
-PREFIX: Final = "whsec_"
-_LEAST: Final = 24
-_MOST: Final = 64
-_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+KEY_PREFIX: Final = "whsec_"
+_MIN_KEY_BYTES: Final = 24
+_MAX_KEY_BYTES: Final = 64
+_SAFE_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class Signer:
@@ -34,11 +34,13 @@ class Signer:
 
     def __init__(self, secret: str) -> None:
         try:
-            key = base64.b64decode(secret.removeprefix(PREFIX), validate=True)
+            key = base64.b64decode(secret.removeprefix(KEY_PREFIX), validate=True)
         except (binascii.Error, ValueError):
             key = b""
-        if not secret.startswith(PREFIX) or not _LEAST <= len(key) <= _MOST:
-            raise ValueError(f"a secret is {PREFIX} and {_LEAST} to {_MOST} bytes in base64: {HINT}")
+        if not secret.startswith(KEY_PREFIX) or not _MIN_KEY_BYTES <= len(key) <= _MAX_KEY_BYTES:
+            raise ValueError(
+                f"a secret is {KEY_PREFIX} and {_MIN_KEY_BYTES} to {_MAX_KEY_BYTES} bytes in base64: {KEY_HINT}"
+            )
         self._webhook = Webhook(key)
 
     def __repr__(self) -> str:
@@ -49,13 +51,13 @@ class Signer:
         return self._webhook.sign(webhook_id, at, body)
 
 
-HINT: Final = """make one with  echo "whsec_$(head -c 32 /dev/urandom | base64)\""""
+KEY_HINT: Final = """make one with  echo "whsec_$(head -c 32 /dev/urandom | base64)\""""
 
 
-def webhook_id(event_id: str, delivery: Delivery) -> str:
+def webhook_id(event_id: str, delivery: WebhookDelivery) -> str:
     """The `webhook-id`: the same in each attempt, different for each endpoint, by which receivers know repetitions."""
     # opstream's own event ids are UUIDs. Another writer's may be any text, which no header could carry.
-    known = event_id if _TOKEN.fullmatch(event_id) else delivery.operation_id
+    known = event_id if _SAFE_ID.fullmatch(event_id) else delivery.operation_id
     return f"{known}_{delivery.endpoint}"
 
 

@@ -18,10 +18,10 @@ import httpx
 import msgspec
 import pytest
 
-from opstream_journal import Journal, Link, announce
+from opstream_journal import Connection, Journal, announce_action
 from opstream_schemas.events import Canceled, EventData, Failed, Succeeded
 from opstream_schemas.names import Kind
-from tests.support.api import INPUT, JSON, Api, Story, failure, post, serving, spec, started, stored_messages
+from tests.support.api import INPUT, JSON, Api, OperationStory, failure, post, serving, spec, started, stored_messages
 from tests.support.broker import Broker
 
 pytestmark = pytest.mark.broker
@@ -50,7 +50,7 @@ class Stage(NamedTuple):
 
     api: Api
     journal: Journal
-    link: Link
+    link: Connection
     servers: str
 
     async def submit(self, headers: dict[str, str] | None = None, **changes: Any) -> httpx.Response:
@@ -62,7 +62,7 @@ class Stage(NamedTuple):
     async def bring(self, status: str, headers: dict[str, str] | None = None) -> str:
         """A new operation, brought to a status; its id."""
         operation_id: str = (await self.submit(headers)).json()["id"]
-        story = await Story.of(self.journal, operation_id)
+        story = await OperationStory.of(self.journal, operation_id)
         if status != "NotStarted":
             await story.append(started())
         if status in ENDS:
@@ -87,10 +87,10 @@ class Row(NamedTuple):
 
 
 @pytest.fixture
-async def stage(broker: Broker, link: Link, journal: Journal) -> AsyncIterator[Stage]:
+async def stage(broker: Broker, link: Connection, journal: Journal) -> AsyncIterator[Stage]:
     """A service, without runner and projector: checks append what those would."""
-    await announce(link, spec(retry_after=PACE))
-    await announce(link, spec(OTHER))
+    await announce_action(link, spec(retry_after=PACE))
+    await announce_action(link, spec(OTHER))
     async with serving(broker.url) as api:
         yield Stage(api, journal, link, broker.url)
 
@@ -274,7 +274,7 @@ async def says_when_to_poll(stage: Stage) -> None:
 
 async def keeps_a_day(stage: Stage) -> None:
     for status, end in ENDS.items():
-        story = await Story.of(stage.journal, await stage.bring("Running"))
+        story = await OperationStory.of(stage.journal, await stage.bring("Running"))
         await story.append(end, at=datetime.now(UTC) - timedelta(days=1, seconds=-30))
         assert (await stage.api.status(story.operation.id)).json()["status"] == status
     assert re.search(r"^\| `retention` \| 86400 \| .* a day at least", ACTIONS.read_text("utf-8"), re.MULTILINE)
@@ -286,7 +286,7 @@ async def cancels(stage: Stage) -> None:
         answer = await stage.api.client.post(f"/status/{operation_id}:cancel?api-version=2026-01-01")
         assert (answer.status_code, answer.json()["id"], answer.json()["status"]) == (200, operation_id, told)
         if status == "Running":
-            await (await Story.of(stage.journal, operation_id)).append(ENDS["Canceled"])
+            await (await OperationStory.of(stage.journal, operation_id)).append(ENDS["Canceled"])
         assert (await stage.api.status(operation_id)).json()["status"] == "Canceled"
     for status in ("Succeeded", "Failed"):
         operation_id = await stage.bring(status)

@@ -14,9 +14,9 @@ from typing import Final
 
 import pytest
 
-from opstream_api.main import run, service
+from opstream_api.main import connected_api, run
 from opstream_api.settings import Settings
-from opstream_journal import BrokerUnreachable, Drifted, JournalError, Link, NotProvisioned, announce
+from opstream_journal import BrokerUnreachable, Connection, Drifted, JournalError, NotProvisioned, announce_action
 from opstream_journal.journal import Journal
 from tests.support.api import post, read_reply, spec
 from tests.support.broker import Broker, free_port
@@ -86,18 +86,18 @@ def test_a_broker_that_was_not_provisioned(broker: Broker) -> None:
         run(Settings(servers=(broker.url,), port=0, connect_timeout=5))
 
 
-async def test_a_journal_too_small_for_the_bodies(broker: Broker, link: Link) -> None:
+async def test_a_journal_too_small_for_the_bodies(broker: Broker, link: Connection) -> None:
     """Every large body would fail later."""
     settings = Settings(servers=(broker.url,), port=0, body_limit=512 * 1024, connect_timeout=5)
     with pytest.raises(Drifted, match=r"provision --max-msg-size 540672 --update.*--max-body"):
-        async with service(settings):
+        async with connected_api(settings):
             raise AssertionError("it started")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_open_requests_finish(broker: Broker, link: Link, journal: Journal, number: signal.Signals) -> None:
+async def test_open_requests_finish(broker: Broker, link: Connection, journal: Journal, number: signal.Signals) -> None:
     """A signal closes the door; who is inside is served, then the process ends by itself, cleanly."""
-    await announce(link, spec())
+    await announce_action(link, spec())
     port = free_port()
     async with process(broker.url, port) as child, asyncio.timeout(20):
         reader, writer = await connected(port)

@@ -10,9 +10,9 @@ import httpx
 import msgspec
 import pytest
 
-from opstream_journal import Journal, Link, announce
+from opstream_journal import Connection, Journal, announce_action
 from opstream_schemas.events import Succeeded
-from tests.support.api import Api, Story, serving, spec, started
+from tests.support.api import Api, OperationStory, serving, spec, started
 from tests.support.broker import Broker
 
 pytestmark = pytest.mark.broker
@@ -22,9 +22,9 @@ LIMIT = 5.0
 
 
 @pytest.fixture
-async def api(broker: Broker, link: Link) -> AsyncIterator[Api]:
+async def api(broker: Broker, link: Connection) -> AsyncIterator[Api]:
     """A service whose catalog has one action."""
-    await announce(link, spec())
+    await announce_action(link, spec())
     async with serving(broker.url) as api:
         yield api
         if broker.is_paused:
@@ -49,9 +49,11 @@ def check_unavailable(answer: httpx.Response, operation_id: str | None = None) -
 
 
 @pytest.mark.parametrize("is_frozen", [True, False], ids=["frozen", "stopped"])
-async def test_the_broker_goes_away(api: Api, broker: Broker, link: Link, journal: Journal, is_frozen: bool) -> None:
+async def test_the_broker_goes_away(
+    api: Api, broker: Broker, link: Connection, journal: Journal, is_frozen: bool
+) -> None:
     """Submits name their id within the limit, and can be sent again; what has ended is still known; the rest waits."""
-    ended = await Story.of(journal, (await api.submit()).json()["id"])
+    ended = await OperationStory.of(journal, (await api.submit()).json()["id"])
     await ended.append(started(), Succeeded(result=msgspec.Raw(b"{}")))
     assert (await api.status(ended.operation.id)).json()["status"] == "Succeeded"
     open_id = (await api.submit()).json()["id"]
@@ -79,7 +81,7 @@ async def test_the_broker_goes_away(api: Api, broker: Broker, link: Link, journa
         broker.resume()
     else:
         broker.start()
-    assert await link.wait_up(10)
+    assert await link.wait_connected(10)
     for operation_id in ("mine", made_id):
         answer = await until_accepted(api, operation_id)
         assert answer.json()["id"] == operation_id

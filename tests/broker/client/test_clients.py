@@ -23,10 +23,10 @@ from opstream import (
     ServiceUnavailable,
     WaitTimeout,
 )
-from opstream.client.transport import LIMITS
-from opstream_journal import Journal, Link, announce
+from opstream.client.transport import CONNECTION_LIMITS
+from opstream_journal import Connection, Journal, announce_action
 from opstream_schemas.events import Canceled, CancelRequested, Failed, Progressed, Started, Succeeded
-from tests.support.api import INPUT, Api, Story, UploadStart, UploadStarted, failure, serving, spec, started
+from tests.support.api import INPUT, Api, OperationStory, UploadStart, UploadStarted, failure, serving, spec, started
 from tests.support.broker import Broker
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
@@ -38,9 +38,9 @@ RESULT = msgspec.json.encode(UploadStarted("t-1"))
 
 
 @pytest.fixture
-async def api(broker: Broker, link: Link) -> AsyncIterator[Api]:
+async def api(broker: Broker, link: Connection) -> AsyncIterator[Api]:
     """A service whose catalog has one action."""
-    await announce(link, spec())
+    await announce_action(link, spec())
     async with serving(broker.url) as api:
         yield api
 
@@ -55,7 +55,7 @@ async def client(api: Api) -> AsyncIterator[AsyncOperationsClient]:
 @asynccontextmanager
 async def connected(url: str, **options: Any) -> AsyncIterator[AsyncOperationsClient]:
     """A client that asks no proxy of the environment."""
-    async with httpx.AsyncClient(trust_env=False, verify=False, limits=LIMITS) as http:
+    async with httpx.AsyncClient(trust_env=False, verify=False, limits=CONNECTION_LIMITS) as http:
         yield AsyncOperationsClient(url, http=http, **options)
 
 
@@ -69,7 +69,7 @@ async def test_from_submit_to_result(client: AsyncOperationsClient, journal: Jou
     operation = await client.submit(UPLOAD, UploadStart("Moby Dick"))
     assert (operation.status, operation.monitor.kind) == ("NotStarted", "book:upload-start")
     assert (operation.monitor.resource_id, operation.url) == ("42", f"{api.url}/status/{operation.id}")
-    story = await Story.of(journal, operation.id)
+    story = await OperationStory.of(journal, operation.id)
     waiting = asyncio.create_task(client.result(operation, UploadStarted))
     await story.append(started(), Progressed(percent=40.0, message="copying"))
     await story.append(Succeeded(result=msgspec.Raw(RESULT)))
@@ -105,7 +105,7 @@ async def test_every_state_is_seen(client: AsyncOperationsClient, journal: Journ
         seen.append((operation.status, operation.monitor.percent_complete))
 
     operation = await client.submit(UPLOAD, INPUT)
-    story = await Story.of(journal, operation.id)
+    story = await OperationStory.of(journal, operation.id)
     waiting = asyncio.create_task(client.wait(operation, on_change=watch))
     await story.append(started(), Progressed(percent=40.0, message="copying"))
     await eventually(lambda: seen)
@@ -117,7 +117,9 @@ async def test_every_state_is_seen(client: AsyncOperationsClient, journal: Journ
 async def test_a_failure(client: AsyncOperationsClient, journal: Journal) -> None:
     """The action's error is the exception's."""
     operation = await client.submit(UPLOAD, INPUT)
-    await (await Story.of(journal, operation.id)).append(started(), Failed(error=failure("ClientOutOfDate", "update")))
+    await (await OperationStory.of(journal, operation.id)).append(
+        started(), Failed(error=failure("ClientOutOfDate", "update"))
+    )
     with pytest.raises(OperationFailed, match=f"operation {operation.id} failed: ClientOutOfDate: update") as caught:
         await client.result(operation.id)
     assert caught.value.code == "ClientOutOfDate"
@@ -129,12 +131,12 @@ async def test_a_failure(client: AsyncOperationsClient, journal: Journal) -> Non
 async def test_a_cancellation(client: AsyncOperationsClient, journal: Journal) -> None:
     """What has not started is canceled at once, what runs when it has stopped; the reason reaches whoever waits."""
     idle, busy = [await client.submit(UPLOAD, INPUT) for _ in range(2)]
-    story = await Story.of(journal, busy.id)
+    story = await OperationStory.of(journal, busy.id)
     await story.append(started())
     assert (await client.cancel(idle, reason="changed my mind")).status == "Canceled"
     assert (await client.cancel(busy, reason="too slow")).status == "Running"
     waiting = asyncio.create_task(client.result(busy))
-    story = await Story.of(journal, busy.id)
+    story = await OperationStory.of(journal, busy.id)
     assert story.operation.cancel is not None
     await story.append(Canceled(reason=story.operation.cancel.reason))
     for call, reason in ((client.result(idle), "changed my mind"), (waiting, "too slow")):
@@ -147,7 +149,7 @@ async def test_a_cancellation(client: AsyncOperationsClient, journal: Journal) -
 async def test_events_as_they_happen(client: AsyncOperationsClient, journal: Journal) -> None:
     """A follower gets each event when it is recorded, byte for byte; afterwards the history is the same."""
     operation = await client.submit(UPLOAD, INPUT)
-    story = await Story.of(journal, operation.id)
+    story = await OperationStory.of(journal, operation.id)
     seen: list[OperationEvent] = []
     following = asyncio.create_task(collected(client, operation.id, seen))
     await eventually(lambda: [event.name for event in seen] == ["requested"])
@@ -170,7 +172,7 @@ async def test_a_connection_that_breaks(api: Api, journal: Journal) -> None:
     """Who waits and who follows go on where they were, and nothing is seen twice or missed."""
     async with Proxy(api.port) as proxy, connected(proxy.url.replace("nats://", "http://")) as client:
         operation = await client.submit(UPLOAD, INPUT)
-        story = await Story.of(journal, operation.id)
+        story = await OperationStory.of(journal, operation.id)
         seen: list[OperationEvent] = []
         following = asyncio.create_task(collected(client, operation.id, seen))
         waiting = asyncio.create_task(client.wait(operation))
@@ -203,7 +205,9 @@ async def test_an_answer_that_is_lost(api: Api, journal: Journal) -> None:
     assert len(await journal.events("mine")) == 1
 
 
-async def test_the_broker_is_away(client: AsyncOperationsClient, broker: Broker, journal: Journal, link: Link) -> None:
+async def test_the_broker_is_away(
+    client: AsyncOperationsClient, broker: Broker, journal: Journal, link: Connection
+) -> None:
     """A short call gives up with the id that is safe; a long wait goes on, and sees the end that came afterwards."""
     operation = await client.submit(UPLOAD, INPUT)
     waiting = asyncio.create_task(client.wait(operation))
@@ -214,8 +218,8 @@ async def test_the_broker_is_away(client: AsyncOperationsClient, broker: Broker,
         await client.submit(UPLOAD, INPUT, operation_id="mine", timeout=1.0)
     assert caught.value.operation_id == "mine"
     broker.start()
-    assert await link.wait_up(10)
-    story = await Story.of(journal, operation.id)
+    assert await link.wait_connected(10)
+    story = await OperationStory.of(journal, operation.id)
     await story.append(started(), Succeeded(result=msgspec.Raw(RESULT)))
     async with asyncio.timeout(15):
         assert (await waiting).status == "Succeeded"
@@ -226,7 +230,7 @@ async def test_many_wait_at_once(api: Api, journal: Journal) -> None:
     async with AsyncOperationsClient(api.url) as client:
         operations = await asyncio.gather(*(client.submit(UPLOAD, INPUT) for _ in range(130)))
         waits = [asyncio.create_task(client.wait(operation)) for operation in operations]
-        last = await Story.of(journal, operations[-1].id)
+        last = await OperationStory.of(journal, operations[-1].id)
         await last.append(started(), Succeeded(result=msgspec.Raw(RESULT)))
         async with asyncio.timeout(15):
             assert (await waits[-1]).status == "Succeeded"
@@ -240,7 +244,7 @@ async def test_the_sync_client(api: Api, journal: Journal) -> None:
     http = httpx.Client(trust_env=False, verify=False)
     with OperationsClient(api.url, http=http) as client, http:
         operation = await asyncio.to_thread(client.submit, UPLOAD, UploadStart("Moby Dick"))
-        story = await Story.of(journal, operation.id)
+        story = await OperationStory.of(journal, operation.id)
         seen: list[str] = []
 
         def follow() -> None:

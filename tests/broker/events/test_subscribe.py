@@ -24,16 +24,16 @@ from opstream.events import (
     InvalidSubscription,
     subscribe,
 )
-from opstream_journal import BrokerUnreachable, Drifted, Journal, Link, NotProvisioned
+from opstream_journal import BrokerUnreachable, Connection, Drifted, Journal, NotProvisioned
 from opstream_journal.jetstream import rpc
-from opstream_journal.provisioning.subscriber_consumers import Start
+from opstream_journal.provisioning.subscriber_consumers import StartPosition
 from opstream_journal.stores import dead_letters as parking
 from opstream_schemas.events import Canceled, CancelRequested
 from opstream_schemas.names import Kind
 from tests.support.broker import Broker, free_port
 from tests.support.subscribing import (
     FAILED,
-    Kept,
+    KeptEvents,
     consumer_info,
     ended,
     events_broker,
@@ -53,7 +53,7 @@ class Pages(msgspec.Struct):
     pages: int
 
 
-async def settled(link: Link, durable: str) -> None:
+async def settled(link: Connection, durable: str) -> None:
     """Wait until nothing of a durable is left."""
 
     async def is_done() -> bool:
@@ -62,9 +62,9 @@ async def settled(link: Link, durable: str) -> None:
     await eventually(is_done, within=15)
 
 
-async def test_completions_are_typed(broker: Broker, link: Link, journal: Journal) -> None:
+async def test_completions_are_typed(broker: Broker, link: Connection, journal: Journal) -> None:
     """A handler gets each end of an operation as its type, with what the journal holds, and nothing else."""
-    events, kept = events_broker(broker), Kept()
+    events, kept = events_broker(broker), KeptEvents()
 
     @subscribe(events, "book:upload-start", durable="mailer", start="all")
     async def mail(event: ActionSucceeded | ActionFailed | ActionCanceled) -> None:
@@ -105,7 +105,7 @@ async def test_filters(
     await ended(journal, "one")
     await ended(journal, "two", FAILED)
     await ended(journal, "three", FAILED, Kind("page", "scan"))
-    events, kept = events_broker(broker), Kept()
+    events, kept = events_broker(broker), KeptEvents()
 
     @subscribe(events, kind, durable="some", events=names, start="all")
     async def handle(event: Event) -> None:
@@ -116,11 +116,11 @@ async def test_filters(
     assert [one.name for one in kept.events] == wanted
 
 
-async def test_where_it_starts(broker: Broker, link: Link, journal: Journal) -> None:
+async def test_where_it_starts(broker: Broker, link: Connection, journal: Journal) -> None:
     """A new durable begins now, at the beginning, at a sequence or at a moment; an existing one goes on."""
     first = await ended(journal, "one")
     await ended(journal, "two")
-    starts: dict[str, Start] = {
+    starts: dict[str, StartPosition] = {
         "now": "new",
         "first": "all",
         "second": first.stream_sequence + 1,
@@ -129,7 +129,7 @@ async def test_where_it_starts(broker: Broker, link: Link, journal: Journal) -> 
 
     async def deliver(operation_id: str) -> dict[str, list[str]]:
         events = events_broker(broker)
-        got = {durable: Kept() for durable in starts}
+        got = {durable: KeptEvents() for durable in starts}
         for durable, start in starts.items():
             subscribe(events, "*", durable=durable, start=start)(got[durable].keep)
         async with running(events):
@@ -148,9 +148,9 @@ async def test_where_it_starts(broker: Broker, link: Link, journal: Journal) -> 
     assert await deliver("five") == {durable: ["four", "five"] for durable in starts}
 
 
-async def test_a_failing_handler_is_retried(broker: Broker, link: Link, journal: Journal) -> None:
+async def test_a_failing_handler_is_retried(broker: Broker, link: Connection, journal: Journal) -> None:
     """After each failure the pause doubles up to the longest, and once the handler returns it is over."""
-    events, kept = events_broker(broker), Kept()
+    events, kept = events_broker(broker), KeptEvents()
     times = []
 
     @subscribe(events, "*", durable="shaky", start="all", backoff=QUICK)
@@ -169,9 +169,9 @@ async def test_a_failing_handler_is_retried(broker: Broker, link: Link, journal:
         assert pause <= after - before < pause + 1.5
 
 
-async def test_a_failing_event_does_not_hold_up_others(broker: Broker, link: Link, journal: Journal) -> None:
+async def test_a_failing_event_does_not_hold_up_others(broker: Broker, link: Connection, journal: Journal) -> None:
     """While one event waits for its next try, the handler gets the others."""
-    events, kept = events_broker(broker), Kept()
+    events, kept = events_broker(broker), KeptEvents()
 
     @subscribe(events, "*", durable="shaky", start="all", backoff=Backoff(first=60))
     async def handle(event: Event) -> None:
@@ -188,7 +188,7 @@ async def test_a_failing_event_does_not_hold_up_others(broker: Broker, link: Lin
 
 async def test_ordered_holds_up_what_follows(broker: Broker, journal: Journal) -> None:
     """With `ordered` an event that fails comes again before any other."""
-    events, kept = events_broker(broker), Kept()
+    events, kept = events_broker(broker), KeptEvents()
 
     @subscribe(events, "*", durable="strict", start="all", ordered=True, backoff=QUICK)
     async def handle(event: Event) -> None:
@@ -203,9 +203,9 @@ async def test_ordered_holds_up_what_follows(broker: Broker, journal: Journal) -
     assert kept.ids == ["one", "one", "one", "two"]
 
 
-async def test_manual_acknowledgement(broker: Broker, link: Link, journal: Journal) -> None:
+async def test_manual_acknowledgement(broker: Broker, link: Connection, journal: Journal) -> None:
     """With `ack="manual"` nothing is acknowledged until the event is told, and `nak` brings it again when it says."""
-    events, kept = events_broker(broker), Kept()
+    events, kept = events_broker(broker), KeptEvents()
 
     @subscribe(events, "*", durable="careful", start="all", ack="manual")
     async def handle(event: Event) -> None:
@@ -222,10 +222,10 @@ async def test_manual_acknowledgement(broker: Broker, link: Link, journal: Journ
     assert again.deliveries == 2
 
 
-async def test_what_is_faststream(broker: Broker, link: Link, journal: Journal) -> None:
+async def test_what_is_faststream(broker: Broker, link: Connection, journal: Journal) -> None:
     """Middlewares, dependencies, FastStream's message and its exceptions work as with its own subscribers."""
     seen: list[str] = []
-    kept = Kept()
+    kept = KeptEvents()
 
     def number() -> int:
         return 7
@@ -255,9 +255,9 @@ async def test_what_is_faststream(broker: Broker, link: Link, journal: Journal) 
     assert seen == ["one", "one"]
 
 
-async def test_what_is_filtered_out_is_done(broker: Broker, link: Link, journal: Journal) -> None:
+async def test_what_is_filtered_out_is_done(broker: Broker, link: Connection, journal: Journal) -> None:
     """An event that FastStream's `filter` keeps from the handler is passed over: neither tried again nor parked."""
-    events, kept = events_broker(broker), Kept()
+    events, kept = events_broker(broker), KeptEvents()
     is_wanted = lambda message: message.correlation_id != "one"  # noqa: E731 - as people write it
     subscribe(events, "*", durable="picky", start="all", filter=is_wanted)(kept.keep)
     for name in ("one", "two"):
@@ -265,13 +265,13 @@ async def test_what_is_filtered_out_is_done(broker: Broker, link: Link, journal:
     async with running(events):
         await kept.reach(1)
         await settled(link, "picky")
-        assert await parking.places(link) == []
+        assert await parking.keys(link) == []
     assert kept.ids == ["two"]
 
 
-async def test_workers(broker: Broker, link: Link, journal: Journal) -> None:
+async def test_workers(broker: Broker, link: Connection, journal: Journal) -> None:
     """As many handlers run at once as there are workers, and no more are taken from the broker."""
-    events, kept = events_broker(broker), Kept()
+    events, kept = events_broker(broker), KeptEvents()
     go = asyncio.Event()
 
     @subscribe(events, "*", durable="many", start="all", max_workers=3)
@@ -289,7 +289,7 @@ async def test_workers(broker: Broker, link: Link, journal: Journal) -> None:
         await kept.reach(5)
 
 
-async def test_drift_is_refused(broker: Broker, link: Link) -> None:
+async def test_drift_is_refused(broker: Broker, link: Connection) -> None:
     """A durable that exists with other filters is left as it is, and the error says what differs."""
     for names in (("succeeded",), ("succeeded", "failed")):
         events = events_broker(broker)
@@ -317,7 +317,7 @@ async def test_drift_is_refused(broker: Broker, link: Link) -> None:
         ("headers_only", True),
     ],
 )
-async def test_a_durable_that_would_deliver_nothing(broker: Broker, link: Link, field: str, value: Any) -> None:
+async def test_a_durable_that_would_deliver_nothing(broker: Broker, link: Connection, field: str, value: Any) -> None:
     """A consumer that refuses our pulls, delivers elsewhere, or only now and then, is told of at the start."""
     config = {
         "durable_name": "mailer",
@@ -332,7 +332,7 @@ async def test_a_durable_that_would_deliver_nothing(broker: Broker, link: Link, 
     made = await rpc.call(link, "$JS.API.CONSUMER.CREATE.OPERATIONS.mailer", request)
     assert b'"error"' not in made.data
     events = events_broker(broker)
-    subscribe(events, "book:*", durable="mailer")(Kept().keep)
+    subscribe(events, "book:*", durable="mailer")(KeptEvents().keep)
     with pytest.raises(Drifted, match=rf"consumer mailer: .*{field} is .*Take another durable"):
         await events.start()
 
@@ -360,7 +360,7 @@ async def test_no_broker() -> None:
     )
 
 
-async def test_one_parameter(broker: Broker, link: Link) -> None:
+async def test_one_parameter(broker: Broker, link: Connection) -> None:
     """A handler with a parameter that nobody fills in is refused at the start, not at each event."""
     events = events_broker(broker)
 

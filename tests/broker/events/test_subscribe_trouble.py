@@ -14,7 +14,7 @@ from faststream.exceptions import RejectMessage, StopApplication, StopConsume
 from nats.aio.msg import Msg
 
 from opstream.events import ActionSucceeded, Backoff, Event, EventsBroker, subscribe
-from opstream_journal import Journal, Link, NotProvisioned
+from opstream_journal import Connection, Journal, NotProvisioned
 from opstream_journal.jetstream import rpc
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing
@@ -27,7 +27,7 @@ from tests.support.journaling import opened as journal_on
 from tests.support.strategies import FromTheFuture
 from tests.support.subscribing import (
     SUCCEEDED,
-    Kept,
+    KeptEvents,
     consumer_info,
     delete_consumer,
     ended,
@@ -44,7 +44,7 @@ pytestmark = pytest.mark.broker
 QUICK = Backoff(first=0.05, longest=0.1, deliveries=3)
 
 
-async def settled(link: Link, durable: str) -> None:
+async def settled(link: Connection, durable: str) -> None:
     """Wait until nothing of a durable is left."""
 
     async def is_done() -> bool:
@@ -53,7 +53,7 @@ async def settled(link: Link, durable: str) -> None:
     await eventually(is_done, within=15)
 
 
-def stopping(kept: Kept, reason: type[BaseException]) -> Callable[[Event], Awaitable[None]]:
+def stopping(kept: KeptEvents, reason: type[BaseException]) -> Callable[[Event], Awaitable[None]]:
     """A handler that raises."""
 
     async def handle(event: Event) -> None:
@@ -63,7 +63,7 @@ def stopping(kept: Kept, reason: type[BaseException]) -> Callable[[Event], Await
     return handle
 
 
-async def pulled(link: Link, durable: str) -> Msg:
+async def pulled(link: Connection, durable: str) -> Msg:
     """One message of a durable, taken by somebody else."""
     inbox = link.nc.new_inbox()
     subscription = await link.nc.subscribe(inbox, max_msgs=1)
@@ -71,21 +71,23 @@ async def pulled(link: Link, durable: str) -> Msg:
     return await subscription.next_msg(5)
 
 
-async def has_redelivered(link: Link, durable: str, sequence: int) -> bool:
+async def has_redelivered(link: Connection, durable: str, sequence: int) -> bool:
     """Whether a durable that was made again has delivered so far."""
     info = await rpc.call(link, f"$JS.API.CONSUMER.INFO.OPERATIONS.{durable}")
     answer = msgspec.json.decode(info.data)
     return "error" not in answer and bool(answer["delivered"]["stream_seq"] >= sequence and answer["num_ack_pending"])
 
 
-async def ask(link: Link, durable: str, sequence: int) -> str:
+async def ask(link: Connection, durable: str, sequence: int) -> str:
     """Have a parked event tried again."""
-    return (await rpc.call(link, subjects.retry_subject(durable), str(sequence).encode(), timeout=5)).data.decode()
+    return (
+        await rpc.call(link, subjects.dead_letter_retry_subject(durable), str(sequence).encode(), timeout=5)
+    ).data.decode()
 
 
-async def test_poison_is_parked_and_brought_back(broker: Broker, link: Link, journal: Journal) -> None:
+async def test_poison_is_parked_and_brought_back(broker: Broker, link: Connection, journal: Journal) -> None:
     """An event whose handler fails too often is parked with the reason, and goes once a try of it succeeds."""
-    events, kept = events_broker(broker), Kept()
+    events, kept = events_broker(broker), KeptEvents()
     is_broken = True
 
     @subscribe(events, "*", durable="printer", start="all", backoff=QUICK)
@@ -99,7 +101,7 @@ async def test_poison_is_parked_and_brought_back(broker: Broker, link: Link, jou
     async with running(events):
         await kept.reach(4)
         await settled(link, "printer")
-        ((_, sequence),) = await parking.places(link, "printer")
+        ((_, sequence),) = await parking.keys(link, "printer")
         parked = await parking.find(link, "printer", sequence)
         assert parked is not None
         assert (parked.sequence, parked.subject) == (
@@ -112,18 +114,18 @@ async def test_poison_is_parked_and_brought_back(broker: Broker, link: Link, jou
         assert await ask(link, "printer", sequence) == (
             "failed: it stays parked: HandlerFailed: OSError: out of paper \u2603"
         )
-        assert await parking.places(link) == [("printer", sequence)]
+        assert await parking.keys(link) == [("printer", sequence)]
         is_broken = False
         assert await ask(link, "printer", sequence) == "done"
-        assert await parking.places(link) == []
+        assert await parking.keys(link) == []
         assert await ask(link, "printer", sequence) == f"nothing of printer is parked under {sequence}"
     assert kept.ids.count("one") == 5
     assert {event.sequence for event in kept.events if event.operation_id == "one"} == {sequence}
 
 
-async def test_what_can_not_be_read_is_parked(broker: Broker, link: Link, journal: Journal) -> None:
+async def test_what_can_not_be_read_is_parked(broker: Broker, link: Connection, journal: Journal) -> None:
     """Garbage, an event of another operation and a type of a newer version are parked; what follows is delivered."""
-    events, kept = events_broker(broker), Kept()
+    events, kept = events_broker(broker), KeptEvents()
     subscribe(events, "*", durable="reader", events="*", start="all")(kept.keep)
     opened_one = await opened(journal, "one")
     garbage = await inject(link, "operations.two.book.upload-start.succeeded", b"\xff{not json")
@@ -140,7 +142,7 @@ async def test_what_can_not_be_read_is_parked(broker: Broker, link: Link, journa
     async with running(events):
         await kept.reach(5)
         await settled(link, "reader")
-    found = {one: await parking.find(link, "reader", one) for _, one in await parking.places(link, "reader")}
+    found = {one: await parking.find(link, "reader", one) for _, one in await parking.keys(link, "reader")}
     assert {one: parked and parked.reason for one, parked in found.items()} == {
         garbage: "Undecodable",
         foreign: "Foreign",
@@ -154,9 +156,9 @@ async def test_what_can_not_be_read_is_parked(broker: Broker, link: Link, journa
     assert "opstream.action.paused.v1" in parked.detail
 
 
-async def test_no_retry_helps(broker: Broker, link: Link, journal: Journal) -> None:
+async def test_no_retry_helps(broker: Broker, link: Connection, journal: Journal) -> None:
     """A result of another form than the handler wants, and an event that it refuses, are parked at once."""
-    events, kept = events_broker(broker), Kept()
+    events, kept = events_broker(broker), KeptEvents()
 
     @subscribe(events, "*", durable="strict", start="all")
     async def handle(event: Event) -> None:
@@ -170,14 +172,14 @@ async def test_no_retry_helps(broker: Broker, link: Link, journal: Journal) -> N
     async with running(events):
         await kept.reach(2)
         await settled(link, "strict")
-    found = [await parking.find(link, "strict", one) for _, one in await parking.places(link, "strict")]
+    found = [await parking.find(link, "strict", one) for _, one in await parking.keys(link, "strict")]
     assert [one and one.reason for one in found] == ["UnexpectedShape", "Rejected"]
     assert kept.ids == ["one", "two"]
 
 
-async def test_a_handler_that_takes_the_process_with_it(broker: Broker, link: Link, journal: Journal) -> None:
+async def test_a_handler_that_takes_the_process_with_it(broker: Broker, link: Connection, journal: Journal) -> None:
     """An event that was delivered too often, and of which nobody told anything, is parked without being handled."""
-    events, kept = events_broker(broker), Kept()
+    events, kept = events_broker(broker), KeptEvents()
     subscribe(events, "*", durable="crasher", start="all", backoff=QUICK)(kept.keep)
     async with running(events):
         pass
@@ -187,15 +189,17 @@ async def test_a_handler_that_takes_the_process_with_it(broker: Broker, link: Li
         await (await pulled(link, "crasher")).nak()
     async with running(events):
         await settled(link, "crasher")
-    ((_, sequence),) = await parking.places(link, "crasher")
+    ((_, sequence),) = await parking.keys(link, "crasher")
     parked = await parking.find(link, "crasher", sequence)
     assert parked is not None
     assert (parked.reason, parked.deliveries, kept.ids) == ("NeverFinished", 4, [])
 
 
-async def test_nowhere_to_park(broker: Broker, link: Link, journal: Journal, caplog: pytest.LogCaptureFixture) -> None:
+async def test_nowhere_to_park(
+    broker: Broker, link: Connection, journal: Journal, caplog: pytest.LogCaptureFixture
+) -> None:
     """What can't be parked is not acknowledged."""
-    events, kept = events_broker(broker), Kept()
+    events, kept = events_broker(broker), KeptEvents()
 
     @subscribe(events, "*", durable="printer", start="all", backoff=QUICK)
     async def handle(event: Event) -> None:
@@ -210,9 +214,9 @@ async def test_nowhere_to_park(broker: Broker, link: Link, journal: Journal, cap
         assert await unsettled(link, "printer") == 1
 
 
-async def test_a_deleted_consumer_is_made_again(broker: Broker, link: Link, journal: Journal) -> None:
+async def test_a_deleted_consumer_is_made_again(broker: Broker, link: Connection, journal: Journal) -> None:
     """Whoever deletes a durable under its subscriber takes no event from it, new or not yet handled."""
-    events, kept = events_broker(broker), Kept()
+    events, kept = events_broker(broker), KeptEvents()
     go = asyncio.Event()
 
     @subscribe(events, "*", durable="mailer", max_workers=2)
@@ -235,9 +239,9 @@ async def test_a_deleted_consumer_is_made_again(broker: Broker, link: Link, jour
     assert set(kept.ids) == {"stuck", "one", "two", "three"}
 
 
-async def test_a_deleted_consumer_costs_nothing(broker: Broker, link: Link, journal: Journal) -> None:
+async def test_a_deleted_consumer_costs_nothing(broker: Broker, link: Connection, journal: Journal) -> None:
     """While a consumer can't be made again the process waits, and once the journal itself is gone it says so."""
-    events, kept = events_broker(broker, on_lost=lambda _reason: None), Kept()
+    events, kept = events_broker(broker, on_lost=lambda _reason: None), KeptEvents()
     app = FastStream(events, logger=None)
     subscribe(events, "*", durable="mailer")(kept.keep)
     serving = asyncio.create_task(app.run())
@@ -249,22 +253,22 @@ async def test_a_deleted_consumer_costs_nothing(broker: Broker, link: Link, jour
     assert broker.monitor("/varz")["in_msgs"] - before < 100
 
 
-async def test_another_journal(broker: Broker, link: Link, journal: Journal) -> None:
+async def test_another_journal(broker: Broker, link: Connection, journal: Journal) -> None:
     """A durable is not made again on a journal that is shorter than what the subscriber has seen already."""
-    from opstream_journal.provisioning.subscriber_consumers import Durable
+    from opstream_journal.provisioning.subscriber_consumers import SubscriberConsumer
 
-    durable = Durable(link, "mailer", ["operations.*.*.*.succeeded"], ack_wait=30, max_pending=10)
+    durable = SubscriberConsumer(link, "mailer", ["operations.*.*.*.succeeded"], ack_wait=30, max_pending=10)
     await ended(journal, "one")
     await durable.ensure("new")
-    durable.floor = 1_000
+    durable.ack_floor = 1_000
     await delete_consumer(link, "mailer")
     with pytest.raises(NotProvisioned, match="had come to 1000: this is another journal"):
-        await durable.remake()
+        await durable.recreate()
 
 
-async def test_a_killed_broker(broker: Broker, link: Link, journal: Journal) -> None:
+async def test_a_killed_broker(broker: Broker, link: Connection, journal: Journal) -> None:
     """A broker that is killed in the middle of the work, and comes back, has every event handled."""
-    events, kept = events_broker(broker), Kept()
+    events, kept = events_broker(broker), KeptEvents()
     go = asyncio.Event()
 
     @subscribe(events, "*", durable="mailer", start="all", max_workers=2, ack_wait=2.0)
@@ -278,10 +282,10 @@ async def test_a_killed_broker(broker: Broker, link: Link, journal: Journal) -> 
         await kept.reach(2)
         broker.kill()
         go.set()
-        await eventually(lambda: not events.link.is_up)
+        await eventually(lambda: not events.journal_connection.is_connected)
         broker.start()
         await eventually(lambda: len(set(kept.ids)) == 6, within=20)
-        await eventually(lambda: link.is_up)
+        await eventually(lambda: link.is_connected)
         await settled(link, "mailer")
         await ended(journal, "last")
         await eventually(lambda: "last" in kept.ids, within=10)
@@ -289,9 +293,9 @@ async def test_a_killed_broker(broker: Broker, link: Link, journal: Journal) -> 
     assert len(kept.ids) - len(set(kept.ids)) <= 2
 
 
-async def test_no_event_runs_twice_at_once(broker: Broker, link: Link, journal: Journal) -> None:
+async def test_no_event_runs_twice_at_once(broker: Broker, link: Connection, journal: Journal) -> None:
     """An event that comes again while its handler still runs is left to that one."""
-    events, kept = events_broker(broker), Kept()
+    events, kept = events_broker(broker), KeptEvents()
     go = asyncio.Event()
 
     @subscribe(events, "*", durable="slow", start="all", max_workers=2)
@@ -312,10 +316,10 @@ async def test_no_event_runs_twice_at_once(broker: Broker, link: Link, journal: 
     assert kept.ids == ["one", "two"]
 
 
-async def test_replicas_share(broker: Broker, link: Link, journal: Journal) -> None:
+async def test_replicas_share(broker: Broker, link: Connection, journal: Journal) -> None:
     """Processes with one durable share the events; what one of them had and did not do, another one does."""
     first, second = events_broker(broker, graceful_timeout=0.1), events_broker(broker)
-    held, kept = Kept(), Kept()
+    held, kept = KeptEvents(), KeptEvents()
 
     @subscribe(first, "*", durable="mailer", start="all", max_workers=2)
     async def hold(event: Event) -> None:
@@ -336,9 +340,9 @@ async def test_replicas_share(broker: Broker, link: Link, journal: Journal) -> N
     assert sorted(kept.ids) == [f"op-{number}" for number in range(4)]
 
 
-async def test_a_graceful_stop(broker: Broker, link: Link, journal: Journal) -> None:
+async def test_a_graceful_stop(broker: Broker, link: Connection, journal: Journal) -> None:
     """A stop lets a running handler end and acknowledges it, and takes nothing new."""
-    events, kept = events_broker(broker), Kept()
+    events, kept = events_broker(broker), KeptEvents()
     go = asyncio.Event()
 
     @subscribe(events, "*", durable="mailer", start="all")
@@ -358,9 +362,9 @@ async def test_a_graceful_stop(broker: Broker, link: Link, journal: Journal) -> 
     assert (kept.ids, await unsettled(link, "mailer")) == (["one"], 1)
 
 
-async def test_the_lease_is_kept(broker: Broker, link: Link, journal: Journal) -> None:
+async def test_the_lease_is_kept(broker: Broker, link: Connection, journal: Journal) -> None:
     """A handler may take longer than ack_wait: its event is not delivered again meanwhile."""
-    events, kept = events_broker(broker), Kept()
+    events, kept = events_broker(broker), KeptEvents()
     go = asyncio.Event()
 
     @subscribe(events, "*", durable="slow", start="all", max_workers=2, ack_wait=1.0)
@@ -400,7 +404,7 @@ async def test_the_documented_permissions(caplog: pytest.LogCaptureFixture) -> N
             await provision(link, Sizing())
             journal = await journal_on(link)
             events = EventsBroker(broker.url.replace("//", "//mailer:b@"), logger=None)
-            kept = Kept()
+            kept = KeptEvents()
 
             @subscribe(events, "*", durable="mailer", start="all", backoff=Backoff(deliveries=1))
             async def handle(event: Event) -> None:
@@ -422,10 +426,10 @@ async def test_the_documented_permissions(caplog: pytest.LogCaptureFixture) -> N
             assert [one for one in refused if not one.startswith("_inbox.")] == []
 
 
-async def test_a_handler_ends_its_process_or_itself(broker: Broker, link: Link, journal: Journal) -> None:
+async def test_a_handler_ends_its_process_or_itself(broker: Broker, link: Connection, journal: Journal) -> None:
     """FastStream's StopApplication and StopConsume stop in order, and the event that they came with is given back."""
     for number, reason in enumerate((StopApplication, StopConsume)):
-        events, kept = events_broker(broker), Kept()
+        events, kept = events_broker(broker), KeptEvents()
         app = FastStream(events, logger=None)
         durable = f"stopper-{number}"
 

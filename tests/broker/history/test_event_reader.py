@@ -9,15 +9,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from nats.js.client import JetStreamContext
 
-from opstream.history.event_reader import Found, Walk, Wanted
-from opstream.terminal.console import Failure
-from opstream_journal import Journal, Link, NotProvisioned
-from opstream_journal.jetstream.stream_scan import edges
-from opstream_journal.provisioning.archive import Archive
+from opstream.history.event_reader import EventReader, HistoryQuery, StoredEvent
+from opstream.terminal.console import CommandError
+from opstream_journal import Connection, Journal, NotProvisioned
+from opstream_journal.jetstream.stream_scan import stream_bounds
+from opstream_journal.provisioning.archive import ArchiveSizing
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing
-from opstream_journal.stores.timers import arm_wake
-from opstream_schemas.event_filter import EventType, Selection
+from opstream_journal.stores.timers import schedule_wake_up
+from opstream_schemas.event_filter import EventFilter, EventTypeFilter
 from opstream_schemas.events import RecordedEvent
 from tests.support.broker import Broker
 from tests.support.journaling import linked
@@ -33,10 +33,10 @@ NOW = datetime(2026, 3, 14, tzinfo=UTC)
 class Read:
     """What a walk gave."""
 
-    def __init__(self, link: Link, wanted: Wanted) -> None:
+    def __init__(self, link: Connection, wanted: HistoryQuery) -> None:
         self.told: list[str] = []
-        self.walk = Walk(link, wanted, self.told.append)
-        self.found: list[Found] = []
+        self.walk = EventReader(link, wanted, self.told.append)
+        self.found: list[StoredEvent] = []
 
     @property
     def sequences(self) -> list[int]:
@@ -50,18 +50,18 @@ class Read:
         return self
 
 
-async def read(link: Link, **wanted: object) -> Read:
+async def read(link: Connection, **wanted: object) -> Read:
     """Walk to the end."""
-    return await Read(link, Wanted(**wanted)).run()  # type: ignore[arg-type]
+    return await Read(link, HistoryQuery(**wanted)).run()  # type: ignore[arg-type]
 
 
 @pytest.fixture
-async def events(link: Link, journal: Journal) -> list[RecordedEvent]:
+async def events(link: Connection, journal: Journal) -> list[RecordedEvent]:
     """Twelve operations, with timers between them that have fired."""
     events = await populate(journal, 6)
     past = datetime.now(UTC) - timedelta(seconds=5)
     for number in range(3):
-        await arm_wake(link, KINDS[0], f"op-{number}", "retry", at=past, armed_by=1)
+        await schedule_wake_up(link, KINDS[0], f"op-{number}", "retry", at=past, armed_by=1)
     js = link.nc.jetstream()
 
     async def has_fired() -> bool:
@@ -71,7 +71,7 @@ async def events(link: Link, journal: Journal) -> list[RecordedEvent]:
     return events + await populate(journal, 6, begin=6)
 
 
-async def test_the_whole(link: Link, events: list[RecordedEvent]) -> None:
+async def test_the_whole(link: Connection, events: list[RecordedEvent]) -> None:
     """Every event once, in order, byte for byte; timers are passed over without a word."""
     whole = await read(link)
     assert [(one.message.sequence, one.message.data) for one in whole.found] == [
@@ -81,9 +81,9 @@ async def test_the_whole(link: Link, events: list[RecordedEvent]) -> None:
 
 
 @pytest.mark.parametrize(
-    "selection", [Selection(), Selection(resource="book"), Selection(types=(EventType("failed"),))]
+    "selection", [EventFilter(), EventFilter(resource="book"), EventFilter(types=(EventTypeFilter("failed"),))]
 )
-async def test_resuming_at_any_point(link: Link, events: list[RecordedEvent], selection: Selection) -> None:
+async def test_resuming_at_any_point(link: Connection, events: list[RecordedEvent], selection: EventFilter) -> None:
     """What came before a sequence, and what comes from it on, are together the whole: nothing lost, nothing twice."""
     whole = (await read(link, selection=selection)).sequences
     assert whole
@@ -93,7 +93,7 @@ async def test_resuming_at_any_point(link: Link, events: list[RecordedEvent], se
         assert (rest.walk.problem, rest.walk.next_sequence) == ("", events[-1].sequence + 1)
 
 
-async def test_any_moment_parts_the_whole(link: Link, events: list[RecordedEvent]) -> None:
+async def test_any_moment_parts_the_whole(link: Connection, events: list[RecordedEvent]) -> None:
     """What was stored before a time and what was stored since are together the whole, and going on from where the
     first part ended gives the second."""
     whole = await read(link)
@@ -109,18 +109,18 @@ async def test_any_moment_parts_the_whole(link: Link, events: list[RecordedEvent
 @pytest.mark.parametrize(
     "selection",
     [
-        Selection(operation_id="op-3"),
-        Selection(operation_id="nobody"),
-        Selection(resource="book"),
-        Selection(resource="book", action="upload-finish"),
-        Selection(action="import"),
-        Selection(types=(EventType("succeeded"), EventType("failed"))),
-        Selection(types=(EventType.parse("opstream.action.failed.v1"), EventType("canceled"))),
-        Selection(types=(EventType.parse("opstream.action.failed.v2"),)),
-        Selection(operation_id="op-1", resource="book", types=(EventType("started"),)),
+        EventFilter(operation_id="op-3"),
+        EventFilter(operation_id="nobody"),
+        EventFilter(resource="book"),
+        EventFilter(resource="book", action="upload-finish"),
+        EventFilter(action="import"),
+        EventFilter(types=(EventTypeFilter("succeeded"), EventTypeFilter("failed"))),
+        EventFilter(types=(EventTypeFilter.parse("opstream.action.failed.v1"), EventTypeFilter("canceled"))),
+        EventFilter(types=(EventTypeFilter.parse("opstream.action.failed.v2"),)),
+        EventFilter(operation_id="op-1", resource="book", types=(EventTypeFilter("started"),)),
     ],
 )
-async def test_filters(link: Link, events: list[RecordedEvent], selection: Selection) -> None:
+async def test_filters(link: Connection, events: list[RecordedEvent], selection: EventFilter) -> None:
     """The broker's filters give what a look at each event gives."""
 
     def is_wanted(event: RecordedEvent) -> bool:
@@ -130,7 +130,8 @@ async def test_filters(link: Link, events: list[RecordedEvent], selection: Selec
             and selection.resource in {"*", kind.resource}
             and selection.action in {"*", kind.action}
             and (
-                not selection.types or any(name == one.name and one.full in {"", event.type} for one in selection.types)
+                not selection.types
+                or any(name == one.name and one.full_type in {"", event.type} for one in selection.types)
             )
         )
 
@@ -139,7 +140,7 @@ async def test_filters(link: Link, events: list[RecordedEvent], selection: Selec
 
 
 @pytest.fixture
-async def bare(broker: Broker) -> AsyncIterator[tuple[Link, JetStreamContext]]:
+async def bare(broker: Broker) -> AsyncIterator[tuple[Connection, JetStreamContext]]:
     """A broker whose streams take anything and forget on demand, as ours never do."""
     async with linked(broker.url) as link:
         js = link.nc.jetstream()
@@ -153,7 +154,7 @@ def payloads() -> list[bytes]:
     return [History(f"op-{number}").append(request()).payloads[0] for number in range(5)]
 
 
-async def test_what_is_no_event(bare: tuple[Link, JetStreamContext]) -> None:
+async def test_what_is_no_event(bare: tuple[Connection, JetStreamContext]) -> None:
     """Corrupt and foreign messages are passed over, told with their sequence, and counted; a newer version's event is
     none of them."""
     link, js = bare
@@ -173,7 +174,7 @@ async def test_what_is_no_event(bare: tuple[Link, JetStreamContext]) -> None:
     assert found.walk.problem == "3 messages passed over as no event"
 
 
-async def test_only_some_troubles_are_told(bare: tuple[Link, JetStreamContext]) -> None:
+async def test_only_some_troubles_are_told(bare: tuple[Connection, JetStreamContext]) -> None:
     """A stream full of garbage does not flood whoever reads it; all of it is counted."""
     link, js = bare
     for _ in range(50):
@@ -183,7 +184,7 @@ async def test_only_some_troubles_are_told(bare: tuple[Link, JetStreamContext]) 
     assert found.walk.problem == "50 messages passed over as no event"
 
 
-async def test_missing_sequences(bare: tuple[Link, JetStreamContext]) -> None:
+async def test_missing_sequences(bare: tuple[Connection, JetStreamContext]) -> None:
     """A gap behind something is told, at the end too; what is missing at the beginning has expired, unless a reader
     wants to go on there."""
     link, js = bare
@@ -197,40 +198,44 @@ async def test_missing_sequences(bare: tuple[Link, JetStreamContext]) -> None:
     assert (whole.walk.problem, whole.walk.next_sequence) == ("2 sequences missing (expired, deleted or lost)", 6)
     from_one = await read(link, first=1)
     assert (from_one.sequences, from_one.walk.missing) == ([2, 4], 3)
-    filtered = await read(link, selection=Selection(resource="book"))
+    filtered = await read(link, selection=EventFilter(resource="book"))
     assert (filtered.sequences, filtered.walk.problem) == ([2, 4], ""), "with a filter nobody can tell"
 
 
-async def test_an_end_that_is_not_reached(bare: tuple[Link, JetStreamContext]) -> None:
+async def test_an_end_that_is_not_reached(bare: tuple[Connection, JetStreamContext]) -> None:
     """Whoever wants to go on behind the end is at the wrong stream; right at the end there is nothing yet."""
     link, js = bare
     await js.publish("operations.op-0.book.upload-start.requested", payloads()[0])
     assert (await read(link, first=2)).sequences == []
-    with pytest.raises(Failure, match="OPERATIONS ends at sequence 1, so 3 can't be where you were"):
+    with pytest.raises(CommandError, match="OPERATIONS ends at sequence 1, so 3 can't be where you were"):
         await read(link, first=3)
 
 
-async def test_the_archive(bare: tuple[Link, JetStreamContext]) -> None:
+async def test_the_archive(bare: tuple[Connection, JetStreamContext]) -> None:
     """It is read as the journal is, though its subjects name no operation."""
     link, js = bare
     stored = payloads()
     for payload in stored:
         await js.publish("archive.book.upload-start.requested", payload)
     assert [one.message.data for one in (await read(link, is_archive=True)).found] == stored
-    one = await read(link, is_archive=True, selection=Selection(operation_id="op-3", resource="book"))
+    one = await read(link, is_archive=True, selection=EventFilter(operation_id="op-3", resource="book"))
     assert [found.envelope.subject for found in one.found] == ["op-3"]
-    assert (await read(link, is_archive=True, selection=Selection(action="import"))).sequences == []
+    assert (await read(link, is_archive=True, selection=EventFilter(action="import"))).sequences == []
 
 
-async def test_an_archive_of_the_journal(link: Link, events: list[RecordedEvent]) -> None:
+async def test_an_archive_of_the_journal(link: Connection, events: list[RecordedEvent]) -> None:
     """What the broker copied is read as the journal is: the same bytes in the same order, with any filter."""
-    await provision(link, Sizing(), archive=Archive())
+    await provision(link, Sizing(), archive=ArchiveSizing())
 
     async def is_copied() -> bool:
-        return (await edges(link, "ARCHIVE")).messages == len(events)
+        return (await stream_bounds(link, "ARCHIVE")).messages == len(events)
 
     await eventually(is_copied, within=20)
-    for selection in (Selection(), Selection(operation_id="op-4"), Selection(resource="book", action="upload-start")):
+    for selection in (
+        EventFilter(),
+        EventFilter(operation_id="op-4"),
+        EventFilter(resource="book", action="upload-start"),
+    ):
         journal = await read(link, selection=selection)
         archive = await read(link, selection=selection, is_archive=True)
         assert [one.message.data for one in archive.found] == [one.message.data for one in journal.found]
@@ -242,14 +247,14 @@ async def test_no_stream(broker: Broker) -> None:
     async with linked(broker.url) as link:
         with pytest.raises(NotProvisioned, match="run 'opstream provision'"):
             await read(link)
-        with pytest.raises(Failure, match="'opstream provision --archive' makes one"):
+        with pytest.raises(CommandError, match="'opstream provision --archive' makes one"):
             await read(link, is_archive=True)
 
 
-async def test_following_through_a_kill(broker: Broker, link: Link, journal: Journal) -> None:
+async def test_following_through_a_kill(broker: Broker, link: Connection, journal: Journal) -> None:
     """Whoever follows gets what is new, and after the broker was killed goes on without loss or repetition."""
     expected = await populate(journal, 3)
-    reading = Read(link, Wanted(is_following=True))
+    reading = Read(link, HistoryQuery(is_following=True))
     task = asyncio.create_task(reading.run())
     await eventually(lambda: len(reading.found) == len(expected))
     for round_number in (1, 2):

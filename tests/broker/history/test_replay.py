@@ -13,9 +13,9 @@ import pytest
 from nats.js.api import StreamConfig
 
 import opstream.history.event_reader
-from opstream.cli.commands.replay import Replay, _replay
-from opstream.history.event_reader import Wanted
-from opstream_journal import Journal, JournalUnavailable, Link
+from opstream.cli.commands.replay import ReplaySettings, _replay
+from opstream.history.event_reader import HistoryQuery
+from opstream_journal import Connection, Journal, JournalUnavailable
 from opstream_schemas import subjects
 from opstream_schemas.events import Progressed
 from tests.support.broker import Broker
@@ -37,16 +37,18 @@ def pipe() -> Iterator[tuple[TextIO, TextIO]]:
 
 async def test_a_broker_that_stays_away(
     broker: Broker,
-    link: Link,
+    link: Connection,
     journal: Journal,
     pipe: tuple[TextIO, TextIO],
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """Whoever follows is told where to go on when the broker is away for too long, and nothing is lost by that."""
-    monkeypatch.setattr(opstream.history.event_reader, "_FOLLOWING_PATIENCE", 0.5)
+    monkeypatch.setattr(opstream.history.event_reader, "_FOLLOW_OUTAGE_TIMEOUT", 0.5)
     expected = await populate(journal, 2)
-    settings = Replay(wanted=Wanted(is_following=True), form="cloudevents", servers=(broker.url,), connect_timeout=5.0)
+    settings = ReplaySettings(
+        wanted=HistoryQuery(is_following=True), form="cloudevents", servers=(broker.url,), connect_timeout=5.0
+    )
     stdout, printed = pipe
     monkeypatch.setattr("sys.stdout", stdout)  # not in the fixture: pytest sets it again before the test
     replaying = asyncio.create_task(_replay(settings))
@@ -60,7 +62,7 @@ async def test_a_broker_that_stays_away(
     told = re.search(r"stopped after (\d+) events; go on with --from-sequence (\d+)\n", capfd.readouterr().err)
     assert told
     assert (int(told[1]), int(told[2])) == (len(expected), expected[-1].sequence + 1)
-    await eventually(lambda: link.is_up)
+    await eventually(lambda: link.is_connected)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +77,7 @@ async def test_a_broker_that_stays_away(
     ],
 )
 async def test_the_archive_goes_by_when_it_happened(
-    broker: Broker, link: Link, arguments: list[str], positions: list[int]
+    broker: Broker, link: Connection, arguments: list[str], positions: list[int]
 ) -> None:
     """All of it was copied a moment ago, and that is nobody's question; where to go on is behind all that was read."""
     js = link.nc.jetstream()

@@ -16,10 +16,10 @@ from click.testing import CliRunner, Result
 from nats.js.api import StorageType, StreamConfig
 
 from opstream.cli.app import main
-from opstream_journal import Journal, Link
-from opstream_journal.jetstream.ordered_consumer import Scanned
-from opstream_journal.jetstream.stream_scan import edges, scan
-from opstream_journal.provisioning.archive import Archive
+from opstream_journal import Connection, Journal
+from opstream_journal.jetstream.ordered_consumer import ScannedMessage
+from opstream_journal.jetstream.stream_scan import scan_stream, stream_bounds
+from opstream_journal.provisioning.archive import ArchiveSizing
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas import subjects
@@ -87,12 +87,12 @@ def found(result: Result) -> list[str]:
     return result.stdout.splitlines()
 
 
-async def messages(link: Link) -> list[Scanned]:
+async def messages(link: Connection) -> list[ScannedMessage]:
     """The whole journal."""
-    return [one async for batch in scan(link, subjects.OPERATIONS_STREAM) for one in batch]
+    return [one async for batch in scan_stream(link, subjects.OPERATIONS_STREAM) for one in batch]
 
 
-async def replace(link: Link, tampered: Sequence[Scanned], *, max_age: float = 30 * DAY) -> None:
+async def replace(link: Connection, tampered: Sequence[ScannedMessage], *, max_age: float = 30 * DAY) -> None:
     """Put a copy of the journal in its place, as only somebody can who may delete streams."""
     js = link.nc.jetstream()
     await js.delete_stream(subjects.OPERATIONS_STREAM)
@@ -108,7 +108,7 @@ async def replace(link: Link, tampered: Sequence[Scanned], *, max_age: float = 3
         await js.publish(one.subject, one.data)
 
 
-async def put(link: Link, operation_id: str, name: str, payload: bytes) -> None:
+async def put(link: Connection, operation_id: str, name: str, payload: bytes) -> None:
     """Publish without the guard."""
     subject = subjects.event_subject(operation_id, KIND, name)
     await link.nc.jetstream().publish(subject, payload)
@@ -132,7 +132,7 @@ async def test_an_empty_journal(broker: Broker, public: Path, tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("filled")
-async def test_what_is_put_in_on_the_live_journal(broker: Broker, link: Link) -> None:
+async def test_what_is_put_in_on_the_live_journal(broker: Broker, link: Connection) -> None:
     """Bytes, a second request, and an event behind an end are found, each in one line that says where."""
     await put(link, "open", "progressed", b"\x00 not an event")
     await put(link, "open", "requested", encode_event(first("open")))
@@ -149,7 +149,7 @@ async def test_what_is_put_in_on_the_live_journal(broker: Broker, link: Link) ->
 
 
 @pytest.mark.usefixtures("filled")
-async def test_what_an_operator_ended_by_force(broker: Broker, link: Link) -> None:
+async def test_what_an_operator_ended_by_force(broker: Broker, link: Connection) -> None:
     """What the end has passed over is told as a note, and is no finding."""
     await put(link, "open", "progressed", b"\x00 not an event")
     arguments = ["fail", "open", "--force", "--nats", broker.url]
@@ -162,27 +162,27 @@ async def test_what_an_operator_ended_by_force(broker: Broker, link: Link) -> No
     assert result.stderr.count("note: open") == 2
 
 
-def changed(copy: list[Scanned]) -> list[Scanned]:
+def changed(copy: list[ScannedMessage]) -> list[ScannedMessage]:
     """An event says something else."""
     return [
-        Scanned(one.sequence, one.subject, one.data.replace(b'"percent":50', b'"percent":51'), one.nanoseconds)
+        ScannedMessage(one.sequence, one.subject, one.data.replace(b'"percent":50', b'"percent":51'), one.nanoseconds)
         if index == 2
         else one
         for index, one in enumerate(copy)
     ]
 
 
-def without_an_event(copy: list[Scanned]) -> list[Scanned]:
+def without_an_event(copy: list[ScannedMessage]) -> list[ScannedMessage]:
     """One in the middle of its operation is gone."""
     return [*copy[:5], *copy[6:]]
 
 
-def swapped(copy: list[Scanned]) -> list[Scanned]:
+def swapped(copy: list[ScannedMessage]) -> list[ScannedMessage]:
     """Two of one operation have changed places."""
     return [*copy[:5], copy[6], copy[5], *copy[7:]]
 
 
-def beheaded(copy: list[Scanned]) -> list[Scanned]:
+def beheaded(copy: list[ScannedMessage]) -> list[ScannedMessage]:
     """The beginning is gone, as if it had expired, in a copy that begins at 1."""
     return copy[2:]
 
@@ -190,7 +190,7 @@ def beheaded(copy: list[Scanned]) -> list[Scanned]:
 @pytest.mark.usefixtures("filled")
 @pytest.mark.parametrize("tamper", [changed, without_an_event, swapped, beheaded])
 async def test_a_copy_that_was_tampered_with(
-    broker: Broker, link: Link, tamper: Callable[[list[Scanned]], list[Scanned]]
+    broker: Broker, link: Connection, tamper: Callable[[list[ScannedMessage]], list[ScannedMessage]]
 ) -> None:
     """In a copy of the journal what was done in the middle of an operation is one finding."""
     await replace(link, tamper(await messages(link)))
@@ -200,7 +200,7 @@ async def test_a_copy_that_was_tampered_with(
 
 
 @pytest.mark.usefixtures("filled")
-async def test_a_message_that_was_deleted(broker: Broker, link: Link) -> None:
+async def test_a_message_that_was_deleted(broker: Broker, link: Connection) -> None:
     """Where somebody deletes from the stream, which denies it, the gap shows even if it takes a last event."""
     await replace(link, await messages(link))
     assert await link.nc.jetstream().delete_msg(subjects.OPERATIONS_STREAM, EVENTS)
@@ -234,7 +234,7 @@ async def test_checkpoints_of_a_journal_that_grows(
     assert f"{count + 5} messages as covered by 2 checkpoints" in whole.stderr
 
 
-async def rolled_back(broker: Broker, tmp_path: Path) -> list[Scanned]:
+async def rolled_back(broker: Broker, tmp_path: Path) -> list[ScannedMessage]:
     """Work goes on and is covered by a checkpoint; then the broker's disk is what it was before. What was removed."""
     folder, backup = broker._folder, tmp_path / "backup"
     broker.stop()
@@ -284,7 +284,7 @@ async def test_a_removed_operation(broker: Broker, public: Path, tmp_path: Path)
 
 
 @pytest.mark.usefixtures("filled")
-async def test_a_stream_that_was_made_anew(broker: Broker, link: Link, public: Path, tmp_path: Path) -> None:
+async def test_a_stream_that_was_made_anew(broker: Broker, link: Connection, public: Path, tmp_path: Path) -> None:
     """A checkpoint of the stream that was there before says so."""
     clean(await verify(broker, "--checkpoint", tmp_path / "c", "--sign", tmp_path / "key"))
     await replace(link, await messages(link))
@@ -293,7 +293,9 @@ async def test_a_stream_that_was_made_anew(broker: Broker, link: Link, public: P
 
 
 @pytest.mark.usefixtures("filled")
-async def test_findings_are_signed_only_on_demand(broker: Broker, link: Link, public: Path, tmp_path: Path) -> None:
+async def test_findings_are_signed_only_on_demand(
+    broker: Broker, link: Connection, public: Path, tmp_path: Path
+) -> None:
     """A checkpoint over findings needs --accept-findings, and says how many there were."""
     path, key = tmp_path / "c", tmp_path / "key"
     await put(link, "open", "progressed", b"{}")
@@ -306,7 +308,7 @@ async def test_findings_are_signed_only_on_demand(broker: Broker, link: Link, pu
 
 
 @pytest.mark.usefixtures("link")
-async def test_the_archive(broker: Broker, link: Link, journal: Journal) -> None:
+async def test_the_archive(broker: Broker, link: Connection, journal: Journal) -> None:
     """Its operations are told by the events; one that began before it is a note, foreign bytes are a finding."""
     await work(journal, "op-1")
     copied = await messages(link)
@@ -323,7 +325,7 @@ async def test_the_archive(broker: Broker, link: Link, journal: Journal) -> None
     assert line.startswith("-  position -  sequence 4")
 
 
-async def test_without_an_archive(broker: Broker, link: Link) -> None:
+async def test_without_an_archive(broker: Broker, link: Connection) -> None:
     """One line says what makes it."""
     result = await verify(broker, "--from-archive")
 
@@ -331,13 +333,13 @@ async def test_without_an_archive(broker: Broker, link: Link) -> None:
     assert "'opstream provision --archive' makes one" in result.stderr
 
 
-async def test_the_archive_that_provision_makes(broker: Broker, link: Link, journal: Journal) -> None:
+async def test_the_archive_that_provision_makes(broker: Broker, link: Connection, journal: Journal) -> None:
     """What the broker copies into it is whole."""
-    await provision(link, Sizing(), archive=Archive(), is_update=True)
+    await provision(link, Sizing(), archive=ArchiveSizing(), is_update=True)
     await work(journal, "op-1")
 
     async def is_copied() -> bool:
-        return (await edges(link, subjects.ARCHIVE_STREAM)).messages == EVENTS
+        return (await stream_bounds(link, subjects.ARCHIVE_STREAM)).messages == EVENTS
 
     await eventually(is_copied, within=20)
     result = await verify(broker, "--from-archive")
@@ -345,7 +347,7 @@ async def test_the_archive_that_provision_makes(broker: Broker, link: Link, jour
     assert f"ARCHIVE: {EVENTS} events of 1 operation" in result.stderr
 
 
-async def limit(link: Link, seconds: float) -> None:
+async def limit(link: Connection, seconds: float) -> None:
     """Give the journal another age limit, as anybody can who may change streams."""
     js = link.nc.jetstream()
     config = (await js.stream_info(subjects.OPERATIONS_STREAM)).config
@@ -355,17 +357,17 @@ async def limit(link: Link, seconds: float) -> None:
 
 @pytest.mark.usefixtures("filled")
 async def test_an_age_limit_that_was_lowered_for_a_while(
-    broker: Broker, link: Link, journal: Journal, public: Path, tmp_path: Path
+    broker: Broker, link: Connection, journal: Journal, public: Path, tmp_path: Path
 ) -> None:
     """Whoever empties the journal that way is found out, also by the quick look, be it covered or new; and while the
     limit is low, a note tells that it was lowered."""
     clean(await verify(broker, "--checkpoint", tmp_path / "c", "--sign", tmp_path / "key"))
-    covered = (await edges(link, subjects.OPERATIONS_STREAM)).last
+    covered = (await stream_bounds(link, subjects.OPERATIONS_STREAM)).last
     await work(journal, "new")
     await limit(link, 1)
 
     async def is_gone() -> bool:
-        return (await edges(link, subjects.OPERATIONS_STREAM)).messages == 0
+        return (await stream_bounds(link, subjects.OPERATIONS_STREAM)).messages == 0
 
     await eventually(is_gone, within=20)
     low = await verify(broker, "--checkpoint", tmp_path / "c", "--key", public)
@@ -379,13 +381,13 @@ async def test_an_age_limit_that_was_lowered_for_a_while(
 
 
 @pytest.mark.usefixtures("filled")
-async def test_what_has_expired(broker: Broker, link: Link) -> None:
+async def test_what_has_expired(broker: Broker, link: Connection) -> None:
     """An operation of which the beginning is gone with age is no finding; one of which the middle is gone is one."""
     copy = await messages(link)
     await replace(link, copy[:2], max_age=1)
 
     async def is_gone() -> bool:
-        return (await edges(link, subjects.OPERATIONS_STREAM)).messages == 0
+        return (await stream_bounds(link, subjects.OPERATIONS_STREAM)).messages == 0
 
     await eventually(is_gone, within=20)
     js = link.nc.jetstream()

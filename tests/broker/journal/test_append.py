@@ -10,14 +10,14 @@ import msgspec
 import pytest
 
 from opstream_journal import (
-    NEW,
+    NEW_OPERATION,
     UNTIL_STORED,
+    Connection,
     EventTooLarge,
-    Expected,
+    ExpectedVersion,
     Journal,
     JournalFull,
     JournalUnavailable,
-    Link,
     VersionConflict,
 )
 from opstream_journal.jetstream import rpc
@@ -36,7 +36,7 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.broker
 
 
-async def count(link: Link) -> int:
+async def count(link: Connection) -> int:
     """How many messages the journal's stream holds."""
     return (await link.nc.jetstream().stream_info(subjects.OPERATIONS_STREAM)).state.messages
 
@@ -48,7 +48,7 @@ async def proxy(broker: Broker) -> AsyncIterator[Proxy]:
 
 
 @pytest.fixture
-async def far(proxy: Proxy, link: Link) -> AsyncIterator[Journal]:
+async def far(proxy: Proxy, link: Connection) -> AsyncIterator[Journal]:
     """A journal behind the proxy; `link` looks at the broker directly."""
     async with linked(proxy.url) as far_link:
         yield await opened(far_link)
@@ -57,25 +57,27 @@ async def far(proxy: Proxy, link: Link) -> AsyncIterator[Journal]:
 
 async def test_what_append_returns_is_what_is_stored(journal: Journal) -> None:
     """The recorded event of an append equals the one that is read later, to the byte that its digest covers."""
-    event = await journal.append(KIND, first("op-1"), NEW, budget=5)
-    more = await journal.append(KIND, following(folded(None, event), started()), Expected(event.sequence), budget=5)
+    event = await journal.append(KIND, first("op-1"), NEW_OPERATION, budget=5)
+    more = await journal.append(
+        KIND, following(folded(None, event), started()), ExpectedVersion(event.sequence), budget=5
+    )
     assert await journal.events("op-1") == [event, more]
 
 
-async def test_the_same_bytes_again_are_found(journal: Journal, link: Link) -> None:
+async def test_the_same_bytes_again_are_found(journal: Journal, link: Connection) -> None:
     """A retry of a stored event (err_code 10071 on one broker) returns where it is, and stores nothing."""
     event = first("op-1")
-    once = await journal.append(KIND, event, NEW, budget=5)
-    again = await journal.append(KIND, event, NEW, budget=5)
+    once = await journal.append(KIND, event, NEW_OPERATION, budget=5)
+    again = await journal.append(KIND, event, NEW_OPERATION, budget=5)
     assert (again, await count(link)) == (once, 1)
 
 
-async def test_the_same_bytes_again_are_found_below_later_events(journal: Journal, link: Link) -> None:
+async def test_the_same_bytes_again_are_found_below_later_events(journal: Journal, link: Connection) -> None:
     """A retry finds its event also after others have extended the operation."""
     event = first("op-1")
-    once = await journal.append(KIND, event, NEW, budget=5)
+    once = await journal.append(KIND, event, NEW_OPERATION, budget=5)
     operation = await extend(journal, folded(None, once), started(), *[Progressed(percent=n) for n in range(5)])
-    again = await journal.append(KIND, event, NEW, budget=5)
+    again = await journal.append(KIND, event, NEW_OPERATION, budget=5)
     assert (again, await count(link)) == (once, operation.position)
 
 
@@ -84,7 +86,9 @@ async def test_a_conflict_says_both_versions(journal: Journal) -> None:
     operation = await begin(journal, "op-1")
     newer = await extend(journal, operation, started())
     with pytest.raises(VersionConflict) as conflict:
-        await journal.append(KIND, following(operation, Canceled()), Expected(operation.stream_sequence), budget=5)
+        await journal.append(
+            KIND, following(operation, Canceled()), ExpectedVersion(operation.stream_sequence), budget=5
+        )
     assert (conflict.value.expected, conflict.value.actual) == (operation.stream_sequence, newer.stream_sequence)
 
 
@@ -93,14 +97,14 @@ async def test_an_id_exists_once_whatever_the_action(journal: Journal) -> None:
     operation = await begin(journal, "op-1")
     other = first("op-1", data=request(resource="car", action="wash"))
     with pytest.raises(VersionConflict) as conflict:
-        await journal.append(Kind("car", "wash"), other, NEW, budget=5)
+        await journal.append(Kind("car", "wash"), other, NEW_OPERATION, budget=5)
     assert (conflict.value.expected, conflict.value.actual) == (0, operation.stream_sequence)
 
 
 async def test_a_writer_that_saw_more_than_there_is(journal: Journal) -> None:
     """Events that were seen and are gone (expired, or lost with a disk) end in a conflict, not in endless retries."""
     operation = await begin(journal, "op-1")
-    ahead = Expected(operation.stream_sequence + 7)
+    ahead = ExpectedVersion(operation.stream_sequence + 7)
     async with asyncio.timeout(5):
         with pytest.raises(VersionConflict) as conflict:
             await journal.append(KIND, following(operation, started()), ahead, budget=UNTIL_STORED)
@@ -112,11 +116,11 @@ async def test_a_writer_whose_operation_is_gone(journal: Journal) -> None:
     operation = msgspec.structs.replace(await begin(journal, "op-1"), id="op-2")
     async with asyncio.timeout(5):
         with pytest.raises(VersionConflict) as conflict:
-            await journal.append(KIND, following(operation, started()), Expected(1), budget=UNTIL_STORED)
+            await journal.append(KIND, following(operation, started()), ExpectedVersion(1), budget=UNTIL_STORED)
     assert (conflict.value.expected, conflict.value.actual) == (1, 0)
 
 
-async def test_racing_writers(broker: Broker, link: Link, journal: Journal) -> None:
+async def test_racing_writers(broker: Broker, link: Connection, journal: Journal) -> None:
     """Of eight writers on two connections that extend the same state, exactly one wins each of fifty rounds."""
     operation = await extend(journal, await begin(journal, "op-1"), started())
     async with linked(broker.url) as other:
@@ -125,11 +129,13 @@ async def test_racing_writers(broker: Broker, link: Link, journal: Journal) -> N
     assert len(await journal.events("op-1")) == 52
 
 
-async def test_an_answer_that_is_lost(far: Journal, proxy: Proxy, link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_answer_that_is_lost(
+    far: Journal, proxy: Proxy, link: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Stored, but the connection broke before the acknowledgement came: the retry finds it."""
     monkeypatch.setattr(rpc, "CALL_TIMEOUT", 0.3)
     proxy.mute()
-    append = asyncio.create_task(far.append(KIND, first("op-1"), NEW, budget=10))
+    append = asyncio.create_task(far.append(KIND, first("op-1"), NEW_OPERATION, budget=10))
     await eventually(lambda: count(link))
     proxy.cut()
     event = await append
@@ -137,12 +143,12 @@ async def test_an_answer_that_is_lost(far: Journal, proxy: Proxy, link: Link, mo
 
 
 async def test_an_answer_that_comes_late(
-    far: Journal, proxy: Proxy, link: Link, monkeypatch: pytest.MonkeyPatch
+    far: Journal, proxy: Proxy, link: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stored, but the acknowledgement came after the timeout: the retry finds it."""
     monkeypatch.setattr(rpc, "CALL_TIMEOUT", 0.1)
     proxy.mute()
-    append = asyncio.create_task(far.append(KIND, first("op-1"), NEW, budget=10))
+    append = asyncio.create_task(far.append(KIND, first("op-1"), NEW_OPERATION, budget=10))
     await eventually(lambda: count(link))
     _, pending = await asyncio.wait([append], timeout=0.3)
     assert pending == {append}
@@ -151,18 +157,18 @@ async def test_an_answer_that_comes_late(
     assert (event.sequence, await count(link)) == (1, 1)
 
 
-async def test_an_exhausted_budget_after_the_store(far: Journal, proxy: Proxy, link: Link) -> None:
+async def test_an_exhausted_budget_after_the_store(far: Journal, proxy: Proxy, link: Connection) -> None:
     """Without an answer the caller is told in time that the event may be there, and may send it again."""
     event = first("op-1")
     proxy.mute()
     began = time.monotonic()
     with pytest.raises(JournalUnavailable) as unavailable:
-        await far.append(KIND, event, NEW, budget=0.5)
+        await far.append(KIND, event, NEW_OPERATION, budget=0.5)
     took = time.monotonic() - began
     assert unavailable.value.maybe_stored
     assert took < 0.5 + 0.3
     proxy.unmute()
-    again = await far.append(KIND, event, NEW, budget=5)
+    again = await far.append(KIND, event, NEW_OPERATION, budget=5)
     assert (again.sequence, await count(link)) == (1, 1)
 
 
@@ -171,38 +177,38 @@ async def test_the_budget_of_a_submit_holds(broker: Broker, journal: Journal) ->
     broker.pause()
     began = time.monotonic()
     with pytest.raises(JournalUnavailable) as unavailable:
-        await journal.append(KIND, first("op-1"), NEW, budget=4.5)
+        await journal.append(KIND, first("op-1"), NEW_OPERATION, budget=4.5)
     took = time.monotonic() - began
     broker.resume()
     assert unavailable.value.maybe_stored
     assert 4.0 < took < 4.5 + 0.3
 
 
-async def test_disconnected_is_refused_and_not_buffered(broker: Broker, journal: Journal, link: Link) -> None:
+async def test_disconnected_is_refused_and_not_buffered(broker: Broker, journal: Journal, link: Connection) -> None:
     """What was given up while there was no connection is not stored when there is one again."""
     broker.kill()
-    await eventually(lambda: not link.is_up)
+    await eventually(lambda: not link.is_connected)
     began = time.monotonic()
     with pytest.raises(JournalUnavailable) as unavailable:
-        await journal.append(KIND, first("op-1"), NEW, budget=0.3)
+        await journal.append(KIND, first("op-1"), NEW_OPERATION, budget=0.3)
     took = time.monotonic() - began
     assert not unavailable.value.maybe_stored
     assert took < 0.3 + 0.2
     broker.start()
-    await eventually(lambda: link.is_up)
+    await eventually(lambda: link.is_connected)
     await begin(journal, "op-2")
     assert (await journal.events("op-1"), await count(link)) == ([], 1)
 
 
-async def test_nothing_is_buffered_below_the_journal(broker: Broker, link: Link) -> None:
+async def test_nothing_is_buffered_below_the_journal(broker: Broker, link: Connection) -> None:
     """The client itself refuses to publish while disconnected, so that no caller of it can leave something behind."""
     broker.kill()
-    await eventually(lambda: not link.is_up)
+    await eventually(lambda: not link.is_connected)
     await asyncio.gather(
         link.nc.publish("operations.op-1.book.upload-start.requested", b"buffered?"), return_exceptions=True
     )
     broker.start()
-    await eventually(lambda: link.is_up)
+    await eventually(lambda: link.is_connected)
     await link.nc.flush()
     assert await count(link) == 0
 
@@ -210,7 +216,7 @@ async def test_nothing_is_buffered_below_the_journal(broker: Broker, link: Link)
 async def test_a_broker_that_comes_back_within_the_budget(broker: Broker, journal: Journal) -> None:
     """An append waits for the broker to come back as long as its budget lasts."""
     broker.kill()
-    append = asyncio.create_task(journal.append(KIND, first("op-1"), NEW, budget=10))
+    append = asyncio.create_task(journal.append(KIND, first("op-1"), NEW_OPERATION, budget=10))
     await asyncio.to_thread(broker.start)
     assert (await append).sequence == 1
 
@@ -239,19 +245,20 @@ async def test_a_killed_broker_keeps_what_it_acknowledged(broker: Broker, journa
 
 async def _has_reached(journal: Journal, position: int) -> bool:
     try:
-        last = await journal.last("op-1")
+        last = await journal.last_message("op-1")
     except JournalUnavailable:
         return False
     return last is not None and decode_event(last.data, last.seq).position >= position
 
 
-async def test_a_broker_that_takes_nothing_takes_no_memory(broker: Broker, journal: Journal, link: Link) -> None:
+async def test_a_broker_that_takes_nothing_takes_no_memory(broker: Broker, journal: Journal, link: Connection) -> None:
     """While a broker reads nothing, appends end within their budget and pile up a bounded number of bytes."""
     broker.pause()
     big = request(input=msgspec.Raw(b'"%s"' % (b"x" * 250_000)))
     began = time.monotonic()
     answers = await asyncio.gather(
-        *(journal.append(KIND, first(f"op-{n}", data=big), NEW, budget=1) for n in range(60)), return_exceptions=True
+        *(journal.append(KIND, first(f"op-{n}", data=big), NEW_OPERATION, budget=1) for n in range(60)),
+        return_exceptions=True,
     )
     took = time.monotonic() - began
     pending = link.nc.pending_data_size
@@ -269,7 +276,7 @@ async def test_a_full_journal(broker: Broker) -> None:
     async def fill(journal: Journal) -> None:
         nonlocal stored
         while True:
-            await journal.append(KIND, first(f"op-{stored}", data=big), NEW, budget=UNTIL_STORED)
+            await journal.append(KIND, first(f"op-{stored}", data=big), NEW_OPERATION, budget=UNTIL_STORED)
             stored += 1
 
     async with linked(broker.url) as link:
@@ -277,15 +284,15 @@ async def test_a_full_journal(broker: Broker) -> None:
         journal = await opened(link)
         with pytest.raises(JournalFull):
             await fill(journal)
-        assert (await count(link), await journal.last(f"op-{stored}")) == (stored, None)
+        assert (await count(link), await journal.last_message(f"op-{stored}")) == (stored, None)
 
 
-async def test_an_event_that_is_too_large_is_not_sent(journal: Journal, link: Link) -> None:
+async def test_an_event_that_is_too_large_is_not_sent(journal: Journal, link: Connection) -> None:
     """An event beyond the stream's `max_msg_size` is refused before it is sent."""
     sent = link.nc.stats["out_msgs"]
     big = request(input=msgspec.Raw(b'"%s"' % (b"x" * Sizing().max_msg_size)))
     with pytest.raises(EventTooLarge):
-        await journal.append(KIND, first("op-1", data=big), NEW, budget=5)
+        await journal.append(KIND, first("op-1", data=big), NEW_OPERATION, budget=5)
     assert link.nc.stats["out_msgs"] == sent
 
 
@@ -297,20 +304,20 @@ async def test_the_largest_event_that_is_sent_is_stored(journal: Journal) -> Non
         size -= 100
         try:
             data = request(input=msgspec.Raw(b'"%s"' % (b"x" * size)))
-            event = await journal.append(KIND, first("o" * 64, data=data, event_id="e" * 64), NEW, budget=5)
+            event = await journal.append(KIND, first("o" * 64, data=data, event_id="e" * 64), NEW_OPERATION, budget=5)
             too_large = False
         except EventTooLarge:
             assert size > Sizing().max_msg_size - 4096
     assert event.sequence == 1
 
 
-async def test_the_stream_may_take_less_than_it_did(journal: Journal, link: Link) -> None:
+async def test_the_stream_may_take_less_than_it_did(journal: Journal, link: Connection) -> None:
     """A limit that was lowered since the start is an EventTooLarge too (err_code 10054)."""
     js = link.nc.jetstream()
     info = await js.stream_info(subjects.OPERATIONS_STREAM)
     await js.update_stream(info.config.evolve(max_msg_size=1_000))
     with pytest.raises(EventTooLarge):
-        await journal.append(KIND, first("op-1", data=request(caller="x" * 2_000)), NEW, budget=UNTIL_STORED)
+        await journal.append(KIND, first("op-1", data=request(caller="x" * 2_000)), NEW_OPERATION, budget=UNTIL_STORED)
     assert await count(link) == 0
 
 
@@ -324,44 +331,44 @@ async def test_a_stream_without_limit_still_has_the_brokers() -> None:
             for size in range(98_000, 100_200, 100):
                 data = request(input=msgspec.Raw(b'"%s"' % (b"x" * size)))
                 try:
-                    await journal.append(KIND, first(f"op-{size}", data=data), NEW, budget=5)
+                    await journal.append(KIND, first(f"op-{size}", data=data), NEW_OPERATION, budget=5)
                 except EventTooLarge:
                     refused.append(size)
             assert (link.nc.stats["reconnects"], link.nc.is_closed) == (0, False)
     assert refused == list(range(refused[0], 100_200, 100))
 
 
-async def test_a_foreign_event_type_finds_no_stream(journal: Journal, link: Link) -> None:
+async def test_a_foreign_event_type_finds_no_stream(journal: Journal, link: Connection) -> None:
     """An event of a type that the stream does not list is answered by nobody and not stored."""
     operation = await begin(journal, "op-1")
     event = following(operation, FromTheFuture())
     with pytest.raises(JournalUnavailable) as unavailable:
-        await journal.append(KIND, event, Expected(operation.stream_sequence), budget=0.3)
+        await journal.append(KIND, event, ExpectedVersion(operation.stream_sequence), budget=0.3)
     assert (unavailable.value.maybe_stored, await count(link)) == (False, 1)
 
 
-async def test_an_event_that_nobody_could_decode_is_not_sent(journal: Journal, link: Link) -> None:
+async def test_an_event_that_nobody_could_decode_is_not_sent(journal: Journal, link: Connection) -> None:
     """Broken JSON in a result is refused before it is sent."""
     operation = await extend(journal, await begin(journal, "op-1"), started())
     event = following(operation, Succeeded(result=msgspec.Raw(b'{"broken')))
     with pytest.raises(InvalidEvent):
-        await journal.append(KIND, event, Expected(operation.stream_sequence), budget=5)
+        await journal.append(KIND, event, ExpectedVersion(operation.stream_sequence), budget=5)
     assert await count(link) == 2
 
 
-async def test_foreign_bytes_in_the_way(journal: Journal, link: Link) -> None:
+async def test_foreign_bytes_in_the_way(journal: Journal, link: Connection) -> None:
     """An operation that something else has written to is in conflict for whoever extends it."""
     operation = await begin(journal, "op-1")
     ack = await link.nc.jetstream().publish(subjects.event_subject("op-1", KIND, "progressed"), b"\xff\xfe not JSON")
     async with asyncio.timeout(5):
         with pytest.raises(VersionConflict) as conflict:
             await journal.append(
-                KIND, following(operation, started()), Expected(operation.stream_sequence), budget=UNTIL_STORED
+                KIND, following(operation, started()), ExpectedVersion(operation.stream_sequence), budget=UNTIL_STORED
             )
     assert (conflict.value.expected, conflict.value.actual) == (operation.stream_sequence, ack.seq)
 
 
-async def test_nothing_can_be_deleted_or_purged(journal: Journal, link: Link) -> None:
+async def test_nothing_can_be_deleted_or_purged(journal: Journal, link: Connection) -> None:
     """The broker refuses to delete or purge what the journal holds."""
     operation = await begin(journal, "op-1")
     js = link.nc.jetstream()
@@ -374,23 +381,23 @@ async def test_nothing_can_be_deleted_or_purged(journal: Journal, link: Link) ->
     assert [event.sequence for event in await journal.events("op-1")] == [operation.stream_sequence]
 
 
-async def test_a_canceled_append_leaves_nothing_behind(broker: Broker, journal: Journal, link: Link) -> None:
+async def test_a_canceled_append_leaves_nothing_behind(broker: Broker, journal: Journal, link: Connection) -> None:
     """A task that is canceled while it appends ends at once, and the connection keeps nothing of it."""
     broker.pause()
-    append = asyncio.create_task(journal.append(KIND, first("op-1"), NEW, budget=UNTIL_STORED))
+    append = asyncio.create_task(journal.append(KIND, first("op-1"), NEW_OPERATION, budget=UNTIL_STORED))
     await asyncio.wait([append], timeout=0.1)
     append.cancel()
     await asyncio.wait([append], timeout=1)
     broker.resume()
     assert append.cancelled()
-    assert link.requests._open == {}
+    assert link.inbox._pending == {}
 
 
-async def test_a_cancellation_in_the_moment_of_the_answer(journal: Journal, link: Link) -> None:
+async def test_a_cancellation_in_the_moment_of_the_answer(journal: Journal, link: Connection) -> None:
     """A task that is canceled while its answer arrives is canceled all the same."""
     await begin(journal, "op-1")
-    append = asyncio.create_task(journal.append(KIND, first("op-2"), NEW, budget=5))
-    answers = [sub for sub in link.nc._subs.values() if sub._cb == link.requests._take]
+    append = asyncio.create_task(journal.append(KIND, first("op-2"), NEW_OPERATION, budget=5))
+    answers = [sub for sub in link.nc._subs.values() if sub._cb == link.inbox._receive]
     take = answers[0]._cb
 
     async def take_and_cancel(message: object) -> None:

@@ -11,21 +11,21 @@ import msgspec
 import pytest
 
 from opstream_journal import (
-    NEW,
-    Catalog,
-    Expected,
+    NEW_OPERATION,
+    ActionCatalog,
+    BrokerRefused,
+    Connection,
+    ExpectedVersion,
     Journal,
     JournalUnavailable,
-    Link,
-    RequestRefused,
+    SnapshotStore,
     VersionConflict,
-    View,
-    announce,
+    announce_action,
 )
 from opstream_journal.jetstream import rpc
-from opstream_journal.provisioning.provision import check, provision
+from opstream_journal.provisioning.provision import check_provisioned, provision
 from opstream_journal.provisioning.topology import Sizing
-from opstream_journal.stores.action_catalog import look_up
+from opstream_journal.stores.action_catalog import find_action
 from opstream_schemas import subjects
 from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.events import Canceled, Event, Progressed, RecordedEvent, encode_event
@@ -62,14 +62,14 @@ async def cluster(nodes: Cluster) -> AsyncIterator[Cluster]:
 
 
 @pytest.fixture
-async def link(cluster: Cluster) -> AsyncIterator[Link]:
+async def link(cluster: Cluster) -> AsyncIterator[Connection]:
     """A connection to the node that leads the journal."""
     async with linked((await cluster.leader(STREAM)).url) as link:
         yield link
 
 
 @pytest.fixture
-async def journal(link: Link) -> Journal:
+async def journal(link: Connection) -> Journal:
     return await opened(link)
 
 
@@ -83,7 +83,7 @@ async def stored_ids(journal: Journal, operation_id: str) -> list[str]:
     return [event.id for event in await journal.events(operation_id)]
 
 
-async def publish_raw(link: Link, event: Event, expected: int) -> int:
+async def publish_raw(link: Connection, event: Event, expected: int) -> int:
     """The err_code with which the broker refuses one bare publish; 0 if it takes it."""
     headers = {
         "Nats-Msg-Id": event.id,
@@ -93,21 +93,21 @@ async def publish_raw(link: Link, event: Event, expected: int) -> int:
     subject = subjects.event_subject(event.operation_id, KIND, event.data.name)
     try:
         await rpc.publish(link, subject, encode_event(event), headers, timeout=0.3)
-    except RequestRefused as refused:
+    except BrokerRefused as refused:
         return refused.err_code
     return 0
 
 
-async def test_the_broker_has_what_services_need(link: Link) -> None:
+async def test_the_broker_has_what_services_need(link: Connection) -> None:
     """What `provision` makes in three replicas passes the check of every service."""
-    assert await check(link) == Sizing().max_msg_size
+    assert await check_provisioned(link) == Sizing().max_msg_size
 
 
 async def test_the_same_bytes_again_are_a_duplicate(journal: Journal, op: str) -> None:
     """A retry of a stored event is answered as a duplicate by a replicated stream, and stored once."""
     event = first(op)
-    once = await journal.append(KIND, event, NEW, budget=10)
-    again = await journal.append(KIND, event, NEW, budget=10)
+    once = await journal.append(KIND, event, NEW_OPERATION, budget=10)
+    again = await journal.append(KIND, event, NEW_OPERATION, budget=10)
     assert (again, await stored_ids(journal, op)) == (once, [event.id])
 
 
@@ -116,7 +116,9 @@ async def test_a_conflict_says_both_versions(journal: Journal, op: str) -> None:
     operation = await begin(journal, op)
     newer = await extend(journal, operation, started())
     with pytest.raises(VersionConflict) as conflict:
-        await journal.append(KIND, following(operation, Canceled()), Expected(operation.stream_sequence), budget=10)
+        await journal.append(
+            KIND, following(operation, Canceled()), ExpectedVersion(operation.stream_sequence), budget=10
+        )
     assert (conflict.value.expected, conflict.value.actual) == (operation.stream_sequence, newer.stream_sequence)
 
 
@@ -137,18 +139,18 @@ async def test_racing_first_events(cluster: Cluster, op: str) -> None:
         journals = [await opened(link) for link in (one, two, three)]
         for round_ in range(20):
             answers = await asyncio.gather(
-                *(journals[n % 3].append(KIND, first(f"{op}-{round_}"), NEW, budget=10) for n in range(6)),
+                *(journals[n % 3].append(KIND, first(f"{op}-{round_}"), NEW_OPERATION, budget=10) for n in range(6)),
                 return_exceptions=True,
             )
             assert sorted(type(answer).__name__ for answer in answers) == ["RecordedEvent"] + ["VersionConflict"] * 5
             assert len(await journals[0].events(f"{op}-{round_}")) == 1
 
 
-async def test_in_flight_is_waited_for(cluster: Cluster, link: Link, journal: Journal, op: str) -> None:
+async def test_in_flight_is_waited_for(cluster: Cluster, link: Connection, journal: Journal, op: str) -> None:
     """While the followers hang, an event is in flight (10158 for itself, 10164 for another): neither stored nor
     refused. Once they are back it is stored once, and the other is in conflict."""
     operation = await begin(journal, op)
-    expected = Expected(operation.stream_sequence)
+    expected = ExpectedVersion(operation.stream_sequence)
     mine, other = following(operation, started()), following(operation, Canceled())
     followers = await cluster.followers(STREAM)
     for follower in followers:
@@ -180,7 +182,7 @@ async def test_given_up_while_followers_hang(cluster: Cluster, journal: Journal,
     for follower in followers:
         follower.pause()
     with pytest.raises(JournalUnavailable):
-        await journal.append(KIND, mine, Expected(operation.stream_sequence), budget=0.3)
+        await journal.append(KIND, mine, ExpectedVersion(operation.stream_sequence), budget=0.3)
     for follower in followers:
         follower.resume()
     operation = folded(None, *await _settled(journal, op))
@@ -193,7 +195,7 @@ async def _settled(journal: Journal, op: str) -> list[RecordedEvent]:
     """The events once nothing of the operation is in flight any more: a probe that conflicts with nothing tells."""
     while True:
         events = await journal.events(op)
-        ahead = Expected(events[-1].sequence + 10_000_000)
+        ahead = ExpectedVersion(events[-1].sequence + 10_000_000)
         try:
             await journal.append(KIND, following(folded(None, *events), Canceled()), ahead, budget=10)
         except VersionConflict as conflict:
@@ -211,10 +213,10 @@ async def test_the_leader_hangs(cluster: Cluster, op: str) -> None:
         for journal in journals:
             began = time.monotonic()
             with pytest.raises(JournalUnavailable):
-                await journal.append(KIND, first(op), NEW, budget=1)
+                await journal.append(KIND, first(op), NEW_OPERATION, budget=1)
             assert time.monotonic() - began < 1 + 0.3
         leader.resume()
-        event = await journals[1].append(KIND, first(f"{op}-after"), NEW, budget=20)
+        event = await journals[1].append(KIND, first(f"{op}-after"), NEW_OPERATION, budget=20)
         assert [one.sequence for one in await journals[1].events(f"{op}-after")] == [event.sequence]
 
 
@@ -286,10 +288,10 @@ async def test_the_leader_is_killed_during_appends(cluster: Cluster, op: str) ->
         operation: Operation | None = None
         while not is_over.is_set() or operation is None:
             if operation is None:
-                event, expected = first(operation_id), NEW
+                event, expected = first(operation_id), NEW_OPERATION
             else:
                 data = started() if operation.attempt == 0 else Progressed(percent=operation.position % 100)
-                event, expected = following(operation, data), Expected(operation.stream_sequence)
+                event, expected = following(operation, data), ExpectedVersion(operation.stream_sequence)
             try:
                 recorded = await journal.append(KIND, event, expected, budget=budget)
             except (JournalUnavailable, VersionConflict):
@@ -330,10 +332,10 @@ async def _reload(journal: Journal, operation_id: str) -> Operation | None:
         return folded(None, *events) if events else None
 
 
-async def test_a_view_write_that_lost_a_race(link: Link, journal: Journal, op: str) -> None:
+async def test_a_view_write_that_lost_a_race(link: Connection, journal: Journal, op: str) -> None:
     """Of two snapshots for the same revision one is stored on a replicated bucket too; the other is told so."""
     operation = await begin(journal, op)
-    view = View(link)
+    view = SnapshotStore(link)
     for _ in range(20):
         entry = await view.get_newest(op)
         revisions = await asyncio.gather(*(view.put(operation, entry.revision) for _ in range(4)))
@@ -341,7 +343,7 @@ async def test_a_view_write_that_lost_a_race(link: Link, journal: Journal, op: s
         assert (len(winners), (await view.get_newest(op)).revision) == (1, winners[0])
 
 
-async def test_announcing_while_followers_hang(cluster: Cluster, link: Link) -> None:
+async def test_announcing_while_followers_hang(cluster: Cluster, link: Connection) -> None:
     """An announcement that the replicas don't confirm is unavailable, not drift; later it is taken."""
     spec = ActionSpec(resource="book", action="hang", summary="", action_version=1, input_schema={}, result_schema={})
     leader = await cluster.leader(subjects.bucket_stream(subjects.ACTIONS_BUCKET))
@@ -350,18 +352,18 @@ async def test_announcing_while_followers_hang(cluster: Cluster, link: Link) -> 
         for node in others:
             node.pause()
         with pytest.raises(JournalUnavailable):
-            await announce(near, spec)
+            await announce_action(near, spec)
         with pytest.raises(JournalUnavailable):
-            await announce(near, spec)
+            await announce_action(near, spec)
         for node in others:
             node.resume()
         assert await eventually(lambda: _announced(near, spec))
-        assert await look_up(near, spec.kind) == spec
+        assert await find_action(near, spec.kind) == spec
 
 
-async def _announced(link: Link, spec: ActionSpec) -> bool:
+async def _announced(link: Connection, spec: ActionSpec) -> bool:
     try:
-        return await announce(link, spec)
+        return await announce_action(link, spec)
     except JournalUnavailable:
         return False
 
@@ -371,12 +373,12 @@ async def test_catalogs_everywhere_follow(cluster: Cluster) -> None:
     urls = cluster.urls
     spec = ActionSpec(resource="book", action="seen", summary="", action_version=1, input_schema={}, result_schema={})
     async with linked(urls[0]) as runner, linked(urls[1]) as one, linked(urls[2]) as two:
-        catalogs = [Catalog(one), Catalog(two)]
+        catalogs = [ActionCatalog(one), ActionCatalog(two)]
         for catalog in catalogs:
             await catalog.start()
         for version in range(1, 9):
             announced = msgspec.structs.replace(spec, action_version=version)
-            assert await announce(runner, announced)
+            assert await announce_action(runner, announced)
             for catalog in catalogs:
                 await eventually(lambda c=catalog, a=announced: c.specs.get(a.kind) == a, within=1)
         for catalog in catalogs:

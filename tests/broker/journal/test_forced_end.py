@@ -12,19 +12,19 @@ from click.testing import CliRunner, Result
 
 from opstream.cli.app import main
 from opstream.cli.commands.fail import SOURCE
-from opstream_api.operations.event_feed import Feed
-from opstream_journal import Expected, Journal, Link, VersionConflict, View, announce
+from opstream_api.operations.event_feed import EventFeed
+from opstream_journal import Connection, ExpectedVersion, Journal, SnapshotStore, VersionConflict, announce_action
 from opstream_schemas import subjects
 from opstream_schemas.errors import FoldRefused, InvalidEvent, OperationFinished
 from opstream_schemas.events import Failed, Progressed, decode_event, encode_event
 from opstream_schemas.operation.commands import RequestCancel, decide
-from opstream_schemas.operation.fold import Operation, Status, fold, forced_end
+from opstream_schemas.operation.fold import Operation, Status, fold, forced_end_of
 from tests.support.api import Api, serving, spec
 from tests.support.broker import Broker
 from tests.support.invariants import Promise, breaches, gather
 from tests.support.journaling import KIND, begin, extend, first, following
 from tests.support.projecting import RESULT, projector, running, settled
-from tests.support.running import Gate, Stage, gated
+from tests.support.running import HandlerGate, RunnerStage, gated
 from tests.support.sse import following as follow
 from tests.support.strategies import FromTheFuture, started
 from tests.support.waiting import eventually
@@ -36,13 +36,13 @@ PROMISE: Final = Promise(str(KIND), {"files": []}, "42")
 
 
 @pytest.fixture
-def stage(link: Link, journal: Journal) -> Stage:
-    return Stage(link, journal)
+def stage(link: Connection, journal: Journal) -> RunnerStage:
+    return RunnerStage(link, journal)
 
 
 @pytest.fixture
-async def api(broker: Broker, link: Link) -> AsyncIterator[Api]:
-    await announce(link, spec())
+async def api(broker: Broker, link: Connection) -> AsyncIterator[Api]:
+    await announce_action(link, spec())
     async with serving(broker.url) as api:
         yield api
 
@@ -50,31 +50,31 @@ async def api(broker: Broker, link: Link) -> AsyncIterator[Api]:
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """What can't be decided is looked at again soon."""
-    monkeypatch.setattr("opstream_schemas.operation.dispatch_decision.UNDECIDABLE_DELAY", 0.3)
+    monkeypatch.setattr("opstream_schemas.operation.dispatch_decision.UNDECIDABLE_RETRY_SECONDS", 0.3)
 
 
-async def put(link: Link, payload: bytes, name: str) -> int:
+async def put(link: Connection, payload: bytes, name: str) -> int:
     """Publish to the operation's subjects without the guard, as somebody who should not; the sequence."""
     subject = subjects.event_subject(ID, KIND, name)
     return (await link.nc.jetstream().publish(subject, payload)).seq
 
 
-async def second_request(link: Link, _: Operation) -> None:
+async def second_request(link: Connection, _: Operation) -> None:
     """The operation's id is requested once more."""
     await put(link, encode_event(first(ID)), "requested")
 
 
-async def damaged(link: Link, _: Operation) -> None:
+async def damaged(link: Connection, _: Operation) -> None:
     """Bytes that are no event."""
     await put(link, b"\x00 not an event", "progressed")
 
 
-async def newer(link: Link, operation: Operation) -> None:
+async def newer(link: Connection, operation: Operation) -> None:
     """An event of a type that this version does not know."""
     await put(link, encode_event(following(operation, FromTheFuture())), "progressed")
 
 
-async def everything(link: Link, operation: Operation) -> None:
+async def everything(link: Connection, operation: Operation) -> None:
     """All of it, and more than once."""
     for one in (newer, second_request, damaged, damaged):
         await one(link, operation)
@@ -95,7 +95,14 @@ async def told(api: Api) -> dict[str, Any]:
 @pytest.mark.parametrize("ruin", [second_request, damaged, newer, everything])
 @pytest.mark.parametrize("is_projected", [True, False])
 async def test_everybody_sees_the_same_end(
-    broker: Broker, link: Link, journal: Journal, view: View, stage: Stage, api: Api, ruin: Any, is_projected: bool
+    broker: Broker,
+    link: Connection,
+    journal: Journal,
+    view: SnapshotStore,
+    stage: RunnerStage,
+    api: Api,
+    ruin: Any,
+    is_projected: bool,
 ) -> None:
     """Status, history, stream, runner, view and invariants agree on an operation that was ended by force, whether it
     was in the view before or not."""
@@ -105,7 +112,7 @@ async def test_everybody_sees_the_same_end(
         async with running(projector(link, journal)):
             await settled(link)
     await ruin(link, operation)
-    last = await journal.last(ID)
+    last = await journal.last_message(ID)
     assert last is not None
 
     refused = await fail(broker)
@@ -118,7 +125,7 @@ async def test_everybody_sees_the_same_end(
     assert "a script wrote there" in status["error"]["message"]
     events = await journal.events(ID)
     end = events[-1]
-    forced = forced_end(end)
+    forced = forced_end_of(end)
     assert forced is not None
     assert (end.source, forced.reason, forced.sequence) == (SOURCE, "a script wrote there", last.seq)
     ended = fold(None, events)
@@ -135,7 +142,7 @@ async def test_everybody_sees_the_same_end(
     headers = {"Accept": "text/event-stream", "Last-Event-ID": str(shown[-1].id)}
     assert (await api.client.get(f"/status/{ID}/events", headers=headers)).status_code == 204
 
-    async with stage.runner([gated(Gate(), lease=1)]), running(projector(link, journal)):
+    async with stage.runner([gated(HandlerGate(), lease=1)]), running(projector(link, journal)):
         await stage.settled()
         evidence = await gather(broker.url)
     evidence.promised[ID] = PROMISE
@@ -144,7 +151,7 @@ async def test_everybody_sees_the_same_end(
     assert stored == ended
 
 
-async def test_nothing_follows(broker: Broker, link: Link, journal: Journal, api: Api) -> None:
+async def test_nothing_follows(broker: Broker, link: Connection, journal: Journal, api: Api) -> None:
     """An operation that was ended by force is terminal for clients, operators and runners."""
     operation = await extend(journal, await begin(journal, ID), started())
     await everything(link, operation)
@@ -163,9 +170,9 @@ async def test_nothing_follows(broker: Broker, link: Link, journal: Journal, api
     assert await journal.events(ID) == stored
 
 
-async def test_an_attempt_that_runs_is_stopped(broker: Broker, link: Link, stage: Stage) -> None:
+async def test_an_attempt_that_runs_is_stopped(broker: Broker, link: Connection, stage: RunnerStage) -> None:
     """A runner at work is fenced off by the end, whether it could understand what came before it or not."""
-    gate = Gate()
+    gate = HandlerGate()
     async with stage.runner([gated(gate, lease=1)]):
         await stage.request(ID)
         await gate.entered(1)
@@ -178,10 +185,10 @@ async def test_an_attempt_that_runs_is_stopped(broker: Broker, link: Link, stage
 
 async def test_nothing_can_be_read(
     broker: Broker,
-    link: Link,
+    link: Connection,
     journal: Journal,
-    view: View,
-    stage: Stage,
+    view: SnapshotStore,
+    stage: RunnerStage,
     api: Api,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -189,7 +196,7 @@ async def test_nothing_can_be_read(
     monkeypatch.setattr("opstream_projector.projection.projector._DOUBT_DELIVERIES", 1)
     await put(link, b"rubbish", "requested")
     assert (await api.status(ID)).status_code == 500
-    async with stage.runner([gated(Gate(), lease=1)]), running(projector(link, journal)):
+    async with stage.runner([gated(HandlerGate(), lease=1)]), running(projector(link, journal)):
         await eventually(lambda: _is_redelivered(stage))
         done = await fail(broker, "--force")
         assert (done.exit_code, "not even its request can be read" in done.output) == (0, True), done.output
@@ -200,7 +207,7 @@ async def test_nothing_can_be_read(
     assert (await view.get_newest(ID)).operation is None
 
 
-async def _is_redelivered(stage: Stage) -> bool:
+async def _is_redelivered(stage: RunnerStage) -> bool:
     return (await stage.consumer()).num_redelivered == 1
 
 
@@ -223,13 +230,13 @@ async def test_a_plain_end(broker: Broker, journal: Journal, api: Api) -> None:
     ("operation_id", "status", "text"),
     [("nobody", 1, "there is no operation nobody"), ("a b", 2, "operation id 'a b'")],
 )
-async def test_no_such_operation(broker: Broker, link: Link, operation_id: str, status: int, text: str) -> None:
+async def test_no_such_operation(broker: Broker, link: Connection, operation_id: str, status: int, text: str) -> None:
     """An id that nobody has is told, and so is what is no id."""
     done = await fail(broker, "--force", operation_id=operation_id)
     assert (done.exit_code, text in done.output) == (status, True), done.output
 
 
-async def test_what_succeeded_stays(broker: Broker, link: Link, journal: Journal) -> None:
+async def test_what_succeeded_stays(broker: Broker, link: Connection, journal: Journal) -> None:
     """What has ended is not ended again, not even by force and with rubbish behind its end."""
     operation = await extend(journal, await begin(journal, ID), started(), RESULT)
     await damaged(link, operation)
@@ -238,7 +245,7 @@ async def test_what_succeeded_stays(broker: Broker, link: Link, journal: Journal
         assert (done.exit_code, "is Succeeded" in done.output) == (1, True), done.output
 
 
-async def test_an_end_that_follows_something_else(link: Link, journal: Journal) -> None:
+async def test_an_end_that_follows_something_else(link: Connection, journal: Journal) -> None:
     """A forced end that was not made for what lies before it is foreign, too."""
     operation = await extend(journal, await begin(journal, ID), started())
     await damaged(link, operation)
@@ -266,7 +273,9 @@ async def test_an_end_that_follows_something_else(link: Link, journal: Journal) 
 
 
 @pytest.mark.parametrize("count", [40, 90])
-async def test_a_long_history_with_damage(broker: Broker, link: Link, journal: Journal, api: Api, count: int) -> None:
+async def test_a_long_history_with_damage(
+    broker: Broker, link: Connection, journal: Journal, api: Api, count: int
+) -> None:
     """A long history that was ended by force is told whole, in pieces too, from wherever a reader begins."""
     operation = await extend(journal, await begin(journal, ID), started())
     for number in range(count):
@@ -278,11 +287,11 @@ async def test_a_long_history_with_damage(broker: Broker, link: Link, journal: J
 
     answer = await api.client.get(f"/status/{ID}/events")
     assert answer.content == b'{"value":[' + b",".join(stored) + b"]}"
-    feed = Feed(journal, ID, max_bytes=5_000)
+    feed = EventFeed(journal, ID, max_bytes=5_000)
     for begin_at in (0, count, count + 3):
         position, frames = begin_at, []
         while not frames or position < operation_position(stored):
-            _, found = await feed.after(position, beyond=0)
+            _, found = await feed.events_after(position, beyond=0)
             frames += found
             position = found[-1].position
         assert len(frames) == len(events) - begin_at
@@ -293,14 +302,16 @@ def operation_position(stored: list[bytes]) -> int:
     return decode_event(stored[-1], 1).position
 
 
-async def test_racing_writers(broker: Broker, link: Link, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_racing_writers(
+    broker: Broker, link: Connection, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is stored between the operator's look and the end is looked at again, and counted."""
     operation = await extend(journal, await begin(journal, ID), started())
     await damaged(link, operation)
     append: Callable[..., Any] = Journal.append
     tries = 0
 
-    async def late(self: Journal, kind: Any, event: Any, expected: Expected, *, budget: float) -> Any:
+    async def late(self: Journal, kind: Any, event: Any, expected: ExpectedVersion, *, budget: float) -> Any:
         nonlocal tries
         tries += 1
         if tries == 1:

@@ -7,13 +7,13 @@ import asyncio
 import msgspec
 import pytest
 
-from opstream_journal import Expected, Journal, JournalUnavailable, Link
+from opstream_journal import Connection, ExpectedVersion, Journal, JournalUnavailable
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas import subjects
 from opstream_schemas.errors import FoldRefused, InvalidEvent
 from opstream_schemas.events import Event, Progressed, RecordedEvent, Succeeded, decode_event, encode_event
-from opstream_schemas.operation.fold import Operation, fold, read
+from opstream_schemas.operation.fold import Operation, fold, fold_for_reader
 from tests.support.broker import Broker
 from tests.support.journaling import KIND, begin, extend, first, folded, following, linked, opened
 from tests.support.strategies import FromTheFuture, request, started
@@ -22,13 +22,13 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.broker
 
 
-async def store(link: Link, event: Event, *, name: str = "") -> int:
+async def store(link: Connection, event: Event, *, name: str = "") -> int:
     """Put an event into the stream without the journal's guard, and return its sequence."""
     subject = subjects.event_subject(event.operation_id, KIND, name or event.data.name)
     return (await link.nc.jetstream().publish(subject, encode_event(event))).seq
 
 
-async def long_history(link: Link, operation: Operation, count: int, *, text: str = "") -> list[Operation]:
+async def long_history(link: Connection, operation: Operation, count: int, *, text: str = "") -> list[Operation]:
     """The states of an operation that reports progress `count` times, among the events of another one."""
     states = [operation]
     stored = []
@@ -50,11 +50,11 @@ def _as_stored(event: Event, sequence: int) -> RecordedEvent:
 
 async def test_nothing_is_there(journal: Journal) -> None:
     """An operation that nobody requested has no last event and no events."""
-    assert (await journal.last("op-1"), await journal.events("op-1")) == (None, [])
+    assert (await journal.last_message("op-1"), await journal.events("op-1")) == (None, [])
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 30, 257, 1300])
-async def test_a_history_of_any_length(journal: Journal, link: Link, count: int) -> None:
+async def test_a_history_of_any_length(journal: Journal, link: Connection, count: int) -> None:
     """Every event of an operation is read, in order, beyond any batch that the broker answers at once."""
     running = await extend(journal, await begin(journal, "op-1"), started())
     states = await long_history(link, running, count)
@@ -64,7 +64,7 @@ async def test_a_history_of_any_length(journal: Journal, link: Link, count: int)
         assert folded(known, *await journal.events("op-1", since=known)) == ended
 
 
-async def test_a_history_of_large_events(journal: Journal, link: Link) -> None:
+async def test_a_history_of_large_events(journal: Journal, link: Connection) -> None:
     """A history of megabytes is read whole, also where the broker cuts its batches by bytes."""
     running = await extend(journal, await begin(journal, "op-1"), started())
     states = await long_history(link, running, 300, text="x" * 20_000)
@@ -81,7 +81,7 @@ async def test_a_known_state_has_nothing_new(journal: Journal) -> None:
 async def test_a_floor_is_enough(journal: Journal) -> None:
     """What came after a floor is not part of the read up to it."""
     operation = await extend(journal, await begin(journal, "op-1"), started(), Progressed(percent=1))
-    floor = await journal.last("op-1")
+    floor = await journal.last_message("op-1")
     assert floor is not None
     await extend(journal, operation, *[Progressed(percent=n) for n in range(5)])
     assert folded(None, *await journal.events_up_to(floor)) == operation
@@ -126,12 +126,12 @@ async def test_an_expired_beginning(broker: Broker) -> None:
         assert [event.position for event in holed] == [3, 4, 5]
 
 
-async def _first_sequence(link: Link, sequence: int) -> bool:
+async def _first_sequence(link: Connection, sequence: int) -> bool:
     state = (await link.nc.jetstream().stream_info(subjects.OPERATIONS_STREAM)).state
     return state.first_seq >= sequence
 
 
-async def extend_blindly(link: Link, operation: Operation) -> list[Operation]:
+async def extend_blindly(link: Connection, operation: Operation) -> list[Operation]:
     """Three more events, without a guard."""
     states = []
     for number in range(3):
@@ -151,7 +151,7 @@ async def test_only_the_last_event_is_left(broker: Broker) -> None:
         js = link.nc.jetstream()
         info = await js.stream_info(subjects.OPERATIONS_STREAM)
         await js.update_stream(info.config.evolve(max_msgs=1, discard="old"))
-        assert await journal.last("op-1") is not None
+        assert await journal.last_message("op-1") is not None
         assert await journal.events("op-1") == []
 
 
@@ -160,7 +160,7 @@ async def test_only_the_last_event_is_left(broker: Broker) -> None:
     [b"", b"\xff\xfe", b"{", b"[1]", b"null", b'{"specversion":"1.0"}', b"[" * 100_000, b'{"id":"\xff"}'],
     ids=["empty", "no-utf8", "cut", "list", "null", "other", "deep", "text"],
 )
-async def test_garbage(journal: Journal, link: Link, garbage: bytes) -> None:
+async def test_garbage(journal: Journal, link: Connection, garbage: bytes) -> None:
     """Bytes under an operation's subject that are no event are named as that, first, last or in between."""
     js = link.nc.jetstream()
     await js.publish(subjects.event_subject("op-1", KIND, "requested"), garbage)
@@ -180,25 +180,25 @@ async def test_garbage(journal: Journal, link: Link, garbage: bytes) -> None:
 async def read_or_name(journal: Journal, operation_id: str) -> str:
     """The name of the error that keeps an operation from being folded."""
     try:
-        read(None, await asyncio.wait_for(journal.events(operation_id), 5))
+        fold_for_reader(None, await asyncio.wait_for(journal.events(operation_id), 5))
     except (InvalidEvent, FoldRefused) as error:
         return type(error).__name__
     return ""
 
 
 @pytest.mark.parametrize("position", [1, 2, 4, 5, 300, 2**31 - 1])
-async def test_an_event_that_lies_about_its_position(journal: Journal, link: Link, position: int) -> None:
+async def test_an_event_that_lies_about_its_position(journal: Journal, link: Connection, position: int) -> None:
     """An event with a wrong position makes the fold refuse; the read neither hangs nor claims to be unavailable."""
     operation = await extend(journal, await begin(journal, "op-1"), started())
     liar = msgspec.structs.replace(following(operation, Progressed(percent=1)), position=position)
     await store(link, liar)
     for known in (None, operation):
         with pytest.raises(FoldRefused):
-            read(known, await asyncio.wait_for(journal.events("op-1", since=known), 5))
+            fold_for_reader(known, await asyncio.wait_for(journal.events("op-1", since=known), 5))
 
 
 @pytest.mark.parametrize("before", [1, 2])
-async def test_requested_twice(journal: Journal, link: Link, before: int) -> None:
+async def test_requested_twice(journal: Journal, link: Connection, before: int) -> None:
     """A second `requested` that somebody stored without the guard is not taken for the first event."""
     operation = await begin(journal, "op-1")
     if before == 2:
@@ -206,13 +206,13 @@ async def test_requested_twice(journal: Journal, link: Link, before: int) -> Non
     await store(link, first("op-1"))
     for known in (None, operation):
         with pytest.raises(FoldRefused):
-            read(known, await journal.events("op-1", since=known))
+            fold_for_reader(known, await journal.events("op-1", since=known))
 
 
-async def test_a_guarded_first_event_is_read_once(journal: Journal, link: Link) -> None:
+async def test_a_guarded_first_event_is_read_once(journal: Journal, link: Connection) -> None:
     """The guard in the stored headers says that nothing lies before it, so that nobody has to look."""
     sequence = (await begin(journal, "op-1")).stream_sequence
-    floor = await journal.last("op-1")
+    floor = await journal.last_message("op-1")
     assert floor is not None
     assert floor.seq == sequence
     before = link.nc.stats["out_msgs"]
@@ -220,7 +220,7 @@ async def test_a_guarded_first_event_is_read_once(journal: Journal, link: Link) 
     assert link.nc.stats["out_msgs"] == before
 
 
-async def test_another_operations_event(journal: Journal, link: Link) -> None:
+async def test_another_operations_event(journal: Journal, link: Connection) -> None:
     """What lies under an operation's subjects and is another one's is never taken for it, alone or at its end."""
     js = link.nc.jetstream()
     other = encode_event(first("op-2"))
@@ -232,13 +232,13 @@ async def test_another_operations_event(journal: Journal, link: Link) -> None:
             await journal.events(operation_id, since=known)
 
 
-async def test_requested_without_a_guard(journal: Journal, link: Link) -> None:
+async def test_requested_without_a_guard(journal: Journal, link: Connection) -> None:
     """A first event is read whoever stored it, and however."""
     sequence = await store(link, first("op-1"))
     assert [event.sequence for event in await journal.events("op-1")] == [sequence]
 
 
-async def test_an_event_of_the_future(journal: Journal, link: Link) -> None:
+async def test_an_event_of_the_future(journal: Journal, link: Connection) -> None:
     """An event of a type that this code does not know is read; the fold of whoever decides refuses it."""
     operation = await extend(journal, await begin(journal, "op-1"), started())
     await store(link, following(operation, FromTheFuture()), name="progressed")
@@ -255,20 +255,20 @@ async def test_another_operation_with_a_longer_name(journal: Journal) -> None:
     assert [event.operation_id for event in await journal.events("op-1")] == [two.id]
 
 
-async def test_without_a_broker(broker: Broker, journal: Journal, link: Link) -> None:
+async def test_without_a_broker(broker: Broker, journal: Journal, link: Connection) -> None:
     """Reads fail at once while there is no broker, and work again when it is back."""
     operation = await extend(journal, await begin(journal, "op-1"), started())
     broker.kill()
-    await eventually(lambda: not link.is_up)
-    for question in (journal.last("op-1"), journal.events("op-1"), journal.events("op-1", since=operation)):
+    await eventually(lambda: not link.is_connected)
+    for question in (journal.last_message("op-1"), journal.events("op-1"), journal.events("op-1", since=operation)):
         with pytest.raises(JournalUnavailable):
             await asyncio.wait_for(question, 0.2)
     broker.start()
-    await eventually(lambda: link.is_up)
+    await eventually(lambda: link.is_connected)
     assert folded(None, *await journal.events("op-1")) == operation
 
 
-async def test_a_stream_without_direct_reads(journal: Journal, link: Link) -> None:
+async def test_a_stream_without_direct_reads(journal: Journal, link: Connection) -> None:
     """Where replicas may not answer, the leader does."""
     operation = await extend(
         journal, await begin(journal, "op-1"), started(), *[Progressed(percent=n) for n in range(9)]
@@ -283,16 +283,16 @@ async def test_the_largest_input(journal: Journal) -> None:
     """An input as large as the limit allows is read back unchanged."""
     action_input = msgspec.Raw(b'"%s"' % (b"x" * 256 * 1024))
     event = first("op-1", data=request(input=action_input))
-    recorded = await journal.append(KIND, event, Expected(0), budget=5)
+    recorded = await journal.append(KIND, event, ExpectedVersion(0), budget=5)
     assert await journal.events("op-1") == [recorded]
 
 
-async def test_a_part_of_a_long_history(journal: Journal, link: Link) -> None:
+async def test_a_part_of_a_long_history(journal: Journal, link: Connection) -> None:
     """From any event on, as many as are asked for, without those of others in between."""
     running = await extend(journal, await begin(journal, "op-1"), started())
     states = await long_history(link, running, 100)
     for index, count in ((0, 1), (10, 32), (99, 2), (100, 1)):
-        events = await journal.part("op-1", states[index].stream_sequence, count)
+        events = await journal.page("op-1", states[index].stream_sequence, count)
         assert [event.sequence for event in events] == [one.stream_sequence for one in states[index : index + count]]
 
 
@@ -302,4 +302,4 @@ async def test_a_part_that_is_not_there(journal: Journal) -> None:
     other = await begin(journal, "op-2")
     for sequence in (other.stream_sequence, other.stream_sequence + 1):
         with pytest.raises(JournalUnavailable, match="lost"):
-            await journal.part(operation.id, sequence, 1)
+            await journal.page(operation.id, sequence, 1)

@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from opstream_journal import ConsumerGone, Journal, Link, View
-from opstream_journal.runtime.crash_points import VARIABLE, CrashPoint
-from opstream_journal.stores.timers import arm_deadline
+from opstream_journal import Connection, ConsumerGone, Journal, SnapshotStore
+from opstream_journal.runtime.crash_points import CRASH_VARIABLE, CrashPoint
+from opstream_journal.stores.timers import schedule_deadline
 from opstream_projector.deadlines import RecentIds
 from opstream_schemas import subjects
 from opstream_schemas.errors import ErrorCode, OperationFinished
 from opstream_schemas.events import AttemptFailed, OperationError, RecordedEvent
 from opstream_schemas.operation.commands import Succeed
-from opstream_schemas.operation.fold import Operation, Status, read
+from opstream_schemas.operation.fold import Operation, Status, fold_for_reader
 from tests.support.broker import Broker
 from tests.support.journaling import KIND, extend, linked, opened
 from tests.support.overdue import (
@@ -56,12 +56,12 @@ async def failed(journal: Journal, operation_id: str, within: float = 10.0) -> O
     return operation
 
 
-async def due(link: Link, subject: str) -> int:
+async def due(link: Connection, subject: str) -> int:
     """Have a deadline fire by hand; the number of its message among the timers."""
     return (await link.nc.jetstream().publish(subject, b"")).seq
 
 
-async def test_a_near_deadline_is_armed_at_once(link: Link, journal: Journal) -> None:
+async def test_a_near_deadline_is_armed_at_once(link: Connection, journal: Journal) -> None:
     """It fires by itself, not before its time, ends the operation once, and leaves no timer behind."""
     parts = projector(link, journal, effects=[armer(link)]), overdue(link, journal)
     async with running(*parts):
@@ -77,14 +77,14 @@ async def test_a_near_deadline_is_armed_at_once(link: Link, journal: Journal) ->
     assert (await journal.events("op-1"))[-1].source == "opstream/projector"
 
 
-async def test_a_deadline_that_has_passed(link: Link, journal: Journal) -> None:
+async def test_a_deadline_that_has_passed(link: Connection, journal: Journal) -> None:
     """What is overdue when it is first seen ends at once."""
     await begin(journal, "op-1", -86_400.0)
     async with running(projector(link, journal, effects=[armer(link)]), overdue(link, journal)):
         await failed(journal, "op-1", within=3)
 
 
-async def test_while_it_waits_for_a_retry(link: Link, journal: Journal) -> None:
+async def test_while_it_waits_for_a_retry(link: Connection, journal: Journal) -> None:
     """An operation whose next attempt would come later than its deadline ends at the deadline."""
     async with running(projector(link, journal, effects=[armer(link)]), overdue(link, journal)):
         waiting = AttemptFailed(
@@ -97,14 +97,14 @@ async def test_while_it_waits_for_a_retry(link: Link, journal: Journal) -> None:
         await failed(journal, "op-1")
 
 
-async def test_while_an_attempt_is_live(link: Link, journal: Journal) -> None:
+async def test_while_an_attempt_is_live(link: Connection, journal: Journal) -> None:
     """An operation that runs ends at its deadline, whatever its attempt does."""
     async with running(projector(link, journal, effects=[armer(link)]), overdue(link, journal)):
         await extend(journal, await begin(journal, "op-1", 1.0), *LIFE[:2])
         await failed(journal, "op-1")
 
 
-async def test_a_far_deadline_is_armed_by_the_trail(link: Link, journal: Journal) -> None:
+async def test_a_far_deadline_is_armed_by_the_trail(link: Connection, journal: Journal) -> None:
     """Once the operation has been open for a while, and not before; an after-effect alone does not arm it."""
     parts = projector(link, journal, effects=[armer(link)]), trail(link, journal)
     async with running(*parts):
@@ -119,7 +119,7 @@ async def test_a_far_deadline_is_armed_by_the_trail(link: Link, journal: Journal
     assert await ever_armed(link) == 1
 
 
-async def test_without_a_view(link: Link, journal: Journal) -> None:
+async def test_without_a_view(link: Connection, journal: Journal) -> None:
     """Where there is no snapshot, the journal is read: what is open is armed, what has ended is not."""
     await begin(journal, "open")
     await extend(journal, await begin(journal, "ended"), *LIFE)
@@ -130,7 +130,7 @@ async def test_without_a_view(link: Link, journal: Journal) -> None:
 
 
 @pytest.mark.parametrize("is_known", [True, False], ids=["known", "unknown"])
-async def test_what_has_ended_is_not_armed(link: Link, journal: Journal, is_known: bool) -> None:
+async def test_what_has_ended_is_not_armed(link: Connection, journal: Journal, is_known: bool) -> None:
     """Neither by the process that saw it end, nor by one that has to look at its snapshot."""
     effect = armer(link)
     async with running(projector(link, journal, effects=[effect])):
@@ -145,7 +145,7 @@ async def _live(journal: Journal, operation_id: str) -> None:
     await extend(journal, await begin(journal, operation_id), *LIFE)
 
 
-async def test_the_end_disarms(link: Link, journal: Journal) -> None:
+async def test_the_end_disarms(link: Connection, journal: Journal) -> None:
     """An operation that ends in time leaves no timer, whoever armed it."""
     async with running(projector(link, journal, effects=[armer(link)]), trail(link, journal), overdue(link, journal)):
         far = await begin(journal, "far")
@@ -157,7 +157,7 @@ async def test_the_end_disarms(link: Link, journal: Journal) -> None:
         await eventually(lambda: is_armed(link))
 
 
-async def test_an_outdated_snapshot_does_no_harm(link: Link, journal: Journal, view: View) -> None:
+async def test_an_outdated_snapshot_does_no_harm(link: Connection, journal: Journal, view: SnapshotStore) -> None:
     """What has ended while the view still calls it open is armed, and its deadline changes nothing."""
     operation = await begin(journal, "op-1", 2.0)
     await view.put(operation, 0)
@@ -170,16 +170,16 @@ async def test_an_outdated_snapshot_does_no_harm(link: Link, journal: Journal, v
     assert [event.data for event in await ends(journal, "op-1")] == [RESULT]
 
 
-async def _has_been_due(link: Link) -> bool:
+async def _has_been_due(link: Connection) -> bool:
     info = await link.nc.jetstream().consumer_info(subjects.OPERATIONS_STREAM, subjects.PROJECTOR_DUE_CONSUMER)
     return info.delivered is not None and info.delivered.consumer_seq > 0
 
 
-async def test_killed_between_arming_and_acknowledgement(broker: Broker, link: Link, journal: Journal) -> None:
+async def test_killed_between_arming_and_acknowledgement(broker: Broker, link: Connection, journal: Journal) -> None:
     """The next process arms again what a killed one had armed: one timer is left of both."""
     consumer = await requests_consumer(link, "quick")
     await begin(journal, "op-1")
-    environment = os.environ | {VARIABLE: CrashPoint.PROJECTOR_DEADLINE_ARMED}
+    environment = os.environ | {CRASH_VARIABLE: CrashPoint.PROJECTOR_DEADLINE_ARMED}
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.support.overdue", broker.url, consumer, env=environment
     )
@@ -193,7 +193,7 @@ async def test_killed_between_arming_and_acknowledgement(broker: Broker, link: L
     assert await ever_armed(link) == 2
 
 
-async def test_two_replicas(broker: Broker, link: Link, journal: Journal) -> None:
+async def test_two_replicas(broker: Broker, link: Connection, journal: Journal) -> None:
     """They share the requests and the deadlines: each is armed once, and fails once."""
     names = [f"op-{number}" for number in range(60)]
     async with linked(broker.url) as other:
@@ -213,7 +213,7 @@ async def test_two_replicas(broker: Broker, link: Link, journal: Journal) -> Non
 
 @pytest.mark.parametrize("seconds", [0.5, 15.0], ids=["while it is gone", "when it is back"])
 async def test_the_broker_restarts_between_arming_and_firing(
-    broker: Broker, link: Link, journal: Journal, seconds: float
+    broker: Broker, link: Connection, journal: Journal, seconds: float
 ) -> None:
     """A timer survives, and fires also when its moment was missed."""
     async with running(projector(link, journal, effects=[armer(link)]), overdue(link, journal)):
@@ -228,7 +228,9 @@ async def test_the_broker_restarts_between_arming_and_firing(
     assert operation.finished_at >= operation.deadline
 
 
-async def test_the_broker_is_gone_when_a_request_is_old_enough(broker: Broker, link: Link, journal: Journal) -> None:
+async def test_the_broker_is_gone_when_a_request_is_old_enough(
+    broker: Broker, link: Connection, journal: Journal
+) -> None:
     """What the trail has in hand then is armed once the broker is back."""
     async with running(projector(link, journal)):
         await begin(journal, "op-1")
@@ -244,10 +246,10 @@ async def test_the_broker_is_gone_when_a_request_is_old_enough(broker: Broker, l
         await eventually(lambda: one.is_ready)
 
 
-async def test_fired_too_early(link: Link, journal: Journal) -> None:
+async def test_fired_too_early(link: Connection, journal: Journal) -> None:
     """A deadline that fires before the journal's own is armed again for that, and ends nothing."""
     operation = await begin(journal, "op-1")
-    await arm_deadline(link, KIND, "op-1", utc_now())
+    await schedule_deadline(link, KIND, "op-1", utc_now())
     async with running(overdue(link, journal)):
         await eventually(lambda: _has_been_due(link))
         await eventually(lambda: is_acked(link, subjects.PROJECTOR_DUE_CONSUMER))
@@ -256,29 +258,29 @@ async def test_fired_too_early(link: Link, journal: Journal) -> None:
     assert not await ends(journal, "op-1")
 
 
-async def test_a_slow_clock(link: Link, journal: Journal) -> None:
+async def test_a_slow_clock(link: Connection, journal: Journal) -> None:
     """A process whose clock is an hour late takes the broker's word: the deadline ends the operation at once."""
     await begin(journal, "op-1", 0.5)
     late = overdue(link, journal, now=lambda: utc_now() - timedelta(hours=1))
-    await arm_deadline(link, KIND, "op-1", utc_now() + timedelta(seconds=0.5))
+    await schedule_deadline(link, KIND, "op-1", utc_now() + timedelta(seconds=0.5))
     async with running(late):
         await failed(journal, "op-1", within=5)
     assert await ever_armed(link) == 2  # the timer and its firing
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
-async def test_a_trail_with_a_wrong_clock(link: Link, journal: Journal, hours: int) -> None:
+async def test_a_trail_with_a_wrong_clock(link: Connection, journal: Journal, hours: int) -> None:
     """It arms early rather than never."""
     await begin(journal, "op-1")
     async with running(trail(link, journal, now=lambda: utc_now() + timedelta(hours=hours))):
         await eventually(lambda: is_armed(link, "op-1"))
 
 
-async def test_a_foreign_message(link: Link, journal: Journal, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_foreign_message(link: Connection, journal: Journal, caplog: pytest.LogCaptureFixture) -> None:
     """What is no deadline is told and acknowledged, and so is a deadline of an operation that does not exist."""
     await due(link, "overdue.book")
     await due(link, "overdue.book.upload-start.op%1")
-    await due(link, subjects.overdue_subject(KIND, "nobody"))
+    await due(link, subjects.fired_deadline_subject(KIND, "nobody"))
     async with running(overdue(link, journal)):
         await eventually(lambda: _arrived(link, 3))
         await eventually(lambda: is_acked(link, subjects.PROJECTOR_DUE_CONSUMER))
@@ -288,29 +290,29 @@ async def test_a_foreign_message(link: Link, journal: Journal, caplog: pytest.Lo
     assert "op%1" in told[1]
 
 
-async def _arrived(link: Link, count: int) -> bool:
+async def _arrived(link: Connection, count: int) -> bool:
     return (await link.nc.jetstream().stream_info(subjects.OPERATIONS_STREAM)).state.last_seq >= count
 
 
-async def test_a_damaged_operation(link: Link, journal: Journal, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_damaged_operation(link: Connection, journal: Journal, caplog: pytest.LogCaptureFixture) -> None:
     """What can't be decided upon is told once and kept for later; the others end."""
     await begin(journal, "damaged", 0.0)
     await begin(journal, "sound", 0.0)
     await link.nc.jetstream().publish(subjects.event_subject("damaged", KIND, "progressed"), b"{}")
     for name in ("damaged", "damaged", "sound"):
-        await due(link, subjects.overdue_subject(KIND, name))
+        await due(link, subjects.fired_deadline_subject(KIND, name))
     async with running(overdue(link, journal)):
         await failed(journal, "sound")
         await eventually(lambda: _holds(link, 2))
     assert len([record for record in caplog.records if "can't be failed" in record.getMessage()]) == 1
 
 
-async def _holds(link: Link, count: int) -> bool:
+async def _holds(link: Connection, count: int) -> bool:
     info = await link.nc.jetstream().consumer_info(subjects.OPERATIONS_STREAM, subjects.PROJECTOR_DUE_CONSUMER)
     return (info.num_pending, info.num_ack_pending) == (0, count)
 
 
-async def test_success_against_the_deadline(link: Link, journal: Journal) -> None:
+async def test_success_against_the_deadline(link: Connection, journal: Journal) -> None:
     """Whichever comes first, an operation has exactly one end."""
     ended: set[Status] = set()
     runner = carrier(journal)
@@ -319,10 +321,10 @@ async def test_success_against_the_deadline(link: Link, journal: Journal) -> Non
             name = f"op-{number}"
             operation = await extend(journal, await begin(journal, name, 0.0), started())
             assert operation.live is not None
-            await due(link, subjects.overdue_subject(KIND, name))
+            await due(link, subjects.fired_deadline_subject(KIND, name))
             await asyncio.sleep(number / 10_000)
             with contextlib.suppress(OperationFinished):
-                await runner.carry_out(name, Succeed(token=operation.live.token, result=b"{}"), budget=10)
+                await runner.handle(name, Succeed(token=operation.live.token, result=b"{}"), budget=10)
             await eventually(lambda: is_acked(link, subjects.PROJECTOR_DUE_CONSUMER))
             [end] = await ends(journal, name)
             ended.add(await _status(journal, name, end))
@@ -332,12 +334,12 @@ async def test_success_against_the_deadline(link: Link, journal: Journal) -> Non
 async def _status(journal: Journal, operation_id: str, end: RecordedEvent) -> Status:
     events = await journal.events(operation_id)
     assert events[-1].id == end.id
-    operation = read(None, events)
+    operation = fold_for_reader(None, events)
     assert operation is not None
     return operation.status
 
 
-async def test_overtaken(link: Link, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_overtaken(link: Connection, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     """An operation that goes on just when it is to be failed is failed all the same, after what came first."""
     operation = await extend(journal, await begin(journal, "op-1", 0.0), started())
     hasty = await opened(link)
@@ -349,7 +351,7 @@ async def test_overtaken(link: Link, journal: Journal, monkeypatch: pytest.Monke
         return await append(*arguments, **options)
 
     monkeypatch.setattr(hasty, "append", overtaken)
-    await due(link, subjects.overdue_subject(KIND, "op-1"))
+    await due(link, subjects.fired_deadline_subject(KIND, "op-1"))
     async with running(overdue(link, hasty)):
         await failed(journal, "op-1")
         await eventually(lambda: is_acked(link, subjects.PROJECTOR_DUE_CONSUMER))
@@ -357,7 +359,7 @@ async def test_overtaken(link: Link, journal: Journal, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("part", ["trail", "overdue"])
-async def test_a_deleted_consumer(link: Link, journal: Journal, part: str) -> None:
+async def test_a_deleted_consumer(link: Connection, journal: Journal, part: str) -> None:
     """Whoever lost its consumer ends, so that the process does."""
     one = trail(link, journal) if part == "trail" else overdue(link, journal)
     name = subjects.PROJECTOR_DEADLINES_CONSUMER if part == "trail" else subjects.PROJECTOR_DUE_CONSUMER
@@ -369,7 +371,7 @@ async def test_a_deleted_consumer(link: Link, journal: Journal, part: str) -> No
     assert not one.is_ready
 
 
-async def test_as_a_process(broker: Broker, link: Link, journal: Journal) -> None:
+async def test_as_a_process(broker: Broker, link: Connection, journal: Journal) -> None:
     """A projector and nobody else: what is due ends; without one of its consumers it ends, and says why."""
     code = (
         "from opstream_projector.main import run; from opstream_projector.settings import Settings; "

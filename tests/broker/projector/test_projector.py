@@ -10,7 +10,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from opstream_journal import NEW, ConsumerGone, Delivered, Journal, Link, Puller, View
+from opstream_journal import (
+    NEW_OPERATION,
+    Connection,
+    ConsumerGone,
+    DeliveredMessage,
+    Journal,
+    PullConsumer,
+    SnapshotStore,
+)
 from opstream_schemas import subjects
 from opstream_schemas.events import Canceled, EventData, Failed, Progressed, encode_event
 from opstream_schemas.operation.fold import Operation
@@ -36,19 +44,19 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.broker
 
 
-async def taken(puller: Puller, count: int) -> list[Delivered]:
+async def taken(puller: PullConsumer, count: int) -> list[DeliveredMessage]:
     await puller.start()
-    puller.want(count)
+    puller.add_demand(count)
     return [await puller.next() for _ in range(count)]
 
 
-async def publish(link: Link, operation_id: str, event: str, payload: bytes) -> int:
+async def publish(link: Connection, operation_id: str, event: str, payload: bytes) -> int:
     """Store bytes as somebody would who knows no rules."""
     ack = await link.nc.jetstream().publish(subjects.event_subject(operation_id, KIND, event), payload)
     return ack.seq
 
 
-async def test_the_view_follows_the_journal(link: Link, journal: Journal, view: View) -> None:
+async def test_the_view_follows_the_journal(link: Connection, journal: Journal, view: SnapshotStore) -> None:
     """Each event gets into the snapshot of its operation, open or ended."""
     async with running(projector(link, journal)):
         await live(journal, "done", *LIFE)
@@ -59,7 +67,7 @@ async def test_the_view_follows_the_journal(link: Link, journal: Journal, view: 
     await assert_is_fold(view, journal, ["done", "open", "new"])
 
 
-async def test_a_backlog_is_written_once_an_operation(link: Link, journal: Journal, view: View) -> None:
+async def test_a_backlog_is_written_once_an_operation(link: Connection, journal: Journal, view: SnapshotStore) -> None:
     """What came together is folded together."""
     names = [f"op-{number}" for number in range(20)]
     for name in names:
@@ -72,7 +80,9 @@ async def test_a_backlog_is_written_once_an_operation(link: Link, journal: Journ
     assert await view_writes(link) == len(names)
 
 
-async def test_short_operations_are_coalesced_as_they_come(link: Link, journal: Journal, view: View) -> None:
+async def test_short_operations_are_coalesced_as_they_come(
+    link: Connection, journal: Journal, view: SnapshotStore
+) -> None:
     """Fewer writes than events, though each batch is as fresh as can be."""
     names = [f"op-{number}" for number in range(40)]
 
@@ -84,11 +94,11 @@ async def test_short_operations_are_coalesced_as_they_come(link: Link, journal: 
     assert await view_writes(link) < 3 * len(names)
 
 
-async def test_events_out_of_order(link: Link, journal: Journal, view: View) -> None:
+async def test_events_out_of_order(link: Connection, journal: Journal, view: SnapshotStore) -> None:
     """The later ones are repaired from the journal; the first one comes late and changes nothing."""
     consumer = await quick_consumer(link, "quick", ack_wait=30)
     operation = await begin(journal, "op-1")
-    holder = Puller(link, subjects.OPERATIONS_STREAM, consumer, clock=time.monotonic)
+    holder = PullConsumer(link, subjects.OPERATIONS_STREAM, consumer, clock=time.monotonic)
     [held] = await taken(holder, 1)
     await holder.stop()
 
@@ -102,14 +112,14 @@ async def test_events_out_of_order(link: Link, journal: Journal, view: View) -> 
     assert await view_writes(link) <= 2
 
 
-async def test_a_gap_is_repaired(link: Link, journal: Journal, view: View) -> None:
+async def test_a_gap_is_repaired(link: Connection, journal: Journal, view: SnapshotStore) -> None:
     """An event that this replica never gets is read from the journal."""
     consumer = await quick_consumer(link, "quick", ack_wait=30)
     async with running(projector(link, journal, consumer=consumer)):
         operation = await begin(journal, "op-1")
         await settled(link, consumer)
     operation = await extend(journal, operation, started())
-    thief = Puller(link, subjects.OPERATIONS_STREAM, consumer, clock=time.monotonic)
+    thief = PullConsumer(link, subjects.OPERATIONS_STREAM, consumer, clock=time.monotonic)
     [stolen] = await taken(thief, 1)
     await stolen.ack_confirmed()
     await thief.stop()
@@ -121,7 +131,9 @@ async def test_a_gap_is_repaired(link: Link, journal: Journal, view: View) -> No
     await assert_is_fold(view, journal, ["op-1"])
 
 
-async def test_everything_delivered_again_changes_nothing(link: Link, journal: Journal, view: View) -> None:
+async def test_everything_delivered_again_changes_nothing(
+    link: Connection, journal: Journal, view: SnapshotStore
+) -> None:
     """A replica that begins anew, with nothing remembered, leaves every revision as it is."""
     names = [f"op-{number}" for number in range(10)]
     for name in names:
@@ -138,7 +150,7 @@ async def test_everything_delivered_again_changes_nothing(link: Link, journal: J
     await assert_is_fold(view, journal, names)
 
 
-async def test_two_replicas_under_load(broker: Broker, link: Link, journal: Journal, view: View) -> None:
+async def test_two_replicas_under_load(broker: Broker, link: Connection, journal: Journal, view: SnapshotStore) -> None:
     """The events of one operation are spread over both; every snapshot becomes the fold, byte for byte."""
     names = [f"op-{number}" for number in range(200)]
     async with linked(broker.url) as first_link, linked(broker.url) as second_link:
@@ -159,12 +171,12 @@ async def test_two_replicas_under_load(broker: Broker, link: Link, journal: Jour
     await assert_is_fold(view, journal, names)
 
 
-async def test_a_terminal_snapshot_expires(link: Link, journal: Journal, view: View) -> None:
+async def test_a_terminal_snapshot_expires(link: Connection, journal: Journal, view: SnapshotStore) -> None:
     """When its retention is over, counted from the end; an open one stays beyond its deadline."""
     async with running(projector(link, journal)):
         for name, datas in (("done", LIFE), ("open", LIFE[:2])):
             event = first(name, data=request(retention=2.0, deadline=utc_now() + timedelta(hours=1)))
-            stored = await journal.append(KIND, event, NEW, budget=5)
+            stored = await journal.append(KIND, event, NEW_OPERATION, budget=5)
             await extend(journal, folded(None, stored), *datas)
         assert await eventually(lambda: reaches(view, "done", 4))
         await eventually(lambda: is_gone(view, "done"), within=8)
@@ -173,13 +185,13 @@ async def test_a_terminal_snapshot_expires(link: Link, journal: Journal, view: V
     assert (await view.get_newest("open")).operation is not None
 
 
-async def test_a_failed_one_stays_while_others_expire(link: Link, journal: Journal, view: View) -> None:
+async def test_a_failed_one_stays_while_others_expire(link: Connection, journal: Journal, view: SnapshotStore) -> None:
     """Each outcome has its own retention, carried by the request."""
     ends = {"done": RESULT, "bad": Failed(error=FAILURE), "off": Canceled()}
     data = request(retention=2.0, retention_failed=3600.0, retention_canceled=3.0)
     async with running(projector(link, journal)):
         for name, end in ends.items():
-            stored = await journal.append(KIND, first(name, data=data), NEW, budget=5)
+            stored = await journal.append(KIND, first(name, data=data), NEW_OPERATION, budget=5)
             await extend(journal, folded(None, stored), started(), end)
         for name in ends:
             assert await eventually(lambda name=name: reaches(view, name, 3))
@@ -189,14 +201,14 @@ async def test_a_failed_one_stays_while_others_expire(link: Link, journal: Journ
 
     kept = (await view.get_newest("bad")).operation
     assert kept is not None
-    assert kept.kept == 3600.0
+    assert kept.effective_retention == 3600.0
 
 
 async def _long_ago(journal: Journal, operation_id: str, *datas: EventData) -> Operation:
     """An operation of an hour ago whose status was to be kept for a minute."""
     hour = timedelta(hours=1)
     event = msgspec.structs.replace(first(operation_id, data=request(retention=60.0)), time=utc_now() - hour)
-    operation = folded(None, await journal.append(KIND, event, NEW, budget=5))
+    operation = folded(None, await journal.append(KIND, event, NEW_OPERATION, budget=5))
     for data in datas:
         event = msgspec.structs.replace(following(operation, data), time=utc_now() - hour)
         expected: Any = operation.stream_sequence
@@ -204,7 +216,9 @@ async def _long_ago(journal: Journal, operation_id: str, *datas: EventData) -> O
     return operation
 
 
-async def test_what_is_past_its_retention_is_not_written(link: Link, journal: Journal, view: View) -> None:
+async def test_what_is_past_its_retention_is_not_written(
+    link: Connection, journal: Journal, view: SnapshotStore
+) -> None:
     """A projector that comes back after long does not bring back what nobody may see any more."""
     await _long_ago(journal, "done", *LIFE)
     await _long_ago(journal, "open", *LIFE[:2])
@@ -217,7 +231,9 @@ async def test_what_is_past_its_retention_is_not_written(link: Link, journal: Jo
     assert await view_writes(link) == 1
 
 
-async def test_an_open_snapshot_past_its_retention_goes(link: Link, journal: Journal, view: View) -> None:
+async def test_an_open_snapshot_past_its_retention_goes(
+    link: Connection, journal: Journal, view: SnapshotStore
+) -> None:
     """It was written while the operation ran; it must not stay for ever."""
     operation = await _long_ago(journal, "op-1", started())
     assert await view.put(operation, 0) is not None
@@ -231,7 +247,7 @@ async def test_an_open_snapshot_past_its_retention_goes(link: Link, journal: Jou
 
 
 async def test_foreign_events_are_passed_over(
-    link: Link, journal: Journal, view: View, caplog: pytest.LogCaptureFixture
+    link: Connection, journal: Journal, view: SnapshotStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Told with operation and sequence; what came before stays, all others go on."""
     operation = await live(journal, "hurt", started())
@@ -257,7 +273,7 @@ async def test_foreign_events_are_passed_over(
 
 
 async def test_an_unknown_type_is_passed_over_visibly(
-    link: Link, journal: Journal, view: View, caplog: pytest.LogCaptureFixture
+    link: Connection, journal: Journal, view: SnapshotStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A newer version's event: the snapshot counts it and goes on; the log says so once."""
     operation = await begin(journal, "op-1")
@@ -276,10 +292,10 @@ async def test_an_unknown_type_is_passed_over_visibly(
     assert caplog.text.count(FromTheFuture.type) == 1
 
 
-async def test_wakes_are_acknowledged_and_ignored(link: Link, journal: Journal, view: View) -> None:
+async def test_wakes_are_acknowledged_and_ignored(link: Connection, journal: Journal, view: SnapshotStore) -> None:
     """The consumer has no filter, so they come too."""
     await begin(journal, "op-1")
-    for target in (subjects.fire_subject(KIND, "op-1", "retry"), f"overdue.{KIND.resource}.{KIND.action}.op-1"):
+    for target in (subjects.fired_wake_subject(KIND, "op-1", "retry"), f"overdue.{KIND.resource}.{KIND.action}.op-1"):
         await link.nc.jetstream().publish(target, b'{"armedBy":1}')
     js = link.nc.jetstream()
 
@@ -295,7 +311,7 @@ async def test_wakes_are_acknowledged_and_ignored(link: Link, journal: Journal, 
     assert await view_writes(link) == 1
 
 
-async def test_a_deleted_consumer_ends_it(link: Link, journal: Journal) -> None:
+async def test_a_deleted_consumer_ends_it(link: Connection, journal: Journal) -> None:
     """With an error that says what happened, not with a busy loop."""
     consumer = await quick_consumer(link, "quick")
     task = asyncio.create_task(projector(link, journal, consumer=consumer).run())

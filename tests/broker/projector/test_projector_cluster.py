@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from opstream_journal import NEW, UNTIL_STORED, Expected, Journal, Link, View
+from opstream_journal import NEW_OPERATION, UNTIL_STORED, Connection, ExpectedVersion, Journal, SnapshotStore
 from opstream_schemas import subjects
 from tests.support.broker import Cluster
 from tests.support.journaling import KIND, first, folded, following, linked, opened
@@ -18,17 +18,17 @@ pytestmark = pytest.mark.broker
 
 async def live(journal: Journal, operation_id: str) -> None:
     """A whole operation, however long the elections take."""
-    operation = folded(None, await journal.append(KIND, first(operation_id), NEW, budget=UNTIL_STORED))
+    operation = folded(None, await journal.append(KIND, first(operation_id), NEW_OPERATION, budget=UNTIL_STORED))
     for data in LIFE:
-        event, expected = following(operation, data), Expected(operation.stream_sequence)
+        event, expected = following(operation, data), ExpectedVersion(operation.stream_sequence)
         operation = folded(operation, await journal.append(KIND, event, expected, budget=UNTIL_STORED))
 
 
 async def test_two_replicas_while_the_views_leader_dies(
-    cluster: Cluster, cluster_link: Link, cluster_journal: Journal
+    cluster: Cluster, cluster_link: Connection, cluster_journal: Journal
 ) -> None:
     """Both go on after the election; no snapshot is missing, none is older than the journal."""
-    view = View(cluster_link)
+    view = SnapshotStore(cluster_link)
     names = [f"op-{number}" for number in range(60)]
     consumer = await quick_consumer(cluster_link, "quick", ack_wait=3)
     async with linked(*cluster.urls) as one, linked(*cluster.urls) as other:

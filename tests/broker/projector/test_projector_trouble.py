@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from opstream_journal import BrokerUnreachable, Journal, Link, NotProvisioned, View
+from opstream_journal import BrokerUnreachable, Connection, Journal, NotProvisioned, SnapshotStore
 from opstream_projector.main import run
 from opstream_projector.settings import Settings
 from opstream_schemas.operation.fold import Operation
@@ -35,10 +35,10 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.broker
 
 
-class DeafView(View):
+class DeafView(SnapshotStore):
     """A view whose writes never come back: the projector is stuck between taking a batch and acknowledging it."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Connection) -> None:
         super().__init__(link)
         self.is_reached = asyncio.Event()
 
@@ -50,7 +50,7 @@ class DeafView(View):
 
 @pytest.mark.parametrize("outage", ["kill", "stop"])
 async def test_the_broker_restarts_in_the_middle(
-    broker: Broker, link: Link, journal: Journal, view: View, outage: str
+    broker: Broker, link: Connection, journal: Journal, view: SnapshotStore, outage: str
 ) -> None:
     """Nothing is lost, and the projector goes on by itself."""
     names = [f"op-{number}" for number in range(30)]
@@ -65,7 +65,7 @@ async def test_the_broker_restarts_in_the_middle(
         clients = asyncio.gather(*(client() for _ in range(8)))
         await eventually(lambda: reaches(view, names[4], 1))
         getattr(broker, outage)()
-        await eventually(lambda: not link.is_up)
+        await eventually(lambda: not link.is_connected)
         broker.start()
         await clients
         await settled(link, consumer)
@@ -73,7 +73,9 @@ async def test_the_broker_restarts_in_the_middle(
     await assert_is_fold(view, journal, names)
 
 
-async def test_the_broker_hangs_for_a_while(broker: Broker, link: Link, journal: Journal, view: View) -> None:
+async def test_the_broker_hangs_for_a_while(
+    broker: Broker, link: Connection, journal: Journal, view: SnapshotStore
+) -> None:
     """Writes that get no answer are tried again from memory, without waiting for a redelivery."""
     replica = projector(link, journal)
     async with running(replica):
@@ -90,7 +92,7 @@ async def test_the_broker_hangs_for_a_while(broker: Broker, link: Link, journal:
 
 
 async def test_killed_between_batch_and_acknowledgement(
-    broker: Broker, link: Link, journal: Journal, view: View
+    broker: Broker, link: Connection, journal: Journal, view: SnapshotStore
 ) -> None:
     """What it held is redelivered to another one; nothing is missing."""
     names = [f"op-{number}" for number in range(10)]
@@ -114,7 +116,9 @@ async def test_killed_between_batch_and_acknowledgement(
     await assert_is_fold(view, journal, names)
 
 
-async def test_what_is_left_at_the_end_is_given_back(broker: Broker, link: Link, journal: Journal, view: View) -> None:
+async def test_what_is_left_at_the_end_is_given_back(
+    broker: Broker, link: Connection, journal: Journal, view: SnapshotStore
+) -> None:
     """The next one gets it at once, not after the 30 s that the broker waits for a projector that is gone."""
     names = [f"op-{number}" for number in range(10)]
     for name in names:
@@ -130,10 +134,12 @@ async def test_what_is_left_at_the_end_is_given_back(broker: Broker, link: Link,
     await assert_is_fold(view, journal, names)
 
 
-async def test_the_batch_in_hand_is_written_before_the_end(link: Link, journal: Journal, view: View) -> None:
+async def test_the_batch_in_hand_is_written_before_the_end(
+    link: Connection, journal: Journal, view: SnapshotStore
+) -> None:
     """A stop that comes while a batch is written does not throw it away."""
 
-    class SlowView(View):
+    class SlowView(SnapshotStore):
         is_reached = asyncio.Event()
         may_go_on = asyncio.Event()
 
@@ -171,7 +177,7 @@ async def process(url: str, health_port: int) -> AsyncIterator[asyncio.subproces
             await child.wait()
 
 
-async def test_as_a_process(broker: Broker, link: Link, journal: Journal, view: View) -> None:
+async def test_as_a_process(broker: Broker, link: Connection, journal: Journal, view: SnapshotStore) -> None:
     """It tells its health, projects, and ends with status 0 on SIGTERM, having given back what it held."""
     port = free_port()
     async with process(broker.url, port) as child, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from opstream_journal import NEW, Journal, Link, View
-from opstream_schemas.action_spec import DAY
+from opstream_journal import NEW_OPERATION, Connection, Journal, SnapshotStore
+from opstream_schemas.action_spec import DAY_SECONDS
 from opstream_schemas.events import EventData, Failed
 from opstream_schemas.operation.fold import FOLD_VERSION, Operation
 from tests.support.api import serving
@@ -27,9 +27,9 @@ FAILED = Failed(error=FAILURE)
 async def recorded_long_ago(journal: Journal, *datas: EventData) -> Operation:
     """An operation of ten days ago whose failure is to be seen for 90 and whose success for seven."""
     when = utc_now() - timedelta(days=10)
-    data = request(retention=7 * DAY, retention_failed=90 * DAY)
+    data = request(retention=7 * DAY_SECONDS, retention_failed=90 * DAY_SECONDS)
     event = msgspec.structs.replace(first("op-1", data=data), time=when)
-    operation = folded(None, await journal.append(KIND, event, NEW, budget=5))
+    operation = folded(None, await journal.append(KIND, event, NEW_OPERATION, budget=5))
     for data_ in datas:
         expected: Any = operation.stream_sequence
         event = msgspec.structs.replace(following(operation, data_), time=when)
@@ -42,7 +42,7 @@ def as_before(operation: Operation) -> Operation:
     return msgspec.structs.replace(operation, fold_version=FOLD_VERSION - 1, retention_failed=0.0)
 
 
-async def test_a_status_is_right_whoever_wrote_the_view(broker: Broker, journal: Journal, view: View) -> None:
+async def test_a_status_is_right_whoever_wrote_the_view(broker: Broker, journal: Journal, view: SnapshotStore) -> None:
     """A projector of before left out how long a failure stays; the API folds the journal instead of believing it."""
     operation = await recorded_long_ago(journal, started(), FAILED)
     await view.put(as_before(operation), 0)
@@ -53,7 +53,7 @@ async def test_a_status_is_right_whoever_wrote_the_view(broker: Broker, journal:
     assert (answer.status_code, answer.json()["status"]) == (200, "Failed")
 
 
-async def test_a_snapshot_of_before_is_written_anew(link: Link, journal: Journal, view: View) -> None:
+async def test_a_snapshot_of_before_is_written_anew(link: Connection, journal: Journal, view: SnapshotStore) -> None:
     """With the next event of its operation; what it had left out counts again."""
     operation = await recorded_long_ago(journal, started())
     await view.put(as_before(operation), 0)
@@ -66,4 +66,4 @@ async def test_a_snapshot_of_before_is_written_anew(link: Link, journal: Journal
 
     stored = (await view.get_newest("op-1")).operation
     assert stored is not None
-    assert (stored.fold_version, stored.kept) == (FOLD_VERSION, 90 * DAY)
+    assert (stored.fold_version, stored.effective_retention) == (FOLD_VERSION, 90 * DAY_SECONDS)

@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
-from opstream_journal import Journal, Link
+from opstream_journal import Connection, Journal
 from opstream_runner import ActionContext, RetryAfter, action
-from opstream_runner.authoring.action import collect
+from opstream_runner.authoring.action import collect_actions
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import AttemptFailed
 from opstream_schemas.names import Kind
@@ -22,7 +22,7 @@ from tests.support import isolated_actions
 from tests.support.broker import Broker
 from tests.support.journaling import KIND, linked
 from tests.support.processes import Watch
-from tests.support.running import ACKS, Gate, Input, Stage, gated
+from tests.support.running import ACKS, HandlerGate, Input, RunnerStage, gated
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.broker
@@ -32,20 +32,20 @@ DONE = ["requested", "started", "succeeded"]
 
 
 @pytest.fixture
-def stage(link: Link, journal: Journal) -> Stage:
-    return Stage(link, journal)
+def stage(link: Connection, journal: Journal) -> RunnerStage:
+    return RunnerStage(link, journal)
 
 
 @pytest.fixture
-async def other(broker: Broker) -> AsyncIterator[Link]:
+async def other(broker: Broker) -> AsyncIterator[Connection]:
     """The connection of a second runner."""
     async with linked(broker.url) as link:
         yield link
 
 
-async def test_what_runs_ends_by_itself(stage: Stage) -> None:
+async def test_what_runs_ends_by_itself(stage: RunnerStage) -> None:
     """A runner that is told to end waits for what runs, and not longer; it is not ready meanwhile."""
-    gate = Gate()
+    gate = HandlerGate()
     async with stage.runner([gated(gate)], drain=LONG) as runner:
         await stage.request("op-1")
         await gate.entered(1)
@@ -59,20 +59,20 @@ async def test_what_runs_ends_by_itself(stage: Stage) -> None:
     assert (await stage.names("op-1"), gate.cancelled) == (DONE, [])
 
 
-async def test_nothing_runs(stage: Stage) -> None:
+async def test_nothing_runs(stage: RunnerStage) -> None:
     """A runner that has nothing to do ends at once."""
-    async with stage.runner([gated(Gate())], drain=LONG) as runner, asyncio.timeout(5):
+    async with stage.runner([gated(HandlerGate())], drain=LONG) as runner, asyncio.timeout(5):
         await runner.stop()
 
 
-async def test_nothing_new_begins(stage: Stage, other: Link) -> None:
+async def test_nothing_new_begins(stage: RunnerStage, other: Connection) -> None:
     """What is requested while a runner drains, and what it had not begun, is another's at once."""
-    first, second = Gate(), Gate()
+    first, second = HandlerGate(), HandlerGate()
     second.open()
     async with stage.runner([gated(first)], concurrency=2, drain=LONG) as runner:
         await stage.request("op-1")
         await first.entered(1)
-        runner.leave()
+        runner.begin_drain()
         await stage.request("op-2", "op-3")
         async with stage.runner([gated(second)], link=other):
             await stage.ended("op-2", within=5)
@@ -82,9 +82,9 @@ async def test_nothing_new_begins(stage: Stage, other: Link) -> None:
     assert sorted(second.attempts) == [("op-2", 1), ("op-3", 1)]
 
 
-async def test_a_drain_that_takes_too_long(stage: Stage) -> None:
+async def test_a_drain_that_takes_too_long(stage: RunnerStage) -> None:
     """What still runs when the time is over is handed back, and does not count."""
-    gate = Gate()
+    gate = HandlerGate()
     async with stage.runner([gated(gate)], drain=0.3) as runner:
         await stage.request("op-1")
         await gate.entered(1)
@@ -97,29 +97,29 @@ async def test_a_drain_that_takes_too_long(stage: Stage) -> None:
     assert (failed.error.code, failed.counted) == (ErrorCode.RUNNER_STOPPED, False)
 
 
-async def test_told_twice(stage: Stage) -> None:
+async def test_told_twice(stage: RunnerStage) -> None:
     """A second word that it should end skips the drain."""
-    gate = Gate()
+    gate = HandlerGate()
     async with stage.runner([gated(gate)], drain=LONG) as runner:
         await stage.request("op-1")
         await gate.entered(1)
-        runner.leave()
+        runner.begin_drain()
         stopping = asyncio.create_task(runner.stop())
         await eventually(lambda: not runner.is_ready)
         assert not stopping.done()
-        runner.leave()
+        runner.begin_drain()
         async with asyncio.timeout(5):
             await stopping
     assert (await stage.names("op-1"), gate.cancelled) == (["requested", "started", "attempt-failed"], [1])
 
 
-async def test_the_lease_is_kept(stage: Stage, other: Link) -> None:
+async def test_the_lease_is_kept(stage: RunnerStage, other: Connection) -> None:
     """An attempt that takes longer than its lease while its runner drains is nobody else's."""
-    first, second = Gate(), Gate()
+    first, second = HandlerGate(), HandlerGate()
     async with stage.runner([gated(first, lease=1)], drain=LONG) as runner:
         await stage.request("op-1")
         await first.entered(1)
-        runner.leave()
+        runner.begin_drain()
         acks = await stage.spy(ACKS)
         async with stage.runner([gated(second, lease=1)], link=other):
             await eventually(lambda: acks.acks(1).count(b"+WPI") >= 6, within=20)  # three in a lease
@@ -128,22 +128,22 @@ async def test_the_lease_is_kept(stage: Stage, other: Link) -> None:
     assert (operation.attempt, second.attempts) == (1, [])
 
 
-async def test_a_cancellation_during_the_drain(stage: Stage) -> None:
+async def test_a_cancellation_during_the_drain(stage: RunnerStage) -> None:
     """A client's wish reaches what runs on a runner that drains."""
-    gate = Gate()
+    gate = HandlerGate()
     async with stage.runner([gated(gate)], drain=LONG) as runner:
         await stage.request("op-1")
         await gate.entered(1)
-        runner.leave()
-        await stage.wish("op-1")
-        runner.hint(KIND, "op-1")
+        runner.begin_drain()
+        await stage.request_cancel("op-1")
+        runner.notify(KIND, "op-1")
         operation = await stage.ended("op-1")
     assert operation.status is Status.CANCELED
 
 
-async def test_an_attempt_that_fails_during_the_drain(stage: Stage) -> None:
+async def test_an_attempt_that_fails_during_the_drain(stage: RunnerStage) -> None:
     """Its next attempt is armed as ever, and is not for this runner."""
-    gate, second = Gate(), Gate()
+    gate, second = HandlerGate(), HandlerGate()
     second.open()
 
     @action(str(KIND), backoff=0.05)
@@ -163,17 +163,17 @@ async def test_an_attempt_that_fails_during_the_drain(stage: Stage) -> None:
     assert (gate.attempts, second.attempts) == ([("op-1", 1)], [("op-1", 2)])
 
 
-async def test_a_service_manager_that_signals_everybody(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_service_manager_that_signals_everybody(stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that is terminated together with its draining runner has not failed: its operation is handed back."""
     monkeypatch.setattr("opstream_runner.handler.child_process._EXPLANATION", 0.2)
     kind = Kind("iso", "plain")
-    async with stage.runner(collect([isolated_actions]), drain=LONG) as runner:
+    async with stage.runner(collect_actions([isolated_actions]), drain=LONG) as runner:
         await stage.request("op-1", kind=kind, given=msgspec.json.encode({"how": "clean_up", "file": os.devnull}))
         await stage.reached("op-1", lambda operation: operation.percent_complete)
         (attempt,) = runner._dispatchers[kind]._attempts.values()
         pid = attempt._work._process.pid  # type: ignore[union-attr]
         watch = Watch([pid])
-        runner.leave()
+        runner.begin_drain()
         os.kill(pid, signal.SIGTERM)
         assert await asyncio.to_thread(watch.left_after, 5) == []
     failed = (await stage.datas("op-1"))[-1]

@@ -9,15 +9,15 @@ import threading
 import msgspec
 import pytest
 
-from opstream_journal import Journal, Link
-from opstream_runner import ActionContext, ActionFailed, action
+from opstream_journal import Connection, Journal
+from opstream_runner import ActionContext, ActionError, action
 from opstream_runner.attempt.attempt import Attempt
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import OperationError, Progressed, Started, Succeeded
 from opstream_schemas.operation.fold import Status
 from tests.support.broker import Broker
 from tests.support.journaling import KIND, linked, opened
-from tests.support.running import ACKS, Gate, Input, Stage, gated
+from tests.support.running import ACKS, HandlerGate, Input, RunnerStage, gated
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.broker
@@ -30,13 +30,13 @@ class Strict(msgspec.Struct):
 
 
 @pytest.fixture
-def stage(link: Link, journal: Journal) -> Stage:
-    return Stage(link, journal)
+def stage(link: Connection, journal: Journal) -> RunnerStage:
+    return RunnerStage(link, journal)
 
 
-async def test_an_operation_that_goes_well(stage: Stage) -> None:
+async def test_an_operation_that_goes_well(stage: RunnerStage) -> None:
     """An action that returns leaves requested, started and succeeded, and nothing waits on the broker."""
-    gate = Gate()
+    gate = HandlerGate()
     gate.open()
     async with stage.runner([gated(gate, lease=7)]):
         (requested,) = await stage.request("op-1", resource_id="42")
@@ -51,9 +51,9 @@ async def test_an_operation_that_goes_well(stage: Stage) -> None:
     assert (context.operation_id, context.resource_id, context.attempt) == ("op-1", "42", 1)
 
 
-async def test_an_attempt_that_is_over_is_no_garbage(stage: Stage) -> None:
+async def test_an_attempt_that_is_over_is_no_garbage(stage: RunnerStage) -> None:
     """An attempt that is over is gone without the garbage collector."""
-    gate = Gate()
+    gate = HandlerGate()
     gate.open()
     gc.collect()
     gc.disable()
@@ -67,9 +67,9 @@ async def test_an_attempt_that_is_over_is_no_garbage(stage: Stage) -> None:
         gc.enable()
 
 
-async def test_every_attempt_has_a_token_of_its_own(stage: Stage) -> None:
+async def test_every_attempt_has_a_token_of_its_own(stage: RunnerStage) -> None:
     """No two operations share a token."""
-    gate = Gate()
+    gate = HandlerGate()
     gate.open()
     ids = [f"op-{number}" for number in range(10)]
     async with stage.runner([gated(gate)]):
@@ -80,9 +80,9 @@ async def test_every_attempt_has_a_token_of_its_own(stage: Stage) -> None:
     assert len(tokens) == 10
 
 
-async def test_the_message_is_acknowledged_after_the_outcome(stage: Stage) -> None:
+async def test_the_message_is_acknowledged_after_the_outcome(stage: RunnerStage) -> None:
     """While the action runs, its message is not acknowledged; one confirmed ack follows the outcome."""
-    gate = Gate()
+    gate = HandlerGate()
     spy = await stage.spy(ACKS)
     async with stage.runner([gated(gate)]):
         await stage.request("op-1")
@@ -94,7 +94,7 @@ async def test_the_message_is_acknowledged_after_the_outcome(stage: Stage) -> No
     assert [data for _, data in spy.seen] == [b"+ACK"]
 
 
-async def test_progress(stage: Stage) -> None:
+async def test_progress(stage: RunnerStage) -> None:
     """What an async handler tells is recorded before its outcome."""
 
     @action(str(KIND))
@@ -111,7 +111,7 @@ async def test_progress(stage: Stage) -> None:
     ]
 
 
-async def test_progress_that_nobody_awaits(stage: Stage) -> None:
+async def test_progress_that_nobody_awaits(stage: RunnerStage) -> None:
     """A handler that forgets to await its progress is heard all the same, and in order."""
 
     @action(str(KIND))
@@ -127,7 +127,7 @@ async def test_progress_that_nobody_awaits(stage: Stage) -> None:
     assert told == [10.0, 20.0, 30.0]
 
 
-async def test_a_plain_handler_and_its_progress(stage: Stage) -> None:
+async def test_a_plain_handler_and_its_progress(stage: RunnerStage) -> None:
     """A plain handler runs in a thread, may tell its progress from there, and its result is recorded."""
 
     @action(str(KIND))
@@ -145,7 +145,7 @@ async def test_a_plain_handler_and_its_progress(stage: Stage) -> None:
     ]
 
 
-async def test_progress_is_throttled(stage: Stage) -> None:
+async def test_progress_is_throttled(stage: RunnerStage) -> None:
     """A handler that tells every thousandth leaves at most one event a percent."""
 
     @action(str(KIND))
@@ -163,14 +163,14 @@ async def test_progress_is_throttled(stage: Stage) -> None:
 @pytest.mark.parametrize(
     ("error", "recorded"),
     [
-        (ActionFailed(404, "gone", target="id"), OperationError(code=404, message="gone", target="id")),
-        (ActionFailed("Bad\ud800", "\ud800"), OperationError(code="Bad?", message="?")),
+        (ActionError(404, "gone", target="id"), OperationError(code=404, message="gone", target="id")),
+        (ActionError("Bad\ud800", "\ud800"), OperationError(code="Bad?", message="?")),
         (SystemExit(3), None),
         (ValueError("secret"), None),
     ],
 )
-async def test_an_action_that_fails(stage: Stage, error: BaseException, recorded: OperationError | None) -> None:
-    """An ActionFailed is recorded as raised, anything else in the last attempt as a 500 that tells nothing; both once,
+async def test_an_action_that_fails(stage: RunnerStage, error: BaseException, recorded: OperationError | None) -> None:
+    """An ActionError is recorded as raised, anything else in the last attempt as a 500 that tells nothing; both once,
     and acknowledged."""
 
     @action(str(KIND), max_attempts=1)
@@ -189,7 +189,7 @@ async def test_an_action_that_fails(stage: Stage, error: BaseException, recorded
         assert (operation.error.code, "secret" in operation.error.message) == (500, False)
 
 
-async def test_input_that_the_type_refuses(stage: Stage) -> None:
+async def test_input_that_the_type_refuses(stage: RunnerStage) -> None:
     """Input that passed the schema and not the handler's type fails the operation as InvalidInput."""
 
     @action(str(KIND))
@@ -204,7 +204,7 @@ async def test_input_that_the_type_refuses(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(("size", "status"), [(1000, Status.SUCCEEDED), (1001, Status.FAILED)])
-async def test_the_limit_of_a_result(stage: Stage, size: int, status: Status) -> None:
+async def test_the_limit_of_a_result(stage: RunnerStage, size: int, status: Status) -> None:
     """A result of exactly the limit is recorded; one byte more fails the operation, once."""
 
     @action(str(KIND))
@@ -218,7 +218,7 @@ async def test_the_limit_of_a_result(stage: Stage, size: int, status: Status) ->
     assert (operation.status, operation.position) == (status, 3)
 
 
-async def test_a_result_that_the_journal_refuses(stage: Stage) -> None:
+async def test_a_result_that_the_journal_refuses(stage: RunnerStage) -> None:
     """A result within the runner's limit but not the journal's fails the operation instead of being tried again."""
 
     @action(str(KIND))
@@ -234,9 +234,9 @@ async def test_a_result_that_the_journal_refuses(stage: Stage) -> None:
     assert (operation.error.code, operation.attempt) == (ErrorCode.RESULT_TOO_LARGE, 1)
 
 
-async def test_never_more_at_once_than_slots(broker: Broker, stage: Stage) -> None:
+async def test_never_more_at_once_than_slots(broker: Broker, stage: RunnerStage) -> None:
     """A runner has no more attempts, and no more messages, than slots; a second one takes its share of the rest."""
-    first, second = Gate(), Gate()
+    first, second = HandlerGate(), HandlerGate()
     ids = [f"op-{number}" for number in range(12)]
     async with linked(broker.url) as other:
         tools = stage.tools(journal=await opened(other))
@@ -256,9 +256,9 @@ async def test_never_more_at_once_than_slots(broker: Broker, stage: Stage) -> No
     assert (first.most, second.most) == (3, 4)
 
 
-async def test_two_runners_race(broker: Broker, stage: Stage) -> None:
+async def test_two_runners_race(broker: Broker, stage: RunnerStage) -> None:
     """Of many operations on two runners each runs once, when nobody dies."""
-    gate = Gate()
+    gate = HandlerGate()
     gate.open()
     ids = [f"op-{number}" for number in range(200)]
     async with linked(broker.url) as other:
@@ -270,9 +270,9 @@ async def test_two_runners_race(broker: Broker, stage: Stage) -> None:
     assert {(await stage.state(one)).status for one in ids} == {Status.SUCCEEDED}
 
 
-async def test_nothing_stays_behind(stage: Stage) -> None:
+async def test_nothing_stays_behind(stage: RunnerStage) -> None:
     """After many operations a dispatcher holds none of them, and no task or timer of theirs is left."""
-    gate = Gate()
+    gate = HandlerGate()
     gate.open()
     before = asyncio.all_tasks()
     async with stage.runner([gated(gate, lease=1)]) as runner:

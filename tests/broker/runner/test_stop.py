@@ -9,36 +9,36 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from opstream_journal import Expected, Journal, JournalUnavailable, Link
-from opstream_runner import ActionContext, ActionFailed, action
+from opstream_journal import Connection, ExpectedVersion, Journal, JournalUnavailable
+from opstream_runner import ActionContext, ActionError, action
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import AttemptFailed, Event, Progressed, RecordedEvent, Started
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.fold import Status
 from tests.support.broker import Broker
 from tests.support.journaling import KIND, linked
-from tests.support.running import ACKS, READS, Gate, Input, Stage, gated
+from tests.support.running import ACKS, READS, HandlerGate, Input, RunnerStage, gated
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.broker
 
 
 @pytest.fixture
-def stage(link: Link, journal: Journal) -> Stage:
-    return Stage(link, journal)
+def stage(link: Connection, journal: Journal) -> RunnerStage:
+    return RunnerStage(link, journal)
 
 
 @pytest.fixture
-async def other(broker: Broker) -> AsyncIterator[Link]:
+async def other(broker: Broker) -> AsyncIterator[Connection]:
     """The connection of a second runner."""
     async with linked(broker.url) as link:
         yield link
 
 
-async def test_an_operation_goes_on_elsewhere(stage: Stage, other: Link) -> None:
+async def test_an_operation_goes_on_elsewhere(stage: RunnerStage, other: Connection) -> None:
     """Stopped in the middle, an attempt ends as RunnerStopped, uncounted, and the next one starts within a second under
     the ticket of its wake."""
-    first, second = Gate(), Gate()
+    first, second = HandlerGate(), HandlerGate()
     second.open()
     async with stage.runner([gated(first)], concurrency=1) as runner:
         await stage.request("op-1")
@@ -60,9 +60,9 @@ async def test_an_operation_goes_on_elsewhere(stage: Stage, other: Link) -> None
     assert (first.cancelled, took < 1) == ([1], True)
 
 
-async def test_stops_do_not_count(stage: Stage) -> None:
+async def test_stops_do_not_count(stage: RunnerStage) -> None:
     """An action with one attempt survives any number of stopped runners."""
-    gate = Gate()
+    gate = HandlerGate()
     for stops in range(1, 4):
         async with stage.runner([gated(gate, max_attempts=1)]):
             if stops == 1:
@@ -74,7 +74,7 @@ async def test_stops_do_not_count(stage: Stage) -> None:
     assert (operation.status, operation.attempt, operation.attempts_used) == (Status.SUCCEEDED, 4, 1)
 
 
-async def test_a_plain_handler_is_handed_back(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_plain_handler_is_handed_back(stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread does not hold up the stop; what it tells afterwards goes nowhere and causes no reads."""
     monkeypatch.setattr("opstream_runner.attempt.attempt._STOP_GRACE", 0.2)
     release, told = threading.Event(), threading.Event()
@@ -96,7 +96,7 @@ async def test_a_plain_handler_is_handed_back(stage: Stage, monkeypatch: pytest.
         reads, acks = await stage.spy(READS), await stage.spy(ACKS)
         release.set()
         await asyncio.to_thread(told.wait, 5)
-        gate = Gate()
+        gate = HandlerGate()
         async with stage.runner([gated(gate, lease=1)]):
             await eventually(lambda: len(acks.seen) == 2)
             assert len(reads.seen) == 3  # one to decide on the second delivery, and two heartbeats
@@ -105,7 +105,7 @@ async def test_a_plain_handler_is_handed_back(stage: Stage, monkeypatch: pytest.
     assert await stage.names("op-1") == ["requested", "started", "attempt-failed", "started", "succeeded"]
 
 
-async def test_a_stubborn_handler_is_left_behind(stage: Stage) -> None:
+async def test_a_stubborn_handler_is_left_behind(stage: RunnerStage) -> None:
     """A handler that ignores its cancellation is handed back after a grace, and its result goes nowhere."""
     running, release = asyncio.Event(), asyncio.Event()
 
@@ -132,11 +132,11 @@ async def test_a_stubborn_handler_is_left_behind(stage: Stage) -> None:
 @pytest.mark.parametrize(
     ("error", "names"),
     [
-        (ActionFailed(503, "half done"), ["requested", "started", "failed"]),
+        (ActionError(503, "half done"), ["requested", "started", "failed"]),
         (OSError("clean-up failed"), ["requested", "started", "attempt-failed"]),
     ],
 )
-async def test_a_handler_that_raises_when_stopped(stage: Stage, error: Exception, names: list[str]) -> None:
+async def test_a_handler_that_raises_when_stopped(stage: RunnerStage, error: Exception, names: list[str]) -> None:
     """A handler that is stopped and fails on purpose has failed; one that breaks in its clean-up is handed back."""
     running = asyncio.Event()
 
@@ -156,7 +156,7 @@ async def test_a_handler_that_raises_when_stopped(stage: Stage, error: Exception
     assert await stage.names("op-1") == names
 
 
-async def test_a_handler_that_finishes_when_stopped(stage: Stage) -> None:
+async def test_a_handler_that_finishes_when_stopped(stage: RunnerStage) -> None:
     """A handler that uses its grace to finish has its result recorded."""
     running = asyncio.Event()
 
@@ -177,9 +177,11 @@ async def test_a_handler_that_finishes_when_stopped(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("drain", [0.0, 60.0])
-async def test_what_was_not_begun_is_put_back(stage: Stage, drain: float, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_was_not_begun_is_put_back(
+    stage: RunnerStage, drain: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A message that was delivered but not begun when the runner is told to end is there for others at once."""
-    gate = Gate()
+    gate = HandlerGate()
     gate.open()
     loading, release = asyncio.Event(), asyncio.Event()
     read = stage.journal.events
@@ -209,12 +211,12 @@ async def test_what_was_not_begun_is_put_back(stage: Stage, drain: float, monkey
     assert gate.attempts == [("op-1", 1)]
 
 
-async def test_a_stop_in_the_middle_of_a_report(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stop_in_the_middle_of_a_report(stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A handler that is cancelled while its progress is being stored is handed back on what was stored."""
     append = stage.journal.append
     stored = asyncio.Event()
 
-    async def forgetful(kind: Kind, event: Event, expected: Expected, *, budget: float) -> RecordedEvent:
+    async def forgetful(kind: Kind, event: Event, expected: ExpectedVersion, *, budget: float) -> RecordedEvent:
         recorded = await append(kind, event, expected, budget=budget)
         if isinstance(event.data, Progressed):
             stored.set()
@@ -235,11 +237,11 @@ async def test_a_stop_in_the_middle_of_a_report(stage: Stage, monkeypatch: pytes
 
 
 async def test_a_stop_without_an_answering_broker(
-    broker: Broker, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    broker: Broker, stage: RunnerStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a broker that does not answer, a runner stops within its time all the same; the lease does the rest."""
     monkeypatch.setattr("opstream_runner.runner._STOP_TIMEOUT", 1.0)
-    gate = Gate()
+    gate = HandlerGate()
     async with stage.runner([gated(gate)]) as runner:
         await stage.request("op-1")
         await gate.entered(1)
@@ -251,9 +253,9 @@ async def test_a_stop_without_an_answering_broker(
     assert (gate.cancelled, took < 4) == ([1], True)
 
 
-async def test_a_stop_that_nobody_heard(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stop_that_nobody_heard(stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """An attempt that was handed back without anybody being told goes on when the lease is over."""
-    gate = Gate()
+    gate = HandlerGate()
 
     async def fail(*_: object, **__: object) -> None:
         raise JournalUnavailable("nobody answers", maybe_stored=False)
@@ -264,8 +266,8 @@ async def test_a_stop_that_nobody_heard(stage: Stage, monkeypatch: pytest.Monkey
     async with stage.runner([gated(gate, lease=1)]):
         await stage.request("op-1")
         await gate.entered(1)
-        monkeypatch.setattr("opstream_runner.attempt.completion.send_wake", fail)
-        monkeypatch.setattr("opstream_journal.Delivered.nak", nak)
+        monkeypatch.setattr("opstream_runner.attempt.completion.send_wake_up", fail)
+        monkeypatch.setattr("opstream_journal.DeliveredMessage.nak", nak)
     monkeypatch.undo()
     gate.open()
     async with stage.runner([gated(gate, lease=1)]):
@@ -273,17 +275,17 @@ async def test_a_stop_that_nobody_heard(stage: Stage, monkeypatch: pytest.Monkey
     assert (operation.attempt, operation.attempts_used) == (2, 1)
 
 
-async def test_what_was_handed_back_outlives_the_broker(broker: Broker, stage: Stage) -> None:
+async def test_what_was_handed_back_outlives_the_broker(broker: Broker, stage: RunnerStage) -> None:
     """A runner is stopped, then the broker, as `opstream up` does: after both are back the operation goes on at once,
     not when its lease is over."""
-    gate = Gate()
+    gate = HandlerGate()
     async with stage.runner([gated(gate, lease=60)]):
         await stage.request("op-1")
         await gate.entered(1)
     broker.stop()
-    await eventually(lambda: not stage.link.is_up)
+    await eventually(lambda: not stage.link.is_connected)
     broker.start()
-    await eventually(lambda: stage.link.is_up)
+    await eventually(lambda: stage.link.is_connected)
     gate.open()
     async with stage.runner([gated(gate, lease=60)]):
         operation = await stage.ended("op-1", within=15)

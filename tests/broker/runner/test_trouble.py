@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 from nats.js.api import StreamConfig
 
-from opstream_journal import Journal, JournalUnavailable, Link
+from opstream_journal import Connection, Journal, JournalUnavailable
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing
 from opstream_runner import ActionContext, action
@@ -19,15 +19,15 @@ from opstream_schemas.operation.fold import Operation, Status
 from tests.support.broker import Broker
 from tests.support.journaling import KIND, extend, linked, opened
 from tests.support.proxy import Proxy
-from tests.support.running import ACKS, Gate, Input, Stage, gated
+from tests.support.running import ACKS, HandlerGate, Input, RunnerStage, gated
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.broker
 
 
 @pytest.fixture
-def stage(link: Link, journal: Journal) -> Stage:
-    return Stage(link, journal)
+def stage(link: Connection, journal: Journal) -> RunnerStage:
+    return RunnerStage(link, journal)
 
 
 @pytest.fixture
@@ -36,9 +36,9 @@ async def proxy(broker: Broker) -> AsyncIterator[Proxy]:
         yield proxy
 
 
-async def test_a_restart_of_the_broker(broker: Broker, stage: Stage) -> None:
+async def test_a_restart_of_the_broker(broker: Broker, stage: RunnerStage) -> None:
     """Operations that run, finish or wait while the broker is killed and started again end once, in one attempt."""
-    short, long = Gate(), Gate()
+    short, long = HandlerGate(), HandlerGate()
     ids = [f"op-{number}" for number in range(8)]
 
     @action(str(KIND), lease=20)
@@ -61,9 +61,9 @@ async def test_a_restart_of_the_broker(broker: Broker, stage: Stage) -> None:
         assert await stage.names(one) == ["requested", "started", "succeeded"]
 
 
-async def test_an_outage_longer_than_the_lease(broker: Broker, stage: Stage) -> None:
+async def test_an_outage_longer_than_the_lease(broker: Broker, stage: RunnerStage) -> None:
     """A broker that answers nothing for longer than the lease has the handler cancelled; later another attempt runs."""
-    gate = Gate()
+    gate = HandlerGate()
     async with stage.runner([gated(gate, lease=1)]):
         await stage.request("op-1")
         await gate.entered(1)
@@ -78,9 +78,9 @@ async def test_an_outage_longer_than_the_lease(broker: Broker, stage: Stage) -> 
     assert (operation.status, operation.attempt, took < 1.9) == (Status.SUCCEEDED, 2, True)
 
 
-async def test_an_outcome_whose_acknowledgement_is_lost(proxy: Proxy, stage: Stage) -> None:
+async def test_an_outcome_whose_acknowledgement_is_lost(proxy: Proxy, stage: RunnerStage) -> None:
     """An outcome that was stored while its acknowledgement got lost is recorded once."""
-    gate = Gate()
+    gate = HandlerGate()
     async with linked(proxy.url) as far:
         tools = stage.tools(journal=await opened(far))
         async with stage.runner([gated(gate)], link=far, tools=tools):
@@ -94,9 +94,9 @@ async def test_an_outcome_whose_acknowledgement_is_lost(proxy: Proxy, stage: Sta
     assert await stage.names("op-1") == ["requested", "started", "succeeded"]
 
 
-async def test_a_start_whose_acknowledgement_is_lost(proxy: Proxy, stage: Stage) -> None:
+async def test_a_start_whose_acknowledgement_is_lost(proxy: Proxy, stage: RunnerStage) -> None:
     """A start that was stored while its acknowledgement got lost is found, and is the one attempt that runs."""
-    gate = Gate()
+    gate = HandlerGate()
     gate.open()
     async with linked(proxy.url) as far:
         tools = stage.tools(journal=await opened(far))
@@ -115,9 +115,9 @@ async def test_a_start_whose_acknowledgement_is_lost(proxy: Proxy, stage: Stage)
     assert await stage.names("op-1") == ["requested", "started", "succeeded"]
 
 
-async def test_an_outcome_survives_reads_that_fail(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_outcome_survives_reads_that_fail(stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A broker that refuses an outcome, and is away when asked why, does not cost the result."""
-    gate = Gate()
+    gate = HandlerGate()
     read = stage.journal.events
     failures = 0
 
@@ -139,10 +139,10 @@ async def test_an_outcome_survives_reads_that_fail(stage: Stage, monkeypatch: py
 
 
 async def test_an_outcome_for_nothing(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    stage: RunnerStage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An outcome that can never be stored, because what it continues is gone, is given up, and frees its slot."""
-    gate = Gate()
+    gate = HandlerGate()
 
     async def events(operation_id: str, *, since: Operation | None = None) -> list[RecordedEvent]:
         return []
@@ -160,9 +160,9 @@ async def test_an_outcome_for_nothing(
     assert await stage.names("op-1") == ["requested", "started", "progressed"]
 
 
-async def test_a_contradiction_is_put_back(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_contradiction_is_put_back(stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A conflict without anything newer, as a leader of before may say, is looked at again a second later."""
-    gate = Gate()
+    gate = HandlerGate()
     gate.open()
     spy = await stage.spy(ACKS)
     (requested,) = await stage.request("op-1")
@@ -181,12 +181,12 @@ async def test_a_contradiction_is_put_back(stage: Stage, monkeypatch: pytest.Mon
 
 
 async def test_an_outcome_waits_for_room(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    stage: RunnerStage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With a full journal a result waits until there is room, under its lease, and is not worked out again."""
     monkeypatch.setattr("opstream_runner.attempt.completion._FULL_PAUSE", 0.1)
     js = stage.link.nc.jetstream()
-    gate = Gate()
+    gate = HandlerGate()
     async with stage.runner([gated(gate, lease=1)]):
         await stage.request("op-1")
         await gate.entered(1)
@@ -200,10 +200,10 @@ async def test_an_outcome_waits_for_room(
 
 
 async def test_trouble_of_one_message(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    stage: RunnerStage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An error that nobody foresaw is logged with the operation, and costs its message a lease, and others nothing."""
-    gate = Gate()
+    gate = HandlerGate()
     gate.open()
     append = stage.journal.append
     failed = False

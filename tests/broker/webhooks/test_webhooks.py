@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from opstream_journal import Journal, Link
+from opstream_journal import Connection, Journal
 from opstream_schemas import subjects
 from opstream_schemas.events import CONTENT_TYPE
 from opstream_webhooks.address_guard import Address
-from opstream_webhooks.config import Source
+from opstream_webhooks.config import ConfigSource
 from tests.support.broker import Broker
 from tests.support.journaling import linked
 from tests.support.projecting import settled
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.broker
 GAVE_UP = "gave-up"
 
 
-async def test_a_callback_gets_the_stored_event(link: Link, journal: Journal, receiver: Receiver) -> None:
+async def test_a_callback_gets_the_stored_event(link: Connection, journal: Journal, receiver: Receiver) -> None:
     """The body is the event byte for byte, signed for the official library, and the attempt is recorded without the
     query of the URL."""
     async with delivering(link, callbacks(receiver.host)):
@@ -60,11 +60,11 @@ async def test_a_callback_gets_the_stored_event(link: Link, journal: Journal, re
     assert record.url == f"http://{receiver.host}/hook"
 
 
-async def test_endpoints_of_actions(tmp_path: Path, link: Link, journal: Journal, receiver: Receiver) -> None:
+async def test_endpoints_of_actions(tmp_path: Path, link: Connection, journal: Journal, receiver: Receiver) -> None:
     """A configured endpoint is told of what it wants, under an id of its own; several are told side by side."""
     path = write_hooks(tmp_path, one=receiver.url, two=receiver.url, never=receiver.url)
     path.write_text(path.read_text() + 'actions = ["order:*"]\n')
-    async with delivering(link, Source(path=path, is_http_allowed=True)):
+    async with delivering(link, ConfigSource(path=path, is_http_allowed=True)):
         await ended(journal, "a")
         await eventually(lambda: len(receiver.received) == 2)
         await eventually(lambda: records(link))
@@ -72,11 +72,11 @@ async def test_endpoints_of_actions(tmp_path: Path, link: Link, journal: Journal
     assert {one.webhook_id for one in receiver.received} == {f"{last.id}_one", f"{last.id}_two"}
 
 
-async def test_secrets_change_over(tmp_path: Path, link: Link, journal: Journal, receiver: Receiver) -> None:
+async def test_secrets_change_over(tmp_path: Path, link: Connection, journal: Journal, receiver: Receiver) -> None:
     """While two secrets are configured, receivers of either find the signature right; a reload needs no restart, and
     a file that is broken changes nothing."""
     path = write_hooks(tmp_path, one=receiver.url)
-    async with delivering(link, Source(path=path, is_http_allowed=True)) as hooks:
+    async with delivering(link, ConfigSource(path=path, is_http_allowed=True)) as hooks:
         path.write_text(path.read_text().replace(f'["{SECRET}"]', f'["{OTHER_SECRET}", "{SECRET}"]'))
         hooks.reload()
         await ended(journal, "a")
@@ -101,7 +101,7 @@ async def test_secrets_change_over(tmp_path: Path, link: Link, journal: Journal,
     ],
 )
 async def test_failures_are_tried_again(
-    link: Link, journal: Journal, receiver: Receiver, told: object, status: int, error: str
+    link: Connection, journal: Journal, receiver: Receiver, told: object, status: int, error: str
 ) -> None:
     """Whatever is no 2xx in time is a failure: recorded with its reason and what follows, and made again under the
     same id, until it succeeds."""
@@ -117,7 +117,9 @@ async def test_failures_are_tried_again(
     assert third.next_at is None
 
 
-async def test_it_ends(link: Link, journal: Journal, receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
+async def test_it_ends(
+    link: Connection, journal: Journal, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
     """When no attempt is left, the delivery is given up: recorded and told."""
     receiver.answers = [answer(503)]
     async with delivering(link, callbacks(receiver.host), delays=(0.1, 0.1)):
@@ -127,7 +129,7 @@ async def test_it_ends(link: Link, journal: Journal, receiver: Receiver, caplog:
     assert "token=abc" not in caplog.text
 
 
-async def test_gone(link: Link, journal: Journal, receiver: Receiver) -> None:
+async def test_gone(link: Connection, journal: Journal, receiver: Receiver) -> None:
     """410 Gone ends a delivery at once."""
     receiver.answers = [answer(410)]
     async with delivering(link, callbacks(receiver.host)):
@@ -135,7 +137,7 @@ async def test_gone(link: Link, journal: Journal, receiver: Receiver) -> None:
         await eventually(lambda: are(link, "a", [GAVE_UP]))
 
 
-async def test_retry_after(link: Link, journal: Journal, receiver: Receiver) -> None:
+async def test_retry_after(link: Connection, journal: Journal, receiver: Receiver) -> None:
     """A receiver that asks for time gets it."""
     receiver.answers = [answer(429, "Retry-After: 2"), answer(204)]
     async with delivering(link, callbacks(receiver.host), delays=(0.01,)):
@@ -145,7 +147,7 @@ async def test_retry_after(link: Link, journal: Journal, receiver: Receiver) -> 
     assert second.at - first.at >= timedelta(seconds=2)
 
 
-async def test_a_dripping_answer(link: Link, journal: Journal, receiver: Receiver) -> None:
+async def test_a_dripping_answer(link: Connection, journal: Journal, receiver: Receiver) -> None:
     """The time counts for an attempt as a whole, however often a receiver sends a byte of its head."""
 
     async def drip(writer: asyncio.StreamWriter) -> None:
@@ -164,7 +166,7 @@ async def test_a_dripping_answer(link: Link, journal: Journal, receiver: Receive
     assert record.duration < 2
 
 
-async def test_a_huge_answer(link: Link, journal: Journal, receiver: Receiver) -> None:
+async def test_a_huge_answer(link: Connection, journal: Journal, receiver: Receiver) -> None:
     """Of an answer no more is read than a little; the status says that it was delivered."""
     sent = 0
 
@@ -184,7 +186,7 @@ async def test_a_huge_answer(link: Link, journal: Journal, receiver: Receiver) -
     assert sent < 50_000_000
 
 
-async def test_private_addresses_are_refused(link: Link, journal: Journal, receiver: Receiver) -> None:
+async def test_private_addresses_are_refused(link: Connection, journal: Journal, receiver: Receiver) -> None:
     """A host that resolves to an address of the inside is not called, unless the operator allows that network."""
     async with delivering(link, callbacks(receiver.host), delays=(), allowed=()):
         await ended(journal, "a", callback=receiver.url)
@@ -194,7 +196,7 @@ async def test_private_addresses_are_refused(link: Link, journal: Journal, recei
     assert receiver.received == []
 
 
-async def test_a_name_is_resolved_once(link: Link, journal: Journal, receiver: Receiver) -> None:
+async def test_a_name_is_resolved_once(link: Connection, journal: Journal, receiver: Receiver) -> None:
     """The connection goes to the very address that was looked at, the first that passes: a name that answers otherwise
     the second time gains nothing."""
     asked = []
@@ -215,7 +217,7 @@ async def test_a_name_is_resolved_once(link: Link, journal: Journal, receiver: R
     assert asked == ["hooks.example.org"] * 3
 
 
-async def test_a_dead_receiver_keeps_nobody_waiting(link: Link, journal: Journal, receiver: Receiver) -> None:
+async def test_a_dead_receiver_keeps_nobody_waiting(link: Connection, journal: Journal, receiver: Receiver) -> None:
     """However much is to be told to a receiver that never answers, another one is told at once; and the dead one gets
     few attempts at a time."""
     async with receiving() as dead:
@@ -229,7 +231,7 @@ async def test_a_dead_receiver_keeps_nobody_waiting(link: Link, journal: Journal
             assert dead.most_open <= 8
 
 
-async def test_endpoints_of_one_host(tmp_path: Path, link: Link, journal: Journal, receiver: Receiver) -> None:
+async def test_endpoints_of_one_host(tmp_path: Path, link: Connection, journal: Journal, receiver: Receiver) -> None:
     """Two endpoints behind one gateway are two receivers: one that never answers takes no turn of the other."""
 
     async def by_path(writer: asyncio.StreamWriter) -> None:
@@ -237,14 +239,14 @@ async def test_endpoints_of_one_host(tmp_path: Path, link: Link, journal: Journa
 
     receiver.answers = [by_path]
     path = write_hooks(tmp_path, dead=f"http://{receiver.host}/dead", good=f"http://{receiver.host}/good")
-    async with delivering(link, Source(path=path, is_http_allowed=True), seconds=2, delays=(600,)):
+    async with delivering(link, ConfigSource(path=path, is_http_allowed=True), seconds=2, delays=(600,)):
         for number in range(20):
             await ended(journal, f"op-{number}")
         await eventually(lambda: sum(one.path == "/good" for one in receiver.received) == 20)
         assert "retrying" not in await outcomes(link)
 
 
-async def test_replicas_share(broker: Broker, link: Link, journal: Journal, receiver: Receiver) -> None:
+async def test_replicas_share(broker: Broker, link: Connection, journal: Journal, receiver: Receiver) -> None:
     """Two replicas tell everything once between them while nothing goes wrong."""
     source = callbacks(receiver.host)
     async with linked(broker.url) as other, delivering(link, source), delivering(other, source):

@@ -11,13 +11,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from opstream_journal import ConsumerGone, Journal, Link
-from opstream_journal.provisioning.webhook_topology import consumers
-from opstream_journal.runtime.service import stop
-from opstream_journal.stores.webhook_deliveries import Deliveries
+from opstream_journal import Connection, ConsumerGone, Journal
+from opstream_journal.provisioning.webhook_topology import webhook_consumers
+from opstream_journal.runtime.service import cancel_all
+from opstream_journal.stores.webhook_deliveries import DeliveryStore
 from opstream_schemas import subjects
-from opstream_schemas.webhook_delivery import Delivery, encode
-from opstream_webhooks.config import LiveHooks, Source
+from opstream_schemas.webhook_delivery import WebhookDelivery, encode_record
+from opstream_webhooks.config import ConfigSource, ReloadableConfig
 from tests.support.projecting import settled
 from tests.support.receiving import Receiver, answer, never
 from tests.support.waiting import eventually
@@ -37,18 +37,18 @@ pytestmark = pytest.mark.broker
 GAVE_UP = "gave-up"
 
 
-def delivery(receiver: Receiver, sequence: int, **changes: Any) -> Delivery:
+def delivery(receiver: Receiver, sequence: int, **changes: Any) -> WebhookDelivery:
     """A delivery of operation `a`, as the fan-out sends it."""
     given = {"operation_id": "a", "begun": utc_now(), **changes}
     shared = {"action": "book:upload-start", "event": "succeeded", "endpoint": "callback", "callback": receiver.url}
-    return Delivery(sequence=sequence, **shared, **given)
+    return WebhookDelivery(sequence=sequence, **shared, **given)
 
 
-async def test_a_removed_endpoint(tmp_path: Path, link: Link, journal: Journal, receiver: Receiver) -> None:
+async def test_a_removed_endpoint(tmp_path: Path, link: Connection, journal: Journal, receiver: Receiver) -> None:
     """What is on its way to an endpoint that is configured no more waits for it, as for one that does not answer."""
     path = write_hooks(tmp_path, one=receiver.url)
     receiver.answers = [answer(500), answer(204)]
-    async with delivering(link, Source(path=path, is_http_allowed=True), delays=(0.3, 0.3, 0.3)) as hooks:
+    async with delivering(link, ConfigSource(path=path, is_http_allowed=True), delays=(0.3, 0.3, 0.3)) as hooks:
         text = path.read_text()
         await ended(journal, "a")
         await eventually(lambda: receiver.received)
@@ -62,7 +62,7 @@ async def test_a_removed_endpoint(tmp_path: Path, link: Link, journal: Journal, 
 
 
 async def test_what_is_no_outcome_is_passed_over(
-    link: Link, journal: Journal, receiver: Receiver, caplog: pytest.LogCaptureFixture
+    link: Connection, journal: Journal, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Bytes that are no event, an event under a foreign subject, a type of a newer version: each is told and passed
     over, and what follows is delivered."""
@@ -87,7 +87,7 @@ async def test_what_is_no_outcome_is_passed_over(
 
 @pytest.mark.parametrize("kind", ["corrupt", "newer"])
 async def test_a_request_that_can_t_be_read(
-    tmp_path: Path, link: Link, journal: Journal, receiver: Receiver, caplog: pytest.LogCaptureFixture, kind: str
+    tmp_path: Path, link: Connection, journal: Journal, receiver: Receiver, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
     """An operation whose request says nothing to this version still has its outcome told to the configured endpoints,
     and the log says that a callback may be missing."""
@@ -119,25 +119,25 @@ async def test_a_request_that_can_t_be_read(
     ],
 )
 async def test_a_delivery_that_nobody_could_make(
-    link: Link, receiver: Receiver, wrong: dict[str, object], caplog: pytest.LogCaptureFixture
+    link: Connection, receiver: Receiver, wrong: dict[str, object], caplog: pytest.LogCaptureFixture
 ) -> None:
     """A foreign message of the queue that looks like a delivery is told and passed over, and ends nothing."""
     foreign = msgspec.structs.replace(delivery(receiver, 1), **wrong)
-    await link.nc.jetstream().publish("webhooks.due.callback.x", encode(foreign))
+    await link.nc.jetstream().publish("webhooks.due.callback.x", encode_record(foreign))
     async with delivering(link, callbacks(receiver.host)):
         await eventually(lambda: "of WEBHOOKS is passed over" in caplog.text)
     assert await records(link) == []
 
 
-async def test_another_operation_s_event_is_not_sent(link: Link, journal: Journal, receiver: Receiver) -> None:
+async def test_another_operation_s_event_is_not_sent(link: Connection, journal: Journal, receiver: Receiver) -> None:
     """Where the journal holds something else at a delivery's sequence, as after a restored backup, or nothing, it is
     given up; bytes that can't be read are tried again, since a newer replica may read them."""
     await ended(journal, "other")
     sequence = (await journal.events("other"))[-1].sequence
     corrupt = (await link.nc.jetstream().publish("operations.x.book.up.succeeded", b"\xff{")).seq
-    deliveries = Deliveries(link)
+    deliveries = DeliveryStore(link)
     for number, at in enumerate((sequence, 1_000, corrupt)):
-        await deliveries.send(delivery(receiver, at, operation_id=f"op-{number}"), f"id-{number}")
+        await deliveries.enqueue(delivery(receiver, at, operation_id=f"op-{number}"), f"id-{number}")
     async with delivering(link, callbacks(receiver.host), delays=(600,)):
         await eventually(lambda: are(link, "*", [GAVE_UP, GAVE_UP, "retrying"], is_sorted=True))
     assert receiver.received == []
@@ -148,22 +148,22 @@ async def test_another_operation_s_event_is_not_sent(link: Link, journal: Journa
 
 
 async def test_who_was_not_called_has_not_failed(
-    tmp_path: Path, link: Link, journal: Journal, receiver: Receiver
+    tmp_path: Path, link: Connection, journal: Journal, receiver: Receiver
 ) -> None:
     """A delivery of which the journal has nothing to send says nothing of its receiver, which gets as many at once as
     before."""
     receiver.answers = [never]
     path = write_hooks(tmp_path, good=receiver.url)
-    async with delivering(link, Source(path=path, is_http_allowed=True), seconds=5, delays=(600,)):
+    async with delivering(link, ConfigSource(path=path, is_http_allowed=True), seconds=5, delays=(600,)):
         expired = msgspec.structs.replace(delivery(receiver, 1_000), endpoint="good", callback="")
-        await Deliveries(link).send(expired, "id")
+        await DeliveryStore(link).enqueue(expired, "id")
         await eventually(lambda: are(link, "*", [GAVE_UP]))
         for number in range(3):
             await ended(journal, f"op-{number}")
         await eventually(lambda: receiver.open == 3, within=3)
 
 
-async def test_what_can_t_be_recorded_is_no_flood(link: Link, journal: Journal, receiver: Receiver) -> None:
+async def test_what_can_t_be_recorded_is_no_flood(link: Connection, journal: Journal, receiver: Receiver) -> None:
     """While the broker takes no records, a delivery is made again and again (nobody knows that it was), but less and
     less often."""
     js = link.nc.jetstream()
@@ -176,18 +176,18 @@ async def test_what_can_t_be_recorded_is_no_flood(link: Link, journal: Journal, 
     assert third - second > second - first
 
 
-async def test_a_delivery_that_waited_too_long(link: Link, journal: Journal, receiver: Receiver) -> None:
+async def test_a_delivery_that_waited_too_long(link: Connection, journal: Journal, receiver: Receiver) -> None:
     """What could not be tried for more than a day is given up without a call, and recorded."""
     await ended(journal, "a")
     late = delivery(receiver, (await journal.events("a"))[-1].sequence, begun=utc_now() - timedelta(hours=27))
-    await Deliveries(link).send(late, "late")
+    await DeliveryStore(link).enqueue(late, "late")
     async with delivering(link, callbacks(receiver.host)):
         await eventually(lambda: are(link, "a", [GAVE_UP]))
     assert receiver.received == []
     assert (await records(link))[0].error == "not tried any more after 26 hours"
 
 
-async def test_old_outcomes_are_told_to_nobody(link: Link, journal: Journal, receiver: Receiver) -> None:
+async def test_old_outcomes_are_told_to_nobody(link: Connection, journal: Journal, receiver: Receiver) -> None:
     """A service that is started after more than a day does not flood its receivers with what is long over."""
     await ended(journal, "old", callback=receiver.url)
     async with delivering(link, callbacks(receiver.host), now=lambda: utc_now() + timedelta(hours=25)):
@@ -195,7 +195,7 @@ async def test_old_outcomes_are_told_to_nobody(link: Link, journal: Journal, rec
     assert (receiver.received, await records(link)) == ([], [])
 
 
-async def test_a_consumer_that_is_made_anew(link: Link, journal: Journal, receiver: Receiver) -> None:
+async def test_a_consumer_that_is_made_anew(link: Connection, journal: Journal, receiver: Receiver) -> None:
     """It gives all outcomes of the journal once more; those that were delivered are not delivered again."""
     js = link.nc.jetstream()
     queue = (await js.stream_info(subjects.WEBHOOKS_STREAM)).config
@@ -212,7 +212,7 @@ async def test_a_consumer_that_is_made_anew(link: Link, journal: Journal, receiv
     assert await is_forgotten()
     await eventually(is_forgotten)  # and so is what was sent before
     await js.delete_consumer(subjects.OPERATIONS_STREAM, subjects.WEBHOOKS_CONSUMER)
-    ((stream, durable), _) = consumers()
+    ((stream, durable), _) = webhook_consumers()
     await js.add_consumer(stream, durable)
     async with delivering(link, callbacks(receiver.host), now=lambda: utc_now() + timedelta(minutes=1)):
         await eventually(lambda: are(link, "op-1", [GAVE_UP, "delivered"]))
@@ -227,11 +227,11 @@ async def test_a_consumer_that_is_made_anew(link: Link, journal: Journal, receiv
         (subjects.WEBHOOKS_STREAM, subjects.WEBHOOKS_DUE_CONSUMER),
     ],
 )
-async def test_a_deleted_consumer_ends_it(link: Link, stream: str, consumer: str) -> None:
+async def test_a_deleted_consumer_ends_it(link: Connection, stream: str, consumer: str) -> None:
     """The service ends with a reason when one of its consumers is deleted."""
-    tasks = [asyncio.create_task(part.run()) for part in composed(link, LiveHooks(callbacks("a.example")))]
+    tasks = [asyncio.create_task(part.run()) for part in composed(link, ReloadableConfig(callbacks("a.example")))]
     assert await link.nc.jetstream().delete_consumer(stream, consumer)
     (ended_first,), others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    await stop(*others)
+    await cancel_all(*others)
     with pytest.raises(ConsumerGone, match=f"consumer {consumer} of stream {stream} was deleted"):
         ended_first.result()

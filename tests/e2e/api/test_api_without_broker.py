@@ -11,7 +11,7 @@ from functools import partial
 import httpx
 import pytest
 
-from opstream_api.operations.history import PING
+from opstream_api.operations.history import PING_INTERVAL
 from tests.support.luck import FIRST, PATIENCE, Luck, fragile_system, lucky, own_id, repeatable
 from tests.support.luck_actions import HALF
 from tests.support.readers import CLEAN, Reader
@@ -101,7 +101,7 @@ async def test_the_broker_is_away(luck: Luck, number: signal.Signals, seconds: i
         ):
             check_unavailable(answer)
         assert not any(one.done() for one in patient)
-        if seconds > PING:
+        if seconds > PING_INTERVAL:
             assert all(WAITING in reader.comments for reader in readers)
         give_back(luck, number)
         for operation_id, (promise, headers) in zip(ids, asked, strict=True):

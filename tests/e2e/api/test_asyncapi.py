@@ -17,10 +17,10 @@ import httpx
 import msgspec
 import pytest
 
-from opstream_journal import announce, connect
+from opstream_journal import announce_action, connect
 from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.events import EVENT_DATA, decode_event
-from opstream_schemas.subjects import ARCHIVE_STREAM, OPERATIONS_STREAM, SOURCE_HEADER, parse_origin
+from opstream_schemas.subjects import ARCHIVE_SOURCE_HEADER, ARCHIVE_STREAM, OPERATIONS_STREAM, parse_archive_origin
 from tests.support import npm
 from tests.support.asyncapi import awkward_actions, channels_of, message, validator
 from tests.support.cloudevents import check_round_trip, check_rules, check_same, read
@@ -169,8 +169,8 @@ def test_every_message_of_the_archive_is_described(system: System, document: Tol
         described = message(document, channel)
         validator(document, described["headers"]).validate(copy.headers)
         validator(document, described["payload"]).validate(msgspec.json.decode(copy.data))
-        assert SOURCE_HEADER in described["headers"]["properties"]
-        assert parse_origin(copy.headers[SOURCE_HEADER]).subject == events[copy.data].subject
+        assert ARCHIVE_SOURCE_HEADER in described["headers"]["properties"]
+        assert parse_archive_origin(copy.headers[ARCHIVE_SOURCE_HEADER]).subject == events[copy.data].subject
 
 
 def test_every_message_of_the_journal_is_a_cloudevent(journal: list[Stored]) -> None:
@@ -192,7 +192,7 @@ async def _announce(system: System, specs: list[ActionSpec]) -> None:
     link = await connect([system.nats], "test", connect_timeout=10)
     try:
         for spec in specs:
-            await announce(link, spec)
+            await announce_action(link, spec)
     finally:
         await link.close()
 

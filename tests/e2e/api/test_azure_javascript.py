@@ -19,7 +19,7 @@ import pytest
 
 from tests.support import npm
 from tests.support.azure_actions import PACE, write_module
-from tests.support.azure_gate import WORD, Gate
+from tests.support.azure_gate import WORD, FileGate
 from tests.support.system import System
 from tests.support.waiting import eventually
 
@@ -95,9 +95,9 @@ def system(scripts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture
-def gate(tmp_path: Path) -> Gate:
+def gate(tmp_path: Path) -> FileGate:
     """What `azure:pass` waits at."""
-    return Gate(tmp_path / "gate")
+    return FileGate(tmp_path / "gate")
 
 
 def named() -> dict[str, str]:
@@ -118,7 +118,7 @@ async def test_a_result(scripts: Path, system: System) -> None:
     assert {(one["url"], one["status"]) for one in polls} == {(f"{system.api}/status/{headers['Operation-Id']}", 200)}
 
 
-async def test_the_pace(scripts: Path, system: System, gate: Gate) -> None:
+async def test_the_pace(scripts: Path, system: System, gate: FileGate) -> None:
     """It polls as often as `Retry-After` says, twice as often as by itself, and tells of progress each time."""
     body = {"path": str(gate.path)}
     async with driving(scripts, url=f"{system.api}/azure/1:pass", body=body, headers=named()) as driver:
@@ -155,7 +155,7 @@ async def test_a_cancel(scripts: Path, system: System) -> None:
     assert driver.of("state") == [{"status": "canceled", "isDone": True}]
 
 
-async def test_another_process_goes_on(scripts: Path, system: System, gate: Gate) -> None:
+async def test_another_process_goes_on(scripts: Path, system: System, gate: FileGate) -> None:
     """A serialized poller is all that the next process needs."""
     body = {"path": str(gate.path)}
     first = await drive(scripts, url=f"{system.api}/azure/1:pass", body=body, headers=named(), until="handover")

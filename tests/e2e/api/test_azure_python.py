@@ -23,7 +23,7 @@ from azure.core.polling.base_polling import OperationFailed
 from opstream_schemas.events import Requested
 from tests.support.azure_actions import PACE, write_module
 from tests.support.azure_clients import AsyncAzure, SyncAzure, post
-from tests.support.azure_gate import WORD, Gate
+from tests.support.azure_gate import WORD, FileGate
 from tests.support.invariants import decoded, gather
 from tests.support.system import BROKER, System
 from tests.support.waiting import eventually
@@ -52,9 +52,9 @@ async def azure(system: System, request: pytest.FixtureRequest) -> AsyncIterator
 
 
 @pytest.fixture
-def gate(tmp_path: Path) -> Gate:
+def gate(tmp_path: Path) -> FileGate:
     """What `azure:pass` waits at."""
-    return Gate(tmp_path / "gate")
+    return FileGate(tmp_path / "gate")
 
 
 def named() -> dict[str, str]:
@@ -79,7 +79,7 @@ async def test_a_result(azure: Azure) -> None:
     assert {poll.status for poll in polls} == {200}
 
 
-async def test_the_pace(azure: Azure, gate: Gate) -> None:
+async def test_the_pace(azure: Azure, gate: FileGate) -> None:
     """It polls as often as `Retry-After` says, neither sooner nor as seldom as it would by itself."""
     initial = await azure.send(post("/azure/1:pass", {"path": str(gate.path)}, named()))
     location = initial.http_response.headers["operation-location"]
@@ -123,7 +123,7 @@ async def test_a_cancel(azure: Azure) -> None:
     assert poller.status() == "Canceled"
 
 
-async def test_a_continuation_token(azure: Azure, system: System, gate: Gate) -> None:
+async def test_a_continuation_token(azure: Azure, system: System, gate: FileGate) -> None:
     """What one poller began another one ends, in another client that knows only the token."""
     initial = await azure.send(post("/azure/1:pass", {"path": str(gate.path)}, named()))
     location = initial.http_response.headers["operation-location"]

@@ -23,9 +23,9 @@ import pytest
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, ReplayPolicy
 
 from opstream.events import Backoff, subscribe
-from opstream.events.model import COMPLETIONS, TYPES
-from opstream.events.subscription import filters
-from opstream_journal import Journal, Link
+from opstream.events.model import COMPLETIONS, EVENT_CLASSES
+from opstream.events.subscription import subject_filters
+from opstream_journal import Connection, Journal
 from opstream_journal.provisioning import jetstream_admin as admin
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing
@@ -129,7 +129,7 @@ def broker() -> Iterator[Broker]:
 
 
 @pytest.fixture
-async def link(broker: Broker) -> AsyncIterator[Link]:
+async def link(broker: Broker) -> AsyncIterator[Connection]:
     """A connection to it, with a journal."""
     async with linked(broker.url) as link:
         await provision(link, Sizing())
@@ -137,14 +137,14 @@ async def link(broker: Broker) -> AsyncIterator[Link]:
 
 
 @pytest.fixture
-async def journal(link: Link) -> Journal:
+async def journal(link: Connection) -> Journal:
     """The journal on it."""
     return await journal_on(link)
 
 
-async def there(link: Link, durable: str) -> None:
+async def there(link: Connection, durable: str) -> None:
     """Wait until a program has made its durable."""
-    await eventually(lambda: admin.consumer(link, OPERATIONS_STREAM, durable), within=15)
+    await eventually(lambda: admin.consumer_config(link, OPERATIONS_STREAM, durable), within=15)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -176,7 +176,7 @@ async def test_a_copied_program(
 
 @pytest.mark.parametrize("language", LANGUAGES)
 async def test_its_bad_luck(
-    language: str, broker: Broker, link: Link, journal: Journal, request: pytest.FixtureRequest
+    language: str, broker: Broker, link: Connection, journal: Journal, request: pytest.FixtureRequest
 ) -> None:
     """Work that fails is tried again with growing pauses, garbage is given up, a deleted durable ends the program."""
     command, folder = commanded(language, "shaky", request)
@@ -220,19 +220,19 @@ def test_told_to_stop_before_there_is_a_broker(request: pytest.FixtureRequest) -
 
 @pytest.mark.parametrize("language", LANGUAGES)
 async def test_a_durable_of_somebody_else(
-    language: str, broker: Broker, link: Link, request: pytest.FixtureRequest
+    language: str, broker: Broker, link: Connection, request: pytest.FixtureRequest
 ) -> None:
     """A durable with other filters is left as it is, and the program ends with a line that says so."""
     command, folder = commanded(language, "subscribe", request)
     config = ConsumerConfig(durable_name="taken", filter_subjects=["operations.*.page.*.failed"])
-    await admin.make_consumer(link, OPERATIONS_STREAM, config)
+    await admin.create_consumer(link, OPERATIONS_STREAM, config)
     with Process(broker.url, "book:*", "taken", command=command, cwd=folder) as program:
         assert program.wait(15) == 1
         assert "durable taken is there with other filters" in program.output
     assert (await consumer_info(link, "taken"))["config"]["filter_subjects"] == ["operations.*.page.*.failed"]
 
 
-async def test_the_python_program(broker: Broker, link: Link, journal: Journal, tmp_path: Path) -> None:
+async def test_the_python_program(broker: Broker, link: Connection, journal: Journal, tmp_path: Path) -> None:
     """The document's program prints what the document says, survives the broker, and ends in order."""
     (tmp_path / "mailer.py").write_text(PROGRAM.replace("nats://127.0.0.1:4222", broker.url), encoding="utf-8")
     with Process("mailer.py", command=(sys.executable,), cwd=tmp_path) as program:
@@ -241,7 +241,7 @@ async def test_the_python_program(broker: Broker, link: Link, journal: Journal, 
         program.wait_for("^book:upload-start of 42 is done: {'pages': 7}")
         broker.kill()
         broker.start()
-        await eventually(lambda: link.is_up)
+        await eventually(lambda: link.is_connected)
         await ended(journal, "two", FAILED)
         program.wait_for("^book:upload-start of 42 failed: there is no paper")
         program.send(signal.SIGTERM)
@@ -249,7 +249,7 @@ async def test_the_python_program(broker: Broker, link: Link, journal: Journal, 
 
 
 async def test_the_python_program_ends_with_a_reason(
-    broker: Broker, link: Link, journal: Journal, tmp_path: Path
+    broker: Broker, link: Connection, journal: Journal, tmp_path: Path
 ) -> None:
     """Once the journal is gone, the process ends with status 1, and the last line says what to do."""
     (tmp_path / "mailer.py").write_text(PROGRAM.replace("nats://127.0.0.1:4222", broker.url), encoding="utf-8")
@@ -273,11 +273,11 @@ def flags(command: str) -> dict[str, list[str]]:
     return found
 
 
-async def test_what_the_documented_consumer_delivers(broker: Broker, link: Link, journal: Journal) -> None:
+async def test_what_the_documented_consumer_delivers(broker: Broker, link: Connection, journal: Journal) -> None:
     """The consumer that the document's `nats consumer add` describes filters as `subscribe` does, and delivers that."""
     (command,) = (line for line in COMMANDS if line.startswith("nats consumer add OPERATIONS mailer "))
     given = flags(command)
-    assert given["filter"] == filters("book:*", COMPLETIONS)
+    assert given["filter"] == subject_filters("book:*", COMPLETIONS)
     config = ConsumerConfig(
         durable_name="mailer",
         filter_subjects=given["filter"],
@@ -289,7 +289,7 @@ async def test_what_the_documented_consumer_delivers(broker: Broker, link: Link,
         max_ack_pending=int(given["max-pending"][0]),
     )
     await ended(journal, "before")
-    assert await admin.make_consumer(link, OPERATIONS_STREAM, config)
+    assert await admin.create_consumer(link, OPERATIONS_STREAM, config)
     await ended(journal, "one", kind=Kind("page", "scan"))
     await ended(journal, "two", FAILED)
     pulled = await link.nc.jetstream().pull_subscribe_bind("mailer", OPERATIONS_STREAM)
@@ -299,7 +299,7 @@ async def test_what_the_documented_consumer_delivers(broker: Broker, link: Link,
 
 
 @pytest.mark.skipif(shutil.which("nats") is None, reason="the document calls nats, which is not installed")
-async def test_the_nats_tool(broker: Broker, link: Link, journal: Journal) -> None:
+async def test_the_nats_tool(broker: Broker, link: Connection, journal: Journal) -> None:
     """The document's first two commands make the consumer and print what it delivers."""
     add, following = (line for line in COMMANDS if line.startswith("nats consumer "))
 
@@ -335,7 +335,7 @@ def test_the_arguments() -> None:
 
 def test_the_events() -> None:
     """The table of event types names each one."""
-    assert [name.strip("`") for name, *_ in rows("event | when | data")] == list(TYPES)
+    assert [name.strip("`") for name, *_ in rows("event | when | data")] == list(EVENT_CLASSES)
 
 
 def test_the_reasons() -> None:
@@ -360,7 +360,9 @@ def test_the_paths() -> None:
     assert len(links) == 3
 
 
-async def test_a_parked_event_is_brought_back(broker: Broker, link: Link, journal: Journal, tmp_path: Path) -> None:
+async def test_a_parked_event_is_brought_back(
+    broker: Broker, link: Connection, journal: Journal, tmp_path: Path
+) -> None:
     """What is parked is shown, is tried again by whoever runs, and by nobody else."""
     (tmp_path / "mailer.py").write_text(PROGRAM.replace("nats://127.0.0.1:4222", broker.url), encoding="utf-8")
     with Process("mailer.py", command=(sys.executable,), cwd=tmp_path) as program:
@@ -382,7 +384,7 @@ async def test_a_parked_event_is_brought_back(broker: Broker, link: Link, journa
         assert "nothing is parked" in printed_on_a_terminal("parked", "other", "--nats", broker.url)
     alone = run("parked", "mailer", str(sequence), "--retry", "--nats", broker.url)
     assert alone.stderr == "opstream: error: no subscriber 'mailer' is running: start it, then try again\n"
-    assert await parking.places(link) == [("mailer", sequence)]
+    assert await parking.keys(link) == [("mailer", sequence)]
     other = run("parked", "other", "--nats", broker.url)
     assert (other.returncode, other.stdout, other.stderr) == (0, "", "opstream: nothing is parked of other\n")
     slip = run("parked", "mailer", str(sequence), "7", "--forget", "--nats", broker.url)
@@ -393,7 +395,7 @@ async def test_a_parked_event_is_brought_back(broker: Broker, link: Link, journa
     )
     forgotten = run("parked", "mailer", str(sequence), str(sequence), "--forget", "--nats", broker.url)
     assert forgotten.stdout.startswith(f"mailer {sequence}: forgotten: Undecodable  operations.x.book.")
-    assert await parking.places(link) == []
+    assert await parking.keys(link) == []
     bad = run("parked", "--retry", "--nats", broker.url)
     told = "opstream: error: --retry needs the durable, e.g. 'opstream parked mailer --retry' (see "
     assert (bad.returncode, bad.stderr.count("\n"), bad.stderr.startswith(told)) == (2, 1, True)

@@ -13,8 +13,8 @@ from typing import Final
 import pytest
 
 from bench import rebuild_fill
-from opstream_journal import Link
-from opstream_journal.jetstream.stream_scan import edges
+from opstream_journal import Connection
+from opstream_journal.jetstream.stream_scan import stream_bounds
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing
 from opstream_journal.stores.snapshots import VIEW_STREAM
@@ -46,7 +46,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         yield system
 
 
-async def writes(link: Link, count: int) -> None:
+async def writes(link: Connection, count: int) -> None:
     """Wait until so many further snapshots are written, by whom ever."""
     before = await view_writes(link)
 
@@ -87,7 +87,7 @@ async def full() -> AsyncIterator[Broker]:
     with Broker() as broker:
         async with linked(broker.url) as link:
             await provision(link, Sizing())
-        await rebuild_fill.run(rebuild_fill.Fill(nats_url=broker.url, operations=OPERATIONS))
+        await rebuild_fill.run(rebuild_fill.JournalFill(nats_url=broker.url, operations=OPERATIONS))
         yield broker
 
 
@@ -105,7 +105,7 @@ async def test_killed_halfway(full: Broker) -> None:
             for rebuild in (one, other):
                 assert await asyncio.to_thread(rebuild.wait, 30) == 0, rebuild.output
         assert await view_writes(link) == OPERATIONS  # each was written once, by whichever of the three
-        assert (await edges(link, VIEW_STREAM)).messages == OPERATIONS
+        assert (await stream_bounds(link, VIEW_STREAM)).messages == OPERATIONS
     assert await asyncio.to_thread(exit_status, full.url) == 0
 
 

@@ -19,7 +19,7 @@ from opstream_schemas.operation.fold import Status
 from tests.support.broker import Broker
 from tests.support.journaling import linked, opened
 from tests.support.processes import Process, Watch
-from tests.support.running import Stage
+from tests.support.running import RunnerStage
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.e2e
@@ -32,15 +32,15 @@ Start = Callable[[], Process]
 
 
 @pytest.fixture
-async def stage() -> AsyncIterator[Stage]:
+async def stage() -> AsyncIterator[RunnerStage]:
     with Broker() as broker:
         async with linked(broker.url) as link:
             await provision(link, Sizing())
-            yield Stage(link, await opened(link))
+            yield RunnerStage(link, await opened(link))
 
 
 @pytest.fixture
-def start(stage: Stage) -> Iterator[Start]:
+def start(stage: RunnerStage) -> Iterator[Start]:
     """Starts runners of the isolated actions."""
     with ExitStack() as stack:
 
@@ -52,17 +52,17 @@ def start(stage: Stage) -> Iterator[Start]:
         yield start
 
 
-async def begin(stage: Stage, kind: Kind, how: str, marks: Path) -> None:
+async def begin(stage: RunnerStage, kind: Kind, how: str, marks: Path) -> None:
     """Ask for op-1."""
     await stage.request("op-1", kind=kind, given=msgspec.json.encode({"how": how, "file": str(marks)}))
 
 
-async def at_it(stage: Stage) -> None:
+async def at_it(stage: RunnerStage) -> None:
     """Wait until its handler is called and has said so."""
     await stage.reached("op-1", lambda operation: operation.percent_complete)
 
 
-async def test_a_killed_runner(stage: Stage, start: Start, tmp_path: Path) -> None:
+async def test_a_killed_runner(stage: RunnerStage, start: Start, tmp_path: Path) -> None:
     """The process of an isolated action, and what it has started, die with the runner; another runner finishes."""
     marks = tmp_path / "marks"
     await begin(stage, PLAIN, "stay_once", marks)
@@ -82,7 +82,7 @@ async def test_a_killed_runner(stage: Stage, start: Start, tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux signals the owner of a pipe")
-async def test_a_killed_runner_of_a_busy_process(stage: Stage, start: Start, tmp_path: Path) -> None:
+async def test_a_killed_runner_of_a_busy_process(stage: RunnerStage, start: Start, tmp_path: Path) -> None:
     """A process whose interpreter is locked by its handler dies with the runner too."""
     marks = tmp_path / "marks"
     await begin(stage, PLAIN, "hold_the_lock_once", marks)
@@ -102,14 +102,16 @@ async def test_a_killed_runner_of_a_busy_process(stage: Stage, start: Start, tmp
     ],
     ids=str,
 )
-async def test_a_cancellation(stage: Stage, start: Start, tmp_path: Path, kind: Kind, how: str, mark: str) -> None:
+async def test_a_cancellation(
+    stage: RunnerStage, start: Start, tmp_path: Path, kind: Kind, how: str, mark: str
+) -> None:
     """A runner process interrupts the process of a canceled action, and kills it when its grace is over."""
     marks = tmp_path / "marks"
     await begin(stage, kind, how, marks)
     runner = start()
     await at_it(stage)
     watch = Watch([runner.child(CHILD)])
-    await stage.wish("op-1")
+    await stage.request_cancel("op-1")
     operation = await stage.ended("op-1")
     assert (operation.status, operation.reason) == (Status.CANCELED, "late")
     assert watch.left_after(0.5) == []
@@ -119,7 +121,7 @@ async def test_a_cancellation(stage: Stage, start: Start, tmp_path: Path, kind: 
     assert "Traceback" not in runner.output
 
 
-async def test_a_stopped_runner(stage: Stage, start: Start, tmp_path: Path) -> None:
+async def test_a_stopped_runner(stage: RunnerStage, start: Start, tmp_path: Path) -> None:
     """SIGTERM to a runner ends its processes after their clean-up; the next runner goes on."""
     marks = tmp_path / "marks"
     await begin(stage, PLAIN, "stay_once", marks)
@@ -137,7 +139,7 @@ async def test_a_stopped_runner(stage: Stage, start: Start, tmp_path: Path) -> N
     assert (operation.attempt, operation.attempts_used, operation.result) == (2, 1, msgspec.Raw(b"2"))
 
 
-async def test_a_crash(stage: Stage, start: Start, tmp_path: Path) -> None:
+async def test_a_crash(stage: RunnerStage, start: Start, tmp_path: Path) -> None:
     """A process that crashes fails its attempt and leaves the runner alone; the log says where it happened."""
     await begin(stage, PLAIN, "crash", tmp_path / "marks")
     runner = start()

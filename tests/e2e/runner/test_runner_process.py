@@ -11,7 +11,7 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
-from opstream_journal import Expected
+from opstream_journal import ExpectedVersion
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas import subjects
@@ -22,7 +22,7 @@ from opstream_schemas.operation.fold import Status
 from tests.support.broker import Broker, free_port
 from tests.support.journaling import following, linked, opened
 from tests.support.processes import Process
-from tests.support.running import Stage
+from tests.support.running import RunnerStage
 
 pytestmark = pytest.mark.e2e
 
@@ -36,16 +36,16 @@ def broker() -> Iterator[Broker]:
 
 
 @pytest.fixture
-async def stage(broker: Broker) -> AsyncIterator[Stage]:
+async def stage(broker: Broker) -> AsyncIterator[RunnerStage]:
     async with linked(broker.url) as link:
         await provision(link, Sizing())
-        yield Stage(link, await opened(link))
+        yield RunnerStage(link, await opened(link))
         if broker.is_paused:
             broker.resume()
 
 
 @pytest.fixture
-def start(broker: Broker, stage: Stage) -> Iterator[Start]:
+def start(broker: Broker, stage: RunnerStage) -> Iterator[Start]:
     """Starts runners of `tests.support.actions`."""
     with ExitStack() as stack:
 
@@ -61,7 +61,7 @@ def work(name: str) -> Kind:
     return Kind("work", name)
 
 
-async def test_a_killed_runner(stage: Stage, start: Start) -> None:
+async def test_a_killed_runner(stage: RunnerStage, start: Start) -> None:
     """A runner that is killed while an action runs costs a lease and an attempt; another one finishes."""
     await stage.request("op-1", kind=work("wait"))
     first = start()
@@ -74,7 +74,7 @@ async def test_a_killed_runner(stage: Stage, start: Start) -> None:
     assert await stage.names("op-1") == ["requested", "started", "started", "succeeded"]
 
 
-async def test_a_stopped_runner(stage: Stage, start: Start) -> None:
+async def test_a_stopped_runner(stage: RunnerStage, start: Start) -> None:
     """After its drain, SIGTERM hands back what runs, whatever kind of handler it is, and ends the process with status 0
     within 6 s."""
     names = ["wait", "block", "delegate", "ignore"]
@@ -98,7 +98,7 @@ async def test_a_stopped_runner(stage: Stage, start: Start) -> None:
     assert second.wait(10) == 0
 
 
-async def test_a_runner_that_drains(stage: Stage, start: Start) -> None:
+async def test_a_runner_that_drains(stage: RunnerStage, start: Start) -> None:
     """While it drains a runner lives and is not ready; a second signal does not wait any longer."""
     port = free_port()
     runner = start("--drain", "60", "--health-port", str(port))
@@ -116,7 +116,7 @@ async def test_a_runner_that_drains(stage: Stage, start: Start) -> None:
     assert "Traceback" not in runner.output
 
 
-async def test_an_operation_that_somebody_else_fails(stage: Stage, start: Start) -> None:
+async def test_an_operation_that_somebody_else_fails(stage: RunnerStage, start: Start) -> None:
     """A runner process hears of it long before its next heartbeat, stops the handler and says nothing about it."""
     await stage.request("op-1", kind=work("wait-long"))
     runner = start()
@@ -126,7 +126,7 @@ async def test_an_operation_that_somebody_else_fails(stage: Stage, start: Start)
     assert await stage.names("op-1") == ["requested", "started", "failed"]
 
 
-async def test_a_frozen_runner(stage: Stage, start: Start) -> None:
+async def test_a_frozen_runner(stage: RunnerStage, start: Start) -> None:
     """A runner that is frozen for longer than the lease wakes as a zombie: what its handler returns is not recorded."""
     await stage.request("op-1", kind=work("nap"))
     first = start()
@@ -144,7 +144,7 @@ async def test_a_frozen_runner(stage: Stage, start: Start) -> None:
     assert (first.wait(10), second.wait(10)) == (0, 0)
 
 
-async def test_an_action_that_takes_its_runner_down(stage: Stage, start: Start) -> None:
+async def test_an_action_that_takes_its_runner_down(stage: RunnerStage, start: Start) -> None:
     """An action that ends its process each time ends as RunnerLost once its attempts are used up."""
     await stage.request("op-1", kind=work("die"), given=b'{"bad":9}')
     for attempt in (1, 2):
@@ -157,7 +157,7 @@ async def test_an_action_that_takes_its_runner_down(stage: Stage, start: Start) 
     assert (operation.error.code, operation.attempts_used) == (ErrorCode.RUNNER_LOST, 2)
 
 
-async def test_a_cancellation_comes_at_once(stage: Stage, start: Start) -> None:
+async def test_a_cancellation_comes_at_once(stage: RunnerStage, start: Start) -> None:
     """A runner process hears of a cancel request long before its next heartbeat; garbage that it hears is nothing."""
     kind = work("wait-long")
     await stage.request("op-1", kind=kind)
@@ -167,13 +167,13 @@ async def test_a_cancellation_comes_at_once(stage: Stage, start: Start) -> None:
     await stage.link.nc.publish(f"operations.{'x' * 100}.work.wait-long.cancel-requested", b"")
     running = await stage.reached("op-1", lambda operation: operation.live)
     event = following(running, CancelRequested(by="ann", reason="late"))
-    await stage.journal.append(kind, event, Expected(running.stream_sequence), budget=5)
+    await stage.journal.append(kind, event, ExpectedVersion(running.stream_sequence), budget=5)
     operation = await stage.ended("op-1")
     assert (operation.status, operation.reason) == (Status.CANCELED, "late")
     assert "Traceback" not in runner.output
 
 
-async def test_a_stop_while_the_broker_is_away(broker: Broker, stage: Stage, start: Start) -> None:
+async def test_a_stop_while_the_broker_is_away(broker: Broker, stage: RunnerStage, start: Start) -> None:
     """SIGTERM ends a runner with status 0 also while the broker is down, or does not answer."""
     for trouble in (broker.kill, broker.pause):
         runner = start()
@@ -186,7 +186,7 @@ async def test_a_stop_while_the_broker_is_away(broker: Broker, stage: Stage, sta
             broker.start()
 
 
-async def test_a_deleted_consumer(stage: Stage, start: Start) -> None:
+async def test_a_deleted_consumer(stage: RunnerStage, start: Start) -> None:
     """A runner whose consumer is deleted ends with status 1, saying which, whatever its actions leave behind."""
     runner = start()
     for name in ("nap", "delegate"):
@@ -199,7 +199,7 @@ async def test_a_deleted_consumer(stage: Stage, start: Start) -> None:
     assert "Traceback" not in runner.output
 
 
-async def test_a_connection_that_is_closed_for_good(broker: Broker, stage: Stage) -> None:
+async def test_a_connection_that_is_closed_for_good(broker: Broker, stage: RunnerStage) -> None:
     """A protocol error, after which the client never connects again, ends the process with status 1."""
     clients: list[asyncio.StreamWriter] = []
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from opstream_journal import look_up
+from opstream_journal import find_action
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas.names import Kind
@@ -90,7 +90,7 @@ async def test_a_port_that_is_taken(broker: Broker) -> None:
         with socket.create_server(("0.0.0.0", 0)) as taken:
             port = taken.getsockname()[1]
             refused = run("runner", "--nats", broker.url, "--actions", MODULE, "--health-port", str(port))
-        assert await look_up(link, Kind("work", "wait")) is None
+        assert await find_action(link, Kind("work", "wait")) is None
     assert refused.returncode == 1
     assert f"can't listen on 0.0.0.0:{port}" in refused.stderr
     assert "--health-port" in refused.stderr
@@ -104,7 +104,7 @@ async def test_limits_that_the_broker_does_not_allow(broker: Broker) -> None:
         refused = run(*command)
         assert (refused.returncode, "raise max_payload" in refused.stderr) == (1, True)
         await provision(link, Sizing(max_msg_size=500_000), is_update=True)
-        assert await look_up(link, Kind("work", "wait")) is None
+        assert await find_action(link, Kind("work", "wait")) is None
 
 
 async def test_health(broker: Broker, http: httpx.Client) -> None:

@@ -16,7 +16,7 @@ import httpx
 import msgspec
 import pytest
 
-from opstream_journal import Link
+from opstream_journal import Connection
 from opstream_schemas import subjects
 from tests.support.api import post
 from tests.support.invariants import Evidence, Promise, breaches, gather
@@ -99,7 +99,7 @@ async def test_the_projector_within_a_batch(system: System, load: Load) -> None:
     await check(system, load)
 
 
-async def writes(link: Link, count: int) -> None:
+async def writes(link: Connection, count: int) -> None:
     """Wait until the projector writes so many further snapshots."""
     subscription = await link.nc.subscribe(subjects.bucket_subject(subjects.VIEW_BUCKET, ">"))
     for _ in range(count):

@@ -20,7 +20,7 @@ import click
 import msgspec
 import pytest
 
-from opstream import ActionFailed, action
+from opstream import ActionError, action
 from tests.support.commands import COMMANDS
 from tests.support.processes import Process
 
@@ -88,7 +88,7 @@ async def test_an_action_is_tested_by_calling_it(greetings: ModuleType) -> None:
     (call,) = re.findall(r"Test it by calling it: `await (.+)`", README)
     greeted = await eval(call, vars(greetings))
     assert greeted == greetings.Greeted(text="Hello Ada, says operation 1")
-    with pytest.raises(ActionFailed, match="there is nobody to greet"):
+    with pytest.raises(ActionError, match="there is nobody to greet"):
         await eval(call.replace("Ada", " "), vars(greetings))
 
 

@@ -11,14 +11,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from opstream_journal import JournalUnavailable, Link
+from opstream_journal import Connection, JournalUnavailable
 from opstream_journal.jetstream import rpc
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing
-from opstream_journal.stores.webhook_deliveries import Deliveries
+from opstream_journal.stores.webhook_deliveries import DeliveryStore
 from opstream_schemas import subjects
-from opstream_schemas.webhook_delivery import DeliveryAttempt, Outcome
-from opstream_webhooks.receiver_limits import SLOTS
+from opstream_schemas.webhook_delivery import DeliveryAttempt, DeliveryOutcome
+from opstream_webhooks.receiver_limits import SLOTS_PER_RECEIVER
 from tests.support.broker import Broker
 from tests.support.echo import MODULE
 from tests.support.gated import Terminal
@@ -56,7 +56,7 @@ async def test_kills_lose_nothing(tmp_path: Path) -> None:
                 for number in range(COUNT):
                     await ended(journal, f"op-{number}", callback=receiver.url)
                 # All of them read, or one that is not yet would get an answer that is meant for the second process.
-                await eventually(lambda: receiver.open == SLOTS == len(receiver.received) - 1)
+                await eventually(lambda: receiver.open == SLOTS_PER_RECEIVER == len(receiver.received) - 1)
                 first.send(signal.SIGKILL)
                 first.wait(5)
             receiver.answers = [*[answer(500)] * 3, answer(204)]
@@ -132,7 +132,7 @@ async def test_an_operator_sends_again() -> None:
             assert first.webhook_id == second.webhook_id
             assert (len(receiver.of("op-1")), len(receiver.of("op-3"))) == (1, 2)
             (record,) = [one for one in await records(link, "op-2") if one.outcome == "gave-up"]
-            await Deliveries(link).record(msgspec.structs.replace(record, operation_id="forgotten"))
+            await DeliveryStore(link).record(msgspec.structs.replace(record, operation_id="forgotten"))
             lost = await asyncio.to_thread(run, *command, "forgotten")
             assert lost.returncode == 1
             assert "forgotten callback: its events have expired" in lost.stderr
@@ -167,9 +167,9 @@ async def test_a_request_can_t_steer_the_terminal() -> None:
                 attempt=1,
                 at=utc_now(),
                 duration=0.1,
-                outcome=Outcome.GAVE_UP,
+                outcome=DeliveryOutcome.GAVE_UP,
             )
-            await Deliveries(link).record(attempt)
+            await DeliveryStore(link).record(attempt)
             subject = subjects.event_subject("op", KIND, "requested")
             stored = await rpc.get_last(link, subjects.OPERATIONS_STREAM, subject)
             assert stored is not None
@@ -202,12 +202,12 @@ async def test_up_runs_it_too(workplace: Path) -> None:
             assert up.wait(20) == 0
 
 
-async def _is_queue_empty(link: Link) -> bool:
+async def _is_queue_empty(link: Connection) -> bool:
     """Whether no delivery is still to be tried."""
     return (await link.nc.jetstream().stream_info(subjects.WEBHOOKS_STREAM)).state.messages == 0
 
 
-async def _are_delivered(link: Link) -> bool:
+async def _are_delivered(link: Connection) -> bool:
     """Each of them; one may be delivered twice, so a count would not do."""
     try:
         delivered = {one.operation_id for one in await records(link) if one.outcome == "delivered"}
@@ -216,7 +216,7 @@ async def _are_delivered(link: Link) -> bool:
     return delivered == {f"op-{number}" for number in range(COUNT)}
 
 
-async def _has(link: Link, outcome: str, count: int) -> bool:
+async def _has(link: Connection, outcome: str, count: int) -> bool:
     try:
         return (await outcomes(link)).count(outcome) >= count
     except JournalUnavailable:

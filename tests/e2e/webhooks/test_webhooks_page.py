@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from opstream_schemas.names import Kind
-from opstream_webhooks.config import Source
+from opstream_webhooks.config import ConfigSource
 from opstream_webhooks.signature import Signer, signed_headers
 from tests.support.broker import free_port
 from tests.support.processes import Process
@@ -42,9 +42,9 @@ def test_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "secrets" / "example.org").write_text(OTHER_SECRET)
     path = tmp_path / "hooks.toml"
     path.write_text(block("toml"))
-    hooks = Source(path=path).load()
-    assert [hook.name for hook in hooks.wanted(Kind("book", "up"), "failed")] == ["billing"]
-    assert hooks.wanted(Kind("book", "up"), "canceled") == []
+    hooks = ConfigSource(path=path).load()
+    assert [hook.name for hook in hooks.matching(Kind("book", "up"), "failed")] == ["billing"]
+    assert hooks.matching(Kind("book", "up"), "canceled") == []
 
 
 def test_the_receiver(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opstream_projector.projection.snapshot_fold import lifetime
+from opstream_projector.projection.snapshot_fold import time_to_live
 from opstream_schemas.events import Failed, RecordedEvent
-from opstream_schemas.operation.fold import Status, read
+from opstream_schemas.operation.fold import Status, fold_for_reader
 from tests.support.replicas import MemoryJournal, MemoryView, Replica, interleave
 from tests.support.strategies import FAILURE, History, histories
 
@@ -51,7 +51,7 @@ faults = st.lists(st.sampled_from(["ok", "ok", "lost", "unsure"]), max_size=6)
 
 
 def _fold(history: History) -> bytes:
-    return msgspec.json.encode(read(None, history.events))
+    return msgspec.json.encode(fold_for_reader(None, history.events))
 
 
 @given(st.data(), st.lists(lives(), min_size=1, max_size=2, unique_by=lambda h: h.id), faults)
@@ -73,7 +73,7 @@ def test_two_replicas_converge_to_the_fold(data: Any, found: list[History], mish
         assert msgspec.json.encode(view.stored(history.id)) == _fold(history)
         positions = [one.position for one in view.written(history.id) if one is not None]
         assert positions == sorted(set(positions))
-        assert (view.ttl(history.id) is None) == math.isinf(lifetime(history.operation, now))
+        assert (view.ttl(history.id) is None) == math.isinf(time_to_live(history.operation, now))
     assert [replica.refused + replica.doubtful for replica in replicas] == [[], []]
 
 
@@ -85,7 +85,7 @@ def test_after_retention_nothing_stays_as_if_it_were_open(data: Any, history: Hi
         view.plant(history.id, history.states[planted])
     journal = MemoryJournal(history)
     journal.reach(history.id, history.events[-1].sequence)
-    now = history.events[-1].time + timedelta(seconds=history.operation.kept + 1)
+    now = history.events[-1].time + timedelta(seconds=history.operation.effective_retention + 1)
     batches = data.draw(deliveries(history.events))
     replicas = [Replica(view, journal, lambda: now) for _ in batches]
 
@@ -97,7 +97,7 @@ def test_after_retention_nothing_stays_as_if_it_were_open(data: Any, history: Hi
     stored = view.stored(history.id)
     if not history.operation.is_terminal:
         assert msgspec.json.encode(stored) == _fold(history)
-        assert (view.ttl(history.id) is None) == math.isinf(lifetime(history.operation, now))
+        assert (view.ttl(history.id) is None) == math.isinf(time_to_live(history.operation, now))
     elif stored is not None:
         assert stored.is_terminal
         assert view.ttl(history.id) == 1
@@ -116,11 +116,11 @@ def test_a_snapshot_stays_no_shorter_than_what_replaces_it(history: History, lat
 
     if end.finished_at is not None:
         over = end.finished_at.timestamp() + retentions[end.status]
-        assert math.isinf(lifetime(end, now)) or lifetime(end, now) == pytest.approx(over - now.timestamp())
+        assert math.isinf(time_to_live(end, now)) or time_to_live(end, now) == pytest.approx(over - now.timestamp())
     for state in history.states:
-        assert state.kept_at_least <= end.kept <= max(retentions.values())
+        assert state.minimum_retention <= end.effective_retention <= max(retentions.values())
         if not state.is_terminal:
-            assert lifetime(state, now) >= max(retentions.values()) - 1e-3
+            assert time_to_live(state, now) >= max(retentions.values()) - 1e-3
 
 
 @given(st.data(), lives())

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from opstream_api.asyncapi.draft7 import draft7_components
 from opstream_schemas import subjects
-from opstream_schemas.asyncapi import TypedAction, action_name, asyncapi
+from opstream_schemas.asyncapi import TypedAction, action_object_name, asyncapi_document
 from opstream_schemas.events import EVENT_DATA
 from opstream_schemas.names import Kind
 from tests.support.asyncapi import as_sent, channels_of, is_filtered, message, validator
@@ -20,7 +20,7 @@ from tests.support.strategies import History, histories, json_values, kinds, ope
 
 pytestmark = pytest.mark.unit
 
-ROOT: Final = as_sent(asyncapi())
+ROOT: Final = as_sent(asyncapi_document())
 NAMES: Final = [data.name for data in EVENT_DATA]
 TAKES: Final = {name: validator(ROOT, message(ROOT, name)["payload"]) for name in NAMES}
 EVENTS: Final = st.sampled_from(NAMES)
@@ -50,11 +50,11 @@ def test_a_subject_has_the_channel_of_its_action_too(
 ) -> None:
     """Where the document knows the action and the type holds something of it; no other action's."""
     actions = [TypedAction(kind=one, version=1, components=_components(one)) for one in known]
-    root = as_sent(asyncapi(actions))
+    root = as_sent(asyncapi_document(actions))
     for one in (*known, kind):
         subject = subjects.event_subject(operation_id, one, event)
         is_typed = one in known and event in ("requested", "succeeded")
-        own = [action_name(one, event)] if is_typed else []
+        own = [action_object_name(one, event)] if is_typed else []
         assert channels_of(root, subject) == [event, *own]
         filters = {name: channel["x-jetstream"]["filterSubject"] for name, channel in root["channels"].items()}
         assert [name for name, pattern in filters.items() if is_filtered(pattern, subject)] == [event, *own]
@@ -119,4 +119,4 @@ def test_a_schema_means_the_same_in_the_document(schema: dict[str, Any], one: di
 
 
 def _components(kind: Kind) -> dict[str, Any]:
-    return {action_name(kind, role): {} for role in ("input", "result")}
+    return {action_object_name(kind, role): {} for role in ("input", "result")}

@@ -11,7 +11,7 @@ from opstream_schemas.operation.commands import (
     Command,
     ConfirmCancel,
     Fail,
-    HandBack,
+    ReleaseAttempt,
     ReportProgress,
     RequestAction,
     RequestCancel,
@@ -19,7 +19,15 @@ from opstream_schemas.operation.commands import (
     Succeed,
     decide,
 )
-from opstream_schemas.operation.dispatch_decision import Ack, Append, ArmWake, Delivery, Hold, Start, decide_delivery
+from opstream_schemas.operation.dispatch_decision import (
+    Ack,
+    AppendEvent,
+    BeginAttempt,
+    RedeliverLater,
+    ScheduleWake,
+    Trigger,
+    decide_dispatch,
+)
 from opstream_schemas.operation.fold import Operation, Status
 from tests.support.strategies import (
     FAILURE,
@@ -35,7 +43,7 @@ from tests.support.strategies import (
 
 pytestmark = pytest.mark.unit
 
-deliveries = st.builds(Delivery, ticket=st.integers(1, 30), armed_by=st.integers(0, 30))
+deliveries = st.builds(Trigger, ticket=st.integers(1, 30), scheduled_by=st.integers(0, 30))
 
 
 def of_attempt(token: str) -> list[Command]:
@@ -44,17 +52,17 @@ def of_attempt(token: str) -> list[Command]:
         ReportProgress(token=token, percent=1.0),
         Succeed(token=token, result=b"1"),
         Fail(token=token, error=FAILURE),
-        HandBack(token=token, error=FAILURE, retry_at=NOW, counted=True),
+        ReleaseAttempt(token=token, error=FAILURE, retry_at=NOW, counted=True),
         ConfirmCancel(token=token),
     ]
 
 
-def carry_out(history: History, delivery: Delivery, decision: object) -> bool:
+def carry_out(history: History, delivery: Trigger, decision: object) -> bool:
     """Do what a runner does first about a decision; whether anything was recorded."""
     match decision:
-        case Append(data=data):
+        case AppendEvent(data=data):
             history.append(data)
-        case Start():
+        case BeginAttempt():
             token = f"token-{len(history.events)}"
             history.act(StartAttempt(runner="r", token=token, ticket=delivery.ticket, lease=30.0))
         case _:
@@ -62,17 +70,19 @@ def carry_out(history: History, delivery: Delivery, decision: object) -> bool:
     return True
 
 
-def owed(history: History, *, max_attempts: int) -> Delivery:
+def owed(history: History, *, max_attempts: int) -> Trigger:
     """The message that the journal still has to deliver for an open operation, somewhere, some day."""
     operation = history.operation
     if operation.live is not None:
-        return Delivery(ticket=operation.live.ticket)
+        return Trigger(ticket=operation.live.ticket)
     if operation.waiting is None:
-        return Delivery(ticket=history.events[0].sequence)
+        return Trigger(ticket=history.events[0].sequence)
     # Whatever is delivered arms the wake, and so does its redelivery; then the wake comes.
-    stale = Delivery(ticket=operation.waiting.ticket + 1)
-    armed = decide_delivery(operation, stale, now=operation.created_at, max_attempts=max_attempts)
-    return Delivery(ticket=operation.stream_sequence + 1, armed_by=armed.armed_by if isinstance(armed, ArmWake) else 0)
+    stale = Trigger(ticket=operation.waiting.ticket + 1)
+    armed = decide_dispatch(operation, stale, now=operation.created_at, max_attempts=max_attempts)
+    return Trigger(
+        ticket=operation.stream_sequence + 1, scheduled_by=armed.scheduled_by if isinstance(armed, ScheduleWake) else 0
+    )
 
 
 @given(ended_histories(), st.data())
@@ -89,7 +99,7 @@ def test_a_terminal_state_is_never_left(history: History, data: st.DataObject) -
     else:
         assert history.operation.status is Status.CANCELED
         assert isinstance(command, RequestCancel)
-    delivered = decide_delivery(history.operation, data.draw(deliveries), now=NOW, max_attempts=1)
+    delivered = decide_dispatch(history.operation, data.draw(deliveries), now=NOW, max_attempts=1)
     assert Ack(2) == delivered
 
 
@@ -144,30 +154,30 @@ def test_an_open_operation_can_always_be_stopped(history: History) -> None:
     st.none() | histories().map(lambda history: history.operation), deliveries, st.integers(-1, 1), st.integers(1, 4)
 )
 def test_every_message_in_every_state_is_decided(
-    operation: Operation | None, delivery: Delivery, days: int, max_attempts: int
+    operation: Operation | None, delivery: Trigger, days: int, max_attempts: int
 ) -> None:
     """The table has a row for every state and message, and never starts what is over or runs elsewhere."""
     now = (operation.deadline if operation else NOW) + timedelta(days=days)
 
-    decision = decide_delivery(operation, delivery, now=now, max_attempts=max_attempts)
+    decision = decide_dispatch(operation, delivery, now=now, max_attempts=max_attempts)
 
     assert 1 <= decision.row <= 9
-    assert (operation is None) == isinstance(decision, Hold)
-    if operation is not None and isinstance(decision, Start | Append):
+    assert (operation is None) == isinstance(decision, RedeliverLater)
+    if operation is not None and isinstance(decision, BeginAttempt | AppendEvent):
         assert not operation.is_terminal
         assert operation.live is None or operation.live.ticket == delivery.ticket
 
 
 @given(histories(), deliveries, st.integers(-1, 1), st.integers(1, 4))
-def test_what_the_table_decides_is_folded(history: History, delivery: Delivery, days: int, max_attempts: int) -> None:
+def test_what_the_table_decides_is_folded(history: History, delivery: Trigger, days: int, max_attempts: int) -> None:
     """Every event that a message becomes is accepted by the fold; the same message then finds its work done."""
     now = history.operation.deadline + timedelta(days=days)
 
-    decision = decide_delivery(history.operation, delivery, now=now, max_attempts=max_attempts)
+    decision = decide_dispatch(history.operation, delivery, now=now, max_attempts=max_attempts)
 
-    if carry_out(history, delivery, decision) and isinstance(decision, Append):
+    if carry_out(history, delivery, decision) and isinstance(decision, AppendEvent):
         assert history.operation.is_terminal
-        assert Ack(2) == decide_delivery(history.operation, delivery, now=now, max_attempts=max_attempts)
+        assert Ack(2) == decide_dispatch(history.operation, delivery, now=now, max_attempts=max_attempts)
 
 
 @given(open_histories(), st.integers(1, 4))
@@ -176,7 +186,7 @@ def test_an_open_operation_always_gets_on(history: History, max_attempts: int) -
     before = history.operation
     delivery = owed(history, max_attempts=max_attempts)
 
-    decision = decide_delivery(before, delivery, now=before.created_at, max_attempts=max_attempts)
+    decision = decide_dispatch(before, delivery, now=before.created_at, max_attempts=max_attempts)
 
     assert carry_out(history, delivery, decision)
     assert before.position < history.operation.position
@@ -189,24 +199,24 @@ def test_runners_that_keep_dying_end_the_operation(max_attempts: int, deaths: li
     A polite shutdown in between hands the attempt back and uses none of them up.
     """
     history = History().append(request())
-    delivery = Delivery(ticket=1)
+    delivery = Trigger(ticket=1)
     for died in [*deaths, *[True] * max_attempts]:
-        decision = decide_delivery(history.operation, delivery, now=NOW, max_attempts=max_attempts)
+        decision = decide_dispatch(history.operation, delivery, now=NOW, max_attempts=max_attempts)
         carry_out(history, delivery, decision)
         if history.operation.is_terminal:
             break
         if not died:
-            history.act(HandBack(token=history.tokens[-1], error=FAILURE, retry_at=NOW, counted=False))
+            history.act(ReleaseAttempt(token=history.tokens[-1], error=FAILURE, retry_at=NOW, counted=False))
 
     if not history.operation.is_terminal:
-        last = decide_delivery(history.operation, delivery, now=NOW, max_attempts=max_attempts)
+        last = decide_dispatch(history.operation, delivery, now=NOW, max_attempts=max_attempts)
         assert carry_out(history, delivery, last)
     assert history.operation.status is Status.FAILED
     assert max_attempts == history.operation.attempts_used
 
 
 @given(st.lists(st.tuples(deliveries, st.sampled_from(["run", "die", "back", "fail", "cancel"])), max_size=10))
-def test_competing_messages_lead_to_one_end(steps: list[tuple[Delivery, str]]) -> None:
+def test_competing_messages_lead_to_one_end(steps: list[tuple[Trigger, str]]) -> None:
     """Among runners that run, die, hand back and fail, any deliveries, stale wakes and redeliveries lead to one end.
 
     One attempt runs at a time, attempts are numbered without gaps, and no more than the owed messages are needed.
@@ -214,17 +224,17 @@ def test_competing_messages_lead_to_one_end(steps: list[tuple[Delivery, str]]) -
     history = History().append(request())
     for delivery, fate in steps:
         runs_elsewhere = history.operation.live is not None and history.operation.live.ticket != delivery.ticket
-        decision = decide_delivery(history.operation, delivery, now=NOW, max_attempts=3)
+        decision = decide_dispatch(history.operation, delivery, now=NOW, max_attempts=3)
         assert not runs_elsewhere or Ack(3) == decision
         carry_out(history, delivery, decision)
-        if not isinstance(decision, Start):
+        if not isinstance(decision, BeginAttempt):
             continue
         match fate:
             case "run":
                 history.act(Succeed(token=history.tokens[-1], result=b"1"))
             case "back" | "fail":
                 counted = fate == "fail"
-                history.act(HandBack(token=history.tokens[-1], error=FAILURE, retry_at=NOW, counted=counted))
+                history.act(ReleaseAttempt(token=history.tokens[-1], error=FAILURE, retry_at=NOW, counted=counted))
             case "cancel":
                 history.act(RequestCancel())
             case _:
@@ -233,6 +243,6 @@ def test_competing_messages_lead_to_one_end(steps: list[tuple[Delivery, str]]) -
     for _ in range(5):
         if not history.operation.is_terminal:
             delivery = owed(history, max_attempts=3)
-            carry_out(history, delivery, decide_delivery(history.operation, delivery, now=NOW, max_attempts=3))
+            carry_out(history, delivery, decide_dispatch(history.operation, delivery, now=NOW, max_attempts=3))
     assert history.operation.is_terminal
     assert len(history.tokens) == history.operation.attempt

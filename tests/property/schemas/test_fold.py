@@ -9,13 +9,21 @@ from hypothesis import strategies as st
 
 from opstream_schemas.errors import FoldRefused
 from opstream_schemas.events import EventData, RecordedEvent, Requested, decode_event
-from opstream_schemas.operation.fold import TERMINAL, Operation, Status, evolve, fold, read, skip
-from opstream_schemas.status_monitor import StatusMonitor, monitor
+from opstream_schemas.operation.fold import (
+    TERMINAL_STATUSES,
+    Operation,
+    Status,
+    evolve,
+    fold,
+    fold_for_reader,
+    skip_unknown,
+)
+from opstream_schemas.status_monitor import StatusMonitor, build_status_monitor
 from tests.support.strategies import FromTheFuture, History, event_data, histories
 
 pytestmark = pytest.mark.unit
 
-RANKS = {Status.NOT_STARTED: 0, Status.RUNNING: 1} | dict.fromkeys(TERMINAL, 2)
+RANKS = {Status.NOT_STARTED: 0, Status.RUNNING: 1} | dict.fromkeys(TERMINAL_STATUSES, 2)
 
 
 def decoded(history: History) -> list[RecordedEvent]:
@@ -61,9 +69,9 @@ def test_folding_on_from_a_snapshot_is_folding_from_the_start(history: History, 
     cut = data.draw(st.integers(1, len(history.events)))
     snapshot = msgspec.json.decode(msgspec.json.encode(history.states[cut - 1]), type=Operation)
 
-    replayed = read(None, decoded(history))
+    replayed = fold_for_reader(None, decoded(history))
 
-    assert msgspec.json.encode(replayed) == msgspec.json.encode(read(snapshot, decoded(history)[cut:]))
+    assert msgspec.json.encode(replayed) == msgspec.json.encode(fold_for_reader(snapshot, decoded(history)[cut:]))
 
 
 @given(histories(unknown=True))
@@ -107,7 +115,7 @@ def test_an_open_operation_has_an_attempt_or_waits(history: History) -> None:
 @given(histories())
 def test_without_unknown_types_readers_see_what_deciders_see(history: History) -> None:
     """`read` and `fold` differ in nothing but what they do about unknown types."""
-    assert fold(None, history.events) == read(None, history.events)
+    assert fold(None, history.events) == fold_for_reader(None, history.events)
 
 
 @given(histories(unknown=True))
@@ -134,7 +142,7 @@ def test_only_the_next_event_is_taken(history: History, extra: EventData, data: 
         )
     )
 
-    for take in (evolve, skip):
+    for take in (evolve, skip_unknown):
         with pytest.raises(FoldRefused):
             take(history.operation, msgspec.structs.replace(event, **wrong))
 
@@ -169,14 +177,14 @@ def test_no_event_can_be_left_out_or_swapped(history: History, data: st.DataObje
             events.insert(place, events[place])
 
     with pytest.raises(FoldRefused):
-        read(None, events)
+        fold_for_reader(None, events)
 
 
 @given(histories(unknown=True))
 def test_a_monitor_tells_the_state(history: History) -> None:
     """Every state has a monitor that is valid JSON, with a result only when Succeeded and an error only when Failed."""
     for state in history.states:
-        seen = monitor(state)
+        seen = build_status_monitor(state)
 
         assert state.status is seen.status
         assert (seen.result is not msgspec.UNSET) == (state.status is Status.SUCCEEDED)

@@ -10,28 +10,35 @@ from hypothesis import strategies as st
 from opstream_projector.projection.snapshot_fold import fold_all, fold_onto, supersedes
 from opstream_schemas.errors import FoldRefused, InvalidEvent
 from opstream_schemas.events import Failed, RecordedEvent, decode_event, digest, encode_event
-from opstream_schemas.operation.fold import Operation, Status, fold, read, read_around
-from opstream_schemas.operation.forced_end import Message, Survey, events_of, forced_event, from_beginning, survey
+from opstream_schemas.operation.fold import Operation, Status, fold, fold_damaged, fold_for_reader
+from opstream_schemas.operation.forced_end import (
+    Inspection,
+    OperationMessage,
+    decode_events,
+    events_from_request,
+    forced_end_event,
+    inspect_messages,
+)
 from tests.support.ruins import ERROR, id_of, ruins
 from tests.support.strategies import NOW, History, events, histories
 
 pytestmark = pytest.mark.unit
 
 
-def ended(messages: list[Message]) -> tuple[Survey, list[Message]]:
+def ended(messages: list[OperationMessage]) -> tuple[Inspection, list[OperationMessage]]:
     """What is found, and the messages with the forced end."""
-    found = survey(id_of(messages), messages)
-    end = forced_event(found, ERROR, "somebody wrote there", id="end", source="test", time=NOW)
-    return found, [*messages, Message(messages[-1].sequence + 1, encode_event(end))]
+    found = inspect_messages(id_of(messages), messages)
+    end = forced_end_event(found, ERROR, "somebody wrote there", id="end", source="test", time=NOW)
+    return found, [*messages, OperationMessage(messages[-1].sequence + 1, encode_event(end))]
 
 
-def read_all(messages: list[Message]) -> Operation | None:
+def read_all(messages: list[OperationMessage]) -> Operation | None:
     """As whoever reads the journal from the start."""
-    return read(None, events_of(messages))
+    return fold_for_reader(None, decode_events(messages))
 
 
 @given(ruins())
-def test_it_ends_what_can_be_read(messages: list[Message]) -> None:
+def test_it_ends_what_can_be_read(messages: list[OperationMessage]) -> None:
     """The operation is what could be read of it, failed; nothing is left to say about it."""
     found, messages = ended(messages)
     kept, operation = found.operation, read_all(messages)
@@ -43,29 +50,29 @@ def test_it_ends_what_can_be_read(messages: list[Message]) -> None:
     assert (operation.stream_sequence, operation.last_hash) == (messages[-1].sequence, digest(messages[-1].payload))
     assert operation.skipped == kept.skipped + found.passed_over
     assert (operation.attempt, operation.created_at) == (kept.attempt, kept.created_at)
-    again = survey(operation.id, messages)
+    again = inspect_messages(operation.id, messages)
     assert (again.problem, again.operation) == (None, operation)
 
 
 @given(ruins())
-def test_deciders_and_readers_see_the_same(messages: list[Message]) -> None:
+def test_deciders_and_readers_see_the_same(messages: list[OperationMessage]) -> None:
     """Unknown types don't stop whoever decides any more; and it is terminal, so nothing can be decided."""
     _, messages = ended(messages)
 
     operation = read_all(messages)
 
-    assert operation == fold(None, events_of(messages)) == fold(operation, ())
+    assert operation == fold(None, decode_events(messages)) == fold(operation, ())
 
 
 @given(ruins(), st.data())
-def test_reading_on_is_reading_all(messages: list[Message], data: st.DataObject) -> None:
+def test_reading_on_is_reading_all(messages: list[OperationMessage], data: st.DataObject) -> None:
     """From any state on the end is read as from the start, to the byte, or refused, so that all is read again."""
     found, messages = ended(messages)
     cut = data.draw(st.integers(1, len(messages) - 1))
-    known, _ = read_around(None, own(messages[:cut]))
+    known, _ = fold_damaged(None, own(messages[:cut]))
 
     try:
-        operation = read(known, events_of(messages[cut:]))
+        operation = fold_for_reader(known, decode_events(messages[cut:]))
     except (FoldRefused, InvalidEvent):
         assert found.passed_over
         return
@@ -73,14 +80,14 @@ def test_reading_on_is_reading_all(messages: list[Message], data: st.DataObject)
 
 
 @given(ruins(), st.data())
-def test_the_projector_sees_the_same(messages: list[Message], data: st.DataObject) -> None:
+def test_the_projector_sees_the_same(messages: list[OperationMessage], data: st.DataObject) -> None:
     """Whatever was delivered before, an end is never folded wrongly, and from the whole journal rightly."""
     _, messages = ended(messages)
     delivered = [event for event in own(messages) if data.draw(st.booleans())]
 
     before = fold_onto(None, own(messages[:-1])).operation
     some = fold_onto(None, delivered).operation
-    whole = fold_all(events_of(messages)).operation
+    whole = fold_all(decode_events(messages)).operation
 
     assert whole == read_all(messages)
     assert whole is not None
@@ -89,16 +96,16 @@ def test_the_projector_sees_the_same(messages: list[Message], data: st.DataObjec
 
 
 @given(ruins(), st.data())
-def test_an_end_of_something_else_is_foreign(messages: list[Message], data: st.DataObject) -> None:
+def test_an_end_of_something_else_is_foreign(messages: list[OperationMessage], data: st.DataObject) -> None:
     """If the message right before it is another one, or another lies in between, it ends nothing."""
     _, messages = ended(messages)
     last, end = messages[-2:]
     stranger = data.draw(st.binary(max_size=20) | events.map(encode_event))
     assume(stranger != last.payload)
     if data.draw(st.booleans()):
-        messages[-2] = Message(last.sequence, stranger)
+        messages[-2] = OperationMessage(last.sequence, stranger)
     else:
-        messages[-1:] = [Message(last.sequence + 1, stranger), Message(end.sequence + 1, end.payload)]
+        messages[-1:] = [OperationMessage(last.sequence + 1, stranger), OperationMessage(end.sequence + 1, end.payload)]
 
     with pytest.raises((FoldRefused, InvalidEvent)):
         read_all(messages)
@@ -108,14 +115,19 @@ def test_an_end_of_something_else_is_foreign(messages: list[Message], data: st.D
 def test_a_newer_version_may_read_more(history: History, passed_over: int, more: int) -> None:
     """What the operator's version passed over and this one can fold does not take the end back."""
     kept = history.states[max(0, len(history.states) - 1 - more)]
-    last = Message(history.events[-1].sequence, history.payloads[-1])
-    found = Survey(
-        operation_id=kept.id, operation=kept, passed_over=passed_over, count=9, last=last, problem=FoldRefused("old")
+    last = OperationMessage(history.events[-1].sequence, history.payloads[-1])
+    found = Inspection(
+        operation_id=kept.id,
+        operation=kept,
+        passed_over=passed_over,
+        message_count=9,
+        last_message=last,
+        problem=FoldRefused("old"),
     )
-    end = forced_event(found, ERROR, "", id="end", source="test", time=NOW)
+    end = forced_end_event(found, ERROR, "", id="end", source="test", time=NOW)
     stored = decode_event(encode_event(end), last.sequence + 1)
 
-    operation = read(None, [*history.events, stored])
+    operation = fold_for_reader(None, [*history.events, stored])
 
     assert operation is not None
     assert (operation.status, operation.position) == (Status.FAILED, end.position)
@@ -124,17 +136,20 @@ def test_a_newer_version_may_read_more(history: History, passed_over: int, more:
 @given(histories(ending=False))
 def test_where_nothing_can_be_read_nothing_is(history: History) -> None:
     """Without a request there is no operation, only its end."""
-    messages = [Message(1, b"{}"), *(Message(one.sequence + 1, one.stored) for one in history.events[1:])]
-    found = survey(history.id, messages)
-    end = forced_event(found, ERROR, "", id="end", source="test", time=NOW)
-    messages.append(Message(messages[-1].sequence + 1, encode_event(end)))
+    messages = [
+        OperationMessage(1, b"{}"),
+        *(OperationMessage(one.sequence + 1, one.stored) for one in history.events[1:]),
+    ]
+    found = inspect_messages(history.id, messages)
+    end = forced_end_event(found, ERROR, "", id="end", source="test", time=NOW)
+    messages.append(OperationMessage(messages[-1].sequence + 1, encode_event(end)))
 
     assert (found.operation, found.passed_over, end.position) == (None, len(messages) - 1, len(messages))
     assert isinstance(end.data, Failed)
-    assert list(from_beginning(history.id, events_of(messages))) == []
+    assert list(events_from_request(history.id, decode_events(messages))) == []
 
 
-def own(messages: list[Message]) -> list[RecordedEvent]:
+def own(messages: list[OperationMessage]) -> list[RecordedEvent]:
     """Those that the projector's sorter does not put aside."""
     found = []
     for message in messages:

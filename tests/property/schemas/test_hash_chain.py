@@ -9,10 +9,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from opstream_schemas.events import decode_event, encode_event
-from opstream_schemas.integrity.chain_state import Head, Remembered
-from opstream_schemas.integrity.checkpoint import Checkpoint, Comparison, Coverer, edge_findings
-from opstream_schemas.integrity.hash_chain import ChainCheck
-from opstream_schemas.operation.forced_end import Message, forced_event, survey
+from opstream_schemas.integrity.chain_state import ChainHead, CompactHashSet
+from opstream_schemas.integrity.checkpoint import Checkpoint, CheckpointBuilder, CheckpointVerifier, boundary_findings
+from opstream_schemas.integrity.hash_chain import HashChainVerifier
+from opstream_schemas.operation.forced_end import OperationMessage, forced_end_event, inspect_messages
 from tests.support.ruins import ERROR, id_of, ruins
 from tests.support.strategies import NOW, events, histories
 from tests.support.tampering import Stored, checked, findings, renumbered, stream
@@ -37,9 +37,9 @@ def own(messages: list[Stored], index: int) -> list[int]:
 
 def covered(messages: list[Stored]) -> list[Checkpoint]:
     """A checkpoint of everything."""
-    coverer = Coverer(1)
+    coverer = CheckpointBuilder(1)
     for one in messages:
-        coverer.take(one.sequence, one.subject, one.body, stored_at(one.sequence))
+        coverer.add_message(one.sequence, one.subject, one.body, stored_at(one.sequence))
     return [
         Checkpoint(
             number=1,
@@ -68,11 +68,11 @@ def against(checkpoints: list[Checkpoint], messages: list[Stored]) -> list[str]:
     """What shows against checkpoints."""
     begin = messages[0].sequence if messages else 1
     end = messages[-1].sequence if messages else 0
-    comparison = Comparison(checkpoints, begin=begin, end=end, age=0.0, now=NOW)
+    comparison = CheckpointVerifier(checkpoints, begin=begin, end=end, age=0.0, now=NOW)
     for one in messages:
-        comparison.take(one.sequence, one.subject, one.body, stored_at(one.sequence))
+        comparison.add_message(one.sequence, one.subject, one.body, stored_at(one.sequence))
     comparison.finish()
-    return [str(one) for one in (*edge_findings(checkpoints, begin, end), *comparison.drain())]
+    return [str(one) for one in (*boundary_findings(checkpoints, begin, end), *comparison.pop_findings())]
 
 
 @some
@@ -195,18 +195,18 @@ def test_the_edge_of_age(messages: list[Stored], data: st.DataObject) -> None:
 
 @some
 @given(ruins())
-def test_a_forced_end_is_no_tampering(messages: list[Message]) -> None:
+def test_a_forced_end_is_no_tampering(messages: list[OperationMessage]) -> None:
     """Whatever an operator's end passed over is told as a note, and without that end it is a finding."""
     name = id_of(messages)
-    found = survey(name, messages)
-    end = forced_event(found, ERROR, "somebody wrote there", id="end", source="test", time=NOW)
+    found = inspect_messages(name, messages)
+    end = forced_end_event(found, ERROR, "somebody wrote there", id="end", source="test", time=NOW)
     before = [Stored(one.sequence, f"operations.{name}.book.upload-start.progressed", one.payload) for one in messages]
     last = Stored(before[-1].sequence + 1, f"operations.{name}.book.upload-start.failed", encode_event(end))
 
-    def check(what: list[Stored]) -> ChainCheck:
-        check = ChainCheck(first=what[0].sequence, can_expire=False)
+    def check(what: list[Stored]) -> HashChainVerifier:
+        check = HashChainVerifier(first=what[0].sequence, can_expire=False)
         for one in what:
-            check.take(one.sequence, one.subject, one.data, one.body)
+            check.add_message(one.sequence, one.subject, one.data, one.body)
         check.finish()
         return check
 
@@ -223,15 +223,17 @@ def test_behind_a_checkpoint_it_goes_on(messages: list[Stored], data: st.DataObj
     """From the heads of the open operations, written and read again, the rest is checked as if all were."""
     cut = data.draw(st.integers(0, len(messages)))
     before = checked(messages[:cut])
-    heads = msgspec.json.decode(msgspec.json.encode(before.open), type=dict[str, Head])
+    heads = msgspec.json.decode(msgspec.json.encode(before.open_operations), type=dict[str, ChainHead])
     rest = messages[cut:]
 
     def behind(what: list[Stored]) -> list[object]:
-        check = ChainCheck(
-            first=cut + 1, can_expire=True, heads=msgspec.json.decode(msgspec.json.encode(heads), type=dict[str, Head])
+        check = HashChainVerifier(
+            first=cut + 1,
+            can_expire=True,
+            heads=msgspec.json.decode(msgspec.json.encode(heads), type=dict[str, ChainHead]),
         )
         for one in what:
-            check.take(one.sequence, one.subject, one.data, one.body)
+            check.add_message(one.sequence, one.subject, one.data, one.body)
         check.finish()
         return [*check.findings]
 
@@ -246,7 +248,7 @@ def test_behind_a_checkpoint_it_goes_on(messages: list[Stored], data: st.DataObj
 @given(st.lists(st.text(max_size=5), max_size=40), st.lists(st.text(max_size=5)))
 def test_what_is_remembered(texts: list[str], others: list[str]) -> None:
     """It is what was added, and nothing else."""
-    remembered = Remembered()
+    remembered = CompactHashSet()
     for text in texts:
         remembered.add(text)
 

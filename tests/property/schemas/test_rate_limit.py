@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opstream_schemas.operation.rate_limit import Rate, take_slot
+from opstream_schemas.operation.rate_limit import Rate, reserve_slot
 
 pytestmark = pytest.mark.unit
 
@@ -20,9 +20,9 @@ def slots_of(rate: Rate, moments: list[float]) -> list[float]:
     """The slots of those who come at some moments."""
     due, slots = 0.0, []
     for now in moments:
-        slot = take_slot(rate, due, now)
-        slots.append(slot.at)
-        due = slot.due
+        slot = reserve_slot(rate, due, now)
+        slots.append(slot.starts_at)
+        due = slot.theoretical_arrival
     return slots
 
 

@@ -16,19 +16,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opstream_schemas.operation.resource_lock import (
-    Busy,
+    CheckOperation,
     Claim,
-    Clear,
-    Free,
-    Give,
-    Held,
-    Hold,
-    Life,
-    List,
-    Look,
-    Replaced,
-    Step,
-    decide_hold,
+    ClearLock,
+    GrantLock,
+    ListWaiters,
+    LockBusy,
+    LockFree,
+    LockOwned,
+    LockReplaced,
+    LockState,
+    LockStep,
+    OperationStage,
+    decide_lock,
 )
 
 pytestmark = pytest.mark.unit
@@ -44,7 +44,7 @@ class Model:
             Claim(operation_id=f"op-{number}", sequence=number, kind="a:b", replaces=replaces)
             for number, replaces in enumerate(replacing, 1)
         ]
-        self.lives = {claim.operation_id: Life.REQUESTED for claim in self.claims}
+        self.lives = {claim.operation_id: OperationStage.REQUESTED for claim in self.claims}
         self.tickets: dict[str, int] = {}
         """Of those that have begun: the message that owns the attempt."""
         self.holder: Claim | None = None
@@ -73,15 +73,15 @@ class Model:
 
     def end(self, claim: Claim) -> None:
         """Record a terminal event, if there is none."""
-        if self.lives[claim.operation_id] is not Life.ENDED:
-            self.lives[claim.operation_id] = Life.ENDED
+        if self.lives[claim.operation_id] is not OperationStage.ENDED:
+            self.lives[claim.operation_id] = OperationStage.ENDED
             self.unsettled[claim.operation_id] = claim
 
     def run(self, ticket: int, claim: Claim, *, is_again: bool) -> Acting:
         """What a runner does about a message, up to its acknowledgement."""
         yield
         has_begun = self._is_own(ticket, claim)  # and its process died
-        if self.lives[claim.operation_id] is Life.REQUESTED:
+        if self.lives[claim.operation_id] is OperationStage.REQUESTED:
             has_begun = yield from self._try_to_begin(ticket, claim, is_again=is_again)
         yield
         if self._is_own(ticket, claim):
@@ -89,7 +89,7 @@ class Model:
                 return  # another delivery of this message runs it
             yield
             self.end(claim)
-        if self.lives[claim.operation_id] is Life.ENDED:
+        if self.lives[claim.operation_id] is OperationStage.ENDED:
             yield from self.release(claim)
         yield
         self.owed.pop(ticket, None)
@@ -107,34 +107,34 @@ class Model:
         yield from self._decide(None, is_listing=False)
 
     def _is_own(self, ticket: int, claim: Claim) -> bool:
-        return self.lives[claim.operation_id] is Life.BEGUN and self.tickets[claim.operation_id] == ticket
+        return self.lives[claim.operation_id] is OperationStage.STARTED and self.tickets[claim.operation_id] == ticket
 
     def _try_to_begin(self, ticket: int, claim: Claim, *, is_again: bool) -> Acting:
         answer = yield from self._decide(claim, is_listing=False)
-        if isinstance(answer, Busy):
+        if isinstance(answer, LockBusy):
             yield
             self.waiters[claim.operation_id] = claim
             answer = yield from self._decide(claim, is_listing=True)
             yield
-            if self.lives[claim.operation_id] is not Life.REQUESTED:
+            if self.lives[claim.operation_id] is not OperationStage.REQUESTED:
                 yield
                 self.waiters.pop(claim.operation_id, None)
                 return False  # decided again, on what is there now
         yield
-        if isinstance(answer, Replaced):
+        if isinstance(answer, LockReplaced):
             self.end(claim)
-        elif isinstance(answer, Busy) and claim.replaces:
-            earlier = [one for one in (answer.holder, *self.waiters.values()) if one.order < claim.order]
+        elif isinstance(answer, LockBusy) and claim.replaces:
+            earlier = [one for one in (answer.owner, *self.waiters.values()) if one.order < claim.order]
             for one in earlier:
                 yield
-                if self.lives[one.operation_id] is Life.REQUESTED:  # one that has begun is only asked
+                if self.lives[one.operation_id] is OperationStage.REQUESTED:  # one that has begun is only asked
                     self.end(one)
-        elif isinstance(answer, Held) and answer.is_handed and ticket <= len(self.claims):
+        elif isinstance(answer, LockOwned) and answer.is_handed and ticket <= len(self.claims):
             if is_again:
                 self.send(claim)
-        elif isinstance(answer, Held) and self.lives[claim.operation_id] is Life.REQUESTED:
-            assert Life.BEGUN not in self.lives.values(), "two run at once"
-            self.lives[claim.operation_id] = Life.BEGUN
+        elif isinstance(answer, LockOwned) and self.lives[claim.operation_id] is OperationStage.REQUESTED:
+            assert OperationStage.STARTED not in self.lives.values(), "two run at once"
+            self.lives[claim.operation_id] = OperationStage.STARTED
             self.tickets[claim.operation_id] = ticket
             return True
         return False
@@ -142,41 +142,43 @@ class Model:
     def _decide(self, claim: Claim | None, *, is_listing: bool) -> Acting:
         while True:
             yield
-            revision, hold = self.revision, Hold(holder=self.holder)
+            revision, hold = self.revision, LockState(owner=self.holder)
             if is_listing:
                 hold = yield from self._listed(hold)
-            known: dict[str, Life] = {}
-            while isinstance(step := decide_hold(hold, claim, known), Look | List):
-                if isinstance(step, Look):
+            known: dict[str, OperationStage] = {}
+            while isinstance(step := decide_lock(hold, claim, known), CheckOperation | ListWaiters):
+                if isinstance(step, CheckOperation):
                     yield
                     known[step.operation_id] = self.lives[step.operation_id]
                 else:
                     hold = yield from self._listed(hold)
             yield
             match step:
-                case Give(to):
+                case GrantLock(to):
                     if self._write(to, revision):
                         is_own = claim is not None and to.operation_id == claim.operation_id
                         yield from self._pass_on(to)
-                        return Held(to.is_handed) if is_own else Busy(to, Life.REQUESTED)
-                case Clear():
+                        return LockOwned(to.is_handed) if is_own else LockBusy(to, OperationStage.REQUESTED)
+                case ClearLock():
                     if self._write(None, revision):
                         return None
-                case Busy(holder, life):
-                    if claim is None and life is Life.REQUESTED:
+                case LockBusy(holder, life):
+                    if claim is None and life is OperationStage.REQUESTED:
                         self.send(holder)
                     return step
                 case _:
                     return step
 
-    def _listed(self, hold: Hold) -> Acting:
+    def _listed(self, hold: LockState) -> Acting:
         yield
-        return Hold(holder=hold.holder, waiters=tuple(self.waiters.values()))
+        return LockState(owner=hold.owner, waiters=tuple(self.waiters.values()))
 
     def _write(self, holder: Claim | None, revision: int) -> bool:
         if self.revision != revision:
             return False
-        assert self.holder is None or self.lives[self.holder.operation_id] is Life.ENDED, "an open one was robbed"
+        assert self.holder is None or self.lives[self.holder.operation_id] is OperationStage.ENDED, (
+            "an open one was robbed"
+        )
         self.holder = holder
         self.revision += 1
         return True
@@ -202,7 +204,7 @@ def play(model: Model, choices: list[tuple[int, int, int]]) -> None:
             acting.pop(which % len(acting))  # a process dies
         elif what == 7:
             claim = model.claims[which % len(model.claims)]
-            if model.lives[claim.operation_id] is Life.REQUESTED:
+            if model.lives[claim.operation_id] is OperationStage.REQUESTED:
                 model.end(claim)  # a client cancels
         elif what in {8, 9} and unsettled:
             acting.append(model.settle(model.unsettled[unsettled[which % len(unsettled)]]))
@@ -254,7 +256,7 @@ def test_no_two_run_at_once_and_all_end(replacing: list[bool], choices: list[tup
     play(model, choices)
     redeliver(model)
 
-    assert set(model.lives.values()) == {Life.ENDED}
+    assert set(model.lives.values()) == {OperationStage.ENDED}
 
 
 claims = st.builds(
@@ -264,38 +266,38 @@ claims = st.builds(
     kind=st.just("a:b"),
     replaces=st.booleans(),
 )
-known = st.fixed_dictionaries({f"op-{number}": st.sampled_from(Life) for number in range(8)})
+known = st.fixed_dictionaries({f"op-{number}": st.sampled_from(OperationStage) for number in range(8)})
 waiting = st.lists(claims, max_size=6, unique_by=lambda claim: claim.operation_id)
 
 
 @given(st.none() | claims, waiting, st.none() | claims, known)
 def test_the_first_of_those_who_wait_is_next(
-    holder: Claim | None, waiters: list[Claim], claim: Claim | None, known: dict[str, Life]
+    holder: Claim | None, waiters: list[Claim], claim: Claim | None, known: dict[str, OperationStage]
 ) -> None:
     """A free hold goes to the lowest `requested` sequence of those that have not ended, and to nobody else."""
-    step = decide_hold(Hold(holder=holder, waiters=tuple(waiters)), claim, known)
-    others = [one for one in waiters if known[one.operation_id] is not Life.ENDED]
+    step = decide_lock(LockState(owner=holder, waiters=tuple(waiters)), claim, known)
+    others = [one for one in waiters if known[one.operation_id] is not OperationStage.ENDED]
     candidates = [one for one in others if claim is None or one.operation_id != claim.operation_id]
     candidates += [claim] if claim is not None else []
 
-    if isinstance(step, Give):
-        assert holder is None or known[holder.operation_id] is Life.ENDED
+    if isinstance(step, GrantLock):
+        assert holder is None or known[holder.operation_id] is OperationStage.ENDED
         first = min(candidates, key=lambda one: one.order)
         assert msgspec.structs.replace(step.to, is_handed=False) == first
         is_new = claim is not None and first == claim and claim.operation_id not in {w.operation_id for w in waiters}
         assert step.to.is_handed is not is_new
-    elif isinstance(step, Clear | Free):
+    elif isinstance(step, ClearLock | LockFree):
         assert candidates == []
 
 
 @given(claims, waiting, claims, known)
 def test_an_open_holder_keeps_its_hold(
-    holder: Claim, waiters: list[Claim], claim: Claim, known: dict[str, Life]
+    holder: Claim, waiters: list[Claim], claim: Claim, known: dict[str, OperationStage]
 ) -> None:
     """Nothing is written while the holder is open, whoever asks; only the holder itself is told that it holds."""
-    known[holder.operation_id] = Life.BEGUN
+    known[holder.operation_id] = OperationStage.STARTED
     for asking in (claim, None):
-        step: Step = decide_hold(Hold(holder=holder, waiters=tuple(waiters)), asking, known)
+        step: LockStep = decide_lock(LockState(owner=holder, waiters=tuple(waiters)), asking, known)
 
-        assert not isinstance(step, Give | Clear)
-        assert isinstance(step, Held) is (asking is not None and asking.operation_id == holder.operation_id)
+        assert not isinstance(step, GrantLock | ClearLock)
+        assert isinstance(step, LockOwned) is (asking is not None and asking.operation_id == holder.operation_id)

@@ -10,21 +10,21 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from opstream_schemas.events import Canceled, Event, Failed, Succeeded, digest, encode_event
-from opstream_schemas.operation.forced_end import Message
-from opstream_schemas.timeline import life
+from opstream_schemas.operation.forced_end import OperationMessage
+from opstream_schemas.timeline import build_timeline
 from tests.support.strategies import History, histories, instants, texts
 
 pytestmark = pytest.mark.unit
 
 
-def messages_of(history: History) -> list[Message]:
+def messages_of(history: History) -> list[OperationMessage]:
     """What the journal holds of it."""
-    return [Message(event.sequence, event.stored) for event in history.events]
+    return [OperationMessage(event.sequence, event.stored) for event in history.events]
 
 
-def retimed(history: History, times: list[datetime]) -> list[Message]:
+def retimed(history: History, times: list[datetime]) -> list[OperationMessage]:
     """The same events, written by clocks that say something else."""
-    messages: list[Message] = []
+    messages: list[OperationMessage] = []
     for event, time in zip(history.events, times, strict=True):
         assert event.data is not None
         changed = Event(
@@ -36,7 +36,7 @@ def retimed(history: History, times: list[datetime]) -> list[Message]:
             previous_hash=digest(messages[-1].payload) if messages else "",
             data=event.data,
         )
-        messages.append(Message(event.sequence, encode_event(changed)))
+        messages.append(OperationMessage(event.sequence, encode_event(changed)))
     return messages
 
 
@@ -46,7 +46,7 @@ def test_the_phases_are_all_the_time_that_there_was(history: History, data: st.D
     together are the time from the first event to the end, or to now."""
     times = [data.draw(instants) for _ in history.events]
     now = data.draw(instants)
-    told = life(history.id, retimed(history, times), now)
+    told = build_timeline(history.id, retimed(history, times), now)
     latest = max(times) if history.operation.is_terminal else max(*times, now)
 
     assert told.phases[0].begin == times[0]
@@ -64,7 +64,7 @@ def test_the_phases_are_all_the_time_that_there_was(history: History, data: st.D
 def test_the_life_says_what_the_fold_says(history: History) -> None:
     """Status, attempts, outcome and what was passed over are those of the operation."""
     operation = history.operation
-    told = life(history.id, messages_of(history), history.events[-1].time + timedelta(hours=1))
+    told = build_timeline(history.id, messages_of(history), history.events[-1].time + timedelta(hours=1))
 
     assert (told.status, told.ended_at) == (operation.status, operation.finished_at)
     assert [attempt.number for attempt in told.attempts] == list(range(1, operation.attempt + 1))
@@ -81,7 +81,7 @@ def test_the_life_says_what_the_fold_says(history: History) -> None:
 def test_an_expired_beginning_is_told(history: History, data: st.DataObject) -> None:
     """What the retention has cut off is no break, and the rest is told all the same."""
     cut = data.draw(st.integers(0, len(history.events) - 1))
-    told = life(history.id, messages_of(history)[cut:], history.events[-1].time)
+    told = build_timeline(history.id, messages_of(history)[cut:], history.events[-1].time)
 
     assert told.events == len(history.events) - cut
     assert (told.chain.is_intact, told.chain.begins_at) == (True, cut + 1 if cut else 0)
@@ -97,7 +97,7 @@ def test_a_change_breaks_the_chain(history: History, data: st.DataObject) -> Non
     change = data.draw(st.sampled_from(["change", "remove", "repeat"]))
     if change == "change":
         other = msgspec.json.decode(messages[at].payload) | {"id": data.draw(texts) + "changed"}
-        messages[at] = Message(messages[at].sequence, msgspec.json.encode(other))
+        messages[at] = OperationMessage(messages[at].sequence, msgspec.json.encode(other))
         expected = at + 2
     elif change == "remove":
         del messages[at]
@@ -105,6 +105,6 @@ def test_a_change_breaks_the_chain(history: History, data: st.DataObject) -> Non
     else:
         messages.insert(at, messages[at])
         expected = at + 1
-    told = life(history.id, messages, history.events[-1].time)
+    told = build_timeline(history.id, messages, history.events[-1].time)
 
     assert (told.chain.is_intact, told.chain.broken_at) == (False, expected)

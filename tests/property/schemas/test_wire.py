@@ -9,18 +9,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from opstream_schemas.errors import InvalidEvent, InvalidName
-from opstream_schemas.events import EVENT_DATA, Event, decode_event, encode_event, recorded
+from opstream_schemas.events import EVENT_DATA, Event, decode_event, encode_event, recorded_event
 from opstream_schemas.names import Kind, check_name, check_operation_id, check_resource_id
 from opstream_schemas.status_monitor import request_hash
 from opstream_schemas.subjects import (
     EventSubject,
     WakeSubject,
     event_subject,
-    fire_subject,
+    fired_wake_subject,
     parse_event_subject,
     parse_wake_subject,
 )
-from opstream_schemas.text import MAX_NESTING, check_json, cut_text
+from opstream_schemas.text import MAX_NESTING, check_json, truncate_text
 from tests.support.strategies import (
     events,
     json_documents,
@@ -54,7 +54,7 @@ def test_an_event_is_decoded_as_it_was_recorded(event: Event, sequence: int) -> 
 
     decoded = decode_event(payload, sequence)
 
-    assert recorded(event, payload, sequence) == decoded
+    assert recorded_event(event, payload, sequence) == decoded
     assert decoded.data is not None
     again = msgspec.structs.replace(event, data=decoded.data, time=decoded.time)
     assert payload == encode_event(again)
@@ -109,7 +109,7 @@ def test_nesting_is_measured_without_decoding(value: list[Any], limit: int) -> N
 @given(st.text(st.characters()) | texts, st.integers(0, 40))
 def test_a_cut_text_is_a_prefix_within_its_limit(text: str, limit: int) -> None:
     """Cut, any text fits its limit as UTF-8, and is the text itself or a beginning of it with an ellipsis."""
-    cut = cut_text(text, limit)
+    cut = truncate_text(text, limit)
     whole = text.encode("utf-8", "replace").decode()
 
     assert len(cut.encode()) <= limit
@@ -121,7 +121,7 @@ def test_a_text_is_not_cut_shorter_than_needed(text: str, limit: int) -> None:
     """What fits stays whole; what does not loses less than one character and the ellipsis."""
     size = len(text.encode())
 
-    assert len(cut_text(text, limit).encode()) > min(size, limit) - 4
+    assert len(truncate_text(text, limit).encode()) > min(size, limit) - 4
 
 
 def _shuffled(value: Any, draw: st.DrawFn) -> Any:
@@ -166,7 +166,7 @@ def test_an_event_subject_is_parsed_as_it_was_built(operation_id: str, kind: Kin
 @given(operation_ids, kinds, names)
 def test_a_wake_subject_is_parsed_as_it_was_built(operation_id: str, kind: Kind, why: str) -> None:
     """What fires is sourced as a wake under the same tokens, and says the same."""
-    subject = "wake" + fire_subject(kind, operation_id, why).removeprefix("fire")
+    subject = "wake" + fired_wake_subject(kind, operation_id, why).removeprefix("fire")
 
     assert WakeSubject(operation_id, kind, why) == parse_wake_subject(subject)
 

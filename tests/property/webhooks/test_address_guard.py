@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opstream_webhooks.address_guard import is_public, may_call
+from opstream_webhooks.address_guard import is_permitted, is_public
 
 pytestmark = pytest.mark.unit
 
@@ -58,6 +58,6 @@ def test_no_ipv4_address_hides_in_an_ipv6_one(address: ipaddress.IPv4Address) ->
 def test_what_the_operator_allows(address: ipaddress.IPv4Address | ipaddress.IPv6Address, bits: int) -> None:
     """A network that is allowed may be called, and changes nothing for an address outside of it."""
     network = ipaddress.ip_network((address, bits), strict=False)
-    assert may_call(address, [network])
+    assert is_permitted(address, [network])
     other = ipaddress.ip_network("10.9.0.0/16")
-    assert may_call(address, [other]) == (is_public(address) or address in other)
+    assert is_permitted(address, [other]) == (is_public(address) or address in other)

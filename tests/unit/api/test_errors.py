@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from opstream_api.errors import MESSAGE_LIMIT, RETRY_AFTER, STATUS_OF, ApiError, from_journal
-from opstream_api.http.responses import error_answer
-from opstream_journal import EventTooLarge, JournalError, JournalFull, JournalUnavailable, RequestRefused
+from opstream_api.errors import MESSAGE_LIMIT, RETRY_AFTER, STATUS_OF, ApiError, journal_error
+from opstream_api.http.responses import error_response
+from opstream_journal import BrokerRefused, EventTooLarge, JournalError, JournalFull, JournalUnavailable
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.status_monitor import ErrorBody
 
@@ -32,7 +32,7 @@ def test_every_code_of_an_answer_has_a_status() -> None:
 @pytest.mark.parametrize("code", STATUS_OF)
 def test_an_error_answer_has_the_contracts_shape(code: ErrorCode) -> None:
     """Status, body and headers agree."""
-    answer = error_answer(ApiError(code, "because", target="there"))
+    answer = error_response(ApiError(code, "because", target="there"))
     error = msgspec.json.decode(answer.content, type=ErrorBody).error
     assert (answer.status_code, answer.media_type) == (STATUS_OF[code], "application/json")
     assert (error.code, error.message, error.target) == (code, "because", "there")
@@ -49,7 +49,7 @@ def test_a_503_can_always_be_tried_again() -> None:
     ("error", "code"),
     [
         (JournalUnavailable("secret", maybe_stored=True), ErrorCode.JOURNAL_UNAVAILABLE),
-        (RequestRefused(404, 10059, "secret"), ErrorCode.JOURNAL_UNAVAILABLE),
+        (BrokerRefused(404, 10059, "secret"), ErrorCode.JOURNAL_UNAVAILABLE),
         (JournalError("secret"), ErrorCode.JOURNAL_UNAVAILABLE),
         (JournalFull("secret"), ErrorCode.JOURNAL_FULL),
         (EventTooLarge("secret"), ErrorCode.PAYLOAD_TOO_LARGE),
@@ -57,7 +57,7 @@ def test_a_503_can_always_be_tried_again() -> None:
 )
 def test_journal_errors_say_nothing_of_the_broker(error: JournalError, code: ErrorCode) -> None:
     """What it said is for the log; a submit's error names the id."""
-    translated = from_journal(error, operation_id="my-id")
+    translated = journal_error(error, operation_id="my-id")
     assert translated.code is code
     assert "secret" not in translated.body.error.message
     assert translated.body.error.operation_id == ("" if code is ErrorCode.PAYLOAD_TOO_LARGE else "my-id")

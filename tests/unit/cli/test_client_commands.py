@@ -17,13 +17,13 @@ import opstream.cli.commands.fail
 import opstream.cli.commands.run
 import opstream.cli.commands.status
 from opstream.cli.app import main
-from opstream.cli.commands.cancel import Cancel
-from opstream.cli.commands.events import Events
-from opstream.cli.commands.fail import Fail
-from opstream.cli.commands.run import Run
-from opstream.cli.commands.status import Look
-from opstream.terminal.event_row import row
-from opstream.terminal.operation_display import Bar, Lines, make_display
+from opstream.cli.commands.cancel import CancelSettings
+from opstream.cli.commands.events import EventsSettings
+from opstream.cli.commands.fail import FailSettings
+from opstream.cli.commands.run import RunSettings
+from opstream.cli.commands.status import StatusSettings
+from opstream.terminal.event_row import event_row
+from opstream.terminal.operation_display import BarDisplay, LineDisplay, make_operation_display
 from opstream_schemas.events import AttemptFailed, CancelRequested, EventData, OperationError, Progressed
 from opstream_schemas.operation.fold import Status
 from opstream_schemas.status_monitor import StatusMonitor
@@ -60,7 +60,7 @@ CASES: list[tuple[list[str], list[str], dict[str, str], Any]] = [
             "DETACH": "1",
             "URL": "https://a.test/b",
         },
-        Run(
+        RunSettings(
             target="book/42:start",
             action_input=b'{"a": 1}',
             operation_id="x",
@@ -74,25 +74,25 @@ CASES: list[tuple[list[str], list[str], dict[str, str], Any]] = [
         ["status", "x"],
         ["--wait", "--timeout", "5", "--url", "http://a.test"],
         {"WAIT": "true", "TIMEOUT": "5", "URL": "http://a.test"},
-        Look(operation_id="x", is_waiting=True, timeout=5.0, url="http://a.test"),
+        StatusSettings(operation_id="x", is_waiting=True, timeout=5.0, url="http://a.test"),
     ),
     (
         ["cancel", "x"],
         ["--reason", "slow", "--wait", "--timeout", "5", "--url", "http://a.test"],
         {"REASON": "slow", "WAIT": "true", "TIMEOUT": "5", "URL": "http://a.test"},
-        Cancel(operation_id="x", reason="slow", is_waiting=True, timeout=5.0, url="http://a.test"),
+        CancelSettings(operation_id="x", reason="slow", is_waiting=True, timeout=5.0, url="http://a.test"),
     ),
     (
         ["events", "x"],
         ["--follow", "--json", "--url", "http://a.test"],
         {"FOLLOW": "true", "JSON": "true", "URL": "http://a.test"},
-        Events(operation_id="x", is_following=True, is_json=True, url="http://a.test"),
+        EventsSettings(operation_id="x", is_following=True, is_json=True, url="http://a.test"),
     ),
     (
         ["fail", "x"],
         ["--force", "--reason", "slow", "--nats", "nats://a.test", "--nats", "nats://b.test", "--connect-timeout", "5"],
         {"FORCE": "1", "REASON": "slow", "NATS_URL": "nats://a.test nats://b.test", "CONNECT_TIMEOUT": "5"},
-        Fail(
+        FailSettings(
             operation_id="x",
             reason="slow",
             is_forced=True,
@@ -122,10 +122,12 @@ def test_defaults(given: list[Any]) -> None:
         assert CliRunner().invoke(main, command).exit_code == 0
     url = "http://127.0.0.1:8080"
     assert given == [
-        Run(target="book:reindex", action_input=b"{}", operation_id=None, timeout=None, is_detached=False, url=url),
-        Look(operation_id="x", is_waiting=False, timeout=None, url=url),
-        Cancel(operation_id="x", reason="", is_waiting=False, timeout=None, url=url),
-        Events(operation_id="x", is_following=False, is_json=False, url=url),
+        RunSettings(
+            target="book:reindex", action_input=b"{}", operation_id=None, timeout=None, is_detached=False, url=url
+        ),
+        StatusSettings(operation_id="x", is_waiting=False, timeout=None, url=url),
+        CancelSettings(operation_id="x", reason="", is_waiting=False, timeout=None, url=url),
+        EventsSettings(operation_id="x", is_following=False, is_json=False, url=url),
     ]
 
 
@@ -202,16 +204,16 @@ def monitor(status: Status = Status.RUNNING, **members: Any) -> StatusMonitor:
 def test_a_display_for_each_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bar where a line can be drawn again, lines anywhere else."""
     monkeypatch.setenv("TERM", "xterm")
-    assert isinstance(make_display(Terminal(), Clock(), lambda: NOW), Bar)
-    assert isinstance(make_display(io.StringIO(), Clock(), lambda: NOW), Lines)
+    assert isinstance(make_operation_display(Terminal(), Clock(), lambda: NOW), BarDisplay)
+    assert isinstance(make_operation_display(io.StringIO(), Clock(), lambda: NOW), LineDisplay)
     monkeypatch.setenv("TERM", "dumb")
-    assert isinstance(make_display(Terminal(), Clock(), lambda: NOW), Lines)
+    assert isinstance(make_operation_display(Terminal(), Clock(), lambda: NOW), LineDisplay)
 
 
 def test_lines() -> None:
     """One for each change: the time, the status, how far it is, and what the action says, on one line."""
     stream = io.StringIO()
-    with Lines(stream, Clock(), lambda: NOW) as lines:
+    with LineDisplay(stream, Clock(), lambda: NOW) as lines:
         lines.show(monitor(Status.NOT_STARTED))
         lines.show(monitor(Status.NOT_STARTED, queue_position=3))
         lines.show(monitor(percent_complete=7.4, message="one\ntwo\x1b[2J"))
@@ -229,9 +231,9 @@ def test_lines() -> None:
 def test_an_outage_is_told_now_and_then() -> None:
     """Not with each try, but again after half a minute, and at once if something else is wrong."""
     stream, clock = io.StringIO(), Clock()
-    lines = Lines(stream, clock, lambda: NOW)
+    lines = LineDisplay(stream, clock, lambda: NOW)
     for clock.now, what in ((0.0, "gone"), (0.2, "gone"), (1.0, "busy"), (29.0, "gone"), (31.0, "gone")):
-        lines.trouble(what, 0.25)
+        lines.show_retry(what, 0.25)
     assert [line.partition("Z  ")[2] for line in stream.getvalue().splitlines()] == [
         "gone; trying again in 0.2 s",
         "busy; trying again in 0.2 s",
@@ -243,11 +245,11 @@ def test_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawn over itself; trouble stays above it; the end is one line, or nothing if it was not seen."""
     monkeypatch.setenv("NO_COLOR", "1")
     stream, clock = Terminal(), Clock()
-    with Bar(stream, clock, tick=3600) as bar:
+    with BarDisplay(stream, clock, tick=3600) as bar:
         bar.show(monitor())
         clock.now = 65.0
         bar.show(monitor(percent_complete=150.0, message="far\ttoo far" * 20))
-        bar.trouble("gone", 1.0)
+        bar.show_retry("gone", 1.0)
         bar.show(monitor(Status.CANCELED))
     first, second, trouble, again, last = stream.getvalue().split("\r\x1b[K")[1:]
     assert first == "Running  0:00"
@@ -255,7 +257,7 @@ def test_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(second) == 79
     assert (trouble, again, last) == ("gone; trying again in 1.0 s\n", second, "Canceled after 1:05\n")
     interrupted = Terminal()
-    with Bar(interrupted, clock, tick=3600) as bar:
+    with BarDisplay(interrupted, clock, tick=3600) as bar:
         bar.show(monitor(percent_complete=0.0))
     assert interrupted.getvalue() == f"\r\x1b[KRunning  [{'-' * 24}]   0 %  0:00\r\x1b[K"
 
@@ -274,7 +276,7 @@ def test_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_row_of_a_history(data: EventData | None, what: str) -> None:
     """Position, time, name, and what it is about, in one line that no message can break."""
-    shown = row(3, NOW, "some-event", data, is_on=False)
+    shown = event_row(3, NOW, "some-event", data, is_on=False)
     assert shown == f"       3  10:00:05.000  some-event        {what}".rstrip()
 
 
@@ -285,4 +287,4 @@ def test_a_row_of_a_history(data: EventData | None, what: str) -> None:
 def test_times_of_a_history(year: int, shown: str) -> None:
     """They are told in UTC; a foreign one that UTC can't hold as it is."""
     time = datetime(year, 1, 1, 12, tzinfo=timezone(timedelta(hours=14)))
-    assert row(1, time, "started", None, is_on=False) == f"       1  {shown}  started"
+    assert event_row(1, time, "started", None, is_on=False) == f"       1  {shown}  started"

@@ -22,15 +22,15 @@ import opstream
 import opstream.cli.commands.provision
 import opstream_projector.main
 from opstream.cli.app import main
-from opstream.local.nats_server import MAX_PAYLOAD, Settings, configuration, find_binary, lock, run
-from opstream.local.ports import Place, free_ports
+from opstream.local.nats_server import MAX_PAYLOAD, Settings, configuration, find_binary, lock_data_dir, run_broker
+from opstream.local.ports import ListenAddress, free_ports
 from opstream.terminal import console, logs
-from opstream.terminal.console import Failure
+from opstream.terminal.console import CommandError
 from opstream_journal import Drifted
 from opstream_journal.provisioning.config_drift import Drift
-from opstream_journal.provisioning.provision import Report
-from opstream_schemas.asyncapi import asyncapi
-from opstream_schemas.json_schemas import schemas
+from opstream_journal.provisioning.provision import ProvisionReport
+from opstream_schemas.asyncapi import asyncapi_document
+from opstream_schemas.json_schemas import json_schemas
 from tests.support.commands import COMMANDS
 
 pytestmark = pytest.mark.unit
@@ -109,7 +109,9 @@ def test_schemas(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b"
     result = CliRunner().invoke(main, ["schemas", str(folder)])
     assert result.exit_code == 0
-    expected = {f"{name}.json": document for name, document in {**schemas(), "asyncapi": asyncapi()}.items()}
+    expected = {
+        f"{name}.json": document for name, document in {**json_schemas(), "asyncapi": asyncapi_document()}.items()
+    }
     assert {"operation.json", "opstream.action.started.v1.json", "asyncapi.json"} <= expected.keys()
     assert result.output.split() == [str(folder / name) for name in expected]
     assert {path.name: json.loads(path.read_text()) for path in folder.iterdir()} == expected
@@ -143,27 +145,27 @@ DRIFT = Drift(name="stream OPERATIONS", field="max_bytes", actual="2", wanted="1
 @pytest.mark.parametrize(
     ("report", "code", "output", "error"),
     [
-        (Report(made=(), updated=(), drift=()), 0, "nothing to do: the broker has everything\n", ""),
+        (ProvisionReport(made=(), updated=(), drift=()), 0, "nothing to do: the broker has everything\n", ""),
         (
-            Report(made=("stream A",), updated=("stream B: x is 1, should be 2",), drift=()),
+            ProvisionReport(made=("stream A",), updated=("stream B: x is 1, should be 2",), drift=()),
             0,
             "made       stream A\nput right  stream B: x is 1, should be 2\n",
             "",
         ),
         (
-            Report(made=(), updated=(), drift=(DRIFT,)),
+            ProvisionReport(made=(), updated=(), drift=(DRIFT,)),
             1,
             "differs    stream OPERATIONS: max_bytes is 2, should be 1\n",
             "leave it out to keep the one that is there",
         ),
         (
-            Report(made=(), updated=(), drift=(replace(DRIFT, field="subjects", is_safe=True),)),
+            ProvisionReport(made=(), updated=(), drift=(replace(DRIFT, field="subjects", is_safe=True),)),
             1,
             "differs    stream OPERATIONS: subjects is 2, should be 1\n",
             "run it again with --update",
         ),
         (
-            Report(made=(), updated=(), drift=(replace(DRIFT, field="retention"),)),
+            ProvisionReport(made=(), updated=(), drift=(replace(DRIFT, field="retention"),)),
             1,
             "differs    stream OPERATIONS: retention is 2, should be 1\n",
             "recreate it",
@@ -173,11 +175,11 @@ DRIFT = Drift(name="stream OPERATIONS", field="max_bytes", actual="2", wanted="1
 )
 @pytest.mark.usefixtures("process_restored")
 def test_what_provision_tells(
-    monkeypatch: pytest.MonkeyPatch, report: Report, code: int, output: str, error: str
+    monkeypatch: pytest.MonkeyPatch, report: ProvisionReport, code: int, output: str, error: str
 ) -> None:
     """What was made and put right, what still differs, and then what to do."""
 
-    async def provided(_settings: Any) -> Report:
+    async def provided(_settings: Any) -> ProvisionReport:
         return report
 
     monkeypatch.setattr(opstream.cli.commands.provision, "_provision", provided)
@@ -209,53 +211,53 @@ def test_broker_becomes_the_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     """The process is replaced by nats-server, with the lock on its data inherited."""
     calls: list[tuple[str, list[str]]] = []
     monkeypatch.setattr(os, "execv", lambda path, arguments: calls.append((path, arguments)))
-    run(Settings(host="127.0.0.1", port=0, data_dir=tmp_path / "new" / "data"))
+    run_broker(Settings(host="127.0.0.1", port=0, data_dir=tmp_path / "new" / "data"))
     config = tmp_path / "new" / "data" / "nats.conf"
     assert calls == [(find_binary(), ["nats-server", "--config", str(config)])]
     assert "jetstream {" in config.read_text()
-    with pytest.raises(Failure, match=r"another broker uses .*--data-dir"):
-        lock(tmp_path / "new" / "data")
+    with pytest.raises(CommandError, match=r"another broker uses .*--data-dir"):
+        lock_data_dir(tmp_path / "new" / "data")
 
 
 def test_broker_without_a_binary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A missing nats-server is told as such."""
     monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(Failure, match="there is no nats-server: install"):
+    with pytest.raises(CommandError, match="there is no nats-server: install"):
         find_binary()
 
 
 def test_broker_on_a_folder_that_is_a_file(tmp_path: Path) -> None:
     """A data folder that can't be used is told as such."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(Failure, match="choose another folder with --data-dir"):
-        run(Settings(host="127.0.0.1", port=0, data_dir=tmp_path / "file" / "data"))
+    with pytest.raises(CommandError, match="choose another folder with --data-dir"):
+        run_broker(Settings(host="127.0.0.1", port=0, data_dir=tmp_path / "file" / "data"))
 
 
 def test_a_port_in_use(listener: socket.socket) -> None:
     """The error names the port and the option to change."""
     port = listener.getsockname()[1]
-    with pytest.raises(Failure, match=f"port {port} on 127.0.0.1 is in use: .* with --nats-port"):
-        free_ports([Place("127.0.0.1", port, "--nats-port")])
+    with pytest.raises(CommandError, match=f"port {port} on 127.0.0.1 is in use: .* with --nats-port"):
+        free_ports([ListenAddress("127.0.0.1", port, "--nats-port")])
 
 
 def test_one_port_twice(listener: socket.socket) -> None:
     """Two servers can't share a port; the second one's option is named."""
     port = listener.getsockname()[1]
     listener.close()
-    with pytest.raises(Failure, match="--nats-port"):
-        free_ports([Place("127.0.0.1", port, "--port"), Place("127.0.0.1", port, "--nats-port")])
+    with pytest.raises(CommandError, match="--nats-port"):
+        free_ports([ListenAddress("127.0.0.1", port, "--port"), ListenAddress("127.0.0.1", port, "--nats-port")])
 
 
 def test_a_host_of_another_machine() -> None:
     """An address that this machine does not have is told as such (192.0.2.1 is nobody's: RFC 5737)."""
-    with pytest.raises(Failure, match=r"192\.0\.2\.1 is not an address of this machine: change --host"):
-        free_ports([Place("192.0.2.1", 0, "--port")])
+    with pytest.raises(CommandError, match=r"192\.0\.2\.1 is not an address of this machine: change --host"):
+        free_ports([ListenAddress("192.0.2.1", 0, "--port")])
 
 
 def test_free_ports_differ() -> None:
     """Zero asks for a free port; no two are the same."""
-    ports = free_ports([Place("127.0.0.1", 0, "--port")] * 20)
+    ports = free_ports([ListenAddress("127.0.0.1", 0, "--port")] * 20)
     assert len(set(ports)) == 20
     assert all(10_240 <= port < 32_768 for port in ports)
 
@@ -268,10 +270,10 @@ class Terminal(io.StringIO):
 def test_colours(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a terminal only, and not when NO_COLOR is set."""
     monkeypatch.delenv("NO_COLOR", raising=False)
-    assert console.is_coloured(Terminal())
-    assert not console.is_coloured(io.StringIO())
+    assert console.supports_colour(Terminal())
+    assert not console.supports_colour(io.StringIO())
     monkeypatch.setenv("NO_COLOR", "1")
-    assert not console.is_coloured(Terminal())
+    assert not console.supports_colour(Terminal())
 
 
 @pytest.mark.usefixtures("process_restored")

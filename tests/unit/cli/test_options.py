@@ -32,8 +32,6 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """The settings that the commands were about to run with."""
     found: list[Any] = []
     modules = (
-        opstream.local.supervisor,
-        opstream.local.nats_server,
         opstream_api.main,
         opstream_runner.main,
         opstream_projector.main,
@@ -41,9 +39,11 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     )
     for module in modules:
         monkeypatch.setattr(module, "run", found.append)
+    monkeypatch.setattr(opstream.local.supervisor, "run_all", found.append)
+    monkeypatch.setattr(opstream.local.nats_server, "run_broker", found.append)
     monkeypatch.setattr(opstream.cli.commands.provision, "provision_broker", found.append)
     monkeypatch.setattr(opstream.cli.commands.parked, "run_parked", found.append)
-    monkeypatch.setattr("opstream.cli.service_process.begin", lambda level: None)
+    monkeypatch.setattr("opstream.cli.service_process.prepare_process", lambda level: None)
     monkeypatch.setattr("opstream.terminal.logs.configure", lambda level: None)
     monkeypatch.syspath_prepend(".")  # so that what the commands do to the path is undone
     return found

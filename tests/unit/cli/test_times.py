@@ -13,9 +13,9 @@ import opstream.cli.commands.audit
 import opstream.cli.commands.export
 import opstream.cli.commands.replay
 from opstream.cli.app import main
-from opstream.cli.options.value_types import EARLIEST, MomentType, at
-from opstream.history.event_reader import Wanted
-from opstream_schemas.event_filter import EventType, Selection
+from opstream.cli.options.value_types import EARLIEST_MOMENT, MomentType, resolve_moment
+from opstream.history.event_reader import HistoryQuery
+from opstream_schemas.event_filter import EventFilter, EventTypeFilter
 
 pytestmark = pytest.mark.unit
 
@@ -34,13 +34,13 @@ NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
         ("1.5h", NOW - timedelta(minutes=90)),
         ("3d", NOW - timedelta(days=3)),
         ("0s", NOW),
-        ("99999999d", EARLIEST),
-        ("0001-01-01", EARLIEST),
+        ("99999999d", EARLIEST_MOMENT),
+        ("0001-01-01", EARLIEST_MOMENT),
     ],
 )
 def test_times(text: str, time: datetime) -> None:
     """A date is its first moment in UTC, an age counts from now; nothing is before 1970."""
-    assert at(MomentType().convert(text, None, None), NOW) == time
+    assert resolve_moment(MomentType().convert(text, None, None), NOW) == time
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_no_times(text: str) -> None:
 
 def test_no_limit() -> None:
     """Without the option there is none."""
-    assert at(None, NOW) is None
+    assert resolve_moment(None, NOW) is None
 
 
 @pytest.fixture
@@ -89,12 +89,12 @@ VARIABLES = {
     "FROM_SEQUENCE": "7",
     "FROM_ARCHIVE": "true",
 }
-WANTED = Wanted(
-    selection=Selection(
+WANTED = HistoryQuery(
+    selection=EventFilter(
         operation_id="op-1",
         resource="book",
         action="up",
-        types=(EventType("failed"), EventType("paused", "opstream.action.paused.v2")),
+        types=(EventTypeFilter("failed"), EventTypeFilter("paused", "opstream.action.paused.v2")),
     ),
     first=7,
     since=datetime(2026, 1, 1, tzinfo=UTC),
@@ -124,13 +124,13 @@ def test_what_is_wanted(given: list[Any], command: str, options: list[str], vari
     assert given[0] == given[1]
     assert given[0].wanted == WANTED
     assert CliRunner().invoke(main, arguments).exit_code == 0
-    assert given[2].wanted == Wanted()
+    assert given[2].wanted == HistoryQuery()
 
 
 def test_follow(given: list[Any]) -> None:
     """Following is part of what is wanted."""
     assert CliRunner().invoke(main, ["replay", "--follow", "--action", "book:*"]).exit_code == 0
-    assert given[0].wanted == Wanted(selection=Selection(resource="book"), is_following=True)
+    assert given[0].wanted == HistoryQuery(selection=EventFilter(resource="book"), is_following=True)
 
 
 def test_audit(given: list[Any]) -> None:
@@ -139,8 +139,8 @@ def test_audit(given: list[Any]) -> None:
     arguments = ["audit", "op-1", "--from-archive", *filters, "--json", "--with-data"]
     assert CliRunner().invoke(main, arguments).exit_code == 0
     (settings,) = given
-    assert settings.wanted == Wanted(
-        selection=Selection(operation_id="op-1", resource="book"),
+    assert settings.wanted == HistoryQuery(
+        selection=EventFilter(operation_id="op-1", resource="book"),
         since=datetime(2026, 1, 1, tzinfo=UTC),
         is_archive=True,
     )

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opstream.client.errors import ServiceUnavailable, UnexpectedAnswer
-from opstream.client.steps import NoReply, Reply
+from opstream.client.steps import NoResponse, ServiceResponse
 from opstream_schemas.events import Progressed, Started, Succeeded
 from tests.support.flowing import BASE, After, World, refusal, reply
 
 pytestmark = pytest.mark.unit
 
-CUT = NoReply("the connection broke")
+CUT = NoResponse("the connection broke")
 END = b""
 OPEN = reply(200, None, content_type="text/event-stream; charset=utf-8")
 KINDS: list[tuple[str, dict[str, Any]]] = [
@@ -164,9 +164,9 @@ ROUNDS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, len(frame(1, 2, 3,
 
 
 @given(rounds=ROUNDS)
-def test_any_cuts(rounds: list[tuple[int, int, NoReply | bytes]]) -> None:
+def test_any_cuts(rounds: list[tuple[int, int, NoResponse | bytes]]) -> None:
     """Cut anywhere, replayed from anywhere not beyond what was asked for: each event is delivered once, in order."""
-    outcomes: list[Reply | NoReply | bytes] = []
+    outcomes: list[ServiceResponse | NoResponse | bytes] = []
     have = 0
     for place, cut, end in rounds:
         replayed = range(min(place, have) + 1, 5)

@@ -12,8 +12,8 @@ import pytest
 import opstream
 from opstream import AsyncOperationsClient, OperationsClient, OperationsError
 from opstream.cli.app import SECTIONS
-from opstream.cli.client_session import CANCELED, TIMED_OUT
-from opstream.terminal.console import INTERRUPTED
+from opstream.cli.client_session import EXIT_CANCELED, EXIT_TIMED_OUT
+from opstream.terminal.console import EXIT_INTERRUPTED
 from tests.support.commands import COMMANDS
 
 pytestmark = pytest.mark.unit
@@ -63,4 +63,4 @@ def test_commands() -> None:
 def test_exit_statuses() -> None:
     """The table has those that the code has."""
     listed = {int(status) for status in re.findall(r"^\| (\d+) \|", TEXT, flags=re.MULTILINE)}
-    assert listed == {0, 1, 2, CANCELED, TIMED_OUT, INTERRUPTED}
+    assert listed == {0, 1, 2, EXIT_CANCELED, EXIT_TIMED_OUT, EXIT_INTERRUPTED}

@@ -28,11 +28,11 @@ from opstream import (
 )
 from tests.support.scripted import (
     Accept,
-    Answer,
     Drip,
     Reset,
     Script,
-    Scripted,
+    ScriptedAnswer,
+    ScriptedServer,
     Silence,
     answer,
     json_answer,
@@ -101,9 +101,9 @@ def is_async(request: pytest.FixtureRequest) -> bool:
     [
         Reset(),
         Reset(b"HTTP/1.1 202 Acc"),
-        Answer(b""),
-        Answer(b"HTTP/1.1 202 Accepted\r\nContent-Length: 90\r\n\r\n{"),
-        Answer(b"SSH-2.0-OpenSSH\r\n"),
+        ScriptedAnswer(b""),
+        ScriptedAnswer(b"HTTP/1.1 202 Accepted\r\nContent-Length: 90\r\n\r\n{"),
+        ScriptedAnswer(b"SSH-2.0-OpenSSH\r\n"),
         answer(200, b"not gzip", content_encoding="gzip"),
         AWAY,
         answer(502, b"<html>"),
@@ -112,7 +112,7 @@ def is_async(request: pytest.FixtureRequest) -> bool:
 )
 def test_a_submit_survives(is_async: bool, trouble: Script) -> None:
     """Whatever becomes of the first try, the second one has the same id and the same bytes."""
-    with Scripted(trouble, Accept()) as server:
+    with ScriptedServer(trouble, Accept()) as server:
         operation = Either(is_async, server.url).submit("book/42:upload-start", {"a": 1})
         first, second = server.heard
         given = first.headers["operation-id"]
@@ -126,7 +126,7 @@ def test_a_submit_survives(is_async: bool, trouble: Script) -> None:
 
 def test_each_submit_has_an_id_of_its_own(is_async: bool) -> None:
     """A UUIDv7, newer ones after older ones."""
-    with Scripted(Accept(), Accept()) as server:
+    with ScriptedServer(Accept(), Accept()) as server:
         client = Either(is_async, server.url)
         client.submit("book:reindex")
         client.submit("book:reindex")
@@ -137,7 +137,7 @@ def test_each_submit_has_an_id_of_its_own(is_async: bool) -> None:
 
 def test_a_silent_service(is_async: bool) -> None:
     """It is left when the time is up, with the id that is safe."""
-    with Scripted(Silence()) as server:
+    with ScriptedServer(Silence()) as server:
         begin = time.monotonic()
         with pytest.raises(ServiceUnavailable, match="no answer in time") as caught:
             Either(is_async, server.url).submit("book:reindex", operation_id="mine", timeout=0.1)
@@ -147,7 +147,7 @@ def test_a_silent_service(is_async: bool) -> None:
 
 def test_an_answer_that_never_ends(is_async: bool) -> None:
     """A byte now and then does not keep a client beyond its time."""
-    with Scripted(Drip(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n")) as server:
+    with ScriptedServer(Drip(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n")) as server:
         begin = time.monotonic()
         with pytest.raises(ServiceUnavailable, match="no answer in time"):
             Either(is_async, server.url).status("x", timeout=0.5)
@@ -166,7 +166,7 @@ def test_nobody_there(is_async: bool) -> None:
 
 def test_redirects_are_not_followed(is_async: bool) -> None:
     """Not even by an httpx client that would: the input is for this service."""
-    with Scripted() as other, Scripted(answer(307, location=f"{other.url}/book:reindex")) as server:
+    with ScriptedServer() as other, ScriptedServer(answer(307, location=f"{other.url}/book:reindex")) as server:
         client = OperationsClient(server.url, http=httpx.Client(**DIRECT, follow_redirects=True))
         call = Either(is_async, server.url).submit if is_async else client.submit
         with pytest.raises(UnexpectedAnswer, match=other.url):
@@ -176,7 +176,7 @@ def test_redirects_are_not_followed(is_async: bool) -> None:
 
 def test_headers_and_credentials(is_async: bool) -> None:
     """They go with every request, to the service only."""
-    with Scripted(Accept({"operation_location": "http://evil.test/x"}), DONE) as server:
+    with ScriptedServer(Accept({"operation_location": "http://evil.test/x"}), DONE) as server:
         client = Either(is_async, server.url.replace("//", "//ann:secret@"), headers={"X-Tenant": "a"})
         operation = client.submit("book:reindex", operation_id="x")
         assert operation.url == f"{server.url}/status/x"
@@ -191,7 +191,9 @@ class Counted(msgspec.Struct):
 
 def test_a_result(is_async: bool) -> None:
     """Through an outage, with its type."""
-    with Scripted(Reset(), AWAY, json_answer(200, {"id": "x", "status": "Running"}, retry_after=0), DONE) as server:
+    with ScriptedServer(
+        Reset(), AWAY, json_answer(200, {"id": "x", "status": "Running"}, retry_after=0), DONE
+    ) as server:
         assert Either(is_async, server.url).result("x", Counted) == Counted(1)
         assert [heard.path for heard in server.heard] == ["/status/x"] * 4
         assert server.is_used_up
@@ -212,7 +214,7 @@ def test_a_result(is_async: bool) -> None:
 )
 def test_no_result(is_async: bool, script: list[Script], error: type[OperationsError]) -> None:
     """Each way to have none is an error of its own."""
-    with Scripted(*script) as server, pytest.raises(error):
+    with ScriptedServer(*script) as server, pytest.raises(error):
         Either(is_async, server.url).result("x", Counted, timeout=0.1)
 
 
@@ -222,12 +224,12 @@ def test_events(is_async: bool) -> None:
     last = event(3, "canceled", reason="r")
     script = [
         Reset(stream(b"retry: 1\n\n", first, second[:-9])),
-        Answer(stream(first + second)),
+        ScriptedAnswer(stream(first + second)),
         AWAY,
-        Answer(stream()),
-        Answer(stream(last) + b"0\r\n\r\n"),
+        ScriptedAnswer(stream()),
+        ScriptedAnswer(stream(last) + b"0\r\n\r\n"),
     ]
-    with Scripted(*script) as server:
+    with ScriptedServer(*script) as server:
         events = Either(is_async, server.url).events("x", follow=True)
         assert [(one.position, one.name) for one in events] == [(1, "progressed"), (2, "progressed"), (3, "canceled")]
         assert events[-1].data.reason == "r"
@@ -238,7 +240,7 @@ def test_events(is_async: bool) -> None:
 
 def test_leaving_a_stream() -> None:
     """Whoever has seen enough closes the connection."""
-    with Scripted(Silence(stream(event(1, "progressed", percent=0.0)))) as server:
+    with ScriptedServer(Silence(stream(event(1, "progressed", percent=0.0)))) as server:
         client = OperationsClient(server.url, http=httpx.Client(**DIRECT))
         with contextlib.closing(client.events("x", follow=True)) as events:
             assert next(events).position == 1
@@ -247,7 +249,7 @@ def test_leaving_a_stream() -> None:
 
 async def test_leaving_an_async_stream() -> None:
     """The same."""
-    with Scripted(Silence(stream(event(1, "progressed", percent=0.0)))) as server:
+    with ScriptedServer(Silence(stream(event(1, "progressed", percent=0.0)))) as server:
         client = AsyncOperationsClient(server.url, http=httpx.AsyncClient(**DIRECT))
         async with contextlib.aclosing(client.events("x", follow=True)) as events:
             assert (await anext(events)).position == 1
@@ -266,7 +268,7 @@ async def test_async_callbacks() -> None:
         await asyncio.sleep(0)
         told.append(pause)
 
-    with Scripted(AWAY, DONE) as server:
+    with ScriptedServer(AWAY, DONE) as server:
         async with AsyncOperationsClient(server.url, http=httpx.AsyncClient(**DIRECT), on_retry=on_retry) as client:
             await client.wait("x", on_change=on_change)
     pause, status = told
@@ -275,7 +277,7 @@ async def test_async_callbacks() -> None:
 
 async def test_a_call_that_is_cancelled() -> None:
     """It ends at once."""
-    with Scripted(Silence()) as server:
+    with ScriptedServer(Silence()) as server:
         async with AsyncOperationsClient(server.url, http=httpx.AsyncClient(**DIRECT)) as client:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.1):

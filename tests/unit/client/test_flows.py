@@ -17,7 +17,7 @@ from opstream.client.errors import (
     WaitTimeout,
 )
 from opstream.client.models import Operation
-from opstream.client.steps import NoReply
+from opstream.client.steps import NoResponse
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.operation.fold import Status
 from opstream_schemas.status_monitor import StatusMonitor
@@ -25,7 +25,7 @@ from tests.support.flowing import BASE, After, World, refusal, reply
 
 pytestmark = pytest.mark.unit
 
-LOST = NoReply("no answer in time")
+LOST = NoResponse("no answer in time")
 DEEP = b'{"a":' + b"[" * 100_000
 HTML = b"<html>upstream is away</html>"
 ACCEPTED = reply(202, {"id": "made-id", "status": "NotStarted"}, retry_after=1)
@@ -157,7 +157,7 @@ def test_a_try_never_takes_longer_than_the_call_has() -> None:
     """A silent service is left in time, though even the last try gets a second."""
     world = World(After(10, LOST), After(1.2, LOST), ACCEPTED)
     submit(world, timeout=12.0)
-    assert [round(sent.silence, 6) for sent in world.sent] == [10, 1.8, 1.0]
+    assert [round(sent.timeout, 6) for sent in world.sent] == [10, 1.8, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_waiting_is_held_by_the_service() -> None:
     assert wait(world).status is Status.SUCCEEDED
     assert world.asked("Prefer") == ["wait=30", "wait=30"]
     assert world.sleeps == []
-    assert all(sent.silence > 30 for sent in world.sent)
+    assert all(sent.timeout > 30 for sent in world.sent)
 
 
 def test_waiting_where_nobody_holds() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from opstream.client.sse import EventStream, ServerEvent
+from opstream.client.sse import EventStreamParser, ServerSentEvent
 
 pytestmark = pytest.mark.unit
 
@@ -15,8 +15,8 @@ TEXTS = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs
 WORDS = TEXTS.filter(lambda text: "\0" not in text)
 
 
-def parse(*chunks: bytes) -> list[ServerEvent]:
-    stream = EventStream()
+def parse(*chunks: bytes) -> list[ServerSentEvent]:
+    stream = EventStreamParser()
     return [event for chunk in chunks for event in stream.feed(chunk)]
 
 
@@ -27,7 +27,7 @@ def cut(data: st.DataObject, whole: bytes) -> list[bytes]:
 
 
 @st.composite
-def streams(draw: st.DrawFn) -> tuple[str, list[ServerEvent]]:
+def streams(draw: st.DrawFn) -> tuple[str, list[ServerSentEvent]]:
     """A stream's text, and the events that it holds."""
     text, events, last_id = draw(st.sampled_from(["", "\ufeff"])), [], ""
     for _ in range(draw(st.integers(0, 5))):
@@ -48,7 +48,7 @@ def streams(draw: st.DrawFn) -> tuple[str, list[ServerEvent]]:
             lines.insert(draw(st.integers(0, len(lines))), line)
         last_id = new_id if new_id is not None else last_id
         if data:
-            events.append(ServerEvent(id=last_id, event=name or "", data="\n".join(data)))
+            events.append(ServerSentEvent(id=last_id, event=name or "", data="\n".join(data)))
         for line in [*lines, ""]:
             end = draw(ENDS)
             # An empty line after a CR can't end with LF alone: the two would be one line end.
@@ -57,7 +57,7 @@ def streams(draw: st.DrawFn) -> tuple[str, list[ServerEvent]]:
 
 
 @given(stream=streams(), tail=st.sampled_from(["", "data: half", "data: half\n", "id: 9\ndata"]), data=st.data())
-def test_any_stream_in_any_chunks(stream: tuple[str, list[ServerEvent]], tail: str, data: st.DataObject) -> None:
+def test_any_stream_in_any_chunks(stream: tuple[str, list[ServerSentEvent]], tail: str, data: st.DataObject) -> None:
     """Every whole event, in order, with its lines joined; an event that does not end is none."""
     text, events = stream
     assert parse(*cut(data, (text + tail).encode())) == events
@@ -88,12 +88,12 @@ def test_chunks_do_not_matter(whole: bytes, data: st.DataObject | None) -> None:
 )
 def test_the_standards_own_examples(text: str, events: list[tuple[str, str, str]]) -> None:
     """And its corners: what has no data is no event, and resets the event's type."""
-    assert parse(text.encode()) == [ServerEvent(id=one, event=two, data=three) for one, two, three in events]
+    assert parse(text.encode()) == [ServerSentEvent(id=one, event=two, data=three) for one, two, three in events]
 
 
 def test_a_line_ends_with_its_first_character() -> None:
     """An event is given when its CR arrives; that an LF may follow is no reason to wait, nor a line of its own."""
-    stream = EventStream()
+    stream = EventStreamParser()
     assert [event.data for event in stream.feed(b"data: a\r\n\r")] == ["a"]
     assert stream.feed(b"\n") == []
     assert [event.data for event in stream.feed(b"data: b\r\r")] == ["b"]
@@ -110,6 +110,6 @@ def test_broken_utf8_is_replaced() -> None:
 )
 def test_retry(lines: bytes, seconds: float | None) -> None:
     """How long to wait before connecting again, in milliseconds; only digits count."""
-    stream = EventStream()
+    stream = EventStreamParser()
     stream.feed(lines + b"retry: " + b"9" * 5000 + b"\n")
     assert stream.retry == seconds

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 
 from opstream.client.errors import InvalidRequest
-from opstream.client.urls import Service
+from opstream.client.urls import ServiceUrls
 from opstream_api.http.requests import parse_submit_path
 from opstream_schemas.names import Kind
 from tests.support.strategies import kinds, resource_ids
@@ -30,7 +30,7 @@ BASE = "https://api.test:8443/ops"
 )
 def test_services(url: str, base: str) -> None:
     """A scheme, a host, perhaps a path."""
-    assert (Service(url).base, Service(url).authorization) == (base, "")
+    assert (ServiceUrls(url).base, ServiceUrls(url).authorization) == (base, "")
 
 
 @pytest.mark.parametrize(
@@ -39,16 +39,16 @@ def test_services(url: str, base: str) -> None:
 def test_what_is_no_service(url: str) -> None:
     """Anything else is refused, with how to write one."""
     with pytest.raises(InvalidRequest, match="write https://HOST"):
-        Service(url)
+        ServiceUrls(url)
 
 
 def test_credentials() -> None:
     """They become a header, and are in no URL that could be printed."""
-    service = Service("https://ann:s%3Acret@api.test/ops")
+    service = ServiceUrls("https://ann:s%3Acret@api.test/ops")
     assert service.base == "https://api.test/ops"
     assert service.authorization == "Basic YW5uOnM6Y3JldA=="
     with pytest.raises(InvalidRequest) as caught:
-        Service("ftp://ann:secret@api.test")
+        ServiceUrls("ftp://ann:secret@api.test")
     assert "secret" not in str(caught.value)
 
 
@@ -57,14 +57,14 @@ def test_credentials() -> None:
 def test_any_target(kind: Kind, resource_id: str) -> None:
     """Whatever a resource's id is, the service reads the same from the path that is sent."""
     target = f"{kind.resource}/{resource_id}:{kind.action}" if resource_id else str(kind)
-    url = httpx.URL(Service("http://api.test").action(target))
+    url = httpx.URL(ServiceUrls("http://api.test").action(target))
     parsed = parse_submit_path(url.raw_path)
     assert (parsed.kind, parsed.resource_id) == (kind, resource_id)
 
 
 def test_a_leading_slash() -> None:
     """It is tolerated: targets look like paths."""
-    assert Service(BASE).action("/book/42:upload-start") == f"{BASE}/book/42:upload-start"
+    assert ServiceUrls(BASE).action("/book/42:upload-start") == f"{BASE}/book/42:upload-start"
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_leading_slash() -> None:
 def test_what_is_no_target(target: str) -> None:
     """Anything else is refused, with how to write one."""
     with pytest.raises(InvalidRequest, match="is no target: write 'book/42:upload-start'"):
-        Service(BASE).action(target)
+        ServiceUrls(BASE).action(target)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_what_is_no_target(target: str) -> None:
 )
 def test_places_to_poll(location: str) -> None:
     """What the service names below its own URL is used as it is."""
-    assert Service(BASE).status("1", location) == location
+    assert ServiceUrls(BASE).status("1", location) == location
 
 
 @pytest.mark.parametrize(
@@ -120,11 +120,11 @@ def test_places_to_poll(location: str) -> None:
 def test_places_that_are_not_the_services(location: str | None) -> None:
     """Another host, or a path outside of the service's: its own URL is built instead. So no credentials go astray, and
     a service that does not know what its proxy is called can be polled."""
-    assert Service(BASE).status("1", location) == f"{BASE}/status/1"
+    assert ServiceUrls(BASE).status("1", location) == f"{BASE}/status/1"
 
 
 def test_default_ports_are_no_difference() -> None:
     """`https://host` and `https://host:443` are one origin."""
     location = "https://api.test:443/status/1"
-    assert Service("https://api.test").status("1", location) == location
+    assert ServiceUrls("https://api.test").status("1", location) == location
     assert urlsplit(location).port == 443

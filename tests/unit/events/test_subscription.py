@@ -27,8 +27,8 @@ from opstream.events import (
     UnexpectedShape,
     subscribe,
 )
-from opstream.events.model import COMPLETIONS, TYPES, read
-from opstream.events.subscription import filters
+from opstream.events.model import COMPLETIONS, EVENT_CLASSES, read_event
+from opstream.events.subscription import subject_filters
 from opstream_schemas.events import EVENT_DATA
 
 pytestmark = pytest.mark.unit
@@ -48,7 +48,7 @@ NOW = datetime(2026, 11, 24, tzinfo=UTC)
 )
 def test_filters(kind: str, events: Any, expected: list[str]) -> None:
     """A subscription is subject filters."""
-    assert filters(kind, events) == expected
+    assert subject_filters(kind, events) == expected
 
 
 @pytest.mark.parametrize(
@@ -197,18 +197,18 @@ def test_a_result_of_another_form() -> None:
 
 def test_every_event_has_its_type() -> None:
     """What the contract knows can be subscribed to."""
-    assert list(TYPES) == [one.name for one in EVENT_DATA]
+    assert list(EVENT_CLASSES) == [one.name for one in EVENT_DATA]
 
 
 @given(st.binary(max_size=200), st.text(max_size=60))
 def test_no_message_harms(data: bytes, subject: str) -> None:
     """Whatever a message holds, it is an event or is named unreadable."""
-    from opstream.events.errors import Unreadable
+    from opstream.events.errors import UnreadableEvent
 
-    with pytest.raises(Unreadable):
-        read(subject, data, 1, 1, None)
-    with pytest.raises(Unreadable):
-        read("operations.1.book.up.succeeded", data, 1, 1, None)
+    with pytest.raises(UnreadableEvent):
+        read_event(subject, data, 1, 1, None)
+    with pytest.raises(UnreadableEvent):
+        read_event("operations.1.book.up.succeeded", data, 1, 1, None)
 
 
 @given(st.integers(1, 10_000), st.floats(0.5, 1.0))

@@ -16,7 +16,7 @@ import pytest
 
 from bookshelf.records import Book, UploadStarted, Version
 from bookshelf.storage import STORE_ERRORS
-from opstream import ActionFailed
+from opstream import ActionError
 from tests.unit.examples.test_bookshelf_kit import (
     T0,
     Content,
@@ -145,7 +145,7 @@ async def test_an_attempt_wakes_up_late(tmp_path: Path, name: str) -> None:
             outcome = await (
                 late.finish(finished, "finish-2") if name == "finish" else late.start("42", SECOND, "start-3")
             )
-        except ActionFailed as error:
+        except ActionError as error:
             outcome = error.code
         if pause.calls < nth:
             break
@@ -169,7 +169,7 @@ async def test_two_operations_finish_one_transaction(tmp_path: Path) -> None:
             *(Desk(root, turns.gate(each)).finish(started, each, by=each) for each in ("finish-a", "finish-b"))
         )
         [book] = [each for each in outcomes if isinstance(each, Book)]
-        [refusal] = [each for each in outcomes if isinstance(each, ActionFailed)]
+        [refusal] = [each for each in outcomes if isinstance(each, ActionError)]
         assert refusal.code == "TransactionFinished"
         assert_shelf(root, book, SECOND)
         winners.add(book.metadata["by"])
@@ -193,7 +193,7 @@ async def test_two_transactions_of_one_book(tmp_path: Path) -> None:
             Desk(root, turns.gate("other")).finish(other, "finish-other"),
         )
         [book] = [each for each in outcomes if isinstance(each, Book)]
-        [refusal] = [each for each in outcomes if isinstance(each, ActionFailed)]
+        [refusal] = [each for each in outcomes if isinstance(each, ActionError)]
         assert refusal.code == "ClientOutOfDate"
         assert_shelf(root, book, SECOND if book == outcomes[0] else BROKEN)
         winners.add(book == outcomes[0])
@@ -218,7 +218,7 @@ async def test_a_start_while_another_publishes(tmp_path: Path) -> None:
 
         outcome, book = await turns.run(start(), Desk(root, turns.gate("finish")).finish(finished, "finish-2"))
         assert isinstance(book, Book)
-        seen.add(outcome.code if isinstance(outcome, ActionFailed) else outcome)
+        seen.add(outcome.code if isinstance(outcome, ActionError) else outcome)
         shutil.rmtree(root)
     assert seen >= {"ClientOutOfDate", 2}
 
@@ -265,7 +265,7 @@ async def test_many_clients_kills_and_late_attempts(tmp_path: Path, seed: int) -
 
     await asyncio.gather(*(client(name) for name in "abc"))
     outcomes = await asyncio.gather(*late, return_exceptions=True)
-    assert not [each for each in outcomes if not isinstance(each, Book | UploadStarted | ActionFailed | Killed)]
+    assert not [each for each in outcomes if not isinstance(each, Book | UploadStarted | ActionError | Killed)]
     published.sort(key=lambda each: each[0].version)
     assert [book.version for book, _ in published] == list(range(1, len(published) + 1))
     for number, (book, _) in enumerate(published, 1):

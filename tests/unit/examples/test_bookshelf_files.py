@@ -24,7 +24,7 @@ from bookshelf.records import (
     UploadFinish,
     UploadStart,
 )
-from opstream import ActionFailed
+from opstream import ActionError
 from tests.unit.examples.test_bookshelf_kit import T0, Desk, code_of
 
 pytestmark = pytest.mark.unit
@@ -97,7 +97,7 @@ def test_good_paths(path: str) -> None:
 def test_bad_paths(path: str) -> None:
     """The API refuses them with 400; and should one get through, the action does."""
     assert not START.is_valid(start_input(path))
-    with pytest.raises(ActionFailed, match="InvalidFiles") as caught:
+    with pytest.raises(ActionError, match="InvalidFiles") as caught:
         check_files(listed("good", path))
     assert caught.value.target == "files[1].path"
 
@@ -105,7 +105,7 @@ def test_bad_paths(path: str) -> None:
 @pytest.mark.parametrize("path", UNSPEAKABLE)
 def test_unspeakable_paths(path: str) -> None:
     """The action refuses what the schema takes."""
-    with pytest.raises(ActionFailed, match="InvalidFiles"):
+    with pytest.raises(ActionError, match="InvalidFiles"):
         check_files(listed(path))
 
 
@@ -129,7 +129,7 @@ def test_lists_that_are_taken_can_be_stored(tmp_path_factory: pytest.TempPathFac
     """As so many files side by side, on a file system."""
     try:
         check_files(listed(*paths))
-    except ActionFailed:
+    except ActionError:
         return
     store = LocalStore(tmp_path_factory.mktemp("files"))
     for path in paths:
@@ -150,7 +150,7 @@ def test_lists_that_are_taken_can_be_stored(tmp_path_factory: pytest.TempPathFac
 )
 def test_lists(paths: list[str], target: str) -> None:
     """Every file has its own place, and there are not none and not too many."""
-    with pytest.raises(ActionFailed, match="InvalidFiles") as caught:
+    with pytest.raises(ActionError, match="InvalidFiles") as caught:
         check_files(listed(*paths))
     assert caught.value.target == target
 
@@ -158,7 +158,7 @@ def test_lists(paths: list[str], target: str) -> None:
 def test_metadata() -> None:
     """Bounded in bytes."""
     check_metadata({"text": "x" * (MAX_METADATA_BYTES - 20)})
-    with pytest.raises(ActionFailed, match="InvalidMetadata") as caught:
+    with pytest.raises(ActionError, match="InvalidMetadata") as caught:
         check_metadata({"text": "x" * MAX_METADATA_BYTES})
     assert caught.value.target == "metadata"
 
@@ -188,7 +188,7 @@ def test_files_beside_folders() -> None:
 def test_bad_hashes(sha256: str) -> None:
     """Only 64 lowercase hex digits are a hash."""
     assert not START.is_valid({"title": "T", "files": [{"path": "a", "sha256": sha256}]})
-    with pytest.raises(ActionFailed, match="InvalidFiles") as caught:
+    with pytest.raises(ActionError, match="InvalidFiles") as caught:
         check_files([AnnouncedFile(path="a", sha256=sha256)])
     assert caught.value.target == "files[0].sha256"
 

@@ -17,7 +17,7 @@ from obstore.store import LocalStore, MemoryStore
 from bookshelf.records import AnnouncedFile, Book, UploadStarted
 from bookshelf.shelf import Shelf
 from bookshelf.storage import LocalFolder, Storage
-from opstream import ActionFailed
+from opstream import ActionError
 
 pytestmark = pytest.mark.unit
 
@@ -243,7 +243,7 @@ def announce(content: Content) -> list[AnnouncedFile]:
 
 async def code_of(call: Awaitable[Any]) -> str:
     """How an action fails: its code and target."""
-    with pytest.raises(ActionFailed) as caught:
+    with pytest.raises(ActionError) as caught:
         await call
     return f"{caught.value.code} {caught.value.target}".strip()
 

@@ -20,7 +20,7 @@ import pytest
 from bookshelf import actions
 from bookshelf.records import Book, UploadFinish, UploadStart, UploadStarted
 from bookshelf.storage import InvalidStorageUrl, LocalFolder, S3Bucket, open_storage
-from opstream import ActionContext, ActionFailed
+from opstream import ActionContext, ActionError
 from tests.unit.examples.test_bookshelf_kit import local_path
 
 pytestmark = pytest.mark.unit
@@ -181,7 +181,7 @@ async def test_on_s3(s3: MiniS3) -> None:
             assert file.upload_url.startswith(f"{s3.url}/books/my%20shelf/x/books/~")
             assert "X-Amz-Signature=" in file.upload_url
             (await client.put(file.upload_url, content=CONTENT[file.path][::-1])).raise_for_status()
-        with pytest.raises(ActionFailed, match="WrongHash") as caught:
+        with pytest.raises(ActionError, match="WrongHash") as caught:
             await finish(started, "finish-0")
         assert caught.value.target == "files[0].sha256"
         assert s3.parts == {}
@@ -200,7 +200,7 @@ async def test_on_s3(s3: MiniS3) -> None:
         for file in started.files_to_upload:
             (await client.put(file.upload_url, content=second[file.path])).raise_for_status()
     assert (await finish(started, "finish-2")).version == 2
-    with pytest.raises(ActionFailed, match="TransactionFinished"):
+    with pytest.raises(ActionError, match="TransactionFinished"):
         await finish(started, "finish-3")
     files = {key: data for key, data in s3.objects.items() if not key.endswith(".json")}
     folder = started.upload_url.removeprefix("s3://books/").replace("/uploads/", "/files/")

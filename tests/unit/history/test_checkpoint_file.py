@@ -12,31 +12,31 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from opstream.cli.app import main
 from opstream.history import checkpoint_file as checkpoints
-from opstream.history.signing_keys import private_key, public_key, public_pem
-from opstream.terminal.console import Failure
-from opstream_schemas.integrity.chain_state import Head
+from opstream.history.signing_keys import load_private_key, load_public_key, public_pem
+from opstream.terminal.console import CommandError
+from opstream_schemas.integrity.chain_state import ChainHead
 from opstream_schemas.integrity.checkpoint import (
-    SEGMENT,
+    SEGMENT_SIZE,
     Checkpoint,
-    Comparison,
-    Coverer,
-    early_findings,
-    edge_findings,
-    lowered,
+    CheckpointBuilder,
+    CheckpointVerifier,
+    boundary_findings,
+    lowered_age_limit,
+    premature_expiry_findings,
 )
 from tests.support.strategies import NOW
 
 pytestmark = pytest.mark.unit
 
 DAY = 86_400
-HEADS = {"op-1": Head("book:upload-start", 3, "a" * 64, 7, 3)}
+HEADS = {"op-1": ChainHead("book:upload-start", 3, "a" * 64, 7, 3)}
 
 
 def checkpoint(number: int = 1, *, previous: str = "", first: int = 1, count: int = 10, age: float = 0.0) -> Checkpoint:
     """One that covers `count` messages, one a second."""
-    coverer = Coverer(first)
+    coverer = CheckpointBuilder(first)
     for sequence in range(first, first + count):
-        coverer.take(sequence, "operations.a.b.c.started", "0" * 64, stored(sequence))
+        coverer.add_message(sequence, "operations.a.b.c.started", "0" * 64, stored(sequence))
     return Checkpoint(
         number=number,
         previous=previous,
@@ -68,14 +68,14 @@ def key() -> Ed25519PrivateKey:
 def path(tmp_path: Path, key: Ed25519PrivateKey) -> Path:
     """A file with two checkpoints."""
     path = tmp_path / "c"
-    line = checkpoints.append(path, checkpoint(), checkpoints.encode_heads(HEADS), key)
-    checkpoints.append(path, checkpoint(2, previous=line, first=11), checkpoints.encode_heads(HEADS), key)
+    line = checkpoints.append_checkpoint(path, checkpoint(), checkpoints.encode_heads(HEADS), key)
+    checkpoints.append_checkpoint(path, checkpoint(2, previous=line, first=11), checkpoints.encode_heads(HEADS), key)
     return path
 
 
 def test_what_is_written_is_read(path: Path, key: Ed25519PrivateKey) -> None:
     """Signed checkpoints come back as they were, in order."""
-    signed = checkpoints.read(path, [key.public_key()])
+    signed = checkpoints.read_checkpoints(path, [key.public_key()])
 
     assert [one.number for one in signed.checkpoints] == [1, 2]
     assert signed.checkpoints[0] == checkpoint()
@@ -88,8 +88,8 @@ def test_any_changed_byte_is_refused(path: Path, key: Ed25519PrivateKey) -> None
         changed = bytearray(content)
         changed[place] ^= 1
         path.write_bytes(changed)
-        with pytest.raises(Failure):
-            checkpoints.read(path, [key.public_key()])
+        with pytest.raises(CommandError):
+            checkpoints.read_checkpoints(path, [key.public_key()])
 
 
 @pytest.mark.parametrize(
@@ -105,46 +105,46 @@ def test_what_was_done_to_the_file(path: Path, key: Ed25519PrivateKey, change: o
     """A change is evidence (1), a file of something else is a mistake (2); the line is named."""
     path.write_bytes(b"\n".join(change(path.read_bytes().splitlines())))  # type: ignore[operator]
 
-    with pytest.raises(Failure, match=what) as caught:
-        checkpoints.read(path, [key.public_key()])
+    with pytest.raises(CommandError, match=what) as caught:
+        checkpoints.read_checkpoints(path, [key.public_key()])
     assert caught.value.exit_code == status
 
 
 def test_a_last_line_that_lost_its_end(path: Path, key: Ed25519PrivateKey) -> None:
     """An editor may leave out the last line feed: the next checkpoint has a line of its own all the same."""
     path.write_bytes(path.read_bytes().rstrip())
-    signed = checkpoints.read(path, [key.public_key()])
-    checkpoints.append(path, checkpoint(3, previous=signed.line, first=21), b"", key)
+    signed = checkpoints.read_checkpoints(path, [key.public_key()])
+    checkpoints.append_checkpoint(path, checkpoint(3, previous=signed.last_line_hash, first=21), b"", key)
 
-    assert len(checkpoints.read(path, [key.public_key()]).checkpoints) == 3
+    assert len(checkpoints.read_checkpoints(path, [key.public_key()]).checkpoints) == 3
 
 
 def test_a_checkpoint_that_can_not_be_written(path: Path, key: Ed25519PrivateKey) -> None:
     """What is there stays as it is, the open operations too, which belong to the last checkpoint."""
     before = {each.name: each.read_bytes() for each in path.parent.iterdir()}
-    signed = checkpoints.read(path, [key.public_key()])
+    signed = checkpoints.read_checkpoints(path, [key.public_key()])
     (path.parent / "c.new").mkdir()  # in the way of the second file
 
-    with pytest.raises(Failure, match=r"c\.new can't be written"):
-        checkpoints.append(path, checkpoint(3, previous=signed.line, first=21), b"other", key)
+    with pytest.raises(CommandError, match=r"c\.new can't be written"):
+        checkpoints.append_checkpoint(path, checkpoint(3, previous=signed.last_line_hash, first=21), b"other", key)
     (path.parent / "c.new").rmdir()
     assert {each.name: each.read_bytes() for each in path.parent.iterdir()} == before
 
 
 def test_two_that_sign_at_once(path: Path, key: Ed25519PrivateKey) -> None:
     """The second one is refused rather than spoil the file: both would follow the same checkpoint."""
-    signed = checkpoints.read(path, [key.public_key()])
-    checkpoints.append(path, checkpoint(3, previous=signed.line, first=21), b"", key)
+    signed = checkpoints.read_checkpoints(path, [key.public_key()])
+    checkpoints.append_checkpoint(path, checkpoint(3, previous=signed.last_line_hash, first=21), b"", key)
 
-    with pytest.raises(Failure, match="run it again"):
-        checkpoints.append(path, checkpoint(3, previous=signed.line, first=21, count=9), b"", key)
-    assert len(checkpoints.read(path, [key.public_key()]).checkpoints) == 3
+    with pytest.raises(CommandError, match="run it again"):
+        checkpoints.append_checkpoint(path, checkpoint(3, previous=signed.last_line_hash, first=21, count=9), b"", key)
+    assert len(checkpoints.read_checkpoints(path, [key.public_key()]).checkpoints) == 3
 
 
 def test_another_key(path: Path) -> None:
     """A key that does not fit is a mistake, and the message says whose is needed."""
-    with pytest.raises(Failure, match=r"signed with the key [0-9a-f]{16}, but") as caught:
-        checkpoints.read(path, [Ed25519PrivateKey.generate().public_key()])
+    with pytest.raises(CommandError, match=r"signed with the key [0-9a-f]{16}, but") as caught:
+        checkpoints.read_checkpoints(path, [Ed25519PrivateKey.generate().public_key()])
     assert caught.value.exit_code == 2
 
 
@@ -153,13 +153,13 @@ def test_a_key_id_that_somebody_wrote(path: Path, key: Ed25519PrivateKey) -> Non
     line = path.read_bytes().replace(b'"keyId":"', b'"keyId":"\\u001b[2J', 1)
     path.write_bytes(line)
 
-    with pytest.raises(Failure, match=r"signed with the key  \[2J[0-9a-f]{16}, but"):
-        checkpoints.read(path, [key.public_key()])
+    with pytest.raises(CommandError, match=r"signed with the key  \[2J[0-9a-f]{16}, but"):
+        checkpoints.read_checkpoints(path, [key.public_key()])
 
 
 def test_heads_of_something_else(path: Path) -> None:
     """The open operations are believed only if their hash was signed."""
-    with pytest.raises(Failure, match="does not belong to the last checkpoint"):
+    with pytest.raises(CommandError, match="does not belong to the last checkpoint"):
         checkpoints.read_heads(path, checkpoint())
 
 
@@ -170,7 +170,7 @@ def test_keygen(tmp_path: Path) -> None:
     again = CliRunner().invoke(main, ["keygen", str(tmp_path / "key")])
 
     assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
-    assert private_key(tmp_path / "key").public_key() == public_key(tmp_path / "public")
+    assert load_private_key(tmp_path / "key").public_key() == load_public_key(tmp_path / "public")
     assert (again.exit_code, again.stdout) == (2, "")
     assert "never overwritten" in again.stderr
 
@@ -203,26 +203,26 @@ def test_bad_options(options: list[str], what: str, tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("begin", "age", "later", "count"),
     [
-        (SEGMENT + 1, DAY, 2 * DAY, 0),
-        (SEGMENT + 10, DAY, 2 * DAY, 0),
-        (SEGMENT + 1, DAY, DAY / 2, 1),
-        (SEGMENT + 10, DAY, DAY / 2, 1),
-        (SEGMENT + 1, 0, 2 * DAY, 1),
+        (SEGMENT_SIZE + 1, DAY, 2 * DAY, 0),
+        (SEGMENT_SIZE + 10, DAY, 2 * DAY, 0),
+        (SEGMENT_SIZE + 1, DAY, DAY / 2, 1),
+        (SEGMENT_SIZE + 10, DAY, DAY / 2, 1),
+        (SEGMENT_SIZE + 1, 0, 2 * DAY, 1),
     ],
 )
 def test_what_has_expired(begin: int, age: float, later: float, count: int) -> None:
     """What is gone from the beginning must have been old enough, in a stream where things expire."""
-    made = [checkpoint(count=3 * SEGMENT, age=age)]
+    made = [checkpoint(count=3 * SEGMENT_SIZE, age=age)]
     now = NOW + timedelta(seconds=later)
-    comparison = Comparison(made, begin=begin, end=3 * SEGMENT, age=age, now=now)
-    for sequence in range(begin, 3 * SEGMENT + 1):
-        comparison.take(sequence, "operations.a.b.c.started", "0" * 64, stored(sequence))
+    comparison = CheckpointVerifier(made, begin=begin, end=3 * SEGMENT_SIZE, age=age, now=now)
+    for sequence in range(begin, 3 * SEGMENT_SIZE + 1):
+        comparison.add_message(sequence, "operations.a.b.c.started", "0" * 64, stored(sequence))
     comparison.finish()
 
-    assert len(comparison.drain()) == count
-    assert edge_findings(made, begin, 3 * SEGMENT) == []
-    whole = 2 if begin == SEGMENT + 1 else 1
-    assert comparison.compared == whole * SEGMENT
+    assert len(comparison.pop_findings()) == count
+    assert boundary_findings(made, begin, 3 * SEGMENT_SIZE) == []
+    whole = 2 if begin == SEGMENT_SIZE + 1 else 1
+    assert comparison.compared == whole * SEGMENT_SIZE
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_what_has_expired(begin: int, age: float, later: float, count: int) -> N
 )
 def test_what_is_gone_of_what_came_after(begin: int, age: float, later: float, count: int) -> None:
     """It was stored after the checkpoint was made, so it is not due before that is as old as the limit."""
-    found = early_findings(checkpoint(), begin, age, NOW + timedelta(seconds=later))
+    found = premature_expiry_findings(checkpoint(), begin, age, NOW + timedelta(seconds=later))
 
     assert len(found) == count
 
@@ -250,7 +250,7 @@ def test_what_is_gone_of_what_came_after(begin: int, age: float, later: float, c
 def test_an_age_limit_that_went_down(limits: list[float], said: str) -> None:
     """It is told for ever, since what it removed had not been due before; a limit that is raised is nothing."""
     *before, now = limits
-    told = lowered([checkpoint(number, age=age) for number, age in enumerate(before, start=1)], now)
+    told = lowered_age_limit([checkpoint(number, age=age) for number, age in enumerate(before, start=1)], now)
 
     assert (said in told) is True
     assert bool(told) is bool(said)

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from opstream.history.event_reader import Found
-from opstream.history.parquet_columns import Columns
-from opstream_journal.jetstream.ordered_consumer import Scanned
-from opstream_schemas.event_filter import open_envelope
+from opstream.history.event_reader import StoredEvent
+from opstream.history.parquet_columns import ParquetColumns
+from opstream_journal.jetstream.ordered_consumer import ScannedMessage
+from opstream_schemas.event_filter import decode_envelope
 from tests.support.strategies import History, request
 
 pytestmark = pytest.mark.unit
@@ -21,8 +21,8 @@ def row(**said: Any) -> dict[str, Any]:
     members = json.loads(History().append(request()).payloads[0])
     members["data"] |= said
     subject, payload = "operations.op-1.book.upload-start.requested", json.dumps(members).encode()
-    columns = Columns()
-    columns.add(Found(Scanned(1, subject, payload, 0), open_envelope(subject, payload)))
+    columns = ParquetColumns()
+    columns.add(StoredEvent(ScannedMessage(1, subject, payload, 0), decode_envelope(subject, payload)))
     (found,) = columns.table().to_pylist()
     return found
 

@@ -10,9 +10,9 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from opstream_journal import Link
-from opstream_journal.runtime.service import stop, together
-from opstream_projector.deadlines import DeadlineArmer, RecentIds
+from opstream_journal import Connection
+from opstream_journal.runtime.service import cancel_all, run_until_first_ends
+from opstream_projector.deadlines import DeadlineScheduler, RecentIds
 from opstream_schemas.events import EventData
 from opstream_schemas.operation.fold import Operation
 from tests.support.projecting import LIFE
@@ -32,8 +32,8 @@ class Untouchable:
         raise Asked(name)
 
 
-def armer(trail: float = 30.0) -> DeadlineArmer:
-    return DeadlineArmer(cast("Link", Untouchable()), trail=trail)
+def armer(trail: float = 30.0) -> DeadlineScheduler:
+    return DeadlineScheduler(cast("Connection", Untouchable()), trail=trail)
 
 
 def states(*datas: EventData, seconds: float = 86_400.0, lasting: float = 0.0) -> list[Operation]:
@@ -47,7 +47,7 @@ async def test_an_ordinary_operation_costs_no_call() -> None:
     """One that has time enough, and ends before the trail comes by."""
     effect = armer()
     for operation in states(*LIFE, lasting=14.9):
-        await effect.settle(operation)
+        await effect.apply(operation)
 
 
 async def test_a_slow_one_is_disarmed() -> None:
@@ -55,9 +55,9 @@ async def test_a_slow_one_is_disarmed() -> None:
     *open_ones, ended = states(*LIFE, lasting=15.0)
     effect = armer()
     for operation in open_ones:
-        await effect.settle(operation)
+        await effect.apply(operation)
     with pytest.raises(Asked):
-        await effect.settle(ended)
+        await effect.apply(ended)
 
 
 @pytest.mark.parametrize(("seconds", "is_near"), [(59.9, True), (60.0, False), (-1.0, True)])
@@ -65,7 +65,7 @@ async def test_what_is_near(seconds: float, is_near: bool) -> None:
     """Less than a minute from the request, whatever the time is now."""
     [operation] = states(seconds=seconds)
     with pytest.raises(Asked) if is_near else contextlib.nullcontext():
-        await armer().settle(operation)
+        await armer().apply(operation)
 
 
 async def test_an_end_is_remembered_also_if_it_can_not_be_disarmed() -> None:
@@ -73,7 +73,7 @@ async def test_an_end_is_remembered_also_if_it_can_not_be_disarmed() -> None:
     *_, ended = states(*LIFE, lasting=100.0)
     effect = armer()
     with pytest.raises(Asked):
-        await effect.settle(ended)
+        await effect.apply(ended)
     assert ended.id in effect.ended
 
 
@@ -111,7 +111,7 @@ async def test_one_failure_ends_all() -> None:
         raise Asked
 
     with pytest.raises(Asked):
-        await together(endless(), failing())
+        await run_until_first_ends(endless(), failing())
     assert cleaned.is_set()
 
 
@@ -126,8 +126,8 @@ async def test_a_cancellation_comes_once() -> None:
             await asyncio.sleep(0.3)
             cleaned.set()
 
-    task = asyncio.create_task(together(slow()))
+    task = asyncio.create_task(run_until_first_ends(slow()))
     await asyncio.sleep(0)
-    await stop(task)
+    await cancel_all(task)
     assert task.cancelled()
     assert cleaned.is_set()

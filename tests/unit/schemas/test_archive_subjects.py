@@ -7,12 +7,12 @@ import pytest
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.names import Kind
 from opstream_schemas.subjects import (
+    ArchiveOrigin,
     ArchiveSubject,
-    Origin,
     archive_filter,
     archive_subject,
+    parse_archive_origin,
     parse_archive_subject,
-    parse_origin,
 )
 
 pytestmark = pytest.mark.unit
@@ -49,8 +49,8 @@ def test_other_subjects_are_refused(subject: str) -> None:
 
 def test_an_origin_is_parsed() -> None:
     """The sequence in the journal, and the subject there."""
-    assert parse_origin(HEADER) == Origin(17, "operations.op-1.book.upload-start.succeeded")
-    assert parse_origin(HEADER.rpartition(" ")[0]) == parse_origin(HEADER)
+    assert parse_archive_origin(HEADER) == ArchiveOrigin(17, "operations.op-1.book.upload-start.succeeded")
+    assert parse_archive_origin(HEADER.rpartition(" ")[0]) == parse_archive_origin(HEADER)
 
 
 @pytest.mark.parametrize(
@@ -59,4 +59,4 @@ def test_an_origin_is_parsed() -> None:
 def test_other_origins_are_refused(header: str) -> None:
     """They do not lead to an event of the journal."""
     with pytest.raises(InvalidName):
-        parse_origin(header)
+        parse_archive_origin(header)

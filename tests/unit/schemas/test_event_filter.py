@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from opstream_schemas.errors import InvalidEvent, InvalidName
-from opstream_schemas.event_filter import NAMES, EventType, Selection, is_event_subject, open_envelope, parse_action
+from opstream_schemas.event_filter import (
+    EVENT_NAMES,
+    EventFilter,
+    EventTypeFilter,
+    decode_envelope,
+    is_event_subject,
+    parse_action_filter,
+)
 from opstream_schemas.events import CloudEvent, Failed, OperationError, Succeeded, decode_event
 from tests.support.strategies import FromTheFuture, History, request
 
@@ -22,75 +29,86 @@ def envelope(**changes: Any) -> CloudEvent:
     """The envelope of a request, changed."""
     members = json.loads(STORED) | changes
     name = members["type"].split(".")[2]
-    return open_envelope(f"operations.{members['subject']}.book.upload-start.{name}", json.dumps(members).encode())
+    return decode_envelope(f"operations.{members['subject']}.book.upload-start.{name}", json.dumps(members).encode())
 
 
 @pytest.mark.parametrize(
     ("selection", "journal", "archive"),
     [
-        (Selection(), (), ()),
-        (Selection(resource="book"), ("operations.*.book.*.*",), ("archive.book.*.*",)),
+        (EventFilter(), (), ()),
+        (EventFilter(resource="book"), ("operations.*.book.*.*",), ("archive.book.*.*",)),
         (
-            Selection(operation_id="op-1", resource="book", action="up", types=(EventType("failed"),)),
+            EventFilter(operation_id="op-1", resource="book", action="up", types=(EventTypeFilter("failed"),)),
             ("operations.op-1.book.up.failed",),
             ("archive.book.up.failed",),
         ),
-        (Selection(operation_id="op-1"), ("operations.op-1.*.*.*",), ()),
+        (EventFilter(operation_id="op-1"), ("operations.op-1.*.*.*",), ()),
         (
-            Selection(types=tuple(map(EventType.parse, ("succeeded", "opstream.action.failed.v2", "failed")))),
+            EventFilter(types=tuple(map(EventTypeFilter.parse, ("succeeded", "opstream.action.failed.v2", "failed")))),
             ("operations.*.*.*.failed", "operations.*.*.*.succeeded"),
             ("archive.*.*.failed", "archive.*.*.succeeded"),
         ),
     ],
 )
-def test_filters(selection: Selection, journal: tuple[str, ...], archive: tuple[str, ...]) -> None:
+def test_filters(selection: EventFilter, journal: tuple[str, ...], archive: tuple[str, ...]) -> None:
     """The broker is asked for no more than it can tell apart, with filters that don't overlap, and none for all."""
-    assert (selection.filters(is_archive=False), selection.filters(is_archive=True)) == (journal, archive)
+    assert (selection.subject_filters(is_archive=False), selection.subject_filters(is_archive=True)) == (
+        journal,
+        archive,
+    )
 
 
 @pytest.mark.parametrize(
     ("selection", "is_held"),
     [
-        (Selection(), True),
-        (Selection(operation_id="op-1"), True),
-        (Selection(operation_id="op-2"), False),
-        (Selection(types=(EventType.parse("requested"),)), True),
-        (Selection(types=(EventType.parse("opstream.action.requested.v1"),)), True),
-        (Selection(types=(EventType.parse("opstream.action.requested.v2"),)), False),
-        (Selection(types=(EventType.parse("opstream.action.requested.v2"), EventType.parse("requested"))), True),
-        (Selection(types=(EventType.parse("opstream.action.requested.v2"), EventType.parse("failed"))), False),
+        (EventFilter(), True),
+        (EventFilter(operation_id="op-1"), True),
+        (EventFilter(operation_id="op-2"), False),
+        (EventFilter(types=(EventTypeFilter.parse("requested"),)), True),
+        (EventFilter(types=(EventTypeFilter.parse("opstream.action.requested.v1"),)), True),
+        (EventFilter(types=(EventTypeFilter.parse("opstream.action.requested.v2"),)), False),
+        (
+            EventFilter(
+                types=(EventTypeFilter.parse("opstream.action.requested.v2"), EventTypeFilter.parse("requested"))
+            ),
+            True,
+        ),
+        (
+            EventFilter(types=(EventTypeFilter.parse("opstream.action.requested.v2"), EventTypeFilter.parse("failed"))),
+            False,
+        ),
     ],
 )
-def test_what_a_subject_does_not_tell(selection: Selection, is_held: bool) -> None:
+def test_what_a_subject_does_not_tell(selection: EventFilter, is_held: bool) -> None:
     """The archive's subjects name no operation, and no subject names a version."""
-    assert selection.holds(envelope()) is is_held
+    assert selection.matches(envelope()) is is_held
 
 
 def test_types() -> None:
     """A short name is one of those that are known; a full one may be of a newer version."""
-    assert [EventType.parse(name).name for name in NAMES] == list(NAMES)
-    assert EventType.parse("opstream.action.paused.v7") == EventType("paused", "opstream.action.paused.v7")
+    assert [EventTypeFilter.parse(name).name for name in EVENT_NAMES] == list(EVENT_NAMES)
+    assert EventTypeFilter.parse("opstream.action.paused.v7") == EventTypeFilter("paused", "opstream.action.paused.v7")
 
 
 @pytest.mark.parametrize("text", ["", "suceeded", "opstream.action.succeeded", "com.example.succeeded.v1", "*", "a b"])
 def test_no_types(text: str) -> None:
     """A misspelled one is refused rather than never found; the message lists the names."""
     with pytest.raises(InvalidName, match="attempt-failed"):
-        EventType.parse(text)
+        EventTypeFilter.parse(text)
 
 
 def test_actions() -> None:
     """Either half may be any."""
-    assert parse_action("book:upload-start") == ("book", "upload-start")
-    assert parse_action("book:*") == ("book", "*")
-    assert parse_action("*:reindex") == ("*", "reindex")
+    assert parse_action_filter("book:upload-start") == ("book", "upload-start")
+    assert parse_action_filter("book:*") == ("book", "*")
+    assert parse_action_filter("*:reindex") == ("*", "reindex")
 
 
 @pytest.mark.parametrize("text", ["", "book", "book:", ":x", "book:a:b", "book:*x", "b.k:x", "book:>"])
 def test_no_actions(text: str) -> None:
     """Anything else is refused."""
     with pytest.raises(InvalidName):
-        parse_action(text)
+        parse_action_filter(text)
 
 
 def test_timers_are_no_events() -> None:
@@ -104,10 +122,10 @@ def test_timers_are_no_events() -> None:
 def test_an_envelope_is_opened_without_its_data() -> None:
     """What the data says, and whether this version knows the type, makes no difference."""
     history = History().append(request(), FromTheFuture())
-    future = open_envelope("operations.op-1.book.upload-start.paused", history.payloads[1])
+    future = decode_envelope("operations.op-1.book.upload-start.paused", history.payloads[1])
     assert (future.type, future.position) == ("opstream.action.paused.v1", 2)
     assert envelope(type="opstream.action.requested.v9", data=[1]).type == "opstream.action.requested.v9"
-    assert open_envelope("archive.book.upload-start.requested", STORED).subject == "op-1"
+    assert decode_envelope("archive.book.upload-start.requested", STORED).subject == "op-1"
 
 
 @pytest.mark.parametrize(
@@ -134,7 +152,7 @@ def test_an_envelope_is_opened_without_its_data() -> None:
 def test_what_is_no_event(subject: str, payload: bytes) -> None:
     """Damaged and foreign messages, and events under another's name, are none."""
     with pytest.raises(InvalidEvent, match="is no event of it"):
-        open_envelope(subject, payload)
+        decode_envelope(subject, payload)
 
 
 def test_what_decodes_is_opened() -> None:
@@ -145,4 +163,4 @@ def test_what_decodes_is_opened() -> None:
         history = History().append(request(), data) if data is failed else History().append(data)
         event = decode_event(history.payloads[-1], 1)
         name = event.type.split(".")[2]
-        assert open_envelope(f"operations.op-1.book.upload-start.{name}", event.stored).id == event.id
+        assert decode_envelope(f"operations.op-1.book.upload-start.{name}", event.stored).id == event.id

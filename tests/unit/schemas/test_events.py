@@ -24,9 +24,9 @@ from opstream_schemas.events import (
     decode_event,
     digest,
     encode_event,
-    recorded,
+    recorded_event,
 )
-from opstream_schemas.text import MAX_NESTING, counted, cut_text
+from opstream_schemas.text import MAX_NESTING, format_count, truncate_text
 from tests.support.strategies import FAILURE, NOW, FromTheFuture, handed_back, request, started
 
 pytestmark = pytest.mark.unit
@@ -103,8 +103,8 @@ def test_a_recorded_event_equals_the_decoded_one() -> None:
     one = event(handed_back(3, counted=False), position=7, previous_hash="ab")
     payload = encode_event(one)
 
-    assert decode_event(payload, 99) == recorded(one, payload, 99)
-    assert hashlib.sha256(payload).hexdigest() == recorded(one, payload, 99).digest
+    assert decode_event(payload, 99) == recorded_event(one, payload, 99)
+    assert hashlib.sha256(payload).hexdigest() == recorded_event(one, payload, 99).digest
 
 
 def test_the_digest_is_sha256() -> None:
@@ -276,15 +276,15 @@ def test_brackets_in_texts_are_not_nesting() -> None:
 )
 def test_a_text_is_cut_to_bytes_at_a_character(expected: str, text: str, limit: int) -> None:
     """A cut text ends in an ellipsis, within the limit, and never in half a character."""
-    assert expected == cut_text(text, limit)
+    assert expected == truncate_text(text, limit)
 
 
 def test_texts_are_cut_at_4_kib() -> None:
     """The limit is that of architecture.md."""
     longest = "x" * 4096
 
-    assert longest == cut_text(longest)
-    assert len(longest) == len(cut_text(longest + "x").encode())
+    assert longest == truncate_text(longest)
+    assert len(longest) == len(truncate_text(longest + "x").encode())
 
 
 def test_a_moment_is_stored_with_its_zone() -> None:
@@ -310,6 +310,6 @@ def test_an_error_without_target_has_none_on_the_wire() -> None:
 )
 def test_counted(number: int, told: str) -> None:
     """A number goes with its noun as people write it."""
-    assert counted(number, "entry", "entries") == told
-    assert counted(1, "event") == "1 event"
-    assert counted(2, "event") == "2 events"
+    assert format_count(number, "entry", "entries") == told
+    assert format_count(1, "event") == "1 event"
+    assert format_count(2, "event") == "2 events"

@@ -32,11 +32,11 @@ from opstream_schemas.events import (
     Trace,
     decode_event,
     encode_event,
-    recorded,
+    recorded_event,
 )
-from opstream_schemas.json_schemas import schemas
+from opstream_schemas.json_schemas import json_schemas
 from opstream_schemas.operation.fold import Operation
-from opstream_schemas.status_monitor import monitor
+from opstream_schemas.status_monitor import build_status_monitor
 from tests.support.strategies import DEADLINE, NOW, History
 
 pytestmark = pytest.mark.unit
@@ -129,8 +129,8 @@ def operation(state: str) -> Operation:
 
 
 OPERATIONS = {f"operation.{state}.json": operation(state) for state in STATES}
-MONITORS = {f"monitor.{state}.json": monitor(operation(state)) for state in STATES} | {
-    "monitor.queued.json": monitor(operation("not-started"), queue_position=2)
+MONITORS = {f"monitor.{state}.json": build_status_monitor(operation(state)) for state in STATES} | {
+    "monitor.queued.json": build_status_monitor(operation("not-started"), queue_position=2)
 }
 GOLDEN: dict[str, Callable[[], bytes]] = {
     **{name: lambda one=one: encode_event(one) for name, one in EVENTS.items()},
@@ -178,7 +178,7 @@ def test_a_golden_event_is_decoded(name: str) -> None:
     """The stored bytes of any version give the event that they were made from."""
     payload = (FOLDER / name).read_bytes()
 
-    assert recorded(EVENTS[name], payload, 9) == decode_event(payload, 9)
+    assert recorded_event(EVENTS[name], payload, 9) == decode_event(payload, 9)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -203,7 +203,7 @@ def test_a_golden_snapshot_is_valid(name: str) -> None:
 
 
 def _validator(name: str) -> jsonschema_rs.Draft202012Validator:
-    return jsonschema_rs.Draft202012Validator(schemas()[name], validate_formats=True)
+    return jsonschema_rs.Draft202012Validator(json_schemas()[name], validate_formats=True)
 
 
 def _at_default(value: msgspec.Struct) -> list[str]:

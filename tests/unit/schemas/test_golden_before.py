@@ -46,7 +46,7 @@ def test_events_of_before_give_the_state_of_before(state: str) -> None:
     operation = History(snapshot.id).append(requested(), *STATES[state]).operation
 
     assert operation == msgspec.structs.replace(snapshot, fold_version=FOLD_VERSION)
-    assert snapshot.kept == snapshot.retention == operation.kept_at_least
+    assert snapshot.effective_retention == snapshot.retention == operation.minimum_retention
 
 
 @pytest.mark.parametrize("state", STATES)

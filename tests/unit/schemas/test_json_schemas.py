@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from opstream_schemas.events import EVENT_DATA, EventData, Requested, encode_event
-from opstream_schemas.json_schemas import schemas
+from opstream_schemas.json_schemas import json_schemas
 from opstream_schemas.operation.fold import Operation
 from tests.support.strategies import History, request, started
 
@@ -23,13 +23,13 @@ def document(**changes: Any) -> dict[str, Any]:
 
 def test_there_is_a_schema_for_each_event_and_the_operation() -> None:
     """Events are found by their type, and the value of the view as `operation`."""
-    assert {*(data.type for data in EVENT_DATA), "operation"} == schemas().keys()
+    assert {*(data.type for data in EVENT_DATA), "operation"} == json_schemas().keys()
 
 
-@pytest.mark.parametrize("name", schemas())
+@pytest.mark.parametrize("name", json_schemas())
 def test_each_schema_is_one(name: str) -> None:
     """Each document is valid JSON Schema 2020-12 and says so; every reference in it is resolved."""
-    schema = schemas()[name]
+    schema = json_schemas()[name]
 
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     jsonschema_rs.meta.validate(schema)
@@ -39,7 +39,7 @@ def test_each_schema_is_one(name: str) -> None:
 @pytest.mark.parametrize("data", EVENT_DATA, ids=lambda data: data.name)
 def test_an_event_schema_is_named_and_described_as_the_event(data: type[EventData]) -> None:
     """Whoever reads the document learns what the event is, not that it has an envelope."""
-    schema = schemas()[data.type]
+    schema = json_schemas()[data.type]
 
     assert data.type == schema["title"]
     assert data.__doc__ == schema["description"]
@@ -47,7 +47,7 @@ def test_an_event_schema_is_named_and_described_as_the_event(data: type[EventDat
 
 def test_the_operation_schema_is_named_and_described() -> None:
     """The document of the view's value has its own name."""
-    schema = schemas()["operation"]
+    schema = json_schemas()["operation"]
 
     assert schema["title"] == "operation"
     assert Operation.__doc__ == schema["description"]
@@ -73,7 +73,7 @@ def test_the_operation_schema_is_named_and_described() -> None:
 )
 def test_what_is_not_that_event_does_not_fit(changes: dict[str, Any]) -> None:
     """A schema tells its event from anything else."""
-    validator = jsonschema_rs.Draft202012Validator(schemas()[Requested.type], validate_formats=True)
+    validator = jsonschema_rs.Draft202012Validator(json_schemas()[Requested.type], validate_formats=True)
 
     assert validator.is_valid(document())
     assert not validator.is_valid(document(**changes))
@@ -81,7 +81,7 @@ def test_what_is_not_that_event_does_not_fit(changes: dict[str, Any]) -> None:
 
 def test_a_newer_member_fits() -> None:
     """Readers are tolerant: a member that a newer version adds breaks no one."""
-    validator = jsonschema_rs.Draft202012Validator(schemas()[Requested.type])
+    validator = jsonschema_rs.Draft202012Validator(json_schemas()[Requested.type])
 
     assert validator.is_valid(document(dataschema="x", data=document()["data"] | {"colour": "red"}))
 
@@ -89,24 +89,24 @@ def test_a_newer_member_fits() -> None:
 @pytest.mark.parametrize("value", [None, True, 1, "x", [], {"a": [1]}])
 def test_any_json_is_an_input(value: object) -> None:
     """The action's own schema, not the event's, says what an input is."""
-    validator = jsonschema_rs.Draft202012Validator(schemas()[Requested.type])
+    validator = jsonschema_rs.Draft202012Validator(json_schemas()[Requested.type])
 
     assert validator.is_valid(document(data=document()["data"] | {"input": value}))
 
 
 def test_the_documents_belong_to_the_caller() -> None:
     """Changing one changes no other, and none that is made later."""
-    documents = schemas()
+    documents = json_schemas()
     documents[Requested.type]["properties"]["data"]["properties"]["input"]["type"] = "object"
 
-    validator = jsonschema_rs.Draft202012Validator(schemas()[Requested.type])
+    validator = jsonschema_rs.Draft202012Validator(json_schemas()[Requested.type])
     assert validator.is_valid(document(data=document()["data"] | {"input": 1}))
     assert documents["opstream.action.succeeded.v1"]["properties"]["data"]["properties"]["result"] == {}
 
 
 def test_a_running_operation_fits() -> None:
     """The schema of the operation knows its live attempt."""
-    validator = jsonschema_rs.Draft202012Validator(schemas()["operation"], validate_formats=True)
+    validator = jsonschema_rs.Draft202012Validator(json_schemas()["operation"], validate_formats=True)
     snapshot = json.loads(msgspec.json.encode(History().append(request(), started()).operation))
 
     assert validator.is_valid(snapshot)

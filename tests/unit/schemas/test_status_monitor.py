@@ -19,7 +19,7 @@ from opstream_schemas.events import (
     Succeeded,
 )
 from opstream_schemas.names import Kind
-from opstream_schemas.status_monitor import ErrorBody, ErrorDetail, ErrorObject, monitor, request_hash
+from opstream_schemas.status_monitor import ErrorBody, ErrorDetail, ErrorObject, build_status_monitor, request_hash
 from tests.support.strategies import NOW, History, handed_back, request, started
 
 pytestmark = pytest.mark.unit
@@ -29,7 +29,9 @@ KIND = Kind("book", "upload-start")
 
 def shown(*datas: EventData, **changes: Any) -> dict[str, Any]:
     """The monitor's members, in their order, after a request and some events."""
-    members = json.loads(msgspec.json.encode(monitor(History().append(request(**changes), *datas).operation)))
+    members = json.loads(
+        msgspec.json.encode(build_status_monitor(History().append(request(**changes), *datas).operation))
+    )
     assert isinstance(members, dict)
     return members
 
@@ -113,7 +115,7 @@ def test_zero_percent_is_shown() -> None:
 def test_a_queued_operation_shows_its_place() -> None:
     """Last of all, and only where it has one."""
     operation = History().append(request()).operation
-    members = json.loads(msgspec.json.encode(monitor(operation, queue_position=3)))
+    members = json.loads(msgspec.json.encode(build_status_monitor(operation, queue_position=3)))
 
     assert list(members) == ["id", "status", "kind", "resourceId", "createdAt", "queuePosition"]
     assert members["queuePosition"] == 3

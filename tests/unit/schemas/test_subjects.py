@@ -26,13 +26,13 @@ def matches(pattern: str, subject: str) -> bool:
 @pytest.mark.parametrize(
     ("expected", "actual"),
     [
-        ("operations.*.*.*.succeeded", subjects.stream_subject("succeeded")),
+        ("operations.*.*.*.succeeded", subjects.event_type_subject("succeeded")),
         ("operations.op-1.book.upload-start.requested", subjects.event_subject("op-1", KIND, "requested")),
         ("operations.op-1.>", subjects.operation_filter("op-1")),
-        ("operations.*.book.upload-start.failed", subjects.events_of_kind_filter(KIND, "failed")),
+        ("operations.*.book.upload-start.failed", subjects.action_events_filter(KIND, "failed")),
         ("runner_book_upload-start", subjects.runner_consumer(KIND)),
         ("timers.book.upload-start.op-1.retry", subjects.timer_subject(KIND, "op-1", "retry")),
-        ("fire.book.upload-start.op-1.retry", subjects.fire_subject(KIND, "op-1", "retry")),
+        ("fire.book.upload-start.op-1.retry", subjects.fired_wake_subject(KIND, "op-1", "retry")),
         ("book.upload-start", subjects.action_key(KIND)),
         ("KV_operations", subjects.bucket_stream("operations")),
         ("$KV.operations.op-1", subjects.bucket_subject("operations", "op-1")),
@@ -55,17 +55,17 @@ def test_the_stream_takes_every_event(data: type) -> None:
     """Where an event is published, the stream listens, and the guard of its operation covers it."""
     subject = subjects.event_subject("op-1", KIND, data.name)
 
-    assert matches(subjects.stream_subject(data.name), subject)
+    assert matches(subjects.event_type_subject(data.name), subject)
     assert matches(subjects.operation_filter("op-1"), subject)
     assert not matches(subjects.operation_filter("op"), subject)
 
 
 def test_a_wake_that_fires_reaches_the_runner_of_its_action() -> None:
     """Fired inside of TIMERS and sourced as a wake, a timer arrives at the consumer of its action alone."""
-    fired = subjects.fire_subject(KIND, "op-1", "retry")
-    assert matches(subjects.WAKES_FROM, fired)
+    fired = subjects.fired_wake_subject(KIND, "op-1", "retry")
+    assert matches(subjects.WAKE_SOURCE, fired)
 
-    wake = subjects.WAKES_TO.removesuffix(">") + fired.removeprefix(subjects.WAKES_FROM.removesuffix(">"))
+    wake = subjects.WAKE_DESTINATION.removesuffix(">") + fired.removeprefix(subjects.WAKE_SOURCE.removesuffix(">"))
     assert matches(subjects.runner_filters(KIND)[1], wake)
     assert not matches(subjects.runner_filters(Kind("book", "upload"))[1], wake)
     assert subjects.WakeSubject("op-1", KIND, "retry") == subjects.parse_wake_subject(wake)
@@ -73,7 +73,7 @@ def test_a_wake_that_fires_reaches_the_runner_of_its_action() -> None:
 
 def test_timers_listens_to_schedules_and_to_what_they_fire() -> None:
     """A schedule's target lies in the stream of the schedule, or the broker refuses it."""
-    for subject in (subjects.timer_subject(KIND, "op-1", "retry"), subjects.fire_subject(KIND, "op-1", "retry")):
+    for subject in (subjects.timer_subject(KIND, "op-1", "retry"), subjects.fired_wake_subject(KIND, "op-1", "retry")):
         assert any(matches(pattern, subject) for pattern in subjects.TIMERS_SUBJECTS)
 
 

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 import msgspec
 import pytest
 
-from opstream.terminal.timeline_text import document, lines
+from opstream.terminal.timeline_text import timeline_json, timeline_lines
 from opstream_schemas.events import (
     Canceled,
     CancelRequested,
@@ -21,8 +21,8 @@ from opstream_schemas.events import (
     Succeeded,
     encode_event,
 )
-from opstream_schemas.operation.forced_end import Message, forced_event, survey
-from opstream_schemas.timeline import Life, PhaseKind, life
+from opstream_schemas.operation.forced_end import OperationMessage, forced_end_event, inspect_messages
+from opstream_schemas.timeline import PhaseKind, Timeline, build_timeline
 from tests.support.strategies import FAILURE, NOW, FromTheFuture, History, handed_back, request, started
 
 pytestmark = pytest.mark.unit
@@ -31,20 +31,22 @@ LOST = OperationError(code="RunnerLost", message="gone")
 ASKED = request(caller="ann@example.org", client_id="shop", client_address="192.0.2.7")
 
 
-def messages(*datas: EventData) -> list[Message]:
+def messages(*datas: EventData) -> list[OperationMessage]:
     """What lies in the journal; each event is a second later than the one before it."""
     events: list[RecordedEvent] = History().append(*datas).events
-    return [Message(event.sequence, event.stored) for event in events]
+    return [OperationMessage(event.sequence, event.stored) for event in events]
 
 
-def told(*datas: EventData) -> Life:
+def told(*datas: EventData) -> Timeline:
     """The life, ten seconds after the request."""
-    return life("op-1", messages(*datas), NOW + timedelta(seconds=10))
+    return build_timeline("op-1", messages(*datas), NOW + timedelta(seconds=10))
 
 
-def text(one: Life, *, is_whole: bool = False) -> str:
+def text(one: Timeline, *, is_whole: bool = False) -> str:
     """As it is printed."""
-    return "\n".join(f"{name:<10}  {line}".rstrip() for name, line in lines(one, is_whole=is_whole, is_on=False))
+    return "\n".join(
+        f"{name:<10}  {line}".rstrip() for name, line in timeline_lines(one, is_whole=is_whole, is_on=False)
+    )
 
 
 def test_a_long_life() -> None:
@@ -127,9 +129,9 @@ def test_ends(datas: list[EventData], line: str) -> None:
 
 def test_a_forced_end() -> None:
     """An operator's end tells whose word it was and what it passed over, and what it passed over is foreign."""
-    found = [*messages(request(), started()), Message(9, b"garbage")]
-    end = forced_event(survey("op-1", found), FAILURE, "broken disk", id="x", source="test", time=NOW)
-    one = life("op-1", [*found, Message(10, encode_event(end))], NOW)
+    found = [*messages(request(), started()), OperationMessage(9, b"garbage")]
+    end = forced_end_event(inspect_messages("op-1", found), FAILURE, "broken disk", id="x", source="test", time=NOW)
+    one = build_timeline("op-1", [*found, OperationMessage(10, encode_event(end))], NOW)
     assert (one.status, one.foreign, one.chain.is_intact) == ("Failed", 1, True)
     assert "forced      by an operator: broken disk; 1 messages were passed over, the last at sequence 9" in text(one)
     assert "foreign     1 messages are no events of it" in text(one)
@@ -138,21 +140,21 @@ def test_a_forced_end() -> None:
 def test_another_operations_event_is_foreign() -> None:
     """An event under another's subject is not taken for its own."""
     other = History("op-2").append(request()).events[0]
-    one = life("op-1", [*messages(request()), Message(2, other.stored)], NOW)
+    one = build_timeline("op-1", [*messages(request()), OperationMessage(2, other.stored)], NOW)
     assert (one.events, one.foreign) == (1, 1)
 
 
 def test_a_broken_chain() -> None:
     """The first event that does not continue the one before it is named."""
     whole = messages(request(), started(), Progressed(percent=1), Progressed(percent=2))
-    one = life("op-1", [whole[0], *whole[2:]], NOW)
+    one = build_timeline("op-1", [whole[0], *whole[2:]], NOW)
     assert (one.chain.is_intact, one.chain.broken_at) == (False, 3)
     assert "hashes      broken at position 3: it does not carry the hash of what lies before it" in text(one)
 
 
 def test_an_expired_beginning() -> None:
     """What is left is told."""
-    one = life("op-1", messages(request(), started(), Progressed(percent=1), Failed(error=FAILURE))[2:], NOW)
+    one = build_timeline("op-1", messages(request(), started(), Progressed(percent=1), Failed(error=FAILURE))[2:], NOW)
     assert text(one).splitlines()[1:4] == [
         "status      Failed; its request is not there any more",
         "",
@@ -165,7 +167,7 @@ def test_events_behind_the_end() -> None:
     """They mean nothing, and are counted."""
     whole = messages(request(), Failed(error=FAILURE))
     late = History().append(request(), started()).events[1]
-    one = life("op-1", [*whole, Message(9, late.stored)], NOW)
+    one = build_timeline("op-1", [*whole, OperationMessage(9, late.stored)], NOW)
     assert (one.status, one.late, one.attempts) == ("Failed", 1, [])
     assert "events      3, 1 behind the end" in text(one)
 
@@ -182,7 +184,7 @@ def test_what_carries_the_right_hash_and_is_wrong(datas: tuple[EventData, ...], 
     """An event that somebody put in where nothing may follow, or that may not, is no part of what was recorded."""
     history = History().append(*datas)
     put_in = encode_event(history.next_event(data))
-    one = life("op-1", [*messages(*datas), Message(9, put_in)], NOW)
+    one = build_timeline("op-1", [*messages(*datas), OperationMessage(9, put_in)], NOW)
     assert (one.chain.is_intact, one.chain.broken_at, one.chain.why) == (False, 3, why)
 
 
@@ -193,17 +195,17 @@ def test_large_data() -> None:
     hashed = hashlib.sha256(large).hexdigest()
     assert text(one).count(f"{len(large)} bytes, SHA-256 {hashed}") == 2
     assert text(one, is_whole=True).count(large.decode()) == 2
-    short = json.loads(document(one, is_whole=False))
+    short = json.loads(timeline_json(one, is_whole=False))
     assert (short["request"]["inputBytes"], short["request"]["inputHash"]) == (len(large), hashed)
     assert (short["resultBytes"], short["resultHash"]) == (len(large), hashed)
-    assert large not in document(one, is_whole=False)
-    whole = json.loads(document(one, is_whole=True))
+    assert large not in timeline_json(one, is_whole=False)
+    whole = json.loads(timeline_json(one, is_whole=True))
     assert (whole["request"]["input"], whole["result"]) == (json.loads(large), json.loads(large))
 
 
 def test_json() -> None:
     """A machine reads the same, with the seconds of each kind of phase."""
-    found = json.loads(document(told(ASKED, started(), Failed(error=FAILURE)), is_whole=True))
+    found = json.loads(timeline_json(told(ASKED, started(), Failed(error=FAILURE)), is_whole=True))
     assert found["seconds"] == {"queued": 1, "running": 1, "waiting": 0, "total": 2}
     assert found["request"]["caller"] == "ann@example.org"
     assert found["chain"] == {"isIntact": True}
@@ -214,7 +216,7 @@ def test_what_others_wrote_moves_no_cursor() -> None:
     """Names and texts of others can't recolour or overwrite a line."""
     nasty = "\x1b[2Jx\r\n"
     one = told(request(caller=nasty, resource_id="a"), started(), Canceled(by=nasty, reason=nasty))
-    assert all(line.isprintable() for _, line in lines(one, is_whole=True, is_on=False))
+    assert all(line.isprintable() for _, line in timeline_lines(one, is_whole=True, is_on=False))
 
 
 def test_times_at_the_end_of_the_calendar() -> None:

@@ -6,13 +6,19 @@ import io
 
 import pytest
 
-from bench.drain import Sample, crossing, rate
+from bench.drain import DrainSample, rate, time_when_done
 from bench.progress import Progress
-from bench.recovery import Lost, figures
+from bench.recovery import LostOperation, recovery_figures
 
 pytestmark = pytest.mark.unit
 
-SAMPLES = (Sample(10.0, 0), Sample(11.0, 0), Sample(12.0, 40), Sample(13.0, 40), Sample(14.0, 100))
+SAMPLES = (
+    DrainSample(10.0, 0),
+    DrainSample(11.0, 0),
+    DrainSample(12.0, 40),
+    DrainSample(13.0, 40),
+    DrainSample(14.0, 100),
+)
 
 
 class Clock:
@@ -31,7 +37,7 @@ class Terminal(io.StringIO):
 def test_crossing(count: float, at: float) -> None:
     """A count was reached between two samples in proportion; of several that have it, counts are left at the last one
     where nothing was done yet, and reached at the first."""
-    assert crossing(SAMPLES, count) == at
+    assert time_when_done(SAMPLES, count) == at
 
 
 def test_rate_leaves_out_what_was_before_the_first_operation() -> None:
@@ -41,8 +47,11 @@ def test_rate_leaves_out_what_was_before_the_first_operation() -> None:
 
 def test_recovery_tells_the_lease_from_what_comes_after_it() -> None:
     """What was left of the lease and what came after it add up to the time to the next attempt."""
-    lost = [Lost(seen=99.0, started=101.5, ended=101.75), Lost(seen=99.5, started=101.75, ended=102.0)]
-    found = figures(2.0, 100.0, lost)
+    lost = [
+        LostOperation(seen=99.0, started=101.5, ended=101.75),
+        LostOperation(seen=99.5, started=101.75, ended=102.0),
+    ]
+    found = recovery_figures(2.0, 100.0, lost)
     assert found.next.max == pytest.approx(1750)
     assert found.left.max == pytest.approx(1500)
     assert found.late.max == pytest.approx(500)

@@ -24,9 +24,9 @@ from opstream_schemas.events import (
     encode_event,
 )
 from opstream_schemas.names import Kind
-from opstream_schemas.operation.commands import failed_by_operator
-from opstream_schemas.operation.fold import read
-from opstream_schemas.operation.forced_end import Message, forced_event, survey
+from opstream_schemas.operation.commands import operator_error
+from opstream_schemas.operation.fold import fold_for_reader
+from opstream_schemas.operation.forced_end import OperationMessage, forced_end_event, inspect_messages
 from tests.support.invariants import Evidence, Promise, Stored, breaches, decoded, status_of
 from tests.support.strategies import request
 
@@ -86,7 +86,7 @@ def evidence(*datas: EventData, **changes: Any) -> Evidence:
     found = Evidence(journal(*datas, **changes), {}, {"op-1": PROMISE})
     with contextlib.suppress(FoldRefused):
         found.view["op-1"] = msgspec.json.encode(found.fold("op-1"))
-        states = [read(None, decoded(found.messages[:count])) for count in range(1, len(datas) + 1)]
+        states = [fold_for_reader(None, decoded(found.messages[:count])) for count in range(1, len(datas) + 1)]
         found.polled["op-1"] = [status_of(state) for state in states if state is not None]
     return found
 
@@ -120,8 +120,8 @@ def forced(**changes: int) -> Evidence:
     for payload, name in damage:
         subject = subjects.event_subject("op-1", KIND, name)
         found.messages.append(Stored(subject, found.messages[-1].sequence + 10, payload))
-    surveyed = survey("op-1", [Message(one.sequence, one.payload) for one in found.messages])
-    end = forced_event(surveyed, failed_by_operator(""), "", id="end", source="opstream/operator", time=TIME)
+    surveyed = inspect_messages("op-1", [OperationMessage(one.sequence, one.payload) for one in found.messages])
+    end = forced_end_event(surveyed, operator_error(""), "", id="end", source="opstream/operator", time=TIME)
     assert isinstance(end.data, Failed)
     assert end.data.forced is not None
     data = msgspec.structs.replace(end.data, forced=msgspec.structs.replace(end.data.forced, **changes))

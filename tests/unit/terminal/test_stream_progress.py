@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from opstream.terminal.progress_bar import Progress
+from opstream.terminal.progress_bar import StreamProgress
 
 pytestmark = pytest.mark.unit
 
@@ -26,11 +26,11 @@ class Terminal(io.StringIO):
 def test_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
     """Without a terminal there is a line after each five seconds; what is told comes at once."""
     clock = Clock()
-    with Progress("messages", is_plain=True, clock=clock) as progress:
+    with StreamProgress("messages", is_plain=True, clock=clock) as progress:
         for second in range(13):
             clock.now = float(second)
             progress.advance(11, 10 + 4 * second, 110)
-        progress.tell("done [bold]")
+        progress.print_line("done [bold]")
     output = capsys.readouterr()
     assert output.out == ""
     assert output.err.splitlines() == [
@@ -45,11 +45,11 @@ def test_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, stream = Clock(), Terminal()
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr("sys.stderr", stream)
-    with Progress(clock=clock) as progress:
+    with StreamProgress(clock=clock) as progress:
         for second in range(2):
             clock.now = float(second)
             progress.advance(1, 5 * second, 10)
-        progress.tell("hm")
+        progress.print_line("hm")
     bar = "[############------------]  50 %  5 of 10 messages, 5/s, 0:01 left"
     assert stream.getvalue() == f"\r\x1b[K{bar}\r\x1b[Kopstream: hm\n\r\x1b[K"
 
@@ -57,7 +57,7 @@ def test_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_to_show(capsys: pytest.CaptureFixture[str]) -> None:
     """Progress that is not wanted, or where it would mix with results, is not shown."""
     clock = Clock()
-    for progress in (Progress(is_shown=False, is_plain=True, clock=clock), Progress(clock=clock)):
+    for progress in (StreamProgress(is_shown=False, is_plain=True, clock=clock), StreamProgress(clock=clock)):
         clock.now += 100
         progress.advance(1, 5, 10)
         clock.now += 100

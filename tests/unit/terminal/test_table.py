@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opstream.terminal.table import below, beneath, beside, is_roomy
+from opstream.terminal.table import fits_beside, text_below, text_beside, text_on_second_line
 
 pytestmark = pytest.mark.unit
 
@@ -18,7 +18,9 @@ Form = Callable[[str, str, int | None], str]
 ROOMS = st.integers(40, 250)
 TEXTS = st.text(st.characters(exclude_categories=("C", "Z")) | st.just(" "), max_size=300)
 HEADS = st.text("ab ", max_size=38).map(lambda head: f"x{head}x")
-FORMS = st.sampled_from([beside, below, lambda head, text, room: beneath("first", head[:30], text, room)])
+FORMS = st.sampled_from(
+    [text_beside, text_below, lambda head, text, room: text_on_second_line("first", head[:30], text, room)]
+)
 
 
 @given(FORMS, HEADS, TEXTS, ROOMS)
@@ -33,15 +35,17 @@ def test_nothing_is_too_wide_and_nothing_is_lost(form: Form, head: str, text: st
 @given(HEADS, TEXTS)
 def test_without_a_terminal_a_row_is_one_line(head: str, text: str) -> None:
     """Whatever its length."""
-    assert beside(head, text, None) == below(head, text, None) == f"{head}  {text}".rstrip()
+    assert text_beside(head, text, None) == text_below(head, text, None) == f"{head}  {text}".rstrip()
 
 
 def test_the_text_goes_on_below_itself() -> None:
     """In its own column if that leaves enough room for it, else indented; colours take no room."""
     coloured = click.style("done", fg="green")
-    assert beside("a row", "and words that go on and on and on", 40) == (
+    assert text_beside("a row", "and words that go on and on and on", 40) == (
         "a row  and words that go on and on and\n       on"
     )
-    assert beside(coloured, "x" * 33, 40) == f"{coloured}  {'x' * 33}"
-    assert beside("a" * 20, "some words for the rest of it", 40) == f"{'a' * 20}\n    some words for the rest of it"
-    assert (is_roomy("a" * 15, 40), is_roomy("a" * 16, 40), is_roomy("a" * 99, None)) == (True, False, True)
+    assert text_beside(coloured, "x" * 33, 40) == f"{coloured}  {'x' * 33}"
+    assert (
+        text_beside("a" * 20, "some words for the rest of it", 40) == f"{'a' * 20}\n    some words for the rest of it"
+    )
+    assert (fits_beside("a" * 15, 40), fits_beside("a" * 16, 40), fits_beside("a" * 99, None)) == (True, False, True)

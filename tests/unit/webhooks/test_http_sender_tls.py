@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from opstream_schemas.urls import parse_url
 from opstream_webhooks.address_guard import Address, resolve_by_system
-from opstream_webhooks.http_sender import Sender
+from opstream_webhooks.http_sender import HttpSender
 from tests.support.webhooking import LOOPBACK
 
 pytestmark = pytest.mark.unit
@@ -28,7 +28,7 @@ NAME = "hooks.example.org"
 
 
 def make_certificate(folder: Path) -> Path:
-    """A certificate of `NAME` that is its own authority, with its key."""
+    """A certificate of `NAME_PATTERN` that is its own authority, with its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAME)])
     now = datetime.now(UTC)
@@ -79,8 +79,8 @@ async def test_the_name_is_checked(tmp_path: Path) -> None:
     """SNI and `Host` are the URL's; a certificate of another name, or of nobody that is trusted, is refused."""
     path = make_certificate(tmp_path)
     names: list[str | None] = []
-    trusting = Sender(resolve, LOOPBACK, seconds=5, trust=ssl.create_default_context(cafile=str(path)))
-    wary = Sender(resolve, LOOPBACK, seconds=5)
+    trusting = HttpSender(resolve, LOOPBACK, seconds=5, trust=ssl.create_default_context(cafile=str(path)))
+    wary = HttpSender(resolve, LOOPBACK, seconds=5)
     async with serving(path, names) as port:
         right = await trusting.send(parse_url(f"https://{NAME}:{port}/x"), {}, b"{}")
         assert (right.status, right.error, names) == (204, "", [NAME, f"Host: {NAME}:{port}"])
@@ -95,7 +95,7 @@ async def test_an_authority_of_one_s_own(tmp_path: Path, monkeypatch: pytest.Mon
     path = make_certificate(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(path))
     async with serving(path, []) as port:
-        answer = await Sender(resolve, LOOPBACK, seconds=5).send(parse_url(f"https://{NAME}:{port}/x"), {}, b"{}")
+        answer = await HttpSender(resolve, LOOPBACK, seconds=5).send(parse_url(f"https://{NAME}:{port}/x"), {}, b"{}")
     assert (answer.status, answer.error) == (204, "")
 
 
@@ -114,7 +114,7 @@ async def test_addresses_are_tried_in_turn() -> None:
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         url = parse_url(f"http://{NAME}:{port}/", is_http_allowed=True)
-        assert (await Sender(two, LOOPBACK, seconds=5).send(url, {}, b"")).status == 200
+        assert (await HttpSender(two, LOOPBACK, seconds=5).send(url, {}, b"")).status == 200
 
 
 async def test_a_resolver_that_never_answers() -> None:
@@ -124,7 +124,7 @@ async def test_a_resolver_that_never_answers() -> None:
         await asyncio.Event().wait()
         raise AssertionError
 
-    answer = await Sender(silent, (), seconds=0.1).send(parse_url(f"https://{NAME}/"), {}, b"")
+    answer = await HttpSender(silent, (), seconds=0.1).send(parse_url(f"https://{NAME}/"), {}, b"")
     assert (answer.status, answer.error) == (0, "no answer within 0.1 s")
 
 
@@ -135,5 +135,5 @@ async def test_no_thread_to_resolve_with(monkeypatch: pytest.MonkeyPatch) -> Non
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    answer = await Sender(resolve_by_system, (), seconds=1).send(parse_url(f"https://{NAME}/"), {}, b"")
+    answer = await HttpSender(resolve_by_system, (), seconds=1).send(parse_url(f"https://{NAME}/"), {}, b"")
     assert answer.error == f"{NAME} can't be resolved: can't start new thread"

@@ -13,14 +13,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opstream.cli.commands.deliveries import row
+from opstream.cli.commands.deliveries import table_row
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.names import Kind
-from opstream_schemas.urls import HostRule, is_allowed, parse_url
-from opstream_schemas.webhook_delivery import Delivery, DeliveryAttempt, decode_attempt
-from opstream_webhooks.config import EndpointUnknown, InvalidConfig, Source
-from opstream_webhooks.receiver_limits import Gate, Receiver
-from opstream_webhooks.retry_schedule import DELAYS, LAST_ATTEMPT, next_attempt, pause, retry_after
+from opstream_schemas.urls import HostRule, is_host_allowed, parse_url
+from opstream_schemas.webhook_delivery import DeliveryAttempt, WebhookDelivery, decode_delivery_attempt
+from opstream_webhooks.config import ConfigSource, EndpointUnknown, InvalidConfig
+from opstream_webhooks.receiver_limits import Receiver, ReceiverLimits
+from opstream_webhooks.retry_schedule import (
+    DELAYS,
+    DELIVERY_LIFETIME,
+    next_attempt,
+    parse_retry_after,
+    redelivery_delay,
+)
 from opstream_webhooks.signature import Signer, webhook_id
 from tests.support.receiving import OTHER_SECRET, SECRET
 
@@ -36,8 +42,8 @@ secrets = ["{secret}"]
 """
 
 
-def delivery(endpoint: str = "billing", callback: str = "") -> Delivery:
-    return Delivery(
+def delivery(endpoint: str = "billing", callback: str = "") -> WebhookDelivery:
+    return WebhookDelivery(
         operation_id="op",
         action="book:up",
         event="succeeded",
@@ -80,14 +86,14 @@ def test_what_is_no_url(text: str, complaint: str) -> None:
 def test_urls() -> None:
     """Host in lower case, the scheme's port where none is given, the query left out of what is shown."""
     url = parse_url("HTTPS://A.Example?token=1")
-    assert (url.host, url.port, url.path, url.query, url.shown) == (
+    assert (url.host, url.port, url.path, url.query, url.redacted) == (
         "a.example",
         443,
         "/",
         "?token=1",
         "https://a.example/",
     )
-    assert parse_url("https://[2606:4700::1]:8443/x@y").shown == "https://[2606:4700::1]:8443/x@y"
+    assert parse_url("https://[2606:4700::1]:8443/x@y").redacted == "https://[2606:4700::1]:8443/x@y"
 
 
 @pytest.mark.parametrize(
@@ -107,7 +113,7 @@ def test_urls() -> None:
 )
 def test_hosts(rule: str, url: str, expected: bool) -> None:
     """A host is meant exactly, a wildcard all below it, and a port only if it is named."""
-    assert is_allowed(parse_url(url), [HostRule.parse(rule)]) is expected
+    assert is_host_allowed(parse_url(url), [HostRule.parse(rule)]) is expected
 
 
 @pytest.mark.parametrize("text", ["", "*", "*.org", "https://a.example", "a.example/x", "a b", "*.10.0.0.1", "a:0"])
@@ -127,9 +133,9 @@ def test_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         + 'actions = ["book:*", "*:send"]\nevents = ["failed"]\n'
         + '[[callbacks]]\nhost = "*.example.net"\nsecrets = ["file:key"]\n'
     )
-    hooks = Source(path=path, callback_hosts=("a.example",), callback_secrets=(SECRET, OTHER_SECRET)).load()
+    hooks = ConfigSource(path=path, callback_hosts=("a.example",), callback_secrets=(SECRET, OTHER_SECRET)).load()
     wanted = {
-        (kind, event): [hook.name for hook in hooks.wanted(Kind.parse(kind), event)]
+        (kind, event): [hook.name for hook in hooks.matching(Kind.parse(kind), event)]
         for kind in ("book:up", "mail:send", "mail:drop")
         for event in ("failed", "succeeded")
     }
@@ -176,7 +182,7 @@ def test_a_bad_file(tmp_path: Path, text: str, complaint: str) -> None:
     path = tmp_path / "hooks.toml"
     path.write_text(text)
     with pytest.raises(InvalidConfig, match=complaint) as refused:
-        Source(path=path).load()
+        ConfigSource(path=path).load()
     assert "\n" not in str(refused.value)
     for secret in ("hunter2", SECRET, "c2hvcnQ"):
         assert secret not in str(refused.value)
@@ -195,14 +201,14 @@ def test_a_record_can_t_steer_a_terminal() -> None:
     shared = {"action": "a:b", "event": "failed", "attempt": 1, "at": NOW, "duration": 1.0, "outcome": "gave-up"}
     attempt = msgspec.convert({**shared, "operationId": evil, "endpoint": evil, "error": evil}, DeliveryAttempt)
     for room in (None, 80, 250):
-        assert "".join(row(attempt, is_on=False, room=room).splitlines()).isprintable()
+        assert "".join(table_row(attempt, is_on=False, room=room).splitlines()).isprintable()
 
 
 def test_a_record_of_the_end_of_time() -> None:
     """A time of a foreign record that UTC has no name for is shown as it is, and ends no table."""
     shared = {"operationId": "op", "action": "a:b", "event": "failed", "endpoint": "x", "attempt": 1, "duration": 1.0}
     shared |= {"outcome": "retrying", "at": "0001-01-01T00:00:00+14:00", "nextAt": "9999-12-31T23:59:59-14:00"}
-    shown = row(decode_attempt(msgspec.json.encode(shared)), is_on=False, room=None)
+    shown = table_row(decode_delivery_attempt(msgspec.json.encode(shared)), is_on=False, room=None)
     assert "1-01-01 00:00:00" in shown
     assert "next at 9999-12-31 23:59:59" in shown
 
@@ -229,7 +235,7 @@ def test_a_receiver_may_ask_for_time(attempt: int, asked: float, jitter: float, 
     if later is not None:
         assert plain is not None
         assert plain <= later <= max(plain, now + timedelta(hours=6))
-        assert later - NOW <= LAST_ATTEMPT
+        assert later - NOW <= DELIVERY_LIFETIME
     assert next_attempt(attempt, now=now, begun=NOW, jitter=lambda: jitter, status=410) is None
 
 
@@ -251,148 +257,148 @@ def test_a_receiver_may_ask_for_time(attempt: int, asked: float, jitter: float, 
 )
 def test_retry_after(text: str, seconds: float | None) -> None:
     """Seconds or a date; anything else asks for nothing."""
-    assert retry_after(text, NOW) == seconds
+    assert parse_retry_after(text, NOW) == seconds
 
 
 def test_pauses() -> None:
     """They double, up to some minutes."""
-    assert [pause(deliveries) for deliveries in (1, 2, 3, 9, 10, 10_000)] == [2, 4, 8, 512, 512, 512]
+    assert [redelivery_delay(deliveries) for deliveries in (1, 2, 3, 9, 10, 10_000)] == [2, 4, 8, 512, 512, 512]
 
 
 async def test_turns() -> None:
     """As many at once as there are slots; some wait, the others are sent away, each to come later than the last."""
-    gate = Gate(lambda: 100.0, random.random, slots=2, waiting=1)
-    assert [await gate.enter(A), await gate.enter(A)] == [True, True]
-    waiting = asyncio.create_task(gate.enter(A))
+    gate = ReceiverLimits(lambda: 100.0, random.random, slots=2, waiting=1)
+    assert [await gate.acquire(A), await gate.acquire(A)] == [True, True]
+    waiting = asyncio.create_task(gate.acquire(A))
     await asyncio.sleep(0)
-    assert not await gate.enter(A)
-    waits = [gate.wait(A) for _ in range(10)]
+    assert not await gate.acquire(A)
+    waits = [gate.reserve_retry(A) for _ in range(10)]
     assert all(0 < wait <= 61 for wait in waits)
     assert waits[-1] > waits[0]
-    assert await gate.enter(B)
-    gate.leave(A, duration=0.1, is_failed=False)
+    assert await gate.acquire(B)
+    gate.release(A, duration=0.1, is_failed=False)
     assert await waiting
 
 
 async def test_a_failing_receiver_has_one_turn_at_a_time() -> None:
     """After a failure nobody waits here for it, and it gets one attempt at once until one succeeds."""
-    gate = Gate(lambda: 100.0, random.random, slots=2)
-    assert [await gate.enter(A), await gate.enter(A)] == [True, True]
-    waiting = asyncio.create_task(gate.enter(A))
+    gate = ReceiverLimits(lambda: 100.0, random.random, slots=2)
+    assert [await gate.acquire(A), await gate.acquire(A)] == [True, True]
+    waiting = asyncio.create_task(gate.acquire(A))
     await asyncio.sleep(0)
-    gate.leave(A, duration=15, is_failed=True)
+    gate.release(A, duration=15, is_failed=True)
     assert not await waiting
-    gate.leave(A, duration=15, is_failed=True)
-    assert [await gate.enter(A), await gate.enter(A)] == [True, False]
-    gate.leave(A, duration=0.1, is_failed=False)
-    assert [await gate.enter(A), await gate.enter(A)] == [True, True]
+    gate.release(A, duration=15, is_failed=True)
+    assert [await gate.acquire(A), await gate.acquire(A)] == [True, False]
+    gate.release(A, duration=0.1, is_failed=False)
+    assert [await gate.acquire(A), await gate.acquire(A)] == [True, True]
 
 
 async def test_a_dead_receiver_costs_little() -> None:
     """However many deliveries wait for a receiver that answers nothing, few of them are looked at in a second; those
     that come once it is well again do not wait behind them."""
-    gate = Gate(lambda: 100.0, lambda: 0.0, slots=2)
-    assert await gate.enter(A)
-    gate.leave(A, duration=15, is_failed=True)
-    waits = [gate.wait(A) for _ in range(10_000)]
+    gate = ReceiverLimits(lambda: 100.0, lambda: 0.0, slots=2)
+    assert await gate.acquire(A)
+    gate.release(A, duration=15, is_failed=True)
+    waits = [gate.reserve_retry(A) for _ in range(10_000)]
     assert max(Counter(map(int, waits)).values()) <= 51
     assert waits == sorted(waits)
     assert waits[-1] < 300
-    assert await gate.enter(A)
-    gate.leave(A, duration=0.1, is_failed=False)
-    assert gate.wait(A) < 10
+    assert await gate.acquire(A)
+    gate.release(A, duration=0.1, is_failed=False)
+    assert gate.reserve_retry(A) < 10
 
 
 async def test_who_waited_behind_a_quick_failure_is_counted() -> None:
     """Where failures are quick, some wait here for their turn all the same, one after the other; each of these turns
     counts among those of receivers that fail."""
-    gate = Gate(lambda: 100.0, random.random, slots=1, failing=1)
-    assert [await gate.enter(A), await gate.enter(B)] == [True, True]
-    waiting = asyncio.create_task(gate.enter(A))
+    gate = ReceiverLimits(lambda: 100.0, random.random, slots=1, failing=1)
+    assert [await gate.acquire(A), await gate.acquire(B)] == [True, True]
+    waiting = asyncio.create_task(gate.acquire(A))
     await asyncio.sleep(0)
     for receiver in (A, B):
-        gate.leave(receiver, duration=0.001, is_failed=True)
+        gate.release(receiver, duration=0.001, is_failed=True)
     assert await waiting
-    assert not await gate.enter(B)
-    gate.leave(A, duration=0.001, is_failed=True)
-    assert await gate.enter(B)
+    assert not await gate.acquire(B)
+    gate.release(A, duration=0.001, is_failed=True)
+    assert await gate.acquire(B)
 
 
 async def test_failing_receivers_leave_room() -> None:
     """All receivers that fail have a part of the process between them, so that the others always find a slot."""
-    gate = Gate(lambda: 100.0, random.random, failing=2)
+    gate = ReceiverLimits(lambda: 100.0, random.random, failing=2)
     a, b, c, d = map(Receiver, "abcd")
     for receiver in (a, b, c):
-        assert await gate.enter(receiver)
-        gate.leave(receiver, duration=15, is_failed=True)
-    assert [await gate.enter(receiver) for receiver in (a, b, c, d)] == [True, True, False, True]
-    gate.leave(a, duration=15, is_failed=True)
-    assert await gate.enter(c)
+        assert await gate.acquire(receiver)
+        gate.release(receiver, duration=15, is_failed=True)
+    assert [await gate.acquire(receiver) for receiver in (a, b, c, d)] == [True, True, False, True]
+    gate.release(a, duration=15, is_failed=True)
+    assert await gate.acquire(c)
 
 
 async def test_new_callback_hosts_leave_room() -> None:
     """Whoever may submit can name a new host for each callback. Such hosts hold no more than those that fail until
     they have answered, be it with attempts or with what waits for its turn; configured endpoints find a slot."""
-    gate = Gate(lambda: 100.0, random.random, failing=4)
+    gate = ReceiverLimits(lambda: 100.0, random.random, failing=4)
     hosts = [Receiver(f"{number}.example", is_callback=True) for number in range(5)]
-    assert [await gate.enter(host) for host in hosts[:3]] == [True, True, True]
-    waiting = asyncio.create_task(gate.enter(hosts[0]))
+    assert [await gate.acquire(host) for host in hosts[:3]] == [True, True, True]
+    waiting = asyncio.create_task(gate.acquire(hosts[0]))
     await asyncio.sleep(0)
     assert not waiting.done()
-    assert [await gate.enter(host) for host in hosts] == [False] * 5
-    assert await gate.enter(A)
-    gate.leave(hosts[0], duration=0.1, is_failed=False)
+    assert [await gate.acquire(host) for host in hosts] == [False] * 5
+    assert await gate.acquire(A)
+    gate.release(hosts[0], duration=0.1, is_failed=False)
     assert await waiting
-    assert [await gate.enter(hosts[number]) for number in (0, 0, 3, 4)] == [True, True, True, True]
-    assert not await gate.enter(hosts[1])
+    assert [await gate.acquire(hosts[number]) for number in (0, 0, 3, 4)] == [True, True, True, True]
+    assert not await gate.acquire(hosts[1])
 
 
 async def test_who_was_not_called_is_what_it_was() -> None:
     """An attempt for which there was nothing to send says nothing of the receiver, and its slot is free again."""
-    gate = Gate(lambda: 100.0, random.random, slots=2)
+    gate = ReceiverLimits(lambda: 100.0, random.random, slots=2)
     host = Receiver("a.example", is_callback=True)
     for receiver, expected in ((A, [True, True]), (host, [True, False])):
-        assert await gate.enter(receiver)
-        gate.leave(receiver, duration=15, is_failed=None)
-        asked = [asyncio.create_task(gate.enter(receiver)) for _ in range(2)]
+        assert await gate.acquire(receiver)
+        gate.release(receiver, duration=15, is_failed=None)
+        asked = [asyncio.create_task(gate.acquire(receiver)) for _ in range(2)]
         await asyncio.sleep(0)
         assert [one.done() for one in asked] == expected
         for _ in asked:
-            gate.leave(receiver, duration=0.1, is_failed=False)
+            gate.release(receiver, duration=0.1, is_failed=False)
             await asyncio.sleep(0)
 
 
 async def test_a_host_is_no_endpoint() -> None:
     """A callback's host that is called as a configured endpoint is another receiver, and takes none of its turns."""
-    gate = Gate(lambda: 100.0, random.random, slots=2)
+    gate = ReceiverLimits(lambda: 100.0, random.random, slots=2)
     host = Receiver(A.name, is_callback=True)
-    assert await gate.enter(host)
-    gate.leave(host, duration=15, is_failed=True)
-    assert [await gate.enter(A), await gate.enter(A)] == [True, True]
+    assert await gate.acquire(host)
+    gate.release(host, duration=15, is_failed=True)
+    assert [await gate.acquire(A), await gate.acquire(A)] == [True, True]
 
 
 async def test_receivers_are_forgotten() -> None:
     """Of endless hosts not more than some are remembered; those that have answered last, and endpoints for good."""
-    gate = Gate(lambda: 100.0, random.random, slots=2)
+    gate = ReceiverLimits(lambda: 100.0, random.random, slots=2)
     good = Receiver("good.example", is_callback=True)
     for receiver, is_failed in ((A, True), (good, False)):
-        assert await gate.enter(receiver)
-        gate.leave(receiver, duration=15, is_failed=is_failed)
+        assert await gate.acquire(receiver)
+        gate.release(receiver, duration=15, is_failed=is_failed)
     for number in range(20_005):
         host = Receiver(f"{number}.example", is_callback=True)
-        assert await gate.enter(host)
-        gate.leave(host, duration=15, is_failed=True)
+        assert await gate.acquire(host)
+        gate.release(host, duration=15, is_failed=True)
     assert len(gate._receivers) <= 10_000
-    assert [await gate.enter(A), await gate.enter(A)] == [True, False]
-    assert [await gate.enter(good), await gate.enter(good)] == [True, True]
+    assert [await gate.acquire(A), await gate.acquire(A)] == [True, False]
+    assert [await gate.acquire(good), await gate.acquire(good)] == [True, True]
 
 
 async def test_who_is_cancelled_takes_no_turn() -> None:
     """A waiter that is cancelled leaves its turn to the next one."""
-    gate = Gate(lambda: 100.0, random.random, slots=1)
-    assert await gate.enter(A)
-    first, second = asyncio.create_task(gate.enter(A)), asyncio.create_task(gate.enter(A))
+    gate = ReceiverLimits(lambda: 100.0, random.random, slots=1)
+    assert await gate.acquire(A)
+    first, second = asyncio.create_task(gate.acquire(A)), asyncio.create_task(gate.acquire(A))
     await asyncio.sleep(0)
-    gate.leave(A, duration=0.1, is_failed=False)  # it is the first one's turn, which does not know it yet
+    gate.release(A, duration=0.1, is_failed=False)  # it is the first one's turn, which does not know it yet
     first.cancel()
     assert await second

@@ -9,11 +9,11 @@ import msgspec
 
 from opstream_api.errors import ApiError
 from opstream_schemas.errors import ErrorCode, InvalidName
-from opstream_schemas.urls import HostRule, is_allowed, parse_url
+from opstream_schemas.urls import HostRule, is_host_allowed, parse_url
 
-from .requests import Headers, only
+from .requests import Headers, single_value
 
-CALLBACK: Final = "Operation-Callback"
+CALLBACK_HEADER: Final = "Operation-Callback"
 
 
 class CallbackPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,7 +25,7 @@ class CallbackPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """For development: without TLS whoever is on the way reads the outcome."""
 
     @classmethod
-    def of(cls, hosts: Sequence[str], *, is_http_allowed: bool = False) -> CallbackPolicy:
+    def parse(cls, hosts: Sequence[str], *, is_http_allowed: bool = False) -> CallbackPolicy:
         """From hosts as they are written.
 
         Raises:
@@ -34,13 +34,13 @@ class CallbackPolicy(msgspec.Struct, frozen=True, kw_only=True):
         return cls(hosts=tuple(map(HostRule.parse, hosts)), is_http_allowed=is_http_allowed)
 
 
-def callback(headers: Headers, policy: CallbackPolicy) -> str:
+def parse_callback(headers: Headers, policy: CallbackPolicy) -> str:
     """The callback URL of a submit; empty for none.
 
     Raises:
         ApiError: `InvalidHeader`: it is no https URL, or its host is not one that may be called.
     """
-    value = only(headers, CALLBACK)
+    value = single_value(headers, CALLBACK_HEADER)
     if value is None:
         return ""
     if not policy.hosts:
@@ -48,11 +48,11 @@ def callback(headers: Headers, policy: CallbackPolicy) -> str:
     try:
         url = parse_url(value, is_http_allowed=policy.is_http_allowed)
     except InvalidName as error:
-        raise _invalid(f"{CALLBACK}: {error}") from error
-    if not is_allowed(url, policy.hosts):
-        raise _invalid(f"{CALLBACK}: this service does not call {url.netloc}; its operator allows hosts")
+        raise _invalid(f"{CALLBACK_HEADER}: {error}") from error
+    if not is_host_allowed(url, policy.hosts):
+        raise _invalid(f"{CALLBACK_HEADER}: this service does not call {url.netloc}; its operator allows hosts")
     return value
 
 
 def _invalid(message: str) -> ApiError:
-    return ApiError(ErrorCode.INVALID_HEADER, message, target=CALLBACK)
+    return ApiError(ErrorCode.INVALID_HEADER, message, target=CALLBACK_HEADER)

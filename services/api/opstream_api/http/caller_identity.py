@@ -18,23 +18,23 @@ from opstream_api.errors import ApiError
 from opstream_api.settings import Network
 from opstream_schemas.errors import ErrorCode
 
-from .requests import Headers, only
+from .requests import Headers, single_value
 
 FORWARDED_FOR: Final = "X-Forwarded-For"
-TEXT_LIMIT: Final = 256
+MAX_IDENTITY_LENGTH: Final = 256
 """Characters of an identity or client id. A longer one is refused: cut, it could equal somebody else's."""
 
-_HOPS: Final = 32
+_MAX_HOPS: Final = 32
 """Proxies that one request may have come through; what lies further back in the list is not looked at."""
-_PEERS: Final = 4096
+_MAX_CACHED_PEERS: Final = 4096
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-class Requester(msgspec.Struct, frozen=True, kw_only=True):
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """Who asks."""
 
-    caller: str = ""
+    identity: str = ""
     """The identity that a trusted proxy has authenticated; empty for nobody."""
     client_id: str = ""
     """The application that the caller uses, as the proxy names it."""
@@ -42,7 +42,7 @@ class Requester(msgspec.Struct, frozen=True, kw_only=True):
     """IP address in its shortest form; empty where none is known (a Unix socket, a proxy that hides it)."""
 
 
-class Requesters:
+class CallerResolver:
     """Tells who asks.
 
     Args:
@@ -57,42 +57,42 @@ class Requesters:
         self._trusted = tuple(trusted)
         self._identity_header = identity_header
         self._client_id_header = client_id_header
-        self._direct = lru_cache(_PEERS)(self._meet)
+        self._resolve_peer_cached = lru_cache(_MAX_CACHED_PEERS)(self._resolve_peer)
 
-    def of(self, client: tuple[str, int] | None, headers: Headers) -> Requester:
+    def resolve(self, client: tuple[str, int] | None, headers: Headers) -> Caller:
         """Who sent a request with these headers over a connection from `client` (ASGI's: host and port, or None).
 
         Raises:
             ApiError: `InvalidHeader`: a trusted proxy names a caller or application that can't be recorded as it is.
         """
         if client is None:
-            return _NOBODY
-        requester, is_proxy = self._direct(client[0])
+            return _UNKNOWN
+        requester, is_proxy = self._resolve_peer_cached(client[0])
         if not is_proxy:
             return requester
-        return Requester(
-            caller=_text(headers, self._identity_header),
-            client_id=_text(headers, self._client_id_header),
-            client_address=self._origin(requester.client_address, headers),
+        return Caller(
+            identity=_identity_value(headers, self._identity_header),
+            client_id=_identity_value(headers, self._client_id_header),
+            client_address=self._forwarded_address(requester.client_address, headers),
         )
 
-    def _meet(self, host: str) -> tuple[Requester, bool]:
+    def _resolve_peer(self, host: str) -> tuple[Caller, bool]:
         """A peer as the requester, and whether it is a proxy that speaks for others."""
-        address = _address(host)
+        address = _parse_address(host)
         if address is None:
-            return _NOBODY, False
-        return Requester(client_address=str(address)), self._is_trusted(address)
+            return _UNKNOWN, False
+        return Caller(client_address=str(address)), self._is_trusted(address)
 
     def _is_trusted(self, address: Address) -> bool:
         return any(address in network for network in self._trusted)
 
-    def _origin(self, peer: str, headers: Headers) -> str:
+    def _forwarded_address(self, peer: str, headers: Headers) -> str:
         """The first address from the right that is no trusted proxy's: each proxy adds the one that it was asked from,
         so everything to the left of that address is what its owner has written."""
         found = peer
         entries = ",".join(headers.get(FORWARDED_FOR.lower().encode(), [])).split(",")
-        for entry in islice(filter(None, map(str.strip, reversed(entries))), _HOPS):
-            address = _address(_without_port(entry))
+        for entry in islice(filter(None, map(str.strip, reversed(entries))), _MAX_HOPS):
+            address = _parse_address(_without_port(entry))
             if address is None:
                 return ""
             found = str(address)
@@ -101,10 +101,10 @@ class Requesters:
         return found
 
 
-_NOBODY: Final = Requester()
+_UNKNOWN: Final = Caller()
 
 
-def _address(text: str) -> Address | None:
+def _parse_address(text: str) -> Address | None:
     try:
         address = ipaddress.ip_address(text.partition("%")[0])  # a zone means something on that machine only
     except ValueError:
@@ -121,18 +121,18 @@ def _without_port(entry: str) -> str:
     return host if colon and port.isdigit() and ":" not in host else entry
 
 
-def _text(headers: Headers, name: str) -> str:
-    value = (only(headers, name) if name else None) or ""
+def _identity_value(headers: Headers, name: str) -> str:
+    value = (single_value(headers, name) if name else None) or ""
     try:
         text = value.encode("latin-1").decode()  # headers are bytes, and proxies write names in UTF-8
     except UnicodeDecodeError:
-        raise _refused(name, "is not UTF-8") from None
-    if len(text) > TEXT_LIMIT:
-        raise _refused(name, f"has more than {TEXT_LIMIT} characters")
+        raise _invalid_header(name, "is not UTF-8") from None
+    if len(text) > MAX_IDENTITY_LENGTH:
+        raise _invalid_header(name, f"has more than {MAX_IDENTITY_LENGTH} characters")
     if not text.isprintable():
-        raise _refused(name, "holds characters that can't be printed")
+        raise _invalid_header(name, "holds characters that can't be printed")
     return text
 
 
-def _refused(name: str, why: str) -> ApiError:
+def _invalid_header(name: str, why: str) -> ApiError:
     return ApiError(ErrorCode.INVALID_HEADER, f"the header {name} {why}", target=name)

@@ -11,9 +11,9 @@ from typing import Final
 from opstream_api.errors import ApiError
 from opstream_schemas.errors import ErrorCode
 
-from .requests import Headers, only
+from .requests import Headers, single_value
 
-WAIT_LIMIT: Final = 60
+MAX_WAIT: Final = 60
 """The most whole seconds that a request is held: proxies give up at about 100, and clients often before them."""
 LAST_EVENT_ID: Final = "Last-Event-ID"
 
@@ -28,12 +28,12 @@ _JSON: Final = frozenset({"application/json", "application/*"})
 
 
 def wait_seconds(headers: Headers) -> int:
-    """Whole seconds for which the request may be held (RFC 7240, `Prefer: wait`), at most `WAIT_LIMIT`; 0 without."""
+    """Whole seconds for which the request may be held (RFC 7240, `Prefer: wait`), at most `MAX_WAIT`; 0 without."""
     found = _WAIT.search(_QUOTED.sub('""', ",".join(headers.get(b"prefer", []))))
-    return min(int(found[1]), WAIT_LIMIT) if found else 0
+    return min(int(found[1]), MAX_WAIT) if found else 0
 
 
-def matches(headers: Headers, etag: str) -> bool:
+def etag_matches(headers: Headers, etag: str) -> bool:
     """Whether `If-None-Match` names the representation (RFC 9110: weak comparison, `*` matches any)."""
     values = ",".join(headers.get(b"if-none-match", []))
     return values.strip() == "*" or etag in _ETAG.findall(values)
@@ -49,13 +49,13 @@ def wants_stream(headers: Headers) -> bool:
     return weights.get(_EVENT_STREAM, 0.0) > 0 and weights[_EVENT_STREAM] >= json
 
 
-def last_position(headers: Headers) -> int:
+def last_event_position(headers: Headers) -> int:
     """The position of the last event that the client has; 0 without `Last-Event-ID`.
 
     Raises:
         ApiError: `InvalidHeader`: not an id that a stream of ours has.
     """
-    value = only(headers, LAST_EVENT_ID)
+    value = single_value(headers, LAST_EVENT_ID)
     if not value:
         return 0
     if _POSITION.fullmatch(value) is None:

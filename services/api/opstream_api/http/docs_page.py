@@ -23,12 +23,12 @@ from litestar.response.base import ASGIResponse
 
 from opstream_api.errors import method_not_allowed, not_found
 
-from .conditional_headers import matches
-from .requests import Headers, headers_of
+from .conditional_headers import etag_matches
+from .requests import Headers, parse_headers
 
-PAGE: Final = "docs"
+DOCS_PATH: Final = "docs"
 """Path of the page; its files lie below."""
-POLICY: Final = (
+CONTENT_SECURITY_POLICY: Final = (
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
@@ -37,9 +37,9 @@ POLICY: Final = (
 _SWAGGER: Final = "swagger_ui"
 _FILES: Final = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-16x16.png", "favicon-32x32.png")
 _TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".png": "image/png", "": "text/html"}
-_LASTING: Final = "public, max-age=86400"
+_CACHE_FOR_A_DAY: Final = "public, max-age=86400"
 """Swagger UI's files change with the installed release only; a day later whoever comes back asks again."""
-_CHECKED: Final = "public, no-cache"
+_CACHE_REVALIDATED: Final = "public, no-cache"
 """Ours may change with each release, and belong together."""
 _METHODS: Final = [HttpMethod.GET, HttpMethod.HEAD, HttpMethod.OPTIONS]
 _ALLOW: Final = "GET, HEAD"
@@ -90,16 +90,16 @@ noscript {
   padding: 2em;
 }
 """
-_OURS: Final = MappingProxyType(
-    {PAGE: _HTML.encode(), f"{PAGE}/init.js": _SCRIPT.encode(), f"{PAGE}/page.css": _STYLE.encode()}
+_OWN_FILES: Final = MappingProxyType(
+    {DOCS_PATH: _HTML.encode(), f"{DOCS_PATH}/init.js": _SCRIPT.encode(), f"{DOCS_PATH}/page.css": _STYLE.encode()}
 )
 
 
-class Asset(msgspec.Struct, frozen=True, kw_only=True):
+class DocsAsset(msgspec.Struct, frozen=True, kw_only=True):
     """A file, ready to be sent."""
 
     body: bytes
-    packed: bytes
+    gzipped: bytes
     """With gzip; empty where that saves nothing."""
     digest: str
     media_type: str
@@ -114,10 +114,10 @@ class DocsPage:
     """
 
     def __init__(self, files: Mapping[str, bytes]) -> None:
-        self._assets = {f"{PAGE}/{name}": _asset(name, body, _LASTING) for name, body in files.items()}
-        self._assets |= {path: _asset(path, body, _CHECKED) for path, body in _OURS.items()}
+        self._assets = {f"{DOCS_PATH}/{name}": _asset(name, body, _CACHE_FOR_A_DAY) for name, body in files.items()}
+        self._assets |= {path: _asset(path, body, _CACHE_REVALIDATED) for path, body in _OWN_FILES.items()}
 
-    def answer(self, path: str, headers: Headers) -> ASGIResponse:
+    def respond(self, path: str, headers: Headers) -> ASGIResponse:
         """The page or one of its files: packed for those who can unpack it, 304 for those who have it.
 
         Args:
@@ -130,7 +130,7 @@ class DocsPage:
         asset = self._assets.get(path)
         if asset is None:
             raise not_found()
-        is_packed = bool(asset.packed) and _takes_gzip(headers)
+        is_packed = bool(asset.gzipped) and _accepts_gzip(headers)
         # Two representations, so two tags (RFC 9110, ETag).
         etag = f'"{asset.digest}-gzip"' if is_packed else f'"{asset.digest}"'
         sent = {
@@ -139,17 +139,17 @@ class DocsPage:
             "Vary": "Accept-Encoding",
             "x-content-type-options": "nosniff",
         }
-        if path == PAGE:
-            sent |= {"content-security-policy": POLICY, "referrer-policy": "no-referrer"}
-        if matches(headers, etag):
+        if path == DOCS_PATH:
+            sent |= {"content-security-policy": CONTENT_SECURITY_POLICY, "referrer-policy": "no-referrer"}
+        if etag_matches(headers, etag):
             return ASGIResponse(status_code=304, media_type=asset.media_type, headers=sent)
         if is_packed:
             sent["content-encoding"] = "gzip"
-        return ASGIResponse(body=asset.packed if is_packed else asset.body, media_type=asset.media_type, headers=sent)
+        return ASGIResponse(body=asset.gzipped if is_packed else asset.body, media_type=asset.media_type, headers=sent)
 
 
 @cache
-def installed_page() -> DocsPage:
+def load_docs_page() -> DocsPage:
     """The page with the Swagger UI that is installed.
 
     Meant for the start of the service: reading and packing takes 50 ms and 2 MiB, which is better spent before the
@@ -170,18 +170,18 @@ def docs_routes(page: DocsPage) -> list[HTTPRouteHandler]:
     """The handlers of `/docs` and what is below it."""
 
     # With OPTIONS, which litestar would otherwise answer by itself, with 204.
-    @route(f"/{PAGE}", http_method=_METHODS)
+    @route(f"/{DOCS_PATH}", http_method=_METHODS)
     async def docs(request: AnyRequest) -> ASGIResponse:
         _refuse_options(request)
         if request.scope["raw_path"].endswith(b"/"):
             # The page's links start at its own path, which a slash at its end would change.
-            return ASGIResponse(status_code=308, headers={"Location": f"../{PAGE}"})
-        return page.answer(PAGE, headers_of(request.scope["headers"]))
+            return ASGIResponse(status_code=308, headers={"Location": f"../{DOCS_PATH}"})
+        return page.respond(DOCS_PATH, parse_headers(request.scope["headers"]))
 
-    @route(f"/{PAGE}/{{name:str}}", http_method=_METHODS)
+    @route(f"/{DOCS_PATH}/{{name:str}}", http_method=_METHODS)
     async def asset(request: AnyRequest) -> ASGIResponse:
         _refuse_options(request)
-        return page.answer(f"{PAGE}/{request.path_params['name']}", headers_of(request.scope["headers"]))
+        return page.respond(f"{DOCS_PATH}/{request.path_params['name']}", parse_headers(request.scope["headers"]))
 
     return [docs, asset]
 
@@ -191,18 +191,18 @@ def _refuse_options(request: AnyRequest) -> None:
         raise method_not_allowed(_ALLOW)
 
 
-def _asset(name: str, body: bytes, caching: str) -> Asset:
+def _asset(name: str, body: bytes, caching: str) -> DocsAsset:
     packed = gzip.compress(body, mtime=0)
-    return Asset(
+    return DocsAsset(
         body=body,
-        packed=packed if len(packed) < len(body) else b"",
+        gzipped=packed if len(packed) < len(body) else b"",
         digest=hashlib.blake2b(body, digest_size=16).hexdigest(),
         media_type=_TYPES[Path(name).suffix],
         caching=caching,
     )
 
 
-def _takes_gzip(headers: Headers) -> bool:
+def _accepts_gzip(headers: Headers) -> bool:
     """Whether `Accept-Encoding` names gzip, or anything, with a weight above 0 (RFC 9110)."""
     weights: dict[str, bool] = {}
     for part in ",".join(headers.get(b"accept-encoding", [])).lower().split(","):

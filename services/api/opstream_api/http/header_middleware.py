@@ -13,14 +13,14 @@ from typing import Final
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-REQUEST_ID: Final = "opstream_request_id"
+REQUEST_ID_KEY: Final = "opstream_request_id"
 """Key in the scope's `state`, for log lines."""
 
 _CLIENT_ID_HEADER: Final = b"x-ms-client-request-id"
 _CLIENT_ID: Final = re.compile(rb"[\x20-\x7e]{1,128}")
 
 
-class _Spelled(bytes):
+class _CasedName(bytes):
     """A header name that keeps its spelling: uvicorn calls `lower()` on every name just before it writes it."""
 
     __slots__ = ()
@@ -29,8 +29,8 @@ class _Spelled(bytes):
         return self
 
 
-SPELLING: Final = {
-    name.lower(): _Spelled(name)
+HEADER_CASE: Final = {
+    name.lower(): _CasedName(name)
     for name in (
         *(b"Allow", b"Cache-Control", b"Content-Type", b"ETag", b"Operation-Id", b"Operation-Location"),
         *(b"Preference-Applied", b"Repeatability-Result", b"Retry-After", b"Vary"),
@@ -39,7 +39,7 @@ SPELLING: Final = {
 """Spelled as in contract.md. Those that uvicorn itself reads (`content-length`, `connection`) must stay plain."""
 
 
-class HeaderCare:
+class HeaderMiddleware:
     """ASGI middleware: every answer gets a request id and headers spelled as in the contract.
 
     Args:
@@ -57,7 +57,7 @@ class HeaderCare:
             await self._app(scope, receive, send)
             return
         request_id = self._new_id()
-        scope.setdefault("state", {})[REQUEST_ID] = request_id
+        scope.setdefault("state", {})[REQUEST_ID_KEY] = request_id
         added = [(b"x-ms-request-id", request_id.encode())]
         client_id = _client_id(scope["headers"])
         if client_id is not None:
@@ -65,7 +65,7 @@ class HeaderCare:
 
         async def send_spelled(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = [(SPELLING.get(name, name), value) for name, value in message["headers"]]
+                headers = [(HEADER_CASE.get(name, name), value) for name, value in message["headers"]]
                 message["headers"] = headers + added
             await send(message)
 

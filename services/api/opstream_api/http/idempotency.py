@@ -19,12 +19,12 @@ from opstream_api.errors import ApiError
 from opstream_schemas.errors import ErrorCode, InvalidName
 from opstream_schemas.names import check_operation_id
 
-from .requests import Headers, only
+from .requests import Headers, single_value
 
 OPERATION_ID: Final = "Operation-Id"
-REQUEST_ID: Final = "Repeatability-Request-ID"
-FIRST_SENT: Final = "Repeatability-First-Sent"
-RESULT: Final = "Repeatability-Result"
+REPEATABILITY_REQUEST_ID: Final = "Repeatability-Request-ID"
+REPEATABILITY_FIRST_SENT: Final = "Repeatability-First-Sent"
+REPEATABILITY_RESULT: Final = "Repeatability-Result"
 
 _REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,256}")
 _HTTP_DATE: Final = re.compile(
@@ -34,7 +34,7 @@ _HTTP_DATE: Final = re.compile(
 """IMF-fixdate (RFC 9110, Date/Time Formats)."""
 
 
-class Identity(msgspec.Struct, frozen=True, kw_only=True):
+class IdempotencyKey(msgspec.Struct, frozen=True, kw_only=True):
     """Which operation a submit means."""
 
     operation_id: str
@@ -44,43 +44,55 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_repeatable(self) -> bool:
         """Whether the answer has to say `Repeatability-Result`."""
-        return self.header == REQUEST_ID
+        return self.header == REPEATABILITY_REQUEST_ID
 
 
-def is_repeatable(headers: Headers) -> bool:
+def uses_repeatability(headers: Headers) -> bool:
     """Whether a request asks for OASIS repeatability, be it wrongly."""
-    return REQUEST_ID.lower().encode() in headers or FIRST_SENT.lower().encode() in headers
+    return REPEATABILITY_REQUEST_ID.lower().encode() in headers or REPEATABILITY_FIRST_SENT.lower().encode() in headers
 
 
-def identify(headers: Headers, new_id: Callable[[], str]) -> Identity:
+def parse_idempotency_key(headers: Headers, new_id: Callable[[], str]) -> IdempotencyKey:
     """The operation id of a submit; `new_id` draws one for a request that brings none.
 
     Raises:
         ApiError: `InvalidHeader`: outside of its grammar, sent twice, half a pair, or both ways at once.
     """
-    own = only(headers, OPERATION_ID)
-    if is_repeatable(headers):
+    own = single_value(headers, OPERATION_ID)
+    if uses_repeatability(headers):
         if own is not None:
-            raise _invalid(f"send either {OPERATION_ID} or {REQUEST_ID}: each names the operation", OPERATION_ID)
-        return Identity(operation_id=_of_pair(headers), header=REQUEST_ID)
+            raise _invalid(
+                f"send either {OPERATION_ID} or {REPEATABILITY_REQUEST_ID}: each names the operation", OPERATION_ID
+            )
+        return IdempotencyKey(operation_id=_hash_pair(headers), header=REPEATABILITY_REQUEST_ID)
     if own is None:
-        return Identity(operation_id=new_id(), header=OPERATION_ID)
+        return IdempotencyKey(operation_id=new_id(), header=OPERATION_ID)
     try:
-        return Identity(operation_id=check_operation_id(own), header=OPERATION_ID)
+        return IdempotencyKey(operation_id=check_operation_id(own), header=OPERATION_ID)
     except InvalidName as error:
         raise _invalid(str(error), OPERATION_ID) from error
 
 
-def _of_pair(headers: Headers) -> str:
-    request_id, first_sent = only(headers, REQUEST_ID), only(headers, FIRST_SENT)
+def _hash_pair(headers: Headers) -> str:
+    request_id, first_sent = (
+        single_value(headers, REPEATABILITY_REQUEST_ID),
+        single_value(headers, REPEATABILITY_FIRST_SENT),
+    )
     if request_id is None or first_sent is None:
-        missing = REQUEST_ID if request_id is None else FIRST_SENT
-        raise _invalid(f"{REQUEST_ID} and {FIRST_SENT} belong together, {missing} is missing", missing)
+        missing = REPEATABILITY_REQUEST_ID if request_id is None else REPEATABILITY_FIRST_SENT
+        raise _invalid(
+            f"{REPEATABILITY_REQUEST_ID} and {REPEATABILITY_FIRST_SENT} belong together, {missing} is missing", missing
+        )
     if _REQUEST_ID.fullmatch(request_id) is None:
-        raise _invalid(f"{REQUEST_ID} must be 1 to 256 visible ASCII characters, best a UUID", REQUEST_ID)
+        raise _invalid(
+            f"{REPEATABILITY_REQUEST_ID} must be 1 to 256 visible ASCII characters, best a UUID",
+            REPEATABILITY_REQUEST_ID,
+        )
     if not _is_http_date(first_sent):
         raise _invalid(
-            f"{FIRST_SENT} must be an HTTP date such as 'Tue, 24 Nov 2026 08:00:00 GMT', not {first_sent!r}", FIRST_SENT
+            f"{REPEATABILITY_FIRST_SENT} must be an HTTP date such as 'Tue, 24 Nov 2026 08:00:00 GMT', "
+            f"not {first_sent!r}",
+            REPEATABILITY_FIRST_SENT,
         )
     pair = f"{request_id}\n{first_sent}".encode()
     return urlsafe_b64encode(hashlib.sha256(pair).digest()).rstrip(b"=").decode()

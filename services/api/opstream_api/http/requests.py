@@ -22,7 +22,7 @@ Headers = Mapping[bytes, list[str]]
 """Values by lower-case name, in the order in which they were sent."""
 
 _BROKEN_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-_TOLERATED: Final = frozenset({"api-version"})
+_KNOWN_PARAMETERS: Final = frozenset({"api-version"})
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _JSON: Final = re.compile(r"application/(?:[a-z0-9!#$&^_.-]+\+)?json")
 _CHARSETS: Final = frozenset({"utf-8", "utf8"})
@@ -31,7 +31,7 @@ _TRACEPARENT: Final = re.compile(
 )
 _TRACESTATE_LIMIT: Final = 512
 """Characters that W3C Trace Context asks to pass on at least; more is left out, as it allows."""
-_DISCARD: Final = 8
+_DISCARD_FACTOR: Final = 8
 """Times the limit that is read and thrown away, so that a client that is still sending gets to read its 413."""
 
 
@@ -56,7 +56,7 @@ def parse_submit_path(raw_path: bytes) -> SubmitPath:
     segments = raw_path.split(b"/")
     if len(segments) not in {2, 3} or segments[0]:
         raise not_found()
-    *resources, last = (_decode(segment) for segment in segments[1:])
+    *resources, last = (_decode_segment(segment) for segment in segments[1:])
     name, colon, action = last.rpartition(":")
     if not colon:
         raise not_found()
@@ -72,7 +72,7 @@ def parse_submit_path(raw_path: bytes) -> SubmitPath:
         raise ApiError(ErrorCode.INVALID_PARAMETER, str(error), target="id") from error
 
 
-def headers_of(pairs: Iterable[tuple[bytes, bytes]]) -> Headers:
+def parse_headers(pairs: Iterable[tuple[bytes, bytes]]) -> Headers:
     """ASGI headers by name."""
     found: dict[bytes, list[str]] = {}
     for name, value in pairs:
@@ -80,7 +80,7 @@ def headers_of(pairs: Iterable[tuple[bytes, bytes]]) -> Headers:
     return found
 
 
-def only(headers: Headers, name: str) -> str | None:
+def single_value(headers: Headers, name: str) -> str | None:
     """The value of a header that may be sent once; None without it.
 
     Raises:
@@ -101,7 +101,7 @@ def check_query(query: bytes) -> None:
     if not query:
         return
     for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
-        if name not in _TOLERATED:
+        if name not in _KNOWN_PARAMETERS:
             raise ApiError(ErrorCode.INVALID_PARAMETER, f"there is no query parameter {name!r}", target=name)
 
 
@@ -111,13 +111,13 @@ def base_url(headers: Headers, scheme: str) -> str:
     Raises:
         ApiError: `InvalidHeader`: no usable `Host`, so no link could be made.
     """
-    host = only(headers, "Host")
+    host = single_value(headers, "Host")
     if host is None or _HOST.fullmatch(host) is None:
         raise ApiError(ErrorCode.INVALID_HEADER, "the request needs a Host header: HOST or HOST:PORT", target="Host")
     return f"{scheme}://{host}"
 
 
-def trace(headers: Headers) -> Trace | None:
+def parse_trace(headers: Headers) -> Trace | None:
     """The W3C Trace Context to be continued. A malformed one is ignored, as that standard says."""
     values = headers.get(b"traceparent", [])
     if len(values) != 1:
@@ -136,12 +136,12 @@ def check_content_type(headers: Headers) -> None:
     Raises:
         ApiError: `UnsupportedMediaType`, or `InvalidHeader` for two content types.
     """
-    encoding = only(headers, "Content-Encoding")
+    encoding = single_value(headers, "Content-Encoding")
     if encoding is not None and encoding.strip().lower() != "identity":
         raise _unsupported(
             f"a body with Content-Encoding {encoding!r} is not taken: send it as it is", "Content-Encoding"
         )
-    value = only(headers, "Content-Type")
+    value = single_value(headers, "Content-Type")
     if value is None:
         return
     media_type, *parameters = value.split(";")
@@ -165,7 +165,7 @@ async def read_body(receive: Callable[[], Awaitable[Any]], headers: Headers, lim
         ApiError: `PayloadTooLarge`; `JournalUnavailable` when the service stops before the body has ended.
     """
     declared = int(_digits(headers.get(b"content-length", ["0"])[0]))
-    if declared > limit * _DISCARD or (declared > limit and b"expect" in headers):
+    if declared > limit * _DISCARD_FACTOR or (declared > limit and b"expect" in headers):
         # It has not sent the body yet, or too much of it to read on: the connection can't be used again.
         raise _too_large(limit, {"Connection": "close"})
     chunks: list[bytes] = []
@@ -184,7 +184,7 @@ async def read_body(receive: Callable[[], Awaitable[Any]], headers: Headers, lim
         size += len(chunk)
         if size <= limit:
             chunks.append(chunk)
-        elif size > limit * _DISCARD:
+        elif size > limit * _DISCARD_FACTOR:
             raise _too_large(limit, {"Connection": "close"})
         else:
             chunks.clear()
@@ -193,7 +193,7 @@ async def read_body(receive: Callable[[], Awaitable[Any]], headers: Headers, lim
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def _decode(segment: bytes) -> str:
+def _decode_segment(segment: bytes) -> str:
     if _BROKEN_ESCAPE.search(segment):
         raise ApiError(ErrorCode.INVALID_PARAMETER, "the path holds a '%' that no two hexadecimal digits follow")
     try:

@@ -8,15 +8,15 @@ from typing import Any, Final
 import jsonschema_rs
 import msgspec
 
-from opstream_api.http.callback_header import CALLBACK
-from opstream_schemas.action_spec import DAY, ActionSpec, Policy
+from opstream_api.http.callback_header import CALLBACK_HEADER
+from opstream_schemas.action_spec import DAY_SECONDS, ActionSpec, Policy
 
-from .operation_paths import links
-from .responses import refused
-from .samples import OPERATION_ID, RESOURCE_ID, monitor
-from .schema_components import moved
-from .schema_examples import example
-from .shared import SCHEMAS, Json, content, headers, ref, refs
+from .operation_paths import monitor_links
+from .responses import error_responses
+from .samples import OPERATION_ID, RESOURCE_ID, sample_monitor
+from .schema_components import to_components
+from .schema_examples import make_example
+from .shared import SCHEMAS, Json, header_refs, json_content, ref, refs
 
 _HOUR: Final = 3600.0
 _LONG_RUNNING: Final[Mapping[str, Any]] = {
@@ -28,14 +28,14 @@ _HEADERS: Final = (
     "Operation-Id",
     "Repeatability-Request-ID",
     "Repeatability-First-Sent",
-    CALLBACK,
+    CALLBACK_HEADER,
     "traceparent",
     "tracestate",
 )
 """What a submit takes; a callback only where the operator allows hosts."""
 
 
-class Described(msgspec.Struct, frozen=True, kw_only=True):
+class DocumentedAction(msgspec.Struct, frozen=True, kw_only=True):
     """An action, with what the document shows of its input and result."""
 
     spec: ActionSpec
@@ -45,9 +45,9 @@ class Described(msgspec.Struct, frozen=True, kw_only=True):
     """The same."""
 
     @classmethod
-    def of(cls, spec: ActionSpec) -> Described:
+    def from_spec(cls, spec: ActionSpec) -> DocumentedAction:
         """Make the examples."""
-        return cls(spec=spec, input=example(spec.input_schema), result=example(spec.result_schema))
+        return cls(spec=spec, input=make_example(spec.input_schema), result=make_example(spec.result_schema))
 
     @property
     def has_examples(self) -> bool:
@@ -55,10 +55,10 @@ class Described(msgspec.Struct, frozen=True, kw_only=True):
         return self.input is not msgspec.UNSET and self.result is not msgspec.UNSET
 
 
-def action_paths(action: Described, public_url: str, *, is_calling_back: bool) -> Json:
+def action_paths(action: DocumentedAction, public_url: str, *, is_calling_back: bool) -> Json:
     """The two paths of an action."""
     spec = action.spec
-    taken = [name for name in _HEADERS if name != CALLBACK or is_calling_back]
+    taken = [name for name in _HEADERS if name != CALLBACK_HEADER or is_calling_back]
     return {
         f"/{spec.resource}/{{id}}:{spec.action}": {"post": _submit(action, public_url, taken, has_id=True)},
         f"/{spec.resource}:{spec.action}": {"post": _submit(action, public_url, taken, has_id=False)},
@@ -69,13 +69,13 @@ def action_components(spec: ActionSpec) -> Json:
     """The schemas of an action under names that no other action has, and the monitor that its result appears in."""
     result = {"properties": {"result": {"$ref": SCHEMAS + _name(spec, "result")}}}
     return {
-        **moved(spec.input_schema, _name(spec, "input")),
-        **moved(spec.result_schema, _name(spec, "result")),
+        **to_components(spec.input_schema, _name(spec, "input")),
+        **to_components(spec.result_schema, _name(spec, "result")),
         _name(spec, "monitor"): {"allOf": [{"$ref": SCHEMAS + "StatusMonitor"}, result]},
     }
 
 
-def _submit(action: Described, public_url: str, headers_taken: Sequence[str], *, has_id: bool) -> Json:
+def _submit(action: DocumentedAction, public_url: str, headers_taken: Sequence[str], *, has_id: bool) -> Json:
     spec = action.spec
     path = ["ResourceId"] if has_id else []
     given = {} if action.input is msgspec.UNSET else {"example": {"value": action.input}}
@@ -86,30 +86,30 @@ def _submit(action: Described, public_url: str, headers_taken: Sequence[str], *,
         "tags": [spec.resource],
         "parameters": refs("parameters", *path, *headers_taken, "api-version", "x-ms-client-request-id"),
         "requestBody": {
-            "required": not _takes_nothing(spec),
-            "content": content({"$ref": SCHEMAS + _name(spec, "input")}, given),
+            "required": not _is_body_optional(spec),
+            "content": json_content({"$ref": SCHEMAS + _name(spec, "input")}, given),
         },
-        "responses": {"202": _accepted(action, public_url, has_id=has_id), **_refusals(spec)},
+        "responses": {"202": _accepted(action, public_url, has_id=has_id), **_submit_errors(spec)},
         **_LONG_RUNNING,
     }
 
 
-def _accepted(action: Described, public_url: str, *, has_id: bool) -> Json:
+def _accepted(action: DocumentedAction, public_url: str, *, has_id: bool) -> Json:
     spec = action.spec
     resource_id = RESOURCE_ID if has_id else ""
-    shown = {"new": monitor("notStarted", spec.kind, resource_id=resource_id)}
+    shown = {"new": sample_monitor("notStarted", spec.kind, resource_id=resource_id)}
     if action.result is not msgspec.UNSET:
-        repeated = monitor("succeeded", spec.kind, resource_id=resource_id, result=action.result)
+        repeated = sample_monitor("succeeded", spec.kind, resource_id=resource_id, result=action.result)
         shown["repeated"] = {**repeated, "summary": "The request was sent before, and its operation has ended"}
     location = f"{public_url or 'http://127.0.0.1:8080'}/status/{OPERATION_ID}"
     return {
         "description": "Recorded for good, to be run by a runner. The body is the status monitor",
         "headers": {
-            **headers("Operation-Location", "Operation-Id", "Retry-After", "Repeatability-Result"),
+            **header_refs("Operation-Location", "Operation-Id", "Retry-After", "Repeatability-Result"),
             "Operation-Location": {**ref("headers", "Operation-Location"), "description": f"E.g. `{location}`"},
         },
-        "content": content({"$ref": SCHEMAS + _name(spec, "monitor")}, shown),
-        "links": links(),
+        "content": json_content({"$ref": SCHEMAS + _name(spec, "monitor")}, shown),
+        "links": monitor_links(),
     }
 
 
@@ -134,11 +134,11 @@ def _kept(policy: Policy) -> str:
 
 
 def _days(seconds: float) -> str:
-    days = seconds / DAY
+    days = seconds / DAY_SECONDS
     return f"{days:g} day{'' if days == 1 else 's'}"
 
 
-def _takes_nothing(spec: ActionSpec) -> bool:
+def _is_body_optional(spec: ActionSpec) -> bool:
     """Whether a request may do without a body, which is then taken for `{}`."""
     try:
         return jsonschema_rs.Draft202012Validator(spec.input_schema, offline=True).is_valid({})
@@ -151,11 +151,11 @@ def _name(spec: ActionSpec, role: str) -> str:
     return f"{spec.resource}.{spec.action}.{role}"
 
 
-def _refusals(spec: ActionSpec) -> Json:
-    is_rejecting = spec.scope and spec.policy.on_conflict == "reject"
-    return _REFUSALS_IF_BUSY if is_rejecting else _REFUSALS
+def _submit_errors(spec: ActionSpec) -> Json:
+    is_rejecting = spec.lock_scope and spec.policy.on_conflict == "reject"
+    return _SUBMIT_ERRORS_IF_BUSY if is_rejecting else _SUBMIT_ERRORS
 
 
 _SUBMITS: Final = ("InvalidSubmit", "UnknownAction", "TooLargeSubmit", "UnsupportedSubmit", "Unavailable")
-_REFUSALS: Final = refused(*_SUBMITS)
-_REFUSALS_IF_BUSY: Final = refused(*_SUBMITS, "ResourceBusy")
+_SUBMIT_ERRORS: Final = error_responses(*_SUBMITS)
+_SUBMIT_ERRORS_IF_BUSY: Final = error_responses(*_SUBMITS, "ResourceBusy")

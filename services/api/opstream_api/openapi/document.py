@@ -10,10 +10,10 @@ from opstream_schemas.names import Kind
 
 from . import operation_paths as operations
 from . import service_paths as service
-from .action_paths import Described, action_components, action_paths
+from .action_paths import DocumentedAction, action_components, action_paths
 from .operation_paths import operation_paths
 from .responses import error_components
-from .samples import errors
+from .samples import sample_errors
 from .service_paths import service_paths
 from .shared import HEADERS, PARAMETERS, Json, contract_schemas
 
@@ -33,15 +33,15 @@ _UNKNOWN: Final = Kind("book", "publish")
 """What the examples are about as long as no action is known."""
 
 
-def openapi(specs: Iterable[ActionSpec], public_url: str = "", *, is_calling_back: bool = False) -> Json:
+def openapi_document(specs: Iterable[ActionSpec], public_url: str = "", *, is_calling_back: bool = False) -> Json:
     """The OpenAPI 3.1 document of a service that offers these actions, and takes callbacks or not."""
-    actions = [Described.of(spec) for spec in specs]
+    actions = [DocumentedAction.from_spec(spec) for spec in specs]
     paths: Json = {}
     schemas = contract_schemas()
     for action in actions:
         paths |= action_paths(action, public_url, is_calling_back=is_calling_back)
         schemas |= action_components(action.spec)
-    paths |= operation_paths(*_shown(actions))
+    paths |= operation_paths(*_example_operation(actions))
     paths |= service_paths()
     document: Json = {
         "openapi": "3.1.0",
@@ -57,14 +57,14 @@ def openapi(specs: Iterable[ActionSpec], public_url: str = "", *, is_calling_bac
             "schemas": schemas,
             "responses": error_components(),
             "parameters": PARAMETERS,
-            "examples": errors(),
+            "examples": sample_errors(),
             "headers": HEADERS,
         },
     }
     return document | ({"servers": [{"url": public_url}]} if public_url else {})
 
 
-def _shown(actions: Sequence[Described]) -> tuple[Kind, object, object]:
+def _example_operation(actions: Sequence[DocumentedAction]) -> tuple[Kind, object, object]:
     """What an example of an operation is about: kind, input and result."""
     for action in actions:
         if action.has_examples:
@@ -72,7 +72,7 @@ def _shown(actions: Sequence[Described]) -> tuple[Kind, object, object]:
     return _UNKNOWN, {"title": "Moby Dick"}, {"version": 1}
 
 
-def _tags(actions: Iterable[Described]) -> list[Json]:
+def _tags(actions: Iterable[DocumentedAction]) -> list[Json]:
     described = {action.spec.resource: f"What can be done to a {action.spec.resource}." for action in actions}
     described[operations.TAG] = "The status of what was started, its end, its history."
     described[service.TAG] = "The service itself."

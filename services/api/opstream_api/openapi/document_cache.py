@@ -8,13 +8,13 @@ from typing import Any
 
 import msgspec
 
-from opstream_journal import Catalog, JournalError
+from opstream_journal import ActionCatalog, JournalError
 from opstream_schemas.action_spec import ActionSpec
 
 logger = logging.getLogger(__name__)
 
 
-class Document:
+class DocumentCache:
     """A document of the actions that there are, encoded; made again once the catalog has changed.
 
     Args:
@@ -22,7 +22,7 @@ class Document:
         make: the document of actions, which come sorted.
     """
 
-    def __init__(self, catalog: Catalog, make: Callable[[Iterable[ActionSpec]], dict[str, Any]]) -> None:
+    def __init__(self, catalog: ActionCatalog, make: Callable[[Iterable[ActionSpec]], dict[str, Any]]) -> None:
         self._catalog = catalog
         self._make = make
         self._encoded: bytes | None = None

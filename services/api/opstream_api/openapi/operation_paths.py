@@ -11,9 +11,9 @@ import msgspec
 
 from opstream_schemas.names import Kind
 
-from .responses import refused
-from .samples import history, monitor
-from .shared import SCHEMAS, Json, content, headers, ref, refs
+from .responses import error_responses
+from .samples import sample_history, sample_monitor
+from .shared import SCHEMAS, Json, header_refs, json_content, ref, refs
 
 TAG: Final = "operations"
 
@@ -27,7 +27,7 @@ def operation_paths(kind: Kind, action_input: Any, result: Any) -> Json:  # noqa
     }
 
 
-def links() -> Json:
+def monitor_links() -> Json:
     """Where a status monitor leads."""
     told = {"operationId": "$response.body#/id"}
     return {name: {"operationId": name, "parameters": told} for name in ("status", "cancel", "events")}
@@ -50,14 +50,14 @@ def _status(kind: Kind, result: Any) -> Json:  # noqa: ANN401 - JSON
         "responses": {
             "200": {
                 "description": "The status monitor",
-                "headers": headers(*also),
-                "content": content(
+                "headers": header_refs(*also),
+                "content": json_content(
                     {"$ref": SCHEMAS + "StatusMonitor"},
-                    {state: monitor(state, kind, result=result) for state in states},
+                    {state: sample_monitor(state, kind, result=result) for state in states},
                 ),
             },
-            "304": {"description": "As the client has it already", "headers": headers(*also)},
-            **refused("InvalidRead", "OperationNotFound", "Unreadable"),
+            "304": {"description": "As the client has it already", "headers": header_refs(*also)},
+            **error_responses("InvalidRead", "OperationNotFound", "Unreadable"),
         },
     }
 
@@ -81,18 +81,18 @@ def _cancel(kind: Kind) -> Json:
         "parameters": refs("parameters", "StatusId", "api-version", "x-ms-client-request-id"),
         "requestBody": {
             "required": False,
-            "content": content(schema, {"reason": {"value": {"reason": "the author wants another title"}}}),
+            "content": json_content(schema, {"reason": {"value": {"reason": "the author wants another title"}}}),
         },
         "responses": {
             "200": {
                 "description": "Canceled, or told to stop: the status monitor",
-                "headers": headers("Retry-After"),
-                "content": content(
+                "headers": header_refs("Retry-After"),
+                "content": json_content(
                     {"$ref": SCHEMAS + "StatusMonitor"},
-                    {state: monitor(state, kind) for state in ("canceled", "running")},
+                    {state: sample_monitor(state, kind) for state in ("canceled", "running")},
                 ),
             },
-            **refused(
+            **error_responses(
                 "InvalidCancel",
                 "OperationNotFound",
                 "OperationFinished",
@@ -105,7 +105,7 @@ def _cancel(kind: Kind) -> Json:
 
 
 def _events(kind: Kind, action_input: Any, result: Any) -> Json:  # noqa: ANN401 - JSON
-    shown = history(kind, action_input, result)
+    shown = sample_history(kind, action_input, result)
     frames = (
         f"id: {event['position']}\nevent: {event['type'].split('.')[2]}\ndata: {msgspec.json.encode(event).decode()}\n"
         for event in shown["value"]
@@ -129,13 +129,16 @@ def _events(kind: Kind, action_input: Any, result: Any) -> Json:  # noqa: ANN401
         "responses": {
             "200": {
                 "description": "The history",
-                "headers": headers("Vary", "Cache-Control"),
+                "headers": header_refs("Vary", "Cache-Control"),
                 "content": {
-                    **content(ref("schemas", "History"), {"history": {"summary": "All events", "value": shown}}),
+                    **json_content(ref("schemas", "History"), {"history": {"summary": "All events", "value": shown}}),
                     "text/event-stream": stream,
                 },
             },
-            "204": {"description": "The client of a stream has every event that there will be", "headers": headers()},
-            **refused("InvalidRead", "OperationNotFound", "Unreadable"),
+            "204": {
+                "description": "The client of a stream has every event that there will be",
+                "headers": header_refs(),
+            },
+            **error_responses("InvalidRead", "OperationNotFound", "Unreadable"),
         },
     }

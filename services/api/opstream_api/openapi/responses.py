@@ -12,7 +12,7 @@ from typing import Final
 from opstream_api.errors import RETRY_AFTER, STATUS_OF
 from opstream_schemas.errors import ErrorCode
 
-from .shared import SCHEMAS, Json, content, headers, ref
+from .shared import SCHEMAS, Json, header_refs, json_content, ref
 
 _ANY: Final = (ErrorCode.INVALID_HEADER, ErrorCode.INVALID_PARAMETER)
 _UNAVAILABLE: Final = (ErrorCode.JOURNAL_UNAVAILABLE, ErrorCode.JOURNAL_FULL)
@@ -46,7 +46,7 @@ def error_components() -> Json:
     return {name: _error(name, codes) for name, codes in _CODES.items()}
 
 
-def refused(*names: str) -> Json:
+def error_responses(*names: str) -> Json:
     """The refusals of a path, by status; every path can also get `InternalError`."""
     wanted = {STATUS_OF[_CODES[name][0]]: name for name in (*names, "InternalError")}
     return {str(status): ref("responses", wanted[status]) for status in sorted(wanted)}
@@ -63,6 +63,6 @@ def _error(name: str, codes: tuple[ErrorCode, ...]) -> Json:
     }
     return {
         "description": ", ".join(f"`{code}`" for code in codes),
-        "headers": {"x-ms-error-code": code_header, **headers(*more)},
-        "content": content({"$ref": SCHEMAS + "ErrorBody"}, {str(code): ref("examples", code) for code in codes}),
+        "headers": {"x-ms-error-code": code_header, **header_refs(*more)},
+        "content": json_content({"$ref": SCHEMAS + "ErrorBody"}, {str(code): ref("examples", code) for code in codes}),
     }

@@ -46,7 +46,7 @@ _STATES: Final[Mapping[str, tuple[str, Json]]] = MappingProxyType(
 )
 
 
-def monitor(state: str, kind: Kind, *, resource_id: str = RESOURCE_ID, result: Any = msgspec.UNSET) -> Json:  # noqa: ANN401 - JSON
+def sample_monitor(state: str, kind: Kind, *, resource_id: str = RESOURCE_ID, result: Any = msgspec.UNSET) -> Json:  # noqa: ANN401 - JSON
     """A named example: the status monitor of an operation.
 
     Args:
@@ -70,7 +70,7 @@ def monitor(state: str, kind: Kind, *, resource_id: str = RESOURCE_ID, result: A
     return {"summary": summary, "value": _json(msgspec.structs.replace(shown, **changes))}
 
 
-def history(kind: Kind, action_input: Any, result: Any) -> Json:  # noqa: ANN401 - JSON
+def sample_history(kind: Kind, action_input: Any, result: Any) -> Json:  # noqa: ANN401 - JSON
     """The events of a short life, as the journal holds them."""
     requested = Requested(
         resource=kind.resource,
@@ -98,7 +98,7 @@ def history(kind: Kind, action_input: Any, result: Any) -> Json:  # noqa: ANN401
     return {"value": [msgspec.json.decode(event) for event in (stored, encode_event(last))]}
 
 
-def errors() -> Json:
+def sample_errors() -> Json:
     """An error body for each code that answers a request, as components."""
     return {
         code: {"summary": summary, "value": _json(ErrorBody(error=ErrorObject(code=code, message=message, **more)))}

@@ -17,7 +17,7 @@ _LITERALS: Final = frozenset({"const", "default", "enum", "examples"})
 """Keywords that hold values, not schemas."""
 
 
-def moved(schema: Mapping[str, Any], name: str) -> Json:
+def to_components(schema: Mapping[str, Any], name: str) -> Json:
     """A schema and its `$defs` as components: references inside of it now start at the document's root.
 
     Args:

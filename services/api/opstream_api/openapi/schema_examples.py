@@ -43,7 +43,7 @@ _TEXTS: Final = ("a", "A", "1", "a1", "A1", "a-1", "A-1", "a_1", "a.1", "a/1", "
 _COUNT: Final = re.compile(r"\{(\d{1,4})")
 _OF_STRINGS: Final = ("minLength", "maxLength", "pattern", "format")
 _OF_NUMBERS: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
-_HINTS: Final[Mapping[str, Sequence[str]]] = {
+_TYPE_KEYWORDS: Final[Mapping[str, Sequence[str]]] = {
     "object": ("properties", "required", "additionalProperties", "minProperties"),
     "array": ("items", "prefixItems", "minItems"),
     "string": _OF_STRINGS,
@@ -52,11 +52,11 @@ _HINTS: Final[Mapping[str, Sequence[str]]] = {
 """Keywords that tell which type a schema without one is about."""
 
 
-class _NoExample(Exception):
+class _NoExampleError(Exception):
     """Nothing that this module can make is valid."""
 
 
-def example(schema: dict[str, Any]) -> Any | msgspec.UnsetType:  # noqa: ANN401 - JSON
+def make_example(schema: dict[str, Any]) -> Any | msgspec.UnsetType:  # noqa: ANN401 - JSON
     """A value that the schema takes, with optional members where that works; `UNSET` if none is found.
 
     Args:
@@ -68,15 +68,15 @@ def example(schema: dict[str, Any]) -> Any | msgspec.UnsetType:  # noqa: ANN401 
         return msgspec.UNSET
     for is_full in (True, False):
         try:
-            built = _Builder(schema, is_full=is_full).build(schema)
-        except (_NoExample, ArithmeticError, RecursionError, TypeError):
+            built = _ExampleBuilder(schema, is_full=is_full).build(schema)
+        except (_NoExampleError, ArithmeticError, RecursionError, TypeError):
             continue  # also for keywords that are right by the letter, such as a length of 1.0
         if validator.is_valid(built):
             return built
     return msgspec.UNSET
 
 
-class _Builder:
+class _ExampleBuilder:
     def __init__(self, root: Mapping[str, Any], *, is_full: bool) -> None:
         self._root = root
         self._is_full = is_full
@@ -96,7 +96,7 @@ class _Builder:
         """
         self._left -= 1
         if self._left < 0 or self._depth > MAX_DEPTH:
-            raise _NoExample
+            raise _NoExampleError
         self._depth += 1
         try:
             return self._build(schema, opened, index)
@@ -133,9 +133,9 @@ class _Builder:
         for schema in schemas:
             try:
                 return self.build(schema, opened, index)
-            except _NoExample:
+            except _NoExampleError:
                 continue
-        raise _NoExample
+        raise _NoExampleError
 
     def _object(self, flat: Json, opened: frozenset[str]) -> Json:
         properties = flat.get("properties", {})
@@ -146,7 +146,7 @@ class _Builder:
             if name in required or (self._is_full and len(built) < flat.get("maxProperties", MAX_NODES)):
                 try:
                     built[name] = self.build(schema, opened)
-                except _NoExample:
+                except _NoExampleError:
                     if name in required:
                         raise
         free = [name for name in required if name not in properties]
@@ -159,13 +159,13 @@ class _Builder:
         least = flat.get("minItems", 0)
         most = flat.get("maxItems", MAX_ITEMS)
         if least > MAX_ITEMS:
-            raise _NoExample
+            raise _NoExampleError
         schemas = [*prefix, *[flat.get("items", True)] * max(least - len(prefix), int("items" in flat))]
         built: list[Any] = []
         for schema in schemas[: most if self._is_full else least]:
             try:
                 built.append(self.build(schema, opened, len(built)))
-            except _NoExample:
+            except _NoExampleError:
                 if len(built) < least:
                     raise
                 break
@@ -174,14 +174,14 @@ class _Builder:
     def _flat(self, schema: Any, opened: frozenset[str]) -> tuple[Json, frozenset[str]]:  # noqa: ANN401 - JSON
         """A schema with what it refers to, and what it consists of, merged into it."""
         if schema is False:
-            raise _NoExample
+            raise _NoExampleError
         if not isinstance(schema, dict):
             return {}, opened
         flat = {key: value for key, value in schema.items() if key not in {"$ref", "allOf"}}
         parts = list(schema.get("allOf", []))
         if "$ref" in schema:
             if schema["$ref"] in opened:
-                raise _NoExample
+                raise _NoExampleError
             opened |= {schema["$ref"]}
             parts.insert(0, self._target(schema["$ref"]))
         for part in parts:
@@ -191,12 +191,12 @@ class _Builder:
 
     def _target(self, reference: str) -> Any:  # noqa: ANN401 - JSON
         if not reference.startswith("#"):
-            raise _NoExample
+            raise _NoExampleError
         node: Any = self._root
         for step in reference[1:].split("/")[1:]:
             key = step.replace("~1", "/").replace("~0", "~")
             if not isinstance(node, dict) or key not in node:
-                raise _NoExample
+                raise _NoExampleError
             node = node[key]
         return node
 
@@ -219,7 +219,7 @@ def _type(flat: Json) -> str:
         return next((one for one in declared if one != "null"), "null")
     if declared:
         return str(declared)
-    return next((kind for kind, keys in _HINTS.items() if any(key in flat for key in keys)), "")
+    return next((kind for kind, keys in _TYPE_KEYWORDS.items() if any(key in flat for key in keys)), "")
 
 
 def _is_null(schema: Any) -> bool:  # noqa: ANN401 - JSON
@@ -272,4 +272,4 @@ def _first_valid(candidates: Iterator[Any], flat: Json, keys: Sequence[str]) -> 
     for candidate in candidates:
         if takes(candidate):
             return candidate
-    raise _NoExample
+    raise _NoExampleError

@@ -6,19 +6,19 @@ from typing import Final
 
 from opstream_schemas.asyncapi import ASYNCAPI_VERSION
 
-from .responses import refused
-from .shared import Json, content, headers, refs
+from .responses import error_responses
+from .shared import Json, header_refs, json_content, refs
 
 TAG: Final = "service"
 
-_OK: Final = content(
+_OK: Final = json_content(
     {"type": "object", "properties": {"status": {"const": "ok"}}, "required": ["status"]},
     {"ok": {"value": {"status": "ok"}}},
 )
-_DOCUMENT: Final = content(
+_DOCUMENT: Final = json_content(
     {"type": "object", "properties": {"openapi": {"const": "3.1.0"}}, "required": ["openapi", "info", "paths"]}
 )
-_EVENTS: Final = content(
+_EVENTS: Final = json_content(
     {
         "type": "object",
         "properties": {"asyncapi": {"const": ASYNCAPI_VERSION}},
@@ -46,21 +46,21 @@ def _get(name: str, summary: str, answer: Json, *refusals: str) -> Json:
         "tags": [TAG],
         "parameters": refs("parameters", "x-ms-client-request-id"),
         "responses": {
-            "200": {"description": summary, "headers": headers(), "content": answer},
-            **refused("InvalidRequest", *refusals),
+            "200": {"description": summary, "headers": header_refs(), "content": answer},
+            **error_responses("InvalidRequest", *refusals),
         },
     }
 
 
 def _page() -> Json:
     summary = "This document as a page"
-    also = headers("ETag", "Cache-Control", "Vary")
+    also = header_refs("ETag", "Cache-Control", "Vary")
     return {
         **_get("docs", summary, {}),
         "parameters": refs("parameters", "If-None-Match", "x-ms-client-request-id"),
         "responses": {
             "200": {"description": summary, "headers": also, "content": {"text/html": {"schema": {"type": "string"}}}},
             "304": {"description": "As the client has it already", "headers": also},
-            **refused("InvalidRequest"),
+            **error_responses("InvalidRequest"),
         },
     }

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import msgspec
 
-from opstream_api.http.callback_header import CALLBACK
-from opstream_api.http.conditional_headers import WAIT_LIMIT
-from opstream_schemas.json_schemas import schemas
+from opstream_api.http.callback_header import CALLBACK_HEADER
+from opstream_api.http.conditional_headers import MAX_WAIT
+from opstream_schemas.json_schemas import json_schemas
 from opstream_schemas.status_monitor import ErrorBody, StatusMonitor
 from opstream_schemas.urls import URL_LIMIT
 
@@ -19,9 +19,9 @@ Json = dict[str, Any]
 
 JSON: Final = "application/json"
 SCHEMAS: Final = "#/components/schemas/"
-OPERATION_ID: Final = "^[A-Za-z0-9_-]{1,64}$"
-REPEATABILITY_ID: Final = r"^[\x21-\x7e]{1,256}$"
-FIRST_SENT: Final = (
+OPERATION_ID_PATTERN: Final = "^[A-Za-z0-9_-]{1,64}$"
+REPEATABILITY_ID_PATTERN: Final = r"^[\x21-\x7e]{1,256}$"
+FIRST_SENT_PATTERN: Final = (
     "^(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), (?:0[1-9]|[12][0-9]|3[01]) "
     "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) [0-9]{4} (?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9] GMT$"
 )
@@ -37,7 +37,7 @@ _REFUSED: Final = (
 _CHARACTER: Final = f"[^/{_REFUSED}]"
 _NO_DOT: Final = f"[^./{_REFUSED}]"
 
-RESOURCE_ID: Final = rf"^(?:{_NO_DOT}{_CHARACTER}*|\.{_NO_DOT}{_CHARACTER}*|\.\.{_CHARACTER}+)$"
+RESOURCE_ID_PATTERN: Final = rf"^(?:{_NO_DOT}{_CHARACTER}*|\.{_NO_DOT}{_CHARACTER}*|\.\.{_CHARACTER}+)$"
 """Neither `.` nor `..`, spelled without look-ahead, which not every validator knows."""
 
 _INSTANT: Final[Json] = {"type": "string", "format": "date-time"}
@@ -55,12 +55,12 @@ def refs(kind: str, *names: str) -> list[Json]:
     return [ref(kind, name) for name in names]
 
 
-def content(schema: Json, examples: Json | None = None) -> Json:
+def json_content(schema: Json, examples: Json | None = None) -> Json:
     """A JSON body: its schema and named examples, each `{"value": …}` or a reference."""
     return {JSON: {"schema": schema, **({"examples": examples} if examples else {})}}
 
 
-def headers(*names: str) -> Json:
+def header_refs(*names: str) -> Json:
     """The headers of an answer: those that every answer has, and the named ones."""
     always = {"x-ms-request-id": "RequestId", "x-ms-client-request-id": "ClientRequestId"}
     return {name: ref("headers", always.get(name, name)) for name in (*names, *always)}
@@ -70,7 +70,7 @@ def contract_schemas() -> Json:
     """Schemas of the status monitor, the error body and the events, as components."""
     _, found = msgspec.json.schema_components([StatusMonitor, ErrorBody], ref_template=SCHEMAS + "{name}")
     monitor = found["StatusMonitor"]
-    for name, schema in _MEMBERS.items():
+    for name, schema in _MONITOR_MEMBERS.items():
         monitor["properties"][name] = schema
     return {**found, **_events()}
 
@@ -78,11 +78,11 @@ def contract_schemas() -> Json:
 def _events() -> Json:
     """Each type of event, and a history of them."""
     types: Json = {}
-    for name, schema in schemas().items():
+    for name, schema in json_schemas().items():
         if name == "operation":
             continue
         trace = schema.pop("$defs", {})
-        types[name] = _pointed({key: value for key, value in schema.items() if key != "$schema"})
+        types[name] = _with_component_refs({key: value for key, value in schema.items() if key != "$schema"})
         types |= trace
     known = [name for name in types if name.startswith("opstream.")]
     later = {**_LATER_EVENT, "properties": {"type": {"type": "string", "not": {"enum": known}}}}
@@ -97,13 +97,13 @@ def _events() -> Json:
     return {**types, "History": history}
 
 
-def _pointed(node: Any) -> Any:  # noqa: ANN401 - JSON
+def _with_component_refs(node: Any) -> Any:  # noqa: ANN401 - JSON
     """References into `$defs` as references to components."""
     if isinstance(node, list):
-        return [_pointed(item) for item in node]
+        return [_with_component_refs(item) for item in node]
     if not isinstance(node, dict):
         return node
-    pointed = {key: _pointed(value) for key, value in node.items()}
+    pointed = {key: _with_component_refs(value) for key, value in node.items()}
     if isinstance(node.get("$ref"), str):
         pointed["$ref"] = SCHEMAS + node["$ref"].rpartition("/")[2]
     return pointed
@@ -115,8 +115,8 @@ _LATER_EVENT: Final[Json] = {
     "type": "object",
     "required": ["specversion", "id", "source", "type", "subject", "time", "position", "previoushash", "data"],
 }
-_MEMBERS: Final[Json] = {
-    "id": {"type": "string", "pattern": OPERATION_ID, "description": "The operation's id."},
+_MONITOR_MEMBERS: Final[Json] = {
+    "id": {"type": "string", "pattern": OPERATION_ID_PATTERN, "description": "The operation's id."},
     "result": {"description": "What the action returned; only when `Succeeded`."},
     "error": {
         "$ref": SCHEMAS + "OperationError",
@@ -148,7 +148,7 @@ HEADERS: Final[Json] = {
     "Operation-Id": {
         "description": "The operation's id, whoever chose it: the request's own, or one that was made for it.",
         "required": True,
-        "schema": {"type": "string", "pattern": OPERATION_ID},
+        "schema": {"type": "string", "pattern": OPERATION_ID_PATTERN},
     },
     "Retry-After": {"description": "Whole seconds to wait before asking again.", "schema": _WHOLE_SECONDS},
     "Repeatability-Result": {
@@ -183,7 +183,7 @@ PARAMETERS: Final[Json] = {
         "in": "path",
         "required": True,
         "description": "The resource's own id: printable, without `/`, neither `.` nor `..`.",
-        "schema": {"type": "string", "minLength": 1, "maxLength": 256, "pattern": RESOURCE_ID},
+        "schema": {"type": "string", "minLength": 1, "maxLength": 256, "pattern": RESOURCE_ID_PATTERN},
         "example": "42",
     },
     "StatusId": {
@@ -191,28 +191,28 @@ PARAMETERS: Final[Json] = {
         "in": "path",
         "required": True,
         "description": "The operation's id: the `id` of the status monitor that the submit answered with.",
-        "schema": {"type": "string", "pattern": OPERATION_ID},
+        "schema": {"type": "string", "pattern": OPERATION_ID_PATTERN},
     },
     "Operation-Id": _header(
         "Operation-Id",
         "Becomes the operation's id: use a new one, such as a UUID, for each operation that you want. "
         "Sent again with the identical request it is the same operation, with another request it is refused.",
-        {"type": "string", "pattern": OPERATION_ID},
+        {"type": "string", "pattern": OPERATION_ID_PATTERN},
     ),
     "Repeatability-Request-ID": _header(
         "Repeatability-Request-ID",
         "OASIS Repeatable Requests 1.0, in place of `Operation-Id`: a UUID for each operation that you want. "
         "Needs `Repeatability-First-Sent`.",
-        {"type": "string", "pattern": REPEATABILITY_ID},
+        {"type": "string", "pattern": REPEATABILITY_ID_PATTERN},
     ),
     "Repeatability-First-Sent": _header(
         "Repeatability-First-Sent",
         "When the request was sent for the first time, e.g. `Tue, 24 Nov 2026 08:00:00 GMT`. "
         "Needs `Repeatability-Request-ID`.",
-        {"type": "string", "pattern": FIRST_SENT},
+        {"type": "string", "pattern": FIRST_SENT_PATTERN},
     ),
-    CALLBACK: _header(
-        CALLBACK,
+    CALLBACK_HEADER: _header(
+        CALLBACK_HEADER,
         "Where the outcome is to be delivered: an https URL without user, password or fragment, on a host that the "
         "operator allows. The CloudEvent that ended the operation is posted there, signed after Standard Webhooks. It "
         "is part of the request: sent again with another callback, a known `Operation-Id` is refused.",
@@ -227,7 +227,7 @@ PARAMETERS: Final[Json] = {
     "Prefer": _header(
         "Prefer",
         "`wait=30` (RFC 7240): the request is held until the operation has ended or the seconds are over, "
-        f"{WAIT_LIMIT} at most.",
+        f"{MAX_WAIT} at most.",
     ),
     "If-None-Match": _header("If-None-Match", "`ETag`s of answers that you have; `304` if one of them still holds."),
     "Last-Event-ID": _header(

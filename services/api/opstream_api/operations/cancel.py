@@ -14,8 +14,8 @@ from typing import Final
 
 import msgspec
 
-from opstream_api.errors import ApiError, from_journal, unreadable
-from opstream_journal import Expected, Journal, JournalError, JournalUnavailable, VersionConflict
+from opstream_api.errors import ApiError, journal_error, operation_unreadable
+from opstream_journal import ExpectedVersion, Journal, JournalError, JournalUnavailable, VersionConflict
 from opstream_schemas.errors import ErrorCode, FoldRefused, InvalidEvent, OperationFinished
 from opstream_schemas.operation.commands import RequestCancel, decide
 from opstream_schemas.operation.fold import Operation, evolve, fold, next_event
@@ -23,9 +23,9 @@ from opstream_schemas.operation.fold import Operation, evolve, fold, next_event
 from .input_validation import decode_input
 from .operation_cache import OperationCache
 from .status import StatusReader
-from .submit import BUDGET, SOURCE
+from .submit import BUDGET, EVENT_SOURCE
 
-_PLACE: Final = re.compile(r" - at `\$\.?(?P<place>[^`]*)`$")
+_ERROR_PATH: Final = re.compile(r" - at `\$\.?(?P<place>[^`]*)`$")
 
 
 class CancelBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,8 +45,8 @@ def decode_reason(body: bytes) -> str:
     try:
         return msgspec.convert(value, CancelBody).reason
     except msgspec.ValidationError as error:
-        found = _PLACE.search(str(error))
-        message = f'the body of a cancel request is {{}} or {{"reason": "text"}}: {_PLACE.sub("", str(error))}'
+        found = _ERROR_PATH.search(str(error))
+        message = f'the body of a cancel request is {{}} or {{"reason": "text"}}: {_ERROR_PATH.sub("", str(error))}'
         raise ApiError(ErrorCode.INVALID_INPUT, message, target=found["place"] if found else "") from error
 
 
@@ -93,13 +93,13 @@ class Canceler:
             async with asyncio.timeout(BUDGET):
                 return await self._cancel(operation_id, by, reason, until)
         except TimeoutError:
-            raise from_journal(JournalUnavailable("canceling took too long", maybe_stored=True)) from None
+            raise journal_error(JournalUnavailable("canceling took too long", maybe_stored=True)) from None
         except OperationFinished as finished:
             raise ApiError(ErrorCode.OPERATION_FINISHED, f"{finished}, so there is nothing to cancel") from finished
         except (FoldRefused, InvalidEvent) as error:
-            raise unreadable(operation_id, error) from error
+            raise operation_unreadable(operation_id, error) from error
         except JournalError as error:
-            raise from_journal(error) from error
+            raise journal_error(error) from error
 
     async def _cancel(self, operation_id: str, by: str, reason: str, until: float) -> Operation:
         while True:
@@ -108,8 +108,8 @@ class Canceler:
             data = decide(fold(operation, ()), RequestCancel(by=by, reason=reason))
             if data is None:
                 return operation
-            event = next_event(operation, data, id=self._new_id(), source=SOURCE, time=self._now())
-            expected = Expected(operation.stream_sequence)
+            event = next_event(operation, data, id=self._new_id(), source=EVENT_SOURCE, time=self._now())
+            expected = ExpectedVersion(operation.stream_sequence)
             try:
                 stored = await self._journal.append(operation.kind, event, expected, budget=until - self._clock())
             except VersionConflict:

@@ -14,23 +14,23 @@ from typing import Final, NamedTuple
 from opstream_api.errors import operation_not_found
 from opstream_journal import Journal
 from opstream_schemas.events import RecordedEvent
-from opstream_schemas.operation.fold import Operation, read
+from opstream_schemas.operation.fold import Operation, fold_for_reader
 
 MAX_BYTES: Final = 512 * 1024
 """Of frames that a feed keeps for those who follow it; whoever is further behind reads the journal again."""
 
-PART: Final = 32
+PAGE_SIZE: Final = 32
 """Events that are read again at once."""
 
 
-class Frame(NamedTuple):
+class SseFrame(NamedTuple):
     """One event as Server-Sent Events have it."""
 
     position: int
     data: bytes
 
 
-class Feed:
+class EventFeed:
     """The newest events of one operation, read once for all who follow it.
 
     Args:
@@ -45,7 +45,7 @@ class Feed:
         self._max_bytes = max_bytes
         self._operation: Operation | None = None
         self._sequences = array("Q")
-        self._frames: deque[Frame] = deque()
+        self._frames: deque[SseFrame] = deque()
         self._bytes = 0
         self._lock = asyncio.Lock()
 
@@ -54,7 +54,7 @@ class Feed:
         """Bytes of the frames that are kept."""
         return self._bytes
 
-    async def after(self, position: int, *, beyond: int) -> tuple[Operation, Sequence[Frame]]:
+    async def events_after(self, position: int, *, beyond: int) -> tuple[Operation, Sequence[SseFrame]]:
         """Events after a position, from the next one on, and the operation as it is by now.
 
         Those that are not kept here are read again, a part at a time: what waits for a slow reader stays small.
@@ -71,16 +71,16 @@ class Feed:
         async with self._lock:
             operation = self._operation
             if operation is None or operation.stream_sequence < beyond:
-                operation = await self._read_on(operation)
+                operation = await self._read_newer(operation)
         if self._frames[0].position <= position + 1:
             return operation, [frame for frame in self._frames if frame.position > position]
         known = len(self._sequences)
         begin = min(position, known - 1)
-        events = await self._journal.part(self._operation_id, self._sequences[begin], min(PART, known - begin))
+        events = await self._journal.page(self._operation_id, self._sequences[begin], min(PAGE_SIZE, known - begin))
         numbered = enumerate(events, start=begin + 1)
         return operation, [_frame(event, self._position(number, operation)) for number, event in numbered]
 
-    async def _read_on(self, known: Operation | None) -> Operation:
+    async def _read_newer(self, known: Operation | None) -> Operation:
         events = await self._journal.events(self._operation_id, since=known)
         operation = _folded(known, events)
         self._operation = operation
@@ -100,13 +100,13 @@ class Feed:
 
 
 def _folded(known: Operation | None, events: Iterable[RecordedEvent]) -> Operation:
-    operation = read(known, events)
+    operation = fold_for_reader(known, events)
     if operation is None:
         raise operation_not_found()
     return operation
 
 
-def _frame(event: RecordedEvent, position: int) -> Frame:
+def _frame(event: RecordedEvent, position: int) -> SseFrame:
     """A frame: the position as its id, the event's short name as its type, the stored JSON as its data.
 
     What we store has no line breaks; what others store may have some, which in JSON are only space.
@@ -114,4 +114,4 @@ def _frame(event: RecordedEvent, position: int) -> Frame:
     name = event.data.name if event.data else event.type
     data = b"\n".join(b"data: " + line for line in event.stored.splitlines())
     head = f"id: {position}\nevent: {' '.join(name.split())}\n".encode()
-    return Frame(position, head + data + b"\n\n")
+    return SseFrame(position, head + data + b"\n\n")

@@ -19,7 +19,7 @@ from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.names import Kind
 from opstream_schemas.status_monitor import ErrorDetail
-from opstream_schemas.text import check_json, cut_text
+from opstream_schemas.text import check_json, truncate_text
 
 logger = logging.getLogger(__name__)
 
@@ -48,13 +48,13 @@ def decode_input(body: bytes) -> tuple[bytes, Any]:
         raise ApiError(ErrorCode.INVALID_INPUT, f"the body is not JSON that can be taken: {error}") from error
 
 
-class Validators:
+class InputValidator:
     """A compiled validator for each action, made again when its catalog entry changes."""
 
     def __init__(self) -> None:
         self._compiled: dict[Kind, tuple[ActionSpec, jsonschema_rs.Draft202012Validator]] = {}
 
-    def check(self, spec: ActionSpec, value: Any) -> None:  # noqa: ANN401 - JSON
+    def validate(self, spec: ActionSpec, value: Any) -> None:  # noqa: ANN401 - JSON
         """Check an input against the action's schema.
 
         Raises:
@@ -64,7 +64,7 @@ class Validators:
         validator = self._validator(spec)
         if validator.is_valid(value):
             return
-        problems = list(islice(_problems(validator.iter_errors(value)), MAX_DETAILS))
+        problems = list(islice(_explain(validator.iter_errors(value)), MAX_DETAILS))
         first = problems[0]
         raise ApiError(
             ErrorCode.INVALID_INPUT,
@@ -88,26 +88,26 @@ class Validators:
         return validator
 
 
-def _problems(errors: Iterable[jsonschema_rs.ValidationError]) -> Iterator[ErrorDetail]:
+def _explain(errors: Iterable[jsonschema_rs.ValidationError]) -> Iterator[ErrorDetail]:
     for error in errors:
         kind = error.kind
         if not isinstance(kind, _UNION):
-            yield _detail(error.message, _place(error))
+            yield _detail(error.message, _error_path(error))
             continue
         # A union's own error says only that no branch fits. Where the others fail by the value's very type (`null`,
         # mostly), the branch that is left was meant, and its errors help.
-        types = [_other_types(branch, error) for branch in kind.context]
+        types = [_expected_types(branch, error) for branch in kind.context]
         meant = [branch for branch, other in zip(kind.context, types, strict=True) if not other]
         if len(meant) == 1:
-            yield from _problems(meant[0])
+            yield from _explain(meant[0])
         elif meant:
-            yield _detail(error.message, _place(error))
+            yield _detail(error.message, _error_path(error))
         else:
             names = dict.fromkeys(name for branch in types for name in branch)
-            yield _detail(f"{_MASK} is not of type {' or '.join(names)}", _place(error))
+            yield _detail(f"{_MASK} is not of type {' or '.join(names)}", _error_path(error))
 
 
-def _other_types(branch: Iterable[jsonschema_rs.ValidationError], union: jsonschema_rs.ValidationError) -> list[str]:
+def _expected_types(branch: Iterable[jsonschema_rs.ValidationError], union: jsonschema_rs.ValidationError) -> list[str]:
     """The types that a branch wants the union's own value to have, if it is of none of them."""
     found: list[str] = []
     for error in branch:
@@ -116,7 +116,7 @@ def _other_types(branch: Iterable[jsonschema_rs.ValidationError], union: jsonsch
     return found
 
 
-def _place(error: jsonschema_rs.ValidationError) -> list[str | int]:
+def _error_path(error: jsonschema_rs.ValidationError) -> list[str | int]:
     place = list(error.instance_path)
     if isinstance(error.kind, _KIND.Required):
         place.append(error.kind.property)
@@ -128,12 +128,12 @@ def _place(error: jsonschema_rs.ValidationError) -> list[str | int]:
 def _detail(message: str, place: Sequence[str | int]) -> ErrorDetail:
     return ErrorDetail(
         code=ErrorCode.INVALID_INPUT,
-        message=cut_text(message, MESSAGE_LIMIT // 2),
-        target=cut_text(target_of(place), TARGET_LIMIT),
+        message=truncate_text(message, MESSAGE_LIMIT // 2),
+        target=truncate_text(format_target(place), TARGET_LIMIT),
     )
 
 
-def target_of(place: Sequence[str | int]) -> str:
+def format_target(place: Sequence[str | int]) -> str:
     """A path into the input, written `files[0].hash`; keys that are no names are quoted: `files["a b"]`."""
     parts: list[str] = []
     for step in place:

@@ -15,15 +15,15 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from opstream_journal import JournalFull, JournalUnavailable, Link
+from opstream_journal import Connection, JournalFull, JournalUnavailable
 from opstream_journal.jetstream import rpc
 from opstream_schemas import subjects
 
 logger = logging.getLogger(__name__)
 
-FULL_AT: Final = 0.85
+FULL_SHARE: Final = 0.85
 """Share of the journal's `max_bytes` at which submits are refused, even if nothing is open."""
-RESERVE: Final = 2 * 1024
+OPERATION_RESERVE: Final = 2 * 1024
 """Bytes that are kept free for each open operation: its start, its end, and a little between."""
 _ENVELOPE: Final = 1024
 """Bytes of a request beside its input, about."""
@@ -31,27 +31,27 @@ _INTERVAL: Final = 5.0
 """Seconds between looks. What this process accepts in between it counts by itself; what others do, it learns then."""
 
 
-class _Config(msgspec.Struct, frozen=True):
+class _StreamConfig(msgspec.Struct, frozen=True):
     max_bytes: int = -1
 
 
-class _State(msgspec.Struct, frozen=True):
+class _StreamState(msgspec.Struct, frozen=True):
     bytes: int = 0
     messages: int = 0
 
 
-class _Cluster(msgspec.Struct, frozen=True):
+class _StreamCluster(msgspec.Struct, frozen=True):
     leader: str = ""
 
 
 class _StreamInfo(msgspec.Struct, frozen=True):
-    config: _Config = _Config()
-    state: _State = _State()
-    cluster: _Cluster | None = None
-    error: rpc.ApiError | None = None
+    config: _StreamConfig = _StreamConfig()
+    state: _StreamState = _StreamState()
+    cluster: _StreamCluster | None = None
+    error: rpc.JetStreamErrorBody | None = None
 
 
-class _Consumer(msgspec.Struct, frozen=True):
+class _ConsumerBacklog(msgspec.Struct, frozen=True):
     name: str = ""
     num_pending: int = 0
     num_ack_pending: int = 0
@@ -59,8 +59,8 @@ class _Consumer(msgspec.Struct, frozen=True):
 
 class _ConsumerList(msgspec.Struct, frozen=True):
     total: int = 0
-    consumers: list[_Consumer] = []
-    error: rpc.ApiError | None = None
+    consumers: list[_ConsumerBacklog] = []
+    error: rpc.JetStreamErrorBody | None = None
 
 
 _T = TypeVar("_T", _StreamInfo, _ConsumerList)
@@ -68,16 +68,16 @@ _decode: Final = msgspec.json.Decoder(_StreamInfo).decode
 _decode_consumers: Final = msgspec.json.Decoder(_ConsumerList).decode
 
 
-class Capacity:
+class JournalCapacity:
     """Looks at the journal's size from time to time.
 
     Args:
         link: the connection.
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Connection) -> None:
         self._link = link
-        self._room: float = inf
+        self._free_bytes: float = inf
         """Bytes that further operations may take."""
         self._is_full = False
         self._task: asyncio.Task[None] | None = None
@@ -88,8 +88,8 @@ class Capacity:
         Raises:
             JournalUnavailable: the journal did not answer.
         """
-        await self._look()
-        self._task = asyncio.create_task(self._watch(), name="capacity")
+        await self._measure()
+        self._task = asyncio.create_task(self._measure_periodically(), name="capacity")
 
     async def stop(self) -> None:
         """Stop looking."""
@@ -97,48 +97,48 @@ class Capacity:
             self._task.cancel()
             await asyncio.wait([self._task])
 
-    def check(self) -> None:
+    def ensure_room(self) -> None:
         """What is known since the last look; costs nothing.
 
         Raises:
             JournalFull: no new operation should be recorded.
         """
-        if self._room <= 0:
+        if self._free_bytes <= 0:
             raise JournalFull("the journal has no room for another operation: raise --max-bytes")
 
-    def take(self, size: int) -> None:
+    def reserve(self, size: int) -> None:
         """An operation whose input has `size` bytes was recorded."""
-        self._room -= size + _ENVELOPE + RESERVE
+        self._free_bytes -= size + _ENVELOPE + OPERATION_RESERVE
 
-    async def check_now(self) -> None:
+    async def ensure_ready(self) -> None:
         """Look now; takes 4 seconds at most.
 
         Raises:
             JournalUnavailable: the journal did not answer, or has no leader.
             JournalFull: no new operation should be recorded.
         """
-        await self._look()
-        self.check()
+        await self._measure()
+        self.ensure_room()
 
-    async def _watch(self) -> None:
+    async def _measure_periodically(self) -> None:
         while True:
-            await self._link.rest(_INTERVAL)
+            await self._link.sleep(_INTERVAL)
             try:
-                await self._look()
+                await self._measure()
             except JournalUnavailable as error:
                 logger.debug("the journal's size can't be read now: %s", error)
 
-    async def _look(self) -> None:
-        info = await self._info(subjects.OPERATIONS_STREAM)
+    async def _measure(self) -> None:
+        info = await self._stream_info(subjects.OPERATIONS_STREAM)
         if info.cluster is not None and not info.cluster.leader:
             raise JournalUnavailable("the journal has no leader", maybe_stored=False)
         used, limit = info.state.bytes, info.config.max_bytes
         if limit <= 0:
-            self._room = inf
+            self._free_bytes = inf
             return
-        is_open = await self._open()
-        self._room = FULL_AT * limit - used - RESERVE * is_open
-        is_full = self._room <= 0
+        is_open = await self._count_open()
+        self._free_bytes = FULL_SHARE * limit - used - OPERATION_RESERVE * is_open
+        is_full = self._free_bytes <= 0
         if is_full != self._is_full:
             logger.warning(
                 "the journal holds %d of %d bytes, and at most %d operations that have not ended: submits are %s",
@@ -149,29 +149,29 @@ class Capacity:
             )
         self._is_full = is_full
 
-    async def _open(self) -> int:
+    async def _count_open(self) -> int:
         """At least the number of operations that have not ended: they are with a runner or before one, or have a timer,
         or wait for a hold. Some are counted twice."""
         timers, holds, waiting = await asyncio.gather(
-            self._info(subjects.TIMERS_STREAM),
-            self._info(subjects.bucket_stream(subjects.HOLDS_BUCKET)),
-            self._waiting(),
+            self._stream_info(subjects.TIMERS_STREAM),
+            self._stream_info(subjects.bucket_stream(subjects.HOLDS_BUCKET)),
+            self._count_waiting(),
         )
         return timers.state.messages + holds.state.messages + waiting
 
-    async def _waiting(self) -> int:
+    async def _count_waiting(self) -> int:
         waiting, offset = 0, 0
         while True:
             request = msgspec.json.encode({"offset": offset})
             answer = await rpc.call(self._link, f"$JS.API.CONSUMER.LIST.{subjects.OPERATIONS_STREAM}", request)
             listed = _decoded(_decode_consumers, answer.data)
-            runners = (one for one in listed.consumers if one.name.startswith(subjects.RUNNER_CONSUMERS))
+            runners = (one for one in listed.consumers if one.name.startswith(subjects.RUNNER_CONSUMER_PREFIX))
             waiting += sum(one.num_pending + one.num_ack_pending for one in runners)
             offset += len(listed.consumers)
             if not listed.consumers or offset >= listed.total:
                 return waiting
 
-    async def _info(self, stream: str) -> _StreamInfo:
+    async def _stream_info(self, stream: str) -> _StreamInfo:
         answer = await rpc.call(self._link, f"$JS.API.STREAM.INFO.{stream}")
         return _decoded(_decode, answer.data)
 

@@ -27,10 +27,10 @@ class OperationCache:
         self._max_operations = max_operations
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._kept: OrderedDict[str, Operation] = OrderedDict()
+        self._operations: OrderedDict[str, Operation] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._operations)
 
     @property
     def size(self) -> int:
@@ -39,28 +39,28 @@ class OperationCache:
 
     def get(self, operation_id: str) -> Operation | None:
         """What is known of an operation."""
-        operation = self._kept.get(operation_id)
+        operation = self._operations.get(operation_id)
         if operation is not None:
-            self._kept.move_to_end(operation_id)
+            self._operations.move_to_end(operation_id)
         return operation
 
     def put(self, operation: Operation) -> Operation:
         """Keep a state unless a newer one of the same operation is known; the newer of the two."""
-        known = self._kept.pop(operation.id, None)
+        known = self._operations.pop(operation.id, None)
         if known is not None:
             self._bytes -= _size(known)
             if known.stream_sequence > operation.stream_sequence:
                 operation = known
-        self._kept[operation.id] = operation
+        self._operations[operation.id] = operation
         self._bytes += _size(operation)
-        while len(self._kept) > self._max_operations or (self._bytes > self._max_bytes and self._kept):
-            _, oldest = self._kept.popitem(last=False)
+        while len(self._operations) > self._max_operations or (self._bytes > self._max_bytes and self._operations):
+            _, oldest = self._operations.popitem(last=False)
             self._bytes -= _size(oldest)
         return operation
 
     def drop(self, operation_id: str) -> None:
         """Forget an operation."""
-        known = self._kept.pop(operation_id, None)
+        known = self._operations.pop(operation_id, None)
         if known is not None:
             self._bytes -= _size(known)
 

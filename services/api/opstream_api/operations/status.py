@@ -10,15 +10,15 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
-from opstream_api.errors import from_journal, operation_not_found, unreadable
-from opstream_journal import Catalog, Journal, JournalError, View
+from opstream_api.errors import journal_error, operation_not_found, operation_unreadable
+from opstream_journal import ActionCatalog, Journal, JournalError, SnapshotStore
 from opstream_journal.jetstream.rpc import StoredMessage
 from opstream_schemas.errors import FoldRefused, InvalidEvent, InvalidName
 from opstream_schemas.names import check_operation_id
-from opstream_schemas.operation.fold import Operation, Status, read
+from opstream_schemas.operation.fold import Operation, Status, fold_for_reader
 
 from .operation_cache import OperationCache
-from .queue_positions import Places
+from .queue_positions import QueuePositions
 
 logger = logging.getLogger(__name__)
 
@@ -42,16 +42,16 @@ class StatusReader:
         self,
         *,
         journal: Journal,
-        view: View,
-        catalog: Catalog,
-        places: Places,
+        view: SnapshotStore,
+        catalog: ActionCatalog,
+        places: QueuePositions,
         cache: OperationCache,
         now: Callable[[], datetime],
     ) -> None:
         self._journal = journal
-        self._view = view
+        self._snapshots = view
         self._catalog = catalog
-        self._places = places
+        self._queue_positions = places
         self._cache = cache
         self._now = now
 
@@ -73,10 +73,13 @@ class StatusReader:
         except InvalidName as error:
             raise operation_not_found() from error
         except JournalError as error:
-            raise from_journal(error) from error
+            raise journal_error(error) from error
         if known is None:
             raise operation_not_found()
-        if known.finished_at is not None and (self._now() - known.finished_at).total_seconds() >= known.kept:
+        if (
+            known.finished_at is not None
+            and (self._now() - known.finished_at).total_seconds() >= known.effective_retention
+        ):
             self._cache.drop(operation_id)
             raise operation_not_found()
         return known
@@ -94,17 +97,17 @@ class StatusReader:
         if not operation.hold or operation.status is not Status.NOT_STARTED:
             return 0
         try:
-            return await self._places.of(operation)
+            return await self._queue_positions.position_of(operation)
         except JournalError as error:
             logger.info("operation %s: its place in the queue can't be read: %s", operation.id, error)
             return 0
 
     async def _read(self, operation_id: str, known: Operation | None) -> Operation | None:
         if known is None:
-            known = (await self._view.get(operation_id)).operation
+            known = (await self._snapshots.get(operation_id)).operation
             if known is not None and known.is_terminal:
                 return self._cache.put(known)
-        floor = await self._journal.last(operation_id)
+        floor = await self._journal.last_message(operation_id)
         if floor is None:
             self._cache.drop(operation_id)
             return None
@@ -115,14 +118,14 @@ class StatusReader:
         if known is not None and known.stream_sequence >= floor.seq:
             return known
         try:
-            return read(known, await self._journal.events_up_to(floor, since=known))
+            return fold_for_reader(known, await self._journal.events_up_to(floor, since=known))
         except (FoldRefused, InvalidEvent) as error:
             if known is None:
-                raise unreadable(operation_id, error) from error
+                raise operation_unreadable(operation_id, error) from error
             # The snapshot may be another history's (a restored stream, an id used again); the journal decides.
             logger.warning("operation %s is folded again from its start: %s", operation_id, error)
         self._cache.drop(operation_id)
         try:
-            return read(None, await self._journal.events_up_to(floor))
+            return fold_for_reader(None, await self._journal.events_up_to(floor))
         except (FoldRefused, InvalidEvent) as error:
-            raise unreadable(operation_id, error) from error
+            raise operation_unreadable(operation_id, error) from error

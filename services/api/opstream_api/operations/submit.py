@@ -13,30 +13,38 @@ from typing import Final
 
 import msgspec
 
-from opstream_api.errors import ApiError, from_journal, unreadable
-from opstream_api.http.caller_identity import Requester
-from opstream_api.http.idempotency import Identity
-from opstream_journal import NEW, Catalog, Journal, JournalError, JournalFull, JournalUnavailable, VersionConflict
-from opstream_journal.runtime.crash_points import CrashPoint, point
-from opstream_journal.stores.resource_locks import Holds
+from opstream_api.errors import ApiError, journal_error, operation_unreadable
+from opstream_api.http.caller_identity import Caller
+from opstream_api.http.idempotency import IdempotencyKey
+from opstream_journal import (
+    NEW_OPERATION,
+    ActionCatalog,
+    Journal,
+    JournalError,
+    JournalFull,
+    JournalUnavailable,
+    VersionConflict,
+)
+from opstream_journal.runtime.crash_points import CrashPoint, crash_point
+from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_schemas import subjects
 from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.errors import ErrorCode, FoldRefused, InvalidEvent
 from opstream_schemas.events import Requested, Trace
 from opstream_schemas.names import Kind
-from opstream_schemas.operation.fold import Operation, first_event, initial, read
+from opstream_schemas.operation.fold import Operation, first_event, fold_for_reader, initial
 from opstream_schemas.operation.resource_lock import busy_error
 from opstream_schemas.status_monitor import request_hash
 
-from .input_validation import Validators, decode_input
-from .journal_capacity import Capacity
+from .input_validation import InputValidator, decode_input
+from .journal_capacity import JournalCapacity
 from .operation_cache import OperationCache
 
 logger = logging.getLogger(__name__)
 
 BUDGET: Final = 4.5
 """Seconds in which a submit must be decided (5 in contract.md, less what reading and answering take)."""
-SOURCE: Final = "opstream/api"
+EVENT_SOURCE: Final = "opstream/api"
 """CloudEvents `source` of the events that this service records."""
 
 
@@ -45,8 +53,8 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: Kind
     resource_id: str
-    identity: Identity
-    requester: Requester
+    key: IdempotencyKey
+    caller: Caller
     body: bytes
     trace: Trace | None
     callback: str = ""
@@ -80,9 +88,9 @@ class Submitter:
         self,
         *,
         journal: Journal,
-        catalog: Catalog,
-        capacity: Capacity,
-        holds: Holds,
+        catalog: ActionCatalog,
+        capacity: JournalCapacity,
+        holds: ResourceLocks,
         cache: OperationCache,
         now: Callable[[], datetime],
         clock: Callable[[], float],
@@ -96,7 +104,7 @@ class Submitter:
         self._now = now
         self._clock = clock
         self._new_id = new_id
-        self._validators = Validators()
+        self._validators = InputValidator()
 
     async def submit(self, submission: Submission) -> Accepted:
         """Record the request, or find the operation that an identical one made.
@@ -109,7 +117,7 @@ class Submitter:
                 requests; `JournalUnavailable` and `JournalFull` name the operation id, under which the same request
                 may be sent again: it is then stored once, whether it had been stored the first time or not.
         """
-        tried, is_repeatable = submission.identity.operation_id, submission.identity.is_repeatable
+        tried, is_repeatable = submission.key.operation_id, submission.key.is_repeatable
         until = self._clock() + BUDGET
         try:
             async with asyncio.timeout(BUDGET):
@@ -117,11 +125,11 @@ class Submitter:
         except TimeoutError:
             # The journal's own budget ends a try with a last read, which may take longer than what was left.
             late = JournalUnavailable(f"submitting {tried} took over {BUDGET:g} s", maybe_stored=True)
-            raise from_journal(late, operation_id=tried, is_repeatable=is_repeatable) from None
+            raise journal_error(late, operation_id=tried, is_repeatable=is_repeatable) from None
         except InvalidEvent as error:
             raise ApiError(ErrorCode.INVALID_INPUT, f"the request can't be recorded: {error}") from error
         except JournalError as error:
-            raise from_journal(error, operation_id=tried, is_repeatable=is_repeatable) from error
+            raise journal_error(error, operation_id=tried, is_repeatable=is_repeatable) from error
 
     async def _submit(self, submission: Submission, until: float) -> Accepted:
         kind = submission.kind
@@ -130,17 +138,17 @@ class Submitter:
             message = f"no runner has announced the action {kind}; /openapi.json lists those that are known"
             raise ApiError(ErrorCode.UNKNOWN_ACTION, message)
         document, value = decode_input(submission.body)
-        self._validators.check(spec, value)
-        digest = request_hash(kind, submission.resource_id, value, submission.requester.caller, submission.callback)
+        self._validators.validate(spec, value)
+        digest = request_hash(kind, submission.resource_id, value, submission.caller.identity, submission.callback)
         try:
-            self._capacity.check()
+            self._capacity.ensure_room()
         except JournalFull:
-            if await self._journal.last(submission.identity.operation_id) is None:
+            if await self._journal.last_message(submission.key.operation_id) is None:
                 raise
-            return _accepted(self._cache.put(await self._find_same(submission.identity, digest)), spec)
-        hold = subjects.hold_key(spec.scope, submission.resource_id) if spec.scope else ""
+            return _accepted(self._cache.put(await self._find_existing(submission.key, digest)), spec)
+        hold = subjects.lock_key(spec.lock_scope, submission.resource_id) if spec.lock_scope else ""
         if spec.policy.on_conflict == "reject" and hold:
-            await self._check_free(submission, hold)
+            await self._check_resource_free(submission, hold)
         now = self._now()
         requested = Requested(
             resource=kind.resource,
@@ -154,39 +162,39 @@ class Submitter:
             retention_failed=spec.policy.retention_failed,
             retention_canceled=spec.policy.retention_canceled,
             hold=hold,
-            caller=submission.requester.caller,
-            client_id=submission.requester.client_id,
-            client_address=submission.requester.client_address,
+            caller=submission.caller.identity,
+            client_id=submission.caller.client_id,
+            client_address=submission.caller.client_address,
             callback=submission.callback,
             trace=submission.trace,
         )
-        event = first_event(submission.identity.operation_id, requested, id=self._new_id(), source=SOURCE, time=now)
+        event = first_event(submission.key.operation_id, requested, id=self._new_id(), source=EVENT_SOURCE, time=now)
         try:
-            recorded = await self._journal.append(kind, event, NEW, budget=until - self._clock())
+            recorded = await self._journal.append(kind, event, NEW_OPERATION, budget=until - self._clock())
         except VersionConflict:
-            operation = await self._find_same(submission.identity, digest)
+            operation = await self._find_existing(submission.key, digest)
         else:
-            self._capacity.take(len(document))
-            point(CrashPoint.API_RECORDED)
+            self._capacity.reserve(len(document))
+            crash_point(CrashPoint.API_RECORDED)
             operation = initial(recorded)
         return _accepted(self._cache.put(operation), spec)
 
-    async def _check_free(self, submission: Submission, hold: str) -> None:
+    async def _check_resource_free(self, submission: Submission, hold: str) -> None:
         """Refuse while another operation holds the resource. Two that pass at once are told apart by the runner."""
-        holder = await self._holds.holder(hold)
+        holder = await self._holds.owner(hold)
         if holder is None:
             return
-        if await self._journal.last(submission.identity.operation_id) is not None:
+        if await self._journal.last_message(submission.key.operation_id) is not None:
             return  # perhaps the same request once more, perhaps the holder's own: its answer stays what it was
         error = busy_error(submission.kind, submission.resource_id, holder.operation_id)
         raise ApiError(ErrorCode.RESOURCE_BUSY, error.message, target=error.target)
 
-    async def _find_same(self, identity: Identity, digest: str) -> Operation:
+    async def _find_existing(self, identity: IdempotencyKey, digest: str) -> Operation:
         operation_id = identity.operation_id
         try:
-            operation = read(None, await self._journal.events(operation_id))
+            operation = fold_for_reader(None, await self._journal.events(operation_id))
         except (FoldRefused, InvalidEvent) as error:
-            raise unreadable(operation_id, error) from error
+            raise operation_unreadable(operation_id, error) from error
         if operation is None or operation.request_hash != digest:
             # None: its beginning has expired, so nobody can tell any more what was asked.
             message = f"{identity.header} names operation {operation_id} of another request: take a new one"

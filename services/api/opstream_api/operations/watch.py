@@ -2,7 +2,8 @@
 
 A core subscription to the operation's events only hints that there is something to read: such a subscriber sees
 messages that the stream refused and misses others (nats-facts.md). So whoever waits registers for hints first, then
-reads, and each watched operation is read again every `SAFETY` seconds, however many wait for it (architecture.md,
+reads, and each watched operation is read again every `REFRESH_INTERVAL` seconds, however many wait for it
+(architecture.md,
 The view and the status endpoint).
 """
 
@@ -20,7 +21,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from opstream_api.errors import ApiError, operation_not_found
-from opstream_journal import Journal, Link
+from opstream_journal import Connection, Journal
 from opstream_journal.jetstream.connection import end_task
 from opstream_schemas import subjects
 from opstream_schemas.errors import ErrorCode, InvalidName
@@ -28,19 +29,19 @@ from opstream_schemas.events import Canceled, Failed, Succeeded
 from opstream_schemas.names import check_operation_id
 from opstream_schemas.operation.fold import Operation
 
-from .event_feed import Feed
+from .event_feed import EventFeed
 from .status import StatusReader
 
 logger = logging.getLogger(__name__)
 
-SAFETY: Final = 5.0
+REFRESH_INTERVAL: Final = 5.0
 """Seconds after which a watched operation is read although nobody hinted."""
 
 _TERMINAL: Final = frozenset({Succeeded.name, Failed.name, Canceled.name})
-_SPREAD: Final = 0.2
-"""Part of `SAFETY` by which reads of operations that began to be watched together come apart."""
-_AGAIN: Final = 1.0
-_CHASE: Final = (0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.12, 0.25)
+_REFRESH_JITTER: Final = 0.2
+"""Part of `REFRESH_INTERVAL` by which reads of operations that began to be watched together come apart."""
+_RETRY_DELAY: Final = 1.0
+_CATCH_UP_DELAYS: Final = (0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.12, 0.25)
 """Seconds between reads after a hint: it is published to us and to the stream at once, so it may be here first."""
 _RECONNECT_SPREAD: Final = 0.5
 """Seconds over which everything is read again after a reconnect."""
@@ -61,9 +62,9 @@ class Watch:
         self,
         operation_id: str,
         *,
-        link: Link,
+        link: Connection,
         status: StatusReader,
-        feed: Feed,
+        feed: EventFeed,
         jitter: Callable[[float, float], float],
     ) -> None:
         self.operation_id = operation_id
@@ -73,132 +74,132 @@ class Watch:
         """Users that want to know of every event, not only of the end."""
         self.operation: Operation | None = None
         """As it was read last."""
-        self.is_over = False
+        self.is_finished = False
         """Nothing more will be seen here: the service stops, or the operation is gone."""
-        self.is_blind = False
+        self.is_journal_unavailable = False
         """The journal did not answer the last read."""
         self._link = link
         self._status = status
         self._jitter = jitter
         self._changed = asyncio.Event()
-        self._opening: asyncio.Task[None] | None = None
+        self._subscribing: asyncio.Task[None] | None = None
         self._subscription: Subscription | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._look: asyncio.Task[None] | None = None
-        self._is_hinted = False
-        self._is_end_hinted = False
+        self._refreshing: asyncio.Task[None] | None = None
+        self._is_notified = False
+        self._is_end_notified = False
 
-    async def opened(self) -> None:
+    async def ensure_subscribed(self) -> None:
         """Listen for hints. What is published after this returned is heard, but for what the network loses."""
-        if self._opening is None:
-            self._opening = asyncio.create_task(self._open())
-        await asyncio.shield(self._opening)  # others wait for it, too
+        if self._subscribing is None:
+            self._subscribing = asyncio.create_task(self._subscribe())
+        await asyncio.shield(self._subscribing)  # others wait for it, too
 
     async def close(self) -> None:
         """Listen no more."""
-        self.end()
-        if self._look is not None:
-            await end_task(self._look)
-        if self._opening is not None:
-            await self._opening
+        self.finish()
+        if self._refreshing is not None:
+            await end_task(self._refreshing)
+        if self._subscribing is not None:
+            await self._subscribing
         if self._subscription is not None:
             with contextlib.suppress(nats.errors.Error):  # the connection is gone, and the subscription with it
                 await self._subscription.unsubscribe()
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """Let everyone go who waits."""
-        self.is_over = True
+        self.is_finished = True
         if self._timer is not None:
             self._timer.cancel()
-        self._tell()
+        self._notify_waiters()
 
-    def see(self, operation: Operation) -> None:
+    def update(self, operation: Operation) -> None:
         """Somebody has read the operation."""
-        self.is_blind = False
+        self.is_journal_unavailable = False
         if self.operation is None or operation.stream_sequence > self.operation.stream_sequence:
             self.operation = operation
-            self._tell()
+            self._notify_waiters()
 
-    async def newer(self, sequence: int) -> Operation | None:
+    async def wait_for_newer(self, sequence: int) -> Operation | None:
         """The operation once it is beyond a stream sequence; None once the watch is over. Waits without a limit."""
-        while not self.is_over:
+        while not self.is_finished:
             if self.operation is not None and self.operation.stream_sequence > sequence:
                 return self.operation
             await self._changed.wait()
         return None
 
-    def look_soon(self, seconds: float) -> None:
+    def refresh_within(self, seconds: float) -> None:
         """Read the operation within so many seconds."""
-        if not self.is_over:
-            self._arm(seconds)
+        if not self.is_finished:
+            self._set_timer(seconds)
 
-    async def _open(self) -> None:
-        self._arm(SAFETY)
+    async def _subscribe(self) -> None:
+        self._set_timer(REFRESH_INTERVAL)
         subject = subjects.operation_filter(self.operation_id)
         try:
-            self._subscription = await self._link.nc.subscribe(subject, cb=self._hint)
+            self._subscription = await self._link.nc.subscribe(subject, cb=self._on_notification)
         except nats.errors.Error as error:
             # Without hints there still are the safety reads; and the caller's own read fails loudly.
             logger.info("no hints about operation %s: %s", self.operation_id, error)
 
-    def _tell(self) -> None:
+    def _notify_waiters(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def _hint(self, message: Msg) -> None:
+    async def _on_notification(self, message: Msg) -> None:
         is_end = message.subject.rpartition(".")[2] in _TERMINAL
-        if self.is_over or not (is_end or self.followers):
+        if self.is_finished or not (is_end or self.followers):
             return
-        self._is_hinted = True
-        self._is_end_hinted |= is_end
-        self._look_now()
+        self._is_notified = True
+        self._is_end_notified |= is_end
+        self._start_refresh()
 
-    def _arm(self, seconds: float) -> None:
+    def _set_timer(self, seconds: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        pause = seconds - self._jitter(0.0, seconds * _SPREAD)
-        self._timer = asyncio.get_running_loop().call_later(pause, self._look_now)
+        pause = seconds - self._jitter(0.0, seconds * _REFRESH_JITTER)
+        self._timer = asyncio.get_running_loop().call_later(pause, self._start_refresh)
 
-    def _look_now(self) -> None:
-        if self._look is None and not self.is_over:
-            self._look = asyncio.create_task(self._look_on())
+    def _start_refresh(self) -> None:
+        if self._refreshing is None and not self.is_finished:
+            self._refreshing = asyncio.create_task(self._refresh())
 
-    async def _look_on(self) -> None:
-        pause = SAFETY
+    async def _refresh(self) -> None:
+        pause = REFRESH_INTERVAL
         try:
             while True:
-                was_hinted, self._is_hinted = self._is_hinted, False
-                await (self._chase() if was_hinted else self._read())
-                if not self._is_hinted:
+                was_hinted, self._is_notified = self._is_notified, False
+                await (self._read_until_newer() if was_hinted else self._read())
+                if not self._is_notified:
                     return
         except ApiError as error:
             if error.code is ErrorCode.JOURNAL_UNAVAILABLE:
-                self.is_blind = True
-                pause = _AGAIN
+                self.is_journal_unavailable = True
+                pause = _RETRY_DELAY
             else:
-                self.end()  # whoever waits reads for itself, and is told
+                self.finish()  # whoever waits reads for itself, and is told
         finally:
-            self._look = None
-            if not (self.is_over or (self.operation and self.operation.is_terminal)):
-                self._arm(pause)
+            self._refreshing = None
+            if not (self.is_finished or (self.operation and self.operation.is_terminal)):
+                self._set_timer(pause)
 
-    async def _chase(self) -> None:
+    async def _read_until_newer(self) -> None:
         before = self.operation.stream_sequence if self.operation else 0
         operation = await self._read()
-        for pause in _CHASE:
-            if operation.is_terminal or (operation.stream_sequence > before and not self._is_end_hinted):
+        for pause in _CATCH_UP_DELAYS:
+            if operation.is_terminal or (operation.stream_sequence > before and not self._is_end_notified):
                 return
-            await self._link.rest(pause)
+            await self._link.sleep(pause)
             operation = await self._read()
-        self._is_end_hinted = False  # the stream refused that event
+        self._is_end_notified = False  # the stream refused that event
 
     async def _read(self) -> Operation:
         operation = await self._status.read(self.operation_id)
-        self.see(operation)
+        self.update(operation)
         return operation
 
 
-class Watchers:
+class WatchRegistry:
     """All watches of one process.
 
     Args:
@@ -211,7 +212,7 @@ class Watchers:
     def __init__(
         self,
         *,
-        link: Link,
+        link: Connection,
         journal: Journal,
         status: StatusReader,
         jitter: Callable[[float, float], float] = random.uniform,
@@ -231,16 +232,16 @@ class Watchers:
 
     def start(self) -> None:
         """Look at everything that is waited for after each reconnect: hints were lost."""
-        self._link.on_reconnect(self._look_again)
+        self._link.on_reconnect(self._refresh_all)
 
     def stop(self) -> None:
         """Let everyone go: the service is about to end. Those who come later do not wait at all."""
         self._is_stopping = True
-        self._link.forget_reconnect(self._look_again)
+        self._link.remove_reconnect_callback(self._refresh_all)
         for watch in self:
-            watch.end()
+            watch.finish()
 
-    async def terminal(self, operation_id: str, seconds: float) -> Operation:
+    async def wait_until_terminal(self, operation_id: str, seconds: float) -> Operation:
         """The operation once it is terminal; or as it is when the time is up, or when the service stops.
 
         Raises:
@@ -248,11 +249,11 @@ class Watchers:
         """
         async with self.watch(operation_id) as watch:
             operation = await self._status.read(operation_id)
-            watch.see(operation)
+            watch.update(operation)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     while not operation.is_terminal:
-                        newer = await watch.newer(operation.stream_sequence)
+                        newer = await watch.wait_for_newer(operation.stream_sequence)
                         if newer is None:
                             break
                         operation = newer
@@ -265,15 +266,15 @@ class Watchers:
         Raises:
             ApiError: `OperationNotFound` for what is no operation id.
         """
-        watch = await self._enter(operation_id)
+        watch = await self._acquire(operation_id)
         watch.followers += is_follower
         try:
             yield watch
         finally:
             watch.followers -= is_follower
-            await self._leave(watch)
+            await self._release(watch)
 
-    async def _enter(self, operation_id: str) -> Watch:
+    async def _acquire(self, operation_id: str) -> Watch:
         try:
             check_operation_id(operation_id)  # what is none must not reach a subject
         except InvalidName as error:
@@ -284,25 +285,25 @@ class Watchers:
                 operation_id,
                 link=self._link,
                 status=self._status,
-                feed=Feed(self._journal, operation_id),
+                feed=EventFeed(self._journal, operation_id),
                 jitter=self._jitter,
             )
         watch.users += 1
         try:
-            await watch.opened()
+            await watch.ensure_subscribed()
         except BaseException:
-            await self._leave(watch)
+            await self._release(watch)
             raise
         if self._is_stopping:
-            watch.end()
+            watch.finish()
         return watch
 
-    async def _leave(self, watch: Watch) -> None:
+    async def _release(self, watch: Watch) -> None:
         watch.users -= 1
         if not watch.users:
             del self._watches[watch.operation_id]
             await watch.close()
 
-    def _look_again(self) -> None:
+    def _refresh_all(self) -> None:
         for watch in self:
-            watch.look_soon(_RECONNECT_SPREAD)
+            watch.refresh_within(_RECONNECT_SPREAD)

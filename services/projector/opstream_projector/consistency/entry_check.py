@@ -1,6 +1,7 @@
 """Compares the snapshot of one operation with what the journal says it should be.
 
-The upper part is pure: `now` is a parameter. `Looker` reads both sides from the leaders, for what the pass over the
+The upper part is pure: `now` is a parameter. `EntryReader` reads both sides from the leaders, for what the pass over
+the
 whole journal could not decide. It folds as the projector does, but reports what cannot be folded.
 """
 
@@ -12,23 +13,23 @@ from typing import Any, Final
 
 import msgspec
 
-from opstream_journal import Journal, Link
-from opstream_journal.jetstream.stream_scan import edges
-from opstream_journal.stores.snapshots import Snapshot, Snapshots, encode_snapshot
-from opstream_projector.projection.snapshot_fold import Folding, fold_all, fold_onto, lifetime
+from opstream_journal import Connection, Journal
+from opstream_journal.jetstream.stream_scan import stream_bounds
+from opstream_journal.stores.snapshots import RawSnapshot, RawSnapshots, encode_snapshot
+from opstream_projector.projection.snapshot_fold import FoldResult, fold_all, fold_onto, time_to_live
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.events import RecordedEvent, decode_event
-from opstream_schemas.operation.fold import Operation, forced_end
-from opstream_schemas.operation.forced_end import Message, events_of, from_beginning
+from opstream_schemas.operation.fold import Operation, forced_end_of
+from opstream_schemas.operation.forced_end import OperationMessage, decode_events, events_from_request
 
-_MARGIN: Final = 5.0
+_CLOCK_MARGIN: Final = 5.0
 """Seconds by which our clock and the broker's may differ, and by which it rounds when it lets an entry go."""
-_TEXT: Final = 80
+_MAX_VALUE_LENGTH: Final = 80
 """Characters of a value that are shown."""
 
 
-class Difference(msgspec.Struct, frozen=True):
+class EntryDifference(msgspec.Struct, frozen=True):
     """How one entry of the view differs from the journal."""
 
     operation_id: str
@@ -38,24 +39,24 @@ class Difference(msgspec.Struct, frozen=True):
         return f"{self.operation_id}: {self.what}"
 
 
-def is_over(operation: Operation, now: datetime) -> bool:
+def is_expired(operation: Operation, now: datetime) -> bool:
     """Whether the view need not hold the operation any more, so that it is right without an entry.
 
     That of an operation that is open goes a retention after its deadline, whatever else happens (docs/adr/0016).
     """
-    seconds = lifetime(operation, now)
+    seconds = time_to_live(operation, now)
     if not operation.is_terminal:
         seconds -= max(0.0, now.timestamp() - operation.deadline.timestamp())
-    return seconds <= _MARGIN
+    return seconds <= _CLOCK_MARGIN
 
 
-def is_same(snapshot: Snapshot, operation: Operation) -> bool:
+def is_same(snapshot: RawSnapshot, operation: Operation) -> bool:
     """Whether the entry says exactly what the fold gives."""
     # Other bytes may say the same, as when another version has written a field's default.
     return snapshot.data == encode_snapshot(operation) or snapshot.operation == operation
 
 
-def is_further(snapshot: Snapshot, operation: Operation) -> bool:
+def is_ahead(snapshot: RawSnapshot, operation: Operation) -> bool:
     """Whether the entry says that it has seen more of the operation, by whichever count."""
     stored = snapshot.operation
     return stored is not None and (
@@ -63,7 +64,7 @@ def is_further(snapshot: Snapshot, operation: Operation) -> bool:
     )
 
 
-def describe(snapshot: Snapshot | None, operation: Operation | None) -> str:
+def describe_difference(snapshot: RawSnapshot | None, operation: Operation | None) -> str:
     """How they differ, for a person: one line. Without an operation the journal knows nothing of it."""
     if operation is None:
         return "in the view, and not in the journal"
@@ -74,7 +75,7 @@ def describe(snapshot: Snapshot | None, operation: Operation | None) -> str:
         return f"the entry is {snapshot.problem}; {operation.status} in the journal (position {operation.position})"
     wanted, found = _fields(operation), _fields(stored)
     names = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
-    said = (f"{name}: journal {_text(wanted, name)}, view {_text(found, name)}" for name in names)
+    said = (f"{name}: journal {_shown_value(wanted, name)}, view {_shown_value(found, name)}" for name in names)
     return "; ".join(said)
 
 
@@ -83,17 +84,17 @@ def _fields(operation: Operation) -> dict[str, Any]:
     return fields
 
 
-def _text(fields: dict[str, Any], name: str) -> str:
+def _shown_value(fields: dict[str, Any], name: str) -> str:
     if name not in fields:
         return "nothing"
     text = msgspec.json.encode(fields[name]).decode()
-    return text if len(text) <= _TEXT else f"{text[:_TEXT]}…"
+    return text if len(text) <= _MAX_VALUE_LENGTH else f"{text[:_MAX_VALUE_LENGTH]}…"
 
 
-class Look(msgspec.Struct, frozen=True, kw_only=True):
+class EntryReading(msgspec.Struct, frozen=True, kw_only=True):
     """What was found."""
 
-    snapshot: Snapshot | None
+    snapshot: RawSnapshot | None
     operation: Operation | None
     """What the view should hold; None if the journal does not tell."""
     problem: str = ""
@@ -102,7 +103,7 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     """The journal holds nothing of it, and not because that has expired."""
 
 
-class Looker:
+class EntryReader:
     """Looks at operations.
 
     Args:
@@ -111,42 +112,44 @@ class Looker:
         snapshots: started.
     """
 
-    def __init__(self, link: Link, journal: Journal, snapshots: Snapshots) -> None:
+    def __init__(self, link: Connection, journal: Journal, snapshots: RawSnapshots) -> None:
         self._link = link
         self._journal = journal
         self._snapshots = snapshots
 
-    async def look(self, operation_id: str) -> Look:
+    async def read(self, operation_id: str) -> EntryReading:
         """Look at one.
 
         Raises:
             JournalUnavailable: a leader did not answer.
         """
         # In this order: what the view holds was in the journal before, so no honest entry is further than the fold.
-        snapshot = await self._snapshots.newest(operation_id)
+        snapshot = await self._snapshots.get_newest(operation_id)
         messages = await self._journal.messages(operation_id)
         if not messages:
             is_unknown = snapshot is not None and not await self._has_expired(snapshot)
-            return Look(snapshot=snapshot, operation=None, is_unknown=is_unknown)
+            return EntryReading(snapshot=snapshot, operation=None, is_unknown=is_unknown)
         stored = snapshot.operation if snapshot is not None else None
-        operation, problem = folded(operation_id, messages, stored)
-        return Look(snapshot=snapshot, operation=operation, problem=problem)
+        operation, problem = fold_messages(operation_id, messages, stored)
+        return EntryReading(snapshot=snapshot, operation=operation, problem=problem)
 
-    async def _has_expired(self, snapshot: Snapshot) -> bool:
+    async def _has_expired(self, snapshot: RawSnapshot) -> bool:
         sequence = snapshot.sequence
-        return sequence is not None and sequence < (await edges(self._link, subjects.OPERATIONS_STREAM)).first
+        return sequence is not None and sequence < (await stream_bounds(self._link, subjects.OPERATIONS_STREAM)).first
 
 
-def is_wrong(look: Look, now: datetime) -> bool:
+def is_wrong(look: EntryReading, now: datetime) -> bool:
     """Whether the entry is not what it should be."""
     if look.operation is None:
         return look.is_unknown
     if look.snapshot is None:
-        return not is_over(look.operation, now)
+        return not is_expired(look.operation, now)
     return not is_same(look.snapshot, look.operation)
 
 
-def folded(operation_id: str, messages: Sequence[Message], stored: Operation | None) -> tuple[Operation | None, str]:
+def fold_messages(
+    operation_id: str, messages: Sequence[OperationMessage], stored: Operation | None
+) -> tuple[Operation | None, str]:
     """What the view should hold of an operation, and why that is not all that lies in the journal, if it is not.
 
     Args:
@@ -154,35 +157,35 @@ def folded(operation_id: str, messages: Sequence[Message], stored: Operation | N
         messages: whatever lies on its subjects, in stream order.
         stored: what the view holds: all that is left of an operation whose beginning has expired.
     """
-    events, problem = _events(operation_id, messages)
+    events, problem = _own_events(operation_id, messages)
     if not events:
         return stored, problem
-    own = from_beginning(operation_id, events)
+    own = events_from_request(operation_id, events)
     if own:
         folding = fold_all(own)
-        if len(own) < len(events) and forced_end(own[-1]) is None:
+        if len(own) < len(events) and forced_end_of(own[-1]) is None:
             problem = problem or f"what lies before its request at sequence {own[0].sequence} is not its"
     elif stored is None:
         return None, problem
     else:
         folding = fold_onto(stored, events)
-    return folding.operation or stored, problem or _refusal(folding)
+    return folding.operation or stored, problem or _first_refusal(folding)
 
 
-def _events(operation_id: str, messages: Sequence[Message]) -> tuple[list[RecordedEvent], str]:
+def _own_events(operation_id: str, messages: Sequence[OperationMessage]) -> tuple[list[RecordedEvent], str]:
     """The operation's events among the messages, and what is wrong with the first other one."""
     try:
-        events, problem = events_of(messages), ""
+        events, problem = decode_events(messages), ""
     except InvalidEvent as error:
         events, problem = list(_decodable(messages)), str(error)
     own = [event for event in events if event.operation_id == operation_id]
-    if len(own) < len(events) and forced_end(events[-1]) is None:
+    if len(own) < len(events) and forced_end_of(events[-1]) is None:
         foreign = next(event for event in events if event.operation_id != operation_id)
         problem = problem or f"the event at sequence {foreign.sequence} is of operation {foreign.operation_id}"
     return own, problem
 
 
-def _decodable(messages: Sequence[Message]) -> list[RecordedEvent]:
+def _decodable(messages: Sequence[OperationMessage]) -> list[RecordedEvent]:
     found = []
     for message in messages:
         try:
@@ -192,5 +195,5 @@ def _decodable(messages: Sequence[Message]) -> list[RecordedEvent]:
     return found
 
 
-def _refusal(folding: Folding) -> str:
+def _first_refusal(folding: FoldResult) -> str:
     return folding.refused[0].reason if folding.refused else ""

@@ -11,22 +11,22 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
-from opstream_journal.jetstream.ordered_consumer import Scanned
+from opstream_journal.jetstream.ordered_consumer import ScannedMessage
 from opstream_schemas import subjects
 from opstream_schemas.errors import FoldRefused, InvalidEvent, InvalidName
 from opstream_schemas.events import Canceled, Failed, RecordedEvent, Succeeded, decode_event
-from opstream_schemas.operation.fold import Operation, read
+from opstream_schemas.operation.fold import Operation, fold_for_reader
 
 MAX_STATES: Final = 32_768
 """States that are kept at once. One takes about 2 KB, with a progress text of full length 6."""
 
-_EVENTS: Final = "operations."
-_ENDS: Final = (Succeeded, Failed, Canceled)
-_EXAMPLES: Final = 5
+_EVENT_PREFIX: Final = "operations."
+_TERMINAL_EVENTS: Final = (Succeeded, Failed, Canceled)
+_MAX_EXAMPLES: Final = 5
 """Messages of each kind that are named; all others are only counted."""
 
 
-class Folded(NamedTuple):
+class FoldedOperation(NamedTuple):
     """An operation whose state is to be compared now."""
 
     operation_id: str
@@ -36,21 +36,21 @@ class Folded(NamedTuple):
     """Whether nothing of it follows in the part of the journal that is walked."""
 
 
-class Oddities:
+class SkippedMessages:
     """Messages that are passed over: all counted, the first ones named."""
 
     def __init__(self) -> None:
         self.count = 0
         self.examples: list[str] = []
 
-    def add(self, message: Scanned, why: str) -> None:
+    def add(self, message: ScannedMessage, why: str) -> None:
         """Count one."""
         self.count += 1
-        if len(self.examples) < _EXAMPLES:
+        if len(self.examples) < _MAX_EXAMPLES:
             self.examples.append(f"sequence {message.sequence} ({message.subject}): {why}")
 
 
-class Walk:
+class JournalFold:
     """One walk through the journal.
 
     Args:
@@ -62,57 +62,57 @@ class Walk:
         self._states: OrderedDict[str, Operation | None] = OrderedDict()
         self.events = 0
         """Messages under the subjects of operations, whatever they hold."""
-        self.passed = 0
+        self.messages = 0
         """All messages: wakes and fired deadlines, too."""
         self.operations = 0
         """Operations that began in what was walked through, and those of which only a later part is there, the latter
         perhaps more than once."""
-        self.odd = Oddities()
+        self.invalid = SkippedMessages()
         """No events, or not of the operation under whose subject they lie."""
-        self.unknown = Oddities()
+        self.unknown = SkippedMessages()
         """Of types that this version does not know."""
 
     @property
-    def states(self) -> int:
+    def state_count(self) -> int:
         """How many states it keeps now."""
         return len(self._states)
 
-    def fold(self, batch: Iterable[Scanned]) -> list[Folded]:
+    def fold(self, batch: Iterable[ScannedMessage]) -> list[FoldedOperation]:
         """Go on by some messages; what is to be compared now."""
-        found: list[Folded] = []
+        found: list[FoldedOperation] = []
         for message in batch:
-            self.passed += 1
-            if not message.subject.startswith(_EVENTS):
+            self.messages += 1
+            if not message.subject.startswith(_EVENT_PREFIX):
                 continue
             self.events += 1
             try:
                 operation_id = subjects.parse_event_subject(message.subject).operation_id
             except InvalidName as error:
-                self.odd.add(message, str(error))  # it is of no operation that anybody could ask for
+                self.invalid.add(message, str(error))  # it is of no operation that anybody could ask for
                 continue
             event = self._event(message, operation_id)
             operation = self._next(operation_id, event)
-            if event is not None and isinstance(event.data, _ENDS):
-                found.append(Folded(operation_id, operation, is_last=True))
+            if event is not None and isinstance(event.data, _TERMINAL_EVENTS):
+                found.append(FoldedOperation(operation_id, operation, is_last=True))
                 continue
             self._states[operation_id] = operation
             if len(self._states) > self._max_states:
-                found.append(Folded(*self._states.popitem(last=False), is_last=False))
+                found.append(FoldedOperation(*self._states.popitem(last=False), is_last=False))
         return found
 
-    def rest(self) -> Iterator[Folded]:
+    def drain(self) -> Iterator[FoldedOperation]:
         """What is open at the end, oldest first; it is not kept any more then."""
         while self._states:
-            yield Folded(*self._states.popitem(last=False), is_last=True)
+            yield FoldedOperation(*self._states.popitem(last=False), is_last=True)
 
-    def _event(self, message: Scanned, operation_id: str) -> RecordedEvent | None:
+    def _event(self, message: ScannedMessage, operation_id: str) -> RecordedEvent | None:
         try:
             event = decode_event(message.data, message.sequence)
         except InvalidEvent as error:
-            self.odd.add(message, str(error))
+            self.invalid.add(message, str(error))
             return None
         if event.operation_id != operation_id:
-            self.odd.add(message, f"an event of operation {event.operation_id}")
+            self.invalid.add(message, f"an event of operation {event.operation_id}")
             return None
         if event.data is None:
             self.unknown.add(message, event.type)
@@ -132,6 +132,6 @@ class Walk:
         if event is None:
             return None
         try:
-            return read(operation, (event,))
+            return fold_for_reader(operation, (event,))
         except FoldRefused:
             return None

@@ -16,28 +16,28 @@ from typing import Final
 
 import msgspec
 
-from opstream_journal import EventTooLarge, JournalUnavailable, View, Write
-from opstream_journal.stores.snapshots import Snapshot
-from opstream_projector.projection.snapshot_fold import lifetime, may_have_expired, supersedes
+from opstream_journal import EventTooLarge, JournalUnavailable, SnapshotStore, SnapshotWrite
+from opstream_journal.stores.snapshots import RawSnapshot
+from opstream_projector.projection.snapshot_fold import may_have_expired, supersedes, time_to_live
 from opstream_schemas.operation.fold import Operation
-from opstream_schemas.text import counted
+from opstream_schemas.text import format_count
 
-from .entry_check import Looker, is_further, is_wrong
-from .journal_fold import Folded
-from .retry import together
-from .view_scan import Named, Sweep, is_right
+from .entry_check import EntryReader, is_ahead, is_wrong
+from .journal_fold import FoldedOperation
+from .retry import run_bounded
+from .view_scan import OperationExamples, ViewScan, accept_entry
 
-_Safe = tuple[Operation, Snapshot | None]
+_SafeWrite = tuple[Operation, RawSnapshot | None]
 """A state that may be written as it is, and the entry that it replaces."""
 
 _WRITERS: Final = 128
-_TRIES: Final = 20
-_REST: Final = 0.05
+_MAX_TRIES: Final = 20
+_RETRY_DELAY: Final = 0.05
 _SHORTEST_TTL: Final = 1.0
 
 
-class Rebuild:
-    """Compares and rewrites; a `Judge`.
+class ViewRebuilder:
+    """Compares and rewrites; a `ScanVisitor`.
 
     Args:
         view: where snapshots go.
@@ -45,9 +45,9 @@ class Rebuild:
         now: the time, with zone.
     """
 
-    def __init__(self, view: View, looker: Looker, *, now: Callable[[], datetime]) -> None:
+    def __init__(self, view: SnapshotStore, looker: EntryReader, *, now: Callable[[], datetime]) -> None:
         self._view = view
-        self._looker = looker
+        self._reader = looker
         self._now = now
         self._writers = asyncio.Semaphore(_WRITERS)
         self.rewritten = 0
@@ -56,57 +56,57 @@ class Rebuild:
         """Entries that were not there, and are now."""
         self.removed = 0
         """Entries of operations that the journal does not know."""
-        self.unfoldable = Named()
-        self.unstorable = Named()
+        self.unfoldable = OperationExamples()
+        self.unstorable = OperationExamples()
 
-    async def compare(self, batch: Sequence[Folded], sweep: Sweep) -> None:
-        """See `Judge`."""
+    async def visit_operations(self, batch: Sequence[FoldedOperation], sweep: ViewScan) -> None:
+        """See `ScanVisitor`."""
         ids = [one.operation_id for one in batch]
-        snapshots = await sweep.patiently(lambda: sweep.snapshots.get(ids))
+        snapshots = await sweep.retry(lambda: sweep.snapshots.get(ids))
         now = self._now()
         todo: list[Callable[[], Awaitable[None]]] = []
-        safe: list[_Safe] = []
+        safe: list[_SafeWrite] = []
         for folded in batch:
             snapshot, operation = snapshots.get(folded.operation_id), folded.operation
-            if snapshot is not None and snapshot.revision in sweep.marks:
+            if snapshot is not None and snapshot.revision in sweep.seen_revisions:
                 continue
             if operation is None:
                 todo.append(functools.partial(self._repair, folded.operation_id, sweep))
-            elif is_right(folded, operation, snapshot, now, sweep):
+            elif accept_entry(folded, operation, snapshot, now, sweep):
                 continue
-            elif folded.is_last and self._is_safe(operation, snapshot, now):
+            elif folded.is_last and self._is_safe_to_write(operation, snapshot, now):
                 safe.append((operation, snapshot))
             else:
                 todo.append(functools.partial(self._repair, folded.operation_id, sweep))
-        if not await self._are_settled(safe, sweep):
+        if not await self._write_together(safe, sweep):
             todo += [functools.partial(self._replace, *one, sweep) for one in safe]
-        await together(todo, self._writers)
+        await run_bounded(todo, self._writers)
 
-    async def check(self, snapshots: Sequence[Snapshot], sweep: Sweep) -> None:
-        """See `Judge`."""
+    async def visit_entries(self, snapshots: Sequence[RawSnapshot], sweep: ViewScan) -> None:
+        """See `ScanVisitor`."""
         todo = [functools.partial(self._repair, one.operation_id, sweep) for one in snapshots]
-        await together(todo, self._writers)
+        await run_bounded(todo, self._writers)
 
-    def _is_safe(self, operation: Operation, snapshot: Snapshot | None, now: datetime) -> bool:
+    def _is_safe_to_write(self, operation: Operation, snapshot: RawSnapshot | None, now: datetime) -> bool:
         """Whether the fold may be written as the walk has it: it only takes the place of something older."""
         if snapshot is None:
             # Behind the walk's end it may have ended and left the view: as open it would stay for long.
             return operation.is_terminal or not may_have_expired(operation, now)
         return supersedes(operation, snapshot.operation)
 
-    async def _are_settled(self, safe: Sequence[_Safe], sweep: Sweep) -> bool:
+    async def _write_together(self, safe: Sequence[_SafeWrite], sweep: ViewScan) -> bool:
         """Write all at once; False if somebody has written one of them meanwhile, or each has to go by itself."""
         writes = [self._write(operation, snapshot) for operation, snapshot in safe]
-        written = await sweep.patiently(lambda: self._view.put_together(writes)) if len(writes) > 1 else None
+        written = await sweep.retry(lambda: self._view.put_batch(writes)) if len(writes) > 1 else None
         for (_, snapshot), revision in zip(safe, written or (), strict=written is not None):
             self._count(snapshot, revision, sweep)
         return written is not None
 
-    async def _replace(self, operation: Operation, snapshot: Snapshot | None, sweep: Sweep) -> None:
-        if not await self._is_settled(operation, snapshot, sweep):
+    async def _replace(self, operation: Operation, snapshot: RawSnapshot | None, sweep: ViewScan) -> None:
+        if not await self._write_one(operation, snapshot, sweep):
             await self._repair(operation.id, sweep)
 
-    async def _repair(self, operation_id: str, sweep: Sweep) -> None:
+    async def _repair(self, operation_id: str, sweep: ViewScan) -> None:
         """Make the entry what the leaders' journal says, and never less than somebody else has made it meanwhile.
 
         Raises:
@@ -114,31 +114,31 @@ class Rebuild:
             JournalError: the broker refused.
         """
         is_second = False
-        for _ in range(_TRIES):
-            look = await sweep.patiently(functools.partial(self._looker.look, operation_id))
+        for _ in range(_MAX_TRIES):
+            look = await sweep.retry(functools.partial(self._reader.read, operation_id))
             if look.problem:
                 self.unfoldable.add(operation_id, look.problem)
             snapshot, operation = look.snapshot, look.operation
             if not is_wrong(look, self._now()):
                 if snapshot is not None:
-                    sweep.marks.add(snapshot.revision)
+                    sweep.seen_revisions.add(snapshot.revision)
                 return
-            is_less = snapshot is not None and (operation is None or is_further(snapshot, operation))
+            is_less = snapshot is not None and (operation is None or is_ahead(snapshot, operation))
             if is_less and not is_second:
                 # The journal may have been read from a leader that is none any more; a second look is from a new one.
                 is_second = True
             elif operation is None:
                 await self._remove(snapshot, sweep)
                 return
-            elif await self._is_settled(operation, snapshot, sweep):
+            elif await self._write_one(operation, snapshot, sweep):
                 return
-            await sweep.link.rest(_REST)
+            await sweep.link.sleep(_RETRY_DELAY)
         raise JournalUnavailable(f"the entry of operation {operation_id} keeps changing", maybe_stored=False)
 
-    async def _is_settled(self, operation: Operation, snapshot: Snapshot | None, sweep: Sweep) -> bool:
+    async def _write_one(self, operation: Operation, snapshot: RawSnapshot | None, sweep: ViewScan) -> bool:
         """Write a snapshot in the place of another, or of none; False if somebody else has written meanwhile."""
         try:
-            written = await sweep.patiently(lambda: self._put(operation, snapshot))
+            written = await sweep.retry(lambda: self._put(operation, snapshot))
         except EventTooLarge as error:
             self.unstorable.add(operation.id, str(error))
             return True
@@ -147,30 +147,30 @@ class Rebuild:
         self._count(snapshot, written, sweep)
         return True
 
-    async def _put(self, operation: Operation, snapshot: Snapshot | None) -> int | None:
+    async def _put(self, operation: Operation, snapshot: RawSnapshot | None) -> int | None:
         write = self._write(operation, snapshot)
         return await self._view.put(operation, write.revision, ttl=write.ttl)
 
-    def _count(self, snapshot: Snapshot | None, written: int, sweep: Sweep) -> None:
-        sweep.marks.add(written)
+    def _count(self, snapshot: RawSnapshot | None, written: int, sweep: ViewScan) -> None:
+        sweep.seen_revisions.add(written)
         if snapshot is None:
             self.missing += 1
         else:
             self.rewritten += 1
 
-    def _write(self, operation: Operation, snapshot: Snapshot | None) -> Write:
+    def _write(self, operation: Operation, snapshot: RawSnapshot | None) -> SnapshotWrite:
         # One whose time is over and that is there all the same, as something else, goes as soon as the broker lets it.
-        seconds = max(lifetime(operation, self._now()), _SHORTEST_TTL)
+        seconds = max(time_to_live(operation, self._now()), _SHORTEST_TTL)
         ttl = None if seconds == math.inf else float(math.ceil(seconds))
-        return Write(operation, snapshot.revision if snapshot is not None else 0, ttl)
+        return SnapshotWrite(operation, snapshot.revision if snapshot is not None else 0, ttl)
 
-    async def _remove(self, snapshot: Snapshot | None, sweep: Sweep) -> None:
+    async def _remove(self, snapshot: RawSnapshot | None, sweep: ViewScan) -> None:
         if snapshot is not None:
-            await sweep.patiently(lambda: sweep.snapshots.remove(snapshot.operation_id, snapshot.revision))
+            await sweep.retry(lambda: sweep.snapshots.remove(snapshot.operation_id, snapshot.revision))
             self.removed += 1
 
 
-class Summary(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class RebuildSummary(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What a rebuild did."""
 
     events: int
@@ -183,8 +183,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     def __str__(self) -> str:
         rate = self.events / self.seconds if self.seconds > 0 else 0.0
         return (
-            f"{counted(self.events, 'event')} of {counted(self.operations, 'operation')} read, "
-            f"{counted(self.rewritten, 'entry', 'entries')} rewritten, "
-            f"{counted(self.missing, 'missing one')} written, {self.removed:,} removed, in {self.seconds:.1f} s "
+            f"{format_count(self.events, 'event')} of {format_count(self.operations, 'operation')} read, "
+            f"{format_count(self.rewritten, 'entry', 'entries')} rewritten, "
+            f"{format_count(self.missing, 'missing one')} written, {self.removed:,} removed, in {self.seconds:.1f} s "
             f"({rate:,.0f} events/s)"
         )

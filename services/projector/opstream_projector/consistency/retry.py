@@ -6,25 +6,25 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, TypeVar
 
-from opstream_journal import JournalUnavailable, Link
+from opstream_journal import Connection, JournalUnavailable
 
-PATIENCE: Final = 60.0
+RETRY_TIMEOUT: Final = 60.0
 """Seconds that the broker may be away."""
 
-_FIRST_REST: Final = 0.1
-_LONGEST_REST: Final = 2.0
+_FIRST_DELAY: Final = 0.1
+_MAX_DELAY: Final = 2.0
 
 _T = TypeVar("_T")
 
 
-async def patiently(link: Link, step: Callable[[], Awaitable[_T]]) -> _T:
+async def retry_while_unavailable(link: Connection, step: Callable[[], Awaitable[_T]]) -> _T:
     """Take a step that may be taken any number of times, until the broker answers.
 
     Raises:
         JournalUnavailable: it did not for `PATIENCE`.
     """
     loop = asyncio.get_running_loop()
-    until, rest = loop.time() + PATIENCE, _FIRST_REST
+    until, rest = loop.time() + RETRY_TIMEOUT, _FIRST_DELAY
     while True:
         try:
             return await step()
@@ -32,14 +32,14 @@ async def patiently(link: Link, step: Callable[[], Awaitable[_T]]) -> _T:
             left = until - loop.time()
             if left <= 0:
                 raise
-            if link.is_up:
-                await link.rest(min(rest, left))
-                rest = min(rest * 2, _LONGEST_REST)
+            if link.is_connected:
+                await link.sleep(min(rest, left))
+                rest = min(rest * 2, _MAX_DELAY)
             else:
-                await link.wait_up(left)
+                await link.wait_connected(left)
 
 
-async def together(todo: Iterable[Callable[[], Awaitable[None]]], limit: asyncio.Semaphore) -> None:
+async def run_bounded(todo: Iterable[Callable[[], Awaitable[None]]], limit: asyncio.Semaphore) -> None:
     """Do everything, so much of it at once as the limit lets.
 
     Raises:

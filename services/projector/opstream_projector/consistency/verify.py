@@ -13,88 +13,88 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
-from opstream_journal.stores.snapshots import Snapshot, projected
+from opstream_journal.stores.snapshots import RawSnapshot, projected_sequence
 from opstream_projector.deadlines import RecentIds
 from opstream_projector.projection.snapshot_fold import supersedes
 
-from .entry_check import Difference, Look, Looker, describe, is_wrong
-from .journal_fold import Folded
-from .retry import together
-from .view_scan import Named, Sweep, is_right
+from .entry_check import EntryDifference, EntryReader, EntryReading, describe_difference, is_wrong
+from .journal_fold import FoldedOperation
+from .retry import run_bounded
+from .view_scan import OperationExamples, ViewScan, accept_entry
 
 GRACE: Final = 40.0
 """Seconds for which the projector may be behind: longer than its consumer's ack_wait (30 s), since what a killed
 replica held comes to another one only then. Once that was too little, it is not waited for again."""
 
-_LOOKERS: Final = 32
-_MISSING: Final = 10_000
-_FIRST_REST: Final = 0.1
-_LONGEST_REST: Final = 1.0
+_MAX_READS: Final = 32
+_MISSING_IDS: Final = 10_000
+_FIRST_DELAY: Final = 0.1
+_MAX_DELAY: Final = 1.0
 
 
-class Verify:
-    """Compares and tells; a `Judge`.
+class ViewVerifier:
+    """Compares and tells; a `ScanVisitor`.
 
     Args:
         looker: looks at what seems to differ.
         tell: is given each difference.
         tell_lag: is told how many operations of a batch are behind, again and again while it waits for the projector.
         now: the time, with zone.
-        grace: see `GRACE`.
+        grace: see `GRACE_SECONDS`.
     """
 
     def __init__(
         self,
-        looker: Looker,
+        looker: EntryReader,
         *,
-        tell: Callable[[Difference], None],
+        tell: Callable[[EntryDifference], None],
         tell_lag: Callable[[int], None],
         now: Callable[[], datetime],
         grace: float = GRACE,
     ) -> None:
-        self._looker = looker
-        self._tell = tell
-        self._tell_lag = tell_lag
+        self._reader = looker
+        self._report = tell
+        self._report_lag = tell_lag
         self._now = now
         self._grace = grace
-        self._lookers = asyncio.Semaphore(_LOOKERS)
-        self._missing = RecentIds(_MISSING)
+        self._read_slots = asyncio.Semaphore(_MAX_READS)
+        self._missing = RecentIds(_MISSING_IDS)
         self.differences = 0
-        self.behind = 0
+        self.lagging = 0
         """Differences that were only the projector's lag, which lasted."""
-        self.unfoldable = Named()
+        self.unfoldable = OperationExamples()
 
-    async def compare(self, batch: Sequence[Folded], sweep: Sweep) -> None:
-        """See `Judge`."""
+    async def visit_operations(self, batch: Sequence[FoldedOperation], sweep: ViewScan) -> None:
+        """See `ScanVisitor`."""
         ids = [one.operation_id for one in batch]
-        snapshots = await sweep.patiently(lambda: sweep.snapshots.get(ids))
+        snapshots = await sweep.retry(lambda: sweep.snapshots.get(ids))
         now = self._now()
         suspects: list[str] = []
         for folded in batch:
             snapshot, operation = snapshots.get(folded.operation_id), folded.operation
-            if snapshot is not None and snapshot.revision in sweep.marks:
+            if snapshot is not None and snapshot.revision in sweep.seen_revisions:
                 continue
-            if operation is None or not is_right(folded, operation, snapshot, now, sweep):
+            if operation is None or not accept_entry(folded, operation, snapshot, now, sweep):
                 suspects.append(folded.operation_id)
         await self._confirm(suspects, sweep)
 
-    async def check(self, snapshots: Sequence[Snapshot], sweep: Sweep) -> None:
-        """See `Judge`."""
+    async def visit_entries(self, snapshots: Sequence[RawSnapshot], sweep: ViewScan) -> None:
+        """See `ScanVisitor`."""
         await self._confirm([one.operation_id for one in snapshots], sweep)
 
-    async def _confirm(self, suspects: Sequence[str], sweep: Sweep) -> None:
-        await self._watch(await self._wrong(suspects, sweep), sweep)
+    async def _confirm(self, suspects: Sequence[str], sweep: ViewScan) -> None:
+        await self._await_projector(await self._wrong_entries(suspects, sweep), sweep)
 
-    async def _watch(self, looks: dict[str, Look], sweep: Sweep) -> None:
+    async def _await_projector(self, looks: dict[str, EntryReading], sweep: ViewScan) -> None:
         """Look again and again, as long as the projector has time, and tell what stays wrong."""
         clock = asyncio.get_running_loop().time
-        until, rest = clock() + self._grace, _FIRST_REST
+        until, rest = clock() + self._grace, _FIRST_DELAY
         while looks:
-            await sweep.link.rest(rest)
+            await sweep.link.sleep(rest)
             # In this order: what the projector says to be done is to be seen then.
-            floor = await sweep.patiently(lambda: projected(sweep.link))
-            looks = await self._wrong(looks, sweep)
-            behind = {one: look for one, look in looks.items() if _is_behind(look, floor)}
+            floor = await sweep.retry(lambda: projected_sequence(sweep.link))
+            looks = await self._wrong_entries(looks, sweep)
+            behind = {one: look for one, look in looks.items() if _is_lagging(look, floor)}
             if behind and clock() >= until:
                 self._grace = 0.0
             is_over = not self._grace
@@ -104,38 +104,38 @@ class Verify:
             if is_over:
                 return
             if behind:
-                self._tell_lag(len(behind))
-            looks, rest = behind, min(rest * 2, _LONGEST_REST)
+                self._report_lag(len(behind))
+            looks, rest = behind, min(rest * 2, _MAX_DELAY)
 
-    async def _wrong(self, operation_ids: Iterable[str], sweep: Sweep) -> dict[str, Look]:
+    async def _wrong_entries(self, operation_ids: Iterable[str], sweep: ViewScan) -> dict[str, EntryReading]:
         """Those of them whose entries are not what they should be, by the leaders."""
-        found: dict[str, Look] = {}
+        found: dict[str, EntryReading] = {}
 
         async def look(operation_id: str) -> None:
-            look = await sweep.patiently(lambda: self._looker.look(operation_id))
+            look = await sweep.retry(lambda: self._reader.read(operation_id))
             if look.problem:
                 self.unfoldable.add(operation_id, look.problem)
             if is_wrong(look, self._now()):
                 found[operation_id] = look
             elif look.snapshot is not None:
-                sweep.marks.add(look.snapshot.revision)
+                sweep.seen_revisions.add(look.snapshot.revision)
 
-        await together([functools.partial(look, one) for one in dict.fromkeys(operation_ids)], self._lookers)
+        await run_bounded([functools.partial(look, one) for one in dict.fromkeys(operation_ids)], self._read_slots)
         return found
 
-    def _count(self, operation_id: str, look: Look, sweep: Sweep, *, is_behind: bool) -> None:
+    def _count(self, operation_id: str, look: EntryReading, sweep: ViewScan, *, is_behind: bool) -> None:
         if look.snapshot is not None:
-            sweep.marks.add(look.snapshot.revision)  # once is enough
+            sweep.seen_revisions.add(look.snapshot.revision)  # once is enough
         elif operation_id in self._missing:
             return
         else:
             self._missing.add(operation_id)
         self.differences += 1
-        self.behind += is_behind
-        self._tell(Difference(operation_id, describe(look.snapshot, look.operation)))
+        self.lagging += is_behind
+        self._report(EntryDifference(operation_id, describe_difference(look.snapshot, look.operation)))
 
 
-def _is_behind(look: Look, floor: int) -> bool:
+def _is_lagging(look: EntryReading, floor: int) -> bool:
     """Whether the entry only lacks what the projector has not come to yet: it has written all up to `floor`."""
     operation, stored = look.operation, look.snapshot.operation if look.snapshot is not None else None
     if operation is None or operation.stream_sequence <= floor or (look.snapshot is not None and stored is None):

@@ -6,41 +6,43 @@ import logging
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from opstream_journal import Delivered
+from opstream_journal import DeliveredMessage
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent, InvalidName
 from opstream_schemas.events import RecordedEvent, decode_event
 
 logger = logging.getLogger(__name__)
 
-_NO_EVENTS: Final = tuple(wildcard.removesuffix(">") for wildcard in (subjects.WAKES_TO, subjects.DUE_TO))
-_MAX_TYPES: Final = 100
+_TIMER_PREFIXES: Final = tuple(
+    wildcard.removesuffix(">") for wildcard in (subjects.WAKE_DESTINATION, subjects.DUE_DESTINATION)
+)
+_MAX_LOGGED_TYPES: Final = 100
 """Foreign types that are told apart in the log; a flood of invented ones must not fill the memory."""
 
 
-class Delivery(NamedTuple):
+class DeliveredEvent(NamedTuple):
     """An event and the message that brought it."""
 
-    message: Delivered
+    message: DeliveredMessage
     event: RecordedEvent
 
 
-Groups = dict[str, list[Delivery]]
+EventGroups = dict[str, list[DeliveredEvent]]
 """By operation id, each in stream order."""
 
 
-class Sorter:
+class BatchDecoder:
     """Remembers which unknown types it has told of."""
 
     def __init__(self) -> None:
         self._unknown: set[str] = set()
 
-    def sort(self, batch: Iterable[Delivered]) -> tuple[Groups, list[Delivered]]:
+    def decode(self, batch: Iterable[DeliveredMessage]) -> tuple[EventGroups, list[DeliveredMessage]]:
         """The events by operation, and the messages that need nothing but an ack: wakes, and what is no event."""
-        groups: Groups = {}
+        groups: EventGroups = {}
         others = []
         for message in batch:
-            if message.subject.startswith(_NO_EVENTS):
+            if message.subject.startswith(_TIMER_PREFIXES):
                 others.append(message)
                 continue
             try:
@@ -60,14 +62,14 @@ class Sorter:
                 others.append(message)
                 continue
             if event.data is None:
-                self._tell_unknown(event)
-            groups.setdefault(operation_id, []).append(Delivery(message, event))
+                self._log_unknown(event)
+            groups.setdefault(operation_id, []).append(DeliveredEvent(message, event))
         for group in groups.values():
             group.sort(key=_sequence)
         return groups, others
 
-    def _tell_unknown(self, event: RecordedEvent) -> None:
-        if event.type in self._unknown or len(self._unknown) >= _MAX_TYPES:
+    def _log_unknown(self, event: RecordedEvent) -> None:
+        if event.type in self._unknown or len(self._unknown) >= _MAX_LOGGED_TYPES:
             return
         self._unknown.add(event.type)
         logger.warning(
@@ -78,5 +80,5 @@ class Sorter:
         )
 
 
-def _sequence(delivery: Delivery) -> int:
+def _sequence(delivery: DeliveredEvent) -> int:
     return delivery.event.sequence

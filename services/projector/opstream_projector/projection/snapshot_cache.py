@@ -10,14 +10,14 @@ from typing import Final
 
 import msgspec
 
-from opstream_journal import Entry
+from opstream_journal import SnapshotEntry
 from opstream_schemas.operation.fold import Operation
 
 _FIXED_BYTES: Final = 2_000
 """About what an operation takes in memory besides its texts and result."""
 
 
-class Recent:
+class SnapshotCache:
     """A mapping from operation id to entry that forgets the least recently used ones.
 
     Args:
@@ -28,13 +28,13 @@ class Recent:
     def __init__(self, *, max_entries: int, max_bytes: int) -> None:
         self._max_entries = max_entries
         self._max_bytes = max_bytes
-        self._entries: OrderedDict[str, tuple[Entry, int]] = OrderedDict()
+        self._entries: OrderedDict[str, tuple[SnapshotEntry, int]] = OrderedDict()
         self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, operation_id: str) -> Entry | None:
+    def get(self, operation_id: str) -> SnapshotEntry | None:
         """The entry, if it is remembered."""
         found = self._entries.get(operation_id)
         if found is None:
@@ -44,22 +44,22 @@ class Recent:
 
     def put(self, operation: Operation, revision: int) -> None:
         """Remember what is stored under `revision`."""
-        self.forget(operation.id)
-        size = size_of(operation)
-        self._entries[operation.id] = (Entry(revision, operation), size)
+        self.discard(operation.id)
+        size = memory_size(operation)
+        self._entries[operation.id] = (SnapshotEntry(revision, operation), size)
         self._bytes += size
         while len(self._entries) > self._max_entries or self._bytes > self._max_bytes:
             _, (_, freed) = self._entries.popitem(last=False)
             self._bytes -= freed
 
-    def forget(self, operation_id: str) -> None:
+    def discard(self, operation_id: str) -> None:
         """Drop an entry."""
         found = self._entries.pop(operation_id, None)
         if found is not None:
             self._bytes -= found[1]
 
 
-def size_of(operation: Operation) -> int:
+def memory_size(operation: Operation) -> int:
     """About how many bytes an operation takes in memory."""
     size = _FIXED_BYTES + len(operation.message) + len(operation.reason)
     if operation.result is not msgspec.UNSET:

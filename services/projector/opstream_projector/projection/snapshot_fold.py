@@ -14,27 +14,27 @@ import msgspec
 
 from opstream_schemas.errors import FoldRefused
 from opstream_schemas.events import RecordedEvent
-from opstream_schemas.operation.fold import Operation, forced_end, read
+from opstream_schemas.operation.fold import Operation, fold_for_reader, forced_end_of
 
-_LONGEST_TTL: Final = 3e9
+_MAX_TTL: Final = 3e9
 """Seconds, 95 years. The broker counts nanoseconds in 64 bits; what should stay longer stays for ever."""
 
 
-class Refusal(msgspec.Struct, frozen=True):
+class RefusedEvent(msgspec.Struct, frozen=True):
     """An event that does not continue its operation, and why."""
 
     event: RecordedEvent
     reason: str
 
 
-class Folding(msgspec.Struct, frozen=True):
+class FoldResult(msgspec.Struct, frozen=True):
     """What a fold gave."""
 
     operation: Operation | None
-    refused: tuple[Refusal, ...] = ()
+    refused: tuple[RefusedEvent, ...] = ()
 
 
-def fold_onto(operation: Operation | None, events: Iterable[RecordedEvent]) -> Folding:
+def fold_onto(operation: Operation | None, events: Iterable[RecordedEvent]) -> FoldResult:
     """Fold events, in stream order, as far as they continue the operation; what it holds already is passed over.
 
     An event that does not continue it (there is a gap, or it is foreign) is refused and leaves it as it was. A later
@@ -45,22 +45,22 @@ def fold_onto(operation: Operation | None, events: Iterable[RecordedEvent]) -> F
         if operation is not None and event.sequence <= operation.stream_sequence:
             continue
         try:
-            operation = read(operation, (event,))
+            operation = fold_for_reader(operation, (event,))
         except FoldRefused as refusal:
-            refused.append(Refusal(event, str(refusal)))
-    return Folding(operation, tuple(refused))
+            refused.append(RefusedEvent(event, str(refusal)))
+    return FoldResult(operation, tuple(refused))
 
 
-def fold_all(events: Sequence[RecordedEvent]) -> Folding:
+def fold_all(events: Sequence[RecordedEvent]) -> FoldResult:
     """Fold all events of an operation. Behind a forced end (ADR 0014), whatever is refused has been passed over."""
     folding = fold_onto(None, events)
-    if forced_end(events[-1]) is None:
+    if forced_end_of(events[-1]) is None:
         return folding
     try:
-        operation = read(None, events)
+        operation = fold_for_reader(None, events)
     except FoldRefused:
         return folding
-    return Folding(operation, tuple(one for one in folding.refused if one.event is not events[-1]))
+    return FoldResult(operation, tuple(one for one in folding.refused if one.event is not events[-1]))
 
 
 def supersedes(operation: Operation, stored: Operation | None) -> bool:
@@ -73,7 +73,7 @@ def supersedes(operation: Operation, stored: Operation | None) -> bool:
     )
 
 
-def lifetime(operation: Operation, now: datetime) -> float:
+def time_to_live(operation: Operation, now: datetime) -> float:
     """Seconds for which the snapshot is to stay: 0 or less if the time of a terminal one is over.
 
     A terminal one stays for the retention of its outcome. One that is open would stay for the longest that it may get
@@ -81,8 +81,8 @@ def lifetime(operation: Operation, now: datetime) -> float:
     the broker, which may bring back what was replaced (docs/adr/0016).
     """
     end = operation.finished_at or max(operation.deadline, now)
-    seconds = end.timestamp() + operation.kept - now.timestamp()
-    return seconds if seconds <= _LONGEST_TTL else math.inf
+    seconds = end.timestamp() + operation.effective_retention - now.timestamp()
+    return seconds if seconds <= _MAX_TTL else math.inf
 
 
 def may_have_expired(operation: Operation, now: datetime) -> bool:
@@ -90,4 +90,4 @@ def may_have_expired(operation: Operation, now: datetime) -> bool:
 
     Where nothing is stored, such a state must not be: it would stay for long, as if the operation were still open.
     """
-    return operation.created_at.timestamp() + operation.kept_at_least <= now.timestamp()
+    return operation.created_at.timestamp() + operation.minimum_retention <= now.timestamp()

@@ -9,9 +9,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from opstream_journal import Expected, JournalUnavailable, VersionConflict
+from opstream_journal import ExpectedVersion, JournalUnavailable, VersionConflict
 from opstream_journal.jetstream.rpc import StoredMessage
-from opstream_runner.dependencies import Tools
+from opstream_runner.dependencies import RunnerDependencies
 from opstream_schemas.errors import FoldRefused
 from opstream_schemas.operation.commands import Command, decide
 from opstream_schemas.operation.fold import Operation, evolve, fold, next_event
@@ -20,11 +20,11 @@ _PAUSE: Final = 0.2
 _CONTRADICTIONS: Final = 5
 
 
-Intent = Callable[[Operation], Command]
+CommandBuilder = Callable[[Operation], Command]
 """What is wanted, given the state that it is decided on."""
 
 
-class Recorder:
+class EventRecorder:
     """The operation as this attempt knows it, and the only way in which the attempt changes it.
 
     Args:
@@ -32,12 +32,12 @@ class Recorder:
         operation: the state after the attempt's `started`.
     """
 
-    def __init__(self, tools: Tools, operation: Operation) -> None:
+    def __init__(self, tools: RunnerDependencies, operation: Operation) -> None:
         self.operation = operation
         self._tools = tools
         self._lock = asyncio.Lock()
 
-    async def record(self, intent: Intent, budget: float) -> Operation:
+    async def record(self, intent: CommandBuilder, budget: float) -> Operation:
         """Decide and append; decide again, under a new event id, whenever somebody else was first. The state after it.
 
         Raises:
@@ -55,7 +55,7 @@ class Recorder:
                 if data is None:
                     return self.operation
                 event = next_event(self.operation, data, id=tools.new_id(), source=tools.source, time=tools.now())
-                expected = Expected(self.operation.stream_sequence)
+                expected = ExpectedVersion(self.operation.stream_sequence)
                 try:
                     stored = await tools.journal.append(
                         self.operation.kind, event, expected, budget=until - tools.monotonic()

@@ -11,20 +11,20 @@ from typing import Any, Final, Generic, ParamSpec, TypeVar
 import msgspec
 
 from opstream_runner.errors import InvalidAction
-from opstream_schemas.action_spec import DAY, ActionSpec, Policy
+from opstream_schemas.action_spec import DAY_SECONDS, ActionSpec, Policy
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.names import Kind
 
-from .action_options import Exclusive, Isolation, OnConflict, as_seconds, check_policy
+from .action_options import Exclusive, Isolation, OnConflict, as_seconds, validate_policy
 from .context import ActionContext
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-_LITERALS: Final = frozenset({"const", "default", "enum", "examples"})
+_VALUE_KEYWORDS: Final = frozenset({"const", "default", "enum", "examples"})
 """Keywords of a JSON Schema that hold values, not schemas."""
-_NAMED_SCHEMAS: Final = frozenset({"properties", "$defs"})
+_SCHEMA_MAP_KEYWORDS: Final = frozenset({"properties", "$defs"})
 
 
 class Action(Generic[P, R]):
@@ -68,9 +68,9 @@ def action(
     timeout: float = 0.0,
     backoff: float = 1.0,
     backoff_max: float = 60.0,
-    deadline: float = DAY,
+    deadline: float = DAY_SECONDS,
     retry_after: int = 1,
-    retention: float = DAY,
+    retention: float = DAY_SECONDS,
     retention_failed: float = 0.0,
     retention_canceled: float = 0.0,
     cancel_grace: float = 30.0,
@@ -87,7 +87,7 @@ def action(
     the first line of the docstring is its summary. A plain function runs in a thread. Two attempts of one operation
     may overlap for a moment, so a handler must be safe to run twice at once.
 
-    What it raises decides: `ActionFailed` is for good; after `RetryAfter`, and anything unexpected, another attempt
+    What it raises decides: `ActionError` is for good; after `RetryAfter`, and anything unexpected, another attempt
     follows while there is one left and nobody has canceled (ADR 0011).
 
     A canceled async handler gets `asyncio.CancelledError` at its next await; a plain one in a thread looks at
@@ -142,10 +142,10 @@ def action(
         on_conflict=on_conflict,
         rate=rate,
     )
-    check_policy(kind, version, policy)
+    validate_policy(kind, version, policy)
 
     def offer(handler: Callable[P, R]) -> Action[P, R]:
-        input_type, result_type = _signature(kind, handler)
+        input_type, result_type = _handler_types(kind, handler)
         spec = ActionSpec(
             resource=kind.resource,
             action=kind.action,
@@ -160,7 +160,7 @@ def action(
     return offer
 
 
-def collect(modules: list[ModuleType]) -> list[Action[Any, Any]]:
+def collect_actions(modules: list[ModuleType]) -> list[Action[Any, Any]]:
     """The actions that modules hold, ordered by kind. Each knows its module from then on.
 
     Raises:
@@ -178,7 +178,7 @@ def collect(modules: list[ModuleType]) -> list[Action[Any, Any]]:
     return [found[kind] for kind in sorted(found)]
 
 
-def _signature(kind: Kind, handler: Callable[..., Any]) -> tuple[Any, Any]:
+def _handler_types(kind: Kind, handler: Callable[..., Any]) -> tuple[Any, Any]:
     name = getattr(handler, "__name__", "handler")
     wanted = (
         f"action {kind}: write the handler as "
@@ -206,20 +206,20 @@ def _closed_schema(kind: Kind, model: Any) -> dict[str, Any]:  # noqa: ANN401 - 
         schema = msgspec.json.schema(model)
     except (NameError, TypeError) as error:
         raise InvalidAction(f"action {kind}: {model} has no JSON Schema: {error}") from error
-    return typing.cast("dict[str, Any]", _close(schema))
+    return typing.cast("dict[str, Any]", _forbid_unknown_properties(schema))
 
 
-def _close(node: Any) -> Any:  # noqa: ANN401 - JSON
+def _forbid_unknown_properties(node: Any) -> Any:  # noqa: ANN401 - JSON
     if isinstance(node, list):
-        return [_close(item) for item in node]
+        return [_forbid_unknown_properties(item) for item in node]
     if not isinstance(node, dict):
         return node
     closed: dict[str, Any] = {}
     for key, value in node.items():
-        if key in _NAMED_SCHEMAS:
-            closed[key] = {name: _close(schema) for name, schema in value.items()}
+        if key in _SCHEMA_MAP_KEYWORDS:
+            closed[key] = {name: _forbid_unknown_properties(schema) for name, schema in value.items()}
         else:
-            closed[key] = value if key in _LITERALS else _close(value)
+            closed[key] = value if key in _VALUE_KEYWORDS else _forbid_unknown_properties(value)
     if closed.get("type") == "object" and "properties" in closed:
         closed.setdefault("additionalProperties", False)
     return closed

@@ -8,7 +8,7 @@ from math import inf
 from typing import Final, Literal
 
 from opstream_runner.errors import InvalidAction
-from opstream_schemas.action_spec import DAY, Policy
+from opstream_schemas.action_spec import DAY_SECONDS, Policy
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.rate_limit import parse_rate
 
@@ -18,21 +18,21 @@ OnConflict = Literal["queue", "reject", "replace"]
 
 _MIN_LEASE: Final = 1.0
 _MIN_DEADLINE: Final = 1.0
-_LONGEST: Final = 3650 * DAY
+_MAX_DURATION: Final = 3650 * DAY_SECONDS
 """Of any time: what is longer soon fits into neither a date nor the broker's nanoseconds."""
 _MAX_VERSION: Final = 2**53 - 1
 """What every reader of JSON can hold."""
 _MAX_ATTEMPTS: Final = 1_000_000
 _MAX_RETRY_AFTER: Final = 3600
 _MAX_CONCURRENCY: Final = 10_000
-_TIMES: Final = (
+_DURATION_OPTIONS: Final = (
     *("lease", "timeout", "backoff", "backoff_max", "deadline"),
     *("retention", "retention_failed", "retention_canceled", "cancel_grace"),
 )
-_GROUP: Final = re.compile(r"[a-z0-9-]{1,40}")
+_GROUP_PATTERN: Final = re.compile(r"[a-z0-9-]{1,40}")
 
 
-def check_policy(kind: Kind, version: int, policy: Policy) -> None:
+def validate_policy(kind: Kind, version: int, policy: Policy) -> None:
     """Check the options of an action.
 
     Args:
@@ -43,8 +43,8 @@ def check_policy(kind: Kind, version: int, policy: Policy) -> None:
     Raises:
         InvalidAction: an option is out of its range, or does not go with another.
     """
-    _check_whole(kind, version, policy)
-    for message, is_wrong in (_times(policy) | _counts(version, policy) | _words(policy)).items():
+    _validate_integers(kind, version, policy)
+    for message, is_wrong in (_duration_rules(policy) | _count_rules(version, policy) | _choice_rules(policy)).items():
         if is_wrong:
             raise InvalidAction(f"action {kind}: {message}")
 
@@ -68,7 +68,7 @@ def as_seconds(kind: Kind, option: str, value: float) -> float:
         return inf  # which is out of the range, and says so
 
 
-def _check_whole(kind: Kind, version: int, policy: Policy) -> None:
+def _validate_integers(kind: Kind, version: int, policy: Policy) -> None:
     whole = {
         "version": version,
         "max_attempts": policy.max_attempts,
@@ -80,7 +80,7 @@ def _check_whole(kind: Kind, version: int, policy: Policy) -> None:
             raise InvalidAction(f"action {kind}: {option} must be a whole number, not {value!r}")
 
 
-def _times(policy: Policy) -> dict[str, bool]:
+def _duration_rules(policy: Policy) -> dict[str, bool]:
     # Infinity has no JSON: the announced action could not be read.
     least = {
         f"lease must be at least {_MIN_LEASE:g} second, not {policy.lease:g}": not _MIN_LEASE <= policy.lease < inf,
@@ -92,30 +92,29 @@ def _times(policy: Policy) -> dict[str, bool]:
         f"deadline must be at least {_MIN_DEADLINE:g} second, not {policy.deadline:g}": not (
             _MIN_DEADLINE <= policy.deadline < inf
         ),
-        f"retention must be at least {DAY:g} seconds (24 hours), not {policy.retention:g}": not (
-            DAY <= policy.retention < inf
+        f"retention must be at least {DAY_SECONDS:g} seconds (24 hours), not {policy.retention:g}": not (
+            DAY_SECONDS <= policy.retention < inf
         ),
         f"cancel_grace must be more than 0 seconds, not {policy.cancel_grace:g}": not 0 < policy.cancel_grace < inf,
     }
     by_outcome = {
-        f"{option} must be at least {DAY:g} seconds (24 hours), or 0 for that of retention, not {seconds:g}": not (
-            seconds == 0 or DAY <= seconds < inf
-        )
+        f"{option} must be at least {DAY_SECONDS:g} seconds (24 hours), or 0 for that of "
+        f"retention, not {seconds:g}": not (seconds == 0 or DAY_SECONDS <= seconds < inf)
         for option, seconds in (
             ("retention_failed", policy.retention_failed),
             ("retention_canceled", policy.retention_canceled),
         )
     }
     most = {
-        f"{option} must be at most {_LONGEST:g} seconds (ten years), not {getattr(policy, option):g}": (
-            getattr(policy, option) > _LONGEST
+        f"{option} must be at most {_MAX_DURATION:g} seconds (ten years), not {getattr(policy, option):g}": (
+            getattr(policy, option) > _MAX_DURATION
         )
-        for option in _TIMES
+        for option in _DURATION_OPTIONS
     }
     return least | by_outcome | most
 
 
-def _counts(version: int, policy: Policy) -> dict[str, bool]:
+def _count_rules(version: int, policy: Policy) -> dict[str, bool]:
     return {
         f"version must be 1 to {_MAX_VERSION}, not {version}": not 1 <= version <= _MAX_VERSION,
         f"max_attempts must be 1 to {_MAX_ATTEMPTS}, not {policy.max_attempts}": not (
@@ -130,14 +129,16 @@ def _counts(version: int, policy: Policy) -> dict[str, bool]:
     }
 
 
-def _words(policy: Policy) -> dict[str, bool]:
+def _choice_rules(policy: Policy) -> dict[str, bool]:
     group = policy.exclusive_group
     return {
-        _one_of("isolation", Isolation, policy.isolation): policy.isolation not in typing.get_args(Isolation),
-        _one_of("exclusive", Exclusive, policy.exclusive): policy.exclusive not in typing.get_args(Exclusive),
-        f"exclusive_group must be {_GROUP.pattern} in full, not {group!r}": group != "" and not _is_group(group),
+        _choice_message("isolation", Isolation, policy.isolation): policy.isolation not in typing.get_args(Isolation),
+        _choice_message("exclusive", Exclusive, policy.exclusive): policy.exclusive not in typing.get_args(Exclusive),
+        f"exclusive_group must be {_GROUP_PATTERN.pattern} in full, not {group!r}": group != ""
+        and not _is_group(group),
         'exclusive_group must come with exclusive="resource"': group != "" and policy.exclusive == "",
-        _one_of("on_conflict", OnConflict, policy.on_conflict): policy.on_conflict not in typing.get_args(OnConflict),
+        _choice_message("on_conflict", OnConflict, policy.on_conflict): policy.on_conflict
+        not in typing.get_args(OnConflict),
         f'on_conflict must come with exclusive="resource" to be {policy.on_conflict!r}': (
             policy.on_conflict != "queue" and policy.exclusive == ""
         ),
@@ -147,12 +148,12 @@ def _words(policy: Policy) -> dict[str, bool]:
     }
 
 
-def _one_of(option: str, words: object, value: object) -> str:
+def _choice_message(option: str, words: object, value: object) -> str:
     return f"{option} must be one of {', '.join(map(repr, typing.get_args(words)))}, not {value!r}"
 
 
 def _is_group(value: object) -> bool:
-    return isinstance(value, str) and _GROUP.fullmatch(value) is not None
+    return isinstance(value, str) and _GROUP_PATTERN.fullmatch(value) is not None
 
 
 def _is_rate(value: object) -> bool:

@@ -5,26 +5,26 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Generator
 from typing import Final
 
-from opstream_runner.errors import ActionCanceled
+from opstream_runner.errors import ActionCanceledError
 
-Report = Callable[[float, str], Awaitable[None]]
+ProgressReporter = Callable[[float, str], Awaitable[None]]
 
 
-class _Done:
+class _CompletedAwaitable:
     def __await__(self) -> Generator[None, None, None]:
         yield from ()
 
 
-DONE: Final[Awaitable[None]] = _Done()
+COMPLETED: Final[Awaitable[None]] = _CompletedAwaitable()
 """An awaitable that is over."""
 
 
-def discard(_percent: float, _message: str) -> Awaitable[None]:
+def discard_progress(_percent: float, _message: str) -> Awaitable[None]:
     """Where progress goes in a unit test."""
-    return DONE
+    return COMPLETED
 
 
-def never() -> bool:
+def never_canceled() -> bool:
     """Whether a unit test's attempt should stop."""
     return False
 
@@ -46,8 +46,8 @@ class ActionContext:
         resource_id: str = "",
         attempt: int = 1,
         traceparent: str = "",
-        report: Report = discard,
-        cancel_requested: Callable[[], bool] = never,
+        report: ProgressReporter = discard_progress,
+        cancel_requested: Callable[[], bool] = never_canceled,
     ) -> None:
         self.operation_id = operation_id
         self.resource_id = resource_id
@@ -70,10 +70,10 @@ class ActionContext:
         """Stop here if this attempt should stop: the place for it is between two steps of a plain handler.
 
         Raises:
-            ActionCanceled: `cancel_requested` is true. Let it pass; clean up in `finally`.
+            ActionCanceledError: `cancel_requested` is true. Let it pass; clean up in `finally`.
         """
         if self._cancel_requested():
-            raise ActionCanceled(f"attempt {self.attempt} of operation {self.operation_id} was asked to stop")
+            raise ActionCanceledError(f"attempt {self.attempt} of operation {self.operation_id} was asked to stop")
 
     def progress(self, percent: float, message: str = "") -> Awaitable[None]:
         """Tell how far the action is. Cheap to call often: at most one event per percent or 10 seconds is recorded.

@@ -12,34 +12,42 @@ from typing import Any, Final
 
 from opstream_journal import (
     UNTIL_STORED,
-    Delivered,
-    Expected,
+    Connection,
+    DeliveredMessage,
+    ExpectedVersion,
     JournalFull,
     JournalUnavailable,
-    Link,
-    Puller,
+    PullConsumer,
     VersionConflict,
 )
-from opstream_journal.runtime.crash_points import CrashPoint, point
-from opstream_journal.stores.timers import arm_wake
+from opstream_journal.runtime.crash_points import CrashPoint, crash_point
+from opstream_journal.stores.timers import schedule_wake_up
 from opstream_runner.attempt.attempt import Attempt
-from opstream_runner.attempt.completion import RETRY_WAKE
+from opstream_runner.attempt.completion import RETRY_WAKE_UP
 from opstream_runner.authoring.action import Action
-from opstream_runner.dependencies import Tools
+from opstream_runner.dependencies import RunnerDependencies
 from opstream_schemas import subjects
 from opstream_schemas.errors import FoldRefused, InvalidEvent, InvalidName
 from opstream_schemas.events import EventData, RecordedEvent
 from opstream_schemas.operation.commands import StartAttempt, decide
-from opstream_schemas.operation.dispatch_decision import Ack, Append, ArmWake, Delivery, Hold, Start, decide_delivery
+from opstream_schemas.operation.dispatch_decision import (
+    Ack,
+    AppendEvent,
+    BeginAttempt,
+    RedeliverLater,
+    ScheduleWake,
+    Trigger,
+    decide_dispatch,
+)
 from opstream_schemas.operation.fold import Operation, evolve, next_event
 
-from .admission import Gate, Later, Refuse, Wait
-from .operation_loader import Loaded, Loader, delivery_of
+from .admission import AdmissionControl, Defer, Reject, Requeue
+from .operation_loader import LoadedOperation, OperationLoader, delivery_of
 
 logger = logging.getLogger(__name__)
 
 _BROKER_TROUBLE_DELAY: Final = 1.0
-_NEWER_DELAY: Final = 1.0
+_NEWER_VERSION_DELAY: Final = 1.0
 _CANCEL_TIMEOUT: Final = 0.5
 
 
@@ -54,19 +62,21 @@ class Dispatcher:
         slots: attempts at once.
     """
 
-    def __init__(self, link: Link, tools: Tools, action: Action[Any, Any], *, runner: str, slots: int) -> None:
+    def __init__(
+        self, link: Connection, tools: RunnerDependencies, action: Action[Any, Any], *, runner: str, slots: int
+    ) -> None:
         self._link = link
         self._tools = tools
         self._action = action
         self._runner = runner
         self._slots = slots
-        self._loader = Loader(tools.journal, action.kind)
-        self._gate = Gate(link, tools, action.spec)
+        self._loader = OperationLoader(tools.journal, action.kind)
+        self._gate = AdmissionControl(link, tools, action.spec)
         self._is_leaving = False
         self._is_stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._attempts: dict[str, Attempt] = {}
-        self._puller = Puller(
+        self._puller = PullConsumer(
             link, subjects.OPERATIONS_STREAM, subjects.runner_consumer(action.kind), clock=tools.monotonic
         )
 
@@ -78,30 +88,30 @@ class Dispatcher:
         """
         await self._gate.start()
         await self._puller.start()
-        self._puller.want(self._slots)
+        self._puller.add_demand(self._slots)
         while True:
             message = await self._puller.next()
-            task = asyncio.create_task(self._handle(message), name=message.subject)
+            task = asyncio.create_task(self._handle_message(message), name=message.subject)
             self._tasks.add(task)
-            task.add_done_callback(self._free_slot)
+            task.add_done_callback(self._release_slot)
 
-    def hint(self, operation_id: str) -> None:
+    def notify(self, operation_id: str) -> None:
         """Somebody says that something happened to an operation; if it runs here, look now."""
         attempt = self._attempts.get(operation_id)
         if attempt is not None:
-            attempt.hint()
+            attempt.notify()
 
-    def leave(self) -> None:
+    def begin_drain(self) -> None:
         """The process will end before long: begin nothing any more. What runs goes on."""
         self._is_leaving = True
         for attempt in self._attempts.values():
-            attempt.leave()
+            attempt.expect_shutdown()
 
-    async def close(self) -> None:
+    async def stop_pulling(self) -> None:
         """Pull no more, and give back what was delivered but not begun. Once `run` has ended, after `leave`."""
         await self._puller.stop()
 
-    async def idle(self) -> None:
+    async def wait_until_idle(self) -> None:
         """Wait until nothing runs. After `leave`: nothing new begins."""
         while self._tasks:
             await asyncio.wait(self._tasks)
@@ -127,23 +137,23 @@ class Dispatcher:
             task.cancel()
         await asyncio.wait(late, timeout=_CANCEL_TIMEOUT)
 
-    def _free_slot(self, task: asyncio.Task[None]) -> None:
+    def _release_slot(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not self._is_leaving:
-            self._puller.want(1)
+            self._puller.add_demand(1)
         if not task.cancelled() and (error := task.exception()) is not None:
             # Not acknowledged: the message comes again when its lease has run out.
             logger.error("%s could not be handled", task.get_name(), exc_info=error)
 
-    async def _handle(self, message: Delivered) -> None:
+    async def _handle_message(self, message: DeliveredMessage) -> None:
         try:
-            await self._decide(message)
+            await self._decide_and_execute(message)
         except (JournalUnavailable, JournalFull) as error:
             logger.warning("%s (message %s) is put back: %s", message.subject, message.sequence, error)
             await message.nak(_BROKER_TROUBLE_DELAY)
 
-    async def _decide(self, message: Delivered) -> None:
-        loaded: Loaded | None
+    async def _decide_and_execute(self, message: DeliveredMessage) -> None:
+        loaded: LoadedOperation | None
         try:
             delivery = delivery_of(message)
             loaded = await self._loader.load(message)
@@ -155,35 +165,35 @@ class Dispatcher:
             logger.warning(
                 "%s (message %s) can't be decided by this version: %s", message.subject, message.sequence, refused
             )
-            loaded, delivery = None, Delivery(ticket=message.sequence)
+            loaded, delivery = None, Trigger(ticket=message.sequence)
         while True:
             operation = loaded.operation if loaded else None
-            decision = decide_delivery(
+            decision = decide_dispatch(
                 operation, delivery, now=self._tools.now(), max_attempts=self._action.spec.policy.max_attempts
             )
-            if loaded is None or isinstance(decision, Hold):
-                await message.nak(decision.delay if isinstance(decision, Hold) else _BROKER_TROUBLE_DELAY)
+            if loaded is None or isinstance(decision, RedeliverLater):
+                await message.nak(decision.delay if isinstance(decision, RedeliverLater) else _BROKER_TROUBLE_DELAY)
                 return
-            if isinstance(decision, Start) and self._is_leaving:
+            if isinstance(decision, BeginAttempt) and self._is_leaving:
                 await message.nak()
                 return
-            if isinstance(decision, Start) and self._is_newer(loaded.operation):
-                await message.nak(_NEWER_DELAY)
+            if isinstance(decision, BeginAttempt) and self._needs_newer_version(loaded.operation):
+                await message.nak(_NEWER_VERSION_DELAY)
                 return
             try:
-                await self._carry_out(decision, loaded, message)
+                await self._execute(decision, loaded, message)
             except VersionConflict as conflict:
                 seen = loaded.operation
                 loaded = await self._loader.reload(loaded)
                 if loaded is not None and loaded.operation.position == seen.position:
                     raise JournalUnavailable(f"{conflict}, yet nothing is newer", maybe_stored=False) from conflict
-                if loaded is not None and _is_taken(seen, loaded.operation, delivery):
+                if loaded is not None and _runs_elsewhere(seen, loaded.operation, delivery):
                     logger.info("operation %s: another delivery of message %s runs it", seen.id, message.sequence)
                     return
             else:
                 return
 
-    def _is_newer(self, operation: Operation) -> bool:
+    def _needs_newer_version(self, operation: Operation) -> bool:
         """Whether the request was made for a higher version of the action than this process has.
 
         During a rolling upgrade the API validates by the new version while old runners still pull. What the new
@@ -199,34 +209,41 @@ class Dispatcher:
             )
         return operation.action_version > own
 
-    async def _carry_out(self, decision: Ack | Append | Start | ArmWake, loaded: Loaded, message: Delivered) -> None:
+    async def _execute(
+        self,
+        decision: Ack | AppendEvent | BeginAttempt | ScheduleWake,
+        loaded: LoadedOperation,
+        message: DeliveredMessage,
+    ) -> None:
         operation = loaded.operation
         match decision:
             case Ack():
                 if operation.is_terminal:
                     # Whoever recorded its end may have died before it passed on what it held.
-                    await self._gate.leave(operation)
+                    await self._gate.release_lock(operation)
                 await message.ack_confirmed()
-            case Append(data=data):
-                await self._append(operation, data)
+            case AppendEvent(data=data):
+                await self._append_event(operation, data)
                 logger.info("operation %s: recorded %s", operation.id, data.name)
-                await self._gate.leave(operation)
+                await self._gate.release_lock(operation)
                 await message.ack_confirmed()
-            case ArmWake(at=at, armed_by=sequence):
-                await arm_wake(self._link, operation.kind, operation.id, RETRY_WAKE, at=at, armed_by=sequence)
+            case ScheduleWake(at=at, scheduled_by=sequence):
+                await schedule_wake_up(
+                    self._link, operation.kind, operation.id, RETRY_WAKE_UP, at=at, armed_by=sequence
+                )
                 await message.ack_confirmed()
-            case Start(row=row):
-                match await self._gate.admit(operation, loaded.requested, message):
-                    case Wait():
+            case BeginAttempt(row=row):
+                match await self._gate.admit(operation, loaded.request_sequence, message):
+                    case Defer():
                         await message.ack_confirmed()
-                    case Later(delay=delay):
+                    case Requeue(delay=delay):
                         await message.nak(delay)
-                    case Refuse(data=data):
-                        await self._carry_out(Append(row, data), loaded, message)
+                    case Reject(data=data):
+                        await self._execute(AppendEvent(row, data), loaded, message)
                     case _:
-                        await self._start(loaded, message)
+                        await self._start_attempt(loaded, message)
 
-    async def _start(self, loaded: Loaded, message: Delivered) -> None:
+    async def _start_attempt(self, loaded: LoadedOperation, message: DeliveredMessage) -> None:
         command = StartAttempt(
             runner=self._runner,
             token=self._tools.new_id(),
@@ -236,14 +253,14 @@ class Dispatcher:
         data = decide(loaded.operation, command)
         if data is None:
             raise RuntimeError("a started attempt is always an event")
-        operation = evolve(loaded.operation, await self._append(loaded.operation, data))
+        operation = evolve(loaded.operation, await self._append_event(loaded.operation, data))
         if operation.attempt > 1:
             logger.info("operation %s: attempt %s begins", operation.id, operation.attempt)
-        point(CrashPoint.RUNNER_STARTED)
+        crash_point(CrashPoint.RUNNER_STARTED)
         attempt = Attempt(self._link, self._tools, self._action, operation, loaded.action_input, message)
         self._attempts[operation.id] = attempt
         if self._is_leaving:
-            attempt.leave()
+            attempt.expect_shutdown()
         if self._is_stopping:
             attempt.stop()
         try:
@@ -254,16 +271,16 @@ class Dispatcher:
             if self._attempts.get(operation.id) is attempt:
                 del self._attempts[operation.id]
         if operation.hold:
-            await self._gate.leave_or_log(operation)
+            await self._gate.try_release_lock(operation)
 
-    async def _append(self, operation: Operation, data: EventData) -> RecordedEvent:
+    async def _append_event(self, operation: Operation, data: EventData) -> RecordedEvent:
         tools = self._tools
         event = next_event(operation, data, id=tools.new_id(), source=tools.source, time=tools.now())
-        expected = Expected(operation.stream_sequence)
+        expected = ExpectedVersion(operation.stream_sequence)
         return await tools.journal.append(operation.kind, event, expected, budget=UNTIL_STORED)
 
 
-def _is_taken(seen: Operation, now: Operation, delivery: Delivery) -> bool:
+def _runs_elsewhere(seen: Operation, now: Operation, delivery: Trigger) -> bool:
     """Whether an attempt under this very ticket began after we had looked: a later, or an older, delivery of the same
     message is with somebody who works. Its lease did not run out, so this is not row 7."""
     return now.live is not None and now.live.ticket == delivery.ticket and now.live.number > seen.attempt

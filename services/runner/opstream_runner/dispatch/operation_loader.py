@@ -7,28 +7,28 @@ from typing import NamedTuple
 
 import msgspec
 
-from opstream_journal import Delivered, Journal
-from opstream_journal.stores.timers import armed_by
+from opstream_journal import DeliveredMessage, Journal
+from opstream_journal.stores.timers import scheduled_by
 from opstream_schemas import subjects
 from opstream_schemas.errors import FoldRefused, InvalidEvent
 from opstream_schemas.events import RecordedEvent, Requested, decode_event
 from opstream_schemas.names import Kind
-from opstream_schemas.operation.dispatch_decision import Delivery
+from opstream_schemas.operation.dispatch_decision import Trigger
 from opstream_schemas.operation.fold import Operation, fold, initial
 
 logger = logging.getLogger(__name__)
 
 
-class Loaded(NamedTuple):
+class LoadedOperation(NamedTuple):
     """An operation and what began it."""
 
     operation: Operation
     action_input: msgspec.Raw
-    requested: int
+    request_sequence: int
     """Stream sequence of the request."""
 
 
-class Loader:
+class OperationLoader:
     """Loads the operations of one action.
 
     Args:
@@ -40,7 +40,7 @@ class Loader:
         self._journal = journal
         self._kind = kind
 
-    async def load(self, message: Delivered) -> Loaded | None:
+    async def load(self, message: DeliveredMessage) -> LoadedOperation | None:
         """The state to decide on: of a first delivery, the message itself; otherwise what the journal has now.
 
         Raises:
@@ -53,14 +53,16 @@ class Loader:
             operation_id = subjects.parse_event_subject(message.subject).operation_id
             if message.deliveries == 1:
                 requested = decode_event(message.data, message.sequence)
-                return self._checked(Loaded(initial(requested), _input(requested), requested.sequence), operation_id)
+                return self._verify_subject(
+                    LoadedOperation(initial(requested), _action_input(requested), requested.sequence), operation_id
+                )
         events = await self._journal.events(operation_id)
         folded = fold(None, events)
         if folded is None:
             return None
-        return self._checked(Loaded(folded, _input(events[0]), events[0].sequence), operation_id)
+        return self._verify_subject(LoadedOperation(folded, _action_input(events[0]), events[0].sequence), operation_id)
 
-    async def reload(self, loaded: Loaded) -> Loaded | None:
+    async def reload(self, loaded: LoadedOperation) -> LoadedOperation | None:
         """The same with what happened since; None if this version can't fold it.
 
         Raises:
@@ -74,7 +76,7 @@ class Loader:
             return None
         return loaded._replace(operation=operation)
 
-    def _checked(self, loaded: Loaded, operation_id: str) -> Loaded:
+    def _verify_subject(self, loaded: LoadedOperation, operation_id: str) -> LoadedOperation:
         # Anybody can publish under our subjects; what lies there must not reach a handler that it is not meant for.
         operation = loaded.operation
         if (operation.id, operation.kind) != (operation_id, self._kind):
@@ -82,17 +84,17 @@ class Loader:
         return loaded
 
 
-def delivery_of(message: Delivered) -> Delivery:
+def delivery_of(message: DeliveredMessage) -> Trigger:
     """What a message says about itself.
 
     Raises:
         InvalidEvent: its subject is a wake's, and its body is not.
     """
-    wake = armed_by(message.data) if subjects.is_wake(message.subject) else 0
-    return Delivery(ticket=message.sequence, armed_by=wake)
+    wake = scheduled_by(message.data) if subjects.is_wake(message.subject) else 0
+    return Trigger(ticket=message.sequence, scheduled_by=wake)
 
 
-def _input(requested: RecordedEvent) -> msgspec.Raw:
+def _action_input(requested: RecordedEvent) -> msgspec.Raw:
     if not isinstance(requested.data, Requested):
         raise FoldRefused(f"operation {requested.operation_id} does not begin with its request")
     return requested.data.input

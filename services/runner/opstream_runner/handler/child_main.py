@@ -26,25 +26,25 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from opstream_runner.authoring.action import Action, collect
-from opstream_runner.authoring.context import DONE, ActionContext
-from opstream_schemas.operation.commands import cut_error
-from opstream_schemas.text import cut_text
+from opstream_runner.authoring.action import Action, collect_actions
+from opstream_runner.authoring.context import COMPLETED, ActionContext
+from opstream_schemas.operation.commands import truncate_error
+from opstream_schemas.text import truncate_text
 
-from .child_protocol import HEADER, Begun, Reported, Start, decode_start, frame
-from .invocation import UNEXPECTED, Outcome, Postponed, Raised, Stopped, execute, execute_here
-from .progress_throttle import Throttle
+from .child_protocol import FRAME_HEADER, Begun, ChildStart, Reported, decode_start, encode_frame
+from .invocation import UNEXPECTED_ERROR, HandlerOutcome, Postponed, Raised, Stopped, invoke, invoke_in_this_thread
+from .progress_throttle import ProgressThrottle
 
 logger = logging.getLogger(__name__)
 
 LOG_FORMAT: Final = "%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s"
-LOG_TIME: Final = "%Y-%m-%dT%H:%M:%S"
+LOG_TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%S"
 """Both as the `opstream` command has them: the lines land between those of the runner."""
-_LOOK: Final = 1_000
+_PARENT_POLL_MS: Final = 1_000
 """Milliseconds between looks at who the parent is."""
 
 
-class Channel:
+class RunnerChannel:
     """What this process tells the runner.
 
     A thread writes: a signal interrupts the main thread anywhere, and half a message would be the last.
@@ -61,19 +61,19 @@ class Channel:
         self._writer = threading.Thread(target=self._write, name="opstream channel", daemon=True)
         self._writer.start()
 
-    def tell(self, message: Reported) -> None:
+    def send_progress(self, message: Reported) -> None:
         """Tell it soon, in order."""
-        self._frames.put(frame(message))
+        self._frames.put(encode_frame(message))
 
-    def end(self, outcome: Outcome) -> None:
+    def send_outcome(self, outcome: HandlerOutcome) -> None:
         """Tell how it ended; back once that is on its way."""
         if isinstance(outcome, Raised | Postponed):
-            outcome = msgspec.structs.replace(outcome, error=cut_error(outcome.error))
+            outcome = msgspec.structs.replace(outcome, error=truncate_error(outcome.error))
         try:
-            last = frame(outcome)
+            last = encode_frame(outcome)
         except (msgspec.MsgspecError, ValueError, OverflowError):
             logger.exception("operation %s: its failure has no JSON", self._operation_id)
-            last = frame(Raised(UNEXPECTED, is_meant=False))
+            last = encode_frame(Raised(UNEXPECTED_ERROR, is_meant=False))
         self._frames.put(last)
         self._frames.put(b"")
         self._writer.join()
@@ -85,7 +85,7 @@ class Channel:
                 self._sock.sendall(data)
 
 
-class Interrupt:
+class HandlerInterrupt:
     """What SIGTERM does: it is noted for good, and while this is entered the handler is interrupted, once.
 
     A signal that came before makes it so at once.
@@ -103,18 +103,18 @@ class Interrupt:
     def on_signal(self, _number: int, _frame: object) -> None:
         """The signal handler."""
         self.is_requested = True
-        self._fire()
+        self._interrupt_once()
 
     def __enter__(self) -> Self:
         self._is_entered = True
         if self.is_requested:
-            self._fire()
+            self._interrupt_once()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._is_entered = False
 
-    def _fire(self) -> None:
+    def _interrupt_once(self) -> None:
         if self._is_entered and self.interrupt is not None:
             self._is_entered = False
             self.interrupt()
@@ -125,24 +125,26 @@ def main() -> None:
     channel_fd, lifeline = int(sys.argv[1]), int(sys.argv[2])
     for descriptor in (channel_fd, lifeline):
         os.set_inheritable(descriptor, False)  # noqa: FBT003 - it takes no names
-    die_with_group(lifeline)
+    kill_group_with_runner(lifeline)
     with socket.socket(fileno=channel_fd) as sock:
-        start = decode_start(_receive(sock))
+        start = decode_start(_receive_frame(sock))
         threading.Thread(target=_watch, args=(lifeline, start.runner), name="opstream lifeline", daemon=True).start()
-        _set_up(start)
-        (action,) = (one for one in collect([importlib.import_module(start.module)]) if str(one.kind) == start.kind)
-        interrupt = Interrupt()
-        sock.sendall(frame(Begun()))  # whatever the handler does to this process from here on, it did begin
-        channel = Channel(sock, start.operation_id)
-        context = _context(start, channel, interrupt)
+        _configure_process(start)
+        (action,) = (
+            one for one in collect_actions([importlib.import_module(start.module)]) if str(one.kind) == start.kind
+        )
+        interrupt = HandlerInterrupt()
+        sock.sendall(encode_frame(Begun()))  # whatever the handler does to this process from here on, it did begin
+        channel = RunnerChannel(sock, start.operation_id)
+        context = _make_context(start, channel, interrupt)
         signal.signal(signal.SIGTERM, interrupt.on_signal)
         # What a handler forks, a pool of workers for one, ends by SIGTERM as usual.
-        os.register_at_fork(after_in_child=_heed_sigterm)
+        os.register_at_fork(after_in_child=_restore_sigterm)
         run = _run_async if action.is_async else _run_plain
         run(action, start, context, interrupt, channel)
 
 
-def die_with_group(lifeline: int) -> None:
+def kill_group_with_runner(lifeline: int) -> None:
     """Let the kernel kill this process and its group once nobody holds the other end of a pipe any more.
 
     Linux signals the owner of a descriptor when something happens to it, and the only thing that can happen to this
@@ -161,24 +163,24 @@ def _watch(lifeline: int, runner: int) -> None:
     # A process that the runner forked without exec may hold the pipe open: hence the look at the parent.
     poll = select.poll()
     poll.register(lifeline, select.POLLIN)
-    while not poll.poll(_LOOK) and os.getppid() == runner:
+    while not poll.poll(_PARENT_POLL_MS) and os.getppid() == runner:
         pass
     os.killpg(0, signal.SIGKILL)
 
 
-def _heed_sigterm() -> None:
+def _restore_sigterm() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _receive(sock: socket.socket) -> bytes:
-    head = sock.recv(HEADER.size, socket.MSG_WAITALL)
-    if len(head) < HEADER.size:
+def _receive_frame(sock: socket.socket) -> bytes:
+    head = sock.recv(FRAME_HEADER.size, socket.MSG_WAITALL)
+    if len(head) < FRAME_HEADER.size:
         sys.exit(1)  # the runner is gone; nobody is there to run anything for
-    (length,) = HEADER.unpack(head)
+    (length,) = FRAME_HEADER.unpack(head)
     return sock.recv(length, socket.MSG_WAITALL)
 
 
-def _set_up(start: Start) -> None:
+def _configure_process(start: ChildStart) -> None:
     sys.path[:] = start.path
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # None where the runner has none
@@ -186,20 +188,20 @@ def _set_up(start: Start) -> None:
             stream.reconfigure(line_buffering=True)
     if sys.stderr is not None:
         faulthandler.enable()
-    formatter = logging.Formatter(LOG_FORMAT, LOG_TIME)
+    formatter = logging.Formatter(LOG_FORMAT, LOG_TIME_FORMAT)
     formatter.converter = time.gmtime
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
     logging.basicConfig(level=start.log_level, handlers=[handler])
 
 
-def _context(start: Start, channel: Channel, interrupt: Interrupt) -> ActionContext:
-    throttle = Throttle(time.monotonic)
+def _make_context(start: ChildStart, channel: RunnerChannel, interrupt: HandlerInterrupt) -> ActionContext:
+    throttle = ProgressThrottle(time.monotonic)
 
     def report(percent: float, message: str) -> Awaitable[None]:
-        if throttle.passes(percent):
-            channel.tell(Reported(percent, cut_text(message)))
-        return DONE
+        if throttle.allow(percent):
+            channel.send_progress(Reported(percent, truncate_text(message)))
+        return COMPLETED
 
     return ActionContext(
         operation_id=start.operation_id,
@@ -212,17 +214,25 @@ def _context(start: Start, channel: Channel, interrupt: Interrupt) -> ActionCont
 
 
 def _run_plain(
-    action: Action[Any, Any], start: Start, context: ActionContext, interrupt: Interrupt, channel: Channel
+    action: Action[Any, Any],
+    start: ChildStart,
+    context: ActionContext,
+    interrupt: HandlerInterrupt,
+    channel: RunnerChannel,
 ) -> None:
     interrupt.interrupt = context.check_canceled
-    channel.end(execute_here(action, start.input, context, start.limit, interrupt))
+    channel.send_outcome(invoke_in_this_thread(action, start.input, context, start.limit, interrupt))
 
 
 def _run_async(
-    action: Action[Any, Any], start: Start, context: ActionContext, interrupt: Interrupt, channel: Channel
+    action: Action[Any, Any],
+    start: ChildStart,
+    context: ActionContext,
+    interrupt: HandlerInterrupt,
+    channel: RunnerChannel,
 ) -> None:
-    async def attempt() -> Outcome:
-        task = asyncio.create_task(execute(action, start.input, context, start.limit))
+    async def attempt() -> HandlerOutcome:
+        task = asyncio.create_task(invoke(action, start.input, context, start.limit))
         loop = asyncio.get_running_loop()
 
         def cancel() -> None:
@@ -232,12 +242,12 @@ def _run_async(
         with interrupt:
             await asyncio.wait([task])
         if task.cancelled():  # before it began
-            return Stopped() if context.cancel_requested else Raised(UNEXPECTED, is_meant=False)
+            return Stopped() if context.cancel_requested else Raised(UNEXPECTED_ERROR, is_meant=False)
         return task.result()
 
     with asyncio.Runner() as runner:
         # Told before the loop is closed: that waits for what the handler left behind in it.
-        channel.end(runner.run(attempt()))
+        channel.send_outcome(runner.run(attempt()))
 
 
 if __name__ == "__main__":

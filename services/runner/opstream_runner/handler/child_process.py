@@ -20,25 +20,25 @@ import msgspec
 
 from opstream_runner.authoring.action import Action
 from opstream_runner.authoring.context import ActionContext
-from opstream_runner.errors import AttemptNotBegun
+from opstream_runner.errors import HandlerNotStarted
 from opstream_schemas.events import OperationError
 
-from .child_protocol import HEADER, Begun, Reported, Start, decode_said, frame
-from .invocation import Outcome, Postponed, Raised, Returned, Stopped
+from .child_protocol import FRAME_HEADER, Begun, ChildStart, Reported, decode_child_message, encode_frame
+from .invocation import HandlerOutcome, Postponed, Raised, Returned, Stopped
 
 logger = logging.getLogger(__name__)
 
 _EXIT_GRACE: Final = 1.0
 """Seconds for a process to end after its outcome: interpreters run what modules left to do at exit."""
-_LAST_WORDS: Final = 0.5
+_READ_TIMEOUT: Final = 0.5
 """Seconds to read what a process had said before it ended."""
-_OVERHEAD: Final = 65_536
+_FRAME_OVERHEAD: Final = 65_536
 """Bytes of a message beyond the result in it, which takes a third more as base64."""
 _EXPLANATION: Final = 3.0
 """Seconds within which a SIGTERM of somebody else's becomes clear: who stops a whole service tells its runner too."""
 
 
-class InChild:
+class ChildProcessHandler:
     """A handler in a process of its own.
 
     Args:
@@ -57,7 +57,7 @@ class InChild:
         limit: int,
         report: Callable[[float, str], object],
     ) -> None:
-        self._start = Start(
+        self._start = ChildStart(
             module=action.module,
             kind=str(action.kind),
             input=action_input,
@@ -76,10 +76,10 @@ class InChild:
         self._explained = asyncio.Event()
         self._is_killed = False
         self._has_begun = False
-        self._said: Outcome | None = None
-        self.outcome: asyncio.Task[Outcome] = asyncio.create_task(self._run())
+        self._said: HandlerOutcome | None = None
+        self.outcome: asyncio.Task[HandlerOutcome] = asyncio.create_task(self._run())
 
-    def ask(self) -> None:
+    def request_stop(self) -> None:
         """SIGTERM, which interrupts the handler."""
         self._explained.set()
         if not self._asked.is_set():
@@ -91,22 +91,22 @@ class InChild:
         """The runner is about to end, and so a SIGTERM of somebody else's is explained."""
         self._explained.set()
 
-    def insist(self) -> None:
+    def force_stop(self) -> None:
         """SIGKILL."""
         self._is_killed = True
         if self._process is not None and self._process.returncode is None:
             _signal(os.killpg, self._process, signal.SIGKILL)
 
-    async def _run(self) -> Outcome:
+    async def _run(self) -> HandlerOutcome:
         with contextlib.ExitStack() as stack:
             try:
                 process, channel = await self._spawn(stack)
                 reader, writer = await asyncio.open_unix_connection(sock=channel)
             except OSError as error:
-                raise AttemptNotBegun(f"no process for operation {self._start.operation_id}: {error}") from error
+                raise HandlerNotStarted(f"no process for operation {self._start.operation_id}: {error}") from error
             stack.callback(writer.close)
-            await self._see_out(process, reader, writer)
-        return await self._judged(process.returncode)
+            await self._supervise_process(process, reader, writer)
+        return await self._interpret_exit(process.returncode)
 
     async def _spawn(self, stack: contextlib.ExitStack) -> tuple[asyncio.subprocess.Process, socket.socket]:
         """Start the process; also our end of the channel. The stack closes the lifeline at its end, and so kills it."""
@@ -126,16 +126,16 @@ class InChild:
             )
             return process, ours.dup()
 
-    async def _see_out(
+    async def _supervise_process(
         self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        listening = asyncio.create_task(self._listen(reader))
+        listening = asyncio.create_task(self._read_messages(reader))
         ended = asyncio.create_task(process.wait())
         try:
             self._process = process
-            writer.write(frame(self._start))
+            writer.write(encode_frame(self._start))
             if self._is_killed:
-                self.insist()
+                self.force_stop()
             elif self._asked.is_set():
                 _signal(os.kill, process, signal.SIGTERM)
             await asyncio.wait([listening, ended], return_when=asyncio.FIRST_COMPLETED)
@@ -143,16 +143,16 @@ class InChild:
         finally:
             _signal(os.killpg, process, signal.SIGKILL)
             await asyncio.wait([ended])
-            await asyncio.wait([listening], timeout=_LAST_WORDS)
+            await asyncio.wait([listening], timeout=_READ_TIMEOUT)
             listening.cancel()
 
-    async def _listen(self, reader: asyncio.StreamReader) -> None:
+    async def _read_messages(self, reader: asyncio.StreamReader) -> None:
         try:
             while self._said is None:
-                (length,) = HEADER.unpack(await reader.readexactly(HEADER.size))
-                if length > 2 * self._start.limit + _OVERHEAD:
+                (length,) = FRAME_HEADER.unpack(await reader.readexactly(FRAME_HEADER.size))
+                if length > 2 * self._start.limit + _FRAME_OVERHEAD:
                     raise msgspec.DecodeError(f"a message of {length} bytes")
-                match decode_said(await reader.readexactly(length)):
+                match decode_child_message(await reader.readexactly(length)):
                     case Begun():
                         self._has_begun = True
                     case Reported(percent, message):
@@ -167,7 +167,7 @@ class InChild:
             if self._process is not None:
                 _signal(os.killpg, self._process, signal.SIGKILL)
 
-    async def _judged(self, code: int | None) -> Outcome:
+    async def _interpret_exit(self, code: int | None) -> HandlerOutcome:
         said = self._said
         if said is None and self._is_killed and code == -signal.SIGKILL:
             return Stopped()
@@ -184,7 +184,7 @@ class InChild:
         if not self._has_begun:
             if self._explained.is_set():
                 return Stopped()
-            raise AttemptNotBegun(f"the process of operation {self._start.operation_id} ended {how} before it began")
+            raise HandlerNotStarted(f"the process of operation {self._start.operation_id} ended {how} before it began")
         logger.error("operation %s: the process of %s ended %s", self._start.operation_id, self._start.kind, how)
         return Raised(OperationError(code=500, message=f"the process of the action ended {how}"), is_meant=False)
 

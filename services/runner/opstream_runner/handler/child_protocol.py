@@ -12,11 +12,11 @@ import msgspec
 
 from .invocation import Postponed, Raised, Returned, Stopped
 
-HEADER: Final = struct.Struct("!I")
+FRAME_HEADER: Final = struct.Struct("!I")
 """Bytes of the message that follows."""
 
 
-class Start(msgspec.Struct, frozen=True, kw_only=True):
+class ChildStart(msgspec.Struct, frozen=True, kw_only=True):
     """The runner's only message: what to run."""
 
     module: str
@@ -48,18 +48,18 @@ class Reported(msgspec.Struct, frozen=True, tag=True):
     message: str
 
 
-Said = Begun | Reported | Returned | Raised | Postponed | Stopped
+ChildMessage = Begun | Reported | Returned | Raised | Postponed | Stopped
 """What the child says; an outcome is its last word."""
 
-decode_start: Final = msgspec.json.Decoder(Start).decode
-decode_said: Final = msgspec.json.Decoder(Said).decode
+decode_start: Final = msgspec.json.Decoder(ChildStart).decode
+decode_child_message: Final = msgspec.json.Decoder(ChildMessage).decode
 
 
-def frame(message: Any) -> bytes:  # noqa: ANN401 - any of the above
+def encode_frame(message: Any) -> bytes:  # noqa: ANN401 - any of the above
     """The bytes of a message, length first.
 
     Raises:
         msgspec.EncodeError, UnicodeEncodeError, OverflowError: it holds what has no JSON.
     """
     encoded = msgspec.json.encode(message)
-    return HEADER.pack(len(encoded)) + encoded
+    return FRAME_HEADER.pack(len(encoded)) + encoded

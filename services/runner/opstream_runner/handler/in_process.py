@@ -14,22 +14,22 @@ import msgspec
 from opstream_runner.authoring.action import Action
 from opstream_runner.authoring.context import ActionContext
 
-from .invocation import UNEXPECTED, Outcome, Raised, Stopped, execute
-from .stop_reason import PATIENT, Judgement, Verdict
+from .invocation import UNEXPECTED_ERROR, HandlerOutcome, Raised, Stopped, invoke
+from .stop_reason import CLEANUP_REASONS, StopReason, StopSignal
 
 logger = logging.getLogger(__name__)
 
-_LAST_WAIT: Final = 0.5
+_FORCE_STOP_TIMEOUT: Final = 0.5
 """Seconds between insisting for the last time and leaving a handler behind: a killed process takes milliseconds."""
 
 
-class Work(Protocol):
+class RunningHandler(Protocol):
     """A handler that was called."""
 
-    outcome: asyncio.Task[Outcome]
+    outcome: asyncio.Task[HandlerOutcome]
     """How it ended. Cancelled from outside it ends at once, whatever becomes of the handler."""
 
-    def ask(self) -> None:
+    def request_stop(self) -> None:
         """Ask it to stop. It is asked once, so that its clean-up is not disturbed."""
         ...
 
@@ -37,12 +37,12 @@ class Work(Protocol):
         """This process is about to end: who stops it may stop those of its handlers, too."""
         ...
 
-    def insist(self) -> None:
+    def force_stop(self) -> None:
         """Its grace is over."""
         ...
 
 
-class InProcess:
+class InProcessHandler:
     """A handler in this process: in the event loop, where it is cancelled once and then again, or in a thread, which
     can only look at its context.
 
@@ -54,26 +54,28 @@ class InProcess:
     """
 
     def __init__(self, action: Action[Any, Any], action_input: msgspec.Raw, context: ActionContext, limit: int) -> None:
-        self.outcome = asyncio.create_task(execute(action, action_input, context, limit))
+        self.outcome = asyncio.create_task(invoke(action, action_input, context, limit))
         self._is_async = action.is_async
         self._is_asked = False
 
-    def ask(self) -> None:
+    def request_stop(self) -> None:
         """Cancel an async handler."""
         if not self._is_asked:
             self._is_asked = True
-            self.insist()
+            self.force_stop()
 
     def expect_signals(self) -> None:
         """It has no process of its own that somebody could stop."""
 
-    def insist(self) -> None:
+    def force_stop(self) -> None:
         """Cancel it again: its clean-up is interrupted."""
         if self._is_async:
             self.outcome.cancel()
 
 
-async def see_out(work: Work, judgement: Judgement, *, cancel_grace: float, stop_grace: float, name: str) -> Outcome:
+async def supervise(
+    work: RunningHandler, judgement: StopSignal, *, cancel_grace: float, stop_grace: float, name: str
+) -> HandlerOutcome:
     """How the handler ended, by itself or by a verdict.
 
     A client's wish waits for as long as the handler runs. For any other verdict it is left behind when its grace is
@@ -82,26 +84,27 @@ async def see_out(work: Work, judgement: Judgement, *, cancel_grace: float, stop
     Args:
         work: the handler.
         judgement: the verdict on its attempt, which may change.
-        cancel_grace: seconds between asking and insisting for a `PATIENT` verdict; for a client's wish also between
+        cancel_grace: seconds between asking and insisting for a `CLEANUP_REASONS` verdict; for a client's wish also
+        between
             insisting and insisting again.
         stop_grace: seconds for any other verdict.
         name: what to call it in the log.
     """
-    heeded: Verdict | None = None
+    heeded: StopReason | None = None
     grace: float | None = None
     asked = 0.0
     while not work.outcome.done():
-        if judgement.verdict is not heeded:
-            heeded = judgement.verdict
-            grace = cancel_grace if heeded in PATIENT else stop_grace
+        if judgement.reason is not heeded:
+            heeded = judgement.reason
+            grace = cancel_grace if heeded in CLEANUP_REASONS else stop_grace
             asked = 0.0
-            work.ask()
+            work.request_stop()
         if await judgement.wait(work.outcome, grace) or grace is None:
             continue
         asked += grace
-        work.insist()
-        if heeded is not Verdict.CANCEL:
-            await asyncio.wait([work.outcome], timeout=_LAST_WAIT)
+        work.force_stop()
+        if heeded is not StopReason.CANCEL:
+            await asyncio.wait([work.outcome], timeout=_FORCE_STOP_TIMEOUT)
             break
         logger.warning("%s was asked to stop %g s ago and still runs", name, asked)
     if not work.outcome.done():
@@ -109,5 +112,5 @@ async def see_out(work: Work, judgement: Judgement, *, cancel_grace: float, stop
         return Stopped(is_left_behind=True)
     if work.outcome.cancelled():
         # Nothing but our own cancellation gets here, or a handler that cancels its own task.
-        return Stopped() if judgement.verdict is not None else Raised(UNEXPECTED, is_meant=False)
+        return Stopped() if judgement.reason is not None else Raised(UNEXPECTED_ERROR, is_meant=False)
     return work.outcome.result()

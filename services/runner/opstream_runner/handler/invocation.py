@@ -19,19 +19,19 @@ import msgspec
 
 from opstream_runner.authoring.action import Action
 from opstream_runner.authoring.context import ActionContext
-from opstream_runner.errors import ActionCanceled, ActionFailed, RetryAfter
+from opstream_runner.errors import ActionCanceledError, ActionError, RetryAfter
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import OperationError
 from opstream_schemas.text import check_json
 
 logger = logging.getLogger(__name__)
 
-UNEXPECTED: Final = OperationError(
+UNEXPECTED_ERROR: Final = OperationError(
     code=500, message="the action ended with an unexpected error; the runner's log has the details"
 )
 """What a client sees of an exception that the action did not mean to raise: nothing that leaks."""
-_AGAIN_CODE: Final = 503
-_AGAIN: Final = "the action asks for another attempt later"
+_RETRY_CODE: Final = 503
+_RETRY_MESSAGE: Final = "the action asks for another attempt later"
 
 
 class Returned(msgspec.Struct, frozen=True, tag=True):
@@ -45,7 +45,7 @@ class Raised(msgspec.Struct, frozen=True, tag=True):
 
     error: OperationError
     is_meant: bool
-    """Whether the handler raised `ActionFailed`."""
+    """Whether the handler raised `ActionError`."""
 
 
 class Postponed(msgspec.Struct, frozen=True, tag=True):
@@ -63,10 +63,12 @@ class Stopped(msgspec.Struct, frozen=True, tag=True):
     """It did not end at all."""
 
 
-Outcome = Returned | Raised | Postponed | Stopped
+HandlerOutcome = Returned | Raised | Postponed | Stopped
 
 
-async def execute(action: Action[Any, Any], action_input: msgspec.Raw, context: ActionContext, limit: int) -> Outcome:
+async def invoke(
+    action: Action[Any, Any], action_input: msgspec.Raw, context: ActionContext, limit: int
+) -> HandlerOutcome:
     """Run the handler once. Never raises; cancelling the task that runs this cancels an async handler.
 
     Args:
@@ -76,23 +78,23 @@ async def execute(action: Action[Any, Any], action_input: msgspec.Raw, context: 
         limit: bytes of JSON that the result may have.
     """
     try:
-        request = _request(action, action_input)
+        request = _decode_input(action, action_input)
         if action.is_async:
             result = await action.handler(request, context)
         else:
             result = await _in_thread(action, request, context)
-        return _returned(result, limit)
+        return _encode_result(result, limit)
     except BaseException as error:  # noqa: BLE001 - see the module's docstring
-        return _raised(action, context, error)
+        return _outcome_of_exception(action, context, error)
 
 
-def execute_here(
+def invoke_in_this_thread(
     action: Action[Any, Any],
     action_input: msgspec.Raw,
     context: ActionContext,
     limit: int,
     interruptible: AbstractContextManager[object],
-) -> Outcome:
+) -> HandlerOutcome:
     """The same for a plain handler in this very thread. Never raises.
 
     Args:
@@ -103,22 +105,22 @@ def execute_here(
         interruptible: entered while the handler runs; what it makes the handler raise is an end like any other.
     """
     try:
-        request = _request(action, action_input)
+        request = _decode_input(action, action_input)
         with interruptible:
             result = action.handler(request, context)
-        return _returned(result, limit)
+        return _encode_result(result, limit)
     except BaseException as error:  # noqa: BLE001 - see the module's docstring
-        return _raised(action, context, error)
+        return _outcome_of_exception(action, context, error)
 
 
-def _request(action: Action[Any, Any], action_input: msgspec.Raw) -> Any:  # noqa: ANN401 - the handler's own type
+def _decode_input(action: Action[Any, Any], action_input: msgspec.Raw) -> Any:  # noqa: ANN401 - the handler's own type
     try:
         return action.decode(action_input)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ActionFailed(ErrorCode.INVALID_INPUT, str(error)) from error
+        raise ActionError(ErrorCode.INVALID_INPUT, str(error)) from error
 
 
-def _returned(result: Any, limit: int) -> Returned:  # noqa: ANN401 - whatever the handler returned
+def _encode_result(result: Any, limit: int) -> Returned:  # noqa: ANN401 - whatever the handler returned
     encoded = msgspec.json.encode(result)
     # A `msgspec.Raw` in it is copied unread, and what nests too deeply is refused by the journal: found there, it
     # would look like a fault of the journal and be tried again.
@@ -126,37 +128,37 @@ def _returned(result: Any, limit: int) -> Returned:  # noqa: ANN401 - whatever t
     check_json(encoded)
     if len(encoded) > limit:
         message = f"the result has {len(encoded)} bytes of JSON, {limit} are allowed: store it elsewhere, return a URL"
-        raise ActionFailed(ErrorCode.RESULT_TOO_LARGE, message)
+        raise ActionError(ErrorCode.RESULT_TOO_LARGE, message)
     return Returned(encoded)
 
 
-def _raised(action: Action[Any, Any], context: ActionContext, error: BaseException) -> Outcome:
-    if isinstance(error, ActionFailed | RetryAfter):
+def _outcome_of_exception(action: Action[Any, Any], context: ActionContext, error: BaseException) -> HandlerOutcome:
+    if isinstance(error, ActionError | RetryAfter):
         try:
-            return Raised(_told(error), is_meant=True) if isinstance(error, ActionFailed) else _postponed(error)
+            return Raised(_client_error(error), is_meant=True) if isinstance(error, ActionError) else _postponed(error)
         except Exception as worse:  # noqa: BLE001 - a subclass of the author's may hold, and do, anything
             worse.__cause__ = error
             error = worse
-    elif _is_stop(error) and context.cancel_requested:
+    elif _is_stop_exception(error) and context.cancel_requested:
         return Stopped()
-    return _unexpected(action, context, error)
+    return _unexpected_outcome(action, context, error)
 
 
-def _is_stop(error: BaseException) -> bool:
-    stops = (asyncio.CancelledError, ActionCanceled)
+def _is_stop_exception(error: BaseException) -> bool:
+    stops = (asyncio.CancelledError, ActionCanceledError)
     if isinstance(error, BaseExceptionGroup):  # tasks of a TaskGroup, each of which looked
         return error.split(stops)[1] is None
     return isinstance(error, stops)
 
 
-def _told(failed: ActionFailed) -> OperationError:
+def _client_error(failed: ActionError) -> OperationError:
     code = failed.code
     if isinstance(code, str):
         code = str.__str__(code)  # of an enum's member the value, not its name
     elif isinstance(code, int) and not isinstance(code, bool):
         code = int(code)
     else:
-        raise TypeError(f"the code of an ActionFailed must be an int or a str, not {code!r}")
+        raise TypeError(f"the code of an ActionError must be an int or a str, not {code!r}")
     return OperationError(code=code, message=str(failed.message), target=str(failed.target))
 
 
@@ -164,10 +166,10 @@ def _postponed(error: RetryAfter) -> Postponed:
     seconds = float(error.seconds)
     if not 0 <= seconds < inf:
         raise ValueError(f"the seconds of a RetryAfter must be 0 or more, not {error.seconds!r}")
-    return Postponed(OperationError(code=_AGAIN_CODE, message=str(error.message) or _AGAIN), seconds)
+    return Postponed(OperationError(code=_RETRY_CODE, message=str(error.message) or _RETRY_MESSAGE), seconds)
 
 
-def _unexpected(action: Action[Any, Any], context: ActionContext, error: BaseException) -> Raised:
+def _unexpected_outcome(action: Action[Any, Any], context: ActionContext, error: BaseException) -> Raised:
     logger.error(
         "operation %s: %s raised %s in attempt %s",
         context.operation_id,
@@ -176,7 +178,7 @@ def _unexpected(action: Action[Any, Any], context: ActionContext, error: BaseExc
         context.attempt,
         exc_info=error,
     )
-    return Raised(UNEXPECTED, is_meant=False)
+    return Raised(UNEXPECTED_ERROR, is_meant=False)
 
 
 async def _in_thread(action: Action[Any, Any], request: Any, context: ActionContext) -> Any:  # noqa: ANN401

@@ -11,7 +11,7 @@ PROGRESS_INTERVAL: Final = 10.0
 """Seconds."""
 
 
-class Throttle:
+class ProgressThrottle:
     """Lets a report pass if it is a percent further than the last one that passed, or 10 seconds later.
 
     Args:
@@ -23,7 +23,7 @@ class Throttle:
         self._percent: float | None = None
         self._at = 0.0
 
-    def passes(self, percent: float) -> bool:
+    def allow(self, percent: float) -> bool:
         """Whether this report is recorded; the next one is compared with it then."""
         now = self._clock()
         if self._percent is not None and percent - self._percent < PROGRESS_STEP and now - self._at < PROGRESS_INTERVAL:

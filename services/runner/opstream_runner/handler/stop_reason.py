@@ -7,40 +7,40 @@ from enum import Enum
 from typing import Any, Final
 
 
-class Verdict(Enum):
+class StopReason(Enum):
     """A reason to stop, as the log tells it."""
 
-    FENCED = "a later attempt or a terminal event was recorded"
-    BLIND = "the journal could not be read for longer than the lease"
+    LEASE_LOST = "a later attempt or a terminal event was recorded"
+    LEASE_UNVERIFIED = "the journal could not be read for longer than the lease"
     CANCEL = "a client asked to cancel"
     TIMEOUT = "it took longer than its timeout"
     DEADLINE = "the deadline of its operation has passed"
-    STOP = "the runner stops"
+    SHUTDOWN = "the runner stops"
 
-    def outweighs(self, other: Verdict | None) -> bool:
+    def outweighs(self, other: StopReason | None) -> bool:
         """Whether this one counts although `other` came first.
 
         Who is fenced off must be silent, whatever else holds; who is blind must not hand back what may be another's;
         and a process that stops does not wait for a handler that a client canceled, nor for one whose time is over.
         A canceled handler, too, has no more time than the action gives it.
         """
-        return other is None or _WEIGHT[self] > _WEIGHT[other]
+        return other is None or _PRIORITY[self] > _PRIORITY[other]
 
 
-PATIENT: Final = frozenset({Verdict.CANCEL, Verdict.TIMEOUT, Verdict.DEADLINE})
+CLEANUP_REASONS: Final = frozenset({StopReason.CANCEL, StopReason.TIMEOUT, StopReason.DEADLINE})
 """Where the handler has the action's own grace for its clean-up: this runner goes on, and the operation is its own."""
-_ORDER: Final = (
-    Verdict.CANCEL,
-    Verdict.TIMEOUT,
-    Verdict.DEADLINE,
-    Verdict.STOP,
-    Verdict.BLIND,
-    Verdict.FENCED,
+_BY_PRIORITY: Final = (
+    StopReason.CANCEL,
+    StopReason.TIMEOUT,
+    StopReason.DEADLINE,
+    StopReason.SHUTDOWN,
+    StopReason.LEASE_UNVERIFIED,
+    StopReason.LEASE_LOST,
 )
-_WEIGHT: Final = {verdict: weight for weight, verdict in enumerate(_ORDER)}
+_PRIORITY: Final = {verdict: weight for weight, verdict in enumerate(_BY_PRIORITY)}
 
 
-class Judgement:
+class StopSignal:
     """What was decided about one attempt.
 
     Attributes:
@@ -48,13 +48,13 @@ class Judgement:
     """
 
     def __init__(self) -> None:
-        self.verdict: Verdict | None = None
+        self.reason: StopReason | None = None
         self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def give(self, verdict: Verdict) -> None:
+    def set(self, verdict: StopReason) -> None:
         """Take a verdict into account."""
-        if verdict.outweighs(self.verdict):
-            self.verdict = verdict
+        if verdict.outweighs(self.reason):
+            self.reason = verdict
             if not self._changed.done():
                 self._changed.set_result(None)
 

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from opstream_api.http.callback_header import CallbackPolicy
-from opstream_journal import Journal, Link, announce
+from opstream_journal import Connection, Journal, announce_action
 from opstream_schemas.events import Requested
 from tests.support.api import serving, spec
 from tests.support.broker import Broker
 
 pytestmark = pytest.mark.broker
 
-POLICY = CallbackPolicy.of(["hooks.example.org", "*.example.net"])
+POLICY = CallbackPolicy.parse(["hooks.example.org", "*.example.net"])
 GOOD = "https://hooks.example.org/x?token=1"
 
 
@@ -24,9 +24,9 @@ async def callback_of(journal: Journal, operation_id: str) -> str:
     return data.callback
 
 
-async def test_it_is_recorded(broker: Broker, link: Link, journal: Journal) -> None:
+async def test_it_is_recorded(broker: Broker, link: Connection, journal: Journal) -> None:
     """The URL is recorded with the request, as it was sent; without the header there is none."""
-    await announce(link, spec())
+    await announce_action(link, spec())
     async with serving(broker.url, callbacks=POLICY) as api:
         answered = await api.submit(headers={"Operation-Id": "a", "operation-callback": GOOD})
         assert (await api.submit(headers={"Operation-Id": "b"})).status_code == 202
@@ -49,18 +49,18 @@ async def test_it_is_recorded(broker: Broker, link: Link, journal: Journal) -> N
         ("https://hooks.example.org:8443/", "does not call hooks.example.org:8443"),
     ],
 )
-async def test_what_is_refused(broker: Broker, link: Link, value: str, complaint: str) -> None:
+async def test_what_is_refused(broker: Broker, link: Connection, value: str, complaint: str) -> None:
     """Anything that is no https URL of an allowed host is a 400 that names the header, and nothing is recorded."""
-    await announce(link, spec())
+    await announce_action(link, spec())
     async with serving(broker.url, callbacks=POLICY) as api:
         answered = await api.submit(headers={"Operation-Id": "a", "Operation-Callback": value})
         assert (await api.status("a")).status_code == 404
     _assert_refused(answered, complaint)
 
 
-async def test_nobody_is_called_unless_allowed(broker: Broker, link: Link) -> None:
+async def test_nobody_is_called_unless_allowed(broker: Broker, link: Connection) -> None:
     """A service without a list of hosts refuses every callback; two of them at once are refused by any."""
-    await announce(link, spec())
+    await announce_action(link, spec())
     async with serving(broker.url) as api:
         _assert_refused(await api.submit(headers={"Operation-Callback": GOOD}), "calls nobody back")
     async with serving(broker.url, callbacks=POLICY) as api:
@@ -69,9 +69,9 @@ async def test_nobody_is_called_unless_allowed(broker: Broker, link: Link) -> No
         _assert_refused(answered, "was sent 2 times")
 
 
-async def test_it_is_part_of_the_request(broker: Broker, link: Link) -> None:
+async def test_it_is_part_of_the_request(broker: Broker, link: Connection) -> None:
     """The same id with the same callback is the same operation; with another one, or none, it is refused."""
-    await announce(link, spec())
+    await announce_action(link, spec())
     async with serving(broker.url, callbacks=POLICY) as api:
         answers = [
             await api.submit(headers={"Operation-Id": "a", **headers})

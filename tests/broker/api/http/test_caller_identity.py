@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from opstream_journal import Journal, Link, announce
+from opstream_journal import Connection, Journal, announce_action
 from opstream_schemas.events import Canceled, CancelRequested, EventData, Requested
 from opstream_schemas.status_monitor import request_hash
-from tests.support.api import INPUT, UPLOAD, Api, Story, serving, spec, started
+from tests.support.api import INPUT, UPLOAD, Api, OperationStory, serving, spec, started
 from tests.support.broker import Broker
 
 pytestmark = pytest.mark.broker
@@ -21,9 +21,9 @@ BOB = {"X-Forwarded-User": "bob@example.org"}
 
 
 @pytest.fixture
-async def api(broker: Broker, link: Link) -> AsyncIterator[Api]:
+async def api(broker: Broker, link: Connection) -> AsyncIterator[Api]:
     """A service that trusts this machine."""
-    await announce(link, spec())
+    await announce_action(link, spec())
     headers = {"identity_header": "X-Forwarded-User", "client_id_header": "X-Client-Id"}
     async with serving(broker.url, trusted_proxies=HERE, **headers) as api:
         yield api
@@ -58,7 +58,7 @@ async def test_who_canceled_is_recorded(api: Api, journal: Journal) -> None:
     """Whoever cancels is named: in the wish for what runs, in the end of what does not."""
     for operation_id in ("runs", "waits"):
         await api.submit(headers={**ANN, "Operation-Id": operation_id})
-    await (await Story.of(journal, "runs")).append(started())
+    await (await OperationStory.of(journal, "runs")).append(started())
     for operation_id in ("runs", "waits"):
         await api.client.post(f"/status/{operation_id}:cancel", headers=BOB)
     assert (await datas(journal, "runs"))[-1] == CancelRequested(by="bob@example.org")
@@ -75,9 +75,9 @@ async def test_a_name_that_can_not_be_recorded(api: Api, journal: Journal) -> No
     assert (canceled.status_code, canceled.json()["error"]["code"]) == (400, "InvalidHeader")
 
 
-async def test_without_a_trusted_proxy(broker: Broker, link: Link, journal: Journal) -> None:
+async def test_without_a_trusted_proxy(broker: Broker, link: Connection, journal: Journal) -> None:
     """The address is the peer's, and what anybody says of himself is ignored."""
-    await announce(link, spec())
+    await announce_action(link, spec())
     async with serving(broker.url) as api:
         await api.submit(headers={**ANN, "Operation-Id": "three"})
     (data,) = await datas(journal, "three")

@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from opstream_api.http import responses
-from opstream_journal import Journal, Link, announce
+from opstream_journal import Connection, Journal, announce_action
 from opstream_schemas.events import Progressed, Succeeded
-from tests.support.api import JSON, Api, Story, post, read_reply, serving, spec, started, stored_messages
+from tests.support.api import JSON, Api, OperationStory, post, read_reply, serving, spec, started, stored_messages
 from tests.support.broker import Broker
 from tests.support.waiting import eventually
 
@@ -23,16 +23,16 @@ LARGE = Succeeded(result=msgspec.Raw(b'"' + b"x" * 250_000 + b'"'))
 
 
 @pytest.fixture
-async def api(broker: Broker, link: Link) -> AsyncIterator[Api]:
+async def api(broker: Broker, link: Connection) -> AsyncIterator[Api]:
     """A service whose catalog has one action."""
-    await announce(link, spec())
+    await announce_action(link, spec())
     async with serving(broker.url) as api:
         yield api
 
 
-async def running(api: Api, journal: Journal) -> Story:
+async def running(api: Api, journal: Journal) -> OperationStory:
     """An operation that a runner has begun."""
-    story = await Story.of(journal, (await api.submit()).json()["id"])
+    story = await OperationStory.of(journal, (await api.submit()).json()["id"])
     await story.append(started())
     return story
 
@@ -78,7 +78,7 @@ async def test_a_pipeline_is_answered_in_order(api: Api, journal: Journal) -> No
 
 
 @pytest.mark.parametrize("garbage", [b"garbage\r\n\r\n", b"\x00" * 50, b"GET / HTTP/9.9\r\n\r\n"])
-async def test_garbage_after_a_submit(api: Api, link: Link, garbage: bytes) -> None:
+async def test_garbage_after_a_submit(api: Api, link: Connection, garbage: bytes) -> None:
     """What was recorded is answered 202, whatever follows it on the connection; then the connection ends."""
     async with api.connection() as (reader, writer):
         writer.write(SUBMIT + garbage)
@@ -88,7 +88,7 @@ async def test_garbage_after_a_submit(api: Api, link: Link, garbage: bytes) -> N
     assert await stored_messages(link) == 1
 
 
-async def test_garbage_instead_of_a_body(api: Api, link: Link) -> None:
+async def test_garbage_instead_of_a_body(api: Api, link: Connection) -> None:
     """A request that is broken itself is refused, and nothing is recorded."""
     head = SUBMIT.replace(b"Content-Length: 13", b"Transfer-Encoding: chunked").partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
     reply = await api.raw(head + b"zz\r\n")
@@ -125,7 +125,7 @@ async def test_who_never_reads_is_dropped(
     api: Api, broker: Broker, journal: Journal, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """A large answer that nobody takes, the last piece of a stream as well, is not kept for ever."""
-    monkeypatch.setattr(responses, "PATIENCE", 0.5)
+    monkeypatch.setattr(responses, "WRITE_TIMEOUT", 0.5)
     story = await running(api, journal)
     await story.append(LARGE)
     async with serving(broker.url, send_buffer=4096) as other:

@@ -9,12 +9,12 @@ from typing import Final
 import msgspec
 import pytest
 
-from opstream_journal import Link, announce
+from opstream_journal import Connection, announce_action
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas import subjects
 from opstream_schemas.status_monitor import ErrorBody
-from tests.support.api import Api, Reply, post, serving, spec, stored_messages
+from tests.support.api import Api, RawResponse, post, serving, spec, stored_messages
 from tests.support.broker import Broker
 
 pytestmark = pytest.mark.broker
@@ -126,21 +126,21 @@ TABLE: Final = [
 
 
 @pytest.fixture
-async def api(broker: Broker, link: Link) -> AsyncIterator[Api]:
+async def api(broker: Broker, link: Connection) -> AsyncIterator[Api]:
     """A service whose catalog has one action."""
-    await announce(link, spec())
+    await announce_action(link, spec())
     async with serving(broker.url) as api:
         yield api
 
 
-async def limit(link: Link, max_bytes: int) -> None:
+async def limit(link: Connection, max_bytes: int) -> None:
     """Give the journal's stream a limit; provisioning would not lower it."""
     js = link.nc.jetstream()
     info = await js.stream_info(subjects.OPERATIONS_STREAM)
     await js.update_stream(info.config.evolve(max_bytes=max_bytes))
 
 
-def check_shape(reply: Reply, status: int, code: str) -> ErrorBody:
+def check_shape(reply: RawResponse, status: int, code: str) -> ErrorBody:
     """Status, body and headers as the contract has them for every error."""
     body = msgspec.json.decode(reply.body, type=ErrorBody, strict=True)
     assert (reply.status, body.error.code) == (status, code)
@@ -152,7 +152,7 @@ def check_shape(reply: Reply, status: int, code: str) -> ErrorBody:
     return body
 
 
-async def test_every_refusal(api: Api, link: Link, subtests: pytest.Subtests) -> None:
+async def test_every_refusal(api: Api, link: Connection, subtests: pytest.Subtests) -> None:
     """One row each: status, code, the same code in the header, target, and no event."""
     assert await stored_messages(link) == 0
     for name, sent, status, code, target in TABLE:
@@ -173,7 +173,7 @@ async def test_a_wrong_method_is_told_the_right_ones(api: Api) -> None:
 
 
 async def test_an_unexpected_failure_leaks_nothing(
-    broker: Broker, link: Link, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    broker: Broker, link: Connection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """500 with the request id, under which the log has the traceback."""
 
@@ -191,10 +191,10 @@ async def test_an_unexpected_failure_leaks_nothing(
     assert record.exc_info is not None
 
 
-async def test_a_full_journal_refuses_submits(broker: Broker, link: Link) -> None:
+async def test_a_full_journal_refuses_submits(broker: Broker, link: Connection) -> None:
     """503 at 85 %, from the next look on; readiness says so as well; the status is still read."""
     await limit(link, 1024 * 1024)
-    await announce(link, spec())
+    await announce_action(link, spec())
     async with serving(broker.url) as api:
         for _ in range(9):
             answer = await api.submit(body={"title": "x" * 100 * 1024})
@@ -213,10 +213,10 @@ async def test_a_full_journal_refuses_submits(broker: Broker, link: Link) -> Non
         assert (await api.submit(headers={"Operation-Id": "later"})).status_code == 202
 
 
-async def test_a_journal_that_is_full_at_once_refuses_submits(broker: Broker, link: Link) -> None:
+async def test_a_journal_that_is_full_at_once_refuses_submits(broker: Broker, link: Connection) -> None:
     """Between two looks the broker itself refuses."""
     await limit(link, 1024 * 1024)
-    await announce(link, spec())
+    await announce_action(link, spec())
     async with serving(broker.url) as api:
         answers = [await api.submit(body={"title": "x" * 100 * 1024}) for _ in range(12)]
     refused = [answer for answer in answers if answer.status_code != 202]
@@ -224,10 +224,10 @@ async def test_a_journal_that_is_full_at_once_refuses_submits(broker: Broker, li
     assert all(answer.json()["error"]["operationId"] and answer.headers["Retry-After"] for answer in refused)
 
 
-async def test_what_the_broker_will_not_take_is_too_large(broker: Broker, link: Link) -> None:
+async def test_what_the_broker_will_not_take_is_too_large(broker: Broker, link: Connection) -> None:
     """A limit above the broker's `max_payload` ends there."""
     await provision(link, Sizing(max_msg_size=3_000_000), is_update=True)
-    await announce(link, spec())
+    await announce_action(link, spec())
     async with serving(broker.url, body_limit=2_000_000) as api:
         answer = await api.submit(body={"title": "x" * 1_500_000})
         assert (answer.status_code, answer.json()["error"]["code"]) == (413, "PayloadTooLarge")

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from opstream_journal import Journal, Link, announce
+from opstream_journal import Connection, Journal, announce_action
 from opstream_schemas.events import Requested
 from tests.support.api import Api, post, read_reply, serving, spec, stored_messages
 from tests.support.broker import Broker
@@ -21,9 +21,9 @@ GET = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 @pytest.fixture
-async def api(broker: Broker, link: Link) -> AsyncIterator[Api]:
+async def api(broker: Broker, link: Connection) -> AsyncIterator[Api]:
     """A service with a small limit for bodies."""
-    await announce(link, spec())
+    await announce_action(link, spec())
     async with serving(broker.url, body_limit=LIMIT) as api:
         yield api
 
@@ -100,7 +100,7 @@ async def test_a_client_that_asks_first(api: Api) -> None:
             assert (await read_reply(reader)).status == status
 
 
-async def test_a_client_that_goes_away_requested_nothing(api: Api, link: Link) -> None:
+async def test_a_client_that_goes_away_requested_nothing(api: Api, link: Connection) -> None:
     """Half a body is not recorded, even where the half is JSON."""
     async with api.connection() as (_, writer):
         writer.write(post(PATH, VALID).replace(f"Length: {len(VALID)}".encode(), b"Length: 500"))

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from opstream_journal import Link, announce
+from opstream_journal import Connection, announce_action
 from tests.support.api import INPUT, JSON, Api, post, serving, spec, stored_messages
 from tests.support.broker import Broker
 
@@ -18,9 +18,9 @@ FIRST_SENT = "Tue, 24 Nov 2026 08:00:00 GMT"
 
 
 @pytest.fixture
-async def api(broker: Broker, link: Link) -> AsyncIterator[Api]:
+async def api(broker: Broker, link: Connection) -> AsyncIterator[Api]:
     """A service whose catalog has one action."""
-    await announce(link, spec())
+    await announce_action(link, spec())
     async with serving(broker.url) as api:
         yield api
 
@@ -30,7 +30,7 @@ def pair(request_id: str = "") -> dict[str, str]:
     return {"Repeatability-Request-ID": request_id or str(uuid.uuid4()), "Repeatability-First-Sent": FIRST_SENT}
 
 
-async def test_fifty_identical_requests_at_once(api: Api, broker: Broker, link: Link) -> None:
+async def test_fifty_identical_requests_at_once(api: Api, broker: Broker, link: Connection) -> None:
     """All are accepted, by two replicas, as one operation whose status can be read."""
     headers = pair()
     async with serving(broker.url) as other:
@@ -42,7 +42,7 @@ async def test_fifty_identical_requests_at_once(api: Api, broker: Broker, link: 
     assert (await api.status(operation_id)).json()["status"] == "NotStarted"
 
 
-async def test_fifty_requests_for_one_pair_at_once(api: Api, link: Link) -> None:
+async def test_fifty_requests_for_one_pair_at_once(api: Api, link: Connection) -> None:
     """One is accepted, the others are rejected and told which header names another request."""
     headers = pair()
     answers = await asyncio.gather(*(api.submit(body={"title": str(n)}, headers=headers) for n in range(50)))
@@ -72,7 +72,7 @@ async def test_another_pair_is_another_operation(api: Api) -> None:
         ({"Content-Type": "text/plain"}, "UnsupportedMediaType"),
     ],
 )
-async def test_a_refused_request_is_rejected(api: Api, link: Link, changes: dict[str, str], code: str) -> None:
+async def test_a_refused_request_is_rejected(api: Api, link: Connection, changes: dict[str, str], code: str) -> None:
     """Whatever is wrong with it, the answer says in its own terms that nothing was done."""
     answer = await api.submit(headers=pair() | changes)
     assert (answer.json()["error"]["code"], answer.headers["Repeatability-Result"]) == (code, "rejected")

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from opstream_journal import Link, announce
+from opstream_journal import Connection, announce_action
 from opstream_schemas.names import Kind
 from tests.support.api import UPLOAD, Api, serving, spec
 from tests.support.broker import Broker
@@ -16,14 +16,14 @@ pytestmark = pytest.mark.broker
 
 
 @pytest.fixture
-async def api(broker: Broker, link: Link) -> AsyncIterator[Api]:
+async def api(broker: Broker, link: Connection) -> AsyncIterator[Api]:
     """A service with one action."""
-    await announce(link, spec())
+    await announce_action(link, spec())
     async with serving(broker.url) as api:
         yield api
 
 
-async def test_the_document_changes_as_actions_come(api: Api, link: Link) -> None:
+async def test_the_document_changes_as_actions_come(api: Api, link: Connection) -> None:
     """With the next answer after a runner's announcement, be it a new action or a new version of one."""
 
     async def submits() -> dict[str, str]:
@@ -35,20 +35,20 @@ async def test_the_document_changes_as_actions_come(api: Api, link: Link) -> Non
         "/book/{id}:upload-start": "Test book:upload-start",
         "/book:upload-start": "Test book:upload-start",
     }
-    await announce(link, spec(Kind("author", "greet")))
+    await announce_action(link, spec(Kind("author", "greet")))
     assert list(await submits()) == [
         "/author/{id}:greet",
         "/author:greet",
         "/book/{id}:upload-start",
         "/book:upload-start",
     ]
-    await announce(link, spec(UPLOAD, version=2, input_type=int))
+    await announce_action(link, spec(UPLOAD, version=2, input_type=int))
     document = (await api.client.get("/openapi.json")).json()
     assert document["components"]["schemas"]["book.upload-start.input"] == {"type": "integer"}
     assert "version 2" in document["paths"]["/book:upload-start"]["post"]["description"]
 
 
-async def test_the_events_document_changes_as_actions_come(api: Api, link: Link) -> None:
+async def test_the_events_document_changes_as_actions_come(api: Api, link: Connection) -> None:
     """With the next answer after an announcement: an action gets channels of its own, a new version its new types."""
 
     async def typed() -> list[str]:
@@ -56,9 +56,9 @@ async def test_the_events_document_changes_as_actions_come(api: Api, link: Link)
         return [name for name in channels if name.count(".") == 2]
 
     assert await typed() == ["book.upload-start.requested", "book.upload-start.succeeded"]
-    await announce(link, spec(Kind("author", "greet")))
+    await announce_action(link, spec(Kind("author", "greet")))
     assert (await typed())[:2] == ["author.greet.requested", "author.greet.succeeded"]
-    await announce(link, spec(UPLOAD, version=2, input_type=int))
+    await announce_action(link, spec(UPLOAD, version=2, input_type=int))
     document = (await api.client.get("/asyncapi.json")).json()
     assert document["components"]["schemas"]["book.upload-start.input"] == {"type": "integer"}
     assert "version 2" in document["channels"]["book.upload-start.requested"]["description"]

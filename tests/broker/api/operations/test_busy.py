@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from opstream_api.operations import queue_positions as places
-from opstream_journal import Journal, JournalUnavailable, Link, announce
-from opstream_journal.stores.resource_locks import Holds
+from opstream_journal import Connection, Journal, JournalUnavailable, announce_action
+from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_schemas import subjects
 from opstream_schemas.events import Canceled, Requested
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.fold import Operation
-from opstream_schemas.operation.resource_lock import Claim, Held
-from tests.support.api import INPUT, Api, Story, serving, spec, started, stored_messages
+from opstream_schemas.operation.resource_lock import Claim, LockOwned
+from tests.support.api import INPUT, Api, OperationStory, serving, spec, started, stored_messages
 from tests.support.broker import Broker
 
 pytestmark = pytest.mark.broker
@@ -26,20 +26,20 @@ REMOVE = Kind("book", "remove")
 
 
 @pytest.fixture
-async def api(broker: Broker, link: Link) -> AsyncIterator[Api]:
+async def api(broker: Broker, link: Connection) -> AsyncIterator[Api]:
     """A service whose catalog has an action that rejects, one that waits, and two that share a group."""
-    await announce(link, spec(exclusive="resource", on_conflict="reject"))
-    await announce(link, spec(QUEUED, exclusive="resource"))
-    await announce(link, spec(REMOVE, exclusive="resource", exclusive_group="files", on_conflict="reject"))
-    await announce(link, spec(Kind("book", "copy"), exclusive="resource", exclusive_group="files"))
+    await announce_action(link, spec(exclusive="resource", on_conflict="reject"))
+    await announce_action(link, spec(QUEUED, exclusive="resource"))
+    await announce_action(link, spec(REMOVE, exclusive="resource", exclusive_group="files", on_conflict="reject"))
+    await announce_action(link, spec(Kind("book", "copy"), exclusive="resource", exclusive_group="files"))
     async with serving(broker.url) as api:
         yield api
 
 
 @pytest.fixture
-async def holds(link: Link, journal: Journal) -> Holds:
+async def holds(link: Connection, journal: Journal) -> ResourceLocks:
     """What a runner says."""
-    holds = Holds(link, journal)
+    holds = ResourceLocks(link, journal)
     await holds.start()
     return holds
 
@@ -48,7 +48,7 @@ async def submitted(api: Api, journal: Journal, operation_id: str, path: str = "
     """An operation that was accepted."""
     answer = await api.submit(path, headers={"Operation-Id": operation_id})
     assert answer.status_code == 202
-    return (await Story.of(journal, operation_id)).operation
+    return (await OperationStory.of(journal, operation_id)).operation
 
 
 def claim(operation: Operation) -> Claim:
@@ -56,9 +56,9 @@ def claim(operation: Operation) -> Claim:
     return Claim(operation_id=operation.id, sequence=operation.stream_sequence, kind=str(operation.kind))
 
 
-async def take(holds: Holds, operation: Operation) -> None:
+async def take(holds: ResourceLocks, operation: Operation) -> None:
     """Have it hold its resource."""
-    assert isinstance(await holds.acquire(operation.hold, claim(operation)), Held)
+    assert isinstance(await holds.acquire(operation.hold, claim(operation)), LockOwned)
 
 
 async def test_what_is_held_is_recorded(api: Api, journal: Journal) -> None:
@@ -72,15 +72,15 @@ async def test_what_is_held_is_recorded(api: Api, journal: Journal) -> None:
         found.append(event.data.hold)
 
     assert found == [
-        subjects.hold_key("action.book.upload-start", "42"),
-        subjects.hold_key("action.book.upload-start", "43"),
-        subjects.hold_key("group.files", "42"),
-        subjects.hold_key("group.files", "42"),
-        subjects.hold_key("action.book.index", ""),
+        subjects.lock_key("action.book.upload-start", "42"),
+        subjects.lock_key("action.book.upload-start", "43"),
+        subjects.lock_key("group.files", "42"),
+        subjects.lock_key("group.files", "42"),
+        subjects.lock_key("action.book.index", ""),
     ]
 
 
-async def test_a_busy_resource_is_refused(api: Api, journal: Journal, holds: Holds, link: Link) -> None:
+async def test_a_busy_resource_is_refused(api: Api, journal: Journal, holds: ResourceLocks, link: Connection) -> None:
     """409 with the holder's id, the resource as target, and nothing recorded; other resources are free."""
     await take(holds, await submitted(api, journal, "op-1"))
     before = await stored_messages(link)
@@ -96,16 +96,16 @@ async def test_a_busy_resource_is_refused(api: Api, journal: Journal, holds: Hol
     assert (await api.submit("/book/43:upload-start")).status_code == 202
 
 
-async def test_an_ended_holder_is_no_reason_to_refuse(api: Api, journal: Journal, holds: Holds) -> None:
+async def test_an_ended_holder_is_no_reason_to_refuse(api: Api, journal: Journal, holds: ResourceLocks) -> None:
     """Although nobody has released it yet."""
     operation = await submitted(api, journal, "op-1")
     await take(holds, operation)
-    await Story(journal, operation).append(Canceled())
+    await OperationStory(journal, operation).append(Canceled())
 
     assert (await api.submit()).status_code == 202
 
 
-async def test_a_holder_of_the_same_group_is_one(api: Api, journal: Journal, holds: Holds) -> None:
+async def test_a_holder_of_the_same_group_is_one(api: Api, journal: Journal, holds: ResourceLocks) -> None:
     """Another action holds the resource."""
     await take(holds, await submitted(api, journal, "op-1", "/book/42:copy"))
     answer = await api.submit("/book/42:remove")
@@ -116,7 +116,7 @@ async def test_a_holder_of_the_same_group_is_one(api: Api, journal: Journal, hol
 
 @pytest.mark.parametrize("holder", ["op-1", "op-0"])
 async def test_the_same_request_once_more_is_the_same_answer(
-    api: Api, journal: Journal, holds: Holds, holder: str
+    api: Api, journal: Journal, holds: ResourceLocks, holder: str
 ) -> None:
     """Whether its own operation holds the resource, or another does meanwhile: 202 for what was accepted."""
     first = await submitted(api, journal, "op-0")
@@ -129,7 +129,9 @@ async def test_the_same_request_once_more_is_the_same_answer(
     assert (other.status_code, other.json()["error"]["code"]) == (400, "OperationIdReused")
 
 
-async def test_a_repeatable_request_learns_that_it_was_rejected(api: Api, journal: Journal, holds: Holds) -> None:
+async def test_a_repeatable_request_learns_that_it_was_rejected(
+    api: Api, journal: Journal, holds: ResourceLocks
+) -> None:
     """As with any refusal that did nothing (OASIS Repeatable Requests 1.0)."""
     await take(holds, await submitted(api, journal, "op-1"))
     headers = {
@@ -141,7 +143,7 @@ async def test_a_repeatable_request_learns_that_it_was_rejected(api: Api, journa
     assert (answer.status_code, answer.headers["Repeatability-Result"]) == (409, "rejected")
 
 
-async def test_the_place_in_the_queue_counts_down(api: Api, journal: Journal, holds: Holds) -> None:
+async def test_the_place_in_the_queue_counts_down(api: Api, journal: Journal, holds: ResourceLocks) -> None:
     """1 is the next; the holder, and one that nobody queued yet, show none; each place is another ETag."""
     first, second, third = [await submitted(api, journal, f"op-{n}", "/book/42:index") for n in (1, 2, 3)]
     await take(holds, first)
@@ -150,13 +152,13 @@ async def test_the_place_in_the_queue_counts_down(api: Api, journal: Journal, ho
 
     assert [await place(api, f"op-{n}") for n in (1, 2, 3)] == [None, 1, 2]
     etag = (await api.status("op-3")).headers["ETag"]
-    await holds.release(await Story(journal, first).append(Canceled()))
+    await holds.release(await OperationStory(journal, first).append(Canceled()))
     assert [await place(api, f"op-{n}") for n in (2, 3)] == [None, 1]
     changed = await api.client.get("/status/op-3", headers={"If-None-Match": etag})
     assert (changed.status_code, changed.json()["queuePosition"]) == (200, 1)
     same = await api.client.get("/status/op-3", headers={"If-None-Match": changed.headers["ETag"]})
     assert same.status_code == 304
-    await holds.release(await Story(journal, second).append(Canceled()))
+    await holds.release(await OperationStory(journal, second).append(Canceled()))
     assert await place(api, "op-3") is None
 
 
@@ -167,19 +169,19 @@ async def place(api: Api, operation_id: str) -> Any:
     return answer.json().get("queuePosition")
 
 
-async def test_one_that_has_begun_shows_no_place(api: Api, journal: Journal, holds: Holds) -> None:
+async def test_one_that_has_begun_shows_no_place(api: Api, journal: Journal, holds: ResourceLocks) -> None:
     """Also where its key was left behind."""
     first, second = [await submitted(api, journal, f"op-{n}", "/book/42:index") for n in (1, 2)]
     await take(holds, first)
     await holds.enqueue(second.hold, second, claim(second), is_watchful=False)
     assert await place(api, "op-2") == 1
-    await Story(journal, second).append(started())
+    await OperationStory(journal, second).append(started())
 
     assert await place(api, "op-2") is None
 
 
 async def test_a_queue_that_can_not_be_read_is_left_out(
-    api: Api, journal: Journal, holds: Holds, monkeypatch: pytest.MonkeyPatch
+    api: Api, journal: Journal, holds: ResourceLocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The status is the journal's, and does not depend on it."""
     first, second = [await submitted(api, journal, f"op-{n}", "/book/42:index") for n in (1, 2)]
@@ -189,28 +191,28 @@ async def test_a_queue_that_can_not_be_read_is_left_out(
     async def unreadable(*_: object) -> dict[str, int]:
         raise JournalUnavailable("nobody answers", maybe_stored=False)
 
-    monkeypatch.setattr(Holds, "places", unreadable)
+    monkeypatch.setattr(ResourceLocks, "queue_positions", unreadable)
     assert await place(api, "op-2") is None
 
 
 async def test_many_that_ask_share_one_look_at_a_long_queue(
-    api: Api, journal: Journal, holds: Holds, monkeypatch: pytest.MonkeyPatch
+    api: Api, journal: Journal, holds: ResourceLocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Polling all of a queue must not cost the square of its length."""
-    monkeypatch.setattr(places, "_LONG", 2)
-    monkeypatch.setattr(places, "_FRESH", 10.0)
+    monkeypatch.setattr(places, "_LONG_QUEUE", 2)
+    monkeypatch.setattr(places, "_CACHE_SECONDS_PER_WAITER", 10.0)
     first, *waiting = [await submitted(api, journal, f"op-{n}", "/book/42:index") for n in range(1, 6)]
     await take(holds, first)
     for one in waiting:
         await holds.enqueue(one.hold, one, claim(one), is_watchful=False)
     looks: list[str] = []
-    look = Holds.places
+    look = ResourceLocks.queue_positions
 
-    async def counted(self: Holds, hold: str) -> dict[str, int]:
+    async def counted(self: ResourceLocks, hold: str) -> dict[str, int]:
         looks.append(hold)
         return await look(self, hold)
 
-    monkeypatch.setattr(Holds, "places", counted)
+    monkeypatch.setattr(ResourceLocks, "queue_positions", counted)
     found = await asyncio.gather(*(place(api, one.id) for one in waiting))
 
     assert list(found) == [1, 2, 3, 4]
@@ -218,7 +220,7 @@ async def test_many_that_ask_share_one_look_at_a_long_queue(
     assert looks == [first.hold]
 
 
-async def test_waiting_for_the_end_is_as_before(api: Api, journal: Journal, holds: Holds) -> None:
+async def test_waiting_for_the_end_is_as_before(api: Api, journal: Journal, holds: ResourceLocks) -> None:
     """`Prefer: wait` is held until its time is up, and then shows the place."""
     first, second = [await submitted(api, journal, f"op-{n}", "/book/42:index") for n in (1, 2)]
     await take(holds, first)

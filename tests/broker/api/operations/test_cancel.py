@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import msgspec
 import pytest
 
-from opstream_journal import Journal, Link, VersionConflict, announce
+from opstream_journal import Connection, Journal, VersionConflict, announce_action
 from opstream_schemas.events import (
     AttemptFailed,
     Canceled,
@@ -22,7 +22,7 @@ from opstream_schemas.events import (
 )
 from opstream_schemas.operation.fold import Status
 from opstream_schemas.text import TEXT_LIMIT
-from tests.support.api import JSON, Api, Story, failure, in_a_second, post, serving, spec, started
+from tests.support.api import JSON, Api, OperationStory, failure, in_a_second, post, serving, spec, started
 from tests.support.broker import Broker
 
 pytestmark = pytest.mark.broker
@@ -38,21 +38,21 @@ class Unknown(EventData, frozen=True, kw_only=True):
 
 
 @pytest.fixture
-async def api(broker: Broker, link: Link) -> AsyncIterator[Api]:
+async def api(broker: Broker, link: Connection) -> AsyncIterator[Api]:
     """A service whose catalog has one action."""
-    await announce(link, spec(retry_after=2))
+    await announce_action(link, spec(retry_after=2))
     async with serving(broker.url) as api:
         yield api
 
 
-async def submitted(api: Api, journal: Journal, *datas: EventData) -> Story:
+async def submitted(api: Api, journal: Journal, *datas: EventData) -> OperationStory:
     """A fresh operation, and what became of it."""
-    story = await Story.of(journal, (await api.submit()).json()["id"])
+    story = await OperationStory.of(journal, (await api.submit()).json()["id"])
     await story.append(*datas)
     return story
 
 
-async def recorded(journal: Journal, story: Story) -> list[EventData | None]:
+async def recorded(journal: Journal, story: OperationStory) -> list[EventData | None]:
     """What its events say."""
     return [event.data for event in await journal.events(story.operation.id)]
 
@@ -75,7 +75,7 @@ async def test_what_runs_is_asked_to_stop(api: Api, journal: Journal) -> None:
     answer = await api.cancel(story.operation.id, {"reason": "too slow"})
     assert (answer.status_code, answer.json()["status"], answer.headers["Retry-After"]) == (200, "Running", "2")
     assert (await recorded(journal, story))[-1] == CancelRequested(reason="too slow")
-    await (await Story.of(journal, story.operation.id)).append(Canceled(reason="too slow"))
+    await (await OperationStory.of(journal, story.operation.id)).append(Canceled(reason="too slow"))
     assert (await api.status(story.operation.id)).json()["status"] == "Canceled"
 
 
@@ -132,11 +132,11 @@ async def test_cancel_races_success(api: Api, journal: Journal) -> None:
     assert seen <= {200, 409}
 
 
-async def _succeed(journal: Journal, story: Story) -> None:
+async def _succeed(journal: Journal, story: OperationStory) -> None:
     try:
         await story.append(SUCCEEDED)
     except VersionConflict:
-        await (await Story.of(journal, story.operation.id)).append(SUCCEEDED)
+        await (await OperationStory.of(journal, story.operation.id)).append(SUCCEEDED)
 
 
 @pytest.mark.parametrize(

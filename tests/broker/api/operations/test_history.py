@@ -14,12 +14,12 @@ import pytest
 
 from opstream_api.http import responses
 from opstream_api.operations import history
-from opstream_api.operations.event_feed import PART, Feed
-from opstream_journal import Journal, Link, announce
+from opstream_api.operations.event_feed import PAGE_SIZE, EventFeed
+from opstream_journal import Connection, Journal, announce_action
 from opstream_schemas.events import EventData, Progressed, Succeeded, decode_event
-from tests.support.api import Api, Story, serving, spec, started
+from tests.support.api import Api, OperationStory, serving, spec, started
 from tests.support.broker import Broker
-from tests.support.sse import Shown, following
+from tests.support.sse import ShownEvent, following
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.broker
@@ -35,26 +35,26 @@ class Unknown(EventData, frozen=True, kw_only=True):
 
 
 @pytest.fixture
-async def api(broker: Broker, link: Link) -> AsyncIterator[Api]:
+async def api(broker: Broker, link: Connection) -> AsyncIterator[Api]:
     """A service whose catalog has one action."""
-    await announce(link, spec())
+    await announce_action(link, spec())
     async with serving(broker.url) as api:
         yield api
 
 
-async def running(api: Api, journal: Journal) -> Story:
+async def running(api: Api, journal: Journal) -> OperationStory:
     """An operation that a runner has begun."""
-    story = await Story.of(journal, (await api.submit()).json()["id"])
+    story = await OperationStory.of(journal, (await api.submit()).json()["id"])
     await story.append(started())
     return story
 
 
-async def stored(journal: Journal, story: Story) -> list[bytes]:
+async def stored(journal: Journal, story: OperationStory) -> list[bytes]:
     """The journal's bytes."""
     return [event.stored for event in await journal.events(story.operation.id)]
 
 
-async def all_of(events: AsyncIterator[Shown]) -> list[Shown]:
+async def all_of(events: AsyncIterator[ShownEvent]) -> list[ShownEvent]:
     """Everything until the stream ends."""
     return [event async for event in events]
 
@@ -138,7 +138,7 @@ async def test_many_readers(api: Api, journal: Journal, broker: Broker) -> None:
 
 async def test_silence_is_filled(api: Api, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     """Comments keep the connection alive while nothing happens."""
-    monkeypatch.setattr(history, "PING", 0.05)
+    monkeypatch.setattr(history, "PING_INTERVAL", 0.05)
     story = await running(api, journal)
     headers = {"Accept": "text/event-stream"}
     async with api.client.stream("GET", f"/status/{story.operation.id}/events", headers=headers) as answer:
@@ -169,7 +169,7 @@ async def test_who_does_not_read_is_hung_up_on(
     api: Api, broker: Broker, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reader that lets everything lie holds no memory for longer than the service's patience; others go on."""
-    monkeypatch.setattr(responses, "PATIENCE", 0.3)
+    monkeypatch.setattr(responses, "WRITE_TIMEOUT", 0.3)
     story = await running(api, journal)
     for n in range(100):
         await story.append(Progressed(percent=float(n), message="x" * 4000))
@@ -204,13 +204,13 @@ async def test_what_is_kept_is_bounded(api: Api, journal: Journal) -> None:
     story = await running(api, journal)
     for percent in range(100):
         await story.append(Progressed(percent=float(percent), message="x" * 2000))
-    feed = Feed(journal, story.operation.id, max_bytes=10_000)
+    feed = EventFeed(journal, story.operation.id, max_bytes=10_000)
     position, parts = 0, 0
     while position < 102:
-        operation, frames = await feed.after(position, beyond=0)
+        operation, frames = await feed.events_after(position, beyond=0)
         assert operation.position == 102
         assert [frame.position for frame in frames] == list(range(position + 1, frames[-1].position + 1))
-        assert len(frames) <= PART
+        assert len(frames) <= PAGE_SIZE
         position, parts = frames[-1].position, parts + 1
     assert parts > 2
     assert feed.size <= 10_000

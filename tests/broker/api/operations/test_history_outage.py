@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from opstream_api.operations import history, watch
-from opstream_journal import Journal, Link, announce
+from opstream_journal import Connection, Journal, announce_action
 from opstream_schemas.events import Succeeded
-from tests.support.api import Api, Story, serving, spec, started
+from tests.support.api import Api, OperationStory, serving, spec, started
 from tests.support.broker import Broker
 
 pytestmark = pytest.mark.broker
@@ -21,20 +21,20 @@ WAITING = ": the journal does not answer, waiting"
 
 
 @pytest.fixture
-async def api(broker: Broker, link: Link) -> AsyncIterator[Api]:
+async def api(broker: Broker, link: Connection) -> AsyncIterator[Api]:
     """A service whose catalog has one action."""
-    await announce(link, spec())
+    await announce_action(link, spec())
     async with serving(broker.url) as api:
         yield api
 
 
 async def test_it_says_that_it_waits(
-    api: Api, broker: Broker, link: Link, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    api: Api, broker: Broker, link: Connection, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever follows an operation that is quiet is told that nobody knows of news; then that somebody does again."""
-    monkeypatch.setattr(history, "PING", 0.1)
-    monkeypatch.setattr(watch, "SAFETY", 0.1)
-    story = await Story.of(journal, (await api.submit()).json()["id"])
+    monkeypatch.setattr(history, "PING_INTERVAL", 0.1)
+    monkeypatch.setattr(watch, "REFRESH_INTERVAL", 0.1)
+    story = await OperationStory.of(journal, (await api.submit()).json()["id"])
     await story.append(started())
     headers = {"Accept": "text/event-stream"}
     async with api.client.stream("GET", f"/status/{story.operation.id}/events", headers=headers) as answer:
@@ -43,7 +43,7 @@ async def test_it_says_that_it_waits(
         broker.stop()
         await until(lines, WAITING)
         broker.start()
-        assert await link.wait_up(10)
+        assert await link.wait_connected(10)
         await until(lines, FOLLOWING)
         await story.append(Succeeded(result=msgspec.Raw(b"{}")))
         await until(lines, "event: succeeded")

@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from opstream.cli.app import main
-from opstream_api.operations.journal_capacity import FULL_AT
-from opstream_journal import NEW, Journal, JournalFull, Link, connect
+from opstream_api.operations.journal_capacity import FULL_SHARE
+from opstream_journal import NEW_OPERATION, Connection, Journal, JournalFull, connect
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing
 from opstream_runner import Action, ActionContext, RetryAfter, action
@@ -27,7 +27,7 @@ from tests.support.invariants import Promise, breaches, gather
 from tests.support.journaling import KIND, first, opened
 from tests.support.projecting import projector
 from tests.support.projecting import running as projecting
-from tests.support.running import ACKS, Gate, Input, Stage, gated
+from tests.support.running import ACKS, HandlerGate, Input, RunnerStage, gated
 from tests.support.strategies import request
 from tests.support.waiting import eventually
 
@@ -43,7 +43,7 @@ FILLER: Final = Kind("other", "filler")
 
 
 @pytest.fixture
-async def link(broker: Broker) -> AsyncIterator[Link]:
+async def link(broker: Broker) -> AsyncIterator[Connection]:
     """A connection to a broker whose journal is small."""
     link = await connect([broker.url], "test", connect_timeout=10, on_lost=logging.getLogger(__name__).error)
     try:
@@ -54,13 +54,13 @@ async def link(broker: Broker) -> AsyncIterator[Link]:
 
 
 @pytest.fixture
-async def journal(link: Link) -> Journal:
+async def journal(link: Connection) -> Journal:
     return await opened(link)
 
 
 @pytest.fixture
-def stage(link: Link, journal: Journal) -> Stage:
-    return Stage(link, journal)
+def stage(link: Connection, journal: Journal) -> RunnerStage:
+    return RunnerStage(link, journal)
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +70,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("opstream_runner.attempt.completion._FULL_PAUSE", 0.1)
 
 
-def laborious(gate: Gate) -> Action[..., Any]:
+def laborious(gate: HandlerGate) -> Action[..., Any]:
     """Operations of `HELD` wait at the gate and say all that there is to say before and after it; others are quick."""
 
     @action(str(KIND), lease=1, max_attempts=3, backoff=0.01)
@@ -92,19 +92,19 @@ async def submit(api: Api, operation_id: str) -> httpx.Response:
     return await api.submit(body={}, headers={"Operation-Id": operation_id})
 
 
-async def used(link: Link) -> tuple[int, int]:
+async def used(link: Connection) -> tuple[int, int]:
     """How many bytes of the journal are used, and how many it has."""
     info = await link.nc.jetstream().stream_info(subjects.OPERATIONS_STREAM)
     return info.state.bytes, info.config.max_bytes or 0
 
 
-async def share(link: Link) -> float:
+async def share(link: Connection) -> float:
     """How much of the journal is used."""
     bytes_used, size = await used(link)
     return bytes_used / size
 
 
-async def fill(api: Api, stage: Stage) -> list[str]:
+async def fill(api: Api, stage: RunnerStage) -> list[str]:
     """Let operations run and end until no more are accepted, and the service says so; those that were. Right after a
     refusal a new look may find room again: what has just ended needs none any more."""
     accepted: list[str] = []
@@ -123,21 +123,21 @@ async def fill(api: Api, stage: Stage) -> list[str]:
         await stage.ended(operation_id)
 
 
-async def store_other(link: Link, journal: Journal, size: int) -> int:
+async def store_other(link: Connection, journal: Journal, size: int) -> int:
     """Store a request of another action with `size` letters in it; the bytes that the journal grew by."""
     before = (await used(link))[0]
     data = request(resource=FILLER.resource, action=FILLER.action, caller="x" * size)
-    await journal.append(FILLER, first(str(uuid.uuid4()), data=data), NEW, budget=5)
+    await journal.append(FILLER, first(str(uuid.uuid4()), data=data), NEW_OPERATION, budget=5)
     return (await used(link))[0] - before
 
 
-async def store_others(link: Link, journal: Journal, until: float = ALMOST) -> None:
+async def store_others(link: Connection, journal: Journal, until: float = ALMOST) -> None:
     """Store requests of another action, until so much of the journal is used."""
     while await share(link) < until:
         await store_other(link, journal, 10_000)
 
 
-async def use_up(link: Link, journal: Journal) -> None:
+async def use_up(link: Connection, journal: Journal) -> None:
     """Store requests of another action until no event fits any more, however small: the last takes what is left."""
     await store_others(link, journal, 0.98)
     least = await store_other(link, journal, 1)
@@ -147,10 +147,10 @@ async def use_up(link: Link, journal: Journal) -> None:
         await store_other(link, journal, 0)
 
 
-async def test_what_was_accepted_ends(broker: Broker, link: Link, journal: Journal, stage: Stage) -> None:
+async def test_what_was_accepted_ends(broker: Broker, link: Connection, journal: Journal, stage: RunnerStage) -> None:
     """At about 85 % submits are refused; the rest is enough for progress, failed attempts, further ones and results;
     what runs can be canceled and failed by an operator."""
-    gate = Gate()
+    gate = HandlerGate()
     async with (
         projecting(projector(link, journal)),
         stage.runner([laborious(gate)], concurrency=16, tools=stage.tools(source="test/runner-1")),
@@ -161,7 +161,7 @@ async def test_what_was_accepted_ends(broker: Broker, link: Link, journal: Journ
         await gate.entered(len(HELD))
         await store_others(link, journal)
         quick = await fill(api, stage)
-        assert FULL_AT - 0.03 <= await share(link) < FULL_AT + 0.03
+        assert FULL_SHARE - 0.03 <= await share(link) < FULL_SHARE + 0.03
 
         canceled, failed, *rest = HELD
         assert (await api.cancel(canceled)).status_code == 200
@@ -183,11 +183,11 @@ async def test_what_was_accepted_ends(broker: Broker, link: Link, journal: Journ
 
 
 async def test_a_journal_of_open_operations(
-    broker: Broker, link: Link, journal: Journal, stage: Stage, caplog: pytest.LogCaptureFixture
+    broker: Broker, link: Connection, journal: Journal, stage: RunnerStage, caplog: pytest.LogCaptureFixture
 ) -> None:
     """However many operations wait for a runner when submits are refused, each of them ends, and none waits for room.
     What was accepted can be asked for again meanwhile."""
-    gate = Gate()
+    gate = HandlerGate()
     async with (
         projecting(projector(link, journal)),
         stage.runner([gated(gate)], concurrency=1, tools=stage.tools(source="test/runner-1")),
@@ -216,11 +216,11 @@ async def has_room(api: Api) -> bool:
 
 
 async def test_the_rest_is_used_up(
-    broker: Broker, link: Link, journal: Journal, stage: Stage, caplog: pytest.LogCaptureFixture
+    broker: Broker, link: Connection, journal: Journal, stage: RunnerStage, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Where even the rest is used up, outcomes wait; once there is room they are recorded, and nothing was worked out
     twice."""
-    gate = Gate()
+    gate = HandlerGate()
     held = HELD[0]
 
     @action(str(KIND), lease=1)
@@ -257,9 +257,9 @@ async def test_the_rest_is_used_up(
     assert breaches(evidence) == []
 
 
-async def test_a_start_waits_for_room(link: Link, journal: Journal, stage: Stage) -> None:
+async def test_a_start_waits_for_room(link: Connection, journal: Journal, stage: RunnerStage) -> None:
     """What was accepted before the rest was used up, and had not begun, begins once there is room."""
-    gate = Gate()
+    gate = HandlerGate()
     gate.open()
     spy = await stage.spy(ACKS)
     await stage.request(HELD[0])
@@ -274,7 +274,7 @@ async def test_a_start_waits_for_room(link: Link, journal: Journal, stage: Stage
     assert spy.seen[-1][1] == b"+ACK"
 
 
-async def was_delivered_again(stage: Stage) -> bool:
+async def was_delivered_again(stage: RunnerStage) -> bool:
     """Whether the broker has delivered a message more than once."""
     return (await stage.consumer()).num_redelivered == 1
 

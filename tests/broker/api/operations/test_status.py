@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import msgspec
 import pytest
 
-from opstream_journal import Journal, Link, View, announce
+from opstream_journal import Connection, Journal, SnapshotStore, announce_action
 from opstream_schemas import subjects
-from opstream_schemas.action_spec import DAY
+from opstream_schemas.action_spec import DAY_SECONDS
 from opstream_schemas.events import (
     AttemptFailed,
     Canceled,
@@ -23,7 +23,7 @@ from opstream_schemas.events import (
     Succeeded,
 )
 from opstream_schemas.operation.fold import FOLD_VERSION, Operation, Status
-from tests.support.api import UPLOAD, Api, Story, failure, in_a_second, serving, spec, started
+from tests.support.api import UPLOAD, Api, OperationStory, failure, in_a_second, serving, spec, started
 from tests.support.broker import Broker
 from tests.support.strategies import FAILURE
 
@@ -44,9 +44,9 @@ class Unknown(EventData, frozen=True, kw_only=True):
 
 
 @pytest.fixture
-async def api(broker: Broker, link: Link) -> AsyncIterator[Api]:
+async def api(broker: Broker, link: Connection) -> AsyncIterator[Api]:
     """A service whose catalog has one action."""
-    await announce(link, spec(retry_after=2))
+    await announce_action(link, spec(retry_after=2))
     async with serving(broker.url) as api:
         yield api
 
@@ -58,9 +58,9 @@ async def other(broker: Broker, api: Api) -> AsyncIterator[Api]:
         yield other
 
 
-async def submitted(api: Api, journal: Journal) -> Story:
+async def submitted(api: Api, journal: Journal) -> OperationStory:
     """A fresh operation."""
-    return await Story.of(journal, (await api.submit()).json()["id"])
+    return await OperationStory.of(journal, (await api.submit()).json()["id"])
 
 
 async def shown(api: Api, operation: Operation) -> dict[str, Any]:
@@ -140,7 +140,7 @@ async def test_head_is_get_without_the_body(api: Api, journal: Journal) -> None:
     assert head.headers["Content-Length"] == str(len(full.content))
 
 
-async def test_a_stale_view_is_completed(other: Api, api: Api, journal: Journal, view: View) -> None:
+async def test_a_stale_view_is_completed(other: Api, api: Api, journal: Journal, view: SnapshotStore) -> None:
     """The projector is behind; the status is not."""
     story = await submitted(api, journal)
     await view.put(await story.append(started()), 0)
@@ -151,14 +151,14 @@ async def test_a_stale_view_is_completed(other: Api, api: Api, journal: Journal,
     assert (await shown(other, story.operation))["status"] == "Succeeded"
 
 
-async def test_a_current_view_is_enough(other: Api, api: Api, journal: Journal, view: View) -> None:
+async def test_a_current_view_is_enough(other: Api, api: Api, journal: Journal, view: SnapshotStore) -> None:
     """It reaches the floor."""
     story = await submitted(api, journal)
     await view.put(await story.append(started()), 0)
     assert (await shown(other, story.operation))["status"] == "Running"
 
 
-async def test_a_terminal_view_is_believed(api: Api, view: View) -> None:
+async def test_a_terminal_view_is_believed(api: Api, view: SnapshotStore) -> None:
     """Nothing can follow, so the journal need not even have the events any more."""
     operation = finished_at(datetime.now(UTC))
     await view.put(operation, 0)
@@ -186,13 +186,13 @@ def finished_at(time: datetime) -> Operation:
     )
 
 
-async def test_retention_ends_in_the_view(api: Api, view: View) -> None:
+async def test_retention_ends_in_the_view(api: Api, view: SnapshotStore) -> None:
     """A snapshot that outlived its time is not shown."""
     await view.put(finished_at(datetime.now(UTC) - timedelta(days=1)), 0)
     assert (await api.status("gone")).json()["error"]["code"] == "OperationNotFound"
 
 
-async def test_retention_of_the_outcome_ends_in_the_view(api: Api, view: View) -> None:
+async def test_retention_of_the_outcome_ends_in_the_view(api: Api, view: SnapshotStore) -> None:
     """A failed operation is shown for longer than others if its request said so, and no longer than that."""
     hour = timedelta(hours=1)
     for days, code in ((89, 200), (90, 404)):
@@ -203,15 +203,15 @@ async def test_retention_of_the_outcome_ends_in_the_view(api: Api, view: View) -
             status=Status.FAILED,
             error=FAILURE,
             result=msgspec.UNSET,
-            retention_failed=90 * DAY,
+            retention_failed=90 * DAY_SECONDS,
         )
         await view.put(failed, 0)
-        await view.put(msgspec.structs.replace(ended, id=f"done-{days}", retention_failed=90 * DAY), 0)
+        await view.put(msgspec.structs.replace(ended, id=f"done-{days}", retention_failed=90 * DAY_SECONDS), 0)
         assert (await api.status(failed.id)).status_code == code
         assert (await api.status(f"done-{days}")).status_code == 404
 
 
-async def test_an_open_view_is_not_believed_alone(api: Api, view: View) -> None:
+async def test_an_open_view_is_not_believed_alone(api: Api, view: SnapshotStore) -> None:
     """The journal has nothing of it any more, so whatever it was, it has ended: a killed broker may bring it back."""
     open_once = msgspec.structs.replace(finished_at(datetime.now(UTC)), status=Status.RUNNING, finished_at=None)
     await view.put(open_once, 0)
@@ -231,17 +231,23 @@ async def test_retention_ends_in_the_journal(other: Api, api: Api, journal: Jour
 
 
 async def test_the_retentions_are_those_at_the_time_of_the_request(
-    broker: Broker, link: Link, journal: Journal
+    broker: Broker, link: Connection, journal: Journal
 ) -> None:
     """What the action announces is recorded with the request, so that the status is a function of the journal alone."""
-    await announce(link, spec(retention=7 * DAY, retention_failed=90 * DAY, retention_canceled=2 * DAY))
+    await announce_action(
+        link, spec(retention=7 * DAY_SECONDS, retention_failed=90 * DAY_SECONDS, retention_canceled=2 * DAY_SECONDS)
+    )
     async with serving(broker.url) as api:
         kept = (await submitted(api, journal)).operation
-    assert (kept.retention, kept.retention_failed, kept.retention_canceled) == (7 * DAY, 90 * DAY, 2 * DAY)
+    assert (kept.retention, kept.retention_failed, kept.retention_canceled) == (
+        7 * DAY_SECONDS,
+        90 * DAY_SECONDS,
+        2 * DAY_SECONDS,
+    )
 
 
 async def test_a_snapshot_of_another_history_is_folded_again(
-    other: Api, api: Api, journal: Journal, view: View, caplog: pytest.LogCaptureFixture
+    other: Api, api: Api, journal: Journal, view: SnapshotStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What does not fit to the journal is not trusted."""
     story = await submitted(api, journal)
@@ -252,7 +258,9 @@ async def test_a_snapshot_of_another_history_is_folded_again(
     assert story.operation.id in caplog.text
 
 
-async def test_a_snapshot_of_another_fold_is_folded_again(other: Api, api: Api, journal: Journal, view: View) -> None:
+async def test_a_snapshot_of_another_fold_is_folded_again(
+    other: Api, api: Api, journal: Journal, view: SnapshotStore
+) -> None:
     """A newer or older version of the projector wrote it."""
     story = await submitted(api, journal)
     await story.append(started(), SUCCEEDED)
@@ -267,14 +275,14 @@ async def test_an_unknown_event_is_passed_over(other: Api, api: Api, journal: Jo
     await story.record(Unknown())
     for replica in (api, other):
         assert (await shown(replica, story.operation))["status"] == "Running"
-    story = await Story.of(journal, story.operation.id)
+    story = await OperationStory.of(journal, story.operation.id)
     await story.append(SUCCEEDED)
     for replica in (api, other):
         assert (await shown(replica, story.operation))["status"] == "Succeeded"
 
 
 async def test_what_is_no_event_is_our_fault(
-    api: Api, journal: Journal, link: Link, caplog: pytest.LogCaptureFixture
+    api: Api, journal: Journal, link: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Somebody wrote into the operation's subjects: 500, and a log line that names the operation."""
     story = await submitted(api, journal)
@@ -284,7 +292,7 @@ async def test_what_is_no_event_is_our_fault(
     assert story.operation.id in caplog.text
 
 
-async def test_status_never_goes_backwards(api: Api, other: Api, journal: Journal, view: View) -> None:
+async def test_status_never_goes_backwards(api: Api, other: Api, journal: Journal, view: SnapshotStore) -> None:
     """Polled through two replicas in turn while events come in and the view lags behind."""
     story = await submitted(api, journal)
     seen: list[tuple[int, int, float]] = []
@@ -316,9 +324,9 @@ async def test_status_never_goes_backwards(api: Api, other: Api, journal: Journa
     assert len(set(seen)) > 5
 
 
-async def test_retention_ends_while_it_is_cached(broker: Broker, link: Link, journal: Journal) -> None:
+async def test_retention_ends_while_it_is_cached(broker: Broker, link: Connection, journal: Journal) -> None:
     """What this process remembers is shown no longer than the rest."""
-    await announce(link, spec(retention=0.3))
+    await announce_action(link, spec(retention=0.3))
     async with serving(broker.url) as api, asyncio.timeout(10):
         story = await submitted(api, journal)
         await story.append(started(), SUCCEEDED)
@@ -328,7 +336,7 @@ async def test_retention_ends_while_it_is_cached(broker: Broker, link: Link, jou
 
 
 async def test_an_action_that_the_catalog_does_not_know_is_polled_each_second(
-    broker: Broker, api: Api, journal: Journal, link: Link
+    broker: Broker, api: Api, journal: Journal, link: Connection
 ) -> None:
     """Its entry is gone, or was never seen by this replica; its operations are still there."""
     story = await submitted(api, journal)

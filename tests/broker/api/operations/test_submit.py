@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from opstream_journal import Journal, Link, announce
+from opstream_journal import Connection, Journal, announce_action
 from opstream_schemas.events import RecordedEvent, Requested, Succeeded, Trace
 from opstream_schemas.names import Kind
 from opstream_schemas.status_monitor import request_hash
-from tests.support.api import INPUT, UPLOAD, Api, Story, post, serving, spec, started, stored_messages
+from tests.support.api import INPUT, UPLOAD, Api, OperationStory, post, serving, spec, started, stored_messages
 from tests.support.broker import Broker
 
 pytestmark = pytest.mark.broker
@@ -26,10 +26,10 @@ FINISH = Kind("book", "upload-finish")
 
 
 @pytest.fixture
-async def api(broker: Broker, link: Link) -> AsyncIterator[Api]:
+async def api(broker: Broker, link: Connection) -> AsyncIterator[Api]:
     """A service whose catalog has two actions."""
-    await announce(link, spec(retry_after=3))
-    await announce(link, spec(FINISH, version=7))
+    await announce_action(link, spec(retry_after=3))
+    await announce_action(link, spec(FINISH, version=7))
     async with serving(broker.url) as api:
         yield api
 
@@ -115,7 +115,7 @@ async def test_the_same_request_again_shows_the_real_status(api: Api, journal: J
     """A client that repeats itself late finds the operation running, then finished."""
     headers = {"Operation-Id": "late"}
     await api.submit(headers=headers)
-    story = await Story.of(journal, "late")
+    story = await OperationStory.of(journal, "late")
     await story.append(started())
     running = await api.submit(headers=headers)
     assert (running.status_code, running.json()["status"], running.headers["Retry-After"]) == (202, "Running", "3")
@@ -142,7 +142,7 @@ async def test_an_id_belongs_to_one_request(api: Api, journal: Journal) -> None:
     await only_event(journal, "taken")
 
 
-async def test_fifty_identical_submits_at_once(api: Api, link: Link) -> None:
+async def test_fifty_identical_submits_at_once(api: Api, link: Connection) -> None:
     """All are accepted, as one operation."""
     answers = await asyncio.gather(*(api.submit(headers={"Operation-Id": "crowd"}) for _ in range(50)))
     assert {answer.status_code for answer in answers} == {202}
@@ -150,7 +150,7 @@ async def test_fifty_identical_submits_at_once(api: Api, link: Link) -> None:
     assert await stored_messages(link) == 1
 
 
-async def test_fifty_requests_for_one_id_at_once(api: Api, link: Link) -> None:
+async def test_fifty_requests_for_one_id_at_once(api: Api, link: Connection) -> None:
     """One gets it, the others are told."""
     answers = await asyncio.gather(
         *(api.submit(body={"title": f"Book {number}"}, headers={"Operation-Id": "prize"}) for number in range(50))
@@ -161,19 +161,19 @@ async def test_fifty_requests_for_one_id_at_once(api: Api, link: Link) -> None:
     assert await stored_messages(link) == 1
 
 
-async def test_an_action_announced_later_is_known(api: Api, link: Link) -> None:
+async def test_an_action_announced_later_is_known(api: Api, link: Connection) -> None:
     """The catalog is asked before an action is called unknown."""
     kind = Kind("author", "import")
     assert (await api.submit("/author:import")).json()["error"]["code"] == "UnknownAction"
-    await announce(link, spec(kind))
+    await announce_action(link, spec(kind))
     assert (await api.submit("/author:import")).status_code == 202
     assert "/author/{id}:import" in (await api.client.get("/openapi.json")).json()["paths"]
 
 
-async def test_an_announced_action_is_described_at_once(api: Api, link: Link) -> None:
+async def test_an_announced_action_is_described_at_once(api: Api, link: Connection) -> None:
     """The document is as new as the catalog; nobody has to wait for a hint to pass."""
     for number in range(20):
-        await announce(link, spec(Kind("author", f"import-{number}")))
+        await announce_action(link, spec(Kind("author", f"import-{number}")))
         assert f"/author/{{id}}:import-{number}" in (await api.client.get("/openapi.json")).json()["paths"]
 
 
@@ -183,9 +183,9 @@ async def test_the_document_without_a_broker(api: Api, broker: Broker) -> None:
     assert "/book/{id}:upload-start" in (await api.client.get("/openapi.json")).json()["paths"]
 
 
-async def test_links_start_with_the_public_url(broker: Broker, link: Link) -> None:
+async def test_links_start_with_the_public_url(broker: Broker, link: Connection) -> None:
     """Behind a proxy, the request's own host is of no use, and may be missing."""
-    await announce(link, spec())
+    await announce_action(link, spec())
     async with serving(broker.url, public_url="https://api.example/books/") as api:
         answer = await api.raw(post("/book:upload-start", b'{"title":"x"}', "Operation-Id: one", host=None))
     assert (answer.status, answer.header("Operation-Location")) == (202, "https://api.example/books/status/one")

@@ -12,10 +12,10 @@ import pytest
 from nats.aio.msg import Msg
 
 from opstream_api.operations import watch
-from opstream_journal import Journal, Link, announce
+from opstream_journal import Connection, Journal, announce_action
 from opstream_schemas import subjects
 from opstream_schemas.events import Canceled, Failed, Progressed, Succeeded
-from tests.support.api import Api, Story, failure, serving, spec, started
+from tests.support.api import Api, OperationStory, failure, serving, spec, started
 from tests.support.broker import Broker
 from tests.support.running import READS
 from tests.support.waiting import eventually
@@ -26,21 +26,21 @@ SUCCEEDED = Succeeded(result=msgspec.Raw(b"{}"))
 
 
 @pytest.fixture
-async def api(broker: Broker, link: Link) -> AsyncIterator[Api]:
+async def api(broker: Broker, link: Connection) -> AsyncIterator[Api]:
     """A service whose catalog has one action."""
-    await announce(link, spec(retry_after=2))
+    await announce_action(link, spec(retry_after=2))
     async with serving(broker.url) as api:
         yield api
 
 
-async def running(api: Api, journal: Journal) -> Story:
+async def running(api: Api, journal: Journal) -> OperationStory:
     """An operation that a runner has begun."""
-    story = await Story.of(journal, (await api.submit()).json()["id"])
+    story = await OperationStory.of(journal, (await api.submit()).json()["id"])
     await story.append(started())
     return story
 
 
-async def held(api: Api, story: Story, seconds: int = 30) -> asyncio.Task[httpx.Response]:
+async def held(api: Api, story: OperationStory, seconds: int = 30) -> asyncio.Task[httpx.Response]:
     """A request that waits for an operation, once it does."""
     waiting = asyncio.create_task(api.wait(story.operation.id, seconds))
     await eventually(lambda: len(api.watchers) or waiting.done())
@@ -57,7 +57,7 @@ async def test_it_is_answered_at_the_end(api: Api, journal: Journal, end: Succee
     began = time.monotonic()
     await story.append(end)
     answer = await waiting
-    assert time.monotonic() - began < watch.SAFETY / 2
+    assert time.monotonic() - began < watch.REFRESH_INTERVAL / 2
     assert (answer.status_code, answer.json()["status"].lower()) == (200, end.name)
     assert answer.headers["Preference-Applied"] == "wait=30"
     assert "Retry-After" not in answer.headers
@@ -105,9 +105,9 @@ async def test_a_limit_that_is_told(api: Api, journal: Journal) -> None:
     assert "Preference-Applied" not in (await api.status(story.operation.id)).headers
 
 
-async def test_one_read_for_all(api: Api, link: Link, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_read_for_all(api: Api, link: Connection, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     """While nothing happens, the broker is asked once each safety period, however many wait."""
-    monkeypatch.setattr(watch, "SAFETY", 0.5)
+    monkeypatch.setattr(watch, "REFRESH_INTERVAL", 0.5)
     story = await running(api, journal)
     waiting = [await held(api, story, seconds=20) for _ in range(30)]
     await eventually(lambda: next(iter(api.watchers)).users == 30)
@@ -134,15 +134,15 @@ async def test_hints_may_be_lost(api: Api, journal: Journal, monkeypatch: pytest
     async def deaf(_self: watch.Watch, _message: Msg) -> None:
         return
 
-    monkeypatch.setattr(watch, "SAFETY", 0.3)
-    monkeypatch.setattr(watch.Watch, "_hint", deaf)
+    monkeypatch.setattr(watch, "REFRESH_INTERVAL", 0.3)
+    monkeypatch.setattr(watch.Watch, "_on_notification", deaf)
     story = await running(api, journal)
     waiting = await held(api, story)
     await story.append(SUCCEEDED)
     assert (await waiting).json()["status"] == "Succeeded"
 
 
-async def test_hints_may_be_wrong(api: Api, link: Link, journal: Journal) -> None:
+async def test_hints_may_be_wrong(api: Api, link: Connection, journal: Journal) -> None:
     """A terminal event that the stream refused ends nothing; the one that is stored afterwards does."""
     story = await running(api, journal)
     waiting = await held(api, story)
@@ -150,8 +150,8 @@ async def test_hints_may_be_wrong(api: Api, link: Link, journal: Journal) -> Non
     subject = subjects.event_subject(operation.id, operation.kind, "succeeded")
     await link.nc.publish(subject, b"{}", headers={"Nats-Expected-Last-Sequence": "999999"})
     (found,) = api.watchers
-    await eventually(lambda: found._is_end_hinted)
-    await eventually(lambda: not found._is_end_hinted)
+    await eventually(lambda: found._is_end_notified)
+    await eventually(lambda: not found._is_end_notified)
     assert not waiting.done()
     await story.append(Failed(error=failure("late", "the real end")))
     assert (await waiting).json()["error"]["code"] == "late"

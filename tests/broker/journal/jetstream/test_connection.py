@@ -9,10 +9,17 @@ from collections.abc import AsyncIterator
 import pytest
 import uvloop
 
-from opstream_journal import BrokerUnreachable, JournalUnavailable, Link, NotProvisioned, connect, insist
+from opstream_journal import (
+    BrokerUnreachable,
+    Connection,
+    JournalUnavailable,
+    NotProvisioned,
+    connect,
+    retry_until_ready,
+)
 from opstream_journal.jetstream import client_patches, rpc
 from opstream_journal.jetstream import connection as link_module
-from opstream_journal.provisioning.provision import check
+from opstream_journal.provisioning.provision import check_provisioned
 from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas import subjects
 from tests.support.broker import Broker, free_port
@@ -103,7 +110,7 @@ async def test_a_broker_that_comes_while_we_wait() -> None:
     await asyncio.wait([connecting], timeout=0.3)
     with broker:
         link = await connecting
-        assert link.is_up
+        assert link.is_connected
         await link.close()
 
 
@@ -118,23 +125,23 @@ async def test_connecting_can_be_canceled() -> None:
     assert asyncio.all_tasks() == before
 
 
-async def test_it_knows_whether_it_is_up(broker: Broker, link: Link) -> None:
+async def test_it_knows_whether_it_is_up(broker: Broker, link: Connection) -> None:
     """A link is down while its broker is, waits for it in bounded time, and tells those who asked to be told."""
     told: list[str] = []
     link.on_disconnect(lambda: told.append("down"))
     link.on_reconnect(lambda: told.append("up"))
     broker.kill()
-    await eventually(lambda: not link.is_up)
+    await eventually(lambda: not link.is_connected)
     began = time.monotonic()
-    assert not await link.wait_up(0.2)
+    assert not await link.wait_connected(0.2)
     assert time.monotonic() - began < 0.3
-    waiting = asyncio.create_task(link.wait_up(10))
+    waiting = asyncio.create_task(link.wait_connected(10))
     await asyncio.to_thread(broker.start)
     assert await waiting
     await eventually(lambda: told == ["down", "up"])
 
 
-async def test_questions_end_with_the_connection(broker: Broker, link: Link) -> None:
+async def test_questions_end_with_the_connection(broker: Broker, link: Connection) -> None:
     """What was asked on a connection that broke fails at once, not after its timeout."""
     reader = rpc.BatchReader(link)
     await reader.start()
@@ -203,7 +210,7 @@ async def test_closing_while_a_cancellation_is_forgotten(broker: Broker) -> None
     link.nc._select_next_server = forgetful  # type: ignore[method-assign]
     before = asyncio.all_tasks()
     broker.kill()
-    await eventually(lambda: not link.is_up)
+    await eventually(lambda: not link.is_connected)
     await asyncio.wait_for(link.close(), 5)
     assert len(asked) == 3
     assert asyncio.all_tasks() <= before
@@ -214,7 +221,7 @@ async def test_another_broker_is_tried_although_bytes_are_unsent(
 ) -> None:
     """A connection that takes nothing any more, with bytes still in it, is left for a new one."""
     monkeypatch.setattr(link_module, "_PING_INTERVAL", 0.2)
-    monkeypatch.setattr(client_patches, "LIMIT", 0.5)
+    monkeypatch.setattr(client_patches, "UNACKNOWLEDGED_LIMIT", 0.5)
     async with Proxy(broker.port) as proxy, linked(proxy.url) as link:
         proxy.freeze()
         for _ in range(20):
@@ -223,23 +230,23 @@ async def test_another_broker_is_tried_although_bytes_are_unsent(
         await link.nc.flush(2)
 
 
-async def test_a_start_outlasts_a_restart_of_the_broker(broker: Broker, link: Link) -> None:
+async def test_a_start_outlasts_a_restart_of_the_broker(broker: Broker, link: Connection) -> None:
     """What a service does at its start is done once the broker is back."""
     broker.kill()
-    await eventually(lambda: not link.is_up)
-    step = asyncio.create_task(insist(link, lambda: check(link), 10))
+    await eventually(lambda: not link.is_connected)
+    step = asyncio.create_task(retry_until_ready(link, lambda: check_provisioned(link), 10))
     await asyncio.wait([step], timeout=0.1)
     assert not step.done()
     broker.start()
     assert await step == Sizing().max_msg_size
 
 
-async def test_a_start_has_its_time(broker: Broker, link: Link) -> None:
+async def test_a_start_has_its_time(broker: Broker, link: Connection) -> None:
     """A broker that stays away is told once the time is up."""
     broker.kill()
-    await eventually(lambda: not link.is_up)
+    await eventually(lambda: not link.is_connected)
     with pytest.raises(BrokerUnreachable, match=r"within 0\.2 s"):
-        await asyncio.wait_for(insist(link, lambda: check(link), 0.2), 2)
+        await asyncio.wait_for(retry_until_ready(link, lambda: check_provisioned(link), 0.2), 2)
     broker.start()
 
 
@@ -247,7 +254,7 @@ async def test_a_start_does_not_wait_for_an_operator(broker: Broker) -> None:
     """What time does not heal is told at once."""
     async with linked(broker.url) as link:
         with pytest.raises(NotProvisioned):
-            await asyncio.wait_for(insist(link, lambda: check(link), 60), 2)
+            await asyncio.wait_for(retry_until_ready(link, lambda: check_provisioned(link), 60), 2)
 
 
 def test_closing_with_something_unsent(broker: Broker) -> None:
@@ -257,7 +264,7 @@ def test_closing_with_something_unsent(broker: Broker) -> None:
     async def lose_and_close() -> None:
         link = await connect([broker.url], "test", connect_timeout=5, on_lost=lost)
         broker.kill()
-        await eventually(lambda: not link.is_up)
+        await eventually(lambda: not link.is_connected)
         await link.nc.subscribe("something")
         await link.close()
         assert link.nc.is_closed

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from opstream_journal import ConsumerGone, Delivered, Link, Puller
+from opstream_journal import Connection, ConsumerGone, DeliveredMessage, PullConsumer
 from opstream_journal.jetstream import rpc
 from opstream_schemas import subjects
 from tests.support.broker import Broker
@@ -23,7 +23,7 @@ STREAM = subjects.OPERATIONS_STREAM
 CONSUMER = "pulled"
 
 
-async def make_consumer(link: Link, *, ack_wait: float = 30.0) -> None:
+async def make_consumer(link: Connection, *, ack_wait: float = 30.0) -> None:
     config = ConsumerConfig(
         durable_name=CONSUMER,
         ack_policy=AckPolicy.EXPLICIT,
@@ -35,75 +35,75 @@ async def make_consumer(link: Link, *, ack_wait: float = 30.0) -> None:
     await link.nc.jetstream().add_consumer(STREAM, config)
 
 
-async def feed(link: Link, count: int, *, start: int = 0) -> None:
+async def feed(link: Connection, count: int, *, start: int = 0) -> None:
     """Store `count` messages whose bodies are their numbers."""
     js = link.nc.jetstream()
     for number in range(start, start + count):
         await js.publish(subjects.event_subject(f"op-{number}", KIND, "requested"), str(number).encode())
 
 
-async def pending(link: Link) -> tuple[int, int]:
+async def pending(link: Connection) -> tuple[int, int]:
     """What the broker has delivered and nobody has acknowledged, and what it has not delivered yet."""
     info = await link.nc.jetstream().consumer_info(STREAM, CONSUMER)
     return info.num_ack_pending or 0, info.num_pending or 0
 
 
-async def take(puller: Puller, count: int, *, within: float = 5.0) -> list[Delivered]:
+async def take(puller: PullConsumer, count: int, *, within: float = 5.0) -> list[DeliveredMessage]:
     async with asyncio.timeout(within):
         return [await puller.next() for _ in range(count)]
 
 
-def bodies(messages: list[Delivered]) -> list[int]:
+def bodies(messages: list[DeliveredMessage]) -> list[int]:
     return [int(message.data) for message in messages]
 
 
 @pytest.fixture
-async def puller(link: Link) -> AsyncIterator[Puller]:
+async def puller(link: Connection) -> AsyncIterator[PullConsumer]:
     """A puller on a consumer of its own, without demand so far."""
     await make_consumer(link)
-    puller = Puller(link, STREAM, CONSUMER, clock=time.monotonic)
+    puller = PullConsumer(link, STREAM, CONSUMER, clock=time.monotonic)
     await puller.start()
     yield puller
     await puller.stop()
 
 
-async def test_demand_is_respected(puller: Puller, link: Link) -> None:
+async def test_demand_is_respected(puller: PullConsumer, link: Connection) -> None:
     """The broker hands out as many messages as were wanted, and not one more, whatever happens to those."""
     await feed(link, 50)
     wanted = 0
     for more in (1, 4, 2, 10, 3):
-        puller.want(more)
+        puller.add_demand(more)
         wanted += more
         for message in await take(puller, more):
             await message.ack()
         await eventually(lambda wanted=wanted: _is_at(link, 0, 50 - wanted))
-        assert puller.next_now() is None
+        assert puller.next_nowait() is None
 
 
-async def _is_at(link: Link, unacknowledged: int, undelivered: int) -> bool:
+async def _is_at(link: Connection, unacknowledged: int, undelivered: int) -> bool:
     return await pending(link) == (unacknowledged, undelivered)
 
 
-async def test_demand_without_acks(puller: Puller, link: Link) -> None:
+async def test_demand_without_acks(puller: PullConsumer, link: Connection) -> None:
     """Messages that nobody took yet count: the broker delivers nothing beyond the demand."""
     await feed(link, 20)
-    puller.want(7)
+    puller.add_demand(7)
     await eventually(lambda: _is_at(link, 7, 13))
     await link.nc.flush()
     assert await pending(link) == (7, 13)
 
 
-async def test_nothing_without_demand(puller: Puller, link: Link) -> None:
+async def test_nothing_without_demand(puller: PullConsumer, link: Connection) -> None:
     """A puller that wants nothing gets nothing."""
     await feed(link, 3)
-    assert puller.next_now() is None
+    assert puller.next_nowait() is None
     assert await pending(link) == (0, 3)
 
 
-async def test_messages_say_what_they_are(puller: Puller, link: Link) -> None:
+async def test_messages_say_what_they_are(puller: PullConsumer, link: Connection) -> None:
     """A message tells its subject, its stream sequence and that it is the first delivery."""
     await feed(link, 2)
-    puller.want(2)
+    puller.add_demand(2)
     messages = await take(puller, 2)
     assert [(m.subject, m.sequence, m.deliveries, m.data) for m in messages] == [
         ("operations.op-0.book.upload-start.requested", 1, 1, b"0"),
@@ -111,26 +111,26 @@ async def test_messages_say_what_they_are(puller: Puller, link: Link) -> None:
     ]
 
 
-async def test_waiting_for_what_is_stored_later(puller: Puller, link: Link) -> None:
+async def test_waiting_for_what_is_stored_later(puller: PullConsumer, link: Connection) -> None:
     """Demand outlives the pull with which it was asked for: a later message comes at once."""
-    puller.want(3)
+    puller.add_demand(3)
     waiting = asyncio.create_task(take(puller, 3))
     await eventually(lambda: _has_waiting(link))
     await feed(link, 3)
     assert bodies(await waiting) == [0, 1, 2]
 
 
-async def _has_waiting(link: Link) -> bool:
+async def _has_waiting(link: Connection) -> bool:
     return bool((await link.nc.jetstream().consumer_info(STREAM, CONSUMER)).num_waiting)
 
 
-async def test_pulls_that_expire(link: Link) -> None:
+async def test_pulls_that_expire(link: Connection) -> None:
     """Pulls that expire at the broker, served in part or not at all, are asked again, and the demand stays exact."""
     await make_consumer(link)
-    puller = Puller(link, STREAM, CONSUMER, clock=time.monotonic, expires=1.0, heartbeat=0.25)
+    puller = PullConsumer(link, STREAM, CONSUMER, clock=time.monotonic, expires=1.0, heartbeat=0.25)
     await puller.start()
     await feed(link, 2)
-    puller.want(5)
+    puller.add_demand(5)
     assert bodies(await take(puller, 2)) == [0, 1]
     for _ in range(3):
         await eventually(lambda: _waits_for(puller, 0), within=3, poll=0.0)
@@ -146,14 +146,14 @@ async def test_pulls_that_expire(link: Link) -> None:
     await puller.stop()
 
 
-def _waits_for(puller: Puller, count: int) -> bool:
+def _waits_for(puller: PullConsumer, count: int) -> bool:
     return puller._outstanding == count
 
 
-async def test_nak_with_delay(puller: Puller, link: Link) -> None:
+async def test_nak_with_delay(puller: PullConsumer, link: Connection) -> None:
     """A message that was given back with a delay comes again after it, counted as a second delivery."""
     await feed(link, 1)
-    puller.want(2)
+    puller.add_demand(2)
     (message,) = await take(puller, 1)
     began = time.monotonic()
     await message.nak(0.5)
@@ -162,37 +162,37 @@ async def test_nak_with_delay(puller: Puller, link: Link) -> None:
     assert (again.sequence, again.deliveries) == (message.sequence, 2)
 
 
-async def test_nak_without_delay(puller: Puller, link: Link) -> None:
+async def test_nak_without_delay(puller: PullConsumer, link: Connection) -> None:
     """A message that was given back at once comes again at once."""
     await feed(link, 1)
-    puller.want(2)
+    puller.add_demand(2)
     (message,) = await take(puller, 1)
     await message.nak()
     (again,) = await take(puller, 1, within=0.5)
     assert again.deliveries == 2
 
 
-async def test_in_progress_keeps_a_message(link: Link) -> None:
+async def test_in_progress_keeps_a_message(link: Connection) -> None:
     """A message is kept while its holder says so, and delivered again once the holder falls silent for ack_wait."""
     await make_consumer(link, ack_wait=1.2)
-    puller = Puller(link, STREAM, CONSUMER, clock=time.monotonic)
+    puller = PullConsumer(link, STREAM, CONSUMER, clock=time.monotonic)
     await puller.start()
     await feed(link, 1)
-    puller.want(2)
+    puller.add_demand(2)
     (message,) = await take(puller, 1)
     for _ in range(20):
         await asyncio.sleep(0.1)  # the signs of life are what is tested, and far more frequent than they need to be
         await message.in_progress()
-    assert puller.next_now() is None
+    assert puller.next_nowait() is None
     (again,) = await take(puller, 1, within=5)
     assert (again.sequence, again.deliveries) == (message.sequence, 2)
     await puller.stop()
 
 
-async def test_acks(puller: Puller, link: Link) -> None:
+async def test_acks(puller: PullConsumer, link: Connection) -> None:
     """Both kinds of ack end a message for good; the confirmed one has done so when it returns."""
     await feed(link, 2)
-    puller.want(2)
+    puller.add_demand(2)
     one, two = await take(puller, 2)
     await one.ack_confirmed()
     assert (await pending(link))[0] == 1
@@ -200,16 +200,16 @@ async def test_acks(puller: Puller, link: Link) -> None:
     await eventually(lambda: _is_at(link, 0, 0))
 
 
-async def test_stop_gives_back(broker: Broker, puller: Puller, link: Link) -> None:
+async def test_stop_gives_back(broker: Broker, puller: PullConsumer, link: Connection) -> None:
     """What was delivered but not taken when a puller stops is delivered to another one at once."""
     await feed(link, 5)
-    puller.want(5)
+    puller.add_demand(5)
     (taken,) = await take(puller, 1)
     await eventually(lambda: _is_at(link, 5, 0))
     async with linked(broker.url) as other:
-        successor = Puller(other, STREAM, CONSUMER, clock=time.monotonic)
+        successor = PullConsumer(other, STREAM, CONSUMER, clock=time.monotonic)
         await successor.start()
-        successor.want(5)
+        successor.add_demand(5)
         began = time.monotonic()
         await puller.stop()
         given_back = await take(successor, 4, within=1)
@@ -219,39 +219,39 @@ async def test_stop_gives_back(broker: Broker, puller: Puller, link: Link) -> No
         await successor.stop()
 
 
-async def test_stop_leaves_no_pull_behind(broker: Broker, puller: Puller, link: Link) -> None:
+async def test_stop_leaves_no_pull_behind(broker: Broker, puller: PullConsumer, link: Connection) -> None:
     """What is stored after a puller has stopped goes to another one, not into the void."""
-    puller.want(50)
+    puller.add_demand(50)
     await eventually(lambda: _has_waiting(link))
     await puller.stop()
     async with linked(broker.url) as other:
-        successor = Puller(other, STREAM, CONSUMER, clock=time.monotonic)
+        successor = PullConsumer(other, STREAM, CONSUMER, clock=time.monotonic)
         await successor.start()
-        successor.want(20)
+        successor.add_demand(20)
         await feed(link, 20)
         messages = await take(successor, 20, within=2)
         assert (bodies(messages), {m.deliveries for m in messages}) == (list(range(20)), {1})
         await successor.stop()
 
 
-async def test_stop_while_messages_arrive(broker: Broker, link: Link) -> None:
+async def test_stop_while_messages_arrive(broker: Broker, link: Connection) -> None:
     """Pullers that stop in the middle of a stream of messages lose none and keep none."""
     await make_consumer(link)
     await feed(link, 300)
     seen: list[int] = []
     async with linked(broker.url) as other:
         for _ in range(20):
-            puller = Puller(other, STREAM, CONSUMER, clock=time.monotonic)
+            puller = PullConsumer(other, STREAM, CONSUMER, clock=time.monotonic)
             await puller.start()
-            puller.want(40)
+            puller.add_demand(40)
             for message in await take(puller, 5):
                 seen.append(int(message.data))
                 await message.ack()
             await puller.stop()
-        assert other._reconnected == []
-        puller = Puller(other, STREAM, CONSUMER, clock=time.monotonic)
+        assert other._reconnect_callbacks == []
+        puller = PullConsumer(other, STREAM, CONSUMER, clock=time.monotonic)
         await puller.start()
-        puller.want(200)
+        puller.add_demand(200)
         for message in await take(puller, 200):
             seen.append(int(message.data))
             await message.ack()
@@ -260,30 +260,30 @@ async def test_stop_while_messages_arrive(broker: Broker, link: Link) -> None:
     await eventually(lambda: _is_at(link, 0, 0))
 
 
-async def test_stop_with_a_broker_that_hangs(broker: Broker, puller: Puller, link: Link) -> None:
+async def test_stop_with_a_broker_that_hangs(broker: Broker, puller: PullConsumer, link: Connection) -> None:
     """Stopping ends in bounded time and without an error when the broker answers nothing."""
     await feed(link, 2)
-    puller.want(2)
+    puller.add_demand(2)
     await eventually(lambda: _is_at(link, 2, 0))
     broker.pause()
     began = time.monotonic()
     await puller.stop()
     assert time.monotonic() - began < 2.5
     broker.resume()
-    successor = Puller(link, STREAM, CONSUMER, clock=time.monotonic)
+    successor = PullConsumer(link, STREAM, CONSUMER, clock=time.monotonic)
     await successor.start()
-    successor.want(2)
+    successor.add_demand(2)
     assert sorted(bodies(await take(successor, 2, within=1))) == [0, 1]
     await successor.stop()
 
 
-async def test_stop_without_a_broker(broker: Broker, puller: Puller, link: Link) -> None:
+async def test_stop_without_a_broker(broker: Broker, puller: PullConsumer, link: Connection) -> None:
     """Stopping ends at once and without an error when the broker is gone."""
     await feed(link, 2)
-    puller.want(2)
+    puller.add_demand(2)
     await eventually(lambda: _is_at(link, 2, 0))
     broker.kill()
-    await eventually(lambda: not link.is_up)
+    await eventually(lambda: not link.is_connected)
     began = time.monotonic()
     await puller.stop()
     await puller.stop()
@@ -291,10 +291,10 @@ async def test_stop_without_a_broker(broker: Broker, puller: Puller, link: Link)
     broker.start()
 
 
-async def test_a_deleted_consumer(puller: Puller, link: Link) -> None:
+async def test_a_deleted_consumer(puller: PullConsumer, link: Connection) -> None:
     """When the consumer is deleted, what was delivered before is still handed out, then everyone who asks is told."""
     await feed(link, 1)
-    puller.want(3)
+    puller.add_demand(3)
     await eventually(lambda: _is_at(link, 1, 0))
     await link.nc.jetstream().delete_consumer(STREAM, CONSUMER)
     assert bodies(await take(puller, 1)) == [0]
@@ -302,19 +302,19 @@ async def test_a_deleted_consumer(puller: Puller, link: Link) -> None:
         with pytest.raises(ConsumerGone):
             await asyncio.wait_for(puller.next(), 5)
     with pytest.raises(ConsumerGone):
-        puller.next_now()
+        puller.next_nowait()
     await puller.stop()
 
 
-async def test_a_consumer_that_refuses(link: Link, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_consumer_that_refuses(link: Connection, caplog: pytest.LogCaptureFixture) -> None:
     """A consumer with limits under which no pull is served is told of once, and asked again: it may be mended."""
     limits = {"durable_name": CONSUMER, "ack_policy": "explicit", "max_expires": 1_000_000_000}
     request = msgspec.json.encode({"stream_name": STREAM, "config": limits, "action": "create"})
     await rpc.call(link, f"$JS.API.CONSUMER.CREATE.{STREAM}.{CONSUMER}", request)
-    puller = Puller(link, STREAM, CONSUMER, clock=time.monotonic)
+    puller = PullConsumer(link, STREAM, CONSUMER, clock=time.monotonic)
     await puller.start()
     await feed(link, 1)
-    puller.want(1)
+    puller.add_demand(1)
 
     def refusals() -> list[str]:
         return [one.levelname for one in caplog.records if "Exceeded MaxRequestExpires" in one.getMessage()]
@@ -325,38 +325,38 @@ async def test_a_consumer_that_refuses(link: Link, caplog: pytest.LogCaptureFixt
     await puller.stop()
 
 
-async def test_a_consumer_that_never_was(link: Link) -> None:
+async def test_a_consumer_that_never_was(link: Connection) -> None:
     """A puller on a consumer that does not exist says so."""
-    puller = Puller(link, STREAM, "nobody", clock=time.monotonic)
+    puller = PullConsumer(link, STREAM, "nobody", clock=time.monotonic)
     await puller.start()
-    puller.want(1)
+    puller.add_demand(1)
     with pytest.raises(ConsumerGone):
         await asyncio.wait_for(puller.next(), 5)
     await puller.stop()
 
 
-async def test_a_broker_restart(broker: Broker, puller: Puller, link: Link) -> None:
+async def test_a_broker_restart(broker: Broker, puller: PullConsumer, link: Connection) -> None:
     """After a SIGKILL of the broker the same puller goes on, the demand exact as before, and no message is missed."""
     await feed(link, 12)
-    puller.want(4)
+    puller.add_demand(4)
     seen = set(bodies(await take(puller, 2)))
     broker.kill()
     await asyncio.to_thread(broker.start)
-    await eventually(lambda: link.is_up)
+    await eventually(lambda: link.is_connected)
     seen |= set(bodies(await take(puller, 2, within=2)))
     while len(seen) < 12:
         await link.nc.flush()
-        assert puller.next_now() is None
-        puller.want(1)
+        assert puller.next_nowait() is None
+        puller.add_demand(1)
         seen |= set(bodies(await take(puller, 1, within=2)))
 
 
-async def test_a_broker_that_hung(broker: Broker, link: Link) -> None:
+async def test_a_broker_that_hung(broker: Broker, link: Connection) -> None:
     """After a SIGSTOP that was longer than the puller's patience it goes on, and takes nothing beyond the demand."""
     await make_consumer(link)
-    puller = Puller(link, STREAM, CONSUMER, clock=time.monotonic, expires=2.0, heartbeat=0.1)
+    puller = PullConsumer(link, STREAM, CONSUMER, clock=time.monotonic, expires=2.0, heartbeat=0.1)
     await puller.start()
-    puller.want(3)
+    puller.add_demand(3)
     await eventually(lambda: _has_waiting(link))
     broker.pause()
     asked = link.nc.stats["out_msgs"]
@@ -365,38 +365,38 @@ async def test_a_broker_that_hung(broker: Broker, link: Link) -> None:
     await feed(link, 10)
     assert bodies(await take(puller, 3)) == [0, 1, 2]
     await link.nc.flush()
-    assert (puller.next_now(), await pending(link)) == (None, (3, 7))
+    assert (puller.next_nowait(), await pending(link)) == (None, (3, 7))
     await puller.stop()
 
 
-async def test_a_pull_that_got_lost(link: Link) -> None:
+async def test_a_pull_that_got_lost(link: Connection) -> None:
     """When the broker falls silent about a pull and is there all the same, it is asked again."""
     await make_consumer(link)
-    puller = Puller(link, STREAM, CONSUMER, clock=time.monotonic, expires=60.0, heartbeat=0.1)
+    puller = PullConsumer(link, STREAM, CONSUMER, clock=time.monotonic, expires=60.0, heartbeat=0.1)
     await puller.start()
     puller._outstanding = 3
-    puller.want(3)
+    puller.add_demand(3)
     await feed(link, 3)
     assert bodies(await take(puller, 3)) == [0, 1, 2]
     await puller.stop()
 
 
-async def test_connections_that_break(broker: Broker, puller: Puller, link: Link) -> None:
+async def test_connections_that_break(broker: Broker, puller: PullConsumer, link: Connection) -> None:
     """However often the connection breaks, every message is handed out once and the demand stays exact."""
-    puller.want(1)
+    puller.add_demand(1)
     for number in range(20):
         if number % 4 == 3:
             await link.nc.force_reconnect()
-            await eventually(lambda: link.is_up)
+            await eventually(lambda: link.is_connected)
         await feed(link, 1, start=number)
         (message,) = await take(puller, 1)
         assert int(message.data) == number
         await message.ack_confirmed()
-        puller.want(1)
+        puller.add_demand(1)
     assert await pending(link) == (0, 0)
 
 
-async def test_throughput(puller: Puller, link: Link) -> None:
+async def test_throughput(puller: PullConsumer, link: Connection) -> None:
     """Messages go through a small window by the thousand in a second, each once and in order."""
     count = 2_000
     js = link.nc.jetstream()
@@ -404,13 +404,13 @@ async def test_throughput(puller: Puller, link: Link) -> None:
         await asyncio.gather(
             *(js.publish(f"operations.o{n}.a.b.requested", b"%d" % n) for n in range(start, start + 500))
         )
-    puller.want(64)
+    puller.add_demand(64)
     began = time.monotonic()
     numbers = []
     for _ in range(count):
         message = await puller.next()
         numbers.append(message.sequence)
         await message.ack()
-        puller.want(1)
+        puller.add_demand(1)
     assert numbers == list(range(1, count + 1))
     assert time.monotonic() - began < 2

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from nats.js.api import StreamConfig
 
-from opstream_journal import JournalUnavailable, Link, NotProvisioned
+from opstream_journal import Connection, JournalUnavailable, NotProvisioned
 from opstream_journal.errors import StreamReplaced
 from opstream_journal.jetstream import ordered_consumer as feed
 from opstream_journal.jetstream import stream_scan as scanning
-from opstream_journal.jetstream.ordered_consumer import Scanned
-from opstream_journal.jetstream.stream_scan import edges, scan
+from opstream_journal.jetstream.ordered_consumer import ScannedMessage
+from opstream_journal.jetstream.stream_scan import scan_stream, stream_bounds
 from tests.support.broker import Broker
 from tests.support.waiting import eventually
 
@@ -31,30 +31,30 @@ COUNT = 2_501
 
 
 @pytest.fixture
-async def numbers(link: Link) -> Link:
+async def numbers(link: Connection) -> Connection:
     """A stream with the numbers from 1, two on each third subject."""
     await link.nc.jetstream().add_stream(StreamConfig(name=STREAM, subjects=["numbers.>"]))
     await add(link, 1, COUNT)
     return link
 
 
-async def add(link: Link, first: int, last: int) -> None:
+async def add(link: Connection, first: int, last: int) -> None:
     for number in range(first, last + 1):
         await link.nc.publish(f"numbers.{'three' if number % 3 == 0 else 'other'}", str(number).encode())
 
     async def is_stored() -> bool:
-        return (await edges(link, STREAM)).last >= last
+        return (await stream_bounds(link, STREAM)).last >= last
 
     await eventually(is_stored, within=30)
 
 
-async def collect(batches: AsyncGenerator[list[Scanned], None]) -> list[int]:
+async def collect(batches: AsyncGenerator[list[ScannedMessage], None]) -> list[int]:
     return [int(one.data) async for batch in batches for one in batch]
 
 
-async def test_everything_comes_once_in_order(numbers: Link) -> None:
+async def test_everything_comes_once_in_order(numbers: Connection) -> None:
     """A scan gives each message of the stream once, in order, with its sequence, subject and time."""
-    found = [one async for batch in scan(numbers, STREAM) for one in batch]
+    found = [one async for batch in scan_stream(numbers, STREAM) for one in batch]
     expected = [(n, "numbers.three" if n % 3 == 0 else "numbers.other", b"%d" % n) for n in range(1, COUNT + 1)]
     assert expected == [(one.sequence, one.subject, one.data) for one in found]
     assert sorted(one.stored_at for one in found) == [one.stored_at for one in found]
@@ -79,52 +79,52 @@ async def test_everything_comes_once_in_order(numbers: Link) -> None:
     ],
     ids=str,
 )
-async def test_a_part(numbers: Link, given: dict[str, Any], expected: range) -> None:
+async def test_a_part(numbers: Connection, given: dict[str, Any], expected: range) -> None:
     """First, last and filters choose a part of the stream, and the scan ends where nothing is left of it."""
-    assert list(expected) == await collect(scan(numbers, STREAM, **given))
+    assert list(expected) == await collect(scan_stream(numbers, STREAM, **given))
 
 
-async def test_since(numbers: Link) -> None:
+async def test_since(numbers: Connection) -> None:
     """Since begins with what was stored then, unless first is later still."""
     await add(numbers, COUNT + 1, COUNT + 5)
-    stored = [one async for batch in scan(numbers, STREAM, first=COUNT) for one in batch]
+    stored = [one async for batch in scan_stream(numbers, STREAM, first=COUNT) for one in batch]
     since = stored[2].stored_at
-    found = await collect(scan(numbers, STREAM, since=since))
+    found = await collect(scan_stream(numbers, STREAM, since=since))
     assert set(found) >= set(range(COUNT + 2, COUNT + 6))
     assert min(found) > 0
-    assert [COUNT + 5] == await collect(scan(numbers, STREAM, since=since, first=COUNT + 5))
-    assert [] == await collect(scan(numbers, STREAM, since=stored[-1].stored_at + timedelta(hours=1)))
+    assert [COUNT + 5] == await collect(scan_stream(numbers, STREAM, since=since, first=COUNT + 5))
+    assert [] == await collect(scan_stream(numbers, STREAM, since=stored[-1].stored_at + timedelta(hours=1)))
 
 
-async def test_holes(numbers: Link) -> None:
+async def test_holes(numbers: Connection) -> None:
     """Sequences that are not there any more are passed over, at both ends and in between."""
     js = numbers.nc.jetstream()
     for number in (1, 2, 2_000, COUNT - 1, COUNT):
         await js.delete_msg(STREAM, number)
-    assert [*range(3, 2_000), *range(2_001, COUNT - 1)] == await collect(scan(numbers, STREAM))
+    assert [*range(3, 2_000), *range(2_001, COUNT - 1)] == await collect(scan_stream(numbers, STREAM))
 
 
-async def test_an_empty_stream(link: Link) -> None:
+async def test_an_empty_stream(link: Connection) -> None:
     """A stream that holds nothing is at its end at once."""
     await link.nc.jetstream().add_stream(StreamConfig(name=STREAM, subjects=["numbers.>"]))
-    where = await edges(link, STREAM)
+    where = await stream_bounds(link, STREAM)
     assert where.last < where.first
-    assert [] == await collect(scan(link, STREAM))
+    assert [] == await collect(scan_stream(link, STREAM))
 
 
-async def test_no_stream(link: Link) -> None:
+async def test_no_stream(link: Connection) -> None:
     """A stream that does not exist is said to be missing."""
     with pytest.raises(NotProvisioned, match="no stream NOWHERE"):
-        await collect(scan(link, "NOWHERE"))
+        await collect(scan_stream(link, "NOWHERE"))
     with pytest.raises(NotProvisioned, match="no stream NOWHERE"):
-        await edges(link, "NOWHERE")
+        await stream_bounds(link, "NOWHERE")
 
 
-async def test_following(numbers: Link) -> None:
+async def test_following(numbers: Connection) -> None:
     """One that follows gives what is there, then what comes, without end."""
     found: list[int] = []
     async with asyncio.timeout(30):
-        async for batch in scan(numbers, STREAM, first=COUNT - 1, is_following=True):
+        async for batch in scan_stream(numbers, STREAM, first=COUNT - 1, is_following=True):
             found += [int(one.data) for one in batch]
             if len(found) == 2:
                 await add(numbers, COUNT + 1, COUNT + 3)
@@ -133,12 +133,12 @@ async def test_following(numbers: Link) -> None:
     assert list(range(COUNT - 1, COUNT + 4)) == found
 
 
-async def test_consumers_that_are_deleted(numbers: Link) -> None:
+async def test_consumers_that_are_deleted(numbers: Connection) -> None:
     """Consumers that are deleted under the scan cost nothing: it goes on behind the last message."""
     found: list[int] = []
     deleted = 0
     async with asyncio.timeout(30):
-        async for batch in scan(numbers, STREAM):
+        async for batch in scan_stream(numbers, STREAM):
             found += [int(one.data) for one in batch]
             for name in await consumers(numbers):
                 deleted += await numbers.nc.jetstream().delete_consumer(STREAM, name)
@@ -146,12 +146,12 @@ async def test_consumers_that_are_deleted(numbers: Link) -> None:
     assert deleted > 1
 
 
-async def test_a_broker_that_is_killed(broker: Broker, numbers: Link) -> None:
+async def test_a_broker_that_is_killed(broker: Broker, numbers: Connection) -> None:
     """A broker that is killed and comes back costs nothing, while messages are delivered and while none are left."""
     found: list[int] = []
     kills = {random.randrange(1, COUNT), COUNT}
     async with asyncio.timeout(60):
-        async for batch in scan(numbers, STREAM, is_following=True):
+        async for batch in scan_stream(numbers, STREAM, is_following=True):
             found += [int(one.data) for one in batch]
             if due := {kill for kill in kills if len(found) >= kill}:
                 kills -= due
@@ -165,9 +165,9 @@ async def test_a_broker_that_is_killed(broker: Broker, numbers: Link) -> None:
     assert list(range(1, COUNT + 2)) == found
 
 
-async def test_a_broker_that_stays_away(broker: Broker, numbers: Link) -> None:
+async def test_a_broker_that_stays_away(broker: Broker, numbers: Connection) -> None:
     """A broker that does not come back within the patience ends the scan with an error."""
-    batches = scan(numbers, STREAM, patience=0.5)
+    batches = scan_stream(numbers, STREAM, patience=0.5)
     await anext(batches)
     broker.kill()
     with pytest.raises(JournalUnavailable):
@@ -177,9 +177,9 @@ async def test_a_broker_that_stays_away(broker: Broker, numbers: Link) -> None:
 
 
 @pytest.mark.parametrize("is_following", [False, True])
-async def test_a_stream_that_was_made_anew(numbers: Link, is_following: bool) -> None:
+async def test_a_stream_that_was_made_anew(numbers: Connection, is_following: bool) -> None:
     """It is told, and what the new one holds is neither taken for the rest nor waited for in vain."""
-    batches = scan(numbers, STREAM, is_following=is_following)
+    batches = scan_stream(numbers, STREAM, is_following=is_following)
     await anext(batches)
     await numbers.nc.jetstream().delete_stream(STREAM)
     await numbers.nc.jetstream().add_stream(StreamConfig(name=STREAM, subjects=["numbers.>"]))
@@ -189,16 +189,16 @@ async def test_a_stream_that_was_made_anew(numbers: Link, is_following: bool) ->
 
 
 async def test_a_stream_that_was_set_back(
-    broker: Broker, numbers: Link, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    broker: Broker, numbers: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A backup that is older than what was read ends the scan, too, after a while in which a leader may catch up."""
-    monkeypatch.setattr(scanning, "_SETTLING", 0.1)
+    monkeypatch.setattr(scanning, "_LEADER_LAG", 0.1)
     broker.stop()
     shutil.copytree(broker._folder, tmp_path / "backup")
     broker.start()
     await eventually(lambda: answers(numbers), within=20)
     await add(numbers, COUNT + 1, COUNT + 3)
-    batches = scan(numbers, STREAM, first=COUNT, is_following=True)
+    batches = scan_stream(numbers, STREAM, first=COUNT, is_following=True)
     assert [one.sequence for one in await anext(batches)][-1] == COUNT + 3
     broker.stop()
     shutil.rmtree(broker._folder)
@@ -209,21 +209,21 @@ async def test_a_stream_that_was_set_back(
         await collect(batches)
 
 
-async def test_nothing_piles_up(numbers: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nothing_piles_up(numbers: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever reads slowly gets no more ahead than was asked for: two pulls."""
     monkeypatch.setattr(feed, "_FIRST_PULL", 10)
-    monkeypatch.setattr(feed, "_PULL", 10)
+    monkeypatch.setattr(feed, "_MAX_PULL", 10)
     largest = 0
-    async for batch in scan(numbers, STREAM, last=1_000):
+    async for batch in scan_stream(numbers, STREAM, last=1_000):
         await consumers(numbers)  # whatever the broker has sent by now has come
         largest = max(largest, len(batch))
     assert largest <= 20
 
 
-async def test_it_leaves_nothing(numbers: Link) -> None:
+async def test_it_leaves_nothing(numbers: Connection) -> None:
     """However a scan ends, its consumer is deleted."""
-    await collect(scan(numbers, STREAM))
-    part = scan(numbers, STREAM)
+    await collect(scan_stream(numbers, STREAM))
+    part = scan_stream(numbers, STREAM)
     await anext(part)
     await part.aclose()
 
@@ -233,14 +233,14 @@ async def test_it_leaves_nothing(numbers: Link) -> None:
     await eventually(is_clean)
 
 
-async def answers(link: Link) -> bool:
+async def answers(link: Connection) -> bool:
     try:
-        await edges(link, STREAM)
+        await stream_bounds(link, STREAM)
     except JournalUnavailable:
         return False
     return True
 
 
-async def consumers(link: Link) -> list[str]:
+async def consumers(link: Connection) -> list[str]:
     answer = await link.nc.request(f"$JS.API.CONSUMER.NAMES.{STREAM}", b"", timeout=5)
     return json.loads(answer.data)["consumers"] or []

@@ -10,11 +10,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from opstream_journal import Drifted, JournalUnavailable, Link, NotProvisioned, RequestRefused
-from opstream_journal.provisioning.provision import Report, check, current_sizing, ensure_consumer, provision
+from opstream_journal import BrokerRefused, Connection, Drifted, JournalUnavailable, NotProvisioned
+from opstream_journal.provisioning.provision import (
+    ProvisionReport,
+    check_provisioned,
+    current_sizing,
+    ensure_runner_consumer,
+    provision,
+)
 from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas import subjects
-from opstream_schemas.action_spec import DAY, ActionSpec, Policy
+from opstream_schemas.action_spec import DAY_SECONDS, ActionSpec, Policy
 from tests.support.broker import Broker
 from tests.support.journaling import linked
 from tests.support.waiting import eventually
@@ -37,7 +43,7 @@ ALL = (
     "consumer webhooks",
     "consumer webhooks_due",
 )
-NOTHING = Report(made=(), updated=(), drift=())
+NOTHING = ProvisionReport(made=(), updated=(), drift=())
 SECOND = 1_000_000_000
 
 
@@ -57,13 +63,13 @@ RUNNER = subjects.runner_consumer(spec().kind)
 
 
 @pytest.fixture
-async def bare(broker: Broker) -> AsyncIterator[Link]:
+async def bare(broker: Broker) -> AsyncIterator[Connection]:
     """A connection to a broker on which nothing was provisioned."""
     async with linked(broker.url) as link:
         yield link
 
 
-async def api(link: Link, what: str, request: dict[str, Any] | None = None) -> dict[str, Any]:
+async def api(link: Connection, what: str, request: dict[str, Any] | None = None) -> dict[str, Any]:
     """What the broker itself says."""
     payload = b"" if request is None else json.dumps(request).encode()
     answer = json.loads((await link.nc.request(f"$JS.API.{what}", payload, timeout=5)).data)
@@ -71,39 +77,39 @@ async def api(link: Link, what: str, request: dict[str, Any] | None = None) -> d
     return answer
 
 
-async def config(link: Link, stream: str, consumer: str = "") -> dict[str, Any]:
+async def config(link: Connection, stream: str, consumer: str = "") -> dict[str, Any]:
     what = f"CONSUMER.INFO.{stream}.{consumer}" if consumer else f"STREAM.INFO.{stream}"
     found: dict[str, Any] = (await api(link, what))["config"]
     return found
 
 
-async def change(link: Link, stream: str, **changes: Any) -> None:
+async def change(link: Connection, stream: str, **changes: Any) -> None:
     """What an operator changed by hand."""
     await api(link, f"STREAM.UPDATE.{stream}", await config(link, stream) | changes)
 
 
-async def change_consumer(link: Link, name: str, **changes: Any) -> None:
+async def change_consumer(link: Connection, name: str, **changes: Any) -> None:
     changed = {k: v for k, v in (await config(link, STREAM, name) | changes).items() if v is not None}
     request = {"stream_name": STREAM, "config": changed, "action": "update"}
     await api(link, f"CONSUMER.CREATE.{STREAM}.{name}", request)
 
 
-async def remake(link: Link, stream: str, **changes: Any) -> None:
+async def remake(link: Connection, stream: str, **changes: Any) -> None:
     """A stream that somebody made otherwise from the start."""
     wanted = {k: v for k, v in (await config(link, stream) | changes).items() if v is not None}
     await api(link, f"STREAM.DELETE.{stream}")
     await api(link, f"STREAM.CREATE.{stream}", wanted)
 
 
-async def test_everything_is_made_once(bare: Link) -> None:
+async def test_everything_is_made_once(bare: Connection) -> None:
     """The first run makes everything, the second finds nothing to do, and services find what they need."""
-    assert await provision(bare, Sizing()) == Report(made=ALL, updated=(), drift=())
+    assert await provision(bare, Sizing()) == ProvisionReport(made=ALL, updated=(), drift=())
     assert await provision(bare, Sizing()) == NOTHING
     assert await provision(bare, Sizing(), is_update=True) == NOTHING
-    assert await check(bare) == Sizing().max_msg_size
+    assert await check_provisioned(bare) == Sizing().max_msg_size
 
 
-async def test_two_at_once(broker: Broker, bare: Link) -> None:
+async def test_two_at_once(broker: Broker, bare: Connection) -> None:
     """Two runs at the same time make everything once, and neither fails."""
     async with linked(broker.url) as other:
         reports = await asyncio.gather(provision(bare, Sizing()), provision(other, Sizing()))
@@ -111,39 +117,39 @@ async def test_two_at_once(broker: Broker, bare: Link) -> None:
     assert [report.drift for report in reports] == [(), ()]
 
 
-async def test_what_is_missing_is_made_again(link: Link) -> None:
+async def test_what_is_missing_is_made_again(link: Connection) -> None:
     """A consumer that was deleted is missed by services and made again."""
     await api(link, f"CONSUMER.DELETE.{STREAM}.{subjects.PROJECTOR_CONSUMER}")
     with pytest.raises(NotProvisioned, match="no consumer projector: run 'opstream provision'"):
-        await check(link)
+        await check_provisioned(link)
     assert (await provision(link, Sizing())).made == ("consumer projector",)
-    await check(link)
+    await check_provisioned(link)
 
 
-async def test_a_bare_broker(bare: Link) -> None:
+async def test_a_bare_broker(bare: Connection) -> None:
     """On a broker without anything, services say what to run."""
     with pytest.raises(NotProvisioned, match="no stream TIMERS: run 'opstream provision'"):
-        await check(bare)
+        await check_provisioned(bare)
     with pytest.raises(NotProvisioned, match="no stream OPERATIONS: run 'opstream provision'"):
-        await ensure_consumer(bare, spec())
+        await ensure_runner_consumer(bare, spec())
     assert await current_sizing(bare) is None
 
 
-async def test_sizes_are_read_back(bare: Link) -> None:
+async def test_sizes_are_read_back(bare: Connection) -> None:
     """The sizing that a journal was made with is the one that it tells."""
-    sizing = Sizing(max_age=40 * DAY, max_bytes=10_000_000, max_msg_size=300_000)
+    sizing = Sizing(max_age=40 * DAY_SECONDS, max_bytes=10_000_000, max_msg_size=300_000)
     await provision(bare, sizing)
     assert await current_sizing(bare) == sizing
-    assert await check(bare) == 300_000
+    assert await check_provisioned(bare) == 300_000
     assert await provision(bare, sizing) == NOTHING
 
 
-async def test_unlimited_sizes(bare: Link) -> None:
+async def test_unlimited_sizes(bare: Connection) -> None:
     """Sizes without limit stay without limit, and are no drift."""
     sizing = Sizing(max_age=0, max_bytes=-1, max_msg_size=-1)
     await provision(bare, sizing)
     assert await provision(bare, sizing) == NOTHING
-    assert await check(bare) == -1
+    assert await check_provisioned(bare) == -1
 
 
 SAFE_STREAM_CHANGES = [
@@ -162,7 +168,7 @@ SAFE_STREAM_CHANGES = [
 
 
 @pytest.mark.parametrize(("stream", "changes", "field"), SAFE_STREAM_CHANGES)
-async def test_safe_drift_of_a_stream(link: Link, stream: str, changes: dict[str, Any], field: str) -> None:
+async def test_safe_drift_of_a_stream(link: Connection, stream: str, changes: dict[str, Any], field: str) -> None:
     """Each difference that can be undone without loss is reported, left alone, and undone on request."""
     wanted = await config(link, stream)
     await change(link, stream, **changes)
@@ -185,13 +191,13 @@ async def test_safe_drift_of_a_stream(link: Link, stream: str, changes: dict[str
         ("TIMERS", {"allow_msg_schedules": False}, "allow_msg_schedules"),
     ],
 )
-async def test_switches_that_were_never_on(link: Link, stream: str, changes: dict[str, Any], field: str) -> None:
+async def test_switches_that_were_never_on(link: Connection, stream: str, changes: dict[str, Any], field: str) -> None:
     """What can be switched on but not off again is switched on on request; services refuse to work without it."""
     await remake(link, stream, **changes)
     report = await provision(link, Sizing())
     assert [(one.field, one.is_safe) for one in report.drift] == [(field, True)]
     with pytest.raises(Drifted, match=rf"{field} is False, should be True.*opstream provision --update"):
-        await check(link)
+        await check_provisioned(link)
     assert (await provision(link, Sizing(), is_update=True)).drift == ()
 
 
@@ -203,7 +209,7 @@ async def test_switches_that_were_never_on(link: Link, stream: str, changes: dic
         (VIEW, {"max_msgs_per_subject": 5}, "max_msgs_per_subject"),
     ],
 )
-async def test_unsafe_drift_of_a_stream(link: Link, stream: str, changes: dict[str, Any], field: str) -> None:
+async def test_unsafe_drift_of_a_stream(link: Connection, stream: str, changes: dict[str, Any], field: str) -> None:
     """What can't be undone without loss is reported also after an update, which leaves it alone."""
     await remake(link, stream, **changes)
     before = await config(link, stream)
@@ -211,13 +217,13 @@ async def test_unsafe_drift_of_a_stream(link: Link, stream: str, changes: dict[s
     assert [(one.field, one.is_safe) for one in report.drift] == [(field, False)]
     assert (report.updated, await config(link, stream)) == ((), before)
     with pytest.raises(Drifted, match="recreate"):
-        await check(link)
+        await check_provisioned(link)
 
 
 @pytest.mark.parametrize(
-    "sizing", [{"max_age": 20 * DAY}, {"max_bytes": 50_000_000}, {"max_msg_size": 280_000}], ids=str
+    "sizing", [{"max_age": 20 * DAY_SECONDS}, {"max_bytes": 50_000_000}, {"max_msg_size": 280_000}], ids=str
 )
-async def test_sizes_only_grow(bare: Link, sizing: dict[str, float]) -> None:
+async def test_sizes_only_grow(bare: Connection, sizing: dict[str, float]) -> None:
     """A smaller size than the present one is not applied: it would delete events, or refuse outcomes."""
     large: dict[str, Any] = {field: 2 * value for field, value in sizing.items()}
     await provision(bare, Sizing(**large))
@@ -228,7 +234,7 @@ async def test_sizes_only_grow(bare: Link, sizing: dict[str, float]) -> None:
     assert getattr(found, *sizing) == large[next(iter(sizing))]
 
 
-async def test_the_rest_stays(link: Link) -> None:
+async def test_the_rest_stays(link: Connection) -> None:
     """An update changes what differs, and keeps all that an operator set besides."""
     kept = {
         "description": "ours",
@@ -248,7 +254,7 @@ async def test_the_rest_stays(link: Link) -> None:
     found = await config(link, STREAM, "projector")
     assert (found["max_ack_pending"], found["description"], found["metadata"]["team"]) == (10_000, "ours", "library")
     assert await provision(link, Sizing()) == NOTHING
-    await check(link)
+    await check_provisioned(link)
 
 
 @pytest.mark.parametrize(
@@ -262,66 +268,69 @@ async def test_the_rest_stays(link: Link) -> None:
         ({"inactive_threshold": 3600 * SECOND}, "inactive_threshold"),
     ],
 )
-async def test_drift_of_a_consumer(link: Link, changes: dict[str, Any], field: str) -> None:
+async def test_drift_of_a_consumer(link: Connection, changes: dict[str, Any], field: str) -> None:
     """Each difference of a consumer is refused by services, and undone on request."""
     wanted = await config(link, STREAM, "projector_due")
     await change_consumer(link, "projector_due", **changes)
     with pytest.raises(Drifted, match=rf"consumer projector_due: {field} is .*opstream provision --update"):
-        await check(link)
+        await check_provisioned(link)
     report = await provision(link, Sizing(), is_update=True)
     assert [one.partition(" is ")[0] for one in report.updated] == [f"consumer projector_due: {field}"]
     assert await config(link, STREAM, "projector_due") == wanted
-    await check(link)
+    await check_provisioned(link)
 
 
-async def test_sizing_is_the_operators(link: Link) -> None:
+async def test_sizing_is_the_operators(link: Connection) -> None:
     """Services work with any sizing of the journal."""
     await change(link, STREAM, max_age=9 * 86_400 * SECOND, max_bytes=10_000_000, max_msg_size=10_000)
-    assert await check(link) == 10_000
+    assert await check_provisioned(link) == 10_000
 
 
 @pytest.mark.parametrize("stream", ["TIMERS", VIEW])
-async def test_other_streams_must_not_age(link: Link, stream: str) -> None:
+async def test_other_streams_must_not_age(link: Connection, stream: str) -> None:
     """Services refuse a limit that would take wakes or snapshots away."""
     await change(link, stream, max_age=3600 * SECOND)
     with pytest.raises(Drifted, match=f"stream {stream}: max_age is 1h, should be unlimited"):
-        await check(link)
+        await check_provisioned(link)
 
 
 @pytest.mark.parametrize(
     ("specs", "needed"),
     [
-        ([], 3 * DAY),
-        ([spec()], 3 * DAY),
-        ([spec(deadline=3600, retention=DAY), spec(deadline=9 * DAY)], 11 * DAY),
-        ([spec(retention=7 * DAY, retention_failed=90 * DAY), spec(deadline=9 * DAY)], 92 * DAY),
-        ([spec(retention_canceled=3 * DAY)], 5 * DAY),
+        ([], 3 * DAY_SECONDS),
+        ([spec()], 3 * DAY_SECONDS),
+        ([spec(deadline=3600, retention=DAY_SECONDS), spec(deadline=9 * DAY_SECONDS)], 11 * DAY_SECONDS),
+        (
+            [spec(retention=7 * DAY_SECONDS, retention_failed=90 * DAY_SECONDS), spec(deadline=9 * DAY_SECONDS)],
+            92 * DAY_SECONDS,
+        ),
+        ([spec(retention_canceled=3 * DAY_SECONDS)], 5 * DAY_SECONDS),
     ],
 )
-async def test_too_short_an_age(bare: Link, specs: list[ActionSpec], needed: float) -> None:
+async def test_too_short_an_age(bare: Connection, specs: list[ActionSpec], needed: float) -> None:
     """A journal that would forget operations before their status does is refused before anything is made."""
-    with pytest.raises(Drifted, match=f"Use {needed / DAY:g}d or more"):
+    with pytest.raises(Drifted, match=f"Use {needed / DAY_SECONDS:g}d or more"):
         await provision(bare, Sizing(max_age=needed - 1), specs)
     assert (await api(bare, "STREAM.NAMES"))["streams"] is None
     await provision(bare, Sizing(max_age=needed), specs)
 
 
-async def test_a_runners_consumer(link: Link) -> None:
+async def test_a_runners_consumer(link: Connection) -> None:
     """A runner makes the consumer of its action once, whatever its lease is."""
     for lease in (30.0, 2.5, 0.1, 1.001, 4.007):
         action = msgspec.structs.replace(spec(lease=lease), action=f"a-{int(lease * 1000)}")
-        await ensure_consumer(link, action)
-        await ensure_consumer(link, action)
+        await ensure_runner_consumer(link, action)
+        await ensure_runner_consumer(link, action)
         assert await provision(link, Sizing(), [action]) == NOTHING
 
 
-async def test_runners_that_start_at_once(broker: Broker, link: Link) -> None:
+async def test_runners_that_start_at_once(broker: Broker, link: Connection) -> None:
     """Of runners that make one consumer at once with different leases, one kind wins and the other is told."""
     async with linked(broker.url) as other:
         for number in range(20):
             pair = [msgspec.structs.replace(spec(lease=lease), action=f"a-{number}") for lease in (5.0, 6.0)]
             answers = await asyncio.gather(
-                *(ensure_consumer((link, other)[n], pair[n]) for n in (0, 1)), return_exceptions=True
+                *(ensure_runner_consumer((link, other)[n], pair[n]) for n in (0, 1)), return_exceptions=True
             )
             assert sorted(type(answer) for answer in answers if answer is not None) == [Drifted]
             winner = pair[answers.index(None)]
@@ -329,26 +338,26 @@ async def test_runners_that_start_at_once(broker: Broker, link: Link) -> None:
             assert found["ack_wait"] == winner.policy.lease * SECOND
 
 
-async def test_a_runners_consumer_that_differs(link: Link) -> None:
+async def test_a_runners_consumer_that_differs(link: Connection) -> None:
     """A runner refuses a consumer that differs and leaves it alone; an operator can change it."""
-    await ensure_consumer(link, spec(lease=30))
+    await ensure_runner_consumer(link, spec(lease=30))
     before = await config(link, STREAM, RUNNER)
     with pytest.raises(
         Drifted, match=r"ack_wait is 30s, should be 60s\. run 'opstream provision --update' with the same"
     ):
-        await ensure_consumer(link, spec(lease=60))
+        await ensure_runner_consumer(link, spec(lease=60))
     assert await config(link, STREAM, RUNNER) == before
     report = await provision(link, Sizing(), [spec(lease=60)])
     assert [str(one) for one in report.drift] == [f"consumer {RUNNER}: ack_wait is 30s, should be 60s"]
     assert (await provision(link, Sizing(), [spec(lease=60)], is_update=True)).drift == ()
-    await ensure_consumer(link, spec(lease=60))
+    await ensure_runner_consumer(link, spec(lease=60))
 
 
 @pytest.mark.parametrize("is_busy", [False, True])
-async def test_a_lease_is_not_shortened_under_runners(link: Link, is_busy: bool) -> None:
+async def test_a_lease_is_not_shortened_under_runners(link: Connection, is_busy: bool) -> None:
     """While runners of the action pull or hold messages, `--update` leaves all as it is and says what to do first."""
     await provision(link, Sizing())
-    await ensure_consumer(link, spec(lease=30))
+    await ensure_runner_consumer(link, spec(lease=30))
     jetstream = link.nc.jetstream()
     pulling = await jetstream.pull_subscribe_bind(consumer=RUNNER, stream=STREAM)
     if is_busy:
@@ -369,12 +378,12 @@ async def test_a_lease_is_not_shortened_under_runners(link: Link, is_busy: bool)
     assert (await provision(link, Sizing(), [spec(lease=5)], is_update=True)).drift == ()
 
 
-async def is_pulled(link: Link) -> bool:
+async def is_pulled(link: Connection) -> bool:
     """Whether somebody waits for the runner's messages."""
     return (await link.nc.jetstream().consumer_info(STREAM, RUNNER)).num_waiting == 1
 
 
-async def test_a_runners_consumer_with_another_filter(link: Link) -> None:
+async def test_a_runners_consumer_with_another_filter(link: Connection) -> None:
     """A consumer of that name that delivers something else is neither taken nor retargeted."""
     await api(
         link,
@@ -393,11 +402,11 @@ async def test_a_runners_consumer_with_another_filter(link: Link) -> None:
     )
     before = await config(link, STREAM, RUNNER)
     with pytest.raises(Drifted, match="filter_subjects"):
-        await ensure_consumer(link, spec())
+        await ensure_runner_consumer(link, spec())
     assert await config(link, STREAM, RUNNER) == before
 
 
-async def test_provision_makes_no_runners_consumer(link: Link) -> None:
+async def test_provision_makes_no_runners_consumer(link: Connection) -> None:
     """The consumer of an action is made by its runner alone."""
     assert await provision(link, Sizing(), [spec()], is_update=True) == NOTHING
     with pytest.raises(AssertionError, match="consumer not found"):
@@ -412,29 +421,34 @@ async def test_a_broker_without_jetstream() -> None:
         broker._config.write_text("\n".join(line for line in text.splitlines() if "jetstream" not in line))
         broker.start()
         async with linked(broker.url) as link:
-            for question in (check(link), provision(link, Sizing()), ensure_consumer(link, spec())):
+            for question in (check_provisioned(link), provision(link, Sizing()), ensure_runner_consumer(link, spec())):
                 with pytest.raises(JournalUnavailable, match="is it enabled on this broker"):
                     await question
 
 
-async def test_a_broker_that_is_gone(broker: Broker, link: Link) -> None:
+async def test_a_broker_that_is_gone(broker: Broker, link: Connection) -> None:
     """Without a broker everything says so at once."""
     broker.kill()
-    await eventually(lambda: not link.is_up)
-    for question in (check(link), provision(link, Sizing()), ensure_consumer(link, spec()), current_sizing(link)):
+    await eventually(lambda: not link.is_connected)
+    for question in (
+        check_provisioned(link),
+        provision(link, Sizing()),
+        ensure_runner_consumer(link, spec()),
+        current_sizing(link),
+    ):
         with pytest.raises(JournalUnavailable, match="connection is down"):
             await asyncio.wait_for(question, 0.2)
     broker.start()
 
 
-async def test_what_the_broker_refuses(bare: Link) -> None:
+async def test_what_the_broker_refuses(bare: Connection) -> None:
     """What the broker itself refuses is told with its reason."""
-    with pytest.raises(RequestRefused, match="replicas"):
+    with pytest.raises(BrokerRefused, match="replicas"):
         await provision(bare, Sizing(replicas=3))
 
 
-async def test_subjects_that_another_stream_has(bare: Link) -> None:
+async def test_subjects_that_another_stream_has(bare: Connection) -> None:
     """A stream of somebody else on our subjects is named by the broker's own error, not overwritten."""
     await api(bare, "STREAM.CREATE.FOREIGN", {"name": "FOREIGN", "subjects": ["timers.>"], "storage": "file"})
-    with pytest.raises(RequestRefused, match="subjects overlap"):
+    with pytest.raises(BrokerRefused, match="subjects overlap"):
         await provision(bare, Sizing(), is_update=True)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from opstream_journal import Catalog, EventTooLarge, JournalUnavailable, Link, announce, look_up
+from opstream_journal import ActionCatalog, Connection, EventTooLarge, JournalUnavailable, announce_action, find_action
 from opstream_journal.jetstream import rpc
 from opstream_schemas import subjects
 from opstream_schemas.action_spec import ActionSpec, Policy
@@ -36,109 +36,109 @@ def spec(version: int = 1, **changes: Any) -> ActionSpec:
     return ActionSpec(**(fields | changes))
 
 
-async def store(link: Link, key: str, value: bytes) -> None:
+async def store(link: Connection, key: str, value: bytes) -> None:
     await link.nc.jetstream().publish(subjects.bucket_subject(subjects.ACTIONS_BUCKET, key), value)
 
 
-async def revision(link: Link) -> int:
+async def revision(link: Connection) -> int:
     """How often the catalog was written."""
     return (await link.nc.jetstream().stream_info(subjects.bucket_stream(subjects.ACTIONS_BUCKET))).state.last_seq
 
 
 @pytest.fixture
-async def catalog(link: Link) -> AsyncIterator[Catalog]:
-    catalog = Catalog(link)
+async def catalog(link: Connection) -> AsyncIterator[ActionCatalog]:
+    catalog = ActionCatalog(link)
     await catalog.start()
     yield catalog
     await catalog.stop()
 
 
-async def test_announced_is_found(link: Link) -> None:
+async def test_announced_is_found(link: Connection) -> None:
     """What was announced is looked up unchanged; announcing it again writes nothing."""
-    assert await look_up(link, KIND) is None
-    assert await announce(link, spec())
-    assert await look_up(link, KIND) == spec()
-    assert await announce(link, spec())
+    assert await find_action(link, KIND) is None
+    assert await announce_action(link, spec())
+    assert await find_action(link, KIND) == spec()
+    assert await announce_action(link, spec())
     assert await revision(link) == 1
 
 
-async def test_a_lower_version_replaces_nothing(link: Link) -> None:
+async def test_a_lower_version_replaces_nothing(link: Connection) -> None:
     """Whoever offers a lower version is told that another one is announced."""
-    assert await announce(link, spec(3))
-    assert not await announce(link, spec(2))
-    assert await look_up(link, KIND) == spec(3)
-    assert await announce(link, spec(4))
-    assert await look_up(link, KIND) == spec(4)
+    assert await announce_action(link, spec(3))
+    assert not await announce_action(link, spec(2))
+    assert await find_action(link, KIND) == spec(3)
+    assert await announce_action(link, spec(4))
+    assert await find_action(link, KIND) == spec(4)
 
 
-async def test_racing_announcements(broker: Broker, link: Link) -> None:
+async def test_racing_announcements(broker: Broker, link: Connection) -> None:
     """Of many runners that start at once with different versions, the highest one stays."""
     async with linked(broker.url) as other:
-        answers = await asyncio.gather(*(announce((link, other)[n % 2], spec(n // 2)) for n in range(16)))
+        answers = await asyncio.gather(*(announce_action((link, other)[n % 2], spec(n // 2)) for n in range(16)))
     assert answers[-2:] == [True, True]
-    assert await look_up(link, KIND) == spec(7)
+    assert await find_action(link, KIND) == spec(7)
 
 
-async def test_too_large_an_entry(link: Link) -> None:
+async def test_too_large_an_entry(link: Connection) -> None:
     """An entry beyond what the broker takes is refused here, and costs no connection."""
     with pytest.raises(EventTooLarge):
-        await announce(link, spec(summary="x" * link.nc.max_payload))
-    assert await announce(link, spec())
+        await announce_action(link, spec(summary="x" * link.nc.max_payload))
+    assert await announce_action(link, spec())
 
 
-async def test_watching(catalog: Catalog, link: Link) -> None:
+async def test_watching(catalog: ActionCatalog, link: Connection) -> None:
     """An announcement is known within a second, and whoever asked is told."""
     told: list[int] = []
     catalog.on_change(lambda: told.append(catalog.specs[KIND].action_version))
     assert dict(catalog.specs) == {}
-    await announce(link, spec(1))
+    await announce_action(link, spec(1))
     await eventually(lambda: told == [1], within=1)
-    await announce(link, spec(2))
+    await announce_action(link, spec(2))
     await eventually(lambda: told == [1, 2], within=1)
     assert dict(catalog.specs) == {KIND: spec(2)}
 
 
-async def test_what_was_there_before(link: Link) -> None:
+async def test_what_was_there_before(link: Connection) -> None:
     """A catalog that starts later knows everything from its first moment."""
     for number in range(20):
-        await announce(link, spec(action=f"a-{number}"))
-    catalog = Catalog(link)
+        await announce_action(link, spec(action=f"a-{number}"))
+    catalog = ActionCatalog(link)
     await catalog.start()
     assert len(catalog.specs) == 20
     await catalog.stop()
 
 
-async def test_still_watching_after_a_restart(broker: Broker, catalog: Catalog, link: Link) -> None:
+async def test_still_watching_after_a_restart(broker: Broker, catalog: ActionCatalog, link: Connection) -> None:
     """A broker that was killed and started again is watched as before, and what was known stays known meanwhile."""
-    await announce(link, spec(1))
+    await announce_action(link, spec(1))
     await eventually(lambda: KIND in catalog.specs, within=1)
     broker.kill()
-    await eventually(lambda: not link.is_up)
+    await eventually(lambda: not link.is_connected)
     assert await catalog.find(KIND) == spec(1)
     with pytest.raises(JournalUnavailable):
         await catalog.find(Kind("car", "wash"))
     await asyncio.to_thread(broker.start)
-    await eventually(lambda: link.is_up)
+    await eventually(lambda: link.is_connected)
     async with linked(broker.url) as runner:
-        await announce(runner, spec(2))
+        await announce_action(runner, spec(2))
         await eventually(lambda: catalog.specs[KIND] == spec(2), within=1)
 
 
-async def test_changed_while_disconnected(broker: Broker, catalog: Catalog, link: Link) -> None:
+async def test_changed_while_disconnected(broker: Broker, catalog: ActionCatalog, link: Connection) -> None:
     """What was announced while the catalog had no connection is known soon after it has one again."""
-    await announce(link, spec(1))
+    await announce_action(link, spec(1))
     await eventually(lambda: KIND in catalog.specs, within=1)
     await link.nc.force_reconnect()
     async with linked(broker.url) as runner:
-        await announce(runner, spec(2))
+        await announce_action(runner, spec(2))
     await eventually(lambda: catalog.specs[KIND] == spec(2), within=2)
 
 
-async def test_finding_looks_directly(link: Link) -> None:
+async def test_finding_looks_directly(link: Connection) -> None:
     """An action that no hint told of is found at the broker."""
-    catalog = Catalog(link)
+    catalog = ActionCatalog(link)
     assert await catalog.find(KIND) is None
-    await announce(link, spec())
+    await announce_action(link, spec())
     assert await catalog.find(KIND) == spec()
     assert dict(catalog.specs) == {KIND: spec()}
 
@@ -157,17 +157,17 @@ async def test_finding_looks_directly(link: Link) -> None:
     ],
     ids=["empty", "no-utf8", "empty-object", "part", "deep", "another", "no-name", "nested"],
 )
-async def test_garbage(catalog: Catalog, link: Link, garbage: bytes) -> None:
+async def test_garbage(catalog: ActionCatalog, link: Connection, garbage: bytes) -> None:
     """An entry that describes no action, or another one, is ignored, and the next announcement replaces it."""
     await store(link, subjects.action_key(KIND), garbage)
-    await announce(link, spec(action="other"))
+    await announce_action(link, spec(action="other"))
     await eventually(lambda: Kind("book", "other") in catalog.specs, within=1)
-    assert (await look_up(link, KIND), await catalog.find(KIND)) == (None, None)
-    assert await announce(link, spec())
+    assert (await find_action(link, KIND), await catalog.find(KIND)) == (None, None)
+    assert await announce_action(link, spec())
     await eventually(lambda: catalog.specs.get(KIND) == spec(), within=1)
 
 
-async def test_listeners_that_fail(catalog: Catalog, link: Link) -> None:
+async def test_listeners_that_fail(catalog: ActionCatalog, link: Connection) -> None:
     """A listener that raises neither ends the watching nor keeps the others from being told."""
     told: list[int] = []
 
@@ -176,24 +176,26 @@ async def test_listeners_that_fail(catalog: Catalog, link: Link) -> None:
 
     catalog.on_change(fail)
     catalog.on_change(lambda: told.append(len(catalog.specs)))
-    await announce(link, spec())
+    await announce_action(link, spec())
     await eventually(lambda: told == [1], within=1)
-    await announce(link, spec(action="other"))
+    await announce_action(link, spec(action="other"))
     await eventually(lambda: told == [1, 2], within=1)
 
 
-async def test_a_replica_that_is_behind(catalog: Catalog, link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_replica_that_is_behind(
+    catalog: ActionCatalog, link: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An older entry of the same version, from a replica that is behind, brings nothing back."""
-    await announce(link, spec(summary="old"))
+    await announce_action(link, spec(summary="old"))
     stale = await _entries(link)
-    await announce(link, spec(summary="new"))
+    await announce_action(link, spec(summary="new"))
     await eventually(lambda: catalog.specs.get(KIND) == spec(summary="new"), within=1)
     monkeypatch.setattr(rpc.BatchReader, "read", lambda *_args, **_options: _at_once(stale))
     await catalog.refresh()
     assert catalog.specs[KIND] == spec(summary="new")
 
 
-async def _entries(link: Link) -> list[rpc.StoredMessage]:
+async def _entries(link: Connection) -> list[rpc.StoredMessage]:
     stream = subjects.bucket_stream(subjects.ACTIONS_BUCKET)
     stored = await rpc.get_last(link, stream, subjects.bucket_subject(subjects.ACTIONS_BUCKET, ">"))
     assert stored is not None
@@ -204,11 +206,11 @@ async def _at_once(entries: list[rpc.StoredMessage]) -> list[rpc.StoredMessage]:
     return entries
 
 
-async def test_stopping_leaves_nothing(link: Link) -> None:
+async def test_stopping_leaves_nothing(link: Connection) -> None:
     """A catalog that stopped has no task and no subscription left."""
     tasks, subscriptions = asyncio.all_tasks(), len(link.nc._subs)
     for _ in range(5):
-        catalog = Catalog(link)
+        catalog = ActionCatalog(link)
         await catalog.start()
         await catalog.stop()
     await link.nc.flush()

@@ -8,30 +8,30 @@ import contextlib
 import msgspec
 import pytest
 
-from opstream_journal import Journal, JournalUnavailable, Link, VersionConflict
+from opstream_journal import Connection, Journal, JournalUnavailable, VersionConflict
 from opstream_journal.jetstream import rpc
-from opstream_journal.jetstream.kv import STREAM, Cells
-from opstream_journal.stores.resource_locks import Holds
+from opstream_journal.jetstream.kv import HOLDS_STREAM, KeyValueBucket
+from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_schemas import subjects
 from opstream_schemas.events import Canceled, RecordedEvent
 from opstream_schemas.operation.fold import Operation
-from opstream_schemas.operation.resource_lock import Busy, Claim, Held, Life, Replaced
+from opstream_schemas.operation.resource_lock import Claim, LockBusy, LockOwned, LockReplaced, OperationStage
 from tests.support.broker import Broker, Cluster
 from tests.support.journaling import KIND, extend, folded, linked, opened
-from tests.support.running import Spy, Stage
+from tests.support.running import RunnerStage, SubjectSpy
 from tests.support.strategies import started
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.broker
 
-HOLD = subjects.hold_key("action.book.upload-start", "42")
+HOLD = subjects.lock_key("action.book.upload-start", "42")
 END = Canceled(reason="enough")
 
 
 class Desk:
     """Operations that want one hold."""
 
-    def __init__(self, stage: Stage, holds: Holds) -> None:
+    def __init__(self, stage: RunnerStage, holds: ResourceLocks) -> None:
         self.stage = stage
         self.holds = holds
 
@@ -45,23 +45,23 @@ class Desk:
 
     async def take(self, operation: Operation) -> bool:
         """Whether it holds now."""
-        return isinstance(await self.holds.acquire(HOLD, claim(operation)), Held)
+        return isinstance(await self.holds.acquire(HOLD, claim(operation)), LockOwned)
 
     async def wait(self, operation: Operation) -> bool:
         """Put it into the queue; whether it holds now."""
         answer = await self.holds.enqueue(HOLD, operation, claim(operation), is_watchful=True)
-        return isinstance(answer, Held)
+        return isinstance(answer, LockOwned)
 
     async def holder(self) -> str:
         """Who holds."""
-        found = await self.holds.holder(HOLD)
+        found = await self.holds.owner(HOLD)
         return found.operation_id if found else ""
 
     async def keys(self) -> list[str]:
         """Everything that the bucket holds."""
-        cells = Cells(self.stage.link, lambda low, high: low)
+        cells = KeyValueBucket(self.stage.link, lambda low, high: low)
         await cells.start()
-        return sorted(await cells.all(">"))
+        return sorted(await cells.read_all(">"))
 
 
 def claim(operation: Operation, *, replaces: bool = False) -> Claim:
@@ -69,25 +69,25 @@ def claim(operation: Operation, *, replaces: bool = False) -> Claim:
     return Claim(operation_id=operation.id, sequence=operation.stream_sequence, kind=str(KIND), replaces=replaces)
 
 
-async def made(link: Link, journal: Journal) -> Holds:
+async def made(link: Connection, journal: Journal) -> ResourceLocks:
     """The holds on a connection."""
-    holds = Holds(link, journal)
+    holds = ResourceLocks(link, journal)
     await holds.start()
     return holds
 
 
 @pytest.fixture
-async def desk(link: Link, journal: Journal) -> Desk:
-    return Desk(Stage(link, journal), await made(link, journal))
+async def desk(link: Connection, journal: Journal) -> Desk:
+    return Desk(RunnerStage(link, journal), await made(link, journal))
 
 
 @pytest.fixture
-async def wakes(desk: Desk) -> Spy:
+async def wakes(desk: Desk) -> SubjectSpy:
     """Wakes for a hold, as they are sent."""
     return await desk.stage.spy("fire.*.*.*.hold")
 
 
-def woken(spy: Spy) -> list[str]:
+def woken(spy: SubjectSpy) -> list[str]:
     """Who was woken, in order."""
     return [subject.split(".")[3] for subject, _ in spy.seen]
 
@@ -98,18 +98,18 @@ async def test_the_first_holds_and_the_second_learns_who(desk: Desk) -> None:
 
     assert await desk.take(one)
     answer = await desk.holds.acquire(HOLD, claim(two))
-    assert isinstance(answer, Busy)
-    assert (answer.holder.operation_id, answer.life) == ("op-1", Life.REQUESTED)
+    assert isinstance(answer, LockBusy)
+    assert (answer.owner.operation_id, answer.stage) == ("op-1", OperationStage.REQUESTED)
     assert await desk.take(one)
 
 
 async def test_other_resources_do_not_mind(desk: Desk) -> None:
     """Each resource has a hold of its own."""
     one, two = await desk.ask("op-1", "op-2")
-    other = subjects.hold_key("action.book.upload-start", "43")
+    other = subjects.lock_key("action.book.upload-start", "43")
 
     assert await desk.take(one)
-    assert isinstance(await desk.holds.acquire(other, claim(two)), Held)
+    assert isinstance(await desk.holds.acquire(other, claim(two)), LockOwned)
 
 
 async def test_an_ended_holder_holds_nothing(desk: Desk) -> None:
@@ -121,7 +121,7 @@ async def test_an_ended_holder_holds_nothing(desk: Desk) -> None:
     assert await desk.take(two)
 
 
-async def test_those_who_wait_go_in_the_order_of_their_requests(desk: Desk, wakes: Spy) -> None:
+async def test_those_who_wait_go_in_the_order_of_their_requests(desk: Desk, wakes: SubjectSpy) -> None:
     """Whoever came into the queue first: the lowest sequence is next, is woken, and leaves the queue."""
     one, two, three, four = await desk.ask("op-1", "op-2", "op-3", "op-4")
     await desk.take(one)
@@ -147,12 +147,12 @@ async def test_nothing_stays_behind(desk: Desk) -> None:
 
     async def is_empty() -> bool:
         everything = subjects.bucket_subject(subjects.HOLDS_BUCKET, ">")
-        return await rpc.get_last(desk.stage.link, STREAM, everything) is None
+        return await rpc.get_last(desk.stage.link, HOLDS_STREAM, everything) is None
 
     await eventually(is_empty)
 
 
-async def test_who_comes_later_does_not_get_ahead(desk: Desk, wakes: Spy) -> None:
+async def test_who_comes_later_does_not_get_ahead(desk: Desk, wakes: SubjectSpy) -> None:
     """Finding the hold free while others wait, a later one passes it to the first of them."""
     one, two, three = await desk.ask("op-1", "op-2", "op-3")
     await desk.take(one)
@@ -174,7 +174,7 @@ async def test_an_end_between_look_and_queue_is_seen(desk: Desk) -> None:
     assert await desk.wait(two)
 
 
-async def test_who_ended_while_waiting_is_passed_over(desk: Desk, wakes: Spy) -> None:
+async def test_who_ended_while_waiting_is_passed_over(desk: Desk, wakes: SubjectSpy) -> None:
     """A canceled waiter gets nothing, also if nobody had the time to take it out of the queue."""
     one, two, three = await desk.ask("op-1", "op-2", "op-3")
     await desk.take(one)
@@ -221,7 +221,7 @@ async def test_who_ended_while_it_entered_the_queue_does_not_stay_in_it(desk: De
 
 
 async def test_a_wake_that_was_not_sent_is_sent_by_who_repeats_the_release(
-    desk: Desk, wakes: Spy, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, wakes: SubjectSpy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever passes the hold on dies before the wake: the projector repeats the release until it is done."""
     one, two = await desk.ask("op-1", "op-2")
@@ -239,7 +239,7 @@ async def test_a_wake_that_was_not_sent_is_sent_by_who_repeats_the_release(
     assert woken(wakes) == ["op-2"]
 
 
-async def test_nobody_is_woken_who_has_begun(desk: Desk, wakes: Spy) -> None:
+async def test_nobody_is_woken_who_has_begun(desk: Desk, wakes: SubjectSpy) -> None:
     """Repeating a release costs no wake once the next one runs."""
     one, two = await desk.ask("op-1", "op-2")
     await desk.take(one)
@@ -261,10 +261,10 @@ async def test_who_waited_is_told_that_it_was_handed_its_hold(desk: Desk) -> Non
     """One that takes the hold at once may begin under the message that brought it; one that had waited may not."""
     one, two = await desk.ask("op-1", "op-2")
 
-    assert await desk.holds.acquire(HOLD, claim(one)) == Held(is_handed=False)
+    assert await desk.holds.acquire(HOLD, claim(one)) == LockOwned(is_handed=False)
     await desk.wait(two)
     await desk.holds.release(await desk.end(one))
-    assert await desk.holds.acquire(HOLD, claim(two)) == Held(is_handed=True)
+    assert await desk.holds.acquire(HOLD, claim(two)) == LockOwned(is_handed=True)
 
 
 async def test_a_key_that_is_not_ours_holds_nothing(desk: Desk) -> None:
@@ -286,10 +286,10 @@ async def test_more_wait_than_fit_into_one_answer(desk: Desk) -> None:
     await asyncio.gather(*(desk.holds.enqueue(HOLD, o, claim(o), is_watchful=False) for o in map(fold_one, waiting)))
     await desk.wait(first)
 
-    assert (await desk.holds.places(first.hold))[first.id] == 1
+    assert (await desk.holds.queue_positions(first.hold))[first.id] == 1
     await desk.holds.release(await desk.end(one))
     assert await desk.holder() == "first"
-    places = await desk.holds.places(first.hold)
+    places = await desk.holds.queue_positions(first.hold)
     assert first.id not in places
     assert places[fold_one(waiting[0]).id] >= 1
 
@@ -309,8 +309,8 @@ async def test_two_that_race_are_one_winner(desk: Desk, broker: Broker) -> None:
         )
     holder = await desk.holder()
 
-    assert [isinstance(one, Held) for one in answers].count(True) == 1
-    assert {one.holder.operation_id for one in answers if isinstance(one, Busy)} == {holder}
+    assert [isinstance(one, LockOwned) for one in answers].count(True) == 1
+    assert {one.owner.operation_id for one in answers if isinstance(one, LockBusy)} == {holder}
 
 
 async def test_a_later_request_that_replaces_is_seen_by_who_comes_late(desk: Desk) -> None:
@@ -320,20 +320,20 @@ async def test_a_later_request_that_replaces_is_seen_by_who_comes_late(desk: Des
     last, late = claim(three, replaces=True), claim(two, replaces=True)
     await desk.holds.enqueue(HOLD, three, last, is_watchful=True)
 
-    assert await desk.holds.enqueue(HOLD, two, late, is_watchful=True) == Replaced(last)
-    assert isinstance(await desk.holds.enqueue(HOLD, three, last, is_watchful=True), Busy)
+    assert await desk.holds.enqueue(HOLD, two, late, is_watchful=True) == LockReplaced(last)
+    assert isinstance(await desk.holds.enqueue(HOLD, three, last, is_watchful=True), LockBusy)
     await desk.end(one)
-    assert await desk.holds.acquire(HOLD, late) == Replaced(last)
+    assert await desk.holds.acquire(HOLD, late) == LockReplaced(last)
 
 
-async def test_a_cluster_agrees_on_one(cluster: Cluster, cluster_link: Link, cluster_journal: Journal) -> None:
+async def test_a_cluster_agrees_on_one(cluster: Cluster, cluster_link: Connection, cluster_journal: Journal) -> None:
     """Three connections to three nodes: one winner of each race, and a queue that is whole wherever it is read."""
-    stage = Stage(cluster_link, cluster_journal)
+    stage = RunnerStage(cluster_link, cluster_journal)
     async with contextlib.AsyncExitStack() as stack:
         desks = []
         for node in cluster.nodes:
             link = await stack.enter_async_context(linked(node.url))
-            desks.append(Desk(Stage(link, cluster_journal), await made(link, await opened(link))))
+            desks.append(Desk(RunnerStage(link, cluster_journal), await made(link, await opened(link))))
         operations = await Desk(stage, desks[0].holds).ask(*(f"op-{number}" for number in range(12)))
         everywhere = [(desks[i % 3], one) for i, one in enumerate(operations)]
         taken = await asyncio.gather(*(desk.take(one) for desk, one in everywhere))

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
-from opstream_journal import EventTooLarge, Journal, JournalUnavailable, Link, View, Write
-from opstream_journal.stores.snapshots import NO_ENTRY, ManySnapshots
+from opstream_journal import Connection, EventTooLarge, Journal, JournalUnavailable, SnapshotStore, SnapshotWrite
+from opstream_journal.stores.snapshots import NO_ENTRY, SnapshotReader
 from opstream_schemas import subjects
 from opstream_schemas.events import Progressed, Succeeded
 from opstream_schemas.operation.fold import Operation
@@ -30,12 +30,12 @@ def subject(operation_id: str) -> str:
     return subjects.bucket_subject(subjects.VIEW_BUCKET, operation_id)
 
 
-async def test_no_entry(view: View) -> None:
+async def test_no_entry(view: SnapshotStore) -> None:
     """An operation without snapshot has no entry, read either way."""
     assert (await view.get("op-1"), await view.get_newest("op-1")) == (NO_ENTRY, NO_ENTRY)
 
 
-async def test_a_snapshot_comes_back_as_it_was(view: View, journal: Journal) -> None:
+async def test_a_snapshot_comes_back_as_it_was(view: SnapshotStore, journal: Journal) -> None:
     """What is read from the view equals what was put, in every state of an operation."""
     operation = await begin(journal, "op-1")
     revision = await view.put(operation, 0)
@@ -49,7 +49,7 @@ async def test_a_snapshot_comes_back_as_it_was(view: View, journal: Journal) -> 
     assert await view.get_newest("op-1") == entry
 
 
-async def test_writes_are_guarded(view: View, operation: Operation) -> None:
+async def test_writes_are_guarded(view: SnapshotStore, operation: Operation) -> None:
     """A write for another revision than the present one changes nothing and says so."""
     revision = await view.put(operation, 0)
     assert revision is not None
@@ -61,7 +61,7 @@ async def test_writes_are_guarded(view: View, operation: Operation) -> None:
     assert (await view.get("op-1")).operation == later
 
 
-async def test_racing_writes(view: View, operation: Operation) -> None:
+async def test_racing_writes(view: SnapshotStore, operation: Operation) -> None:
     """Of many writes for one revision, one is stored."""
     for _ in range(20):
         entry = await view.get_newest("op-1")
@@ -69,7 +69,7 @@ async def test_racing_writes(view: View, operation: Operation) -> None:
         assert sum(revision is not None for revision in revisions) == 1
 
 
-async def test_a_snapshot_expires(view: View, operation: Operation) -> None:
+async def test_a_snapshot_expires(view: SnapshotStore, operation: Operation) -> None:
     """A snapshot with a TTL is gone after it, as if it had never been, and a new one can be made."""
     revision = await view.put(operation, 0, ttl=1.9)
     assert (await view.get("op-1")).operation == operation
@@ -80,7 +80,7 @@ async def test_a_snapshot_expires(view: View, operation: Operation) -> None:
     assert (await view.get("op-1")).operation == operation
 
 
-async def _is_gone(view: View) -> bool:
+async def _is_gone(view: SnapshotStore) -> bool:
     return await view.get("op-1") == NO_ENTRY
 
 
@@ -89,18 +89,22 @@ async def operations(journal: Journal) -> list[Operation]:
     return [await begin(journal, f"op-{number}") for number in range(300)]
 
 
-async def present(link: Link) -> int:
+async def present(link: Connection) -> int:
     """How many snapshots there are."""
     info = await link.nc.jetstream().stream_info(subjects.bucket_stream(subjects.VIEW_BUCKET))
     return info.state.messages
 
 
-async def test_written_together(view: View, operations: list[Operation]) -> None:
+async def test_written_together(view: SnapshotStore, operations: list[Operation]) -> None:
     """Many snapshots are stored in one go, each with its revision and its TTL, in the place of what was there."""
     first = await view.put(operations[0], 0)
     assert first is not None
-    writes = [Write(operations[0], first), *(Write(one, 0) for one in operations[1:-1]), Write(operations[-1], 0, 1.0)]
-    revisions = await view.put_together(writes)
+    writes = [
+        SnapshotWrite(operations[0], first),
+        *(SnapshotWrite(one, 0) for one in operations[1:-1]),
+        SnapshotWrite(operations[-1], 0, 1.0),
+    ]
+    revisions = await view.put_batch(writes)
     assert revisions is not None
     assert len(revisions) == len(operations)
     for operation, revision in zip(operations[:-1], revisions, strict=False):
@@ -109,46 +113,50 @@ async def test_written_together(view: View, operations: list[Operation]) -> None
     await eventually(lambda: is_without(view, operations[-1].id), within=5)
 
 
-async def is_without(view: View, operation_id: str) -> bool:
+async def is_without(view: SnapshotStore, operation_id: str) -> bool:
     """Whether there is no entry."""
     return await view.get(operation_id) == NO_ENTRY
 
 
-async def test_written_together_or_not_at_all(view: View, link: Link, operations: list[Operation]) -> None:
+async def test_written_together_or_not_at_all(
+    view: SnapshotStore, link: Connection, operations: list[Operation]
+) -> None:
     """Where somebody else was first with one of them, or one is too large for the broker, none is stored."""
     assert await view.put(operations[7], 0) is not None
-    assert await view.put_together([Write(one, 0) for one in operations]) is None
+    assert await view.put_batch([SnapshotWrite(one, 0) for one in operations]) is None
     large = msgspec.structs.replace(operations[5], result=msgspec.Raw(b'"' + b"x" * link.nc.max_payload + b'"'))
-    assert await view.put_together([Write(one, 0) for one in (*operations[:5], large, operations[6])]) is None
+    assert await view.put_batch([SnapshotWrite(one, 0) for one in (*operations[:5], large, operations[6])]) is None
     assert await present(link) == 1
-    assert await view.put_together([Write(operations[0], 0)]) is not None
+    assert await view.put_batch([SnapshotWrite(operations[0], 0)]) is not None
 
 
-async def test_a_view_that_takes_no_batches(view: View, link: Link, operations: list[Operation]) -> None:
+async def test_a_view_that_takes_no_batches(view: SnapshotStore, link: Connection, operations: list[Operation]) -> None:
     """Where an older version has made the view, nothing is stored together, and each by itself as ever."""
     js = link.nc.jetstream()
     config = (await js.stream_info(subjects.bucket_stream(subjects.VIEW_BUCKET))).config
     config.allow_atomic = False
     await js.update_stream(config)
-    assert await view.put_together([Write(one, 0) for one in operations]) is None
+    assert await view.put_batch([SnapshotWrite(one, 0) for one in operations]) is None
     assert await present(link) == 0
     assert await view.put(operations[0], 0) is not None
 
 
-async def test_written_together_without_a_broker(broker: Broker, view: View, operations: list[Operation]) -> None:
+async def test_written_together_without_a_broker(
+    broker: Broker, view: SnapshotStore, operations: list[Operation]
+) -> None:
     """A batch whose broker is gone is an error, never a conflict."""
     broker.kill()
     with pytest.raises(JournalUnavailable):
-        await view.put_together([Write(one, 0) for one in operations])
+        await view.put_batch([SnapshotWrite(one, 0) for one in operations])
 
 
 @pytest.mark.parametrize("ttl", [0.0, 0.4, -5.0])
-async def test_a_ttl_below_a_second(view: View, operation: Operation, ttl: float) -> None:
+async def test_a_ttl_below_a_second(view: SnapshotStore, operation: Operation, ttl: float) -> None:
     """A TTL that the broker would refuse is the shortest that it takes."""
     assert await view.put(operation, 0, ttl=ttl) == 1
 
 
-async def test_a_ttl_is_of_one_write(view: View, operation: Operation) -> None:
+async def test_a_ttl_is_of_one_write(view: SnapshotStore, operation: Operation) -> None:
     """A snapshot that was replaced by one without TTL stays."""
     revision = await view.put(operation, 0, ttl=1)
     assert revision is not None
@@ -159,11 +167,11 @@ async def test_a_ttl_is_of_one_write(view: View, operation: Operation) -> None:
     assert (await view.get("op-1")).revision == kept
 
 
-async def _has_no(view: View, operation_id: str) -> bool:
+async def _has_no(view: SnapshotStore, operation_id: str) -> bool:
     return await view.get(operation_id) == NO_ENTRY
 
 
-async def test_a_snapshot_of_another_fold(view: View, operation: Operation) -> None:
+async def test_a_snapshot_of_another_fold(view: SnapshotStore, operation: Operation) -> None:
     """A snapshot that another version of the fold wrote is not trusted, but can be replaced."""
     revision = await view.put(msgspec.structs.replace(operation, fold_version=999), 0)
     entry = await view.get("op-1")
@@ -172,7 +180,7 @@ async def test_a_snapshot_of_another_fold(view: View, operation: Operation) -> N
 
 
 @pytest.mark.parametrize("garbage", [b"", b"\xff", b"{}", b"[" * 100_000, b'{"id":1}'])
-async def test_garbage(view: View, link: Link, operation: Operation, garbage: bytes) -> None:
+async def test_garbage(view: SnapshotStore, link: Connection, operation: Operation, garbage: bytes) -> None:
     """Bytes that are no snapshot are an entry without operation, which the next write replaces."""
     ack = await link.nc.jetstream().publish(subject("op-1"), garbage)
     entry = await view.get("op-1")
@@ -181,7 +189,7 @@ async def test_garbage(view: View, link: Link, operation: Operation, garbage: by
     assert await view.put(operation, entry.revision) is not None
 
 
-async def test_a_deleted_key(view: View, link: Link, operation: Operation) -> None:
+async def test_a_deleted_key(view: SnapshotStore, link: Connection, operation: Operation) -> None:
     """A key that somebody deleted with another client can be written again."""
     await view.put(operation, 0)
     bucket = await link.nc.jetstream().key_value(subjects.VIEW_BUCKET)
@@ -192,7 +200,7 @@ async def test_a_deleted_key(view: View, link: Link, operation: Operation) -> No
     assert (await view.get("op-1")).operation == operation
 
 
-async def test_other_clients_read_it(view: View, link: Link, operation: Operation) -> None:
+async def test_other_clients_read_it(view: SnapshotStore, link: Connection, operation: Operation) -> None:
     """The bucket is an ordinary key-value bucket."""
     await view.put(operation, 0)
     bucket = await link.nc.jetstream().key_value(subjects.VIEW_BUCKET)
@@ -200,7 +208,7 @@ async def test_other_clients_read_it(view: View, link: Link, operation: Operatio
     assert msgspec.json.decode(entry.value or b"", type=Operation) == operation
 
 
-async def test_too_large_a_snapshot(view: View, link: Link, operation: Operation) -> None:
+async def test_too_large_a_snapshot(view: SnapshotStore, link: Connection, operation: Operation) -> None:
     """A snapshot beyond what the broker takes is refused here, and costs no connection."""
     huge = msgspec.structs.replace(operation, message="x" * link.nc.max_payload)
     with pytest.raises(EventTooLarge):
@@ -208,10 +216,10 @@ async def test_too_large_a_snapshot(view: View, link: Link, operation: Operation
     assert await view.put(operation, 0) is not None
 
 
-async def test_without_a_broker(broker: Broker, view: View, link: Link, operation: Operation) -> None:
+async def test_without_a_broker(broker: Broker, view: SnapshotStore, link: Connection, operation: Operation) -> None:
     """Without a broker everything says so at once."""
     broker.kill()
-    await eventually(lambda: not link.is_up)
+    await eventually(lambda: not link.is_connected)
     for question in (view.get("op-1"), view.get_newest("op-1"), view.put(operation, 0)):
         with pytest.raises(JournalUnavailable):
             await asyncio.wait_for(question, 0.2)
@@ -219,14 +227,14 @@ async def test_without_a_broker(broker: Broker, view: View, link: Link, operatio
 
 
 @pytest.fixture
-async def many(link: Link) -> AsyncIterator[ManySnapshots]:
-    reader = ManySnapshots(link)
+async def many(link: Connection) -> AsyncIterator[SnapshotReader]:
+    reader = SnapshotReader(link)
     await reader.start()
     yield reader
     await reader.stop()
 
 
-async def test_many_at_once(view: View, operation: Operation, many: ManySnapshots) -> None:
+async def test_many_at_once(view: SnapshotStore, operation: Operation, many: SnapshotReader) -> None:
     """Each snapshot that is there is found, however many are asked for, and none that is not."""
     names = [f"op-{number}" for number in range(600)]
     stored = [msgspec.structs.replace(operation, id=name) for name in names if not name.endswith("7")]
@@ -238,7 +246,7 @@ async def test_many_at_once(view: View, operation: Operation, many: ManySnapshot
     assert await many.get(["op-7"]) == {}
 
 
-async def test_many_large_ones(view: View, operation: Operation, many: ManySnapshots) -> None:
+async def test_many_large_ones(view: SnapshotStore, operation: Operation, many: SnapshotReader) -> None:
     """What does not fit into one answer comes with the next ones."""
     large = msgspec.structs.replace(operation, message="x" * 250_000)
     names = [f"op-{number}" for number in range(50)]
@@ -249,15 +257,15 @@ async def test_many_large_ones(view: View, operation: Operation, many: ManySnaps
     assert {entry.operation.message for entry in found.values() if entry.operation} == {large.message}
 
 
-async def test_many_of_another_fold(link: Link, many: ManySnapshots) -> None:
+async def test_many_of_another_fold(link: Connection, many: SnapshotReader) -> None:
     """A snapshot that is not understood is there, and holds nothing."""
     await link.nc.jetstream().publish(subject("op-1"), b"{}")
     assert (await many.get(["op-1"]))["op-1"].operation is None
 
 
-async def test_many_without_a_broker(broker: Broker, link: Link, many: ManySnapshots) -> None:
+async def test_many_without_a_broker(broker: Broker, link: Connection, many: SnapshotReader) -> None:
     """A caller is told, at once."""
     broker.kill()
-    await eventually(lambda: not link.is_up)
+    await eventually(lambda: not link.is_connected)
     with pytest.raises(JournalUnavailable):
         await many.get(["op-1"])

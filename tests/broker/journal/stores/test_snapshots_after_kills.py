@@ -6,13 +6,13 @@ from datetime import timedelta
 
 import pytest
 
-from opstream_journal import NEW, Journal, Link, View, announce
-from opstream_journal.jetstream.kv import Cells
-from opstream_journal.stores.resource_locks import Holds
+from opstream_journal import NEW_OPERATION, Connection, Journal, SnapshotStore, announce_action
+from opstream_journal.jetstream.kv import KeyValueBucket
+from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_schemas import subjects
 from opstream_schemas.events import Canceled, EventData, Requested
 from opstream_schemas.operation.fold import Operation, Status
-from opstream_schemas.operation.resource_lock import Claim, Held
+from opstream_schemas.operation.resource_lock import Claim, LockOwned
 from tests.support.api import Api, serving, spec
 from tests.support.broker import Broker
 from tests.support.journaling import KIND, begin, extend, first, folded
@@ -23,7 +23,7 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.broker
 
 
-HOLD = subjects.hold_key("action.book.upload-start", "42")
+HOLD = subjects.lock_key("action.book.upload-start", "42")
 
 
 def claim(operation: Operation) -> Claim:
@@ -38,21 +38,21 @@ def short(*, deadline: float, retention: float = 1.0) -> Requested:
 
 async def requested(journal: Journal, operation_id: str, data: Requested, *following: EventData) -> Operation:
     """Store the beginning of an operation."""
-    stored = await journal.append(KIND, first(operation_id, data=data), NEW, budget=5)
+    stored = await journal.append(KIND, first(operation_id, data=data), NEW_OPERATION, budget=5)
     return await extend(journal, folded(None, stored), *following)
 
 
-async def kill(broker: Broker, link: Link, view: View) -> None:
+async def kill(broker: Broker, link: Connection, view: SnapshotStore) -> None:
     """SIGKILL the broker, start it again, and wait until it serves the view."""
     broker.kill()
-    await eventually(lambda: not link.is_up)
+    await eventually(lambda: not link.is_connected)
     broker.start()
     assert await eventually(lambda: serves(link, view), within=20)
 
 
-async def serves(link: Link, view: View) -> bool:
+async def serves(link: Connection, view: SnapshotStore) -> bool:
     """Whether the broker answers from the view."""
-    return link.is_up and (await view.get_newest("other")).revision > 0
+    return link.is_connected and (await view.get_newest("other")).revision > 0
 
 
 async def is_unknown(api: Api, operation_id: str) -> bool:
@@ -62,9 +62,11 @@ async def is_unknown(api: Api, operation_id: str) -> bool:
     return answer.status_code == 404
 
 
-async def test_a_running_that_comes_back_goes_away(broker: Broker, link: Link, journal: Journal, view: View) -> None:
+async def test_a_running_that_comes_back_goes_away(
+    broker: Broker, link: Connection, journal: Journal, view: SnapshotStore
+) -> None:
     """A broker that is killed brings back what an expired snapshot had replaced: no client sees it, and it expires."""
-    await announce(link, spec())
+    await announce_action(link, spec())
     # Without another snapshot the broker would drop the whole file, and could bring nothing back.
     await requested(journal, "other", short(deadline=3_600))
     operation = await requested(journal, "ended", short(deadline=6), *LIFE[:2])
@@ -87,25 +89,25 @@ async def test_a_running_that_comes_back_goes_away(broker: Broker, link: Link, j
         assert await is_gone(view, "ended")
 
 
-async def test_no_hold_comes_back(broker: Broker, link: Link, journal: Journal, view: View) -> None:
+async def test_no_hold_comes_back(broker: Broker, link: Connection, journal: Journal, view: SnapshotStore) -> None:
     """Neither a holder nor one who waited, however often their keys were written before they were removed."""
     await view.put(await begin(journal, "other"), 0)
-    holds = Holds(link, journal)
+    holds = ResourceLocks(link, journal)
     await holds.start()
-    cells = Cells(link, lambda low, _high: low)
+    cells = KeyValueBucket(link, lambda low, _high: low)
     await cells.start()
     await cells.put("other", b"keeps the file")
     one, two, three = [await requested(journal, name, request(hold=HOLD)) for name in ("one", "two", "three")]
-    assert await holds.acquire(HOLD, claim(one)) == Held(is_handed=False)
+    assert await holds.acquire(HOLD, claim(one)) == LockOwned(is_handed=False)
     for _ in range(2):  # its message was delivered twice
         await holds.enqueue(HOLD, two, claim(two), is_watchful=False)
     for ended in (one, two):
         await holds.release(await extend(journal, ended, Canceled(reason="enough")))
-    assert list(await cells.all(">")) == ["other"]
+    assert list(await cells.read_all(">")) == ["other"]
 
     await kill(broker, link, view)
 
-    assert list(await cells.all(">")) == ["other"]
-    assert await holds.holder(HOLD) is None
-    assert await holds.acquire(HOLD, claim(three)) == Held(is_handed=False)
-    assert {key[:1] for key in await cells.all(">")} == {"h", "o"}
+    assert list(await cells.read_all(">")) == ["other"]
+    assert await holds.owner(HOLD) is None
+    assert await holds.acquire(HOLD, claim(three)) == LockOwned(is_handed=False)
+    assert {key[:1] for key in await cells.read_all(">")} == {"h", "o"}

@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from opstream_journal import JournalUnavailable, Link, Puller, RequestRefused
-from opstream_journal.provisioning.provision import ensure_consumer
-from opstream_journal.stores.timers import arm_deadline, arm_wake, armed_by, disarm
+from opstream_journal import BrokerRefused, Connection, JournalUnavailable, PullConsumer
+from opstream_journal.provisioning.provision import ensure_runner_consumer
+from opstream_journal.stores.timers import cancel_timers, schedule_deadline, schedule_wake_up, scheduled_by
 from opstream_schemas import subjects
 from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.errors import InvalidEvent
@@ -30,7 +30,7 @@ def soon(seconds: float) -> datetime:
 
 
 @pytest.fixture
-async def wakes(link: Link) -> AsyncIterator[Puller]:
+async def wakes(link: Connection) -> AsyncIterator[PullConsumer]:
     """What the runner of the action is delivered."""
     spec = ActionSpec(
         resource=KIND.resource,
@@ -40,75 +40,75 @@ async def wakes(link: Link) -> AsyncIterator[Puller]:
         input_schema={},
         result_schema={},
     )
-    await ensure_consumer(link, spec)
-    puller = Puller(link, subjects.OPERATIONS_STREAM, subjects.runner_consumer(KIND), clock=time.monotonic)
+    await ensure_runner_consumer(link, spec)
+    puller = PullConsumer(link, subjects.OPERATIONS_STREAM, subjects.runner_consumer(KIND), clock=time.monotonic)
     await puller.start()
-    puller.want(100)
+    puller.add_demand(100)
     yield puller
     await puller.stop()
 
 
-async def test_a_wake_arrives_at_its_moment(link: Link, wakes: Puller) -> None:
+async def test_a_wake_arrives_at_its_moment(link: Connection, wakes: PullConsumer) -> None:
     """A wake is delivered to the action's consumer, not before its moment and soon after it, and says who armed it."""
     at = soon(1)
-    await arm_wake(link, KIND, "op-1", "retry", at=at, armed_by=17)
+    await schedule_wake_up(link, KIND, "op-1", "retry", at=at, armed_by=17)
     message = await asyncio.wait_for(wakes.next(), 5)
     late = (datetime.now(UTC) - at).total_seconds()
     assert is_wake(message.subject)
     assert parse_wake_subject(message.subject) == WakeSubject("op-1", KIND, "retry")
-    assert armed_by(message.data) == 17
+    assert scheduled_by(message.data) == 17
     assert -0.01 < late < 1.5
 
 
 @pytest.mark.parametrize("ago", [0, 1, 86_400 * 400])
-async def test_a_moment_in_the_past(link: Link, wakes: Puller, ago: float) -> None:
+async def test_a_moment_in_the_past(link: Connection, wakes: PullConsumer, ago: float) -> None:
     """A wake for a moment that has passed fires at once."""
-    await arm_wake(link, KIND, "op-1", "retry", at=soon(-ago), armed_by=1)
-    assert armed_by((await asyncio.wait_for(wakes.next(), 2)).data) == 1
+    await schedule_wake_up(link, KIND, "op-1", "retry", at=soon(-ago), armed_by=1)
+    assert scheduled_by((await asyncio.wait_for(wakes.next(), 2)).data) == 1
 
 
-async def test_any_time_zone(link: Link, wakes: Puller) -> None:
+async def test_any_time_zone(link: Connection, wakes: PullConsumer) -> None:
     """A moment is a moment, whatever its time zone."""
     at = soon(-1).astimezone(timezone(timedelta(hours=-11, minutes=-30)))
-    await arm_wake(link, KIND, "op-1", "retry", at=at, armed_by=1)
-    assert armed_by((await asyncio.wait_for(wakes.next(), 2)).data) == 1
+    await schedule_wake_up(link, KIND, "op-1", "retry", at=at, armed_by=1)
+    assert scheduled_by((await asyncio.wait_for(wakes.next(), 2)).data) == 1
 
 
-async def test_arming_again_replaces(link: Link, wakes: Puller) -> None:
+async def test_arming_again_replaces(link: Connection, wakes: PullConsumer) -> None:
     """Of wakes for one operation and reason, only the last one armed fires; all others keep theirs."""
-    await arm_wake(link, KIND, "op-1", "retry", at=soon(1), armed_by=1)
-    await arm_wake(link, KIND, "op-1", "retry", at=soon(3600), armed_by=2)
-    await arm_wake(link, KIND, "op-1", "retry", at=soon(0.5), armed_by=3)
-    await arm_wake(link, KIND, "op-1", "sleep", at=soon(1), armed_by=4)
-    await arm_wake(link, KIND, "op-2", "retry", at=soon(1.5), armed_by=5)
-    fired = [armed_by((await asyncio.wait_for(wakes.next(), 5)).data) for _ in range(3)]
+    await schedule_wake_up(link, KIND, "op-1", "retry", at=soon(1), armed_by=1)
+    await schedule_wake_up(link, KIND, "op-1", "retry", at=soon(3600), armed_by=2)
+    await schedule_wake_up(link, KIND, "op-1", "retry", at=soon(0.5), armed_by=3)
+    await schedule_wake_up(link, KIND, "op-1", "sleep", at=soon(1), armed_by=4)
+    await schedule_wake_up(link, KIND, "op-2", "retry", at=soon(1.5), armed_by=5)
+    fired = [scheduled_by((await asyncio.wait_for(wakes.next(), 5)).data) for _ in range(3)]
     assert fired == [3, 4, 5]
 
 
-async def test_arming_twice_is_arming_once(link: Link, wakes: Puller) -> None:
+async def test_arming_twice_is_arming_once(link: Connection, wakes: PullConsumer) -> None:
     """The same wake armed again and again fires once."""
     at = soon(0.5)
     for _ in range(5):
-        await arm_wake(link, KIND, "op-1", "retry", at=at, armed_by=1)
-    await arm_wake(link, KIND, "op-2", "retry", at=soon(1), armed_by=2)
-    fired = [armed_by((await asyncio.wait_for(wakes.next(), 5)).data) for _ in range(2)]
+        await schedule_wake_up(link, KIND, "op-1", "retry", at=at, armed_by=1)
+    await schedule_wake_up(link, KIND, "op-2", "retry", at=soon(1), armed_by=2)
+    fired = [scheduled_by((await asyncio.wait_for(wakes.next(), 5)).data) for _ in range(2)]
     assert fired == [1, 2]
 
 
-async def test_nothing_stays_behind(link: Link, wakes: Puller) -> None:
+async def test_nothing_stays_behind(link: Connection, wakes: PullConsumer) -> None:
     """A wake that has fired leaves nothing in the stream of timers."""
-    await arm_wake(link, KIND, "op-1", "retry", at=soon(0), armed_by=1)
+    await schedule_wake_up(link, KIND, "op-1", "retry", at=soon(0), armed_by=1)
     await asyncio.wait_for(wakes.next(), 5)
     await eventually(lambda: _timers(link, 0))
 
 
-async def _timers(link: Link, count: int) -> bool:
+async def _timers(link: Connection, count: int) -> bool:
     return (await link.nc.jetstream().stream_info(subjects.TIMERS_STREAM)).state.messages == count
 
 
-async def test_the_guard_does_not_see_wakes(link: Link, wakes: Puller) -> None:
+async def test_the_guard_does_not_see_wakes(link: Connection, wakes: PullConsumer) -> None:
     """A wake is no event of its operation."""
-    await arm_wake(link, KIND, "op-1", "retry", at=soon(0), armed_by=1)
+    await schedule_wake_up(link, KIND, "op-1", "retry", at=soon(0), armed_by=1)
     await asyncio.wait_for(wakes.next(), 5)
     js = link.nc.jetstream()
     assert (await js.stream_info(subjects.OPERATIONS_STREAM)).state.messages == 1
@@ -120,47 +120,47 @@ async def test_the_guard_does_not_see_wakes(link: Link, wakes: Puller) -> None:
     assert ack.seq == 2
 
 
-async def test_disarmed(link: Link, wakes: Puller) -> None:
+async def test_disarmed(link: Connection, wakes: PullConsumer) -> None:
     """Of a disarmed operation nothing fires, neither wake nor deadline; others, also of similar ids, keep theirs."""
     for name in ("op-1", "op-10", "op"):
-        await arm_wake(link, KIND, name, "retry", at=soon(0.7), armed_by=1)
-        await arm_wake(link, KIND, name, "sleep", at=soon(0.7), armed_by=1)
-        await arm_deadline(link, KIND, name, soon(0.7))
-    await disarm(link, "op-1")
+        await schedule_wake_up(link, KIND, name, "retry", at=soon(0.7), armed_by=1)
+        await schedule_wake_up(link, KIND, name, "sleep", at=soon(0.7), armed_by=1)
+        await schedule_deadline(link, KIND, name, soon(0.7))
+    await cancel_timers(link, "op-1")
     fired = {parse_wake_subject((await asyncio.wait_for(wakes.next(), 5)).subject).operation_id for _ in range(4)}
     assert fired == {"op-10", "op"}
     await eventually(lambda: _timers(link, 0))
     assert (await link.nc.jetstream().stream_info(subjects.OPERATIONS_STREAM)).state.messages == 6
 
 
-async def test_nothing_to_disarm(link: Link) -> None:
+async def test_nothing_to_disarm(link: Connection) -> None:
     """Disarming what is not armed is no error."""
-    await disarm(link, "nobody")
+    await cancel_timers(link, "nobody")
 
 
-async def test_disarmed_without_a_broker(broker: Broker, link: Link) -> None:
+async def test_disarmed_without_a_broker(broker: Broker, link: Connection) -> None:
     """A caller is told that nothing is known of it."""
     broker.kill()
-    await eventually(lambda: not link.is_up)
+    await eventually(lambda: not link.is_connected)
     with pytest.raises(JournalUnavailable):
-        await disarm(link, "op-1")
+        await cancel_timers(link, "op-1")
 
 
-async def test_disarmed_without_a_stream(link: Link) -> None:
+async def test_disarmed_without_a_stream(link: Connection) -> None:
     """The broker's refusal is an error of its own."""
     await link.nc.jetstream().delete_stream(subjects.TIMERS_STREAM)
-    with pytest.raises(RequestRefused, match="stream not found"):
-        await disarm(link, "op-1")
+    with pytest.raises(BrokerRefused, match="stream not found"):
+        await cancel_timers(link, "op-1")
 
 
-async def test_a_deadline_does_not_fire_early(link: Link) -> None:
+async def test_a_deadline_does_not_fire_early(link: Connection) -> None:
     """The projector's consumer gets it, and the broker counts no less than was asked for, to the microsecond."""
-    puller = Puller(link, subjects.OPERATIONS_STREAM, subjects.PROJECTOR_DUE_CONSUMER, clock=time.monotonic)
+    puller = PullConsumer(link, subjects.OPERATIONS_STREAM, subjects.PROJECTOR_DUE_CONSUMER, clock=time.monotonic)
     await puller.start()
-    puller.want(10)
+    puller.add_demand(10)
     moments = {f"op-{number}": soon(0.3) + timedelta(microseconds=number * 1_111) for number in range(10)}
     for name, at in moments.items():
-        await arm_deadline(link, KIND, name, at)
+        await schedule_deadline(link, KIND, name, at)
     while moments:
         message = await asyncio.wait_for(puller.next(), 5)
         kind, name = subjects.parse_due_subject(message.subject)
@@ -169,19 +169,19 @@ async def test_a_deadline_does_not_fire_early(link: Link) -> None:
     await puller.stop()
 
 
-async def test_a_wake_survives_the_broker(broker: Broker, link: Link, wakes: Puller) -> None:
+async def test_a_wake_survives_the_broker(broker: Broker, link: Connection, wakes: PullConsumer) -> None:
     """A wake that was armed before the broker was killed fires after it is back, also when its moment has passed."""
-    await arm_wake(link, KIND, "op-1", "retry", at=soon(0.3), armed_by=1)
+    await schedule_wake_up(link, KIND, "op-1", "retry", at=soon(0.3), armed_by=1)
     broker.kill()
-    await eventually(lambda: not link.is_up)
+    await eventually(lambda: not link.is_connected)
     with pytest.raises(JournalUnavailable):
-        await arm_wake(link, KIND, "op-1", "retry", at=soon(0), armed_by=2)
+        await schedule_wake_up(link, KIND, "op-1", "retry", at=soon(0), armed_by=2)
     await asyncio.to_thread(broker.start)
-    assert armed_by((await asyncio.wait_for(wakes.next(), 20)).data) == 1
+    assert scheduled_by((await asyncio.wait_for(wakes.next(), 20)).data) == 1
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff", b"{}", b'{"armedBy":"x"}', b"[" * 100_000])
 def test_a_body_that_is_no_wakes(body: bytes) -> None:
     """Bytes that are no wake's are named as that."""
     with pytest.raises(InvalidEvent):
-        armed_by(body)
+        scheduled_by(body)

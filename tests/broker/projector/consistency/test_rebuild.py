@@ -11,12 +11,12 @@ import msgspec
 import pytest
 from nats.aio.msg import Msg
 
-from opstream_journal import NEW, Journal, Link, View, Write
-from opstream_journal.jetstream.stream_scan import edges
-from opstream_journal.stores.snapshots import VIEW_STREAM, Snapshot, Snapshots, encode_snapshot
+from opstream_journal import NEW_OPERATION, Connection, Journal, SnapshotStore, SnapshotWrite
+from opstream_journal.jetstream.stream_scan import stream_bounds
+from opstream_journal.stores.snapshots import VIEW_STREAM, RawSnapshot, RawSnapshots, encode_snapshot
 from opstream_projector.consistency import view_scan as sweeping
-from opstream_projector.consistency.journal_fold import Folded, Walk
-from opstream_projector.consistency.view_scan import Sweep
+from opstream_projector.consistency.journal_fold import FoldedOperation, JournalFold
+from opstream_projector.consistency.view_scan import ViewScan
 from opstream_schemas import subjects
 from opstream_schemas.events import Succeeded, encode_event
 from opstream_schemas.operation.fold import Operation
@@ -34,7 +34,7 @@ from tests.support.projecting import (
     view_writes,
 )
 from tests.support.strategies import request, started
-from tests.support.sweeps import Steps, begun, lose, overwrite, publish, rebuilt, verified
+from tests.support.sweeps import ProgressSteps, begun, lose, overwrite, publish, rebuilt, verified
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.broker
@@ -44,24 +44,26 @@ ENDED = ("ended-1", "ended-2", "ended-3")
 ALL = (*OPEN, *ENDED)
 
 
-async def project(link: Link, journal: Journal) -> None:
+async def project(link: Connection, journal: Journal) -> None:
     """Bring the view up to date, and leave."""
     async with running(projector(link, journal)):
         await settled(link)
 
 
 @pytest.fixture
-async def operations(link: Link, journal: Journal) -> dict[str, Operation]:
+async def operations(link: Connection, journal: Journal) -> dict[str, Operation]:
     """Some operations, open and ended, and a view that is right."""
     found = {one: await begun(journal, one, *(LIFE if one in ENDED else LIFE[:2])) for one in ALL}
     await project(link, journal)
     return found
 
 
-async def test_a_view_that_is_right(link: Link, journal: Journal, view: View, operations: dict[str, Operation]) -> None:
+async def test_a_view_that_is_right(
+    link: Connection, journal: Journal, view: SnapshotStore, operations: dict[str, Operation]
+) -> None:
     """Nothing is written, and progress says how much there was to read."""
     writes = await view_writes(link)
-    steps = Steps()
+    steps = ProgressSteps()
     done = await rebuilt(link, journal, steps=steps)
     assert (done.rewritten, done.missing, done.removed) == (0, 0, 0)
     assert (done.walk.events, done.walk.operations) == (21, 6)
@@ -71,7 +73,9 @@ async def test_a_view_that_is_right(link: Link, journal: Journal, view: View, op
     await assert_is_fold(view, journal, list(operations))
 
 
-async def test_an_empty_view(link: Link, journal: Journal, view: View, operations: dict[str, Operation]) -> None:
+async def test_an_empty_view(
+    link: Connection, journal: Journal, view: SnapshotStore, operations: dict[str, Operation]
+) -> None:
     """Every entry is written anew, each with an end of its own (docs/adr/0016)."""
     await lose(link)
     done = await rebuilt(link, journal)
@@ -103,9 +107,9 @@ def _liar(operation: Operation, **changes: Any) -> bytes:
     ],
 )
 async def test_an_entry_that_lies(
-    link: Link,
+    link: Connection,
     journal: Journal,
-    view: View,
+    view: SnapshotStore,
     operations: dict[str, Operation],
     operation_id: str,
     changes: dict[str, Any],
@@ -121,7 +125,7 @@ async def test_an_entry_that_lies(
 
 
 async def test_entries_that_are_no_snapshots(
-    link: Link, journal: Journal, view: View, operations: dict[str, Operation]
+    link: Connection, journal: Journal, view: SnapshotStore, operations: dict[str, Operation]
 ) -> None:
     """What can't be decoded is replaced."""
     for operation_id, data in zip(operations, (b"", b"{}", b"\xff\x00", b"null", b'{"id":"open-1"}'), strict=False):
@@ -132,7 +136,7 @@ async def test_entries_that_are_no_snapshots(
 
 
 async def test_entries_of_unknown_operations(
-    link: Link, journal: Journal, view: View, operations: dict[str, Operation]
+    link: Connection, journal: Journal, view: SnapshotStore, operations: dict[str, Operation]
 ) -> None:
     """What the journal never held is removed, readable or not; all that it knows stays."""
     orphan = msgspec.structs.replace(operations["ended-1"], id="orphan")
@@ -145,9 +149,11 @@ async def test_entries_of_unknown_operations(
     await assert_is_fold(view, journal, ALL)
 
 
-async def test_what_is_newer_than_a_removal_stays(link: Link, operations: dict[str, Operation], view: View) -> None:
+async def test_what_is_newer_than_a_removal_stays(
+    link: Connection, operations: dict[str, Operation], view: SnapshotStore
+) -> None:
     """A removal by the revision that was seen does not touch what was written since."""
-    snapshots = Snapshots(link)
+    snapshots = RawSnapshots(link)
     await snapshots.start()
     seen = (await view.get_newest("ended-1")).revision
     newer = await view.put(operations["ended-1"], seen)
@@ -156,7 +162,7 @@ async def test_what_is_newer_than_a_removal_stays(link: Link, operations: dict[s
     await snapshots.stop()
 
 
-async def test_more_open_operations_than_states(link: Link, journal: Journal, view: View) -> None:
+async def test_more_open_operations_than_states(link: Connection, journal: Journal, view: SnapshotStore) -> None:
     """However many are open at once, no more than so many states are kept, and every entry is right all the same."""
     lives = [await begun(journal, f"op-{number}") for number in range(40)]
     lives = [await extend(journal, one, started()) for one in lives]
@@ -180,23 +186,23 @@ class Weigher:
         self.compared: list[int] = []
         self.checked: list[int] = []
 
-    async def compare(self, batch: Sequence[Folded], sweep: Sweep) -> None:
+    async def visit_operations(self, batch: Sequence[FoldedOperation], sweep: ViewScan) -> None:
         self.compared.append(len(batch))
 
-    async def check(self, snapshots: Sequence[Snapshot], sweep: Sweep) -> None:
+    async def visit_entries(self, snapshots: Sequence[RawSnapshot], sweep: ViewScan) -> None:
         self.checked.append(len(snapshots))
 
 
-async def test_large_results(link: Link, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_large_results(link: Connection, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is held at once is bounded by its bytes, too, on both ways."""
     large = Succeeded(result=msgspec.Raw(b'"' + b"x" * 10_000 + b'"'))
     for number in range(20):
         operation = await begun(journal, f"op-{number}", started(), large)
         await overwrite(link, operation.id, _liar(operation, position=99, stream_sequence=999))
     monkeypatch.setattr(sweeping, "_BATCH_BYTES", 50_000)
-    judge, snapshots = Weigher(), Snapshots(link)
+    judge, snapshots = Weigher(), RawSnapshots(link)
     await snapshots.start()
-    await Sweep(link, snapshots, Walk(), Steps()).run(judge)
+    await ViewScan(link, snapshots, JournalFold(), ProgressSteps()).run(judge)
     await snapshots.stop()
     for sizes in (judge.compared, judge.checked):
         assert sum(sizes) == 20
@@ -207,14 +213,16 @@ async def _long_ago(journal: Journal, operation_id: str, *datas: Any) -> None:
     """An operation of an hour ago whose status was to be kept for a minute."""
     then = utc_now() - timedelta(hours=1)
     event = msgspec.structs.replace(first(operation_id, data=request(retention=60.0)), time=then)
-    operation = folded(None, await journal.append(KIND, event, NEW, budget=5))
+    operation = folded(None, await journal.append(KIND, event, NEW_OPERATION, budget=5))
     for data in datas:
         expected: Any = operation.stream_sequence
         event = msgspec.structs.replace(following(operation, data), time=then)
         operation = folded(operation, await journal.append(KIND, event, expected, budget=5))
 
 
-async def test_what_is_past_its_retention_is_not_written(link: Link, journal: Journal, view: View) -> None:
+async def test_what_is_past_its_retention_is_not_written(
+    link: Connection, journal: Journal, view: SnapshotStore
+) -> None:
     """Neither of an operation that ended long ago, nor of one that is open long after its deadline."""
     await _long_ago(journal, "ended", *LIFE)
     await _long_ago(journal, "open", started())
@@ -225,7 +233,7 @@ async def test_what_is_past_its_retention_is_not_written(link: Link, journal: Jo
 
 
 async def test_what_the_journal_has_forgotten(
-    link: Link, journal: Journal, view: View, operations: dict[str, Operation]
+    link: Connection, journal: Journal, view: SnapshotStore, operations: dict[str, Operation]
 ) -> None:
     """An entry whose events have expired stays, and so does one of which only the end is left."""
     js = link.nc.jetstream()
@@ -235,7 +243,7 @@ async def test_what_the_journal_has_forgotten(
     await js.update_stream(config.evolve(max_age=1.0, duplicate_window=1.0))
 
     async def is_empty() -> bool:
-        found = await edges(link, subjects.OPERATIONS_STREAM)
+        found = await stream_bounds(link, subjects.OPERATIONS_STREAM)
         return found.first > half.stream_sequence
 
     await eventually(is_empty, within=10)
@@ -256,10 +264,10 @@ async def test_what_the_journal_has_forgotten(
         assert (await view.get_newest(one)).operation == operations[one]
 
 
-class Overtaken(View):
+class Overtaken(SnapshotStore):
     """A view in which a projector is quicker, right before the first write of each operation."""
 
-    def __init__(self, link: Link, journal: Journal) -> None:
+    def __init__(self, link: Connection, journal: Journal) -> None:
         super().__init__(link)
         self.journal = journal
         self.seen: set[str] = set()
@@ -268,10 +276,10 @@ class Overtaken(View):
         await self.overtake(operation, revision)
         return await super().put(operation, revision, ttl=ttl)
 
-    async def put_together(self, writes: Sequence[Write]) -> Sequence[int] | None:
+    async def put_together(self, writes: Sequence[SnapshotWrite]) -> Sequence[int] | None:
         for one in writes:
             await self.overtake(one.operation, one.revision)
-        return await super().put_together(writes)
+        return await super().put_batch(writes)
 
     async def overtake(self, operation: Operation, revision: int) -> None:
         if operation.id not in self.seen:
@@ -281,7 +289,9 @@ class Overtaken(View):
                 assert await super().put(operation_now, revision) is not None
 
 
-async def test_the_newer_wins(link: Link, journal: Journal, view: View, operations: dict[str, Operation]) -> None:
+async def test_the_newer_wins(
+    link: Connection, journal: Journal, view: SnapshotStore, operations: dict[str, Operation]
+) -> None:
     """What a projector writes between the look and the write stays."""
     await lose(link)
     done = await rebuilt(link, journal, view=Overtaken(link, journal))
@@ -290,7 +300,7 @@ async def test_the_newer_wins(link: Link, journal: Journal, view: View, operatio
     assert all([(await view.get_newest(one)).operation.is_terminal for one in OPEN])  # type: ignore[union-attr]
 
 
-async def test_two_at_once(broker: Broker, link: Link, journal: Journal, view: View) -> None:
+async def test_two_at_once(broker: Broker, link: Connection, journal: Journal, view: SnapshotStore) -> None:
     """Between them they write each entry once."""
     ids = [f"op-{number}" for number in range(60)]
     await asyncio.gather(*(begun(journal, one, *LIFE) for one in ids))
@@ -302,7 +312,7 @@ async def test_two_at_once(broker: Broker, link: Link, journal: Journal, view: V
     await assert_is_fold(view, journal, ids)
 
 
-async def test_while_the_system_works(broker: Broker, link: Link, journal: Journal, view: View) -> None:
+async def test_while_the_system_works(broker: Broker, link: Connection, journal: Journal, view: SnapshotStore) -> None:
     """Two projectors, writers and rebuilds one after the other: no snapshot is ever set back, and all are right at the
     end."""
     ids = [f"op-{number}" for number in range(120)]
@@ -339,10 +349,10 @@ async def test_while_the_system_works(broker: Broker, link: Link, journal: Journ
 
 
 async def test_the_broker_is_killed_in_between(
-    broker: Broker, link: Link, journal: Journal, view: View, monkeypatch: pytest.MonkeyPatch
+    broker: Broker, link: Connection, journal: Journal, view: SnapshotStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It waits for the broker to come back, and goes on."""
-    monkeypatch.setattr(sweeping, "BATCH", 10)
+    monkeypatch.setattr(sweeping, "BATCH_SIZE", 10)
     ids = [f"op-{number}" for number in range(200)]
     await asyncio.gather(*(begun(journal, one, *LIFE) for one in ids))
     working = asyncio.create_task(rebuilt(link, journal))
@@ -357,7 +367,9 @@ async def test_the_broker_is_killed_in_between(
     await assert_is_fold(view, journal, ids)
 
 
-async def test_three_replicas_one_of_them_gone(cluster: Cluster, cluster_link: Link, cluster_journal: Journal) -> None:
+async def test_three_replicas_one_of_them_gone(
+    cluster: Cluster, cluster_link: Connection, cluster_journal: Journal
+) -> None:
     """On a cluster that loses the leader of the view just before, all is put right as well."""
     ids = [f"op-{number}" for number in range(20)]
     for one in ids:
@@ -368,5 +380,5 @@ async def test_three_replicas_one_of_them_gone(cluster: Cluster, cluster_link: L
     leader.kill()
     done = await rebuilt(cluster_link, cluster_journal)
     assert done.removed == 1  # a write that was answered too late counts as somebody else's
-    await assert_is_fold(View(cluster_link), cluster_journal, ids)
+    await assert_is_fold(SnapshotStore(cluster_link), cluster_journal, ids)
     assert (await verified(cluster_link, cluster_journal)).lines == []

@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from opstream.cli.app import main
-from opstream_journal import Journal, Link, View
-from opstream_journal.forced_end import end
+from opstream_journal import Connection, Journal, SnapshotStore
+from opstream_journal.forced_end import force_fail
 from opstream_journal.provisioning import jetstream_admin as admin
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing, streams
@@ -22,12 +22,12 @@ from tests.support.journaling import extend, first, following, linked, opened
 from tests.support.overdue import carrier
 from tests.support.projecting import LIFE, RESULT, assert_is_fold, projector, running, settled
 from tests.support.strategies import FromTheFuture, started
-from tests.support.sweeps import Rebuilt, begun, lose, publish, rebuilt, verified
+from tests.support.sweeps import RebuildResult, begun, lose, publish, rebuilt, verified
 
 pytestmark = pytest.mark.broker
 
 
-async def told_by_all(link: Link, journal: Journal, view: View, ids: tuple[str, ...]) -> Rebuilt:
+async def told_by_all(link: Connection, journal: Journal, view: SnapshotStore, ids: tuple[str, ...]) -> RebuildResult:
     """Whatever the projector makes of it, verification finds no difference; and a rebuild makes the same of it, from
     nothing, also while it forgets."""
     async with running(projector(link, journal)):
@@ -44,15 +44,15 @@ async def told_by_all(link: Link, journal: Journal, view: View, ids: tuple[str, 
     return done
 
 
-async def test_a_corrupt_message(link: Link, journal: Journal, view: View) -> None:
+async def test_a_corrupt_message(link: Connection, journal: Journal, view: SnapshotStore) -> None:
     """It is counted and named, its operation is as it was before, and said to need an end; all others are right."""
     await begun(journal, "hurt", started())
     sequence = await publish(link, "hurt", "progressed", b"\x00 not an event")
     await begun(journal, "well", *LIFE)
     done = await told_by_all(link, journal, view, ("hurt", "well"))
-    assert done.walk.odd.count == 1
-    assert f"sequence {sequence} (operations.hurt.book.upload-start.progressed)" in done.walk.odd.examples[0]
-    assert list(done.unfoldable.first) == ["hurt"]
+    assert done.walk.invalid.count == 1
+    assert f"sequence {sequence} (operations.hurt.book.upload-start.progressed)" in done.walk.invalid.examples[0]
+    assert list(done.unfoldable.examples) == ["hurt"]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,9 @@ async def test_a_corrupt_message(link: Link, journal: Journal, view: View) -> No
     [b"PUB operations.odd.\xff\xfe.b.started 2\r\n{}", b"HPUB operations.odd.book.b.started 2 4\r\nxx{}"],
     ids=["subject", "header"],
 )
-async def test_what_nats_py_can_not_read(broker: Broker, link: Link, journal: Journal, view: View, line: bytes) -> None:
+async def test_what_nats_py_can_not_read(
+    broker: Broker, link: Connection, journal: Journal, view: SnapshotStore, line: bytes
+) -> None:
     """A subject that is no UTF-8, or headers that are none, hold nobody up: the message is passed over and counted."""
     async with linked(broker.url) as other:
         writer = other.nc._transport._bare_io_writer
@@ -68,11 +70,11 @@ async def test_what_nats_py_can_not_read(broker: Broker, link: Link, journal: Jo
         await other.nc.flush()
     await begun(journal, "well", *LIFE)
     done = await told_by_all(link, journal, view, ("well",))
-    assert done.walk.odd.count == 1
-    assert "sequence 1 (operations.odd." in done.walk.odd.examples[0]
+    assert done.walk.invalid.count == 1
+    assert "sequence 1 (operations.odd." in done.walk.invalid.examples[0]
 
 
-async def test_foreign_messages(link: Link, journal: Journal, view: View) -> None:
+async def test_foreign_messages(link: Connection, journal: Journal, view: SnapshotStore) -> None:
     """An event that does not follow the one before it, and one of another operation: both are passed over."""
     lied = await begun(journal, "lied", started())
     liar = msgspec.structs.replace(following(lied, Progressed(percent=9.0)), previous_hash="f" * 64)
@@ -82,11 +84,11 @@ async def test_foreign_messages(link: Link, journal: Journal, view: View) -> Non
     await extend(journal, await begun(journal, "well"), started())
     done = await told_by_all(link, journal, view, ("lied", "other", "well"))
     assert (await view.get_newest("other")).operation == other
-    assert sorted(done.unfoldable.first) == ["lied", "other"]
-    assert done.walk.odd.count == 1
+    assert sorted(done.unfoldable.examples) == ["lied", "other"]
+    assert done.walk.invalid.count == 1
 
 
-async def test_a_second_request(link: Link, journal: Journal, view: View) -> None:
+async def test_a_second_request(link: Connection, journal: Journal, view: SnapshotStore) -> None:
     """It does not begin an operation anew that has ended, or is open."""
     ended = await begun(journal, "ended", *LIFE)
     opened_once = await begun(journal, "open", started())
@@ -95,13 +97,13 @@ async def test_a_second_request(link: Link, journal: Journal, view: View) -> Non
     for max_states in (1_000, 1):
         await lose(link)
         done = await rebuilt(link, journal, max_states=max_states)
-        assert (done.missing, sorted(done.unfoldable.first)) == (2, ["ended", "open"])
+        assert (done.missing, sorted(done.unfoldable.examples)) == (2, ["ended", "open"])
         assert (await view.get_newest("ended")).operation == ended
         assert (await view.get_newest("open")).operation == opened_once
         assert (await verified(link, journal, max_states=max_states)).lines == []
 
 
-async def test_an_event_of_a_newer_version(link: Link, journal: Journal, view: View) -> None:
+async def test_an_event_of_a_newer_version(link: Connection, journal: Journal, view: SnapshotStore) -> None:
     """It is counted and named, and passed over as the projector does."""
     operation = await begun(journal, "op-1", started())
     await publish(link, "op-1", "progressed", encode_event(following(operation, FromTheFuture())))
@@ -113,25 +115,25 @@ async def test_an_event_of_a_newer_version(link: Link, journal: Journal, view: V
     assert (stored.position, stored.skipped) == (3, 1)
 
 
-async def test_a_forced_end_settles_it(link: Link, journal: Journal, view: View) -> None:
+async def test_a_forced_end_settles_it(link: Connection, journal: Journal, view: SnapshotStore) -> None:
     """An operation that an operator has ended is nothing to tell of any more."""
     operation = await begun(journal, "hurt", started())
     await publish(link, "hurt", "progressed", b"\x00 not an event")
     await publish(link, "hurt", "progressed", encode_event(following(operation, FromTheFuture())))
-    await end(carrier(journal), "hurt", reason="damaged", is_forced=True, budget=10)
+    await force_fail(carrier(journal), "hurt", reason="damaged", is_forced=True, budget=10)
     done = await told_by_all(link, journal, view, ("hurt",))
-    assert (done.unfoldable.count, done.walk.odd.count, done.walk.unknown.count) == (0, 1, 1)
+    assert (done.unfoldable.count, done.walk.invalid.count, done.walk.unknown.count) == (0, 1, 1)
     stored = (await view.get_newest("hurt")).operation
     assert stored is not None
     assert stored.status == "Failed"
 
 
-async def test_a_subject_without_an_operation(link: Link, journal: Journal, view: View) -> None:
+async def test_a_subject_without_an_operation(link: Connection, journal: Journal, view: SnapshotStore) -> None:
     """What lies under an id that nobody could ask for is counted, and no more."""
     await link.nc.jetstream().publish("operations.what?.book.upload-start.progressed", b"{}")
     await begun(journal, "well", *LIFE)
     done = await told_by_all(link, journal, view, ("well",))
-    assert (done.walk.odd.count, done.unfoldable.count, done.missing) == (1, 0, 1)
+    assert (done.walk.invalid.count, done.unfoldable.count, done.missing) == (1, 0, 1)
 
 
 async def test_a_gap_in_the_sequence(broker: Broker) -> None:
@@ -139,9 +141,9 @@ async def test_a_gap_in_the_sequence(broker: Broker) -> None:
     async with linked(broker.url) as link:
         for config in streams(Sizing()):
             may_delete = config.name != subjects.OPERATIONS_STREAM
-            await admin.make_stream(link, config if may_delete else config.evolve(deny_delete=False))
+            await admin.create_stream(link, config if may_delete else config.evolve(deny_delete=False))
         await provision(link, Sizing())
-        journal, view = await opened(link), View(link)
+        journal, view = await opened(link), SnapshotStore(link)
         hurt = await begun(journal, "hurt", started())
         gone = await extend(journal, hurt, Progressed(percent=1.0))
         await extend(journal, gone, RESULT)
@@ -150,22 +152,22 @@ async def test_a_gap_in_the_sequence(broker: Broker) -> None:
 
         done = await rebuilt(link, journal)
 
-        assert (done.missing, list(done.unfoldable.first)) == (2, ["hurt"])
+        assert (done.missing, list(done.unfoldable.examples)) == (2, ["hurt"])
         assert (await view.get_newest("hurt")).operation == hurt
         await assert_is_fold(view, journal, ["well"])
         assert (await verified(link, journal)).lines == []
 
 
-async def test_much_of_it(link: Link, journal: Journal, view: View) -> None:
+async def test_much_of_it(link: Connection, journal: Journal, view: SnapshotStore) -> None:
     """However many there are, a few are named and all are counted."""
     hurt: list[Operation] = [await begun(journal, f"op-{number}", started()) for number in range(30)]
     for one in hurt:
         await publish(link, one.id, "progressed", b"nothing")
         await publish(link, one.id, "progressed", encode_event(following(one, FromTheFuture())))
     done = await told_by_all(link, journal, view, tuple(one.id for one in hurt))
-    assert (done.walk.odd.count, len(done.walk.odd.examples)) == (30, 5)
+    assert (done.walk.invalid.count, len(done.walk.invalid.examples)) == (30, 5)
     assert (done.walk.unknown.count, len(done.walk.unknown.examples)) == (30, 5)
-    assert (done.unfoldable.count, len(done.unfoldable.first)) == (30, 20)
+    assert (done.unfoldable.count, len(done.unfoldable.examples)) == (30, 20)
 
 
 def invoke(broker: Broker, *options: str) -> Result:
@@ -173,7 +175,7 @@ def invoke(broker: Broker, *options: str) -> Result:
     return CliRunner().invoke(main, ["rebuild", "--nats", broker.url, *options])
 
 
-async def test_the_command(broker: Broker, link: Link, journal: Journal) -> None:
+async def test_the_command(broker: Broker, link: Connection, journal: Journal) -> None:
     """It tells what can't be folded and what to do about it, prints one line, and ends with 0: all else is written."""
     await begun(journal, "hurt", started())
     await publish(link, "hurt", "progressed", b"nothing")

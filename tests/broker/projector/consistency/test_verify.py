@@ -9,8 +9,8 @@ import click
 import msgspec
 import pytest
 
-from opstream.cli.commands.verify import Verify, verify_view
-from opstream_journal import Journal, Link
+from opstream.cli.commands.verify import VerifySettings, verify_view
+from opstream_journal import Connection, Journal
 from opstream_journal.stores.snapshots import encode_snapshot
 from opstream_projector.consistency.verify import GRACE
 from opstream_schemas import subjects
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.broker
 
 
 @pytest.fixture
-async def operations(link: Link, journal: Journal) -> dict[str, Operation]:
+async def operations(link: Connection, journal: Journal) -> dict[str, Operation]:
     """Two operations, one open and one ended, and a view that is right."""
     found = {
         "open": await begun(journal, "open", *LIFE[:2]),
@@ -35,7 +35,7 @@ async def operations(link: Link, journal: Journal) -> dict[str, Operation]:
     return found
 
 
-async def test_a_view_that_is_right(link: Link, journal: Journal, operations: dict[str, Operation]) -> None:
+async def test_a_view_that_is_right(link: Connection, journal: Journal, operations: dict[str, Operation]) -> None:
     """Nothing is told, waited for or written."""
     writes = await view_writes(link)
     found = await verified(link, journal)
@@ -59,7 +59,7 @@ async def test_a_view_that_is_right(link: Link, journal: Journal, operations: di
     ],
 )
 async def test_an_entry_that_lies(
-    link: Link,
+    link: Connection,
     journal: Journal,
     operations: dict[str, Operation],
     changes: dict[str, Any],
@@ -74,7 +74,9 @@ async def test_an_entry_that_lies(
     assert await view_writes(link) == writes
 
 
-async def test_other_entries_that_are_wrong(link: Link, journal: Journal, operations: dict[str, Operation]) -> None:
+async def test_other_entries_that_are_wrong(
+    link: Connection, journal: Journal, operations: dict[str, Operation]
+) -> None:
     """A missing one, one that is no snapshot, and those of operations that the journal does not know."""
     await lose(link, "ended")
     await overwrite(link, "open", b"{}")
@@ -90,7 +92,7 @@ async def test_other_entries_that_are_wrong(link: Link, journal: Journal, operat
     assert (found.behind, found.waited_for) == (0, [])
 
 
-async def test_without_a_projector(link: Link, journal: Journal, operations: dict[str, Operation]) -> None:
+async def test_without_a_projector(link: Connection, journal: Journal, operations: dict[str, Operation]) -> None:
     """What the projector has not come to yet is waited for, and told as such if it does not come."""
     await extend(journal, operations["open"], RESULT)
     await begun(journal, "new")
@@ -100,7 +102,9 @@ async def test_without_a_projector(link: Link, journal: Journal, operations: dic
     assert found.waited_for[0] == 2
 
 
-async def test_a_projector_that_comes_late(link: Link, journal: Journal, operations: dict[str, Operation]) -> None:
+async def test_a_projector_that_comes_late(
+    link: Connection, journal: Journal, operations: dict[str, Operation]
+) -> None:
     """A lag that ends within the grace is no difference."""
     await extend(journal, operations["open"], RESULT)
     await begun(journal, "new")
@@ -110,14 +114,14 @@ async def test_a_projector_that_comes_late(link: Link, journal: Journal, operati
     assert (await found).lines == []
 
 
-async def test_the_grace_outlasts_a_killed_projector(link: Link) -> None:
+async def test_the_grace_outlasts_a_killed_projector(link: Connection) -> None:
     """What it held comes to another one once the ack_wait is over, and that is no difference either."""
     info = await link.nc.jetstream().consumer_info(subjects.OPERATIONS_STREAM, subjects.PROJECTOR_CONSUMER)
     assert info.config.ack_wait is not None
     assert info.config.ack_wait + 5 < GRACE
 
 
-async def test_while_the_system_works(broker: Broker, link: Link, journal: Journal) -> None:
+async def test_while_the_system_works(broker: Broker, link: Connection, journal: Journal) -> None:
     """With projectors and writers at work, verification after verification finds nothing."""
     ids = [f"op-{number}" for number in range(150)]
 
@@ -137,7 +141,7 @@ async def test_while_the_system_works(broker: Broker, link: Link, journal: Journ
 
 
 async def test_the_command_s_part(
-    broker: Broker, link: Link, operations: dict[str, Operation], capsys: pytest.CaptureFixture[str]
+    broker: Broker, link: Connection, operations: dict[str, Operation], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Differences on stdout, the summary on stderr, exit status 1 if there is a difference and 0 if not."""
     assert await asyncio.to_thread(exit_status, broker.url) == 0
@@ -154,7 +158,7 @@ async def test_the_command_s_part(
 
 
 async def test_the_command_s_part_without_projector(
-    broker: Broker, link: Link, journal: Journal, capsys: pytest.CaptureFixture[str]
+    broker: Broker, link: Connection, journal: Journal, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A lag is told as a lag, and what to look at."""
     await begun(journal, "new")
@@ -168,4 +172,4 @@ async def test_the_command_s_part_without_projector(
 def test_a_broker_without_journal(broker: Broker) -> None:
     """One line says so."""
     with pytest.raises(click.ClickException, match="has no journal"):
-        verify_view(Verify(servers=(broker.url,), connect_timeout=5.0))
+        verify_view(VerifySettings(servers=(broker.url,), connect_timeout=5.0))

@@ -10,36 +10,36 @@ import time
 import msgspec
 import pytest
 
-from opstream_journal import Journal, Link
-from opstream_runner import ActionContext, ActionFailed, action
+from opstream_journal import Connection, Journal
+from opstream_runner import ActionContext, ActionError, action
 from opstream_schemas.events import Canceled
 from opstream_schemas.operation.fold import Status
 from tests.support.journaling import KIND
-from tests.support.running import ACKS, Gate, Input, Stage, gated
+from tests.support.running import ACKS, HandlerGate, Input, RunnerStage, gated
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.broker
 
 
 @pytest.fixture
-def stage(link: Link, journal: Journal) -> Stage:
-    return Stage(link, journal)
+def stage(link: Connection, journal: Journal) -> RunnerStage:
+    return RunnerStage(link, journal)
 
 
-async def test_a_handler_that_stops(stage: Stage) -> None:
+async def test_a_handler_that_stops(stage: RunnerStage) -> None:
     """The next heartbeat finds the wish, the handler is cancelled, and only then the operation is Canceled."""
-    gate = Gate()
+    gate = HandlerGate()
     async with stage.runner([gated(gate, lease=1)]):
         await stage.request("op-1")
         await gate.entered(1)
-        await stage.wish("op-1")
+        await stage.request_cancel("op-1")
         operation = await stage.ended("op-1")
         await stage.settled()
     assert (operation.status, operation.reason, gate.cancelled) == (Status.CANCELED, "late", [1])
     assert await stage.names("op-1") == ["requested", "started", "cancel-requested", "canceled"]
 
 
-async def test_a_handler_that_cleans_up(stage: Stage) -> None:
+async def test_a_handler_that_cleans_up(stage: RunnerStage) -> None:
     """A cancelled handler may take its time to clean up, and tell about it: the operation is running until then."""
     running, cleaning, cleaned = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
@@ -56,7 +56,7 @@ async def test_a_handler_that_cleans_up(stage: Stage) -> None:
     async with stage.runner([handler]):
         await stage.request("op-1")
         await running.wait()
-        await stage.wish("op-1")
+        await stage.request_cancel("op-1")
         await cleaning.wait()
         assert (await stage.state("op-1")).status is Status.RUNNING
         cleaned.set()
@@ -66,9 +66,11 @@ async def test_a_handler_that_cleans_up(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(None, None), (ActionFailed("Half", "half done"), "Half"), (OSError("broken"), 500)]
+    ("error", "code"), [(None, None), (ActionError("Half", "half done"), "Half"), (OSError("broken"), 500)]
 )
-async def test_a_handler_that_ends_otherwise(stage: Stage, error: Exception | None, code: int | str | None) -> None:
+async def test_a_handler_that_ends_otherwise(
+    stage: RunnerStage, error: Exception | None, code: int | str | None
+) -> None:
     """A cancelled handler that returns has succeeded, and one that raises something else has failed."""
     running = asyncio.Event()
 
@@ -85,7 +87,7 @@ async def test_a_handler_that_ends_otherwise(stage: Stage, error: Exception | No
     async with stage.runner([handler]):
         await stage.request("op-1")
         await running.wait()
-        await stage.wish("op-1")
+        await stage.request_cancel("op-1")
         operation = await stage.ended("op-1")
     if code is None:
         assert (operation.status, operation.result) == (Status.SUCCEEDED, msgspec.Raw(b'"done"'))
@@ -94,7 +96,7 @@ async def test_a_handler_that_ends_otherwise(stage: Stage, error: Exception | No
         assert (operation.status, operation.error.code) == (Status.FAILED, code)
 
 
-async def test_a_plain_handler(stage: Stage) -> None:
+async def test_a_plain_handler(stage: RunnerStage) -> None:
     """A thread can't be interrupted: it ends by itself, and its result is recorded."""
     release = threading.Event()
     running = asyncio.Event()
@@ -109,17 +111,17 @@ async def test_a_plain_handler(stage: Stage) -> None:
     async with stage.runner([handler]) as runner:
         await stage.request("op-1")
         await running.wait()
-        await stage.wish("op-1")
+        await stage.request_cancel("op-1")
         (dispatcher,) = runner._dispatchers.values()
         attempt = dispatcher._attempts["op-1"]
-        await stage.reached("op-1", lambda _: attempt._judgement.verdict is not None)
+        await stage.reached("op-1", lambda _: attempt._judgement.reason is not None)
         release.set()
         operation = await stage.ended("op-1")
     assert operation.status is Status.SUCCEEDED
 
 
 @pytest.mark.parametrize("is_checking", [False, True])
-async def test_a_plain_handler_that_looks(stage: Stage, is_checking: bool) -> None:
+async def test_a_plain_handler_that_looks(stage: RunnerStage, is_checking: bool) -> None:
     """A plain handler hears of the wish through its context; returning it has succeeded, checking it has stopped."""
     running = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -136,12 +138,12 @@ async def test_a_plain_handler_that_looks(stage: Stage, is_checking: bool) -> No
     async with stage.runner([handler]):
         await stage.request("op-1")
         await running.wait()
-        await stage.wish("op-1")
+        await stage.request_cancel("op-1")
         operation = await stage.ended("op-1")
     assert operation.status is (Status.CANCELED if is_checking else Status.SUCCEEDED)
 
 
-async def test_a_clean_up_beyond_its_grace(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_clean_up_beyond_its_grace(stage: RunnerStage, caplog: pytest.LogCaptureFixture) -> None:
     """A clean-up that takes longer than its grace is cancelled too; the lease is kept until the handler has stopped."""
     running, interrupted, release = asyncio.Event(), asyncio.Event(), asyncio.Event()
     ends: list[str] = []
@@ -165,8 +167,8 @@ async def test_a_clean_up_beyond_its_grace(stage: Stage, caplog: pytest.LogCaptu
     async with stage.runner([handler]) as runner:
         await stage.request("op-1")
         await running.wait()
-        await stage.wish("op-1")
-        runner.hint(KIND, "op-1")
+        await stage.request_cancel("op-1")
+        runner.notify(KIND, "op-1")
         async with asyncio.timeout(5):
             await interrupted.wait()
         seen = len(acks.seen)
@@ -180,7 +182,7 @@ async def test_a_clean_up_beyond_its_grace(stage: Stage, caplog: pytest.LogCaptu
     assert "operation op-1: the handler of book:upload-start was asked to stop 0.1 s ago" in caplog.text
 
 
-async def test_a_thread_hears_of_a_stop(stage: Stage) -> None:
+async def test_a_thread_hears_of_a_stop(stage: RunnerStage) -> None:
     """A plain handler that looks ends when its runner stops, and the operation is handed back."""
     running, over = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
@@ -204,7 +206,7 @@ async def test_a_thread_hears_of_a_stop(stage: Stage) -> None:
     assert await stage.names("op-1") == ["requested", "started", "attempt-failed"]
 
 
-async def test_a_handler_that_cancels_itself(stage: Stage) -> None:
+async def test_a_handler_that_cancels_itself(stage: RunnerStage) -> None:
     """A cancellation that nobody asked for is a failure that counts; it is no reason to begin again for ever."""
 
     @action(str(KIND), max_attempts=2, backoff=0.05)
@@ -217,9 +219,9 @@ async def test_a_handler_that_cancels_itself(stage: Stage) -> None:
     assert await stage.names("op-1") == ["requested", "started", "attempt-failed", "started", "failed"]
 
 
-async def test_a_cancellation_before_any_runner(stage: Stage) -> None:
+async def test_a_cancellation_before_any_runner(stage: RunnerStage) -> None:
     """An operation that was canceled before a runner existed is never begun, and its message is settled."""
-    gate = Gate()
+    gate = HandlerGate()
     await stage.request("op-1")
     await stage.append("op-1", Canceled(reason="late"))
     async with stage.runner([gated(gate)]):
@@ -228,44 +230,44 @@ async def test_a_cancellation_before_any_runner(stage: Stage) -> None:
     assert await stage.names("op-1") == ["requested", "canceled"]
 
 
-async def test_a_hint_is_heeded_at_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_hint_is_heeded_at_once(stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a long lease, a hint makes the runner look now, and soon again for a wish that was stored only after it."""
     monkeypatch.setattr("opstream_runner.attempt.attempt._SECOND_LOOK", 1.0)
-    gate = Gate()
+    gate = HandlerGate()
     async with stage.runner([gated(gate, lease=60)]) as runner:
         await stage.request("op-1")
         await gate.entered(1)
-        runner.hint(KIND, "op-unknown")
-        runner.hint(KIND, "op-1")
+        runner.notify(KIND, "op-unknown")
+        runner.notify(KIND, "op-1")
         (dispatcher,) = runner._dispatchers.values()
         await stage.reached("op-1", lambda _: dispatcher._attempts["op-1"]._check is None)
         began = time.monotonic()
-        await stage.wish("op-1")
+        await stage.request_cancel("op-1")
         operation = await stage.ended("op-1")
         took = time.monotonic() - began
     assert (operation.status, took < 5) == (Status.CANCELED, True)
 
 
-async def test_a_wish_that_the_outcome_overtakes(stage: Stage) -> None:
+async def test_a_wish_that_the_outcome_overtakes(stage: RunnerStage) -> None:
     """An outcome decided without knowing of a wish is decided again, and stored."""
-    gate = Gate()
+    gate = HandlerGate()
     async with stage.runner([gated(gate)]):
         await stage.request("op-1")
         await gate.entered(1)
-        await stage.wish("op-1")
+        await stage.request_cancel("op-1")
         gate.open()
         await stage.ended("op-1")
         await stage.settled()
     assert await stage.names("op-1") == ["requested", "started", "cancel-requested", "succeeded"]
 
 
-async def test_a_wish_and_a_stop(stage: Stage) -> None:
+async def test_a_wish_and_a_stop(stage: RunnerStage) -> None:
     """An operation to be canceled whose runner stops is canceled by the next one, without another attempt."""
-    gate = Gate()
+    gate = HandlerGate()
     async with stage.runner([gated(gate)]):
         await stage.request("op-1")
         await gate.entered(1)
-        await stage.wish("op-1")
+        await stage.request_cancel("op-1")
     async with stage.runner([gated(gate)]):
         operation = await stage.ended("op-1")
     assert (operation.status, operation.reason, gate.attempts) == (Status.CANCELED, "late", [("op-1", 1)])

@@ -8,7 +8,7 @@ import random
 import msgspec
 import pytest
 
-from opstream_journal import Expected, Journal, Link, VersionConflict
+from opstream_journal import Connection, ExpectedVersion, Journal, VersionConflict
 from opstream_runner import ActionContext, action
 from opstream_schemas.errors import OperationFinished
 from opstream_schemas.operation.commands import RequestCancel, decide
@@ -17,7 +17,7 @@ from tests.support import projecting
 from tests.support.broker import Broker
 from tests.support.invariants import Promise, breaches, gather
 from tests.support.journaling import KIND, following
-from tests.support.running import WISH, Gate, Input, Stage, gated
+from tests.support.running import CANCEL_REQUEST, HandlerGate, Input, RunnerStage, gated
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.broker
@@ -29,13 +29,13 @@ FOREVER = 600.0
 
 
 @pytest.fixture
-def stage(link: Link, journal: Journal) -> Stage:
-    return Stage(link, journal)
+def stage(link: Connection, journal: Journal) -> RunnerStage:
+    return RunnerStage(link, journal)
 
 
-async def test_success_comes_first(stage: Stage) -> None:
+async def test_success_comes_first(stage: RunnerStage) -> None:
     """A wish decided before the end, and sent after it, is refused; who decides again hears that it is over."""
-    gate = Gate()
+    gate = HandlerGate()
     async with stage.runner([gated(gate)]):
         await stage.request("op-1")
         await gate.entered(1)
@@ -43,22 +43,24 @@ async def test_success_comes_first(stage: Stage) -> None:
         gate.open()
         ended = await stage.ended("op-1")
         with pytest.raises(VersionConflict):
-            await stage.journal.append(KIND, following(before, WISH), Expected(before.stream_sequence), budget=5)
+            await stage.journal.append(
+                KIND, following(before, CANCEL_REQUEST), ExpectedVersion(before.stream_sequence), budget=5
+            )
         with pytest.raises(OperationFinished):
             decide(ended, RequestCancel())
         await stage.settled()
     assert await stage.names("op-1") == ["requested", "started", "succeeded"]
 
 
-async def test_the_wish_comes_first(stage: Stage) -> None:
+async def test_the_wish_comes_first(stage: RunnerStage) -> None:
     """A handler that returns while it is being told of the wish has succeeded."""
-    gate = Gate()
+    gate = HandlerGate()
     async with stage.runner([gated(gate, lease=60)]) as runner:
         await stage.request("op-1")
         await gate.entered(1)
-        await stage.wish("op-1")
+        await stage.request_cancel("op-1")
         gate.open()
-        runner.hint(KIND, "op-1")
+        runner.notify(KIND, "op-1")
         operation = await stage.ended("op-1")
         await stage.settled()
     assert (operation.status, gate.cancelled) == (Status.SUCCEEDED, [])
@@ -66,7 +68,7 @@ async def test_the_wish_comes_first(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("is_long", [False, True])
-async def test_an_end_while_the_broker_is_away(broker: Broker, stage: Stage, is_long: bool) -> None:
+async def test_an_end_while_the_broker_is_away(broker: Broker, stage: RunnerStage, is_long: bool) -> None:
     """A handler that stops while nobody can be told is Canceled once the broker is back, however long that took."""
     running, cleaning, cleaned = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
@@ -84,14 +86,14 @@ async def test_an_end_while_the_broker_is_away(broker: Broker, stage: Stage, is_
         await running.wait()
         (dispatcher,) = runner._dispatchers.values()
         attempt = dispatcher._attempts["op-1"]
-        await stage.wish("op-1")
-        runner.hint(KIND, "op-1")
+        await stage.request_cancel("op-1")
+        runner.notify(KIND, "op-1")
         await cleaning.wait()
         broker.pause()
         if is_long:
             # Blind for longer than the lease, the attempt has nothing to say: whoever gets the message next does.
             await eventually(
-                lambda: attempt._judgement.verdict is not None and attempt._judgement.verdict.name == "BLIND"
+                lambda: attempt._judgement.reason is not None and attempt._judgement.reason.name == "BLIND"
             )
         cleaned.set()
         await eventually(lambda: attempt._is_concluding)
@@ -102,14 +104,14 @@ async def test_an_end_while_the_broker_is_away(broker: Broker, stage: Stage, is_
     assert await stage.names("op-1") == ["requested", "started", "cancel-requested", "canceled"]
 
 
-async def cancel(stage: Stage, operation_id: str) -> bool:
+async def cancel(stage: RunnerStage, operation_id: str) -> bool:
     """Cancel as a client does; whether the wish was recorded, and the operation not over."""
     while True:
         operation = await stage.state(operation_id)
         try:
             data = decide(operation, RequestCancel(by="ann"))
             if data is not None:
-                expected = Expected(operation.stream_sequence)
+                expected = ExpectedVersion(operation.stream_sequence)
                 await stage.journal.append(KIND, following(operation, data), expected, budget=20)
         except OperationFinished:
             return False
@@ -118,7 +120,7 @@ async def cancel(stage: Stage, operation_id: str) -> bool:
         return True
 
 
-async def test_a_hundred_races(broker: Broker, stage: Stage, link: Link, journal: Journal) -> None:
+async def test_a_hundred_races(broker: Broker, stage: RunnerStage, link: Connection, journal: Journal) -> None:
     """Operations canceled at about the moment when they return: each ends once, as its handler did, and every reader
     sees the same."""
     ids = [f"op-{n}" for n in range(COUNT)]
@@ -145,7 +147,7 @@ async def test_a_hundred_races(broker: Broker, stage: Stage, link: Link, journal
         if number == COUNT - 1:
             await stage.ended(operation_id)
         is_wished = await cancel(stage, operation_id)
-        runner.hint(KIND, operation_id)
+        runner.notify(KIND, operation_id)
         return is_wished
 
     async with (

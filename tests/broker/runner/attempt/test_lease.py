@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
-from opstream_journal import Delivered, Journal, JournalUnavailable, Link
+from opstream_journal import Connection, DeliveredMessage, Journal, JournalUnavailable
 from opstream_journal.jetstream.rpc import StoredMessage
 from opstream_runner import ActionContext, action
 from opstream_runner.attempt.attempt import Attempt
@@ -18,51 +18,51 @@ from opstream_schemas.events import Progressed
 from opstream_schemas.operation.fold import Status
 from tests.support.broker import Broker
 from tests.support.journaling import KIND, linked, opened
-from tests.support.running import ACKS, READS, Gate, Input, Stage, gated
+from tests.support.running import ACKS, READS, HandlerGate, Input, RunnerStage, gated
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.broker
 
 
 @pytest.fixture
-def stage(link: Link, journal: Journal) -> Stage:
-    return Stage(link, journal)
+def stage(link: Connection, journal: Journal) -> RunnerStage:
+    return RunnerStage(link, journal)
 
 
 @pytest.fixture
-async def other(broker: Broker, stage: Stage) -> AsyncIterator[Link]:
+async def other(broker: Broker, stage: RunnerStage) -> AsyncIterator[Connection]:
     """The connection of the runner that is going to be a zombie."""
     async with linked(broker.url) as link:
         yield link
 
 
 @pytest.fixture
-def muted(other: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+def muted(other: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """The heartbeats of the other runner do not arrive, so that it loses its lease."""
-    speak = Delivered.in_progress
+    speak = DeliveredMessage.in_progress
 
-    async def in_progress(self: Delivered) -> None:
+    async def in_progress(self: DeliveredMessage) -> None:
         if self._link is not other:
             await speak(self)
 
-    monkeypatch.setattr(Delivered, "in_progress", in_progress)
+    monkeypatch.setattr(DeliveredMessage, "in_progress", in_progress)
 
 
 @pytest.fixture
-def frozen(other: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+def frozen(other: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other runner neither speaks nor looks: as if its heartbeats came when everything is over."""
-    look = Attempt._check_now
+    look = Attempt._heartbeat_now
 
     def check_now(self: Attempt) -> None:
         if self._message._link is not other:
             look(self)
 
-    monkeypatch.setattr(Attempt, "_check_now", check_now)
+    monkeypatch.setattr(Attempt, "_heartbeat_now", check_now)
 
 
-async def test_a_long_action_keeps_its_lease(stage: Stage) -> None:
+async def test_a_long_action_keeps_its_lease(stage: RunnerStage) -> None:
     """An action that takes several leases is one attempt, with one read of the journal per heartbeat."""
-    gate = Gate()
+    gate = HandlerGate()
     reads, acks = await stage.spy(READS), await stage.spy(ACKS)
     async with stage.runner([gated(gate, lease=1)]):
         await stage.request("op-1")
@@ -74,7 +74,7 @@ async def test_a_long_action_keeps_its_lease(stage: Stage) -> None:
     assert await stage.names("op-1") == ["requested", "started", "succeeded"]
 
 
-async def test_progress_needs_no_reads(stage: Stage) -> None:
+async def test_progress_needs_no_reads(stage: RunnerStage) -> None:
     """Own progress, also when a heartbeat sees it, costs no further read."""
     reads, acks = await stage.spy(READS), await stage.spy(ACKS)
 
@@ -94,10 +94,10 @@ async def test_progress_needs_no_reads(stage: Stage) -> None:
 
 
 @pytest.mark.usefixtures("muted")
-async def test_a_zombie_is_stopped_and_silent(stage: Stage, other: Link) -> None:
+async def test_a_zombie_is_stopped_and_silent(stage: RunnerStage, other: Connection) -> None:
     """A runner that lost its lease finds its successor's start: its handler is cancelled, nothing is recorded, and no
     ack, nak or heartbeat is sent for the message."""
-    theirs, ours = Gate(), Gate()
+    theirs, ours = HandlerGate(), HandlerGate()
     acks = await stage.spy(ACKS)
     tools = stage.tools(journal=await opened(other))
     async with stage.runner([gated(theirs, lease=1)], link=other, tools=tools, concurrency=1):
@@ -115,9 +115,9 @@ async def test_a_zombie_is_stopped_and_silent(stage: Stage, other: Link) -> None
 
 
 @pytest.mark.usefixtures("frozen")
-async def test_an_outcome_that_comes_too_late(stage: Stage, other: Link) -> None:
+async def test_an_outcome_that_comes_too_late(stage: RunnerStage, other: Connection) -> None:
     """A handler that returns after its successor has started, and before its runner noticed, returned in vain."""
-    theirs, ours = Gate(), Gate()
+    theirs, ours = HandlerGate(), HandlerGate()
     acks = await stage.spy(ACKS)
     tools = stage.tools(journal=await opened(other))
     async with stage.runner([gated(theirs, lease=1)], link=other, tools=tools, concurrency=1) as zombie:
@@ -137,9 +137,9 @@ async def test_an_outcome_that_comes_too_late(stage: Stage, other: Link) -> None
 
 
 @pytest.mark.usefixtures("muted")
-async def test_a_fenced_plain_handler(stage: Stage, other: Link) -> None:
+async def test_a_fenced_plain_handler(stage: RunnerStage, other: Connection) -> None:
     """The thread of a zombie can't be stopped, but its progress and its result go nowhere, and nothing reads on."""
-    ours, later = Gate(), Gate()
+    ours, later = HandlerGate(), HandlerGate()
     release = asyncio.Event()
     contexts: list[ActionContext] = []
     loop = asyncio.get_running_loop()
@@ -173,7 +173,7 @@ async def test_a_fenced_plain_handler(stage: Stage, other: Link) -> None:
         await stage.ended("op-2")
 
 
-async def test_attempts_that_die_are_bounded(stage: Stage, other: Link) -> None:
+async def test_attempts_that_die_are_bounded(stage: RunnerStage, other: Connection) -> None:
     """An action that takes its runner down each time is started max_attempts times, and fails as RunnerLost."""
 
     @action(str(KIND), lease=1, max_attempts=2)
@@ -194,19 +194,19 @@ async def test_attempts_that_die_are_bounded(stage: Stage, other: Link) -> None:
 
 
 @pytest.fixture
-def blind(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+def blind(stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """The heartbeats of the runner can't read, until this is undone."""
 
     async def last(_: str) -> StoredMessage | None:
         raise JournalUnavailable("nobody answers", maybe_stored=False)
 
-    monkeypatch.setattr(stage.journal, "last", last)
+    monkeypatch.setattr(stage.journal, "last_message", last)
     return monkeypatch
 
 
-async def test_a_blind_runner_stops(stage: Stage, blind: pytest.MonkeyPatch) -> None:
+async def test_a_blind_runner_stops(stage: RunnerStage, blind: pytest.MonkeyPatch) -> None:
     """A runner that can't read the journal for longer than the lease cancels its handler and records nothing."""
-    gate = Gate()
+    gate = HandlerGate()
     async with stage.runner([gated(gate, lease=1, max_attempts=2)]):
         await stage.request("op-1")
         await gate.entered(1)
@@ -218,7 +218,7 @@ async def test_a_blind_runner_stops(stage: Stage, blind: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.usefixtures("blind")
-async def test_a_blind_handler_that_finishes(stage: Stage) -> None:
+async def test_a_blind_handler_that_finishes(stage: RunnerStage) -> None:
     """A handler that finishes its work although its runner went blind has its result recorded, if nobody took over."""
 
     @action(str(KIND), lease=1)
@@ -233,9 +233,9 @@ async def test_a_blind_handler_that_finishes(stage: Stage) -> None:
     assert (operation.result, operation.attempt) == (msgspec.Raw(b"1"), 1)
 
 
-async def test_a_check_that_the_end_overtakes(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_check_that_the_end_overtakes(stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A check that is under way when the outcome is recorded is the operation's last."""
-    read = stage.journal.last
+    read = stage.journal.last_message
     asked: list[str] = []
 
     async def last(operation_id: str) -> StoredMessage | None:
@@ -244,8 +244,8 @@ async def test_a_check_that_the_end_overtakes(stage: Stage, monkeypatch: pytest.
             await asyncio.Event().wait()
         return await read(operation_id)
 
-    monkeypatch.setattr(stage.journal, "last", last)
-    first, second = Gate(), Gate()
+    monkeypatch.setattr(stage.journal, "last_message", last)
+    first, second = HandlerGate(), HandlerGate()
     async with stage.runner([gated(first, lease=1)]):
         await stage.request("op-1")
         await eventually(lambda: asked)

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from opstream_journal import Expected, Journal, JournalUnavailable, Link
+from opstream_journal import Connection, ExpectedVersion, Journal, JournalUnavailable
 from opstream_journal.stores import timers
 from opstream_runner import Action, ActionContext, RetryAfter, action
 from opstream_runner.attempt import completion as runner_closing
-from opstream_runner.handler.invocation import UNEXPECTED
+from opstream_runner.handler.invocation import UNEXPECTED_ERROR
 from opstream_schemas import subjects
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import (
@@ -26,9 +26,9 @@ from opstream_schemas.events import (
 )
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.fold import Status
-from opstream_schemas.status_monitor import monitor
+from opstream_schemas.status_monitor import build_status_monitor
 from tests.support.journaling import KIND
-from tests.support.running import Gate, Input, Stage, gated
+from tests.support.running import HandlerGate, Input, RunnerStage, gated
 from tests.support.strategies import started
 from tests.support.waiting import eventually
 
@@ -39,8 +39,8 @@ Arm = Callable[..., Awaitable[None]]
 
 
 @pytest.fixture
-def stage(link: Link, journal: Journal) -> Stage:
-    return Stage(link, journal)
+def stage(link: Connection, journal: Journal) -> RunnerStage:
+    return RunnerStage(link, journal)
 
 
 def failing(times: int, error: Exception, **options: Any) -> Action[..., Any]:
@@ -55,18 +55,18 @@ def failing(times: int, error: Exception, **options: Any) -> Action[..., Any]:
     return handler
 
 
-async def failures(stage: Stage) -> list[AttemptFailed]:
+async def failures(stage: RunnerStage) -> list[AttemptFailed]:
     """What is recorded of the attempts of op-1 that failed."""
     return [data for data in await stage.datas("op-1") if isinstance(data, AttemptFailed)]
 
 
-async def pauses(stage: Stage) -> list[float]:
+async def pauses(stage: RunnerStage) -> list[float]:
     """Seconds from each failed attempt of op-1 to the moment at which the next was due."""
     events = await stage.events("op-1")
     return [(one.data.retry_at - one.time).total_seconds() for one in events if isinstance(one.data, AttemptFailed)]
 
 
-async def test_an_unexpected_error_is_tried_again(stage: Stage) -> None:
+async def test_an_unexpected_error_is_tried_again(stage: RunnerStage) -> None:
     """Each failed attempt is recorded with its error and the next try, later each time; nothing is left behind."""
     async with stage.runner([failing(3, OSError("secret"), backoff=0.1, backoff_max=0.2)]):
         await stage.request("op-1")
@@ -74,7 +74,7 @@ async def test_an_unexpected_error_is_tried_again(stage: Stage) -> None:
         await stage.settled()
     assert (operation.status, operation.attempt, operation.attempts_used) == (Status.SUCCEEDED, 4, 4)
     assert [(one.attempt, one.error, one.counted) for one in await failures(stage)] == [
-        (number, UNEXPECTED, True) for number in (1, 2, 3)
+        (number, UNEXPECTED_ERROR, True) for number in (1, 2, 3)
     ]
     assert await pauses(stage) == pytest.approx([0.1, 0.2, 0.2], abs=0.05)
     events = await stage.events("op-1")
@@ -83,17 +83,17 @@ async def test_an_unexpected_error_is_tried_again(stage: Stage) -> None:
     assert all(begin.timestamp() >= at.timestamp() - 0.002 for begin, at in zip(begun[1:], due, strict=True))
 
 
-async def test_the_last_attempt(stage: Stage) -> None:
+async def test_the_last_attempt(stage: RunnerStage) -> None:
     """When no attempt is left the operation has failed with the error of the last, which says how many there were."""
     async with stage.runner([failing(9, OSError("secret"), max_attempts=2)]):
         await stage.request("op-1")
         operation = await stage.ended("op-1")
         await stage.settled()
     assert await stage.names("op-1") == ["requested", "started", "attempt-failed", "started", "failed"]
-    assert operation.error == OperationError(code=500, message=f"{UNEXPECTED.message} (2 attempts failed)")
+    assert operation.error == OperationError(code=500, message=f"{UNEXPECTED_ERROR.message} (2 attempts failed)")
 
 
-async def test_retry_after(stage: Stage) -> None:
+async def test_retry_after(stage: RunnerStage) -> None:
     """The author's pause where it is longer than the backoff; the attempts count, and the last one tells a client."""
     async with stage.runner([failing(9, RetryAfter(0.3, "throttled"), max_attempts=3, backoff=0.2)]):
         await stage.request("op-1")
@@ -103,7 +103,7 @@ async def test_retry_after(stage: Stage) -> None:
     assert operation.error == OperationError(code=503, message="throttled (3 attempts failed)")
 
 
-async def test_what_waits_holds_nothing(stage: Stage) -> None:
+async def test_what_waits_holds_nothing(stage: RunnerStage) -> None:
     """While an operation waits for its next attempt it reads Running with the attempt and the next try, and neither the
     runner's only slot nor a message is taken."""
     seen: list[str] = []
@@ -120,13 +120,13 @@ async def test_what_waits_holds_nothing(stage: Stage) -> None:
         await stage.settled()
         await stage.request("op-2")
         await stage.ended("op-2")
-    shown = monitor(waiting)
+    shown = build_status_monitor(waiting)
     (failed,) = await failures(stage)
     assert (shown.status, shown.attempt, shown.retry_at) == (Status.RUNNING, 1, failed.retry_at)
     assert seen == ["op-1", "op-2"]
 
 
-async def test_the_deadline_comes_first(stage: Stage) -> None:
+async def test_the_deadline_comes_first(stage: RunnerStage) -> None:
     """A pause that goes beyond the deadline ends there, and so does the operation; no other attempt begins."""
     async with stage.runner([failing(9, RetryAfter(600))]):
         await stage.request("op-1", deadline=1.0)
@@ -138,20 +138,20 @@ async def test_the_deadline_comes_first(stage: Stage) -> None:
     assert failed.retry_at == operation.deadline
 
 
-async def test_another_runner_goes_on(stage: Stage) -> None:
+async def test_another_runner_goes_on(stage: RunnerStage) -> None:
     """The runner that saw the attempt fail need not live when the next one is due."""
     async with stage.runner([failing(9, RetryAfter(0.5))]):
         await stage.request("op-1")
         await stage.reached("op-1", lambda operation: operation.waiting)
         await stage.settled()
-    gate = Gate()
+    gate = HandlerGate()
     gate.open()
     async with stage.runner([gated(gate)]):
         await stage.ended("op-1")
     assert gate.attempts == [("op-1", 2)]
 
 
-async def test_a_cancellation_while_it_waits(stage: Stage) -> None:
+async def test_a_cancellation_while_it_waits(stage: RunnerStage) -> None:
     """Once an operation is canceled that waits for its next attempt, the wake begins none."""
     async with stage.runner([failing(9, RetryAfter(0.3))]):
         await stage.request("op-1")
@@ -164,16 +164,16 @@ async def test_a_cancellation_while_it_waits(stage: Stage) -> None:
 
 @pytest.mark.parametrize("error", [OSError("secret"), RetryAfter(0.1, "throttled")])
 async def test_nothing_is_retried_after_a_cancel_request(
-    stage: Stage, error: Exception, monkeypatch: pytest.MonkeyPatch
+    stage: RunnerStage, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A wish that is stored in the moment in which the attempt fails is seen when that is recorded: Failed."""
     append = stage.journal.append
     wished = []
 
-    async def wish_first(kind: Kind, event: Event, expected: Expected, *, budget: float) -> RecordedEvent:
+    async def wish_first(kind: Kind, event: Event, expected: ExpectedVersion, *, budget: float) -> RecordedEvent:
         if isinstance(event.data, AttemptFailed) and not wished:
             wished.append(event)
-            await stage.wish("op-1")
+            await stage.request_cancel("op-1")
         return await append(kind, event, expected, budget=budget)
 
     monkeypatch.setattr(stage.journal, "append", wish_first)
@@ -197,7 +197,7 @@ def arming(moment: str) -> Arm:
         passes.append(moment)
         if moment == "before" and len(passes) == 1:
             raise Killed
-        await timers.arm_wake(*args, **options)
+        await timers.schedule_wake_up(*args, **options)
         if moment == "after" and len(passes) == 1:
             raise Killed
 
@@ -206,11 +206,11 @@ def arming(moment: str) -> Arm:
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 async def test_a_crash_around_the_wake(
-    stage: Stage, moment: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    stage: RunnerStage, moment: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A runner that dies once its failed attempt is stored, before or after it armed the wake, has one more attempt
     follow it, when the lease is over or at the wake."""
-    monkeypatch.setattr(runner_closing, "arm_wake", arming(moment))
+    monkeypatch.setattr(runner_closing, "schedule_wake_up", arming(moment))
     async with stage.runner([failing(1, OSError("secret"), lease=1)]):
         await stage.request("op-1")
         operation = await stage.ended("op-1")
@@ -220,12 +220,12 @@ async def test_a_crash_around_the_wake(
     assert "Killed" in caplog.text
 
 
-async def test_a_crash_before_it_is_stored(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_crash_before_it_is_stored(stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A runner that dies before it recorded that its attempt failed has lost that attempt, which counts the same."""
     append = stage.journal.append
     killed = []
 
-    async def dying(kind: Kind, event: Event, expected: Expected, *, budget: float) -> RecordedEvent:
+    async def dying(kind: Kind, event: Event, expected: ExpectedVersion, *, budget: float) -> RecordedEvent:
         if isinstance(event.data, AttemptFailed) and not killed:
             killed.append(event)
             raise Killed
@@ -239,7 +239,7 @@ async def test_a_crash_before_it_is_stored(stage: Stage, monkeypatch: pytest.Mon
     assert operation.attempts_used == 2
 
 
-async def test_a_wake_that_could_not_be_armed(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_wake_that_could_not_be_armed(stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the broker does not answer just then, the message is put back, and arms the wake when it comes again."""
     calls = []
 
@@ -247,14 +247,14 @@ async def test_a_wake_that_could_not_be_armed(stage: Stage, monkeypatch: pytest.
         calls.append(args)
         raise JournalUnavailable("no answer", maybe_stored=False)
 
-    monkeypatch.setattr(runner_closing, "arm_wake", arm)
+    monkeypatch.setattr(runner_closing, "schedule_wake_up", arm)
     async with stage.runner([failing(1, OSError("secret"), lease=60)]):
         await stage.request("op-1")
         await stage.ended("op-1")
     assert (await stage.names("op-1"), len(calls)) == (AGAIN, 1)
 
 
-async def test_lost_and_failed_attempts_count_alike(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_lost_and_failed_attempts_count_alike(stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """With three attempts: one that died with its runner, one that failed, one that died: RunnerLost, and no fourth."""
     begun: list[int] = []
 
@@ -265,9 +265,9 @@ async def test_lost_and_failed_attempts_count_alike(stage: Stage, monkeypatch: p
 
     append = stage.journal.append
 
-    async def dying(kind: Kind, event: Event, expected: Expected, *, budget: float) -> RecordedEvent:
+    async def dying(kind: Kind, event: Event, expected: ExpectedVersion, *, budget: float) -> RecordedEvent:
         told = event.data.error.code if isinstance(event.data, AttemptFailed | Failed) else ""
-        if told == UNEXPECTED.code and begun[-1] in {1, 3}:
+        if told == UNEXPECTED_ERROR.code and begun[-1] in {1, 3}:
             raise Killed
         return await append(kind, event, expected, budget=budget)
 
@@ -281,20 +281,20 @@ async def test_lost_and_failed_attempts_count_alike(stage: Stage, monkeypatch: p
     assert (operation.error.code, begun) == (ErrorCode.RUNNER_LOST, [1, 2, 3])
 
 
-async def test_failed_after_lost(stage: Stage) -> None:
+async def test_failed_after_lost(stage: RunnerStage) -> None:
     """Attempts that died with their runner count where the last one fails: with three attempts, no fourth begins."""
     await stage.request("op-1")
     for number in (1, 2):
         await stage.append("op-1", started(number))
     async with stage.runner([failing(9, OSError("secret"), lease=1, max_attempts=3)]):
         operation = await stage.ended("op-1")
-    assert operation.error == OperationError(code=500, message=f"{UNEXPECTED.message} (3 attempts failed)")
+    assert operation.error == OperationError(code=500, message=f"{UNEXPECTED_ERROR.message} (3 attempts failed)")
     assert operation.attempt == 3
 
 
-async def test_a_wake_that_comes_twice(stage: Stage) -> None:
+async def test_a_wake_that_comes_twice(stage: RunnerStage) -> None:
     """A wake that is delivered again while the attempt that it began runs, or after it, begins no other."""
-    gate = Gate()
+    gate = HandlerGate()
 
     @action(str(KIND), backoff=0.05)
     async def handler(request: Input, ctx: ActionContext) -> int:
@@ -320,7 +320,7 @@ async def test_a_wake_that_comes_twice(stage: Stage) -> None:
     assert await stage.names("op-1") == AGAIN
 
 
-async def test_the_jitter_is_drawn_for_each_pause(stage: Stage) -> None:
+async def test_the_jitter_is_drawn_for_each_pause(stage: RunnerStage) -> None:
     """Each pause is shortened by a factor of its own, so that operations which failed together come back apart."""
     tools = stage.tools(jitter=iter([0.5, 1.0, 1.0]).__next__)
     async with stage.runner([failing(2, OSError("secret"), backoff=0.2)], tools=tools):
@@ -329,7 +329,7 @@ async def test_the_jitter_is_drawn_for_each_pause(stage: Stage) -> None:
     assert await pauses(stage) == pytest.approx([0.1, 0.4], abs=0.05)
 
 
-async def test_many_operations_that_fail(stage: Stage) -> None:
+async def test_many_operations_that_fail(stage: RunnerStage) -> None:
     """A hundred operations that all fail twice all succeed, each with three attempts."""
     ids = [f"op-{number}" for number in range(100)]
     async with stage.runner([failing(2, OSError("secret"))], concurrency=8):

@@ -12,16 +12,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from opstream_journal import Journal, Link
-from opstream_runner import Action, ActionContext, ActionFailed, RetryAfter, action
-from opstream_runner.authoring.action import collect
+from opstream_journal import Connection, Journal
+from opstream_runner import Action, ActionContext, ActionError, RetryAfter, action
+from opstream_runner.authoring.action import collect_actions
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import AttemptFailed, Failed, OperationError
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.fold import Operation, Status
 from tests.support import isolated_actions
 from tests.support.journaling import KIND
-from tests.support.running import ACKS, Gate, Input, Stage, gated
+from tests.support.running import ACKS, HandlerGate, Input, RunnerStage, gated
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.broker
@@ -35,11 +35,11 @@ QUICK: dict[str, Any] = {"timeout": TIMEOUT, "backoff": 0.05, "cancel_grace": 0.
 
 
 @pytest.fixture
-def stage(link: Link, journal: Journal) -> Stage:
-    return Stage(link, journal)
+def stage(link: Connection, journal: Journal) -> RunnerStage:
+    return RunnerStage(link, journal)
 
 
-async def lasting(stage: Stage) -> float:
+async def lasting(stage: RunnerStage) -> float:
     """Seconds from the start of the first attempt of op-1 to the event after it."""
     _, begun, ended, *_ = await stage.events("op-1")
     return (ended.time - begun.time).total_seconds()
@@ -62,7 +62,7 @@ def first_hangs(end: BaseException | None = None, **options: Any) -> Action[...,
 
 
 @pytest.mark.parametrize("end", [asyncio.CancelledError(), OSError("clean-up failed")])
-async def test_an_attempt_that_takes_too_long(stage: Stage, end: BaseException) -> None:
+async def test_an_attempt_that_takes_too_long(stage: RunnerStage, end: BaseException) -> None:
     """It is cancelled, is recorded as timed out whatever its clean-up raised, and another attempt follows."""
     async with stage.runner([first_hangs(end)]):
         await stage.request("op-1")
@@ -79,11 +79,11 @@ async def test_an_attempt_that_takes_too_long(stage: Stage, end: BaseException) 
     ("end", "names"),
     [
         (None, ["requested", "started", "succeeded"]),
-        (ActionFailed("Half", "half done"), ["requested", "started", "failed"]),
+        (ActionError("Half", "half done"), ["requested", "started", "failed"]),
         (RetryAfter(0, "half done"), AGAIN),
     ],
 )
-async def test_a_handler_that_has_the_last_word(stage: Stage, end: Exception | None, names: list[str]) -> None:
+async def test_a_handler_that_has_the_last_word(stage: RunnerStage, end: Exception | None, names: list[str]) -> None:
     """A handler that ends on purpose when its time is over has its own outcome."""
     async with stage.runner([first_hangs(end)]):
         await stage.request("op-1")
@@ -94,9 +94,9 @@ async def test_a_handler_that_has_the_last_word(stage: Stage, end: Exception | N
     ]
 
 
-async def test_every_attempt_takes_too_long(stage: Stage) -> None:
+async def test_every_attempt_takes_too_long(stage: RunnerStage) -> None:
     """With its last attempt the operation has failed as AttemptTimedOut."""
-    async with stage.runner([gated(Gate(), max_attempts=2, **QUICK)]):
+    async with stage.runner([gated(HandlerGate(), max_attempts=2, **QUICK)]):
         await stage.request("op-1")
         operation = await stage.ended("op-1")
     assert operation.error is not None
@@ -104,7 +104,7 @@ async def test_every_attempt_takes_too_long(stage: Stage) -> None:
     assert operation.error.message == f"{TIMED_OUT.message} (2 attempts failed)"
 
 
-async def test_each_attempt_has_its_own_time(stage: Stage) -> None:
+async def test_each_attempt_has_its_own_time(stage: RunnerStage) -> None:
     """Attempts that all end in time are never timed out, however long the operation takes."""
 
     @action(str(KIND), timeout=0.6, backoff=0.05, backoff_max=0.05)
@@ -121,7 +121,7 @@ async def test_each_attempt_has_its_own_time(stage: Stage) -> None:
     assert (operation.result, codes) == (msgspec.Raw(b"4"), {503})
 
 
-async def test_a_thread_that_looks(stage: Stage) -> None:
+async def test_a_thread_that_looks(stage: RunnerStage) -> None:
     """A plain handler sees by its context that its time is over."""
 
     @action(str(KIND), **QUICK)
@@ -137,7 +137,7 @@ async def test_a_thread_that_looks(stage: Stage) -> None:
     assert await stage.names("op-1") == AGAIN
 
 
-async def test_a_thread_that_does_not_look(stage: Stage) -> None:
+async def test_a_thread_that_does_not_look(stage: RunnerStage) -> None:
     """A plain handler that goes on is left behind after its grace: the next attempt runs beside it, and what it returns
     goes nowhere."""
     release, returned = threading.Event(), threading.Event()
@@ -166,11 +166,11 @@ async def test_a_thread_that_does_not_look(stage: Stage) -> None:
 
 @pytest.mark.parametrize(("kind", "how"), [("iso:plain", "clean_up"), ("iso:async", "ignore")])
 async def test_a_process_is_killed(
-    stage: Stage, tmp_path: Path, kind: str, how: str, monkeypatch: pytest.MonkeyPatch
+    stage: RunnerStage, tmp_path: Path, kind: str, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process is interrupted, killed if it does not end, and has timed out either way."""
     policy = {"timeout": 1.0, "max_attempts": 1}
-    actions = collect([isolated_actions])
+    actions = collect_actions([isolated_actions])
     for one in actions:
         changed = msgspec.structs.replace(one.spec.policy, **policy)
         monkeypatch.setattr(one, "spec", msgspec.structs.replace(one.spec, policy=changed))
@@ -184,7 +184,7 @@ async def test_a_process_is_killed(
     assert marks.exists() == (how == "clean_up")
 
 
-async def test_a_canceled_handler_that_stops_in_time(stage: Stage) -> None:
+async def test_a_canceled_handler_that_stops_in_time(stage: RunnerStage) -> None:
     """A timeout that passes during the clean-up of a canceled handler leaves it Canceled."""
     running = asyncio.Event()
 
@@ -199,13 +199,13 @@ async def test_a_canceled_handler_that_stops_in_time(stage: Stage) -> None:
     async with stage.runner([handler]) as runner:
         await stage.request("op-1")
         await running.wait()
-        await stage.wish("op-1")
-        runner.hint(KIND, "op-1")
+        await stage.request_cancel("op-1")
+        runner.notify(KIND, "op-1")
         operation = await stage.ended("op-1")
     assert operation.status is Status.CANCELED
 
 
-async def test_a_canceled_thread_that_never_looks(stage: Stage) -> None:
+async def test_a_canceled_thread_that_never_looks(stage: RunnerStage) -> None:
     """A canceled handler that has not stopped when its attempt's time is over has failed, and nothing is retried."""
     running, release = threading.Event(), threading.Event()
 
@@ -217,8 +217,8 @@ async def test_a_canceled_thread_that_never_looks(stage: Stage) -> None:
     async with stage.runner([handler]) as runner:
         await stage.request("op-1")
         assert await asyncio.to_thread(running.wait, 5)
-        await stage.wish("op-1")
-        runner.hint(KIND, "op-1")
+        await stage.request_cancel("op-1")
+        runner.notify(KIND, "op-1")
         operation = await stage.ended("op-1")
         release.set()
     assert await stage.names("op-1") == ["requested", "started", "cancel-requested", "failed"]
@@ -230,9 +230,9 @@ def exceeded(operation: Operation) -> bool:
     return operation.error is not None and operation.error.code == ErrorCode.DEADLINE_EXCEEDED
 
 
-async def test_the_deadline_of_what_runs(stage: Stage) -> None:
+async def test_the_deadline_of_what_runs(stage: RunnerStage) -> None:
     """With nobody else there, the runner itself stops the handler at the deadline and fails the operation."""
-    gate = Gate()
+    gate = HandlerGate()
     async with stage.runner([gated(gate)]):
         await stage.request("op-1", deadline=0.6)
         operation = await stage.ended("op-1")
@@ -243,7 +243,7 @@ async def test_the_deadline_of_what_runs(stage: Stage) -> None:
     assert 0 <= (operation.finished_at - operation.deadline).total_seconds() + 0.01 < 1
 
 
-async def test_a_handler_that_returns_at_the_deadline(stage: Stage) -> None:
+async def test_a_handler_that_returns_at_the_deadline(stage: RunnerStage) -> None:
     """A handler that is stopped by the deadline and returns has succeeded."""
     async with stage.runner([first_hangs()]):
         await stage.request("op-1", deadline=0.2)
@@ -251,7 +251,7 @@ async def test_a_handler_that_returns_at_the_deadline(stage: Stage) -> None:
     assert operation.status is Status.SUCCEEDED
 
 
-async def test_a_thread_at_the_deadline(stage: Stage) -> None:
+async def test_a_thread_at_the_deadline(stage: RunnerStage) -> None:
     """A plain handler that does not look is left behind, and the operation ends all the same."""
     release = threading.Event()
 
@@ -267,21 +267,21 @@ async def test_a_thread_at_the_deadline(stage: Stage) -> None:
 
 
 @pytest.fixture
-async def gate() -> AsyncIterator[Gate]:
+async def gate() -> AsyncIterator[HandlerGate]:
     """A gate that is open in the end."""
-    gate = Gate()
+    gate = HandlerGate()
     yield gate
     gate.open()
 
 
-async def test_somebody_else_ends_it(stage: Stage, gate: Gate) -> None:
+async def test_somebody_else_ends_it(stage: RunnerStage, gate: HandlerGate) -> None:
     """An operation that is failed from outside stops its attempt at the next hint; the runner says nothing more."""
     acks = await stage.spy(ACKS)
     async with stage.runner([gated(gate, lease=60)]) as runner:
         await stage.request("op-1")
         await gate.entered(1)
         await stage.append("op-1", Failed(error=OperationError(code=ErrorCode.DEADLINE_EXCEEDED, message="late")))
-        runner.hint(KIND, "op-1")
+        runner.notify(KIND, "op-1")
         await eventually(lambda: gate.cancelled == [1])
         await eventually(lambda: not runner._dispatchers[KIND]._attempts)
         assert acks.seen == []

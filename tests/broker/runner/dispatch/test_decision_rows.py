@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from opstream_journal import NEW, Journal, Link
+from opstream_journal import NEW_OPERATION, Connection, Journal
 from opstream_journal.jetstream import rpc
-from opstream_journal.provisioning.provision import ensure_consumer
+from opstream_journal.provisioning.provision import ensure_runner_consumer
 from opstream_schemas import subjects
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import (
@@ -24,7 +24,7 @@ from opstream_schemas.events import (
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.fold import Operation, Status
 from tests.support.journaling import KIND, extend, first, folded, following
-from tests.support.running import ACKS, Gate, Stage, gated
+from tests.support.running import ACKS, HandlerGate, RunnerStage, gated
 from tests.support.strategies import FromTheFuture, request, started
 from tests.support.waiting import eventually
 
@@ -34,14 +34,14 @@ WISH = CancelRequested(by="ann", reason="late")
 
 
 @pytest.fixture
-def stage(link: Link, journal: Journal) -> Stage:
-    return Stage(link, journal)
+def stage(link: Connection, journal: Journal) -> RunnerStage:
+    return RunnerStage(link, journal)
 
 
 @pytest.fixture
-def gate() -> Gate:
+def gate() -> HandlerGate:
     """Open: handlers pass and are noted."""
-    gate = Gate()
+    gate = HandlerGate()
     gate.open()
     return gate
 
@@ -53,7 +53,7 @@ def handed_back(attempt: int = 1, *, counted: bool, seconds: float = 0.0) -> Att
     return AttemptFailed(attempt=attempt, error=error, retry_at=at, counted=counted)
 
 
-async def begun(stage: Stage, *datas: EventData, deadline: float = 3600.0) -> Operation:
+async def begun(stage: RunnerStage, *datas: EventData, deadline: float = 3600.0) -> Operation:
     """An operation with some history; `started` gets the request's own ticket if it has number 1."""
     (requested,) = await stage.request("op-1", deadline=deadline)
     operation = folded(None, requested)
@@ -64,9 +64,9 @@ async def begun(stage: Stage, *datas: EventData, deadline: float = 3600.0) -> Op
     return operation
 
 
-async def put_back(stage: Stage, gate: Gate, **options: float) -> None:
+async def put_back(stage: RunnerStage, gate: HandlerGate, **options: float) -> None:
     """Make the consumer, and take and give back its first message, so that the next delivery is its second."""
-    await ensure_consumer(stage.link, gated(gate, **options).spec)
+    await ensure_runner_consumer(stage.link, gated(gate, **options).spec)
     subscription = await stage.link.nc.jetstream().pull_subscribe_bind(
         subjects.runner_consumer(KIND), subjects.OPERATIONS_STREAM
     )
@@ -75,7 +75,7 @@ async def put_back(stage: Stage, gate: Gate, **options: float) -> None:
     await subscription.unsubscribe()
 
 
-async def foreign(stage: Stage, operation_id: str, payload: bytes) -> None:
+async def foreign(stage: RunnerStage, operation_id: str, payload: bytes) -> None:
     """Put something under the subject of a request."""
     subject = subjects.event_subject(operation_id, KIND, "requested")
     await rpc.publish(stage.link, subject, payload, {})
@@ -91,7 +91,7 @@ async def foreign(stage: Stage, operation_id: str, payload: bytes) -> None:
     ],
     ids=["no JSON", "no event", "another operation's", "another action's"],
 )
-async def test_row_1_a_foreign_event(stage: Stage, gate: Gate, payload: bytes) -> None:
+async def test_row_1_a_foreign_event(stage: RunnerStage, gate: HandlerGate, payload: bytes) -> None:
     """What can't be decided is put back for a minute, in a second delivery too, and others go on."""
     await foreign(stage, "op-1", payload)
     await put_back(stage, gate)
@@ -104,7 +104,7 @@ async def test_row_1_a_foreign_event(stage: Stage, gate: Gate, payload: bytes) -
     assert (gate.attempts, info.num_ack_pending) == ([("op-2", 1)], 1)
 
 
-async def test_row_1_in_a_first_delivery(stage: Stage, gate: Gate) -> None:
+async def test_row_1_in_a_first_delivery(stage: RunnerStage, gate: HandlerGate) -> None:
     """The first delivery of an event of another action is put back for a minute as well."""
     spy = await stage.spy(ACKS)
     await foreign(stage, "op-1", encode_event(first("op-1", data=request(resource="car", action="wash"))))
@@ -113,7 +113,7 @@ async def test_row_1_in_a_first_delivery(stage: Stage, gate: Gate) -> None:
     assert gate.attempts == []
 
 
-async def test_row_1_a_newer_event(stage: Stage, gate: Gate) -> None:
+async def test_row_1_a_newer_event(stage: RunnerStage, gate: HandlerGate) -> None:
     """An operation with an event of a type that this version does not know is decided by nobody here."""
     operation = await begun(stage)
     payload = encode_event(following(operation, FromTheFuture()))
@@ -124,19 +124,19 @@ async def test_row_1_a_newer_event(stage: Stage, gate: Gate) -> None:
     assert gate.attempts == []
 
 
-async def test_row_1_a_wake_that_is_none(stage: Stage, gate: Gate) -> None:
+async def test_row_1_a_wake_that_is_none(stage: RunnerStage, gate: HandlerGate) -> None:
     """A wake without a body, and a wake for an operation of another action, reach no handler."""
     spy = await stage.spy(ACKS)
     other = first("op-1", data=request(resource="car", action="wash"))
-    await stage.journal.append(Kind("car", "wash"), other, NEW, budget=5)
-    await rpc.publish(stage.link, subjects.fire_subject(KIND, "op-1", "retry"), b"?", {})
+    await stage.journal.append(Kind("car", "wash"), other, NEW_OPERATION, budget=5)
+    await rpc.publish(stage.link, subjects.fired_wake_subject(KIND, "op-1", "retry"), b"?", {})
     await stage.wake("op-1", 1)
     async with stage.runner([gated(gate)]):
         await eventually(lambda: len(spy.seen) == 2)
     assert ([data for _, data in spy.seen], gate.attempts) == ([b'-NAK {"delay": 60000000000}'] * 2, [])
 
 
-async def test_row_2_terminal(stage: Stage, gate: Gate) -> None:
+async def test_row_2_terminal(stage: RunnerStage, gate: HandlerGate) -> None:
     """The request of an operation that ended before it began is acknowledged and nothing runs."""
     await begun(stage, Canceled())
     async with stage.runner([gated(gate)]):
@@ -144,7 +144,7 @@ async def test_row_2_terminal(stage: Stage, gate: Gate) -> None:
     assert (await stage.names("op-1"), gate.attempts) == (["requested", "canceled"], [])
 
 
-async def test_row_2_an_operation_that_is_gone(stage: Stage, gate: Gate) -> None:
+async def test_row_2_an_operation_that_is_gone(stage: RunnerStage, gate: HandlerGate) -> None:
     """A wake for an operation of which nothing is left is acknowledged."""
     await stage.wake("op-unknown", 1)
     async with stage.runner([gated(gate)]):
@@ -152,9 +152,9 @@ async def test_row_2_an_operation_that_is_gone(stage: Stage, gate: Gate) -> None
     assert gate.attempts == []
 
 
-async def test_row_3_live_elsewhere(stage: Stage) -> None:
+async def test_row_3_live_elsewhere(stage: RunnerStage) -> None:
     """A wake for an operation that runs under another ticket is acknowledged; the attempt goes on, alone."""
-    closed = Gate()
+    closed = HandlerGate()
     async with stage.runner([gated(closed)]):
         (requested,) = await stage.request("op-1")
         await closed.entered(1)
@@ -172,7 +172,7 @@ async def test_row_3_live_elsewhere(stage: Stage) -> None:
     assert await stage.names("op-1") == ["requested", "started", "succeeded"]
 
 
-async def test_row_4_to_be_canceled(stage: Stage, gate: Gate) -> None:
+async def test_row_4_to_be_canceled(stage: RunnerStage, gate: HandlerGate) -> None:
     """An operation that was handed back and is to be canceled ends as canceled, with the client's reason."""
     await begun(stage, started(), WISH, handed_back(counted=False))
     async with stage.runner([gated(gate)]):
@@ -181,7 +181,7 @@ async def test_row_4_to_be_canceled(stage: Stage, gate: Gate) -> None:
     assert (operation.status, operation.reason, gate.attempts) == (Status.CANCELED, "late", [])
 
 
-async def test_row_5_beyond_the_deadline(stage: Stage, gate: Gate) -> None:
+async def test_row_5_beyond_the_deadline(stage: RunnerStage, gate: HandlerGate) -> None:
     """An operation whose deadline has passed fails without a run."""
     await begun(stage, deadline=-1)
     async with stage.runner([gated(gate)]):
@@ -191,7 +191,7 @@ async def test_row_5_beyond_the_deadline(stage: Stage, gate: Gate) -> None:
     assert (operation.error.code, gate.attempts) == (ErrorCode.DEADLINE_EXCEEDED, [])
 
 
-async def test_row_6_a_first_delivery_reads_nothing(stage: Stage, gate: Gate) -> None:
+async def test_row_6_a_first_delivery_reads_nothing(stage: RunnerStage, gate: HandlerGate) -> None:
     """A request that nobody touched starts, and ends, without one read of the journal."""
     spy = await stage.spy("$JS.API.*.*.GET.OPERATIONS")
     direct = await stage.spy("$JS.API.DIRECT.GET.OPERATIONS")
@@ -203,7 +203,7 @@ async def test_row_6_a_first_delivery_reads_nothing(stage: Stage, gate: Gate) ->
     assert await stage.names("op-1") == ["requested", "started", "succeeded"]
 
 
-async def test_row_6_a_conflict(stage: Stage, gate: Gate) -> None:
+async def test_row_6_a_conflict(stage: RunnerStage, gate: HandlerGate) -> None:
     """A first delivery whose operation was canceled meanwhile is decided on what is there."""
     await begun(stage, Canceled(reason="changed my mind"))
     async with stage.runner([gated(gate)]):
@@ -211,7 +211,7 @@ async def test_row_6_a_conflict(stage: Stage, gate: Gate) -> None:
     assert (await stage.state("op-1")).status is Status.CANCELED
 
 
-async def test_row_6a_a_redelivery(stage: Stage, gate: Gate) -> None:
+async def test_row_6a_a_redelivery(stage: RunnerStage, gate: HandlerGate) -> None:
     """A request that was delivered before and never started runs as attempt 1."""
     await begun(stage)
     await put_back(stage, gate)
@@ -220,7 +220,7 @@ async def test_row_6a_a_redelivery(stage: Stage, gate: Gate) -> None:
     assert gate.attempts == [("op-1", 1)]
 
 
-async def test_row_7_the_next_attempt(stage: Stage, gate: Gate) -> None:
+async def test_row_7_the_next_attempt(stage: RunnerStage, gate: HandlerGate) -> None:
     """An operation whose runner died runs again under the same ticket, and counts."""
     operation = await begun(stage, started())
     await put_back(stage, gate)
@@ -232,7 +232,7 @@ async def test_row_7_the_next_attempt(stage: Stage, gate: Gate) -> None:
     assert (again.ticket, ended.attempts_used, gate.attempts) == (operation.live.ticket, 2, [("op-1", 2)])
 
 
-async def test_row_7_no_attempt_left(stage: Stage, gate: Gate) -> None:
+async def test_row_7_no_attempt_left(stage: RunnerStage, gate: HandlerGate) -> None:
     """An operation whose last attempt died with its runner fails as RunnerLost."""
     await begun(stage, started(), started(2))
     await put_back(stage, gate)
@@ -243,7 +243,7 @@ async def test_row_7_no_attempt_left(stage: Stage, gate: Gate) -> None:
     assert (operation.error.code, gate.attempts) == (ErrorCode.RUNNER_LOST, [])
 
 
-async def test_row_7_only_once_the_lease_ran_out(stage: Stage, gate: Gate) -> None:
+async def test_row_7_only_once_the_lease_ran_out(stage: RunnerStage, gate: HandlerGate) -> None:
     """A delivery that finds its own message's attempt begun by somebody else leaves it to them, until the lease is
     over: a process that was paused between delivery and start must not fence off its successor."""
     await begun(stage, started())
@@ -253,7 +253,7 @@ async def test_row_7_only_once_the_lease_ran_out(stage: Stage, gate: Gate) -> No
     assert (spy.acks(1), gate.attempts) == ([], [("op-1", 2)])
 
 
-async def test_row_8_handed_back(stage: Stage, gate: Gate) -> None:
+async def test_row_8_handed_back(stage: RunnerStage, gate: HandlerGate) -> None:
     """An operation that was handed back uncounted runs again under the same ticket, whatever the clocks say."""
     operation = await begun(stage, started(), handed_back(counted=False, seconds=3600))
     async with stage.runner([gated(gate)]):
@@ -263,7 +263,7 @@ async def test_row_8_handed_back(stage: Stage, gate: Gate) -> None:
     assert (tickets, ended.attempts_used) == ([operation.waiting.ticket] * 2, 1)
 
 
-async def test_row_8_woken(stage: Stage, gate: Gate) -> None:
+async def test_row_8_woken(stage: RunnerStage, gate: HandlerGate) -> None:
     """A wake that the wait's own event armed starts the next attempt, under the wake's ticket."""
     operation = await begun(stage, started(ticket=77), handed_back(counted=True, seconds=3600))
     async with stage.runner([gated(gate)]):
@@ -274,7 +274,7 @@ async def test_row_8_woken(stage: Stage, gate: Gate) -> None:
     assert (again.ticket > operation.stream_sequence, ended.attempts_used) == (True, 2)
 
 
-async def test_row_9_waiting(stage: Stage, gate: Gate) -> None:
+async def test_row_9_waiting(stage: RunnerStage, gate: HandlerGate) -> None:
     """A counted wait that no wake ended is armed again; the wake starts the next attempt when its time has come."""
     operation = await begun(stage, started(), handed_back(counted=True, seconds=1))
     assert operation.waiting is not None
@@ -286,7 +286,7 @@ async def test_row_9_waiting(stage: Stage, gate: Gate) -> None:
     assert (ended.attempts_used, gate.attempts) == (2, [("op-1", 2)])
 
 
-async def test_row_9_a_stale_wake(stage: Stage, gate: Gate) -> None:
+async def test_row_9_a_stale_wake(stage: RunnerStage, gate: HandlerGate) -> None:
     """A wake of an earlier wait starts nothing; it arms the right one."""
     operation = await begun(stage, started(ticket=77), handed_back(counted=True, seconds=3600))
     async with stage.runner([gated(gate)]):
@@ -297,7 +297,7 @@ async def test_row_9_a_stale_wake(stage: Stage, gate: Gate) -> None:
     assert gate.attempts == []
 
 
-async def test_a_newer_request_waits_for_a_newer_runner(stage: Stage, gate: Gate) -> None:
+async def test_a_newer_request_waits_for_a_newer_runner(stage: RunnerStage, gate: HandlerGate) -> None:
     """A runner of a lower version gives the operation back unstarted; one of the requested version runs it."""
     async with stage.runner([gated(gate, version=1)]):
         spy = await stage.spy(ACKS)

@@ -8,19 +8,19 @@ from typing import Any
 
 import pytest
 
-from opstream_journal import Journal, Link
-from opstream_journal.stores.resource_locks import Holds
+from opstream_journal import Connection, Journal
+from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_runner import ActionContext, RetryAfter, action
-from opstream_runner.dispatch.admission import Gate as RunnerGate
+from opstream_runner.dispatch.admission import AdmissionControl as RunnerGate
 from opstream_runner.dispatch.dispatcher import Dispatcher
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import Canceled, CancelRequested
 from opstream_schemas.operation.fold import Operation, Status
-from opstream_schemas.operation.resource_lock import Claim, Held
+from opstream_schemas.operation.resource_lock import Claim, LockOwned
 from tests.support.broker import Broker
 from tests.support.exclusive import Log, ask, exclusive, queue_of, releasing
 from tests.support.journaling import KIND, folded, linked, opened
-from tests.support.running import Gate, Input, Stage
+from tests.support.running import HandlerGate, Input, RunnerStage
 from tests.support.strategies import started
 from tests.support.waiting import eventually
 
@@ -30,24 +30,24 @@ THIRTY = [f"op-{number:02}" for number in range(30)]
 
 
 @pytest.fixture
-def stage(link: Link, journal: Journal) -> Stage:
-    return Stage(link, journal)
+def stage(link: Connection, journal: Journal) -> RunnerStage:
+    return RunnerStage(link, journal)
 
 
-async def has_no_more_than_the_holder(stage: Stage) -> bool:
+async def has_no_more_than_the_holder(stage: RunnerStage) -> bool:
     """Whether every other message is acknowledged: who waits holds none."""
     info = await stage.consumer()
     return (info.num_pending, info.num_ack_pending) == (0, 1)
 
 
-async def all_ended(stage: Stage, *ids: str) -> list[Operation]:
+async def all_ended(stage: RunnerStage, *ids: str) -> list[Operation]:
     """The operations, once all have ended."""
     return [await stage.ended(one, within=30) for one in ids]
 
 
-async def test_thirty_run_one_at_a_time_in_the_order_of_their_requests(stage: Stage) -> None:
+async def test_thirty_run_one_at_a_time_in_the_order_of_their_requests(stage: RunnerStage) -> None:
     """With two runners of four slots each, one that holds meanwhile, and no projector."""
-    log, gate = Log(), Gate()
+    log, gate = Log(), HandlerGate()
     offered = exclusive(log, gate=gate)
     queue = await queue_of(stage, offered)
     async with stage.runner([offered]), stage.runner([offered]):
@@ -64,7 +64,7 @@ async def test_thirty_run_one_at_a_time_in_the_order_of_their_requests(stage: St
     assert {(one.status, one.attempt) for one in ended} == {(Status.SUCCEEDED, 1)}
 
 
-async def test_a_burst_never_overlaps(stage: Stage) -> None:
+async def test_a_burst_never_overlaps(stage: RunnerStage) -> None:
     """All at once on a free resource, with nobody to hold them up."""
     log = Log()
     offered = exclusive(log)
@@ -76,9 +76,9 @@ async def test_a_burst_never_overlaps(stage: Stage) -> None:
     assert sorted(log.begun) == THIRTY
 
 
-async def test_resources_do_not_wait_for_each_other(stage: Stage) -> None:
+async def test_resources_do_not_wait_for_each_other(stage: RunnerStage) -> None:
     """Two resources run at once; one without an id is one of its own."""
-    log, gate = Log(), Gate()
+    log, gate = Log(), HandlerGate()
     offered = exclusive(log, gate=gate)
     async with stage.runner([offered]):
         await ask(stage, offered, "op-1", resource_id="1")
@@ -89,9 +89,9 @@ async def test_resources_do_not_wait_for_each_other(stage: Stage) -> None:
         await all_ended(stage, "op-1", "op-2", "op-3")
 
 
-async def test_a_waiting_operation_holds_no_slot(stage: Stage) -> None:
+async def test_a_waiting_operation_holds_no_slot(stage: RunnerStage) -> None:
     """With two slots and five that wait for one resource, another resource's operation runs."""
-    log, gate = Log(), Gate()
+    log, gate = Log(), HandlerGate()
     offered = exclusive(log, gate=gate)
     async with stage.runner([offered], concurrency=2):
         await ask(stage, offered, *THIRTY[:6])
@@ -102,9 +102,9 @@ async def test_a_waiting_operation_holds_no_slot(stage: Stage) -> None:
         await all_ended(stage, *THIRTY[:6], "other")
 
 
-async def test_a_group_of_two_actions_is_one_queue(stage: Stage) -> None:
+async def test_a_group_of_two_actions_is_one_queue(stage: RunnerStage) -> None:
     """Actions of a group exclude each other on the same resource, whichever runner has them."""
-    log, gate = Log(), Gate()
+    log, gate = Log(), HandlerGate()
     upload = exclusive(log, gate=gate, exclusive_group="files")
     remove = exclusive(log, gate=gate, name="book:remove", exclusive_group="files")
     queue = await queue_of(stage, upload)
@@ -122,9 +122,9 @@ async def test_a_group_of_two_actions_is_one_queue(stage: Stage) -> None:
     assert log.begun == ["op-1", *names]
 
 
-async def test_the_loser_of_a_race_is_refused(stage: Stage) -> None:
+async def test_the_loser_of_a_race_is_refused(stage: RunnerStage) -> None:
     """Past the API's check, `reject` fails the operation with the code that the API would have answered."""
-    log, gate = Log(), Gate()
+    log, gate = Log(), HandlerGate()
     offered = exclusive(log, gate=gate, on_conflict="reject")
     await ask(stage, offered, "op-1", "op-2")
     async with stage.runner([offered]), stage.runner([offered]):
@@ -142,9 +142,9 @@ async def test_the_loser_of_a_race_is_refused(stage: Stage) -> None:
     assert log.begun == [winner]
 
 
-async def test_replace_cancels_the_holder_first(stage: Stage) -> None:
+async def test_replace_cancels_the_holder_first(stage: RunnerStage) -> None:
     """The holder is told to stop, those that wait are canceled, and the last one runs once the holder has stopped."""
-    log, gate = Log(), Gate()
+    log, gate = Log(), HandlerGate()
     offered = exclusive(log, gate=gate, on_conflict="replace")
     async with stage.runner([offered]) as one, stage.runner([offered]) as two:
         await ask(stage, offered, "op-1")
@@ -152,7 +152,7 @@ async def test_replace_cancels_the_holder_first(stage: Stage) -> None:
         await ask(stage, offered, "op-2", "op-3")
         await stage.reached("op-1", lambda found: found.cancel is not None)
         for runner in (one, two):
-            runner.hint(offered.kind, "op-1")
+            runner.notify(offered.kind, "op-1")
         await gate.entered(2)
         gate.open()
         ended = await all_ended(stage, "op-1", "op-2", "op-3")
@@ -166,9 +166,9 @@ async def test_replace_cancels_the_holder_first(stage: Stage) -> None:
     assert ended[1].reason == "replaced by operation op-3"
 
 
-async def test_a_canceled_waiter_does_not_run(stage: Stage, link: Link, journal: Journal) -> None:
+async def test_a_canceled_waiter_does_not_run(stage: RunnerStage, link: Connection, journal: Journal) -> None:
     """It leaves the queue at once, and the next one gets its place."""
-    log, gate = Log(), Gate()
+    log, gate = Log(), HandlerGate()
     offered = exclusive(log, gate=gate)
     queue = await queue_of(stage, offered)
     async with stage.runner([offered]), releasing(link, journal):
@@ -184,9 +184,11 @@ async def test_a_canceled_waiter_does_not_run(stage: Stage, link: Link, journal:
     assert log.begun == ["op-1", "op-3"]
 
 
-async def test_a_holder_that_ends_before_it_begins_passes_on(stage: Stage, link: Link, journal: Journal) -> None:
+async def test_a_holder_that_ends_before_it_begins_passes_on(
+    stage: RunnerStage, link: Connection, journal: Journal
+) -> None:
     """Handed its hold while no runner has room for it, and canceled or out of time then: the projector goes on."""
-    log, gate = Log(), Gate()
+    log, gate = Log(), HandlerGate()
     upload = exclusive(log, gate=gate, exclusive_group="files")
     absent = exclusive(log, name="book:remove", exclusive_group="files")
     queue = await queue_of(stage, upload)
@@ -208,16 +210,16 @@ async def test_a_holder_that_ends_before_it_begins_passes_on(stage: Stage, link:
 
 @pytest.mark.parametrize("moment", ["taken", "queued", "handed over", "ended"])
 async def test_a_crash_at_any_moment_stops_nobody(
-    stage: Stage, link: Link, journal: Journal, monkeypatch: pytest.MonkeyPatch, moment: str
+    stage: RunnerStage, link: Connection, journal: Journal, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     """Between two steps that belong together everything of one operation is dropped; others, or its lease, go on."""
-    log, gate = Log(), Gate()
+    log, gate = Log(), HandlerGate()
     offered = exclusive(log, gate=gate, lease=1)
     queue = await queue_of(stage, offered)
     owner, name = {
         "taken": (Dispatcher, "_start"),  # holds, and has not begun
-        "queued": (Holds, "enqueue"),  # waits, and has not acknowledged
-        "handed over": (Holds, "wake"),  # holds, and does not know
+        "queued": (ResourceLocks, "enqueue"),  # waits, and has not acknowledged
+        "handed over": (ResourceLocks, "wake"),  # holds, and does not know
         "ended": (RunnerGate, "leave_or_log"),  # has ended, and still holds
     }[moment]
     crash = Crash(getattr(owner, name), is_late=moment == "queued")
@@ -259,9 +261,9 @@ class Crash:
         return failing
 
 
-async def test_a_holder_that_lost_its_runner_keeps_its_hold(stage: Stage, broker: Broker) -> None:
+async def test_a_holder_that_lost_its_runner_keeps_its_hold(stage: RunnerStage, broker: Broker) -> None:
     """Its lease runs out, its next attempt goes on, and only then those that wait have their turn."""
-    log, gate = Log(), Gate()
+    log, gate = Log(), HandlerGate()
     offered = exclusive(log, gate=gate, lease=1)
     queue = await queue_of(stage, offered)
     async with linked(broker.url) as cut:
@@ -284,19 +286,21 @@ async def test_a_holder_that_lost_its_runner_keeps_its_hold(stage: Stage, broker
     assert all(set(overlap) == {"op-1"} for overlap in log.overlaps)
 
 
-async def test_a_hold_that_was_taken_from_the_bucket_is_waited_for(stage: Stage, link: Link, journal: Journal) -> None:
+async def test_a_hold_that_was_taken_from_the_bucket_is_waited_for(
+    stage: RunnerStage, link: Connection, journal: Journal
+) -> None:
     """An attempt died, and meanwhile somebody gave its hold to another: its message is kept until the hold is back."""
     log = Log()
     offered = exclusive(log, lease=1, exclusive_group="files")
     absent = exclusive(log, name="book:remove", exclusive_group="files")
-    holds = Holds(link, journal)
+    holds = ResourceLocks(link, journal)
     await holds.start()
     (first,) = await ask(stage, offered, "op-1")
     (second,) = await ask(stage, absent, "op-2")
     await stage.append("op-1", started(ticket=first.sequence))
     thief = Claim(operation_id="op-2", sequence=second.sequence, kind=str(absent.kind))
     hold = (await stage.state("op-2")).hold
-    assert isinstance(await holds.acquire(hold, thief), Held)
+    assert isinstance(await holds.acquire(hold, thief), LockOwned)
     await stage.append("op-2", started(ticket=second.sequence))
     queue = await queue_of(stage, offered)
     async with stage.runner([offered]):
@@ -310,7 +314,7 @@ async def test_a_hold_that_was_taken_from_the_bucket_is_waited_for(stage: Stage,
     assert log.begun == ["op-1"]
 
 
-async def test_a_retry_keeps_the_hold(stage: Stage) -> None:
+async def test_a_retry_keeps_the_hold(stage: RunnerStage) -> None:
     """Between a failed attempt and the next one nobody gets in."""
     log, tries = Log(), []
 
@@ -331,9 +335,9 @@ async def test_a_retry_keeps_the_hold(stage: Stage) -> None:
     assert tries == [("op-1", 1), ("op-1", 2), ("op-2", 1), ("op-2", 2)]
 
 
-async def test_one_that_waited_is_passed_on_without_a_projector(stage: Stage) -> None:
+async def test_one_that_waited_is_passed_on_without_a_projector(stage: RunnerStage) -> None:
     """The runner that records an outcome wakes the next at once: no detour of a tenth of a second for each."""
-    log, gate = Log(), Gate()
+    log, gate = Log(), HandlerGate()
     offered = exclusive(log, gate=gate)
     queue = await queue_of(stage, offered)
     async with stage.runner([offered]):

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from opstream_journal import Drifted, Journal, Link
-from opstream_journal.provisioning.provision import ensure_consumer, provision
+from opstream_journal import Connection, Drifted, Journal
+from opstream_journal.provisioning.provision import ensure_runner_consumer, provision
 from opstream_journal.provisioning.topology import Sizing
-from opstream_journal.stores.rate_limiter import Pacer
+from opstream_journal.stores.rate_limiter import RateLimiter
 from opstream_runner import Action, ActionContext, RetryAfter, action
 from opstream_runner.dispatch import admission as gate
 from opstream_schemas import subjects
@@ -20,7 +20,7 @@ from opstream_schemas.operation.fold import Status
 from opstream_schemas.operation.rate_limit import parse_rate
 from tests.support.exclusive import Log, ask, exclusive, releasing
 from tests.support.journaling import KIND
-from tests.support.running import Gate, Input, Stage, gated
+from tests.support.running import HandlerGate, Input, RunnerStage, gated
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.broker
@@ -30,14 +30,14 @@ SLACK = 0.1
 
 
 @pytest.fixture
-def stage(link: Link, journal: Journal) -> Stage:
-    return Stage(link, journal)
+def stage(link: Connection, journal: Journal) -> RunnerStage:
+    return RunnerStage(link, journal)
 
 
 @pytest.fixture
-def opened() -> Gate:
+def opened() -> HandlerGate:
     """Nobody is held up."""
-    opened = Gate()
+    opened = HandlerGate()
     opened.open()
     return opened
 
@@ -54,7 +54,7 @@ def failing_once(rate: str) -> Action[..., Any]:
     return handler
 
 
-async def begun(stage: Stage, *ids: str) -> list[float]:
+async def begun(stage: RunnerStage, *ids: str) -> list[float]:
     """When each attempt of the operations began, in order; once all have ended."""
     moments = []
     for one in ids:
@@ -70,7 +70,7 @@ def assert_keeps(moments: list[float], count: int, spacing: float) -> None:
             assert moments[j] - one >= (j - i - count + 1) * spacing - SLACK, moments
 
 
-async def test_a_rate_holds_over_all_runners(stage: Stage, opened: Gate) -> None:
+async def test_a_rate_holds_over_all_runners(stage: RunnerStage, opened: HandlerGate) -> None:
     """Four in a second: four at once, and then one each quarter of a second; those that wait hold no slot."""
     offered = gated(opened, rate="4/s")
     names = [f"op-{number:02}" for number in range(10)]
@@ -85,7 +85,7 @@ async def test_a_rate_holds_over_all_runners(stage: Stage, opened: Gate) -> None
     assert moments[3] - moments[0] < 0.25
 
 
-async def test_each_attempt_takes_a_slot(stage: Stage) -> None:
+async def test_each_attempt_takes_a_slot(stage: RunnerStage) -> None:
     """A retry is no way around the rate."""
     offered = failing_once("2/s")
     async with stage.runner([offered]), stage.runner([offered]):
@@ -97,7 +97,7 @@ async def test_each_attempt_takes_a_slot(stage: Stage) -> None:
 
 
 async def test_slots_that_were_missed_are_not_made_up_for(
-    stage: Stage, opened: Gate, monkeypatch: pytest.MonkeyPatch
+    stage: RunnerStage, opened: HandlerGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All wakes have fired while no runner was there: the next one begins with what the rate allows, no more."""
     monkeypatch.setattr(gate, "_PATIENCE", 0.0)
@@ -119,15 +119,15 @@ async def test_slots_that_were_missed_are_not_made_up_for(
     assert_keeps(moments[2:], 2, 0.5)
 
 
-async def test_a_slot_that_was_waited_for_is_for_its_wake(stage: Stage, opened: Gate) -> None:
+async def test_a_slot_that_was_waited_for_is_for_its_wake(stage: RunnerStage, opened: HandlerGate) -> None:
     """Whoever took it has acknowledged the request, or still will: no attempt begins under that ticket, also once the
     slot has come; its message would be gone, and the attempt without a successor if its runner died."""
     offered = gated(opened, rate="4/s")
-    pacer = Pacer(stage.link, KIND, parse_rate("4/s"))
+    pacer = RateLimiter(stage.link, KIND, parse_rate("4/s"))
     early = time.time() - 100
     for other in range(4):
-        await pacer.take(f"other-{other}", early)
-    slot = await pacer.take("op-1.1.rate", early)
+        await pacer.reserve(f"other-{other}", early)
+    slot = await pacer.reserve("op-1.1.rate", early)
     assert early < slot < time.time()
     (requested,) = await ask(stage, offered, "op-1")
     async with stage.runner([offered]):
@@ -139,7 +139,9 @@ async def test_a_slot_that_was_waited_for_is_for_its_wake(stage: Stage, opened: 
     assert subjects.is_wake(wake.subject or "")
 
 
-async def test_one_that_waits_for_its_resource_uses_no_slot(stage: Stage, link: Link, journal: Journal) -> None:
+async def test_one_that_waits_for_its_resource_uses_no_slot(
+    stage: RunnerStage, link: Connection, journal: Journal
+) -> None:
     """Six on one resource at two in a second: the slots are taken in turn, none is lost, and none overlaps; also with
     the projector, which wakes those that hold and do not begin."""
     log = Log()
@@ -154,7 +156,7 @@ async def test_one_that_waits_for_its_resource_uses_no_slot(stage: Stage, link: 
     assert moments[-1] - moments[0] < 4 * 0.5 + 1.0
 
 
-async def test_actions_do_not_share_a_rate(stage: Stage, opened: Gate) -> None:
+async def test_actions_do_not_share_a_rate(stage: RunnerStage, opened: HandlerGate) -> None:
     """Each action has its own."""
     one = gated(opened, rate="1/h")
     other = exclusive(Log(), name="book:remove", exclusive="", rate="1/h")
@@ -164,9 +166,9 @@ async def test_actions_do_not_share_a_rate(stage: Stage, opened: Gate) -> None:
         await begun(stage, "op-1", "op-2")
 
 
-async def test_no_more_than_max_concurrency_run_at_once(stage: Stage) -> None:
+async def test_no_more_than_max_concurrency_run_at_once(stage: RunnerStage) -> None:
     """Three over two runners of four slots each, whoever has room."""
-    held = Gate()
+    held = HandlerGate()
     offered = gated(held, max_concurrency=3)
     names = [f"op-{number}" for number in range(12)]
     async with stage.runner([offered]), stage.runner([offered]):
@@ -178,20 +180,20 @@ async def test_no_more_than_max_concurrency_run_at_once(stage: Stage) -> None:
     assert held.most == 3
 
 
-async def test_a_changed_max_concurrency_is_drift_until_it_is_applied(stage: Stage, link: Link) -> None:
+async def test_a_changed_max_concurrency_is_drift_until_it_is_applied(stage: RunnerStage, link: Connection) -> None:
     """The message names the command; after it the new number is in force, with operations waiting."""
     few, more = limited(1), limited(2)
-    await ensure_consumer(link, few)
+    await ensure_runner_consumer(link, few)
     with pytest.raises(Drifted, match=r"max_ack_pending is 1, should be 2.*--update' with the same --actions"):
-        await ensure_consumer(link, more)
+        await ensure_runner_consumer(link, more)
 
     assert (await provision(link, Sizing(), [more])).drift != ()
     report = await provision(link, Sizing(), [more], is_update=True)
     assert (report.drift, len(report.updated)) == ((), 1)
-    await ensure_consumer(link, more)
+    await ensure_runner_consumer(link, more)
     assert (await stage.consumer()).config.max_ack_pending == 2
 
 
 def limited(number: int) -> ActionSpec:
     """An action of which so many attempts may run at once."""
-    return gated(Gate(), max_concurrency=number).spec
+    return gated(HandlerGate(), max_concurrency=number).spec

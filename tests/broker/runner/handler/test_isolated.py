@@ -14,11 +14,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from opstream_journal import Journal, Link
+from opstream_journal import Connection, Journal
 from opstream_runner import ActionContext, InvalidAction, action
-from opstream_runner.authoring.action import collect
+from opstream_runner.authoring.action import collect_actions
 from opstream_runner.dispatch.dispatcher import Dispatcher
-from opstream_runner.handler.invocation import UNEXPECTED
+from opstream_runner.handler.invocation import UNEXPECTED_ERROR
 from opstream_runner.runner import Runner
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import AttemptFailed, OperationError, Progressed
@@ -27,7 +27,7 @@ from opstream_schemas.operation.fold import Operation, Status
 from tests.support import isolated_actions
 from tests.support.journaling import KIND
 from tests.support.processes import Watch
-from tests.support.running import Input, Stage
+from tests.support.running import Input, RunnerStage
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.broker
@@ -38,14 +38,14 @@ both = pytest.mark.parametrize("kind", [PLAIN, ASYNC], ids=str)
 
 
 @pytest.fixture
-def stage(link: Link, journal: Journal) -> Stage:
-    return Stage(link, journal)
+def stage(link: Connection, journal: Journal) -> RunnerStage:
+    return RunnerStage(link, journal)
 
 
 @pytest.fixture
-async def runner(stage: Stage) -> AsyncIterator[Runner]:
+async def runner(stage: RunnerStage) -> AsyncIterator[Runner]:
     """A runner of the isolated actions."""
-    async with stage.runner(collect([isolated_actions])) as runner:
+    async with stage.runner(collect_actions([isolated_actions])) as runner:
         yield runner
 
 
@@ -65,21 +65,21 @@ def marks(tmp_path: Path) -> Marks:
     return Marks(tmp_path / "marks")
 
 
-async def begin(stage: Stage, kind: Kind, how: str, marks: Marks | None = None, **changes: Any) -> None:
+async def begin(stage: RunnerStage, kind: Kind, how: str, marks: Marks | None = None, **changes: Any) -> None:
     """Ask for op-1."""
     given = msgspec.json.encode({"how": how, "file": str(marks.file if marks else os.devnull)})
     await stage.request("op-1", kind=kind, given=given, **changes)
 
 
-async def at_it(stage: Stage) -> None:
+async def at_it(stage: RunnerStage) -> None:
     """Wait until the handler of op-1 is called and has said so."""
     await stage.reached("op-1", lambda operation: operation.percent_complete)
 
 
-async def cancel(stage: Stage, runner: Runner, kind: Kind) -> Operation:
+async def cancel(stage: RunnerStage, runner: Runner, kind: Kind) -> Operation:
     """Cancel op-1, and wait for its end."""
-    await stage.wish("op-1")
-    runner.hint(kind, "op-1")
+    await stage.request_cancel("op-1")
+    runner.notify(kind, "op-1")
     return await stage.ended("op-1")
 
 
@@ -109,7 +109,7 @@ def twice(error: OperationError) -> OperationError:
 
 
 @both
-async def test_it_has_a_process_of_its_own(stage: Stage, runner: Runner, kind: Kind) -> None:
+async def test_it_has_a_process_of_its_own(stage: RunnerStage, runner: Runner, kind: Kind) -> None:
     """The handler is told the same as in the runner, in another process, which leads a group of its own."""
     await begin(stage, kind, "tell", resource_id="42")
     operation = await stage.ended("op-1")
@@ -131,13 +131,13 @@ async def test_it_has_a_process_of_its_own(stage: Stage, runner: Runner, kind: K
 @pytest.mark.parametrize(
     ("how", "error"),
     [
-        ("break_down", UNEXPECTED),
+        ("break_down", UNEXPECTED_ERROR),
         ("leave", OperationError(code=500, message="the process of the action ended with status 3")),
         ("crash", OperationError(code=500, message="the process of the action ended by signal 11 (SIGSEGV)")),
     ],
 )
 async def test_a_failure(
-    stage: Stage, runner: Runner, kind: Kind, how: str, error: OperationError, caplog: pytest.LogCaptureFixture
+    stage: RunnerStage, runner: Runner, kind: Kind, how: str, error: OperationError, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What breaks the handler, or ends its process, is 500 and says so, and is tried again."""
     await begin(stage, kind, how)
@@ -152,7 +152,7 @@ async def test_a_failure(
 
 
 @both
-async def test_a_meant_failure(stage: Stage, runner: Runner, kind: Kind) -> None:
+async def test_a_meant_failure(stage: RunnerStage, runner: Runner, kind: Kind) -> None:
     """What the handler fails with is what the client reads, at once."""
     await begin(stage, kind, "fail")
     error = OperationError(code="Meant", message="as ? meant", target="how")
@@ -161,7 +161,7 @@ async def test_a_meant_failure(stage: Stage, runner: Runner, kind: Kind) -> None
 
 
 @both
-async def test_another_attempt_later(stage: Stage, runner: Runner, kind: Kind) -> None:
+async def test_another_attempt_later(stage: RunnerStage, runner: Runner, kind: Kind) -> None:
     """What the handler asks for by RetryAfter comes through: the pause, and what a person reads."""
     await begin(stage, kind, "postpone")
     assert failed(await stage.ended("op-1")).message == "as ? meant (2 attempts failed)"
@@ -172,7 +172,7 @@ async def test_another_attempt_later(stage: Stage, runner: Runner, kind: Kind) -
 
 
 @pytest.mark.parametrize("how", ["babble", "babble_on"])
-async def test_nonsense(stage: Stage, runner: Runner, how: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_nonsense(stage: RunnerStage, runner: Runner, how: str, caplog: pytest.LogCaptureFixture) -> None:
     """A handler that writes into the channel of its process has it killed: nobody could tell how it ends."""
     await begin(stage, PLAIN, how)
     error = failed(await stage.ended("op-1"))
@@ -181,7 +181,7 @@ async def test_nonsense(stage: Stage, runner: Runner, how: str, caplog: pytest.L
 
 
 @both
-async def test_the_limits_of_input_and_result(stage: Stage, runner: Runner, kind: Kind) -> None:
+async def test_the_limits_of_input_and_result(stage: RunnerStage, runner: Runner, kind: Kind) -> None:
     """Input that is not the handler's, and a result beyond the limit, fail as they do in the runner."""
     await begin(stage, kind, "fill")
     error = failed(await stage.ended("op-1"))
@@ -191,7 +191,7 @@ async def test_the_limits_of_input_and_result(stage: Stage, runner: Runner, kind
 
 
 @both
-async def test_progress(stage: Stage, runner: Runner, kind: Kind) -> None:
+async def test_progress(stage: RunnerStage, runner: Runner, kind: Kind) -> None:
     """Progress comes through in order, thinned out, cut, and before the outcome."""
     await begin(stage, kind, "step")
     operation = await stage.ended("op-1")
@@ -201,13 +201,15 @@ async def test_progress(stage: Stage, runner: Runner, kind: Kind) -> None:
     assert (operation.status, operation.result) == (Status.SUCCEEDED, msgspec.Raw(b'"done"'))
 
 
-async def test_a_plain_handler_may_run_a_loop(stage: Stage, runner: Runner) -> None:
+async def test_a_plain_handler_may_run_a_loop(stage: RunnerStage, runner: Runner) -> None:
     """No event loop runs where a plain handler is called, so that it can have its own."""
     await begin(stage, PLAIN, "run_a_loop")
     assert (await stage.ended("op-1")).result == msgspec.Raw(b'"looped"')
 
 
-async def test_what_it_says_lands_in_the_log(stage: Stage, runner: Runner, capfd: pytest.CaptureFixture[str]) -> None:
+async def test_what_it_says_lands_in_the_log(
+    stage: RunnerStage, runner: Runner, capfd: pytest.CaptureFixture[str]
+) -> None:
     """What the process prints and logs, its tracebacks too, comes out where the runner's log does."""
     await begin(stage, PLAIN, "break_down")
     await stage.ended("op-1")
@@ -220,7 +222,7 @@ async def test_what_it_says_lands_in_the_log(stage: Stage, runner: Runner, capfd
     )
 
 
-async def test_a_child_of_its_own_does_not_survive(stage: Stage, runner: Runner, marks: Marks) -> None:
+async def test_a_child_of_its_own_does_not_survive(stage: RunnerStage, runner: Runner, marks: Marks) -> None:
     """What a handler leaves running when it returns is killed."""
     await begin(stage, PLAIN, "breed", marks)
     operation = await stage.ended("op-1")
@@ -237,7 +239,9 @@ def is_alive(pid: int) -> bool:
 
 
 @pytest.mark.parametrize(("kind", "how"), [(PLAIN, "clean_up"), (ASYNC, "wait")], ids=str)
-async def test_a_cancellation_with_clean_up(stage: Stage, runner: Runner, marks: Marks, kind: Kind, how: str) -> None:
+async def test_a_cancellation_with_clean_up(
+    stage: RunnerStage, runner: Runner, marks: Marks, kind: Kind, how: str
+) -> None:
     """SIGTERM interrupts the handler wherever it is, its clean-up runs, and it has stopped."""
     await begin(stage, kind, how, marks)
     await at_it(stage)
@@ -253,7 +257,7 @@ async def test_a_cancellation_with_clean_up(stage: Stage, runner: Runner, marks:
     ids=str,
 )
 async def test_a_cancellation_that_kills(
-    stage: Stage, runner: Runner, marks: Marks, kind: Kind, how: str, caplog: pytest.LogCaptureFixture
+    stage: RunnerStage, runner: Runner, marks: Marks, kind: Kind, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A handler that has not ended after its grace is killed, and only then the operation reads Canceled."""
     await begin(stage, kind, how, marks)
@@ -273,7 +277,7 @@ async def test_a_cancellation_that_kills(
     ids=str,
 )
 async def test_a_cancellation_that_ends_otherwise(
-    stage: Stage, runner: Runner, kind: Kind, how: str, status: str
+    stage: RunnerStage, runner: Runner, kind: Kind, how: str, status: str
 ) -> None:
     """A handler that is interrupted and returns has succeeded; one that raises has failed."""
     await begin(stage, kind, how)
@@ -281,7 +285,7 @@ async def test_a_cancellation_that_ends_otherwise(
     assert (await cancel(stage, runner, kind)).status == status
 
 
-async def test_a_cancellation_takes_all_of_the_group(stage: Stage, runner: Runner, marks: Marks) -> None:
+async def test_a_cancellation_takes_all_of_the_group(stage: RunnerStage, runner: Runner, marks: Marks) -> None:
     """What an interrupted handler had started is gone when the operation reads Canceled."""
     await begin(stage, PLAIN, "stay", marks)
     await at_it(stage)
@@ -290,10 +294,10 @@ async def test_a_cancellation_takes_all_of_the_group(stage: Stage, runner: Runne
 
 
 @pytest.mark.parametrize("how", ["clean_up", "clean_up_for_ever"])
-async def test_a_stop(stage: Stage, marks: Marks, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stop(stage: RunnerStage, marks: Marks, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A runner that stops interrupts its processes, kills what does not end, and hands the operations back."""
     monkeypatch.setattr("opstream_runner.attempt.attempt._STOP_GRACE", 0.3)
-    async with stage.runner(collect([isolated_actions])) as runner:
+    async with stage.runner(collect_actions([isolated_actions])) as runner:
         await begin(stage, PLAIN, how, marks)
         await at_it(stage)
         (pid,) = processes(runner, PLAIN)
@@ -302,7 +306,7 @@ async def test_a_stop(stage: Stage, marks: Marks, how: str, monkeypatch: pytest.
     assert await stage.names("op-1") == ["requested", "started", "progressed", "attempt-failed"]
 
 
-async def test_an_attempt_that_is_fenced_off(stage: Stage, runner: Runner, marks: Marks) -> None:
+async def test_an_attempt_that_is_fenced_off(stage: RunnerStage, runner: Runner, marks: Marks) -> None:
     """A later attempt elsewhere, and the process of this one is terminated; it says nothing more."""
     await begin(stage, PLAIN, "clean_up", marks)
     await at_it(stage)
@@ -312,14 +316,14 @@ async def test_an_attempt_that_is_fenced_off(stage: Stage, runner: Runner, marks
     watch = Watch([pid])
     later = msgspec.structs.replace((await stage.datas("op-1"))[1], attempt=2, token="another")
     await stage.append("op-1", later)
-    runner.hint(PLAIN, "op-1")
+    runner.notify(PLAIN, "op-1")
     await eventually(lambda: not dispatcher(runner, PLAIN)._attempts)
     assert watch.left_after(5) == []
     assert marks.read() == "cleaned up, cancel requested: True\n"
     assert (await stage.names("op-1"))[-1] == "started"
 
 
-async def test_a_signal_from_somebody_else(stage: Stage, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_signal_from_somebody_else(stage: RunnerStage, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that somebody terminates for no reason that shows up has failed: it must not begin again for ever."""
     monkeypatch.setattr("opstream_runner.handler.child_process._EXPLANATION", 0.2)
     await begin(stage, PLAIN, "terminate")
@@ -327,7 +331,7 @@ async def test_a_signal_from_somebody_else(stage: Stage, runner: Runner, monkeyp
     assert error.message == "the process of the action ended by signal 15 (SIGTERM) (2 attempts failed)"
 
 
-async def test_a_signal_to_everybody(stage: Stage, runner: Runner) -> None:
+async def test_a_signal_to_everybody(stage: RunnerStage, runner: Runner) -> None:
     """Where a service manager terminates the processes and then the runner, the operation is handed back."""
     await begin(stage, PLAIN, "stay")
     await at_it(stage)
@@ -343,15 +347,15 @@ async def test_a_signal_to_everybody(stage: Stage, runner: Runner) -> None:
     assert (await stage.names("op-1"))[-1] == "attempt-failed"
 
 
-async def test_a_handler_that_cancels_itself(stage: Stage, runner: Runner) -> None:
+async def test_a_handler_that_cancels_itself(stage: RunnerStage, runner: Runner) -> None:
     """Its own cancellation is nobody's wish: the operation has failed."""
     await begin(stage, ASYNC, "cancel_oneself")
-    assert failed(await stage.ended("op-1")) == twice(UNEXPECTED)
+    assert failed(await stage.ended("op-1")) == twice(UNEXPECTED_ERROR)
 
 
 @pytest.mark.parametrize("executable", ["/nowhere/python", "/bin/false"])
 async def test_a_process_that_does_not_begin(
-    stage: Stage, runner: Runner, executable: str, caplog: pytest.LogCaptureFixture
+    stage: RunnerStage, runner: Runner, executable: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A machine that can't start processes costs a lease and an attempt, not the operation."""
     with pytest.MonkeyPatch.context() as patch:
@@ -364,7 +368,7 @@ async def test_a_process_that_does_not_begin(
 
 
 async def test_a_cancellation_before_it_begins(
-    stage: Stage, runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stage: RunnerStage, runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that is terminated while it still loads the action has stopped."""
     loading = tmp_path / "python"
@@ -377,17 +381,17 @@ async def test_a_cancellation_before_it_begins(
     assert await stage.names("op-1") == ["requested", "started", "cancel-requested", "canceled"]
 
 
-async def test_many_at_once(stage: Stage) -> None:
+async def test_many_at_once(stage: RunnerStage) -> None:
     """Each attempt has its own process."""
     ids = [f"op-{n}" for n in range(8)]
-    async with stage.runner(collect([isolated_actions]), concurrency=8):
+    async with stage.runner(collect_actions([isolated_actions]), concurrency=8):
         await stage.request(*ids, kind=PLAIN)
         operations = await asyncio.gather(*(stage.ended(one, within=20) for one in ids))
     pids = {msgspec.json.decode(one.result or b"{}")["pid"] for one in operations}
     assert len(pids) == len(ids)
 
 
-async def test_an_action_that_no_process_could_find(stage: Stage) -> None:
+async def test_an_action_that_no_process_could_find(stage: RunnerStage) -> None:
     """An isolated action that is in no module is refused before anything is offered."""
 
     @action(str(KIND), isolation="process")

@@ -10,10 +10,10 @@ import msgspec
 import pytest
 
 from bookshelf.actions import upload_finish, upload_start
-from opstream_api.asyncapi import events_document
+from opstream_api.asyncapi import action_asyncapi_document
 from opstream_api.asyncapi.draft7 import draft7_components, is_plain
 from opstream_schemas.action_spec import ActionSpec
-from opstream_schemas.asyncapi import asyncapi
+from opstream_schemas.asyncapi import asyncapi_document
 from opstream_schemas.names import Kind
 from tests.support.api import INPUT, UPLOAD, spec
 from tests.support.asyncapi import CARRIED, LOST, Json, as_sent, awkward_actions, message, references, validator
@@ -79,7 +79,7 @@ def test_members_that_tools_take_for_something_else() -> None:
 @pytest.mark.parametrize("action", [upload_start, upload_finish], ids=str)
 def test_the_bookshelf(action: Any) -> None:
     """What its actions take and give is carried whole, with examples that are valid."""
-    root = as_sent(events_document([action.spec]))
+    root = as_sent(action_asyncapi_document([action.spec]))
     for event in ("requested", "succeeded"):
         channel = f"{action.spec.resource}.{action.spec.action}.{event}"
         one = message(root, channel)
@@ -91,8 +91,8 @@ def test_the_bookshelf(action: Any) -> None:
 def test_awkward_actions_have_valid_examples_or_none() -> None:
     """And no reference of theirs leads to nowhere."""
     actions = [one for one in awkward_actions() if not one.summary.startswith(("itself", "loop"))]
-    root = as_sent(events_document(actions))
-    assert len(root["channels"]) == len(asyncapi()["channels"]) + 2 * len(actions)
+    root = as_sent(action_asyncapi_document(actions))
+    assert len(root["channels"]) == len(asyncapi_document()["channels"]) + 2 * len(actions)
     names = {f"#/components/{kind}/{name}" for kind, named in root["components"].items() for name in named}
     assert set(references(root["components"]["schemas"])) <= names
     shown = 0
@@ -107,7 +107,7 @@ def test_awkward_actions_have_valid_examples_or_none() -> None:
 def test_an_example_like_a_reference_is_left_out() -> None:
     """Tools would follow it."""
     action = msgspec.structs.replace(spec(), result_schema={"examples": [{"$ref": "#/x"}]})
-    root = as_sent(events_document([action]))
+    root = as_sent(action_asyncapi_document([action]))
     assert "examples" not in message(root, "book.upload-start.succeeded")
     assert "examples" in message(root, "book.upload-start.requested")
 
@@ -118,7 +118,7 @@ def test_actions_with_types_of_one_name_do_not_mix() -> None:
         spec(Kind("book", "upload-finish")),
         input_schema={"$ref": "#/$defs/UploadStart", "$defs": {"UploadStart": {"type": "integer"}}},
     )
-    root = as_sent(events_document([spec(), other]))
+    root = as_sent(action_asyncapi_document([spec(), other]))
     inputs = {name: validator(root, {"$ref": f"#/components/schemas/book.{name}.input"}) for name in ACTIONS}
     assert [inputs[name].is_valid(INPUT) for name in ACTIONS] == [True, False]
     assert [inputs[name].is_valid(3) for name in ACTIONS] == [False, True]
@@ -127,4 +127,4 @@ def test_actions_with_types_of_one_name_do_not_mix() -> None:
 def test_without_actions_it_is_the_one_that_opstream_writes() -> None:
     """The same channels, whoever makes the document."""
     no_one: list[ActionSpec] = []
-    assert events_document(no_one) == asyncapi()
+    assert action_asyncapi_document(no_one) == asyncapi_document()

@@ -10,23 +10,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opstream_api.errors import ApiError
-from opstream_api.http.caller_identity import TEXT_LIMIT, Requester, Requesters
-from opstream_api.http.requests import headers_of
+from opstream_api.http.caller_identity import MAX_IDENTITY_LENGTH, Caller, CallerResolver
+from opstream_api.http.requests import parse_headers
 
 pytestmark = pytest.mark.unit
 
 TRUSTED = tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "2001:db8:1::/48")))
-BEHIND = Requesters(trusted=TRUSTED, identity_header="X-Forwarded-User", client_id_header="X-Client-Id")
+BEHIND = CallerResolver(trusted=TRUSTED, identity_header="X-Forwarded-User", client_id_header="X-Client-Id")
 PROXY = ("10.0.0.1", 4711)
 
 
-def asked(who: Requesters, client: tuple[str, int] | None, *headers: tuple[str, str | bytes]) -> Requester:
+def asked(who: CallerResolver, client: tuple[str, int] | None, *headers: tuple[str, str | bytes]) -> Caller:
     """Who sent these headers."""
     pairs = [
         (name.lower().encode(), value if isinstance(value, bytes) else value.encode("latin-1"))
         for name, value in headers
     ]
-    return who.of(client, headers_of(pairs))
+    return who.resolve(client, parse_headers(pairs))
 
 
 @pytest.mark.parametrize(
@@ -42,40 +42,40 @@ def asked(who: Requesters, client: tuple[str, int] | None, *headers: tuple[str, 
 )
 def test_the_peer_is_the_client(host: str, address: str) -> None:
     """Without proxies the address is the connection's, in its shortest form; nothing that is none is recorded."""
-    assert asked(Requesters(), (host, 1)) == Requester(client_address=address)
+    assert asked(CallerResolver(), (host, 1)) == Caller(client_address=address)
 
 
 def test_no_peer() -> None:
     """A Unix socket has no address, and nobody is trusted for it."""
-    assert asked(BEHIND, None, ("X-Forwarded-User", "ann"), ("X-Forwarded-For", "192.0.2.7")) == Requester()
+    assert asked(BEHIND, None, ("X-Forwarded-User", "ann"), ("X-Forwarded-For", "192.0.2.7")) == Caller()
 
 
 @pytest.mark.parametrize("client", [("192.0.2.66", 1), ("2001:db8:2::1", 1), ("nonsense", 1)])
 def test_others_are_not_believed(client: tuple[str, int]) -> None:
     """Of a peer that is no trusted proxy every header is ignored, be it malformed."""
     claims = (("X-Forwarded-User", "root"), ("X-Client-Id", b"\xff" * 999), ("X-Forwarded-For", "10.0.0.9"))
-    assert asked(BEHIND, client, *claims) == asked(Requesters(), client)
+    assert asked(BEHIND, client, *claims) == asked(CallerResolver(), client)
 
 
 def test_a_proxy_is_believed() -> None:
     """Caller and application are those that it names, in UTF-8."""
     named = (("X-Forwarded-User", "Jürgen Müller".encode()), ("X-Client-Id", "shop"), ("X-Forwarded-For", "192.0.2.7"))
-    expected = Requester(caller="Jürgen Müller", client_id="shop", client_address="192.0.2.7")
+    expected = Caller(identity="Jürgen Müller", client_id="shop", client_address="192.0.2.7")
     assert asked(BEHIND, PROXY, *named) == expected
     assert asked(BEHIND, ("::ffff:10.0.0.1", 1), *named) == expected
 
 
 def test_a_proxy_that_names_nobody() -> None:
     """Without the headers, or with empty ones, the request is nobody's, from the proxy itself."""
-    expected = Requester(client_address="10.0.0.1")
+    expected = Caller(client_address="10.0.0.1")
     assert asked(BEHIND, PROXY) == expected
     assert asked(BEHIND, PROXY, ("X-Forwarded-User", ""), ("X-Forwarded-For", "")) == expected
 
 
 def test_a_header_that_is_not_configured() -> None:
     """Who asked is taken from no header that nobody has named."""
-    who = Requesters(trusted=TRUSTED)
-    assert asked(who, PROXY, ("X-Forwarded-User", "ann"), ("", "bob")) == Requester(client_address="10.0.0.1")
+    who = CallerResolver(trusted=TRUSTED)
+    assert asked(who, PROXY, ("X-Forwarded-User", "ann"), ("", "bob")) == Caller(client_address="10.0.0.1")
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_client_can_claim_nothing(claim: str) -> None:
 @pytest.mark.parametrize(
     ("values", "why"),
     [
-        (["a" * (TEXT_LIMIT + 1)], "has more than 256 characters"),
+        (["a" * (MAX_IDENTITY_LENGTH + 1)], "has more than 256 characters"),
         (["ann\tbob"], "can't be printed"),
         (["ann\u202ebob".encode()], "can't be printed"),
         ([b"M\xfcller"], "is not UTF-8"),
@@ -129,4 +129,7 @@ def test_what_can_not_be_recorded_is_refused(header: str, values: list[Any], why
 
 def test_the_longest_name() -> None:
     """Characters count, not bytes."""
-    assert asked(BEHIND, PROXY, ("X-Forwarded-User", ("ü" * TEXT_LIMIT).encode())).caller == "ü" * TEXT_LIMIT
+    assert (
+        asked(BEHIND, PROXY, ("X-Forwarded-User", ("ü" * MAX_IDENTITY_LENGTH).encode())).identity
+        == "ü" * MAX_IDENTITY_LENGTH
+    )

@@ -7,8 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opstream_api.errors import ApiError
-from opstream_api.http.conditional_headers import WAIT_LIMIT, last_position, matches, wait_seconds, wants_stream
-from opstream_api.http.requests import headers_of
+from opstream_api.http.conditional_headers import (
+    MAX_WAIT,
+    etag_matches,
+    last_event_position,
+    wait_seconds,
+    wants_stream,
+)
+from opstream_api.http.requests import parse_headers
 from opstream_schemas.errors import ErrorCode
 
 pytestmark = pytest.mark.unit
@@ -28,8 +34,8 @@ TAG = '"abc"'
         (["respond-async", "wait=7"], 7),
         (["wait=3, wait=9"], 3),
         (["wait=0"], 0),
-        ([f"wait={WAIT_LIMIT + 1}"], WAIT_LIMIT),
-        (["wait=999999999"], WAIT_LIMIT),
+        ([f"wait={MAX_WAIT + 1}"], MAX_WAIT),
+        (["wait=999999999"], MAX_WAIT),
         (["wait=-1"], 0),
         (["wait=1.5"], 0),
         (["wait=soon"], 0),
@@ -43,13 +49,13 @@ TAG = '"abc"'
 )
 def test_wait(values: list[str], seconds: int) -> None:
     """RFC 7240: the first one counts, what nobody understands is ignored; ours: never longer than the limit."""
-    assert wait_seconds(headers_of((b"prefer", value.encode()) for value in values)) == seconds
+    assert wait_seconds(parse_headers((b"prefer", value.encode()) for value in values)) == seconds
 
 
 @given(st.binary(max_size=80))
 def test_prefer_never_fails(value: bytes) -> None:
     """Whatever a client sends, it is some number of seconds that we can wait for."""
-    assert 0 <= wait_seconds(headers_of([(b"prefer", value)])) <= WAIT_LIMIT
+    assert 0 <= wait_seconds(parse_headers([(b"prefer", value)])) <= MAX_WAIT
 
 
 @pytest.mark.parametrize(
@@ -70,7 +76,7 @@ def test_prefer_never_fails(value: bytes) -> None:
 )
 def test_if_none_match(values: list[str], is_match: bool) -> None:
     """RFC 9110: a list, compared weakly; `*` matches whatever there is."""
-    assert matches(headers_of((b"if-none-match", value.encode()) for value in values), TAG) is is_match
+    assert etag_matches(parse_headers((b"if-none-match", value.encode()) for value in values), TAG) is is_match
 
 
 @pytest.mark.parametrize(
@@ -94,20 +100,20 @@ def test_if_none_match(values: list[str], is_match: bool) -> None:
 )
 def test_accept(accept: str, is_stream: bool) -> None:
     """Events are streamed only to those who ask for that, and not to those who like JSON better."""
-    assert wants_stream(headers_of([(b"accept", accept.encode())])) is is_stream
+    assert wants_stream(parse_headers([(b"accept", accept.encode())])) is is_stream
 
 
 @pytest.mark.parametrize(("value", "position"), [(None, 0), ("", 0), ("0", 0), ("12", 12)])
 def test_last_event_id(value: str | None, position: int) -> None:
     """The position of the last event that the client has; a browser sends an empty one before the first."""
-    given_headers = headers_of([(b"last-event-id", value.encode())] if value is not None else [])
-    assert last_position(given_headers) == position
+    given_headers = parse_headers([(b"last-event-id", value.encode())] if value is not None else [])
+    assert last_event_position(given_headers) == position
 
 
 @pytest.mark.parametrize("values", [["-1"], ["1.0"], ["x"], ["1" * 16], ["1", "2"], ["\u0661"]])
 def test_a_last_event_id_that_is_none(values: list[str]) -> None:
     """What no stream of ours ever sent is refused: it is another stream's."""
     with pytest.raises(ApiError) as caught:
-        last_position(headers_of((b"last-event-id", value.encode()) for value in values))
+        last_event_position(parse_headers((b"last-event-id", value.encode()) for value in values))
     assert caught.value.code is ErrorCode.INVALID_HEADER
     assert caught.value.body.error.target == "Last-Event-ID"

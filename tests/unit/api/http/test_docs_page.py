@@ -11,8 +11,8 @@ import pytest
 from litestar.response.base import ASGIResponse
 
 from opstream_api.errors import ApiError
-from opstream_api.http.docs_page import PAGE, POLICY, DocsPage, installed_page
-from opstream_api.http.requests import Headers, headers_of
+from opstream_api.http.docs_page import CONTENT_SECURITY_POLICY, DOCS_PATH, DocsPage, load_docs_page
+from opstream_api.http.requests import Headers, parse_headers
 from opstream_schemas.errors import ErrorCode
 
 pytestmark = pytest.mark.unit
@@ -30,7 +30,7 @@ def page() -> DocsPage:
 
 def sent(**headers: str) -> Headers:
     """A request's headers."""
-    return headers_of([(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()])
+    return parse_headers([(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()])
 
 
 def header(answer: ASGIResponse, name: str) -> str | None:
@@ -40,7 +40,7 @@ def header(answer: ASGIResponse, name: str) -> str | None:
 
 def test_a_file_as_it_is(page: DocsPage) -> None:
     """With its type, for a day."""
-    answer = page.answer(BUNDLE, sent())
+    answer = page.respond(BUNDLE, sent())
     assert (answer.status_code, answer.body) == (200, SOURCE)
     assert header(answer, "content-type") == "text/javascript; charset=utf-8"
     assert header(answer, "cache-control") == "public, max-age=86400"
@@ -66,14 +66,14 @@ def test_a_file_as_it_is(page: DocsPage) -> None:
 )
 def test_who_gets_it_packed(page: DocsPage, accepted: str, is_packed: bool) -> None:
     """Whoever says that they can unpack it."""
-    answer = page.answer(BUNDLE, sent(accept_encoding=accepted))
+    answer = page.respond(BUNDLE, sent(accept_encoding=accepted))
     assert (header(answer, "content-encoding") == "gzip") == is_packed
     assert (gzip.decompress(answer.body) if is_packed else answer.body) == SOURCE
 
 
 def test_what_packing_makes_larger_is_not_packed(page: DocsPage) -> None:
     """A picture."""
-    answer = page.answer("docs/favicon-32x32.png", sent(accept_encoding="gzip"))
+    answer = page.respond("docs/favicon-32x32.png", sent(accept_encoding="gzip"))
     assert (answer.body, header(answer, "content-type")) == (PICTURE, "image/png")
     assert header(answer, "content-encoding") is None
 
@@ -82,13 +82,13 @@ def test_whoever_has_it_gets_no_body(page: DocsPage) -> None:
     """Packed or not they are two things; the answer says how long it lasts from now."""
     tags = set()
     for headers in ({}, {"accept_encoding": "gzip"}):
-        tag = header(page.answer(BUNDLE, sent(**headers)), "etag")
+        tag = header(page.respond(BUNDLE, sent(**headers)), "etag")
         assert tag is not None
         tags.add(tag)
-        answer = page.answer(BUNDLE, sent(**headers, if_none_match=f'"other", {tag}'))
+        answer = page.respond(BUNDLE, sent(**headers, if_none_match=f'"other", {tag}'))
         assert (answer.status_code, answer.body, header(answer, "etag")) == (304, b"", tag)
         assert header(answer, "cache-control") == "public, max-age=86400"
-        assert page.answer(BUNDLE, sent(**headers, if_none_match='"other"')).status_code == 200
+        assert page.respond(BUNDLE, sent(**headers, if_none_match='"other"')).status_code == 200
     assert len(tags) == 2
 
 
@@ -98,33 +98,33 @@ def test_whoever_has_it_gets_no_body(page: DocsPage) -> None:
 def test_other_files_are_not_found(page: DocsPage, path: str) -> None:
     """What is not of the page is not served, whatever lies beside it on the disk."""
     with pytest.raises(ApiError) as caught:
-        page.answer(path, sent())
+        page.respond(path, sent())
     assert caught.value.code is ErrorCode.NOT_FOUND
 
 
 def test_the_page_loads_what_is_served() -> None:
     """Each of its links is one to a file of ours, below the page's own path, and no script stands in the page."""
-    page = installed_page()
-    answer = page.answer(PAGE, sent())
+    page = load_docs_page()
+    answer = page.respond(DOCS_PATH, sent())
     html = answer.body.decode()
     links = re.findall(r'(?:href|src)="([^"]*)"', html)
     assert BUNDLE in links
     for link in links:
-        assert link == "openapi.json" or page.answer(link, sent()).status_code == 200
+        assert link == "openapi.json" or page.respond(link, sent()).status_code == 200
     assert re.findall(r"<script[^>]*>[^<]+</script>", html) == []
     assert " style=" not in html
     assert re.search(r"\son\w+=", html) is None
-    for path in (PAGE, "docs/init.js", "docs/page.css"):
-        assert re.findall(rb"https?:|[\"'(]//", page.answer(path, sent()).body) == []
+    for path in (DOCS_PATH, "docs/init.js", "docs/page.css"):
+        assert re.findall(rb"https?:|[\"'(]//", page.respond(path, sent()).body) == []
 
 
 def test_the_page_forbids_other_hosts() -> None:
     """By its Content-Security-Policy, which names none; and it is asked for each time, so that it fits its files."""
-    answer = installed_page().answer(PAGE, sent())
+    answer = load_docs_page().respond(DOCS_PATH, sent())
     assert header(answer, "content-type") == "text/html; charset=utf-8"
-    assert header(answer, "content-security-policy") == POLICY
+    assert header(answer, "content-security-policy") == CONTENT_SECURITY_POLICY
     assert header(answer, "cache-control") == "public, no-cache"
-    rules = dict(rule.strip().split(" ", 1) for rule in POLICY.split(";"))
+    rules = dict(rule.strip().split(" ", 1) for rule in CONTENT_SECURITY_POLICY.split(";"))
     assert rules["default-src"] == "'self'"
     assert "script-src" not in rules
     assert {word for rule in rules.values() for word in rule.split()} == {
@@ -137,6 +137,6 @@ def test_the_page_forbids_other_hosts() -> None:
 
 def test_swagger_ui_is_read_and_not_imported() -> None:
     """Once in a process; its package for web frameworks stays out of ours."""
-    assert installed_page() is installed_page()
-    assert len(installed_page().answer(BUNDLE, sent()).body) > 1_000_000
+    assert load_docs_page() is load_docs_page()
+    assert len(load_docs_page().respond(BUNDLE, sent()).body) > 1_000_000
     assert "swagger_ui" not in sys.modules

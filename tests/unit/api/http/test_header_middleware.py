@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from opstream_api.http.header_middleware import SPELLING, HeaderCare
+from opstream_api.http.header_middleware import HEADER_CASE, HeaderMiddleware
 
 pytestmark = pytest.mark.unit
 
@@ -27,7 +27,7 @@ async def answered(*sent: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
     async def receive() -> Any:
         raise AssertionError("nothing is read")
 
-    care: Any = HeaderCare(app, new_id=lambda: "id-1")
+    care: Any = HeaderMiddleware(app, new_id=lambda: "id-1")
     await care({"type": "http", "headers": list(sent)}, receive, send)
     assert [message["type"] for message in messages] == ["http.response.start", "http.response.body"]
     return [(bytes(name), value) for name, value in messages[0]["headers"]]
@@ -45,7 +45,7 @@ async def test_names_are_spelled_as_in_the_contract() -> None:
 
 def test_the_spelling_survives_uvicorn() -> None:
     """It calls `lower()` on each name just before it writes it."""
-    assert [name.lower() for name in SPELLING.values()] == [
+    assert [name.lower() for name in HEADER_CASE.values()] == [
         b"Allow",
         b"Cache-Control",
         b"Content-Type",

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opstream_api.errors import ApiError
-from opstream_api.http.idempotency import Identity, identify, is_repeatable
-from opstream_api.http.requests import Headers, headers_of
+from opstream_api.http.idempotency import IdempotencyKey, parse_idempotency_key, uses_repeatability
+from opstream_api.http.requests import Headers, parse_headers
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.names import check_operation_id
 
@@ -25,7 +25,9 @@ TEXT = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1
 def headers(**values: str | list[str]) -> Headers:
     """Headers by name, `_` for `-`."""
     pairs = ((name, [value] if isinstance(value, str) else value) for name, value in values.items())
-    return headers_of((name.lower().replace("_", "-").encode(), one.encode()) for name, many in pairs for one in many)
+    return parse_headers(
+        (name.lower().replace("_", "-").encode(), one.encode()) for name, many in pairs for one in many
+    )
 
 
 def pair(request_id: str = REQUEST_ID, first_sent: str = FIRST_SENT) -> Headers:
@@ -33,9 +35,9 @@ def pair(request_id: str = REQUEST_ID, first_sent: str = FIRST_SENT) -> Headers:
     return headers(repeatability_request_id=request_id, repeatability_first_sent=first_sent)
 
 
-def found(given_headers: Headers) -> Identity:
+def found(given_headers: Headers) -> IdempotencyKey:
     """Whom they mean; one that brings none is `made`."""
-    return identify(given_headers, lambda: "made")
+    return parse_idempotency_key(given_headers, lambda: "made")
 
 
 def refusal(given_headers: Headers) -> str:
@@ -48,8 +50,8 @@ def refusal(given_headers: Headers) -> str:
 
 def test_operation_id_is_optional() -> None:
     """Without a header the service makes an id; both ways ask again with `Operation-Id`."""
-    assert found(headers()) == Identity(operation_id="made", header="Operation-Id")
-    assert found(headers(operation_id="my-id_1")) == Identity(operation_id="my-id_1", header="Operation-Id")
+    assert found(headers()) == IdempotencyKey(operation_id="made", header="Operation-Id")
+    assert found(headers(operation_id="my-id_1")) == IdempotencyKey(operation_id="my-id_1", header="Operation-Id")
 
 
 @pytest.mark.parametrize("values", [[""], ["a b"], ["a.b"], ["*"], [">"], ["x" * 65], ["ü"], ["a", "a"]])
@@ -102,10 +104,10 @@ def test_another_date_is_another_request() -> None:
 def test_a_pair_that_is_none(given_headers: Headers, target: str) -> None:
     """Half a pair, two of one, a broken one, or a second name for the operation: refused, naming what is wrong."""
     assert refusal(given_headers) == target
-    assert is_repeatable(given_headers)
+    assert uses_repeatability(given_headers)
 
 
 def test_others_are_not_repeatable() -> None:
     """Only who asks for OASIS repeatability is answered in its terms."""
-    assert not is_repeatable(headers(operation_id="mine"))
+    assert not uses_repeatability(headers(operation_id="mine"))
     assert not found(headers(operation_id="mine")).is_repeatable

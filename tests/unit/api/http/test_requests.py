@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from opstream_api.errors import ApiError
-from opstream_api.http.requests import base_url, check_content_type, check_query, headers_of, read_body, trace
+from opstream_api.http.requests import base_url, check_content_type, check_query, parse_headers, parse_trace, read_body
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import Trace
 
@@ -67,7 +67,7 @@ def test_other_query_parameters_are_refused(query: bytes, target: str) -> None:
 @pytest.mark.parametrize("host", ["api.test", "api.test:8080", "127.0.0.1:1", "[::1]:8080", "my_api", "localhost"])
 def test_links_start_with_the_clients_own_host(host: str) -> None:
     """The client can reach us there, so it can follow the link."""
-    assert base_url(headers_of([(b"host", host.encode())]), "http") == f"http://{host}"
+    assert base_url(parse_headers([(b"host", host.encode())]), "http") == f"http://{host}"
 
 
 @pytest.mark.parametrize(
@@ -75,20 +75,20 @@ def test_links_start_with_the_clients_own_host(host: str) -> None:
 )
 def test_a_host_that_makes_no_link_is_refused(hosts: list[bytes]) -> None:
     """What could turn the link into another one is an invalid header."""
-    headers = headers_of((b"host", host) for host in hosts)
+    headers = parse_headers((b"host", host) for host in hosts)
     assert code_of(lambda: base_url(headers, "http")) == (ErrorCode.INVALID_HEADER, "Host")
 
 
 def test_a_trace_context_is_kept() -> None:
     """It is recorded with the request."""
-    headers = headers_of([(b"traceparent", PARENT.encode()), (b"tracestate", b"a=1"), (b"tracestate", b"b=2")])
-    assert trace(headers) == Trace(traceparent=PARENT, tracestate="a=1,b=2")
+    headers = parse_headers([(b"traceparent", PARENT.encode()), (b"tracestate", b"a=1"), (b"tracestate", b"b=2")])
+    assert parse_trace(headers) == Trace(traceparent=PARENT, tracestate="a=1,b=2")
 
 
 def test_a_later_version_of_trace_context_is_kept() -> None:
     """Later versions may have more parts."""
     parent = f"01-{TRACE_ID}-b7ad6b7169203331-01-more"
-    assert trace(headers_of([(b"traceparent", parent.encode())])) == Trace(traceparent=parent)
+    assert parse_trace(parse_headers([(b"traceparent", parent.encode())])) == Trace(traceparent=parent)
 
 
 @pytest.mark.parametrize(
@@ -107,14 +107,14 @@ def test_a_later_version_of_trace_context_is_kept() -> None:
 )
 def test_a_malformed_trace_context_is_ignored(parents: list[str]) -> None:
     """W3C Trace Context asks for that; the request goes on."""
-    assert trace(headers_of((b"traceparent", parent.encode()) for parent in parents)) is None
+    assert parse_trace(parse_headers((b"traceparent", parent.encode()) for parent in parents)) is None
 
 
 @pytest.mark.parametrize("state", ["x" * 513, "a=\x01", "a=ü"])
 def test_an_unusable_tracestate_is_dropped_alone(state: str) -> None:
     """The parent stays."""
-    headers = headers_of([(b"traceparent", PARENT.encode()), (b"tracestate", state.encode("latin-1"))])
-    assert trace(headers) == Trace(traceparent=PARENT)
+    headers = parse_headers([(b"traceparent", PARENT.encode()), (b"tracestate", state.encode("latin-1"))])
+    assert parse_trace(headers) == Trace(traceparent=PARENT)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_an_unusable_tracestate_is_dropped_alone(state: str) -> None:
 )
 def test_json_is_taken(value: str | None) -> None:
     """Said in any of its ways, or not said."""
-    check_content_type(headers_of([(b"content-type", value.encode())] if value is not None else []))
+    check_content_type(parse_headers([(b"content-type", value.encode())] if value is not None else []))
 
 
 @pytest.mark.parametrize(
@@ -149,33 +149,33 @@ def test_json_is_taken(value: str | None) -> None:
 )
 def test_other_media_types_are_not(value: str) -> None:
     """Guessing what a body is would record what nobody meant."""
-    headers = headers_of([(b"content-type", value.encode())])
+    headers = parse_headers([(b"content-type", value.encode())])
     assert code_of(lambda: check_content_type(headers)) == (ErrorCode.UNSUPPORTED_MEDIA_TYPE, "Content-Type")
 
 
 def test_compressed_bodies_are_not_taken() -> None:
     """A few bytes could become any number of them."""
-    headers = headers_of([(b"content-encoding", b"gzip")])
+    headers = parse_headers([(b"content-encoding", b"gzip")])
     assert code_of(lambda: check_content_type(headers)) == (ErrorCode.UNSUPPORTED_MEDIA_TYPE, "Content-Encoding")
 
 
 async def test_a_body_comes_in_parts() -> None:
     """A body at the limit is taken whole."""
     receive = receiving(chunk(60, more=True), chunk(40, more=True), chunk(0, more=False))
-    assert await read_body(receive, headers_of([]), LIMIT) == b"x" * LIMIT
+    assert await read_body(receive, parse_headers([]), LIMIT) == b"x" * LIMIT
 
 
 async def test_a_client_that_hangs_up_sent_no_body() -> None:
     """Half a request is none."""
     receive = receiving(chunk(60, more=True), {"type": "http.disconnect"})
-    assert await read_body(receive, headers_of([]), LIMIT) is None
+    assert await read_body(receive, parse_headers([]), LIMIT) is None
 
 
 async def test_a_large_body_is_read_to_its_end_and_refused() -> None:
     """So that the client, which sends before it reads, gets to see the answer, and can use its connection again."""
     receive = receiving(chunk(60, more=True), chunk(60, more=True), chunk(5, more=False))
     with pytest.raises(ApiError) as caught:
-        await read_body(receive, headers_of([]), LIMIT)
+        await read_body(receive, parse_headers([]), LIMIT)
     assert (caught.value.code, caught.value.headers) == (ErrorCode.PAYLOAD_TOO_LARGE, {})
 
 
@@ -183,7 +183,7 @@ async def test_a_body_without_end_is_not_read_to_it() -> None:
     """At some point the connection is given up instead."""
     receive = receiving(*[chunk(LIMIT, more=True)] * 9)
     with pytest.raises(ApiError) as caught:
-        await read_body(receive, headers_of([]), LIMIT)
+        await read_body(receive, parse_headers([]), LIMIT)
     assert (caught.value.code, caught.value.headers) == (ErrorCode.PAYLOAD_TOO_LARGE, {"Connection": "close"})
 
 
@@ -193,7 +193,7 @@ async def test_a_body_without_end_is_not_read_to_it() -> None:
 async def test_a_declared_length_is_refused_unread(pairs: list[tuple[bytes, bytes]]) -> None:
     """A client that asks first, or has far too much, is told at once."""
     with pytest.raises(ApiError) as caught:
-        await read_body(receiving(), headers_of(pairs), LIMIT)
+        await read_body(receiving(), parse_headers(pairs), LIMIT)
     assert (caught.value.code, caught.value.headers) == (ErrorCode.PAYLOAD_TOO_LARGE, {"Connection": "close"})
 
 
@@ -205,7 +205,7 @@ async def test_a_body_that_never_ends_does_not_hold_the_service() -> None:
         await asyncio.Event().wait()
 
     waits = asyncio.Event()
-    reading = asyncio.create_task(read_body(receive, headers_of([]), LIMIT))
+    reading = asyncio.create_task(read_body(receive, parse_headers([]), LIMIT))
     await waits.wait()
     reading.cancel()
     with pytest.raises(ApiError) as caught:

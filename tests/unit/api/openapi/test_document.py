@@ -14,10 +14,10 @@ import pytest
 from schemathesis.specs.openapi.definitions import OPENAPI_31
 
 from opstream_api.errors import STATUS_OF
-from opstream_api.openapi import openapi
-from opstream_api.openapi.document_cache import Document
-from opstream_journal import Catalog
-from opstream_schemas.action_spec import DAY, ActionSpec
+from opstream_api.openapi import openapi_document
+from opstream_api.openapi.document_cache import DocumentCache
+from opstream_journal import ActionCatalog
+from opstream_schemas.action_spec import DAY_SECONDS, ActionSpec
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.names import Kind
 from opstream_schemas.status_monitor import StatusMonitor
@@ -47,7 +47,7 @@ class Tree(msgspec.Struct, forbid_unknown_fields=True):
 
 def document(*specs: ActionSpec, public_url: str = "") -> dict[str, Any]:
     """As clients see it: through JSON."""
-    return cast("dict[str, Any]", json.loads(msgspec.json.encode(openapi(specs, public_url))))
+    return cast("dict[str, Any]", json.loads(msgspec.json.encode(openapi_document(specs, public_url))))
 
 
 def taken(root: dict[str, Any]) -> set[str]:
@@ -158,7 +158,7 @@ def test_the_document_is_openapi() -> None:
 
 def test_callbacks_only_where_hosts_are_allowed() -> None:
     """`Operation-Callback` is described by a service that takes it, and by no other."""
-    without, calling_back = (taken(openapi([spec()], is_calling_back=is_it)) for is_it in (False, True))
+    without, calling_back = (taken(openapi_document([spec()], is_calling_back=is_it)) for is_it in (False, True))
     assert calling_back - without == {"Operation-Callback"}
     assert "Operation-Id" in without
 
@@ -247,10 +247,10 @@ def test_a_submit_is_described() -> None:
     ("policy", "told"),
     [
         ({}, "readable for 1 day after the end."),
-        ({"retention": 7 * DAY, "retention_canceled": 7 * DAY}, "readable for 7 days after the end."),
-        ({"retention_failed": 90 * DAY}, "readable for 1 day after the end, 90 days if it failed."),
+        ({"retention": 7 * DAY_SECONDS, "retention_canceled": 7 * DAY_SECONDS}, "readable for 7 days after the end."),
+        ({"retention_failed": 90 * DAY_SECONDS}, "readable for 1 day after the end, 90 days if it failed."),
         (
-            {"retention": 2 * DAY, "retention_failed": 90 * DAY, "retention_canceled": DAY},
+            {"retention": 2 * DAY_SECONDS, "retention_failed": 90 * DAY_SECONDS, "retention_canceled": DAY_SECONDS},
             "readable for 2 days after the end, 90 days if it failed, 1 day if it was canceled.",
         ),
     ],
@@ -374,7 +374,7 @@ class FakeCatalog:
 def test_the_document_is_built_when_the_catalog_changes() -> None:
     """And not for each request."""
     catalog = FakeCatalog()
-    kept = Document(cast("Catalog", catalog), openapi)
+    kept = DocumentCache(cast("ActionCatalog", catalog), openapi_document)
     first = kept.encoded()
     assert kept.encoded() is first
     catalog.offer(spec())

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bookshelf.actions import upload_finish, upload_start
-from opstream_api.openapi.schema_examples import MAX_ITEMS, example
-from opstream_api.openapi.shared import RESOURCE_ID
+from opstream_api.openapi.schema_examples import MAX_ITEMS, make_example
+from opstream_api.openapi.shared import RESOURCE_ID_PATTERN
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.names import check_resource_id
 
@@ -95,7 +95,7 @@ def is_valid(schema: Any, value: Any) -> bool:
 )
 def test_what_is_made(schema: dict[str, Any], expected: Any) -> None:
     """By the schema's own words where there are any, otherwise something short that is valid."""
-    assert example(schema) == expected
+    assert make_example(schema) == expected
     assert is_valid(schema, expected)
 
 
@@ -122,18 +122,18 @@ def test_what_is_made(schema: dict[str, Any], expected: Any) -> None:
 )
 def test_rather_none_than_a_wrong_one(schema: dict[str, Any]) -> None:
     """Also for a schema that nothing fits, or that is none."""
-    assert example(schema) is msgspec.UNSET
+    assert make_example(schema) is msgspec.UNSET
 
 
 def test_a_schema_that_is_right_by_the_letter() -> None:
     """A length of 1.0 is allowed, and ends nothing."""
-    assert example({"type": "array", "minItems": 1.0, "items": {"const": 1}}) in (msgspec.UNSET, [1])
+    assert make_example({"type": "array", "minItems": 1.0, "items": {"const": 1}}) in (msgspec.UNSET, [1])
 
 
 @pytest.mark.parametrize("schema", [WIDE, DEEP], ids=["wide", "deep"])
 def test_examples_stay_small(schema: dict[str, Any]) -> None:
     """Whatever a schema could hold, an example is there to be read."""
-    found = example(schema)
+    found = make_example(schema)
     assert is_valid(schema, found)
     assert len(json.dumps(found)) < 8000
 
@@ -142,7 +142,7 @@ def test_examples_stay_small(schema: dict[str, Any]) -> None:
 def test_the_bookshelf_has_examples(action: Any) -> None:
     """Of everything that its two actions take and give, optional members included."""
     for schema in (action.spec.input_schema, action.spec.result_schema):
-        found = example(schema)
+        found = make_example(schema)
         assert is_valid(schema, found)
         (name,) = [key for key in schema["$defs"] if schema["$ref"].endswith(f"/{key}")]
         assert list(found) == list(schema["$defs"][name]["properties"])
@@ -179,8 +179,8 @@ def wider(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 @given(st.recursive(SCALARS, wider, max_leaves=8).filter(lambda schema: schema is not True))
 def test_whatever_the_schema(schema: dict[str, Any]) -> None:
     """An example is valid, and the same each time; a schema of this simple kind has one, unless a reference is off."""
-    found = example(schema)
-    assert example(schema) == found
+    found = make_example(schema)
+    assert make_example(schema) == found
     if found is msgspec.UNSET:
         assert "$ref" in json.dumps(schema)
     else:
@@ -189,7 +189,7 @@ def test_whatever_the_schema(schema: dict[str, Any]) -> None:
 
 def test_ids_of_resources_have_one_grammar() -> None:
     """The expression in the document takes and refuses what the service does, character by character."""
-    takes = jsonschema_rs.Draft202012Validator({"pattern": RESOURCE_ID}).is_valid
+    takes = jsonschema_rs.Draft202012Validator({"pattern": RESOURCE_ID_PATTERN}).is_valid
 
     def is_taken(text: str) -> bool:
         try:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opstream_api.errors import MESSAGE_LIMIT, TARGET_LIMIT, ApiError
-from opstream_api.operations.input_validation import MAX_DETAILS, Validators, decode_input, target_of
+from opstream_api.operations.input_validation import MAX_DETAILS, InputValidator, decode_input, format_target
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.status_monitor import ErrorObject
 from opstream_schemas.text import MAX_NESTING
@@ -22,11 +22,11 @@ pytestmark = pytest.mark.unit
 HASH_MISSING = '"hash" is a required property'
 
 
-def refused(value: Any, validators: Validators | None = None, **schema: Any) -> ErrorObject:
+def refused(value: Any, validators: InputValidator | None = None, **schema: Any) -> ErrorObject:
     """The error for an input."""
     entry = msgspec.structs.replace(spec(), input_schema=schema) if schema else spec()
     with pytest.raises(ApiError) as caught:
-        (validators or Validators()).check(entry, value)
+        (validators or InputValidator()).validate(entry, value)
     assert caught.value.code is ErrorCode.INVALID_INPUT
     return caught.value.body.error
 
@@ -101,8 +101,8 @@ def test_no_body_breaks_the_decoder(body: bytes) -> None:
 
 def test_a_valid_input_passes() -> None:
     """Optional members may be left out."""
-    Validators().check(spec(), INPUT)
-    Validators().check(spec(), {"title": "", "note": None})
+    InputValidator().validate(spec(), INPUT)
+    InputValidator().validate(spec(), {"title": "", "note": None})
 
 
 def test_one_problem_is_the_whole_answer() -> None:
@@ -172,19 +172,19 @@ def test_formats_are_checked() -> None:
 
 def test_a_new_version_of_an_action_is_validated_by_its_own_schema() -> None:
     """The compiled validator of the old one is not used for it."""
-    validators = Validators()
-    validators.check(spec(), INPUT)
+    validators = InputValidator()
+    validators.validate(spec(), INPUT)
     newer = msgspec.structs.replace(spec(), action_version=2, input_schema={"type": "integer"})
     with pytest.raises(ApiError):
-        validators.check(newer, INPUT)
-    validators.check(newer, 3)
+        validators.validate(newer, INPUT)
+    validators.validate(newer, 3)
 
 
 @pytest.mark.parametrize("schema", [{"type": "nonsense"}, {"$ref": "#/$defs/none"}, {"$ref": "http://192.0.2.1/x"}])
 def test_a_broken_schema_is_our_fault(schema: dict[str, Any]) -> None:
     """Nothing is fetched, and the client is not blamed."""
     with pytest.raises(ApiError) as caught:
-        Validators().check(msgspec.structs.replace(spec(), input_schema=schema), {})
+        InputValidator().validate(msgspec.structs.replace(spec(), input_schema=schema), {})
     assert caught.value.code is ErrorCode.INTERNAL_ERROR
 
 
@@ -201,4 +201,4 @@ def test_a_broken_schema_is_our_fault(schema: dict[str, Any]) -> None:
 )
 def test_how_a_target_is_written(place: list[str | int], expected: str) -> None:
     """As in most languages."""
-    assert target_of(place) == expected
+    assert format_target(place) == expected

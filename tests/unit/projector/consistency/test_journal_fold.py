@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opstream_journal.jetstream.ordered_consumer import Scanned
-from opstream_projector.consistency.journal_fold import Folded, Walk
-from opstream_projector.consistency.view_scan import Marks, Named
+from opstream_journal.jetstream.ordered_consumer import ScannedMessage
+from opstream_projector.consistency.journal_fold import FoldedOperation, JournalFold
+from opstream_projector.consistency.view_scan import OperationExamples, SeenRevisions
 from opstream_schemas import subjects
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.fold import Operation
@@ -19,13 +19,13 @@ pytestmark = pytest.mark.unit
 KIND = Kind("book", "upload-start")
 
 
-def message(sequence: int, operation_id: str, payload: bytes) -> Scanned:
+def message(sequence: int, operation_id: str, payload: bytes) -> ScannedMessage:
     subject = subjects.event_subject(operation_id, KIND, "progressed")
-    return Scanned(sequence=sequence, subject=subject, data=payload, nanoseconds=0)
+    return ScannedMessage(sequence=sequence, subject=subject, data=payload, nanoseconds=0)
 
 
 @st.composite
-def journals(draw: st.DrawFn) -> tuple[list[Scanned], dict[str, Operation]]:
+def journals(draw: st.DrawFn) -> tuple[list[ScannedMessage], dict[str, Operation]]:
     """Some operations whose events lie between each other, and what each comes to.
 
     A sequence is part of the state, so the fold is done again with those that the events have here.
@@ -34,12 +34,12 @@ def journals(draw: st.DrawFn) -> tuple[list[Scanned], dict[str, Operation]]:
     queues = [[(history.id, payload) for payload in history.payloads] for history in found]
     order = draw(st.permutations([number for number, queue in enumerate(queues) for _ in queue]))
     messages = [message(sequence, *queues[number].pop(0)) for sequence, number in enumerate(order, start=1)]
-    alone = {history.id: Walk() for history in found}
+    alone = {history.id: JournalFold() for history in found}
     wanted: dict[str, Operation] = {}
     for history in found:
         own = [one for one in messages if f".{history.id}." in one.subject]
         walk = alone[history.id]
-        last = [*walk.fold(own), *walk.rest()]
+        last = [*walk.fold(own), *walk.drain()]
         assert len(last) == 1
         assert last[0].operation is not None
         wanted[history.id] = last[0].operation
@@ -48,19 +48,19 @@ def journals(draw: st.DrawFn) -> tuple[list[Scanned], dict[str, Operation]]:
 
 @given(journals(), st.integers(1, 4), st.integers(1, 7))
 def test_every_operation_is_settled(
-    journal: tuple[list[Scanned], dict[str, Operation]], max_states: int, size: int
+    journal: tuple[list[ScannedMessage], dict[str, Operation]], max_states: int, size: int
 ) -> None:
     """Whatever lies between its events, an operation comes out with its last state, or without one if that was not
     kept; never are there more states than allowed, and nothing is left at the end."""
     messages, wanted = journal
-    walk = Walk(max_states=max_states)
-    found: list[Folded] = []
+    walk = JournalFold(max_states=max_states)
+    found: list[FoldedOperation] = []
     for start in range(0, len(messages), size):
         found += walk.fold(messages[start : start + size])
-        assert walk.states <= max_states
-    found += walk.rest()
-    assert walk.states == 0
-    assert walk.passed == walk.events == len(messages)
+        assert walk.state_count <= max_states
+    found += walk.drain()
+    assert walk.state_count == 0
+    assert walk.messages == walk.events == len(messages)
     assert {one.operation_id for one in found} == wanted.keys()
     for operation_id, operation in wanted.items():
         own = [one for one in found if one.operation_id == operation_id]
@@ -72,11 +72,11 @@ def test_every_operation_is_settled(
 
 
 @given(journals())
-def test_with_room_for_all_each_comes_once(journal: tuple[list[Scanned], dict[str, Operation]]) -> None:
+def test_with_room_for_all_each_comes_once(journal: tuple[list[ScannedMessage], dict[str, Operation]]) -> None:
     """Exactly the last state of each operation."""
     messages, wanted = journal
-    walk = Walk()
-    found = [*walk.fold(messages), *walk.rest()]
+    walk = JournalFold()
+    found = [*walk.fold(messages), *walk.drain()]
     assert len(found) == len(wanted)
     assert {one.operation_id: one.operation for one in found} == wanted
     assert all(one.is_last for one in found)
@@ -86,25 +86,25 @@ def test_with_room_for_all_each_comes_once(journal: tuple[list[Scanned], dict[st
 def test_what_is_not_an_event_is_not_trusted() -> None:
     """After anything odd the state is not given out: the journal is to be asked."""
     history = History("op-1").append(request(), started())
-    walk = Walk()
+    walk = JournalFold()
     messages = [message(1, "op-1", history.payloads[0]), message(2, "op-1", b"nothing")]
     assert walk.fold([*messages, message(3, "op-1", history.payloads[1])]) == []
-    assert list(walk.rest()) == [Folded("op-1", None, is_last=True)]
-    assert walk.odd.count == 1
+    assert list(walk.drain()) == [FoldedOperation("op-1", None, is_last=True)]
+    assert walk.invalid.count == 1
 
 
 def test_wakes_are_passed_over() -> None:
     """They are messages, but not events."""
-    walk = Walk()
-    wake = Scanned(sequence=1, subject="wake.book.upload-start.op-1.retry", data=b"1", nanoseconds=0)
+    walk = JournalFold()
+    wake = ScannedMessage(sequence=1, subject="wake.book.upload-start.op-1.retry", data=b"1", nanoseconds=0)
     assert walk.fold([wake]) == []
-    assert (walk.passed, walk.events, walk.odd.count) == (1, 0, 0)
+    assert (walk.messages, walk.events, walk.invalid.count) == (1, 0, 0)
 
 
 @given(st.sets(st.integers(90, 400)), st.integers(90, 400))
 def test_marks(revisions: set[int], asked: int) -> None:
     """What was marked within the window is known, and nothing else; the memory has an end."""
-    marks = Marks(100, size=16)
+    marks = SeenRevisions(100, size=16)
     for one in revisions:
         marks.add(one)
     assert (asked in marks) == (asked in revisions and 100 <= asked < 100 + 16 * 8)
@@ -112,8 +112,8 @@ def test_marks(revisions: set[int], asked: int) -> None:
 
 def test_operations_that_are_told_of() -> None:
     """The first ones by name, each once; all are counted."""
-    named = Named()
+    named = OperationExamples()
     for number in range(50):
         named.add(f"op-{number}", "why")
         named.add("op-0", "again")
-    assert (named.count, len(named.first), named.first["op-0"]) == (50, 20, "why")
+    assert (named.count, len(named.examples), named.examples["op-0"]) == (50, 20, "why")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from opstream_projector.projection.event_batch import Sorter
+from opstream_projector.projection.event_batch import BatchDecoder
 from tests.support.strategies import FromTheFuture, History, request, started
 
 pytestmark = pytest.mark.unit
@@ -28,7 +28,7 @@ def test_events_are_sorted_by_operation_and_sequence() -> None:
     """Redeliveries come late; what is folded is in stream order."""
     one, two = (History(name).append(request(), started()) for name in ("op-1", "op-2"))
 
-    groups, others = Sorter().sort([of(one, 1), of(two, 0), of(one, 0)])
+    groups, others = BatchDecoder().decode([of(one, 1), of(two, 0), of(one, 0)])
 
     assert {name: [delivery.event for delivery in group] for name, group in groups.items()} == {
         "op-1": one.events,
@@ -42,7 +42,7 @@ def test_what_only_wakes_others_is_put_aside(subject: str, caplog: pytest.LogCap
     """Silently: the consumer has no filter, so they come with the events."""
     wake = message(subject, b"{}", 7)
 
-    groups, others = Sorter().sort([wake])
+    groups, others = BatchDecoder().decode([wake])
 
     assert (groups, others) == ({}, [wake])
     assert caplog.records == []
@@ -53,7 +53,7 @@ def test_damaged_messages_are_told_and_put_aside(caplog: pytest.LogCaptureFixtur
     one = History().append(request())
     damaged = message("operations.op-1.book.upload-start.started", b'{"specversion":"1.0"', 42)
 
-    groups, others = Sorter().sort([of(one, 0), damaged])
+    groups, others = BatchDecoder().decode([of(one, 0), damaged])
 
     assert list(groups) == ["op-1"]
     assert others == [damaged]
@@ -66,7 +66,7 @@ def test_an_event_under_a_foreign_subject_is_told_and_put_aside(subject: str, ca
     """Its operation's own reads would never find it."""
     misplaced = of(History().append(request()), 0, subject)
 
-    groups, others = Sorter().sort([misplaced])
+    groups, others = BatchDecoder().decode([misplaced])
 
     assert (groups, others) == ({}, [misplaced])
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
@@ -75,10 +75,10 @@ def test_an_event_under_a_foreign_subject_is_told_and_put_aside(subject: str, ca
 def test_an_unknown_type_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     """Visible, without a line for each event."""
     one = History().append(request(), FromTheFuture(), FromTheFuture())
-    sorter = Sorter()
+    sorter = BatchDecoder()
 
     for number in (1, 2):
-        groups, _ = sorter.sort([of(one, number)])
+        groups, _ = sorter.decode([of(one, number)])
         assert groups["op-1"][0].event.data is None
 
     assert len(caplog.records) == 1

@@ -8,8 +8,8 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from opstream_projector.projection.snapshot_cache import Recent
-from opstream_projector.projection.snapshot_fold import fold_onto, lifetime, may_have_expired, supersedes
+from opstream_projector.projection.snapshot_cache import SnapshotCache
+from opstream_projector.projection.snapshot_fold import fold_onto, may_have_expired, supersedes, time_to_live
 from opstream_schemas.events import Canceled, EventData, Failed, Progressed, Succeeded
 from opstream_schemas.operation.fold import FOLD_VERSION
 from tests.support.strategies import FAILURE, NOW, FromTheFuture, History, request, started
@@ -98,9 +98,9 @@ def test_an_open_one_stays_for_as_long_as_it_may_be_of_use() -> None:
     """Until the retention of an end at its deadline is over; past that deadline, for its retention, however late."""
     one = history(retention=100.0).states[2]
 
-    assert lifetime(one, one.deadline - timedelta(seconds=40)) == pytest.approx(140)
-    assert lifetime(one, one.deadline) == pytest.approx(100)
-    assert lifetime(one, one.deadline + timedelta(days=999)) == pytest.approx(100)
+    assert time_to_live(one, one.deadline - timedelta(seconds=40)) == pytest.approx(140)
+    assert time_to_live(one, one.deadline) == pytest.approx(100)
+    assert time_to_live(one, one.deadline + timedelta(days=999)) == pytest.approx(100)
 
 
 def test_a_terminal_one_stays_for_its_retention() -> None:
@@ -108,9 +108,9 @@ def test_a_terminal_one_stays_for_its_retention() -> None:
     one = history(retention=100.0).operation
     assert one.finished_at is not None
 
-    assert lifetime(one, one.finished_at) == pytest.approx(100)
-    assert lifetime(one, one.finished_at + timedelta(seconds=40)) == pytest.approx(60)
-    assert lifetime(one, one.finished_at + timedelta(seconds=140)) == pytest.approx(-40)
+    assert time_to_live(one, one.finished_at) == pytest.approx(100)
+    assert time_to_live(one, one.finished_at + timedelta(seconds=40)) == pytest.approx(60)
+    assert time_to_live(one, one.finished_at + timedelta(seconds=140)) == pytest.approx(-40)
 
 
 OUTCOMES: dict[str, EventData] = {"succeeded": RESULT, "failed": Failed(error=FAILURE), "canceled": Canceled()}
@@ -134,14 +134,14 @@ def test_a_terminal_one_stays_for_as_long_as_its_outcome_says(
     one = History().append(data, started(), OUTCOMES[outcome]).operation
     assert one.finished_at is not None
 
-    assert lifetime(one, one.finished_at) == pytest.approx(seconds)
+    assert time_to_live(one, one.finished_at) == pytest.approx(seconds)
 
 
 def test_an_open_one_stays_for_the_longest_that_its_end_may_ask_for() -> None:
     """Whatever its outcome will be, nothing older of it outlives its own end in the view."""
     one = History().append(request(retention=100.0, retention_failed=900.0, retention_canceled=50.0)).operation
 
-    assert lifetime(one, one.deadline) == pytest.approx(900)
+    assert time_to_live(one, one.deadline) == pytest.approx(900)
 
 
 def test_an_open_one_may_have_expired_by_the_shortest_retention() -> None:
@@ -157,7 +157,7 @@ def test_what_the_broker_can_not_count_stays_for_ever(retention: float) -> None:
     """No retention makes the projector or the broker stumble."""
     one = history(retention=retention).operation
 
-    assert lifetime(one, NOW) == math.inf
+    assert time_to_live(one, NOW) == math.inf
 
 
 def test_an_operation_may_have_expired_once_its_retention_is_over() -> None:
@@ -170,7 +170,7 @@ def test_an_operation_may_have_expired_once_its_retention_is_over() -> None:
 
 def test_the_least_recently_used_entries_are_forgotten() -> None:
     """By count."""
-    recent = Recent(max_entries=2, max_bytes=2**30)
+    recent = SnapshotCache(max_entries=2, max_bytes=2**30)
     states = [History(f"op-{number}").append(request()).operation for number in range(3)]
 
     for number, state in enumerate(states[:2]):
@@ -187,7 +187,7 @@ def test_the_least_recently_used_entries_are_forgotten() -> None:
 
 def test_large_results_leave_room_for_few() -> None:
     """By bytes, also when entries are replaced."""
-    recent = Recent(max_entries=1_000, max_bytes=1_000_000)
+    recent = SnapshotCache(max_entries=1_000, max_bytes=1_000_000)
     large = Succeeded(result=msgspec.Raw(b'"' + b"x" * 250_000 + b'"'))
 
     for number in range(10):
@@ -197,7 +197,7 @@ def test_large_results_leave_room_for_few() -> None:
 
     assert len(recent) == 3
     for number in range(10):
-        recent.forget(f"op-{number}")
+        recent.discard(f"op-{number}")
     for number in range(400):
         recent.put(History(f"small-{number}").append(request()).operation, 1)
     assert len(recent) == 400

@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from opstream_runner.handler.progress_throttle import PROGRESS_INTERVAL, PROGRESS_STEP, Throttle
-from opstream_runner.handler.stop_reason import Verdict
+from opstream_runner.handler.progress_throttle import PROGRESS_INTERVAL, PROGRESS_STEP, ProgressThrottle
+from opstream_runner.handler.stop_reason import StopReason
 
 pytestmark = pytest.mark.unit
 
@@ -28,14 +28,14 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def throttle(clock: Clock) -> Throttle:
-    return Throttle(clock)
+def throttle(clock: Clock) -> ProgressThrottle:
+    return ProgressThrottle(clock)
 
 
 @pytest.mark.parametrize("percent", [0.0, 0.5, 100.0])
-def test_the_first_report_passes(throttle: Throttle, percent: float) -> None:
+def test_the_first_report_passes(throttle: ProgressThrottle, percent: float) -> None:
     """Whatever the first report says, it is recorded."""
-    assert throttle.passes(percent)
+    assert throttle.allow(percent)
 
 
 @pytest.mark.parametrize(
@@ -48,47 +48,47 @@ def test_the_first_report_passes(throttle: Throttle, percent: float) -> None:
         ([n / 8 for n in range(801)], list(range(101))),
     ],
 )
-def test_at_most_one_report_a_percent(throttle: Throttle, percents: list[float], passed: list[float]) -> None:
+def test_at_most_one_report_a_percent(throttle: ProgressThrottle, percents: list[float], passed: list[float]) -> None:
     """Within the interval a report passes if it is a percent further than the last that passed."""
-    assert [percent for percent in percents if throttle.passes(percent)] == passed
+    assert [percent for percent in percents if throttle.allow(percent)] == passed
 
 
-def test_one_report_an_interval(throttle: Throttle, clock: Clock) -> None:
+def test_one_report_an_interval(throttle: ProgressThrottle, clock: Clock) -> None:
     """A report that is no further passes once the interval is over since the last that passed, not the last at all."""
     passed = []
     for second in range(31):
         clock.now = 1000.0 + second
-        if throttle.passes(50):
+        if throttle.allow(50):
             passed.append(second)
     assert passed == [0, 10, 20, 30]
 
 
-def test_a_report_backwards(throttle: Throttle, clock: Clock) -> None:
+def test_a_report_backwards(throttle: ProgressThrottle, clock: Clock) -> None:
     """An action that begins anew is heard after the interval, and compared with that report from then on."""
-    throttle.passes(90)
+    throttle.allow(90)
     clock.now += PROGRESS_INTERVAL
-    assert throttle.passes(5)
-    assert not throttle.passes(5 + PROGRESS_STEP / 2)
-    assert throttle.passes(5 + PROGRESS_STEP)
+    assert throttle.allow(5)
+    assert not throttle.allow(5 + PROGRESS_STEP / 2)
+    assert throttle.allow(5 + PROGRESS_STEP)
 
 
 ORDER = [
-    Verdict.CANCEL,
-    Verdict.TIMEOUT,
-    Verdict.DEADLINE,
-    Verdict.STOP,
-    Verdict.BLIND,
-    Verdict.FENCED,
+    StopReason.CANCEL,
+    StopReason.TIMEOUT,
+    StopReason.DEADLINE,
+    StopReason.SHUTDOWN,
+    StopReason.LEASE_UNVERIFIED,
+    StopReason.LEASE_LOST,
 ]
 
 
 @pytest.mark.parametrize(("later", "earlier"), list(itertools.product(ORDER, ORDER)))
-def test_which_verdict_counts(later: Verdict, earlier: Verdict) -> None:
+def test_which_verdict_counts(later: StopReason, earlier: StopReason) -> None:
     """A later reason to stop replaces an earlier one only if it weighs more."""
     assert later.outweighs(earlier) == (ORDER.index(later) > ORDER.index(earlier))
 
 
-@pytest.mark.parametrize("verdict", list(Verdict))
-def test_the_first_verdict_counts(verdict: Verdict) -> None:
+@pytest.mark.parametrize("verdict", list(StopReason))
+def test_the_first_verdict_counts(verdict: StopReason) -> None:
     """Any reason to stop is better than none."""
     assert verdict.outweighs(None)

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from opstream_runner import Action, ActionContext, InvalidAction, action
-from opstream_runner.authoring.action import collect
-from opstream_schemas.action_spec import DAY, ActionSpec, Policy
+from opstream_runner.authoring.action import collect_actions
+from opstream_schemas.action_spec import DAY_SECONDS, ActionSpec, Policy
 from opstream_schemas.names import RESERVED_RESOURCES, Kind
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ class Book(msgspec.Struct):
     deadline=3600,
     retry_after=7,
     retention=172_800,
-    retention_failed=90 * DAY,
-    retention_canceled=DAY,
+    retention_failed=90 * DAY_SECONDS,
+    retention_canceled=DAY_SECONDS,
     cancel_grace=5,
     isolation="process",
     max_concurrency=3,
@@ -210,14 +210,14 @@ def test_a_reserved_resource_is_refused(resource: str) -> None:
         ("retry_after", 2.0),
         ("retry_after", 3601),
         ("retry_after", True),
-        ("retention", DAY - 1),
+        ("retention", DAY_SECONDS - 1),
         ("retention", -1),
-        ("retention", 3651 * DAY),
+        ("retention", 3651 * DAY_SECONDS),
         ("retention", math.nan),
         ("retention", math.inf),
-        ("retention_failed", DAY - 1),
-        ("retention_failed", -DAY),
-        ("retention_failed", 3651 * DAY),
+        ("retention_failed", DAY_SECONDS - 1),
+        ("retention_failed", -DAY_SECONDS),
+        ("retention_failed", 3651 * DAY_SECONDS),
         ("retention_failed", math.nan),
         ("retention_failed", math.inf),
         ("retention_failed", "90d"),
@@ -281,8 +281,8 @@ def test_an_option_out_of_range_is_refused(option: str, value: Any) -> None:
         {"max_attempts": 1},
         {"retry_after": 1},
         {"retry_after": 3600},
-        {"retention": DAY},
-        {"retention_failed": DAY, "retention_canceled": 3650 * DAY},
+        {"retention": DAY_SECONDS},
+        {"retention_failed": DAY_SECONDS, "retention_canceled": 3650 * DAY_SECONDS},
         {"cancel_grace": 0.01},
         {"isolation": "none"},
         {"isolation": "process"},
@@ -290,7 +290,7 @@ def test_an_option_out_of_range_is_refused(option: str, value: Any) -> None:
         {"timeout": 0.01},
         {"backoff": 0.01, "backoff_max": 0.01},
         {"deadline": 1},
-        {"deadline": 3650 * DAY},
+        {"deadline": 3650 * DAY_SECONDS},
         {"max_concurrency": 1},
         {"max_concurrency": 10_000},
         {"exclusive": "resource"},
@@ -370,7 +370,7 @@ def test_actions_are_collected_from_modules_in_order() -> None:
     other = offered(count_pages.handler, "author:count")
     modules = [module("a", z=print_book, y=count_pages, x=1), module("b", w=other)]
 
-    assert [other, count_pages, print_book] == collect(modules)
+    assert [other, count_pages, print_book] == collect_actions(modules)
 
 
 def test_an_action_is_collected_once() -> None:
@@ -378,7 +378,7 @@ def test_an_action_is_collected_once() -> None:
     first = module("a", one=print_book, two=print_book)
     second = module("b", three=print_book)
 
-    assert [print_book] == collect([first, first, second])
+    assert [print_book] == collect_actions([first, first, second])
 
 
 def test_a_collected_action_knows_its_module() -> None:
@@ -386,7 +386,7 @@ def test_a_collected_action_knows_its_module() -> None:
     one = offered(count_pages.handler)
     assert not one.module
 
-    collect([module("a", x=one), module("b", y=one)])
+    collect_actions([module("a", x=one), module("b", y=one)])
 
     assert one.module == "a"
 
@@ -398,15 +398,15 @@ def test_two_actions_of_one_kind_are_refused(apart: bool) -> None:
     modules = [module("a", x=print_book), module("b", y=again)] if apart else [module("a", x=print_book, y=again)]
 
     with pytest.raises(InvalidAction, match="book:print is defined twice"):
-        collect(modules)
+        collect_actions(modules)
 
 
 def test_a_module_without_actions_is_refused() -> None:
     """A misspelled module must not look like a runner that has nothing to do."""
     with pytest.raises(InvalidAction, match="module b holds no action"):
-        collect([module("a", x=print_book), module("b", Action=Action, y=count_pages.handler)])
+        collect_actions([module("a", x=print_book), module("b", Action=Action, y=count_pages.handler)])
 
 
 def test_no_modules_hold_no_actions() -> None:
     """Nothing is collected from nothing."""
-    assert not collect([])
+    assert not collect_actions([])

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from opstream_runner import ActionCanceled, ActionContext, ActionFailed
-from opstream_runner.authoring.context import DONE, discard
+from opstream_runner import ActionCanceledError, ActionContext, ActionError
+from opstream_runner.authoring.context import COMPLETED, discard_progress
 
 pytestmark = pytest.mark.unit
 
@@ -18,7 +18,7 @@ async def test_progress_is_reported_as_a_float() -> None:
 
     def report(percent: float, message: str) -> Any:
         heard.append((percent, message))
-        return DONE
+        return COMPLETED
 
     ctx = ActionContext(operation_id="op-1", report=report)
     await ctx.progress(0)
@@ -38,7 +38,7 @@ def test_progress_out_of_range_is_refused_at_once(percent: float) -> None:
 
 async def test_progress_goes_nowhere_in_a_unit_test() -> None:
     """A context that an author makes needs no broker, and awaiting it twice is fine."""
-    over = discard(1.0, "x")
+    over = discard_progress(1.0, "x")
 
     assert await over is None
     assert await over is None
@@ -46,11 +46,11 @@ async def test_progress_goes_nowhere_in_a_unit_test() -> None:
 
 def test_a_failure_says_what_the_client_will_read() -> None:
     """Code, message and target are the author's; the text of the exception is for logs."""
-    failure = ActionFailed("ClientOutOfDate", "update", target="version")
+    failure = ActionError("ClientOutOfDate", "update", target="version")
 
     assert (failure.code, failure.message, failure.target) == ("ClientOutOfDate", "update", "version")
     assert str(failure) == "ClientOutOfDate: update"
-    assert not ActionFailed(400, "no").target
+    assert not ActionError(400, "no").target
 
 
 def test_a_context_of_ones_own_is_a_first_attempt() -> None:
@@ -73,10 +73,10 @@ def test_a_context_of_ones_own_is_not_canceled() -> None:
     asked.set()
 
     assert ctx.cancel_requested
-    with pytest.raises(ActionCanceled, match="attempt 2 of operation op-1 was asked to stop"):
+    with pytest.raises(ActionCanceledError, match="attempt 2 of operation op-1 was asked to stop"):
         ctx.check_canceled()
 
 
 def test_what_ends_a_canceled_handler_is_no_exception() -> None:
     """`except Exception` around a step does not swallow it."""
-    assert not issubclass(ActionCanceled, Exception)
+    assert not issubclass(ActionCanceledError, Exception)

@@ -15,9 +15,16 @@ import pytest
 
 from opstream.terminal import logs
 from opstream_runner.handler import child_main as child
-from opstream_runner.handler.child_main import Channel, Interrupt
-from opstream_runner.handler.child_protocol import HEADER, Begun, Reported, Said, decode_said, frame
-from opstream_runner.handler.invocation import UNEXPECTED, Outcome, Raised, Returned, Stopped
+from opstream_runner.handler.child_main import HandlerInterrupt, RunnerChannel
+from opstream_runner.handler.child_protocol import (
+    FRAME_HEADER,
+    Begun,
+    ChildMessage,
+    Reported,
+    decode_child_message,
+    encode_frame,
+)
+from opstream_runner.handler.invocation import UNEXPECTED_ERROR, HandlerOutcome, Raised, Returned, Stopped
 from opstream_schemas.events import OperationError
 
 pytestmark = pytest.mark.unit
@@ -32,24 +39,24 @@ def failure(code: int | str, message: str = "m") -> Raised:
     [Begun(), Reported(1.5, "é"), Returned(b'{"a": [1]}'), failure("Meant"), failure(404), Stopped()],
     ids=lambda said: type(said).__name__,
 )
-def test_a_message(said: Said) -> None:
+def test_a_message(said: ChildMessage) -> None:
     """What one side says is what the other one reads."""
-    data = frame(said)
-    (length,) = HEADER.unpack(data[: HEADER.size])
-    assert (length, decode_said(data[HEADER.size :])) == (len(data) - HEADER.size, said)
+    data = encode_frame(said)
+    (length,) = FRAME_HEADER.unpack(data[: FRAME_HEADER.size])
+    assert (length, decode_child_message(data[FRAME_HEADER.size :])) == (len(data) - FRAME_HEADER.size, said)
 
 
-def said_by(outcome: Outcome) -> list[Said]:
+def said_by(outcome: HandlerOutcome) -> list[ChildMessage]:
     """What the runner hears of an outcome."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        channel = Channel(theirs, "op-1")
-        channel.tell(Reported(50.0, "half"))
-        channel.end(outcome)
+        channel = RunnerChannel(theirs, "op-1")
+        channel.send_progress(Reported(50.0, "half"))
+        channel.send_outcome(outcome)
         theirs.close()
         heard = []
-        while header := ours.recv(HEADER.size, socket.MSG_WAITALL):
-            heard.append(decode_said(ours.recv(*HEADER.unpack(header), socket.MSG_WAITALL)))
+        while header := ours.recv(FRAME_HEADER.size, socket.MSG_WAITALL):
+            heard.append(decode_child_message(ours.recv(*FRAME_HEADER.unpack(header), socket.MSG_WAITALL)))
         return heard
 
 
@@ -68,7 +75,7 @@ def test_a_failure_of_any_text(text: str) -> None:
 
 def test_a_failure_without_json(caplog: pytest.LogCaptureFixture) -> None:
     """A code that no event could hold is the author's bug."""
-    assert said_by(failure(10**5000))[1] == Raised(UNEXPECTED, is_meant=False)
+    assert said_by(failure(10**5000))[1] == Raised(UNEXPECTED_ERROR, is_meant=False)
     assert "op-1" in caplog.text
 
 
@@ -77,9 +84,9 @@ def test_a_channel_that_nobody_reads() -> None:
     ours, theirs = socket.socketpair()
     ours.close()
     with theirs:
-        channel = Channel(theirs, "op-1")
-        channel.tell(Reported(1.0, ""))
-        channel.end(Stopped())
+        channel = RunnerChannel(theirs, "op-1")
+        channel.send_progress(Reported(1.0, ""))
+        channel.send_outcome(Stopped())
         assert not channel._writer.is_alive()
 
 
@@ -91,13 +98,13 @@ def raising() -> None:
     raise Interrupted
 
 
-def signaled(interrupt: Interrupt) -> Callable[[], None]:
+def signaled(interrupt: HandlerInterrupt) -> Callable[[], None]:
     return lambda: interrupt.on_signal(15, None)
 
 
 def test_an_interrupt_comes_once() -> None:
     """The first signal interrupts, later ones leave the clean-up alone."""
-    interrupt = Interrupt()
+    interrupt = HandlerInterrupt()
     interrupt.interrupt = raising
     send = signaled(interrupt)
     cleaned: list[bool] = []
@@ -117,7 +124,7 @@ def test_an_interrupt_comes_once() -> None:
 
 def test_an_interrupt_that_came_before() -> None:
     """A signal from before the handler keeps it from being called."""
-    interrupt = Interrupt()
+    interrupt = HandlerInterrupt()
     interrupt.interrupt = raising
     signaled(interrupt)()
     with pytest.raises(Interrupted), interrupt:
@@ -126,7 +133,7 @@ def test_an_interrupt_that_came_before() -> None:
 
 def test_an_interrupt_that_comes_too_late() -> None:
     """A signal after the handler has returned does not take its result away."""
-    interrupt = Interrupt()
+    interrupt = HandlerInterrupt()
     interrupt.interrupt = raising
     with interrupt:
         pass
@@ -137,9 +144,9 @@ def test_an_interrupt_that_comes_too_late() -> None:
 def test_lines_look_like_the_runners() -> None:
     """The process logs in the format of the `opstream` command, which it must not import."""
     record = logging.makeLogRecord({"name": "n", "levelname": "INFO", "levelno": 20, "msg": "hello", "created": 1.5})
-    formatter = logging.Formatter(child.LOG_FORMAT, child.LOG_TIME)
-    formatter.converter = logs._Formatter.converter
-    assert formatter.format(record) == logs._Formatter(is_coloured=False).format(record)
+    formatter = logging.Formatter(child.LOG_FORMAT, child.LOG_TIME_FORMAT)
+    formatter.converter = logs._LogFormatter.converter
+    assert formatter.format(record) == logs._LogFormatter(is_coloured=False).format(record)
 
 
 @pytest.mark.parametrize("is_held", [False, True], ids=["closed", "held by a process that the runner forked"])

@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 import msgspec
 import pytest
 
-from opstream_runner import Action, ActionContext, ActionFailed, RetryAfter, action
-from opstream_runner.handler.invocation import UNEXPECTED, Outcome, Postponed, Raised, Returned, execute
+from opstream_runner import Action, ActionContext, ActionError, RetryAfter, action
+from opstream_runner.handler.invocation import UNEXPECTED_ERROR, HandlerOutcome, Postponed, Raised, Returned, invoke
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import Failed, OperationError, Succeeded, encode_event
 from opstream_schemas.operation.commands import Fail
@@ -63,10 +63,10 @@ def plain(body: Body) -> Action[..., Any]:
 both = pytest.mark.parametrize("kind", [asynchronous, plain])
 
 
-async def run(one: Action[..., Any], *, given: bytes = b"{}", limit: int = LIMIT) -> Outcome:
+async def run(one: Action[..., Any], *, given: bytes = b"{}", limit: int = LIMIT) -> HandlerOutcome:
     context = ActionContext(operation_id="op-1", attempt=2)
     async with asyncio.timeout(5):
-        return await execute(one, msgspec.Raw(given), context, limit)
+        return await invoke(one, msgspec.Raw(given), context, limit)
 
 
 def raising(error: BaseException) -> Body:
@@ -80,7 +80,7 @@ def failed(code: int | str, message: str, target: str = "") -> Raised:
     return Raised(OperationError(code=code, message=message, target=target), is_meant=True)
 
 
-unexpected = Raised(UNEXPECTED, is_meant=False)
+unexpected = Raised(UNEXPECTED_ERROR, is_meant=False)
 
 
 @both
@@ -137,23 +137,23 @@ async def test_an_input_type_that_raises_what_it_should_not(caplog: pytest.LogCa
 @pytest.mark.parametrize(
     ("error", "outcome"),
     [
-        (ActionFailed(404, "no such book"), failed(404, "no such book")),
-        (ActionFailed("ClientOutOfDate", "update", target="version"), failed("ClientOutOfDate", "update", "version")),
-        (ActionFailed(Code.OLD, "update"), failed("ClientOutOfDate", "update")),
-        (ActionFailed(http.HTTPStatus.CONFLICT, "taken"), failed(409, "taken")),
-        (ActionFailed("Bad", ValueError("too long")), failed("Bad", "too long")),  # type: ignore[arg-type]
-        (ActionFailed("", ""), failed("", "")),
+        (ActionError(404, "no such book"), failed(404, "no such book")),
+        (ActionError("ClientOutOfDate", "update", target="version"), failed("ClientOutOfDate", "update", "version")),
+        (ActionError(Code.OLD, "update"), failed("ClientOutOfDate", "update")),
+        (ActionError(http.HTTPStatus.CONFLICT, "taken"), failed(409, "taken")),
+        (ActionError("Bad", ValueError("too long")), failed("Bad", "too long")),  # type: ignore[arg-type]
+        (ActionError("", ""), failed("", "")),
     ],
 )
-async def test_a_meant_failure(kind: Callable[[Body], Action[..., Any]], error: ActionFailed, outcome: Raised) -> None:
-    """What an author raises as ActionFailed is what the client reads, in the types that an event holds."""
+async def test_a_meant_failure(kind: Callable[[Body], Action[..., Any]], error: ActionError, outcome: Raised) -> None:
+    """What an author raises as ActionError is what the client reads, in the types that an event holds."""
     result = await run(kind(raising(error)))
     assert result == outcome
     assert isinstance(result, Raised)
     assert {type(result.error.code), type(result.error.message)} <= {int, str}
 
 
-class Forgetful(ActionFailed):
+class Forgetful(ActionError):
     """A failure whose author forgot to call its base."""
 
     def __init__(self) -> None:
@@ -191,16 +191,16 @@ async def test_another_attempt_at_no_time() -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        ActionFailed(1.5, "half"),  # type: ignore[arg-type]
-        ActionFailed(True, "yes"),
-        ActionFailed(None, "nothing"),  # type: ignore[arg-type]
+        ActionError(1.5, "half"),  # type: ignore[arg-type]
+        ActionError(True, "yes"),
+        ActionError(None, "nothing"),  # type: ignore[arg-type]
         Forgetful(),
     ],
 )
 async def test_a_failure_that_no_event_could_hold(
-    kind: Callable[[Body], Action[..., Any]], error: ActionFailed, caplog: pytest.LogCaptureFixture
+    kind: Callable[[Body], Action[..., Any]], error: ActionError, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An ActionFailed of the wrong types is the author's bug: the client gets 500, the log both errors."""
+    """An ActionError of the wrong types is the author's bug: the client gets 500, the log both errors."""
     assert await run(kind(raising(error))) == unexpected
     assert type(error).__name__ in caplog.text
 
@@ -208,7 +208,7 @@ async def test_a_failure_that_no_event_could_hold(
 @pytest.mark.parametrize("text", ["\ud800", "x" * 10_000, "\0" * 10_000, "é" * 4095])
 async def test_a_failure_of_any_text_can_be_recorded(text: str) -> None:
     """Lone surrogates and long texts in a failure still make an event."""
-    outcome = await run(asynchronous(raising(ActionFailed(text, text, target=text))))
+    outcome = await run(asynchronous(raising(ActionError(text, text, target=text))))
     assert isinstance(outcome, Raised)
     history = History().append(request(), started())
     decided = history.act(Fail(token="token-1", error=outcome.error))
@@ -230,7 +230,7 @@ async def test_a_failure_of_any_text_can_be_recorded(text: str) -> None:
         MemoryError(),
         asyncio.CancelledError("by itself"),
         TimeoutError(),
-        ExceptionGroup("several", [ValueError("one"), ActionFailed(400, "two")]),
+        ExceptionGroup("several", [ValueError("one"), ActionError(400, "two")]),
         BaseExceptionGroup("worse", [SystemExit(1)]),
         msgspec.ValidationError("not the input's"),
     ],

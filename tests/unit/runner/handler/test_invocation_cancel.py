@@ -11,26 +11,26 @@ from typing import Any
 import msgspec
 import pytest
 
-from opstream_runner import Action, ActionCanceled, ActionContext, ActionFailed, action
-from opstream_runner.handler.invocation import UNEXPECTED, Outcome, Raised, Returned, Stopped, execute
+from opstream_runner import Action, ActionCanceledError, ActionContext, ActionError, action
+from opstream_runner.handler.invocation import UNEXPECTED_ERROR, HandlerOutcome, Raised, Returned, Stopped, invoke
 from opstream_schemas.events import OperationError
 
 pytestmark = pytest.mark.unit
 
-unexpected = Raised(UNEXPECTED, is_meant=False)
+unexpected = Raised(UNEXPECTED_ERROR, is_meant=False)
 
 
 class Input(msgspec.Struct):
     """What the handlers here take."""
 
 
-async def run(one: Action[..., Any], cancel_requested: Callable[[], bool] = lambda: False) -> Outcome:
+async def run(one: Action[..., Any], cancel_requested: Callable[[], bool] = lambda: False) -> HandlerOutcome:
     context = ActionContext(operation_id="op-1", cancel_requested=cancel_requested)
     async with asyncio.timeout(5):
-        return await execute(one, msgspec.Raw(b"{}"), context, 1000)
+        return await invoke(one, msgspec.Raw(b"{}"), context, 1000)
 
 
-async def canceled(one: Action[..., Any], running: asyncio.Event) -> Outcome:
+async def canceled(one: Action[..., Any], running: asyncio.Event) -> HandlerOutcome:
     """The outcome of a handler that is asked to stop, as the runner does it, once it runs."""
     asked = threading.Event()
     task = asyncio.create_task(run(one, asked.is_set))
@@ -75,11 +75,11 @@ async def test_a_swallowed_cancellation() -> None:
     ("error", "outcome"),
     [
         (ValueError("clean-up failed"), unexpected),
-        (ActionFailed(503, "half done"), Raised(OperationError(code=503, message="half done"), is_meant=True)),
+        (ActionError(503, "half done"), Raised(OperationError(code=503, message="half done"), is_meant=True)),
         (asyncio.CancelledError("its own"), Stopped()),
     ],
 )
-async def test_a_cancellation_that_ends_in_an_error(error: BaseException, outcome: Outcome) -> None:
+async def test_a_cancellation_that_ends_in_an_error(error: BaseException, outcome: HandlerOutcome) -> None:
     """An async handler that is cancelled and raises something else has raised that."""
     running = asyncio.Event()
 
@@ -128,8 +128,8 @@ async def test_a_plain_handler_is_left_behind() -> None:
 
 @pytest.mark.parametrize("is_async", [True, False])
 async def test_a_handler_that_looks(is_async: bool) -> None:
-    """A handler that was asked to stop and lets ActionCanceled pass has stopped, whatever `except Exception` is around
-    it."""
+    """A handler that was asked to stop and lets ActionCanceledError pass has stopped, whatever `except Exception` is
+    around it."""
 
     def step(ctx: ActionContext) -> None:
         try:
@@ -162,13 +162,13 @@ async def test_tasks_that_look() -> None:
 
     @action("book:act")
     async def broken(request: Input, ctx: ActionContext) -> None:
-        raise BaseExceptionGroup("both", [ActionCanceled(), OSError("broken")])
+        raise BaseExceptionGroup("both", [ActionCanceledError(), OSError("broken")])
 
     assert [await run(one, lambda: True) for one in (handler, broken)] == [Stopped(), unexpected]
 
 
 @pytest.mark.parametrize(
-    "error", [ActionCanceled(), asyncio.CancelledError(), BaseExceptionGroup("", [ActionCanceled()])]
+    "error", [ActionCanceledError(), asyncio.CancelledError(), BaseExceptionGroup("", [ActionCanceledError()])]
 )
 async def test_a_cancellation_that_nobody_asked_for(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
     """A handler that cancels itself has failed: it must not begin again for ever."""
@@ -185,10 +185,10 @@ async def test_a_cancellation_that_nobody_asked_for(error: BaseException, caplog
     ("error", "outcome"),
     [
         (ValueError("clean-up failed"), unexpected),
-        (ActionFailed(503, "half done"), Raised(OperationError(code=503, message="half done"), is_meant=True)),
+        (ActionError(503, "half done"), Raised(OperationError(code=503, message="half done"), is_meant=True)),
     ],
 )
-async def test_a_plain_handler_that_ends_in_an_error(error: Exception, outcome: Outcome) -> None:
+async def test_a_plain_handler_that_ends_in_an_error(error: Exception, outcome: HandlerOutcome) -> None:
     """A plain handler that was asked to stop and raises something else has raised that."""
 
     @action("book:act")

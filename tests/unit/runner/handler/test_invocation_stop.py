@@ -12,9 +12,9 @@ import msgspec
 import pytest
 
 from opstream_runner import Action, ActionContext, action
-from opstream_runner.handler.in_process import InProcess, see_out
-from opstream_runner.handler.invocation import UNEXPECTED, Outcome, Raised, Returned, Stopped
-from opstream_runner.handler.stop_reason import Judgement, Verdict
+from opstream_runner.handler.in_process import InProcessHandler, supervise
+from opstream_runner.handler.invocation import UNEXPECTED_ERROR, HandlerOutcome, Raised, Returned, Stopped
+from opstream_runner.handler.stop_reason import StopReason, StopSignal
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.unit
@@ -31,16 +31,16 @@ class Trial:
     """A handler at work whose verdicts the test gives."""
 
     def __init__(self, one: Action[..., Any], *, cancel_grace: float = LONG, stop_grace: float = LONG) -> None:
-        self.judgement = Judgement()
-        context = ActionContext(operation_id="op-1", cancel_requested=lambda: self.judgement.verdict is not None)
-        self.work = InProcess(one, msgspec.Raw(b"{}"), context, 1000)
+        self.judgement = StopSignal()
+        context = ActionContext(operation_id="op-1", cancel_requested=lambda: self.judgement.reason is not None)
+        self.work = InProcessHandler(one, msgspec.Raw(b"{}"), context, 1000)
         self.end = asyncio.create_task(
-            see_out(
+            supervise(
                 self.work, self.judgement, cancel_grace=cancel_grace, stop_grace=stop_grace, name="operation op-1: it"
             )
         )
 
-    async def outcome(self) -> Outcome:
+    async def outcome(self) -> HandlerOutcome:
         """What becomes of it."""
         async with asyncio.timeout(5):
             return await self.end
@@ -78,13 +78,13 @@ async def test_a_handler_that_ends_by_itself() -> None:
     assert await Trial(handler).outcome() == Returned(b"7")
 
 
-@pytest.mark.parametrize("verdict", list(Verdict))
-async def test_a_handler_that_stops_when_asked(verdict: Verdict) -> None:
+@pytest.mark.parametrize("verdict", list(StopReason))
+async def test_a_handler_that_stops_when_asked(verdict: StopReason) -> None:
     """Whatever the reason, a handler that lets its first cancellation pass has stopped at once."""
     stubborn = Stubborn(patience=0)
     trial = Trial(stubborn.action)
     await stubborn.running.wait()
-    trial.judgement.give(verdict)
+    trial.judgement.set(verdict)
     assert await trial.outcome() == Stopped()
     assert stubborn.cancellations == 1
 
@@ -95,7 +95,7 @@ async def test_a_clean_up_beyond_its_grace(caplog: pytest.LogCaptureFixture) -> 
     trial = Trial(stubborn.action, cancel_grace=GRACE, stop_grace=GRACE / 10)
     await stubborn.running.wait()
     began = time.monotonic()
-    trial.judgement.give(Verdict.CANCEL)
+    trial.judgement.set(StopReason.CANCEL)
     assert await trial.outcome() == Stopped()
     assert time.monotonic() - began >= 2 * GRACE
     assert stubborn.cancellations == 3
@@ -113,15 +113,15 @@ async def test_a_thread_that_is_canceled(caplog: pytest.LogCaptureFixture) -> No
         return ctx.cancel_requested
 
     trial = Trial(handler, cancel_grace=GRACE)
-    trial.judgement.give(Verdict.CANCEL)
+    trial.judgement.set(StopReason.CANCEL)
     await eventually(lambda: len(caplog.records) >= 2)
     assert not trial.end.done()
     release.set()
     assert await trial.outcome() == Returned(b"true")
 
 
-@pytest.mark.parametrize("verdict", list(Verdict))
-async def test_a_thread_that_looks(verdict: Verdict) -> None:
+@pytest.mark.parametrize("verdict", list(StopReason))
+async def test_a_thread_that_looks(verdict: StopReason) -> None:
     """A plain handler that looks ends by any verdict, and is not left behind."""
 
     @action("book:act")
@@ -131,30 +131,30 @@ async def test_a_thread_that_looks(verdict: Verdict) -> None:
             time.sleep(0.001)
 
     trial = Trial(handler)
-    trial.judgement.give(verdict)
+    trial.judgement.set(verdict)
     assert await trial.outcome() == Stopped()
 
 
-@pytest.mark.parametrize("verdict", [Verdict.STOP, Verdict.BLIND, Verdict.FENCED])
-async def test_a_handler_that_is_left_behind(verdict: Verdict, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("verdict", [StopReason.SHUTDOWN, StopReason.LEASE_UNVERIFIED, StopReason.LEASE_LOST])
+async def test_a_handler_that_is_left_behind(verdict: StopReason, caplog: pytest.LogCaptureFixture) -> None:
     """Whoever has no time cancels a handler twice, and then leaves it behind."""
     stubborn = Stubborn(patience=2)
     trial = Trial(stubborn.action, stop_grace=GRACE)
     await stubborn.running.wait()
-    trial.judgement.give(verdict)
+    trial.judgement.set(verdict)
     assert await trial.outcome() == Stopped(is_left_behind=True)
     assert (stubborn.cancellations, trial.work.outcome.done()) == (2, False)
     assert "operation op-1: it did not stop within 0.05 s and is left behind" in caplog.text
     trial.work.outcome.cancel()
 
 
-@pytest.mark.parametrize("verdict", [Verdict.TIMEOUT, Verdict.DEADLINE])
-async def test_a_handler_whose_time_is_over(verdict: Verdict, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("verdict", [StopReason.TIMEOUT, StopReason.DEADLINE])
+async def test_a_handler_whose_time_is_over(verdict: StopReason, caplog: pytest.LogCaptureFixture) -> None:
     """It has the action's own grace for its clean-up, is cancelled twice, and is left behind all the same."""
     stubborn = Stubborn(patience=2)
     trial = Trial(stubborn.action, cancel_grace=GRACE)
     await stubborn.running.wait()
-    trial.judgement.give(verdict)
+    trial.judgement.set(verdict)
     assert await trial.outcome() == Stopped(is_left_behind=True)
     assert (stubborn.cancellations, trial.work.outcome.done()) == (2, False)
     assert "operation op-1: it did not stop within 0.05 s and is left behind" in caplog.text
@@ -170,8 +170,8 @@ async def test_a_canceled_thread_whose_time_is_over() -> None:
         release.wait(5)
 
     trial = Trial(handler, cancel_grace=GRACE)
-    trial.judgement.give(Verdict.CANCEL)
-    trial.judgement.give(Verdict.TIMEOUT)
+    trial.judgement.set(StopReason.CANCEL)
+    trial.judgement.set(StopReason.TIMEOUT)
     assert await trial.outcome() == Stopped(is_left_behind=True)
     release.set()
 
@@ -181,10 +181,10 @@ async def test_a_clean_up_that_a_stop_does_not_disturb() -> None:
     stubborn = Stubborn(patience=1)
     trial = Trial(stubborn.action, stop_grace=4 * GRACE)
     await stubborn.running.wait()
-    trial.judgement.give(Verdict.CANCEL)
+    trial.judgement.set(StopReason.CANCEL)
     await eventually(lambda: stubborn.cancellations == 1)
     began = time.monotonic()
-    trial.judgement.give(Verdict.STOP)
+    trial.judgement.set(StopReason.SHUTDOWN)
     assert await trial.outcome() == Stopped()
     assert (stubborn.cancellations, time.monotonic() - began >= 4 * GRACE) == (2, True)
 
@@ -194,18 +194,18 @@ async def test_a_verdict_that_weighs_less() -> None:
     stubborn = Stubborn(patience=1)
     trial = Trial(stubborn.action, cancel_grace=LONG, stop_grace=GRACE)
     await stubborn.running.wait()
-    trial.judgement.give(Verdict.STOP)
-    trial.judgement.give(Verdict.CANCEL)
+    trial.judgement.set(StopReason.SHUTDOWN)
+    trial.judgement.set(StopReason.CANCEL)
     assert await trial.outcome() == Stopped()
-    assert trial.judgement.verdict is Verdict.STOP
+    assert trial.judgement.reason is StopReason.SHUTDOWN
 
 
 async def test_a_handler_that_is_asked_before_it_began() -> None:
     """It never begins, and has stopped."""
     stubborn = Stubborn(patience=0)
     trial = Trial(stubborn.action)
-    trial.work.ask()
-    trial.judgement.give(Verdict.CANCEL)
+    trial.work.request_stop()
+    trial.judgement.set(StopReason.CANCEL)
     assert await trial.outcome() == Stopped()
     assert not stubborn.running.is_set()
 
@@ -219,4 +219,4 @@ async def test_a_handler_that_cancels_its_own_task() -> None:
         assert task is not None
         task.cancel()
 
-    assert await Trial(handler).outcome() == Raised(UNEXPECTED, is_meant=False)
+    assert await Trial(handler).outcome() == Raised(UNEXPECTED_ERROR, is_meant=False)

@@ -10,7 +10,7 @@ from typing import Any, Final
 import pytest
 
 from opstream_schemas import subjects
-from opstream_schemas.asyncapi import TypedAction, action_name, asyncapi
+from opstream_schemas.asyncapi import TypedAction, action_object_name, asyncapi_document
 from opstream_schemas.events import CONTENT_TYPE, EVENT_DATA, EventData, Requested, Succeeded, decode_event
 from opstream_schemas.names import Kind
 from tests.support.asyncapi import as_sent, message, references, resolved, validator
@@ -24,14 +24,16 @@ TYPED: Final = TypedAction(
     version=3,
     summary="Ship an order.",
     components={
-        action_name(SHIP, "input"): {"type": "object", "required": ["to"]},
-        action_name(SHIP, "result"): {"$ref": f"#/components/schemas/{action_name(SHIP, 'result.Parcel')}"},
-        action_name(SHIP, "result.Parcel"): {"type": "integer"},
+        action_object_name(SHIP, "input"): {"type": "object", "required": ["to"]},
+        action_object_name(SHIP, "result"): {
+            "$ref": f"#/components/schemas/{action_object_name(SHIP, 'result.Parcel')}"
+        },
+        action_object_name(SHIP, "result.Parcel"): {"type": "integer"},
     },
     input={"to": "Ann"},
     result=7,
 )
-DOCUMENTS: Final = [as_sent(asyncapi()), as_sent(asyncapi([TYPED]))]
+DOCUMENTS: Final = [as_sent(asyncapi_document()), as_sent(asyncapi_document([TYPED]))]
 both = pytest.mark.parametrize("root", DOCUMENTS, ids=["static", "typed"])
 
 
@@ -53,7 +55,7 @@ def test_each_event_type_has_one_channel() -> None:
         assert channel["address"] == f"operations.{{operationId}}.{{resource}}.{{action}}.{data.name}"
         assert channel["x-jetstream"] == {
             "stream": "OPERATIONS",
-            "filterSubject": subjects.stream_subject(data.name),
+            "filterSubject": subjects.event_type_subject(data.name),
         }
         assert message(root, data.name)["name"] == data.type
         (operation,) = [
@@ -191,7 +193,7 @@ def test_an_input_is_typed() -> None:
 def test_an_action_without_examples() -> None:
     """It is described all the same."""
     bare = TypedAction(kind=SHIP, version=1, components=TYPED.components)
-    root = as_sent(asyncapi([bare]))
+    root = as_sent(asyncapi_document([bare]))
     assert "examples" not in message(root, "order.ship.requested")
     assert "examples" not in message(root, "order.ship.succeeded")
     assert root["channels"]["order.ship.requested"]["summary"] == "order:ship requested"
@@ -200,7 +202,7 @@ def test_an_action_without_examples() -> None:
 def test_null_is_an_example() -> None:
     """Many actions give nothing back."""
     action = TypedAction(kind=SHIP, version=1, components=TYPED.components, result=None)
-    (example,) = message(as_sent(asyncapi([action])), "order.ship.succeeded")["examples"]
+    (example,) = message(as_sent(asyncapi_document([action])), "order.ship.succeeded")["examples"]
     assert example["payload"]["data"] == {"result": None}
 
 
@@ -232,6 +234,6 @@ def test_the_broker_is_a_placeholder() -> None:
 
 def test_documents_belong_to_the_caller() -> None:
     """What the API does to one changes no other."""
-    first = asyncapi()
+    first = asyncapi_document()
     first["components"]["schemas"]["CloudEvent"].clear()
-    assert as_sent(asyncapi()) == DOCUMENTS[0]
+    assert as_sent(asyncapi_document()) == DOCUMENTS[0]

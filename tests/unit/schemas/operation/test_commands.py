@@ -28,17 +28,17 @@ from opstream_schemas.operation.commands import (
     ConfirmCancel,
     Fail,
     ForceFail,
-    HandBack,
+    ReleaseAttempt,
     ReportProgress,
     RequestAction,
     RequestCancel,
     StartAttempt,
     Succeed,
-    canceled,
-    cut_error,
-    deadline_exceeded,
+    canceled_outcome,
+    deadline_outcome,
     decide,
-    runner_lost,
+    runner_lost_outcome,
+    truncate_error,
 )
 from opstream_schemas.operation.fold import Operation
 from tests.support.strategies import DEADLINE, FAILURE, NOW, History, handed_back, request, started
@@ -52,7 +52,7 @@ OF_THE_LIVE_ATTEMPT: list[tuple[Command, EventData]] = [
     (Succeed(token="token-1", result=b'{"a":1}'), Succeeded(result=msgspec.Raw(b'{"a":1}'))),
     (Fail(token="token-1", error=FAILURE), Failed(error=FAILURE)),
     (
-        HandBack(token="token-1", error=FAILURE, retry_at=LATER, counted=False),
+        ReleaseAttempt(token="token-1", error=FAILURE, retry_at=LATER, counted=False),
         AttemptFailed(attempt=1, error=FAILURE, retry_at=LATER, counted=False),
     ),
     (ConfirmCancel(token="token-1"), Canceled(reason="")),
@@ -180,7 +180,7 @@ def test_a_stopped_attempt_ends_for_the_reason_that_was_given() -> None:
     """Who had asked, and the reason, are those of the cancel request."""
     operation = after(started(), CancelRequested(by="ann", reason="late"))
 
-    assert Canceled(by="ann", reason="late") == canceled(operation)
+    assert Canceled(by="ann", reason="late") == canceled_outcome(operation)
     assert Canceled(by="ann", reason="late") == decide(operation, ConfirmCancel(token="token-1"))
 
 
@@ -219,7 +219,7 @@ def test_data_is_made_as_it_will_be_decoded() -> None:
     [
         ReportProgress(token="token-1", percent=1.0, message="é" * 5000),
         Fail(token="token-1", error=OperationError(code="é" * 300, message="é" * 5000, target="é" * 300)),
-        HandBack(
+        ReleaseAttempt(
             token="token-1",
             error=OperationError(code="é" * 300, message="é" * 5000, target="é" * 300),
             retry_at=LATER,
@@ -253,8 +253,8 @@ def test_an_error_code_stays_as_given(code: int | str) -> None:
     """An integer stays an integer and a word a word; only long texts are cut."""
     error = OperationError(code=code, message="m", target="t")
 
-    assert error == cut_error(error)
-    assert code == cut_error(error).code
+    assert error == truncate_error(error)
+    assert code == truncate_error(error).code
 
 
 def test_codes_and_targets_are_cut_shorter() -> None:
@@ -262,7 +262,7 @@ def test_codes_and_targets_are_cut_shorter() -> None:
     error = OperationError(code="c" * 300, message="m", target="t" * 300)
 
     expected = OperationError(code="c" * 253 + "…", message="m", target="t" * 253 + "…")
-    assert expected == cut_error(error)
+    assert expected == truncate_error(error)
 
 
 def test_a_deadline_is_told() -> None:
@@ -271,7 +271,7 @@ def test_a_deadline_is_told() -> None:
         code="DeadlineExceeded", message=f"the operation did not finish by its deadline, {DEADLINE.isoformat()}"
     )
 
-    assert expected == deadline_exceeded(after()).error
+    assert expected == deadline_outcome(after()).error
 
 
 def test_a_lost_runner_is_told() -> None:
@@ -280,7 +280,7 @@ def test_a_lost_runner_is_told() -> None:
 
     message = "the last of 2 attempts ended with the runner that executed it"
     expected = OperationError(code="RunnerLost", message=message)
-    assert expected == runner_lost(operation).error
+    assert expected == runner_lost_outcome(operation).error
 
 
 @pytest.mark.parametrize("refusal", [OperationExists, OperationFinished, AttemptFenced])

@@ -8,25 +8,25 @@ import msgspec
 import pytest
 
 from opstream_schemas.events import Canceled, CancelRequested, EventData, Failed, Succeeded
-from opstream_schemas.operation.commands import deadline_exceeded, runner_lost
+from opstream_schemas.operation.commands import deadline_outcome, runner_lost_outcome
 from opstream_schemas.operation.dispatch_decision import (
-    UNDECIDABLE_DELAY,
+    UNDECIDABLE_RETRY_SECONDS,
     Ack,
-    Append,
-    ArmWake,
-    Decision,
-    Delivery,
-    Hold,
-    Start,
-    decide_delivery,
+    AppendEvent,
+    BeginAttempt,
+    DispatchDecision,
+    RedeliverLater,
+    ScheduleWake,
+    Trigger,
+    decide_dispatch,
 )
 from opstream_schemas.operation.fold import Operation
 from tests.support.strategies import DEADLINE, FAILURE, NOW, History, handed_back, request, started
 
 pytestmark = pytest.mark.unit
 
-MINE = Delivery(ticket=1)
-OTHER = Delivery(ticket=50)
+MINE = Trigger(ticket=1)
+OTHER = Trigger(ticket=50)
 LATE = DEADLINE + timedelta(microseconds=1)
 RETRY_AT = NOW + timedelta(minutes=5)
 WISH = CancelRequested(by="ann", reason="late")
@@ -40,20 +40,20 @@ def after(*datas: EventData) -> Operation:
     return History().append(request(), *datas).operation
 
 
-def wake(armed_by: int) -> Delivery:
+def wake(armed_by: int) -> Trigger:
     """A wake that the event at this sequence armed."""
-    return Delivery(ticket=50, armed_by=armed_by)
+    return Trigger(ticket=50, scheduled_by=armed_by)
 
 
 CANCELED = Canceled(by="ann", reason="late")
-OVERDUE = deadline_exceeded(after())
-LOST = runner_lost(after(started(), started(2)))
+OVERDUE = deadline_outcome(after())
+LOST = runner_lost_outcome(after(started(), started(2)))
 
 # A row, what it is about, the state, the message, the time, and what to do.
-TABLE: list[tuple[int, str, Operation | None, Delivery, datetime, Decision]] = [
-    (1, "the fold refuses", None, MINE, NOW, Hold(1, 60.0)),
-    (1, "whatever the time", None, MINE, LATE, Hold(1, 60.0)),
-    (1, "also a wake", None, wake(3), NOW, Hold(1, 60.0)),
+TABLE: list[tuple[int, str, Operation | None, Trigger, datetime, DispatchDecision]] = [
+    (1, "the fold refuses", None, MINE, NOW, RedeliverLater(1, 60.0)),
+    (1, "whatever the time", None, MINE, LATE, RedeliverLater(1, 60.0)),
+    (1, "also a wake", None, wake(3), NOW, RedeliverLater(1, 60.0)),
     (2, "succeeded", after(started(), Succeeded(result=msgspec.Raw(b"1"))), MINE, NOW, Ack(2)),
     (2, "failed before it started", after(Failed(error=FAILURE)), MINE, NOW, Ack(2)),
     (2, "canceled", after(Canceled()), MINE, NOW, Ack(2)),
@@ -68,37 +68,37 @@ TABLE: list[tuple[int, str, Operation | None, Delivery, datetime, Decision]] = [
     (3, "before 4: live elsewhere, to be canceled", after(started(), WISH), OTHER, NOW, Ack(3)),
     (3, "before 5: live elsewhere, overdue", after(started()), OTHER, LATE, Ack(3)),
     (3, "before 7: live elsewhere, in the last attempt", after(started(), started(2)), OTHER, NOW, Ack(3)),
-    (4, "to be canceled, its runner lost", after(started(), WISH), MINE, NOW, Append(4, CANCELED)),
-    (4, "to be canceled, handed back", after(started(), WISH, COUNTED), OTHER, NOW, Append(4, CANCELED)),
-    (4, "before 5: overdue", after(started(), WISH), MINE, LATE, Append(4, CANCELED)),
-    (4, "before 6: not started", after(WISH), MINE, NOW, Append(4, CANCELED)),
-    (4, "before 7: no attempt left", after(started(), started(2), WISH), MINE, NOW, Append(4, CANCELED)),
-    (4, "before 8: handed back", after(started(), WISH, UNCOUNTED), MINE, NOW, Append(4, CANCELED)),
-    (4, "before 8: woken", after(started(), WISH, COUNTED), wake(4), NOW, Append(4, CANCELED)),
-    (4, "before 9: waiting", after(started(), WISH, COUNTED), MINE, NOW, Append(4, CANCELED)),
-    (5, "running under this ticket", after(started()), MINE, LATE, Append(5, OVERDUE)),
-    (5, "before 6: not started", after(), MINE, LATE, Append(5, OVERDUE)),
-    (5, "before 7: no attempt left", after(started(), started(2)), MINE, LATE, Append(5, OVERDUE)),
-    (5, "before 8: handed back", after(started(), UNCOUNTED), MINE, LATE, Append(5, OVERDUE)),
-    (5, "before 8: woken", after(started(), COUNTED), wake(3), LATE, Append(5, OVERDUE)),
-    (5, "before 9: waiting", after(started(), COUNTED), MINE, LATE, Append(5, OVERDUE)),
-    (6, "requested", after(), MINE, NOW, Start(6)),
-    (6, "a wake for what has not started", after(), wake(1), NOW, Start(6)),
-    (6, "not yet beyond the deadline", after(), MINE, DEADLINE, Start(6)),
-    (7, "attempts are left", after(started()), MINE, NOW, Start(7)),
-    (7, "a wake's attempt, under the wake's ticket", after(started(ticket=50)), wake(9), NOW, Start(7)),
-    (7, "no attempt is left", after(started(), started(2)), MINE, NOW, Append(7, LOST)),
-    (7, "what was handed back uses none up", after(started(), UNCOUNTED, started(2)), MINE, NOW, Start(7)),
-    (7, "what failed uses one up", after(started(), COUNTED, started(2)), MINE, NOW, Append(7, LOST)),
-    (8, "handed back under this ticket", after(started(), UNCOUNTED), MINE, NOW, Start(8)),
-    (8, "the wake that this wait armed", after(started(), COUNTED), wake(3), NOW, Start(8)),
-    (8, "that wake, where nothing was counted", after(started(), UNCOUNTED), wake(3), NOW, Start(8)),
-    (8, "that wake, before its time", after(started(), COUNTED), wake(3), NOW - timedelta(days=1), Start(8)),
-    (9, "counted, under this ticket", after(started(), COUNTED), MINE, NOW, ArmWake(9, RETRY_AT, 3)),
-    (9, "handed back under another ticket", after(started(), UNCOUNTED), OTHER, NOW, ArmWake(9, RETRY_AT, 3)),
+    (4, "to be canceled, its runner lost", after(started(), WISH), MINE, NOW, AppendEvent(4, CANCELED)),
+    (4, "to be canceled, handed back", after(started(), WISH, COUNTED), OTHER, NOW, AppendEvent(4, CANCELED)),
+    (4, "before 5: overdue", after(started(), WISH), MINE, LATE, AppendEvent(4, CANCELED)),
+    (4, "before 6: not started", after(WISH), MINE, NOW, AppendEvent(4, CANCELED)),
+    (4, "before 7: no attempt left", after(started(), started(2), WISH), MINE, NOW, AppendEvent(4, CANCELED)),
+    (4, "before 8: handed back", after(started(), WISH, UNCOUNTED), MINE, NOW, AppendEvent(4, CANCELED)),
+    (4, "before 8: woken", after(started(), WISH, COUNTED), wake(4), NOW, AppendEvent(4, CANCELED)),
+    (4, "before 9: waiting", after(started(), WISH, COUNTED), MINE, NOW, AppendEvent(4, CANCELED)),
+    (5, "running under this ticket", after(started()), MINE, LATE, AppendEvent(5, OVERDUE)),
+    (5, "before 6: not started", after(), MINE, LATE, AppendEvent(5, OVERDUE)),
+    (5, "before 7: no attempt left", after(started(), started(2)), MINE, LATE, AppendEvent(5, OVERDUE)),
+    (5, "before 8: handed back", after(started(), UNCOUNTED), MINE, LATE, AppendEvent(5, OVERDUE)),
+    (5, "before 8: woken", after(started(), COUNTED), wake(3), LATE, AppendEvent(5, OVERDUE)),
+    (5, "before 9: waiting", after(started(), COUNTED), MINE, LATE, AppendEvent(5, OVERDUE)),
+    (6, "requested", after(), MINE, NOW, BeginAttempt(6)),
+    (6, "a wake for what has not started", after(), wake(1), NOW, BeginAttempt(6)),
+    (6, "not yet beyond the deadline", after(), MINE, DEADLINE, BeginAttempt(6)),
+    (7, "attempts are left", after(started()), MINE, NOW, BeginAttempt(7)),
+    (7, "a wake's attempt, under the wake's ticket", after(started(ticket=50)), wake(9), NOW, BeginAttempt(7)),
+    (7, "no attempt is left", after(started(), started(2)), MINE, NOW, AppendEvent(7, LOST)),
+    (7, "what was handed back uses none up", after(started(), UNCOUNTED, started(2)), MINE, NOW, BeginAttempt(7)),
+    (7, "what failed uses one up", after(started(), COUNTED, started(2)), MINE, NOW, AppendEvent(7, LOST)),
+    (8, "handed back under this ticket", after(started(), UNCOUNTED), MINE, NOW, BeginAttempt(8)),
+    (8, "the wake that this wait armed", after(started(), COUNTED), wake(3), NOW, BeginAttempt(8)),
+    (8, "that wake, where nothing was counted", after(started(), UNCOUNTED), wake(3), NOW, BeginAttempt(8)),
+    (8, "that wake, before its time", after(started(), COUNTED), wake(3), NOW - timedelta(days=1), BeginAttempt(8)),
+    (9, "counted, under this ticket", after(started(), COUNTED), MINE, NOW, ScheduleWake(9, RETRY_AT, 3)),
+    (9, "handed back under another ticket", after(started(), UNCOUNTED), OTHER, NOW, ScheduleWake(9, RETRY_AT, 3)),
     (9, "an older wake", after(started(), COUNTED, started(2), handed_back(2, counted=True)), wake(3), NOW,
-     ArmWake(9, NOW, 5)),
-    (9, "no clock: the time has come", after(started(), COUNTED), MINE, RETRY_AT, ArmWake(9, RETRY_AT, 3)),
+     ScheduleWake(9, NOW, 5)),
+    (9, "no clock: the time has come", after(started(), COUNTED), MINE, RETRY_AT, ScheduleWake(9, RETRY_AT, 3)),
 ]  # fmt: skip
 
 
@@ -108,10 +108,10 @@ TABLE: list[tuple[int, str, Operation | None, Delivery, datetime, Decision]] = [
     ids=[f"row {row}: {what}" for row, what, *_ in TABLE],
 )
 def test_the_first_matching_row_wins(
-    row: int, operation: Operation | None, delivery: Delivery, now: datetime, expected: Decision
+    row: int, operation: Operation | None, delivery: Trigger, now: datetime, expected: DispatchDecision
 ) -> None:
     """A delivered message is answered as the first row that matches says, under that row's number."""
-    actual = decide_delivery(operation, delivery, now=now, max_attempts=MAX_ATTEMPTS)
+    actual = decide_dispatch(operation, delivery, now=now, max_attempts=MAX_ATTEMPTS)
 
     assert expected == actual
     assert row == actual.row
@@ -122,7 +122,7 @@ def test_every_row_is_in_the_table() -> None:
     assert set(range(1, 10)) == {row for row, *_ in TABLE}
 
 
-CONDITIONS: dict[int, Callable[[Operation, Delivery, datetime], bool]] = {
+CONDITIONS: dict[int, Callable[[Operation, Trigger, datetime], bool]] = {
     2: lambda operation, _delivery, _now: operation.is_terminal,
     3: lambda operation, delivery, _now: operation.live is not None and operation.live.ticket != delivery.ticket,
     4: lambda operation, _delivery, _now: operation.cancel is not None,
@@ -130,7 +130,7 @@ CONDITIONS: dict[int, Callable[[Operation, Delivery, datetime], bool]] = {
     6: lambda operation, _delivery, _now: operation.attempt == 0,
     7: lambda operation, delivery, _now: operation.live is not None and operation.live.ticket == delivery.ticket,
     8: lambda operation, delivery, _now: operation.waiting is not None and (
-        operation.waiting.sequence == delivery.armed_by
+        operation.waiting.sequence == delivery.scheduled_by
         or (operation.waiting.ticket == delivery.ticket and not operation.waiting.counted)
     ),
     9: lambda operation, _delivery, _now: operation.waiting is not None,
@@ -159,16 +159,18 @@ def test_every_precedence_is_in_the_table(earlier: int, later: int) -> None:
 
 def test_the_undecidable_is_looked_at_again_after_a_minute() -> None:
     """A newer runner may come; until then nothing is lost and nothing spins."""
-    decision = decide_delivery(None, MINE, now=NOW, max_attempts=MAX_ATTEMPTS)
+    decision = decide_dispatch(None, MINE, now=NOW, max_attempts=MAX_ATTEMPTS)
 
-    assert Hold(1, UNDECIDABLE_DELAY) == decision
+    assert RedeliverLater(1, UNDECIDABLE_RETRY_SECONDS) == decision
 
 
 def test_a_state_that_the_fold_never_makes_is_undecidable() -> None:
     """Started, neither live nor waiting: no event of ours leads there, so nothing is decided."""
     operation = msgspec.structs.replace(after(started()), live=None)
 
-    assert Hold(1, UNDECIDABLE_DELAY) == decide_delivery(operation, MINE, now=NOW, max_attempts=MAX_ATTEMPTS)
+    assert RedeliverLater(1, UNDECIDABLE_RETRY_SECONDS) == decide_dispatch(
+        operation, MINE, now=NOW, max_attempts=MAX_ATTEMPTS
+    )
 
 
 @pytest.mark.parametrize("hours", [-8, 0, 14])
@@ -177,6 +179,6 @@ def test_a_deadline_is_a_moment_wherever_it_was_written(hours: int) -> None:
     zone = timezone(timedelta(hours=hours))
     operation = History().append(request(deadline=DEADLINE.astimezone(zone))).operation
 
-    assert Start(6) == decide_delivery(operation, MINE, now=DEADLINE.astimezone(UTC), max_attempts=MAX_ATTEMPTS)
-    overdue = decide_delivery(operation, MINE, now=LATE.astimezone(UTC), max_attempts=MAX_ATTEMPTS)
-    assert isinstance(overdue, Append)
+    assert BeginAttempt(6) == decide_dispatch(operation, MINE, now=DEADLINE.astimezone(UTC), max_attempts=MAX_ATTEMPTS)
+    overdue = decide_dispatch(operation, MINE, now=LATE.astimezone(UTC), max_attempts=MAX_ATTEMPTS)
+    assert isinstance(overdue, AppendEvent)

@@ -21,7 +21,7 @@ from opstream_schemas.events import (
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.fold import (
     FOLD_VERSION,
-    TERMINAL,
+    TERMINAL_STATUSES,
     CancelWish,
     LiveAttempt,
     Operation,
@@ -30,10 +30,10 @@ from opstream_schemas.operation.fold import (
     evolve,
     first_event,
     fold,
+    fold_for_reader,
     initial,
     next_event,
-    read,
-    skip,
+    skip_unknown,
 )
 from tests.support.strategies import (
     DEADLINE,
@@ -248,7 +248,7 @@ def test_only_the_next_event_is_folded_or_skipped(changes: dict[str, Any], reaso
     event = history.recorded(FromTheFuture() if unknown else Progressed(percent=1.0))
 
     with pytest.raises(FoldRefused, match=reason):
-        (skip if unknown else evolve)(history.operation, msgspec.structs.replace(event, **changes))
+        (skip_unknown if unknown else evolve)(history.operation, msgspec.structs.replace(event, **changes))
 
 
 @pytest.mark.parametrize("data", [started(2), Failed(error=FAILURE), CancelRequested(), FromTheFuture()])
@@ -257,7 +257,7 @@ def test_nothing_follows_a_terminal_event(data: EventData) -> None:
     history = story(started(), SUCCEEDED)
 
     with pytest.raises(FoldRefused, match="follows a terminal event"):
-        read(history.operation, [history.recorded(data)])
+        fold_for_reader(history.operation, [history.recorded(data)])
 
 
 def test_an_unknown_type_is_refused_by_whoever_decides() -> None:
@@ -292,7 +292,7 @@ def test_a_known_type_is_never_skipped() -> None:
     history = story(started())
 
     with pytest.raises(FoldRefused, match="known type"):
-        skip(history.operation, history.recorded(Progressed(percent=1.0)))
+        skip_unknown(history.operation, history.recorded(Progressed(percent=1.0)))
 
 
 def test_nobody_decides_on_what_a_reader_skipped_over() -> None:
@@ -306,7 +306,7 @@ def test_nobody_decides_on_what_a_reader_skipped_over() -> None:
 def test_nothing_folds_to_nothing() -> None:
     """Without a state and without an event there is no operation."""
     assert fold(None, []) is None
-    assert read(None, []) is None
+    assert fold_for_reader(None, []) is None
 
 
 def test_the_next_event_carries_on() -> None:
@@ -339,4 +339,4 @@ def test_the_first_event_follows_nothing() -> None:
 
 def test_the_terminal_statuses_are_those_of_the_guidelines() -> None:
     """Succeeded, Failed and Canceled are terminal; the other two are not."""
-    assert {Status.NOT_STARTED, Status.RUNNING} == set(Status) - TERMINAL
+    assert {Status.NOT_STARTED, Status.RUNNING} == set(Status) - TERMINAL_STATUSES

@@ -10,14 +10,20 @@ import pytest
 from opstream_projector.projection.snapshot_fold import fold_all, fold_onto
 from opstream_schemas.errors import FoldRefused, InvalidEvent
 from opstream_schemas.events import Failed, ForcedEnd, Progressed, RecordedEvent, decode_event, digest, encode_event
-from opstream_schemas.operation.commands import failed_by_operator
-from opstream_schemas.operation.fold import Operation, Status, evolve, fold, read
-from opstream_schemas.operation.forced_end import Message, events_of, forced_event, from_beginning, survey
+from opstream_schemas.operation.commands import operator_error
+from opstream_schemas.operation.fold import Operation, Status, evolve, fold, fold_for_reader
+from opstream_schemas.operation.forced_end import (
+    OperationMessage,
+    decode_events,
+    events_from_request,
+    forced_end_event,
+    inspect_messages,
+)
 from tests.support.strategies import NOW, FromTheFuture, History, request, started
 
 pytestmark = pytest.mark.unit
 
-ERROR = failed_by_operator("")
+ERROR = operator_error("")
 DAMAGE = b"{}"
 
 
@@ -25,20 +31,20 @@ def history() -> History:
     return History().append(request(), started(), Progressed(percent=20.0))
 
 
-def messages(*payloads: bytes) -> list[Message]:
+def messages(*payloads: bytes) -> list[OperationMessage]:
     """Under sequences 1, 2, 3 …"""
-    return [Message(number, payload) for number, payload in enumerate(payloads, start=1)]
+    return [OperationMessage(number, payload) for number, payload in enumerate(payloads, start=1)]
 
 
-def ended(*payloads: bytes, **changes: Any) -> list[Message]:
+def ended(*payloads: bytes, **changes: Any) -> list[OperationMessage]:
     """Messages and the end that was made for them; `changes` are those of the event."""
     before = messages(*payloads)
-    end = forced_event(survey("op-1", before), ERROR, "why", id="end", source="operator", time=NOW)
-    return [*before, Message(len(before) + 1, encode_event(msgspec.structs.replace(end, **changes)))]
+    end = forced_end_event(inspect_messages("op-1", before), ERROR, "why", id="end", source="operator", time=NOW)
+    return [*before, OperationMessage(len(before) + 1, encode_event(msgspec.structs.replace(end, **changes)))]
 
 
-def read_all(found: list[Message]) -> Operation:
-    operation = read(None, events_of(found))
+def read_all(found: list[OperationMessage]) -> Operation:
+    operation = fold_for_reader(None, decode_events(found))
     assert operation is not None
     return operation
 
@@ -67,7 +73,7 @@ def newer() -> bytes:
 def test_what_it_passes_over(ruins: list[bytes], position: int, passed_over: int, skipped: int) -> None:
     """The end counts all messages before it; what could be read of them is kept, as far as it goes."""
     found = ended(*history().payloads, *ruins)
-    end = events_of(found)[-1]
+    end = decode_events(found)[-1]
     operation = read_all(found)
 
     assert isinstance(end.data, Failed)
@@ -76,7 +82,7 @@ def test_what_it_passes_over(ruins: list[bytes], position: int, passed_over: int
     assert (operation.status, operation.error, operation.skipped) == (Status.FAILED, ERROR, skipped)
     assert (operation.percent_complete, operation.finished_at) == (20.0, NOW)
     assert (operation.live, operation.position, operation.stream_sequence) == (None, position, len(found))
-    assert operation == fold(None, events_of(found)) == fold_all(events_of(found)).operation
+    assert operation == fold(None, decode_events(found)) == fold_all(decode_events(found)).operation
 
 
 @pytest.mark.parametrize(
@@ -95,7 +101,7 @@ def test_what_is_no_end(changes: dict[str, str], ruin: bytes) -> None:
 def test_nothing_lies_between() -> None:
     """What was stored after the operator had looked is not passed over in silence."""
     *before, end = ended(*history().payloads, again())
-    found = [*before, Message(end.sequence, again()), Message(end.sequence + 1, end.payload)]
+    found = [*before, OperationMessage(end.sequence, again()), OperationMessage(end.sequence + 1, end.payload)]
 
     with pytest.raises(FoldRefused):
         read_all(found)
@@ -103,7 +109,7 @@ def test_nothing_lies_between() -> None:
 
 def test_only_the_last_event_is_one() -> None:
     """Whatever is stored behind a forced end is refused, as behind any end."""
-    found = [*ended(*history().payloads, again()), Message(9, again())]
+    found = [*ended(*history().payloads, again()), OperationMessage(9, again())]
 
     with pytest.raises(FoldRefused):
         read_all(found)
@@ -113,7 +119,7 @@ def test_an_end_is_no_second_one() -> None:
     """What has ended can't be ended by force."""
     one = history().append(Failed(error=ERROR))
 
-    found = survey("op-1", messages(*one.payloads, DAMAGE))
+    found = inspect_messages("op-1", messages(*one.payloads, DAMAGE))
 
     assert found.operation == one.operation
     with pytest.raises(FoldRefused, match="terminal"):
@@ -123,7 +129,7 @@ def test_an_end_is_no_second_one() -> None:
 def test_a_state_with_gaps_does_not_take_it_alone() -> None:
     """Without what lies before it an end is refused, so that whoever folds it reads that first."""
     one = history()
-    end = events_of(ended(*one.payloads, again()))[-1]
+    end = decode_events(ended(*one.payloads, again()))[-1]
 
     for state in one.states:
         with pytest.raises(FoldRefused):
@@ -137,12 +143,12 @@ def test_a_state_takes_it_with_what_lies_before_it(count: int) -> None:
     one = history()
     found = ended(*one.payloads, DAMAGE, again())
 
-    assert read(one.states[count - 1], events_of(found[count:])) == read_all(found)
+    assert fold_for_reader(one.states[count - 1], decode_events(found[count:])) == read_all(found)
 
 
 def test_what_the_projector_tells() -> None:
     """What was passed over is still told as foreign, and the end is not."""
-    events = events_of(ended(*history().payloads, again()))
+    events = decode_events(ended(*history().payloads, again()))
 
     assert [one.event for one in fold_all(events).refused] == [events[-2]]
 
@@ -151,14 +157,14 @@ def test_all_is_well() -> None:
     """Of an operation without trouble there is nothing to pass over."""
     one = history()
 
-    found = survey("op-1", messages(*one.payloads))
+    found = inspect_messages("op-1", messages(*one.payloads))
 
-    assert (found.problem, found.operation, found.passed_over, found.count) == (None, one.operation, 0, 3)
+    assert (found.problem, found.operation, found.passed_over, found.message_count) == (None, one.operation, 0, 3)
 
 
 def test_another_operation_lies_there() -> None:
     """What is a whole operation, but not this one, is none of it."""
-    found = survey("op-2", messages(*history().payloads))
+    found = inspect_messages("op-2", messages(*history().payloads))
 
     assert isinstance(found.problem, FoldRefused)
     assert (found.operation, found.passed_over) == (None, 3)
@@ -167,19 +173,19 @@ def test_another_operation_lies_there() -> None:
 def test_nothing_can_be_read() -> None:
     """Without its request there is no operation, though there is an end."""
     found = ended(DAMAGE, *history().payloads[1:])
-    events = events_of(found)
+    events = decode_events(found)
 
-    assert list(from_beginning("op-1", events)) == []
+    assert list(events_from_request("op-1", events)) == []
     assert events[-1].position == 4
     with pytest.raises(FoldRefused, match="can't be read"):
-        read(None, events)
+        fold_for_reader(None, events)
 
 
 def test_the_operators_words() -> None:
     """The client reads the reason; the event keeps it apart from the message, cut as all texts are."""
-    assert failed_by_operator("late").message == "an operator ended the operation: late"
+    assert operator_error("late").message == "an operator ended the operation: late"
     before = messages(*history().payloads, DAMAGE)
-    end = forced_event(survey("op-1", before), ERROR, "é" * 5000, id="end", source="operator", time=NOW)
+    end = forced_end_event(inspect_messages("op-1", before), ERROR, "é" * 5000, id="end", source="operator", time=NOW)
     stored: RecordedEvent = decode_event(encode_event(end), 5)
     assert isinstance(stored.data, Failed)
     assert stored.data.forced is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from opstream_schemas.operation.rate_limit import Rate, Slot, parse_rate, take_slot
+from opstream_schemas.operation.rate_limit import Rate, Slot, parse_rate, reserve_slot
 
 pytestmark = pytest.mark.unit
 
@@ -31,9 +31,9 @@ def test_after_a_quiet_time_as_many_begin_at_once_as_the_rate_names() -> None:
     """Three in a minute: three at once, then one every 20 seconds."""
     rate, due, slots = Rate(3, 60.0), 0.0, []
     for _ in range(6):
-        slot = take_slot(rate, due, 1000.0)
-        slots.append(slot.at)
-        due = slot.due
+        slot = reserve_slot(rate, due, 1000.0)
+        slots.append(slot.starts_at)
+        due = slot.theoretical_arrival
 
     assert slots == [1000.0, 1000.0, 1000.0, 1020.0, 1040.0, 1060.0]
 
@@ -41,7 +41,7 @@ def test_after_a_quiet_time_as_many_begin_at_once_as_the_rate_names() -> None:
 def test_a_clock_that_goes_back_only_shifts() -> None:
     """Who is an hour behind gets the slot after the last one, whatever its own clock says, and nobody gets it twice."""
     rate = Rate(1, 60.0)
-    first = take_slot(rate, 0.0, 10_000.0)
-    behind = take_slot(rate, first.due, 6_400.0)
+    first = reserve_slot(rate, 0.0, 10_000.0)
+    behind = reserve_slot(rate, first.theoretical_arrival, 6_400.0)
 
-    assert behind == Slot(at=10_060.0, due=10_120.0)
+    assert behind == Slot(starts_at=10_060.0, theoretical_arrival=10_120.0)
