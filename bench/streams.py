@@ -23,7 +23,8 @@ from bench.usage import process_usage
 from opstream_journal import ExpectedVersion, Journal, connect
 from opstream_schemas.events import Progressed
 from opstream_schemas.names import Kind
-from opstream_schemas.operation.fold import Operation, fold_for_reader, next_event
+from opstream_schemas.operation.fold import fold_for_reader, next_event
+from opstream_schemas.operation.state import Operation
 
 KIND: Final = Kind("bench", "hold")
 

@@ -15,7 +15,8 @@ from typing import Final
 import msgspec
 
 from opstream_schemas.operation.commands import Command, decide
-from opstream_schemas.operation.fold import Operation, evolve, fold, next_event
+from opstream_schemas.operation.fold import evolve, fold, next_event
+from opstream_schemas.operation.state import Operation
 
 from .errors import JournalUnavailable, VersionConflict
 from .journal import ExpectedVersion, Journal

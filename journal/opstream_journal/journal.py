@@ -15,8 +15,8 @@ from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.events import CONTENT_TYPE, Event, RecordedEvent, encode_event, recorded_event
 from opstream_schemas.names import Kind
-from opstream_schemas.operation.fold import Operation
 from opstream_schemas.operation.forced_end import OperationMessage
+from opstream_schemas.operation.state import Operation
 
 from .errors import BrokerRefused, EventTooLarge, JournalFull, JournalUnavailable, VersionConflict
 from .jetstream import rpc

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from opstream_schemas.events import Canceled
-from opstream_schemas.operation.fold import Status
+from opstream_schemas.operation.state import Status
 
 from .errors import (
     InvalidRequest,

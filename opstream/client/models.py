@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from opstream_schemas.events import Canceled, EventData, Failed, Succeeded, decode_event
-from opstream_schemas.operation.fold import TERMINAL_STATUSES, Status
+from opstream_schemas.operation.state import TERMINAL_STATUSES, Status
 from opstream_schemas.status_monitor import StatusMonitor
 
 TERMINAL_EVENTS: Final = frozenset({Succeeded.name, Failed.name, Canceled.name})

@@ -13,7 +13,7 @@ from typing import IO, Final, Protocol, Self
 
 import click
 
-from opstream_schemas.operation.fold import TERMINAL_STATUSES
+from opstream_schemas.operation.state import TERMINAL_STATUSES
 from opstream_schemas.status_monitor import StatusMonitor
 
 from .console import coloured, printable, supports_colour, terminal_width

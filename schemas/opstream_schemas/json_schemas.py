@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from .events import EVENT_DATA, CloudEvent, EventData
-from .operation.fold import Operation
+from .operation.state import Operation
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -10,7 +10,7 @@ import msgspec
 
 from .events import OperationError
 from .names import Kind
-from .operation.fold import Operation, Status
+from .operation.state import Operation, Status
 
 
 class StatusMonitor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):

@@ -27,7 +27,8 @@ from opstream_schemas import subjects
 from opstream_schemas.action_spec import ActionSpec, Policy
 from opstream_schemas.events import EventData, OperationError, RecordedEvent, Started
 from opstream_schemas.names import Kind
-from opstream_schemas.operation.fold import Operation, evolve, fold_for_reader, next_event
+from opstream_schemas.operation.fold import evolve, fold_for_reader, next_event
+from opstream_schemas.operation.state import Operation
 
 JSON: Final = "application/json"
 UPLOAD: Final = Kind("book", "upload-start")

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from opstream_schemas.events import AttemptFailed, Canceled, Failed, Started, Succeeded
-from opstream_schemas.operation.fold import Operation
+from opstream_schemas.operation.state import Operation
 from tests.support.chaos_actions import CONCURRENCY, MARKS, Mark
 from tests.support.chaos_clients import ClientView
 from tests.support.chaos_jobs import CANCELED, JOBS, LIMITED

@@ -17,7 +17,8 @@ from nats.aio.client import Client
 
 from opstream_schemas import subjects
 from opstream_schemas.errors import FoldRefused, InvalidEvent
-from opstream_schemas.operation.fold import Operation, fold_for_reader
+from opstream_schemas.operation.fold import fold_for_reader
+from opstream_schemas.operation.state import Operation
 from tests.support.invariants import TERMINAL_EVENTS, Evidence, _read, decoded
 from tests.support.waiting import eventually
 

@@ -15,7 +15,8 @@ from opstream_journal import NEW_OPERATION, Connection, ExpectedVersion, Journal
 from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas.events import Event, EventData, Progressed, RecordedEvent, Requested
 from opstream_schemas.names import Kind
-from opstream_schemas.operation.fold import Operation, first_event, fold_for_reader, next_event
+from opstream_schemas.operation.fold import first_event, fold_for_reader, next_event
+from opstream_schemas.operation.state import Operation
 from tests.support.strategies import request
 
 KIND: Final = Kind("book", "upload-start")

@@ -25,7 +25,8 @@ from opstream_projector.deadline_scanner import DeadlineScanner
 from opstream_projector.deadlines import DeadlineEnforcer, DeadlineScheduler, RecentIds
 from opstream_schemas import subjects
 from opstream_schemas.events import Canceled, Failed, RecordedEvent, Succeeded
-from opstream_schemas.operation.fold import Operation, fold_for_reader
+from opstream_schemas.operation.fold import fold_for_reader
+from opstream_schemas.operation.state import Operation
 from tests.support.journaling import KIND, first, folded, linked, opened
 from tests.support.projecting import utc_now
 from tests.support.strategies import request

@@ -18,7 +18,8 @@ from opstream_journal.runtime.service import ServiceLoop
 from opstream_projector.projection.projector import Projector
 from opstream_schemas import subjects
 from opstream_schemas.events import EventData, Progressed, Succeeded
-from opstream_schemas.operation.fold import Operation, fold_for_reader
+from opstream_schemas.operation.fold import fold_for_reader
+from opstream_schemas.operation.state import Operation
 from tests.support.journaling import begin, extend
 from tests.support.strategies import started
 from tests.support.waiting import eventually

@@ -13,7 +13,7 @@ from opstream_journal import JournalUnavailable, SnapshotEntry
 from opstream_projector.projection.snapshot_cache import SnapshotCache
 from opstream_projector.projection.snapshot_writer import SnapshotWriter
 from opstream_schemas.events import RecordedEvent
-from opstream_schemas.operation.fold import Operation
+from opstream_schemas.operation.state import Operation
 
 
 class InterleavePoint:

@@ -35,7 +35,7 @@ from opstream_runner.runner import Runner
 from opstream_schemas import subjects
 from opstream_schemas.events import CancelRequested, EventData, RecordedEvent
 from opstream_schemas.names import Kind
-from opstream_schemas.operation.fold import Operation
+from opstream_schemas.operation.state import Operation
 from tests.support.journaling import KIND, first, folded, following
 from tests.support.strategies import request
 from tests.support.waiting import eventually

@@ -44,7 +44,8 @@ from opstream_schemas.operation.commands import (
     Succeed,
     decide,
 )
-from opstream_schemas.operation.fold import Operation, first_event, fold_for_reader, next_event
+from opstream_schemas.operation.fold import first_event, fold_for_reader, next_event
+from opstream_schemas.operation.state import Operation
 
 NOW = datetime(2026, 3, 14, 9, 26, 53, 589793, tzinfo=UTC)
 DEADLINE = NOW + timedelta(days=1)

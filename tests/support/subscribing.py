@@ -21,7 +21,7 @@ from opstream_journal import NEW_OPERATION, Connection, ExpectedVersion, Journal
 from opstream_journal.jetstream import rpc
 from opstream_schemas.events import EventData, Failed, OperationError, Started, Succeeded
 from opstream_schemas.names import Kind
-from opstream_schemas.operation.fold import Operation
+from opstream_schemas.operation.state import Operation
 from tests.support.broker import Broker
 from tests.support.journaling import KIND, first, folded, following
 from tests.support.strategies import request

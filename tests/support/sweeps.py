@@ -24,7 +24,7 @@ from opstream_projector.consistency.verify import ViewVerifier
 from opstream_projector.consistency.view_scan import OperationExamples, ViewScan
 from opstream_schemas import subjects
 from opstream_schemas.events import EventData
-from opstream_schemas.operation.fold import Operation
+from opstream_schemas.operation.state import Operation
 from tests.support.journaling import KIND, extend, first, folded
 from tests.support.projecting import utc_now
 from tests.support.strategies import request

@@ -18,7 +18,7 @@ from opstream_journal.jetstream.stream_scan import scan_stream
 from opstream_journal.runtime.service import ServiceLoop
 from opstream_journal.stores.webhook_deliveries import DeliveryStore
 from opstream_schemas import subjects
-from opstream_schemas.operation.fold import Operation
+from opstream_schemas.operation.state import Operation
 from opstream_schemas.webhook_delivery import DeliveryAttempt, decode_delivery_attempt
 from opstream_webhooks.address_guard import Resolver, resolve_by_system
 from opstream_webhooks.config import ConfigSource, ReloadableConfig

@@ -24,7 +24,6 @@ from opstream_journal.journal import Journal
 from opstream_journal.runtime.crash_points import CrashPoint, crash_point
 from opstream_schemas.events import Canceled, Failed, Requested, Succeeded
 from opstream_schemas.names import Kind, check_operation_id
-from opstream_schemas.operation.fold import Operation
 from opstream_schemas.operation.resource_lock import (
     CheckOperation,
     Claim,
@@ -40,6 +39,7 @@ from opstream_schemas.operation.resource_lock import (
     OperationStage,
     decide_lock,
 )
+from opstream_schemas.operation.state import Operation
 
 from .timers import send_wake_up
 

@@ -17,7 +17,7 @@ from opstream_journal.jetstream.batch_publish import BatchMessage, publish_batch
 from opstream_journal.jetstream.connection import Connection
 from opstream_journal.jetstream.ordered_consumer import stream_api_request
 from opstream_schemas import subjects
-from opstream_schemas.operation.fold import FOLD_VERSION, Operation
+from opstream_schemas.operation.state import FOLD_VERSION, Operation
 
 logger = logging.getLogger(__name__)
 

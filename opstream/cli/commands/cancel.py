@@ -10,7 +10,7 @@ import msgspec
 from opstream.cli.client_session import RESPONSE_TIMEOUT, print_json, session, wait
 from opstream.cli.options import client as options
 from opstream.terminal.console import CommandError
-from opstream_schemas.operation.fold import Status
+from opstream_schemas.operation.state import Status
 
 
 class CancelSettings(msgspec.Struct, frozen=True, kw_only=True):

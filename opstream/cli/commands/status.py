@@ -13,7 +13,7 @@ from opstream.client import (
     OperationCanceled,
     OperationFailed,
 )
-from opstream_schemas.operation.fold import Status
+from opstream_schemas.operation.state import Status
 
 
 class StatusSettings(msgspec.Struct, frozen=True, kw_only=True):

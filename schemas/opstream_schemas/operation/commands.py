@@ -24,7 +24,7 @@ from opstream_schemas.events import (
 )
 from opstream_schemas.text import truncate_text
 
-from .fold import CancelWish, Operation, Status
+from .state import CancelWish, Operation, Status
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ import msgspec
 from opstream_schemas.events import EventData
 
 from .commands import canceled_outcome, deadline_outcome, runner_lost_outcome
-from .fold import Operation
+from .state import Operation
 
 UNDECIDABLE_RETRY_SECONDS: Final = 60.0
 """Seconds after which an operation that the fold refuses is looked at again."""

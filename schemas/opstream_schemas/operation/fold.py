@@ -29,26 +29,7 @@ from opstream_schemas.events import (
     Succeeded,
 )
 
-from .state import FOLD_VERSION, TERMINAL_STATUSES, CancelWish, LiveAttempt, Operation, Status, Waiting
-
-__all__ = [
-    "FOLD_VERSION",
-    "TERMINAL_STATUSES",
-    "CancelWish",
-    "LiveAttempt",
-    "Operation",
-    "Status",
-    "Waiting",
-    "evolve",
-    "first_event",
-    "fold",
-    "fold_damaged",
-    "fold_for_reader",
-    "forced_end_of",
-    "initial",
-    "next_event",
-    "skip_unknown",
-]
+from .state import FOLD_VERSION, CancelWish, LiveAttempt, Operation, Status, Waiting
 
 
 def initial(event: RecordedEvent) -> Operation:

@@ -24,7 +24,8 @@ from opstream_schemas.events import (
 )
 from opstream_schemas.text import truncate_text
 
-from .fold import Operation, fold, fold_damaged, forced_end_of
+from .fold import fold, fold_damaged, forced_end_of
+from .state import Operation
 
 
 class OperationMessage(NamedTuple):

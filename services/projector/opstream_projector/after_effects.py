@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from opstream_journal.stores.resource_locks import ResourceLocks
-from opstream_schemas.operation.fold import Operation
+from opstream_schemas.operation.state import Operation
 
 
 class AfterEffect(Protocol):

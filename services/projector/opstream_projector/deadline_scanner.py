@@ -20,7 +20,7 @@ from opstream_journal.stores.snapshots import SnapshotReader
 from opstream_journal.stores.timers import schedule_deadline
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent, InvalidName
-from opstream_schemas.operation.fold import Operation
+from opstream_schemas.operation.state import Operation
 
 from .deadlines import SCAN_DELAY, RecentIds
 from .projection.snapshot_fold import fold_all

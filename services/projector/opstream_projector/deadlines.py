@@ -20,7 +20,8 @@ from opstream_journal.stores.timers import cancel_timers, schedule_deadline
 from opstream_schemas import subjects
 from opstream_schemas.errors import FoldRefused, InvalidEvent, InvalidName, OperationFinished
 from opstream_schemas.operation.commands import ForceFail, deadline_outcome
-from opstream_schemas.operation.fold import Operation, fold
+from opstream_schemas.operation.fold import fold
+from opstream_schemas.operation.state import Operation
 
 logger = logging.getLogger(__name__)
 

@@ -29,7 +29,7 @@ from opstream_journal.stores.action_catalog import find_action
 from opstream_schemas import subjects
 from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.events import Canceled, Event, Progressed, RecordedEvent, encode_event
-from opstream_schemas.operation.fold import Operation
+from opstream_schemas.operation.state import Operation
 from tests.support.broker import Cluster
 from tests.support.journaling import KIND, begin, extend, first, folded, following, linked, opened, race
 from tests.support.strategies import started

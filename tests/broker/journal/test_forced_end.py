@@ -18,7 +18,8 @@ from opstream_schemas import subjects
 from opstream_schemas.errors import FoldRefused, InvalidEvent, OperationFinished
 from opstream_schemas.events import Failed, Progressed, decode_event, encode_event
 from opstream_schemas.operation.commands import RequestCancel, decide
-from opstream_schemas.operation.fold import Operation, Status, fold, forced_end_of
+from opstream_schemas.operation.fold import fold, forced_end_of
+from opstream_schemas.operation.state import Operation, Status
 from tests.support.api import Api, serving, spec
 from tests.support.broker import Broker
 from tests.support.invariants import Promise, breaches, gather

@@ -13,7 +13,8 @@ from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas import subjects
 from opstream_schemas.errors import FoldRefused, InvalidEvent
 from opstream_schemas.events import Event, Progressed, RecordedEvent, Succeeded, decode_event, encode_event
-from opstream_schemas.operation.fold import Operation, fold, fold_for_reader
+from opstream_schemas.operation.fold import fold, fold_for_reader
+from opstream_schemas.operation.state import Operation
 from tests.support.broker import Broker
 from tests.support.journaling import KIND, begin, extend, first, folded, following, linked, opened
 from tests.support.strategies import FromTheFuture, request, started

@@ -21,7 +21,8 @@ from opstream_schemas import subjects
 from opstream_schemas.errors import ErrorCode, OperationFinished
 from opstream_schemas.events import AttemptFailed, OperationError, RecordedEvent
 from opstream_schemas.operation.commands import Succeed
-from opstream_schemas.operation.fold import Operation, Status, fold_for_reader
+from opstream_schemas.operation.fold import fold_for_reader
+from opstream_schemas.operation.state import Operation, Status
 from tests.support.broker import Broker
 from tests.support.journaling import KIND, extend, linked, opened
 from tests.support.overdue import (

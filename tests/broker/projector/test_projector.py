@@ -21,7 +21,7 @@ from opstream_journal import (
 )
 from opstream_schemas import subjects
 from opstream_schemas.events import Canceled, EventData, Failed, Progressed, encode_event
-from opstream_schemas.operation.fold import Operation
+from opstream_schemas.operation.state import Operation
 from tests.support.broker import Broker
 from tests.support.journaling import KIND, begin, extend, first, folded, following, linked, opened
 from tests.support.projecting import (

@@ -15,7 +15,7 @@ import pytest
 from opstream_journal import BrokerUnreachable, Connection, Journal, NotProvisioned, SnapshotStore
 from opstream_projector.main import run
 from opstream_projector.settings import Settings
-from opstream_schemas.operation.fold import Operation
+from opstream_schemas.operation.state import Operation
 from tests.support.broker import Broker, free_port
 from tests.support.journaling import begin, extend, linked, opened
 from tests.support.projecting import (

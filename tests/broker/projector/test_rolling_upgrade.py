@@ -11,7 +11,7 @@ import pytest
 from opstream_journal import NEW_OPERATION, Connection, Journal, SnapshotStore
 from opstream_schemas.action_spec import DAY_SECONDS
 from opstream_schemas.events import EventData, Failed
-from opstream_schemas.operation.fold import FOLD_VERSION, Operation
+from opstream_schemas.operation.state import FOLD_VERSION, Operation
 from tests.support.api import serving
 from tests.support.broker import Broker
 from tests.support.journaling import KIND, first, folded, following

@@ -17,7 +17,7 @@ from opstream_runner.authoring.action import collect_actions
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import AttemptFailed
 from opstream_schemas.names import Kind
-from opstream_schemas.operation.fold import Status
+from opstream_schemas.operation.state import Status
 from tests.support import isolated_actions
 from tests.support.broker import Broker
 from tests.support.journaling import KIND, linked

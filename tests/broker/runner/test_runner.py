@@ -14,7 +14,7 @@ from opstream_runner import ActionContext, ActionError, action
 from opstream_runner.attempt.attempt import Attempt
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import OperationError, Progressed, Started, Succeeded
-from opstream_schemas.operation.fold import Status
+from opstream_schemas.operation.state import Status
 from tests.support.broker import Broker
 from tests.support.journaling import KIND, linked, opened
 from tests.support.running import ACKS, HandlerGate, Input, RunnerStage, gated

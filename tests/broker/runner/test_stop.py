@@ -14,7 +14,7 @@ from opstream_runner import ActionContext, ActionError, action
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import AttemptFailed, Event, Progressed, RecordedEvent, Started
 from opstream_schemas.names import Kind
-from opstream_schemas.operation.fold import Status
+from opstream_schemas.operation.state import Status
 from tests.support.broker import Broker
 from tests.support.journaling import KIND, linked
 from tests.support.running import ACKS, READS, HandlerGate, Input, RunnerStage, gated

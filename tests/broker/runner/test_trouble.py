@@ -15,7 +15,7 @@ from opstream_journal.provisioning.topology import Sizing
 from opstream_runner import ActionContext, action
 from opstream_schemas import subjects
 from opstream_schemas.events import Canceled, Progressed, RecordedEvent
-from opstream_schemas.operation.fold import Operation, Status
+from opstream_schemas.operation.state import Operation, Status
 from tests.support.broker import Broker
 from tests.support.journaling import KIND, extend, linked, opened
 from tests.support.proxy import Proxy

@@ -15,7 +15,7 @@ import pytest
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas.names import Kind
-from opstream_schemas.operation.fold import Status
+from opstream_schemas.operation.state import Status
 from tests.support.broker import Broker
 from tests.support.journaling import linked, opened
 from tests.support.processes import Process, Watch

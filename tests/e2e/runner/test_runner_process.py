@@ -18,7 +18,7 @@ from opstream_schemas import subjects
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import CancelRequested, Failed, OperationError, Started
 from opstream_schemas.names import Kind
-from opstream_schemas.operation.fold import Status
+from opstream_schemas.operation.state import Status
 from tests.support.broker import Broker, free_port
 from tests.support.journaling import following, linked, opened
 from tests.support.processes import Process

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from opstream_projector.projection.snapshot_fold import time_to_live
 from opstream_schemas.events import Failed, RecordedEvent
-from opstream_schemas.operation.fold import Status, fold_for_reader
+from opstream_schemas.operation.fold import fold_for_reader
+from opstream_schemas.operation.state import Status
 from tests.support.replicas import MemoryJournal, MemoryView, Replica, interleave
 from tests.support.strategies import FAILURE, History, histories
 

@@ -28,7 +28,7 @@ from opstream_schemas.operation.dispatch_decision import (
     Trigger,
     decide_dispatch,
 )
-from opstream_schemas.operation.fold import Operation, Status
+from opstream_schemas.operation.state import Operation, Status
 from tests.support.strategies import (
     FAILURE,
     NOW,

@@ -9,15 +9,8 @@ from hypothesis import strategies as st
 
 from opstream_schemas.errors import FoldRefused
 from opstream_schemas.events import EventData, RecordedEvent, Requested, decode_event
-from opstream_schemas.operation.fold import (
-    TERMINAL_STATUSES,
-    Operation,
-    Status,
-    evolve,
-    fold,
-    fold_for_reader,
-    skip_unknown,
-)
+from opstream_schemas.operation.fold import evolve, fold, fold_for_reader, skip_unknown
+from opstream_schemas.operation.state import TERMINAL_STATUSES, Operation, Status
 from opstream_schemas.status_monitor import StatusMonitor, build_status_monitor
 from tests.support.strategies import FromTheFuture, History, event_data, histories
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from opstream_projector.projection.snapshot_fold import fold_all, fold_onto, supersedes
 from opstream_schemas.errors import FoldRefused, InvalidEvent
 from opstream_schemas.events import Failed, RecordedEvent, decode_event, digest, encode_event
-from opstream_schemas.operation.fold import Operation, Status, fold, fold_damaged, fold_for_reader
+from opstream_schemas.operation.fold import fold, fold_damaged, fold_for_reader
 from opstream_schemas.operation.forced_end import (
     Inspection,
     OperationMessage,
@@ -19,6 +19,7 @@ from opstream_schemas.operation.forced_end import (
     forced_end_event,
     inspect_messages,
 )
+from opstream_schemas.operation.state import Operation, Status
 from tests.support.ruins import ERROR, id_of, ruins
 from tests.support.strategies import NOW, History, events, histories
 

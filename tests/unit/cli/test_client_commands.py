@@ -25,7 +25,7 @@ from opstream.cli.commands.status import StatusSettings
 from opstream.terminal.event_row import event_row
 from opstream.terminal.operation_display import BarDisplay, LineDisplay, make_operation_display
 from opstream_schemas.events import AttemptFailed, CancelRequested, EventData, OperationError, Progressed
-from opstream_schemas.operation.fold import Status
+from opstream_schemas.operation.state import Status
 from opstream_schemas.status_monitor import StatusMonitor
 
 pytestmark = pytest.mark.unit

@@ -19,7 +19,7 @@ from opstream.client.errors import (
 from opstream.client.models import Operation
 from opstream.client.steps import NoResponse
 from opstream_schemas.errors import ErrorCode
-from opstream_schemas.operation.fold import Status
+from opstream_schemas.operation.state import Status
 from opstream_schemas.status_monitor import StatusMonitor
 from tests.support.flowing import BASE, After, World, refusal, reply
 

@@ -35,7 +35,7 @@ from opstream_schemas.events import (
     recorded_event,
 )
 from opstream_schemas.json_schemas import json_schemas
-from opstream_schemas.operation.fold import Operation
+from opstream_schemas.operation.state import Operation
 from opstream_schemas.status_monitor import build_status_monitor
 from tests.support.strategies import DEADLINE, NOW, History
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from opstream_schemas.events import EventData, Requested, decode_event
-from opstream_schemas.operation.fold import FOLD_VERSION, Operation
+from opstream_schemas.operation.state import FOLD_VERSION, Operation
 from tests.support.strategies import History
 from tests.unit.schemas.test_golden import FULL, STATES
 

@@ -19,7 +19,7 @@ from litestar.types import Receive, Scope, Send
 
 from opstream_api.errors import ApiError
 from opstream_journal.jetstream.connection import end_task
-from opstream_schemas.operation.fold import Operation
+from opstream_schemas.operation.state import Operation
 from opstream_schemas.status_monitor import ErrorBody, build_status_monitor
 
 logger = logging.getLogger(__name__)

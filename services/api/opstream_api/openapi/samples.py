@@ -16,8 +16,9 @@ import msgspec
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import OperationError, Requested, Succeeded, digest, encode_event
 from opstream_schemas.names import Kind
-from opstream_schemas.operation.fold import Status, first_event
+from opstream_schemas.operation.fold import first_event
 from opstream_schemas.operation.resource_lock import busy_error
+from opstream_schemas.operation.state import Status
 from opstream_schemas.status_monitor import ErrorBody, ErrorObject, StatusMonitor, request_hash
 
 from .shared import Json

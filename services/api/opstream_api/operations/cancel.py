@@ -18,7 +18,8 @@ from opstream_api.errors import ApiError, journal_error, operation_unreadable
 from opstream_journal import ExpectedVersion, Journal, JournalError, JournalUnavailable, VersionConflict
 from opstream_schemas.errors import ErrorCode, FoldRefused, InvalidEvent, OperationFinished
 from opstream_schemas.operation.commands import RequestCancel, decide
-from opstream_schemas.operation.fold import Operation, evolve, fold, next_event
+from opstream_schemas.operation.fold import evolve, fold, next_event
+from opstream_schemas.operation.state import Operation
 
 from .input_validation import decode_input
 from .operation_cache import OperationCache

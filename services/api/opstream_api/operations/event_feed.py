@@ -14,7 +14,8 @@ from typing import Final, NamedTuple
 from opstream_api.errors import operation_not_found
 from opstream_journal import Journal
 from opstream_schemas.events import RecordedEvent
-from opstream_schemas.operation.fold import Operation, fold_for_reader
+from opstream_schemas.operation.fold import fold_for_reader
+from opstream_schemas.operation.state import Operation
 
 MAX_BYTES: Final = 512 * 1024
 """Of frames that a feed keeps for those who follow it; whoever is further behind reads the journal again."""

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from opstream_schemas.operation.fold import Operation
+from opstream_schemas.operation.state import Operation
 
 MAX_OPERATIONS: Final = 4096
 MAX_BYTES: Final = 32 * 1024 * 1024

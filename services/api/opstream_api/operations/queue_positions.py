@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from opstream_journal.stores.resource_locks import ResourceLocks
-from opstream_schemas.operation.fold import Operation
+from opstream_schemas.operation.state import Operation
 
 _LONG_QUEUE: Final = 100
 """Those that wait in a queue which is remembered; a shorter one is read in milliseconds."""

@@ -15,7 +15,8 @@ from opstream_journal import ActionCatalog, Journal, JournalError, SnapshotStore
 from opstream_journal.jetstream.rpc import StoredMessage
 from opstream_schemas.errors import FoldRefused, InvalidEvent, InvalidName
 from opstream_schemas.names import check_operation_id
-from opstream_schemas.operation.fold import Operation, Status, fold_for_reader
+from opstream_schemas.operation.fold import fold_for_reader
+from opstream_schemas.operation.state import Operation, Status
 
 from .operation_cache import OperationCache
 from .queue_positions import QueuePositions

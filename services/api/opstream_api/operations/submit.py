@@ -32,8 +32,9 @@ from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.errors import ErrorCode, FoldRefused, InvalidEvent
 from opstream_schemas.events import Requested, Trace
 from opstream_schemas.names import Kind
-from opstream_schemas.operation.fold import Operation, first_event, fold_for_reader, initial
+from opstream_schemas.operation.fold import first_event, fold_for_reader, initial
 from opstream_schemas.operation.resource_lock import busy_error
+from opstream_schemas.operation.state import Operation
 from opstream_schemas.status_monitor import request_hash
 
 from .input_validation import InputValidator, decode_input

@@ -27,7 +27,7 @@ from opstream_schemas import subjects
 from opstream_schemas.errors import ErrorCode, InvalidName
 from opstream_schemas.events import Canceled, Failed, Succeeded
 from opstream_schemas.names import check_operation_id
-from opstream_schemas.operation.fold import Operation
+from opstream_schemas.operation.state import Operation
 
 from .event_feed import EventFeed
 from .status import StatusReader

@@ -20,8 +20,9 @@ from opstream_projector.projection.snapshot_fold import FoldResult, fold_all, fo
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.events import RecordedEvent, decode_event
-from opstream_schemas.operation.fold import Operation, forced_end_of
+from opstream_schemas.operation.fold import forced_end_of
 from opstream_schemas.operation.forced_end import OperationMessage, decode_events, events_from_request
+from opstream_schemas.operation.state import Operation
 
 _CLOCK_MARGIN: Final = 5.0
 """Seconds by which our clock and the broker's may differ, and by which it rounds when it lets an entry go."""

@@ -15,7 +15,8 @@ from opstream_journal.jetstream.ordered_consumer import ScannedMessage
 from opstream_schemas import subjects
 from opstream_schemas.errors import FoldRefused, InvalidEvent, InvalidName
 from opstream_schemas.events import Canceled, Failed, RecordedEvent, Succeeded, decode_event
-from opstream_schemas.operation.fold import Operation, fold_for_reader
+from opstream_schemas.operation.fold import fold_for_reader
+from opstream_schemas.operation.state import Operation
 
 MAX_STATES: Final = 32_768
 """States that are kept at once. One takes about 2 KB, with a progress text of full length 6."""

@@ -19,7 +19,7 @@ import msgspec
 from opstream_journal import EventTooLarge, JournalUnavailable, SnapshotStore, SnapshotWrite
 from opstream_journal.stores.snapshots import RawSnapshot
 from opstream_projector.projection.snapshot_fold import may_have_expired, supersedes, time_to_live
-from opstream_schemas.operation.fold import Operation
+from opstream_schemas.operation.state import Operation
 from opstream_schemas.text import format_count
 
 from .entry_check import EntryReader, is_ahead, is_wrong

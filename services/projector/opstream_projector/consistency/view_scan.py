@@ -21,7 +21,7 @@ from opstream_journal.stores.snapshots import VIEW_STREAM, RawSnapshot, RawSnaps
 from opstream_projector.projection.snapshot_cache import memory_size
 from opstream_projector.projection.snapshot_fold import supersedes
 from opstream_schemas import subjects
-from opstream_schemas.operation.fold import Operation
+from opstream_schemas.operation.state import Operation
 
 from .entry_check import is_expired, is_same
 from .journal_fold import FoldedOperation, JournalFold

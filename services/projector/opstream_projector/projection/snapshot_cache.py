@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from opstream_journal import SnapshotEntry
-from opstream_schemas.operation.fold import Operation
+from opstream_schemas.operation.state import Operation
 
 _FIXED_BYTES: Final = 2_000
 """About what an operation takes in memory besides its texts and result."""

@@ -14,7 +14,8 @@ import msgspec
 
 from opstream_schemas.errors import FoldRefused
 from opstream_schemas.events import RecordedEvent
-from opstream_schemas.operation.fold import Operation, fold_for_reader, forced_end_of
+from opstream_schemas.operation.fold import fold_for_reader, forced_end_of
+from opstream_schemas.operation.state import Operation
 
 _MAX_TTL: Final = 3e9
 """Seconds, 95 years. The broker counts nanoseconds in 64 bits; what should stay longer stays for ever."""

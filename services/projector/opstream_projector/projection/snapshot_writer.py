@@ -17,7 +17,7 @@ import msgspec
 from opstream_journal import JournalUnavailable, SnapshotEntry
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.events import RecordedEvent
-from opstream_schemas.operation.fold import Operation
+from opstream_schemas.operation.state import Operation
 
 from .snapshot_cache import SnapshotCache
 from .snapshot_fold import RefusedEvent, fold_all, fold_onto, may_have_expired, supersedes, time_to_live

@@ -26,7 +26,7 @@ from opstream_runner.handler.progress_throttle import ProgressThrottle
 from opstream_runner.handler.stop_reason import StopReason, StopSignal
 from opstream_schemas.errors import DecisionRefused, FoldRefused, InvalidEvent
 from opstream_schemas.operation.commands import ReportProgress
-from opstream_schemas.operation.fold import Operation
+from opstream_schemas.operation.state import Operation
 
 from .completion import AttemptResult, Completion
 from .event_recorder import EventRecorder

@@ -33,7 +33,7 @@ from opstream_schemas.errors import DecisionRefused, ErrorCode, FoldRefused, Inv
 from opstream_schemas.events import OperationError
 from opstream_schemas.operation import backoff as retrying
 from opstream_schemas.operation.commands import Command, ConfirmCancel, Fail, ReleaseAttempt, Succeed, deadline_outcome
-from opstream_schemas.operation.fold import Operation, Waiting
+from opstream_schemas.operation.state import Operation, Waiting
 
 from .event_recorder import EventRecorder
 

@@ -14,7 +14,8 @@ from opstream_journal.jetstream.rpc import StoredMessage
 from opstream_runner.dependencies import RunnerDependencies
 from opstream_schemas.errors import FoldRefused
 from opstream_schemas.operation.commands import Command, decide
-from opstream_schemas.operation.fold import Operation, evolve, fold, next_event
+from opstream_schemas.operation.fold import evolve, fold, next_event
+from opstream_schemas.operation.state import Operation
 
 _PAUSE: Final = 0.2
 _CONTRADICTIONS: Final = 5

@@ -24,9 +24,9 @@ from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.errors import DecisionRefused, FoldRefused, InvalidEvent
 from opstream_schemas.events import Canceled, EventData, Failed
 from opstream_schemas.operation.commands import RequestCancel
-from opstream_schemas.operation.fold import Operation
 from opstream_schemas.operation.rate_limit import Rate, parse_rate
 from opstream_schemas.operation.resource_lock import Claim, LockBusy, LockOwned, LockReplaced, busy_error
+from opstream_schemas.operation.state import Operation
 
 logger = logging.getLogger(__name__)
 

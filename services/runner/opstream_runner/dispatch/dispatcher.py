@@ -39,7 +39,8 @@ from opstream_schemas.operation.dispatch_decision import (
     Trigger,
     decide_dispatch,
 )
-from opstream_schemas.operation.fold import Operation, evolve, next_event
+from opstream_schemas.operation.fold import evolve, next_event
+from opstream_schemas.operation.state import Operation
 
 from .admission import AdmissionControl, Defer, Reject, Requeue
 from .operation_loader import LoadedOperation, OperationLoader, delivery_of

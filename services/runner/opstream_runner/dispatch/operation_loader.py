@@ -14,7 +14,8 @@ from opstream_schemas.errors import FoldRefused, InvalidEvent
 from opstream_schemas.events import RecordedEvent, Requested, decode_event
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.dispatch_decision import Trigger
-from opstream_schemas.operation.fold import Operation, fold, initial
+from opstream_schemas.operation.fold import fold, initial
+from opstream_schemas.operation.state import Operation
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_schemas import subjects
 from opstream_schemas.events import Canceled, Requested
 from opstream_schemas.names import Kind
-from opstream_schemas.operation.fold import Operation
 from opstream_schemas.operation.resource_lock import Claim, LockOwned
+from opstream_schemas.operation.state import Operation
 from tests.support.api import INPUT, Api, OperationStory, serving, spec, started, stored_messages
 from tests.support.broker import Broker
 

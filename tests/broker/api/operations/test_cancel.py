@@ -20,7 +20,7 @@ from opstream_schemas.events import (
     Started,
     Succeeded,
 )
-from opstream_schemas.operation.fold import Status
+from opstream_schemas.operation.state import Status
 from opstream_schemas.text import TEXT_LIMIT
 from tests.support.api import JSON, Api, OperationStory, failure, in_a_second, post, serving, spec, started
 from tests.support.broker import Broker

@@ -20,7 +20,7 @@ from opstream_journal.provisioning.topology import Sizing
 from opstream_runner import Action, ActionContext, RetryAfter, action
 from opstream_schemas import subjects
 from opstream_schemas.names import Kind
-from opstream_schemas.operation.fold import Status
+from opstream_schemas.operation.state import Status
 from tests.support.api import Api, serving
 from tests.support.broker import Broker
 from tests.support.invariants import Promise, breaches, gather

@@ -22,7 +22,7 @@ from opstream_schemas.events import (
     Progressed,
     Succeeded,
 )
-from opstream_schemas.operation.fold import FOLD_VERSION, Operation, Status
+from opstream_schemas.operation.state import FOLD_VERSION, Operation, Status
 from tests.support.api import UPLOAD, Api, OperationStory, failure, in_a_second, serving, spec, started
 from tests.support.broker import Broker
 from tests.support.strategies import FAILURE

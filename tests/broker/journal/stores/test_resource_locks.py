@@ -14,8 +14,8 @@ from opstream_journal.jetstream.kv import HOLDS_STREAM, KeyValueBucket
 from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_schemas import subjects
 from opstream_schemas.events import Canceled, RecordedEvent
-from opstream_schemas.operation.fold import Operation
 from opstream_schemas.operation.resource_lock import Claim, LockBusy, LockOwned, LockReplaced, OperationStage
+from opstream_schemas.operation.state import Operation
 from tests.support.broker import Broker, Cluster
 from tests.support.journaling import KIND, extend, folded, linked, opened
 from tests.support.running import RunnerStage, SubjectSpy

@@ -12,7 +12,7 @@ from opstream_journal import Connection, EventTooLarge, Journal, JournalUnavaila
 from opstream_journal.stores.snapshots import NO_ENTRY, SnapshotReader
 from opstream_schemas import subjects
 from opstream_schemas.events import Progressed, Succeeded
-from opstream_schemas.operation.fold import Operation
+from opstream_schemas.operation.state import Operation
 from tests.support.broker import Broker
 from tests.support.journaling import begin, extend
 from tests.support.strategies import started

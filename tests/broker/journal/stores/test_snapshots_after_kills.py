@@ -11,8 +11,8 @@ from opstream_journal.jetstream.kv import KeyValueBucket
 from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_schemas import subjects
 from opstream_schemas.events import Canceled, EventData, Requested
-from opstream_schemas.operation.fold import Operation, Status
 from opstream_schemas.operation.resource_lock import Claim, LockOwned
+from opstream_schemas.operation.state import Operation, Status
 from tests.support.api import Api, serving, spec
 from tests.support.broker import Broker
 from tests.support.journaling import KIND, begin, extend, first, folded

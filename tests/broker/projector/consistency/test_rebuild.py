@@ -19,7 +19,7 @@ from opstream_projector.consistency.journal_fold import FoldedOperation, Journal
 from opstream_projector.consistency.view_scan import ViewScan
 from opstream_schemas import subjects
 from opstream_schemas.events import Succeeded, encode_event
-from opstream_schemas.operation.fold import Operation
+from opstream_schemas.operation.state import Operation
 from tests.support.broker import Broker, Cluster
 from tests.support.journaling import KIND, extend, first, folded, following, linked, opened
 from tests.support.projecting import (

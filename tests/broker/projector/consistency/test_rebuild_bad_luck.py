@@ -16,7 +16,7 @@ from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing, streams
 from opstream_schemas import subjects
 from opstream_schemas.events import Progressed, encode_event
-from opstream_schemas.operation.fold import Operation
+from opstream_schemas.operation.state import Operation
 from tests.support.broker import Broker
 from tests.support.journaling import extend, first, following, linked, opened
 from tests.support.overdue import carrier

@@ -14,7 +14,7 @@ from opstream_journal import Connection, Journal
 from opstream_journal.stores.snapshots import encode_snapshot
 from opstream_projector.consistency.verify import GRACE
 from opstream_schemas import subjects
-from opstream_schemas.operation.fold import FOLD_VERSION, Operation
+from opstream_schemas.operation.state import FOLD_VERSION, Operation
 from tests.support.broker import Broker
 from tests.support.journaling import extend, linked, opened
 from tests.support.projecting import LIFE, RESULT, projector, running, settled, view_writes

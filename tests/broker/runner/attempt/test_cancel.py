@@ -13,7 +13,7 @@ import pytest
 from opstream_journal import Connection, Journal
 from opstream_runner import ActionContext, ActionError, action
 from opstream_schemas.events import Canceled
-from opstream_schemas.operation.fold import Status
+from opstream_schemas.operation.state import Status
 from tests.support.journaling import KIND
 from tests.support.running import ACKS, HandlerGate, Input, RunnerStage, gated
 from tests.support.waiting import eventually

@@ -12,7 +12,7 @@ from opstream_journal import Connection, ExpectedVersion, Journal, VersionConfli
 from opstream_runner import ActionContext, action
 from opstream_schemas.errors import OperationFinished
 from opstream_schemas.operation.commands import RequestCancel, decide
-from opstream_schemas.operation.fold import Status
+from opstream_schemas.operation.state import Status
 from tests.support import projecting
 from tests.support.broker import Broker
 from tests.support.invariants import Promise, breaches, gather

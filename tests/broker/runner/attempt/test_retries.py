@@ -25,7 +25,7 @@ from opstream_schemas.events import (
     RecordedEvent,
 )
 from opstream_schemas.names import Kind
-from opstream_schemas.operation.fold import Status
+from opstream_schemas.operation.state import Status
 from opstream_schemas.status_monitor import build_status_monitor
 from tests.support.journaling import KIND
 from tests.support.running import HandlerGate, Input, RunnerStage, gated

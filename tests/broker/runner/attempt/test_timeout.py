@@ -18,7 +18,7 @@ from opstream_runner.authoring.action import collect_actions
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import AttemptFailed, Failed, OperationError
 from opstream_schemas.names import Kind
-from opstream_schemas.operation.fold import Operation, Status
+from opstream_schemas.operation.state import Operation, Status
 from tests.support import isolated_actions
 from tests.support.journaling import KIND
 from tests.support.running import ACKS, HandlerGate, Input, RunnerStage, gated

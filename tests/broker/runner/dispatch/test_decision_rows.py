@@ -22,7 +22,7 @@ from opstream_schemas.events import (
     encode_event,
 )
 from opstream_schemas.names import Kind
-from opstream_schemas.operation.fold import Operation, Status
+from opstream_schemas.operation.state import Operation, Status
 from tests.support.journaling import KIND, extend, first, folded, following
 from tests.support.running import ACKS, HandlerGate, RunnerStage, gated
 from tests.support.strategies import FromTheFuture, request, started

@@ -15,8 +15,8 @@ from opstream_runner.dispatch.admission import AdmissionControl as RunnerGate
 from opstream_runner.dispatch.dispatcher import Dispatcher
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import Canceled, CancelRequested
-from opstream_schemas.operation.fold import Operation, Status
 from opstream_schemas.operation.resource_lock import Claim, LockOwned
+from opstream_schemas.operation.state import Operation, Status
 from tests.support.broker import Broker
 from tests.support.exclusive import Log, ask, exclusive, queue_of, releasing
 from tests.support.journaling import KIND, folded, linked, opened

@@ -16,8 +16,8 @@ from opstream_runner.dispatch import admission as gate
 from opstream_schemas import subjects
 from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.events import Started
-from opstream_schemas.operation.fold import Status
 from opstream_schemas.operation.rate_limit import parse_rate
+from opstream_schemas.operation.state import Status
 from tests.support.exclusive import Log, ask, exclusive, releasing
 from tests.support.journaling import KIND
 from tests.support.running import HandlerGate, Input, RunnerStage, gated

@@ -23,7 +23,7 @@ from opstream_runner.runner import Runner
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import AttemptFailed, OperationError, Progressed
 from opstream_schemas.names import Kind
-from opstream_schemas.operation.fold import Operation, Status
+from opstream_schemas.operation.state import Operation, Status
 from tests.support import isolated_actions
 from tests.support.journaling import KIND
 from tests.support.processes import Watch

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from opstream_api.operations.operation_cache import OperationCache
-from opstream_schemas.operation.fold import FOLD_VERSION, Operation, Status
+from opstream_schemas.operation.state import FOLD_VERSION, Operation, Status
 
 pytestmark = pytest.mark.unit
 

@@ -11,7 +11,7 @@ from opstream_projector.consistency.journal_fold import FoldedOperation, Journal
 from opstream_projector.consistency.view_scan import OperationExamples, SeenRevisions
 from opstream_schemas import subjects
 from opstream_schemas.names import Kind
-from opstream_schemas.operation.fold import Operation
+from opstream_schemas.operation.state import Operation
 from tests.support.strategies import History, histories, request, started
 
 pytestmark = pytest.mark.unit

@@ -40,7 +40,7 @@ from opstream_schemas.operation.commands import (
     runner_lost_outcome,
     truncate_error,
 )
-from opstream_schemas.operation.fold import Operation
+from opstream_schemas.operation.state import Operation
 from tests.support.strategies import DEADLINE, FAILURE, NOW, History, handed_back, request, started
 
 pytestmark = pytest.mark.unit

@@ -20,7 +20,7 @@ from opstream_schemas.operation.dispatch_decision import (
     Trigger,
     decide_dispatch,
 )
-from opstream_schemas.operation.fold import Operation
+from opstream_schemas.operation.state import Operation
 from tests.support.strategies import DEADLINE, FAILURE, NOW, History, handed_back, request, started
 
 pytestmark = pytest.mark.unit

@@ -20,13 +20,6 @@ from opstream_schemas.events import (
 )
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.fold import (
-    FOLD_VERSION,
-    TERMINAL_STATUSES,
-    CancelWish,
-    LiveAttempt,
-    Operation,
-    Status,
-    Waiting,
     evolve,
     first_event,
     fold,
@@ -34,6 +27,15 @@ from opstream_schemas.operation.fold import (
     initial,
     next_event,
     skip_unknown,
+)
+from opstream_schemas.operation.state import (
+    FOLD_VERSION,
+    TERMINAL_STATUSES,
+    CancelWish,
+    LiveAttempt,
+    Operation,
+    Status,
+    Waiting,
 )
 from tests.support.strategies import (
     DEADLINE,

@@ -11,7 +11,7 @@ from opstream_projector.projection.snapshot_fold import fold_all, fold_onto
 from opstream_schemas.errors import FoldRefused, InvalidEvent
 from opstream_schemas.events import Failed, ForcedEnd, Progressed, RecordedEvent, decode_event, digest, encode_event
 from opstream_schemas.operation.commands import operator_error
-from opstream_schemas.operation.fold import Operation, Status, evolve, fold, fold_for_reader
+from opstream_schemas.operation.fold import evolve, fold, fold_for_reader
 from opstream_schemas.operation.forced_end import (
     OperationMessage,
     decode_events,
@@ -19,6 +19,7 @@ from opstream_schemas.operation.forced_end import (
     forced_end_event,
     inspect_messages,
 )
+from opstream_schemas.operation.state import Operation, Status
 from tests.support.strategies import NOW, FromTheFuture, History, request, started
 
 pytestmark = pytest.mark.unit
