@@ -11,8 +11,8 @@ import pytest
 from opstream_journal import Connection, Journal, SnapshotStore, connect
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing
-from tests.support.broker import Broker, Cluster
-from tests.support.receiving import Receiver, receiving
+from tests.support.broker.server import Broker, Cluster
+from tests.support.webhooks.receiver import Receiver, receiving
 
 
 @pytest.fixture

@@ -23,12 +23,12 @@ import msgspec
 
 from opstream_journal.runtime.crash_points import CrashPoint
 from tests.chaos.report import ChaosReport, make_report
-from tests.support.chaos_actions import LEASE
-from tests.support.chaos_clients import Clients
-from tests.support.chaos_jobs import JOBS
-from tests.support.chaos_state import gather_quiet
-from tests.support.chaos_system import ChaosSystem, parts_of
-from tests.support.system import BROKER
+from tests.support.chaos.actions import LEASE
+from tests.support.chaos.clients import Clients
+from tests.support.chaos.jobs import JOBS
+from tests.support.chaos.state import gather_quiet
+from tests.support.chaos.system import ChaosSystem, parts_of
+from tests.support.system.services import BROKER
 
 CLIENTS: Final = 24
 DISTURBERS: Final = 3

@@ -12,11 +12,11 @@ from pathlib import Path
 import msgspec
 
 from opstream_schemas.events import Started
-from tests.support.chaos_actions import Mark
-from tests.support.chaos_checks import end_of, find_breaches, overlaps, read_marks
-from tests.support.chaos_clients import Clients
-from tests.support.chaos_state import FinalState
-from tests.support.invariants import Stored, decoded
+from tests.support.chaos.actions import Mark
+from tests.support.chaos.checks import end_of, find_breaches, overlaps, read_marks
+from tests.support.chaos.clients import Clients
+from tests.support.chaos.state import FinalState
+from tests.support.system.invariants import Stored, decoded
 
 
 class ChaosReport(msgspec.Struct):

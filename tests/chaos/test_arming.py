@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from opstream_journal.runtime import crash_points as crash
-from tests.support.processes import run
+from tests.support.system.processes import run
 
 
 @pytest.fixture(autouse=True)

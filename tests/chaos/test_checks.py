@@ -12,13 +12,13 @@ from opstream_schemas import subjects
 from opstream_schemas.events import Event, EventData, Requested, Started, Succeeded, digest, encode_event
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.fold import fold_for_reader
-from tests.support.chaos_actions import Mark
-from tests.support.chaos_checks import find_breaches, overlaps
-from tests.support.chaos_clients import ClientView
-from tests.support.chaos_jobs import CANCELED, GOOD, Job
-from tests.support.chaos_state import FinalState
-from tests.support.invariants import Evidence, Promise, Stored, decoded
-from tests.support.strategies import request, started
+from tests.support.chaos.actions import Mark
+from tests.support.chaos.checks import find_breaches, overlaps
+from tests.support.chaos.clients import ClientView
+from tests.support.chaos.jobs import CANCELED, GOOD, Job
+from tests.support.chaos.state import FinalState
+from tests.support.schemas.histories import request, started
+from tests.support.system.invariants import Evidence, Promise, Stored, decoded
 
 pytestmark = pytest.mark.unit
 

@@ -13,12 +13,12 @@ import msgspec
 import pytest
 
 from opstream_journal.runtime.crash_points import CrashPoint
-from tests.support.chaos_checks import end_of, find_breaches, read_marks
-from tests.support.chaos_clients import Clients
-from tests.support.chaos_jobs import GOOD, Job
-from tests.support.chaos_state import gather_quiet
-from tests.support.chaos_system import ChaosSystem
-from tests.support.waiting import eventually
+from tests.support.chaos.checks import end_of, find_breaches, read_marks
+from tests.support.chaos.clients import Clients
+from tests.support.chaos.jobs import GOOD, Job
+from tests.support.chaos.state import gather_quiet
+from tests.support.chaos.system import ChaosSystem
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.e2e
 

@@ -16,10 +16,10 @@ from opstream_journal.jetstream.kv import HOLDS_STREAM, KeyValueBucket
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing, streams
 from opstream_schemas import subjects
-from tests.support.broker import Broker
-from tests.support.journaling import linked
-from tests.support.processes import environment
-from tests.support.waiting import eventually
+from tests.support.broker.server import Broker
+from tests.support.journal.journals import linked
+from tests.support.system.processes import environment
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.e2e
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.echo import write_actions
+from tests.support.system.echo_actions import write_actions
 
 
 @pytest.fixture

@@ -21,8 +21,19 @@ import pytest
 from opstream_journal import Connection, Journal, announce_action
 from opstream_schemas.events import Canceled, EventData, Failed, Succeeded
 from opstream_schemas.names import Kind
-from tests.support.api import INPUT, JSON, Api, OperationStory, failure, post, serving, spec, started, stored_messages
-from tests.support.broker import Broker
+from tests.support.api.service import (
+    INPUT,
+    JSON,
+    Api,
+    OperationStory,
+    failure,
+    post,
+    serving,
+    spec,
+    started,
+    stored_messages,
+)
+from tests.support.broker.server import Broker
 
 pytestmark = pytest.mark.broker
 

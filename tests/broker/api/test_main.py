@@ -18,8 +18,8 @@ from opstream_api.main import connected_api, run
 from opstream_api.settings import Settings
 from opstream_journal import BrokerUnreachable, Connection, Drifted, JournalError, NotProvisioned, announce_action
 from opstream_journal.journal import Journal
-from tests.support.api import post, read_reply, spec
-from tests.support.broker import Broker, free_port
+from tests.support.api.service import post, read_reply, spec
+from tests.support.broker.server import Broker, free_port
 
 pytestmark = pytest.mark.broker
 

@@ -26,10 +26,20 @@ from opstream import (
 from opstream.client.transport import CONNECTION_LIMITS
 from opstream_journal import Connection, Journal, announce_action
 from opstream_schemas.events import Canceled, CancelRequested, Failed, Progressed, Started, Succeeded
-from tests.support.api import INPUT, Api, OperationStory, UploadStart, UploadStarted, failure, serving, spec, started
-from tests.support.broker import Broker
-from tests.support.proxy import Proxy
-from tests.support.waiting import eventually
+from tests.support.api.service import (
+    INPUT,
+    Api,
+    OperationStory,
+    UploadStart,
+    UploadStarted,
+    failure,
+    serving,
+    spec,
+    started,
+)
+from tests.support.broker.proxy import Proxy
+from tests.support.broker.server import Broker
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

@@ -30,8 +30,8 @@ from opstream_journal.provisioning.subscriber_consumers import StartPosition
 from opstream_journal.stores import dead_letters as parking
 from opstream_schemas.events import Canceled, CancelRequested
 from opstream_schemas.names import Kind
-from tests.support.broker import Broker, free_port
-from tests.support.subscribing import (
+from tests.support.broker.server import Broker, free_port
+from tests.support.events.subscribers import (
     FAILED,
     KeptEvents,
     consumer_info,
@@ -42,7 +42,7 @@ from tests.support.subscribing import (
     running,
     unsettled,
 )
-from tests.support.waiting import eventually
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

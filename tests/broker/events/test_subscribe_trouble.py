@@ -21,11 +21,8 @@ from opstream_journal.provisioning.topology import Sizing
 from opstream_journal.stores import dead_letters as parking
 from opstream_schemas import subjects
 from opstream_schemas.events import encode_event
-from tests.support.broker import Broker
-from tests.support.journaling import following, linked
-from tests.support.journaling import opened as journal_on
-from tests.support.strategies import FromTheFuture
-from tests.support.subscribing import (
+from tests.support.broker.server import Broker
+from tests.support.events.subscribers import (
     SUCCEEDED,
     KeptEvents,
     consumer_info,
@@ -37,7 +34,10 @@ from tests.support.subscribing import (
     running,
     unsettled,
 )
-from tests.support.waiting import eventually
+from tests.support.journal.journals import following, linked
+from tests.support.journal.journals import opened as journal_on
+from tests.support.schemas.histories import FromTheFuture
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

@@ -19,11 +19,11 @@ from opstream_journal.provisioning.topology import Sizing
 from opstream_journal.stores.timers import schedule_wake_up
 from opstream_schemas.event_filter import EventFilter, EventTypeFilter
 from opstream_schemas.events import RecordedEvent
-from tests.support.broker import Broker
-from tests.support.journaling import linked
-from tests.support.populating import KINDS, populate
-from tests.support.strategies import History, request
-from tests.support.waiting import eventually
+from tests.support.broker.server import Broker
+from tests.support.journal.journals import linked
+from tests.support.journal.populated_journal import KINDS, populate
+from tests.support.schemas.histories import History, request
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

@@ -18,11 +18,11 @@ from opstream.history.event_reader import HistoryQuery
 from opstream_journal import Connection, Journal, JournalUnavailable
 from opstream_schemas import subjects
 from opstream_schemas.events import Progressed
-from tests.support.broker import Broker
-from tests.support.populating import populate
-from tests.support.processes import run
-from tests.support.strategies import NOW, History, request, started
-from tests.support.waiting import eventually
+from tests.support.broker.server import Broker
+from tests.support.journal.populated_journal import populate
+from tests.support.schemas.histories import NOW, History, request, started
+from tests.support.system.processes import run
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

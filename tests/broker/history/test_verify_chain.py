@@ -24,10 +24,10 @@ from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas import subjects
 from opstream_schemas.events import Canceled, Progressed, Succeeded, encode_event
-from tests.support.broker import Broker
-from tests.support.journaling import KIND, begin, extend, first, folded, linked, opened
-from tests.support.strategies import started
-from tests.support.waiting import eventually
+from tests.support.broker.server import Broker
+from tests.support.journal.journals import KIND, begin, extend, first, folded, linked, opened
+from tests.support.schemas.histories import started
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

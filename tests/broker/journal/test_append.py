@@ -27,11 +27,11 @@ from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.events import Canceled, Progressed, Succeeded, decode_event
 from opstream_schemas.names import Kind
-from tests.support.broker import Broker
-from tests.support.journaling import KIND, begin, extend, first, folded, following, linked, opened, race
-from tests.support.proxy import Proxy
-from tests.support.strategies import FromTheFuture, request, started
-from tests.support.waiting import eventually
+from tests.support.broker.proxy import Proxy
+from tests.support.broker.server import Broker
+from tests.support.journal.journals import KIND, begin, extend, first, folded, following, linked, opened, race
+from tests.support.schemas.histories import FromTheFuture, request, started
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

@@ -30,10 +30,10 @@ from opstream_schemas import subjects
 from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.events import Canceled, Event, Progressed, RecordedEvent, encode_event
 from opstream_schemas.operation.state import Operation
-from tests.support.broker import Cluster
-from tests.support.journaling import KIND, begin, extend, first, folded, following, linked, opened, race
-from tests.support.strategies import started
-from tests.support.waiting import eventually
+from tests.support.broker.server import Cluster
+from tests.support.journal.journals import KIND, begin, extend, first, folded, following, linked, opened, race
+from tests.support.schemas.histories import started
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

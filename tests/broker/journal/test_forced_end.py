@@ -20,15 +20,15 @@ from opstream_schemas.events import Failed, Progressed, decode_event, encode_eve
 from opstream_schemas.operation.commands import RequestCancel, decide
 from opstream_schemas.operation.fold import fold, forced_end_of
 from opstream_schemas.operation.state import Operation, Status
-from tests.support.api import Api, serving, spec
-from tests.support.broker import Broker
-from tests.support.invariants import Promise, breaches, gather
-from tests.support.journaling import KIND, begin, extend, first, following
-from tests.support.projecting import RESULT, projector, running, settled
-from tests.support.running import HandlerGate, RunnerStage, gated
-from tests.support.sse import following as follow
-from tests.support.strategies import FromTheFuture, started
-from tests.support.waiting import eventually
+from tests.support.api.event_stream import following as follow
+from tests.support.api.service import Api, serving, spec
+from tests.support.broker.server import Broker
+from tests.support.journal.journals import KIND, begin, extend, first, following
+from tests.support.projector.projection import RESULT, projector, running, settled
+from tests.support.runner.stage import HandlerGate, RunnerStage, gated
+from tests.support.schemas.histories import FromTheFuture, started
+from tests.support.system.invariants import Promise, breaches, gather
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

@@ -15,10 +15,10 @@ from opstream_schemas.errors import FoldRefused, InvalidEvent
 from opstream_schemas.events import Event, Progressed, RecordedEvent, Succeeded, decode_event, encode_event
 from opstream_schemas.operation.fold import fold, fold_for_reader
 from opstream_schemas.operation.state import Operation
-from tests.support.broker import Broker
-from tests.support.journaling import KIND, begin, extend, first, folded, following, linked, opened
-from tests.support.strategies import FromTheFuture, request, started
-from tests.support.waiting import eventually
+from tests.support.broker.server import Broker
+from tests.support.journal.journals import KIND, begin, extend, first, folded, following, linked, opened
+from tests.support.schemas.histories import FromTheFuture, request, started
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

@@ -23,9 +23,9 @@ from opstream_schemas.events import AttemptFailed, OperationError, RecordedEvent
 from opstream_schemas.operation.commands import Succeed
 from opstream_schemas.operation.fold import fold_for_reader
 from opstream_schemas.operation.state import Operation, Status
-from tests.support.broker import Broker
-from tests.support.journaling import KIND, extend, linked, opened
-from tests.support.overdue import (
+from tests.support.broker.server import Broker
+from tests.support.journal.journals import KIND, extend, linked, opened
+from tests.support.projector.deadlines import (
     BEHIND,
     armed_for,
     armer,
@@ -40,9 +40,9 @@ from tests.support.overdue import (
     requests_consumer,
     trail,
 )
-from tests.support.projecting import LIFE, RESULT, projector, running, settled, utc_now
-from tests.support.strategies import started
-from tests.support.waiting import eventually
+from tests.support.projector.projection import LIFE, RESULT, projector, running, settled, utc_now
+from tests.support.schemas.histories import started
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 
@@ -182,7 +182,7 @@ async def test_killed_between_arming_and_acknowledgement(broker: Broker, link: C
     await begin(journal, "op-1")
     environment = os.environ | {CRASH_VARIABLE: CrashPoint.PROJECTOR_DEADLINE_ARMED}
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.support.overdue", broker.url, consumer, env=environment
+        sys.executable, "-m", "tests.support.projector.deadlines", broker.url, consumer, env=environment
     )
     assert await asyncio.wait_for(child.wait(), 20) == -signal.SIGKILL
     assert await is_armed(link, "op-1")

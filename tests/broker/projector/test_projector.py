@@ -22,9 +22,9 @@ from opstream_journal import (
 from opstream_schemas import subjects
 from opstream_schemas.events import Canceled, EventData, Failed, Progressed, encode_event
 from opstream_schemas.operation.state import Operation
-from tests.support.broker import Broker
-from tests.support.journaling import KIND, begin, extend, first, folded, following, linked, opened
-from tests.support.projecting import (
+from tests.support.broker.server import Broker
+from tests.support.journal.journals import KIND, begin, extend, first, folded, following, linked, opened
+from tests.support.projector.projection import (
     LIFE,
     RESULT,
     assert_is_fold,
@@ -38,8 +38,8 @@ from tests.support.projecting import (
     utc_now,
     view_writes,
 )
-from tests.support.strategies import FAILURE, FromTheFuture, request, started
-from tests.support.waiting import eventually
+from tests.support.schemas.histories import FAILURE, FromTheFuture, request, started
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

@@ -8,10 +8,18 @@ import pytest
 
 from opstream_journal import NEW_OPERATION, UNTIL_STORED, Connection, ExpectedVersion, Journal, SnapshotStore
 from opstream_schemas import subjects
-from tests.support.broker import Cluster
-from tests.support.journaling import KIND, first, folded, following, linked, opened
-from tests.support.projecting import LIFE, assert_is_fold, projector, quick_consumer, reaches, running, settled
-from tests.support.waiting import eventually
+from tests.support.broker.server import Cluster
+from tests.support.journal.journals import KIND, first, folded, following, linked, opened
+from tests.support.projector.projection import (
+    LIFE,
+    assert_is_fold,
+    projector,
+    quick_consumer,
+    reaches,
+    running,
+    settled,
+)
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

@@ -16,9 +16,9 @@ from opstream_journal import BrokerUnreachable, Connection, Journal, NotProvisio
 from opstream_projector.main import run
 from opstream_projector.settings import Settings
 from opstream_schemas.operation.state import Operation
-from tests.support.broker import Broker, free_port
-from tests.support.journaling import begin, extend, linked, opened
-from tests.support.projecting import (
+from tests.support.broker.server import Broker, free_port
+from tests.support.journal.journals import begin, extend, linked, opened
+from tests.support.projector.projection import (
     LIFE,
     assert_is_fold,
     live,
@@ -29,8 +29,8 @@ from tests.support.projecting import (
     settled,
     view_writes,
 )
-from tests.support.strategies import started
-from tests.support.waiting import eventually
+from tests.support.schemas.histories import started
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

@@ -12,12 +12,12 @@ from opstream_journal import NEW_OPERATION, Connection, Journal, SnapshotStore
 from opstream_schemas.action_spec import DAY_SECONDS
 from opstream_schemas.events import EventData, Failed
 from opstream_schemas.operation.state import FOLD_VERSION, Operation
-from tests.support.api import serving
-from tests.support.broker import Broker
-from tests.support.journaling import KIND, first, folded, following
-from tests.support.projecting import projector, reaches, running, utc_now
-from tests.support.strategies import FAILURE, request, started
-from tests.support.waiting import eventually
+from tests.support.api.service import serving
+from tests.support.broker.server import Broker
+from tests.support.journal.journals import KIND, first, folded, following
+from tests.support.projector.projection import projector, reaches, running, utc_now
+from tests.support.schemas.histories import FAILURE, request, started
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

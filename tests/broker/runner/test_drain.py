@@ -18,12 +18,12 @@ from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import AttemptFailed
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.state import Status
-from tests.support import isolated_actions
-from tests.support.broker import Broker
-from tests.support.journaling import KIND, linked
-from tests.support.processes import Watch
-from tests.support.running import ACKS, HandlerGate, Input, RunnerStage, gated
-from tests.support.waiting import eventually
+from tests.support.broker.server import Broker
+from tests.support.journal.journals import KIND, linked
+from tests.support.runner import isolated_actions
+from tests.support.runner.stage import ACKS, HandlerGate, Input, RunnerStage, gated
+from tests.support.system.processes import Watch
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

@@ -15,10 +15,10 @@ from opstream_runner.attempt.attempt import Attempt
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import OperationError, Progressed, Started, Succeeded
 from opstream_schemas.operation.state import Status
-from tests.support.broker import Broker
-from tests.support.journaling import KIND, linked, opened
-from tests.support.running import ACKS, HandlerGate, Input, RunnerStage, gated
-from tests.support.waiting import eventually
+from tests.support.broker.server import Broker
+from tests.support.journal.journals import KIND, linked, opened
+from tests.support.runner.stage import ACKS, HandlerGate, Input, RunnerStage, gated
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

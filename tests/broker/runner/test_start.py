@@ -8,10 +8,10 @@ from nats.js.api import ConsumerConfig
 from opstream_journal import Connection, ConsumerGone, Drifted, Journal, find_action
 from opstream_journal.provisioning.provision import ensure_runner_consumer
 from opstream_schemas import subjects
-from tests.support.broker import Broker
-from tests.support.journaling import KIND
-from tests.support.running import CONSUMER, HandlerGate, RunnerStage, gated
-from tests.support.waiting import eventually
+from tests.support.broker.server import Broker
+from tests.support.journal.journals import KIND
+from tests.support.runner.stage import CONSUMER, HandlerGate, RunnerStage, gated
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

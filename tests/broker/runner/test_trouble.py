@@ -16,11 +16,11 @@ from opstream_runner import ActionContext, action
 from opstream_schemas import subjects
 from opstream_schemas.events import Canceled, Progressed, RecordedEvent
 from opstream_schemas.operation.state import Operation, Status
-from tests.support.broker import Broker
-from tests.support.journaling import KIND, extend, linked, opened
-from tests.support.proxy import Proxy
-from tests.support.running import ACKS, HandlerGate, Input, RunnerStage, gated
-from tests.support.waiting import eventually
+from tests.support.broker.proxy import Proxy
+from tests.support.broker.server import Broker
+from tests.support.journal.journals import KIND, extend, linked, opened
+from tests.support.runner.stage import ACKS, HandlerGate, Input, RunnerStage, gated
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

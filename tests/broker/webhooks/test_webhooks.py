@@ -14,12 +14,12 @@ from opstream_schemas import subjects
 from opstream_schemas.events import CONTENT_TYPE
 from opstream_webhooks.address_guard import Address
 from opstream_webhooks.config import ConfigSource
-from tests.support.broker import Broker
-from tests.support.journaling import linked
-from tests.support.projecting import settled
-from tests.support.receiving import OTHER_SECRET, SECRET, Receiver, answer, never, receiving
-from tests.support.waiting import eventually
-from tests.support.webhooking import (
+from tests.support.broker.server import Broker
+from tests.support.journal.journals import linked
+from tests.support.projector.projection import settled
+from tests.support.system.wait import eventually
+from tests.support.webhooks.receiver import OTHER_SECRET, SECRET, Receiver, answer, never, receiving
+from tests.support.webhooks.service import (
     are,
     callbacks,
     delivering,

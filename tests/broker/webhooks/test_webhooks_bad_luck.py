@@ -18,10 +18,10 @@ from opstream_journal.stores.webhook_deliveries import DeliveryStore
 from opstream_schemas import subjects
 from opstream_schemas.webhook_delivery import WebhookDelivery, encode_record
 from opstream_webhooks.config import ConfigSource, ReloadableConfig
-from tests.support.projecting import settled
-from tests.support.receiving import Receiver, answer, never
-from tests.support.waiting import eventually
-from tests.support.webhooking import (
+from tests.support.projector.projection import settled
+from tests.support.system.wait import eventually
+from tests.support.webhooks.receiver import Receiver, answer, never
+from tests.support.webhooks.service import (
     are,
     callbacks,
     composed,

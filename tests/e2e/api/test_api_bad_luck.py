@@ -11,13 +11,13 @@ from random import Random
 import httpx
 import pytest
 
-from tests.support.luck import FIRST, PATIENCE, Luck, fragile_system, lucky, own_id, repeatable
-from tests.support.luck_actions import HALF
-from tests.support.proxy import Proxy
-from tests.support.readers import BROKEN, CLEAN, Reader
-from tests.support.system import System
-from tests.support.torn import TornProxy
-from tests.support.waiting import eventually
+from tests.support.api.held_actions import HALF
+from tests.support.api.replicated_system import FIRST, PATIENCE, Luck, fragile_system, lucky, own_id, repeatable
+from tests.support.api.stream_reader import BROKEN, CLEAN, Reader
+from tests.support.broker.proxy import Proxy
+from tests.support.broker.torn_proxy import TornProxy
+from tests.support.system.services import System
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.e2e
 

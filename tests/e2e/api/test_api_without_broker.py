@@ -12,11 +12,11 @@ import httpx
 import pytest
 
 from opstream_api.operations.history import PING_INTERVAL
-from tests.support.luck import FIRST, PATIENCE, Luck, fragile_system, lucky, own_id, repeatable
-from tests.support.luck_actions import HALF
-from tests.support.readers import CLEAN, Reader
-from tests.support.system import BROKER, System
-from tests.support.waiting import eventually
+from tests.support.api.held_actions import HALF
+from tests.support.api.replicated_system import FIRST, PATIENCE, Luck, fragile_system, lucky, own_id, repeatable
+from tests.support.api.stream_reader import CLEAN, Reader
+from tests.support.system.services import BROKER, System
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.e2e
 

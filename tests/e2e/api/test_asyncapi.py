@@ -21,13 +21,13 @@ from opstream_journal import announce_action, connect
 from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.events import EVENT_DATA, decode_event
 from opstream_schemas.subjects import ARCHIVE_SOURCE_HEADER, ARCHIVE_STREAM, OPERATIONS_STREAM, parse_archive_origin
-from tests.support import npm
-from tests.support.asyncapi import awkward_actions, channels_of, message, validator
-from tests.support.cloudevents import check_round_trip, check_rules, check_same, read
-from tests.support.processes import run
-from tests.support.system import System
-from tests.support.telling_actions import write_module
-from tests.support.waiting import eventually
+from tests.support.events.event_actions import write_module
+from tests.support.schemas.asyncapi import awkward_actions, channels_of, message, validator
+from tests.support.schemas.cloudevents import check_round_trip, check_rules, check_same, read
+from tests.support.system import npm
+from tests.support.system.processes import run
+from tests.support.system.services import System
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.e2e
 

@@ -17,11 +17,11 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from tests.support import npm
-from tests.support.azure_actions import PACE, write_module
-from tests.support.azure_gate import WORD, FileGate
-from tests.support.system import System
-from tests.support.waiting import eventually
+from tests.support.azure.actions import PACE, write_module
+from tests.support.azure.gate import WORD, FileGate
+from tests.support.system import npm
+from tests.support.system.services import System
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.e2e
 

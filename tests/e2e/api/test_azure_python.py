@@ -21,12 +21,12 @@ from azure.core.exceptions import HttpResponseError, ResourceNotFoundError, map_
 from azure.core.polling.base_polling import OperationFailed
 
 from opstream_schemas.events import Requested
-from tests.support.azure_actions import PACE, write_module
-from tests.support.azure_clients import AsyncAzure, SyncAzure, post
-from tests.support.azure_gate import WORD, FileGate
-from tests.support.invariants import decoded, gather
-from tests.support.system import BROKER, System
-from tests.support.waiting import eventually
+from tests.support.azure.actions import PACE, write_module
+from tests.support.azure.clients import AsyncAzure, SyncAzure, post
+from tests.support.azure.gate import WORD, FileGate
+from tests.support.system.invariants import decoded, gather
+from tests.support.system.services import BROKER, System
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.e2e
 

@@ -15,9 +15,9 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from tests.support.echo import MODULE, write_actions
-from tests.support.prefix import behind
-from tests.support.system import System
+from tests.support.api.prefix_proxy import behind
+from tests.support.system.echo_actions import MODULE, write_actions
+from tests.support.system.services import System
 
 NAMES: Final = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM: Final = next(filter(None, map(shutil.which, NAMES)), None)

@@ -15,12 +15,12 @@ from typing import Final
 import httpx
 import pytest
 
-from tests.support.processes import environment
-from tests.support.system import System
+from tests.support.system.processes import environment
+from tests.support.system.services import System
 
 pytestmark = pytest.mark.e2e
 
-SUPPORT: Final = Path(__file__).resolve().parents[2] / "support"
+SUPPORT: Final = Path(__file__).resolve().parents[2] / "support" / "api"
 MODULE: Final = "fuzzed_actions"
 ACTIONS: Final = ("press:clean", "press:dry", "press:print")
 OPERATIONS: Final = 2 * len(ACTIONS) + 7

@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner
 
 from opstream.cli.app import main
-from tests.support.processes import COMMAND, OUR_VARIABLES, environment, run
+from tests.support.system.processes import COMMAND, OUR_VARIABLES, environment, run
 
 pytestmark = pytest.mark.e2e
 

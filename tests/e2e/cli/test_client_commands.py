@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from tests.support import processes
-from tests.support.gated import MODULE, Terminal, open_gate, write_module
-from tests.support.processes import Process
-from tests.support.scripted import refusing
-from tests.support.system import System
+from tests.support.cli.terminal import MODULE, Terminal, open_gate, write_module
+from tests.support.client.scripted_server import refusing
+from tests.support.system import processes
+from tests.support.system.processes import Process
+from tests.support.system.services import System
 
 pytestmark = pytest.mark.e2e
 

@@ -21,12 +21,12 @@ from opstream_journal import Journal
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas.events import RecordedEvent
-from tests.support.broker import Broker
-from tests.support.gated import Terminal
-from tests.support.journaling import linked, opened
-from tests.support.populating import KINDS, populate, record
-from tests.support.processes import COMMAND, Process, environment, run
-from tests.support.waiting import eventually
+from tests.support.broker.server import Broker
+from tests.support.cli.terminal import Terminal
+from tests.support.journal.journals import linked, opened
+from tests.support.journal.populated_journal import KINDS, populate, record
+from tests.support.system.processes import COMMAND, Process, environment, run
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.e2e
 

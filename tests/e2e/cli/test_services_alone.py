@@ -14,10 +14,10 @@ import httpx
 import pytest
 
 from opstream_journal import connect
-from tests.support.broker import Broker, free_port
-from tests.support.echo import MODULE, poll, submit, write_actions
-from tests.support.processes import Process, run
-from tests.support.system import SERVICES, System
+from tests.support.broker.server import Broker, free_port
+from tests.support.system.echo_actions import MODULE, poll, submit, write_actions
+from tests.support.system.processes import Process, run
+from tests.support.system.services import SERVICES, System
 
 pytestmark = pytest.mark.e2e
 

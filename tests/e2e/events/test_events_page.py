@@ -32,16 +32,17 @@ from opstream_journal.provisioning.topology import Sizing
 from opstream_journal.stores import dead_letters as parking
 from opstream_schemas.names import Kind
 from opstream_schemas.subjects import OPERATIONS_STREAM
-from tests.support import commands, npm
-from tests.support.broker import Broker, free_port
-from tests.support.echo import submit, write_actions
-from tests.support.gated import Terminal
-from tests.support.journaling import KIND, linked
-from tests.support.journaling import opened as journal_on
-from tests.support.processes import Process, run
-from tests.support.subscribing import FAILED, consumer_info, delete_consumer, ended, inject, unsettled
-from tests.support.system import BROKER, System
-from tests.support.waiting import eventually
+from tests.support.broker.server import Broker, free_port
+from tests.support.cli import commands
+from tests.support.cli.terminal import Terminal
+from tests.support.events.subscribers import FAILED, consumer_info, delete_consumer, ended, inject, unsettled
+from tests.support.journal.journals import KIND, linked
+from tests.support.journal.journals import opened as journal_on
+from tests.support.system import npm
+from tests.support.system.echo_actions import submit, write_actions
+from tests.support.system.processes import Process, run
+from tests.support.system.services import BROKER, System
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.e2e
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import Process, Watch, run
+from tests.support.system.processes import Process, Watch, run
 
 pytestmark = pytest.mark.e2e
 

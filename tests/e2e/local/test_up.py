@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.echo import MODULE, poll, submit
-from tests.support.processes import Process, Watch, run
+from tests.support.system.echo_actions import MODULE, poll, submit
+from tests.support.system.processes import Process, Watch, run
 
 pytestmark = pytest.mark.e2e
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.echo import poll, submit
-from tests.support.system import System
+from tests.support.system.echo_actions import poll, submit
+from tests.support.system.services import System
 
 pytestmark = pytest.mark.e2e
 

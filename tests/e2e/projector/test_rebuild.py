@@ -18,16 +18,16 @@ from opstream_journal.jetstream.stream_scan import stream_bounds
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing
 from opstream_journal.stores.snapshots import VIEW_STREAM
-from tests.support.broker import Broker
-from tests.support.invariants import breaches, gather
-from tests.support.journaling import linked
-from tests.support.kill_actions import write_module
-from tests.support.load import Load
-from tests.support.processes import Process
-from tests.support.projecting import view_writes
-from tests.support.sweeps import exit_status, lose
-from tests.support.system import System
-from tests.support.waiting import eventually
+from tests.support.broker.server import Broker
+from tests.support.journal.journals import linked
+from tests.support.projector.consistency import exit_status, lose
+from tests.support.projector.projection import view_writes
+from tests.support.system.invariants import breaches, gather
+from tests.support.system.kill_actions import write_module
+from tests.support.system.load import Load
+from tests.support.system.processes import Process
+from tests.support.system.services import System
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.e2e
 

@@ -11,8 +11,8 @@ from typing import Final
 import httpx
 import pytest
 
-from tests.support.desk_actions import Mark, read_marks, write_module
-from tests.support.system import System
+from tests.support.runner.desk_actions import Mark, read_marks, write_module
+from tests.support.system.services import System
 
 pytestmark = pytest.mark.e2e
 

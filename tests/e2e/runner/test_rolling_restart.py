@@ -15,11 +15,11 @@ import httpx
 import pytest
 
 from opstream_schemas.events import Progressed, RecordedEvent, Started
-from tests.support.invariants import breaches, gather
-from tests.support.journaling import linked, opened
-from tests.support.kill_actions import write_module
-from tests.support.system import System
-from tests.support.waiting import eventually
+from tests.support.journal.journals import linked, opened
+from tests.support.system.invariants import breaches, gather
+from tests.support.system.kill_actions import write_module
+from tests.support.system.services import System
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.e2e
 

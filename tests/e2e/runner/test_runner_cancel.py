@@ -16,11 +16,11 @@ from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.state import Status
-from tests.support.broker import Broker
-from tests.support.journaling import linked, opened
-from tests.support.processes import Process, Watch
-from tests.support.running import RunnerStage
-from tests.support.waiting import eventually
+from tests.support.broker.server import Broker
+from tests.support.journal.journals import linked, opened
+from tests.support.runner.stage import RunnerStage
+from tests.support.system.processes import Process, Watch
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -46,7 +46,7 @@ def start(stage: RunnerStage) -> Iterator[Start]:
 
         def start(*options: str) -> Process:
             (server,) = stage.link.nc.servers
-            command = ("runner", "--nats", server.geturl(), "--actions", "tests.support.isolated_actions")
+            command = ("runner", "--nats", server.geturl(), "--actions", "tests.support.runner.isolated_actions")
             return stack.enter_context(Process(*command, *options))
 
         yield start

@@ -19,10 +19,10 @@ from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import CancelRequested, Failed, OperationError, Started
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.state import Status
-from tests.support.broker import Broker, free_port
-from tests.support.journaling import following, linked, opened
-from tests.support.processes import Process
-from tests.support.running import RunnerStage
+from tests.support.broker.server import Broker, free_port
+from tests.support.journal.journals import following, linked, opened
+from tests.support.runner.stage import RunnerStage
+from tests.support.system.processes import Process
 
 pytestmark = pytest.mark.e2e
 
@@ -46,11 +46,11 @@ async def stage(broker: Broker) -> AsyncIterator[RunnerStage]:
 
 @pytest.fixture
 def start(broker: Broker, stage: RunnerStage) -> Iterator[Start]:
-    """Starts runners of `tests.support.actions`."""
+    """Starts runners of `tests.support.runner.stubborn_actions`."""
     with ExitStack() as stack:
 
         def start(*options: str) -> Process:
-            command = ("runner", "--nats", broker.url, "--actions", "tests.support.actions", *options)
+            command = ("runner", "--nats", broker.url, "--actions", "tests.support.runner.stubborn_actions", *options)
             return stack.enter_context(Process(*command))
 
         yield start
@@ -215,7 +215,7 @@ async def test_a_connection_that_is_closed_for_good(broker: Broker, stage: Runne
 
     async with await asyncio.start_server(relay, "127.0.0.1", 0) as server:
         address = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        with Process("runner", "--nats", address, "--actions", "tests.support.actions") as runner:
+        with Process("runner", "--nats", address, "--actions", "tests.support.runner.stubborn_actions") as runner:
             await asyncio.to_thread(runner.wait_for, "running work:block, ")
             clients[0].write(b"-ERR 'Unknown Protocol Operation'\r\n")
             assert await asyncio.to_thread(runner.wait, 10) == 1

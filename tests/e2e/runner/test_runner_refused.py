@@ -15,14 +15,14 @@ from opstream_journal import find_action
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas.names import Kind
-from tests.support.broker import Broker, free_port
-from tests.support.journaling import linked
-from tests.support.processes import Process, run
-from tests.support.waiting import eventually
+from tests.support.broker.server import Broker, free_port
+from tests.support.journal.journals import linked
+from tests.support.system.processes import Process, run
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.e2e
 
-MODULE = "tests.support.actions"
+MODULE = "tests.support.runner.stubborn_actions"
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Each process is killed (SIGKILL) while it is busy and started again: what was answered with 202 ends, exactly once.
 
-What happened is judged by what is left: the journal, the view, and what clients saw (`tests/support/invariants.py`).
+What happened is judged by what is left: the journal, the view, and what clients saw
+(`tests/support/system/invariants.py`).
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ import pytest
 
 from opstream_journal import Connection
 from opstream_schemas import subjects
-from tests.support.api import post
-from tests.support.invariants import Evidence, Promise, breaches, gather
-from tests.support.journaling import linked
-from tests.support.kill_actions import write_module
-from tests.support.load import Load
-from tests.support.system import BROKER, System
-from tests.support.waiting import eventually
+from tests.support.api.service import post
+from tests.support.journal.journals import linked
+from tests.support.system.invariants import Evidence, Promise, breaches, gather
+from tests.support.system.kill_actions import write_module
+from tests.support.system.load import Load
+from tests.support.system.services import BROKER, System
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.e2e
 

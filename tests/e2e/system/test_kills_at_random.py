@@ -13,10 +13,10 @@ from typing import Final
 
 import pytest
 
-from tests.support.invariants import breaches, gather
-from tests.support.kill_actions import LEASE, write_module
-from tests.support.load import Load
-from tests.support.system import BROKER, System
+from tests.support.system.invariants import breaches, gather
+from tests.support.system.kill_actions import LEASE, write_module
+from tests.support.system.load import Load
+from tests.support.system.services import BROKER, System
 
 pytestmark = pytest.mark.e2e
 

@@ -21,8 +21,8 @@ import msgspec
 import pytest
 
 from opstream import ActionError, action
-from tests.support.commands import COMMANDS
-from tests.support.processes import Process
+from tests.support.cli.commands import COMMANDS
+from tests.support.system.processes import Process
 
 pytestmark = pytest.mark.e2e
 

@@ -19,14 +19,14 @@ from opstream_journal.stores.webhook_deliveries import DeliveryStore
 from opstream_schemas import subjects
 from opstream_schemas.webhook_delivery import DeliveryAttempt, DeliveryOutcome
 from opstream_webhooks.receiver_limits import SLOTS_PER_RECEIVER
-from tests.support.broker import Broker
-from tests.support.echo import MODULE
-from tests.support.gated import Terminal
-from tests.support.journaling import KIND, linked, opened
-from tests.support.processes import Process, run
-from tests.support.receiving import SECRET, answer, never, receiving
-from tests.support.waiting import eventually
-from tests.support.webhooking import callbacks, delivering, ended, outcomes, records, utc_now, write_hooks
+from tests.support.broker.server import Broker
+from tests.support.cli.terminal import Terminal
+from tests.support.journal.journals import KIND, linked, opened
+from tests.support.system.echo_actions import MODULE
+from tests.support.system.processes import Process, run
+from tests.support.system.wait import eventually
+from tests.support.webhooks.receiver import SECRET, answer, never, receiving
+from tests.support.webhooks.service import callbacks, delivering, ended, outcomes, records, utc_now, write_hooks
 
 pytestmark = pytest.mark.e2e
 

@@ -18,10 +18,10 @@ import pytest
 from opstream_schemas.names import Kind
 from opstream_webhooks.config import ConfigSource
 from opstream_webhooks.signature import Signer, signed_headers
-from tests.support.broker import free_port
-from tests.support.processes import Process
-from tests.support.receiving import OTHER_SECRET, SECRET
-from tests.support.waiting import eventually
+from tests.support.broker.server import free_port
+from tests.support.system.processes import Process
+from tests.support.system.wait import eventually
+from tests.support.webhooks.receiver import OTHER_SECRET, SECRET
 
 pytestmark = pytest.mark.e2e
 

@@ -15,8 +15,8 @@ from opstream_projector.projection.snapshot_fold import time_to_live
 from opstream_schemas.events import Failed, RecordedEvent
 from opstream_schemas.operation.fold import fold_for_reader
 from opstream_schemas.operation.state import Status
-from tests.support.replicas import MemoryJournal, MemoryView, Replica, interleave
-from tests.support.strategies import FAILURE, History, histories
+from tests.support.projector.replicas import MemoryJournal, MemoryView, Replica, interleave
+from tests.support.schemas.histories import FAILURE, History, histories
 
 pytestmark = pytest.mark.unit
 

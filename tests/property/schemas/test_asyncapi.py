@@ -15,8 +15,8 @@ from opstream_schemas import subjects
 from opstream_schemas.asyncapi import TypedAction, action_object_name, asyncapi_document
 from opstream_schemas.events import EVENT_DATA
 from opstream_schemas.names import Kind
-from tests.support.asyncapi import as_sent, channels_of, is_filtered, message, validator
-from tests.support.strategies import History, histories, json_values, kinds, operation_ids
+from tests.support.schemas.asyncapi import as_sent, channels_of, is_filtered, message, validator
+from tests.support.schemas.histories import History, histories, json_values, kinds, operation_ids
 
 pytestmark = pytest.mark.unit
 

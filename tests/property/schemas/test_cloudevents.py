@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 
 from opstream_schemas.events import Event, decode_event, encode_event
-from tests.support.cloudevents import check_round_trip, check_rules, check_same, read
-from tests.support.strategies import History, events, histories
+from tests.support.schemas.cloudevents import check_round_trip, check_rules, check_same, read
+from tests.support.schemas.histories import History, events, histories
 
 pytestmark = pytest.mark.unit
 

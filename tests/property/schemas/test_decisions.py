@@ -29,7 +29,7 @@ from opstream_schemas.operation.dispatch_decision import (
     decide_dispatch,
 )
 from opstream_schemas.operation.state import Operation, Status
-from tests.support.strategies import (
+from tests.support.schemas.histories import (
     FAILURE,
     NOW,
     History,

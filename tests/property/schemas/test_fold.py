@@ -12,7 +12,7 @@ from opstream_schemas.events import EventData, RecordedEvent, Requested, decode_
 from opstream_schemas.operation.fold import evolve, fold, fold_for_reader, skip_unknown
 from opstream_schemas.operation.state import TERMINAL_STATUSES, Operation, Status
 from opstream_schemas.status_monitor import StatusMonitor, build_status_monitor
-from tests.support.strategies import FromTheFuture, History, event_data, histories
+from tests.support.schemas.histories import FromTheFuture, History, event_data, histories
 
 pytestmark = pytest.mark.unit
 

@@ -20,8 +20,8 @@ from opstream_schemas.operation.forced_end import (
     inspect_messages,
 )
 from opstream_schemas.operation.state import Operation, Status
-from tests.support.ruins import ERROR, id_of, ruins
-from tests.support.strategies import NOW, History, events, histories
+from tests.support.schemas.histories import NOW, History, events, histories
+from tests.support.schemas.junk_messages import ERROR, id_of, ruins
 
 pytestmark = pytest.mark.unit
 

@@ -13,9 +13,9 @@ from opstream_schemas.integrity.chain_state import ChainHead, CompactHashSet
 from opstream_schemas.integrity.checkpoint import Checkpoint, CheckpointBuilder, CheckpointVerifier, boundary_findings
 from opstream_schemas.integrity.hash_chain import HashChainVerifier
 from opstream_schemas.operation.forced_end import OperationMessage, forced_end_event, inspect_messages
-from tests.support.ruins import ERROR, id_of, ruins
-from tests.support.strategies import NOW, events, histories
-from tests.support.tampering import Stored, checked, findings, renumbered, stream
+from tests.support.schemas.histories import NOW, events, histories
+from tests.support.schemas.junk_messages import ERROR, id_of, ruins
+from tests.support.schemas.tampered_stream import Stored, checked, findings, renumbered, stream
 
 pytestmark = pytest.mark.unit
 

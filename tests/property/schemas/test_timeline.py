@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from opstream_schemas.events import Canceled, Event, Failed, Succeeded, digest, encode_event
 from opstream_schemas.operation.forced_end import OperationMessage
 from opstream_schemas.timeline import build_timeline
-from tests.support.strategies import History, histories, instants, texts
+from tests.support.schemas.histories import History, histories, instants, texts
 
 pytestmark = pytest.mark.unit
 

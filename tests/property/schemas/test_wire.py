@@ -21,7 +21,7 @@ from opstream_schemas.subjects import (
     parse_wake_subject,
 )
 from opstream_schemas.text import MAX_NESTING, check_json, truncate_text
-from tests.support.strategies import (
+from tests.support.schemas.histories import (
     events,
     json_documents,
     json_values,

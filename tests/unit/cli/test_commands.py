@@ -31,7 +31,7 @@ from opstream_journal.provisioning.config_drift import Drift
 from opstream_journal.provisioning.provision import ProvisionReport
 from opstream_schemas.asyncapi import asyncapi_document
 from opstream_schemas.json_schemas import json_schemas
-from tests.support.commands import COMMANDS
+from tests.support.cli.commands import COMMANDS
 
 pytestmark = pytest.mark.unit
 

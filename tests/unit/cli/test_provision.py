@@ -11,7 +11,7 @@ from opstream.cli.commands.provision import Settings, requested_archive, request
 from opstream_journal.provisioning.archive import ArchiveSizing
 from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas.action_spec import DAY_SECONDS
-from tests.support.api import spec
+from tests.support.api.service import spec
 
 pytestmark = pytest.mark.unit
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from opstream.client.errors import ServiceUnavailable, UnexpectedAnswer
 from opstream.client.steps import NoResponse, ServiceResponse
 from opstream_schemas.events import Progressed, Started, Succeeded
-from tests.support.flowing import BASE, After, World, refusal, reply
+from tests.support.client.flow_driver import BASE, After, World, refusal, reply
 
 pytestmark = pytest.mark.unit
 

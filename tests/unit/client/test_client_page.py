@@ -14,7 +14,7 @@ from opstream import AsyncOperationsClient, OperationsClient, OperationsError
 from opstream.cli.app import SECTIONS
 from opstream.cli.client_session import EXIT_CANCELED, EXIT_TIMED_OUT
 from opstream.terminal.console import EXIT_INTERRUPTED
-from tests.support.commands import COMMANDS
+from tests.support.cli.commands import COMMANDS
 
 pytestmark = pytest.mark.unit
 

@@ -26,7 +26,7 @@ from opstream import (
     UnexpectedAnswer,
     WaitTimeout,
 )
-from tests.support.scripted import (
+from tests.support.client.scripted_server import (
     Accept,
     Drip,
     Reset,

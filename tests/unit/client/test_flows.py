@@ -21,7 +21,7 @@ from opstream.client.steps import NoResponse
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.operation.state import Status
 from opstream_schemas.status_monitor import StatusMonitor
-from tests.support.flowing import BASE, After, World, refusal, reply
+from tests.support.client.flow_driver import BASE, After, World, refusal, reply
 
 pytestmark = pytest.mark.unit
 

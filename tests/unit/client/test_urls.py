@@ -12,7 +12,7 @@ from opstream.client.errors import InvalidRequest
 from opstream.client.urls import ServiceUrls
 from opstream_api.http.requests import parse_submit_path
 from opstream_schemas.names import Kind
-from tests.support.strategies import kinds, resource_ids
+from tests.support.schemas.histories import kinds, resource_ids
 
 pytestmark = pytest.mark.unit
 

@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from opstream.history.parquet_columns import SCHEMA
-from tests.support.commands import COMMANDS
+from tests.support.cli.commands import COMMANDS
 
 pytestmark = pytest.mark.unit
 

@@ -24,7 +24,7 @@ from opstream_schemas.integrity.checkpoint import (
     lowered_age_limit,
     premature_expiry_findings,
 )
-from tests.support.strategies import NOW
+from tests.support.schemas.histories import NOW
 
 pytestmark = pytest.mark.unit
 

@@ -11,7 +11,7 @@ from opstream.history.event_reader import StoredEvent
 from opstream.history.parquet_columns import ParquetColumns
 from opstream_journal.jetstream.ordered_consumer import ScannedMessage
 from opstream_schemas.event_filter import decode_envelope
-from tests.support.strategies import History, request
+from tests.support.schemas.histories import History, request
 
 pytestmark = pytest.mark.unit
 

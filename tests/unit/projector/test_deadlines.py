@@ -15,8 +15,8 @@ from opstream_journal.runtime.service import cancel_all, run_until_first_ends
 from opstream_projector.deadlines import DeadlineScheduler, RecentIds
 from opstream_schemas.events import EventData
 from opstream_schemas.operation.state import Operation
-from tests.support.projecting import LIFE
-from tests.support.strategies import NOW, History, request
+from tests.support.projector.projection import LIFE
+from tests.support.schemas.histories import NOW, History, request
 
 pytestmark = pytest.mark.unit
 

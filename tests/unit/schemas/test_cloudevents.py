@@ -11,7 +11,7 @@ from cloudevents.core.exceptions import CloudEventValidationError
 
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.events import EVENT_DATA, decode_event
-from tests.support.cloudevents import check_round_trip, check_rules, check_same, read
+from tests.support.schemas.cloudevents import check_round_trip, check_rules, check_same, read
 
 pytestmark = pytest.mark.unit
 

@@ -17,7 +17,7 @@ from opstream_schemas.event_filter import (
     parse_action_filter,
 )
 from opstream_schemas.events import CloudEvent, Failed, OperationError, Succeeded, decode_event
-from tests.support.strategies import FromTheFuture, History, request
+from tests.support.schemas.histories import FromTheFuture, History, request
 
 pytestmark = pytest.mark.unit
 

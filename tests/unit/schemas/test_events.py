@@ -27,7 +27,7 @@ from opstream_schemas.events import (
     recorded_event,
 )
 from opstream_schemas.text import MAX_NESTING, format_count, truncate_text
-from tests.support.strategies import FAILURE, NOW, FromTheFuture, handed_back, request, started
+from tests.support.schemas.histories import FAILURE, NOW, FromTheFuture, handed_back, request, started
 
 pytestmark = pytest.mark.unit
 

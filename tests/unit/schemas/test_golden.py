@@ -37,7 +37,7 @@ from opstream_schemas.events import (
 from opstream_schemas.json_schemas import json_schemas
 from opstream_schemas.operation.state import Operation
 from opstream_schemas.status_monitor import build_status_monitor
-from tests.support.strategies import DEADLINE, NOW, History
+from tests.support.schemas.histories import DEADLINE, NOW, History
 
 pytestmark = pytest.mark.unit
 

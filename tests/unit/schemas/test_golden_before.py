@@ -12,7 +12,7 @@ import pytest
 
 from opstream_schemas.events import EventData, Requested, decode_event
 from opstream_schemas.operation.state import FOLD_VERSION, Operation
-from tests.support.strategies import History
+from tests.support.schemas.histories import History
 from tests.unit.schemas.test_golden import FULL, STATES
 
 pytestmark = pytest.mark.unit

@@ -10,7 +10,7 @@ import pytest
 from opstream_schemas.events import EVENT_DATA, EventData, Requested, encode_event
 from opstream_schemas.json_schemas import json_schemas
 from opstream_schemas.operation.state import Operation
-from tests.support.strategies import History, request, started
+from tests.support.schemas.histories import History, request, started
 
 pytestmark = pytest.mark.unit
 

@@ -20,7 +20,7 @@ from opstream_schemas.events import (
 )
 from opstream_schemas.names import Kind
 from opstream_schemas.status_monitor import ErrorBody, ErrorDetail, ErrorObject, build_status_monitor, request_hash
-from tests.support.strategies import NOW, History, handed_back, request, started
+from tests.support.schemas.histories import NOW, History, handed_back, request, started
 
 pytestmark = pytest.mark.unit
 

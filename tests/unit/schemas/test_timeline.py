@@ -23,7 +23,7 @@ from opstream_schemas.events import (
 )
 from opstream_schemas.operation.forced_end import OperationMessage, forced_end_event, inspect_messages
 from opstream_schemas.timeline import PhaseKind, Timeline, build_timeline
-from tests.support.strategies import FAILURE, NOW, FromTheFuture, History, handed_back, request, started
+from tests.support.schemas.histories import FAILURE, NOW, FromTheFuture, History, handed_back, request, started
 
 pytestmark = pytest.mark.unit
 

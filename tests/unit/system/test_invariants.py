@@ -27,8 +27,8 @@ from opstream_schemas.names import Kind
 from opstream_schemas.operation.commands import operator_error
 from opstream_schemas.operation.fold import fold_for_reader
 from opstream_schemas.operation.forced_end import OperationMessage, forced_end_event, inspect_messages
-from tests.support.invariants import Evidence, Promise, Stored, breaches, decoded, status_of
-from tests.support.strategies import request
+from tests.support.schemas.histories import request
+from tests.support.system.invariants import Evidence, Promise, Stored, breaches, decoded, status_of
 
 pytestmark = pytest.mark.unit
 

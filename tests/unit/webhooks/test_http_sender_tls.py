@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 from opstream_schemas.urls import parse_url
 from opstream_webhooks.address_guard import Address, resolve_by_system
 from opstream_webhooks.http_sender import HttpSender
-from tests.support.webhooking import LOOPBACK
+from tests.support.webhooks.service import LOOPBACK
 
 pytestmark = pytest.mark.unit
 

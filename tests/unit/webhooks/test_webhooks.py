@@ -28,7 +28,7 @@ from opstream_webhooks.retry_schedule import (
     redelivery_delay,
 )
 from opstream_webhooks.signature import Signer, webhook_id
-from tests.support.receiving import OTHER_SECRET, SECRET
+from tests.support.webhooks.receiver import OTHER_SECRET, SECRET
 
 pytestmark = pytest.mark.unit
 

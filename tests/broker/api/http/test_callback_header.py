@@ -9,8 +9,8 @@ import pytest
 from opstream_api.http.callback_header import CallbackPolicy
 from opstream_journal import Connection, Journal, announce_action
 from opstream_schemas.events import Requested
-from tests.support.api import serving, spec
-from tests.support.broker import Broker
+from tests.support.api.service import serving, spec
+from tests.support.broker.server import Broker
 
 pytestmark = pytest.mark.broker
 

@@ -10,8 +10,8 @@ import pytest
 from opstream_journal import Connection, Journal, announce_action
 from opstream_schemas.events import Canceled, CancelRequested, EventData, Requested
 from opstream_schemas.status_monitor import request_hash
-from tests.support.api import INPUT, UPLOAD, Api, OperationStory, serving, spec, started
-from tests.support.broker import Broker
+from tests.support.api.service import INPUT, UPLOAD, Api, OperationStory, serving, spec, started
+from tests.support.broker.server import Broker
 
 pytestmark = pytest.mark.broker
 

@@ -11,9 +11,19 @@ import pytest
 from opstream_api.http import responses
 from opstream_journal import Connection, Journal, announce_action
 from opstream_schemas.events import Progressed, Succeeded
-from tests.support.api import JSON, Api, OperationStory, post, read_reply, serving, spec, started, stored_messages
-from tests.support.broker import Broker
-from tests.support.waiting import eventually
+from tests.support.api.service import (
+    JSON,
+    Api,
+    OperationStory,
+    post,
+    read_reply,
+    serving,
+    spec,
+    started,
+    stored_messages,
+)
+from tests.support.broker.server import Broker
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

@@ -14,8 +14,8 @@ from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas import subjects
 from opstream_schemas.status_monitor import ErrorBody
-from tests.support.api import Api, RawResponse, post, serving, spec, stored_messages
-from tests.support.broker import Broker
+from tests.support.api.service import Api, RawResponse, post, serving, spec, stored_messages
+from tests.support.broker.server import Broker
 
 pytestmark = pytest.mark.broker
 

@@ -9,8 +9,8 @@ import pytest
 
 from opstream_journal import Connection, Journal, announce_action
 from opstream_schemas.events import Requested
-from tests.support.api import Api, post, read_reply, serving, spec, stored_messages
-from tests.support.broker import Broker
+from tests.support.api.service import Api, post, read_reply, serving, spec, stored_messages
+from tests.support.broker.server import Broker
 
 pytestmark = pytest.mark.broker
 

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from opstream_journal import Connection, announce_action
-from tests.support.api import INPUT, JSON, Api, post, serving, spec, stored_messages
-from tests.support.broker import Broker
+from tests.support.api.service import INPUT, JSON, Api, post, serving, spec, stored_messages
+from tests.support.broker.server import Broker
 
 pytestmark = pytest.mark.broker
 

@@ -9,8 +9,8 @@ import pytest
 
 from opstream_journal import Connection, announce_action
 from opstream_schemas.names import Kind
-from tests.support.api import UPLOAD, Api, serving, spec
-from tests.support.broker import Broker
+from tests.support.api.service import UPLOAD, Api, serving, spec
+from tests.support.broker.server import Broker
 
 pytestmark = pytest.mark.broker
 

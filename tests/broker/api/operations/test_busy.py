@@ -16,8 +16,8 @@ from opstream_schemas.events import Canceled, Requested
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.resource_lock import Claim, LockOwned
 from opstream_schemas.operation.state import Operation
-from tests.support.api import INPUT, Api, OperationStory, serving, spec, started, stored_messages
-from tests.support.broker import Broker
+from tests.support.api.service import INPUT, Api, OperationStory, serving, spec, started, stored_messages
+from tests.support.broker.server import Broker
 
 pytestmark = pytest.mark.broker
 

@@ -22,8 +22,8 @@ from opstream_schemas.events import (
 )
 from opstream_schemas.operation.state import Status
 from opstream_schemas.text import TEXT_LIMIT
-from tests.support.api import JSON, Api, OperationStory, failure, in_a_second, post, serving, spec, started
-from tests.support.broker import Broker
+from tests.support.api.service import JSON, Api, OperationStory, failure, in_a_second, post, serving, spec, started
+from tests.support.broker.server import Broker
 
 pytestmark = pytest.mark.broker
 

@@ -17,10 +17,10 @@ from opstream_api.operations import history
 from opstream_api.operations.event_feed import PAGE_SIZE, EventFeed
 from opstream_journal import Connection, Journal, announce_action
 from opstream_schemas.events import EventData, Progressed, Succeeded, decode_event
-from tests.support.api import Api, OperationStory, serving, spec, started
-from tests.support.broker import Broker
-from tests.support.sse import ShownEvent, following
-from tests.support.waiting import eventually
+from tests.support.api.event_stream import ShownEvent, following
+from tests.support.api.service import Api, OperationStory, serving, spec, started
+from tests.support.broker.server import Broker
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

@@ -11,8 +11,8 @@ import pytest
 from opstream_api.operations import history, watch
 from opstream_journal import Connection, Journal, announce_action
 from opstream_schemas.events import Succeeded
-from tests.support.api import Api, OperationStory, serving, spec, started
-from tests.support.broker import Broker
+from tests.support.api.service import Api, OperationStory, serving, spec, started
+from tests.support.broker.server import Broker
 
 pytestmark = pytest.mark.broker
 

@@ -21,15 +21,15 @@ from opstream_runner import Action, ActionContext, RetryAfter, action
 from opstream_schemas import subjects
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.state import Status
-from tests.support.api import Api, serving
-from tests.support.broker import Broker
-from tests.support.invariants import Promise, breaches, gather
-from tests.support.journaling import KIND, first, opened
-from tests.support.projecting import projector
-from tests.support.projecting import running as projecting
-from tests.support.running import ACKS, HandlerGate, Input, RunnerStage, gated
-from tests.support.strategies import request
-from tests.support.waiting import eventually
+from tests.support.api.service import Api, serving
+from tests.support.broker.server import Broker
+from tests.support.journal.journals import KIND, first, opened
+from tests.support.projector.projection import projector
+from tests.support.projector.projection import running as projecting
+from tests.support.runner.stage import ACKS, HandlerGate, Input, RunnerStage, gated
+from tests.support.schemas.histories import request
+from tests.support.system.invariants import Promise, breaches, gather
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

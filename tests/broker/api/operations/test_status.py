@@ -23,9 +23,9 @@ from opstream_schemas.events import (
     Succeeded,
 )
 from opstream_schemas.operation.state import FOLD_VERSION, Operation, Status
-from tests.support.api import UPLOAD, Api, OperationStory, failure, in_a_second, serving, spec, started
-from tests.support.broker import Broker
-from tests.support.strategies import FAILURE
+from tests.support.api.service import UPLOAD, Api, OperationStory, failure, in_a_second, serving, spec, started
+from tests.support.broker.server import Broker
+from tests.support.schemas.histories import FAILURE
 
 pytestmark = pytest.mark.broker
 

@@ -15,8 +15,8 @@ from opstream_journal import Connection, Journal, announce_action
 from opstream_schemas.events import RecordedEvent, Requested, Succeeded, Trace
 from opstream_schemas.names import Kind
 from opstream_schemas.status_monitor import request_hash
-from tests.support.api import INPUT, UPLOAD, Api, OperationStory, post, serving, spec, started, stored_messages
-from tests.support.broker import Broker
+from tests.support.api.service import INPUT, UPLOAD, Api, OperationStory, post, serving, spec, started, stored_messages
+from tests.support.broker.server import Broker
 
 pytestmark = pytest.mark.broker
 

@@ -15,10 +15,10 @@ from opstream_api.operations import watch
 from opstream_journal import Connection, Journal, announce_action
 from opstream_schemas import subjects
 from opstream_schemas.events import Canceled, Failed, Progressed, Succeeded
-from tests.support.api import Api, OperationStory, failure, serving, spec, started
-from tests.support.broker import Broker
-from tests.support.running import READS
-from tests.support.waiting import eventually
+from tests.support.api.service import Api, OperationStory, failure, serving, spec, started
+from tests.support.broker.server import Broker
+from tests.support.runner.stage import READS
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

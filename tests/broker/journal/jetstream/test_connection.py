@@ -22,10 +22,10 @@ from opstream_journal.jetstream import connection as link_module
 from opstream_journal.provisioning.provision import check_provisioned
 from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas import subjects
-from tests.support.broker import Broker, free_port
-from tests.support.journaling import linked
-from tests.support.proxy import Proxy
-from tests.support.waiting import eventually
+from tests.support.broker.proxy import Proxy
+from tests.support.broker.server import Broker, free_port
+from tests.support.journal.journals import linked
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

@@ -13,9 +13,9 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from opstream_journal import Connection, ConsumerGone, DeliveredMessage, PullConsumer
 from opstream_journal.jetstream import rpc
 from opstream_schemas import subjects
-from tests.support.broker import Broker
-from tests.support.journaling import KIND, linked
-from tests.support.waiting import eventually
+from tests.support.broker.server import Broker
+from tests.support.journal.journals import KIND, linked
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

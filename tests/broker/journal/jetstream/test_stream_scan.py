@@ -20,8 +20,8 @@ from opstream_journal.jetstream import ordered_consumer as feed
 from opstream_journal.jetstream import stream_scan as scanning
 from opstream_journal.jetstream.ordered_consumer import ScannedMessage
 from opstream_journal.jetstream.stream_scan import scan_stream, stream_bounds
-from tests.support.broker import Broker
-from tests.support.waiting import eventually
+from tests.support.broker.server import Broker
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

@@ -20,12 +20,12 @@ from opstream_schemas import subjects
 from opstream_schemas.action_spec import DAY_SECONDS
 from opstream_schemas.events import Progressed, decode_event
 from opstream_schemas.subjects import ARCHIVE_SOURCE_HEADER, parse_archive_origin, parse_archive_subject
-from tests.support.api import spec
-from tests.support.broker import Broker, Cluster
-from tests.support.journaling import KIND, begin, extend, linked, opened
-from tests.support.projecting import LIFE, live
-from tests.support.strategies import started
-from tests.support.waiting import eventually
+from tests.support.api.service import spec
+from tests.support.broker.server import Broker, Cluster
+from tests.support.journal.journals import KIND, begin, extend, linked, opened
+from tests.support.projector.projection import LIFE, live
+from tests.support.schemas.histories import started
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

@@ -21,9 +21,9 @@ from opstream_journal.provisioning.provision import (
 from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas import subjects
 from opstream_schemas.action_spec import DAY_SECONDS, ActionSpec, Policy
-from tests.support.broker import Broker
-from tests.support.journaling import linked
-from tests.support.waiting import eventually
+from tests.support.broker.server import Broker
+from tests.support.journal.journals import linked
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

@@ -14,9 +14,9 @@ from opstream_journal.jetstream import rpc
 from opstream_schemas import subjects
 from opstream_schemas.action_spec import ActionSpec, Policy
 from opstream_schemas.names import Kind
-from tests.support.broker import Broker
-from tests.support.journaling import linked
-from tests.support.waiting import eventually
+from tests.support.broker.server import Broker
+from tests.support.journal.journals import linked
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

@@ -16,11 +16,11 @@ from opstream_schemas import subjects
 from opstream_schemas.events import Canceled, RecordedEvent
 from opstream_schemas.operation.resource_lock import Claim, LockBusy, LockOwned, LockReplaced, OperationStage
 from opstream_schemas.operation.state import Operation
-from tests.support.broker import Broker, Cluster
-from tests.support.journaling import KIND, extend, folded, linked, opened
-from tests.support.running import RunnerStage, SubjectSpy
-from tests.support.strategies import started
-from tests.support.waiting import eventually
+from tests.support.broker.server import Broker, Cluster
+from tests.support.journal.journals import KIND, extend, folded, linked, opened
+from tests.support.runner.stage import RunnerStage, SubjectSpy
+from tests.support.schemas.histories import started
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

@@ -13,10 +13,10 @@ from opstream_journal.stores.snapshots import NO_ENTRY, SnapshotReader
 from opstream_schemas import subjects
 from opstream_schemas.events import Progressed, Succeeded
 from opstream_schemas.operation.state import Operation
-from tests.support.broker import Broker
-from tests.support.journaling import begin, extend
-from tests.support.strategies import started
-from tests.support.waiting import eventually
+from tests.support.broker.server import Broker
+from tests.support.journal.journals import begin, extend
+from tests.support.schemas.histories import started
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

@@ -13,12 +13,12 @@ from opstream_schemas import subjects
 from opstream_schemas.events import Canceled, EventData, Requested
 from opstream_schemas.operation.resource_lock import Claim, LockOwned
 from opstream_schemas.operation.state import Operation, Status
-from tests.support.api import Api, serving, spec
-from tests.support.broker import Broker
-from tests.support.journaling import KIND, begin, extend, first, folded
-from tests.support.projecting import LIFE, is_gone, projector, reaches, running, settled, utc_now
-from tests.support.strategies import request
-from tests.support.waiting import eventually
+from tests.support.api.service import Api, serving, spec
+from tests.support.broker.server import Broker
+from tests.support.journal.journals import KIND, begin, extend, first, folded
+from tests.support.projector.projection import LIFE, is_gone, projector, reaches, running, settled, utc_now
+from tests.support.schemas.histories import request
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

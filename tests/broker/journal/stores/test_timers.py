@@ -17,8 +17,8 @@ from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.names import Kind
 from opstream_schemas.subjects import WakeSubject, is_wake, parse_wake_subject
-from tests.support.broker import Broker
-from tests.support.waiting import eventually
+from tests.support.broker.server import Broker
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

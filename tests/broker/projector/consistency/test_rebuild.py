@@ -20,9 +20,10 @@ from opstream_projector.consistency.view_scan import ViewScan
 from opstream_schemas import subjects
 from opstream_schemas.events import Succeeded, encode_event
 from opstream_schemas.operation.state import Operation
-from tests.support.broker import Broker, Cluster
-from tests.support.journaling import KIND, extend, first, folded, following, linked, opened
-from tests.support.projecting import (
+from tests.support.broker.server import Broker, Cluster
+from tests.support.journal.journals import KIND, extend, first, folded, following, linked, opened
+from tests.support.projector.consistency import ProgressSteps, begun, lose, overwrite, publish, rebuilt, verified
+from tests.support.projector.projection import (
     LIFE,
     RESULT,
     assert_is_fold,
@@ -33,9 +34,8 @@ from tests.support.projecting import (
     utc_now,
     view_writes,
 )
-from tests.support.strategies import request, started
-from tests.support.sweeps import ProgressSteps, begun, lose, overwrite, publish, rebuilt, verified
-from tests.support.waiting import eventually
+from tests.support.schemas.histories import request, started
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

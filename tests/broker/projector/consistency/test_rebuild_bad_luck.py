@@ -17,12 +17,12 @@ from opstream_journal.provisioning.topology import Sizing, streams
 from opstream_schemas import subjects
 from opstream_schemas.events import Progressed, encode_event
 from opstream_schemas.operation.state import Operation
-from tests.support.broker import Broker
-from tests.support.journaling import extend, first, following, linked, opened
-from tests.support.overdue import carrier
-from tests.support.projecting import LIFE, RESULT, assert_is_fold, projector, running, settled
-from tests.support.strategies import FromTheFuture, started
-from tests.support.sweeps import RebuildResult, begun, lose, publish, rebuilt, verified
+from tests.support.broker.server import Broker
+from tests.support.journal.journals import extend, first, following, linked, opened
+from tests.support.projector.consistency import RebuildResult, begun, lose, publish, rebuilt, verified
+from tests.support.projector.deadlines import carrier
+from tests.support.projector.projection import LIFE, RESULT, assert_is_fold, projector, running, settled
+from tests.support.schemas.histories import FromTheFuture, started
 
 pytestmark = pytest.mark.broker
 

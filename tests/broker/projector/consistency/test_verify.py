@@ -15,10 +15,10 @@ from opstream_journal.stores.snapshots import encode_snapshot
 from opstream_projector.consistency.verify import GRACE
 from opstream_schemas import subjects
 from opstream_schemas.operation.state import FOLD_VERSION, Operation
-from tests.support.broker import Broker
-from tests.support.journaling import extend, linked, opened
-from tests.support.projecting import LIFE, RESULT, projector, running, settled, view_writes
-from tests.support.sweeps import begun, exit_status, lose, overwrite, verified
+from tests.support.broker.server import Broker
+from tests.support.journal.journals import extend, linked, opened
+from tests.support.projector.consistency import begun, exit_status, lose, overwrite, verified
+from tests.support.projector.projection import LIFE, RESULT, projector, running, settled, view_writes
 
 pytestmark = pytest.mark.broker
 

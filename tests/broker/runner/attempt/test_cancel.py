@@ -14,9 +14,9 @@ from opstream_journal import Connection, Journal
 from opstream_runner import ActionContext, ActionError, action
 from opstream_schemas.events import Canceled
 from opstream_schemas.operation.state import Status
-from tests.support.journaling import KIND
-from tests.support.running import ACKS, HandlerGate, Input, RunnerStage, gated
-from tests.support.waiting import eventually
+from tests.support.journal.journals import KIND
+from tests.support.runner.stage import ACKS, HandlerGate, Input, RunnerStage, gated
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

@@ -13,12 +13,12 @@ from opstream_runner import ActionContext, action
 from opstream_schemas.errors import OperationFinished
 from opstream_schemas.operation.commands import RequestCancel, decide
 from opstream_schemas.operation.state import Status
-from tests.support import projecting
-from tests.support.broker import Broker
-from tests.support.invariants import Promise, breaches, gather
-from tests.support.journaling import KIND, following
-from tests.support.running import CANCEL_REQUEST, HandlerGate, Input, RunnerStage, gated
-from tests.support.waiting import eventually
+from tests.support.broker.server import Broker
+from tests.support.journal.journals import KIND, following
+from tests.support.projector import projection
+from tests.support.runner.stage import CANCEL_REQUEST, HandlerGate, Input, RunnerStage, gated
+from tests.support.system.invariants import Promise, breaches, gather
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 
@@ -151,7 +151,7 @@ async def test_a_hundred_races(broker: Broker, stage: RunnerStage, link: Connect
         return is_wished
 
     async with (
-        projecting.running(projecting.projector(link, journal)),
+        projection.running(projection.projector(link, journal)),
         stage.runner([handler], concurrency=COUNT, tools=stage.tools(source="test/runner-1")) as runner,
     ):
         await stage.request(*ids)

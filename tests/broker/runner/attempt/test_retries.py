@@ -27,10 +27,10 @@ from opstream_schemas.events import (
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.state import Status
 from opstream_schemas.status_monitor import build_status_monitor
-from tests.support.journaling import KIND
-from tests.support.running import HandlerGate, Input, RunnerStage, gated
-from tests.support.strategies import started
-from tests.support.waiting import eventually
+from tests.support.journal.journals import KIND
+from tests.support.runner.stage import HandlerGate, Input, RunnerStage, gated
+from tests.support.schemas.histories import started
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

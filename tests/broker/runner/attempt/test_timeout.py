@@ -19,10 +19,10 @@ from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import AttemptFailed, Failed, OperationError
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.state import Operation, Status
-from tests.support import isolated_actions
-from tests.support.journaling import KIND
-from tests.support.running import ACKS, HandlerGate, Input, RunnerStage, gated
-from tests.support.waiting import eventually
+from tests.support.journal.journals import KIND
+from tests.support.runner import isolated_actions
+from tests.support.runner.stage import ACKS, HandlerGate, Input, RunnerStage, gated
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

@@ -23,10 +23,10 @@ from opstream_schemas.events import (
 )
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.state import Operation, Status
-from tests.support.journaling import KIND, extend, first, folded, following
-from tests.support.running import ACKS, HandlerGate, RunnerStage, gated
-from tests.support.strategies import FromTheFuture, request, started
-from tests.support.waiting import eventually
+from tests.support.journal.journals import KIND, extend, first, folded, following
+from tests.support.runner.stage import ACKS, HandlerGate, RunnerStage, gated
+from tests.support.schemas.histories import FromTheFuture, request, started
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

@@ -17,12 +17,12 @@ from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import Canceled, CancelRequested
 from opstream_schemas.operation.resource_lock import Claim, LockOwned
 from opstream_schemas.operation.state import Operation, Status
-from tests.support.broker import Broker
-from tests.support.exclusive import Log, ask, exclusive, queue_of, releasing
-from tests.support.journaling import KIND, folded, linked, opened
-from tests.support.running import HandlerGate, Input, RunnerStage
-from tests.support.strategies import started
-from tests.support.waiting import eventually
+from tests.support.broker.server import Broker
+from tests.support.journal.journals import KIND, folded, linked, opened
+from tests.support.runner.exclusive_actions import Log, ask, exclusive, queue_of, releasing
+from tests.support.runner.stage import HandlerGate, Input, RunnerStage
+from tests.support.schemas.histories import started
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

@@ -18,10 +18,10 @@ from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.events import Started
 from opstream_schemas.operation.rate_limit import parse_rate
 from opstream_schemas.operation.state import Status
-from tests.support.exclusive import Log, ask, exclusive, releasing
-from tests.support.journaling import KIND
-from tests.support.running import HandlerGate, Input, RunnerStage, gated
-from tests.support.waiting import eventually
+from tests.support.journal.journals import KIND
+from tests.support.runner.exclusive_actions import Log, ask, exclusive, releasing
+from tests.support.runner.stage import HandlerGate, Input, RunnerStage, gated
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

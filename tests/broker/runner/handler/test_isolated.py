@@ -24,11 +24,11 @@ from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import AttemptFailed, OperationError, Progressed
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.state import Operation, Status
-from tests.support import isolated_actions
-from tests.support.journaling import KIND
-from tests.support.processes import Watch
-from tests.support.running import Input, RunnerStage
-from tests.support.waiting import eventually
+from tests.support.journal.journals import KIND
+from tests.support.runner import isolated_actions
+from tests.support.runner.stage import Input, RunnerStage
+from tests.support.system.processes import Watch
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 

@@ -15,8 +15,8 @@ from opstream_api.asyncapi.draft7 import draft7_components, is_plain
 from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.asyncapi import asyncapi_document
 from opstream_schemas.names import Kind
-from tests.support.api import INPUT, UPLOAD, spec
-from tests.support.asyncapi import CARRIED, LOST, Json, as_sent, awkward_actions, message, references, validator
+from tests.support.api.service import INPUT, UPLOAD, spec
+from tests.support.schemas.asyncapi import CARRIED, LOST, Json, as_sent, awkward_actions, message, references, validator
 
 pytestmark = pytest.mark.unit
 

@@ -21,7 +21,7 @@ from opstream_schemas.action_spec import DAY_SECONDS, ActionSpec
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.names import Kind
 from opstream_schemas.status_monitor import StatusMonitor
-from tests.support.api import INPUT, UPLOAD, Upload, spec
+from tests.support.api.service import INPUT, UPLOAD, Upload, spec
 
 pytestmark = pytest.mark.unit
 

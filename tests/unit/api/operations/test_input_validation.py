@@ -15,7 +15,7 @@ from opstream_api.operations.input_validation import MAX_DETAILS, InputValidator
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.status_monitor import ErrorObject
 from opstream_schemas.text import MAX_NESTING
-from tests.support.api import INPUT, spec
+from tests.support.api.service import INPUT, spec
 
 pytestmark = pytest.mark.unit
 

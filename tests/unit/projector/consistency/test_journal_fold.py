@@ -12,7 +12,7 @@ from opstream_projector.consistency.view_scan import OperationExamples, SeenRevi
 from opstream_schemas import subjects
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.state import Operation
-from tests.support.strategies import History, histories, request, started
+from tests.support.schemas.histories import History, histories, request, started
 
 pytestmark = pytest.mark.unit
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from opstream_projector.projection.event_batch import BatchDecoder
-from tests.support.strategies import FromTheFuture, History, request, started
+from tests.support.schemas.histories import FromTheFuture, History, request, started
 
 pytestmark = pytest.mark.unit
 

@@ -12,7 +12,7 @@ from opstream_projector.projection.snapshot_cache import SnapshotCache
 from opstream_projector.projection.snapshot_fold import fold_onto, may_have_expired, supersedes, time_to_live
 from opstream_schemas.events import Canceled, EventData, Failed, Progressed, Succeeded
 from opstream_schemas.operation.state import FOLD_VERSION
-from tests.support.strategies import FAILURE, NOW, FromTheFuture, History, request, started
+from tests.support.schemas.histories import FAILURE, NOW, FromTheFuture, History, request, started
 
 pytestmark = pytest.mark.unit
 

@@ -10,8 +10,8 @@ import pytest
 from opstream_journal import JournalUnavailable
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.events import Progressed, RecordedEvent, Succeeded
-from tests.support.replicas import MemoryJournal, MemoryView, Replica, interleave
-from tests.support.strategies import NOW, History, request, started
+from tests.support.projector.replicas import MemoryJournal, MemoryView, Replica, interleave
+from tests.support.schemas.histories import NOW, History, request, started
 
 pytestmark = pytest.mark.unit
 

@@ -15,7 +15,7 @@ from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import OperationError
 from opstream_schemas.operation.commands import ConfirmCancel, Fail, ReleaseAttempt, Succeed
 from opstream_schemas.operation.state import CancelWish, Operation
-from tests.support.strategies import History, request, started
+from tests.support.schemas.histories import History, request, started
 
 pytestmark = pytest.mark.unit
 

@@ -20,7 +20,7 @@ from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import Failed, OperationError, Succeeded, encode_event
 from opstream_schemas.operation.commands import Fail
 from opstream_schemas.text import MAX_NESTING
-from tests.support.strategies import History, request, started
+from tests.support.schemas.histories import History, request, started
 
 pytestmark = pytest.mark.unit
 

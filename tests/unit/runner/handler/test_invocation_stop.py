@@ -15,7 +15,7 @@ from opstream_runner import Action, ActionContext, action
 from opstream_runner.handler.in_process import InProcessHandler, supervise
 from opstream_runner.handler.invocation import UNEXPECTED_ERROR, HandlerOutcome, Raised, Returned, Stopped
 from opstream_runner.handler.stop_reason import StopReason, StopSignal
-from tests.support.waiting import eventually
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.unit
 

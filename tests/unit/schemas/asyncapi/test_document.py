@@ -13,7 +13,7 @@ from opstream_schemas import subjects
 from opstream_schemas.asyncapi import TypedAction, action_object_name, asyncapi_document
 from opstream_schemas.events import CONTENT_TYPE, EVENT_DATA, EventData, Requested, Succeeded, decode_event
 from opstream_schemas.names import Kind
-from tests.support.asyncapi import as_sent, message, references, resolved, validator
+from tests.support.schemas.asyncapi import as_sent, message, references, resolved, validator
 
 pytestmark = pytest.mark.unit
 

@@ -41,7 +41,7 @@ from opstream_schemas.operation.commands import (
     truncate_error,
 )
 from opstream_schemas.operation.state import Operation
-from tests.support.strategies import DEADLINE, FAILURE, NOW, History, handed_back, request, started
+from tests.support.schemas.histories import DEADLINE, FAILURE, NOW, History, handed_back, request, started
 
 pytestmark = pytest.mark.unit
 

@@ -21,7 +21,7 @@ from opstream_schemas.operation.dispatch_decision import (
     decide_dispatch,
 )
 from opstream_schemas.operation.state import Operation
-from tests.support.strategies import DEADLINE, FAILURE, NOW, History, handed_back, request, started
+from tests.support.schemas.histories import DEADLINE, FAILURE, NOW, History, handed_back, request, started
 
 pytestmark = pytest.mark.unit
 

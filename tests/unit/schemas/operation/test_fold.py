@@ -37,7 +37,7 @@ from opstream_schemas.operation.state import (
     Status,
     Waiting,
 )
-from tests.support.strategies import (
+from tests.support.schemas.histories import (
     DEADLINE,
     FAILURE,
     NOW,

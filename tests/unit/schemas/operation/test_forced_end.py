@@ -20,7 +20,7 @@ from opstream_schemas.operation.forced_end import (
     inspect_messages,
 )
 from opstream_schemas.operation.state import Operation, Status
-from tests.support.strategies import NOW, FromTheFuture, History, request, started
+from tests.support.schemas.histories import NOW, FromTheFuture, History, request, started
 
 pytestmark = pytest.mark.unit
 

@@ -1,0 +1,227 @@
+"""A system with two replicas of the API, and clients of theirs that wait and read while something happens to it.
+
+Callers: `tests/e2e/api/test_api_bad_luck.py` and `test_api_without_broker.py`, each with a system of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import signal
+import uuid
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from random import Random
+from typing import Any, Final, Self
+
+import httpx
+
+from tests.support.api import held_actions
+from tests.support.api.stream_reader import Reader
+from tests.support.system.invariants import Evidence, Promise, breaches, gather
+from tests.support.system.load import RESOURCE, Load
+from tests.support.system.services import System
+from tests.support.system.wait import eventually
+
+FIRST: Final = "api"
+SECOND: Final = "api-2"
+PATIENCE: Final = 30.0
+"""Seconds for what takes a moment on a machine with nothing else to do."""
+END: Final = 5.0
+"""Seconds in which a process ends that was told to and has its broker."""
+
+_NUMBERS: Final = itertools.count(1_000_000)
+
+
+@contextmanager
+def fragile_system(folder: Path) -> Iterator[System]:
+    """A broker, two replicas of the API, one projector, one runner."""
+    source = Path(held_actions.__file__)
+    (folder / source.name).write_bytes(source.read_bytes())
+    (folder / held_actions.GATES).mkdir()
+    (folder / held_actions.MARKS).touch()
+    with ExitStack() as stack:
+        system = System(folder, stack, source.stem, replicas=2)
+        system.names = [FIRST, SECOND, "projector", "runner"]
+        system.begin()
+        yield system
+
+
+def own_id() -> dict[str, str]:
+    """How a client names its operation."""
+    return {"Operation-Id": f"own-{uuid.uuid4()}"}
+
+
+def repeatable() -> dict[str, str]:
+    """How a client names its request (OASIS Repeatable Requests 1.0)."""
+    return {"Repeatability-Request-ID": str(uuid.uuid4()), "Repeatability-First-Sent": "Tue, 24 Nov 2026 08:00:00 GMT"}
+
+
+class Luck:
+    """Clients of a system.
+
+    Args:
+        system: it serves.
+        load: submits and polls.
+        http: without a limit for reads.
+    """
+
+    def __init__(self, system: System, load: Load, http: httpx.AsyncClient) -> None:
+        self.system = system
+        self.load = load
+        self.http = http
+        self._tasks: list[asyncio.Task[Any]] = []
+
+    async def running(self, action: str, *, pause: float = 0.0) -> str:
+        """The id of a new operation whose action has begun."""
+        operation_id = await self.load.submit(action, pause=pause)
+        await self.load.reach(operation_id, "Running")
+        return operation_id
+
+    def open(self, *operation_ids: str) -> None:
+        """Open the gates at which they wait."""
+        for one in operation_ids:
+            (self.system.folder / held_actions.GATES / one).touch()
+
+    def marks(self, number: int) -> list[str]:
+        """The operation of each time that an action was begun with a number."""
+        lines = (self.system.folder / held_actions.MARKS).read_text(encoding="utf-8").splitlines()
+        return [operation_id for text, operation_id in map(str.split, lines) if int(text) == number]
+
+    def promise(self, action: str) -> Promise:
+        """A request that nobody made before."""
+        return Promise(f"{RESOURCE}:{action}", {"number": next(_NUMBERS)})
+
+    async def submit(self, api: str, promise: Promise, headers: dict[str, str]) -> httpx.Response:
+        """Send a request once."""
+        return await self.http.post(f"{api}/{promise.kind}", json=promise.input, headers=headers)
+
+    async def cancel(self, api: str, operation_id: str) -> httpx.Response:
+        """Ask once for an end."""
+        return await self.http.post(f"{api}/status/{operation_id}:cancel")
+
+    async def status(self, api: str, operation_id: str, *, wait: int = 0) -> httpx.Response:
+        """Ask once for the status."""
+        headers = {"Prefer": f"wait={wait}"} if wait else {}
+        return await self.http.get(f"{api}/status/{operation_id}", headers=headers)
+
+    async def events(self, api: str, operation_id: str) -> list[str]:
+        """The names of an operation's events so far."""
+        answer = await self.http.get(f"{api}/status/{operation_id}/events")
+        assert answer.status_code == 200, answer.text
+        return [event["type"].split(".")[2] for event in answer.json()["value"]]
+
+    async def reach_events(self, api: str, operation_id: str, names: list[str]) -> None:
+        """Wait until an operation has just these events."""
+
+        async def has_them() -> bool:
+            return await self.events(api, operation_id) == names
+
+        await eventually(has_them, within=PATIENCE, poll=0.05)
+
+    async def hold(
+        self, api: str, operation_ids: Sequence[str], wait: int, *, patience: float | None = None
+    ) -> list[asyncio.Task[httpx.Response]]:
+        """Requests that wait for operations, one for each, once the replica holds them all.
+
+        Args:
+            api: its base URL.
+            operation_ids: of operations that go on.
+            wait: seconds for which a request may be held.
+            patience: seconds after which the client gives up.
+        """
+        headers = {"Prefer": f"wait={wait}"}
+        requests = [
+            self.http.build_request("GET", f"{api}/status/{one}", headers=headers, timeout=patience)
+            for one in operation_ids
+        ]
+        held = [await self._sent(request) for request in requests]
+        # The replica is one loop with one connection to the broker: once it has read for who came last, it has for all.
+        assert (await self.status(api, operation_ids[0])).status_code == 200
+        return held
+
+    async def leave(self, api: str, promise: Promise, headers: dict[str, str]) -> asyncio.Task[httpx.Response]:
+        """A submit that the replica has read, be it that it can't be answered now."""
+        request = self.http.build_request("POST", f"{api}/{promise.kind}", json=promise.input, headers=headers)
+        asked = await self._sent(request)
+        assert (await self.http.get(f"{api}/healthz")).status_code == 200
+        return asked
+
+    async def _sent(self, request: httpx.Request) -> asyncio.Task[httpx.Response]:
+        sent = asyncio.Event()
+
+        async def trace(name: str, _info: object) -> None:
+            if name == "http11.send_request_body.complete":
+                sent.set()
+
+        request.extensions["trace"] = trace
+        answered = asyncio.create_task(self.http.send(request))
+        self._tasks.append(answered)
+        async with asyncio.timeout(PATIENCE):
+            await sent.wait()
+        return answered
+
+    @asynccontextmanager
+    async def reading(self, *readers: Reader) -> AsyncIterator[None]:
+        """Have readers follow, each to the terminal event of its operation."""
+        following = [asyncio.create_task(reader.follow()) for reader in readers]
+        self._tasks += following
+        await eventually(lambda: all(reader.events for reader in readers), within=PATIENCE)
+        yield
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.gather(*following)
+
+    async def end(self, name: str, number: signal.Signals, *, within: float = END) -> None:
+        """End a process by a signal, and wait until it is gone: in order by SIGTERM, with nothing to complain about."""
+        process = self.system.processes[name]
+        process.send(number)
+        status = await asyncio.to_thread(process.wait, within)
+        assert status == (0 if number is signal.SIGTERM else -number), process.output
+        assert " ERROR " not in process.output, process.output
+
+    async def start(self, name: str) -> None:
+        """Start it again, and wait until it serves."""
+        self.system.start(name)
+        await asyncio.to_thread(self.system.wait_ready, name)
+
+    async def check(self, *readers: Reader) -> Evidence:
+        """Once all is quiet: no invariant is broken, clients got answers of the contract only, and each reader has
+        every event of its operation, byte for byte, once and in order.
+        """
+        evidence = self.load.testify(await gather(self.system.nats))
+        assert not (found := breaches(evidence) + self.load.problems), found
+        histories = evidence.histories()
+        for reader in readers:
+            assert reader.positions == list(range(1, len(reader.events) + 1)), reader.positions
+            stored = [message.payload for message in histories[reader.operation_id]]
+            assert [event.data for event in reader.events] == stored, reader.events
+        complaints = [one for one in self.system.complaints() if " ended by itself: " not in one]
+        assert not complaints, complaints
+        return evidence
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Leave nothing behind that another test would wait for."""
+        self.open(*self.load.promised)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for name, process in self.system.processes.items():
+            if process.is_running:
+                self.system.thaw(name)
+
+
+@asynccontextmanager
+async def lucky(system: System) -> AsyncIterator[Luck]:
+    """Clients of a system, once all of it serves."""
+    system.revive()  # not in a thread: the kernel ends what a thread has started together with it
+    limits = httpx.Limits(max_connections=None)
+    async with (
+        Load(system.apis, Random(3)) as load,
+        httpx.AsyncClient(trust_env=False, timeout=httpx.Timeout(10, read=None), limits=limits) as http,
+        Luck(system, load, http) as luck,
+    ):
+        yield luck

@@ -1,0 +1,272 @@
+"""Actions for chaos: quick, slow, failing, crashing and stubborn ones. A user's module: runners import it from their
+working directory.
+
+Each call of a handler leaves marks in a file, so that a checker can count executions and see which of them overlapped.
+Whatever an attempt tells names its number (`tests/support/system/invariants.py`). Callers: runners that
+`tests/support/chaos/system.py` starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from opstream import ActionContext, ActionError, RetryAfter, action
+
+LEASE: Final = 1.0
+MANY: Final = 60
+"""More attempts than any chaos takes."""
+FEW: Final = 3
+CRASHED: Final = 86
+"""Exit status of a process that its own action ended."""
+MARKS: Final = Path("marks")
+
+BACKOFF: Final = 0.1
+BACKOFF_MAX: Final = 0.5
+TIMEOUT: Final = 0.5
+DEADLINE: Final = 2.0
+CONCURRENCY: Final = 2
+RATE: Final = "10/s"
+
+_STEPS: Final = 4
+_FOREVER: Final = 3600.0
+
+
+class Work(msgspec.Struct, forbid_unknown_fields=True):
+    """What to do."""
+
+    number: int
+    seconds: float = 0.0
+    """How long it takes, all in all."""
+    bad: int = 0
+    """So many attempts go wrong, each in the action's own way."""
+
+
+class Done(msgspec.Struct):
+    """What was done, and by which attempt."""
+
+    number: int
+    attempt: int
+
+
+class Mark(msgspec.Struct):
+    """One line of `MARKS`."""
+
+    what: str
+    """`begin`, `end` for a handler that returned, `left` for one that raised or was cancelled."""
+    action: str
+    operation: str
+    attempt: int
+    resource: str
+    pid: int
+    at: float
+    """Monotonic seconds, which all processes of a machine share."""
+
+
+@contextmanager
+def marked(name: str, ctx: ActionContext) -> Iterator[None]:
+    """Leave a mark now and one at the end."""
+    _mark("begin", name, ctx)
+    try:
+        yield
+    except BaseException:
+        _mark("left", name, ctx)
+        raise
+    else:
+        _mark("end", name, ctx)
+
+
+def _mark(what: str, name: str, ctx: ActionContext) -> None:
+    mark = Mark(what, name, ctx.operation_id, ctx.attempt, ctx.resource_id, os.getpid(), time.monotonic())
+    # One write to a file that is only ever appended to: lines of several processes never mix.
+    descriptor = os.open(MARKS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(descriptor, msgspec.json.encode(mark) + b"\n")
+    finally:
+        os.close(descriptor)
+
+
+async def _work(request: Work, ctx: ActionContext) -> Done:
+    for step in range(_STEPS):
+        await ctx.progress(100 * step / _STEPS, f"attempt {ctx.attempt}, step {step}")
+        await asyncio.sleep(request.seconds / _STEPS)
+    return Done(request.number, ctx.attempt)
+
+
+@action("chaos:quick", lease=LEASE, max_attempts=MANY)
+async def quick(request: Work, ctx: ActionContext) -> Done:
+    """Do nothing."""
+    with marked("quick", ctx):
+        return Done(request.number, ctx.attempt)
+
+
+@action("chaos:slow", lease=LEASE, max_attempts=MANY)
+async def slow(request: Work, ctx: ActionContext) -> Done:
+    """Work in steps, and tell of each."""
+    with marked("slow", ctx):
+        return await _work(request, ctx)
+
+
+@action("chaos:thread", lease=LEASE, max_attempts=MANY)
+def thread(request: Work, ctx: ActionContext) -> Done:
+    """The same in a thread."""
+    with marked("thread", ctx):
+        for step in range(_STEPS):
+            ctx.progress(100 * step / _STEPS, f"attempt {ctx.attempt}, step {step}")
+            time.sleep(request.seconds / _STEPS)
+        return Done(request.number, ctx.attempt)
+
+
+@action("chaos:isolated", lease=LEASE, max_attempts=MANY, isolation="process")
+def isolated(request: Work, ctx: ActionContext) -> Done:
+    """The same in a process of its own."""
+    with marked("isolated", ctx):
+        for step in range(_STEPS):
+            ctx.progress(100 * step / _STEPS, f"attempt {ctx.attempt}, step {step}")
+            time.sleep(request.seconds / _STEPS)
+        return Done(request.number, ctx.attempt)
+
+
+@action("chaos:fail", lease=LEASE, max_attempts=MANY)
+async def fail(request: Work, ctx: ActionContext) -> Done:
+    """Fail, as an action may."""
+    with marked("fail", ctx):
+        await asyncio.sleep(request.seconds)
+        raise ActionError("Meant", f"attempt {ctx.attempt} of {request.number}")
+
+
+@action("chaos:patient", lease=LEASE, max_attempts=MANY, cancel_grace=5)
+async def patient(request: Work, ctx: ActionContext) -> Done:
+    """Wait until it is canceled, and take a moment to clean up."""
+    with marked("patient", ctx):
+        try:
+            await asyncio.sleep(_FOREVER)
+        finally:
+            await asyncio.sleep(request.seconds)
+        return Done(request.number, ctx.attempt)
+
+
+@action("chaos:crash", lease=LEASE, max_attempts=FEW)
+async def crash(request: Work, ctx: ActionContext) -> Done:
+    """Take the runner along."""
+    with marked("crash", ctx):
+        if ctx.attempt <= request.bad:
+            os._exit(CRASHED)
+        return Done(request.number, ctx.attempt)
+
+
+@action("chaos:flaky", lease=LEASE, max_attempts=MANY, backoff=BACKOFF, backoff_max=BACKOFF_MAX)
+async def flaky(request: Work, ctx: ActionContext) -> Done:
+    """Stumble a few times, in a way that nobody meant."""
+    with marked("flaky", ctx):
+        if ctx.attempt <= request.bad:
+            raise RuntimeError(f"attempt {ctx.attempt}")
+        return Done(request.number, ctx.attempt)
+
+
+@action("chaos:throttled", lease=LEASE, max_attempts=MANY, backoff=BACKOFF, backoff_max=BACKOFF_MAX)
+async def throttled(request: Work, ctx: ActionContext) -> Done:
+    """Ask for another attempt a few times."""
+    with marked("throttled", ctx):
+        if ctx.attempt <= request.bad:
+            raise RetryAfter(request.seconds, f"attempt {ctx.attempt}")
+        return Done(request.number, ctx.attempt)
+
+
+@action("chaos:hopeless", lease=LEASE, max_attempts=FEW, backoff=BACKOFF, backoff_max=BACKOFF_MAX)
+async def hopeless(request: Work, ctx: ActionContext) -> Done:
+    """Stumble every time."""
+    with marked("hopeless", ctx):
+        raise RuntimeError(f"attempt {ctx.attempt} of {request.number}")
+
+
+@action("chaos:timed", lease=LEASE, max_attempts=MANY, backoff=BACKOFF, backoff_max=BACKOFF_MAX, timeout=TIMEOUT)
+async def timed(request: Work, ctx: ActionContext) -> Done:
+    """Take too long a few times."""
+    with marked("timed", ctx):
+        await asyncio.sleep(_FOREVER if ctx.attempt <= request.bad else 0)
+        return Done(request.number, ctx.attempt)
+
+
+@action("chaos:late", lease=LEASE, max_attempts=MANY, deadline=DEADLINE)
+async def late(request: Work, ctx: ActionContext) -> Done:
+    """Take longer than the whole operation may, or not."""
+    with marked("late", ctx):
+        await asyncio.sleep(request.seconds)
+        return Done(request.number, ctx.attempt)
+
+
+@action("chaos:alone", lease=LEASE, max_attempts=MANY, exclusive="resource")
+async def alone(request: Work, ctx: ActionContext) -> Done:
+    """Work on a resource that nobody else works on; the queue is served."""
+    with marked("alone", ctx):
+        return await _work(request, ctx)
+
+
+@action(
+    "chaos:stumbling", lease=LEASE, max_attempts=MANY, backoff=BACKOFF, backoff_max=BACKOFF_MAX, exclusive="resource"
+)
+async def stumbling(request: Work, ctx: ActionContext) -> Done:
+    """The same, and it keeps its resource while it waits for its next attempt."""
+    with marked("stumbling", ctx):
+        if ctx.attempt <= request.bad:
+            raise RuntimeError(f"attempt {ctx.attempt}")
+        return Done(request.number, ctx.attempt)
+
+
+@action("chaos:desk", lease=LEASE, max_attempts=MANY, exclusive="resource", exclusive_group="desk")
+async def desk(request: Work, ctx: ActionContext) -> Done:
+    """Work on a resource that is shared with two other actions."""
+    with marked("desk", ctx):
+        return await _work(request, ctx)
+
+
+@action(
+    "chaos:picky", lease=LEASE, max_attempts=MANY, exclusive="resource", exclusive_group="desk", on_conflict="reject"
+)
+async def picky(request: Work, ctx: ActionContext) -> Done:
+    """The same, if nobody is there."""
+    with marked("picky", ctx):
+        return await _work(request, ctx)
+
+
+@action(
+    "chaos:takeover",
+    lease=LEASE,
+    max_attempts=MANY,
+    exclusive="resource",
+    exclusive_group="desk",
+    on_conflict="replace",
+)
+async def takeover(request: Work, ctx: ActionContext) -> Done:
+    """The same, and whoever is there has to go."""
+    with marked("takeover", ctx):
+        return await _work(request, ctx)
+
+
+@action("chaos:limited", lease=LEASE, max_attempts=MANY, max_concurrency=CONCURRENCY)
+async def limited(request: Work, ctx: ActionContext) -> Done:
+    """Work as one of few."""
+    with marked("limited", ctx):
+        return await _work(request, ctx)
+
+
+@action("chaos:paced", lease=LEASE, max_attempts=MANY, rate=RATE)
+async def paced(request: Work, ctx: ActionContext) -> Done:
+    """Begin not too often."""
+    with marked("paced", ctx):
+        return Done(request.number, ctx.attempt)
+
+
+def write_module(folder: Path) -> str:
+    """Put this module into a folder, as a user's; its name."""
+    source = Path(__file__)
+    (folder / source.name).write_bytes(source.read_bytes())
+    return source.stem

@@ -1,0 +1,162 @@
+"""Judges what is left of a chaos: the invariants of architecture.md, and what the clients and the marks of the actions
+add to them. Callers: `tests/chaos`.
+
+    assert verdicts(left, clients.told, read_marks(system.folder)) == []
+
+What happened is told by the journal; marks only count how often a handler was really called.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from opstream_schemas.events import AttemptFailed, Canceled, Failed, Started, Succeeded
+from opstream_schemas.operation.state import Operation
+from tests.support.chaos.actions import CONCURRENCY, MARKS, Mark
+from tests.support.chaos.clients import ClientView
+from tests.support.chaos.jobs import CANCELED, JOBS, LIMITED
+from tests.support.chaos.state import FinalState, stale_holds, stale_timers
+from tests.support.system.invariants import Stored, breaches, decoded
+
+_ATTEMPTS: Final = {job.action: job.max_attempts for job in JOBS}
+
+
+def read_marks(folder: Path) -> list[Mark]:
+    """What the actions left behind, in order."""
+    path = folder / MARKS
+    return msgspec.json.decode(b"[%s]" % b",".join(path.read_bytes().split()), type=list[Mark]) if path.exists() else []
+
+
+def find_breaches(left: FinalState, told: Mapping[str, ClientView], marks: list[Mark]) -> list[str]:
+    """Every breach, as a sentence that begins with the operation it is about."""
+    for operation_id, one in told.items():
+        if one.is_accepted:
+            left.evidence.promised[operation_id] = one.promise
+            left.evidence.polled[operation_id] = one.seen
+    found = breaches(left.evidence)
+    found += [f"{one}: invariant 2: no end" for one in left.open]
+    found += [f"{left.timers[subject]}: armed, and ended: {subject}" for subject in stale_timers(left)]
+    found += [f"{operation_id}: ended, and still has {key}" for key, operation_id in stale_holds(left)]
+    for operation_id, operation in left.operations.items():
+        found += [f"{operation_id}: {one}" for one in _attempts(operation)]
+        if operation_id in told:
+            found += [f"{operation_id}: {one}" for one in _as_expected(operation, told[operation_id])]
+    found += _executions(left, marks)
+    found += _exclusions(left, marks)
+    found += _crowds(left)
+    return found
+
+
+def end_of(operation: Operation) -> str:
+    """Its status, with the code of a failure."""
+    return f"{operation.status} {operation.error.code}" if operation.error else str(operation.status)
+
+
+def overlaps(left: FinalState, marks: list[Mark]) -> list[tuple[Mark, Mark]]:
+    """Calls of handlers of two operations for one resource that ran at once: the first one had lost its lease and did
+    not know it yet, unless a verdict says otherwise."""
+    found = []
+    for calls in _calls_by_hold(left, marks).values():
+        for one, other in itertools.combinations(calls, 2):
+            if one.mark.operation != other.mark.operation and other.mark.at < one.end:
+                found.append((one.mark, other.mark))
+    return found
+
+
+def _attempts(operation: Operation) -> Iterator[str]:
+    most = _ATTEMPTS[operation.action]
+    if operation.attempts_used > most:
+        yield f"{operation.attempts_used} attempts count, and {most} may"
+
+
+def _as_expected(operation: Operation, told: ClientView) -> Iterator[str]:
+    allowed = told.job.ends | ({CANCELED} if told.is_canceled else set())
+    if operation.is_terminal and end_of(operation) not in allowed:
+        yield f"ended as {end_of(operation)!r} ({operation.error}), and may only as {sorted(allowed)}"
+
+
+def _executions(left: FinalState, marks: list[Mark]) -> Iterator[str]:
+    """A handler is called for attempts that the journal has, once for each, and an outcome has a call behind it."""
+    started = {
+        (operation_id, event.data.attempt)
+        for operation_id, history in left.evidence.histories().items()
+        for event in decoded(history)
+        if isinstance(event.data, Started)
+    }
+    begun = Counter((mark.operation, mark.attempt) for mark in marks if mark.what == "begin")
+    for (operation_id, attempt), count in sorted(begun.items()):
+        if (operation_id, attempt) not in started:
+            yield f"{operation_id}: attempt {attempt} was executed and is not in the journal"
+        if count > 1:
+            yield f"{operation_id}: attempt {attempt} was executed {count} times"
+    returned = {(mark.operation, mark.attempt) for mark in marks if mark.what == "end"}
+    for operation_id, operation in left.operations.items():
+        if operation.status == "Succeeded" and (operation_id, operation.attempt) not in returned:
+            yield f"{operation_id}: succeeded, and attempt {operation.attempt} never returned"
+
+
+def _exclusions(left: FinalState, marks: list[Mark]) -> Iterator[str]:
+    """Whatever holds a resource holds it alone, from its first attempt to its end."""
+    histories = left.evidence.histories()
+    spans: dict[str, list[tuple[int, int, str]]] = {}
+    for operation_id, operation in left.operations.items():
+        if operation.hold and operation.attempt:
+            first = _first_start(histories[operation_id])
+            spans.setdefault(operation.hold, []).append((first, operation.stream_sequence, operation_id))
+    for held in spans.values():
+        for (begin, end, one), (later, _, other) in itertools.pairwise(sorted(held)):
+            if later < end:
+                yield f"{one}: held its resource from {begin} to {end}, and {other} started at {later}"
+    for calls in _calls_by_hold(left, marks).values():
+        owners = [call for call in calls if call.is_owner]
+        for call, next_call in itertools.pairwise(owners):
+            if next_call.mark.at < call.end:
+                yield f"{call.mark.operation}: still worked when {next_call.mark.operation} began, and both succeeded"
+
+
+def _crowds(left: FinalState) -> Iterator[str]:
+    """No more operations of a limited action have a live attempt at once than it allows."""
+    steps = []
+    for operation_id, history in left.evidence.histories().items():
+        if operation_id in left.operations and left.operations[operation_id].action == LIMITED:
+            steps += [(event.sequence, operation_id, event.data) for event in decoded(history)]
+    live: set[str] = set()
+    for sequence, operation_id, data in sorted(steps, key=lambda step: step[0]):
+        if isinstance(data, Started):
+            live.add(operation_id)
+        elif isinstance(data, AttemptFailed | Succeeded | Failed | Canceled):
+            live.discard(operation_id)
+        if len(live) > CONCURRENCY:
+            yield f"{operation_id}: began at {sequence} as one of {len(live)}: {sorted(live)}"
+
+
+def _first_start(history: list[Stored]) -> int:
+    return next(event.sequence for event in decoded(history) if isinstance(event.data, Started))
+
+
+class _Call(NamedTuple):
+    mark: Mark
+    end: float
+    """Of one that was killed: its beginning, since nobody knows more."""
+    is_owner: bool
+    """Whether its result is the operation's."""
+
+
+def _calls_by_hold(left: FinalState, marks: list[Mark]) -> dict[str, list[_Call]]:
+    """Calls of handlers, by what they hold, in order of their beginnings."""
+    ends = {(mark.operation, mark.attempt): mark for mark in marks if mark.what != "begin"}
+    found: dict[str, list[_Call]] = {}
+    for mark in sorted(marks, key=lambda one: one.at):
+        operation = left.operations.get(mark.operation)
+        if mark.what != "begin" or operation is None or not operation.hold:
+            continue
+        end = ends.get((mark.operation, mark.attempt), mark)
+        is_owner = operation.status == "Succeeded" and mark.attempt == operation.attempt
+        found.setdefault(operation.hold, []).append(_Call(mark, end.at, is_owner))
+    return found

@@ -1,0 +1,162 @@
+"""Rebuild and verify in the test's own process, on its connection. Callers: broker tests.
+
+done = await rebuilt(link, journal)
+assert (done.missing, done.rewritten, done.removed) == (1, 0, 0)
+assert (await verified(link, journal)).lines == []
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import msgspec
+
+from opstream.cli.commands.verify import VerifySettings as Settings
+from opstream.cli.commands.verify import verify_view
+from opstream_journal import NEW_OPERATION, Connection, Journal, SnapshotStore
+from opstream_journal.jetstream.ordered_consumer import ScannedMessage
+from opstream_journal.stores.snapshots import VIEW_STREAM, RawSnapshots
+from opstream_projector.consistency.entry_check import EntryReader
+from opstream_projector.consistency.journal_fold import FoldedOperation, JournalFold
+from opstream_projector.consistency.rebuild import ViewRebuilder
+from opstream_projector.consistency.verify import ViewVerifier
+from opstream_projector.consistency.view_scan import OperationExamples, ViewScan
+from opstream_schemas import subjects
+from opstream_schemas.events import EventData
+from opstream_schemas.operation.state import Operation
+from tests.support.journal.journals import KIND, extend, first, folded
+from tests.support.projector.projection import utc_now
+from tests.support.schemas.histories import request
+
+
+class ProgressSteps:
+    """A `Progress` that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.begun: list[tuple[str, int]] = []
+        self.shown: list[int] = []
+
+    def begin(self, what: str, total: int) -> None:
+        """Something begins."""
+        self.begun.append((what, total))
+
+    def show(self, done: int) -> None:
+        """It goes on."""
+        self.shown.append(done)
+
+    def end(self) -> None:
+        """It is over."""
+
+
+class WatchedFold(JournalFold):
+    """A walk that knows how many states it had at once."""
+
+    most = 0
+
+    def fold(self, batch: Sequence[ScannedMessage]) -> list[FoldedOperation]:  # type: ignore[override] # it is a list
+        """One message after the other."""
+        found = []
+        for one in batch:
+            found += super().fold([one])
+            self.most = max(self.most, self.state_count)
+        return found
+
+
+class RebuildResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rebuild did."""
+
+    rewritten: int
+    missing: int
+    removed: int
+    unfoldable: OperationExamples
+    unstorable: OperationExamples
+    walk: WatchedFold
+
+
+class VerifyResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a verification found."""
+
+    lines: list[str]
+    behind: int
+    waited_for: list[int]
+    """How many operations were behind, each time that it waited for the projector."""
+    unfoldable: OperationExamples
+    walk: WatchedFold
+
+
+async def rebuilt(
+    link: Connection,
+    journal: Journal,
+    *,
+    max_states: int = 1_000,
+    view: SnapshotStore | None = None,
+    steps: ProgressSteps | None = None,
+) -> RebuildResult:
+    """Rebuild the view."""
+    walk = WatchedFold(max_states=max_states)
+    snapshots = RawSnapshots(link)
+    await snapshots.start()
+    judge = ViewRebuilder(view or SnapshotStore(link), EntryReader(link, journal, snapshots), now=utc_now)
+    await ViewScan(link, snapshots, walk, steps or ProgressSteps()).run(judge)
+    await snapshots.stop()
+    return RebuildResult(
+        rewritten=judge.rewritten,
+        missing=judge.missing,
+        removed=judge.removed,
+        unfoldable=judge.unfoldable,
+        unstorable=judge.unstorable,
+        walk=walk,
+    )
+
+
+async def verified(link: Connection, journal: Journal, *, max_states: int = 1_000, grace: float = 0.3) -> VerifyResult:
+    """Compare the view with the journal."""
+    walk = WatchedFold(max_states=max_states)
+    snapshots = RawSnapshots(link)
+    await snapshots.start()
+    lines: list[str] = []
+    lags: list[int] = []
+    judge = ViewVerifier(
+        EntryReader(link, journal, snapshots),
+        tell=lambda difference: lines.append(str(difference)),
+        tell_lag=lags.append,
+        now=utc_now,
+        grace=grace,
+    )
+    await ViewScan(link, snapshots, walk, ProgressSteps()).run(judge)
+    await snapshots.stop()
+    assert judge.differences == len(lines)
+    return VerifyResult(lines=lines, behind=judge.lagging, waited_for=lags, unfoldable=judge.unfoldable, walk=walk)
+
+
+def exit_status(url: str, *, grace: float = 0.2) -> int:
+    """What `opstream verify` ends with; not in a thread that has an event loop."""
+    try:
+        verify_view(Settings(servers=(url,), connect_timeout=5.0, grace=grace))
+    except SystemExit as end:
+        return 0 if end.code is None else int(end.code)
+    return 0
+
+
+async def begun(journal: Journal, operation_id: str, *datas: EventData) -> Operation:
+    """Store an operation that has a day left; the ordinary ones of the tests are long past their deadlines."""
+    event = first(operation_id, data=request(deadline=utc_now() + timedelta(days=1)))
+    return await extend(journal, folded(None, await journal.append(KIND, event, NEW_OPERATION, budget=10)), *datas)
+
+
+async def publish(link: Connection, operation_id: str, event: str, payload: bytes) -> int:
+    """Store bytes in the journal as somebody would who knows no rules; their stream sequence."""
+    ack = await link.nc.jetstream().publish(subjects.event_subject(operation_id, KIND, event), payload)
+    return ack.seq
+
+
+async def overwrite(link: Connection, operation_id: str, data: bytes) -> None:
+    """Put anything into the view, by no rule."""
+    await link.nc.jetstream().publish(subjects.bucket_subject(subjects.VIEW_BUCKET, operation_id), data)
+
+
+async def lose(link: Connection, *operation_ids: str) -> None:
+    """Take entries out of the view; all of them if none is named."""
+    for one in operation_ids or [">"]:
+        await link.nc.jetstream().purge_stream(VIEW_STREAM, subject=subjects.bucket_subject(subjects.VIEW_BUCKET, one))

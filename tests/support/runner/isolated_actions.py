@@ -1,0 +1,255 @@
+"""Actions that run in processes of their own: `iso:plain` and `iso:async` do what their input says.
+
+They tell that they are at it as progress (1 percent), and leave their marks in a file. Named by
+`--actions tests.support.runner.isolated_actions`. Callers: tests of the runner's isolation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from opstream_runner import ActionCanceledError, ActionContext, ActionError, RetryAfter, action
+
+GRACE: Final = 0.4
+"""Seconds for clean-up."""
+FOREVER: Final = 600
+
+
+class Work(msgspec.Struct):
+    """What to do, and the file for marks."""
+
+    how: str = "tell"
+    file: str = ""
+
+
+def mark(request: Work, text: str) -> None:
+    """Leave a mark."""
+    with Path(request.file).open("a") as file:
+        file.write(f"{text}\n")
+
+
+def tell(request: Work, ctx: ActionContext) -> Any:
+    """Say who works here, and for whom."""
+    return {
+        "pid": os.getpid(),
+        "group": os.getpgrp(),
+        "attempt": ctx.attempt,
+        "operation": ctx.operation_id,
+        "resource": ctx.resource_id,
+        "trace": ctx.traceparent,
+        "canceled": ctx.cancel_requested,
+    }
+
+
+def fail(request: Work, ctx: ActionContext) -> None:
+    """Fail on purpose."""
+    raise ActionError("Meant", "as \ud800 meant", target="how")
+
+
+def break_down(request: Work, ctx: ActionContext) -> None:
+    """Fail by mistake, having said something."""
+    print("printed in the child", flush=True)
+    logging.getLogger("isolated").warning("logged in the child")
+    raise OSError("secret")
+
+
+def postpone(request: Work, ctx: ActionContext) -> None:
+    """Ask for another attempt."""
+    raise RetryAfter(0.3, "as \ud800 meant")
+
+
+def fill(request: Work, ctx: ActionContext) -> str:
+    """Return too much."""
+    return "x" * 20_000
+
+
+def step(request: Work, ctx: ActionContext) -> str:
+    """Tell of progress, more often than anybody wants to hear."""
+    for n in range(1000):
+        ctx.progress(40 + n / 1000, f"step {n}")
+    ctx.progress(80, "\ud800" * 5000)
+    return "done"
+
+
+def crash(request: Work, ctx: ActionContext) -> None:
+    """Touch memory that is not there."""
+    ctypes.string_at(0)
+
+
+def leave(request: Work, ctx: ActionContext) -> None:
+    """End the process."""
+    os._exit(3)
+
+
+def babble(request: Work, ctx: ActionContext) -> None:
+    """Write where only the process itself writes: a short message that is none."""
+    os.write(int(sys.argv[1]), b"\0\0\0\1x")
+    time.sleep(FOREVER)
+
+
+def babble_on(request: Work, ctx: ActionContext) -> None:
+    """The same with a message of four gigabytes."""
+    os.write(int(sys.argv[1]), b"\xff" * 1000)
+    time.sleep(FOREVER)
+
+
+def terminate(request: Work, ctx: ActionContext) -> None:
+    """Be terminated by somebody else than the runner."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(FOREVER)
+
+
+def run_a_loop(request: Work, ctx: ActionContext) -> str:
+    """Use asyncio where the handler itself is plain."""
+
+    async def main() -> str:
+        return "looped"
+
+    return asyncio.run(main())
+
+
+def breed(request: Work, ctx: ActionContext) -> str:
+    """Return although a child of one's own is still at work."""
+    mark(request, str(subprocess.Popen(["sleep", str(FOREVER)]).pid))
+    return "left one behind"
+
+
+def stay(request: Work, ctx: ActionContext) -> None:
+    """Work until interrupted, with a child of one's own."""
+    mark(request, str(os.getpid()))
+    mark(request, str(subprocess.Popen(["sleep", str(FOREVER)]).pid))
+    ctx.progress(1)
+    time.sleep(FOREVER)
+
+
+def stay_once(request: Work, ctx: ActionContext) -> int:
+    """Stay in the first attempt."""
+    if ctx.attempt == 1:
+        stay(request, ctx)
+    return ctx.attempt
+
+
+def hold_the_lock_once(request: Work, ctx: ActionContext) -> int:
+    """In the first attempt, let no other thread of the process run for ages."""
+    if ctx.attempt == 1:
+        mark(request, str(os.getpid()))
+        re.match("(a+)+$", "a" * 40 + "b")
+    return ctx.attempt
+
+
+def clean_up(request: Work, ctx: ActionContext) -> None:
+    """Work until interrupted, and then clean up."""
+    try:
+        ctx.progress(1)
+        time.sleep(FOREVER)
+    except Exception:  # noqa: BLE001 - it must not catch an ActionCanceledError
+        mark(request, "swallowed")
+    finally:
+        mark(request, f"cleaned up, cancel requested: {ctx.cancel_requested}")
+
+
+def clean_up_for_ever(request: Work, ctx: ActionContext) -> None:
+    """Work until interrupted, and find no end to the clean-up."""
+    try:
+        ctx.progress(1)
+        time.sleep(FOREVER)
+    finally:
+        mark(request, "cleaning up")
+        time.sleep(FOREVER)
+
+
+def ignore(request: Work, ctx: ActionContext) -> None:
+    """Have SIGTERM ignored."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ctx.progress(1)
+    time.sleep(FOREVER)
+
+
+def finish(request: Work, ctx: ActionContext) -> str:
+    """Return when interrupted."""
+    with contextlib.suppress(ActionCanceledError):
+        ctx.progress(1)
+        time.sleep(FOREVER)
+    return "finished"
+
+
+def give_up(request: Work, ctx: ActionContext) -> None:
+    """Fail when interrupted."""
+    try:
+        ctx.progress(1)
+        time.sleep(FOREVER)
+    except ActionCanceledError:
+        raise ActionError("Half", "half done") from None
+
+
+HOW: Final[dict[str, Callable[[Work, ActionContext], Any]]] = {
+    one.__name__: one
+    for one in (
+        tell, fail, break_down, postpone, fill, step, crash, leave, babble, babble_on, terminate, run_a_loop, breed,
+        stay, stay_once, hold_the_lock_once, clean_up, clean_up_for_ever, ignore, finish, give_up,
+    )
+}  # fmt: skip
+
+
+@action("iso:plain", lease=1, max_attempts=2, backoff=0.05, cancel_grace=GRACE, isolation="process")
+def plain(request: Work, ctx: ActionContext) -> Any:
+    """Do it in the main thread of a process."""
+    return HOW[request.how](request, ctx)
+
+
+@action("iso:async", lease=1, max_attempts=2, backoff=0.05, cancel_grace=GRACE, isolation="process")
+async def asynchronous(request: Work, ctx: ActionContext) -> Any:
+    """Do it in the event loop of a process."""
+    if request.how in WAITS:
+        return await WAITS[request.how](request, ctx)
+    return HOW[request.how](request, ctx)
+
+
+async def wait(request: Work, ctx: ActionContext) -> None:
+    """Wait until cancelled, and then clean up."""
+    try:
+        await ctx.progress(1)
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.sleep(0.01)
+        mark(request, f"cleaned up, cancel requested: {ctx.cancel_requested}")
+
+
+async def wait_stubbornly(request: Work, ctx: ActionContext) -> None:
+    """Wait, whoever cancels."""
+    await ctx.progress(1)
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+
+async def cancel_oneself(request: Work, ctx: ActionContext) -> None:
+    """Be cancelled by nobody else."""
+    task = asyncio.current_task()
+    if task is not None:
+        task.cancel()
+
+
+async def hold_the_loop(request: Work, ctx: ActionContext) -> str:
+    """Look, since nothing else can get through."""
+    await ctx.progress(1)
+    while not ctx.cancel_requested:
+        time.sleep(0.001)  # noqa: ASYNC251 - on purpose
+    return "looked"
+
+
+WAITS: Final = {one.__name__: one for one in (wait, wait_stubbornly, cancel_oneself, hold_the_loop)}

@@ -1,0 +1,289 @@
+"""The invariants of architecture.md, checked on what is left after a run: the journal first of all, then the view and
+what clients saw. Callers: tests that kill, pause or confuse things, each at its end.
+
+    evidence = await gather(broker_url)
+    evidence.promised["op-1"] = Promise("book:upload-start", {"title": "…"})
+    assert breaches(evidence) == []
+
+Nothing here relies on the services' own reading of the stream: messages come through a plain consumer of nats-py, and
+order, hashes and ends are looked at before anything is folded. Only the fold itself is the product's.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+import nats
+from nats.aio.client import Client
+from nats.js.api import AckPolicy, ConsumerConfig
+
+from opstream_schemas import subjects
+from opstream_schemas.errors import FoldRefused, InvalidEvent
+from opstream_schemas.events import Failed, ForcedEnd, RecordedEvent, Requested, Started, decode_event, digest
+from opstream_schemas.operation.fold import fold_damaged, fold_for_reader, forced_end_of
+from opstream_schemas.operation.forced_end import OperationMessage, decode_events, events_from_request
+from opstream_schemas.operation.state import Operation
+from opstream_schemas.status_monitor import build_status_monitor
+from tests.support.system.wait import eventually
+
+TERMINAL_EVENTS: Final = frozenset({"succeeded", "failed", "canceled"})
+ENDED: Final = frozenset({"Succeeded", "Failed", "Canceled"})
+
+_BATCH: Final = 500
+_TRAILING: Final = subjects.PROJECTOR_DEADLINES_CONSUMER
+_SPOKEN: Final = frozenset({"progressed", "attempt-failed", "succeeded", "failed"})
+"""What an attempt, or whoever gives it up, says."""
+_CLAIM: Final = re.compile(rb'\battempt"?[: ] ?(\d+)')
+"""Where the data of an event names its attempt: as a member, or in a text (`tests/support/system/kill_actions.py`)."""
+_FROM_ANYBODY: Final = frozenset({"RunnerLost", "DeadlineExceeded", "FailedByOperator"})
+_RANK: Final = {"NotStarted": 0, "Running": 1} | dict.fromkeys(ENDED, 2)
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """A message of the journal."""
+
+    subject: str
+    sequence: int
+    payload: bytes
+
+
+class Promise(msgspec.Struct, frozen=True):
+    """A request that was answered with 202."""
+
+    kind: str
+    input: Any
+    resource_id: str = ""
+
+
+class Evidence(msgspec.Struct):
+    """What is left of a run, once it is quiet."""
+
+    messages: list[Stored]
+    """The whole journal, oldest first."""
+    view: dict[str, bytes]
+    """Snapshots by operation id, byte for byte."""
+    promised: dict[str, Promise] = {}
+    """Requests by operation id."""
+    polled: dict[str, list[dict[str, Any]]] = {}
+    """Status monitors by operation id as one client saw them, each asked for after the one before it had come."""
+
+    def histories(self) -> dict[str, list[Stored]]:
+        """The events of each operation, in stream order."""
+        found: dict[str, list[Stored]] = {}
+        for message in self.messages:
+            if message.subject.startswith("operations."):
+                found.setdefault(subjects.parse_event_subject(message.subject).operation_id, []).append(message)
+        return found
+
+    def fold(self, operation_id: str) -> Operation:
+        """An operation as the journal tells it."""
+        operation = fold_for_reader(None, decoded(self.histories()[operation_id]))
+        assert operation is not None
+        return operation
+
+    def runners(self, operation_id: str) -> list[str]:
+        """Who started its attempts, in order."""
+        datas = [event.data for event in decoded(self.histories().get(operation_id, []))]
+        return [data.runner for data in datas if isinstance(data, Started)]
+
+    def requests(self, operation_id: str) -> int:
+        """How often an operation was requested: 0 or 1, if all is well."""
+        datas = [event.data for event in decoded(self.histories().get(operation_id, []))]
+        return sum(isinstance(data, Requested) for data in datas)
+
+
+def decoded(history: list[Stored]) -> list[RecordedEvent]:
+    """Events as the product decodes them: without what is none, if a forced end has passed over it."""
+    events = decode_events([OperationMessage(message.sequence, message.payload) for message in history])
+    if not events or forced_end_of(events[-1]) is None:
+        return events
+    return [*events_from_request(events[-1].operation_id, events)]
+
+
+def status_of(operation: Operation) -> dict[str, Any]:
+    """The status monitor as a client decodes it."""
+    told: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(build_status_monitor(operation)))
+    return told
+
+
+async def gather(url: str, *, within: float = 30.0) -> Evidence:
+    """Read the journal and the view from a broker, once runners and projectors have nothing more to do."""
+    client = await nats.connect(url, connect_timeout=5)
+    try:
+        await _become_quiet(client, within)
+        messages = await _read(client, subjects.OPERATIONS_STREAM)
+        prefix = subjects.bucket_subject(subjects.VIEW_BUCKET, "")
+        snapshots = await _read(client, subjects.bucket_stream(subjects.VIEW_BUCKET))
+        return Evidence(messages, {one.subject.removeprefix(prefix): one.payload for one in snapshots})
+    finally:
+        await client.close()
+
+
+def breaches(evidence: Evidence) -> list[str]:
+    """Every breach of an invariant, as a sentence with the operation and the invariant's number."""
+    histories = evidence.histories()
+    found = [f"{one}: invariant 2: promised, and not in the journal" for one in evidence.promised.keys() - histories]
+    found += [f"{one}: invariant 5: in the view, and not in the journal" for one in evidence.view.keys() - histories]
+    for operation_id, history in histories.items():
+        found += [f"{operation_id}: {breach}" for breach in _breaches_of(operation_id, history, evidence)]
+    return found
+
+
+def _breaches_of(operation_id: str, history: list[Stored], evidence: Evidence) -> Iterator[str]:
+    promise, polled = evidence.promised.get(operation_id), evidence.polled.get(operation_id, [])
+    everything, end = history, _forced(history)
+    if end is not None:
+        history = _kept(operation_id, history)
+        yield from _forced_well(everything, history, end)
+        if len(history) == 1:  # not even the request could be read: there is nothing to be seen
+            return
+    names = [subjects.parse_event_subject(message.subject).event for message in history]
+    yield from _in_order(names)
+    if promise is not None and not TERMINAL_EVENTS & set(names):
+        yield f"invariant 2: promised, and open: {names}"
+    yield from _going_back(polled)
+    try:
+        events = [decode_event(message.payload, message.sequence) for message in history]
+        yield from _chained(history, events if end is None else events[:-1])
+        yield from _fenced(names, events)
+        if promise is not None:
+            yield from _as_promised(promise, events[0])
+        operation = fold_for_reader(None, decoded(everything))
+    except (InvalidEvent, FoldRefused) as error:
+        yield f"invariant 1: can't be folded: {error}"
+        return
+    folded = msgspec.json.encode(operation)
+    if evidence.view.get(operation_id) != folded:
+        yield f"invariant 5: the view has {evidence.view.get(operation_id)!r}, the fold is {folded!r}"
+    told = status_of(operation) if operation is not None else {}
+    if polled and polled[-1]["status"] in ENDED and polled[-1] != told:
+        yield f"invariant 4: the last status was {polled[-1]}, the fold says {told}"
+
+
+def _in_order(names: list[str]) -> Iterator[str]:
+    if names[0] != "requested" or names.count("requested") != 1:
+        yield f"invariant 1: not one request, at the beginning: {names}"
+    if TERMINAL_EVENTS & set(names[:-1]):
+        yield f"invariant 1: something follows the end: {names}"
+
+
+def _chained(history: list[Stored], events: list[RecordedEvent]) -> Iterator[str]:
+    if [event.position for event in events] != list(range(1, len(events) + 1)):
+        yield f"invariant 1: positions are {[event.position for event in events]}"
+    hashes = ["", *(digest(message.payload) for message in history)][: len(events)]
+    if [event.previous_hash for event in events] != hashes:
+        yield "invariant 1: the chain of hashes is broken"
+    if len({event.id for event in events}) != len(events):
+        yield "invariant 1: an event id occurs twice"
+
+
+def _fenced(names: list[str], events: list[RecordedEvent]) -> Iterator[str]:
+    """Whatever is said is said by the attempt that started last."""
+    attempt, runner = 0, ""
+    for name, event in zip(names, events, strict=True):
+        if isinstance(event.data, Started):
+            if event.data.attempt != attempt + 1:
+                yield f"invariant 3: attempt {event.data.attempt} follows attempt {attempt}"
+            attempt, runner = event.data.attempt, event.data.runner
+        elif name in _SPOKEN:
+            claim = _CLAIM.search(msgspec.json.encode(event.data))
+            if claim is not None and int(claim[1]) != attempt:
+                yield f"invariant 3: {name} of attempt {int(claim[1])} once attempt {attempt} had started"
+            is_given_up = isinstance(event.data, Failed) and event.data.error.code in _FROM_ANYBODY
+            if not is_given_up and not event.source.endswith(runner):
+                yield f"invariant 3: {name} is from {event.source}, attempt {attempt} ran on {runner}"
+
+
+def _forced(history: list[Stored]) -> ForcedEnd | None:
+    """What the last message says of a forced end, if it is one."""
+    try:
+        return forced_end_of(decode_event(history[-1].payload, history[-1].sequence))
+    except InvalidEvent:
+        return None
+
+
+def _kept(operation_id: str, history: list[Stored]) -> list[Stored]:
+    """The messages that make the operation, and its forced end: what that passed over must leave no trace."""
+    operation: Operation | None = None
+    kept = []
+    for message in history[:-1]:
+        try:
+            event = decode_event(message.payload, message.sequence)
+        except InvalidEvent:
+            continue
+        if event.operation_id != operation_id:
+            continue
+        operation, passed_over = fold_damaged(operation, [event])
+        if not passed_over:
+            kept.append(message)
+    return [*kept, history[-1]]
+
+
+def _forced_well(everything: list[Stored], kept: list[Stored], end: ForcedEnd) -> Iterator[str]:
+    event, before = decode_event(everything[-1].payload, everything[-1].sequence), everything[-2]
+    if (event.previous_hash, end.sequence) != (digest(before.payload), before.sequence):
+        yield f"invariant 1: the forced end does not follow the message at sequence {before.sequence}"
+    if (event.position, end.passed_over) != (len(everything), len(everything) - len(kept)):
+        counts = f"{len(everything)} messages, {len(kept)} of them kept"
+        yield f"invariant 1: {counts}, and the forced end is at {event.position} and says {end}"
+
+
+def _as_promised(promise: Promise, first: RecordedEvent) -> Iterator[str]:
+    data = first.data
+    if isinstance(data, Requested):
+        recorded = Promise(f"{data.resource}:{data.action}", msgspec.json.decode(data.input), data.resource_id)
+        if recorded != promise:
+            yield f"invariant 6: asked for {promise}, recorded is {recorded}"
+
+
+def _going_back(polled: list[dict[str, Any]]) -> Iterator[str]:
+    for before, after in itertools.pairwise(polled):
+        earlier, later = _progress(before), _progress(after)
+        if later < earlier or (before["status"] in ENDED and before != after):
+            yield f"invariant 4: the status went from {before} to {after}"
+
+
+def _progress(told: Mapping[str, Any]) -> tuple[int, int, float]:
+    rank = _RANK[told["status"]]
+    # A terminal monitor keeps the last percentage, and each attempt begins anew.
+    return rank, told.get("attempt", 0), told.get("percentComplete", 0.0)
+
+
+async def _become_quiet(client: Client, within: float) -> None:
+    """Wait until every durable of the journal has delivered all, and got an ack for all: but for the one that trails
+    half a minute behind, and writes nothing that is looked at here.
+
+    What a killed projector held comes again after 30 s. For this wait the broker is told to be less patient; it is set
+    back then, since a projector that starts would take the difference for drift.
+    """
+    jetstream = client.jetstream()
+    kept = (await jetstream.consumer_info(subjects.OPERATIONS_STREAM, subjects.PROJECTOR_CONSUMER)).config
+    await jetstream.add_consumer(subjects.OPERATIONS_STREAM, kept.evolve(ack_wait=1.0))
+
+    async def is_quiet() -> bool:
+        consumers = await jetstream.consumers_info(subjects.OPERATIONS_STREAM)
+        ignored = {None, _TRAILING, subjects.WEBHOOKS_CONSUMER}
+        awaited = [one for one in consumers if one.config.durable_name not in ignored]
+        return not any(one.num_pending or one.num_ack_pending for one in awaited)
+
+    try:
+        await eventually(is_quiet, within=within, poll=0.1)
+    finally:
+        await jetstream.add_consumer(subjects.OPERATIONS_STREAM, kept)
+
+
+async def _read(client: Client, stream: str) -> list[Stored]:
+    """All messages of a stream."""
+    jetstream = client.jetstream()
+    info = await jetstream.add_consumer(stream, ConsumerConfig(ack_policy=AckPolicy.NONE, mem_storage=True))
+    subscription = await jetstream.pull_subscribe_bind(consumer=info.name, stream=stream)
+    found: list[Stored] = []
+    while len(found) < (info.num_pending or 0):
+        batch = await subscription.fetch(min(_BATCH, (info.num_pending or 0) - len(found)), timeout=10)
+        found += [Stored(one.subject, one.metadata.sequence.stream, one.data) for one in batch]
+    await subscription.unsubscribe()
+    return found

@@ -1,0 +1,88 @@
+"""Actions for tests that kill processes. A user's module: runners import it from their working directory.
+
+Whatever an attempt tells (progress, result, failure) names its number, so that a checker can see from the journal alone
+whether an earlier attempt spoke after a later one had started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from opstream import ActionContext, ActionError, action
+
+LEASE: Final = 1.0
+STEPS: Final = 5
+
+
+class Work(msgspec.Struct, forbid_unknown_fields=True):
+    """What to do."""
+
+    number: int
+    pause: float = 0.0
+    """Seconds that each of the steps takes."""
+
+
+class Done(msgspec.Struct):
+    """What was done, and by which attempt."""
+
+    number: int
+    attempt: int
+
+
+@action("kill:quick", lease=LEASE, max_attempts=50)
+async def quick(request: Work, ctx: ActionContext) -> Done:
+    """Do nothing."""
+    return Done(request.number, ctx.attempt)
+
+
+@action("kill:slow", lease=LEASE, max_attempts=50)
+async def slow(request: Work, ctx: ActionContext) -> Done:
+    """Work in steps, and tell of each."""
+    for step in range(STEPS):
+        await ctx.progress(100 * step / STEPS, f"attempt {ctx.attempt}, step {step}")
+        await asyncio.sleep(request.pause)
+    return Done(request.number, ctx.attempt)
+
+
+@action("kill:thread", lease=LEASE, max_attempts=50)
+def thread(request: Work, ctx: ActionContext) -> Done:
+    """Work in steps, in a thread, and tell of each."""
+    for step in range(STEPS):
+        ctx.progress(100 * step / STEPS, f"attempt {ctx.attempt}, step {step}")
+        time.sleep(request.pause)
+    return Done(request.number, ctx.attempt)
+
+
+@action("kill:fail", lease=LEASE, max_attempts=50)
+async def fail(request: Work, ctx: ActionContext) -> Done:
+    """Fail, as an action may."""
+    await asyncio.sleep(request.pause)
+    raise ActionError("Meant", f"attempt {ctx.attempt} of {request.number}")
+
+
+@action("kill:held", lease=LEASE)
+async def held(request: Work, ctx: ActionContext) -> Done:
+    """The first attempt never ends; the second one does at once."""
+    if ctx.attempt == 1:
+        await asyncio.Event().wait()
+    return Done(request.number, ctx.attempt)
+
+
+@action("kill:stuck", lease=LEASE)
+def stuck(request: Work, ctx: ActionContext) -> Done:
+    """The same in a thread."""
+    while ctx.attempt == 1:
+        time.sleep(3600)
+    return Done(request.number, ctx.attempt)
+
+
+def write_module(folder: Path) -> str:
+    """Put this module into a folder, as a user's; its name."""
+    source = Path(__file__)
+    (folder / source.name).write_bytes(source.read_bytes())
+    return source.stem
