@@ -19,6 +19,7 @@ import msgspec
 from opstream_journal import Connection, DeliveredMessage, JournalError, JournalUnavailable, PullConsumer
 from opstream_journal.jetstream.connection import end_task
 from opstream_journal.provisioning.webhook_topology import DELIVERY_ACK_WAIT
+from opstream_journal.runtime.worker_pool import WorkerPool
 from opstream_journal.stores.webhook_deliveries import DeliveryStore
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent
@@ -37,7 +38,6 @@ from .http_sender import HttpSender, SendResult
 from .receiver_limits import Receiver, ReceiverLimits
 from .retry_schedule import DELAYS, DELIVERY_LIFETIME, next_attempt, parse_retry_after, redelivery_delay
 from .signature import signed_headers, webhook_id
-from .worker_pool import WorkerPool
 
 logger = logging.getLogger(__name__)
 

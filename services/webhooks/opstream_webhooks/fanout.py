@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from opstream_journal import Connection, DeliveredMessage, JournalError, JournalUnavailable, PullConsumer
+from opstream_journal.runtime.worker_pool import WorkerPool
 from opstream_journal.stores.webhook_deliveries import DeliveryStore
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent, InvalidName
@@ -23,7 +24,6 @@ from opstream_schemas.webhook_delivery import CALLBACK_ENDPOINT, WebhookDelivery
 from .config import ReloadableConfig
 from .retry_schedule import MAX_OUTCOME_AGE
 from .signature import webhook_id
-from .worker_pool import WorkerPool
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,91 @@
+"""Works on the messages of one pull consumer side by side, at most so many at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final
+
+from opstream_journal.jetstream.connection import Connection, end_task
+from opstream_journal.jetstream.pull_consumer import DeliveredMessage, PullConsumer
+
+from .pull_worker import PullWorker
+
+_FINISH_TIMEOUT: Final = 2.0
+
+
+class WorkerPool:
+    """One task for each message that is not done with at once.
+
+    Args:
+        connection: the connection.
+        consumer: not started yet.
+        slots: messages in work at most.
+    """
+
+    def __init__(self, connection: Connection, consumer: PullConsumer, *, slots: int) -> None:
+        self._worker = PullWorker(connection, consumer)
+        self._slots = slots
+        self._tasks: dict[asyncio.Task[None], DeliveredMessage] = {}
+        self._failure: asyncio.Future[None] | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Return True if messages are processed now."""
+        return self._worker.is_ready
+
+    async def run(self, handle: Callable[[DeliveredMessage], Awaitable[bool]]) -> None:
+        """Pass each message to `handle`, until cancelled.
+
+        Tasks have 2 s to finish then; the messages of those that do not are released.
+
+        Args:
+            handle: returns True if it acknowledged or released the message itself; otherwise it has called `spawn`.
+
+        Raises:
+            ConsumerGone: the consumer was deleted.
+            Exception: what `handle` or a task raised.
+        """
+        self._failure = asyncio.get_running_loop().create_future()
+        async with self._worker.pulling(self._slots):
+            loop = asyncio.create_task(self._pull(handle), name="pull")
+            try:
+                await asyncio.wait([loop, self._failure], return_when=asyncio.FIRST_COMPLETED)
+                for ended in (self._failure, loop):
+                    if ended.done():
+                        ended.result()
+            finally:
+                await end_task(loop)
+                self._failure.cancel()
+                await self._worker.stop_pulling()
+                await self._finish()
+
+    def spawn(self, message: DeliveredMessage, work: Coroutine[Any, Any, None]) -> None:
+        """Work on a message in a task, which acknowledges or releases it. Its slot is free again when the task ends."""
+        task = asyncio.create_task(work)
+        self._tasks[task] = message
+        task.add_done_callback(self._finish_task)
+
+    async def _pull(self, handle: Callable[[DeliveredMessage], Awaitable[bool]]) -> None:
+        while True:
+            message = await self._worker.next()
+            if await handle(message):
+                self._worker.forget(message)
+                self._worker.add_demand(1)
+
+    def _finish_task(self, task: asyncio.Task[None]) -> None:
+        message = self._tasks.pop(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is None:
+            self._worker.forget(message)
+        elif self._failure is not None and not self._failure.done():
+            self._failure.set_exception(error)
+        self._worker.add_demand(1)
+
+    async def _finish(self) -> None:
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_FINISH_TIMEOUT)
+        for task in list(self._tasks):
+            await end_task(task)

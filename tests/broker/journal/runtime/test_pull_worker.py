@@ -1,0 +1,221 @@
+"""Loops over a pull consumer: what they hold, when they are ready, what they release, and how they retry."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+
+from opstream_journal import Connection, ConsumerGone, DeliveredMessage, PullConsumer
+from opstream_journal.jetstream.connection import end_task
+from opstream_journal.runtime.pull_worker import PullWorker
+from opstream_journal.runtime.worker_pool import WorkerPool
+from opstream_schemas import subjects
+from tests.support.broker import Broker
+from tests.support.journaling import KIND
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.broker
+
+STREAM = subjects.OPERATIONS_STREAM
+CONSUMER = "worked"
+
+
+@pytest.fixture
+async def consumer(link: Connection) -> PullConsumer:
+    """A consumer that is not started yet, with three messages to deliver."""
+    js = link.nc.jetstream()
+    await js.add_consumer(
+        STREAM,
+        ConsumerConfig(
+            durable_name=CONSUMER, ack_policy=AckPolicy.EXPLICIT, deliver_policy=DeliverPolicy.ALL, ack_wait=30.0
+        ),
+    )
+    for number in range(3):
+        await js.publish(subjects.event_subject(f"op-{number}", KIND, "requested"), str(number).encode())
+    return PullConsumer(link, STREAM, CONSUMER, clock=time.monotonic)
+
+
+async def _unacknowledged(link: Connection) -> int:
+    return (await link.nc.jetstream().consumer_info(STREAM, CONSUMER)).num_ack_pending or 0
+
+
+async def _redelivered(link: Connection) -> list[tuple[bytes, int]]:
+    """What a successor gets, with the count of its deliveries; it acknowledges all."""
+    successor = PullConsumer(link, STREAM, CONSUMER, clock=time.monotonic)
+    await successor.start()
+    successor.add_demand(3)
+    found = []
+    while await _outstanding(link):
+        async with asyncio.timeout(5.0):
+            message = await successor.next()
+        await message.ack_confirmed()
+        found.append((message.data, message.deliveries))
+    await successor.stop()
+    return sorted(found)
+
+
+async def _outstanding(link: Connection) -> int:
+    info = await link.nc.jetstream().consumer_info(STREAM, CONSUMER)
+    return (info.num_ack_pending or 0) + (info.num_pending or 0)
+
+
+async def test_the_end_releases_what_is_held(link: Connection, consumer: PullConsumer) -> None:
+    """What was neither acknowledged nor released when the loop ends is delivered again at once, and nothing else."""
+    worker = PullWorker(link, consumer)
+    async with worker.pulling(3):
+        messages = [await worker.next() for _ in range(3)]
+        await worker.ack(messages[0])
+        await worker.release(messages[1], delay=0.1)
+    assert await _redelivered(link) == [(b"1", 2), (b"2", 2)]
+
+
+async def test_ready_while_it_pulls(broker: Broker, link: Connection, consumer: PullConsumer) -> None:
+    """A worker is ready from its start to its end, as long as the broker is there."""
+    worker = PullWorker(link, consumer)
+    assert not worker.is_ready
+    async with worker.pulling(1):
+        assert worker.is_ready
+        broker.kill()
+        await eventually(lambda: not worker.is_ready)
+        broker.start()
+        await eventually(lambda: worker.is_ready)
+    assert not worker.is_ready
+
+
+async def test_a_step_is_retried_with_what_is_left(link: Connection, consumer: PullConsumer) -> None:
+    """A step gets what it could not do once more, and the worker is not ready until it has succeeded."""
+    worker = PullWorker(link, consumer)
+    seen: list[tuple[list[int], bool]] = []
+
+    async def step(work: list[int]) -> list[int]:
+        seen.append((work, worker.is_ready))
+        return work[1:]
+
+    async with worker.pulling(1):
+        assert await worker.retry(step, [1, 2, 3]) == []
+        assert seen == [([1, 2, 3], True), ([2, 3], False), ([3], False)]
+        assert worker.is_ready
+
+
+async def test_a_step_that_fails_for_good_is_given_up(link: Connection, consumer: PullConsumer) -> None:
+    """After six tries the rest is returned; where a part succeeded and that is final, after the first."""
+    worker = PullWorker(link, consumer)
+    tries = 0
+
+    async def nothing(work: list[int]) -> list[int]:
+        nonlocal tries
+        tries += 1
+        return work
+
+    async def a_part(work: list[int]) -> list[int]:
+        nonlocal tries
+        tries += 1
+        return work[1:]
+
+    assert await worker.retry(nothing, [1, 2]) == [1, 2]
+    assert tries == 6
+    tries = 0
+    assert await worker.retry(a_part, [1, 2], is_partial_final=True) == [2]
+    assert tries == 1
+
+
+async def test_an_outage_costs_no_try(broker: Broker, link: Connection, consumer: PullConsumer) -> None:
+    """While the broker is away a step is not tried at all; it goes on when the broker is back."""
+    worker = PullWorker(link, consumer)
+    states: list[bool] = []
+    broker.kill()
+    await eventually(lambda: not link.is_connected)
+
+    async def step(work: list[int]) -> list[int]:
+        states.append(link.is_connected)
+        return [] if link.is_connected else work
+
+    task = asyncio.create_task(worker.retry(step, [1]))
+    await eventually(lambda: states == [False])
+    broker.start()
+    assert await task == []
+    assert states == [False, True]
+
+
+@contextlib.asynccontextmanager
+async def _running(pool: WorkerPool, started: list[DeliveredMessage], work: asyncio.Event) -> AsyncIterator[None]:
+    """A pool that acknowledges the first message at once, and each other one in a task, once `work` is set."""
+
+    async def finish(message: DeliveredMessage) -> None:
+        started.append(message)
+        await work.wait()
+        await message.ack()
+
+    async def handle(message: DeliveredMessage) -> bool:
+        if message.data == b"0":
+            await message.ack()
+            return True
+        pool.spawn(message, finish(message))
+        return False
+
+    task = asyncio.create_task(pool.run(handle))
+    try:
+        yield
+    finally:
+        await end_task(task)
+
+
+async def test_a_pool_keeps_to_its_slots(link: Connection, consumer: PullConsumer) -> None:
+    """A message in work occupies a slot until it is acknowledged; one that is done at once does not."""
+    pool, started, work = WorkerPool(link, consumer, slots=1), list[DeliveredMessage](), asyncio.Event()
+    async with _running(pool, started, work):
+        await eventually(lambda: len(started) == 1)
+        assert pool.is_ready
+        assert await _unacknowledged(link) == 1
+        work.set()
+        await eventually(lambda: len(started) == 2)
+    assert await _outstanding(link) == 0
+
+
+async def test_a_pool_releases_what_does_not_end(link: Connection, consumer: PullConsumer) -> None:
+    """Tasks that do not end in time are cancelled, and their messages delivered again."""
+    pool, started, work = WorkerPool(link, consumer, slots=3), list[DeliveredMessage](), asyncio.Event()
+    async with _running(pool, started, work):
+        await eventually(lambda: len(started) == 2)
+    assert not pool.is_ready
+    assert await _redelivered(link) == [(b"1", 2), (b"2", 2)]
+
+
+async def test_a_pool_ends_with_the_failure_of_a_task(link: Connection, consumer: PullConsumer) -> None:
+    """What a task raises ends the pool, and the message is delivered again."""
+    pool = WorkerPool(link, consumer, slots=1)
+
+    async def fail() -> None:
+        raise ValueError("a bug")
+
+    async def handle(message: DeliveredMessage) -> bool:
+        pool.spawn(message, fail())
+        return False
+
+    with pytest.raises(ValueError, match="a bug"):
+        await pool.run(handle)
+    assert (await _redelivered(link))[0] == (b"0", 2)
+
+
+async def test_a_pool_ends_with_its_consumer(link: Connection, consumer: PullConsumer) -> None:
+    """A deleted consumer ends the pool with the reason."""
+    pool = WorkerPool(link, consumer, slots=1)
+    async with asyncio.timeout(10):
+        task = asyncio.create_task(_ignoring(pool))
+        await eventually(lambda: pool.is_ready)
+        await link.nc.jetstream().delete_consumer(STREAM, CONSUMER)
+        with pytest.raises(ConsumerGone):
+            await task
+
+
+async def _ignoring(pool: WorkerPool) -> None:
+    async def handle(message: DeliveredMessage) -> bool:
+        await message.ack()
+        return True
+
+    await pool.run(handle)
