@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network
-
 import msgspec
 
 from opstream_journal.provisioning.topology import BODY_LIMIT
 
 from .http.callback_header import CallbackPolicy
-
-Network = IPv4Network | IPv6Network
+from .http.caller_identity import Network
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

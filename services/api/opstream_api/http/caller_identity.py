@@ -15,7 +15,6 @@ from typing import Final
 import msgspec
 
 from opstream_api.errors import ApiError
-from opstream_api.settings import Network
 from opstream_schemas.errors import ErrorCode
 
 from .requests import Headers, single_value
@@ -29,6 +28,7 @@ _MAX_HOPS: Final = 32
 _MAX_CACHED_PEERS: Final = 4096
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
