@@ -57,9 +57,9 @@ class ServiceUrls:
         resource, slash, rest = target.removeprefix("/").partition("/")
         try:
             if not slash:
-                return f"{self.base}/{Kind.parse(resource)}"
+                return f"{self.base}/{Kind.parse_routable(resource)}"
             name, _, action = rest.rpartition(":")
-            kind = Kind.parse(f"{resource}:{action}")
+            kind = Kind.parse_routable(f"{resource}:{action}")
             return f"{self.base}/{kind.resource}/{quote(check_resource_id(name), safe='')}:{kind.action}"
         except InvalidName as error:
             message = f"{target!r} is no target: write 'book/42:upload-start' or 'book:reindex' ({error})"

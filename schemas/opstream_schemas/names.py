@@ -10,10 +10,14 @@ import msgspec
 
 from .errors import InvalidName
 
-RESERVED_RESOURCES: Final = frozenset(
-    {"status", "docs", "openapi.json", "asyncapi.json", "healthz", "readyz", "metrics"}
-)
-"""First path segments that opstream keeps for itself (contract.md, section Submit)."""
+ALWAYS_RESERVED: Final = frozenset({"status", "docs", "openapi.json", "asyncapi.json", "healthz", "readyz", "metrics"})
+"""Resources that no version has ever offered, so stored data that names one is damaged."""
+RESERVED_RESOURCES: Final = ALWAYS_RESERVED | {"schedules", "runners", "console", "mcp", "operations"}
+"""First path segments that opstream serves, or will serve, itself (docs/contract.md, Submit).
+
+No action can be offered or submitted to under them. `.well-known` is not listed: the grammar of names has no `.`, so
+no path below `/.well-known/` can be an action's.
+"""
 
 OPERATION_ID_PATTERN: Final = "[A-Za-z0-9_-]{1,64}"
 """Of a whole operation id, as a regular expression of any dialect."""
@@ -86,20 +90,48 @@ class Kind(msgspec.Struct, frozen=True, order=True):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse `resource:action`.
+        """Parse `resource:action` as stored data has it.
+
+        A word that was reserved later passes: a runner of an earlier version may have offered such an action, and what
+        is recorded of it must stay readable. Use `parse_routable` where an action is offered or submitted to.
 
         Raises:
-            InvalidName: the text has another form, or the resource is reserved.
+            InvalidName: the text has another form, or the resource is one of `ALWAYS_RESERVED`.
         """
-        resource, colon, action = text.rpartition(":")
-        if not colon:
-            raise InvalidName(f"action {_quoted(text)} must be written 'resource:action', e.g. 'book:upload-start'")
-        if resource in RESERVED_RESOURCES:
-            raise InvalidName(f"resource name {_quoted(resource)} is reserved")
+        resource, action = _split(text)
+        if resource in ALWAYS_RESERVED:
+            raise _reserved(resource)
         return cls(check_name(resource, "resource"), check_name(action, "action"))
+
+    @classmethod
+    def parse_routable(cls, text: str) -> Self:
+        """Parse `resource:action` of an action that has a path of its own, so the resource must not be reserved.
+
+        Raises:
+            InvalidName: the text has another form, or the resource is one of `RESERVED_RESOURCES`.
+        """
+        resource, _ = _split(text)
+        if resource in RESERVED_RESOURCES:
+            raise _reserved(resource)
+        return cls.parse(text)
 
     def __str__(self) -> str:
         return f"{self.resource}:{self.action}"
+
+
+def _split(text: str) -> tuple[str, str]:
+    resource, colon, action = text.rpartition(":")
+    if not colon:
+        raise InvalidName(f"action {_quoted(text)} must be written 'resource:action', e.g. 'book:upload-start'")
+    return resource, action
+
+
+def _reserved(resource: str) -> InvalidName:
+    words = ", ".join(sorted(RESERVED_RESOURCES))
+    return InvalidName(
+        f"resource name {_quoted(resource)} is reserved: opstream keeps the paths {words} and .well-known for itself; "
+        "choose another name"
+    )
 
 
 def _is_printable(char: str) -> bool:

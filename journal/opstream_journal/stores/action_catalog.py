@@ -205,7 +205,7 @@ def _subject(kind: Kind) -> str:
 def _decode_entry(stored: rpc.StoredMessage) -> ActionSpec | None:
     try:
         spec = _decode(stored.data)
-        if _subject(Kind.parse(str(spec.kind))) != stored.subject:
+        if _subject(Kind.parse_routable(str(spec.kind))) != stored.subject:
             raise InvalidName(f"it describes {spec.kind}")
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         logger.warning("%s in the catalog is not an action, ignoring it: %s", stored.subject, error)

@@ -1,9 +1,18 @@
 """The grammar of names: what gets in, and that nothing else does."""
 
+from collections.abc import Callable
+
 import pytest
 
 from opstream_schemas.errors import InvalidName
-from opstream_schemas.names import RESERVED_RESOURCES, Kind, check_name, check_operation_id, check_resource_id
+from opstream_schemas.names import (
+    ALWAYS_RESERVED,
+    RESERVED_RESOURCES,
+    Kind,
+    check_name,
+    check_operation_id,
+    check_resource_id,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -107,18 +116,48 @@ def test_what_is_no_kind_is_refused(text: str) -> None:
     """A kind has exactly one colon between two names."""
     with pytest.raises(InvalidName):
         Kind.parse(text)
+    with pytest.raises(InvalidName):
+        Kind.parse_routable(text)
 
 
 @pytest.mark.parametrize("resource", sorted(RESERVED_RESOURCES))
-def test_a_reserved_resource_is_refused(resource: str) -> None:
-    """The first path segments of opstream itself name no resource."""
+def test_a_reserved_resource_is_not_routable(resource: str) -> None:
+    """No action gets a path that opstream keeps; the error names all of these and what to do."""
+    with pytest.raises(InvalidName, match="reserved") as error:
+        Kind.parse_routable(f"{resource}:cancel")
+
+    assert repr(resource) in str(error.value)
+    assert str(error.value).endswith("choose another name")
+    assert all(word in str(error.value) for word in (*RESERVED_RESOURCES, ".well-known"))
+
+
+@pytest.mark.parametrize("resource", sorted(ALWAYS_RESERVED))
+def test_a_resource_that_was_always_reserved_is_refused(resource: str) -> None:
+    """Stored data can't name what no version has ever offered."""
     with pytest.raises(InvalidName, match="reserved"):
         Kind.parse(f"{resource}:cancel")
 
 
+@pytest.mark.parametrize("resource", sorted(RESERVED_RESOURCES - ALWAYS_RESERVED))
+def test_stored_data_may_name_a_resource_that_was_reserved_later(resource: str) -> None:
+    """Reserving a word leaves the records of its actions readable."""
+    assert Kind.parse(f"{resource}:cancel") == Kind(resource, "cancel")
+
+
+@pytest.mark.parametrize("parse", [Kind.parse, Kind.parse_routable])
+@pytest.mark.parametrize("resource", [".well-known", "well.known", ".well-known/agents", "%2ewell-known"])
+def test_well_known_is_outside_the_grammar(parse: Callable[[str], Kind], resource: str) -> None:
+    """No resource has a dot, a slash or an escape in its name, so no action is below `/.well-known/`."""
+    with pytest.raises(InvalidName, match="a-z, 0-9 and '-'"):
+        parse(f"{resource}:cancel")
+
+
 def test_the_reserved_resources_are_those_of_the_contract() -> None:
-    """contract.md lists what opstream serves itself."""
-    assert {"status", "docs", "openapi.json", "asyncapi.json", "healthz", "readyz", "metrics"} == RESERVED_RESOURCES
+    """docs/contract.md lists what opstream serves itself, now or later."""
+    documents = {"openapi.json", "asyncapi.json", "docs"}
+    health = {"healthz", "readyz", "metrics"}
+    rooms = {"status", "operations", "schedules", "runners", "console", "mcp"}
+    assert documents | health | rooms == RESERVED_RESOURCES
 
 
 def test_kinds_sort_by_resource_then_action() -> None:

@@ -61,7 +61,7 @@ def parse_submit_path(raw_path: bytes) -> SubmitPath:
     if not colon:
         raise not_found()
     try:
-        kind = Kind.parse(f"{resources[0] if resources else name}:{action}")
+        kind = Kind.parse_routable(f"{resources[0] if resources else name}:{action}")
     except InvalidName:
         raise not_found() from None
     if not resources:

@@ -94,7 +94,8 @@ def action(
     `ctx.cancel_requested`. In a process of its own, either is interrupted, and killed if it does not end (ADR 0009).
 
     Args:
-        name: `resource:action`, each `[a-z0-9-]{1,40}`.
+        name: `resource:action`, each `[a-z0-9-]{1,40}`. opstream reserves some resources for its own paths
+            (`opstream_schemas.names.RESERVED_RESOURCES`).
         version: raise it with the input's shape; the highest version announced is the one that clients see.
         lease: seconds that an attempt may be silent (runner killed or frozen) before another runner takes over.
         max_attempts: attempts, those lost with their runner included, before the operation fails.
@@ -120,7 +121,7 @@ def action(
         InvalidAction: the name, an option or the function's signature can't be used; the message says what to change.
     """
     try:
-        kind = Kind.parse(name)
+        kind = Kind.parse_routable(name)
     except InvalidName as error:
         raise InvalidAction(str(error)) from error
     policy = Policy(

@@ -167,6 +167,17 @@ async def test_garbage(catalog: ActionCatalog, link: Connection, garbage: bytes)
     await eventually(lambda: catalog.specs.get(KIND) == spec(), within=1)
 
 
+async def test_reserved_since(catalog: ActionCatalog, link: Connection, caplog: pytest.LogCaptureFixture) -> None:
+    """An action that an earlier version announced under a resource that is reserved by now is skipped with a warning;
+    all other actions stay known."""
+    kind = Kind("runners", "drain")
+    await store(link, subjects.action_key(kind), msgspec.json.encode(spec(resource="runners", action="drain")))
+    await announce_action(link, spec())
+    await eventually(lambda: dict(catalog.specs) == {KIND: spec()}, within=1)
+    assert (await find_action(link, kind), await catalog.find(kind)) == (None, None)
+    assert "resource name 'runners' is reserved" in caplog.text
+
+
 async def test_listeners_that_fail(catalog: ActionCatalog, link: Connection) -> None:
     """A listener that raises neither ends the watching nor keeps the others from being told."""
     told: list[int] = []

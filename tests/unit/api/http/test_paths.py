@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from opstream_api.errors import ApiError
 from opstream_api.http.requests import SubmitPath, parse_submit_path
 from opstream_schemas.errors import ErrorCode
-from opstream_schemas.names import Kind, check_resource_id
+from opstream_schemas.names import RESERVED_RESOURCES, Kind, check_resource_id
 
 pytestmark = pytest.mark.unit
 
@@ -104,6 +104,12 @@ def test_a_hostile_id_is_an_invalid_parameter(raw: bytes) -> None:
         b"/metrics:x",
         b"/openapi.json:x",
         b"/healthz:x",
+        b"/.well-known:x",
+        b"/.well-known/agents:x",
+        b"/.well-known/a/b:x",
+        b"/%2ewell-known/agents:x",
+        b"/.well-known%2Fagents:x",
+        b"/well-known.:x",
     ],
 )
 def test_any_other_path_is_not_found(raw: bytes) -> None:
@@ -111,6 +117,23 @@ def test_any_other_path_is_not_found(raw: bytes) -> None:
     with pytest.raises(ApiError) as caught:
         parse_submit_path(raw)
     assert (caught.value.status, caught.value.code) == (404, ErrorCode.NOT_FOUND)
+
+
+@pytest.mark.parametrize("form", ["/{}:x", "/{}/42:x", "/%{:x}{}/42:x"])
+@pytest.mark.parametrize("resource", sorted(RESERVED_RESOURCES))
+def test_a_reserved_resource_is_not_found(form: str, resource: str) -> None:
+    """Nothing can be submitted below a path that opstream keeps, not even with an escape in it."""
+    raw = form.format(resource) if "%" not in form else form.format(ord(resource[0]), resource[1:])
+    with pytest.raises(ApiError) as caught:
+        parse_submit_path(raw.encode())
+    assert (caught.value.status, caught.value.code) == (404, ErrorCode.NOT_FOUND)
+
+
+@given(st.text().map(lambda tail: b"/.well-known/" + tail.encode("utf-8", "replace")))
+def test_nothing_below_well_known_is_an_action(raw: bytes) -> None:
+    """No path below `/.well-known/` is routed to an action, whatever follows."""
+    with pytest.raises(ApiError):
+        parse_submit_path(raw)
 
 
 @given(st.binary(max_size=80).map(lambda tail: b"/" + tail))

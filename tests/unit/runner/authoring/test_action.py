@@ -175,9 +175,18 @@ def test_a_name_outside_the_grammar_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("resource", sorted(RESERVED_RESOURCES))
 def test_a_reserved_resource_is_refused(resource: str) -> None:
-    """opstream's own paths can't be taken over by an action."""
-    with pytest.raises(InvalidAction, match="reserved"):
+    """No action takes a path that opstream keeps; the error names all of these and what to do."""
+    with pytest.raises(InvalidAction, match="reserved") as error:
         action(f"{resource}:print")
+
+    assert all(word in str(error.value) for word in (*RESERVED_RESOURCES, ".well-known", "choose another name"))
+
+
+@pytest.mark.parametrize("name", [".well-known:print", ".well-known/agents:print", "/.well-known/agents:print"])
+def test_nothing_below_well_known_is_offered(name: str) -> None:
+    """The grammar of names keeps every action out of `/.well-known/`."""
+    with pytest.raises(InvalidAction, match="a-z, 0-9 and '-'"):
+        action(name)
 
 
 @pytest.mark.parametrize(

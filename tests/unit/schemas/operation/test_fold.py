@@ -102,6 +102,15 @@ def test_a_request_begins_an_operation_only_in_the_first_place(changes: dict[str
         initial(msgspec.structs.replace(story().events[0], **changes))
 
 
+@pytest.mark.parametrize("resource", ["schedules", "runners", "console", "mcp", "operations"])
+def test_events_of_a_resource_that_was_reserved_later_still_fold(resource: str) -> None:
+    """Reserving a word must not make the operations unreadable that an earlier version ran under it."""
+    history = History().append(request(resource=resource), started(), SUCCEEDED)
+
+    assert history.operation.status is Status.SUCCEEDED
+    assert history.operation.kind == Kind(resource, "upload-start")
+
+
 def test_a_started_operation_runs() -> None:
     """The attempt that started is live, and the operation has started when its first attempt did."""
     operation = story(started(ticket=5)).operation
