@@ -1,0 +1,135 @@
+"""Versions of the past: their sources, taken from the history of this repository, and a system that runs on them.
+
+system = UpgradableSystem(folder, stack, before=unpack(BEFORE["0.1.0"], folder))
+system.begin()            # every process is of the version before
+system.stop("runner")
+system.start_upgraded("runner")  # a process of this version
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import tarfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+from tests.support.system import kill_actions
+from tests.support.system.processes import Process, run
+from tests.support.system.services import BROKER, System
+
+ROOT: Final = Path(__file__).resolve().parents[3]
+BEFORE: Final = {
+    "0.1.0": "ea9c0bdcb6e669370dc61f5f1dedcf8efeb912b9",
+    "0.1.0, last of its line": "52942a78c04f0c634533e016fc8e2dceb2d5f629",
+}
+"""Commits from which operators may come, by what CHANGELOG.md calls them."""
+
+_PACKAGES: Final = (
+    ".",
+    "schemas",
+    "journal",
+    "services/api",
+    "services/runner",
+    "services/projector",
+    "services/webhooks",
+    "examples/bookshelf",
+)
+_STOP_TIMEOUT: Final = 20.0
+
+
+def unpack(commit: str, folder: Path) -> Path:
+    """Write the sources of a commit below `folder`, and return where they are.
+
+    Raises:
+        AssertionError: the commit is not in the history of this checkout; the message says how to get it.
+    """
+    archive = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=False)
+    assert archive.returncode == 0, (
+        f"commit {commit} is not here: {archive.stderr.decode()}clone the whole history (git fetch --unshallow)"
+    )
+    target = folder / commit[:10]
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as content:
+        content.extractall(target, filter="data")
+    return target
+
+
+class UpgradableSystem(System):
+    """A system whose processes begin as those of an earlier version.
+
+    Args:
+        folder: the working directory; each version has a folder with its module of actions in it.
+        stack: ends what still runs.
+        before: sources of the earlier version.
+        replicas: of each service.
+    """
+
+    def __init__(self, folder: Path, stack: ExitStack, *, before: Path, replicas: int = 2) -> None:
+        super().__init__(folder, stack, "kill_actions", replicas=replicas)
+        self._before = before
+        self._upgraded: set[str] = set()
+        self._old_folder = folder / "before"
+        self._old_folder.mkdir()
+        kill_actions.write_module(folder)
+        source = (folder / "kill_actions.py").read_text(encoding="utf-8")
+        old = source.replace("ActionError", "ActionFailed")  # what an author has to rename
+        (self._old_folder / "kill_actions.py").write_text(old, encoding="utf-8")
+        (self._old_folder / "data").symlink_to(folder / "data")
+        (folder / "data").mkdir()
+
+    @property
+    def old_environment(self) -> dict[str, str]:
+        """Variables under which `opstream` is the earlier version."""
+        return {"PYTHONPATH": os.pathsep.join(str(self._before / path) for path in _PACKAGES)}
+
+    def begin(self) -> str:
+        """Start the earlier version of everything, wait until it serves, and return what `provision` printed."""
+        self.start(BROKER)
+        self.wait_ready(BROKER)
+        done = run(
+            "provision",
+            "--nats",
+            self.nats,
+            "--actions",
+            "kill_actions",
+            cwd=self._old_folder,
+            extra=self.old_environment,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        for name in self.names:
+            self.start(name)
+        self.wait_ready(*self.names)
+        return done.stdout
+
+    def provision(self) -> str:
+        """Bring streams, buckets and consumers to this version, as CHANGELOG.md asks; return what it printed."""
+        done = run("provision", "--update", "--nats", self.nats, "--actions", "kill_actions", cwd=self.folder)
+        assert (done.returncode, done.stderr) == (0, ""), done.stdout
+        return done.stdout
+
+    def start(self, name: str) -> Process:
+        """Start one, of the version that it is to have."""
+        is_upgraded = name in self._upgraded
+        process = self._stack.enter_context(
+            Process(
+                *self._command(name),
+                cwd=self.folder if is_upgraded else self._old_folder,
+                extra={} if is_upgraded else self.old_environment,
+            )
+        )
+        self.processes[name] = process
+        self.runs.append((name, process))
+        return process
+
+    def stop(self, name: str) -> None:
+        """Tell one to end, and wait until it has ended as it should."""
+        self.processes[name].send(signal.SIGTERM)
+        assert self.processes[name].wait(_STOP_TIMEOUT) == 0, self.processes[name].output
+
+    def start_upgraded(self, name: str) -> None:
+        """Start one that was stopped as a process of this version; it may not be ready yet."""
+        self._upgraded.add(name)
+        self.start(name)
