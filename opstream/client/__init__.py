@@ -1,6 +1,11 @@
-"""The client: submit actions to an opstream service and follow their operations, from Python.
+"""The Python client: submits actions to an opstream service and follows their operations.
 
-`from opstream import OperationsClient` is the same; it loads this package only then, so that actions stay light.
+Begin with `flows`: it has the logic of each call as a generator that does no I/O. `io_requests` is what a flow may
+request; `sync` and `aio` are the public clients, which do that I/O with httpx (`transport`). `models` and `errors` are
+what callers get; `urls`, `responses`, `retries` and `sse` are pure helpers of the flows.
+
+Only `sync`, `aio` and `transport` may import httpx. No module here knows the broker, the journal or a service's code.
+`from opstream import OperationsClient` imports this package on first use, so that runners do not load httpx.
 """
 
 from .aio import AsyncOperationsClient

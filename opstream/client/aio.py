@@ -1,5 +1,5 @@
-# ruff: noqa: ANN401, ASYNC109 - inputs and results are whatever becomes JSON; a `timeout` bounds the tries of a call
-"""The client for asyncio. `OperationsClient` (`sync`) documents each call; `flows` has the logic of both."""
+# ruff: noqa: ANN401, ASYNC109 - inputs and results are any JSON; a `timeout` bounds the tries of a call
+"""The client for asyncio. `OperationsClient` in `sync` documents each call; `flows` has the logic of both."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ import httpx
 import msgspec
 
 from .flows import OnChange, OnRetry
-from .models import Operation, OperationEvent
-from .responses import is_event_stream
-from .steps import (
+from .io_requests import (
     CallFunction,
     CloseStream,
     Flow,
@@ -27,6 +25,8 @@ from .steps import (
     Sleep,
     YieldEvent,
 )
+from .models import Operation, OperationEvent
+from .responses import is_event_stream
 from .transport import CONNECTION_LIMITS, build_request, make_flows, no_response, service_response
 
 T = TypeVar("T")
@@ -39,14 +39,14 @@ class AsyncOperationsClient:
             operation = await client.submit("book/42:upload-start", {"title": "Moby Dick", "files": []})
             started = await client.result(operation, UploadStarted)
 
-    `on_change` and `on_retry` may be async functions. Cancelling a call cancels nothing but the call.
+    `on_change` and `on_retry` may be async functions. Cancelling a call does not cancel the operation.
 
     Args:
         url, headers, on_retry: as for `OperationsClient`.
         http: an `httpx.AsyncClient` to send with; it stays open.
 
     Raises:
-        InvalidRequest: the URL is none.
+        InvalidRequest: the URL is not valid.
     """
 
     def __init__(
@@ -153,40 +153,40 @@ class AsyncOperationsClient:
 
     async def _drive(self, flow: Flow[T]) -> T:
         outcome: Any = None
-        async with contextlib.aclosing(_AsyncDriver(self._http)) as hands:
+        async with contextlib.aclosing(_AsyncDriver(self._http)) as driver:
             while True:
                 try:
-                    step = flow.send(outcome)
+                    request = flow.send(outcome)
                 except StopIteration as end:
                     ended: T = end.value
                     return ended
-                outcome = await hands.perform(step)
+                outcome = await driver.perform(request)
 
     async def _iterate(self, flow: Flow[None]) -> AsyncGenerator[OperationEvent, None]:
         outcome: Any = None
-        async with contextlib.aclosing(_AsyncDriver(self._http)) as hands:
+        async with contextlib.aclosing(_AsyncDriver(self._http)) as driver:
             while True:
                 try:
-                    step = flow.send(outcome)
+                    request = flow.send(outcome)
                 except StopIteration:
                     return
-                outcome = await hands.perform(step)
-                if isinstance(step, YieldEvent):
-                    yield step.event
+                outcome = await driver.perform(request)
+                if isinstance(request, YieldEvent):
+                    yield request.event
 
 
 class _AsyncDriver:
-    """Does the steps of one flow."""
+    """Performs the I/O requests of one flow."""
 
     def __init__(self, http: httpx.AsyncClient) -> None:
         self._http = http
         self._response: httpx.Response | None = None
         self._chunks: AsyncIterator[bytes] | None = None
 
-    async def perform(self, step: IoRequest) -> Any:
-        match step:
+    async def perform(self, request: IoRequest) -> Any:
+        match request:
             case SendRequest():
-                return await self._send(step)
+                return await self._send(request)
             case ReadStream():
                 return await self._read()
             case CloseStream():
@@ -194,8 +194,8 @@ class _AsyncDriver:
             case Sleep(seconds):
                 return await asyncio.sleep(seconds)
             case CallFunction(function, arguments):
-                answer = function(*arguments)
-                return await answer if inspect.isawaitable(answer) else answer
+                result = function(*arguments)
+                return await result if inspect.isawaitable(result) else result
             case YieldEvent():
                 return None
 
@@ -206,7 +206,7 @@ class _AsyncDriver:
 
     async def _send(self, send: SendRequest) -> ServiceResponse | NoResponse:
         try:
-            async with asyncio.timeout(send.timeout):  # httpx's own starts anew with each byte
+            async with asyncio.timeout(send.timeout):  # httpx's own timeout restarts with each byte
                 response = await self._http.send(build_request(self._http, send), stream=True, follow_redirects=False)
                 self._response = response
                 if send.is_stream and is_event_stream(service_response(response)):
@@ -217,7 +217,7 @@ class _AsyncDriver:
             return service_response(response, content)
         except TimeoutError:
             await self.aclose()
-            return NoResponse("no answer in time")
+            return NoResponse("no response in time")
         except httpx.RequestError as error:
             await self.aclose()
             return no_response(error)

@@ -1,6 +1,6 @@
-"""What a client's call can raise. Everything derives from `OperationsError`, and every message names the next step.
+"""What a client's call can raise. All errors derive from `OperationsError`, and each message names the next step.
 
-Raised by the flows of this package. None of them needs an HTTP library, so catching them costs no import.
+The module imports no HTTP library, so importing an error to catch it is cheap.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ class OperationsError(Exception):
 
 
 class InvalidRequest(OperationsError, ValueError):
-    """It can't even be sent: a URL, target or operation id outside of its grammar, an input that is not JSON."""
+    """The request can't be sent: a URL, target or operation id is not valid, or the input is not JSON."""
 
 
 class RequestRefused(OperationsError):
-    """The service refused the request (4xx). Sending the same again is refused again; nothing was recorded for it.
+    """The service refused the request (4xx) and recorded nothing. It would refuse the same request again.
 
     Args:
-        what: what was asked for.
+        what: the request, as the message names it.
         status: the HTTP status.
-        error: the error body (contract.md, Errors); None where the answer has none, so it was not opstream's.
+        error: the error body (docs/contract.md, Errors); None if the response has none, so it is not from opstream.
     """
 
     def __init__(self, what: str, status: int, error: ErrorObject | None) -> None:
@@ -39,7 +39,7 @@ class RequestRefused(OperationsError):
         """One of the contract's codes, e.g. `InvalidInput`; empty without an error body."""
         self.message = error.message if error else ""
         self.target = error.target if error else ""
-        """What of the request is wrong: a header, a path into the input; or empty."""
+        """The wrong part of the request: a header or a path into the input; or empty."""
         self.details: tuple[ErrorDetail, ...] = error.details if error else ()
         if error is None:
             check = "the credentials" if status in _CREDENTIAL_STATUSES else "the URL"
@@ -50,10 +50,10 @@ class RequestRefused(OperationsError):
 
 
 class UnexpectedAnswer(OperationsError):
-    """What answered is not opstream, or is broken: a redirect, no JSON, an internal error, a result of another type.
+    """The response is not opstream's, or is broken: a redirect, no JSON, an internal error, a result of another type.
 
     Args:
-        message: what is odd, and what to check.
+        message: what is wrong, and what to check.
         status: the HTTP status.
     """
 
@@ -63,14 +63,14 @@ class UnexpectedAnswer(OperationsError):
 
 
 class ServiceUnavailable(OperationsError):
-    """No usable answer came within the time of the call, however often it was asked.
+    """No usable response came within the call's timeout, although the client tried again.
 
     Args:
-        trouble: what came instead, the last time.
+        trouble: what the last try got instead.
         hint: what to do.
-        operation_id: the id that can be asked for later, and for a submit sent again with the same request: it is one
-            operation then, whether an earlier try had been recorded or not.
-        retry_after: seconds that the service last asked to wait; None if it did not.
+        operation_id: to get the status later, or to submit the same request again: both submits are one operation,
+            whether an earlier try was recorded or not.
+        retry_after: seconds, from the last `Retry-After`; None if there was none.
     """
 
     def __init__(self, trouble: str, hint: str, *, operation_id: str, retry_after: float | None = None) -> None:
@@ -81,12 +81,12 @@ class ServiceUnavailable(OperationsError):
 
 
 class WaitTimeout(OperationsError, TimeoutError):
-    """The operation had not ended when the time of the call was up. It goes on.
+    """The operation did not end within the call's timeout. It goes on.
 
     Args:
-        message: how far it was, and what to do.
+        message: the operation's state, and what to do.
         operation_id: its id.
-        operation: as it was seen last; None if the service never answered.
+        operation: as last seen; None if there was no response.
     """
 
     def __init__(self, message: str, *, operation_id: str, operation: Operation | None) -> None:
@@ -106,7 +106,7 @@ class OperationFailed(OperationsError):
         error = operation.monitor.error
         self.operation = operation
         self.code: int | str = error.code if error else 500
-        """What the action failed with: a word of its author's or an HTTP status."""
+        """The action's error code: a word that its author chose, or an HTTP status."""
         self.message = error.message if error else ""
         self.target = error.target if error else ""
         super().__init__(f"operation {operation.id} failed: {self.code}: {self.message}".rstrip(": "))
@@ -117,7 +117,7 @@ class OperationCanceled(OperationsError):
 
     Args:
         operation: as it ended.
-        reason: of whoever canceled it; empty if none was given or it could not be read.
+        reason: given with the cancel request; empty if there was none or it could not be read.
     """
 
     def __init__(self, operation: Operation, reason: str) -> None:

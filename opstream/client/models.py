@@ -1,4 +1,4 @@
-"""What a client holds of an operation: its state as the service told it, and its events. Pure."""
+"""An operation as the service last reported it, and its events. Pure."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _TYPE: Final = re.compile(r"opstream\.action\.([a-z-]+)\.v[0-9]+")
 
 
 class Operation(msgspec.Struct, frozen=True):
-    """An operation as the service last told it. To come back to it later, keep its `id`: every call takes that too."""
+    """An operation as the service last reported it. Every call also takes its `id`, so that is enough to keep."""
 
     url: str
-    """Where its status is."""
+    """Of its status."""
     monitor: StatusMonitor
-    """All that the service told."""
+    """The whole status monitor."""
 
     @property
     def id(self) -> str:
-        """Its id."""
+        """The operation's id."""
         return self.monitor.id
 
     @property
@@ -37,27 +37,27 @@ class Operation(msgspec.Struct, frozen=True):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether it has ended."""
+        """True if the operation has ended."""
         return self.status in TERMINAL_STATUSES
 
 
 class OperationEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that happened to an operation."""
+    """An event of an operation."""
 
     position: int
-    """Place among the operation's events, from 1."""
+    """Number of the event within its operation, from 1."""
     name: str
     """`requested`, `started`, `progressed`, `attempt-failed`, `cancel-requested`, `succeeded`, `failed`, `canceled`."""
     time: datetime
-    """When it was recorded, with its zone."""
+    """When it was recorded; with a time zone."""
     data: EventData | None
     """One of the structs of `opstream_schemas.events`; None for a type that this version does not know."""
     stored: bytes
-    """The CloudEvent, JSON, as the journal holds it; a stream may bring its line ends changed."""
+    """The CloudEvent, JSON, as the journal holds it; a stream may change its line ends."""
 
     @property
     def is_terminal(self) -> bool:
-        """Whether nothing follows."""
+        """True if no event follows."""
         return self.name in TERMINAL_EVENTS
 
 
@@ -65,9 +65,9 @@ def parse_event(stored: bytes) -> OperationEvent:
     """The event in the bytes of a CloudEvent.
 
     Raises:
-        opstream_schemas.errors.InvalidEvent: they hold none.
+        opstream_schemas.errors.InvalidEvent: the bytes hold no event.
     """
-    event = decode_event(stored, 0)  # the service does not tell stream sequences, and nothing here needs them
+    event = decode_event(stored, 0)  # the service does not report stream sequences
     known = _TYPE.fullmatch(event.type)
     name = known[1] if known else event.type
     return OperationEvent(position=event.position, name=name, time=event.time, data=event.data, stored=stored)

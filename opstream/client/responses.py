@@ -1,4 +1,4 @@
-"""What the service's answers mean: an operation, its events, its result, or an error. Pure; called by the flows."""
+"""Parses the service's responses into an operation, its events, its result, or an error. Pure."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.status_monitor import StatusMonitor
 
 from .errors import OperationsError, RequestRefused, UnexpectedAnswer, describe_status
+from .io_requests import ServiceResponse
 from .models import Operation, OperationEvent, parse_event
 from .retries import describe_outcome, parse_error
 from .sse import ServerSentEvent
-from .steps import ServiceResponse
 
 EVENT_STREAM: Final = "text/event-stream"
 
@@ -28,91 +28,91 @@ _monitor_decoder: Final = msgspec.json.Decoder(StatusMonitor)
 _history_decoder: Final = msgspec.json.Decoder(_HistoryBody)
 
 
-def parse_operation(reply: ServiceResponse, operation_id: str, url: str, what: str) -> Operation:
-    """The operation that an answer tells of.
+def parse_operation(response: ServiceResponse, operation_id: str, url: str, what: str) -> Operation:
+    """The operation in a response.
 
     Args:
-        reply: the answer, 200 or (to a submit) 202 if all is well.
-        operation_id: the one that was asked about.
+        response: 200, or 202 to a submit, if it succeeded.
+        operation_id: the id that was requested.
         url: of the operation's status.
-        what: what was asked for, for messages.
+        what: the request, as messages name it.
 
     Raises:
-        RequestRefused: it is a 4xx.
-        UnexpectedAnswer: it is anything else that does not tell of this operation.
+        RequestRefused: the status is 4xx.
+        UnexpectedAnswer: the response does not hold this operation.
     """
-    if reply.status not in {HTTPStatus.OK, HTTPStatus.ACCEPTED}:
-        raise response_error(reply, what)
+    if response.status not in {HTTPStatus.OK, HTTPStatus.ACCEPTED}:
+        raise response_error(response, what)
     try:
-        found = Operation(url, _monitor_decoder.decode(reply.content))
+        found = Operation(url, _monitor_decoder.decode(response.content))
     except _UNDECODABLE as error:
-        raise _not_from_opstream(reply, what) from error
+        raise _not_from_opstream(response, what) from error
     if found.id != operation_id:
-        message = f"{what}: the answer tells of operation {found.id!r}: check the URL, and any cache on the way"
-        raise UnexpectedAnswer(message, status=reply.status)
+        message = f"{what}: the response is about operation {found.id!r}: check the URL, and any cache on the way"
+        raise UnexpectedAnswer(message, status=response.status)
     return found
 
 
-def parse_history(reply: ServiceResponse, what: str) -> list[OperationEvent]:
-    """The events of a JSON history, in its order.
+def parse_history(response: ServiceResponse, what: str) -> list[OperationEvent]:
+    """The events of a JSON history, in the order of the response.
 
     Raises:
         RequestRefused, UnexpectedAnswer: as `operation_in`.
     """
-    if reply.status != HTTPStatus.OK:
-        raise response_error(reply, what)
+    if response.status != HTTPStatus.OK:
+        raise response_error(response, what)
     try:
-        return [parse_event(bytes(stored)) for stored in _history_decoder.decode(reply.content).value]
+        return [parse_event(bytes(stored)) for stored in _history_decoder.decode(response.content).value]
     except _UNDECODABLE as error:
-        raise _not_from_opstream(reply, what) from error
+        raise _not_from_opstream(response, what) from error
 
 
 def parse_stream_event(sent: ServerSentEvent, what: str) -> OperationEvent:
-    """The event that an event of a stream carries.
+    """The operation's event in an event of a stream.
 
     Raises:
-        UnexpectedAnswer: it carries none.
+        UnexpectedAnswer: it holds none.
     """
     try:
         return parse_event(sent.data.encode())
     except _UNDECODABLE as error:
-        message = f"{what}: the stream holds something that this version does not understand: {error}"
+        message = f"{what}: the stream holds data that this version can't read: {error}"
         raise UnexpectedAnswer(message, status=HTTPStatus.OK) from error
 
 
-def is_event_stream(reply: ServiceResponse) -> bool:
-    """Whether it is the beginning of a stream of events."""
-    media_type = reply.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    return reply.status == HTTPStatus.OK and media_type == EVENT_STREAM
+def is_event_stream(response: ServiceResponse) -> bool:
+    """Return True if the response is a stream of events."""
+    media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    return response.status == HTTPStatus.OK and media_type == EVENT_STREAM
 
 
 def decode_result(operation: Operation, result_type: Any) -> Any:  # noqa: ANN401 - whatever msgspec takes for a type
-    """The result of an operation that has succeeded.
+    """The result of an operation that has succeeded, decoded.
 
     Raises:
-        UnexpectedAnswer: it is not of that type.
+        UnexpectedAnswer: the result is not of that type.
     """
     result = operation.monitor.result
     try:
         return msgspec.json.decode(b"null" if isinstance(result, msgspec.UnsetType) else result, type=result_type)
     except _UNDECODABLE as error:
-        message = f"the result of operation {operation.id} is not of the type that was asked for: {error}"
+        message = f"the result of operation {operation.id} is not of the requested type: {error}"
         raise UnexpectedAnswer(message, status=HTTPStatus.OK) from error
 
 
-def response_error(reply: ServiceResponse, what: str) -> OperationsError:
-    """The error in an answer that is none of those that were hoped for."""
-    if HTTPStatus.BAD_REQUEST <= reply.status < HTTPStatus.INTERNAL_SERVER_ERROR:
-        return RequestRefused(what, reply.status, parse_error(reply))
-    if HTTPStatus.MULTIPLE_CHOICES <= reply.status < HTTPStatus.BAD_REQUEST and "Location" in reply.headers:
-        # Following would send the input, and perhaps credentials, to whoever an answer names.
-        message = f"{what}: there is a redirect to {reply.headers['Location']!r}, which is not followed: change the URL"
-        return UnexpectedAnswer(message, status=reply.status)
-    if parse_error(reply) is not None:
-        return UnexpectedAnswer(f"{what}: the service failed ({describe_outcome(reply)})", status=reply.status)
-    return _not_from_opstream(reply, what)
+def response_error(response: ServiceResponse, what: str) -> OperationsError:
+    """The error for a response that is not the expected one."""
+    if HTTPStatus.BAD_REQUEST <= response.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        return RequestRefused(what, response.status, parse_error(response))
+    if HTTPStatus.MULTIPLE_CHOICES <= response.status < HTTPStatus.BAD_REQUEST and "Location" in response.headers:
+        # Following it would send the input, and perhaps credentials, to any host that a response names.
+        message = f"{what}: the client does not follow the redirect to {response.headers['Location']!r}: change the URL"
+        return UnexpectedAnswer(message, status=response.status)
+    if parse_error(response) is not None:
+        return UnexpectedAnswer(f"{what}: the service failed ({describe_outcome(response)})", status=response.status)
+    return _not_from_opstream(response, what)
 
 
-def _not_from_opstream(reply: ServiceResponse, what: str) -> UnexpectedAnswer:
-    message = f"{what}: {describe_status(reply.status)} with a body that is not opstream's: check the URL"
-    return UnexpectedAnswer(message, status=reply.status)
+def _not_from_opstream(response: ServiceResponse, what: str) -> UnexpectedAnswer:
+    message = f"{what}: {describe_status(response.status)} with a body that is not from opstream: check the URL"
+    return UnexpectedAnswer(message, status=response.status)

@@ -1,4 +1,4 @@
-"""Server-Sent Events (WHATWG HTML, section 9.2), parsed from bytes as they come. Pure; called by the flows."""
+"""Server-Sent Events (WHATWG HTML, section 9.2), parsed from bytes as they come. Pure."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ class ServerSentEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One event of a stream."""
 
     id: str
-    """The last id that the stream has named, this event included; empty without one."""
+    """The last id in the stream up to this event; empty if there was none."""
     event: str
     """Its type; empty if it has none."""
     data: str
 
 
 class EventStreamParser:
-    """Takes the chunks of one response, cut anywhere, and gives the events that they complete.
+    """Parses the chunks of one response, cut anywhere, into the events that they complete.
 
-    An event that the stream does not complete is never given: its rest may have been lost.
+    An event that the stream does not complete is dropped: its rest may be lost.
 
     Attributes:
-        retry: seconds that the stream asks to wait before connecting again; None if it does not.
+        retry: seconds to wait before connecting again, as the stream asks; None if it does not.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class EventStreamParser:
         if self._is_start:
             self._is_start = False
             text = text.removeprefix(_BOM)
-        # The second half of a CRLF that was cut: the line ended with the first half, without waiting for this one.
+        # The second half of a cut CRLF: the line ended with the first half.
         is_rest = self._is_after_cr and text.startswith("\n")
         self._is_after_cr = text.endswith("\r")
         *ends, begin = _LINE_END.split(text[is_rest:])
@@ -79,7 +79,7 @@ class EventStreamParser:
             case "retry" if _DIGITS.fullmatch(value):
                 self.retry = int(value) / 1000
             case _:
-                pass  # a comment (it has no name before the colon), or a field of the future
+                pass  # a comment (no name before the colon), or an unknown field
         return None
 
     def _dispatch(self) -> ServerSentEvent | None:

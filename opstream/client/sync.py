@@ -1,5 +1,5 @@
-# ruff: noqa: ANN401 - inputs and results are whatever becomes JSON
-"""The client for ordinary code. See `aio` for the one for asyncio; `flows` has the logic of both."""
+# ruff: noqa: ANN401 - inputs and results are any JSON
+"""The synchronous client. `aio` has the one for asyncio; `flows` has the logic of both."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ import httpx
 import msgspec
 
 from .flows import OnChange, OnRetry
-from .models import Operation, OperationEvent
-from .responses import is_event_stream
-from .steps import (
+from .io_requests import (
     CallFunction,
     CloseStream,
     Flow,
@@ -26,6 +24,8 @@ from .steps import (
     Sleep,
     YieldEvent,
 )
+from .models import Operation, OperationEvent
+from .responses import is_event_stream
 from .transport import CONNECTION_LIMITS, build_request, make_flows, no_response, service_response
 
 T = TypeVar("T")
@@ -38,17 +38,17 @@ class OperationsClient:
             operation = client.submit("book/42:upload-start", {"title": "Moby Dick", "files": []})
             started = client.result(operation, UploadStarted)
 
-    Each call goes on trying until it is answered or its `timeout` is over. That is safe: a submit always carries an
-    operation id. Threads may share a client. Redirects are not followed.
+    Each call tries until it gets a response or its `timeout` is over. That is safe, since every submit carries an
+    operation id. Threads may share a client. It does not follow redirects.
 
     Args:
-        url: of the service: `https://HOST` or `https://HOST/PATH`; `USER:PASSWORD@` in it for Basic authentication.
+        url: of the service: `https://HOST` or `https://HOST/PATH`; with `USER:PASSWORD@` for Basic authentication.
         headers: sent with every request, e.g. `Authorization`.
-        http: an httpx client to send with, e.g. for certificates or proxies of one's own; it stays open.
-        on_retry: called before each further try with the trouble and the seconds until then.
+        http: an httpx client to send with, e.g. one with its own certificates or proxies; it stays open.
+        on_retry: called before each further try, with the problem and the seconds until that try.
 
     Raises:
-        InvalidRequest: the URL is none.
+        InvalidRequest: the URL is not valid.
     """
 
     def __init__(
@@ -72,60 +72,60 @@ class OperationsClient:
         headers: Mapping[str, str] | None = None,
         timeout: float | None = 60.0,
     ) -> Operation:
-        """Ask for an action.
+        """Submit an action.
 
         Args:
-            target: `resource/id:action` or `resource:action`; the id as it is, not percent-encoded.
-            action_input: anything that msgspec writes as JSON: a dict, a Struct, a dataclass; `msgspec.Raw` for JSON
-                that is written already. An empty object without it.
-            operation_id: one's own id for the operation (`[A-Za-z0-9_-]{1,64}`), e.g. kept before the call so that
-                even a crash can't submit twice; a new UUIDv7 without it.
-            headers: further headers of this request, e.g. `traceparent`.
-            timeout: seconds until it is recorded; None for no end.
+            target: `resource/id:action` or `resource:action`; the id is not percent-encoded.
+            action_input: anything that msgspec encodes as JSON: a dict, a Struct, a dataclass; `msgspec.Raw` for JSON
+                text. By default an empty object.
+            operation_id: an id of your own (`[A-Za-z0-9_-]{1,64}`); stored before the call, it prevents a second
+                operation even after a crash. By default a new UUIDv7.
+            headers: added to this request, e.g. `traceparent`.
+            timeout: seconds until it must be recorded; None for no limit.
 
         Returns:
-            The operation; it has already ended if this very request was submitted before.
+            The operation. It may have ended already if the same request was submitted before.
 
         Raises:
-            InvalidRequest: it can't be sent.
-            RequestRefused: it is wrong; nothing was recorded.
-            ServiceUnavailable: nobody knows whether it was recorded. Submit it again with the error's `operation_id`.
-            UnexpectedAnswer: what answers is not opstream, or is broken.
+            InvalidRequest: the request can't be sent.
+            RequestRefused: the request is wrong; nothing was recorded.
+            ServiceUnavailable: it may have been recorded or not. Submit it again with the error's `operation_id`.
+            UnexpectedAnswer: the response is not opstream's, or is broken.
         """
         return self._drive(
             self._flows.submit(target, action_input, operation_id=operation_id, headers=headers, timeout=timeout)
         )
 
     def status(self, operation: Operation | str, *, timeout: float | None = 60.0) -> Operation:
-        """The operation as it is now.
+        """The operation's current state.
 
         Args:
-            operation: or its id.
-            timeout: seconds until there is an answer; None for no end.
+            operation: the operation or its id.
+            timeout: seconds until there must be a response; None for no limit.
 
         Raises:
-            RequestRefused: `OperationNotFound`: there is none, or its retention is over.
-            ServiceUnavailable, UnexpectedAnswer: there was no usable answer.
+            RequestRefused: `OperationNotFound`: it does not exist, or its retention is over.
+            ServiceUnavailable, UnexpectedAnswer: there was no usable response.
         """
         return self._drive(self._flows.status(operation, timeout=timeout))
 
     def wait(
         self, operation: Operation | str, *, timeout: float | None = None, on_change: OnChange | None = None
     ) -> Operation:
-        """Wait until the operation has ended, however it ends.
+        """Wait until the operation has ended, with any outcome.
 
-        Asks the service to hold the request (`Prefer: wait`) and otherwise polls no faster than its `Retry-After` says.
-        A service that is away meanwhile is asked again.
+        Asks the service to delay its response (`Prefer: wait`), and otherwise polls as its `Retry-After` says.
+        Tries again while the service is unavailable.
 
         Args:
-            operation: or its id.
-            timeout: seconds; None for as long as it takes.
-            on_change: called with the operation whenever its state differs from the one before.
+            operation: the operation or its id.
+            timeout: seconds; None for no limit.
+            on_change: called with the operation each time its state has changed.
 
         Raises:
-            WaitTimeout: it goes on.
+            WaitTimeout: the operation has not ended; it goes on.
             RequestRefused: `OperationNotFound`.
-            UnexpectedAnswer: what answers is not opstream, or is broken.
+            UnexpectedAnswer: the response is not opstream's, or is broken.
         """
         return self._drive(self._flows.wait(operation, timeout=timeout, on_change=on_change))
 
@@ -158,47 +158,47 @@ class OperationsClient:
         """Wait until the operation has succeeded, and return its result.
 
         Args:
-            operation: or its id.
-            result_type: what the result becomes: any type that msgspec decodes into; plain JSON values without it.
-            timeout: seconds; None for as long as it takes.
+            operation: the operation or its id.
+            result_type: any type that msgspec can decode into; by default plain JSON values.
+            timeout: seconds; None for no limit.
             on_change: as for `wait`.
 
         Raises:
-            OperationFailed, OperationCanceled: it ended otherwise.
-            WaitTimeout: it goes on.
+            OperationFailed, OperationCanceled: the operation did not succeed.
+            WaitTimeout: the operation has not ended; it goes on.
             RequestRefused: `OperationNotFound`.
             UnexpectedAnswer: as for `wait`, or the result is not of that type.
         """
         return self._drive(self._flows.result(operation, result_type, timeout=timeout, on_change=on_change))
 
     def cancel(self, operation: Operation | str, *, reason: str = "", timeout: float | None = 60.0) -> Operation:
-        """Ask for the operation to stop. One that runs is Canceled only once it has stopped: see `wait`.
+        """Request that the operation stops. A running one becomes Canceled only when it has stopped: see `wait`.
 
         Args:
-            operation: or its id.
-            reason: for its history.
-            timeout: seconds until the wish is recorded; None for no end.
+            operation: the operation or its id.
+            reason: for the operation's history.
+            timeout: seconds until the request must be recorded; None for no limit.
 
         Raises:
-            RequestRefused: `OperationFinished`: it has succeeded or failed; `OperationNotFound`.
-            ServiceUnavailable, UnexpectedAnswer: there was no usable answer. Canceling twice is safe.
+            RequestRefused: `OperationFinished`: the operation has succeeded or failed; `OperationNotFound`.
+            ServiceUnavailable, UnexpectedAnswer: there was no usable response. Canceling twice is safe.
         """
         return self._drive(self._flows.cancel(operation, reason=reason, timeout=timeout))
 
     def events(
         self, operation: Operation | str, *, follow: bool = False, after: int = 0, timeout: float | None = 60.0
     ) -> Generator[OperationEvent, None, None]:
-        """What happened to the operation, oldest first, each event once.
+        """The operation's events, oldest first, each once.
 
         Args:
-            operation: or its id.
-            follow: go on until the operation has ended; a stream that is cut is resumed where it was.
-            after: leave out the events up to this position.
-            timeout: seconds without any sign of the service before it is given up; None for never.
+            operation: the operation or its id.
+            follow: continue until the operation has ended; a broken stream is resumed after the last event.
+            after: skip the events up to this position.
+            timeout: seconds without data from the service until the call fails; None for no limit.
 
         Raises:
             RequestRefused: `OperationNotFound`.
-            ServiceUnavailable, UnexpectedAnswer: there was no usable answer.
+            ServiceUnavailable, UnexpectedAnswer: there was no usable response.
         """
         flow = self._flows.follow if follow else self._flows.history
         return self._iterate(flow(operation, after=after, timeout=timeout))
@@ -216,40 +216,40 @@ class OperationsClient:
 
     def _drive(self, flow: Flow[T]) -> T:
         outcome: Any = None
-        with contextlib.closing(_SyncDriver(self._http)) as hands:
+        with contextlib.closing(_SyncDriver(self._http)) as driver:
             while True:
                 try:
-                    step = flow.send(outcome)
+                    request = flow.send(outcome)
                 except StopIteration as end:
                     ended: T = end.value
                     return ended
-                outcome = hands.perform(step)
+                outcome = driver.perform(request)
 
     def _iterate(self, flow: Flow[None]) -> Generator[OperationEvent, None, None]:
-        with contextlib.closing(_SyncDriver(self._http)) as hands:
+        with contextlib.closing(_SyncDriver(self._http)) as driver:
             outcome: Any = None
             while True:
                 try:
-                    step = flow.send(outcome)
+                    request = flow.send(outcome)
                 except StopIteration:
                     return
-                outcome = hands.perform(step)
-                if isinstance(step, YieldEvent):
-                    yield step.event
+                outcome = driver.perform(request)
+                if isinstance(request, YieldEvent):
+                    yield request.event
 
 
 class _SyncDriver:
-    """Does the steps of one flow."""
+    """Performs the I/O requests of one flow."""
 
     def __init__(self, http: httpx.Client) -> None:
         self._http = http
         self._response: httpx.Response | None = None
         self._chunks: Iterator[bytes] | None = None
 
-    def perform(self, step: IoRequest) -> Any:
-        match step:
+    def perform(self, request: IoRequest) -> Any:
+        match request:
             case SendRequest():
-                return self._send(step)
+                return self._send(request)
             case ReadStream():
                 return self._read()
             case CloseStream():
@@ -275,11 +275,11 @@ class _SyncDriver:
                 self._chunks = response.iter_bytes()
                 return service_response(response)
             pieces: list[bytes] = []
-            for piece in response.iter_bytes():  # httpx's own time limit starts anew with each
+            for piece in response.iter_bytes():  # httpx's own timeout restarts with each piece
                 pieces.append(piece)
                 if time.monotonic() > until:
                     self.close()
-                    return NoResponse("no answer in time")
+                    return NoResponse("no response in time")
             self.close()
             return service_response(response, b"".join(pieces))
         except httpx.RequestError as error:

@@ -1,4 +1,4 @@
-"""URLs: of the service, of actions, of operations. Pure; called by the flows."""
+"""URLs of the service, of its actions and of operations. Pure."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 
 class ServiceUrls:
-    """Where the service is.
+    """The URLs below one service.
 
     Args:
         url: `https://HOST` or `https://HOST/PATH`; a `USER:PASSWORD@` in it becomes Basic authentication.
 
     Attributes:
-        base: the URL without credentials and without a slash at its end.
-        authorization: a value for the header `Authorization`; empty without credentials.
+        base: the URL without credentials and without a trailing slash.
+        authorization: a value for the header `Authorization`; empty if the URL has no credentials.
 
     Raises:
         InvalidRequest: the URL has another form.
@@ -49,10 +49,10 @@ class ServiceUrls:
         """The URL to submit to.
 
         Args:
-            target: `resource/id:action` or `resource:action`, the id as it is, not percent-encoded.
+            target: `resource/id:action` or `resource:action`; the id is not percent-encoded.
 
         Raises:
-            InvalidRequest: it has another form.
+            InvalidRequest: the target has another form.
         """
         resource, slash, rest = target.removeprefix("/").partition("/")
         try:
@@ -70,17 +70,17 @@ class ServiceUrls:
 
         Args:
             operation_id: the operation's id.
-            location: what the service said in `Operation-Location`, if it did.
+            location: the response's `Operation-Location`, if it had one.
 
         Raises:
-            InvalidRequest: no operation has such an id.
+            InvalidRequest: the id is not valid.
         """
         try:
             own = f"{self.base}/status/{check_operation_id(operation_id)}"
         except InvalidName as error:
             raise InvalidRequest(str(error)) from error
-        # Behind a proxy, and without --public-url, the service can only guess what it is called. And wherever else an
-        # answer points, credentials that were meant for this service must not follow.
+        # Behind a proxy, a service without --public-url can only guess its own URL. And credentials for this service
+        # must not go to another host that a response names.
         return location if location and self._is_below_base(location) else own
 
     def _is_below_base(self, location: str) -> bool:

@@ -246,7 +246,7 @@ def test_nobody_there() -> None:
         result = processes.run("run", TARGET, "--url", url, "--timeout", "1s", extra={"NO_PROXY": "127.0.0.1"})
     assert (result.returncode, result.stdout) == (1, "")
     error = the_error(result)
-    assert f"{url} gave no usable answer in time (last: no connection" in error
+    assert f"{url} gave no usable response in time (last: no connection" in error
     assert re.search(r"run it again with --operation-id [0-9a-f-]{36}, which is safe$", error)
     assert "trying again in" in result.stderr
 

@@ -14,9 +14,7 @@ import httpx
 import msgspec
 
 from opstream.client.flows import Flows
-from opstream.client.models import OperationEvent
-from opstream.client.responses import is_event_stream
-from opstream.client.steps import (
+from opstream.client.io_requests import (
     CallFunction,
     CloseStream,
     Flow,
@@ -27,6 +25,8 @@ from opstream.client.steps import (
     Sleep,
     YieldEvent,
 )
+from opstream.client.models import OperationEvent
+from opstream.client.responses import is_event_stream
 from opstream.client.urls import ServiceUrls
 
 T = TypeVar("T")

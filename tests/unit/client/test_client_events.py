@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opstream.client.errors import ServiceUnavailable, UnexpectedAnswer
-from opstream.client.steps import NoResponse, ServiceResponse
+from opstream.client.io_requests import NoResponse, ServiceResponse
 from opstream_schemas.events import Progressed, Started, Succeeded
 from tests.support.client.flow_driver import BASE, After, World, refusal, reply
 
@@ -128,11 +128,11 @@ def test_a_stream_that_breaks_again_and_again() -> None:
 @pytest.mark.parametrize(
     ("outcomes", "text"),
     [
-        ([reply(200, b"<html>", content_type="text/html")], "not opstream's"),
-        ([reply(200, {"value": []}, content_type="application/json")], "not opstream's"),
+        ([reply(200, b"<html>", content_type="text/html")], "not from opstream"),
+        ([reply(200, {"value": []}, content_type="application/json")], "not from opstream"),
         ([refusal(500, "InternalError")], "the service failed"),
-        ([OPEN, b"data: {}\n\n"], "does not understand"),
-        ([OPEN, b"data: nonsense\n\n"], "does not understand"),
+        ([OPEN, b"data: {}\n\n"], "this version can't read"),
+        ([OPEN, b"data: nonsense\n\n"], "this version can't read"),
     ],
 )
 def test_what_is_no_stream_of_events(outcomes: list[Any], text: str) -> None:
@@ -156,7 +156,7 @@ def test_a_history() -> None:
 def test_what_is_no_history(body: bytes) -> None:
     """Told as such."""
     world = World(reply(200, body))
-    with pytest.raises(UnexpectedAnswer, match="not opstream's"):
+    with pytest.raises(UnexpectedAnswer, match="not from opstream"):
         world.run(world.flows.history("x", after=0, timeout=60.0))
 
 

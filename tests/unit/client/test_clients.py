@@ -139,7 +139,7 @@ def test_a_silent_service(is_async: bool) -> None:
     """It is left when the time is up, with the id that is safe."""
     with ScriptedServer(Silence()) as server:
         begin = time.monotonic()
-        with pytest.raises(ServiceUnavailable, match="no answer in time") as caught:
+        with pytest.raises(ServiceUnavailable, match="no response in time") as caught:
             Either(is_async, server.url).submit("book:reindex", operation_id="mine", timeout=0.1)
         assert time.monotonic() - begin < 5
         assert caught.value.operation_id == "mine"
@@ -149,7 +149,7 @@ def test_an_answer_that_never_ends(is_async: bool) -> None:
     """A byte now and then does not keep a client beyond its time."""
     with ScriptedServer(Drip(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n")) as server:
         begin = time.monotonic()
-        with pytest.raises(ServiceUnavailable, match="no answer in time"):
+        with pytest.raises(ServiceUnavailable, match="no response in time"):
             Either(is_async, server.url).status("x", timeout=0.5)
         assert time.monotonic() - begin < 5
 

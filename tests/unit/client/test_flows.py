@@ -16,8 +16,8 @@ from opstream.client.errors import (
     UnexpectedAnswer,
     WaitTimeout,
 )
+from opstream.client.io_requests import NoResponse
 from opstream.client.models import Operation
-from opstream.client.steps import NoResponse
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.operation.state import Status
 from opstream_schemas.status_monitor import StatusMonitor
@@ -25,7 +25,7 @@ from tests.support.client.flow_driver import BASE, After, World, refusal, reply
 
 pytestmark = pytest.mark.unit
 
-LOST = NoResponse("no answer in time")
+LOST = NoResponse("no response in time")
 DEEP = b'{"a":' + b"[" * 100_000
 HTML = b"<html>upstream is away</html>"
 ACCEPTED = reply(202, {"id": "made-id", "status": "NotStarted"}, retry_after=1)
@@ -173,13 +173,17 @@ def test_a_try_never_takes_longer_than_the_call_has() -> None:
         (reply(401, HTML), RequestRefused, "401 Unauthorized by something that is not opstream: check the credentials"),
         (refusal(500, "InternalError", "ours"), UnexpectedAnswer, "the service failed"),
         (reply(501, HTML), UnexpectedAnswer, "501 Not Implemented"),
-        (reply(308, HTML, location="https://api.test/x"), UnexpectedAnswer, "'https://api.test/x', which is not"),
+        (
+            reply(308, HTML, location="https://api.test/x"),
+            UnexpectedAnswer,
+            "does not follow the redirect to 'https://api.test/x'",
+        ),
         (reply(200, {"id": "made-id", "status": "Running"}), UnexpectedAnswer, "200 OK"),
-        (reply(202, HTML), UnexpectedAnswer, "not opstream's"),
-        (reply(202, {"id": "x", "status": "Sleeping"}), UnexpectedAnswer, "not opstream's"),
-        (reply(202, {"id": "x", "status": "Running"}), UnexpectedAnswer, "the answer tells of operation 'x'"),
+        (reply(202, HTML), UnexpectedAnswer, "not from opstream"),
+        (reply(202, {"id": "x", "status": "Sleeping"}), UnexpectedAnswer, "not from opstream"),
+        (reply(202, {"id": "x", "status": "Running"}), UnexpectedAnswer, "the response is about operation 'x'"),
         (reply(404, DEEP), RequestRefused, "by something that is not opstream"),
-        (reply(202, DEEP), UnexpectedAnswer, "not opstream's"),
+        (reply(202, DEEP), UnexpectedAnswer, "not from opstream"),
     ],
 )
 def test_answers_that_end_a_submit(answer: Any, error: type[Exception], text: str) -> None:
@@ -337,7 +341,7 @@ class Counted(msgspec.Struct):
 
 
 def test_results() -> None:
-    """Plain JSON values, or the type that was asked for."""
+    """Plain JSON values, or the requested type."""
     assert result(World(DONE)) == {"n": 1}
     assert result(World(DONE), Counted) == Counted(1)
     assert result(World(DONE), msgspec.Raw) == msgspec.Raw(b'{"n":1}')
@@ -346,7 +350,7 @@ def test_results() -> None:
 
 def test_a_result_of_another_type() -> None:
     """The error names the operation and the place."""
-    with pytest.raises(UnexpectedAnswer, match=r"operation x is not of the type .* at `\$\[...\]`"):
+    with pytest.raises(UnexpectedAnswer, match=r"operation x is not of the requested type: .* at `\$\[...\]`"):
         result(World(DONE), dict[str, str])
 
 
@@ -361,7 +365,7 @@ def test_an_answer_about_another_operation(call: str) -> None:
     """As a cache that looks at half of the path gives it: nothing is known of the one that was asked about."""
     options: dict[str, dict[str, Any]] = {"wait": {"on_change": None}, "cancel": {"reason": ""}}
     world = World(DONE)
-    with pytest.raises(UnexpectedAnswer, match="the answer tells of operation 'x': check the URL, and any cache"):
+    with pytest.raises(UnexpectedAnswer, match="the response is about operation 'x': check the URL, and any cache"):
         world.run(getattr(world.flows, call)("y", timeout=None, **options.get(call, {})))
 
 

@@ -1,7 +1,7 @@
-"""What a flow asks its driver to do. Flows decide and never do I/O; the drivers (`sync`, `aio`) do it and never decide.
+"""What a flow requests of its driver. Flows decide and do no I/O; drivers (`sync`, `aio`) do I/O and decide nothing.
 
-A flow is a generator: it yields one of these steps and is sent the outcome. So the logic exists once for both clients,
-and tests run it without a network and without waiting.
+A flow is a generator: it yields one of these requests, and the driver sends it the outcome. So both clients share one
+logic, and unit tests run it without a network and without waiting.
 """
 
 from __future__ import annotations
@@ -17,35 +17,35 @@ T = TypeVar("T")
 
 
 class SendRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Send one HTTP request. The outcome is a `Reply` or a `NoResponse`."""
+    """Send one HTTP request. The outcome is a `ServiceResponse` or a `NoResponse`."""
 
     method: str
     url: str
     headers: Mapping[str, str]
     content: bytes = b""
     timeout: float
-    """Seconds after which the try is given up: of a whole answer, and of a stream without a byte."""
+    """Seconds until the try is given up: for a whole response, or for the next bytes of a stream."""
     is_stream: bool = False
-    """Keep an answer that is an event stream open, for `ReadStream`; the reply has no content then."""
+    """Keep an event stream open for `ReadStream`; the response has no content then."""
 
 
 class ServiceResponse(msgspec.Struct, frozen=True):
-    """An answer of whatever status."""
+    """A response with any status."""
 
     status: int
     headers: Mapping[str, str]
-    """By name in any case."""
+    """Keys are case-insensitive."""
     content: bytes = b""
 
 
 class NoResponse(msgspec.Struct, frozen=True):
-    """No answer, or only a part of one. The service may have done what it was asked."""
+    """No response, or only a part of one. The service may have carried out the request."""
 
     reason: str
 
 
 class ReadStream(msgspec.Struct, frozen=True):
-    """Read on in the open stream. The outcome is bytes (none: the stream has ended) or a `NoResponse`."""
+    """Read from the open stream. The outcome is bytes (empty at the end of the stream) or a `NoResponse`."""
 
 
 class CloseStream(msgspec.Struct, frozen=True):
@@ -53,20 +53,20 @@ class CloseStream(msgspec.Struct, frozen=True):
 
 
 class Sleep(msgspec.Struct, frozen=True):
-    """Do nothing for a time."""
+    """Wait."""
 
     seconds: float
 
 
 class CallFunction(msgspec.Struct, frozen=True):
-    """Call a function of the user's; the async driver awaits what it returns if that can be awaited."""
+    """Call a function of the user's; the async driver awaits its result if that is awaitable."""
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
 
 
 class YieldEvent(msgspec.Struct, frozen=True):
-    """Hand an event to the user, who iterates."""
+    """Give an event to the user's loop."""
 
     event: OperationEvent
 
