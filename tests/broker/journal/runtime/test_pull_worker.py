@@ -15,9 +15,9 @@ from opstream_journal.jetstream.connection import end_task
 from opstream_journal.runtime.pull_worker import PullWorker
 from opstream_journal.runtime.worker_pool import WorkerPool
 from opstream_schemas import subjects
-from tests.support.broker import Broker
-from tests.support.journaling import KIND
-from tests.support.waiting import eventually
+from tests.support.broker.server import Broker
+from tests.support.journal.journals import KIND
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 
