@@ -1,6 +1,6 @@
 """The event journal: guarded append, one operation's events, the floor. Callers: every service.
 
-The protocol of `append` is architecture.md, Guarded append; its cases were found by running them (nats-facts.md).
+The protocol of `append` is in docs/architecture.md; its cases were found by running them (docs/nats.md).
 A retry is always the same bytes under the same event id; whoever decides anew after a `VersionConflict` takes a new id.
 """
 

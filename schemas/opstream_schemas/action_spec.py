@@ -30,7 +30,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     deadline: float = DAY_SECONDS
     """From the request to the moment at which the operation fails, whatever it is doing then."""
     retention: float = DAY_SECONDS
-    """How long the status stays readable after the end; at least 24 hours (contract.md)."""
+    """How long the status stays readable after the end; at least 24 hours (docs/contract.md)."""
     retention_failed: float = 0.0
     """The same for an operation that failed; 0: as `retention`."""
     retention_canceled: float = 0.0

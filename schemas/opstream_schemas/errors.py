@@ -10,7 +10,7 @@ from enum import StrEnum
 
 
 class ErrorCode(StrEnum):
-    """Stable, append-only codes that a client may see (contract.md, section Errors and `error.code`)."""
+    """Stable, append-only codes that a client may see (docs/contract.md, Errors)."""
 
     INVALID_INPUT = "InvalidInput"
     INVALID_HEADER = "InvalidHeader"

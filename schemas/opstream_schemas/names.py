@@ -13,7 +13,7 @@ from .errors import InvalidName
 ALWAYS_RESERVED: Final = frozenset({"status", "docs", "openapi.json", "asyncapi.json", "healthz", "readyz", "metrics"})
 """Resources that no version has ever offered, so stored data that names one is damaged."""
 RESERVED_RESOURCES: Final = ALWAYS_RESERVED | {"schedules", "runners", "console", "mcp", "operations"}
-"""First path segments that opstream serves, or will serve, itself (docs/contract.md, Submit).
+"""First path segments that opstream serves, or will serve, itself (docs/contract.md, Paths).
 
 No action can be offered or submitted to under them. `.well-known` is not listed: the grammar of names has no `.`, so
 no path below `/.well-known/` can be an action's.
@@ -70,7 +70,7 @@ def check_durable_name(value: str) -> str:
 
 def check_resource_id(value: str) -> str:
     """Return `value` if it can be a resource's own id: 1 to 256 characters, without `/` and control characters, and
-    not `.` or `..` (contract.md, section Submit).
+    not `.` or `..` (docs/contract.md, Paths).
 
     Raises:
         InvalidName: it is not.

@@ -107,7 +107,7 @@ def event_subject(operation_id: str, kind: Kind, event: str) -> str:
 
 def operation_filter(operation_id: str) -> str:
     """An operation's whole life. Also *the* filter of every guarded append: on a replicated stream the in-flight
-    check is keyed by this very string, so no other spelling may guard an append (nats-facts.md, Guard filter)."""
+    check is keyed by this very string, so no other spelling may guard an append (docs/nats.md, Appends)."""
     return f"operations.{operation_id}.>"
 
 

@@ -2,7 +2,7 @@
 
 `Connection` makes the options for whoever opens the connection (this module, or FastStream's broker in the runner) and
 knows whether it is up. nats-py closes a connection for good on a protocol error, and then nothing would ever work
-again: `on_lost` is called, by default ending the process (nats-facts.md, nats-py 2.16).
+again: `on_lost` is called, by default ending the process (docs/nats.md).
 """
 
 from __future__ import annotations

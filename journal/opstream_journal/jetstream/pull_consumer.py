@@ -42,7 +42,7 @@ class _ConsumerStatus(Enum):
 
 
 class DeliveredMessage:
-    """One delivered message. Acknowledgements go by stream sequence, not by delivery (nats-facts.md): whoever has been
+    """One delivered message. Acknowledgements go by stream sequence, not by delivery (docs/nats.md): whoever has been
     fenced off must send none of them."""
 
     __slots__ = ("_link", "_reply", "data", "deliveries", "message", "sequence", "subject")

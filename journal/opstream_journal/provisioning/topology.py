@@ -162,7 +162,7 @@ def _bucket_stream(
     bucket: str, sizing: Sizing, *, max_msgs_per_subject: int = 1, allow_atomic: bool | None = None
 ) -> StreamConfig:
     # Made as a stream, not by nats-py's key-value API: that one would add delete markers, after which a key whose
-    # TTL ran out reads as an empty value instead of "not found" (nats-facts.md, nats-py 2.16).
+    # TTL ran out reads as an empty value instead of "not found" (docs/nats.md, Buckets).
     return StreamConfig(
         name=subjects.bucket_stream(bucket),
         subjects=[subjects.bucket_subject(bucket, ">")],

@@ -84,7 +84,7 @@ class ActionCatalog:
     """All entries, kept up to date: a core subscription hints at changes, and every 10 s everything is read again.
 
     A hint is only a reason to read: core subscribers see publishes that the stream refused and miss others
-    (nats-facts.md).
+    (docs/nats.md).
     """
 
     def __init__(self, link: Connection) -> None:

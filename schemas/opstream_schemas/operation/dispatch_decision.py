@@ -1,6 +1,6 @@
 """The runner's decision table: what to do with a delivered message, from the operation's state alone.
 
-The rows, their order and their numbers are those of architecture.md, section The runner. Pure: `now` is a parameter and
+The rows, their order and their numbers are those of docs/architecture.md. Pure: `now` is a parameter and
 only the deadline is compared with it.
 """
 

@@ -141,7 +141,7 @@ def forced_end_of(event: RecordedEvent) -> ForcedEnd | None:
 
 
 def next_event(operation: Operation, data: EventData, *, id: str, source: str, time: datetime) -> Event:  # noqa: A002
-    """The event that would continue the operation. A re-decided event needs a new `id` (architecture.md)."""
+    """The event that would continue the operation. A re-decided event needs a new `id` (docs/nats.md, Appends)."""
     return Event(
         id=id,
         source=source,

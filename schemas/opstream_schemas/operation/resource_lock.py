@@ -161,7 +161,7 @@ def _replacement(
 
 
 def busy_error(kind: Kind, resource_id: str, holder_id: str) -> OperationError:
-    """What a request learns that does not wait for another operation (contract.md, `ResourceBusy`)."""
+    """What a request learns that does not wait for another operation (docs/contract.md, Errors)."""
     what = f"{kind.resource} {resource_id}" if resource_id else f"{kind}"
     message = f"operation {holder_id} holds {what}: wait for its end, or cancel it"
     return OperationError(code=ErrorCode.RESOURCE_BUSY, message=message, target=resource_id)

@@ -1,4 +1,4 @@
-"""What follows from an operation's state, beyond the view: deadlines armed, holds released (architecture.md, Later).
+"""What follows from an operation's state, beyond the view: deadlines armed, holds released (docs/architecture.md).
 
 Terminal events come from runners, the API and deadlines alike; the projector sees them all. Caller: `projector.py`,
 which acknowledges an event only once its after-effects are done, so none is lost, and each may be repeated.

@@ -1,7 +1,7 @@
 """Canceling: what a client wishes, recorded as the event that it becomes. Called by `status_routes.py`.
 
 The guarded append settles every race: if the outcome was recorded first, the wish is refused, and the other way round
-the runner finds it before it records anything (architecture.md, Guarded append).
+the runner finds it before it records anything (docs/architecture.md).
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """One operation that somebody waits for: sees what becomes of it, for all who wait.
 
 A core subscription to the operation's events only hints that there is something to read: such a subscriber sees
-messages that the stream refused and misses others (nats-facts.md). So whoever waits registers for hints first, then
+messages that the stream refused and misses others (docs/nats.md). So whoever waits registers for hints first, then
 reads, and each watched operation is read again every `REFRESH_INTERVAL` seconds, however many wait for it
-(architecture.md,
-The view and the status endpoint).
+(docs/architecture.md).
 """
 
 from __future__ import annotations

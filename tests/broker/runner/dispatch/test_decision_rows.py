@@ -1,4 +1,4 @@
-"""The runner's decision table (architecture.md, The runner), each row carried out on a real broker."""
+"""The runner's decision table (docs/architecture.md), each row carried out on a real broker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runner's decision table (architecture.md, The runner): each row, and that the first matching one wins."""
+"""The runner's decision table (docs/architecture.md): each row, and that the first matching one wins."""
 
 import itertools
 from collections.abc import Callable
