@@ -101,10 +101,11 @@ def test_the_contract_marks_the_guidelines() -> None:
     assert CONTRACT.count("\\*") - 1 == int(marks)
 
 
-def test_the_reserved_resources() -> None:
-    """The architecture lists those that the code refuses."""
-    (listed,) = re.findall(r"\*\*Reserved paths\.\*\*(.*?)(?:\n\n|\Z)", ARCHITECTURE, re.DOTALL)
-    assert RESERVED_RESOURCES <= set(re.findall(r"`([^`]+)`", listed))
+@pytest.mark.parametrize(("page", "begins"), [(ARCHITECTURE, "**Reserved paths.**"), (CONTRACT, "- **Reserved**")])
+def test_the_reserved_resources(page: str, begins: str) -> None:
+    """The pages list those that the code refuses."""
+    listed = page.partition(begins)[2].partition("([names]")[0].partition("`@action`")[0]
+    assert set(re.findall(r"`([\w.-]+)`", listed)) == RESERVED_RESOURCES
 
 
 def test_the_glossary() -> None:
