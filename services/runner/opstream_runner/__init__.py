@@ -1,4 +1,9 @@
-"""What authors of actions import, re-exported by `opstream`. The process that executes them is `main`."""
+"""The runner: `@action` for authors, and the process that runs actions.
+
+Authors import these exports by way of `opstream`. To read how an operation runs, begin at `dispatch/dispatcher.py`;
+`main.py` builds the process, and `runner.py` joins the dispatchers of all its actions. A folder imports only from those
+after it: dispatch, attempt, handler, authoring. HTTP, snapshots and webhooks do not belong here.
+"""
 
 from .authoring.action import Action, action
 from .authoring.context import ActionContext

@@ -1,4 +1,4 @@
-"""What the parts of the runner share: the journal, the clocks and the ids."""
+"""The dependencies that dispatchers and attempts share: the journal, the clocks and the id generator."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from opstream_journal import Journal
 
 
 class RunnerDependencies(msgspec.Struct, frozen=True):
-    """What an attempt works with. Clocks and ids are parameters, for tests."""
+    """The shared dependencies. Clocks and ids are fields, so that tests can replace them."""
 
     journal: Journal
     source: str
     """CloudEvents source of the runner's events."""
     now: Callable[[], datetime]
+    """The current time, with time zone."""
     monotonic: Callable[[], float]
+    """Seconds of a clock that never goes back."""
     new_id: Callable[[], str]
+    """Makes an id for an event or an attempt."""
     result_limit: int
+    """A result's maximum, in bytes of JSON."""
     jitter: Callable[[], float]
-    """Draws the factor of a pause (`opstream_schemas.operation.backoff`)."""
+    """Draws the factor of a backoff (`opstream_schemas.operation.backoff`)."""

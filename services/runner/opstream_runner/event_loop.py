@@ -1,8 +1,8 @@
-"""Runs the process's event loop so that its end can't be held up by what actions left behind. Caller: `main.py`.
+"""An event loop whose end does not wait for tasks and threads that actions left behind.
 
-`asyncio.run` waits at its end for every task and every thread of the default executor. An action may have left either:
-a handler that ignores its cancellation, or one that had `asyncio.to_thread` do something long. Whoever stops a runner
-would wait for them, in vain or for hours, although their operations were handed back already.
+`asyncio.run` waits at its end for every task and for every thread of the default executor. An action may leave either
+behind: a handler that ignores its cancellation, or one that started a long `asyncio.to_thread`. A stopping runner would
+wait for them for hours or for ever, although their operations were released already.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from .errors import RunnerError
 logger = logging.getLogger(__name__)
 
 _END_TIMEOUT: Final = 0.5
-"""Seconds that tasks, and then threads, have to notice that it is over."""
+"""Seconds that tasks, and then threads, have to end."""
 
 
 def run_until_complete(main: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine in a loop of its own; what it raises is raised.
+    """Run a coroutine in a new event loop, and raise the exception that it raises.
 
-    If tasks or threads stay nevertheless, the process ends here and now, with status 0, or 1 for an error, which is
-    logged.
+    If tasks or threads do not end, this ends the process at once: with status 0, or with status 1 after an error, which
+    it logs.
     """
     error: BaseException | None = None
     executor = ThreadPoolExecutor(thread_name_prefix="asyncio")
@@ -66,7 +66,7 @@ async def _cancel_tasks() -> list[str]:
 
 
 def _join_threads() -> list[str]:
-    # The interpreter waits for those that are no daemons.
+    # The interpreter waits for threads that are not daemons.
     threads = [one for one in threading.enumerate() if one is not threading.current_thread() and not one.daemon]
     for thread in threads:
         thread.join(_END_TIMEOUT / len(threads))
@@ -74,7 +74,7 @@ def _join_threads() -> list[str]:
 
 
 def _exit_now(left: list[str], error: BaseException | None) -> None:
-    logger.warning("ending although these do not: %s", ", ".join(left))
+    logger.warning("ending the process although these do not end: %s", ", ".join(left))
     if error is not None:
         is_known = isinstance(error, (JournalError, RunnerError))
         logger.critical("%s", error, exc_info=None if is_known else error)

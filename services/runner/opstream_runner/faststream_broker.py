@@ -1,7 +1,7 @@
-"""FastStream on the journal's connection. Caller: `main.py`.
+"""A FastStream broker that shares the journal's connection.
 
-FastStream's own connect knows no end with endless reconnects, and writes a line for every refused try; its own stop
-raises while the broker is away, and waits 10 s for one that does not answer. `Connection` does both with care.
+With endless reconnects FastStream's own `connect` never gives up, and it logs each refused try. Its own `stop` raises
+while the broker is unreachable, and waits 10 s for a broker that does not respond. `Connection` handles both.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from opstream_journal import Connection
 
 
 class SharedConnectionBroker(NatsBroker):
-    """A broker whose connection somebody else opened, and closes.
+    """A FastStream broker on a connection that it neither opens nor closes.
 
     Args:
-        link: the connection.
-        options: FastStream's, connection options aside.
+        connection: the journal's connection.
+        options: FastStream's options, except those of the connection.
     """
 
-    def __init__(self, link: Connection, **options: Any) -> None:  # noqa: ANN401 - FastStream's own
+    def __init__(self, connection: Connection, **options: Any) -> None:  # noqa: ANN401 - FastStream's own
         super().__init__(logger=None, **options)
-        self._link = link
+        self._shared = connection
 
     async def _connect(self) -> Any:  # noqa: ANN401 - nats-py's client, which only the journal imports
-        self.config.connect(self._link.nc)
-        return self._link.nc
+        self.config.connect(self._shared.nc)
+        return self._shared.nc
 
     async def stop(
         self,
@@ -36,9 +36,9 @@ class SharedConnectionBroker(NatsBroker):
         exc_val: BaseException | None = None,
         exc_tb: TracebackType | None = None,
     ) -> None:
-        """Stop the subscribers and let go of the connection."""
-        if self._link.is_connected:
-            # Otherwise there is nobody to unsubscribe from.
+        """Stop the subscribers, but leave the connection open."""
+        if self._shared.is_connected:
+            # Without the broker there is nothing to unsubscribe from.
             await super(NatsBroker, self).stop(exc_type, exc_val, exc_tb)
         self._connection = None
         self.config.disconnect()

@@ -1,7 +1,7 @@
-"""Composition root of the runner: settings in, a running process out. Called by the `opstream` command.
+"""The runner's composition root: it builds a runner from settings and serves until a signal.
 
-FastStream owns the process: start and stop, signals, the control subscriptions, on the one connection that the journal
-has too. The journal's own pull loop dispatches (docs/adr/0002).
+FastStream starts and stops the process, and serves the control subscriptions: users know its life cycle and extend it.
+It shares the journal's connection. Messages are dispatched by `PullConsumer` instead (docs/adr/0002).
 """
 
 from __future__ import annotations
@@ -46,31 +46,32 @@ logger = logging.getLogger(__name__)
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _NOTIFYING_EVENTS: Final = (CancelRequested, Failed)
-"""What a running attempt wants to know of at once: somebody else wants, or has made, an end of its operation."""
+"""The events that a running attempt must see at once: each ends its operation, or asks for that, from outside."""
 
 
 def run(settings: Settings) -> None:
-    """Offer the actions of the settings' modules and run them until SIGTERM or SIGINT.
+    """Offer the actions of the settings' modules, and run their attempts until SIGTERM or SIGINT.
 
     Raises:
-        InvalidAction: a module can't be imported or holds no valid action.
-        JournalError: the health port is taken; the broker can't be reached, lacks something or differs; or a consumer
-            was deleted.
+        InvalidAction: a module can't be imported or defines no valid action.
+        JournalError: the health port is in use; the broker can't be reached, or is not provisioned as it should be;
+            or a consumer was deleted.
     """
     actions = load_actions(settings.modules)
     with contextlib.ExitStack() as stack:
         sock = None
         if settings.health_port:
-            # Probes come from other hosts. Before anything else: a second runner must not announce, and then die.
+            # All interfaces, because probes come from other hosts. First, so that a second runner on this port does not
+            # announce its actions and then die.
             sock = stack.enter_context(listen("0.0.0.0", settings.health_port, "--health-port"))  # noqa: S104
         run_until_complete(_serve(settings, actions, sock))
 
 
 def load_actions(modules: tuple[str, ...]) -> list[Action[Any, Any]]:
-    """Import modules and collect their actions.
+    """Import modules and return their actions.
 
     Raises:
-        InvalidAction: see `run`.
+        InvalidAction: a module can't be imported or defines no valid action.
     """
     imported = []
     for name in modules:
@@ -85,33 +86,33 @@ def load_actions(modules: tuple[str, ...]) -> list[Action[Any, Any]]:
 
 async def _serve(settings: Settings, actions: list[Action[Any, Any]], sock: socket.socket | None) -> None:
     loop, serving = asyncio.get_running_loop(), asyncio.current_task()
-    for number in _SIGNALS:  # until FastStream takes them over
+    for number in _SIGNALS:  # until FastStream runs
         loop.add_signal_handler(number, lambda: serving and serving.cancel())
     async with contextlib.AsyncExitStack() as stack:
         try:
-            link = await connect(settings.servers, "opstream-runner", connect_timeout=settings.connect_timeout)
-            stack.push_async_callback(link.close)
-            runner = await _build_runner(settings, link, actions)
+            connection = await connect(settings.servers, "opstream-runner", connect_timeout=settings.connect_timeout)
+            stack.push_async_callback(connection.close)
+            runner = await _build_runner(settings, connection, actions)
         except asyncio.CancelledError:
             runner = None
-        # Some of nats-py's waits forget a cancellation that comes in the same moment as what they wait for.
+        # Some of nats-py's waits lose a cancellation that arrives at the same moment as their result.
         if runner is None or (serving is not None and serving.cancelling()):
-            logger.info("told to stop before anything was pulled")
+            logger.info("stopped by a signal before the first message was pulled")
             return
         if sock is not None:
             health = HealthServer(sock, lambda: runner.is_ready)
             health.start()
             stack.push_async_callback(health.stop)
-        await _serve_faststream(link, runner)
+        await _serve_faststream(connection, runner)
 
 
-async def _build_runner(settings: Settings, link: Connection, actions: list[Action[Any, Any]]) -> Runner:
-    max_msg_size = await retry_until_ready(link, lambda: check_provisioned(link), settings.connect_timeout)
-    _check_result_limit(settings.result_limit, max_msg_size, link.nc.max_payload)
-    journal = Journal(link, max_msg_size=max_msg_size, clock=time.monotonic)
+async def _build_runner(settings: Settings, connection: Connection, actions: list[Action[Any, Any]]) -> Runner:
+    max_msg_size = await retry_until_ready(connection, lambda: check_provisioned(connection), settings.connect_timeout)
+    _check_result_limit(settings.result_limit, max_msg_size, connection.nc.max_payload)
+    journal = Journal(connection, max_msg_size=max_msg_size, clock=time.monotonic)
     await journal.start()
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
-    tools = RunnerDependencies(
+    dependencies = RunnerDependencies(
         journal=journal,
         source=f"opstream/runner/{name}",
         now=_utc_now,
@@ -120,34 +121,36 @@ async def _build_runner(settings: Settings, link: Connection, actions: list[Acti
         result_limit=settings.result_limit,
         jitter=_jitter,
     )
-    runner = Runner(link, tools, actions, name=name, concurrency=settings.concurrency, drain=settings.drain)
-    await retry_until_ready(link, runner.offer, settings.connect_timeout)
+    runner = Runner(
+        connection, dependencies, actions, name=name, concurrency=settings.concurrency, drain=settings.drain
+    )
+    await retry_until_ready(connection, runner.offer, settings.connect_timeout)
     return runner
 
 
-async def _serve_faststream(link: Connection, runner: Runner) -> None:
-    broker = SharedConnectionBroker(link, ack_policy=AckPolicy.MANUAL)
+async def _serve_faststream(connection: Connection, runner: Runner) -> None:
+    broker = SharedConnectionBroker(connection, ack_policy=AckPolicy.MANUAL)
     app = FastStream(broker, logger=None)
     loop = asyncio.get_running_loop()
 
-    def leave(number: int) -> None:
-        logger.info("told to end by %s", signal.Signals(number).name)
+    def begin_drain(number: int) -> None:
+        logger.info("received %s: no more attempts start", signal.Signals(number).name)
         runner.begin_drain()
         app.exit()
 
     @app.after_startup
     async def start() -> None:
-        # Async although it awaits nothing: FastStream runs plain hooks in a thread, without the loop.
+        # Async although it awaits nothing, because FastStream runs a plain hook in a thread without the event loop.
         runner.start()
-        # Instead of FastStream's, which look ten times a second and take no notice of a second signal.
+        # They replace FastStream's handlers, which poll ten times a second and ignore a second signal.
         for number in _SIGNALS:
-            loop.add_signal_handler(number, leave, number)
+            loop.add_signal_handler(number, begin_drain, number)
         logger.info("running %s", ", ".join(map(str, runner.kinds)))
 
     @app.on_shutdown
     async def stop() -> None:
         await runner.stop()
-        link.expect_close()
+        connection.expect_close()
 
     for kind in runner.kinds:
         for event in _NOTIFYING_EVENTS:
@@ -162,26 +165,26 @@ def _check_result_limit(result_limit: int, max_msg_size: int, max_payload: int) 
     needed = result_limit + EVENT_OVERHEAD
     if 0 <= max_msg_size < needed:
         raise Drifted(
-            f"the journal takes events of {max_msg_size} bytes, results of {result_limit} need {needed}: "
+            f"the journal accepts events of {max_msg_size} bytes, results of {result_limit} need {needed}: "
             f"run 'opstream provision --max-msg-size {needed} --update' or lower --max-result"
         )
     if max_payload < needed:
         raise Drifted(
-            f"the broker takes messages of {max_payload} bytes, results of {result_limit} need {needed}: "
+            f"the broker accepts messages of {max_payload} bytes, results of {result_limit} need {needed}: "
             f"raise max_payload in its configuration or lower --max-result"
         )
 
 
 def _notification_handler(runner: Runner, kind: Kind) -> Callable[[NatsMessage], Awaitable[None]]:
-    async def hint(message: NatsMessage) -> None:
+    async def notify(message: NatsMessage) -> None:
         try:
             subject = subjects.parse_event_subject(message.raw_message.subject)
         except InvalidName as error:
-            logger.info("a hint was ignored: %s", error)
+            logger.info("a notification was ignored: %s", error)
             return
         runner.notify(kind, subject.operation_id)
 
-    return hint
+    return notify
 
 
 def _utc_now() -> datetime:
@@ -189,7 +192,7 @@ def _utc_now() -> datetime:
 
 
 def _jitter() -> float:
-    return random.uniform(MIN_JITTER_FACTOR, 1.0)  # noqa: S311 - nothing depends on it being unforeseeable
+    return random.uniform(MIN_JITTER_FACTOR, 1.0)  # noqa: S311 - it need not be unpredictable
 
 
 def _new_id() -> str:

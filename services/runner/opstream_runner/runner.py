@@ -1,4 +1,4 @@
-"""All actions of one process: checks, consumers, announcements, dispatchers. Caller: `main.py`."""
+"""The runner: all actions of one process, with their consumers, announcements and dispatchers."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ _STOP_TIMEOUT: Final = 5.0
 
 
 class Runner:
-    """Offers actions and runs them.
+    """Offers actions and runs their attempts.
 
     Args:
-        link: the connection.
-        tools: what attempts work with.
-        actions: what to offer.
-        name: this process, as events name it.
-        concurrency: attempts of one action at once.
-        drain: seconds that attempts have to end by themselves once this process was told to end.
+        connection: the connection to the broker.
+        dependencies: journal, clocks and ids.
+        actions: the actions to offer.
+        name: this process's name in events.
+        concurrency: how many attempts of each action run at once.
+        drain: seconds that attempts have to end by themselves after `begin_drain`.
 
     Raises:
-        InvalidAction: an isolated action was not collected from a module, so that no other process could find it.
+        InvalidAction: an isolated action was not collected from a module, so another process could not find it.
     """
 
     def __init__(
         self,
-        link: Connection,
-        tools: RunnerDependencies,
+        connection: Connection,
+        dependencies: RunnerDependencies,
         actions: list[Action[Any, Any]],
         *,
         name: str,
@@ -48,88 +48,86 @@ class Runner:
         for action in actions:
             if action.is_isolated and not action.module:
                 raise InvalidAction(f"action {action.kind} is isolated: collect it from a module that can be imported")
-        self._link = link
-        self._monotonic = tools.monotonic
+        self._connection = connection
+        self._monotonic = dependencies.monotonic
         self._drain = drain
         self._actions = actions
         self._dispatchers = {
-            action.kind: Dispatcher(link, tools, action, runner=name, slots=concurrency) for action in actions
+            action.kind: Dispatcher(connection, dependencies, action, runner=name, slots=concurrency)
+            for action in actions
         }
         self._tasks: list[asyncio.Task[None]] = []
-        self._closing: asyncio.Task[None] | None = None
+        self._pulling_stopped: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
         self.failure: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
-        """Set once a dispatcher can't go on."""
+        """Resolved with the error once a dispatcher can't continue."""
 
     @property
     def kinds(self) -> list[Kind]:
-        """The actions that this process offers."""
+        """The names of the actions that this process offers."""
         return list(self._dispatchers)
 
     @property
     def is_ready(self) -> bool:
-        """Whether every action is pulled and the broker is there; not while stopping."""
+        """True if every dispatcher pulls and the broker is connected; False while stopping."""
         is_pulling = bool(self._tasks) and not any(task.done() for task in self._tasks)
-        return is_pulling and self._closing is None and self._link.is_connected
+        return is_pulling and self._pulling_stopped is None and self._connection.is_connected
 
     async def offer(self) -> None:
-        """Make the consumers, and only then announce the actions.
+        """Create the consumers, and only then announce the actions.
 
         Raises:
-            Drifted: a consumer exists and differs, or the journal forgets too early for an action.
-            JournalError: the broker refused or did not answer.
+            Drifted: a consumer exists and differs, or the journal's age limit is too short for an action.
+            JournalError: the broker refused or did not respond.
         """
-        await check_journal_age(self._link, [action.spec for action in self._actions])
+        await check_journal_age(self._connection, [action.spec for action in self._actions])
         for action in self._actions:
-            await ensure_runner_consumer(self._link, action.spec)
+            await ensure_runner_consumer(self._connection, action.spec)
         for action in self._actions:
-            if not await announce_action(self._link, action.spec):
+            if not await announce_action(self._connection, action.spec):
                 logger.warning(
-                    "%s: a higher version than %s is announced; clients are validated against that one",
+                    "%s: a higher version than %s is announced; the API validates requests against that one",
                     action.kind,
                     action.spec.action_version,
                 )
 
     def start(self) -> None:
-        """Begin to pull."""
+        """Start to pull messages."""
         for kind, dispatcher in self._dispatchers.items():
             task = asyncio.create_task(dispatcher.run(), name=f"dispatch {kind}")
             task.add_done_callback(self._on_dispatcher_end)
             self._tasks.append(task)
 
     def notify(self, kind: Kind, operation_id: str) -> None:
-        """Somebody says that something happened to an operation."""
+        """Tell the attempt of an operation, if it runs here, that an event was published."""
         dispatcher = self._dispatchers.get(kind)
         if dispatcher is not None:
             dispatcher.notify(operation_id)
 
     def begin_drain(self) -> None:
-        """The process is told to end: pull no more, and begin nothing any more. Told again: do not wait for what runs.
-
-        `stop` does the rest.
-        """
-        if self._closing is not None:
+        """Stop pulling and start no more attempts. A second call ends the drain at once. `stop` does the rest."""
+        if self._pulling_stopped is not None:
             self._hurry.set()
             return
         for task in self._tasks:
             task.cancel()
         for dispatcher in self._dispatchers.values():
             dispatcher.begin_drain()
-        self._closing = asyncio.create_task(self._stop_pulling(), name="close")
+        self._pulling_stopped = asyncio.create_task(self._stop_pulling(), name="stop pulling")
 
     async def stop(self) -> None:
-        """Pull no more, wait `drain` seconds for what runs, and hand back the rest, all actions at once.
+        """Stop pulling, wait up to `drain` seconds for running attempts, and release the rest, all actions at once.
 
-        In 6 s more than the drain at most, also when the broker is away. There is no drain after a failure: whoever is
-        to start this process again should know soon.
+        It takes at most 6 s longer than the drain, even without the broker. After a failure there is no drain, so that
+        the process can be restarted soon.
         """
-        if self._closing is None:
+        if self._pulling_stopped is None:
             self.begin_drain()
         if self._drain and not self.failure.done():
             await self._drain_or_hurry()
         until = self._monotonic() + _STOP_TIMEOUT
-        if self._closing is not None:
-            await self._closing
+        if self._pulling_stopped is not None:
+            await self._pulling_stopped
         await asyncio.gather(*(dispatcher.stop(until) for dispatcher in self._dispatchers.values()))
 
     async def _stop_pulling(self) -> None:
@@ -143,7 +141,7 @@ class Runner:
         ends: list[asyncio.Task[Any]] = [idle, hurry]
         await asyncio.wait(ends, timeout=self._drain, return_when=asyncio.FIRST_COMPLETED)
         if not idle.done():
-            logger.info("what still runs is handed back")
+            logger.info("releasing the attempts that still run")
         for end in ends:
             end.cancel()
         await asyncio.wait(ends)
@@ -156,4 +154,6 @@ class Runner:
         if task.cancelled() or self.failure.done():
             return
         error = task.exception()
-        self.failure.set_result(error if isinstance(error, Exception) else Drifted("a dispatcher ended by itself"))
+        self.failure.set_result(
+            error if isinstance(error, Exception) else Drifted("a dispatcher ended without an error")
+        )

@@ -202,7 +202,7 @@ async def test_what_was_not_begun_is_put_back(
         await loading.wait()
         stopping = asyncio.create_task(runner.stop())
         (dispatcher,) = runner._dispatchers.values()
-        await eventually(lambda: dispatcher._is_leaving)
+        await eventually(lambda: dispatcher._is_draining)
         release.set()
         await stopping
     assert gate.attempts == []

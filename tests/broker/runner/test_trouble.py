@@ -184,7 +184,7 @@ async def test_an_outcome_waits_for_room(
     stage: RunnerStage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With a full journal a result waits until there is room, under its lease, and is not worked out again."""
-    monkeypatch.setattr("opstream_runner.attempt.completion._FULL_PAUSE", 0.1)
+    monkeypatch.setattr("opstream_runner.attempt.completion._JOURNAL_FULL_DELAY", 0.1)
     js = stage.link.nc.jetstream()
     gate = HandlerGate()
     async with stage.runner([gated(gate, lease=1)]):

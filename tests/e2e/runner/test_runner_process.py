@@ -107,7 +107,7 @@ async def test_a_runner_that_drains(stage: RunnerStage, start: Start) -> None:
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
         assert (await http.get("/readyz")).status_code == 200
         runner.send(signal.SIGTERM)
-        runner.wait_for("told to end by SIGTERM")
+        runner.wait_for("received SIGTERM: no more attempts start")
         codes = [(await http.get(path)).status_code for path in ("/readyz", "/healthz")]
     assert codes == [503, 200]
     runner.send(signal.SIGINT)
@@ -122,7 +122,9 @@ async def test_an_operation_that_somebody_else_fails(stage: RunnerStage, start: 
     runner = start()
     runner.wait_for("op-1 begins attempt 1")
     await stage.append("op-1", Failed(error=OperationError(code=ErrorCode.DEADLINE_EXCEEDED, message="late")))
-    runner.wait_for("operation op-1: attempt 1 ends silently: a later attempt or a terminal event was recorded", 10)
+    runner.wait_for(
+        "operation op-1: attempt 1 records no outcome: a later attempt or a terminal event was recorded", 10
+    )
     assert await stage.names("op-1") == ["requested", "started", "failed"]
 
 
@@ -136,7 +138,7 @@ async def test_a_frozen_runner(stage: RunnerStage, start: Start) -> None:
     second.wait_for("op-1 begins attempt 2")
     operation = await stage.ended("op-1")
     first.send(signal.SIGCONT)
-    first.wait_for("operation op-1: (the outcome came too late|attempt 1 ends silently)")
+    first.wait_for("operation op-1: (the outcome came too late|attempt 1 records no outcome)")
     assert (operation.status, operation.attempt) == (Status.SUCCEEDED, 2)
     assert await stage.names("op-1") == ["requested", "started", "started", "succeeded"]
     first.send(signal.SIGTERM)

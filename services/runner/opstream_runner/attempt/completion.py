@@ -1,14 +1,14 @@
-"""Records the end of an attempt, and says to the broker what becomes of its message. Caller: `attempt.py`.
+"""The end of an attempt: which command records its outcome, and what happens to its message.
 
-The order is what makes a crash harmless: the event first, then the wake for the next attempt, then the ack. Between any
-two of them the message comes again, and the decision table finds out how far this got.
+`AttemptResult` chooses the command; it does no I/O. `Completion` appends the event, then schedules the wake-up for the
+next attempt, then acknowledges the message. The order makes a crash harmless: after a crash between two of these steps
+the message is delivered again, and the decision table continues from what is recorded.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
@@ -27,11 +27,11 @@ from opstream_journal.runtime.crash_points import CrashPoint, crash_point
 from opstream_journal.stores.timers import schedule_wake_up, send_wake_up
 from opstream_runner.dependencies import RunnerDependencies
 from opstream_runner.handler.invocation import HandlerOutcome, Postponed, Raised, Returned, Stopped
-from opstream_runner.handler.stop_reason import CLEANUP_REASONS, StopReason
+from opstream_runner.handler.stop_reason import CLEANUP_REASONS, StopReason, StopSignal
 from opstream_schemas.action_spec import Policy
 from opstream_schemas.errors import DecisionRefused, ErrorCode, FoldRefused, InvalidEvent
 from opstream_schemas.events import OperationError
-from opstream_schemas.operation import backoff as retrying
+from opstream_schemas.operation.backoff import backoff_delay, retry_time
 from opstream_schemas.operation.commands import Command, ConfirmCancel, Fail, ReleaseAttempt, Succeed, deadline_outcome
 from opstream_schemas.operation.state import Operation, Waiting
 
@@ -40,12 +40,13 @@ from .event_recorder import EventRecorder
 logger = logging.getLogger(__name__)
 
 RETRY_WAKE_UP: Final = "retry"
-"""Why an operation is woken for its next attempt."""
+"""Why a wake-up is scheduled: the next attempt is due after a backoff."""
 RELEASE_WAKE_UP: Final = "handed-back"
-"""Why it is woken after an attempt whose runner was told to end."""
-_HAND_BACK_BUDGET: Final = 3.0
-_FULL_PAUSE: Final = 2.0
-_TROUBLE_DELAY: Final = 1.0
+"""Why a wake-up is sent at once: a stopping runner released the operation."""
+_RELEASE_BUDGET: Final = 3.0
+"""Seconds to record a release. The process is about to end, and without the record the lease runs out."""
+_JOURNAL_FULL_DELAY: Final = 2.0
+_BROKER_TROUBLE_DELAY: Final = 1.0
 _RUNNER_STOPPED: Final = OperationError(code=ErrorCode.RUNNER_STOPPED, message="the runner was stopped")
 
 
@@ -53,13 +54,15 @@ class AttemptResult(msgspec.Struct, frozen=True, kw_only=True):
     """How an attempt ended.
 
     Attributes:
-        token: of the attempt.
-        outcome: of its handler.
-        verdict: why the handler was asked to stop, if it was.
-        policy: of its action.
-        factor: the jitter of a retry (`retrying.pause`).
+        attempt: the attempt's number, for the log.
+        token: the attempt's token.
+        outcome: what the handler did.
+        stop_reason: why the handler was asked to stop; None if it was not.
+        policy: the action's policy.
+        jitter: the factor of the backoff before a retry (`backoff_delay`).
     """
 
+    attempt: int
     token: str
     outcome: HandlerOutcome
     stop_reason: StopReason | None
@@ -68,24 +71,41 @@ class AttemptResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_discarded(self) -> bool:
-        """Whether nothing may be recorded: the operation is another's, or perhaps."""
+        """Return True if nothing may be recorded, because another attempt owns the operation or may own it.
+
+        With an unverified lease, only what the handler did on purpose is offered to the journal.
+        """
         if self.stop_reason is StopReason.LEASE_UNVERIFIED:
             return isinstance(self.outcome, Stopped) or (isinstance(self.outcome, Raised) and not self.outcome.is_meant)
         return self.stop_reason is StopReason.LEASE_LOST
 
+    @property
+    def is_release(self) -> bool:
+        """Return True if the runner interrupted the handler: another attempt follows at once and does not count."""
+        if self.stop_reason in CLEANUP_REASONS:
+            return False
+        if isinstance(self.outcome, Raised):
+            return not self.outcome.is_meant and self.stop_reason is not None
+        return isinstance(self.outcome, Stopped)
+
     def command(self, operation: Operation, now: datetime) -> Command:
-        """What to record. The guard of the append has the last word on who owns the outcome.
+        """Return the command that records this result.
+
+        It depends on the operation's current state: after a cancel request, for example, nothing is retried. The
+        append's expected version decides who owns the outcome.
 
         Args:
             operation: the state to decide on.
-            now: with zone.
+            now: with time zone.
         """
         match self.outcome:
+            case _ if self.is_release:
+                return self._release(now)
             case Returned(result):
                 return Succeed(token=self.token, result=result)
             case Raised(error, is_meant=True):
                 return Fail(token=self.token, error=error)
-            case Stopped(is_left_behind=False) if operation.cancel is not None and self.stop_reason in CLEANUP_REASONS:
+            case Stopped(is_left_behind=False) if operation.cancel is not None:
                 return ConfirmCancel(token=self.token)
             case _ if self.stop_reason is StopReason.DEADLINE:
                 return Fail(token=self.token, error=deadline_outcome(operation).error)
@@ -95,101 +115,107 @@ class AttemptResult(msgspec.Struct, frozen=True, kw_only=True):
                 message = f"an attempt took longer than its timeout, {self.policy.timeout:g} s"
                 error = OperationError(code=ErrorCode.ATTEMPT_TIMED_OUT, message=message)
                 return self._retry_or_fail(operation, now, error)
-            case Raised(error) if self.stop_reason in {None, StopReason.CANCEL}:
+            case Raised(error):
                 return self._retry_or_fail(operation, now, error)
-            case _:
-                return ReleaseAttempt(token=self.token, error=_RUNNER_STOPPED, retry_at=now, counted=False)
+            case Stopped():
+                return self._release(now)
 
-    def _retry_or_fail(self, operation: Operation, now: datetime, error: OperationError, floor: float = 0.0) -> Command:
-        """Try once more, unless this was the last attempt or nobody wants another."""
+    def _release(self, now: datetime) -> ReleaseAttempt:
+        return ReleaseAttempt(token=self.token, error=_RUNNER_STOPPED, retry_at=now, counted=False)
+
+    def _retry_or_fail(
+        self, operation: Operation, now: datetime, error: OperationError, min_seconds: float = 0.0
+    ) -> Command:
+        """Retry after a backoff. Fail if this was the last attempt, or if a client has canceled."""
         failed = operation.attempts_used
         if operation.cancel is not None or failed >= self.policy.max_attempts:
             if failed > 1:
                 error = msgspec.structs.replace(error, message=f"{error.message} ({failed} attempts failed)")
             return Fail(token=self.token, error=error)
-        seconds = retrying.backoff_delay(
+        seconds = backoff_delay(
             failed,
             backoff=self.policy.backoff,
             backoff_max=self.policy.backoff_max,
             factor=self.jitter,
-            floor=floor,
+            floor=min_seconds,
         )
-        at = retrying.retry_time(now, seconds, operation.deadline)
+        at = retry_time(now, seconds, operation.deadline)
         return ReleaseAttempt(token=self.token, error=error, retry_at=at, counted=True)
 
 
 class Completion:
-    """The end of one attempt.
+    """Records the result of one attempt and settles its message.
 
     Args:
-        link: the connection, to arm wakes.
-        tools: clocks.
-        recorder: of the attempt.
-        message: the delivery that caused it.
-        is_stopping: whether this process is about to end.
+        connection: schedules wake-ups.
+        dependencies: the clock.
+        recorder: the attempt's recorder.
+        message: the delivery that caused the attempt.
+        stop_signal: the attempt's signal.
     """
 
     def __init__(
         self,
-        link: Connection,
-        tools: RunnerDependencies,
+        connection: Connection,
+        dependencies: RunnerDependencies,
         recorder: EventRecorder,
         message: DeliveredMessage,
-        is_stopping: Callable[[], bool],
+        stop_signal: StopSignal,
     ) -> None:
-        self._link = link
-        self._tools = tools
+        self._connection = connection
+        self._now = dependencies.now
         self._recorder = recorder
         self._message = message
-        self._is_stopping = is_stopping
+        self._stop_signal = stop_signal
 
-    async def complete(self, ending: AttemptResult) -> None:
-        """Record it, and then acknowledge the message or put it back; neither if another attempt owns the outcome.
+    async def complete(self, result: AttemptResult) -> None:
+        """Record the result, then acknowledge the message or requeue it.
+
+        If another attempt owns the outcome, do neither: the broker would take this delivery's ack or nak for the
+        successor's.
 
         Raises:
-            JournalError: it can't be stored at all (refused by the broker).
+            JournalError: the broker refused the event for good.
         """
         operation_id = self._recorder.operation.id
+        if result.is_discarded:
+            why = result.stop_reason.value if result.stop_reason else ""
+            logger.warning("operation %s: attempt %s records no outcome: %s", operation_id, result.attempt, why)
+            return
         crash_point(CrashPoint.RUNNER_HANDLED)
         try:
-            operation = await self._record(ending)
-        except DecisionRefused as refused:
-            logger.warning("operation %s: the outcome came too late: %s", operation_id, refused)
-        except (FoldRefused, InvalidEvent) as refused:
-            logger.error("operation %s: its outcome can't be recorded: %s", operation_id, refused)  # noqa: TRY400
+            operation = await self._record(result)
+        except DecisionRefused as error:
+            logger.warning("operation %s: the outcome came too late: %s", operation_id, error)
+        except (FoldRefused, InvalidEvent) as error:
+            logger.error("operation %s: its outcome can't be recorded: %s", operation_id, error)  # noqa: TRY400
         except JournalUnavailable as error:
-            logger.warning("operation %s was not handed back: %s; its lease will run out", operation_id, error)
+            logger.warning("operation %s was not released: %s; its lease will run out", operation_id, error)
         else:
-            await self._acknowledge(operation)
+            await self._settle_message(operation)
 
-    async def _record(self, ending: AttemptResult) -> Operation:
-        """Record an outcome, however long it takes: what the action did is not done again for want of a line."""
+    async def _record(self, result: AttemptResult) -> Operation:
+        # An outcome is retried without limit: the action's work must not be repeated because one event is missing.
         while True:
-            budget = _HAND_BACK_BUDGET if self._is_hand_back(ending) else UNTIL_STORED
             try:
-                return await self._recorder.record(self._intent(ending), budget)
-            except JournalFull as full:
-                if self._is_stopping():
+                return await self._record_once(result)
+            except JournalFull as error:
+                if self._stop_signal.reason is StopReason.SHUTDOWN:
                     raise
                 operation_id = self._recorder.operation.id
-                logger.error("operation %s: its outcome waits for room: %s", operation_id, full)  # noqa: TRY400
-                await asyncio.sleep(_FULL_PAUSE)
+                logger.error("operation %s: its outcome waits for room: %s", operation_id, error)  # noqa: TRY400
+                await asyncio.sleep(_JOURNAL_FULL_DELAY)
             except EventTooLarge as error:
-                if not isinstance(ending.outcome, Returned):
+                if not isinstance(result.outcome, Returned):
                     raise
                 too_large = OperationError(code=ErrorCode.RESULT_TOO_LARGE, message=str(error))
-                ending = msgspec.structs.replace(ending, outcome=Raised(too_large, is_meant=True))
+                result = msgspec.structs.replace(result, outcome=Raised(too_large, is_meant=True))
 
-    def _intent(self, ending: AttemptResult) -> Callable[[Operation], Command]:
-        return lambda operation: ending.command(operation, self._tools.now())
+    async def _record_once(self, result: AttemptResult) -> Operation:
+        budget = _RELEASE_BUDGET if result.is_release else UNTIL_STORED
+        return await self._recorder.record(lambda operation: result.command(operation, self._now()), budget)
 
-    def _is_hand_back(self, ending: AttemptResult) -> bool:
-        if isinstance(ending.outcome, Returned):
-            return False  # nearly all of them, so nothing is decided twice
-        command = self._intent(ending)(self._recorder.operation)
-        return isinstance(command, ReleaseAttempt) and not command.counted
-
-    async def _acknowledge(self, operation: Operation) -> None:
+    async def _settle_message(self, operation: Operation) -> None:
         waiting = operation.waiting
         if waiting is None:
             crash_point(CrashPoint.RUNNER_CONCLUDED)
@@ -197,14 +223,16 @@ class Completion:
         elif waiting.counted:
             await self._schedule_retry(operation, waiting)
         else:
-            await self._release(operation, waiting)
+            await self._wake_another_runner(operation, waiting)
 
-    async def _release(self, operation: Operation, waiting: Waiting) -> None:
-        # To put the message back would do while the broker runs; one that restarts forgets it, and waits for the lease.
+    async def _wake_another_runner(self, operation: Operation, waiting: Waiting) -> None:
+        # A nak would be enough while the broker runs. A broker that restarts forgets the nak and waits for the lease.
         try:
-            await send_wake_up(self._link, operation.kind, operation.id, RELEASE_WAKE_UP, armed_by=waiting.sequence)
+            await send_wake_up(
+                self._connection, operation.kind, operation.id, RELEASE_WAKE_UP, armed_by=waiting.sequence
+            )
         except JournalError as error:
-            logger.warning("operation %s is put back: %s", operation.id, error)
+            logger.warning("operation %s is requeued: %s", operation.id, error)
             await self._message.nak()
             return
         await self._message.ack_confirmed()
@@ -215,12 +243,12 @@ class Completion:
         logger.info("operation %s: attempt %s failed; the next follows at %s", operation.id, operation.attempt, at)
         try:
             await schedule_wake_up(
-                self._link, operation.kind, operation.id, RETRY_WAKE_UP, at=at, armed_by=waiting.sequence
+                self._connection, operation.kind, operation.id, RETRY_WAKE_UP, at=at, armed_by=waiting.sequence
             )
         except JournalUnavailable as error:
-            # Delivered again, the message arms the wake (row 9), as after a crash.
-            logger.warning("operation %s is put back: %s", operation.id, error)
-            await self._message.nak(_TROUBLE_DELAY)
+            # The next delivery of the message schedules the wake-up (row 9), as after a crash.
+            logger.warning("operation %s is requeued: %s", operation.id, error)
+            await self._message.nak(_BROKER_TROUBLE_DELAY)
             return
         crash_point(CrashPoint.RUNNER_WAKE_ARMED)
         await self._message.ack_confirmed()

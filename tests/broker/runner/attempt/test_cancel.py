@@ -114,7 +114,7 @@ async def test_a_plain_handler(stage: RunnerStage) -> None:
         await stage.request_cancel("op-1")
         (dispatcher,) = runner._dispatchers.values()
         attempt = dispatcher._attempts["op-1"]
-        await stage.reached("op-1", lambda _: attempt._judgement.reason is not None)
+        await stage.reached("op-1", lambda _: attempt._stop_signal.reason is not None)
         release.set()
         operation = await stage.ended("op-1")
     assert operation.status is Status.SUCCEEDED
@@ -232,7 +232,7 @@ async def test_a_cancellation_before_any_runner(stage: RunnerStage) -> None:
 
 async def test_a_hint_is_heeded_at_once(stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a long lease, a hint makes the runner look now, and soon again for a wish that was stored only after it."""
-    monkeypatch.setattr("opstream_runner.attempt.attempt._SECOND_LOOK", 1.0)
+    monkeypatch.setattr("opstream_runner.attempt.attempt._SECOND_HEARTBEAT_DELAY", 1.0)
     gate = HandlerGate()
     async with stage.runner([gated(gate, lease=60)]) as runner:
         await stage.request("op-1")
@@ -240,7 +240,7 @@ async def test_a_hint_is_heeded_at_once(stage: RunnerStage, monkeypatch: pytest.
         runner.notify(KIND, "op-unknown")
         runner.notify(KIND, "op-1")
         (dispatcher,) = runner._dispatchers.values()
-        await stage.reached("op-1", lambda _: dispatcher._attempts["op-1"]._check is None)
+        await stage.reached("op-1", lambda _: dispatcher._attempts["op-1"]._heartbeat_task is None)
         began = time.monotonic()
         await stage.request_cancel("op-1")
         operation = await stage.ended("op-1")

@@ -10,6 +10,7 @@ import pytest
 
 from opstream_journal import Connection, ExpectedVersion, Journal, VersionConflict
 from opstream_runner import ActionContext, action
+from opstream_runner.handler.stop_reason import StopReason
 from opstream_schemas.errors import OperationFinished
 from opstream_schemas.operation.commands import RequestCancel, decide
 from opstream_schemas.operation.state import Status
@@ -91,12 +92,10 @@ async def test_an_end_while_the_broker_is_away(broker: Broker, stage: RunnerStag
         await cleaning.wait()
         broker.pause()
         if is_long:
-            # Blind for longer than the lease, the attempt has nothing to say: whoever gets the message next does.
-            await eventually(
-                lambda: attempt._judgement.reason is not None and attempt._judgement.reason.name == "BLIND"
-            )
+            # The attempt could not verify its lease for too long, so it records nothing; the next delivery does.
+            await eventually(lambda: attempt._stop_signal.reason is StopReason.LEASE_UNVERIFIED)
         cleaned.set()
-        await eventually(lambda: attempt._is_concluding)
+        await eventually(lambda: attempt._is_completing)
         broker.resume()
         operation = await stage.ended("op-1")
         await stage.settled()

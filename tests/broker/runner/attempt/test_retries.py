@@ -11,7 +11,7 @@ import pytest
 from opstream_journal import Connection, ExpectedVersion, Journal, JournalUnavailable
 from opstream_journal.stores import timers
 from opstream_runner import Action, ActionContext, RetryAfter, action
-from opstream_runner.attempt import completion as runner_closing
+from opstream_runner.attempt import completion
 from opstream_runner.handler.invocation import UNEXPECTED_ERROR
 from opstream_schemas import subjects
 from opstream_schemas.errors import ErrorCode
@@ -210,7 +210,7 @@ async def test_a_crash_around_the_wake(
 ) -> None:
     """A runner that dies once its failed attempt is stored, before or after it armed the wake, has one more attempt
     follow it, when the lease is over or at the wake."""
-    monkeypatch.setattr(runner_closing, "schedule_wake_up", arming(moment))
+    monkeypatch.setattr(completion, "schedule_wake_up", arming(moment))
     async with stage.runner([failing(1, OSError("secret"), lease=1)]):
         await stage.request("op-1")
         operation = await stage.ended("op-1")
@@ -247,7 +247,7 @@ async def test_a_wake_that_could_not_be_armed(stage: RunnerStage, monkeypatch: p
         calls.append(args)
         raise JournalUnavailable("no answer", maybe_stored=False)
 
-    monkeypatch.setattr(runner_closing, "schedule_wake_up", arm)
+    monkeypatch.setattr(completion, "schedule_wake_up", arm)
     async with stage.runner([failing(1, OSError("secret"), lease=60)]):
         await stage.request("op-1")
         await stage.ended("op-1")

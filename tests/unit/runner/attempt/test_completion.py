@@ -1,4 +1,4 @@
-"""What is recorded once a handler has ended, by how it ended, why it was stopped, and what is left of its attempts."""
+"""Which command records the end of an attempt, by the outcome, the stop reason and the attempts that are left."""
 
 from __future__ import annotations
 
@@ -32,59 +32,59 @@ left = Stopped(is_left_behind=True)
 
 
 def running(attempt: int = 1, *, deadline: float = 3600.0, is_canceled: bool = False) -> Operation:
-    """An operation in its n-th attempt, all of which count."""
+    """An operation in its n-th attempt; all attempts count."""
     history = History().append(request(deadline=NOW + timedelta(seconds=deadline)))
     history.append(*(started(number) for number in range(1, attempt + 1)))
     return msgspec.structs.replace(history.operation, cancel=CancelWish() if is_canceled else None)
 
 
-def ending(outcome: HandlerOutcome, verdict: StopReason | None = None, *, factor: float = 1.0) -> AttemptResult:
-    """The end of an attempt."""
-    return AttemptResult(token="token", outcome=outcome, stop_reason=verdict, policy=POLICY, jitter=factor)
+def result_of(outcome: HandlerOutcome, reason: StopReason | None = None, *, factor: float = 1.0) -> AttemptResult:
+    """The result of an attempt."""
+    return AttemptResult(attempt=1, token="token", outcome=outcome, stop_reason=reason, policy=POLICY, jitter=factor)
 
 
-def again(error: OperationError, seconds: float) -> ReleaseAttempt:
-    """Another attempt follows."""
+def retry(error: OperationError, seconds: float) -> ReleaseAttempt:
+    """The command for another attempt."""
     return ReleaseAttempt(token="token", error=error, retry_at=NOW + timedelta(seconds=seconds), counted=True)
 
 
-def over(error: OperationError) -> Fail:
-    """The operation has failed."""
+def failure(error: OperationError) -> Fail:
+    """The command that fails the operation."""
     return Fail(token="token", error=error)
 
 
-def thrice(error: OperationError) -> OperationError:
-    """The error of the last attempt that this action has."""
+def after_three(error: OperationError) -> OperationError:
+    """The error after the third attempt, the last one that this action allows."""
     return msgspec.structs.replace(error, message=f"{error.message} (3 attempts failed)")
 
 
-@pytest.mark.parametrize("verdict", [None, *(one for one in StopReason if one is not StopReason.LEASE_LOST)])
+@pytest.mark.parametrize("reason", [None, *(one for one in StopReason if one is not StopReason.LEASE_LOST)])
 @pytest.mark.parametrize("is_canceled", [False, True])
-def test_what_a_handler_says_on_purpose_holds(verdict: StopReason | None, is_canceled: bool) -> None:
-    """A result, and a meant failure, are recorded whatever the handler was told meanwhile, in any attempt."""
+def test_a_result_and_a_meant_failure_are_always_recorded(reason: StopReason | None, is_canceled: bool) -> None:
+    """A result and a meant failure are recorded whatever the stop reason, also in the last attempt."""
     operation = running(3, is_canceled=is_canceled)
-    assert ending(Returned(b"7"), verdict).command(operation, NOW) == Succeed(token="token", result=b"7")
-    assert ending(failed, verdict).command(operation, NOW) == over(MEANT)
-    assert not ending(Returned(b"7"), verdict).is_discarded
-    assert not ending(failed, verdict).is_discarded
+    assert result_of(Returned(b"7"), reason).command(operation, NOW) == Succeed(token="token", result=b"7")
+    assert result_of(failed, reason).command(operation, NOW) == failure(MEANT)
+    assert not result_of(Returned(b"7"), reason).is_discarded
+    assert not result_of(failed, reason).is_discarded
 
 
 @pytest.mark.parametrize("outcome", [Returned(b"7"), failed, broken, postponed, Stopped(), left])
-def test_whoever_is_fenced_off_is_silent(outcome: HandlerOutcome) -> None:
-    """Nothing at all is recorded for an operation that is another's."""
-    assert ending(outcome, StopReason.LEASE_LOST).is_discarded
+def test_an_attempt_that_lost_its_lease_records_nothing(outcome: HandlerOutcome) -> None:
+    """Once another attempt owns the operation, no outcome is recorded."""
+    assert result_of(outcome, StopReason.LEASE_LOST).is_discarded
 
 
 @pytest.mark.parametrize(
-    ("outcome", "is_silent"), [(broken, True), (Stopped(), True), (left, True), (postponed, False)]
+    ("outcome", "is_discarded"), [(broken, True), (Stopped(), True), (left, True), (postponed, False)]
 )
-def test_whoever_is_blind(outcome: HandlerOutcome, is_silent: bool) -> None:
-    """Without a look at the journal only what the handler said on purpose is offered to it."""
-    assert ending(outcome, StopReason.LEASE_UNVERIFIED).is_discarded == is_silent
+def test_an_attempt_that_can_not_verify_its_lease(outcome: HandlerOutcome, is_discarded: bool) -> None:
+    """Without a verified lease only what the handler did on purpose is offered to the journal."""
+    assert result_of(outcome, StopReason.LEASE_UNVERIFIED).is_discarded == is_discarded
 
 
 @pytest.mark.parametrize(
-    ("outcome", "verdict", "error"),
+    ("outcome", "reason", "error"),
     [
         (broken, None, UNEXPECTED_ERROR),
         (broken, StopReason.TIMEOUT, TIMED_OUT),
@@ -92,33 +92,33 @@ def test_whoever_is_blind(outcome: HandlerOutcome, is_silent: bool) -> None:
         (left, StopReason.TIMEOUT, TIMED_OUT),
     ],
 )
-def test_a_failed_attempt(outcome: HandlerOutcome, verdict: StopReason | None, error: OperationError) -> None:
-    """While attempts are left another follows after the backoff, jitter included; the last one fails the operation,
-    and says how many there were."""
-    one = ending(outcome, verdict)
-    assert one.command(running(1), NOW) == again(error, 2)
-    assert one.command(running(2), NOW) == again(error, 4)
-    assert one.command(running(3), NOW) == over(thrice(error))
-    assert ending(outcome, verdict, factor=0.75).command(running(2), NOW) == again(error, 3)
+def test_a_failed_attempt(outcome: HandlerOutcome, reason: StopReason | None, error: OperationError) -> None:
+    """While attempts are left, another follows after the backoff with its jitter. The last one fails the operation, and
+    its error has the number of attempts."""
+    result = result_of(outcome, reason)
+    assert result.command(running(1), NOW) == retry(error, 2)
+    assert result.command(running(2), NOW) == retry(error, 4)
+    assert result.command(running(3), NOW) == failure(after_three(error))
+    assert result_of(outcome, reason, factor=0.75).command(running(2), NOW) == retry(error, 3)
 
 
-@pytest.mark.parametrize("verdict", [None, StopReason.TIMEOUT, StopReason.SHUTDOWN, StopReason.LEASE_UNVERIFIED])
-def test_an_attempt_that_asks_for_another(verdict: StopReason | None) -> None:
-    """RetryAfter sets the pause where it is longer than the backoff, and counts."""
-    assert ending(postponed, verdict).command(running(1), NOW) == again(THROTTLED, 30)
-    assert ending(Postponed(THROTTLED, 1.0), verdict).command(running(2), NOW) == again(THROTTLED, 4)
-    assert ending(postponed, verdict).command(running(3), NOW) == over(thrice(THROTTLED))
+@pytest.mark.parametrize("reason", [None, StopReason.TIMEOUT, StopReason.SHUTDOWN, StopReason.LEASE_UNVERIFIED])
+def test_an_attempt_that_asks_for_another(reason: StopReason | None) -> None:
+    """RetryAfter sets the delay if it is longer than the backoff. The attempt counts."""
+    assert result_of(postponed, reason).command(running(1), NOW) == retry(THROTTLED, 30)
+    assert result_of(Postponed(THROTTLED, 1.0), reason).command(running(2), NOW) == retry(THROTTLED, 4)
+    assert result_of(postponed, reason).command(running(3), NOW) == failure(after_three(THROTTLED))
 
 
 @pytest.mark.parametrize("deadline", [-1.0, 1.5])
 def test_no_attempt_after_the_deadline(deadline: float) -> None:
-    """The next look is at the deadline, if the pause goes beyond it."""
-    assert ending(broken).command(running(deadline=deadline), NOW) == again(UNEXPECTED_ERROR, deadline)
-    assert ending(postponed).command(running(deadline=deadline), NOW) == again(THROTTLED, deadline)
+    """If the delay ends after the deadline, the retry is scheduled for the deadline."""
+    assert result_of(broken).command(running(deadline=deadline), NOW) == retry(UNEXPECTED_ERROR, deadline)
+    assert result_of(postponed).command(running(deadline=deadline), NOW) == retry(THROTTLED, deadline)
 
 
 @pytest.mark.parametrize(
-    ("outcome", "verdict", "error"),
+    ("outcome", "reason", "error"),
     [
         (broken, StopReason.CANCEL, UNEXPECTED_ERROR),
         (postponed, StopReason.CANCEL, THROTTLED),
@@ -129,22 +129,22 @@ def test_no_attempt_after_the_deadline(deadline: float) -> None:
     ],
 )
 def test_nothing_is_retried_after_a_cancel_request(
-    outcome: HandlerOutcome, verdict: StopReason | None, error: OperationError
+    outcome: HandlerOutcome, reason: StopReason | None, error: OperationError
 ) -> None:
-    """A canceled operation whose handler raised, or never stopped, has failed; also where the wish was not yet seen."""
-    assert ending(outcome, verdict).command(running(is_canceled=True), NOW) == over(error)
+    """A canceled operation fails if its handler raised or did not stop, also if it was not asked to stop yet."""
+    assert result_of(outcome, reason).command(running(is_canceled=True), NOW) == failure(error)
 
 
-@pytest.mark.parametrize("verdict", [StopReason.CANCEL, StopReason.TIMEOUT, StopReason.DEADLINE])
-def test_a_canceled_handler_that_stopped(verdict: StopReason) -> None:
-    """It is Canceled, whichever reason came last."""
-    assert ending(Stopped(), verdict).command(running(is_canceled=True), NOW) == ConfirmCancel(token="token")
+@pytest.mark.parametrize("reason", [StopReason.CANCEL, StopReason.TIMEOUT, StopReason.DEADLINE])
+def test_a_canceled_handler_that_stopped(reason: StopReason) -> None:
+    """The operation is Canceled, whichever reason came last."""
+    assert result_of(Stopped(), reason).command(running(is_canceled=True), NOW) == ConfirmCancel(token="token")
 
 
 @pytest.mark.parametrize("outcome", [broken, postponed, Stopped(), left])
 def test_the_deadline(outcome: HandlerOutcome) -> None:
-    """A handler that was stopped by it, and did not return, leaves DeadlineExceeded."""
-    command = ending(outcome, StopReason.DEADLINE).command(running(), NOW)
+    """A handler that the deadline stopped, and that did not return, fails its operation as DeadlineExceeded."""
+    command = result_of(outcome, StopReason.DEADLINE).command(running(), NOW)
     assert isinstance(command, Fail)
     assert command.error.code == ErrorCode.DEADLINE_EXCEEDED
 
@@ -152,13 +152,34 @@ def test_the_deadline(outcome: HandlerOutcome) -> None:
 @pytest.mark.parametrize("is_canceled", [False, True])
 @pytest.mark.parametrize("outcome", [broken, Stopped(), left])
 def test_a_runner_that_stops(outcome: HandlerOutcome, is_canceled: bool) -> None:
-    """What it interrupts goes on elsewhere at once, and does not count; a wish is for whoever goes on."""
-    command = ending(outcome, StopReason.SHUTDOWN).command(running(3, is_canceled=is_canceled), NOW)
+    """An interrupted attempt does not count, and the next may follow at once; it then handles a cancel request."""
+    command = result_of(outcome, StopReason.SHUTDOWN).command(running(3, is_canceled=is_canceled), NOW)
     assert isinstance(command, ReleaseAttempt)
     assert (command.counted, command.retry_at, command.error.code) == (False, NOW, ErrorCode.RUNNER_STOPPED)
 
 
 def test_attempts_that_do_not_count() -> None:
-    """Attempts that were handed back use up nothing, and lengthen no pause."""
+    """Released attempts use up no attempt, and make no delay longer."""
     operation = msgspec.structs.replace(running(5), uncounted=4)
-    assert ending(broken).command(operation, NOW) == again(UNEXPECTED_ERROR, 2)
+    assert result_of(broken).command(operation, NOW) == retry(UNEXPECTED_ERROR, 2)
+
+
+POSSIBLE = [
+    (outcome, reason, is_canceled)
+    for outcome in (Returned(b"7"), failed, broken, postponed, Stopped(), left)
+    for reason in (None, *StopReason)
+    for is_canceled in (False, True)
+    # A cancel request is in the operation, and a handler that is canceled is never left behind.
+    if not result_of(outcome, reason).is_discarded
+    and (reason is not StopReason.CANCEL or (is_canceled and outcome != left))
+]
+
+
+@pytest.mark.parametrize(("outcome", "reason", "is_canceled"), POSSIBLE)
+def test_is_release_agrees_with_the_command(
+    outcome: HandlerOutcome, reason: StopReason | None, is_canceled: bool
+) -> None:
+    """`is_release` is True exactly for the results whose command releases the attempt uncounted."""
+    result = result_of(outcome, reason)
+    command = result.command(running(1, is_canceled=is_canceled), NOW)
+    assert result.is_release == (isinstance(command, ReleaseAttempt) and not command.counted)
