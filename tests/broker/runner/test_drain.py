@@ -165,13 +165,13 @@ async def test_an_attempt_that_fails_during_the_drain(stage: RunnerStage) -> Non
 
 async def test_a_service_manager_that_signals_everybody(stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that is terminated together with its draining runner has not failed: its operation is handed back."""
-    monkeypatch.setattr("opstream_runner.handler.child_process._EXPLANATION", 0.2)
+    monkeypatch.setattr("opstream_runner.handler.child_process._FOREIGN_SIGTERM_WAIT", 0.2)
     kind = Kind("iso", "plain")
     async with stage.runner(collect_actions([isolated_actions]), drain=LONG) as runner:
         await stage.request("op-1", kind=kind, given=msgspec.json.encode({"how": "clean_up", "file": os.devnull}))
         await stage.reached("op-1", lambda operation: operation.percent_complete)
         (attempt,) = runner._dispatchers[kind]._attempts.values()
-        pid = attempt._work._process.pid  # type: ignore[union-attr]
+        pid = attempt._handler._process.pid  # type: ignore[union-attr]
         watch = Watch([pid])
         runner.begin_drain()
         os.kill(pid, signal.SIGTERM)

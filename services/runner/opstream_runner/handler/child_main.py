@@ -1,7 +1,8 @@
 """The process of one attempt of an isolated action: `python -m opstream_runner.handler.child_main`.
 
-It imports the action's module, calls the handler in its main thread, tells progress and the outcome, and ends. It loads
-no broker code. SIGTERM interrupts the handler; the end of the runner kills this process and all of its group.
+It imports the action's module, calls the handler in its main thread, sends progress and the outcome to the runner, and
+ends. It loads no broker code. SIGTERM interrupts the handler. When the runner ends, this process and its group are
+killed.
 """
 
 from __future__ import annotations
@@ -39,18 +40,18 @@ logger = logging.getLogger(__name__)
 
 LOG_FORMAT: Final = "%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s"
 LOG_TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%S"
-"""Both as the `opstream` command has them: the lines land between those of the runner."""
+"""Both are those of the `opstream` command: the lines appear between those of the runner."""
 _PARENT_POLL_MS: Final = 1_000
-"""Milliseconds between looks at who the parent is."""
+"""Milliseconds between two checks of the parent's process id."""
 
 
 class RunnerChannel:
-    """What this process tells the runner.
+    """Sends messages to the runner.
 
-    A thread writes: a signal interrupts the main thread anywhere, and half a message would be the last.
+    A thread writes them. A signal interrupts the main thread anywhere, and would leave half a message behind.
 
     Args:
-        sock: the channel.
+        sock: the connection to the runner.
         operation_id: for the log.
     """
 
@@ -62,37 +63,37 @@ class RunnerChannel:
         self._writer.start()
 
     def send_progress(self, message: Reported) -> None:
-        """Tell it soon, in order."""
+        """Queue a progress report; reports are sent in order."""
         self._frames.put(encode_frame(message))
 
     def send_outcome(self, outcome: HandlerOutcome) -> None:
-        """Tell how it ended; back once that is on its way."""
+        """Send the outcome, and return once the kernel has it."""
         if isinstance(outcome, Raised | Postponed):
             outcome = msgspec.structs.replace(outcome, error=truncate_error(outcome.error))
         try:
             last = encode_frame(outcome)
         except (msgspec.MsgspecError, ValueError, OverflowError):
-            logger.exception("operation %s: its failure has no JSON", self._operation_id)
+            logger.exception("operation %s: its error has no JSON", self._operation_id)
             last = encode_frame(Raised(UNEXPECTED_ERROR, is_meant=False))
         self._frames.put(last)
         self._frames.put(b"")
         self._writer.join()
 
     def _write(self) -> None:
-        # Without a runner nobody is left to tell, and this process is about to be killed.
+        # Without a runner there is no receiver, and this process is about to be killed.
         with contextlib.suppress(OSError):
             while data := self._frames.get():
                 self._sock.sendall(data)
 
 
 class HandlerInterrupt:
-    """What SIGTERM does: it is noted for good, and while this is entered the handler is interrupted, once.
+    """Interrupts the handler at SIGTERM.
 
-    A signal that came before makes it so at once.
+    While this context is entered, the first signal interrupts the handler. A signal that came before does so on entry.
 
     Attributes:
-        is_requested: whether a signal came.
-        interrupt: called in the main thread, in the middle of whatever it does.
+        is_requested: True once a signal came.
+        interrupt: interrupts the handler; called in the main thread, at any point of its code.
     """
 
     def __init__(self) -> None:
@@ -101,7 +102,7 @@ class HandlerInterrupt:
         self._is_entered = False
 
     def on_signal(self, _number: int, _frame: object) -> None:
-        """The signal handler."""
+        """Handle SIGTERM."""
         self.is_requested = True
         self._interrupt_once()
 
@@ -121,36 +122,39 @@ class HandlerInterrupt:
 
 
 def main() -> None:
-    """Run the attempt that the runner names. Arguments: the descriptors of the channel and of the lifeline."""
+    """Run the attempt that the runner sends. Arguments: the file descriptors of the channel and of the lifeline."""
     channel_fd, lifeline = int(sys.argv[1]), int(sys.argv[2])
     for descriptor in (channel_fd, lifeline):
-        os.set_inheritable(descriptor, False)  # noqa: FBT003 - it takes no names
+        os.set_inheritable(descriptor, False)  # noqa: FBT003 - positional-only
     kill_group_with_runner(lifeline)
     with socket.socket(fileno=channel_fd) as sock:
         start = decode_start(_receive_frame(sock))
-        threading.Thread(target=_watch, args=(lifeline, start.runner), name="opstream lifeline", daemon=True).start()
+        threading.Thread(
+            target=_watch_lifeline, args=(lifeline, start.runner), name="opstream lifeline", daemon=True
+        ).start()
         _configure_process(start)
         (action,) = (
             one for one in collect_actions([importlib.import_module(start.module)]) if str(one.kind) == start.kind
         )
         interrupt = HandlerInterrupt()
-        sock.sendall(encode_frame(Begun()))  # whatever the handler does to this process from here on, it did begin
+        # From here on the attempt counts as begun, whatever the handler does to this process.
+        sock.sendall(encode_frame(Begun()))
         channel = RunnerChannel(sock, start.operation_id)
         context = _make_context(start, channel, interrupt)
         signal.signal(signal.SIGTERM, interrupt.on_signal)
-        # What a handler forks, a pool of workers for one, ends by SIGTERM as usual.
+        # SIGTERM ends what the handler forks, such as a pool of workers, as usual.
         os.register_at_fork(after_in_child=_restore_sigterm)
         run = _run_async if action.is_async else _run_plain
         run(action, start, context, interrupt, channel)
 
 
 def kill_group_with_runner(lifeline: int) -> None:
-    """Let the kernel kill this process and its group once nobody holds the other end of a pipe any more.
+    """Let the kernel kill this process and its group once the other end of a pipe is closed.
 
-    Linux signals the owner of a descriptor when something happens to it, and the only thing that can happen to this
-    one is that the runner is gone. It works also while a handler holds the interpreter's lock for minutes, and for
-    what the handler has started; PR_SET_PDEATHSIG would reach this one process only, and kill it before it could pass
-    that on. Elsewhere, and where a sandbox refuses it, the thread that watches the pipe has to be enough.
+    Linux signals the owner of a descriptor when an event happens on it. The only possible event on this one is that
+    the runner ended. The signal also works while a handler holds the interpreter's lock, and it reaches the processes
+    that the handler started. PR_SET_PDEATHSIG would kill this process only, before it could kill its group. On other
+    systems, and in a sandbox that refuses this, only the thread that watches the pipe does it.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
@@ -159,8 +163,8 @@ def kill_group_with_runner(lifeline: int) -> None:
             fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
 
 
-def _watch(lifeline: int, runner: int) -> None:
-    # A process that the runner forked without exec may hold the pipe open: hence the look at the parent.
+def _watch_lifeline(lifeline: int, runner: int) -> None:
+    # A process that the runner forked without exec may hold the pipe open, so the parent is checked, too.
     poll = select.poll()
     poll.register(lifeline, select.POLLIN)
     while not poll.poll(_PARENT_POLL_MS) and os.getppid() == runner:
@@ -175,7 +179,7 @@ def _restore_sigterm() -> None:
 def _receive_frame(sock: socket.socket) -> bytes:
     head = sock.recv(FRAME_HEADER.size, socket.MSG_WAITALL)
     if len(head) < FRAME_HEADER.size:
-        sys.exit(1)  # the runner is gone; nobody is there to run anything for
+        sys.exit(1)  # the runner ended before it sent the attempt
     (length,) = FRAME_HEADER.unpack(head)
     return sock.recv(length, socket.MSG_WAITALL)
 
@@ -183,8 +187,8 @@ def _receive_frame(sock: socket.socket) -> bytes:
 def _configure_process(start: ChildStart) -> None:
     sys.path[:] = start.path
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # None where the runner has none
-            # What is printed must be in the runner's log also when this process is killed.
+        if isinstance(stream, io.TextIOWrapper):  # None if the runner has none
+            # Lines that the handler prints must reach the runner's log even if this process is killed.
             stream.reconfigure(line_buffering=True)
     if sys.stderr is not None:
         faulthandler.enable()
@@ -231,7 +235,7 @@ def _run_async(
     interrupt: HandlerInterrupt,
     channel: RunnerChannel,
 ) -> None:
-    async def attempt() -> HandlerOutcome:
+    async def run() -> HandlerOutcome:
         task = asyncio.create_task(invoke(action, start.input, context, start.limit))
         loop = asyncio.get_running_loop()
 
@@ -241,13 +245,13 @@ def _run_async(
         interrupt.interrupt = cancel
         with interrupt:
             await asyncio.wait([task])
-        if task.cancelled():  # before it began
+        if task.cancelled():  # before it started
             return Stopped() if context.cancel_requested else Raised(UNEXPECTED_ERROR, is_meant=False)
         return task.result()
 
     with asyncio.Runner() as runner:
-        # Told before the loop is closed: that waits for what the handler left behind in it.
-        channel.send_outcome(runner.run(attempt()))
+        # Sent before the loop closes, because closing waits for tasks that the handler left behind.
+        channel.send_outcome(runner.run(run()))
 
 
 if __name__ == "__main__":

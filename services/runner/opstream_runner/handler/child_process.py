@@ -1,7 +1,7 @@
-"""A handler at work in a process of its own. Caller: `attempt.py`; what runs in there is `child.py`.
+"""A handler that runs in a process of its own; `child_main.py` is what runs in that process.
 
-The process leads a session and group of its own. At the end the whole group is killed, so that nothing that the handler
-has started outlives its attempt.
+The process leads a session and a process group. At the end the whole group is killed, so that nothing that the handler
+started outlives its attempt.
 """
 
 from __future__ import annotations
@@ -29,24 +29,25 @@ from .invocation import HandlerOutcome, Postponed, Raised, Returned, Stopped
 logger = logging.getLogger(__name__)
 
 _EXIT_GRACE: Final = 1.0
-"""Seconds for a process to end after its outcome: interpreters run what modules left to do at exit."""
+"""Seconds that the process has to end after it sent its outcome: the interpreter still runs exit handlers."""
 _READ_TIMEOUT: Final = 0.5
-"""Seconds to read what a process had said before it ended."""
+"""Seconds to read what the process sent before it ended."""
 _FRAME_OVERHEAD: Final = 65_536
-"""Bytes of a message beyond the result in it, which takes a third more as base64."""
-_EXPLANATION: Final = 3.0
-"""Seconds within which a SIGTERM of somebody else's becomes clear: who stops a whole service tells its runner too."""
+"""Bytes that a frame may have beyond twice the result's limit; base64 makes the result a third longer."""
+_FOREIGN_SIGTERM_WAIT: Final = 3.0
+"""Seconds to wait after a SIGTERM that the runner did not send: a service manager that stops a whole service also
+signals the runner, and then the handler did not fail."""
 
 
 class ChildProcessHandler:
     """A handler in a process of its own.
 
     Args:
-        action: what to run; `collect` has found it.
+        action: the action to run; `collect_actions` must have found it.
         action_input: JSON.
-        context: what the handler's own context will say.
-        limit: bytes of JSON that the result may have.
-        report: told each progress that is worth an event.
+        context: its values are copied into the context that the handler gets.
+        limit: the result's maximum, in bytes of JSON.
+        report: called with each progress report that is to be recorded.
     """
 
     def __init__(
@@ -72,27 +73,27 @@ class ChildProcessHandler:
         )
         self._report = report
         self._process: asyncio.subprocess.Process | None = None
-        self._asked = asyncio.Event()
-        self._explained = asyncio.Event()
+        self._stop_requested = asyncio.Event()
+        self._is_sigterm_explained = asyncio.Event()
         self._is_killed = False
         self._has_begun = False
-        self._said: HandlerOutcome | None = None
+        self._reported_outcome: HandlerOutcome | None = None
         self.outcome: asyncio.Task[HandlerOutcome] = asyncio.create_task(self._run())
 
     def request_stop(self) -> None:
-        """SIGTERM, which interrupts the handler."""
-        self._explained.set()
-        if not self._asked.is_set():
-            self._asked.set()
+        """Send SIGTERM, which interrupts the handler."""
+        self._is_sigterm_explained.set()
+        if not self._stop_requested.is_set():
+            self._stop_requested.set()
             if self._process is not None and self._process.returncode is None:
                 _signal(os.kill, self._process, signal.SIGTERM)
 
     def expect_signals(self) -> None:
-        """The runner is about to end, and so a SIGTERM of somebody else's is explained."""
-        self._explained.set()
+        """Note that the runner will end soon, which explains a SIGTERM that the runner did not send."""
+        self._is_sigterm_explained.set()
 
     def force_stop(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL to the process group."""
         self._is_killed = True
         if self._process is not None and self._process.returncode is None:
             _signal(os.killpg, self._process, signal.SIGKILL)
@@ -109,46 +110,49 @@ class ChildProcessHandler:
         return await self._interpret_exit(process.returncode)
 
     async def _spawn(self, stack: contextlib.ExitStack) -> tuple[asyncio.subprocess.Process, socket.socket]:
-        """Start the process; also our end of the channel. The stack closes the lifeline at its end, and so kills it."""
+        """Start the process. Return it with the runner's end of the channel.
+
+        When the stack closes, so does the lifeline, and the kernel kills the process.
+        """
         start = self._start
-        with contextlib.ExitStack() as handed_over:
-            ours, theirs = map(handed_over.enter_context, socket.socketpair())
-            lifeline, held = os.pipe()
-            handed_over.callback(os.close, lifeline)
-            stack.callback(os.close, held)
+        with contextlib.ExitStack() as inherited:
+            runner_end, child_end = map(inherited.enter_context, socket.socketpair())
+            lifeline, lifeline_writer = os.pipe()
+            inherited.callback(os.close, lifeline)
+            stack.callback(os.close, lifeline_writer)
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                *("-P", "-m", f"{__package__}.child", str(theirs.fileno()), str(lifeline)),
-                *(start.kind, start.operation_id),  # for whoever looks at a list of processes
+                *("-P", "-m", f"{__package__}.child_main", str(child_end.fileno()), str(lifeline)),
+                *(start.kind, start.operation_id),  # shown in a list of processes
                 stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), lifeline),
+                pass_fds=(child_end.fileno(), lifeline),
                 start_new_session=True,
             )
-            return process, ours.dup()
+            return process, runner_end.dup()
 
     async def _supervise_process(
         self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        listening = asyncio.create_task(self._read_messages(reader))
+        reading = asyncio.create_task(self._read_messages(reader))
         ended = asyncio.create_task(process.wait())
         try:
             self._process = process
             writer.write(encode_frame(self._start))
             if self._is_killed:
                 self.force_stop()
-            elif self._asked.is_set():
+            elif self._stop_requested.is_set():
                 _signal(os.kill, process, signal.SIGTERM)
-            await asyncio.wait([listening, ended], return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait([ended], timeout=_EXIT_GRACE if self._said is not None else None)
+            await asyncio.wait([reading, ended], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([ended], timeout=_EXIT_GRACE if self._reported_outcome is not None else None)
         finally:
             _signal(os.killpg, process, signal.SIGKILL)
             await asyncio.wait([ended])
-            await asyncio.wait([listening], timeout=_READ_TIMEOUT)
-            listening.cancel()
+            await asyncio.wait([reading], timeout=_READ_TIMEOUT)
+            reading.cancel()
 
     async def _read_messages(self, reader: asyncio.StreamReader) -> None:
         try:
-            while self._said is None:
+            while self._reported_outcome is None:
                 (length,) = FRAME_HEADER.unpack(await reader.readexactly(FRAME_HEADER.size))
                 if length > 2 * self._start.limit + _FRAME_OVERHEAD:
                     raise msgspec.DecodeError(f"a message of {length} bytes")
@@ -158,31 +162,31 @@ class ChildProcessHandler:
                     case Reported(percent, message):
                         self._report(percent, message)
                     case Returned() | Raised() | Postponed() | Stopped() as outcome:
-                        self._said = outcome
+                        self._reported_outcome = outcome
         except (asyncio.IncompleteReadError, ConnectionError):
             return
         except msgspec.MsgspecError as error:
-            # Its handler wrote into the channel: what comes after that is lost, and nothing could tell how it ends.
-            logger.error("operation %s: its process talks nonsense: %s", self._start.operation_id, error)  # noqa: TRY400
+            # The handler wrote into the channel. The rest can't be read, so the outcome would be lost.
+            logger.error("operation %s: its process sent an invalid message: %s", self._start.operation_id, error)  # noqa: TRY400
             if self._process is not None:
                 _signal(os.killpg, self._process, signal.SIGKILL)
 
     async def _interpret_exit(self, code: int | None) -> HandlerOutcome:
-        said = self._said
-        if said is None and self._is_killed and code == -signal.SIGKILL:
+        reported = self._reported_outcome
+        if reported is None and self._is_killed and code == -signal.SIGKILL:
             return Stopped()
-        if isinstance(said, Stopped) or (said is None and code == -signal.SIGTERM):
+        if isinstance(reported, Stopped) or (reported is None and code == -signal.SIGTERM):
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_EXPLANATION):
-                    await self._explained.wait()
-            if self._explained.is_set():
+                async with asyncio.timeout(_FOREIGN_SIGTERM_WAIT):
+                    await self._is_sigterm_explained.wait()
+            if self._is_sigterm_explained.is_set():
                 return Stopped()
             code = -signal.SIGTERM
-        elif said is not None:
-            return said
+        elif reported is not None:
+            return reported
         how = f"by signal {-code} ({_signal_name(-code)})" if code is not None and code < 0 else f"with status {code}"
         if not self._has_begun:
-            if self._explained.is_set():
+            if self._is_sigterm_explained.is_set():
                 return Stopped()
             raise HandlerNotStarted(f"the process of operation {self._start.operation_id} ended {how} before it began")
         logger.error("operation %s: the process of %s ended %s", self._start.operation_id, self._start.kind, how)
@@ -190,7 +194,7 @@ class ChildProcessHandler:
 
 
 def _signal(send: Callable[[int, int], None], process: asyncio.subprocess.Process, number: int) -> None:
-    # macOS says EPERM of a group in which only a zombie is left.
+    # macOS reports EPERM for a group that has only a zombie left.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         send(process.pid, number)
 

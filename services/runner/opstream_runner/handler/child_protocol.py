@@ -1,6 +1,6 @@
-"""What the runner and the process of an isolated action say to each other: JSON, each message after its length.
+"""The messages between the runner and the process of an isolated action: frames of a length and JSON.
 
-Callers: `isolation.py` and `child.py`, which are always of the same release.
+Both ends are always of the same release, so the format has no versions.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import msgspec
 from .invocation import Postponed, Raised, Returned, Stopped
 
 FRAME_HEADER: Final = struct.Struct("!I")
-"""Bytes of the message that follows."""
+"""The length of the message that follows, in bytes."""
 
 
 class ChildStart(msgspec.Struct, frozen=True, kw_only=True):
-    """The runner's only message: what to run."""
+    """The runner's only message: the handler to run and its input."""
 
     module: str
     """Import path of the module that holds the action."""
@@ -29,7 +29,7 @@ class ChildStart(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
     traceparent: str
     limit: int
-    """Bytes of JSON that the result may have."""
+    """The result's maximum, in bytes of JSON."""
     path: list[str]
     """The runner's `sys.path`."""
     log_level: int
@@ -38,28 +38,28 @@ class ChildStart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Begun(msgspec.Struct, frozen=True, tag=True):
-    """The action was found; its handler is called now."""
+    """The child found the action and calls its handler now."""
 
 
 class Reported(msgspec.Struct, frozen=True, tag=True):
-    """Progress that is worth an event."""
+    """Progress that is to be recorded."""
 
     percent: float
     message: str
 
 
 ChildMessage = Begun | Reported | Returned | Raised | Postponed | Stopped
-"""What the child says; an outcome is its last word."""
+"""What the child sends. An outcome is its last message."""
 
 decode_start: Final = msgspec.json.Decoder(ChildStart).decode
 decode_child_message: Final = msgspec.json.Decoder(ChildMessage).decode
 
 
-def encode_frame(message: Any) -> bytes:  # noqa: ANN401 - any of the above
-    """The bytes of a message, length first.
+def encode_frame(message: Any) -> bytes:  # noqa: ANN401 - any message of this module
+    """Return the bytes of a message, with its length first.
 
     Raises:
-        msgspec.EncodeError, UnicodeEncodeError, OverflowError: it holds what has no JSON.
+        msgspec.EncodeError, UnicodeEncodeError, OverflowError: the message holds a value that has no JSON.
     """
     encoded = msgspec.json.encode(message)
     return FRAME_HEADER.pack(len(encoded)) + encoded

@@ -1,9 +1,9 @@
-"""Calls a handler: input in, outcome out. Knows no journal; `attempt.py` records what this returns.
+"""Calls a handler: decodes its input, and turns its result or its exception into an outcome. Knows no journal.
 
-Callers: `work.py` in the runner, `child.py` in the process of an isolated action. So a client reads the same of both.
+The runner and the process of an isolated action both use it, so a client reads the same of either.
 
-Whatever a handler raises becomes an outcome here, `SystemExit` included: an action must not be able to end the
-process that runs others.
+Every exception of a handler becomes an outcome, `SystemExit` included: an action must not end the process that runs
+other actions.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 UNEXPECTED_ERROR: Final = OperationError(
     code=500, message="the action ended with an unexpected error; the runner's log has the details"
 )
-"""What a client sees of an exception that the action did not mean to raise: nothing that leaks."""
+"""What a client reads after an exception that the author did not intend. It must not leak any details."""
 _RETRY_CODE: Final = 503
 _RETRY_MESSAGE: Final = "the action asks for another attempt later"
 
@@ -41,26 +41,26 @@ class Returned(msgspec.Struct, frozen=True, tag=True):
 
 
 class Raised(msgspec.Struct, frozen=True, tag=True):
-    """The handler failed, as `error` tells the client."""
+    """The handler failed; `error` is for the client."""
 
     error: OperationError
     is_meant: bool
-    """Whether the handler raised `ActionError`."""
+    """True if the handler raised `ActionError`, so the failure is final."""
 
 
 class Postponed(msgspec.Struct, frozen=True, tag=True):
-    """The handler raised `RetryAfter`: it failed this time, as `error` tells."""
+    """The handler raised `RetryAfter`: this attempt failed; `error` is for the client."""
 
     error: OperationError
     seconds: float
-    """The next attempt begins no sooner."""
+    """The next attempt starts no earlier than this many seconds from now."""
 
 
 class Stopped(msgspec.Struct, frozen=True, tag=True):
     """The handler ended because it was asked to stop."""
 
     is_left_behind: bool = False
-    """It did not end at all."""
+    """True if it still runs: a plain handler in a thread can't be forced to stop."""
 
 
 HandlerOutcome = Returned | Raised | Postponed | Stopped
@@ -69,13 +69,13 @@ HandlerOutcome = Returned | Raised | Postponed | Stopped
 async def invoke(
     action: Action[Any, Any], action_input: msgspec.Raw, context: ActionContext, limit: int
 ) -> HandlerOutcome:
-    """Run the handler once. Never raises; cancelling the task that runs this cancels an async handler.
+    """Run the handler once. Never raises. Cancelling the task that runs this cancels an async handler.
 
     Args:
-        action: whose handler; a plain one gets a thread.
-        action_input: JSON, decoded into the handler's type here.
-        context: handed to the handler. Only where it says that a stop was requested is a cancellation `Stopped`.
-        limit: bytes of JSON that the result may have.
+        action: its handler is called; a plain one in a thread.
+        action_input: JSON, decoded here into the handler's type.
+        context: passed to the handler. A cancellation is `Stopped` only if the context says that a stop was requested.
+        limit: the result's maximum, in bytes of JSON.
     """
     try:
         request = _decode_input(action, action_input)
@@ -95,14 +95,15 @@ def invoke_in_this_thread(
     limit: int,
     interruptible: AbstractContextManager[object],
 ) -> HandlerOutcome:
-    """The same for a plain handler in this very thread. Never raises.
+    """Run a plain handler once, in the calling thread. Never raises.
 
     Args:
-        action: whose handler.
-        action_input: JSON.
-        context: handed to the handler.
-        limit: bytes of JSON that the result may have.
-        interruptible: entered while the handler runs; what it makes the handler raise is an end like any other.
+        action: its handler is called.
+        action_input: JSON, decoded here into the handler's type.
+        context: passed to the handler.
+        limit: the result's maximum, in bytes of JSON.
+        interruptible: entered while the handler runs. An exception that it raises in the handler is handled like one of
+            the handler's own.
     """
     try:
         request = _decode_input(action, action_input)
@@ -122,8 +123,8 @@ def _decode_input(action: Action[Any, Any], action_input: msgspec.Raw) -> Any:  
 
 def _encode_result(result: Any, limit: int) -> Returned:  # noqa: ANN401 - whatever the handler returned
     encoded = msgspec.json.encode(result)
-    # A `msgspec.Raw` in it is copied unread, and what nests too deeply is refused by the journal: found there, it
-    # would look like a fault of the journal and be tried again.
+    # msgspec copies a `msgspec.Raw` unread, and the journal refuses JSON that nests too deeply. Found by the journal,
+    # either would look like the journal's fault and be retried.
     msgspec.json.decode(encoded, type=msgspec.Raw)
     check_json(encoded)
     if len(encoded) > limit:
@@ -136,7 +137,7 @@ def _outcome_of_exception(action: Action[Any, Any], context: ActionContext, erro
     if isinstance(error, ActionError | RetryAfter):
         try:
             return Raised(_client_error(error), is_meant=True) if isinstance(error, ActionError) else _postponed(error)
-        except Exception as worse:  # noqa: BLE001 - a subclass of the author's may hold, and do, anything
+        except Exception as worse:  # noqa: BLE001 - an author's subclass may hold any value
             worse.__cause__ = error
             error = worse
     elif _is_stop_exception(error) and context.cancel_requested:
@@ -146,7 +147,7 @@ def _outcome_of_exception(action: Action[Any, Any], context: ActionContext, erro
 
 def _is_stop_exception(error: BaseException) -> bool:
     stops = (asyncio.CancelledError, ActionCanceledError)
-    if isinstance(error, BaseExceptionGroup):  # tasks of a TaskGroup, each of which looked
+    if isinstance(error, BaseExceptionGroup):  # several tasks of a TaskGroup may each raise one
         return error.split(stops)[1] is None
     return isinstance(error, stops)
 
@@ -154,7 +155,7 @@ def _is_stop_exception(error: BaseException) -> bool:
 def _client_error(failed: ActionError) -> OperationError:
     code = failed.code
     if isinstance(code, str):
-        code = str.__str__(code)  # of an enum's member the value, not its name
+        code = str.__str__(code)  # the value of an enum member, not its name
     elif isinstance(code, int) and not isinstance(code, bool):
         code = int(code)
     else:
@@ -184,29 +185,30 @@ def _unexpected_outcome(action: Action[Any, Any], context: ActionContext, error:
 async def _in_thread(action: Action[Any, Any], request: Any, context: ActionContext) -> Any:  # noqa: ANN401
     """Run a plain handler in a thread of its own.
 
-    A daemon thread, not an executor's: it can't be interrupted, and the end of the process must not wait for it.
+    It is a daemon thread, not one of an executor: it can't be interrupted, and the end of the process must not wait
+    for it.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
 
-    def settle(result: Any, error: BaseException | None) -> None:  # noqa: ANN401
+    def set_done(result: Any, error: BaseException | None) -> None:  # noqa: ANN401
         if not done.done():
             done.set_result((result, error))
 
-    def work() -> None:
+    def run_handler() -> None:
         result: Any = None
         error: BaseException | None = None
         try:
             result = action.handler(request, context)
-        except BaseException as raised:  # noqa: BLE001 - handed over to execute()
+        except BaseException as raised:  # noqa: BLE001 - raised again in the event loop
             error = raised
         try:
-            loop.call_soon_threadsafe(settle, result, error)
+            loop.call_soon_threadsafe(set_done, result, error)
         except RuntimeError:
             logger.debug("operation %s: the runner stopped before its thread did", context.operation_id)
 
-    threading.Thread(target=work, name=f"{action.kind} {context.operation_id}", daemon=True).start()
+    threading.Thread(target=run_handler, name=f"{action.kind} {context.operation_id}", daemon=True).start()
     result, error = await done
-    if error is not None:  # StopIteration, too: raised from here it becomes a RuntimeError with it as its cause
+    if error is not None:  # a StopIteration becomes a RuntimeError here, with the StopIteration as its cause
         raise error
     return result

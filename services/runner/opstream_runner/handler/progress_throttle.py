@@ -1,4 +1,4 @@
-"""Which of a handler's progress reports are worth an event. Caller: `attempt.py`. Pure, but for the clock."""
+"""Which of a handler's progress reports become events. No I/O; only the clock is read."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Final
 
 PROGRESS_STEP: Final = 1.0
-"""Percent."""
+"""Percent that a report must be ahead of the last recorded one."""
 PROGRESS_INTERVAL: Final = 10.0
-"""Seconds."""
+"""Seconds after which a report is recorded whatever it says."""
 
 
 class ProgressThrottle:
-    """Lets a report pass if it is a percent further than the last one that passed, or 10 seconds later.
+    """Allows a report that is a percent ahead of the last allowed one, or 10 seconds later.
 
     Args:
         clock: monotonic seconds.
@@ -24,7 +24,7 @@ class ProgressThrottle:
         self._at = 0.0
 
     def allow(self, percent: float) -> bool:
-        """Whether this report is recorded; the next one is compared with it then."""
+        """Return True if this report is to be recorded. The next one is then compared with it."""
         now = self._clock()
         if self._percent is not None and percent - self._percent < PROGRESS_STEP and now - self._at < PROGRESS_INTERVAL:
             return False

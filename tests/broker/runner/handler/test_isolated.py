@@ -91,7 +91,7 @@ def processes(runner: Runner, kind: Kind) -> list[int]:
     """Process ids of the attempts of an action."""
     found = []
     for attempt in dispatcher(runner, kind)._attempts.values():
-        process = getattr(attempt._work, "_process", None)
+        process = getattr(attempt._handler, "_process", None)
         if process is not None:
             found.append(process.pid)
     return found
@@ -177,7 +177,7 @@ async def test_nonsense(stage: RunnerStage, runner: Runner, how: str, caplog: py
     await begin(stage, PLAIN, how)
     error = failed(await stage.ended("op-1"))
     assert error.message == "the process of the action ended by signal 9 (SIGKILL) (2 attempts failed)"
-    assert "operation op-1: its process talks nonsense" in caplog.text
+    assert "operation op-1: its process sent an invalid message" in caplog.text
 
 
 @both
@@ -325,7 +325,7 @@ async def test_an_attempt_that_is_fenced_off(stage: RunnerStage, runner: Runner,
 
 async def test_a_signal_from_somebody_else(stage: RunnerStage, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that somebody terminates for no reason that shows up has failed: it must not begin again for ever."""
-    monkeypatch.setattr("opstream_runner.handler.child_process._EXPLANATION", 0.2)
+    monkeypatch.setattr("opstream_runner.handler.child_process._FOREIGN_SIGTERM_WAIT", 0.2)
     await begin(stage, PLAIN, "terminate")
     error = failed(await stage.ended("op-1"))
     assert error.message == "the process of the action ended by signal 15 (SIGTERM) (2 attempts failed)"
@@ -337,11 +337,11 @@ async def test_a_signal_to_everybody(stage: RunnerStage, runner: Runner) -> None
     await at_it(stage)
     (pid,) = processes(runner, PLAIN)
     (attempt,) = dispatcher(runner, PLAIN)._attempts.values()
-    assert attempt._work is not None
+    assert attempt._handler is not None
     watch = Watch([pid])
     os.kill(pid, signal.SIGTERM)
     assert await asyncio.to_thread(watch.left_after, 5) == []
-    done, _ = await asyncio.wait([attempt._work.outcome], timeout=0.3)
+    done, _ = await asyncio.wait([attempt._handler.outcome], timeout=0.3)
     assert not done
     await runner.stop()
     assert (await stage.names("op-1"))[-1] == "attempt-failed"
