@@ -1,7 +1,6 @@
-"""What an attempt needs before it may begin, beside its turn: the resource that it excludes others from, and a slot of
-its action's rate. Caller: `dispatch.py`.
+"""Admission of attempts: an attempt starts once it has its resource's lock and a slot of its action's rate.
 
-Whoever has to wait holds nothing meanwhile, no slot of the runner and no message: it is woken.
+An operation that has to wait keeps neither a message nor a slot of the runner. A wake-up starts it later.
 """
 
 from __future__ import annotations
@@ -34,26 +33,27 @@ _CANCEL_BUDGET: Final = 5.0
 _LOST_LOCK_DELAY: Final = 1.0
 _FIRST_SLOT: Final = "rate"
 _SECOND_SLOT: Final = "late"
-_PATIENCE: Final = 1.0
-"""Seconds by which a slot may be missed: clocks differ, and wakes take a moment."""
+"""The reason in the subject of a wake-up for a slot: its kind, a hyphen, and the slot in Unix milliseconds."""
+_SLOT_TOLERANCE: Final = 1.0
+"""Seconds by which an attempt may miss its slot: clocks differ, and a wake-up needs a moment to arrive."""
 
 
 class Admit(msgspec.Struct, frozen=True):
-    """The attempt may begin."""
+    """The attempt may start."""
 
 
 class Defer(msgspec.Struct, frozen=True):
-    """Somebody will wake the operation: its message is done."""
+    """Acknowledge the message: a wake-up will start the attempt."""
 
 
 class Requeue(msgspec.Struct, frozen=True):
-    """The message has to come again, after `delay` seconds."""
+    """Requeue the message, so that it is delivered again after `delay` seconds."""
 
     delay: float
 
 
 class Reject(msgspec.Struct, frozen=True):
-    """No attempt: record this instead."""
+    """Record this event instead of an attempt."""
 
     data: EventData
 
@@ -64,137 +64,142 @@ _DEFER: Final = Defer()
 
 
 class AdmissionControl:
-    """The gate of one action.
+    """Decides whether attempts of one action may start.
 
     Args:
-        link: the connection.
-        tools: journal, clocks, ids.
+        connection: schedules wake-ups and reads locks.
+        dependencies: journal, clocks and ids.
         spec: the action.
     """
 
-    def __init__(self, link: Connection, tools: RunnerDependencies, spec: ActionSpec) -> None:
-        self._link = link
-        self._tools = tools
+    def __init__(self, connection: Connection, dependencies: RunnerDependencies, spec: ActionSpec) -> None:
+        self._connection = connection
+        self._now = dependencies.now
         self._policy = spec.policy
-        self._holds = ResourceLocks(link, tools.journal)
+        self._locks = ResourceLocks(connection, dependencies.journal)
         self._rate: Rate | None = parse_rate(spec.policy.rate) if spec.policy.rate else None
-        self._pacer = RateLimiter(link, spec.kind, self._rate) if self._rate else None
-        self._carrier = CommandHandler(
-            journal=tools.journal,
-            source=tools.source,
-            now=tools.now,
-            monotonic=tools.monotonic,
-            new_id=tools.new_id,
+        self._rate_limiter = RateLimiter(connection, spec.kind, self._rate) if self._rate else None
+        self._commands = CommandHandler(
+            journal=dependencies.journal,
+            source=dependencies.source,
+            now=dependencies.now,
+            monotonic=dependencies.monotonic,
+            new_id=dependencies.new_id,
         )
 
     async def start(self) -> None:
         """Open the inbox for reads."""
-        await self._holds.start()
+        await self._locks.start()
 
-    async def admit(self, operation: Operation, requested: int, message: DeliveredMessage) -> Admission:
-        """Whether an attempt may begin now. The hold first: who waits for it must not use up a slot of the rate.
+    async def admit(self, operation: Operation, request_sequence: int, message: DeliveredMessage) -> Admission:
+        """Decide whether an attempt may start now.
+
+        The lock comes first: an operation that waits for it must not use up a slot of the rate.
 
         Args:
-            operation: in a state in which an attempt would begin.
-            requested: stream sequence of its `requested` event.
-            message: why it would begin.
+            operation: in a state that allows an attempt.
+            request_sequence: stream sequence of its `requested` event.
+            message: the delivery that would cause the attempt.
 
         Raises:
-            VersionConflict: something happened to the operation: decide again.
-            JournalError: the broker did not answer, or refused.
+            VersionConflict: the operation has changed: decide again.
+            JournalError: the broker did not respond, or refused.
         """
-        admission = await self._acquire_lock(operation, requested, message) if operation.hold else _ADMIT
-        if admission is _ADMIT and self._rate is not None and self._pacer is not None:
-            return await self._reserve_slot(self._rate, self._pacer, operation, requested, message.subject)
+        admission = await self._acquire_lock(operation, request_sequence, message) if operation.hold else _ADMIT
+        if admission is _ADMIT and self._rate is not None and self._rate_limiter is not None:
+            return await self._reserve_slot(
+                self._rate, self._rate_limiter, operation, request_sequence, message.subject
+            )
         return admission
 
     async def release_lock(self, operation: Operation) -> None:
-        """If the operation has ended, pass on what it held.
+        """If the operation has ended, hand its lock to the next waiter.
 
         Raises:
-            JournalError: the broker did not answer, or refused; the projector does the same.
+            JournalError: the broker did not respond, or refused. The projector releases locks, too.
         """
-        await self._holds.release(operation)
+        await self._locks.release(operation)
 
     async def try_release_lock(self, operation: Operation) -> None:
-        """As `leave`, for whoever is done with the message: what fails now is the projector's to do."""
+        """Do the same as `release_lock`, but log an error: the projector will release the lock."""
         try:
-            await self._holds.release(operation)
+            await self._locks.release(operation)
         except JournalError as error:
-            logger.info("operation %s: its hold is left to the projector: %s", operation.id, error)
+            logger.info("operation %s: the projector has to release its lock: %s", operation.id, error)
 
-    async def _acquire_lock(self, operation: Operation, requested: int, message: DeliveredMessage) -> Admission:
+    async def _acquire_lock(self, operation: Operation, request_sequence: int, message: DeliveredMessage) -> Admission:
         claim = Claim(
             operation_id=operation.id,
-            sequence=requested,
+            sequence=request_sequence,
             kind=str(operation.kind),
             replaces=self._policy.on_conflict == "replace",
         )
-        hold = operation.hold
-        answer = await self._holds.acquire(hold, claim)
+        lock = operation.hold
+        answer = await self._locks.acquire(lock, claim)
         if isinstance(answer, LockBusy):
             if self._policy.on_conflict == "reject" and operation.attempt == 0:
                 return Reject(
                     Failed(error=busy_error(operation.kind, operation.resource_id, answer.owner.operation_id))
                 )
             is_watchful = claim.replaces or bool(self._policy.exclusive_group)
-            answer = await self._holds.enqueue(hold, operation, claim, is_watchful=is_watchful)
+            answer = await self._locks.enqueue(lock, operation, claim, is_watchful=is_watchful)
         if isinstance(answer, LockOwned):
             if answer.is_handed and operation.live is None and not subjects.is_wake(message.subject):
-                # It was in the queue, so another delivery of this message may be about to acknowledge it: the attempt
-                # belongs to the wake. Who handed it over sends one, unless that was us, before we died.
+                # It was in the queue, so another delivery of this message may be about to acknowledge it: only a
+                # wake-up may start the attempt. The previous owner sends it, unless an earlier delivery of this message
+                # took the lock over and its runner died before it sent the wake-up.
                 if message.deliveries > 1:
-                    await self._holds.wake(claim)
+                    await self._locks.wake(claim)
                 return _DEFER
             return _ADMIT
         if operation.live is not None:
-            # Its attempt died, and somebody took its hold from the bucket. Acknowledged, its message would be the last
-            # that may begin another attempt: a wake is another ticket.
+            # Its attempt died, and its entry was removed from the bucket. Only this message may start another attempt,
+            # because a wake-up has another ticket, so the message must not be acknowledged.
             return Requeue(_LOST_LOCK_DELAY)
         if isinstance(answer, LockReplaced):
             return Reject(Canceled(reason=_replaced_reason(answer.by.operation_id)))
         logger.info("operation %s waits for operation %s", operation.id, answer.owner.operation_id)
         if claim.replaces:
-            await self._cancel_earlier(hold, claim, answer.owner)
+            await self._cancel_earlier(lock, claim, answer.owner)
         return _DEFER
 
-    async def _cancel_earlier(self, hold: str, claim: Claim, holder: Claim) -> None:
-        """Have those canceled that come before; after the claim is in the queue, so that none is missed."""
-        for one in (holder, *await self._holds.waiters(hold)):
+    async def _cancel_earlier(self, lock: str, claim: Claim, owner: Claim) -> None:
+        """Cancel the lock's owner and the earlier waiters. The claim is in the queue already, so none is missed."""
+        for one in (owner, *await self._locks.waiters(lock)):
             if one.order < claim.order:
                 await self._request_cancel(one.operation_id, RequestCancel(reason=_replaced_reason(claim.operation_id)))
 
     async def _request_cancel(self, operation_id: str, command: RequestCancel) -> None:
         try:
-            operation = await self._carrier.handle(operation_id, command, budget=_CANCEL_BUDGET)
+            operation = await self._commands.handle(operation_id, command, budget=_CANCEL_BUDGET)
         except DecisionRefused as refused:
-            logger.debug("nothing is to be replaced: %s", refused)
+            logger.debug("there is nothing to replace: %s", refused)
         except (FoldRefused, InvalidEvent) as refused:
             logger.warning("operation %s can't be replaced by this version: %s", operation_id, refused)
         else:
             if operation is not None and operation.is_terminal:
-                await self._holds.release(operation)
+                await self._locks.release(operation)
 
     async def _reserve_slot(
-        self, rate: Rate, pacer: RateLimiter, operation: Operation, requested: int, subject: str
+        self, rate: Rate, rate_limiter: RateLimiter, operation: Operation, request_sequence: int, subject: str
     ) -> Admission:
-        now = self._tools.now().timestamp()
+        now = self._now().timestamp()
         word, at = _parse_slot(subject)
-        if word == _SECOND_SLOT or (word == _FIRST_SLOT and now <= at + max(rate.spacing, _PATIENCE)):
+        if word == _SECOND_SLOT or (word == _FIRST_SLOT and now <= at + max(rate.spacing, _SLOT_TOLERANCE)):
             return _ADMIT
-        # Slots that were missed while no runner was there must not all be made up for at once; but once only, so that
-        # a clock which is far off can't make an operation wait for ever.
+        # A missed slot is reserved again, so that operations whose slots passed without a runner do not all start at
+        # once. It is reserved again only once, so that a wrong clock can't make an operation wait for ever.
         word = _SECOND_SLOT if word == _FIRST_SLOT else _FIRST_SLOT
-        slot = await pacer.reserve(f"{operation.id}.{operation.attempt + 1}.{word}", now)
-        # An attempt that died leaves a message which is the only one that may begin the next (its ticket): it is not
-        # held up, those who come after it are. A slot that somebody has waited for is for its wake, also when it has
-        # come: another delivery of this message may still be about to acknowledge it.
+        slot = await rate_limiter.reserve(f"{operation.id}.{operation.attempt + 1}.{word}", now)
+        # After an attempt that died, only this message may start the next one (its ticket): the attempt starts now, and
+        # later ones wait. A slot in the past belongs to its wake-up, too, because another delivery of this message may
+        # be about to acknowledge it.
         if not slot or operation.live is not None:
             return _ADMIT
-        armed_by = operation.waiting.sequence if operation.waiting else requested
+        armed_by = operation.waiting.sequence if operation.waiting else request_sequence
         moment = datetime.fromtimestamp(slot, UTC)
         why = f"{word}-{ceil(slot * 1000)}"
-        await schedule_wake_up(self._link, operation.kind, operation.id, why, at=moment, armed_by=armed_by)
+        await schedule_wake_up(self._connection, operation.kind, operation.id, why, at=moment, armed_by=armed_by)
         return _DEFER
 
 
@@ -203,7 +208,7 @@ def _replaced_reason(operation_id: str) -> str:
 
 
 def _parse_slot(subject: str) -> tuple[str, float]:
-    """Of a wake for a slot: its word, and the slot in Unix seconds."""
+    """Return the kind of a wake-up's slot, and the slot in Unix seconds; `("", 0.0)` for any other message."""
     if not subjects.is_wake(subject):
         return "", 0.0
     word, _, milliseconds = subjects.parse_wake_subject(subject).reason.partition("-")

@@ -1,7 +1,6 @@
-"""The dispatch of one action: pulls messages as slots are free, decides on each, runs what it may run.
+"""The dispatcher of one action: it pulls a message for each free slot, decides, and executes the decision.
 
-Caller: `runner.py`. The decisions themselves are pure (`opstream_schemas.operation.dispatch_decision`); here they are
-carried out.
+The decision table itself is pure: `opstream_schemas.operation.dispatch_decision`.
 """
 
 from __future__ import annotations
@@ -42,8 +41,8 @@ from opstream_schemas.operation.dispatch_decision import (
 from opstream_schemas.operation.fold import evolve, next_event
 from opstream_schemas.operation.state import Operation
 
-from .admission import AdmissionControl, Defer, Reject, Requeue
-from .operation_loader import LoadedOperation, OperationLoader, delivery_of
+from .admission import AdmissionControl, Admit, Defer, Reject, Requeue
+from .operation_loader import LoadedOperation, OperationLoader, trigger_of
 
 logger = logging.getLogger(__name__)
 
@@ -53,32 +52,38 @@ _CANCEL_TIMEOUT: Final = 0.5
 
 
 class Dispatcher:
-    """Runs one action.
+    """Runs the attempts of one action.
 
     Args:
-        link: the connection.
-        tools: what attempts work with.
-        action: what to run.
-        runner: this process, as events name it.
-        slots: attempts at once.
+        connection: pulls messages and schedules wake-ups.
+        dependencies: journal, clocks and ids.
+        action: the action to run.
+        runner: this process's name in events.
+        slots: how many attempts run at once.
     """
 
     def __init__(
-        self, link: Connection, tools: RunnerDependencies, action: Action[Any, Any], *, runner: str, slots: int
+        self,
+        connection: Connection,
+        dependencies: RunnerDependencies,
+        action: Action[Any, Any],
+        *,
+        runner: str,
+        slots: int,
     ) -> None:
-        self._link = link
-        self._tools = tools
+        self._connection = connection
+        self._dependencies = dependencies
         self._action = action
         self._runner = runner
         self._slots = slots
-        self._loader = OperationLoader(tools.journal, action.kind)
-        self._gate = AdmissionControl(link, tools, action.spec)
-        self._is_leaving = False
+        self._loader = OperationLoader(dependencies.journal, action.kind)
+        self._admission = AdmissionControl(connection, dependencies, action.spec)
+        self._is_draining = False
         self._is_stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._attempts: dict[str, Attempt] = {}
-        self._puller = PullConsumer(
-            link, subjects.OPERATIONS_STREAM, subjects.runner_consumer(action.kind), clock=tools.monotonic
+        self._consumer = PullConsumer(
+            connection, subjects.OPERATIONS_STREAM, subjects.runner_consumer(action.kind), clock=dependencies.monotonic
         )
 
     async def run(self) -> None:
@@ -87,76 +92,79 @@ class Dispatcher:
         Raises:
             ConsumerGone: the action's consumer was deleted.
         """
-        await self._gate.start()
-        await self._puller.start()
-        self._puller.add_demand(self._slots)
+        await self._admission.start()
+        await self._consumer.start()
+        self._consumer.add_demand(self._slots)
         while True:
-            message = await self._puller.next()
+            message = await self._consumer.next()
             task = asyncio.create_task(self._handle_message(message), name=message.subject)
             self._tasks.add(task)
             task.add_done_callback(self._release_slot)
 
     def notify(self, operation_id: str) -> None:
-        """Somebody says that something happened to an operation; if it runs here, look now."""
+        """If the operation runs here, let its attempt read the journal now, because an event was published."""
         attempt = self._attempts.get(operation_id)
         if attempt is not None:
             attempt.notify()
 
     def begin_drain(self) -> None:
-        """The process will end before long: begin nothing any more. What runs goes on."""
-        self._is_leaving = True
+        """Start no more attempts, because the process will end soon. Running attempts continue."""
+        self._is_draining = True
         for attempt in self._attempts.values():
             attempt.expect_shutdown()
 
     async def stop_pulling(self) -> None:
-        """Pull no more, and give back what was delivered but not begun. Once `run` has ended, after `leave`."""
-        await self._puller.stop()
+        """Stop pulling, and requeue the messages that no attempt was started for.
+
+        Call it after `begin_drain`, once `run` has ended.
+        """
+        await self._consumer.stop()
 
     async def wait_until_idle(self) -> None:
-        """Wait until nothing runs. After `leave`: nothing new begins."""
+        """Wait until no attempt runs. Call it after `begin_drain`, so that none starts."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
     async def stop(self, until: float) -> None:
-        """Hand back what runs, and leave nothing behind that the broker would wait for.
+        """Stop the running attempts and release their operations.
 
-        After `close`: what is put back must not come to us again.
+        Call it after `stop_pulling`, so that this process does not receive the released operations again.
 
         Args:
-            until: when to give up, by the tools' monotonic clock; back half a second later at most.
+            until: when to give up, by the monotonic clock. This returns at most half a second later.
         """
         self._is_stopping = True
         for attempt in self._attempts.values():
             attempt.stop()
         if not self._tasks:
             return
-        _, late = await asyncio.wait(self._tasks, timeout=max(0.0, until - self._tools.monotonic()))
+        _, late = await asyncio.wait(self._tasks, timeout=max(0.0, until - self._dependencies.monotonic()))
         if not late:
             return
         for task in late:
-            logger.warning("%s could not be handed back; its lease will run out", task.get_name())
+            logger.warning("%s could not be released; its lease will run out", task.get_name())
             task.cancel()
         await asyncio.wait(late, timeout=_CANCEL_TIMEOUT)
 
     def _release_slot(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not self._is_leaving:
-            self._puller.add_demand(1)
+        if not self._is_draining:
+            self._consumer.add_demand(1)
         if not task.cancelled() and (error := task.exception()) is not None:
-            # Not acknowledged: the message comes again when its lease has run out.
+            # The message is not acknowledged, so it is delivered again when its lease has run out.
             logger.error("%s could not be handled", task.get_name(), exc_info=error)
 
     async def _handle_message(self, message: DeliveredMessage) -> None:
         try:
             await self._decide_and_execute(message)
         except (JournalUnavailable, JournalFull) as error:
-            logger.warning("%s (message %s) is put back: %s", message.subject, message.sequence, error)
+            logger.warning("%s (message %s) is requeued: %s", message.subject, message.sequence, error)
             await message.nak(_BROKER_TROUBLE_DELAY)
 
     async def _decide_and_execute(self, message: DeliveredMessage) -> None:
         loaded: LoadedOperation | None
         try:
-            delivery = delivery_of(message)
+            trigger = trigger_of(message)
             loaded = await self._loader.load(message)
             if loaded is None:
                 logger.info("%s (message %s): its operation expired", message.subject, message.sequence)
@@ -164,18 +172,18 @@ class Dispatcher:
                 return
         except (FoldRefused, InvalidEvent, InvalidName) as refused:
             logger.warning(
-                "%s (message %s) can't be decided by this version: %s", message.subject, message.sequence, refused
+                "%s (message %s) can't be folded by this version: %s", message.subject, message.sequence, refused
             )
-            loaded, delivery = None, Trigger(ticket=message.sequence)
+            loaded, trigger = None, Trigger(ticket=message.sequence)
         while True:
             operation = loaded.operation if loaded else None
             decision = decide_dispatch(
-                operation, delivery, now=self._tools.now(), max_attempts=self._action.spec.policy.max_attempts
+                operation, trigger, now=self._dependencies.now(), max_attempts=self._action.spec.policy.max_attempts
             )
             if loaded is None or isinstance(decision, RedeliverLater):
                 await message.nak(decision.delay if isinstance(decision, RedeliverLater) else _BROKER_TROUBLE_DELAY)
                 return
-            if isinstance(decision, BeginAttempt) and self._is_leaving:
+            if isinstance(decision, BeginAttempt) and self._is_draining:
                 await message.nak()
                 return
             if isinstance(decision, BeginAttempt) and self._needs_newer_version(loaded.operation):
@@ -187,23 +195,25 @@ class Dispatcher:
                 seen = loaded.operation
                 loaded = await self._loader.reload(loaded)
                 if loaded is not None and loaded.operation.position == seen.position:
-                    raise JournalUnavailable(f"{conflict}, yet nothing is newer", maybe_stored=False) from conflict
-                if loaded is not None and _runs_elsewhere(seen, loaded.operation, delivery):
+                    raise JournalUnavailable(
+                        f"{conflict}, but the journal has no newer event", maybe_stored=False
+                    ) from conflict
+                if loaded is not None and _runs_elsewhere(seen, loaded.operation, trigger):
                     logger.info("operation %s: another delivery of message %s runs it", seen.id, message.sequence)
                     return
             else:
                 return
 
     def _needs_newer_version(self, operation: Operation) -> bool:
-        """Whether the request was made for a higher version of the action than this process has.
+        """Return True if the request was made for a higher version of the action than this process has.
 
-        During a rolling upgrade the API validates by the new version while old runners still pull. What the new
-        input means only a new runner knows; an old one would fail the operation for good.
+        During a rolling upgrade the API validates against the new version while old runners still pull. Only a new
+        runner understands the new input; an old one would fail the operation for good (docs/adr/0008).
         """
         own = self._action.spec.action_version
         if operation.action_version > own:
             logger.info(
-                "operation %s is left to a runner of version %s or later; this one has version %s",
+                "operation %s needs a runner of version %s or later; this one has version %s",
                 operation.id,
                 operation.action_version,
                 own,
@@ -220,68 +230,70 @@ class Dispatcher:
         match decision:
             case Ack():
                 if operation.is_terminal:
-                    # Whoever recorded its end may have died before it passed on what it held.
-                    await self._gate.release_lock(operation)
+                    # The process that recorded its end may have died before it released the lock.
+                    await self._admission.release_lock(operation)
                 await message.ack_confirmed()
             case AppendEvent(data=data):
                 await self._append_event(operation, data)
                 logger.info("operation %s: recorded %s", operation.id, data.name)
-                await self._gate.release_lock(operation)
+                await self._admission.release_lock(operation)
                 await message.ack_confirmed()
             case ScheduleWake(at=at, scheduled_by=sequence):
                 await schedule_wake_up(
-                    self._link, operation.kind, operation.id, RETRY_WAKE_UP, at=at, armed_by=sequence
+                    self._connection, operation.kind, operation.id, RETRY_WAKE_UP, at=at, armed_by=sequence
                 )
                 await message.ack_confirmed()
             case BeginAttempt(row=row):
-                match await self._gate.admit(operation, loaded.request_sequence, message):
+                match await self._admission.admit(operation, loaded.request_sequence, message):
                     case Defer():
                         await message.ack_confirmed()
                     case Requeue(delay=delay):
                         await message.nak(delay)
                     case Reject(data=data):
                         await self._execute(AppendEvent(row, data), loaded, message)
-                    case _:
+                    case Admit():
                         await self._start_attempt(loaded, message)
 
     async def _start_attempt(self, loaded: LoadedOperation, message: DeliveredMessage) -> None:
         command = StartAttempt(
             runner=self._runner,
-            token=self._tools.new_id(),
+            token=self._dependencies.new_id(),
             ticket=message.sequence,
             lease=self._action.spec.policy.lease,
         )
         data = decide(loaded.operation, command)
         if data is None:
-            raise RuntimeError("a started attempt is always an event")
+            raise RuntimeError("a decision to start an attempt made no event")
         operation = evolve(loaded.operation, await self._append_event(loaded.operation, data))
         if operation.attempt > 1:
             logger.info("operation %s: attempt %s begins", operation.id, operation.attempt)
         crash_point(CrashPoint.RUNNER_STARTED)
-        attempt = Attempt(self._link, self._tools, self._action, operation, loaded.action_input, message)
+        attempt = Attempt(self._connection, self._dependencies, self._action, operation, loaded.action_input, message)
         self._attempts[operation.id] = attempt
-        if self._is_leaving:
+        if self._is_draining:
             attempt.expect_shutdown()
         if self._is_stopping:
             attempt.stop()
         try:
             await attempt.run()
         except VersionConflict as error:
-            raise RuntimeError("an attempt settles its own conflicts") from error
+            raise RuntimeError("an attempt must handle its own version conflicts") from error
         finally:
             if self._attempts.get(operation.id) is attempt:
                 del self._attempts[operation.id]
         if operation.hold:
-            await self._gate.try_release_lock(operation)
+            await self._admission.try_release_lock(operation)
 
     async def _append_event(self, operation: Operation, data: EventData) -> RecordedEvent:
-        tools = self._tools
-        event = next_event(operation, data, id=tools.new_id(), source=tools.source, time=tools.now())
+        deps = self._dependencies
+        event = next_event(operation, data, id=deps.new_id(), source=deps.source, time=deps.now())
         expected = ExpectedVersion(operation.stream_sequence)
-        return await tools.journal.append(operation.kind, event, expected, budget=UNTIL_STORED)
+        return await deps.journal.append(operation.kind, event, expected, budget=UNTIL_STORED)
 
 
-def _runs_elsewhere(seen: Operation, now: Operation, delivery: Trigger) -> bool:
-    """Whether an attempt under this very ticket began after we had looked: a later, or an older, delivery of the same
-    message is with somebody who works. Its lease did not run out, so this is not row 7."""
-    return now.live is not None and now.live.ticket == delivery.ticket and now.live.number > seen.attempt
+def _runs_elsewhere(seen: Operation, now: Operation, trigger: Trigger) -> bool:
+    """Return True if an attempt with this ticket started after `seen` was read.
+
+    Then another delivery of the same message runs the operation. Its lease did not run out, so this is not row 7.
+    """
+    return now.live is not None and now.live.ticket == trigger.ticket and now.live.number > seen.attempt

@@ -1,4 +1,4 @@
-"""What a delivered message is about: the operation to decide on, and its input. Caller: `dispatch.py`."""
+"""Loads the operation that a delivered message belongs to, with its input."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ logger = logging.getLogger(__name__)
 
 
 class LoadedOperation(NamedTuple):
-    """An operation and what began it."""
+    """An operation with its action's input."""
 
     operation: Operation
     action_input: msgspec.Raw
     request_sequence: int
-    """Stream sequence of the request."""
+    """Stream sequence of the `requested` event."""
 
 
 class OperationLoader:
     """Loads the operations of one action.
 
     Args:
-        journal: from which.
+        journal: holds the operations.
         kind: the action.
     """
 
@@ -42,11 +42,13 @@ class OperationLoader:
         self._kind = kind
 
     async def load(self, message: DeliveredMessage) -> LoadedOperation | None:
-        """The state to decide on: of a first delivery, the message itself; otherwise what the journal has now.
+        """Return the state to decide on; None if the operation expired.
+
+        The first delivery of a request contains it all. For any other message the operation is read from the journal.
 
         Raises:
-            FoldRefused, InvalidEvent, InvalidName: it can't be folded, or is of another action.
-            JournalUnavailable: it could not be read.
+            FoldRefused, InvalidEvent, InvalidName: the operation can't be folded, or belongs to another action.
+            JournalUnavailable: the journal could not be read.
         """
         if subjects.is_wake(message.subject):
             operation_id = subjects.parse_wake_subject(message.subject).operation_id
@@ -64,35 +66,35 @@ class OperationLoader:
         return self._verify_subject(LoadedOperation(folded, _action_input(events[0]), events[0].sequence), operation_id)
 
     async def reload(self, loaded: LoadedOperation) -> LoadedOperation | None:
-        """The same with what happened since; None if this version can't fold it.
+        """Return the operation with its newer events; None if this version can't fold them.
 
         Raises:
-            JournalUnavailable: it could not be read.
+            JournalUnavailable: the journal could not be read.
         """
         try:
             events = await self._journal.events(loaded.operation.id, since=loaded.operation)
             operation = fold(loaded.operation, events) or loaded.operation
         except (FoldRefused, InvalidEvent) as refused:
-            logger.warning("operation %s can't be decided by this version: %s", loaded.operation.id, refused)
+            logger.warning("operation %s can't be folded by this version: %s", loaded.operation.id, refused)
             return None
         return loaded._replace(operation=operation)
 
     def _verify_subject(self, loaded: LoadedOperation, operation_id: str) -> LoadedOperation:
-        # Anybody can publish under our subjects; what lies there must not reach a handler that it is not meant for.
+        # Any client of the broker can publish on our subjects; a handler must get only requests for its own action.
         operation = loaded.operation
         if (operation.id, operation.kind) != (operation_id, self._kind):
-            raise FoldRefused(f"operation {operation.id} of {operation.kind} lies under {self._kind}")
+            raise FoldRefused(f"operation {operation.id} of {operation.kind} is stored under {self._kind}")
         return loaded
 
 
-def delivery_of(message: DeliveredMessage) -> Trigger:
-    """What a message says about itself.
+def trigger_of(message: DeliveredMessage) -> Trigger:
+    """Return what the decision table needs to know of a message.
 
     Raises:
-        InvalidEvent: its subject is a wake's, and its body is not.
+        InvalidEvent: its subject is a wake-up's, but its body is not.
     """
-    wake = scheduled_by(message.data) if subjects.is_wake(message.subject) else 0
-    return Trigger(ticket=message.sequence, scheduled_by=wake)
+    sequence = scheduled_by(message.data) if subjects.is_wake(message.subject) else 0
+    return Trigger(ticket=message.sequence, scheduled_by=sequence)
 
 
 def _action_input(requested: RecordedEvent) -> msgspec.Raw:

@@ -11,7 +11,7 @@ import pytest
 from opstream_journal import Connection, Journal
 from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_runner import ActionContext, RetryAfter, action
-from opstream_runner.dispatch.admission import AdmissionControl as RunnerGate
+from opstream_runner.dispatch.admission import AdmissionControl
 from opstream_runner.dispatch.dispatcher import Dispatcher
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import Canceled, CancelRequested
@@ -217,10 +217,10 @@ async def test_a_crash_at_any_moment_stops_nobody(
     offered = exclusive(log, gate=gate, lease=1)
     queue = await queue_of(stage, offered)
     owner, name = {
-        "taken": (Dispatcher, "_start"),  # holds, and has not begun
-        "queued": (ResourceLocks, "enqueue"),  # waits, and has not acknowledged
-        "handed over": (ResourceLocks, "wake"),  # holds, and does not know
-        "ended": (RunnerGate, "leave_or_log"),  # has ended, and still holds
+        "taken": (Dispatcher, "_start_attempt"),  # owns the lock, and has not begun
+        "queued": (ResourceLocks, "enqueue"),  # waits, and its message is not acknowledged
+        "handed over": (ResourceLocks, "wake"),  # owns the lock, and was not woken
+        "ended": (AdmissionControl, "try_release_lock"),  # has ended, and still owns the lock
     }[moment]
     crash = Crash(getattr(owner, name), is_late=moment == "queued")
     monkeypatch.setattr(owner, name, crash.method())

@@ -100,7 +100,7 @@ async def test_slots_that_were_missed_are_not_made_up_for(
     stage: RunnerStage, opened: HandlerGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All wakes have fired while no runner was there: the next one begins with what the rate allows, no more."""
-    monkeypatch.setattr(gate, "_PATIENCE", 0.0)
+    monkeypatch.setattr(gate, "_SLOT_TOLERANCE", 0.0)
     offered = gated(opened, rate="2/s")
     names = [f"op-{number}" for number in range(6)]
     async with stage.runner([offered]):
