@@ -1,4 +1,4 @@
-"""Errors of the runner, and those that handlers raise."""
+"""The runner's own errors, and the exceptions that handlers raise."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ class RunnerError(Exception):
 
 
 class InvalidAction(RunnerError, ValueError):
-    """A handler can't be offered as an action; the message says what to change."""
+    """A handler can't be offered as an action. The message says what to change."""
 
 
 class HandlerNotStarted(RunnerError):
-    """The process for an attempt could not be started, or ended before the handler was called."""
+    """The process for an attempt could not be started, or ended before it called the handler."""
 
 
 class ActionError(Exception):
-    """Raised by a handler: the operation is `Failed`, for good.
+    """A handler raises it to fail its operation for good: no other attempt follows.
 
     Args:
         code: what the client reads as `error.code`: a word of the author's own ("ClientOutOfDate") or an HTTP status.
         message: for a person; cut at 4 KiB.
-        target: which part of the input is to blame, e.g. `files[0].sha256`.
+        target: the part of the input that is at fault, e.g. `files[0].sha256`.
     """
 
     def __init__(self, code: int | str, message: str, *, target: str = "") -> None:
@@ -34,16 +34,17 @@ class ActionError(Exception):
 
 
 class RetryAfter(Exception):
-    """Raised by a handler: this attempt failed, and another may succeed.
+    """A handler raises it to fail this attempt and to ask for another one.
 
-    It counts towards `max_attempts`: if it was the last one, the operation is `Failed` with code 503 and this message.
+    The attempt counts towards `max_attempts`. If it was the last one, the operation is `Failed` with code 503 and this
+    message.
 
     Args:
-        seconds: the next attempt begins no sooner; later, if the action's backoff says so.
+        seconds: the next attempt starts no earlier; it starts later if the action's backoff says so.
         message: for a person; cut at 4 KiB.
 
     Raises:
-        ValueError: seconds are negative or no finite number.
+        ValueError: seconds are negative or not finite.
     """
 
     def __init__(self, seconds: float, message: str = "") -> None:
@@ -55,9 +56,9 @@ class RetryAfter(Exception):
 
 
 class ActionCanceledError(BaseException):
-    """Ends a handler that was asked to stop: the operation is `Canceled`, or goes on elsewhere if the runner stops.
+    """Ends a handler that was asked to stop. The operation is then `Canceled`; after a shutdown it goes on elsewhere.
 
-    Raised by `ActionContext.check_canceled`, and in the middle of a plain handler that has a process of its own. Not an
-    `Exception`, as `asyncio.CancelledError` is none: an `except Exception` around a step must not swallow it. Raised
-    by a handler that nobody asked to stop it is an error like any other.
+    `ActionContext.check_canceled` raises it. A plain handler in a process of its own gets it at any point of its code.
+    It is no `Exception`, like `asyncio.CancelledError`: an `except Exception` around a step must not swallow it. If the
+    handler was not asked to stop, it is an unexpected error like any other.
     """

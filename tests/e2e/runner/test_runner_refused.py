@@ -35,7 +35,7 @@ def broker() -> Iterator[Broker]:
     ("source", "said"),
     [
         (None, "there is no module 'mine': check --actions and PYTHONPATH"),
-        ("", "module mine holds no action"),
+        ("", "module mine defines no action"),
         ("@action('Book:upload')", "resource name 'Book' must be 1 to 40 characters of a-z, 0-9 and '-'"),
         ("@action('book:up load')", "action name 'up load' must be 1 to 40 characters of a-z, 0-9 and '-'"),
     ],

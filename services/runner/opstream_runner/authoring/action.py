@@ -1,4 +1,4 @@
-"""What authors import: `@action` and what it makes. Light on purpose: a unit test of an action loads no broker code."""
+"""`@action`, and the `Action` that it makes. Imports no broker code, so that unit tests of actions stay light."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ R = TypeVar("R")
 
 _POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _VALUE_KEYWORDS: Final = frozenset({"const", "default", "enum", "examples"})
-"""Keywords of a JSON Schema that hold values, not schemas."""
+"""Keywords of a JSON Schema whose values are plain values, not schemas."""
 _SCHEMA_MAP_KEYWORDS: Final = frozenset({"properties", "$defs"})
 
 
 class Action(Generic[P, R]):
-    """A handler and how it is offered. Calling it calls the handler, so that a unit test needs nothing else."""
+    """A handler with its name, schemas and policy. Calling it calls the handler, so a unit test needs nothing else."""
 
     def __init__(self, handler: Callable[P, R], spec: ActionSpec, input_type: Any, result_type: Any) -> None:  # noqa: ANN401
         self.handler = handler
@@ -37,19 +37,19 @@ class Action(Generic[P, R]):
         self.result_type = result_type
         self.is_async = inspect.iscoroutinefunction(handler)
         self.module = ""
-        """Import path of a module that holds it; empty before `collect`."""
+        """Import path of the module that defines the action; `collect_actions` sets it."""
         self.decode: Callable[[bytes | msgspec.Raw], Any] = msgspec.json.Decoder(input_type).decode
-        """JSON into the handler's input."""
+        """Decodes JSON into the handler's input type."""
         self.__doc__ = handler.__doc__
 
     @property
     def kind(self) -> Kind:
-        """The resource and action."""
+        """The names of the resource and of the action."""
         return self.spec.kind
 
     @property
     def is_isolated(self) -> bool:
-        """Whether each attempt runs in a process of its own."""
+        """True if each attempt runs in a process of its own."""
         return self.spec.policy.isolation == "process"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -83,39 +83,41 @@ def action(
 ) -> Callable[[Callable[P, R]], Action[P, R]]:
     """Offer a function `(request, ctx) -> result`, async or plain, as an action.
 
-    The request's type (a msgspec Struct, best with `forbid_unknown_fields=True`) is what the API validates against;
-    the first line of the docstring is its summary. A plain function runs in a thread. Two attempts of one operation
-    may overlap for a moment, so a handler must be safe to run twice at once.
+    The API validates requests against the type of `request` (a msgspec Struct, best with `forbid_unknown_fields=True`).
+    The first line of the docstring is the action's summary. A plain function runs in a thread. Two attempts of one
+    operation may overlap for a moment, so a handler must be safe to run twice at once.
 
-    What it raises decides: `ActionError` is for good; after `RetryAfter`, and anything unexpected, another attempt
-    follows while there is one left and nobody has canceled (ADR 0011).
+    The exception that a handler raises decides what follows. `ActionError` fails the operation for good. After
+    `RetryAfter` or any other exception another attempt follows, unless none is left or a client has canceled
+    (docs/adr/0011).
 
-    A canceled async handler gets `asyncio.CancelledError` at its next await; a plain one in a thread looks at
-    `ctx.cancel_requested`. In a process of its own, either is interrupted, and killed if it does not end (ADR 0009).
+    A canceled async handler gets `asyncio.CancelledError` at its next await; a plain one in a thread must read
+    `ctx.cancel_requested`. In a process of its own, either is interrupted, and killed if it does not end
+    (docs/adr/0009).
 
     Args:
         name: `resource:action`, each `[a-z0-9-]{1,40}`. opstream reserves some resources for its own paths
             (`opstream_schemas.names.RESERVED_RESOURCES`).
-        version: raise it with the input's shape; the highest version announced is the one that clients see.
-        lease: seconds that an attempt may be silent (runner killed or frozen) before another runner takes over.
-        max_attempts: attempts, those lost with their runner included, before the operation fails.
-        timeout: seconds that one attempt may take; 0 for no limit. One that takes longer has failed.
+        version: raise it whenever the input's shape changes. Clients see the highest version that is announced.
+        lease: seconds without a heartbeat (runner killed or frozen) after which another runner takes over.
+        max_attempts: attempts before the operation fails; those that were lost with their runner count, too.
+        timeout: seconds that one attempt may take; 0 for no limit. An attempt that takes longer has failed.
         backoff: seconds before the second attempt, doubled before each further one, shortened at random by up to half.
-        backoff_max: the most that `backoff` becomes.
-        deadline: seconds from the request until the operation fails as `DeadlineExceeded`, whatever it is doing then.
-        retry_after: whole seconds that clients are told to wait between polls.
+        backoff_max: the upper limit of `backoff`.
+        deadline: seconds from the request until the operation fails as `DeadlineExceeded`, in whatever state it is.
+        retry_after: whole seconds that clients should wait between polls.
         retention: seconds that the status stays readable after the end; at least a day.
-        retention_failed: the same for operations that fail, at least a day, too; 0 for as long as all others.
+        retention_failed: the same for operations that fail; at least a day, or 0 for the value of `retention`.
         retention_canceled: the same for operations that are canceled.
         cancel_grace: seconds that a handler has for its clean-up after it was canceled.
         isolation: "process" runs each attempt in a process of its own.
-        max_concurrency: attempts at once over all runners, 1 to 10,000; 0 for as many as they have slots.
+        max_concurrency: attempts at once over all runners, 1 to 10,000; 0 for no limit but the runners' own slots.
         exclusive: "resource" lets at most one operation run for each resource id.
         exclusive_group: `[a-z0-9-]{1,40}`; exclusive actions of one group exclude each other, too.
-        on_conflict: what becomes of a request while another operation holds its resource: "queue" waits for it,
-            "reject" is answered 409 `ResourceBusy`, "replace" cancels the other first.
-        rate: how many attempts may begin in a time over all runners, e.g. "100/m" (s, m, h or d); empty for no limit.
-            So many begin at once after a quiet time, and the others evenly spaced.
+        on_conflict: decides about a request while another operation has its resource: "queue" waits for the other,
+            "reject" responds 409 `ResourceBusy`, "replace" cancels the other first.
+        rate: how many attempts may start in a period over all runners, e.g. "100/m" (s, m, h or d); empty for no limit.
+            After a quiet period that many start at once, and the others evenly spaced.
 
     Raises:
         InvalidAction: the name, an option or the function's signature can't be used; the message says what to change.
@@ -145,7 +147,7 @@ def action(
     )
     validate_policy(kind, version, policy)
 
-    def offer(handler: Callable[P, R]) -> Action[P, R]:
+    def decorate(handler: Callable[P, R]) -> Action[P, R]:
         input_type, result_type = _handler_types(kind, handler)
         spec = ActionSpec(
             resource=kind.resource,
@@ -158,20 +160,20 @@ def action(
         )
         return Action(handler, spec, input_type, result_type)
 
-    return offer
+    return decorate
 
 
 def collect_actions(modules: list[ModuleType]) -> list[Action[Any, Any]]:
-    """The actions that modules hold, ordered by kind. Each knows its module from then on.
+    """Return the actions that modules define, ordered by kind, and set each action's `module`.
 
     Raises:
-        InvalidAction: two different actions have the same kind, or a module holds none.
+        InvalidAction: two different actions have the same kind, or a module defines none.
     """
     found: dict[Kind, Action[Any, Any]] = {}
     for module in modules:
         actions = [value for value in vars(module).values() if isinstance(value, Action)]
         if not actions:
-            raise InvalidAction(f"module {module.__name__} holds no action: decorate a function with @action(...)")
+            raise InvalidAction(f"module {module.__name__} defines no action: decorate a function with @action(...)")
         for one in actions:
             if found.setdefault(one.kind, one) is not one:
                 raise InvalidAction(f"action {one.kind} is defined twice; rename one or leave out a module")
@@ -189,7 +191,7 @@ def _handler_types(kind: Kind, handler: Callable[..., Any]) -> tuple[Any, Any]:
         parameters = inspect.signature(handler).parameters
         hints = typing.get_type_hints(handler, include_extras=True)
     except (NameError, TypeError, ValueError) as error:
-        # A type imported under TYPE_CHECKING only, or something that is not a function.
+        # A type was imported under TYPE_CHECKING only, or the object is not a function.
         raise InvalidAction(f"{wanted}, known at run time: {error}") from error
     names = [one.name for one in parameters.values() if one.kind in _POSITIONAL]
     if (

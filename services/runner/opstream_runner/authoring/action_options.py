@@ -1,4 +1,4 @@
-"""What the options of `@action` may be. Caller: `actions.py`; a refusal says what to change."""
+"""Validation of the options of `@action`. Each error message says what to change."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ OnConflict = Literal["queue", "reject", "replace"]
 _MIN_LEASE: Final = 1.0
 _MIN_DEADLINE: Final = 1.0
 _MAX_DURATION: Final = 3650 * DAY_SECONDS
-"""Of any time: what is longer soon fits into neither a date nor the broker's nanoseconds."""
+"""Seconds. Much longer durations fit into neither a date nor the broker's nanoseconds."""
 _MAX_VERSION: Final = 2**53 - 1
-"""What every reader of JSON can hold."""
+"""The largest integer that every JSON reader can represent."""
 _MAX_ATTEMPTS: Final = 1_000_000
 _MAX_RETRY_AFTER: Final = 3600
 _MAX_CONCURRENCY: Final = 10_000
@@ -33,15 +33,15 @@ _GROUP_PATTERN: Final = re.compile(r"[a-z0-9-]{1,40}")
 
 
 def validate_policy(kind: Kind, version: int, policy: Policy) -> None:
-    """Check the options of an action.
+    """Validate the options of an action.
 
     Args:
         kind: the action, for the message.
         version: its `action_version`.
-        policy: everything else.
+        policy: all other options.
 
     Raises:
-        InvalidAction: an option is out of its range, or does not go with another.
+        InvalidAction: an option is out of its range, or conflicts with another option.
     """
     _validate_integers(kind, version, policy)
     for message, is_wrong in (_duration_rules(policy) | _count_rules(version, policy) | _choice_rules(policy)).items():
@@ -50,22 +50,22 @@ def validate_policy(kind: Kind, version: int, policy: Policy) -> None:
 
 
 def as_seconds(kind: Kind, option: str, value: float) -> float:
-    """What an option gives, which may be a whole number.
+    """Return an option's value, a float or an integer, as seconds.
 
     Args:
         kind: the action, for the message.
-        option: its name, for the message.
-        value: what was given.
+        option: the option's name, for the message.
+        value: the option's value.
 
     Raises:
-        InvalidAction: it is no number.
+        InvalidAction: the value is not a number.
     """
     if type(value) not in {int, float}:  # True is an int, but not on the wire
         raise InvalidAction(f"action {kind}: {option} must be a number of seconds, not {value!r}")
     try:
         return float(value)
     except OverflowError:
-        return inf  # which is out of the range, and says so
+        return inf  # `validate_policy` refuses it with the range
 
 
 def _validate_integers(kind: Kind, version: int, policy: Policy) -> None:
@@ -81,7 +81,7 @@ def _validate_integers(kind: Kind, version: int, policy: Policy) -> None:
 
 
 def _duration_rules(policy: Policy) -> dict[str, bool]:
-    # Infinity has no JSON: the announced action could not be read.
+    # Infinity has no JSON, so the API could not read the announced action.
     least = {
         f"lease must be at least {_MIN_LEASE:g} second, not {policy.lease:g}": not _MIN_LEASE <= policy.lease < inf,
         f"timeout must be more than 0 seconds, or 0 for none, not {policy.timeout:g}": not 0 <= policy.timeout < inf,

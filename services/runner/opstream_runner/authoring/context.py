@@ -1,4 +1,4 @@
-"""What a handler knows about the operation that it works for. Light on purpose, as `actions.py` is."""
+"""The context that a handler gets: its operation, progress and cancellation. Imports no broker code, like `action`."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ class _CompletedAwaitable:
 
 
 COMPLETED: Final[Awaitable[None]] = _CompletedAwaitable()
-"""An awaitable that is over."""
+"""An awaitable that is done."""
 
 
 def discard_progress(_percent: float, _message: str) -> Awaitable[None]:
-    """Where progress goes in a unit test."""
+    """Discard a progress report: the default in a unit test."""
     return COMPLETED
 
 
 def never_canceled() -> bool:
-    """Whether a unit test's attempt should stop."""
+    """Return False: an attempt in a unit test is never canceled by default."""
     return False
 
 
 class ActionContext:
-    """What a handler knows about the operation that it works for. A unit test makes its own.
+    """The operation that a handler works for. A unit test makes its own.
 
     Attributes:
-        operation_id: the operation, the same over all attempts: a key for idempotent work.
+        operation_id: the same in all attempts, so a key for idempotent work.
         resource_id: the resource's own id from the URL; empty for `POST /resource:action`.
-        attempt: 1 for the first; more after one that failed, or whose runner was lost or stopped.
-        traceparent: W3C Trace Context of the request, empty without one; pass it on to what the action calls.
+        attempt: 1 for the first; higher after an attempt that failed, or whose runner was lost or stopped.
+        traceparent: W3C Trace Context of the request, empty without one. Pass it on in the action's calls.
     """
 
     def __init__(
@@ -58,28 +58,28 @@ class ActionContext:
 
     @property
     def cancel_requested(self) -> bool:
-        """Whether this attempt should stop: a client canceled, its time is over, the runner stops, or another attempt
-        took over.
+        """True if this attempt should stop.
 
-        Costs next to nothing and may be asked from any thread. Once true it stays true. What a unit test passes as
-        `cancel_requested` is called for it, e.g. `threading.Event().is_set`.
+        The reason is a client's cancel, a timeout or deadline, the runner's shutdown, or a later attempt. Cheap, and
+        safe to read from any thread. Once true it stays true. A unit test passes a function as `cancel_requested`,
+        e.g. `threading.Event().is_set`.
         """
         return self._cancel_requested()
 
     def check_canceled(self) -> None:
-        """Stop here if this attempt should stop: the place for it is between two steps of a plain handler.
+        """Stop here if this attempt should stop. Call it between two steps of a plain handler.
 
         Raises:
-            ActionCanceledError: `cancel_requested` is true. Let it pass; clean up in `finally`.
+            ActionCanceledError: `cancel_requested` is true. Do not catch it; clean up in `finally`.
         """
         if self._cancel_requested():
             raise ActionCanceledError(f"attempt {self.attempt} of operation {self.operation_id} was asked to stop")
 
     def progress(self, percent: float, message: str = "") -> Awaitable[None]:
-        """Tell how far the action is. Cheap to call often: at most one event per percent or 10 seconds is recorded.
+        """Report progress. Cheap to call often: at most one event per percent or 10 seconds is recorded.
 
-        An async handler awaits it, and so lets others run; a plain one, in its thread, just calls it. While the
-        broker is away progress is dropped rather than the action delayed.
+        An async handler awaits it, and so lets other tasks run; a plain one, in its thread, just calls it. While the
+        broker is unreachable, progress is dropped so that the action is not delayed.
 
         Args:
             percent: 0 to 100.

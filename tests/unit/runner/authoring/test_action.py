@@ -412,7 +412,7 @@ def test_two_actions_of_one_kind_are_refused(apart: bool) -> None:
 
 def test_a_module_without_actions_is_refused() -> None:
     """A misspelled module must not look like a runner that has nothing to do."""
-    with pytest.raises(InvalidAction, match="module b holds no action"):
+    with pytest.raises(InvalidAction, match="module b defines no action"):
         collect_actions([module("a", x=print_book), module("b", Action=Action, y=count_pages.handler)])
 
 
