@@ -1,7 +1,7 @@
-"""What can be wrong with names, events, folds and decisions, and the error codes of the HTTP contract.
+"""Errors of names, events, folds and decisions, and the error codes of the HTTP contract.
 
-Everything that `opstream_schemas` raises derives from `SchemasError`. No HTTP status appears here: the API maps
-codes to statuses in one place.
+Every error of this package derives from `SchemasError`. No HTTP status appears here: the API maps codes to statuses in
+one place.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class ErrorCode(StrEnum):
 
 
 class SchemasError(Exception):
-    """Base of every error in this package."""
+    """The base of every error in this package."""
 
 
 class InvalidName(SchemasError, ValueError):
-    """A name, id or subject is outside its grammar; the message says which and what is allowed."""
+    """A name, id or subject does not match its grammar. The message says which, and what is allowed."""
 
 
 class InvalidEvent(SchemasError, ValueError):
@@ -48,20 +48,20 @@ class InvalidEvent(SchemasError, ValueError):
 
 
 class FoldRefused(SchemasError):
-    """An event does not continue the operation it was folded onto (foreign, damaged or newer than this code)."""
+    """An event does not continue the operation: it is foreign, damaged, or newer than this code."""
 
 
 class DecisionRefused(SchemasError):
-    """A command can't be carried out in the operation's state."""
+    """The state of the operation does not allow the command."""
 
 
 class OperationExists(DecisionRefused):
-    """An operation with this id has been requested before."""
+    """An operation with this id exists already."""
 
 
 class OperationFinished(DecisionRefused):
-    """The operation has reached a terminal state, which is never left."""
+    """The operation has an outcome, which never changes."""
 
 
 class AttemptFenced(DecisionRefused):
-    """The attempt is not the operation's live one any more: a later attempt owns the outcome."""
+    """The attempt is no longer the live one: a later attempt owns the outcome."""

@@ -1,8 +1,8 @@
 """The events of an operation and their wire form: CloudEvents 1.0, JSON, structured mode.
 
-`Event` is decided but not stored yet; `RecordedEvent` is what the journal returned, with its stream sequence and
-the hash of its stored bytes. The envelope is decoded before the data, so that a reader can pass over a type that it
-does not know (`RecordedEvent.data is None`) while whoever decides refuses it (`operation.evolve`).
+An `Event` is decided but not stored yet. A `RecordedEvent` comes from the journal, with its stream sequence and its
+stored bytes. The envelope is decoded before the data, so an event of an unknown type can be read
+(`RecordedEvent.data is None`): readers skip it, deciders refuse it (`operation/fold.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .text import MAX_NESTING, check_json
 CONTENT_TYPE: Final = "application/cloudevents+json"
 
 Instant = Annotated[datetime, msgspec.Meta(tz=True)]
-"""A moment with its time zone; RFC 3339 on the wire."""
+"""A time with its zone; RFC 3339 on the wire."""
 NonEmpty = Annotated[str, msgspec.Meta(min_length=1)]
 
 
@@ -43,11 +43,11 @@ class ForcedEnd(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     """An operator ended the operation although what lay on its subjects could not be folded."""
 
     sequence: int
-    """Stream sequence of the last message that lay there."""
+    """Stream sequence of the last message before this event."""
     passed_over: int
-    """Messages there that are no part of the operation: no events, or such as do not continue it."""
+    """Number of messages that are not events of the operation, or do not continue it."""
     reason: str = ""
-    """The operator's."""
+    """The operator's reason."""
 
 
 class EventData(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
@@ -71,20 +71,20 @@ class Requested(EventData, frozen=True, kw_only=True):
     request_hash: str
     deadline: Instant
     retention: float
-    """Seconds for which the status stays readable after the operation has ended."""
+    """Seconds for which the status stays readable after the end."""
     retention_failed: float = 0.0
     retention_canceled: float = 0.0
-    """The same after it has failed or was canceled; 0: as `retention`."""
+    """The same for a failed and for a canceled operation; 0 means as `retention`."""
     hold: str = ""
-    """What the operation holds while it is open (`subjects.hold_key`); empty for nothing."""
+    """Key of the resource lock that the operation needs to run (`subjects.lock_key`); empty for none."""
     caller: str = ""
-    """Who asked: the identity that the API, or a proxy that it trusts, has authenticated; empty for nobody."""
+    """Identity that the API, or a proxy that it trusts, has authenticated; empty for an anonymous caller."""
     client_id: str = ""
-    """The application with which the caller asked, as the trusted proxy names it."""
+    """The caller's application, as the trusted proxy names it."""
     client_address: str = ""
-    """The IP address from which the request came; for the record, never for decisions."""
+    """IP address of the request; for the record only, no decision depends on it."""
     callback: str = ""
-    """The URL to which the outcome is delivered; empty for none."""
+    """URL to which the outcome is delivered; empty for none."""
     trace: Trace | None = None
 
 
@@ -97,11 +97,11 @@ class Started(EventData, frozen=True, kw_only=True):
     attempt: int
     runner: str
     token: str
-    """Random; tells this attempt from any other that claimed the same number."""
+    """Random text that distinguishes this attempt from another one with the same number."""
     ticket: int
     """Stream sequence of the message that caused the attempt."""
     lease: float
-    """Seconds, equal to the consumer's ack_wait."""
+    """Seconds; the consumer's ack_wait."""
 
 
 class Progressed(EventData, frozen=True, kw_only=True):
@@ -124,7 +124,7 @@ class AttemptFailed(EventData, frozen=True, kw_only=True):
     error: OperationError
     retry_at: Instant
     counted: bool
-    """Whether the attempt uses up one of the action's `max_attempts`."""
+    """True if the attempt counts towards the action's `max_attempts`."""
 
 
 class CancelRequested(EventData, frozen=True, kw_only=True):
@@ -163,7 +163,7 @@ class Canceled(EventData, frozen=True, kw_only=True):
     type: ClassVar[str] = "opstream.action.canceled.v1"
 
     by: str = ""
-    """Who had asked (`Requested.caller`)."""
+    """Caller of the cancel request (`Requested.caller`)."""
     reason: str = ""
 
 
@@ -172,21 +172,21 @@ _DECODERS: Final = {data.type: msgspec.json.Decoder(data) for data in EVENT_DATA
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """An event that was decided and is about to be appended."""
+    """An event that was decided and is not stored yet."""
 
     id: str
     source: str
     operation_id: str
     time: Instant
     position: int
-    """Place among the events of the operation, from 1."""
+    """Position among the events of the operation, from 1."""
     previous_hash: str
     """SHA-256 (hex) of the stored bytes of the event before it; empty for the first."""
     data: EventData
 
 
 class RecordedEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """An event as the journal holds it."""
+    """An event that the journal stores."""
 
     id: str
     source: str
@@ -196,15 +196,15 @@ class RecordedEvent(msgspec.Struct, frozen=True, kw_only=True):
     position: int
     previous_hash: str
     data: EventData | None
-    """None where this code does not know the type."""
+    """None if this version does not know the type."""
     sequence: int
     """Stream sequence in OPERATIONS."""
     stored: bytes
-    """The bytes that the journal holds."""
+    """The bytes that the journal stores."""
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of the stored bytes; the next event's `previous_hash`."""
+        """Return the SHA-256 (hex) of the stored bytes, which is the next event's `previous_hash`."""
         return digest(self.stored)
 
 
@@ -229,11 +229,11 @@ _UNDECODABLE: Final = (msgspec.MsgspecError, RecursionError, ValueError)
 
 
 def encode_event(event: Event) -> bytes:
-    """The bytes that are stored for an event. The same event always gives the same bytes.
+    """Return the bytes to store for an event. The same event always gives the same bytes.
 
     Raises:
-        InvalidEvent: nobody could decode them again (NaN, a time without zone, broken or too deeply nested JSON). The
-            journal deletes nothing, so once stored they would leave the operation undecidable for ever.
+        InvalidEvent: the bytes could not be decoded again (NaN, a time without zone, broken or too deeply nested
+            JSON). The journal deletes nothing, so such bytes would block the operation for ever.
     """
     try:
         payload = _encoder.encode(
@@ -256,10 +256,10 @@ def encode_event(event: Event) -> bytes:
 
 
 def decode_event(payload: bytes, sequence: int) -> RecordedEvent:
-    """Decode stored bytes: what the stream holds at a stream sequence.
+    """Decode the bytes that the journal stores at a stream sequence.
 
     Raises:
-        InvalidEvent: not a CloudEvent of opstream, or the data of a known type does not decode.
+        InvalidEvent: they are not a CloudEvent of opstream, or the data of a known type can't be decoded.
     """
     try:
         envelope, data = _decode(payload)
@@ -290,12 +290,12 @@ def _decode(payload: bytes) -> tuple[CloudEvent, EventData | None]:
 
 
 def digest(payload: bytes) -> str:
-    """SHA-256 in hex, the hash that chains the events of an operation."""
+    """Return the SHA-256 in hex: the hash that chains the events of an operation."""
     return hashlib.sha256(payload).hexdigest()
 
 
 def recorded_event(event: Event, payload: bytes, sequence: int) -> RecordedEvent:
-    """What `decode_event(payload, sequence)` gives for an event that was just stored, without decoding it again."""
+    """Return what `decode_event(payload, sequence)` would return for an event that was just stored."""
     return RecordedEvent(
         id=event.id,
         source=event.source,

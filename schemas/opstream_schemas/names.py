@@ -1,4 +1,4 @@
-"""Grammar of the names in URLs and subjects. The only place that knows which characters they may have."""
+"""The grammar of the names in URLs and subjects. No other module decides which characters a name may have."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ ALWAYS_RESERVED: Final = frozenset({"status", "docs", "openapi.json", "asyncapi.
 RESERVED_RESOURCES: Final = ALWAYS_RESERVED | {"schedules", "runners", "console", "mcp", "operations"}
 """First path segments that opstream serves, or will serve, itself (docs/contract.md, Paths).
 
-No action can be offered or submitted to under them. `.well-known` is not listed: the grammar of names has no `.`, so
-no path below `/.well-known/` can be an action's.
+No action can have one of these as its resource. `.well-known` needs no entry: a name has no `.`, so no path below
+`/.well-known/` can be an action's.
 """
 
 OPERATION_ID_PATTERN: Final = "[A-Za-z0-9_-]{1,64}"
-"""Of a whole operation id, as a regular expression of any dialect."""
+"""Regular expression of an operation id, without anchors, valid in every dialect."""
 NAME_PATTERN: Final = "[a-z0-9-]{1,40}"
-"""Of the whole name of a resource or an action, likewise."""
+"""Regular expression of the name of a resource or an action, likewise."""
 
 _OPERATION_ID_REGEX: Final = re.compile(OPERATION_ID_PATTERN)
 _NAME_REGEX: Final = re.compile(NAME_PATTERN)
 _DURABLE_REGEX: Final = re.compile("[A-Za-z0-9-]{1,64}")
 _RESOURCE_ID_MAX: Final = 256
 _FORBIDDEN_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-"""Unicode categories of characters that control what stands beside them (a line, the direction of a text), and of
-surrogates, which UTF-8 has no bytes for."""
+"""Unicode categories of control and format characters, which break lines or turn the direction of a text, and of
+surrogates, which UTF-8 can't encode."""
 _ALLOWED_JOINERS: Final = frozenset("\u200c\u200d")
-"""The exceptions: many scripts and emoji are not written without them."""
+"""Format characters that are allowed: many scripts and emoji need them."""
 
 
 def check_operation_id(value: str) -> str:
     """Return `value` if it is an operation id (`[A-Za-z0-9_-]{1,64}`).
 
     Raises:
-        InvalidName: it is not.
+        InvalidName: it is not one.
     """
     if _OPERATION_ID_REGEX.fullmatch(value) is None:
         raise InvalidName(f"operation id {_quoted(value)} must be 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-'")
@@ -47,10 +47,14 @@ def check_operation_id(value: str) -> str:
 
 
 def check_name(value: str, what: str) -> str:
-    """Return `value` if it can name a resource or an action (`[a-z0-9-]{1,40}`); `what` is for the message.
+    """Return `value` if it is the name of a resource or an action (`[a-z0-9-]{1,40}`).
+
+    Args:
+        value: the name.
+        what: the kind of name, for the message of the error.
 
     Raises:
-        InvalidName: it is not.
+        InvalidName: it is not one.
     """
     if _NAME_REGEX.fullmatch(value) is None:
         raise InvalidName(f"{what} name {_quoted(value)} must be 1 to 40 characters of a-z, 0-9 and '-'")
@@ -58,10 +62,10 @@ def check_name(value: str, what: str) -> str:
 
 
 def check_durable_name(value: str) -> str:
-    """Return `value` if a subscriber's durable can have it as its name (`[A-Za-z0-9-]{1,64}`).
+    """Return `value` if it is a name for a subscriber's durable consumer (`[A-Za-z0-9-]{1,64}`).
 
     Raises:
-        InvalidName: it can't.
+        InvalidName: it is not one.
     """
     if _DURABLE_REGEX.fullmatch(value) is None:
         raise InvalidName(f"durable {_quoted(value)} must be 1 to 64 characters of A-Z, a-z, 0-9 and '-'")
@@ -69,11 +73,11 @@ def check_durable_name(value: str) -> str:
 
 
 def check_resource_id(value: str) -> str:
-    """Return `value` if it can be a resource's own id: 1 to 256 characters, without `/` and control characters, and
-    not `.` or `..` (docs/contract.md, Paths).
+    """Return `value` if it is a resource's own id: 1 to 256 characters without `/` and control characters, and not
+    `.` or `..` (docs/contract.md, Paths).
 
     Raises:
-        InvalidName: it is not.
+        InvalidName: it is not one.
     """
     if not 1 <= len(value) <= _RESOURCE_ID_MAX:
         raise InvalidName(f"resource id must have 1 to {_RESOURCE_ID_MAX} characters, not {len(value)}")
@@ -83,7 +87,7 @@ def check_resource_id(value: str) -> str:
 
 
 class Kind(msgspec.Struct, frozen=True, order=True):
-    """What an operation does: the pair of resource and action, written `book:upload-start`."""
+    """The kind of an operation: its resource and action, written `book:upload-start`."""
 
     resource: str
     action: str

@@ -1,9 +1,9 @@
-"""Every subject, stream and consumer name of opstream, built and parsed here and nowhere else.
+"""The subjects, streams, buckets and consumers of opstream. No other module builds or parses a subject.
 
-The stream ARCHIVE holds the events of OPERATIONS on `archive.{resource}.{action}.{event}`: without the operation id,
-which is in the event (CloudEvents `subject`): a broker keeps a few subjects in memory and not one for each event.
+Names are checked where they enter the system (`names.py`). A subject that is built from checked names needs no check.
 
-Tokens are checked when they enter the system (`names.py`); what is built from a checked token needs no second check.
+The subjects of the stream ARCHIVE have no operation id, so that the broker keeps only a few of them in memory. The id
+is in the event (CloudEvents `subject`).
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ HOLDS_BUCKET: Final = "holds"
 PARKED_STREAM: Final = "PARKED"
 PARKED_SUBJECTS: Final = "parked.*.*"
 RUNNER_CONSUMER_PREFIX: Final = "runner_"
-"""What the names of the runners' consumers begin with."""
+"""Prefix of the names of the runners' consumers."""
 PROJECTOR_CONSUMER: Final = "projector"
 PROJECTOR_DUE_CONSUMER: Final = "projector_due"
 PROJECTOR_DEADLINES_CONSUMER: Final = "projector_deadlines"
 WEBHOOKS_STREAM: Final = "WEBHOOKS"
-"""Deliveries that wait."""
+"""Deliveries that wait to be sent."""
 DELIVERIES_STREAM: Final = "DELIVERIES"
-"""What became of each attempt to deliver."""
+"""A record of each attempt to deliver."""
 WEBHOOKS_CONSUMER: Final = "webhooks"
-"""On OPERATIONS: outcomes."""
+"""Consumer on OPERATIONS: outcomes."""
 WEBHOOKS_DUE_CONSUMER: Final = "webhooks_due"
-"""On WEBHOOKS: deliveries to be tried now."""
+"""Consumer on WEBHOOKS: deliveries that are due."""
 
+# A scheduled message fires on a source subject of TIMERS; OPERATIONS copies it to the destination subject.
 WAKE_SOURCE: Final = "fire.>"
 WAKE_DESTINATION: Final = "wake.>"
 DUE_SOURCE: Final = "overdue.>"
@@ -49,11 +50,11 @@ WEBHOOKS_SUBJECTS: Final = ("webhooks.later.>", WEBHOOKS_DUE_FILTER)
 DELIVERIES_SUBJECTS: Final = ("deliveries.*.*.*",)
 
 ARCHIVE_SOURCE: Final = "operations.*.*.*.*"
-"""What is copied: every event, and neither wakes nor deadlines."""
+"""Subjects that the archive copies: every event, but no wake-up timer and no deadline."""
 ARCHIVE_DESTINATION: Final = "archive.{{wildcard(2)}}.{{wildcard(3)}}.{{wildcard(4)}}"
-"""Where to (NATS subject mapping)."""
+"""Subject of the copy (NATS subject mapping)."""
 ARCHIVE_SOURCE_HEADER: Final = "Nats-Stream-Source"
-"""The header that the broker adds to what it copies."""
+"""Header that the broker adds to a copy."""
 
 _EVENT_TOKENS: Final = 5
 _WAKE_TOKENS: Final = 5
@@ -64,7 +65,7 @@ _DEADLINE: Final = "deadline"
 
 
 class EventSubject(msgspec.Struct, frozen=True):
-    """A parsed event subject."""
+    """A parsed subject of an event."""
 
     operation_id: str
     kind: Kind
@@ -72,7 +73,7 @@ class EventSubject(msgspec.Struct, frozen=True):
 
 
 class WakeSubject(msgspec.Struct, frozen=True):
-    """A parsed wake subject."""
+    """A parsed subject of a wake-up timer that fired."""
 
     operation_id: str
     kind: Kind
@@ -87,118 +88,125 @@ class ArchiveSubject(msgspec.Struct, frozen=True):
 
 
 class ArchiveOrigin(msgspec.Struct, frozen=True):
-    """Where the broker copied an event from."""
+    """The message that the broker copied to the archive."""
 
     sequence: int
     """Stream sequence in OPERATIONS."""
     subject: str
-    """In OPERATIONS, so with the operation id (`subjects.parse_event_subject`)."""
+    """Subject in OPERATIONS, so with the operation id (`parse_event_subject`)."""
 
 
 def event_type_subject(event: str) -> str:
-    """What the stream OPERATIONS listens to for one event type (`operations.*.*.*.succeeded`)."""
+    """Return the subject of one event type in the stream's configuration (`operations.*.*.*.succeeded`)."""
     return f"operations.*.*.*.{event}"
 
 
 def event_subject(operation_id: str, kind: Kind, event: str) -> str:
-    """Where one event of an operation is published."""
+    """Return the subject of one event of an operation."""
     return f"operations.{operation_id}.{kind.resource}.{kind.action}.{event}"
 
 
 def operation_filter(operation_id: str) -> str:
-    """An operation's whole life. Also *the* filter of every guarded append: on a replicated stream the in-flight
-    check is keyed by this very string, so no other spelling may guard an append (docs/nats.md, Appends)."""
+    """Return the filter of all events of an operation, which every append also uses for its expected version.
+
+    On a replicated stream the broker finds appends in flight by this very string, so no append may use another spelling
+    of the filter (docs/nats.md, Appends).
+    """
     return f"operations.{operation_id}.>"
 
 
 def action_events_filter(kind: Kind, event: str) -> str:
-    """One event type of one action, of every operation."""
+    """Return the filter of one event type of one action, for all operations."""
     return f"operations.*.{kind.resource}.{kind.action}.{event}"
 
 
 def events_filter(operation_id: str, resource: str, action: str, event: str) -> str:
-    """Some events of the stream OPERATIONS; `*` for any."""
+    """Return a filter of the stream OPERATIONS; `*` stands for any value."""
     return f"operations.{operation_id}.{resource}.{action}.{event}"
 
 
 def runner_consumer(kind: Kind) -> str:
-    """The durable consumer on which the runners of an action compete; `_` is in no name, so pairs can't collide."""
+    """Return the name of the durable consumer that an action's runners share. No name has a `_`, so none collide."""
     return f"{RUNNER_CONSUMER_PREFIX}{kind.resource}_{kind.action}"
 
 
 def runner_filters(kind: Kind) -> tuple[str, str]:
-    """What the consumer of an action delivers: its requests and its wakes."""
+    """Return the filters of an action's consumer: its requests and its wake-up timers."""
     return (action_events_filter(kind, "requested"), f"wake.{kind.resource}.{kind.action}.*.*")
 
 
-def timer_subject(kind: Kind, operation_id: str, why: str) -> str:
-    """Where the schedule of one wake is stored; publishing again replaces it."""
-    return f"timers.{kind.resource}.{kind.action}.{operation_id}.{why}"
+def timer_subject(kind: Kind, operation_id: str, reason: str) -> str:
+    """Return the subject that stores one wake-up timer. Publishing to it again replaces the timer."""
+    return f"timers.{kind.resource}.{kind.action}.{operation_id}.{reason}"
 
 
-def fired_wake_subject(kind: Kind, operation_id: str, why: str) -> str:
-    """Where a schedule fires inside the stream TIMERS; OPERATIONS sources it as a wake."""
-    return f"fire.{kind.resource}.{kind.action}.{operation_id}.{why}"
+def fired_wake_subject(kind: Kind, operation_id: str, reason: str) -> str:
+    """Return the subject on which a wake-up timer fires in TIMERS. OPERATIONS copies it to `wake.>`."""
+    return f"fire.{kind.resource}.{kind.action}.{operation_id}.{reason}"
 
 
 def deadline_subject(kind: Kind, operation_id: str) -> str:
-    """Where the schedule of an operation's deadline is stored."""
+    """Return the subject that stores the timer of an operation's deadline."""
     return timer_subject(kind, operation_id, _DEADLINE)
 
 
 def fired_deadline_subject(kind: Kind, operation_id: str) -> str:
-    """Where a deadline fires inside the stream TIMERS; OPERATIONS sources it as due."""
+    """Return the subject on which a deadline fires in TIMERS. OPERATIONS copies it to `due.>`."""
     return f"overdue.{kind.resource}.{kind.action}.{operation_id}"
 
 
 def operation_timers_filter(operation_id: str) -> str:
-    """Everything that is armed for an operation."""
+    """Return the filter of all scheduled timers of an operation."""
     return f"timers.*.*.{operation_id}.>"
 
 
 def webhook_due_subject(endpoint: str, operation_id: str) -> str:
-    """Where a delivery is published that is to be tried now, and where its schedule fires."""
+    """Return the subject of a delivery that is due, on which a scheduled one also fires."""
     return f"webhooks.due.{endpoint}.{operation_id}"
 
 
 def webhook_later_subject(endpoint: str, operation_id: str) -> str:
-    """Where the schedule of a delivery's next attempt is stored; publishing again replaces it."""
+    """Return the subject that schedules a delivery's next attempt. Publishing to it again replaces the schedule."""
     return f"webhooks.later.{endpoint}.{operation_id}"
 
 
 def delivery_record_subject(operation_id: str, endpoint: str, outcome: str) -> str:
-    """Where an attempt to deliver is recorded."""
+    """Return the subject of the record of one attempt to deliver."""
     return f"deliveries.{operation_id}.{endpoint}.{outcome}"
 
 
 def delivery_records_filter(operation_id: str = "*", endpoint: str = "*", outcome: str = "*") -> str:
-    """Records of attempts: of an operation, an endpoint, an outcome."""
+    """Return the filter of the records of some attempts to deliver; `*` stands for any value."""
     return delivery_record_subject(operation_id, endpoint, outcome)
 
 
 def lock_key(scope: str, resource_id: str) -> str:
-    """The key of a hold in the bucket `holds`: what excludes (`ActionSpec.scope`), and which resource, hashed, since a
-    resource's own id may be any text."""
+    """Return the key of a resource lock in the bucket `holds`.
+
+    Args:
+        scope: the actions that share the lock (`ActionSpec.lock_scope`).
+        resource_id: the resource's own id. It is hashed, because it may be any text.
+    """
     return f"{scope}.{hashlib.sha256(resource_id.encode()).hexdigest()[:32]}"
 
 
 def action_key(kind: Kind) -> str:
-    """The key of an action in the bucket `actions`."""
+    """Return the key of an action in the bucket `actions`."""
     return f"{kind.resource}.{kind.action}"
 
 
 def bucket_stream(bucket: str) -> str:
-    """The stream behind a key-value bucket (NATS ADR-8)."""
+    """Return the name of the stream behind a key-value bucket (NATS ADR-8)."""
     return f"KV_{bucket}"
 
 
 def bucket_subject(bucket: str, key: str) -> str:
-    """The subject of a key of a key-value bucket (NATS ADR-8)."""
+    """Return the subject of a key in a key-value bucket (NATS ADR-8)."""
     return f"$KV.{bucket}.{key}"
 
 
 def is_wake(subject: str) -> bool:
-    """Whether a delivered message is a wake rather than an event."""
+    """Return True if a delivered message is a wake-up timer, not an event."""
     return subject.startswith("wake.")
 
 
@@ -217,7 +225,7 @@ def parse_event_subject(subject: str) -> EventSubject:
 
 
 def parse_due_subject(subject: str) -> tuple[Kind, str]:
-    """Parse `due.{resource}.{action}.{id}`: the action and the operation id.
+    """Parse `due.{resource}.{action}.{id}` into the action and the operation id.
 
     Raises:
         InvalidName: the subject has another form.
@@ -238,33 +246,33 @@ def parse_wake_subject(subject: str) -> WakeSubject:
     tokens = subject.split(".")
     if len(tokens) != _WAKE_TOKENS or tokens[0] != "wake":
         raise InvalidName(f"{subject!r} is not a wake subject: wake.RESOURCE.ACTION.ID.WHY")
-    _, resource, action, operation_id, why = tokens
+    _, resource, action, operation_id, reason = tokens
     kind = Kind(check_name(resource, "resource"), check_name(action, "action"))
-    return WakeSubject(check_operation_id(operation_id), kind, check_name(why, "wake reason"))
+    return WakeSubject(check_operation_id(operation_id), kind, check_name(reason, "wake reason"))
 
 
 def dead_letter_subject(durable: str, sequence: int) -> str:
-    """Where an event is parked that a subscriber could not handle; parking it again replaces it."""
+    """Return the subject of a dead letter, an event that a subscriber could not handle. A second one replaces it."""
     return f"parked.{durable}.{sequence}"
 
 
 def dead_letters_filter(durable: str) -> str:
-    """All that is parked of one subscriber."""
+    """Return the filter of all dead letters of one subscriber."""
     return f"parked.{durable}.*"
 
 
 def dead_letter_retry_subject(durable: str) -> str:
-    """Where the processes of a subscriber are asked to try a parked event again; in no stream."""
+    """Return the subject of requests to a subscriber to retry a dead letter. No stream stores them."""
     return f"retry.{durable}"
 
 
 def archive_subject(kind: Kind, event: str) -> str:
-    """Where the archive holds one event type of one action."""
+    """Return the subject of one event type of one action in the archive."""
     return f"archive.{kind.resource}.{kind.action}.{event}"
 
 
 def archive_filter(resource: str = "*", action: str = "*", event: str = "*") -> str:
-    """Events of the archive by resource, action and event type; whatever is left out may be anything."""
+    """Return a filter of the archive; `*` stands for any value."""
     return f"archive.{resource}.{action}.{event}"
 
 
@@ -283,13 +291,14 @@ def parse_archive_subject(subject: str) -> ArchiveSubject:
 
 
 def parse_archive_origin(header: str) -> ArchiveOrigin:
-    """Parse the value of `Nats-Stream-Source` as nats-server 2.15 writes it: stream, sequence, filter, transform,
-    subject, and a name of the copying itself, with a space between two of them.
+    """Parse the value of `Nats-Stream-Source` as nats-server 2.15 writes it.
+
+    Its parts are stream, sequence, filter, transform, subject, and the name of the source, separated by spaces.
 
     Raises:
         InvalidName: the value has another form, or names another stream.
     """
     parts = header.split(" ")
     if len(parts) < _SOURCE_TOKENS or parts[0] != OPERATIONS_STREAM or not (parts[1].isascii() and parts[1].isdigit()):
-        raise InvalidName(f"{header!r} does not tell where in {OPERATIONS_STREAM} an event was copied from")
+        raise InvalidName(f"{header!r} does not say which message of {OPERATIONS_STREAM} was copied")
     return ArchiveOrigin(sequence=int(parts[1]), subject=parts[4])

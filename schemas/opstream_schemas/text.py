@@ -1,8 +1,7 @@
-"""Texts are cut before they are recorded. Callers: decisions, and whoever makes an error or a log line from what
-others wrote. JSON is checked before the journal takes it: UTF-8, and not nested too deeply.
+"""Limits of the texts and the JSON that the journal records, and texts for people.
 
-Decoders recurse, so without a limit a document that its writer could just decode is undecodable for a reader whose
-stack is a little fuller. In a journal that deletes nothing, its operation would be stuck for ever.
+Why nesting is limited: a decoder recurses, so a document that its writer could just decode may be too deep for a reader
+with less stack left. The journal deletes nothing, so the operation of such a document would be stuck for ever.
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ from itertools import accumulate
 from typing import Final
 
 TEXT_LIMIT: Final = 4096
-"""Bytes of UTF-8 to which error messages and progress texts are cut."""
+"""Bytes of UTF-8 that an error message or a progress text may have; longer ones are cut."""
 MAX_NESTING: Final = 100
-"""Arrays and objects inside each other in an action's input or result."""
+"""Levels of arrays and objects that an action's input or result may have."""
 
-# Possessive, so that a body made of escapes needs neither backtracking nor memory.
+# Possessive quantifiers: a body full of escapes costs neither backtracking nor memory.
 _STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _PLAIN: Final = bytes(set(range(256)) - set(b'[]{}"\\'))
@@ -25,17 +24,17 @@ _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def one_line(text: str) -> str:
-    """A text of somebody else's in one line, without what would begin another one or move a terminal's cursor."""
+    """Return a foreign text as one line: a space replaces every character that starts a line or moves the cursor."""
     return "".join(char if char.isprintable() else " " for char in text)
 
 
 def format_count(number: int, one: str, many: str = "") -> str:
-    """A number with its noun: `1 event`, `1,200 events`, and with `many` given `2 entries`."""
+    """Return a number with its noun: `1 event`, `1,200 events`, or with `many` given `2 entries`."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def truncate_text(text: str, limit: int = TEXT_LIMIT) -> str:
-    """Cut a text to `limit` bytes of UTF-8 at a character boundary; lone surrogates are replaced."""
+    """Return the text cut to `limit` bytes of UTF-8, at a character boundary. Lone surrogates are replaced."""
     encoded = text.encode("utf-8", "replace")
     if len(encoded) <= limit:
         return encoded.decode()
@@ -44,17 +43,20 @@ def truncate_text(text: str, limit: int = TEXT_LIMIT) -> str:
 
 
 def check_json(document: bytes, limit: int = MAX_NESTING) -> None:
-    """Check what a decoder of raw JSON does not: the text's encoding, and the nesting, without recursion.
+    """Check the encoding and the nesting of a JSON document, without recursion.
+
+    msgspec checks neither inside a `Raw`.
 
     Raises:
-        ValueError: the document is not UTF-8 (msgspec does not look inside of a `Raw`), or nests deeper than `limit`.
+        ValueError: the document is not UTF-8, or has more than `limit` levels.
     """
     str(document, "utf-8")
     shape = document.translate(None, _PLAIN)
     if shape.count(b"[") + shape.count(b"{") <= limit:
         return
-    # An escape means something only beside what it escapes. Without any, a bracket is inside of a string exactly if the
-    # quotes before it are odd in number, so pairs of neighbours may go.
+    # `shape` holds only brackets, quotes and backslashes. With an escape in it, only the whole document shows where the
+    # strings are. Without one, a bracket is in a string exactly if the number of quotes before it is odd, so adjacent
+    # quotes can be dropped in pairs.
     is_escaped = b"\\" in shape or shape.count(b'"') % 2
     shape = document if is_escaped else shape.replace(b'""', b"")
     steps = array("b", _STRING.sub(b"", shape).translate(_STEPS, _NO_BRACKETS))

@@ -1,6 +1,6 @@
-"""When a failed attempt is followed by the next one: exponential backoff with jitter, up to the deadline.
+"""Exponential backoff with jitter between attempts, limited by the deadline.
 
-Pure: chance and the clock are parameters. Caller: the runner.
+Pure: the random factor and the clock are parameters.
 """
 
 from __future__ import annotations
@@ -9,28 +9,27 @@ from datetime import datetime, timedelta
 from typing import Final
 
 MIN_JITTER_FACTOR: Final = 0.5
-"""Jitter takes away at most this share of a pause: enough that operations which failed together come back apart, and
-no more, so that a pause still means something."""
+"""The smallest jitter factor. It spreads operations that failed together, but halves a delay at most."""
 _MAX_DOUBLINGS: Final = 1000
-"""More would be infinite, and so is this many of any pause."""
+"""So many doublings exceed every `backoff_max`; more would overflow a float."""
 
 
 def backoff_delay(failed: int, *, backoff: float, backoff_max: float, factor: float, floor: float = 0.0) -> float:
-    """Seconds between an attempt that failed and the next one.
+    """Return the seconds between a failed attempt and the next one.
 
     Args:
-        failed: attempts that have failed so far, from 1 on.
-        backoff: seconds after the first; doubled after each further one.
-        backoff_max: the most that this becomes.
+        failed: the number of attempts that failed so far, at least 1.
+        backoff: seconds after the first failure; doubled after each further one.
+        backoff_max: the upper limit of the doubled seconds.
         factor: the jitter, drawn from `MIN_JITTER_FACTOR` to 1.
-        floor: seconds that the pause takes at least, whatever comes of the above.
+        floor: the lower limit of the result, in seconds.
     """
     doubled = backoff * 2.0 ** min(failed - 1, _MAX_DOUBLINGS)
     return max(floor, min(backoff_max, doubled) * factor)
 
 
 def retry_time(now: datetime, seconds: float, deadline: datetime) -> datetime:
-    """The moment in so many seconds, or the deadline, at which the operation ends, if that comes first."""
+    """Return the time `seconds` after `now`, but not after the deadline, at which the operation ends."""
     if seconds >= (deadline - now).total_seconds():
         return deadline
     return now + timedelta(seconds=seconds)

@@ -1,6 +1,7 @@
-"""Commands and `decide`: what someone wants of an operation, and the event that it becomes, or the refusal.
+"""Commands, and `decide`: an operation and a command to the next event, or to an error. Pure.
 
-Pure. Callers load, decide, append with the sequence that they loaded as `expected`, and decide again on a conflict.
+The caller loads the operation, decides, and appends with the loaded stream sequence as the expected version. After a
+conflict it loads and decides again.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from .state import CancelWish, Operation, Status
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of all commands."""
+    """The base of all commands."""
 
 
 class RequestAction(Command, frozen=True, kw_only=True):
@@ -38,7 +39,7 @@ class RequestAction(Command, frozen=True, kw_only=True):
 
 
 class StartAttempt(Command, frozen=True, kw_only=True):
-    """Take the operation for one attempt."""
+    """Start an attempt, which then owns the outcome."""
 
     runner: str
     token: str
@@ -47,7 +48,7 @@ class StartAttempt(Command, frozen=True, kw_only=True):
 
 
 class ReportProgress(Command, frozen=True, kw_only=True):
-    """Tell how far the attempt is: percent 0 to 100, and a text."""
+    """Record how far the attempt is: percent from 0 to 100, and a text."""
 
     token: str
     percent: float
@@ -55,7 +56,7 @@ class ReportProgress(Command, frozen=True, kw_only=True):
 
 
 class Succeed(Command, frozen=True, kw_only=True):
-    """The action returned."""
+    """End the operation with the result of its action."""
 
     token: str
     result: bytes
@@ -63,14 +64,14 @@ class Succeed(Command, frozen=True, kw_only=True):
 
 
 class Fail(Command, frozen=True, kw_only=True):
-    """The action failed for good."""
+    """End the operation with an error of its action."""
 
     token: str
     error: OperationError
 
 
 class ReleaseAttempt(Command, frozen=True, kw_only=True):
-    """End the attempt without an outcome, so that another follows."""
+    """End the attempt without an outcome, so that another one follows."""
 
     token: str
     error: OperationError
@@ -79,32 +80,36 @@ class ReleaseAttempt(Command, frozen=True, kw_only=True):
 
 
 class ConfirmCancel(Command, frozen=True, kw_only=True):
-    """The attempt has stopped, as a client had asked."""
+    """End the operation as canceled: the attempt has stopped, as a client had asked."""
 
     token: str
 
 
 class RequestCancel(Command, frozen=True, kw_only=True):
-    """Ask the operation to stop; at once if nothing runs."""
+    """Ask the operation to stop. It ends at once if no attempt is running."""
 
     by: str = ""
     reason: str = ""
 
 
 class ForceFail(Command, frozen=True, kw_only=True):
-    """End an operation from outside of any attempt (a deadline, an operator)."""
+    """End the operation with an error that comes from no attempt (a deadline, an operator)."""
 
     error: OperationError
 
 
 def decide(operation: Operation | None, command: Command) -> EventData | None:
-    """What the command makes of the operation; None where it is already so.
+    """Return the data of the event that the command causes; None if the operation is in that state already.
+
+    Args:
+        operation: its folded state; None if it has no events.
+        command: what is asked of it.
 
     Raises:
-        OperationExists: a request for an id that is taken.
-        OperationFinished: the operation is terminal.
-        AttemptFenced: the command speaks for an attempt that is not the live one.
-        DecisionRefused: no such operation, or another attempt is live.
+        OperationExists: the command is a request, and the id is taken.
+        OperationFinished: the operation has an outcome.
+        AttemptFenced: the command belongs to an attempt that is not the live one.
+        DecisionRefused: there is no such operation, or another attempt is live.
     """
     if isinstance(command, RequestAction):
         if operation is not None:
@@ -120,12 +125,12 @@ def decide(operation: Operation | None, command: Command) -> EventData | None:
 
 
 def _decide_open(operation: Operation, command: Command) -> EventData | None:
-    # Data is made just as it will be decoded (floats, no space around JSON): the fold of what was appended and the
-    # fold of what is read later must agree to the byte.
+    # Make the data exactly as it will be decoded (floats, no space around JSON): folding the event that was appended
+    # and folding the one that is read back must give the same bytes.
     match command:
         case StartAttempt():
             if operation.live is not None and operation.live.ticket != command.ticket:
-                raise DecisionRefused(f"attempt {operation.attempt} of operation {operation.id} runs elsewhere")
+                raise DecisionRefused(f"attempt {operation.attempt} of operation {operation.id} is already running")
             return Started(
                 attempt=operation.attempt + 1,
                 runner=command.runner,
@@ -166,31 +171,31 @@ def _decide_open(operation: Operation, command: Command) -> EventData | None:
 
 
 def canceled_outcome(operation: Operation) -> Canceled:
-    """The end of an operation that a client had asked to stop."""
-    wish = operation.cancel or CancelWish()
-    return Canceled(by=wish.by, reason=wish.reason)
+    """Return the outcome of an operation that stopped at a client's request."""
+    request = operation.cancel or CancelWish()
+    return Canceled(by=request.by, reason=request.reason)
 
 
 def deadline_outcome(operation: Operation) -> Failed:
-    """The end of an operation that ran out of time."""
+    """Return the outcome of an operation that missed its deadline."""
     message = f"the operation did not finish by its deadline, {operation.deadline.isoformat()}"
     return Failed(error=OperationError(code=ErrorCode.DEADLINE_EXCEEDED, message=message))
 
 
 def runner_lost_outcome(operation: Operation) -> Failed:
-    """The end of an operation whose last attempt died with its runner."""
+    """Return the outcome of an operation whose last attempt was lost with its runner."""
     message = f"the last of {operation.attempts_used} attempts ended with the runner that executed it"
     return Failed(error=OperationError(code=ErrorCode.RUNNER_LOST, message=message))
 
 
 def operator_error(reason: str) -> OperationError:
-    """The error of an operation that an operator ended."""
+    """Return the error of an operation that an operator ended."""
     message = "an operator ended the operation"
     return OperationError(code=ErrorCode.FAILED_BY_OPERATOR, message=f"{message}: {reason}" if reason else message)
 
 
 def truncate_error(error: OperationError) -> OperationError:
-    """The error with its texts cut to what an event may hold."""
+    """Return the error with its texts cut to the length that an event may hold."""
     code = truncate_text(error.code, 256) if isinstance(error.code, str) else error.code
     return OperationError(code=code, message=truncate_text(error.message), target=truncate_text(error.target, 256))
 
@@ -198,6 +203,6 @@ def truncate_error(error: OperationError) -> OperationError:
 def _check_live(operation: Operation, token: str) -> int:
     if operation.live is None or operation.live.token != token:
         raise AttemptFenced(
-            f"operation {operation.id} is at attempt {operation.attempt}, which is not the one that speaks"
+            f"operation {operation.id} is at attempt {operation.attempt}, and the command comes from another one"
         )
     return operation.live.number

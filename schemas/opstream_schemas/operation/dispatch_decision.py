@@ -1,7 +1,7 @@
-"""The runner's decision table: what to do with a delivered message, from the operation's state alone.
+"""The runner's decision table: the state of an operation and a delivered message to what the runner does. Pure.
 
-The rows, their order and their numbers are those of docs/architecture.md. Pure: `now` is a parameter and
-only the deadline is compared with it.
+The rows, their order and their numbers are those of docs/architecture.md. Each decision carries its row
+number, so that the tests hold the table and the code together. `now` is compared with the deadline only.
 """
 
 from __future__ import annotations
@@ -17,46 +17,46 @@ from .commands import canceled_outcome, deadline_outcome, runner_lost_outcome
 from .state import Operation
 
 UNDECIDABLE_RETRY_SECONDS: Final = 60.0
-"""Seconds after which an operation that the fold refuses is looked at again."""
+"""Seconds after which the message of an operation that can't be folded is delivered again."""
 
 
 class Trigger(msgspec.Struct, frozen=True, kw_only=True):
-    """What a message says about itself."""
+    """The delivered message: a request, or a wake-up timer that fired."""
 
     ticket: int
-    """Its stream sequence."""
+    """Stream sequence of the message."""
     scheduled_by: int = 0
-    """For a wake: stream sequence of the event that armed it; 0 for a request."""
+    """Of a wake-up timer: stream sequence of the event that scheduled it. 0 for a request."""
 
 
 class Ack(msgspec.Struct, frozen=True, tag=True):
-    """Nothing is left to do for this message."""
+    """Acknowledge: nothing is left to do for this message."""
 
     row: int
 
 
 class RedeliverLater(msgspec.Struct, frozen=True, tag=True):
-    """Nak with a delay: this code can't decide."""
+    """Negative acknowledgement with a delay in seconds: this version can't decide."""
 
     row: int
     delay: float
 
 
 class AppendEvent(msgspec.Struct, frozen=True, tag=True):
-    """Record the event, then ack."""
+    """Append the event, then acknowledge."""
 
     row: int
     data: EventData
 
 
 class BeginAttempt(msgspec.Struct, frozen=True, tag=True):
-    """Record `started` for the next attempt and run it; ack once its outcome is stored."""
+    """Append `started` for the next attempt and run it. Acknowledge after its outcome is stored."""
 
     row: int
 
 
 class ScheduleWake(msgspec.Struct, frozen=True, tag=True):
-    """Store a wake for `at`, then ack."""
+    """Store a wake-up timer for `at`, then acknowledge."""
 
     row: int
     at: datetime
@@ -67,22 +67,22 @@ DispatchDecision = Ack | RedeliverLater | AppendEvent | BeginAttempt | ScheduleW
 
 
 def decide_dispatch(
-    operation: Operation | None, delivery: Trigger, *, now: datetime, max_attempts: int
+    operation: Operation | None, trigger: Trigger, *, now: datetime, max_attempts: int
 ) -> DispatchDecision:
-    """The first row that matches.
+    """Return the decision of the first row that matches.
 
     Args:
-        operation: the folded state; None where the fold refused an event (row 1).
-        delivery: the message.
+        operation: the folded state; None if the fold refused an event (row 1).
+        trigger: the delivered message.
         now: the runner's clock, for the deadline only.
-        max_attempts: how many counted attempts the action allows.
+        max_attempts: the number of counted attempts that the action allows.
     """
     if operation is None:
         return RedeliverLater(1, UNDECIDABLE_RETRY_SECONDS)
     if operation.is_terminal:
         return Ack(2)
     live = operation.live
-    if live is not None and live.ticket != delivery.ticket:
+    if live is not None and live.ticket != trigger.ticket:
         return Ack(3)
     if operation.cancel is not None:
         return AppendEvent(4, canceled_outcome(operation))
@@ -91,20 +91,18 @@ def decide_dispatch(
     if operation.attempt == 0:
         return BeginAttempt(6)
     if live is not None:
-        return (
-            BeginAttempt(7)
-            if operation.attempts_used < max_attempts
-            else AppendEvent(7, runner_lost_outcome(operation))
-        )
-    return _decide_waiting(operation, delivery)
+        if operation.attempts_used < max_attempts:
+            return BeginAttempt(7)
+        return AppendEvent(7, runner_lost_outcome(operation))
+    return _decide_waiting(operation, trigger)
 
 
-def _decide_waiting(operation: Operation, delivery: Trigger) -> DispatchDecision:
+def _decide_waiting(operation: Operation, trigger: Trigger) -> DispatchDecision:
     waiting = operation.waiting
     if waiting is None:
-        # The fold gives every started operation a live attempt or a wait; without either it is not our fold's.
+        # Our fold never returns this: a started, open operation has a live attempt or waits for one.
         return RedeliverLater(1, UNDECIDABLE_RETRY_SECONDS)
-    handed_back = waiting.ticket == delivery.ticket and not waiting.counted
-    if handed_back or waiting.sequence == delivery.scheduled_by:
+    was_released = waiting.ticket == trigger.ticket and not waiting.counted
+    if was_released or waiting.sequence == trigger.scheduled_by:
         return BeginAttempt(8)
     return ScheduleWake(9, waiting.retry_at, waiting.sequence)

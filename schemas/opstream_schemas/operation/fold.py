@@ -1,9 +1,8 @@
-"""The operation: a pure fold over its events.
+"""The fold: the events of an operation to its state. Pure.
 
-`evolve` is strict: it takes the next event of the same operation and nothing else, so whatever it returns can be
-decided upon. `skip` is for readers only: it passes over a type that this code does not know and keeps count of it.
-An end that an operator forced (ADR 0014) is the one event before which anything may lie. Nothing here knows a clock, a
-broker or an HTTP status.
+There are two ways to fold. A decider uses `fold`, which refuses an event of an unknown type, because it may forbid what
+the decider is about to do. A reader uses `fold_for_reader`, which skips and counts such events. A forced end (ADR 0014)
+is the only event that may follow messages which are not events of the operation.
 """
 
 from __future__ import annotations
@@ -28,12 +27,13 @@ from opstream_schemas.events import (
     Started,
     Succeeded,
 )
+from opstream_schemas.text import format_count
 
 from .state import FOLD_VERSION, CancelWish, LiveAttempt, Operation, Status, Waiting
 
 
 def initial(event: RecordedEvent) -> Operation:
-    """The operation after its first event.
+    """Return the operation after its first event.
 
     Raises:
         FoldRefused: the event is not a `requested` in position 1.
@@ -65,18 +65,18 @@ def initial(event: RecordedEvent) -> Operation:
 
 
 def evolve(operation: Operation, event: RecordedEvent) -> Operation:
-    """The operation after one more event.
+    """Return the operation after its next event.
 
     Raises:
-        FoldRefused: the event is not the next one of this operation, its type is unknown, or no such event can
-            follow in this state.
+        FoldRefused: the event is not the next one of this operation, its type is unknown, or it can't happen in this
+            state.
     """
     _check_next(operation, event)
     return msgspec.structs.replace(operation, **_state_changes(operation, event), **_position_changes(event))
 
 
 def skip_unknown(operation: Operation, event: RecordedEvent) -> Operation:
-    """Pass over an event of an unknown type. For readers; whoever decides calls `evolve`, which refuses it.
+    """Return the operation after an event of an unknown type, which is counted. For readers only.
 
     Raises:
         FoldRefused: the event is not the next one of this operation, or its type is known.
@@ -88,13 +88,16 @@ def skip_unknown(operation: Operation, event: RecordedEvent) -> Operation:
 
 
 def fold_for_reader(operation: Operation | None, events: Iterable[RecordedEvent]) -> Operation | None:
-    """Fold events as a reader does, skipping unknown types. None if there is neither operation nor event.
+    """Fold events as a reader does: skip unknown types. Return None if there is neither an operation nor an event.
 
-    If the last one is a forced end, the operation is what can be read of those before it, ended: whatever does not
-    continue it is passed over.
+    If the last event is a forced end, events before it that don't continue the operation are passed over.
+
+    Args:
+        operation: the state that the events continue; None to begin with the first event.
+        events: the events, in stream order.
 
     Raises:
-        FoldRefused: as `initial`, `evolve` and `skip`.
+        FoldRefused: as `initial`, `evolve` and `skip_unknown`.
     """
     events = tuple(events)
     if events and (forced := forced_end_of(events[-1])) is not None:
@@ -105,9 +108,9 @@ def fold_for_reader(operation: Operation | None, events: Iterable[RecordedEvent]
 
 
 def fold_damaged(operation: Operation | None, events: Iterable[RecordedEvent]) -> tuple[Operation | None, int]:
-    """Fold events as a reader does and pass over each that does not continue the operation; also how many those were.
+    """Fold as a reader does, but pass over events that don't continue the operation. Return also their number.
 
-    A later one that does continue it is folded all the same: position and hash prove that nothing is missing.
+    A later event that does continue it is folded: its position and hash prove that nothing is missing.
     """
     passed_over = 0
     for event in events:
@@ -119,29 +122,30 @@ def fold_damaged(operation: Operation | None, events: Iterable[RecordedEvent]) -
 
 
 def fold(operation: Operation | None, events: Iterable[RecordedEvent]) -> Operation | None:
-    """Fold events as whoever decides must: unknown types are refused, unless a forced end is behind them.
+    """Fold events as a decider must: refuse unknown types, unless a forced end follows them.
 
     Raises:
-        FoldRefused: as `initial` and `evolve`, and where `operation` came from a reader that had skipped something and
-            is not terminal.
+        FoldRefused: as `initial` and `evolve`, and if `operation` is open and a reader has skipped an event of it.
     """
     events = tuple(events)
     if events and forced_end_of(events[-1]) is not None:
         return fold_for_reader(operation, events)
     if operation is not None and operation.skipped and not operation.is_terminal:
-        raise FoldRefused(f"operation {operation.id} holds {operation.skipped} events of unknown types")
+        raise FoldRefused(
+            f"operation {operation.id} has {format_count(operation.skipped, 'event')} of unknown type; update opstream"
+        )
     for event in events:
         operation = initial(event) if operation is None else evolve(operation, event)
     return operation
 
 
 def forced_end_of(event: RecordedEvent) -> ForcedEnd | None:
-    """What the event says of a forced end, if it is one."""
+    """Return the forced end that the event records, or None if it is another event."""
     return event.data.forced if isinstance(event.data, Failed) else None
 
 
 def next_event(operation: Operation, data: EventData, *, id: str, source: str, time: datetime) -> Event:  # noqa: A002
-    """The event that would continue the operation. A re-decided event needs a new `id` (docs/nats.md, Appends)."""
+    """Return the next event of the operation. One that is decided again needs a new `id` (docs/nats.md, Appends)."""
     return Event(
         id=id,
         source=source,
@@ -154,7 +158,7 @@ def next_event(operation: Operation, data: EventData, *, id: str, source: str, t
 
 
 def first_event(operation_id: str, data: Requested, *, id: str, source: str, time: datetime) -> Event:  # noqa: A002
-    """The event that begins an operation."""
+    """Return the event that begins an operation."""
     return Event(id=id, source=source, operation_id=operation_id, time=time, position=1, previous_hash="", data=data)
 
 
@@ -173,9 +177,9 @@ def _fold_to_forced_end(operation: Operation | None, events: tuple[RecordedEvent
     if before:
         sequence, last_hash = before[-1].sequence, before[-1].digest
     if operation is None:
-        # These are all events that there are, so the end counts whatever it passed over: another version may read more
-        # or less of it than the operator's did. What lay right before it may have been no event; whoever read the
-        # messages has compared its hash then (`survey.events_of`).
+        # All events were read, from the first. The position is taken from the end, because the version that recorded
+        # the end may have been able to fold more or fewer of them. The message right before the end need not be an
+        # event; `forced_end.decode_events` has compared its hash.
         kept = msgspec.structs.replace(kept, position=end.position - forced.passed_over - 1)
         if sequence < forced.sequence:
             sequence, last_hash = forced.sequence, end.previous_hash

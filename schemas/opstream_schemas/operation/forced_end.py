@@ -1,6 +1,7 @@
-"""What lies on an operation's subjects, event or not, and the event that ends the operation all the same (ADR 0014).
+"""Forced end of an operation whose messages can't be folded (ADR 0014). Pure.
 
-Callers: the journal's reads, and `opstream fail` through `opstream_journal.forced_end`. Pure.
+Messages that are not events, or don't continue the operation, block it: deciders refuse it. `inspect_messages` finds
+them, and `forced_end_event` is the `failed` event that passes over them. `decode_events` reads such an operation.
 """
 
 from __future__ import annotations
@@ -29,33 +30,35 @@ from .state import Operation
 
 
 class OperationMessage(NamedTuple):
-    """What a stream holds."""
+    """A message on an operation's subjects, as it is stored."""
 
     sequence: int
     payload: bytes
 
 
 class Inspection(msgspec.Struct, frozen=True, kw_only=True):
-    """All messages of one operation, looked through."""
+    """What was found in all messages of one operation."""
 
     operation_id: str
     operation: Operation | None
-    """What can be read of it; None if not even its request can."""
+    """What could be folded; None if even the request could not."""
     passed_over: int
-    """Messages that are no part of it."""
+    """Number of messages that are not events of the operation, or don't continue it."""
     message_count: int
-    """All messages."""
+    """Number of all messages."""
     last_message: OperationMessage
     problem: FoldRefused | InvalidEvent | None
-    """Why nothing can be decided upon it; None if all is well."""
+    """Why deciders refuse the operation; None if they don't."""
 
 
 def decode_events(messages: Sequence[OperationMessage]) -> list[RecordedEvent]:
-    """The events among an operation's messages, in stream order: all of them, or, if the last one is a forced end that
-    carries the hash of the message before it, those that are events.
+    """Decode the messages of an operation, in stream order.
+
+    If the last message is a forced end that carries the hash of the message before it, messages that are not events are
+    left out.
 
     Raises:
-        InvalidEvent: one of the messages is no event, and no forced end passes over it.
+        InvalidEvent: a message is not an event, and no forced end passes over it.
     """
     events, problem = _decode_leniently(messages)
     if problem is None or _ends_by_force(messages, events):
@@ -64,7 +67,7 @@ def decode_events(messages: Sequence[OperationMessage]) -> list[RecordedEvent]:
 
 
 def events_from_request(operation_id: str, events: Sequence[RecordedEvent]) -> Sequence[RecordedEvent]:
-    """The events from the operation's request on; none if that is not among them."""
+    """Return the events from the operation's request on; no event if the request is not among them."""
     for index, event in enumerate(events):
         if event.operation_id == operation_id and event.position == 1 and isinstance(event.data, Requested):
             return events[index:]
@@ -72,7 +75,7 @@ def events_from_request(operation_id: str, events: Sequence[RecordedEvent]) -> S
 
 
 def inspect_messages(operation_id: str, messages: Sequence[OperationMessage]) -> Inspection:
-    """Look through all messages of an operation, of which there must be one at least, in stream order."""
+    """Inspect all messages of an operation, in stream order; there must be at least one."""
     problem: FoldRefused | InvalidEvent | None = None
     try:
         operation, passed_over = _fold_inspected(operation_id, decode_events(messages)), 0
@@ -92,7 +95,7 @@ def inspect_messages(operation_id: str, messages: Sequence[OperationMessage]) ->
 
 
 def forced_end_event(
-    found: Inspection,
+    inspection: Inspection,
     error: OperationError,
     reason: str,
     *,
@@ -100,18 +103,18 @@ def forced_end_event(
     source: str,
     time: datetime,
 ) -> Event:
-    """The `failed` event that ends the operation, whatever lies there: it counts all messages before it."""
+    """Return the `failed` event that ends the operation. Its position counts all messages before it."""
     forced = ForcedEnd(
-        sequence=found.last_message.sequence, passed_over=found.passed_over, reason=truncate_text(reason)
+        sequence=inspection.last_message.sequence, passed_over=inspection.passed_over, reason=truncate_text(reason)
     )
-    position = found.operation.position if found.operation else 0
+    position = inspection.operation.position if inspection.operation else 0
     return Event(
         id=id,
         source=source,
-        operation_id=found.operation_id,
+        operation_id=inspection.operation_id,
         time=time,
-        position=position + found.passed_over + 1,
-        previous_hash=digest(found.last_message.payload),
+        position=position + inspection.passed_over + 1,
+        previous_hash=digest(inspection.last_message.payload),
         data=Failed(error=error, forced=forced),
     )
 
@@ -119,12 +122,12 @@ def forced_end_event(
 def _fold_inspected(operation_id: str, events: Sequence[RecordedEvent]) -> Operation | None:
     operation = fold(None, events_from_request(operation_id, events) if forced_end_of(events[-1]) else events)
     if operation is not None and operation.id != operation_id:
-        raise FoldRefused(f"operation {operation.id} lies under {operation_id}")
+        raise FoldRefused(f"the events of operation {operation.id} are stored on the subjects of {operation_id}")
     return operation
 
 
 def _decode_leniently(messages: Sequence[OperationMessage]) -> tuple[list[RecordedEvent], InvalidEvent | None]:
-    """Those that are events, and what is wrong with the first that is none."""
+    """Return the messages that are events, and the error of the first one that is not."""
     events: list[RecordedEvent] = []
     problem: InvalidEvent | None = None
     for message in messages:

@@ -1,7 +1,7 @@
-"""Rates of attempts, `100/m`, as slots in time (GCRA). Pure. Callers: `gate.py` of the runner, tests.
+"""Rate limit of attempts, such as `100/m`, by the generic cell rate algorithm (GCRA). Pure.
 
-What is remembered of an action is one moment: when its last slot would be due if slots were evenly spaced. After a time
-without attempts as many may begin at once as the rate allows for its unit; after that they are spaced.
+The state of an action is one time, its theoretical arrival time: when its next attempt would start if all were evenly
+spaced. After a quiet time, as many attempts start at once as the rate allows per unit; the next ones are spaced evenly.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ _RATE_REGEX: Final = re.compile(r"([1-9][0-9]{0,8})/([smhd])")
 
 
 class Rate(msgspec.Struct, frozen=True):
-    """So many in so many seconds."""
+    """`count` attempts in `seconds` seconds."""
 
     count: int
     seconds: float
 
     @property
     def spacing(self) -> float:
-        """Seconds between two slots."""
+        """Return the seconds between two evenly spaced slots."""
         return self.seconds / self.count
 
 
 class Slot(msgspec.Struct, frozen=True):
-    """A slot that was taken."""
+    """A reserved slot. Times in Unix seconds."""
 
     starts_at: float
-    """When the attempt may begin; `now` for at once. Unix seconds."""
+    """When the attempt may start; `now` for at once."""
     theoretical_arrival: float
-    """What is to be remembered."""
+    """The new state of the action, to be stored."""
 
 
 def parse_rate(text: str) -> Rate:
-    """Parse `COUNT/UNIT`: a whole number for each s, m, h or d.
+    """Parse `COUNT/UNIT`, the unit being s, m, h or d.
 
     Raises:
         ValueError: the text has another form.
@@ -49,14 +49,14 @@ def parse_rate(text: str) -> Rate:
 
 
 def reserve_slot(rate: Rate, due: float, now: float) -> Slot:
-    """Take the next slot.
+    """Reserve the next slot.
 
-    Any time of w seconds has at most `count` + w / `spacing` slots, and they come in the order in which they are taken.
-    A clock that goes wrong only shifts them.
+    A window of w seconds has at most `count` + w / `spacing` slots, in the order in which they were reserved. A wrong
+    clock only shifts them.
 
     Args:
-        rate: the action's.
-        due: what was remembered of it; 0 for nothing.
+        rate: the action's rate.
+        due: the stored `theoretical_arrival`; 0 for none.
         now: Unix seconds.
     """
     due = max(due, now)

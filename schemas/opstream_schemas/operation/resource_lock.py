@@ -1,12 +1,18 @@
-"""Who holds an exclusive resource next: the decisions about a hold, from what is known of it. Pure.
+"""The lock of an exclusive resource and its queue: which operation owns the lock next. Pure.
 
-`opstream_journal.stores.resource_locks` reads what is missing and writes what is decided. A hold is only a cache of the
-journal: a holder that has ended holds nothing, whatever the key says (docs/adr/0013).
+A lock is only a cache of the journal: an operation that has ended owns no lock, whatever the bucket says (ADR 0013).
+Two rules follow, and `opstream_journal.stores.resource_locks` keeps them:
+
+1. A lock is taken over only after the journal shows that its owner ended, by compare-and-set.
+2. A waiter enqueues first and re-reads the lock second; an owner ends in the journal first and reads the queue second.
+   So no wake-up is lost.
+
+`decide_lock` returns one step at a time. The caller carries it out, adds what it learned, and asks again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum, auto
 
 import msgspec
@@ -17,7 +23,7 @@ from opstream_schemas.names import Kind
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """An operation that holds, or waits."""
+    """An operation that owns a lock, or waits for it."""
 
     operation_id: str
     sequence: int
@@ -25,111 +31,114 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, renam
     kind: str
     """`book:upload-start`."""
     replaces: bool = False
-    """Whether it wants those before it canceled rather than to wait for them."""
+    """True if it wants the operations before it canceled, instead of waiting for them."""
     is_handed: bool = False
-    """Of a holder: it had waited, so it has to be woken. Whatever message brought it into the queue is done with, or
-    will be any moment, so no attempt may begin under that one's ticket."""
+    """True for an owner that waited in the queue, so it must be woken up.
+
+    The message that brought it into the queue is acknowledged, or soon will be. So no attempt may start under the
+    ticket of that message.
+    """
 
     @property
     def order(self) -> tuple[int, str]:
-        """Who comes first."""
+        """Return the key that sorts claims by their turn."""
         return (self.sequence, self.operation_id)
 
 
 class OperationStage(Enum):
-    """What the journal says of an operation."""
+    """What the journal says about an operation."""
 
     REQUESTED = auto()
-    """No attempt has begun."""
+    """No attempt has started."""
     STARTED = auto()
     ENDED = auto()
-    """Terminal, or gone."""
+    """It has an outcome, or has expired."""
 
 
 class LockState(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a hold."""
+    """What was read of a lock."""
 
     owner: Claim | None
     waiters: tuple[Claim, ...] | None = None
-    """None where nobody has looked."""
+    """The queue; None if it was not read."""
 
 
 class CheckOperation(msgspec.Struct, frozen=True):
-    """The journal has to say what became of an operation."""
+    """Step: read from the journal at which stage an operation is."""
 
     operation_id: str
 
 
 class ListWaiters(msgspec.Struct, frozen=True):
-    """The waiters have to be read."""
+    """Step: read the queue."""
 
 
 class GrantLock(msgspec.Struct, frozen=True):
-    """Write down a new holder, if the key still is as it was read."""
+    """Step: write a new owner, if the key has not changed since it was read."""
 
     to: Claim
 
 
 class ClearLock(msgspec.Struct, frozen=True):
-    """Remove the holder, if the key still is as it was read: nobody waits."""
+    """Step: remove the owner, if the key has not changed since it was read; the queue is empty."""
 
 
 class LockOwned(msgspec.Struct, frozen=True):
-    """The claim holds."""
+    """Answer: the claim owns the lock."""
 
     is_handed: bool
     """See `Claim.is_handed`."""
 
 
 class LockBusy(msgspec.Struct, frozen=True):
-    """Another operation, which has not ended, holds; with no claim: nothing is to be done."""
+    """Answer: another operation, which has not ended, owns the lock. Without a claim: nothing is left to do."""
 
     owner: Claim
     stage: OperationStage
 
 
 class LockReplaced(msgspec.Struct, frozen=True):
-    """A later request wants the claim's operation canceled."""
+    """Answer: a later request wants the claim's operation canceled."""
 
     by: Claim
 
 
 class LockFree(msgspec.Struct, frozen=True):
-    """Nobody holds and nobody waits."""
+    """Answer: there is no owner and the queue is empty."""
 
 
 LockStep = CheckOperation | ListWaiters | GrantLock | ClearLock | LockOwned | LockBusy | LockReplaced | LockFree
 LockAnswer = LockOwned | LockBusy | LockReplaced
 
 
-def decide_lock(hold: LockState, claim: Claim | None, known: Mapping[str, OperationStage]) -> LockStep:
-    """The next step for a claim, or without one for a hold whose holder may have ended.
+def decide_lock(lock: LockState, claim: Claim | None, known: Mapping[str, OperationStage]) -> LockStep:
+    """Return the next step for a claim, or for a lock whose owner may have ended.
 
     Args:
-        hold: what was read of it.
-        claim: of an operation that has not ended and wants to begin an attempt; None for whoever only tidies up.
-        known: what the journal said of operations, read after `hold`.
+        lock: what was read of the lock.
+        claim: of an operation that has not ended and wants to start an attempt; None to only pass the lock on.
+        known: the stages of operations, read from the journal after `lock`.
     """
-    holder = hold.owner
-    if holder is not None:
-        if claim is not None and holder.operation_id == claim.operation_id:
-            return LockOwned(holder.is_handed)
-        life = known.get(holder.operation_id)
-        if life is None:
-            return CheckOperation(holder.operation_id)
-        if life is not OperationStage.ENDED:
+    owner = lock.owner
+    if owner is not None:
+        if claim is not None and owner.operation_id == claim.operation_id:
+            return LockOwned(owner.is_handed)
+        stage = known.get(owner.operation_id)
+        if stage is None:
+            return CheckOperation(owner.operation_id)
+        if stage is not OperationStage.ENDED:
             if claim is not None:
-                step = _replacement(claim, (holder, *(hold.waiters or ())), known)
+                step = _replacement(claim, (owner, *(lock.waiters or ())), known)
                 if step is not None:
                     return step
-            return LockBusy(holder, life)
-    if hold.waiters is None:
+            return LockBusy(owner, stage)
+    if lock.waiters is None:
         return ListWaiters()
-    return _next_owner(hold, claim, known)
+    return _next_owner(lock, claim, known)
 
 
-def _next_owner(hold: LockState, claim: Claim | None, known: Mapping[str, OperationStage]) -> LockStep:
-    waiters = hold.waiters or ()
+def _next_owner(lock: LockState, claim: Claim | None, known: Mapping[str, OperationStage]) -> LockStep:
+    waiters = lock.waiters or ()
     others = [one for one in waiters if claim is None or one.operation_id != claim.operation_id]
     if claim is not None:
         step = _replacement(claim, others, known)
@@ -138,30 +147,32 @@ def _next_owner(hold: LockState, claim: Claim | None, known: Mapping[str, Operat
     for one in sorted((*others, *([claim] if claim is not None else [])), key=lambda other: other.order):
         if one is claim:
             return GrantLock(msgspec.structs.replace(one, is_handed=len(others) < len(waiters)))
-        life = known.get(one.operation_id)
-        if life is None:
+        stage = known.get(one.operation_id)
+        if stage is None:
             return CheckOperation(one.operation_id)
-        if life is not OperationStage.ENDED:
+        if stage is not OperationStage.ENDED:
             return GrantLock(msgspec.structs.replace(one, is_handed=True))
-    return LockFree() if hold.owner is None else ClearLock()
+    return LockFree() if lock.owner is None else ClearLock()
 
 
-def _replacement(
-    claim: Claim, others: tuple[Claim, ...] | list[Claim], known: Mapping[str, OperationStage]
-) -> LockStep | None:
-    """What follows from later requests that replace: each of the two has to see the other, whoever comes first."""
+def _replacement(claim: Claim, others: Sequence[Claim], known: Mapping[str, OperationStage]) -> LockStep | None:
+    """Return the step that a later, replacing request causes; None if there is no such request.
+
+    The claim looks for the request and the request looks for the claim, so one of them sees the other, whichever is
+    written first.
+    """
     for one in others:
         if one.replaces and one.order > claim.order:
-            life = known.get(one.operation_id)
-            if life is None:
+            stage = known.get(one.operation_id)
+            if stage is None:
                 return CheckOperation(one.operation_id)
-            if life is not OperationStage.ENDED:
+            if stage is not OperationStage.ENDED:
                 return LockReplaced(one)
     return None
 
 
-def busy_error(kind: Kind, resource_id: str, holder_id: str) -> OperationError:
-    """What a request learns that does not wait for another operation (docs/contract.md, Errors)."""
+def busy_error(kind: Kind, resource_id: str, owner_id: str) -> OperationError:
+    """Return the error of a request that does not wait for the resource (docs/contract.md, Errors)."""
     what = f"{kind.resource} {resource_id}" if resource_id else f"{kind}"
-    message = f"operation {holder_id} holds {what}: wait for its end, or cancel it"
+    message = f"operation {owner_id} holds {what}: wait for its end, or cancel it"
     return OperationError(code=ErrorCode.RESOURCE_BUSY, message=message, target=resource_id)

@@ -1,4 +1,4 @@
-"""What an operation is at one moment: the state that the fold (`operation.py`) gives, and the value in the view."""
+"""The state of an operation: what the fold (`fold.py`) returns, and, as JSON, the value in the snapshot store."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from opstream_schemas.events import Instant, OperationError, Trace
 from opstream_schemas.names import Kind
 
 FOLD_VERSION: Final = 2
-"""Raised whenever the fold gives another result for the same events; snapshots of another version are not trusted."""
+"""Raise it when the fold returns another result for the same events. Snapshots of another version are not used."""
 
 
 class Status(StrEnum):
-    """The states of a status monitor (Azure guidelines, long-running operations)."""
+    """The states of a status monitor (Azure REST guidelines, long-running operations)."""
 
     NOT_STARTED = "NotStarted"
     RUNNING = "Running"
@@ -29,7 +29,7 @@ TERMINAL_STATUSES: Final = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CA
 
 
 class LiveAttempt(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The attempt that owns the outcome."""
+    """The attempt that is running and alone may record the outcome."""
 
     number: int
     runner: str
@@ -39,18 +39,18 @@ class LiveAttempt(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """No attempt is live; another follows."""
+    """No attempt is live; the next one starts at `retry_at` or later."""
 
     ticket: int
-    """Ticket of the attempt that ended."""
+    """Ticket of the attempt that ended: stream sequence of the message that caused it."""
     counted: bool
     retry_at: Instant
     sequence: int
-    """Stream sequence of the `attempt-failed` event, which a wake names as the one that armed it."""
+    """Stream sequence of the `attempt-failed` event. The wake-up timer that it schedules carries this number."""
 
 
 class CancelWish(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A client's wish that the operation stops."""
+    """A client's request that the operation stops."""
 
     by: str = ""
     reason: str = ""
@@ -71,20 +71,21 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     created_at: Instant
     deadline: Instant
     retention: float
-    """Seconds from its end for which it can be seen, whatever its outcome unless the next two say otherwise."""
+    """Seconds for which the status stays readable after the end, if the next two don't say otherwise."""
     retention_failed: float = 0.0
-    """Instead, if it has failed; 0: as `retention`."""
+    """The same for an operation that failed; 0 means as `retention`."""
     retention_canceled: float = 0.0
-    """Instead, if it was canceled; 0: as `retention`."""
+    """The same for an operation that was canceled; 0 means as `retention`."""
     hold: str = ""
+    """Key of the resource lock that it needs to run (`subjects.lock_key`); empty for none."""
     attempt: int = 0
     """Number of the last attempt that started; 0 before the first."""
     uncounted: int = 0
-    """Those that were handed back without using up one of `max_attempts`."""
+    """Number of attempts that were released without counting towards `max_attempts`."""
     live: LiveAttempt | None = None
     waiting: Waiting | None = None
     attempt_error: OperationError | None = None
-    """Why the last attempt failed, until an outcome follows."""
+    """Error of the last attempt; None after an outcome."""
     started_at: Instant | None = None
     finished_at: Instant | None = None
     percent_complete: float | None = None
@@ -94,7 +95,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     error: OperationError | None = None
     reason: str = ""
     skipped: int = 0
-    """Events of unknown types that a reader passed over; also whatever a forced end did (ADR 0014)."""
+    """Number of events that a reader skipped: of unknown types, or those that a forced end passed over (ADR 0014)."""
     position: int
     stream_sequence: int
     last_hash: str
@@ -102,17 +103,17 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
 
     @property
     def kind(self) -> Kind:
-        """The resource and action."""
+        """Return the resource and action."""
         return Kind(self.resource, self.action)
 
     @property
     def is_terminal(self) -> bool:
-        """Whether nothing can follow any more."""
+        """Return True if the operation has an outcome, so no event can follow."""
         return self.status in TERMINAL_STATUSES
 
     @property
     def effective_retention(self) -> float:
-        """Seconds from its end for which it can be seen: by its outcome, and while it has none the longest of all."""
+        """Return the seconds for which the status stays readable after the end; before it, the longest of the three."""
         match self.status:
             case Status.SUCCEEDED:
                 return self.retention
@@ -125,10 +126,10 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
 
     @property
     def minimum_retention(self) -> float:
-        """Seconds from its end for which it can be seen at the least, whatever its outcome is or will be."""
+        """Return the shortest of the three: the status stays readable for so many seconds after any outcome."""
         return min(self.retention, self.retention_failed or math.inf, self.retention_canceled or math.inf)
 
     @property
     def attempts_used(self) -> int:
-        """Attempts that count towards `max_attempts`."""
+        """Return the number of attempts that count towards `max_attempts`."""
         return self.attempt - self.uncounted

@@ -125,7 +125,7 @@ def test_an_attempt_takes_the_next_number(before: list[EventData], number: int) 
 
 def test_an_attempt_that_runs_under_another_ticket_is_left_alone() -> None:
     """Only the message that caused the live attempt may follow it with another."""
-    with pytest.raises(DecisionRefused, match="runs elsewhere"):
+    with pytest.raises(DecisionRefused, match="attempt 1 of operation op-1 is already running"):
         decide(after(started(ticket=5)), START)
 
 

@@ -310,7 +310,7 @@ def test_nobody_decides_on_what_a_reader_skipped_over() -> None:
     """A snapshot with gaps in its understanding is refused by `fold` even when no event follows."""
     history = story(started(), FromTheFuture())
 
-    with pytest.raises(FoldRefused, match="holds 1 events of unknown types"):
+    with pytest.raises(FoldRefused, match="has 1 event of unknown type"):
         fold(history.operation, [])
 
 
