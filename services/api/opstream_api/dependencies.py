@@ -1,4 +1,4 @@
-"""What the HTTP surface is made of. Put together by `main.py`, used by the routes."""
+"""The dependencies of the routes, which the composition root builds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .http.caller_identity import CallerResolver
 from .http.docs_page import DocsPage
 from .openapi.document_cache import DocumentCache
 from .operations.cancel import Canceler
-from .operations.history import History
+from .operations.history import HistoryReader
 from .operations.journal_capacity import JournalCapacity
 from .operations.status import StatusReader
 from .operations.submit import Submitter
@@ -19,25 +19,25 @@ from .operations.watch import WatchRegistry
 
 
 class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
-    """The parts of one service."""
+    """Dependencies of the routes of one service."""
 
     submitter: Submitter
     status: StatusReader
     watches: WatchRegistry
     canceler: Canceler
-    history: History
+    history: HistoryReader
     capacity: JournalCapacity
     callers: CallerResolver
     openapi: DocumentCache
     asyncapi: DocumentCache
     docs_page: DocsPage
     public_url: str
-    """Base of status URLs; empty for each request's own host."""
+    """Base of status URLs; empty to use each request's own `Host`."""
     body_limit: int
-    """Bytes."""
+    """Bytes of a request's body."""
     callback_policy: CallbackPolicy
-    """Which `Operation-Callback` is taken."""
+    """Which callback URLs a submit may name."""
     new_operation_id: Callable[[], str]
-    """For requests that bring none."""
+    """Generates an id for a submit without one."""
     new_request_id: Callable[[], str]
-    """For each request."""
+    """Generates an id for each HTTP request."""

@@ -1,6 +1,6 @@
-"""Composition root of the API: settings in, a running service out. Called by the `opstream` command.
+"""Composition root of the API: it builds the service from settings, connects it and serves it.
 
-Nothing is connected, registered or read from the environment at import.
+An import connects nothing, registers nothing and reads no environment variables.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .http.docs_page import load_docs_page
 from .openapi import openapi_document
 from .openapi.document_cache import DocumentCache
 from .operations.cancel import Canceler
-from .operations.history import History
+from .operations.history import HistoryReader
 from .operations.journal_capacity import JournalCapacity
 from .operations.operation_cache import OperationCache
 from .operations.queue_positions import QueuePositions
@@ -50,53 +50,60 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; open requests then have `server.GRACE` seconds to finish.
+    """Serve until SIGTERM or SIGINT; open requests then have `server.GRACE_SECONDS` to finish.
 
     Raises:
-        JournalError: the port is taken, or the broker can't be reached, lacks something or differs; the message says
-            what to do.
+        JournalError: the port is in use, the broker can't be reached, or its streams are missing or configured
+            differently. The message says what to do.
     """
     with listen(settings.host, settings.port, "--port") as sock:
         uvloop.run(_serve(settings, sock))
 
 
 class ConnectedApi(NamedTuple):
-    """A service that is connected and not served yet."""
+    """A service that is connected to the broker and not served yet."""
 
     app: ASGIApp
     watches: WatchRegistry
-    """To be stopped when the server begins to stop: that answers, or ends, all that is held open."""
+    """Stop it when the server begins to stop: that ends all requests that wait or stream."""
 
 
 @asynccontextmanager
 async def connected_api(settings: Settings) -> AsyncIterator[ConnectedApi]:
-    """The service, connected to the broker; disconnected at the end.
+    """Connect a service to the broker; disconnect it at the end.
 
     Raises:
-        JournalError: see `run`.
+        JournalError: as `run`.
     """
     async with AsyncExitStack() as stack:
-        link = await connect(settings.servers, "opstream-api", connect_timeout=settings.connect_timeout)
-        stack.push_async_callback(link.close)
-        max_msg_size = await retry_until_ready(link, lambda: check_provisioned(link), settings.connect_timeout)
-        _check_body_limit(settings.body_limit, max_msg_size)
-        journal = Journal(link, max_msg_size=max_msg_size, clock=time.monotonic)
-        await journal.start()
-        catalog = ActionCatalog(link)
-        stack.push_async_callback(catalog.stop)
-        await retry_until_ready(link, catalog.start, settings.connect_timeout)
-        capacity = JournalCapacity(link)
-        stack.push_async_callback(capacity.stop)
-        await retry_until_ready(link, capacity.start, settings.connect_timeout)
-        cache = OperationCache()
-        holds = ResourceLocks(link, journal)
-        await holds.start()
-        places = QueuePositions(holds, time.monotonic)
-        status = StatusReader(
-            journal=journal, view=SnapshotStore(link), catalog=catalog, places=places, cache=cache, now=_utc_now
+        connection = await connect(settings.servers, "opstream-api", connect_timeout=settings.connect_timeout)
+        stack.push_async_callback(connection.close)
+        max_msg_size = await retry_until_ready(
+            connection, lambda: check_provisioned(connection), settings.connect_timeout
         )
-        watchers = WatchRegistry(link=link, journal=journal, status=status)
-        watchers.start()
+        _check_body_limit(settings.body_limit, max_msg_size)
+        journal = Journal(connection, max_msg_size=max_msg_size, clock=time.monotonic)
+        await journal.start()
+        catalog = ActionCatalog(connection)
+        stack.push_async_callback(catalog.stop)
+        await retry_until_ready(connection, catalog.start, settings.connect_timeout)
+        capacity = JournalCapacity(connection)
+        stack.push_async_callback(capacity.stop)
+        await retry_until_ready(connection, capacity.start, settings.connect_timeout)
+        cache = OperationCache()
+        locks = ResourceLocks(connection, journal)
+        await locks.start()
+        queue_positions = QueuePositions(locks, time.monotonic)
+        status = StatusReader(
+            journal=journal,
+            snapshots=SnapshotStore(connection),
+            catalog=catalog,
+            queue_positions=queue_positions,
+            cache=cache,
+            now=_utc_now,
+        )
+        watches = WatchRegistry(connection=connection, journal=journal, status=status)
+        watches.start()
         public_url = settings.public_url.rstrip("/")
         app = create_app(
             Dependencies(
@@ -104,18 +111,18 @@ async def connected_api(settings: Settings) -> AsyncIterator[ConnectedApi]:
                     journal=journal,
                     catalog=catalog,
                     capacity=capacity,
-                    holds=holds,
+                    holds=locks,
                     cache=cache,
                     now=_utc_now,
                     clock=time.monotonic,
                     new_id=_new_id,
                 ),
                 status=status,
-                watches=watchers,
+                watches=watches,
                 canceler=Canceler(
                     journal=journal, status=status, cache=cache, now=_utc_now, clock=time.monotonic, new_id=_new_id
                 ),
-                history=History(journal=journal, status=status, watchers=watchers),
+                history=HistoryReader(journal=journal, status=status, watches=watches),
                 capacity=capacity,
                 callers=CallerResolver(
                     trusted=settings.trusted_proxies,
@@ -124,7 +131,7 @@ async def connected_api(settings: Settings) -> AsyncIterator[ConnectedApi]:
                 ),
                 openapi=DocumentCache(
                     catalog,
-                    partial(openapi_document, public_url=public_url, is_calling_back=bool(settings.callbacks.hosts)),
+                    partial(openapi_document, public_url=public_url, has_callbacks=bool(settings.callbacks.hosts)),
                 ),
                 asyncapi=DocumentCache(catalog, action_asyncapi_document),
                 docs_page=load_docs_page(),
@@ -135,38 +142,38 @@ async def connected_api(settings: Settings) -> AsyncIterator[ConnectedApi]:
                 new_request_id=_new_request_id,
             )
         )
-        yield ConnectedApi(app, watchers)
+        yield ConnectedApi(app, watches)
 
 
 async def _serve(settings: Settings, sock: socket.socket) -> None:
     server: Server | None = None
     task = asyncio.current_task()
 
-    def end() -> None:
+    def stop() -> None:
         if server is not None:
             server.should_exit = True
         elif task is not None:
             task.cancel()
 
     for number in _SIGNALS:
-        asyncio.get_running_loop().add_signal_handler(number, end)
+        asyncio.get_running_loop().add_signal_handler(number, stop)
     try:
-        async with connected_api(settings) as serving:
-            server = make_server(serving.app, serving.watches.stop)
+        async with connected_api(settings) as api:
+            server = make_server(api.app, api.watches.stop)
             host, port = sock.getsockname()[:2]
             logger.info("serving on %s port %d", host, port)
             await server.serve([sock])
     except asyncio.CancelledError:
         if server is not None:
             raise
-        logger.info("told to stop before the broker was there")
+        logger.info("stopped before the broker was reachable")
 
 
 def _check_body_limit(body_limit: int, max_msg_size: int) -> None:
     needed = body_limit + EVENT_OVERHEAD
     if 0 <= max_msg_size < needed:
         raise Drifted(
-            f"the journal takes events of {max_msg_size} bytes, bodies of {body_limit} need {needed}: "
+            f"the journal accepts events of {max_msg_size} bytes, and bodies of {body_limit} bytes need {needed}: "
             f"run 'opstream provision --max-msg-size {needed} --update' or lower --max-body"
         )
 

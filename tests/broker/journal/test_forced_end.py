@@ -292,7 +292,7 @@ async def test_a_long_history_with_damage(
     for begin_at in (0, count, count + 3):
         position, frames = begin_at, []
         while not frames or position < operation_position(stored):
-            _, found = await feed.events_after(position, beyond=0)
+            _, found = await feed.events_after(position, at_least=0)
             frames += found
             position = found[-1].position
         assert len(frames) == len(events) - begin_at

@@ -55,10 +55,10 @@ class DocumentedAction(msgspec.Struct, frozen=True, kw_only=True):
         return self.input is not msgspec.UNSET and self.result is not msgspec.UNSET
 
 
-def action_paths(action: DocumentedAction, public_url: str, *, is_calling_back: bool) -> Json:
+def action_paths(action: DocumentedAction, public_url: str, *, has_callbacks: bool) -> Json:
     """The two paths of an action."""
     spec = action.spec
-    taken = [name for name in _HEADERS if name != CALLBACK_HEADER or is_calling_back]
+    taken = [name for name in _HEADERS if name != CALLBACK_HEADER or has_callbacks]
     return {
         f"/{spec.resource}/{{id}}:{spec.action}": {"post": _submit(action, public_url, taken, has_id=True)},
         f"/{spec.resource}:{spec.action}": {"post": _submit(action, public_url, taken, has_id=False)},

@@ -33,13 +33,13 @@ _UNKNOWN: Final = Kind("book", "publish")
 """What the examples are about as long as no action is known."""
 
 
-def openapi_document(specs: Iterable[ActionSpec], public_url: str = "", *, is_calling_back: bool = False) -> Json:
+def openapi_document(specs: Iterable[ActionSpec], public_url: str = "", *, has_callbacks: bool = False) -> Json:
     """The OpenAPI 3.1 document of a service that offers these actions, and takes callbacks or not."""
     actions = [DocumentedAction.from_spec(spec) for spec in specs]
     paths: Json = {}
     schemas = contract_schemas()
     for action in actions:
-        paths |= action_paths(action, public_url, is_calling_back=is_calling_back)
+        paths |= action_paths(action, public_url, has_callbacks=has_callbacks)
         schemas |= action_components(action.spec)
     paths |= operation_paths(*_example_operation(actions))
     paths |= service_paths()

@@ -1,7 +1,7 @@
-"""Canceling: what a client wishes, recorded as the event that it becomes. Called by `status_routes.py`.
+"""Cancel: a client's request becomes an event of the operation.
 
-The guarded append settles every race: if the outcome was recorded first, the wish is refused, and the other way round
-the runner finds it before it records anything (docs/architecture.md).
+The append with an expected version decides every race. If the outcome is in the journal first, the cancel request is
+refused; if the cancel request is first, the runner finds it before it can append an outcome (docs/architecture.md).
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class CancelBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The optional body of a cancel request."""
 
     reason: str = ""
-    """For the audit trail; cut at 4 KiB."""
+    """For the audit trail; truncated to 4 KiB."""
 
 
 def decode_reason(body: bytes) -> str:
-    """The reason in the body of a cancel request; empty for an empty one.
+    """Return the reason in the body of a cancel request; empty without one.
 
     Raises:
         ApiError: `InvalidInput`.
@@ -52,15 +52,15 @@ def decode_reason(body: bytes) -> str:
 
 
 class Canceler:
-    """Records that an operation shall stop.
+    """Appends cancel requests.
 
     Args:
-        journal: where to.
-        status: how operations are read.
+        journal: the journal.
+        status: reads operations.
         cache: gets the new state.
-        now: the time of events, with its zone.
-        clock: monotonic seconds.
-        new_id: draws event ids.
+        now: returns the time of events, with a time zone.
+        clock: returns monotonic seconds.
+        new_id: generates event ids.
     """
 
     def __init__(
@@ -81,13 +81,16 @@ class Canceler:
         self._new_id = new_id
 
     async def cancel(self, operation_id: str, *, by: str, reason: str) -> Operation:
-        """The operation, canceled if nothing ran, otherwise with the wish recorded. Asking again changes nothing.
+        """Cancel an operation that has not started; ask one that runs to stop. A repeated request changes nothing.
 
-        Takes `BUDGET` seconds at most.
+        Takes at most `BUDGET` seconds.
+
+        Returns:
+            The new state.
 
         Raises:
             ApiError: `OperationFinished`: it has succeeded or failed; `OperationNotFound`; `JournalUnavailable` and
-                `JournalFull`: ask again; `InternalError`: it holds events that this version can't decide upon.
+                `JournalFull`: send the request again; `InternalError`: it has events that this version can't fold.
         """
         until = self._clock() + BUDGET
         try:

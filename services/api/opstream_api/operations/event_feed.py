@@ -1,6 +1,6 @@
-"""The events of one operation as those who follow it get them, read once for all of them. Called by `history.py`.
+"""The newest events of one operation as Server-Sent Events, shared by all its followers.
 
-An event goes out just as the journal holds it, byte for byte, so that a client can check the hashes that chain them.
+An event is sent as the journal stores it, byte for byte, so that a client can verify the hash chain.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from opstream_schemas.operation.fold import fold_for_reader
 from opstream_schemas.operation.state import Operation
 
 MAX_BYTES: Final = 512 * 1024
-"""Of frames that a feed keeps for those who follow it; whoever is further behind reads the journal again."""
+"""Bytes of frames that a feed keeps. A follower that is further behind gets its events from the journal."""
 
 PAGE_SIZE: Final = 32
-"""Events that are read again at once."""
+"""Events of one read of the journal for a follower that is behind."""
 
 
 class SseFrame(NamedTuple):
-    """One event as Server-Sent Events have it."""
+    """One event, encoded as a Server-Sent Event."""
 
     position: int
     data: bytes
 
 
 class EventFeed:
-    """The newest events of one operation, read once for all who follow it.
+    """The newest events of one operation, read once for all followers.
 
     Args:
-        journal: where they come from.
-        operation_id: whose.
-        max_bytes: of frames to keep.
+        journal: the events.
+        operation_id: the operation.
+        max_bytes: bytes of frames to keep.
     """
 
     def __init__(self, journal: Journal, operation_id: str, *, max_bytes: int = MAX_BYTES) -> None:
@@ -52,32 +52,33 @@ class EventFeed:
 
     @property
     def size(self) -> int:
-        """Bytes of the frames that are kept."""
+        """Bytes of the kept frames."""
         return self._bytes
 
-    async def events_after(self, position: int, *, beyond: int) -> tuple[Operation, Sequence[SseFrame]]:
-        """Events after a position, from the next one on, and the operation as it is by now.
+    async def events_after(self, position: int, *, at_least: int) -> tuple[Operation, Sequence[SseFrame]]:
+        """Return the state of the operation and its next events after a position.
 
-        Those that are not kept here are read again, a part at a time: what waits for a slow reader stays small.
+        Events that are no longer kept are read from the journal, at most `PAGE_SIZE` at once, so that a slow follower
+        needs little memory.
 
         Args:
-            position: of the last event that the reader has; 0 for none.
-            beyond: stream sequence that somebody saw, so that the journal must be read up to there at least.
+            position: position of the last event that the follower has; 0 for none.
+            at_least: stream sequence up to which the result must be complete.
 
         Raises:
-            JournalUnavailable: no leader answered.
-            FoldRefused, InvalidEvent: something lies there that is no such operation's event.
+            JournalUnavailable: no leader responded.
+            FoldRefused, InvalidEvent: a message on the operation's subjects is not one of its events.
             ApiError: `OperationNotFound`: its events have expired.
         """
         async with self._lock:
             operation = self._operation
-            if operation is None or operation.stream_sequence < beyond:
+            if operation is None or operation.stream_sequence < at_least:
                 operation = await self._read_newer(operation)
         if self._frames[0].position <= position + 1:
             return operation, [frame for frame in self._frames if frame.position > position]
-        known = len(self._sequences)
-        begin = min(position, known - 1)
-        events = await self._journal.page(self._operation_id, self._sequences[begin], min(PAGE_SIZE, known - begin))
+        count = len(self._sequences)
+        begin = min(position, count - 1)
+        events = await self._journal.page(self._operation_id, self._sequences[begin], min(PAGE_SIZE, count - begin))
         numbered = enumerate(events, start=begin + 1)
         return operation, [_frame(event, self._position(number, operation)) for number, event in numbered]
 
@@ -96,7 +97,10 @@ class EventFeed:
         return operation
 
     def _position(self, number: int, operation: Operation) -> int:
-        """Of the n-th event. What a forced end passed over (ADR 0014) may claim any; then only the end's own counts."""
+        """Return the position of the n-th event.
+
+        Events before a forced end may carry any position (ADR 0014), so only that of the last event is taken from it.
+        """
         return operation.position if number == len(self._sequences) else number
 
 
@@ -108,9 +112,10 @@ def _folded(known: Operation | None, events: Iterable[RecordedEvent]) -> Operati
 
 
 def _frame(event: RecordedEvent, position: int) -> SseFrame:
-    """A frame: the position as its id, the event's short name as its type, the stored JSON as its data.
+    """Encode an event: the position as `id`, the short name as `event`, the stored JSON as `data`.
 
-    What we store has no line breaks; what others store may have some, which in JSON are only space.
+    opstream stores JSON without line breaks. Another writer's line breaks are only whitespace in JSON, so splitting
+    the data there keeps its meaning.
     """
     name = event.data.name if event.data else event.type
     data = b"\n".join(b"data: " + line for line in event.stored.splitlines())

@@ -1,4 +1,4 @@
-"""`GET /status/{id}/events`: an operation's history, at once or followed to its end. Called by `status_routes.py`."""
+"""The history of an operation: all events so far as JSON, or a stream of Server-Sent Events up to its end."""
 
 from __future__ import annotations
 
@@ -22,46 +22,49 @@ from .watch import Watch, WatchRegistry
 logger = logging.getLogger(__name__)
 
 PING_INTERVAL: Final = 15.0
-"""Seconds of silence after which a comment is sent: proxies close what seems dead, and a peer that is gone shows."""
+"""Seconds without an event after which a comment is sent. Proxies close silent connections, and a write shows that the
+client has gone."""
 
 STREAM_HEADERS: Final = {
     "Cache-Control": "no-store",
     "Vary": "Accept",
-    "X-Accel-Buffering": "no",  # nginx would hold events back to fill its buffers
+    "X-Accel-Buffering": "no",  # nginx would buffer events otherwise
 }
-"""Of an event stream."""
+"""Response headers of an event stream."""
 
 _JSON_HEAD: Final = b'{"value":['
 _JSON_TAIL: Final = b"]}"
 _SSE_RETRY: Final = b"retry: 1000\n\n"
-"""Milliseconds that a browser waits before it connects again."""
+"""Milliseconds that a browser waits before it reconnects."""
 _SSE_ALIVE: Final = b": still following\n\n"
 _SSE_UNAVAILABLE: Final = b": the journal does not answer, waiting\n\n"
 _CHUNK_BYTES: Final = 64 * 1024
+"""Bytes from which on gathered frames are written."""
 _RETRY_DELAY: Final = 1.0
+"""Seconds between reads of a journal that does not respond."""
 
 
-class History:
-    """Reads and follows histories.
+class HistoryReader:
+    """Reads and follows the histories of operations.
 
     Args:
-        journal: where the events are.
-        status: tells which operations there are.
-        watchers: tell when there is something new.
+        journal: the events.
+        status: tells whether an operation exists.
+        watches: notify of new events.
     """
 
-    def __init__(self, *, journal: Journal, status: StatusReader, watchers: WatchRegistry) -> None:
+    def __init__(self, *, journal: Journal, status: StatusReader, watches: WatchRegistry) -> None:
         self._journal = journal
         self._status = status
-        self._watchers = watchers
+        self._watches = watches
 
     async def document(self, operation_id: str) -> bytes | AsyncGenerator[bytes, None]:
-        """All events so far, as JSON: `{"value": [event, …]}`. In pieces where they are many.
+        """Return all events so far as JSON, `{"value": [event, …]}`: whole, or in pages if there are many.
 
         Raises:
-            ApiError: as `StatusReader.read`; also while the pieces are read.
+            ApiError: as `StatusReader.read`; also while the pages are read.
         """
-        await self._status.read(operation_id)  # an operation whose retention is over is told to nobody
+        await self._status.read(operation_id)  # which raises for an operation whose retention is over
         with _translated_errors(operation_id):
             events = await self._journal.events(operation_id)
         if len(events) <= PAGE_SIZE:
@@ -69,10 +72,10 @@ class History:
         return self._read_pages(operation_id, array("Q", (event.sequence for event in events)))
 
     async def is_at_end(self, operation_id: str, position: int) -> bool:
-        """Whether nothing can follow the event at a position.
+        """Return True if no event can follow the one at a position.
 
         Raises:
-            ApiError: as `StatusReader.read`; `InvalidHeader` for a position that no event of a running operation has.
+            ApiError: as `StatusReader.read`; `InvalidHeader`: the operation is still open and has no such position.
         """
         operation = await self._status.read(operation_id)
         if position > operation.position and not operation.is_terminal:
@@ -81,30 +84,30 @@ class History:
         return operation.is_terminal and operation.position <= position
 
     async def follow(self, operation_id: str, position: int) -> AsyncGenerator[bytes, None]:
-        """The events after a position as Server-Sent Events, then each new one, until the terminal one.
+        """Yield the events after a position as Server-Sent Events, then each new one, up to the terminal one.
 
-        Ends early when the service stops. While the journal can't be read the stream says so and waits.
+        The stream ends early when the service stops. While the journal does not respond, it waits and sends comments.
         """
         yield _SSE_RETRY
         try:
             async with (
-                self._watchers.watch(operation_id, is_follower=True) as watch,
+                self._watches.watch(operation_id, is_follower=True) as watch,
                 contextlib.aclosing(self._follow(watch, position)) as chunks,
             ):
                 async for chunk in chunks:
                     yield chunk
         except ApiError as error:
-            # The answer has begun, so its status can't tell any more; the client asks again, and is told then.
+            # The response has begun, so its status can't change. The client reconnects and gets the error then.
             logger.info("the stream of operation %s ends: %s", operation_id, error)
 
     async def _read_pages(self, operation_id: str, sequences: Sequence[int]) -> AsyncGenerator[bytes, None]:
-        """A long history, read again part by part: of what a slow client has not taken little is kept here."""
-        begin, done = _JSON_HEAD, 0
+        """Read a long history again page by page, so that a slow client keeps only one page in memory."""
+        separator, done = _JSON_HEAD, 0
         while done < len(sequences):
             with _translated_errors(operation_id):
                 events = await self._journal.page(operation_id, sequences[done], min(PAGE_SIZE, len(sequences) - done))
-            yield begin + _joined(events)
-            begin, done = b",", done + len(events)
+            yield separator + _joined(events)
+            separator, done = b",", done + len(events)
         yield _JSON_TAIL
 
     async def _follow(self, watch: Watch, position: int) -> AsyncGenerator[bytes, None]:
@@ -112,7 +115,7 @@ class History:
         while not watch.is_finished:
             try:
                 with _translated_errors(watch.operation_id):
-                    operation, frames = await watch.feed.events_after(position, beyond=sequence)
+                    operation, frames = await watch.feed.events_after(position, at_least=sequence)
             except ApiError as error:
                 if error.code is not ErrorCode.JOURNAL_UNAVAILABLE:
                     raise
@@ -135,7 +138,7 @@ class History:
 
 @contextlib.contextmanager
 def _translated_errors(operation_id: str) -> Iterator[None]:
-    """What the journal says is wrong, as a client is told."""
+    """Translate errors of the journal to `ApiError`."""
     try:
         yield
     except (FoldRefused, InvalidEvent) as error:
@@ -149,7 +152,7 @@ def _joined(events: Sequence[RecordedEvent]) -> bytes:
 
 
 async def _wait_for_newer(watch: Watch, sequence: int) -> bool:
-    """Whether there is something new, or the watch is over; False after a while of silence."""
+    """Return True for a newer state or the end of the watch, False after `PING_INTERVAL` without either."""
     try:
         async with asyncio.timeout(PING_INTERVAL):
             await watch.wait_for_newer(sequence)
@@ -159,7 +162,7 @@ async def _wait_for_newer(watch: Watch, sequence: int) -> bool:
 
 
 def _chunks(frames: Sequence[SseFrame]) -> Iterator[bytes]:
-    """Frames put together to what is worth a write."""
+    """Join frames to chunks that are worth a write."""
     gathered: list[bytes] = []
     size = 0
     for frame in frames:

@@ -1,6 +1,6 @@
-"""The input of a submit: JSON, and what the action's schema takes. Called by `submit.py`.
+"""The input of a submit: decoded from JSON and validated against the action's schema.
 
-Pure but for the compiled validators that it keeps, one for each action. Never fetches anything that a schema points to.
+Pure, except that it keeps one compiled validator for each action. It never fetches what a schema refers to.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from opstream_schemas.text import check_json, truncate_text
 logger = logging.getLogger(__name__)
 
 MAX_DETAILS: Final = 10
-"""Problems that one answer lists."""
+"""Problems that one error lists."""
 
 _MASK: Final = "the value"
-"""Stands for the offending value in messages: it may be large, or secret."""
+"""Replaces the invalid value in messages, since it may be large or secret."""
 _UNION: Final = (jsonschema_rs.ValidationErrorKind.AnyOf, jsonschema_rs.ValidationErrorKind.OneOfNotValid)
 _KIND: Final = jsonschema_rs.ValidationErrorKind
 
 
 def decode_input(body: bytes) -> tuple[bytes, Any]:
-    """The input as it will be recorded, and decoded. An empty body is an empty object.
+    """Return the input as JSON, to be stored, and decoded. An empty body counts as `{}`.
 
     Raises:
-        ApiError: `InvalidInput`: not JSON in UTF-8, nested too deeply, a number out of range.
+        ApiError: `InvalidInput`: not JSON in UTF-8, nested too deeply, or a number out of range.
     """
     document = body.strip(b" \t\r\n") or b"{}"
     try:
@@ -45,21 +45,21 @@ def decode_input(body: bytes) -> tuple[bytes, Any]:
     except UnicodeDecodeError as error:
         raise ApiError(ErrorCode.INVALID_INPUT, "the body is not UTF-8") from error
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise ApiError(ErrorCode.INVALID_INPUT, f"the body is not JSON that can be taken: {error}") from error
+        raise ApiError(ErrorCode.INVALID_INPUT, f"the body can't be read as JSON: {error}") from error
 
 
 class InputValidator:
-    """A compiled validator for each action, made again when its catalog entry changes."""
+    """Validates inputs. It keeps a compiled validator for each action until the catalog entry changes."""
 
     def __init__(self) -> None:
         self._compiled: dict[Kind, tuple[ActionSpec, jsonschema_rs.Draft202012Validator]] = {}
 
     def validate(self, spec: ActionSpec, value: Any) -> None:  # noqa: ANN401 - JSON
-        """Check an input against the action's schema.
+        """Validate an input against the action's schema.
 
         Raises:
-            ApiError: `InvalidInput`, naming the first problem and listing up to `MAX_DETAILS`; `InternalError` for a
-                catalog entry whose schema is none.
+            ApiError: `InvalidInput`: it names the first problem and lists up to `MAX_DETAILS`; `InternalError`: the
+                catalog entry has no valid schema.
         """
         validator = self._validator(spec)
         if validator.is_valid(value):
@@ -94,10 +94,10 @@ def _explain(errors: Iterable[jsonschema_rs.ValidationError]) -> Iterator[ErrorD
         if not isinstance(kind, _UNION):
             yield _detail(error.message, _error_path(error))
             continue
-        # A union's own error says only that no branch fits. Where the others fail by the value's very type (`null`,
-        # mostly), the branch that is left was meant, and its errors help.
+        # The error of a union says only that no branch matches. If all branches but one fail by the type of the value
+        # (mostly `null`), the client meant that one, and its errors are useful.
         types = [_expected_types(branch, error) for branch in kind.context]
-        meant = [branch for branch, other in zip(kind.context, types, strict=True) if not other]
+        meant = [branch for branch, expected in zip(kind.context, types, strict=True) if not expected]
         if len(meant) == 1:
             yield from _explain(meant[0])
         elif meant:
@@ -108,7 +108,7 @@ def _explain(errors: Iterable[jsonschema_rs.ValidationError]) -> Iterator[ErrorD
 
 
 def _expected_types(branch: Iterable[jsonschema_rs.ValidationError], union: jsonschema_rs.ValidationError) -> list[str]:
-    """The types that a branch wants the union's own value to have, if it is of none of them."""
+    """Return the types that a branch requires of the union's value, if the value has none of them."""
     found: list[str] = []
     for error in branch:
         if isinstance(error.kind, _KIND.Type) and error.instance_path == union.instance_path:
@@ -117,26 +117,26 @@ def _expected_types(branch: Iterable[jsonschema_rs.ValidationError], union: json
 
 
 def _error_path(error: jsonschema_rs.ValidationError) -> list[str | int]:
-    place = list(error.instance_path)
+    path = list(error.instance_path)
     if isinstance(error.kind, _KIND.Required):
-        place.append(error.kind.property)
+        path.append(error.kind.property)
     elif isinstance(error.kind, _KIND.AdditionalProperties) and error.kind.unexpected:
-        place.append(error.kind.unexpected[0])
-    return place
+        path.append(error.kind.unexpected[0])
+    return path
 
 
-def _detail(message: str, place: Sequence[str | int]) -> ErrorDetail:
+def _detail(message: str, path: Sequence[str | int]) -> ErrorDetail:
     return ErrorDetail(
         code=ErrorCode.INVALID_INPUT,
         message=truncate_text(message, MESSAGE_LIMIT // 2),
-        target=truncate_text(format_target(place), TARGET_LIMIT),
+        target=truncate_text(format_target(path), TARGET_LIMIT),
     )
 
 
-def format_target(place: Sequence[str | int]) -> str:
-    """A path into the input, written `files[0].hash`; keys that are no names are quoted: `files["a b"]`."""
+def format_target(path: Sequence[str | int]) -> str:
+    """Format a path into the input: `files[0].hash`; a key that is no identifier is quoted: `files["a b"]`."""
     parts: list[str] = []
-    for step in place:
+    for step in path:
         if isinstance(step, int):
             parts.append(f"[{step}]")
         elif step.isidentifier():

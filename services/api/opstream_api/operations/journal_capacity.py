@@ -1,8 +1,8 @@
-"""Whether the journal takes new operations: it answers, has a leader, and is not nearly full. Submits and /readyz ask.
+"""The free capacity of the journal, for submits and `/readyz`: it responds, has a leader and has room.
 
-Submits stop before the journal is full, so that what was accepted can end: a share of the journal stays free, and room
-for what each open operation still records (docs/adr/0015). How many are open is not counted but bounded from above, by
-what waits for runners, for its time, or for a resource.
+Submits are refused before the journal is full, so that accepted operations can end. A share of the journal stays free,
+and a reserve for each open operation (ADR 0015). The number of open operations is an upper bound, not an exact count:
+the messages that wait for runners, for a timer or for a resource.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from opstream_schemas import subjects
 logger = logging.getLogger(__name__)
 
 FULL_SHARE: Final = 0.85
-"""Share of the journal's `max_bytes` at which submits are refused, even if nothing is open."""
+"""Share of the journal's `max_bytes` from which on submits are refused, even without open operations."""
 OPERATION_RESERVE: Final = 2 * 1024
-"""Bytes that are kept free for each open operation: its start, its end, and a little between."""
+"""Bytes to keep free for each open operation: its start, its end and a few events between them."""
 _ENVELOPE: Final = 1024
-"""Bytes of a request beside its input, about."""
+"""Approximate bytes of a `requested` event without its input."""
 _INTERVAL: Final = 5.0
-"""Seconds between looks. What this process accepts in between it counts by itself; what others do, it learns then."""
+"""Seconds between measurements. In between this process counts only the submits that it accepts itself."""
 
 
 class _StreamConfig(msgspec.Struct, frozen=True):
@@ -69,64 +69,64 @@ _decode_consumers: Final = msgspec.json.Decoder(_ConsumerList).decode
 
 
 class JournalCapacity:
-    """Looks at the journal's size from time to time.
+    """Measures the free capacity of the journal periodically.
 
     Args:
-        link: the connection.
+        connection: the connection to the broker.
     """
 
-    def __init__(self, link: Connection) -> None:
-        self._link = link
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         self._free_bytes: float = inf
-        """Bytes that further operations may take."""
+        """Bytes that new operations may use."""
         self._is_full = False
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Look, and go on looking.
+        """Measure now, and then every `_INTERVAL` seconds until `stop`.
 
         Raises:
-            JournalUnavailable: the journal did not answer.
+            JournalUnavailable: the journal did not respond.
         """
         await self._measure()
         self._task = asyncio.create_task(self._measure_periodically(), name="capacity")
 
     async def stop(self) -> None:
-        """Stop looking."""
+        """Stop the periodic measurements."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
 
     def ensure_room(self) -> None:
-        """What is known since the last look; costs nothing.
+        """Check the last measurement, without I/O.
 
         Raises:
-            JournalFull: no new operation should be recorded.
+            JournalFull: there is no room for another operation.
         """
         if self._free_bytes <= 0:
-            raise JournalFull("the journal has no room for another operation: raise --max-bytes")
+            raise JournalFull("the journal has no room for another operation: raise its limit with --max-bytes")
 
     def reserve(self, size: int) -> None:
-        """An operation whose input has `size` bytes was recorded."""
+        """Count a new operation whose input has `size` bytes."""
         self._free_bytes -= size + _ENVELOPE + OPERATION_RESERVE
 
     async def ensure_ready(self) -> None:
-        """Look now; takes 4 seconds at most.
+        """Measure now, in at most 4 seconds, and check the result.
 
         Raises:
-            JournalUnavailable: the journal did not answer, or has no leader.
-            JournalFull: no new operation should be recorded.
+            JournalUnavailable: the journal did not respond, or has no leader.
+            JournalFull: there is no room for another operation.
         """
         await self._measure()
         self.ensure_room()
 
     async def _measure_periodically(self) -> None:
         while True:
-            await self._link.sleep(_INTERVAL)
+            await self._connection.sleep(_INTERVAL)
             try:
                 await self._measure()
             except JournalUnavailable as error:
-                logger.debug("the journal's size can't be read now: %s", error)
+                logger.debug("the journal's size can't be measured now: %s", error)
 
     async def _measure(self) -> None:
         info = await self._stream_info(subjects.OPERATIONS_STREAM)
@@ -136,51 +136,55 @@ class JournalCapacity:
         if limit <= 0:
             self._free_bytes = inf
             return
-        is_open = await self._count_open()
-        self._free_bytes = FULL_SHARE * limit - used - OPERATION_RESERVE * is_open
+        open_count = await self._count_open()
+        self._free_bytes = FULL_SHARE * limit - used - OPERATION_RESERVE * open_count
         is_full = self._free_bytes <= 0
         if is_full != self._is_full:
             logger.warning(
-                "the journal holds %d of %d bytes, and at most %d operations that have not ended: submits are %s",
+                "the journal has %d of %d bytes in use, and at most %d open operations: submits are %s",
                 used,
                 limit,
-                is_open,
+                open_count,
                 "refused" if is_full else "accepted again",
             )
         self._is_full = is_full
 
     async def _count_open(self) -> int:
-        """At least the number of operations that have not ended: they are with a runner or before one, or have a timer,
-        or wait for a hold. Some are counted twice."""
-        timers, holds, waiting = await asyncio.gather(
+        """Return an upper bound of the operations that have not ended.
+
+        Each is with a runner, waits for one, has a timer or waits for a resource. Some are counted twice.
+        """
+        timers, locks, waiting = await asyncio.gather(
             self._stream_info(subjects.TIMERS_STREAM),
             self._stream_info(subjects.bucket_stream(subjects.HOLDS_BUCKET)),
             self._count_waiting(),
         )
-        return timers.state.messages + holds.state.messages + waiting
+        return timers.state.messages + locks.state.messages + waiting
 
     async def _count_waiting(self) -> int:
         waiting, offset = 0, 0
         while True:
             request = msgspec.json.encode({"offset": offset})
-            answer = await rpc.call(self._link, f"$JS.API.CONSUMER.LIST.{subjects.OPERATIONS_STREAM}", request)
-            listed = _decoded(_decode_consumers, answer.data)
-            runners = (one for one in listed.consumers if one.name.startswith(subjects.RUNNER_CONSUMER_PREFIX))
-            waiting += sum(one.num_pending + one.num_ack_pending for one in runners)
+            response = await rpc.call(self._connection, f"$JS.API.CONSUMER.LIST.{subjects.OPERATIONS_STREAM}", request)
+            listed = _decoded(_decode_consumers, response.data)
+            runners = (
+                consumer for consumer in listed.consumers if consumer.name.startswith(subjects.RUNNER_CONSUMER_PREFIX)
+            )
+            waiting += sum(consumer.num_pending + consumer.num_ack_pending for consumer in runners)
             offset += len(listed.consumers)
             if not listed.consumers or offset >= listed.total:
                 return waiting
 
     async def _stream_info(self, stream: str) -> _StreamInfo:
-        answer = await rpc.call(self._link, f"$JS.API.STREAM.INFO.{stream}")
-        return _decoded(_decode, answer.data)
+        response = await rpc.call(self._connection, f"$JS.API.STREAM.INFO.{stream}")
+        return _decoded(_decode, response.data)
 
 
 def _decoded(decode: Callable[[bytes], _T], data: bytes) -> _T:
     try:
         found = decode(data)
     except msgspec.MsgspecError as error:
-        raise JournalUnavailable("the answer about the journal is not JetStream's", maybe_stored=False) from error
+        raise JournalUnavailable("the response about the journal is not JetStream's", maybe_stored=False) from error
     if found.error is not None:
         raise JournalUnavailable(f"the journal: {found.error.description}", maybe_stored=False)
     return found

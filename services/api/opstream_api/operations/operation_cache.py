@@ -1,7 +1,6 @@
-"""The operations that this process folded last, so that polling one costs a single read. Called by submit and status.
+"""The operations that this process folded last, so that a poll costs a single read of the journal.
 
-A cached state is only a start: whoever needs to know that it is the newest compares it with the journal's floor. Only
-terminal ones are final.
+A cached state may be old: compare it with the operation's last event in the journal. Only a terminal state is final.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ from opstream_schemas.operation.state import Operation
 
 MAX_OPERATIONS: Final = 4096
 MAX_BYTES: Final = 32 * 1024 * 1024
-"""Estimated; results are most of it, and one may have 256 KiB."""
+"""Estimated. Results are most of it, and one may have 256 KiB."""
 _FIXED_BYTES: Final = 2048
-"""Of one operation without its texts and result: about 40 Python objects."""
+"""One operation without its texts and result: about 40 Python objects."""
 
 
 class OperationCache:
@@ -38,19 +37,19 @@ class OperationCache:
         return self._bytes
 
     def get(self, operation_id: str) -> Operation | None:
-        """What is known of an operation."""
+        """Return the cached state of an operation; None without one."""
         operation = self._operations.get(operation_id)
         if operation is not None:
             self._operations.move_to_end(operation_id)
         return operation
 
     def put(self, operation: Operation) -> Operation:
-        """Keep a state unless a newer one of the same operation is known; the newer of the two."""
-        known = self._operations.pop(operation.id, None)
-        if known is not None:
-            self._bytes -= _size(known)
-            if known.stream_sequence > operation.stream_sequence:
-                operation = known
+        """Cache a state, unless a newer one of the same operation is cached. Return the newer of the two."""
+        cached = self._operations.pop(operation.id, None)
+        if cached is not None:
+            self._bytes -= _size(cached)
+            if cached.stream_sequence > operation.stream_sequence:
+                operation = cached
         self._operations[operation.id] = operation
         self._bytes += _size(operation)
         while len(self._operations) > self._max_operations or (self._bytes > self._max_bytes and self._operations):
@@ -59,10 +58,10 @@ class OperationCache:
         return operation
 
     def drop(self, operation_id: str) -> None:
-        """Forget an operation."""
-        known = self._operations.pop(operation_id, None)
-        if known is not None:
-            self._bytes -= _size(known)
+        """Remove an operation from the cache."""
+        cached = self._operations.pop(operation_id, None)
+        if cached is not None:
+            self._bytes -= _size(cached)
 
 
 def _size(operation: Operation) -> int:

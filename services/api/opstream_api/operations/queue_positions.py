@@ -1,8 +1,8 @@
-"""Places in the queues for exclusive resources, as the status monitor shows them. Called by `status.py`.
+"""Positions in the queues for exclusive resources, for the status monitor.
 
-A queue is read whole to know one place in it, and each of those that wait asks about once a second. So all who ask at
-the same time share one read, and a long queue is remembered for a moment: what it costs grows with its length, and not
-with the square of it.
+One position needs a read of the whole queue, and each waiting operation is polled about once a second. So polls at the
+same time share one read, and a long queue is cached for a moment: the cost grows with the length of a queue, not with
+its square.
 """
 
 from __future__ import annotations
@@ -15,53 +15,53 @@ from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_schemas.operation.state import Operation
 
 _LONG_QUEUE: Final = 100
-"""Those that wait in a queue which is remembered; a shorter one is read in milliseconds."""
+"""Waiting operations from which on a queue is cached; a shorter one is read in milliseconds."""
 _CACHE_SECONDS_PER_WAITER: Final = 0.001
-"""Seconds that it is remembered, for each that waits in it."""
+"""Seconds that a queue is cached, for each waiting operation."""
 _MAX_CACHE_SECONDS: Final = 10.0
 
 
 class QueuePositions:
-    """Where operations stand in their queues.
+    """Finds the positions of operations in their queues.
 
     Args:
-        holds: the queues.
-        clock: monotonic seconds.
+        locks: the exclusive resources and their queues.
+        clock: returns monotonic seconds.
     """
 
-    def __init__(self, holds: ResourceLocks, clock: Callable[[], float]) -> None:
-        self._holds = holds
+    def __init__(self, locks: ResourceLocks, clock: Callable[[], float]) -> None:
+        self._locks = locks
         self._clock = clock
         self._cached: dict[str, tuple[float, Mapping[str, int]]] = {}
-        """By hold, in the order in which they were read: until when, and the places."""
+        """By resource: the end of caching on the clock, and the position of each operation."""
         self._reads: dict[str, asyncio.Task[Mapping[str, int]]] = {}
 
     async def position_of(self, operation: Operation) -> int:
-        """The place of an operation: 1 for the next, 0 if it does not wait; of a long queue as it was a moment ago.
+        """Return the position of an operation: 1 is next, 0 if it does not wait. It may be up to 10 seconds old.
 
         Raises:
-            JournalError: the broker did not answer, or refused.
+            JournalError: the broker did not respond, or refused.
         """
-        hold = operation.hold
-        until, places = self._cached.get(hold, (0.0, None))
-        if places is None or self._clock() >= until:
-            places = await asyncio.shield(self._reads.get(hold) or self._start_read(hold))
-        return places.get(operation.id, 0)
+        lock = operation.hold
+        until, positions = self._cached.get(lock, (0.0, None))
+        if positions is None or self._clock() >= until:
+            positions = await asyncio.shield(self._reads.get(lock) or self._start_read(lock))
+        return positions.get(operation.id, 0)
 
-    def _start_read(self, hold: str) -> asyncio.Task[Mapping[str, int]]:
+    def _start_read(self, lock: str) -> asyncio.Task[Mapping[str, int]]:
         def forget(ended: asyncio.Task[Mapping[str, int]]) -> None:
-            del self._reads[hold]
+            del self._reads[lock]
             if not ended.cancelled():
-                ended.exception()  # perhaps nobody waits for it any more
+                ended.exception()  # retrieved, so that asyncio does not log it if no caller waits any more
 
-        task = self._reads[hold] = asyncio.create_task(self._read(hold), name=f"places {hold}")
+        task = self._reads[lock] = asyncio.create_task(self._read(lock), name=f"queue positions {lock}")
         task.add_done_callback(forget)
         return task
 
-    async def _read(self, hold: str) -> Mapping[str, int]:
-        places = await self._holds.queue_positions(hold)
+    async def _read(self, lock: str) -> Mapping[str, int]:
+        positions = await self._locks.queue_positions(lock)
         now = self._clock()
-        self._cached = {one: known for one, known in self._cached.items() if known[0] > now}
-        if len(places) >= _LONG_QUEUE:
-            self._cached[hold] = (now + min(_CACHE_SECONDS_PER_WAITER * len(places), _MAX_CACHE_SECONDS), places)
-        return places
+        self._cached = {key: cached for key, cached in self._cached.items() if cached[0] > now}
+        if len(positions) >= _LONG_QUEUE:
+            self._cached[lock] = (now + min(_CACHE_SECONDS_PER_WAITER * len(positions), _MAX_CACHE_SECONDS), positions)
+        return positions

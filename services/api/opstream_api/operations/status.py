@@ -1,6 +1,6 @@
-"""Reading an operation's state: always at least as new as the journal's leader says, whatever the projector does.
+"""The status of an operation: never older than the journal's last event, however late the projector is (ADR 0004).
 
-Knows nothing of HTTP but the error codes. Called by `app.py`; writes nothing.
+Of HTTP this module knows only the error codes. It writes nothing to the broker.
 """
 
 from __future__ import annotations
@@ -28,46 +28,46 @@ DEFAULT_RETRY_AFTER: Final = 1
 
 
 class StatusReader:
-    """Reads operations.
+    """Reads the state of operations.
 
     Args:
-        journal: the truth.
-        view: the projector's snapshots, which save folding.
-        catalog: for the pace of polling.
-        places: in the queues for exclusive resources.
-        cache: what this process folded before.
-        now: the time, with its zone; only for the end of retention.
+        journal: the events, which decide.
+        snapshots: the projector's snapshots, which save folding.
+        catalog: the actions, for their polling interval.
+        queue_positions: positions in the queues for exclusive resources.
+        cache: the operations that this process folded last.
+        now: returns the time with a time zone, to find the end of retention.
     """
 
     def __init__(
         self,
         *,
         journal: Journal,
-        view: SnapshotStore,
+        snapshots: SnapshotStore,
         catalog: ActionCatalog,
-        places: QueuePositions,
+        queue_positions: QueuePositions,
         cache: OperationCache,
         now: Callable[[], datetime],
     ) -> None:
         self._journal = journal
-        self._snapshots = view
+        self._snapshots = snapshots
         self._catalog = catalog
-        self._queue_positions = places
+        self._queue_positions = queue_positions
         self._cache = cache
         self._now = now
 
     async def read(self, operation_id: str) -> Operation:
-        """The operation as it is now.
+        """Return the current state of an operation.
 
-        A terminal state is final, so any copy of it will do. Any other is compared with the leader's last event (the
-        floor), and what is missing is folded on top.
+        A terminal state is final, so any copy of it is current. Any other copy is compared with the journal's last
+        event, and the missing events are folded on top of it.
 
         Raises:
             ApiError: `OperationNotFound`: never requested, or its retention is over; `JournalUnavailable`;
                 `InternalError`: its events can't be folded.
         """
         try:
-            check_operation_id(operation_id)  # what is none must not reach a subject
+            check_operation_id(operation_id)  # an invalid id must not become part of a subject
             known = self._cache.get(operation_id)
             if known is None or not known.is_terminal:
                 known = await self._read(operation_id, known)
@@ -86,21 +86,21 @@ class StatusReader:
         return known
 
     def retry_after(self, operation: Operation) -> int:
-        """Whole seconds that the client should wait before it polls again."""
+        """Return the whole seconds to wait before the next poll."""
         spec = self._catalog.specs.get(operation.kind)
         return spec.policy.retry_after if spec else DEFAULT_RETRY_AFTER
 
     async def queue_position(self, operation: Operation) -> int:
-        """The place of an operation among those that wait for its resource: 1 for the next, 0 for none, or unknown.
+        """Return the position among the operations that wait for the same resource: 1 is next, 0 is none or unknown.
 
-        It is told as a service, not as a fact: from any replica, and left out where it can't be read.
+        The position is a hint for people: any replica may serve the read, and a failed read only leaves it out.
         """
         if not operation.hold or operation.status is not Status.NOT_STARTED:
             return 0
         try:
             return await self._queue_positions.position_of(operation)
         except JournalError as error:
-            logger.info("operation %s: its place in the queue can't be read: %s", operation.id, error)
+            logger.info("operation %s: its queue position can't be read: %s", operation.id, error)
             return 0
 
     async def _read(self, operation_id: str, known: Operation | None) -> Operation | None:
@@ -108,25 +108,25 @@ class StatusReader:
             known = (await self._snapshots.get(operation_id)).operation
             if known is not None and known.is_terminal:
                 return self._cache.put(known)
-        floor = await self._journal.last_message(operation_id)
-        if floor is None:
+        last = await self._journal.last_message(operation_id)
+        if last is None:
             self._cache.drop(operation_id)
             return None
-        operation = await self._fold(operation_id, floor, known)
+        operation = await self._fold(operation_id, last, known)
         return None if operation is None else self._cache.put(operation)
 
-    async def _fold(self, operation_id: str, floor: StoredMessage, known: Operation | None) -> Operation | None:
-        if known is not None and known.stream_sequence >= floor.seq:
+    async def _fold(self, operation_id: str, last: StoredMessage, known: Operation | None) -> Operation | None:
+        if known is not None and known.stream_sequence >= last.seq:
             return known
         try:
-            return fold_for_reader(known, await self._journal.events_up_to(floor, since=known))
+            return fold_for_reader(known, await self._journal.events_up_to(last, since=known))
         except (FoldRefused, InvalidEvent) as error:
             if known is None:
                 raise operation_unreadable(operation_id, error) from error
-            # The snapshot may be another history's (a restored stream, an id used again); the journal decides.
+            # The snapshot may belong to another history (a restored stream, a reused id). The journal decides.
             logger.warning("operation %s is folded again from its start: %s", operation_id, error)
         self._cache.drop(operation_id)
         try:
-            return fold_for_reader(None, await self._journal.events_up_to(floor))
+            return fold_for_reader(None, await self._journal.events_up_to(last))
         except (FoldRefused, InvalidEvent) as error:
             raise operation_unreadable(operation_id, error) from error

@@ -1,9 +1,10 @@
-"""One operation that somebody waits for: sees what becomes of it, for all who wait.
+"""Waiting for changes of an operation: one shared watch for all requests that wait for the same one (ADR 0010).
 
-A core subscription to the operation's events only hints that there is something to read: such a subscriber sees
-messages that the stream refused and misses others (docs/nats.md). So whoever waits registers for hints first, then
-reads, and each watched operation is read again every `REFRESH_INTERVAL` seconds, however many wait for it
-(docs/architecture.md).
+A core subscription to the operation's subjects notifies the watch. A notification is only a reason to read: such a
+subscriber also sees messages that the stream refuses, and misses others (docs/nats.md). So a watch subscribes first
+and reads second, and each watched operation is read again every `REFRESH_INTERVAL` seconds, however many requests wait.
+
+Start with `WatchRegistry`, which routes use; `Watch` is the state of one operation.
 """
 
 from __future__ import annotations
@@ -34,34 +35,35 @@ from .status import StatusReader
 logger = logging.getLogger(__name__)
 
 REFRESH_INTERVAL: Final = 5.0
-"""Seconds after which a watched operation is read although nobody hinted."""
+"""Seconds after which a watched operation is read without a notification."""
 
 _TERMINAL: Final = frozenset({Succeeded.name, Failed.name, Canceled.name})
 _REFRESH_JITTER: Final = 0.2
-"""Part of `REFRESH_INTERVAL` by which reads of operations that began to be watched together come apart."""
+"""Share of a delay that is random, so that operations watched since the same moment are not read together."""
 _RETRY_DELAY: Final = 1.0
+"""Seconds between reads while the journal does not respond."""
 _CATCH_UP_DELAYS: Final = (0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.12, 0.25)
-"""Seconds between reads after a hint: it is published to us and to the stream at once, so it may be here first."""
+"""Seconds between reads after a notification, which may arrive before the stream has stored the event."""
 _RECONNECT_SPREAD: Final = 0.5
-"""Seconds over which everything is read again after a reconnect."""
+"""Seconds within which all watched operations are read again after a reconnect."""
 
 
 class Watch:
-    """One operation that is waited for.
+    """The newest known state of one operation, for all requests that wait for a change of it.
 
     Args:
-        operation_id: a checked id.
-        link: where hints come from.
-        status: how to read it.
-        feed: its events, for those who follow them.
-        jitter: draws a wait from `[low, high]` seconds.
+        operation_id: a valid id.
+        connection: the connection to the broker, for notifications.
+        status: reads the operation.
+        feed: the operation's events, for followers.
+        jitter: returns a random delay between two bounds, in seconds.
     """
 
     def __init__(
         self,
         operation_id: str,
         *,
-        link: Connection,
+        connection: Connection,
         status: StatusReader,
         feed: EventFeed,
         jitter: Callable[[float, float], float],
@@ -69,15 +71,16 @@ class Watch:
         self.operation_id = operation_id
         self.feed = feed
         self.users = 0
+        """Requests that use this watch."""
         self.followers = 0
-        """Users that want to know of every event, not only of the end."""
+        """Users that need every event, not only the terminal one."""
         self.operation: Operation | None = None
-        """As it was read last."""
+        """The state that was read last."""
         self.is_finished = False
-        """Nothing more will be seen here: the service stops, or the operation is gone."""
+        """No further change will be seen: the service stops, or the operation is gone."""
         self.is_journal_unavailable = False
-        """The journal did not answer the last read."""
-        self._link = link
+        """The journal did not respond to the last read."""
+        self._connection = connection
         self._status = status
         self._jitter = jitter
         self._changed = asyncio.Event()
@@ -89,13 +92,13 @@ class Watch:
         self._is_end_notified = False
 
     async def ensure_subscribed(self) -> None:
-        """Listen for hints. What is published after this returned is heard, but for what the network loses."""
+        """Subscribe to notifications. Events published after the return are notified, unless the network loses one."""
         if self._subscribing is None:
             self._subscribing = asyncio.create_task(self._subscribe())
-        await asyncio.shield(self._subscribing)  # others wait for it, too
+        await asyncio.shield(self._subscribing)  # other requests wait for it, too
 
     async def close(self) -> None:
-        """Listen no more."""
+        """Finish the watch and end its subscription."""
         self.finish()
         if self._refreshing is not None:
             await end_task(self._refreshing)
@@ -106,21 +109,21 @@ class Watch:
                 await self._subscription.unsubscribe()
 
     def finish(self) -> None:
-        """Let everyone go who waits."""
+        """Wake all waiting requests, for good."""
         self.is_finished = True
         if self._timer is not None:
             self._timer.cancel()
         self._notify_waiters()
 
     def update(self, operation: Operation) -> None:
-        """Somebody has read the operation."""
+        """Take over a state that was read, if it is newer, and wake the waiting requests."""
         self.is_journal_unavailable = False
         if self.operation is None or operation.stream_sequence > self.operation.stream_sequence:
             self.operation = operation
             self._notify_waiters()
 
     async def wait_for_newer(self, sequence: int) -> Operation | None:
-        """The operation once it is beyond a stream sequence; None once the watch is over. Waits without a limit."""
+        """Wait without a timeout for a state beyond a stream sequence. Return None if the watch finishes first."""
         while not self.is_finished:
             if self.operation is not None and self.operation.stream_sequence > sequence:
                 return self.operation
@@ -128,7 +131,7 @@ class Watch:
         return None
 
     def refresh_within(self, seconds: float) -> None:
-        """Read the operation within so many seconds."""
+        """Schedule a read of the operation within so many seconds."""
         if not self.is_finished:
             self._set_timer(seconds)
 
@@ -136,10 +139,10 @@ class Watch:
         self._set_timer(REFRESH_INTERVAL)
         subject = subjects.operation_filter(self.operation_id)
         try:
-            self._subscription = await self._link.nc.subscribe(subject, cb=self._on_notification)
+            self._subscription = await self._connection.nc.subscribe(subject, cb=self._on_notification)
         except nats.errors.Error as error:
-            # Without hints there still are the safety reads; and the caller's own read fails loudly.
-            logger.info("no hints about operation %s: %s", self.operation_id, error)
+            # The periodic reads go on, and the caller's own read raises.
+            logger.info("no notifications about operation %s: %s", self.operation_id, error)
 
     def _notify_waiters(self) -> None:
         self._changed.set()
@@ -167,8 +170,8 @@ class Watch:
         pause = REFRESH_INTERVAL
         try:
             while True:
-                was_hinted, self._is_notified = self._is_notified, False
-                await (self._read_until_newer() if was_hinted else self._read())
+                was_notified, self._is_notified = self._is_notified, False
+                await (self._read_until_newer() if was_notified else self._read())
                 if not self._is_notified:
                     return
         except ApiError as error:
@@ -176,7 +179,7 @@ class Watch:
                 self.is_journal_unavailable = True
                 pause = _RETRY_DELAY
             else:
-                self.finish()  # whoever waits reads for itself, and is told
+                self.finish()  # each waiting request then reads by itself, and raises this error
         finally:
             self._refreshing = None
             if not (self.is_finished or (self.operation and self.operation.is_terminal)):
@@ -188,9 +191,9 @@ class Watch:
         for pause in _CATCH_UP_DELAYS:
             if operation.is_terminal or (operation.stream_sequence > before and not self._is_end_notified):
                 return
-            await self._link.sleep(pause)
+            await self._connection.sleep(pause)
             operation = await self._read()
-        self._is_end_notified = False  # the stream refused that event
+        self._is_end_notified = False  # the stream refused the terminal event
 
     async def _read(self) -> Operation:
         operation = await self._status.read(self.operation_id)
@@ -202,21 +205,21 @@ class WatchRegistry:
     """All watches of one process.
 
     Args:
-        link: where hints come from.
-        journal: where followers' events come from.
-        status: how operations are read.
-        jitter: draws a wait from `[low, high]` seconds.
+        connection: the connection to the broker, for notifications.
+        journal: the events, for followers.
+        status: reads operations.
+        jitter: returns a random delay between two bounds, in seconds.
     """
 
     def __init__(
         self,
         *,
-        link: Connection,
+        connection: Connection,
         journal: Journal,
         status: StatusReader,
         jitter: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        self._link = link
+        self._connection = connection
         self._journal = journal
         self._status = status
         self._jitter = jitter
@@ -230,18 +233,18 @@ class WatchRegistry:
         return iter(list(self._watches.values()))
 
     def start(self) -> None:
-        """Look at everything that is waited for after each reconnect: hints were lost."""
-        self._link.on_reconnect(self._refresh_all)
+        """Read all watched operations again after each reconnect, since notifications were lost."""
+        self._connection.on_reconnect(self._refresh_all)
 
     def stop(self) -> None:
-        """Let everyone go: the service is about to end. Those who come later do not wait at all."""
+        """Finish all watches, because the service stops. Later requests do not wait at all."""
         self._is_stopping = True
-        self._link.remove_reconnect_callback(self._refresh_all)
+        self._connection.remove_reconnect_callback(self._refresh_all)
         for watch in self:
             watch.finish()
 
     async def wait_until_terminal(self, operation_id: str, seconds: float) -> Operation:
-        """The operation once it is terminal; or as it is when the time is up, or when the service stops.
+        """Wait until an operation is terminal, so many seconds are over, or the service stops. Return its state.
 
         Raises:
             ApiError: as `StatusReader.read`.
@@ -260,10 +263,10 @@ class WatchRegistry:
 
     @contextlib.asynccontextmanager
     async def watch(self, operation_id: str, *, is_follower: bool = False) -> AsyncIterator[Watch]:
-        """The watch of an operation, shared with all others who wait for it. Read the operation inside, not before.
+        """Use the shared watch of an operation. Read the operation inside of the context, not before.
 
         Raises:
-            ApiError: `OperationNotFound` for what is no operation id.
+            ApiError: `OperationNotFound`: the operation id is invalid.
         """
         watch = await self._acquire(operation_id)
         watch.followers += is_follower
@@ -275,14 +278,14 @@ class WatchRegistry:
 
     async def _acquire(self, operation_id: str) -> Watch:
         try:
-            check_operation_id(operation_id)  # what is none must not reach a subject
+            check_operation_id(operation_id)  # an invalid id must not become part of a subject
         except InvalidName as error:
             raise operation_not_found() from error
         watch = self._watches.get(operation_id)
         if watch is None:
             watch = self._watches[operation_id] = Watch(
                 operation_id,
-                link=self._link,
+                connection=self._connection,
                 status=self._status,
                 feed=EventFeed(self._journal, operation_id),
                 jitter=self._jitter,

@@ -207,7 +207,7 @@ async def test_what_is_kept_is_bounded(api: Api, journal: Journal) -> None:
     feed = EventFeed(journal, story.operation.id, max_bytes=10_000)
     position, parts = 0, 0
     while position < 102:
-        operation, frames = await feed.events_after(position, beyond=0)
+        operation, frames = await feed.events_after(position, at_least=0)
         assert operation.position == 102
         assert [frame.position for frame in frames] == list(range(position + 1, frames[-1].position + 1))
         assert len(frames) <= PAGE_SIZE

@@ -158,7 +158,7 @@ def test_the_document_is_openapi() -> None:
 
 def test_callbacks_only_where_hosts_are_allowed() -> None:
     """`Operation-Callback` is described by a service that takes it, and by no other."""
-    without, calling_back = (taken(openapi_document([spec()], is_calling_back=is_it)) for is_it in (False, True))
+    without, calling_back = (taken(openapi_document([spec()], has_callbacks=is_it)) for is_it in (False, True))
     assert calling_back - without == {"Operation-Callback"}
     assert "Operation-Id" in without
 
