@@ -1,6 +1,6 @@
-"""The HTTP surface: which path is what, and the order in which a submit is checked. Made by `main.py` and by tests.
+"""The ASGI app: the routes of submits, documents and health, and the error responses of all routes.
 
-Holds no logic of operations: `submit.py` and `status.py` have it.
+The routes below `/status` are in `status_routes.py`. What a request does to an operation is in `operations/`.
 """
 
 from __future__ import annotations
@@ -21,19 +21,24 @@ from opstream_schemas.errors import ErrorCode
 
 from .dependencies import Dependencies
 from .errors import ApiError, journal_error, method_not_allowed, not_found
-from .http import idempotency as repeatability
-from .http import requests
-from .http.callback_header import parse_callback
 from .http.docs_page import docs_routes
 from .http.header_middleware import REQUEST_ID_KEY, HeaderMiddleware
-from .http.requests import Headers, SubmitPath, parse_submit_path
+from .http.requests import parse_headers, read_body
 from .http.responses import empty_response, error_response, json_response, monitor_response
-from .operations.submit import Submission
+from .http.submit_request import (
+    OPERATION_ID,
+    REPEATABILITY_RESULT,
+    SubmitRequest,
+    parse_submit,
+    parse_submit_path,
+    uses_repeatability,
+)
+from .operations.submit import Accepted
 from .status_routes import ALLOW_POST, ALLOW_READ, READS, status_routes
 
 logger = logging.getLogger(__name__)
 
-# litestar answers OPTIONS by itself, with 204, wherever a route does not take it.
+# Every route takes OPTIONS and refuses it: litestar would respond 204 by itself.
 _READS: Final = [*READS, HttpMethod.OPTIONS]
 _SUBMITS: Final = [HttpMethod.POST, HttpMethod.OPTIONS]
 _READ_PATH: Final = re.compile(
@@ -42,9 +47,11 @@ _READ_PATH: Final = re.compile(
 _CANCEL_PATH: Final = re.compile(r"/status/[^/]*:cancel")
 _OK_BODY: Final = b'{"status":"ok"}'
 
+AnyRequest = Request[Any, Any, Any]
 
-def create_app(parts: Dependencies) -> ASGIApp:
-    """The whole service as an ASGI app. It starts and stops nothing."""
+
+def create_app(dependencies: Dependencies) -> ASGIApp:
+    """Build the ASGI app of the whole service. It starts and stops nothing."""
 
     @route("/healthz", http_method=_READS, before_request=_refuse_options)
     async def healthz() -> ASGIResponse:
@@ -53,25 +60,33 @@ def create_app(parts: Dependencies) -> ASGIApp:
     @route("/readyz", http_method=_READS, before_request=_refuse_options)
     async def readyz() -> ASGIResponse:
         try:
-            await parts.capacity.ensure_ready()
+            await dependencies.capacity.ensure_ready()
         except JournalError as error:
             raise journal_error(error) from error
         return json_response(_OK_BODY)
 
     @route("/openapi.json", http_method=_READS, before_request=_refuse_options)
     async def openapi() -> ASGIResponse:
-        return json_response(await parts.openapi.current())
+        return json_response(await dependencies.openapi.current())
 
     @route("/asyncapi.json", http_method=_READS, before_request=_refuse_options)
     async def asyncapi() -> ASGIResponse:
-        return json_response(await parts.asyncapi.current())
+        return json_response(await dependencies.asyncapi.current())
 
     @route(["/", "/{rest:path}"], http_method=_SUBMITS)
-    async def submit(request: Request[Any, Any, Any]) -> ASGIResponse:
-        return await _submit(parts, request)
+    async def submit(request: AnyRequest) -> ASGIResponse:
+        return await _submit(dependencies, request)
 
     app = Litestar(
-        [*status_routes(parts), *docs_routes(parts.docs_page), healthz, readyz, openapi, asyncapi, submit],
+        [
+            *status_routes(dependencies),
+            *docs_routes(dependencies.docs_page),
+            healthz,
+            readyz,
+            openapi,
+            asyncapi,
+            submit,
+        ],
         exception_handlers={
             ApiError: _handle_api_error,
             HTTPException: _handle_framework_error,
@@ -80,67 +95,51 @@ def create_app(parts: Dependencies) -> ASGIApp:
         logging_config=None,
         openapi_config=None,
     )
-    return HeaderMiddleware(app, new_id=parts.new_request_id)
+    return HeaderMiddleware(app, new_id=dependencies.new_request_id)
 
 
-async def _refuse_options(request: Request[Any, Any, Any]) -> None:
+async def _refuse_options(request: AnyRequest) -> None:
     if request.method == HttpMethod.OPTIONS:
         raise method_not_allowed(ALLOW_READ)
 
 
-async def _submit(parts: Dependencies, request: Request[Any, Any, Any]) -> ASGIResponse:
-    headers = requests.parse_headers(request.scope["headers"])
+async def _submit(dependencies: Dependencies, request: AnyRequest) -> ASGIResponse:
+    """Parse, validate and append, respond."""
+    headers = parse_headers(request.scope["headers"])
     try:
-        path = parse_submit_path(request.scope["raw_path"])
-        if request.method != HttpMethod.POST:
-            raise method_not_allowed(ALLOW_POST)
-        return await _take(parts, path, headers, request)
+        submit = parse_submit(
+            request.scope,
+            headers,
+            callers=dependencies.callers,
+            callback_policy=dependencies.callback_policy,
+            public_url=dependencies.public_url,
+            new_operation_id=dependencies.new_operation_id,
+        )
+        body = await read_body(request.receive, headers, dependencies.body_limit)
+        if body is None:
+            return empty_response(400)  # the client has disconnected, so nothing is recorded and nothing is sent
+        accepted = await dependencies.submitter.submit(submit, body)
     except ApiError as error:
-        # Of a 5xx nobody knows yet: the request may be recorded, and asking again tells.
-        if repeatability.uses_repeatability(headers) and error.status < HTTP_500_INTERNAL_SERVER_ERROR:
-            error.headers[repeatability.REPEATABILITY_RESULT] = "rejected"
+        # A 5xx says neither: the request may be recorded, and only repeating it tells.
+        if uses_repeatability(headers) and error.status < HTTP_500_INTERNAL_SERVER_ERROR:
+            error.headers[REPEATABILITY_RESULT] = "rejected"
         raise
+    return _accepted_response(submit, accepted)
 
 
-async def _take(
-    parts: Dependencies, path: SubmitPath, headers: Headers, request: Request[Any, Any, Any]
-) -> ASGIResponse:
-    scope = request.scope
-    requests.check_query(scope["query_string"])
-    requester = parts.callers.resolve(scope["client"], headers)
-    identity = repeatability.parse_idempotency_key(headers, parts.new_operation_id)
-    base = parts.public_url or requests.base_url(headers, scope["scheme"])
-    trace = requests.parse_trace(headers)
-    called_back = parse_callback(headers, parts.callback_policy)
-    requests.check_content_type(headers)
-    body = await requests.read_body(request.receive, headers, parts.body_limit)
-    if body is None:
-        return empty_response(400)  # nobody is left to read an answer, and half a request is none
-    submission = Submission(
-        kind=path.kind,
-        resource_id=path.resource_id,
-        key=identity,
-        caller=requester,
-        body=body,
-        trace=trace,
-        callback=called_back,
-    )
-    accepted = await parts.submitter.submit(submission)
-    answered = {
-        "Operation-Location": f"{base}/status/{identity.operation_id}",
-        repeatability.OPERATION_ID: identity.operation_id,
-    }
-    if identity.is_repeatable:
-        answered[repeatability.REPEATABILITY_RESULT] = "accepted"
-    return monitor_response(accepted.operation, retry_after=accepted.retry_after, status=202, headers=answered)
+def _accepted_response(submit: SubmitRequest, accepted: Accepted) -> ASGIResponse:
+    headers = {"Operation-Location": submit.status_url, OPERATION_ID: submit.key.operation_id}
+    if submit.key.is_repeatable:
+        headers[REPEATABILITY_RESULT] = "accepted"
+    return monitor_response(accepted.operation, retry_after=accepted.retry_after, status=202, headers=headers)
 
 
-def _handle_api_error(_request: Request[Any, Any, Any], error: ApiError) -> Response[bytes]:
+def _handle_api_error(_request: AnyRequest, error: ApiError) -> Response[bytes]:
     return error_response(error)
 
 
-def _handle_framework_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
-    """litestar's own refusals: no such route, another method, a broken Host."""
+def _handle_framework_error(request: AnyRequest, error: HTTPException) -> Response[bytes]:
+    """Translate litestar's own errors: no such route, another method, a broken `Host`."""
     if isinstance(error, MethodNotAllowedException):
         return error_response(_method_error(request.scope))
     if isinstance(error, NotFoundException):
@@ -151,7 +150,7 @@ def _handle_framework_error(request: Request[Any, Any, Any], error: HTTPExceptio
 
 
 def _method_error(scope: HTTPScope) -> ApiError:
-    path = f"/{'/'.join(filter(None, scope['path'].split('/')))}"  # litestar passes over empty segments, too
+    path = f"/{'/'.join(filter(None, scope['path'].split('/')))}"  # litestar ignores empty segments, too
     if _READ_PATH.fullmatch(path):
         return method_not_allowed(ALLOW_READ)
     if _CANCEL_PATH.fullmatch(path):
@@ -163,8 +162,8 @@ def _method_error(scope: HTTPScope) -> ApiError:
     return method_not_allowed(ALLOW_POST)
 
 
-def _handle_unexpected_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+def _handle_unexpected_error(request: AnyRequest, error: Exception) -> Response[bytes]:
     request_id = request.scope["state"][REQUEST_ID_KEY]
     logger.error("request %s failed: %r", request_id, request.scope["path"], exc_info=error)
-    message = f"the request failed for a reason that is ours; the log has it under {request_id}"
+    message = f"the request failed because of an error in the service; its log has the cause under {request_id}"
     return error_response(ApiError(ErrorCode.INTERNAL_ERROR, message))

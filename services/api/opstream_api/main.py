@@ -111,7 +111,7 @@ async def connected_api(settings: Settings) -> AsyncIterator[ConnectedApi]:
                     journal=journal,
                     catalog=catalog,
                     capacity=capacity,
-                    holds=locks,
+                    locks=locks,
                     cache=cache,
                     now=_utc_now,
                     clock=time.monotonic,

@@ -94,7 +94,7 @@ async def test_the_same_submit_again(client: AsyncOperationsClient, journal: Jou
     first = await client.submit(UPLOAD, INPUT, operation_id="mine")
     assert await client.submit(UPLOAD, INPUT, operation_id="mine") == first
     assert len(await journal.events("mine")) == 1
-    with pytest.raises(RequestRefused, match="operation mine of another request: take a new one") as caught:
+    with pytest.raises(RequestRefused, match="operation mine of another request: use a new one") as caught:
         await client.submit("book/43:upload-start", INPUT, operation_id="mine")
     assert (caught.value.status, caught.value.code) == (400, "OperationIdReused")
 

@@ -10,7 +10,7 @@ from hypothesis import example, given
 
 from opstream.client.errors import InvalidRequest
 from opstream.client.urls import ServiceUrls
-from opstream_api.http.requests import parse_submit_path
+from opstream_api.http.submit_request import parse_submit_path
 from opstream_schemas.names import Kind
 from tests.support.schemas.histories import resource_ids, routable_kinds
 

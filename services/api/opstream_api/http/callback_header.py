@@ -1,4 +1,4 @@
-"""The header `Operation-Callback`: where a client wants the outcome delivered. Pure. Called by `app.py`."""
+"""The header `Operation-Callback`: the URL to deliver the outcome to. Pure."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ CALLBACK_HEADER: Final = "Operation-Callback"
 
 
 class CallbackPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """Which callbacks are taken."""
+    """Which callback URLs a submit may name."""
 
     hosts: tuple[HostRule, ...] = ()
-    """Without any, none is."""
+    """Empty: none."""
     is_http_allowed: bool = False
-    """For development: without TLS whoever is on the way reads the outcome."""
+    """For development only: without TLS anyone on the network path can read the outcome."""
 
     @classmethod
     def parse(cls, hosts: Sequence[str], *, is_http_allowed: bool = False) -> CallbackPolicy:
-        """From hosts as they are written.
+        """Build a policy from hosts as an operator writes them.
 
         Raises:
-            InvalidName: one of them is no host.
+            InvalidName: one of them is not a host.
         """
         return cls(hosts=tuple(map(HostRule.parse, hosts)), is_http_allowed=is_http_allowed)
 
 
 def parse_callback(headers: Headers, policy: CallbackPolicy) -> str:
-    """The callback URL of a submit; empty for none.
+    """Return the callback URL of a submit; empty without one.
 
     Raises:
-        ApiError: `InvalidHeader`: it is no https URL, or its host is not one that may be called.
+        ApiError: `InvalidHeader`: it is not an https URL, or the policy does not allow its host.
     """
     value = single_value(headers, CALLBACK_HEADER)
     if value is None:
         return ""
     if not policy.hosts:
-        raise _invalid("this service calls nobody back: leave the header out and ask for the status")
+        raise _invalid("this service delivers no callbacks: leave the header out and poll the status")
     try:
         url = parse_url(value, is_http_allowed=policy.is_http_allowed)
     except InvalidName as error:
         raise _invalid(f"{CALLBACK_HEADER}: {error}") from error
     if not is_host_allowed(url, policy.hosts):
-        raise _invalid(f"{CALLBACK_HEADER}: this service does not call {url.netloc}; its operator allows hosts")
+        raise _invalid(f"{CALLBACK_HEADER}: this service's operator does not allow calls to {url.netloc}")
     return value
 
 

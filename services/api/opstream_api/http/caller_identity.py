@@ -1,7 +1,6 @@
-"""Who asks, and from where: taken from the connection, and from the headers of proxies that are trusted (ADR 0023).
+"""Who sent a request and from where, by its connection and by the headers of trusted proxies (ADR 0023).
 
-Called by the routes that record something. Nothing here refuses anybody: opstream records who asked, and whoever
-authenticates stands before it.
+This is no access control. A proxy in front of opstream authenticates; opstream records the result.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ from .requests import Headers, single_value
 
 FORWARDED_FOR: Final = "X-Forwarded-For"
 MAX_IDENTITY_LENGTH: Final = 256
-"""Characters of an identity or client id. A longer one is refused: cut, it could equal somebody else's."""
+"""Characters of an identity or client id. A longer one is refused: truncated, it could equal another one."""
 
 _MAX_HOPS: Final = 32
-"""Proxies that one request may have come through; what lies further back in the list is not looked at."""
+"""Entries of `X-Forwarded-For` that are read, from the right."""
 _MAX_CACHED_PEERS: Final = 4096
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -32,23 +31,23 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """Who asks."""
+    """Who sent a request."""
 
     identity: str = ""
-    """The identity that a trusted proxy has authenticated; empty for nobody."""
+    """The identity that a trusted proxy has authenticated; empty without one."""
     client_id: str = ""
     """The application that the caller uses, as the proxy names it."""
     client_address: str = ""
-    """IP address in its shortest form; empty where none is known (a Unix socket, a proxy that hides it)."""
+    """IP address in its shortest form; empty if unknown (a Unix socket, a proxy that hides it)."""
 
 
 class CallerResolver:
-    """Tells who asks.
+    """Finds the caller of a request.
 
     Args:
-        trusted: peers whose headers are believed.
-        identity_header: in which they name the caller; empty for none.
-        client_id_header: in which they name the application; empty for none.
+        trusted: networks of the proxies whose headers are trusted.
+        identity_header: header in which they name the caller; empty for none.
+        client_id_header: header in which they name the application; empty for none.
     """
 
     def __init__(
@@ -60,24 +59,28 @@ class CallerResolver:
         self._resolve_peer_cached = lru_cache(_MAX_CACHED_PEERS)(self._resolve_peer)
 
     def resolve(self, client: tuple[str, int] | None, headers: Headers) -> Caller:
-        """Who sent a request with these headers over a connection from `client` (ASGI's: host and port, or None).
+        """Return the caller of a request.
+
+        Args:
+            client: host and port of the connection's peer, as ASGI has them; None if unknown.
+            headers: those of the request.
 
         Raises:
-            ApiError: `InvalidHeader`: a trusted proxy names a caller or application that can't be recorded as it is.
+            ApiError: `InvalidHeader`: the name that a trusted proxy gives is too long, not UTF-8 or not printable.
         """
         if client is None:
             return _UNKNOWN
-        requester, is_proxy = self._resolve_peer_cached(client[0])
+        peer, is_proxy = self._resolve_peer_cached(client[0])
         if not is_proxy:
-            return requester
+            return peer
         return Caller(
             identity=_identity_value(headers, self._identity_header),
             client_id=_identity_value(headers, self._client_id_header),
-            client_address=self._forwarded_address(requester.client_address, headers),
+            client_address=self._forwarded_address(peer.client_address, headers),
         )
 
     def _resolve_peer(self, host: str) -> tuple[Caller, bool]:
-        """A peer as the requester, and whether it is a proxy that speaks for others."""
+        """Return a peer as a caller, and True if it is a trusted proxy."""
         address = _parse_address(host)
         if address is None:
             return _UNKNOWN, False
@@ -87,8 +90,11 @@ class CallerResolver:
         return any(address in network for network in self._trusted)
 
     def _forwarded_address(self, peer: str, headers: Headers) -> str:
-        """The first address from the right that is no trusted proxy's: each proxy adds the one that it was asked from,
-        so everything to the left of that address is what its owner has written."""
+        """Return the first address from the right that is not a trusted proxy's; empty if that entry is no address.
+
+        Each proxy appends the address of its own peer. So the entries to the left of an untrusted address were
+        written by that address's owner, and prove nothing.
+        """
         found = peer
         entries = ",".join(headers.get(FORWARDED_FOR.lower().encode(), [])).split(",")
         for entry in islice(filter(None, map(str.strip, reversed(entries))), _MAX_HOPS):
@@ -106,7 +112,7 @@ _UNKNOWN: Final = Caller()
 
 def _parse_address(text: str) -> Address | None:
     try:
-        address = ipaddress.ip_address(text.partition("%")[0])  # a zone means something on that machine only
+        address = ipaddress.ip_address(text.partition("%")[0])  # a zone index is local to the machine that wrote it
     except ValueError:
         return None
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
@@ -114,7 +120,7 @@ def _parse_address(text: str) -> Address | None:
 
 
 def _without_port(entry: str) -> str:
-    """Some proxies write `192.0.2.1:4711` or `[2001:db8::1]:4711`."""
+    """Strip the port: some proxies write `192.0.2.1:4711` or `[2001:db8::1]:4711`."""
     if entry.startswith("["):
         return entry[1:].partition("]")[0]
     host, colon, port = entry.rpartition(":")
@@ -124,13 +130,13 @@ def _without_port(entry: str) -> str:
 def _identity_value(headers: Headers, name: str) -> str:
     value = (single_value(headers, name) if name else None) or ""
     try:
-        text = value.encode("latin-1").decode()  # headers are bytes, and proxies write names in UTF-8
+        text = value.encode("latin-1").decode()  # ASGI headers are bytes, and proxies write names in UTF-8
     except UnicodeDecodeError:
         raise _invalid_header(name, "is not UTF-8") from None
     if len(text) > MAX_IDENTITY_LENGTH:
         raise _invalid_header(name, f"has more than {MAX_IDENTITY_LENGTH} characters")
     if not text.isprintable():
-        raise _invalid_header(name, "holds characters that can't be printed")
+        raise _invalid_header(name, "has characters that can't be printed")
     return text
 
 

@@ -1,6 +1,6 @@
-"""What a request says: path of a submit, query, headers, the bytes of its body. Called by the routes.
+"""The parts that requests of every route have in common: query, headers, body.
 
-Each function checks one thing and raises the error of the contract for it; their order is `app.py`'s.
+Each function reads one part and raises the contract's error for it. A route decides in which order.
 """
 
 from __future__ import annotations
@@ -9,19 +9,15 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
-from urllib.parse import parse_qsl, unquote_to_bytes
+from urllib.parse import parse_qsl
 
-import msgspec
-
-from opstream_api.errors import ApiError, not_found
-from opstream_schemas.errors import ErrorCode, InvalidName
+from opstream_api.errors import ApiError
+from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import Trace
-from opstream_schemas.names import Kind, check_resource_id
 
 Headers = Mapping[bytes, list[str]]
-"""Values by lower-case name, in the order in which they were sent."""
+"""Values by lower-case name, in the order of the request."""
 
-_BROKEN_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _KNOWN_PARAMETERS: Final = frozenset({"api-version"})
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _JSON: Final = re.compile(r"application/(?:[a-z0-9!#$&^_.-]+\+)?json")
@@ -30,50 +26,13 @@ _TRACEPARENT: Final = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?P<more>-.{0,200})?"
 )
 _TRACESTATE_LIMIT: Final = 512
-"""Characters that W3C Trace Context asks to pass on at least; more is left out, as it allows."""
+"""Characters. W3C Trace Context asks to pass on at least so many, and allows to drop a longer one."""
 _DISCARD_FACTOR: Final = 8
-"""Times the limit that is read and thrown away, so that a client that is still sending gets to read its 413."""
-
-
-class SubmitPath(msgspec.Struct, frozen=True):
-    """What a path asks for."""
-
-    kind: Kind
-    resource_id: str
-    """The resource's own id, decoded once; empty for `/{resource}:{action}`."""
-
-
-def parse_submit_path(raw_path: bytes) -> SubmitPath:
-    """Parse `/{resource}/{id}:{action}` or `/{resource}:{action}`; the last `:` separates.
-
-    Args:
-        raw_path: as it was sent, without the query.
-
-    Raises:
-        ApiError: `NotFound` for any other form, a reserved resource included; `InvalidParameter` for an encoding that
-            is none and for an id outside of its grammar.
-    """
-    segments = raw_path.split(b"/")
-    if len(segments) not in {2, 3} or segments[0]:
-        raise not_found()
-    *resources, last = (_decode_segment(segment) for segment in segments[1:])
-    name, colon, action = last.rpartition(":")
-    if not colon:
-        raise not_found()
-    try:
-        kind = Kind.parse_routable(f"{resources[0] if resources else name}:{action}")
-    except InvalidName:
-        raise not_found() from None
-    if not resources:
-        return SubmitPath(kind, "")
-    try:
-        return SubmitPath(kind, check_resource_id(name))
-    except InvalidName as error:
-        raise ApiError(ErrorCode.INVALID_PARAMETER, str(error), target="id") from error
+"""A body up to so many times the limit is read and discarded, so that a client that still sends can read its 413."""
 
 
 def parse_headers(pairs: Iterable[tuple[bytes, bytes]]) -> Headers:
-    """ASGI headers by name."""
+    """Return ASGI headers by name."""
     found: dict[bytes, list[str]] = {}
     for name, value in pairs:
         found.setdefault(name, []).append(value.decode("latin-1"))
@@ -81,10 +40,10 @@ def parse_headers(pairs: Iterable[tuple[bytes, bytes]]) -> Headers:
 
 
 def single_value(headers: Headers, name: str) -> str | None:
-    """The value of a header that may be sent once; None without it.
+    """Return the value of a header that may be sent once; None without it.
 
     Raises:
-        ApiError: `InvalidHeader`: it was sent more than once.
+        ApiError: `InvalidHeader`: the request has it more than once.
     """
     values = headers.get(name.lower().encode(), [])
     if len(values) > 1:
@@ -93,7 +52,7 @@ def single_value(headers: Headers, name: str) -> str | None:
 
 
 def check_query(query: bytes) -> None:
-    """Refuse query parameters that nobody knows: a misspelled one must not be ignored in silence.
+    """Refuse unknown query parameters, so that a misspelled one is not ignored in silence.
 
     Raises:
         ApiError: `InvalidParameter`, with the parameter as target.
@@ -106,10 +65,10 @@ def check_query(query: bytes) -> None:
 
 
 def base_url(headers: Headers, scheme: str) -> str:
-    """The service's own URL as the client wrote it, from `Host`.
+    """Return the service's own URL as the client wrote it in `Host`.
 
     Raises:
-        ApiError: `InvalidHeader`: no usable `Host`, so no link could be made.
+        ApiError: `InvalidHeader`: `Host` is missing or malformed, so links can't be built.
     """
     host = single_value(headers, "Host")
     if host is None or _HOST.fullmatch(host) is None:
@@ -118,28 +77,28 @@ def base_url(headers: Headers, scheme: str) -> str:
 
 
 def parse_trace(headers: Headers) -> Trace | None:
-    """The W3C Trace Context to be continued. A malformed one is ignored, as that standard says."""
+    """Return the W3C Trace Context to continue; None without one. A malformed one is ignored, as the standard asks."""
     values = headers.get(b"traceparent", [])
     if len(values) != 1:
         return None
     found = _TRACEPARENT.fullmatch(values[0])
     if found is None or (found["more"] and values[0].startswith("00")):
         return None
-    state = ",".join(headers.get(b"tracestate", []))
-    is_sane = len(state) <= _TRACESTATE_LIMIT and state.isascii() and state.isprintable()
-    return Trace(traceparent=values[0], tracestate=state if is_sane else "")
+    tracestate = ",".join(headers.get(b"tracestate", []))
+    is_valid = len(tracestate) <= _TRACESTATE_LIMIT and tracestate.isascii() and tracestate.isprintable()
+    return Trace(traceparent=values[0], tracestate=tracestate if is_valid else "")
 
 
 def check_content_type(headers: Headers) -> None:
-    """Take JSON in UTF-8, said so or not said at all.
+    """Accept a body that is declared as JSON in UTF-8, or not declared at all.
 
     Raises:
-        ApiError: `UnsupportedMediaType`, or `InvalidHeader` for two content types.
+        ApiError: `UnsupportedMediaType`; `InvalidHeader` for two content types.
     """
     encoding = single_value(headers, "Content-Encoding")
     if encoding is not None and encoding.strip().lower() != "identity":
         raise _unsupported(
-            f"a body with Content-Encoding {encoding!r} is not taken: send it as it is", "Content-Encoding"
+            f"Content-Encoding {encoding!r} is not supported: send the body unencoded", "Content-Encoding"
         )
     value = single_value(headers, "Content-Type")
     if value is None:
@@ -154,19 +113,19 @@ def check_content_type(headers: Headers) -> None:
 
 
 async def read_body(receive: Callable[[], Awaitable[Any]], headers: Headers, limit: int) -> bytes | None:
-    """The body; None if the client went away.
+    """Read the body; return None if the client disconnects first.
 
     Args:
         receive: ASGI's.
-        headers: for the length and expectation that the client declares.
-        limit: bytes; of a larger body nothing is kept.
+        headers: those of the request, for `Content-Length` and `Expect`.
+        limit: bytes; a larger body is not kept.
 
     Raises:
-        ApiError: `PayloadTooLarge`; `JournalUnavailable` when the service stops before the body has ended.
+        ApiError: `PayloadTooLarge`; `JournalUnavailable` if the service stops before the body has ended.
     """
     declared = int(_digits(headers.get(b"content-length", ["0"])[0]))
     if declared > limit * _DISCARD_FACTOR or (declared > limit and b"expect" in headers):
-        # It has not sent the body yet, or too much of it to read on: the connection can't be used again.
+        # The body is not here yet, or too large to discard, so the connection can't be used for another request.
         raise _too_large(limit, {"Connection": "close"})
     chunks: list[bytes] = []
     size = 0
@@ -175,7 +134,7 @@ async def read_body(receive: Callable[[], Awaitable[Any]], headers: Headers, lim
         try:
             message = await receive()
         except asyncio.CancelledError:
-            # uvicorn gives up what is still open once its grace is over; nothing of this request was recorded.
+            # uvicorn cancels open requests at the end of its grace period; nothing of this one is recorded.
             raise _stopping() from None
         if message["type"] == "http.disconnect":
             return None
@@ -191,15 +150,6 @@ async def read_body(receive: Callable[[], Awaitable[Any]], headers: Headers, lim
     if size > limit:
         raise _too_large(limit)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-
-def _decode_segment(segment: bytes) -> str:
-    if _BROKEN_ESCAPE.search(segment):
-        raise ApiError(ErrorCode.INVALID_PARAMETER, "the path holds a '%' that no two hexadecimal digits follow")
-    try:
-        return unquote_to_bytes(segment).decode()
-    except UnicodeDecodeError as error:
-        raise ApiError(ErrorCode.INVALID_PARAMETER, "the path is not UTF-8 after percent-decoding") from error
 
 
 def _digits(text: str) -> str:

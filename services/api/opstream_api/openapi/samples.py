@@ -131,7 +131,7 @@ _ERRORS: Final[Mapping[ErrorCode, tuple[str, str, dict[str, Any]]]] = MappingPro
         ),
         ErrorCode.OPERATION_ID_REUSED: (
             "The operation's id belongs to another request",
-            f"Operation-Id names operation {OPERATION_ID} of another request: take a new one",
+            f"Operation-Id names operation {OPERATION_ID} of another request: use a new one",
             {"target": "Operation-Id"},
         ),
         ErrorCode.UNKNOWN_ACTION: (

@@ -44,9 +44,9 @@ async def test_it_is_recorded(broker: Broker, link: Connection, journal: Journal
         ("/hook", "must be absolute"),
         ("", "must be absolute"),
         ("https://hooks.example.org/" + "x" * 3000, "2048 are allowed"),
-        ("https://evil.example/", "does not call evil.example"),
-        ("https://example.net/", "does not call example.net"),
-        ("https://hooks.example.org:8443/", "does not call hooks.example.org:8443"),
+        ("https://evil.example/", "does not allow calls to evil.example"),
+        ("https://example.net/", "does not allow calls to example.net"),
+        ("https://hooks.example.org:8443/", "does not allow calls to hooks.example.org:8443"),
     ],
 )
 async def test_what_is_refused(broker: Broker, link: Connection, value: str, complaint: str) -> None:
@@ -62,7 +62,7 @@ async def test_nobody_is_called_unless_allowed(broker: Broker, link: Connection)
     """A service without a list of hosts refuses every callback; two of them at once are refused by any."""
     await announce_action(link, spec())
     async with serving(broker.url) as api:
-        _assert_refused(await api.submit(headers={"Operation-Callback": GOOD}), "calls nobody back")
+        _assert_refused(await api.submit(headers={"Operation-Callback": GOOD}), "delivers no callbacks")
     async with serving(broker.url, callbacks=POLICY) as api:
         twice = [("Operation-Callback", GOOD), ("Operation-Callback", GOOD)]
         answered = await api.client.post("/book/42:upload-start", json={}, headers=twice)

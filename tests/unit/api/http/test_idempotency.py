@@ -1,4 +1,4 @@
-"""Which operation a submit means."""
+"""The idempotency key of a submit: which operation it means."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opstream_api.errors import ApiError
-from opstream_api.http.idempotency import IdempotencyKey, parse_idempotency_key, uses_repeatability
 from opstream_api.http.requests import Headers, parse_headers
+from opstream_api.http.submit_request import IdempotencyKey, parse_idempotency_key, uses_repeatability
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.names import check_operation_id
 
@@ -36,7 +36,7 @@ def pair(request_id: str = REQUEST_ID, first_sent: str = FIRST_SENT) -> Headers:
 
 
 def found(given_headers: Headers) -> IdempotencyKey:
-    """Whom they mean; one that brings none is `made`."""
+    """Parse a key; a generated id is `made`."""
     return parse_idempotency_key(given_headers, lambda: "made")
 
 

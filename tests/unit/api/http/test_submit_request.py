@@ -1,19 +1,118 @@
-"""The paths of submits: what their raw bytes mean, and what they can't be."""
+"""The head of a submit: its path, and the order in which its parts are checked."""
 
 from __future__ import annotations
 
 import contextlib
+import ipaddress
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from opstream_api.errors import ApiError
-from opstream_api.http.requests import SubmitPath, parse_submit_path
+from opstream_api.http.callback_header import CallbackPolicy
+from opstream_api.http.caller_identity import Caller, CallerResolver
+from opstream_api.http.requests import parse_headers
+from opstream_api.http.submit_request import (
+    IdempotencyKey,
+    SubmitPath,
+    SubmitRequest,
+    parse_submit,
+    parse_submit_path,
+)
 from opstream_schemas.errors import ErrorCode
+from opstream_schemas.events import Trace
 from opstream_schemas.names import RESERVED_RESOURCES, Kind, check_resource_id
 
 pytestmark = pytest.mark.unit
+
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+VALID: Mapping[str, str] = {
+    "Host": "api.test:8080",
+    "X-User": "ann",
+    "Operation-Id": "mine",
+    "Operation-Callback": "https://hooks.example/done",
+    "Content-Type": "application/json",
+    "traceparent": TRACEPARENT,
+}
+
+
+def parse(
+    headers: Mapping[str, str] = VALID,
+    *,
+    method: str = "POST",
+    path: bytes = b"/book/42:upload-start",
+    query: bytes = b"",
+    public_url: str = "",
+) -> SubmitRequest:
+    """Parse a submit whose peer is a trusted proxy."""
+    network = ipaddress.ip_network("192.0.2.0/24")
+    scope: Any = {
+        "method": method,
+        "raw_path": path,
+        "query_string": query,
+        "client": ("192.0.2.1", 4711),
+        "scheme": "http",
+    }
+    return parse_submit(
+        scope,
+        parse_headers((name.lower().encode(), value.encode()) for name, value in headers.items()),
+        callers=CallerResolver(trusted=[network], identity_header="X-User"),
+        callback_policy=CallbackPolicy.parse(["hooks.example"]),
+        public_url=public_url,
+        new_operation_id=lambda: "generated",
+    )
+
+
+def test_a_submit_is_one_struct() -> None:
+    """Path and headers become one value, which has all that the submit says but its input."""
+    assert parse() == SubmitRequest(
+        kind=Kind("book", "upload-start"),
+        resource_id="42",
+        key=IdempotencyKey(operation_id="mine", header="Operation-Id"),
+        caller=Caller(identity="ann", client_address="192.0.2.1"),
+        status_url="http://api.test:8080/status/mine",
+        trace=Trace(traceparent=TRACEPARENT),
+        callback="https://hooks.example/done",
+    )
+
+
+def test_a_submit_needs_little() -> None:
+    """Without headers but `Host`, the id is generated; with a public URL, even `Host` is not needed."""
+    assert parse({"Host": "api.test"}).status_url == "http://api.test/status/generated"
+    assert parse({}, public_url="https://ops.example").status_url == "https://ops.example/status/generated"
+
+
+def test_the_first_wrong_part_decides_the_error() -> None:
+    """The parts are checked in a fixed order: path, method, query, caller, id, host, callback, content type."""
+    wrong: dict[str, Any] = {"path": b"/", "method": "OPTIONS", "query": b"dry-run=1"}
+    headers = {
+        "X-User": "a" * 257,
+        "Operation-Id": "not an id",
+        "Host": "no host",
+        "Operation-Callback": "https://elsewhere.example/",
+        "Content-Type": "text/plain",
+    }
+    seen = []
+    while wrong or headers:
+        with pytest.raises(ApiError) as caught:
+            parse({**VALID, **headers}, **wrong)
+        error = caught.value
+        seen.append((error.code, error.body.error.target))
+        (wrong or headers).pop(next(iter(wrong or headers)))
+    assert seen == [
+        (ErrorCode.NOT_FOUND, ""),
+        (ErrorCode.METHOD_NOT_ALLOWED, ""),
+        (ErrorCode.INVALID_PARAMETER, "dry-run"),
+        (ErrorCode.INVALID_HEADER, "X-User"),
+        (ErrorCode.INVALID_HEADER, "Operation-Id"),
+        (ErrorCode.INVALID_HEADER, "Host"),
+        (ErrorCode.INVALID_HEADER, "Operation-Callback"),
+        (ErrorCode.UNSUPPORTED_MEDIA_TYPE, "Content-Type"),
+    ]
+    assert parse()
 
 
 @pytest.mark.parametrize(
@@ -38,7 +137,7 @@ pytestmark = pytest.mark.unit
     ],
 )
 def test_a_submit_path_is_read(raw: bytes, resource: str, action: str, resource_id: str) -> None:
-    """The last colon separates, and everything is decoded once."""
+    """The last `:` separates, and everything is percent-decoded once."""
     expected = SubmitPath(Kind(resource, action), resource_id)
     assert parse_submit_path(raw) == expected
 
@@ -113,7 +212,7 @@ def test_a_hostile_id_is_an_invalid_parameter(raw: bytes) -> None:
     ],
 )
 def test_any_other_path_is_not_found(raw: bytes) -> None:
-    """What has no such form, or names what can be no action, is nothing."""
+    """A path of another form, or with a reserved or invalid name, is not found."""
     with pytest.raises(ApiError) as caught:
         parse_submit_path(raw)
     assert (caught.value.status, caught.value.code) == (404, ErrorCode.NOT_FOUND)
@@ -138,7 +237,7 @@ def test_nothing_below_well_known_is_an_action(raw: bytes) -> None:
 
 @given(st.binary(max_size=80).map(lambda tail: b"/" + tail))
 def test_no_path_breaks_the_parser(raw: bytes) -> None:
-    """Whatever bytes come, the outcome is a path or an error of the contract."""
+    """Any bytes are a path or an error of the contract."""
     with contextlib.suppress(ApiError):
         found = parse_submit_path(raw).resource_id
         assert found == "" or found == check_resource_id(found)

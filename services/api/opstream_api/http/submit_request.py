@@ -1,0 +1,226 @@
+"""A submit as HTTP brings it: action and resource, the operation's id, the caller, where to deliver the outcome. Pure.
+
+Start with `parse_submit`: it reads the whole head of the request, and its order is the order in which errors win.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from base64 import urlsafe_b64encode
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+from litestar.types import HTTPScope
+
+from opstream_api.errors import ApiError, method_not_allowed, not_found
+from opstream_schemas.errors import ErrorCode, InvalidName
+from opstream_schemas.events import Trace
+from opstream_schemas.names import Kind, check_operation_id, check_resource_id
+
+from .callback_header import CallbackPolicy, parse_callback
+from .caller_identity import Caller, CallerResolver
+from .requests import Headers, base_url, check_content_type, check_query, parse_trace, single_value
+
+METHOD: Final = "POST"
+OPERATION_ID: Final = "Operation-Id"
+REPEATABILITY_REQUEST_ID: Final = "Repeatability-Request-ID"
+REPEATABILITY_FIRST_SENT: Final = "Repeatability-First-Sent"
+REPEATABILITY_RESULT: Final = "Repeatability-Result"
+
+_BROKEN_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,256}")
+_HTTP_DATE: Final = re.compile(
+    r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), [0-9]{2} (?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) [0-9]{4} "
+    r"[0-9]{2}:[0-9]{2}:[0-9]{2} GMT"
+)
+"""IMF-fixdate (RFC 9110, Date/Time Formats)."""
+
+
+class SubmitPath(msgspec.Struct, frozen=True):
+    """The action and resource that a path names."""
+
+    kind: Kind
+    resource_id: str
+    """The resource's own id, percent-decoded once; empty for `/{resource}:{action}`."""
+
+
+class IdempotencyKey(msgspec.Struct, frozen=True, kw_only=True):
+    """The operation that a submit means. The same key always means the same operation."""
+
+    operation_id: str
+    header: str
+    """The header that names the key. `Operation-Id` for a generated id, since a repeated request sends it there."""
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Return True if the request uses OASIS Repeatable Requests, so that its response needs
+        `Repeatability-Result`."""
+        return self.header == REPEATABILITY_REQUEST_ID
+
+
+class SubmitRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A submit whose path and headers are valid. Its body is not read yet."""
+
+    kind: Kind
+    resource_id: str
+    """Empty for an action without a resource id."""
+    key: IdempotencyKey
+    caller: Caller
+    status_url: str
+    """Absolute URL of the operation's status, for `Operation-Location`."""
+    trace: Trace | None
+    callback: str = ""
+    """URL to deliver the outcome to; empty for none."""
+
+
+def parse_submit(
+    scope: HTTPScope,
+    headers: Headers,
+    *,
+    callers: CallerResolver,
+    callback_policy: CallbackPolicy,
+    public_url: str,
+    new_operation_id: Callable[[], str],
+) -> SubmitRequest:
+    """Read the head of a submit. The first part that is wrong decides the error.
+
+    Args:
+        scope: ASGI's.
+        headers: those of `scope`, parsed.
+        callers: tells who sent the request.
+        callback_policy: which callback URLs are allowed.
+        public_url: base of `status_url`; empty to use the request's own `Host`.
+        new_operation_id: generates an id for a request without one.
+
+    Raises:
+        ApiError: `NotFound`, `MethodNotAllowed`, `InvalidParameter`, `InvalidHeader` or `UnsupportedMediaType`.
+    """
+    path = parse_submit_path(scope["raw_path"])
+    if scope["method"] != METHOD:
+        raise method_not_allowed(METHOD)
+    check_query(scope["query_string"])
+    caller = callers.resolve(scope["client"], headers)
+    key = parse_idempotency_key(headers, new_operation_id)
+    base = public_url or base_url(headers, scope["scheme"])
+    trace = parse_trace(headers)
+    callback = parse_callback(headers, callback_policy)
+    check_content_type(headers)
+    return SubmitRequest(
+        kind=path.kind,
+        resource_id=path.resource_id,
+        key=key,
+        caller=caller,
+        status_url=f"{base}/status/{key.operation_id}",
+        trace=trace,
+        callback=callback,
+    )
+
+
+def parse_submit_path(raw_path: bytes) -> SubmitPath:
+    """Parse `/{resource}/{id}:{action}` or `/{resource}:{action}`; the last `:` separates.
+
+    The framework's decoded path is of no use here: in it `%2F` equals `/`, and bytes that are not UTF-8 are replaced.
+
+    Args:
+        raw_path: as the client sent it, without the query.
+
+    Raises:
+        ApiError: `NotFound` for any other form, also for a reserved resource; `InvalidParameter` for a broken
+            percent-encoding or an invalid resource id.
+    """
+    segments = raw_path.split(b"/")
+    if len(segments) not in {2, 3} or segments[0]:
+        raise not_found()
+    *resources, last = (_decode_segment(segment) for segment in segments[1:])
+    name, colon, action = last.rpartition(":")
+    if not colon:
+        raise not_found()
+    try:
+        kind = Kind.parse_routable(f"{resources[0] if resources else name}:{action}")
+    except InvalidName:
+        raise not_found() from None
+    if not resources:
+        return SubmitPath(kind, "")
+    try:
+        return SubmitPath(kind, check_resource_id(name))
+    except InvalidName as error:
+        raise ApiError(ErrorCode.INVALID_PARAMETER, str(error), target="id") from error
+
+
+def parse_idempotency_key(headers: Headers, new_operation_id: Callable[[], str]) -> IdempotencyKey:
+    """Return the key of a submit: its `Operation-Id`, the hash of its Repeatability headers, or a new id.
+
+    OASIS Repeatable Requests 1.0 names a request by a pair of headers. The pair becomes an operation id, so that one
+    mechanism serves both ways: an operation id exists once.
+
+    Raises:
+        ApiError: `InvalidHeader`: a malformed or repeated header, one header of the pair alone, or both ways at once.
+    """
+    own = single_value(headers, OPERATION_ID)
+    if uses_repeatability(headers):
+        if own is not None:
+            raise _invalid_header(
+                f"send either {OPERATION_ID} or {REPEATABILITY_REQUEST_ID}: each names the operation", OPERATION_ID
+            )
+        return IdempotencyKey(operation_id=_hash_pair(headers), header=REPEATABILITY_REQUEST_ID)
+    if own is None:
+        return IdempotencyKey(operation_id=new_operation_id(), header=OPERATION_ID)
+    try:
+        return IdempotencyKey(operation_id=check_operation_id(own), header=OPERATION_ID)
+    except InvalidName as error:
+        raise _invalid_header(str(error), OPERATION_ID) from error
+
+
+def uses_repeatability(headers: Headers) -> bool:
+    """Return True if a request has a header of OASIS Repeatable Requests, valid or not."""
+    return REPEATABILITY_REQUEST_ID.lower().encode() in headers or REPEATABILITY_FIRST_SENT.lower().encode() in headers
+
+
+def _decode_segment(segment: bytes) -> str:
+    if _BROKEN_ESCAPE.search(segment):
+        raise ApiError(ErrorCode.INVALID_PARAMETER, "the path has a '%' without two hexadecimal digits after it")
+    try:
+        return unquote_to_bytes(segment).decode()
+    except UnicodeDecodeError as error:
+        raise ApiError(ErrorCode.INVALID_PARAMETER, "the path is not UTF-8 after percent-decoding") from error
+
+
+def _hash_pair(headers: Headers) -> str:
+    request_id = single_value(headers, REPEATABILITY_REQUEST_ID)
+    first_sent = single_value(headers, REPEATABILITY_FIRST_SENT)
+    if request_id is None or first_sent is None:
+        missing = REPEATABILITY_REQUEST_ID if request_id is None else REPEATABILITY_FIRST_SENT
+        raise _invalid_header(
+            f"{REPEATABILITY_REQUEST_ID} and {REPEATABILITY_FIRST_SENT} belong together, {missing} is missing", missing
+        )
+    if _REQUEST_ID.fullmatch(request_id) is None:
+        raise _invalid_header(
+            f"{REPEATABILITY_REQUEST_ID} must be 1 to 256 visible ASCII characters, best a UUID",
+            REPEATABILITY_REQUEST_ID,
+        )
+    if not _is_http_date(first_sent):
+        raise _invalid_header(
+            f"{REPEATABILITY_FIRST_SENT} must be an HTTP date such as 'Tue, 24 Nov 2026 08:00:00 GMT', "
+            f"not {first_sent!r}",
+            REPEATABILITY_FIRST_SENT,
+        )
+    pair = f"{request_id}\n{first_sent}".encode()
+    return urlsafe_b64encode(hashlib.sha256(pair).digest()).rstrip(b"=").decode()
+
+
+def _is_http_date(text: str) -> bool:
+    if _HTTP_DATE.fullmatch(text) is None:
+        return False
+    try:
+        parsedate_to_datetime(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _invalid_header(message: str, name: str) -> ApiError:
+    return ApiError(ErrorCode.INVALID_HEADER, message, target=name)
