@@ -1,4 +1,10 @@
-"""Subscribing to what happens to operations, with FastStream: docs/events.md."""
+"""Subscriptions to the events of operations, with FastStream (docs/events.md).
+
+Begin with `subscribe`, which turns a function into an `EventSubscriber`; `EventsBroker` connects and starts it. `model`
+has the event classes that handlers get, `subscription` the checked arguments, `settlement` the end of a delivery.
+
+Subscribers use the journal's connection and pull consumer. No service imports this package, and it knows no service.
+"""
 
 from opstream_schemas.events import OperationError
 

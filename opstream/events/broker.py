@@ -1,6 +1,6 @@
-"""FastStream's broker for events, on a connection with the journal's care. Callers: services that subscribe.
+"""FastStream's broker for events, on a connection of the journal.
 
-FastStream's own connection knows no end of its first try, and freezes the event loop once it is closed for good;
+FastStream's own connection tries for ever at the start, and freezes the event loop once it is closed for good.
 `opstream_journal.Link` bounds the first, and ends the process with a reason in the second case.
 """
 
@@ -28,26 +28,26 @@ _DEFAULT_SERVER: Final = "nats://127.0.0.1:4222"
 
 
 def _jitter() -> float:
-    return random.uniform(MIN_JITTER_FACTOR, 1.0)  # noqa: S311 - nothing depends on it being unforeseeable
+    return random.uniform(MIN_JITTER_FACTOR, 1.0)  # noqa: S311 - it need not be unpredictable
 
 
 class EventsBroker(NatsBroker):
-    """A NatsBroker that `subscribe` works with; everything else of FastStream works on it, too.
+    """A NatsBroker that `subscribe` works with; the rest of FastStream works on it too.
 
     Args:
-        servers: URLs of the broker or of a cluster's members, in one text with commas between them or as a list.
+        servers: URLs of the broker or of a cluster's members, as a list or in one text, separated by commas.
             `nats://user:password@host` logs in.
-        connect_timeout: seconds that the broker may take to be there at the start. Later it may be away for ever.
-        graceful_timeout: seconds that handlers have to end once the process is told to.
-        name: in the broker's list of connections.
-        on_lost: called with the reason once the connection is closed for good, or a subscriber can't go on and there
-            is no FastStream application that could be stopped. By default it ends the process with status 1.
-        jitter: from 0.5 to 1, the part of a backoff that is waited.
+        connect_timeout: seconds until the first connection must be made. A later outage may last for any time.
+        graceful_timeout: seconds that handlers have to end when the process stops.
+        name: of the connection, in the broker's list.
+        on_lost: called with the reason when the connection is closed for good, or when a subscriber fails and there is
+            no FastStream application to stop. By default it ends the process with status 1.
+        jitter: returns the share of a backoff to wait, from 0.5 to 1.
         clock: monotonic seconds.
-        options: FastStream's own (`middlewares`, `logger`, `serializer`, `routers`, …), those of the connection aside.
+        options: FastStream's own (`middlewares`, `logger`, `serializer`, `routers`, …), except those of the connection.
 
     Raises:
-        InvalidSubscription: no broker is named, or the timeout is none.
+        InvalidSubscription: there is no server, or the timeout is not valid.
     """
 
     def __init__(
@@ -62,8 +62,8 @@ class EventsBroker(NatsBroker):
         clock: Callable[[], float] = time.monotonic,
         **options: Any,  # noqa: ANN401 - FastStream's own
     ) -> None:
-        given = servers.split(",") if isinstance(servers, str) else servers
-        self._servers = tuple(one.strip() for one in given if one.strip())
+        urls = servers.split(",") if isinstance(servers, str) else servers
+        self._servers = tuple(url.strip() for url in urls if url.strip())
         if not self._servers:
             raise InvalidSubscription(f"{servers!r} names no broker: write e.g. {_DEFAULT_SERVER!r}")
         if not (isinstance(connect_timeout, int | float) and connect_timeout > 0):
@@ -75,44 +75,49 @@ class EventsBroker(NatsBroker):
         self._client_name = name
         self._on_lost = on_lost
         self.durables: list[str] = []
-        """Those that have a handler."""
+        """The names of the durables that have a handler."""
         self._journal_connection: Connection | None = None
         self._failure: BaseException | None = None
         self._stopping: set[asyncio.Task[None]] = set()
 
     @property
     def journal_connection(self) -> Connection:
-        """The connection, once there is one."""
+        """The connection.
+
+        Raises:
+            RuntimeError: the broker is not started.
+        """
         if self._journal_connection is None:
             raise RuntimeError("the broker is not connected: start it first")
         return self._journal_connection
 
     def stop_with_error(self, error: BaseException) -> None:
-        """A subscriber can't go on: stop everything in order, and raise the reason from `stop`."""
+        """Stop the application because a subscriber failed; `stop` then raises the error."""
         logger.critical("%s; ending the process", error)
         self._failure = self._failure or error
-        self.end(None)
+        self.stop_application()
 
-    def end(self, one: SubscriberUsecase[Any] | None) -> None:
-        """Stop one subscriber, or the application."""
-        if one is not None:
-            task = asyncio.create_task(one.stop())
-            self._stopping.add(task)
-            task.add_done_callback(self._stopping.discard)
-            return
+    def stop_subscriber(self, subscriber: SubscriberUsecase[Any]) -> None:
+        """Stop one subscriber in the background."""
+        task = asyncio.create_task(subscriber.stop())
+        self._stopping.add(task)
+        task.add_done_callback(self._stopping.discard)
+
+    def stop_application(self) -> None:
+        """Stop the FastStream application; without one, end the process if a subscriber failed."""
         app = self.context.get("app")
         if app is not None:
             app.exit()
         elif self._failure is not None:
-            # Nobody is there to stop in order; what is delivered comes again, to whoever is there then.
+            # Without an application, this process can't stop in order. The broker redelivers its events later.
             self._on_lost(str(self._failure))
 
     async def start(self) -> None:
-        """Connect, check or make the durables, and begin.
+        """Connect, create or check the durables, and start the subscribers.
 
         Raises:
-            BrokerUnreachable: no broker is there within `connect_timeout`.
-            Drifted: a durable exists, and differs from what was subscribed to.
+            BrokerUnreachable: there was no connection within `connect_timeout`.
+            Drifted: a durable exists with another configuration.
             NotProvisioned: the broker has no journal.
         """
         try:
@@ -130,10 +135,10 @@ class EventsBroker(NatsBroker):
         exc_val: BaseException | None = None,
         exc_tb: TracebackType | None = None,
     ) -> None:
-        """Stop the subscribers, give back what is not done, close the connection.
+        """Stop the subscribers, release unfinished events, close the connection.
 
         Raises:
-            JournalError: why a subscriber could not go on, if one could not.
+            JournalError: a subscriber failed with it.
         """
         if self._journal_connection is None:
             return
@@ -158,8 +163,8 @@ class EventsBroker(NatsBroker):
         return self._journal_connection.nc
 
     async def _disconnect(self) -> None:
-        link, self._journal_connection = self._journal_connection, None
+        connection, self._journal_connection = self._journal_connection, None
         self._connection = None
         self.config.disconnect()
-        if link is not None:
-            await link.close()
+        if connection is not None:
+            await connection.close()

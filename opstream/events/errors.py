@@ -1,25 +1,25 @@
-"""Errors of subscribing. What the broker refuses or lacks is the journal's (`opstream_journal.errors`)."""
+"""Errors of subscriptions and events. Errors of the broker are those of `opstream_journal.errors`."""
 
 from __future__ import annotations
 
 
 class EventsError(Exception):
-    """Base of every error in this package."""
+    """Base of all errors of this package."""
 
 
 class InvalidSubscription(EventsError, ValueError):
-    """An argument of `subscribe` can't be right; the message says what to write instead."""
+    """An argument of `subscribe` or `EventsBroker` is not valid; the message says what to write instead."""
 
 
 class UnexpectedShape(EventsError, ValueError):
-    """A result or an input is not what the handler took it for. No retry helps, so the event is parked at once."""
+    """A result or an input has another type than the handler expects. No retry helps, so the event is parked."""
 
 
 class UnreadableEvent(EventsError):
-    """A delivered message is no event that this version can hand to a handler.
+    """A delivered message is no event that this version can decode.
 
     Attributes:
-        reason: the word under which it is parked.
+        reason: a word that is stored with the dead letter.
     """
 
     def __init__(self, reason: str, detail: str) -> None:

@@ -1,4 +1,4 @@
-"""An event as FastStream's own message, for its middlewares, filters and `Context()`. Caller: `subscriber.py`."""
+"""An event as a FastStream message, for FastStream's middlewares, filters and `Context()`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .model import Event
 
 
 class RawEventMessage(Msg):
-    """nats-py's message, with the event that it holds."""
+    """nats-py's message, with the decoded event."""
 
     def __init__(self, message: Msg, event: Event) -> None:
         super().__init__(
@@ -24,36 +24,36 @@ class RawEventMessage(Msg):
 
 
 class EventMessage(NatsMessage):
-    """FastStream's message; its acknowledgements are the event's."""
+    """FastStream's message; its acknowledgements settle the event."""
 
     raw_message: RawEventMessage
 
     async def ack(self) -> None:
-        """Done."""
+        """Acknowledge the event."""
         await self.raw_message.event.ack()
         await StreamMessage.ack(self)
 
     async def ack_sync(self) -> None:
-        """Done; that the broker knows it is not waited for."""
+        """Acknowledge the event; unlike FastStream's, it does not wait for the broker."""
         await self.ack()
 
     async def nack(self, delay: float | None = None) -> None:
-        """Once more, after `delay` seconds, or as the subscription's backoff says."""
+        """Have the event redelivered after `delay` seconds, by default after the subscription's backoff."""
         await self.raw_message.event.nak(delay)
         await StreamMessage.nack(self)
 
     async def reject(self) -> None:
-        """Put it aside for an operator."""
+        """Park the event for an operator."""
         await self.raw_message.event.park()
         await StreamMessage.reject(self)
 
     async def in_progress(self) -> None:
-        """Still at it."""
+        """Restart the time after which the broker would redeliver the event."""
         await self.raw_message.event.in_progress()
 
 
 async def parse_message(message: RawEventMessage) -> StreamMessage[Msg]:
-    """FastStream's message of ours."""
+    """Wrap the message in FastStream's type."""
     headers = message.headers or {}
     event = message.event
     return EventMessage(
@@ -67,5 +67,5 @@ async def parse_message(message: RawEventMessage) -> StreamMessage[Msg]:
 
 
 async def decode_message(message: StreamMessage[RawEventMessage]) -> Event:
-    """What the handler gets."""
+    """Return the event for the handler."""
     return message.raw_message.event

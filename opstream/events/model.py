@@ -1,7 +1,7 @@
-"""The events as a handler gets them: one frozen struct for each type, decoded from the CloudEvent in the journal.
+"""The events that a handler gets: one frozen struct for each type, decoded from the CloudEvent in the journal.
 
-Pure, but for the calls that settle an event, which go to its `delivery`. Callers: handlers, and `subscriber.py`, which
-makes them. A test of a handler makes them by itself: every field but the identity has a default.
+Pure, except for the methods that settle an event through its `delivery`. A test of a handler can construct events: all
+fields but the identifying ones have defaults.
 """
 
 from __future__ import annotations
@@ -26,36 +26,36 @@ JSON_NULL: Final = msgspec.Raw(b"null")
 
 
 class Settlement(Protocol):
-    """What becomes of a delivered event: the first of `ack`, `nak` and `park` counts."""
+    """Settles a delivered event. Only the first call of `ack`, `nak` or `park` counts."""
 
     @property
     def is_settled(self) -> bool:
-        """Whether one of them was called."""
+        """True once one of them was called."""
         ...
 
     async def ack(self) -> None:
-        """Done."""
+        """Acknowledge the event."""
         ...
 
     async def nak(self, delay: float | None = None) -> None:
-        """Once more, after `delay` seconds; None for the backoff of the subscription."""
+        """Have the event redelivered after `delay` seconds; None means the subscription's backoff."""
         ...
 
     async def park(self, reason: str, detail: str = "") -> None:
-        """No more, until an operator wants it."""
+        """Park the event as a dead letter, until an operator retries it."""
         ...
 
     async def in_progress(self) -> None:
-        """The time after which it would be delivered again begins anew."""
+        """Restart the time after which the broker would redeliver the event."""
         ...
 
     async def find_request(self) -> wire.RecordedEvent | None:
-        """The event that began the operation, None if it has expired."""
+        """The operation's `requested` event; None if it has expired."""
         ...
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """What all events have."""
+    """The fields of all events."""
 
     name: ClassVar[str] = ""
     """The last token of the subject."""
@@ -64,22 +64,22 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     resource: str
     action: str
     time: datetime
-    """When it happened, by the clock of the process that recorded it."""
+    """By the clock of the process that recorded it."""
     resource_id: str = ""
-    """The resource's own id; only `requested` carries it. For the others: `await event.requested()`."""
+    """The resource's own id. Only `requested` has it; for other events use `await event.requested()`."""
     id: str = ""
-    """Of the event: what to know it by when it is delivered again."""
+    """The event's id, the same for each delivery."""
     source: str = ""
     position: int = 0
-    """Place among the events of its operation, from 1."""
+    """Number of the event within its operation, from 1."""
     sequence: int = 0
-    """Stream sequence in OPERATIONS: grows from event to event, with gaps."""
+    """Stream sequence in OPERATIONS: increases from event to event, with gaps."""
     deliveries: int = 1
-    """1 for the first."""
+    """Number of this delivery, from 1."""
     stored: bytes = b""
     """The CloudEvent, as the journal holds it."""
     delivery: Settlement | None = None
-    """What it is settled by; None for an event that nobody delivered."""
+    """Settles the event; None for an event that no broker delivered."""
 
     @property
     def kind(self) -> str:
@@ -87,27 +87,27 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.resource}:{self.action}"
 
     async def ack(self) -> None:
-        """Done: it is not delivered again."""
+        """Acknowledge the event: it is not redelivered."""
         if self.delivery is not None:
             await self.delivery.ack()
 
     async def nak(self, delay: float | None = None) -> None:
-        """Deliver it once more, after `delay` seconds, or as the subscription's backoff says."""
+        """Have the event redelivered after `delay` seconds, by default after the subscription's backoff."""
         if self.delivery is not None:
             await self.delivery.nak(delay)
 
     async def park(self, detail: str = "") -> None:
-        """Put it aside for an operator, who can have it tried again."""
+        """Park the event as a dead letter; an operator can retry it."""
         if self.delivery is not None:
             await self.delivery.park("Rejected", detail)
 
     async def in_progress(self) -> None:
-        """Say that it is still worked at, in manual mode after the handler has returned."""
+        """Report that work on the event continues. Needed only in manual mode, after the handler has returned."""
         if self.delivery is not None:
             await self.delivery.in_progress()
 
     async def requested(self) -> ActionRequested | None:
-        """How the operation began: its input, the resource's own id, who asked. None once that has expired.
+        """The operation's request: its input, the resource's own id, the caller. None if it has expired.
 
         Raises:
             JournalUnavailable: the broker did not answer.
@@ -119,7 +119,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ActionRequested(Event, frozen=True, kw_only=True):
-    """A client asked for the action."""
+    """A client submitted the action."""
 
     name: ClassVar[str] = "requested"
 
@@ -138,13 +138,13 @@ class ActionRequested(Event, frozen=True, kw_only=True):
         """The input, decoded as a type that msgspec knows.
 
         Raises:
-            UnexpectedShape: it has another form.
+            UnexpectedShape: it is not of that type.
         """
         return _decode_as(self.input, type, self)
 
 
 class ActionStarted(Event, frozen=True, kw_only=True):
-    """A runner began an attempt."""
+    """A runner started an attempt."""
 
     name: ClassVar[str] = "started"
 
@@ -153,7 +153,7 @@ class ActionStarted(Event, frozen=True, kw_only=True):
 
 
 class ActionProgressed(Event, frozen=True, kw_only=True):
-    """The running attempt told how far it is."""
+    """The running attempt reported progress."""
 
     name: ClassVar[str] = "progressed"
 
@@ -162,7 +162,7 @@ class ActionProgressed(Event, frozen=True, kw_only=True):
 
 
 class ActionAttemptFailed(Event, frozen=True, kw_only=True):
-    """An attempt ended without an outcome; another follows at `retry_at`."""
+    """An attempt ended without an outcome; the next follows at `retry_at`."""
 
     name: ClassVar[str] = "attempt-failed"
 
@@ -196,13 +196,13 @@ class ActionSucceeded(Event, frozen=True, kw_only=True):
         """The result, decoded as a type that msgspec knows.
 
         Raises:
-            UnexpectedShape: it has another form.
+            UnexpectedShape: it is not of that type.
         """
         return _decode_as(self.result, type, self)
 
 
 class ActionFailed(Event, frozen=True, kw_only=True):
-    """The end: the action failed, or was given up."""
+    """The end: the action failed, or its retries or its deadline ran out."""
 
     name: ClassVar[str] = "failed"
 
@@ -210,7 +210,7 @@ class ActionFailed(Event, frozen=True, kw_only=True):
 
 
 class ActionCanceled(Event, frozen=True, kw_only=True):
-    """The end: nothing runs any more, as a client had asked."""
+    """The end: the action stopped after a client's cancel request."""
 
     name: ClassVar[str] = "canceled"
 
@@ -228,28 +228,28 @@ _CLASS_OF_DATA: Final[dict[type[wire.EventData], type[Event]]] = {
     wire.Canceled: ActionCanceled,
 }
 EVENT_CLASSES: Final = {one.name: one for one in _CLASS_OF_DATA.values()}
-"""By the name that subjects and `subscribe` have for them."""
+"""By the event name that subjects and `subscribe` use."""
 COMPLETIONS: Final = tuple(one.name for one in (ActionSucceeded, ActionFailed, ActionCanceled))
 
 
 def read_event(subject: str, data: bytes, sequence: int, deliveries: int, delivery: Settlement | None) -> Event:
-    """The event that a message holds.
+    """Decode the event in a message.
 
     Raises:
-        Unreadable: it holds none of this version, or not the one that its subject says.
+        UnreadableEvent: it holds no event of this version, or another event than its subject names.
     """
     try:
-        place = parse_event_subject(subject)
+        parsed = parse_event_subject(subject)
         found = wire.decode_event(data, sequence)
     except (InvalidEvent, InvalidName) as error:
         raise UnreadableEvent("Undecodable", str(error)) from error
-    if found.operation_id != place.operation_id:
+    if found.operation_id != parsed.operation_id:
         raise UnreadableEvent("Foreign", f"the event is of operation {found.operation_id}, its subject is {subject}")
     if found.data is None:
         raise UnreadableEvent("UnknownType", f"type {found.type} is not known to this version of opstream")
-    if found.data.name != place.event:
+    if found.data.name != parsed.event:
         raise UnreadableEvent("Foreign", f"the event is of type {found.type}, its subject is {subject}")
-    return _build_event(found, found.data, place.kind, deliveries, delivery, _CLASS_OF_DATA[type(found.data)])
+    return _build_event(found, found.data, parsed.kind, deliveries, delivery, _CLASS_OF_DATA[type(found.data)])
 
 
 def _build_event(

@@ -1,8 +1,7 @@
-"""What becomes of one event: acknowledged, given back with a delay, or parked. Caller: `subscriber.py`.
+"""Settles one event: acknowledges it, has it redelivered after a delay, or parks it as a dead letter.
 
-`Delivery` settles one that the durable consumer delivered, `DeadLetterRetry` one that was parked and is tried again.
-The
-first word counts; whoever says another one later changes nothing.
+`DurableDelivery` settles an event that the durable consumer delivered, `DeadLetterRetry` a parked one that is tried
+again. Only the first call of `ack`, `nak` or `park` counts.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Final
 
 from opstream_journal import Connection, DeliveredMessage, JournalError
 from opstream_journal.jetstream.rpc import get_last
-from opstream_journal.stores import dead_letters as parking
+from opstream_journal.stores import dead_letters
 from opstream_journal.stores.dead_letters import DeadLetter
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent, InvalidName
@@ -24,31 +23,37 @@ from opstream_schemas.text import one_line
 logger = logging.getLogger(__name__)
 
 _PARK_RETRY_DELAY: Final = 5.0
-"""Seconds until an event comes again that could not be parked."""
+"""Seconds until an event that could not be parked is redelivered."""
 
 BackoffDelay = Callable[[int], float]
-"""Seconds until the next delivery, after so many."""
+"""The seconds until the next delivery, by the number of deliveries so far."""
 
 
 class DurableDelivery:
     """One delivery of the durable consumer.
 
     Args:
-        link: the connection.
-        durable: the subscriber.
-        delivered: what the consumer delivered.
-        patience: seconds to wait for the broker before an acknowledgement is given up.
-        pause: of the subscription.
+        connection: to the broker.
+        durable: the subscriber's name.
+        delivered: the message.
+        ack_timeout: seconds to wait for the broker until an acknowledgement is given up.
+        backoff_delay: of the subscription.
     """
 
     def __init__(
-        self, link: Connection, durable: str, delivered: DeliveredMessage, *, patience: float, pause: BackoffDelay
+        self,
+        connection: Connection,
+        durable: str,
+        delivered: DeliveredMessage,
+        *,
+        ack_timeout: float,
+        backoff_delay: BackoffDelay,
     ) -> None:
-        self._link = link
+        self._connection = connection
         self._durable = durable
         self._delivered = delivered
-        self._patience = patience
-        self._pause = pause
+        self._ack_timeout = ack_timeout
+        self._backoff_delay = backoff_delay
         self.is_settled = False
 
     @property
@@ -57,16 +62,16 @@ class DurableDelivery:
         return self._delivered.deliveries
 
     async def ack(self) -> None:
-        """Done. If the broker is away, it is told when it is back."""
+        """Acknowledge it; during an outage, once the broker is back."""
         await self._settle_once(self._delivered.ack)
 
     async def nak(self, delay: float | None = None) -> None:
-        """Once more, after `delay` seconds, by default as the subscription's backoff says."""
-        seconds = self._pause(self.deliveries) if delay is None else max(0.0, delay)
+        """Have it redelivered after `delay` seconds, by default after the subscription's backoff."""
+        seconds = self._backoff_delay(self.deliveries) if delay is None else max(0.0, delay)
         await self._settle_once(lambda: self._delivered.nak(seconds))
 
     async def park(self, reason: str, detail: str = "") -> None:
-        """No more, until an operator wants it. It is stored before it is acknowledged, so it is never nowhere."""
+        """Store it as a dead letter, then acknowledge it, so that it is never lost."""
         if self.is_settled:
             return
         message = self._delivered
@@ -81,9 +86,11 @@ class DurableDelivery:
             content_type=(message.message.headers or {}).get("Content-Type", ""),
         )
         try:
-            await parking.add(self._link, parked)
+            await dead_letters.add(self._connection, parked)
         except JournalError as error:
-            logger.error("%s: message %s can't be parked, and comes again: %s", self._durable, message.sequence, error)  # noqa: TRY400 - the line says it
+            logger.error(  # noqa: TRY400 - the line holds the error
+                "%s: message %s can't be parked, and will be redelivered: %s", self._durable, message.sequence, error
+            )
             await self.nak(_PARK_RETRY_DELAY)
             return
         logger.error(
@@ -98,73 +105,75 @@ class DurableDelivery:
         await self.ack()
 
     async def in_progress(self) -> None:
-        """Still at it."""
-        if not self.is_settled and self._link.is_connected:
+        """Restart the time after which the broker would redeliver it."""
+        if not self.is_settled and self._connection.is_connected:
             await self._delivered.in_progress()
 
     async def find_request(self) -> RecordedEvent | None:
-        """The event that began the operation."""
-        return await find_request_event(self._link, self._delivered.subject)
+        """The operation's `requested` event; None if it has expired."""
+        return await find_request_event(self._connection, self._delivered.subject)
 
-    async def _settle_once(self, say: Callable[[], Awaitable[None]]) -> None:
+    async def _settle_once(self, send: Callable[[], Awaitable[None]]) -> None:
         if self.is_settled:
             return
         self.is_settled = True
-        # It goes by stream sequence, so it counts after a reconnect, too, and saves another delivery.
-        await self._link.wait_connected(self._patience)
-        await say()
+        # The acknowledgement names the stream sequence, so it is valid after a reconnect and prevents a redelivery.
+        await self._connection.wait_connected(self._ack_timeout)
+        await send()
 
 
 class DeadLetterRetry:
-    """One try of a parked event: it stays parked unless it is acknowledged.
+    """One try of a dead letter: it stays parked unless it is acknowledged.
 
     Args:
-        link: the connection.
-        parked: what was found.
+        connection: to the broker.
+        parked: the dead letter.
     """
 
-    def __init__(self, link: Connection, parked: DeadLetter) -> None:
-        self._link = link
+    def __init__(self, connection: Connection, parked: DeadLetter) -> None:
+        self._connection = connection
         self._parked = parked
         self.is_settled = False
         self.outcome = "failed: it stays parked"
-        """For whoever wanted the try."""
+        """The response to the operator."""
 
     async def ack(self) -> None:
-        """Done: it is parked no more."""
+        """Remove the dead letter."""
         if not self.is_settled:
             self.is_settled = True
-            await parking.remove(self._link, self._parked)
+            await dead_letters.remove(self._connection, self._parked)
             self.outcome = "done"
 
-    async def nak(self, delay: float | None = None) -> None:  # noqa: ARG002 - it comes again when somebody wants it
-        """It stays."""
+    async def nak(self, delay: float | None = None) -> None:  # noqa: ARG002 - an operator decides when to try again
+        """Keep the dead letter."""
         self.is_settled = True
 
     async def park(self, reason: str, detail: str = "") -> None:
-        """It stays."""
+        """Keep the dead letter."""
         if not self.is_settled:
             self.is_settled = True
             self.outcome = f"failed: it stays parked: {reason}: {one_line(detail)}"
 
     async def in_progress(self) -> None:
-        """Nobody waits for a sign."""
+        """Do nothing: a dead letter has no deadline."""
 
     async def find_request(self) -> RecordedEvent | None:
-        """The event that began the operation."""
-        return await find_request_event(self._link, self._parked.subject)
+        """The operation's `requested` event; None if it has expired."""
+        return await find_request_event(self._connection, self._parked.subject)
 
 
-async def find_request_event(link: Connection, subject: str) -> RecordedEvent | None:
-    """The event that began the operation of an event's subject, None if it has expired or is none.
+async def find_request_event(connection: Connection, subject: str) -> RecordedEvent | None:
+    """The `requested` event of the operation that a subject names; None if it has expired or can't be decoded.
 
     Raises:
         JournalUnavailable: no leader answered.
     """
     try:
-        place = subjects.parse_event_subject(subject)
-        wanted = subjects.event_subject(place.operation_id, Kind(place.kind.resource, place.kind.action), "requested")
-        stored = await get_last(link, subjects.OPERATIONS_STREAM, wanted)
+        parsed = subjects.parse_event_subject(subject)
+        request_subject = subjects.event_subject(
+            parsed.operation_id, Kind(parsed.kind.resource, parsed.kind.action), "requested"
+        )
+        stored = await get_last(connection, subjects.OPERATIONS_STREAM, request_subject)
         return None if stored is None else decode_event(stored.data, stored.seq)
     except (InvalidEvent, InvalidName):
         return None

@@ -1,4 +1,4 @@
-"""What a subscription says, checked, and as subjects and names on the broker. Caller: `subscribing.py`. Pure."""
+"""The arguments of a subscription: checks, and the subject filters and names they become. Pure."""
 
 from __future__ import annotations
 
@@ -29,62 +29,75 @@ _KIND_EXAMPLES: Final = "'book:upload-start', 'book:*' or '*'"
 
 
 class Backoff(msgspec.Struct, frozen=True, kw_only=True):
-    """When an event comes again whose handler failed, and when it does not any more."""
+    """When an event is redelivered after its handler failed, and when it is parked."""
 
     first: float = 1.0
-    """Seconds after the first failure; doubled after each further one, less a jitter of up to half."""
+    """Seconds after the first failure; doubled after each further one. Jitter takes off up to half."""
     longest: float = 300.0
-    """The most seconds that this becomes."""
+    """Maximum seconds."""
     deliveries: int = 20
-    """Then the event is parked; with the defaults about 45 minutes after the first failure."""
+    """Failed deliveries until the event is parked; by default about 45 minutes after the first failure."""
 
     def delay(self, deliveries: int, factor: float) -> float:
-        """Seconds until the next delivery after so many; `factor` is the jitter, from 0.5 to 1."""
+        """Seconds until the next delivery, after `deliveries` of them; `factor` is the jitter, from 0.5 to 1."""
         return backoff_delay(deliveries, backoff=self.first, backoff_max=self.longest, factor=factor)
 
 
+class SubscriptionTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """The checked arguments of `subscribe`."""
+
+    durable: str
+    filters: tuple[str, ...]
+    start: StartPosition
+    is_manual: bool
+    backoff: Backoff
+    max_workers: int
+    max_pending: int
+    ack_wait: float
+
+
 def subject_filters(kind: str, events: Sequence[str]) -> list[str]:
-    """The subject filters for the events of an action, of all actions of a resource, or of all.
+    """The subject filters for events of an action, of all actions of a resource, or of all actions.
 
     Raises:
-        InvalidSubscription: one of them can't be.
+        InvalidSubscription: the kind or an event's name is not valid.
     """
     parsed = _parse_kind(kind)
     if not isinstance(events, Iterable):
         raise InvalidSubscription(f"events {events!r} must be names of events, or '*' for all")
     names = [events] if isinstance(events, str) else list(events)
     if not names:
-        raise InvalidSubscription(f"events is empty: name some of {', '.join(EVENT_CLASSES)}, or '*' for all")
+        raise InvalidSubscription(f"events is empty: choose from {', '.join(EVENT_CLASSES)}, or '*' for all")
     if ANY in names:
         names = [ANY]
     for name in names:
         if name != ANY and name not in EVENT_CLASSES:
             raise InvalidSubscription(
-                f"there is no event {name!r}: take some of {', '.join(EVENT_CLASSES)}, or '*' for all"
+                f"there is no event {name!r}: choose from {', '.join(EVENT_CLASSES)}, or '*' for all"
             )
     return [subjects.action_events_filter(parsed, name) for name in dict.fromkeys(names)]
 
 
 def check_durable(name: str) -> str:
-    """Return `name` if a subscriber's durable can have it.
+    """Return `name` if it is valid for a subscriber's durable.
 
     Raises:
-        InvalidSubscription: it can't.
+        InvalidSubscription: it is not.
     """
     try:
         check_durable_name(name)
     except (InvalidName, TypeError) as error:
-        raise InvalidSubscription(f"durable {name!r} is no name: {error}") from error
+        raise InvalidSubscription(f"durable {name!r} is not a valid name: {error}") from error
     if name in _RESERVED_DURABLES:
-        raise InvalidSubscription(f"durable {name!r} is the name of a part of opstream: take another one")
+        raise InvalidSubscription(f"durable {name!r} is the name of an opstream service: choose another name")
     return name
 
 
 def check_start(start: StartPosition) -> StartPosition:
-    """Return `start` if a durable can begin there.
+    """Return `start` if it is valid.
 
     Raises:
-        InvalidSubscription: it can't.
+        InvalidSubscription: it is not.
     """
     if isinstance(start, datetime):
         if start.tzinfo is None:
@@ -97,10 +110,10 @@ def check_start(start: StartPosition) -> StartPosition:
 
 
 def check_numbers(*, max_workers: int, max_pending: int, ack_wait: float, backoff: Backoff, is_ordered: bool) -> None:
-    """Check what is counted or measured.
+    """Check the numbers of a subscription.
 
     Raises:
-        InvalidSubscription: a number is out of its range, or contradicts another.
+        InvalidSubscription: a number is out of range, or contradicts another.
     """
     if not isinstance(backoff, Backoff):
         raise InvalidSubscription(f"backoff {backoff!r} must be a Backoff(first=…, longest=…, deliveries=…)")

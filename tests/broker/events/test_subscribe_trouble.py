@@ -210,7 +210,7 @@ async def test_nowhere_to_park(
         await rpc.call(link, "$JS.API.STREAM.DELETE.PARKED")
         await ended(journal, "one")
         await kept.reach(3)
-        await eventually(lambda: "can't be parked, and comes again" in caplog.text)
+        await eventually(lambda: "can't be parked, and will be redelivered" in caplog.text)
         assert await unsettled(link, "printer") == 1
 
 

@@ -342,7 +342,7 @@ def test_the_events() -> None:
 def test_the_reasons() -> None:
     """Each reason that an event can be parked for is explained."""
     sources = [path.read_text(encoding="utf-8") for path in (ROOT / "opstream" / "events").glob("*.py")]
-    found = {reason for text in sources for reason in re.findall(r'(?:park|Unreadable)\("(\w+)"', text)}
+    found = {reason for text in sources for reason in re.findall(r'(?:park|UnreadableEvent)\("(\w+)"', text)}
     assert {"Undecodable", "HandlerFailed"} <= found
     assert [one for one in found | {"UnexpectedShape"} if f"(`{one}`)" not in DOCUMENT] == []
 

@@ -57,12 +57,12 @@ def test_filters(kind: str, events: Any, expected: list[str]) -> None:
         ({"kind": "book"}, "'book' is not something to subscribe to (resource name '' must be"),
         ({"kind": "book/42:up"}, "write 'book:upload-start', 'book:*' or '*'"),
         ({"kind": "bo*:up"}, "resource name 'bo*' must be"),
-        ({"events": ("done",)}, "there is no event 'done': take some of requested, started,"),
-        ({"events": ()}, "events is empty: name some of"),
-        ({"durable": 7}, "durable 7 is no name"),
+        ({"events": ("done",)}, "there is no event 'done': choose from requested, started,"),
+        ({"events": ()}, "events is empty: choose from"),
+        ({"durable": 7}, "durable 7 is not a valid name"),
         ({"durable": "my mailer"}, "durable 'my mailer' must be 1 to 64 characters of A-Z, a-z, 0-9 and '-'"),
         ({"durable": "runner_book_up"}, "durable 'runner_book_up' must be"),
-        ({"durable": "projector"}, "durable 'projector' is the name of a part of opstream"),
+        ({"durable": "projector"}, "durable 'projector' is the name of an opstream service"),
         ({"start": "yesterday"}, "start 'yesterday' must be 'new', 'all', a stream sequence from 1 on, or a datetime"),
         ({"start": 0}, "start 0 must be"),
         ({"start": True}, "start True must be"),
@@ -146,7 +146,7 @@ def test_a_handler_takes_what_it_is_subscribed_to() -> None:
     with pytest.raises(InvalidSubscription) as refused:
         subscribe(EventsBroker(), "book:*", durable="mailer")(mail)
     assert str(refused.value) == (
-        "mail takes ActionSucceeded | ActionFailed, and is subscribed to canceled too: name what it takes with "
+        "mail takes ActionSucceeded | ActionFailed, but is also subscribed to canceled: name its events with "
         "events=, or let it take ActionCanceled"
     )
     with pytest.raises(InvalidSubscription, match=r"mail takes ActionSucceeded .*subscribed to attempt-failed, cancel"):
@@ -156,7 +156,7 @@ def test_a_handler_takes_what_it_is_subscribed_to() -> None:
 
     for taken in (str, dict[str, str], bytes):
         other.__annotations__["event"] = taken
-        with pytest.raises(InvalidSubscription, match="which no event is: let it take ActionFailed"):
+        with pytest.raises(InvalidSubscription, match="which is no event: let it take ActionFailed"):
             subscribe(EventsBroker(), "book:*", durable="mailer", events="failed")(other)
 
     async def raw(message: NatsMessage, event: Any) -> None: ...
