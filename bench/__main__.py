@@ -1,4 +1,4 @@
-"""`python -m bench`: reads options, measures, prints tables. Ten minutes; with `--growth` a quarter of an hour more."""
+"""`python -m bench`: reads options, measures, prints tables. Takes ten minutes, with `--growth` 25."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from typing import Any, Final
 import click
 import msgspec
 
-from bench import readings, replay, runners
-from bench.archive import ARCHIVE, ArchiveFigures, measure_archive
-from bench.archive_report import archive_lines
-from bench.measure import GROWTH, JournalPoint, ThroughputPlan, measure_throughput
-from bench.progress import Progress
-from bench.reading_report import reading_lines
-from bench.readings import ReadingFigures
-from bench.rebuild import OPERATIONS, REBUILD, RebuildFigures, measure_rebuild, rebuild_lines
-from bench.report import BenchMachine, machine_lines, result_lines, this_machine
-from bench.runner_report import runner_lines
-from bench.runners import RunnerFigures
-from bench.usage import BenchFailed
-from bench.wire import LoadFailed
+from bench.harness.http_client import LoadFailed
+from bench.harness.process_usage import BenchFailed
+from bench.harness.progress import Progress
+from bench.history import replay
+from bench.history.archive import ARCHIVE, ArchiveFigures, measure_archive
+from bench.history.archive_report import archive_lines
+from bench.history.rebuild import OPERATIONS, REBUILD, RebuildFigures, measure_rebuild, rebuild_lines
+from bench.reading import benchmark as readings
+from bench.reading.benchmark import ReadingFigures
+from bench.reading.report import reading_lines
+from bench.runners import benchmark as runners
+from bench.runners.benchmark import RunnerFigures
+from bench.runners.report import runner_lines
+from bench.throughput.benchmark import GROWTH, JournalPoint, ThroughputPlan, measure_throughput
+from bench.throughput.report import BenchMachine, machine_lines, result_lines, this_machine
 from opstream.terminal.console import CommandError
 
 THROUGHPUT: Final = "throughput"
@@ -80,21 +82,21 @@ class _Written(msgspec.Struct):
     type=click.IntRange(min=10),
     default=100_000,
     show_default=True,
-    help="Operations in the queue of the part drain.",
+    help="Operations in the queue, for the part drain.",
 )
 @click.option(
     "--kept",
     type=click.IntRange(min=1_000),
     default=100_000,
     show_default=True,
-    help="Operations in the journal of the part archive.",
+    help="Operations in the journal, for the part archive.",
 )
 @click.option(
     "--rebuilt",
     type=click.IntRange(min=1),
     default=OPERATIONS,
     show_default=True,
-    help="Operations in the journal of the part rebuild.",
+    help="Operations in the journal, for the part rebuild.",
 )
 @click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures here, too.")
 def main(file: Path | None, parts: tuple[str, ...], waiting: int, kept: int, rebuilt: int, **given: Any) -> None:  # noqa: ANN401 - the others as in `ThroughputPlan`
@@ -112,14 +114,14 @@ def main(file: Path | None, parts: tuple[str, ...], waiting: int, kept: int, reb
     replay      the whole history, printed and exported
     rebuild     opstream rebuild and verify, of 90,000 events
 
-    The floor: a raw nats-py client that makes the same three durable publishes and one view write for each operation.
+    The floor: a raw nats-py client that makes the same three durable publishes and one snapshot write an operation.
     opstream: broker, api, runner and projector as in production, a no-op action, submitted and polled over HTTP. Other
-    work on the machine falsifies everything but the shares, so look at the load that is printed first.
+    work on the machine falsifies everything but the shares, so check the load average that is printed first.
     """
     plan = ThroughputPlan(**given)
     wanted = parts or PARTS
     _raise_file_limit()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # an exception, so that everything is cleaned up
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # an exception, so that `finally` blocks run
     here = this_machine()
     for line in machine_lines(here):
         _say(line)
@@ -150,7 +152,7 @@ def main(file: Path | None, parts: tuple[str, ...], waiting: int, kept: int, reb
 
 
 def _raise_file_limit() -> None:
-    """Make room for the connections: many systems allow 1,024 files unless asked. Child processes inherit it."""
+    """Raise the limit of open files, often 1,024, for the connections. Child processes inherit it."""
     allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(allowed, min(most, _FILES)), most))
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import pytest
 
-from bench import rebuild_fill
+from bench.history import journal_fill
 from opstream_journal import Connection
 from opstream_journal.jetstream.stream_scan import stream_bounds
 from opstream_journal.provisioning.provision import provision
@@ -87,7 +87,7 @@ async def full() -> AsyncIterator[Broker]:
     with Broker() as broker:
         async with linked(broker.url) as link:
             await provision(link, Sizing())
-        await rebuild_fill.run(rebuild_fill.JournalFill(nats_url=broker.url, operations=OPERATIONS))
+        await journal_fill.run(journal_fill.JournalFill(nats_url=broker.url, operations=OPERATIONS))
         yield broker
 
 

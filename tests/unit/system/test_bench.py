@@ -6,9 +6,9 @@ import io
 
 import pytest
 
-from bench.drain import DrainSample, rate, time_when_done
-from bench.progress import Progress
-from bench.recovery import LostOperation, recovery_figures
+from bench.harness.progress import Progress
+from bench.runners.drain import DrainSample, rate, time_when_done
+from bench.runners.recovery import LostOperation, recovery_figures
 
 pytestmark = pytest.mark.unit
 

@@ -1,0 +1,1 @@
+"""What every part uses: the processes under test, figures about them, HTTP, tables. Measures nothing by itself."""

@@ -1,0 +1,254 @@
+"""Starts the measured processes as production does: one `opstream` command for each service.
+
+Each process that it starts is stopped at the end, by its process id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import msgspec
+
+from bench.harness import broker_state
+from bench.harness.process_usage import BenchFailed, Usage, process_usage
+from opstream.local.ports import ListenAddress, free_ports, is_broker, is_ready, local_url
+from opstream.local.processes import SUPERVISOR_VARIABLE
+from opstream_schemas import subjects
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+HOST: Final = "127.0.0.1"
+RUNNER: Final = "runner"
+SERVICES: Final = ("api", RUNNER, "projector", "broker")
+
+_START_TIMEOUT: Final = 30.0
+_STOP_TIMEOUT: Final = 10.0
+_CHILD_TIMEOUT: Final = 3_600.0
+_VIEW_TIMEOUT: Final = 120.0
+_TAIL: Final = 2_000
+
+
+class SnapshotProgress(msgspec.Struct, frozen=True):
+    """The state of the snapshots once all are written."""
+
+    lag: float
+    """Seconds until then."""
+    writes: int
+    """Number of snapshot writes so far."""
+
+
+class BenchSystem:
+    """A broker in a folder of its own and, on demand, the services on it.
+
+    Args:
+        folder: for data and logs; must exist.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._ports: dict[str, int] = {}
+        """The port of each service's readiness endpoint."""
+        self.port, self._nats_port = _free_ports(2)
+
+    @property
+    def nats_url(self) -> str:
+        """URL of the broker."""
+        return local_url("nats", HOST, self._nats_port)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        while self._processes:  # the broker, which started first, ends last
+            _stop(self._processes.popitem()[1])
+
+    def start_broker(self) -> None:
+        """Start nats-server as `opstream broker` does: it syncs every write."""
+        self._start("broker", "--nats-host", HOST, "--nats-port", str(self._nats_port), "--data-dir", str(self._folder))
+        self._wait("broker", lambda: is_broker(HOST, self._nats_port))
+
+    def start_services(self, *, concurrency: int, actions: str = "bench.harness.actions") -> None:
+        """Provision the broker and start api, runner and projector.
+
+        Args:
+            concurrency: of the runner, for each action.
+            actions: the module that holds them.
+        """
+        self.provision()
+        self._start_projector()
+        self._start_runner(RUNNER, concurrency, actions)
+        self._start_api()
+        self._wait_ready("api", "projector", RUNNER)
+
+    def start_all_but_runner(self) -> None:
+        """Provision the broker and start api and projector."""
+        self.provision()
+        self._start_projector()
+        self._start_api()
+        self._wait_ready("api", "projector")
+
+    def start_runner(self, name: str, *, concurrency: int, actions: str, is_awaited: bool = True) -> None:
+        """Start a runner.
+
+        Args:
+            name: of the process; no running process may have it.
+            concurrency: for each action.
+            actions: the module that holds them.
+            is_awaited: True to return only when it pulls.
+        """
+        self._start_runner(name, concurrency, actions)
+        if is_awaited:
+            self._wait_ready(name)
+
+    def stop(self, name: str) -> None:
+        """End a process, as SIGTERM does."""
+        _stop(self._processes.pop(name))
+
+    def kill(self, name: str) -> float:
+        """End a process by SIGKILL; return the time in seconds since the epoch."""
+        process = self._processes.pop(name)
+        at = time.time()
+        process.kill()
+        process.wait()
+        return at
+
+    def restart_api(self) -> None:
+        """Restart the API, so that its caches and its memory are fresh."""
+        _stop(self._processes.pop("api"))
+        self._start_api()
+        self._wait_ready("api")
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Of each process."""
+        return {name: process.pid for name, process in self._processes.items()}
+
+    def usage(self) -> dict[str, Usage]:
+        """What each process has used so far."""
+        return {name: process_usage(process.pid) for name, process in self._processes.items()}
+
+    def run_child(self, module: str, task: msgspec.Struct) -> bytes:
+        """Run a module of the benchmark with a task in a process of its own; return its output."""
+        command = [sys.executable, "-m", module, msgspec.json.encode(task).decode()]
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        try:
+            out, err = process.communicate(timeout=_CHILD_TIMEOUT)
+        finally:
+            _stop(process)
+        self.check_processes()
+        if process.returncode:
+            raise BenchFailed(f"{module} failed:\n{err.decode(errors='replace')[-_TAIL:]}")
+        return out
+
+    def check_processes(self) -> None:
+        """Check that all processes run.
+
+        Raises:
+            BenchFailed: one has ended.
+        """
+        for name, process in self._processes.items():
+            if process.poll() is not None:
+                raise BenchFailed(f"the {name} ended with status {process.returncode}:\n{self._tail(name)}")
+
+    def wait_for_snapshots(self) -> SnapshotProgress:
+        """Wait until the projector has folded everything."""
+        return asyncio.run(self._wait_for_view())
+
+    def wait_for_projector(self, timeout: float) -> None:
+        """Wait until the projector is done, including deadline timers, which it sets half a minute late."""
+        asyncio.run(self._wait_for_projector(timeout))
+
+    async def _wait_for_view(self) -> SnapshotProgress:
+        async with broker_state.connected(self.nats_url) as connection:
+            lag = await broker_state.wait_idle(connection, subjects.PROJECTOR_CONSUMER, _VIEW_TIMEOUT)
+            view = await broker_state.stream_state(connection, subjects.bucket_stream(subjects.VIEW_BUCKET))
+            return SnapshotProgress(lag, view.last_seq)
+
+    async def _wait_for_projector(self, timeout: float) -> None:  # noqa: ASYNC109 - handed on
+        async with broker_state.connected(self.nats_url) as connection:
+            await broker_state.wait_idle(connection, subjects.PROJECTOR_CONSUMER, timeout)
+            await broker_state.wait_idle(connection, subjects.PROJECTOR_DEADLINES_CONSUMER, timeout)
+
+    def provision(self) -> None:
+        """Create opstream's streams and buckets on the broker."""
+        self._start("provision", "--nats", self.nats_url)
+        if self._processes.pop("provision").wait(_START_TIMEOUT):
+            raise BenchFailed(f"'opstream provision' failed:\n{self._tail('provision')}")
+
+    def _start_projector(self) -> None:
+        self._start("projector", "--nats", self.nats_url, "--health-port", self._health_port("projector"))
+
+    def _start_runner(self, name: str, concurrency: int, actions: str) -> None:
+        options = ("--actions", actions, "--concurrency", str(concurrency), "--health-port", self._health_port(name))
+        self._start(RUNNER, "--nats", self.nats_url, *options, name=name)
+
+    def _start_api(self) -> None:
+        self._ports["api"] = self.port
+        self._start("api", "--nats", self.nats_url, "--host", HOST, "--port", str(self.port))
+
+    def _health_port(self, name: str) -> str:
+        (self._ports[name],) = _free_ports(1)
+        return str(self._ports[name])
+
+    def _start(self, service: str, *options: str, name: str = "") -> None:
+        command = [sys.executable, "-P", "-m", "opstream", service, "--log-level", "warning", *options]
+        name = name or service
+        # In a session of its own, so that Ctrl-C reaches only the benchmark, which then stops all processes in order.
+        with self._log(name).open("wb") as log:
+            self._processes[name] = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**os.environ, SUPERVISOR_VARIABLE: str(os.getpid())},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def _wait_ready(self, *names: str) -> None:
+        for name in names:
+            self._wait(name, lambda port=self._ports[name]: is_ready(HOST, port))
+
+    def _wait(self, name: str, is_ready: Callable[[], Awaitable[bool]]) -> None:
+        until = time.monotonic() + _START_TIMEOUT
+        while not asyncio.run(_await_answer(is_ready)):
+            self.check_processes()
+            if time.monotonic() > until:
+                raise BenchFailed(f"the {name} was not ready within {_START_TIMEOUT:g} s:\n{self._tail(name)}")
+            time.sleep(0.05)
+
+    def _log(self, name: str) -> Path:
+        return self._folder / f"{name}.log"
+
+    def _tail(self, name: str) -> str:
+        return self._log(name).read_text(errors="replace")[-_TAIL:] or "(no output)"
+
+
+def _free_ports(count: int) -> list[int]:
+    return free_ports([ListenAddress(HOST, 0, "") for _ in range(count)])
+
+
+async def _await_answer(question: Callable[[], Awaitable[bool]]) -> bool:
+    return await question()
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(_STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
