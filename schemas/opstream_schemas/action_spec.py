@@ -1,4 +1,4 @@
-"""What a runner announces about an action: all that the API needs to route, validate and document it."""
+"""The entry of an action in the catalog: what the API needs to route, validate and document it."""
 
 from __future__ import annotations
 
@@ -13,52 +13,52 @@ DAY_SECONDS: Final = 86_400.0
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """How an action is executed and kept. Times in seconds."""
+    """The options of an action: how it runs, and how long its status is kept. Times in seconds."""
 
     lease: float = 30.0
-    """How long an attempt may be silent before another runner takes over; the consumer's ack_wait."""
+    """Silence of an attempt after which another runner takes over; the consumer's ack_wait."""
     max_attempts: int = 5
-    """Counted attempts, those that died with their runner included, before the operation fails."""
+    """Counted attempts before the operation fails, including those that were lost with their runner."""
     retry_after: int = 1
-    """Whole seconds that a client is told to wait between polls."""
+    """Whole seconds that a client should wait between polls (header `Retry-After`)."""
     timeout: float = 0.0
-    """Of one attempt; 0 for none. An attempt that takes longer has failed, and counts."""
+    """Limit of one attempt; 0 for none. An attempt that takes longer fails, and counts."""
     backoff: float = 1.0
-    """Before the second attempt; doubled before each further one."""
+    """Delay before the second attempt; doubled before each further one."""
     backoff_max: float = 60.0
-    """The longest pause between two attempts."""
+    """The longest delay between two attempts."""
     deadline: float = DAY_SECONDS
-    """From the request to the moment at which the operation fails, whatever it is doing then."""
+    """Time from the request after which the operation fails, at whatever stage it is."""
     retention: float = DAY_SECONDS
-    """How long the status stays readable after the end; at least 24 hours (docs/contract.md)."""
+    """Time for which the status stays readable after the end; at least 24 hours (docs/contract.md)."""
     retention_failed: float = 0.0
-    """The same for an operation that failed; 0: as `retention`."""
+    """The same for an operation that failed; 0 means as `retention`."""
     retention_canceled: float = 0.0
-    """The same for an operation that was canceled; 0: as `retention`."""
+    """The same for an operation that was canceled; 0 means as `retention`."""
     cancel_grace: float = 30.0
-    """How long a handler may clean up after it was canceled."""
+    """Time that a handler has to clean up after it was canceled."""
     isolation: str = "none"
-    """Where a handler runs: "none" in the runner, "process" in a process of its own. Whoever does not run it need not
-    know the word."""
+    """Where a handler runs: "none" in the runner, "process" in a process of its own. Only runners read it, so a newer
+    word does not disturb the API."""
     max_concurrency: int = 0
-    """Attempts at once over the whole fleet; 0: as many as the runners have slots. The consumer's max_ack_pending."""
+    """Attempts at once over all runners; 0 for as many as they have slots. The consumer's max_ack_pending."""
     exclusive: str = ""
-    """"resource": at most one open operation of the action for each resource runs; empty: any number."""
+    """"resource" lets one operation run at a time for each resource id; empty for any number."""
     exclusive_group: str = ""
-    """Actions with the same group exclude each other, too; empty: the action by itself."""
+    """Actions of the same group also exclude each other; empty for the action alone."""
     on_conflict: str = "queue"
-    """What a request finds while another holds the resource: "queue" waits, "reject" is refused, "replace" cancels."""
+    """What a request does while the resource is locked: "queue" waits, "reject" fails, "replace" cancels the owner."""
     rate: str = ""
-    """How many attempts may begin in a time, `100/m` (s, m, h or d); empty: any number."""
+    """Limit of the attempts that start per unit of time, such as `100/m` (s, m, h or d); empty for none."""
 
     @property
     def longest_retention(self) -> float:
-        """Seconds for which any status of the action may have to be readable after the end."""
+        """Return the longest of the three retentions, in seconds."""
         return max(self.retention, self.retention_failed, self.retention_canceled)
 
 
 class ActionSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One entry of the bucket `actions`, JSON."""
+    """One entry of the bucket `actions`, as JSON."""
 
     resource: str
     action: str
@@ -72,12 +72,12 @@ class ActionSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     @property
     def kind(self) -> Kind:
-        """The resource and action."""
+        """Return the resource and action."""
         return Kind(self.resource, self.action)
 
     @property
     def lock_scope(self) -> str:
-        """What its operations hold while they are open, resource aside; empty for an action that excludes nothing."""
+        """Return the part of the lock's key that names the actions which share it; empty for a non-exclusive action."""
         if not self.policy.exclusive:
             return ""
         group = self.policy.exclusive_group

@@ -1,6 +1,7 @@
-"""Which events of the journal, or of its archive, somebody wants to read. Pure. Callers: `opstream replay` and its kin.
+"""A filter of the events of the journal or the archive. Pure.
 
-What the broker can tell apart by subject it does (`EventFilter.filters`); the rest is looked for in the envelope.
+The broker filters by subject (`EventFilter.subject_filters`). What a subject does not say is looked up in the envelope
+(`EventFilter.matches`).
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ _decode: Final = msgspec.json.Decoder(CloudEvent).decode
 
 
 class EventTypeFilter(msgspec.Struct, frozen=True):
-    """A type of event that is wanted."""
+    """A type of event that the filter lets pass."""
 
     name: str
-    """The last token of its subject."""
+    """Short name: the last token of the event's subject."""
     full_type: str = ""
-    """Its CloudEvents type; empty for every version of it."""
+    """CloudEvents type; empty for every version of it."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -45,12 +46,12 @@ class EventTypeFilter(msgspec.Struct, frozen=True):
             return cls(text)
         found = _TYPE.fullmatch(text)
         if found is None:
-            raise InvalidName(f"{text!r} is no type of event: {', '.join(EVENT_NAMES)}, or opstream.action.NAME.v1")
+            raise InvalidName(f"{text!r} is not a type of event: {', '.join(EVENT_NAMES)}, or opstream.action.NAME.v1")
         return cls(found[1], text)
 
 
 class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """What is wanted; without anything, every event."""
+    """Which events pass. By default every event does."""
 
     operation_id: str = ""
     resource: str = _ANY
@@ -58,7 +59,7 @@ class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
     types: tuple[EventTypeFilter, ...] = ()
 
     def subject_filters(self, *, is_archive: bool) -> tuple[str, ...]:
-        """Subject filters, which don't overlap; none if every subject is wanted."""
+        """Return subject filters that don't overlap; none if every subject passes."""
         names = sorted({one.name for one in self.types}) or [_ANY]
         if is_archive:
             chosen = [subjects.archive_filter(self.resource, self.action, name) for name in names]
@@ -70,7 +71,7 @@ class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
         return () if everything in chosen else tuple(chosen)
 
     def matches(self, envelope: CloudEvent) -> bool:
-        """Whether an event that came through the filters is wanted."""
+        """Return True if an event that passed the subject filters passes the rest of the filter."""
         if self.operation_id and envelope.subject != self.operation_id:
             return False
         full = {one.full_type for one in self.types if one.full_type}
@@ -81,31 +82,31 @@ class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_action_filter(text: str) -> tuple[str, str]:
-    """Parse `book:upload-start`, `book:*` or `*:upload-start`: resource and action, `*` for any.
+    """Parse `book:upload-start`, `book:*` or `*:upload-start` into resource and action, `*` for any.
 
     Raises:
-        InvalidName: it is none of these.
+        InvalidName: the text has another form.
     """
     resource, colon, action = text.partition(":")
     if not colon:
-        raise InvalidName(f"{text!r} is no action: write RESOURCE:ACTION, e.g. book:upload-start, or book:*")
+        raise InvalidName(f"{text!r} is not an action: write RESOURCE:ACTION, e.g. book:upload-start, or book:*")
     names = ((resource, "resource"), (action, "action"))
     return tuple(one if one == _ANY else check_name(one, what) for one, what in names)  # type: ignore[return-value]
 
 
 def is_event_subject(subject: str) -> bool:
-    """Whether what lies there is meant to be an event; the journal's stream holds timers that fired, too."""
+    """Return True if the subject is an event's. The stream OPERATIONS also holds timers that fired."""
     return subject.startswith(("operations.", "archive."))
 
 
 def decode_envelope(subject: str, payload: bytes) -> CloudEvent:
-    """The envelope of what lies on an event's subject. Its data is not decoded, so it may be of any version.
+    """Decode the envelope of an event. Its data is not decoded, so the event may be of any type and version.
 
     Raises:
-        InvalidEvent: it is no CloudEvent of opstream, or another one than the subject says.
+        InvalidEvent: the message is not a CloudEvent of opstream, or does not belong on this subject.
     """
     try:
-        check_json(payload, MAX_NESTING + 2)  # as `decode_event` does: what nobody could decode is no event
+        check_json(payload, MAX_NESTING + 2)  # the same limit as in `decode_event`
         envelope = _decode(payload)
         check_operation_id(envelope.subject)
         owner, name = _parse_subject(subject)
@@ -114,12 +115,12 @@ def decode_envelope(subject: str, payload: bytes) -> CloudEvent:
         if name != _short_name(envelope.type):
             raise InvalidName(f"it is of the type {envelope.type!r}")
     except (msgspec.MsgspecError, RecursionError, ValueError) as error:
-        raise InvalidEvent(f"what lies on {subject} is no event of it: {error}") from error
+        raise InvalidEvent(f"the message on {subject} is not an event of it: {error}") from error
     return envelope
 
 
 def _parse_subject(subject: str) -> tuple[str, str]:
-    """The operation id (empty in the archive, whose subjects name none), and the event's name."""
+    """Return the operation id, which is empty in the archive, and the event's short name."""
     if subject.startswith("operations."):
         parsed = subjects.parse_event_subject(subject)
         return parsed.operation_id, parsed.event

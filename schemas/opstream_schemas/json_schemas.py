@@ -1,4 +1,4 @@
-"""JSON Schemas of the events and of the operation, for people who read the streams in other languages."""
+"""JSON Schemas of the events and of the operation, for programs in other languages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def json_schemas() -> dict[str, dict[str, Any]]:
-    """A JSON Schema (2020-12) for each event by its type, e.g. `opstream.action.requested.v1`, and for `operation`."""
+    """Return JSON Schemas (2020-12): one for each event, by its type, and one for `operation`."""
     documents = {data.type: _event_schema(data) for data in EVENT_DATA}
     documents["operation"] = {"$schema": _DIALECT, **_inlined_schema(Operation), "title": "operation"}
     return documents

@@ -1,4 +1,4 @@
-"""What a client sees: the status monitor and the error body (contract.md), and when two requests are identical."""
+"""What a client sees, the status monitor and the error body (docs/contract.md), and the hash of a request."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ class StatusMonitor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     percent_complete: float | None = None
     message: str = ""
     queue_position: int = 0
-    """Of an operation that waits for its resource: 1 for the next."""
+    """Position in the queue for its resource, 1 for the next; 0 for an operation that does not wait."""
 
 
 def build_status_monitor(operation: Operation, *, queue_position: int = 0) -> StatusMonitor:
-    """The status monitor of an operation.
+    """Return the status monitor of an operation.
 
     Args:
         operation: its state.
-        queue_position: its place among those that wait for its resource, which no event tells; 0 for none.
+        queue_position: its position in the queue for its resource, which is in no event; 0 if it does not wait.
     """
     return StatusMonitor(
         id=operation.id,
@@ -77,7 +77,7 @@ class ErrorObject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
 
 
 class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of every answer that is not a success (Azure guidelines, error response)."""
+    """The body of every error response (Azure REST guidelines)."""
 
     error: ErrorObject
 
@@ -89,18 +89,19 @@ def request_hash(
     caller: str,
     callback: str = "",
 ) -> str:
-    """SHA-256 (hex) of the key-sorted JSON of action, resource id, input, caller and callback: equal for identical
-    requests.
+    """Return a hash that is equal for identical requests.
+
+    It is the SHA-256 (hex) of the key-sorted JSON of action, resource id, input, caller and callback.
 
     Args:
         kind: the action.
         resource_id: the resource's own id; empty without one.
         action_input: the decoded JSON input.
         caller: the authenticated identity; empty without authentication, never an address.
-        callback: the URL that the client wants called. A repetition that names another one would otherwise be answered
-            as if that were going to be called.
+        callback: the URL that the client wants called; empty without one. It is part of the hash, because a repetition
+            with another URL must not succeed: that URL would never be called.
     """
     request = {"action": str(kind), "resourceId": resource_id, "input": action_input, "caller": caller}
-    if callback:  # requests without one have the hash that they always had
+    if callback:  # the hash of a request without one is older than callbacks, and must stay
         request["callback"] = callback
     return hashlib.sha256(msgspec.json.encode(request, order="sorted")).hexdigest()

@@ -1,7 +1,7 @@
-"""One operation's life as a person wants to know it: who asked, each attempt, and how long each phase took. Pure.
+"""The timeline of one operation, for people: the request, each attempt, and how long each phase took. Pure.
 
-Caller: `opstream audit`. Unlike the fold (`operation.py`) nothing is refused: an auditor wants to see what lies there,
-and what is wrong with it. Times are those that the events carry, so those of their writers' clocks.
+Unlike the fold (`operation/fold.py`) it refuses nothing: an auditor wants to see every message, and what is wrong with
+it. Times are those in the events, so they come from the clocks of different processes.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ from .operation.state import Status
 
 
 class PhaseKind(StrEnum):
-    """What an operation does for a while."""
+    """What an operation does during a phase."""
 
     QUEUED = "queued"
-    """Nobody has begun yet: there was no free runner, or it waited for its resource or its rate."""
+    """No attempt has started: no runner was free, or it waited for its resource lock or rate limit."""
     RUNNING = "running"
     WAITING = "waiting"
-    """An attempt has failed, and the next one has not begun."""
+    """An attempt ended without an outcome, and the next one has not started."""
 
 
 class Phase(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One stretch of an operation's time. Each begins where the one before it ends."""
+    """A phase of an operation. Each phase begins where the previous one ends."""
 
     kind: PhaseKind
     begin: Instant
     end: Instant
     attempt: int
-    """The one that ran, or after which it waited; 0 for the queue."""
+    """The attempt that ran, or after which it waited; 0 in the queue."""
 
     @property
     def seconds(self) -> float:
-        """How long it took."""
+        """Return the duration in seconds."""
         return (self.end - self.begin).total_seconds()
 
 
@@ -66,22 +66,23 @@ class TimelineAttempt(msgspec.Struct, kw_only=True, omit_defaults=True, rename="
     runner: str
     started_at: Instant
     ended_at: Instant | None = None
-    """None while it runs, and for one that was lost: nobody knows when."""
+    """None while it runs, and for a lost attempt, whose end is not known."""
     end: str = ""
-    """`succeeded`, `failed`, `canceled`, `handed back`, or `lost`: the next one began, or the operation ended, without
-    a word from it. Empty while it runs."""
+    """`succeeded`, `failed`, `canceled`, `handed back` (released), or `lost`: the next attempt started, or the
+    operation
+    ended, without an event of this one. Empty while it runs."""
     error: OperationError | None = None
     counted: bool = True
-    """Whether it used up one of the action's `max_attempts`."""
+    """True if it counts towards the action's `max_attempts`."""
     retry_at: Instant | None = None
     progress_events: int = 0
     percent: float | None = None
-    """The last that it told."""
+    """The last reported percentage."""
     message: str = ""
 
 
 class CancelRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Somebody asked to stop it."""
+    """A request to cancel the operation, or the one that its outcome names."""
 
     at: Instant
     by: str = ""
@@ -89,19 +90,19 @@ class CancelRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class ChainStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """What the hashes in the events say of them."""
+    """The state of the operation's hash chain."""
 
     is_intact: bool
-    """Each event that is there carries the hash of the one before it, and their positions have no gap."""
+    """True if each event carries the hash of the one before it, and the positions have no gap."""
     begins_at: int = 0
-    """Position of the first event, if it is not 1: what was before has expired, or was removed."""
+    """Position of the first event, if it is not 1: earlier ones have expired, or were removed."""
     broken_at: int = 0
     """Position of the first event that does not continue the one before it."""
     why: str = ""
 
 
 class Timeline(msgspec.Struct, kw_only=True, omit_defaults=True, rename="camel"):
-    """Everything that was found out."""
+    """What the messages say about one operation."""
 
     id: str
     requested_at: Instant | None = None
@@ -118,23 +119,23 @@ class Timeline(msgspec.Struct, kw_only=True, omit_defaults=True, rename="camel")
     forced: ForcedEnd | None = None
     events: int = 0
     unknown: int = 0
-    """Events of types that this version does not know."""
+    """Number of events of types that this version does not know."""
     late: int = 0
-    """Events behind the end, which mean nothing."""
+    """Number of events after the outcome, which have no effect."""
     foreign: int = 0
-    """Messages that are no events of the operation."""
+    """Number of messages that are not events of the operation."""
     skew: float = 0.0
-    """Seconds by which a clock was behind another one, at the most: an event carried an earlier time than the one
-    before it, which the phases count as no time."""
+    """The most seconds by which an event's time was before that of an earlier event: the clocks differ. Phases count
+    such a step as 0 seconds."""
     chain: ChainStatus = ChainStatus(is_intact=True)
 
     def seconds(self, kind: PhaseKind) -> float:
-        """How long it did that, all in all."""
+        """Return the seconds of all phases of a kind."""
         return sum(phase.seconds for phase in self.phases if phase.kind is kind)
 
     @property
     def total(self) -> float:
-        """From the first event to the end, or to now."""
+        """Return the seconds from the first event to the outcome, or to now."""
         return (self.phases[-1].end - self.phases[0].begin).total_seconds() if self.phases else 0.0
 
 
@@ -142,24 +143,24 @@ _ATTEMPT_LOST: Final = "lost"
 
 
 def build_timeline(operation_id: str, messages: Sequence[OperationMessage], now: datetime) -> Timeline:
-    """The life of an operation.
+    """Return the timeline of an operation.
 
     Args:
-        operation_id: whose.
-        messages: everything that lies on its subjects, in stream order.
-        now: for what has not ended.
+        operation_id: the operation.
+        messages: all messages on its subjects, in stream order.
+        now: the end of the last phase, if there is no outcome.
     """
-    teller = _TimelineBuilder(operation_id)
+    builder = _TimelineBuilder(operation_id)
     chain = _ChainFollower()
     for message in messages:
         event = _decode(message)
         if event is None or event.operation_id != operation_id:
-            teller.timeline.foreign += 1
+            builder.timeline.foreign += 1
             chain.pass_over(message)
             continue
         chain.check(event)
-        teller.add(event)
-    return teller.finish(now, chain.result)
+        builder.add(event)
+    return builder.finish(now, chain.result)
 
 
 def _decode(message: OperationMessage) -> RecordedEvent | None:
@@ -170,7 +171,7 @@ def _decode(message: OperationMessage) -> RecordedEvent | None:
 
 
 class _ChainFollower:
-    """Compares each event with the message right before it: whoever appends an event has seen all of them."""
+    """Compares each event with the message right before it, whose hash it must carry."""
 
     def __init__(self) -> None:
         self._position = self._begins_at = 0
@@ -197,21 +198,21 @@ class _ChainFollower:
         self._has_ended = isinstance(event.data, Succeeded | Failed | Canceled)
 
     def _problem(self, event: RecordedEvent) -> str:
-        """Why an event does not continue what lies before it; empty if it does. A forced end may (ADR 0014)."""
+        """Return why the event does not continue the chain; empty if it does. A forced end may skip positions."""
         is_forced = isinstance(event.data, Failed) and event.data.forced is not None
         if event.previous_hash != self._hash:
-            return "it does not carry the hash of what lies before it"
+            return "it does not carry the hash of the message before it"
         if not is_forced and event.position != self._position + 1:
             return f"it follows position {self._position}"
         if self._has_ended:
-            return "it comes behind the end"
+            return "it follows the outcome"
         if event.data is not None and isinstance(event.data, Requested) != (event.position == 1):
-            return "only a request comes first, and it comes only there"
+            return "the first event, and only the first, must be a request"
         return ""
 
 
 class _TimelineBuilder:
-    """Builds a life, event by event."""
+    """Builds a timeline, event by event."""
 
     def __init__(self, operation_id: str) -> None:
         self.timeline = Timeline(id=operation_id, attempts=[], phases=[], wishes=[])
@@ -222,39 +223,41 @@ class _TimelineBuilder:
         self._phase_begin: datetime | None = None
 
     def add(self, event: RecordedEvent) -> None:
-        """One more event."""
-        told = self.timeline
-        told.events += 1
+        """Add the next event."""
+        timeline = self.timeline
+        timeline.events += 1
         if self._clock is None:
             self._phase_begin = event.time
             self._phase = PhaseKind.QUEUED if event.position == 1 else PhaseKind.RUNNING
         elif event.time < self._clock:
-            told.skew = max(told.skew, (self._clock - event.time).total_seconds())
+            timeline.skew = max(timeline.skew, (self._clock - event.time).total_seconds())
         self._clock = event.time if self._clock is None else max(self._clock, event.time)
-        if told.ended_at is not None:
-            told.late += 1
+        if timeline.ended_at is not None:
+            timeline.late += 1
         elif event.data is None:
-            told.unknown += 1
+            timeline.unknown += 1
         else:
             self._apply(event, self._clock)
 
     def finish(self, now: datetime, chain: ChainStatus) -> Timeline:
-        """What became of it."""
+        """Return the timeline."""
         if self._clock is not None and self.timeline.ended_at is None:
             self._close_phase(max(self._clock, now))
         self.timeline.chain = chain
         return self.timeline
 
     def _apply(self, event: RecordedEvent, at: datetime) -> None:
-        told, data = self.timeline, event.data
+        timeline, data = self.timeline, event.data
         match data:
             case Requested():
-                if told.request is None:
-                    told.request, told.requested_at = data, event.time
+                if timeline.request is None:
+                    timeline.request, timeline.requested_at = data, event.time
             case Started():
                 self._end_attempt(_ATTEMPT_LOST, None)
-                told.attempts.append(TimelineAttempt(number=data.attempt, runner=data.runner, started_at=event.time))
-                told.status = Status.RUNNING
+                timeline.attempts.append(
+                    TimelineAttempt(number=data.attempt, runner=data.runner, started_at=event.time)
+                )
+                timeline.status = Status.RUNNING
                 self._begin_phase(PhaseKind.RUNNING, data.attempt, at)
             case Progressed():
                 if (running := self._running_attempt()) is not None:
@@ -266,17 +269,17 @@ class _TimelineBuilder:
                 self._end_attempt("failed" if data.counted else "handed back", event.time, data.error)
                 self._begin_phase(PhaseKind.WAITING, data.attempt, at)
             case CancelRequested():
-                told.wishes.append(CancelRequest(at=event.time, by=data.by, reason=data.reason))
+                timeline.wishes.append(CancelRequest(at=event.time, by=data.by, reason=data.reason))
             case Succeeded():
-                told.result = data.result.copy()
+                timeline.result = data.result.copy()
                 self._end_operation(Status.SUCCEEDED, "succeeded", event, at)
             case Failed():
-                told.error, told.forced = data.error, data.forced
+                timeline.error, timeline.forced = data.error, data.forced
                 self._end_operation(
                     Status.FAILED, _ATTEMPT_LOST if data.error.code == ErrorCode.RUNNER_LOST else "failed", event, at
                 )
             case Canceled():
-                told.canceled = CancelRequest(at=event.time, by=data.by, reason=data.reason)
+                timeline.canceled = CancelRequest(at=event.time, by=data.by, reason=data.reason)
                 self._end_operation(Status.CANCELED, "canceled", event, at)
 
     def _running_attempt(self) -> TimelineAttempt | None:

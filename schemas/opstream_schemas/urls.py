@@ -1,7 +1,6 @@
-"""URLs that opstream calls, and the lists of hosts that it may call. Pure. Callers: the API, which takes callbacks, and
-the webhooks service, which calls them.
+"""URLs that opstream calls, and the rules for hosts that it may call. Pure.
 
-Stricter than RFC 3986: two programs that read a URL differently must not be fooled into two hosts by it.
+The grammar is stricter than RFC 3986, so that no two programs can read different hosts from one URL.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import msgspec
 from .errors import InvalidName
 
 URL_LIMIT: Final = 2_048
-"""Characters of a URL; more than that is no address any more, and some receivers' servers refuse it."""
+"""Characters that a URL may have; some servers refuse longer ones."""
 
 _URL_REGEX: Final = re.compile(
     r"(?P<scheme>[Hh][Tt][Tt][Pp][Ss]?)://(?P<host>[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])"
@@ -35,7 +34,7 @@ class Url(msgspec.Struct, frozen=True, kw_only=True):
     """A URL that can be called."""
 
     text: str
-    """As it was given."""
+    """The URL as it was given."""
     scheme: str
     """`https` or `http`."""
     host: str
@@ -47,29 +46,29 @@ class Url(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def netloc(self) -> str:
-        """Host and port as the header `Host` has them."""
+        """Return host and port as the header `Host` has them."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property
     def redacted(self) -> str:
-        """For logs and records: without the query, where people put their tokens."""
+        """Return the URL without its query, for logs and records: a query often holds a token."""
         return f"{self.scheme}://{self.netloc}{self.path}"
 
 
 class HostRule(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry of a list of hosts that may be called."""
+    """An entry in the list of hosts that may be called."""
 
     text: str
     host: str
     """In lower case, without the `*.` of a wildcard."""
     port: int | None
-    """None for the scheme's own."""
+    """None for the default port of the scheme."""
     is_wildcard: bool
 
     @classmethod
     def parse(cls, text: str) -> HostRule:
-        """Parse `hooks.example.org`, `*.example.org` (all below it, not itself), either with `:PORT`.
+        """Parse `hooks.example.org` or `*.example.org` (all hosts below it, not itself), each also with `:PORT`.
 
         Raises:
             InvalidName: the text has another form.
@@ -83,7 +82,7 @@ class HostRule(msgspec.Struct, frozen=True, kw_only=True):
         return cls(text=text, host=bare, port=_port(found["port"], text), is_wildcard=is_wildcard)
 
     def matches(self, url: Url) -> bool:
-        """Whether a URL's host and port are meant."""
+        """Return True if the rule allows the URL's host and port."""
         if url.port != (_DEFAULT_PORTS[url.scheme] if self.port is None else self.port):
             return False
         return url.host.endswith(f".{self.host}") if self.is_wildcard else url.host == self.host
@@ -94,15 +93,15 @@ def parse_url(text: str, *, is_http_allowed: bool = False) -> Url:
 
     Args:
         text: the URL.
-        is_http_allowed: whether plain http will do, too.
+        is_http_allowed: True to allow http as well.
 
     Raises:
-        InvalidName: it is none; the message says why and does not repeat it, for it may hold a token.
+        InvalidName: the text is not such a URL. The message says why, and does not repeat it: it may hold a token.
     """
     if len(text) > URL_LIMIT:
         raise InvalidName(f"the URL has {len(text)} characters, {URL_LIMIT} are allowed")
     if not _VISIBLE_ASCII.fullmatch(text) or "\\" in text:
-        raise InvalidName("the URL must be visible ASCII without backslashes: percent-encode what else it holds")
+        raise InvalidName("the URL must be visible ASCII without backslashes: percent-encode other characters")
     if "#" in text:
         raise InvalidName("the URL must have no fragment ('#')")
     found = _URL_REGEX.fullmatch(text)
@@ -127,7 +126,7 @@ def parse_url(text: str, *, is_http_allowed: bool = False) -> Url:
 
 
 def is_host_allowed(url: Url, rules: Iterable[HostRule]) -> bool:
-    """Whether one of the rules means a URL; without rules none does."""
+    """Return True if one of the rules allows the URL; without rules no URL is allowed."""
     return any(rule.matches(url) for rule in rules)
 
 
@@ -152,7 +151,7 @@ def _port(text: str | None, where: str) -> int | None:
 
 
 def hide_credentials(url: str) -> str:
-    """A URL that may be printed, whatever it is: `nats://…@host` for one that holds a user or a password."""
+    """Return any URL with `…` in place of a user and password, so that it can be printed: `nats://…@host`."""
     head, at, tail = url.rpartition("@")
     scheme, slashes, _ = head.partition("//")
     return f"{scheme}{slashes}…@{tail}" if at and slashes else tail

@@ -1,7 +1,6 @@
-"""What the webhooks service keeps on the broker: deliveries that wait, and a record of every attempt to make one.
+"""Webhook deliveries that wait on the broker, and the record of each attempt to deliver. Pure.
 
-A delivery is the outcome of one operation on its way to one endpoint. Pure. Callers: the webhooks service, and the
-command that shows the records.
+A delivery sends the outcome of one operation to one endpoint.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ from .events import Canceled, Failed, Succeeded
 from .names import Kind, check_name, check_operation_id
 
 OUTCOME_EVENTS: Final = (Succeeded.name, Failed.name, Canceled.name)
-"""The events that are delivered, by the last token of their subjects."""
+"""Events that are delivered, by the last token of their subjects."""
 CALLBACK_ENDPOINT: Final = "callback"
-"""The endpoint of a request's own `Operation-Callback`; no configured one has this name."""
+"""Endpoint name of a request's `Operation-Callback`; no configured endpoint may have it."""
 
 _Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 _Number = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 
 
 class WebhookDelivery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """A delivery that is to be tried: the body of a message in the stream WEBHOOKS."""
+    """A delivery that is not made yet: the body of a message in the stream WEBHOOKS."""
 
     operation_id: str
     action: str
@@ -36,16 +35,16 @@ class WebhookDelivery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     sequence: _Number
     """Stream sequence of that event in OPERATIONS."""
     endpoint: str
-    """Name of a configured one, or `CALLBACK`."""
+    """Name of a configured endpoint, or `CALLBACK_ENDPOINT`."""
     callback: str = ""
-    """The URL of a callback; a configured endpoint's is looked up at each attempt, so that it may change."""
+    """URL of a callback. The URL of a configured endpoint is looked up at each attempt, since it may change."""
     attempt: _Number = 1
     begun: _Instant
-    """When the delivery came up."""
+    """Time of the delivery's first scheduling."""
 
 
 class DeliveryOutcome(StrEnum):
-    """What became of an attempt; the last token of its record's subject."""
+    """The outcome of an attempt; the last token of its record's subject."""
 
     DELIVERED = "delivered"
     RETRYING = "retrying"
@@ -53,29 +52,29 @@ class DeliveryOutcome(StrEnum):
 
 
 class DeliveryAttempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """One attempt, as the stream DELIVERIES records it. Nothing in it is secret."""
+    """The record of one attempt in the stream DELIVERIES. Nothing in it is secret."""
 
     operation_id: str
     action: str
     event: str
     endpoint: str
     url: str = ""
-    """Without query; empty if the endpoint is not known any more."""
+    """URL without query; empty if the endpoint is no longer configured."""
     webhook_id: str = ""
-    """The same in every attempt of a delivery; empty if nothing was sent."""
+    """Id of the delivery, the same in each of its attempts; empty if nothing was sent."""
     attempt: int
-    """1 for the first; the same number again if the service died before it could record."""
+    """1 for the first. A number repeats if the service died before it could record the attempt."""
     at: _Instant
-    """When it began."""
+    """Time of its start."""
     duration: float
     """Seconds."""
     outcome: DeliveryOutcome
     status: int = 0
-    """HTTP status; 0 without an answer."""
+    """HTTP status; 0 without a response."""
     error: str = ""
-    """Why there was no answer, or none that counts."""
+    """Why there was no response, or why it did not count."""
     next_at: _Instant | None = None
-    """When the next attempt is due."""
+    """Time of the next attempt; None if there is none."""
 
 
 _Item = TypeVar("_Item", WebhookDelivery, DeliveryAttempt)
@@ -86,12 +85,12 @@ _decode_attempt: Final = msgspec.json.Decoder(DeliveryAttempt).decode
 
 
 def encode_record(item: WebhookDelivery | DeliveryAttempt) -> bytes:
-    """Its bytes on the broker."""
+    """Return the bytes of a delivery or a record on the broker."""
     return _encode(item)
 
 
 def _validated(item: _Item) -> _Item:
-    """Subjects are built from these."""
+    """Return the item if its names are valid: subjects are built from them."""
     check_operation_id(item.operation_id)
     check_name(item.endpoint, "endpoint")
     Kind.parse(item.action)
@@ -101,10 +100,10 @@ def _validated(item: _Item) -> _Item:
 
 
 def decode_delivery(payload: bytes) -> WebhookDelivery:
-    """Decode a message of WEBHOOKS.
+    """Decode a message of the stream WEBHOOKS.
 
     Raises:
-        InvalidEvent: it is none.
+        InvalidEvent: it is not a delivery.
     """
     try:
         return _validated(_decode_delivery(payload))
@@ -113,10 +112,10 @@ def decode_delivery(payload: bytes) -> WebhookDelivery:
 
 
 def decode_delivery_attempt(payload: bytes) -> DeliveryAttempt:
-    """Decode a message of DELIVERIES.
+    """Decode a message of the stream DELIVERIES.
 
     Raises:
-        InvalidEvent: it is none.
+        InvalidEvent: it is not a record of an attempt.
     """
     try:
         return _validated(_decode_attempt(payload))

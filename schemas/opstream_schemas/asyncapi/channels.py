@@ -1,8 +1,7 @@
-"""Channels, which are subjects of the broker, and the operations on them. Pure. Called by `document.py`.
+"""Channels, which are subjects of the broker, and the operations on them. Pure.
 
-An AsyncAPI parameter has no pattern of its own, so that each carries one as the extension `x-pattern`; and what a
-consumer needs to know beside the subject is the extension `x-jetstream`, since the official NATS binding (0.1.0) has
-words for operations only.
+AsyncAPI has no pattern for a parameter, so each has the extension `x-pattern`. The official NATS binding (0.1.0) has
+members for operations only, so the stream and the filter of a channel are in the extension `x-jetstream`.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ _WILDCARD_KIND: Final = Kind("*", "*")
 
 
 def event_channel(data: type[EventData]) -> Json:
-    """The channel of an event type, of whatever action."""
+    """Return the channel of an event type, for all actions."""
     return _channel(
         data,
         _TEMPLATE_KIND,
@@ -58,7 +57,7 @@ def event_channel(data: type[EventData]) -> Json:
 
 
 def archive_channel(data: type[EventData]) -> Json:
-    """The channel of an event type in the archive, of whatever action and operation."""
+    """Return the channel of an event type in the archive, for all actions and operations."""
     return {
         "address": subjects.archive_subject(_TEMPLATE_KIND, data.name),
         "summary": f"The event `{data.name}` of all actions, in the archive",
@@ -72,12 +71,12 @@ def archive_channel(data: type[EventData]) -> Json:
 
 
 def archive_channel_name(data: type[EventData]) -> str:
-    """Of the channel of an event type in the archive; those of actions have more tokens."""
+    """Return the name of an event type's channel in the archive. Names of actions' channels have more tokens."""
     return f"archive.{data.name}"
 
 
 def action_channel(data: type[EventData], action: TypedAction) -> Json:
-    """The channel of an event type, of one action: a part of the type's own channel, with a message of its own."""
+    """Return the channel of an event type and one action: a part of the type's channel, with its own message."""
     description = (
         f"A part of the channel `{data.name}`. `data.{typed_member(data)}` is described "
         f"as version {action.version} of the "
@@ -94,7 +93,7 @@ def action_channel(data: type[EventData], action: TypedAction) -> Json:
 
 
 def send_operation(data: type[EventData], channel: str, summary: str) -> Json:
-    """What opstream does on a channel: it sends."""
+    """Return the operation on a channel: opstream sends."""
     return {
         "action": "send",
         "channel": reference("channels", channel),

@@ -1,4 +1,4 @@
-"""The whole document. Called through the package."""
+"""The whole document, put together from its parts. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .shared import Json, TypedAction, action_object_name, component_reference, 
 
 ASYNCAPI_VERSION: Final = "3.0.0"
 EVENTS_VERSION: Final = "1.0.0"
-"""Of what is described: types and members only ever get more, so that its first number is that of the types (`.v1`)."""
+"""Version of the events. Types and members are only added, so the major number is that of the types (`.v1`)."""
 
 _DESCRIPTION: Final = (
     "Every event of every operation, as it was recorded: CloudEvents 1.0, JSON, structured mode. `send` is what "
@@ -51,10 +51,10 @@ _SERVERS: Final[Json] = {
 
 
 def asyncapi_document(actions: Iterable[TypedAction] = ()) -> Json:
-    """The AsyncAPI 3.0 document.
+    """Return the AsyncAPI 3.0 document.
 
     Args:
-        actions: those that get channels of their own for what they take and give, beside the channels of all.
+        actions: actions that get channels of their own, with schemas of their input and result.
     """
     channels: Json = {}
     operations: Json = {}

@@ -1,6 +1,6 @@
-"""Messages: one for each event type, and for each action one with its own input and one with its own result. Pure.
+"""Messages: one for each event type, and for each action one with its input and one with its result. Pure.
 
-What they share is a trait: media type, headers, what correlates them. Called by `document.py`.
+Media type, headers and correlation id are the same for all, so they are in a message trait.
 """
 
 from __future__ import annotations
@@ -57,19 +57,18 @@ TAGS: Final[Json] = {
 
 
 def tag_reference(data: type[EventData]) -> Json:
-    """A reference to the tag of an event type."""
+    """Return a reference to the tag of an event type."""
     return component_reference("tags", OUTCOME_TAG if data in _OUTCOMES else LIFE_TAG)
 
 
 def event_message(data: type[EventData]) -> Json:
-    """The message of an event type, of whatever action."""
+    """Return the message of an event type, for all actions."""
     summary = first_line(data.__doc__)
     return _message(data, data.type, summary, component_reference("schemas", data.type), [message_example(data)])
 
 
 def action_message(data: type[EventData], action: TypedAction) -> Json:
-    """The message of one of the types `TYPED_EVENTS`, of one action: with its schema for `data.input` or
-    `data.result`."""
+    """Return the message of one of `TYPED_EVENTS` and one action, with the schema of its input or result."""
     shown = action.input if data is Requested else action.result
     examples = [] if shown is msgspec.UNSET else [message_example(data, action.kind, action.version, shown)]
     return _message(
@@ -82,7 +81,7 @@ def action_message(data: type[EventData], action: TypedAction) -> Json:
 
 
 def action_heading(data: type[EventData], action: TypedAction) -> str:
-    """What happened to which action."""
+    """Return a summary: which action, which event, and the summary of the action."""
     return f"{action.kind} {data.name}" + (f": {action.summary}" if action.summary else "")
 
 

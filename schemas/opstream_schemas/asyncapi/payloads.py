@@ -1,7 +1,6 @@
-"""Schemas of the events as components: one envelope, the data of each type, and each type as the two together. Pure.
+"""Schemas of the events: the envelope, the data of each type, and each event as both together. Pure.
 
-They are JSON Schema draft-07, the dialect that AsyncAPI 3.0 has by default (ADR 0019). Called by `messages.py` and
-`document.py`.
+They are JSON Schema draft-07, the default dialect of AsyncAPI 3.0 (ADR 0019).
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from opstream_schemas.names import NAME_PATTERN, OPERATION_ID_PATTERN
 from .shared import SCHEMAS_PREFIX, Json, TypedAction, action_object_name, component_reference, first_line
 
 TYPED_EVENTS: Final[tuple[type[EventData], ...]] = (Requested, Succeeded)
-"""Events that hold what an action takes or gives."""
+"""Events that hold the input or the result of an action."""
 
 _ENVELOPE: Final = "CloudEvent"
 _HASH: Final = "^([0-9a-f]{64})?$"
@@ -34,11 +33,11 @@ _MEMBERS: Final[Json] = {
         "description": "SHA-256 of the bytes of the event before it in the operation; empty for the first.",
     },
 }
-"""What this document says of the envelope's members beyond their types."""
+"""What the document adds to the types of the envelope's members."""
 
 
 def event_schemas() -> Json:
-    """The components `schemas`: `CloudEvent`, `Succeeded` (data), `opstream.action.succeeded.v1` (event), …"""
+    """Return the schemas of all events: `CloudEvent`, `Succeeded` (data), `opstream.action.succeeded.v1` (event), …"""
     _, found = msgspec.json.schema_components([CloudEvent, *EVENT_DATA], ref_template=SCHEMAS_PREFIX + "{name}")
     envelope = found[_ENVELOPE]
     envelope["description"] = first_line(CloudEvent.__doc__)
@@ -52,14 +51,14 @@ def event_schemas() -> Json:
 
 
 def action_schemas(action: TypedAction, schemas: Json) -> Json:
-    """The components of an action: those that it brings, and the data of events that hold something of it.
+    """Return the schemas of an action: those that it brings, and the data of the events `TYPED_EVENTS` with them.
 
-    The data is written out rather than made of the type's own and a difference: generators of code take the first of
-    two schemas that a member has, which would lose the action's.
+    The data is written out in full. With `allOf`, a member would have two schemas, and code generators use the first,
+    which is not the action's.
 
     Args:
-        action: of the catalog.
-        schemas: the components that there are, `payloads` among them.
+        action: an action of the catalog.
+        schemas: the schemas so far, with those of `event_schemas`.
     """
     found = dict(action.components)
     for data in TYPED_EVENTS:
@@ -71,13 +70,13 @@ def action_schemas(action: TypedAction, schemas: Json) -> Json:
 
 
 def action_event_schema(data: type[EventData], action: TypedAction) -> Json:
-    """The schema of an event of one of the types `TYPED_EVENTS`, of one action."""
+    """Return the schema of one of `TYPED_EVENTS` and one action."""
     name = action_object_name(action.kind, data.name)
     return {"title": name, **_enveloped(data, f"{name}.data")}
 
 
 def typed_member(data: type[EventData]) -> str:
-    """Which member of the data of one of the types `TYPED_EVENTS` is the action's."""
+    """Return the name of the event's member whose schema is the action's."""
     return "input" if data is Requested else "result"
 
 

@@ -1,6 +1,6 @@
-"""Events that the document shows, made by the journal's own encoder, so that they can't have another form. Pure.
+"""Examples of events, made by the encoder of the journal, so they always have the form of real ones. Pure.
 
-They are of one operation, each the successor of a shorter history. Called by `messages.py`.
+All are of one operation: each example is the last event of a short history.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from .shared import Json
 
 SAMPLE_OPERATION_ID: Final = "01939c2e-7000-7000-8000-000000000042"
 SAMPLE_KIND: Final = Kind("book", "upload-start")
-"""What the examples are about where no action is known."""
+"""The action of the examples for all actions."""
 SAMPLE_INPUT: Final = {"title": "Moby Dick"}
 SAMPLE_RESULT: Final = {"transaction": "7f3a"}
 
@@ -49,13 +49,13 @@ _TRACEPARENT: Final = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 def message_example(
     data: type[EventData], kind: Kind = SAMPLE_KIND, version: int = 1, value: object = msgspec.UNSET
 ) -> Json:
-    """An AsyncAPI message example of an event type: headers and payload.
+    """Return an AsyncAPI message example of an event type: headers and payload.
 
     Args:
-        data: the type.
-        kind: of the operation.
-        version: of the action.
-        value: the operation's input, JSON, for `Requested`; its result for any other type.
+        data: the event type.
+        kind: the operation's action.
+        version: the version of the action.
+        value: the operation's input, as JSON, for `Requested`; its result for any other type.
     """
     shown = msgspec.UNSET if data is Requested else value
     *before, last = (
@@ -75,7 +75,7 @@ def message_example(
 
 
 def _after_request(data: type[EventData], result: object) -> Sequence[EventData]:
-    """What follows the request, up to an event of a type."""
+    """Return the events after the request, up to one of the type."""
     started = Started(attempt=1, runner=_RUNNER, token=_SAMPLE_CLAIM, ticket=4711, lease=30.0)
     wish = CancelRequested(by="ann@example.org", reason="wrong book")
     error = OperationError(code="ClientOutOfDate", message="update the client to 2.0")

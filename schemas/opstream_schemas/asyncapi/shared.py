@@ -1,4 +1,4 @@
-"""How parts of the AsyncAPI document refer to each other. Used by the other modules of this package."""
+"""What all parts of the AsyncAPI document share: references between them, and the types of an action."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ SCHEMAS_PREFIX: Final = "#/components/schemas/"
 
 
 def reference(*steps: str) -> Json:
-    """A reference to a part of the document, by its steps from the root; none of ours needs escaping."""
+    """Return a reference to a part of the document. The steps from its root need no escaping."""
     return {"$ref": "#/" + "/".join(steps)}
 
 
 def component_reference(kind: str, name: str) -> Json:
-    """A reference to a component of a kind (`messages`, `schemas`, …)."""
+    """Return a reference to a component of a kind (`messages`, `schemas`, …)."""
     return reference("components", kind, name)
 
 
 def first_line(docstring: str | None) -> str:
-    """The first line of a docstring."""
+    """Return the first line of a docstring."""
     return (docstring or "").partition("\n")[0]
 
 
 class TypedAction(msgspec.Struct, frozen=True, kw_only=True):
-    """An action whose requests and results have schemas of their own."""
+    """An action whose input and result have schemas of their own in the document."""
 
     kind: Kind
     version: int
-    """Of the action. The journal also holds events of earlier ones, whose types may have been others."""
+    """Version of the action. The journal may also hold events of earlier versions, with other schemas."""
     summary: str = ""
     components: Json
-    """The schemas named `action_name(kind, "input")` and `action_name(kind, "result")`, and those that they refer to,
-    which have names that no other action has. JSON Schema draft-07; references start at the document's root."""
+    """The schemas named `action_object_name(kind, "input")` and `action_object_name(kind, "result")`, and those that
+    they refer to. No other action has schemas of these names. JSON Schema draft-07, with references from the root."""
     input: object = msgspec.UNSET
-    """An example, JSON; `UNSET` for none."""
+    """An example of the input, as JSON; `UNSET` for none."""
     result: object = msgspec.UNSET
-    """The same."""
+    """An example of the result, likewise."""
 
 
 def action_object_name(kind: Kind, role: str) -> str:
-    """Of a component, message or channel of one action; a `.` is in no resource or action, so names can't collide."""
+    """Return the name of a component, message or channel of one action. No action's name has a `.`, so none collide."""
     return f"{kind.resource}.{kind.action}.{role}"

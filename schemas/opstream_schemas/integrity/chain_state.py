@@ -1,8 +1,7 @@
-"""What the check of the hash chain knows of each operation, and what it finds. Caller: `chain.py`. Pure.
+"""What the verification of hash chains remembers of each operation, and what it finds. Pure.
 
-Open operations have a `ChainHead` each; of those that have ended only 64 bits stay, so that memory is bounded by the
-number
-of operations and not by that of their events.
+An open operation has a `ChainHead`. Of one that ended, 64 bits remain, so memory grows with the number of operations
+and not with that of their events.
 """
 
 from __future__ import annotations
@@ -17,22 +16,22 @@ _HASH_MASK: Final = (1 << 64) - 1
 
 
 class Finding(msgspec.Struct, frozen=True, gc=False):
-    """Something in a stream that its writers did not do."""
+    """Something in a stream that opstream did not write."""
 
     sequence: int
-    """Stream sequence of the message, or of the first one that is missing."""
+    """Stream sequence of the message, or of the first missing one."""
     what: str
     operation_id: str = ""
-    """Empty where it is no single operation's."""
+    """Empty if the finding is not about a single operation."""
     position: int = 0
-    """As the message says; 0 if it says none."""
+    """Position in the message; 0 if it has none."""
 
     def __str__(self) -> str:
         return f"{self.operation_id or '-'}  position {self.position or '-'}  sequence {self.sequence}  {self.what}"
 
 
 class RejectedEvent(msgspec.Struct, array_like=True, gc=False):
-    """An event that did not continue its operation, but that the following ones may continue."""
+    """An event that did not continue its operation. Later events may continue it."""
 
     position: int
     digest: str
@@ -40,16 +39,16 @@ class RejectedEvent(msgspec.Struct, array_like=True, gc=False):
 
 
 class ChainDamage(msgspec.Struct, array_like=True):
-    """What else is known of an operation with a finding."""
+    """What is also known of an operation with a finding."""
 
     last_sequence: int
-    """Of the last message on the operation's subjects, whatever it is."""
+    """Sequence of the last message on the operation's subjects, event or not."""
     last_digest: str
     passed_over: int = 0
-    """Messages that do not continue what came before them."""
+    """Number of messages that do not continue the operation."""
     other: RejectedEvent | None = None
     findings: list[Finding] = msgspec.field(default_factory=list)
-    """Not told yet: the operator may have ended the operation in knowledge of them (ADR 0014)."""
+    """Findings that are not reported yet: a forced end may turn them into notes (ADR 0014)."""
 
 
 class ChainHead(msgspec.Struct, array_like=True):
@@ -60,17 +59,20 @@ class ChainHead(msgspec.Struct, array_like=True):
     digest: str
     sequence: int
     count: int = 0
-    """Messages seen on the operation's subjects."""
+    """Number of messages on the operation's subjects."""
     missing: int = 0
-    """Events before the first one that was seen."""
+    """Number of events before the first one in the stream."""
     trouble: ChainDamage | None = None
 
 
 class CompactHashSet:
-    """A set of texts that only grows, 12 to 24 bytes each: 64 bits of their hash in one array.
+    """A set of texts that only grows, of which it keeps 64 bits of their hash in one array.
 
-    Two texts are taken for the same with a probability of n² / 2⁶⁵ among n: one in 400,000 for ten million. Python's
-    hash is keyed anew in each process, so nobody can choose such a pair.
+    It takes 12 to 24 bytes a text, where a `set` of the same hashes takes over 60: for ten million operations, that is
+    500 MB less.
+
+    Two of n texts are taken for the same with a probability of n² / 2⁶⁵: one in 400,000 for ten million. Python chooses
+    another key for its hash in each process, so an attacker can't choose such a pair.
     """
 
     def __init__(self) -> None:
@@ -78,13 +80,13 @@ class CompactHashSet:
         self._count = 0
 
     def add(self, text: str) -> None:
-        """Remember a text."""
+        """Add a text."""
         if 3 * self._count >= 2 * len(self._slots):
             self._grow()
-        mark = _hash64(text)
-        place = _slot_index(self._slots, mark)
-        if not self._slots[place]:
-            self._slots[place] = mark
+        hashed = _hash64(text)
+        index = _slot_index(self._slots, hashed)
+        if not self._slots[index]:
+            self._slots[index] = hashed
             self._count += 1
 
     def __contains__(self, text: str) -> bool:
@@ -95,9 +97,9 @@ class CompactHashSet:
 
     def _grow(self) -> None:
         slots = _empty_slots(2 * len(self._slots))
-        for mark in self._slots:
-            if mark:
-                slots[_slot_index(slots, mark)] = mark
+        for hashed in self._slots:
+            if hashed:
+                slots[_slot_index(slots, hashed)] = hashed
         self._slots = slots
 
 
@@ -109,10 +111,10 @@ def _hash64(text: str) -> int:
     return hash(text) & _HASH_MASK or 1
 
 
-def _slot_index(slots: array[int], mark: int) -> int:
-    """Where a mark is, or belongs."""
+def _slot_index(slots: array[int], hashed: int) -> int:
+    """Return the index of the slot that holds the hash, or that is free for it."""
     last = len(slots) - 1
-    place = mark & last
-    while (there := slots[place]) and there != mark:
-        place = (place + 1) & last
-    return place
+    index = hashed & last
+    while (there := slots[index]) and there != hashed:
+        index = (index + 1) & last
+    return index

@@ -1,9 +1,7 @@
-"""Checkpoints: what a stream held at one time, so that a later look can tell whether it still does. Pure.
+"""Checkpoints: what a stream held at one time, so that a later run can verify that it still does. Pure.
 
-Callers: `opstream verify --chain --checkpoint`, which signs and stores them (`opstream/history/checkpoint_file.py`).
-
-The messages behind the previous checkpoint are covered in segments of up to 1,024 messages, each with a digest of its
-own: once the oldest ones have expired, all segments are still checked that begin behind the edge.
+A checkpoint covers the messages after the previous one, in segments of up to 1,024 messages with a digest each. After
+the oldest messages have expired, all segments that begin later can still be verified.
 """
 
 from __future__ import annotations
@@ -21,70 +19,70 @@ from opstream_schemas.events import Instant
 from .chain_state import Finding
 
 SEGMENT_SIZE: Final = 1_024
-"""Messages of a segment, of which the last one of a checkpoint has fewer."""
+"""Number of messages of a segment. The last segment of a checkpoint may have fewer."""
 CLOCK_SKEW: Final = 300.0
-"""Seconds that the clocks of broker and verifier may differ."""
+"""Seconds by which the clocks of broker and verifier may differ."""
 _NANOSECONDS: Final = 1_000_000_000
 
 
 class Segment(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A run of messages: an array of its six members in a checkpoint."""
+    """A range of messages. In a checkpoint it is an array of these six members."""
 
     first: int
-    """Stream sequence with which it begins, be there a message or not."""
+    """Stream sequence at which it begins; there need not be a message."""
     last: int
-    """Stream sequence with which it ends."""
+    """Stream sequence at which it ends."""
     messages: int
     oldest: int
-    """When the broker stored the first message, seconds since 1970, by its clock."""
+    """Time at which the broker stored the first message: seconds since 1970, by its clock."""
     newest: int
-    """When it stored the last one."""
+    """The same of the last message."""
     digest: str
     """SHA-256 (hex) over one line `{sequence} {subject} {SHA-256 of the body, hex}\\n` for each message."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """What a stream held, from where the checkpoint before ends."""
+    """What a stream held after the end of the previous checkpoint."""
 
     number: int
     """From 1."""
     previous: str
-    """SHA-256 (hex) of the line of the checkpoint before; empty for the first."""
+    """SHA-256 (hex) of the line of the previous checkpoint; empty for the first."""
     time: Instant
-    """When it was made, by the clock of whoever made it."""
+    """Time at which it was made, by the clock of the command that made it."""
     stream: str
     created: str
-    """When the stream was made, as its broker says: tells it from another one of the same name."""
+    """Creation time of the stream, from the broker. It distinguishes streams of the same name."""
     max_age: float
-    """Seconds after which the stream's messages expired then; 0 for never."""
+    """The stream's age limit then, in seconds; 0 for none."""
     begin: int
     """The stream's first sequence then."""
     first: int
-    """The first stream sequence that it covers."""
+    """First stream sequence that it covers."""
     last: int
-    """The last one; lower than `first` if there was nothing new."""
+    """Last stream sequence that it covers; lower than `first` if there was nothing new."""
     messages: int
-    """That it covers."""
+    """Number of messages that it covers."""
     findings: int
-    """That the chain had in what it covers; somebody decided to sign all the same."""
+    """Number of findings in what it covers; the operator signed it all the same."""
     heads: str
-    """SHA-256 (hex) of the file with the operations that were open then."""
+    """SHA-256 (hex) of the file with the heads of the operations that were open then."""
     segments: tuple[Segment, ...]
 
 
 def checkpoint_problem(before: Checkpoint | None, checkpoint: Checkpoint, line_before: str) -> str:
-    """Why a checkpoint can't follow the one before it; empty if it can.
+    """Return why a checkpoint can't follow the previous one; empty if it can.
 
     Args:
-        before: the one before; None for the first.
-        checkpoint: the next one.
-        line_before: SHA-256 (hex) of the line of the one before; empty for the first.
+        before: the previous checkpoint; None for the first.
+        checkpoint: the checkpoint.
+        line_before: SHA-256 (hex) of the line of the previous one; empty for the first.
     """
     number = before.number + 1 if before else 1
     if checkpoint.number != number:
         return f"checkpoint {number} is missing before number {checkpoint.number}"
     if checkpoint.previous != line_before:
-        return f"checkpoint {number} was made after another one than that which stands before it"
+        return f"checkpoint {number} was made after another checkpoint than the one before it"
     if before and (checkpoint.stream, checkpoint.created) != (before.stream, before.created):
         return f"checkpoint {number} is of another stream than the one before it"
     sequence = checkpoint.first if before is None else before.last + 1
@@ -96,7 +94,7 @@ def checkpoint_problem(before: Checkpoint | None, checkpoint: Checkpoint, line_b
 
 
 class _SegmentDigest:
-    """One segment in the making."""
+    """Builds one segment."""
 
     def __init__(self, first: int) -> None:
         self.first = first
@@ -106,8 +104,8 @@ class _SegmentDigest:
         self._newest = 0
         self._hash = hashlib.sha256()
 
-    def add(self, sequence: int, subject: str, body: str, stored: int) -> None:
-        self._hash.update(f"{sequence} {subject} {body}\n".encode())
+    def add(self, sequence: int, subject: str, body_hash: str, stored: int) -> None:
+        self._hash.update(f"{sequence} {subject} {body_hash}\n".encode())
         self.messages += 1
         self.last = sequence
         self._newest = stored
@@ -123,10 +121,10 @@ class _SegmentDigest:
 
 
 class CheckpointBuilder:
-    """Covers a stream from a sequence on.
+    """Builds the segments of a checkpoint.
 
     Args:
-        first: that sequence.
+        first: the stream sequence at which the checkpoint begins.
     """
 
     def __init__(self, first: int) -> None:
@@ -134,37 +132,44 @@ class CheckpointBuilder:
         self.messages = 0
         self._current = _SegmentDigest(first)
 
-    def add_message(self, sequence: int, subject: str, body: str, stored: int) -> None:
-        """The next message: sequence, subject, SHA-256 (hex) of the body, and nanoseconds since 1970."""
-        self._current.add(sequence, subject, body, stored)
+    def add_message(self, sequence: int, subject: str, body_hash: str, stored: int) -> None:
+        """Add the next message.
+
+        Args:
+            sequence: its stream sequence.
+            subject: its subject.
+            body_hash: SHA-256 (hex) of its body.
+            stored: when the broker stored it, in nanoseconds since 1970.
+        """
+        self._current.add(sequence, subject, body_hash, stored)
         self.messages += 1
         if self._current.messages == SEGMENT_SIZE:
             self.segments.append(self._current.segment(sequence))
             self._current = _SegmentDigest(sequence + 1)
 
     def finish(self, last: int) -> tuple[Segment, ...]:
-        """All segments, up to the stream sequence `last`, be there a message or not."""
+        """Return all segments, up to the stream sequence `last`, where there need not be a message."""
         if last >= self._current.first:
             self.segments.append(self._current.segment(last))
         return tuple(self.segments)
 
 
 class CheckpointVerifier:
-    """Compares the messages of a stream with what checkpoints cover.
+    """Compares the messages of a stream with its checkpoints.
 
     Args:
-        checkpoints: all of them, oldest first.
+        checkpoints: all checkpoints, oldest first.
         begin: the stream's first sequence now.
-        end: its last one.
-        age: seconds after which its messages expire, the shortest since the first of the checkpoints; 0 for never.
+        end: its last sequence now.
+        age: the shortest age limit of the stream since the first checkpoint, in seconds; 0 for none.
         now: the time.
     """
 
     def __init__(self, checkpoints: Sequence[Checkpoint], *, begin: int, end: int, age: float, now: datetime) -> None:
         self.compared = 0
-        """Messages that are what they were."""
+        """Number of messages that are unchanged."""
         self.unproven = 0
-        """Messages that are there, but in a segment of which some have expired: they can't be compared."""
+        """Number of messages in a segment that has partly expired, so that they can't be compared."""
         self._begin = begin
         self._end = end
         self._age = age
@@ -176,24 +181,24 @@ class CheckpointVerifier:
         self._faulty_range: tuple[Checkpoint, str, int, int] | None = None
 
     def advance_begin(self, begin: int) -> None:
-        """Tell that the stream begins later by now."""
+        """Set the stream's first sequence, which has advanced because messages expired."""
         self._begin = begin
 
-    def add_message(self, sequence: int, subject: str, body: str, stored: int) -> None:
-        """The next message, as for `CheckpointBuilder.take`."""
+    def add_message(self, sequence: int, subject: str, body_hash: str, stored: int) -> None:
+        """Add the next message, as in `CheckpointBuilder.add_message`."""
         while self._span is not None and sequence > self._span[1].last:
             self._close_segment(*self._span)
         if self._span is not None and sequence >= self._span[1].first:
-            self._current.add(sequence, subject, body, stored)
+            self._current.add(sequence, subject, body_hash, stored)
 
     def finish(self) -> None:
-        """The stream has ended."""
+        """Compare the rest; the stream has ended."""
         while self._span is not None:
             self._close_segment(*self._span)
         self._flush_range()
 
     def pop_findings(self) -> list[Finding]:
-        """What was found since the last call."""
+        """Return the findings since the last call."""
         found, self._findings = self._findings, []
         return found
 
@@ -205,7 +210,7 @@ class CheckpointVerifier:
                 gone = "are gone before they could expire" if self._age else "are gone, although nothing expires"
                 self._add_to_range(checkpoint, gone, segment.first, min(segment.last, self._begin - 1))
         elif segment.last > self._end:
-            pass  # the tail is missing, which `edge_findings` tells as a whole
+            pass  # the tail is missing, which `boundary_findings` reports as a whole
         elif (found.messages, found.digest) != (segment.messages, segment.digest):
             self._add_to_range(checkpoint, "are not what it covers", segment.first, segment.last)
         else:
@@ -214,17 +219,17 @@ class CheckpointVerifier:
         self._current = _SegmentDigest(0)
 
     def _may_have_expired(self, segment: Segment) -> bool:
-        """Whether what is gone of a segment can have expired: all of it, or at least its oldest message."""
+        """Return True if the missing messages can have expired: all of the segment, or at least its oldest message."""
         if not segment.messages:
             return True
         stored = segment.newest if segment.last < self._begin else segment.oldest
         return bool(self._age) and stored + self._age <= self._now + CLOCK_SKEW
 
     def _add_to_range(self, checkpoint: Checkpoint, what: str, first: int, last: int) -> None:
-        """Gather what is wrong with neighbours into one finding."""
-        run = self._faulty_range
-        if run is not None and run[0] is checkpoint and run[1] == what and run[3] == first - 1:
-            self._faulty_range = (checkpoint, what, run[2], last)
+        """Collect adjacent segments with the same problem into one finding."""
+        faulty = self._faulty_range
+        if faulty is not None and faulty[0] is checkpoint and faulty[1] == what and faulty[3] == first - 1:
+            self._faulty_range = (checkpoint, what, faulty[2], last)
         else:
             self._flush_range()
             self._faulty_range = (checkpoint, what, first, last)
@@ -238,12 +243,12 @@ class CheckpointVerifier:
 
 
 def boundary_findings(checkpoints: Sequence[Checkpoint], begin: int, end: int) -> list[Finding]:
-    """What is wrong with where a stream begins and ends, compared with its checkpoints, of which there is one at least.
+    """Return findings about the first and the last sequence of a stream.
 
     Args:
-        checkpoints: all of them, oldest first.
+        checkpoints: all checkpoints, oldest first, at least one.
         begin: the stream's first sequence now.
-        end: its last one.
+        end: its last sequence now.
     """
     found = []
     first, last = checkpoints[0], checkpoints[-1]
@@ -257,12 +262,12 @@ def boundary_findings(checkpoints: Sequence[Checkpoint], begin: int, end: int) -
 
 
 def premature_expiry_findings(last: Checkpoint, begin: int, age: float, now: datetime) -> list[Finding]:
-    """What came after the last checkpoint and is gone, although it can't be old enough.
+    """Return findings about messages after the last checkpoint that are gone, although they can't have expired.
 
     Args:
-        last: that checkpoint.
+        last: the last checkpoint.
         begin: the stream's first sequence now.
-        age: as for `CheckpointVerifier`.
+        age: as in `CheckpointVerifier`.
         now: the time.
     """
     first = last.last + 1
@@ -273,8 +278,7 @@ def premature_expiry_findings(last: Checkpoint, begin: int, age: float, now: dat
 
 
 def checkpoints_with_gaps(checkpoints: Sequence[Checkpoint], begin: int) -> list[Checkpoint]:
-    """The checkpoints with only those segments of which something is gone: what `CheckpointVerifier` can tell
-    unread."""
+    """Return the checkpoints with only those segments of which messages are gone, so nothing has to be read."""
     return [
         msgspec.structs.replace(one, segments=tuple(each for each in one.segments if each.first < begin))
         for one in checkpoints
@@ -282,10 +286,12 @@ def checkpoints_with_gaps(checkpoints: Sequence[Checkpoint], begin: int) -> list
 
 
 def lowered_age_limit(checkpoints: Sequence[Checkpoint], max_age: float) -> str:
-    """Where the age limit went down, in a sentence; empty if it never did. What it removed had not been due before.
+    """Return a sentence that says where the age limit was lowered; empty if it never was.
+
+    A lower limit removes messages that were not due before.
 
     Args:
-        checkpoints: all of them, oldest first, of which there is one at least.
+        checkpoints: all checkpoints, oldest first, at least one.
         max_age: the stream's limit now, seconds; 0 for none.
     """
     limits = [*(one.max_age for one in checkpoints), max_age]

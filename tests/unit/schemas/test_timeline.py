@@ -149,7 +149,7 @@ def test_a_broken_chain() -> None:
     whole = messages(request(), started(), Progressed(percent=1), Progressed(percent=2))
     one = build_timeline("op-1", [whole[0], *whole[2:]], NOW)
     assert (one.chain.is_intact, one.chain.broken_at) == (False, 3)
-    assert "hashes      broken at position 3: it does not carry the hash of what lies before it" in text(one)
+    assert "hashes      broken at position 3: it does not carry the hash of the message before it" in text(one)
 
 
 def test_an_expired_beginning() -> None:
@@ -175,9 +175,9 @@ def test_events_behind_the_end() -> None:
 @pytest.mark.parametrize(
     ("datas", "data", "why"),
     [
-        ((request(), Failed(error=FAILURE)), Progressed(percent=1), "it comes behind the end"),
-        ((request(), Failed(error=FAILURE)), FromTheFuture(), "it comes behind the end"),
-        ((request(), started()), request(), "only a request comes first, and it comes only there"),
+        ((request(), Failed(error=FAILURE)), Progressed(percent=1), "it follows the outcome"),
+        ((request(), Failed(error=FAILURE)), FromTheFuture(), "it follows the outcome"),
+        ((request(), started()), request(), "the first event, and only the first, must be a request"),
     ],
 )
 def test_what_carries_the_right_hash_and_is_wrong(datas: tuple[EventData, ...], data: EventData, why: str) -> None:
