@@ -1,4 +1,4 @@
-"""The AsyncAPI document of a service that knows actions. Pure. `main.py` gives it to `documents.Document`."""
+"""The AsyncAPI document of a service with the actions of its catalog. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .draft7 import draft7_components, is_plain
 
 
 def action_asyncapi_document(specs: Iterable[ActionSpec]) -> Json:
-    """The AsyncAPI 3.0 document with these actions."""
+    """Build the AsyncAPI 3.0 document of the events of these actions."""
     return asyncapi_document(_typed(spec) for spec in specs)
 
 
@@ -29,10 +29,10 @@ def _typed(spec: ActionSpec) -> TypedAction:
             **draft7_components(spec.input_schema, action_object_name(spec.kind, "input")),
             **draft7_components(spec.result_schema, action_object_name(spec.kind, "result")),
         },
-        input=_shown(described.input),
-        result=_shown(described.result),
+        input=_example(described.input),
+        result=_example(described.result),
     )
 
 
-def _shown(example: Any) -> Any:  # noqa: ANN401 - JSON
-    return example if is_plain(example) else msgspec.UNSET
+def _example(value: Any) -> Any:  # noqa: ANN401 - JSON
+    return value if is_plain(value) else msgspec.UNSET

@@ -1,8 +1,8 @@
-"""The schemas of an action, which are JSON Schema 2020-12, as components in draft-07: the dialect that AsyncAPI 3.0 has
-by default, and the only one that its official parser checks (ADR 0019).
+"""Translation of schemas from JSON Schema 2020-12 to draft-07, for components of the AsyncAPI document. Pure.
 
-A schema that uses what draft-07 has no words for becomes one that takes everything and says where the whole one is:
-rather that than one that refuses what is sent. Pure. Called by `document.py`.
+Draft-07 is the default dialect of AsyncAPI 3.0, and the only one that its official parser validates (ADR 0019). A
+schema that draft-07 can't express becomes one that accepts everything, which is better than one that refuses a valid
+event.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SAME_KEYWORDS: Final = frozenset(
     | {"format", "maxItems", "minItems", "uniqueItems", "maxProperties", "minProperties", "required"}
     | {"title", "description", "readOnly", "writeOnly", "contentMediaType", "contentEncoding"}
 )
-"""Keywords that mean the same in both, and hold neither schemas nor values."""
+"""Keywords with the same meaning in both drafts, whose values are neither schemas nor instances."""
 _SCHEMA_KEYWORDS: Final = frozenset({"additionalProperties", "propertyNames", "contains", "not", "if", "then", "else"})
 _LIST_KEYWORDS: Final = frozenset({"allOf", "anyOf", "oneOf"})
 _MAP_KEYWORDS: Final = frozenset({"properties", "patternProperties"})
@@ -31,9 +31,10 @@ _UNSUPPORTED_KEYWORDS: Final = frozenset(
     {"$anchor", "$dynamicAnchor", "$dynamicRef", "$recursiveRef", "$recursiveAnchor", "$vocabulary"}
     | {"minContains", "maxContains", "unevaluatedItems", "unevaluatedProperties", "dependencies"}
 )
-"""What draft-07 lacks, or reads in another way. Whatever this module does not name is an annotation, and left out."""
+"""Keywords that draft-07 lacks or reads differently. All keywords that this module does not name are annotations,
+and left out."""
 _RESERVED_MEMBERS: Final = frozenset({"$ref", "__proto__"})
-"""Members that JavaScript, or whatever resolves references, does not take for members (the official parser fails)."""
+"""Names that JavaScript and resolvers of references treat specially: the official parser fails on such members."""
 _DEFS: Final = "#/$defs/"
 _NON_ECMA_PATTERN: Final = re.compile(
     r"\(\?(?!:|=|!|<=|<!)"  # flags, names, comments, conditions
@@ -43,33 +44,33 @@ _NON_ECMA_PATTERN: Final = re.compile(
     r"|\\(?![dDwWsSbBnrtfv0-9xu\W])"
     "|[^\u0000-\uffff]"
 )
-"""What ECMA-262, whose patterns JSON Schema has, lacks or reads in another way than Python, in which actions write
-theirs."""
+"""Syntax that ECMA-262, the dialect of JSON Schema patterns, lacks or reads differently than Python, the dialect of
+actions."""
 
 
 class _UntranslatableError(Exception):
-    """Draft-07 can't say it."""
+    """Draft-07 can't express the schema."""
 
 
 def draft7_components(schema: Mapping[str, Any], name: str) -> Json:
-    """A schema and its `$defs` as components.
+    """Return a schema and its `$defs` as components.
 
     Args:
         schema: JSON Schema 2020-12.
-        name: of its component; those of its `$defs` begin with it.
+        name: name of the component. The names of the `$defs` begin with it.
     """
     try:
         translated = _translate_root(schema)
-        # The name that draft-07 has for them, without which it does not look at them.
+        # Draft-07 validates schemas in `definitions`, and ignores `$defs`.
         if jsonschema_rs.meta.is_valid({**translated, "definitions": translated.get("$defs", {}), "$schema": _DRAFT7}):
             return to_components(translated, name)
     except (_UntranslatableError, RecursionError, TypeError, ValueError, AttributeError):
-        pass  # also for schemas that are none
-    return {name: {"description": "Any JSON here: the schema is one that this document can't hold."}}
+        pass  # also for invalid schemas
+    return {name: {"description": "Any JSON: this document can't express the schema."}}
 
 
 def is_plain(value: Any) -> bool:  # noqa: ANN401 - JSON
-    """Whether a value can stand in the document: it has no member that tools would take for something else."""
+    """Return True if a value can appear in the document: no member has a name that tools treat specially."""
     if isinstance(value, Mapping):
         return _RESERVED_MEMBERS.isdisjoint(value) and all(map(is_plain, value.values()))
     return not isinstance(value, list) or all(map(is_plain, value))
@@ -83,7 +84,7 @@ def _translate_root(schema: Mapping[str, Any]) -> Json:
 
 
 def _translate(node: Any, definitions: Mapping[str, Any]) -> Any:  # noqa: ANN401 - JSON
-    """A schema in draft-07; its references are to `definitions` or to the root."""
+    """Translate a schema. Its references must lead to `definitions` or to the root."""
     if isinstance(node, bool):
         return node
     if not _UNSUPPORTED_KEYWORDS.isdisjoint(node) or "$id" in node or "$defs" in node:
@@ -115,7 +116,7 @@ def _translate(node: Any, definitions: Mapping[str, Any]) -> Any:  # noqa: ANN40
 
 
 def _items(node: Mapping[str, Any], inner: Callable[[Any], Any]) -> Json:
-    """2020-12 has `prefixItems` for draft-07's list of `items`, and `items` for its `additionalItems`."""
+    """Translate `prefixItems` to draft-07's list of `items`, and `items` beside it to `additionalItems`."""
     if "prefixItems" not in node:
         return {"items": inner(node["items"])} if "items" in node else {}
     others = {"additionalItems": inner(node["items"])} if "items" in node else {}
@@ -123,7 +124,7 @@ def _items(node: Mapping[str, Any], inner: Callable[[Any], Any]) -> Json:
 
 
 def _dependencies(node: Mapping[str, Any], inner: Callable[[Any], Any]) -> Json:
-    """2020-12 has two keywords for draft-07's one."""
+    """Translate `dependentRequired` and `dependentSchemas` to draft-07's `dependencies`."""
     required = node.get("dependentRequired", {})
     schemas = {name: inner(part) for name, part in node.get("dependentSchemas", {}).items()}
     if required.keys() & schemas.keys():
@@ -133,7 +134,7 @@ def _dependencies(node: Mapping[str, Any], inner: Callable[[Any], Any]) -> Json:
 
 
 def _with_reference(found: Json, node: Mapping[str, Any], definitions: Mapping[str, Any]) -> Json:
-    """In draft-07 a reference hides what stands beside it."""
+    """Add a reference. In draft-07 it would hide the keywords beside it, so it then goes into `allOf`."""
     if "$ref" not in node:
         return found
     reference = node["$ref"]

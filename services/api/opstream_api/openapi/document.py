@@ -1,4 +1,4 @@
-"""The whole document. Pure. `main.py` gives it to `documents.Document`."""
+"""The OpenAPI document of the service. Pure."""
 
 from __future__ import annotations
 
@@ -18,23 +18,29 @@ from .service_paths import service_paths
 from .shared import HEADERS, PARAMETERS, Json, contract_schemas
 
 API_VERSION: Final = "1"
-"""Of the contract: codes, headers and paths only ever get more."""
+"""Version of the contract. Codes, headers and paths are only ever added."""
 
 _DESCRIPTION: Final = (
-    "A POST starts an operation that outlives the request: it is answered with `202` once it is recorded for good, and "
-    "`Operation-Location` is the URL of the operation's status. Ask for that every `Retry-After` seconds until it is "
-    "`Succeeded`, `Failed` or `Canceled`. Whoever sends an `Operation-Id` may repeat the same request as often as need "
-    "be, and still gets one operation.\n\n"
-    "Every error has the same body and repeats its code in `x-ms-error-code`. A known path answers other methods with "
-    "`405` `MethodNotAllowed`, an unknown one with `404` `NotFound`; whatever takes `GET` takes `HEAD`. Codes, members "
-    "and headers may be added: ignore those that you do not know."
+    "A POST starts an operation that outlives the request. The response is `202` once the operation is stored durably, "
+    "and `Operation-Location` is the URL of its status. Poll that every `Retry-After` seconds until the status is "
+    "`Succeeded`, `Failed` or `Canceled`. A client that sends an `Operation-Id` may repeat the same request "
+    "as often as necessary and gets one operation.\n\n"
+    "Every error has the same body and repeats its code in `x-ms-error-code`. A known path responds `405` "
+    "`MethodNotAllowed` to other methods, an unknown one `404` `NotFound`. A path with `GET` also has `HEAD`. Codes, "
+    "members and headers may be added: ignore unknown ones."
 )
 _UNKNOWN: Final = Kind("book", "publish")
-"""What the examples are about as long as no action is known."""
+"""The action of the examples while no action is known."""
 
 
 def openapi_document(specs: Iterable[ActionSpec], public_url: str = "", *, has_callbacks: bool = False) -> Json:
-    """The OpenAPI 3.1 document of a service that offers these actions, and takes callbacks or not."""
+    """Build the OpenAPI 3.1 document.
+
+    Args:
+        specs: the actions of the service.
+        public_url: base URL of the service; empty if unknown.
+        has_callbacks: True if submits may name a callback URL.
+    """
     actions = [DocumentedAction.from_spec(spec) for spec in specs]
     paths: Json = {}
     schemas = contract_schemas()
@@ -65,7 +71,7 @@ def openapi_document(specs: Iterable[ActionSpec], public_url: str = "", *, has_c
 
 
 def _example_operation(actions: Sequence[DocumentedAction]) -> tuple[Kind, object, object]:
-    """What an example of an operation is about: kind, input and result."""
+    """Return kind, input and result of the operation in the examples."""
     for action in actions:
         if action.has_examples:
             return action.spec.kind, action.input, action.result
@@ -73,7 +79,7 @@ def _example_operation(actions: Sequence[DocumentedAction]) -> tuple[Kind, objec
 
 
 def _tags(actions: Iterable[DocumentedAction]) -> list[Json]:
-    described = {action.spec.resource: f"What can be done to a {action.spec.resource}." for action in actions}
-    described[operations.TAG] = "The status of what was started, its end, its history."
+    described = {action.spec.resource: f"The actions on a {action.spec.resource}." for action in actions}
+    described[operations.TAG] = "The status of an operation, its cancelation, its history."
     described[service.TAG] = "The service itself."
     return [{"name": name, "description": description} for name, description in described.items()]

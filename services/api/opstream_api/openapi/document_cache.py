@@ -1,4 +1,4 @@
-"""Keepers of `/openapi.json` and `/asyncapi.json` in their encoded form. Made by `main.py`, called by `app.py`."""
+"""A document about the actions of the catalog, kept encoded: `/openapi.json` and `/asyncapi.json`."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ logger = logging.getLogger(__name__)
 
 
 class DocumentCache:
-    """A document of the actions that there are, encoded; made again once the catalog has changed.
+    """Keeps an encoded document until the catalog changes.
 
     Args:
-        catalog: what to describe.
-        make: the document of actions, which come sorted.
+        catalog: the actions to describe.
+        build: builds the document of the actions, which it gets in order.
     """
 
-    def __init__(self, catalog: ActionCatalog, make: Callable[[Iterable[ActionSpec]], dict[str, Any]]) -> None:
+    def __init__(self, catalog: ActionCatalog, build: Callable[[Iterable[ActionSpec]], dict[str, Any]]) -> None:
         self._catalog = catalog
-        self._make = make
+        self._build = build
         self._encoded: bytes | None = None
         catalog.on_change(self._forget)
 
     async def current(self) -> bytes:
-        """JSON, with every action announced by now; while the broker is away, with those that are known."""
+        """Return the document of all announced actions as JSON; of the known ones if the broker is unreachable."""
         try:
             await self._catalog.refresh()
         except JournalError as error:
-            logger.info("describing the actions that are known: %s", error)
+            logger.info("the document has only the known actions: %s", error)
         return self.encoded()
 
     def encoded(self) -> bytes:
-        """JSON, of what is known."""
+        """Return the document of the known actions as JSON, without I/O."""
         if self._encoded is None:
             specs = self._catalog.specs
-            self._encoded = msgspec.json.encode(self._make(specs[kind] for kind in sorted(specs)))
+            self._encoded = msgspec.json.encode(self._build(specs[kind] for kind in sorted(specs)))
         return self._encoded
 
     def _forget(self) -> None:

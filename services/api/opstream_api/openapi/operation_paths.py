@@ -1,7 +1,4 @@
-"""The paths of operations: status, cancel, events. The same whatever actions there are, but for their examples. Pure.
-
-Called by `document.py`.
-"""
+"""The paths of operations: status, cancel, events. Only their examples depend on the actions. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ TAG: Final = "operations"
 
 
 def operation_paths(kind: Kind, action_input: Any, result: Any) -> Json:  # noqa: ANN401 - JSON
-    """What can be done with an operation; the arguments are those of an operation to show."""
+    """Build the paths of operations. The arguments are those of the operation in the examples."""
     return {
         "/status/{operationId}": {"get": _status(kind, result)},
         "/status/{operationId}:cancel": {"post": _cancel(kind)},
@@ -28,20 +25,20 @@ def operation_paths(kind: Kind, action_input: Any, result: Any) -> Json:  # noqa
 
 
 def monitor_links() -> Json:
-    """Where a status monitor leads."""
-    told = {"operationId": "$response.body#/id"}
-    return {name: {"operationId": name, "parameters": told} for name in ("status", "cancel", "events")}
+    """Build the links from a status monitor to the paths of its operation."""
+    parameters = {"operationId": "$response.body#/id"}
+    return {name: {"operationId": name, "parameters": parameters} for name in ("status", "cancel", "events")}
 
 
 def _status(kind: Kind, result: Any) -> Json:  # noqa: ANN401 - JSON
     states = ("notStarted", "queued", "running", "waiting", "succeeded", "failed", "canceled")
-    also = ("ETag", "Cache-Control", "Vary", "Preference-Applied", "Retry-After")
+    header_names = ("ETag", "Cache-Control", "Vary", "Preference-Applied", "Retry-After")
     return {
         "operationId": "status",
         "summary": "The state of an operation",
         "description": (
-            "Always `200` while the operation is known, whatever became of it. Ask again after `Retry-After` seconds "
-            "as long as the answer has that header, or let `Prefer: wait` hold the request until the end."
+            "Always `200` while the operation is known, also after it failed. Poll again after `Retry-After` seconds "
+            "while the response has that header, or send `Prefer: wait` to get the response at the end."
         ),
         "tags": [TAG],
         "parameters": refs(
@@ -50,13 +47,13 @@ def _status(kind: Kind, result: Any) -> Json:  # noqa: ANN401 - JSON
         "responses": {
             "200": {
                 "description": "The status monitor",
-                "headers": header_refs(*also),
+                "headers": header_refs(*header_names),
                 "content": json_content(
                     {"$ref": SCHEMAS + "StatusMonitor"},
                     {state: sample_monitor(state, kind, result=result) for state in states},
                 ),
             },
-            "304": {"description": "As the client has it already", "headers": header_refs(*also)},
+            "304": {"description": "The client has the current representation", "headers": header_refs(*header_names)},
             **error_responses("InvalidRead", "OperationNotFound", "Unreadable"),
         },
     }
@@ -66,7 +63,7 @@ def _cancel(kind: Kind) -> Json:
     schema = {
         "type": "object",
         "properties": {
-            "reason": {"type": "string", "description": "Recorded with the operation; cut at 4 KiB.", "default": ""}
+            "reason": {"type": "string", "description": "Stored with the operation; truncated to 4 KiB.", "default": ""}
         },
         "additionalProperties": False,
     }
@@ -74,8 +71,8 @@ def _cancel(kind: Kind) -> Json:
         "operationId": "cancel",
         "summary": "Cancel an operation",
         "description": (
-            "One that has not started is `Canceled` at once. One that runs is told, and says `Canceled` only once it "
-            "has stopped; it may as well succeed or fail before that. Asking again changes nothing."
+            "An operation that has not started is `Canceled` at once. One that runs is asked to stop, and is "
+            "`Canceled` once it has stopped; it may succeed or fail before that. A repeated request changes nothing."
         ),
         "tags": [TAG],
         "parameters": refs("parameters", "StatusId", "api-version", "x-ms-client-request-id"),
@@ -85,7 +82,7 @@ def _cancel(kind: Kind) -> Json:
         },
         "responses": {
             "200": {
-                "description": "Canceled, or told to stop: the status monitor",
+                "description": "Canceled or asked to stop: the status monitor",
                 "headers": header_refs("Retry-After"),
                 "content": json_content(
                     {"$ref": SCHEMAS + "StatusMonitor"},
@@ -105,24 +102,24 @@ def _cancel(kind: Kind) -> Json:
 
 
 def _events(kind: Kind, action_input: Any, result: Any) -> Json:  # noqa: ANN401 - JSON
-    shown = sample_history(kind, action_input, result)
+    sample = sample_history(kind, action_input, result)
     frames = (
         f"id: {event['position']}\nevent: {event['type'].split('.')[2]}\ndata: {msgspec.json.encode(event).decode()}\n"
-        for event in shown["value"]
+        for event in sample["value"]
     )
     stream = {
         "schema": {"type": "string"},
         "examples": {
-            "stream": {"summary": "The same, followed", "value": "retry: 1000\n\n" + "\n".join(frames) + "\n"}
+            "stream": {"summary": "The same as a stream", "value": "retry: 1000\n\n" + "\n".join(frames) + "\n"}
         },
     }
     return {
         "operationId": "events",
         "summary": "The history of an operation",
         "description": (
-            "Every event so far, oldest first, each with the hash of the one before it. With "
-            "`Accept: text/event-stream` the same events as Server-Sent Events, and then each new one until the "
-            "operation has ended; a client that comes back with `Last-Event-ID` gets what it has missed."
+            "All events so far, oldest first, each with the hash of the one before it. With "
+            "`Accept: text/event-stream` the same events as Server-Sent Events, then each new one until the "
+            "operation has ended. A client that reconnects with `Last-Event-ID` gets the events that it missed."
         ),
         "tags": [TAG],
         "parameters": refs("parameters", "StatusId", "Last-Event-ID", "api-version", "x-ms-client-request-id"),
@@ -131,12 +128,12 @@ def _events(kind: Kind, action_input: Any, result: Any) -> Json:  # noqa: ANN401
                 "description": "The history",
                 "headers": header_refs("Vary", "Cache-Control"),
                 "content": {
-                    **json_content(ref("schemas", "History"), {"history": {"summary": "All events", "value": shown}}),
+                    **json_content(ref("schemas", "History"), {"history": {"summary": "All events", "value": sample}}),
                     "text/event-stream": stream,
                 },
             },
             "204": {
-                "description": "The client of a stream has every event that there will be",
+                "description": "The operation has ended, and the client of the stream has all its events",
                 "headers": header_refs(),
             },
             **error_responses("InvalidRead", "OperationNotFound", "Unreadable"),

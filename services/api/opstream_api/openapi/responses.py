@@ -1,7 +1,4 @@
-"""Answers of the document: errors by their status and codes, as components, and the status monitor's headers. Pure.
-
-Called by the modules that describe paths.
-"""
+"""The error responses of the document, as components: one for each group of codes with the same status. Pure."""
 
 from __future__ import annotations
 
@@ -38,18 +35,18 @@ _CODES: Final[Mapping[str, tuple[ErrorCode, ...]]] = MappingProxyType(
 _OF_SUBMITS: Final = frozenset(
     {"InvalidSubmit", "UnknownAction", "ResourceBusy", "TooLargeSubmit", "UnsupportedSubmit"}
 )
-"""Refusals that also tell a client of OASIS repeatability that nothing was done."""
+"""Errors of a submit whose response has `Repeatability-Result`: nothing was done."""
 
 
 def error_components() -> Json:
-    """Each kind of refusal."""
+    """Build a component for each error response."""
     return {name: _error(name, codes) for name, codes in _CODES.items()}
 
 
 def error_responses(*names: str) -> Json:
-    """The refusals of a path, by status; every path can also get `InternalError`."""
-    wanted = {STATUS_OF[_CODES[name][0]]: name for name in (*names, "InternalError")}
-    return {str(status): ref("responses", wanted[status]) for status in sorted(wanted)}
+    """Return the error responses of a path by status. Every path also has `InternalError`."""
+    by_status = {STATUS_OF[_CODES[name][0]]: name for name in (*names, "InternalError")}
+    return {str(status): ref("responses", by_status[status]) for status in sorted(by_status)}
 
 
 def _error(name: str, codes: tuple[ErrorCode, ...]) -> Json:

@@ -1,7 +1,6 @@
-"""Examples that the document shows: monitors in each state, a history, an error of each code.
+"""Examples in the document: a status monitor in each state, a history, an error of each code.
 
-Pure, and made of the contract's own structs, so that they can't have another form than real answers. Called by the
-modules that describe paths.
+Pure. They are built from the contract's own structs, so that they have the form of real responses.
 """
 
 from __future__ import annotations
@@ -33,31 +32,37 @@ _FINISHED: Final = _CREATED + timedelta(minutes=5)
 _FAILURE: Final = OperationError(code="ClientOutOfDate", message="update the client to 2.0")
 _STATES: Final[Mapping[str, tuple[str, Json]]] = MappingProxyType(
     {
-        "notStarted": ("No runner has begun yet", {"status": Status.NOT_STARTED, "started_at": None, "attempt": 0}),
+        "notStarted": (
+            "No runner has started it yet",
+            {"status": Status.NOT_STARTED, "started_at": None, "attempt": 0},
+        ),
         "queued": (
             "It waits for another operation on the same resource",
             {"status": Status.NOT_STARTED, "started_at": None, "attempt": 0, "queue_position": 1},
         ),
-        "running": ("A runner is at it", {"percent_complete": 40.0, "message": "two of five files are done"}),
-        "waiting": ("An attempt was lost, the next one begins later", {"retry_at": _STARTED + timedelta(minutes=1)}),
+        "running": ("A runner executes it", {"percent_complete": 40.0, "message": "two of five files are done"}),
+        "waiting": (
+            "An attempt was lost, and the next one begins later",
+            {"retry_at": _STARTED + timedelta(minutes=1)},
+        ),
         "succeeded": ("It returned a result", {"status": Status.SUCCEEDED, "finished_at": _FINISHED}),
         "failed": ("It failed", {"status": Status.FAILED, "error": _FAILURE, "finished_at": _FINISHED}),
-        "canceled": ("It was canceled, and runs no more", {"status": Status.CANCELED, "finished_at": _FINISHED}),
+        "canceled": ("It was canceled and has stopped", {"status": Status.CANCELED, "finished_at": _FINISHED}),
     }
 )
 
 
 def sample_monitor(state: str, kind: Kind, *, resource_id: str = RESOURCE_ID, result: Any = msgspec.UNSET) -> Json:  # noqa: ANN401 - JSON
-    """A named example: the status monitor of an operation.
+    """Build an example of a status monitor.
 
     Args:
         state: one of `notStarted`, `queued`, `running`, `waiting`, `succeeded`, `failed`, `canceled`.
-        kind: of the operation.
+        kind: the operation's action.
         resource_id: the resource's own id; empty without one.
-        result: what the action returned; shown when `succeeded`.
+        result: the action's result; used for `succeeded`.
     """
     summary, changes = _STATES[state]
-    shown = StatusMonitor(
+    base = StatusMonitor(
         id=OPERATION_ID,
         status=Status.RUNNING,
         kind=str(kind),
@@ -68,11 +73,11 @@ def sample_monitor(state: str, kind: Kind, *, resource_id: str = RESOURCE_ID, re
     )
     if state == "succeeded" and result is not msgspec.UNSET:
         changes = {**changes, "result": msgspec.Raw(msgspec.json.encode(result))}
-    return {"summary": summary, "value": _json(msgspec.structs.replace(shown, **changes))}
+    return {"summary": summary, "value": _json(msgspec.structs.replace(base, **changes))}
 
 
 def sample_history(kind: Kind, action_input: Any, result: Any) -> Json:  # noqa: ANN401 - JSON
-    """The events of a short life, as the journal holds them."""
+    """Build an example of a history: the events of a short operation as the journal stores them."""
     requested = Requested(
         resource=kind.resource,
         resource_id=RESOURCE_ID,
@@ -100,7 +105,7 @@ def sample_history(kind: Kind, action_input: Any, result: Any) -> Json:  # noqa:
 
 
 def sample_errors() -> Json:
-    """An error body for each code that answers a request, as components."""
+    """Build an example of each error response, as components."""
     return {
         code: {"summary": summary, "value": _json(ErrorBody(error=ErrorObject(code=code, message=message, **more)))}
         for code, (summary, message, more) in _ERRORS.items()
@@ -115,17 +120,17 @@ _AGAIN: Final = f"send the same request again with the header 'Operation-Id: {OP
 _ERRORS: Final[Mapping[ErrorCode, tuple[str, str, dict[str, Any]]]] = MappingProxyType(
     {
         ErrorCode.INVALID_INPUT: (
-            "The body is not what the schema asks for",
+            "The body does not match the schema",
             "the input is not valid: the value is not of type string",
             {"target": "files[0].path"},
         ),
         ErrorCode.INVALID_HEADER: (
-            "A header is not valid, or not with the others",
+            "A header is not valid, or not together with another one",
             "send either Operation-Id or Repeatability-Request-ID: each names the operation",
             {"target": "Operation-Id"},
         ),
         ErrorCode.INVALID_PARAMETER: (
-            "An unknown query parameter, or an id outside of its grammar",
+            "An unknown query parameter, or an invalid id",
             "there is no query parameter 'dry-run'",
             {"target": "dry-run"},
         ),
@@ -135,8 +140,8 @@ _ERRORS: Final[Mapping[ErrorCode, tuple[str, str, dict[str, Any]]]] = MappingPro
             {"target": "Operation-Id"},
         ),
         ErrorCode.UNKNOWN_ACTION: (
-            "No runner has offered this action",
-            "no runner has announced the action book:burn; /openapi.json lists those that are known",
+            "No runner offers this action",
+            "no runner has announced the action book:burn; /openapi.json lists the known ones",
             {},
         ),
         ErrorCode.OPERATION_NOT_FOUND: (
@@ -150,28 +155,28 @@ _ERRORS: Final[Mapping[ErrorCode, tuple[str, str, dict[str, Any]]]] = MappingPro
             {},
         ),
         ErrorCode.RESOURCE_BUSY: (
-            "Another operation holds the resource, and the action does not wait",
+            "Another operation owns the resource, and the action does not wait",
             busy_error(Kind("book", "upload-start"), RESOURCE_ID, OPERATION_ID).message,
             {"target": RESOURCE_ID},
         ),
         ErrorCode.PAYLOAD_TOO_LARGE: ("The body is too large", "the body has more than 262144 bytes", {}),
         ErrorCode.UNSUPPORTED_MEDIA_TYPE: (
-            "The body is not said to be JSON in UTF-8",
+            "The body is not declared as JSON in UTF-8",
             "the input must be application/json, not 'text/plain'",
             {"target": "Content-Type"},
         ),
         ErrorCode.INTERNAL_ERROR: (
-            "Our fault; the log knows more",
-            f"the request failed for a reason that is ours; the log has it under {REQUEST_ID}",
+            "An error in the service, whose log has the cause",
+            f"the request failed because of an error in the service; its log has the cause under {REQUEST_ID}",
             {},
         ),
         ErrorCode.JOURNAL_UNAVAILABLE: (
-            "The broker does not answer; a submit names the id to send again with",
+            "The broker does not respond; for a submit, the error has the id to send it again with",
             f"the journal did not answer in time: {_AGAIN}",
             {"operation_id": OPERATION_ID},
         ),
         ErrorCode.JOURNAL_FULL: (
-            "No new operations are taken until there is room",
+            "No new operations are accepted until there is room",
             f"the journal is full, so no new operation can be recorded now: {_AGAIN}",
             {"operation_id": OPERATION_ID},
         ),

@@ -1,7 +1,4 @@
-"""The schemas of an action as components of the document: names that no other action has, references that lead there.
-
-Pure. Called by `actions.py`.
-"""
+"""JSON Schemas as components of the document: under names of their own, with references to these names. Pure."""
 
 from __future__ import annotations
 
@@ -14,23 +11,23 @@ from .shared import SCHEMAS, Json
 _DEFS: Final = "#/$defs/"
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9._-]")
 _LITERALS: Final = frozenset({"const", "default", "enum", "examples"})
-"""Keywords that hold values, not schemas."""
+"""Keywords whose values are not schemas."""
 
 
 def to_components(schema: Mapping[str, Any], name: str) -> Json:
-    """A schema and its `$defs` as components: references inside of it now start at the document's root.
+    """Return a schema and its `$defs` as components. Their references start at the document's root.
 
     Args:
         schema: JSON Schema 2020-12.
-        name: of its component; those of its `$defs` begin with it.
+        name: name of the component. The names of the `$defs` begin with it.
     """
     names: dict[str, str] = {}
     for key in schema.get("$defs", {}):
-        wanted = f"{name}.{_NOT_IN_NAMES.sub('_', key)}"
-        while wanted in names.values():
-            wanted += "_"
-        names[key] = wanted
-    # `$id` would make references relative to itself again; the dialect is OpenAPI's own.
+        unique = f"{name}.{_NOT_IN_NAMES.sub('_', key)}"
+        while unique in names.values():
+            unique += "_"
+        names[key] = unique
+    # `$id` would be a new base for references, and the dialect is OpenAPI's own.
     top = {key: value for key, value in schema.items() if key not in {"$defs", "$id", "$schema"}}
     others = {names[key]: _rewritten(value, name, names) for key, value in schema.get("$defs", {}).items()}
     return {name: _rewritten(top, name, names), **others}

@@ -1,7 +1,4 @@
-"""Examples for JSON Schemas, made by their rules alone: always the same, and rather none than a wrong one.
-
-Pure. Called by `actions.py`.
-"""
+"""Examples for JSON Schemas: deterministic, and always valid; without a valid one there is none. Pure."""
 
 from __future__ import annotations
 
@@ -17,11 +14,11 @@ import msgspec
 Json = dict[str, Any]
 
 MAX_NODES: Final = 400
-"""Values in one example: it is there to be read, and schemas that branch a lot would grow without end."""
+"""Values in one example, so that it stays readable although a schema branches a lot."""
 MAX_ITEMS: Final = 20
 """Items of one list."""
 MAX_DEPTH: Final = 20
-"""Lists and objects inside of each other."""
+"""Nested lists and objects."""
 MAX_TEXT: Final = 300
 """Characters of one string."""
 
@@ -39,7 +36,7 @@ _FORMATS: Final[Mapping[str, str]] = {
     "uuid": "01939c2e-7000-7000-8000-000000000042",
 }
 _TEXTS: Final = ("a", "A", "1", "a1", "A1", "a-1", "A-1", "a_1", "a.1", "a/1", "/a", "a b", "1.0", "1.0.0", "#0a0a0a")
-"""What is tried where a pattern is asked for; a pattern that takes none of these, repeated or not, gets no example."""
+"""Candidates for a pattern, also repeated. A pattern that matches none of them gets no example."""
 _COUNT: Final = re.compile(r"\{(\d{1,4})")
 _OF_STRINGS: Final = ("minLength", "maxLength", "pattern", "format")
 _OF_NUMBERS: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
@@ -49,18 +46,18 @@ _TYPE_KEYWORDS: Final[Mapping[str, Sequence[str]]] = {
     "string": _OF_STRINGS,
     "number": _OF_NUMBERS,
 }
-"""Keywords that tell which type a schema without one is about."""
+"""Keywords that imply the type of a schema without `type`."""
 
 
 class _NoExampleError(Exception):
-    """Nothing that this module can make is valid."""
+    """No valid example was found."""
 
 
 def make_example(schema: dict[str, Any]) -> Any | msgspec.UnsetType:  # noqa: ANN401 - JSON
-    """A value that the schema takes, with optional members where that works; `UNSET` if none is found.
+    """Return a value that the schema accepts, with optional members if possible; `UNSET` if none was found.
 
     Args:
-        schema: JSON Schema 2020-12; references inside of it start at its root.
+        schema: JSON Schema 2020-12 with references to its own root.
     """
     try:
         validator = jsonschema_rs.Draft202012Validator(schema, validate_formats=True, offline=True)
@@ -70,7 +67,7 @@ def make_example(schema: dict[str, Any]) -> Any | msgspec.UnsetType:  # noqa: AN
         try:
             built = _ExampleBuilder(schema, is_full=is_full).build(schema)
         except (_NoExampleError, ArithmeticError, RecursionError, TypeError):
-            continue  # also for keywords that are right by the letter, such as a length of 1.0
+            continue  # also for valid but unusual keywords, such as a length of 1.0
         if validator.is_valid(built):
             return built
     return msgspec.UNSET
@@ -84,15 +81,15 @@ class _ExampleBuilder:
         self._depth = 0
 
     def build(self, schema: Any, opened: frozenset[str] = frozenset(), index: int = 0) -> Any:  # noqa: ANN401 - JSON
-        """A value for a schema.
+        """Build a value for a schema.
 
         Args:
-            schema: a part of the root.
-            opened: the references that lead here, so that one which comes again is left.
-            index: place in a list, so that items differ.
+            schema: a part of the root schema.
+            opened: the references that lead here, to stop at recursion.
+            index: position in a list, so that items differ.
 
         Raises:
-            _NoExample: there is none.
+            _NoExampleError: no valid value was found.
         """
         self._left -= 1
         if self._left < 0 or self._depth > MAX_DEPTH:
@@ -172,7 +169,7 @@ class _ExampleBuilder:
         return built
 
     def _flat(self, schema: Any, opened: frozenset[str]) -> tuple[Json, frozenset[str]]:  # noqa: ANN401 - JSON
-        """A schema with what it refers to, and what it consists of, merged into it."""
+        """Merge the schemas of `$ref` and `allOf` into a schema."""
         if schema is False:
             raise _NoExampleError
         if not isinstance(schema, dict):
@@ -202,21 +199,21 @@ class _ExampleBuilder:
 
 
 def _given(flat: Json, index: int) -> Any | msgspec.UnsetType:  # noqa: ANN401 - JSON
-    """A value that the schema itself names."""
+    """Return a value that the schema itself gives; `UNSET` without one."""
     if "const" in flat:
         return flat["const"]
     for key in ("examples", "enum"):
         if flat.get(key):
             return flat[key][index % len(flat[key])]
     default = flat.get("default")
-    # An empty default says less than an example that is made by the rules.
+    # An empty default shows less than a built example.
     return msgspec.UNSET if default in (None, "", [], {}) else default
 
 
 def _type(flat: Json) -> str:
     declared = flat.get("type")
     if isinstance(declared, list):
-        return next((one for one in declared if one != "null"), "null")
+        return next((name for name in declared if name != "null"), "null")
     if declared:
         return str(declared)
     return next((kind for kind, keys in _TYPE_KEYWORDS.items() if any(key in flat for key in keys)), "")
@@ -268,8 +265,8 @@ def _numbers(flat: Json, index: int) -> Iterator[float]:
 
 def _first_valid(candidates: Iterator[Any], flat: Json, keys: Sequence[str]) -> Any:  # noqa: ANN401 - JSON
     rules = {key: flat[key] for key in keys if key in flat}
-    takes = jsonschema_rs.Draft202012Validator(rules, validate_formats=True, offline=True).is_valid
+    accepts = jsonschema_rs.Draft202012Validator(rules, validate_formats=True, offline=True).is_valid
     for candidate in candidates:
-        if takes(candidate):
+        if accepts(candidate):
             return candidate
     raise _NoExampleError

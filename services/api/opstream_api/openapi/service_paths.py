@@ -1,4 +1,4 @@
-"""The paths of the service itself: documents, the page that shows this one, health. Pure. Called by `document.py`."""
+"""The paths of the service itself: documents, their page, health. Pure."""
 
 from __future__ import annotations
 
@@ -28,39 +28,43 @@ _EVENTS: Final = json_content(
 
 
 def service_paths() -> Json:
-    """What there is besides operations."""
-    ready = "The broker is reachable and the journal takes operations"
+    """Build the paths of the service itself."""
+    ready = "The broker is reachable and the journal accepts operations"
     return {
         "/openapi.json": {"get": _get("openapi", "This document", _DOCUMENT)},
         "/asyncapi.json": {"get": _get("asyncapi", "The events that can be subscribed to, as AsyncAPI 3.0", _EVENTS)},
         "/docs": {"get": _page()},
-        "/healthz": {"get": _get("healthz", "The process answers", _OK)},
+        "/healthz": {"get": _get("healthz", "The process responds", _OK)},
         "/readyz": {"get": _get("readyz", ready, _OK, "Unavailable")},
     }
 
 
-def _get(name: str, summary: str, answer: Json, *refusals: str) -> Json:
+def _get(name: str, summary: str, body: Json, *errors: str) -> Json:
     return {
         "operationId": name,
         "summary": summary,
         "tags": [TAG],
         "parameters": refs("parameters", "x-ms-client-request-id"),
         "responses": {
-            "200": {"description": summary, "headers": header_refs(), "content": answer},
-            **error_responses("InvalidRequest", *refusals),
+            "200": {"description": summary, "headers": header_refs(), "content": body},
+            **error_responses("InvalidRequest", *errors),
         },
     }
 
 
 def _page() -> Json:
     summary = "This document as a page"
-    also = header_refs("ETag", "Cache-Control", "Vary")
+    page_headers = header_refs("ETag", "Cache-Control", "Vary")
     return {
         **_get("docs", summary, {}),
         "parameters": refs("parameters", "If-None-Match", "x-ms-client-request-id"),
         "responses": {
-            "200": {"description": summary, "headers": also, "content": {"text/html": {"schema": {"type": "string"}}}},
-            "304": {"description": "As the client has it already", "headers": also},
+            "200": {
+                "description": summary,
+                "headers": page_headers,
+                "content": {"text/html": {"schema": {"type": "string"}}},
+            },
+            "304": {"description": "The client has the current representation", "headers": page_headers},
             **error_responses("InvalidRequest"),
         },
     }
