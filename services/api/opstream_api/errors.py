@@ -1,7 +1,6 @@
-"""Everything that an answer other than success can be: codes, their HTTP statuses, and how journal errors translate.
+"""The errors of the HTTP interface: the status of each code, and the translation of journal errors.
 
-Raised anywhere in this package, turned into answers in `answers.py`. The only place that knows which HTTP status a
-code has.
+Only this module knows which HTTP status a code has. `http/responses.py` builds the response of an `ApiError`.
 """
 
 from __future__ import annotations
@@ -37,32 +36,32 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         ErrorCode.JOURNAL_FULL: 503,
     }
 )
-"""The codes that answer a request (contract.md, Errors). The others appear only inside of a status monitor."""
+"""The codes of error responses (docs/contract.md). The other codes appear only in a status monitor."""
 
 RETRY_AFTER: Final[Mapping[ErrorCode, int]] = MappingProxyType(
     {
-        ErrorCode.JOURNAL_UNAVAILABLE: 1,  # a broker restart or an election is over in seconds
-        ErrorCode.JOURNAL_FULL: 30,  # somebody has to make room, or events have to expire
+        ErrorCode.JOURNAL_UNAVAILABLE: 1,  # a broker restart or a leader election takes seconds
+        ErrorCode.JOURNAL_FULL: 30,  # an operator has to make room, or events have to expire
     }
 )
-"""Whole seconds after which asking again makes sense."""
+"""Whole seconds after which a retry makes sense."""
 
 MESSAGE_LIMIT: Final = 512
-"""Bytes of a message; whatever a client sent that is quoted in one can't make the answer large."""
+"""Bytes of a message, so that a quoted part of the request can't make the response large."""
 TARGET_LIMIT: Final = 256
 """Bytes of a target."""
 
 
 class ApiError(Exception):
-    """A request that is answered with an error body.
+    """A request that gets an error response.
 
     Args:
         code: one of `STATUS_OF`.
-        message: for a person; cut at `MESSAGE_LIMIT`.
-        target: what of the request is wrong: a header, a query parameter, a path into the input.
-        details: the problems one by one, where there are several.
-        operation_id: the id that a submit tried and that is safe to send again.
-        headers: further headers of the answer.
+        message: for a person; truncated to `MESSAGE_LIMIT`.
+        target: the wrong part of the request: a header, a query parameter, a path into the input.
+        details: each problem, if there are several.
+        operation_id: the id of a submit, under which the same request can be sent again.
+        headers: further headers of the response.
     """
 
     def __init__(
@@ -97,15 +96,15 @@ class ApiError(Exception):
 
 
 def journal_error(error: JournalError, *, operation_id: str = "", is_repeatable: bool = False) -> ApiError:
-    """How a client sees that the journal failed.
+    """Translate an error of the journal.
 
     Args:
-        error: what the journal raised; its text goes to the log, not to the client.
-        operation_id: of a submit that may be sent again; empty for a read.
-        is_repeatable: whether its own headers name the operation already (OASIS Repeatable Requests).
+        error: the journal's error. Its text goes to the log, not to the client.
+        operation_id: id of a submit that may be sent again; empty for other requests.
+        is_repeatable: True if the request's own headers name the operation (OASIS Repeatable Requests).
     """
     if isinstance(error, EventTooLarge):
-        return ApiError(ErrorCode.PAYLOAD_TOO_LARGE, "the request is larger than the journal takes")
+        return ApiError(ErrorCode.PAYLOAD_TOO_LARGE, "the request is larger than the journal accepts")
     again = ": send the same request again, with the same Repeatability headers"
     if not is_repeatable:
         again = f": send the same request again with the header 'Operation-Id: {operation_id}'" if operation_id else ""
@@ -115,7 +114,7 @@ def journal_error(error: JournalError, *, operation_id: str = "", is_repeatable:
     if isinstance(error, JournalUnavailable):
         logger.info("the journal is unavailable: %s", error)
     else:
-        # A stream that is gone, a quota of the account: nothing that the client can change, but the operator must.
+        # A missing stream or an account's quota, for example: the operator has to act, the client can't.
         logger.error("the journal failed: %s", error)
     return ApiError(
         ErrorCode.JOURNAL_UNAVAILABLE, f"the journal did not answer in time{again}", operation_id=operation_id
@@ -123,18 +122,18 @@ def journal_error(error: JournalError, *, operation_id: str = "", is_repeatable:
 
 
 def operation_not_found() -> ApiError:
-    """An id that no operation has, any more."""
+    """The error for an id that no operation has, or none any more."""
     return ApiError(ErrorCode.OPERATION_NOT_FOUND, "there is no such operation, or its retention is over")
 
 
 def operation_unreadable(operation_id: str, error: Exception) -> ApiError:
-    """An operation whose events can't be folded."""
+    """The error for an operation whose events can't be folded. It also logs the cause."""
     logger.error("operation %s can't be read: %s", operation_id, error)
     return ApiError(ErrorCode.INTERNAL_ERROR, f"operation {operation_id} can't be read; the log says why")
 
 
 def not_found() -> ApiError:
-    """A path that is nothing."""
+    """The error for an unknown path."""
     return ApiError(
         ErrorCode.NOT_FOUND,
         "there is nothing here: submit with POST /{resource}/{id}:{action} or POST /{resource}:{action}, "
@@ -143,5 +142,5 @@ def not_found() -> ApiError:
 
 
 def method_not_allowed(allow: str) -> ApiError:
-    """A path that has other methods; `allow` lists them."""
+    """The error for a known path with other methods, which `allow` lists."""
     return ApiError(ErrorCode.METHOD_NOT_ALLOWED, f"this path takes {allow} only", headers={"Allow": allow})

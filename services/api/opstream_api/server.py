@@ -1,7 +1,4 @@
-"""uvicorn as this service runs it: no signals of its own, the contract's body for what is no HTTP, bounded headers.
-
-Called by `main.py`, and by tests that serve an app inside of their loop.
-"""
+"""uvicorn, adapted: it handles no signals, bounds request heads, and responds to invalid HTTP as the contract says."""
 
 from __future__ import annotations
 
@@ -22,26 +19,26 @@ from opstream_schemas.errors import ErrorCode
 
 from .errors import ApiError
 from .http import responses
-from .http.responses import JSON, encode_error
+from .http.responses import ABORT_KEY, JSON, encode_error
 
 GRACE_SECONDS: Final = 5
-"""Whole seconds that open requests get to finish when the service stops; a submit takes less."""
+"""Whole seconds for open requests to finish when the service stops. A submit takes less."""
 MAX_HEAD_BYTES: Final = 32 * 1024
-"""Bytes of request line and headers together, about what other servers take. The parser has no limit of its own."""
+"""Bytes of request line and headers together, about as other servers allow. The parser itself has no limit."""
 MAX_URL_BYTES: Final = 8 * 1024
-"""Bytes of the request line's target: the longest id, percent-encoded, has 3 KiB. litestar remembers recent ones."""
+"""Bytes of the request's URL. The longest id, percent-encoded, has 3 KiB; litestar caches recent URLs."""
 
 _MAX_PIPELINED: Final = 16
-"""Requests that may wait on one connection for the answer before theirs."""
+"""Pipelined requests that may wait on one connection."""
 _UPGRADES: Final = frozenset({b"upgrade", b"http2-settings"})
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that leaves signals to whoever runs it: set `should_exit` to end it.
+    """A uvicorn server without signal handlers: set `should_exit` to stop it.
 
     Args:
         config: uvicorn's.
-        on_stop: called when the server begins to stop, so that requests which are held or streamed come to an end.
+        on_stop: called when the server begins to stop. It must end all requests that wait or stream.
     """
 
     def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
@@ -49,18 +46,18 @@ class Server(uvicorn.Server):
         self._on_stop = on_stop
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no more connections, and let those that are open end."""
+        """Accept no more connections, and let open requests finish."""
         self._on_stop()
         await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """uvicorn's own would raise the signal again after serving, and so end the process before it has closed."""
+        """Do nothing: uvicorn's own handler raises the signal again after serving, which ends the process too early."""
         yield
 
 
 def make_server(app: ASGIApp, on_stop: Callable[[], None]) -> Server:
-    """A server for `run_parts(sockets=[…])`, inside of the running loop; for `on_stop` see `Server`."""
+    """Build a server for `serve(sockets=[…])` in the running loop; for `on_stop` see `Server`."""
     return Server(
         uvicorn.Config(
             app,
@@ -69,7 +66,7 @@ def make_server(app: ASGIApp, on_stop: Callable[[], None]) -> Server:
             lifespan="off",
             log_config=None,
             access_log=False,
-            proxy_headers=False,  # any client could send them; behind a proxy there is --public-url
+            proxy_headers=False,  # any client can send these headers; behind a proxy use --public-url
             server_header=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
         ),
@@ -82,10 +79,10 @@ class HttpProtocol(HttpToolsProtocol):
 
     _head_size = 0
     _current: RequestResponseCycle | None = None
-    """The request that is being answered; uvicorn's own `cycle` is the newest of a pipeline."""
+    """The request that the app handles now. uvicorn's own `cycle` is the newest of a pipeline."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client has connected. One that does not take its answer is dropped by the kernel after a while."""
+        """Accept a client. The kernel drops it if it does not read its response for `WRITE_TIMEOUT` seconds."""
         super().connection_made(transport)
         sock = transport.get_extra_info("socket")
         if sock is not None and hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
@@ -93,16 +90,16 @@ class HttpProtocol(HttpToolsProtocol):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(responses.WRITE_TIMEOUT * 1000))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client has gone: of a pipeline uvicorn tells only the newest request."""
-        running = self._current
-        if running is not None and not running.response_complete:
-            running.disconnected = True
-            running.message_event.set()
+        """Tell the current request that the client has gone. uvicorn tells only the newest of a pipeline."""
+        current = self._current
+        if current is not None and not current.response_complete:
+            current.disconnected = True
+            current.message_event.set()
         self.pipeline.clear()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of a request, or of several."""
+        """Parse bytes of one request or several."""
         self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
@@ -112,45 +109,45 @@ class HttpProtocol(HttpToolsProtocol):
             self.send_400_response("")
 
     def on_message_begin(self) -> None:
-        """A request begins."""
+        """Begin a request."""
         self._head_size = 0
         super().on_message_begin()
-        self.scope[responses.ABORT_KEY] = self.transport.abort  # type: ignore[typeddict-unknown-key]
+        self.scope[ABORT_KEY] = self.transport.abort  # type: ignore[typeddict-unknown-key]
 
     def on_url(self, url: bytes) -> None:
-        """A part of the request line."""
+        """Take over a part of the URL."""
         self._count_head_bytes(len(url), MAX_URL_BYTES)
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header."""
+        """Take over a header."""
         self._count_head_bytes(len(name) + len(value), MAX_HEAD_BYTES)
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The head is over; one that asks for an upgrade comes again without that wish."""
+        """Start the request, unless it asks for an upgrade: then `_decline_upgrade` parses it again without that."""
         if self.parser.should_upgrade():
             return
         super().on_headers_complete()
         if len(self.pipeline) > _MAX_PIPELINED:
             self.transport.abort()
         elif self.pipeline:
-            self.flow.resume_reading()  # uvicorn pauses, and then nobody would see that the client goes
+            self.flow.resume_reading()  # uvicorn pauses reading here, so a disconnect would not be seen
 
     def on_message_complete(self) -> None:
-        """The request is over."""
+        """End the request, unless it asks for an upgrade."""
         if not self.parser.should_upgrade():
             super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
-        """Answer what is no HTTP request, and hang up; after the answers that are due for requests before it."""
+        """Respond to invalid HTTP and close the connection, after the responses to the requests before it."""
         if self.pipeline and self.cycle is not None and self.cycle.more_body:
-            self.pipeline.popleft()  # the broken one
-            due = self.pipeline[0][0] if self.pipeline else self._current
+            self.pipeline.popleft()  # the invalid request
+            pending = self.pipeline[0][0] if self.pipeline else self._current
         else:
-            due = self.cycle
-        if due is not None and not due.response_complete and not due.more_body:
-            due.keep_alive = False
+            pending = self.cycle
+        if pending is not None and not pending.response_complete and not pending.more_body:
+            pending.keep_alive = False
             return
         error = ApiError(
             ErrorCode.INVALID_HEADER,
@@ -173,10 +170,10 @@ class HttpProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _decline_upgrade(self, rest: bytes) -> None:
-        """Go on in HTTP/1.1, as a server may (RFC 9110, Upgrade).
+        """Ignore an upgrade and continue with HTTP/1.1, as a server may (RFC 9110, Upgrade).
 
-        The parser takes a request with `Upgrade` for one without a body, so a POST of Java's HttpClient, which offers
-        h2c, would lose its input. Hence the request is parsed again, without the offer.
+        The parser treats a request with `Upgrade` as one without a body, so a POST of Java's HttpClient, which offers
+        h2c, would lose its input. So the request is parsed again without the upgrade.
         """
         method = self.parser.get_method()
         if method == b"CONNECT":
@@ -186,7 +183,7 @@ class HttpProtocol(HttpToolsProtocol):
         for name, value in self.headers:
             if name == b"connection":
                 tokens = [token.strip() for token in value.split(b",")]
-                lines.append(b"connection: " + b", ".join(one for one in tokens if one.lower() not in _UPGRADES))
+                lines.append(b"connection: " + b", ".join(token for token in tokens if token.lower() not in _UPGRADES))
             elif name not in _UPGRADES:
                 lines.append(name + b": " + value)
         self.parser = httptools.HttpRequestParser(self)

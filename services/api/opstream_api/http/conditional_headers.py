@@ -1,6 +1,6 @@
-"""How a client wants to read a status or a history: `Prefer`, `If-None-Match`, `Accept`, `Last-Event-ID`. Pure.
+"""The headers of reads: `Prefer`, `If-None-Match`, `Accept`, `Last-Event-ID`. Pure.
 
-Called by `status_routes.py`. What RFC 9110 and RFC 7240 say to ignore is ignored; what is ours to define is checked.
+A malformed header is ignored where RFC 9110 and RFC 7240 say so. What opstream defines itself is validated.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from opstream_schemas.errors import ErrorCode
 from .requests import Headers, single_value
 
 MAX_WAIT: Final = 60
-"""The most whole seconds that a request is held: proxies give up at about 100, and clients often before them."""
+"""Whole seconds that a request may wait. Proxies time out at about 100, and clients often earlier."""
 LAST_EVENT_ID: Final = "Last-Event-ID"
 
 _WAIT: Final = re.compile(r'(?:^|,)\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?=[;,]|$)', re.IGNORECASE)
 _QUOTED: Final = re.compile(r'"(?![0-9]{1,9}")[^"]*"')
-"""A text that is no number: whatever it holds is no preference."""
+"""A quoted text that is no number. What is inside is not a preference."""
 _ETAG: Final = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 _POSITION: Final = re.compile(r"[0-9]{1,15}")
 _QUALITY: Final = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
@@ -28,19 +28,19 @@ _JSON: Final = frozenset({"application/json", "application/*"})
 
 
 def wait_seconds(headers: Headers) -> int:
-    """Whole seconds for which the request may be held (RFC 7240, `Prefer: wait`), at most `MAX_WAIT`; 0 without."""
+    """Return the whole seconds that the request may wait (RFC 7240, `Prefer: wait`), at most `MAX_WAIT`; 0 without."""
     found = _WAIT.search(_QUOTED.sub('""', ",".join(headers.get(b"prefer", []))))
     return min(int(found[1]), MAX_WAIT) if found else 0
 
 
 def etag_matches(headers: Headers, etag: str) -> bool:
-    """Whether `If-None-Match` names the representation (RFC 9110: weak comparison, `*` matches any)."""
+    """Return True if `If-None-Match` has the tag (RFC 9110: weak comparison, `*` matches any)."""
     values = ",".join(headers.get(b"if-none-match", []))
     return values.strip() == "*" or etag in _ETAG.findall(values)
 
 
 def wants_stream(headers: Headers) -> bool:
-    """Whether a history is to be sent as Server-Sent Events: `Accept` names them, and JSON not with more weight."""
+    """Return True if the client prefers Server-Sent Events: `Accept` has them, and JSON with no higher weight."""
     weights: dict[str, float] = {}
     for part in ",".join(headers.get(b"accept", [])).split(","):
         media_type, *parameters = (piece.strip().lower() for piece in part.split(";"))
@@ -50,10 +50,10 @@ def wants_stream(headers: Headers) -> bool:
 
 
 def last_event_position(headers: Headers) -> int:
-    """The position of the last event that the client has; 0 without `Last-Event-ID`.
+    """Return the position of the last event that the client has; 0 without `Last-Event-ID`.
 
     Raises:
-        ApiError: `InvalidHeader`: not an id that a stream of ours has.
+        ApiError: `InvalidHeader`: no id of an event stream has this form.
     """
     value = single_value(headers, LAST_EVENT_ID)
     if not value:

@@ -1,7 +1,7 @@
-"""`/docs`: the document as a page, rendered by Swagger UI, whose files this process serves itself. See `app.py`.
+"""`/docs`: a page that shows the OpenAPI document with Swagger UI. This process serves all its files.
 
-No other host is ever asked for anything: links are relative, so that the page also works below a path prefix, and the
-Content-Security-Policy forbids the rest.
+The page loads nothing from other hosts. Its links are relative, so that it also works below a path prefix, and the
+Content-Security-Policy forbids other sources.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from .conditional_headers import etag_matches
 from .requests import Headers, parse_headers
 
 DOCS_PATH: Final = "docs"
-"""Path of the page; its files lie below."""
+"""Path of the page. Its files are below this path."""
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""Swagger UI sets styles of elements, and its stylesheet holds its icons; scripts come from files only."""
+"""Swagger UI sets styles of elements, and its stylesheet has its icons as data. Scripts come from files only."""
 
 _SWAGGER: Final = "swagger_ui"
 _FILES: Final = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-16x16.png", "favicon-32x32.png")
 _TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".png": "image/png", "": "text/html"}
 _CACHE_FOR_A_DAY: Final = "public, max-age=86400"
-"""Swagger UI's files change with the installed release only; a day later whoever comes back asks again."""
+"""For Swagger UI's files, which change only with the installed release. After a day a browser revalidates them."""
 _CACHE_REVALIDATED: Final = "public, no-cache"
-"""Ours may change with each release, and belong together."""
+"""For opstream's own files, which belong together and may change with each release."""
 _METHODS: Final = [HttpMethod.GET, HttpMethod.HEAD, HttpMethod.OPTIONS]
 _ALLOW: Final = "GET, HEAD"
 
@@ -96,21 +96,21 @@ _OWN_FILES: Final = MappingProxyType(
 
 
 class DocsAsset(msgspec.Struct, frozen=True, kw_only=True):
-    """A file, ready to be sent."""
+    """A file of the page, ready to send."""
 
     body: bytes
     gzipped: bytes
-    """With gzip; empty where that saves nothing."""
+    """The body with gzip; empty if gzip does not make it smaller."""
     digest: str
     media_type: str
     caching: str
 
 
 class DocsPage:
-    """The page and what it loads.
+    """The page and the files that it loads.
 
     Args:
-        files: of Swagger UI, by name.
+        files: the files of Swagger UI, by name.
     """
 
     def __init__(self, files: Mapping[str, bytes]) -> None:
@@ -118,11 +118,11 @@ class DocsPage:
         self._assets |= {path: _asset(path, body, _CACHE_REVALIDATED) for path, body in _OWN_FILES.items()}
 
     def respond(self, path: str, headers: Headers) -> ASGIResponse:
-        """The page or one of its files: packed for those who can unpack it, 304 for those who have it.
+        """Build the response with the page or one of its files: with gzip if the client accepts it, 304 if it has it.
 
         Args:
-            path: without the slash at its beginning.
-            headers: of the request.
+            path: the path without its first slash.
+            headers: those of the request.
 
         Raises:
             ApiError: `NotFound`.
@@ -130,51 +130,53 @@ class DocsPage:
         asset = self._assets.get(path)
         if asset is None:
             raise not_found()
-        is_packed = bool(asset.gzipped) and _accepts_gzip(headers)
-        # Two representations, so two tags (RFC 9110, ETag).
-        etag = f'"{asset.digest}-gzip"' if is_packed else f'"{asset.digest}"'
-        sent = {
+        is_gzipped = bool(asset.gzipped) and _accepts_gzip(headers)
+        # Two representations need two tags (RFC 9110, ETag).
+        etag = f'"{asset.digest}-gzip"' if is_gzipped else f'"{asset.digest}"'
+        response_headers = {
             "ETag": etag,
             "Cache-Control": asset.caching,
             "Vary": "Accept-Encoding",
             "x-content-type-options": "nosniff",
         }
         if path == DOCS_PATH:
-            sent |= {"content-security-policy": CONTENT_SECURITY_POLICY, "referrer-policy": "no-referrer"}
+            response_headers |= {"content-security-policy": CONTENT_SECURITY_POLICY, "referrer-policy": "no-referrer"}
         if etag_matches(headers, etag):
-            return ASGIResponse(status_code=304, media_type=asset.media_type, headers=sent)
-        if is_packed:
-            sent["content-encoding"] = "gzip"
-        return ASGIResponse(body=asset.gzipped if is_packed else asset.body, media_type=asset.media_type, headers=sent)
+            return ASGIResponse(status_code=304, media_type=asset.media_type, headers=response_headers)
+        if is_gzipped:
+            response_headers["content-encoding"] = "gzip"
+        return ASGIResponse(
+            body=asset.gzipped if is_gzipped else asset.body, media_type=asset.media_type, headers=response_headers
+        )
 
 
 @cache
 def load_docs_page() -> DocsPage:
-    """The page with the Swagger UI that is installed.
+    """Load the page with the installed Swagger UI, once in a process.
 
-    Meant for the start of the service: reading and packing takes 50 ms and 2 MiB, which is better spent before the
-    first request than while others wait, and a broken installation shows at once. A process does it once.
+    Call it at the start of the service: it takes 50 ms and 2 MiB, which would delay requests later, and a broken
+    installation fails at once.
 
     Raises:
-        FileNotFoundError: it lacks a file, or is not there at all.
+        FileNotFoundError: Swagger UI is not installed, or lacks a file.
     """
-    # Found without being imported: of that package only the files are wanted.
+    # The package is located, not imported: only its files are used.
     spec = importlib.util.find_spec(_SWAGGER)
     if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError(f"the package {_SWAGGER} is not installed, which /docs needs: install opstream again")
+        raise FileNotFoundError(f"/docs needs the package {_SWAGGER}, which is not installed: install opstream again")
     folder = Path(spec.submodule_search_locations[0], "static")
     return DocsPage({name: (folder / name).read_bytes() for name in _FILES})
 
 
 def docs_routes(page: DocsPage) -> list[HTTPRouteHandler]:
-    """The handlers of `/docs` and what is below it."""
+    """Return the handlers of `/docs` and the paths below it."""
 
-    # With OPTIONS, which litestar would otherwise answer by itself, with 204.
+    # OPTIONS is listed to be refused: litestar would respond 204 by itself.
     @route(f"/{DOCS_PATH}", http_method=_METHODS)
     async def docs(request: AnyRequest) -> ASGIResponse:
         _refuse_options(request)
         if request.scope["raw_path"].endswith(b"/"):
-            # The page's links start at its own path, which a slash at its end would change.
+            # The page's links are relative to its own path, and a slash at its end would change that.
             return ASGIResponse(status_code=308, headers={"Location": f"../{DOCS_PATH}"})
         return page.respond(DOCS_PATH, parse_headers(request.scope["headers"]))
 
@@ -192,10 +194,10 @@ def _refuse_options(request: AnyRequest) -> None:
 
 
 def _asset(name: str, body: bytes, caching: str) -> DocsAsset:
-    packed = gzip.compress(body, mtime=0)
+    gzipped = gzip.compress(body, mtime=0)
     return DocsAsset(
         body=body,
-        gzipped=packed if len(packed) < len(body) else b"",
+        gzipped=gzipped if len(gzipped) < len(body) else b"",
         digest=hashlib.blake2b(body, digest_size=16).hexdigest(),
         media_type=_TYPES[Path(name).suffix],
         caching=caching,
@@ -203,9 +205,9 @@ def _asset(name: str, body: bytes, caching: str) -> DocsAsset:
 
 
 def _accepts_gzip(headers: Headers) -> bool:
-    """Whether `Accept-Encoding` names gzip, or anything, with a weight above 0 (RFC 9110)."""
+    """Return True if `Accept-Encoding` has gzip, or `*`, with a weight above 0 (RFC 9110)."""
     weights: dict[str, bool] = {}
     for part in ",".join(headers.get(b"accept-encoding", [])).lower().split(","):
         coding, *parameters = (piece.strip() for piece in part.split(";"))
-        weights[coding] = not any(one.replace(" ", "").strip("0.") == "q=" for one in parameters)
+        weights[coding] = not any(parameter.replace(" ", "").strip("0.") == "q=" for parameter in parameters)
     return weights.get("gzip", weights.get("*", False))

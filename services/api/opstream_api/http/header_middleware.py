@@ -1,7 +1,7 @@
-"""The outermost layer: the spelling of header names, and the request id. Wraps the litestar app; see `app.py`.
+"""The outermost ASGI middleware: it adds the request id and writes header names in the contract's case.
 
-HTTP ignores the case of header names, clients in the field do not (contract.md): litestar writes them in lower case,
-and so does uvicorn.
+HTTP ignores the case of header names, but some clients do not (docs/contract.md). litestar and uvicorn write
+lower case.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 REQUEST_ID_KEY: Final = "opstream_request_id"
-"""Key in the scope's `state`, for log lines."""
+"""Key of the request id in the scope's `state`, for log lines."""
 
 _CLIENT_ID_HEADER: Final = b"x-ms-client-request-id"
 _CLIENT_ID: Final = re.compile(rb"[\x20-\x7e]{1,128}")
 
 
 class _CasedName(bytes):
-    """A header name that keeps its spelling: uvicorn calls `lower()` on every name just before it writes it."""
+    """A header name that keeps its case: uvicorn calls `lower()` on each name before it writes it."""
 
     __slots__ = ()
 
@@ -36,15 +36,15 @@ HEADER_CASE: Final = {
         *(b"Preference-Applied", b"Repeatability-Result", b"Retry-After", b"Vary"),
     )
 }
-"""Spelled as in contract.md. Those that uvicorn itself reads (`content-length`, `connection`) must stay plain."""
+"""Names as docs/contract.md writes them. `content-length` and `connection`, which uvicorn itself reads, stay lower."""
 
 
 class HeaderMiddleware:
-    """ASGI middleware: every answer gets a request id and headers spelled as in the contract.
+    """ASGI middleware: each response gets a request id and header names in the contract's case.
 
     Args:
-        app: what answers.
-        new_id: draws request ids.
+        app: the wrapped app.
+        new_id: generates request ids.
     """
 
     def __init__(self, app: ASGIApp, *, new_id: Callable[[], str]) -> None:
@@ -52,7 +52,7 @@ class HeaderMiddleware:
         self._new_id = new_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Handle one request (ASGI)."""
         if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
@@ -63,17 +63,17 @@ class HeaderMiddleware:
         if client_id is not None:
             added.append((_CLIENT_ID_HEADER, client_id))
 
-        async def send_spelled(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = [(HEADER_CASE.get(name, name), value) for name, value in message["headers"]]
                 message["headers"] = headers + added
             await send(message)
 
-        await self._app(scope, receive, send_spelled)
+        await self._app(scope, receive, send_with_headers)
 
 
 def _client_id(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
-    """The client's own id of the request, if it sent one that can be sent back."""
+    """Return the client's own id of the request, if it is valid and can be sent back."""
     found = [value for name, value in headers if name == _CLIENT_ID_HEADER]
     if len(found) == 1 and _CLIENT_ID.fullmatch(found[0]):
         return found[0]

@@ -1,6 +1,6 @@
-"""Answers as litestar sends them: a status monitor, a document, an error. Called by `app.py`.
+"""Responses: a status monitor, a document, an error, a stream.
 
-Bodies are encoded here, once, straight from the contract's structs; litestar only carries bytes.
+A body is encoded here, once, from the contract's structs. litestar only sends the bytes.
 """
 
 from __future__ import annotations
@@ -28,48 +28,48 @@ T = TypeVar("T")
 
 JSON: Final = "application/json"
 ABORT_KEY: Final = "opstream.abort"
-"""Key in the ASGI scope: drops the connection and all that was written but not read (`server.Protocol`)."""
+"""Key in the ASGI scope of a function that drops the connection with all unread bytes (`server.HttpProtocol`)."""
 WRITE_TIMEOUT: Final = 30.0
-"""Seconds that a client may take to read what fills its connection's buffers, before it is hung up on."""
+"""Seconds that a client may leave the buffers of its connection full. Then the connection is dropped."""
 
 _encode: Final = msgspec.json.Encoder().encode
 
 
 def json_response(body: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None) -> ASGIResponse:
-    """An answer whose body is JSON already."""
+    """Build a response whose body is already JSON."""
     return ASGIResponse(body=body, status_code=status, media_type=JSON, headers=dict(headers or {}))
 
 
 def monitor_response(
     operation: Operation, *, retry_after: int, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> ASGIResponse:
-    """The status monitor of an operation, with the pace of polling while it is not terminal.
+    """Build a response with the status monitor of an operation, and `Retry-After` until it is terminal.
 
     Args:
-        operation: its state.
-        retry_after: whole seconds.
+        operation: the state of the operation.
+        retry_after: whole seconds to wait before the next poll.
         status: 200, or 202 for a submit.
-        headers: further ones.
+        headers: further headers.
     """
-    pace = {} if operation.is_terminal else {"Retry-After": str(retry_after)}
-    return json_response(_encode(build_status_monitor(operation)), status=status, headers={**(headers or {}), **pace})
+    retry = {} if operation.is_terminal else {"Retry-After": str(retry_after)}
+    return json_response(_encode(build_status_monitor(operation)), status=status, headers={**(headers or {}), **retry})
 
 
 def status_response(
     operation: Operation, *, retry_after: int, waited: int, queue_position: int, is_known: Callable[[str], bool]
 ) -> ASGIResponse:
-    """The answer to a read: the status monitor with its `ETag`, or 304 for a client that has it already.
+    """Build the response to a read: the status monitor with its `ETag`, or 304 if the client has it.
 
     Args:
-        operation: its state.
-        retry_after: whole seconds.
-        waited: whole seconds for which the client allowed the request to be held; 0 for not at all.
-        queue_position: its place among those that wait for a resource; 0 for none.
-        is_known: whether the client has the representation with an `ETag`.
+        operation: the state of the operation.
+        retry_after: whole seconds to wait before the next poll.
+        waited: whole seconds that the client allowed the request to wait; 0 for none.
+        queue_position: position among the operations that wait for the same resource; 0 for none.
+        is_known: returns True if the client has the representation with an `ETag`.
     """
     body = _encode(build_status_monitor(operation, queue_position=queue_position))
     etag = f'"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'
-    # A cache on the way may keep the answer, but has to ask whether it still holds.
+    # A cache may store the response, but must revalidate it (RFC 9111, no-cache).
     headers = {"ETag": etag, "Cache-Control": "no-cache", "Vary": "Prefer"}
     if waited:
         headers["Preference-Applied"] = f"wait={waited}"
@@ -79,41 +79,41 @@ def status_response(
 
 
 def empty_response(status: int, headers: Mapping[str, str] | None = None) -> ASGIResponse:
-    """An answer without a body."""
+    """Build a response without a body."""
     return ASGIResponse(status_code=status, media_type=JSON, headers=dict(headers or {}))
 
 
 def error_response(error: ApiError) -> Response[bytes]:
-    """The error body of the contract, with its code also as a header."""
+    """Build a response with the contract's error body, and its code also as a header."""
     headers = {**error.headers, "x-ms-error-code": str(error.code)}
     return Response(encode_error(error.body), status_code=error.status, media_type=JSON, headers=headers)
 
 
 def encode_error(body: ErrorBody) -> bytes:
-    """JSON of an error body."""
+    """Encode an error body as JSON."""
     return _encode(body)
 
 
 async def run_until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T | None:
-    """What `work` returns or raises; None if the client went away before, and then `work` is cancelled."""
+    """Return or raise what `work` does. If the client disconnects first, cancel `work` and return None."""
     working = asyncio.create_task(work)
-    leaving = asyncio.create_task(_wait_for_disconnect(receive))
+    disconnecting = asyncio.create_task(_wait_for_disconnect(receive))
     try:
-        await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([working, disconnecting], return_when=asyncio.FIRST_COMPLETED)
         return working.result() if working.done() else None
     finally:
-        await end_task(leaving)
+        await end_task(disconnecting)
         await end_task(working)
 
 
 class StreamedResponse(ASGIResponse):
-    """An answer that is sent piece by piece, each as fast as its client reads, and never faster than it is made.
+    """A response that is sent in pieces, each as soon as it is produced and the client has read the one before.
 
     Args:
-        pieces: of the body; closed at the end, however it comes. If it raises, the connection is dropped, so that no
-            client takes what it got for the whole.
-        media_type: of the body.
-        headers: further ones.
+        pieces: the pieces of the body. The generator is always closed. If it raises, the connection is dropped, so
+            that the client does not take the incomplete body for the whole.
+        media_type: media type of the body.
+        headers: further headers.
     """
 
     _should_set_content_length = False
@@ -125,7 +125,7 @@ class StreamedResponse(ASGIResponse):
         self._pieces = pieces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Send the response (ASGI)."""
         await run_until_disconnect(receive, self._write(send, scope[ABORT_KEY]))  # type: ignore[typeddict-item]
 
     async def _write(self, send: Send, abort: Callable[[], None]) -> None:
@@ -135,13 +135,13 @@ class StreamedResponse(ASGIResponse):
                 async for piece in pieces:
                     async with asyncio.timeout(WRITE_TIMEOUT):
                         await send({"type": "http.response.body", "body": piece, "more_body": True})
-                async with asyncio.timeout(WRITE_TIMEOUT):  # it waits until the last piece is taken
+                async with asyncio.timeout(WRITE_TIMEOUT):  # which waits until the client has read the last piece
                     await send({"type": "http.response.body", "body": b"", "more_body": False})
             except TimeoutError:
-                logger.info("a client did not read for %g s and is hung up on", WRITE_TIMEOUT)
+                logger.info("a client did not read for %g s, its connection is dropped", WRITE_TIMEOUT)
                 abort()
             except ApiError as error:
-                logger.info("an answer that had begun can't be ended: %s", error)
+                logger.info("a response that has begun can't be completed: %s", error)
                 abort()
 
 
