@@ -1,7 +1,7 @@
-"""What follows from an operation's state, beyond the view: deadlines armed, holds released (docs/architecture.md).
+"""What follows from an operation's new state, besides its snapshot: timers and locks.
 
-Terminal events come from runners, the API and deadlines alike; the projector sees them all. Caller: `projector.py`,
-which acknowledges an event only once its after-effects are done, so none is lost, and each may be repeated.
+Terminal events come from runners, the API and deadlines; the projector sees all of them. It acknowledges an event only
+after the event's after-effects, so none is lost, and each may run more than once.
 """
 
 from __future__ import annotations
@@ -13,33 +13,38 @@ from opstream_schemas.operation.state import Operation
 
 
 class AfterEffect(Protocol):
-    """Something to be done about operations."""
+    """An action that follows from an operation's state."""
 
     async def apply(self, operation: Operation) -> None:
-        """Do what the operation's state asks for; nothing where it is done already. Called for every operation that
-        has new events, so it must cost nothing for those that it does not concern.
+        """Do what the state requires, unless it is done already.
+
+        It is called for every operation with new events, so it must cost nothing for operations that it does not
+        concern.
 
         Raises:
-            JournalError: the broker did not answer; it is called again.
+            JournalError: the broker did not answer, or refused; the projector calls it again.
         """
         ...
 
 
 class LockReleaser:
-    """Releases holds.
+    """Releases the lock of an operation that has ended, and removes it from the lock's queue (docs/adr/0013).
+
+    Runners do the same after each outcome. This covers operations that were canceled or exceeded their deadline, and
+    runners that died before the release.
 
     Args:
-        holds: started.
+        locks: started.
     """
 
-    def __init__(self, holds: ResourceLocks) -> None:
-        self._holds = holds
+    def __init__(self, locks: ResourceLocks) -> None:
+        self._locks = locks
 
     async def apply(self, operation: Operation) -> None:
-        """Release what an operation held that has ended.
+        """Release the lock, if the operation has ended and its action uses one.
 
         Raises:
-            JournalError: the broker did not answer; to be called again.
+            JournalError: the broker did not answer, or refused; call it again.
         """
         if operation.hold and operation.is_terminal:
-            await self._holds.release(operation)
+            await self._locks.release(operation)

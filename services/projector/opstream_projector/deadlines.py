@@ -1,9 +1,8 @@
-"""Deadlines: armed as timers of the broker, and carried out when they are due, so that no runner need be alive.
+"""Deadlines: scheduled as timers on the broker, and enforced when they are due, so that no runner need be alive.
 
-Caller: `main.py`. An operation that has little time is armed as soon as it is seen (`DeadlineScheduler`, an
-after-effect),
-all others only once they have been open for a while (`trail.py`; docs/adr/0012). What is armed too much does no harm:
-`DeadlineEnforcer` believes the journal and not the timer.
+A short deadline is scheduled as soon as the projector sees the operation (`DeadlineScheduler`, an after-effect), any
+other only if the operation is still open after a while (`DeadlineScanner`; docs/adr/0012). A superfluous timer does no
+harm: `DeadlineEnforcer` decides by the journal, not by the timer.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Final
 from opstream_journal import Connection, DeliveredMessage, JournalError, JournalUnavailable, PullConsumer
 from opstream_journal.command_handler import CommandHandler
 from opstream_journal.runtime.crash_points import CrashPoint, crash_point
-from opstream_journal.runtime.service import run_until_first_ends
+from opstream_journal.runtime.worker_pool import WorkerPool
 from opstream_journal.stores.timers import cancel_timers, schedule_deadline
 from opstream_schemas import subjects
 from opstream_schemas.errors import FoldRefused, InvalidEvent, InvalidName, OperationFinished
@@ -26,9 +25,9 @@ from opstream_schemas.operation.state import Operation
 logger = logging.getLogger(__name__)
 
 SCAN_DELAY: Final = 30.0
-"""Seconds after which an operation that is still open is armed."""
+"""Seconds after which the scanner schedules the deadline of an operation that is still open."""
 SHORT_DEADLINE: Final = timedelta(seconds=60)
-"""An operation that has less time than this from its request is armed at once."""
+"""A deadline closer than this to its request is scheduled at once."""
 
 _SCHEDULED_IDS: Final = 10_000
 _ENDED_IDS: Final = 50_000
@@ -40,40 +39,41 @@ _RETRY_LATER: Final = 60.0
 
 
 class RecentIds:
-    """A set of operation ids that forgets the oldest: it holds the last `size` at least, and twice as many at most."""
+    """A set of operation ids that keeps the newest: at least the last `size`, at most twice as many."""
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._young: set[str] = set()
+        self._new: set[str] = set()
         self._old: set[str] = set()
 
     def __contains__(self, operation_id: str) -> bool:
-        return operation_id in self._young or operation_id in self._old
+        return operation_id in self._new or operation_id in self._old
 
     def add(self, operation_id: str) -> None:
-        """Remember an id."""
-        if len(self._young) >= self._size:
-            self._old, self._young = self._young, set()
-        self._young.add(operation_id)
+        """Add an id."""
+        if len(self._new) >= self._size:
+            self._old, self._new = self._new, set()
+        self._new.add(operation_id)
 
 
 class DeadlineScheduler:
-    """Arms the deadlines that are near, and disarms those of operations that have ended.
+    """Schedules short deadlines, and cancels the timers of operations that have ended; an `AfterEffect`.
 
-    An operation that had time enough and ended quickly was armed by nobody, and costs no call to the broker.
+    An operation with a long deadline that ended quickly has no timer, and costs no request to the broker.
 
     Args:
-        link: the connection.
-        trail: see `SCAN_DELAY`.
+        connection: the connection.
+        scan_delay: see `SCAN_DELAY`.
     """
 
-    def __init__(self, link: Connection, *, trail: float = SCAN_DELAY) -> None:
-        self._link = link
-        # Creation and end are of two clocks, and the trail goes by a third one; a timer too few costs a useless purge.
-        self._unscheduled_below = timedelta(seconds=trail / 2)
+    def __init__(self, connection: Connection, *, scan_delay: float = SCAN_DELAY) -> None:
+        self._connection = connection
+        # Start and end of an operation are by two clocks, the scan delay by a third: half of it leaves a margin for
+        # their differences. A wrong guess costs a useless purge.
+        self._unscheduled_below = timedelta(seconds=scan_delay / 2)
         self._scheduled = RecentIds(_SCHEDULED_IDS)
         self.ended = RecentIds(_ENDED_IDS)
-        """Operations that this process has seen ended; the trail need not look at them."""
+        """Operations that this process has seen ended; the scanner can skip them."""
 
     async def apply(self, operation: Operation) -> None:
         """See `AfterEffect`.
@@ -84,9 +84,9 @@ class DeadlineScheduler:
         if operation.is_terminal:
             self.ended.add(operation.id)
             if self._may_be_scheduled(operation):
-                await cancel_timers(self._link, operation.id)
+                await cancel_timers(self._connection, operation.id)
         elif _has_short_deadline(operation) and operation.id not in self._scheduled:
-            await schedule_deadline(self._link, operation.kind, operation.id, operation.deadline)
+            await schedule_deadline(self._connection, operation.kind, operation.id, operation.deadline)
             crash_point(CrashPoint.PROJECTOR_DEADLINE_ARMED)
             self._scheduled.add(operation.id)
 
@@ -97,60 +97,45 @@ class DeadlineScheduler:
 
 
 class DeadlineEnforcer:
-    """Takes the deadlines that are due, and fails the operations that they find open.
+    """Receives the deadlines that are due, and fails operations that are still open.
 
     Args:
-        link: the connection.
-        carrier: carries it out; its clocks count.
-        consumer: the durable that all replicas share.
+        connection: the connection.
+        handler: appends the outcome; its clocks are used.
+        consumer: the durable consumer that all replicas share.
     """
 
     def __init__(
-        self, link: Connection, carrier: CommandHandler, *, consumer: str = subjects.PROJECTOR_DUE_CONSUMER
+        self, connection: Connection, handler: CommandHandler, *, consumer: str = subjects.PROJECTOR_DUE_CONSUMER
     ) -> None:
-        self._link = link
-        self._carrier = carrier
-        self._puller = PullConsumer(link, subjects.OPERATIONS_STREAM, consumer, clock=carrier.monotonic)
-        self._held: set[DeliveredMessage] = set()
+        self._connection = connection
+        self._handler = handler
+        pull_consumer = PullConsumer(connection, subjects.OPERATIONS_STREAM, consumer, clock=handler.monotonic)
+        self._pool = WorkerPool(connection, pull_consumer, slots=_MAX_IN_FLIGHT)
         self._logged = RecentIds(_LOGGED_IDS)
-        self._is_running = False
 
     @property
     def is_ready(self) -> bool:
-        """Whether deadlines are carried out now."""
-        return self._is_running and self._link.is_connected
+        """Return True if deadlines are enforced now."""
+        return self._pool.is_ready
 
     async def run(self) -> None:
-        """Work until cancelled; what is in hand is given back then.
+        """Enforce deadlines until cancelled. Messages that can't be finished then are released.
 
         Raises:
             ConsumerGone: the consumer was deleted.
         """
-        await self._puller.start()
-        self._puller.add_demand(_MAX_IN_FLIGHT)
-        self._is_running = True
-        try:
-            await run_until_first_ends(*(self._work() for _ in range(_MAX_IN_FLIGHT)))
-        finally:
-            self._is_running = False
-            await self._puller.stop()
-            if self._link.is_connected:  # otherwise the broker finds out by itself
-                for message in self._held:
-                    await message.nak()
+        await self._pool.run(self._handle)
 
-    async def _work(self) -> None:
-        while True:
-            message = await self._puller.next()
-            self._held.add(message)
-            await self._handle(message)
-            self._held.discard(message)
-            self._puller.add_demand(1)
+    async def _handle(self, message: DeliveredMessage) -> bool:
+        self._pool.spawn(message, self._enforce(message))
+        return False
 
-    async def _handle(self, message: DeliveredMessage) -> None:
+    async def _enforce(self, message: DeliveredMessage) -> None:
         try:
             _, operation_id = subjects.parse_due_subject(message.subject)
         except InvalidName as error:
-            logger.error("sequence %s is no deadline: %s", message.sequence, error)  # noqa: TRY400 - no bug here
+            logger.error("sequence %s is not a deadline: %s", message.sequence, error)  # noqa: TRY400 - no bug here
             await message.ack()
             return
         try:
@@ -169,24 +154,23 @@ class DeadlineEnforcer:
             await message.ack()
 
     async def _fail(self, operation_id: str, fired_at: datetime) -> None:
-        """Fail an operation whose deadline has passed; arm it again if that is still to come.
+        """Fail an operation whose deadline has passed. Schedule the deadline again if the timer fired too early.
 
         Raises:
-            OperationFinished: it has ended.
-            FoldRefused, InvalidEvent: it holds something that can't be decided upon.
-            JournalError: not now.
+            OperationFinished: the operation has ended.
+            FoldRefused, InvalidEvent: the operation's events can't be folded.
+            JournalError: the broker did not answer, or refused.
         """
-        operation = fold(None, await self._carrier.journal.events(operation_id))
+        operation = fold(None, await self._handler.journal.events(operation_id))
         if operation is None or operation.is_terminal:
             return
-        # The timer went off by the broker's clock. Were only ours to count, one that is slow would arm again and again.
-        if max(fired_at, self._carrier.now()) < operation.deadline:
-            await schedule_deadline(self._link, operation.kind, operation_id, operation.deadline)
+        # The timer fired by the broker's clock. If only our clock counted, a slow one would schedule again and again.
+        if max(fired_at, self._handler.now()) < operation.deadline:
+            await schedule_deadline(self._connection, operation.kind, operation_id, operation.deadline)
             return
         logger.info("operation %s did not finish by its deadline", operation_id)
-        await self._carrier.handle(
-            operation_id, ForceFail(error=deadline_outcome(operation).error), budget=_FAIL_TIMEOUT
-        )
+        command = ForceFail(error=deadline_outcome(operation).error)
+        await self._handler.handle(operation_id, command, budget=_FAIL_TIMEOUT)
 
 
 def _has_short_deadline(operation: Operation) -> bool:

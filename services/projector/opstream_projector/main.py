@@ -1,4 +1,4 @@
-"""Composition root of the projector: settings in, a running process out. Called by the `opstream` command."""
+"""Composition root of the projector: from settings to a running process."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _SOURCE: Final = "opstream/projector"
 
 
 def run(settings: Settings) -> None:
-    """Keep the view up to date, and deadlines, until SIGTERM or SIGINT.
+    """Keep the view up to date and enforce deadlines, until SIGTERM or SIGINT.
 
     Raises:
-        JournalError: the broker can't be reached, lacks something or differs, the health port is taken, or the
-            consumer was deleted.
+        JournalError: the broker can't be reached, something on it is missing or configured differently, the health port
+            is in use, or the consumer was deleted.
     """
     work = run_service(
         "opstream-projector",
@@ -43,25 +43,26 @@ def run(settings: Settings) -> None:
     uvloop.run(run_until_signal(work))
 
 
-async def _compose(link: Connection, max_msg_size: int) -> list[ServiceLoop]:
-    journal = Journal(link, max_msg_size=max_msg_size, clock=time.monotonic)
+async def _compose(connection: Connection, max_msg_size: int) -> list[ServiceLoop]:
+    journal = Journal(connection, max_msg_size=max_msg_size, clock=time.monotonic)
     await journal.start()
-    holds = ResourceLocks(link, journal)
-    await holds.start()
-    armer = DeadlineScheduler(link)
-    carrier = CommandHandler(journal=journal, source=_SOURCE, now=_utc_now, monotonic=time.monotonic, new_id=_new_id)
+    locks = ResourceLocks(connection, journal)
+    await locks.start()
+    scheduler = DeadlineScheduler(connection)
+    handler = CommandHandler(journal=journal, source=_SOURCE, now=_utc_now, monotonic=time.monotonic, new_id=_new_id)
+    projector = Projector(
+        connection,
+        journal,
+        SnapshotStore(connection),
+        now=_utc_now,
+        monotonic=time.monotonic,
+        effects=[scheduler, LockReleaser(locks)],
+    )
     logger.info("projecting")
     return [
-        Projector(
-            link,
-            journal,
-            SnapshotStore(link),
-            now=_utc_now,
-            monotonic=time.monotonic,
-            effects=[armer, LockReleaser(holds)],
-        ),
-        DeadlineScanner(link, journal, armer.ended, now=_utc_now, monotonic=time.monotonic),
-        DeadlineEnforcer(link, carrier),
+        projector,
+        DeadlineScanner(connection, journal, scheduler.ended, now=_utc_now, monotonic=time.monotonic),
+        DeadlineEnforcer(connection, handler),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Settings of the projector, read once by whoever starts it (the `opstream` command, a test)."""
+"""Settings of the projector. The code that starts the process reads them once."""
 
 from __future__ import annotations
 
@@ -13,4 +13,4 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     health_port: int = 0
     """TCP port for /healthz and /readyz; 0 for none."""
     connect_timeout: float = 30.0
-    """Seconds to wait for the broker at the start: longer than a broker restart, shorter than people's patience."""
+    """Seconds to wait for the broker at startup: longer than a restart of the broker takes."""

@@ -127,7 +127,7 @@ class Replica:
     ) -> None:
         self._journal = journal
         self.writer = SnapshotWriter(
-            view, journal, SnapshotCache(max_entries=recent, max_bytes=2**30), now=now, rest=_rest
+            view, journal, SnapshotCache(max_entries=recent, max_bytes=2**30), now=now, sleep=_sleep
         )
         self.refused: list[int] = []
         self.doubtful: list[int] = []
@@ -153,5 +153,5 @@ class Replica:
         interleave([self.take(*batches)], lambda _: 0)
 
 
-async def _rest(_seconds: float) -> None:
+async def _sleep(_seconds: float) -> None:
     await InterleavePoint()

@@ -1,4 +1,4 @@
-"""What arming costs: nothing for what ends quickly; and parts of a process that live and end together."""
+"""What scheduling costs: nothing for operations that end quickly. Loops of a process that run and end together."""
 
 from __future__ import annotations
 
@@ -26,34 +26,34 @@ class Asked(Exception):
 
 
 class Untouchable:
-    """A link that tells when it is used."""
+    """A connection that raises when it is used."""
 
     def __getattr__(self, name: str) -> Any:
         raise Asked(name)
 
 
-def armer(trail: float = 30.0) -> DeadlineScheduler:
-    return DeadlineScheduler(cast("Connection", Untouchable()), trail=trail)
+def scheduler(scan_delay: float = 30.0) -> DeadlineScheduler:
+    return DeadlineScheduler(cast("Connection", Untouchable()), scan_delay=scan_delay)
 
 
 def states(*datas: EventData, seconds: float = 86_400.0, lasting: float = 0.0) -> list[Operation]:
-    """Every state of an operation that has some time from its request, and takes some."""
+    """Every state of an operation with a deadline and a duration, both in seconds."""
     history = History().append(request(deadline=NOW + timedelta(seconds=seconds)), *datas)
     finished_at = NOW + timedelta(seconds=lasting)
     return [msgspec.structs.replace(one, finished_at=finished_at) if one.is_terminal else one for one in history.states]
 
 
 async def test_an_ordinary_operation_costs_no_call() -> None:
-    """One that has time enough, and ends before the trail comes by."""
-    effect = armer()
+    """One with a long deadline that ends before the scanner gets to it."""
+    effect = scheduler()
     for operation in states(*LIFE, lasting=14.9):
         await effect.apply(operation)
 
 
 async def test_a_slow_one_is_disarmed() -> None:
-    """One that the trail may have found open: its half covers clocks that differ."""
+    """One that the scanner may have found open: half of the scan delay is a margin for differing clocks."""
     *open_ones, ended = states(*LIFE, lasting=15.0)
-    effect = armer()
+    effect = scheduler()
     for operation in open_ones:
         await effect.apply(operation)
     with pytest.raises(Asked):
@@ -65,20 +65,20 @@ async def test_what_is_near(seconds: float, is_near: bool) -> None:
     """Less than a minute from the request, whatever the time is now."""
     [operation] = states(seconds=seconds)
     with pytest.raises(Asked) if is_near else contextlib.nullcontext():
-        await armer().apply(operation)
+        await scheduler().apply(operation)
 
 
 async def test_an_end_is_remembered_also_if_it_can_not_be_disarmed() -> None:
-    """The trail need not look at an operation that has ended."""
+    """The scheduler remembers operations that have ended, for the scanner."""
     *_, ended = states(*LIFE, lasting=100.0)
-    effect = armer()
+    effect = scheduler()
     with pytest.raises(Asked):
         await effect.apply(ended)
     assert ended.id in effect.ended
 
 
 def test_recent_ids_are_bounded() -> None:
-    """The last ones are known, and those of long ago are not."""
+    """The newest ids are kept, old ones are dropped."""
     ids = RecentIds(10)
     for number in range(100):
         ids.add(str(number))
@@ -87,7 +87,7 @@ def test_recent_ids_are_bounded() -> None:
 
 
 async def test_an_id_added_again() -> None:
-    """An id that comes again and again pushes no other one out."""
+    """An id that is added repeatedly drops no other one."""
     ids = RecentIds(2)
     ids.add("a")
     for _ in range(10):
@@ -96,7 +96,7 @@ async def test_an_id_added_again() -> None:
 
 
 async def test_one_failure_ends_all() -> None:
-    """The first part that fails ends the others, which may clean up, and its error is the one that is told."""
+    """The first loop that fails ends the others, which may clean up; its error is raised."""
     cleaned = asyncio.Event()
 
     async def endless() -> None:
@@ -116,7 +116,7 @@ async def test_one_failure_ends_all() -> None:
 
 
 async def test_a_cancellation_comes_once() -> None:
-    """Whoever stops all gives each part its time to clean up: longer than a tenth of a second, and uninterrupted."""
+    """Stopping gives each loop its time to clean up: more than a tenth of a second, and uninterrupted."""
     cleaned = asyncio.Event()
 
     async def slow() -> None:

@@ -1,4 +1,4 @@
-"""Sorts a batch of messages by operation, and puts aside what is no event. Caller: `projector.py`."""
+"""Decodes a batch of delivered messages and groups the events by operation."""
 
 from __future__ import annotations
 
@@ -17,31 +17,39 @@ _TIMER_PREFIXES: Final = tuple(
     wildcard.removesuffix(">") for wildcard in (subjects.WAKE_DESTINATION, subjects.DUE_DESTINATION)
 )
 _MAX_LOGGED_TYPES: Final = 100
-"""Foreign types that are told apart in the log; a flood of invented ones must not fill the memory."""
+"""Unknown event types that are remembered as logged. Without a limit, a flood of invented types would fill memory."""
 
 
 class DeliveredEvent(NamedTuple):
-    """An event and the message that brought it."""
+    """An event and the message that carried it."""
 
     message: DeliveredMessage
     event: RecordedEvent
 
 
 EventGroups = dict[str, list[DeliveredEvent]]
-"""By operation id, each in stream order."""
+"""Events by operation id, each list in stream order."""
+
+
+class EventBatch(NamedTuple):
+    """A decoded batch."""
+
+    groups: EventGroups
+    others: list[DeliveredMessage]
+    """Fired timers and messages that are no events: they only need an acknowledgement."""
 
 
 class BatchDecoder:
-    """Remembers which unknown types it has told of."""
+    """Decodes batches; logs each unknown event type once."""
 
     def __init__(self) -> None:
         self._unknown: set[str] = set()
 
-    def decode(self, batch: Iterable[DeliveredMessage]) -> tuple[EventGroups, list[DeliveredMessage]]:
-        """The events by operation, and the messages that need nothing but an ack: wakes, and what is no event."""
+    def decode(self, messages: Iterable[DeliveredMessage]) -> EventBatch:
+        """Decode messages, in any order. What is neither an event nor a timer is logged as an error."""
         groups: EventGroups = {}
         others = []
-        for message in batch:
+        for message in messages:
             if message.subject.startswith(_TIMER_PREFIXES):
                 others.append(message)
                 continue
@@ -49,12 +57,12 @@ class BatchDecoder:
                 operation_id = subjects.parse_event_subject(message.subject).operation_id
                 event = decode_event(message.data, message.sequence)
             except (InvalidName, InvalidEvent) as error:
-                logger.error("sequence %s (%s) is no event: %s", message.sequence, message.subject, error)  # noqa: TRY400 - no bug here
+                logger.error("sequence %s (%s) is not an event: %s", message.sequence, message.subject, error)  # noqa: TRY400 - no bug here
                 others.append(message)
                 continue
             if event.operation_id != operation_id:
                 logger.error(
-                    "operation %s: the event at sequence %s lies under %s, passing over it",
+                    "operation %s: the event at sequence %s lies under %s, skipping it",
                     event.operation_id,
                     message.sequence,
                     message.subject,
@@ -66,19 +74,19 @@ class BatchDecoder:
             groups.setdefault(operation_id, []).append(DeliveredEvent(message, event))
         for group in groups.values():
             group.sort(key=_sequence)
-        return groups, others
+        return EventBatch(groups, others)
 
     def _log_unknown(self, event: RecordedEvent) -> None:
         if event.type in self._unknown or len(self._unknown) >= _MAX_LOGGED_TYPES:
             return
         self._unknown.add(event.type)
         logger.warning(
-            "events of type %s, unknown to this version, are passed over; the first: operation %s, sequence %s",
+            "events of type %s are unknown to this version and skipped; the first: operation %s, sequence %s",
             event.type,
             event.operation_id,
             event.sequence,
         )
 
 
-def _sequence(delivery: DeliveredEvent) -> int:
-    return delivery.event.sequence
+def _sequence(delivered: DeliveredEvent) -> int:
+    return delivered.event.sequence

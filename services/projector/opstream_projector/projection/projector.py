@@ -1,10 +1,12 @@
-"""The loop: take what the consumer delivers, bring the view up to date, acknowledge. Caller: `main.py`.
+"""The projector's loop: collect a batch, bring the view up to date, acknowledge.
 
-A message is acknowledged only once the view is at least as new as its event. A batch is folded to the last state of
-each operation, so an operation that began and ended within one is written once: each write waits for the broker's
-disk. Batches follow each other, so no operation is written twice at once here; the next one arrives meanwhile.
+A message is acknowledged only after the view is at least as new as its event. A batch is folded to the last state of
+each operation, so an operation that began and ended within a batch is written once: each write waits for the broker's
+disk. Batches are processed one after the other, so a process never writes one operation twice at once; the next batch
+arrives meanwhile.
 
-It decides nothing about operations, and nobody waits for it: the API answers from the journal where the view lags.
+The projector decides nothing about operations, and no request waits for it: where the view lags, the API reads the
+journal.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from opstream_journal import (
 )
 from opstream_journal.jetstream.connection import end_task
 from opstream_journal.runtime.crash_points import CrashPoint, crash_point
+from opstream_journal.runtime.pull_worker import PullWorker
 from opstream_projector.after_effects import AfterEffect
 from opstream_schemas import subjects
 
@@ -36,21 +39,18 @@ from .snapshot_writer import ProjectionResult, SnapshotWriter
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE: Final = 1_000
-"""Messages in one batch at most, and in what is pulled ahead of the next."""
+"""Messages in one batch at most, and messages pulled ahead for the next one."""
 LINGER: Final = 0.1
-"""Seconds that a batch which is not full waits for more, so that short operations are written once."""
+"""Seconds that a batch which is not full waits for more messages, so that short operations are written once."""
 
 _FIRST_DEMAND: Final = 200
 _MIN_DEMAND: Final = 16
 _PULLED_BYTES: Final = 16 * 1024 * 1024
 _WRITERS: Final = 64
-_RECENT_ENTRIES: Final = 10_000
-_RECENT_BYTES: Final = 32 * 1024 * 1024
-_MAX_ROUNDS: Final = 5
-_FIRST_BACKOFF: Final = 0.1
+_CACHE_ENTRIES: Final = 10_000
+_CACHE_BYTES: Final = 32 * 1024 * 1024
 _MAX_REQUEUE_DELAY: Final = 30.0
 _DOUBT_DELIVERIES: Final = 5
-_RECONNECT_TIMEOUT: Final = 3_600.0
 _FINISH_TIMEOUT: Final = 3.0
 
 
@@ -58,21 +58,21 @@ class Projector:
     """One replica.
 
     Args:
-        link: the connection.
+        connection: the connection.
         journal: started.
-        view: where snapshots go.
+        snapshots: the view.
         now: the time, with zone.
         monotonic: monotonic seconds.
         effects: what else follows from an operation's state.
-        consumer: the durable that all replicas share.
+        consumer: the durable consumer that all replicas share.
         linger: see `LINGER`.
     """
 
     def __init__(
         self,
-        link: Connection,
+        connection: Connection,
         journal: Journal,
-        view: SnapshotStore,
+        snapshots: SnapshotStore,
         *,
         now: Callable[[], datetime],
         monotonic: Callable[[], float],
@@ -80,67 +80,57 @@ class Projector:
         consumer: str = subjects.PROJECTOR_CONSUMER,
         linger: float = LINGER,
     ) -> None:
-        self._link = link
-        recent = SnapshotCache(max_entries=_RECENT_ENTRIES, max_bytes=_RECENT_BYTES)
-        self._writer = SnapshotWriter(view, journal, recent, now=now, rest=link.sleep)
-        self._puller = PullConsumer(link, subjects.OPERATIONS_STREAM, consumer, clock=monotonic)
+        self._connection = connection
+        cache = SnapshotCache(max_entries=_CACHE_ENTRIES, max_bytes=_CACHE_BYTES)
+        self._writer = SnapshotWriter(snapshots, journal, cache, now=now, sleep=connection.sleep)
+        self._worker = PullWorker(
+            connection, PullConsumer(connection, subjects.OPERATIONS_STREAM, consumer, clock=monotonic)
+        )
         self._effects = effects
         self._decoder = BatchDecoder()
         self._linger = linger
         self._demand = 0
-        self._held: set[DeliveredMessage] = set()
-        """Taken, and neither acknowledged nor given back."""
-        self._is_running = False
-        self._is_troubled = False
+        """Messages that may still come."""
 
     @property
     def is_ready(self) -> bool:
-        """Whether the view is being kept up to date now."""
-        return self._is_running and not self._is_troubled and self._link.is_connected
+        """Return True if the view is kept up to date now."""
+        return self._worker.is_ready
 
     async def run(self) -> None:
-        """Project until cancelled; the batch in hand is finished then, what is left is given back.
+        """Project until cancelled. The current batch is finished then; other messages are released.
 
         Raises:
             ConsumerGone: the consumer was deleted.
         """
-        await self._puller.start()
-        self._want(_FIRST_DEMAND)
-        self._is_running = True
-        try:
+        self._demand = _FIRST_DEMAND
+        async with self._worker.pulling(_FIRST_DEMAND):
             while True:
-                await self._finish(await self._next_batch())
-        finally:
-            self._is_running = False
-            await self._release()
+                await self._process_shielded(await self._next_batch())
 
     async def _next_batch(self) -> list[DeliveredMessage]:
-        batch = [self._take(await self._puller.next())]
+        batch = [await self._worker.next()]
         self._drain(batch)
         if len(batch) < BATCH_SIZE:
-            await self._link.sleep(self._linger)
+            await self._connection.sleep(self._linger)
             self._drain(batch)
-        # As many as fit into memory of the size that they have now, whatever results and inputs they carry.
+        self._demand -= len(batch)
+        # Pull ahead as many messages as fit into memory at their present size.
         size = sum(len(message.data) for message in batch) // len(batch)
-        self._want(min(BATCH_SIZE, max(_MIN_DEMAND, _PULLED_BYTES // max(size, 1))))
+        self._raise_demand(min(BATCH_SIZE, max(_MIN_DEMAND, _PULLED_BYTES // max(size, 1))))
         return batch
 
     def _drain(self, batch: list[DeliveredMessage]) -> None:
-        while len(batch) < BATCH_SIZE and (message := self._puller.next_nowait()) is not None:
-            batch.append(self._take(message))
+        while len(batch) < BATCH_SIZE and (message := self._worker.next_nowait()) is not None:
+            batch.append(message)
 
-    def _take(self, message: DeliveredMessage) -> DeliveredMessage:
-        self._demand -= 1
-        self._held.add(message)
-        return message
-
-    def _want(self, target: int) -> None:
+    def _raise_demand(self, target: int) -> None:
         missing = target - self._demand
         if missing > 0:
             self._demand += missing
-            self._puller.add_demand(missing)
+            self._worker.add_demand(missing)
 
-    async def _finish(self, batch: list[DeliveredMessage]) -> None:
+    async def _process_shielded(self, batch: list[DeliveredMessage]) -> None:
         task = asyncio.create_task(self._process(batch), name="batch")
         try:
             await asyncio.shield(task)
@@ -150,27 +140,15 @@ class Projector:
                 await end_task(task)
             raise
 
-    async def _process(self, batch: list[DeliveredMessage]) -> None:
-        groups, others = self._decoder.decode(batch)
-        await self._ack(others)
-        rounds, backoff = 0, _FIRST_BACKOFF
-        while failed := await self._project_groups(groups):
-            self._is_troubled = True
-            if not self._link.is_connected:
-                await self._link.wait_connected(_RECONNECT_TIMEOUT)
-            elif len(failed) < len(groups) or rounds == _MAX_ROUNDS:
-                # Not the broker's trouble, or not one that passes: nobody else is to wait for these.
-                await self._requeue(delivery for group in failed.values() for delivery in group)
-                break
-            else:
-                rounds += 1
-                await self._link.sleep(backoff)
-                backoff *= 2
-            groups = failed
-        self._is_troubled = False
+    async def _process(self, messages: list[DeliveredMessage]) -> None:
+        batch = self._decoder.decode(messages)
+        await self._ack(batch.others)
+        # If a part succeeds, the broker works: release the rest, so that other operations need not wait for it.
+        failed = await self._worker.retry(self._project_groups, batch.groups, is_partial_final=True)
+        await self._requeue(delivered for group in failed.values() for delivered in group)
 
     async def _project_groups(self, groups: EventGroups) -> EventGroups:
-        """Write the snapshots of all operations; those that the broker kept from it."""
+        """Write the snapshots of all operations. Return the groups that failed with an error of the broker."""
         failed: EventGroups = {}
         reasons: list[JournalError] = []
         done = 0
@@ -187,7 +165,7 @@ class Projector:
                     else:
                         done += 1
                         continue
-                # Where nothing succeeds, the rest need not wait for their time-outs one after the other.
+                # If nothing has succeeded so far, the rest need not wait for their time-outs one after the other.
                 failed[operation_id] = group
 
         async with asyncio.TaskGroup() as workers:
@@ -199,62 +177,54 @@ class Projector:
 
     async def _project(self, operation_id: str, group: list[DeliveredEvent]) -> None:
         try:
-            outcome = await self._writer.project(operation_id, [delivery.event for delivery in group])
+            result = await self._writer.project(operation_id, [delivered.event for delivered in group])
         except EventTooLarge as error:
             logger.error("operation %s can't be stored in the view: %s", operation_id, error)  # noqa: TRY400 - no bug here
         else:
-            if outcome.operation is not None:
+            if result.operation is not None:
                 for effect in self._effects:
-                    await effect.apply(outcome.operation)
+                    await effect.apply(result.operation)
             crash_point(CrashPoint.PROJECTOR_WRITTEN)
-            group = await self._requeue_doubtful(operation_id, group, outcome)
-        await self._ack(delivery.message for delivery in group)
+            group = await self._requeue_doubtful(operation_id, group, result)
+        await self._ack(delivered.message for delivered in group)
 
     async def _requeue_doubtful(
-        self, operation_id: str, group: list[DeliveredEvent], outcome: ProjectionResult
+        self, operation_id: str, group: list[DeliveredEvent], result: ProjectionResult
     ) -> list[DeliveredEvent]:
-        for refusal in outcome.refused:
+        """Log refused events, and requeue doubtful ones a few times. Return the events to acknowledge."""
+        for refused in result.refused:
             logger.error(
-                "operation %s: the event at sequence %s is foreign, passing over it: %s",
+                "operation %s: the event at sequence %s is foreign, skipping it: %s",
                 operation_id,
-                refusal.event.sequence,
-                refusal.reason,
+                refused.event.sequence,
+                refused.reason,
             )
-        if not outcome.doubtful:
+        if not result.doubtful:
             return group
-        doubts = {refusal.event.sequence: refusal.reason for refusal in outcome.doubtful}
+        reasons = {doubtful.event.sequence: doubtful.reason for doubtful in result.doubtful}
         waiting = []
-        for delivery in group:
-            reason = doubts.get(delivery.event.sequence)
+        for delivered in group:
+            reason = reasons.get(delivered.event.sequence)
             if reason is None:
                 continue
-            if delivery.message.deliveries < _DOUBT_DELIVERIES:
-                # Another replica may hold the events before it, and store them meanwhile.
-                waiting.append(delivery)
+            if delivered.message.deliveries < _DOUBT_DELIVERIES:
+                # Another replica may hold the events before it, and write them meanwhile.
+                waiting.append(delivered)
             else:
                 logger.error(
-                    "operation %s: the event at sequence %s can't be folded, passing over it: %s",
+                    "operation %s: the event at sequence %s can't be folded, skipping it: %s",
                     operation_id,
-                    delivery.event.sequence,
+                    delivered.event.sequence,
                     reason,
                 )
         await self._requeue(waiting)
-        return [delivery for delivery in group if delivery not in waiting]
+        return [delivered for delivered in group if delivered not in waiting]
 
     async def _ack(self, messages: Iterable[DeliveredMessage]) -> None:
         for message in messages:
-            await message.ack()
-            self._held.discard(message)
+            await self._worker.ack(message)
 
-    async def _requeue(self, deliveries: Iterable[DeliveredEvent]) -> None:
-        for delivery in deliveries:
-            message = delivery.message
-            await message.nak(min(2.0 ** min(message.deliveries - 1, 10), _MAX_REQUEUE_DELAY))
-            self._held.discard(message)
-
-    async def _release(self) -> None:
-        await self._puller.stop()
-        if self._link.is_connected:  # otherwise the broker finds out by itself
-            for message in self._held:
-                await message.nak()
-        self._held.clear()
+    async def _requeue(self, events: Iterable[DeliveredEvent]) -> None:
+        for event in events:
+            delay = min(2.0 ** min(event.message.deliveries - 1, 10), _MAX_REQUEUE_DELAY)
+            await self._worker.release(event.message, delay)

@@ -1,6 +1,6 @@
-"""The snapshots that this process wrote last, with their revisions, so that the usual case needs no read.
+"""The snapshots that this process wrote last, with their revisions: most updates then need no read.
 
-Caller: `writer.py`. What is here may be outdated (another replica writes too); the guard of the next write tells.
+An entry may be out of date, because other replicas write too. The next write notices: it expects the cached revision.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from opstream_journal import SnapshotEntry
 from opstream_schemas.operation.state import Operation
 
 _FIXED_BYTES: Final = 2_000
-"""About what an operation takes in memory besides its texts and result."""
+"""Approximate memory of an operation without its texts and result."""
 
 
 class SnapshotCache:
-    """A mapping from operation id to entry that forgets the least recently used ones.
+    """A least-recently-used cache of entries by operation id.
 
     Args:
-        max_entries: how many it keeps at most.
-        max_bytes: about how much memory they may take; a single result may have 256 KiB.
+        max_entries: entries at most.
+        max_bytes: approximate memory at most; a single result may have 256 KiB.
     """
 
     def __init__(self, *, max_entries: int, max_bytes: int) -> None:
@@ -35,7 +35,7 @@ class SnapshotCache:
         return len(self._entries)
 
     def get(self, operation_id: str) -> SnapshotEntry | None:
-        """The entry, if it is remembered."""
+        """Return the cached entry, if there is one."""
         found = self._entries.get(operation_id)
         if found is None:
             return None
@@ -43,7 +43,7 @@ class SnapshotCache:
         return found[0]
 
     def put(self, operation: Operation, revision: int) -> None:
-        """Remember what is stored under `revision`."""
+        """Cache a snapshot that is stored under `revision`; evict old entries."""
         self.discard(operation.id)
         size = memory_size(operation)
         self._entries[operation.id] = (SnapshotEntry(revision, operation), size)
@@ -53,14 +53,14 @@ class SnapshotCache:
             self._bytes -= freed
 
     def discard(self, operation_id: str) -> None:
-        """Drop an entry."""
+        """Remove an entry, if there is one."""
         found = self._entries.pop(operation_id, None)
         if found is not None:
             self._bytes -= found[1]
 
 
 def memory_size(operation: Operation) -> int:
-    """About how many bytes an operation takes in memory."""
+    """Return the approximate memory of an operation in bytes."""
     size = _FIXED_BYTES + len(operation.message) + len(operation.reason)
     if operation.result is not msgspec.UNSET:
         size += len(memoryview(operation.result))

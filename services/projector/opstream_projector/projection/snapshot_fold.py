@@ -1,7 +1,4 @@
-"""How events become the next snapshot of one operation, and how long that one stays. Pure; `now` is a parameter.
-
-Caller: `writer.py`, which brings the events and the snapshot, and stores what comes out.
-"""
+"""How events become the next snapshot of an operation, and how long a snapshot lives. Pure: `now` is a parameter."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from opstream_schemas.operation.fold import fold_for_reader, forced_end_of
 from opstream_schemas.operation.state import Operation
 
 _MAX_TTL: Final = 3e9
-"""Seconds, 95 years. The broker counts nanoseconds in 64 bits; what should stay longer stays for ever."""
+"""Seconds (95 years). The broker counts nanoseconds in 64 bits; a snapshot that should live longer never expires."""
 
 
 class RefusedEvent(msgspec.Struct, frozen=True):
@@ -29,17 +26,17 @@ class RefusedEvent(msgspec.Struct, frozen=True):
 
 
 class FoldResult(msgspec.Struct, frozen=True):
-    """What a fold gave."""
+    """The state after a fold, and the events that the fold refused."""
 
     operation: Operation | None
     refused: tuple[RefusedEvent, ...] = ()
 
 
 def fold_onto(operation: Operation | None, events: Iterable[RecordedEvent]) -> FoldResult:
-    """Fold events, in stream order, as far as they continue the operation; what it holds already is passed over.
+    """Fold events, in stream order, onto a state. Events that the state already contains are skipped.
 
-    An event that does not continue it (there is a gap, or it is foreign) is refused and leaves it as it was. A later
-    one that does continue it is folded all the same: position and hash prove that nothing is missing in between.
+    An event that does not continue the operation (after a gap, or a foreign one) is refused and changes nothing. A
+    later event that does continue it is folded: its position and hash prove that nothing is missing in between.
     """
     refused = []
     for event in events:
@@ -47,27 +44,27 @@ def fold_onto(operation: Operation | None, events: Iterable[RecordedEvent]) -> F
             continue
         try:
             operation = fold_for_reader(operation, (event,))
-        except FoldRefused as refusal:
-            refused.append(RefusedEvent(event, str(refusal)))
+        except FoldRefused as error:
+            refused.append(RefusedEvent(event, str(error)))
     return FoldResult(operation, tuple(refused))
 
 
 def fold_all(events: Sequence[RecordedEvent]) -> FoldResult:
-    """Fold all events of an operation. Behind a forced end (ADR 0014), whatever is refused has been passed over."""
-    folding = fold_onto(None, events)
+    """Fold all events of an operation. A forced end (docs/adr/0014) is folded although refused events precede it."""
+    result = fold_onto(None, events)
     if forced_end_of(events[-1]) is None:
-        return folding
+        return result
     try:
         operation = fold_for_reader(None, events)
     except FoldRefused:
-        return folding
-    return FoldResult(operation, tuple(one for one in folding.refused if one.event is not events[-1]))
+        return result
+    return FoldResult(operation, tuple(refused for refused in result.refused if refused.event is not events[-1]))
 
 
 def supersedes(operation: Operation, stored: Operation | None) -> bool:
-    """Whether a snapshot may take the place of what is stored: it must be further by both of its counts.
+    """Return True if a snapshot may replace the stored one: both its sequence and its position are higher.
 
-    Sequence alone would let a foreign second `requested` set an operation back to its beginning.
+    The sequence alone would let a foreign second `requested` set an operation back to its beginning.
     """
     return stored is None or (
         operation.stream_sequence > stored.stream_sequence and operation.position > stored.position
@@ -75,11 +72,11 @@ def supersedes(operation: Operation, stored: Operation | None) -> bool:
 
 
 def time_to_live(operation: Operation, now: datetime) -> float:
-    """Seconds for which the snapshot is to stay: 0 or less if the time of a terminal one is over.
+    """Return the seconds that the snapshot lives from now on; 0 or less if a terminal one has expired.
 
-    A terminal one stays for the retention of its outcome. One that is open would stay for the longest that it may get
-    if the operation ended by its deadline, or now, whichever is later. It is replaced long before; its own end is for
-    the broker, which may bring back what was replaced (docs/adr/0016).
+    A terminal snapshot lives for the retention of its outcome. An open one gets the longest retention, counted from its
+    deadline or from now, whichever is later. It is normally replaced long before; the TTL matters because the broker
+    may bring back a replaced entry (docs/adr/0016).
     """
     end = operation.finished_at or max(operation.deadline, now)
     seconds = end.timestamp() + operation.effective_retention - now.timestamp()
@@ -87,8 +84,8 @@ def time_to_live(operation: Operation, now: datetime) -> float:
 
 
 def may_have_expired(operation: Operation, now: datetime) -> bool:
-    """Whether the operation, for all that this state tells, may have ended and left the view already.
+    """Return True if the operation may have ended after this state, and its snapshot may have expired.
 
-    Where nothing is stored, such a state must not be: it would stay for long, as if the operation were still open.
+    Where nothing is stored, such a state must not be written: for a long time the operation would look open.
     """
     return operation.created_at.timestamp() + operation.minimum_retention <= now.timestamp()

@@ -20,7 +20,7 @@ from opstream_schemas.operation.state import Operation
 from tests.support.broker.server import Broker
 from tests.support.journal.journals import extend, first, following, linked, opened
 from tests.support.projector.consistency import RebuildResult, begun, lose, publish, rebuilt, verified
-from tests.support.projector.deadlines import carrier
+from tests.support.projector.deadlines import command_handler
 from tests.support.projector.projection import LIFE, RESULT, assert_is_fold, projector, running, settled
 from tests.support.schemas.histories import FromTheFuture, started
 
@@ -120,7 +120,7 @@ async def test_a_forced_end_settles_it(link: Connection, journal: Journal, view:
     operation = await begun(journal, "hurt", started())
     await publish(link, "hurt", "progressed", b"\x00 not an event")
     await publish(link, "hurt", "progressed", encode_event(following(operation, FromTheFuture())))
-    await force_fail(carrier(journal), "hurt", reason="damaged", is_forced=True, budget=10)
+    await force_fail(command_handler(journal), "hurt", reason="damaged", is_forced=True, budget=10)
     done = await told_by_all(link, journal, view, ("hurt",))
     assert (done.unfoldable.count, done.walk.invalid.count, done.walk.unknown.count) == (0, 1, 1)
     stored = (await view.get_newest("hurt")).operation
