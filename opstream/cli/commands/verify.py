@@ -163,8 +163,8 @@ async def _verify(settings: VerifySettings) -> int:
     ):
         judge = Judge(
             EntryReader(link, journal, found),
-            tell=lambda difference: _print_difference(tally, difference),
-            tell_lag=_LagReporter(tally, time.monotonic),
+            report=lambda difference: _print_difference(tally, difference),
+            report_lag=_LagReporter(tally, time.monotonic),
             now=sweeps.utc_now,
             grace=settings.grace,
         )

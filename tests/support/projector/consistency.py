@@ -119,8 +119,8 @@ async def verified(link: Connection, journal: Journal, *, max_states: int = 1_00
     lags: list[int] = []
     judge = ViewVerifier(
         EntryReader(link, journal, snapshots),
-        tell=lambda difference: lines.append(str(difference)),
-        tell_lag=lags.append,
+        report=lambda difference: lines.append(str(difference)),
+        report_lag=lags.append,
         now=utc_now,
         grace=grace,
     )

@@ -1,8 +1,7 @@
 """Compares the snapshot of one operation with what the journal says it should be.
 
-The upper part is pure: `now` is a parameter. `EntryReader` reads both sides from the leaders, for what the pass over
-the
-whole journal could not decide. It folds as the projector does, but reports what cannot be folded.
+The comparison is pure: `now` is a parameter. `EntryReader` reads entry and events from the leaders, for operations that
+the scan of the whole journal can't decide. It folds as the projector does, but reports what can't be folded.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ from opstream_schemas.operation.forced_end import OperationMessage, decode_event
 from opstream_schemas.operation.state import Operation
 
 _CLOCK_MARGIN: Final = 5.0
-"""Seconds by which our clock and the broker's may differ, and by which it rounds when it lets an entry go."""
+"""Seconds for the difference between our clock and the broker's, and for the broker's rounding of expiry times."""
 _MAX_VALUE_LENGTH: Final = 80
-"""Characters of a value that are shown."""
+"""Characters of a value that are displayed."""
 
 
 class EntryDifference(msgspec.Struct, frozen=True):
@@ -41,9 +40,9 @@ class EntryDifference(msgspec.Struct, frozen=True):
 
 
 def is_expired(operation: Operation, now: datetime) -> bool:
-    """Whether the view need not hold the operation any more, so that it is right without an entry.
+    """Return True if the operation's entry may have expired, so that a missing entry is right.
 
-    That of an operation that is open goes a retention after its deadline, whatever else happens (docs/adr/0016).
+    The entry of an open operation expires one retention after its deadline at the latest (docs/adr/0016).
     """
     seconds = time_to_live(operation, now)
     if not operation.is_terminal:
@@ -52,13 +51,13 @@ def is_expired(operation: Operation, now: datetime) -> bool:
 
 
 def is_same(snapshot: RawSnapshot, operation: Operation) -> bool:
-    """Whether the entry says exactly what the fold gives."""
-    # Other bytes may say the same, as when another version has written a field's default.
+    """Return True if the entry equals the fold."""
+    # Other bytes may mean the same: another version may have written a field's default.
     return snapshot.data == encode_snapshot(operation) or snapshot.operation == operation
 
 
 def is_ahead(snapshot: RawSnapshot, operation: Operation) -> bool:
-    """Whether the entry says that it has seen more of the operation, by whichever count."""
+    """Return True if the entry claims a higher position or sequence than the fold."""
     stored = snapshot.operation
     return stored is not None and (
         stored.position > operation.position or stored.stream_sequence > operation.stream_sequence
@@ -66,9 +65,9 @@ def is_ahead(snapshot: RawSnapshot, operation: Operation) -> bool:
 
 
 def describe_difference(snapshot: RawSnapshot | None, operation: Operation | None) -> str:
-    """How they differ, for a person: one line. Without an operation the journal knows nothing of it."""
+    """Describe the difference in one line for a person. No operation means that the journal does not have it."""
     if operation is None:
-        return "in the view, and not in the journal"
+        return "in the view, but not in the journal"
     if snapshot is None:
         return f"missing in the view, {operation.status} in the journal (position {operation.position})"
     stored = snapshot.operation
@@ -93,38 +92,38 @@ def _shown_value(fields: dict[str, Any], name: str) -> str:
 
 
 class EntryReading(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found."""
+    """The entry of one operation, and what it should be."""
 
     snapshot: RawSnapshot | None
     operation: Operation | None
-    """What the view should hold; None if the journal does not tell."""
+    """What the view should hold; None if the journal can't tell."""
     problem: str = ""
-    """Why not all that the journal holds of it could be folded."""
+    """Why some of the operation's messages could not be folded; empty if all were."""
     is_unknown: bool = False
-    """The journal holds nothing of it, and not because that has expired."""
+    """True if the journal holds no messages of the operation, and never did: they have not expired."""
 
 
 class EntryReader:
-    """Looks at operations.
+    """Reads entries and their operations' events from the leaders.
 
     Args:
-        link: the connection.
+        connection: the connection.
         journal: started.
         snapshots: started.
     """
 
-    def __init__(self, link: Connection, journal: Journal, snapshots: RawSnapshots) -> None:
-        self._link = link
+    def __init__(self, connection: Connection, journal: Journal, snapshots: RawSnapshots) -> None:
+        self._connection = connection
         self._journal = journal
         self._snapshots = snapshots
 
     async def read(self, operation_id: str) -> EntryReading:
-        """Look at one.
+        """Read one operation.
 
         Raises:
             JournalUnavailable: a leader did not answer.
         """
-        # In this order: what the view holds was in the journal before, so no honest entry is further than the fold.
+        # The entry first: an event is in the journal before it is in the view, so no honest entry is ahead of the fold.
         snapshot = await self._snapshots.get_newest(operation_id)
         messages = await self._journal.messages(operation_id)
         if not messages:
@@ -136,45 +135,50 @@ class EntryReader:
 
     async def _has_expired(self, snapshot: RawSnapshot) -> bool:
         sequence = snapshot.sequence
-        return sequence is not None and sequence < (await stream_bounds(self._link, subjects.OPERATIONS_STREAM)).first
+        if sequence is None:
+            return False
+        return sequence < (await stream_bounds(self._connection, subjects.OPERATIONS_STREAM)).first
 
 
-def is_wrong(look: EntryReading, now: datetime) -> bool:
-    """Whether the entry is not what it should be."""
-    if look.operation is None:
-        return look.is_unknown
-    if look.snapshot is None:
-        return not is_expired(look.operation, now)
-    return not is_same(look.snapshot, look.operation)
+def is_wrong(reading: EntryReading, now: datetime) -> bool:
+    """Return True if the entry is not what it should be."""
+    if reading.operation is None:
+        return reading.is_unknown
+    if reading.snapshot is None:
+        return not is_expired(reading.operation, now)
+    return not is_same(reading.snapshot, reading.operation)
 
 
 def fold_messages(
     operation_id: str, messages: Sequence[OperationMessage], stored: Operation | None
 ) -> tuple[Operation | None, str]:
-    """What the view should hold of an operation, and why that is not all that lies in the journal, if it is not.
+    """Fold all messages of an operation.
 
     Args:
         operation_id: its id.
-        messages: whatever lies on its subjects, in stream order.
-        stored: what the view holds: all that is left of an operation whose beginning has expired.
+        messages: all messages on its subjects, in stream order.
+        stored: the snapshot in the view; if the operation's beginning has expired, it is the only record of it.
+
+    Returns:
+        What the view should hold, and why some messages are not in it (empty if all are).
     """
     events, problem = _own_events(operation_id, messages)
     if not events:
         return stored, problem
     own = events_from_request(operation_id, events)
     if own:
-        folding = fold_all(own)
+        result = fold_all(own)
         if len(own) < len(events) and forced_end_of(own[-1]) is None:
-            problem = problem or f"what lies before its request at sequence {own[0].sequence} is not its"
+            problem = problem or f"messages before its request at sequence {own[0].sequence} are not its own"
     elif stored is None:
         return None, problem
     else:
-        folding = fold_onto(stored, events)
-    return folding.operation or stored, problem or _first_refusal(folding)
+        result = fold_onto(stored, events)
+    return result.operation or stored, problem or _first_refusal(result)
 
 
 def _own_events(operation_id: str, messages: Sequence[OperationMessage]) -> tuple[list[RecordedEvent], str]:
-    """The operation's events among the messages, and what is wrong with the first other one."""
+    """Return the operation's events among the messages, and what is wrong with the first message that is none."""
     try:
         events, problem = decode_events(messages), ""
     except InvalidEvent as error:
@@ -196,5 +200,5 @@ def _decodable(messages: Sequence[OperationMessage]) -> list[RecordedEvent]:
     return found
 
 
-def _first_refusal(folding: FoldResult) -> str:
-    return folding.refused[0].reason if folding.refused else ""
+def _first_refusal(result: FoldResult) -> str:
+    return result.refused[0].reason if result.refused else ""

@@ -1,8 +1,8 @@
-"""Folds the whole journal, in its order, in memory that stays flat. Pure. Caller: `sweeping.py`.
+"""Folds the whole journal, in stream order, in bounded memory. Pure.
 
-The state of an operation is kept from its first event to its last and given out then. Only so many are kept at once: of
-an operation that had to go before its end, and of one that holds anything odd, only the id is given out, and whoever
-wants the state reads the operation from the journal (`looking.py`).
+The state of an operation is kept from its first event to its last, and returned then. At most `max_states` are kept. Of
+an operation that was evicted before its end, and of one with any invalid message, only the id is returned; the state
+has to be read from the operation's own events (`EntryReader`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from opstream_schemas.operation.fold import fold_for_reader
 from opstream_schemas.operation.state import Operation
 
 MAX_STATES: Final = 32_768
-"""States that are kept at once. One takes about 2 KB, with a progress text of full length 6."""
+"""States that are kept at once. One takes about 2 KB, with a progress text of full length 6 KB."""
 
 _EVENT_PREFIX: Final = "operations."
 _TERMINAL_EVENTS: Final = (Succeeded, Failed, Canceled)
@@ -28,31 +28,31 @@ _MAX_EXAMPLES: Final = 5
 
 
 class FoldedOperation(NamedTuple):
-    """An operation whose state is to be compared now."""
+    """An operation that can be compared now."""
 
     operation_id: str
     operation: Operation | None
-    """None: it was not kept, or can't be trusted; the journal tells."""
+    """None if the state was evicted or can't be trusted: read the operation's events."""
     is_last: bool
-    """Whether nothing of it follows in the part of the journal that is walked."""
+    """True if none of its events follow in the scanned part of the journal."""
 
 
 class SkippedMessages:
-    """Messages that are passed over: all counted, the first ones named."""
+    """Messages that were skipped: all are counted, the first ones are named."""
 
     def __init__(self) -> None:
         self.count = 0
         self.examples: list[str] = []
 
     def add(self, message: ScannedMessage, why: str) -> None:
-        """Count one."""
+        """Count a message."""
         self.count += 1
         if len(self.examples) < _MAX_EXAMPLES:
             self.examples.append(f"sequence {message.sequence} ({message.subject}): {why}")
 
 
 class JournalFold:
-    """One walk through the journal.
+    """One pass over the journal.
 
     Args:
         max_states: see `MAX_STATES`.
@@ -64,24 +64,28 @@ class JournalFold:
         self.events = 0
         """Messages under the subjects of operations, whatever they hold."""
         self.messages = 0
-        """All messages: wakes and fired deadlines, too."""
+        """All messages, fired timers too."""
         self.operations = 0
-        """Operations that began in what was walked through, and those of which only a later part is there, the latter
-        perhaps more than once."""
+        """Operations that began in the scanned part, and those of which only a later part is there; the latter are
+        counted again after an eviction."""
         self.invalid = SkippedMessages()
-        """No events, or not of the operation under whose subject they lie."""
+        """Messages that are no events, or events that lie under another operation's subject."""
         self.unknown = SkippedMessages()
-        """Of types that this version does not know."""
+        """Events of types that this version does not know."""
 
     @property
     def state_count(self) -> int:
-        """How many states it keeps now."""
+        """Return how many states are kept now."""
         return len(self._states)
 
-    def fold(self, batch: Iterable[ScannedMessage]) -> list[FoldedOperation]:
-        """Go on by some messages; what is to be compared now."""
+    def fold(self, messages: Iterable[ScannedMessage]) -> list[FoldedOperation]:
+        """Fold the next messages.
+
+        Returns:
+            The operations that ended in them or were evicted, in order.
+        """
         found: list[FoldedOperation] = []
-        for message in batch:
+        for message in messages:
             self.messages += 1
             if not message.subject.startswith(_EVENT_PREFIX):
                 continue
@@ -89,10 +93,10 @@ class JournalFold:
             try:
                 operation_id = subjects.parse_event_subject(message.subject).operation_id
             except InvalidName as error:
-                self.invalid.add(message, str(error))  # it is of no operation that anybody could ask for
+                self.invalid.add(message, str(error))  # no request could name such an operation
                 continue
-            event = self._event(message, operation_id)
-            operation = self._next(operation_id, event)
+            event = self._decode(message, operation_id)
+            operation = self._pop_next_state(operation_id, event)
             if event is not None and isinstance(event.data, _TERMINAL_EVENTS):
                 found.append(FoldedOperation(operation_id, operation, is_last=True))
                 continue
@@ -102,11 +106,11 @@ class JournalFold:
         return found
 
     def drain(self) -> Iterator[FoldedOperation]:
-        """What is open at the end, oldest first; it is not kept any more then."""
+        """Remove and yield the operations that are open at the end, least recently changed first."""
         while self._states:
             yield FoldedOperation(*self._states.popitem(last=False), is_last=True)
 
-    def _event(self, message: ScannedMessage, operation_id: str) -> RecordedEvent | None:
+    def _decode(self, message: ScannedMessage, operation_id: str) -> RecordedEvent | None:
         try:
             event = decode_event(message.data, message.sequence)
         except InvalidEvent as error:
@@ -119,8 +123,8 @@ class JournalFold:
             self.unknown.add(message, event.type)
         return event
 
-    def _next(self, operation_id: str, event: RecordedEvent | None) -> Operation | None:
-        """The state after an event, taken out of what is kept; None if only the journal tells."""
+    def _pop_next_state(self, operation_id: str, event: RecordedEvent | None) -> Operation | None:
+        """Remove the kept state and return the state after an event; None if it can't be told here."""
         if operation_id in self._states:
             operation = self._states.pop(operation_id)
             if operation is None:

@@ -1,8 +1,8 @@
 """Rewrites every entry of the view that differs from the fold of the journal, in place, while the system works.
 
-Caller: the command. Each write is guarded by the revision of what it replaces, as the projector's are, so what a
-projector has written meanwhile stays. What the walk folded to the end is written as it is; whatever is doubtful is read
-from the leaders first. After-effects (deadlines, holds) are not its business. See docs/adr/0017.
+Each write expects the revision that it replaces, as the projector's writes do, so it never overwrites what a projector
+wrote meanwhile. States that the scan folded to the end are written directly; in case of doubt entry and events are read
+from the leaders first. A rebuild runs no after-effects: it touches neither deadlines nor locks. See docs/adr/0017.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from .retry import run_bounded
 from .view_scan import OperationExamples, ViewScan, accept_entry
 
 _SafeWrite = tuple[Operation, RawSnapshot | None]
-"""A state that may be written as it is, and the entry that it replaces."""
+"""A state that may be written without another read, and the entry that it replaces."""
 
 _WRITERS: Final = 128
 _MAX_TRIES: Final = 20
 _RETRY_DELAY: Final = 0.05
-_SHORTEST_TTL: Final = 1.0
+_MIN_TTL: Final = 1.0
 
 
 class ViewRebuilder:
-    """Compares and rewrites; a `ScanVisitor`.
+    """Rewrites entries that differ; a `ScanVisitor`.
 
     Args:
-        view: where snapshots go.
-        looker: looks at what is doubtful.
+        snapshots: the view, for writing.
+        reader: reads entries in case of doubt.
         now: the time, with zone.
     """
 
-    def __init__(self, view: SnapshotStore, looker: EntryReader, *, now: Callable[[], datetime]) -> None:
-        self._view = view
-        self._reader = looker
+    def __init__(self, snapshots: SnapshotStore, reader: EntryReader, *, now: Callable[[], datetime]) -> None:
+        self._snapshots = snapshots
+        self._reader = reader
         self._now = now
         self._writers = asyncio.Semaphore(_WRITERS)
         self.rewritten = 0
@@ -55,118 +55,125 @@ class ViewRebuilder:
         self.missing = 0
         """Entries that were not there, and are now."""
         self.removed = 0
-        """Entries of operations that the journal does not know."""
+        """Entries of operations that the journal does not have."""
         self.unfoldable = OperationExamples()
+        """Operations with messages that can't be folded."""
         self.unstorable = OperationExamples()
+        """Operations whose snapshot is too large."""
 
-    async def visit_operations(self, batch: Sequence[FoldedOperation], sweep: ViewScan) -> None:
+    async def visit_operations(self, batch: Sequence[FoldedOperation], scan: ViewScan) -> None:
         """See `ScanVisitor`."""
-        ids = [one.operation_id for one in batch]
-        snapshots = await sweep.retry(lambda: sweep.snapshots.get(ids))
+        ids = [folded.operation_id for folded in batch]
+        snapshots = await scan.retry(lambda: scan.snapshots.get(ids))
         now = self._now()
         todo: list[Callable[[], Awaitable[None]]] = []
         safe: list[_SafeWrite] = []
         for folded in batch:
             snapshot, operation = snapshots.get(folded.operation_id), folded.operation
-            if snapshot is not None and snapshot.revision in sweep.seen_revisions:
+            if snapshot is not None and snapshot.revision in scan.seen_revisions:
                 continue
             if operation is None:
-                todo.append(functools.partial(self._repair, folded.operation_id, sweep))
-            elif accept_entry(folded, operation, snapshot, now, sweep):
+                todo.append(functools.partial(self._repair, folded.operation_id, scan))
+            elif accept_entry(folded, operation, snapshot, now, scan):
                 continue
             elif folded.is_last and self._is_safe_to_write(operation, snapshot, now):
                 safe.append((operation, snapshot))
             else:
-                todo.append(functools.partial(self._repair, folded.operation_id, sweep))
-        if not await self._write_together(safe, sweep):
-            todo += [functools.partial(self._replace, *one, sweep) for one in safe]
+                todo.append(functools.partial(self._repair, folded.operation_id, scan))
+        if not await self._write_together(safe, scan):
+            todo += [functools.partial(self._replace, *write, scan) for write in safe]
         await run_bounded(todo, self._writers)
 
-    async def visit_entries(self, snapshots: Sequence[RawSnapshot], sweep: ViewScan) -> None:
+    async def visit_entries(self, snapshots: Sequence[RawSnapshot], scan: ViewScan) -> None:
         """See `ScanVisitor`."""
-        todo = [functools.partial(self._repair, one.operation_id, sweep) for one in snapshots]
+        todo = [functools.partial(self._repair, snapshot.operation_id, scan) for snapshot in snapshots]
         await run_bounded(todo, self._writers)
 
     def _is_safe_to_write(self, operation: Operation, snapshot: RawSnapshot | None, now: datetime) -> bool:
-        """Whether the fold may be written as the walk has it: it only takes the place of something older."""
+        """Return True if the folded state may be written without another read: it replaces only something older."""
         if snapshot is None:
-            # Behind the walk's end it may have ended and left the view: as open it would stay for long.
+            # After the scanned part it may have ended and expired; written as open, it would stay for long.
             return operation.is_terminal or not may_have_expired(operation, now)
         return supersedes(operation, snapshot.operation)
 
-    async def _write_together(self, safe: Sequence[_SafeWrite], sweep: ViewScan) -> bool:
-        """Write all at once; False if somebody has written one of them meanwhile, or each has to go by itself."""
+    async def _write_together(self, safe: Sequence[_SafeWrite], scan: ViewScan) -> bool:
+        """Write all in one batch.
+
+        Returns:
+            False if nothing was written: there are fewer than two, another process wrote one of them, or the broker
+            takes no batch.
+        """
         writes = [self._write(operation, snapshot) for operation, snapshot in safe]
-        written = await sweep.retry(lambda: self._view.put_batch(writes)) if len(writes) > 1 else None
+        written = await scan.retry(lambda: self._snapshots.put_batch(writes)) if len(writes) > 1 else None
         for (_, snapshot), revision in zip(safe, written or (), strict=written is not None):
-            self._count(snapshot, revision, sweep)
+            self._count(snapshot, revision, scan)
         return written is not None
 
-    async def _replace(self, operation: Operation, snapshot: RawSnapshot | None, sweep: ViewScan) -> None:
-        if not await self._write_one(operation, snapshot, sweep):
-            await self._repair(operation.id, sweep)
+    async def _replace(self, operation: Operation, snapshot: RawSnapshot | None, scan: ViewScan) -> None:
+        if not await self._write_one(operation, snapshot, scan):
+            await self._repair(operation.id, scan)
 
-    async def _repair(self, operation_id: str, sweep: ViewScan) -> None:
-        """Make the entry what the leaders' journal says, and never less than somebody else has made it meanwhile.
+    async def _repair(self, operation_id: str, scan: ViewScan) -> None:
+        """Make the entry what the leaders' journal says, without overwriting anything newer.
 
         Raises:
             JournalUnavailable: the leaders did not answer for long, or the entry keeps changing.
             JournalError: the broker refused.
         """
-        is_second = False
+        is_second_read = False
         for _ in range(_MAX_TRIES):
-            look = await sweep.retry(functools.partial(self._reader.read, operation_id))
-            if look.problem:
-                self.unfoldable.add(operation_id, look.problem)
-            snapshot, operation = look.snapshot, look.operation
-            if not is_wrong(look, self._now()):
+            reading = await scan.retry(functools.partial(self._reader.read, operation_id))
+            if reading.problem:
+                self.unfoldable.add(operation_id, reading.problem)
+            snapshot, operation = reading.snapshot, reading.operation
+            if not is_wrong(reading, self._now()):
                 if snapshot is not None:
-                    sweep.seen_revisions.add(snapshot.revision)
+                    scan.seen_revisions.add(snapshot.revision)
                 return
-            is_less = snapshot is not None and (operation is None or is_ahead(snapshot, operation))
-            if is_less and not is_second:
-                # The journal may have been read from a leader that is none any more; a second look is from a new one.
-                is_second = True
+            would_shrink = snapshot is not None and (operation is None or is_ahead(snapshot, operation))
+            if would_shrink and not is_second_read:
+                # The journal may have been read from a former leader; a second read is from the new one.
+                is_second_read = True
             elif operation is None:
-                await self._remove(snapshot, sweep)
+                await self._remove(snapshot, scan)
                 return
-            elif await self._write_one(operation, snapshot, sweep):
+            elif await self._write_one(operation, snapshot, scan):
                 return
-            await sweep.link.sleep(_RETRY_DELAY)
+            await scan.connection.sleep(_RETRY_DELAY)
         raise JournalUnavailable(f"the entry of operation {operation_id} keeps changing", maybe_stored=False)
 
-    async def _write_one(self, operation: Operation, snapshot: RawSnapshot | None, sweep: ViewScan) -> bool:
-        """Write a snapshot in the place of another, or of none; False if somebody else has written meanwhile."""
+    async def _write_one(self, operation: Operation, snapshot: RawSnapshot | None, scan: ViewScan) -> bool:
+        """Write a snapshot. Return False if another process wrote the entry meanwhile."""
         try:
-            written = await sweep.retry(lambda: self._put(operation, snapshot))
+            written = await scan.retry(lambda: self._put(operation, snapshot))
         except EventTooLarge as error:
             self.unstorable.add(operation.id, str(error))
             return True
         if written is None:
             return False
-        self._count(snapshot, written, sweep)
+        self._count(snapshot, written, scan)
         return True
 
     async def _put(self, operation: Operation, snapshot: RawSnapshot | None) -> int | None:
         write = self._write(operation, snapshot)
-        return await self._view.put(operation, write.revision, ttl=write.ttl)
+        return await self._snapshots.put(operation, write.revision, ttl=write.ttl)
 
-    def _count(self, snapshot: RawSnapshot | None, written: int, sweep: ViewScan) -> None:
-        sweep.seen_revisions.add(written)
+    def _count(self, snapshot: RawSnapshot | None, written: int, scan: ViewScan) -> None:
+        scan.seen_revisions.add(written)
         if snapshot is None:
             self.missing += 1
         else:
             self.rewritten += 1
 
     def _write(self, operation: Operation, snapshot: RawSnapshot | None) -> SnapshotWrite:
-        # One whose time is over and that is there all the same, as something else, goes as soon as the broker lets it.
-        seconds = max(time_to_live(operation, self._now()), _SHORTEST_TTL)
+        # An expired operation whose entry is wrong is written with the shortest TTL, so that it goes soon.
+        seconds = max(time_to_live(operation, self._now()), _MIN_TTL)
         ttl = None if seconds == math.inf else float(math.ceil(seconds))
         return SnapshotWrite(operation, snapshot.revision if snapshot is not None else 0, ttl)
 
-    async def _remove(self, snapshot: RawSnapshot | None, sweep: ViewScan) -> None:
+    async def _remove(self, snapshot: RawSnapshot | None, scan: ViewScan) -> None:
         if snapshot is not None:
-            await sweep.retry(lambda: sweep.snapshots.remove(snapshot.operation_id, snapshot.revision))
+            await scan.retry(lambda: scan.snapshots.remove(snapshot.operation_id, snapshot.revision))
             self.removed += 1
 
 

@@ -1,4 +1,4 @@
-"""Much work at once, on a broker that may be away for a while. Callers: `sweeping.py`, `rebuild.py`, `verify.py`."""
+"""Outlasts a broker that is away for a while, and bounds how much work runs at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 from opstream_journal import Connection, JournalUnavailable
 
 RETRY_TIMEOUT: Final = 60.0
-"""Seconds that the broker may be away."""
+"""Seconds for which the broker may be away."""
 
 _FIRST_DELAY: Final = 0.1
 _MAX_DELAY: Final = 2.0
@@ -17,14 +17,14 @@ _MAX_DELAY: Final = 2.0
 _T = TypeVar("_T")
 
 
-async def retry_while_unavailable(link: Connection, step: Callable[[], Awaitable[_T]]) -> _T:
-    """Take a step that may be taken any number of times, until the broker answers.
+async def retry_while_unavailable(connection: Connection, step: Callable[[], Awaitable[_T]]) -> _T:
+    """Call a step until the broker answers. The step must be repeatable.
 
     Raises:
-        JournalUnavailable: it did not for `PATIENCE`.
+        JournalUnavailable: the broker did not answer for `RETRY_TIMEOUT`.
     """
     loop = asyncio.get_running_loop()
-    until, rest = loop.time() + RETRY_TIMEOUT, _FIRST_DELAY
+    until, delay = loop.time() + RETRY_TIMEOUT, _FIRST_DELAY
     while True:
         try:
             return await step()
@@ -32,31 +32,31 @@ async def retry_while_unavailable(link: Connection, step: Callable[[], Awaitable
             left = until - loop.time()
             if left <= 0:
                 raise
-            if link.is_connected:
-                await link.sleep(min(rest, left))
-                rest = min(rest * 2, _MAX_DELAY)
+            if connection.is_connected:
+                await connection.sleep(min(delay, left))
+                delay = min(delay * 2, _MAX_DELAY)
             else:
-                await link.wait_connected(left)
+                await connection.wait_connected(left)
 
 
 async def run_bounded(todo: Iterable[Callable[[], Awaitable[None]]], limit: asyncio.Semaphore) -> None:
-    """Do everything, so much of it at once as the limit lets.
+    """Call all functions, as many at once as the semaphore allows.
 
     Raises:
-        ExceptionGroup: of what was raised.
+        ExceptionGroup: of what the functions raised.
     """
 
-    async def do(work: Callable[[], Awaitable[None]]) -> None:
+    async def run(work: Callable[[], Awaitable[None]]) -> None:
         async with limit:
             await work()
 
     async with asyncio.TaskGroup() as group:
-        for one in todo:
-            group.create_task(do(one))
+        for work in todo:
+            group.create_task(run(work))
 
 
 def first_error(group: ExceptionGroup) -> Exception:
-    """One of the errors; the others are most likely the same."""
+    """Return the first error of a group; the others most likely have the same cause."""
     error: Exception = group
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]

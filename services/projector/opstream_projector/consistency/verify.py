@@ -1,8 +1,7 @@
 """Compares every entry of the view with the fold of the journal, while the system works, and changes nothing.
 
-Caller: the command. What differs is read again from the leaders before it is told. An entry that is only behind is the
-projector's to bring up to date; it is told once the projector says that it is done, or has had time enough.
-See docs/adr/0017.
+An entry that differs is read again from the leaders before it is reported. An entry that only lags is the projector's
+job: it is reported once the projector says that it has written it, or has had enough time. See docs/adr/0017.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ from .retry import run_bounded
 from .view_scan import OperationExamples, ViewScan, accept_entry
 
 GRACE: Final = 40.0
-"""Seconds for which the projector may be behind: longer than its consumer's ack_wait (30 s), since what a killed
-replica held comes to another one only then. Once that was too little, it is not waited for again."""
+"""Seconds for which the projector may lag: longer than its consumer's ack_wait (30 s), after which the messages of a
+killed replica come to another one. Once this time was too short, verification does not wait again."""
 
 _MAX_READS: Final = 32
 _MISSING_IDS: Final = 10_000
@@ -33,111 +32,119 @@ _MAX_DELAY: Final = 1.0
 
 
 class ViewVerifier:
-    """Compares and tells; a `ScanVisitor`.
+    """Reports entries that differ; a `ScanVisitor`.
 
     Args:
-        looker: looks at what seems to differ.
-        tell: is given each difference.
-        tell_lag: is told how many operations of a batch are behind, again and again while it waits for the projector.
+        reader: reads entries that seem to differ.
+        report: called with each difference.
+        report_lag: called, while verification waits for the projector, with the number of operations that lag.
         now: the time, with zone.
-        grace: see `GRACE_SECONDS`.
+        grace: see `GRACE`.
     """
 
     def __init__(
         self,
-        looker: EntryReader,
+        reader: EntryReader,
         *,
-        tell: Callable[[EntryDifference], None],
-        tell_lag: Callable[[int], None],
+        report: Callable[[EntryDifference], None],
+        report_lag: Callable[[int], None],
         now: Callable[[], datetime],
         grace: float = GRACE,
     ) -> None:
-        self._reader = looker
-        self._report = tell
-        self._report_lag = tell_lag
+        self._reader = reader
+        self._report = report
+        self._report_lag = report_lag
         self._now = now
         self._grace = grace
         self._read_slots = asyncio.Semaphore(_MAX_READS)
         self._missing = RecentIds(_MISSING_IDS)
         self.differences = 0
+        """All differences."""
         self.lagging = 0
-        """Differences that were only the projector's lag, which lasted."""
+        """Differences that were only a lag of the projector, longer than the grace."""
         self.unfoldable = OperationExamples()
+        """Operations with messages that can't be folded."""
 
-    async def visit_operations(self, batch: Sequence[FoldedOperation], sweep: ViewScan) -> None:
+    async def visit_operations(self, batch: Sequence[FoldedOperation], scan: ViewScan) -> None:
         """See `ScanVisitor`."""
-        ids = [one.operation_id for one in batch]
-        snapshots = await sweep.retry(lambda: sweep.snapshots.get(ids))
+        ids = [folded.operation_id for folded in batch]
+        snapshots = await scan.retry(lambda: scan.snapshots.get(ids))
         now = self._now()
         suspects: list[str] = []
         for folded in batch:
             snapshot, operation = snapshots.get(folded.operation_id), folded.operation
-            if snapshot is not None and snapshot.revision in sweep.seen_revisions:
+            if snapshot is not None and snapshot.revision in scan.seen_revisions:
                 continue
-            if operation is None or not accept_entry(folded, operation, snapshot, now, sweep):
+            if operation is None or not accept_entry(folded, operation, snapshot, now, scan):
                 suspects.append(folded.operation_id)
-        await self._confirm(suspects, sweep)
+        await self._confirm(suspects, scan)
 
-    async def visit_entries(self, snapshots: Sequence[RawSnapshot], sweep: ViewScan) -> None:
+    async def visit_entries(self, snapshots: Sequence[RawSnapshot], scan: ViewScan) -> None:
         """See `ScanVisitor`."""
-        await self._confirm([one.operation_id for one in snapshots], sweep)
+        await self._confirm([snapshot.operation_id for snapshot in snapshots], scan)
 
-    async def _confirm(self, suspects: Sequence[str], sweep: ViewScan) -> None:
-        await self._await_projector(await self._wrong_entries(suspects, sweep), sweep)
+    async def _confirm(self, suspects: Sequence[str], scan: ViewScan) -> None:
+        await self._await_projector(await self._wrong_entries(suspects, scan), scan)
 
-    async def _await_projector(self, looks: dict[str, EntryReading], sweep: ViewScan) -> None:
-        """Look again and again, as long as the projector has time, and tell what stays wrong."""
+    async def _await_projector(self, wrong: dict[str, EntryReading], scan: ViewScan) -> None:
+        """Read wrong entries repeatedly while the projector has time, and report those that stay wrong."""
         clock = asyncio.get_running_loop().time
-        until, rest = clock() + self._grace, _FIRST_DELAY
-        while looks:
-            await sweep.link.sleep(rest)
-            # In this order: what the projector says to be done is to be seen then.
-            floor = await sweep.retry(lambda: projected_sequence(sweep.link))
-            looks = await self._wrong_entries(looks, sweep)
-            behind = {one: look for one, look in looks.items() if _is_lagging(look, floor)}
-            if behind and clock() >= until:
+        until, delay = clock() + self._grace, _FIRST_DELAY
+        while wrong:
+            await scan.connection.sleep(delay)
+            # The sequence first: an entry that is read later has all that the projector has written up to it.
+            last_projected = await scan.retry(lambda: projected_sequence(scan.connection))
+            wrong = await self._wrong_entries(wrong, scan)
+            lagging = {one: reading for one, reading in wrong.items() if _is_lagging(reading, last_projected)}
+            if lagging and clock() >= until:
                 self._grace = 0.0
             is_over = not self._grace
-            for operation_id, look in looks.items():
-                if operation_id not in behind or is_over:
-                    self._count(operation_id, look, sweep, is_behind=operation_id in behind)
+            for operation_id, reading in wrong.items():
+                if operation_id not in lagging or is_over:
+                    self._count(operation_id, reading, scan, is_lagging=operation_id in lagging)
             if is_over:
                 return
-            if behind:
-                self._report_lag(len(behind))
-            looks, rest = behind, min(rest * 2, _MAX_DELAY)
+            if lagging:
+                self._report_lag(len(lagging))
+            wrong, delay = lagging, min(delay * 2, _MAX_DELAY)
 
-    async def _wrong_entries(self, operation_ids: Iterable[str], sweep: ViewScan) -> dict[str, EntryReading]:
-        """Those of them whose entries are not what they should be, by the leaders."""
+    async def _wrong_entries(self, operation_ids: Iterable[str], scan: ViewScan) -> dict[str, EntryReading]:
+        """Read operations from the leaders, and return those whose entries are wrong."""
         found: dict[str, EntryReading] = {}
 
-        async def look(operation_id: str) -> None:
-            look = await sweep.retry(lambda: self._reader.read(operation_id))
-            if look.problem:
-                self.unfoldable.add(operation_id, look.problem)
-            if is_wrong(look, self._now()):
-                found[operation_id] = look
-            elif look.snapshot is not None:
-                sweep.seen_revisions.add(look.snapshot.revision)
+        async def read(operation_id: str) -> None:
+            reading = await scan.retry(lambda: self._reader.read(operation_id))
+            if reading.problem:
+                self.unfoldable.add(operation_id, reading.problem)
+            if is_wrong(reading, self._now()):
+                found[operation_id] = reading
+            elif reading.snapshot is not None:
+                scan.seen_revisions.add(reading.snapshot.revision)
 
-        await run_bounded([functools.partial(look, one) for one in dict.fromkeys(operation_ids)], self._read_slots)
+        await run_bounded([functools.partial(read, one) for one in dict.fromkeys(operation_ids)], self._read_slots)
         return found
 
-    def _count(self, operation_id: str, look: EntryReading, sweep: ViewScan, *, is_behind: bool) -> None:
-        if look.snapshot is not None:
-            sweep.seen_revisions.add(look.snapshot.revision)  # once is enough
+    def _count(self, operation_id: str, reading: EntryReading, scan: ViewScan, *, is_lagging: bool) -> None:
+        if reading.snapshot is not None:
+            scan.seen_revisions.add(reading.snapshot.revision)  # report it once
         elif operation_id in self._missing:
             return
         else:
             self._missing.add(operation_id)
         self.differences += 1
-        self.lagging += is_behind
-        self._report(EntryDifference(operation_id, describe_difference(look.snapshot, look.operation)))
+        self.lagging += is_lagging
+        self._report(EntryDifference(operation_id, describe_difference(reading.snapshot, reading.operation)))
 
 
-def _is_lagging(look: EntryReading, floor: int) -> bool:
-    """Whether the entry only lacks what the projector has not come to yet: it has written all up to `floor`."""
-    operation, stored = look.operation, look.snapshot.operation if look.snapshot is not None else None
-    if operation is None or operation.stream_sequence <= floor or (look.snapshot is not None and stored is None):
+def _is_lagging(reading: EntryReading, last_projected: int) -> bool:
+    """Return True if the entry lacks only events that the projector has not written yet.
+
+    Args:
+        reading: of the entry.
+        last_projected: the stream sequence up to which the projector has written everything.
+    """
+    operation, snapshot = reading.operation, reading.snapshot
+    stored = snapshot.operation if snapshot is not None else None
+    if operation is None or operation.stream_sequence <= last_projected or (snapshot is not None and stored is None):
         return False
     return supersedes(operation, stored)

@@ -1,9 +1,9 @@
-"""Goes through the whole journal and then the whole view, and hands out what is to be compared, in batches.
+"""Scans the whole journal and then the whole view, and passes what is to be compared to a visitor, in batches.
 
-Callers: `rebuild.py` and `verify.py`. Both go on while the system works: the journal is walked up to the end that it
-had at the beginning, and what comes later is the projectors'. Memory stays flat (docs/adr/0017): the walk keeps so many
-states, a few batches are compared at once, and of the entries that were found to be right one bit each is kept, by
-their revision, for a window of them. The others are looked up again as the view is gone through.
+The system works meanwhile: the journal is scanned up to its end at the start; later events are the projector's job.
+Memory is bounded (docs/adr/0017): the fold keeps a bounded number of states, a few batches are compared at once, and of
+each entry that is right only its revision is kept, as one bit, for a window of revisions. Entries whose bit is not set
+are looked up while the view is scanned.
 """
 
 from __future__ import annotations
@@ -28,142 +28,213 @@ from .journal_fold import FoldedOperation, JournalFold
 from .retry import first_error, retry_while_unavailable
 
 BATCH_SIZE: Final = 256
+"""Operations or entries in a batch at most."""
 
 _BATCH_BYTES: Final = 8 * 1024 * 1024
-"""About so much in a batch: a single result may have 256 KiB."""
+"""Approximate bytes in a batch at most: a single result may have 256 KiB."""
 _MAX_CONCURRENT_BATCHES: Final = 4
-"""Batches that are compared at the same time."""
+_MAX_BITMAP_BYTES: Final = 16 * 1024 * 1024
+_MAX_EXAMPLES: Final = 20
 
 _T = TypeVar("_T")
 
 
 class ScanProgress(Protocol):
-    """Is told how far it is."""
+    """Displays the progress of a scan."""
 
     def begin(self, what: str, total: int) -> None:
-        """So many `what` are to be gone through now."""
+        """A scan of `total` items named `what` begins."""
 
     def show(self, done: int) -> None:
-        """So many of them are done."""
+        """So many items are done."""
 
     def end(self) -> None:
-        """All of them are."""
+        """All items are done."""
 
 
 class ComparisonBatch(Generic[_T]):
-    """What is compared together: no more than so many, nor of more than so many bytes."""
+    """Items that are compared together, bounded by their number and their bytes."""
 
     def __init__(self) -> None:
         self._items: list[_T] = []
         self._bytes = 0
 
-    def add(self, one: _T, size: int) -> bool:
-        """Add one of about so many bytes; whether that makes it full."""
-        self._items.append(one)
+    def add(self, item: _T, size: int) -> bool:
+        """Add an item of about `size` bytes. Return True if the batch is full now."""
+        self._items.append(item)
         self._bytes += size
         return len(self._items) >= BATCH_SIZE or self._bytes >= _BATCH_BYTES
 
     def drain(self) -> list[_T]:
-        """What is in it; it is empty then."""
-        found, self._items, self._bytes = self._items, [], 0
-        return found
+        """Remove and return all items."""
+        items, self._items, self._bytes = self._items, [], 0
+        return items
+
+
+class SeenRevisions:
+    """A bitmap of entry revisions: it covers those from `first` on, as many as fit into `size` bytes."""
+
+    def __init__(self, first: int, size: int = _MAX_BITMAP_BYTES) -> None:
+        self._first = first
+        self._size = size
+        self._bits = bytearray()
+
+    def add(self, revision: int) -> None:
+        """Add a revision. One outside the window is ignored."""
+        index, bit = divmod(revision - self._first, 8)
+        if not 0 <= index < self._size:
+            return
+        if index >= len(self._bits):
+            self._bits.extend(bytes(min(max(index + 1, 2 * len(self._bits)), self._size) - len(self._bits)))
+        self._bits[index] |= 1 << bit
+
+    def __contains__(self, revision: int) -> bool:
+        index, bit = divmod(revision - self._first, 8)
+        return 0 <= index < len(self._bits) and bool(self._bits[index] >> bit & 1)
+
+
+class OperationExamples:
+    """Operations with a problem. The first ones are named, with a reason, and counted once; later ones are counted."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.examples: dict[str, str] = {}
+
+    def add(self, operation_id: str, why: str) -> None:
+        """Count an operation."""
+        if operation_id in self.examples:
+            return
+        self.count += 1
+        if len(self.examples) < _MAX_EXAMPLES:
+            self.examples[operation_id] = why
 
 
 class ScanVisitor(Protocol):
-    """What compares, and does what follows."""
+    """Compares entries with the journal, and acts on differences."""
 
-    async def visit_operations(self, batch: Sequence[FoldedOperation], sweep: ViewScan) -> None:
-        """Compare operations, each of which comes once, with their entries; mark each entry that is right."""
+    async def visit_operations(self, batch: Sequence[FoldedOperation], scan: ViewScan) -> None:
+        """Compare operations, each at most once in a batch, with their entries. Add right entries to `seen_revisions`.
 
-    async def visit_entries(self, snapshots: Sequence[RawSnapshot], sweep: ViewScan) -> None:
-        """Look into entries that were not marked, and that don't end where the journal's operation does."""
+        Raises:
+            JournalError: the broker was away for too long, or refused.
+        """
+
+    async def visit_entries(self, snapshots: Sequence[RawSnapshot], scan: ViewScan) -> None:
+        """Examine entries that are not in `seen_revisions` and do not end with their operation's last event.
+
+        Raises:
+            JournalError: the broker was away for too long, or refused.
+        """
 
 
 class ViewScan:
-    """One way through everything.
+    """One scan of the journal and the view.
 
     Args:
-        link: the connection.
+        connection: the connection.
         snapshots: started.
-        walk: folds the journal.
-        progress: is told how far it is.
+        journal_fold: folds the journal.
+        progress: displays the progress.
     """
 
-    def __init__(self, link: Connection, snapshots: RawSnapshots, walk: JournalFold, progress: ScanProgress) -> None:
-        self.link = link
+    def __init__(
+        self, connection: Connection, snapshots: RawSnapshots, journal_fold: JournalFold, progress: ScanProgress
+    ) -> None:
+        self.connection = connection
         self.snapshots = snapshots
-        self.journal_fold = walk
+        self.journal_fold = journal_fold
         self.last_sequence = 0
-        """The stream sequence at which the walk ends."""
+        """The stream sequence at which the scan of the journal ends."""
         self.seen_revisions = SeenRevisions(0)
+        """Revisions of the entries that need no further check."""
         self._progress = progress
         self._slots = asyncio.Semaphore(_MAX_CONCURRENT_BATCHES)
         self._tasks = asyncio.TaskGroup()
 
-    async def run(self, judge: ScanVisitor) -> None:
-        """Go through the journal, then through the view.
+    async def run(self, visitor: ScanVisitor) -> None:
+        """Scan the journal, then the view.
 
         Raises:
             NotProvisioned: there is no journal, or no view.
             JournalError: the broker was away for too long, or refused.
         """
         try:
-            await self._run(judge)
+            await self._run(visitor)
         except ExceptionGroup as group:
             raise first_error(group) from group
 
-    async def _run(self, judge: ScanVisitor) -> None:
-        journal = await self.retry(lambda: stream_bounds(self.link, subjects.OPERATIONS_STREAM))
-        view = await self.retry(lambda: stream_bounds(self.link, VIEW_STREAM))
+    async def retry(self, step: Callable[[], Awaitable[_T]]) -> _T:
+        """Call a step until the broker answers. The step must be repeatable.
+
+        Raises:
+            JournalUnavailable: the broker was away for too long.
+        """
+        return await retry_while_unavailable(self.connection, step)
+
+    async def _run(self, visitor: ScanVisitor) -> None:
+        journal = await self.retry(lambda: stream_bounds(self.connection, subjects.OPERATIONS_STREAM))
+        view = await self.retry(lambda: stream_bounds(self.connection, VIEW_STREAM))
         self.last_sequence = journal.last
         self.seen_revisions = SeenRevisions(view.first)
-        await self._scan_journal(judge, journal)
-        await self._scan_view(judge)
+        await self._scan_journal(visitor, journal)
+        await self._scan_view(visitor)
 
-    async def _scan_journal(self, judge: ScanVisitor, journal: StreamBounds) -> None:
+    async def _scan_journal(self, visitor: ScanVisitor, journal: StreamBounds) -> None:
         self._progress.begin("events", journal.messages)
         batch: ComparisonBatch[FoldedOperation] = ComparisonBatch()
+
+        async def visit() -> None:
+            await self._start_task(functools.partial(visitor.visit_operations, deduplicated(batch.drain()), self))
+
+        async def add(found: Iterable[FoldedOperation]) -> None:
+            for folded in found:
+                if batch.add(folded, memory_size(folded.operation) if folded.operation is not None else 0):
+                    await visit()
+
+        first, last = journal.first, journal.last
         async with asyncio.TaskGroup() as self._tasks:
-
-            async def take(found: Iterable[FoldedOperation]) -> None:
-                for one in found:
-                    if batch.add(one, memory_size(one.operation) if one.operation is not None else 0):
-                        await self._start_task(
-                            functools.partial(judge.visit_operations, deduplicated(batch.drain()), self)
-                        )
-
-            async for messages in scan_stream(
-                self.link, subjects.OPERATIONS_STREAM, first=journal.first, last=journal.last
-            ):
-                await take(self.journal_fold.fold(messages))
+            async for messages in scan_stream(self.connection, subjects.OPERATIONS_STREAM, first=first, last=last):
+                await add(self.journal_fold.fold(messages))
                 self._progress.show(min(self.journal_fold.messages, journal.messages))
-            await take(self.journal_fold.drain())
-            await self._start_task(functools.partial(judge.visit_operations, deduplicated(batch.drain()), self))
+            await add(self.journal_fold.drain())
+            await visit()
         self._progress.end()
 
-    async def _scan_view(self, judge: ScanVisitor) -> None:
-        view = await self.retry(lambda: stream_bounds(self.link, VIEW_STREAM))
+    async def _scan_view(self, visitor: ScanVisitor) -> None:
+        view = await self.retry(lambda: stream_bounds(self.connection, VIEW_STREAM))
         self._progress.begin("entries", view.messages)
         done = 0
         batch: ComparisonBatch[RawSnapshot] = ComparisonBatch()
+
+        async def visit() -> None:
+            await self._start_task(functools.partial(self._visit_unseen, visitor, batch.drain()))
+
         async with asyncio.TaskGroup() as self._tasks:
-            async for messages in scan_stream(self.link, VIEW_STREAM, first=view.first, last=view.last):
+            async for messages in scan_stream(self.connection, VIEW_STREAM, first=view.first, last=view.last):
                 done += len(messages)
-                for one in messages:
-                    if one.sequence in self.seen_revisions:
+                for message in messages:
+                    if message.sequence in self.seen_revisions:
                         continue
-                    if batch.add(RawSnapshot(operation_id_of(one.subject), one.sequence, one.data), len(one.data)):
-                        await self._start_task(functools.partial(self._visit_unseen, judge, batch.drain()))
+                    entry = RawSnapshot(operation_id_of(message.subject), message.sequence, message.data)
+                    if batch.add(entry, len(message.data)):
+                        await visit()
                 self._progress.show(min(done, view.messages))
-            await self._start_task(functools.partial(self._visit_unseen, judge, batch.drain()))
+            await visit()
         self._progress.end()
 
-    async def _visit_unseen(self, judge: ScanVisitor, snapshots: Sequence[RawSnapshot]) -> None:
-        """An entry that is as far as the journal was compared, or is too young to be; the others are for the judge."""
-        ids = [one.operation_id for one in snapshots]
-        lasts = await self.retry(lambda: self.snapshots.last_sequences(ids))
-        doubtful = [one for one in snapshots if one.problem or lasts.get(one.operation_id) != one.sequence]
-        await judge.visit_entries(doubtful, self)
+    async def _visit_unseen(self, visitor: ScanVisitor, snapshots: Sequence[RawSnapshot]) -> None:
+        """Pass on the entries that are not at their operation's last event.
+
+        An entry at the last event either was compared with the journal already, or is newer than the scan.
+        """
+        ids = [snapshot.operation_id for snapshot in snapshots]
+        last_sequences = await self.retry(lambda: self.snapshots.last_sequences(ids))
+        doubtful = [
+            snapshot
+            for snapshot in snapshots
+            if snapshot.problem or last_sequences.get(snapshot.operation_id) != snapshot.sequence
+        ]
+        await visitor.visit_entries(doubtful, self)
 
     async def _start_task(self, work: Callable[[], Awaitable[None]]) -> None:
         await self._slots.acquire()
@@ -175,81 +246,31 @@ class ViewScan:
         finally:
             self._slots.release()
 
-    async def retry(self, step: Callable[[], Awaitable[_T]]) -> _T:
-        """Take a step, again and again while the broker is away.
-
-        Raises:
-            JournalUnavailable: it was for too long.
-        """
-        return await retry_while_unavailable(self.link, step)
-
 
 def deduplicated(batch: Sequence[FoldedOperation]) -> list[FoldedOperation]:
-    """One for each operation. Of one that comes more than once, only the journal can tell which state is its."""
+    """Return each operation once. A repeated one loses its state: only the journal tells which state is right."""
     found: dict[str, FoldedOperation] = {}
-    for one in batch:
-        known = one.operation_id in found
-        found[one.operation_id] = FoldedOperation(one.operation_id, None, is_last=True) if known else one
+    for folded in batch:
+        is_repeated = folded.operation_id in found
+        found[folded.operation_id] = FoldedOperation(folded.operation_id, None, is_last=True) if is_repeated else folded
     return list(found.values())
 
 
 def accept_entry(
-    folded: FoldedOperation, operation: Operation, snapshot: RawSnapshot | None, now: datetime, sweep: ViewScan
+    folded: FoldedOperation, operation: Operation, snapshot: RawSnapshot | None, now: datetime, scan: ViewScan
 ) -> bool:
-    """Whether the entry is as the walk has folded the operation, or may be and is compared again later in the walk.
+    """Return True if the entry is right, or will be compared again. Mark a right one in `scan.seen_revisions`.
 
-    The latter holds where it claims to have seen more, and the walk is still to come there. If it lies, the second part
-    of the sweep finds that its last event is not the operation's.
+    It is compared again if it claims to be newer than the fold and the scan of the journal has not come that far. If
+    the claim is false, the scan of the view finds that the entry is not at its operation's last event.
     """
     if snapshot is None:
         return is_expired(operation, now)
     if is_same(snapshot, operation):
         if folded.is_last:
-            sweep.seen_revisions.add(snapshot.revision)
+            scan.seen_revisions.add(snapshot.revision)
         return True
     stored = snapshot.operation
-    if folded.is_last or stored is None or stored.stream_sequence > sweep.last_sequence:
+    if folded.is_last or stored is None or stored.stream_sequence > scan.last_sequence:
         return False
     return supersedes(stored, operation)
-
-
-_MAX_BITMAP_BYTES: Final = 16 * 1024 * 1024
-_MAX_EXAMPLES: Final = 20
-
-
-class SeenRevisions:
-    """Revisions of entries, one bit each: of those from `first` on, as many as fit into `size` bytes."""
-
-    def __init__(self, first: int, size: int = _MAX_BITMAP_BYTES) -> None:
-        self._first = first
-        self._size = size
-        self._bits = bytearray()
-
-    def add(self, revision: int) -> None:
-        """Mark one; one beyond the window is forgotten."""
-        place, bit = divmod(revision - self._first, 8)
-        if not 0 <= place < self._size:
-            return
-        if place >= len(self._bits):
-            self._bits.extend(bytes(min(max(place + 1, 2 * len(self._bits)), self._size) - len(self._bits)))
-        self._bits[place] |= 1 << bit
-
-    def __contains__(self, revision: int) -> bool:
-        place, bit = divmod(revision - self._first, 8)
-        return 0 <= place < len(self._bits) and bool(self._bits[place] >> bit & 1)
-
-
-class OperationExamples:
-    """Operations that are told of: all counted (one that comes again, again), the first ones named, with a reason."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.examples: dict[str, str] = {}
-
-    def add(self, operation_id: str, why: str) -> None:
-        """Count one."""
-        if operation_id in self.examples:
-            return
-        self.count += 1
-        if len(self.examples) < _MAX_EXAMPLES:
-            self.examples[operation_id] = why
