@@ -12,7 +12,7 @@ from opstream_journal import Connection, Journal, SnapshotStore, connect
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing
 from tests.support.broker.server import Broker, Cluster
-from tests.support.webhooks.receiver import Receiver, receiving
+from tests.support.webhooks.receiver import WebhookReceiver, receiving
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ async def _journal(link: Connection) -> Journal:
 
 
 @pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
+async def receiver() -> AsyncIterator[WebhookReceiver]:
     """Somebody who receives webhooks, on loopback."""
     async with receiving() as receiver:
         yield receiver

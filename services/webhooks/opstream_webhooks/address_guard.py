@@ -40,90 +40,90 @@ _REFUSED_V4: Final = tuple(
     )
 )
 _UNICAST_V6: Final = ipaddress.IPv6Network("2000::/3")
-"""Nothing else is global: not loopback, fc00::/7, fe80::/10, ff00::/8, nor what holds an IPv4 address (::ffff:0:0/96,
-64:ff9b::/96, 64:ff9b:1::/48)."""
+"""No other IPv6 range is global: neither loopback, fc00::/7, fe80::/10, ff00::/8, nor the ranges that embed an IPv4
+address (::ffff:0:0/96, 64:ff9b::/96, 64:ff9b:1::/48)."""
 _REFUSED_V6: Final = tuple(
     ipaddress.IPv6Network(text)
     for text in (
         "2001::/23",  # protocol assignments (RFC 2928): Teredo, benchmarks, ORCHID
         "2001:db8::/32",  # documentation (RFC 3849)
-        "2002::/16",  # 6to4, which holds an IPv4 address (RFC 3056)
+        "2002::/16",  # 6to4, which embeds an IPv4 address (RFC 3056)
         "3fff::/20",  # documentation (RFC 9637)
     )
 )
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address is one of the public internet (IANA special-purpose registries, as of RFC 9637)."""
+    """Return True if an address is on the public internet (IANA special-purpose registries, as of RFC 9637)."""
     if isinstance(address, ipaddress.IPv4Address):
         return not any(address in network for network in _REFUSED_V4)
     return address in _UNICAST_V6 and not any(address in network for network in _REFUSED_V6)
 
 
 def is_permitted(address: Address, allowed: Iterable[Network]) -> bool:
-    """Whether an address may be called: it is public, or of a network that the operator allows.
+    """Return True if an address is public, or in a network that the operator allows.
 
-    An IPv4 address inside of an IPv6 one is allowed only by an IPv6 network.
+    An IPv4 address that is embedded in an IPv6 address is allowed only by an IPv6 network.
     """
     return is_public(address) or any(address in network for network in allowed)
 
 
 Resolver = Callable[[str], Awaitable[Sequence[Address]]]
-"""The addresses of a name, the best first.
+"""Returns the addresses of a name, the best first.
 
 Raises:
-    OSError: there are none.
+    OSError: the name has no address.
 """
 
 _MAX_ADDRESSES: Final = 4
-"""Addresses of one name that are tried at most."""
+"""Addresses of one name that are called at most."""
 
 
 class AddressRefused(Exception):
-    """A host has no address that may be called."""
+    """No address of a host may be called."""
 
 
 async def permitted_addresses(host: str, resolve: Resolver, allowed: Sequence[Network]) -> list[Address]:
-    """The addresses of a host that may be called, in the resolver's order; those that may not are passed over.
+    """Return the addresses of a host that may be called, in the resolver's order.
 
     Raises:
-        AddressRefused: there is none among them.
+        AddressRefused: none of its addresses may be called.
         OSError: the name has no address.
     """
     try:
         found: Sequence[Address] = [ipaddress.ip_address(host)]
     except ValueError:
         found = await resolve(host)
-    passed = [address for address in found if is_permitted(address, allowed)]
-    if not passed:
+    permitted = [address for address in found if is_permitted(address, allowed)]
+    if not permitted:
         shown = ", ".join(map(str, found[:_MAX_ADDRESSES])) or "nothing"
         raise AddressRefused(
-            f"{host} resolves to {shown}, which is not of the public internet: --allow-private allows a network"
+            f"{host} resolves to {shown}, which is not on the public internet: --allow-private allows a network"
         )
-    return passed[:_MAX_ADDRESSES]
+    return permitted[:_MAX_ADDRESSES]
 
 
 async def resolve_by_system(host: str) -> list[Address]:
-    """Ask the system's resolver.
+    """Resolve a name by the system's resolver.
 
-    Each question has a thread of its own that nobody waits for at the end. A pool would be full as soon as a few
-    names have servers that don't answer, and their owners would keep everybody else's names from being resolved.
+    Each lookup gets a thread of its own, and the process does not wait for it at exit. A thread pool would be full as
+    soon as the servers of a few names do not answer, and no other name would be resolved.
 
     Raises:
         OSError: the name has no address.
     """
     loop = asyncio.get_running_loop()
-    answer: asyncio.Future[list[Address]] = loop.create_future()
+    result: asyncio.Future[list[Address]] = loop.create_future()
 
     def deliver(found: list[Address] | OSError) -> None:
-        if answer.done():
-            return  # it came too late
+        if result.done():
+            return  # the caller no longer waits
         if isinstance(found, OSError):
-            answer.set_exception(found)
+            result.set_exception(found)
         else:
-            answer.set_result(found)
+            result.set_result(found)
 
-    def ask() -> None:
+    def look_up() -> None:
         found: list[Address] | OSError
         try:
             found = _lookup(host)
@@ -135,10 +135,10 @@ async def resolve_by_system(host: str) -> list[Address]:
             loop.call_soon_threadsafe(deliver, found)
 
     try:
-        threading.Thread(target=ask, name=f"resolve {host}", daemon=True).start()
-    except RuntimeError as error:  # the container has its limit of threads
+        threading.Thread(target=look_up, name=f"resolve {host}", daemon=True).start()
+    except RuntimeError as error:  # the container's limit of threads is reached
         raise OSError(str(error)) from error
-    return await answer
+    return await result
 
 
 def _lookup(host: str) -> list[Address]:

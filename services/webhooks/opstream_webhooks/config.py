@@ -1,8 +1,4 @@
-"""Endpoints and secrets: read from a TOML file, checked as a whole, and looked up for each outcome and attempt.
-
-Callers: `main.py`; the `opstream` command, which refuses a bad file before anything starts. docs/webhooks.md describes
-the file.
-"""
+"""Endpoints and secrets, read from a TOML file and validated as a whole. docs/webhooks.md describes the file."""
 
 from __future__ import annotations
 
@@ -30,22 +26,22 @@ _FROM_ENVIRONMENT: Final = "env:"
 
 
 class InvalidConfig(ValueError):
-    """Endpoints or secrets that can't be used; the message says which, and shows no secret."""
+    """Endpoints or secrets can't be used. The message says which, and contains no secret."""
 
 
 class EndpointUnknown(Exception):
-    """There is no endpoint for a delivery any more, or not yet in this process."""
+    """No endpoint is configured for a delivery: not any more, or not yet in this process."""
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a delivery goes, and what signs it."""
+    """A URL to call, and what signs the requests to it."""
 
     url: Url
     signers: tuple[Signer, ...]
 
 
 class Hook(msgspec.Struct, frozen=True, kw_only=True):
-    """A configured endpoint."""
+    """An endpoint of the file (`[[hooks]]`), and the outcomes that it gets."""
 
     name: str
     endpoint: Endpoint
@@ -54,35 +50,35 @@ class Hook(msgspec.Struct, frozen=True, kw_only=True):
     events: frozenset[str]
 
     def matches(self, kind: Kind, event: str) -> bool:
-        """Whether an outcome of an action goes here."""
+        """Return True if the endpoint gets this outcome."""
         return event in self.events and any(
             resource in {_ANY, kind.resource} and action in {_ANY, kind.action} for resource, action in self.actions
         )
 
 
 class CallbackRule(msgspec.Struct, frozen=True, kw_only=True):
-    """Hosts that requests may name, and what signs the deliveries to them."""
+    """Hosts that callbacks may name, and what signs the deliveries to them."""
 
     rule: HostRule
     signers: tuple[Signer, ...]
 
 
 class WebhookConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """All endpoints."""
+    """All endpoints, and the rules for callbacks."""
 
     hooks: dict[str, Hook] = {}
     callbacks: tuple[CallbackRule, ...] = ()
     is_http_allowed: bool = False
 
     def matching(self, kind: Kind, event: str) -> list[Hook]:
-        """The configured endpoints that an outcome goes to."""
+        """Return the endpoints of the file that get an outcome."""
         return [hook for hook in self.hooks.values() if hook.matches(kind, event)]
 
     def endpoint(self, delivery: WebhookDelivery) -> Endpoint:
-        """Where a delivery goes, as things are now.
+        """Return the endpoint of a delivery.
 
         Raises:
-            EndpointUnknown: nowhere.
+            EndpointUnknown: none is configured, or the callback is not allowed.
         """
         if delivery.endpoint != CALLBACK_ENDPOINT:
             hook = self.hooks.get(delivery.endpoint)
@@ -100,20 +96,20 @@ class WebhookConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConfigSource(msgspec.Struct, frozen=True, kw_only=True):
-    """Where endpoints and secrets come from."""
+    """Where endpoints and secrets are read from."""
 
     path: Path | None = None
     callback_hosts: tuple[str, ...] = ()
-    """Besides those of the file."""
+    """In addition to those of the file."""
     callback_secrets: tuple[str, ...] = ()
     """What signs deliveries to `callback_hosts`."""
     is_http_allowed: bool = False
 
     def load(self) -> WebhookConfig:
-        """Read and check everything.
+        """Read and validate everything.
 
         Raises:
-            InvalidConfig: something can't be used.
+            InvalidConfig: endpoints or secrets can't be used.
         """
         file = _File() if self.path is None else _read(self.path)
         base = Path() if self.path is None else self.path.parent
@@ -121,7 +117,7 @@ class ConfigSource(msgspec.Struct, frozen=True, kw_only=True):
         for number, entry in enumerate(file.hooks, start=1):
             hook = _hook(entry, f"hook {entry.name or number}", base, is_http_allowed=self.is_http_allowed)
             if hook.name in hooks:
-                raise InvalidConfig(f"two hooks have the name {hook.name!r}: their records could not be told apart")
+                raise InvalidConfig(f"two hooks have the name {hook.name!r}: their records could not be distinguished")
             hooks[hook.name] = hook
         callbacks = [_callback(entry.host, entry.secrets, base) for entry in file.callbacks]
         callbacks += [_callback(host, self.callback_secrets, Path()) for host in self.callback_hosts]
@@ -165,12 +161,10 @@ def _hook(entry: _HookEntry, what: str, base: Path, *, is_http_allowed: bool) ->
     except InvalidName as error:
         raise InvalidConfig(f"{what}: {error}") from error
     if name == CALLBACK_ENDPOINT:
-        raise InvalidConfig(
-            f"{what}: {CALLBACK_ENDPOINT!r} is what callbacks of requests are called: choose another name"
-        )
+        raise InvalidConfig(f"{what}: {CALLBACK_ENDPOINT!r} is reserved for callbacks of requests: choose another name")
     foreign = [event for event in entry.events if event not in OUTCOME_EVENTS]
     if foreign or not entry.events or not actions:
-        shown = f"{foreign[0]!r} is no outcome" if foreign else "it would never be called"
+        shown = f"{foreign[0]!r} is not an outcome" if foreign else "it would never be called"
         raise InvalidConfig(
             f"{what}: {shown}: 'events' is a list of {', '.join(OUTCOME_EVENTS)}, 'actions' of 'book:upload-start', "
             f"'book:*' or '*'"
@@ -193,7 +187,7 @@ def _pattern(text: str) -> tuple[str, str]:
         return _ANY, _ANY
     resource, colon, action = text.rpartition(":")
     if not colon:
-        raise InvalidName(f"{text!r} is no action: write 'book:upload-start', 'book:*' or '*'")
+        raise InvalidName(f"{text!r} is not an action: write 'book:upload-start', 'book:*' or '*'")
     return (
         resource if resource == _ANY else check_name(resource, "resource"),
         action if action == _ANY else check_name(action, "action"),
@@ -213,11 +207,15 @@ def _signers(secrets: Iterable[str], what: str, base: Path) -> tuple[Signer, ...
 
 
 def _secret(text: str, base: Path) -> str:
-    """The secret itself, or from where the text says: `env:NAME`, `file:PATH` (seen from the folder of the config)."""
+    """Return the secret that a text contains or refers to: `env:NAME`, or `file:PATH`, relative to the file's folder.
+
+    Raises:
+        ValueError: there is no secret. The message does not contain it.
+    """
     if text.startswith(_FROM_ENVIRONMENT):
         name = text.removeprefix(_FROM_ENVIRONMENT)
         if not os.environ.get(name):
-            raise ValueError(f"its secret is to be in the variable {name}, which is not set")
+            raise ValueError(f"its secret should be in the variable {name}, which is not set")
         return os.environ[name].strip()
     if text.startswith(_FROM_FILE):
         path = base / text.removeprefix(_FROM_FILE)
@@ -231,7 +229,7 @@ def _secret(text: str, base: Path) -> str:
 
 
 def describe(hooks: WebhookConfig) -> dict[str, Any]:
-    """What is configured, for the log: no secret and no query."""
+    """Describe the configuration for the log, without secrets and queries."""
     return {
         "endpoints": [f"{hook.name} ({hook.endpoint.url.redacted})" for hook in hooks.hooks.values()],
         "callbacks": [callback.rule.text for callback in hooks.callbacks],
@@ -239,27 +237,28 @@ def describe(hooks: WebhookConfig) -> dict[str, Any]:
 
 
 class ReloadableConfig:
-    """Keeps the endpoints of a source.
+    """The present configuration of a source.
 
     Raises:
-        InvalidConfig: they can't be used.
+        InvalidConfig: endpoints or secrets can't be used.
     """
 
     def __init__(self, source: ConfigSource) -> None:
         self._source = source
         self.current: WebhookConfig = source.load()
+        """Replaced by `reload`."""
 
     def reload(self) -> None:
-        """Read again; what can't be used is told, and what was there stays."""
+        """Read the source again. If it can't be used, log why, and keep the present configuration."""
         try:
             self.current = self._source.load()
         except InvalidConfig as error:
-            logger.error("the endpoints stay as they were: %s", error)  # noqa: TRY400 - no bug here
+            logger.error("the endpoints are not changed: %s", error)  # noqa: TRY400 - no bug here
         else:
             self.log()
 
     def log(self) -> None:
-        """Say what is configured."""
+        """Log what is configured."""
         shown = describe(self.current)
         endpoints, callbacks = (", ".join(shown[key]) or "none" for key in ("endpoints", "callbacks"))
         logger.info("endpoints: %s; callbacks to: %s", endpoints, callbacks)

@@ -1,8 +1,8 @@
-"""Makes the deliveries: one attempt for each message, recorded, and put off if it failed. Caller: `main.py`.
+"""Attempts deliveries: one attempt per message, which is recorded, and scheduled again if it failed.
 
-Order after an attempt: record it, store when the next one is due, acknowledge. A process that is killed in between
-makes the same attempt again, under the same `webhook-id`; so each delivery is made at least once. What waits holds
-nothing here: neither an acknowledgement nor a slot.
+After an attempt the worker records it, schedules the next one, and acknowledges the message, in this order. If it is
+killed in between, the same attempt is made again under the same `webhook-id`; so each delivery is made at least once. A
+delivery that waits for its next attempt takes no room here: neither a held message nor a slot.
 """
 
 from __future__ import annotations
@@ -42,31 +42,31 @@ from .signature import signed_headers, webhook_id
 logger = logging.getLogger(__name__)
 
 MAX_IN_FLIGHT: Final = 256
-"""Deliveries in hand at most; `Gate` keeps receivers that fail from having all of them."""
+"""Deliveries that one process holds at most. `ReceiverLimits` keeps failing receivers from taking all of them."""
 
-TOO_LATE: Final = f"not tried any more after {DELIVERY_LIFETIME // timedelta(hours=1)} hours"
+TOO_LATE: Final = f"not attempted after {DELIVERY_LIFETIME // timedelta(hours=1)} hours"
 
 _STORE_TIMEOUT: Final = 30.0
 
 
 class _NothingToSend(Exception):
-    """The journal does not give the event of a delivery."""
+    """The journal does not have the event of a delivery."""
 
     def __init__(self, why: str, *, is_final: bool) -> None:
         super().__init__(why)
         self.is_final = is_final
-        """Whether that will stay so."""
+        """True if a later attempt can't find it either."""
 
 
 class DeliveryWorker:
     """One replica.
 
     Args:
-        link: the connection.
-        deliveries: where they are kept.
-        hooks: the endpoints.
+        connection: the connection.
+        deliveries: where deliveries and attempts are stored.
+        config: the receivers.
         sender: makes the requests.
-        gate: how many at once.
+        limits: how many attempts a receiver gets at once.
         now: the time, with zone.
         monotonic: monotonic seconds.
         jitter: a random number of [0, 1).
@@ -75,50 +75,50 @@ class DeliveryWorker:
 
     def __init__(
         self,
-        link: Connection,
+        connection: Connection,
         deliveries: DeliveryStore,
-        hooks: ReloadableConfig,
+        config: ReloadableConfig,
         sender: HttpSender,
-        gate: ReceiverLimits,
+        limits: ReceiverLimits,
         *,
         now: Callable[[], datetime],
         monotonic: Callable[[], float],
         jitter: Callable[[], float],
         delays: Sequence[float] = DELAYS,
     ) -> None:
-        self._link = link
+        self._connection = connection
         self._deliveries = deliveries
-        self._hooks = hooks
+        self._config = config
         self._sender = sender
-        self._limits = gate
+        self._limits = limits
         self._now = now
         self._monotonic = monotonic
         self._jitter = jitter
         self._delays = delays
-        puller = PullConsumer(link, subjects.WEBHOOKS_STREAM, subjects.WEBHOOKS_DUE_CONSUMER, clock=monotonic)
-        self._hand = WorkerPool(link, puller, slots=MAX_IN_FLIGHT)
+        consumer = PullConsumer(connection, subjects.WEBHOOKS_STREAM, subjects.WEBHOOKS_DUE_CONSUMER, clock=monotonic)
+        self._pool = WorkerPool(connection, consumer, slots=MAX_IN_FLIGHT)
 
     @property
     def is_ready(self) -> bool:
-        """Whether deliveries are made now."""
-        return self._hand.is_ready
+        """Return True if deliveries are attempted now."""
+        return self._pool.is_ready
 
     async def run(self) -> None:
-        """Work until cancelled; what is in hand is given back then.
+        """Attempt deliveries until cancelled. Messages that can't be finished then are released.
 
         Raises:
             ConsumerGone: the consumer was deleted.
         """
-        await self._hand.run(self._handle)
+        await self._pool.run(self._handle)
 
     async def _handle(self, message: DeliveredMessage) -> bool:
         try:
             delivery = decode_delivery(message.data)
         except InvalidEvent as error:
-            logger.error("message %s of WEBHOOKS is passed over: %s", message.sequence, error)  # noqa: TRY400 - no bug here
+            logger.error("message %s of WEBHOOKS is skipped: %s", message.sequence, error)  # noqa: TRY400 - no bug here
             await message.ack()
             return True
-        self._hand.spawn(message, self._work(message, delivery))
+        self._pool.spawn(message, self._work(message, delivery))
         return False
 
     async def _work(self, message: DeliveredMessage, delivery: WebhookDelivery) -> None:
@@ -133,18 +133,18 @@ class DeliveryWorker:
 
     async def _deliver(self, message: DeliveredMessage, delivery: WebhookDelivery) -> None:
         if message.deliveries > 1 and await self._deliveries.is_delivered(delivery):
-            return  # whoever had it before died between its record and its acknowledgement
+            return  # a worker died between the record and the acknowledgement
         if self._now() - delivery.begun > DELIVERY_LIFETIME:
-            # No service ran, or its receiver failed all the time and others came first.
+            # No service ran, or the receiver kept failing and other deliveries came first.
             await self._record_attempt(delivery, None, "", self._now(), 0.0, SendResult(error=TOO_LATE, is_final=True))
             return
         try:
-            endpoint = self._hooks.current.endpoint(delivery)
+            endpoint = self._config.current.endpoint(delivery)
         except EndpointUnknown as error:
-            # Perhaps another replica knows it already, or an operator puts it back.
+            # Another replica may have reloaded a newer configuration, or an operator may add the endpoint again.
             await self._record_attempt(delivery, None, "", self._now(), 0.0, SendResult(error=str(error)))
             return
-        # Two endpoints on one host are two services behind a gateway; of callbacks' paths there is no end.
+        # Two endpoints on one host may be two services behind a gateway; paths of callbacks are unlimited.
         is_callback = delivery.endpoint == CALLBACK_ENDPOINT
         receiver = Receiver(endpoint.url.netloc if is_callback else delivery.endpoint, is_callback)
         if not await self._limits.acquire(receiver):
@@ -152,15 +152,15 @@ class DeliveryWorker:
             return
         at, began, is_failed = self._now(), self._monotonic(), None
         try:
-            identity, answer = await self._attempt(delivery, endpoint, at)
-            is_failed = not answer.is_success if identity else None
+            identity, result = await self._attempt(delivery, endpoint, at)
+            is_failed = not result.is_success if identity else None
         finally:
             duration = self._monotonic() - began
             self._limits.release(receiver, duration=duration, is_failed=is_failed)
-        await self._record_attempt(delivery, endpoint.url, identity, at, duration, answer)
+        await self._record_attempt(delivery, endpoint.url, identity, at, duration, result)
 
     async def _attempt(self, delivery: WebhookDelivery, endpoint: Endpoint, at: datetime) -> tuple[str, SendResult]:
-        """Make an attempt: its `webhook-id`, empty if there was nothing to send, and what came of it."""
+        """Make an attempt. Return its `webhook-id` (empty if there was nothing to send) and its result."""
         try:
             body, identity = await self._load_event(delivery)
         except _NothingToSend as error:
@@ -169,16 +169,20 @@ class DeliveryWorker:
         return identity, await self._sender.send(endpoint.url, headers, body)
 
     async def _load_event(self, delivery: WebhookDelivery) -> tuple[bytes, str]:
-        """The stored event of a delivery, and the `webhook-id` that it is sent under."""
+        """Return the stored event of a delivery, and its `webhook-id`.
+
+        Raises:
+            _NothingToSend: the event has expired, or can't be sent.
+        """
         body = await self._deliveries.event_bytes(delivery.sequence)
         if body is None:
             raise _NothingToSend("the event has expired", is_final=True)
         try:
             event = decode_event(body, delivery.sequence)
-        except InvalidEvent as error:  # of a newer version, which another replica may be
+        except InvalidEvent as error:  # a replica of a newer version may be able to read it
             raise _NothingToSend(str(error), is_final=False) from error
         if event.operation_id != delivery.operation_id or (event.data and event.data.name != delivery.event):
-            # Of a journal that was restored from a backup, or a foreign message: nothing that this receiver may read.
+            # The journal was restored from a backup, or the message is foreign: the receiver must not see this event.
             raise _NothingToSend(f"sequence {delivery.sequence} of the journal is another event", is_final=True)
         return body, webhook_id(event.id, delivery)
 
@@ -189,21 +193,21 @@ class DeliveryWorker:
         identity: str,
         at: datetime,
         duration: float,
-        answer: SendResult,
+        result: SendResult,
     ) -> None:
         now = self._now()
-        following = None
-        if not answer.is_success and not answer.is_final:
-            following = next_attempt(
+        next_at = None
+        if not result.is_success and not result.is_final:
+            next_at = next_attempt(
                 delivery.attempt,
                 now=now,
                 begun=delivery.begun,
                 jitter=self._jitter,
                 delays=self._delays,
-                status=answer.status,
-                asked=parse_retry_after(answer.retry_after, now),
+                status=result.status,
+                requested_delay=parse_retry_after(result.retry_after, now),
             )
-        failed = DeliveryOutcome.GAVE_UP if following is None else DeliveryOutcome.RETRYING
+        failed = DeliveryOutcome.GAVE_UP if next_at is None else DeliveryOutcome.RETRYING
         record = DeliveryAttempt(
             operation_id=delivery.operation_id,
             action=delivery.action,
@@ -214,21 +218,25 @@ class DeliveryWorker:
             attempt=delivery.attempt,
             at=at,
             duration=round(duration, 3),
-            outcome=DeliveryOutcome.DELIVERED if answer.is_success else failed,
-            status=answer.status,
-            error=answer.error,
-            next_at=following,
+            outcome=DeliveryOutcome.DELIVERED if result.is_success else failed,
+            status=result.status,
+            error=result.error,
+            next_at=next_at,
         )
         await self._store_durably(lambda: self._deliveries.record(record))
         _log_attempt(record)
-        if following is not None:
-            await self._schedule(msgspec.structs.replace(delivery, attempt=delivery.attempt + 1), following)
+        if next_at is not None:
+            await self._schedule(msgspec.structs.replace(delivery, attempt=delivery.attempt + 1), next_at)
 
     async def _schedule(self, delivery: WebhookDelivery, at: datetime) -> None:
         await self._store_durably(lambda: self._deliveries.schedule(delivery, at))
 
     async def _store_durably(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Store what came of an attempt, also over a restart of the broker: otherwise it would be made once more."""
+        """Call a step until the broker has stored it: otherwise the attempt would be made again.
+
+        Raises:
+            JournalUnavailable: the broker did not answer for `_STORE_TIMEOUT`.
+        """
         until = self._monotonic() + _STORE_TIMEOUT
         while True:
             try:
@@ -237,21 +245,22 @@ class DeliveryWorker:
                 left = until - self._monotonic()
                 if left <= 0:
                     raise
-                await (
-                    self._link.sleep(min(left, 0.25)) if self._link.is_connected else self._link.wait_connected(left)
-                )
+                if self._connection.is_connected:
+                    await self._connection.sleep(min(left, 0.25))
+                else:
+                    await self._connection.wait_connected(left)
 
 
 @contextlib.asynccontextmanager
 async def _kept_in_progress(message: DeliveredMessage) -> AsyncIterator[None]:
-    """Keep the broker from giving a message to another as long as this goes on."""
+    """Extend the message's ack_wait while the context is open, so that the broker does not redeliver it."""
 
-    async def beat() -> None:
+    async def extend() -> None:
         while True:
             await asyncio.sleep(DELIVERY_ACK_WAIT / 3)
             await message.in_progress()
 
-    task = asyncio.create_task(beat())
+    task = asyncio.create_task(extend())
     try:
         yield
     finally:
@@ -267,5 +276,5 @@ def _log_attempt(record: DeliveryAttempt) -> None:
         again = record.next_at.isoformat(" ", "seconds")
         logger.info("attempt %s to deliver %s failed, the next is at %s: %s", record.attempt, what, again, record.error)
     else:
-        told = "gave up delivering %s after attempt %s: %s; 'opstream redeliver %s' tries it again"
-        logger.error(told, what, record.attempt, record.error, record.operation_id)
+        text = "gave up delivering %s after attempt %s: %s; 'opstream redeliver %s' tries it again"
+        logger.error(text, what, record.attempt, record.error, record.operation_id)

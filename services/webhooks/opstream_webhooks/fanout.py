@@ -1,7 +1,7 @@
-"""From outcomes to deliveries: whom each terminal event is to be told to. Caller: `main.py`.
+"""Turns each outcome into deliveries: one for each receiver that wants it.
 
-An outcome is acknowledged once each of its deliveries is stored on the broker. Where nobody is to be told, that costs
-nothing but the acknowledgement; the request of an operation is read only where callbacks are possible at all.
+An outcome is acknowledged after all its deliveries are stored on the broker. An outcome that no receiver wants costs
+only the acknowledgement. The operation's request is read only if callbacks are allowed at all.
 """
 
 from __future__ import annotations
@@ -28,69 +28,69 @@ from .signature import webhook_id
 logger = logging.getLogger(__name__)
 
 MAX_IN_FLIGHT: Final = 500
-"""Outcomes in hand at most."""
+"""Outcomes that one process holds at most."""
 
 _MAX_CONCURRENT: Final = 64
 _RETRY_SOON: Final = 2.0
 _RETRY_LATER: Final = 60.0
 _DEDUPLICATION_AGE: Final = timedelta(seconds=10)
-"""Less than the time in which the broker knows a delivery that was sent already."""
+"""Up to this age of an outcome, the broker itself recognizes a delivery that was sent before."""
 
 
 class Fanout:
     """One replica.
 
     Args:
-        link: the connection.
-        deliveries: where they are kept.
-        hooks: the endpoints.
+        connection: the connection.
+        deliveries: where deliveries are stored.
+        config: the receivers.
         now: the time, with zone.
         monotonic: monotonic seconds.
     """
 
     def __init__(
         self,
-        link: Connection,
+        connection: Connection,
         deliveries: DeliveryStore,
-        hooks: ReloadableConfig,
+        config: ReloadableConfig,
         *,
         now: Callable[[], datetime],
         monotonic: Callable[[], float],
     ) -> None:
         self._deliveries = deliveries
-        self._hooks = hooks
+        self._config = config
         self._now = now
-        puller = PullConsumer(link, subjects.OPERATIONS_STREAM, subjects.WEBHOOKS_CONSUMER, clock=monotonic)
-        self._hand = WorkerPool(link, puller, slots=MAX_IN_FLIGHT)
+        consumer = PullConsumer(connection, subjects.OPERATIONS_STREAM, subjects.WEBHOOKS_CONSUMER, clock=monotonic)
+        self._pool = WorkerPool(connection, consumer, slots=MAX_IN_FLIGHT)
         self._limit = asyncio.Semaphore(_MAX_CONCURRENT)
         self._is_age_logged = False
 
     @property
     def is_ready(self) -> bool:
-        """Whether outcomes are taken now."""
-        return self._hand.is_ready
+        """Return True if outcomes are processed now."""
+        return self._pool.is_ready
 
     async def run(self) -> None:
-        """Work until cancelled; what is in hand is given back then.
+        """Process outcomes until cancelled. Messages that can't be finished then are released.
 
         Raises:
             ConsumerGone: the consumer was deleted.
         """
-        await self._hand.run(self._handle)
+        await self._pool.run(self._handle)
 
     async def _handle(self, message: DeliveredMessage) -> bool:
-        """Deal with a message at once if that is quick; whether it was."""
+        """Acknowledge a message that needs no delivery, and return True; otherwise start a task for it."""
         try:
             subject = subjects.parse_event_subject(message.subject)
         except InvalidName as error:
-            logger.error("sequence %s is no event, passing over it: %s", message.sequence, error)  # noqa: TRY400 - no bug here
+            logger.error("sequence %s is not an event, skipping it: %s", message.sequence, error)  # noqa: TRY400 - no bug here
             await message.ack()
             return True
-        hooks = self._hooks.current
-        if not hooks.callbacks and not hooks.matching(subject.kind, subject.event):
+        config = self._config.current
+        if not config.callbacks and not config.matching(subject.kind, subject.event):
             await message.ack()
             return True
-        self._hand.spawn(message, self._fan_out(message, subject))
+        self._pool.spawn(message, self._fan_out(message, subject))
         return False
 
     async def _fan_out(self, message: DeliveredMessage, subject: EventSubject) -> None:
@@ -100,11 +100,10 @@ class Fanout:
                 if self._is_skipped(message, subject, event):
                     await message.ack()
                     return
-                await self._create_deliveries(
-                    subject, event, is_late=self._now() - message.stored_at > _DEDUPLICATION_AGE
-                )
+                is_late = self._now() - message.stored_at > _DEDUPLICATION_AGE
+                await self._create_deliveries(subject, event, is_late=is_late)
             except InvalidEvent as error:
-                logger.error("sequence %s (%s) is passed over: %s", message.sequence, message.subject, error)  # noqa: TRY400
+                logger.error("sequence %s (%s) is skipped: %s", message.sequence, message.subject, error)  # noqa: TRY400
             except JournalError as error:
                 logger.warning("the outcome of %s can't be passed on now: %s", subject.operation_id, error)
                 await message.nak(_RETRY_SOON if isinstance(error, JournalUnavailable) else _RETRY_LATER)
@@ -112,12 +111,13 @@ class Fanout:
             await message.ack()
 
     def _is_skipped(self, message: DeliveredMessage, subject: EventSubject, event: RecordedEvent) -> bool:
+        """Return True, and log why, if no receiver may get the event."""
         if event.operation_id != subject.operation_id or (event.data is not None and event.data.name != subject.event):
             logger.error("sequence %s lies under a foreign subject %s", message.sequence, message.subject)
             return True
         if event.data is None:
             logger.warning(
-                "the outcome of %s (sequence %s) is of type %s, unknown to this version, and is told to nobody",
+                "the outcome of %s (sequence %s) is of type %s, unknown to this version, and is not delivered",
                 event.operation_id,
                 event.sequence,
                 event.type,
@@ -127,7 +127,7 @@ class Fanout:
             if not self._is_age_logged:
                 self._is_age_logged = True
                 logger.warning(
-                    "outcomes of more than a day ago are told to nobody; the first: %s (sequence %s)",
+                    "outcomes older than a day are not delivered; the first: %s (sequence %s)",
                     event.operation_id,
                     event.sequence,
                 )
@@ -135,9 +135,9 @@ class Fanout:
         return False
 
     async def _create_deliveries(self, subject: EventSubject, event: RecordedEvent, *, is_late: bool) -> None:
-        hooks = self._hooks.current
-        targets = [(hook.name, "") for hook in hooks.matching(subject.kind, subject.event)]
-        if hooks.callbacks:
+        config = self._config.current
+        targets = [(hook.name, "") for hook in config.matching(subject.kind, subject.event)]
+        if config.callbacks:
             callback = await self._callback(subject)
             targets += [(CALLBACK_ENDPOINT, callback)] if callback else []
         for endpoint, callback in targets:
@@ -150,7 +150,7 @@ class Fanout:
                 callback=callback,
                 begun=self._now(),
             )
-            # The consumer may have been made anew, and then gives all that the journal holds once more.
+            # A consumer that was deleted and created again delivers the whole journal once more.
             if not is_late or not await self._deliveries.is_delivered(delivery):
                 await self._deliveries.enqueue(delivery, webhook_id(event.id, delivery))
 
@@ -158,6 +158,6 @@ class Fanout:
         try:
             return await self._deliveries.callback_url(subject.operation_id, subject.kind)
         except InvalidEvent as error:
-            # Which must not keep the outcome from the configured endpoints.
+            # The configured endpoints get the outcome all the same.
             logger.error("if %s has a callback, it is not called: %s", subject.operation_id, error)  # noqa: TRY400
             return ""

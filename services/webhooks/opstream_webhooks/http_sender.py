@@ -1,8 +1,8 @@
-"""One HTTP request to a receiver, and what came of it. Caller: `courier.py`.
+"""Sends one HTTP request to a receiver.
 
-No redirect is followed, no proxy of the environment used, nothing of the answer believed but its status. The
-connection goes to an address that was checked (`resolving.py`), while certificate, SNI and `Host` are those of the
-name. Each attempt has a connection of its own: a kept one would belong to the address, whatever name it was opened for.
+It follows no redirect, uses no proxy of the environment, and trusts only the status of a response. The connection goes
+to an address that `address_guard` has checked, while certificate, SNI and `Host` are those of the name. Each attempt
+opens a connection of its own: a kept one would belong to the address, whatever name it was opened for.
 """
 
 from __future__ import annotations
@@ -29,19 +29,20 @@ _MAX_ERROR_LENGTH: Final = 300
 
 
 class SendResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of an attempt."""
+    """The result of an attempt."""
 
     status: int = 0
-    """0 without an answer."""
+    """0 if there was no response."""
     error: str = ""
-    """Why there was no answer, or none that counts."""
+    """Why there was no response, or no successful one; empty after a success."""
     retry_after: str = ""
+    """The header `Retry-After`; empty for none."""
     is_final: bool = False
-    """Whether no other attempt could do better."""
+    """True if another attempt could not succeed."""
 
     @property
     def is_success(self) -> bool:
-        """Whether the receiver took it: any 2xx."""
+        """Return True if the receiver accepted it: any 2xx."""
         return 200 <= self.status < 300
 
 
@@ -49,10 +50,10 @@ class HttpSender:
     """Sends requests.
 
     Args:
-        resolve: from a name to its addresses.
+        resolve: returns the addresses of a name.
         allowed: networks that may be called although they are not public.
-        seconds: for an attempt as a whole.
-        trust: authorities that TLS trusts; None for those of the system (or of `SSL_CERT_FILE`) and of certifi.
+        seconds: for a whole attempt.
+        trust: certificate authorities; None for those of the system (or of `SSL_CERT_FILE`) and of certifi.
     """
 
     def __init__(
@@ -69,12 +70,12 @@ class HttpSender:
         self._trust = trust or _authorities()
 
     async def send(self, url: Url, headers: Mapping[str, str], body: bytes) -> SendResult:
-        """Send once; whatever goes wrong is in the answer."""
+        """Send a request once. An error is part of the result; nothing is raised."""
         try:
             async with asyncio.timeout(self._seconds):
                 return await self._send(url, headers, body)
         except TimeoutError:
-            return SendResult(error=f"no answer within {self._seconds:g} s")
+            return SendResult(error=f"no response within {self._seconds:g} s")
         except AddressRefused as error:
             return SendResult(error=str(error))
         except OSError as error:
@@ -89,12 +90,12 @@ class HttpSender:
             try:
                 return await self._call(address, url, headers, body)
             except (httpx.ConnectError, httpx.ConnectTimeout):
-                continue  # nothing was sent; another address of the same name may be up
+                continue  # nothing was sent; another address of the name may work
         return await self._call(last, url, headers, body)
 
     async def _call(self, address: Address, url: Url, headers: Mapping[str, str], body: bytes) -> SendResult:
         host = f"[{address}]" if address.version == 6 else str(address)
-        sent = {
+        all_headers = {
             "Host": url.netloc,
             "Content-Type": CONTENT_TYPE,
             "User-Agent": USER_AGENT,
@@ -102,13 +103,13 @@ class HttpSender:
             "Connection": "close",
             **headers,
         }
-        # Not httpx's client, which would look into cookies and redirects as well.
+        # Not httpx.AsyncClient, which would also process cookies and redirects.
         async with httpx.AsyncHTTPTransport(verify=self._trust, trust_env=False) as transport:
             timeout = httpx.Timeout(None, connect=min(_CONNECT_SECONDS, self._seconds))
             request = httpx.Request(
                 "POST",
                 f"{url.scheme}://{host}:{url.port}{url.path}{url.query}",
-                headers=sent,
+                headers=all_headers,
                 content=body,
                 extensions={"sni_hostname": url.host, "timeout": timeout.as_dict()},
             )
@@ -123,14 +124,14 @@ class HttpSender:
 
 
 def _authorities() -> ssl.SSLContext:
-    # certifi's, as a slim image has none; and the system's, where those of a private network are.
+    # Those of certifi, because a slim image has none, and those of the system, for private networks.
     context = httpx.create_ssl_context(trust_env=False)
     context.load_default_certs()
     return context
 
 
 async def _drain_response(response: httpx.Response) -> None:
-    """Let a receiver finish a short answer; a long or slow one is cut off. The status has said all by then."""
+    """Read a short response to its end; cut off a long or slow one. The status is known already."""
     size = 0
     try:
         async with asyncio.timeout(_READ_SECONDS):

@@ -1,4 +1,4 @@
-"""Composition root of the webhooks service: settings in, a running process out. Called by the `opstream` command."""
+"""Composition root of the webhooks service: from settings to a running process."""
 
 from __future__ import annotations
 
@@ -23,37 +23,40 @@ from .receiver_limits import ReceiverLimits
 from .settings import Settings
 
 ATTEMPT_SECONDS: Final = 15.0
-"""Seconds that an attempt may take as a whole; what receivers expect (Standard Webhooks, 15 to 30 s)."""
+"""Seconds that a whole attempt may take. Receivers expect 15 to 30 s (Standard Webhooks)."""
 
 
 def run(settings: Settings) -> None:
-    """Deliver outcomes until SIGTERM or SIGINT; SIGHUP has endpoints and secrets read again.
+    """Deliver outcomes until SIGTERM or SIGINT. SIGHUP reloads endpoints and secrets.
 
     Raises:
         InvalidConfig: endpoints or secrets can't be used.
-        JournalError: the broker can't be reached, lacks something or differs, the health port is taken, or a
-            consumer was deleted.
+        JournalError: the broker can't be reached, something on it is missing or configured differently, the health port
+            is in use, or a consumer was deleted.
     """
-    for noisy in ("httpx", "httpcore"):
-        # They log whole URLs, with what people have in the query.
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    hooks = ReloadableConfig(settings.source)
-    uvloop.run(run_until_signal(_deliver(settings, hooks), on_hangup=hooks.reload))
+    for name in ("httpx", "httpcore"):
+        # They log complete URLs, and a query may contain a secret.
+        logging.getLogger(name).setLevel(logging.WARNING)
+    config = ReloadableConfig(settings.source)
+    uvloop.run(run_until_signal(_deliver(settings, config), on_hangup=config.reload))
 
 
-async def _deliver(settings: Settings, hooks: ReloadableConfig) -> None:
-    async def compose(link: Connection, _max_msg_size: int) -> list[ServiceLoop]:
-        hooks.log()
-        deliveries = DeliveryStore(link)
-        jitter = random.random
-        sender = HttpSender(resolve_by_system, settings.allowed_networks, seconds=ATTEMPT_SECONDS)
-        gate = ReceiverLimits(time.monotonic, jitter)
-        return [
-            Fanout(link, deliveries, hooks, now=_utc_now, monotonic=time.monotonic),
-            DeliveryWorker(
-                link, deliveries, hooks, sender, gate, now=_utc_now, monotonic=time.monotonic, jitter=jitter
-            ),
-        ]
+async def _deliver(settings: Settings, config: ReloadableConfig) -> None:
+    async def compose(connection: Connection, _max_msg_size: int) -> list[ServiceLoop]:
+        config.log()
+        deliveries = DeliveryStore(connection)
+        fanout = Fanout(connection, deliveries, config, now=_utc_now, monotonic=time.monotonic)
+        worker = DeliveryWorker(
+            connection,
+            deliveries,
+            config,
+            HttpSender(resolve_by_system, settings.allowed_networks, seconds=ATTEMPT_SECONDS),
+            ReceiverLimits(time.monotonic, random.random),
+            now=_utc_now,
+            monotonic=time.monotonic,
+            jitter=random.random,
+        )
+        return [fanout, worker]
 
     await run_service(
         "opstream-webhooks",

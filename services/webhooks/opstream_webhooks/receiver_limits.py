@@ -1,10 +1,9 @@
-"""How many attempts one receiver gets at once, so that a slow or dead one keeps no other waiting. Caller: `courier.py`.
+"""How many attempts a receiver gets at once, so that a slow or dead receiver keeps no other one waiting.
 
-A receiver is a configured endpoint, or the host and port of callbacks. One that has just failed gets one attempt at a
-time until one succeeds, and all that are failing have half of the process between them. The host of a callback begins
-as one of these: whoever may submit names it, and may name a new one each time. A few more wait here for their turn as
-long as all goes well; the others are put off on the broker, each a little later than the one before it, so that they
-hold nothing here.
+A receiver that has just failed gets one attempt at a time until one succeeds, and all failing receivers together get
+half of the process. A callback's host starts as failing: anyone who may submit can name a new host in each request.
+Deliveries without a slot wait here only if their turn comes within seconds. The others are scheduled on the broker,
+each a little later than the one before, and take no room in the process.
 """
 
 from __future__ import annotations
@@ -16,27 +15,32 @@ from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 SLOTS_PER_RECEIVER: Final = 8
-"""Attempts at once of one receiver and process."""
+"""Concurrent attempts per receiver and process: enough to hide network latency, few enough for a small receiver."""
 MAX_WAITING: Final = 32
-"""Deliveries of one receiver that wait in the process for their turn."""
+"""Deliveries per receiver that wait in the process: an eighth of what it holds, so one receiver never fills it."""
 MAX_FAILING: Final = 128
-"""Deliveries of all receivers that fail, in attempts or waiting for a turn: half of what the process has in hand."""
+"""Attempts and waiting deliveries of all failing receivers: half of what the process holds. The rest is for others."""
 
 _MAX_LOCAL_WAIT: Final = 2.0
+"""Seconds that a delivery may wait in the process; a longer wait is the broker's, where it takes no slot."""
 _SOON_SECONDS: Final = 60.0
+"""Turns further away than this are packed closely, so that a backlog of hours is delivered soon after a recovery."""
 _TURN_SECONDS: Final = 0.02
-"""Seconds between turns of a receiver that fails, at least, and between turns that are not soon, at most. So one that
-is dead for hours costs 50 looks a second, whatever waits for it, and gets all of that soon once it is back."""
+"""The least time between turns of a failing receiver, and the most between distant turns: a receiver that is dead for
+hours costs at most 50 messages a second."""
 _INITIAL_DURATION: Final = 0.05
+"""Seconds that the first attempt is assumed to take: a receiver in the same region."""
 _SMOOTHING: Final = 0.2
+"""Weight of the newest attempt in the average duration: about the last ten attempts count."""
 _MAX_RECEIVERS: Final = 10_000
+"""Receivers that are remembered: callback hosts are unlimited, memory is not."""
 
 
 class Receiver(NamedTuple):
-    """Whom turns are counted for."""
+    """What the limits apply to."""
 
     name: str
-    """Of a configured endpoint, or host and port of a callback."""
+    """The name of a configured endpoint, or host and port of a callback."""
     is_callback: bool = False
 
 
@@ -45,11 +49,13 @@ class _ReceiverState:
 
     def __init__(self, *, is_failing: bool) -> None:
         self.running = 0
+        """Attempts."""
         self.waiting: deque[asyncio.Future[bool]] = deque()
         self.is_failing = is_failing
         self.duration = _INITIAL_DURATION
-        """Seconds that an attempt takes, on average."""
+        """Average seconds of an attempt."""
         self.next_turn = 0.0
+        """The latest turn that is reserved, in monotonic seconds."""
 
 
 class ReceiverLimits:
@@ -58,7 +64,7 @@ class ReceiverLimits:
     Args:
         clock: monotonic seconds.
         jitter: a random number of [0, 1).
-        slots: see `SLOTS`.
+        slots: see `SLOTS_PER_RECEIVER`.
         waiting: see `MAX_WAITING`.
         failing: see `MAX_FAILING`.
     """
@@ -78,11 +84,11 @@ class ReceiverLimits:
         self._waiting = waiting
         self._failing = failing
         self._failing_count = 0
-        """Deliveries of receivers that fail, being tried or waiting for their turn."""
+        """Attempts and waiting deliveries of failing receivers."""
         self._receivers: dict[Receiver, _ReceiverState] = {}
 
     async def acquire(self, receiver: Receiver) -> bool:
-        """Take a slot, after a short wait if need be; whether there was one. Whoever got it calls `leave`."""
+        """Acquire a slot, perhaps after a short wait. If it returns True, `release` must follow."""
         state = self._state(receiver)
         if state.is_failing and self._failing_count >= self._failing:
             return False
@@ -91,7 +97,7 @@ class ReceiverLimits:
                 state.running += 1
             return True
         ahead = len(state.waiting) + 1
-        if ahead > self._waiting or not self._is_short(state, ahead):
+        if ahead > self._waiting or not self._is_short_wait(state, ahead):
             return False
         turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         with self._counted(state):
@@ -101,24 +107,30 @@ class ReceiverLimits:
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled() and turn.result():
                 with self._counted(state):
-                    self._free(state)
+                    self._free_slot(state)
             raise
 
     def release(self, receiver: Receiver, *, duration: float, is_failed: bool | None) -> None:
-        """Give a slot back, after so many seconds; `is_failed` is None if that says nothing of the receiver."""
+        """Release a slot.
+
+        Args:
+            receiver: of the attempt.
+            duration: of the attempt, in seconds.
+            is_failed: None if the receiver was not called.
+        """
         state = self._receivers[receiver]
         with self._counted(state):
             if is_failed is not None:
                 if state.is_failing and not is_failed:
-                    state.next_turn = 0.0  # those who come now need not wait behind the turns of its bad time
+                    state.next_turn = 0.0  # new deliveries need not wait behind the turns of the failing time
                 state.is_failing = is_failed
                 state.duration += _SMOOTHING * (duration - state.duration)
-            self._free(state)
+            self._free_slot(state)
         if len(self._receivers) > _MAX_RECEIVERS:
-            self._forget()
+            self._evict()
 
     def reserve_retry(self, receiver: Receiver) -> float:
-        """The seconds after which one that found no slot is to come again; each call takes a later turn."""
+        """Reserve the receiver's next retry turn; return the seconds until then."""
         state = self._state(receiver)
         now = self._clock()
         step = state.duration / self._limit(state)
@@ -134,13 +146,13 @@ class ReceiverLimits:
 
     @contextmanager
     def _counted(self, state: _ReceiverState) -> Iterator[None]:
-        """What is changed meanwhile is counted in `_held`."""
-        self._failing_count -= _weight(state)
+        """Keep `_failing_count` right while the state is changed in this context."""
+        self._failing_count -= _failing_share(state)
         yield
-        self._failing_count += _weight(state)
+        self._failing_count += _failing_share(state)
 
-    def _forget(self) -> None:
-        """Endpoints are few. Of callbacks those that fail go first: as new ones they would be the same."""
+    def _evict(self) -> None:
+        """Forget idle callback hosts, failing ones first: a new host starts as failing, so nothing is lost."""
         idle = [
             (receiver, state.is_failing)
             for receiver, state in self._receivers.items()
@@ -150,10 +162,10 @@ class ReceiverLimits:
         for receiver in failing or [receiver for receiver, _ in idle]:
             del self._receivers[receiver]
 
-    def _free(self, state: _ReceiverState) -> None:
+    def _free_slot(self, state: _ReceiverState) -> None:
         state.running -= 1
-        # Behind a failure that took long nobody waits here: each may take as long as an attempt may.
-        is_closed = state.is_failing and not self._is_short(state, 1)
+        # After a slow failure all waiting deliveries are sent away: each attempt could take its full time.
+        is_closed = state.is_failing and not self._is_short_wait(state, 1)
         while state.waiting and (is_closed or state.running < self._limit(state)):
             turn = state.waiting.popleft()
             if turn.done():
@@ -161,12 +173,12 @@ class ReceiverLimits:
             turn.set_result(not is_closed)
             state.running += 0 if is_closed else 1
 
-    def _is_short(self, state: _ReceiverState, ahead: int) -> bool:
+    def _is_short_wait(self, state: _ReceiverState, ahead: int) -> bool:
         return ahead * state.duration <= _MAX_LOCAL_WAIT * self._limit(state)
 
     def _limit(self, state: _ReceiverState) -> int:
         return 1 if state.is_failing else self._slots
 
 
-def _weight(state: _ReceiverState) -> int:
+def _failing_share(state: _ReceiverState) -> int:
     return state.running + len(state.waiting) if state.is_failing else 0

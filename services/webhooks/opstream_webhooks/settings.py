@@ -1,4 +1,4 @@
-"""Settings of the webhooks service, read once by whoever starts it (the `opstream` command, a test)."""
+"""Settings of the webhooks service. The code that starts the process reads them once."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     servers: tuple[str, ...]
     """NATS URLs of one cluster."""
     source: ConfigSource
-    """Where endpoints and secrets are read from, at the start and at each SIGHUP."""
+    """Where endpoints and secrets are read from, at startup and at each SIGHUP."""
     allowed_networks: tuple[Network, ...] = ()
-    """Networks that may be called although they are not public: whoever may submit with a callback can reach them."""
+    """Networks that may be called although they are not public. Anyone who may name a callback can reach them."""
     health_port: int = 0
     """TCP port for /healthz and /readyz; 0 for none."""
     connect_timeout: float = 30.0
-    """Seconds to wait for the broker at the start: longer than a broker restart, shorter than people's patience."""
+    """Seconds to wait for the broker at startup: longer than a restart of the broker takes."""

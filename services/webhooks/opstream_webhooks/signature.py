@@ -1,6 +1,6 @@
-"""Signatures after Standard Webhooks, by its official library. Callers: `config.py`, `courier.py`.
+"""Signatures by the Standard Webhooks specification, with its official library.
 
-A secret is turned into a `Signer` where it is read, and shown by nothing after that.
+A secret becomes a `Signer` as soon as it is read; nothing can display it after that.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Signer:
         secret: `whsec_` and 24 to 64 bytes in base64.
 
     Raises:
-        ValueError: it is none; the message does not hold it.
+        ValueError: it is not a secret. The message does not contain it.
     """
 
     def __init__(self, secret: str) -> None:
@@ -47,7 +47,7 @@ class Signer:
         return "Signer(…)"
 
     def sign(self, webhook_id: str, at: datetime, body: str) -> str:
-        """One signature, `v1,…`."""
+        """Return one signature, `v1,…`."""
         return self._webhook.sign(webhook_id, at, body)
 
 
@@ -55,20 +55,20 @@ KEY_HINT: Final = """make one with  echo "whsec_$(head -c 32 /dev/urandom | base
 
 
 def webhook_id(event_id: str, delivery: WebhookDelivery) -> str:
-    """The `webhook-id`: the same in each attempt, different for each endpoint, by which receivers know repetitions."""
-    # opstream's own event ids are UUIDs. Another writer's may be any text, which no header could carry.
+    """Return the `webhook-id`: equal in all attempts, different per endpoint. Receivers recognize repetitions by it."""
+    # opstream's own event ids are UUIDs. Another writer's id may be any text, which a header can't carry.
     known = event_id if _SAFE_ID.fullmatch(event_id) else delivery.operation_id
     return f"{known}_{delivery.endpoint}"
 
 
 def signed_headers(identity: str, at: datetime, body: bytes, signers: Iterable[Signer]) -> dict[str, str]:
-    """The headers of Standard Webhooks, with a signature by each secret.
+    """Return the headers of Standard Webhooks, with one signature per secret.
 
     Args:
         identity: the `webhook-id`.
-        at: when this attempt is made, with zone.
-        body: what is sent, UTF-8.
-        signers: the first is the newest.
+        at: the time of the attempt, with zone.
+        body: of the request, UTF-8.
+        signers: the newest first.
     """
     moment = at.astimezone(UTC)
     text = body.decode()

@@ -1,4 +1,4 @@
-"""Webhooks on a real broker, with receivers on loopback: who is told, what comes, what happens if it does not."""
+"""Webhooks on a real broker, with receivers on loopback: what is delivered to which receiver, and what is retried."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.broker.server import Broker
 from tests.support.journal.journals import linked
 from tests.support.projector.projection import settled
 from tests.support.system.wait import eventually
-from tests.support.webhooks.receiver import OTHER_SECRET, SECRET, Receiver, answer, never, receiving
+from tests.support.webhooks.receiver import OTHER_SECRET, SECRET, WebhookReceiver, answer, never, receiving
 from tests.support.webhooks.service import (
     are,
     callbacks,
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.broker
 GAVE_UP = "gave-up"
 
 
-async def test_a_callback_gets_the_stored_event(link: Connection, journal: Journal, receiver: Receiver) -> None:
+async def test_a_callback_gets_the_stored_event(link: Connection, journal: Journal, receiver: WebhookReceiver) -> None:
     """The body is the event byte for byte, signed for the official library, and the attempt is recorded without the
     query of the URL."""
     async with delivering(link, callbacks(receiver.host)):
@@ -60,8 +60,10 @@ async def test_a_callback_gets_the_stored_event(link: Connection, journal: Journ
     assert record.url == f"http://{receiver.host}/hook"
 
 
-async def test_endpoints_of_actions(tmp_path: Path, link: Connection, journal: Journal, receiver: Receiver) -> None:
-    """A configured endpoint is told of what it wants, under an id of its own; several are told side by side."""
+async def test_endpoints_of_actions(
+    tmp_path: Path, link: Connection, journal: Journal, receiver: WebhookReceiver
+) -> None:
+    """Each configured endpoint gets the outcomes that it matches, under an id of its own; several get the same one."""
     path = write_hooks(tmp_path, one=receiver.url, two=receiver.url, never=receiver.url)
     path.write_text(path.read_text() + 'actions = ["order:*"]\n')
     async with delivering(link, ConfigSource(path=path, is_http_allowed=True)):
@@ -72,17 +74,17 @@ async def test_endpoints_of_actions(tmp_path: Path, link: Connection, journal: J
     assert {one.webhook_id for one in receiver.received} == {f"{last.id}_one", f"{last.id}_two"}
 
 
-async def test_secrets_change_over(tmp_path: Path, link: Connection, journal: Journal, receiver: Receiver) -> None:
-    """While two secrets are configured, receivers of either find the signature right; a reload needs no restart, and
-    a file that is broken changes nothing."""
+async def test_secret_rotation(tmp_path: Path, link: Connection, journal: Journal, receiver: WebhookReceiver) -> None:
+    """While two secrets are configured, the signature verifies with either; a reload needs no restart, and a broken
+    file changes nothing."""
     path = write_hooks(tmp_path, one=receiver.url)
-    async with delivering(link, ConfigSource(path=path, is_http_allowed=True)) as hooks:
+    async with delivering(link, ConfigSource(path=path, is_http_allowed=True)) as config:
         path.write_text(path.read_text().replace(f'["{SECRET}"]', f'["{OTHER_SECRET}", "{SECRET}"]'))
-        hooks.reload()
+        config.reload()
         await ended(journal, "a")
         await eventually(lambda: receiver.received)
         path.write_text("broken")
-        hooks.reload()
+        config.reload()
         await ended(journal, "b")
         await eventually(lambda: len(receiver.received) == 2)
     for received in receiver.received:
@@ -90,22 +92,22 @@ async def test_secrets_change_over(tmp_path: Path, link: Connection, journal: Jo
 
 
 @pytest.mark.parametrize(
-    ("told", "status", "error"),
+    ("response", "status", "error"),
     [
         (answer(500), 500, "answered 500"),
         (answer(301, "Location: http://127.0.0.1:1/"), 301, "answered 301; redirects are not followed"),
         (answer(302, "Location: http://[::::/"), 302, "answered 302; redirects are not followed"),
         (answer(503, "Retry-After: Tue, 24 Nov 99999999999999999999 11:00:00 GMT"), 503, "answered 503"),
         (answer(400), 400, "answered 400"),
-        (never, 0, "no answer within 0.3 s"),
+        (never, 0, "no response within 0.3 s"),
     ],
 )
-async def test_failures_are_tried_again(
-    link: Connection, journal: Journal, receiver: Receiver, told: object, status: int, error: str
+async def test_failures_are_retried(
+    link: Connection, journal: Journal, receiver: WebhookReceiver, response: object, status: int, error: str
 ) -> None:
-    """Whatever is no 2xx in time is a failure: recorded with its reason and what follows, and made again under the
-    same id, until it succeeds."""
-    receiver.answers = [told, told, answer(200)]  # type: ignore[list-item]
+    """Any response but a timely 2xx is a failure: it is recorded with its reason and the next time, and retried under
+    the same id until it succeeds."""
+    receiver.answers = [response, response, answer(200)]  # type: ignore[list-item]
     async with delivering(link, callbacks(receiver.host), seconds=0.3):
         await ended(journal, "a", callback=receiver.url)
         await eventually(lambda: are(link, "a", ["retrying", "retrying", "delivered"]))
@@ -117,10 +119,10 @@ async def test_failures_are_tried_again(
     assert third.next_at is None
 
 
-async def test_it_ends(
-    link: Connection, journal: Journal, receiver: Receiver, caplog: pytest.LogCaptureFixture
+async def test_giving_up(
+    link: Connection, journal: Journal, receiver: WebhookReceiver, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """When no attempt is left, the delivery is given up: recorded and told."""
+    """After the last attempt the delivery is given up; that is recorded and logged."""
     receiver.answers = [answer(503)]
     async with delivering(link, callbacks(receiver.host), delays=(0.1, 0.1)):
         await ended(journal, "a", callback=receiver.url)
@@ -129,7 +131,7 @@ async def test_it_ends(
     assert "token=abc" not in caplog.text
 
 
-async def test_gone(link: Connection, journal: Journal, receiver: Receiver) -> None:
+async def test_gone(link: Connection, journal: Journal, receiver: WebhookReceiver) -> None:
     """410 Gone ends a delivery at once."""
     receiver.answers = [answer(410)]
     async with delivering(link, callbacks(receiver.host)):
@@ -137,8 +139,8 @@ async def test_gone(link: Connection, journal: Journal, receiver: Receiver) -> N
         await eventually(lambda: are(link, "a", [GAVE_UP]))
 
 
-async def test_retry_after(link: Connection, journal: Journal, receiver: Receiver) -> None:
-    """A receiver that asks for time gets it."""
+async def test_retry_after(link: Connection, journal: Journal, receiver: WebhookReceiver) -> None:
+    """The next attempt waits for the receiver's `Retry-After`."""
     receiver.answers = [answer(429, "Retry-After: 2"), answer(204)]
     async with delivering(link, callbacks(receiver.host), delays=(0.01,)):
         await ended(journal, "a", callback=receiver.url)
@@ -147,8 +149,8 @@ async def test_retry_after(link: Connection, journal: Journal, receiver: Receive
     assert second.at - first.at >= timedelta(seconds=2)
 
 
-async def test_a_dripping_answer(link: Connection, journal: Journal, receiver: Receiver) -> None:
-    """The time counts for an attempt as a whole, however often a receiver sends a byte of its head."""
+async def test_a_dripping_response(link: Connection, journal: Journal, receiver: WebhookReceiver) -> None:
+    """The timeout limits a whole attempt, however often a receiver sends a byte of its head."""
 
     async def drip(writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\n")
@@ -162,12 +164,12 @@ async def test_a_dripping_answer(link: Connection, journal: Journal, receiver: R
         await ended(journal, "a", callback=receiver.url)
         await eventually(lambda: are(link, "a", [GAVE_UP]))
     (record,) = await records(link)
-    assert record.error == "no answer within 0.3 s"
+    assert record.error == "no response within 0.3 s"
     assert record.duration < 2
 
 
-async def test_a_huge_answer(link: Connection, journal: Journal, receiver: Receiver) -> None:
-    """Of an answer no more is read than a little; the status says that it was delivered."""
+async def test_a_huge_response(link: Connection, journal: Journal, receiver: WebhookReceiver) -> None:
+    """Only a little of a response is read; its status says that the delivery succeeded."""
     sent = 0
 
     async def flood(writer: asyncio.StreamWriter) -> None:
@@ -186,25 +188,25 @@ async def test_a_huge_answer(link: Connection, journal: Journal, receiver: Recei
     assert sent < 50_000_000
 
 
-async def test_private_addresses_are_refused(link: Connection, journal: Journal, receiver: Receiver) -> None:
-    """A host that resolves to an address of the inside is not called, unless the operator allows that network."""
+async def test_private_addresses_are_refused(link: Connection, journal: Journal, receiver: WebhookReceiver) -> None:
+    """A host that resolves to a private address is not called, unless the operator allows that network."""
     async with delivering(link, callbacks(receiver.host), delays=(), allowed=()):
         await ended(journal, "a", callback=receiver.url)
         await eventually(lambda: are(link, "a", [GAVE_UP]))
     (record,) = await records(link)
-    assert "127.0.0.1, which is not of the public internet" in record.error
+    assert "127.0.0.1, which is not on the public internet" in record.error
     assert receiver.received == []
 
 
-async def test_a_name_is_resolved_once(link: Connection, journal: Journal, receiver: Receiver) -> None:
-    """The connection goes to the very address that was looked at, the first that passes: a name that answers otherwise
-    the second time gains nothing."""
-    asked = []
+async def test_a_name_is_resolved_once(link: Connection, journal: Journal, receiver: WebhookReceiver) -> None:
+    """The connection goes to the first permitted address that was resolved: a name that resolves differently the second
+    time (DNS rebinding) gains nothing."""
+    resolved = []
 
     async def rebind(host: str) -> list[Address]:
-        asked.append(host)
+        resolved.append(host)
         good, bad = ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("10.0.0.1")
-        return [bad, good] if len(asked) == 1 else [bad]
+        return [bad, good] if len(resolved) == 1 else [bad]
 
     name = f"hooks.example.org:{receiver.port}"
     async with delivering(link, callbacks(name), resolve=rebind, delays=(0.1,)):
@@ -214,12 +216,12 @@ async def test_a_name_is_resolved_once(link: Connection, journal: Journal, recei
         await eventually(lambda: are(link, "b", ["retrying", GAVE_UP]))
     (received,) = receiver.received
     assert received.headers["host"] == name
-    assert asked == ["hooks.example.org"] * 3
+    assert resolved == ["hooks.example.org"] * 3
 
 
-async def test_a_dead_receiver_keeps_nobody_waiting(link: Connection, journal: Journal, receiver: Receiver) -> None:
-    """However much is to be told to a receiver that never answers, another one is told at once; and the dead one gets
-    few attempts at a time."""
+async def test_a_dead_receiver_delays_no_other(link: Connection, journal: Journal, receiver: WebhookReceiver) -> None:
+    """However many deliveries wait for a receiver that never responds, another one gets its delivery at once; the dead
+    one gets few attempts at a time."""
     async with receiving() as dead:
         dead.answers = [answer(204), never]
         async with delivering(link, callbacks(dead.host, receiver.host), seconds=5):
@@ -231,8 +233,10 @@ async def test_a_dead_receiver_keeps_nobody_waiting(link: Connection, journal: J
             assert dead.most_open <= 8
 
 
-async def test_endpoints_of_one_host(tmp_path: Path, link: Connection, journal: Journal, receiver: Receiver) -> None:
-    """Two endpoints behind one gateway are two receivers: one that never answers takes no turn of the other."""
+async def test_endpoints_of_one_host(
+    tmp_path: Path, link: Connection, journal: Journal, receiver: WebhookReceiver
+) -> None:
+    """Two endpoints behind one gateway are two receivers: a dead one takes no slot of the other."""
 
     async def by_path(writer: asyncio.StreamWriter) -> None:
         await (never if receiver.received[-1].path == "/dead" else answer(204))(writer)
@@ -246,8 +250,8 @@ async def test_endpoints_of_one_host(tmp_path: Path, link: Connection, journal: 
         assert "retrying" not in await outcomes(link)
 
 
-async def test_replicas_share(broker: Broker, link: Connection, journal: Journal, receiver: Receiver) -> None:
-    """Two replicas tell everything once between them while nothing goes wrong."""
+async def test_replicas_share(broker: Broker, link: Connection, journal: Journal, receiver: WebhookReceiver) -> None:
+    """Two replicas share the deliveries: without failures each is made once."""
     source = callbacks(receiver.host)
     async with linked(broker.url) as other, delivering(link, source), delivering(other, source):
         for number in range(40):

@@ -1,4 +1,4 @@
-"""Bad luck of webhooks on a real broker: what can't be read, delivered or recorded, and what is gone or old."""
+"""Webhooks on a real broker when messages can't be read, attempts can't be recorded, or things are gone or old."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from opstream_schemas.webhook_delivery import WebhookDelivery, encode_record
 from opstream_webhooks.config import ConfigSource, ReloadableConfig
 from tests.support.projector.projection import settled
 from tests.support.system.wait import eventually
-from tests.support.webhooks.receiver import Receiver, answer, never
+from tests.support.webhooks.receiver import WebhookReceiver, answer, never
 from tests.support.webhooks.service import (
     are,
     callbacks,
@@ -37,35 +37,37 @@ pytestmark = pytest.mark.broker
 GAVE_UP = "gave-up"
 
 
-def delivery(receiver: Receiver, sequence: int, **changes: Any) -> WebhookDelivery:
-    """A delivery of operation `a`, as the fan-out sends it."""
+def delivery(receiver: WebhookReceiver, sequence: int, **changes: Any) -> WebhookDelivery:
+    """A delivery of operation `a`, as the fan-out creates it."""
     given = {"operation_id": "a", "begun": utc_now(), **changes}
     shared = {"action": "book:upload-start", "event": "succeeded", "endpoint": "callback", "callback": receiver.url}
     return WebhookDelivery(sequence=sequence, **shared, **given)
 
 
-async def test_a_removed_endpoint(tmp_path: Path, link: Connection, journal: Journal, receiver: Receiver) -> None:
-    """What is on its way to an endpoint that is configured no more waits for it, as for one that does not answer."""
+async def test_a_removed_endpoint(
+    tmp_path: Path, link: Connection, journal: Journal, receiver: WebhookReceiver
+) -> None:
+    """A delivery to an endpoint that was removed is retried, as for one that does not respond."""
     path = write_hooks(tmp_path, one=receiver.url)
     receiver.answers = [answer(500), answer(204)]
-    async with delivering(link, ConfigSource(path=path, is_http_allowed=True), delays=(0.3, 0.3, 0.3)) as hooks:
+    async with delivering(link, ConfigSource(path=path, is_http_allowed=True), delays=(0.3, 0.3, 0.3)) as config:
         text = path.read_text()
         await ended(journal, "a")
         await eventually(lambda: receiver.received)
         path.write_text("")
-        hooks.reload()
+        config.reload()
         await eventually(lambda: are(link, "a", ["retrying", "retrying"]))
         path.write_text(text)
-        hooks.reload()
+        config.reload()
         await eventually(lambda: are(link, "a", ["retrying", "retrying", "delivered"]))
     assert (await records(link))[1].error == "no endpoint 'one' is configured"
 
 
-async def test_what_is_no_outcome_is_passed_over(
-    link: Connection, journal: Journal, receiver: Receiver, caplog: pytest.LogCaptureFixture
+async def test_foreign_messages_are_skipped(
+    link: Connection, journal: Journal, receiver: WebhookReceiver, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Bytes that are no event, an event under a foreign subject, a type of a newer version: each is told and passed
-    over, and what follows is delivered."""
+    """Bytes that are no event, an event under a foreign subject, a type of a newer version: each is logged and skipped,
+    and later outcomes are delivered."""
     await ended(journal, "a", callback=receiver.url)
     event = (await journal.events("a"))[-1].stored
     newer = event.replace(b"succeeded.v1", b"succeeded.v9").replace(b'"subject":"a"', b'"subject":"newer"')
@@ -79,18 +81,23 @@ async def test_what_is_no_outcome_is_passed_over(
         await settled(link, subjects.WEBHOOKS_CONSUMER)
         await eventually(lambda: are(link, "b", ["delivered"]))
     assert {one.verified()["subject"] for one in receiver.received} == {"a", "b"}
-    assert "operations.corrupt.book.upload-start.succeeded) is passed over" in caplog.text
+    assert "operations.corrupt.book.upload-start.succeeded) is skipped" in caplog.text
     assert "lies under a foreign subject operations.foreign" in caplog.text
     assert "opstream.action.succeeded.v9, unknown to this version" in caplog.text
-    assert "of WEBHOOKS is passed over: not a delivery" in caplog.text
+    assert "of WEBHOOKS is skipped: not a delivery" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["corrupt", "newer"])
-async def test_a_request_that_can_t_be_read(
-    tmp_path: Path, link: Connection, journal: Journal, receiver: Receiver, caplog: pytest.LogCaptureFixture, kind: str
+async def test_an_unreadable_request(
+    tmp_path: Path,
+    link: Connection,
+    journal: Journal,
+    receiver: WebhookReceiver,
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
 ) -> None:
-    """An operation whose request says nothing to this version still has its outcome told to the configured endpoints,
-    and the log says that a callback may be missing."""
+    """If this version can't read an operation's request, configured endpoints still get the outcome, and the log says
+    that a callback may be missing."""
     await ended(journal, "a", callback=receiver.url)
     stored = [
         one.stored.replace(b'"subject":"a"', b'"subject":"x"').replace(one.id.encode(), b"of-x")
@@ -118,20 +125,20 @@ async def test_a_request_that_can_t_be_read(
         {"attempt": -50},
     ],
 )
-async def test_a_delivery_that_nobody_could_make(
-    link: Connection, receiver: Receiver, wrong: dict[str, object], caplog: pytest.LogCaptureFixture
+async def test_an_invalid_delivery(
+    link: Connection, receiver: WebhookReceiver, wrong: dict[str, object], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A foreign message of the queue that looks like a delivery is told and passed over, and ends nothing."""
+    """A foreign message that looks like a delivery is logged and skipped, and does not end the service."""
     foreign = msgspec.structs.replace(delivery(receiver, 1), **wrong)
     await link.nc.jetstream().publish("webhooks.due.callback.x", encode_record(foreign))
     async with delivering(link, callbacks(receiver.host)):
-        await eventually(lambda: "of WEBHOOKS is passed over" in caplog.text)
+        await eventually(lambda: "of WEBHOOKS is skipped" in caplog.text)
     assert await records(link) == []
 
 
-async def test_another_operation_s_event_is_not_sent(link: Connection, journal: Journal, receiver: Receiver) -> None:
-    """Where the journal holds something else at a delivery's sequence, as after a restored backup, or nothing, it is
-    given up; bytes that can't be read are tried again, since a newer replica may read them."""
+async def test_a_foreign_event_is_not_sent(link: Connection, journal: Journal, receiver: WebhookReceiver) -> None:
+    """If the journal has another event at a delivery's sequence (after a restored backup), or none, the delivery is
+    given up; unreadable bytes are retried, because a newer replica may read them."""
     await ended(journal, "other")
     sequence = (await journal.events("other"))[-1].sequence
     corrupt = (await link.nc.jetstream().publish("operations.x.book.up.succeeded", b"\xff{")).seq
@@ -147,11 +154,10 @@ async def test_another_operation_s_event_is_not_sent(link: Connection, journal: 
     assert "is not an opstream event" in errors["op-2"]
 
 
-async def test_who_was_not_called_has_not_failed(
-    tmp_path: Path, link: Connection, journal: Journal, receiver: Receiver
+async def test_no_call_is_no_failure(
+    tmp_path: Path, link: Connection, journal: Journal, receiver: WebhookReceiver
 ) -> None:
-    """A delivery of which the journal has nothing to send says nothing of its receiver, which gets as many at once as
-    before."""
+    """A delivery without an event to send does not make its receiver count as failing."""
     receiver.answers = [never]
     path = write_hooks(tmp_path, good=receiver.url)
     async with delivering(link, ConfigSource(path=path, is_http_allowed=True), seconds=5, delays=(600,)):
@@ -163,9 +169,8 @@ async def test_who_was_not_called_has_not_failed(
         await eventually(lambda: receiver.open == 3, within=3)
 
 
-async def test_what_can_t_be_recorded_is_no_flood(link: Connection, journal: Journal, receiver: Receiver) -> None:
-    """While the broker takes no records, a delivery is made again and again (nobody knows that it was), but less and
-    less often."""
+async def test_unrecorded_attempts_slow_down(link: Connection, journal: Journal, receiver: WebhookReceiver) -> None:
+    """While the broker stores no records, an attempt counts as not made and is repeated, but less and less often."""
     js = link.nc.jetstream()
     config = (await js.stream_info(subjects.DELIVERIES_STREAM)).config
     await js.update_stream(config=config.evolve(max_bytes=1))
@@ -176,27 +181,27 @@ async def test_what_can_t_be_recorded_is_no_flood(link: Connection, journal: Jou
     assert third - second > second - first
 
 
-async def test_a_delivery_that_waited_too_long(link: Connection, journal: Journal, receiver: Receiver) -> None:
-    """What could not be tried for more than a day is given up without a call, and recorded."""
+async def test_a_delivery_that_waited_too_long(link: Connection, journal: Journal, receiver: WebhookReceiver) -> None:
+    """A delivery that could not be attempted for more than a day is given up without a call, and recorded."""
     await ended(journal, "a")
     late = delivery(receiver, (await journal.events("a"))[-1].sequence, begun=utc_now() - timedelta(hours=27))
     await DeliveryStore(link).enqueue(late, "late")
     async with delivering(link, callbacks(receiver.host)):
         await eventually(lambda: are(link, "a", [GAVE_UP]))
     assert receiver.received == []
-    assert (await records(link))[0].error == "not tried any more after 26 hours"
+    assert (await records(link))[0].error == "not attempted after 26 hours"
 
 
-async def test_old_outcomes_are_told_to_nobody(link: Connection, journal: Journal, receiver: Receiver) -> None:
-    """A service that is started after more than a day does not flood its receivers with what is long over."""
+async def test_old_outcomes_are_not_delivered(link: Connection, journal: Journal, receiver: WebhookReceiver) -> None:
+    """A service that starts after more than a day does not flood its receivers with old outcomes."""
     await ended(journal, "old", callback=receiver.url)
     async with delivering(link, callbacks(receiver.host), now=lambda: utc_now() + timedelta(hours=25)):
         await settled(link, subjects.WEBHOOKS_CONSUMER)
     assert (receiver.received, await records(link)) == ([], [])
 
 
-async def test_a_consumer_that_is_made_anew(link: Connection, journal: Journal, receiver: Receiver) -> None:
-    """It gives all outcomes of the journal once more; those that were delivered are not delivered again."""
+async def test_a_recreated_consumer(link: Connection, journal: Journal, receiver: WebhookReceiver) -> None:
+    """It delivers all outcomes of the journal again; receivers do not get again what succeeded."""
     js = link.nc.jetstream()
     queue = (await js.stream_info(subjects.WEBHOOKS_STREAM)).config
     await js.update_stream(config=queue.evolve(duplicate_window=0.1))
@@ -210,7 +215,7 @@ async def test_a_consumer_that_is_made_anew(link: Connection, journal: Journal, 
         return not (await js.publish("webhooks.later.x.x", headers={"Nats-Msg-Id": "x"})).duplicate
 
     assert await is_forgotten()
-    await eventually(is_forgotten)  # and so is what was sent before
+    await eventually(is_forgotten)  # the broker has also forgotten what was sent before
     await js.delete_consumer(subjects.OPERATIONS_STREAM, subjects.WEBHOOKS_CONSUMER)
     ((stream, durable), _) = webhook_consumers()
     await js.add_consumer(stream, durable)
@@ -228,8 +233,8 @@ async def test_a_consumer_that_is_made_anew(link: Connection, journal: Journal, 
     ],
 )
 async def test_a_deleted_consumer_ends_it(link: Connection, stream: str, consumer: str) -> None:
-    """The service ends with a reason when one of its consumers is deleted."""
-    tasks = [asyncio.create_task(part.run()) for part in composed(link, ReloadableConfig(callbacks("a.example")))]
+    """The service ends, with a reason, when one of its consumers is deleted."""
+    tasks = [asyncio.create_task(loop.run()) for loop in composed(link, ReloadableConfig(callbacks("a.example")))]
     assert await link.nc.jetstream().delete_consumer(stream, consumer)
     (ended_first,), others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     await cancel_all(*others)

@@ -1,4 +1,4 @@
-"""`opstream webhooks` as a process: killed, with its broker, in the middle of its work; told to read its file again."""
+"""`opstream webhooks` as a process: it is killed, with its broker, during its work, and it reloads its file."""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ SERVICES = ("webhooks", "runner", "api", "projector")
 
 
 def environment(pid: int) -> bytes:
-    """The variables that a process was started with."""
+    """The environment that a process was started with."""
     return Path(f"/proc/{pid}/environ").read_bytes()
 
 
 async def test_kills_lose_nothing(tmp_path: Path) -> None:
     """SIGKILL the service while receivers hold its requests, and the broker while deliveries wait for another attempt:
-    each is made in the end, always under the same id, and the records say so."""
+    each succeeds in the end, always under the same id, and the records say so."""
     with Broker() as broker:
         options = ("--nats", broker.url, "--callback-secret", SECRET, "--allow-http", "--allow-private", "127.0.0.0/8")
         options += ("--log-level", "debug")
         async with linked(broker.url) as link, receiving() as receiver:
             await provision(link, Sizing())
             journal = await opened(link)
-            receiver.answers = [answer(204), never]  # one success, or a new host gets one at a time
+            receiver.answers = [answer(204), never]  # without a success a new host gets one attempt at a time
             command = ("webhooks", *options, "--callback-host", receiver.host)
             with Process(*command) as first:
                 first.wait_for(READY)
                 for number in range(COUNT):
                     await ended(journal, f"op-{number}", callback=receiver.url)
-                # All of them read, or one that is not yet would get an answer that is meant for the second process.
+                # Wait until all are read: an unread one would get a response that is meant for the second process.
                 await eventually(lambda: receiver.open == SLOTS_PER_RECEIVER == len(receiver.received) - 1)
                 first.send(signal.SIGKILL)
                 first.wait(5)
@@ -84,8 +84,8 @@ async def test_kills_lose_nothing(tmp_path: Path) -> None:
             assert "token=abc" not in second.output + first.output
 
 
-async def test_a_signal_has_the_file_read_again(tmp_path: Path) -> None:
-    """SIGHUP: endpoints are as the file has them now, and a broken file changes nothing."""
+async def test_a_signal_reloads_the_file(tmp_path: Path) -> None:
+    """SIGHUP reloads the file, and a broken file changes nothing."""
     with Broker() as broker:
         async with linked(broker.url) as link, receiving() as receiver:
             await provision(link, Sizing())
@@ -99,16 +99,16 @@ async def test_a_signal_has_the_file_read_again(tmp_path: Path) -> None:
                 service.wait_for(r"endpoints: late \(http://127")
                 path.write_text("broken")
                 service.send(signal.SIGHUP)
-                service.wait_for("the endpoints stay as they were: .* is not TOML")
+                service.wait_for("the endpoints are not changed: .* is not TOML")
                 await ended(journal, "a")
                 await eventually(lambda: receiver.received)
                 service.send(signal.SIGTERM)
                 assert service.wait(10) == 0
 
 
-async def test_an_operator_sends_again() -> None:
-    """`opstream redeliver` has what was given up, and what waits for its next try, delivered now and once, under the
-    same id; not what was delivered. What the journal has forgotten is told, with exit status 1."""
+async def test_redeliver() -> None:
+    """`opstream redeliver` delivers what was given up, and what waits for its next attempt, at once and once, under the
+    same id, but not what succeeded. It reports expired events with exit status 1."""
     with Broker() as broker:
         async with linked(broker.url) as link, receiving() as receiver:
             await provision(link, Sizing())
@@ -126,7 +126,7 @@ async def test_an_operator_sends_again() -> None:
                 nothing = await asyncio.to_thread(run, *command, "op-1", "op-2", "op-2")
                 assert (nothing.returncode, nothing.stdout) == (0, "")
                 assert "nothing is recorded there that failed" in nothing.stderr
-                # The try that op-3 was waiting for is not made as well.
+                # The attempt that op-3 was waiting for is not made in addition.
                 await eventually(lambda: _is_queue_empty(link))
             first, second = receiver.of("op-2")
             assert first.webhook_id == second.webhook_id
@@ -140,7 +140,7 @@ async def test_an_operator_sends_again() -> None:
 
 
 async def test_nothing_to_show() -> None:
-    """Where no attempt is recorded, a terminal is told so in one line."""
+    """If no attempt is recorded, the command says so in one line on a terminal."""
     with Broker() as broker:
         async with linked(broker.url) as link:
             await provision(link, Sizing())
@@ -152,8 +152,7 @@ async def test_nothing_to_show() -> None:
 
 
 async def test_a_request_can_t_steer_the_terminal() -> None:
-    """What somebody else has put where the request lay is told by `opstream redeliver` without its control
-    characters."""
+    """`opstream redeliver` prints a foreign request's type without its control characters."""
     with Broker() as broker:
         async with linked(broker.url) as link:
             await provision(link, Sizing())
@@ -182,8 +181,8 @@ async def test_a_request_can_t_steer_the_terminal() -> None:
 
 
 async def test_up_runs_it_too(workplace: Path) -> None:
-    """`opstream up` passes the options on to the API and the service, and the secret by the environment and to the
-    service only: the actions of users run in another process."""
+    """`opstream up` passes the options to the API and the service, and the secret, by the environment, only to the
+    service: users' actions run in another process."""
     async with receiving() as receiver:
         options = ("--callback-host", receiver.host, "--allow-http", "--allow-private", "127.0.0.1/32")
         given = ("--callback-secret", SECRET, "--webhooks-config", str(write_hooks(workplace, all=receiver.url)))
@@ -191,8 +190,8 @@ async def test_up_runs_it_too(workplace: Path) -> None:
         with Process("up", *ports, "--actions", MODULE, *options, *given, cwd=workplace) as up:
             ready = await asyncio.to_thread(up.wait_for, r"^opstream is ready: API (\S+), broker (\S+)$")
             assert all(SECRET not in line for line in up.descendants().values())
-            knowing = {name: SECRET.encode() in environment(up.child(f"-m opstream {name} ")) for name in SERVICES}
-            assert knowing == {"webhooks": True, "runner": False, "api": False, "projector": False}
+            has_secret = {name: SECRET.encode() in environment(up.child(f"-m opstream {name} ")) for name in SERVICES}
+            assert has_secret == {"webhooks": True, "runner": False, "api": False, "projector": False}
             asking = ("run", "echo/1:say", "--input", '{"text": "hello"}', "--detach", "--url", ready[1])
             asked = await asyncio.to_thread(run, *asking, "--operation-id", "asked", "--callback", receiver.url)
             assert asked.returncode == 0, asked.stderr
@@ -203,12 +202,12 @@ async def test_up_runs_it_too(workplace: Path) -> None:
 
 
 async def _is_queue_empty(link: Connection) -> bool:
-    """Whether no delivery is still to be tried."""
+    """Return True if no delivery waits for an attempt."""
     return (await link.nc.jetstream().stream_info(subjects.WEBHOOKS_STREAM)).state.messages == 0
 
 
 async def _are_delivered(link: Connection) -> bool:
-    """Each of them; one may be delivered twice, so a count would not do."""
+    """Return True if each operation has a successful attempt; some may have two, so a count would be wrong."""
     try:
         delivered = {one.operation_id for one in await records(link) if one.outcome == "delivered"}
     except JournalUnavailable:
@@ -220,4 +219,4 @@ async def _has(link: Connection, outcome: str, count: int) -> bool:
     try:
         return (await outcomes(link)).count(outcome) >= count
     except JournalUnavailable:
-        return False  # the broker is just being started
+        return False  # the broker is starting

@@ -1,4 +1,4 @@
-"""Which addresses may be called: nothing that is not of the public internet, however it is written."""
+"""Which addresses may be called: only those on the public internet, however an address is written."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ PUBLIC = ("1.1.1.1", "8.8.8.8", "100.63.255.255", "172.32.0.1", "192.0.1.1", "22
 
 @pytest.mark.parametrize("text", REFUSED)
 def test_what_is_refused(text: str) -> None:
-    """Each special range, and each way to write an IPv4 address as an IPv6 one."""
+    """Each special range, and each way to embed an IPv4 address in an IPv6 address, is refused."""
     assert not is_public(ipaddress.ip_address(text))
 
 
 @pytest.mark.parametrize("text", PUBLIC)
 def test_what_is_public(text: str) -> None:
-    """Its neighbours are not refused with it."""
+    """The neighbours of a special range are not refused."""
     assert is_public(ipaddress.ip_address(text))
 
 
 @given(V4 | V6)
 def test_never_more_than_the_standard_library(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
-    """What Python knows to be private, local, reserved or multicast is never public here."""
+    """No address that Python calls private, local, reserved or multicast is public here."""
     special = (address.is_private, address.is_loopback, address.is_link_local, address.is_multicast)
     if any((*special, address.is_reserved, address.is_unspecified)):
         assert not is_public(address)
@@ -47,7 +47,7 @@ def test_never_more_than_the_standard_library(address: ipaddress.IPv4Address | i
 
 @given(V4)
 def test_no_ipv4_address_hides_in_an_ipv6_one(address: ipaddress.IPv4Address) -> None:
-    """Mapped, compatible, NAT64 and 6to4 addresses are refused, whatever they hold."""
+    """Mapped, compatible, NAT64 and 6to4 addresses are refused, whatever address they embed."""
     number = int(address)
     for base in ("::ffff:0:0", "::", "64:ff9b::"):
         assert not is_public(ipaddress.IPv6Address(int(ipaddress.IPv6Address(base)) + number))
@@ -56,7 +56,7 @@ def test_no_ipv4_address_hides_in_an_ipv6_one(address: ipaddress.IPv4Address) ->
 
 @given(V4 | V6, st.integers(0, 32))
 def test_what_the_operator_allows(address: ipaddress.IPv4Address | ipaddress.IPv6Address, bits: int) -> None:
-    """A network that is allowed may be called, and changes nothing for an address outside of it."""
+    """An allowed network may be called, and changes nothing for addresses outside of it."""
     network = ipaddress.ip_network((address, bits), strict=False)
     assert is_permitted(address, [network])
     other = ipaddress.ip_network("10.9.0.0/16")

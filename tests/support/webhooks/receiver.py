@@ -1,4 +1,4 @@
-"""A receiver of webhooks on loopback, which keeps what comes and answers as it is told. Callers: tests of webhooks.
+"""A receiver of webhooks on loopback: it keeps the requests, and gives the responses that a test sets.
 
 async with receiving() as receiver:
     receiver.answers = [answer(500), answer(204)]  # the last one from then on
@@ -22,29 +22,29 @@ Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
 class Received(msgspec.Struct, frozen=True, kw_only=True):
-    """One request."""
+    """A received request."""
 
     path: str
     headers: dict[str, str]
-    """By lower-case name."""
+    """By name in lower case."""
     body: bytes
 
     @property
     def webhook_id(self) -> str:
-        """By which repetitions are known."""
+        """The id that is equal in repetitions."""
         return self.headers["webhook-id"]
 
     def verified(self, secret: str = SECRET) -> dict[str, Any]:
-        """The event, if the official library finds the signature right."""
+        """Return the event; the official library verifies the signature."""
         event: dict[str, Any] = Webhook(secret).verify(self.body, self.headers)
         return event
 
 
 def answer(status: int, *headers: str, body: bytes = b"") -> Answer:
-    """Answer like that."""
+    """A response with this status, these header lines and this body."""
 
     async def write(writer: asyncio.StreamWriter) -> None:
-        lines = [f"HTTP/1.1 {status} Told", *headers, f"Content-Length: {len(body)}", "", ""]
+        lines = [f"HTTP/1.1 {status} Any", *headers, f"Content-Length: {len(body)}", "", ""]
         writer.write("\r\n".join(lines).encode() + body)
         await writer.drain()
 
@@ -52,12 +52,12 @@ def answer(status: int, *headers: str, body: bytes = b"") -> Answer:
 
 
 async def never(writer: asyncio.StreamWriter) -> None:
-    """Take the request and say nothing."""
+    """Accept the request and never respond."""
     await asyncio.Event().wait()
 
 
-class Receiver:
-    """What listens, and what came."""
+class WebhookReceiver:
+    """The server: its address, its responses and the requests that it received."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -68,20 +68,20 @@ class Receiver:
 
     @property
     def host(self) -> str:
-        """With its port, as a rule about hosts has it."""
+        """Host and port, as in a rule about hosts."""
         return f"127.0.0.1:{self.port}"
 
     @property
     def url(self) -> str:
-        """With a query, as people have them."""
+        """A URL with a secret in its query."""
         return f"http://{self.host}/hook?token=abc"
 
     def of(self, operation_id: str) -> list[Received]:
-        """What came about an operation."""
+        """The requests about an operation."""
         return [one for one in self.received if msgspec.json.decode(one.body)["subject"] == operation_id]
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, one request."""
+        """Serve one request, and close the connection."""
         self.open += 1
         self.most_open = max(self.most_open, self.open)
         try:
@@ -89,19 +89,19 @@ class Receiver:
             headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
             body = await reader.readexactly(int(headers["content-length"]))
             self.received.append(Received(path=head[0].split()[1], headers=headers, body=body))
-            told = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-            await told(writer)
+            respond = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+            await respond(writer)
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            return  # asyncio's streams complain about a handler that ends as cancelled
+            return  # asyncio logs an error about a handler that ends as cancelled
         finally:
             self.open -= 1
             writer.close()
 
 
 @asynccontextmanager
-async def receiving() -> AsyncIterator[Receiver]:
-    """A receiver on a free port."""
-    receiver = Receiver()
+async def receiving() -> AsyncIterator[WebhookReceiver]:
+    """Run a receiver on a free port."""
+    receiver = WebhookReceiver()
     handlers: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

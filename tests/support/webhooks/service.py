@@ -1,4 +1,4 @@
-"""Running the webhooks service in tests, and what it records. Callers: broker tests of webhooks."""
+"""The webhooks service in the test's process, and the attempts that it records."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ LOOPBACK: Final = (ipaddress.ip_network("127.0.0.0/8"),)
 
 
 def utc_now() -> datetime:
-    """The time."""
+    """Return the time."""
     return datetime.now(UTC)
 
 
 def write_hooks(folder: Path, **urls: str) -> Path:
-    """A file of endpoints, all with the same secret."""
+    """Write a file of endpoints (name=URL) with the same secret."""
     path = folder / "hooks.toml"
     path.write_text(
         "".join(f'[[hooks]]\nname = "{name}"\nurl = "{url}"\nsecrets = ["{SECRET}"]\n' for name, url in urls.items())
@@ -49,13 +49,13 @@ def write_hooks(folder: Path, **urls: str) -> Path:
 
 
 def callbacks(*hosts: str) -> ConfigSource:
-    """Callbacks to hosts, in plain HTTP."""
+    """A configuration that allows callbacks to these hosts, over plain HTTP."""
     return ConfigSource(callback_hosts=hosts, callback_secrets=(SECRET,), is_http_allowed=True)
 
 
 def composed(
     link: Connection,
-    hooks: ReloadableConfig,
+    config: ReloadableConfig,
     *,
     delays: Sequence[float] = (0.2, 0.2, 0.2),
     allowed: Sequence[Any] = LOOPBACK,
@@ -63,32 +63,32 @@ def composed(
     resolve: Resolver = resolve_by_system,
     now: Callable[[], datetime] = utc_now,
 ) -> list[ServiceLoop]:
-    """The parts of a replica on a connection of the test."""
+    """The loops of a replica on a connection of the test."""
     deliveries = DeliveryStore(link)
     sender = HttpSender(resolve, allowed, seconds=seconds)
-    gate = ReceiverLimits(time.monotonic, random.random)
+    limits = ReceiverLimits(time.monotonic, random.random)
     clocks: dict[str, Any] = {"now": now, "monotonic": time.monotonic}
-    courier = DeliveryWorker(link, deliveries, hooks, sender, gate, **clocks, jitter=random.random, delays=delays)
-    return [Fanout(link, deliveries, hooks, **clocks), courier]
+    worker = DeliveryWorker(link, deliveries, config, sender, limits, **clocks, jitter=random.random, delays=delays)
+    return [Fanout(link, deliveries, config, **clocks), worker]
 
 
 @asynccontextmanager
 async def delivering(link: Connection, source: ConfigSource, **options: Any) -> AsyncIterator[ReloadableConfig]:
-    """A replica at work; `options` are those of `composed`."""
-    hooks = ReloadableConfig(source)
-    async with running(*composed(link, hooks, **options)):
-        yield hooks
+    """Run a replica; `options` are those of `composed`."""
+    config = ReloadableConfig(source)
+    async with running(*composed(link, config, **options)):
+        yield config
 
 
 async def ended(journal: Journal, operation_id: str, *, callback: str = "") -> Operation:
-    """Store a whole operation that succeeds."""
+    """Store a complete operation that succeeds."""
     data = msgspec.structs.replace(request(), callback=callback)
     operation = folded(None, await journal.append(KIND, first(operation_id, data=data), NEW_OPERATION, budget=10))
     return await extend(journal, operation, started(), RESULT)
 
 
 async def records(link: Connection, operation_id: str = "*") -> list[DeliveryAttempt]:
-    """What is recorded, oldest first."""
+    """The recorded attempts, oldest first."""
     filters = [subjects.delivery_records_filter(operation_id)]
     return [
         decode_delivery_attempt(one.data)
@@ -98,11 +98,11 @@ async def records(link: Connection, operation_id: str = "*") -> list[DeliveryAtt
 
 
 async def outcomes(link: Connection, operation_id: str = "*") -> list[str]:
-    """What became of each attempt, oldest first."""
+    """The outcomes of the recorded attempts, oldest first."""
     return [str(record.outcome) for record in await records(link, operation_id)]
 
 
 async def are(link: Connection, operation_id: str, wanted: list[str], *, is_sorted: bool = False) -> bool:
-    """Whether these are the outcomes of an operation's attempts so far, in their order or sorted."""
+    """Return True if these are the outcomes of an operation's attempts so far, in order or sorted."""
     found = await outcomes(link, operation_id)
     return (sorted(found) if is_sorted else found) == wanted

@@ -54,7 +54,7 @@ def make_certificate(folder: Path) -> Path:
 
 @asynccontextmanager
 async def serving(certificate: Path, names: list[str | None]) -> AsyncIterator[int]:
-    """A TLS server on loopback that notes the names that it is asked for; its port."""
+    """A TLS server on loopback that records the requested names; yields its port."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     context.sni_callback = lambda _socket, name, _context: names.append(name)
@@ -76,7 +76,7 @@ async def resolve(_host: str) -> list[Address]:
 
 
 async def test_the_name_is_checked(tmp_path: Path) -> None:
-    """SNI and `Host` are the URL's; a certificate of another name, or of nobody that is trusted, is refused."""
+    """SNI and `Host` are the URL's; a certificate of another name, or of no trusted authority, is refused."""
     path = make_certificate(tmp_path)
     names: list[str | None] = []
     trusting = HttpSender(resolve, LOOPBACK, seconds=5, trust=ssl.create_default_context(cafile=str(path)))
@@ -91,7 +91,7 @@ async def test_the_name_is_checked(tmp_path: Path) -> None:
 
 
 async def test_an_authority_of_one_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the system trusts is trusted, so that receivers of a private network can have certificates of their own."""
+    """The system's authorities are trusted, so that receivers in a private network can use their own certificates."""
     path = make_certificate(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(path))
     async with serving(path, []) as port:
@@ -100,7 +100,7 @@ async def test_an_authority_of_one_s_own(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 async def test_addresses_are_tried_in_turn() -> None:
-    """Where nothing listens at the first address of a name, the next one is called."""
+    """If no server listens at the first address of a name, the next one is called."""
 
     async def two(_host: str) -> list[Address]:
         return [ipaddress.ip_address("127.0.0.2"), ipaddress.ip_address("127.0.0.1")]
@@ -117,19 +117,19 @@ async def test_addresses_are_tried_in_turn() -> None:
         assert (await HttpSender(two, LOOPBACK, seconds=5).send(url, {}, b"")).status == 200
 
 
-async def test_a_resolver_that_never_answers() -> None:
-    """A name whose servers are silent costs its attempt the time that it has, and says so."""
+async def test_a_resolver_that_never_responds() -> None:
+    """If the servers of a name do not respond, the attempt times out and says so."""
 
     async def silent(_host: str) -> list[Address]:
         await asyncio.Event().wait()
         raise AssertionError
 
     answer = await HttpSender(silent, (), seconds=0.1).send(parse_url(f"https://{NAME}/"), {}, b"")
-    assert (answer.status, answer.error) == (0, "no answer within 0.1 s")
+    assert (answer.status, answer.error) == (0, "no response within 0.1 s")
 
 
 async def test_no_thread_to_resolve_with(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the system gives no more threads, the attempt fails and says so; the service goes on."""
+    """If the system allows no more threads, the attempt fails and says so; the service continues."""
 
     def refuse(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
