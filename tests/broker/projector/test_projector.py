@@ -1,4 +1,4 @@
-"""The projector on a real broker: the view becomes the fold of the journal, whatever is delivered when and to whom."""
+"""The projector on a real broker: the view becomes the fold of the journal, however events are delivered."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ async def taken(puller: PullConsumer, count: int) -> list[DeliveredMessage]:
 
 
 async def publish(link: Connection, operation_id: str, event: str, payload: bytes) -> int:
-    """Store bytes as somebody would who knows no rules."""
+    """Store bytes as a foreign program would."""
     ack = await link.nc.jetstream().publish(subjects.event_subject(operation_id, KIND, event), payload)
     return ack.seq
 
 
 async def test_the_view_follows_the_journal(link: Connection, journal: Journal, view: SnapshotStore) -> None:
-    """Each event gets into the snapshot of its operation, open or ended."""
+    """Each event becomes part of its operation's snapshot, open or ended."""
     async with running(projector(link, journal)):
         await live(journal, "done", *LIFE)
         await live(journal, "open", *LIFE[:2])
@@ -68,7 +68,7 @@ async def test_the_view_follows_the_journal(link: Connection, journal: Journal, 
 
 
 async def test_a_backlog_is_written_once_an_operation(link: Connection, journal: Journal, view: SnapshotStore) -> None:
-    """What came together is folded together."""
+    """Events that are delivered together are folded together."""
     names = [f"op-{number}" for number in range(20)]
     for name in names:
         await live(journal, name, *LIFE)
@@ -83,7 +83,7 @@ async def test_a_backlog_is_written_once_an_operation(link: Connection, journal:
 async def test_short_operations_are_coalesced_as_they_come(
     link: Connection, journal: Journal, view: SnapshotStore
 ) -> None:
-    """Fewer writes than events, though each batch is as fresh as can be."""
+    """There are fewer writes than events, although a batch lingers only a moment."""
     names = [f"op-{number}" for number in range(40)]
 
     async with running(projector(link, journal)):
@@ -95,12 +95,12 @@ async def test_short_operations_are_coalesced_as_they_come(
 
 
 async def test_events_out_of_order(link: Connection, journal: Journal, view: SnapshotStore) -> None:
-    """The later ones are repaired from the journal; the first one comes late and changes nothing."""
+    """The gap before the later ones is repaired from the journal; the first one comes late and changes nothing."""
     consumer = await quick_consumer(link, "quick", ack_wait=30)
     operation = await begin(journal, "op-1")
-    holder = PullConsumer(link, subjects.OPERATIONS_STREAM, consumer, clock=time.monotonic)
-    [held] = await taken(holder, 1)
-    await holder.stop()
+    other = PullConsumer(link, subjects.OPERATIONS_STREAM, consumer, clock=time.monotonic)
+    [held] = await taken(other, 1)
+    await other.stop()
 
     async with running(projector(link, journal, consumer=consumer)):
         await extend(journal, operation, *LIFE[:2])
@@ -113,7 +113,7 @@ async def test_events_out_of_order(link: Connection, journal: Journal, view: Sna
 
 
 async def test_a_gap_is_repaired(link: Connection, journal: Journal, view: SnapshotStore) -> None:
-    """An event that this replica never gets is read from the journal."""
+    """An event that is never delivered to this replica is read from the journal."""
     consumer = await quick_consumer(link, "quick", ack_wait=30)
     async with running(projector(link, journal, consumer=consumer)):
         operation = await begin(journal, "op-1")
@@ -134,7 +134,7 @@ async def test_a_gap_is_repaired(link: Connection, journal: Journal, view: Snaps
 async def test_everything_delivered_again_changes_nothing(
     link: Connection, journal: Journal, view: SnapshotStore
 ) -> None:
-    """A replica that begins anew, with nothing remembered, leaves every revision as it is."""
+    """A new replica with an empty cache changes no revision."""
     names = [f"op-{number}" for number in range(10)]
     for name in names:
         await live(journal, name, *LIFE)
@@ -172,7 +172,7 @@ async def test_two_replicas_under_load(broker: Broker, link: Connection, journal
 
 
 async def test_a_terminal_snapshot_expires(link: Connection, journal: Journal, view: SnapshotStore) -> None:
-    """When its retention is over, counted from the end; an open one stays beyond its deadline."""
+    """It expires after its retention, counted from the end; an open one outlives its deadline."""
     async with running(projector(link, journal)):
         for name, datas in (("done", LIFE), ("open", LIFE[:2])):
             event = first(name, data=request(retention=2.0, deadline=utc_now() + timedelta(hours=1)))
@@ -186,7 +186,7 @@ async def test_a_terminal_snapshot_expires(link: Connection, journal: Journal, v
 
 
 async def test_a_failed_one_stays_while_others_expire(link: Connection, journal: Journal, view: SnapshotStore) -> None:
-    """Each outcome has its own retention, carried by the request."""
+    """Each outcome has its own retention, which is part of the request."""
     ends = {"done": RESULT, "bad": Failed(error=FAILURE), "off": Canceled()}
     data = request(retention=2.0, retention_failed=3600.0, retention_canceled=3.0)
     async with running(projector(link, journal)):
@@ -205,7 +205,7 @@ async def test_a_failed_one_stays_while_others_expire(link: Connection, journal:
 
 
 async def _long_ago(journal: Journal, operation_id: str, *datas: EventData) -> Operation:
-    """An operation of an hour ago whose status was to be kept for a minute."""
+    """An operation of an hour ago with a retention of a minute."""
     hour = timedelta(hours=1)
     event = msgspec.structs.replace(first(operation_id, data=request(retention=60.0)), time=utc_now() - hour)
     operation = folded(None, await journal.append(KIND, event, NEW_OPERATION, budget=5))
@@ -216,10 +216,8 @@ async def _long_ago(journal: Journal, operation_id: str, *datas: EventData) -> O
     return operation
 
 
-async def test_what_is_past_its_retention_is_not_written(
-    link: Connection, journal: Journal, view: SnapshotStore
-) -> None:
-    """A projector that comes back after long does not bring back what nobody may see any more."""
+async def test_an_expired_snapshot_is_not_written(link: Connection, journal: Journal, view: SnapshotStore) -> None:
+    """A projector that starts after a long time does not write expired statuses again."""
     await _long_ago(journal, "done", *LIFE)
     await _long_ago(journal, "open", *LIFE[:2])
 
@@ -231,10 +229,10 @@ async def test_what_is_past_its_retention_is_not_written(
     assert await view_writes(link) == 1
 
 
-async def test_an_open_snapshot_past_its_retention_goes(
+async def test_an_open_snapshot_past_its_retention_expires(
     link: Connection, journal: Journal, view: SnapshotStore
 ) -> None:
-    """It was written while the operation ran; it must not stay for ever."""
+    """A snapshot that was written while the operation ran must not stay forever."""
     operation = await _long_ago(journal, "op-1", started())
     assert await view.put(operation, 0) is not None
     ended = msgspec.structs.replace(following(operation, RESULT), time=utc_now() - timedelta(minutes=50))
@@ -246,10 +244,10 @@ async def test_an_open_snapshot_past_its_retention_goes(
         await eventually(lambda: is_gone(view, "op-1"), within=8)
 
 
-async def test_foreign_events_are_passed_over(
+async def test_foreign_events_are_skipped(
     link: Connection, journal: Journal, view: SnapshotStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Told with operation and sequence; what came before stays, all others go on."""
+    """They are logged with operation and sequence; earlier state stays, other operations continue."""
     operation = await live(journal, "hurt", started())
     damaged = await publish(link, "hurt", "progressed", b"\x00 not an event")
     broken = await live(journal, "lied", started())
@@ -272,10 +270,10 @@ async def test_foreign_events_are_passed_over(
     assert beginning
 
 
-async def test_an_unknown_type_is_passed_over_visibly(
+async def test_an_unknown_type_is_skipped_visibly(
     link: Connection, journal: Journal, view: SnapshotStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A newer version's event: the snapshot counts it and goes on; the log says so once."""
+    """The snapshot counts an event of a newer version and continues; the log says so once."""
     operation = await begin(journal, "op-1")
     for _ in range(2):
         event = following(operation, FromTheFuture())
@@ -292,8 +290,8 @@ async def test_an_unknown_type_is_passed_over_visibly(
     assert caplog.text.count(FromTheFuture.type) == 1
 
 
-async def test_wakes_are_acknowledged_and_ignored(link: Connection, journal: Journal, view: SnapshotStore) -> None:
-    """The consumer has no filter, so they come too."""
+async def test_fired_timers_are_only_acknowledged(link: Connection, journal: Journal, view: SnapshotStore) -> None:
+    """The consumer has no filter, so they are delivered, too."""
     await begin(journal, "op-1")
     for target in (subjects.fired_wake_subject(KIND, "op-1", "retry"), f"overdue.{KIND.resource}.{KIND.action}.op-1"):
         await link.nc.jetstream().publish(target, b'{"armedBy":1}')
@@ -312,7 +310,7 @@ async def test_wakes_are_acknowledged_and_ignored(link: Connection, journal: Jou
 
 
 async def test_a_deleted_consumer_ends_it(link: Connection, journal: Journal) -> None:
-    """With an error that says what happened, not with a busy loop."""
+    """The projector ends with an error that says what happened, not in a busy loop."""
     consumer = await quick_consumer(link, "quick")
     task = asyncio.create_task(projector(link, journal, consumer=consumer).run())
     await begin(journal, "op-1")

@@ -1,4 +1,4 @@
-"""Two projectors on a view with three replicas, whose conflicts look different and whose leader dies."""
+"""Two projectors on a view with three replicas, which has other error codes for conflicts, and whose leader dies."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.broker
 
 
 async def live(journal: Journal, operation_id: str) -> None:
-    """A whole operation, however long the elections take."""
+    """Store a complete operation, however long the elections take."""
     operation = folded(None, await journal.append(KIND, first(operation_id), NEW_OPERATION, budget=UNTIL_STORED))
     for data in LIFE:
         event, expected = following(operation, data), ExpectedVersion(operation.stream_sequence)
@@ -35,7 +35,7 @@ async def live(journal: Journal, operation_id: str) -> None:
 async def test_two_replicas_while_the_views_leader_dies(
     cluster: Cluster, cluster_link: Connection, cluster_journal: Journal
 ) -> None:
-    """Both go on after the election; no snapshot is missing, none is older than the journal."""
+    """Both continue after the election; no snapshot is missing, and none is older than the journal."""
     view = SnapshotStore(cluster_link)
     names = [f"op-{number}" for number in range(60)]
     consumer = await quick_consumer(cluster_link, "quick", ack_wait=3)

@@ -1,4 +1,4 @@
-"""The projector when things die: the broker in the middle, the projector between a batch and its acknowledgement."""
+"""The projector when the broker or the projector dies, in the middle of a batch or before its acknowledgement."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.broker
 
 
 class DeafView(SnapshotStore):
-    """A view whose writes never come back: the projector is stuck between taking a batch and acknowledging it."""
+    """A view whose writes never return: the projector is stuck between a batch and its acknowledgement."""
 
     def __init__(self, link: Connection) -> None:
         super().__init__(link)
@@ -52,7 +52,7 @@ class DeafView(SnapshotStore):
 async def test_the_broker_restarts_in_the_middle(
     broker: Broker, link: Connection, journal: Journal, view: SnapshotStore, outage: str
 ) -> None:
-    """Nothing is lost, and the projector goes on by itself."""
+    """No event is lost, and the projector continues by itself."""
     names = [f"op-{number}" for number in range(30)]
     consumer = await quick_consumer(link, "quick", ack_wait=2)
     todo = iter(names)
@@ -76,7 +76,7 @@ async def test_the_broker_restarts_in_the_middle(
 async def test_the_broker_hangs_for_a_while(
     broker: Broker, link: Connection, journal: Journal, view: SnapshotStore
 ) -> None:
-    """Writes that get no answer are tried again from memory, without waiting for a redelivery."""
+    """Writes without a response are retried from memory, without waiting for a redelivery."""
     replica = projector(link, journal)
     async with running(replica):
         operation = await begin(journal, "op-1")
@@ -94,7 +94,7 @@ async def test_the_broker_hangs_for_a_while(
 async def test_killed_between_batch_and_acknowledgement(
     broker: Broker, link: Connection, journal: Journal, view: SnapshotStore
 ) -> None:
-    """What it held is redelivered to another one; nothing is missing."""
+    """The messages that it held are redelivered to another projector; nothing is missing."""
     names = [f"op-{number}" for number in range(10)]
     consumer = await quick_consumer(link, "quick")
     for name in names:
@@ -103,7 +103,7 @@ async def test_killed_between_batch_and_acknowledgement(
         deaf = DeafView(doomed)
         task = asyncio.create_task(projector(doomed, await opened(doomed), deaf, consumer=consumer).run())
         await deaf.is_reached.wait()
-        # Without a connection it can give nothing back, as if it had been killed.
+        # Without a connection it can't release messages, as if it had been killed.
         doomed.expect_close()
         await doomed.nc.close()
         task.cancel()
@@ -116,10 +116,10 @@ async def test_killed_between_batch_and_acknowledgement(
     await assert_is_fold(view, journal, names)
 
 
-async def test_what_is_left_at_the_end_is_given_back(
+async def test_held_messages_are_released_at_the_end(
     broker: Broker, link: Connection, journal: Journal, view: SnapshotStore
 ) -> None:
-    """The next one gets it at once, not after the 30 s that the broker waits for a projector that is gone."""
+    """The next projector gets them at once, not after the ack_wait of 30 s."""
     names = [f"op-{number}" for number in range(10)]
     for name in names:
         await live(journal, name, *LIFE)
@@ -134,10 +134,10 @@ async def test_what_is_left_at_the_end_is_given_back(
     await assert_is_fold(view, journal, names)
 
 
-async def test_the_batch_in_hand_is_written_before_the_end(
+async def test_the_current_batch_is_written_before_the_end(
     link: Connection, journal: Journal, view: SnapshotStore
 ) -> None:
-    """A stop that comes while a batch is written does not throw it away."""
+    """A cancellation while a batch is written does not discard the batch."""
 
     class SlowView(SnapshotStore):
         is_reached = asyncio.Event()
@@ -163,7 +163,7 @@ async def test_the_batch_in_hand_is_written_before_the_end(
 
 @contextlib.asynccontextmanager
 async def process(url: str, health_port: int) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The projector as a process of its own."""
+    """Run the projector as a process of its own."""
     code = (
         "from opstream_projector.main import run; from opstream_projector.settings import Settings; "
         f"run(Settings(servers=({url!r},), health_port={health_port}))"
@@ -178,7 +178,7 @@ async def process(url: str, health_port: int) -> AsyncIterator[asyncio.subproces
 
 
 async def test_as_a_process(broker: Broker, link: Connection, journal: Journal, view: SnapshotStore) -> None:
-    """It tells its health, projects, and ends with status 0 on SIGTERM, having given back what it held."""
+    """It reports its health, projects, and on SIGTERM releases what it holds and ends with status 0."""
     port = free_port()
     async with process(broker.url, port) as child, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
 
@@ -196,7 +196,7 @@ async def test_as_a_process(broker: Broker, link: Connection, journal: Journal, 
     await assert_is_fold(view, journal, ["op-1"])
 
 
-async def test_asked_to_stop_while_it_waits_for_a_broker() -> None:
+async def test_stopped_while_it_waits_for_a_broker() -> None:
     """It is alive but not ready, and ends at once with status 0."""
     port = free_port()
     async with (
@@ -216,12 +216,12 @@ async def test_asked_to_stop_while_it_waits_for_a_broker() -> None:
 
 
 def test_without_a_broker_it_says_so() -> None:
-    """After the connect timeout, with an error for the command to print."""
+    """It ends after the connect timeout, with an error for the command to print."""
     with pytest.raises(BrokerUnreachable, match="opstream broker"):
         run(Settings(servers=(f"nats://127.0.0.1:{free_port()}",), connect_timeout=0.3))
 
 
 def test_on_an_unprovisioned_broker_it_says_what_to_run(broker: Broker) -> None:
-    """At once."""
+    """It ends at once, with the command to run."""
     with pytest.raises(NotProvisioned, match="opstream provision"):
         run(Settings(servers=(broker.url,)))

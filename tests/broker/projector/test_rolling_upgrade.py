@@ -1,4 +1,4 @@
-"""Processes of the version before, which know one retention, beside those of this one."""
+"""Processes of the previous version, which know only one retention, beside processes of this version."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FAILED = Failed(error=FAILURE)
 
 
 async def recorded_long_ago(journal: Journal, *datas: EventData) -> Operation:
-    """An operation of ten days ago whose failure is to be seen for 90 and whose success for seven."""
+    """An operation of ten days ago with a retention of 90 days for a failure and seven for a success."""
     when = utc_now() - timedelta(days=10)
     data = request(retention=7 * DAY_SECONDS, retention_failed=90 * DAY_SECONDS)
     event = msgspec.structs.replace(first("op-1", data=data), time=when)
@@ -37,15 +37,15 @@ async def recorded_long_ago(journal: Journal, *datas: EventData) -> Operation:
     return operation
 
 
-def as_before(operation: Operation) -> Operation:
-    """The snapshot as a projector of before writes it."""
+def as_previous_version(operation: Operation) -> Operation:
+    """The snapshot as a projector of the previous version writes it."""
     return msgspec.structs.replace(operation, fold_version=FOLD_VERSION - 1, retention_failed=0.0)
 
 
-async def test_a_status_is_right_whoever_wrote_the_view(broker: Broker, journal: Journal, view: SnapshotStore) -> None:
-    """A projector of before left out how long a failure stays; the API folds the journal instead of believing it."""
+async def test_a_status_is_right_with_either_version(broker: Broker, journal: Journal, view: SnapshotStore) -> None:
+    """A projector of the previous version omits the retention of a failure; the API folds the journal instead."""
     operation = await recorded_long_ago(journal, started(), FAILED)
-    await view.put(as_before(operation), 0)
+    await view.put(as_previous_version(operation), 0)
 
     async with serving(broker.url) as api:
         answer = await api.status("op-1")
@@ -53,10 +53,10 @@ async def test_a_status_is_right_whoever_wrote_the_view(broker: Broker, journal:
     assert (answer.status_code, answer.json()["status"]) == (200, "Failed")
 
 
-async def test_a_snapshot_of_before_is_written_anew(link: Connection, journal: Journal, view: SnapshotStore) -> None:
-    """With the next event of its operation; what it had left out counts again."""
+async def test_a_previous_snapshot_is_replaced(link: Connection, journal: Journal, view: SnapshotStore) -> None:
+    """The next event of its operation replaces it, and adds what it lacked."""
     operation = await recorded_long_ago(journal, started())
-    await view.put(as_before(operation), 0)
+    await view.put(as_previous_version(operation), 0)
     expected: Any = operation.stream_sequence
     ended = msgspec.structs.replace(following(operation, FAILED), time=utc_now() - timedelta(days=9))
     await journal.append(KIND, ended, expected, budget=5)

@@ -1,4 +1,4 @@
-"""Deadlines of a whole system: they hold with no runner alive, and the client sees them in the status."""
+"""Deadlines in a whole system: they are enforced with no runner alive, and the status shows them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def soon(request: Words, ctx: ActionContext) -> Words:
 
 @pytest.fixture
 def system(tmp_path: Path) -> Iterator[System]:
-    """A system that serves."""
+    """A running system."""
     (tmp_path / "soon.py").write_text(ACTIONS, encoding="utf-8")
     with ExitStack() as stack:
         system = System(tmp_path, stack, "soon")
@@ -55,7 +55,7 @@ def client() -> Iterator[httpx.Client]:
 
 @pytest.mark.parametrize("is_begun", [False, True], ids=["before it begins", "while it runs"])
 def test_no_runner_is_alive(system: System, client: httpx.Client, is_begun: bool) -> None:
-    """An operation whose runners are all dead ends at its deadline, as `DeadlineExceeded`."""
+    """An operation whose runners are all dead ends at its deadline with `DeadlineExceeded`."""
     if not is_begun:
         system.kill("runner")
     operation_id = submit(client, system.api, "soon")

@@ -1,4 +1,4 @@
-"""`opstream rebuild` as a process, while other processes are killed (SIGKILL), and killed itself."""
+"""`opstream rebuild` as a process, while other processes are killed (SIGKILL), and when it is killed itself."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PROJECTORS: Final = ("projector", "projector-2", "projector-3")
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """A system that serves, with three projectors."""
+    """A running system with three projectors."""
     folder = tmp_path_factory.mktemp("rebuild")
     with ExitStack() as stack:
         system = System(folder, stack, write_module(folder))
@@ -47,7 +47,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 
 
 async def writes(link: Connection, count: int) -> None:
-    """Wait until so many further snapshots are written, by whom ever."""
+    """Wait until so many more snapshots are written, by any process."""
     before = await view_writes(link)
 
     async def are_there() -> bool:
@@ -57,8 +57,8 @@ async def writes(link: Connection, count: int) -> None:
 
 
 async def test_three_projectors_one_killed_at_any_moment(system: System) -> None:
-    """Again and again under load, while the view is rebuilt, part of which is lost: every status that a client sees is
-    right, and at the end the view is the fold."""
+    """Projectors are killed repeatedly under load, while a partly lost view is rebuilt: every status that a client sees
+    is right, and at the end the view is the fold."""
     random = Random(5)
     async with Load(system.apis, random) as load, linked(system.nats) as link:
         async with load.clients(8, ("quick", "quick", "slow", "thread", "fail")):
@@ -92,7 +92,7 @@ async def full() -> AsyncIterator[Broker]:
 
 
 async def test_killed_halfway(full: Broker) -> None:
-    """What it wrote until then is right, and the next run writes the rest; two at once share the work."""
+    """What a killed rebuild wrote is right, and the next run writes the rest; two at once share the work."""
     async with linked(full.url) as link:
         with Process("rebuild", "--nats", full.url) as rebuild:
             await writes(link, OPERATIONS // 10)
@@ -104,14 +104,14 @@ async def test_killed_halfway(full: Broker) -> None:
             await writes(link, 1)
             for rebuild in (one, other):
                 assert await asyncio.to_thread(rebuild.wait, 30) == 0, rebuild.output
-        assert await view_writes(link) == OPERATIONS  # each was written once, by whichever of the three
+        assert await view_writes(link) == OPERATIONS  # each was written once, by one of the three
         assert (await stream_bounds(link, VIEW_STREAM)).messages == OPERATIONS
     assert await asyncio.to_thread(exit_status, full.url) == 0
 
 
 @pytest.mark.parametrize("arguments", [["rebuild"], ["verify"], ["verify", "--chain"]])
-def test_an_interrupt_is_no_finding(arguments: list[str]) -> None:
-    """Whoever stops it gets one line and status 130, which no script takes for a difference or for tampering."""
+def test_an_interrupt_is_not_a_finding(arguments: list[str]) -> None:
+    """An interrupt gives one line and status 130, which a script can tell from a difference or tampering."""
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         process = Process(*arguments, "--nats", f"nats://127.0.0.1:{nobody.getsockname()[1]}")
         with process, nobody.accept()[0]:

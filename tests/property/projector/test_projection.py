@@ -1,4 +1,4 @@
-"""Whatever is delivered to whichever replica, in whatever order and how often: the view becomes the fold."""
+"""However events are delivered, to any replica, in any order and repeatedly, the view becomes the fold."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Batches = list[list[RecordedEvent]]
 
 @st.composite
 def lives(draw: st.DrawFn) -> History:
-    """A history, mostly with its end."""
+    """A history that mostly ends."""
     history = draw(histories(unknown=True))
     if not history.operation.is_terminal and draw(st.integers(0, 3)):
         history.append(Failed(error=FAILURE))
@@ -34,7 +34,7 @@ def lives(draw: st.DrawFn) -> History:
 
 @st.composite
 def deliveries(draw: st.DrawFn, events: list[RecordedEvent]) -> tuple[Batches, Batches]:
-    """What two replicas receive: each event at least once, some again, mostly in order, cut into batches."""
+    """Batches for two replicas: each event at least once, some again, mostly in order."""
     order = list(events)
     order += draw(st.lists(st.sampled_from(events), max_size=4))
     if draw(st.booleans()):
@@ -57,7 +57,7 @@ def _fold(history: History) -> bytes:
 
 @given(st.data(), st.lists(lives(), min_size=1, max_size=2, unique_by=lambda h: h.id), faults)
 def test_two_replicas_converge_to_the_fold(data: Any, found: list[History], mishaps: list[str]) -> None:
-    """Any order, duplication, split, interleaving, lost answer and stale read ends in the fold, and never goes back."""
+    """Any order, duplication, split, interleaving, lost response and stale read leads to the fold, and never back."""
     view = MemoryView(faults=mishaps)
     view.is_behind = lambda: data.draw(st.booleans())
     journal = MemoryJournal(*found)
@@ -79,8 +79,8 @@ def test_two_replicas_converge_to_the_fold(data: Any, found: list[History], mish
 
 
 @given(st.data(), lives(), st.integers(-1, 10))
-def test_after_retention_nothing_stays_as_if_it_were_open(data: Any, history: History, planted: int) -> None:
-    """Long after its end an operation is not in the view; what was left there of it gets the shortest of lives."""
+def test_after_retention_no_open_snapshot_stays(data: Any, history: History, planted: int) -> None:
+    """Long after its end an operation is not in the view; an open snapshot of it gets the shortest TTL."""
     view = MemoryView()
     if 0 <= planted < len(history.states) - 1:
         view.plant(history.id, history.states[planted])
@@ -105,8 +105,8 @@ def test_after_retention_nothing_stays_as_if_it_were_open(data: Any, history: Hi
 
 
 @given(lives(), st.timedeltas(timedelta(days=-400), timedelta(days=4000)))
-def test_a_snapshot_stays_no_shorter_than_what_replaces_it(history: History, late: timedelta) -> None:
-    """An open one outlives any outcome's retention that begins by now or its deadline; a terminal one has its own."""
+def test_a_snapshot_outlives_its_successor(history: History, late: timedelta) -> None:
+    """An open snapshot outlives any outcome's retention from now or its deadline; a terminal one has its own."""
     end = history.operation
     now = history.start + late
     retentions = {
@@ -126,7 +126,7 @@ def test_a_snapshot_stays_no_shorter_than_what_replaces_it(history: History, lat
 
 @given(st.data(), lives())
 def test_a_single_replica_in_order_reads_nothing(data: Any, history: History) -> None:
-    """The usual case costs one write a batch and no read at all."""
+    """The usual case costs one write per batch and no read."""
     view, journal = MemoryView(), MemoryJournal(history)
     replica = Replica(view, journal, lambda: history.start)
     batches: Batches = [[]]

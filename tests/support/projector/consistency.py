@@ -1,4 +1,4 @@
-"""Rebuild and verify in the test's own process, on its connection. Callers: broker tests.
+"""Rebuild and verify in the test's own process, on its connection.
 
 done = await rebuilt(link, journal)
 assert (done.missing, done.rewritten, done.removed) == (1, 0, 0)
@@ -31,31 +31,31 @@ from tests.support.schemas.histories import request
 
 
 class ProgressSteps:
-    """A `Progress` that keeps what it was told."""
+    """A `ScanProgress` that records its calls."""
 
     def __init__(self) -> None:
         self.begun: list[tuple[str, int]] = []
         self.shown: list[int] = []
 
     def begin(self, what: str, total: int) -> None:
-        """Something begins."""
+        """Record the begin of a scan."""
         self.begun.append((what, total))
 
     def show(self, done: int) -> None:
-        """It goes on."""
+        """Record progress."""
         self.shown.append(done)
 
     def end(self) -> None:
-        """It is over."""
+        """Do nothing."""
 
 
 class WatchedFold(JournalFold):
-    """A walk that knows how many states it had at once."""
+    """A fold that records how many states it kept at most."""
 
     most = 0
 
     def fold(self, batch: Sequence[ScannedMessage]) -> list[FoldedOperation]:  # type: ignore[override] # it is a list
-        """One message after the other."""
+        """Fold one message after the other."""
         found = []
         for one in batch:
             found += super().fold([one])
@@ -80,7 +80,7 @@ class VerifyResult(msgspec.Struct, frozen=True, kw_only=True):
     lines: list[str]
     behind: int
     waited_for: list[int]
-    """How many operations were behind, each time that it waited for the projector."""
+    """How many operations lagged, each time that it waited for the projector."""
     unfoldable: OperationExamples
     walk: WatchedFold
 
@@ -94,44 +94,44 @@ async def rebuilt(
     steps: ProgressSteps | None = None,
 ) -> RebuildResult:
     """Rebuild the view."""
-    walk = WatchedFold(max_states=max_states)
+    fold = WatchedFold(max_states=max_states)
     snapshots = RawSnapshots(link)
     await snapshots.start()
-    judge = ViewRebuilder(view or SnapshotStore(link), EntryReader(link, journal, snapshots), now=utc_now)
-    await ViewScan(link, snapshots, walk, steps or ProgressSteps()).run(judge)
+    visitor = ViewRebuilder(view or SnapshotStore(link), EntryReader(link, journal, snapshots), now=utc_now)
+    await ViewScan(link, snapshots, fold, steps or ProgressSteps()).run(visitor)
     await snapshots.stop()
     return RebuildResult(
-        rewritten=judge.rewritten,
-        missing=judge.missing,
-        removed=judge.removed,
-        unfoldable=judge.unfoldable,
-        unstorable=judge.unstorable,
-        walk=walk,
+        rewritten=visitor.rewritten,
+        missing=visitor.missing,
+        removed=visitor.removed,
+        unfoldable=visitor.unfoldable,
+        unstorable=visitor.unstorable,
+        walk=fold,
     )
 
 
 async def verified(link: Connection, journal: Journal, *, max_states: int = 1_000, grace: float = 0.3) -> VerifyResult:
     """Compare the view with the journal."""
-    walk = WatchedFold(max_states=max_states)
+    fold = WatchedFold(max_states=max_states)
     snapshots = RawSnapshots(link)
     await snapshots.start()
     lines: list[str] = []
     lags: list[int] = []
-    judge = ViewVerifier(
+    visitor = ViewVerifier(
         EntryReader(link, journal, snapshots),
         report=lambda difference: lines.append(str(difference)),
         report_lag=lags.append,
         now=utc_now,
         grace=grace,
     )
-    await ViewScan(link, snapshots, walk, ProgressSteps()).run(judge)
+    await ViewScan(link, snapshots, fold, ProgressSteps()).run(visitor)
     await snapshots.stop()
-    assert judge.differences == len(lines)
-    return VerifyResult(lines=lines, behind=judge.lagging, waited_for=lags, unfoldable=judge.unfoldable, walk=walk)
+    assert visitor.differences == len(lines)
+    return VerifyResult(lines=lines, behind=visitor.lagging, waited_for=lags, unfoldable=visitor.unfoldable, walk=fold)
 
 
 def exit_status(url: str, *, grace: float = 0.2) -> int:
-    """What `opstream verify` ends with; not in a thread that has an event loop."""
+    """Return the exit status of `opstream verify`. Call it in a thread without an event loop."""
     try:
         verify_view(Settings(servers=(url,), connect_timeout=5.0, grace=grace))
     except SystemExit as end:
@@ -140,23 +140,23 @@ def exit_status(url: str, *, grace: float = 0.2) -> int:
 
 
 async def begun(journal: Journal, operation_id: str, *datas: EventData) -> Operation:
-    """Store an operation that has a day left; the ordinary ones of the tests are long past their deadlines."""
+    """Store an operation whose deadline is a day away; the usual ones of the tests are long past theirs."""
     event = first(operation_id, data=request(deadline=utc_now() + timedelta(days=1)))
     return await extend(journal, folded(None, await journal.append(KIND, event, NEW_OPERATION, budget=10)), *datas)
 
 
 async def publish(link: Connection, operation_id: str, event: str, payload: bytes) -> int:
-    """Store bytes in the journal as somebody would who knows no rules; their stream sequence."""
+    """Store bytes in the journal as a foreign program would; return their stream sequence."""
     ack = await link.nc.jetstream().publish(subjects.event_subject(operation_id, KIND, event), payload)
     return ack.seq
 
 
 async def overwrite(link: Connection, operation_id: str, data: bytes) -> None:
-    """Put anything into the view, by no rule."""
+    """Overwrite an entry of the view unconditionally."""
     await link.nc.jetstream().publish(subjects.bucket_subject(subjects.VIEW_BUCKET, operation_id), data)
 
 
 async def lose(link: Connection, *operation_ids: str) -> None:
-    """Take entries out of the view; all of them if none is named."""
+    """Remove entries from the view; all of them if none is named."""
     for one in operation_ids or [">"]:
         await link.nc.jetstream().purge_stream(VIEW_STREAM, subject=subjects.bucket_subject(subjects.VIEW_BUCKET, one))

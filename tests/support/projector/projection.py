@@ -1,4 +1,4 @@
-"""Running the projector in tests, and comparing the view with the journal. Callers: broker tests."""
+"""The projector in the test's process, and comparisons of the view with the journal."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from tests.support.system.wait import eventually
 
 RESULT: Final = Succeeded(result=msgspec.Raw(b'{"ok":true}'))
 LIFE: Final[tuple[EventData, ...]] = (started(), Progressed(percent=50.0), RESULT)
-"""What follows the request in the life of an operation that goes well."""
+"""The events after the request of an operation that succeeds."""
 
 
 def utc_now() -> datetime:
-    """The time."""
+    """Return the time."""
     return datetime.now(UTC)
 
 
@@ -40,9 +40,9 @@ def projector(link: Connection, journal: Journal, view: SnapshotStore | None = N
 
 
 @contextlib.asynccontextmanager
-async def running(*parts: ServiceLoop) -> AsyncIterator[list[asyncio.Task[None]]]:
-    """Run projectors, or other parts of their process; whatever one of them raises is raised at the end."""
-    tasks = [asyncio.create_task(one.run()) for one in parts]
+async def running(*loops: ServiceLoop) -> AsyncIterator[list[asyncio.Task[None]]]:
+    """Run loops of a service. What one of them raises is raised at the end."""
+    tasks = [asyncio.create_task(loop.run()) for loop in loops]
     try:
         yield tasks
     finally:
@@ -55,7 +55,7 @@ async def running(*parts: ServiceLoop) -> AsyncIterator[list[asyncio.Task[None]]
 
 
 async def settled(link: Connection, consumer: str = subjects.PROJECTOR_CONSUMER, within: float = 20.0) -> None:
-    """Wait until everything that the journal holds was delivered and acknowledged."""
+    """Wait until the consumer has delivered the whole journal, and all is acknowledged."""
     js = link.nc.jetstream()
 
     async def is_settled() -> bool:
@@ -63,8 +63,8 @@ async def settled(link: Connection, consumer: str = subjects.PROJECTOR_CONSUMER,
             info = await js.consumer_info(subjects.OPERATIONS_STREAM, consumer)
             last = (await js.stream_info(subjects.OPERATIONS_STREAM)).state.last_seq
         except (nats.errors.Error, TimeoutError):
-            return False  # nobody leads it just now
-        # A new leader of the consumer counts nothing as pending for a moment; its floor is right.
+            return False  # there is no leader now
+        # For a moment a new leader of the consumer counts nothing as pending; its ack floor is right.
         floor = info.ack_floor.stream_seq if info.ack_floor else 0
         return floor >= last and (info.num_pending, info.num_ack_pending) == (0, 0)
 
@@ -72,25 +72,25 @@ async def settled(link: Connection, consumer: str = subjects.PROJECTOR_CONSUMER,
 
 
 async def view_writes(link: Connection) -> int:
-    """How many snapshots were ever stored."""
+    """Return how many snapshots were ever stored."""
     info = await link.nc.jetstream().stream_info(subjects.bucket_stream(subjects.VIEW_BUCKET))
     return info.state.last_seq
 
 
 async def quick_consumer(link: Connection, name: str, *, ack_wait: float = 1.0) -> str:
-    """A durable of the test's own, on everything, that redelivers soon."""
+    """Create a durable consumer of the whole journal that redelivers soon."""
     config = ConsumerConfig(durable_name=name, ack_policy=AckPolicy.EXPLICIT, ack_wait=ack_wait)
     await link.nc.jetstream().add_consumer(subjects.OPERATIONS_STREAM, config)
     return name
 
 
 async def live(journal: Journal, operation_id: str, *datas: EventData) -> Operation:
-    """Store a whole operation."""
+    """Store a complete operation."""
     return await extend(journal, await begin(journal, operation_id), *datas)
 
 
 async def assert_is_fold(view: SnapshotStore, journal: Journal, operation_ids: Sequence[str]) -> None:
-    """Each snapshot is the fold of the operation's events, byte for byte. Waits for leaders, not for snapshots."""
+    """Check that each snapshot is the fold of its events, byte for byte. It waits for leaders, not for snapshots."""
     for operation_id in operation_ids:
 
         async def both(operation_id: str = operation_id) -> tuple[bytes, bytes] | None:
@@ -98,7 +98,7 @@ async def assert_is_fold(view: SnapshotStore, journal: Journal, operation_ids: S
                 stored = (await view.get_newest(operation_id)).operation
                 wanted = fold_for_reader(None, await journal.events(operation_id))
             except JournalUnavailable:
-                return None  # an election is on
+                return None  # an election is in progress
             return msgspec.json.encode(stored), msgspec.json.encode(wanted)
 
         found = await eventually(both, within=30)
@@ -107,11 +107,11 @@ async def assert_is_fold(view: SnapshotStore, journal: Journal, operation_ids: S
 
 
 async def reaches(view: SnapshotStore, operation_id: str, position: int) -> bool:
-    """Whether the snapshot is at least at a position."""
+    """Return True if the snapshot is at least at this position."""
     operation = (await view.get_newest(operation_id)).operation
     return operation is not None and operation.position >= position
 
 
 async def is_gone(view: SnapshotStore, operation_id: str) -> bool:
-    """Whether the view holds nothing of an operation."""
+    """Return True if the view has no entry of the operation."""
     return (await view.get_newest(operation_id)).revision == 0

@@ -1,6 +1,6 @@
-"""A view and a journal in memory, and two replicas stepped in any order, for tests of the projector's writer.
+"""A view and a journal in memory, and replicas that are stepped in any order, for tests of `SnapshotWriter`.
 
-Each call to the broker is a point where the other replica may come first; who goes on is for the test to choose.
+Before each call to the broker the test chooses which replica continues.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class InterleavePoint:
 
 
 def interleave(coroutines: Sequence[Coroutine[Any, Any, None]], choose: Callable[[int], int]) -> None:
-    """Run coroutines that await nothing but `Step`, one step at a time; `choose(n)` picks one of n."""
+    """Run coroutines that await only `InterleavePoint`, one step at a time; `choose(n)` picks one of n."""
     alive = list(coroutines)
     try:
         while alive:
@@ -39,26 +39,26 @@ def interleave(coroutines: Sequence[Coroutine[Any, Any, None]], choose: Callable
 
 
 class MemoryView:
-    """The view's contract: guarded writes. A read from a replica may be one write behind."""
+    """A view in memory, with conditional writes. A read from a replica may be one write behind."""
 
     def __init__(self, *, faults: Iterable[str] = ()) -> None:
         self.entries: dict[str, list[tuple[SnapshotEntry, float | None]]] = {}
         self.revision = 0
         self.reads = 0
         self._faults = iter(faults)
-        """What happens to the next writes: `ok`, or `lost` or `unsure` (not acknowledged; not stored or stored)."""
+        """What happens to the next writes: `ok`; `lost` (not stored); `unsure` (stored, but not acknowledged)."""
         self.is_behind: Callable[[], bool] = lambda: False
 
     def stored(self, operation_id: str) -> Operation | None:
-        """What is there now."""
+        """Return the present snapshot."""
         return self._last(operation_id).operation
 
     def ttl(self, operation_id: str) -> float | None:
-        """With which TTL it was written."""
+        """Return the TTL of the last write."""
         return self.entries[operation_id][-1][1]
 
     def written(self, operation_id: str) -> list[Operation | None]:
-        """Every snapshot that was ever there, oldest first."""
+        """Return all snapshots that were ever stored, oldest first."""
         return [entry.operation for entry, _ in self.entries.get(operation_id, [])]
 
     async def get(self, operation_id: str) -> SnapshotEntry:
@@ -87,7 +87,7 @@ class MemoryView:
         return self.revision
 
     def plant(self, operation_id: str, operation: Operation | None, *, ttl: float | None = None) -> None:
-        """Store without a guard; None for a snapshot that this version can't read."""
+        """Store unconditionally; None for a snapshot that this version can't read."""
         self.revision += 1
         self.entries.setdefault(operation_id, []).append((SnapshotEntry(self.revision, operation), ttl))
 
@@ -97,7 +97,7 @@ class MemoryView:
 
 
 class MemoryJournal:
-    """The journal's contract: complete reads up to what has been appended so far."""
+    """A journal in memory: reads are complete up to what has been appended so far."""
 
     def __init__(self, *histories: Any) -> None:
         self._events: dict[str, list[RecordedEvent]] = {history.id: history.events for history in histories}
@@ -106,7 +106,7 @@ class MemoryJournal:
         self.reads = 0
 
     def reach(self, operation_id: str, sequence: int) -> None:
-        """The journal holds at least everything up to `sequence`."""
+        """Append everything up to `sequence`."""
         self._reached[operation_id] = max(sequence, self._reached.get(operation_id, 0))
 
     async def events(self, operation_id: str, *, since: Operation | None = None) -> list[RecordedEvent]:
@@ -120,7 +120,7 @@ class MemoryJournal:
 
 
 class Replica:
-    """One projector's writer, fed by hand."""
+    """The writer of one projector, without its loop."""
 
     def __init__(
         self, view: MemoryView, journal: MemoryJournal, now: Callable[[], datetime], *, recent: int = 100
@@ -133,7 +133,7 @@ class Replica:
         self.doubtful: list[int] = []
 
     async def take(self, *batches: Sequence[RecordedEvent]) -> None:
-        """Project batches of events, one after the other; one that the broker kept from it is delivered again."""
+        """Project batches of events, one after the other; a batch that fails is delivered again."""
         todo = [batch for batch in batches if batch]
         while todo:
             batch = todo.pop(0)
@@ -141,15 +141,15 @@ class Replica:
                 events = sorted((e for e in batch if e.operation_id == operation_id), key=lambda e: e.sequence)
                 self._journal.reach(operation_id, events[-1].sequence)
                 try:
-                    outcome = await self.writer.project(operation_id, events)
+                    result = await self.writer.project(operation_id, events)
                 except JournalUnavailable:
                     todo.append(events)
                     continue
-                self.refused += [refusal.event.sequence for refusal in outcome.refused]
-                self.doubtful += [refusal.event.sequence for refusal in outcome.doubtful]
+                self.refused += [one.event.sequence for one in result.refused]
+                self.doubtful += [one.event.sequence for one in result.doubtful]
 
     def run(self, *batches: Sequence[RecordedEvent]) -> None:
-        """`take`, alone."""
+        """Run `take` without another replica."""
         interleave([self.take(*batches)], lambda _: 0)
 
 

@@ -1,4 +1,4 @@
-"""Rebuilding the view on a real broker: whatever is wrong with it is put right, and what is right stays as it is."""
+"""Rebuilding the view on a real broker: wrong entries are rewritten, and right ones are not touched."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nats.aio.msg import Msg
 from opstream_journal import NEW_OPERATION, Connection, Journal, SnapshotStore, SnapshotWrite
 from opstream_journal.jetstream.stream_scan import stream_bounds
 from opstream_journal.stores.snapshots import VIEW_STREAM, RawSnapshot, RawSnapshots, encode_snapshot
-from opstream_projector.consistency import view_scan as sweeping
+from opstream_projector.consistency import view_scan
 from opstream_projector.consistency.journal_fold import FoldedOperation, JournalFold
 from opstream_projector.consistency.view_scan import ViewScan
 from opstream_schemas import subjects
@@ -45,23 +45,23 @@ ALL = (*OPEN, *ENDED)
 
 
 async def project(link: Connection, journal: Journal) -> None:
-    """Bring the view up to date, and leave."""
+    """Run a projector until the view is up to date."""
     async with running(projector(link, journal)):
         await settled(link)
 
 
 @pytest.fixture
 async def operations(link: Connection, journal: Journal) -> dict[str, Operation]:
-    """Some operations, open and ended, and a view that is right."""
+    """Some operations, open and ended, and a correct view."""
     found = {one: await begun(journal, one, *(LIFE if one in ENDED else LIFE[:2])) for one in ALL}
     await project(link, journal)
     return found
 
 
-async def test_a_view_that_is_right(
+async def test_a_correct_view(
     link: Connection, journal: Journal, view: SnapshotStore, operations: dict[str, Operation]
 ) -> None:
-    """Nothing is written, and progress says how much there was to read."""
+    """Nothing is written, and the progress shows how much was read."""
     writes = await view_writes(link)
     steps = ProgressSteps()
     done = await rebuilt(link, journal, steps=steps)
@@ -76,7 +76,7 @@ async def test_a_view_that_is_right(
 async def test_an_empty_view(
     link: Connection, journal: Journal, view: SnapshotStore, operations: dict[str, Operation]
 ) -> None:
-    """Every entry is written anew, each with an end of its own (docs/adr/0016)."""
+    """Every entry is written again, with a TTL (docs/adr/0016)."""
     await lose(link)
     done = await rebuilt(link, journal)
     assert (done.rewritten, done.missing, done.removed) == (0, 6, 0)
@@ -89,7 +89,7 @@ async def test_an_empty_view(
         assert round(int(message.headers["Nats-TTL"]) / 86_400, 2) == (1 if one in ENDED else 2)
 
 
-def _liar(operation: Operation, **changes: Any) -> bytes:
+def _forged(operation: Operation, **changes: Any) -> bytes:
     return encode_snapshot(msgspec.structs.replace(operation, **changes))
 
 
@@ -106,7 +106,7 @@ def _liar(operation: Operation, **changes: Any) -> bytes:
         pytest.param({"id": "somebody-else"}, id="of another operation"),
     ],
 )
-async def test_an_entry_that_lies(
+async def test_a_forged_entry(
     link: Connection,
     journal: Journal,
     view: SnapshotStore,
@@ -114,9 +114,8 @@ async def test_an_entry_that_lies(
     operation_id: str,
     changes: dict[str, Any],
 ) -> None:
-    """It is replaced, whatever it claims, also where the walk forgets operations while they are open; nothing else is
-    touched."""
-    await overwrite(link, operation_id, _liar(operations[operation_id], **changes))
+    """It is replaced, whatever it claims, even if the fold evicts open operations; nothing else is touched."""
+    await overwrite(link, operation_id, _forged(operations[operation_id], **changes))
     writes = await view_writes(link)
     done = await rebuilt(link, journal, max_states=1)
     assert (done.rewritten, done.missing, done.removed) == (1, 0, 0)
@@ -127,7 +126,7 @@ async def test_an_entry_that_lies(
 async def test_entries_that_are_no_snapshots(
     link: Connection, journal: Journal, view: SnapshotStore, operations: dict[str, Operation]
 ) -> None:
-    """What can't be decoded is replaced."""
+    """Entries that can't be decoded are replaced."""
     for operation_id, data in zip(operations, (b"", b"{}", b"\xff\x00", b"null", b'{"id":"open-1"}'), strict=False):
         await overwrite(link, operation_id, data)
     done = await rebuilt(link, journal)
@@ -138,7 +137,7 @@ async def test_entries_that_are_no_snapshots(
 async def test_entries_of_unknown_operations(
     link: Connection, journal: Journal, view: SnapshotStore, operations: dict[str, Operation]
 ) -> None:
-    """What the journal never held is removed, readable or not; all that it knows stays."""
+    """Entries of operations that the journal never had are removed, readable or not; all others stay."""
     orphan = msgspec.structs.replace(operations["ended-1"], id="orphan")
     await overwrite(link, "orphan", encode_snapshot(orphan))
     await overwrite(link, "rubbish", b"rubbish")
@@ -149,10 +148,10 @@ async def test_entries_of_unknown_operations(
     await assert_is_fold(view, journal, ALL)
 
 
-async def test_what_is_newer_than_a_removal_stays(
+async def test_a_removal_keeps_newer_entries(
     link: Connection, operations: dict[str, Operation], view: SnapshotStore
 ) -> None:
-    """A removal by the revision that was seen does not touch what was written since."""
+    """A removal names the revision that was read, and does not touch a newer entry."""
     snapshots = RawSnapshots(link)
     await snapshots.start()
     seen = (await view.get_newest("ended-1")).revision
@@ -163,7 +162,7 @@ async def test_what_is_newer_than_a_removal_stays(
 
 
 async def test_more_open_operations_than_states(link: Connection, journal: Journal, view: SnapshotStore) -> None:
-    """However many are open at once, no more than so many states are kept, and every entry is right all the same."""
+    """However many operations are open, at most `max_states` are kept, and every entry is right all the same."""
     lives = [await begun(journal, f"op-{number}") for number in range(40)]
     lives = [await extend(journal, one, started()) for one in lives]
     for one in lives[::2]:
@@ -179,38 +178,38 @@ async def test_more_open_operations_than_states(link: Connection, journal: Journ
     await assert_is_fold(view, journal, [one.id for one in lives])
 
 
-class Weigher:
-    """A judge that only looks at what it is given."""
+class SizeVisitor:
+    """A visitor that records the sizes of its batches."""
 
     def __init__(self) -> None:
         self.compared: list[int] = []
         self.checked: list[int] = []
 
-    async def visit_operations(self, batch: Sequence[FoldedOperation], sweep: ViewScan) -> None:
+    async def visit_operations(self, batch: Sequence[FoldedOperation], scan: ViewScan) -> None:
         self.compared.append(len(batch))
 
-    async def visit_entries(self, snapshots: Sequence[RawSnapshot], sweep: ViewScan) -> None:
+    async def visit_entries(self, snapshots: Sequence[RawSnapshot], scan: ViewScan) -> None:
         self.checked.append(len(snapshots))
 
 
 async def test_large_results(link: Connection, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is held at once is bounded by its bytes, too, on both ways."""
+    """A batch is bounded by its bytes, too, in the journal and in the view."""
     large = Succeeded(result=msgspec.Raw(b'"' + b"x" * 10_000 + b'"'))
     for number in range(20):
         operation = await begun(journal, f"op-{number}", started(), large)
-        await overwrite(link, operation.id, _liar(operation, position=99, stream_sequence=999))
-    monkeypatch.setattr(sweeping, "_BATCH_BYTES", 50_000)
-    judge, snapshots = Weigher(), RawSnapshots(link)
+        await overwrite(link, operation.id, _forged(operation, position=99, stream_sequence=999))
+    monkeypatch.setattr(view_scan, "_BATCH_BYTES", 50_000)
+    visitor, snapshots = SizeVisitor(), RawSnapshots(link)
     await snapshots.start()
-    await ViewScan(link, snapshots, JournalFold(), ProgressSteps()).run(judge)
+    await ViewScan(link, snapshots, JournalFold(), ProgressSteps()).run(visitor)
     await snapshots.stop()
-    for sizes in (judge.compared, judge.checked):
+    for sizes in (visitor.compared, visitor.checked):
         assert sum(sizes) == 20
         assert max(sizes) == 5
 
 
 async def _long_ago(journal: Journal, operation_id: str, *datas: Any) -> None:
-    """An operation of an hour ago whose status was to be kept for a minute."""
+    """An operation of an hour ago with a retention of a minute."""
     then = utc_now() - timedelta(hours=1)
     event = msgspec.structs.replace(first(operation_id, data=request(retention=60.0)), time=then)
     operation = folded(None, await journal.append(KIND, event, NEW_OPERATION, budget=5))
@@ -220,10 +219,8 @@ async def _long_ago(journal: Journal, operation_id: str, *datas: Any) -> None:
         operation = folded(operation, await journal.append(KIND, event, expected, budget=5))
 
 
-async def test_what_is_past_its_retention_is_not_written(
-    link: Connection, journal: Journal, view: SnapshotStore
-) -> None:
-    """Neither of an operation that ended long ago, nor of one that is open long after its deadline."""
+async def test_an_expired_snapshot_is_not_written(link: Connection, journal: Journal, view: SnapshotStore) -> None:
+    """Nothing is written for an operation that ended long ago, or is open long after its deadline."""
     await _long_ago(journal, "ended", *LIFE)
     await _long_ago(journal, "open", started())
     done = await rebuilt(link, journal)
@@ -232,10 +229,10 @@ async def test_what_is_past_its_retention_is_not_written(
     assert await is_gone(view, "ended")
 
 
-async def test_what_the_journal_has_forgotten(
+async def test_expired_events(
     link: Connection, journal: Journal, view: SnapshotStore, operations: dict[str, Operation]
 ) -> None:
-    """An entry whose events have expired stays, and so does one of which only the end is left."""
+    """An entry whose events have expired stays, and so does one of which only the last event is left."""
     js = link.nc.jetstream()
     config = (await js.stream_info(subjects.OPERATIONS_STREAM)).config
     half = await begun(journal, "half", *LIFE[:1])
@@ -248,7 +245,7 @@ async def test_what_the_journal_has_forgotten(
 
     await eventually(is_empty, within=10)
     await js.update_stream(config)
-    end = following(half, RESULT)  # nobody could append it any more
+    end = following(half, RESULT)  # it can't be appended: the events before it have expired
     await publish(link, "half", "succeeded", encode_event(end))
     await project(link, journal)
     writes = await view_writes(link)
@@ -265,7 +262,7 @@ async def test_what_the_journal_has_forgotten(
 
 
 class Overtaken(SnapshotStore):
-    """A view in which a projector is quicker, right before the first write of each operation."""
+    """A view in which a projector writes first, right before the first write of each operation."""
 
     def __init__(self, link: Connection, journal: Journal) -> None:
         super().__init__(link)
@@ -276,7 +273,7 @@ class Overtaken(SnapshotStore):
         await self.overtake(operation, revision)
         return await super().put(operation, revision, ttl=ttl)
 
-    async def put_together(self, writes: Sequence[SnapshotWrite]) -> Sequence[int] | None:
+    async def put_batch(self, writes: Sequence[SnapshotWrite]) -> Sequence[int] | None:
         for one in writes:
             await self.overtake(one.operation, one.revision)
         return await super().put_batch(writes)
@@ -289,10 +286,10 @@ class Overtaken(SnapshotStore):
                 assert await super().put(operation_now, revision) is not None
 
 
-async def test_the_newer_wins(
+async def test_the_newer_entry_wins(
     link: Connection, journal: Journal, view: SnapshotStore, operations: dict[str, Operation]
 ) -> None:
-    """What a projector writes between the look and the write stays."""
+    """What a projector writes between the read and the write stays."""
     await lose(link)
     done = await rebuilt(link, journal, view=Overtaken(link, journal))
     assert (done.rewritten, done.missing) == (0, len(ENDED))
@@ -300,8 +297,8 @@ async def test_the_newer_wins(
     assert all([(await view.get_newest(one)).operation.is_terminal for one in OPEN])  # type: ignore[union-attr]
 
 
-async def test_two_at_once(broker: Broker, link: Connection, journal: Journal, view: SnapshotStore) -> None:
-    """Between them they write each entry once."""
+async def test_two_rebuilds_at_once(broker: Broker, link: Connection, journal: Journal, view: SnapshotStore) -> None:
+    """Together they write each entry once."""
     ids = [f"op-{number}" for number in range(60)]
     await asyncio.gather(*(begun(journal, one, *LIFE) for one in ids))
     async with linked(broker.url) as other:
@@ -313,8 +310,7 @@ async def test_two_at_once(broker: Broker, link: Connection, journal: Journal, v
 
 
 async def test_while_the_system_works(broker: Broker, link: Connection, journal: Journal, view: SnapshotStore) -> None:
-    """Two projectors, writers and rebuilds one after the other: no snapshot is ever set back, and all are right at the
-    end."""
+    """With two projectors, writers and repeated rebuilds no snapshot is ever set back, and all are right at the end."""
     ids = [f"op-{number}" for number in range(120)]
     positions: dict[str, list[int]] = {}
 
@@ -322,7 +318,7 @@ async def test_while_the_system_works(broker: Broker, link: Connection, journal:
         operation = msgspec.json.decode(message.data, type=Operation)
         positions.setdefault(operation.id, []).append(operation.position)
 
-    # From the stream, which only tells of what it has taken.
+    # From the stream, which publishes only what it has stored.
     subscription = await link.nc.jetstream().subscribe(
         subjects.bucket_subject(subjects.VIEW_BUCKET, ">"), stream=VIEW_STREAM, cb=note, ordered_consumer=True
     )
@@ -351,8 +347,8 @@ async def test_while_the_system_works(broker: Broker, link: Connection, journal:
 async def test_the_broker_is_killed_in_between(
     broker: Broker, link: Connection, journal: Journal, view: SnapshotStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It waits for the broker to come back, and goes on."""
-    monkeypatch.setattr(sweeping, "BATCH_SIZE", 10)
+    """It waits for the broker to come back, and continues."""
+    monkeypatch.setattr(view_scan, "BATCH_SIZE", 10)
     ids = [f"op-{number}" for number in range(200)]
     await asyncio.gather(*(begun(journal, one, *LIFE) for one in ids))
     working = asyncio.create_task(rebuilt(link, journal))
@@ -370,7 +366,7 @@ async def test_the_broker_is_killed_in_between(
 async def test_three_replicas_one_of_them_gone(
     cluster: Cluster, cluster_link: Connection, cluster_journal: Journal
 ) -> None:
-    """On a cluster that loses the leader of the view just before, all is put right as well."""
+    """On a cluster that has just lost the leader of the view, all entries are rewritten as well."""
     ids = [f"op-{number}" for number in range(20)]
     for one in ids:
         operation = await begun(cluster_journal, one, *LIFE)
@@ -379,6 +375,6 @@ async def test_three_replicas_one_of_them_gone(
     leader = await cluster.leader(VIEW_STREAM)
     leader.kill()
     done = await rebuilt(cluster_link, cluster_journal)
-    assert done.removed == 1  # a write that was answered too late counts as somebody else's
+    assert done.removed == 1  # a write whose response came too late counts as another process's
     await assert_is_fold(SnapshotStore(cluster_link), cluster_journal, ids)
     assert (await verified(cluster_link, cluster_journal)).lines == []

@@ -1,4 +1,4 @@
-"""What a rebuild and a verification do with a journal that holds what it should not: they go on, and tell."""
+"""What a rebuild and a verification do with invalid messages in the journal: they report them, and continue."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from tests.support.schemas.histories import FromTheFuture, started
 pytestmark = pytest.mark.broker
 
 
-async def told_by_all(link: Connection, journal: Journal, view: SnapshotStore, ids: tuple[str, ...]) -> RebuildResult:
-    """Whatever the projector makes of it, verification finds no difference; and a rebuild makes the same of it, from
-    nothing, also while it forgets."""
+async def check_all(link: Connection, journal: Journal, view: SnapshotStore, ids: tuple[str, ...]) -> RebuildResult:
+    """Project, verify, and rebuild: verification finds no difference, and a rebuild from an empty view, also one that
+    evicts states, makes the same entries."""
     async with running(projector(link, journal)):
         await settled(link, within=40)
     projected = {one: (await view.get_newest(one)).operation for one in ids}
@@ -45,11 +45,11 @@ async def told_by_all(link: Connection, journal: Journal, view: SnapshotStore, i
 
 
 async def test_a_corrupt_message(link: Connection, journal: Journal, view: SnapshotStore) -> None:
-    """It is counted and named, its operation is as it was before, and said to need an end; all others are right."""
+    """It is counted and named; its operation keeps its state, and is reported to need an end; all others are right."""
     await begun(journal, "hurt", started())
     sequence = await publish(link, "hurt", "progressed", b"\x00 not an event")
     await begun(journal, "well", *LIFE)
-    done = await told_by_all(link, journal, view, ("hurt", "well"))
+    done = await check_all(link, journal, view, ("hurt", "well"))
     assert done.walk.invalid.count == 1
     assert f"sequence {sequence} (operations.hurt.book.upload-start.progressed)" in done.walk.invalid.examples[0]
     assert list(done.unfoldable.examples) == ["hurt"]
@@ -63,33 +63,33 @@ async def test_a_corrupt_message(link: Connection, journal: Journal, view: Snaps
 async def test_what_nats_py_can_not_read(
     broker: Broker, link: Connection, journal: Journal, view: SnapshotStore, line: bytes
 ) -> None:
-    """A subject that is no UTF-8, or headers that are none, hold nobody up: the message is passed over and counted."""
+    """A message whose subject is not UTF-8, or whose headers are invalid, is skipped and counted."""
     async with linked(broker.url) as other:
         writer = other.nc._transport._bare_io_writer
         writer.write(line + b"\r\n")
         await other.nc.flush()
     await begun(journal, "well", *LIFE)
-    done = await told_by_all(link, journal, view, ("well",))
+    done = await check_all(link, journal, view, ("well",))
     assert done.walk.invalid.count == 1
     assert "sequence 1 (operations.odd." in done.walk.invalid.examples[0]
 
 
 async def test_foreign_messages(link: Connection, journal: Journal, view: SnapshotStore) -> None:
-    """An event that does not follow the one before it, and one of another operation: both are passed over."""
+    """An event that does not follow the one before it, and one of another operation, are skipped."""
     lied = await begun(journal, "lied", started())
     liar = msgspec.structs.replace(following(lied, Progressed(percent=9.0)), previous_hash="f" * 64)
     await publish(link, "lied", "progressed", encode_event(liar))
     other = await begun(journal, "other", started())
     await publish(link, "other", "progressed", encode_event(following(lied, Progressed(percent=9.0))))
     await extend(journal, await begun(journal, "well"), started())
-    done = await told_by_all(link, journal, view, ("lied", "other", "well"))
+    done = await check_all(link, journal, view, ("lied", "other", "well"))
     assert (await view.get_newest("other")).operation == other
     assert sorted(done.unfoldable.examples) == ["lied", "other"]
     assert done.walk.invalid.count == 1
 
 
 async def test_a_second_request(link: Connection, journal: Journal, view: SnapshotStore) -> None:
-    """It does not begin an operation anew that has ended, or is open."""
+    """It does not restart an operation that has ended, or is open."""
     ended = await begun(journal, "ended", *LIFE)
     opened_once = await begun(journal, "open", started())
     for one in ("ended", "open"):
@@ -104,10 +104,10 @@ async def test_a_second_request(link: Connection, journal: Journal, view: Snapsh
 
 
 async def test_an_event_of_a_newer_version(link: Connection, journal: Journal, view: SnapshotStore) -> None:
-    """It is counted and named, and passed over as the projector does."""
+    """It is counted, named and skipped, as the projector does."""
     operation = await begun(journal, "op-1", started())
     await publish(link, "op-1", "progressed", encode_event(following(operation, FromTheFuture())))
-    done = await told_by_all(link, journal, view, ("op-1",))
+    done = await check_all(link, journal, view, ("op-1",))
     assert (done.walk.unknown.count, done.unfoldable.count) == (1, 0)
     assert FromTheFuture.type in done.walk.unknown.examples[0]
     stored = (await view.get_newest("op-1")).operation
@@ -116,12 +116,12 @@ async def test_an_event_of_a_newer_version(link: Connection, journal: Journal, v
 
 
 async def test_a_forced_end_settles_it(link: Connection, journal: Journal, view: SnapshotStore) -> None:
-    """An operation that an operator has ended is nothing to tell of any more."""
+    """An operation that an operator has ended is not reported any more."""
     operation = await begun(journal, "hurt", started())
     await publish(link, "hurt", "progressed", b"\x00 not an event")
     await publish(link, "hurt", "progressed", encode_event(following(operation, FromTheFuture())))
     await force_fail(command_handler(journal), "hurt", reason="damaged", is_forced=True, budget=10)
-    done = await told_by_all(link, journal, view, ("hurt",))
+    done = await check_all(link, journal, view, ("hurt",))
     assert (done.unfoldable.count, done.walk.invalid.count, done.walk.unknown.count) == (0, 1, 1)
     stored = (await view.get_newest("hurt")).operation
     assert stored is not None
@@ -129,15 +129,15 @@ async def test_a_forced_end_settles_it(link: Connection, journal: Journal, view:
 
 
 async def test_a_subject_without_an_operation(link: Connection, journal: Journal, view: SnapshotStore) -> None:
-    """What lies under an id that nobody could ask for is counted, and no more."""
+    """Messages under an invalid operation id are only counted."""
     await link.nc.jetstream().publish("operations.what?.book.upload-start.progressed", b"{}")
     await begun(journal, "well", *LIFE)
-    done = await told_by_all(link, journal, view, ("well",))
+    done = await check_all(link, journal, view, ("well",))
     assert (done.walk.invalid.count, done.unfoldable.count, done.missing) == (1, 0, 1)
 
 
 async def test_a_gap_in_the_sequence(broker: Broker) -> None:
-    """An event that is gone from the middle of an operation: what came before it counts; others are right."""
+    """If an event in the middle of an operation is missing, the state before it counts; others are right."""
     async with linked(broker.url) as link:
         for config in streams(Sizing()):
             may_delete = config.name != subjects.OPERATIONS_STREAM
@@ -158,25 +158,25 @@ async def test_a_gap_in_the_sequence(broker: Broker) -> None:
         assert (await verified(link, journal)).lines == []
 
 
-async def test_much_of_it(link: Connection, journal: Journal, view: SnapshotStore) -> None:
-    """However many there are, a few are named and all are counted."""
+async def test_many_of_them(link: Connection, journal: Journal, view: SnapshotStore) -> None:
+    """Only a few are named, all are counted."""
     hurt: list[Operation] = [await begun(journal, f"op-{number}", started()) for number in range(30)]
     for one in hurt:
         await publish(link, one.id, "progressed", b"nothing")
         await publish(link, one.id, "progressed", encode_event(following(one, FromTheFuture())))
-    done = await told_by_all(link, journal, view, tuple(one.id for one in hurt))
+    done = await check_all(link, journal, view, tuple(one.id for one in hurt))
     assert (done.walk.invalid.count, len(done.walk.invalid.examples)) == (30, 5)
     assert (done.walk.unknown.count, len(done.walk.unknown.examples)) == (30, 5)
     assert (done.unfoldable.count, len(done.unfoldable.examples)) == (30, 20)
 
 
 def invoke(broker: Broker, *options: str) -> Result:
-    """The command."""
+    """Invoke the command."""
     return CliRunner().invoke(main, ["rebuild", "--nats", broker.url, *options])
 
 
 async def test_the_command(broker: Broker, link: Connection, journal: Journal) -> None:
-    """It tells what can't be folded and what to do about it, prints one line, and ends with 0: all else is written."""
+    """It reports what can't be folded and what to do about it, prints one line, and ends with 0: others are written."""
     await begun(journal, "hurt", started())
     await publish(link, "hurt", "progressed", b"nothing")
     await begun(journal, "well", *LIFE)

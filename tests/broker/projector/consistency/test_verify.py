@@ -1,4 +1,4 @@
-"""Comparing the view with the journal on a real broker: what differs is told, what is only late is waited for."""
+"""Comparing the view with the journal on a real broker: differences are reported, and lags are waited for."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.broker
 
 @pytest.fixture
 async def operations(link: Connection, journal: Journal) -> dict[str, Operation]:
-    """Two operations, one open and one ended, and a view that is right."""
+    """Two operations, one open and one ended, and a correct view."""
     found = {
         "open": await begun(journal, "open", *LIFE[:2]),
         "ended": await begun(journal, "ended", *LIFE),
@@ -35,8 +35,8 @@ async def operations(link: Connection, journal: Journal) -> dict[str, Operation]
     return found
 
 
-async def test_a_view_that_is_right(link: Connection, journal: Journal, operations: dict[str, Operation]) -> None:
-    """Nothing is told, waited for or written."""
+async def test_a_correct_view(link: Connection, journal: Journal, operations: dict[str, Operation]) -> None:
+    """Nothing is reported, waited for or written."""
     writes = await view_writes(link)
     found = await verified(link, journal)
     assert (found.lines, found.waited_for, found.walk.events) == ([], [], 7)
@@ -58,7 +58,7 @@ async def test_a_view_that_is_right(link: Connection, journal: Journal, operatio
         ({"id": "another"}, "open: the entry is of operation another; Running in the journal (position 3)"),
     ],
 )
-async def test_an_entry_that_lies(
+async def test_a_forged_entry(
     link: Connection,
     journal: Journal,
     operations: dict[str, Operation],
@@ -66,7 +66,7 @@ async def test_an_entry_that_lies(
     line: str,
     max_states: int,
 ) -> None:
-    """One line tells the operation, the fields that differ and both values, once."""
+    """One line reports the operation, the fields that differ and both values, once."""
     liar = msgspec.structs.replace(operations["open"], **changes)
     await overwrite(link, "open", encode_snapshot(liar))
     writes = await view_writes(link)
@@ -74,10 +74,8 @@ async def test_an_entry_that_lies(
     assert await view_writes(link) == writes
 
 
-async def test_other_entries_that_are_wrong(
-    link: Connection, journal: Journal, operations: dict[str, Operation]
-) -> None:
-    """A missing one, one that is no snapshot, and those of operations that the journal does not know."""
+async def test_other_wrong_entries(link: Connection, journal: Journal, operations: dict[str, Operation]) -> None:
+    """A missing entry, one that is not a snapshot, and entries of unknown operations are reported."""
     await lose(link, "ended")
     await overwrite(link, "open", b"{}")
     await overwrite(link, "orphan", encode_snapshot(msgspec.structs.replace(operations["ended"], id="orphan")))
@@ -86,14 +84,14 @@ async def test_other_entries_that_are_wrong(
     assert sorted(found.lines) == [
         "ended: missing in the view, Succeeded in the journal (position 4)",
         "open: the entry is not readable; Running in the journal (position 3)",
-        "orphan: in the view, and not in the journal",
-        "rubbish: in the view, and not in the journal",
+        "orphan: in the view, but not in the journal",
+        "rubbish: in the view, but not in the journal",
     ]
     assert (found.behind, found.waited_for) == (0, [])
 
 
 async def test_without_a_projector(link: Connection, journal: Journal, operations: dict[str, Operation]) -> None:
-    """What the projector has not come to yet is waited for, and told as such if it does not come."""
+    """Verification waits for events that are not projected yet, and reports them as a lag if that does not happen."""
     await extend(journal, operations["open"], RESULT)
     await begun(journal, "new")
     found = await verified(link, journal)
@@ -102,9 +100,7 @@ async def test_without_a_projector(link: Connection, journal: Journal, operation
     assert found.waited_for[0] == 2
 
 
-async def test_a_projector_that_comes_late(
-    link: Connection, journal: Journal, operations: dict[str, Operation]
-) -> None:
+async def test_a_late_projector(link: Connection, journal: Journal, operations: dict[str, Operation]) -> None:
     """A lag that ends within the grace is no difference."""
     await extend(journal, operations["open"], RESULT)
     await begun(journal, "new")
@@ -115,14 +111,14 @@ async def test_a_projector_that_comes_late(
 
 
 async def test_the_grace_outlasts_a_killed_projector(link: Connection) -> None:
-    """What it held comes to another one once the ack_wait is over, and that is no difference either."""
+    """What a killed projector held is redelivered after the ack_wait, which is shorter than the grace."""
     info = await link.nc.jetstream().consumer_info(subjects.OPERATIONS_STREAM, subjects.PROJECTOR_CONSUMER)
     assert info.config.ack_wait is not None
     assert info.config.ack_wait + 5 < GRACE
 
 
 async def test_while_the_system_works(broker: Broker, link: Connection, journal: Journal) -> None:
-    """With projectors and writers at work, verification after verification finds nothing."""
+    """With projectors and writers at work, repeated verifications find nothing."""
     ids = [f"op-{number}" for number in range(150)]
 
     async def work() -> None:
@@ -140,10 +136,10 @@ async def test_while_the_system_works(broker: Broker, link: Connection, journal:
             await working
 
 
-async def test_the_command_s_part(
+async def test_the_command(
     broker: Broker, link: Connection, operations: dict[str, Operation], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Differences on stdout, the summary on stderr, exit status 1 if there is a difference and 0 if not."""
+    """Differences go to stdout, the summary to stderr; the exit status is 1 if there is a difference and 0 if not."""
     assert await asyncio.to_thread(exit_status, broker.url) == 0
     told = capsys.readouterr()
     assert told.out == ""
@@ -157,10 +153,10 @@ async def test_the_command_s_part(
     assert "1 difference: 'opstream rebuild' puts the view right" in told.err
 
 
-async def test_the_command_s_part_without_projector(
+async def test_the_command_without_projector(
     broker: Broker, link: Connection, journal: Journal, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A lag is told as a lag, and what to look at."""
+    """A lag is reported as a lag, with a hint where to look."""
     await begun(journal, "new")
     assert await asyncio.to_thread(exit_status, broker.url) == 1
     told = capsys.readouterr()

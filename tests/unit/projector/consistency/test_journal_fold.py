@@ -1,4 +1,4 @@
-"""The walk through the journal: each operation's state at its end, in memory that does not grow."""
+"""The fold of the whole journal: each operation's state at its end, in bounded memory."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def journals(draw: st.DrawFn) -> tuple[list[ScannedMessage], dict[str, Operation
 
 
 @given(journals(), st.integers(1, 4), st.integers(1, 7))
-def test_every_operation_is_settled(
+def test_every_operation_is_returned(
     journal: tuple[list[ScannedMessage], dict[str, Operation]], max_states: int, size: int
 ) -> None:
-    """Whatever lies between its events, an operation comes out with its last state, or without one if that was not
-    kept; never are there more states than allowed, and nothing is left at the end."""
+    """Whatever lies between its events, an operation is returned with its last state, or without one after an eviction;
+    there are never more states than allowed, and none is left at the end."""
     messages, wanted = journal
     walk = JournalFold(max_states=max_states)
     found: list[FoldedOperation] = []
@@ -67,13 +67,13 @@ def test_every_operation_is_settled(
         if len(own) == 1:
             assert own[0].operation == operation
         for one in own[1:]:
-            assert one.operation is None  # its beginning was given away, so only the journal knows
+            assert one.operation is None  # its beginning was evicted: only its own events have the state
         assert all(one.operation is None or one.operation.position <= operation.position for one in own)
 
 
 @given(journals())
-def test_with_room_for_all_each_comes_once(journal: tuple[list[ScannedMessage], dict[str, Operation]]) -> None:
-    """Exactly the last state of each operation."""
+def test_with_room_for_all_each_is_returned_once(journal: tuple[list[ScannedMessage], dict[str, Operation]]) -> None:
+    """Exactly the last state of each operation is returned."""
     messages, wanted = journal
     walk = JournalFold()
     found = [*walk.fold(messages), *walk.drain()]
@@ -84,7 +84,7 @@ def test_with_room_for_all_each_comes_once(journal: tuple[list[ScannedMessage], 
 
 
 def test_what_is_not_an_event_is_not_trusted() -> None:
-    """After anything odd the state is not given out: the journal is to be asked."""
+    """After an invalid message the operation is returned without a state."""
     history = History("op-1").append(request(), started())
     walk = JournalFold()
     messages = [message(1, "op-1", history.payloads[0]), message(2, "op-1", b"nothing")]
@@ -93,8 +93,8 @@ def test_what_is_not_an_event_is_not_trusted() -> None:
     assert walk.invalid.count == 1
 
 
-def test_wakes_are_passed_over() -> None:
-    """They are messages, but not events."""
+def test_fired_timers_are_skipped() -> None:
+    """They count as messages, but not as events."""
     walk = JournalFold()
     wake = ScannedMessage(sequence=1, subject="wake.book.upload-start.op-1.retry", data=b"1", nanoseconds=0)
     assert walk.fold([wake]) == []
@@ -102,16 +102,16 @@ def test_wakes_are_passed_over() -> None:
 
 
 @given(st.sets(st.integers(90, 400)), st.integers(90, 400))
-def test_marks(revisions: set[int], asked: int) -> None:
-    """What was marked within the window is known, and nothing else; the memory has an end."""
-    marks = SeenRevisions(100, size=16)
+def test_seen_revisions(revisions: set[int], probe: int) -> None:
+    """The set contains the added revisions within its window, and no others; its memory is bounded."""
+    seen = SeenRevisions(100, size=16)
     for one in revisions:
-        marks.add(one)
-    assert (asked in marks) == (asked in revisions and 100 <= asked < 100 + 16 * 8)
+        seen.add(one)
+    assert (probe in seen) == (probe in revisions and 100 <= probe < 100 + 16 * 8)
 
 
-def test_operations_that_are_told_of() -> None:
-    """The first ones by name, each once; all are counted."""
+def test_operation_examples() -> None:
+    """The first ones are named, each once; all are counted."""
     named = OperationExamples()
     for number in range(50):
         named.add(f"op-{number}", "why")

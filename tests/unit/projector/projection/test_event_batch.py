@@ -1,4 +1,4 @@
-"""What a batch of messages is made of."""
+"""Decoding a batch: events by operation, and other messages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def of(history: History, number: int, subject: str = "") -> Any:
 
 
 def test_events_are_sorted_by_operation_and_sequence() -> None:
-    """Redeliveries come late; what is folded is in stream order."""
+    """Redelivered messages come late; the groups are in stream order."""
     one, two = (History(name).append(request(), started()) for name in ("op-1", "op-2"))
 
     groups, others = BatchDecoder().decode([of(one, 1), of(two, 0), of(one, 0)])
@@ -38,8 +38,8 @@ def test_events_are_sorted_by_operation_and_sequence() -> None:
 
 
 @pytest.mark.parametrize("subject", ["wake.book.upload-start.op-1.retry", "due.book.upload-start.op-1"])
-def test_what_only_wakes_others_is_put_aside(subject: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Silently: the consumer has no filter, so they come with the events."""
+def test_fired_timers_are_put_aside(subject: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing is logged: the consumer has no filter, so they come with the events."""
     wake = message(subject, b"{}", 7)
 
     groups, others = BatchDecoder().decode([wake])
@@ -48,8 +48,8 @@ def test_what_only_wakes_others_is_put_aside(subject: str, caplog: pytest.LogCap
     assert caplog.records == []
 
 
-def test_damaged_messages_are_told_and_put_aside(caplog: pytest.LogCaptureFixture) -> None:
-    """With operation and sequence, so that somebody can look at them."""
+def test_damaged_messages_are_logged_and_put_aside(caplog: pytest.LogCaptureFixture) -> None:
+    """The log has operation and sequence, so that an operator can find them."""
     one = History().append(request())
     damaged = message("operations.op-1.book.upload-start.started", b'{"specversion":"1.0"', 42)
 
@@ -62,8 +62,8 @@ def test_damaged_messages_are_told_and_put_aside(caplog: pytest.LogCaptureFixtur
 
 
 @pytest.mark.parametrize("subject", ["operations.op-2.book.upload-start.started", "operations.op-1.started", "x"])
-def test_an_event_under_a_foreign_subject_is_told_and_put_aside(subject: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Its operation's own reads would never find it."""
+def test_an_event_under_a_foreign_subject_is_logged(subject: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It is put aside: reads of its own operation would never find it."""
     misplaced = of(History().append(request()), 0, subject)
 
     groups, others = BatchDecoder().decode([misplaced])
@@ -72,8 +72,8 @@ def test_an_event_under_a_foreign_subject_is_told_and_put_aside(subject: str, ca
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
 
-def test_an_unknown_type_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    """Visible, without a line for each event."""
+def test_an_unknown_type_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """It is visible, without a line for each event."""
     one = History().append(request(), FromTheFuture(), FromTheFuture())
     sorter = BatchDecoder()
 

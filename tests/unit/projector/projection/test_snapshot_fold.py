@@ -1,4 +1,4 @@
-"""How events become a snapshot, how long it stays, and what is remembered of it."""
+"""How events become a snapshot, how long it lives, and what the cache keeps."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def history(*, retention: float = 100.0) -> History:
     return History().append(request(retention=retention), started(), Progressed(percent=50.0), RESULT)
 
 
-def test_what_continues_the_operation_is_folded() -> None:
-    """Events in order give the last state."""
+def test_events_in_order_are_folded() -> None:
+    """They give the last state."""
     one = history()
 
     folding = fold_onto(None, one.events)
@@ -33,8 +33,8 @@ def test_what_continues_the_operation_is_folded() -> None:
     assert folding.refused == ()
 
 
-def test_what_it_holds_already_is_passed_over() -> None:
-    """Events delivered again change nothing and are not refused."""
+def test_redelivered_events_are_skipped() -> None:
+    """They change nothing and are not refused."""
     one = history()
 
     folding = fold_onto(one.states[2], one.events)
@@ -44,7 +44,7 @@ def test_what_it_holds_already_is_passed_over() -> None:
 
 
 def test_an_event_behind_a_gap_is_refused() -> None:
-    """Event n goes only onto n-1."""
+    """Event n continues only n-1."""
     one = history()
 
     folding = fold_onto(one.states[0], [one.events[2]])
@@ -53,7 +53,7 @@ def test_an_event_behind_a_gap_is_refused() -> None:
     assert [refusal.event for refusal in folding.refused] == [one.events[2]]
 
 
-def test_what_does_not_begin_an_operation_is_refused() -> None:
+def test_only_a_first_event_begins_an_operation() -> None:
     """Without a snapshot only the first event can be folded."""
     folding = fold_onto(None, history().events[1:])
 
@@ -62,7 +62,7 @@ def test_what_does_not_begin_an_operation_is_refused() -> None:
 
 
 def test_a_foreign_event_leaves_the_rest_foldable() -> None:
-    """What proves by its hash that nothing is missing is folded although something foreign lies before it."""
+    """An event whose hash proves that nothing is missing is folded although a foreign event precedes it."""
     one = history()
     foreign = msgspec.structs.replace(one.events[1], previous_hash="f" * 64)
 
@@ -73,7 +73,7 @@ def test_a_foreign_event_leaves_the_rest_foldable() -> None:
 
 
 def test_an_unknown_type_is_counted() -> None:
-    """A reader passes over it."""
+    """A reader skips it."""
     one = History().append(request(), FromTheFuture())
 
     folding = fold_onto(None, one.events)
@@ -83,7 +83,7 @@ def test_an_unknown_type_is_counted() -> None:
 
 
 def test_only_a_later_snapshot_supersedes() -> None:
-    """Equal or older ones do not, and nothing that is back at an earlier position."""
+    """Equal or older ones do not, nor one at an earlier position."""
     one = history()
     reset = msgspec.structs.replace(one.states[0], stream_sequence=99)
 
@@ -94,8 +94,8 @@ def test_only_a_later_snapshot_supersedes() -> None:
     assert not supersedes(reset, one.states[2])
 
 
-def test_an_open_one_stays_for_as_long_as_it_may_be_of_use() -> None:
-    """Until the retention of an end at its deadline is over; past that deadline, for its retention, however late."""
+def test_the_time_to_live_of_an_open_snapshot() -> None:
+    """It lives one retention beyond its deadline; after the deadline, one retention from now, however late that is."""
     one = history(retention=100.0).states[2]
 
     assert time_to_live(one, one.deadline - timedelta(seconds=40)) == pytest.approx(140)
@@ -103,8 +103,8 @@ def test_an_open_one_stays_for_as_long_as_it_may_be_of_use() -> None:
     assert time_to_live(one, one.deadline + timedelta(days=999)) == pytest.approx(100)
 
 
-def test_a_terminal_one_stays_for_its_retention() -> None:
-    """Counted from the end of the operation, in seconds."""
+def test_the_time_to_live_of_a_terminal_snapshot() -> None:
+    """It lives for its retention, counted from the operation's end, in seconds."""
     one = history(retention=100.0).operation
     assert one.finished_at is not None
 
@@ -126,10 +126,8 @@ OUTCOMES: dict[str, EventData] = {"succeeded": RESULT, "failed": Failed(error=FA
         ("canceled", 900.0, 0.0, 100.0),
     ],
 )
-def test_a_terminal_one_stays_for_as_long_as_its_outcome_says(
-    outcome: str, failed: float, canceled: float, seconds: float
-) -> None:
-    """What has no retention of its own has that of a success."""
+def test_each_outcome_has_its_retention(outcome: str, failed: float, canceled: float, seconds: float) -> None:
+    """An outcome without a retention of its own has that of a success."""
     data = request(retention=100.0, retention_failed=failed, retention_canceled=canceled)
     one = History().append(data, started(), OUTCOMES[outcome]).operation
     assert one.finished_at is not None
@@ -137,15 +135,15 @@ def test_a_terminal_one_stays_for_as_long_as_its_outcome_says(
     assert time_to_live(one, one.finished_at) == pytest.approx(seconds)
 
 
-def test_an_open_one_stays_for_the_longest_that_its_end_may_ask_for() -> None:
-    """Whatever its outcome will be, nothing older of it outlives its own end in the view."""
+def test_an_open_snapshot_gets_the_longest_retention() -> None:
+    """Whatever its outcome will be, it does not expire before the terminal snapshot would."""
     one = History().append(request(retention=100.0, retention_failed=900.0, retention_canceled=50.0)).operation
 
     assert time_to_live(one, one.deadline) == pytest.approx(900)
 
 
 def test_an_open_one_may_have_expired_by_the_shortest_retention() -> None:
-    """Nobody knows yet how it has ended."""
+    """Its outcome is not known yet."""
     one = History().append(request(retention=100.0, retention_failed=900.0, retention_canceled=50.0)).operation
 
     assert not may_have_expired(one, NOW + timedelta(seconds=49))
@@ -153,56 +151,56 @@ def test_an_open_one_may_have_expired_by_the_shortest_retention() -> None:
 
 
 @pytest.mark.parametrize("retention", [1e10, 1e300])
-def test_what_the_broker_can_not_count_stays_for_ever(retention: float) -> None:
-    """No retention makes the projector or the broker stumble."""
+def test_a_time_to_live_that_the_broker_can_t_count(retention: float) -> None:
+    """No retention is too long: beyond the broker's limit the snapshot never expires."""
     one = history(retention=retention).operation
 
     assert time_to_live(one, NOW) == math.inf
 
 
 def test_an_operation_may_have_expired_once_its_retention_is_over() -> None:
-    """Counted from its request, the earliest moment at which it can have ended."""
+    """The retention counts from the request, the earliest time at which the operation can have ended."""
     one = history(retention=100.0).states[0]
 
     assert not may_have_expired(one, NOW + timedelta(seconds=99))
     assert may_have_expired(one, NOW + timedelta(seconds=100))
 
 
-def test_the_least_recently_used_entries_are_forgotten() -> None:
-    """By count."""
-    recent = SnapshotCache(max_entries=2, max_bytes=2**30)
+def test_the_least_cachely_used_entries_are_evicted() -> None:
+    """They are evicted by count."""
+    cache = SnapshotCache(max_entries=2, max_bytes=2**30)
     states = [History(f"op-{number}").append(request()).operation for number in range(3)]
 
     for number, state in enumerate(states[:2]):
-        recent.put(state, number)
-    recent.get("op-0")
-    recent.put(states[2], 2)
+        cache.put(state, number)
+    cache.get("op-0")
+    cache.put(states[2], 2)
 
-    assert len(recent) == 2
-    assert recent.get("op-1") is None
-    entry = recent.get("op-0")
+    assert len(cache) == 2
+    assert cache.get("op-1") is None
+    entry = cache.get("op-0")
     assert entry is not None
     assert (entry.revision, entry.operation) == (0, states[0])
 
 
-def test_large_results_leave_room_for_few() -> None:
-    """By bytes, also when entries are replaced."""
-    recent = SnapshotCache(max_entries=1_000, max_bytes=1_000_000)
+def test_large_results_leave_room_for_few_entries() -> None:
+    """Entries are evicted by their bytes, also after replacements."""
+    cache = SnapshotCache(max_entries=1_000, max_bytes=1_000_000)
     large = Succeeded(result=msgspec.Raw(b'"' + b"x" * 250_000 + b'"'))
 
     for number in range(10):
         state = History(f"op-{number}").append(request(), started(), large).operation
-        recent.put(state, 1)
-        recent.put(state, 2)
+        cache.put(state, 1)
+        cache.put(state, 2)
 
-    assert len(recent) == 3
+    assert len(cache) == 3
     for number in range(10):
-        recent.discard(f"op-{number}")
+        cache.discard(f"op-{number}")
     for number in range(400):
-        recent.put(History(f"small-{number}").append(request()).operation, 1)
-    assert len(recent) == 400
+        cache.put(History(f"small-{number}").append(request()).operation, 1)
+    assert len(cache) == 400
 
 
 def test_snapshots_say_which_fold_made_them() -> None:
-    """Otherwise the next version could not tell which to fold again."""
+    """So the next version knows which snapshots to fold again."""
     assert history().operation.fold_version == FOLD_VERSION

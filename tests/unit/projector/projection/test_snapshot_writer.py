@@ -1,4 +1,4 @@
-"""One operation's way into the view: what is read, what is written, what is refused."""
+"""Updating one snapshot: what is read, written and refused."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def foreign(one: History, *, sequence: int, position: int = 99) -> RecordedEvent
 
 
 def test_a_batch_is_one_write() -> None:
-    """Folded to the last state, with its time to live."""
+    """The batch is folded to the last state, and written with its time to live."""
     one, view = history(), MemoryView()
 
     replica(view, MemoryJournal(one)).run(one.events)
@@ -47,7 +47,7 @@ def test_a_batch_is_one_write() -> None:
 
 
 def test_a_gap_is_repaired_from_the_journal() -> None:
-    """Events that went to another replica are read, once."""
+    """Events that were delivered to another replica are read once."""
     one, view, journal = history(), MemoryView(), complete(history())
 
     replica(view, journal).run([one.events[0]], [one.events[2]])
@@ -56,8 +56,8 @@ def test_a_gap_is_repaired_from_the_journal() -> None:
     assert journal.reads == 1
 
 
-def test_a_snapshot_of_another_fold_is_folded_anew() -> None:
-    """It is not trusted, and replaced whatever it says."""
+def test_a_snapshot_of_another_fold_version_is_replaced() -> None:
+    """It is not trusted, whatever it says."""
     one, view, journal = history(), MemoryView(), complete(history())
     view.plant(one.id, None)
 
@@ -67,7 +67,7 @@ def test_a_snapshot_of_another_fold_is_folded_anew() -> None:
 
 
 def test_a_snapshot_of_another_operation_is_not_trusted() -> None:
-    """Whoever put it there."""
+    """It is replaced by the operation's own."""
     one, view = history(), MemoryView()
     view.plant(one.id, History("op-2").append(request()).operation)
 
@@ -87,8 +87,8 @@ def test_a_newer_snapshot_stays() -> None:
 
 
 @pytest.mark.parametrize("position", [1, 2, 3, 99])
-def test_a_foreign_event_is_refused_and_nothing_else(position: int) -> None:
-    """It is named; what was folded stays; what follows is folded."""
+def test_only_the_foreign_event_is_refused(position: int) -> None:
+    """It is named; the folded state stays; later events are folded."""
     one, view = History().append(request(), started()), MemoryView()
     stranger = foreign(one, sequence=3, position=position)
     one.events.append(stranger)
@@ -101,7 +101,7 @@ def test_a_foreign_event_is_refused_and_nothing_else(position: int) -> None:
 
 
 def test_a_second_request_does_not_set_an_operation_back() -> None:
-    """Even where the journal, read by position, would show nothing else."""
+    """This holds even if the journal, read by position, shows nothing else."""
     one, view = History().append(request(), started()), MemoryView()
     again = msgspec.structs.replace(one.events[0], sequence=9)
     journal = MemoryJournal(History())
@@ -114,8 +114,8 @@ def test_a_second_request_does_not_set_an_operation_back() -> None:
     assert view.written(one.id) == [one.operation]
 
 
-def test_what_can_be_folded_is_stored_although_the_journal_is_damaged() -> None:
-    """Only what lies behind the gap is doubted, and may become foldable."""
+def test_the_readable_part_of_a_damaged_journal_is_stored() -> None:
+    """Only events after the gap are doubtful, and may become foldable."""
     one, view, journal = history(), MemoryView(), complete(history())
     journal.error = InvalidEvent("damaged")
     target = replica(view, journal)
@@ -129,7 +129,7 @@ def test_what_can_be_folded_is_stored_although_the_journal_is_damaged() -> None:
     assert view.stored(one.id) == one.operation
 
 
-def test_what_nobody_can_know_is_not_written() -> None:
+def test_without_any_readable_state_nothing_is_written() -> None:
     """An unreadable snapshot over an unreadable journal stays as it is."""
     one, view, journal = history(), MemoryView(), complete(history())
     journal.error = InvalidEvent("damaged")
@@ -142,8 +142,8 @@ def test_what_nobody_can_know_is_not_written() -> None:
     assert target.doubtful == [1]
 
 
-def test_an_operation_whose_beginning_expired_is_doubted() -> None:
-    """Nothing can be folded from its end alone."""
+def test_an_operation_whose_beginning_expired_is_doubtful() -> None:
+    """Its last event alone can't be folded."""
     one, view = history(), MemoryView()
     target = replica(view, MemoryJournal())
 
@@ -153,8 +153,8 @@ def test_an_operation_whose_beginning_expired_is_doubted() -> None:
     assert target.doubtful == [4]
 
 
-def test_an_outdated_leader_is_not_believed() -> None:
-    """A read that lacks what was delivered is tried again later, not taken for the truth."""
+def test_a_former_leader_is_not_trusted() -> None:
+    """A read that lacks delivered events is retried later."""
     one, view = history(), MemoryView()
     journal = complete(one)
     journal._events[one.id] = one.events[:2]
@@ -170,8 +170,8 @@ async def _project(target: Replica, events: list[RecordedEvent]) -> None:
     await target.writer.project(events[0].operation_id, events)
 
 
-def test_what_keeps_changing_is_given_up_for_now() -> None:
-    """No endless loop, whatever the others do."""
+def test_a_snapshot_that_keeps_changing() -> None:
+    """The writer gives up for now, and does not loop forever."""
     one, view = history(), MemoryView()
 
     async def busy(operation: object, revision: int, *, ttl: float | None = None) -> None:
@@ -184,7 +184,7 @@ def test_what_keeps_changing_is_given_up_for_now() -> None:
 
 
 def test_past_retention_nothing_is_written() -> None:
-    """The operation is gone for clients."""
+    """The operation has expired for clients."""
     one, view = history(), MemoryView()
 
     replica(view, complete(one), seconds=500).run(one.events)
@@ -192,8 +192,8 @@ def test_past_retention_nothing_is_written() -> None:
     assert view.written(one.id) == []
 
 
-def test_past_retention_an_open_snapshot_is_ended() -> None:
-    """It would stay for ever."""
+def test_past_retention_an_open_snapshot_is_replaced() -> None:
+    """It would stay forever."""
     one, view = history(), MemoryView()
     view.plant(one.id, one.states[1])
 
