@@ -1,7 +1,8 @@
-"""What `run`, `status`, `cancel` and `events` share: a client whose errors are a command's, and printed results.
+"""What `run`, `status`, `cancel` and `events` share: a client of the API, its errors as one line, and printed results.
 
-Results and histories go to stdout, everything else to stderr. Exit statuses: 0 succeeded (or read, or canceled as
-asked), 1 failed, refused or out of reach, 3 canceled, 124 still going on (as of timeout(1)), 130 interrupted.
+Results and histories go to stdout, everything else to stderr. Exit statuses: 0 the operation succeeded (or was read, or
+canceled as requested), 1 it failed, the request was refused or the service can't be reached, 3 canceled, 124 the
+operation did not end in time (as of timeout(1)), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from typing import Final
 import click
 import msgspec
 
-from opstream.cli.options.client import DEFAULT_URL
 from opstream.client import (
     InvalidRequest,
     Operation,
@@ -26,28 +26,31 @@ from opstream.client import (
     OperationsError,
     WaitTimeout,
 )
-from opstream.terminal.console import CommandError, printable
+from opstream.terminal.console import EXIT_INTERRUPTED, CommandError, printable
 from opstream.terminal.operation_display import OperationDisplay, make_operation_display
 from opstream_schemas.status_monitor import StatusMonitor
 
+from .options.client import DEFAULT_URL
+
 EXIT_CANCELED: Final = 3
 EXIT_TIMED_OUT: Final = 124
-INTERRUPTED: Final = 130
 RESPONSE_TIMEOUT: Final = 30.0
-"""Seconds in which the service has to answer a command; while an operation is followed it may be away for longer."""
-
-
-def wait(
-    client: OperationsClient, display: OperationDisplay, operation: Operation, url: str, timeout: float | None
-) -> Operation:
-    with following(operation.id, url), display:
-        display.show(operation.monitor)
-        return client.wait(operation, timeout=timeout, on_change=lambda changed: display.show(changed.monitor))
+"""Seconds in which the service has to answer a command. While an operation is followed, it may be away for longer."""
 
 
 @contextlib.contextmanager
-def session(url: str, *, hint: str = "") -> Iterator[tuple[OperationsClient, OperationDisplay]]:
-    """A client and a display, and what its errors and Ctrl-C mean for a command; `hint` is for the latter."""
+def client_session(url: str, *, hint: str = "") -> Iterator[tuple[OperationsClient, OperationDisplay]]:
+    """A client of the service and a display for stderr.
+
+    Args:
+        url: of the service.
+        hint: what to tell the user after Ctrl-C.
+
+    Raises:
+        CommandError: the service refused, can't be reached, or the operation failed or was canceled.
+        click.UsageError: the request can't be sent as it is.
+        SystemExit: Ctrl-C was pressed.
+    """
     display = make_operation_display(sys.stderr, time.monotonic, lambda: datetime.now(UTC))
     try:
         with OperationsClient(url, on_retry=display.show_retry) as client:
@@ -60,16 +63,21 @@ def session(url: str, *, hint: str = "") -> Iterator[tuple[OperationsClient, Ope
         raise CommandError(printable(str(error))) from error
     except KeyboardInterrupt:
         click.echo(f"interrupted{f'; {hint}' if hint else ''}", err=True)
-        sys.exit(INTERRUPTED)
+        sys.exit(EXIT_INTERRUPTED)
 
 
 @contextlib.contextmanager
-def following(operation_id: str, url: str) -> Iterator[None]:
-    """An operation that goes on, whatever becomes of whoever follows it."""
-    place = [] if url == DEFAULT_URL or "@" in url else ["--url", url]  # a password is not for logs
-    status_again = shlex.join(["opstream", "status", operation_id, "--wait", *place])
-    stop = shlex.join(["opstream", "cancel", operation_id, *place])
-    hint = f"operation {operation_id} goes on: follow it with '{status_again}', cancel it with '{stop}'"
+def follow_session(operation_id: str, url: str) -> Iterator[None]:
+    """While an operation is followed: a timeout or Ctrl-C ends the command, not the operation.
+
+    Raises:
+        CommandError: the time is up.
+        SystemExit: Ctrl-C was pressed.
+    """
+    url_option = [] if url == DEFAULT_URL or "@" in url else ["--url", url]  # a password must not be printed
+    follow = shlex.join(["opstream", "status", operation_id, "--wait", *url_option])
+    cancel = shlex.join(["opstream", "cancel", operation_id, *url_option])
+    hint = f"operation {operation_id} goes on: follow it with '{follow}', cancel it with '{cancel}'"
     try:
         yield
     except WaitTimeout as error:
@@ -77,15 +85,25 @@ def following(operation_id: str, url: str) -> Iterator[None]:
         raise CommandError(f"the time is up, and the status is {state}; {hint}", status=EXIT_TIMED_OUT) from error
     except KeyboardInterrupt:
         click.echo(f"interrupted; {hint}", err=True)
-        sys.exit(INTERRUPTED)
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def wait_for_end(
+    client: OperationsClient, display: OperationDisplay, operation: Operation, url: str, timeout: float | None
+) -> Operation:
+    """Follow an operation on the display, and return its last state. The timeout is in seconds."""
+    with follow_session(operation.id, url), display:
+        display.show(operation.monitor)
+        return client.wait(operation, timeout=timeout, on_change=lambda changed: display.show(changed.monitor))
 
 
 def print_json(value: StatusMonitor | msgspec.Raw) -> None:
+    """Print a document on stdout: indented on a terminal, otherwise as one line."""
     document = msgspec.json.encode(value)
-    click.echo(msgspec.json.format(document, indent=2).decode() if sys.stdout.isatty() else one_line(document))
+    click.echo(msgspec.json.format(document, indent=2).decode() if sys.stdout.isatty() else json_line(document))
 
 
-def one_line(document: bytes) -> str:
-    # Bytes that are left as they are can be checked against the hash of the next event.
-    is_line = b"\n" not in document and b"\r" not in document
-    return (document if is_line else msgspec.json.format(document, indent=-1)).decode()
+def json_line(document: bytes) -> str:
+    """JSON as one line: the same bytes where they have no line break, so that their hash can be checked."""
+    has_line_break = b"\n" in document or b"\r" in document
+    return (msgspec.json.format(document, indent=-1) if has_line_break else document).decode()

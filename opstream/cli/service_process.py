@@ -1,4 +1,4 @@
-"""What every service begins and ends with. Called by `cli` and `webhooking`."""
+"""How the process of a service begins and ends: logs, crash points, SIGTERM, errors in one line."""
 
 from __future__ import annotations
 
@@ -14,24 +14,28 @@ from opstream.terminal.console import CommandError
 
 
 def prepare_process(log_level: str) -> None:
-    """What every service begins with: logs, crash points, an end on SIGTERM."""
-    # Until the service handles it itself, SIGTERM ends what has not begun yet: while modules are loaded, for one.
+    """Configure logs, crash points and SIGTERM. Call it before the service is imported, which takes a while."""
+    # Until the service installs its own handler, SIGTERM ends the process, also while modules are loaded.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     logs.configure(log_level)
-    from opstream_journal.runtime import crash_points as crash
+    from opstream_journal.runtime import crash_points
 
     try:
-        crash.arm(os.environ.get(crash.CRASH_VARIABLE, ""))
+        crash_points.arm(os.environ.get(crash_points.CRASH_VARIABLE, ""))
     except ValueError as error:
-        raise CommandError(f"{crash.CRASH_VARIABLE}: {error}") from error
+        raise CommandError(f"{crash_points.CRASH_VARIABLE}: {error}") from error
 
 
 def run_service(run: Callable[[], None]) -> None:
-    """Run a service to its end; what it raises becomes one line."""
+    """Run a service until it ends.
+
+    Raises:
+        CommandError: the service can't do its job; the message says why and what to do.
+    """
     from opstream_journal import JournalError
     from opstream_runner import InvalidAction
 
-    # What is loaded by now stays. Unfrozen, each full garbage collection would walk through it: tens of milliseconds.
+    # What is loaded by now stays. Unfrozen, each full garbage collection would traverse it: tens of milliseconds.
     gc.collect()
     gc.freeze()
     try:
@@ -41,6 +45,6 @@ def run_service(run: Callable[[], None]) -> None:
 
 
 def allow_local_modules() -> None:
-    """Let --actions find modules of the working directory, which only `python -m` would put on the path."""
+    """Let --actions find modules in the working directory, which only `python -m` would put on the path."""
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))

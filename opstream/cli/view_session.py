@@ -1,7 +1,4 @@
-"""What `opstream rebuild` and `opstream verify` share: the way to the broker, and what is said at the end.
-
-Callers: `rebuilding`, `verifying`.
-"""
+"""What `opstream rebuild` and `opstream verify` share: the broker with journal and view, and the report at the end."""
 
 from __future__ import annotations
 
@@ -9,81 +6,75 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Final
 
 import click
 
 from opstream.terminal.console import printable
-from opstream_journal import Connection, Journal, NotProvisioned, connect, retry_until_ready
+from opstream_journal import Connection, Journal, NotProvisioned, retry_until_ready
 from opstream_journal.provisioning.provision import current_sizing
 from opstream_journal.stores.snapshots import RawSnapshots
 from opstream_projector.consistency.journal_fold import JournalFold, SkippedMessages
 from opstream_projector.consistency.view_scan import OperationExamples
 
-_NO_JOURNAL: Final = "the broker has no journal: is it the right one? 'opstream provision' makes it"
+from .broker_session import NO_JOURNAL, broker_session
 
 
 @asynccontextmanager
 async def view_session(
-    servers: Sequence[str], name: str, connect_timeout: float
+    servers: Sequence[str], command: str, connect_timeout: float, *, advice: str
 ) -> AsyncIterator[tuple[Connection, Journal, RawSnapshots]]:
-    """The broker, for one sweep.
+    """Connect to the broker, and start what reads the journal and the view.
 
     Args:
-        servers: URLs of the broker.
-        name: of the connection.
-        connect_timeout: seconds.
+        servers, command, connect_timeout, advice: as for `broker_session`.
 
     Raises:
-        JournalError: it can't be reached, or has no journal.
+        CommandError: as `broker_session`; also if the broker has no journal.
     """
-    link = await connect(servers, name, connect_timeout=connect_timeout)
-    try:
-        if await retry_until_ready(link, lambda: current_sizing(link), connect_timeout) is None:
-            raise NotProvisioned(_NO_JOURNAL)
-        journal = Journal(link, max_msg_size=-1, clock=time.monotonic)
+    async with broker_session(servers, command, connect_timeout, advice=advice) as connection:
+        if await retry_until_ready(connection, lambda: current_sizing(connection), connect_timeout) is None:
+            raise NotProvisioned(NO_JOURNAL)
+        journal = Journal(connection, max_msg_size=-1, clock=time.monotonic)
         await journal.start()
-        snapshots = RawSnapshots(link)
+        snapshots = RawSnapshots(connection)
         await snapshots.start()
-        yield link, journal, snapshots
+        yield connection, journal, snapshots
         await snapshots.stop()
-    finally:
-        await link.close()
 
 
 def utc_now() -> datetime:
-    """The time."""
+    """The current time in UTC."""
     return datetime.now(UTC)
 
 
-def print_skipped(walk: JournalFold, unfoldable: OperationExamples) -> None:
-    """Tell on stderr what was passed over, and which operations could not be folded whole."""
-    _print_messages(walk.invalid, "messages are no events of the operation under whose subject they lie")
-    _print_messages(walk.unknown, "events are of types that this version does not know, and were passed over")
-    if walk.unknown.count:
+def print_skipped(journal_fold: JournalFold, unfoldable: OperationExamples) -> None:
+    """Print on stderr which messages were skipped, and which operations could not be folded completely."""
+    _print_messages(journal_fold.invalid, "messages are not events of the operation that their subject names")
+    _print_messages(journal_fold.unknown, "events have types that this version does not know, and were skipped")
+    if journal_fold.unknown.count:
         _print("  what decides on these operations waits for a version that knows them: update opstream")
     print_operations(
         unfoldable,
-        "operations can't be folded whole; what can be read of them counts. End each that is open with "
+        "operations can't be folded completely; what can be read of them counts. End each that is open with "
         "'opstream fail ID --force'",
     )
 
 
-def print_operations(named: OperationExamples, what: str) -> None:
-    """Tell of operations, if there are any."""
-    if named.count:
-        _print(f"{named.count:,} {what}:")
-        for operation_id, why in named.examples.items():
-            _print(f"  {operation_id}: {printable(why)}")
-        _print_remaining(named.count - len(named.examples))
+def print_operations(operations: OperationExamples, what: str) -> None:
+    """Print on stderr how many operations there are, if any, and examples with the reason of each."""
+    if operations.count:
+        _print(f"{operations.count:,} {what}:")
+        for operation_id, reason in operations.examples.items():
+            _print(f"  {operation_id}: {printable(reason)}")
+        _print_remaining(operations.count - len(operations.examples))
 
 
-def _print_messages(oddities: SkippedMessages, what: str) -> None:
-    if oddities.count:
-        _print(f"{oddities.count:,} {what}:")
-        for example in oddities.examples:
+def _print_messages(skipped: SkippedMessages, what: str) -> None:
+    if skipped.count:
+        _print(f"{skipped.count:,} {what}:")
+        for example in skipped.examples:
             _print(f"  {printable(example)}")
-        _print_remaining(oddities.count - len(oddities.examples))
+        _print_remaining(skipped.count - len(skipped.examples))
 
 
 def _print_remaining(count: int) -> None:

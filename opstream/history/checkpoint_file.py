@@ -1,8 +1,7 @@
-"""The file of checkpoints: one signed line each, and beside it the operations that were open at the last one.
+"""The file of checkpoints: one signed line each. A second file has the operations that were open at the last one.
 
-Called by `chain`. A line is `{"checkpoint":{…},"keyId":"…","signature":"…"}`: the signature (Ed25519, base64) is over
-`PREFIX` and the bytes of the member `checkpoint` as they stand in the line, so that anybody can check it who has a key
-and no opstream.
+A line is `{"checkpoint":{…},"keyId":"…","signature":"…"}`. The signature (Ed25519, base64) is over `SIGNATURE_PREFIX`
+and the bytes of the member `checkpoint` as they are in the line, so that it can be verified without opstream.
 """
 
 from __future__ import annotations
@@ -32,13 +31,15 @@ _EXIT_BAD_FILE: Final = 2
 
 
 class _SignedLine(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """A line of the file."""
+
     checkpoint: msgspec.Raw
     key_id: str
     signature: str
 
 
 class SignedCheckpoints(msgspec.Struct, frozen=True, kw_only=True):
-    """All checkpoints of a file whose signatures are right."""
+    """The checkpoints of a file, with verified signatures."""
 
     checkpoints: tuple[Checkpoint, ...]
     last_line_hash: str
@@ -51,19 +52,17 @@ _heads_decoder: Final = msgspec.json.Decoder(dict[str, ChainHead])
 
 
 def read_checkpoints(path: Path, keys: Sequence[Ed25519PublicKey]) -> SignedCheckpoints:
-    """Read the checkpoints, of which there may be none, and check signatures and order.
+    """Read the checkpoints, and verify their signatures and order. A missing file has none.
 
     Args:
         path: the file.
-        keys: those that are trusted.
+        keys: the keys that are trusted.
 
     Raises:
-        Failure: with status 2, the file can't be read, or no key fits; with status 1, somebody has changed it.
+        CommandError: with status 2, the file can't be read or a key is not trusted; with status 1, it was changed.
     """
     if path.exists() and not path.is_file():
-        raise CommandError(
-            f"{path} is no ordinary file, and would be replaced by one: name a file", status=_EXIT_BAD_FILE
-        )
+        raise CommandError(f"{path} is not a regular file: name another file", status=_EXIT_BAD_FILE)
     try:
         lines = path.read_bytes().splitlines()
     except FileNotFoundError:
@@ -72,21 +71,21 @@ def read_checkpoints(path: Path, keys: Sequence[Ed25519PublicKey]) -> SignedChec
         raise CommandError(f"{path} can't be read: {error.strerror}", status=_EXIT_BAD_FILE) from error
     trusted = {key_id(key): key for key in keys}
     checkpoints: list[Checkpoint] = []
-    before = ""
+    line_hash = ""
     for number, line in enumerate(lines, start=1):
         checkpoint = _verify_line(f"{path}, line {number}", line, trusted)
-        if problem := checkpoint_problem(checkpoints[-1] if checkpoints else None, checkpoint, before):
+        if problem := checkpoint_problem(checkpoints[-1] if checkpoints else None, checkpoint, line_hash):
             raise CommandError(f"{path}, line {number}: {problem}: the file was changed, use a copy that was not")
         checkpoints.append(checkpoint)
-        before = hashlib.sha256(line).hexdigest()
-    return SignedCheckpoints(checkpoints=tuple(checkpoints), last_line_hash=before)
+        line_hash = hashlib.sha256(line).hexdigest()
+    return SignedCheckpoints(checkpoints=tuple(checkpoints), last_line_hash=line_hash)
 
 
 def check_writable(path: Path) -> None:
-    """Find out before hours of reading what would be the matter after them.
+    """Check that a checkpoint can be written, before a stream is read for hours.
 
     Raises:
-        Failure: with status 2, nothing can be written where the file lies.
+        CommandError: with status 2, the folder can't be written to.
     """
     if not os.access(path.parent, os.W_OK):
         why = "nothing can be written there" if path.parent.is_dir() else "there is no such folder"
@@ -94,10 +93,10 @@ def check_writable(path: Path) -> None:
 
 
 def append_checkpoint(path: Path, checkpoint: Checkpoint, heads: bytes, key: Ed25519PrivateKey) -> str:
-    """Sign a checkpoint and write it, and the open operations beside it; SHA-256 (hex) of the new line.
+    """Sign a checkpoint, write it and the open operations, and return the SHA-256 (hex) of the new line.
 
     Raises:
-        Failure: it can't be written, or the file does not end any more with the checkpoint that it follows.
+        CommandError: it can't be written, or the file has got another checkpoint since it was read.
     """
     payload = msgspec.json.encode(checkpoint)
     signature = base64.b64encode(key.sign(SIGNATURE_PREFIX + payload)).decode()
@@ -110,7 +109,7 @@ def append_checkpoint(path: Path, checkpoint: Checkpoint, heads: bytes, key: Ed2
                     f"{path} was written to meanwhile, so nothing was added: run it again", status=_EXIT_BAD_FILE
                 )
             _replace_files(
-                path.parent, {heads_path(path): heads, path: b"".join(each + b"\n" for each in (*lines, line))}
+                path.parent, {heads_path(path): heads, path: b"".join(one + b"\n" for one in (*lines, line))}
             )
     except OSError as error:
         raise CommandError(
@@ -120,7 +119,7 @@ def append_checkpoint(path: Path, checkpoint: Checkpoint, heads: bytes, key: Ed2
 
 
 def encode_heads(heads: Mapping[str, ChainHead]) -> bytes:
-    """The open operations as a file, the same for the same ones."""
+    """The content of the file of open operations. The same operations give the same bytes."""
     return msgspec.json.encode({operation_id: heads[operation_id] for operation_id in sorted(heads)}) + b"\n"
 
 
@@ -128,24 +127,24 @@ def read_heads(path: Path, checkpoint: Checkpoint) -> dict[str, ChainHead]:
     """The operations that were open at the last checkpoint.
 
     Raises:
-        Failure: they can't be read, or are others than those that were signed.
+        CommandError: they can't be read, or are not those that were signed.
     """
-    place = heads_path(path)
+    file = heads_path(path)
     hint = "leave --from-checkpoint out, which needs them, and sign again"
     try:
-        content = place.read_bytes()
+        content = file.read_bytes()
     except OSError as error:
-        raise CommandError(f"{place} can't be read ({error.strerror}): {hint}", status=_EXIT_BAD_FILE) from error
+        raise CommandError(f"{file} can't be read ({error.strerror}): {hint}", status=_EXIT_BAD_FILE) from error
     if hashlib.sha256(content).hexdigest() != checkpoint.heads:
-        raise CommandError(f"{place} does not belong to the last checkpoint, or was changed: {hint}")
+        raise CommandError(f"{file} does not belong to the last checkpoint, or was changed: {hint}")
     try:
         return _heads_decoder.decode(content)
     except msgspec.MsgspecError as error:
-        raise CommandError(f"{place} is of another version of opstream: {hint}", status=_EXIT_BAD_FILE) from error
+        raise CommandError(f"{file} is of another version of opstream: {hint}", status=_EXIT_BAD_FILE) from error
 
 
 def heads_path(path: Path) -> Path:
-    """Where the open operations lie."""
+    """The file of open operations that belongs to a file of checkpoints."""
     return path.with_name(f"{path.name}.heads")
 
 
@@ -154,16 +153,16 @@ def _verify_line(where: str, line: bytes, trusted: Mapping[str, Ed25519PublicKey
         signed = _line_decoder.decode(line)
         signature = base64.b64decode(signed.signature, validate=True)
     except (msgspec.MsgspecError, binascii.Error, UnicodeError) as error:
-        raise CommandError(f"{where}: this is no checkpoint ({error})", status=_EXIT_BAD_FILE) from error
+        raise CommandError(f"{where}: this is not a checkpoint ({error})", status=_EXIT_BAD_FILE) from error
     key = trusted.get(signed.key_id)
     if key is None:
-        known, wanted = ", ".join(trusted) or "none", printable(signed.key_id[:64])
-        text = f"{where}: signed with the key {wanted}, but the keys given are {known}: name its public key too"
+        known, needed = ", ".join(trusted) or "none", printable(signed.key_id[:64])
+        text = f"{where}: signed with the key {needed}, but the keys given are {known}: name its public key, too,"
         raise CommandError(f"{text} with --key", status=_EXIT_BAD_FILE)
     try:
         key.verify(signature, SIGNATURE_PREFIX + bytes(signed.checkpoint))
     except InvalidSignature as error:
-        raise CommandError(f"{where}: the signature is not right: the checkpoint was changed, use a copy") from error
+        raise CommandError(f"{where}: the signature is wrong, so the checkpoint was changed: use a copy") from error
     try:
         return _checkpoint_decoder.decode(signed.checkpoint)
     except msgspec.MsgspecError as error:
@@ -172,7 +171,7 @@ def _verify_line(where: str, line: bytes, trusted: Mapping[str, Ed25519PublicKey
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Only one process at a time adds to a file here: two that sign at once would both follow the same checkpoint."""
+    """Lock the folder, so that two processes don't add a checkpoint after the same one at the same time."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -182,20 +181,20 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _replace_files(folder: Path, contents: Mapping[Path, bytes]) -> None:
-    """Write files of a folder so that there is always a whole one, and none is new if another can't be written."""
-    fresh = {path: path.with_name(f"{path.name}.new") for path in contents}
+    """Replace files atomically: each is either old or new at any time, and all stay old if one can't be written."""
+    new_paths = {path: path.with_name(f"{path.name}.new") for path in contents}
     try:
         for path, content in contents.items():
-            with fresh[path].open("wb") as file:
+            with new_paths[path].open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        for path, place in fresh.items():
-            place.replace(path)
+        for path, new_path in new_paths.items():
+            new_path.replace(path)
     except OSError:
-        for place in fresh.values():
+        for new_path in new_paths.values():
             with suppress(OSError):
-                place.unlink()
+                new_path.unlink()
         raise
     descriptor = os.open(folder, os.O_RDONLY)
     try:

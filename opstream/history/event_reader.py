@@ -1,7 +1,7 @@
-"""Walks through the journal or its archive for a reader: what is wanted of it, in its order, and what is wrong with it.
+"""Reads the selected events of the journal or its archive, in the order of the stream.
 
-Called by `replaying`, `exporting` and `auditing`. Whatever can't be given to the reader is told on the way and counted,
-so that nobody takes a part for the whole: messages that are no events, and sequences that are missing.
+Messages that are not events and sequences that are missing are reported and counted, so that the result is never taken
+for complete when it is not.
 """
 
 from __future__ import annotations
@@ -23,92 +23,92 @@ from opstream_schemas.events import CloudEvent
 from opstream_schemas.subjects import ARCHIVE_STREAM, OPERATIONS_STREAM
 from opstream_schemas.text import format_count
 
-
-class HistoryQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """What to read."""
-
-    selection: EventFilter = EventFilter()
-    first: int | None = None
-    """Stream sequence to begin with; None for the first that there is."""
-    since: datetime | None = None
-    """Nothing that the broker stored before; in the archive, whose messages are copies, nothing that happened before,
-    as the events say."""
-    until: datetime | None = None
-    """Nothing that the broker stored, or that happened, then or later."""
-    is_archive: bool = False
-    is_following: bool = False
-
-
 NO_ARCHIVE: Final = "the broker has no archive: 'opstream provision --archive' makes one"
-OUTAGE_TIMEOUT: Final = 60.0
-"""Seconds that the broker may be away; who follows waits for a day."""
 
+_OUTAGE_TIMEOUT: Final = 60.0
+"""Seconds for which the broker may be away."""
 _FOLLOW_OUTAGE_TIMEOUT: Final = 86_400.0
+"""The same for a reader that follows."""
 _MAX_REPORTED: Final = 20
 _CLOCK_SKEW: Final = timedelta(minutes=5)
-"""By which a writer's clock may be ahead of the broker's, so that an event may say a later time than its copy's."""
+"""By which the clock of an event's writer may be ahead of the broker's: its time may be later than that of its copy."""
+
+
+class HistoryQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which events to read, from which stream."""
+
+    event_filter: EventFilter = EventFilter()
+    first: int | None = None
+    """Stream sequence to begin with; None for the first that exists."""
+    since: datetime | None = None
+    """Leave out what the broker stored before. In the archive, which has copies, the time of the event counts."""
+    until: datetime | None = None
+    """Leave out what the broker stored then or later. In the archive the time of the event counts."""
+    is_archive: bool = False
+    is_following: bool = False
+    """Wait for new events at the end of the stream."""
 
 
 class StoredEvent(NamedTuple):
-    """An event."""
+    """An event as it is stored, and its decoded envelope."""
 
     message: ScannedMessage
     envelope: CloudEvent
 
 
 class EventReader:
-    """One way through a stream.
+    """Reads a stream once.
 
     Args:
-        link: the connection.
-        wanted: what to read.
-        tell: is called with each trouble, in one line; after some, no more.
+        connection: to the broker.
+        query: what to read.
+        report: called with a line of text for each problem, up to a limit.
     """
 
-    def __init__(self, link: Connection, wanted: HistoryQuery, tell: Callable[[str], None]) -> None:
-        self._link = link
-        self._query = wanted
-        self._report = tell
-        self._filters = wanted.selection.subject_filters(is_archive=wanted.is_archive)
-        self._stream = ARCHIVE_STREAM if wanted.is_archive else OPERATIONS_STREAM
+    def __init__(self, connection: Connection, query: HistoryQuery, report: Callable[[str], None]) -> None:
+        self._connection = connection
+        self._query = query
+        self._report = report
+        self._filters = query.event_filter.subject_filters(is_archive=query.is_archive)
+        self._stream = ARCHIVE_STREAM if query.is_archive else OPERATIONS_STREAM
         self._expected_sequence = 0
         self._problem_count = 0
         self.first_sequence = 0
-        """Stream sequence of the first message that there was; known once the walk has begun."""
+        """Stream sequence of the first message, as of the first call of `batches`."""
         self.last_sequence = 0
-        """Stream sequence of the last one at that time."""
-        self.next_sequence = wanted.first or 1
-        """Where to go on: all before it has been given to the caller, who came back for more."""
+        """Stream sequence of the last message, as of the first call of `batches`."""
+        self.next_sequence = query.first or 1
+        """Stream sequence to continue with: all events before it are in batches that the caller has processed."""
         self.skipped = 0
-        """Messages that are no events."""
+        """Number of messages that are not events."""
         self.missing = 0
-        """Stream sequences that are not there, behind such as are."""
+        """Number of stream sequences that do not exist although one before them does."""
 
     async def batches(self) -> AsyncGenerator[list[StoredEvent], None]:
-        """The events that are wanted, batch by batch; a batch may be empty.
+        """The selected events, batch by batch; a batch may be empty.
 
         Raises:
-            Failure: there is no archive, or the sequence to begin with is beyond the stream's end.
+            CommandError: there is no archive, or the sequence to begin with is after the end of the stream.
             JournalError: the broker was away for too long, lacks the stream, or refused.
         """
-        wanted = self._query
+        query = self._query
         try:
-            found = await stream_bounds(self._link, self._stream)
+            bounds = await stream_bounds(self._connection, self._stream)
         except NotProvisioned as error:
-            if not wanted.is_archive:
+            if not query.is_archive:
                 raise
             raise CommandError(NO_ARCHIVE) from error
-        self.first_sequence, self.last_sequence = found.first, found.last
+        self.first_sequence, self.last_sequence = bounds.first, bounds.last
         self._check_first()
         batches = scan_stream(
-            self._link,
+            self._connection,
             self._stream,
             first=self.next_sequence,
             since=self._since(),
             last=self.last_sequence,
             filters=self._filters,
-            is_following=wanted.is_following,
-            patience=_FOLLOW_OUTAGE_TIMEOUT if wanted.is_following else OUTAGE_TIMEOUT,
+            is_following=query.is_following,
+            patience=_FOLLOW_OUTAGE_TIMEOUT if query.is_following else _OUTAGE_TIMEOUT,
         )
         async with contextlib.aclosing(batches):
             async for batch in batches:
@@ -125,10 +125,10 @@ class EventReader:
 
     @property
     def problem(self) -> str:
-        """What the reader did not get; empty if that is nothing."""
+        """What is not in the batches, in words; empty if they are complete."""
         parts = []
         if self.skipped:
-            parts.append(f"{format_count(self.skipped, 'message')} passed over as no event")
+            parts.append(f"{format_count(self.skipped, 'message')} skipped (not an event)")
         if self.missing:
             parts.append(f"{format_count(self.missing, 'sequence')} missing (expired, deleted or lost)")
         return " and ".join(parts)
@@ -136,15 +136,13 @@ class EventReader:
     def _check_first(self) -> None:
         first = self._query.first
         if first is None:
-            self.next_sequence = (
-                self.first_sequence
-            )  # whoever is interrupted at once must not be sent to what has expired
+            # Already now: if the reader is interrupted at once, it must not continue with sequences that have expired.
+            self.next_sequence = self.first_sequence
             return
         if first > self.last_sequence + 1:
             raise CommandError(
-                f"stream {self._stream} ends at sequence {self.last_sequence}, so {first} can't be where you were: "
-                f"is it the "
-                "right broker, and the right stream (--from-archive)?"
+                f"stream {self._stream} ends at sequence {self.last_sequence}, so it can't continue with {first}: "
+                "is it the right broker, and the right stream (--from-archive)?"
             )
         if first < self.first_sequence:
             self._report_missing(first, self.first_sequence - 1)
@@ -153,44 +151,44 @@ class EventReader:
             self._expected_sequence = self.next_sequence
 
     def _since(self) -> datetime | None:
-        """Where the broker begins; in the archive a little early, since its times are those of the copying."""
+        """When the broker begins; a little earlier in the archive, where its times are those of the copies."""
         since = self._query.since
         return since - _CLOCK_SKEW if since is not None and self._query.is_archive else since
 
     def _check_gaps(self, batch: Sequence[ScannedMessage]) -> None:
-        """Without filters the sequences have no gaps, since nothing can be deleted from the middle of the stream."""
+        """Report missing sequences. Without filters there are none: the stream denies deletes."""
         if self._filters:
             return
         expected = self._expected_sequence or batch[0].sequence
         self._expected_sequence = batch[-1].sequence + 1
         if batch[0].sequence == expected and self._expected_sequence - expected == len(batch):
             return
-        for one in batch:
-            if one.sequence != expected:
-                self._report_missing(expected, one.sequence - 1)
-            expected = one.sequence + 1
+        for message in batch:
+            if message.sequence != expected:
+                self._report_missing(expected, message.sequence - 1)
+            expected = message.sequence + 1
 
     def _before_until(self, batch: list[ScannedMessage]) -> list[ScannedMessage]:
         until = None if self._query.is_archive else self._query.until
-        if until is None or all(one.stored_at < until for one in batch):
+        if until is None or all(message.stored_at < until for message in batch):
             return batch
-        return batch[: next(index for index, one in enumerate(batch) if one.stored_at >= until)]
+        return batch[: next(index for index, message in enumerate(batch) if message.stored_at >= until)]
 
     def _select(self, batch: Sequence[ScannedMessage]) -> list[StoredEvent]:
-        kept = []
-        selection = self._query.selection
-        for one in batch:
-            if not is_event_subject(one.subject):
+        events = []
+        for message in batch:
+            if not is_event_subject(message.subject):
                 continue
             try:
-                envelope = decode_envelope(one.subject, one.data)
+                envelope = decode_envelope(message.subject, message.data)
             except InvalidEvent as error:
                 self.skipped += 1
-                self._report_problem(f"sequence {one.sequence} is passed over: {error}")
+                self._report_problem(f"sequence {message.sequence} is skipped: {error}")
                 continue
-            if selection.matches(envelope) and (not self._query.is_archive or self._is_in_time(envelope.time)):
-                kept.append(StoredEvent(one, envelope))
-        return kept
+            is_in_time = not self._query.is_archive or self._is_in_time(envelope.time)
+            if is_in_time and self._query.event_filter.matches(envelope):
+                events.append(StoredEvent(message, envelope))
+        return events
 
     def _is_in_time(self, time: datetime) -> bool:
         since, until = self._query.since, self._query.until
@@ -206,4 +204,4 @@ class EventReader:
         if self._problem_count <= _MAX_REPORTED:
             self._report(text)
         elif self._problem_count == _MAX_REPORTED + 1:
-            self._report("there is more of that kind, which is only counted from now on")
+            self._report("further problems of this kind are only counted")

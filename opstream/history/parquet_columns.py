@@ -1,7 +1,7 @@
-"""Events as the columns of a table. Called by `exporting`, whose module is the only other one that knows pyarrow.
+"""Events as columns of an Arrow table, for Parquet files. It needs pyarrow, so import it inside of functions only.
 
-What an event says is taken by the names of its members, not by its type, so that types of newer versions fill what
-they share with those of this one. A column that has nothing to say of an event is null in its row.
+Values are taken from the data of an event by the names of its members, not by its type: events of newer versions fill
+the columns that they share with this version. A column without a value is null.
 """
 
 from __future__ import annotations
@@ -52,22 +52,24 @@ SCHEMA: Final = pa.schema(
         pa.field("data", pa.string(), nullable=False),
     ]
 )
-"""`hash` is the SHA-256 of the stored bytes, which the operation's next event carries as its `previous_hash`; `data` is
-the event's data as JSON, byte for byte."""
+"""`hash` is the SHA-256 of the stored bytes, which is the `previous_hash` of the operation's next event. `data` has the
+bytes of the event's data, which is JSON."""
 
 
 _Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
-"""What its column can hold; the journal takes any number that somebody writes."""
+"""The range of the column. A foreign writer may store any number in the journal."""
 
 
 class _ErrorMembers(msgspec.Struct):
+    """The members of an error."""
+
     code: int | str | None = None
     message: str | None = None
     target: str | None = None
 
 
 class _DataMembers(msgspec.Struct, rename="camel", gc=False):
-    """The members of all data that have columns."""
+    """The members that have columns, of all types of data."""
 
     resource_id: str | None = None
     action_version: _Int32 | None = None
@@ -93,22 +95,22 @@ _NO_ERROR: Final = _ErrorMembers()
 
 
 class ParquetColumns:
-    """Rows that are not written yet."""
+    """Rows that are collected until they are written as one table."""
 
     def __init__(self) -> None:
         self._values: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
         self.size = 0
-        """Bytes of the events in them."""
+        """Bytes of the stored events."""
 
     def __len__(self) -> int:
         return len(self._values["sequence"])
 
-    def add(self, found: StoredEvent) -> None:
-        """One more row."""
-        message, envelope = found
+    def add(self, stored_event: StoredEvent) -> None:
+        """Add an event as a row."""
+        message, envelope = stored_event
         *_, resource, action, event = message.subject.split(".")
-        said = _decode_members(envelope.data)
-        error = said.error or _NO_ERROR
+        members = _decode_members(envelope.data)
+        error = members.error or _NO_ERROR
         row = {
             "sequence": message.sequence,
             "stored_at": message.nanoseconds // 1_000,
@@ -132,11 +134,11 @@ class ParquetColumns:
         for name, value in row.items():
             values[name].append(value)
         for name in _MEMBER_COLUMNS:
-            values[name].append(getattr(said, name))
+            values[name].append(getattr(members, name))
         self.size += len(message.data)
 
     def table(self) -> pa.Table:
-        """The rows."""
+        """The rows as a table."""
         return pa.Table.from_pydict(self._values, schema=SCHEMA)
 
 
@@ -144,4 +146,4 @@ def _decode_members(data: msgspec.Raw) -> _DataMembers:
     try:
         return _decode(data)
     except (msgspec.MsgspecError, RecursionError):
-        return _NO_MEMBERS  # somebody else's, or a newer version means something else by that name; `data` has it
+        return _NO_MEMBERS  # foreign, or a newer version gave a member another type; the column `data` has it

@@ -1,4 +1,4 @@
-"""Ed25519 keys of checkpoints: `opstream keygen` makes them. Called by `verify_command` and `chain`."""
+"""Ed25519 keys that sign checkpoints, as PEM files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def create_key_file(path: Path) -> None:
     """Write a new private key, readable by its owner only, and print the public one.
 
     Raises:
-        Failure: the file is there already, or can't be written.
+        CommandError: the file exists, or can't be written.
     """
     key = Ed25519PrivateKey.generate()
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
@@ -29,23 +29,21 @@ def create_key_file(path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
     except FileExistsError as error:
-        raise CommandError(
-            f"{path} is there already, and a key is never overwritten: name another file", status=2
-        ) from error
+        raise CommandError(f"{path} exists, and a key is never overwritten: name another file", status=2) from error
     except OSError as error:
         raise CommandError(f"{path} can't be written: {error.strerror}", status=2) from error
     try:
         click.echo(public_pem(key.public_key()), nl=False)
     except OSError as error:
-        path.unlink()  # what it signs nobody could check
+        path.unlink()  # without the public key, its signatures could not be verified
         raise CommandError(f"the public key can't be printed ({error.strerror}), so none was made", status=2) from error
 
 
 def load_private_key(path: Path) -> Ed25519PrivateKey:
-    """The key in a file that `keygen` wrote.
+    """The key in a file that `create_key_file` wrote.
 
     Raises:
-        Failure: it can't be read, or holds something else.
+        CommandError: the file can't be read, or holds something else.
     """
     try:
         key = serialization.load_pem_private_key(_read(path), password=None)
@@ -62,7 +60,7 @@ def load_public_key(path: Path) -> Ed25519PublicKey:
     """The public key in a PEM file.
 
     Raises:
-        Failure: it can't be read, or holds something else.
+        CommandError: the file can't be read, or holds something else.
     """
     try:
         key = serialization.load_pem_public_key(_read(path))
@@ -76,12 +74,12 @@ def load_public_key(path: Path) -> Ed25519PublicKey:
 
 
 def key_id(key: Ed25519PublicKey) -> str:
-    """What a key is called in checkpoints: the first 16 hex digits of the SHA-256 of its 32 bytes."""
+    """The id of a key in checkpoints: the first 16 hex digits of the SHA-256 of its 32 bytes."""
     return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:16]
 
 
 def public_pem(key: Ed25519PublicKey) -> str:
-    """A public key as text."""
+    """A public key as PEM."""
     form = serialization.PublicFormat.SubjectPublicKeyInfo
     return key.public_bytes(serialization.Encoding.PEM, form).decode()
 

@@ -1,8 +1,7 @@
-"""`opstream demo`: the whole system at work, from outside. Called by `cli` and, through it, by `make demo`.
+"""The demo: the whole system at work, used from outside.
 
-Starts `opstream up` as anybody would, on free ports and in a temporary folder, then acts as a client that publishes
-two versions of a book over HTTP, reads the events back from the stream, and audits them. Leaves neither files nor
-processes.
+It starts `opstream up` on free ports and in a temporary folder, acts as a client that publishes two versions of a book
+over HTTP, reads the events from the stream, and audits them. It leaves neither files nor processes.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ _READY_PREFIX: Final = "opstream is ready: "
 _TIMEOUT: Final = 55.0
 _STOP_TIMEOUT: Final = 15.0
 _END_TIMEOUT: Final = 3.0
+"""Seconds for the system to end by itself after a part of it died."""
 _LOG_LINES: Final = 30
 _BOOK: Final = {
     "contents.json": '{"title": "The Tin Lighthouse", "chapters": 2}\n',
@@ -47,7 +47,7 @@ def run_demo() -> None:
     """Run the demo.
 
     Raises:
-        Failure: something did not go as it should; the message tells what, and what the system printed last.
+        CommandError: a step failed; the message says which, and has the last lines of the system.
     """
     begin = time.monotonic()
     narrator = DemoNarrator(sys.stdout)
@@ -71,17 +71,17 @@ async def _run(folder: Path, narrator: DemoNarrator) -> None:
             async with httpx.AsyncClient(base_url=api, trust_env=False) as http:
                 client = DemoClient(http, narrator)
                 await _publish_twice(client, folder / "my-book", narrator)
-            narrator.chapter("What the stream has kept: every operation's events")
+            narrator.chapter("What the stream keeps: the events of every operation")
             await narrator.history(broker, client.operations)
-            narrator.chapter("Who did what, and has anybody changed it since?")
+            narrator.chapter("Who did what, and was it changed since?")
             await _run_command(narrator, "audit", client.operations[-1], "--nats", broker)
             await _run_command(narrator, "verify", "--chain", "--nats", broker)
     except (CommandError, JournalError, httpx.HTTPError, TimeoutError) as error:
         if isinstance(error, httpx.TransportError):
             await system.wait_for_end()
         await system.stop()
-        why = str(error) or f"the demo did not finish within {_TIMEOUT:g} s"
-        raise CommandError("\n  ".join([f"{why}; the system's last lines:", *system.log])) from error
+        reason = str(error) or f"the demo did not finish within {_TIMEOUT:g} s"
+        raise CommandError("\n  ".join([f"{reason}; the system's last lines:", *system.log])) from error
     finally:
         await system.stop()
 
@@ -99,13 +99,13 @@ def _command(*words: str) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    # The settings of this machine's own opstream are not the demo's.
+    # Settings for another opstream on this machine must not change the demo.
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("OPSTREAM_", "BOOKSHELF_"))}
     return {**kept, SUPERVISOR_VARIABLE: str(os.getpid())}
 
 
 async def _publish_twice(client: DemoClient, book: Path, narrator: DemoNarrator) -> None:
-    narrator.chapter("Publish a new book: announce its files, bring them, finish")
+    narrator.chapter("Publish a new book: announce its files, upload them, finish")
     _write(book, _BOOK)
     narrator.note(f"{len(_BOOK)} files were made in {book}")
     started = await client.operation(
@@ -117,9 +117,9 @@ async def _publish_twice(client: DemoClient, book: Path, narrator: DemoNarrator)
     await client.operation(f"/book/{book_id}:upload-finish", finish)
 
     narrator.chapter("A mistake is refused before anything is recorded")
-    await client.refused(f"/book/{book_id}:upload-start", {"title": "The Tin Lighthouse", "pages": 12})
+    await client.submit_invalid(f"/book/{book_id}:upload-start", {"title": "The Tin Lighthouse", "pages": 12})
 
-    narrator.chapter("Publish a second version: one file changed, so one file is asked for")
+    narrator.chapter("Publish a second version: one file changed, so one file is requested")
     _write(book, _REVISED)
     started = await client.operation(
         f"/book/{book_id}:upload-start", {"title": "The Tin Lighthouse", "files": _announce(book)}
@@ -132,7 +132,7 @@ class DemoSystem:
     """`opstream up` on free ports, with its data in a folder.
 
     Attributes:
-        log: the last lines that it printed.
+        log: the last lines of its output.
     """
 
     def __init__(self, data_dir: Path) -> None:
@@ -142,10 +142,10 @@ class DemoSystem:
         self._ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def start(self, narrator: DemoNarrator) -> tuple[str, str]:
-        """Start it, and return the URLs of API and broker once it is ready.
+        """Start the system, and return the URLs of API and broker when it is ready.
 
         Raises:
-            Failure: it ended instead.
+            CommandError: it ended instead.
         """
         options = ("--port", "0", "--nats-port", "0", "--data-dir", str(self._data_dir))
         narrator.command("opstream", "up", *options)
@@ -162,12 +162,12 @@ class DemoSystem:
         return api, broker
 
     async def wait_for_end(self) -> None:
-        """Let it end by itself, as it does when a part of it has died: it says which."""
+        """Wait for it to end by itself, as it does when a part of it died; its output then says which."""
         if self._child is not None:
             await asyncio.wait([self._child.ended], timeout=_END_TIMEOUT)
 
     async def stop(self) -> None:
-        """Stop it, if it runs; killed if it takes too long."""
+        """Stop it if it runs. It is killed if that takes too long."""
         if self._child is not None:
             await self._child.stop(_STOP_TIMEOUT)
 
@@ -178,10 +178,10 @@ class DemoSystem:
 
 
 class DemoClient:
-    """A client of the API that tells what it does.
+    """A client of the API that prints what it does.
 
     Attributes:
-        operations: ids of the operations that it has started.
+        operations: ids of the operations that it has submitted.
     """
 
     def __init__(self, http: httpx.AsyncClient, narrator: DemoNarrator) -> None:
@@ -193,43 +193,43 @@ class DemoClient:
         """Submit an action, poll until its operation has ended, and return the result.
 
         Raises:
-            Failure: it was not accepted, or did not succeed.
-            httpx.HTTPError: there was no answer.
+            CommandError: the request was not accepted, or the operation did not succeed.
+            httpx.HTTPError: there was no response.
         """
-        answer = await self._post(path, body)
-        if answer.status_code != 202:
-            raise CommandError(f"POST {path} was answered with {answer.status_code} instead of 202")
-        location = answer.headers["Operation-Location"]
-        monitor: dict[str, Any] = answer.json()
+        response = await self._post(path, body)
+        if response.status_code != 202:
+            raise CommandError(f"POST {path} was answered with {response.status_code} instead of 202")
+        location = response.headers["Operation-Location"]
+        monitor: dict[str, Any] = response.json()
         self.operations.append(monitor["id"])
         while monitor["status"] not in {"Succeeded", "Failed", "Canceled"}:
-            await asyncio.sleep(int(answer.headers["Retry-After"]))
-            answer = await self._http.get(location)
-            answer.raise_for_status()
-            self._narrator.poll(urlsplit(location).path, monitor, answer)
-            monitor = answer.json()
+            await asyncio.sleep(int(response.headers["Retry-After"]))
+            response = await self._http.get(location)
+            response.raise_for_status()
+            self._narrator.poll(urlsplit(location).path, monitor, response)
+            monitor = response.json()
         if monitor["status"] != "Succeeded":
             raise CommandError(f"{path} ended as {monitor['status']}: {monitor.get('error')}")
         result: dict[str, Any] = monitor["result"]
         return result
 
-    async def refused(self, path: str, body: dict[str, Any]) -> None:
-        """Submit something that is wrong, and show how it is refused.
+    async def submit_invalid(self, path: str, body: dict[str, Any]) -> None:
+        """Submit an invalid request, and show how it is refused.
 
         Raises:
-            Failure: it was not refused.
-            httpx.HTTPError: there was no answer.
+            CommandError: it was not refused.
+            httpx.HTTPError: there was no response.
         """
-        answer = await self._post(path, body)
-        if answer.status_code != 400:
-            raise CommandError(f"POST {path} was answered with {answer.status_code} instead of 400")
+        response = await self._post(path, body)
+        if response.status_code != 400:
+            raise CommandError(f"POST {path} was answered with {response.status_code} instead of 400")
 
     async def _post(self, path: str, body: dict[str, Any]) -> httpx.Response:
         self._narrator.request("POST", path, body)
         content = msgspec.json.encode(body)
-        answer = await self._http.post(path, content=content, headers={"Content-Type": "application/json"})
-        self._narrator.response(answer)
-        return answer
+        response = await self._http.post(path, content=content, headers={"Content-Type": "application/json"})
+        self._narrator.response(response)
+        return response
 
 
 def _write(folder: Path, files: dict[str, str]) -> None:

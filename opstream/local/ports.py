@@ -1,4 +1,4 @@
-"""Ports of this machine: are they free, and which ones are. Called by `broker` and `up` before they start anything."""
+"""Ports of this machine: which are free, the URLs of servers there, and whether a server is ready."""
 
 from __future__ import annotations
 
@@ -14,50 +14,49 @@ import msgspec
 
 from opstream.terminal.console import CommandError
 
-# Free ones are sought below the ports that kernels give to outgoing connections: one of those may open before the
-# server does.
+# Below the ports that Linux gives to outgoing connections, which could take the port before the server does.
 _FIRST_PORT: Final = 10_240
 _PORT_COUNT: Final = 32_768 - _FIRST_PORT
 _MAX_TRIES: Final = 100
 
 
 class ListenAddress(msgspec.Struct, frozen=True):
-    """Where a server is about to listen."""
+    """Where a server will listen."""
 
     host: str
     port: int
     """0 for a free one."""
     option: str
-    """What to change if it is not free."""
+    """The option to change if the port is not free."""
 
 
-def free_ports(places: Sequence[ListenAddress]) -> list[int]:
-    """The ports to use, all different: those that were asked for, if they are free, and free ones for 0.
+def free_ports(addresses: Sequence[ListenAddress]) -> list[int]:
+    """The ports to use, all different: the given ones if they are free, and free ones for 0.
 
-    Nothing keeps them free, so use them at once.
+    They are not reserved, so use them at once.
 
     Raises:
-        Failure: a port is in use, or this user may not use it.
+        CommandError: a port is in use, or this user may not use it.
     """
     with contextlib.ExitStack() as listeners:
         ports: list[int] = []
-        for place in places:
+        for address in addresses:
             try:
-                listener = _listen(place.host, place.port) if place.port else _listen_anywhere(place.host)
+                listener = _listen(address.host, address.port) if address.port else _listen_anywhere(address.host)
             except OSError as error:
-                raise CommandError(_listen_problem(error, place)) from error
+                raise CommandError(_listen_problem(error, address)) from error
             listeners.enter_context(listener)
             ports.append(listener.getsockname()[1])
         return ports
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    family, kind, protocol, _, socket_address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     listener = socket.socket(family, kind, protocol)
     try:
-        # As servers do: a port of which only old connections linger is free.
+        # As servers do: a port with nothing but connections in TIME_WAIT is free.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
+        listener.bind(socket_address)
         listener.listen(1)
     except OSError:
         listener.close()
@@ -75,8 +74,8 @@ def _listen_anywhere(host: str) -> socket.socket:
     return _listen(host, 0)
 
 
-def _listen_problem(error: OSError, place: ListenAddress) -> str:
-    host, port, option = place.host, place.port, place.option
+def _listen_problem(error: OSError, address: ListenAddress) -> str:
+    host, port, option = address.host, address.port, address.option
     if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
         return f"{host} is not an address of this machine: change {option.replace('port', 'host')}"
     if error.errno == errno.EADDRINUSE:
@@ -92,29 +91,29 @@ _WILDCARD_HOSTS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - c
 
 
 def reachable_host(host: str) -> str:
-    """An address under which a server that listens on `host` is reached from this machine."""
+    """The address at which this machine reaches a server that listens on `host`."""
     return _WILDCARD_HOSTS.get(host, host)
 
 
 def local_url(scheme: str, host: str, port: int) -> str:
     """The URL of a server on this machine."""
-    near = reachable_host(host)
-    return f"{scheme}://{f'[{near}]' if ':' in near else near}:{port}"
+    reachable = reachable_host(host)
+    return f"{scheme}://{f'[{reachable}]' if ':' in reachable else reachable}:{port}"
 
 
 async def wait_until(is_true: Callable[[], Awaitable[bool]]) -> None:
-    """Ask again and again; whoever calls bounds the time."""
+    """Poll a condition until it is true. The caller limits the time."""
     while not await is_true():  # noqa: ASYNC110 - another process has no event to wait for
         await asyncio.sleep(_PROBE_INTERVAL)
 
 
 async def is_broker(host: str, port: int) -> bool:
-    """Whether a NATS server greets there."""
+    """Return True if a NATS server greets there."""
     return (await _first_line(host, port, b"")).startswith(b"INFO ")
 
 
 async def is_ready(host: str, port: int) -> bool:
-    """Whether `GET /readyz` answers 200 there."""
+    """Return True if `GET /readyz` returns 200 there."""
     request = f"GET /readyz HTTP/1.1\r\nHost: {reachable_host(host)}:{port}\r\nConnection: close\r\n\r\n"
     return b" 200 " in await _first_line(host, port, request.encode())
 

@@ -1,7 +1,7 @@
-"""Child processes of a supervisor: started, listened to, stopped in order. Called by `up`; knows nothing of opstream.
+"""Child processes of a supervisor: they are started, their output is read, and they are stopped in order.
 
-Each child is in a session of its own, so that Ctrl-C in a terminal reaches the supervisor only, which then stops the
-children one after the other.
+Each child has a session of its own, so that Ctrl-C in a terminal reaches only the supervisor, which then stops the
+children one after another. A child dies with its supervisor (`die_with_supervisor`).
 """
 
 from __future__ import annotations
@@ -13,14 +13,20 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 from typing import IO, Final
 
-from opstream.terminal.console import COLOURS, coloured, supports_colour
+from opstream.terminal.console import PROCESS_COLOURS, coloured, supports_colour
 
 _CHUNK: Final = 65_536
 _MAX_LINE: Final = 65_536
 _TAIL_LINES: Final = 15
 _OUTPUT_TIMEOUT: Final = 0.5
+"""Seconds to read the rest of the output after the end of a process."""
+
+SUPERVISOR_VARIABLE: Final = "OPSTREAM_SUPERVISOR_PID"
+"""Set by the supervisor in the environment of its children."""
+_PR_SET_PDEATHSIG: Final = 1
 
 OnLine = Callable[[str], None]
 
@@ -28,16 +34,16 @@ OnLine = Callable[[str], None]
 class PrefixedOutput:
     """Lines of several processes on one stream, each with the name of its process in front.
 
-    Nobody reading any more (`… | head -1`, a closed terminal) ends the output, not the processes.
+    If the reader closes the stream (`… | head -1`, a closed terminal), the output ends, not the processes.
     """
 
     def __init__(self, stream: IO[str], names: Sequence[str]) -> None:
         self._stream: IO[str] | None = stream
-        self._is_coloured = supports_colour(stream)
+        self._has_colour = supports_colour(stream)
         width = max(map(len, names))
         self._prefixes = {
-            name: coloured(f"{name:<{width}} | ", COLOURS[index % len(COLOURS)], is_on=self._is_coloured)
-            for index, name in enumerate(names)
+            name: coloured(f"{name:<{width}} | ", colour, has_colour=self._has_colour)
+            for name, colour in zip(names, cycle(PROCESS_COLOURS), strict=False)
         }
 
     def line(self, name: str, text: str) -> None:
@@ -45,15 +51,14 @@ class PrefixedOutput:
         self.plain(self._prefixes[name] + text)
 
     def plain(self, text: str, *, is_bold: bool = False) -> None:
-        """Print a line that is nobody's."""
+        """Print a line that belongs to no process."""
         if self._stream is None:
             return
         try:
-            print(
-                coloured(text, None, is_on=self._is_coloured and is_bold, is_bold=True), file=self._stream, flush=True
-            )
+            shown = coloured(text, None, has_colour=self._has_colour and is_bold, is_bold=True)
+            print(shown, file=self._stream, flush=True)
         except OSError:
-            # What is still in its buffer must not fail when the interpreter ends.
+            # The interpreter flushes the stream once more at its end, which must not fail.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
             self._stream = None
 
@@ -62,9 +67,9 @@ class ChildProcess:
     """One process. Made by `ChildProcess.start`.
 
     Attributes:
-        name: what it is called in the output.
-        tail: its last lines.
-        ended: done once it has ended and its output is read; the result is what `returncode` of asyncio is.
+        name: its name in the output.
+        tail: the last lines of its output.
+        ended: done when it has ended and its output is read; the result is its `returncode`.
     """
 
     def __init__(self, name: str, process: asyncio.subprocess.Process, on_line: OnLine) -> None:
@@ -78,10 +83,10 @@ class ChildProcess:
     async def start(
         cls, name: str, command: Sequence[str], *, environment: Mapping[str, str], on_line: OnLine
     ) -> ChildProcess:
-        """Start a process; `on_line` gets each line of its output, standard error included.
+        """Start a process, and call `on_line` with each line of its output and standard error.
 
         Raises:
-            OSError: it can't be started.
+            OSError: the process can't be started.
         """
         process = await asyncio.create_subprocess_exec(
             *command,
@@ -94,17 +99,17 @@ class ChildProcess:
         return cls(name, process, on_line)
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """Send SIGTERM, if the process still runs."""
         if self._process.returncode is None:
             self._process.terminate()
 
     def kill(self) -> None:
-        """End it, and what it has started in its session, at once."""
+        """Kill the process and all others of its session."""
         if self._process.returncode is None:
             os.killpg(self._process.pid, signal.SIGKILL)
 
     async def stop(self, seconds: float) -> bool:
-        """Ask it to end, and kill it if it has not after `seconds`; whether it ended by itself."""
+        """Send SIGTERM, and kill the process if it runs after `seconds`. Return True if it was not killed."""
         self.terminate()
         await asyncio.wait([self.ended], timeout=seconds)
         if self.ended.done():
@@ -116,7 +121,7 @@ class ChildProcess:
     async def _supervise(self) -> int:
         reading = asyncio.create_task(self._read(), name=f"output of {self.name}")
         code = await self._process.wait()
-        # Its own children may hold the pipe open for as long as they like.
+        # Children of the process may keep the pipe open.
         await asyncio.wait([reading], timeout=_OUTPUT_TIMEOUT)
         reading.cancel()
         return code
@@ -125,16 +130,16 @@ class ChildProcess:
         pipe = self._process.stdout
         if pipe is None:
             return
-        begun = b""
+        partial = b""
         while chunk := await pipe.read(_CHUNK):
-            *lines, begun = (begun + chunk).split(b"\n")
-            if len(begun) > _MAX_LINE:
-                lines.append(begun)
-                begun = b""
+            *lines, partial = (partial + chunk).split(b"\n")
+            if len(partial) > _MAX_LINE:
+                lines.append(partial)
+                partial = b""
             for line in lines:
                 self._handle_line(line)
-        if begun:
-            self._handle_line(begun)
+        if partial:
+            self._handle_line(partial)
 
     def _handle_line(self, line: bytes) -> None:
         text = line.decode(errors="replace").rstrip()
@@ -143,7 +148,7 @@ class ChildProcess:
 
 
 def describe_exit(code: int) -> str:
-    """How a process ended, for a person."""
+    """How a process ended, as text: its exit status, or the signal that killed it."""
     if code >= 0:
         return f"exit status {code}"
     try:
@@ -153,11 +158,11 @@ def describe_exit(code: int) -> str:
 
 
 async def stop_in_order(children: Sequence[tuple[ChildProcess, float]], note: Callable[[str], None]) -> None:
-    """Stop processes one after the other.
+    """Stop processes one after another.
 
     Args:
         children: each with the seconds, counted from now, after which it is killed.
-        note: told whom that happened to.
+        note: called with a line of text for each process that was killed.
     """
     loop = asyncio.get_running_loop()
     begin = loop.time()
@@ -166,13 +171,16 @@ async def stop_in_order(children: Sequence[tuple[ChildProcess, float]], note: Ca
             note(f"{child.name} did not stop in time and was killed")
 
 
-SUPERVISOR_VARIABLE: Final = "OPSTREAM_SUPERVISOR_PID"
-
-_PR_SET_PDEATHSIG: Final = 1
-
-
 def die_with_supervisor() -> None:
-    """Tie this process to the supervisor that started it, if one did. Ends it at once if that is gone already."""
+    """Have the kernel kill this process when the supervisor that started it dies. Without a supervisor nothing happens.
+
+    The supervisor sets `SUPERVISOR_VARIABLE` to its process id. The child calls this function itself, since hardly any
+    Python is safe between fork and exec. The setting is kept across `exec`, so it works for the broker, too. On other
+    systems than Linux, children of a killed supervisor keep running.
+
+    Raises:
+        SystemExit: the supervisor is dead already.
+    """
     supervisor = os.environ.pop(SUPERVISOR_VARIABLE, "")
     if not supervisor or sys.platform != "linux":
         return

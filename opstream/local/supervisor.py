@@ -1,8 +1,7 @@
-"""`opstream up`: the whole system on one machine, as child processes of one supervisor. Called by `cli`.
+"""The supervisor of `opstream up`: the whole system on one machine, as child processes.
 
-The children are the commands that production runs one by one (`opstream broker`, `api`, …), so what works here works
-there. Order of the start: broker, provision, then the services at once; of the end: api, runner, projector,
-webhooks, broker, so that nobody loses the one that it needs.
+The children are the commands of production (`opstream broker`, `api`, …). They start in the order broker, provision,
+all services, and stop in the order api, runner, projector, webhooks, broker, so that each has those that it needs.
 """
 
 from __future__ import annotations
@@ -26,18 +25,19 @@ _LOOPBACK: Final = "127.0.0.1"
 _START_TIMEOUT: Final = 60.0
 _CONNECT_TIMEOUT: Final = "15s"
 _KILL_AFTER: Final = {"provision": 1.0, "api": 3.0, "runner": 8.0, "projector": 8.8, "webhooks": 9.3, "broker": 9.6}
-"""Seconds from the signal after which each is killed. The runner needs the most: its actions are told to stop. It and
-those that it needs have its drain in addition."""
+"""Seconds after the signal at which each is killed. The runner needs most of them: it stops its actions. The runner and
+the processes that it needs (`_DRAINED`) have its drain in addition."""
 _DRAINED: Final = frozenset({"runner", "projector", "webhooks", "broker"})
 _SERVICES: Final = frozenset({"broker", "api", "projector", "runner", "webhooks"})
 _NAMES: Final = ("opstream", "broker", "provision", "api", "projector", "runner", "webhooks")
 _SECRETS_VARIABLE: Final = "OPSTREAM_CALLBACK_SECRETS"
-_ERROR: Final = "opstream: error: "
+"""The variable of `--callback-secret`."""
+_ERROR_PREFIX: Final = "opstream: error: "
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What `up` starts, and how."""
+    """The options of `opstream up`."""
 
     host: str
     port: int
@@ -55,12 +55,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_result: int
     """Bytes."""
     is_archiving: bool
-    """Whether there should be an archive."""
+    """Make an archive."""
     webhooks_config: Path | None = None
     callback_hosts: tuple[str, ...] = ()
     callback_secrets: tuple[str, ...] = ()
     networks: tuple[Any, ...] = ()
-    """That may be called though they are private."""
+    """Networks outside of the public internet to which webhooks may be delivered."""
     is_http_allowed: bool = False
     log_level: str
 
@@ -69,7 +69,7 @@ def run_all(settings: Settings) -> None:
     """Run everything until SIGTERM, SIGINT or SIGHUP, then stop it in order. A second signal kills what is left.
 
     Raises:
-        Failure: a port is in use, a child could not be started or ended by itself, or a second signal came.
+        CommandError: a port is in use, a child could not be started or ended by itself, or a second signal came.
     """
     ports = free_ports(
         [
@@ -88,6 +88,8 @@ async def _run(settings: Settings, ports: list[int]) -> None:
 
 
 class Supervisor:
+    """Starts the children, watches them, and stops them. Use it once."""
+
     def __init__(self, settings: Settings, ports: list[int], output: PrefixedOutput) -> None:
         self._settings = settings
         self._port, self._nats_port, self._projector_port, self._runner_port, self._webhooks_port = ports
@@ -98,6 +100,11 @@ class Supervisor:
         self._died: asyncio.Future[ChildProcess] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
+        """Run until a signal comes or a child ends, then stop the others.
+
+        Raises:
+            CommandError: as `run_all`.
+        """
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._handle_signal)
@@ -117,7 +124,7 @@ class Supervisor:
         if self._died.done():
             raise _child_error(self._died.result(), f"the {self._died.result().name} ended unexpectedly")
         if self._signals > 1:
-            raise CommandError("a second signal killed what had not stopped yet; the journal has what was acknowledged")
+            raise CommandError("a second signal killed what had not stopped yet; nothing that was acknowledged is lost")
         self._print("stopped")
 
     async def _start(self) -> None:
@@ -127,9 +134,7 @@ class Supervisor:
                 await self._provision()
                 await self._start_services()
         except TimeoutError as error:
-            raise CommandError(
-                f"not everything was ready within {_START_TIMEOUT:g} s: see what it printed above"
-            ) from error
+            raise CommandError(f"not everything was ready within {_START_TIMEOUT:g} s: see its output above") from error
         api = local_url("http", self._settings.host, self._port)
         self._output.plain(
             f"opstream is ready: API {self._settings.public_url or api}, broker {self._nats_url}", is_bold=True
@@ -186,17 +191,12 @@ class Supervisor:
             *self._callback_options(),
             *(part for network in settings.networks for part in ("--allow-private", str(network))),
         )
-        # The runner is ready once its actions are in the catalog.
+        # The runner is ready when its actions are in the catalog.
         await asyncio.gather(
-            *(
-                wait_until(is_ready)
-                for is_ready in (
-                    _readiness_check(settings.host, self._port),
-                    _readiness_check(_LOOPBACK, self._projector_port),
-                    _readiness_check(_LOOPBACK, self._runner_port),
-                    _readiness_check(_LOOPBACK, self._webhooks_port),
-                )
-            )
+            wait_until(_readiness_check(settings.host, self._port)),
+            wait_until(_readiness_check(_LOOPBACK, self._projector_port)),
+            wait_until(_readiness_check(_LOOPBACK, self._runner_port)),
+            wait_until(_readiness_check(_LOOPBACK, self._webhooks_port)),
         )
 
     async def _launch(self, name: str, *options: str) -> ChildProcess:
@@ -216,7 +216,7 @@ class Supervisor:
         return child
 
     def _print_child_line(self, name: str, line: str) -> None:
-        # What nats-server tells at each start is no news; it is shown with --log-level debug.
+        # nats-server logs many lines at each start; they are shown with --log-level debug.
         if name != "broker" or " [INF]" not in line or self._settings.log_level == "debug":
             self._output.line(name, line)
 
@@ -227,7 +227,7 @@ class Supervisor:
             **os.environ,
             SUPERVISOR_VARIABLE: str(os.getpid()),
             "PYTHONUNBUFFERED": "1",
-            # Not as an option, which every user of the machine could read; and the actions need not know them.
+            # A variable, since every user of the machine can read options; for one child, since no other needs them.
             _SECRETS_VARIABLE: ",".join(self._settings.callback_secrets) if name == "webhooks" else "",
         }
 
@@ -274,11 +274,11 @@ def _readiness_check(host: str, port: int) -> Callable[[], Awaitable[bool]]:
 
 
 def _child_error(child: ChildProcess, what: str) -> CommandError:
-    """The error for a child: its own, if it said what is wrong, otherwise its last lines."""
+    """The error when a child has ended: its own error line if it printed one, otherwise its last lines."""
     how = f"{what} ({describe_exit(child.ended.result())})"
-    own = [line.removeprefix(_ERROR) for line in child.tail if line.startswith(_ERROR)]
-    if own:
-        return CommandError(f"{how}: {own[-1]}")
+    errors = [line.removeprefix(_ERROR_PREFIX) for line in child.tail if line.startswith(_ERROR_PREFIX)]
+    if errors:
+        return CommandError(f"{how}: {errors[-1]}")
     if not child.tail:
-        return CommandError(f"{how} without a word")
+        return CommandError(f"{how} without any output")
     return CommandError("\n  ".join([f"{how}; its last lines:", *child.tail]))

@@ -1,7 +1,6 @@
-"""What a terminal gets and a file does not: colours. Also the one form of an error message.
+"""Errors of commands, and what depends on the terminal: colours, width, printable text.
 
-Called by the commands, their displays, the supervisor, the demo and the logs. NO_COLOR (any value) turns colours off
-everywhere.
+The variable NO_COLOR (any value) turns colours off everywhere (https://no-color.org).
 """
 
 from __future__ import annotations
@@ -14,13 +13,14 @@ import click
 from opstream_schemas.text import one_line
 
 EXIT_INTERRUPTED: Final = 130
-"""Exit status after Ctrl-C, as shells have it."""
+"""Exit status after Ctrl-C, as in shells."""
 
-COLOURS: Final = ("cyan", "green", "magenta", "yellow", "blue")
+PROCESS_COLOURS: Final = ("cyan", "green", "magenta", "yellow", "blue")
+"""Colours that tell processes apart."""
 
 
 class CommandError(click.ClickException):
-    """Ends a command with one line on stderr, which says what to do next, and an exit status, 1 by default."""
+    """Ends a command with an exit status, 1 by default, and one line on stderr, which says what to do next."""
 
     def __init__(self, message: str, *, status: int = 1) -> None:
         super().__init__(message)
@@ -32,12 +32,12 @@ class CommandError(click.ClickException):
 
 
 def supports_colour(stream: IO[Any]) -> bool:
-    """Whether colours make sense on a stream: it is a terminal and nobody asked for none."""
+    """Return True if a stream is a terminal and NO_COLOR is not set."""
     return stream.isatty() and "NO_COLOR" not in os.environ
 
 
 def terminal_width(stream: IO[Any]) -> int:
-    """Columns of the terminal that a stream is; 80 if it does not tell, or is none."""
+    """Columns of the terminal; 80 if the stream is not a terminal, or its width is not known."""
     try:
         return os.get_terminal_size(stream.fileno()).columns or 80
     except (OSError, ValueError):
@@ -45,15 +45,15 @@ def terminal_width(stream: IO[Any]) -> int:
 
 
 def line_width(stream: IO[Any]) -> int | None:
-    """Columns that a line should not exceed; None where no person looks, so that any length is fine."""
+    """Columns that a line may have; None for no limit, if the stream is not a terminal."""
     return terminal_width(stream) if stream.isatty() else None
 
 
 def printable(text: str) -> str:
-    """A text of somebody else's in one line, without what would move the cursor or recolour a terminal."""
+    """A text of unknown origin as one line, without control characters, which could move the cursor of a terminal."""
     return one_line(text)
 
 
-def coloured(text: str, colour: str | None, *, is_on: bool, is_bold: bool = False) -> str:
-    """The text, in a colour if that makes sense."""
-    return click.style(text, fg=colour, bold=is_bold or None) if is_on and (colour or is_bold) else text
+def coloured(text: str, colour: str | None, *, has_colour: bool, is_bold: bool = False) -> str:
+    """The text, in the colour or bold if `has_colour` is True, otherwise unchanged."""
+    return click.style(text, fg=colour, bold=is_bold or None) if has_colour and (colour or is_bold) else text

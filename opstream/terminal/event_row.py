@@ -1,5 +1,4 @@
-"""Events of an operation as lines of a table. Called by the demo (`narration`) and by `opstream events`; `replaying`
-and `deliveries` use parts of it."""
+"""Events of an operation as rows of a table."""
 
 from __future__ import annotations
 
@@ -28,24 +27,24 @@ _MAX_SUMMARY_LENGTH: Final = 90
 
 
 def event_row(
-    position: int, time: datetime, name: str, data: EventData | None, *, is_on: bool, room: int | None = None
+    position: int, time: datetime, name: str, data: EventData | None, *, has_colour: bool, width: int | None = None
 ) -> str:
-    """One event; `is_on` for colours, `room` for the columns of a terminal."""
-    shown = coloured(f"{name:<16}", EVENT_COLOURS.get(name), is_on=is_on)
+    """One event as a row under `HEADING`. The width is in columns; None for no limit."""
+    shown = coloured(f"{name:<16}", EVENT_COLOURS.get(name), has_colour=has_colour)
     moment = f"{as_utc(time):%H:%M:%S.%f}"[:12]
-    return text_beside(f"{position:>8}  {moment}  {shown}", summary(data), room)
+    return text_beside(f"{position:>8}  {moment}  {shown}", summary(data), width)
 
 
 def as_utc(time: datetime) -> datetime:
-    """The same time in UTC, or as it is where UTC has none for it."""
+    """The time in UTC; unchanged if it would leave the calendar (before year 1 or after year 9999)."""
     try:
         return time.astimezone(UTC)
     except OverflowError:
-        return time  # a foreign one, at the end of the calendar
+        return time
 
 
 def summary(data: EventData | None) -> str:
-    """What an event says, in one short line."""
+    """What an event says, as one short line."""
     return _shortened(printable(_describe(data)))
 
 

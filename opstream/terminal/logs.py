@@ -1,7 +1,4 @@
-"""The one place that configures logging: one line per record on stderr, with time (UTC), level and logger.
-
-Called by the commands that run a service, before they import it.
-"""
+"""Logging: one line per record on stderr, with time (UTC), level and logger. Nothing else configures logging."""
 
 from __future__ import annotations
 
@@ -17,29 +14,29 @@ _COLOURS: Final = {logging.WARNING: "yellow", logging.ERROR: "red", logging.CRIT
 
 
 class _LogFormatter(logging.Formatter):
-    """Times in UTC, so that lines of several machines can be put side by side; levels coloured on a terminal."""
+    """Formats times in UTC, so that lines of several machines can be compared, and colours warnings and errors."""
 
     converter = staticmethod(time.gmtime)
 
-    def __init__(self, *, is_coloured: bool) -> None:
+    def __init__(self, *, has_colour: bool) -> None:
         super().__init__(_FORMAT, "%Y-%m-%dT%H:%M:%S")
-        self._is_coloured = is_coloured
+        self._has_colour = has_colour
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """The line without the traceback: one, whatever somebody has put into a subject that is told in it."""
+        """Format the record without its traceback. The message may quote foreign text, so it is made printable."""
         record.message = printable(record.message)
         return super().formatMessage(record)
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, and below it the traceback if the record has one."""
-        return coloured(super().format(record), _COLOURS.get(record.levelno), is_on=self._is_coloured)
+        """Format the record as a line, followed by the traceback if it has one."""
+        return coloured(super().format(record), _COLOURS.get(record.levelno), has_colour=self._has_colour)
 
 
 def configure(level: str) -> None:
-    """Log to stderr from `level` (`debug`, `info`, `warning`, `error`) on, replacing what was configured before."""
+    """Log to stderr at a level (`debug`, `info`, `warning`, `error`), in place of what was configured before."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_LogFormatter(is_coloured=supports_colour(sys.stderr)))
+    handler.setFormatter(_LogFormatter(has_colour=supports_colour(sys.stderr)))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     if level != "debug":
-        # It calls its logger for everything `uvicorn.error`, and tells each start and stop in five lines.
+        # uvicorn logs each start and stop in five lines at the level info, with a logger named `uvicorn.error`.
         logging.getLogger("uvicorn").setLevel(logging.WARNING)

@@ -1,6 +1,6 @@
-"""How an operation looks while it is followed: a progress bar on a terminal, otherwise one line for each change.
+"""Shows an operation while it is followed: a progress bar on a terminal, otherwise one line for each change.
 
-Called by `following`. Everything here goes to stderr: stdout is for results.
+It is meant for stderr: stdout is for results.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ STATUS_COLOURS: Final = {"Succeeded": "green", "Failed": "red", "Canceled": "yel
 _BAR_WIDTH: Final = 24
 _CLEAR: Final = "\r\x1b[K"
 _REPEAT_INTERVAL: Final = 30.0
-"""Seconds for which the same trouble is not told again."""
+"""Seconds for which the same problem is not printed again."""
 
 
 class OperationDisplay(Protocol):
-    """Shows one operation. As a context manager: while it is followed."""
+    """Shows one operation. A context manager: for as long as the operation is followed."""
 
     def show(self, monitor: StatusMonitor) -> None:
-        """The operation's state, whenever it has changed."""
+        """Show the state of the operation. Called when it has changed."""
 
-    def show_retry(self, what: str, pause: float) -> None:
-        """The service gave no answer, and is asked again after `pause` seconds."""
+    def show_retry(self, problem: str, delay: float) -> None:
+        """Show that a request failed, and is sent again after `delay` seconds."""
 
     def __enter__(self) -> Self: ...
 
@@ -43,15 +43,15 @@ class OperationDisplay(Protocol):
 def make_operation_display(
     stream: IO[str], clock: Callable[[], float], now: Callable[[], datetime]
 ) -> OperationDisplay:
-    """The display that fits a stream.
+    """A bar if the stream is a terminal that can redraw a line, otherwise lines.
 
     Args:
-        stream: where to.
+        stream: to print to.
         clock: monotonic seconds.
-        now: the time, for lines.
+        now: the current time, for lines.
     """
-    is_capable = stream.isatty() and os.environ.get("TERM") != "dumb"
-    return BarDisplay(stream, clock) if is_capable else LineDisplay(stream, clock, now)
+    can_redraw = stream.isatty() and os.environ.get("TERM") != "dumb"
+    return BarDisplay(stream, clock) if can_redraw else LineDisplay(stream, clock, now)
 
 
 class LineDisplay:
@@ -60,20 +60,20 @@ class LineDisplay:
     def __init__(self, stream: IO[str], clock: Callable[[], float], now: Callable[[], datetime]) -> None:
         self._stream = stream
         self._now = now
-        self._troubles = _RepeatFilter(clock)
+        self._problems = _RepeatFilter(clock)
 
     def show(self, monitor: StatusMonitor) -> None:
-        """`OperationDisplay.show`."""
+        """See `OperationDisplay.show`."""
         if monitor.status in TERMINAL_STATUSES:
-            self._line(monitor.status)  # how far it was tells nothing any more
+            self._line(monitor.status)
             return
         percent = "" if monitor.percent_complete is None else f"{monitor.percent_complete:.0f} %"
         self._line(f"{monitor.status:<10}  {percent:>5}  {_detail(monitor)}")
 
-    def show_retry(self, what: str, pause: float) -> None:
-        """`OperationDisplay.trouble`."""
-        if self._troubles.is_new(what):
-            self._line(_retry_text(what, pause))
+    def show_retry(self, problem: str, delay: float) -> None:
+        """See `OperationDisplay.show_retry`."""
+        if self._problems.is_new(problem):
+            self._line(_retry_text(problem, delay))
 
     def __enter__(self) -> Self:
         return self
@@ -86,12 +86,12 @@ class LineDisplay:
 
 
 class BarDisplay:
-    """One line that is drawn over and over, also while nothing changes, so that the time is seen to pass.
+    """One line that is redrawn, also while nothing changes, so that the elapsed time is up to date.
 
     Args:
-        stream: where to.
+        stream: to print to.
         clock: monotonic seconds.
-        tick: seconds after which it is drawn again.
+        tick: seconds between two drawings.
     """
 
     def __init__(self, stream: IO[str], clock: Callable[[], float], *, tick: float = 1.0) -> None:
@@ -99,25 +99,25 @@ class BarDisplay:
         self._clock = clock
         self._tick_seconds = tick
         self._begin = clock()
-        self._troubles = _RepeatFilter(clock)
-        self._is_coloured = supports_colour(stream)
+        self._problems = _RepeatFilter(clock)
+        self._has_colour = supports_colour(stream)
         self._monitor: StatusMonitor | None = None
         self._lock = threading.Lock()
         self._is_over = threading.Event()
         self._ticker = threading.Thread(target=self._tick, name="progress bar", daemon=True)
 
     def show(self, monitor: StatusMonitor) -> None:
-        """`OperationDisplay.show`."""
+        """See `OperationDisplay.show`."""
         with self._lock:
             self._monitor = monitor
-            if monitor.status not in TERMINAL_STATUSES:  # the end is told by what stays
+            if monitor.status not in TERMINAL_STATUSES:  # `__exit__` prints the end
                 self._draw()
 
-    def show_retry(self, what: str, pause: float) -> None:
-        """`OperationDisplay.trouble`."""
-        if self._troubles.is_new(what):
+    def show_retry(self, problem: str, delay: float) -> None:
+        """See `OperationDisplay.show_retry`."""
+        if self._problems.is_new(problem):
             with self._lock:
-                self._write(f"{_CLEAR}{_retry_text(what, pause)}\n")
+                self._write(f"{_CLEAR}{_retry_text(problem, delay)}\n")
                 self._draw()
 
     def __enter__(self) -> Self:
@@ -130,7 +130,7 @@ class BarDisplay:
         monitor = self._monitor
         text = ""
         if monitor is not None and monitor.status in TERMINAL_STATUSES:
-            status = coloured(monitor.status, STATUS_COLOURS.get(monitor.status), is_on=self._is_coloured, is_bold=True)
+            status = self._coloured(monitor.status)
             text = f"{status} after {_format_elapsed(self._clock() - self._begin)}\n"
         self._write(f"{_CLEAR}{text}")
 
@@ -147,26 +147,28 @@ class BarDisplay:
         percent = monitor.percent_complete
         bar = "" if percent is None else f"[{_cells(percent)}] {percent:3.0f} %  "
         rest = f"  {bar}{_format_elapsed(self._clock() - self._begin)}  {_detail(monitor)}".rstrip()
-        room = terminal_width(self._stream) - 1 - len(status)  # in the last column some terminals break the line
-        shown = coloured(status, STATUS_COLOURS.get(status), is_on=self._is_coloured, is_bold=True)
-        self._write(f"{_CLEAR}{shown}{rest[: max(0, room)]}")
+        width = terminal_width(self._stream) - 1 - len(status)  # some terminals break the line in the last column
+        self._write(f"{_CLEAR}{self._coloured(status)}{rest[: max(0, width)]}")
+
+    def _coloured(self, status: str) -> str:
+        return coloured(status, STATUS_COLOURS.get(status), has_colour=self._has_colour, is_bold=True)
 
     def _write(self, text: str) -> None:
-        click.echo(text, file=self._stream, nl=False, color=self._is_coloured or None)
+        click.echo(text, file=self._stream, nl=False, color=self._has_colour or None)
 
 
 class _RepeatFilter:
-    """Keeps an outage from being told with every try."""
+    """Filters problems that were printed less than `_REPEAT_INTERVAL` ago, so that an outage is not one line a try."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._last_shown: dict[str, float] = {}
 
-    def is_new(self, what: str) -> bool:
+    def is_new(self, problem: str) -> bool:
         now = self._clock()
-        if now - self._last_shown.get(what, -_REPEAT_INTERVAL) < _REPEAT_INTERVAL:
+        if now - self._last_shown.get(problem, -_REPEAT_INTERVAL) < _REPEAT_INTERVAL:
             return False
-        self._last_shown[what] = now
+        self._last_shown[problem] = now
         return True
 
 
@@ -178,8 +180,8 @@ def _detail(monitor: StatusMonitor) -> str:
     return printable(monitor.message)
 
 
-def _retry_text(what: str, pause: float) -> str:
-    return f"{printable(what)}; trying again in {pause:.1f} s"
+def _retry_text(problem: str, delay: float) -> str:
+    return f"{printable(problem)}; trying again in {delay:.1f} s"
 
 
 def _cells(percent: float) -> str:

@@ -1,7 +1,4 @@
-"""How far long work over many things is: a bar on a terminal, otherwise a line every few seconds. Everything on stderr.
-
-Callers: `rebuilding`, `verifying`, `progress`.
-"""
+"""Progress of long work, on stderr: a bar on a terminal, otherwise a line every few seconds."""
 
 from __future__ import annotations
 
@@ -18,16 +15,16 @@ from .console import terminal_width
 _BAR_WIDTH: Final = 24
 _CLEAR: Final = "\r\x1b[K"
 _REDRAW_INTERVAL: Final = 0.2
-"""Seconds between two looks of the bar."""
+"""Seconds between two drawings of the bar."""
 _LINE_INTERVAL: Final = 5.0
-"""Seconds between two lines where there is no terminal."""
+"""Seconds between two lines without a terminal."""
 
 
 class ProgressBar:
-    """The progress of one piece of work after the other.
+    """The progress of one piece of work after another.
 
     Args:
-        stream: where to.
+        stream: to print to.
         clock: monotonic seconds.
     """
 
@@ -42,13 +39,13 @@ class ProgressBar:
         self._done = 0
 
     def begin(self, what: str, total: int) -> None:
-        """So many `what` are to be gone through now."""
+        """Begin a piece of work: `total` of `what`, e.g. 1000 messages."""
         self._unit, self._total, self._done = what, total, 0
         self._began = self._clock()
         self._shown = self._began
 
     def show(self, done: int) -> None:
-        """So many of them are done."""
+        """Show how many are done."""
         self._done = done
         now = self._clock()
         if now - self._shown >= (_REDRAW_INTERVAL if self._is_bar else _LINE_INTERVAL):
@@ -56,16 +53,16 @@ class ProgressBar:
             self._draw()
 
     def end(self) -> None:
-        """All of them are."""
+        """End the piece of work, and clear the bar."""
         self.clear()
 
     def clear(self) -> None:
-        """Make room for a line that stays; the bar comes back by itself."""
+        """Clear the bar, so that a line can be printed. It is drawn again with the next progress."""
         if self._is_bar:
             self._write(_CLEAR)
 
     def print_line(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         self.clear()
         self._write(f"{text}\n")
 
@@ -93,12 +90,12 @@ def _format_duration(seconds: float) -> str:
 
 
 class StreamProgress:
-    """Shows it. As a context manager: while it lasts.
+    """The progress of reading a stream, by its sequences. A context manager: the bar is cleared at the end.
 
     Args:
-        what: is read.
-        is_shown: whether; what is told is always.
-        is_plain: whether there are lines where there can be no bar.
+        what: is read, e.g. messages.
+        is_shown: show progress; lines of `print_line` are always printed.
+        is_plain: without a terminal, print a line every few seconds.
         clock: monotonic seconds.
     """
 
@@ -115,7 +112,7 @@ class StreamProgress:
         self._is_started = False
 
     def advance(self, first: int, sequence: int, last: int) -> None:
-        """The sequence that was read last, of those from `first` to `last`, which stay the same."""
+        """Show that the sequences from `first` to `sequence` were read, of those up to `last`."""
         if self._bar is None:
             return
         done, total = max(0, sequence - first + 1), max(0, last - first + 1)
@@ -125,12 +122,12 @@ class StreamProgress:
         self._bar.show(min(done, total))
 
     def clear(self) -> None:
-        """Make room for a line on stdout, which may be the same terminal."""
+        """Clear the bar before a line is printed on stdout, which may be the same terminal."""
         if self._bar is not None:
             self._bar.clear()
 
     def print_line(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         self.clear()
         click.echo(f"opstream: {text}", file=sys.stderr)
 

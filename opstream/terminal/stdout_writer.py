@@ -1,7 +1,7 @@
-"""Standard output for a command that prints much: unbuffered, and written to by a thread of its own.
+"""Standard output for a command that prints much: unbuffered, written by a thread of its own.
 
-Called by `replaying`. A reader that is slow holds up whoever awaits the write and nothing else, so that the connection
-to the broker stays alive; a thread that is stuck in a write does not keep the process from ending.
+A slow reader of the output delays only the task that awaits the write, so the connection to the broker stays alive. A
+thread that is blocked in a write does not keep the process from ending.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Self
 
 
 class StdoutWriter:
-    """Writes to a file descriptor. As a context manager: while the loop runs that it is used in."""
+    """Writes to a file descriptor. A context manager, to be used inside of a running event loop."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -24,10 +24,10 @@ class StdoutWriter:
         self._thread = threading.Thread(target=self._run_thread, name="stdout", daemon=True)
 
     async def write(self, data: bytes) -> None:
-        """Write all of it. If the caller is cancelled meanwhile, the write goes on.
+        """Write all of the data. If the caller is cancelled meanwhile, the write goes on.
 
         Raises:
-            OSError: it can't be written; `BrokenPipeError` for a reader that has gone.
+            OSError: the data can't be written; `BrokenPipeError` if the reader has closed the pipe.
         """
         self._last = self._loop.create_future()
         self._last.add_done_callback(_retrieve_error)
@@ -35,7 +35,7 @@ class StdoutWriter:
         await asyncio.shield(self._last)
 
     async def is_written(self, seconds: float) -> bool:
-        """Whether the last write has ended well, be it after some seconds."""
+        """Wait for the last write. Return True if it succeeds within the seconds, or if there is none."""
         if self._last is None:
             return True
         await asyncio.wait([self._last], timeout=seconds)
@@ -56,16 +56,16 @@ class StdoutWriter:
                 rest = memoryview(data)
                 while rest:
                     rest = rest[os.write(self._descriptor, rest) :]
-            except OSError as refused:
-                error = refused
+            except OSError as raised:
+                error = raised
             try:
                 self._loop.call_soon_threadsafe(_complete, done, error)
             except RuntimeError:
-                return  # the loop is closed: whoever wrote has given up
+                return  # the loop is closed, so no task waits for the write
 
 
 def _retrieve_error(done: asyncio.Future[None]) -> None:
-    """Whoever wrote may have been cancelled, and then asyncio would complain that nobody looked at the error."""
+    """Retrieve the error of a write whose task was cancelled: asyncio logs errors that are never retrieved."""
     if not done.cancelled():
         done.exception()
 

@@ -1,4 +1,4 @@
-"""An operation's life as text for a person, and as JSON for a machine. Called by `auditing`."""
+"""The timeline of an operation as text for people, and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -17,42 +17,49 @@ from .console import coloured, printable
 from .operation_display import STATUS_COLOURS
 
 NAME_WIDTH: Final = 10
-"""Columns of a name."""
-_MAX_DOCUMENT_LENGTH: Final = 120
+"""Columns of the names of lines."""
 Line = tuple[str, str]
+"""A name, or nothing, and a text without line breaks."""
+
+_MAX_DOCUMENT_LENGTH: Final = 120
+"""Characters above which size and hash are shown instead of input or result."""
 
 _KINDS: Final = (PhaseKind.QUEUED, PhaseKind.RUNNING, PhaseKind.WAITING)
 
 
-def timeline_json(told: Timeline, *, is_whole: bool) -> bytes:
-    """JSON: everything, and the seconds of each kind of phase; input and result whole, or their size and SHA-256."""
-    report: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(told, request=None, result=msgspec.UNSET))
-    if told.request is not None:
-        plain = msgspec.structs.replace(told.request, input=msgspec.Raw(b"null"))
+def timeline_json(timeline: Timeline, *, is_whole: bool) -> bytes:
+    """The timeline as JSON, with the seconds of each kind of phase. See `timeline_lines` for `is_whole`."""
+    report: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(timeline, request=None, result=msgspec.UNSET))
+    if timeline.request is not None:
+        plain = msgspec.structs.replace(timeline.request, input=msgspec.Raw(b"null"))
         request: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(plain))
         del request["input"]
-        report["request"] = request | _document_members("input", told.request.input, is_whole=is_whole)
-    if isinstance(told.result, msgspec.Raw):
-        report |= _document_members("result", told.result, is_whole=is_whole)
-    report["seconds"] = {kind.value: told.seconds(kind) for kind in _KINDS} | {"total": told.total}
+        report["request"] = request | _document_members("input", timeline.request.input, is_whole=is_whole)
+    if isinstance(timeline.result, msgspec.Raw):
+        report |= _document_members("result", timeline.result, is_whole=is_whole)
+    report["seconds"] = {kind.value: timeline.seconds(kind) for kind in _KINDS} | {"total": timeline.total}
     return msgspec.json.encode(report)
 
 
-def timeline_lines(told: Timeline, *, is_whole: bool, is_on: bool) -> Iterator[Line]:
-    """Names and what there is to say under them, without line breaks; `is_on` for colours."""
-    yield "operation", told.id
-    status = coloured(told.status, STATUS_COLOURS.get(told.status), is_on=is_on, is_bold=True)
-    if told.request is None:
-        yield "status", f"{status}; its request is not there any more"
+def timeline_lines(timeline: Timeline, *, is_whole: bool, has_colour: bool) -> Iterator[Line]:
+    """The timeline as lines for people.
+
+    Args:
+        timeline: what to print.
+        is_whole: print input and result whole, instead of size and SHA-256 if they are long.
+        has_colour: whether to colour the lines.
+    """
+    yield "operation", timeline.id
+    status = coloured(timeline.status, STATUS_COLOURS.get(timeline.status), has_colour=has_colour, is_bold=True)
+    if timeline.request is None:
+        yield "status", f"{status}; its request has expired, or was removed"
     else:
-        request = told.request
+        request = timeline.request
         place = f" of {printable(request.resource_id)!r}" if request.resource_id else ""
         yield "action", f"{request.resource}:{request.action}{place}, version {request.action_version}"
         yield "status", status
-        yield (
-            "asked",
-            f"{_time_text(told.requested_at)} {_caller_text(request.caller, request.client_id)}{_address_text(told)}",
-        )
+        caller = f"{_caller_text(request.caller, request.client_id)}{_address_text(timeline)}"
+        yield "asked", f"{_time_text(timeline.requested_at)} {caller}"
         yield "input", _document_text(bytes(request.input), is_whole=is_whole)
         yield "deadline", _time_text(request.deadline)
         if request.callback:
@@ -60,19 +67,19 @@ def timeline_lines(told: Timeline, *, is_whole: bool, is_on: bool) -> Iterator[L
         if request.trace is not None:
             yield "trace", printable(request.trace.traceparent)
     yield "", ""
-    attempts = {attempt.number: attempt for attempt in told.attempts}
-    for phase in told.phases if told.events else ():
-        yield from _phase_lines(phase, attempts.get(phase.attempt), is_on=is_on)
-    for wish in told.wishes:
-        yield "stop", f"asked for at {_time_text(wish.at)} {_cancel_text(wish)}"
+    attempts = {attempt.number: attempt for attempt in timeline.attempts}
+    for phase in timeline.phases if timeline.events else ():
+        yield from _phase_lines(phase, attempts.get(phase.attempt), has_colour=has_colour)
+    for cancel_request in timeline.wishes:
+        yield "stop", f"asked for at {_time_text(cancel_request.at)} {_cancel_text(cancel_request)}"
     yield "", ""
-    yield from _outcome_lines(told, is_whole=is_whole, is_on=is_on)
-    sums = ", ".join(f"{kind} {_duration_text(told.seconds(kind))}" for kind in _KINDS)
-    yield "took", f"{_duration_text(told.total)}{'' if told.status in TERMINAL_STATUSES else ' so far'}: {sums}"
-    yield from _integrity_lines(told, is_on=is_on)
+    yield from _outcome_lines(timeline, is_whole=is_whole, has_colour=has_colour)
+    sums = ", ".join(f"{kind} {_duration_text(timeline.seconds(kind))}" for kind in _KINDS)
+    yield "took", f"{_duration_text(timeline.total)}{'' if timeline.status in TERMINAL_STATUSES else ' so far'}: {sums}"
+    yield from _integrity_lines(timeline, has_colour=has_colour)
 
 
-def _phase_lines(phase: Phase, attempt: TimelineAttempt | None, *, is_on: bool) -> Iterator[Line]:
+def _phase_lines(phase: Phase, attempt: TimelineAttempt | None, *, has_colour: bool) -> Iterator[Line]:
     took = _duration_text(phase.seconds)
     if phase.kind is PhaseKind.QUEUED:
         yield "queued", took
@@ -80,53 +87,53 @@ def _phase_lines(phase: Phase, attempt: TimelineAttempt | None, *, is_on: bool) 
         retry = f", to be tried again at {_time_text(attempt.retry_at)}" if attempt and attempt.retry_at else ""
         yield "waited", f"{took}{retry}"
     elif attempt is None:
-        yield "running", f"{took}; who ran it is not there any more"
+        yield "running", f"{took}; the event of its start has expired, or was removed"
     else:
-        end = coloured(attempt.end or "still running", _outcome_colour(attempt.end), is_on=is_on)
+        end = coloured(attempt.end or "still running", _outcome_colour(attempt.end), has_colour=has_colour)
         counted = "" if attempt.counted else ", not counted"
         began = f"began at {_time_text(attempt.started_at)}"
         yield f"attempt {attempt.number}", f"by {printable(attempt.runner)}: {end} after {took}{counted}, {began}"
         if attempt.progress_events:
-            told = "time" if attempt.progress_events == 1 else "times"
+            times = "time" if attempt.progress_events == 1 else "times"
             last = f"{attempt.percent:.0f} % {printable(attempt.message)}".rstrip()
-            yield "", f"progress told {attempt.progress_events} {told}, at last {last}"
+            yield "", f"progress reported {attempt.progress_events} {times}, the last {last}"
         if attempt.error is not None:
             yield "", _error_text(attempt.error)
 
 
-def _outcome_lines(told: Timeline, *, is_whole: bool, is_on: bool) -> Iterator[Line]:
-    if told.ended_at is None:
+def _outcome_lines(timeline: Timeline, *, is_whole: bool, has_colour: bool) -> Iterator[Line]:
+    if timeline.ended_at is None:
         return
-    yield "ended", f"{_time_text(told.ended_at)} as {told.status}"
-    if isinstance(told.result, msgspec.Raw):
-        yield "result", _document_text(bytes(told.result), is_whole=is_whole)
-    if told.error is not None:
-        yield "error", coloured(_error_text(told.error), STATUS_COLOURS.get(told.status), is_on=is_on)
-    if told.canceled is not None:
-        yield "canceled", _cancel_text(told.canceled)
-    if told.forced is not None:
-        reason = f": {printable(told.forced.reason)}" if told.forced.reason else ""
-        passed = f"{told.forced.passed_over} messages were passed over"
-        yield "forced", f"by an operator{reason}; {passed}, the last at sequence {told.forced.sequence}"
+    yield "ended", f"{_time_text(timeline.ended_at)} as {timeline.status}"
+    if isinstance(timeline.result, msgspec.Raw):
+        yield "result", _document_text(bytes(timeline.result), is_whole=is_whole)
+    if timeline.error is not None:
+        yield "error", coloured(_error_text(timeline.error), STATUS_COLOURS.get(timeline.status), has_colour=has_colour)
+    if timeline.canceled is not None:
+        yield "canceled", _cancel_text(timeline.canceled)
+    if timeline.forced is not None:
+        reason = f": {printable(timeline.forced.reason)}" if timeline.forced.reason else ""
+        skipped = f"{timeline.forced.passed_over} messages were skipped"
+        yield "forced", f"by an operator{reason}; {skipped}, the last at sequence {timeline.forced.sequence}"
 
 
-def _integrity_lines(told: Timeline, *, is_on: bool) -> Iterator[Line]:
-    extra = ((told.unknown, "of a type that is not known here"), (told.late, "behind the end"))
+def _integrity_lines(timeline: Timeline, *, has_colour: bool) -> Iterator[Line]:
+    extra = ((timeline.unknown, "of a type that is not known here"), (timeline.late, "after the end"))
     counted = "".join(f", {count} {what}" for count, what in extra if count)
-    yield "events", f"{told.events}{counted}"
-    if told.foreign:
-        yield "foreign", coloured(f"{told.foreign} messages are no events of it", "red", is_on=is_on)
-    chain = told.chain
-    if not told.events:
+    yield "events", f"{timeline.events}{counted}"
+    if timeline.foreign:
+        yield "foreign", coloured(f"{timeline.foreign} messages are not events of it", "red", has_colour=has_colour)
+    chain = timeline.chain
+    if not timeline.events:
         return
     if not chain.is_intact:
-        yield "hashes", coloured(f"broken at position {chain.broken_at}: {chain.why}", "red", is_on=is_on)
+        yield "hashes", coloured(f"broken at position {chain.broken_at}: {chain.why}", "red", has_colour=has_colour)
     elif chain.begins_at:
         yield "hashes", f"ok from position {chain.begins_at} on; what was before has expired, or was removed"
     else:
         yield "hashes", "ok: each event carries the hash of the one before it"
-    if told.skew:
-        yield "clocks", f"differ: one was {_duration_text(told.skew)} behind, which counts as no time"
+    if timeline.skew:
+        yield "clocks", f"differ: one was {_duration_text(timeline.skew)} behind, and the difference is not counted"
 
 
 def _caller_text(caller: str, client_id: str) -> str:
@@ -134,14 +141,14 @@ def _caller_text(caller: str, client_id: str) -> str:
     return f"{who} with {printable(client_id)}" if client_id else who
 
 
-def _address_text(told: Timeline) -> str:
-    address = told.request.client_address if told.request else ""
+def _address_text(timeline: Timeline) -> str:
+    address = timeline.request.client_address if timeline.request else ""
     return f" from {printable(address)}" if address else ""
 
 
-def _cancel_text(wish: CancelRequest) -> str:
-    who = f"by {printable(wish.by)}" if wish.by else "by an unnamed caller"
-    return f"{who}: {printable(wish.reason)}" if wish.reason else who
+def _cancel_text(request: CancelRequest) -> str:
+    who = f"by {printable(request.by)}" if request.by else "by an unnamed caller"
+    return f"{who}: {printable(request.reason)}" if request.reason else who
 
 
 def _error_text(error: OperationError) -> str:
@@ -169,7 +176,7 @@ def _time_text(time: datetime | None) -> str:
     try:
         return f"{time.astimezone(UTC).isoformat(' ', 'milliseconds')[:-6]} UTC"
     except OverflowError:
-        return time.isoformat(" ", "milliseconds")  # a foreign one, at the end of the calendar
+        return time.isoformat(" ", "milliseconds")  # it would leave the calendar in UTC
 
 
 def _duration_text(seconds: float) -> str:

@@ -6,38 +6,38 @@ from typing import Any
 
 import click
 
-from opstream.cli import service_process as serving
-from opstream.cli.options import common as options
+from opstream.cli.options import common as common_options
 from opstream.cli.options import proxy as proxy_options
 from opstream.cli.options import webhooks as webhook_options
+from opstream.cli.service_process import prepare_process, run_service
 
 
-@click.command(short_help="Serve HTTP.")
-@options.nats_option
-@options.host_option
-@options.port_option
-@options.public_url_option
-@options.max_body_option()
+@click.command
+@common_options.nats_option
+@common_options.host_option
+@common_options.port_option
+@common_options.public_url_option
+@common_options.max_body_option()
 @proxy_options.proxy_options
 @webhook_options.callback_host_option
 @webhook_options.allow_http_option
-@options.connect_timeout_option
-@options.log_level_option
+@common_options.connect_timeout_option
+@common_options.log_level_option
 def api(*, log_level: str, public_url: str | None, max_body: int, **given: Any) -> None:  # noqa: ANN401
     """Serve HTTP: submit, status, /openapi.json, /asyncapi.json, /healthz and /readyz. Run as many as you like.
 
-    It needs a provisioned broker, and learns from it what actions there are.
+    It needs a provisioned broker, where it finds the actions that runners announce.
 
     \b
     Example:
       opstream api --nats nats://n1:4222 --host 0.0.0.0 --public-url https://api.example.com
     """
     proxy_options.check_headers_trusted(
-        given["trusted_proxies"], **{name: given[name] for name in ("identity_header", "client_id_header")}
+        given["trusted_proxies"], identity_header=given["identity_header"], client_id_header=given["client_id_header"]
     )
-    serving.prepare_process(log_level)
+    prepare_process(log_level)
     from opstream_api.main import run
     from opstream_api.settings import Settings
 
     given["callbacks"] = webhook_options.callback_policy(given)
-    serving.run_service(lambda: run(Settings(public_url=public_url or "", body_limit=max_body, **given)))
+    run_service(lambda: run(Settings(public_url=public_url or "", body_limit=max_body, **given)))

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import click
 
-from opstream.cli.options import common as options
+from opstream.cli.options import common as common_options
 
 
-@click.command(short_help="Run the embedded NATS server.")
-@options.nats_host_option
-@options.nats_port_option
-@options.data_dir_option
-@options.log_level_option
+@click.command
+@common_options.nats_host_option
+@common_options.nats_port_option
+@common_options.data_dir_option
+@common_options.log_level_option
 def broker(nats_host: str, nats_port: int, data_dir: Path, log_level: str) -> None:
-    """Run a NATS server that keeps what it acknowledges: JetStream on disk, every write synced.
+    """Run a NATS server that loses nothing that it has acknowledged: JetStream on disk, every write synced.
 
-    One server on one disk, for a single machine; in production use a cluster of three with the same settings. It has
-    no passwords: keep --nats-host on a private address. Next: 'opstream provision'.
+    It is one server on one disk, for a single machine; in production use a cluster of three with the same settings. It
+    has no passwords: keep --nats-host on a private address. Next: 'opstream provision'.
 
     \b
     Example:

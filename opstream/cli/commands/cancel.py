@@ -1,4 +1,4 @@
-"""`opstream cancel`: asks an operation to stop."""
+"""`opstream cancel`: requests that an operation stops."""
 
 from __future__ import annotations
 
@@ -7,53 +7,56 @@ from typing import Any
 import click
 import msgspec
 
-from opstream.cli.client_session import RESPONSE_TIMEOUT, print_json, session, wait
-from opstream.cli.options import client as options
+from opstream.cli.client_session import RESPONSE_TIMEOUT, client_session, print_json, wait_for_end
+from opstream.cli.options import client as client_options
 from opstream.terminal.console import CommandError
 from opstream_schemas.operation.state import Status
 
 
 class CancelSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`opstream cancel`."""
+    """The options of `opstream cancel`."""
 
     operation_id: str
     url: str
     reason: str
     is_waiting: bool
     timeout: float | None
-    """As in `Run`."""
+    """Seconds to follow the operation; None for no limit."""
 
 
-@click.command(short_help="Ask an operation to stop.")
-@options.operation_argument
-@options.reason_option
-@options.wait_option
-@options.timeout_option
-@options.url_option
-def cancel(**given: Any) -> None:  # noqa: ANN401
+@click.command
+@client_options.operation_argument
+@client_options.reason_option
+@client_options.wait_option
+@client_options.timeout_option
+@client_options.url_option
+def cancel(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the settings are
     """Ask the operation ID to stop, and print its status monitor as JSON.
 
-    What has not started is canceled at once, what runs once it has stopped: --wait waits for that, and the exit
-    status is then 0 only if it was canceled. Canceling twice is fine; what has succeeded or failed is refused.
+    An operation that has not started is canceled at once, a running one as soon as it has stopped: --wait waits for
+    that, and the exit status is then 0 only if it was canceled. Canceling twice is fine. An operation that has
+    succeeded or failed can't be canceled.
 
     \b
     Example:
       opstream cancel 019abc12-3456-7890-abcd-ef0123456789 --reason 'wrong book' --wait
     """
-    options.check_timeout(click.get_current_context(), is_waiting=given["is_waiting"])
+    client_options.check_timeout(click.get_current_context(), is_waiting=given["is_waiting"])
     cancel_operation(CancelSettings(**given))
 
 
 def cancel_operation(settings: CancelSettings) -> None:
-    """Ask an operation to stop, and print its status monitor.
+    """Request that an operation stops, and print its status monitor.
 
     Raises:
-        Failure, click.UsageError: as `run`; also if it was waited for and ended otherwise.
+        CommandError: as `client_session` and `follow_session`; also if the operation was waited for and was not
+            canceled.
+        click.UsageError: the id is not valid.
     """
-    with session(settings.url) as (client, display):
+    with client_session(settings.url) as (client, display):
         operation = client.cancel(settings.operation_id, reason=settings.reason, timeout=RESPONSE_TIMEOUT)
         if settings.is_waiting:
-            operation = wait(client, display, operation, settings.url, settings.timeout)
+            operation = wait_for_end(client, display, operation, settings.url, settings.timeout)
         print_json(operation.monitor)
         if settings.is_waiting and operation.status is not Status.CANCELED:
             raise CommandError(f"operation {operation.id} ended as {operation.status} before it could be canceled")

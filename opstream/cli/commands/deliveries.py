@@ -1,4 +1,4 @@
-"""`opstream deliveries`: reads the records of attempts from the broker and shows them."""
+"""`opstream deliveries`: shows the records of attempts to deliver outcomes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, Final
 import click
 import msgspec
 
-from opstream.cli.options import common as options
+from opstream.cli.broker_session import broker_session
+from opstream.cli.options import common as common_options
 from opstream.cli.options import webhooks as webhook_options
 from opstream.cli.options.option import option
-from opstream.terminal.console import CommandError, coloured, line_width, printable, supports_colour
+from opstream.terminal.console import coloured, line_width, printable, supports_colour
 from opstream.terminal.event_row import as_utc
 from opstream.terminal.table import fits_beside, text_beside, text_on_second_line
-from opstream_journal import JournalError, connect
 from opstream_journal.jetstream.ordered_consumer import ScannedMessage
 from opstream_journal.jetstream.stream_scan import scan_stream
 from opstream_schemas import subjects
@@ -34,10 +34,10 @@ COLOURS: Final = {
 
 
 class DeliveriesSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`opstream deliveries`."""
+    """The options of `opstream deliveries`."""
 
     operation_id: str | None
-    """None: of all operations."""
+    """None for all operations."""
     is_failed: bool
     is_json: bool
     servers: tuple[str, ...]
@@ -45,19 +45,19 @@ class DeliveriesSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds."""
 
 
-@click.command(short_help="Show the attempts to deliver outcomes.")
+@click.command
 @webhook_options.id_argument
 @option(
     "--failed",
     "is_failed",
     variable="FAILED",
     is_flag=True,
-    help="Only attempts that failed, those that are followed by another included.",
+    help="Only attempts that failed, also if another attempt followed.",
 )
 @option("--json", "is_json", variable="JSON", is_flag=True, help="One JSON object per line, also on a terminal.")
-@options.nats_option
-@options.connect_timeout_option
-def deliveries(**given: Any) -> None:  # noqa: ANN401
+@common_options.nats_option
+@common_options.connect_timeout_option
+def deliveries(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the settings are
     """Show every attempt to deliver an outcome, oldest first; with ID, those of one operation.
 
     A table on a terminal, otherwise one JSON object per line. Records are kept for 30 days.
@@ -73,31 +73,24 @@ def print_attempts(settings: DeliveriesSettings) -> None:
     """Print the records: a table on a terminal, otherwise one JSON object per line.
 
     Raises:
-        Failure: the broker did not give them.
+        CommandError: as `broker_session`.
     """
-    try:
-        asyncio.run(_show(settings))
-    except JournalError as error:
-        raise CommandError(str(error)) from error
+    asyncio.run(_show(settings))
 
 
 async def _show(settings: DeliveriesSettings) -> None:
     is_table = sys.stdout.isatty() and not settings.is_json
-    link = await connect(settings.servers, "opstream-deliveries", connect_timeout=settings.connect_timeout)
-    try:
-        is_begun = False
-        async with contextlib.aclosing(
-            scan_stream(link, subjects.DELIVERIES_STREAM, filters=_filters(settings))
-        ) as batches:
+    has_records = False
+    async with broker_session(settings.servers, "deliveries", settings.connect_timeout) as connection:
+        records = scan_stream(connection, subjects.DELIVERIES_STREAM, filters=_filters(settings))
+        async with contextlib.aclosing(records) as batches:
             async for batch in batches:
-                if is_table and not is_begun:
+                if is_table and not has_records:
                     click.echo(_heading(line_width(sys.stdout)))
-                is_begun = True
+                has_records = True
                 for record in batch:
                     _print(record, is_table=is_table)
-    finally:
-        await link.close()
-    if is_table and not is_begun:
+    if is_table and not has_records:
         click.echo(f"opstream: {_nothing_found(settings)} in the last 30 days", err=True)
 
 
@@ -118,33 +111,37 @@ def _print(record: ScannedMessage, *, is_table: bool) -> None:
     try:
         attempt = decode_delivery_attempt(record.data)
     except InvalidEvent as error:
-        click.echo(f"record {record.sequence} is passed over: {printable(str(error))}", err=True)
+        click.echo(f"record {record.sequence} is skipped: {printable(str(error))}", err=True)
         return
     if is_table:
-        is_on = supports_colour(sys.stdout)
-        click.echo(table_row(attempt, is_on=is_on, room=line_width(sys.stdout)), color=is_on or None)
+        has_colour = supports_colour(sys.stdout)
+        row = table_row(attempt, has_colour=has_colour, width=line_width(sys.stdout))
+        click.echo(row, color=has_colour or None)
     else:
         click.echo(msgspec.json.encode(attempt))
 
 
-def _heading(room: int | None) -> str:
-    return (
-        f"{_WIDE_HEADING}  what"
-        if fits_beside(_WIDE_HEADING, room)
-        else text_on_second_line(_NARROW_HEADING, _NARROW_HEADING_BELOW, "what", room)
-    )
+def _heading(width: int | None) -> str:
+    if fits_beside(_WIDE_HEADING, width):
+        return f"{_WIDE_HEADING}  what"
+    return text_on_second_line(_NARROW_HEADING, _NARROW_HEADING_BELOW, "what", width)
 
 
-def table_row(attempt: DeliveryAttempt, *, is_on: bool, room: int | None) -> str:
-    """One attempt of the table: `is_on` for colours, `room` for the columns of a terminal. Where these are few, the
-    operation and what happened are on lines of their own."""
-    outcome = coloured(f"{attempt.outcome:<9}", COLOURS[attempt.outcome], is_on=is_on)
+def table_row(attempt: DeliveryAttempt, *, has_colour: bool, width: int | None) -> str:
+    """One attempt of the table. On a narrow terminal the operation and the description have a line of their own.
+
+    Args:
+        attempt: what the row shows.
+        has_colour: whether to colour it.
+        width: columns of the terminal; None for no limit.
+    """
+    outcome = coloured(f"{attempt.outcome:<9}", COLOURS[attempt.outcome], has_colour=has_colour)
     began = f"{as_utc(attempt.at):%Y-%m-%d %H:%M:%S}"
     again = f"; next at {as_utc(attempt.next_at):%Y-%m-%d %H:%M:%S}" if attempt.next_at else ""
-    said = attempt.error or f"answered {attempt.status}"
+    response = attempt.error or f"answered {attempt.status}"
     rest = f"{printable(attempt.endpoint):<16}  {attempt.attempt:>3}  {outcome}"
-    what = f"{printable(said)} after {attempt.duration:.3g} s{again}"
+    what = f"{printable(response)} after {attempt.duration:.3g} s{again}"
     operation = f"{printable(attempt.operation_id):<36}"
-    if fits_beside(_WIDE_HEADING, room):
-        return text_beside(f"{began}  {operation}  {rest}", what, room)
-    return text_on_second_line(f"{began}  {rest}", operation, what, room)
+    if fits_beside(_WIDE_HEADING, width):
+        return text_beside(f"{began}  {operation}  {rest}", what, width)
+    return text_on_second_line(f"{began}  {rest}", operation, what, width)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 
 
-@click.command(short_help="See the whole system at work; leaves nothing behind.")
+@click.command
 def demo() -> None:
     """Show the whole system at work: start it in a temporary folder, upload a book over HTTP, read its events.
 
-    Takes a few seconds, needs no network and leaves nothing behind.
+    It takes a few seconds, needs no network and leaves nothing behind.
 
     \b
     Example:

@@ -8,14 +8,14 @@ from typing import Any
 import click
 import msgspec
 
-from opstream.cli.client_session import RESPONSE_TIMEOUT, one_line, session
-from opstream.cli.options import client as options
+from opstream.cli.client_session import RESPONSE_TIMEOUT, client_session, json_line
+from opstream.cli.options import client as client_options
 from opstream.terminal.console import line_width, supports_colour
 from opstream.terminal.event_row import HEADING, event_row
 
 
 class EventsSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`opstream events`."""
+    """The options of `opstream events`."""
 
     operation_id: str
     url: str
@@ -23,16 +23,16 @@ class EventsSettings(msgspec.Struct, frozen=True, kw_only=True):
     is_json: bool
 
 
-@click.command(short_help="Print the history of an operation.")
-@options.operation_argument
-@options.follow_option
-@options.json_option
-@options.url_option
-def events(**given: Any) -> None:  # noqa: ANN401
+@click.command
+@client_options.operation_argument
+@client_options.follow_option
+@client_options.json_option
+@client_options.url_option
+def events(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the settings are
     """Print what happened to the operation ID, oldest first.
 
-    A table on a terminal, otherwise one CloudEvent per line, as the journal holds it (line breaks aside). With --follow
-    until the operation has ended; a connection that breaks is resumed where it was.
+    A table on a terminal, otherwise one CloudEvent per line, as the journal holds it (without its line breaks). With
+    --follow until the operation has ended; after an outage the output continues where it stopped.
 
     \b
     Example:
@@ -45,20 +45,19 @@ def print_events(settings: EventsSettings) -> None:
     """Print the events of an operation: a table on a terminal, otherwise one CloudEvent per line.
 
     Raises:
-        Failure, click.UsageError: as `run`.
+        CommandError: as `client_session`.
+        click.UsageError: the id is not valid.
     """
     is_table = sys.stdout.isatty() and not settings.is_json
-    with session(settings.url) as (client, _):
-        patience = None if settings.is_following else RESPONSE_TIMEOUT
-        found = client.events(settings.operation_id, follow=settings.is_following, timeout=patience)
-        for number, event in enumerate(found):
+    with client_session(settings.url) as (client, _):
+        timeout = None if settings.is_following else RESPONSE_TIMEOUT
+        events = client.events(settings.operation_id, follow=settings.is_following, timeout=timeout)
+        for index, event in enumerate(events):
             if not is_table:
-                click.echo(one_line(event.stored))
+                click.echo(json_line(event.stored))
                 continue
-            if not number:
+            if not index:
                 click.echo(HEADING)
-            is_on = supports_colour(sys.stdout)
-            line = event_row(
-                event.position, event.time, event.name, event.data, is_on=is_on, room=line_width(sys.stdout)
-            )
-            click.echo(line, color=is_on or None)
+            has_colour, width = supports_colour(sys.stdout), line_width(sys.stdout)
+            row = event_row(event.position, event.time, event.name, event.data, has_colour=has_colour, width=width)
+            click.echo(row, color=has_colour or None)

@@ -1,4 +1,4 @@
-"""`opstream fail`: ends an operation in the journal, in the operator's name."""
+"""`opstream fail`: ends an operation in the journal, on behalf of the operator."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import click
 import msgspec
 import uuid_utils
 
-from opstream.cli.options import client as options
-from opstream.cli.options import common as service_options
+from opstream.cli.broker_session import NO_JOURNAL, broker_session
+from opstream.cli.options import client as client_options
+from opstream.cli.options import common as common_options
 from opstream.terminal.console import CommandError
-from opstream_journal import Journal, JournalError, NotProvisioned, connect
+from opstream_journal import Journal, NotProvisioned
 from opstream_journal.command_handler import CommandHandler
 from opstream_journal.forced_end import ForcedFailure, force_fail
 from opstream_journal.provisioning.provision import current_sizing
@@ -22,12 +23,13 @@ from opstream_schemas.errors import FoldRefused, InvalidEvent, InvalidName, Oper
 from opstream_schemas.names import check_operation_id
 
 SOURCE: Final = "opstream/operator"
-"""Of the event."""
+"""`source` of the event."""
 _TIMEOUT: Final = 10.0
+"""Seconds for the end to be stored."""
 
 
 class FailSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`opstream fail`."""
+    """The options of `opstream fail`."""
 
     operation_id: str
     reason: str
@@ -37,19 +39,19 @@ class FailSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds."""
 
 
-@click.command(short_help="End an operation as failed.")
-@options.operation_argument
-@options.force_option
-@options.reason_option
-@service_options.nats_option
-@service_options.connect_timeout_option
-def fail(**given: Any) -> None:  # noqa: ANN401
+@click.command
+@client_options.operation_argument
+@client_options.force_option
+@client_options.reason_option
+@common_options.nats_option
+@common_options.connect_timeout_option
+def fail(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the settings are
     """End the operation ID: its status becomes Failed with the code FailedByOperator.
 
-    For operators, on the broker itself, so also with no service running. Whatever still runs for it is told to stop (a
-    plain handler in a thread has to look), and its outcome is refused. An operation whose events can't be understood
-    (damaged, foreign, or of a newer version) needs --force: it keeps what can be read of it, the rest is passed over,
-    and nothing is deleted. What has ended stays as it is.
+    For operators: it writes to the broker itself, so no service needs to run. A running attempt is told to stop (a
+    plain handler in a thread has to check for it), and its outcome is refused. An operation whose events can't be
+    understood (damaged, foreign, or of a newer version) needs --force: what can be read of it counts, the rest is
+    skipped, and nothing is deleted. An operation that has ended stays as it is.
 
     \b
     Example:
@@ -59,10 +61,11 @@ def fail(**given: Any) -> None:  # noqa: ANN401
 
 
 def fail_operation(settings: FailSettings) -> None:
-    """End the operation, and say what was done.
+    """End the operation, and print what was done.
 
     Raises:
-        Failure: it was not ended; the message says why.
+        CommandError: the operation was not ended; the message says why.
+        click.UsageError: the id is not valid.
     """
     operation_id = settings.operation_id
     try:
@@ -70,29 +73,28 @@ def fail_operation(settings: FailSettings) -> None:
     except InvalidName as error:
         raise click.UsageError(str(error)) from error
     try:
-        ended = asyncio.run(_fail(settings))
+        failure = asyncio.run(_fail(settings))
     except OperationFinished as finished:
-        raise CommandError(f"{finished}, which is never left: nothing was recorded") from finished
+        raise CommandError(f"{finished}, and an operation ends only once: nothing was recorded") from finished
     except (FoldRefused, InvalidEvent) as error:
         raise CommandError(
-            f"operation {operation_id} can't be understood ({error}): --force ends it all the same"
+            f"operation {operation_id} can't be understood ({error}): --force ends it nevertheless"
         ) from error
-    except (JournalError, InvalidName) as error:
+    except InvalidName as error:
         raise CommandError(str(error)) from error
-    if ended is None:
+    if failure is None:
         raise CommandError(f"there is no operation {operation_id}, or its events have expired")
-    _print_result(ended)
+    _print_result(failure)
 
 
 async def _fail(settings: FailSettings) -> ForcedFailure | None:
-    link = await connect(settings.servers, "opstream-fail", connect_timeout=settings.connect_timeout)
-    try:
-        sizing = await current_sizing(link)
+    async with broker_session(settings.servers, "fail", settings.connect_timeout) as connection:
+        sizing = await current_sizing(connection)
         if sizing is None:
-            raise NotProvisioned("the broker has no journal: is it the right one? 'opstream provision' makes it")
-        journal = Journal(link, max_msg_size=sizing.max_msg_size, clock=time.monotonic)
+            raise NotProvisioned(NO_JOURNAL)
+        journal = Journal(connection, max_msg_size=sizing.max_msg_size, clock=time.monotonic)
         await journal.start()
-        carrier = CommandHandler(
+        handler = CommandHandler(
             journal=journal,
             source=SOURCE,
             now=lambda: datetime.now(UTC),
@@ -100,24 +102,22 @@ async def _fail(settings: FailSettings) -> ForcedFailure | None:
             new_id=lambda: str(uuid_utils.uuid7()),
         )
         return await force_fail(
-            carrier,
+            handler,
             settings.operation_id,
             reason=settings.reason,
             is_forced=settings.is_forced,
             budget=_TIMEOUT,
         )
-    finally:
-        await link.close()
 
 
-def _print_result(ended: ForcedFailure) -> None:
-    found, event = ended.found, ended.event
+def _print_result(failure: ForcedFailure) -> None:
+    found, event = failure.found, failure.event
     if found.operation is None:
-        click.echo(f"{found.operation_id}: not even its request can be read, so it has no status; runners let go of it")
+        click.echo(f"{found.operation_id}: not even its request can be read, so it has no status; runners release it")
     else:
         was = found.operation.status
         click.echo(f"{found.operation_id}: {was} before, Failed now (position {event.position} of its events)")
     if found.problem is not None:
         unknown = found.operation.skipped if found.operation else 0
-        passed_over = f"{found.passed_over + unknown} of {found.message_count} messages were passed over"
-        click.echo(f"{passed_over}; the first trouble: {found.problem}")
+        skipped = f"{found.passed_over + unknown} of {found.message_count} messages were skipped"
+        click.echo(f"{skipped}; the first problem: {found.problem}")

@@ -13,12 +13,12 @@ from opstream.history import signing_keys
 _FILE: Final = PathType(path_type=Path, dir_okay=False)
 
 
-@click.command(short_help="Make a key for checkpoints.")
+@click.command
 @click.argument("path", metavar="FILE", type=_FILE)
 def keygen(path: Path) -> None:
     """Write a new private key (Ed25519, PEM) to FILE, readable by you only, and print the public one.
 
-    A file that is there is never overwritten. Keep it where those who may write to the broker can't read it.
+    An existing file is never overwritten. Keep it where those who may write to the broker can't read it.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""`opstream parked`: shows what subscribers have parked, has it tried again, or removes it."""
+"""`opstream parked`: shows the dead letters of subscribers, has them handled again, or removes them."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ from typing import Any, Final
 import click
 import msgspec
 
-from opstream.cli.options import common as options
+from opstream.cli.broker_session import broker_session
+from opstream.cli.options import common as common_options
 from opstream.cli.options.option import option
 from opstream.terminal.console import CommandError, line_width, printable
 from opstream.terminal.table import text_below
-from opstream_journal import Connection, JournalError, JournalUnavailable, connect
+from opstream_journal import Connection, JournalUnavailable
 from opstream_journal.jetstream.rpc import call
-from opstream_journal.stores import dead_letters as parking
+from opstream_journal.stores import dead_letters
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.names import check_durable_name
 from opstream_schemas.subjects import dead_letter_retry_subject
 
 _MAX_SEQUENCE: Final = 2**63 - 1
 _TRY_TIMEOUT: Final = 60.0
-"""Seconds that one try may take."""
+"""Seconds in which a subscriber has to handle one event."""
 _HEADING: Final = f"{'durable':<24}  {'sequence':>10}  {'reason':<16}  {'deliveries':>10}"
 
 
 class ParkedSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`opstream parked`."""
+    """The options of `opstream parked`."""
 
     durable: str | None
     """None for all."""
     sequences: tuple[int, ...]
-    """Empty for all of the durable."""
+    """Empty for all dead letters of the durable."""
     is_retry: bool
     is_forgetting: bool
     is_json: bool
@@ -42,6 +43,8 @@ class ParkedSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _DeadLetterLine(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A dead letter as it is printed."""
+
     durable: str
     sequence: int
     reason: str
@@ -66,21 +69,21 @@ retry_option = option(
     "is_retry",
     variable="RETRY",
     is_flag=True,
-    help="Have a running subscriber try them again, one after the other; what succeeds is parked no more.",
+    help="Have a running subscriber handle them again, one after the other; those that succeed are removed.",
 )
 forget_option = option(
     "--forget",
     "is_forgetting",
     variable="FORGET",
     is_flag=True,
-    help="Remove them for good. In the journal the events stay.",
+    help="Remove them permanently. The journal keeps the events.",
 )
 json_option = option(
     "--json", "is_json", variable="JSON", is_flag=True, help="One JSON object per line, also on a terminal."
 )
 
 
-@click.command(short_help="Show events that subscribers could not handle.")
+@click.command
 @click.argument("durable", metavar="[DURABLE]", required=False, callback=_check_durable)
 @click.argument(
     "sequences", metavar="[SEQUENCE]...", nargs=-1, type=click.IntRange(1, _MAX_SEQUENCE), callback=_without_duplicates
@@ -88,13 +91,13 @@ json_option = option(
 @retry_option
 @forget_option
 @json_option
-@options.nats_option
-@options.connect_timeout_option
+@common_options.nats_option
+@common_options.connect_timeout_option
 def parked(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the settings are
     """Show the events that subscribers could not handle: all, those of DURABLE, or just some of its SEQUENCEs.
 
-    A table on a terminal, otherwise one JSON object per line. With --retry they are tried again, and the exit status
-    is 1 if one stays parked. It is 1, too, if nothing is parked under one of the SEQUENCEs.
+    A table on a terminal, otherwise one JSON object per line. With --retry they are handled again, and the exit status
+    is 1 if one stays parked. It is also 1 if nothing is parked under one of the SEQUENCEs.
 
     \b
     Example:
@@ -103,66 +106,61 @@ def parked(**given: Any) -> None:  # noqa: ANN401 - the options above, named as 
       opstream parked mailer 1235 1240 --forget
     """
     if given["is_retry"] and given["is_forgetting"]:
-        raise click.UsageError("--retry and --forget are two ways to be rid of an event: choose one")
+        raise click.UsageError("--retry and --forget exclude each other: choose one")
     if (given["is_retry"] or given["is_forgetting"]) and not given["durable"]:
         name = "--retry" if given["is_retry"] else "--forget"
         raise click.UsageError(f"{name} needs the durable, e.g. 'opstream parked mailer {name}'")
-    run_parked(ParkedSettings(**given))
+    process_dead_letters(ParkedSettings(**given))
 
 
-def run_parked(settings: ParkedSettings) -> None:
-    """Print what is parked, or what came of trying it again or of removing it.
+def process_dead_letters(settings: ParkedSettings) -> None:
+    """Print the selected dead letters, or the result of handling them again or of removing them.
 
     Raises:
-        Failure: something stays parked, is not there, or the broker did not answer.
+        CommandError: a dead letter was not handled or does not exist; or as `broker_session`.
     """
-    try:
-        asyncio.run(_run(settings))
-    except JournalError as error:
-        raise CommandError(str(error)) from error
+    asyncio.run(_process(settings))
 
 
-async def _run(settings: ParkedSettings) -> None:
-    link = await connect(settings.servers, "opstream-parked", connect_timeout=settings.connect_timeout)
-    try:
-        wanted = await _select(link, settings)
+async def _process(settings: ParkedSettings) -> None:
+    async with broker_session(settings.servers, "parked", settings.connect_timeout) as connection:
+        keys = await _select(connection, settings)
         if settings.is_retry:
-            await _retry(link, wanted)
+            await _retry(connection, keys)
         elif settings.is_forgetting:
-            await _forget(link, wanted)
+            await _forget(connection, keys)
         else:
-            await _show(link, wanted, is_table=sys.stdout.isatty() and not settings.is_json)
-    finally:
-        await link.close()
+            await _show(connection, keys, is_table=sys.stdout.isatty() and not settings.is_json)
 
 
-async def _select(link: Connection, settings: ParkedSettings) -> list[tuple[str, int]]:
-    is_there = await parking.exists(link)
-    found = await parking.keys(link, settings.durable) if is_there else []
-    # Before anything is done: a list with a slip of the pen in it is not what was meant.
-    if missing := sorted(set(settings.sequences) - {sequence for _, sequence in found}):
+async def _select(connection: Connection, settings: ParkedSettings) -> list[tuple[str, int]]:
+    """The durable and sequence of each dead letter that the options name."""
+    is_there = await dead_letters.exists(connection)
+    keys = await dead_letters.keys(connection, settings.durable) if is_there else []
+    # Checked before anything is done: if one of the sequences is wrong, the others may be wrong, too.
+    if missing := sorted(set(settings.sequences) - {sequence for _, sequence in keys}):
         numbers = ", ".join(map(str, missing))
         raise CommandError(f"nothing of {settings.durable} is parked under {numbers}: 'opstream parked' shows what is")
     if not is_there:
         _print_note("nothing was ever parked on this broker: its first subscriber makes the stream PARKED")
-    elif not found:
+    elif not keys:
         _print_note(f"nothing is parked{f' of {settings.durable}' if settings.durable else ''}")
-    return [(str(settings.durable), sequence) for sequence in settings.sequences] or found
+    return [(str(settings.durable), sequence) for sequence in settings.sequences] or keys
 
 
-async def _show(link: Connection, wanted: list[tuple[str, int]], *, is_table: bool) -> None:
-    is_begun = False
-    for durable, sequence in wanted:
-        found = await parking.find(link, durable, sequence)
-        if found is None:
-            continue  # somebody was quicker
-        line = msgspec.convert(found, _DeadLetterLine, from_attributes=True)
+async def _show(connection: Connection, keys: list[tuple[str, int]], *, is_table: bool) -> None:
+    has_heading = False
+    for durable, sequence in keys:
+        letter = await dead_letters.find(connection, durable, sequence)
+        if letter is None:
+            continue  # removed since it was listed
+        line = msgspec.convert(letter, _DeadLetterLine, from_attributes=True)
         if not is_table:
             click.echo(msgspec.json.encode(line))
             continue
-        if not is_begun:
+        if not has_heading:
             click.echo(text_below(_HEADING, "subject: detail", line_width(sys.stdout)))
-        is_begun = True
+        has_heading = True
         click.echo(_row(line))
 
 
@@ -175,29 +173,31 @@ def _print_note(text: str) -> None:
     click.echo(f"opstream: {text}", err=True)
 
 
-async def _forget(link: Connection, wanted: list[tuple[str, int]]) -> None:
-    for durable, sequence in wanted:
-        found = await parking.find(link, durable, sequence)
-        if found is not None:
-            await parking.remove(link, found)
-            click.echo(printable(f"{durable} {sequence}: forgotten: {found.reason}  {found.subject}"))
+async def _forget(connection: Connection, keys: list[tuple[str, int]]) -> None:
+    for durable, sequence in keys:
+        letter = await dead_letters.find(connection, durable, sequence)
+        if letter is not None:
+            await dead_letters.remove(connection, letter)
+            click.echo(printable(f"{durable} {sequence}: forgotten: {letter.reason}  {letter.subject}"))
 
 
-async def _retry(link: Connection, wanted: list[tuple[str, int]]) -> None:
-    done = 0
-    for durable, sequence in wanted:
-        answer = await _retry_one(link, durable, sequence)
-        click.echo(printable(f"{durable} {sequence}: {answer}"))
-        done += answer == "done"
-    if done < len(wanted):
-        raise CommandError(f"{len(wanted) - done} of {len(wanted)} were not handled")
+async def _retry(connection: Connection, keys: list[tuple[str, int]]) -> None:
+    handled = 0
+    for durable, sequence in keys:
+        response = await _retry_one(connection, durable, sequence)
+        click.echo(printable(f"{durable} {sequence}: {response}"))
+        handled += response == "done"
+    if handled < len(keys):
+        raise CommandError(f"{len(keys) - handled} of {len(keys)} were not handled")
 
 
-async def _retry_one(link: Connection, durable: str, sequence: int) -> str:
+async def _retry_one(connection: Connection, durable: str, sequence: int) -> str:
+    """Ask a running subscriber to handle the event, and return its response."""
+    subject = dead_letter_retry_subject(durable)
     try:
-        answer = await call(link, dead_letter_retry_subject(durable), str(sequence).encode(), timeout=_TRY_TIMEOUT)
+        response = await call(connection, subject, str(sequence).encode(), timeout=_TRY_TIMEOUT)
     except JournalUnavailable as error:
-        if error.maybe_stored or not link.is_connected:
+        if error.maybe_stored or not connection.is_connected:
             raise
         raise CommandError(f"no subscriber {durable!r} is running: start it, then try again") from error
-    return answer.data.decode(errors="replace")
+    return response.data.decode(errors="replace")

@@ -1,4 +1,4 @@
-"""`opstream provision`: has the journal make and compare what it needs on a broker, and says what came of it."""
+"""`opstream provision`: creates the streams, buckets and consumers on a broker, or compares them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 import click
 import msgspec
 
-from opstream.cli import service_process as serving
-from opstream.cli.options import common as options
+from opstream.cli import service_process
+from opstream.cli.broker_session import broker_session
+from opstream.cli.options import common as common_options
 from opstream.cli.options.option import option
 from opstream.cli.options.value_types import Duration, Size
 from opstream.terminal import logs
 from opstream.terminal.console import CommandError
-from opstream_journal import JournalError, connect
 from opstream_journal.provisioning.archive import ArchiveSizing, current_archive
 from opstream_journal.provisioning.provision import RECREATE_HINT, ProvisionReport, current_sizing, required_age
 from opstream_journal.provisioning.provision import provision as provision_journal
@@ -23,8 +23,8 @@ from opstream_runner import InvalidAction
 from opstream_schemas.action_spec import ActionSpec
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Which broker, and how it should be. None: as it is, or the default where there is nothing yet."""
+class ProvisionSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of `opstream provision`. None: unchanged, or the default where nothing exists yet."""
 
     servers: tuple[str, ...]
     connect_timeout: float
@@ -41,16 +41,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_result: int | None
     """Bytes that a result may have."""
     modules: tuple[str, ...]
-    """Whose actions' consumers are compared too."""
+    """Modules of actions whose consumers are compared, too."""
     is_archiving: bool
-    """Whether there should be an archive; one that is there stays."""
+    """Make an archive. An existing archive stays in any case."""
     archive_max_age: float | None
     """Seconds; 0 for ever."""
     is_update: bool
 
 
-@click.command(short_help="Make what opstream needs on a broker, or compare it.")
-@options.nats_option
+@click.command
+@common_options.nats_option
 @option(
     "--replicas",
     variable="REPLICAS",
@@ -77,37 +77,35 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     type=Size(unlimited=-1, most="64MiB"),
     help="The largest event, or unlimited. A new broker gets 272KiB without it.",
 )
-@options.max_body_option(None)
-@options.max_result_option(None)
-@options.actions_option(default=())
-@options.archive_option
-@options.archive_max_age_option
+@common_options.max_body_option(None)
+@common_options.max_result_option(None)
+@common_options.actions_option(default=())
+@common_options.archive_option
+@common_options.archive_max_age_option
 @option("--update", "is_update", variable="UPDATE", is_flag=True, help="Apply the differences that are safe to apply.")
-@options.connect_timeout_option
-@options.log_level_option
-def provision(log_level: str, **given: Any) -> None:  # noqa: ANN401
+@common_options.connect_timeout_option
+@common_options.log_level_option
+def provision(log_level: str, **given: Any) -> None:  # noqa: ANN401 - the options above, named as the settings are
     """Make the streams, buckets and consumers that opstream needs on a broker. Run it as often as you like.
 
-    What exists is compared and never changed without --update. A limit that is not given stays as it is. The exit
-    status is 0 if nothing differs in the end, otherwise 1. With --actions, the consumers of these actions are
-    compared too.
+    What exists is compared, and changed only with --update. A limit that is not given stays as it is. The exit status
+    is 0 if nothing differs in the end, otherwise 1. With --actions, the consumers of these actions are compared, too.
 
     \b
     Example:
       opstream provision --nats nats://n1:4222 --replicas 3 --max-age 90d --archive
     """
     logs.configure(log_level)
+    service_process.allow_local_modules()
+    provision_broker(ProvisionSettings(**given))
 
-    serving.allow_local_modules()
-    provision_broker(Settings(**given))
 
-
-def provision_broker(settings: Settings) -> None:
-    """Make what is missing, compare the rest, print both.
+def provision_broker(settings: ProvisionSettings) -> None:
+    """Make what is missing, compare the rest, and print the result.
 
     Raises:
-        Failure: something still differs, the wishes contradict each other or the broker's `max_payload`, or the
-            broker did not do it.
+        CommandError: something still differs, the options contradict each other or the broker's `max_payload`, or the
+            actions can't be loaded; or as `broker_session`.
     """
     needed = _needed_message_size(settings)
     if settings.max_msg_size is not None and 0 <= settings.max_msg_size < needed:
@@ -117,26 +115,26 @@ def provision_broker(settings: Settings) -> None:
         )
     try:
         report = asyncio.run(_provision(settings))
-    except (JournalError, InvalidAction) as error:
+    except InvalidAction as error:
         raise CommandError(str(error)) from error
     _print_report(report)
 
 
-async def _provision(settings: Settings) -> ProvisionReport:
+async def _provision(settings: ProvisionSettings) -> ProvisionReport:
     specs = _load_specs(settings.modules)
-    link = await connect(settings.servers, "opstream-provision", connect_timeout=settings.connect_timeout)
-    try:
-        _check_max_payload(settings, link.nc.max_payload)
-        sizing = requested_sizing(settings, await current_sizing(link) or Sizing(), specs)
-        archive = requested_archive(settings, await current_archive(link))
-        return await provision_journal(link, sizing, specs, archive=archive, is_update=settings.is_update)
-    finally:
-        await link.close()
+    async with broker_session(settings.servers, "provision", settings.connect_timeout) as connection:
+        _check_max_payload(settings, connection.nc.max_payload)
+        sizing = requested_sizing(settings, await current_sizing(connection) or Sizing(), specs)
+        archive = requested_archive(settings, await current_archive(connection))
+        return await provision_journal(connection, sizing, specs, archive=archive, is_update=settings.is_update)
 
 
-def requested_sizing(settings: Settings, current: Sizing, specs: list[ActionSpec]) -> Sizing:
-    """What is asked for; where nothing is, what is there: what an operator chose earlier is no drift. It is more only
-    where that would not do for the sizes and actions that are named."""
+def requested_sizing(settings: ProvisionSettings, current: Sizing, specs: list[ActionSpec]) -> Sizing:
+    """The sizing that the journal should have.
+
+    A limit that is not given stays as it is: an operator chose it earlier. It is raised if the given sizes and actions
+    need more.
+    """
     chosen = {
         name: getattr(settings, name)
         for name in ("replicas", "max_age", "max_bytes", "max_msg_size")
@@ -149,11 +147,11 @@ def requested_sizing(settings: Settings, current: Sizing, specs: list[ActionSpec
     return msgspec.structs.replace(current, **chosen)
 
 
-def requested_archive(settings: Settings, current: ArchiveSizing | None) -> ArchiveSizing | None:
-    """The archive that is asked for or there; None for none.
+def requested_archive(settings: ProvisionSettings, current: ArchiveSizing | None) -> ArchiveSizing | None:
+    """The archive that there should be, because it is requested or exists; None for none.
 
     Raises:
-        click.UsageError: it is asked how old something may become that nobody asked for.
+        click.UsageError: an age is given for an archive that neither exists nor is requested.
     """
     if current is None and not settings.is_archiving:
         if settings.archive_max_age is not None:
@@ -163,15 +161,15 @@ def requested_archive(settings: Settings, current: ArchiveSizing | None) -> Arch
     return (current or ArchiveSizing()) if max_age is None else ArchiveSizing(max_age=max_age)
 
 
-def _check_max_payload(settings: Settings, most: int) -> None:
-    if max(settings.max_msg_size or 0, _needed_message_size(settings)) > most:
+def _check_max_payload(settings: ProvisionSettings, max_payload: int) -> None:
+    if max(settings.max_msg_size or 0, _needed_message_size(settings)) > max_payload:
         raise CommandError(
-            f"the broker takes no message above {most} bytes: raise max_payload in its configuration, or lower "
+            f"the broker takes no message above {max_payload} bytes: raise max_payload in its configuration, or lower "
             "--max-body, --max-result or --max-msg-size (the first two need 16 KiB more than they allow)"
         )
 
 
-def _needed_message_size(settings: Settings) -> int:
+def _needed_message_size(settings: ProvisionSettings) -> int:
     largest = max(settings.max_body or 0, settings.max_result or 0)
     return largest + EVENT_OVERHEAD if largest else 0
 
@@ -192,15 +190,15 @@ def _print_report(report: ProvisionReport) -> None:
         if not report.made and not report.updated:
             click.echo("nothing to do: the broker has everything")
         return
-    unsafe = [one for one in report.drift if not one.is_safe]
+    unsafe = [difference for difference in report.drift if not difference.is_safe]
     hints = []
     if len(unsafe) < len(report.drift):
         hints.append("run it again with --update to put right what is safe")
-    if any(one.field in SIZING_FIELDS for one in unsafe):
+    if any(difference.field in SIZING_FIELDS for difference in unsafe):
         hints.append("a smaller limit could drop events: leave it out to keep the one that is there")
-    if any(one.field not in SIZING_FIELDS for one in unsafe):
+    if any(difference.field not in SIZING_FIELDS for difference in unsafe):
         hints.append(RECREATE_HINT)
-    raise CommandError(f"the broker differs from what is wanted: {'; '.join(hints)}")
+    raise CommandError(f"the broker is not as it should be: {'; '.join(hints)}")
 
 
 def _print_items(what: str, items: tuple[Any, ...]) -> None:

@@ -1,4 +1,4 @@
-"""`opstream redeliver`: has deliveries that failed tried again, now."""
+"""`opstream redeliver`: schedules failed deliveries again, for now."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any, Final
 import click
 import msgspec
 
-from opstream.cli.options import common as options
+from opstream.cli.broker_session import broker_session
+from opstream.cli.options import common as common_options
 from opstream.cli.options import webhooks as webhook_options
 from opstream.terminal.console import CommandError, printable
-from opstream_journal import Connection, JournalError, connect
+from opstream_journal import Connection
 from opstream_journal.jetstream.stream_scan import scan_stream
 from opstream_journal.stores.webhook_deliveries import DeliveryStore
 from opstream_schemas import subjects
@@ -29,16 +30,16 @@ from opstream_schemas.webhook_delivery import (
 )
 
 _CLOCK_MARGIN: Final = timedelta(days=1)
-"""A moment that is over by the broker's clock as well, however far ahead the one of this machine is."""
+"""By which the clock of this machine may be ahead of the broker's: the new try is due by both."""
 
 
 class RedeliverSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`opstream redeliver`."""
+    """The options of `opstream redeliver`."""
 
     operation_ids: tuple[str, ...]
-    """Empty: of all operations."""
+    """Empty for all operations."""
     endpoint: str | None
-    """None: to all endpoints."""
+    """None for all endpoints."""
     now: datetime
     """With zone."""
     servers: tuple[str, ...]
@@ -46,17 +47,18 @@ class RedeliverSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds."""
 
 
-@click.command(short_help="Send again what was not delivered.")
+@click.command
 @webhook_options.ids_argument
 @webhook_options.endpoint_option
-@options.nats_option
-@options.connect_timeout_option
-def redeliver(**given: Any) -> None:  # noqa: ANN401
-    """Have deliveries that failed tried again now, with all their tries before them: those of the operations ID, or,
-    without any, all of --endpoint.
+@common_options.nats_option
+@common_options.connect_timeout_option
+def redeliver(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the settings are
+    """Try failed deliveries again now, with all tries that a new delivery has: those of the operations ID, or without
+    any ID all of --endpoint.
 
-    What was given up counts, and what waits for its next try; not what was delivered in the end. Receivers know
-    repetitions by their 'webhook-id', which stays the same. 'opstream webhooks' must run, and makes the deliveries.
+    A delivery has failed if it was given up, or if its last try failed and the next one is due later; not if it
+    succeeded in the end. Receivers recognize repetitions by the 'webhook-id', which stays the same. 'opstream webhooks'
+    must run: it makes the deliveries.
 
     \b
     Example:
@@ -64,48 +66,40 @@ def redeliver(**given: Any) -> None:  # noqa: ANN401
     """
     if not given["operation_ids"] and not given["endpoint"]:
         raise click.UsageError("say what to send again: ids of operations, or --endpoint NAME for all of an endpoint")
-
     redeliver_failed(RedeliverSettings(now=datetime.now(UTC), **given))
 
 
 def redeliver_failed(settings: RedeliverSettings) -> None:
-    """Send again what was not delivered, and print what.
+    """Schedule the failed deliveries again, and print each.
 
     Raises:
-        Failure: something can't be sent again, or the broker did not answer.
+        CommandError: a delivery can't be sent again; or as `broker_session`.
     """
-    try:
-        asyncio.run(_run(settings))
-    except JournalError as error:
-        raise CommandError(str(error)) from error
+    asyncio.run(_redeliver(settings))
 
 
-async def _run(settings: RedeliverSettings) -> None:
-    link = await connect(settings.servers, "opstream-redeliver", connect_timeout=settings.connect_timeout)
-    try:
-        deliveries = DeliveryStore(link)
-        sent = failed = 0
-        async for attempt in _undelivered_attempts(link, deliveries, settings):
+async def _redeliver(settings: RedeliverSettings) -> None:
+    sent = failed = 0
+    async with broker_session(settings.servers, "redeliver", settings.connect_timeout) as connection:
+        deliveries = DeliveryStore(connection)
+        async for attempt in _undelivered_attempts(connection, deliveries, settings):
             try:
-                await deliveries.schedule(
-                    await _renewed_delivery(deliveries, attempt, settings.now), settings.now - _CLOCK_MARGIN
-                )
+                delivery = await _renewed_delivery(deliveries, attempt, settings.now)
+                await deliveries.schedule(delivery, settings.now - _CLOCK_MARGIN)
             except InvalidEvent as error:
                 failed += 1
                 click.echo(f"{attempt.operation_id} {attempt.endpoint}: {printable(str(error))}", err=True)
             else:
                 sent += 1
                 click.echo(f"{attempt.operation_id} {attempt.endpoint}: sent again")
-    finally:
-        await link.close()
     if failed:
         raise CommandError(f"{failed} of {sent + failed} can't be sent again: see above")
     if not sent:
-        click.echo("nothing is recorded there that failed and was not delivered since", err=True)
+        click.echo("no failed delivery is recorded there that was not delivered since", err=True)
 
 
 async def _undelivered_attempts(
-    link: Connection, deliveries: DeliveryStore, settings: RedeliverSettings
+    connection: Connection, deliveries: DeliveryStore, settings: RedeliverSettings
 ) -> AsyncIterator[DeliveryAttempt]:
     """A failed attempt of each delivery that never succeeded."""
     filters = [
@@ -114,13 +108,13 @@ async def _undelivered_attempts(
         for outcome in (DeliveryOutcome.RETRYING, DeliveryOutcome.GAVE_UP)
     ]
     seen: set[tuple[str, str]] = set()
-    async with contextlib.aclosing(scan_stream(link, subjects.DELIVERIES_STREAM, filters=filters)) as batches:
+    async with contextlib.aclosing(scan_stream(connection, subjects.DELIVERIES_STREAM, filters=filters)) as batches:
         async for batch in batches:
             for record in batch:
                 try:
                     attempt = decode_delivery_attempt(record.data)
                 except InvalidEvent as error:
-                    click.echo(f"record {record.sequence} is passed over: {printable(str(error))}", err=True)
+                    click.echo(f"record {record.sequence} is skipped: {printable(str(error))}", err=True)
                     continue
                 key = attempt.operation_id, attempt.endpoint
                 if key not in seen and not await deliveries.is_delivered(attempt):
@@ -129,10 +123,10 @@ async def _undelivered_attempts(
 
 
 async def _renewed_delivery(deliveries: DeliveryStore, attempt: DeliveryAttempt, now: datetime) -> WebhookDelivery:
-    """The delivery of an attempt, with all its tries before it.
+    """The delivery of an attempt, with as many tries as a new one.
 
     Raises:
-        InvalidEvent: the journal does not hold what it needs any more.
+        InvalidEvent: the journal does not hold the events any more that it needs.
     """
     kind = Kind.parse(attempt.action)
     sequence = await deliveries.outcome_sequence(attempt.operation_id, kind, attempt.event)

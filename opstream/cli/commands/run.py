@@ -7,17 +7,14 @@ from typing import Any
 import click
 import msgspec
 
-from opstream.cli.client_session import RESPONSE_TIMEOUT, following, print_json, session
-from opstream.cli.options import client as options
-from opstream.client import (
-    ServiceUnavailable,
-    new_operation_id,
-)
+from opstream.cli.client_session import RESPONSE_TIMEOUT, client_session, follow_session, print_json
+from opstream.cli.options import client as client_options
+from opstream.client import ServiceUnavailable, new_operation_id
 from opstream.terminal.console import CommandError, printable
 
 
 class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`opstream run`."""
+    """The options of `opstream run`."""
 
     target: str
     url: str
@@ -25,20 +22,20 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
     """JSON."""
     operation_id: str | None
     callback: str = ""
-    """Where the outcome is to be delivered; empty for nowhere."""
+    """Where the outcome is delivered; empty for nowhere."""
     timeout: float | None
-    """Seconds to follow; None for as long as it takes."""
+    """Seconds to follow the operation; None for no limit."""
     is_detached: bool
 
 
-@click.command(short_help="Submit an action and follow its operation.")
+@click.command
 @click.argument("target", metavar="TARGET")
-@options.input_option
-@options.operation_id_option
-@options.callback_option
-@options.timeout_option
-@options.detach_option
-@options.url_option
+@client_options.input_option
+@client_options.operation_id_option
+@client_options.callback_option
+@client_options.timeout_option
+@client_options.detach_option
+@client_options.url_option
 def run(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the settings are
     """Submit the action TARGET (book/42:upload-start or book:reindex) and follow its operation to the end.
 
@@ -57,12 +54,12 @@ def submit_and_follow(settings: RunSettings) -> None:
     """Submit an action, follow its operation, and print its result.
 
     Raises:
-        Failure: with one of the exit statuses above.
-        click.UsageError: the target or the id can't be meant.
+        CommandError: as `client_session` and `follow_session`.
+        click.UsageError: the target or the id is not valid.
     """
     operation_id = settings.operation_id or new_operation_id()
     again = f"run it again with --operation-id {operation_id}"
-    with session(settings.url, hint=f"it may have been submitted: to find out, {again}") as (client, display):
+    with client_session(settings.url, hint=f"it may have been submitted: to find out, {again}") as (client, display):
         try:
             operation = client.submit(
                 settings.target,
@@ -77,7 +74,7 @@ def submit_and_follow(settings: RunSettings) -> None:
             print_json(operation.monitor)
             return
         click.echo(f"operation {operation.id} of {printable(settings.target)}", err=True)
-        with following(operation.id, settings.url), display:
+        with follow_session(operation.id, settings.url), display:
             display.show(operation.monitor)
             result = client.result(
                 operation,

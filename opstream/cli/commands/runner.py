@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import click
 
-from opstream.cli import service_process as serving
-from opstream.cli.options import common as options
+from opstream.cli.options import common as common_options
+from opstream.cli.service_process import allow_local_modules, prepare_process, run_service
 
 
-@click.command(short_help="Execute actions.")
-@options.nats_option
-@options.actions_option()
-@options.concurrency_option
-@options.drain_option
-@options.max_result_option()
-@options.health_port_option
-@options.connect_timeout_option
-@options.log_level_option
+@click.command
+@common_options.nats_option
+@common_options.actions_option()
+@common_options.concurrency_option
+@common_options.drain_option
+@common_options.max_result_option()
+@common_options.health_port_option
+@common_options.connect_timeout_option
+@common_options.log_level_option
 def runner(
     *,
     servers: tuple[str, ...],
@@ -30,19 +30,19 @@ def runner(
 ) -> None:
     """Execute the actions of Python modules. Run as many as you like: they share the work.
 
-    It needs a provisioned broker. After SIGTERM it takes nothing new, lets what runs end within --drain, and hands back
-    the rest, so that another runner continues at once.
+    It needs a provisioned broker. After SIGTERM it starts nothing new, lets running attempts end within --drain, and
+    releases the rest, so that another runner continues at once.
 
     \b
     Example:
       opstream runner --nats nats://n1:4222 --actions shop.orders --drain 60s
     """
-    serving.prepare_process(log_level)
+    prepare_process(log_level)
     from opstream_runner.main import run
     from opstream_runner.settings import Settings
 
-    serving.allow_local_modules()
-    serving.run_service(
+    allow_local_modules()
+    run_service(
         lambda: run(
             Settings(
                 servers=servers,

@@ -14,7 +14,7 @@ from opstream_schemas.asyncapi import asyncapi_document
 from opstream_schemas.json_schemas import json_schemas
 
 
-@click.command(short_help="Write JSON Schemas and the AsyncAPI document of all events.")
+@click.command
 @click.argument("folder", metavar="DIR", type=PathType(path_type=Path, file_okay=False))
 def schemas(folder: Path) -> None:
     """Write the JSON Schemas of events and operation, and asyncapi.json, into DIR, for readers in other languages.
@@ -28,11 +28,10 @@ def schemas(folder: Path) -> None:
 
 
 def write_schemas(folder: Path) -> Iterator[Path]:
-    """Write one file per schema (`operation.json`, `opstream.action.started.v1.json`) and `asyncapi.json`, yielding
-    each path.
+    """Write `asyncapi.json` and one file per schema (`opstream.action.started.v1.json`), and yield each path.
 
     Raises:
-        Failure: the folder can't be written to.
+        CommandError: the folder can't be written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

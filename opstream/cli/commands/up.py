@@ -6,34 +6,34 @@ from typing import Any
 
 import click
 
-from opstream.cli.options import common as options
+from opstream.cli.options import common as common_options
 from opstream.cli.options import webhooks as webhook_options
 
 
-@click.command(short_help="Run everything on this machine.")
-@options.host_option
-@options.port_option
-@options.public_url_option
-@options.nats_port_option
-@options.data_dir_option
-@options.actions_option()
-@options.concurrency_option
-@options.drain_option
-@options.max_body_option()
-@options.max_result_option()
-@options.archive_option
+@click.command
+@common_options.host_option
+@common_options.port_option
+@common_options.public_url_option
+@common_options.nats_port_option
+@common_options.data_dir_option
+@common_options.actions_option()
+@common_options.concurrency_option
+@common_options.drain_option
+@common_options.max_body_option()
+@common_options.max_result_option()
+@common_options.archive_option
 @webhook_options.config_option
 @webhook_options.callback_host_option
 @webhook_options.callback_secret_option
 @webhook_options.allow_private_option
 @webhook_options.allow_http_option
-@options.log_level_option
+@common_options.log_level_option
 def up(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the settings are
     """Run everything on this machine: broker, api, projector, runner and webhooks.
 
-    Prints one line with the URLs when all of it is ready. Ctrl-C or SIGTERM stops everything in order: running actions
-    have --drain to end, what still runs goes on at the next start. A second one kills. If a part dies, the rest is
-    stopped and the exit status is 1.
+    Prints one line with the URLs when everything is ready. Ctrl-C or SIGTERM stops everything in order: running actions
+    have --drain to end, and those that still run then continue at the next start. A second Ctrl-C or SIGTERM kills what
+    is left. If a process dies, the others are stopped and the exit status is 1.
 
     \b
     Example:

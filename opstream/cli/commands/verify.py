@@ -1,10 +1,11 @@
-"""`opstream verify`: compares the view with the journal, or checks the hash chains of the journal."""
+"""`opstream verify`: compares the view with the journal, or with --chain verifies the hash chains of a stream."""
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,40 +13,39 @@ import click
 import msgspec
 import uvloop
 
-from opstream.cli import view_session as sweeps
-from opstream.cli.options import common as options
-from opstream.cli.options import history as replay_options
+from opstream.cli.broker_session import broker_session
+from opstream.cli.options import common as common_options
+from opstream.cli.options import history as history_options
 from opstream.cli.options.option import PathType, option
-from opstream.history.chain_verifier import VerifyChainSettings, verify_chain
+from opstream.cli.view_session import print_skipped, utc_now, view_session
+from opstream.history.chain_verifier import ChainVerifier, ChainVerifierSettings
 from opstream.terminal.console import EXIT_INTERRUPTED, CommandError, printable
 from opstream.terminal.progress_bar import ProgressBar
-from opstream_journal import JournalError, NotProvisioned
 from opstream_projector.consistency.entry_check import EntryDifference, EntryReader
 from opstream_projector.consistency.journal_fold import JournalFold
-from opstream_projector.consistency.verify import GRACE
-from opstream_projector.consistency.verify import ViewVerifier as Judge
+from opstream_projector.consistency.verify import GRACE, ViewVerifier
 from opstream_projector.consistency.view_scan import ViewScan
 from opstream_schemas.text import format_count
 
 _FILE: Final = PathType(path_type=Path, dir_okay=False)
 _PROJECTOR_HINT: Final = "is a projector running?"
 _LAG_INTERVAL: Final = 5.0
-"""Seconds between two lines about its lag."""
+"""Seconds between two lines about the lag of the projector."""
 
 
 class VerifySettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`opstream verify`, the view's part of it."""
+    """The options of `opstream verify` without --chain."""
 
     servers: tuple[str, ...]
     connect_timeout: float
     """Seconds."""
     grace: float = GRACE
-    """Seconds for which a projector may be behind."""
+    """Seconds by which a projector may be behind."""
 
 
-@click.command(short_help="Check the journal: against the view, or its hash chains.")
+@click.command
 @option("--chain", "is_chain", variable="CHAIN", is_flag=True, help="Check the hash chain of every operation instead.")
-@replay_options.archive_option
+@history_options.archive_option
 @option(
     "--checkpoint",
     variable="CHECKPOINT",
@@ -67,15 +67,15 @@ class VerifySettings(msgspec.Struct, frozen=True, kw_only=True):
     type=_FILE,
     multiple=True,
     metavar="FILE",
-    help="A public key (PEM) that checkpoints may be signed with; repeat it for older ones. The one that belongs to "
-    "--sign need not be named.",
+    help="A public key (PEM) of checkpoints that are trusted; repeat it for older keys. The one of --sign is trusted "
+    "without it.",
 )
 @option(
     "--from-checkpoint",
     "is_quick",
     variable="FROM_CHECKPOINT",
     is_flag=True,
-    help="Begin behind the last checkpoint instead of at the beginning.",
+    help="Begin after the last checkpoint instead of at the beginning.",
 )
 @option(
     "--accept-findings",
@@ -84,8 +84,8 @@ class VerifySettings(msgspec.Struct, frozen=True, kw_only=True):
     is_flag=True,
     help="Sign although the chains show findings; the checkpoint says how many.",
 )
-@options.nats_option
-@options.connect_timeout_option
+@common_options.nats_option
+@common_options.connect_timeout_option
 def verify(
     *,
     is_chain: bool,
@@ -98,7 +98,8 @@ def verify(
     servers: tuple[str, ...],
     connect_timeout: float,
 ) -> None:
-    """Fold the whole journal and compare it with the view; or, with --chain, check that nobody has tampered with it.
+    """Fold the whole journal and compare it with the view; or, with --chain, check that the journal was not tampered
+    with.
 
     Each difference or finding is one line on stdout; the exit status is 0 if there is none, otherwise 1. Nothing is
     changed. docs/audit.md says what the chain and checkpoints prove, and what they don't.
@@ -111,7 +112,7 @@ def verify(
     """
     if not is_chain:
         if is_archive or checkpoint or sign or keys or is_quick or is_accepting:
-            raise click.UsageError("--from-archive and all about checkpoints need --chain: add it")
+            raise click.UsageError("--from-archive and the options of checkpoints need --chain: add it")
         verify_view(VerifySettings(servers=servers, connect_timeout=connect_timeout))
         return
     if checkpoint is None and (sign or keys or is_quick):
@@ -120,78 +121,86 @@ def verify(
         raise click.UsageError("a checkpoint needs a key: --key PUBLIC to compare with it, --sign PRIVATE to add one")
     if is_accepting and sign is None:
         raise click.UsageError("--accept-findings is about signing: add --sign FILE")
-    verify_chain(
-        VerifyChainSettings(
-            servers=servers,
-            connect_timeout=connect_timeout,
-            is_archive=is_archive,
-            checkpoint=checkpoint,
-            sign=sign,
-            keys=keys,
-            is_quick=is_quick,
-            is_accepting=is_accepting,
-        )
+    settings = ChainVerifierSettings(
+        is_archive=is_archive,
+        checkpoint=checkpoint,
+        sign=sign,
+        keys=keys,
+        is_quick=is_quick,
+        is_accepting=is_accepting,
     )
+    verify_chain(settings, servers, connect_timeout)
+
+
+def verify_chain(settings: ChainVerifierSettings, servers: Sequence[str], connect_timeout: float) -> None:
+    """Verify the chains of a stream, print the findings, and sign a checkpoint if there is a private key.
+
+    Raises:
+        CommandError: there are findings, a file can't be used, or the verification did not finish.
+    """
+    verifier = ChainVerifier(settings)
+    try:
+        asyncio.run(_verify_chain(verifier, servers, connect_timeout))
+    except KeyboardInterrupt:
+        raise CommandError(
+            "interrupted before the end; if no checkpoint is listed above, none was made", status=EXIT_INTERRUPTED
+        ) from None
+
+
+async def _verify_chain(verifier: ChainVerifier, servers: Sequence[str], connect_timeout: float) -> None:
+    async with broker_session(servers, "verify", connect_timeout) as connection:
+        await verifier.run(connection)
 
 
 def verify_view(settings: VerifySettings) -> None:
     """Compare the view with the journal, and print each difference on stdout.
 
     Raises:
-        SystemExit: with status 1, if there is a difference.
-        Failure: it came to no end.
+        SystemExit: with status 1, there is a difference.
+        CommandError: the comparison did not finish.
     """
     try:
-        differences = uvloop.run(_verify(settings))
-    except NotProvisioned as error:
-        raise CommandError(str(error)) from error
-    except JournalError as error:
-        raise CommandError(f"{error}. Nothing was changed: run it again") from error
+        differences = uvloop.run(_verify_view(settings))
     except KeyboardInterrupt:
         raise CommandError("interrupted: not everything was compared", status=EXIT_INTERRUPTED) from None
     if differences:
         sys.exit(1)
 
 
-async def _verify(settings: VerifySettings) -> int:
+async def _verify_view(settings: VerifySettings) -> int:
     began = time.monotonic()
-    tally = ProgressBar(sys.stderr, time.monotonic)
-    async with sweeps.view_session(settings.servers, "opstream-verify", settings.connect_timeout) as (
-        link,
-        journal,
-        found,
-    ):
-        judge = Judge(
-            EntryReader(link, journal, found),
-            report=lambda difference: _print_difference(tally, difference),
-            report_lag=_LagReporter(tally, time.monotonic),
-            now=sweeps.utc_now,
+    bar = ProgressBar(sys.stderr, time.monotonic)
+    advice = "Nothing was changed: run it again"
+    session = view_session(settings.servers, "verify", settings.connect_timeout, advice=advice)
+    async with session as (connection, journal, snapshots):
+        verifier = ViewVerifier(
+            EntryReader(connection, journal, snapshots),
+            report=lambda difference: _print_difference(bar, difference),
+            report_lag=_LagReporter(bar, time.monotonic),
+            now=utc_now,
             grace=settings.grace,
         )
-        sweep = ViewScan(link, found, JournalFold(), tally)
-        await sweep.run(judge)
-    sweeps.print_skipped(sweep.journal_fold, judge.unfoldable)
-    seconds, walk = time.monotonic() - began, sweep.journal_fold
-    rate = walk.events / seconds
-    click.echo(
-        f"{format_count(walk.events, 'event')} of {format_count(walk.operations, 'operation')} read in {seconds:.1f} s "
-        f"({rate:,.0f} events/s): "
-        f"{_conclusion(judge)}",
-        err=True,
-    )
-    return judge.differences
+        scan = ViewScan(connection, snapshots, JournalFold(), bar)
+        await scan.run(verifier)
+    fold = scan.journal_fold
+    print_skipped(fold, verifier.unfoldable)
+    seconds = time.monotonic() - began
+    events, operations = format_count(fold.events, "event"), format_count(fold.operations, "operation")
+    rate = f"{fold.events / seconds:,.0f} events/s"
+    click.echo(f"{events} of {operations} read in {seconds:.1f} s ({rate}): {_conclusion(verifier)}", err=True)
+    return verifier.differences
 
 
 class _LagReporter:
-    """Tells that the projector is behind, but not all the time.
+    """Prints that the projector is behind, at most once in `_LAG_INTERVAL`.
 
     Args:
-        tally: where to.
+        bar: prints the line.
         clock: monotonic seconds.
     """
 
-    def __init__(self, tally: ProgressBar, clock: Callable[[], float]) -> None:
-        self._tally = tally
+    def __init__(self, bar: ProgressBar, clock: Callable[[], float]) -> None:
+        self._bar = bar
         self._clock = clock
         self._last_printed = -_LAG_INTERVAL
 
@@ -199,19 +208,19 @@ class _LagReporter:
         now = self._clock()
         if now - self._last_printed >= _LAG_INTERVAL:
             self._last_printed = now
-            self._tally.print_line(f"{count:,} operations are not up to date: {_PROJECTOR_HINT}")
+            self._bar.print_line(f"{count:,} operations are not up to date: {_PROJECTOR_HINT}")
 
 
-def _conclusion(judge: Judge) -> str:
-    if not judge.differences:
+def _conclusion(verifier: ViewVerifier) -> str:
+    if not verifier.differences:
         return "the view is the fold of the journal"
-    found = format_count(judge.differences, "difference")
-    if judge.lagging == judge.differences:
-        return f"{found}, all of them because the view is not up to date: {_PROJECTOR_HINT}"
-    behind = f", {judge.lagging:,} of them because the view is not up to date" if judge.lagging else ""
-    return f"{found}{behind}: 'opstream rebuild' puts the view right"
+    differences = format_count(verifier.differences, "difference")
+    if verifier.lagging == verifier.differences:
+        return f"{differences}, all of them because the view is not up to date: {_PROJECTOR_HINT}"
+    lagging = f", {verifier.lagging:,} of them because the view is not up to date" if verifier.lagging else ""
+    return f"{differences}{lagging}: 'opstream rebuild' puts the view right"
 
 
-def _print_difference(tally: ProgressBar, difference: EntryDifference) -> None:
-    tally.clear()
+def _print_difference(bar: ProgressBar, difference: EntryDifference) -> None:
+    bar.clear()
     click.echo(printable(str(difference)))

@@ -6,37 +6,37 @@ from typing import Any
 
 import click
 
-from opstream.cli import service_process as serving
-from opstream.cli.options import common as options
+from opstream.cli.options import common as common_options
 from opstream.cli.options import webhooks as webhook_options
+from opstream.cli.service_process import prepare_process, run_service
 
 
-@click.command(short_help="Deliver outcomes over HTTP, signed and retried.")
-@options.nats_option
+@click.command
+@common_options.nats_option
 @webhook_options.config_option
 @webhook_options.callback_host_option
 @webhook_options.callback_secret_option
 @webhook_options.allow_private_option
 @webhook_options.allow_http_option
-@options.health_port_option
-@options.connect_timeout_option
-@options.log_level_option
+@common_options.health_port_option
+@common_options.connect_timeout_option
+@common_options.log_level_option
 def webhooks(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the settings are
     """Deliver outcomes over HTTP: to endpoints of --config, and to the callbacks of requests. Run two for safety.
 
-    Each delivery is signed after Standard Webhooks, tried again for a day if it fails, and recorded ('opstream
-    deliveries'). It needs a provisioned broker. SIGHUP has endpoints and secrets read again.
+    Each delivery is signed as Standard Webhooks says, tried again for a day if it fails, and recorded ('opstream
+    deliveries'). The service needs a provisioned broker. SIGHUP makes it read endpoints and secrets again.
 
     \b
     Example:
       opstream webhooks --config hooks.toml
     """
-    serving.prepare_process(given["log_level"])
+    prepare_process(given["log_level"])
     webhook_options.check_config(given)
     from opstream_webhooks.main import run
     from opstream_webhooks.settings import Settings
 
-    serving.run_service(
+    run_service(
         lambda: run(
             Settings(
                 servers=given["servers"],

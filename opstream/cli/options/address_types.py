@@ -1,4 +1,7 @@
-"""Addresses that options take: of brokers, of the service, of this machine. Callbacks of `options` and the like."""
+"""Callbacks of options that take addresses: of brokers, of the service, of this machine.
+
+Each returns the value, and raises `click.BadParameter` if it is not such an address.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ _HOST_PATTERN: Final = re.compile(r"[0-9A-Za-z._:%-]+")
 
 
 def check_servers(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    """URLs of brokers, or HOST:PORT; click's usage error for anything else."""
+    """Accept URLs of brokers, or HOST:PORT."""
     servers = split_list(ctx, param, value)
     schemes = set()
     for server in servers:
@@ -33,7 +36,7 @@ def check_servers(ctx: click.Context, param: click.Parameter, value: tuple[str, 
 
 
 def check_base_url(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """A base URL without a slash at its end; click's usage error for anything else."""
+    """Accept a base URL, and return it without a slash at its end."""
     if value is None:
         return None
     parts = _split_url(value)
@@ -45,7 +48,7 @@ def check_base_url(ctx: click.Context, param: click.Parameter, value: str | None
 
 
 def check_host(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    """A name or an address; click's usage error for what can be neither. Whether it is this machine's shows later."""
+    """Accept a host name or an IP address. It is not checked here that this machine has it."""
     try:
         is_host = _HOST_PATTERN.fullmatch(value) is not None and bool(value.encode("idna"))
     except UnicodeError:
@@ -56,7 +59,7 @@ def check_host(ctx: click.Context, param: click.Parameter, value: str) -> str:
 
 
 def _split_url(url: str) -> SplitResult | None:
-    """None for what is no URL with a host, or has a port that can't be."""
+    """The parts of a URL; None if it has no host, or its port is not valid."""
     try:
         parts = urlsplit(url)
         is_whole = bool(parts.hostname) and parts.port != 0

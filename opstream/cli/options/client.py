@@ -1,7 +1,4 @@
-"""The options of the commands that talk to a running service, each with its environment variable. See `options`.
-
-Called by `operate` only.
-"""
+"""Options of the commands about operations; most of these commands send requests to a running service."""
 
 from __future__ import annotations
 
@@ -23,12 +20,16 @@ DEFAULT_URL: Final = "http://127.0.0.1:8080"
 
 
 class JsonType(click.ParamType):  # type: ignore[type-arg]
-    """JSON: as it stands, `@FILE` for what a file holds, or `-` (or `@-`) for standard input. Gives its bytes."""
+    """JSON as text, in a file (`@FILE`) or from standard input (`-` or `@-`). The value of the option is its bytes."""
 
     name = "json"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bytes:  # noqa: ANN401
-        """JSON as bytes; click's usage error for what can't be read or is none."""
+        """Read the JSON.
+
+        Raises:
+            click.BadParameter: it can't be read, or is not JSON.
+        """
         if isinstance(value, bytes):
             return value
         try:
@@ -43,13 +44,17 @@ class JsonType(click.ParamType):  # type: ignore[type-arg]
 
 
 def check_timeout(ctx: click.Context, *, is_waiting: bool) -> None:
-    """Refuse a `--timeout` that nothing would be limited by. In the environment it is for the commands that follow."""
+    """Check that `--timeout` limits something. Its variable may be set for other commands, which wait.
+
+    Raises:
+        click.UsageError: it is on the command line, and the command does not wait.
+    """
     if not is_waiting and ctx.get_parameter_source("timeout") is ParameterSource.COMMANDLINE:
         raise click.UsageError("--timeout limits how long an operation is followed: add --wait, or leave it out")
 
 
 def _check_callback(text: str) -> str:
-    return parse_url(text, is_http_allowed=True).text if text else ""  # whether http will do, the service knows
+    return parse_url(text, is_http_allowed=True).text if text else ""  # the service decides whether http is allowed
 
 
 def _read_input(value: str) -> bytes:
@@ -74,14 +79,14 @@ input_option: Final[Decorator[Any]] = option(
     type=JsonType(),
     default="{}",
     metavar="JSON|@FILE|-",
-    help="The action's input: JSON as it stands, @FILE for a file of it, - for standard input.",
+    help="The action's input: JSON as text, @FILE for a file, - for standard input.",
 )
 operation_id_option: Final[Decorator[Any]] = option(
     "--operation-id",
     variable="OPERATION_ID",
     metavar="ID",
-    help="Your own id for the operation. The same command with the same id finds the operation that it made before "
-    "instead of a second one. A new UUIDv7 without it.",
+    help="Your own id for the operation. The same command with the same id continues with the operation that it made "
+    "before, instead of a second one. Without it a new UUIDv7.",
 )
 callback_option: Final[Decorator[Any]] = option(
     "--callback",
@@ -89,15 +94,15 @@ callback_option: Final[Decorator[Any]] = option(
     default="",
     metavar="URL",
     callback=checked(_check_callback),
-    help="Where the outcome is to be posted, signed (docs/webhooks.md), e.g. https://hooks.example.org/done. Its host "
-    "must be one that the service allows.",
+    help="The URL to which the outcome is posted, signed (docs/webhooks.md), e.g. https://hooks.example.org/done. The "
+    "service must allow its host.",
 )
 timeout_option: Final[Decorator[Any]] = option(
     "--timeout",
     variable="TIMEOUT",
     type=Duration(is_positive=True),
-    help="How long to follow before leaving with exit status 124, e.g. 10m; the operation goes on. As long as it takes "
-    "without it.",
+    help="How long to follow the operation, e.g. 10m; then the command ends with exit status 124, and the operation "
+    "goes on. Without it there is no limit.",
 )
 detach_option: Final[Decorator[Any]] = option(
     "--detach", "is_detached", variable="DETACH", is_flag=True, help="Only submit, and print the status monitor."
@@ -111,18 +116,18 @@ reason_option: Final[Decorator[Any]] = option(
     default="",
     metavar="TEXT",
     takes_empty=True,
-    help="Why, for the operation's history.",
+    help="The reason, for the operation's history.",
 )
 follow_option: Final[Decorator[Any]] = option(
     "--follow/--no-follow",
     "is_following",
     variable="FOLLOW",
     default=False,
-    help="Go on until the operation has ended, or only what there is.",
+    help="Print new events until the operation has ended, or only those that there are.",
 )
 json_option: Final[Decorator[Any]] = option(
     "--json", "is_json", variable="JSON", is_flag=True, help="One CloudEvent per line, also on a terminal."
 )
 force_option: Final[Decorator[Any]] = option(
-    "--force", "is_forced", variable="FORCE", is_flag=True, help="Also if what it holds can't be understood."
+    "--force", "is_forced", variable="FORCE", is_flag=True, help="Also if the operation's events can't be understood."
 )

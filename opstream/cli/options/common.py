@@ -1,7 +1,4 @@
-"""What the commands' options accept, and the options that several commands share, each with its environment variable.
-
-Called by `cli` only. An option has the same name, variable and meaning in every command that has it.
-"""
+"""Options of services and of commands that connect to the broker."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ NATS_URL: Final = "nats://127.0.0.1:4222"
 ACTIONS: Final = "bookshelf.actions"
 
 _MAX_DOCUMENT_SIZE: Final = "63MiB"
-"""NATS takes no message above 64 MiB; what a body or a result becomes is a little larger than itself."""
+"""NATS takes no message above 64 MiB, and the event of a request or a result is larger than the document in it."""
 _LEVELS: Final = ("debug", "info", "warning", "error")
 
 
@@ -40,14 +37,14 @@ nats_option: Final[Decorator[Any]] = option(
     default=(NATS_URL,),
     metavar="URL",
     callback=check_servers,
-    help="The broker; repeat it for the members of one cluster, e.g. --nats nats://n1:4222 --nats nats://n2:4222.",
+    help="The broker; repeat it for the members of a cluster, e.g. --nats nats://n1:4222 --nats nats://n2:4222.",
 )
 connect_timeout_option: Final[Decorator[Any]] = option(
     "--connect-timeout",
     variable="CONNECT_TIMEOUT",
     type=Duration(is_positive=True),
     default="30s",
-    help="How long to wait for the broker at the start before giving up with exit status 1.",
+    help="How long to wait for the broker at the start; then the command ends with exit status 1.",
 )
 health_port_option: Final[Decorator[Any]] = option(
     "--health-port",
@@ -55,14 +52,14 @@ health_port_option: Final[Decorator[Any]] = option(
     type=click.IntRange(0, 65_535),
     default=0,
     metavar="PORT",
-    help="Serve /healthz and /readyz here, for probes; 0 for none.",
+    help="Serve /healthz and /readyz on this port, for probes; 0 for none.",
 )
 log_level_option: Final[Decorator[Any]] = option(
     "--log-level",
     variable="LOG_LEVEL",
     type=click.Choice(_LEVELS, case_sensitive=False),
     default="info",
-    help="The least that is logged (on stderr).",
+    help="The lowest level that is logged (on stderr).",
 )
 concurrency_option: Final[Decorator[Any]] = option(
     "--concurrency",
@@ -77,30 +74,30 @@ drain_option: Final[Decorator[Any]] = option(
     variable="DRAIN",
     type=Duration(),
     default="10s",
-    help="How long running attempts may go on after SIGTERM before they are handed back; a second signal does not "
-    "wait for them.",
+    help="How long running attempts may go on after SIGTERM before they are released to other runners; a second signal "
+    "releases them at once.",
 )
 archive_option: Final[Decorator[Any]] = option(
     "--archive",
     "is_archiving",
     variable="ARCHIVE",
     is_flag=True,
-    help="Make the stream ARCHIVE: a compressed copy of every event, which outlives the journal (docs/retention.md). "
-    "Once made, it stays.",
+    help="Make the stream ARCHIVE: a compressed copy of every event, which is kept longer than the journal "
+    "(docs/retention.md). It stays when the option is left out later.",
 )
 archive_max_age_option: Final[Decorator[Any]] = option(
     "--archive-max-age",
     variable="ARCHIVE_MAX_AGE",
     type=Duration(unlimited=0.0),
-    help="How long the archive keeps events, e.g. 3650d, or unlimited; longer than --max-age. A new archive keeps them "
-    "for ever without it.",
+    help="How long the archive keeps events, e.g. 3650d, or unlimited; longer than --max-age. Without it a new archive "
+    "keeps them for ever.",
 )
 host_option: Final[Decorator[Any]] = option(
     "--host",
     variable="HOST",
     default="127.0.0.1",
     callback=check_host,
-    help="The address that HTTP is served on; 0.0.0.0 for every one of this machine.",
+    help="The address that HTTP is served on; 0.0.0.0 for all addresses of this machine.",
 )
 port_option: Final[Decorator[Any]] = option(
     "--port",
@@ -114,8 +111,8 @@ public_url_option: Final[Decorator[Any]] = option(
     variable="PUBLIC_URL",
     metavar="URL",
     callback=check_base_url,
-    help="How clients reach the API, e.g. https://api.example.com: what Operation-Location begins with. Without it "
-    "each request's own host is used.",
+    help="The URL at which clients reach the API, e.g. https://api.example.com; Operation-Location begins with it. "
+    "Without it, the host of each request is used.",
 )
 nats_host_option: Final[Decorator[Any]] = option(
     "--nats-host",
@@ -138,8 +135,8 @@ data_dir_option: Final[Decorator[Any]] = option(
     type=click.Path(path_type=Path, file_okay=False),
     default="./.opstream",
     metavar="DIR",
-    help="Where the broker keeps everything; it is made if it is missing. Start again with the same one, and every "
-    "operation is still known.",
+    help="The folder in which the broker keeps everything; it is made if it is missing. With the same folder, all "
+    "operations are known after a restart.",
 )
 
 
@@ -150,8 +147,8 @@ def max_body_option(default: str | None = "256KiB") -> Decorator[Any]:
         variable="MAX_BODY",
         type=Size(most=_MAX_DOCUMENT_SIZE),
         default=default,
-        help="The largest request body that the API accepts (413 above it). The journal must take 16 KiB more: "
-        "'opstream provision' sees to it when it is told the same.",
+        help="The largest request body that the API accepts (413 above it). The journal must accept 16 KiB more: "
+        "'opstream provision' with the same option provides for it.",
     )
 
 
@@ -163,7 +160,7 @@ def max_result_option(default: str | None = "256KiB") -> Decorator[Any]:
         type=Size(most=_MAX_DOCUMENT_SIZE),
         default=default,
         help="The largest result of an action, as JSON; above it the operation is Failed with ResultTooLarge. The "
-        "journal must take 16 KiB more, as with --max-body.",
+        "journal must accept 16 KiB more, as with --max-body.",
     )
 
 
@@ -177,6 +174,6 @@ def actions_option(default: tuple[str, ...] = (ACTIONS,)) -> Decorator[Any]:
         default=default,
         metavar="MODULE",
         callback=_check_modules,
-        help="A module that holds @action functions, as Python imports it (from the working directory too), e.g. "
+        help="A module with @action functions, by its import name (the working directory is searched, too), e.g. "
         "--actions shop.orders --actions shop.stock.",
     )

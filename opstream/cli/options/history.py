@@ -1,7 +1,4 @@
-"""The options of the commands that read the history on the broker, each with its environment variable. See `options`.
-
-Called by `auditors`; `webhook_options` borrows `checked`.
-"""
+"""Options of the commands that read the history from the broker."""
 
 from __future__ import annotations
 
@@ -20,24 +17,32 @@ from .value_types import MomentType, resolve_moment
 
 
 def history_query(now: datetime, given: dict[str, Any], *, is_following: bool = False) -> HistoryQuery:
-    """What the options of `select_options`, which are taken out of `given`, ask for.
+    """The query that the options of `query_options` describe.
+
+    Args:
+        now: the time from which ages count.
+        given: values of options; those of `query_options` are removed.
+        is_following: the value of `--follow`.
 
     Raises:
-        click.UsageError: they contradict each other.
+        click.UsageError: the options contradict each other.
     """
-    resource, (of, action) = given.pop("resource"), given.pop("action")
-    if resource and of not in {"*", resource}:
+    resource, (action_resource, action) = given.pop("resource"), given.pop("action")
+    if resource and action_resource not in {"*", resource}:
         raise click.UsageError(
-            f"--resource {resource} and --action {of}:{action} have nothing in common: leave one out"
+            f"--resource {resource} and --action {action_resource}:{action} have nothing in common: leave one out"
         )
     since, until = resolve_moment(given.pop("since"), now), resolve_moment(given.pop("until"), now)
     if since is not None and until is not None and since >= until:
         raise click.UsageError(f"--since {since.isoformat()} is not before --until {until.isoformat()}")
     if is_following and until is not None:
-        raise click.UsageError("--follow goes on for ever, so there is no --until: leave one out")
+        raise click.UsageError("--follow never ends, so it has no --until: leave one out")
     return HistoryQuery(
-        selection=EventFilter(
-            operation_id=given.pop("operation"), resource=resource or of, action=action, types=given.pop("types")
+        event_filter=EventFilter(
+            operation_id=given.pop("operation"),
+            resource=resource or action_resource,
+            action=action,
+            types=given.pop("types"),
         ),
         first=given.pop("first"),
         since=since,
@@ -59,15 +64,15 @@ since_option: Final[Decorator[Any]] = option(
     variable="SINCE",
     type=MomentType(),
     metavar="TIME",
-    help="Only what the broker stored then or later (with --from-archive: what happened then, as the events say): a "
-    "date, RFC 3339 (2026-11-24T15:30:00Z), or an age such as 2h or 3d.",
+    help="Only events that the broker stored then or later (with --from-archive: that happened then or later): a date, "
+    "RFC 3339 (2026-11-24T15:30:00Z), or an age such as 2h or 3d.",
 )
 until_option: Final[Decorator[Any]] = option(
     "--until",
     variable="UNTIL",
     type=MomentType(),
     metavar="TIME",
-    help="Only what it stored, or what happened, before that.",
+    help="Only events that the broker stored (with --from-archive: that happened) before that.",
 )
 resource_option: Final[Decorator[Any]] = option(
     "--resource",
@@ -109,19 +114,19 @@ from_sequence_option: Final[Decorator[Any]] = option(
     variable="FROM_SEQUENCE",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Begin with that stream sequence. What is left out must have been seen: it is an error if it has expired.",
+    help="Begin with that stream sequence. Reading is incomplete, and the exit status 1, if it has expired.",
 )
 archive_option: Final[Decorator[Any]] = option(
     "--from-archive/--from-journal",
     "is_archive",
     variable="FROM_ARCHIVE",
     default=False,
-    help="Read the archive, which keeps events for longer and has sequences of its own, or the journal.",
+    help="Read the archive, which keeps events longer and has sequences of its own, or the journal.",
 )
 
 
 def query_options(command: F) -> F:
-    """Those of what is wanted."""
+    """Add the options that select events; `history_query` reads their values."""
     for decorate in (
         archive_option,
         from_sequence_option,
@@ -137,7 +142,7 @@ def query_options(command: F) -> F:
 
 
 def timeline_options(command: F) -> F:
-    """Those of where to look for one operation."""
+    """Add the options that say where to search for one operation; `history_query` reads their values."""
     for decorate in (archive_option, action_option, until_option, since_option):
         command = decorate(command)
     return command
@@ -148,7 +153,7 @@ with_data_option: Final[Decorator[Any]] = option(
     "is_whole",
     variable="WITH_DATA",
     is_flag=True,
-    help="Print input and result whole, however large they are, rather than their size and hash.",
+    help="Print input and result whole, however large they are, instead of their size and hash.",
 )
 audit_json_option: Final[Decorator[Any]] = option(
     "--json",
@@ -165,13 +170,13 @@ replay_follow_option: Final[Decorator[Any]] = option(
     "is_following",
     variable="FOLLOW",
     default=False,
-    help="Go on with what is recorded from now on, until Ctrl-C.",
+    help="Also print the events that are recorded from now on, until Ctrl-C.",
 )
 format_option: Final[Decorator[Any]] = option(
     "--format",
     "form",
     variable="FORMAT",
     type=click.Choice(("cloudevents", "records", "table")),
-    help="One CloudEvent per line, as it is stored; or one record per line with its sequence, storedAt, subject and "
-    "event; or a table for people. A table on a terminal without it, otherwise CloudEvents.",
+    help="One CloudEvent per line, as it is stored; or one record per line with sequence, storedAt, subject and event; "
+    "or a table for people. Without it a table on a terminal, otherwise CloudEvents.",
 )

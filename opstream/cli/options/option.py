@@ -1,4 +1,7 @@
-"""An option that says what to write in place of what it refuses, where click's own words do not. Used by `options`."""
+"""The class of every option, the function that makes one, and callbacks for lists and names.
+
+An option refuses an empty value and two different values. Its errors say what to write instead (ADR 0027).
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,14 @@ Decorator = Callable[[F], F]
 
 
 class Option(click.Option):
-    """A `click.Option` whose refusals end with what to write, and which refuses to be given nothing, or two values.
+    """A `click.Option` that refuses an empty value and two different values, and whose errors say what to write.
 
-    click takes the last of two. Of `--action a:x --action b:y`, half would be left out, and nobody would notice.
+    click takes the last of two values: with `--action a:x --action b:y`, half of the events would silently be missing.
 
     Args:
-        takes_empty: whether an empty text means something. Elsewhere it comes from a variable that a script has not
-            set, and an option that is as good as left out would do something else than was meant.
-        settings: click's own.
+        takes_empty: whether an empty text is a value. For most options it is a mistake: a variable that a script has
+            not set. Taken as no value, the command would do something else than intended.
+        settings: of `click.Option`.
     """
 
     def __init__(self, *names: Any, takes_empty: bool = False, **settings: Any) -> None:  # noqa: ANN401 - click's own
@@ -30,7 +33,7 @@ class Option(click.Option):
         self._takes_empty = takes_empty
 
     def add_to_parser(self, parser: Any, ctx: click.Context) -> None:  # noqa: ANN401 - click's own
-        """As click does, but every value is kept until `consume_value`."""
+        """As click does, but keep all values, for `consume_value`."""
         if self.multiple or self.count:
             super().add_to_parser(parser, ctx)
             return
@@ -42,47 +45,57 @@ class Option(click.Option):
                 parser.add_option(obj=self, opts=names, dest=self.name, action="append_const", const=meaning)
 
     def consume_value(self, ctx: click.Context, opts: Mapping[str, Any]) -> Any:  # noqa: ANN401
-        """The one value; click's usage error for several that differ."""
+        """Return the value.
+
+        Raises:
+            click.BadParameter: there are different values.
+        """
         given = opts.get(self.name or "")
         if not self.multiple and isinstance(given, list):
-            if any(one != given[0] for one in given):
-                raise click.BadParameter("it is given twice, and not the same: leave one out", ctx, self)
+            if any(value != given[0] for value in given):
+                raise click.BadParameter("it is given twice with different values: leave one out", ctx, self)
             opts = {**opts, self.name or "": given[0]}
         return super().consume_value(ctx, opts)
 
     def type_cast_value(self, ctx: click.Context, value: Any) -> Any:  # noqa: ANN401 - click's own
-        """The value in its type; click's usage error, with advice, for what has another."""
-        if (
-            not self._takes_empty
-            and _is_from_command_line(ctx, self)
-            and (value == "" or (self.multiple and "" in value))
-        ):
+        """Convert the value to the type of the option.
+
+        Raises:
+            click.BadParameter: it can't be converted, or is empty; the message says what to write.
+        """
+        is_empty = value == "" or (self.multiple and "" in value)
+        if is_empty and not self._takes_empty and _is_from_command_line(ctx, self):
             raise click.BadParameter("it is empty: write a value, or leave the option out", ctx, self)
         try:
             return super().type_cast_value(ctx, value)
         except click.BadParameter as error:
-            advice = _correction(self.type)
-            if not advice:
+            correction = _correction(self.type)
+            if not correction:
                 raise
-            raise click.BadParameter(f"{error.message.removesuffix('.')}: {advice}", ctx, self) from error
+            raise click.BadParameter(f"{error.message.removesuffix('.')}: {correction}", ctx, self) from error
 
 
 class PathType(click.Path):
-    """The type of an argument that is a path. An empty one would be taken for the working directory."""
+    """The type of an argument that is a path. It refuses an empty one, which `Path` takes for the working directory."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
-        """The path; click's usage error for none, and for what click refuses."""
+        """Convert the text to a path.
+
+        Raises:
+            click.BadParameter: it is empty, or click refuses it.
+        """
         if value == "":
             self.fail(f"it is empty: {_correction(self)}", param, ctx)
         return super().convert(value, param, ctx)
 
 
 def _is_from_command_line(ctx: click.Context, option: click.Option) -> bool:
-    # An empty variable is one that is not set, says click.
+    # click takes an empty variable for one that is not set.
     return ctx.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
 
 
 def _correction(kind: click.ParamType) -> str:  # type: ignore[type-arg] # generic since click 8.5
+    """What to write instead of a value that the type refuses; empty where click's own message says it."""
     if isinstance(kind, click.types.IntParamType | click.types.FloatParamType):
         number = "a whole number" if isinstance(kind, click.types.IntParamType) else "a number"
         least, most = getattr(kind, "min", None), getattr(kind, "max", None)
@@ -95,21 +108,25 @@ def _correction(kind: click.ParamType) -> str:  # type: ignore[type-arg] # gener
 
 
 def split_list(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    """The items, without those that are blank; click's usage error if something was given and none is left."""
-    items = tuple(item.strip() for each in value for item in each.split(",") if item.strip())
+    """A callback for options that may be repeated: split each value at its commas.
+
+    Raises:
+        click.BadParameter: there are values, but no item that is not blank.
+    """
+    items = tuple(item.strip() for text in value for item in text.split(",") if item.strip())
     if value and not items:
         raise click.BadParameter("it names nothing: write a value, or several with commas between them", ctx, param)
     return items
 
 
 def option(*names: str, variable: str, **settings: Any) -> Callable[[F], F]:  # noqa: ANN401 - click's own
-    """`click.option` with its environment variable and default shown in the help, and advice in its refusals."""
+    """As `click.option`, for an `Option`. Its variable has the prefix OPSTREAM_, and the help shows it."""
     shown = {"show_envvar": True, "show_default": True}
     return click.option(*names, cls=Option, envvar=f"OPSTREAM_{variable}", **shown, **settings)
 
 
 def checked(check: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str], Any]:
-    """A callback for an option whose value `check` parses; an empty one is none."""
+    """A callback that parses the value with `check`, and turns `InvalidName` into a usage error."""
 
     def parse(ctx: click.Context, param: click.Parameter, value: str) -> Any:  # noqa: ANN401
         try:

@@ -1,4 +1,4 @@
-"""The options of `opstream api` that say whose word it takes for who asks (ADR 0023). Called by `cli` only."""
+"""Options of `opstream api` about proxies that are trusted to identify the caller (ADR 0023)."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _MAPPED_PREFIX: Final = 96
 
 
 def check_headers_trusted(trusted_proxies: tuple[Network, ...], **headers: str) -> None:
-    """Refuse names of headers that nobody would be trusted with.
+    """Check that headers about the caller are only read from trusted proxies.
 
     Raises:
-        click.UsageError: there are such.
+        click.UsageError: a header is named, but no trusted proxy.
     """
     named = [f"--{name.replace('_', '-')}" for name, header in headers.items() if header]
     if named and not trusted_proxies:
         raise click.UsageError(
-            f"{' and '.join(named)}: any client could send that header, so say which proxies to believe, "
+            f"{' and '.join(named)}: any client could send that header, so say which proxies to trust, "
             "e.g. --trusted-proxy 10.0.0.0/8"
         )
 
@@ -60,8 +60,8 @@ _trusted_proxy_option: Final[Decorator[Any]] = option(
     multiple=True,
     metavar="IP|CIDR",
     callback=_parse_networks,
-    help="A proxy, or a network of them, that is believed about who asks and from where (X-Forwarded-For), e.g. "
-    "--trusted-proxy 10.0.0.0/8 --trusted-proxy ::1. Nobody without it.",
+    help="A proxy, or a network of proxies, that is trusted to name the caller and its address (X-Forwarded-For), e.g. "
+    "--trusted-proxy 10.0.0.0/8 --trusted-proxy ::1. Without it none.",
 )
 _identity_header_option: Final[Decorator[Any]] = option(
     "--identity-header",
@@ -70,7 +70,7 @@ _identity_header_option: Final[Decorator[Any]] = option(
     metavar="NAME",
     callback=_check_header,
     help="The header in which trusted proxies name the caller that they have authenticated, e.g. X-Forwarded-User. It "
-    "is recorded, and the same Operation-Id of another caller is another request. Of others the header is ignored.",
+    "is recorded, and the same Operation-Id of another caller is another request. From others the header is ignored.",
 )
 _client_id_header_option: Final[Decorator[Any]] = option(
     "--client-id-header",
@@ -83,7 +83,7 @@ _client_id_header_option: Final[Decorator[Any]] = option(
 
 
 def proxy_options(command: F) -> F:
-    """All of them."""
+    """Add all options of this module."""
     for decorate in (_client_id_header_option, _identity_header_option, _trusted_proxy_option):
         command = decorate(command)
     return command

@@ -1,4 +1,4 @@
-"""The click types of durations, sizes and times."""
+"""The click types of durations, sizes, and times or ages."""
 
 from __future__ import annotations
 
@@ -13,21 +13,30 @@ _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _BYTES: Final = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _AMOUNT_PATTERN: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?) *([A-Za-z]*)")
 _MAX_DURATION: Final = 36_500 * 86_400
-"""Seconds: a century. The broker counts nanoseconds, and comes to an end after three of them."""
+"""Seconds: a century. The broker's nanoseconds in 64 bits end at about three."""
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg] # generic since click 8.5
-    """Seconds, written `30d`, `12h`, `5m`, `90s` or `90`; with `unlimited`, that word stands for a value of its own."""
+    """Seconds, written `30d`, `12h`, `5m`, `90s` or `90`.
+
+    Args:
+        unlimited: the value of the word `unlimited`; None if the word is not allowed.
+        is_positive: refuse 0.
+    """
 
     name = "duration"
 
     def __init__(self, *, unlimited: float | None = None, is_positive: bool = False) -> None:
         self._unlimited = unlimited
-        # Written as 0, it would be taken for that word's value by some, and for no time at all by others.
+        # 0 is ambiguous where `unlimited` is allowed: no limit, or no time at all.
         self._is_positive = is_positive or unlimited is not None
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401
-        """Seconds as a float; click's usage error for anything else."""
+        """Convert the text to seconds.
+
+        Raises:
+            click.BadParameter: it is not a duration, or too long.
+        """
         if isinstance(value, int | float):
             return float(value)
         if self._unlimited is not None and value == UNLIMITED:
@@ -42,10 +51,11 @@ class Duration(click.ParamType):  # type: ignore[type-arg] # generic since click
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]
-    """Bytes, written `256KiB`, `10GiB` or `262144`; with `unlimited`, that word stands for a value of its own.
+    """Bytes, written `256KiB`, `10GiB` or `262144`.
 
     Args:
-        most: the largest that makes sense, written as such a size.
+        unlimited: the value of the word `unlimited`; None if the word is not allowed.
+        most: the largest size that is allowed, as text.
     """
 
     name = "size"
@@ -55,7 +65,11 @@ class Size(click.ParamType):  # type: ignore[type-arg]
         self._most = most
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:  # noqa: ANN401
-        """Bytes as an int, at least 1; click's usage error for anything else."""
+        """Convert the text to bytes, at least 1.
+
+        Raises:
+            click.BadParameter: it is not a size, or too large.
+        """
         if isinstance(value, int):
             return value
         if self._unlimited is not None and value == UNLIMITED:
@@ -84,18 +98,18 @@ def _unlimited_hint(unlimited: float | None) -> str:
 
 
 Moment = datetime | timedelta
-"""A time, or how long ago it is."""
+"""A time, or an age."""
 
 EARLIEST_MOMENT: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST_MOMENT: Final = datetime(2200, 1, 1, tzinfo=UTC)
-"""The broker counts nanoseconds in 64 bits, and takes what is far beyond this for the distant past."""
+"""The broker counts nanoseconds in 64 bits, so a time in the distant future becomes one in the past."""
 
 _EXAMPLES: Final = "2026-11-24, 2026-11-24T15:30:00Z, or an age such as 90s, 30m, 2h or 3d"
 _DATE_PATTERN: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _TIME_PATTERN: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
-"""RFC 3339, which asks for the zone; what is stored is in UTC, and nobody should have to guess."""
+"""RFC 3339, which requires a zone: stored times are in UTC, and a time without a zone is ambiguous."""
 _AGE_PATTERN: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd])")
 
 
@@ -105,7 +119,11 @@ class MomentType(click.ParamType):  # type: ignore[type-arg] # generic since cli
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Moment:  # noqa: ANN401
-        """A time with its zone, or an age; click's usage error for anything else."""
+        """Convert the text to a time with a zone, or to an age.
+
+        Raises:
+            click.BadParameter: it is neither.
+        """
         if isinstance(value, datetime | timedelta):
             return value
         try:
@@ -116,8 +134,8 @@ class MomentType(click.ParamType):  # type: ignore[type-arg] # generic since cli
             if _TIME_PATTERN.fullmatch(value) is not None:
                 return _bounded(datetime.fromisoformat(value.upper()).astimezone(UTC))
         except (ValueError, OverflowError) as error:
-            raise click.BadParameter(f"{value!r} is no time ({error}): write {_EXAMPLES}", ctx, param) from error
-        raise click.BadParameter(f"{value!r} is no time: write {_EXAMPLES}", ctx, param)
+            raise click.BadParameter(f"{value!r} is not a time ({error}): write {_EXAMPLES}", ctx, param) from error
+        raise click.BadParameter(f"{value!r} is not a time: write {_EXAMPLES}", ctx, param)
 
 
 def _bounded(moment: datetime) -> datetime:
@@ -127,7 +145,7 @@ def _bounded(moment: datetime) -> datetime:
 
 
 def resolve_moment(moment: Moment | None, now: datetime) -> datetime | None:
-    """The time that is meant; `EARLIEST_MOMENT` for anything before that."""
+    """The time of a moment, where ages count from `now`; not before `EARLIEST_MOMENT`. None stays None."""
     if isinstance(moment, timedelta):
         return max(now - moment, EARLIEST_MOMENT) if moment < now - EARLIEST_MOMENT else EARLIEST_MOMENT
     return moment if moment is None else max(moment, EARLIEST_MOMENT)

@@ -1,4 +1,4 @@
-"""The options about webhooks, each with its environment variable. See `options`. Called by the commands."""
+"""Options about webhooks, and the settings that they make."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ callback_host_option: Final[Decorator[Any]] = option(
     metavar="HOST",
     callback=_check_hosts,
     help="A host that requests may name in Operation-Callback; repeat it, e.g. --callback-host hooks.example.org "
-    "--callback-host '*.example.net'. Only the scheme's own port unless one is given. None: every callback is refused.",
+    "--callback-host '*.example.net'. Only the scheme's default port unless a port is given. "
+    "Without it every callback is refused.",
 )
 callback_secret_option: Final[Decorator[Any]] = option(
     "--callback-secret",
@@ -69,8 +70,8 @@ callback_secret_option: Final[Decorator[Any]] = option(
     multiple=True,
     metavar="SECRET",
     callback=split_list,
-    help="What signs deliveries to --callback-host: whsec_…, file:PATH or env:NAME; the variable is better than the "
-    "option for a secret itself. All of several sign, so that receivers can change over.",
+    help="The secret that signs deliveries to --callback-host: whsec_…, file:PATH or env:NAME. Set the variable rather "
+    "than the option if it is the secret itself. All of several secrets sign, so that receivers can change theirs.",
 )
 allow_private_option: Final[Decorator[Any]] = option(
     "--allow-private",
@@ -79,7 +80,7 @@ allow_private_option: Final[Decorator[Any]] = option(
     multiple=True,
     metavar="CIDR",
     callback=_parse_networks,
-    help="A network that may be called although it is not of the public internet; repeat it, e.g. --allow-private "
+    help="A network outside of the public internet to which deliveries may be made; repeat it, e.g. --allow-private "
     "10.1.0.0/16.",
 )
 allow_http_option: Final[Decorator[Any]] = option(
@@ -87,7 +88,7 @@ allow_http_option: Final[Decorator[Any]] = option(
     "is_http_allowed",
     variable="ALLOW_HTTP",
     is_flag=True,
-    help="Call http:// URLs as well. For development: whoever is on the way reads the outcomes.",
+    help="Deliver to http:// URLs as well. For development: everyone on the network path can read the outcomes.",
 )
 
 
@@ -105,19 +106,19 @@ endpoint_option: Final[Decorator[Any]] = option(
     variable="ENDPOINT",
     metavar="NAME",
     callback=checked(lambda name: name and check_name(name, "endpoint")),
-    help="Only deliveries to this endpoint, e.g. --endpoint billing; 'callback' for those of requests.",
+    help="Only deliveries to this endpoint, e.g. --endpoint billing; 'callback' for the callbacks of requests.",
 )
 
 
 def callback_policy(given: dict[str, Any]) -> CallbackPolicy:
-    """Which callbacks the API takes; the options are taken out of what was given."""
+    """The callbacks that the API accepts. The options are removed from `given`."""
     from opstream_api.http.callback_header import CallbackPolicy
 
     return CallbackPolicy.parse(given.pop("callback_hosts"), is_http_allowed=given.pop("is_http_allowed"))
 
 
 def config_source(given: Mapping[str, Any]) -> ConfigSource:
-    """Where the service reads endpoints and secrets."""
+    """The endpoints and secrets of the service."""
     from opstream_webhooks.config import ConfigSource
 
     return ConfigSource(
@@ -129,7 +130,11 @@ def config_source(given: Mapping[str, Any]) -> ConfigSource:
 
 
 def check_config(given: Mapping[str, Any]) -> None:
-    """Refuse endpoints and secrets that can't be used, before anything starts: click's usage error."""
+    """Check endpoints and secrets before anything starts.
+
+    Raises:
+        click.UsageError: they can't be used.
+    """
     from opstream_webhooks.config import InvalidConfig
 
     try:

@@ -85,10 +85,10 @@ async def test_the_whole(link: Connection, events: list[RecordedEvent]) -> None:
 )
 async def test_resuming_at_any_point(link: Connection, events: list[RecordedEvent], selection: EventFilter) -> None:
     """What came before a sequence, and what comes from it on, are together the whole: nothing lost, nothing twice."""
-    whole = (await read(link, selection=selection)).sequences
+    whole = (await read(link, event_filter=selection)).sequences
     assert whole
     for first in range(1, events[-1].sequence + 2):
-        rest = await read(link, selection=selection, first=first)
+        rest = await read(link, event_filter=selection, first=first)
         assert [one for one in whole if one < first] + rest.sequences == whole
         assert (rest.walk.problem, rest.walk.next_sequence) == ("", events[-1].sequence + 1)
 
@@ -135,7 +135,7 @@ async def test_filters(link: Connection, events: list[RecordedEvent], selection:
             )
         )
 
-    found = await read(link, selection=selection)
+    found = await read(link, event_filter=selection)
     assert found.sequences == [event.sequence for event in events if is_wanted(event)]
 
 
@@ -171,7 +171,7 @@ async def test_what_is_no_event(bare: tuple[Connection, JetStreamContext]) -> No
         "sequence 3",
         "sequence 5",
     ]
-    assert found.walk.problem == "3 messages passed over as no event"
+    assert found.walk.problem == "3 messages skipped (not an event)"
 
 
 async def test_only_some_troubles_are_told(bare: tuple[Connection, JetStreamContext]) -> None:
@@ -181,7 +181,7 @@ async def test_only_some_troubles_are_told(bare: tuple[Connection, JetStreamCont
         await js.publish("operations.op-0.book.upload-start.failed", b"garbage")
     found = await read(link)
     assert len(found.told) == 21
-    assert found.walk.problem == "50 messages passed over as no event"
+    assert found.walk.problem == "50 messages skipped (not an event)"
 
 
 async def test_missing_sequences(bare: tuple[Connection, JetStreamContext]) -> None:
@@ -198,7 +198,7 @@ async def test_missing_sequences(bare: tuple[Connection, JetStreamContext]) -> N
     assert (whole.walk.problem, whole.walk.next_sequence) == ("2 sequences missing (expired, deleted or lost)", 6)
     from_one = await read(link, first=1)
     assert (from_one.sequences, from_one.walk.missing) == ([2, 4], 3)
-    filtered = await read(link, selection=EventFilter(resource="book"))
+    filtered = await read(link, event_filter=EventFilter(resource="book"))
     assert (filtered.sequences, filtered.walk.problem) == ([2, 4], ""), "with a filter nobody can tell"
 
 
@@ -207,7 +207,7 @@ async def test_an_end_that_is_not_reached(bare: tuple[Connection, JetStreamConte
     link, js = bare
     await js.publish("operations.op-0.book.upload-start.requested", payloads()[0])
     assert (await read(link, first=2)).sequences == []
-    with pytest.raises(CommandError, match="OPERATIONS ends at sequence 1, so 3 can't be where you were"):
+    with pytest.raises(CommandError, match="OPERATIONS ends at sequence 1, so it can't continue with 3"):
         await read(link, first=3)
 
 
@@ -218,9 +218,9 @@ async def test_the_archive(bare: tuple[Connection, JetStreamContext]) -> None:
     for payload in stored:
         await js.publish("archive.book.upload-start.requested", payload)
     assert [one.message.data for one in (await read(link, is_archive=True)).found] == stored
-    one = await read(link, is_archive=True, selection=EventFilter(operation_id="op-3", resource="book"))
+    one = await read(link, is_archive=True, event_filter=EventFilter(operation_id="op-3", resource="book"))
     assert [found.envelope.subject for found in one.found] == ["op-3"]
-    assert (await read(link, is_archive=True, selection=EventFilter(action="import"))).sequences == []
+    assert (await read(link, is_archive=True, event_filter=EventFilter(action="import"))).sequences == []
 
 
 async def test_an_archive_of_the_journal(link: Connection, events: list[RecordedEvent]) -> None:
@@ -236,8 +236,8 @@ async def test_an_archive_of_the_journal(link: Connection, events: list[Recorded
         EventFilter(operation_id="op-4"),
         EventFilter(resource="book", action="upload-start"),
     ):
-        journal = await read(link, selection=selection)
-        archive = await read(link, selection=selection, is_archive=True)
+        journal = await read(link, event_filter=selection)
+        archive = await read(link, event_filter=selection, is_archive=True)
         assert [one.message.data for one in archive.found] == [one.message.data for one in journal.found]
         assert archive.walk.problem == ""
 

@@ -15,6 +15,7 @@ from nats.js.api import StreamConfig
 import opstream.history.event_reader
 from opstream.cli.commands.replay import ReplaySettings, _replay
 from opstream.history.event_reader import HistoryQuery
+from opstream.terminal.console import CommandError
 from opstream_journal import Connection, Journal, JournalUnavailable
 from opstream_schemas import subjects
 from opstream_schemas.events import Progressed
@@ -47,7 +48,7 @@ async def test_a_broker_that_stays_away(
     monkeypatch.setattr(opstream.history.event_reader, "_FOLLOW_OUTAGE_TIMEOUT", 0.5)
     expected = await populate(journal, 2)
     settings = ReplaySettings(
-        wanted=HistoryQuery(is_following=True), form="cloudevents", servers=(broker.url,), connect_timeout=5.0
+        query=HistoryQuery(is_following=True), form="cloudevents", servers=(broker.url,), connect_timeout=5.0
     )
     stdout, printed = pipe
     monkeypatch.setattr("sys.stdout", stdout)  # not in the fixture: pytest sets it again before the test
@@ -55,8 +56,9 @@ async def test_a_broker_that_stays_away(
     replaying.add_done_callback(lambda _: stdout.close())  # so that whoever reads sees the end
     lines = [await asyncio.to_thread(printed.readline) for _ in expected]
     broker.kill()
-    with pytest.raises(JournalUnavailable):
+    with pytest.raises(CommandError) as raised:
         await replaying
+    assert isinstance(raised.value.__cause__, JournalUnavailable)
     broker.start()
     assert lines == [f"{event.stored.decode()}\n" for event in expected]
     told = re.search(r"stopped after (\d+) events; go on with --from-sequence (\d+)\n", capfd.readouterr().err)

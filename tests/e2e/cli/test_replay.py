@@ -214,12 +214,12 @@ def test_what_is_no_event() -> None:
         result = replay(broker)
         assert (result.returncode, len(result.stdout.splitlines())) == (1, 4)
         told, summary, error = result.stderr.splitlines()
-        assert told.startswith("opstream: sequence 5 is passed over: ")
+        assert told.startswith("opstream: sequence 5 is skipped: ")
         assert summary == "opstream: 4 events; go on with --from-sequence 6"
-        assert error == "opstream: error: not all that lies there was printed: 1 message passed over as no event"
+        assert error == "opstream: error: not everything was printed: 1 message skipped (not an event)"
         audited = run("audit", "--nats", broker.url, "op-0")
         assert audited.returncode == 1
-        assert "foreign     1 messages are no events of it" in audited.stdout
+        assert "foreign     1 messages are not events of it" in audited.stdout
 
 
 def test_memory_is_flat(large: tuple[Broker, list[RecordedEvent]], tmp_path: Path) -> None:
@@ -334,7 +334,7 @@ def test_export_replaces_nothing(broker: Broker, events: list[RecordedEvent], tm
     os.mkfifo(tmp_path / "pipe")
     pipe = run("export", "--nats", broker.url, str(tmp_path / "pipe"), "--overwrite")
     assert (pipe.returncode, (tmp_path / "pipe").is_fifo()) == (2, True)
-    assert "is no ordinary file" in pipe.stderr
+    assert "is not a regular file" in pipe.stderr
     (tmp_path / "pipe").unlink()
     assert (nowhere.returncode, nowhere.stderr.count("\n")) == (1, 1)
     replaced = run("export", "--nats", broker.url, str(path), "--overwrite")

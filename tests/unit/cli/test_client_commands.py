@@ -276,7 +276,7 @@ def test_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_row_of_a_history(data: EventData | None, what: str) -> None:
     """Position, time, name, and what it is about, in one line that no message can break."""
-    shown = event_row(3, NOW, "some-event", data, is_on=False)
+    shown = event_row(3, NOW, "some-event", data, has_colour=False)
     assert shown == f"       3  10:00:05.000  some-event        {what}".rstrip()
 
 
@@ -287,4 +287,4 @@ def test_a_row_of_a_history(data: EventData | None, what: str) -> None:
 def test_times_of_a_history(year: int, shown: str) -> None:
     """They are told in UTC; a foreign one that UTC can't hold as it is."""
     time = datetime(year, 1, 1, 12, tzinfo=timezone(timedelta(hours=14)))
-    assert event_row(1, time, "started", None, is_on=False) == f"       1  {shown}  started"
+    assert event_row(1, time, "started", None, has_colour=False) == f"       1  {shown}  started"

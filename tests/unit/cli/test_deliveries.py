@@ -21,13 +21,13 @@ def test_a_record_can_t_steer_a_terminal() -> None:
     shared = {"action": "a:b", "event": "failed", "attempt": 1, "at": NOW, "duration": 1.0, "outcome": "gave-up"}
     attempt = msgspec.convert({**shared, "operationId": evil, "endpoint": evil, "error": evil}, DeliveryAttempt)
     for room in (None, 80, 250):
-        assert "".join(table_row(attempt, is_on=False, room=room).splitlines()).isprintable()
+        assert "".join(table_row(attempt, has_colour=False, width=room).splitlines()).isprintable()
 
 
 def test_a_record_of_the_end_of_time() -> None:
     """A time of a foreign record that can't be converted to UTC is displayed as it is, and does not end the table."""
     shared = {"operationId": "op", "action": "a:b", "event": "failed", "endpoint": "x", "attempt": 1, "duration": 1.0}
     shared |= {"outcome": "retrying", "at": "0001-01-01T00:00:00+14:00", "nextAt": "9999-12-31T23:59:59-14:00"}
-    shown = table_row(decode_delivery_attempt(msgspec.json.encode(shared)), is_on=False, room=None)
+    shown = table_row(decode_delivery_attempt(msgspec.json.encode(shared)), has_colour=False, width=None)
     assert "1-01-01 00:00:00" in shown
     assert "next at 9999-12-31 23:59:59" in shown

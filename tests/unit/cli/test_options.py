@@ -42,8 +42,9 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     monkeypatch.setattr(opstream.local.supervisor, "run_all", found.append)
     monkeypatch.setattr(opstream.local.nats_server, "run_broker", found.append)
     monkeypatch.setattr(opstream.cli.commands.provision, "provision_broker", found.append)
-    monkeypatch.setattr(opstream.cli.commands.parked, "run_parked", found.append)
-    monkeypatch.setattr("opstream.cli.service_process.prepare_process", lambda level: None)
+    monkeypatch.setattr(opstream.cli.commands.parked, "process_dead_letters", found.append)
+    for service in ("api", "runner", "projector", "webhooks"):
+        monkeypatch.setattr(f"opstream.cli.commands.{service}.prepare_process", lambda level: None)
     monkeypatch.setattr("opstream.terminal.logs.configure", lambda level: None)
     monkeypatch.syspath_prepend(".")  # so that what the commands do to the path is undone
     return found
@@ -357,9 +358,9 @@ def test_provision_compares_only_what_is_given(given: list[Any]) -> None:
         (["parked", "a.b"], "durable 'a.b' must be 1 to 64 characters of A-Z, a-z, 0-9 and '-'"),
         (["parked", "*", "--retry"], "durable '*' must be"),
         (["parked", "mailer", "9" * 30], "is not in the range 1<=x<=9223372036854775807"),
-        (["parked", "mailer", "--retry", "--forget"], "two ways to be rid of an event: choose one"),
+        (["parked", "mailer", "--retry", "--forget"], "exclude each other: choose one"),
         (["parked", "--forget"], "--forget needs the durable, e.g. 'opstream parked mailer --forget'"),
-        (["replay", "--action", "a:x", "--action", "b:y"], "it is given twice, and not the same: leave one out"),
+        (["replay", "--action", "a:x", "--action", "b:y"], "it is given twice with different values: leave one out"),
         (["replay", "--follow", "--no-follow"], "it is given twice"),
         (["redeliver"], "say what to send again"),
         (["redeliver", "a.b"], "operation id 'a.b' must be"),

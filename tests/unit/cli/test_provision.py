@@ -7,7 +7,7 @@ from typing import Any
 import click
 import pytest
 
-from opstream.cli.commands.provision import Settings, requested_archive, requested_sizing
+from opstream.cli.commands.provision import ProvisionSettings, requested_archive, requested_sizing
 from opstream_journal.provisioning.archive import ArchiveSizing
 from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas.action_spec import DAY_SECONDS
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.unit
 LONG = spec(retention=7 * DAY_SECONDS, retention_failed=90 * DAY_SECONDS)
 
 
-def settings(**given: Any) -> Settings:
+def settings(**given: Any) -> ProvisionSettings:
     nothing = ("replicas", "max_age", "max_bytes", "max_msg_size", "max_body", "max_result", "archive_max_age")
     fields: dict[str, Any] = dict.fromkeys(nothing) | {
         "servers": (),
@@ -27,7 +27,7 @@ def settings(**given: Any) -> Settings:
         "is_update": False,
         "is_archiving": False,
     }
-    return Settings(**(fields | given))
+    return ProvisionSettings(**(fields | given))
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_times(text: str, time: datetime) -> None:
 )
 def test_no_times(text: str) -> None:
     """Anything else is refused with examples, also a time that leaves the zone to guess."""
-    with pytest.raises(click.BadParameter, match=r"is no time.*: write 2026-11-24"):
+    with pytest.raises(click.BadParameter, match=r"is not a time.*: write 2026-11-24"):
         MomentType().convert(text, None, None)
 
 
@@ -89,8 +89,8 @@ VARIABLES = {
     "FROM_SEQUENCE": "7",
     "FROM_ARCHIVE": "true",
 }
-WANTED = HistoryQuery(
-    selection=EventFilter(
+QUERY = HistoryQuery(
+    event_filter=EventFilter(
         operation_id="op-1",
         resource="book",
         action="up",
@@ -122,15 +122,15 @@ def test_what_is_wanted(given: list[Any], command: str, options: list[str], vari
     by_variable = CliRunner().invoke(main, arguments, env=environment)
     assert (by_option.output, by_variable.output) == ("", "")
     assert given[0] == given[1]
-    assert given[0].wanted == WANTED
+    assert given[0].query == QUERY
     assert CliRunner().invoke(main, arguments).exit_code == 0
-    assert given[2].wanted == HistoryQuery()
+    assert given[2].query == HistoryQuery()
 
 
 def test_follow(given: list[Any]) -> None:
     """Following is part of what is wanted."""
     assert CliRunner().invoke(main, ["replay", "--follow", "--action", "book:*"]).exit_code == 0
-    assert given[0].wanted == HistoryQuery(selection=EventFilter(resource="book"), is_following=True)
+    assert given[0].query == HistoryQuery(event_filter=EventFilter(resource="book"), is_following=True)
 
 
 def test_audit(given: list[Any]) -> None:
@@ -139,8 +139,8 @@ def test_audit(given: list[Any]) -> None:
     arguments = ["audit", "op-1", "--from-archive", *filters, "--json", "--with-data"]
     assert CliRunner().invoke(main, arguments).exit_code == 0
     (settings,) = given
-    assert settings.wanted == HistoryQuery(
-        selection=EventFilter(operation_id="op-1", resource="book"),
+    assert settings.query == HistoryQuery(
+        event_filter=EventFilter(operation_id="op-1", resource="book"),
         since=datetime(2026, 1, 1, tzinfo=UTC),
         is_archive=True,
     )
@@ -150,9 +150,9 @@ def test_audit(given: list[Any]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["replay", "--since", "soon"], "is no time: write 2026-11-24"),
+        (["replay", "--since", "soon"], "is not a time: write 2026-11-24"),
         (["replay", "--since", "1h", "--until", "2h"], "is not before --until"),
-        (["replay", "--follow", "--until", "1h"], "--follow goes on for ever"),
+        (["replay", "--follow", "--until", "1h"], "--follow never ends"),
         (["replay", "--resource", "Book"], "resource name 'Book' must be"),
         (["replay", "--action", "book"], "is not an action: write RESOURCE:ACTION"),
         (["replay", "--resource", "book", "--action", "author:*"], "have nothing in common"),

@@ -95,10 +95,10 @@ def test_any_changed_byte_is_refused(path: Path, key: Ed25519PrivateKey) -> None
 @pytest.mark.parametrize(
     ("change", "status", "what"),
     [
-        (lambda lines: [lines[0].replace(b'"messages":10', b'"messages":11'), lines[1]], 1, "signature is not right"),
+        (lambda lines: [lines[0].replace(b'"messages":10', b'"messages":11'), lines[1]], 1, "signature is wrong"),
         (lambda lines: lines[1:], 1, "checkpoint 1 is missing"),
         (lambda lines: [*lines, lines[1]], 1, "checkpoint 3 is missing"),
-        (lambda lines: [*lines, b"{}"], 2, "this is no checkpoint"),
+        (lambda lines: [*lines, b"{}"], 2, "this is not a checkpoint"),
     ],
 )
 def test_what_was_done_to_the_file(path: Path, key: Ed25519PrivateKey, change: object, status: int, what: str) -> None:
@@ -185,7 +185,7 @@ def test_keygen(tmp_path: Path) -> None:
         (["--chain", "--checkpoint", "c", "--key", "k", "--accept-findings"], "add --sign"),
         (["--chain", "--checkpoint", "c", "--key", "nowhere"], "nowhere can't be read"),
         (["--chain", "--checkpoint", "c", "--sign", "/dev/null"], "holds no private key"),
-        (["--chain", "--checkpoint", "/dev/zero", "--key", "KEY"], "is no ordinary file"),
+        (["--chain", "--checkpoint", "/dev/zero", "--key", "KEY"], "is not a regular file"),
         (["--chain", "--checkpoint", "nowhere/c", "--sign", "PRIVATE"], "in nowhere: there is no such folder"),
     ],
 )

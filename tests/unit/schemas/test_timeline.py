@@ -45,7 +45,7 @@ def told(*datas: EventData) -> Timeline:
 def text(one: Timeline, *, is_whole: bool = False) -> str:
     """As it is printed."""
     return "\n".join(
-        f"{name:<10}  {line}".rstrip() for name, line in timeline_lines(one, is_whole=is_whole, is_on=False)
+        f"{name:<10}  {line}".rstrip() for name, line in timeline_lines(one, is_whole=is_whole, has_colour=False)
     )
 
 
@@ -84,7 +84,7 @@ def test_a_long_life() -> None:
         "",
         "queued      1.00 s",
         "attempt 1   by runner-a: failed after 2.00 s, began at 2026-03-14 09:26:54.589 UTC",
-        "            progress told 1 time, at last 40 % copying",
+        "            progress reported 1 time, the last 40 % copying",
         "            Throttled: try again",
         "waited      1.00 s, to be tried again at 2026-03-14 09:26:53.589 UTC",
         "attempt 2   by runner-a: handed back after 1.00 s, not counted, began at 2026-03-14 09:26:57.589 UTC",
@@ -133,8 +133,8 @@ def test_a_forced_end() -> None:
     end = forced_end_event(inspect_messages("op-1", found), FAILURE, "broken disk", id="x", source="test", time=NOW)
     one = build_timeline("op-1", [*found, OperationMessage(10, encode_event(end))], NOW)
     assert (one.status, one.foreign, one.chain.is_intact) == ("Failed", 1, True)
-    assert "forced      by an operator: broken disk; 1 messages were passed over, the last at sequence 9" in text(one)
-    assert "foreign     1 messages are no events of it" in text(one)
+    assert "forced      by an operator: broken disk; 1 messages were skipped, the last at sequence 9" in text(one)
+    assert "foreign     1 messages are not events of it" in text(one)
 
 
 def test_another_operations_event_is_foreign() -> None:
@@ -156,9 +156,9 @@ def test_an_expired_beginning() -> None:
     """What is left is told."""
     one = build_timeline("op-1", messages(request(), started(), Progressed(percent=1), Failed(error=FAILURE))[2:], NOW)
     assert text(one).splitlines()[1:4] == [
-        "status      Failed; its request is not there any more",
+        "status      Failed; its request has expired, or was removed",
         "",
-        "running     1.00 s; who ran it is not there any more",
+        "running     1.00 s; the event of its start has expired, or was removed",
     ]
     assert "ok from position 3 on" in text(one)
 
@@ -169,7 +169,7 @@ def test_events_behind_the_end() -> None:
     late = History().append(request(), started()).events[1]
     one = build_timeline("op-1", [*whole, OperationMessage(9, late.stored)], NOW)
     assert (one.status, one.late, one.attempts) == ("Failed", 1, [])
-    assert "events      3, 1 behind the end" in text(one)
+    assert "events      3, 1 after the end" in text(one)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_what_others_wrote_moves_no_cursor() -> None:
     """Names and texts of others can't recolour or overwrite a line."""
     nasty = "\x1b[2Jx\r\n"
     one = told(request(caller=nasty, resource_id="a"), started(), Canceled(by=nasty, reason=nasty))
-    assert all(line.isprintable() for _, line in timeline_lines(one, is_whole=True, is_on=False))
+    assert all(line.isprintable() for _, line in timeline_lines(one, is_whole=True, has_colour=False))
 
 
 def test_times_at_the_end_of_the_calendar() -> None:

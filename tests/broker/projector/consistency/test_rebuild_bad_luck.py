@@ -184,7 +184,7 @@ async def test_the_command(broker: Broker, link: Connection, journal: Journal) -
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("7 events of 2 operations read, 0 entries rewritten, 2 missing ones written, 0 rem")
     assert result.stdout.count("\n") == 1
-    assert "1 operations can't be folded whole" in result.stderr
+    assert "1 operations can't be folded completely" in result.stderr
     assert "'opstream fail ID --force'" in result.stderr
     assert "\n  hurt: message 3 of the journal is not an opstream event" in result.stderr
 
