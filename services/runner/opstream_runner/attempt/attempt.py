@@ -17,12 +17,11 @@ import msgspec
 from opstream_journal import Connection, DeliveredMessage, JournalUnavailable
 from opstream_journal.errors import JournalError
 from opstream_runner.authoring.action import Action
-from opstream_runner.authoring.context import COMPLETED, ActionContext
+from opstream_runner.authoring.context import COMPLETED, ActionContext, ProgressThrottle
 from opstream_runner.dependencies import RunnerDependencies
 from opstream_runner.handler.child_process import ChildProcessHandler
-from opstream_runner.handler.in_process import InProcessHandler, RunningHandler, supervise
-from opstream_runner.handler.progress_throttle import ProgressThrottle
-from opstream_runner.handler.stop_reason import StopReason, StopSignal
+from opstream_runner.handler.invocation import InProcessHandler
+from opstream_runner.handler.supervision import RunningHandler, StopReason, StopSignal, supervise
 from opstream_schemas.errors import DecisionRefused, FoldRefused, InvalidEvent
 from opstream_schemas.operation.commands import ReportProgress
 from opstream_schemas.operation.state import Operation

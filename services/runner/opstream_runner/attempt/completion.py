@@ -27,7 +27,7 @@ from opstream_journal.runtime.crash_points import CrashPoint, crash_point
 from opstream_journal.stores.timers import schedule_wake_up, send_wake_up
 from opstream_runner.dependencies import RunnerDependencies
 from opstream_runner.handler.invocation import HandlerOutcome, Postponed, Raised, Returned, Stopped
-from opstream_runner.handler.stop_reason import CLEANUP_REASONS, StopReason, StopSignal
+from opstream_runner.handler.supervision import CLEANUP_REASONS, StopReason, StopSignal
 from opstream_schemas.action_spec import Policy
 from opstream_schemas.errors import DecisionRefused, ErrorCode, FoldRefused, InvalidEvent
 from opstream_schemas.events import OperationError

@@ -7,6 +7,11 @@ from typing import Final
 
 from opstream_runner.errors import ActionCanceledError
 
+PROGRESS_STEP: Final = 1.0
+"""Percent that a report must be ahead of the last recorded one."""
+PROGRESS_INTERVAL: Final = 10.0
+"""Seconds after which a report is recorded whatever it says."""
+
 ProgressReporter = Callable[[float, str], Awaitable[None]]
 
 
@@ -91,3 +96,24 @@ class ActionContext:
         if not 0 <= percent <= 100:
             raise ValueError(f"progress must lie between 0 and 100 percent, not {percent}")
         return self._report(float(percent), message)
+
+
+class ProgressThrottle:
+    """Allows a report that is a percent ahead of the last allowed one, or 10 seconds later.
+
+    Args:
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._percent: float | None = None
+        self._at = 0.0
+
+    def allow(self, percent: float) -> bool:
+        """Return True if this report is to be recorded. The next one is then compared with it."""
+        now = self._clock()
+        if self._percent is not None and percent - self._percent < PROGRESS_STEP and now - self._at < PROGRESS_INTERVAL:
+            return False
+        self._percent, self._at = percent, now
+        return True

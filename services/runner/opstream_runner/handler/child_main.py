@@ -28,13 +28,12 @@ from typing import Any, Final, Self
 import msgspec
 
 from opstream_runner.authoring.action import Action, collect_actions
-from opstream_runner.authoring.context import COMPLETED, ActionContext
+from opstream_runner.authoring.context import COMPLETED, ActionContext, ProgressThrottle
 from opstream_schemas.operation.commands import truncate_error
 from opstream_schemas.text import truncate_text
 
 from .child_protocol import FRAME_HEADER, Begun, ChildStart, Reported, decode_start, encode_frame
 from .invocation import UNEXPECTED_ERROR, HandlerOutcome, Postponed, Raised, Stopped, invoke, invoke_in_this_thread
-from .progress_throttle import ProgressThrottle
 
 logger = logging.getLogger(__name__)
 

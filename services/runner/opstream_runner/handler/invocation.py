@@ -66,6 +66,39 @@ class Stopped(msgspec.Struct, frozen=True, tag=True):
 HandlerOutcome = Returned | Raised | Postponed | Stopped
 
 
+class InProcessHandler:
+    """A handler that runs in this process.
+
+    An async handler runs in the event loop and is stopped by cancellation. A plain handler runs in a thread; it stops
+    only if it reads `ActionContext.cancel_requested`.
+
+    Args:
+        action: the action to run.
+        action_input: JSON.
+        context: passed to the handler.
+        limit: the result's maximum, in bytes of JSON.
+    """
+
+    def __init__(self, action: Action[Any, Any], action_input: msgspec.Raw, context: ActionContext, limit: int) -> None:
+        self.outcome = asyncio.create_task(invoke(action, action_input, context, limit))
+        self._is_async = action.is_async
+        self._is_stop_requested = False
+
+    def request_stop(self) -> None:
+        """Cancel an async handler."""
+        if not self._is_stop_requested:
+            self._is_stop_requested = True
+            self.force_stop()
+
+    def expect_signals(self) -> None:
+        """Do nothing: this handler has no process that could receive a signal."""
+
+    def force_stop(self) -> None:
+        """Cancel an async handler again, which interrupts its clean-up."""
+        if self._is_async:
+            self.outcome.cancel()
+
+
 async def invoke(
     action: Action[Any, Any], action_input: msgspec.Raw, context: ActionContext, limit: int
 ) -> HandlerOutcome:

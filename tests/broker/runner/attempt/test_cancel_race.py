@@ -10,7 +10,7 @@ import pytest
 
 from opstream_journal import Connection, ExpectedVersion, Journal, VersionConflict
 from opstream_runner import ActionContext, action
-from opstream_runner.handler.stop_reason import StopReason
+from opstream_runner.handler.supervision import StopReason
 from opstream_schemas.errors import OperationFinished
 from opstream_schemas.operation.commands import RequestCancel, decide
 from opstream_schemas.operation.state import Status

@@ -361,7 +361,7 @@ async def test_a_process_that_does_not_begin(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.executable", executable)
         await begin(stage, PLAIN, "tell")
-        await eventually(lambda: "AttemptNotBegun" in caplog.text)
+        await eventually(lambda: "HandlerNotStarted" in caplog.text)
         assert await stage.names("op-1") == ["requested", "started"]
     operation = await stage.ended("op-1")
     assert (operation.status, operation.attempts_used) == (Status.SUCCEEDED, 2)

@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from opstream_runner.handler.progress_throttle import PROGRESS_INTERVAL, PROGRESS_STEP, ProgressThrottle
-from opstream_runner.handler.stop_reason import StopReason
+from opstream_runner.authoring.context import PROGRESS_INTERVAL, PROGRESS_STEP, ProgressThrottle
+from opstream_runner.handler.supervision import StopReason
 
 pytestmark = pytest.mark.unit
 

@@ -9,7 +9,7 @@ import pytest
 
 from opstream_runner.attempt.completion import AttemptResult
 from opstream_runner.handler.invocation import UNEXPECTED_ERROR, HandlerOutcome, Postponed, Raised, Returned, Stopped
-from opstream_runner.handler.stop_reason import StopReason
+from opstream_runner.handler.supervision import StopReason
 from opstream_schemas.action_spec import Policy
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import OperationError

@@ -12,9 +12,15 @@ import msgspec
 import pytest
 
 from opstream_runner import Action, ActionContext, action
-from opstream_runner.handler.in_process import InProcessHandler, supervise
-from opstream_runner.handler.invocation import UNEXPECTED_ERROR, HandlerOutcome, Raised, Returned, Stopped
-from opstream_runner.handler.stop_reason import StopReason, StopSignal
+from opstream_runner.handler.invocation import (
+    UNEXPECTED_ERROR,
+    HandlerOutcome,
+    InProcessHandler,
+    Raised,
+    Returned,
+    Stopped,
+)
+from opstream_runner.handler.supervision import StopReason, StopSignal, supervise
 from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.unit
