@@ -1,4 +1,4 @@
-"""Draining a runner: nothing new begins, what runs may end by itself for a while, and the rest is handed back."""
+"""Draining a runner: no attempt starts, running attempts have some time to end, and the rest are released."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ async def other(broker: Broker) -> AsyncIterator[Connection]:
         yield link
 
 
-async def test_what_runs_ends_by_itself(stage: RunnerStage) -> None:
-    """A runner that is told to end waits for what runs, and not longer; it is not ready meanwhile."""
+async def test_a_running_attempt_ends_by_itself(stage: RunnerStage) -> None:
+    """A draining runner waits for its running attempts, and no longer. It is not ready meanwhile."""
     gate = HandlerGate()
     async with stage.runner([gated(gate)], drain=LONG) as runner:
         await stage.request("op-1")
@@ -60,13 +60,13 @@ async def test_what_runs_ends_by_itself(stage: RunnerStage) -> None:
 
 
 async def test_nothing_runs(stage: RunnerStage) -> None:
-    """A runner that has nothing to do ends at once."""
+    """A runner without attempts ends at once."""
     async with stage.runner([gated(HandlerGate())], drain=LONG) as runner, asyncio.timeout(5):
         await runner.stop()
 
 
-async def test_nothing_new_begins(stage: RunnerStage, other: Connection) -> None:
-    """What is requested while a runner drains, and what it had not begun, is another's at once."""
+async def test_no_attempt_starts(stage: RunnerStage, other: Connection) -> None:
+    """Another runner at once gets new requests, and those that the draining runner has not started."""
     first, second = HandlerGate(), HandlerGate()
     second.open()
     async with stage.runner([gated(first)], concurrency=2, drain=LONG) as runner:
@@ -83,7 +83,7 @@ async def test_nothing_new_begins(stage: RunnerStage, other: Connection) -> None
 
 
 async def test_a_drain_that_takes_too_long(stage: RunnerStage) -> None:
-    """What still runs when the time is over is handed back, and does not count."""
+    """Attempts that still run when the drain is over are released, and do not count."""
     gate = HandlerGate()
     async with stage.runner([gated(gate)], drain=0.3) as runner:
         await stage.request("op-1")
@@ -97,8 +97,8 @@ async def test_a_drain_that_takes_too_long(stage: RunnerStage) -> None:
     assert (failed.error.code, failed.counted) == (ErrorCode.RUNNER_STOPPED, False)
 
 
-async def test_told_twice(stage: RunnerStage) -> None:
-    """A second word that it should end skips the drain."""
+async def test_a_second_signal_ends_the_drain(stage: RunnerStage) -> None:
+    """A second call of `begin_drain` ends the drain."""
     gate = HandlerGate()
     async with stage.runner([gated(gate)], drain=LONG) as runner:
         await stage.request("op-1")
@@ -114,7 +114,7 @@ async def test_told_twice(stage: RunnerStage) -> None:
 
 
 async def test_the_lease_is_kept(stage: RunnerStage, other: Connection) -> None:
-    """An attempt that takes longer than its lease while its runner drains is nobody else's."""
+    """An attempt keeps its lease while its runner drains, even if it takes longer than the lease."""
     first, second = HandlerGate(), HandlerGate()
     async with stage.runner([gated(first, lease=1)], drain=LONG) as runner:
         await stage.request("op-1")
@@ -129,7 +129,7 @@ async def test_the_lease_is_kept(stage: RunnerStage, other: Connection) -> None:
 
 
 async def test_a_cancellation_during_the_drain(stage: RunnerStage) -> None:
-    """A client's wish reaches what runs on a runner that drains."""
+    """A cancel request reaches an attempt on a draining runner."""
     gate = HandlerGate()
     async with stage.runner([gated(gate)], drain=LONG) as runner:
         await stage.request("op-1")
@@ -142,7 +142,7 @@ async def test_a_cancellation_during_the_drain(stage: RunnerStage) -> None:
 
 
 async def test_an_attempt_that_fails_during_the_drain(stage: RunnerStage) -> None:
-    """Its next attempt is armed as ever, and is not for this runner."""
+    """Its next attempt is scheduled as usual, and runs on another runner."""
     gate, second = HandlerGate(), HandlerGate()
     second.open()
 
@@ -163,8 +163,11 @@ async def test_an_attempt_that_fails_during_the_drain(stage: RunnerStage) -> Non
     assert (gate.attempts, second.attempts) == ([("op-1", 1)], [("op-1", 2)])
 
 
-async def test_a_service_manager_that_signals_everybody(stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that is terminated together with its draining runner has not failed: its operation is handed back."""
+async def test_a_service_manager_that_signals_all_processes(
+    stage: RunnerStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child process that is terminated together with its draining runner has not failed: its operation is
+    released."""
     monkeypatch.setattr("opstream_runner.handler.child_process._FOREIGN_SIGTERM_WAIT", 0.2)
     kind = Kind("iso", "plain")
     async with stage.runner(collect_actions([isolated_actions]), drain=LONG) as runner:

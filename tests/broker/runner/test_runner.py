@@ -1,4 +1,4 @@
-"""The runner on a real broker: what it records of an operation that goes well, or fails by itself."""
+"""The runner on a real broker: the events of operations that succeed, or that fail by themselves."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.broker
 
 
 class Strict(msgspec.Struct):
-    """An input that needs something."""
+    """An input with a required member."""
 
     needed: int
 
@@ -35,7 +35,7 @@ def stage(link: Connection, journal: Journal) -> RunnerStage:
 
 
 async def test_an_operation_that_goes_well(stage: RunnerStage) -> None:
-    """An action that returns leaves requested, started and succeeded, and nothing waits on the broker."""
+    """An action that returns leaves requested, started and succeeded, and no message on the broker."""
     gate = HandlerGate()
     gate.open()
     async with stage.runner([gated(gate, lease=7)]):
@@ -51,8 +51,8 @@ async def test_an_operation_that_goes_well(stage: RunnerStage) -> None:
     assert (context.operation_id, context.resource_id, context.attempt) == ("op-1", "42", 1)
 
 
-async def test_an_attempt_that_is_over_is_no_garbage(stage: RunnerStage) -> None:
-    """An attempt that is over is gone without the garbage collector."""
+async def test_an_ended_attempt_is_freed(stage: RunnerStage) -> None:
+    """An ended attempt is freed without the garbage collector."""
     gate = HandlerGate()
     gate.open()
     gc.collect()
@@ -95,7 +95,7 @@ async def test_the_message_is_acknowledged_after_the_outcome(stage: RunnerStage)
 
 
 async def test_progress(stage: RunnerStage) -> None:
-    """What an async handler tells is recorded before its outcome."""
+    """The progress of an async handler is recorded before its outcome."""
 
     @action(str(KIND))
     async def handler(request: Input, ctx: ActionContext) -> None:
@@ -111,8 +111,8 @@ async def test_progress(stage: RunnerStage) -> None:
     ]
 
 
-async def test_progress_that_nobody_awaits(stage: RunnerStage) -> None:
-    """A handler that forgets to await its progress is heard all the same, and in order."""
+async def test_progress_that_is_not_awaited(stage: RunnerStage) -> None:
+    """Progress that a handler does not await is recorded all the same, in order."""
 
     @action(str(KIND))
     async def handler(request: Input, ctx: ActionContext) -> None:
@@ -128,7 +128,7 @@ async def test_progress_that_nobody_awaits(stage: RunnerStage) -> None:
 
 
 async def test_a_plain_handler_and_its_progress(stage: RunnerStage) -> None:
-    """A plain handler runs in a thread, may tell its progress from there, and its result is recorded."""
+    """A plain handler runs in a thread, may report progress from there, and its result is recorded."""
 
     @action(str(KIND))
     def handler(request: Input, ctx: ActionContext) -> bool:
@@ -146,7 +146,7 @@ async def test_a_plain_handler_and_its_progress(stage: RunnerStage) -> None:
 
 
 async def test_progress_is_throttled(stage: RunnerStage) -> None:
-    """A handler that tells every thousandth leaves at most one event a percent."""
+    """A handler that reports each thousandth leaves at most one event a percent."""
 
     @action(str(KIND))
     async def handler(request: Input, ctx: ActionContext) -> None:
@@ -170,8 +170,8 @@ async def test_progress_is_throttled(stage: RunnerStage) -> None:
     ],
 )
 async def test_an_action_that_fails(stage: RunnerStage, error: BaseException, recorded: OperationError | None) -> None:
-    """An ActionError is recorded as raised, anything else in the last attempt as a 500 that tells nothing; both once,
-    and acknowledged."""
+    """An ActionError is recorded as raised; any other exception of the last attempt is recorded as a 500 without
+    details. Both are recorded once and acknowledged."""
 
     @action(str(KIND), max_attempts=1)
     async def handler(request: Input, ctx: ActionContext) -> None:
@@ -190,7 +190,7 @@ async def test_an_action_that_fails(stage: RunnerStage, error: BaseException, re
 
 
 async def test_input_that_the_type_refuses(stage: RunnerStage) -> None:
-    """Input that passed the schema and not the handler's type fails the operation as InvalidInput."""
+    """Input that passed the schema but does not fit the handler's type fails the operation as InvalidInput."""
 
     @action(str(KIND))
     async def handler(request: Strict, ctx: ActionContext) -> None:
@@ -219,7 +219,7 @@ async def test_the_limit_of_a_result(stage: RunnerStage, size: int, status: Stat
 
 
 async def test_a_result_that_the_journal_refuses(stage: RunnerStage) -> None:
-    """A result within the runner's limit but not the journal's fails the operation instead of being tried again."""
+    """A result within the runner's limit but beyond the journal's fails the operation and is not retried."""
 
     @action(str(KIND))
     async def handler(request: Input, ctx: ActionContext) -> str:
@@ -235,7 +235,7 @@ async def test_a_result_that_the_journal_refuses(stage: RunnerStage) -> None:
 
 
 async def test_never_more_at_once_than_slots(broker: Broker, stage: RunnerStage) -> None:
-    """A runner has no more attempts, and no more messages, than slots; a second one takes its share of the rest."""
+    """A runner has no more attempts, and no more messages, than slots. A second runner takes its share of the rest."""
     first, second = HandlerGate(), HandlerGate()
     ids = [f"op-{number}" for number in range(12)]
     async with linked(broker.url) as other:
@@ -257,7 +257,7 @@ async def test_never_more_at_once_than_slots(broker: Broker, stage: RunnerStage)
 
 
 async def test_two_runners_race(broker: Broker, stage: RunnerStage) -> None:
-    """Of many operations on two runners each runs once, when nobody dies."""
+    """Of many operations on two runners each runs once, if no runner dies."""
     gate = HandlerGate()
     gate.open()
     ids = [f"op-{number}" for number in range(200)]
@@ -270,8 +270,8 @@ async def test_two_runners_race(broker: Broker, stage: RunnerStage) -> None:
     assert {(await stage.state(one)).status for one in ids} == {Status.SUCCEEDED}
 
 
-async def test_nothing_stays_behind(stage: RunnerStage) -> None:
-    """After many operations a dispatcher holds none of them, and no task or timer of theirs is left."""
+async def test_a_dispatcher_keeps_nothing(stage: RunnerStage) -> None:
+    """After many operations a dispatcher has no attempt, task or timer of any of them."""
     gate = HandlerGate()
     gate.open()
     before = asyncio.all_tasks()

@@ -1,4 +1,4 @@
-"""Offering actions: consumers first, announcements after them, and the end of a runner whose consumer is gone."""
+"""Offering actions: the consumers come first, then the announcements; a runner ends when its consumer is deleted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def stage(link: Connection, journal: Journal) -> RunnerStage:
 
 
 async def test_what_is_offered_is_announced(stage: RunnerStage) -> None:
-    """A runner that started has its consumer, is in the catalog, and is ready."""
+    """A started runner has its consumer, is in the catalog, and is ready."""
     action = gated(HandlerGate(), lease=9)
     async with stage.runner([action]) as runner:
         assert await find_action(stage.link, KIND) == action.spec
@@ -31,7 +31,7 @@ async def test_what_is_offered_is_announced(stage: RunnerStage) -> None:
 
 
 async def test_a_differing_consumer_is_refused(stage: RunnerStage) -> None:
-    """A consumer of another shape is not touched, and nothing is announced."""
+    """A consumer with another configuration is not changed, and no action is announced."""
     await ensure_runner_consumer(stage.link, gated(HandlerGate(), lease=9).spec)
     with pytest.raises(Drifted, match=f"consumer {CONSUMER}: ack_wait is 9s, should be 30s.*provision --update"):
         async with stage.runner([gated(HandlerGate())]):
@@ -40,8 +40,8 @@ async def test_a_differing_consumer_is_refused(stage: RunnerStage) -> None:
     assert (await stage.consumer()).config.ack_wait == 9
 
 
-async def test_a_journal_that_forgets_too_early_is_refused(stage: RunnerStage) -> None:
-    """An action whose operations may outlive the journal's age is not offered; one that fits just so is."""
+async def test_a_journal_with_a_short_age_is_refused(stage: RunnerStage) -> None:
+    """An action whose operations may outlive the journal's age limit is not offered; one that just fits is."""
     day = 86_400.0
     too_long = gated(HandlerGate(), deadline=29 * day)
     with pytest.raises(Drifted, match=f"action {KIND}: .* are 31d, and the journal keeps events for 30d"):
@@ -53,7 +53,7 @@ async def test_a_journal_that_forgets_too_early_is_refused(stage: RunnerStage) -
 
 
 async def test_a_consumer_for_something_else_is_refused(stage: RunnerStage) -> None:
-    """A consumer under our name that delivers something else is not retargeted."""
+    """A consumer of that name with other subjects is not changed."""
     foreign = ConsumerConfig(durable_name=CONSUMER, filter_subjects=["operations.*.car.wash.requested"])
     await stage.link.nc.jetstream().add_consumer(subjects.OPERATIONS_STREAM, foreign)
     with pytest.raises(Drifted, match="filter_subjects"):
@@ -62,7 +62,7 @@ async def test_a_consumer_for_something_else_is_refused(stage: RunnerStage) -> N
 
 
 async def test_a_lower_version_warns(stage: RunnerStage, caplog: pytest.LogCaptureFixture) -> None:
-    """A runner with an older version of an action works, says so, and leaves the newer announcement."""
+    """A runner with an older version of an action works, logs a warning, and keeps the newer announcement."""
     newer = gated(HandlerGate(), version=2)
     gate = HandlerGate()
     gate.open()
@@ -76,13 +76,14 @@ async def test_a_lower_version_warns(stage: RunnerStage, caplog: pytest.LogCaptu
 
 
 async def test_a_deleted_consumer_ends_the_runner(stage: RunnerStage) -> None:
-    """A runner whose consumer is deleted is not ready any more, and says why."""
+    """A runner whose consumer is deleted is no longer ready, and reports why."""
     async with stage.runner([gated(HandlerGate())]) as runner:
 
         async def is_pulled() -> bool:
             return bool((await stage.consumer()).num_waiting)
 
-        await eventually(is_pulled)  # a pull that meets the deletion is not answered: that takes until it is missed
+        # A pull during the deletion gets no response, and its timeout is long.
+        await eventually(is_pulled)
         await stage.link.nc.jetstream().delete_consumer(subjects.OPERATIONS_STREAM, CONSUMER)
         failure = await eventually(lambda: runner.failure.done() and runner.failure.result())
         assert not runner.is_ready
@@ -90,7 +91,7 @@ async def test_a_deleted_consumer_ends_the_runner(stage: RunnerStage) -> None:
 
 
 async def test_a_runner_without_a_broker_is_not_ready(broker: Broker, stage: RunnerStage) -> None:
-    """While the broker is away a runner is not ready; it is again once the broker is back."""
+    """A runner is not ready while the broker is unreachable, and ready again once it is back."""
     async with stage.runner([gated(HandlerGate())]) as runner:
         broker.kill()
         await eventually(lambda: not runner.is_ready)

@@ -1,4 +1,4 @@
-"""Stopping a runner: what runs is handed back at once, does not count, and goes on elsewhere under the same ticket."""
+"""Stopping a runner: running attempts are released at once, do not count, and another runner continues."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ async def other(broker: Broker) -> AsyncIterator[Connection]:
         yield link
 
 
-async def test_an_operation_goes_on_elsewhere(stage: RunnerStage, other: Connection) -> None:
-    """Stopped in the middle, an attempt ends as RunnerStopped, uncounted, and the next one starts within a second under
-    the ticket of its wake."""
+async def test_another_runner_continues_the_operation(stage: RunnerStage, other: Connection) -> None:
+    """A stopped attempt ends as RunnerStopped, uncounted. The next one starts within a second under the ticket of its
+    wake-up."""
     first, second = HandlerGate(), HandlerGate()
     second.open()
     async with stage.runner([gated(first)], concurrency=1) as runner:
@@ -74,8 +74,8 @@ async def test_stops_do_not_count(stage: RunnerStage) -> None:
     assert (operation.status, operation.attempt, operation.attempts_used) == (Status.SUCCEEDED, 4, 1)
 
 
-async def test_a_plain_handler_is_handed_back(stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread does not hold up the stop; what it tells afterwards goes nowhere and causes no reads."""
+async def test_a_plain_handler_is_released(stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread does not delay the stop. Its later progress is discarded and causes no reads."""
     monkeypatch.setattr("opstream_runner.attempt.attempt._STOP_GRACE", 0.2)
     release, told = threading.Event(), threading.Event()
     running = asyncio.Event()
@@ -106,7 +106,8 @@ async def test_a_plain_handler_is_handed_back(stage: RunnerStage, monkeypatch: p
 
 
 async def test_a_stubborn_handler_is_left_behind(stage: RunnerStage) -> None:
-    """A handler that ignores its cancellation is handed back after a grace, and its result goes nowhere."""
+    """The operation of a handler that ignores its cancellation is released after a grace, and its result is
+    discarded."""
     running, release = asyncio.Event(), asyncio.Event()
 
     @action(str(KIND))
@@ -137,7 +138,7 @@ async def test_a_stubborn_handler_is_left_behind(stage: RunnerStage) -> None:
     ],
 )
 async def test_a_handler_that_raises_when_stopped(stage: RunnerStage, error: Exception, names: list[str]) -> None:
-    """A handler that is stopped and fails on purpose has failed; one that breaks in its clean-up is handed back."""
+    """A stopped handler that raises ActionError has failed. One whose clean-up raises another exception is released."""
     running = asyncio.Event()
 
     @action(str(KIND))
@@ -147,7 +148,7 @@ async def test_a_handler_that_raises_when_stopped(stage: RunnerStage, error: Exc
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             raise error from None
-        raise AssertionError("nobody cancelled it")
+        raise AssertionError("it was not cancelled")
 
     async with stage.runner([handler]) as runner:
         await stage.request("op-1")
@@ -177,10 +178,10 @@ async def test_a_handler_that_finishes_when_stopped(stage: RunnerStage) -> None:
 
 
 @pytest.mark.parametrize("drain", [0.0, 60.0])
-async def test_what_was_not_begun_is_put_back(
+async def test_messages_that_were_not_started_are_requeued(
     stage: RunnerStage, drain: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A message that was delivered but not begun when the runner is told to end is there for others at once."""
+    """A message that was delivered but not started before the stop goes to another runner at once."""
     gate = HandlerGate()
     gate.open()
     loading, release = asyncio.Event(), asyncio.Event()
@@ -195,7 +196,7 @@ async def test_what_was_not_begun_is_put_back(
     async with stage.runner([gated(gate)], concurrency=0):
         subscription = await stage.link.nc.jetstream().pull_subscribe_bind("runner_book_upload-start", "OPERATIONS")
         (message,) = await subscription.fetch(1)
-        await message.nak()  # its next delivery is decided on a read
+        await message.nak()  # its next delivery reads the journal
         await subscription.unsubscribe()
     monkeypatch.setattr(stage.journal, "events", events)
     async with stage.runner([gated(gate)], drain=drain) as runner:
@@ -212,7 +213,7 @@ async def test_what_was_not_begun_is_put_back(
 
 
 async def test_a_stop_in_the_middle_of_a_report(stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A handler that is cancelled while its progress is being stored is handed back on what was stored."""
+    """A handler that is cancelled while its progress is being stored is released on top of the stored event."""
     append = stage.journal.append
     stored = asyncio.Event()
 
@@ -236,10 +237,10 @@ async def test_a_stop_in_the_middle_of_a_report(stage: RunnerStage, monkeypatch:
     assert await stage.names("op-1") == ["requested", "started", "progressed", "attempt-failed"]
 
 
-async def test_a_stop_without_an_answering_broker(
+async def test_a_stop_without_a_responding_broker(
     broker: Broker, stage: RunnerStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a broker that does not answer, a runner stops within its time all the same; the lease does the rest."""
+    """Without a responding broker, a runner still stops in time, and the lease runs out."""
     monkeypatch.setattr("opstream_runner.runner._STOP_TIMEOUT", 1.0)
     gate = HandlerGate()
     async with stage.runner([gated(gate)]) as runner:
@@ -253,12 +254,12 @@ async def test_a_stop_without_an_answering_broker(
     assert (gate.cancelled, took < 4) == ([1], True)
 
 
-async def test_a_stop_that_nobody_heard(stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An attempt that was handed back without anybody being told goes on when the lease is over."""
+async def test_a_release_that_does_not_arrive(stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If neither the wake-up nor the nak of a released attempt arrives, the next one starts when the lease is over."""
     gate = HandlerGate()
 
     async def fail(*_: object, **__: object) -> None:
-        raise JournalUnavailable("nobody answers", maybe_stored=False)
+        raise JournalUnavailable("no response", maybe_stored=False)
 
     async def nak(_: object, delay: float = 0.0) -> None:
         return None
@@ -275,9 +276,9 @@ async def test_a_stop_that_nobody_heard(stage: RunnerStage, monkeypatch: pytest.
     assert (operation.attempt, operation.attempts_used) == (2, 1)
 
 
-async def test_what_was_handed_back_outlives_the_broker(broker: Broker, stage: RunnerStage) -> None:
-    """A runner is stopped, then the broker, as `opstream up` does: after both are back the operation goes on at once,
-    not when its lease is over."""
+async def test_a_release_outlives_the_broker(broker: Broker, stage: RunnerStage) -> None:
+    """`opstream up` stops the runner, then the broker. After both are back the operation continues at once, not when
+    its lease is over."""
     gate = HandlerGate()
     async with stage.runner([gated(gate, lease=60)]):
         await stage.request("op-1")

@@ -1,4 +1,4 @@
-"""A runner and a broker in trouble: nothing is lost, nothing happens twice, no result is thrown away."""
+"""A runner whose broker fails: no event is lost or recorded twice, and no result is lost."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def proxy(broker: Broker) -> AsyncIterator[Proxy]:
 
 
 async def test_a_restart_of_the_broker(broker: Broker, stage: RunnerStage) -> None:
-    """Operations that run, finish or wait while the broker is killed and started again end once, in one attempt."""
+    """Operations that run, finish or wait while the broker is killed and restarted end once, in one attempt."""
     short, long = HandlerGate(), HandlerGate()
     ids = [f"op-{number}" for number in range(8)]
 
@@ -62,7 +62,7 @@ async def test_a_restart_of_the_broker(broker: Broker, stage: RunnerStage) -> No
 
 
 async def test_an_outage_longer_than_the_lease(broker: Broker, stage: RunnerStage) -> None:
-    """A broker that answers nothing for longer than the lease has the handler cancelled; later another attempt runs."""
+    """A broker that is silent for longer than the lease gets the handler cancelled; later another attempt runs."""
     gate = HandlerGate()
     async with stage.runner([gated(gate, lease=1)]):
         await stage.request("op-1")
@@ -79,7 +79,7 @@ async def test_an_outage_longer_than_the_lease(broker: Broker, stage: RunnerStag
 
 
 async def test_an_outcome_whose_acknowledgement_is_lost(proxy: Proxy, stage: RunnerStage) -> None:
-    """An outcome that was stored while its acknowledgement got lost is recorded once."""
+    """An outcome whose acknowledgement was lost after it was stored is recorded once."""
     gate = HandlerGate()
     async with linked(proxy.url) as far:
         tools = stage.tools(journal=await opened(far))
@@ -95,7 +95,7 @@ async def test_an_outcome_whose_acknowledgement_is_lost(proxy: Proxy, stage: Run
 
 
 async def test_a_start_whose_acknowledgement_is_lost(proxy: Proxy, stage: RunnerStage) -> None:
-    """A start that was stored while its acknowledgement got lost is found, and is the one attempt that runs."""
+    """A start whose acknowledgement was lost after it was stored is found, and is the one attempt that runs."""
     gate = HandlerGate()
     gate.open()
     async with linked(proxy.url) as far:
@@ -116,7 +116,7 @@ async def test_a_start_whose_acknowledgement_is_lost(proxy: Proxy, stage: Runner
 
 
 async def test_an_outcome_survives_reads_that_fail(stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A broker that refuses an outcome, and is away when asked why, does not cost the result."""
+    """The result survives a broker that refuses the outcome and is then unreachable for the read."""
     gate = HandlerGate()
     read = stage.journal.events
     failures = 0
@@ -125,7 +125,7 @@ async def test_an_outcome_survives_reads_that_fail(stage: RunnerStage, monkeypat
         nonlocal failures
         if since is not None and failures < 3:
             failures += 1
-            raise JournalUnavailable("nobody answers", maybe_stored=False)
+            raise JournalUnavailable("no response", maybe_stored=False)
         return await read(operation_id, since=since)
 
     monkeypatch.setattr(stage.journal, "events", events)
@@ -141,7 +141,7 @@ async def test_an_outcome_survives_reads_that_fail(stage: RunnerStage, monkeypat
 async def test_an_outcome_for_nothing(
     stage: RunnerStage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An outcome that can never be stored, because what it continues is gone, is given up, and frees its slot."""
+    """An outcome that can never be stored, because its operation's events are gone, is given up, and frees its slot."""
     gate = HandlerGate()
 
     async def events(operation_id: str, *, since: Operation | None = None) -> list[RecordedEvent]:
@@ -160,8 +160,11 @@ async def test_an_outcome_for_nothing(
     assert await stage.names("op-1") == ["requested", "started", "progressed"]
 
 
-async def test_a_contradiction_is_put_back(stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A conflict without anything newer, as a leader of before may say, is looked at again a second later."""
+async def test_a_conflict_without_a_newer_event_is_requeued(
+    stage: RunnerStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a conflict without a newer event, as a replaced leader may report, the message is delivered again a second
+    later."""
     gate = HandlerGate()
     gate.open()
     spy = await stage.spy(ACKS)
@@ -183,7 +186,7 @@ async def test_a_contradiction_is_put_back(stage: RunnerStage, monkeypatch: pyte
 async def test_an_outcome_waits_for_room(
     stage: RunnerStage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With a full journal a result waits until there is room, under its lease, and is not worked out again."""
+    """While the journal is full a result waits, under its lease. The handler does not run again."""
     monkeypatch.setattr("opstream_runner.attempt.completion._JOURNAL_FULL_DELAY", 0.1)
     js = stage.link.nc.jetstream()
     gate = HandlerGate()
@@ -202,7 +205,7 @@ async def test_an_outcome_waits_for_room(
 async def test_trouble_of_one_message(
     stage: RunnerStage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An error that nobody foresaw is logged with the operation, and costs its message a lease, and others nothing."""
+    """An unexpected error is logged with the operation. Its message is delivered again after a lease; others go on."""
     gate = HandlerGate()
     gate.open()
     append = stage.journal.append

@@ -1,4 +1,5 @@
-"""Two real runners, exclusive operations, and SIGKILL for whichever runner holds: one at a time, and none is stuck."""
+"""Two real runners, exclusive operations, and SIGKILL for the runner of the lock's owner: one at a time, none is
+stuck."""
 
 from __future__ import annotations
 
@@ -24,13 +25,13 @@ SECONDS: Final = 0.15
 
 @pytest.fixture
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the processes live."""
+    """The working directory of the processes."""
     return tmp_path_factory.mktemp("desks")
 
 
 @pytest.fixture
 def system(folder: Path) -> Iterator[System]:
-    """A system that serves."""
+    """A running system."""
     with ExitStack() as stack:
         system = System(folder, stack, write_module(folder), replicas=2)
         system.begin()
@@ -38,14 +39,14 @@ def system(folder: Path) -> Iterator[System]:
 
 
 def unfinished(marks: list[Mark]) -> list[Mark]:
-    """Attempts that have begun and not ended."""
+    """Attempts that have started and not ended."""
     ended = {(mark.operation, mark.attempt, mark.pid) for mark in marks if mark.what == "end"}
     begun = [mark for mark in marks if mark.what == "begin"]
     return [mark for mark in begun if (mark.operation, mark.attempt, mark.pid) not in ended]
 
 
-def kill_a_holder(system: System, folder: Path) -> tuple[int, float]:
-    """SIGKILL a runner in the middle of an attempt, and start it again: the killed pid, and when it was gone."""
+def kill_an_owner(system: System, folder: Path) -> tuple[int, float]:
+    """SIGKILL a runner in the middle of an attempt, and restart it. Return the killed pid, and when it had ended."""
     until = time.monotonic() + 20
     while time.monotonic() < until:
         runners = {system.processes[name].pid: name for name in ("runner", "runner-2")}
@@ -56,11 +57,11 @@ def kill_a_holder(system: System, folder: Path) -> tuple[int, float]:
             gone = time.monotonic()
             system.start(runners[pid])
             return pid, gone
-    raise AssertionError("nobody works")
+    raise AssertionError("no attempt runs")
 
 
 def overlaps(marks: list[Mark], gone: dict[int, float]) -> list[str]:
-    """Attempts that began while one of another operation was at the same desk."""
+    """Attempts that started while one of another operation was at the same desk."""
     ends = {(m.operation, m.attempt, m.pid): m.at for m in marks if m.what == "end"}
     begun = [mark for mark in marks if mark.what == "begin"]
     found = []
@@ -74,15 +75,15 @@ def overlaps(marks: list[Mark], gone: dict[int, float]) -> list[str]:
     return found
 
 
-def test_killed_holders_are_followed_one_by_one(system: System, folder: Path, http: httpx.Client) -> None:
-    """Whoever dies at work is followed by its own next attempt, and then by those that wait; all succeed."""
+def test_killed_owners_are_followed_one_by_one(system: System, folder: Path, http: httpx.Client) -> None:
+    """A killed attempt is followed by the next one of its operation, and then by the waiters; all succeed."""
     names = [f"op-{number}-{desk}" for number in range(EACH) for desk in DESKS]
     for name in names:
         answer = http.post(
             f"{system.api}/desk/{name[-1]}:use", json={"seconds": SECONDS}, headers={"Operation-Id": name}
         )
         assert answer.status_code == 202
-    gone = dict(kill_a_holder(system, folder) for _ in range(KILLS))
+    gone = dict(kill_an_owner(system, folder) for _ in range(KILLS))
     ended = {
         name: http.get(f"{system.api}/status/{name}", headers={"Prefer": "wait=60"}, timeout=70).json()
         for name in names

@@ -1,4 +1,4 @@
-"""A deployment: runners are restarted one after the other while clients work, and nobody notices."""
+"""A deployment: runners are restarted one after the other while clients work, and no client notices."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 
 
 class Clients:
-    """Clients that submit one operation after the other, and wait for each; they note when each ended, and how."""
+    """Clients that submit one operation after the other, wait for each, and note when and how it ended."""
 
     def __init__(self, system: System) -> None:
         self.ids: list[str] = []
@@ -53,7 +53,7 @@ class Clients:
 
     @contextlib.asynccontextmanager
     async def working(self, count: int) -> AsyncIterator[None]:
-        """So many at once; they finish what they have begun."""
+        """Run this many clients at once; they finish what they have submitted."""
         async with httpx.AsyncClient(trust_env=False, timeout=40) as http, asyncio.TaskGroup() as group:
             for _ in range(count):
                 group.create_task(self._work(http))
@@ -76,17 +76,17 @@ class Clients:
             self.statuses.add(shown["status"])
 
     def longest_gap(self) -> float:
-        """Seconds in which nothing was completed."""
+        """Return the longest time without a completion, in seconds."""
         return max(later - earlier for earlier, later in itertools.pairwise(sorted(self.completed)))
 
 
 def steps(history: list[RecordedEvent]) -> list[str]:
-    """What happened to an operation, its progress aside."""
+    """An operation's events, without its progress."""
     return [event.data.name for event in history if event.data and not isinstance(event.data, Progressed)]
 
 
 async def restart(system: System, name: str) -> None:
-    """As a deployment does it: told to end, waited for, started again, waited for."""
+    """Restart a runner as a deployment does: stop it, wait, start it, wait."""
     process = system.processes[name]
     process.send(signal.SIGTERM)
     assert await asyncio.to_thread(process.wait, 20) == 0

@@ -53,7 +53,7 @@ def start(stage: RunnerStage) -> Iterator[Start]:
 
 
 async def begin(stage: RunnerStage, kind: Kind, how: str, marks: Path) -> None:
-    """Ask for op-1."""
+    """Request op-1."""
     await stage.request("op-1", kind=kind, given=msgspec.json.encode({"how": how, "file": str(marks)}))
 
 
@@ -63,7 +63,8 @@ async def at_it(stage: RunnerStage) -> None:
 
 
 async def test_a_killed_runner(stage: RunnerStage, start: Start, tmp_path: Path) -> None:
-    """The process of an isolated action, and what it has started, die with the runner; another runner finishes."""
+    """The process of an isolated action and the processes that it started die with the runner; another runner
+    finishes."""
     marks = tmp_path / "marks"
     await begin(stage, PLAIN, "stay_once", marks)
     first = start()
@@ -83,7 +84,7 @@ async def test_a_killed_runner(stage: RunnerStage, start: Start, tmp_path: Path)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux signals the owner of a pipe")
 async def test_a_killed_runner_of_a_busy_process(stage: RunnerStage, start: Start, tmp_path: Path) -> None:
-    """A process whose interpreter is locked by its handler dies with the runner too."""
+    """A process whose handler holds the interpreter's lock dies with the runner, too."""
     marks = tmp_path / "marks"
     await begin(stage, PLAIN, "hold_the_lock_once", marks)
     runner = start()
@@ -122,7 +123,7 @@ async def test_a_cancellation(
 
 
 async def test_a_stopped_runner(stage: RunnerStage, start: Start, tmp_path: Path) -> None:
-    """SIGTERM to a runner ends its processes after their clean-up; the next runner goes on."""
+    """SIGTERM to a runner ends its processes after their clean-up; the next runner continues."""
     marks = tmp_path / "marks"
     await begin(stage, PLAIN, "stay_once", marks)
     first = start("--drain", "0")

@@ -1,4 +1,4 @@
-"""Real runner processes, killed, stopped, frozen and taken down by their actions: every operation ends once."""
+"""Real runner processes, killed, stopped, frozen and ended by their actions: every operation ends once."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ async def test_a_killed_runner(stage: RunnerStage, start: Start) -> None:
 
 
 async def test_a_stopped_runner(stage: RunnerStage, start: Start) -> None:
-    """After its drain, SIGTERM hands back what runs, whatever kind of handler it is, and ends the process with status 0
-    within 6 s."""
+    """After its drain, a runner that got SIGTERM releases its attempts, of every kind of handler, and ends with status
+    0 within 6 s."""
     names = ["wait", "block", "delegate", "ignore"]
     for name in names:
         await stage.request(f"op-{name}", kind=work(name))
@@ -99,7 +99,7 @@ async def test_a_stopped_runner(stage: RunnerStage, start: Start) -> None:
 
 
 async def test_a_runner_that_drains(stage: RunnerStage, start: Start) -> None:
-    """While it drains a runner lives and is not ready; a second signal does not wait any longer."""
+    """While it drains a runner is alive and not ready; a second signal ends the drain."""
     port = free_port()
     runner = start("--drain", "60", "--health-port", str(port))
     await stage.request("op-1", kind=work("wait-long"))
@@ -116,8 +116,8 @@ async def test_a_runner_that_drains(stage: RunnerStage, start: Start) -> None:
     assert "Traceback" not in runner.output
 
 
-async def test_an_operation_that_somebody_else_fails(stage: RunnerStage, start: Start) -> None:
-    """A runner process hears of it long before its next heartbeat, stops the handler and says nothing about it."""
+async def test_an_operation_that_another_process_fails(stage: RunnerStage, start: Start) -> None:
+    """A runner is notified long before its next heartbeat, stops the handler and records nothing."""
     await stage.request("op-1", kind=work("wait-long"))
     runner = start()
     runner.wait_for("op-1 begins attempt 1")
@@ -129,7 +129,7 @@ async def test_an_operation_that_somebody_else_fails(stage: RunnerStage, start: 
 
 
 async def test_a_frozen_runner(stage: RunnerStage, start: Start) -> None:
-    """A runner that is frozen for longer than the lease wakes as a zombie: what its handler returns is not recorded."""
+    """A runner that is frozen for longer than the lease has lost it: the result of its handler is not recorded."""
     await stage.request("op-1", kind=work("nap"))
     first = start()
     first.wait_for("op-1 begins attempt 1")
@@ -160,7 +160,7 @@ async def test_an_action_that_takes_its_runner_down(stage: RunnerStage, start: S
 
 
 async def test_a_cancellation_comes_at_once(stage: RunnerStage, start: Start) -> None:
-    """A runner process hears of a cancel request long before its next heartbeat; garbage that it hears is nothing."""
+    """A runner is notified of a cancel request long before its next heartbeat, and ignores invalid notifications."""
     kind = work("wait-long")
     await stage.request("op-1", kind=kind)
     runner = start()
@@ -176,7 +176,7 @@ async def test_a_cancellation_comes_at_once(stage: RunnerStage, start: Start) ->
 
 
 async def test_a_stop_while_the_broker_is_away(broker: Broker, stage: RunnerStage, start: Start) -> None:
-    """SIGTERM ends a runner with status 0 also while the broker is down, or does not answer."""
+    """SIGTERM ends a runner with status 0 also while the broker is down or does not respond."""
     for trouble in (broker.kill, broker.pause):
         runner = start()
         runner.wait_for("running work:block, ")
@@ -189,7 +189,7 @@ async def test_a_stop_while_the_broker_is_away(broker: Broker, stage: RunnerStag
 
 
 async def test_a_deleted_consumer(stage: RunnerStage, start: Start) -> None:
-    """A runner whose consumer is deleted ends with status 1, saying which, whatever its actions leave behind."""
+    """A runner whose consumer is deleted names it and ends with status 1, whatever its actions leave behind."""
     runner = start()
     for name in ("nap", "delegate"):
         await stage.request(f"op-{name}", kind=work(name))

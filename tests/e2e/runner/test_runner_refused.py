@@ -1,4 +1,4 @@
-"""Runner processes that can't begin: one line that says what to change, status 1, and nothing announced."""
+"""Runner processes that can't start: one line that says what to change, status 1, and no announcement."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def broker() -> Iterator[Broker]:
     ],
 )
 def test_actions_that_can_not_be_offered(tmp_path: Path, source: str | None, said: str) -> None:
-    """A module that is missing, or offers nothing, or under an impossible name, is said before any broker is asked."""
+    """A module that is missing, has no action, or has one with an invalid name is reported before the broker is
+    used."""
     if source is not None:
         handler = "\ndef act(request: None, ctx: ActionContext) -> None: ..." if source else ""
         (tmp_path / "mine.py").write_text(f"from opstream import ActionContext, action\n{source}{handler}\n")
@@ -51,7 +52,7 @@ def test_actions_that_can_not_be_offered(tmp_path: Path, source: str | None, sai
 
 
 def test_no_broker() -> None:
-    """Without a broker a runner waits as long as it was told, and then says so in one line."""
+    """Without a broker a runner waits for its connect timeout, and then says so in one line."""
     began = time.monotonic()
     port = free_port()
     options = ("--nats", f"nats://127.0.0.1:{port}", "--actions", MODULE, "--connect-timeout", "1")
@@ -62,7 +63,7 @@ def test_no_broker() -> None:
 
 
 def test_a_broker_that_does_not_answer(broker: Broker) -> None:
-    """A broker that takes the connection and says nothing is as good as none."""
+    """A broker that accepts the connection and stays silent counts as none."""
     broker.pause()
     refused = run("runner", "--nats", broker.url, "--actions", MODULE, "--connect-timeout", "1")
     broker.resume()
@@ -84,7 +85,7 @@ def test_a_stop_before_the_broker_is_there() -> None:
 
 
 async def test_a_port_that_is_taken(broker: Broker) -> None:
-    """A health port in use is said with the option to change, before anything is announced."""
+    """The error about a health port in use names the option, and comes before any announcement."""
     async with linked(broker.url) as link:
         await provision(link, Sizing())
         with socket.create_server(("0.0.0.0", 0)) as taken:
@@ -97,7 +98,7 @@ async def test_a_port_that_is_taken(broker: Broker) -> None:
 
 
 async def test_limits_that_the_broker_does_not_allow(broker: Broker) -> None:
-    """Results larger than the journal, or than the broker, takes are refused at the start, with what to change."""
+    """A result limit beyond the journal's or the broker's is refused at the start, with what to change."""
     async with linked(broker.url) as link:
         await provision(link, Sizing(max_msg_size=-1))
         command = ("runner", "--nats", broker.url, "--actions", MODULE, "--max-result", "1MiB")
@@ -108,7 +109,7 @@ async def test_limits_that_the_broker_does_not_allow(broker: Broker) -> None:
 
 
 async def test_health(broker: Broker, http: httpx.Client) -> None:
-    """A runner is alive once it listens, and ready while it pulls and the broker is there."""
+    """A runner is alive once it listens, and ready while it pulls and the broker is connected."""
     async with linked(broker.url) as link:
         await provision(link, Sizing())
     port = free_port()

@@ -1,7 +1,7 @@
-"""An exclusive action for tests that kill processes. A user's module: runners import it from their working directory.
+"""An exclusive action for tests that kill processes. Like a user's module, runners import it from their working
+directory.
 
-Each attempt leaves marks in a file, so that a checker sees which of them overlapped, whatever the journal says.
-Callers: runners that `tests/support/system/services.py` starts.
+Each attempt writes marks to a file, so that a checker sees which of them overlapped, independently of the journal.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ MARKS: Final = "marks"
 
 
 class Work(msgspec.Struct, forbid_unknown_fields=True):
-    """What to do."""
+    """The action's input."""
 
     seconds: float = 0.0
 
 
 @action("desk:use", lease=LEASE, max_attempts=50, exclusive="resource")
 async def use(request: Work, ctx: ActionContext) -> int:
-    """Be the only one at a desk for a while."""
+    """Use a desk for a while; only one operation may use it at a time."""
     _mark("begin", ctx)
     await asyncio.sleep(request.seconds)
     _mark("end", ctx)
@@ -36,7 +36,7 @@ async def use(request: Work, ctx: ActionContext) -> int:
 
 
 class Mark(msgspec.Struct):
-    """One line."""
+    """One line of the file."""
 
     what: str
     operation: str
@@ -48,13 +48,13 @@ class Mark(msgspec.Struct):
 
 
 def read_marks(folder: Path) -> list[Mark]:
-    """All marks, in the order in which they were made."""
+    """Return all marks, in the order in which they were written."""
     lines = (folder / MARKS).read_bytes().splitlines() if (folder / MARKS).exists() else []
     return [msgspec.json.decode(line, type=Mark) for line in lines]
 
 
 def write_module(folder: Path) -> str:
-    """Put this module where runners find it; its name."""
+    """Copy this module to where runners find it. Return its name."""
     (folder / "desks.py").write_bytes(Path(__file__).read_bytes())
     return "desks"
 

@@ -1,7 +1,4 @@
-"""Actions that exclude each other, in tests: what of them ran when, and requests that carry their hold.
-
-Callers: broker tests of holds and rates.
-"""
+"""Actions that exclude each other: a log of when they ran, and requests that name their lock."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ from tests.support.system.wait import eventually
 
 
 class Log:
-    """Who began and ended, in order, and how many were in it at once."""
+    """The operations that started and ended, in order, and how many ran at once."""
 
     def __init__(self) -> None:
         self.begun: list[str] = []
@@ -33,7 +30,7 @@ class Log:
 
     @contextlib.contextmanager
     def entry(self, operation_id: str) -> Iterator[None]:
-        """One who is inside."""
+        """Enter for the time of one handler."""
         self.begun.append(operation_id)
         self.inside.append(operation_id)
         if len(self.inside) > 1:
@@ -45,7 +42,7 @@ class Log:
 
 
 def exclusive(log: Log, *, name: str = str(KIND), gate: HandlerGate | None = None, **options: Any) -> Action[..., Any]:
-    """An exclusive action that notes what it does, and waits at a gate if it has one."""
+    """An exclusive action that logs its start and end, and waits at a gate if it has one."""
     options = {"exclusive": "resource"} | options
 
     @action(name, **options)
@@ -54,7 +51,7 @@ def exclusive(log: Log, *, name: str = str(KIND), gate: HandlerGate | None = Non
             if gate is not None:
                 await gate.wait(ctx)
             else:
-                await asyncio.sleep(0)  # whoever else may run gets the chance
+                await asyncio.sleep(0)  # others that may run get the chance
         return ctx.attempt
 
     return handler
@@ -72,7 +69,7 @@ async def ask(
 
 
 class Queue:
-    """What the bucket says of one hold."""
+    """One lock, as the bucket has it."""
 
     def __init__(self, link: Connection, journal: Journal, hold: str) -> None:
         self._holds = ResourceLocks(link, journal)
@@ -83,20 +80,20 @@ class Queue:
         await self._holds.start()
 
     async def waiting(self) -> list[str]:
-        """Who waits, in order."""
+        """The waiters, in order."""
         return [one.operation_id for one in await self._holds.waiters(self._hold)]
 
     async def holder(self) -> str:
-        """Who holds and has not ended; empty for nobody."""
+        """The owner that has not ended; empty without one."""
         found = await self._holds.owner(self._hold)
         return found.operation_id if found else ""
 
     async def is_held_by(self, operation_id: str) -> bool:
-        """Whether an operation holds."""
+        """Return True if an operation owns the lock."""
         return await self.holder() == operation_id
 
     async def has(self, *ids: str) -> None:
-        """Wait until exactly these wait."""
+        """Wait until exactly these operations wait."""
 
         async def probe() -> bool:
             return await self.waiting() == list(ids)
@@ -113,7 +110,7 @@ async def queue_of(stage: RunnerStage, offered: Action[..., Any], resource_id: s
 
 @contextlib.asynccontextmanager
 async def releasing(link: Connection, journal: Journal) -> AsyncIterator[None]:
-    """A projector that releases holds, as `opstream_projector.main` makes it."""
+    """A projector that releases locks, as `opstream_projector.main` makes it."""
     holds = ResourceLocks(link, journal)
     await holds.start()
     async with running(projector(link, journal, SnapshotStore(link), effects=[LockReleaser(holds)])):

@@ -1,7 +1,7 @@
 """Actions that run in processes of their own: `iso:plain` and `iso:async` do what their input says.
 
-They tell that they are at it as progress (1 percent), and leave their marks in a file. Named by
-`--actions tests.support.runner.isolated_actions`. Callers: tests of the runner's isolation.
+They report their start as progress (1 percent), and write marks to a file. Use them with
+`--actions tests.support.runner.isolated_actions`.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class Work(msgspec.Struct):
 
 
 def mark(request: Work, text: str) -> None:
-    """Leave a mark."""
+    """Write a mark."""
     with Path(request.file).open("a") as file:
         file.write(f"{text}\n")
 
 
 def tell(request: Work, ctx: ActionContext) -> Any:
-    """Say who works here, and for whom."""
+    """Write the process, its group and the context's values."""
     return {
         "pid": os.getpid(),
         "group": os.getpgrp(),
@@ -61,24 +61,24 @@ def fail(request: Work, ctx: ActionContext) -> None:
 
 
 def break_down(request: Work, ctx: ActionContext) -> None:
-    """Fail by mistake, having said something."""
+    """Fail by mistake, after printing and logging."""
     print("printed in the child", flush=True)
     logging.getLogger("isolated").warning("logged in the child")
     raise OSError("secret")
 
 
 def postpone(request: Work, ctx: ActionContext) -> None:
-    """Ask for another attempt."""
+    """Raise RetryAfter."""
     raise RetryAfter(0.3, "as \ud800 meant")
 
 
 def fill(request: Work, ctx: ActionContext) -> str:
-    """Return too much."""
+    """Return a result beyond the limit."""
     return "x" * 20_000
 
 
 def step(request: Work, ctx: ActionContext) -> str:
-    """Tell of progress, more often than anybody wants to hear."""
+    """Report progress much more often than it is recorded."""
     for n in range(1000):
         ctx.progress(40 + n / 1000, f"step {n}")
     ctx.progress(80, "\ud800" * 5000)
@@ -96,25 +96,25 @@ def leave(request: Work, ctx: ActionContext) -> None:
 
 
 def babble(request: Work, ctx: ActionContext) -> None:
-    """Write where only the process itself writes: a short message that is none."""
+    """Write an invalid short message into the channel."""
     os.write(int(sys.argv[1]), b"\0\0\0\1x")
     time.sleep(FOREVER)
 
 
 def babble_on(request: Work, ctx: ActionContext) -> None:
-    """The same with a message of four gigabytes."""
+    """Write the header of a message of four gigabytes into the channel."""
     os.write(int(sys.argv[1]), b"\xff" * 1000)
     time.sleep(FOREVER)
 
 
 def terminate(request: Work, ctx: ActionContext) -> None:
-    """Be terminated by somebody else than the runner."""
+    """Get SIGTERM, but not from the runner."""
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(FOREVER)
 
 
 def run_a_loop(request: Work, ctx: ActionContext) -> str:
-    """Use asyncio where the handler itself is plain."""
+    """Run an event loop in a plain handler."""
 
     async def main() -> str:
         return "looped"
@@ -123,13 +123,13 @@ def run_a_loop(request: Work, ctx: ActionContext) -> str:
 
 
 def breed(request: Work, ctx: ActionContext) -> str:
-    """Return although a child of one's own is still at work."""
+    """Return while a child process still runs."""
     mark(request, str(subprocess.Popen(["sleep", str(FOREVER)]).pid))
     return "left one behind"
 
 
 def stay(request: Work, ctx: ActionContext) -> None:
-    """Work until interrupted, with a child of one's own."""
+    """Work until interrupted, with a child process."""
     mark(request, str(os.getpid()))
     mark(request, str(subprocess.Popen(["sleep", str(FOREVER)]).pid))
     ctx.progress(1)
@@ -137,14 +137,14 @@ def stay(request: Work, ctx: ActionContext) -> None:
 
 
 def stay_once(request: Work, ctx: ActionContext) -> int:
-    """Stay in the first attempt."""
+    """Do `stay` in the first attempt only."""
     if ctx.attempt == 1:
         stay(request, ctx)
     return ctx.attempt
 
 
 def hold_the_lock_once(request: Work, ctx: ActionContext) -> int:
-    """In the first attempt, let no other thread of the process run for ages."""
+    """In the first attempt, hold the interpreter's lock for a long time."""
     if ctx.attempt == 1:
         mark(request, str(os.getpid()))
         re.match("(a+)+$", "a" * 40 + "b")
@@ -163,7 +163,7 @@ def clean_up(request: Work, ctx: ActionContext) -> None:
 
 
 def clean_up_for_ever(request: Work, ctx: ActionContext) -> None:
-    """Work until interrupted, and find no end to the clean-up."""
+    """Work until interrupted, and then clean up without end."""
     try:
         ctx.progress(1)
         time.sleep(FOREVER)
@@ -173,7 +173,7 @@ def clean_up_for_ever(request: Work, ctx: ActionContext) -> None:
 
 
 def ignore(request: Work, ctx: ActionContext) -> None:
-    """Have SIGTERM ignored."""
+    """Ignore SIGTERM."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     ctx.progress(1)
     time.sleep(FOREVER)
@@ -230,7 +230,7 @@ async def wait(request: Work, ctx: ActionContext) -> None:
 
 
 async def wait_stubbornly(request: Work, ctx: ActionContext) -> None:
-    """Wait, whoever cancels."""
+    """Wait, and ignore cancellations."""
     await ctx.progress(1)
     while True:
         with contextlib.suppress(asyncio.CancelledError):
@@ -238,14 +238,14 @@ async def wait_stubbornly(request: Work, ctx: ActionContext) -> None:
 
 
 async def cancel_oneself(request: Work, ctx: ActionContext) -> None:
-    """Be cancelled by nobody else."""
+    """Cancel the own task."""
     task = asyncio.current_task()
     if task is not None:
         task.cancel()
 
 
 async def hold_the_loop(request: Work, ctx: ActionContext) -> str:
-    """Look, since nothing else can get through."""
+    """Block the event loop, and read `cancel_requested`."""
     await ctx.progress(1)
     while not ctx.cancel_requested:
         time.sleep(0.001)  # noqa: ASYNC251 - on purpose

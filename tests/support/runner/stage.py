@@ -1,14 +1,13 @@
-"""Runners inside of a test, on a real broker: actions whose handlers the test holds, requests, and what became of them.
+"""Runners in the test's process, on a real broker: actions that the test holds, requests, and their events.
 
-    stage = Stage(link, journal)
-    gate = Gate()
-    async with stage.runner([gated(gate)]):
-        await stage.request("op-1")
-        await gate.entered(1)
-        gate.open()
-        assert (await stage.ended("op-1")).status is Status.SUCCEEDED
+stage = Stage(link, journal)
+gate = Gate()
+async with stage.runner([gated(gate)]):
+    await stage.request("op-1")
+    await gate.entered(1)
+    gate.open()
+    assert (await stage.ended("op-1")).status is Status.SUCCEEDED
 
-Callers: tests of the runner.
 """
 
 from __future__ import annotations
@@ -51,11 +50,11 @@ CANCEL_REQUEST: Final = CancelRequested(by="ann", reason="late")
 
 
 class Input(msgspec.Struct):
-    """What the actions here take: anything."""
+    """The input of these actions: any JSON object."""
 
 
 class HandlerGate:
-    """Where handlers wait until the test opens it; knows who came, who was cancelled, and how many are in it."""
+    """Handlers wait here until the test opens it. It knows who came, who was cancelled, and how many are in it."""
 
     def __init__(self) -> None:
         self.contexts: list[ActionContext] = []
@@ -70,11 +69,11 @@ class HandlerGate:
         return [(one.operation_id, one.attempt) for one in self.contexts]
 
     def open(self) -> None:
-        """Let everyone through, now and later."""
+        """Let all handlers pass, now and later."""
         self._is_open.set()
 
     async def entered(self, count: int, within: float = 10.0) -> None:
-        """Wait until so many have come."""
+        """Wait until this many have come."""
         await eventually(lambda: len(self.contexts) >= count, within=within)
 
     async def wait(self, context: ActionContext) -> None:
@@ -103,7 +102,7 @@ def gated(gate: HandlerGate, **options: Any) -> Action[..., Any]:
 
 
 class SubjectSpy:
-    """What passes on some subjects, in order."""
+    """The messages on some subjects, in order."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, bytes]] = []
@@ -113,12 +112,12 @@ class SubjectSpy:
         self.seen.append((message.subject, message.data))
 
     def acks(self, deliveries: int) -> list[bytes]:
-        """What was said about messages in their n-th delivery (subject: see NATS ADR-15)."""
+        """The acks, naks and heartbeats of messages in their n-th delivery (subject: see NATS ADR-15)."""
         return [data for subject, data in self.seen if subject.split(".")[-5] == str(deliveries)]
 
 
 class RunnerStage:
-    """A provisioned broker, and what a test does with it.
+    """A provisioned broker, and helpers to run actions on it.
 
     Args:
         link: a connection.
@@ -133,7 +132,7 @@ class RunnerStage:
     def tools(
         self, *, journal: Journal | None = None, result_limit: int = 10_000, **changes: Any
     ) -> RunnerDependencies:
-        """What attempts of one runner work with."""
+        """The dependencies of a runner."""
         tools = RunnerDependencies(
             journal=journal or self.journal,
             source="test/runner",
@@ -170,7 +169,7 @@ class RunnerStage:
     async def request(
         self, *ids: str, kind: Kind = KIND, given: bytes = b"{}", deadline: float = 86_400.0, **changes: Any
     ) -> list[RecordedEvent]:
-        """Ask for an action, once for each id."""
+        """Request an action, once for each id."""
         at = datetime.now(UTC) + timedelta(seconds=deadline)
         changes |= {"resource": kind.resource, "action": kind.action, "deadline": at, "input": msgspec.Raw(given)}
         asked = [first(one, data=request(**changes)) for one in ids]
@@ -181,11 +180,11 @@ class RunnerStage:
         return await self.journal.events(operation_id)
 
     async def datas(self, operation_id: str) -> list[EventData]:
-        """What they hold."""
+        """The data of these events."""
         return [event.data for event in await self.events(operation_id) if event.data is not None]
 
     async def names(self, operation_id: str) -> list[str]:
-        """Their types, short."""
+        """The short names of their types."""
         return [data.name for data in await self.datas(operation_id)]
 
     async def state(self, operation_id: str) -> Operation:
@@ -197,13 +196,13 @@ class RunnerStage:
         return await self.reached(operation_id, lambda operation: operation.is_terminal, within)
 
     async def reached(self, operation_id: str, is_there: Callable[[Operation], Any], within: float = 10.0) -> Operation:
-        """The operation once it is as wanted."""
+        """Return the operation once the condition is true."""
 
         async def probe() -> Operation | None:
             try:
                 operation = await self.state(operation_id)
             except JournalUnavailable:
-                return None  # the broker is on its way back
+                return None  # the broker is restarting
             return operation if is_there(operation) else None
 
         found: Operation | None = await eventually(probe, within=within)
@@ -216,7 +215,7 @@ class RunnerStage:
         return info
 
     async def settled(self, within: float = 10.0) -> None:
-        """Wait until the broker holds nothing more for the action's runners, delivered or not."""
+        """Wait until the broker has no message for the action's runners, delivered or not."""
 
         async def probe() -> bool:
             info = await self.consumer()
@@ -225,14 +224,14 @@ class RunnerStage:
         await eventually(probe, within=within)
 
     async def request_cancel(self, operation_id: str) -> RecordedEvent:
-        """Record that a client wants a running operation canceled."""
+        """Record a client's cancel request for a running operation."""
         return await self.append(operation_id, CANCEL_REQUEST)
 
     async def append(self, operation_id: str, data: EventData) -> RecordedEvent:
         """Record an event after the last one.
 
         Raises:
-            VersionConflict: somebody else was first.
+            VersionConflict: another writer was first.
         """
         state = await self.state(operation_id)
         return await self.journal.append(
@@ -240,7 +239,7 @@ class RunnerStage:
         )
 
     async def wake(self, operation_id: str, armed_by: int) -> None:
-        """Deliver a wake now, as a schedule does when it fires."""
+        """Deliver a wake-up now, as a schedule does when it fires."""
         fire = subjects.fired_wake_subject(KIND, operation_id, "retry")
         await rpc.publish(self.link, fire, msgspec.json.encode(WakeUp(armed_by)), {})
 

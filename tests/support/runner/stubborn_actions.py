@@ -1,7 +1,7 @@
-"""Actions for tests of runner processes: each behaves badly in its first attempts and returns the number of the one
-that was let through. They say on standard output when they begin.
+"""Actions for tests of runner processes. Each misbehaves in its first attempts and returns the number of the attempt
+that was let through. They print a line when they start.
 
-Named by `--actions tests.support.runner.stubborn_actions`. Callers: `tests/e2e`.
+Use them with `--actions tests.support.runner.stubborn_actions`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from opstream import ActionContext, action
 
 
 class Work(msgspec.Struct):
-    """What to do."""
+    """The action's input."""
 
     bad: int = 1
     """How many attempts do not end well."""
 
 
 def begin(request: Work, context: ActionContext) -> bool:
-    """Say that an attempt begins; whether it is a bad one."""
+    """Print that an attempt starts. Return True if it is to misbehave."""
     print(f"{context.operation_id} begins attempt {context.attempt}", flush=True)
     return context.attempt <= request.bad
 
@@ -38,7 +38,7 @@ async def wait(request: Work, ctx: ActionContext) -> int:
 
 @action("work:wait-long", lease=60)
 async def wait_long(request: Work, ctx: ActionContext) -> int:
-    """Wait until cancelled, with heartbeats that nobody would wait for in a test."""
+    """Wait until cancelled, with a lease whose heartbeats are too rare for a test."""
     if begin(request, ctx):
         await asyncio.Event().wait()
     return ctx.attempt
@@ -46,7 +46,7 @@ async def wait_long(request: Work, ctx: ActionContext) -> int:
 
 @action("work:nap", lease=2)
 async def nap(request: Work, ctx: ActionContext) -> int:
-    """Return after a while, wrongly if nobody forbids it."""
+    """Return after a while, also if the lease is lost."""
     if begin(request, ctx):
         await asyncio.sleep(1)
     return ctx.attempt
@@ -54,7 +54,7 @@ async def nap(request: Work, ctx: ActionContext) -> int:
 
 @action("work:block")
 def block(request: Work, ctx: ActionContext) -> int:
-    """Hold a thread, whatever anybody says."""
+    """Block a thread and ignore the stop."""
     if begin(request, ctx):
         time.sleep(60)
     return ctx.attempt
@@ -62,7 +62,7 @@ def block(request: Work, ctx: ActionContext) -> int:
 
 @action("work:delegate")
 async def delegate(request: Work, ctx: ActionContext) -> int:
-    """Hold a thread of the default executor, which the interpreter would wait for."""
+    """Block a thread of the default executor, which the interpreter would wait for."""
     if begin(request, ctx):
         await asyncio.to_thread(time.sleep, 60)
     return ctx.attempt
@@ -81,6 +81,6 @@ async def ignore(request: Work, ctx: ActionContext) -> int:
 
 @action("work:die", lease=1, max_attempts=2)
 async def die(request: Work, ctx: ActionContext) -> None:
-    """Take the process down."""
+    """End the process."""
     if begin(request, ctx):
         os._exit(3)

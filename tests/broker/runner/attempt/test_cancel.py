@@ -1,4 +1,4 @@
-"""Cancelling a running operation: the handler is told, and how it ends decides."""
+"""Cancelling a running operation: the handler is asked to stop, and its own end decides the outcome."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def stage(link: Connection, journal: Journal) -> RunnerStage:
 
 
 async def test_a_handler_that_stops(stage: RunnerStage) -> None:
-    """The next heartbeat finds the wish, the handler is cancelled, and only then the operation is Canceled."""
+    """The next heartbeat finds the cancel request and cancels the handler; only then is the operation Canceled."""
     gate = HandlerGate()
     async with stage.runner([gated(gate, lease=1)]):
         await stage.request("op-1")
@@ -40,7 +40,7 @@ async def test_a_handler_that_stops(stage: RunnerStage) -> None:
 
 
 async def test_a_handler_that_cleans_up(stage: RunnerStage) -> None:
-    """A cancelled handler may take its time to clean up, and tell about it: the operation is running until then."""
+    """A cancelled handler has time to clean up and may report progress; the operation is Running until then."""
     running, cleaning, cleaned = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     @action(str(KIND), lease=1)
@@ -71,7 +71,7 @@ async def test_a_handler_that_cleans_up(stage: RunnerStage) -> None:
 async def test_a_handler_that_ends_otherwise(
     stage: RunnerStage, error: Exception | None, code: int | str | None
 ) -> None:
-    """A cancelled handler that returns has succeeded, and one that raises something else has failed."""
+    """A cancelled handler that returns has succeeded, and one that raises another exception has failed."""
     running = asyncio.Event()
 
     @action(str(KIND), lease=1)
@@ -121,8 +121,9 @@ async def test_a_plain_handler(stage: RunnerStage) -> None:
 
 
 @pytest.mark.parametrize("is_checking", [False, True])
-async def test_a_plain_handler_that_looks(stage: RunnerStage, is_checking: bool) -> None:
-    """A plain handler hears of the wish through its context; returning it has succeeded, checking it has stopped."""
+async def test_a_plain_handler_that_reads_its_context(stage: RunnerStage, is_checking: bool) -> None:
+    """A plain handler sees the cancel request in its context. If it returns it has succeeded; with `check_canceled` it
+    has stopped."""
     running = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -182,8 +183,8 @@ async def test_a_clean_up_beyond_its_grace(stage: RunnerStage, caplog: pytest.Lo
     assert "operation op-1: the handler of book:upload-start was asked to stop 0.1 s ago" in caplog.text
 
 
-async def test_a_thread_hears_of_a_stop(stage: RunnerStage) -> None:
-    """A plain handler that looks ends when its runner stops, and the operation is handed back."""
+async def test_a_thread_sees_a_shutdown(stage: RunnerStage) -> None:
+    """A plain handler that reads its context ends when its runner stops, and the operation is released."""
     running, over = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
 
@@ -207,7 +208,7 @@ async def test_a_thread_hears_of_a_stop(stage: RunnerStage) -> None:
 
 
 async def test_a_handler_that_cancels_itself(stage: RunnerStage) -> None:
-    """A cancellation that nobody asked for is a failure that counts; it is no reason to begin again for ever."""
+    """A cancellation without a request is a failure that counts, so it is not retried for ever."""
 
     @action(str(KIND), max_attempts=2, backoff=0.05)
     async def handler(request: Input, ctx: ActionContext) -> None:
@@ -220,7 +221,7 @@ async def test_a_handler_that_cancels_itself(stage: RunnerStage) -> None:
 
 
 async def test_a_cancellation_before_any_runner(stage: RunnerStage) -> None:
-    """An operation that was canceled before a runner existed is never begun, and its message is settled."""
+    """An operation that was canceled before a runner existed never starts, and its message is acknowledged."""
     gate = HandlerGate()
     await stage.request("op-1")
     await stage.append("op-1", Canceled(reason="late"))
@@ -230,8 +231,9 @@ async def test_a_cancellation_before_any_runner(stage: RunnerStage) -> None:
     assert await stage.names("op-1") == ["requested", "canceled"]
 
 
-async def test_a_hint_is_heeded_at_once(stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a long lease, a hint makes the runner look now, and soon again for a wish that was stored only after it."""
+async def test_a_notification_causes_a_read_at_once(stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even with a long lease, a notification makes the runner read at once, and soon again for a request that was
+    stored later."""
     monkeypatch.setattr("opstream_runner.attempt.attempt._SECOND_HEARTBEAT_DELAY", 1.0)
     gate = HandlerGate()
     async with stage.runner([gated(gate, lease=60)]) as runner:
@@ -248,8 +250,8 @@ async def test_a_hint_is_heeded_at_once(stage: RunnerStage, monkeypatch: pytest.
     assert (operation.status, took < 5) == (Status.CANCELED, True)
 
 
-async def test_a_wish_that_the_outcome_overtakes(stage: RunnerStage) -> None:
-    """An outcome decided without knowing of a wish is decided again, and stored."""
+async def test_a_cancel_request_just_before_the_outcome(stage: RunnerStage) -> None:
+    """An outcome that was decided before a cancel request was seen is decided again, and stored."""
     gate = HandlerGate()
     async with stage.runner([gated(gate)]):
         await stage.request("op-1")
@@ -261,8 +263,8 @@ async def test_a_wish_that_the_outcome_overtakes(stage: RunnerStage) -> None:
     assert await stage.names("op-1") == ["requested", "started", "cancel-requested", "succeeded"]
 
 
-async def test_a_wish_and_a_stop(stage: RunnerStage) -> None:
-    """An operation to be canceled whose runner stops is canceled by the next one, without another attempt."""
+async def test_a_cancel_request_and_a_shutdown(stage: RunnerStage) -> None:
+    """If the runner of a canceled operation stops, the next runner records Canceled without another attempt."""
     gate = HandlerGate()
     async with stage.runner([gated(gate)]):
         await stage.request("op-1")

@@ -1,4 +1,4 @@
-"""Cancel against success, and against a broker that is away: exactly one is recorded, and it is what happened."""
+"""Cancel against success, and against an unreachable broker: exactly one outcome is recorded, the true one."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def stage(link: Connection, journal: Journal) -> RunnerStage:
 
 
 async def test_success_comes_first(stage: RunnerStage) -> None:
-    """A wish decided before the end, and sent after it, is refused; who decides again hears that it is over."""
+    """A cancel request decided before the end and sent after it is refused; decided again, the operation is
+    finished."""
     gate = HandlerGate()
     async with stage.runner([gated(gate)]):
         await stage.request("op-1")
@@ -53,8 +54,8 @@ async def test_success_comes_first(stage: RunnerStage) -> None:
     assert await stage.names("op-1") == ["requested", "started", "succeeded"]
 
 
-async def test_the_wish_comes_first(stage: RunnerStage) -> None:
-    """A handler that returns while it is being told of the wish has succeeded."""
+async def test_the_cancel_request_comes_first(stage: RunnerStage) -> None:
+    """A handler that returns while it is being cancelled has succeeded."""
     gate = HandlerGate()
     async with stage.runner([gated(gate, lease=60)]) as runner:
         await stage.request("op-1")
@@ -70,7 +71,8 @@ async def test_the_wish_comes_first(stage: RunnerStage) -> None:
 
 @pytest.mark.parametrize("is_long", [False, True])
 async def test_an_end_while_the_broker_is_away(broker: Broker, stage: RunnerStage, is_long: bool) -> None:
-    """A handler that stops while nobody can be told is Canceled once the broker is back, however long that took."""
+    """A handler that stops while the broker is unreachable is Canceled once the broker is back, however long that
+    took."""
     running, cleaning, cleaned = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     @action(str(KIND), lease=1)
@@ -104,7 +106,7 @@ async def test_an_end_while_the_broker_is_away(broker: Broker, stage: RunnerStag
 
 
 async def cancel(stage: RunnerStage, operation_id: str) -> bool:
-    """Cancel as a client does; whether the wish was recorded, and the operation not over."""
+    """Cancel as a client does. Return True if the request was recorded before the end."""
     while True:
         operation = await stage.state(operation_id)
         try:
@@ -138,16 +140,16 @@ async def test_a_hundred_races(broker: Broker, stage: RunnerStage, link: Connect
         return "done"
 
     async def race(number: int, operation_id: str) -> bool:
-        # From a wish that comes long before the end to one that comes long after; in between nobody can say.
-        # The first never returns by itself, and the last is over for sure.
+        # From a cancel long before the end to one long after it; in between the outcome is open.
+        # The first never returns by itself, and the last has certainly ended.
         lead = (number - COUNT / 2) / COUNT * SPREAD if number else -FOREVER
         asyncio.get_running_loop().call_later(max(0.0, -lead), go[operation_id].set)
         await asyncio.sleep(max(0.0, lead) + random.uniform(0.0, SPREAD / 20))
         if number == COUNT - 1:
             await stage.ended(operation_id)
-        is_wished = await cancel(stage, operation_id)
+        is_requested = await cancel(stage, operation_id)
         runner.notify(KIND, operation_id)
-        return is_wished
+        return is_requested
 
     async with (
         projection.running(projection.projector(link, journal)),
@@ -155,15 +157,15 @@ async def test_a_hundred_races(broker: Broker, stage: RunnerStage, link: Connect
     ):
         await stage.request(*ids)
         await asyncio.gather(*(stage.reached(one, lambda operation: operation.live, 20) for one in ids))
-        wished = await asyncio.gather(*(race(number, one) for number, one in enumerate(ids)))
+        requests = await asyncio.gather(*(race(number, one) for number, one in enumerate(ids)))
         ended = await asyncio.gather(*(stage.ended(one, 20) for one in ids))
         evidence = await gather(broker.url)
     evidence.promised = {one: Promise(str(KIND), {}, "42") for one in ids}
     assert breaches(evidence) == []
-    for operation, is_wished in zip(ended, wished, strict=True):
+    for operation, is_requested in zip(ended, requests, strict=True):
         expected = Status.CANCELED if operation.id in stopped else Status.SUCCEEDED
         assert (operation.status, evidence.fold(operation.id)) == (expected, operation)
-        assert is_wished or operation.status is Status.SUCCEEDED
+        assert is_requested or operation.status is Status.SUCCEEDED
     assert (returned | stopped, returned & stopped) == (set(ids), set())
     assert min(len(returned), len(stopped)) > 0
     assert all(msgspec.json.decode(evidence.view[one])["status"] in {"Succeeded", "Canceled"} for one in ids)

@@ -1,4 +1,4 @@
-"""Leases and fencing: who loses the lease loses the operation, and says nothing more about it."""
+"""Leases: an attempt that loses its lease loses the operation, and records and sends nothing more."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def stage(link: Connection, journal: Journal) -> RunnerStage:
 
 @pytest.fixture
 async def other(broker: Broker, stage: RunnerStage) -> AsyncIterator[Connection]:
-    """The connection of the runner that is going to be a zombie."""
+    """The connection of the runner that will lose its lease."""
     async with linked(broker.url) as link:
         yield link
 
 
 @pytest.fixture
 def muted(other: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The heartbeats of the other runner do not arrive, so that it loses its lease."""
+    """The other runner's heartbeats do not arrive, so it loses its lease."""
     speak = DeliveredMessage.in_progress
 
     async def in_progress(self: DeliveredMessage) -> None:
@@ -50,7 +50,7 @@ def muted(other: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def frozen(other: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other runner neither speaks nor looks: as if its heartbeats came when everything is over."""
+    """The other runner makes no heartbeats, as if they came only when everything is over."""
     look = Attempt._heartbeat_now
 
     def check_now(self: Attempt) -> None:
@@ -75,7 +75,7 @@ async def test_a_long_action_keeps_its_lease(stage: RunnerStage) -> None:
 
 
 async def test_progress_needs_no_reads(stage: RunnerStage) -> None:
-    """Own progress, also when a heartbeat sees it, costs no further read."""
+    """Progress of the attempt itself costs no further read, even if a heartbeat sees it."""
     reads, acks = await stage.spy(READS), await stage.spy(ACKS)
 
     @action(str(KIND), lease=1)
@@ -94,8 +94,8 @@ async def test_progress_needs_no_reads(stage: RunnerStage) -> None:
 
 
 @pytest.mark.usefixtures("muted")
-async def test_a_zombie_is_stopped_and_silent(stage: RunnerStage, other: Connection) -> None:
-    """A runner that lost its lease finds its successor's start: its handler is cancelled, nothing is recorded, and no
+async def test_an_attempt_without_a_lease_stops_and_sends_nothing(stage: RunnerStage, other: Connection) -> None:
+    """A runner that lost its lease reads its successor's start: its handler is cancelled, nothing is recorded, and no
     ack, nak or heartbeat is sent for the message."""
     theirs, ours = HandlerGate(), HandlerGate()
     acks = await stage.spy(ACKS)
@@ -116,17 +116,17 @@ async def test_a_zombie_is_stopped_and_silent(stage: RunnerStage, other: Connect
 
 @pytest.mark.usefixtures("frozen")
 async def test_an_outcome_that_comes_too_late(stage: RunnerStage, other: Connection) -> None:
-    """A handler that returns after its successor has started, and before its runner noticed, returned in vain."""
+    """The result of a handler is refused if a successor has started, even if its runner has not noticed."""
     theirs, ours = HandlerGate(), HandlerGate()
     acks = await stage.spy(ACKS)
     tools = stage.tools(journal=await opened(other))
-    async with stage.runner([gated(theirs, lease=1)], link=other, tools=tools, concurrency=1) as zombie:
+    async with stage.runner([gated(theirs, lease=1)], link=other, tools=tools, concurrency=1) as stale_runner:
         await stage.request("op-1")
         await theirs.entered(1)
         async with stage.runner([gated(ours, lease=1)]):
             await ours.entered(1)
             theirs.open()
-            (dispatcher,) = zombie._dispatchers.values()
+            (dispatcher,) = stale_runner._dispatchers.values()
             await eventually(lambda: not dispatcher._tasks)
             ours.open()
             operation = await stage.ended("op-1")
@@ -137,8 +137,9 @@ async def test_an_outcome_that_comes_too_late(stage: RunnerStage, other: Connect
 
 
 @pytest.mark.usefixtures("muted")
-async def test_a_fenced_plain_handler(stage: RunnerStage, other: Connection) -> None:
-    """The thread of a zombie can't be stopped, but its progress and its result go nowhere, and nothing reads on."""
+async def test_a_plain_handler_without_a_lease(stage: RunnerStage, other: Connection) -> None:
+    """The thread of an attempt without a lease can't be stopped, but its progress and its result are discarded, and it
+    causes no reads."""
     ours, later = HandlerGate(), HandlerGate()
     release = asyncio.Event()
     contexts: list[ActionContext] = []
@@ -152,12 +153,12 @@ async def test_a_fenced_plain_handler(stage: RunnerStage, other: Connection) -> 
         return "from beyond"
 
     tools = stage.tools(journal=await opened(other))
-    async with stage.runner([handler], link=other, tools=tools, concurrency=1) as zombie:
+    async with stage.runner([handler], link=other, tools=tools, concurrency=1) as stale_runner:
         await stage.request("op-1")
         await eventually(lambda: contexts)
         async with stage.runner([gated(ours, lease=1)]):
             await ours.entered(1)
-            (dispatcher,) = zombie._dispatchers.values()
+            (dispatcher,) = stale_runner._dispatchers.values()
             await eventually(lambda: not dispatcher._tasks)
             release.set()
             ours.open()
@@ -174,14 +175,14 @@ async def test_a_fenced_plain_handler(stage: RunnerStage, other: Connection) -> 
 
 
 async def test_attempts_that_die_are_bounded(stage: RunnerStage, other: Connection) -> None:
-    """An action that takes its runner down each time is started max_attempts times, and fails as RunnerLost."""
+    """An action that ends its runner each time is started max_attempts times, and fails as RunnerLost."""
 
     @action(str(KIND), lease=1, max_attempts=2)
     async def deadly(request: Input, ctx: ActionContext) -> None:
         raise AssertionError("its runner dies first")
 
     async def die(*_: object) -> None:
-        raise asyncio.CancelledError  # the dispatcher's task ends and says nothing, as in a process that is gone
+        raise asyncio.CancelledError  # the dispatcher's task ends and sends nothing, as in a killed process
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("opstream_runner.attempt.attempt.Attempt.run", die)
@@ -194,32 +195,32 @@ async def test_attempts_that_die_are_bounded(stage: RunnerStage, other: Connecti
 
 
 @pytest.fixture
-def blind(stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """The heartbeats of the runner can't read, until this is undone."""
+def without_reads(stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """The runner's heartbeats can't read the journal until this is undone."""
 
     async def last(_: str) -> StoredMessage | None:
-        raise JournalUnavailable("nobody answers", maybe_stored=False)
+        raise JournalUnavailable("no response", maybe_stored=False)
 
     monkeypatch.setattr(stage.journal, "last_message", last)
     return monkeypatch
 
 
-async def test_a_blind_runner_stops(stage: RunnerStage, blind: pytest.MonkeyPatch) -> None:
+async def test_an_unverified_lease_stops_the_handler(stage: RunnerStage, without_reads: pytest.MonkeyPatch) -> None:
     """A runner that can't read the journal for longer than the lease cancels its handler and records nothing."""
     gate = HandlerGate()
     async with stage.runner([gated(gate, lease=1, max_attempts=2)]):
         await stage.request("op-1")
         await gate.entered(1)
         await eventually(lambda: gate.cancelled == [1])
-        blind.undo()
+        without_reads.undo()
         gate.open()
         await stage.ended("op-1")
     assert await stage.names("op-1") == ["requested", "started", "started", "succeeded"]
 
 
-@pytest.mark.usefixtures("blind")
-async def test_a_blind_handler_that_finishes(stage: RunnerStage) -> None:
-    """A handler that finishes its work although its runner went blind has its result recorded, if nobody took over."""
+@pytest.mark.usefixtures("without_reads")
+async def test_a_handler_that_finishes_with_an_unverified_lease(stage: RunnerStage) -> None:
+    """The result of a handler whose lease is unverified is recorded if no other attempt has started."""
 
     @action(str(KIND), lease=1)
     async def handler(request: Input, ctx: ActionContext) -> int:
@@ -233,8 +234,8 @@ async def test_a_blind_handler_that_finishes(stage: RunnerStage) -> None:
     assert (operation.result, operation.attempt) == (msgspec.Raw(b"1"), 1)
 
 
-async def test_a_check_that_the_end_overtakes(stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A check that is under way when the outcome is recorded is the operation's last."""
+async def test_a_heartbeat_during_the_completion(stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A heartbeat that is under way when the outcome is recorded is the operation's last."""
     read = stage.journal.last_message
     asked: list[str] = []
 

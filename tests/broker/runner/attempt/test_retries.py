@@ -1,4 +1,4 @@
-"""Attempts that fail are followed by others: after a pause that nobody waits out, counted, and through every crash."""
+"""Failed attempts are retried: after a delay that takes no slot, counted, and through every crash."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def failing(times: int, error: Exception, **options: Any) -> Action[..., Any]:
 
 
 async def failures(stage: RunnerStage) -> list[AttemptFailed]:
-    """What is recorded of the attempts of op-1 that failed."""
+    """The `attempt-failed` events of op-1."""
     return [data for data in await stage.datas("op-1") if isinstance(data, AttemptFailed)]
 
 
@@ -67,7 +67,7 @@ async def pauses(stage: RunnerStage) -> list[float]:
 
 
 async def test_an_unexpected_error_is_tried_again(stage: RunnerStage) -> None:
-    """Each failed attempt is recorded with its error and the next try, later each time; nothing is left behind."""
+    """Each failed attempt is recorded with its error and the next start, later each time; no message is left."""
     async with stage.runner([failing(3, OSError("secret"), backoff=0.1, backoff_max=0.2)]):
         await stage.request("op-1")
         operation = await stage.ended("op-1")
@@ -84,7 +84,7 @@ async def test_an_unexpected_error_is_tried_again(stage: RunnerStage) -> None:
 
 
 async def test_the_last_attempt(stage: RunnerStage) -> None:
-    """When no attempt is left the operation has failed with the error of the last, which says how many there were."""
+    """After the last attempt the operation has failed with its error, which has the number of attempts."""
     async with stage.runner([failing(9, OSError("secret"), max_attempts=2)]):
         await stage.request("op-1")
         operation = await stage.ended("op-1")
@@ -94,7 +94,8 @@ async def test_the_last_attempt(stage: RunnerStage) -> None:
 
 
 async def test_retry_after(stage: RunnerStage) -> None:
-    """The author's pause where it is longer than the backoff; the attempts count, and the last one tells a client."""
+    """The author's delay applies if it is longer than the backoff; the attempts count, and the last error is the
+    client's."""
     async with stage.runner([failing(9, RetryAfter(0.3, "throttled"), max_attempts=3, backoff=0.2)]):
         await stage.request("op-1")
         operation = await stage.ended("op-1")
@@ -103,9 +104,9 @@ async def test_retry_after(stage: RunnerStage) -> None:
     assert operation.error == OperationError(code=503, message="throttled (3 attempts failed)")
 
 
-async def test_what_waits_holds_nothing(stage: RunnerStage) -> None:
-    """While an operation waits for its next attempt it reads Running with the attempt and the next try, and neither the
-    runner's only slot nor a message is taken."""
+async def test_a_waiting_operation_takes_no_slot(stage: RunnerStage) -> None:
+    """An operation that waits for its next attempt is Running, with the attempt and the next start, and takes neither
+    the runner's only slot nor a message."""
     seen: list[str] = []
 
     @action(str(KIND))
@@ -127,7 +128,7 @@ async def test_what_waits_holds_nothing(stage: RunnerStage) -> None:
 
 
 async def test_the_deadline_comes_first(stage: RunnerStage) -> None:
-    """A pause that goes beyond the deadline ends there, and so does the operation; no other attempt begins."""
+    """A delay that goes beyond the deadline ends there, and so does the operation; no other attempt starts."""
     async with stage.runner([failing(9, RetryAfter(600))]):
         await stage.request("op-1", deadline=1.0)
         operation = await stage.ended("op-1")
@@ -138,8 +139,8 @@ async def test_the_deadline_comes_first(stage: RunnerStage) -> None:
     assert failed.retry_at == operation.deadline
 
 
-async def test_another_runner_goes_on(stage: RunnerStage) -> None:
-    """The runner that saw the attempt fail need not live when the next one is due."""
+async def test_another_runner_makes_the_next_attempt(stage: RunnerStage) -> None:
+    """The next attempt starts even if the runner of the failed one has ended."""
     async with stage.runner([failing(9, RetryAfter(0.5))]):
         await stage.request("op-1")
         await stage.reached("op-1", lambda operation: operation.waiting)
@@ -152,7 +153,7 @@ async def test_another_runner_goes_on(stage: RunnerStage) -> None:
 
 
 async def test_a_cancellation_while_it_waits(stage: RunnerStage) -> None:
-    """Once an operation is canceled that waits for its next attempt, the wake begins none."""
+    """After a cancel of an operation that waits for its next attempt, the wake-up starts none."""
     async with stage.runner([failing(9, RetryAfter(0.3))]):
         await stage.request("op-1")
         operation = await stage.reached("op-1", lambda operation: operation.waiting)
@@ -166,17 +167,17 @@ async def test_a_cancellation_while_it_waits(stage: RunnerStage) -> None:
 async def test_nothing_is_retried_after_a_cancel_request(
     stage: RunnerStage, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A wish that is stored in the moment in which the attempt fails is seen when that is recorded: Failed."""
+    """A cancel request that is stored just before the failure is seen when the failure is recorded: Failed."""
     append = stage.journal.append
-    wished = []
+    requests = []
 
-    async def wish_first(kind: Kind, event: Event, expected: ExpectedVersion, *, budget: float) -> RecordedEvent:
-        if isinstance(event.data, AttemptFailed) and not wished:
-            wished.append(event)
+    async def cancel_first(kind: Kind, event: Event, expected: ExpectedVersion, *, budget: float) -> RecordedEvent:
+        if isinstance(event.data, AttemptFailed) and not requests:
+            requests.append(event)
             await stage.request_cancel("op-1")
         return await append(kind, event, expected, budget=budget)
 
-    monkeypatch.setattr(stage.journal, "append", wish_first)
+    monkeypatch.setattr(stage.journal, "append", cancel_first)
     async with stage.runner([failing(9, error)]):
         await stage.request("op-1")
         operation = await stage.ended("op-1")
@@ -186,11 +187,11 @@ async def test_nothing_is_retried_after_a_cancel_request(
 
 
 class Killed(Exception):
-    """Stands for the end of the process: nothing that follows is done, and nobody is told."""
+    """Stands for the end of the process: nothing after it happens, and nothing is sent."""
 
 
 def arming(moment: str) -> Arm:
-    """What arms a wake, until the process dies before or after it; the next time it does."""
+    """A `schedule_wake_up` whose process dies before or after the first call."""
     passes = []
 
     async def arm(*args: Any, **options: Any) -> None:
@@ -205,11 +206,11 @@ def arming(moment: str) -> Arm:
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-async def test_a_crash_around_the_wake(
+async def test_a_crash_around_the_wake_up(
     stage: RunnerStage, moment: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A runner that dies once its failed attempt is stored, before or after it armed the wake, has one more attempt
-    follow it, when the lease is over or at the wake."""
+    """If a runner dies after its failed attempt is stored, before or after it scheduled the wake-up, one more attempt
+    follows: when the lease is over, or at the wake-up."""
     monkeypatch.setattr(completion, "schedule_wake_up", arming(moment))
     async with stage.runner([failing(1, OSError("secret"), lease=1)]):
         await stage.request("op-1")
@@ -221,7 +222,7 @@ async def test_a_crash_around_the_wake(
 
 
 async def test_a_crash_before_it_is_stored(stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A runner that dies before it recorded that its attempt failed has lost that attempt, which counts the same."""
+    """If a runner dies before it recorded that its attempt failed, the attempt is lost and counts the same."""
     append = stage.journal.append
     killed = []
 
@@ -239,8 +240,9 @@ async def test_a_crash_before_it_is_stored(stage: RunnerStage, monkeypatch: pyte
     assert operation.attempts_used == 2
 
 
-async def test_a_wake_that_could_not_be_armed(stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the broker does not answer just then, the message is put back, and arms the wake when it comes again."""
+async def test_a_wake_up_that_could_not_be_scheduled(stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the broker does not respond just then, the message is requeued, and its next delivery schedules the
+    wake-up."""
     calls = []
 
     async def arm(*args: Any, **options: Any) -> None:
@@ -255,7 +257,7 @@ async def test_a_wake_that_could_not_be_armed(stage: RunnerStage, monkeypatch: p
 
 
 async def test_lost_and_failed_attempts_count_alike(stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With three attempts: one that died with its runner, one that failed, one that died: RunnerLost, and no fourth."""
+    """Three attempts, one lost with its runner, one failed, one lost: RunnerLost, and no fourth."""
     begun: list[int] = []
 
     @action(str(KIND), lease=1, max_attempts=3, backoff=0.05)
@@ -282,7 +284,8 @@ async def test_lost_and_failed_attempts_count_alike(stage: RunnerStage, monkeypa
 
 
 async def test_failed_after_lost(stage: RunnerStage) -> None:
-    """Attempts that died with their runner count where the last one fails: with three attempts, no fourth begins."""
+    """Attempts that were lost with their runner count when the last one fails: with three attempts, no fourth
+    starts."""
     await stage.request("op-1")
     for number in (1, 2):
         await stage.append("op-1", started(number))
@@ -292,8 +295,8 @@ async def test_failed_after_lost(stage: RunnerStage) -> None:
     assert operation.attempt == 3
 
 
-async def test_a_wake_that_comes_twice(stage: RunnerStage) -> None:
-    """A wake that is delivered again while the attempt that it began runs, or after it, begins no other."""
+async def test_a_wake_up_that_is_delivered_twice(stage: RunnerStage) -> None:
+    """A wake-up that is delivered again, while its attempt runs or after it, starts no other."""
     gate = HandlerGate()
 
     @action(str(KIND), backoff=0.05)
@@ -320,8 +323,8 @@ async def test_a_wake_that_comes_twice(stage: RunnerStage) -> None:
     assert await stage.names("op-1") == AGAIN
 
 
-async def test_the_jitter_is_drawn_for_each_pause(stage: RunnerStage) -> None:
-    """Each pause is shortened by a factor of its own, so that operations which failed together come back apart."""
+async def test_the_jitter_is_drawn_for_each_delay(stage: RunnerStage) -> None:
+    """Each delay has its own jitter, so that operations which failed together are retried apart."""
     tools = stage.tools(jitter=iter([0.5, 1.0, 1.0]).__next__)
     async with stage.runner([failing(2, OSError("secret"), backoff=0.2)], tools=tools):
         await stage.request("op-1")

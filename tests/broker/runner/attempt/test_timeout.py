@@ -1,4 +1,4 @@
-"""Time limits of an attempt that runs: its own timeout, and the deadline of its operation."""
+"""Time limits of a running attempt: its own timeout, and the deadline of its operation."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def first_hangs(end: BaseException | None = None, **options: Any) -> Action[...,
 
 @pytest.mark.parametrize("end", [asyncio.CancelledError(), OSError("clean-up failed")])
 async def test_an_attempt_that_takes_too_long(stage: RunnerStage, end: BaseException) -> None:
-    """It is cancelled, is recorded as timed out whatever its clean-up raised, and another attempt follows."""
+    """It is cancelled, recorded as timed out whatever its clean-up raised, and another attempt follows."""
     async with stage.runner([first_hangs(end)]):
         await stage.request("op-1")
         operation = await stage.ended("op-1")
@@ -83,8 +83,10 @@ async def test_an_attempt_that_takes_too_long(stage: RunnerStage, end: BaseExcep
         (RetryAfter(0, "half done"), AGAIN),
     ],
 )
-async def test_a_handler_that_has_the_last_word(stage: RunnerStage, end: Exception | None, names: list[str]) -> None:
-    """A handler that ends on purpose when its time is over has its own outcome."""
+async def test_a_handler_with_its_own_outcome_after_the_timeout(
+    stage: RunnerStage, end: Exception | None, names: list[str]
+) -> None:
+    """A handler that returns or raises ActionError after its timeout has its own outcome."""
     async with stage.runner([first_hangs(end)]):
         await stage.request("op-1")
         await stage.ended("op-1")
@@ -95,7 +97,7 @@ async def test_a_handler_that_has_the_last_word(stage: RunnerStage, end: Excepti
 
 
 async def test_every_attempt_takes_too_long(stage: RunnerStage) -> None:
-    """With its last attempt the operation has failed as AttemptTimedOut."""
+    """After its last attempt the operation has failed as AttemptTimedOut."""
     async with stage.runner([gated(HandlerGate(), max_attempts=2, **QUICK)]):
         await stage.request("op-1")
         operation = await stage.ended("op-1")
@@ -105,7 +107,7 @@ async def test_every_attempt_takes_too_long(stage: RunnerStage) -> None:
 
 
 async def test_each_attempt_has_its_own_time(stage: RunnerStage) -> None:
-    """Attempts that all end in time are never timed out, however long the operation takes."""
+    """Attempts that end in time do not time out, however long the operation takes."""
 
     @action(str(KIND), timeout=0.6, backoff=0.05, backoff_max=0.05)
     async def handler(request: Input, ctx: ActionContext) -> int:
@@ -121,8 +123,8 @@ async def test_each_attempt_has_its_own_time(stage: RunnerStage) -> None:
     assert (operation.result, codes) == (msgspec.Raw(b"4"), {503})
 
 
-async def test_a_thread_that_looks(stage: RunnerStage) -> None:
-    """A plain handler sees by its context that its time is over."""
+async def test_a_thread_that_reads_its_context(stage: RunnerStage) -> None:
+    """A plain handler sees in its context that its time is over."""
 
     @action(str(KIND), **QUICK)
     def handler(request: Input, ctx: ActionContext) -> int:
@@ -137,9 +139,9 @@ async def test_a_thread_that_looks(stage: RunnerStage) -> None:
     assert await stage.names("op-1") == AGAIN
 
 
-async def test_a_thread_that_does_not_look(stage: RunnerStage) -> None:
-    """A plain handler that goes on is left behind after its grace: the next attempt runs beside it, and what it returns
-    goes nowhere."""
+async def test_a_thread_that_does_not_read_its_context(stage: RunnerStage) -> None:
+    """A plain handler that continues is left behind after its grace: the next attempt runs beside it, and its result is
+    discarded."""
     release, returned = threading.Event(), threading.Event()
     saw: list[bool] = []
 
@@ -205,8 +207,8 @@ async def test_a_canceled_handler_that_stops_in_time(stage: RunnerStage) -> None
     assert operation.status is Status.CANCELED
 
 
-async def test_a_canceled_thread_that_never_looks(stage: RunnerStage) -> None:
-    """A canceled handler that has not stopped when its attempt's time is over has failed, and nothing is retried."""
+async def test_a_canceled_thread_that_never_reads_its_context(stage: RunnerStage) -> None:
+    """A canceled handler that still runs after its timeout has failed, and is not retried."""
     running, release = threading.Event(), threading.Event()
 
     @action(str(KIND), **QUICK)
@@ -226,12 +228,12 @@ async def test_a_canceled_thread_that_never_looks(stage: RunnerStage) -> None:
 
 
 def exceeded(operation: Operation) -> bool:
-    """Whether the deadline ended it."""
+    """Return True if the deadline ended it."""
     return operation.error is not None and operation.error.code == ErrorCode.DEADLINE_EXCEEDED
 
 
-async def test_the_deadline_of_what_runs(stage: RunnerStage) -> None:
-    """With nobody else there, the runner itself stops the handler at the deadline and fails the operation."""
+async def test_the_deadline_of_a_running_attempt(stage: RunnerStage) -> None:
+    """Without a projector, the runner itself stops the handler at the deadline and fails the operation."""
     gate = HandlerGate()
     async with stage.runner([gated(gate)]):
         await stage.request("op-1", deadline=0.6)
@@ -252,7 +254,7 @@ async def test_a_handler_that_returns_at_the_deadline(stage: RunnerStage) -> Non
 
 
 async def test_a_thread_at_the_deadline(stage: RunnerStage) -> None:
-    """A plain handler that does not look is left behind, and the operation ends all the same."""
+    """A plain handler that does not read its context is left behind, and the operation ends all the same."""
     release = threading.Event()
 
     @action(str(KIND), cancel_grace=0.2)
@@ -268,14 +270,14 @@ async def test_a_thread_at_the_deadline(stage: RunnerStage) -> None:
 
 @pytest.fixture
 async def gate() -> AsyncIterator[HandlerGate]:
-    """A gate that is open in the end."""
+    """A gate that is opened at the end."""
     gate = HandlerGate()
     yield gate
     gate.open()
 
 
-async def test_somebody_else_ends_it(stage: RunnerStage, gate: HandlerGate) -> None:
-    """An operation that is failed from outside stops its attempt at the next hint; the runner says nothing more."""
+async def test_another_process_ends_the_operation(stage: RunnerStage, gate: HandlerGate) -> None:
+    """If another process fails the operation, its attempt stops at the next notification and records nothing."""
     acks = await stage.spy(ACKS)
     async with stage.runner([gated(gate, lease=60)]) as runner:
         await stage.request("op-1")

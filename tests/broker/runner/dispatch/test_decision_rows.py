@@ -1,4 +1,4 @@
-"""The runner's decision table (docs/architecture.md), each row carried out on a real broker."""
+"""The runner's decision table (docs/architecture.md): each row executed on a real broker."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ def stage(link: Connection, journal: Journal) -> RunnerStage:
 
 @pytest.fixture
 def gate() -> HandlerGate:
-    """Open: handlers pass and are noted."""
+    """An open gate: handlers pass, and the gate counts them."""
     gate = HandlerGate()
     gate.open()
     return gate
 
 
-def handed_back(attempt: int = 1, *, counted: bool, seconds: float = 0.0) -> AttemptFailed:
-    """The end of an attempt that another follows."""
+def released_attempt(attempt: int = 1, *, counted: bool, seconds: float = 0.0) -> AttemptFailed:
+    """An attempt that ended and is followed by another."""
     at = datetime.now(UTC) + timedelta(seconds=seconds)
     error = OperationError(code="Throttled", message="try again")
     return AttemptFailed(attempt=attempt, error=error, retry_at=at, counted=counted)
 
 
 async def begun(stage: RunnerStage, *datas: EventData, deadline: float = 3600.0) -> Operation:
-    """An operation with some history; `started` gets the request's own ticket if it has number 1."""
+    """An operation with these events; the `started` with number 1 gets the request's own ticket."""
     (requested,) = await stage.request("op-1", deadline=deadline)
     operation = folded(None, requested)
     for data in datas:
@@ -64,8 +64,8 @@ async def begun(stage: RunnerStage, *datas: EventData, deadline: float = 3600.0)
     return operation
 
 
-async def put_back(stage: RunnerStage, gate: HandlerGate, **options: float) -> None:
-    """Make the consumer, and take and give back its first message, so that the next delivery is its second."""
+async def requeue_first(stage: RunnerStage, gate: HandlerGate, **options: float) -> None:
+    """Create the consumer, and take and requeue its first message, so that the next delivery is its second."""
     await ensure_runner_consumer(stage.link, gated(gate, **options).spec)
     subscription = await stage.link.nc.jetstream().pull_subscribe_bind(
         subjects.runner_consumer(KIND), subjects.OPERATIONS_STREAM
@@ -76,7 +76,7 @@ async def put_back(stage: RunnerStage, gate: HandlerGate, **options: float) -> N
 
 
 async def foreign(stage: RunnerStage, operation_id: str, payload: bytes) -> None:
-    """Put something under the subject of a request."""
+    """Publish any bytes on the subject of a request."""
     subject = subjects.event_subject(operation_id, KIND, "requested")
     await rpc.publish(stage.link, subject, payload, {})
 
@@ -92,9 +92,9 @@ async def foreign(stage: RunnerStage, operation_id: str, payload: bytes) -> None
     ids=["no JSON", "no event", "another operation's", "another action's"],
 )
 async def test_row_1_a_foreign_event(stage: RunnerStage, gate: HandlerGate, payload: bytes) -> None:
-    """What can't be decided is put back for a minute, in a second delivery too, and others go on."""
+    """A message that can't be decided is requeued for a minute, also in its second delivery, and others go on."""
     await foreign(stage, "op-1", payload)
-    await put_back(stage, gate)
+    await requeue_first(stage, gate)
     spy = await stage.spy(ACKS)
     async with stage.runner([gated(gate)]):
         await stage.request("op-2")
@@ -105,7 +105,7 @@ async def test_row_1_a_foreign_event(stage: RunnerStage, gate: HandlerGate, payl
 
 
 async def test_row_1_in_a_first_delivery(stage: RunnerStage, gate: HandlerGate) -> None:
-    """The first delivery of an event of another action is put back for a minute as well."""
+    """The first delivery of another action's event is requeued for a minute as well."""
     spy = await stage.spy(ACKS)
     await foreign(stage, "op-1", encode_event(first("op-1", data=request(resource="car", action="wash"))))
     async with stage.runner([gated(gate)]):
@@ -114,7 +114,7 @@ async def test_row_1_in_a_first_delivery(stage: RunnerStage, gate: HandlerGate) 
 
 
 async def test_row_1_a_newer_event(stage: RunnerStage, gate: HandlerGate) -> None:
-    """An operation with an event of a type that this version does not know is decided by nobody here."""
+    """A runner does not decide about an operation with an event type that it does not know."""
     operation = await begun(stage)
     payload = encode_event(following(operation, FromTheFuture()))
     await rpc.publish(stage.link, subjects.event_subject("op-1", KIND, "progressed"), payload, {})
@@ -124,8 +124,8 @@ async def test_row_1_a_newer_event(stage: RunnerStage, gate: HandlerGate) -> Non
     assert gate.attempts == []
 
 
-async def test_row_1_a_wake_that_is_none(stage: RunnerStage, gate: HandlerGate) -> None:
-    """A wake without a body, and a wake for an operation of another action, reach no handler."""
+async def test_row_1_an_invalid_wake_up(stage: RunnerStage, gate: HandlerGate) -> None:
+    """A wake-up without a body, and one for another action's operation, reach no handler."""
     spy = await stage.spy(ACKS)
     other = first("op-1", data=request(resource="car", action="wash"))
     await stage.journal.append(Kind("car", "wash"), other, NEW_OPERATION, budget=5)
@@ -137,15 +137,15 @@ async def test_row_1_a_wake_that_is_none(stage: RunnerStage, gate: HandlerGate) 
 
 
 async def test_row_2_terminal(stage: RunnerStage, gate: HandlerGate) -> None:
-    """The request of an operation that ended before it began is acknowledged and nothing runs."""
+    """The request of an operation that ended before its start is acknowledged, and no attempt runs."""
     await begun(stage, Canceled())
     async with stage.runner([gated(gate)]):
         await stage.settled()
     assert (await stage.names("op-1"), gate.attempts) == (["requested", "canceled"], [])
 
 
-async def test_row_2_an_operation_that_is_gone(stage: RunnerStage, gate: HandlerGate) -> None:
-    """A wake for an operation of which nothing is left is acknowledged."""
+async def test_row_2_an_expired_operation(stage: RunnerStage, gate: HandlerGate) -> None:
+    """A wake-up for an expired operation is acknowledged."""
     await stage.wake("op-unknown", 1)
     async with stage.runner([gated(gate)]):
         await stage.settled()
@@ -153,7 +153,7 @@ async def test_row_2_an_operation_that_is_gone(stage: RunnerStage, gate: Handler
 
 
 async def test_row_3_live_elsewhere(stage: RunnerStage) -> None:
-    """A wake for an operation that runs under another ticket is acknowledged; the attempt goes on, alone."""
+    """A wake-up for an operation that runs under another ticket is acknowledged; the attempt continues alone."""
     closed = HandlerGate()
     async with stage.runner([gated(closed)]):
         (requested,) = await stage.request("op-1")
@@ -173,8 +173,8 @@ async def test_row_3_live_elsewhere(stage: RunnerStage) -> None:
 
 
 async def test_row_4_to_be_canceled(stage: RunnerStage, gate: HandlerGate) -> None:
-    """An operation that was handed back and is to be canceled ends as canceled, with the client's reason."""
-    await begun(stage, started(), WISH, handed_back(counted=False))
+    """A released operation with a cancel request ends as Canceled, with the client's reason."""
+    await begun(stage, started(), WISH, released_attempt(counted=False))
     async with stage.runner([gated(gate)]):
         operation = await stage.ended("op-1")
         await stage.settled()
@@ -182,7 +182,7 @@ async def test_row_4_to_be_canceled(stage: RunnerStage, gate: HandlerGate) -> No
 
 
 async def test_row_5_beyond_the_deadline(stage: RunnerStage, gate: HandlerGate) -> None:
-    """An operation whose deadline has passed fails without a run."""
+    """An operation whose deadline has passed fails without an attempt."""
     await begun(stage, deadline=-1)
     async with stage.runner([gated(gate)]):
         operation = await stage.ended("op-1")
@@ -192,7 +192,7 @@ async def test_row_5_beyond_the_deadline(stage: RunnerStage, gate: HandlerGate) 
 
 
 async def test_row_6_a_first_delivery_reads_nothing(stage: RunnerStage, gate: HandlerGate) -> None:
-    """A request that nobody touched starts, and ends, without one read of the journal."""
+    """The first delivery of a request starts and ends without a read of the journal."""
     spy = await stage.spy("$JS.API.*.*.GET.OPERATIONS")
     direct = await stage.spy("$JS.API.DIRECT.GET.OPERATIONS")
     async with stage.runner([gated(gate)]):
@@ -204,7 +204,7 @@ async def test_row_6_a_first_delivery_reads_nothing(stage: RunnerStage, gate: Ha
 
 
 async def test_row_6_a_conflict(stage: RunnerStage, gate: HandlerGate) -> None:
-    """A first delivery whose operation was canceled meanwhile is decided on what is there."""
+    """A first delivery whose operation was canceled meanwhile is decided on the stored events."""
     await begun(stage, Canceled(reason="changed my mind"))
     async with stage.runner([gated(gate)]):
         await stage.settled()
@@ -214,7 +214,7 @@ async def test_row_6_a_conflict(stage: RunnerStage, gate: HandlerGate) -> None:
 async def test_row_6a_a_redelivery(stage: RunnerStage, gate: HandlerGate) -> None:
     """A request that was delivered before and never started runs as attempt 1."""
     await begun(stage)
-    await put_back(stage, gate)
+    await requeue_first(stage, gate)
     async with stage.runner([gated(gate)]):
         await stage.ended("op-1")
     assert gate.attempts == [("op-1", 1)]
@@ -223,7 +223,7 @@ async def test_row_6a_a_redelivery(stage: RunnerStage, gate: HandlerGate) -> Non
 async def test_row_7_the_next_attempt(stage: RunnerStage, gate: HandlerGate) -> None:
     """An operation whose runner died runs again under the same ticket, and counts."""
     operation = await begun(stage, started())
-    await put_back(stage, gate)
+    await requeue_first(stage, gate)
     async with stage.runner([gated(gate, max_attempts=2)]):
         ended = await stage.ended("op-1")
         await stage.settled()
@@ -235,7 +235,7 @@ async def test_row_7_the_next_attempt(stage: RunnerStage, gate: HandlerGate) -> 
 async def test_row_7_no_attempt_left(stage: RunnerStage, gate: HandlerGate) -> None:
     """An operation whose last attempt died with its runner fails as RunnerLost."""
     await begun(stage, started(), started(2))
-    await put_back(stage, gate)
+    await requeue_first(stage, gate)
     async with stage.runner([gated(gate, max_attempts=2)]):
         operation = await stage.ended("op-1")
         await stage.settled()
@@ -244,8 +244,8 @@ async def test_row_7_no_attempt_left(stage: RunnerStage, gate: HandlerGate) -> N
 
 
 async def test_row_7_only_once_the_lease_ran_out(stage: RunnerStage, gate: HandlerGate) -> None:
-    """A delivery that finds its own message's attempt begun by somebody else leaves it to them, until the lease is
-    over: a process that was paused between delivery and start must not fence off its successor."""
+    """A delivery stops if another delivery of the same message has started the attempt, until the lease is over: a
+    process that was paused between delivery and start must not take the lease from its successor."""
     await begun(stage, started())
     spy = await stage.spy(ACKS)
     async with stage.runner([gated(gate, lease=1)]):
@@ -253,9 +253,9 @@ async def test_row_7_only_once_the_lease_ran_out(stage: RunnerStage, gate: Handl
     assert (spy.acks(1), gate.attempts) == ([], [("op-1", 2)])
 
 
-async def test_row_8_handed_back(stage: RunnerStage, gate: HandlerGate) -> None:
-    """An operation that was handed back uncounted runs again under the same ticket, whatever the clocks say."""
-    operation = await begun(stage, started(), handed_back(counted=False, seconds=3600))
+async def test_row_8_released(stage: RunnerStage, gate: HandlerGate) -> None:
+    """A released, uncounted operation runs again under the same ticket, whatever the clocks say."""
+    operation = await begun(stage, started(), released_attempt(counted=False, seconds=3600))
     async with stage.runner([gated(gate)]):
         ended = await stage.ended("op-1")
     assert operation.waiting is not None
@@ -264,8 +264,8 @@ async def test_row_8_handed_back(stage: RunnerStage, gate: HandlerGate) -> None:
 
 
 async def test_row_8_woken(stage: RunnerStage, gate: HandlerGate) -> None:
-    """A wake that the wait's own event armed starts the next attempt, under the wake's ticket."""
-    operation = await begun(stage, started(ticket=77), handed_back(counted=True, seconds=3600))
+    """A wake-up that the wait's own event scheduled starts the next attempt, under the wake-up's ticket."""
+    operation = await begun(stage, started(ticket=77), released_attempt(counted=True, seconds=3600))
     async with stage.runner([gated(gate)]):
         await stage.wake("op-1", operation.stream_sequence)
         ended = await stage.ended("op-1")
@@ -275,8 +275,8 @@ async def test_row_8_woken(stage: RunnerStage, gate: HandlerGate) -> None:
 
 
 async def test_row_9_waiting(stage: RunnerStage, gate: HandlerGate) -> None:
-    """A counted wait that no wake ended is armed again; the wake starts the next attempt when its time has come."""
-    operation = await begun(stage, started(), handed_back(counted=True, seconds=1))
+    """The wake-up of a counted wait is scheduled again; it starts the next attempt at its time."""
+    operation = await begun(stage, started(), released_attempt(counted=True, seconds=1))
     assert operation.waiting is not None
     async with stage.runner([gated(gate)]):
         ended = await stage.ended("op-1")
@@ -286,9 +286,9 @@ async def test_row_9_waiting(stage: RunnerStage, gate: HandlerGate) -> None:
     assert (ended.attempts_used, gate.attempts) == (2, [("op-1", 2)])
 
 
-async def test_row_9_a_stale_wake(stage: RunnerStage, gate: HandlerGate) -> None:
-    """A wake of an earlier wait starts nothing; it arms the right one."""
-    operation = await begun(stage, started(ticket=77), handed_back(counted=True, seconds=3600))
+async def test_row_9_a_stale_wake_up(stage: RunnerStage, gate: HandlerGate) -> None:
+    """A wake-up of an earlier wait starts no attempt; it schedules the right one."""
+    operation = await begun(stage, started(ticket=77), released_attempt(counted=True, seconds=3600))
     async with stage.runner([gated(gate)]):
         await stage.wake("op-1", operation.stream_sequence - 1)
         await stage.settled()
@@ -298,7 +298,7 @@ async def test_row_9_a_stale_wake(stage: RunnerStage, gate: HandlerGate) -> None
 
 
 async def test_a_newer_request_waits_for_a_newer_runner(stage: RunnerStage, gate: HandlerGate) -> None:
-    """A runner of a lower version gives the operation back unstarted; one of the requested version runs it."""
+    """A runner of a lower version requeues the message without a start; one of the requested version runs it."""
     async with stage.runner([gated(gate, version=1)]):
         spy = await stage.spy(ACKS)
         await stage.request("op-1", action_version=2)

@@ -1,4 +1,4 @@
-"""Exclusive actions on two runners and one broker: one at a time, in order, and nobody forgotten."""
+"""Exclusive actions on two runners and one broker: one at a time, in order, and none forgotten."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def stage(link: Connection, journal: Journal) -> RunnerStage:
     return RunnerStage(link, journal)
 
 
-async def has_no_more_than_the_holder(stage: RunnerStage) -> bool:
-    """Whether every other message is acknowledged: who waits holds none."""
+async def has_no_more_than_the_owner(stage: RunnerStage) -> bool:
+    """Return True if every other message is acknowledged: a waiting operation keeps none."""
     info = await stage.consumer()
     return (info.num_pending, info.num_ack_pending) == (0, 1)
 
@@ -46,7 +46,7 @@ async def all_ended(stage: RunnerStage, *ids: str) -> list[Operation]:
 
 
 async def test_thirty_run_one_at_a_time_in_the_order_of_their_requests(stage: RunnerStage) -> None:
-    """With two runners of four slots each, one that holds meanwhile, and no projector."""
+    """With two runners of four slots each, one operation that owns the lock meanwhile, and no projector."""
     log, gate = Log(), HandlerGate()
     offered = exclusive(log, gate=gate)
     queue = await queue_of(stage, offered)
@@ -55,7 +55,7 @@ async def test_thirty_run_one_at_a_time_in_the_order_of_their_requests(stage: Ru
         await gate.entered(1)
         await ask(stage, offered, *THIRTY)
         await queue.has(*THIRTY)
-        await eventually(lambda: has_no_more_than_the_holder(stage))
+        await eventually(lambda: has_no_more_than_the_owner(stage))
         gate.open()
         ended = await all_ended(stage, "first", *THIRTY)
 
@@ -65,7 +65,7 @@ async def test_thirty_run_one_at_a_time_in_the_order_of_their_requests(stage: Ru
 
 
 async def test_a_burst_never_overlaps(stage: RunnerStage) -> None:
-    """All at once on a free resource, with nobody to hold them up."""
+    """All at once on a free resource, with no handler that waits."""
     log = Log()
     offered = exclusive(log)
     await ask(stage, offered, *THIRTY)
@@ -77,7 +77,7 @@ async def test_a_burst_never_overlaps(stage: RunnerStage) -> None:
 
 
 async def test_resources_do_not_wait_for_each_other(stage: RunnerStage) -> None:
-    """Two resources run at once; one without an id is one of its own."""
+    """Two resources run at once; the resource without an id is one of its own."""
     log, gate = Log(), HandlerGate()
     offered = exclusive(log, gate=gate)
     async with stage.runner([offered]):
@@ -89,7 +89,7 @@ async def test_resources_do_not_wait_for_each_other(stage: RunnerStage) -> None:
         await all_ended(stage, "op-1", "op-2", "op-3")
 
 
-async def test_a_waiting_operation_holds_no_slot(stage: RunnerStage) -> None:
+async def test_a_waiting_operation_takes_no_slot(stage: RunnerStage) -> None:
     """With two slots and five that wait for one resource, another resource's operation runs."""
     log, gate = Log(), HandlerGate()
     offered = exclusive(log, gate=gate)
@@ -142,8 +142,8 @@ async def test_the_loser_of_a_race_is_refused(stage: RunnerStage) -> None:
     assert log.begun == [winner]
 
 
-async def test_replace_cancels_the_holder_first(stage: RunnerStage) -> None:
-    """The holder is told to stop, those that wait are canceled, and the last one runs once the holder has stopped."""
+async def test_replace_cancels_the_owner_first(stage: RunnerStage) -> None:
+    """The owner is asked to stop, the waiters are canceled, and the last one runs once the owner has stopped."""
     log, gate = Log(), HandlerGate()
     offered = exclusive(log, gate=gate, on_conflict="replace")
     async with stage.runner([offered]) as one, stage.runner([offered]) as two:
@@ -160,14 +160,14 @@ async def test_replace_cancels_the_holder_first(stage: RunnerStage) -> None:
     assert [found.status for found in ended] == [Status.CANCELED, Status.CANCELED, Status.SUCCEEDED]
     assert log.begun == ["op-1", "op-3"]
     assert log.overlaps == []
-    wishes = [data for data in await stage.datas("op-1") if isinstance(data, CancelRequested)]
-    assert len(wishes) == 1
-    assert wishes[0].reason in {"replaced by operation op-2", "replaced by operation op-3"}
+    requests = [data for data in await stage.datas("op-1") if isinstance(data, CancelRequested)]
+    assert len(requests) == 1
+    assert requests[0].reason in {"replaced by operation op-2", "replaced by operation op-3"}
     assert ended[1].reason == "replaced by operation op-3"
 
 
 async def test_a_canceled_waiter_does_not_run(stage: RunnerStage, link: Connection, journal: Journal) -> None:
-    """It leaves the queue at once, and the next one gets its place."""
+    """It leaves the queue at once, and the next one gets its position."""
     log, gate = Log(), HandlerGate()
     offered = exclusive(log, gate=gate)
     queue = await queue_of(stage, offered)
@@ -184,10 +184,11 @@ async def test_a_canceled_waiter_does_not_run(stage: RunnerStage, link: Connecti
     assert log.begun == ["op-1", "op-3"]
 
 
-async def test_a_holder_that_ends_before_it_begins_passes_on(
+async def test_an_owner_that_ends_before_its_start_hands_the_lock_on(
     stage: RunnerStage, link: Connection, journal: Journal
 ) -> None:
-    """Handed its hold while no runner has room for it, and canceled or out of time then: the projector goes on."""
+    """A waiter gets the lock while no runner has a slot, and is then canceled or too late: the projector hands it
+    on."""
     log, gate = Log(), HandlerGate()
     upload = exclusive(log, gate=gate, exclusive_group="files")
     absent = exclusive(log, name="book:remove", exclusive_group="files")
@@ -209,10 +210,10 @@ async def test_a_holder_that_ends_before_it_begins_passes_on(
 
 
 @pytest.mark.parametrize("moment", ["taken", "queued", "handed over", "ended"])
-async def test_a_crash_at_any_moment_stops_nobody(
+async def test_a_crash_at_any_moment_blocks_no_operation(
     stage: RunnerStage, link: Connection, journal: Journal, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    """Between two steps that belong together everything of one operation is dropped; others, or its lease, go on."""
+    """Between two steps that belong together an attempt crashes; others go on, or its lease runs out."""
     log, gate = Log(), HandlerGate()
     offered = exclusive(log, gate=gate, lease=1)
     queue = await queue_of(stage, offered)
@@ -240,7 +241,7 @@ async def test_a_crash_at_any_moment_stops_nobody(
 
 
 class Crash:
-    """A method that fails once, before or after what it does."""
+    """Makes a method fail once, before or after its effect."""
 
     def __init__(self, original: Callable[..., Awaitable[Any]], *, is_late: bool) -> None:
         self._original = original
@@ -248,7 +249,7 @@ class Crash:
         self.has_happened = False
 
     def method(self) -> Callable[..., Awaitable[Any]]:
-        """What takes the original's place."""
+        """The method that replaces the original."""
 
         async def failing(*args: Any, **named: Any) -> Any:
             if self.has_happened:
@@ -261,8 +262,8 @@ class Crash:
         return failing
 
 
-async def test_a_holder_that_lost_its_runner_keeps_its_hold(stage: RunnerStage, broker: Broker) -> None:
-    """Its lease runs out, its next attempt goes on, and only then those that wait have their turn."""
+async def test_an_owner_that_lost_its_runner_keeps_its_lock(stage: RunnerStage, broker: Broker) -> None:
+    """Its lease runs out, its next attempt runs, and only then the waiters follow."""
     log, gate = Log(), HandlerGate()
     offered = exclusive(log, gate=gate, lease=1)
     queue = await queue_of(stage, offered)
@@ -286,10 +287,10 @@ async def test_a_holder_that_lost_its_runner_keeps_its_hold(stage: RunnerStage, 
     assert all(set(overlap) == {"op-1"} for overlap in log.overlaps)
 
 
-async def test_a_hold_that_was_taken_from_the_bucket_is_waited_for(
+async def test_a_lock_that_was_removed_from_the_bucket_is_waited_for(
     stage: RunnerStage, link: Connection, journal: Journal
 ) -> None:
-    """An attempt died, and meanwhile somebody gave its hold to another: its message is kept until the hold is back."""
+    """An attempt died, and its lock was given to another operation: its message is kept until the lock is back."""
     log = Log()
     offered = exclusive(log, lease=1, exclusive_group="files")
     absent = exclusive(log, name="book:remove", exclusive_group="files")
@@ -314,8 +315,8 @@ async def test_a_hold_that_was_taken_from_the_bucket_is_waited_for(
     assert log.begun == ["op-1"]
 
 
-async def test_a_retry_keeps_the_hold(stage: RunnerStage) -> None:
-    """Between a failed attempt and the next one nobody gets in."""
+async def test_a_retry_keeps_the_lock(stage: RunnerStage) -> None:
+    """Between a failed attempt and the next one no other operation gets the lock."""
     log, tries = Log(), []
 
     @action(str(KIND), exclusive="resource", backoff=0.2)
@@ -335,8 +336,8 @@ async def test_a_retry_keeps_the_hold(stage: RunnerStage) -> None:
     assert tries == [("op-1", 1), ("op-1", 2), ("op-2", 1), ("op-2", 2)]
 
 
-async def test_one_that_waited_is_passed_on_without_a_projector(stage: RunnerStage) -> None:
-    """The runner that records an outcome wakes the next at once: no detour of a tenth of a second for each."""
+async def test_a_waiter_gets_the_lock_without_a_projector(stage: RunnerStage) -> None:
+    """The runner that records an outcome wakes the next waiter at once, without the projector's tenth of a second."""
     log, gate = Log(), HandlerGate()
     offered = exclusive(log, gate=gate)
     queue = await queue_of(stage, offered)

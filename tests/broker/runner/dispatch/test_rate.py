@@ -1,4 +1,4 @@
-"""Limits over the whole fleet, with two runners on one broker: how many begin in a time, and how many run at once."""
+"""Limits over all runners, with two on one broker: how many attempts start in a period, and how many run at once."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def stage(link: Connection, journal: Journal) -> RunnerStage:
 
 @pytest.fixture
 def opened() -> HandlerGate:
-    """Nobody is held up."""
+    """An open gate."""
     opened = HandlerGate()
     opened.open()
     return opened
@@ -55,7 +55,7 @@ def failing_once(rate: str) -> Action[..., Any]:
 
 
 async def begun(stage: RunnerStage, *ids: str) -> list[float]:
-    """When each attempt of the operations began, in order; once all have ended."""
+    """Return the start of each attempt of the operations, in order, once all have ended."""
     moments = []
     for one in ids:
         assert (await stage.ended(one, within=20)).status is Status.SUCCEEDED
@@ -64,14 +64,14 @@ async def begun(stage: RunnerStage, *ids: str) -> list[float]:
 
 
 def assert_keeps(moments: list[float], count: int, spacing: float) -> None:
-    """No more than `count` and what is due in the time since then."""
+    """Assert that no more than `count` attempts, and those that became due since then, have started."""
     for i, one in enumerate(moments):
         for j in range(i + count, len(moments)):
             assert moments[j] - one >= (j - i - count + 1) * spacing - SLACK, moments
 
 
 async def test_a_rate_holds_over_all_runners(stage: RunnerStage, opened: HandlerGate) -> None:
-    """Four in a second: four at once, and then one each quarter of a second; those that wait hold no slot."""
+    """Four in a second: four at once, and then one each quarter of a second; waiting operations take no slot."""
     offered = gated(opened, rate="4/s")
     names = [f"op-{number:02}" for number in range(10)]
     async with stage.runner([offered]), stage.runner([offered]):
@@ -86,7 +86,7 @@ async def test_a_rate_holds_over_all_runners(stage: RunnerStage, opened: Handler
 
 
 async def test_each_attempt_takes_a_slot(stage: RunnerStage) -> None:
-    """A retry is no way around the rate."""
+    """A retry needs a slot of the rate, too."""
     offered = failing_once("2/s")
     async with stage.runner([offered]), stage.runner([offered]):
         await ask(stage, offered, "op-1", "op-2")
@@ -96,10 +96,10 @@ async def test_each_attempt_takes_a_slot(stage: RunnerStage) -> None:
     assert_keeps(moments, 2, 0.5)
 
 
-async def test_slots_that_were_missed_are_not_made_up_for(
+async def test_missed_slots_are_not_made_up_for(
     stage: RunnerStage, opened: HandlerGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All wakes have fired while no runner was there: the next one begins with what the rate allows, no more."""
+    """After all wake-ups fired without a runner, the next runner starts no more than the rate allows."""
     monkeypatch.setattr(gate, "_SLOT_TOLERANCE", 0.0)
     offered = gated(opened, rate="2/s")
     names = [f"op-{number}" for number in range(6)]
@@ -119,9 +119,9 @@ async def test_slots_that_were_missed_are_not_made_up_for(
     assert_keeps(moments[2:], 2, 0.5)
 
 
-async def test_a_slot_that_was_waited_for_is_for_its_wake(stage: RunnerStage, opened: HandlerGate) -> None:
-    """Whoever took it has acknowledged the request, or still will: no attempt begins under that ticket, also once the
-    slot has come; its message would be gone, and the attempt without a successor if its runner died."""
+async def test_a_reserved_slot_belongs_to_its_wake_up(stage: RunnerStage, opened: HandlerGate) -> None:
+    """The delivery that reserved the slot has acknowledged the request, or still will. So no attempt starts under that
+    ticket, even once the slot has come: without its message it would have no successor if its runner died."""
     offered = gated(opened, rate="4/s")
     pacer = RateLimiter(stage.link, KIND, parse_rate("4/s"))
     early = time.time() - 100
@@ -139,11 +139,11 @@ async def test_a_slot_that_was_waited_for_is_for_its_wake(stage: RunnerStage, op
     assert subjects.is_wake(wake.subject or "")
 
 
-async def test_one_that_waits_for_its_resource_uses_no_slot(
+async def test_an_operation_that_waits_for_its_lock_uses_no_slot(
     stage: RunnerStage, link: Connection, journal: Journal
 ) -> None:
-    """Six on one resource at two in a second: the slots are taken in turn, none is lost, and none overlaps; also with
-    the projector, which wakes those that hold and do not begin."""
+    """Six on one resource at two in a second: the slots are used in turn, none is lost, and none overlaps; also with
+    the projector, which wakes operations that own the lock and do not start."""
     log = Log()
     offered = exclusive(log, rate="2/s")
     names = [f"op-{number}" for number in range(6)]
@@ -157,7 +157,7 @@ async def test_one_that_waits_for_its_resource_uses_no_slot(
 
 
 async def test_actions_do_not_share_a_rate(stage: RunnerStage, opened: HandlerGate) -> None:
-    """Each action has its own."""
+    """Each action has its own rate."""
     one = gated(opened, rate="1/h")
     other = exclusive(Log(), name="book:remove", exclusive="", rate="1/h")
     async with stage.runner([one, other]):
@@ -167,7 +167,7 @@ async def test_actions_do_not_share_a_rate(stage: RunnerStage, opened: HandlerGa
 
 
 async def test_no_more_than_max_concurrency_run_at_once(stage: RunnerStage) -> None:
-    """Three over two runners of four slots each, whoever has room."""
+    """Three at once over two runners of four slots each."""
     held = HandlerGate()
     offered = gated(held, max_concurrency=3)
     names = [f"op-{number}" for number in range(12)]
@@ -195,5 +195,5 @@ async def test_a_changed_max_concurrency_is_drift_until_it_is_applied(stage: Run
 
 
 def limited(number: int) -> ActionSpec:
-    """An action of which so many attempts may run at once."""
+    """An action with this `max_concurrency`."""
     return gated(HandlerGate(), max_concurrency=number).spec

@@ -1,4 +1,4 @@
-"""Actions in processes of their own: whatever becomes of the process is an outcome, and nothing is left of it."""
+"""Actions in processes of their own: each end of the process is an outcome, and no process is left."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ async def runner(stage: RunnerStage) -> AsyncIterator[Runner]:
 
 
 class Marks:
-    """What handlers leave in a file."""
+    """The lines that handlers write to a file."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
 
     def read(self) -> str:
-        """All of it."""
+        """Return all lines."""
         return self.file.read_text() if self.file.exists() else ""
 
 
@@ -66,13 +66,13 @@ def marks(tmp_path: Path) -> Marks:
 
 
 async def begin(stage: RunnerStage, kind: Kind, how: str, marks: Marks | None = None, **changes: Any) -> None:
-    """Ask for op-1."""
+    """Request op-1."""
     given = msgspec.json.encode({"how": how, "file": str(marks.file if marks else os.devnull)})
     await stage.request("op-1", kind=kind, given=given, **changes)
 
 
 async def at_it(stage: RunnerStage) -> None:
-    """Wait until the handler of op-1 is called and has said so."""
+    """Wait until the handler of op-1 was called and has reported it."""
     await stage.reached("op-1", lambda operation: operation.percent_complete)
 
 
@@ -104,13 +104,13 @@ def failed(operation: Operation) -> OperationError:
 
 
 def twice(error: OperationError) -> OperationError:
-    """The error after as many attempts as these actions have."""
+    """The error after the last attempt of these actions."""
     return msgspec.structs.replace(error, message=f"{error.message} (2 attempts failed)")
 
 
 @both
 async def test_it_has_a_process_of_its_own(stage: RunnerStage, runner: Runner, kind: Kind) -> None:
-    """The handler is told the same as in the runner, in another process, which leads a group of its own."""
+    """The handler gets the same context as in the runner, in another process, which leads its own group."""
     await begin(stage, kind, "tell", resource_id="42")
     operation = await stage.ended("op-1")
     assert operation.result is not None
@@ -139,7 +139,7 @@ async def test_it_has_a_process_of_its_own(stage: RunnerStage, runner: Runner, k
 async def test_a_failure(
     stage: RunnerStage, runner: Runner, kind: Kind, how: str, error: OperationError, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What breaks the handler, or ends its process, is 500 and says so, and is tried again."""
+    """An exception, or the end of the process, is a 500 that says so, and is retried."""
     await begin(stage, kind, how)
     assert failed(await stage.ended("op-1")) == twice(error)
     _, _, first, _, _ = await stage.datas("op-1")
@@ -153,7 +153,7 @@ async def test_a_failure(
 
 @both
 async def test_a_meant_failure(stage: RunnerStage, runner: Runner, kind: Kind) -> None:
-    """What the handler fails with is what the client reads, at once."""
+    """The client reads the handler's ActionError, and no other attempt follows."""
     await begin(stage, kind, "fail")
     error = OperationError(code="Meant", message="as ? meant", target="how")
     assert failed(await stage.ended("op-1")) == error
@@ -162,7 +162,7 @@ async def test_a_meant_failure(stage: RunnerStage, runner: Runner, kind: Kind) -
 
 @both
 async def test_another_attempt_later(stage: RunnerStage, runner: Runner, kind: Kind) -> None:
-    """What the handler asks for by RetryAfter comes through: the pause, and what a person reads."""
+    """RetryAfter passes through: its delay and its message."""
     await begin(stage, kind, "postpone")
     assert failed(await stage.ended("op-1")).message == "as ? meant (2 attempts failed)"
     _, _, first, _, _ = await stage.events("op-1")
@@ -172,8 +172,10 @@ async def test_another_attempt_later(stage: RunnerStage, runner: Runner, kind: K
 
 
 @pytest.mark.parametrize("how", ["babble", "babble_on"])
-async def test_nonsense(stage: RunnerStage, runner: Runner, how: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A handler that writes into the channel of its process has it killed: nobody could tell how it ends."""
+async def test_an_invalid_message(
+    stage: RunnerStage, runner: Runner, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The process of a handler that writes into the channel is killed: its outcome could not be read."""
     await begin(stage, PLAIN, how)
     error = failed(await stage.ended("op-1"))
     assert error.message == "the process of the action ended by signal 9 (SIGKILL) (2 attempts failed)"
@@ -192,7 +194,7 @@ async def test_the_limits_of_input_and_result(stage: RunnerStage, runner: Runner
 
 @both
 async def test_progress(stage: RunnerStage, runner: Runner, kind: Kind) -> None:
-    """Progress comes through in order, thinned out, cut, and before the outcome."""
+    """Progress arrives in order, throttled, cut, and before the outcome."""
     await begin(stage, kind, "step")
     operation = await stage.ended("op-1")
     told = [data for data in await stage.datas("op-1") if isinstance(data, Progressed)]
@@ -207,10 +209,10 @@ async def test_a_plain_handler_may_run_a_loop(stage: RunnerStage, runner: Runner
     assert (await stage.ended("op-1")).result == msgspec.Raw(b'"looped"')
 
 
-async def test_what_it_says_lands_in_the_log(
+async def test_its_output_appears_in_the_log(
     stage: RunnerStage, runner: Runner, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """What the process prints and logs, its tracebacks too, comes out where the runner's log does."""
+    """The process's output, log lines and tracebacks appear in the runner's log."""
     await begin(stage, PLAIN, "break_down")
     await stage.ended("op-1")
     out, err = capfd.readouterr()
@@ -223,7 +225,7 @@ async def test_what_it_says_lands_in_the_log(
 
 
 async def test_a_child_of_its_own_does_not_survive(stage: RunnerStage, runner: Runner, marks: Marks) -> None:
-    """What a handler leaves running when it returns is killed."""
+    """A process that the handler leaves running is killed when the handler returns."""
     await begin(stage, PLAIN, "breed", marks)
     operation = await stage.ended("op-1")
     assert operation.result == msgspec.Raw(b'"left one behind"')
@@ -231,7 +233,7 @@ async def test_a_child_of_its_own_does_not_survive(stage: RunnerStage, runner: R
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs that is not our child: a zombie that nobody reaped does not."""
+    """Return True if a process that is not our child runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -242,7 +244,7 @@ def is_alive(pid: int) -> bool:
 async def test_a_cancellation_with_clean_up(
     stage: RunnerStage, runner: Runner, marks: Marks, kind: Kind, how: str
 ) -> None:
-    """SIGTERM interrupts the handler wherever it is, its clean-up runs, and it has stopped."""
+    """SIGTERM interrupts the handler at any point, its clean-up runs, and it has stopped."""
     await begin(stage, kind, how, marks)
     await at_it(stage)
     operation = await cancel(stage, runner, kind)
@@ -286,7 +288,7 @@ async def test_a_cancellation_that_ends_otherwise(
 
 
 async def test_a_cancellation_takes_all_of_the_group(stage: RunnerStage, runner: Runner, marks: Marks) -> None:
-    """What an interrupted handler had started is gone when the operation reads Canceled."""
+    """Processes that an interrupted handler started have ended when the operation reads Canceled."""
     await begin(stage, PLAIN, "stay", marks)
     await at_it(stage)
     assert (await cancel(stage, runner, PLAIN)).status is Status.CANCELED
@@ -295,7 +297,7 @@ async def test_a_cancellation_takes_all_of_the_group(stage: RunnerStage, runner:
 
 @pytest.mark.parametrize("how", ["clean_up", "clean_up_for_ever"])
 async def test_a_stop(stage: RunnerStage, marks: Marks, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A runner that stops interrupts its processes, kills what does not end, and hands the operations back."""
+    """A stopping runner interrupts its processes, kills those that do not end, and releases the operations."""
     monkeypatch.setattr("opstream_runner.attempt.attempt._STOP_GRACE", 0.3)
     async with stage.runner(collect_actions([isolated_actions])) as runner:
         await begin(stage, PLAIN, how, marks)
@@ -306,8 +308,8 @@ async def test_a_stop(stage: RunnerStage, marks: Marks, how: str, monkeypatch: p
     assert await stage.names("op-1") == ["requested", "started", "progressed", "attempt-failed"]
 
 
-async def test_an_attempt_that_is_fenced_off(stage: RunnerStage, runner: Runner, marks: Marks) -> None:
-    """A later attempt elsewhere, and the process of this one is terminated; it says nothing more."""
+async def test_an_attempt_without_a_lease(stage: RunnerStage, runner: Runner, marks: Marks) -> None:
+    """After a later attempt started elsewhere, the process of this one is terminated; it records nothing."""
     await begin(stage, PLAIN, "clean_up", marks)
     await at_it(stage)
     live = (await stage.state("op-1")).live
@@ -323,16 +325,17 @@ async def test_an_attempt_that_is_fenced_off(stage: RunnerStage, runner: Runner,
     assert (await stage.names("op-1"))[-1] == "started"
 
 
-async def test_a_signal_from_somebody_else(stage: RunnerStage, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that somebody terminates for no reason that shows up has failed: it must not begin again for ever."""
+async def test_a_signal_from_outside(stage: RunnerStage, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is terminated from outside, without a stop of the runner, has failed: it is not restarted for
+    ever."""
     monkeypatch.setattr("opstream_runner.handler.child_process._FOREIGN_SIGTERM_WAIT", 0.2)
     await begin(stage, PLAIN, "terminate")
     error = failed(await stage.ended("op-1"))
     assert error.message == "the process of the action ended by signal 15 (SIGTERM) (2 attempts failed)"
 
 
-async def test_a_signal_to_everybody(stage: RunnerStage, runner: Runner) -> None:
-    """Where a service manager terminates the processes and then the runner, the operation is handed back."""
+async def test_a_signal_to_all_processes(stage: RunnerStage, runner: Runner) -> None:
+    """If a service manager terminates the processes and then the runner, the operation is released."""
     await begin(stage, PLAIN, "stay")
     await at_it(stage)
     (pid,) = processes(runner, PLAIN)
@@ -348,7 +351,7 @@ async def test_a_signal_to_everybody(stage: RunnerStage, runner: Runner) -> None
 
 
 async def test_a_handler_that_cancels_itself(stage: RunnerStage, runner: Runner) -> None:
-    """Its own cancellation is nobody's wish: the operation has failed."""
+    """Its own cancellation was not requested, so the operation has failed."""
     await begin(stage, ASYNC, "cancel_oneself")
     assert failed(await stage.ended("op-1")) == twice(UNEXPECTED_ERROR)
 
@@ -391,8 +394,8 @@ async def test_many_at_once(stage: RunnerStage) -> None:
     assert len(pids) == len(ids)
 
 
-async def test_an_action_that_no_process_could_find(stage: RunnerStage) -> None:
-    """An isolated action that is in no module is refused before anything is offered."""
+async def test_an_isolated_action_without_a_module(stage: RunnerStage) -> None:
+    """An isolated action without a module is refused before any action is offered."""
 
     @action(str(KIND), isolation="process")
     def handler(request: Input, ctx: ActionContext) -> None: ...

@@ -1,4 +1,4 @@
-"""The pure parts of an attempt: which progress is recorded, and which reason to stop prevails."""
+"""The pure parts of an attempt: which progress is recorded, and which stop reason prevails."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def throttle(clock: Clock) -> ProgressThrottle:
 
 @pytest.mark.parametrize("percent", [0.0, 0.5, 100.0])
 def test_the_first_report_passes(throttle: ProgressThrottle, percent: float) -> None:
-    """Whatever the first report says, it is recorded."""
+    """The first report is always recorded."""
     assert throttle.allow(percent)
 
 
@@ -49,12 +49,12 @@ def test_the_first_report_passes(throttle: ProgressThrottle, percent: float) -> 
     ],
 )
 def test_at_most_one_report_a_percent(throttle: ProgressThrottle, percents: list[float], passed: list[float]) -> None:
-    """Within the interval a report passes if it is a percent further than the last that passed."""
+    """Within the interval a report is recorded if it is a percent ahead of the last recorded one."""
     assert [percent for percent in percents if throttle.allow(percent)] == passed
 
 
 def test_one_report_an_interval(throttle: ProgressThrottle, clock: Clock) -> None:
-    """A report that is no further passes once the interval is over since the last that passed, not the last at all."""
+    """A report that is not ahead is recorded after the interval, which counts from the last recorded report."""
     passed = []
     for second in range(31):
         clock.now = 1000.0 + second
@@ -64,7 +64,7 @@ def test_one_report_an_interval(throttle: ProgressThrottle, clock: Clock) -> Non
 
 
 def test_a_report_backwards(throttle: ProgressThrottle, clock: Clock) -> None:
-    """An action that begins anew is heard after the interval, and compared with that report from then on."""
+    """A lower report is recorded after the interval, and the next ones are compared with it."""
     throttle.allow(90)
     clock.now += PROGRESS_INTERVAL
     assert throttle.allow(5)
@@ -83,12 +83,12 @@ ORDER = [
 
 
 @pytest.mark.parametrize(("later", "earlier"), list(itertools.product(ORDER, ORDER)))
-def test_which_verdict_counts(later: StopReason, earlier: StopReason) -> None:
-    """A later reason to stop replaces an earlier one only if it weighs more."""
+def test_which_reason_counts(later: StopReason, earlier: StopReason) -> None:
+    """A later reason replaces an earlier one only if its priority is higher."""
     assert later.outweighs(earlier) == (ORDER.index(later) > ORDER.index(earlier))
 
 
-@pytest.mark.parametrize("verdict", list(StopReason))
-def test_the_first_verdict_counts(verdict: StopReason) -> None:
-    """Any reason to stop is better than none."""
-    assert verdict.outweighs(None)
+@pytest.mark.parametrize("reason", list(StopReason))
+def test_the_first_reason_counts(reason: StopReason) -> None:
+    """Any reason replaces none."""
+    assert reason.outweighs(None)

@@ -1,4 +1,4 @@
-"""What authors write: `@action`, its refusals, and `collect`."""
+"""What authors write: `@action` and its errors, and `collect_actions`."""
 
 import functools
 import math
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.unit
 
 
 class Book(msgspec.Struct):
-    """What the actions of this page take."""
+    """The input of this module's actions."""
 
     title: str
     pages: int = 0
@@ -63,7 +63,7 @@ def count_pages(request: Book, ctx: ActionContext) -> int:
 
 
 def offered(handler: Callable[..., Any], name: str = "book:print", **options: Any) -> Action[..., Any]:
-    """The action that a handler becomes."""
+    """The action made from a handler."""
     return action(name, **options)(handler)
 
 
@@ -75,14 +75,14 @@ async def test_an_action_is_still_its_handler() -> None:
 
 
 def test_a_plain_function_is_an_action_too() -> None:
-    """Without `async` it is called the same way, and told apart for the runner."""
+    """Without `async` it is called the same way, and `is_async` is False."""
     assert Book("Emma", 2).pages * 3 == count_pages(Book("Emma", 2), ActionContext(operation_id="op-1", attempt=3))
     assert print_book.is_async
     assert not count_pages.is_async
 
 
 def test_an_action_says_what_it_is() -> None:
-    """Its kind, its types and all its options are what the runner announces."""
+    """The runner announces its kind, its types and all its options."""
     policy = Policy(
         lease=10.0,
         max_attempts=2,
@@ -111,8 +111,8 @@ def test_an_action_says_what_it_is() -> None:
 
 
 def test_the_defaults_are_those_of_the_design() -> None:
-    """A deadline and a retention of a day, five attempts, pauses from a second to a minute, a lease and a grace of 30
-    seconds, version 1, no process, no limits."""
+    """A deadline and a retention of a day, five attempts, delays from a second to a minute, a lease and a grace of 30
+    seconds, version 1, no process of its own, no limits."""
     spec = count_pages.spec
 
     expected = Policy(
@@ -147,7 +147,7 @@ def test_the_summary_is_the_first_line_of_the_docstring() -> None:
 
 
 def test_an_announced_action_is_read_back() -> None:
-    """What goes into the catalog as JSON comes out equal, numbers and types included."""
+    """An action that is read from the catalog equals the one that was written, numbers and types included."""
     document = msgspec.json.encode(print_book.spec)
 
     assert print_book.spec == msgspec.json.decode(document, type=ActionSpec)
@@ -155,8 +155,8 @@ def test_an_announced_action_is_read_back() -> None:
     assert {"actionVersion", "inputSchema", "resultSchema"} < msgspec.json.decode(document).keys()
 
 
-def test_an_entry_of_before() -> None:
-    """An action that an older runner announced has the defaults of the options that it did not know."""
+def test_an_entry_of_an_older_runner() -> None:
+    """An action from an older runner has the defaults of the options that it did not know."""
     document = msgspec.to_builtins(count_pages.spec)
     del document["policy"]["cancelGrace"], document["policy"]["isolation"]
 
@@ -168,7 +168,7 @@ def test_an_entry_of_before() -> None:
     ["", "book", "book:", ":print", "Book:print", "book:print!", "a:b:c", "book.x:print", "x" * 41 + ":a", "a:b\n"],
 )
 def test_a_name_outside_the_grammar_is_refused(name: str) -> None:
-    """What could not be routed is refused when it is written down."""
+    """A name that could not be routed is refused by the decorator."""
     with pytest.raises(InvalidAction):
         action(name)
 
@@ -277,7 +277,7 @@ def test_nothing_below_well_known_is_offered(name: str) -> None:
     ],
 )
 def test_an_option_out_of_range_is_refused(option: str, value: Any) -> None:
-    """Each option's limits hold, and what has no JSON, or another type there, is refused before it is announced."""
+    """Each option's limits hold, and a value without JSON, or of another type in JSON, is refused."""
     with pytest.raises(InvalidAction, match=f"action book:print: {option} must"):
         action("book:print", **{option: value})
 
@@ -355,7 +355,8 @@ class Handlers:
     ],
 )
 def test_a_signature_that_can_not_be_called_is_refused(handler: Callable[..., Any]) -> None:
-    """A handler takes a request and a context by position, with types known at run time; else the message shows how."""
+    """A handler takes a request and a context by position, with types known at run time; otherwise the error shows
+    how."""
     with pytest.raises(InvalidAction, match=r"action book:print: write the handler as 'def .*\(request: YourInput"):
         offered(handler)
 
@@ -383,7 +384,7 @@ def test_actions_are_collected_from_modules_in_order() -> None:
 
 
 def test_an_action_is_collected_once() -> None:
-    """A module named twice, a second name for an action or an import of it elsewhere is no second action."""
+    """A module named twice, a second name for an action, or an import of it elsewhere makes no second action."""
     first = module("a", one=print_book, two=print_book)
     second = module("b", three=print_book)
 
@@ -391,7 +392,7 @@ def test_an_action_is_collected_once() -> None:
 
 
 def test_a_collected_action_knows_its_module() -> None:
-    """Another process finds it there; of several modules that hold it, the first that was named counts."""
+    """Another process finds it there; of several modules that contain it, the first that was named counts."""
     one = offered(count_pages.handler)
     assert not one.module
 
@@ -402,7 +403,7 @@ def test_a_collected_action_knows_its_module() -> None:
 
 @pytest.mark.parametrize("apart", [False, True])
 def test_two_actions_of_one_kind_are_refused(apart: bool) -> None:
-    """Nobody could say which of them runs."""
+    """It would be unclear which of them runs."""
     again = offered(count_pages.handler, "book:print")
     modules = [module("a", x=print_book), module("b", y=again)] if apart else [module("a", x=print_book, y=again)]
 
@@ -411,7 +412,7 @@ def test_two_actions_of_one_kind_are_refused(apart: bool) -> None:
 
 
 def test_a_module_without_actions_is_refused() -> None:
-    """A misspelled module must not look like a runner that has nothing to do."""
+    """A misspelled module must not look like a runner without actions."""
     with pytest.raises(InvalidAction, match="module b defines no action"):
         collect_actions([module("a", x=print_book), module("b", Action=Action, y=count_pages.handler)])
 

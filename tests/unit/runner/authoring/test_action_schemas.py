@@ -24,7 +24,7 @@ def taking(model: Any, result: Any = int) -> Action[..., Any]:
 
 
 def fits(schema: dict[str, Any], document: object) -> bool:
-    """Whether a document is valid as the API sees it."""
+    """Return True if the API takes a document as valid."""
     return jsonschema_rs.Draft202012Validator(schema).is_valid(document)
 
 
@@ -42,7 +42,7 @@ class Right(msgspec.Struct):
 
 @pytest.mark.parametrize("model", [complex, object, Unresolved, Left | Right, AsyncIterator[int], dict[str, complex]])
 def test_a_type_without_a_schema_is_refused(model: Any) -> None:
-    """What the API could not validate, and the runner not decode, is refused, as input and as result."""
+    """A type that the API could not validate, or the runner not decode, is refused, as input and as result."""
     with pytest.raises(InvalidAction, match=r"action book:print: .* has no JSON Schema"):
         taking(model)
     with pytest.raises(InvalidAction, match=r"action book:print: .* has no JSON Schema"):
@@ -123,7 +123,7 @@ class Dog(msgspec.Struct, tag="dog"):
 
 
 def test_a_tagged_union_is_closed_around_its_tags() -> None:
-    """The tag is a member like any other, and each branch takes its own members only."""
+    """The tag is a member like any other, and each branch accepts only its own members."""
     schema = taking(Cat | Dog).spec.input_schema
 
     assert fits(schema, {"type": "cat", "lives": 9})
@@ -132,7 +132,7 @@ def test_a_tagged_union_is_closed_around_its_tags() -> None:
 
 
 def test_a_map_stays_a_map() -> None:
-    """A `dict` has members of any name, of the type that it says."""
+    """A `dict` has members of any name, of its value type."""
     schema = taking(dict[str, int]).spec.input_schema
 
     assert fits(schema, {"anything": 1})
@@ -141,7 +141,7 @@ def test_a_map_stays_a_map() -> None:
 
 
 def test_a_constraint_is_announced() -> None:
-    """What the author says about a value in its type, the API checks."""
+    """The API checks the constraints of the author's types."""
     schema = taking(Annotated[int, msgspec.Meta(ge=0)]).spec.input_schema
 
     assert fits(schema, 0)

@@ -1,4 +1,4 @@
-"""What a handler has in its hands: progress, failures, and a context of one's own for tests."""
+"""What a handler uses: progress, exceptions, and a context that a unit test makes."""
 
 import math
 import threading
@@ -31,7 +31,7 @@ async def test_progress_is_reported_as_a_float() -> None:
 
 @pytest.mark.parametrize("percent", [-0.001, 100.001, math.nan, math.inf, -math.inf])
 def test_progress_out_of_range_is_refused_at_once(percent: float) -> None:
-    """The author hears of it even where nothing awaits the call."""
+    """The author gets the error even if nothing awaits the call."""
     with pytest.raises(ValueError, match="between 0 and 100"):
         ActionContext(operation_id="op-1").progress(percent)
 
@@ -45,7 +45,7 @@ async def test_progress_goes_nowhere_in_a_unit_test() -> None:
 
 
 def test_a_failure_says_what_the_client_will_read() -> None:
-    """Code, message and target are the author's; the text of the exception is for logs."""
+    """Code, message and target are the author's; the exception's text is for logs."""
     failure = ActionError("ClientOutOfDate", "update", target="version")
 
     assert (failure.code, failure.message, failure.target) == ("ClientOutOfDate", "update", "version")
@@ -53,8 +53,8 @@ def test_a_failure_says_what_the_client_will_read() -> None:
     assert not ActionError(400, "no").target
 
 
-def test_a_context_of_ones_own_is_a_first_attempt() -> None:
-    """A unit test says what matters to it and leaves out the rest."""
+def test_a_context_of_a_unit_test_is_a_first_attempt() -> None:
+    """A unit test gives the arguments that it needs and leaves out the rest."""
     ctx = ActionContext(operation_id="op-1")
 
     assert ctx.attempt == 1
@@ -62,8 +62,8 @@ def test_a_context_of_ones_own_is_a_first_attempt() -> None:
     assert not ctx.traceparent
 
 
-def test_a_context_of_ones_own_is_not_canceled() -> None:
-    """Nobody asks a unit test's handler to stop, unless the test does; it may change its mind in the middle."""
+def test_a_context_of_a_unit_test_is_not_canceled() -> None:
+    """A unit test's handler is not asked to stop unless the test does so, which it may do in the middle."""
     ActionContext(operation_id="op-1").check_canceled()
     assert not ActionContext(operation_id="op-1").cancel_requested
 

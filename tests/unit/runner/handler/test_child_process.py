@@ -1,4 +1,4 @@
-"""What a process of an isolated action is made of: its messages, its signal, its imports."""
+"""The process of an isolated action: its messages, its signal, its imports."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def failure(code: int | str, message: str = "m") -> Raised:
     ids=lambda said: type(said).__name__,
 )
 def test_a_message(said: ChildMessage) -> None:
-    """What one side says is what the other one reads."""
+    """A message that one side sends is what the other reads."""
     data = encode_frame(said)
     (length,) = FRAME_HEADER.unpack(data[: FRAME_HEADER.size])
     assert (length, decode_child_message(data[FRAME_HEADER.size :])) == (len(data) - FRAME_HEADER.size, said)
 
 
 def said_by(outcome: HandlerOutcome) -> list[ChildMessage]:
-    """What the runner hears of an outcome."""
+    """The outcome that the runner reads."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         channel = RunnerChannel(theirs, "op-1")
@@ -60,8 +60,8 @@ def said_by(outcome: HandlerOutcome) -> list[ChildMessage]:
         return heard
 
 
-def test_an_outcome_is_the_last_word() -> None:
-    """Everything is on its way once the outcome is told, in order."""
+def test_an_outcome_is_the_last_message() -> None:
+    """Once `send_outcome` returns, the kernel has all messages, in order."""
     assert said_by(Returned(b"1")) == [Reported(50.0, "half"), Returned(b"1")]
 
 
@@ -74,13 +74,13 @@ def test_a_failure_of_any_text(text: str) -> None:
 
 
 def test_a_failure_without_json(caplog: pytest.LogCaptureFixture) -> None:
-    """A code that no event could hold is the author's bug."""
+    """A code that no event could contain is the author's bug."""
     assert said_by(failure(10**5000))[1] == Raised(UNEXPECTED_ERROR, is_meant=False)
     assert "op-1" in caplog.text
 
 
-def test_a_channel_that_nobody_reads() -> None:
-    """Telling a runner that is gone raises nothing: this process is about to be killed."""
+def test_a_channel_without_a_reader() -> None:
+    """Sending to a runner that has ended raises nothing: this process is about to be killed."""
     ours, theirs = socket.socketpair()
     ours.close()
     with theirs:
@@ -91,7 +91,7 @@ def test_a_channel_that_nobody_reads() -> None:
 
 
 class Interrupted(BaseException):
-    """What an interrupt raises here."""
+    """The exception of the interrupt in these tests."""
 
 
 def raising() -> None:
@@ -103,7 +103,7 @@ def signaled(interrupt: HandlerInterrupt) -> Callable[[], None]:
 
 
 def test_an_interrupt_comes_once() -> None:
-    """The first signal interrupts, later ones leave the clean-up alone."""
+    """The first signal interrupts; later ones do not disturb the clean-up."""
     interrupt = HandlerInterrupt()
     interrupt.interrupt = raising
     send = signaled(interrupt)
@@ -123,7 +123,7 @@ def test_an_interrupt_comes_once() -> None:
 
 
 def test_an_interrupt_that_came_before() -> None:
-    """A signal from before the handler keeps it from being called."""
+    """A signal that came before the handler prevents its call."""
     interrupt = HandlerInterrupt()
     interrupt.interrupt = raising
     signaled(interrupt)()
@@ -132,7 +132,7 @@ def test_an_interrupt_that_came_before() -> None:
 
 
 def test_an_interrupt_that_comes_too_late() -> None:
-    """A signal after the handler has returned does not take its result away."""
+    """A signal after the handler has returned does not change its result."""
     interrupt = HandlerInterrupt()
     interrupt.interrupt = raising
     with interrupt:
@@ -151,7 +151,7 @@ def test_lines_look_like_the_runners() -> None:
 
 @pytest.mark.parametrize("is_held", [False, True], ids=["closed", "held by a process that the runner forked"])
 def test_the_lifeline_without_the_kernels_help(is_held: bool) -> None:
-    """Where the kernel does not kill the group, a thread does: when the pipe is closed, or the parent is another."""
+    """If the kernel does not kill the group, a thread does: when the pipe is closed, or the parent has changed."""
     lifeline, held = os.pipe()
     runner = os.getpid() + (1 if is_held else 0)
     call = f"child_main._watch_lifeline({lifeline}, {runner})"

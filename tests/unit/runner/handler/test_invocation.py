@@ -1,4 +1,4 @@
-"""Calling a handler: whatever way it ends becomes one outcome, and nothing that it raises gets further."""
+"""Calling a handler: each end becomes one outcome, and no exception passes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Body = Callable[[], Any]
 
 
 class Input(msgspec.Struct, forbid_unknown_fields=True):
-    """What the handlers here take."""
+    """The input of this module's handlers."""
 
     count: int = 0
 
@@ -37,7 +37,7 @@ class Input(msgspec.Struct, forbid_unknown_fields=True):
         if self.count < 0:
             raise ValueError("count can't be negative")
         if self.count > 100:
-            raise LookupError("nobody counts so far")
+            raise LookupError("no such number")
 
 
 class Code(StrEnum):
@@ -95,7 +95,7 @@ unexpected = Raised(UNEXPECTED_ERROR, is_meant=False)
     ],
 )
 async def test_a_result(kind: Callable[[Body], Action[..., Any]], result: Any, encoded: bytes) -> None:
-    """What a handler returns is the result, as JSON."""
+    """A handler's return value is the result, as JSON."""
     assert await run(kind(lambda: result)) == Returned(encoded)
 
 
@@ -110,7 +110,7 @@ async def test_the_input_and_the_context_arrive() -> None:
 
 
 async def test_a_plain_handler_has_a_thread_of_its_own() -> None:
-    """A plain handler does not hold up the event loop, nor the end of the process."""
+    """A plain handler blocks neither the event loop nor the end of the process."""
     assert await run(plain(lambda: [threading.current_thread().daemon, threading.current_thread().name])) == Returned(
         b'[true,"book:act op-1"]'
     )
@@ -121,16 +121,16 @@ async def test_a_plain_handler_has_a_thread_of_its_own() -> None:
     "given", [b'{"count":"7"}', b'{"more":1}', b"[]", b'{"count":-1}', b'{"count":1e400}', b"{", b"", b'"\xff"']
 )
 async def test_input_that_does_not_fit_the_type(given: bytes) -> None:
-    """Input that passed a schema and not the handler's type is the client's fault, and final."""
+    """Input that passed a schema but does not fit the handler's type is the client's fault, and final."""
     outcome = await run(asynchronous(lambda: None), given=given)
     assert isinstance(outcome, Raised)
     assert (outcome.error.code, outcome.is_meant, bool(outcome.error.message)) == (ErrorCode.INVALID_INPUT, True, True)
 
 
 async def test_an_input_type_that_raises_what_it_should_not(caplog: pytest.LogCaptureFixture) -> None:
-    """A bug in the input's own code is a bug, and no invalid input."""
+    """An unexpected exception of the input type's own code is a bug, not an invalid input."""
     assert await run(asynchronous(lambda: None), given=b'{"count":101}') == unexpected
-    assert "nobody counts so far" in caplog.text
+    assert "no such number" in caplog.text
 
 
 @both
@@ -146,7 +146,7 @@ async def test_an_input_type_that_raises_what_it_should_not(caplog: pytest.LogCa
     ],
 )
 async def test_a_meant_failure(kind: Callable[[Body], Action[..., Any]], error: ActionError, outcome: Raised) -> None:
-    """What an author raises as ActionError is what the client reads, in the types that an event holds."""
+    """The client reads the author's ActionError, in the types that an event can contain."""
     result = await run(kind(raising(error)))
     assert result == outcome
     assert isinstance(result, Raised)
@@ -154,7 +154,7 @@ async def test_a_meant_failure(kind: Callable[[Body], Action[..., Any]], error: 
 
 
 class Forgetful(ActionError):
-    """A failure whose author forgot to call its base."""
+    """An ActionError whose author forgot to call its base class."""
 
     def __init__(self) -> None:
         return
@@ -169,19 +169,19 @@ class Forgetful(ActionError):
     ],
 )
 async def test_another_attempt(kind: Callable[[Body], Action[..., Any]], error: RetryAfter, outcome: Postponed) -> None:
-    """What an author raises as RetryAfter says when the next attempt may begin, and why, as code 503."""
+    """RetryAfter has the earliest start of the next attempt, and a message for code 503."""
     assert await run(kind(raising(error))) == outcome
 
 
 @pytest.mark.parametrize("seconds", [-0.1, math.inf, math.nan])
 def test_no_time_at_all(seconds: float) -> None:
-    """RetryAfter takes seconds that can be waited for."""
+    """RetryAfter accepts only seconds that can be waited for."""
     with pytest.raises(ValueError, match="RetryAfter takes 0 or more seconds"):
         RetryAfter(seconds)
 
 
 async def test_another_attempt_at_no_time() -> None:
-    """A RetryAfter that an author has spoilt is an unexpected error."""
+    """A RetryAfter with a value that the author has broken is an unexpected error."""
     spoilt = RetryAfter(1)
     spoilt.seconds = -1
     assert await run(asynchronous(raising(spoilt))) == unexpected
@@ -239,7 +239,7 @@ async def test_a_failure_of_any_text_can_be_recorded(text: str) -> None:
 async def test_an_unexpected_error(
     kind: Callable[[Body], Action[..., Any]], error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever else a handler raises is a 500 that tells nothing; its traceback is in the log, with the operation."""
+    """Any other exception is a 500 without details; its traceback is in the log, with the operation."""
     assert await run(kind(raising(error))) == unexpected
     (record,) = [one for one in caplog.records if one.levelno == logging.ERROR]
     assert "op-1" in record.getMessage()
@@ -292,13 +292,13 @@ def _endless() -> list[Any]:
 async def test_a_result_that_no_event_could_hold(
     kind: Callable[[Body], Action[..., Any]], result: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A result that is not JSON, or nests deeper than the journal takes, is the author's bug: 500, at once."""
+    """A result that is not JSON, or nests deeper than the journal accepts, is the author's bug: 500, at once."""
     assert await run(kind(lambda: result)) == unexpected
     assert "op-1" in caplog.text
 
 
 async def test_the_deepest_result() -> None:
-    """A result may nest as deeply as the journal takes, and then makes an event."""
+    """A result may nest as deeply as the journal accepts, and then makes an event."""
     outcome = await run(asynchronous(lambda: _nested(MAX_NESTING)))
     assert isinstance(outcome, Returned)
     history = History().append(request(), started())
@@ -308,7 +308,8 @@ async def test_the_deepest_result() -> None:
 @both
 @pytest.mark.parametrize(("size", "is_allowed"), [(LIMIT, True), (LIMIT + 1, False)])
 async def test_the_limit_of_a_result(kind: Callable[[Body], Action[..., Any]], size: int, *, is_allowed: bool) -> None:
-    """A result may have exactly the limit's bytes of JSON; one more fails the operation, saying both numbers."""
+    """A result may have exactly the limit's bytes of JSON; one more fails the operation, with both numbers in the
+    error."""
     text = "x" * (size - 2)
     outcome = await run(kind(lambda: text))
     if is_allowed:

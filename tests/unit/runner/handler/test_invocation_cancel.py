@@ -1,4 +1,4 @@
-"""Calling a handler and cancelling it: what a handler can do about it, and what becomes of a thread."""
+"""Cancelling a called handler: what the handler may do then, and what happens to its thread."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ unexpected = Raised(UNEXPECTED_ERROR, is_meant=False)
 
 
 class Input(msgspec.Struct):
-    """What the handlers here take."""
+    """The input of this module's handlers."""
 
 
 async def run(one: Action[..., Any], cancel_requested: Callable[[], bool] = lambda: False) -> HandlerOutcome:
@@ -31,7 +31,7 @@ async def run(one: Action[..., Any], cancel_requested: Callable[[], bool] = lamb
 
 
 async def canceled(one: Action[..., Any], running: asyncio.Event) -> HandlerOutcome:
-    """The outcome of a handler that is asked to stop, as the runner does it, once it runs."""
+    """The outcome of a handler that is asked to stop once it runs, as the runner does it."""
     asked = threading.Event()
     task = asyncio.create_task(run(one, asked.is_set))
     await running.wait()
@@ -41,7 +41,7 @@ async def canceled(one: Action[..., Any], running: asyncio.Event) -> HandlerOutc
 
 
 async def test_an_honoured_cancellation() -> None:
-    """An async handler that is cancelled and ends so has stopped, after its clean-up."""
+    """An async handler that is cancelled and lets the cancellation pass has stopped, after its clean-up."""
     running, cleaned = asyncio.Event(), asyncio.Event()
 
     @action("book:act")
@@ -80,7 +80,7 @@ async def test_a_swallowed_cancellation() -> None:
     ],
 )
 async def test_a_cancellation_that_ends_in_an_error(error: BaseException, outcome: HandlerOutcome) -> None:
-    """An async handler that is cancelled and raises something else has raised that."""
+    """An async handler that is cancelled and raises another exception has raised that one."""
     running = asyncio.Event()
 
     @action("book:act")
@@ -95,7 +95,7 @@ async def test_a_cancellation_that_ends_in_an_error(error: BaseException, outcom
 
 
 async def test_a_cancellation_before_the_first_step() -> None:
-    """A handler that is cancelled before it began never begins."""
+    """A handler that is cancelled before its start is never called."""
     begun: list[bool] = []
 
     @action("book:act")
@@ -110,7 +110,7 @@ async def test_a_cancellation_before_the_first_step() -> None:
 
 
 async def test_a_plain_handler_is_left_behind() -> None:
-    """A thread can't be interrupted: cancelled, it is left behind, and what it returns later goes nowhere."""
+    """A thread can't be interrupted: after a cancellation it is left behind, and its later result is discarded."""
     loop = asyncio.get_running_loop()
     running, release, over = asyncio.Event(), threading.Event(), threading.Event()
 
@@ -127,7 +127,7 @@ async def test_a_plain_handler_is_left_behind() -> None:
 
 
 @pytest.mark.parametrize("is_async", [True, False])
-async def test_a_handler_that_looks(is_async: bool) -> None:
+async def test_a_handler_that_reads_its_context(is_async: bool) -> None:
     """A handler that was asked to stop and lets ActionCanceledError pass has stopped, whatever `except Exception` is
     around it."""
 
@@ -148,8 +148,8 @@ async def test_a_handler_that_looks(is_async: bool) -> None:
     assert await run(asynchronous if is_async else plain, lambda: True) == Stopped()
 
 
-async def test_tasks_that_look() -> None:
-    """The tasks of a handler stop it too: a group of nothing but cancellations is one."""
+async def test_tasks_that_read_the_context() -> None:
+    """A handler's tasks may stop it, too: a group that contains only cancellations counts as one."""
 
     async def look(ctx: ActionContext) -> None:
         ctx.check_canceled()
@@ -170,8 +170,8 @@ async def test_tasks_that_look() -> None:
 @pytest.mark.parametrize(
     "error", [ActionCanceledError(), asyncio.CancelledError(), BaseExceptionGroup("", [ActionCanceledError()])]
 )
-async def test_a_cancellation_that_nobody_asked_for(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
-    """A handler that cancels itself has failed: it must not begin again for ever."""
+async def test_a_cancellation_without_a_request(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
+    """A handler that cancels itself has failed: it must not be retried for ever."""
 
     @action("book:act")
     async def handler(request: Input, ctx: ActionContext) -> None:
@@ -189,7 +189,7 @@ async def test_a_cancellation_that_nobody_asked_for(error: BaseException, caplog
     ],
 )
 async def test_a_plain_handler_that_ends_in_an_error(error: Exception, outcome: HandlerOutcome) -> None:
-    """A plain handler that was asked to stop and raises something else has raised that."""
+    """A plain handler that was asked to stop and raises another exception has raised that one."""
 
     @action("book:act")
     def handler(request: Input, ctx: ActionContext) -> None:
