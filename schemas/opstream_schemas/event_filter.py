@@ -115,7 +115,7 @@ def decode_envelope(subject: str, payload: bytes) -> CloudEvent:
         if name != _short_name(envelope.type):
             raise InvalidName(f"it is of the type {envelope.type!r}")
     except (msgspec.MsgspecError, RecursionError, ValueError) as error:
-        raise InvalidEvent(f"the message on {subject} is not an event of it: {error}") from error
+        raise InvalidEvent(f"the message on {subject} is not an event of that subject: {error}") from error
     return envelope
 
 

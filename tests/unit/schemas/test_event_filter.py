@@ -151,7 +151,7 @@ def test_an_envelope_is_opened_without_its_data() -> None:
 )
 def test_what_is_no_event(subject: str, payload: bytes) -> None:
     """Damaged and foreign messages, and events under another's name, are none."""
-    with pytest.raises(InvalidEvent, match="is no event of it"):
+    with pytest.raises(InvalidEvent, match="is not an event of that subject"):
         decode_envelope(subject, payload)
 
 
