@@ -1,4 +1,4 @@
-"""Reading Server-Sent Events in tests, off a plain connection. Callers: tests of histories.
+"""Reads Server-Sent Events from a plain connection.
 
 async with following(api, operation_id) as events:
     assert (await anext(events)).name == "requested"
@@ -22,7 +22,7 @@ class ShownEvent(msgspec.Struct, frozen=True):
 
 
 async def shown(lines: AsyncIterator[str]) -> AsyncIterator[ShownEvent]:
-    """The events of a stream's lines, comments left out."""
+    """The events in a stream's lines, without comments."""
     fields: dict[str, list[str]] = {}
     async for line in lines:
         if line and not line.startswith(":"):

@@ -1,6 +1,6 @@
-"""Quick actions whose inputs use all that types can say, for tools that read the API's own description.
+"""Quick actions whose input types use all features of JSON Schema, for tools that read the API's own description.
 
-Copied into a working directory as a user's module. Callers: `tests/e2e`.
+Tests copy it into a working directory as a user's module.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Chapter(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Order(msgspec.Struct, forbid_unknown_fields=True):
-    """Everything that JSON Schema has words for."""
+    """All features of JSON Schema."""
 
     isbn: Annotated[str, Meta(pattern="^97[89][0-9]{10}$", examples=["9780000000002"])]
     binding: Binding
@@ -56,7 +56,7 @@ class Printed(msgspec.Struct):
 
 
 class Wish(msgspec.Struct, forbid_unknown_fields=True):
-    """Nothing that one must say."""
+    """Only optional members."""
 
     urgent: bool = False
     anything: Any = None

@@ -1,7 +1,6 @@
-"""Actions for tests of a service that has bad luck. A user's module: runners import it from their working directory.
+"""Actions for tests of failing services. Runners import it from their working directory, as a user's module.
 
-Each leaves a mark for every time that it is begun, and some wait for a gate, which is a file that the test makes.
-Callers: runners that `tests/support/api/replicated_system.py` starts.
+Each call leaves a mark in a file; some wait for a gate, which is a file that the test makes.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ from opstream import ActionContext, action
 MARKS: Final = Path("marks")
 GATES: Final = Path("gates")
 HALF: Final = 50
-"""Percent at which a flow waits for its gate."""
+"""Percent at which `flow` waits for its gate."""
 
 _POLL: Final = 0.02
 
 
 class Work(msgspec.Struct, forbid_unknown_fields=True):
-    """What to do."""
+    """The input."""
 
     number: int
     pause: float = 0.0
@@ -31,7 +30,7 @@ class Work(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Done(msgspec.Struct):
-    """What was done, and by which attempt."""
+    """The result, with the attempt's number."""
 
     number: int
     attempt: int
@@ -45,7 +44,7 @@ async def mark(request: Work, ctx: ActionContext) -> Done:
 
 @action("kill:quick", lease=1.0, max_attempts=50)
 async def quick(request: Work, ctx: ActionContext) -> Done:
-    """The same; another attempt follows soon when the broker went away in between."""
+    """Leave a mark; a short lease makes the next attempt follow soon after an outage."""
     return _begin(request, ctx)
 
 
@@ -59,7 +58,7 @@ async def gated(request: Work, ctx: ActionContext) -> Done:
 
 @action("kill:flow")
 async def flow(request: Work, ctx: ActionContext) -> Done:
-    """Tell of every percent, and wait for the gate halfway."""
+    """Report each percent, and wait for the gate halfway."""
     done = _begin(request, ctx)
     for percent in range(1, 100):
         if percent == HALF:

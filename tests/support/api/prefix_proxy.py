@@ -1,4 +1,4 @@
-"""A reverse proxy that serves another service below a path prefix, as in production. Callers: `tests/e2e`."""
+"""A reverse proxy that serves another service below a path prefix, as in production."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PASSED = ("content-type", "content-encoding", "content-security-policy", "locat
 
 @contextmanager
 def behind(target: str, prefix: str) -> Iterator[str]:
-    """The base URL, prefix included, under which GETs reach the service at `target`; all else is 404."""
+    """Forward GETs below `prefix` to the service at `target`; yield the base URL. All else is 404."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -22,18 +22,18 @@ def behind(target: str, prefix: str) -> Iterator[str]:
             if path == self.path:
                 self.send_error(404)
                 return
-            with http.stream("GET", target + path, headers={"Accept-Encoding": "gzip"}) as answer:
-                body = b"".join(answer.iter_raw())
-            self.send_response(answer.status_code)
+            with http.stream("GET", target + path, headers={"Accept-Encoding": "gzip"}) as response:
+                body = b"".join(response.iter_raw())
+            self.send_response(response.status_code)
             for name in _PASSED:
-                if name in answer.headers:
-                    self.send_header(name, answer.headers[name])
+                if name in response.headers:
+                    self.send_header(name, response.headers[name])
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with httpx.Client(trust_env=False) as http, ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)

@@ -1,7 +1,4 @@
-"""A system with two replicas of the API, and clients of theirs that wait and read while something happens to it.
-
-Callers: `tests/e2e/api/test_api_bad_luck.py` and `test_api_without_broker.py`, each with a system of its own.
-"""
+"""A system with two replicas of the API, and clients that wait and read while a test disturbs it."""
 
 from __future__ import annotations
 
@@ -27,9 +24,9 @@ from tests.support.system.wait import eventually
 FIRST: Final = "api"
 SECOND: Final = "api-2"
 PATIENCE: Final = 30.0
-"""Seconds for what takes a moment on a machine with nothing else to do."""
+"""Seconds, for steps that take a moment on an idle machine."""
 END: Final = 5.0
-"""Seconds in which a process ends that was told to and has its broker."""
+"""Seconds in which a process with a broker ends after SIGTERM."""
 
 _NUMBERS: Final = itertools.count(1_000_000)
 
@@ -49,12 +46,12 @@ def fragile_system(folder: Path) -> Iterator[System]:
 
 
 def own_id() -> dict[str, str]:
-    """How a client names its operation."""
+    """Headers with a client's own operation id."""
     return {"Operation-Id": f"own-{uuid.uuid4()}"}
 
 
 def repeatable() -> dict[str, str]:
-    """How a client names its request (OASIS Repeatable Requests 1.0)."""
+    """Headers that make a request repeatable (OASIS Repeatable Requests 1.0)."""
     return {"Repeatability-Request-ID": str(uuid.uuid4()), "Repeatability-First-Sent": "Tue, 24 Nov 2026 08:00:00 GMT"}
 
 
@@ -62,9 +59,9 @@ class Luck:
     """Clients of a system.
 
     Args:
-        system: it serves.
+        system: must be ready.
         load: submits and polls.
-        http: without a limit for reads.
+        http: a client without a read timeout.
     """
 
     def __init__(self, system: System, load: Load, http: httpx.AsyncClient) -> None:
@@ -74,23 +71,23 @@ class Luck:
         self._tasks: list[asyncio.Task[Any]] = []
 
     async def running(self, action: str, *, pause: float = 0.0) -> str:
-        """The id of a new operation whose action has begun."""
+        """Submit an operation, wait until it runs, and return its id."""
         operation_id = await self.load.submit(action, pause=pause)
         await self.load.reach(operation_id, "Running")
         return operation_id
 
     def open(self, *operation_ids: str) -> None:
-        """Open the gates at which they wait."""
+        """Open the gates of operations."""
         for one in operation_ids:
             (self.system.folder / held_actions.GATES / one).touch()
 
     def marks(self, number: int) -> list[str]:
-        """The operation of each time that an action was begun with a number."""
+        """The operation ids of all calls of an action with this number."""
         lines = (self.system.folder / held_actions.MARKS).read_text(encoding="utf-8").splitlines()
         return [operation_id for text, operation_id in map(str.split, lines) if int(text) == number]
 
     def promise(self, action: str) -> Promise:
-        """A request that nobody made before."""
+        """A new request."""
         return Promise(f"{RESOURCE}:{action}", {"number": next(_NUMBERS)})
 
     async def submit(self, api: str, promise: Promise, headers: dict[str, str]) -> httpx.Response:
@@ -98,22 +95,22 @@ class Luck:
         return await self.http.post(f"{api}/{promise.kind}", json=promise.input, headers=headers)
 
     async def cancel(self, api: str, operation_id: str) -> httpx.Response:
-        """Ask once for an end."""
+        """Send a cancel request once."""
         return await self.http.post(f"{api}/status/{operation_id}:cancel")
 
     async def status(self, api: str, operation_id: str, *, wait: int = 0) -> httpx.Response:
-        """Ask once for the status."""
+        """Request the status once."""
         headers = {"Prefer": f"wait={wait}"} if wait else {}
         return await self.http.get(f"{api}/status/{operation_id}", headers=headers)
 
     async def events(self, api: str, operation_id: str) -> list[str]:
         """The names of an operation's events so far."""
-        answer = await self.http.get(f"{api}/status/{operation_id}/events")
-        assert answer.status_code == 200, answer.text
-        return [event["type"].split(".")[2] for event in answer.json()["value"]]
+        response = await self.http.get(f"{api}/status/{operation_id}/events")
+        assert response.status_code == 200, response.text
+        return [event["type"].split(".")[2] for event in response.json()["value"]]
 
     async def reach_events(self, api: str, operation_id: str, names: list[str]) -> None:
-        """Wait until an operation has just these events."""
+        """Wait until an operation has exactly these events."""
 
         async def has_them() -> bool:
             return await self.events(api, operation_id) == names
@@ -123,13 +120,13 @@ class Luck:
     async def hold(
         self, api: str, operation_ids: Sequence[str], wait: int, *, patience: float | None = None
     ) -> list[asyncio.Task[httpx.Response]]:
-        """Requests that wait for operations, one for each, once the replica holds them all.
+        """Send a waiting request for each operation, and return once the replica has read them all.
 
         Args:
             api: its base URL.
-            operation_ids: of operations that go on.
-            wait: seconds for which a request may be held.
-            patience: seconds after which the client gives up.
+            operation_ids: of operations that have not ended.
+            wait: seconds, for `Prefer: wait`.
+            patience: seconds until the client gives up.
         """
         headers = {"Prefer": f"wait={wait}"}
         requests = [
@@ -137,16 +134,16 @@ class Luck:
             for one in operation_ids
         ]
         held = [await self._sent(request) for request in requests]
-        # The replica is one loop with one connection to the broker: once it has read for who came last, it has for all.
+        # The replica handles requests in order: when it has responded to this one, it has read all earlier ones.
         assert (await self.status(api, operation_ids[0])).status_code == 200
         return held
 
     async def leave(self, api: str, promise: Promise, headers: dict[str, str]) -> asyncio.Task[httpx.Response]:
-        """A submit that the replica has read, be it that it can't be answered now."""
+        """Send a submit, and return once the replica has read it, even if it can't respond yet."""
         request = self.http.build_request("POST", f"{api}/{promise.kind}", json=promise.input, headers=headers)
-        asked = await self._sent(request)
+        request_task = await self._sent(request)
         assert (await self.http.get(f"{api}/healthz")).status_code == 200
-        return asked
+        return request_task
 
     async def _sent(self, request: httpx.Request) -> asyncio.Task[httpx.Response]:
         sent = asyncio.Event()
@@ -156,15 +153,15 @@ class Luck:
                 sent.set()
 
         request.extensions["trace"] = trace
-        answered = asyncio.create_task(self.http.send(request))
-        self._tasks.append(answered)
+        response_task = asyncio.create_task(self.http.send(request))
+        self._tasks.append(response_task)
         async with asyncio.timeout(PATIENCE):
             await sent.wait()
-        return answered
+        return response_task
 
     @asynccontextmanager
     async def reading(self, *readers: Reader) -> AsyncIterator[None]:
-        """Have readers follow, each to the terminal event of its operation."""
+        """Let readers follow their operations to the terminal events."""
         following = [asyncio.create_task(reader.follow()) for reader in readers]
         self._tasks += following
         await eventually(lambda: all(reader.events for reader in readers), within=PATIENCE)
@@ -173,7 +170,7 @@ class Luck:
             await asyncio.gather(*following)
 
     async def end(self, name: str, number: signal.Signals, *, within: float = END) -> None:
-        """End a process by a signal, and wait until it is gone: in order by SIGTERM, with nothing to complain about."""
+        """End a process by a signal, and check its end: after SIGTERM with status 0, and without errors in its log."""
         process = self.system.processes[name]
         process.send(number)
         status = await asyncio.to_thread(process.wait, within)
@@ -181,13 +178,13 @@ class Luck:
         assert " ERROR " not in process.output, process.output
 
     async def start(self, name: str) -> None:
-        """Start it again, and wait until it serves."""
+        """Start a process again, and wait until it is ready."""
         self.system.start(name)
         await asyncio.to_thread(self.system.wait_ready, name)
 
     async def check(self, *readers: Reader) -> Evidence:
-        """Once all is quiet: no invariant is broken, clients got answers of the contract only, and each reader has
-        every event of its operation, byte for byte, once and in order.
+        """Check that no invariant is broken, that clients got only responses of the contract, and that each reader has
+        all events of its operation, byte for byte, once and in order.
         """
         evidence = self.load.testify(await gather(self.system.nats))
         assert not (found := breaches(evidence) + self.load.problems), found
@@ -204,7 +201,7 @@ class Luck:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Leave nothing behind that another test would wait for."""
+        """End all operations and requests, so that no later test waits for them."""
         self.open(*self.load.promised)
         for task in self._tasks:
             task.cancel()
@@ -216,8 +213,8 @@ class Luck:
 
 @asynccontextmanager
 async def lucky(system: System) -> AsyncIterator[Luck]:
-    """Clients of a system, once all of it serves."""
-    system.revive()  # not in a thread: the kernel ends what a thread has started together with it
+    """Start what does not run, and yield clients of the system."""
+    system.revive()  # not in a thread: the kernel ends processes together with the thread that started them
     limits = httpx.Limits(max_connections=None)
     async with (
         Load(system.apis, Random(3)) as load,

@@ -1,17 +1,16 @@
-"""What the document can say only in words, for schemathesis, which reads only the schemas.
+"""Hooks for schemathesis: rules of a submit that the OpenAPI document states only in words.
 
-Callers: `test_schemathesis.py`, and whoever runs it by hand, with this file's path in `SCHEMATHESIS_HOOKS`.
+To run schemathesis by hand, put this file's path into `SCHEMATHESIS_HOOKS`. schemathesis reads only the schemas, and
+OpenAPI describes each header separately. Two rules of a submit concern several requests or headers (docs/contract.md,
+Submit):
 
-OpenAPI describes each header by itself. Two rules of a submit are about several requests or headers at once, so that a
-request may break them although each of its parts is as described (contract.md, Submit):
+- an `Operation-Id` names one request. schemathesis sends the same id with many bodies, which the API refuses as
+  `OperationIdReused`. The hook makes each valid id a new one.
+- `Repeatability-Request-ID` and `Repeatability-First-Sent` come together, and not with an `Operation-Id`. The hook
+  completes half a pair, and drops one of the two ways.
 
-- an `Operation-Id` names one request. schemathesis sends its favorite ids with many bodies, and is refused, rightly,
-  as `OperationIdReused`. Here each valid id becomes a new one.
-- `Repeatability-Request-ID` and `Repeatability-First-Sent` come together, and not with an `Operation-Id`. Here half a
-  pair is completed, and one of two ways is taken.
-
-Only requests that are meant to be accepted are changed, and no check and no answer. What is refused is tested in
-`tests/broker`.
+The hook changes only requests that are meant to be accepted; it changes no check and no response. `tests/broker` tests
+what the API refuses.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ SOME_DATE: Final = "Tue, 24 Nov 2026 08:00:00 GMT"
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
-    """Make the headers of a request that is meant to be accepted fit each other, and the requests before it."""
+    """Make the headers of a valid request consistent with each other and with earlier requests."""
     headers = case.headers
     if case.meta is None or not case.meta.generation.mode.is_positive:
         return
@@ -47,13 +46,13 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
 
 
 def _new(value: str, limit: int) -> str:
-    """As much of a generated id as leaves room for what makes it a new one."""
+    """A generated id with a unique ending, at most `limit` characters."""
     tail = uuid.uuid4().hex
     return value[: limit - len(tail)] + tail
 
 
 def _date(value: str) -> str:
-    """A generated date, unless February has it not: the pattern in the document can't tell."""
+    """A generated date, or a fixed one if it does not exist, like February 30: the document's pattern allows it."""
     try:
         parsedate_to_datetime(value)
     except ValueError:

@@ -1,7 +1,7 @@
-"""The HTTP service on a real socket, inside of the test's loop, and what tests say to it. Callers: tests of the API.
+"""The API on a real socket, in the test's event loop, and requests to it.
 
 async with serving(broker.url) as api:
-    answer = await api.submit("/book/42:upload-start", {"title": "Moby Dick", "files": []})
+    response = await api.submit("/book/42:upload-start", {"title": "Moby Dick", "files": []})
 """
 
 from __future__ import annotations
@@ -73,15 +73,15 @@ def spec(kind: Kind = UPLOAD, *, version: int = 1, input_type: Any = UploadStart
 
 
 class RawResponse(msgspec.Struct, frozen=True):
-    """An answer, byte for byte."""
+    """A response, byte for byte."""
 
     status: int
     headers: list[tuple[str, str]]
-    """Spelled as they were sent."""
+    """Names spelled as the service sent them."""
     body: bytes
 
     def header(self, name: str) -> str:
-        """The one value of a header, found by its exact spelling."""
+        """The only value of a header, by its exact spelling."""
         (value,) = [value for key, value in self.headers if key == name]
         return value
 
@@ -93,17 +93,17 @@ class Api:
         self.port = port
         self.client = client
         self.watchers = watchers
-        """Who waits in it."""
+        """The requests that wait in it."""
         self._server = server
 
     @property
     def connections(self) -> int:
-        """How many it has open."""
+        """Number of open connections."""
         return len(self._server.server_state.connections)
 
     @property
     def url(self) -> str:
-        """Without a slash at its end."""
+        """The base URL, without a trailing slash."""
         return f"http://127.0.0.1:{self.port}"
 
     async def submit(
@@ -118,7 +118,7 @@ class Api:
         return await self.client.get(f"/status/{operation_id}")
 
     async def wait(self, operation_id: str, seconds: int) -> httpx.Response:
-        """GET the status, held until it is terminal or so many seconds are over."""
+        """GET the status with `Prefer: wait`."""
         return await self.client.get(f"/status/{operation_id}", headers={"Prefer": f"wait={seconds}"})
 
     async def cancel(self, operation_id: str, body: Any = None) -> httpx.Response:
@@ -127,7 +127,7 @@ class Api:
         return await self.client.post(f"/status/{operation_id}:cancel", **sent)
 
     async def raw(self, *parts: bytes) -> RawResponse:
-        """Send bytes, read one answer."""
+        """Send bytes, read one response."""
         async with self.connection() as (reader, writer):
             for part in parts:
                 writer.write(part)
@@ -136,7 +136,7 @@ class Api:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        """A connection of one's own."""
+        """Open a separate connection."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             yield reader, writer
@@ -145,7 +145,7 @@ class Api:
 
 
 async def read_reply(reader: asyncio.StreamReader, *, has_body: bool = True) -> RawResponse:
-    """Read one answer, `100 Continue` not counted."""
+    """Read one response, and skip `100 Continue`."""
     head = await reader.readuntil(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").rstrip().split("\r\n")
     status = int(first.split()[1])
@@ -166,10 +166,10 @@ def post(path: str, body: bytes = b"", *headers: str, host: str | None = "api.te
 async def serving(url: str, *, send_buffer: int = 0, **settings: Any) -> AsyncIterator[Api]:
     """A service on a free port, on the broker at `url`; `settings` are those of `Settings`.
 
-    With a `send_buffer` (bytes), the kernel takes no more than that of what a client does not read.
+    With a `send_buffer` (bytes), the kernel buffers at most that much for a client that does not read.
     """
     with listen("127.0.0.1", 0, "--port") as sock:
-        # asyncio does so only for sockets made with the protocol's number; without it each answer waits 40 ms.
+        # asyncio does so only for sockets made with the protocol's number; without it each response takes 40 ms more.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if send_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
@@ -186,7 +186,7 @@ async def serving(url: str, *, send_buffer: int = 0, **settings: Any) -> AsyncIt
 
 
 class OperationStory:
-    """Plays runner: appends events to an operation that was submitted."""
+    """Appends events to a submitted operation, as a runner would."""
 
     def __init__(self, journal: Journal, operation: Operation) -> None:
         self._journal = journal
@@ -194,19 +194,19 @@ class OperationStory:
 
     @classmethod
     async def of(cls, journal: Journal, operation_id: str) -> OperationStory:
-        """The story of an operation so far."""
+        """Load an operation from the journal."""
         operation = fold_for_reader(None, await journal.events(operation_id))
         assert operation is not None
         return cls(journal, operation)
 
     async def append(self, *datas: EventData, at: datetime | None = None) -> Operation:
-        """Record events, one after the other; `at` is the time that they carry, now by default."""
+        """Record and fold events, one after another; `at` is their time, now by default."""
         for data in datas:
             self.operation = evolve(self.operation, await self.record(data, at=at))
         return self.operation
 
     async def record(self, data: EventData, *, at: datetime | None = None) -> RecordedEvent:
-        """Record an event, not folded here: for one that a decider would refuse."""
+        """Record an event without folding it, e.g. one that `decide` would refuse."""
         time = at or datetime.now(UTC)
         event = next_event(self.operation, data, id=str(uuid_utils.uuid4()), source="test", time=time)
         expected = ExpectedVersion(self.operation.stream_sequence)
@@ -214,21 +214,21 @@ class OperationStory:
 
 
 def started(attempt: int = 1, ticket: int = 1) -> Started:
-    """A runner began."""
+    """The event of a started attempt."""
     return Started(attempt=attempt, runner="test", token=f"token-{attempt}", ticket=ticket, lease=30.0)
 
 
 def failure(code: int | str = 400, message: str = "it is broken") -> OperationError:
-    """Why something failed."""
+    """An error of an operation."""
     return OperationError(code=code, message=message)
 
 
 def in_a_second() -> datetime:
-    """A moment soon."""
+    """The time in a second."""
     return datetime.now(UTC) + timedelta(seconds=1)
 
 
 async def stored_messages(link: Connection) -> int:
-    """How many messages the journal's stream holds."""
+    """Number of messages in the journal's stream."""
     info = await link.nc.jetstream().stream_info(subjects.OPERATIONS_STREAM)
     return int(info.state.messages)

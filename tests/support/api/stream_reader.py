@@ -1,11 +1,9 @@
-"""A reader of an operation's event stream that does what a browser's EventSource does, and remembers how it went.
+"""A reader of an operation's event stream that reconnects as a browser's EventSource does, and records what happened.
 
-    reader = Reader(http, [first_url, second_url], operation_id)
-    await reader.follow()                      # until it has the terminal event, whatever breaks in between
-    assert reader.positions == [1, 2, 3]
-    assert reader.ends == ["broken", "clean"]  # of its connections
-
-Callers: `tests/e2e`.
+reader = Reader(http, [first_url, second_url], operation_id)
+await reader.follow()                      # until the terminal event, over any number of connections
+assert reader.positions == [1, 2, 3]
+assert reader.ends == ["broken", "clean"]  # of its connections
 """
 
 from __future__ import annotations
@@ -28,9 +26,9 @@ class Reader:
     """Reads one operation's events.
 
     Args:
-        http: without a limit for reads.
-        apis: base URLs: for the first connection, the second and so on; the last one for all that follow.
-        operation_id: whose events.
+        http: a client without a read timeout.
+        apis: base URLs for the first connection, the second and so on; the last one for all later connections.
+        operation_id: of the operation.
     """
 
     def __init__(self, http: httpx.AsyncClient, apis: Sequence[str], operation_id: str) -> None:
@@ -38,7 +36,7 @@ class Reader:
         self.events: list[ShownEvent] = []
         self.comments: list[str] = []
         self.ends: list[str] = []
-        """How connections ended: `clean`, `broken`, or the status of an answer that was no stream."""
+        """How each connection ended: `clean`, `broken`, or the status of a response that was no stream."""
         self.torn = 0
         """Connections that broke within an event."""
         self.is_connected = False
@@ -47,16 +45,16 @@ class Reader:
 
     @property
     def positions(self) -> list[int]:
-        """Of all events, as they came."""
+        """The positions of all events, as they came."""
         return [event.id for event in self.events]
 
     @property
     def is_over(self) -> bool:
-        """Whether it has the terminal event."""
+        """True once it has the terminal event."""
         return bool(self.events) and self.events[-1].name in TERMINAL_EVENTS
 
     async def follow(self) -> None:
-        """Read to the terminal event; after a break come back with the position of the last whole event."""
+        """Read to the terminal event; after a break, reconnect with the position of the last whole event."""
         while not self.is_over:
             url = self._apis[min(len(self.ends), len(self._apis) - 1)]
             headers = {"Accept": "text/event-stream"}
@@ -72,23 +70,23 @@ class Reader:
                 self.is_connected = False
 
     async def _read(self, url: str, headers: dict[str, str]) -> None:
-        async with self._http.stream("GET", url, headers=headers) as answer:
-            if answer.status_code != 200:
-                self.ends.append(str(answer.status_code))
-                await asyncio.sleep(int(answer.headers.get("Retry-After", 0)))
+        async with self._http.stream("GET", url, headers=headers) as response:
+            if response.status_code != 200:
+                self.ends.append(str(response.status_code))
+                await asyncio.sleep(int(response.headers.get("Retry-After", 0)))
                 return
             self.is_connected = True
             rest = b""
             try:
-                async for chunk in answer.aiter_bytes():
+                async for chunk in response.aiter_bytes():
                     *blocks, rest = (rest + chunk).split(b"\n\n")
                     for block in blocks:
-                        self._take(block)
+                        self._parse_block(block)
             finally:
                 self.torn += rest.startswith(b"id: ")
         self.ends.append(CLEAN)
 
-    def _take(self, block: bytes) -> None:
+    def _parse_block(self, block: bytes) -> None:
         fields: dict[bytes, list[bytes]] = {}
         for line in block.split(b"\n"):
             name, _, value = line.partition(b": ")

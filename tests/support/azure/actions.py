@@ -1,7 +1,6 @@
-"""Actions for clients that nobody here wrote: they succeed, fail, or wait to be let go or canceled. A user's module.
+"""Actions for clients of azure-core: they succeed, fail, or wait until they are released or canceled. A user's module.
 
-A gate is a named pipe: reading it waits until the test has written to it. Callers: runners that
-`tests/support/system/services.py` starts for `tests/e2e/test_azure_*.py`.
+A gate is a named pipe: reading it waits until the test has written to it.
 """
 
 from __future__ import annotations
@@ -15,17 +14,17 @@ import msgspec
 from opstream import ActionContext, ActionError, action
 
 PACE: Final = 1
-"""Seconds between polls that the actions ask for."""
+"""The actions' `Retry-After`, in seconds."""
 
 
 class Words(msgspec.Struct, forbid_unknown_fields=True):
-    """What to say."""
+    """The text to return."""
 
     text: str
 
 
 class Gate(msgspec.Struct, forbid_unknown_fields=True):
-    """What to wait for."""
+    """The gate to wait for."""
 
     path: str
     """A named pipe."""
@@ -40,19 +39,19 @@ class Fault(msgspec.Struct, forbid_unknown_fields=True):
 
 @action("azure:say", retry_after=PACE)
 async def say(request: Words, ctx: ActionContext) -> Words:
-    """Give the words back."""
+    """Return the input."""
     return request
 
 
 @action("azure:pass", retry_after=PACE)
 def pass_gate(request: Gate, ctx: ActionContext) -> Words:
-    """Give back what is written to a gate."""
+    """Return the text that is written to a gate."""
     return Words(Path(request.path).read_text(encoding="utf-8"))
 
 
 @action("azure:fail", retry_after=PACE)
 async def fail(request: Fault, ctx: ActionContext) -> Words:
-    """Fail, as asked."""
+    """Fail with the given error."""
     raise ActionError(request.code, request.message)
 
 
@@ -64,7 +63,7 @@ async def wait(request: Words, ctx: ActionContext) -> Words:
 
 
 def write_module(folder: Path) -> str:
-    """Put this module into a folder, as a user's; its name."""
+    """Copy this module into a folder, as a user's module; return its name."""
     source = Path(__file__)
     (folder / source.name).write_bytes(source.read_bytes())
     return source.stem

@@ -1,12 +1,12 @@
-"""Clients of azure-core, sync and async, driven in the same way by tests: `tests/e2e/api/test_azure_python.py`.
+"""Clients of azure-core, sync and async, with the same interface for tests.
 
     async with AsyncAzure(url) as azure:
         initial = await azure.submit("azure:say", {"text": "hello"}, {"Operation-Id": "1"})
         poller = azure.poller(initial)
         result = await azure.result(poller)
 
-The pipelines have the policies, with their defaults, that clients generated for Azure have, and after them one that
-keeps what goes over the wire. The proxies of the environment are left out.
+The pipelines have the policies of clients generated for Azure, with their defaults, and a last one that records the
+traffic. They ignore the proxies of the environment.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ from azure.core.rest import HttpRequest
 Answer = PipelineResponse[HttpRequest, Any]
 
 UNTOLD: Final = 10.0
-"""Seconds between polls where an answer does not say how many: far more than any action here says."""
+"""Seconds between polls without a `Retry-After`: far more than any action here asks for."""
 PATIENCE: Final = 30.0
-"""Seconds within which an operation must have ended."""
+"""Seconds within which an operation must end."""
 
 
 class RecordedExchange(msgspec.Struct, frozen=True):
-    """A request and its answer."""
+    """A request and its response."""
 
     method: str
     url: str
@@ -60,7 +60,7 @@ class RecordedExchange(msgspec.Struct, frozen=True):
 
 
 class Traffic(SansIOHTTPPolicy[HttpRequest, Any]):
-    """Keeps every exchange, retries included."""
+    """Records all exchanges, including retries."""
 
     def __init__(self) -> None:
         self.exchanges: list[RecordedExchange] = []
@@ -71,7 +71,7 @@ class Traffic(SansIOHTTPPolicy[HttpRequest, Any]):
         self._begun[id(request.http_request)] = time.monotonic()
 
     def on_response(self, request: PipelineRequest[HttpRequest], response: Answer) -> None:
-        """Called with its answer."""
+        """Called with the response."""
         sent = request.http_request
         exchange = RecordedExchange(
             method=sent.method,
@@ -89,12 +89,12 @@ class Traffic(SansIOHTTPPolicy[HttpRequest, Any]):
 
 
 def result_of(answer: Answer) -> Any:
-    """What a poller's user gets: the monitor's `result`. Nothing else has to be fetched for it."""
+    """The `result` of a status, which is what a poller returns."""
     return answer.http_response.json()["result"]
 
 
 def post(path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> HttpRequest:
-    """A POST; a path, or a whole URL."""
+    """A POST to a path or a whole URL."""
     return HttpRequest("POST", path, json=body, headers=dict(headers or {}))
 
 
@@ -117,11 +117,11 @@ class SyncAzure:
         return await asyncio.to_thread(self.client._pipeline.run, request)
 
     def poller(self, initial: Answer) -> LROPoller[Any]:
-        """Poll from now on, in a thread."""
+        """Start to poll, in a thread."""
         return LROPoller(self.client, initial, result_of, LROBasePolling(**_settings()))
 
     def resumed(self, token: str) -> LROPoller[Any]:
-        """The poller that a continuation token stands for."""
+        """The poller of a continuation token."""
         method: LROBasePolling[Any, HttpRequest, Any] = LROBasePolling(**_settings())
         known = {"client": self.client, "deserialization_callback": result_of}
         return LROPoller.from_continuation_token(method, token, **known)
@@ -163,7 +163,7 @@ class AsyncAzure:
         return AsyncLROPoller(self.client, initial, result_of, AsyncLROBasePolling(**_settings()))
 
     def resumed(self, token: str) -> AsyncLROPoller[Any]:
-        """The poller that a continuation token stands for."""
+        """The poller of a continuation token."""
         method: AsyncLROBasePolling[Any, HttpRequest, Any] = AsyncLROBasePolling(**_settings())
         known = {"client": self.client, "deserialization_callback": result_of}
         return AsyncLROPoller.from_continuation_token(method, token, **known)
@@ -188,6 +188,6 @@ def _common() -> list[Any]:
 
 
 def _settings() -> dict[str, Any]:
-    """Of a polling method: poll what `Operation-Location` names, as often as `Retry-After` says."""
+    """Settings of a polling method that polls the `Operation-Location` as its `Retry-After` says."""
     algorithm: OperationResourcePolling[HttpRequest, Any] = OperationResourcePolling("operation-location")
     return {"timeout": UNTOLD, "lro_algorithms": [algorithm]}

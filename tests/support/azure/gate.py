@@ -1,6 +1,6 @@
-"""What the action `azure:pass` waits at, until a test lets it go. Callers: `tests/e2e/test_azure_*.py`.
+"""The gate at which the action `azure:pass` waits until a test opens it.
 
-gate = Gate(tmp_path / "gate")
+gate = FileGate(tmp_path / "gate")
 http.post("/azure/1:pass", json={"path": str(gate.path)})
 await gate.open()
 """
@@ -15,7 +15,7 @@ from typing import Final
 from tests.support.system.wait import eventually
 
 WORD: Final = "through"
-"""What the action returns."""
+"""The result of the action."""
 
 
 class FileGate:
@@ -30,14 +30,14 @@ class FileGate:
         os.mkfifo(path)
 
     async def open(self) -> None:
-        """Let the action go, once it is there. No thread is held for that, so a test that fails here also ends."""
+        """Release the action once it waits. This blocks no thread, so a failing test also ends."""
         await eventually(self._write, within=10)
 
     def _write(self) -> bool:
         try:
             descriptor = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK)
         except OSError as error:
-            if error.errno != errno.ENXIO:  # nobody reads yet
+            if error.errno != errno.ENXIO:  # no process reads yet
                 raise
             return False
         with os.fdopen(descriptor, "w", encoding="utf-8") as pipe:

@@ -1,10 +1,10 @@
-"""A TCP proxy between a client and its broker, for the moments in which a network loses what was said.
+"""A TCP proxy between a client and its broker that can lose, delay or stop traffic.
 
 async with Proxy(broker.port) as proxy:
-    link = await connect([proxy.url], "test", connect_timeout=5)
-    proxy.mute()    # the broker hears the client, but not the other way round
-    proxy.unmute()  # what the broker had said arrives late
-    proxy.cut()     # the connection breaks; what was muted is lost
+    connection = await connect([proxy.url], "test", connect_timeout=5)
+    proxy.mute()    # the client's data reaches the broker, the broker's is held back
+    proxy.unmute()  # the held data arrives
+    proxy.cut()     # the connection breaks; held data is lost
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _CHUNK: Final = 65_536
 
 
 class Proxy:
-    """Passes bytes both ways between clients and a port on loopback.
+    """Forwards bytes between clients and a port on loopback.
 
     Args:
         port: the broker's.
@@ -32,26 +32,26 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """For clients."""
+        """The URL for clients."""
         assert self._server is not None, "the proxy is not started"
         return f"nats://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     def mute(self) -> None:
-        """Hold back what the broker says from now on."""
+        """Hold back the broker's data from now on."""
         self._is_open.clear()
 
     def unmute(self) -> None:
-        """Pass on what was held back, and everything after it."""
+        """Forward the held data, and all that follows."""
         self._is_open.set()
 
     def cut(self) -> None:
-        """Break all connections; what was held back is lost. New ones are served."""
+        """Break all connections and drop held data. New connections are accepted."""
         for pair in list(self._pairs):
             pair.cancel()
         self._is_open.set()
 
     def freeze(self) -> None:
-        """Let present connections stand and pass nothing, as when a machine has lost its power."""
+        """Keep the present connections open but forward nothing, as if a machine had lost its power."""
         self._frozen |= self._pairs
 
     async def __aenter__(self) -> Self:
@@ -80,7 +80,7 @@ class Proxy:
             finally:
                 downstream.transport.abort()
         except* (OSError, asyncio.CancelledError, _Ended):
-            # Whichever side ended, the pair is over: that is all a proxy has to know.
+            # Either side may have ended; both connections are closed.
             writer.transport.abort()
         finally:
             self._pairs.discard(task)

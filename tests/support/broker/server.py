@@ -1,11 +1,11 @@
-"""A real nats-server for tests: one `Broker`, or a `Cluster` of three. Callers: every test that needs a broker.
+"""A real nats-server for tests: one `Broker`, or a `Cluster` of three.
 
-Each server has its own ports on loopback and its own temporary store, and ends with the test process, even when that
-one is killed. Only processes started here are ever signalled.
+Each server has its own ports on loopback and its own temporary store. It ends with the test process, even if that is
+killed. Signals go only to processes started here.
 
     with Broker() as broker:
-        link = await connect([broker.url], "test", connect_timeout=5)
-        broker.kill()   # SIGKILL, as a power cut of the process
+        connection = await connect([broker.url], "test", connect_timeout=5)
+        broker.kill()   # SIGKILL
         broker.start()  # again, on the same store and port
 """
 
@@ -44,17 +44,17 @@ _POLL: Final = 0.05
 _FIRST_PORT: Final = 10_240
 _EPHEMERAL_PORTS: Final = 32_768
 _WORKERS: Final = 8
-"""More than pytest-xdist ever starts here; each has ports of its own."""
+"""More workers than pytest-xdist starts here; each has its own ports."""
 
 _numbers: Final = itertools.count(random.randrange(_EPHEMERAL_PORTS))
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nobody listens on.
+    """A TCP port on loopback on which no process listens.
 
     Below the ephemeral range: otherwise, while a broker is down between `kill` and `start`, the kernel might give its
-    port to some outgoing connection. No port is given twice in thousands of calls, nor to two workers of one run:
-    whoever asks listens only later.
+    port to an outgoing connection. A port is not returned twice in thousands of calls, nor to two workers of one run,
+    since the caller listens on it only later.
     """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     for number in itertools.islice(_numbers, 1_000):
@@ -69,7 +69,7 @@ def free_port() -> int:
 
 
 class Log:
-    """What a server writes, read as it comes, so that waiting for a line is no polling."""
+    """The output of a server, read as it comes, so that a test can wait for a line without polling."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -85,7 +85,7 @@ class Log:
         self._reader.start()
 
     def close(self) -> None:
-        """Read what is left of a run that has ended."""
+        """Read the rest of the output of a run that has ended."""
         if self._reader is not None:
             self._reader.join()
 
@@ -155,16 +155,16 @@ class Broker:
 
     @property
     def is_running(self) -> bool:
-        """Whether it runs; also while it is paused."""
+        """True while it runs, also while it is paused."""
         return self._server is not None and self._server.poll() is None
 
     def start(self, *, wait: bool = True) -> Self:
-        """Start it, or start it again on the same store and ports; returns when it takes connections."""
+        """Start or restart it on the same store and ports; return when it accepts connections."""
         assert not self.is_running, "the broker is running already"
         command = [str(SERVER), "-c", str(self._config)]
         guard = shutil.which("setpriv")
         if guard is not None:
-            # The kernel ends the server with the test process, whatever happens to that one.
+            # The kernel ends the server together with the test process.
             command = [guard, "--pdeathsig", "KILL", *command]
         self._server = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -176,13 +176,13 @@ class Broker:
         return self
 
     def wait_ready(self) -> None:
-        """Wait until it takes connections."""
+        """Wait until it accepts connections."""
         self.log.wait_for(_READY, _START_TIMEOUT)
 
     def pause(self) -> None:
-        """SIGSTOP: it keeps its connections and answers nobody."""
+        """SIGSTOP: it keeps its connections and does not respond."""
         self._signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)  # each of its threads stops by itself
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)  # each thread stops separately
         self.is_paused = True
 
     def resume(self) -> None:
@@ -191,11 +191,11 @@ class Broker:
         self.is_paused = False
 
     def kill(self) -> None:
-        """SIGKILL, and wait until it is gone."""
+        """SIGKILL, and wait until it has ended."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """SIGTERM, and wait until it is gone."""
+        """SIGTERM, and wait until it has ended."""
         if self.is_paused:
             self.resume()
         self._end(signal.SIGTERM)
@@ -207,7 +207,7 @@ class Broker:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def monitor(self, path: str, timeout: float = 2.0) -> Any:
-        """What its monitoring port answers (`/jsz?consumers=true`, `/varz`, …), decoded; None if it does not."""
+        """The decoded response of its monitoring port (`/jsz?consumers=true`, `/varz`, …); None without one."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=timeout) as answer:
                 return msgspec.json.decode(answer.read())
@@ -254,11 +254,11 @@ class Cluster:
 
     @property
     def live(self) -> list[Broker]:
-        """Those that run and are not paused."""
+        """The nodes that run and are not paused."""
         return [node for node in self.nodes if node.is_running and not node.is_paused]
 
     def start(self) -> Self:
-        """Start all nodes; returns when each is healthy, so with a metadata leader (a second; rarely up to ten)."""
+        """Start all nodes; return when each is healthy and there is a metadata leader (one second, rarely ten)."""
         for node in self.nodes:
             node.start(wait=False)
         self.wait_healthy()
@@ -275,7 +275,7 @@ class Cluster:
                 time.sleep(_POLL)
 
     async def leader(self, stream: str) -> Broker:
-        """The live node that leads a stream, waiting for an election if need be."""
+        """The live node that leads a stream; waits for an election if there is none."""
         names = {node.name: node for node in self.live}
         for node in itertools.islice(itertools.cycle(names.values()), int(_LEADER_TIMEOUT / _POLL)):
             answer = await asyncio.to_thread(node.monitor, "/jsz?accounts=true&streams=true")

@@ -1,7 +1,7 @@
-"""A TCP proxy whose connections break after so many bytes of the answer. Callers: tests of those who have to go on.
+"""A TCP proxy that breaks each connection after a number of bytes from the service.
 
 async with TornProxy(port, lambda: 1000) as proxy:
-    ...  # each connection gets 1000 bytes from the service, and then its end
+    ...  # each connection gets 1000 bytes from the service, then it ends
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from tests.support.broker.proxy import Proxy
 
 
 class TornProxy(Proxy):
-    """Passes bytes both ways, but not all.
+    """Forwards all bytes of the client, and a limited number of the service's.
 
     Args:
         port: of the service.
-        draw: bytes of the service that the next connection passes.
+        draw: returns the number of the service's bytes that the next connection forwards.
     """
 
     def __init__(self, port: int, draw: Callable[[], int]) -> None:
@@ -38,7 +38,7 @@ class TornProxy(Proxy):
 
 
 class _Ration(asyncio.StreamReader):
-    """The beginning of what another reader gives."""
+    """The first bytes of another reader."""
 
     def __init__(self, source: asyncio.StreamReader, left: int) -> None:
         super().__init__()

@@ -1,9 +1,7 @@
-"""Actions for chaos: quick, slow, failing, crashing and stubborn ones. A user's module: runners import it from their
-working directory.
+"""Actions for chaos runs: quick, slow, failing, crashing and stubborn ones. Runners import it as a user's module.
 
-Each call of a handler leaves marks in a file, so that a checker can count executions and see which of them overlapped.
-Whatever an attempt tells names its number (`tests/support/system/invariants.py`). Callers: runners that
-`tests/support/chaos/system.py` starts.
+Each call of a handler leaves marks in a file, so that a checker can count calls and find overlaps. Each attempt puts
+its number into what it records (`tests/support/system/invariants.py`).
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from opstream import ActionContext, ActionError, RetryAfter, action
 
 LEASE: Final = 1.0
 MANY: Final = 60
-"""More attempts than any chaos takes."""
+"""More attempts than any chaos run needs."""
 FEW: Final = 3
 CRASHED: Final = 86
 """Exit status of a process that its own action ended."""
@@ -40,17 +38,17 @@ _FOREVER: Final = 3600.0
 
 
 class Work(msgspec.Struct, forbid_unknown_fields=True):
-    """What to do."""
+    """The input."""
 
     number: int
     seconds: float = 0.0
-    """How long it takes, all in all."""
+    """Duration of the whole work."""
     bad: int = 0
-    """So many attempts go wrong, each in the action's own way."""
+    """Number of attempts that fail, each in the action's own way."""
 
 
 class Done(msgspec.Struct):
-    """What was done, and by which attempt."""
+    """The result, with the attempt's number."""
 
     number: int
     attempt: int
@@ -72,7 +70,7 @@ class Mark(msgspec.Struct):
 
 @contextmanager
 def marked(name: str, ctx: ActionContext) -> Iterator[None]:
-    """Leave a mark now and one at the end."""
+    """Leave a mark at the beginning and one at the end."""
     _mark("begin", name, ctx)
     try:
         yield
@@ -85,7 +83,7 @@ def marked(name: str, ctx: ActionContext) -> Iterator[None]:
 
 def _mark(what: str, name: str, ctx: ActionContext) -> None:
     mark = Mark(what, name, ctx.operation_id, ctx.attempt, ctx.resource_id, os.getpid(), time.monotonic())
-    # One write to a file that is only ever appended to: lines of several processes never mix.
+    # One write in append mode, so lines of several processes do not mix.
     descriptor = os.open(MARKS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         os.write(descriptor, msgspec.json.encode(mark) + b"\n")
@@ -109,14 +107,14 @@ async def quick(request: Work, ctx: ActionContext) -> Done:
 
 @action("chaos:slow", lease=LEASE, max_attempts=MANY)
 async def slow(request: Work, ctx: ActionContext) -> Done:
-    """Work in steps, and tell of each."""
+    """Work in steps, and report each."""
     with marked("slow", ctx):
         return await _work(request, ctx)
 
 
 @action("chaos:thread", lease=LEASE, max_attempts=MANY)
 def thread(request: Work, ctx: ActionContext) -> Done:
-    """The same in a thread."""
+    """Work in steps, in a thread."""
     with marked("thread", ctx):
         for step in range(_STEPS):
             ctx.progress(100 * step / _STEPS, f"attempt {ctx.attempt}, step {step}")
@@ -126,7 +124,7 @@ def thread(request: Work, ctx: ActionContext) -> Done:
 
 @action("chaos:isolated", lease=LEASE, max_attempts=MANY, isolation="process")
 def isolated(request: Work, ctx: ActionContext) -> Done:
-    """The same in a process of its own."""
+    """Work in steps, in a child process."""
     with marked("isolated", ctx):
         for step in range(_STEPS):
             ctx.progress(100 * step / _STEPS, f"attempt {ctx.attempt}, step {step}")
@@ -136,7 +134,7 @@ def isolated(request: Work, ctx: ActionContext) -> Done:
 
 @action("chaos:fail", lease=LEASE, max_attempts=MANY)
 async def fail(request: Work, ctx: ActionContext) -> Done:
-    """Fail, as an action may."""
+    """Fail with an action's error."""
     with marked("fail", ctx):
         await asyncio.sleep(request.seconds)
         raise ActionError("Meant", f"attempt {ctx.attempt} of {request.number}")
@@ -144,7 +142,7 @@ async def fail(request: Work, ctx: ActionContext) -> Done:
 
 @action("chaos:patient", lease=LEASE, max_attempts=MANY, cancel_grace=5)
 async def patient(request: Work, ctx: ActionContext) -> Done:
-    """Wait until it is canceled, and take a moment to clean up."""
+    """Wait until canceled, then clean up for a moment."""
     with marked("patient", ctx):
         try:
             await asyncio.sleep(_FOREVER)
@@ -155,7 +153,7 @@ async def patient(request: Work, ctx: ActionContext) -> Done:
 
 @action("chaos:crash", lease=LEASE, max_attempts=FEW)
 async def crash(request: Work, ctx: ActionContext) -> Done:
-    """Take the runner along."""
+    """End the runner's process."""
     with marked("crash", ctx):
         if ctx.attempt <= request.bad:
             os._exit(CRASHED)
@@ -164,7 +162,7 @@ async def crash(request: Work, ctx: ActionContext) -> Done:
 
 @action("chaos:flaky", lease=LEASE, max_attempts=MANY, backoff=BACKOFF, backoff_max=BACKOFF_MAX)
 async def flaky(request: Work, ctx: ActionContext) -> Done:
-    """Stumble a few times, in a way that nobody meant."""
+    """Raise an unexpected error in some attempts."""
     with marked("flaky", ctx):
         if ctx.attempt <= request.bad:
             raise RuntimeError(f"attempt {ctx.attempt}")
@@ -173,7 +171,7 @@ async def flaky(request: Work, ctx: ActionContext) -> Done:
 
 @action("chaos:throttled", lease=LEASE, max_attempts=MANY, backoff=BACKOFF, backoff_max=BACKOFF_MAX)
 async def throttled(request: Work, ctx: ActionContext) -> Done:
-    """Ask for another attempt a few times."""
+    """Raise `RetryAfter` in some attempts."""
     with marked("throttled", ctx):
         if ctx.attempt <= request.bad:
             raise RetryAfter(request.seconds, f"attempt {ctx.attempt}")
@@ -182,14 +180,14 @@ async def throttled(request: Work, ctx: ActionContext) -> Done:
 
 @action("chaos:hopeless", lease=LEASE, max_attempts=FEW, backoff=BACKOFF, backoff_max=BACKOFF_MAX)
 async def hopeless(request: Work, ctx: ActionContext) -> Done:
-    """Stumble every time."""
+    """Raise an unexpected error in every attempt."""
     with marked("hopeless", ctx):
         raise RuntimeError(f"attempt {ctx.attempt} of {request.number}")
 
 
 @action("chaos:timed", lease=LEASE, max_attempts=MANY, backoff=BACKOFF, backoff_max=BACKOFF_MAX, timeout=TIMEOUT)
 async def timed(request: Work, ctx: ActionContext) -> Done:
-    """Take too long a few times."""
+    """Exceed the timeout in some attempts."""
     with marked("timed", ctx):
         await asyncio.sleep(_FOREVER if ctx.attempt <= request.bad else 0)
         return Done(request.number, ctx.attempt)
@@ -197,7 +195,7 @@ async def timed(request: Work, ctx: ActionContext) -> Done:
 
 @action("chaos:late", lease=LEASE, max_attempts=MANY, deadline=DEADLINE)
 async def late(request: Work, ctx: ActionContext) -> Done:
-    """Take longer than the whole operation may, or not."""
+    """Exceed the operation's deadline, or not."""
     with marked("late", ctx):
         await asyncio.sleep(request.seconds)
         return Done(request.number, ctx.attempt)
@@ -205,7 +203,7 @@ async def late(request: Work, ctx: ActionContext) -> Done:
 
 @action("chaos:alone", lease=LEASE, max_attempts=MANY, exclusive="resource")
 async def alone(request: Work, ctx: ActionContext) -> Done:
-    """Work on a resource that nobody else works on; the queue is served."""
+    """Work on a resource exclusively; others wait in its queue."""
     with marked("alone", ctx):
         return await _work(request, ctx)
 
@@ -214,7 +212,7 @@ async def alone(request: Work, ctx: ActionContext) -> Done:
     "chaos:stumbling", lease=LEASE, max_attempts=MANY, backoff=BACKOFF, backoff_max=BACKOFF_MAX, exclusive="resource"
 )
 async def stumbling(request: Work, ctx: ActionContext) -> Done:
-    """The same, and it keeps its resource while it waits for its next attempt."""
+    """Fail in some attempts, and keep the resource until the next one."""
     with marked("stumbling", ctx):
         if ctx.attempt <= request.bad:
             raise RuntimeError(f"attempt {ctx.attempt}")
@@ -223,7 +221,7 @@ async def stumbling(request: Work, ctx: ActionContext) -> Done:
 
 @action("chaos:desk", lease=LEASE, max_attempts=MANY, exclusive="resource", exclusive_group="desk")
 async def desk(request: Work, ctx: ActionContext) -> Done:
-    """Work on a resource that is shared with two other actions."""
+    """Work on a resource that two other actions also use."""
     with marked("desk", ctx):
         return await _work(request, ctx)
 
@@ -232,7 +230,7 @@ async def desk(request: Work, ctx: ActionContext) -> Done:
     "chaos:picky", lease=LEASE, max_attempts=MANY, exclusive="resource", exclusive_group="desk", on_conflict="reject"
 )
 async def picky(request: Work, ctx: ActionContext) -> Done:
-    """The same, if nobody is there."""
+    """Work on that resource, or be rejected if it is in use."""
     with marked("picky", ctx):
         return await _work(request, ctx)
 
@@ -246,27 +244,27 @@ async def picky(request: Work, ctx: ActionContext) -> Done:
     on_conflict="replace",
 )
 async def takeover(request: Work, ctx: ActionContext) -> Done:
-    """The same, and whoever is there has to go."""
+    """Work on that resource, and replace its user."""
     with marked("takeover", ctx):
         return await _work(request, ctx)
 
 
 @action("chaos:limited", lease=LEASE, max_attempts=MANY, max_concurrency=CONCURRENCY)
 async def limited(request: Work, ctx: ActionContext) -> Done:
-    """Work as one of few."""
+    """Work, with a limit of concurrent operations."""
     with marked("limited", ctx):
         return await _work(request, ctx)
 
 
 @action("chaos:paced", lease=LEASE, max_attempts=MANY, rate=RATE)
 async def paced(request: Work, ctx: ActionContext) -> Done:
-    """Begin not too often."""
+    """Work, with a limited rate of starts."""
     with marked("paced", ctx):
         return Done(request.number, ctx.attempt)
 
 
 def write_module(folder: Path) -> str:
-    """Put this module into a folder, as a user's; its name."""
+    """Copy this module into a folder, as a user's module; return its name."""
     source = Path(__file__)
     (folder / source.name).write_bytes(source.read_bytes())
     return source.stem

@@ -1,9 +1,8 @@
-"""Judges what is left of a chaos: the invariants of architecture.md, and what the clients and the marks of the actions
-add to them. Callers: `tests/chaos`.
+"""Checks what a chaos run left: the invariants of docs/architecture.md, the clients' records and the actions' marks.
 
-    assert verdicts(left, clients.told, read_marks(system.folder)) == []
+    assert find_breaches(left, clients.told, read_marks(system.folder)) == []
 
-What happened is told by the journal; marks only count how often a handler was really called.
+The journal says what happened; the marks only count how often a handler was called.
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ _ATTEMPTS: Final = {job.action: job.max_attempts for job in JOBS}
 
 
 def read_marks(folder: Path) -> list[Mark]:
-    """What the actions left behind, in order."""
+    """The marks of the actions, in order."""
     path = folder / MARKS
     return msgspec.json.decode(b"[%s]" % b",".join(path.read_bytes().split()), type=list[Mark]) if path.exists() else []
 
 
 def find_breaches(left: FinalState, told: Mapping[str, ClientView], marks: list[Mark]) -> list[str]:
-    """Every breach, as a sentence that begins with the operation it is about."""
+    """All breaches, as sentences that begin with the operation."""
     for operation_id, one in told.items():
         if one.is_accepted:
             left.evidence.promised[operation_id] = one.promise
@@ -54,13 +53,13 @@ def find_breaches(left: FinalState, told: Mapping[str, ClientView], marks: list[
 
 
 def end_of(operation: Operation) -> str:
-    """Its status, with the code of a failure."""
+    """The operation's status, with the code of a failure."""
     return f"{operation.status} {operation.error.code}" if operation.error else str(operation.status)
 
 
 def overlaps(left: FinalState, marks: list[Mark]) -> list[tuple[Mark, Mark]]:
-    """Calls of handlers of two operations for one resource that ran at once: the first one had lost its lease and did
-    not know it yet, unless a verdict says otherwise."""
+    """Overlapping handler calls of two operations for one resource: allowed if the first had lost its lease and had not
+    noticed it; `find_breaches` reports the others."""
     found = []
     for calls in _calls_by_hold(left, marks).values():
         for one, other in itertools.combinations(calls, 2):
@@ -82,7 +81,7 @@ def _as_expected(operation: Operation, told: ClientView) -> Iterator[str]:
 
 
 def _executions(left: FinalState, marks: list[Mark]) -> Iterator[str]:
-    """A handler is called for attempts that the journal has, once for each, and an outcome has a call behind it."""
+    """Each call has its attempt in the journal, each attempt at most one call, each success a call that returned."""
     started = {
         (operation_id, event.data.attempt)
         for operation_id, history in left.evidence.histories().items()
@@ -102,7 +101,7 @@ def _executions(left: FinalState, marks: list[Mark]) -> Iterator[str]:
 
 
 def _exclusions(left: FinalState, marks: list[Mark]) -> Iterator[str]:
-    """Whatever holds a resource holds it alone, from its first attempt to its end."""
+    """An operation has its resource exclusively, from its first attempt to its end."""
     histories = left.evidence.histories()
     spans: dict[str, list[tuple[int, int, str]]] = {}
     for operation_id, operation in left.operations.items():
@@ -121,7 +120,7 @@ def _exclusions(left: FinalState, marks: list[Mark]) -> Iterator[str]:
 
 
 def _crowds(left: FinalState) -> Iterator[str]:
-    """No more operations of a limited action have a live attempt at once than it allows."""
+    """A limited action never has more concurrent attempts than its limit."""
     steps = []
     for operation_id, history in left.evidence.histories().items():
         if operation_id in left.operations and left.operations[operation_id].action == LIMITED:
@@ -143,13 +142,13 @@ def _first_start(history: list[Stored]) -> int:
 class _Call(NamedTuple):
     mark: Mark
     end: float
-    """Of one that was killed: its beginning, since nobody knows more."""
+    """For a killed call its beginning, since its end is unknown."""
     is_owner: bool
-    """Whether its result is the operation's."""
+    """True if its result is the operation's."""
 
 
 def _calls_by_hold(left: FinalState, marks: list[Mark]) -> dict[str, list[_Call]]:
-    """Calls of handlers, by what they hold, in order of their beginnings."""
+    """Handler calls by the lock of their operation, ordered by beginning."""
     ends = {(mark.operation, mark.attempt): mark for mark in marks if mark.what != "begin"}
     found: dict[str, list[_Call]] = {}
     for mark in sorted(marks, key=lambda one: one.at):

@@ -1,13 +1,12 @@
-"""Clients that submit, repeat, poll and cancel as the README says, whatever answers them or does not.
+"""Clients that submit, repeat, poll and cancel as the README says, during all disturbances.
 
     async with Clients(system.apis, seed=7, jobs=JOBS) as clients:
         async with clients.busy(12):
             …                          # disturb everything
-        # each has seen the end of what it submitted
+        # each has seen its operations end
     assert clients.problems == []
 
-What each client does is drawn from the seed and its own number alone, so that a seed repeats it, if not its moments.
-Callers: `tests/chaos`.
+What a client does depends only on the seed and its number, so a seed repeats it, but not its timing.
 """
 
 from __future__ import annotations
@@ -28,29 +27,29 @@ from tests.support.chaos.jobs import RESOURCE, Job
 from tests.support.system.invariants import ENDED, Promise
 
 PATIENCE: Final = 90.0
-"""Seconds until a client gives an operation up: many leases, restarts and a busy machine."""
+"""Seconds until a client gives up on an operation: many leases, restarts and a busy machine."""
 _POLL: Final = 0.05
 _PAUSE: Final = 0.1
 _MOMENT: Final = 0.3
-"""Seconds at most between what a client saw and its wish for the end."""
+"""Maximum seconds between a status and the client's cancel request."""
 _ACCEPTED: Final = 202
 
 
 class ClientView(msgspec.Struct):
-    """What clients know of one operation."""
+    """A client's record of one operation."""
 
     job: Job
     promise: Promise
     is_accepted: bool = False
-    """Answered with 202."""
+    """True after a 202."""
     is_canceled: bool = False
-    """Somebody asked for its end."""
+    """True after a cancel request."""
     sent: int = 0
-    """Requests under its id."""
+    """Number of submits with its id."""
     seen: list[dict[str, Any]] = []
-    """Status monitors that differ from the one before, in order."""
+    """Statuses that differ from the one before, in order."""
     code: str = ""
-    """Of the error with which it was refused for good."""
+    """The code of the final error response."""
 
 
 class Clients:
@@ -58,17 +57,17 @@ class Clients:
 
     Args:
         apis: base URLs.
-        seed: what they do is drawn from it.
-        jobs: what there is to do.
+        seed: decides what they do.
+        jobs: what they may do.
     """
 
     def __init__(self, apis: Sequence[str], *, seed: int, jobs: Sequence[Job]) -> None:
         self.told: dict[str, ClientView] = {}
         """By operation id."""
         self.problems: list[str] = []
-        """Answers that the contract does not have."""
+        """Responses that the contract does not allow."""
         self.answers: Counter[int] = Counter()
-        """Answers to submits by HTTP status, 0 for none."""
+        """Number of responses to submits by HTTP status; 0 means none."""
         self._apis = apis
         self._seed = seed
         self._jobs = jobs
@@ -78,12 +77,12 @@ class Clients:
 
     @property
     def ended(self) -> int:
-        """How many operations clients have seen end."""
-        return sum(bool(told.seen) and told.seen[-1]["status"] in ENDED for told in self.told.values())
+        """Number of operations that clients have seen end."""
+        return sum(bool(view.seen) and view.seen[-1]["status"] in ENDED for view in self.told.values())
 
     @asynccontextmanager
     async def busy(self, count: int) -> AsyncIterator[None]:
-        """Have clients do one operation after the other; at the end they finish what they have begun."""
+        """Run clients, each with one operation after another; at the end they finish their last ones."""
         self._is_over.clear()
         async with asyncio.TaskGroup() as group:
             for number in range(1, count + 1):
@@ -94,12 +93,12 @@ class Clients:
                 self._is_over.set()
 
     async def do(self, operation_id: str, job: Job, random: Random) -> ClientView:
-        """See one operation from its submit to its end."""
-        told = ClientView(job, job.draw(next(self._numbers), random))
-        self.told[operation_id] = told
+        """Follow one operation from its submit to its end."""
+        view = ClientView(job, job.draw(next(self._numbers), random))
+        self.told[operation_id] = view
         await self.submit(operation_id, random)
-        if not told.is_accepted:
-            return told
+        if not view.is_accepted:
+            return view
         if random.random() < 0.2:
             await self._send_again(operation_id, random)
         if random.random() < 0.1:
@@ -111,26 +110,26 @@ class Clients:
             await asyncio.sleep(moment)
             await self._cancel(operation_id, random)
         await self._poll(operation_id, random, ENDED)
-        return told
+        return view
 
     async def submit(self, operation_id: str, random: Random) -> None:
-        """Send a request until it is accepted, or refused for good."""
-        told = self.told[operation_id]
+        """Send a request until it is accepted or finally refused."""
+        view = self.told[operation_id]
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until:
-            answer = await self._post(operation_id, told.promise, random)
-            if answer is None or answer.status_code == 503:
-                if answer is not None and answer.json()["error"].get("operationId") != operation_id:
-                    self.problems.append(f"submit of {operation_id}: {answer.status_code} {answer.text}")
+            response = await self._post(operation_id, view.promise, random)
+            if response is None or response.status_code == 503:
+                if response is not None and response.json()["error"].get("operationId") != operation_id:
+                    self.problems.append(f"submit of {operation_id}: {response.status_code} {response.text}")
                 await asyncio.sleep(_PAUSE)
                 continue
-            if answer.status_code == _ACCEPTED:
-                told.is_accepted = True
-                self._check_accepted(operation_id, answer)
+            if response.status_code == _ACCEPTED:
+                view.is_accepted = True
+                self._check_accepted(operation_id, response)
             else:
-                told.code = _code(answer)
-                if told.code not in told.job.refusals:
-                    self.problems.append(f"submit of {operation_id}: {answer.status_code} {answer.text}")
+                view.code = _code(response)
+                if view.code not in view.job.refusals:
+                    self.problems.append(f"submit of {operation_id}: {response.status_code} {response.text}")
             return
         self.problems.append(f"submit of {operation_id}: not answered in {PATIENCE:g} s")
 
@@ -144,58 +143,58 @@ class Clients:
             await self.do(f"chaos-{self._seed}-{number}-{count}", job, random)
 
     async def _send_again(self, operation_id: str, random: Random) -> None:
-        told = self.told[operation_id]
-        answer = await self._post(operation_id, told.promise, random)
-        if answer is not None and answer.status_code != 503:
-            if answer.status_code != _ACCEPTED:
-                self.problems.append(f"{operation_id} sent again: {answer.status_code} {answer.text}")
+        view = self.told[operation_id]
+        response = await self._post(operation_id, view.promise, random)
+        if response is not None and response.status_code != 503:
+            if response.status_code != _ACCEPTED:
+                self.problems.append(f"{operation_id} sent again: {response.status_code} {response.text}")
             else:
-                self._check_accepted(operation_id, answer)
+                self._check_accepted(operation_id, response)
 
     async def _send_another(self, operation_id: str, random: Random) -> None:
         another = Promise(f"{RESOURCE}:quick", {"number": -1})
-        answer = await self._post(operation_id, another, random)
-        if answer is not None and answer.status_code != 503 and _code(answer) != "OperationIdReused":
-            self.problems.append(f"{operation_id} for another request: {answer.status_code} {answer.text}")
+        response = await self._post(operation_id, another, random)
+        if response is not None and response.status_code != 503 and _code(response) != "OperationIdReused":
+            self.problems.append(f"{operation_id} for another request: {response.status_code} {response.text}")
 
     async def _cancel(self, operation_id: str, random: Random) -> None:
-        told = self.told[operation_id]
-        told.is_canceled = True
+        view = self.told[operation_id]
+        view.is_canceled = True
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until:
             try:
-                answer = await self._http.post(
+                response = await self._http.post(
                     f"{random.choice(self._apis)}/status/{operation_id}:cancel", json={"reason": "chaos"}
                 )
             except httpx.TransportError:
                 await asyncio.sleep(_PAUSE)
                 continue
-            if answer.status_code == 200 or _code(answer) == "OperationFinished":
+            if response.status_code == 200 or _code(response) == "OperationFinished":
                 return
-            if answer.status_code != 503:
-                self.problems.append(f"cancel of {operation_id}: {answer.status_code} {answer.text}")
+            if response.status_code != 503:
+                self.problems.append(f"cancel of {operation_id}: {response.status_code} {response.text}")
                 return
             await asyncio.sleep(_PAUSE)
         self.problems.append(f"cancel of {operation_id}: not answered in {PATIENCE:g} s")
 
     async def _poll(self, operation_id: str, random: Random, wanted: frozenset[str]) -> None:
-        told = self.told[operation_id]
+        view = self.told[operation_id]
         until = time.monotonic() + PATIENCE
-        while not told.seen or told.seen[-1]["status"] not in wanted:
+        while not view.seen or view.seen[-1]["status"] not in wanted:
             if time.monotonic() > until:
-                self.problems.append(f"{operation_id}: still {told.seen[-1:]} after {PATIENCE:g} s")
+                self.problems.append(f"{operation_id}: still {view.seen[-1:]} after {PATIENCE:g} s")
                 return
             try:
-                answer = await self._http.get(f"{random.choice(self._apis)}/status/{operation_id}")
+                response = await self._http.get(f"{random.choice(self._apis)}/status/{operation_id}")
             except httpx.TransportError:
                 await asyncio.sleep(_PAUSE)
                 continue
-            if answer.status_code == 200:
-                monitor = answer.json()
-                if not told.seen or told.seen[-1] != monitor:
-                    told.seen.append(monitor)
-            elif answer.status_code != 503:
-                self.problems.append(f"{operation_id}: status {answer.status_code} {answer.text}")
+            if response.status_code == 200:
+                monitor = response.json()
+                if not view.seen or view.seen[-1] != monitor:
+                    view.seen.append(monitor)
+            elif response.status_code != 503:
+                self.problems.append(f"{operation_id}: status {response.status_code} {response.text}")
                 return
             await asyncio.sleep(_POLL)
 
@@ -204,19 +203,19 @@ class Clients:
         target = f"{resource}/{promise.resource_id}:{action}" if promise.resource_id else promise.kind
         self.told[operation_id].sent += 1
         try:
-            answer = await self._http.post(
+            response = await self._http.post(
                 f"{random.choice(self._apis)}/{target}", json=promise.input, headers={"Operation-Id": operation_id}
             )
         except httpx.TransportError:
             self.answers[0] += 1
             return None
-        self.answers[answer.status_code] += 1
-        return answer
+        self.answers[response.status_code] += 1
+        return response
 
-    def _check_accepted(self, operation_id: str, answer: httpx.Response) -> None:
-        is_ours = answer.json()["id"] == operation_id
-        if not is_ours or not answer.headers["Operation-Location"].endswith(f"/status/{operation_id}"):
-            self.problems.append(f"submit of {operation_id}: {answer.headers} {answer.text}")
+    def _check_accepted(self, operation_id: str, response: httpx.Response) -> None:
+        is_ours = response.json()["id"] == operation_id
+        if not is_ours or not response.headers["Operation-Location"].endswith(f"/status/{operation_id}"):
+            self.problems.append(f"submit of {operation_id}: {response.headers} {response.text}")
 
     async def __aenter__(self) -> Self:
         return self
@@ -225,6 +224,6 @@ class Clients:
         await self._http.aclose()
 
 
-def _code(answer: httpx.Response) -> str:
-    code: str = answer.json().get("error", {}).get("code", "")
+def _code(response: httpx.Response) -> str:
+    code: str = response.json().get("error", {}).get("code", "")
     return code

@@ -1,4 +1,4 @@
-"""What clients of the chaos ask for, how often, and how it may end. Callers: `clients.py`, `checks.py`."""
+"""What clients of a chaos run submit, how often, and how it may end."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tests.support.system.invariants import Promise
 
 RESOURCE: Final = "chaos"
 RESOURCES: Final = ("r1", "r2", "r3")
-"""What operations contend for."""
+"""The resources that operations compete for."""
 LIMITED: Final = "limited"
-"""The action of which only so many run at once."""
+"""The action with a limit of concurrent operations."""
 GOOD: Final = "Succeeded"
 CANCELED: Final = "Canceled"
 LOST: Final = "Failed RunnerLost"
@@ -38,17 +38,17 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     action: str
     weight: float = 1
-    """How often it is drawn, among the others."""
+    """Relative frequency."""
     ends: frozenset[str]
-    """What its end may be, without anybody's wish: a status, for a failure with its code."""
+    """Allowed ends without a cancel request: a status, for a failure with its code."""
     work: Callable[[Random], dict[str, Any]] = _nothing
-    """Draws its input."""
+    """Makes its input."""
     cancels: float = 0.05
-    """How likely its client asks for its end."""
+    """Probability of a cancel request."""
     waits_to_run: bool = False
-    """It is asked to end only once it runs."""
+    """True if the cancel request waits until it runs."""
     resources: tuple[str, ...] = ()
-    """It names one of them."""
+    """It is for one of them."""
     refusals: frozenset[str] = frozenset()
     """Codes with which the request may be refused."""
     max_attempts: int = MANY

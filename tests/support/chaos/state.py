@@ -1,9 +1,7 @@
-"""What a broker holds once a chaos is over: the journal, the view, what is still armed, and what is still held.
+"""What the broker holds after a chaos run: the journal, the snapshots, the timers and the locks.
 
-    left = await gather_quiet(system.nats, within=60)
-    assert left.open == []
-
-Callers: `tests/chaos`, and `checks.py`, which judges it.
+left = await gather_quiet(system.nats, within=60)
+assert left.open == []
 """
 
 from __future__ import annotations
@@ -23,19 +21,19 @@ from tests.support.system.invariants import TERMINAL_EVENTS, Evidence, _read, de
 from tests.support.system.wait import eventually
 
 _TRAILING: Final = subjects.PROJECTOR_DEADLINES_CONSUMER
-"""It is behind on purpose, so it says nothing about quiet."""
+"""It is behind on purpose, so it is ignored."""
 _PROJECTING: Final = (subjects.PROJECTOR_CONSUMER, subjects.PROJECTOR_DUE_CONSUMER)
 _POLL: Final = 0.2
 
 
 class FinalState(msgspec.Struct):
-    """What is left."""
+    """The broker's contents."""
 
     evidence: Evidence
     operations: dict[str, Operation]
-    """By id; those that can't be folded are missing, which `breaches` tells of."""
+    """By id, without those that can't be folded; `breaches` reports these."""
     timers: dict[str, str]
-    """What is armed: operation ids by subject."""
+    """Set timers: operation ids by subject."""
     holds: dict[str, bytes]
     """Entries of the bucket `holds` by key."""
 
@@ -46,10 +44,10 @@ class FinalState(msgspec.Struct):
 
 
 async def gather_quiet(url: str, *, within: float) -> FinalState:
-    """Read everything once nothing is under way any more, or when `within` seconds are over.
+    """Wait until the system is quiet, or for `within` seconds, and read everything.
 
-    Quiet is: every operation has ended, all durables are idle, and nothing is armed for, held by or kept in a queue for
-    an operation that has ended.
+    Quiet means: all operations have ended, all durables are idle, and an ended operation has no timer, no lock and no
+    place in a queue.
     """
     client = await nats.connect(url, connect_timeout=5)
     until = time.monotonic() + within
@@ -64,29 +62,29 @@ async def gather_quiet(url: str, *, within: float) -> FinalState:
 
 
 def stale_timers(left: FinalState) -> list[str]:
-    """What is armed for operations that have ended."""
+    """Timers of operations that have ended."""
     is_open = set(left.open)
     return [subject for subject, operation_id in left.timers.items() if operation_id not in is_open]
 
 
 def stale_holds(left: FinalState) -> list[tuple[str, str]]:
-    """Keys of holders and of those who wait, each with its operation, that has ended."""
+    """Keys of locks and queue places of ended operations, each with its operation."""
     named = {key: msgspec.json.decode(value, type=_Named).operation_id for key, value in left.holds.items()}
     is_open = set(left.open)
     return [(key, one) for key, one in named.items() if one and one not in is_open]
 
 
 class _Named(msgspec.Struct, rename="camel"):
-    """What any entry of the bucket says of an operation; a rate's says nothing."""
+    """The operation of an entry; a rate limiter's entry has none."""
 
     operation_id: str = ""
 
 
 async def _become_idle(client: Client, within: float) -> None:
-    """Wait until every durable but the trailing one has delivered all, and got an ack for all.
+    """Wait until all durables except the one of deadlines have delivered all messages and got an ack for each.
 
-    What a killed projector held comes again after 30 s. For this wait the broker is told to be less patient; it is set
-    back then, since a projector that starts would take the difference for drift.
+    The broker redelivers what a killed projector held after 30 s. During this wait its `ack_wait` is shorter; it is
+    restored at the end, since a projector that starts would report the difference as drift.
     """
     jetstream = client.jetstream()
     kept = [(await jetstream.consumer_info(subjects.OPERATIONS_STREAM, one)).config for one in _PROJECTING]
@@ -124,7 +122,7 @@ async def _gather(client: Client) -> FinalState:
 
 
 async def _bucket(client: Client, bucket: str) -> dict[str, bytes]:
-    """What the keys of a bucket hold; the marker of a removed one is empty."""
+    """The values of a bucket by key; removed keys are left out."""
     prefix = subjects.bucket_subject(bucket, "")
     entries = await _read(client, subjects.bucket_stream(bucket))
     return {one.subject.removeprefix(prefix): one.payload for one in entries if one.payload}

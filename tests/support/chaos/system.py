@@ -1,12 +1,12 @@
-"""The whole system with a breakable network: each service reaches the broker through a proxy of its own, and may be
-started with a crash point armed.
+"""The whole system with a breakable network: each service reaches the broker through its own proxy, and can be started
+with a crash point.
 
     async with ChaosSystem.started(folder, stack, replicas=2) as system:
         system.nets["runner-2"].go_dark()
         system.start("api", crash="api.recorded")
 
 Processes are started in the event loop's own thread: the kernel ends them together with the thread that made them
-(`opstream/local/processes.py`). Callers: `tests/chaos`.
+(`opstream/local/processes.py`).
 """
 
 from __future__ import annotations
@@ -27,32 +27,33 @@ from tests.support.system.services import _TROUBLE, BROKER, System
 
 _RECORD: Final = re.compile(r"^(?=\d{4}-\d\d-\d\dT)", re.MULTILINE)
 _MEANT: Final = re.compile(
-    r"\S+ ERROR +opstream_runner\.execution: .* raised RuntimeError in attempt .*?^RuntimeError: attempt [^\n]*",
+    r"\S+ ERROR +opstream_runner\.handler\.invocation: .* raised RuntimeError in attempt "
+    r".*?^RuntimeError: attempt [^\n]*",
     re.MULTILINE | re.DOTALL,
 )
 DRAIN: Final = 1
-"""Seconds that a runner which is told to stop leaves to its actions."""
+"""Seconds that a stopping runner leaves to its actions."""
 _RESTARTS: Final = 20
 STOP_TIMEOUT: Final = DRAIN + 14
-"""Seconds until a service that was told to stop is killed."""
+"""Seconds until a stopping service is killed."""
 STOPPED: Final = 0
-"""Exit status of a service that was told to stop."""
+"""Exit status of a service after SIGTERM."""
 
 
 class Net(Proxy):
-    """A service's way to the broker, which may be gone altogether for a while."""
+    """The network between a service and the broker, which can be unavailable for a while."""
 
     def __init__(self, port: int) -> None:
         super().__init__(port)
         self._is_dark = False
 
     def go_dark(self) -> None:
-        """Break all connections, and every new one until `light_up`."""
+        """Break all connections, and each new one until `light_up`."""
         self._is_dark = True
         self.cut()
 
     def light_up(self) -> None:
-        """Serve again."""
+        """Accept connections again."""
         self._is_dark = False
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -84,7 +85,7 @@ class ChaosSystem(System):
     @classmethod
     @asynccontextmanager
     async def started(cls, folder: Path, stack: ExitStack, *, replicas: int = 1) -> AsyncIterator[ChaosSystem]:
-        """A system that serves, from here on."""
+        """Start a system, wait until it is ready, and yield it."""
         system = cls(folder, stack, replicas=replicas)
         async with AsyncExitStack() as nets:
             for name in system.names:
@@ -93,7 +94,7 @@ class ChaosSystem(System):
             yield system
 
     async def begin_all(self) -> None:
-        """Start everything, and wait until it serves."""
+        """Start all processes, and wait until they are ready."""
         self.start(BROKER)
         await self.ready(BROKER)
         provisioned = run("provision", "--nats", self.nats, "--actions", self._actions, cwd=self.folder)
@@ -103,7 +104,7 @@ class ChaosSystem(System):
         await self.ready(*self.names)
 
     def start(self, name: str, *, crash: str = "") -> Process:
-        """Start one; `crash` is where it ends itself, `NAME_PATTERN` or `NAME:COUNT` of `runtime.crash_points`."""
+        """Start a process; it ends itself at the point `crash`, e.g. `api.recorded` or `api.recorded:2`."""
         extra = self._environment | ({crash_points.CRASH_VARIABLE: crash} if crash else {})
         process = self._stack.enter_context(Process(*self._command(name), cwd=self.folder, extra=extra))
         self.processes[name] = process
@@ -111,7 +112,7 @@ class ChaosSystem(System):
         return process
 
     async def verified(self) -> list[str]:
-        """What the operator's own commands find wrong, once all is quiet: in the view, and in the chain of hashes."""
+        """Run `opstream verify` and `opstream verify --chain` on the quiet system; return what they find wrong."""
         found: list[str] = []
         for options in ((), ("--chain",)):
             done = await asyncio.to_thread(run, "verify", *options, "--nats", self.nats, cwd=self.folder)
@@ -120,16 +121,16 @@ class ChaosSystem(System):
         return found
 
     async def ready(self, *names: str) -> None:
-        """Wait until they serve, while the proxies go on."""
+        """Wait until the processes are ready, while the proxies keep running."""
         await asyncio.to_thread(self.wait_ready, *names)
 
     def kill(self, name: str) -> None:
-        """SIGKILL one, wherever it is, and wait until it is gone. Perhaps its action was faster."""
+        """Send SIGKILL, and wait until the process has ended. An action may have ended it before."""
         self.processes[name].send(signal.SIGKILL)
         self.processes[name].wait(5)
 
     async def stop(self, name: str) -> None:
-        """SIGTERM one, and wait until it has ended in order; `complaints` tells if it does not."""
+        """Send SIGTERM, and wait until the process has ended; `complaints` reports a wrong end."""
         process = self.processes[name]
         self._ends[process] = STOPPED
         process.send(signal.SIGTERM)
@@ -139,11 +140,11 @@ class ChaosSystem(System):
             self.kill(name)
 
     def is_running(self, name: str) -> bool:
-        """Whether it has not ended."""
+        """Return True if the process runs."""
         return self.processes[name].is_running
 
     async def settle(self) -> None:
-        """Undo every disturbance: all of it runs, is connected and serves."""
+        """Undo all disturbances, and wait until all processes are ready."""
         for net in self.nets.values():
             net.light_up()
             net.unmute()
@@ -157,15 +158,15 @@ class ChaosSystem(System):
                 ended = [name for name in everything if not self.is_running(name)]
                 if not ended:
                     raise
-            for name in ended:  # an action may still end its runner, as often as it has attempts
+            for name in ended:  # an action may still end its runner, once in each attempt
                 self.start(name)
         return await self.ready(*everything)
 
     def complaints(self) -> list[str]:
-        """Errors in the logs of services, and which of them ended by themselves: in all runs so far.
+        """Errors in the logs of services, and unexpected ends of processes, in all runs so far.
 
-        A runner may end as its action wanted, and one that was told to stop has to end as it should, unless it had not
-        even begun.
+        An action may end its runner. After SIGTERM a service must end with status 0, unless it had not printed anything
+        yet.
         """
         found = []
         for name, process in self.runs:
@@ -179,7 +180,7 @@ class ChaosSystem(System):
         return found
 
     def write_logs(self) -> None:
-        """Put what each process has printed into `logs`, in the order of their starts."""
+        """Write the output of each process into the folder `logs`, numbered by start."""
         folder = self.folder / "logs"
         folder.mkdir()
         for number, (name, process) in enumerate(self.runs):
@@ -195,7 +196,7 @@ class ChaosSystem(System):
 
 
 def troubles(output: str) -> list[str]:
-    """What a service has logged as an error, and tracebacks that are not its own; not what an action meant to raise."""
+    """Errors and tracebacks in a service's log, except those that an action raises on purpose."""
     records = _RECORD.split(output)
     return [one for one in (_MEANT.sub("", record) for record in records) if _TROUBLE.search(one)]
 

@@ -1,4 +1,4 @@
-"""Actions that go on when a test says so, and `opstream` on a terminal.
+"""Actions that wait for the test, and `opstream` on a pseudo-terminal.
 
 write_module(folder)
 system = System(folder, stack, MODULE)
@@ -59,7 +59,7 @@ def write_module(folder: Path) -> None:
 
 
 def open_gate(folder: Path, operation_id: str) -> None:
-    """Let an operation go on; also one that is not submitted yet."""
+    """Release an operation, also one that is not submitted yet."""
     (folder / f"open-{operation_id}").touch()
 
 
@@ -70,7 +70,7 @@ class Terminal:
         arguments: the command's name and options.
         extra: further environment variables.
         columns: of the terminal.
-        is_stdout: whether stdout is the terminal, too, and not a pipe.
+        is_stdout: True if stdout is the terminal too, and not a pipe.
     """
 
     def __init__(
@@ -96,12 +96,12 @@ class Terminal:
 
     @property
     def output(self) -> str:
-        """All that it has written to the terminal so far, escape sequences included."""
+        """Its output on the terminal so far, including escape sequences."""
         with self._changed:
             return self._output.decode(errors="replace")
 
     def wait_for(self, text: str, timeout: float = START_TIMEOUT) -> None:
-        """Wait until a text was written.
+        """Wait until the output contains a text.
 
         Raises:
             AssertionError: the output ended, or `timeout` seconds passed; the message holds the output.
@@ -115,13 +115,13 @@ class Terminal:
         self._process.send_signal(number)
 
     def wait(self, timeout: float) -> int:
-        """Wait for its end; the exit status."""
+        """Wait for its end; return the exit status."""
         code = self._process.wait(timeout)
         self._reader.join(5)
         return code
 
     def stdout(self) -> bytes:
-        """What it has written to the pipe, once it has ended."""
+        """Its output to the pipe, once it has ended."""
         assert self._process.stdout is not None
         return self._process.stdout.read()
 
@@ -140,7 +140,7 @@ class Terminal:
         while True:
             try:
                 part = os.read(self._master, 65_536)
-            except OSError:  # how Linux tells that nobody holds the other side any more
+            except OSError:  # Linux raises this once the other side is closed
                 part = b""
             with self._changed:
                 self._output += part

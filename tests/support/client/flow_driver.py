@@ -1,4 +1,4 @@
-"""A client's flow driven without a network and without waiting: answers are scripted, time is a number.
+"""Drives a client's flow without a network and without waiting: responses are scripted, time is a number.
 
 world = World(reply(503, retry_after=2), reply(202, {"id": "1", "status": "NotStarted"}))
 operation = world.run(world.flows.submit(...))
@@ -36,31 +36,31 @@ BASE = "http://api.test/ops"
 
 
 class After(msgspec.Struct, frozen=True):
-    """An outcome that comes so many seconds after it was asked for."""
+    """An outcome that comes after some seconds."""
 
     seconds: float
     outcome: Outcome
 
 
 def reply(status: int, body: Any = None, **headers: Any) -> ServiceResponse:
-    """An answer; `retry_after=2` for the header `Retry-After: 2`. `bytes` are a body that is no JSON."""
+    """A response; `retry_after=2` means the header `Retry-After: 2`. A body of type `bytes` is not encoded as JSON."""
     named = {name.replace("_", "-"): str(value) for name, value in headers.items()}
     content = body if isinstance(body, bytes) else msgspec.json.encode(body)
     return ServiceResponse(status, httpx.Headers(named), b"" if body is None else content)
 
 
 def refusal(status: int, code: str, message: str = "no", **more: Any) -> ServiceResponse:
-    """An answer with the contract's error body."""
+    """A response with the contract's error body."""
     headers = {"retry_after": more.pop("retry_after")} if "retry_after" in more else {}
     return reply(status, {"error": {"code": code, "message": message, **more}}, **headers)
 
 
 class World:
-    """What a flow meets.
+    """The scripted outside world of a flow.
 
     Args:
-        outcomes: of its sends and reads, in their order.
-        jitter: what every draw gives.
+        outcomes: of its requests and reads, in order.
+        jitter: the result of each random draw.
     """
 
     def __init__(self, *outcomes: Outcome | After, jitter: float = 1.0) -> None:
@@ -85,27 +85,27 @@ class World:
         outcome: Any = None
         while True:
             try:
-                step = flow.send(outcome)
+                request = flow.send(outcome)
             except StopIteration as end:
                 value: T = end.value
                 return value
-            outcome = self._do(step)
+            outcome = self._perform(request)
 
     def asked(self, name: str) -> list[str | None]:
-        """A header of all requests."""
+        """The values of a header in all requests."""
         return [httpx.Headers(dict(send.headers)).get(name) for send in self.sent]
 
     @property
     def is_used_up(self) -> bool:
-        """Whether every outcome was asked for."""
+        """True once all outcomes are used."""
         return not self._outcomes
 
-    def _do(self, step: object) -> Any:
-        match step:
+    def _perform(self, request: object) -> Any:
+        match request:
             case SendRequest():
-                self.sent.append(step)
-                outcome = self._next(step)
-                self.opened += isinstance(outcome, ServiceResponse) and step.is_stream and is_event_stream(outcome)
+                self.sent.append(request)
+                outcome = self._next(request)
+                self.opened += isinstance(outcome, ServiceResponse) and request.is_stream and is_event_stream(outcome)
                 return outcome
             case ReadStream():
                 assert self.opened == 1

@@ -1,9 +1,9 @@
-"""An HTTP server that answers what a test tells it to, bad luck included: resets, cuts, silence, a proxy's pages.
+"""An HTTP server with scripted responses: resets, cuts, silence, a proxy's pages.
 
-with Scripted(Reset(), json_answer(202, {"id": "1", "status": "NotStarted"})) as server:
+with ScriptedServer(Reset(), json_answer(202, {"id": "1", "status": "NotStarted"})) as server:
     client = OperationsClient(server.url)
 
-Each request takes the next answer, on whatever connection it comes. Callers: tests of the client.
+Each request gets the next response, on any connection.
 """
 
 from __future__ import annotations
@@ -29,36 +29,36 @@ class ReceivedRequest(msgspec.Struct, frozen=True):
     method: str
     path: str
     headers: dict[str, str]
-    """By lower-case name."""
+    """By name in lower case."""
     body: bytes
 
 
 class ScriptedAnswer(msgspec.Struct, frozen=True):
-    """Bytes that are sent, after which the connection is closed: early, if they promised more."""
+    """Send bytes, then close the connection, even if the response is incomplete."""
 
     content: bytes
 
 
 class Reset(msgspec.Struct, frozen=True):
-    """The connection is reset after the whole request has come, and perhaps some bytes of an answer have gone."""
+    """Read the whole request, send some bytes or none, then reset the connection."""
 
     content: bytes = b""
 
 
 class Silence(msgspec.Struct, frozen=True):
-    """Nothing comes, or nothing after some bytes, until the client goes away."""
+    """Send some bytes or none, then nothing until the client disconnects."""
 
     content: bytes = b""
 
 
 class Accept(msgspec.Struct, frozen=True):
-    """A submit is accepted under its own operation id."""
+    """Accept a submit with its operation id."""
 
     headers: dict[str, Any] = {}
 
 
 class Drip(msgspec.Struct, frozen=True):
-    """Bytes come, and after them one every few milliseconds, until the client goes away."""
+    """Send bytes, then one byte every few milliseconds until the client disconnects."""
 
     content: bytes
 
@@ -67,14 +67,14 @@ Script: TypeAlias = ScriptedAnswer | Reset | Silence | Accept | Drip
 
 
 def answer(status: int, body: bytes = b"", **headers: Any) -> ScriptedAnswer:
-    """A whole answer; `retry_after=1` for the header `Retry-After: 1`."""
+    """A whole response; `retry_after=1` means the header `Retry-After: 1`."""
     lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(body)}", "Connection: close"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return ScriptedAnswer("\r\n".join([*lines, "", ""]).encode() + body)
 
 
 def json_answer(status: int, value: Any, **headers: Any) -> ScriptedAnswer:
-    """A whole answer in JSON."""
+    """A whole response in JSON."""
     return answer(status, msgspec.json.encode(value), content_type="application/json", **headers)
 
 
@@ -88,15 +88,15 @@ class ScriptedServer:
     """The server, in threads of its own.
 
     Args:
-        script: the answers, in the order of the requests; a request beyond them fails the test.
+        script: the responses, in the order of the requests.
     """
 
     def __init__(self, *script: Script) -> None:
         self.heard: list[ReceivedRequest] = []
         self.refused: list[ReceivedRequest] = []
-        """Requests for which there was no answer any more."""
+        """Requests without a scripted response."""
         self.left = threading.Event()
-        """A client has gone away from a silence."""
+        """Set once a client has disconnected from a silence."""
         self._script: queue.SimpleQueue[Script] = queue.SimpleQueue()
         for one in script:
             self._script.put(one)
@@ -106,12 +106,12 @@ class ScriptedServer:
 
     @property
     def url(self) -> str:
-        """For clients."""
+        """The URL for clients."""
         return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
     @property
     def is_used_up(self) -> bool:
-        """Whether every answer was asked for, and no other."""
+        """True if all responses were used, and no request got none."""
         return self._script.empty() and not self.refused
 
     def __enter__(self) -> Self:
@@ -184,7 +184,7 @@ def _hear(connection: socket.socket) -> ReceivedRequest | None:
 
 @contextmanager
 def refusing() -> Iterator[str]:
-    """The URL of a port on which nobody listens."""
+    """The URL of a port on which no process listens."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{taken.getsockname()[1]}"

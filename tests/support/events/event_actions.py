@@ -1,4 +1,4 @@
-"""Actions that between them leave every type of event in the journal. A user's module; callers: `tests/e2e`."""
+"""Actions that together record all types of events. Tests copy it as a user's module."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from opstream import ActionContext, ActionError, RetryAfter, action
 
 
 class Crate(msgspec.Struct, forbid_unknown_fields=True):
-    """What is told to each of them."""
+    """The input of all of them."""
 
     label: Annotated[str, msgspec.Meta(min_length=1, pattern="^[A-Z][a-z]+$")]
     size: tuple[int, int] | None = None
@@ -22,7 +22,7 @@ class Crate(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Filled(msgspec.Struct):
-    """What one of them gives back."""
+    """The result of `fill`."""
 
     crate: Crate
     percent: float
@@ -56,7 +56,7 @@ async def guard(request: Crate, ctx: ActionContext) -> Crate:
 
 
 def write_module(folder: Path) -> str:
-    """Put this module into a folder, as a user's; its name."""
+    """Copy this module into a folder, as a user's module; return its name."""
     source = Path(__file__)
     (folder / source.name).write_bytes(source.read_bytes())
     return source.stem

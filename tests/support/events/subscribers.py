@@ -1,7 +1,7 @@
-"""Subscribers in tests: operations that end at once, and handlers that keep what they get. Callers: broker tests.
+"""Subscribers in tests: operations that end at once, and handlers that keep their events.
 
 await ended(journal, "op-1", Succeeded(result=RESULT))
-async with subscribed(broker) as events:
+async with running(events_broker(broker)) as events:
     @subscribe(events, "book:*", durable="mailer")
     ...
 """
@@ -32,7 +32,7 @@ FAILED: Final = Failed(error=OperationError(code="OutOfPaper", message="there is
 
 
 class KeptEvents:
-    """What handlers got, to be waited for."""
+    """The events that handlers got."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -40,17 +40,17 @@ class KeptEvents:
 
     @property
     def ids(self) -> list[str]:
-        """Of the operations, in the order of delivery."""
+        """The operation ids, in the order of delivery."""
         return [one.operation_id for one in self.events]
 
     async def keep(self, event: Event) -> None:
-        """Called by a handler."""
+        """Keep an event; a handler calls this."""
         async with self._changed:
             self.events.append(event)
             self._changed.notify_all()
 
     async def reach(self, count: int, within: float = 15.0) -> list[Event]:
-        """The events, once there are so many."""
+        """Wait until there are `count` events, and return them."""
         try:
             async with asyncio.timeout(within), self._changed:
                 await self._changed.wait_for(lambda: len(self.events) >= count)
@@ -60,14 +60,14 @@ class KeptEvents:
 
 
 def events_broker(broker: Broker, **options: Any) -> EventsBroker:
-    """One whose loss is logged, and which waits the whole of each backoff."""
+    """An EventsBroker that logs the loss of its connection and waits the whole of each backoff."""
     given = {"logger": None, "on_lost": logging.getLogger(__name__).error, "jitter": lambda: 1.0, **options}
     return EventsBroker(broker.url, **given)
 
 
 @contextlib.asynccontextmanager
 async def running(events: EventsBroker) -> AsyncIterator[EventsBroker]:
-    """Started, and stopped in the end."""
+    """Start the broker, and stop it at the end."""
     await events.start()
     try:
         yield events
@@ -76,40 +76,40 @@ async def running(events: EventsBroker) -> AsyncIterator[EventsBroker]:
 
 
 async def opened(journal: Journal, operation_id: str, kind: Kind = KIND, resource_id: str = "42") -> Operation:
-    """An operation that was requested and is being worked at."""
+    """Record an operation that runs."""
     data = msgspec.structs.replace(request(), resource=kind.resource, action=kind.action, resource_id=resource_id)
     recorded = await journal.append(kind, first(operation_id, data=data), NEW_OPERATION, budget=10)
     return await more(journal, folded(None, recorded), STARTED, kind)
 
 
 async def more(journal: Journal, operation: Operation, data: EventData, kind: Kind = KIND) -> Operation:
-    """The operation after one more event."""
+    """Record one more event; return the operation after it."""
     event = following(operation, data)
     return folded(operation, await journal.append(kind, event, ExpectedVersion(operation.stream_sequence), budget=10))
 
 
 async def ended(journal: Journal, operation_id: str, data: EventData = SUCCEEDED, kind: Kind = KIND) -> Operation:
-    """An operation that has come to an end."""
+    """Record an operation that has ended."""
     return await more(journal, await opened(journal, operation_id, kind), data, kind)
 
 
 async def inject(link: Connection, subject: str, payload: bytes) -> int:
-    """Something that is no event of ours, in the journal; its stream sequence."""
+    """Store bytes that are no event in the journal; return their stream sequence."""
     return await rpc.publish(link, subject, payload, {"Content-Type": "text/plain"})
 
 
 async def consumer_info(link: Connection, durable: str) -> dict[str, Any]:
-    """What the broker says about a durable."""
+    """The state of a durable."""
     answer = await rpc.call(link, f"$JS.API.CONSUMER.INFO.OPERATIONS.{durable}")
     return msgspec.json.decode(answer.data)
 
 
 async def unsettled(link: Connection, durable: str) -> int:
-    """Events of a durable that are to be delivered, or are not settled yet."""
+    """Number of a durable's events that are not delivered or not settled."""
     info = await consumer_info(link, durable)
     return int(info["num_pending"]) + int(info["num_ack_pending"])
 
 
 async def delete_consumer(link: Connection, durable: str) -> None:
-    """As an operator might."""
+    """Delete a durable, as an operator might."""
     await rpc.call(link, f"$JS.API.CONSUMER.DELETE.OPERATIONS.{durable}")

@@ -1,4 +1,4 @@
-"""Writing events to a real journal in tests: the shortest way from an idea to stored events. Callers: broker tests."""
+"""Writes events to a real journal."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _numbers = itertools.count(1)
 
 
 def first(operation_id: str, *, event_id: str = "", data: Requested | None = None) -> Event:
-    """The event that begins an operation, with an id of its own unless one is given."""
+    """The first event of an operation; with a new event id by default."""
     return first_event(operation_id, data or request(), id=event_id or _new_id(), source="test", time=_now())
 
 
 def following(operation: Operation, data: EventData, *, event_id: str = "") -> Event:
-    """The event that continues an operation."""
+    """The next event of an operation."""
     return next_event(operation, data, id=event_id or _new_id(), source="test", time=_now())
 
 
 @contextlib.asynccontextmanager
 async def linked(*servers: str) -> AsyncIterator[Connection]:
-    """A further connection; losing it for good is logged."""
+    """A separate connection; logs its loss."""
     link = await connect(servers, "further", connect_timeout=10, on_lost=logging.getLogger(__name__).error)
     try:
         yield link
@@ -57,7 +57,7 @@ async def begin(journal: Journal, operation_id: str) -> Operation:
 
 
 async def extend(journal: Journal, operation: Operation, *datas: EventData) -> Operation:
-    """Store further events, one after the other."""
+    """Store more events, one after another."""
     for data in datas:
         event = await journal.append(
             KIND, following(operation, data), ExpectedVersion(operation.stream_sequence), budget=10
@@ -82,10 +82,10 @@ def _now() -> datetime:
 
 
 async def race(journals: Sequence[Journal], operation: Operation, *, writers: int, rounds: int) -> Operation:
-    """Have writers extend the same state at once, round after round, and return the last state.
+    """Let writers extend the same state at the same time, in several rounds; return the last state.
 
     Raises:
-        AssertionError: in some round not exactly one won, or a loser was not told the version that it had expected.
+        AssertionError: in some round not exactly one writer won, or a loser's error had another expected version.
     """
     for number in range(rounds):
         expected = ExpectedVersion(operation.stream_sequence)

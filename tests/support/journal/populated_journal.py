@@ -1,4 +1,4 @@
-"""A journal with something in it: operations of several actions with several ends. Callers: tests of replay and export.
+"""Fills a journal with operations of several actions with several ends.
 
 await populate(journal, 12)
 """
@@ -25,7 +25,7 @@ from tests.support.journal.journals import first, folded, following
 from tests.support.schemas.histories import FAILURE, handed_back, request, started
 
 KINDS: Final = (Kind("book", "upload-start"), Kind("book", "upload-finish"), Kind("author", "import"))
-STORIES: Final[tuple[tuple[EventData, ...], ...]] = (
+HISTORIES: Final[tuple[tuple[EventData, ...], ...]] = (
     (
         started(),
         Progressed(percent=12.5, message="a \u201cquote\u201d"),
@@ -40,7 +40,7 @@ STORIES: Final[tuple[tuple[EventData, ...], ...]] = (
 async def record(
     journal: Journal, operation_id: str, kind: Kind, *datas: EventData, **asked: Any
 ) -> list[RecordedEvent]:
-    """Store an operation: its request, with members of its own, and what follows."""
+    """Store an operation: its request, with members as given, and further events."""
     data: Requested = request(resource=kind.resource, action=kind.action, **asked)
     events = [await journal.append(kind, first(operation_id, data=data), NEW_OPERATION, budget=10)]
     for each in datas:
@@ -51,10 +51,10 @@ async def record(
 
 
 async def populate(journal: Journal, count: int, *, begin: int = 0) -> list[RecordedEvent]:
-    """Store operations `op-{begin}` and so on, of each kind and story in turn; their events in stream order."""
+    """Store operations `op-{begin}` and so on, of each kind and history in turn; return all events in stream order."""
     events: list[RecordedEvent] = []
     for number in range(begin, begin + count):
-        who = {"caller": "ann", "client_id": "shop", "client_address": "192.0.2.7"} if number % 2 else {}
-        kind, story = KINDS[number % len(KINDS)], STORIES[number % len(STORIES)]
-        events += await record(journal, f"op-{number}", kind, *story, **who)
+        identity = {"caller": "ann", "client_id": "shop", "client_address": "192.0.2.7"} if number % 2 else {}
+        kind, history = KINDS[number % len(KINDS)], HISTORIES[number % len(HISTORIES)]
+        events += await record(journal, f"op-{number}", kind, *history, **identity)
     return events

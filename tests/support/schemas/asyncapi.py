@@ -1,7 +1,4 @@
-"""What tests ask of an AsyncAPI document: which channel a subject belongs to, whether a message fits there.
-
-Also actions whose schemas are awkward to carry. Callers: tests of the document.
-"""
+"""Finds channels and messages in an AsyncAPI document; also actions whose schemas are awkward to convert."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ def as_sent(document: Json) -> Json:
 
 
 def resolved(root: Json, node: Json) -> Json:
-    """A part of a document, or what it refers to."""
+    """A part of a document, with its reference resolved."""
     if "$ref" not in node:
         return node
     found: Any = root
@@ -34,7 +31,7 @@ def resolved(root: Json, node: Json) -> Json:
 
 
 def references(node: Any) -> Iterator[str]:
-    """Every `$ref` below a part of a document, values that look like one left out."""
+    """All `$ref`s below a part of a document, without values that only look like one."""
     if isinstance(node, list):
         for item in node:
             yield from references(item)
@@ -47,13 +44,13 @@ def references(node: Any) -> Iterator[str]:
 
 
 def validator(root: Json, schema: Json) -> jsonschema_rs.Draft7Validator:
-    """Of a schema of the document: draft-07, formats included."""
+    """A validator for a schema of the document: draft-07, with formats."""
     whole = {"allOf": [schema], "components": root["components"]}
     return jsonschema_rs.Draft7Validator(whole, validate_formats=True, offline=True)
 
 
 def message(root: Json, channel: str) -> Json:
-    """The one message of a channel, its traits merged into it."""
+    """The only message of a channel, merged with its traits."""
     (one,) = root["channels"][channel]["messages"].values()
     bare = resolved(root, one)
     for trait in bare["traits"]:
@@ -62,7 +59,7 @@ def message(root: Json, channel: str) -> Json:
 
 
 def is_at(root: Json, channel: str, subject: str) -> bool:
-    """Whether a subject fits a channel's address and the patterns of its parameters."""
+    """Return True if a subject matches a channel's address and the patterns of its parameters."""
     described = root["channels"][channel]
     expression = re.escape(described["address"])
     for name, parameter in described["parameters"].items():
@@ -77,7 +74,7 @@ def channels_of(root: Json, subject: str) -> list[str]:
 
 
 def is_filtered(pattern: str, subject: str) -> bool:
-    """Whether a NATS subject filter without `>` passes a subject."""
+    """Return True if a NATS subject filter without `>` matches a subject."""
     tokens, asked = subject.split("."), pattern.split(".")
     return len(tokens) == len(asked) and all(one in ("*", token) for one, token in zip(asked, tokens, strict=True))
 
@@ -145,11 +142,11 @@ LOST: Final[dict[str, Json]] = {
     "dynamic": {"$dynamicRef": "#a", "$defs": {"a": {"$dynamicAnchor": "a"}}},
     "both dependencies": {"dependentRequired": {"a": ["b"]}, "dependentSchemas": {"a": {"required": ["c"]}}},
 }
-"""Schemas that draft-07, JavaScript or the official parser have no place for, or that are none."""
+"""Schemas that draft-07, JavaScript or the official parser can't express, or that are not schemas."""
 
 
 def awkward_actions() -> list[ActionSpec]:
-    """One action for each of these schemas."""
+    """An action for each of these schemas."""
     return [
         ActionSpec(
             resource="awkward",

@@ -1,4 +1,4 @@
-"""What the official CloudEvents SDK and the specification say of stored bytes. Callers: tests of conformance."""
+"""Checks stored bytes with the official CloudEvents SDK and the specification."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _URI_REFERENCE: Final = re.compile(r"(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-
 
 
 def read(payload: bytes) -> BaseCloudEvent:
-    """What the SDK's reader of the structured JSON format makes of them; it picks the version by itself."""
+    """Read structured JSON with the SDK, which detects the version."""
     return JSONFormat().read(None, payload)
 
 
 def write(event: BaseCloudEvent) -> bytes:
-    """The SDK's own JSON of an event."""
+    """Write an event as JSON with the SDK."""
     return JSONFormat().write(event)
 
 
 def check_same(event: BaseCloudEvent, mine: RecordedEvent) -> None:
-    """What the SDK read is what our decoder did: each attribute, extension and the data, and nothing else."""
+    """Check that the SDK and opstream's decoder read the same attributes, extensions and data, and nothing else."""
     assert event.get_specversion() == "1.0"
     assert event.get_id() == mine.id
     assert event.get_source() == mine.source
@@ -46,7 +46,7 @@ def check_same(event: BaseCloudEvent, mine: RecordedEvent) -> None:
 
 
 def check_round_trip(payload: bytes) -> None:
-    """Read and written again by the SDK, an event means what it meant, to it and to us."""
+    """Check that an event keeps its meaning when the SDK reads and writes it."""
     mine = decode_event(payload, 1)
     again = write(read(payload))
     check_same(read(again), mine)
@@ -55,7 +55,7 @@ def check_round_trip(payload: bytes) -> None:
 
 
 def check_rules(payload: bytes) -> None:
-    """The specification's rules that the SDK does not check: names, sizes and grammars of attributes."""
+    """Check the specification's rules that the SDK does not: names, sizes and grammars of attributes."""
     members: dict[str, Any] = msgspec.json.decode(payload)
     extensions = members.keys() - ATTRIBUTES - {"data"}
     assert extensions == EXTENSIONS
@@ -70,7 +70,7 @@ def check_rules(payload: bytes) -> None:
 
 
 def _meaning(event: RecordedEvent) -> dict[str, Any]:
-    """All but the bytes, of which only the SDK's spelling differs."""
+    """All members except the bytes, since the SDK may format JSON differently."""
     data = msgspec.json.decode(event.stored)["data"]
     members = {name: value for name, value in msgspec.structs.asdict(event).items() if name not in ("stored", "data")}
     return {**members, "data": data}

@@ -1,6 +1,6 @@
-"""Histories of operations, written by hand or drawn at random, and Hypothesis strategies for what they are made of.
+"""Histories of operations, by hand or drawn by Hypothesis, and strategies for their parts.
 
-Everything goes through the real wire form: what a `History` holds was encoded, decoded and folded.
+Each event of a `History` was encoded, decoded and folded, as in the journal.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ DEADLINE = NOW + timedelta(days=1)
 
 
 class FromTheFuture(EventData, frozen=True, kw_only=True):
-    """An event of a version that this code does not know: it encodes, but decodes without data."""
+    """An event of an unknown version: it encodes, but decodes without data."""
 
     name: ClassVar[str] = "paused"
     type: ClassVar[str] = "opstream.action.paused.v1"
@@ -76,7 +76,7 @@ def request(**changes: Any) -> Requested:
 
 
 class History:
-    """One operation's events, each appended to the state that the ones before it gave."""
+    """One operation's events, each appended to the state of the earlier ones."""
 
     def __init__(self, operation_id: str = "op-1", *, start: datetime = NOW) -> None:
         self.id = operation_id
@@ -96,7 +96,7 @@ class History:
         return [event.data.token for event in self.events if isinstance(event.data, Started)]
 
     def next_event(self, data: EventData) -> Event:
-        """The event that would continue this history."""
+        """The next event of this history; it is not appended."""
         number = len(self.events) + 1
         time = self.start + timedelta(seconds=number - 1)
         if isinstance(data, Requested) and not self.states:
@@ -104,12 +104,12 @@ class History:
         return next_event(self.operation, data, id=f"event-{number}", source="test", time=time)
 
     def recorded(self, data: EventData, *, gap: int = 1) -> RecordedEvent:
-        """That event as the journal would hold it, `gap` messages later; nothing is appended."""
+        """The next event as the journal would hold it, `gap` messages later; it is not appended."""
         last = self.events[-1].sequence if self.events else 0
         return decode_event(encode_event(self.next_event(data)), last + gap)
 
     def append(self, *datas: EventData, gap: int = 1) -> Self:
-        """Store events and fold them, as a reader does, who passes over unknown types."""
+        """Store and fold events, as a reader does: it skips unknown types."""
         for data in datas:
             last = self.events[-1].sequence if self.events else 0
             payload = encode_event(self.next_event(data))
@@ -122,7 +122,7 @@ class History:
         return self
 
     def act(self, command: Command, *, gap: int = 1) -> EventData | None:
-        """Decide and store. Refusals are raised; a fold that refuses what was decided is a bug."""
+        """Decide and store. Raises what `decide` raises."""
         data = decide(self.states[-1] if self.states else None, command)
         if data is not None:
             self.append(data, gap=gap)
@@ -130,12 +130,12 @@ class History:
 
 
 def started(attempt: int = 1, *, ticket: int = 1, token: str = "") -> Started:
-    """The start of an attempt whose token says its number."""
+    """The start of an attempt; its token contains its number."""
     return Started(attempt=attempt, runner="runner-a", token=token or f"token-{attempt}", ticket=ticket, lease=30.0)
 
 
 def handed_back(attempt: int = 1, *, counted: bool, retry_at: datetime = NOW) -> AttemptFailed:
-    """The end of an attempt that another follows."""
+    """The end of an attempt that is followed by another."""
     error = OperationError(code="Throttled", message="try again")
     return AttemptFailed(attempt=attempt, error=error, retry_at=retry_at, counted=counted)
 
@@ -175,7 +175,7 @@ json_values = st.recursive(
 
 @st.composite
 def json_documents(draw: st.DrawFn) -> bytes:
-    """JSON as a client or an action may write it, compact or not, never with space around it."""
+    """JSON text of a client or an action, compact or indented, without surrounding space."""
     document = msgspec.json.encode(draw(json_values))
     return msgspec.json.format(document, indent=draw(st.sampled_from([-1, 0, 2])))
 
@@ -239,16 +239,16 @@ events: st.SearchStrategy[Event] = st.builds(
 
 @st.composite
 def commands(draw: st.DrawFn, history: History) -> Command:
-    """What anyone might want of an operation: its live attempt, one that is over, a client, an operator.
+    """A command of the live attempt, of an earlier one, of a client or of an operator.
 
-    Outcomes, and what is sure to be refused, are rarer than the rest, so that walks get long.
+    Outcomes, and commands that are always refused, are rarer than others, so that histories get long.
     """
     token = st.sampled_from([*history.tokens[-1:] * 4, *history.tokens, "stranger"])
     live = history.operation.live
     tickets = st.sampled_from([*([live.ticket] * 3 if live else []), 1, history.events[-1].sequence])
     likely = ["start", "progress", "progress", "back", "back"] if live else ["start"] * 5
-    wish = draw(st.sampled_from([*likely, *likely, "start", "progress", "back", "cancel", "outcome", "again"]))
-    match wish:
+    choice = draw(st.sampled_from([*likely, *likely, "start", "progress", "back", "cancel", "outcome", "again"]))
+    match choice:
         case "start":
             fresh = f"token-{len(history.events)}"
             return StartAttempt(runner=draw(texts), token=fresh, ticket=draw(tickets), lease=draw(seconds))
@@ -275,12 +275,12 @@ def commands(draw: st.DrawFn, history: History) -> Command:
 
 @st.composite
 def histories(draw: st.DrawFn, *, unknown: bool = False, ending: bool = True) -> History:
-    """A random walk through `decide`: what is refused leaves no event.
+    """A random walk through `decide`; a refused command adds no event.
 
     Args:
         draw: Hypothesis.
-        unknown: events of a newer version lie in between.
-        ending: the walk may reach a terminal state; otherwise outcomes are not recorded.
+        unknown: True to insert events of a newer version.
+        ending: True if the walk may reach a terminal state.
     """
     history = History(draw(operation_ids), start=draw(instants))
     history.act(RequestAction(requested=draw(requests())), gap=draw(st.integers(1, 3)))

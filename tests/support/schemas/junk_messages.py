@@ -1,4 +1,4 @@
-"""Operations with anything among their messages. Callers: property tests of the forced end and of the chain."""
+"""Draws operations with arbitrary bytes among their messages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ERROR = operator_error("somebody wrote there")
 
 @st.composite
 def junk(draw: st.DrawFn, history: History) -> bytes:
-    """What a stranger may have stored: no event, any event, one of this operation's own again."""
+    """Arbitrary bytes, any event, or one of this operation's events again."""
     stranger = draw(events)
     match draw(st.sampled_from(["bytes", "other", "own", "again"])):
         case "bytes":
@@ -31,7 +31,7 @@ def junk(draw: st.DrawFn, history: History) -> bytes:
 
 @st.composite
 def ruins(draw: st.DrawFn) -> list[OperationMessage]:
-    """An open operation's messages with junk in between, which make it undecidable."""
+    """An open operation's messages with junk in between, so that no command can be decided."""
     history = draw(histories(unknown=True, ending=False))
     payloads = list(history.payloads)
     for _ in range(draw(st.integers(0, 4))):
@@ -43,5 +43,5 @@ def ruins(draw: st.DrawFn) -> list[OperationMessage]:
 
 
 def id_of(messages: list[OperationMessage]) -> str:
-    """Whose they are."""
+    """The operation id of the messages."""
     return decode_event(messages[0].payload, 1).operation_id

@@ -1,4 +1,4 @@
-"""Streams in the hands of somebody who may do everything: changed, put in, taken out. Callers: tests of the chain."""
+"""Streams in which messages can be changed, inserted or removed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Stored(NamedTuple):
 
 
 def stream(histories: Sequence[History], order: Iterable[int] = ()) -> list[Stored]:
-    """The events of operations as one stream: whose event comes next, by index; what is left comes one by one."""
+    """The events of operations as one stream; `order` has the index of the next event's operation."""
     left = [list(zip(one.events, one.payloads, strict=True)) for one in histories]
     picks = [*order, *(index for index, events in enumerate(left) for _ in events)]
     messages: list[Stored] = []
@@ -47,14 +47,14 @@ def stream(histories: Sequence[History], order: Iterable[int] = ()) -> list[Stor
 
 
 def renumbered(messages: Iterable[Stored], first: int = 1) -> list[Stored]:
-    """As in a copy: the sequences without a gap."""
+    """Renumber messages without gaps, as in a copy."""
     return [one._replace(sequence=number) for number, one in enumerate(messages, start=first)]
 
 
 def checked(
     messages: Sequence[Stored], *, first: int = 1, can_expire: bool = False, **options: bool
 ) -> HashChainVerifier:
-    """The check, with all that it found."""
+    """Run the verifier over messages, and return it."""
     check = HashChainVerifier(first=first, can_expire=can_expire, **options)
     for one in messages:
         if one.sequence != check.next_sequence:
@@ -65,5 +65,5 @@ def checked(
 
 
 def findings(messages: Sequence[Stored], *, first: int = 1, can_expire: bool = False, **options: bool) -> list[Finding]:
-    """What the check finds."""
+    """The findings of the verifier."""
     return checked(messages, first=first, can_expire=can_expire, **options).findings

@@ -1,4 +1,4 @@
-"""Quick, endless and stubborn actions for tests of processes, and a client for them. Callers: `tests/e2e`."""
+"""Quick, endless and stubborn actions for tests of processes, and a client for them."""
 
 from __future__ import annotations
 
@@ -62,20 +62,20 @@ def write_actions(folder: Path) -> None:
 
 
 def submit(http: httpx.Client, api: str, action: str, text: str = "hello") -> str:
-    """Submit `echo:{action}`; the operation's id."""
-    answer = http.post(f"{api}/echo:{action}", json={"text": text})
-    assert answer.status_code == 202, answer.text
-    operation_id: str = answer.json()["id"]
+    """Submit `echo:{action}`; return the operation's id."""
+    response = http.post(f"{api}/echo:{action}", json={"text": text})
+    assert response.status_code == 202, response.text
+    operation_id: str = response.json()["id"]
     return operation_id
 
 
 def poll(http: httpx.Client, api: str, operation_id: str, timeout: float = 15.0) -> dict[str, Any]:
-    """The status monitor once the operation has ended. Polls faster than `Retry-After` asks for."""
+    """Poll until the operation has ended; return its status. Polls faster than `Retry-After` asks."""
     until = time.monotonic() + timeout
     while True:
-        answer = http.get(f"{api}/status/{operation_id}")
-        assert answer.status_code == 200, answer.text
-        monitor: dict[str, Any] = answer.json()
+        response = http.get(f"{api}/status/{operation_id}")
+        assert response.status_code == 200, response.text
+        monitor: dict[str, Any] = response.json()
         if monitor["status"] in {"Succeeded", "Failed", "Canceled"}:
             return monitor
         assert time.monotonic() < until, f"not terminal after {timeout:g} s: {monitor}"

@@ -1,12 +1,13 @@
-"""The invariants of architecture.md, checked on what is left after a run: the journal first of all, then the view and
-what clients saw. Callers: tests that kill, pause or confuse things, each at its end.
+"""Checks the invariants of docs/architecture.md after a run, on the journal, the snapshots and what clients saw.
+
+A test that kills, pauses or confuses processes does this at its end.
 
     evidence = await gather(broker_url)
     evidence.promised["op-1"] = Promise("book:upload-start", {"title": "…"})
     assert breaches(evidence) == []
 
-Nothing here relies on the services' own reading of the stream: messages come through a plain consumer of nats-py, and
-order, hashes and ends are looked at before anything is folded. Only the fold itself is the product's.
+The checks do not use the services' own reads of the stream: messages come from a plain consumer of nats-py, and order,
+hashes and ends are checked before anything is folded. Only the fold is opstream's.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ ENDED: Final = frozenset({"Succeeded", "Failed", "Canceled"})
 _BATCH: Final = 500
 _TRAILING: Final = subjects.PROJECTOR_DEADLINES_CONSUMER
 _SPOKEN: Final = frozenset({"progressed", "attempt-failed", "succeeded", "failed"})
-"""What an attempt, or whoever gives it up, says."""
+"""Events of an attempt, or of the process that gives it up."""
 _CLAIM: Final = re.compile(rb'\battempt"?[: ] ?(\d+)')
 """Where the data of an event names its attempt: as a member, or in a text (`tests/support/system/kill_actions.py`)."""
 _FROM_ANYBODY: Final = frozenset({"RunnerLost", "DeadlineExceeded", "FailedByOperator"})
@@ -52,7 +53,7 @@ class Stored(msgspec.Struct, frozen=True):
 
 
 class Promise(msgspec.Struct, frozen=True):
-    """A request that was answered with 202."""
+    """A request that was accepted with 202."""
 
     kind: str
     input: Any
@@ -60,7 +61,7 @@ class Promise(msgspec.Struct, frozen=True):
 
 
 class Evidence(msgspec.Struct):
-    """What is left of a run, once it is quiet."""
+    """What a run left, once the system is quiet."""
 
     messages: list[Stored]
     """The whole journal, oldest first."""
@@ -69,7 +70,7 @@ class Evidence(msgspec.Struct):
     promised: dict[str, Promise] = {}
     """Requests by operation id."""
     polled: dict[str, list[dict[str, Any]]] = {}
-    """Status monitors by operation id as one client saw them, each asked for after the one before it had come."""
+    """Statuses by operation id, as one client saw them, each requested after the one before had come."""
 
     def histories(self) -> dict[str, list[Stored]]:
         """The events of each operation, in stream order."""
@@ -80,24 +81,24 @@ class Evidence(msgspec.Struct):
         return found
 
     def fold(self, operation_id: str) -> Operation:
-        """An operation as the journal tells it."""
+        """Fold an operation from the journal."""
         operation = fold_for_reader(None, decoded(self.histories()[operation_id]))
         assert operation is not None
         return operation
 
     def runners(self, operation_id: str) -> list[str]:
-        """Who started its attempts, in order."""
+        """The runners of its attempts, in order."""
         datas = [event.data for event in decoded(self.histories().get(operation_id, []))]
         return [data.runner for data in datas if isinstance(data, Started)]
 
     def requests(self, operation_id: str) -> int:
-        """How often an operation was requested: 0 or 1, if all is well."""
+        """How often an operation was requested; must be 0 or 1."""
         datas = [event.data for event in decoded(self.histories().get(operation_id, []))]
         return sum(isinstance(data, Requested) for data in datas)
 
 
 def decoded(history: list[Stored]) -> list[RecordedEvent]:
-    """Events as the product decodes them: without what is none, if a forced end has passed over it."""
+    """Events as opstream decodes them: without messages that a forced end has skipped."""
     events = decode_events([OperationMessage(message.sequence, message.payload) for message in history])
     if not events or forced_end_of(events[-1]) is None:
         return events
@@ -105,13 +106,13 @@ def decoded(history: list[Stored]) -> list[RecordedEvent]:
 
 
 def status_of(operation: Operation) -> dict[str, Any]:
-    """The status monitor as a client decodes it."""
-    told: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(build_status_monitor(operation)))
-    return told
+    """The status as a client decodes it."""
+    status: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(build_status_monitor(operation)))
+    return status
 
 
 async def gather(url: str, *, within: float = 30.0) -> Evidence:
-    """Read the journal and the view from a broker, once runners and projectors have nothing more to do."""
+    """Read the journal and the snapshots, once runners and projectors are idle."""
     client = await nats.connect(url, connect_timeout=5)
     try:
         await _become_quiet(client, within)
@@ -139,7 +140,7 @@ def _breaches_of(operation_id: str, history: list[Stored], evidence: Evidence) -
     if end is not None:
         history = _kept(operation_id, history)
         yield from _forced_well(everything, history, end)
-        if len(history) == 1:  # not even the request could be read: there is nothing to be seen
+        if len(history) == 1:  # not even the request is readable, so there is no status
             return
     names = [subjects.parse_event_subject(message.subject).event for message in history]
     yield from _in_order(names)
@@ -159,9 +160,9 @@ def _breaches_of(operation_id: str, history: list[Stored], evidence: Evidence) -
     folded = msgspec.json.encode(operation)
     if evidence.view.get(operation_id) != folded:
         yield f"invariant 5: the view has {evidence.view.get(operation_id)!r}, the fold is {folded!r}"
-    told = status_of(operation) if operation is not None else {}
-    if polled and polled[-1]["status"] in ENDED and polled[-1] != told:
-        yield f"invariant 4: the last status was {polled[-1]}, the fold says {told}"
+    status = status_of(operation) if operation is not None else {}
+    if polled and polled[-1]["status"] in ENDED and polled[-1] != status:
+        yield f"invariant 4: the last status was {polled[-1]}, the fold says {status}"
 
 
 def _in_order(names: list[str]) -> Iterator[str]:
@@ -182,7 +183,7 @@ def _chained(history: list[Stored], events: list[RecordedEvent]) -> Iterator[str
 
 
 def _fenced(names: list[str], events: list[RecordedEvent]) -> Iterator[str]:
-    """Whatever is said is said by the attempt that started last."""
+    """Each event of an attempt is from the attempt that started last."""
     attempt, runner = 0, ""
     for name, event in zip(names, events, strict=True):
         if isinstance(event.data, Started):
@@ -199,7 +200,7 @@ def _fenced(names: list[str], events: list[RecordedEvent]) -> Iterator[str]:
 
 
 def _forced(history: list[Stored]) -> ForcedEnd | None:
-    """What the last message says of a forced end, if it is one."""
+    """The forced end in the last message, if it is one."""
     try:
         return forced_end_of(decode_event(history[-1].payload, history[-1].sequence))
     except InvalidEvent:
@@ -207,7 +208,7 @@ def _forced(history: list[Stored]) -> ForcedEnd | None:
 
 
 def _kept(operation_id: str, history: list[Stored]) -> list[Stored]:
-    """The messages that make the operation, and its forced end: what that passed over must leave no trace."""
+    """The messages that count, and the forced end: the messages it skipped must have no effect."""
     operation: Operation | None = None
     kept = []
     for message in history[:-1]:
@@ -247,18 +248,18 @@ def _going_back(polled: list[dict[str, Any]]) -> Iterator[str]:
             yield f"invariant 4: the status went from {before} to {after}"
 
 
-def _progress(told: Mapping[str, Any]) -> tuple[int, int, float]:
-    rank = _RANK[told["status"]]
-    # A terminal monitor keeps the last percentage, and each attempt begins anew.
-    return rank, told.get("attempt", 0), told.get("percentComplete", 0.0)
+def _progress(status: Mapping[str, Any]) -> tuple[int, int, float]:
+    rank = _RANK[status["status"]]
+    # A terminal status keeps the last percentage; each attempt starts at 0.
+    return rank, status.get("attempt", 0), status.get("percentComplete", 0.0)
 
 
 async def _become_quiet(client: Client, within: float) -> None:
-    """Wait until every durable of the journal has delivered all, and got an ack for all: but for the one that trails
-    half a minute behind, and writes nothing that is looked at here.
+    """Wait until all durables of the journal have delivered all messages and got an ack for each.
 
-    What a killed projector held comes again after 30 s. For this wait the broker is told to be less patient; it is set
-    back then, since a projector that starts would take the difference for drift.
+    The durable of deadlines is ignored: it is half a minute behind, and writes nothing that is checked here. The broker
+    redelivers what a killed projector held after 30 s. During this wait its `ack_wait` is shorter; it is restored at
+    the end, since a projector that starts would report the difference as drift.
     """
     jetstream = client.jetstream()
     kept = (await jetstream.consumer_info(subjects.OPERATIONS_STREAM, subjects.PROJECTOR_CONSUMER)).config

@@ -1,7 +1,7 @@
 """Actions for tests that kill processes. A user's module: runners import it from their working directory.
 
-Whatever an attempt tells (progress, result, failure) names its number, so that a checker can see from the journal alone
-whether an earlier attempt spoke after a later one had started.
+Each attempt puts its number into its progress, result and failure. So the journal alone shows whether an earlier
+attempt recorded something after a later one had started.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ STEPS: Final = 5
 
 
 class Work(msgspec.Struct, forbid_unknown_fields=True):
-    """What to do."""
+    """The input."""
 
     number: int
     pause: float = 0.0
-    """Seconds that each of the steps takes."""
+    """Seconds of each step."""
 
 
 class Done(msgspec.Struct):
-    """What was done, and by which attempt."""
+    """The result, with the attempt's number."""
 
     number: int
     attempt: int
@@ -42,7 +42,7 @@ async def quick(request: Work, ctx: ActionContext) -> Done:
 
 @action("kill:slow", lease=LEASE, max_attempts=50)
 async def slow(request: Work, ctx: ActionContext) -> Done:
-    """Work in steps, and tell of each."""
+    """Work in steps, and report each."""
     for step in range(STEPS):
         await ctx.progress(100 * step / STEPS, f"attempt {ctx.attempt}, step {step}")
         await asyncio.sleep(request.pause)
@@ -51,7 +51,7 @@ async def slow(request: Work, ctx: ActionContext) -> Done:
 
 @action("kill:thread", lease=LEASE, max_attempts=50)
 def thread(request: Work, ctx: ActionContext) -> Done:
-    """Work in steps, in a thread, and tell of each."""
+    """Work in steps, in a thread, and report each."""
     for step in range(STEPS):
         ctx.progress(100 * step / STEPS, f"attempt {ctx.attempt}, step {step}")
         time.sleep(request.pause)
@@ -60,14 +60,14 @@ def thread(request: Work, ctx: ActionContext) -> Done:
 
 @action("kill:fail", lease=LEASE, max_attempts=50)
 async def fail(request: Work, ctx: ActionContext) -> Done:
-    """Fail, as an action may."""
+    """Fail with an action's error."""
     await asyncio.sleep(request.pause)
     raise ActionError("Meant", f"attempt {ctx.attempt} of {request.number}")
 
 
 @action("kill:held", lease=LEASE)
 async def held(request: Work, ctx: ActionContext) -> Done:
-    """The first attempt never ends; the second one does at once."""
+    """Never end in the first attempt; end at once in the second."""
     if ctx.attempt == 1:
         await asyncio.Event().wait()
     return Done(request.number, ctx.attempt)
@@ -82,7 +82,7 @@ def stuck(request: Work, ctx: ActionContext) -> Done:
 
 
 def write_module(folder: Path) -> str:
-    """Put this module into a folder, as a user's; its name."""
+    """Copy this module into a folder, as a user's module; return its name."""
     source = Path(__file__)
     (folder / source.name).write_bytes(source.read_bytes())
     return source.stem

@@ -1,12 +1,12 @@
-"""Clients that do what the README tells clients to do, while things are killed around them. Callers: `tests/e2e`.
+"""Clients that submit and poll as the README says, while a test kills processes.
 
     async with Load(system.apis, Random(7)) as load:
         async with load.clients(8, ["quick", "slow"]):
             system.kill("runner")
-        …                       # they have polled what they submitted to its end
+        …                       # they have polled their operations to the end
         assert load.problems == []
 
-What they were promised and what they saw is kept, for `tests/support/system/invariants.py`.
+They record accepted requests and the statuses that they saw, for `tests/support/system/invariants.py`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.support.system.invariants import ENDED, Evidence, Promise
 
 RESOURCE: Final = "kill"
 _PATIENCE: Final = 45.0
-"""Seconds until a client gives an operation up: several leases, restarts and a busy machine."""
+"""Seconds until a client gives up on an operation: several leases, restarts and a busy machine."""
 _POLL: Final = 0.05
 _PAUSE: Final = 0.1
 
@@ -36,16 +36,16 @@ class Load:
 
     Args:
         apis: base URLs.
-        random: draws what clients do.
+        random: decides what clients do.
     """
 
     def __init__(self, apis: Sequence[str], random: Random) -> None:
         self.promised: dict[str, Promise] = {}
         self.polled: dict[str, list[dict[str, Any]]] = {}
         self.problems: list[str] = []
-        """Answers that the contract does not have."""
+        """Responses that the contract does not allow."""
         self.unavailable = 0
-        """Answers 503 to submits."""
+        """Number of responses 503 to submits."""
         self._apis = apis
         self._random = random
         self._numbers = itertools.count(1)
@@ -54,18 +54,18 @@ class Load:
 
     @property
     def ended(self) -> int:
-        """How many operations clients have seen end."""
+        """Number of operations that clients have seen end."""
         return sum(bool(seen) and seen[-1]["status"] in ENDED for seen in self.polled.values())
 
     def testify(self, evidence: Evidence) -> Evidence:
-        """Add what clients know."""
+        """Add the clients' records to the evidence."""
         evidence.promised |= self.promised
         evidence.polled |= self.polled
         return evidence
 
     @asynccontextmanager
     async def clients(self, count: int, actions: Sequence[str], *, pause: float = 0.1) -> AsyncIterator[None]:
-        """Have clients submit and poll, one operation after the other; at the end they finish what they have begun."""
+        """Run clients that submit and poll, one operation after another; at the end they finish their last ones."""
         self._is_over.clear()
         async with asyncio.TaskGroup() as group:
             for _ in range(count):
@@ -76,26 +76,26 @@ class Load:
                 self._is_over.set()
 
     async def submit(self, action: str, operation_id: str = "", *, pause: float = 0.0) -> str:
-        """Submit one operation, again and again until it is accepted; its id, empty for one of unknown fate."""
+        """Submit one operation until it is accepted; return its id, empty if it may or may not be stored."""
         promise = Promise(f"{RESOURCE}:{action}", {"number": next(self._numbers), "pause": pause})
         until = time.monotonic() + _PATIENCE
         while time.monotonic() < until:
             try:
-                answer = await self._post(promise, operation_id)
+                response = await self._post(promise, operation_id)
             except httpx.TransportError:
                 if not operation_id:
-                    return ""  # it may be stored or not, under an id that nobody told
+                    return ""  # it may be stored or not, under an unknown id
                 await asyncio.sleep(_PAUSE)
                 continue
-            if answer.status_code != 503:
-                return self._accepted(promise, answer, operation_id)
-            operation_id = self._refused(answer, operation_id)
+            if response.status_code != 503:
+                return self._accepted(promise, response, operation_id)
+            operation_id = self._refused(response, operation_id)
             await asyncio.sleep(_PAUSE)
         self.problems.append(f"submit of {operation_id!r}: not accepted in {_PATIENCE:g} s")
         return ""
 
     async def poll(self, *operation_ids: str) -> None:
-        """Poll operations to their ends, each by a client of its own."""
+        """Poll operations to their ends at the same time."""
         await asyncio.gather(*map(self._poll, operation_ids))
 
     async def reach(self, operation_id: str, status: str) -> None:
@@ -103,17 +103,17 @@ class Load:
         await self._poll(operation_id, ENDED | {status})
 
     async def send_again(self, operation_id: str) -> None:
-        """Send a request again as it was: it has to be accepted as the same operation, or not at all."""
-        answer = await self._send(self.promised[operation_id], operation_id)
-        if answer is not None and (answer.status_code != 202 or answer.json()["id"] != operation_id):
-            self.problems.append(f"{operation_id} sent again: {answer.status_code} {answer.text}")
+        """Send the same request again: it must be accepted as the same operation, or not at all."""
+        response = await self._send(self.promised[operation_id], operation_id)
+        if response is not None and (response.status_code != 202 or response.json()["id"] != operation_id):
+            self.problems.append(f"{operation_id} sent again: {response.status_code} {response.text}")
 
     async def send_another(self, operation_id: str) -> None:
-        """Send another request under the same id: it has to be refused."""
+        """Send another request with the same id: it must be refused."""
         another = Promise(f"{RESOURCE}:quick", {"number": -1})
-        answer = await self._send(another, operation_id)
-        if answer is not None and (answer.status_code, _code(answer)) != (400, "OperationIdReused"):
-            self.problems.append(f"{operation_id} for another request: {answer.status_code} {answer.text}")
+        response = await self._send(another, operation_id)
+        if response is not None and (response.status_code, _code(response)) != (400, "OperationIdReused"):
+            self.problems.append(f"{operation_id} for another request: {response.status_code} {response.text}")
 
     async def _be_client(self, actions: Sequence[str], pause: float) -> None:
         while not self._is_over.is_set():
@@ -136,44 +136,44 @@ class Load:
                 self.problems.append(f"{operation_id}: still {seen[-1:]} after {_PATIENCE:g} s")
                 return
             try:
-                answer = await self._http.get(f"{self._random.choice(self._apis)}/status/{operation_id}")
+                response = await self._http.get(f"{self._random.choice(self._apis)}/status/{operation_id}")
             except httpx.TransportError:
                 await asyncio.sleep(_PAUSE)
                 continue
-            if answer.status_code == 200:
-                seen.append(answer.json())
-            elif answer.status_code != 503:
-                self.problems.append(f"{operation_id}: status {answer.status_code} {answer.text}")
+            if response.status_code == 200:
+                seen.append(response.json())
+            elif response.status_code != 503:
+                self.problems.append(f"{operation_id}: status {response.status_code} {response.text}")
                 return
             await asyncio.sleep(_POLL)
 
     async def _send(self, promise: Promise, operation_id: str) -> httpx.Response | None:
         try:
-            answer = await self._post(promise, operation_id)
+            response = await self._post(promise, operation_id)
         except httpx.TransportError:
             return None
-        return None if answer.status_code == 503 else answer
+        return None if response.status_code == 503 else response
 
     async def _post(self, promise: Promise, operation_id: str) -> httpx.Response:
         headers = {"Operation-Id": operation_id} if operation_id else {}
         url = f"{self._random.choice(self._apis)}/{promise.kind}"
         return await self._http.post(url, json=promise.input, headers=headers)
 
-    def _accepted(self, promise: Promise, answer: httpx.Response, operation_id: str) -> str:
-        if answer.status_code != 202:
-            self.problems.append(f"submit of {promise}: {answer.status_code} {answer.text}")
+    def _accepted(self, promise: Promise, response: httpx.Response, operation_id: str) -> str:
+        if response.status_code != 202:
+            self.problems.append(f"submit of {promise}: {response.status_code} {response.text}")
             return ""
-        given: str = answer.json()["id"]
-        if (operation_id and given != operation_id) or not answer.headers["Operation-Location"].endswith(given):
-            self.problems.append(f"submit under {operation_id!r}: {answer.headers} {answer.text}")
+        given: str = response.json()["id"]
+        if (operation_id and given != operation_id) or not response.headers["Operation-Location"].endswith(given):
+            self.problems.append(f"submit under {operation_id!r}: {response.headers} {response.text}")
         self.promised[given] = promise
         return given
 
-    def _refused(self, answer: httpx.Response, operation_id: str) -> str:
+    def _refused(self, response: httpx.Response, operation_id: str) -> str:
         self.unavailable += 1
-        named: str = answer.json()["error"].get("operationId", "")
-        if not named or (operation_id and named != operation_id) or "Retry-After" not in answer.headers:
-            self.problems.append(f"submit under {operation_id!r}: {answer.headers} {answer.text}")
+        named: str = response.json()["error"].get("operationId", "")
+        if not named or (operation_id and named != operation_id) or "Retry-After" not in response.headers:
+            self.problems.append(f"submit under {operation_id!r}: {response.headers} {response.text}")
         return named
 
     async def __aenter__(self) -> Self:
@@ -183,6 +183,6 @@ class Load:
         await self._http.aclose()
 
 
-def _code(answer: httpx.Response) -> str:
-    code: str = answer.json().get("error", {}).get("code", "")
+def _code(response: httpx.Response) -> str:
+    code: str = response.json().get("error", {}).get("code", "")
     return code

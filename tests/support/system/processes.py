@@ -1,12 +1,12 @@
-"""Real `opstream` processes for tests: started, listened to, ended. Callers: `tests/e2e` and others that need them.
+"""Starts real `opstream` processes, reads their output, and ends them.
 
     with Process("up", "--port", "0") as up:
         up.wait_for("opstream is ready")
         up.send(signal.SIGTERM)
         assert up.wait(10) == 0
 
-Whatever a test leaves running is killed at its end, and with the test process itself. Waiting is for a line of output
-or for the end of a process, never for a time.
+A process that a test leaves running is killed at the end of the test, and with the test process. Tests wait for a line
+of output or for the end of a process, never for a time.
 """
 
 from __future__ import annotations
@@ -73,17 +73,17 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Of the process itself."""
+        """The pid of the process itself."""
         return self._process.pid
 
     @property
     def is_running(self) -> bool:
-        """Whether it has not ended yet."""
+        """True until it has ended."""
         return self._process.poll() is None
 
     @property
     def output(self) -> str:
-        """All that it has printed so far, standard error included."""
+        """Its output so far, standard error included."""
         with self._changed:
             return "".join(self._lines)
 
@@ -106,13 +106,13 @@ class Process:
             return match
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal to the process itself; after SIGSTOP it does nothing more."""
+        """Send a signal to the process itself; after SIGSTOP, wait until it has stopped."""
         self._process.send_signal(number)
-        if number == signal.SIGSTOP:  # each of its threads stops by itself
+        if number == signal.SIGSTOP:  # each thread stops separately
             os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def wait(self, timeout: float) -> int:
-        """Wait for its end; the exit status, negative for a signal.
+        """Wait for its end; return the exit status, negative for a signal.
 
         Raises:
             AssertionError: it takes longer than `timeout` seconds; the message holds the output.
@@ -125,7 +125,7 @@ class Process:
         return code
 
     def descendants(self) -> dict[int, str]:
-        """Its children and theirs that run now: command lines by pid."""
+        """Command lines of its running descendants, by pid."""
         children: dict[int, list[int]] = {}
         for pid, (owner, _) in _processes().items():
             children.setdefault(owner, []).append(pid)
@@ -143,7 +143,7 @@ class Process:
         return pid
 
     def close(self) -> None:
-        """Kill it and its descendants, if they run."""
+        """Kill the process and its descendants that still run."""
         victims = [*self.descendants(), self.pid] if self._process.poll() is None else []
         for pid in victims:
             try:
@@ -173,13 +173,13 @@ class Process:
 
 
 class Watch:
-    """Waits for the end of processes that are not our children. Made while they still run."""
+    """Waits for the end of processes that are not children of the test. Create it while they run."""
 
     def __init__(self, pids: Iterable[int]) -> None:
         self._descriptors = {pid: os.pidfd_open(pid) for pid in pids}
 
     def left_after(self, timeout: float) -> list[int]:
-        """The pids of those that still run after at most `timeout` seconds."""
+        """Wait up to `timeout` seconds; return the pids that still run."""
         until = time.monotonic() + timeout
         left = []
         for pid, descriptor in self._descriptors.items():
@@ -194,7 +194,7 @@ class Watch:
 def run(
     *arguments: str, extra: Mapping[str, str] | None = None, cwd: Path | None = None, timeout: float = 30.0
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; standard output and standard error apart."""
+    """Run a command to its end; standard output and standard error are separate."""
     return subprocess.run(
         [*COMMAND, *arguments],
         stdin=subprocess.DEVNULL,

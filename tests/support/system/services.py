@@ -1,4 +1,4 @@
-"""The whole system as production has it: each process by itself, on ports of its own, any number of replicas.
+"""The whole system as in production: separate processes, each on its own port, with any number of replicas.
 
     with ExitStack() as stack:
         system = System(folder, stack, "echoes", replicas=2)
@@ -7,7 +7,7 @@
         system.start("runner-2")
         system.wait_ready("runner-2")
 
-Any of them may be killed and started again, the broker on the same data. Callers: `tests/e2e`.
+A test can kill each process and start it again, the broker on the same data.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ class System:
 
     Args:
         folder: their working directory, with the module of actions in it.
-        stack: ends what still runs.
-        actions: that module.
+        stack: ends the processes that still run.
+        actions: the name of that module.
         replicas: of each service.
     """
 
     def __init__(self, folder: Path, stack: ExitStack, actions: str, *, replicas: int = 1) -> None:
         self.folder = folder
         self.processes: dict[str, Process] = {}
-        """Those that were started last."""
+        """The last run of each."""
         self.runs: list[tuple[str, Process]] = []
-        """All that were ever started."""
+        """All runs so far."""
         self.names = [f"{name}-{n}" if n > 1 else name for name in SERVICES for n in range(1, replicas + 1)]
         self._actions = actions
         self._stack = stack
@@ -65,24 +65,24 @@ class System:
 
     @property
     def api(self) -> str:
-        """Base URL of the first."""
+        """Base URL of the first replica of the API."""
         return self.apis[0]
 
     def url(self, name: str) -> str:
-        """Where a service serves HTTP, be it only its health."""
+        """Base URL of a service; only the API serves more than its health."""
         return f"http://127.0.0.1:{self._ports[name]}"
 
     def port(self, name: str) -> int:
-        """Its port."""
+        """The service's port."""
         return self._ports[name]
 
     def add(self, *names: str) -> None:
-        """Have further ones of services, e.g. `projector-2`, with all others."""
+        """Add replicas of services, e.g. `projector-2`; they start with the others."""
         self.names += names
         self._ports |= {name: free_port() for name in names}
 
     def begin(self) -> str:
-        """Start everything, and wait until it serves; what `opstream provision` printed."""
+        """Start all processes, and wait until they are ready; return the output of `opstream provision`."""
         self.start(BROKER)
         self.wait_ready(BROKER)
         provisioned = run("provision", "--nats", self.nats, "--actions", self._actions, cwd=self.folder)
@@ -93,34 +93,34 @@ class System:
         return provisioned.stdout
 
     def start(self, name: str) -> Process:
-        """Start one."""
+        """Start a process."""
         process = self._stack.enter_context(Process(*self._command(name), cwd=self.folder))
         self.processes[name] = process
         self.runs.append((name, process))
         return process
 
     def kill(self, name: str) -> None:
-        """SIGKILL one, and wait until it is gone."""
+        """Send SIGKILL to a process, and wait until it has ended."""
         self.processes[name].send(signal.SIGKILL)
         assert self.processes[name].wait(5) == -signal.SIGKILL, self.processes[name].output
 
     def revive(self) -> None:
-        """Start what does not run, as it may after a test that failed, and wait until everything serves."""
+        """Start the processes that do not run, e.g. after a failed test, and wait until all are ready."""
         for name in (BROKER, *self.names):
             if not self.processes[name].is_running:
                 self.start(name)
         self.wait_ready(BROKER, *self.names)
 
     def freeze(self, name: str) -> None:
-        """SIGSTOP one: it keeps its connections and answers nobody."""
+        """Send SIGSTOP to a process: it keeps its connections and does not respond."""
         self.processes[name].send(signal.SIGSTOP)
 
     def thaw(self, name: str) -> None:
-        """SIGCONT it."""
+        """Send SIGCONT to a process."""
         self.processes[name].send(signal.SIGCONT)
 
     def complaints(self) -> list[str]:
-        """Errors in the logs of services, and which of them ended by themselves: in all runs so far."""
+        """Errors in the logs of services, and unexpected ends of processes, in all runs so far."""
         found = []
         for name, process in self.runs:
             if not process.is_running and process.wait(5) != -signal.SIGKILL:
@@ -130,7 +130,7 @@ class System:
         return found
 
     def wait_ready(self, *names: str) -> None:
-        """Wait until the broker takes connections, and services answer 200 to /readyz."""
+        """Wait until the broker accepts connections, and services respond to /readyz with 200."""
         until = time.monotonic() + _READY
         for name in names:
             process = self.processes[name]

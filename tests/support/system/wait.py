@@ -1,4 +1,4 @@
-"""Waiting in tests: for something to become true, never for time to pass. Callers: every test of something real."""
+"""Waits for a condition; tests never wait for a time."""
 
 from __future__ import annotations
 
@@ -12,18 +12,23 @@ _T = TypeVar("_T")
 
 
 async def eventually(probe: Callable[[], _T | Awaitable[_T]], *, within: float = 5.0, poll: float = 0.01) -> _T:
-    """Ask `probe` until it gives something true, and return that.
+    """Call `probe` until its result is true, and return that.
+
+    Args:
+        probe: plain or async.
+        within: seconds.
+        poll: seconds between two calls.
 
     Raises:
-        AssertionError: it did not within `within` seconds; the message holds its last answer.
+        AssertionError: the result was not true within `within` seconds; the message holds the last one.
     """
     until = time.monotonic() + within
     while True:
-        answer: Any = probe()
-        if inspect.isawaitable(answer):
-            answer = await answer
-        if answer:
-            return answer
+        result: Any = probe()
+        if inspect.isawaitable(result):
+            result = await result
+        if result:
+            return result
         if time.monotonic() > until:
-            raise AssertionError(f"still {answer!r} after {within:g} s")
+            raise AssertionError(f"still {result!r} after {within:g} s")
         await asyncio.sleep(poll)
