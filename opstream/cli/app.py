@@ -42,7 +42,7 @@ SECTIONS: Final = {
     },
     "The history of all operations": {
         "replay": "Print the history of all operations.",
-        "audit": "Tell the life of one operation.",
+        "audit": "Print the timeline of one operation.",
         "export": "Write the history of all operations as Parquet.",
         "verify": "Check the journal: against the view, or its hash chains.",
         "keygen": "Make a key for checkpoints.",
@@ -68,7 +68,7 @@ class LazyGroup(click.Group):
     """A group that imports a command when it is needed, lists its commands by what they are for, and prints a usage
     error (exit status 2) and a full disk in one line."""
 
-    def main(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401 - as click has it
+    def main(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401 - as in click
         """Run a command to its end."""
         try:
             return super().main(*args, **extra)
@@ -76,7 +76,7 @@ class LazyGroup(click.Group):
             if error.errno not in _DISK_FULL:
                 raise
             where = error.filename or "standard output"
-            CommandError(f"{where} takes no more ({error.strerror}): make room there, then run it again").show()
+            CommandError(f"{where} can't be written to ({error.strerror}): make room there, then run it again").show()
             sys.exit(1)
 
     def make_context(
@@ -84,13 +84,13 @@ class LazyGroup(click.Group):
         info_name: str | None,
         args: list[str],
         parent: click.Context | None = None,
-        **extra: Any,  # noqa: ANN401 - as click has it
+        **extra: Any,  # noqa: ANN401 - as in click
     ) -> click.Context:
         """Read the options before the command."""
         with _usage_errors_in_one_line():
             return super().make_context(info_name, args, parent, **extra)
 
-    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as click has it
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as in click
         """Read the command's own options, and run it."""
         with _usage_errors_in_one_line():
             return super().invoke(ctx)

@@ -36,7 +36,7 @@ _END_TIMEOUT: Final = 3.0
 _LOG_LINES: Final = 30
 _BOOK: Final = {
     "contents.json": '{"title": "The Tin Lighthouse", "chapters": 2}\n',
-    "chapters/1.md": "# The Lamp\n\nIt had burned for a hundred years, and nobody knew who paid for the oil.\n",
+    "chapters/1.md": "# The Lamp\n\nIt had burned for a hundred years. Who had paid for the oil?\n",
     "chapters/2.md": "# The Keeper\n\nShe counted the ships. There were always seven.\n",
     "cover.svg": '<svg xmlns="http://www.w3.org/2000/svg"><circle r="40" fill="gold"/></svg>\n',
 }

@@ -185,7 +185,7 @@ def test_two_values(case: Case) -> None:
     assert (result.exit_code, result.stdout) == (2, "")
     told = result.stderr.splitlines()[-1]
     assert case.option.opts[0] in told
-    assert "it is given twice, and not the same: leave one out" in told
+    assert "it is given twice with different values: leave one out" in told
 
 
 @pytest.mark.parametrize("path", [path for path, _ in commands()], ids=" ".join)
@@ -234,5 +234,5 @@ def test_a_full_disk(arguments: tuple[str, ...], tmp_path: Path) -> None:
             cwd=tmp_path,
             env=environment(),
         )
-    said = "standard output takes no more (No space left on device): make room there, then run it again"
+    said = "standard output can't be written to (No space left on device): make room there, then run it again"
     assert (done.returncode, done.stderr) == (1, f"opstream: error: {said}\n")

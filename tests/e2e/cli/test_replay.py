@@ -399,7 +399,8 @@ def test_audit(broker: Broker, events: list[RecordedEvent]) -> None:
     assert (gone.returncode, gone.stderr) == (0, "")
     assert unwritten.returncode == 1
     assert unwritten.stderr == (
-        "opstream: error: standard output takes no more (No space left on device): make room there, then run it again\n"
+        "opstream: error: standard output can't be written to (No space left on device): make room there, then run it "
+        "again\n"
     )
     unknown = run("audit", "--nats", broker.url, "nobody")
     assert (unknown.returncode, unknown.stdout) == (1, "")
