@@ -56,7 +56,7 @@ class RetryAfter(Exception):
 
 
 class ActionCanceledError(BaseException):
-    """Ends a handler that was asked to stop. The operation is then `Canceled`; after a shutdown it goes on elsewhere.
+    """Ends a handler that was asked to stop. The operation is then `Canceled`, or released by a shutdown.
 
     `ActionContext.check_canceled` raises it. A plain handler in a process of its own gets it at any point of its code.
     It is no `Exception`, like `asyncio.CancelledError`: an `except Exception` around a step must not swallow it. If the

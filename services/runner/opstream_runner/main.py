@@ -1,7 +1,8 @@
 """The runner's composition root: it builds a runner from settings and serves until a signal.
 
-FastStream starts and stops the process, and serves the control subscriptions: users know its life cycle and extend it.
-It shares the journal's connection. Messages are dispatched by `PullConsumer` instead (docs/adr/0002).
+FastStream runs the process: its hooks start and stop the runner, and its subscribers receive notifications. It stays
+because we would have to write both ourselves. It shares the journal's connection. Its own pulling is not used:
+`PullConsumer` delivers the messages (docs/adr/0002).
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ class Runner:
             self._tasks.append(task)
 
     def notify(self, kind: Kind, operation_id: str) -> None:
-        """Tell the attempt of an operation, if it runs here, that an event was published."""
+        """If the operation runs here, let its attempt read the journal now, because an event was published."""
         dispatcher = self._dispatchers.get(kind)
         if dispatcher is not None:
             dispatcher.notify(operation_id)

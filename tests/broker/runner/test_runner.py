@@ -211,7 +211,7 @@ async def test_the_limit_of_a_result(stage: RunnerStage, size: int, status: Stat
     async def handler(request: Input, ctx: ActionContext) -> str:
         return "x" * (size - 2)
 
-    async with stage.runner([handler], tools=stage.tools(result_limit=1000)):
+    async with stage.runner([handler], dependencies=stage.dependencies(result_limit=1000)):
         await stage.request("op-1")
         operation = await stage.ended("op-1")
         await stage.settled()
@@ -226,7 +226,7 @@ async def test_a_result_that_the_journal_refuses(stage: RunnerStage) -> None:
         return "x" * 9000
 
     journal = await opened(stage.link, max_msg_size=8000)
-    async with stage.runner([handler], tools=stage.tools(journal=journal)):
+    async with stage.runner([handler], dependencies=stage.dependencies(journal=journal)):
         await stage.request("op-1")
         operation = await stage.ended("op-1")
         await stage.settled()
@@ -239,13 +239,13 @@ async def test_never_more_at_once_than_slots(broker: Broker, stage: RunnerStage)
     first, second = HandlerGate(), HandlerGate()
     ids = [f"op-{number}" for number in range(12)]
     async with linked(broker.url) as other:
-        tools = stage.tools(journal=await opened(other))
+        dependencies = stage.dependencies(journal=await opened(other))
         async with stage.runner([gated(first)], concurrency=3):
             await stage.request(*ids)
             await first.entered(3)
             info = await stage.consumer()
             assert (info.num_ack_pending, info.num_pending) == (3, 9)
-            async with stage.runner([gated(second)], link=other, tools=tools, concurrency=4):
+            async with stage.runner([gated(second)], link=other, dependencies=dependencies, concurrency=4):
                 await second.entered(4)
                 assert (await stage.consumer()).num_pending == 5
                 first.open()
@@ -262,8 +262,8 @@ async def test_two_runners_race(broker: Broker, stage: RunnerStage) -> None:
     gate.open()
     ids = [f"op-{number}" for number in range(200)]
     async with linked(broker.url) as other:
-        tools = stage.tools(journal=await opened(other))
-        async with stage.runner([gated(gate)]), stage.runner([gated(gate)], link=other, tools=tools):
+        dependencies = stage.dependencies(journal=await opened(other))
+        async with stage.runner([gated(gate)]), stage.runner([gated(gate)], link=other, dependencies=dependencies):
             await stage.request(*ids)
             await stage.settled(within=20)
     assert sorted(gate.attempts) == sorted((one, 1) for one in ids)

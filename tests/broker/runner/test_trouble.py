@@ -82,8 +82,8 @@ async def test_an_outcome_whose_acknowledgement_is_lost(proxy: Proxy, stage: Run
     """An outcome whose acknowledgement was lost after it was stored is recorded once."""
     gate = HandlerGate()
     async with linked(proxy.url) as far:
-        tools = stage.tools(journal=await opened(far))
-        async with stage.runner([gated(gate)], link=far, tools=tools):
+        dependencies = stage.dependencies(journal=await opened(far))
+        async with stage.runner([gated(gate)], link=far, dependencies=dependencies):
             await stage.request("op-1")
             await gate.entered(1)
             proxy.mute()
@@ -99,17 +99,17 @@ async def test_a_start_whose_acknowledgement_is_lost(proxy: Proxy, stage: Runner
     gate = HandlerGate()
     gate.open()
     async with linked(proxy.url) as far:
-        tools = stage.tools(journal=await opened(far))
-        append = tools.journal.append
+        dependencies = stage.dependencies(journal=await opened(far))
+        append = dependencies.journal.append
 
         async def lossy(*args: object, **kwargs: object) -> RecordedEvent:
             proxy.mute()
             asyncio.get_running_loop().call_later(0.3, proxy.cut)
-            tools.journal.append = append  # type: ignore[method-assign]
+            dependencies.journal.append = append  # type: ignore[method-assign]
             return await append(*args, **kwargs)  # type: ignore[arg-type]
 
-        tools.journal.append = lossy  # type: ignore[method-assign]
-        async with stage.runner([gated(gate)], link=far, tools=tools):
+        dependencies.journal.append = lossy  # type: ignore[method-assign]
+        async with stage.runner([gated(gate)], link=far, dependencies=dependencies):
             await stage.request("op-1")
             await stage.ended("op-1")
     assert await stage.names("op-1") == ["requested", "started", "succeeded"]

@@ -28,7 +28,7 @@ ROUNDS = 3
 GAP = 2.0
 """Seconds between two completions; on a machine that does nothing else it is less than one."""
 DONE = ("requested", "started", "succeeded")
-TROUBLE = re.compile(r"^\S+ (?:ERROR|CRITICAL) |^Traceback|handed back", re.MULTILINE)
+TROUBLE = re.compile(r"^\S+ (?:ERROR|CRITICAL) |^Traceback|releas(?:ed|ing)", re.MULTILINE)
 
 
 @pytest.fixture(scope="module")

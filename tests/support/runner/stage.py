@@ -129,11 +129,11 @@ class RunnerStage:
         self.journal = journal
         self._names = itertools.count(1)
 
-    def tools(
+    def dependencies(
         self, *, journal: Journal | None = None, result_limit: int = 10_000, **changes: Any
     ) -> RunnerDependencies:
         """The dependencies of a runner."""
-        tools = RunnerDependencies(
+        dependencies = RunnerDependencies(
             journal=journal or self.journal,
             source="test/runner",
             now=lambda: datetime.now(UTC),
@@ -142,7 +142,7 @@ class RunnerStage:
             result_limit=result_limit,
             jitter=lambda: 1.0,
         )
-        return msgspec.structs.replace(tools, **changes)
+        return msgspec.structs.replace(dependencies, **changes)
 
     @contextlib.asynccontextmanager
     async def runner(
@@ -150,14 +150,19 @@ class RunnerStage:
         actions: Sequence[Action[..., Any]],
         *,
         link: Connection | None = None,
-        tools: RunnerDependencies | None = None,
+        dependencies: RunnerDependencies | None = None,
         concurrency: int = 4,
         drain: float = 0.0,
     ) -> AsyncIterator[Runner]:
         """A runner that offers the actions and pulls; stopped at the end."""
         name = f"runner-{next(self._names)}"
         runner = Runner(
-            link or self.link, tools or self.tools(), list(actions), name=name, concurrency=concurrency, drain=drain
+            link or self.link,
+            dependencies or self.dependencies(),
+            list(actions),
+            name=name,
+            concurrency=concurrency,
+            drain=drain,
         )
         await runner.offer()
         runner.start()

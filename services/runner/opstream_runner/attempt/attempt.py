@@ -123,8 +123,8 @@ class Attempt:
             )
             await self._completion.complete(result)
         finally:
-            # From here on this attempt must send nothing: no heartbeat that is under way, and no progress from the
-            # thread of a handler that did not stop.
+            # From here on this attempt must send nothing, neither the present heartbeat nor progress from the thread of
+            # a handler that did not stop.
             self._is_over = True
             for timer in (self._heartbeat_timer, *self._limit_timers):
                 if timer is not None:

@@ -1,6 +1,7 @@
-"""Writes the events of one attempt. Caller: `attempt.py`.
+"""Appends the events of one attempt and keeps its operation's state.
 
-Progress, checks and the outcome are written by different tasks; each decides on the state that the one before left.
+Different tasks record progress and the outcome, and read at heartbeats. Each decides on the state that the task before
+it left.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ _CONTRADICTIONS: Final = 5
 
 
 CommandBuilder = Callable[[Operation], Command]
-"""What is wanted, given the state that it is decided on."""
+"""Makes the command for the state that it is decided on."""
 
 
 class EventRecorder:
-    """The operation as this attempt knows it, and the only way in which the attempt changes it.
+    """The operation as the attempt knows it. The attempt changes it only through this recorder.
 
     Args:
         tools: journal, clocks, ids.
@@ -70,18 +71,18 @@ class EventRecorder:
                     self.operation = evolve(self.operation, stored)
                     return self.operation
 
-    async def catch_up(self, floor: StoredMessage) -> None:
-        """Fold what was stored up to `floor`, which `Journal.last` gave.
+    async def catch_up(self, last: StoredMessage) -> None:
+        """Fold the newer events up to `last`, which `Journal.last_message` returned.
 
         Raises:
-            FoldRefused, InvalidEvent: it can't be folded.
-            JournalUnavailable: it could not be read.
+            FoldRefused, InvalidEvent: the events can't be folded.
+            JournalUnavailable: the events could not be read.
         """
-        if floor.seq <= self.operation.stream_sequence:
+        if last.seq <= self.operation.stream_sequence:
             return
-        async with self._lock:  # perhaps it is our own progress, on its way back from the broker
-            if floor.seq > self.operation.stream_sequence:
-                events = await self._tools.journal.events_up_to(floor, since=self.operation)
+        async with self._lock:  # a task that held the lock may just have recorded `last` itself
+            if last.seq > self.operation.stream_sequence:
+                events = await self._tools.journal.events_up_to(last, since=self.operation)
                 self.operation = fold(self.operation, events) or self.operation
 
     async def _read_until(self, until: float) -> None:

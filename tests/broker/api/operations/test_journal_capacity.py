@@ -153,7 +153,7 @@ async def test_what_was_accepted_ends(broker: Broker, link: Connection, journal:
     gate = HandlerGate()
     async with (
         projecting(projector(link, journal)),
-        stage.runner([laborious(gate)], concurrency=16, tools=stage.tools(source="test/runner-1")),
+        stage.runner([laborious(gate)], concurrency=16, dependencies=stage.dependencies(source="test/runner-1")),
         serving(broker.url) as api,
     ):
         for one in HELD:
@@ -190,7 +190,7 @@ async def test_a_journal_of_open_operations(
     gate = HandlerGate()
     async with (
         projecting(projector(link, journal)),
-        stage.runner([gated(gate)], concurrency=1, tools=stage.tools(source="test/runner-1")),
+        stage.runner([gated(gate)], concurrency=1, dependencies=stage.dependencies(source="test/runner-1")),
         serving(broker.url) as api,
     ):
         accepted: list[str] = []
@@ -207,7 +207,7 @@ async def test_a_journal_of_open_operations(
             assert (await stage.ended(one)).status is Status.SUCCEEDED
         await eventually(lambda: has_room(api))
     assert "waits for room" not in caplog.text
-    assert "is put back" not in caplog.text
+    assert "is requeued" not in caplog.text
 
 
 async def has_room(api: Api) -> bool:
@@ -231,7 +231,7 @@ async def test_the_rest_is_used_up(
 
     async with (
         projecting(projector(link, journal)),
-        stage.runner([handler], tools=stage.tools(source="test/runner-1")),
+        stage.runner([handler], dependencies=stage.dependencies(source="test/runner-1")),
         serving(broker.url) as api,
     ):
         assert (await submit(api, held)).status_code == 202

@@ -153,7 +153,7 @@ async def test_a_hundred_races(broker: Broker, stage: RunnerStage, link: Connect
 
     async with (
         projection.running(projection.projector(link, journal)),
-        stage.runner([handler], concurrency=COUNT, tools=stage.tools(source="test/runner-1")) as runner,
+        stage.runner([handler], concurrency=COUNT, dependencies=stage.dependencies(source="test/runner-1")) as runner,
     ):
         await stage.request(*ids)
         await asyncio.gather(*(stage.reached(one, lambda operation: operation.live, 20) for one in ids))

@@ -99,8 +99,8 @@ async def test_an_attempt_without_a_lease_stops_and_sends_nothing(stage: RunnerS
     ack, nak or heartbeat is sent for the message."""
     theirs, ours = HandlerGate(), HandlerGate()
     acks = await stage.spy(ACKS)
-    tools = stage.tools(journal=await opened(other))
-    async with stage.runner([gated(theirs, lease=1)], link=other, tools=tools, concurrency=1):
+    dependencies = stage.dependencies(journal=await opened(other))
+    async with stage.runner([gated(theirs, lease=1)], link=other, dependencies=dependencies, concurrency=1):
         await stage.request("op-1")
         await theirs.entered(1)
         async with stage.runner([gated(ours, lease=1)]):
@@ -119,8 +119,10 @@ async def test_an_outcome_that_comes_too_late(stage: RunnerStage, other: Connect
     """The result of a handler is refused if a successor has started, even if its runner has not noticed."""
     theirs, ours = HandlerGate(), HandlerGate()
     acks = await stage.spy(ACKS)
-    tools = stage.tools(journal=await opened(other))
-    async with stage.runner([gated(theirs, lease=1)], link=other, tools=tools, concurrency=1) as stale_runner:
+    dependencies = stage.dependencies(journal=await opened(other))
+    async with stage.runner(
+        [gated(theirs, lease=1)], link=other, dependencies=dependencies, concurrency=1
+    ) as stale_runner:
         await stage.request("op-1")
         await theirs.entered(1)
         async with stage.runner([gated(ours, lease=1)]):
@@ -152,8 +154,8 @@ async def test_a_plain_handler_without_a_lease(stage: RunnerStage, other: Connec
         ctx.progress(77, "from beyond")
         return "from beyond"
 
-    tools = stage.tools(journal=await opened(other))
-    async with stage.runner([handler], link=other, tools=tools, concurrency=1) as stale_runner:
+    dependencies = stage.dependencies(journal=await opened(other))
+    async with stage.runner([handler], link=other, dependencies=dependencies, concurrency=1) as stale_runner:
         await stage.request("op-1")
         await eventually(lambda: contexts)
         async with stage.runner([gated(ours, lease=1)]):

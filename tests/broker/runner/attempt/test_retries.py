@@ -325,8 +325,8 @@ async def test_a_wake_up_that_is_delivered_twice(stage: RunnerStage) -> None:
 
 async def test_the_jitter_is_drawn_for_each_delay(stage: RunnerStage) -> None:
     """Each delay has its own jitter, so that operations which failed together are retried apart."""
-    tools = stage.tools(jitter=iter([0.5, 1.0, 1.0]).__next__)
-    async with stage.runner([failing(2, OSError("secret"), backoff=0.2)], tools=tools):
+    dependencies = stage.dependencies(jitter=iter([0.5, 1.0, 1.0]).__next__)
+    async with stage.runner([failing(2, OSError("secret"), backoff=0.2)], dependencies=dependencies):
         await stage.request("op-1")
         await stage.ended("op-1")
     assert await pauses(stage) == pytest.approx([0.1, 0.4], abs=0.05)

@@ -268,8 +268,8 @@ async def test_an_owner_that_lost_its_runner_keeps_its_lock(stage: RunnerStage, 
     offered = exclusive(log, gate=gate, lease=1)
     queue = await queue_of(stage, offered)
     async with linked(broker.url) as cut:
-        tools = stage.tools(journal=await opened(cut))
-        async with stage.runner([offered], link=cut, tools=tools):
+        dependencies = stage.dependencies(journal=await opened(cut))
+        async with stage.runner([offered], link=cut, dependencies=dependencies):
             await ask(stage, offered, "op-1")
             await gate.entered(1)
             async with stage.runner([offered]):

@@ -401,4 +401,4 @@ async def test_an_isolated_action_without_a_module(stage: RunnerStage) -> None:
     def handler(request: Input, ctx: ActionContext) -> None: ...
 
     with pytest.raises(InvalidAction, match="collect it from a module"):
-        Runner(stage.link, stage.tools(), [handler], name="runner-1", concurrency=1)
+        Runner(stage.link, stage.dependencies(), [handler], name="runner-1", concurrency=1)

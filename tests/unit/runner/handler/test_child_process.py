@@ -146,7 +146,7 @@ def test_lines_look_like_the_runners() -> None:
     record = logging.makeLogRecord({"name": "n", "levelname": "INFO", "levelno": 20, "msg": "hello", "created": 1.5})
     formatter = logging.Formatter(child.LOG_FORMAT, child.LOG_TIME_FORMAT)
     formatter.converter = logs._LogFormatter.converter
-    assert formatter.format(record) == logs._LogFormatter(is_coloured=False).format(record)
+    assert formatter.format(record) == logs._LogFormatter(has_colour=False).format(record)
 
 
 @pytest.mark.parametrize("is_held", [False, True], ids=["closed", "held by a process that the runner forked"])
