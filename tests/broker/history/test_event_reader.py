@@ -1,4 +1,4 @@
-"""Walks through the journal and its archive: what is wanted, all of it, once, and what is told of the rest."""
+"""Reads the journal and its archive: every selected event once, in order, and reports the rest."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ pytestmark = pytest.mark.broker
 NOW = datetime(2026, 3, 14, tzinfo=UTC)
 
 
-class Read:
-    """What a walk gave."""
+class Reading:
+    """An event reader, and what it has read and reported."""
 
-    def __init__(self, link: Connection, wanted: HistoryQuery) -> None:
-        self.told: list[str] = []
-        self.walk = EventReader(link, wanted, self.told.append)
+    def __init__(self, connection: Connection, query: HistoryQuery) -> None:
+        self.reported: list[str] = []
+        self.reader = EventReader(connection, query, self.reported.append)
         self.found: list[StoredEvent] = []
 
     @property
     def sequences(self) -> list[int]:
-        """Of the events, in order."""
+        """The sequences of the events, in order."""
         return [one.message.sequence for one in self.found]
 
-    async def run(self) -> Read:
-        """Walk to the end."""
-        async for batch in self.walk.batches():
+    async def run(self) -> Reading:
+        """Read to the end."""
+        async for batch in self.reader.batches():
             self.found += batch
         return self
 
 
-async def read(link: Connection, **wanted: object) -> Read:
-    """Walk to the end."""
-    return await Read(link, HistoryQuery(**wanted)).run()  # type: ignore[arg-type]
+async def read(link: Connection, **query: object) -> Reading:
+    """Read to the end."""
+    return await Reading(link, HistoryQuery(**query)).run()  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -72,37 +72,37 @@ async def events(link: Connection, journal: Journal) -> list[RecordedEvent]:
 
 
 async def test_the_whole(link: Connection, events: list[RecordedEvent]) -> None:
-    """Every event once, in order, byte for byte; timers are passed over without a word."""
+    """It reads every event once, in order, byte for byte, and skips timers without reporting them."""
     whole = await read(link)
     assert [(one.message.sequence, one.message.data) for one in whole.found] == [
         (event.sequence, event.stored) for event in events
     ]
-    assert (whole.walk.problem, whole.told, whole.walk.next_sequence) == ("", [], len(events) + 4)
+    assert (whole.reader.problem, whole.reported, whole.reader.next_sequence) == ("", [], len(events) + 4)
 
 
 @pytest.mark.parametrize(
     "selection", [EventFilter(), EventFilter(resource="book"), EventFilter(types=(EventTypeFilter("failed"),))]
 )
 async def test_resuming_at_any_point(link: Connection, events: list[RecordedEvent], selection: EventFilter) -> None:
-    """What came before a sequence, and what comes from it on, are together the whole: nothing lost, nothing twice."""
+    """The events before a sequence and those from it on are together all events: none is lost or read twice."""
     whole = (await read(link, event_filter=selection)).sequences
     assert whole
     for first in range(1, events[-1].sequence + 2):
         rest = await read(link, event_filter=selection, first=first)
         assert [one for one in whole if one < first] + rest.sequences == whole
-        assert (rest.walk.problem, rest.walk.next_sequence) == ("", events[-1].sequence + 1)
+        assert (rest.reader.problem, rest.reader.next_sequence) == ("", events[-1].sequence + 1)
 
 
-async def test_any_moment_parts_the_whole(link: Connection, events: list[RecordedEvent]) -> None:
-    """What was stored before a time and what was stored since are together the whole, and going on from where the
-    first part ended gives the second."""
+async def test_a_time_divides_the_events(link: Connection, events: list[RecordedEvent]) -> None:
+    """The events stored before a time and those stored since are together all events, and the second part is what
+    follows after the end of the first."""
     whole = await read(link)
     for one in whole.found[::4]:
         at = one.message.stored_at
         before, since = await read(link, until=at), await read(link, since=at)
         assert before.sequences + since.sequences == whole.sequences
-        assert (before.walk.problem, since.walk.problem) == ("", "")
-        rest = await read(link, first=before.walk.next_sequence)
+        assert (before.reader.problem, since.reader.problem) == ("", "")
+        rest = await read(link, first=before.reader.next_sequence)
         assert rest.sequences == since.sequences
 
 
@@ -110,7 +110,7 @@ async def test_any_moment_parts_the_whole(link: Connection, events: list[Recorde
     "selection",
     [
         EventFilter(operation_id="op-3"),
-        EventFilter(operation_id="nobody"),
+        EventFilter(operation_id="unknown"),
         EventFilter(resource="book"),
         EventFilter(resource="book", action="upload-finish"),
         EventFilter(action="import"),
@@ -121,7 +121,7 @@ async def test_any_moment_parts_the_whole(link: Connection, events: list[Recorde
     ],
 )
 async def test_filters(link: Connection, events: list[RecordedEvent], selection: EventFilter) -> None:
-    """The broker's filters give what a look at each event gives."""
+    """The broker's filters select the same events as a comparison of each."""
 
     def is_wanted(event: RecordedEvent) -> bool:
         kind, name = KINDS[int(event.operation_id[3:]) % 3], event.type.split(".")[2]
@@ -141,7 +141,7 @@ async def test_filters(link: Connection, events: list[RecordedEvent], selection:
 
 @pytest.fixture
 async def bare(broker: Broker) -> AsyncIterator[tuple[Connection, JetStreamContext]]:
-    """A broker whose streams take anything and forget on demand, as ours never do."""
+    """A broker whose streams accept any message and allow deletes, unlike ours."""
     async with linked(broker.url) as link:
         js = link.nc.jetstream()
         await js.add_stream(name="OPERATIONS", subjects=["operations.>", "wake.>"])
@@ -150,13 +150,13 @@ async def bare(broker: Broker) -> AsyncIterator[tuple[Connection, JetStreamConte
 
 
 def payloads() -> list[bytes]:
-    """Five operations' requests."""
+    """The requests of five operations."""
     return [History(f"op-{number}").append(request()).payloads[0] for number in range(5)]
 
 
-async def test_what_is_no_event(bare: tuple[Connection, JetStreamContext]) -> None:
-    """Corrupt and foreign messages are passed over, told with their sequence, and counted; a newer version's event is
-    none of them."""
+async def test_messages_that_are_not_events(bare: tuple[Connection, JetStreamContext]) -> None:
+    """Corrupt and foreign messages are skipped, reported with their sequence, and counted. An event of a newer version
+    is neither."""
     link, js = bare
     (event, *_) = payloads()
     newer = event.replace(b"requested.v1", b"requested.v2").replace(b'"data":{', b'"data":[1],"x":{')
@@ -166,27 +166,27 @@ async def test_what_is_no_event(bare: tuple[Connection, JetStreamContext]) -> No
     await js.publish("operations.op-9.book.upload-start.requested", event)
     found = await read(link)
     assert [one.message.data for one in found.found] == [event, newer]
-    assert [line.partition(":")[0].split(" is ")[0] for line in found.told] == [
+    assert [line.partition(":")[0].split(" is ")[0] for line in found.reported] == [
         "sequence 2",
         "sequence 3",
         "sequence 5",
     ]
-    assert found.walk.problem == "3 messages skipped (not an event)"
+    assert found.reader.problem == "3 messages skipped (not an event)"
 
 
-async def test_only_some_troubles_are_told(bare: tuple[Connection, JetStreamContext]) -> None:
-    """A stream full of garbage does not flood whoever reads it; all of it is counted."""
+async def test_only_some_problems_are_reported(bare: tuple[Connection, JetStreamContext]) -> None:
+    """A stream full of garbage gives a limited number of reports; all messages are counted."""
     link, js = bare
     for _ in range(50):
         await js.publish("operations.op-0.book.upload-start.failed", b"garbage")
     found = await read(link)
-    assert len(found.told) == 21
-    assert found.walk.problem == "50 messages skipped (not an event)"
+    assert len(found.reported) == 21
+    assert found.reader.problem == "50 messages skipped (not an event)"
 
 
 async def test_missing_sequences(bare: tuple[Connection, JetStreamContext]) -> None:
-    """A gap behind something is told, at the end too; what is missing at the beginning has expired, unless a reader
-    wants to go on there."""
+    """A gap after a message is reported, also at the end. Messages before the first one have expired, which is reported
+    only to a reader that begins with them."""
     link, js = bare
     for number, payload in enumerate(payloads()):
         await js.publish(f"operations.op-{number}.book.upload-start.requested", payload)
@@ -194,16 +194,16 @@ async def test_missing_sequences(bare: tuple[Connection, JetStreamContext]) -> N
         await js.delete_msg("OPERATIONS", sequence)
     whole = await read(link)
     assert whole.sequences == [2, 4]
-    assert whole.told == [f"sequence {number} is missing: expired, deleted or lost" for number in (3, 5)]
-    assert (whole.walk.problem, whole.walk.next_sequence) == ("2 sequences missing (expired, deleted or lost)", 6)
+    assert whole.reported == [f"sequence {number} is missing: expired, deleted or lost" for number in (3, 5)]
+    assert (whole.reader.problem, whole.reader.next_sequence) == ("2 sequences missing (expired, deleted or lost)", 6)
     from_one = await read(link, first=1)
-    assert (from_one.sequences, from_one.walk.missing) == ([2, 4], 3)
+    assert (from_one.sequences, from_one.reader.missing) == ([2, 4], 3)
     filtered = await read(link, event_filter=EventFilter(resource="book"))
-    assert (filtered.sequences, filtered.walk.problem) == ([2, 4], ""), "with a filter nobody can tell"
+    assert (filtered.sequences, filtered.reader.problem) == ([2, 4], ""), "gaps are not known with a filter"
 
 
-async def test_an_end_that_is_not_reached(bare: tuple[Connection, JetStreamContext]) -> None:
-    """Whoever wants to go on behind the end is at the wrong stream; right at the end there is nothing yet."""
+async def test_a_sequence_after_the_end(bare: tuple[Connection, JetStreamContext]) -> None:
+    """A reader that continues after the end has the wrong stream; exactly at the end there are no events yet."""
     link, js = bare
     await js.publish("operations.op-0.book.upload-start.requested", payloads()[0])
     assert (await read(link, first=2)).sequences == []
@@ -212,7 +212,7 @@ async def test_an_end_that_is_not_reached(bare: tuple[Connection, JetStreamConte
 
 
 async def test_the_archive(bare: tuple[Connection, JetStreamContext]) -> None:
-    """It is read as the journal is, though its subjects name no operation."""
+    """It is read as the journal is, although its subjects don't name operations."""
     link, js = bare
     stored = payloads()
     for payload in stored:
@@ -224,7 +224,7 @@ async def test_the_archive(bare: tuple[Connection, JetStreamContext]) -> None:
 
 
 async def test_an_archive_of_the_journal(link: Connection, events: list[RecordedEvent]) -> None:
-    """What the broker copied is read as the journal is: the same bytes in the same order, with any filter."""
+    """The broker's copies are the same bytes in the same order, with any filter."""
     await provision(link, Sizing(), archive=ArchiveSizing())
 
     async def is_copied() -> bool:
@@ -239,11 +239,11 @@ async def test_an_archive_of_the_journal(link: Connection, events: list[Recorded
         journal = await read(link, event_filter=selection)
         archive = await read(link, event_filter=selection, is_archive=True)
         assert [one.message.data for one in archive.found] == [one.message.data for one in journal.found]
-        assert archive.walk.problem == ""
+        assert archive.reader.problem == ""
 
 
 async def test_no_stream(broker: Broker) -> None:
-    """Where nothing was provisioned, it is said what to do."""
+    """Without a stream, the error says what to do."""
     async with linked(broker.url) as link:
         with pytest.raises(NotProvisioned, match="run 'opstream provision'"):
             await read(link)
@@ -252,9 +252,9 @@ async def test_no_stream(broker: Broker) -> None:
 
 
 async def test_following_through_a_kill(broker: Broker, link: Connection, journal: Journal) -> None:
-    """Whoever follows gets what is new, and after the broker was killed goes on without loss or repetition."""
+    """A reader that follows gets new events, also after the broker was killed, without loss or repetition."""
     expected = await populate(journal, 3)
-    reading = Read(link, HistoryQuery(is_following=True))
+    reading = Reading(link, HistoryQuery(is_following=True))
     task = asyncio.create_task(reading.run())
     await eventually(lambda: len(reading.found) == len(expected))
     for round_number in (1, 2):
@@ -264,6 +264,6 @@ async def test_following_through_a_kill(broker: Broker, link: Connection, journa
         last = expected[-1].sequence
         await eventually(lambda last=last: last in reading.sequences, within=20)
     assert reading.sequences == [event.sequence for event in expected]
-    assert reading.walk.problem == ""
+    assert reading.reader.problem == ""
     task.cancel()
     await asyncio.wait([task])

@@ -1,4 +1,4 @@
-"""Replay inside of the test's process: a broker that does not come back, and the times of the archive."""
+"""Replay in the process of the test: a broker that does not come back, and the times of the archive."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.broker
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[TextIO, TextIO]]:
-    """A standard output, and where it can be read."""
+    """A standard output, and its reader."""
     reading, writing = os.pipe()
     with os.fdopen(reading) as printed, os.fdopen(writing, "w") as stdout:
         yield stdout, printed
@@ -44,7 +44,7 @@ async def test_a_broker_that_stays_away(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """Whoever follows is told where to go on when the broker is away for too long, and nothing is lost by that."""
+    """With --follow, an outage that is too long ends the command, which prints where to continue; nothing is lost."""
     monkeypatch.setattr(opstream.history.event_reader, "_FOLLOW_OUTAGE_TIMEOUT", 0.5)
     expected = await populate(journal, 2)
     settings = ReplaySettings(
@@ -53,7 +53,7 @@ async def test_a_broker_that_stays_away(
     stdout, printed = pipe
     monkeypatch.setattr("sys.stdout", stdout)  # not in the fixture: pytest sets it again before the test
     replaying = asyncio.create_task(_replay(settings))
-    replaying.add_done_callback(lambda _: stdout.close())  # so that whoever reads sees the end
+    replaying.add_done_callback(lambda _: stdout.close())  # so that the reader sees the end
     lines = [await asyncio.to_thread(printed.readline) for _ in expected]
     broker.kill()
     with pytest.raises(CommandError) as raised:
@@ -61,9 +61,9 @@ async def test_a_broker_that_stays_away(
     assert isinstance(raised.value.__cause__, JournalUnavailable)
     broker.start()
     assert lines == [f"{event.stored.decode()}\n" for event in expected]
-    told = re.search(r"stopped after (\d+) events; go on with --from-sequence (\d+)\n", capfd.readouterr().err)
-    assert told
-    assert (int(told[1]), int(told[2])) == (len(expected), expected[-1].sequence + 1)
+    reported = re.search(r"stopped after (\d+) events; go on with --from-sequence (\d+)\n", capfd.readouterr().err)
+    assert reported
+    assert (int(reported[1]), int(reported[2])) == (len(expected), expected[-1].sequence + 1)
     await eventually(lambda: link.is_connected)
 
 
@@ -81,7 +81,7 @@ async def test_a_broker_that_stays_away(
 async def test_the_archive_goes_by_when_it_happened(
     broker: Broker, link: Connection, arguments: list[str], positions: list[int]
 ) -> None:
-    """All of it was copied a moment ago, and that is nobody's question; where to go on is behind all that was read."""
+    """The times of the events count, not those of their copies; reading continues after everything that was read."""
     js = link.nc.jetstream()
     await js.add_stream(StreamConfig(name=subjects.ARCHIVE_STREAM, subjects=["archive.>"]))
     for event in History().append(request(), started(), Progressed(percent=1), Progressed(percent=2)).events:

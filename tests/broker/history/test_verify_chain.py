@@ -1,5 +1,4 @@
-"""`opstream verify --chain` on a real broker: on the live journal, on copies that somebody has tampered with, against
-checkpoints."""
+"""`opstream verify --chain` on a real broker: of the journal, of copies that were changed, against checkpoints."""
 
 from __future__ import annotations
 
@@ -64,24 +63,24 @@ def public(tmp_path: Path) -> Path:
 
 
 async def work(journal: Journal, operation_id: str) -> None:
-    """A whole operation."""
+    """Record a whole operation."""
     operation = await begin(journal, operation_id)
     await extend(journal, operation, started(), Progressed(percent=50), Succeeded(result=msgspec.Raw(b'{"pages":1}')))
 
 
 async def verify(broker: Broker, *options: object) -> Result:
-    """The command."""
+    """Run the command."""
     arguments = ["verify", "--chain", "--nats", broker.url, *map(str, options)]
     return await asyncio.to_thread(CliRunner().invoke, main, arguments)
 
 
-def clean(result: Result) -> None:
-    """It has found nothing."""
+def assert_clean(result: Result) -> None:
+    """Check that there are no findings."""
     assert (result.exit_code, result.stdout) == (0, ""), result.output
 
 
 def found(result: Result) -> list[str]:
-    """What it has found."""
+    """The findings."""
     assert result.exit_code == 1, result.output
     assert result.stderr.splitlines()[-1].startswith("opstream: error: ")
     return result.stdout.splitlines()
@@ -93,7 +92,7 @@ async def messages(link: Connection) -> list[ScannedMessage]:
 
 
 async def replace(link: Connection, tampered: Sequence[ScannedMessage], *, max_age: float = 30 * DAY) -> None:
-    """Put a copy of the journal in its place, as only somebody can who may delete streams."""
+    """Replace the journal by a copy, which needs the permission to delete streams."""
     js = link.nc.jetstream()
     await js.delete_stream(subjects.OPERATIONS_STREAM)
     await js.add_stream(
@@ -109,31 +108,31 @@ async def replace(link: Connection, tampered: Sequence[ScannedMessage], *, max_a
 
 
 async def put(link: Connection, operation_id: str, name: str, payload: bytes) -> None:
-    """Publish without the guard."""
+    """Publish without an expected version."""
     subject = subjects.event_subject(operation_id, KIND, name)
     await link.nc.jetstream().publish(subject, payload)
 
 
 @pytest.mark.usefixtures("filled")
 async def test_an_untouched_journal(broker: Broker) -> None:
-    """There is no finding; wakes are passed over; the summary counts."""
+    """There is no finding, timers are ignored, and the summary counts events and operations."""
     result = await verify(broker)
 
-    clean(result)
+    assert_clean(result)
     assert f"{OPERATIONS * EVENTS + 2} events of {OPERATIONS + 1} operations" in result.stderr
 
 
 @pytest.mark.usefixtures("link")
 async def test_an_empty_journal(broker: Broker, public: Path, tmp_path: Path) -> None:
-    """There is nothing to find; a checkpoint of nothing can be made and goes on."""
-    clean(await verify(broker))
-    clean(await verify(broker, "--checkpoint", tmp_path / "c", "--sign", tmp_path / "key"))
-    clean(await verify(broker, "--checkpoint", tmp_path / "c", "--key", public))
+    """There is no finding, and a checkpoint of an empty stream can be made and continued."""
+    assert_clean(await verify(broker))
+    assert_clean(await verify(broker, "--checkpoint", tmp_path / "c", "--sign", tmp_path / "key"))
+    assert_clean(await verify(broker, "--checkpoint", tmp_path / "c", "--key", public))
 
 
 @pytest.mark.usefixtures("filled")
-async def test_what_is_put_in_on_the_live_journal(broker: Broker, link: Connection) -> None:
-    """Bytes, a second request, and an event behind an end are found, each in one line that says where."""
+async def test_foreign_messages_in_the_journal(broker: Broker, link: Connection) -> None:
+    """Bytes, a second request, and an event after the end are found, each in one line that says where."""
     await put(link, "open", "progressed", b"\x00 not an event")
     await put(link, "open", "requested", encode_event(first("open")))
     await put(link, "op-1", "requested", encode_event(first("op-1")))
@@ -149,8 +148,8 @@ async def test_what_is_put_in_on_the_live_journal(broker: Broker, link: Connecti
 
 
 @pytest.mark.usefixtures("filled")
-async def test_what_an_operator_ended_by_force(broker: Broker, link: Connection) -> None:
-    """What the end has passed over is told as a note, and is no finding."""
+async def test_a_forced_end(broker: Broker, link: Connection) -> None:
+    """Messages that a forced end has skipped are notes, not findings."""
     await put(link, "open", "progressed", b"\x00 not an event")
     arguments = ["fail", "open", "--force", "--nats", broker.url]
     ended = await asyncio.to_thread(CliRunner().invoke, main, arguments)
@@ -158,12 +157,12 @@ async def test_what_an_operator_ended_by_force(broker: Broker, link: Connection)
 
     result = await verify(broker)
 
-    clean(result)
+    assert_clean(result)
     assert result.stderr.count("note: open") == 2
 
 
 def changed(copy: list[ScannedMessage]) -> list[ScannedMessage]:
-    """An event says something else."""
+    """A copy with changed data of an event."""
     return [
         ScannedMessage(one.sequence, one.subject, one.data.replace(b'"percent":50', b'"percent":51'), one.nanoseconds)
         if index == 2
@@ -173,17 +172,17 @@ def changed(copy: list[ScannedMessage]) -> list[ScannedMessage]:
 
 
 def without_an_event(copy: list[ScannedMessage]) -> list[ScannedMessage]:
-    """One in the middle of its operation is gone."""
+    """A copy without an event in the middle of an operation."""
     return [*copy[:5], *copy[6:]]
 
 
 def swapped(copy: list[ScannedMessage]) -> list[ScannedMessage]:
-    """Two of one operation have changed places."""
+    """A copy with two events of an operation in another order."""
     return [*copy[:5], copy[6], copy[5], *copy[7:]]
 
 
 def beheaded(copy: list[ScannedMessage]) -> list[ScannedMessage]:
-    """The beginning is gone, as if it had expired, in a copy that begins at 1."""
+    """A copy without the first events, as if they had expired, that begins at sequence 1."""
     return copy[2:]
 
 
@@ -192,7 +191,7 @@ def beheaded(copy: list[ScannedMessage]) -> list[ScannedMessage]:
 async def test_a_copy_that_was_tampered_with(
     broker: Broker, link: Connection, tamper: Callable[[list[ScannedMessage]], list[ScannedMessage]]
 ) -> None:
-    """In a copy of the journal what was done in the middle of an operation is one finding."""
+    """A change in the middle of an operation is one finding."""
     await replace(link, tamper(await messages(link)))
 
     (line,) = found(await verify(broker))
@@ -201,7 +200,7 @@ async def test_a_copy_that_was_tampered_with(
 
 @pytest.mark.usefixtures("filled")
 async def test_a_message_that_was_deleted(broker: Broker, link: Connection) -> None:
-    """Where somebody deletes from the stream, which denies it, the gap shows even if it takes a last event."""
+    """A deleted message, which the stream denies, is found by its gap, even if it was the last event."""
     await replace(link, await messages(link))
     assert await link.nc.jetstream().delete_msg(subjects.OPERATIONS_STREAM, EVENTS)
 
@@ -213,20 +212,20 @@ async def test_a_message_that_was_deleted(broker: Broker, link: Connection) -> N
 async def test_checkpoints_of_a_journal_that_grows(
     broker: Broker, journal: Journal, public: Path, tmp_path: Path
 ) -> None:
-    """Each covers what came since the one before; everything or only what is new is checked; open operations go on."""
+    """Each covers the messages since the last one; all or only new messages are verified; open operations continue."""
     path, key = tmp_path / "c", tmp_path / "key"
-    clean(await verify(broker, "--checkpoint", path, "--sign", key))
+    assert_clean(await verify(broker, "--checkpoint", path, "--sign", key))
     await work(journal, "later")
     await extend(journal, folded(None, *await journal.events("open")), Progressed(percent=1))
-    clean(await verify(broker, "--checkpoint", path, "--key", public))
-    clean(await verify(broker, "--checkpoint", path, "--sign", key, "--from-checkpoint"))
+    assert_clean(await verify(broker, "--checkpoint", path, "--key", public))
+    assert_clean(await verify(broker, "--checkpoint", path, "--sign", key, "--from-checkpoint"))
     await extend(journal, folded(None, *await journal.events("open")), Canceled())
     quick = await verify(broker, "--checkpoint", path, "--key", public, "--from-checkpoint")
-    clean(quick)
+    assert_clean(quick)
 
     whole = await verify(broker, "--checkpoint", path, "--key", public)
 
-    clean(whole)
+    assert_clean(whole)
     made = [json.loads(line)["checkpoint"] for line in path.read_text().splitlines()]
     count = OPERATIONS * EVENTS + 3
     assert [(one["first"], one["last"]) for one in made] == [(1, count), (count + 1, count + 5)]
@@ -235,7 +234,7 @@ async def test_checkpoints_of_a_journal_that_grows(
 
 
 async def rolled_back(broker: Broker, tmp_path: Path) -> list[ScannedMessage]:
-    """Work goes on and is covered by a checkpoint; then the broker's disk is what it was before. What was removed."""
+    """Record more and cover it by a checkpoint, then restore the broker's disk. Return what was removed by that."""
     folder, backup = broker._folder, tmp_path / "backup"
     broker.stop()
     shutil.copytree(folder, backup)
@@ -245,7 +244,7 @@ async def rolled_back(broker: Broker, tmp_path: Path) -> list[ScannedMessage]:
         journal = await opened(link)
         await work(journal, "gone")
         await work(journal, "kept")
-        clean(await verify(broker, "--checkpoint", tmp_path / "c", "--sign", tmp_path / "key"))
+        assert_clean(await verify(broker, "--checkpoint", tmp_path / "c", "--sign", tmp_path / "key"))
         later = (await messages(link))[before:]
     broker.stop()
     shutil.rmtree(folder)
@@ -256,9 +255,9 @@ async def rolled_back(broker: Broker, tmp_path: Path) -> list[ScannedMessage]:
 
 @pytest.mark.usefixtures("filled")
 async def test_a_removed_tail(broker: Broker, public: Path, tmp_path: Path) -> None:
-    """No chain shows it, the checkpoint does, also without looking at everything; and none is made over it."""
+    """It is found by the checkpoint, not by a chain, also in a quick verification; and no new checkpoint is made."""
     await rolled_back(broker, tmp_path)
-    clean(await verify(broker))
+    assert_clean(await verify(broker))
     signed = (tmp_path / "c").read_bytes()
 
     for options in (("--key", public), ("--key", public, "--from-checkpoint"), ("--sign", tmp_path / "key")):
@@ -269,7 +268,7 @@ async def test_a_removed_tail(broker: Broker, public: Path, tmp_path: Path) -> N
 
 @pytest.mark.usefixtures("filled")
 async def test_a_removed_operation(broker: Broker, public: Path, tmp_path: Path) -> None:
-    """Where a whole operation was left out and the rest stored again, no chain shows it, the checkpoint does."""
+    """An operation that was left out while the rest was stored again is found by the checkpoint, not by a chain."""
     later = await rolled_back(broker, tmp_path)
     async with linked(broker.url) as link:
         for one in later:
@@ -277,16 +276,16 @@ async def test_a_removed_operation(broker: Broker, public: Path, tmp_path: Path)
                 await link.nc.jetstream().publish(one.subject, one.data)
         journal = await opened(link)
         await work(journal, "more")  # so that the stream is long enough
-    clean(await verify(broker))
+    assert_clean(await verify(broker))
 
     (line,) = found(await verify(broker, "--checkpoint", tmp_path / "c", "--key", public))
     assert "are not what it covers" in line
 
 
 @pytest.mark.usefixtures("filled")
-async def test_a_stream_that_was_made_anew(broker: Broker, link: Connection, public: Path, tmp_path: Path) -> None:
-    """A checkpoint of the stream that was there before says so."""
-    clean(await verify(broker, "--checkpoint", tmp_path / "c", "--sign", tmp_path / "key"))
+async def test_a_stream_that_was_made_again(broker: Broker, link: Connection, public: Path, tmp_path: Path) -> None:
+    """A checkpoint of the earlier stream shows that it was replaced."""
+    assert_clean(await verify(broker, "--checkpoint", tmp_path / "c", "--sign", tmp_path / "key"))
     await replace(link, await messages(link))
 
     assert found(await verify(broker, "--checkpoint", tmp_path / "c", "--key", public)) == []
@@ -296,7 +295,7 @@ async def test_a_stream_that_was_made_anew(broker: Broker, link: Connection, pub
 async def test_findings_are_signed_only_on_demand(
     broker: Broker, link: Connection, public: Path, tmp_path: Path
 ) -> None:
-    """A checkpoint over findings needs --accept-findings, and says how many there were."""
+    """A checkpoint in spite of findings needs --accept-findings, and has their number."""
     path, key = tmp_path / "c", tmp_path / "key"
     await put(link, "open", "progressed", b"{}")
 
@@ -304,12 +303,12 @@ async def test_findings_are_signed_only_on_demand(
     assert not path.exists()
     assert len(found(await verify(broker, "--checkpoint", path, "--sign", key, "--accept-findings"))) == 1
     assert json.loads(path.read_text())["checkpoint"]["findings"] == 1
-    clean(await verify(broker, "--checkpoint", path, "--key", public, "--from-checkpoint"))
+    assert_clean(await verify(broker, "--checkpoint", path, "--key", public, "--from-checkpoint"))
 
 
 @pytest.mark.usefixtures("link")
 async def test_the_archive(broker: Broker, link: Connection, journal: Journal) -> None:
-    """Its operations are told by the events; one that began before it is a note, foreign bytes are a finding."""
+    """Its events name their operations. An operation that began before it is a note, foreign bytes are a finding."""
     await work(journal, "op-1")
     copied = await messages(link)
     js = link.nc.jetstream()
@@ -317,7 +316,7 @@ async def test_the_archive(broker: Broker, link: Connection, journal: Journal) -
     for one in copied[1:]:
         await js.publish(f"archive.book.upload-start.{one.subject.rpartition('.')[2]}", one.data)
     result = await verify(broker, "--from-archive")
-    clean(result)
+    assert_clean(result)
     assert "note: op-1  position 2  sequence 1" in result.stderr
     await js.publish("archive.book.upload-start.started", b"{}")
 
@@ -326,7 +325,7 @@ async def test_the_archive(broker: Broker, link: Connection, journal: Journal) -
 
 
 async def test_without_an_archive(broker: Broker, link: Connection) -> None:
-    """One line says what makes it."""
+    """The error says what makes one."""
     result = await verify(broker, "--from-archive")
 
     assert (result.exit_code, result.stdout) == (1, "")
@@ -334,7 +333,7 @@ async def test_without_an_archive(broker: Broker, link: Connection) -> None:
 
 
 async def test_the_archive_that_provision_makes(broker: Broker, link: Connection, journal: Journal) -> None:
-    """What the broker copies into it is whole."""
+    """The broker's copies have no findings."""
     await provision(link, Sizing(), archive=ArchiveSizing(), is_update=True)
     await work(journal, "op-1")
 
@@ -343,12 +342,12 @@ async def test_the_archive_that_provision_makes(broker: Broker, link: Connection
 
     await eventually(is_copied, within=20)
     result = await verify(broker, "--from-archive")
-    clean(result)
+    assert_clean(result)
     assert f"ARCHIVE: {EVENTS} events of 1 operation" in result.stderr
 
 
 async def limit(link: Connection, seconds: float) -> None:
-    """Give the journal another age limit, as anybody can who may change streams."""
+    """Change the age limit of the journal, which needs the permission to change streams."""
     js = link.nc.jetstream()
     config = (await js.stream_info(subjects.OPERATIONS_STREAM)).config
     config.max_age, config.duplicate_window = seconds, min(seconds, 120)
@@ -359,9 +358,9 @@ async def limit(link: Connection, seconds: float) -> None:
 async def test_an_age_limit_that_was_lowered_for_a_while(
     broker: Broker, link: Connection, journal: Journal, public: Path, tmp_path: Path
 ) -> None:
-    """Whoever empties the journal that way is found out, also by the quick look, be it covered or new; and while the
-    limit is low, a note tells that it was lowered."""
-    clean(await verify(broker, "--checkpoint", tmp_path / "c", "--sign", tmp_path / "key"))
+    """Messages that were removed that way are findings, covered or new, also in a quick verification. While the limit
+    is low, a note says that it was lowered."""
+    assert_clean(await verify(broker, "--checkpoint", tmp_path / "c", "--sign", tmp_path / "key"))
     covered = (await stream_bounds(link, subjects.OPERATIONS_STREAM)).last
     await work(journal, "new")
     await limit(link, 1)
@@ -382,7 +381,7 @@ async def test_an_age_limit_that_was_lowered_for_a_while(
 
 @pytest.mark.usefixtures("filled")
 async def test_what_has_expired(broker: Broker, link: Connection) -> None:
-    """An operation of which the beginning is gone with age is no finding; one of which the middle is gone is one."""
+    """An operation without its first events, which have expired, is no finding; with a gap in the middle it is one."""
     copy = await messages(link)
     await replace(link, copy[:2], max_age=1)
 
@@ -397,7 +396,7 @@ async def test_what_has_expired(broker: Broker, link: Connection) -> None:
     for one in copy[2:]:
         await js.publish(one.subject, one.data)
     result = await verify(broker)
-    clean(result)
+    assert_clean(result)
     assert "1 operation cut by age" in result.stderr
     assert "younger than its age limit" in result.stderr
     await js.publish(copy[3].subject.replace("op-0", "op-9"), copy[3].data.replace(b"op-0", b"op-9"))

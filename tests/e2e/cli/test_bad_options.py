@@ -1,7 +1,7 @@
-"""Every option of every command refuses what it can't mean: exit status 2, and one line that says what to write.
+"""Every option of every command refuses invalid values: exit status 2, and one line that says what to write.
 
-The commands are found by walking click's tree, and bad values by asking each option, so that whatever is added later is
-tested, too: an option that takes any text has to be named here, with the reason.
+The test finds the commands in click's tree, and invalid values by trying some with each option, so that it covers new
+options, too. An option that accepts any text must be named here, with the reason.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ ANY_TEXT: Final[Mapping[str, str]] = {
         ("--webhooks-config", "--key", "--sign", "--checkpoint"), "a file, of which the command says what is wrong"
     ),
 }
-"""Options that refuse nothing when they are read, and why."""
+"""Options that accept every text when they are read, and why."""
 BAD: Final = ("?", "-1", "no such thing", "9" * 30, ":", "{", str(Path(__file__)), str(Path(__file__) / "below"))
-"""What is tried, in this order, until an option refuses it."""
+"""Values that are tried, in this order, until an option refuses one."""
 WORDS: Final = ("book:read", "1", "x.parquet")
-"""What is tried for arguments, likewise."""
+"""Values that are tried for arguments, until one is accepted."""
 ADVICE: Final = re.compile(r"\): .+(?:: \S| must be |is not one of|does not match the formats? '|Recognized values)")
-"""What a complaint goes on with, in our words or in click's."""
+"""How an error continues after the option, in our words or in click's."""
 
 
 class Case(NamedTuple):
-    """A bad value of an option."""
+    """An invalid value of an option."""
 
     path: tuple[str, ...]
     """The command, e.g. `("webhooks", "list")`."""
@@ -54,7 +54,7 @@ class Case(NamedTuple):
 
 
 def commands(group: click.Group = main, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Every command that is no group, with how to get there."""
+    """Every command that is not a group, with its path."""
     context = click.Context(group)
     for name in group.list_commands(context):
         command = group.get_command(context, name)
@@ -66,12 +66,12 @@ def commands(group: click.Group = main, path: tuple[str, ...] = ()) -> Iterator[
 
 
 def options(command: click.Command) -> list[click.Option]:
-    """Those with a value, be it only in the environment."""
+    """The options of a command."""
     return [one for one in command.params if isinstance(one, click.Option)]
 
 
 def refused(command: click.Command, option: click.Option) -> str | None:
-    """A value that an option refuses when it is read; None if it takes whatever is tried."""
+    """A value that an option refuses when it is read; None if it accepts all that are tried."""
     for value in BAD:
         context = click.Context(command, info_name=command.name)
         try:
@@ -82,13 +82,13 @@ def refused(command: click.Command, option: click.Option) -> str | None:
 
 
 def arguments(command: click.Command) -> list[str]:
-    """A word for each argument that has to be there."""
+    """A word for each required argument."""
     context = click.Context(command)
     return [word(one, context) for one in command.params if isinstance(one, click.Argument) and one.required]
 
 
 def word(argument: click.Argument, context: click.Context) -> str:
-    """One that an argument takes."""
+    """A word that an argument accepts."""
     for tried in WORDS:
         try:
             argument.process_value(context, tried)
@@ -111,39 +111,39 @@ EMPTY: Final = [
     for option in options(command)
     if not option.is_flag and option.name != "reason"
 ]
-"""Each option with a value; a reason may be empty."""
+"""Each option with an empty value, which only a reason may have."""
 FIRST: Final = [next(group) for _, group in groupby(VALUED, key=lambda case: case.path)]
 """One option of each command."""
 
 
 @pytest.fixture(autouse=True)
 def environment_without_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing else is set."""
+    """No variable of opstream is set."""
     for name in list(os.environ):
         if name.startswith(OUR_VARIABLES):
             monkeypatch.delenv(name)
 
 
 def command_line(case: Case) -> list[str]:
-    """The option first: click complains of one thing, and takes what is given in order."""
+    """A command line with the option first: click reads it in order, and reports one error."""
     command = dict(commands())[case.path]
     return [*case.path, f"{case.option.opts[0]}={case.value}", *arguments(command)]
 
 
 def check(case: Case, status: int, out: str, err: str) -> None:
-    """Exit status 2, nothing on stdout, and one line on stderr that names the option and the variable, and helps."""
+    """Check exit status 2, no stdout, and one line on stderr that names option and variable and says what to write."""
     assert (status, out) == (2, ""), err
     assert "Traceback" not in err
-    (told,) = err.splitlines()
-    assert told.startswith("opstream: error: ")
-    assert re.search(rf" \(see '(python -m )?opstream {' '.join(case.path)} --help'\)$", told), told
-    assert case.option.opts[0] in told
-    assert str(case.option.envvar) in told
-    assert ADVICE.search(told), told
+    (line,) = err.splitlines()
+    assert line.startswith("opstream: error: ")
+    assert re.search(rf" \(see '(python -m )?opstream {' '.join(case.path)} --help'\)$", line), line
+    assert case.option.opts[0] in line
+    assert str(case.option.envvar) in line
+    assert ADVICE.search(line), line
 
 
 def test_every_option_refuses_something() -> None:
-    """Or it is one of the few that take any text; and every command is one of those that are tested here."""
+    """Every option of every command refuses some value, except for those that accept any text."""
     found = {(path, option.opts[0]) for path, command in commands() for option in options(command)}
     refusing = {(case.path, case.option.opts[0]) for case in CASES}
     assert {name for _, name in found - refusing} <= set(ANY_TEXT)
@@ -153,14 +153,14 @@ def test_every_option_refuses_something() -> None:
 
 @pytest.mark.parametrize("case", VALUED, ids=str)
 def test_a_bad_value(case: Case) -> None:
-    """On the command line."""
+    """An invalid value on the command line is refused."""
     result = CliRunner().invoke(main, command_line(case), prog_name="opstream")
     check(case, result.exit_code, result.stdout, result.stderr)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_bad_variable(case: Case) -> None:
-    """In the environment; a switch, too, which takes no value on the command line."""
+    """An invalid value in the environment is refused, also of a flag, which has no value on the command line."""
     command = dict(commands())[case.path]
     variables = {str(case.option.envvar): case.value}
     result = CliRunner().invoke(main, [*case.path, *arguments(command)], env=variables, prog_name="opstream")
@@ -169,28 +169,28 @@ def test_a_bad_variable(case: Case) -> None:
 
 @pytest.mark.parametrize("case", EMPTY, ids=str)
 def test_an_empty_value(case: Case) -> None:
-    """What a script makes of a variable that it forgot to set is not taken for a value, or for none."""
+    """An empty value, e.g. of a variable that a script forgot to set, is taken neither for a value nor for none."""
     result = CliRunner().invoke(main, command_line(case), prog_name="opstream")
     assert (result.exit_code, result.stdout) == (2, "")
-    told = result.stderr.splitlines()[-1]
-    assert case.option.opts[0] in told
-    assert "it is empty: write a value, or leave the option out" in told
+    line = result.stderr.splitlines()[-1]
+    assert case.option.opts[0] in line
+    assert "it is empty: write a value, or leave the option out" in line
 
 
 @pytest.mark.parametrize("case", [case for case in EMPTY if not case.option.multiple], ids=str)
 def test_two_values(case: Case) -> None:
-    """Of an option that takes one, the first is not dropped in silence."""
+    """Two values of an option that takes one are refused: the first is not dropped silently."""
     twice = [f"{case.option.opts[0]}={value}" for value in ("1", "2")]
     result = CliRunner().invoke(main, [*case.path, *twice, *command_line(case)[2:]], prog_name="opstream")
     assert (result.exit_code, result.stdout) == (2, "")
-    told = result.stderr.splitlines()[-1]
-    assert case.option.opts[0] in told
-    assert "it is given twice with different values: leave one out" in told
+    line = result.stderr.splitlines()[-1]
+    assert case.option.opts[0] in line
+    assert "it is given twice with different values: leave one out" in line
 
 
 @pytest.mark.parametrize("path", [path for path, _ in commands()], ids=" ".join)
 def test_an_unknown_option(path: tuple[str, ...]) -> None:
-    """It is named."""
+    """The error names it."""
     result = CliRunner().invoke(main, [*path, "--no-such-option"], prog_name="opstream")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "--no-such-option" in result.stderr.splitlines()[-1]
@@ -198,23 +198,23 @@ def test_an_unknown_option(path: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("path", [path for path, command in commands() if arguments(command)], ids=" ".join)
 def test_a_missing_argument(path: tuple[str, ...]) -> None:
-    """It is named, as the help names it."""
+    """The error names it as the help does."""
     result = CliRunner().invoke(main, list(path), prog_name="opstream")
     assert (result.exit_code, result.stdout) == (2, "")
     assert re.search(r"Missing argument '[A-Z_]+(\.[a-z]+)?'", result.stderr.splitlines()[-1]), result.stderr
 
 
 def test_real_processes(tmp_path: Path) -> None:
-    """One option of each command, on the command line and in the environment: the same from a real process, and nothing
-    was begun in its working directory."""
+    """A real process refuses an invalid value, too, on the command line and in the environment, and leaves its working
+    directory empty. One option of each command is tried."""
 
     def both(case: Case) -> None:
         command = dict(commands())[case.path]
-        told = run(*command_line(case), cwd=tmp_path)
-        check(case, told.returncode, told.stdout, told.stderr)
+        result = run(*command_line(case), cwd=tmp_path)
+        check(case, result.returncode, result.stdout, result.stderr)
         variables = {str(case.option.envvar): case.value}
-        told = run(*case.path, *arguments(command), extra=variables, cwd=tmp_path)
-        check(case, told.returncode, told.stdout, told.stderr)
+        result = run(*case.path, *arguments(command), extra=variables, cwd=tmp_path)
+        check(case, result.returncode, result.stdout, result.stderr)
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(both, FIRST))
@@ -223,7 +223,7 @@ def test_real_processes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("schemas", "."), ("verify", "--help")])
 def test_a_full_disk(arguments: tuple[str, ...], tmp_path: Path) -> None:
-    """What can't be printed is one line that says so, and exit status 1, whatever the command."""
+    """Output that can't be printed is one line and exit status 1, of every command."""
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             [*COMMAND, *arguments],
@@ -234,5 +234,5 @@ def test_a_full_disk(arguments: tuple[str, ...], tmp_path: Path) -> None:
             cwd=tmp_path,
             env=environment(),
         )
-    said = "standard output can't be written to (No space left on device): make room there, then run it again"
-    assert (done.returncode, done.stderr) == (1, f"opstream: error: {said}\n")
+    problem = "standard output can't be written to (No space left on device): make room there, then run it again"
+    assert (done.returncode, done.stderr) == (1, f"opstream: error: {problem}\n")

@@ -27,7 +27,7 @@ LINE = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ  "
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """A system that serves; whoever kills something starts it again."""
+    """A system that serves. A test that kills a part of it starts it again."""
     folder = tmp_path_factory.mktemp("cli")
     write_module(folder)
     with ExitStack() as stack:
@@ -38,7 +38,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 
 @pytest.fixture
 def variables(system: System) -> dict[str, str]:
-    """Where the commands find the service."""
+    """Variables with which the commands find the service."""
     return {"OPSTREAM_URL": system.api, "NO_PROXY": "127.0.0.1"}
 
 
@@ -53,7 +53,7 @@ def call(variables: dict[str, str]) -> Any:
 
 
 def the_error(result: subprocess.CompletedProcess[str]) -> str:
-    """Its one line, with which a command ends."""
+    """The error of a command, which is the last line."""
     *_, last = result.stderr.splitlines()
     assert result.stderr.count("opstream: error: ") == 1
     assert "Traceback" not in result.stderr
@@ -61,7 +61,7 @@ def the_error(result: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_success(system: System, call: Any) -> None:
-    """Status 0; stdout has the result in one line and nothing else, stderr a plain line for each change."""
+    """The status is 0; stdout has only the result, in one line, stderr a plain line for each change."""
     open_gate(system.folder, "success")
     result = call("run", TARGET, "--operation-id", "success", "--input", "{}")
     assert (result.returncode, result.stdout) == (0, '{"operation":"success","title":"Möwe"}\n')
@@ -75,7 +75,7 @@ def test_success(system: System, call: Any) -> None:
 
 
 def test_failure(system: System, call: Any, tmp_path: Path) -> None:
-    """Status 1, and the action's error in one line; the input is a file's."""
+    """The status is 1, and stderr has the action's error in one line. The input comes from a file."""
     open_gate(system.folder, "failure")
     (tmp_path / "input.json").write_text('{"code": "Broken"}\n')
     result = call("run", "job:wait", "--operation-id", "failure", "--input", f"@{tmp_path / 'input.json'}")
@@ -86,7 +86,7 @@ def test_failure(system: System, call: Any, tmp_path: Path) -> None:
 
 
 def test_cancellation(call: Any, variables: dict[str, str]) -> None:
-    """Status 3 with the reason; whoever canceled and waited gets 0, and the monitor."""
+    """`run` ends with status 3 and the reason, `cancel --wait` with status 0 and the monitor."""
     with Process("run", TARGET, "--operation-id", "cancellation", extra=variables) as following:
         following.wait_for("Running  +50 %  half  .31mred")
         canceled = call("cancel", "cancellation", "--reason", "too slow", "--wait")
@@ -97,7 +97,7 @@ def test_cancellation(call: Any, variables: dict[str, str]) -> None:
 
 
 def test_too_late_to_cancel(system: System, call: Any) -> None:
-    """What has succeeded is not canceled any more: status 1, and why."""
+    """An operation that has succeeded can't be canceled: the status is 1, and the error says why."""
     open_gate(system.folder, "late")
     assert call("run", TARGET, "--operation-id", "late").returncode == 0
     result = call("cancel", "late")
@@ -106,7 +106,7 @@ def test_too_late_to_cancel(system: System, call: Any) -> None:
 
 
 def test_a_terminal_gets_a_bar(system: System, variables: dict[str, str]) -> None:
-    """Progress is one line, drawn again as time passes and cut to the terminal; the result is indented."""
+    """Progress is one line, redrawn as time passes and cut to the terminal; the result is indented."""
     with Terminal("run", TARGET, "--operation-id", "bar", extra=variables, columns=60) as terminal:
         terminal.wait_for("\r\x1b[K\x1b[1mRunning\x1b[0m  [############------------]  50 %  0:0")
         terminal.wait_for("0:02  half")
@@ -122,7 +122,7 @@ def test_a_terminal_gets_a_bar(system: System, variables: dict[str, str]) -> Non
 
 
 def test_a_terminal_for_progress_only(system: System, variables: dict[str, str]) -> None:
-    """With stdout in a pipe the bar is still on the terminal, and the result in the pipe; NO_COLOR is obeyed."""
+    """With stdout in a pipe, the bar is on the terminal and the result in the pipe; NO_COLOR has its effect."""
     extra = {**variables, "NO_COLOR": "1"}
     with Terminal("run", TARGET, "--operation-id", "pipe", extra=extra, is_stdout=False) as terminal:
         terminal.wait_for("\r\x1b[KRunning  [############------------]  50 %")
@@ -133,8 +133,8 @@ def test_a_terminal_for_progress_only(system: System, variables: dict[str, str])
         assert "title" not in terminal.output
 
 
-def test_the_service_is_killed_meanwhile(system: System, variables: dict[str, str]) -> None:
-    """Following survives: it says so, asks again, and ends with the result."""
+def test_the_service_is_killed_while_followed(system: System, variables: dict[str, str]) -> None:
+    """The command reports the outage, tries again, and ends with the result."""
     with Process("run", TARGET, "--operation-id", "killed", extra=variables) as following:
         following.wait_for("Running")
         system.kill("api")
@@ -148,7 +148,7 @@ def test_the_service_is_killed_meanwhile(system: System, variables: dict[str, st
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """Processes that are started heed SIGINT, also when a shell runs the tests in the background."""
+    """Child processes handle SIGINT, also when a shell runs the tests in the background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -157,7 +157,7 @@ def interruptible() -> Iterator[None]:
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("command", ["run", "status"])
 def test_ctrl_c(system: System, call: Any, variables: dict[str, str], command: str) -> None:
-    """It ends the following with status 130, not the operation, and tells how to go on."""
+    """It ends the command with status 130, not the operation, and the last line says how to continue."""
     name = f"interrupted-{command}"
     assert call("run", TARGET, "--operation-id", name, "--detach").returncode == 0
     arguments = ("run", TARGET, "--operation-id", name) if command == "run" else ("status", name, "--wait")
@@ -177,7 +177,7 @@ def test_ctrl_c(system: System, call: Any, variables: dict[str, str], command: s
 
 
 def test_a_timeout(call: Any) -> None:
-    """Status 124: the operation goes on."""
+    """The status is 124, and the operation goes on."""
     result = call("run", TARGET, "--operation-id", "timeout", "--timeout", "1.5s")
     assert (result.returncode, result.stdout) == (124, "")
     assert "the time is up, and the status is Running; operation timeout goes on" in the_error(result)
@@ -185,7 +185,7 @@ def test_a_timeout(call: Any) -> None:
 
 
 def test_submit_only(system: System, call: Any) -> None:
-    """--detach prints the monitor, with the id that everything else takes."""
+    """--detach prints the monitor, with the id for the other commands."""
     submitted = json.loads(call("run", TARGET, "--detach").stdout)
     assert submitted["kind"] == "job:wait"
     open_gate(system.folder, submitted["id"])
@@ -196,7 +196,7 @@ def test_submit_only(system: System, call: Any) -> None:
 
 
 def test_events(system: System, call: Any, variables: dict[str, str]) -> None:
-    """One CloudEvent per line, followed to the end; on a terminal a table."""
+    """They are one CloudEvent per line, followed to the end; on a terminal a table."""
     assert call("run", TARGET, "--operation-id", "events", "--detach").returncode == 0
     with Process("events", "events", "--follow", extra=variables) as following:
         following.wait_for("progressed")
@@ -231,7 +231,7 @@ def test_events(system: System, call: Any, variables: dict[str, str]) -> None:
     ],
 )
 def test_refused(system: System, call: Any, arguments: tuple[str, ...], text: str) -> None:
-    """Status 1 and the service's own words."""
+    """The status is 1, and the error is the service's."""
     open_gate(system.folder, "taken")
     if "taken" in arguments:
         assert call("run", TARGET, "--operation-id", "taken").returncode == 0
@@ -240,8 +240,8 @@ def test_refused(system: System, call: Any, arguments: tuple[str, ...], text: st
     assert text in the_error(result)
 
 
-def test_nobody_there() -> None:
-    """Status 1, and the id under which the same command is safe."""
+def test_no_service() -> None:
+    """The status is 1, and the error has the id with which the same command is safe."""
     with refusing() as url:
         result = processes.run("run", TARGET, "--url", url, "--timeout", "1s", extra={"NO_PROXY": "127.0.0.1"})
     assert (result.returncode, result.stdout) == (1, "")
@@ -252,7 +252,7 @@ def test_nobody_there() -> None:
 
 
 def test_a_redirect_of_stdout(variables: dict[str, str], system: System) -> None:
-    """A reader that goes away early is no traceback."""
+    """A reader that closes the pipe early causes no traceback."""
     open_gate(system.folder, "early")
     assert processes.run("run", TARGET, "--operation-id", "early", extra=variables).returncode == 0
     command = " ".join(processes.COMMAND)

@@ -35,7 +35,7 @@ _FEW: Final = 6
 """Open files of a process that has no connection yet."""
 
 
-def writing(broker: Broker, work: Callable[[Journal], Awaitable[Any]]) -> Any:
+def with_journal(broker: Broker, work: Callable[[Journal], Awaitable[Any]]) -> Any:
     """Do something with a journal on the broker."""
 
     async def connected() -> Any:
@@ -54,17 +54,17 @@ def broker() -> Iterator[Broker]:
 
 @pytest.fixture(scope="module")
 def events(broker: Broker) -> list[RecordedEvent]:
-    """What the broker holds: twelve operations."""
-    return writing(broker, lambda journal: populate(journal, 12))
+    """The events of twelve operations, which the broker holds."""
+    return with_journal(broker, lambda journal: populate(journal, 12))
 
 
 def replay(broker: Broker, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run it to its end."""
+    """Run the command to its end."""
     return run("replay", "--nats", broker.url, *arguments)
 
 
 def test_cloudevents(broker: Broker, events: list[RecordedEvent]) -> None:
-    """One stored event per line, byte for byte, and at last where to go on."""
+    """It prints one stored event per line, byte for byte, and at the end where to continue."""
     result = replay(broker)
     assert (result.returncode, result.stdout.encode()) == (0, b"".join(event.stored + b"\n" for event in events))
     last = events[-1].sequence
@@ -73,7 +73,7 @@ def test_cloudevents(broker: Broker, events: list[RecordedEvent]) -> None:
 
 
 def test_records(broker: Broker, events: list[RecordedEvent]) -> None:
-    """Each line tells its sequence, when the broker stored it, and where; the event in it is as it is stored."""
+    """Each line has the sequence, time and subject under which the broker stored the event, and the event itself."""
     found = [json.loads(line) for line in replay(broker, "--format", "records").stdout.splitlines()]
     assert [one["sequence"] for one in found] == [event.sequence for event in events]
     assert [one["event"] for one in found] == [json.loads(event.stored) for event in events]
@@ -84,7 +84,7 @@ def test_records(broker: Broker, events: list[RecordedEvent]) -> None:
 
 
 def test_table(broker: Broker, events: list[RecordedEvent]) -> None:
-    """A heading, and one line for each event."""
+    """The table has a heading, and one line for each event."""
     result = replay(broker, "--format", "table", "--operation", "op-1")
     heading, *rows = result.stdout.splitlines()
     assert heading.split() == ["sequence", "stored", "(UTC)", "operation", "pos", "action", "event", "what"]
@@ -93,7 +93,7 @@ def test_table(broker: Broker, events: list[RecordedEvent]) -> None:
 
 
 def test_table_on_a_terminal(broker: Broker, events: list[RecordedEvent]) -> None:
-    """Nothing is broken by the edge of a terminal: the operation is on a line of its own on a narrow one."""
+    """No line reaches the edge of the terminal; on a narrow one the operation has a line of its own."""
     for columns, operations in ((80, r"^    op-1 "), (250, r"^ +\d+  \S+ \S+  op-1 ")):
         with Terminal("replay", "--nats", broker.url, "--operation", "op-1", columns=columns) as terminal:
             assert terminal.wait(10) == 0
@@ -102,34 +102,34 @@ def test_table_on_a_terminal(broker: Broker, events: list[RecordedEvent]) -> Non
         assert all(len(line) < columns for line in shown)
 
 
-def test_each_part_goes_on_where_the_last_one_ended(broker: Broker, events: list[RecordedEvent]) -> None:
-    """With the sequence that is told at the end, parts add up to the whole."""
+def test_each_part_continues_where_the_last_one_ended(broker: Broker, events: list[RecordedEvent]) -> None:
+    """With the sequence that is printed at the end, the parts make up the whole."""
     filters = ("--action", "book:*", "--type", "failed,succeeded", "--format", "records")
     whole = replay(broker, *filters).stdout.splitlines()
     first = replay(broker, *filters, "--until", json.loads(whole[len(whole) // 2])["storedAt"])
-    told = re.search(r"--from-sequence (\d+)", first.stderr)
-    assert told
-    rest = replay(broker, *filters, "--from-sequence", told[1])
+    reported = re.search(r"--from-sequence (\d+)", first.stderr)
+    assert reported
+    rest = replay(broker, *filters, "--from-sequence", reported[1])
     assert first.stdout.splitlines() + rest.stdout.splitlines() == whole
     assert first.stdout
     assert rest.stdout
 
 
-def test_a_reader_that_goes(broker: Broker, events: list[RecordedEvent]) -> None:
-    """Whoever closes the pipe has had enough: the command ends at once, without a word, with status 0."""
+def test_a_reader_that_closes_the_pipe(broker: Broker, events: list[RecordedEvent]) -> None:
+    """A reader that closes the pipe ends the command at once, without output and with status 0."""
     command = [*COMMAND, "replay", "--nats", broker.url, "--follow"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()) as process:
         assert process.stdout
         assert process.stderr
         assert process.stdout.readline() == events[0].stored + b"\n"
         process.stdout.close()
-        writing(broker, lambda journal: record(journal, "late", KINDS[0]))
+        with_journal(broker, lambda journal: record(journal, "late", KINDS[0]))
         assert process.wait(10) == 0
         assert process.stderr.read() == b""
 
 
 def test_a_full_disk(broker: Broker, events: list[RecordedEvent]) -> None:
-    """What can't be written is an error, in one line."""
+    """Output that can't be written is an error of one line."""
     command = [*COMMAND, "replay", "--nats", broker.url]
     with Path("/dev/full").open("wb") as full:
         result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment(), check=False)
@@ -137,8 +137,8 @@ def test_a_full_disk(broker: Broker, events: list[RecordedEvent]) -> None:
     assert result.stderr == "opstream: error: standard output can't be written to: No space left on device\n"
 
 
-def test_a_key_that_nobody_could_check(tmp_path: Path) -> None:
-    """Where the public key can't be printed no private one is left, which would never be overwritten."""
+def test_a_key_without_its_public_half(tmp_path: Path) -> None:
+    """If the public key can't be printed, no private key is left: it would never be overwritten."""
     command = [*COMMAND, "keygen", str(tmp_path / "key")]
     with Path("/dev/full").open("wb") as full:
         result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment(), check=False)
@@ -150,61 +150,61 @@ def test_a_key_that_nobody_could_check(tmp_path: Path) -> None:
 
 
 def test_following_until_an_interrupt() -> None:
-    """With --follow new events come as they are recorded, also after the broker was killed; Ctrl-C ends it with 130,
-    and going on from the sequence that it tells gives the rest."""
+    """With --follow new events are printed as they are recorded, also after the broker was killed. Ctrl-C ends the
+    command with 130, and the sequence that it prints continues with the rest."""
     with Broker() as broker:
-        first = writing(broker, lambda journal: populate(journal, 2))
+        first = with_journal(broker, lambda journal: populate(journal, 2))
         with Process("replay", "--nats", broker.url, "--follow") as process:
             process.wait_for(re.escape(first[-1].id))
             broker.kill()
             broker.start()
-            more = writing(broker, lambda journal: populate(journal, 2, begin=2))
+            more = with_journal(broker, lambda journal: populate(journal, 2, begin=2))
             process.wait_for(re.escape(more[-1].id))
             process.send(signal.SIGINT)
             assert process.wait(10) == 130
             lines = [line for line in process.output.splitlines() if line.startswith("{")]
         assert lines == [event.stored.decode() for event in first + more]
-        told = re.search(r"interrupted after (\d+) events; go on with --from-sequence (\d+)\n", process.output)
-        assert told, process.output
-        assert (int(told[1]), int(told[2])) == (len(lines), more[-1].sequence + 1)
-        rest = writing(broker, lambda journal: populate(journal, 2, begin=4))
-        assert replay(broker, "--from-sequence", told[2]).stdout == "".join(
+        reported = re.search(r"interrupted after (\d+) events; go on with --from-sequence (\d+)\n", process.output)
+        assert reported, process.output
+        assert (int(reported[1]), int(reported[2])) == (len(lines), more[-1].sequence + 1)
+        rest = with_journal(broker, lambda journal: populate(journal, 2, begin=4))
+        assert replay(broker, "--from-sequence", reported[2]).stdout == "".join(
             f"{event.stored.decode()}\n" for event in rest
         )
 
 
 @pytest.fixture(scope="module")
 def large() -> Iterator[tuple[Broker, list[RecordedEvent]]]:
-    """A broker with much more than a process should have in memory, and what it holds."""
+    """A broker with more events than fit into the memory of the command, and the events."""
     with Broker() as broker:
-        events = writing(broker, _fill_with_large_events)
+        events = with_journal(broker, _fill_with_large_events)
         yield broker, sorted(events, key=lambda event: event.sequence)
 
 
-def test_an_interrupt_while_nobody_reads(large: tuple[Broker, list[RecordedEvent]]) -> None:
-    """Ctrl-C ends it also while it is stuck, and going on from what it tells repeats a little rather than lose it."""
+def test_an_interrupt_while_stdout_is_not_read(large: tuple[Broker, list[RecordedEvent]]) -> None:
+    """Ctrl-C ends the command also while it is blocked in a write; continuing repeats some events, and loses none."""
     broker, expected = large
     command = [*COMMAND, "replay", "--nats", broker.url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()) as process:
         assert process.stdout
         assert process.stderr
         taken = [process.stdout.readline() for _ in range(len(expected) // 3)]
-        _wait_stuck(process.pid)
+        _wait_blocked(process.pid)
         process.send_signal(signal.SIGINT)
-        told = re.search(rb"--from-sequence (\d+)", process.stderr.readline())
+        reported = re.search(rb"--from-sequence (\d+)", process.stderr.readline())
         assert process.wait(10) == 130
         taken += process.stdout.readlines()
-    assert told
+    assert reported
     whole = [line for line in taken if line.endswith(b"\n")]
-    assert int(told[1]) <= expected[len(whole) - 1].sequence + 1
-    rest = replay(broker, "--from-sequence", told[1].decode()).stdout.encode().splitlines()
-    assert rest == [event.stored for event in expected if event.sequence >= int(told[1])]
+    assert int(reported[1]) <= expected[len(whole) - 1].sequence + 1
+    rest = replay(broker, "--from-sequence", reported[1].decode()).stdout.encode().splitlines()
+    assert rest == [event.stored for event in expected if event.sequence >= int(reported[1])]
 
 
-def test_what_is_no_event() -> None:
-    """It is told and passed over, and the exit status is 1; so is that of an audit."""
+def test_a_message_that_is_not_an_event() -> None:
+    """It is reported and skipped, and the exit status is 1, as that of an audit."""
     with Broker() as broker:
-        writing(broker, lambda journal: populate(journal, 1))
+        with_journal(broker, lambda journal: populate(journal, 1))
 
         async def spoil() -> None:
             async with linked(broker.url) as link:
@@ -213,8 +213,8 @@ def test_what_is_no_event() -> None:
         asyncio.run(spoil())
         result = replay(broker)
         assert (result.returncode, len(result.stdout.splitlines())) == (1, 4)
-        told, summary, error = result.stderr.splitlines()
-        assert told.startswith("opstream: sequence 5 is skipped: ")
+        reported, summary, error = result.stderr.splitlines()
+        assert reported.startswith("opstream: sequence 5 is skipped: ")
         assert summary == "opstream: 4 events; go on with --from-sequence 6"
         assert error == "opstream: error: not everything was printed: 1 message skipped (not an event)"
         audited = run("audit", "--nats", broker.url, "op-0")
@@ -223,7 +223,7 @@ def test_what_is_no_event() -> None:
 
 
 def test_memory_is_flat(large: tuple[Broker, list[RecordedEvent]], tmp_path: Path) -> None:
-    """A reader that takes nothing for now does not fill the memory, and gets everything in the end."""
+    """A reader that pauses does not fill the memory of the command, and gets everything in the end."""
     broker, events = large
     size = sum(len(event.stored) for event in events)
     idle = _peak(broker, 0, "--type", "canceled")
@@ -243,25 +243,25 @@ async def _fill_with_large_events(journal: Journal) -> list[RecordedEvent]:
     return [event for part in await asyncio.gather(*map(some, range(8))) for event in part]
 
 
-def _wait_stuck(pid: int) -> None:
-    """Wait until a process that has a connection receives nothing any more."""
+def _wait_blocked(pid: int) -> None:
+    """Wait until a process with a connection stops receiving."""
     folder = Path(f"/proc/{pid}")
     received = [-2, -1]
 
-    def is_stuck() -> bool:
+    def is_blocked() -> bool:
         files = len(list((folder / "fd").iterdir()))
         received.append(int((folder / "io").read_text().split()[1]))
         return files > _FEW and received[-1] == received[-2] == received[-3]
 
-    asyncio.run(eventually(is_stuck, within=20, poll=0.2))
+    asyncio.run(eventually(is_blocked, within=20, poll=0.2))
 
 
 def _peak(broker: Broker, lines: int, *arguments: str) -> int:
-    """Bytes of memory that a replay took at most, whose reader takes nothing until it is stuck."""
+    """The most bytes of memory that a replay used whose reader pauses until it is blocked."""
     command = [*COMMAND, "replay", "--nats", broker.url, "--follow", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment()) as process:
         assert process.stdout
-        _wait_stuck(process.pid)
+        _wait_blocked(process.pid)
         for _ in range(lines):
             assert process.stdout.readline().startswith(b'{"specversion"')
         status = Path(f"/proc/{process.pid}/status").read_text()
@@ -273,8 +273,8 @@ def _peak(broker: Broker, lines: int, *arguments: str) -> int:
 
 
 def test_export_is_replay(broker: Broker, events: list[RecordedEvent], tmp_path: Path) -> None:
-    """Each row is an event as replay prints it, with its columns of the right types."""
-    for number, filters in enumerate(((), ("--resource", "book", "--type", "requested"), ("--operation", "nobody"))):
+    """Each row is an event as replay prints it, with columns of the right types."""
+    for number, filters in enumerate(((), ("--resource", "book", "--type", "requested"), ("--operation", "unknown"))):
         path = tmp_path / f"{number}.parquet"
         result = run("export", "--nats", broker.url, str(path), *filters)
         assert result.returncode == 0, result.stderr
@@ -283,12 +283,12 @@ def test_export_is_replay(broker: Broker, events: list[RecordedEvent], tmp_path:
         assert [_as_record(row) for row in rows] == printed
     columns = parquet.read_table(tmp_path / "0.parquet").to_pylist()
     for one, event in zip(columns, events, strict=False):
-        said = json.loads(one["data"])
+        data = json.loads(one["data"])
         assert one["hash"] == event.digest
-        assert (one["attempt"], one["percent"]) == (said.get("attempt"), said.get("percent"))
-        assert (one["caller"], one["client_address"]) == (said.get("caller"), said.get("clientAddress"))
-        assert one["error_code"] == said.get("error", {}).get("code")
-        assert one["resource_id"] == said.get("resourceId")
+        assert (one["attempt"], one["percent"]) == (data.get("attempt"), data.get("percent"))
+        assert (one["caller"], one["client_address"]) == (data.get("caller"), data.get("clientAddress"))
+        assert one["error_code"] == data.get("error", {}).get("code")
+        assert one["resource_id"] == data.get("resourceId")
     assert (
         list(tmp_path.iterdir()) == [tmp_path / f"{number}.parquet" for number in range(3)]
         or len(list(tmp_path.iterdir())) == 3
@@ -322,7 +322,7 @@ def _time(time: datetime) -> str:
 
 
 def test_export_replaces_nothing(broker: Broker, events: list[RecordedEvent], tmp_path: Path) -> None:
-    """A file that exists stays as it is, unless it is to be replaced; a failed export leaves nothing behind."""
+    """An existing file stays as it is without --overwrite; a failed export leaves nothing behind."""
     path = tmp_path / "events.parquet"
     path.write_text("precious")
     refused = run("export", "--nats", broker.url, str(path))
@@ -346,7 +346,7 @@ def test_export_replaces_nothing(broker: Broker, events: list[RecordedEvent], tm
 def test_exports_that_are_stopped(
     large: tuple[Broker, list[RecordedEvent]], tmp_path: Path, number: signal.Signals
 ) -> None:
-    """Two may write at once to the same place, each a file of its own, and whoever is stopped leaves nothing."""
+    """Two exports may write the same file at the same time, and one that is stopped leaves nothing."""
     broker, expected = large
     path = tmp_path / "events.parquet"
     with Process("export", "--nats", broker.url, str(path)) as one:
@@ -363,7 +363,7 @@ def test_exports_that_are_stopped(
 
 
 def test_export_without_pyarrow(broker: Broker, tmp_path: Path) -> None:
-    """Its absence is told in one line, with what to install."""
+    """One line says that pyarrow is missing, and what to install."""
     (tmp_path / "pyarrow.py").write_text("raise ImportError('not installed')")
     extra = {"PYTHONPATH": str(tmp_path)}
     result = run("export", "--nats", broker.url, str(tmp_path / "x.parquet"), extra=extra)
@@ -373,10 +373,10 @@ def test_export_without_pyarrow(broker: Broker, tmp_path: Path) -> None:
 
 
 def test_audit(broker: Broker, events: list[RecordedEvent]) -> None:
-    """One operation's life, for a person and for a machine; an unknown one is one line and status 1."""
-    told = run("audit", "--nats", broker.url, "op-1")
-    assert told.returncode == 0, told.stderr
-    assert re.search(r"^asked +2.* UTC by ann with shop from 192\.0\.2\.7$", told.stdout, re.MULTILINE)
+    """It prints the timeline of an operation, for people and for programs; an unknown one is one line and status 1."""
+    audited = run("audit", "--nats", broker.url, "op-1")
+    assert audited.returncode == 0, audited.stderr
+    assert re.search(r"^asked +2.* UTC by ann with shop from 192\.0\.2\.7$", audited.stdout, re.MULTILINE)
     found = json.loads(run("audit", "--nats", broker.url, "op-1", "--json").stdout)
     assert (found["status"], len(found["attempts"]), found["chain"]) == ("Failed", 2, {"isIntact": True})
     archived = run("audit", "--nats", broker.url, "op-1", "--from-archive")
@@ -387,24 +387,27 @@ def test_audit(broker: Broker, events: list[RecordedEvent]) -> None:
     assert run("provision", "--nats", broker.url, "--archive").returncode == 0
 
     def has_it() -> bool:
-        return run("audit", "--nats", broker.url, "op-1", "--from-archive", "--action", "book:*").stdout == told.stdout
+        found = run("audit", "--nats", broker.url, "op-1", "--from-archive", "--action", "book:*")
+        return found.stdout == audited.stdout
 
     asyncio.run(eventually(has_it, within=20, poll=0.2))
     command = [*COMMAND, "audit", "--nats", broker.url, "op-1"]
     reading, writing = os.pipe()
     os.close(reading)
-    with os.fdopen(writing, "wb") as nobody, Path("/dev/full").open("wb") as full:
+    with os.fdopen(writing, "wb") as closed_pipe, Path("/dev/full").open("wb") as full:
         options: dict[str, Any] = {"stderr": subprocess.PIPE, "text": True, "env": environment()}
-        gone, unwritten = (subprocess.run(command, check=False, stdout=place, **options) for place in (nobody, full))
-    assert (gone.returncode, gone.stderr) == (0, "")
+        closed, unwritten = (
+            subprocess.run(command, check=False, stdout=stdout, **options) for stdout in (closed_pipe, full)
+        )
+    assert (closed.returncode, closed.stderr) == (0, "")
     assert unwritten.returncode == 1
     assert unwritten.stderr == (
         "opstream: error: standard output can't be written to (No space left on device): make room there, then run it "
         "again\n"
     )
-    unknown = run("audit", "--nats", broker.url, "nobody")
+    unknown = run("audit", "--nats", broker.url, "unknown")
     assert (unknown.returncode, unknown.stdout) == (1, "")
     assert unknown.stderr == (
-        "opstream: error: the journal has no operation nobody, or its events have expired; the archive may have it: "
+        "opstream: error: the journal has no operation unknown, or its events have expired; the archive may have it: "
         "--from-archive\n"
     )

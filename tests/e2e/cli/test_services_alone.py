@@ -1,4 +1,4 @@
-"""Each service by itself, as in production: started, killed and started again, stopped, refused."""
+"""Each service by itself, as in production: started, killed and restarted, stopped, refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def client() -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """A system that serves. Tests may kill what they start again."""
+    """A system that serves. A test that kills a part of it starts it again."""
     folder = tmp_path_factory.mktemp("system")
     write_actions(folder)
     with ExitStack() as stack:
@@ -40,7 +40,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 
 
 def test_provision_again(system: System) -> None:
-    """Provisioning is idempotent; what is asked for and differs is reported, and applied only with --update."""
+    """Provisioning is idempotent. A limit that is given and differs is reported, and applied only with --update."""
     nats = ("--nats", system.nats)
     again = run("provision", *nats)
     assert (again.returncode, again.stdout) == (0, "nothing to do: the broker has everything\n")
@@ -58,7 +58,7 @@ def test_provision_again(system: System) -> None:
 
 
 def test_provision_more_than_the_broker_takes(system: System) -> None:
-    """A size that no message on this broker can have is refused, not promised."""
+    """A size above the broker's own limit is refused."""
     for option in ("--max-body", "--max-result", "--max-msg-size"):
         large = run("provision", "--nats", system.nats, option, "20MiB", "--update")
         assert (large.returncode, large.stdout) == (1, "")
@@ -68,7 +68,7 @@ def test_provision_more_than_the_broker_takes(system: System) -> None:
 
 
 def test_provision_an_archive(system: System) -> None:
-    """It is made when it is asked for, kept from then on, and its limits are refused where they can't be."""
+    """It is made when it is requested, stays from then on, and limits that contradict others are refused."""
     nats = ("--nats", system.nats)
     nowhere = run("provision", *nats, "--archive-max-age", "3650d")
     assert (nowhere.returncode, nowhere.stdout) == (2, "")
@@ -89,7 +89,7 @@ def test_provision_an_archive(system: System) -> None:
 
 
 def test_api_killed_after_a_submit(system: System, client: httpx.Client) -> None:
-    """What was answered with 202 is done, whatever happens to the API."""
+    """An operation that was accepted with 202 succeeds, although the API is killed."""
     operation_id = submit(client, system.api, "say")
     system.kill("api")
     system.start("api")
@@ -98,7 +98,7 @@ def test_api_killed_after_a_submit(system: System, client: httpx.Client) -> None
 
 
 def test_runner_killed_during_an_action(system: System, client: httpx.Client) -> None:
-    """The next runner takes over once the lease (5 s) has run out."""
+    """The next runner takes over when the lease (5 s) has expired."""
     operation_id = submit(client, system.api, "wait")
     system.processes["runner"].wait_for("attempt 1")
     system.kill("runner")
@@ -119,7 +119,7 @@ def test_projector_killed(system: System, client: httpx.Client) -> None:
 
 
 def test_broker_killed(system: System, client: httpx.Client) -> None:
-    """Services wait for the broker to come back; what it had acknowledged is still there."""
+    """Services wait for the broker to come back, which has lost nothing that it had acknowledged."""
     before = submit(client, system.api, "say")
     assert poll(client, system.api, before)["status"] == "Succeeded"
     system.kill("broker")
@@ -132,21 +132,21 @@ def test_broker_killed(system: System, client: httpx.Client) -> None:
 
 @pytest.mark.parametrize("name", [*SERVICES, "broker"])
 def test_sigterm(system: System, name: str) -> None:
-    """SIGTERM ends each within 5 seconds, without complaint, with status 0."""
+    """SIGTERM ends each within 5 seconds, without an error, with status 0."""
     system.processes[name].send(signal.SIGTERM)
     assert system.processes[name].wait(5) == 0
     assert "Traceback" not in system.processes[name].output
 
 
 def start(name: str, workplace: Path, nats: str, *options: str) -> Process:
-    """One service on a broker, its HTTP on a free port."""
+    """Start a service, with HTTP on a free port."""
     more = {"api": ("--port", "0"), "projector": (), "runner": ("--actions", MODULE)}
     return Process(name, "--nats", nats, *more[name], *options, cwd=workplace)
 
 
 @pytest.fixture
 def refused(workplace: Path) -> Iterator[Callable[..., dict[str, str]]]:
-    """Starts all services on a broker that they can't use; their output, once they have ended with status 1."""
+    """Starts all services with a broker that they can't use, and returns their output. All end with status 1."""
     with ExitStack() as stack:
 
         def start_all(nats: str, *options: str) -> dict[str, str]:
@@ -163,7 +163,7 @@ def refused(workplace: Path) -> Iterator[Callable[..., dict[str, str]]]:
 
 
 def test_no_broker(refused: Callable[..., dict[str, str]]) -> None:
-    """A service waits for the broker as long as it is told, then says so."""
+    """A service waits for the broker for --connect-timeout, then the error says so."""
     nats = f"nats://127.0.0.1:{free_port()}"
     begin = time.monotonic()
     for output in refused(nats, "--connect-timeout", "1s").values():
@@ -172,7 +172,7 @@ def test_no_broker(refused: Callable[..., dict[str, str]]) -> None:
 
 
 def test_unprovisioned_broker(refused: Callable[..., dict[str, str]]) -> None:
-    """A service ends at once and says what to run."""
+    """A service ends at once, and the error says what to run."""
     with Broker() as broker:
         begin = time.monotonic()
         for output in refused(broker.url).values():
@@ -181,7 +181,7 @@ def test_unprovisioned_broker(refused: Callable[..., dict[str, str]]) -> None:
 
 
 def test_drifted_broker(refused: Callable[..., dict[str, str]]) -> None:
-    """A service ends at once and names the difference and what to run, which puts it right."""
+    """A service ends at once, and the error has the difference and what to run, which corrects it."""
 
     async def drift(url: str) -> None:
         link = await connect([url], "test", connect_timeout=5)
@@ -202,7 +202,7 @@ def test_drifted_broker(refused: Callable[..., dict[str, str]]) -> None:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_sigterm_while_waiting_for_the_broker(workplace: Path, name: str) -> None:
-    """A service that still waits for a broker (here: one that never greets) ends cleanly too."""
+    """A service that waits for a broker (here: one that never greets) ends cleanly, too."""
     with socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))
         mute.listen()
@@ -216,7 +216,7 @@ def test_sigterm_while_waiting_for_the_broker(workplace: Path, name: str) -> Non
 
 @pytest.mark.parametrize("name", ["api", "runner"])
 def test_port_in_use(workplace: Path, name: str) -> None:
-    """A port that is taken is told at once, with the option to change."""
+    """A port in use is an error at once, which names the option to change."""
     option = {"api": "--port", "runner": "--health-port"}[name]
     with socket.socket() as listener, Broker() as broker:
         listener.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""`opstream demo`: what a newcomer sees first."""
+"""`opstream demo` as a process."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def temporary(tmp_path: Path) -> dict[str, str]:
 
 
 def test_demo(temporary: dict[str, str], tmp_path: Path) -> None:
-    """It tells the whole story in time, exits with 0, and leaves neither files nor processes."""
+    """It shows every chapter in time, exits with 0, and leaves neither files nor processes."""
     begin = time.monotonic()
     result = run("demo", extra=temporary, cwd=tmp_path, timeout=60)
     assert (result.returncode, result.stderr) == (0, "")
     assert time.monotonic() - begin < 60
-    told = result.stdout
-    assert "\x1b" not in told
-    assert told.count("<- 202 Accepted\n   Operation-Location: http://127.0.0.1:") == 4
-    assert len(re.findall(r"^<- 200 NotStarted -> (?:Running.*|Succeeded)$", told, re.MULTILINE)) == 4
-    assert "<- 400 Bad Request\n   x-ms-error-code: InvalidInput\n" in told
-    assert '"filesUnchanged": 3' in told
-    history, _, audit = told.partition("== 5. ")[2].partition("== 6. ")
+    output = result.stdout
+    assert "\x1b" not in output
+    assert output.count("<- 202 Accepted\n   Operation-Location: http://127.0.0.1:") == 4
+    assert len(re.findall(r"^<- 200 NotStarted -> (?:Running.*|Succeeded)$", output, re.MULTILINE)) == 4
+    assert "<- 400 Bad Request\n   x-ms-error-code: InvalidInput\n" in output
+    assert '"filesUnchanged": 3' in output
+    history, _, audit = output.partition("== 5. ")[2].partition("== 6. ")
     assert "   asked       " in audit
     assert "   hashes      ok: each event carries the hash of the one before it\n" in audit
     assert re.search(r"^   OPERATIONS: \d+ events of 4 operations .*, 0 findings$", audit, re.MULTILINE)
@@ -43,7 +43,7 @@ def test_demo(temporary: dict[str, str], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_demo_that_is_stopped(temporary: dict[str, str], tmp_path: Path, number: signal.Signals) -> None:
-    """Stopped while the system starts, it leaves nothing behind either."""
+    """Stopped while the system starts, it leaves nothing behind, either."""
     with Process("demo", extra=temporary, cwd=tmp_path) as demo:
         demo.wait_for("opstream up")
         watch = Watch(demo.descendants())
@@ -55,7 +55,7 @@ def test_a_demo_that_is_stopped(temporary: dict[str, str], tmp_path: Path, numbe
 
 
 def test_a_demo_that_fails(temporary: dict[str, str], tmp_path: Path) -> None:
-    """It says why, shows the system's last lines, and exits with 1; again nothing is left."""
+    """It prints the reason and the last lines of the system, exits with 1, and leaves nothing behind."""
     with Process("demo", extra=temporary, cwd=tmp_path) as demo:
         demo.wait_for("opstream is ready")
         os.kill(demo.child("-m opstream api"), signal.SIGKILL)

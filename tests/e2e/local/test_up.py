@@ -19,7 +19,7 @@ pytestmark = pytest.mark.e2e
 
 READY = r"^opstream is ready: API (\S+), broker (\S+)$"
 STOP = 10.0
-"""Seconds that a stop may take (the issue's)."""
+"""Seconds that a stop may take."""
 
 
 def start_up(workplace: Path, *options: str) -> Process:
@@ -44,8 +44,8 @@ def listener() -> Iterator[socket.socket]:
 
 
 def test_runs_stops_and_remembers(workplace: Path, http: httpx.Client) -> None:
-    """Ready in one line; an operation succeeds; SIGTERM ends all in time with status 0. The next start on the same
-    data knows it, and raises by itself what a larger --max-body needs."""
+    """It is ready with one line, an operation succeeds, and SIGTERM ends everything in time with status 0. After a
+    restart the operation is known, and the limit is raised that a larger --max-body needs."""
     with start_up(workplace) as up:
         api = up.wait_for(READY)[1]
         docs = up.wait_for(r"^Try (\S+) in a browser; Ctrl-C stops everything$")[1]
@@ -76,7 +76,7 @@ def test_runs_stops_and_remembers(workplace: Path, http: httpx.Client) -> None:
 
 
 def test_ctrl_c_stops_in_order(up: Process) -> None:
-    """SIGINT reaches the supervisor only, which stops api, runner, projector, webhooks and broker; the status is 0."""
+    """SIGINT reaches only the supervisor, which stops api, runner, projector, webhooks and broker; the status is 0."""
     up.send(signal.SIGINT)
     assert up.wait(STOP) == 0
     assert "stopping api, runner, projector, webhooks, broker" in up.output
@@ -109,8 +109,8 @@ def test_a_stubborn_action_is_killed_in_time(workplace: Path, http: httpx.Client
         assert watch.left_after(0) == []
 
 
-def test_what_runs_may_end(workplace: Path, http: httpx.Client) -> None:
-    """After SIGTERM the runner has its drain, in addition to the time in which it would have been killed without."""
+def test_running_actions_may_end(workplace: Path, http: httpx.Client) -> None:
+    """After SIGTERM the runner has its drain, in addition to the time after which it is killed without."""
     with start_up(workplace, "--drain", "30") as up:
         api = up.wait_for(READY)[1]
         operation_id = submit(http, api, "nap")
@@ -134,7 +134,7 @@ def test_a_child_that_dies(up: Process, name: str, command: str) -> None:
 
 
 def test_a_killed_supervisor_leaves_nothing(up: Process) -> None:
-    """SIGKILL of the supervisor ends its children too."""
+    """SIGKILL of the supervisor ends its children, too."""
     watch = Watch(up.descendants())
     up.send(signal.SIGKILL)
     assert up.wait(5) == -signal.SIGKILL
@@ -143,7 +143,7 @@ def test_a_killed_supervisor_leaves_nothing(up: Process) -> None:
 
 @pytest.mark.parametrize("option", ["--port", "--nats-port"])
 def test_a_port_in_use(listener: socket.socket, workplace: Path, option: str) -> None:
-    """Told in one line that names the option, before anything has started."""
+    """The error is one line that names the option, before anything has started."""
     port = listener.getsockname()[1]
     ports = {"--port": "0", "--nats-port": "0", option: str(port)}
     options = [part for pair in ports.items() for part in pair]
@@ -156,7 +156,7 @@ def test_a_port_in_use(listener: socket.socket, workplace: Path, option: str) ->
 
 
 def test_actions_that_do_not_exist(workplace: Path) -> None:
-    """A wrong module is told by the error line, and everything is stopped again."""
+    """A module that does not exist is one line of error, and everything is stopped again."""
     ports = ("--port", "0", "--nats-port", "0")
     result = run("up", *ports, "--data-dir", "data", "--actions", "nonsense", cwd=workplace)
     assert result.returncode == 1

@@ -1,4 +1,4 @@
-"""The commands that talk to a running service: their options, and how an operation looks while it is followed."""
+"""The commands of operations: their options, and how an operation is displayed while it is followed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NOW = datetime(2026, 11, 24, 10, 0, 5, tzinfo=UTC)
 
 @pytest.fixture
 def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
-    """The settings that the commands were about to run with."""
+    """The settings with which the commands would have run."""
     found: list[Any] = []
     monkeypatch.setattr(opstream.cli.commands.run, "submit_and_follow", found.append)
     monkeypatch.setattr(opstream.cli.commands.status, "print_status", found.append)
@@ -104,7 +104,7 @@ CASES: list[tuple[list[str], list[str], dict[str, str], Any]] = [
 
 
 @pytest.mark.parametrize(("command", "options", "variables", "settings"), CASES, ids=[case[0][0] for case in CASES])
-def test_the_environment_says_the_same(
+def test_variables_are_read_as_options(
     given: list[Any], command: list[str], options: list[str], variables: dict[str, str], settings: Any
 ) -> None:
     """Each option has a variable `OPSTREAM_…`, read exactly as the option is."""
@@ -117,7 +117,7 @@ def test_the_environment_says_the_same(
 
 
 def test_defaults(given: list[Any]) -> None:
-    """The service of `opstream up`, no input, no end of patience; nothing is followed unless asked."""
+    """The defaults are the service of `opstream up`, no input and no timeout; nothing is followed unless requested."""
     for command in (["run", "book:reindex"], ["status", "x"], ["cancel", "x"], ["events", "x"]):
         assert CliRunner().invoke(main, command).exit_code == 0
     url = "http://127.0.0.1:8080"
@@ -132,7 +132,7 @@ def test_defaults(given: list[Any]) -> None:
 
 
 def test_where_the_input_comes_from(given: list[Any], tmp_path: Path) -> None:
-    """JSON as it stands, a file, or standard input; always the very bytes."""
+    """JSON on the command line, in a file or from standard input; always the same bytes."""
     text = '{"a":  "ü"}\n'
     (tmp_path / "input.json").write_text(text, encoding="utf-8")
     for value in (text, f"@{tmp_path / 'input.json'}", "-", "@-"):
@@ -158,7 +158,7 @@ def test_where_the_input_comes_from(given: list[Any], tmp_path: Path) -> None:
     ],
 )
 def test_usage_errors(given: list[Any], arguments: list[str], complaint: str) -> None:
-    """What can't be meant is refused with exit status 2 before anything is asked of the service."""
+    """Invalid options are refused with exit status 2 before a request is sent."""
     result = CliRunner().invoke(main, arguments, input="nonsense")
     assert result.exit_code == 2
     assert complaint in " ".join(result.output.split())
@@ -177,8 +177,8 @@ def test_usage_errors(given: list[Any], arguments: list[str], complaint: str) ->
         (["events", "..", "--follow"], "operation id '..' must be"),
     ],
 )
-def test_what_no_service_is_asked_for(arguments: list[str], complaint: str) -> None:
-    """Targets and ids that can't exist are refused with exit status 2, and nothing is sent."""
+def test_invalid_targets_and_ids(arguments: list[str], complaint: str) -> None:
+    """Targets and ids that can't exist are refused with exit status 2, and no request is sent."""
     result = CliRunner().invoke(main, [*arguments, "--url", "http://127.0.0.1:9"])
     assert result.exit_code == 2
     assert complaint in result.stderr
@@ -202,7 +202,7 @@ def monitor(status: Status = Status.RUNNING, **members: Any) -> StatusMonitor:
 
 
 def test_a_display_for_each_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bar where a line can be drawn again, lines anywhere else."""
+    """It is a bar where a line can be redrawn, otherwise lines."""
     monkeypatch.setenv("TERM", "xterm")
     assert isinstance(make_operation_display(Terminal(), Clock(), lambda: NOW), BarDisplay)
     assert isinstance(make_operation_display(io.StringIO(), Clock(), lambda: NOW), LineDisplay)
@@ -211,7 +211,7 @@ def test_a_display_for_each_stream(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_lines() -> None:
-    """One for each change: the time, the status, how far it is, and what the action says, on one line."""
+    """There is one for each change, with the time, the status, the progress and the action's message."""
     stream = io.StringIO()
     with LineDisplay(stream, Clock(), lambda: NOW) as lines:
         lines.show(monitor(Status.NOT_STARTED))
@@ -228,8 +228,8 @@ def test_lines() -> None:
     ]
 
 
-def test_an_outage_is_told_now_and_then() -> None:
-    """Not with each try, but again after half a minute, and at once if something else is wrong."""
+def test_an_outage_is_not_a_line_per_try() -> None:
+    """The same problem is printed again after half a minute, another one at once."""
     stream, clock = io.StringIO(), Clock()
     lines = LineDisplay(stream, clock, lambda: NOW)
     for clock.now, what in ((0.0, "gone"), (0.2, "gone"), (1.0, "busy"), (29.0, "gone"), (31.0, "gone")):
@@ -242,7 +242,7 @@ def test_an_outage_is_told_now_and_then() -> None:
 
 
 def test_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawn over itself; trouble stays above it; the end is one line, or nothing if it was not seen."""
+    """It is redrawn, problems stay above it, and the end is one line, or nothing if the operation has not ended."""
     monkeypatch.setenv("NO_COLOR", "1")
     stream, clock = Terminal(), Clock()
     with BarDisplay(stream, clock, tick=3600) as bar:
@@ -275,7 +275,7 @@ def test_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_row_of_a_history(data: EventData | None, what: str) -> None:
-    """Position, time, name, and what it is about, in one line that no message can break."""
+    """It has position, time, name and description, in one line that no message can break."""
     shown = event_row(3, NOW, "some-event", data, has_colour=False)
     assert shown == f"       3  10:00:05.000  some-event        {what}".rstrip()
 
@@ -285,6 +285,6 @@ def test_a_row_of_a_history(data: EventData | None, what: str) -> None:
     [(2026, "22:00:00.000"), (1, "12:00:00.000")],
 )
 def test_times_of_a_history(year: int, shown: str) -> None:
-    """They are told in UTC; a foreign one that UTC can't hold as it is."""
+    """They are in UTC; a foreign time that UTC can't represent is unchanged."""
     time = datetime(year, 1, 1, 12, tzinfo=timezone(timedelta(hours=14)))
     assert event_row(1, time, "started", None, has_colour=False) == f"       1  {shown}  started"

@@ -1,4 +1,4 @@
-"""The commands: their help, what they print, how they fail."""
+"""The commands: their help, their output, their errors."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def options(command: str) -> list[click.Option]:
 
 @pytest.fixture
 def process_restored() -> Iterator[None]:
-    """Undoes what a command sets in its process: logging, and what SIGTERM does."""
+    """Restores what a command changes in its process: logging, and the handler of SIGTERM."""
     handler = signal.getsignal(signal.SIGTERM)
     root, quiet = logging.getLogger(), logging.getLogger("uvicorn")
     before = (root.level, root.handlers[:], quiet.level)
@@ -71,7 +71,7 @@ def test_version() -> None:
 
 @pytest.mark.parametrize("command", NAMES)
 def test_help_names_every_variable(command: str) -> None:
-    """The help of each command tells what it is, and the variable of each option."""
+    """The help of each command has a text and the variable of each option."""
     result = CliRunner().invoke(main, [command, "--help"])
     assert result.exit_code == 0
     text = "".join(result.output.split())
@@ -84,7 +84,7 @@ def test_help_names_every_variable(command: str) -> None:
 
 @pytest.mark.parametrize("command", NAMES)
 def test_help_has_an_example(command: str) -> None:
-    """The help of each command shows how it is called, on lines that a terminal does not break."""
+    """The help of each command has an example, on lines that a terminal does not break."""
     lines = CliRunner().invoke(main, [command, "--help"], terminal_width=80).output.splitlines()
     examples = [line for line in lines if line.startswith(f"    opstream {command}")]
     assert examples
@@ -106,7 +106,7 @@ def test_one_variable_per_option() -> None:
 
 
 def test_schemas(tmp_path: Path) -> None:
-    """`schemas DIR` makes the folder, writes one file per schema and the AsyncAPI document, and prints each."""
+    """`schemas DIR` makes the folder, writes one file per schema and the AsyncAPI document, and prints each path."""
     folder = tmp_path / "a" / "b"
     result = CliRunner().invoke(main, ["schemas", str(folder)])
     assert result.exit_code == 0
@@ -119,7 +119,7 @@ def test_schemas(tmp_path: Path) -> None:
 
 
 def test_schemas_into_a_file(tmp_path: Path) -> None:
-    """A folder that can't be made is a one-line error."""
+    """A folder that can't be made is an error of one line."""
     (tmp_path / "file").write_text("")
     result = CliRunner().invoke(main, ["schemas", str(tmp_path / "file" / "below")])
     assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
@@ -128,7 +128,7 @@ def test_schemas_into_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("process_restored")
 def test_expected_errors_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a service can't cope with is told in one line on stderr, without a traceback, and the status is 1."""
+    """An expected error of a service is one line on stderr, without a traceback, and status 1."""
 
     def refuse(_settings: Any) -> None:
         raise Drifted("the broker differs: run 'opstream provision --update'")
@@ -175,10 +175,10 @@ DRIFT = Drift(name="stream OPERATIONS", field="max_bytes", actual="2", wanted="1
     ids=["nothing", "done", "smaller limit", "safe", "unsafe"],
 )
 @pytest.mark.usefixtures("process_restored")
-def test_what_provision_tells(
+def test_the_report_of_provision(
     monkeypatch: pytest.MonkeyPatch, report: ProvisionReport, code: int, output: str, error: str
 ) -> None:
-    """What was made and put right, what still differs, and then what to do."""
+    """It lists what was made and put right, what still differs, and then what to do."""
 
     async def provided(_settings: Any) -> ProvisionReport:
         return report
@@ -192,14 +192,14 @@ def test_what_provision_tells(
 
 @pytest.mark.usefixtures("process_restored")
 def test_contradicting_sizes() -> None:
-    """A journal that can't take what the API accepts is refused before the broker is asked."""
+    """A journal that could not store what the API accepts is refused before a connection is made."""
     result = CliRunner().invoke(main, ["provision", "--max-body", "1MiB", "--max-msg-size", "1MiB"])
     assert result.exit_code == 1
     assert "use 1064960 or more" in result.stderr
 
 
 def test_broker_configuration(tmp_path: Path) -> None:
-    """JetStream in the data folder, every write synced, payloads above all limits, and odd names of folders."""
+    """It has JetStream in the data folder, synced writes, payloads above all limits, and escapes odd folder names."""
     settings = Settings(host="::1", port=0, data_dir=tmp_path)
     text = configuration(settings, 4321, Path('/data/ü "x"'))
     assert 'listen: "[::1]:4321"' in text
@@ -209,7 +209,7 @@ def test_broker_configuration(tmp_path: Path) -> None:
 
 
 def test_broker_becomes_the_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The process is replaced by nats-server, with the lock on its data inherited."""
+    """The process becomes nats-server, which inherits the lock on the data."""
     calls: list[tuple[str, list[str]]] = []
     monkeypatch.setattr(os, "execv", lambda path, arguments: calls.append((path, arguments)))
     run_broker(Settings(host="127.0.0.1", port=0, data_dir=tmp_path / "new" / "data"))
@@ -221,7 +221,7 @@ def test_broker_becomes_the_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 def test_broker_without_a_binary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A missing nats-server is told as such."""
+    """A missing nats-server is an error that says so."""
     monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(CommandError, match="there is no nats-server: install"):
@@ -229,7 +229,7 @@ def test_broker_without_a_binary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 
 def test_broker_on_a_folder_that_is_a_file(tmp_path: Path) -> None:
-    """A data folder that can't be used is told as such."""
+    """A data folder that can't be used is an error that says so."""
     (tmp_path / "file").write_text("")
     with pytest.raises(CommandError, match="choose another folder with --data-dir"):
         run_broker(Settings(host="127.0.0.1", port=0, data_dir=tmp_path / "file" / "data"))
@@ -251,13 +251,13 @@ def test_one_port_twice(listener: socket.socket) -> None:
 
 
 def test_a_host_of_another_machine() -> None:
-    """An address that this machine does not have is told as such (192.0.2.1 is nobody's: RFC 5737)."""
+    """A foreign address is an error that says so (192.0.2.1 is reserved for documentation: RFC 5737)."""
     with pytest.raises(CommandError, match=r"192\.0\.2\.1 is not an address of this machine: change --host"):
         free_ports([ListenAddress("192.0.2.1", 0, "--port")])
 
 
 def test_free_ports_differ() -> None:
-    """Zero asks for a free port; no two are the same."""
+    """For zero there is a free port; no two are the same."""
     ports = free_ports([ListenAddress("127.0.0.1", 0, "--port")] * 20)
     assert len(set(ports)) == 20
     assert all(10_240 <= port < 32_768 for port in ports)
@@ -269,7 +269,7 @@ class Terminal(io.StringIO):
 
 
 def test_colours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a terminal only, and not when NO_COLOR is set."""
+    """There are colours on a terminal only, and not if NO_COLOR is set."""
     monkeypatch.delenv("NO_COLOR", raising=False)
     assert console.supports_colour(Terminal())
     assert not console.supports_colour(io.StringIO())
@@ -279,7 +279,7 @@ def test_colours(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("process_restored")
 def test_log_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    """One line per record on stderr: time in UTC, level, logger, message; nothing below the level."""
+    """Each record is one line on stderr: time in UTC, level, logger, message; none is below the level."""
     logs.configure("info")
     logging.getLogger("a.b").info("hello %s", "you")
     logging.getLogger("a.b").debug("not this")

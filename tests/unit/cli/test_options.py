@@ -1,4 +1,4 @@
-"""What the command's options accept, and that the environment says the same as the command line."""
+"""The values that options accept; variables are read as options are."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DAY = 86_400.0
 
 @pytest.fixture
 def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
-    """The settings that the commands were about to run with."""
+    """The settings with which the commands would have run."""
     found: list[Any] = []
     modules = (
         opstream_api.main,
@@ -46,7 +46,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     for service in ("api", "runner", "projector", "webhooks"):
         monkeypatch.setattr(f"opstream.cli.commands.{service}.prepare_process", lambda level: None)
     monkeypatch.setattr("opstream.terminal.logs.configure", lambda level: None)
-    monkeypatch.syspath_prepend(".")  # so that what the commands do to the path is undone
+    monkeypatch.syspath_prepend(".")  # undoes what the commands do to the path
     return found
 
 
@@ -65,19 +65,19 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     ],
 )
 def test_durations(text: str, seconds: float) -> None:
-    """Days, hours, minutes, seconds, or a plain number of seconds."""
+    """A duration is a number of days, hours, minutes or seconds; without a unit of seconds."""
     assert Duration().convert(text, None, None) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "d", "-1s", "1w", "1h30m", "ten", "1e3", "unlimited", "\uff11s"])
-def test_what_is_no_duration(text: str) -> None:
-    """Anything else is a usage error that shows how to write one."""
+def test_invalid_durations(text: str) -> None:
+    """Other texts are usage errors that say how to write one."""
     with pytest.raises(click.UsageError, match="is not a duration: write 30d"):
         Duration().convert(text, None, None)
 
 
 def test_a_positive_duration() -> None:
-    """Zero is refused where a wait needs a length."""
+    """Zero is refused where it makes no sense."""
     with pytest.raises(click.UsageError):
         Duration(is_positive=True).convert("0s", None, None)
 
@@ -95,12 +95,12 @@ def test_a_positive_duration() -> None:
     ],
 )
 def test_sizes(text: str, size: int) -> None:
-    """Bytes, or a number with a binary unit."""
+    """A size is a number of bytes, or has a binary unit."""
     assert Size().convert(text, None, None) == size
 
 
-def test_what_would_not_be_a_number_any_more() -> None:
-    """More digits than a float holds are too much, not infinity, and the broker's own limits are named."""
+def test_values_above_the_limits() -> None:
+    """More digits than a float can hold are too many, not infinity, and the broker's own limits are named."""
     for kind in (Duration(), Duration(unlimited=0.0), Size(), Size(most="63MiB")):
         with pytest.raises(click.UsageError, match=r"is too (?:long|much): write at most"):
             kind.convert("9" * 400, None, None)
@@ -109,14 +109,14 @@ def test_what_would_not_be_a_number_any_more() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "256KB", "1k", "KiB", "unlimited"])
-def test_what_is_no_size(text: str) -> None:
-    """Anything else is a usage error; decimal units are refused rather than guessed."""
+def test_invalid_sizes(text: str) -> None:
+    """Other texts are usage errors, also decimal units."""
     with pytest.raises(click.UsageError, match="is not a size: write 256KiB"):
         Size().convert(text, None, None)
 
 
 def test_unlimited() -> None:
-    """The word stands for the value that the option gives it; nobody gets that by writing 0."""
+    """The word has the value that the option gives it, and 0 has not."""
     assert Duration(unlimited=0.0).convert("unlimited", None, None) == 0.0
     assert Size(unlimited=-1).convert("unlimited", None, None) == -1
     with pytest.raises(click.UsageError, match="or 'unlimited'"):
@@ -124,7 +124,7 @@ def test_unlimited() -> None:
 
 
 ELSEWHERE = {"durable", "sequences", "is_retry"}
-"""Settings that are no options, and one that excludes another; the tests of `parked` have it."""
+"""Settings that are not options, and one that excludes another, which the tests of `parked` cover."""
 SECRET = "whsec_" + "A" * 32
 HOOKS = str(Path(__file__).with_name("configs") / "hooks.toml")
 CASES: list[tuple[str, list[str], dict[str, str]]] = [
@@ -266,7 +266,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
 
 
 @pytest.mark.parametrize(("command", "options", "variables"), CASES, ids=[case[0] for case in CASES])
-def test_the_environment_says_the_same(
+def test_variables_are_read_as_options(
     given: list[Any], command: str, options: list[str], variables: dict[str, str]
 ) -> None:
     """Each option has a variable `OPSTREAM_…`, read exactly as the option is; lists are comma-separated in it."""
@@ -284,7 +284,7 @@ def test_the_environment_says_the_same(
 
 
 def test_defaults(given: list[Any]) -> None:
-    """What the issue says: HTTP on 8080, NATS on 4222, `./.opstream`, the bookshelf example."""
+    """HTTP is on 8080, NATS on 4222, the data in `./.opstream`, the actions are those of the bookshelf example."""
     assert CliRunner().invoke(main, ["up"]).exit_code == 0
     (up,) = given
     assert (up.host, up.port, up.nats_port, up.public_url) == ("127.0.0.1", 8080, 4222, None)
@@ -294,7 +294,7 @@ def test_defaults(given: list[Any]) -> None:
 
 
 def test_provision_compares_only_what_is_given(given: list[Any]) -> None:
-    """Sizing has no defaults on the command line: what an operator chose earlier is no drift."""
+    """Sizing has no defaults on the command line: what an operator chose earlier stays."""
     assert CliRunner().invoke(main, ["provision"]).exit_code == 0
     (settings,) = given
     assert (settings.replicas, settings.max_age, settings.max_bytes, settings.max_msg_size) == (None,) * 4
@@ -369,7 +369,7 @@ def test_provision_compares_only_what_is_given(given: list[Any]) -> None:
     ],
 )
 def test_usage_errors(given: list[Any], arguments: list[str], complaint: str) -> None:
-    """What can't be meant is refused with exit status 2 before anything starts."""
+    """Invalid options are refused with exit status 2 before anything starts."""
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
     assert complaint in " ".join(result.output.split())

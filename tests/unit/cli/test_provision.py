@@ -1,4 +1,4 @@
-"""What `opstream provision` asks for, by what was said and what is there."""
+"""The sizing and the archive that `opstream provision` requests, by its options and what exists."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def settings(**given: Any) -> ProvisionSettings:
         (0.0, 30 * DAY_SECONDS, 0.0),
     ],
 )
-def test_the_journal_becomes_as_old_as_its_actions_need(given: float | None, current: float, wanted: float) -> None:
-    """Unless somebody says how old: what is too little then is refused, not changed."""
+def test_the_age_limit_covers_the_actions(given: float | None, current: float, wanted: float) -> None:
+    """A limit that is given is not changed, even if it is too low: it is refused later."""
     sizing = requested_sizing(settings(max_age=given), Sizing(max_age=current), [LONG])
 
     assert sizing == Sizing(max_age=wanted)
@@ -57,14 +57,14 @@ def test_the_journal_becomes_as_old_as_its_actions_need(given: float | None, cur
         ({"archive_max_age": 0.0}, ArchiveSizing(max_age=5.0), ArchiveSizing()),
     ],
 )
-def test_an_archive_is_made_when_asked_for_and_kept_then(
+def test_an_archive_is_made_on_request_and_stays(
     given: dict[str, Any], current: ArchiveSizing | None, wanted: ArchiveSizing | None
 ) -> None:
-    """Its age stays as it is unless another one is asked for."""
+    """Its age limit stays as it is unless another one is requested."""
     assert requested_archive(settings(**given), current) == wanted
 
 
 def test_an_age_without_an_archive_is_refused() -> None:
-    """There is nothing that it could be the age of."""
+    """An age limit needs an archive."""
     with pytest.raises(click.UsageError, match="add --archive to make it"):
         requested_archive(settings(archive_max_age=9.0), None)

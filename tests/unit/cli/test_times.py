@@ -1,4 +1,4 @@
-"""Times as people write them, and the options of what to read."""
+"""Times as options accept them, and the options that select events."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
     ],
 )
 def test_times(text: str, time: datetime) -> None:
-    """A date is its first moment in UTC, an age counts from now; nothing is before 1970."""
+    """A date is its first moment in UTC, an age counts from now; no time is before 1970."""
     assert resolve_moment(MomentType().convert(text, None, None), NOW) == time
 
 
@@ -50,20 +50,20 @@ def test_times(text: str, time: datetime) -> None:
         *("-1d", "yesterday", "9999-12-31T23:59:59-23:59", "2026-11-24T25:00:00Z", "9999999999d", "\u0663d"),
     ],
 )
-def test_no_times(text: str) -> None:
-    """Anything else is refused with examples, also a time that leaves the zone to guess."""
+def test_invalid_times(text: str) -> None:
+    """Other texts are refused with examples, also a time without a zone."""
     with pytest.raises(click.BadParameter, match=r"is not a time.*: write 2026-11-24"):
         MomentType().convert(text, None, None)
 
 
 def test_no_limit() -> None:
-    """Without the option there is none."""
+    """Without the option there is no limit."""
     assert resolve_moment(None, NOW) is None
 
 
 @pytest.fixture
 def given(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The settings that the commands were about to run with."""
+    """The settings with which the commands would have run."""
     found: list[Any] = []
     for module, name in (
         (opstream.cli.commands.replay, "print_history"),
@@ -110,7 +110,7 @@ QUERY = HistoryQuery(
         ("export", ["--overwrite"], {"OVERWRITE": "true"}),
     ],
 )
-def test_what_is_wanted(given: list[Any], command: str, options: list[str], variables: dict[str, str]) -> None:
+def test_the_query(given: list[Any], command: str, options: list[str], variables: dict[str, str]) -> None:
     """Replay and export take the same filters, from options or from the environment."""
     arguments = [command, "file.parquet"] if command == "export" else [command]
     environment = {f"OPSTREAM_{name}": value for name, value in (VARIABLES | variables).items()}
@@ -128,13 +128,13 @@ def test_what_is_wanted(given: list[Any], command: str, options: list[str], vari
 
 
 def test_follow(given: list[Any]) -> None:
-    """Following is part of what is wanted."""
+    """Following is part of the query."""
     assert CliRunner().invoke(main, ["replay", "--follow", "--action", "book:*"]).exit_code == 0
     assert given[0].query == HistoryQuery(event_filter=EventFilter(resource="book"), is_following=True)
 
 
 def test_audit(given: list[Any]) -> None:
-    """The id is what is wanted; where to look for it is for the archive only."""
+    """The query has the id; where to search for it is for the archive only."""
     filters = ["--since", "2026-01-01", "--action", "book:*"]
     arguments = ["audit", "op-1", "--from-archive", *filters, "--json", "--with-data"]
     assert CliRunner().invoke(main, arguments).exit_code == 0
@@ -169,7 +169,7 @@ def test_audit(given: list[Any]) -> None:
     ],
 )
 def test_usage_errors(given: list[Any], arguments: list[str], complaint: str) -> None:
-    """What can't be meant is refused with exit status 2 before the broker is asked."""
+    """Invalid options are refused with exit status 2 before a connection is made."""
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
     assert complaint in " ".join(result.output.split())

@@ -1,4 +1,4 @@
-"""Keys and the file of checkpoints: what is signed is read again, what was changed is refused. And bad options."""
+"""Keys and the file of checkpoints: signed checkpoints are read again, changed ones refused. And invalid options."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ HEADS = {"op-1": ChainHead("book:upload-start", 3, "a" * 64, 7, 3)}
 
 
 def checkpoint(number: int = 1, *, previous: str = "", first: int = 1, count: int = 10, age: float = 0.0) -> Checkpoint:
-    """One that covers `count` messages, one a second."""
+    """A checkpoint of `count` messages, one a second."""
     coverer = CheckpointBuilder(first)
     for sequence in range(first, first + count):
         coverer.add_message(sequence, "operations.a.b.c.started", "0" * 64, stored(sequence))
@@ -73,7 +73,7 @@ def path(tmp_path: Path, key: Ed25519PrivateKey) -> Path:
     return path
 
 
-def test_what_is_written_is_read(path: Path, key: Ed25519PrivateKey) -> None:
+def test_written_checkpoints_are_read(path: Path, key: Ed25519PrivateKey) -> None:
     """Signed checkpoints come back as they were, in order."""
     signed = checkpoints.read_checkpoints(path, [key.public_key()])
 
@@ -82,7 +82,7 @@ def test_what_is_written_is_read(path: Path, key: Ed25519PrivateKey) -> None:
 
 
 def test_any_changed_byte_is_refused(path: Path, key: Ed25519PrivateKey) -> None:
-    """Whatever byte of the file is changed, it is not read."""
+    """A file with any changed byte is not read."""
     content = path.read_bytes()
     for place in range(0, len(content) - 1, 7):
         changed = bytearray(content)
@@ -101,8 +101,8 @@ def test_any_changed_byte_is_refused(path: Path, key: Ed25519PrivateKey) -> None
         (lambda lines: [*lines, b"{}"], 2, "this is not a checkpoint"),
     ],
 )
-def test_what_was_done_to_the_file(path: Path, key: Ed25519PrivateKey, change: object, status: int, what: str) -> None:
-    """A change is evidence (1), a file of something else is a mistake (2); the line is named."""
+def test_a_changed_file(path: Path, key: Ed25519PrivateKey, change: object, status: int, what: str) -> None:
+    """A change is evidence (status 1), another file is a mistake (status 2); the error names the line."""
     path.write_bytes(b"\n".join(change(path.read_bytes().splitlines())))  # type: ignore[operator]
 
     with pytest.raises(CommandError, match=what) as caught:
@@ -111,7 +111,7 @@ def test_what_was_done_to_the_file(path: Path, key: Ed25519PrivateKey, change: o
 
 
 def test_a_last_line_that_lost_its_end(path: Path, key: Ed25519PrivateKey) -> None:
-    """An editor may leave out the last line feed: the next checkpoint has a line of its own all the same."""
+    """An editor may remove the last line feed: the next checkpoint has a line of its own nevertheless."""
     path.write_bytes(path.read_bytes().rstrip())
     signed = checkpoints.read_checkpoints(path, [key.public_key()])
     checkpoints.append_checkpoint(path, checkpoint(3, previous=signed.last_line_hash, first=21), b"", key)
@@ -119,8 +119,8 @@ def test_a_last_line_that_lost_its_end(path: Path, key: Ed25519PrivateKey) -> No
     assert len(checkpoints.read_checkpoints(path, [key.public_key()]).checkpoints) == 3
 
 
-def test_a_checkpoint_that_can_not_be_written(path: Path, key: Ed25519PrivateKey) -> None:
-    """What is there stays as it is, the open operations too, which belong to the last checkpoint."""
+def test_a_checkpoint_that_cant_be_written(path: Path, key: Ed25519PrivateKey) -> None:
+    """The files stay as they are, also the open operations, which belong to the last checkpoint."""
     before = {each.name: each.read_bytes() for each in path.parent.iterdir()}
     signed = checkpoints.read_checkpoints(path, [key.public_key()])
     (path.parent / "c.new").mkdir()  # in the way of the second file
@@ -132,7 +132,7 @@ def test_a_checkpoint_that_can_not_be_written(path: Path, key: Ed25519PrivateKey
 
 
 def test_two_that_sign_at_once(path: Path, key: Ed25519PrivateKey) -> None:
-    """The second one is refused rather than spoil the file: both would follow the same checkpoint."""
+    """The second one is refused: both would follow the same checkpoint."""
     signed = checkpoints.read_checkpoints(path, [key.public_key()])
     checkpoints.append_checkpoint(path, checkpoint(3, previous=signed.last_line_hash, first=21), b"", key)
 
@@ -142,14 +142,14 @@ def test_two_that_sign_at_once(path: Path, key: Ed25519PrivateKey) -> None:
 
 
 def test_another_key(path: Path) -> None:
-    """A key that does not fit is a mistake, and the message says whose is needed."""
+    """A key that is not trusted is a mistake, and the error names it."""
     with pytest.raises(CommandError, match=r"signed with the key [0-9a-f]{16}, but") as caught:
         checkpoints.read_checkpoints(path, [Ed25519PrivateKey.generate().public_key()])
     assert caught.value.exit_code == 2
 
 
-def test_a_key_id_that_somebody_wrote(path: Path, key: Ed25519PrivateKey) -> None:
-    """What stands in a file that was changed does not get at the auditor's terminal."""
+def test_a_changed_key_id(path: Path, key: Ed25519PrivateKey) -> None:
+    """The text of a changed file can't control the auditor's terminal."""
     line = path.read_bytes().replace(b'"keyId":"', b'"keyId":"\\u001b[2J', 1)
     path.write_bytes(line)
 
@@ -158,13 +158,13 @@ def test_a_key_id_that_somebody_wrote(path: Path, key: Ed25519PrivateKey) -> Non
 
 
 def test_heads_of_something_else(path: Path) -> None:
-    """The open operations are believed only if their hash was signed."""
+    """The open operations are accepted only if their hash was signed."""
     with pytest.raises(CommandError, match="does not belong to the last checkpoint"):
         checkpoints.read_heads(path, checkpoint())
 
 
 def test_keygen(tmp_path: Path) -> None:
-    """It writes a key that only its owner can read, prints the public one, and overwrites nothing."""
+    """It writes a key that only its owner can read, prints the public key, and overwrites nothing."""
     made = CliRunner().invoke(main, ["keygen", str(tmp_path / "key")])
     (tmp_path / "public").write_text(made.stdout)
     again = CliRunner().invoke(main, ["keygen", str(tmp_path / "key")])
@@ -190,7 +190,7 @@ def test_keygen(tmp_path: Path) -> None:
     ],
 )
 def test_bad_options(options: list[str], what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One clear line, and status 2."""
+    """The error is one line that says what to do, and the status is 2."""
     (tmp_path / "KEY").write_text(public_pem(Ed25519PrivateKey.generate().public_key()))
     monkeypatch.chdir(tmp_path)
     CliRunner().invoke(main, ["keygen", "PRIVATE"])
@@ -211,7 +211,7 @@ def test_bad_options(options: list[str], what: str, tmp_path: Path, monkeypatch:
     ],
 )
 def test_what_has_expired(begin: int, age: float, later: float, count: int) -> None:
-    """What is gone from the beginning must have been old enough, in a stream where things expire."""
+    """Messages that are missing at the beginning must be old enough, in a stream with an age limit."""
     made = [checkpoint(count=3 * SEGMENT_SIZE, age=age)]
     now = NOW + timedelta(seconds=later)
     comparison = CheckpointVerifier(made, begin=begin, end=3 * SEGMENT_SIZE, age=age, now=now)
@@ -229,15 +229,15 @@ def test_what_has_expired(begin: int, age: float, later: float, count: int) -> N
     ("begin", "age", "later", "count"),
     [(11, DAY, 0, 0), (12, DAY, 0, 1), (12, DAY, DAY - 301, 1), (12, DAY, DAY - 299, 0), (12, 0, 9 * DAY, 1)],
 )
-def test_what_is_gone_of_what_came_after(begin: int, age: float, later: float, count: int) -> None:
-    """It was stored after the checkpoint was made, so it is not due before that is as old as the limit."""
+def test_missing_messages_after_the_checkpoint(begin: int, age: float, later: float, count: int) -> None:
+    """They were stored after the checkpoint was made, so they can't expire before it is as old as the limit."""
     found = premature_expiry_findings(checkpoint(), begin, age, NOW + timedelta(seconds=later))
 
     assert len(found) == count
 
 
 @pytest.mark.parametrize(
-    ("limits", "said"),
+    ("limits", "text"),
     [
         ([DAY, DAY], ""),
         ([DAY, 0], ""),
@@ -247,10 +247,10 @@ def test_what_is_gone_of_what_came_after(begin: int, age: float, later: float, c
         ([2 * DAY, DAY, 2 * DAY], "from 172800 s to 86400 s"),
     ],
 )
-def test_an_age_limit_that_went_down(limits: list[float], said: str) -> None:
-    """It is told for ever, since what it removed had not been due before; a limit that is raised is nothing."""
+def test_an_age_limit_that_went_down(limits: list[float], text: str) -> None:
+    """It is reported from then on, since it removed messages early; a limit that was raised is not."""
     *before, now = limits
-    told = lowered_age_limit([checkpoint(number, age=age) for number, age in enumerate(before, start=1)], now)
+    note = lowered_age_limit([checkpoint(number, age=age) for number, age in enumerate(before, start=1)], now)
 
-    assert (said in told) is True
-    assert bool(told) is bool(said)
+    assert (text in note) is True
+    assert bool(note) is bool(text)

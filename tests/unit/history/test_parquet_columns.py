@@ -16,10 +16,10 @@ from tests.support.schemas.histories import History, request
 pytestmark = pytest.mark.unit
 
 
-def row(**said: Any) -> dict[str, Any]:
-    """The row of a request that says so."""
+def row(**data: Any) -> dict[str, Any]:
+    """The row of a request with this data."""
     members = json.loads(History().append(request()).payloads[0])
-    members["data"] |= said
+    members["data"] |= data
     subject, payload = "operations.op-1.book.upload-start.requested", json.dumps(members).encode()
     columns = ParquetColumns()
     columns.add(StoredEvent(ScannedMessage(1, subject, payload, 0), decode_envelope(subject, payload)))
@@ -27,13 +27,13 @@ def row(**said: Any) -> dict[str, Any]:
     return found
 
 
-def test_what_a_request_says() -> None:
-    """Each member that has a column is there."""
+def test_the_data_of_a_request() -> None:
+    """Each member that has a column is in the row."""
     assert (row()["resource_id"], row()["action_version"]) == ("42", 1)
 
 
 @pytest.mark.parametrize(
-    "said",
+    "data",
     [
         {"actionVersion": 2**31},
         {"attempt": -(2**40)},
@@ -42,9 +42,9 @@ def test_what_a_request_says() -> None:
         {"percent": "half"},
     ],
 )
-def test_what_no_column_can_hold(said: dict[str, Any]) -> None:
-    """A foreign event costs its own columns and not the file; its data is there as it is."""
-    found = row(**said)
-    assert said.items() <= json.loads(found["data"]).items()
+def test_data_that_no_column_can_hold(data: dict[str, Any]) -> None:
+    """A foreign event has null in such columns, and its data unchanged; the others are written."""
+    found = row(**data)
+    assert data.items() <= json.loads(found["data"]).items()
     assert found["operation_id"] == "op-1"
     assert found["resource_id"] == (None if found["error_code"] is None else "42")

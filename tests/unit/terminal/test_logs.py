@@ -1,4 +1,4 @@
-"""How a record of the log looks."""
+"""The format of log records."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def root() -> logging.Logger:
 def test_one_line_per_record(
     root: logging.Logger, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What others have written neither moves the cursor nor begins a line that looks like the log's own."""
+    """Foreign text in a message neither moves the cursor nor begins a line that looks like a record."""
     monkeypatch.setattr(root, "handlers", [])
     monkeypatch.setattr(root, "level", root.level)
     logs.configure("info")
@@ -32,7 +32,7 @@ def test_one_line_per_record(
 def test_a_traceback_stays_whole(
     root: logging.Logger, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is what the lines below a record are for."""
+    """The lines of a traceback follow the record."""
     monkeypatch.setattr(root, "handlers", [])
     monkeypatch.setattr(root, "level", root.level)
     logs.configure("info")

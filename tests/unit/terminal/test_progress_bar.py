@@ -1,4 +1,4 @@
-"""Progress over many things, on a terminal and without one."""
+"""The progress bar, on a terminal and without one."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class Terminal(io.StringIO):
 
 
 def test_without_a_terminal() -> None:
-    """A line every five seconds with what is done, how fast, and what is left; nothing for work that is quicker."""
+    """It prints a line every five seconds with progress, rate and time left; none for work that is quicker."""
     clock, stream = Clock(), io.StringIO()
-    tally = ProgressBar(stream, clock)
-    tally.begin("events", 1_000_000)
+    bar = ProgressBar(stream, clock)
+    bar.begin("events", 1_000_000)
     for now, done in ((101.0, 10_000), (105.0, 100_000), (106.0, 120_000), (110.0, 200_000)):
         clock.now = now
-        tally.show(done)
-    tally.end()
-    tally.begin("entries", 10)
-    tally.show(10)
-    tally.end()
-    tally.print_line("done")
+        bar.show(done)
+    bar.end()
+    bar.begin("entries", 10)
+    bar.show(10)
+    bar.end()
+    bar.print_line("done")
     assert stream.getvalue().splitlines() == [
         "100,000 of 1,000,000 events, 20,000/s, 0:45 left",
         "200,000 of 1,000,000 events, 20,000/s, 0:40 left",
@@ -44,27 +44,27 @@ def test_without_a_terminal() -> None:
 
 
 def test_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line that is drawn over, no wider than the terminal, and gone at the end."""
+    """It redraws one line, no wider than the terminal, and clears it at the end."""
     monkeypatch.setenv("TERM", "xterm")
     clock, stream = Clock(), Terminal()
-    tally = ProgressBar(stream, clock)
-    tally.begin("events", 1_000)
+    bar = ProgressBar(stream, clock)
+    bar.begin("events", 1_000)
     clock.now += 0.1
-    tally.show(10)
+    bar.show(10)
     clock.now += 0.9
-    tally.show(500)
-    tally.end()
+    bar.show(500)
+    bar.end()
     assert stream.getvalue() == (
         "\r\x1b[K[############------------]  50 %  500 of 1,000 events, 500/s, 0:01 left\r\x1b[K"
     )
 
 
 def test_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty journal is all done."""
+    """Work of zero items is complete."""
     monkeypatch.setenv("TERM", "xterm")
     clock, stream = Clock(), Terminal()
-    tally = ProgressBar(stream, clock)
-    tally.begin("events", 0)
+    bar = ProgressBar(stream, clock)
+    bar.begin("events", 0)
     clock.now += 1
-    tally.show(0)
+    bar.show(0)
     assert "100 %" in stream.getvalue()

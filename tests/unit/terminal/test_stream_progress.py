@@ -1,4 +1,4 @@
-"""How far a walk is, with a terminal and without one."""
+"""Progress of reading a stream, on a terminal and without one."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a terminal there is a line after each five seconds; what is told comes at once."""
+def test_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """It prints a line every five seconds; other lines come at once."""
     clock = Clock()
     with StreamProgress("messages", is_plain=True, clock=clock) as progress:
         for second in range(13):
@@ -41,7 +41,7 @@ def test_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is told takes the place of the bar, which is gone at the end."""
+    """A line that is printed replaces the bar, which is cleared at the end."""
     clock, stream = Clock(), Terminal()
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr("sys.stderr", stream)
@@ -55,7 +55,7 @@ def test_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_to_show(capsys: pytest.CaptureFixture[str]) -> None:
-    """Progress that is not wanted, or where it would mix with results, is not shown."""
+    """Progress that is turned off, or that would mix with results, is not shown."""
     clock = Clock()
     for progress in (StreamProgress(is_shown=False, is_plain=True, clock=clock), StreamProgress(clock=clock)):
         clock.now += 100

@@ -1,4 +1,4 @@
-"""Rows of tables: what a person reads fits the terminal, what a program reads is one line."""
+"""Rows of tables: on a terminal they fit, for a program they are one line."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ pytestmark = pytest.mark.unit
 
 Form = Callable[[str, str, int | None], str]
 
-ROOMS = st.integers(40, 250)
+WIDTHS = st.integers(40, 250)
 TEXTS = st.text(st.characters(exclude_categories=("C", "Z")) | st.just(" "), max_size=300)
 HEADS = st.text("ab ", max_size=38).map(lambda head: f"x{head}x")
 FORMS = st.sampled_from(
-    [text_beside, text_below, lambda head, text, room: text_on_second_line("first", head[:30], text, room)]
+    [text_beside, text_below, lambda head, text, width: text_on_second_line("first", head[:30], text, width)]
 )
 
 
-@given(FORMS, HEADS, TEXTS, ROOMS)
-def test_nothing_is_too_wide_and_nothing_is_lost(form: Form, head: str, text: str, room: int) -> None:
-    """No line reaches the last column of a terminal, and all that is not space is there, in order."""
-    shown = form(head, text, room)
-    assert all(len(line) < room for line in shown.splitlines())
+@given(FORMS, HEADS, TEXTS, WIDTHS)
+def test_nothing_is_too_wide_and_nothing_is_lost(form: Form, head: str, text: str, width: int) -> None:
+    """No line reaches the last column of the terminal, and everything but white space is there, in order."""
+    shown = form(head, text, width)
+    assert all(len(line) < width for line in shown.splitlines())
     wanted = form(head, text, None)
     assert "".join(shown.split()) == "".join(wanted.split())
 
 
 @given(HEADS, TEXTS)
 def test_without_a_terminal_a_row_is_one_line(head: str, text: str) -> None:
-    """Whatever its length."""
+    """A row of any length is one line."""
     assert text_beside(head, text, None) == text_below(head, text, None) == f"{head}  {text}".rstrip()
 
 
-def test_the_text_goes_on_below_itself() -> None:
-    """In its own column if that leaves enough room for it, else indented; colours take no room."""
+def test_the_text_is_wrapped_in_its_column() -> None:
+    """It is wrapped in its column if that is wide enough, otherwise below, indented; colours have no width."""
     coloured = click.style("done", fg="green")
     assert text_beside("a row", "and words that go on and on and on", 40) == (
         "a row  and words that go on and on and\n       on"
