@@ -9,6 +9,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -218,6 +220,28 @@ def test_broker_becomes_the_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert "jetstream {" in config.read_text()
     with pytest.raises(CommandError, match=r"another broker uses .*--data-dir"):
         lock_data_dir(tmp_path / "new" / "data")
+
+
+HEAVY = "{'litestar', 'faststream', 'uvicorn', 'httpx', 'nats', 'opstream_journal', 'opstream_api'}"
+
+
+@pytest.mark.parametrize("command", ["broker", "api", "runner", "projector", "webhooks", "up", "demo", "provision"])
+def test_help_of_a_service_loads_no_service(command: str) -> None:
+    """A command is imported only when it is called, and its service only when it runs; provision needs the journal."""
+    program = f"""import sys; from opstream.cli.app import main
+try: main([{command!r}, '--help'])
+finally: print(sorted({HEAVY} & set(sys.modules)))"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == str(["nats", "opstream_journal"] if command == "provision" else [])
+
+
+def test_broker_loads_no_web_framework(tmp_path: Path) -> None:
+    """Nothing heavy is loaded when the process becomes nats-server."""
+    program = f"""import os, sys; from opstream.cli.app import main
+os.execv = lambda *_: sys.exit(str(sorted({HEAVY} & set(sys.modules))))
+main(["broker", "--nats-port", "0", "--data-dir", {str(tmp_path)!r}])"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (result.stdout, result.stderr) == ("", "[]\n")
 
 
 def test_broker_without_a_binary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
