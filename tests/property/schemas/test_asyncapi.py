@@ -1,4 +1,4 @@
-"""What the AsyncAPI document says holds for every event and subject that there can be."""
+"""The AsyncAPI document holds for every possible event and subject."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EVENTS: Final = st.sampled_from(NAMES)
 
 @given(operation_ids, kinds, EVENTS)
 def test_every_subject_has_one_channel(operation_id: str, kind: Kind, event: str) -> None:
-    """That of its event type; the channel's filter for a consumer passes it, and no other channel's does."""
+    """It is that of its event type; only that channel's filter matches the subject."""
     subject = subjects.event_subject(operation_id, kind, event)
     assert channels_of(ROOT, subject) == [event]
     filters = {name: channel["x-jetstream"]["filterSubject"] for name, channel in ROOT["channels"].items()}
@@ -37,7 +37,7 @@ def test_every_subject_has_one_channel(operation_id: str, kind: Kind, event: str
 
 @given(kinds, EVENTS)
 def test_every_subject_of_the_archive_has_one_channel(kind: Kind, event: str) -> None:
-    """That of its event type in the archive."""
+    """It is that of its event type in the archive."""
     subject = subjects.archive_subject(kind, event)
     assert channels_of(ROOT, subject) == [f"archive.{event}"]
     filters = {name: channel["x-jetstream"]["filterSubject"] for name, channel in ROOT["channels"].items()}
@@ -48,7 +48,7 @@ def test_every_subject_of_the_archive_has_one_channel(kind: Kind, event: str) ->
 def test_a_subject_has_the_channel_of_its_action_too(
     operation_id: str, known: list[Kind], kind: Kind, event: str
 ) -> None:
-    """Where the document knows the action and the type holds something of it; no other action's."""
+    """It has one if the action is in the document and the event has the action's input or result."""
     actions = [TypedAction(kind=one, version=1, components=_components(one)) for one in known]
     root = as_sent(asyncapi_document(actions))
     for one in (*known, kind):
@@ -62,7 +62,7 @@ def test_a_subject_has_the_channel_of_its_action_too(
 
 @given(histories())
 def test_every_history_is_described(history: History) -> None:
-    """Each event of it is valid as the message of its channel, and as no other."""
+    """Each event is valid as the message of its channel, and of no other one."""
     for event, payload in zip(history.events, history.payloads, strict=True):
         assert event.data is not None
         value = json.loads(payload)
@@ -82,7 +82,7 @@ NAMES: Final = st.sampled_from(["a", "b", "c"])
 
 
 def wider(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Schemas that hold schemas, in each way of 2020-12 that draft-07 has another one for."""
+    """Schemas with nested schemas, in each form that 2020-12 and draft-07 write differently."""
     some = st.lists(inner, min_size=1, max_size=3)
     return st.one_of(
         st.fixed_dictionaries({"prefixItems": some}, optional={"items": inner}),
@@ -110,7 +110,7 @@ VALUES: Final = json_values | st.recursive(
 
 @given(SCHEMAS, st.sampled_from([{"type": "integer"}, {"type": "array", "items": {"$ref": "#/$defs/One"}}]), VALUES)
 def test_a_schema_means_the_same_in_the_document(schema: dict[str, Any], one: dict[str, Any], value: Any) -> None:
-    """Whatever it is made of: draft-07 takes and refuses what 2020-12 does."""
+    """Translated to draft-07, any schema accepts and refuses the same values."""
     whole = {**schema, "$defs": {"One": one}}
     components = draft7_components(whole, "a.b.input")
     assert "a.b.input.One" in components

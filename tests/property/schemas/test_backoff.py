@@ -1,4 +1,4 @@
-"""Pauses between attempts: their bounds, their growth, and the deadline that none goes beyond."""
+"""Delays between attempts: their bounds, their growth, and the deadline."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ factors = st.floats(MIN_JITTER_FACTOR, 1.0)
 
 
 @given(failed=counts, limit=limits, factor=factors)
-def test_a_pause_has_bounds(failed: int, limit: list[float], factor: float) -> None:
-    """No pause is longer than the longest, nor shorter than half of the first."""
+def test_a_delay_has_bounds(failed: int, limit: list[float], factor: float) -> None:
+    """No delay is above the maximum, or below half of the first one."""
     backoff, most = limit
     assert (
         backoff * MIN_JITTER_FACTOR <= backoff_delay(failed, backoff=backoff, backoff_max=most, factor=factor) <= most
@@ -30,8 +30,8 @@ def test_a_pause_has_bounds(failed: int, limit: list[float], factor: float) -> N
 
 
 @given(failed=counts, limit=limits)
-def test_pauses_grow(failed: int, limit: list[float]) -> None:
-    """Without jitter each pause is twice the one before, or the longest."""
+def test_delays_grow(failed: int, limit: list[float]) -> None:
+    """Without jitter each delay is twice the previous one, or the maximum."""
     backoff, most = limit
     before, after = (backoff_delay(n, backoff=backoff, backoff_max=most, factor=1.0) for n in (failed, failed + 1))
     assert after == min(most, 2 * before)
@@ -39,14 +39,14 @@ def test_pauses_grow(failed: int, limit: list[float]) -> None:
 
 @given(failed=counts, limit=limits, factor=factors, floor=seconds)
 def test_the_floor(failed: int, limit: list[float], factor: float, floor: float) -> None:
-    """What the author asked for is waited at least, and makes no pause shorter."""
+    """A delay is at least the one that the author asked for, which makes no delay shorter."""
     backoff, most = limit
     plain = backoff_delay(failed, backoff=backoff, backoff_max=most, factor=factor)
     assert backoff_delay(failed, backoff=backoff, backoff_max=most, factor=factor, floor=floor) == max(plain, floor)
 
 
 def test_the_defaults() -> None:
-    """An action that says nothing waits 1, 2, 4 … up to 60 seconds, or half of that."""
+    """By default the delays are 1, 2, 4 … up to 60 seconds, or down to half of these."""
     pauses = [backoff_delay(n, backoff=1.0, backoff_max=60.0, factor=1.0) for n in range(1, 9)]
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
     assert backoff_delay(1, backoff=1.0, backoff_max=60.0, factor=MIN_JITTER_FACTOR) == 0.5
@@ -54,7 +54,7 @@ def test_the_defaults() -> None:
 
 @given(wait=seconds | st.just(0.0), left=st.integers(-1_000_000, 1_000_000))
 def test_never_beyond_the_deadline(wait: float, left: int) -> None:
-    """The next attempt is due after the pause, or at the deadline if that comes first, however long the pause."""
+    """The next attempt is due after the delay, or at the deadline if that is earlier."""
     deadline = NOW + timedelta(seconds=left)
     at = retry_time(NOW, wait, deadline)
     assert at <= deadline

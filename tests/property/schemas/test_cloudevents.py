@@ -1,4 +1,4 @@
-"""Whatever is recorded is a CloudEvent to others, too."""
+"""Every recorded event is a CloudEvent for other programs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.unit
 
 @given(events)
 def test_the_sdk_reads_any_event(event: Event) -> None:
-    """As our decoder does, and keeps its meaning when it writes it again."""
+    """The SDK reads what our decoder reads, and keeps its meaning when it writes the event."""
     payload = encode_event(event)
     check_same(read(payload), decode_event(payload, 1))
     check_round_trip(payload)
@@ -22,7 +22,7 @@ def test_the_sdk_reads_any_event(event: Event) -> None:
 
 @given(histories(unknown=True))
 def test_any_history_follows_the_rules(history: History) -> None:
-    """Each event of it, be its type one that this version does not know; and no two have the same source and id."""
+    """Each event follows the specification, one of an unknown type too; no two have the same source and id."""
     for payload in history.payloads:
         check_rules(payload)
         check_round_trip(payload)

@@ -1,4 +1,4 @@
-"""Decisions in any state: what they lead to, what they refuse, and that they always lead to an end (invariants 1-3)."""
+"""Decisions in any state: their events, their errors, and that every operation can end (invariants 1-3)."""
 
 from datetime import timedelta
 
@@ -47,7 +47,7 @@ deliveries = st.builds(Trigger, ticket=st.integers(1, 30), scheduled_by=st.integ
 
 
 def of_attempt(token: str) -> list[Command]:
-    """Everything that an attempt can say."""
+    """All commands of an attempt."""
     return [
         ReportProgress(token=token, percent=1.0),
         Succeed(token=token, result=b"1"),
@@ -58,7 +58,7 @@ def of_attempt(token: str) -> list[Command]:
 
 
 def carry_out(history: History, delivery: Trigger, decision: object) -> bool:
-    """Do what a runner does first about a decision; whether anything was recorded."""
+    """Do the first thing that a runner does about a decision. Return True if it recorded an event."""
     match decision:
         case AppendEvent(data=data):
             history.append(data)
@@ -71,13 +71,13 @@ def carry_out(history: History, delivery: Trigger, decision: object) -> bool:
 
 
 def owed(history: History, *, max_attempts: int) -> Trigger:
-    """The message that the journal still has to deliver for an open operation, somewhere, some day."""
+    """The message that the journal will still deliver for an open operation."""
     operation = history.operation
     if operation.live is not None:
         return Trigger(ticket=operation.live.ticket)
     if operation.waiting is None:
         return Trigger(ticket=history.events[0].sequence)
-    # Whatever is delivered arms the wake, and so does its redelivery; then the wake comes.
+    # Any delivered message schedules the wake-up timer, and so does its redelivery. Then the timer fires.
     stale = Trigger(ticket=operation.waiting.ticket + 1)
     armed = decide_dispatch(operation, stale, now=operation.created_at, max_attempts=max_attempts)
     return Trigger(
@@ -87,7 +87,7 @@ def owed(history: History, *, max_attempts: int) -> Trigger:
 
 @given(ended_histories(), st.data())
 def test_a_terminal_state_is_never_left(history: History, data: st.DataObject) -> None:
-    """After an outcome a command makes no event, and a message has nothing left to do."""
+    """After an outcome no command causes an event, and each message is acknowledged."""
     command = data.draw(commands(history))
 
     try:
@@ -105,7 +105,7 @@ def test_a_terminal_state_is_never_left(history: History, data: st.DataObject) -
 
 @given(histories(), st.data())
 def test_what_is_decided_is_folded(history: History, data: st.DataObject) -> None:
-    """Every event that a command becomes is encoded, decoded and accepted by the fold, in the place it was made for."""
+    """Every event that a command causes can be encoded, decoded and folded at its position."""
     before = history.operation
 
     try:
@@ -119,8 +119,8 @@ def test_what_is_decided_is_folded(history: History, data: st.DataObject) -> Non
 
 
 @given(histories())
-def test_no_earlier_attempt_is_heard(history: History) -> None:
-    """Once a later attempt has started, or the attempt was handed back, its token records nothing (invariant 3)."""
+def test_every_earlier_attempt_is_fenced(history: History) -> None:
+    """After a later attempt has started, or the attempt was released, its token records nothing (invariant 3)."""
     live = history.operation.live
     refusal = OperationFinished if history.operation.is_terminal else AttemptFenced
 
@@ -132,15 +132,15 @@ def test_no_earlier_attempt_is_heard(history: History) -> None:
 
 
 @given(running_histories())
-def test_the_live_attempt_is_always_heard(history: History) -> None:
-    """Whatever a client has asked for, the attempt that runs can record its outcome."""
+def test_the_live_attempt_can_always_record_its_outcome(history: History) -> None:
+    """The live attempt can record its outcome, even after a cancel request."""
     for command in of_attempt(history.tokens[-1]):
         assert decide(history.operation, command) is not None
 
 
 @given(open_histories())
 def test_an_open_operation_can_always_be_stopped(history: History) -> None:
-    """A cancel request ends what does not run, tells what runs, and is already known where it was made before."""
+    """A cancel request ends an operation without a live attempt; for a live one it is recorded, but only once."""
     running, asked = history.operation.live is not None, history.operation.cancel is not None
 
     decided = history.act(RequestCancel(reason="enough"))
@@ -156,7 +156,7 @@ def test_an_open_operation_can_always_be_stopped(history: History) -> None:
 def test_every_message_in_every_state_is_decided(
     operation: Operation | None, delivery: Trigger, days: int, max_attempts: int
 ) -> None:
-    """The table has a row for every state and message, and never starts what is over or runs elsewhere."""
+    """The table has a row for every state and message, and starts no operation that ended or is live elsewhere."""
     now = (operation.deadline if operation else NOW) + timedelta(days=days)
 
     decision = decide_dispatch(operation, delivery, now=now, max_attempts=max_attempts)
@@ -170,7 +170,7 @@ def test_every_message_in_every_state_is_decided(
 
 @given(histories(), deliveries, st.integers(-1, 1), st.integers(1, 4))
 def test_what_the_table_decides_is_folded(history: History, delivery: Trigger, days: int, max_attempts: int) -> None:
-    """Every event that a message becomes is accepted by the fold; the same message then finds its work done."""
+    """Every event that a message causes can be folded; after it the same message is acknowledged."""
     now = history.operation.deadline + timedelta(days=days)
 
     decision = decide_dispatch(history.operation, delivery, now=now, max_attempts=max_attempts)
@@ -181,8 +181,8 @@ def test_what_the_table_decides_is_folded(history: History, delivery: Trigger, d
 
 
 @given(open_histories(), st.integers(1, 4))
-def test_an_open_operation_always_gets_on(history: History, max_attempts: int) -> None:
-    """For each open state there is a message still owed to someone, and it makes an event (invariant 2)."""
+def test_an_open_operation_always_makes_progress(history: History, max_attempts: int) -> None:
+    """For each open state a message will still be delivered, and it causes an event (invariant 2)."""
     before = history.operation
     delivery = owed(history, max_attempts=max_attempts)
 
@@ -194,9 +194,9 @@ def test_an_open_operation_always_gets_on(history: History, max_attempts: int) -
 
 @given(st.integers(1, 6), st.lists(st.booleans(), max_size=5))
 def test_runners_that_keep_dying_end_the_operation(max_attempts: int, deaths: list[bool]) -> None:
-    """Redelivered after each death, a message starts as many attempts as are allowed, then fails the operation.
+    """A message that is redelivered after each crash starts as many attempts as allowed, then fails the operation.
 
-    A polite shutdown in between hands the attempt back and uses none of them up.
+    A graceful shutdown in between releases the attempt, which does not count.
     """
     history = History().append(request())
     delivery = Trigger(ticket=1)
@@ -217,9 +217,9 @@ def test_runners_that_keep_dying_end_the_operation(max_attempts: int, deaths: li
 
 @given(st.lists(st.tuples(deliveries, st.sampled_from(["run", "die", "back", "fail", "cancel"])), max_size=10))
 def test_competing_messages_lead_to_one_end(steps: list[tuple[Trigger, str]]) -> None:
-    """Among runners that run, die, hand back and fail, any deliveries, stale wakes and redeliveries lead to one end.
+    """Runners that run, crash, release and fail, with stale timers and redeliveries, give an operation one outcome.
 
-    One attempt runs at a time, attempts are numbered without gaps, and no more than the owed messages are needed.
+    One attempt runs at a time, attempts are numbered without gaps, and the messages still to be delivered are enough.
     """
     history = History().append(request())
     for delivery, fate in steps:

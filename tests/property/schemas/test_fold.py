@@ -20,7 +20,7 @@ RANKS = {Status.NOT_STARTED: 0, Status.RUNNING: 1} | dict.fromkeys(TERMINAL_STAT
 
 
 def decoded(history: History) -> list[RecordedEvent]:
-    """The history as another process reads it: from the stored bytes."""
+    """The events as another process reads them: from their stored bytes."""
     return [
         decode_event(payload, event.sequence) for payload, event in zip(history.payloads, history.events, strict=True)
     ]
@@ -28,7 +28,7 @@ def decoded(history: History) -> list[RecordedEvent]:
 
 @given(histories())
 def test_the_fold_is_deterministic(history: History) -> None:
-    """The same bytes always give the same state, and the same snapshot to the byte."""
+    """The same bytes always fold to the same state, with the same encoded bytes."""
     one, other = fold(None, decoded(history)), fold(None, decoded(history))
 
     assert history.operation == one == other
@@ -37,7 +37,7 @@ def test_the_fold_is_deterministic(history: History) -> None:
 
 @given(histories(), st.data())
 def test_the_fold_is_prefix_consistent(history: History, data: st.DataObject) -> None:
-    """Folding a part and then the rest is folding all, and one at a time is all at once."""
+    """Folding a part and then the rest equals folding all events."""
     cut = data.draw(st.integers(0, len(history.events)))
 
     assert history.operation == fold(fold(None, history.events[:cut]), history.events[cut:])
@@ -46,7 +46,7 @@ def test_the_fold_is_prefix_consistent(history: History, data: st.DataObject) ->
 
 @given(histories(unknown=True))
 def test_a_snapshot_is_the_state(history: History) -> None:
-    """Encoded and decoded, each state is the same state, and encodes to the same bytes again."""
+    """Each state stays the same when it is encoded and decoded, and encodes to the same bytes again."""
     for state in history.states:
         snapshot = msgspec.json.encode(state)
 
@@ -58,7 +58,7 @@ def test_a_snapshot_is_the_state(history: History) -> None:
 
 @given(histories(unknown=True), st.data())
 def test_folding_on_from_a_snapshot_is_folding_from_the_start(history: History, data: st.DataObject) -> None:
-    """A replay from nothing and a view that was kept up to date agree to the byte (invariant 5)."""
+    """A full replay and an updated snapshot have the same bytes (invariant 5)."""
     cut = data.draw(st.integers(1, len(history.events)))
     snapshot = msgspec.json.decode(msgspec.json.encode(history.states[cut - 1]), type=Operation)
 
@@ -69,7 +69,7 @@ def test_folding_on_from_a_snapshot_is_folding_from_the_start(history: History, 
 
 @given(histories(unknown=True))
 def test_a_status_never_goes_backwards(history: History) -> None:
-    """Along a history the status goes from NotStarted to Running to a terminal one, and never back (invariant 4)."""
+    """The status goes from NotStarted to Running to a terminal one, and never back (invariant 4)."""
     ranks = [RANKS[state.status] for state in history.states]
 
     assert sorted(ranks) == ranks
@@ -77,7 +77,7 @@ def test_a_status_never_goes_backwards(history: History) -> None:
 
 @given(histories(unknown=True))
 def test_positions_count_and_sequences_grow(history: History) -> None:
-    """A state says how many events it holds and which was the last."""
+    """A state has the number of its events and the sequence of the last one."""
     assert list(range(1, len(history.events) + 1)) == [state.position for state in history.states]
     assert [event.sequence for event in history.events] == [state.stream_sequence for state in history.states]
     assert [event.digest for event in history.events] == [state.last_hash for state in history.states]
@@ -85,7 +85,7 @@ def test_positions_count_and_sequences_grow(history: History) -> None:
 
 @given(histories())
 def test_one_request_first_and_one_outcome_last(history: History) -> None:
-    """A history has exactly one request, in the first place, and at most one outcome, in the last (invariant 1)."""
+    """A history has exactly one request, its first event, and at most one outcome, its last (invariant 1)."""
     types = [event.type.split(".")[2] for event in history.events]
 
     assert "requested" not in types[1:]
@@ -96,7 +96,7 @@ def test_one_request_first_and_one_outcome_last(history: History) -> None:
 
 @given(histories())
 def test_an_open_operation_has_an_attempt_or_waits(history: History) -> None:
-    """Before the first attempt nothing is live or waited for, after it exactly one, and after the end neither."""
+    """An open operation that has started is either live or waiting; any other one is neither."""
     for state in history.states:
         parts = (state.live is not None) + (state.waiting is not None)
         assert parts == (state.status is Status.RUNNING)
@@ -107,13 +107,13 @@ def test_an_open_operation_has_an_attempt_or_waits(history: History) -> None:
 
 @given(histories())
 def test_without_unknown_types_readers_see_what_deciders_see(history: History) -> None:
-    """`read` and `fold` differ in nothing but what they do about unknown types."""
+    """`fold_for_reader` and `fold` differ only in unknown types."""
     assert fold(None, history.events) == fold_for_reader(None, history.events)
 
 
 @given(histories(unknown=True))
 def test_unknown_types_are_counted_and_stop_deciders(history: History) -> None:
-    """A reader passes over each and counts it; a decider refuses the history as soon as it holds one."""
+    """A reader skips and counts each one; a decider raises an error if there is one."""
     unknown = sum(event.data is None for event in history.events)
 
     assert unknown == history.operation.skipped
@@ -123,8 +123,8 @@ def test_unknown_types_are_counted_and_stop_deciders(history: History) -> None:
 
 
 @given(histories(), event_data | st.just(FromTheFuture()), st.data())
-def test_only_the_next_event_is_taken(history: History, extra: EventData, data: st.DataObject) -> None:
-    """In another position, after another hash, of another operation or from before, any event is refused."""
+def test_only_the_next_event_is_folded(history: History, extra: EventData, data: st.DataObject) -> None:
+    """An event with another position, hash, operation or an older sequence raises an error."""
     event = history.recorded(extra)
     wrong: dict[str, Any] = data.draw(
         st.one_of(
@@ -142,7 +142,7 @@ def test_only_the_next_event_is_taken(history: History, extra: EventData, data: 
 
 @given(histories(), event_data | st.just(FromTheFuture()))
 def test_any_event_is_folded_or_refused(history: History, extra: EventData) -> None:
-    """However strange the next event, the fold gives a state that knows it, or refuses; a terminal one refuses all."""
+    """Any next event is folded or raises an error; after an outcome it always raises an error."""
     event = history.recorded(extra)
 
     try:
@@ -158,7 +158,7 @@ def test_any_event_is_folded_or_refused(history: History, extra: EventData) -> N
 
 @given(histories(), st.data())
 def test_no_event_can_be_left_out_or_swapped(history: History, data: st.DataObject) -> None:
-    """A lost, doubled or swapped event breaks the chain, and the fold refuses it."""
+    """A lost, repeated or swapped event breaks the chain, and the fold raises an error."""
     events = list(history.events)
     place = data.draw(st.integers(0, len(events) - 1))
     match data.draw(st.sampled_from(["double", "lose", "swap"])):
@@ -174,8 +174,8 @@ def test_no_event_can_be_left_out_or_swapped(history: History, data: st.DataObje
 
 
 @given(histories(unknown=True))
-def test_a_monitor_tells_the_state(history: History) -> None:
-    """Every state has a monitor that is valid JSON, with a result only when Succeeded and an error only when Failed."""
+def test_a_monitor_shows_the_state(history: History) -> None:
+    """Every state has a monitor in valid JSON, with a result only if Succeeded and an error only if Failed."""
     for state in history.states:
         seen = build_status_monitor(state)
 

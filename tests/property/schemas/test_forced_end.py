@@ -1,4 +1,4 @@
-"""A forced end over any history with anything in between: whoever reads it, however, sees the same end (ADR 0014)."""
+"""Forced ends of any history with any messages in between: every way to read it gives the same end (ADR 0014)."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ pytestmark = pytest.mark.unit
 
 
 def ended(messages: list[OperationMessage]) -> tuple[Inspection, list[OperationMessage]]:
-    """What is found, and the messages with the forced end."""
+    """The inspection, and the messages with the forced end."""
     found = inspect_messages(id_of(messages), messages)
     end = forced_end_event(found, ERROR, "somebody wrote there", id="end", source="test", time=NOW)
     return found, [*messages, OperationMessage(messages[-1].sequence + 1, encode_event(end))]
 
 
 def read_all(messages: list[OperationMessage]) -> Operation | None:
-    """As whoever reads the journal from the start."""
+    """The fold of all messages, from the first."""
     return fold_for_reader(None, decode_events(messages))
 
 
 @given(ruins())
 def test_it_ends_what_can_be_read(messages: list[OperationMessage]) -> None:
-    """The operation is what could be read of it, failed; nothing is left to say about it."""
+    """The operation has the state that could be read, as Failed, and refuses every command."""
     found, messages = ended(messages)
     kept, operation = found.operation, read_all(messages)
 
@@ -57,7 +57,7 @@ def test_it_ends_what_can_be_read(messages: list[OperationMessage]) -> None:
 
 @given(ruins())
 def test_deciders_and_readers_see_the_same(messages: list[OperationMessage]) -> None:
-    """Unknown types don't stop whoever decides any more; and it is terminal, so nothing can be decided."""
+    """Unknown types before the end don't stop deciders; the state is terminal, so there is nothing to decide."""
     _, messages = ended(messages)
 
     operation = read_all(messages)
@@ -67,7 +67,7 @@ def test_deciders_and_readers_see_the_same(messages: list[OperationMessage]) -> 
 
 @given(ruins(), st.data())
 def test_reading_on_is_reading_all(messages: list[OperationMessage], data: st.DataObject) -> None:
-    """From any state on the end is read as from the start, to the byte, or refused, so that all is read again."""
+    """From any earlier state the end folds to the same bytes as from the start, or raises an error."""
     found, messages = ended(messages)
     cut = data.draw(st.integers(1, len(messages) - 1))
     known, _ = fold_damaged(None, own(messages[:cut]))
@@ -82,7 +82,7 @@ def test_reading_on_is_reading_all(messages: list[OperationMessage], data: st.Da
 
 @given(ruins(), st.data())
 def test_the_projector_sees_the_same(messages: list[OperationMessage], data: st.DataObject) -> None:
-    """Whatever was delivered before, an end is never folded wrongly, and from the whole journal rightly."""
+    """After any deliveries the projector never folds the end wrongly, and from the whole journal it folds it."""
     _, messages = ended(messages)
     delivered = [event for event in own(messages) if data.draw(st.booleans())]
 
@@ -97,8 +97,8 @@ def test_the_projector_sees_the_same(messages: list[OperationMessage], data: st.
 
 
 @given(ruins(), st.data())
-def test_an_end_of_something_else_is_foreign(messages: list[OperationMessage], data: st.DataObject) -> None:
-    """If the message right before it is another one, or another lies in between, it ends nothing."""
+def test_an_end_of_other_messages_is_foreign(messages: list[OperationMessage], data: st.DataObject) -> None:
+    """If the message right before it is another one, or one was stored in between, it ends nothing."""
     _, messages = ended(messages)
     last, end = messages[-2:]
     stranger = data.draw(st.binary(max_size=20) | events.map(encode_event))
@@ -114,7 +114,7 @@ def test_an_end_of_something_else_is_foreign(messages: list[OperationMessage], d
 
 @given(histories(ending=False), st.integers(1, 3), st.integers(0, 2))
 def test_a_newer_version_may_read_more(history: History, passed_over: int, more: int) -> None:
-    """What the operator's version passed over and this one can fold does not take the end back."""
+    """If this version can fold messages that the operator's version passed over, the end is still valid."""
     kept = history.states[max(0, len(history.states) - 1 - more)]
     last = OperationMessage(history.events[-1].sequence, history.payloads[-1])
     found = Inspection(
@@ -135,7 +135,7 @@ def test_a_newer_version_may_read_more(history: History, passed_over: int, more:
 
 
 @given(histories(ending=False))
-def test_where_nothing_can_be_read_nothing_is(history: History) -> None:
+def test_without_a_request_there_is_no_operation(history: History) -> None:
     """Without a request there is no operation, only its end."""
     messages = [
         OperationMessage(1, b"{}"),
@@ -151,7 +151,7 @@ def test_where_nothing_can_be_read_nothing_is(history: History) -> None:
 
 
 def own(messages: list[OperationMessage]) -> list[RecordedEvent]:
-    """Those that the projector's sorter does not put aside."""
+    """The events that the projector does not sort out as foreign."""
     found = []
     for message in messages:
         try:

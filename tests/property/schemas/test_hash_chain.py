@@ -1,4 +1,4 @@
-"""The hash chain over any history: what somebody does to a stream in its middle shows, what nobody did does not; the
+"""Hash chains of any histories: tampering in the middle of a stream shows, an untouched stream has no finding, and the
 rest shows against a checkpoint."""
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ some = settings(max_examples=settings.default.max_examples // 2)
 
 @st.composite
 def streams(draw: st.DrawFn) -> list[Stored]:
-    """The events of some operations, mixed; also such of newer versions, on subjects of their own."""
+    """The events of some operations, interleaved; also events of newer versions, on their own subjects."""
     found = draw(st.lists(histories(unknown=True), min_size=1, max_size=3, unique_by=lambda one: one.id))
     return stream(found, draw(st.lists(st.integers(0, 9), max_size=12)))
 
@@ -36,7 +36,7 @@ def own(messages: list[Stored], index: int) -> list[int]:
 
 
 def covered(messages: list[Stored]) -> list[Checkpoint]:
-    """A checkpoint of everything."""
+    """A checkpoint that covers all messages."""
     coverer = CheckpointBuilder(1)
     for one in messages:
         coverer.add_message(one.sequence, one.subject, one.body, stored_at(one.sequence))
@@ -65,7 +65,7 @@ def stored_at(sequence: int) -> int:
 
 
 def against(checkpoints: list[Checkpoint], messages: list[Stored]) -> list[str]:
-    """What shows against checkpoints."""
+    """The findings of a comparison with checkpoints."""
     begin = messages[0].sequence if messages else 1
     end = messages[-1].sequence if messages else 0
     comparison = CheckpointVerifier(checkpoints, begin=begin, end=end, age=0.0, now=NOW)
@@ -77,8 +77,8 @@ def against(checkpoints: list[Checkpoint], messages: list[Stored]) -> list[str]:
 
 @some
 @given(streams())
-def test_nothing_is_found_where_nobody_was(messages: list[Stored]) -> None:
-    """Whatever operations do, in whatever order, events of unknown types included, there is no finding."""
+def test_an_untouched_stream_has_no_findings(messages: list[Stored]) -> None:
+    """Any operations in any order, with events of unknown types, have no finding."""
     check = checked(messages)
 
     assert (check.findings, check.notes) == ([], [])
@@ -89,8 +89,8 @@ def test_nothing_is_found_where_nobody_was(messages: list[Stored]) -> None:
 @some
 @given(streams(), st.data())
 def test_a_changed_byte_shows(messages: list[Stored], data: st.DataObject) -> None:
-    """Any other byte anywhere in an event shows: in the chain if another event of the operation follows, and always
-    against a checkpoint."""
+    """A changed byte anywhere in an event is found: by the chain if an event of the operation follows, and always by a
+    checkpoint."""
     index = data.draw(st.integers(0, len(messages) - 1))
     place = data.draw(st.integers(0, len(messages[index].data) - 1))
     other = data.draw(st.integers(0, 255).filter(lambda byte: byte != messages[index].data[place]))
@@ -106,8 +106,8 @@ def test_a_changed_byte_shows(messages: list[Stored], data: st.DataObject) -> No
 
 @some
 @given(streams(), st.data())
-def test_what_was_put_in_shows(messages: list[Stored], data: st.DataObject) -> None:
-    """An event of the same operation once more, any other event, or any bytes: anywhere on an operation's subjects."""
+def test_an_inserted_message_shows(messages: list[Stored], data: st.DataObject) -> None:
+    """A repeated event, any other event, or any bytes on an operation's subjects are found."""
     index = data.draw(st.integers(0, len(messages) - 1))
     there = messages[index]
     history_id = there.subject.split(".")[1]
@@ -127,8 +127,8 @@ def test_what_was_put_in_shows(messages: list[Stored], data: st.DataObject) -> N
 
 @some
 @given(streams(), st.data())
-def test_what_is_removed_in_the_middle_shows(messages: list[Stored], data: st.DataObject) -> None:
-    """An event before the last one of its operation, also in a copy without a gap."""
+def test_a_removal_in_the_middle_shows(messages: list[Stored], data: st.DataObject) -> None:
+    """A removed event that is not its operation's last is found, also in a copy without a gap."""
     index = data.draw(st.integers(0, len(messages) - 1))
     assume(own(messages, index)[-1] != index)
     tampered = [*messages[:index], *messages[index + 1 :]]
@@ -140,7 +140,7 @@ def test_what_is_removed_in_the_middle_shows(messages: list[Stored], data: st.Da
 @some
 @given(streams(), st.data())
 def test_a_gap_shows(messages: list[Stored], data: st.DataObject) -> None:
-    """A stream deletes nothing in its middle, so a missing sequence is a finding, whosever the message was."""
+    """A stream deletes nothing in its middle, so a missing sequence is found, of whatever message."""
     assume(len(messages) > 2)
     index = data.draw(st.integers(1, len(messages) - 2))
 
@@ -150,7 +150,7 @@ def test_a_gap_shows(messages: list[Stored], data: st.DataObject) -> None:
 @some
 @given(streams(), st.data())
 def test_another_order_shows(messages: list[Stored], data: st.DataObject) -> None:
-    """Two events of one operation have changed places."""
+    """Two swapped events of one operation are found."""
     one = data.draw(st.integers(0, len(messages) - 1))
     two = data.draw(st.sampled_from(own(messages, one)))
     assume(one != two)
@@ -163,9 +163,8 @@ def test_another_order_shows(messages: list[Stored], data: st.DataObject) -> Non
 
 @some
 @given(streams(), st.data())
-def test_what_is_removed_at_the_end_shows_against_a_checkpoint(messages: list[Stored], data: st.DataObject) -> None:
-    """A removed tail of the stream, or a whole operation in a copy without a gap: no chain can tell, a checkpoint
-    does."""
+def test_a_removal_at_the_end_shows_against_a_checkpoint(messages: list[Stored], data: st.DataObject) -> None:
+    """A removed tail, or a whole operation removed in a copy, shows against a checkpoint; no chain can show it."""
     if data.draw(st.booleans()):
         tampered = messages[: data.draw(st.integers(0, len(messages) - 1))]
     else:
@@ -178,9 +177,8 @@ def test_what_is_removed_at_the_end_shows_against_a_checkpoint(messages: list[St
 
 @some
 @given(streams(), st.data())
-def test_the_edge_of_age(messages: list[Stored], data: st.DataObject) -> None:
-    """What has expired is the beginning of the stream: no finding, unless nothing expires there, or it was removed from
-    the middle of what is left."""
+def test_expired_messages_are_not_findings(messages: list[Stored], data: st.DataObject) -> None:
+    """Expired messages at the start are no finding, unless nothing expires, or they were removed from the middle."""
     begin = data.draw(st.integers(0, len(messages)))
     rest = messages[begin:]
     first = begin + 1
@@ -195,8 +193,8 @@ def test_the_edge_of_age(messages: list[Stored], data: st.DataObject) -> None:
 
 @some
 @given(ruins())
-def test_a_forced_end_is_no_tampering(messages: list[OperationMessage]) -> None:
-    """Whatever an operator's end passed over is told as a note, and without that end it is a finding."""
+def test_a_forced_end_is_not_tampering(messages: list[OperationMessage]) -> None:
+    """Messages that a forced end passed over are notes; without the end they are findings."""
     name = id_of(messages)
     found = inspect_messages(name, messages)
     end = forced_end_event(found, ERROR, "somebody wrote there", id="end", source="test", time=NOW)
@@ -219,8 +217,8 @@ def test_a_forced_end_is_no_tampering(messages: list[OperationMessage]) -> None:
 
 @some
 @given(streams(), st.data())
-def test_behind_a_checkpoint_it_goes_on(messages: list[Stored], data: st.DataObject) -> None:
-    """From the heads of the open operations, written and read again, the rest is checked as if all were."""
+def test_verification_continues_after_a_checkpoint(messages: list[Stored], data: st.DataObject) -> None:
+    """From the stored heads of the open operations the rest is verified as if all messages were."""
     cut = data.draw(st.integers(0, len(messages)))
     before = checked(messages[:cut])
     heads = msgspec.json.decode(msgspec.json.encode(before.open_operations), type=dict[str, ChainHead])
@@ -246,8 +244,8 @@ def test_behind_a_checkpoint_it_goes_on(messages: list[Stored], data: st.DataObj
 
 @some
 @given(st.lists(st.text(max_size=5), max_size=40), st.lists(st.text(max_size=5)))
-def test_what_is_remembered(texts: list[str], others: list[str]) -> None:
-    """It is what was added, and nothing else."""
+def test_the_hash_set(texts: list[str], others: list[str]) -> None:
+    """It contains exactly the added texts."""
     remembered = CompactHashSet()
     for text in texts:
         remembered.add(text)

@@ -1,4 +1,4 @@
-"""Slots of a rate, for any rate and any sequence of moments."""
+"""Slots of any rate, for any sequence of requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pauses = st.lists(st.floats(0.0, 5000.0, allow_nan=False) | st.just(0.0), min_si
 
 
 def slots_of(rate: Rate, moments: list[float]) -> list[float]:
-    """The slots of those who come at some moments."""
+    """The slots of requests at some times."""
     due, slots = 0.0, []
     for now in moments:
         slot = reserve_slot(rate, due, now)
@@ -28,7 +28,7 @@ def slots_of(rate: Rate, moments: list[float]) -> list[float]:
 
 @given(rates, pauses)
 def test_no_window_has_more_than_the_burst_and_what_is_due_in_it(rate: Rate, pauses: list[float]) -> None:
-    """Between the i-th and the j-th slot lies the time that all beyond `count` need."""
+    """Between the i-th and the j-th slot there is the time that all beyond `count` need."""
     slots = slots_of(rate, [1e9 + passed for passed in accumulate(pauses)])
 
     for i, one in enumerate(slots):
@@ -38,7 +38,7 @@ def test_no_window_has_more_than_the_burst_and_what_is_due_in_it(rate: Rate, pau
 
 @given(rates, pauses)
 def test_slots_keep_the_order_and_are_never_in_the_past(rate: Rate, pauses: list[float]) -> None:
-    """Who comes later does not begin earlier, and nobody before it came."""
+    """A later request gets no earlier slot, and no slot is before its request."""
     moments = [1e9 + passed for passed in accumulate(pauses)]
     slots = slots_of(rate, moments)
 
@@ -47,8 +47,8 @@ def test_slots_keep_the_order_and_are_never_in_the_past(rate: Rate, pauses: list
 
 
 @given(rates, st.lists(st.floats(0.0, 5000.0, allow_nan=False), min_size=1, max_size=60))
-def test_clocks_that_differ_never_share_a_slot_too_many(rate: Rate, moments: list[float]) -> None:
-    """Whatever the clocks of those who come say: beyond the burst, slots are `spacing` apart in the order taken."""
+def test_different_clocks_never_exceed_the_rate(rate: Rate, moments: list[float]) -> None:
+    """With any clocks, slots after the burst are `spacing` apart, in the order in which they were reserved."""
     slots = slots_of(rate, [1e9 + moment for moment in moments])
 
     for i in range(len(slots) - rate.count):
@@ -57,7 +57,7 @@ def test_clocks_that_differ_never_share_a_slot_too_many(rate: Rate, moments: lis
 
 @given(rates, st.integers(1, 200))
 def test_a_rate_is_used_in_full(rate: Rate, count: int) -> None:
-    """Those who all come at once wait no longer than the rate demands."""
+    """Requests at the same time wait no longer than the rate demands."""
     slots = slots_of(rate, [1e9] * count)
 
     assert slots[-1] - 1e9 <= max(0, count - rate.count) * rate.spacing + 1e-3

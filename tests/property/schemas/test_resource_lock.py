@@ -1,8 +1,8 @@
-"""A hold under any interleaving of those who want it, with crashes anywhere: never two at once, and nobody forgotten.
+"""A lock under any interleaving, with crashes anywhere: never two owners at once, and no waiter is forgotten.
 
-The model keeps the journal (what became of each operation), the key of the holder, the keys of those who wait and the
-messages that are not acknowledged. Everybody who acts is a generator that yields before each read and each write, so
-that Hypothesis chooses who goes next, who dies, and which message is delivered a second time to somebody else.
+The model has the journal (the stage of each operation), the key of the owner, the keys of the waiters and the messages
+that are not acknowledged. Each process is a generator that yields before each read and each write, so Hypothesis
+chooses which one acts next, which one dies, and which message is delivered again to another one.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ Acting: TypeAlias = Generator[None, None, Any]
 
 
 class Model:
-    """One hold, and the operations that want it."""
+    """One lock, and the operations that want it."""
 
     def __init__(self, replacing: list[bool]) -> None:
         self.claims = [
             Claim(operation_id=f"op-{number}", sequence=number, kind="a:b", replaces=replaces)
             for number, replaces in enumerate(replacing, 1)
         ]
-        self.lives = {claim.operation_id: OperationStage.REQUESTED for claim in self.claims}
+        self.stages = {claim.operation_id: OperationStage.REQUESTED for claim in self.claims}
         self.tickets: dict[str, int] = {}
         """Of those that have begun: the message that owns the attempt."""
-        self.holder: Claim | None = None
+        self.owner: Claim | None = None
         self.revision = 0
         self.waiters: dict[str, Claim] = {}
         self.owed: dict[int, Claim] = {}
-        """Messages that were not acknowledged, by ticket: requests, and wakes."""
+        """Messages that are not acknowledged, by ticket: requests and wake-up timers."""
         self.delivered: set[int] = set()
-        """Tickets that somebody has got."""
+        """Tickets that were delivered at least once."""
         self.unsettled: dict[str, Claim] = {}
         """Terminal events that the projector has not acknowledged."""
         self._sent = 0
@@ -61,27 +61,27 @@ class Model:
             self.send(claim)
 
     def send(self, claim: Claim) -> None:
-        """Store a message for the runners: a request, or later a wake."""
+        """Store a message for the runners: a request, or later a wake-up timer."""
         self._sent += 1
         self.owed[self._sent] = claim
 
     def deliver(self, ticket: int) -> Acting:
-        """Give a message to a runner, for the first time or once more."""
+        """Deliver a message to a runner, for the first time or again."""
         is_again = ticket in self.delivered
         self.delivered.add(ticket)
         return self.run(ticket, self.owed[ticket], is_again=is_again)
 
     def end(self, claim: Claim) -> None:
         """Record a terminal event, if there is none."""
-        if self.lives[claim.operation_id] is not OperationStage.ENDED:
-            self.lives[claim.operation_id] = OperationStage.ENDED
+        if self.stages[claim.operation_id] is not OperationStage.ENDED:
+            self.stages[claim.operation_id] = OperationStage.ENDED
             self.unsettled[claim.operation_id] = claim
 
     def run(self, ticket: int, claim: Claim, *, is_again: bool) -> Acting:
-        """What a runner does about a message, up to its acknowledgement."""
+        """The steps of a runner for a message, up to its acknowledgement."""
         yield
         has_begun = self._is_own(ticket, claim)  # and its process died
-        if self.lives[claim.operation_id] is OperationStage.REQUESTED:
+        if self.stages[claim.operation_id] is OperationStage.REQUESTED:
             has_begun = yield from self._try_to_begin(ticket, claim, is_again=is_again)
         yield
         if self._is_own(ticket, claim):
@@ -89,25 +89,25 @@ class Model:
                 return  # another delivery of this message runs it
             yield
             self.end(claim)
-        if self.lives[claim.operation_id] is OperationStage.ENDED:
+        if self.stages[claim.operation_id] is OperationStage.ENDED:
             yield from self.release(claim)
         yield
         self.owed.pop(ticket, None)
 
     def settle(self, claim: Claim) -> Acting:
-        """What the projector does about a terminal event, up to its acknowledgement."""
+        """The steps of the projector for a terminal event, up to its acknowledgement."""
         yield from self.release(claim)
         yield
         self.unsettled.pop(claim.operation_id, None)
 
     def release(self, claim: Claim) -> Acting:
-        """Leave the queue, and pass on what is held."""
+        """Leave the queue, and pass the lock on."""
         yield
         self.waiters.pop(claim.operation_id, None)
         yield from self._decide(None, is_listing=False)
 
     def _is_own(self, ticket: int, claim: Claim) -> bool:
-        return self.lives[claim.operation_id] is OperationStage.STARTED and self.tickets[claim.operation_id] == ticket
+        return self.stages[claim.operation_id] is OperationStage.STARTED and self.tickets[claim.operation_id] == ticket
 
     def _try_to_begin(self, ticket: int, claim: Claim, *, is_again: bool) -> Acting:
         answer = yield from self._decide(claim, is_listing=False)
@@ -116,10 +116,10 @@ class Model:
             self.waiters[claim.operation_id] = claim
             answer = yield from self._decide(claim, is_listing=True)
             yield
-            if self.lives[claim.operation_id] is not OperationStage.REQUESTED:
+            if self.stages[claim.operation_id] is not OperationStage.REQUESTED:
                 yield
                 self.waiters.pop(claim.operation_id, None)
-                return False  # decided again, on what is there now
+                return False  # the caller decides again, from the new stage
         yield
         if isinstance(answer, LockReplaced):
             self.end(claim)
@@ -127,14 +127,14 @@ class Model:
             earlier = [one for one in (answer.owner, *self.waiters.values()) if one.order < claim.order]
             for one in earlier:
                 yield
-                if self.lives[one.operation_id] is OperationStage.REQUESTED:  # one that has begun is only asked
+                if self.stages[one.operation_id] is OperationStage.REQUESTED:  # a started one is only asked to stop
                     self.end(one)
         elif isinstance(answer, LockOwned) and answer.is_handed and ticket <= len(self.claims):
             if is_again:
                 self.send(claim)
-        elif isinstance(answer, LockOwned) and self.lives[claim.operation_id] is OperationStage.REQUESTED:
-            assert OperationStage.STARTED not in self.lives.values(), "two run at once"
-            self.lives[claim.operation_id] = OperationStage.STARTED
+        elif isinstance(answer, LockOwned) and self.stages[claim.operation_id] is OperationStage.REQUESTED:
+            assert OperationStage.STARTED not in self.stages.values(), "two run at once"
+            self.stages[claim.operation_id] = OperationStage.STARTED
             self.tickets[claim.operation_id] = ticket
             return True
         return False
@@ -142,14 +142,14 @@ class Model:
     def _decide(self, claim: Claim | None, *, is_listing: bool) -> Acting:
         while True:
             yield
-            revision, hold = self.revision, LockState(owner=self.holder)
+            revision, hold = self.revision, LockState(owner=self.owner)
             if is_listing:
                 hold = yield from self._listed(hold)
             known: dict[str, OperationStage] = {}
             while isinstance(step := decide_lock(hold, claim, known), CheckOperation | ListWaiters):
                 if isinstance(step, CheckOperation):
                     yield
-                    known[step.operation_id] = self.lives[step.operation_id]
+                    known[step.operation_id] = self.stages[step.operation_id]
                 else:
                     hold = yield from self._listed(hold)
             yield
@@ -162,9 +162,9 @@ class Model:
                 case ClearLock():
                     if self._write(None, revision):
                         return None
-                case LockBusy(holder, life):
+                case LockBusy(owner, life):
                     if claim is None and life is OperationStage.REQUESTED:
-                        self.send(holder)
+                        self.send(owner)
                     return step
                 case _:
                     return step
@@ -173,13 +173,13 @@ class Model:
         yield
         return LockState(owner=hold.owner, waiters=tuple(self.waiters.values()))
 
-    def _write(self, holder: Claim | None, revision: int) -> bool:
+    def _write(self, owner: Claim | None, revision: int) -> bool:
         if self.revision != revision:
             return False
-        assert self.holder is None or self.lives[self.holder.operation_id] is OperationStage.ENDED, (
+        assert self.owner is None or self.stages[self.owner.operation_id] is OperationStage.ENDED, (
             "an open one was robbed"
         )
-        self.holder = holder
+        self.owner = owner
         self.revision += 1
         return True
 
@@ -192,7 +192,7 @@ class Model:
 
 
 def play(model: Model, choices: list[tuple[int, int, int]]) -> None:
-    """Let those go on (for some steps), begin, die or cancel whom the choices name."""
+    """Let processes act for some steps: start, die, cancel, as the choices say."""
     acting: list[Acting] = []
     for what, which, steps in choices:
         owed, unsettled = sorted(model.owed), sorted(model.unsettled)
@@ -204,7 +204,7 @@ def play(model: Model, choices: list[tuple[int, int, int]]) -> None:
             acting.pop(which % len(acting))  # a process dies
         elif what == 7:
             claim = model.claims[which % len(model.claims)]
-            if model.lives[claim.operation_id] is OperationStage.REQUESTED:
+            if model.stages[claim.operation_id] is OperationStage.REQUESTED:
                 model.end(claim)  # a client cancels
         elif what in {8, 9} and unsettled:
             acting.append(model.settle(model.unsettled[unsettled[which % len(unsettled)]]))
@@ -216,7 +216,7 @@ def play(model: Model, choices: list[tuple[int, int, int]]) -> None:
 
 
 def redeliver(model: Model) -> None:
-    """What is not acknowledged comes again, in peace, until nothing is left."""
+    """Redeliver unacknowledged messages, without crashes, until none is left."""
     for _ in range(100):
         if not model.owed and not model.unsettled:
             return
@@ -228,13 +228,13 @@ def redeliver(model: Model) -> None:
 
 
 def exhaust(one: Acting) -> None:
-    """Let one act to its end."""
+    """Let one process act to its end."""
     while not is_over(one):
         pass
 
 
 def is_over(one: Acting) -> bool:
-    """Let one take a step; whether it was its last."""
+    """Let one process take a step. Return True if it was the last."""
     try:
         next(one)
     except StopIteration:
@@ -251,12 +251,12 @@ steps = st.integers(1, 10) | st.just(100)
     st.lists(st.tuples(st.integers(0, 11), st.integers(0, 5), steps), min_size=20, max_size=60),
 )
 def test_no_two_run_at_once_and_all_end(replacing: list[bool], choices: list[tuple[int, int, int]]) -> None:
-    """Whoever goes first, dies or comes twice: one at a time, no open holder is robbed, and none waits for ever."""
+    """With crashes and redeliveries, one operation runs at a time, no open owner loses the lock, and all end."""
     model = Model(replacing)
     play(model, choices)
     redeliver(model)
 
-    assert set(model.lives.values()) == {OperationStage.ENDED}
+    assert set(model.stages.values()) == {OperationStage.ENDED}
 
 
 claims = st.builds(
@@ -271,17 +271,17 @@ waiting = st.lists(claims, max_size=6, unique_by=lambda claim: claim.operation_i
 
 
 @given(st.none() | claims, waiting, st.none() | claims, known)
-def test_the_first_of_those_who_wait_is_next(
-    holder: Claim | None, waiters: list[Claim], claim: Claim | None, known: dict[str, OperationStage]
+def test_the_first_waiter_is_next(
+    owner: Claim | None, waiters: list[Claim], claim: Claim | None, known: dict[str, OperationStage]
 ) -> None:
-    """A free hold goes to the lowest `requested` sequence of those that have not ended, and to nobody else."""
-    step = decide_lock(LockState(owner=holder, waiters=tuple(waiters)), claim, known)
+    """A free lock goes to the open operation with the lowest `requested` sequence, and to no other."""
+    step = decide_lock(LockState(owner=owner, waiters=tuple(waiters)), claim, known)
     others = [one for one in waiters if known[one.operation_id] is not OperationStage.ENDED]
     candidates = [one for one in others if claim is None or one.operation_id != claim.operation_id]
     candidates += [claim] if claim is not None else []
 
     if isinstance(step, GrantLock):
-        assert holder is None or known[holder.operation_id] is OperationStage.ENDED
+        assert owner is None or known[owner.operation_id] is OperationStage.ENDED
         first = min(candidates, key=lambda one: one.order)
         assert msgspec.structs.replace(step.to, is_handed=False) == first
         is_new = claim is not None and first == claim and claim.operation_id not in {w.operation_id for w in waiters}
@@ -291,13 +291,13 @@ def test_the_first_of_those_who_wait_is_next(
 
 
 @given(claims, waiting, claims, known)
-def test_an_open_holder_keeps_its_hold(
-    holder: Claim, waiters: list[Claim], claim: Claim, known: dict[str, OperationStage]
+def test_an_open_owner_keeps_its_lock(
+    owner: Claim, waiters: list[Claim], claim: Claim, known: dict[str, OperationStage]
 ) -> None:
-    """Nothing is written while the holder is open, whoever asks; only the holder itself is told that it holds."""
-    known[holder.operation_id] = OperationStage.STARTED
+    """While the owner is open nothing is written, and only the owner gets `LockOwned`."""
+    known[owner.operation_id] = OperationStage.STARTED
     for asking in (claim, None):
-        step: LockStep = decide_lock(LockState(owner=holder, waiters=tuple(waiters)), asking, known)
+        step: LockStep = decide_lock(LockState(owner=owner, waiters=tuple(waiters)), asking, known)
 
         assert not isinstance(step, GrantLock | ClearLock)
-        assert isinstance(step, LockOwned) is (asking is not None and asking.operation_id == holder.operation_id)
+        assert isinstance(step, LockOwned) is (asking is not None and asking.operation_id == owner.operation_id)

@@ -1,4 +1,4 @@
-"""An operation's life against its fold, its clocks and its hashes, for any history."""
+"""Timelines of any history: they agree with its fold, its clocks and its hashes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ pytestmark = pytest.mark.unit
 
 
 def messages_of(history: History) -> list[OperationMessage]:
-    """What the journal holds of it."""
+    """The messages of the history in the journal."""
     return [OperationMessage(event.sequence, event.stored) for event in history.events]
 
 
 def retimed(history: History, times: list[datetime]) -> list[OperationMessage]:
-    """The same events, written by clocks that say something else."""
+    """The same events with other times, from other clocks."""
     messages: list[OperationMessage] = []
     for event, time in zip(history.events, times, strict=True):
         assert event.data is not None
@@ -42,55 +42,60 @@ def retimed(history: History, times: list[datetime]) -> list[OperationMessage]:
 
 @given(histories(), st.data())
 def test_the_phases_are_all_the_time_that_there_was(history: History, data: st.DataObject) -> None:
-    """Whatever the clocks said: each phase begins where the one before it ended, none is negative, and all of them
-    together are the time from the first event to the end, or to now."""
+    """With any clocks each phase begins where the previous one ended, none is negative, and their sum is the time from
+    the first event to the outcome, or to now."""
     times = [data.draw(instants) for _ in history.events]
     now = data.draw(instants)
-    told = build_timeline(history.id, retimed(history, times), now)
+    timeline = build_timeline(history.id, retimed(history, times), now)
     latest = max(times) if history.operation.is_terminal else max(*times, now)
 
-    assert told.phases[0].begin == times[0]
-    assert all(one.end == other.begin for one, other in zip(told.phases, told.phases[1:], strict=False))
-    assert all(phase.seconds >= 0 for phase in told.phases)
-    assert told.phases[-1].end == latest
-    assert told.total == pytest.approx((latest - times[0]).total_seconds())
-    assert sum(phase.seconds for phase in told.phases) == pytest.approx(told.total)
+    assert timeline.phases[0].begin == times[0]
+    assert all(one.end == other.begin for one, other in zip(timeline.phases, timeline.phases[1:], strict=False))
+    assert all(phase.seconds >= 0 for phase in timeline.phases)
+    assert timeline.phases[-1].end == latest
+    assert timeline.total == pytest.approx((latest - times[0]).total_seconds())
+    assert sum(phase.seconds for phase in timeline.phases) == pytest.approx(timeline.total)
     behind = max((max(times[:at]) - times[at]).total_seconds() for at in range(1, len(times))) if times[1:] else 0
-    assert told.skew == pytest.approx(max(0.0, behind))
-    assert told.chain.is_intact
+    assert timeline.skew == pytest.approx(max(0.0, behind))
+    assert timeline.chain.is_intact
 
 
 @given(histories(unknown=True))
-def test_the_life_says_what_the_fold_says(history: History) -> None:
-    """Status, attempts, outcome and what was passed over are those of the operation."""
+def test_the_timeline_agrees_with_the_fold(history: History) -> None:
+    """Status, attempts, outcome and passed-over messages are those of the operation."""
     operation = history.operation
-    told = build_timeline(history.id, messages_of(history), history.events[-1].time + timedelta(hours=1))
+    timeline = build_timeline(history.id, messages_of(history), history.events[-1].time + timedelta(hours=1))
 
-    assert (told.status, told.ended_at) == (operation.status, operation.finished_at)
-    assert [attempt.number for attempt in told.attempts] == list(range(1, operation.attempt + 1))
-    assert (told.events, told.unknown, told.late, told.foreign) == (len(history.events), operation.skipped, 0, 0)
-    assert sum(not attempt.counted for attempt in told.attempts) == operation.uncounted
-    assert (told.result, told.error) == (operation.result, operation.error)
-    assert told.request == history.events[0].data
-    assert bool(told.attempts and not told.attempts[-1].end) == (operation.live is not None)
+    assert (timeline.status, timeline.ended_at) == (operation.status, operation.finished_at)
+    assert [attempt.number for attempt in timeline.attempts] == list(range(1, operation.attempt + 1))
+    assert (timeline.events, timeline.unknown, timeline.late, timeline.foreign) == (
+        len(history.events),
+        operation.skipped,
+        0,
+        0,
+    )
+    assert sum(not attempt.counted for attempt in timeline.attempts) == operation.uncounted
+    assert (timeline.result, timeline.error) == (operation.result, operation.error)
+    assert timeline.request == history.events[0].data
+    assert bool(timeline.attempts and not timeline.attempts[-1].end) == (operation.live is not None)
     ends = (Succeeded, Failed, Canceled)
-    assert (told.ended_at is not None) == any(isinstance(event.data, ends) for event in history.events)
+    assert (timeline.ended_at is not None) == any(isinstance(event.data, ends) for event in history.events)
 
 
 @given(histories(unknown=True), st.data())
-def test_an_expired_beginning_is_told(history: History, data: st.DataObject) -> None:
-    """What the retention has cut off is no break, and the rest is told all the same."""
+def test_an_expired_beginning_is_not_a_break(history: History, data: st.DataObject) -> None:
+    """Expired events are not a break, and the remaining ones are shown."""
     cut = data.draw(st.integers(0, len(history.events) - 1))
-    told = build_timeline(history.id, messages_of(history)[cut:], history.events[-1].time)
+    timeline = build_timeline(history.id, messages_of(history)[cut:], history.events[-1].time)
 
-    assert told.events == len(history.events) - cut
-    assert (told.chain.is_intact, told.chain.begins_at) == (True, cut + 1 if cut else 0)
-    assert told.status in {history.operation.status, "NotStarted"} or cut == 0
+    assert timeline.events == len(history.events) - cut
+    assert (timeline.chain.is_intact, timeline.chain.begins_at) == (True, cut + 1 if cut else 0)
+    assert timeline.status in {history.operation.status, "NotStarted"} or cut == 0
 
 
 @given(histories(unknown=True), st.data())
 def test_a_change_breaks_the_chain(history: History, data: st.DataObject) -> None:
-    """A changed, removed or inserted event is told at the first event behind it, unless it is the last."""
+    """A changed, removed or inserted event shows at the first event after it, unless it is the last."""
     messages = messages_of(history)
     assume(len(messages) > 2)
     at = data.draw(st.integers(1, len(messages) - 2))
@@ -105,6 +110,6 @@ def test_a_change_breaks_the_chain(history: History, data: st.DataObject) -> Non
     else:
         messages.insert(at, messages[at])
         expected = at + 1
-    told = build_timeline(history.id, messages, history.events[-1].time)
+    timeline = build_timeline(history.id, messages, history.events[-1].time)
 
-    assert (told.chain.is_intact, told.chain.broken_at) == (False, expected)
+    assert (timeline.chain.is_intact, timeline.chain.broken_at) == (False, expected)

@@ -1,4 +1,4 @@
-"""The wire form of anything: round trips for what is ours, and nothing but refusals for what is not."""
+"""The wire form of anything: round trips for our data, and nothing but our errors for the rest."""
 
 import json
 from typing import Any
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.unit
 
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
-    """A stored event with some bytes changed, inserted, doubled or lost."""
+    """A stored event with some bytes changed, inserted, repeated or lost."""
     payload = bytearray(encode_event(draw(events)))
     for _ in range(draw(st.integers(1, 3))):
         start = draw(st.integers(0, len(payload)))
@@ -49,7 +49,7 @@ def damaged(draw: st.DrawFn) -> bytes:
 
 @given(events, st.integers(1, 2**63 - 1))
 def test_an_event_is_decoded_as_it_was_recorded(event: Event, sequence: int) -> None:
-    """Whatever the event, its reader has exactly what its writer has, and encodes it to the same bytes."""
+    """The reader of any event gets what its writer had, and encodes it to the same bytes."""
     payload = encode_event(event)
 
     decoded = decode_event(payload, sequence)
@@ -75,7 +75,7 @@ def test_an_event_is_json_to_everyone(event: Event) -> None:
 @example(b"\xff")
 @example(b'{"position":' + b"9" * 10_000 + b"}")
 def test_any_bytes_are_an_event_or_invalid(payload: bytes) -> None:
-    """Stored bytes give an event of a legal operation and position, or `InvalidEvent`; nothing else is ever raised."""
+    """Any bytes decode to an event with a valid operation id and position, or raise `InvalidEvent` and nothing else."""
     try:
         decoded = decode_event(payload, 7)
     except InvalidEvent:
@@ -87,7 +87,7 @@ def test_any_bytes_are_an_event_or_invalid(payload: bytes) -> None:
 
 
 def _depth(value: Any) -> int:
-    """How deeply a decoded document nests."""
+    """The number of levels of a decoded document."""
     if isinstance(value, dict):
         return 1 + max(map(_depth, value.values()), default=0)
     return 1 + max(map(_depth, value), default=0) if isinstance(value, list) else 0
@@ -95,7 +95,7 @@ def _depth(value: Any) -> int:
 
 @given(st.tuples(json_values, st.sampled_from(['[{"\\', "[{", "", "]"])).map(list), st.integers(0, 6))
 def test_nesting_is_measured_without_decoding(value: list[Any], limit: int) -> None:
-    """A document is refused exactly when it nests deeper than the limit, whatever brackets its texts hold."""
+    """A document is refused exactly if it has more levels than the limit, whatever brackets are in its texts."""
     document = json.dumps(value).encode()
 
     if _depth(value) > limit:
@@ -108,7 +108,7 @@ def test_nesting_is_measured_without_decoding(value: list[Any], limit: int) -> N
 
 @given(st.text(st.characters()) | texts, st.integers(0, 40))
 def test_a_cut_text_is_a_prefix_within_its_limit(text: str, limit: int) -> None:
-    """Cut, any text fits its limit as UTF-8, and is the text itself or a beginning of it with an ellipsis."""
+    """A cut text fits its limit in UTF-8, and is the text itself or a prefix of it with an ellipsis."""
     cut = truncate_text(text, limit)
     whole = text.encode("utf-8", "replace").decode()
 
@@ -118,7 +118,7 @@ def test_a_cut_text_is_a_prefix_within_its_limit(text: str, limit: int) -> None:
 
 @given(st.text(), st.integers(3, 40))
 def test_a_text_is_not_cut_shorter_than_needed(text: str, limit: int) -> None:
-    """What fits stays whole; what does not loses less than one character and the ellipsis."""
+    """A text that fits stays whole; another one loses less than one character and the ellipsis."""
     size = len(text.encode())
 
     assert len(truncate_text(text, limit).encode()) > min(size, limit) - 4
@@ -143,7 +143,7 @@ def test_the_order_of_members_makes_no_other_request(
 
 @given(st.tuples(kinds, resource_ids, json_values, texts), st.data())
 def test_every_part_makes_another_request(one: tuple[Kind, str, Any, str], data: st.DataObject) -> None:
-    """Another action, resource id, input or caller is another request."""
+    """Another action, resource id, input or caller makes another request."""
     part = data.draw(st.integers(0, 3))
     others = [kinds, resource_ids, json_values, texts][part]
     other = list(one)
@@ -156,7 +156,7 @@ def test_every_part_makes_another_request(one: tuple[Kind, str, Any, str], data:
 
 @given(operation_ids, kinds, st.sampled_from(EVENT_DATA))
 def test_an_event_subject_is_parsed_as_it_was_built(operation_id: str, kind: Kind, data: Any) -> None:
-    """Built and parsed, an event subject says the same."""
+    """A subject that was built parses to the same parts."""
     subject = event_subject(operation_id, kind, data.name)
 
     assert EventSubject(operation_id, kind, data.name) == parse_event_subject(subject)
@@ -165,7 +165,7 @@ def test_an_event_subject_is_parsed_as_it_was_built(operation_id: str, kind: Kin
 
 @given(operation_ids, kinds, names)
 def test_a_wake_subject_is_parsed_as_it_was_built(operation_id: str, kind: Kind, why: str) -> None:
-    """What fires is sourced as a wake under the same tokens, and says the same."""
+    """A timer that fired is copied to a wake subject with the same parts."""
     subject = "wake" + fired_wake_subject(kind, operation_id, why).removeprefix("fire")
 
     assert WakeSubject(operation_id, kind, why) == parse_wake_subject(subject)
@@ -173,7 +173,7 @@ def test_a_wake_subject_is_parsed_as_it_was_built(operation_id: str, kind: Kind,
 
 @given(st.text(st.characters()))
 def test_any_text_is_a_name_or_refused(text: str) -> None:
-    """The grammar gives the text back unchanged or raises `InvalidName`; what passes is harmless in a subject."""
+    """The grammar returns the text unchanged or raises `InvalidName`; what passes is harmless in a subject."""
     for check in (check_operation_id, lambda value: check_name(value, "x"), check_resource_id, Kind.parse):
         try:
             passed = check(text)
@@ -185,7 +185,7 @@ def test_any_text_is_a_name_or_refused(text: str) -> None:
 
 @given(st.text(st.characters()) | st.lists(texts | names, max_size=7).map(".".join))
 def test_any_subject_is_parsed_or_refused(subject: str) -> None:
-    """Whatever the subject, parsing gives its tokens or raises `InvalidName`."""
+    """Any subject is parsed into its parts or raises `InvalidName`."""
     for parse in (parse_event_subject, parse_wake_subject):
         try:
             parsed = parse(subject)

@@ -1,4 +1,4 @@
-"""The archive's subjects, and where an event there came from."""
+"""The archive's subjects, and the origin of an event there."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HEADER = (
 
 
 def test_a_subject_is_parsed_as_it_was_built() -> None:
-    """Action and event type are in it, the operation is not."""
+    """A subject has the action and the event type, and no operation id."""
     subject = archive_subject(KIND, "attempt-failed")
 
     assert subject == "archive.book.upload-start.attempt-failed"
@@ -33,7 +33,7 @@ def test_a_subject_is_parsed_as_it_was_built() -> None:
 
 
 def test_filters() -> None:
-    """What is left out may be anything."""
+    """A part that is left out matches any value."""
     assert archive_filter() == "archive.*.*.*"
     assert archive_filter(resource="book", event="failed") == "archive.book.*.failed"
 
@@ -42,13 +42,13 @@ def test_filters() -> None:
     "subject", ["", "archive", "archive.book.up", "archive.book.up.requested.x", "operations.a.b.c.d", "archive.B.c.d"]
 )
 def test_other_subjects_are_refused(subject: str) -> None:
-    """They are none of the archive."""
+    """A subject that is not the archive's raises an error."""
     with pytest.raises(InvalidName):
         parse_archive_subject(subject)
 
 
 def test_an_origin_is_parsed() -> None:
-    """The sequence in the journal, and the subject there."""
+    """An origin has the sequence and the subject in the journal."""
     assert parse_archive_origin(HEADER) == ArchiveOrigin(17, "operations.op-1.book.upload-start.succeeded")
     assert parse_archive_origin(HEADER.rpartition(" ")[0]) == parse_archive_origin(HEADER)
 
@@ -57,6 +57,6 @@ def test_an_origin_is_parsed() -> None:
     "header", ["", "OPERATIONS 17", "OPERATIONS x a b c", "OPERATIONS -1 a b c", "OPERATIONS ² a b c", "TIMERS 1 a b c"]
 )
 def test_other_origins_are_refused(header: str) -> None:
-    """They do not lead to an event of the journal."""
+    """A header that does not name a message of the journal raises an error."""
     with pytest.raises(InvalidName):
         parse_archive_origin(header)

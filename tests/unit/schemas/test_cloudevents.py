@@ -1,4 +1,4 @@
-"""Events are CloudEvents 1.0 by the judgement of the official SDK and by the letter of the specification."""
+"""Events are CloudEvents 1.0, by the official SDK and by the specification."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ every = pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 
 
 def test_every_type_has_a_file() -> None:
-    """What follows is about all event types."""
+    """The tests below cover all event types."""
     assert {read(file.read_bytes()).get_type() for file in FILES} == {data.type for data in EVENT_DATA}
 
 
 @every
 def test_the_sdk_reads_what_we_do(file: Path) -> None:
-    """Each attribute, extension and the data come out as they do from our decoder."""
+    """The SDK reads the same attributes, extensions and data as our decoder."""
     payload = file.read_bytes()
     check_same(read(payload), decode_event(payload, 1))
 
 
 @every
 def test_a_round_trip_keeps_the_meaning(file: Path) -> None:
-    """Whoever forwards an event with the SDK forwards the same event, though not the same bytes."""
+    """An event that is forwarded with the SDK stays the same event, though not the same bytes."""
     check_round_trip(file.read_bytes())
 
 
 @every
 def test_the_rules_that_no_sdk_checks(file: Path) -> None:
-    """Names of extensions, a source that is a URI reference, a time of RFC 3339, an Integer of 32 bits."""
+    """Names of extensions, a source that is a URI reference, an RFC 3339 time, and a 32-bit Integer."""
     check_rules(file.read_bytes())
 
 
@@ -49,7 +49,7 @@ def test_the_rules_that_no_sdk_checks(file: Path) -> None:
     [{"id": ""}, {"source": ""}, {"type": ""}, {"subject": ""}, {"specversion": "2.0"}, {"id": 5}, {"source": None}],
 )
 def test_what_the_sdk_refuses_we_refuse(changes: dict[str, Any]) -> None:
-    """Nothing that is no CloudEvent is taken for an event of ours."""
+    """What is not a CloudEvent is not an event for our decoder either."""
     members = json.loads(FILES[0].read_bytes()) | changes
     with pytest.raises((CloudEventValidationError, ValueError)):
         read(json.dumps(members).encode())
@@ -58,7 +58,7 @@ def test_what_the_sdk_refuses_we_refuse(changes: dict[str, Any]) -> None:
 
 
 def test_a_position_is_an_integer_of_cloudevents() -> None:
-    """Which has 32 bits, whatever a broker's sequence may have."""
+    """A position has 32 bits, unlike a stream sequence."""
     members = json.loads(FILES[0].read_bytes())
     assert decode_event(json.dumps(members | {"position": 2**31 - 1}).encode(), 1).position == 2**31 - 1
     with pytest.raises(InvalidEvent):

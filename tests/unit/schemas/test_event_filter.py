@@ -1,4 +1,4 @@
-"""Which events are wanted, and which messages are events."""
+"""Filters of events: which events pass, and which messages are events."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def envelope(**changes: Any) -> CloudEvent:
     ],
 )
 def test_filters(selection: EventFilter, journal: tuple[str, ...], archive: tuple[str, ...]) -> None:
-    """The broker is asked for no more than it can tell apart, with filters that don't overlap, and none for all."""
+    """The subject filters are as narrow as subjects allow and don't overlap; there are none if every event passes."""
     assert (selection.subject_filters(is_archive=False), selection.subject_filters(is_archive=True)) == (
         journal,
         archive,
@@ -79,48 +79,48 @@ def test_filters(selection: EventFilter, journal: tuple[str, ...], archive: tupl
         ),
     ],
 )
-def test_what_a_subject_does_not_tell(selection: EventFilter, is_held: bool) -> None:
-    """The archive's subjects name no operation, and no subject names a version."""
+def test_what_a_subject_does_not_say(selection: EventFilter, is_held: bool) -> None:
+    """The archive's subjects have no operation id, and no subject has a version."""
     assert selection.matches(envelope()) is is_held
 
 
 def test_types() -> None:
-    """A short name is one of those that are known; a full one may be of a newer version."""
+    """A short name must be a known one; a full type may be of a newer version."""
     assert [EventTypeFilter.parse(name).name for name in EVENT_NAMES] == list(EVENT_NAMES)
     assert EventTypeFilter.parse("opstream.action.paused.v7") == EventTypeFilter("paused", "opstream.action.paused.v7")
 
 
 @pytest.mark.parametrize("text", ["", "suceeded", "opstream.action.succeeded", "com.example.succeeded.v1", "*", "a b"])
-def test_no_types(text: str) -> None:
-    """A misspelled one is refused rather than never found; the message lists the names."""
+def test_an_invalid_type(text: str) -> None:
+    """A misspelled type raises an error instead of matching nothing; the message lists the names."""
     with pytest.raises(InvalidName, match="attempt-failed"):
         EventTypeFilter.parse(text)
 
 
 def test_actions() -> None:
-    """Either half may be any."""
+    """Resource or action may be `*`."""
     assert parse_action_filter("book:upload-start") == ("book", "upload-start")
     assert parse_action_filter("book:*") == ("book", "*")
     assert parse_action_filter("*:reindex") == ("*", "reindex")
 
 
 @pytest.mark.parametrize("text", ["", "book", "book:", ":x", "book:a:b", "book:*x", "b.k:x", "book:>"])
-def test_no_actions(text: str) -> None:
-    """Anything else is refused."""
+def test_an_invalid_action(text: str) -> None:
+    """Any other text raises an error."""
     with pytest.raises(InvalidName):
         parse_action_filter(text)
 
 
-def test_timers_are_no_events() -> None:
-    """The journal's stream holds timers that fired, too."""
+def test_timers_are_not_events() -> None:
+    """The journal's stream also holds timers that fired."""
     assert is_event_subject(SUBJECT)
     assert is_event_subject("archive.book.upload-start.requested")
     assert not is_event_subject("wake.book.upload-start.op-1.retry")
     assert not is_event_subject("due.book.upload-start.op-1")
 
 
-def test_an_envelope_is_opened_without_its_data() -> None:
-    """What the data says, and whether this version knows the type, makes no difference."""
+def test_an_envelope_is_decoded_without_its_data() -> None:
+    """The data may be of any type and version."""
     history = History().append(request(), FromTheFuture())
     future = decode_envelope("operations.op-1.book.upload-start.paused", history.payloads[1])
     assert (future.type, future.position) == ("opstream.action.paused.v1", 2)
@@ -149,14 +149,14 @@ def test_an_envelope_is_opened_without_its_data() -> None:
     ],
     ids=range(15),
 )
-def test_what_is_no_event(subject: str, payload: bytes) -> None:
-    """Damaged and foreign messages, and events under another's name, are none."""
+def test_a_message_that_is_not_an_event(subject: str, payload: bytes) -> None:
+    """Damaged and foreign messages raise an error, and so do events on the wrong subject."""
     with pytest.raises(InvalidEvent, match="is not an event of that subject"):
         decode_envelope(subject, payload)
 
 
-def test_what_decodes_is_opened() -> None:
-    """Whatever the journal's own reader takes for an event is one here."""
+def test_every_event_has_an_envelope() -> None:
+    """What the journal's decoder reads as an event has an envelope here."""
     failed = Failed(error=OperationError(code=1, message="\u202e"))
     for outcome in (Succeeded.name, Failed.name):
         data = failed if outcome == Failed.name else request()

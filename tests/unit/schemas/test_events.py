@@ -1,4 +1,4 @@
-"""The wire form of events: what is stored, what is read back, and what is neither."""
+"""The wire form of events: what is stored, what is read back, and what is invalid."""
 
 import hashlib
 import json
@@ -84,12 +84,12 @@ def test_the_names_of_extensions_are_legal() -> None:
 
 @pytest.mark.parametrize("data", EVENT_DATA)
 def test_a_type_ends_in_the_name_of_its_subject(data: type[EventData]) -> None:
-    """The event's type and the last token of its subject tell the same."""
+    """The last part of an event's type is the last token of its subject."""
     assert f"opstream.action.{data.name}.v1" == data.type
 
 
 def test_the_input_is_stored_as_it_came() -> None:
-    """Numbers keep their digits and members their order: the input is never decoded and written again."""
+    """Numbers keep their digits and members their order, because the input is not decoded and encoded again."""
     document = b'{"z": 1.50, "a": 12345678901234567890123, "a": 2}'
 
     decoded = decode_event(encode_event(event(request(input=msgspec.Raw(document)))), 1)
@@ -99,7 +99,7 @@ def test_the_input_is_stored_as_it_came() -> None:
 
 
 def test_a_recorded_event_equals_the_decoded_one() -> None:
-    """The writer's `recorded` and any reader's `decode_event` give the same, hash included."""
+    """`recorded_event` and `decode_event` return the same, hash included."""
     one = event(handed_back(3, counted=False), position=7, previous_hash="ab")
     payload = encode_event(one)
 
@@ -115,7 +115,7 @@ def test_the_digest_is_sha256() -> None:
 
 
 def test_an_unknown_type_is_decoded_without_data() -> None:
-    """A reader gets the envelope of a type that this version does not know, and can pass over it."""
+    """A reader gets the envelope of an event whose type this version does not know."""
     decoded = decode_event(encode_event(event(FromTheFuture())), 5)
 
     assert FromTheFuture.type == decoded.type
@@ -185,8 +185,8 @@ def test_an_unknown_member_is_ignored() -> None:
         b"[" * 1_000_000,
     ],
 )
-def test_what_is_no_event_is_invalid(payload: bytes) -> None:
-    """Bytes that are no event of opstream raise `InvalidEvent`, which says where they lie."""
+def test_bytes_that_are_not_an_event_are_invalid(payload: bytes) -> None:
+    """Such bytes raise `InvalidEvent`, which names their stream sequence."""
     assert stored() != payload
     with pytest.raises(InvalidEvent, match="message 17 of the journal"):
         decode_event(payload, 17)
@@ -208,8 +208,8 @@ def test_what_is_no_event_is_invalid(payload: bytes) -> None:
         request(action=">"),
     ],
 )
-def test_what_could_not_be_read_again_is_never_encoded(data: EventData) -> None:
-    """The journal deletes nothing: bytes that no one can decode would block their operation for ever."""
+def test_data_that_could_not_be_decoded_is_not_encoded(data: EventData) -> None:
+    """The journal deletes nothing: bytes that can't be decoded would block their operation for ever."""
     with pytest.raises(InvalidEvent, match="can't be recorded for op-1"):
         encode_event(event(data))
 
@@ -217,24 +217,24 @@ def test_what_could_not_be_read_again_is_never_encoded(data: EventData) -> None:
 @pytest.mark.parametrize(
     "changes", [{"time": NOW.replace(tzinfo=None)}, {"position": 0}, {"operation_id": "a.b"}, {"id": "\ud800"}]
 )
-def test_an_envelope_that_could_not_be_read_again_is_never_encoded(changes: dict[str, Any]) -> None:
+def test_an_envelope_that_could_not_be_decoded_is_not_encoded(changes: dict[str, Any]) -> None:
     """The same holds for the envelope."""
     with pytest.raises(InvalidEvent):
         encode_event(event(started(), **changes))
 
 
 def nested(levels: int) -> msgspec.Raw:
-    """Arrays inside each other, and some more beside each other."""
+    """Arrays inside each other, and some more side by side."""
     return msgspec.Raw(b"[" * (levels - 1) + b"[],[],[]" + b"]" * (levels - 1))
 
 
 def deeper(frames: int, call: Callable[[], Any]) -> Any:
-    """Call from a stack that is already so deep."""
+    """Call from a stack that already has many frames."""
     return deeper(frames - 1, call) if frames else call()
 
 
 def test_nesting_is_limited_before_anything_is_stored() -> None:
-    """An input or result of 100 levels is recorded, one of 101 is not; stored once, they may not become too deep."""
+    """An input or result of 100 levels is recorded, one of 101 is not: no reader may find it too deep later."""
     assert decode_event(encode_event(event(request(input=nested(100)))), 1)
     assert decode_event(encode_event(event(Succeeded(result=nested(100)))), 1)
 
@@ -243,7 +243,7 @@ def test_nesting_is_limited_before_anything_is_stored() -> None:
 
 
 def test_a_full_stack_decodes_what_an_empty_one_encoded() -> None:
-    """Decoding recurses; without a limit, what the API just took was undecodable for a runner deeper in its stack."""
+    """Decoding recurses: without a limit, a runner with less stack could not decode what the API accepted."""
     payload = encode_event(event(request(input=nested(MAX_NESTING))))
 
     decoded = deeper(600, lambda: decode_event(payload, 1))
@@ -252,7 +252,7 @@ def test_a_full_stack_decodes_what_an_empty_one_encoded() -> None:
 
 
 def test_brackets_in_texts_are_not_nesting() -> None:
-    """A result may hold any number of brackets inside of its strings."""
+    """A result may have any number of brackets in its strings."""
     text = msgspec.json.encode('[{"\\"[[' * 1000)
 
     assert decode_event(encode_event(event(Succeeded(result=msgspec.Raw(text)))), 1).data is not None
@@ -275,20 +275,20 @@ def test_brackets_in_texts_are_not_nesting() -> None:
     ],
 )
 def test_a_text_is_cut_to_bytes_at_a_character(expected: str, text: str, limit: int) -> None:
-    """A cut text ends in an ellipsis, within the limit, and never in half a character."""
+    """A cut text ends in an ellipsis, fits the limit, and has no broken character."""
     assert expected == truncate_text(text, limit)
 
 
 def test_texts_are_cut_at_4_kib() -> None:
-    """The limit is that of architecture.md."""
+    """The limit of a text is 4,096 bytes."""
     longest = "x" * 4096
 
     assert longest == truncate_text(longest)
     assert len(longest) == len(truncate_text(longest + "x").encode())
 
 
-def test_a_moment_is_stored_with_its_zone() -> None:
-    """A time in another zone is the same moment when it is read back."""
+def test_a_time_is_stored_with_its_zone() -> None:
+    """A time in another zone is read back as the same point in time, with its offset."""
     elsewhere = datetime.fromisoformat("2026-03-14T15:11:53.589793+05:45")
 
     decoded = decode_event(encode_event(event(started(), time=elsewhere)), 1)
@@ -298,7 +298,7 @@ def test_a_moment_is_stored_with_its_zone() -> None:
 
 
 def test_an_error_without_target_has_none_on_the_wire() -> None:
-    """Members that say nothing are left out."""
+    """Members with default values are left out."""
     expected = {"error": {"code": 400, "message": "no"}}
 
     assert expected == json.loads(encode_event(event(Failed(error=OperationError(code=400, message="no")))))["data"]
@@ -308,8 +308,8 @@ def test_an_error_without_target_has_none_on_the_wire() -> None:
 @pytest.mark.parametrize(
     ("number", "told"), [(0, "0 entries"), (1, "1 entry"), (2, "2 entries"), (1_200, "1,200 entries")]
 )
-def test_counted(number: int, told: str) -> None:
-    """A number goes with its noun as people write it."""
+def test_a_count_has_its_noun(number: int, told: str) -> None:
+    """A number stands with its noun in the right form."""
     assert format_count(number, "entry", "entries") == told
     assert format_count(1, "event") == "1 event"
     assert format_count(2, "event") == "2 events"

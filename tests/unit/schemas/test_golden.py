@@ -1,7 +1,7 @@
-"""The wire form, to the byte: what one version stored, every other version must read and would store again.
+"""The wire form, byte for byte: every version must read what another one stored, and store the same again.
 
-A difference here is a change of the contract. If it is meant, `OPSTREAM_WRITE_GOLDEN=1` writes the files anew (and the
-tests fail that once).
+A difference changes the contract. If that is intended, `OPSTREAM_WRITE_GOLDEN=1` rewrites the files, and the tests fail
+that once.
 """
 
 import json
@@ -124,7 +124,7 @@ STATES: dict[str, list[EventData]] = {
 
 
 def operation(state: str) -> Operation:
-    """The fold of a fixed story."""
+    """The fold of a fixed history."""
     return History("0197f1c2-7b1e-7000-8000-000000000001").append(FULL[0], *STATES[state]).operation
 
 
@@ -140,7 +140,7 @@ GOLDEN: dict[str, Callable[[], bytes]] = {
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_the_bytes_are_those_of_the_golden_file(name: str) -> None:
-    """What is written today is, byte for byte, what was written when the file was made."""
+    """Today's bytes are those of the file."""
     actual = GOLDEN[name]()
     if os.environ.get("OPSTREAM_WRITE_GOLDEN") == "1":
         (FOLDER / name).write_bytes(actual)
@@ -150,7 +150,7 @@ def test_the_bytes_are_those_of_the_golden_file(name: str) -> None:
 
 
 def test_every_file_is_compared() -> None:
-    """No golden file lies about that nothing is compared with."""
+    """Every golden file is compared with something."""
     assert GOLDEN.keys() == {path.name for path in FOLDER.iterdir()}
 
 
@@ -163,19 +163,19 @@ def test_every_event_type_has_golden_files() -> None:
 
 @pytest.mark.parametrize("data", FULL, ids=lambda data: data.name)
 def test_the_full_events_leave_nothing_out(data: EventData) -> None:
-    """A new member of an event must show up in its golden file."""
+    """A new member of an event must be in its golden file."""
     assert not _at_default(data)
 
 
 @pytest.mark.parametrize("data", MINIMAL, ids=lambda data: data.name)
 def test_the_minimal_events_hold_nothing_optional(data: EventData) -> None:
-    """Every member of a minimal event is one that must be there."""
+    """A minimal event has only required members."""
     assert _stripped(data) == data
 
 
 @pytest.mark.parametrize("name", EVENTS)
 def test_a_golden_event_is_decoded(name: str) -> None:
-    """The stored bytes of any version give the event that they were made from."""
+    """The stored bytes of any version decode to the event that they were made from."""
     payload = (FOLDER / name).read_bytes()
 
     assert recorded_event(EVENTS[name], payload, 9) == decode_event(payload, 9)
@@ -183,13 +183,13 @@ def test_a_golden_event_is_decoded(name: str) -> None:
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_a_golden_snapshot_is_decoded(name: str) -> None:
-    """The stored snapshot of any version with this fold gives the state that it was made from."""
+    """The stored snapshot of any version with this fold decodes to the state that it was made from."""
     assert OPERATIONS[name] == msgspec.json.decode((FOLDER / name).read_bytes(), type=Operation)
 
 
 @pytest.mark.parametrize("name", EVENTS)
 def test_a_golden_event_is_valid(name: str) -> None:
-    """Each stored event fits the JSON Schema that is exported for its type, and no other one."""
+    """Each stored event matches the published JSON Schema of its type, and no other one."""
     document = json.loads((FOLDER / name).read_bytes())
 
     fitting = {data.type for data in EVENT_DATA if _validator(data.type).is_valid(document)}
@@ -198,7 +198,7 @@ def test_a_golden_event_is_valid(name: str) -> None:
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_a_golden_snapshot_is_valid(name: str) -> None:
-    """Each snapshot in the view fits the exported JSON Schema of the operation."""
+    """Each snapshot matches the published JSON Schema of the operation."""
     _validator("operation").validate(json.loads((FOLDER / name).read_bytes()))
 
 

@@ -1,6 +1,6 @@
-"""What the version before this one wrote: its golden files, byte for byte, folded by this one.
+"""The golden files of the previous version, byte for byte, folded by this one.
 
-`golden_1/` holds those that differ from today's: the fold of before had version 1, and a request had one retention.
+`golden_1/` has the files that differ from today's: its fold has version 1, and a request has one retention.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ pytestmark = pytest.mark.unit
 
 FOLDER = Path(__file__).parent / "golden_1"
 NEW = ("retention_failed", "retention_canceled", "client_id", "client_address", "callback")
-"""Members of a request that are younger."""
+"""Members of a request that this version added."""
 
 
 def requested() -> EventData:
-    """The request as it was recorded then."""
+    """The request as the previous version recorded it."""
     defaults = {field.name: field.default for field in msgspec.structs.fields(Requested) if field.name in NEW}
     return msgspec.structs.replace(FULL[0], **defaults)
 
 
-def test_an_event_of_before_has_the_defaults_of_what_is_new() -> None:
-    """One retention counts for every outcome, and nobody is told of the end."""
+def test_an_older_event_has_the_defaults_of_new_members() -> None:
+    """One retention counts for every outcome, and there is no callback."""
     payload = (FOLDER / "requested.json").read_bytes()
 
     event = decode_event(payload, 1)
@@ -39,8 +39,8 @@ def test_an_event_of_before_has_the_defaults_of_what_is_new() -> None:
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_events_of_before_give_the_state_of_before(state: str) -> None:
-    """Also the hashes are the same, so that chains that were begun go on; only the version of the fold differs."""
+def test_older_events_fold_to_the_same_state(state: str) -> None:
+    """The hashes are the same too, so chains go on; only the version of the fold differs."""
     snapshot = msgspec.json.decode((FOLDER / f"operation.{state}.json").read_bytes(), type=Operation)
 
     operation = History(snapshot.id).append(requested(), *STATES[state]).operation
@@ -50,15 +50,15 @@ def test_events_of_before_give_the_state_of_before(state: str) -> None:
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_a_snapshot_of_before_is_not_trusted(state: str) -> None:
-    """Whoever wrote it may have passed over what the request says of its outcomes."""
+def test_an_older_snapshot_is_not_used(state: str) -> None:
+    """The version that wrote it may have ignored the retentions of the request."""
     snapshot = msgspec.json.decode((FOLDER / f"operation.{state}.json").read_bytes(), type=Operation)
 
     assert snapshot.fold_version < FOLD_VERSION
 
 
 def test_every_file_is_read() -> None:
-    """No file lies about that nothing is compared with."""
+    """Every file of the previous version is compared with something."""
     assert {path.name for path in FOLDER.iterdir()} == {
         "requested.json",
         *(f"operation.{state}.json" for state in STATES),

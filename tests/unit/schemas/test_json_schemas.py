@@ -1,4 +1,4 @@
-"""The JSON Schemas that are published for readers of the streams."""
+"""The JSON Schemas that are published for programs in other languages."""
 
 import json
 from typing import Any
@@ -22,13 +22,13 @@ def document(**changes: Any) -> dict[str, Any]:
 
 
 def test_there_is_a_schema_for_each_event_and_the_operation() -> None:
-    """Events are found by their type, and the value of the view as `operation`."""
+    """Events have their types as keys; the value in the view has the key `operation`."""
     assert {*(data.type for data in EVENT_DATA), "operation"} == json_schemas().keys()
 
 
 @pytest.mark.parametrize("name", json_schemas())
-def test_each_schema_is_one(name: str) -> None:
-    """Each document is valid JSON Schema 2020-12 and says so; every reference in it is resolved."""
+def test_each_document_is_a_json_schema(name: str) -> None:
+    """Each document is valid JSON Schema 2020-12 and says so, and each of its references resolves."""
     schema = json_schemas()[name]
 
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
@@ -38,7 +38,7 @@ def test_each_schema_is_one(name: str) -> None:
 
 @pytest.mark.parametrize("data", EVENT_DATA, ids=lambda data: data.name)
 def test_an_event_schema_is_named_and_described_as_the_event(data: type[EventData]) -> None:
-    """Whoever reads the document learns what the event is, not that it has an envelope."""
+    """The title and description are the event's, not the envelope's."""
     schema = json_schemas()[data.type]
 
     assert data.type == schema["title"]
@@ -46,7 +46,7 @@ def test_an_event_schema_is_named_and_described_as_the_event(data: type[EventDat
 
 
 def test_the_operation_schema_is_named_and_described() -> None:
-    """The document of the view's value has its own name."""
+    """The schema of the view's value has its own title."""
     schema = json_schemas()["operation"]
 
     assert schema["title"] == "operation"
@@ -71,16 +71,16 @@ def test_the_operation_schema_is_named_and_described() -> None:
         {"subject": ...},
     ],
 )
-def test_what_is_not_that_event_does_not_fit(changes: dict[str, Any]) -> None:
-    """A schema tells its event from anything else."""
+def test_another_document_is_invalid(changes: dict[str, Any]) -> None:
+    """A schema accepts only its own event."""
     validator = jsonschema_rs.Draft202012Validator(json_schemas()[Requested.type], validate_formats=True)
 
     assert validator.is_valid(document())
     assert not validator.is_valid(document(**changes))
 
 
-def test_a_newer_member_fits() -> None:
-    """Readers are tolerant: a member that a newer version adds breaks no one."""
+def test_an_unknown_member_is_valid() -> None:
+    """Readers are tolerant: a newer version may add members."""
     validator = jsonschema_rs.Draft202012Validator(json_schemas()[Requested.type])
 
     assert validator.is_valid(document(dataschema="x", data=document()["data"] | {"colour": "red"}))
@@ -88,14 +88,14 @@ def test_a_newer_member_fits() -> None:
 
 @pytest.mark.parametrize("value", [None, True, 1, "x", [], {"a": [1]}])
 def test_any_json_is_an_input(value: object) -> None:
-    """The action's own schema, not the event's, says what an input is."""
+    """The action's schema, not the event's, says what an input is."""
     validator = jsonschema_rs.Draft202012Validator(json_schemas()[Requested.type])
 
     assert validator.is_valid(document(data=document()["data"] | {"input": value}))
 
 
 def test_the_documents_belong_to_the_caller() -> None:
-    """Changing one changes no other, and none that is made later."""
+    """Changing one document changes no other."""
     documents = json_schemas()
     documents[Requested.type]["properties"]["data"]["properties"]["input"]["type"] = "object"
 
@@ -104,8 +104,8 @@ def test_the_documents_belong_to_the_caller() -> None:
     assert documents["opstream.action.succeeded.v1"]["properties"]["data"]["properties"]["result"] == {}
 
 
-def test_a_running_operation_fits() -> None:
-    """The schema of the operation knows its live attempt."""
+def test_a_running_operation_is_valid() -> None:
+    """The schema of the operation has its live attempt."""
     validator = jsonschema_rs.Draft202012Validator(json_schemas()["operation"], validate_formats=True)
     snapshot = json.loads(msgspec.json.encode(History().append(request(), started()).operation))
 

@@ -1,4 +1,4 @@
-"""The grammar of names: what gets in, and that nothing else does."""
+"""The grammar of names: what it accepts, and that it refuses everything else."""
 
 from collections.abc import Callable
 
@@ -44,8 +44,8 @@ def test_an_operation_id_is_returned_as_it_is(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", [*HOSTILE, "x" * 65, "x" * 10_000])
-def test_what_is_no_operation_id_is_refused(value: str) -> None:
-    """Nothing outside `[A-Za-z0-9_-]{1,64}` passes for an operation id."""
+def test_an_invalid_operation_id_is_refused(value: str) -> None:
+    """Only `[A-Za-z0-9_-]{1,64}` is an operation id."""
     with pytest.raises(InvalidName, match="operation id"):
         check_operation_id(value)
 
@@ -57,8 +57,8 @@ def test_a_name_is_returned_as_it_is(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", [*HOSTILE, "x" * 41, "Book", "upload_start", "a:b"])
-def test_what_is_no_name_is_refused(value: str) -> None:
-    """Nothing outside `[a-z0-9-]{1,40}` passes for a name; the message says of what."""
+def test_an_invalid_name_is_refused(value: str) -> None:
+    """Only `[a-z0-9-]{1,40}` is a name; the message says a name of what."""
     with pytest.raises(InvalidName, match="action name"):
         check_name(value, "action")
 
@@ -85,7 +85,7 @@ def test_what_is_no_name_is_refused(value: str) -> None:
     ],
 )
 def test_a_resource_id_is_any_printable_text(value: str) -> None:
-    """A resource's own id never enters a subject, so it may hold what names may not."""
+    """A resource's own id is in no subject, so it may have characters that names may not."""
     assert value == check_resource_id(value)
 
 
@@ -93,14 +93,14 @@ def test_a_resource_id_is_any_printable_text(value: str) -> None:
     "value",
     ["", ".", "..", "/", "a/b", "x" * 257, "a\n", "\t", "a\x00b", "\x7f", "\x85", "a\u202eb", "\ufeff", "\ud800"],
 )
-def test_what_is_no_resource_id_is_refused(value: str) -> None:
-    """Path steps, separators, control and format characters, broken text and other lengths are no resource id."""
+def test_an_invalid_resource_id_is_refused(value: str) -> None:
+    """Path steps, separators, control and format characters, broken text and other lengths are not allowed."""
     with pytest.raises(InvalidName, match="resource id"):
         check_resource_id(value)
 
 
 def test_a_kind_is_parsed_and_written_back() -> None:
-    """`book:upload-start` is the resource book and the action upload-start, and is written so again."""
+    """`book:upload-start` is the resource book and the action upload-start, and is written so."""
     text = "book:upload-start"
 
     kind = Kind.parse(text)
@@ -112,7 +112,7 @@ def test_a_kind_is_parsed_and_written_back() -> None:
 @pytest.mark.parametrize(
     "text", ["", "book", ":", "book:", ":up", "a:b:c", "a::b", "Book:up", "book:Up", "book:up\n", "book :up", "a.b:c"]
 )
-def test_what_is_no_kind_is_refused(text: str) -> None:
+def test_an_invalid_kind_is_refused(text: str) -> None:
     """A kind has exactly one colon between two names."""
     with pytest.raises(InvalidName):
         Kind.parse(text)
@@ -133,7 +133,7 @@ def test_a_reserved_resource_is_not_routable(resource: str) -> None:
 
 @pytest.mark.parametrize("resource", sorted(ALWAYS_RESERVED))
 def test_a_resource_that_was_always_reserved_is_refused(resource: str) -> None:
-    """Stored data can't name what no version has ever offered."""
+    """Stored data can't have a resource that no version has ever offered."""
     with pytest.raises(InvalidName, match="reserved"):
         Kind.parse(f"{resource}:cancel")
 
@@ -161,14 +161,14 @@ def test_the_reserved_resources_are_those_of_the_contract() -> None:
 
 
 def test_kinds_sort_by_resource_then_action() -> None:
-    """Kinds have one order, which catalogs and consumers are listed in."""
+    """Catalogs and consumers are listed in this order."""
     kinds = [Kind("book", "z"), Kind("a", "b"), Kind("book", "a")]
 
     assert [Kind("a", "b"), Kind("book", "a"), Kind("book", "z")] == sorted(kinds)
 
 
-def test_a_refusal_shows_the_value_but_never_all_of_it() -> None:
-    """A client's megabyte comes back in no message."""
+def test_an_error_shows_a_part_of_the_value() -> None:
+    """A client's megabyte is in no error message."""
     with pytest.raises(InvalidName) as refusal:
         check_operation_id("x" * 1_000_000)
 

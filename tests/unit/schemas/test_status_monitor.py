@@ -1,4 +1,4 @@
-"""What a client sees, to the byte, and when two requests are the same one."""
+"""What a client sees, byte for byte, and which requests are identical."""
 
 import hashlib
 import json
@@ -67,7 +67,7 @@ def test_the_leading_members_are_those_of_the_contract(datas: list[EventData], e
 
 
 def test_a_fresh_operation_shows_no_more_than_it_has() -> None:
-    """What has not happened yet is left out, not null."""
+    """Members without a value are left out, not null."""
     expected = ["id", "status", "kind", "resourceId", "createdAt"]
 
     assert expected == list(shown())
@@ -79,7 +79,7 @@ def test_an_operation_without_a_resource_id_shows_none() -> None:
 
 
 def test_a_waiting_operation_shows_when_it_goes_on() -> None:
-    """Attempt, progress, message and the moment of the retry are there for the client."""
+    """The client sees the attempt, its progress and message, and the time of the retry."""
     members = shown(
         started(),
         Progressed(percent=40.0, message="copying"),
@@ -100,7 +100,7 @@ def test_a_waiting_operation_shows_when_it_goes_on() -> None:
 
 
 def test_a_finished_operation_shows_when() -> None:
-    """An outcome has its moment, and no retry follows."""
+    """An outcome has its time, and there is no time of a retry."""
     members = shown(started(), handed_back(counted=True), started(2), Canceled())
 
     assert (NOW + timedelta(seconds=4)).isoformat().replace("+00:00", "Z") == members["finishedAt"]
@@ -108,12 +108,12 @@ def test_a_finished_operation_shows_when() -> None:
 
 
 def test_zero_percent_is_shown() -> None:
-    """No progress yet is another thing than none reported."""
+    """0 percent is shown; it differs from no reported progress."""
     assert not shown(started(), Progressed(percent=0.0))["percentComplete"]
 
 
-def test_a_queued_operation_shows_its_place() -> None:
-    """Last of all, and only where it has one."""
+def test_a_queued_operation_shows_its_position() -> None:
+    """The position is the last member, and only a queued operation has it."""
     operation = History().append(request()).operation
     members = json.loads(msgspec.json.encode(build_status_monitor(operation, queue_position=3)))
 
@@ -122,7 +122,7 @@ def test_a_queued_operation_shows_its_place() -> None:
 
 
 def test_nothing_internal_is_shown() -> None:
-    """The caller, tokens, hashes and the error of an attempt stay inside."""
+    """The monitor has no caller, token, hash, or error of an attempt."""
     members = shown(started(token="secret"), handed_back(counted=True), caller="ann")
 
     known = {"id", "status", "kind", "resourceId", "createdAt", "startedAt", "attempt", "retryAt"}
@@ -130,7 +130,7 @@ def test_nothing_internal_is_shown() -> None:
 
 
 def test_an_error_body_holds_what_is_known() -> None:
-    """The shape is that of the contract; what is empty is left out."""
+    """The body has the form of the contract; empty members are left out."""
     detail = ErrorDetail(code="TooShort", message="…", target="files[0].hash")
     full = ErrorObject(code=ErrorCode.INVALID_INPUT, message="m", target="files", details=(detail,), operation_id="op")
     bodies = [ErrorBody(error=full), ErrorBody(error=ErrorObject(code="NotFound", message="m"))]
@@ -151,7 +151,7 @@ def test_an_error_body_holds_what_is_known() -> None:
 
 
 def test_the_error_codes_are_those_of_the_contract() -> None:
-    """Codes are append-only: this list may grow, and nothing in it may change."""
+    """Codes are append-only: this list may grow, and none of it may change."""
     expected = {
         "InvalidInput", "InvalidHeader", "InvalidParameter", "OperationIdReused", "UnknownAction", "OperationNotFound",
         "NotFound", "MethodNotAllowed", "OperationFinished", "ResourceBusy", "PayloadTooLarge", "UnsupportedMediaType",
@@ -163,7 +163,7 @@ def test_the_error_codes_are_those_of_the_contract() -> None:
 
 
 def test_a_request_hash_is_stable() -> None:
-    """The hash is in the journal: another version must find the same one for the same request."""
+    """The hash is in the journal, so every version must compute the same one."""
     sorted_json = (
         '{"action":"book:upload-start","caller":"ann",'
         '"input":{"a":{"x":true,"y":"é"},"b":[1,2.5,null]},"resourceId":"42"}'
@@ -192,12 +192,12 @@ def test_a_request_hash_is_stable() -> None:
     ],
 )
 def test_another_request_has_another_hash(one: tuple[Any, ...], other: tuple[Any, ...]) -> None:
-    """Action, resource id, input and caller each make another request."""
+    """Another action, resource id, input or caller makes another request."""
     assert request_hash(*one) != request_hash(*other)
 
 
 def test_the_order_of_members_makes_no_other_request() -> None:
-    """A client may write its input in another order, at any depth, and spell its text with escapes."""
+    """A client may order members differently at any depth, and use escapes in texts."""
     one = msgspec.json.decode('{"a": {"x": "é", "y": 2}, "b": 1}')
     other = msgspec.json.decode('{"b": 1, "a": {"y": 2, "x": "\\u00e9"}}')
 

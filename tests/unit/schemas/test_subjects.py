@@ -13,7 +13,7 @@ KIND = Kind("book", "upload-start")
 
 
 def matches(pattern: str, subject: str) -> bool:
-    """Whether a NATS subject matches a pattern with `*` and `>`."""
+    """Return True if a NATS subject matches a pattern with `*` and `>`."""
     wanted, tokens = pattern.split("."), subject.split(".")
     if wanted[-1] == ">":
         wanted = wanted[:-1]
@@ -39,12 +39,12 @@ def matches(pattern: str, subject: str) -> bool:
     ],
 )
 def test_subjects_are_spelled_as_designed(expected: str, actual: str) -> None:
-    """Each name is exactly the one of architecture.md; a running broker holds them."""
+    """Each name is exactly this one: running brokers have them."""
     assert expected == actual
 
 
 def test_the_runner_pulls_requests_and_wakes() -> None:
-    """An action's consumer delivers its requests and its wakes, and nothing else."""
+    """An action's consumer delivers its requests and its wake-up timers, and nothing else."""
     expected = ("operations.*.book.upload-start.requested", "wake.book.upload-start.*.*")
 
     assert expected == subjects.runner_filters(KIND)
@@ -52,7 +52,7 @@ def test_the_runner_pulls_requests_and_wakes() -> None:
 
 @pytest.mark.parametrize("data", EVENT_DATA)
 def test_the_stream_takes_every_event(data: type) -> None:
-    """Where an event is published, the stream listens, and the guard of its operation covers it."""
+    """The stream stores every event, and the filter of its operation matches it."""
     subject = subjects.event_subject("op-1", KIND, data.name)
 
     assert matches(subjects.event_type_subject(data.name), subject)
@@ -61,7 +61,7 @@ def test_the_stream_takes_every_event(data: type) -> None:
 
 
 def test_a_wake_that_fires_reaches_the_runner_of_its_action() -> None:
-    """Fired inside of TIMERS and sourced as a wake, a timer arrives at the consumer of its action alone."""
+    """A timer that fires in TIMERS and is copied to OPERATIONS reaches only its action's consumer."""
     fired = subjects.fired_wake_subject(KIND, "op-1", "retry")
     assert matches(subjects.WAKE_SOURCE, fired)
 
@@ -72,25 +72,25 @@ def test_a_wake_that_fires_reaches_the_runner_of_its_action() -> None:
 
 
 def test_timers_listens_to_schedules_and_to_what_they_fire() -> None:
-    """A schedule's target lies in the stream of the schedule, or the broker refuses it."""
+    """The broker accepts a schedule only if its target is in the same stream."""
     for subject in (subjects.timer_subject(KIND, "op-1", "retry"), subjects.fired_wake_subject(KIND, "op-1", "retry")):
         assert any(matches(pattern, subject) for pattern in subjects.TIMERS_SUBJECTS)
 
 
 def test_no_two_kinds_share_a_consumer() -> None:
-    """`a-b:c` and `a:b-c` have different consumers, for `_` is in no name."""
+    """`a-b:c` and `a:b-c` have different consumers, because no name has a `_`."""
     assert subjects.runner_consumer(Kind("a-b", "c")) != subjects.runner_consumer(Kind("a", "b-c"))
 
 
 def test_only_wakes_are_wakes() -> None:
-    """A delivered message is a wake if and only if its first token says so."""
+    """A message is a wake-up timer exactly if its first token says so."""
     assert subjects.is_wake("wake.book.upload-start.op-1.retry")
     assert not subjects.is_wake("operations.wake.book.up.requested")
     assert not subjects.is_wake("wakeful.book.up.op-1.retry")
 
 
 def test_an_event_subject_is_parsed() -> None:
-    """The tokens of an event's subject say whose event it is, and what happened."""
+    """The subject of an event has the operation, the action and the event's name."""
     subject = "operations.op-1.book.upload-start.attempt-failed"
 
     assert subjects.EventSubject("op-1", KIND, "attempt-failed") == subjects.parse_event_subject(subject)
@@ -117,8 +117,8 @@ def test_an_event_subject_is_parsed() -> None:
         "a" * 100_000,
     ],
 )
-def test_what_is_no_event_subject_is_refused(subject: str) -> None:
-    """Another form, a wildcard or a token outside its grammar is no event subject."""
+def test_an_invalid_event_subject_is_refused(subject: str) -> None:
+    """Another form, a wildcard or an invalid name raises an error."""
     with pytest.raises(InvalidName):
         subjects.parse_event_subject(subject)
 
@@ -137,7 +137,7 @@ def test_what_is_no_event_subject_is_refused(subject: str) -> None:
         "operations.op-1.book.up.requested",
     ],
 )
-def test_what_is_no_wake_subject_is_refused(subject: str) -> None:
-    """Another form, a wildcard or a token outside its grammar is no wake subject."""
+def test_an_invalid_wake_subject_is_refused(subject: str) -> None:
+    """Another form, a wildcard or an invalid name raises an error."""
     with pytest.raises(InvalidName):
         subjects.parse_wake_subject(subject)

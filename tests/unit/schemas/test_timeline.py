@@ -1,4 +1,4 @@
-"""One operation's life: what is told of it, as text and as JSON."""
+"""The timeline of one operation, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ ASKED = request(caller="ann@example.org", client_id="shop", client_address="192.
 
 
 def messages(*datas: EventData) -> list[OperationMessage]:
-    """What lies in the journal; each event is a second later than the one before it."""
+    """The messages in the journal; each event is one second after the previous one."""
     events: list[RecordedEvent] = History().append(*datas).events
     return [OperationMessage(event.sequence, event.stored) for event in events]
 
 
-def told(*datas: EventData) -> Timeline:
-    """The life, ten seconds after the request."""
+def timeline_of(*datas: EventData) -> Timeline:
+    """The timeline, ten seconds after the request."""
     return build_timeline("op-1", messages(*datas), NOW + timedelta(seconds=10))
 
 
 def text(one: Timeline, *, is_whole: bool = False) -> str:
-    """As it is printed."""
+    """The printed timeline."""
     return "\n".join(
         f"{name:<10}  {line}".rstrip() for name, line in timeline_lines(one, is_whole=is_whole, has_colour=False)
     )
 
 
-def test_a_long_life() -> None:
-    """Each attempt with its end, and each phase with its length."""
-    one = told(
+def test_a_long_timeline() -> None:
+    """It shows each attempt with its end, and each phase with its length."""
+    one = timeline_of(
         ASKED,
         started(),
         Progressed(percent=40, message="copying"),
@@ -102,9 +102,9 @@ def test_a_long_life() -> None:
     ]
 
 
-def test_a_life_that_goes_on() -> None:
-    """What has not ended is told up to now."""
-    one = told(request(), started())
+def test_an_open_operation() -> None:
+    """The last phase of an open operation ends now."""
+    one = timeline_of(request(), started())
     assert (one.ended_at, one.total, one.seconds(PhaseKind.RUNNING)) == (None, 10, 9)
     assert "still running after 9.00 s" in text(one)
     assert "took        10.00 s so far" in text(one)
@@ -122,13 +122,13 @@ def test_a_life_that_goes_on() -> None:
         ([FromTheFuture()], "events      2, 1 of a type that is not known here"),
     ],
 )
-def test_ends(datas: list[EventData], line: str) -> None:
-    """Each outcome says what there is to say of it."""
-    assert line in text(told(request(), *datas))
+def test_outcomes(datas: list[EventData], line: str) -> None:
+    """Each outcome is shown with its members."""
+    assert line in text(timeline_of(request(), *datas))
 
 
 def test_a_forced_end() -> None:
-    """An operator's end tells whose word it was and what it passed over, and what it passed over is foreign."""
+    """A forced end is shown with the operator's reason and the messages that it passed over."""
     found = [*messages(request(), started()), OperationMessage(9, b"garbage")]
     end = forced_end_event(inspect_messages("op-1", found), FAILURE, "broken disk", id="x", source="test", time=NOW)
     one = build_timeline("op-1", [*found, OperationMessage(10, encode_event(end))], NOW)
@@ -138,14 +138,14 @@ def test_a_forced_end() -> None:
 
 
 def test_another_operations_event_is_foreign() -> None:
-    """An event under another's subject is not taken for its own."""
+    """An event of another operation on these subjects is foreign."""
     other = History("op-2").append(request()).events[0]
     one = build_timeline("op-1", [*messages(request()), OperationMessage(2, other.stored)], NOW)
     assert (one.events, one.foreign) == (1, 1)
 
 
 def test_a_broken_chain() -> None:
-    """The first event that does not continue the one before it is named."""
+    """The first event that does not continue the one before it is shown."""
     whole = messages(request(), started(), Progressed(percent=1), Progressed(percent=2))
     one = build_timeline("op-1", [whole[0], *whole[2:]], NOW)
     assert (one.chain.is_intact, one.chain.broken_at) == (False, 3)
@@ -153,7 +153,7 @@ def test_a_broken_chain() -> None:
 
 
 def test_an_expired_beginning() -> None:
-    """What is left is told."""
+    """The remaining events are shown."""
     one = build_timeline("op-1", messages(request(), started(), Progressed(percent=1), Failed(error=FAILURE))[2:], NOW)
     assert text(one).splitlines()[1:4] == [
         "status      Failed; its request has expired, or was removed",
@@ -163,8 +163,8 @@ def test_an_expired_beginning() -> None:
     assert "ok from position 3 on" in text(one)
 
 
-def test_events_behind_the_end() -> None:
-    """They mean nothing, and are counted."""
+def test_events_after_the_outcome() -> None:
+    """They have no effect, and are counted."""
     whole = messages(request(), Failed(error=FAILURE))
     late = History().append(request(), started()).events[1]
     one = build_timeline("op-1", [*whole, OperationMessage(9, late.stored)], NOW)
@@ -180,8 +180,8 @@ def test_events_behind_the_end() -> None:
         ((request(), started()), request(), "the first event, and only the first, must be a request"),
     ],
 )
-def test_what_carries_the_right_hash_and_is_wrong(datas: tuple[EventData, ...], data: EventData, why: str) -> None:
-    """An event that somebody put in where nothing may follow, or that may not, is no part of what was recorded."""
+def test_an_impossible_event_with_the_right_hash(datas: tuple[EventData, ...], data: EventData, why: str) -> None:
+    """An inserted event where none may follow breaks the chain, although its hash is right."""
     history = History().append(*datas)
     put_in = encode_event(history.next_event(data))
     one = build_timeline("op-1", [*messages(*datas), OperationMessage(9, put_in)], NOW)
@@ -189,9 +189,9 @@ def test_what_carries_the_right_hash_and_is_wrong(datas: tuple[EventData, ...], 
 
 
 def test_large_data() -> None:
-    """A large input or result is told by its size and hash, unless all of it is wanted."""
+    """A large input or result is shown by its size and hash, unless all data is asked for."""
     large = b'{"files":"' + b"x" * 500 + b'"}'
-    one = told(request(input=msgspec.Raw(large)), started(), Succeeded(result=msgspec.Raw(large)))
+    one = timeline_of(request(input=msgspec.Raw(large)), started(), Succeeded(result=msgspec.Raw(large)))
     hashed = hashlib.sha256(large).hexdigest()
     assert text(one).count(f"{len(large)} bytes, SHA-256 {hashed}") == 2
     assert text(one, is_whole=True).count(large.decode()) == 2
@@ -204,22 +204,22 @@ def test_large_data() -> None:
 
 
 def test_json() -> None:
-    """A machine reads the same, with the seconds of each kind of phase."""
-    found = json.loads(timeline_json(told(ASKED, started(), Failed(error=FAILURE)), is_whole=True))
+    """The JSON has the same members, and the seconds of each kind of phase."""
+    found = json.loads(timeline_json(timeline_of(ASKED, started(), Failed(error=FAILURE)), is_whole=True))
     assert found["seconds"] == {"queued": 1, "running": 1, "waiting": 0, "total": 2}
     assert found["request"]["caller"] == "ann@example.org"
     assert found["chain"] == {"isIntact": True}
     assert [one["end"] for one in found["attempts"]] == ["failed"]
 
 
-def test_what_others_wrote_moves_no_cursor() -> None:
-    """Names and texts of others can't recolour or overwrite a line."""
+def test_foreign_text_moves_no_cursor() -> None:
+    """Foreign names and texts can't recolour or overwrite a line."""
     nasty = "\x1b[2Jx\r\n"
-    one = told(request(caller=nasty, resource_id="a"), started(), Canceled(by=nasty, reason=nasty))
+    one = timeline_of(request(caller=nasty, resource_id="a"), started(), Canceled(by=nasty, reason=nasty))
     assert all(line.isprintable() for _, line in timeline_lines(one, is_whole=True, has_colour=False))
 
 
 def test_times_at_the_end_of_the_calendar() -> None:
-    """A foreign event may carry them; they are told as they are."""
+    """A foreign event may have any time; it is shown as it is."""
     asked = request(deadline=datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14))))
-    assert "deadline    0001-01-01 00:00:00.000+14:00" in text(told(asked))
+    assert "deadline    0001-01-01 00:00:00.000+14:00" in text(timeline_of(asked))

@@ -1,4 +1,4 @@
-"""The AsyncAPI document that holds for all actions: complete, true to itself, and true to the journal."""
+"""The AsyncAPI document for all actions: it is complete, consistent, and matches the journal."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ NAMES: Final = [data.name for data in EVENT_DATA]
 
 
 def test_each_event_type_has_one_channel() -> None:
-    """With its subject as the address, one message, and one operation, which sends it."""
+    """Its address is the subject of the type; it has one message, and one operation, which sends it."""
     root = DOCUMENTS[0]
     assert list(root["channels"])[: len(EVENT_DATA)] == [data.name for data in EVENT_DATA]
     for data in EVENT_DATA:
@@ -65,7 +65,7 @@ def test_each_event_type_has_one_channel() -> None:
 
 
 def test_each_event_type_has_one_channel_in_the_archive() -> None:
-    """With the archive's subject as its address, and the message that it has in the journal."""
+    """Its address is the subject in the archive, and its message is that of the journal."""
     root = DOCUMENTS[0]
     assert list(root["channels"])[len(EVENT_DATA) :] == [f"archive.{data.name}" for data in EVENT_DATA]
     for data in EVENT_DATA:
@@ -77,8 +77,8 @@ def test_each_event_type_has_one_channel_in_the_archive() -> None:
 
 
 @both
-def test_every_reference_leads_somewhere(root: dict[str, Any]) -> None:
-    """And every component is one that something refers to."""
+def test_every_reference_resolves(root: dict[str, Any]) -> None:
+    """Every reference has a target, and every component is the target of a reference."""
     used = set(references(root))
     for reference in used:
         assert resolved(root, {"$ref": reference}) is not None
@@ -98,7 +98,7 @@ def test_addresses_and_parameters(root: dict[str, Any]) -> None:
 
 @both
 def test_every_example_is_valid(root: dict[str, Any]) -> None:
-    """By the schema that stands beside it, headers included; it is an event that the journal would read."""
+    """Each example matches its schema and headers, and the journal can decode it."""
     for channel in root["channels"]:
         one = message(root, channel)
         (example,) = one["examples"]
@@ -111,8 +111,8 @@ def test_every_example_is_valid(root: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("data", EVENT_DATA, ids=lambda data: data.name)
-def test_what_was_stored_fits_its_message_alone(data: type[EventData]) -> None:
-    """Every golden event of a type is valid as its message, and as no other one."""
+def test_a_golden_event_is_valid_as_its_message_only(data: type[EventData]) -> None:
+    """Each golden event matches the message of its type and no other message."""
     root = DOCUMENTS[0]
     events = golden(data)
     assert events
@@ -137,8 +137,8 @@ def test_what_was_stored_fits_its_message_alone(data: type[EventData]) -> None:
         {"data": {}},
     ],
 )
-def test_what_is_no_event_does_not_fit(changes: dict[str, Any]) -> None:
-    """A payload's schema knows CloudEvents' rules and ours."""
+def test_a_payload_that_is_not_an_event_is_invalid(changes: dict[str, Any]) -> None:
+    """The schema of a payload contains the rules of CloudEvents and of opstream."""
     root = DOCUMENTS[0]
     (event, *_) = golden(Succeeded)
     takes = validator(root, message(root, "succeeded")["payload"])
@@ -146,8 +146,8 @@ def test_what_is_no_event_does_not_fit(changes: dict[str, Any]) -> None:
     assert not takes.is_valid(event | changes)
 
 
-def test_newer_members_fit() -> None:
-    """Readers are tolerant."""
+def test_unknown_members_are_valid() -> None:
+    """Readers are tolerant: a newer version may add members."""
     root = DOCUMENTS[0]
     (event, *_) = golden(Succeeded)
     takes = validator(root, message(root, "succeeded")["payload"])
@@ -155,7 +155,7 @@ def test_newer_members_fit() -> None:
 
 
 def test_an_action_has_channels_of_its_own() -> None:
-    """For what it takes and for what it gives, beside those of all actions, which stay as they are."""
+    """An action gets a channel for its input and one for its result; the channels for all actions don't change."""
     static, root = DOCUMENTS
     assert [name for name in root["channels"] if name not in static["channels"]] == [
         "order.ship.requested",
@@ -171,7 +171,7 @@ def test_an_action_has_channels_of_its_own() -> None:
 
 
 def test_a_result_is_typed() -> None:
-    """The message of an action's success takes its results, in the envelope that every event has."""
+    """The message of an action's success has the schema of its result, in the envelope of every event."""
     root = DOCUMENTS[1]
     takes = validator(root, message(root, "order.ship.succeeded")["payload"])
     (event, *_) = golden(Succeeded)
@@ -182,7 +182,7 @@ def test_a_result_is_typed() -> None:
 
 
 def test_an_input_is_typed() -> None:
-    """The message of a request for an action takes its inputs."""
+    """The message of a request has the schema of the action's input."""
     root = DOCUMENTS[1]
     takes = validator(root, message(root, "order.ship.requested")["payload"])
     (event, *_) = golden(Requested)
@@ -191,7 +191,7 @@ def test_an_input_is_typed() -> None:
 
 
 def test_an_action_without_examples() -> None:
-    """It is described all the same."""
+    """An action without examples is described as well."""
     bare = TypedAction(kind=SHIP, version=1, components=TYPED.components)
     root = as_sent(asyncapi_document([bare]))
     assert "examples" not in message(root, "order.ship.requested")
@@ -200,14 +200,14 @@ def test_an_action_without_examples() -> None:
 
 
 def test_null_is_an_example() -> None:
-    """Many actions give nothing back."""
+    """`null` is a valid example: many actions return nothing."""
     action = TypedAction(kind=SHIP, version=1, components=TYPED.components, result=None)
     (example,) = message(as_sent(asyncapi_document([action])), "order.ship.succeeded")["examples"]
     assert example["payload"]["data"] == {"result": None}
 
 
-def test_the_form_of_the_whole() -> None:
-    """Version, licence, media type; every message has what CloudEvents and our headers ask of it."""
+def test_the_frame_of_the_document() -> None:
+    """Version, licence and media type are set; every message has the members of CloudEvents and opstream's headers."""
     root = DOCUMENTS[1]
     assert root["asyncapi"] == "3.0.0"
     assert re.fullmatch(r"\d+\.\d+\.\d+", root["info"]["version"])
@@ -223,7 +223,7 @@ def test_the_form_of_the_whole() -> None:
 
 
 def test_the_broker_is_a_placeholder() -> None:
-    """Whoever may read the document learns nothing of where the broker is, or how to get in."""
+    """The document shows neither the broker's address nor its credentials."""
     (server,) = DOCUMENTS[0]["servers"].values()
     assert server["host"] == "{host}:{port}"
     assert {name: variable["default"] for name, variable in server["variables"].items()} == {
@@ -233,7 +233,7 @@ def test_the_broker_is_a_placeholder() -> None:
 
 
 def test_documents_belong_to_the_caller() -> None:
-    """What the API does to one changes no other."""
+    """Changing one document changes no other."""
     first = asyncapi_document()
     first["components"]["schemas"]["CloudEvent"].clear()
     assert as_sent(asyncapi_document()) == DOCUMENTS[0]

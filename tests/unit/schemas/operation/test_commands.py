@@ -1,4 +1,4 @@
-"""`decide`: what becomes of each command in each state."""
+"""`decide`: the event, or the error, of each command in each state."""
 
 from datetime import timedelta
 
@@ -72,7 +72,7 @@ def kind_of(value: object) -> str:
 
 
 def test_a_request_begins_an_operation() -> None:
-    """Where there is none, the request becomes the first event as it is."""
+    """Without an operation, the request becomes the first event unchanged."""
     requested = request()
 
     assert requested is decide(None, RequestAction(requested=requested))
@@ -80,7 +80,7 @@ def test_a_request_begins_an_operation() -> None:
 
 @pytest.mark.parametrize("operation", [after(), after(started()), after(Canceled())])
 def test_an_id_is_requested_once(operation: Operation) -> None:
-    """A second request for an id is told that it exists, also when the first one has ended."""
+    """A second request for an id raises `OperationExists`, even after the first operation has ended."""
     with pytest.raises(OperationExists, match="op-1"):
         decide(operation, RequestAction(requested=request()))
 
@@ -95,14 +95,14 @@ def test_nothing_happens_to_an_operation_that_does_not_exist(command: Command) -
 @pytest.mark.parametrize("outcome", [Succeeded(result=msgspec.Raw(b"1")), Failed(error=FAILURE)])
 @pytest.mark.parametrize("command", COMMANDS, ids=kind_of)
 def test_a_terminal_state_is_never_left(command: Command, outcome: EventData) -> None:
-    """After an outcome every command is refused, a late cancel request too."""
+    """After an outcome every command raises `OperationFinished`, a late cancel request too."""
     with pytest.raises(OperationFinished):
         decide(after(started(), outcome), command)
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=kind_of)
 def test_a_canceled_operation_can_be_canceled_again(command: Command) -> None:
-    """Canceling what is canceled is no error and no event; anything else is refused."""
+    """Canceling a canceled operation causes no error and no event; every other command raises an error."""
     operation = after(started(), CancelRequested(), Canceled())
 
     if isinstance(command, RequestCancel):
@@ -117,28 +117,28 @@ def test_a_canceled_operation_can_be_canceled_again(command: Command) -> None:
     [([], 1), ([started()], 2), ([started(), handed_back(counted=True)], 2), ([started(), started(2)], 3)],
 )
 def test_an_attempt_takes_the_next_number(before: list[EventData], number: int) -> None:
-    """Attempts are numbered through, however the one before ended."""
+    """Attempts are numbered without gaps, however the previous one ended."""
     expected = Started(attempt=number, runner="runner-b", token="token-b", ticket=1, lease=30.0)
 
     assert expected == decide(after(*before), START)
 
 
-def test_an_attempt_that_runs_under_another_ticket_is_left_alone() -> None:
-    """Only the message that caused the live attempt may follow it with another."""
+def test_a_live_attempt_of_another_ticket_is_not_replaced() -> None:
+    """Only the message that caused the live attempt may start the next one."""
     with pytest.raises(DecisionRefused, match="attempt 1 of operation op-1 is already running"):
         decide(after(started(ticket=5)), START)
 
 
-def test_a_wait_is_over_for_any_ticket() -> None:
-    """A wake is another message than the one that caused the attempt before."""
+def test_a_waiting_operation_starts_under_any_ticket() -> None:
+    """The wake-up timer is another message than the one that caused the previous attempt."""
     data = decide(after(started(ticket=5), handed_back(counted=True)), START)
 
     assert isinstance(data, Started)
 
 
 @pytest.mark.parametrize(("command", "expected"), OF_THE_LIVE_ATTEMPT, ids=kind_of)
-def test_the_live_attempt_is_heard(command: Command, expected: EventData) -> None:
-    """What the live attempt says becomes an event."""
+def test_the_live_attempt_records_events(command: Command, expected: EventData) -> None:
+    """A command of the live attempt becomes an event."""
     assert expected == decide(after(started()), command)
 
 
@@ -154,22 +154,22 @@ def test_the_live_attempt_is_heard(command: Command, expected: EventData) -> Non
     ],
     ids=["not started", "another's", "taken over", "handed back", "followed"],
 )
-def test_no_other_attempt_is_heard(command: Command, before: list[EventData]) -> None:
-    """An attempt that is not the live one is fenced off, whatever it says."""
+def test_every_other_attempt_is_fenced(command: Command, before: list[EventData]) -> None:
+    """A command of an attempt that is not the live one raises `AttemptFenced`."""
     with pytest.raises(AttemptFenced):
         decide(after(*before), command)
 
 
 @pytest.mark.parametrize("before", [[], [started(), handed_back(counted=True)]], ids=["not started", "waiting"])
-def test_what_does_not_run_is_canceled_at_once(before: list[EventData]) -> None:
-    """Without a live attempt a cancel request is the end."""
+def test_an_operation_without_a_live_attempt_is_canceled_at_once(before: list[EventData]) -> None:
+    """Without a live attempt a cancel request ends the operation."""
     expected = Canceled(by="ann", reason="late")
 
     assert expected == decide(after(*before), RequestCancel(by="ann", reason="late"))
 
 
-def test_what_runs_is_asked_to_stop_once() -> None:
-    """A live attempt is asked; to ask it again is no second event."""
+def test_a_live_attempt_is_asked_to_stop_once() -> None:
+    """A cancel request is recorded for a live attempt; a second one causes no event."""
     command = RequestCancel(by="ann", reason="late")
 
     assert CancelRequested(by="ann", reason="late") == decide(after(started()), command)
@@ -177,7 +177,7 @@ def test_what_runs_is_asked_to_stop_once() -> None:
 
 
 def test_a_stopped_attempt_ends_for_the_reason_that_was_given() -> None:
-    """Who had asked, and the reason, are those of the cancel request."""
+    """The outcome has the caller and the reason of the cancel request."""
     operation = after(started(), CancelRequested(by="ann", reason="late"))
 
     assert Canceled(by="ann", reason="late") == canceled_outcome(operation)
@@ -186,7 +186,7 @@ def test_a_stopped_attempt_ends_for_the_reason_that_was_given() -> None:
 
 @pytest.mark.parametrize("before", [[], [started()], [started(), handed_back(counted=True)]])
 def test_an_operation_can_be_failed_from_outside(before: list[EventData]) -> None:
-    """A deadline or an operator ends any open operation."""
+    """A deadline or an operator can end any open operation."""
     assert Failed(error=FAILURE) == decide(after(*before), ForceFail(error=FAILURE))
 
 
@@ -197,7 +197,7 @@ def test_an_unknown_command_is_refused() -> None:
 
 
 def test_data_is_made_as_it_will_be_decoded() -> None:
-    """Whole numbers become floats and space around a result goes, or the writer's snapshot would differ in bytes."""
+    """Whole numbers become floats and space around a result is removed, so the writer's snapshot has the same bytes."""
     operation = after(started())
 
     commands = [
@@ -231,7 +231,7 @@ def test_data_is_made_as_it_will_be_decoded() -> None:
     ids=kind_of,
 )
 def test_texts_are_cut(command: Command) -> None:
-    """However long a text comes, the event holds at most 4 KiB of it."""
+    """An event holds at most 4 KiB of a text."""
     data = msgspec.to_builtins(decide(after(started()), command))
 
     values = [*data.values(), *data.get("error", {}).values()]
@@ -241,7 +241,7 @@ def test_texts_are_cut(command: Command) -> None:
 
 
 def test_a_late_cancel_reason_is_cut_too() -> None:
-    """The same holds for the reason of an operation that is canceled at once."""
+    """The reason of an operation that is canceled at once is cut as well."""
     data = decide(after(), RequestCancel(reason="é" * 5000))
 
     assert isinstance(data, Canceled)
@@ -265,8 +265,8 @@ def test_codes_and_targets_are_cut_shorter() -> None:
     assert expected == truncate_error(error)
 
 
-def test_a_deadline_is_told() -> None:
-    """The client reads which moment was missed."""
+def test_the_error_names_the_deadline() -> None:
+    """The client reads which deadline was missed."""
     expected = OperationError(
         code="DeadlineExceeded", message=f"the operation did not finish by its deadline, {DEADLINE.isoformat()}"
     )
@@ -274,8 +274,8 @@ def test_a_deadline_is_told() -> None:
     assert expected == deadline_outcome(after()).error
 
 
-def test_a_lost_runner_is_told() -> None:
-    """The client reads how many attempts it took; those that were handed back don't count."""
+def test_the_error_counts_the_lost_attempts() -> None:
+    """The client reads the number of attempts; released ones don't count."""
     operation = after(started(), handed_back(counted=False), started(2), started(3))
 
     message = "the last of 2 attempts ended with the runner that executed it"
@@ -284,7 +284,7 @@ def test_a_lost_runner_is_told() -> None:
 
 
 @pytest.mark.parametrize("refusal", [OperationExists, OperationFinished, AttemptFenced])
-def test_every_refusal_is_a_refused_decision(refusal: type[Exception]) -> None:
-    """A caller who cares only whether it was refused catches one class; the whole package has one base."""
+def test_every_error_is_a_decision_refused(refusal: type[Exception]) -> None:
+    """Every error of `decide` is a `DecisionRefused`, and every error of the package a `SchemasError`."""
     assert issubclass(refusal, DecisionRefused)
     assert issubclass(refusal, SchemasError)

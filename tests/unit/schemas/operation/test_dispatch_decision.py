@@ -1,4 +1,4 @@
-"""The runner's decision table (docs/architecture.md): each row, and that the first matching one wins."""
+"""The runner's decision table (docs/architecture.md): each row, and that the first matching row decides."""
 
 import itertools
 from collections.abc import Callable
@@ -36,12 +36,12 @@ MAX_ATTEMPTS = 2
 
 
 def after(*datas: EventData) -> Operation:
-    """The state of a requested operation after some events; event n lies at stream sequence n."""
+    """The state of a requested operation after some events; event n has the stream sequence n."""
     return History().append(request(), *datas).operation
 
 
 def wake(armed_by: int) -> Trigger:
-    """A wake that the event at this sequence armed."""
+    """A wake-up timer that the event at this sequence scheduled."""
     return Trigger(ticket=50, scheduled_by=armed_by)
 
 
@@ -110,7 +110,7 @@ TABLE: list[tuple[int, str, Operation | None, Trigger, datetime, DispatchDecisio
 def test_the_first_matching_row_wins(
     row: int, operation: Operation | None, delivery: Trigger, now: datetime, expected: DispatchDecision
 ) -> None:
-    """A delivered message is answered as the first row that matches says, under that row's number."""
+    """The decision is that of the first matching row, and has its number."""
     actual = decide_dispatch(operation, delivery, now=now, max_attempts=MAX_ATTEMPTS)
 
     assert expected == actual
@@ -118,7 +118,7 @@ def test_the_first_matching_row_wins(
 
 
 def test_every_row_is_in_the_table() -> None:
-    """The table above covers the rows 1 to 9 of the design."""
+    """The cases above cover the rows 1 to 9."""
     assert set(range(1, 10)) == {row for row, *_ in TABLE}
 
 
@@ -144,7 +144,7 @@ NEVER_AT_ONCE = {(2, 3), (2, 7), (2, 8), (2, 9), (3, 6), (3, 7), (3, 8), (3, 9),
     ("earlier", "later"), [pair for pair in itertools.combinations(CONDITIONS, 2) if pair not in NEVER_AT_ONCE]
 )
 def test_every_precedence_is_in_the_table(earlier: int, later: int) -> None:
-    """For two rows whose conditions can hold at once, a case above has both, and never the later one answers."""
+    """For two rows whose conditions can hold at once, a case above has both, and the earlier row decides."""
     answers = [
         row
         for row, _, operation, delivery, now, _ in TABLE
@@ -157,15 +157,15 @@ def test_every_precedence_is_in_the_table(earlier: int, later: int) -> None:
     assert max(answers) <= earlier
 
 
-def test_the_undecidable_is_looked_at_again_after_a_minute() -> None:
-    """A newer runner may come; until then nothing is lost and nothing spins."""
+def test_an_undecidable_message_is_redelivered_after_a_minute() -> None:
+    """A newer runner may decide it; until then nothing is lost, and no message is redelivered in a loop."""
     decision = decide_dispatch(None, MINE, now=NOW, max_attempts=MAX_ATTEMPTS)
 
     assert RedeliverLater(1, UNDECIDABLE_RETRY_SECONDS) == decision
 
 
 def test_a_state_that_the_fold_never_makes_is_undecidable() -> None:
-    """Started, neither live nor waiting: no event of ours leads there, so nothing is decided."""
+    """A started operation that is neither live nor waiting comes from no event of ours, so it can't be decided."""
     operation = msgspec.structs.replace(after(started()), live=None)
 
     assert RedeliverLater(1, UNDECIDABLE_RETRY_SECONDS) == decide_dispatch(
@@ -174,8 +174,8 @@ def test_a_state_that_the_fold_never_makes_is_undecidable() -> None:
 
 
 @pytest.mark.parametrize("hours", [-8, 0, 14])
-def test_a_deadline_is_a_moment_wherever_it_was_written(hours: int) -> None:
-    """Deadlines are compared as moments, whatever their zones."""
+def test_deadlines_of_any_time_zone_are_compared(hours: int) -> None:
+    """Deadlines are compared as points in time, whatever their zones."""
     zone = timezone(timedelta(hours=hours))
     operation = History().append(request(deadline=DEADLINE.astimezone(zone))).operation
 

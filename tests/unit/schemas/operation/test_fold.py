@@ -54,12 +54,12 @@ SUCCEEDED = Succeeded(result=msgspec.Raw(b'{"uploads":2}'))
 
 
 def story(*datas: EventData) -> History:
-    """A requested operation and what happened then."""
+    """The history of a requested operation and some more events."""
     return History().append(request(), *datas)
 
 
 def test_a_request_begins_an_operation() -> None:
-    """The first state holds all that the request says, and where it lies in the journal."""
+    """The first state has all members of the request, and its stream sequence."""
     trace = Trace(traceparent="00-1-2-01")
     history = History().append(request(caller="ann", trace=trace, action_version=7), gap=12)
 
@@ -88,7 +88,7 @@ def test_a_request_begins_an_operation() -> None:
 
 @pytest.mark.parametrize("data", [started(), Canceled(), FromTheFuture()])
 def test_only_a_request_begins_an_operation(data: EventData) -> None:
-    """Any other event in the first place is refused, an unknown one too."""
+    """Any other first event raises an error, one of an unknown type too."""
     event = msgspec.structs.replace(story().recorded(data), position=1, previous_hash="")
 
     with pytest.raises(FoldRefused, match="can't begin an operation"):
@@ -96,15 +96,15 @@ def test_only_a_request_begins_an_operation(data: EventData) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"position": 2}, {"previous_hash": "ab"}])
-def test_a_request_begins_an_operation_only_in_the_first_place(changes: dict[str, Any]) -> None:
-    """A request in a later position, or after another event, begins nothing."""
+def test_a_request_must_be_the_first_event(changes: dict[str, Any]) -> None:
+    """A request at a later position, or with a previous hash, raises an error."""
     with pytest.raises(FoldRefused, match="can't begin an operation"):
         initial(msgspec.structs.replace(story().events[0], **changes))
 
 
 @pytest.mark.parametrize("resource", ["schedules", "runners", "console", "mcp", "operations"])
 def test_events_of_a_resource_that_was_reserved_later_still_fold(resource: str) -> None:
-    """Reserving a word must not make the operations unreadable that an earlier version ran under it."""
+    """Operations that an earlier version ran under a resource stay readable after the word is reserved."""
     history = History().append(request(resource=resource), started(), SUCCEEDED)
 
     assert history.operation.status is Status.SUCCEEDED
@@ -123,7 +123,7 @@ def test_a_started_operation_runs() -> None:
 
 
 def test_a_later_attempt_takes_over() -> None:
-    """The next attempt is the live one, and its progress begins anew; the operation has started only once."""
+    """The next attempt is live and its progress starts at nothing; `started_at` does not change."""
     operation = story(started(), Progressed(percent=60.0, message="half"), started(2, ticket=1)).operation
 
     assert operation.live is not None
@@ -144,7 +144,7 @@ def test_attempts_are_counted_without_gaps(number: int) -> None:
 
 
 def test_progress_is_kept() -> None:
-    """The state tells the last progress."""
+    """The state has the last progress."""
     operation = story(started(), Progressed(percent=1.0, message="a"), Progressed(percent=0.0)).operation
 
     assert operation.percent_complete == 0.0
@@ -152,8 +152,8 @@ def test_progress_is_kept() -> None:
 
 
 @pytest.mark.parametrize("counted", [True, False])
-def test_an_attempt_that_is_handed_back_is_waited_for(counted: bool) -> None:
-    """Nothing is live, the client still reads Running, and a wake can name the event that armed it."""
+def test_a_released_attempt_makes_the_operation_wait(counted: bool) -> None:
+    """No attempt is live, the status stays Running, and the state has the sequence of the `attempt-failed` event."""
     retry_at = NOW + timedelta(minutes=5)
     history = story(started(ticket=5), handed_back(counted=counted, retry_at=retry_at))
     operation = history.operation
@@ -166,8 +166,8 @@ def test_an_attempt_that_is_handed_back_is_waited_for(counted: bool) -> None:
     assert counted == operation.attempts_used
 
 
-def test_an_attempt_after_a_wait_is_not_waited_for() -> None:
-    """The next attempt ends the wait; why the one before it failed is kept until there is an outcome."""
+def test_the_next_attempt_ends_the_wait() -> None:
+    """The next attempt ends the wait; the error of the previous one stays until there is an outcome."""
     history = story(started(), handed_back(counted=True), started(2))
 
     assert history.operation.waiting is None
@@ -175,7 +175,7 @@ def test_an_attempt_after_a_wait_is_not_waited_for() -> None:
     assert history.append(SUCCEEDED).operation.attempt_error is None
 
 
-def test_a_cancel_request_is_a_wish() -> None:
+def test_a_cancel_request_does_not_end_an_operation() -> None:
     """An operation that was asked to stop still runs."""
     operation = story(started(), CancelRequested(by="ann", reason="late")).operation
 
@@ -193,7 +193,7 @@ def test_a_cancel_request_is_a_wish() -> None:
     ],
 )
 def test_an_outcome_is_terminal(outcome: EventData, status: Status, member: str, value: object) -> None:
-    """A terminal event ends the attempt and the operation, and its own member is set, no other one."""
+    """A terminal event ends the attempt and the operation, and sets only its own member."""
     operation = story(started(), handed_back(counted=True), started(2), outcome).operation
 
     assert status is operation.status
@@ -208,7 +208,7 @@ def test_an_outcome_is_terminal(outcome: EventData, status: Status, member: str,
 
 @pytest.mark.parametrize("outcome", [Failed(error=FAILURE), Canceled()])
 def test_an_operation_can_end_before_it_started(outcome: EventData) -> None:
-    """A deadline or a client may end what no runner has taken."""
+    """A deadline or a client may end an operation that no runner has started."""
     operation = story(outcome).operation
 
     assert operation.is_terminal
@@ -232,8 +232,8 @@ def test_an_operation_can_end_before_it_started(outcome: EventData) -> None:
         ([started(), handed_back(counted=True)], handed_back(1, counted=True)),
     ],
 )
-def test_what_can_not_happen_is_refused(before: list[EventData], data: EventData) -> None:
-    """An event that is the next one but makes no sense in this state is refused."""
+def test_an_impossible_event_is_refused(before: list[EventData], data: EventData) -> None:
+    """The next event raises an error if it makes no sense in this state."""
     history = story(*before)
 
     with pytest.raises(FoldRefused, match="can't happen"):
@@ -254,7 +254,7 @@ def test_what_can_not_happen_is_refused(before: list[EventData], data: EventData
 )
 @pytest.mark.parametrize("unknown", [False, True])
 def test_only_the_next_event_is_folded_or_skipped(changes: dict[str, Any], reason: str, unknown: bool) -> None:
-    """Another operation's event, a gap, a repetition, a broken chain or an older sequence is refused by both."""
+    """A foreign event, a gap, a repetition, a broken chain and an older sequence raise an error in both functions."""
     history = story(started())
     event = history.recorded(FromTheFuture() if unknown else Progressed(percent=1.0))
 
@@ -264,23 +264,23 @@ def test_only_the_next_event_is_folded_or_skipped(changes: dict[str, Any], reaso
 
 @pytest.mark.parametrize("data", [started(2), Failed(error=FAILURE), CancelRequested(), FromTheFuture()])
 def test_nothing_follows_a_terminal_event(data: EventData) -> None:
-    """Whatever follows an outcome is refused, also by readers who skip."""
+    """Any event after an outcome raises an error, also for readers."""
     history = story(started(), SUCCEEDED)
 
     with pytest.raises(FoldRefused, match="follows a terminal event"):
         fold_for_reader(history.operation, [history.recorded(data)])
 
 
-def test_an_unknown_type_is_refused_by_whoever_decides() -> None:
-    """`evolve` and `fold` don't pass over what this version can't understand."""
+def test_deciders_refuse_an_unknown_type() -> None:
+    """`evolve` and `fold` raise an error for a type that this version does not know."""
     history = story(started())
 
     with pytest.raises(FoldRefused, match="update opstream"):
         fold(history.operation, [history.recorded(FromTheFuture())])
 
 
-def test_an_unknown_type_is_passed_over_by_readers() -> None:
-    """A reader counts it, goes on behind it, and changes nothing else."""
+def test_readers_skip_an_unknown_type() -> None:
+    """A reader counts the event, folds the next ones, and changes nothing else."""
     history = story(started(), FromTheFuture(), Progressed(percent=50.0))
 
     before, skipped, after = history.states[1:]
@@ -299,15 +299,15 @@ def test_an_unknown_type_is_passed_over_by_readers() -> None:
 
 
 def test_a_known_type_is_never_skipped() -> None:
-    """To skip an event that could be folded would lose it."""
+    """Skipping an event that can be folded would lose it."""
     history = story(started())
 
     with pytest.raises(FoldRefused, match="known type"):
         skip_unknown(history.operation, history.recorded(Progressed(percent=1.0)))
 
 
-def test_nobody_decides_on_what_a_reader_skipped_over() -> None:
-    """A snapshot with gaps in its understanding is refused by `fold` even when no event follows."""
+def test_deciders_refuse_a_state_with_skipped_events() -> None:
+    """`fold` raises an error for an open snapshot with skipped events, even when no event follows."""
     history = story(started(), FromTheFuture())
 
     with pytest.raises(FoldRefused, match="has 1 event of unknown type"):
@@ -320,8 +320,8 @@ def test_nothing_folds_to_nothing() -> None:
     assert fold_for_reader(None, []) is None
 
 
-def test_the_next_event_carries_on() -> None:
-    """An event is made for the place and the hash that the operation has reached, under the id that it is given."""
+def test_the_next_event_continues_the_operation() -> None:
+    """The next event has the next position, the last hash, and the given id."""
     operation = story(started()).operation
 
     event = next_event(operation, SUCCEEDED, id="e-9", source="runner-a", time=NOW)
@@ -339,7 +339,7 @@ def test_the_next_event_carries_on() -> None:
 
 
 def test_the_first_event_follows_nothing() -> None:
-    """A request takes the first place, after no hash."""
+    """A request has position 1 and an empty previous hash."""
     event = first_event("op-7", request(), id="e-1", source="api", time=NOW)
 
     expected = Event(

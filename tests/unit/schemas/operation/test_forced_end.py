@@ -1,4 +1,4 @@
-"""A forced end, case by case: what it passes over, what it does not, and what must not pass for one."""
+"""Forced ends, case by case: what they pass over, and what is not a valid forced end."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def history() -> History:
 
 
 def messages(*payloads: bytes) -> list[OperationMessage]:
-    """Under sequences 1, 2, 3 …"""
+    """Payloads as messages with the sequences 1, 2, 3 …"""
     return [OperationMessage(number, payload) for number, payload in enumerate(payloads, start=1)]
 
 
 def ended(*payloads: bytes, **changes: Any) -> list[OperationMessage]:
-    """Messages and the end that was made for them; `changes` are those of the event."""
+    """Messages and their forced end; `changes` are made to the event."""
     before = messages(*payloads)
     end = forced_end_event(inspect_messages("op-1", before), ERROR, "why", id="end", source="operator", time=NOW)
     return [*before, OperationMessage(len(before) + 1, encode_event(msgspec.structs.replace(end, **changes)))]
@@ -51,7 +51,7 @@ def read_all(found: list[OperationMessage]) -> Operation:
 
 
 def again() -> bytes:
-    """The request once more, by somebody else."""
+    """The same request, by another caller."""
     return encode_event(msgspec.structs.replace(History().next_event(request()), id="again"))
 
 
@@ -72,7 +72,7 @@ def newer() -> bytes:
     ids=["damaged", "requested again", "newer", "everything", "newer behind damage"],
 )
 def test_what_it_passes_over(ruins: list[bytes], position: int, passed_over: int, skipped: int) -> None:
-    """The end counts all messages before it; what could be read of them is kept, as far as it goes."""
+    """The end counts all messages before it; events before it are folded as far as they continue the operation."""
     found = ended(*history().payloads, *ruins)
     end = decode_events(found)[-1]
     operation = read_all(found)
@@ -91,16 +91,16 @@ def test_what_it_passes_over(ruins: list[bytes], position: int, passed_over: int
     [{"previous_hash": "0" * 64}, {"operation_id": "op-2"}, {"previous_hash": history().events[-1].digest}],
 )
 @pytest.mark.parametrize("ruin", [DAMAGE, again()], ids=["damaged", "requested again"])
-def test_what_is_no_end(changes: dict[str, str], ruin: bytes) -> None:
-    """An end that does not carry the hash of the message right before it, or is another operation's, is foreign."""
+def test_an_invalid_end_is_foreign(changes: dict[str, str], ruin: bytes) -> None:
+    """An end without the hash of the message right before it, or of another operation, is foreign."""
     found = ended(*history().payloads, ruin, **changes)
 
     with pytest.raises((FoldRefused, InvalidEvent)):
         read_all(found)
 
 
-def test_nothing_lies_between() -> None:
-    """What was stored after the operator had looked is not passed over in silence."""
+def test_a_message_stored_in_between_makes_the_end_invalid() -> None:
+    """A message that was stored after the operator's inspection is not passed over silently."""
     *before, end = ended(*history().payloads, again())
     found = [*before, OperationMessage(end.sequence, again()), OperationMessage(end.sequence + 1, end.payload)]
 
@@ -108,16 +108,16 @@ def test_nothing_lies_between() -> None:
         read_all(found)
 
 
-def test_only_the_last_event_is_one() -> None:
-    """Whatever is stored behind a forced end is refused, as behind any end."""
+def test_only_the_last_event_can_be_a_forced_end() -> None:
+    """Any event after a forced end raises an error, as after any outcome."""
     found = [*ended(*history().payloads, again()), OperationMessage(9, again())]
 
     with pytest.raises(FoldRefused):
         read_all(found)
 
 
-def test_an_end_is_no_second_one() -> None:
-    """What has ended can't be ended by force."""
+def test_a_finished_operation_can_not_be_ended_by_force() -> None:
+    """An operation with an outcome can't be ended by force."""
     one = history().append(Failed(error=ERROR))
 
     found = inspect_messages("op-1", messages(*one.payloads, DAMAGE))
@@ -127,8 +127,8 @@ def test_an_end_is_no_second_one() -> None:
         read_all(ended(*one.payloads, again()))
 
 
-def test_a_state_with_gaps_does_not_take_it_alone() -> None:
-    """Without what lies before it an end is refused, so that whoever folds it reads that first."""
+def test_a_forced_end_alone_does_not_continue_an_earlier_state() -> None:
+    """Without the events before it, the end raises an error, so the reader reads those first."""
     one = history()
     end = decode_events(ended(*one.payloads, again()))[-1]
 
@@ -139,23 +139,23 @@ def test_a_state_with_gaps_does_not_take_it_alone() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_a_state_takes_it_with_what_lies_before_it(count: int) -> None:
-    """Reading on from an earlier state gives the same as reading all, if the message before the end is an event."""
+def test_a_forced_end_continues_an_earlier_state_with_the_events_between(count: int) -> None:
+    """If the message before the end is an event, folding on from an earlier state equals folding all."""
     one = history()
     found = ended(*one.payloads, DAMAGE, again())
 
     assert fold_for_reader(one.states[count - 1], decode_events(found[count:])) == read_all(found)
 
 
-def test_what_the_projector_tells() -> None:
-    """What was passed over is still told as foreign, and the end is not."""
+def test_the_projector_reports_what_was_passed_over() -> None:
+    """Messages that were passed over are still reported as foreign; the end is not."""
     events = decode_events(ended(*history().payloads, again()))
 
     assert [one.event for one in fold_all(events).refused] == [events[-2]]
 
 
-def test_all_is_well() -> None:
-    """Of an operation without trouble there is nothing to pass over."""
+def test_a_healthy_operation() -> None:
+    """An operation without problems has nothing to pass over."""
     one = history()
 
     found = inspect_messages("op-1", messages(*one.payloads))
@@ -163,16 +163,16 @@ def test_all_is_well() -> None:
     assert (found.problem, found.operation, found.passed_over, found.message_count) == (None, one.operation, 0, 3)
 
 
-def test_another_operation_lies_there() -> None:
-    """What is a whole operation, but not this one, is none of it."""
+def test_another_operation_on_the_same_subjects() -> None:
+    """Events of another operation are not part of this one."""
     found = inspect_messages("op-2", messages(*history().payloads))
 
     assert isinstance(found.problem, FoldRefused)
     assert (found.operation, found.passed_over) == (None, 3)
 
 
-def test_nothing_can_be_read() -> None:
-    """Without its request there is no operation, though there is an end."""
+def test_without_a_request_nothing_can_be_read() -> None:
+    """Without its request there is no operation, although it has an end."""
     found = ended(DAMAGE, *history().payloads[1:])
     events = decode_events(found)
 
@@ -182,8 +182,8 @@ def test_nothing_can_be_read() -> None:
         fold_for_reader(None, events)
 
 
-def test_the_operators_words() -> None:
-    """The client reads the reason; the event keeps it apart from the message, cut as all texts are."""
+def test_the_operators_reason() -> None:
+    """The client reads the reason; the event has it in a member of its own, cut like all texts."""
     assert operator_error("late").message == "an operator ended the operation: late"
     before = messages(*history().payloads, DAMAGE)
     end = forced_end_event(inspect_messages("op-1", before), ERROR, "é" * 5000, id="end", source="operator", time=NOW)

@@ -21,14 +21,14 @@ def test_a_rate_is_a_number_for_each_unit(text: str, expected: Rate) -> None:
 @pytest.mark.parametrize(
     "text", ["", "100", "/m", "0/m", "-1/s", "1.5/s", "1/w", "1 /s", "1/s ", "٣/s", "01/s", "1/ss"]
 )
-def test_anything_else_is_no_rate(text: str) -> None:
-    """The message shows the form that is wanted."""
+def test_any_other_text_is_not_a_rate(text: str) -> None:
+    """The message shows the right form."""
     with pytest.raises(ValueError, match="as in '100/m'"):
         parse_rate(text)
 
 
-def test_after_a_quiet_time_as_many_begin_at_once_as_the_rate_names() -> None:
-    """Three in a minute: three at once, then one every 20 seconds."""
+def test_a_burst_after_a_quiet_time() -> None:
+    """With 3/m three attempts start at once, then one every 20 seconds."""
     rate, due, slots = Rate(3, 60.0), 0.0, []
     for _ in range(6):
         slot = reserve_slot(rate, due, 1000.0)
@@ -38,8 +38,8 @@ def test_after_a_quiet_time_as_many_begin_at_once_as_the_rate_names() -> None:
     assert slots == [1000.0, 1000.0, 1000.0, 1020.0, 1040.0, 1060.0]
 
 
-def test_a_clock_that_goes_back_only_shifts() -> None:
-    """Who is an hour behind gets the slot after the last one, whatever its own clock says, and nobody gets it twice."""
+def test_a_clock_that_goes_back_gets_later_slots() -> None:
+    """A runner whose clock is an hour behind gets the slot after the last one, and no slot is given twice."""
     rate = Rate(1, 60.0)
     first = reserve_slot(rate, 0.0, 10_000.0)
     behind = reserve_slot(rate, first.theoretical_arrival, 6_400.0)
