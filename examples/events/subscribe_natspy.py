@@ -4,7 +4,7 @@
     python subscribe_natspy.py nats://127.0.0.1:4222 book:* mailer
 
 Prints a line for each operation of the action that ended. It survives restarts of the broker and of itself: the
-durable consumer keeps its place, and what was not acknowledged comes again. Any number of these share the events.
+durable consumer keeps its position, and unacknowledged events are redelivered. Several processes share the events.
 Needs nats-py 2.16 or later; docs/events.md explains the subjects, the envelope and the guarantees.
 """
 
@@ -36,29 +36,34 @@ LONGEST = 300.0
 
 
 class Unreadable(Exception):
-    """No retry helps."""
+    """The message is no event that this program knows. No retry helps."""
 
 
 async def handle(event: dict[str, Any]) -> None:
-    """Your work. Whatever it raises is retried. It may get an event twice: `event["id"]` is the same then."""
+    """Your work. If it raises an error, it is retried. It may get an event twice, with the same `event["id"]`."""
     name = event["type"].removeprefix("opstream.action.").removesuffix(".v1")
     print(name, event["subject"], json.dumps(event["data"]), flush=True)
 
 
 async def serve(server: str, kind: str, durable: str) -> None:
-    """Connect, find or make the durable, and handle what it delivers until SIGTERM or SIGINT."""
+    """Connect, find or create the durable, and handle its events until SIGTERM or SIGINT."""
 
     async def closed() -> None:
-        # nats-py gives a connection up after a protocol error, and would then wait for nothing, for ever.
+        # nats-py closes a connection after a protocol error, and this program would then wait for ever.
         if not stopping.is_set():
             print("the connection was closed for good", file=sys.stderr, flush=True)
             os._exit(1)
 
     stopping = asyncio.Event()
     nc = await nats.connect(
-        server, max_reconnect_attempts=-1, reconnect_time_wait=0.5, ping_interval=5, closed_cb=closed, error_cb=tell
+        server,
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=0.5,
+        ping_interval=5,
+        closed_cb=closed,
+        error_cb=print_error,
     )
-    # Not before: until there is a broker, a signal ends the process as it does any other.
+    # Only now: while there is no broker, a signal ends the process at once.
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     js = nc.jetstream()
@@ -69,7 +74,7 @@ async def serve(server: str, kind: str, durable: str) -> None:
 
 
 async def make_durable(js: JetStreamContext, kind: str, durable: str) -> None:
-    """Make the durable if it is not there. nats-py would silently retarget one that is, so it is asked for first."""
+    """Create the durable if it is missing. It is looked up first, since nats-py would change an existing one."""
     resource, _, action = kind.partition(":")
     filters = [f"operations.*.{resource}.{action}.{event}" for event in ENDS]
     try:
@@ -90,59 +95,63 @@ async def make_durable(js: JetStreamContext, kind: str, durable: str) -> None:
 
 
 async def follow(nc: Client, js: JetStreamContext, durable: str, stopping: asyncio.Event) -> None:
-    """Fetch and handle, one event after the other."""
+    """Fetch and handle one event after another."""
     pulled = await js.pull_subscribe_bind(durable, STREAM)
-    told = asyncio.create_task(stopping.wait())
+    stopped = asyncio.create_task(stopping.wait())
     while not stopping.is_set():
         try:
             messages = await pulled.fetch(1, timeout=2)
         except TimeoutError:
             continue  # nothing happened
         except Error as error:
-            # The broker is away, has no leader, or has no such consumer: fetch fails at once, so never ask at once.
+            # No broker, no leader or no such consumer: fetch fails at once, so wait before the next try.
             print(f"can't fetch: {error or type(error).__name__}", file=sys.stderr, flush=True)
-            await asyncio.wait([told], timeout=1)
+            await asyncio.wait([stopped], timeout=1)
             if nc.is_connected:
                 await check_durable(js, durable)
             continue
         for message in messages:
-            await attend(message)
-    told.cancel()
+            await process(message)
+    stopped.cancel()
 
 
 async def check_durable(js: JetStreamContext, durable: str) -> None:
-    """End the process if somebody deleted the durable: where to go on is for a person to say."""
+    """End the process if the durable was deleted: a person must decide where to continue."""
     try:
         await js.consumer_info(STREAM, durable)
     except NotFoundError:
         sys.exit(f"durable {durable} was deleted: what happened since then is only in the stream")
     except (Error, TimeoutError):
-        return  # it is asked again
+        return  # the next failure checks again
 
 
-async def attend(message: Msg) -> None:
-    """Handle one message, and tell the broker what came of it."""
+async def process(message: Msg) -> None:
+    """Handle one message, and acknowledge it, or have it redelivered."""
     sequence, tries = message.metadata.sequence.stream, message.metadata.num_delivered
-    alive = asyncio.create_task(say_alive(message))
+    heartbeats = asyncio.create_task(send_heartbeats(message))
     try:
         await handle(decode(message))
-    except Exception as error:  # noqa: BLE001 - whatever your work raises
-        # Poison must not loop for ever. The event stays in the stream: nats stream get OPERATIONS SEQUENCE
+    except Exception as error:  # noqa: BLE001 - any error of your work
+        # Poison must not be retried for ever. The event stays in the stream: nats stream get OPERATIONS SEQUENCE
         if tries >= MAX_DELIVERIES or isinstance(error, Unreadable):
             print(f"given up: message {sequence} of {STREAM}: {error!r}", file=sys.stderr, flush=True)
-            await tell_broker(message.term())
+            await send_to_broker(message.term())
         else:
             pause = min(2.0 ** (tries - 1), LONGEST) * random.uniform(0.5, 1.0)  # noqa: S311 - only spreads the load
             print(f"failed: message {sequence}, again in {pause:.1f} s: {error!r}", file=sys.stderr, flush=True)
-            await tell_broker(message.nak(delay=pause))
+            await send_to_broker(message.nak(delay=pause))
     else:
-        await tell_broker(message.ack())
+        await send_to_broker(message.ack())
     finally:
-        alive.cancel()
+        heartbeats.cancel()
 
 
 def decode(message: Msg) -> dict[str, Any]:
-    """The event. A type of a later version than this program knows is for a later version of this program."""
+    """Decode the event.
+
+    Raises:
+        Unreadable: it is no event, or of a later version than this program knows.
+    """
     try:
         event: dict[str, Any] = json.loads(message.data)
         is_known = event["specversion"] == "1.0" and event["type"].endswith(".v1")
@@ -153,21 +162,21 @@ def decode(message: Msg) -> dict[str, Any]:
     return event
 
 
-async def say_alive(message: Msg) -> None:
-    """While the handler works, the broker must not give the event to somebody else."""
+async def send_heartbeats(message: Msg) -> None:
+    """Keep the broker from giving the event to another process while the handler works."""
     while True:
         await asyncio.sleep(ACK_WAIT / 3)
-        await tell_broker(message.in_progress())
+        await send_to_broker(message.in_progress())
 
 
-async def tell_broker(word: Awaitable[None]) -> None:
-    """What does not reach the broker is delivered again, so it is no reason to end."""
+async def send_to_broker(acknowledgement: Awaitable[None]) -> None:
+    """Send to the broker; if that fails, the event is redelivered."""
     with contextlib.suppress(Error, TimeoutError):
-        await word
+        await acknowledgement
 
 
-async def tell(error: Exception) -> None:
-    """What nats-py notices by itself, such as a lost connection."""
+async def print_error(error: Exception) -> None:
+    """Print an error that nats-py reports, such as a lost connection."""
     print(f"broker: {error or type(error).__name__}", file=sys.stderr, flush=True)
 
 

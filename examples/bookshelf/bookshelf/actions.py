@@ -1,4 +1,4 @@
-"""The two actions, for `opstream up --actions bookshelf.actions`. The environment is read when the first one runs."""
+"""The two actions, for `opstream up --actions bookshelf.actions`. They read the environment when the first one runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .storage import open_storage
 
 @action("book:upload-start")
 async def upload_start(request: UploadStart, ctx: ActionContext) -> UploadStarted:
-    """Start uploading the next version of a book: tells which files to bring, and where to."""
+    """Start uploading the next version of a book: returns the files to upload, and where to."""
     return await open_shelf().start(
         ctx.resource_id,
         operation_id=ctx.operation_id,
@@ -28,7 +28,7 @@ async def upload_start(request: UploadStart, ctx: ActionContext) -> UploadStarte
 
 @action("book:upload-finish")
 async def upload_finish(request: UploadFinish, ctx: ActionContext) -> Book:
-    """Verify what was uploaded and publish it as the book's next version, in place of the one before."""
+    """Verify the uploaded files and publish them as the book's next version, in place of the one before."""
     return await open_shelf().finish(
         ctx.resource_id,
         request.transaction_id,

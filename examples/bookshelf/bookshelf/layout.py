@@ -1,4 +1,4 @@
-"""Where things lie in the store, and ids derived from operation ids. Called by the shelf; pure."""
+"""Paths in the store, and ids derived from operation ids. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FOLDER: Final = re.compile(r"([0-9]{6,})")
 
 
 def book_id_for(resource_id: str, operation_id: str) -> str:
-    """The book that an operation means; for `new` an id that all attempts of the operation agree on."""
+    """The book's id; for `new` an id that is the same for all attempts of the operation."""
     return f"book-{_digest('book', operation_id)[:32]}" if resource_id == NEW else resource_id
 
 
@@ -36,8 +36,8 @@ def book_key(book_id: str) -> str:
 class Layout:
     """The folder of one book.
 
-    All that belongs to a version lies under its number, so that cleaning up after version n can't touch what those who
-    work towards version n+1 are writing.
+    All files of a version are below its number, so cleaning up after version n can't touch transactions for version
+    n+1.
     """
 
     def __init__(self, book_id: str) -> None:
@@ -46,7 +46,7 @@ class Layout:
         self.versions = f"{root}/versions"
 
     def transaction(self, transaction_id: str) -> str:
-        """The record of what was announced."""
+        """The record of the announced files."""
         return f"{self.transactions}/{transaction_id}.json"
 
     def version(self, number: int) -> str:
@@ -54,34 +54,34 @@ class Layout:
         return f"{self.versions}/{number:06d}.json"
 
     def folder(self, number: int) -> str:
-        """All files that belong to a version, those of the transactions that compete for it included."""
+        """All files of a version, including those of competing transactions."""
         return f"{self.versions}/{number:06d}"
 
     def candidates(self, number: int) -> str:
-        """Where the transactions that compete for a version keep their verified files, each in its own folder."""
+        """The folder of verified files of all transactions for a version; each has its own folder in it."""
         return f"{self.folder(number)}/files"
 
     def files(self, number: int, transaction_id: str) -> str:
-        """Verified files of a transaction; once its version is published, the files of the book."""
+        """The verified files of a transaction; once it is published, the files of the book."""
         return f"{self.candidates(number)}/{transaction_id}"
 
     def all_uploads(self, number: int) -> str:
-        """The upload folders of all transactions that compete for a version."""
+        """The upload folders of all transactions for a version."""
         return f"{self.folder(number)}/uploads"
 
     def uploads(self, number: int, transaction_id: str) -> str:
-        """The client's folder: anything can lie there."""
+        """The client's upload folder; it may hold any file."""
         return f"{self.all_uploads(number)}/{transaction_id}"
 
 
 def record_number(path: str) -> int:
-    """The version whose record this path is; 0 if it is another thing."""
+    """The version whose record has this path; 0 if it is no record."""
     found = _RECORD.fullmatch(path.rpartition("/")[2])
     return int(found[1]) if found else 0
 
 
 def folder_number(path: str) -> int:
-    """The version whose folder this path is; 0 if it is another thing."""
+    """The version whose folder has this path; 0 if it is none."""
     found = _FOLDER.fullmatch(path.rstrip("/").rpartition("/")[2])
     return int(found[1]) if found else 0
 

@@ -1,4 +1,4 @@
-"""Reading and writing single objects: records that are made once, and copies that are verified. Called by the shelf."""
+"""Single objects of the store: records that are created once, and verified copies."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from obstore.store import ObjectStoreMethods
 R = TypeVar("R")
 
 CHUNK: Final = 1024 * 1024
-"""Bytes that are read, hashed and written at a time: about a millisecond of the event loop."""
+"""Bytes to read, hash and write at a time: about a millisecond of the event loop."""
 
 
 class WrongHash(Exception):
-    """The bytes are not those that were announced."""
+    """A file's hash is not the announced one."""
 
     def __init__(self, actual: str) -> None:
         super().__init__(actual)
@@ -28,7 +28,7 @@ async def read_record(store: ObjectStoreMethods, path: str, record: type[R]) -> 
     """A record, None if there is none.
 
     Raises:
-        msgspec.DecodeError: something else lies there.
+        msgspec.DecodeError: the object is no such record.
     """
     try:
         return await _read_existing(store, path, record)
@@ -37,10 +37,10 @@ async def read_record(store: ObjectStoreMethods, path: str, record: type[R]) -> 
 
 
 async def create_record(store: ObjectStoreMethods, path: str, record: R) -> R:
-    """Store a record unless there is one: of any number of writers exactly one wins.
+    """Store a record unless one exists: exactly one of several writers wins.
 
     Returns:
-        What is stored: this record or that of whoever was first, maybe this writer in an attempt that was killed.
+        The stored record: this one, or that of an earlier writer, perhaps of a killed attempt of this one.
     """
     try:
         await store.put_async(path, msgspec.json.encode(record), mode="create")
@@ -56,20 +56,20 @@ async def copy_verified(
     sha256: str,
     seen: Callable[[float], Awaitable[None]],
 ) -> int:
-    """Copy a file while hashing it, so that what is stored is what was hashed, whoever changes the source meanwhile.
+    """Copy a file while hashing it, so that the stored bytes are the hashed ones, even if the source changes meanwhile.
 
     The hash is compared before the last byte is committed: a put is atomic, so `target` never holds wrong bytes, and
     when several attempts write it at once they all write the same. Holds a few chunks in memory, not the file.
 
     Args:
-        seen: told which part of the file (0 to 1) has been read, after each chunk.
+        seen: called after each chunk with the part of the file that was read, 0 to 1.
 
     Returns:
         The file's size in bytes.
 
     Raises:
-        WrongHash: `target` is as it was before.
-        FileNotFoundError: there is no source.
+        WrongHash: the hash differs; `target` is unchanged.
+        FileNotFoundError: the source does not exist.
     """
     found = await store.get_async(source)
     digest = hashlib.sha256()

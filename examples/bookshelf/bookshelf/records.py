@@ -1,4 +1,4 @@
-"""What the two actions take and give, and what the shelf keeps in the store. Imported by every other module here."""
+"""Inputs and results of the two actions, and the records in the store."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 from msgspec import Meta, Struct
 
 MAX_FILES: Final = 1_000
-"""Files of a book. This and the next two keep its record below 256 KiB, which opstream takes as a result by default: a
+"""Files of a book. This limit and the next two keep its record below 256 KiB, opstream's default limit for results: a
 version must not be published and then reported as failed because its record is too large."""
 MAX_PATHS_BYTES: Final = 48 * 1024
 """UTF-8 bytes of all paths of a book together."""
@@ -22,7 +22,7 @@ _NO_DOT: Final = _CHARACTER.replace("[^", "[^.")
 _SEGMENT: Final = rf"(?:{_NO_DOT}{_CHARACTER}*|\.{_NO_DOT}{_CHARACTER}*|\.\.{_CHARACTER}+)"
 PATH_PATTERN: Final = rf"^{_SEGMENT}(?:/{_SEGMENT})*$"
 """Folders and a name between single slashes, none of them empty, `.` or `..`; without control characters, backslashes
-and what XML (S3's listings) can't hold. Spelled without look-ahead, which not every JSON Schema validator knows."""
+and what XML (S3's listings) can't hold. Written without look-ahead, which some JSON Schema validators lack."""
 SHA256_PATTERN: Final = r"^[0-9a-f]{64}$"
 
 FilePath = Annotated[
@@ -42,25 +42,25 @@ Metadata = Annotated[dict[str, Any], Meta(max_length=100, description="Whatever 
 
 
 class Wire(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
-    """Base of what clients send and get."""
+    """Base of inputs and results."""
 
 
 class AnnouncedFile(Wire, frozen=True, kw_only=True):
-    """A file that the new version will hold, be it uploaded or unchanged."""
+    """A file of the new version, new or unchanged."""
 
     path: FilePath
     sha256: Sha256
 
 
 class UploadStart(Wire, frozen=True, kw_only=True):
-    """Input of `book:upload-start`: all of the new version, not only what changed."""
+    """Input of `book:upload-start`: all files of the new version, not only changed ones."""
 
     title: Annotated[str, Meta(min_length=1, max_length=300)]
     files: Annotated[list[AnnouncedFile], Meta(min_length=1, max_length=MAX_FILES)]
 
 
 class FileToUpload(Wire, frozen=True, kw_only=True):
-    """A file that the client has to bring, and where to."""
+    """A file that the client must upload, and its URL."""
 
     path: str
     upload_url: str
@@ -72,14 +72,14 @@ class UploadStarted(Wire, frozen=True, kw_only=True):
 
     transaction_id: str
     book_id: str
-    """The id to finish with; for `new` the one that the book got."""
+    """The id to finish with; for `new` the book's new id."""
     version: int
-    """The version that this becomes, if nobody publishes it first."""
+    """The version that this becomes, unless another client publishes it first."""
     upload_url: str
     """The upload folder; it ends with a slash."""
     files_to_upload: list[FileToUpload]
     files_unchanged: int
-    """How many files already lie in the upload folder, copied from the published version."""
+    """Number of files that were copied from the published version into the upload folder."""
 
 
 class UploadFinish(Wire, frozen=True, kw_only=True):
@@ -108,17 +108,17 @@ class Book(Wire, frozen=True, kw_only=True):
     metadata: dict[str, Any]
     files: list[PublishedFile]
     published_at: datetime
-    """UTC; recorded once, so that a retry tells the same."""
+    """UTC; recorded once, so a retry returns the same time."""
 
 
 class Transaction(Struct, frozen=True, kw_only=True, rename="camel"):
-    """Stored by `book:upload-start` before it does anything else, never changed."""
+    """Stored first by `book:upload-start`, never changed."""
 
     transaction_id: str
     book_id: str
     title: str
     version: int
-    """The version that this becomes: one more than what was published at the start."""
+    """The version that this becomes: one more than the published one at the start."""
     files: list[AnnouncedFile]
 
 
@@ -127,5 +127,5 @@ class Version(Struct, frozen=True, kw_only=True, rename="camel"):
 
     transaction_id: str
     operation_id: str
-    """The operation that published, so that its retry is told from another operation."""
+    """The operation that published, to distinguish its retry from another operation."""
     book: Book

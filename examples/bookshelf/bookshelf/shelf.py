@@ -1,14 +1,14 @@
-"""The shelf: starts and publishes versions of books on an object store. Called by the actions; knows no broker.
+"""The shelf starts and publishes versions of books on an object store. It knows no broker.
 
-Anything here may be killed at any line and run again, or run twice at once, and ends in the same state:
+Each of its methods may be killed at any line and run again, or run twice at once, and ends in the same state:
 
 - Ids are derived from the operation's id, so all attempts work on the same objects.
 - A transaction says at its start which version number it is for. `book:upload-finish` publishes by creating the record
-  of that number, which succeeds once for ever: records are never changed and never removed. So of several transactions
-  for the same number one wins; the others, made from what is no longer published, fail as `ClientOutOfDate`.
+  of that number, which succeeds only once: records are never changed or removed. So one of several transactions for the
+  same number wins; the others were made from an outdated version, and fail as `ClientOutOfDate`.
 - The files of a version lie in a folder that only its transaction writes, complete before the record exists.
-- Whoever fails looks at the record before saying so: what it missed may have been cleared away by the winner.
-- Old files are removed last; a retry does it again, and so does the next version.
+- An attempt that fails reads the record first: the winner may have removed the files that it misses.
+- Old files are removed last; a retry or the next version repeats that.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from opstream import ActionError
 
-from . import files as rules
+from .input_rules import check_files, check_metadata
 from .layout import TRANSACTION_ID, Layout, book_id_for, folder_number, record_number, transaction_id_for
 from .objects import WrongHash, copy_verified, create_record, read_record
 from .records import (
@@ -40,7 +40,7 @@ if TYPE_CHECKING:  # obstore has these two for type checkers only
 _log = logging.getLogger(__name__)
 
 Progress = Callable[[float, str], Awaitable[None]]
-"""Told a percentage, 0 to 100, and a text for a person."""
+"""Called with a percentage, 0 to 100, and a text."""
 
 
 class Shelf:
@@ -64,15 +64,15 @@ class Shelf:
         files: Sequence[AnnouncedFile],
         progress: Progress,
     ) -> UploadStarted:
-        """Open a transaction for the next version of a book, and put what did not change into its upload folder.
+        """Open a transaction for the next version of a book, and copy unchanged files into its upload folder.
 
         Args:
             resource_id: the book's id, known or not, or `new`.
 
         Raises:
-            ActionError: `InvalidBook`, `InvalidFiles`; `ClientOutOfDate`: someone published while this was copying.
+            ActionError: `InvalidBook`, `InvalidFiles`; `ClientOutOfDate`: another version was published meanwhile.
         """
-        rules.check_files(files)
+        check_files(files)
         if not resource_id:
             raise ActionError("InvalidBook", "say which book: /book/{id}:upload-start or /book/new:upload-start")
         book_id = book_id_for(resource_id, operation_id)
@@ -85,7 +85,7 @@ class Shelf:
             await self._storage.make_folder(uploads)
             unchanged = await self._copy_unchanged(layout, transaction, uploads, progress)
         except STORE_ERRORS:
-            # Once the next version is published, the one that is being copied vanishes.
+            # Publishing the next version removes the one that is being copied.
             await self._refuse_if_published(layout, transaction)
             raise
         await self._refuse_if_published(layout, transaction)
@@ -109,16 +109,16 @@ class Shelf:
         metadata: dict[str, Any],
         progress: Progress,
     ) -> Book:
-        """Verify what was uploaded, publish it as the book's next version and remove the one before.
+        """Verify the uploaded files, publish them as the book's next version and remove the one before.
 
         Returns:
-            The record as published, also when an earlier attempt of the same operation has published it.
+            The published record, also if an earlier attempt of the same operation has published it.
 
         Raises:
-            ActionError: `InvalidMetadata`; `UnknownTransaction`; `MissingFile`, `WrongHash`: put it right and finish
+            ActionError: `InvalidMetadata`; `UnknownTransaction`; `MissingFile`, `WrongHash`: correct it and finish
                 again; `TransactionFinished`: another operation has published it; `ClientOutOfDate`: start again.
         """
-        rules.check_metadata(metadata)
+        check_metadata(metadata)
         layout = Layout(book_id)
         known = TRANSACTION_ID.fullmatch(transaction_id)
         transaction = await read_record(self._store, layout.transaction(transaction_id), Transaction) if known else None
@@ -172,7 +172,7 @@ class Shelf:
         metadata: dict[str, Any],
         progress: Progress,
     ) -> Version:
-        """The version as published now, by whomever."""
+        """Publish, or return the version that another attempt or transaction has published."""
         path = layout.version(transaction.version)
         try:
             files = await self._verify(layout, transaction, progress)
@@ -187,7 +187,7 @@ class Shelf:
             version = Version(transaction_id=transaction.transaction_id, operation_id=operation_id, book=book)
             return await create_record(self._store, path, version)
         except (ActionError, *STORE_ERRORS):
-            # A winner clears all upload folders away; and a put whose answer got lost may have published.
+            # A winner removes all upload folders; and a put without a response may have published.
             published = await read_record(self._store, path, Version)
             if published is None:
                 raise
@@ -226,7 +226,11 @@ class Shelf:
             raise _already_finished(published)
 
     async def _clean_up(self, layout: Layout, published: Version, transaction_id: str) -> None:
-        """Clean up after a version was published; refuse a transaction that lost to it."""
+        """Clean up after a version was published.
+
+        Raises:
+            ActionError: `ClientOutOfDate`: another transaction has published it.
+        """
         number = published.book.version
         won = published.transaction_id == transaction_id
         try:
@@ -234,24 +238,24 @@ class Shelf:
             for folder in await self._obsolete_folders(layout, published) if won else own:
                 await self._storage.remove_folder(folder)
         except STORE_ERRORS as error:
-            # What is published must not be reported as failed for litter; the next version's cleanup comes by again.
+            # A published version must not be reported as failed because of leftovers; the next version cleans them up.
             _log.warning("could not clean up after version %d of %s: %s", number, published.book.book_id, error)
         if not won:
             raise ActionError("ClientOutOfDate", f"version {number} was published meanwhile; start again from it")
 
     async def _obsolete_folders(self, layout: Layout, published: Version) -> list[str]:
-        """Folders of older versions, and of all that competed for this one; not what works towards the next."""
+        """Folders of older versions, and of all transactions for this one; not those for the next version."""
         number = published.book.version
         versions = await self._store.list_with_delimiter_async(layout.versions)
-        # A late attempt may find its own version outdated.
+        # In a late attempt, its own version may be outdated.
         latest = _highest_version(versions)
-        useless = [folder for folder in versions["common_prefixes"] if 0 < folder_number(folder) < latest]
+        obsolete = [folder for folder in versions["common_prefixes"] if 0 < folder_number(folder) < latest]
         if number == latest:
             kept = layout.files(number, published.transaction_id)
-            rivals = await self._store.list_with_delimiter_async(layout.candidates(number))
-            useless += [folder for folder in rivals["common_prefixes"] if folder.rstrip("/") != kept]
-            useless.append(layout.all_uploads(number))
-        return useless
+            competitors = await self._store.list_with_delimiter_async(layout.candidates(number))
+            obsolete += [folder for folder in competitors["common_prefixes"] if folder.rstrip("/") != kept]
+            obsolete.append(layout.all_uploads(number))
+        return obsolete
 
 
 def _highest_version(versions: ListResult[Sequence[ObjectMeta]]) -> int:

@@ -1,4 +1,4 @@
-"""Opens the object store that a URL names, and hides where a folder and S3 differ. Called by actions and shelf."""
+"""Opens the object store of a URL, and hides the differences between a folder and S3."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStoreMethods, S3Store
 
 UPLOAD_URL_LIFETIME: Final = timedelta(hours=24)
-"""How long a presigned URL works: as long as the result that holds it can be read at least."""
+"""Lifetime of a presigned URL: at least as long as the result with it can be read."""
 STORE_ERRORS: Final = (BaseError, OSError)
-"""What obstore raises when the store is to blame."""
+"""Errors of obstore that the store causes."""
 
 
 class InvalidStorageUrl(ValueError):
-    """The URL names no place that the shelf can use; the message says what to change."""
+    """The shelf can't use this URL; the message says what to change."""
 
 
 class Storage:
-    """An object store with server-side copies and URLs made of its own one. Base of the two below.
+    """An object store with server-side copies. Base of the two classes below.
 
     Args:
         store: any obstore store that supports `mode="create"`: without it two clients could publish the same version.
-        url: what the paths in the store are relative to, without a slash at the end.
+        url: base of the paths in the store, without a trailing slash.
     """
 
     def __init__(self, store: ObjectStoreMethods, url: str) -> None:
@@ -41,22 +41,22 @@ class Storage:
         return f"{self._url}/{quote(folder)}/"
 
     async def upload_urls(self, paths: Sequence[str]) -> list[str]:
-        """Where a client writes each of these files."""
+        """The URLs to which a client uploads these files."""
         return [f"{self._url}/{quote(path)}" for path in paths]
 
     async def make_folder(self, folder: str) -> None:
-        """Let a client find the folder; object stores need nothing for that."""
+        """Create the folder, where the store has folders."""
 
     async def duplicate(self, source: str, target: str) -> None:
-        """Copy a file so that changing the copy in place leaves the source alone.
+        """Copy a file so that a change of the copy does not change the source.
 
         Raises:
-            FileNotFoundError: there is no source.
+            FileNotFoundError: the source does not exist.
         """
         await self.store.copy_async(source, target)
 
     async def remove_folder(self, folder: str) -> None:
-        """Remove all files in a folder, if there are any."""
+        """Remove all files in a folder."""
         while found := await self.store.list(folder).collect_async():
             try:
                 await self.store.delete_async([each["path"] for each in found])
@@ -68,7 +68,7 @@ class Storage:
 class LocalFolder(Storage):
     """A folder on this machine.
 
-    Clients share it, so it's for clients that are trusted as much as the runner.
+    Clients need access to it, so they must be trusted as much as the runner.
     """
 
     def __init__(self, store: ObjectStoreMethods, root: Path) -> None:
@@ -79,12 +79,12 @@ class LocalFolder(Storage):
         await asyncio.to_thread((self._root / folder).mkdir, parents=True, exist_ok=True)
 
     async def duplicate(self, source: str, target: str) -> None:
-        # LocalStore copies by hard link: a client that opens the copy for writing would change the published book.
+        # LocalStore copies by hard link: a client that writes to the copy would change the published book.
         await self.store.put_async(target, await self.store.get_async(source))
 
     async def remove_folder(self, folder: str) -> None:
-        # Not by LocalStore: it follows symbolic links to folders, so the client's own originals would be deleted, and
-        # it fails on names that aren't UTF-8, which clients may leave here.
+        # Not by LocalStore: it follows symbolic links to folders and would delete their files, and it fails on names
+        # that are not UTF-8, which clients may leave here.
         path = self._root / folder
         await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
         if await asyncio.to_thread(path.exists):
@@ -92,7 +92,7 @@ class LocalFolder(Storage):
 
 
 class S3Bucket(Storage):
-    """A bucket, or a part of it, on S3 or what speaks its language and honours `If-None-Match`."""
+    """A bucket or a prefix of it, on S3 or a compatible store that supports `If-None-Match`."""
 
     def __init__(self, store: S3Store, url: str) -> None:
         super().__init__(store, url)
@@ -103,14 +103,14 @@ class S3Bucket(Storage):
 
 
 def open_storage(url: str) -> Storage:
-    """Open the place that a URL names; a local folder is made if it's missing.
+    """Open the store of a URL; a missing local folder is created.
 
     Args:
         url: `file:///absolute/folder`, or `s3://bucket/prefix`, for which obstore reads region, credentials and
             endpoint from the environment (`AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, `AWS_ALLOW_HTTP` …).
 
     Raises:
-        InvalidStorageUrl: it is neither, or can't be opened.
+        InvalidStorageUrl: the URL has another form, or the store can't be opened.
     """
     parts = urlsplit(url)
     if parts.query or parts.fragment:

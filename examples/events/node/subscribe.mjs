@@ -3,7 +3,7 @@
 //   npm install && node subscribe.mjs nats://127.0.0.1:4222 'book:*' mailer
 //
 // Prints a line for each operation of the action that ended. It survives restarts of the broker and of itself: the
-// durable consumer keeps its place, and what was not acknowledged comes again. Any number of these share the events.
+// durable consumer keeps its position, and unacknowledged events are redelivered. Several processes share the events.
 import { AckPolicy, DeliverPolicy, JetStreamApiError, jetstream, jetstreamManager } from "@nats-io/jetstream";
 import { connect, nanos } from "@nats-io/transport-node";
 
@@ -16,13 +16,13 @@ const NOT_FOUND = 10014;
 
 class Unreadable extends Error {}
 
-// Your work. It may be called twice for one event: event.id is the same then. Whatever it throws is retried.
+// Your work. It may get an event twice, with the same event.id. If it throws, it is retried.
 export async function handle(event) {
   const name = event.type.replace(/^opstream\.action\./, "").replace(/\.v1$/, "");
   console.log(name, event.subject, JSON.stringify(event.data));
 }
 
-// An existing durable goes on where it is; one with other filters is somebody else's.
+// An existing durable continues at its position; one with other filters belongs to another program.
 async function makeDurable(connection, kind, durable) {
   const [resource, action] = kind.split(":");
   const filters = ENDS.map((event) => `operations.*.${resource}.${action}.${event}`);
@@ -56,15 +56,15 @@ function decode(message) {
   throw new Unreadable(`message ${message.seq} is no event that this program knows`);
 }
 
-// One message, and what the broker is told of it.
-async function attend(message, work) {
+// Handle one message, and acknowledge it, or have it redelivered.
+async function processMessage(message, work) {
   const tries = message.info.deliveryCount;
-  const alive = setInterval(() => message.working(), ACK_WAIT / 3); // or the broker gives it to somebody else
+  const heartbeats = setInterval(() => message.working(), ACK_WAIT / 3); // or the broker gives it to another process
   try {
     await work(decode(message));
     message.ack();
   } catch (error) {
-    // Poison must not loop for ever. The event stays in the stream: nats stream get OPERATIONS SEQUENCE
+    // A poison message must not be retried for ever. The event stays in the stream: nats stream get OPERATIONS SEQUENCE
     if (error instanceof Unreadable || tries >= MAX_DELIVERIES) {
       console.error(`given up: message ${message.seq} of ${STREAM}: ${error.message}`);
       message.term();
@@ -74,7 +74,7 @@ async function attend(message, work) {
       message.nak(Math.round(pause));
     }
   } finally {
-    clearInterval(alive);
+    clearInterval(heartbeats);
   }
 }
 
@@ -86,19 +86,19 @@ export async function main(work = handle) {
   const connection = await connect({ servers: server, maxReconnectAttempts: -1, reconnectTimeWait: 500 });
   await makeDurable(connection, kind, durable);
   const consumer = await jetstream(connection).consumers.get(STREAM, durable);
-  // One at a time. A deleted durable throws: where to go on is for a person to say.
+  // One at a time. A deleted durable throws: a person must decide where to continue.
   const messages = await consumer.consume({ max_messages: 1, abort_on_missing_resource: true });
   let isStopping = false;
   for (const signal of ["SIGTERM", "SIGINT"]) {
     process.once(signal, () => {
       isStopping = true;
-      messages.stop(); // what runs is finished first
+      messages.stop(); // the running handler finishes first
     });
   }
   try {
     for await (const message of messages) {
       if (isStopping) message.nak();
-      else await attend(message, work);
+      else await processMessage(message, work);
     }
   } catch (error) {
     throw new Error(`durable ${durable} was deleted: what happened since then is only in the stream`, { cause: error });

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from obstore.store import LocalStore
 
 from bookshelf.actions import upload_finish, upload_start
-from bookshelf.files import MAX_NAME_BYTES, check_files, check_metadata, path_problem
+from bookshelf.input_rules import MAX_NAME_BYTES, check_files, check_metadata, path_problem
 from bookshelf.records import (
     MAX_FILES,
     MAX_METADATA_BYTES,

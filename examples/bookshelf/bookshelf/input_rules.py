@@ -1,4 +1,4 @@
-"""The rules for what clients send, as far as a JSON Schema can't say them. Called by the shelf before it acts."""
+"""Rules for the actions' inputs that a JSON Schema can't express."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _STAGED: Final = re.compile(r"#\d+$")
 
 
 def check_files(files: Sequence[AnnouncedFile]) -> None:
-    """Refuse a list that could not be stored, or not be stored apart from everything else.
+    """Check that the files can be stored, each at its own path.
 
-    The schema's own rules are checked again, since its `$` lets a final line feed pass in some validators.
+    This repeats the schema's rules, since its `$` allows a final line feed in some validators.
 
     Raises:
-        ActionError: `InvalidFiles`; the target is the first file to blame, as `files[3].path`.
+        ActionError: `InvalidFiles`; the target is the first wrong file, e.g. `files[3].path`.
     """
     if not 1 <= len(files) <= MAX_FILES:
         raise ActionError("InvalidFiles", f"announce 1 to {MAX_FILES} files, not {len(files)}", target="files")
@@ -57,7 +57,7 @@ def check_files(files: Sequence[AnnouncedFile]) -> None:
 
 
 def check_metadata(metadata: dict[str, Any]) -> None:
-    """Refuse metadata that would make the book's record too large.
+    """Check that the metadata does not make the book's record too large.
 
     Raises:
         ActionError: `InvalidMetadata`.
@@ -70,7 +70,7 @@ def check_metadata(metadata: dict[str, Any]) -> None:
 
 
 def path_problem(path: str) -> str:
-    """What is wrong with one path, as the end of a sentence; empty for a good one."""
+    """The problem of a path, as the end of a sentence; empty for a valid path."""
     if not _PATH.fullmatch(path):
         return "must be relative, without empty, '.' or '..' parts, backslashes and control characters"
     try:
@@ -82,7 +82,7 @@ def path_problem(path: str) -> str:
     if any(len(name) > MAX_NAME_BYTES for name in encoded.split(b"/")):
         return f"must not hold a name of more than {MAX_NAME_BYTES} bytes"
     if _STAGED.search(path):
-        # LocalStore refuses such names: it uses them for files that it has not written to their end.
+        # LocalStore refuses such names: it uses them for files that are not complete.
         return "must not end with '#' and digits"
     return ""
 
