@@ -1,11 +1,11 @@
-"""The chaos itself: clients work, and meanwhile parts of the system are killed, stopped, cut off and crashed.
+"""A chaos run: clients work while processes are killed, stopped, cut off and crashed.
 
     report = await Chaos(folder, seed=7, seconds=60).run()
     print(*report.figures, sep="\n")
     assert report.breaches == []
 
-Everything is drawn from the seed: what each client does, and what is done to whom, in which order and for how long.
-Only the moments at which processes meet are the machine's. Callers: `test_chaos.py`, and `python -m tests.chaos`.
+The seed decides what each client does, and which process is disturbed, how, in which order and for how long. It does
+not decide the timing of the processes.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from tests.support.system.services import BROKER
 
 CLIENTS: Final = 24
 DISTURBERS: Final = 3
-"""That disturb at the same time, each another part."""
+"""Tasks that disturb at the same time, each another process."""
 QUIET: Final = 60.0
-"""Seconds until nothing is under way any more, once nothing is disturbed any more."""
+"""Seconds from the last disturbance until the system must be quiet."""
 PAUSE: Final = 0.8
 _WATCH: Final = 0.1
 _CRASH_PATIENCE: Final = 4.0
 _FEW_PASSES: Final = 2
 _MANY_PASSES: Final = 12
 _OFTEN: Final = frozenset({CrashPoint.JOURNAL_PUBLISHES, CrashPoint.JOURNAL_STORED})
-"""Points that every event passes."""
+"""Crash points that each event passes."""
 
 POINTS_OF_PART: Final = {
     "api": [CrashPoint.API_RECORDED, CrashPoint.JOURNAL_PUBLISHES, CrashPoint.JOURNAL_STORED],
@@ -64,49 +64,49 @@ POINTS_OF_PART: Final = {
         CrashPoint.JOURNAL_PUBLISHES,
     ],
 }
-"""Which part passes which points under this load."""
+"""The crash points that each service passes under this load."""
 
 
 class Disturbance(msgspec.Struct, frozen=True):
     """One disturbance."""
 
-    what: str
-    whom: str
+    kind: str
+    name: str
     seconds: float
-    """How long it lasts."""
+    """Duration."""
     point: str = ""
-    """For a crash: where, and at which pass."""
+    """For a crash: the crash point, and at which pass."""
 
     def __str__(self) -> str:
-        return f"{self.what} {self.whom}" + (f" at {self.point}" if self.point else f" for {self.seconds:.1f} s")
+        return f"{self.kind} {self.name}" + (f" at {self.point}" if self.point else f" for {self.seconds:.1f} s")
 
 
 def draw_disturbance(random: Random, names: list[str]) -> Disturbance:
-    """The next disturbance."""
-    # Runners do most of the work. After the end of a broker wakes take seconds to come again, so it is spared at times.
-    (whom,) = random.choices([BROKER, *names], [0.5, *(2 if name.startswith("runner") else 1 for name in names)])
+    """Draw the next disturbance."""
+    # Runners do most of the work. After a restart of the broker, wake-ups are late by seconds, so disturb it less.
+    (name,) = random.choices([BROKER, *names], [0.5, *(2 if name.startswith("runner") else 1 for name in names)])
     kinds = {"kill": 6, "stop": 2}
-    if whom != BROKER:
+    if name != BROKER:
         kinds |= {"end": 2, "cut": 2, "mute": 1, "isolate": 1, "crash": 6}
-    (what,) = random.choices(list(kinds), list(kinds.values()))
+    (kind,) = random.choices(list(kinds), list(kinds.values()))
     point = ""
     seconds = random.choice([0.0, 0.0, random.uniform(0, PAUSE)])
-    if what == "crash":
-        name = random.choice(POINTS_OF_PART[whom.partition("-")[0]])
-        point = f"{name}:{random.randint(1, _MANY_PASSES if name in _OFTEN else _FEW_PASSES)}"
-    elif what in {"stop", "mute", "isolate"}:
+    if kind == "crash":
+        crash_point = random.choice(POINTS_OF_PART[name.partition("-")[0]])
+        point = f"{crash_point}:{random.randint(1, _MANY_PASSES if crash_point in _OFTEN else _FEW_PASSES)}"
+    elif kind in {"stop", "mute", "isolate"}:
         seconds = random.uniform(0.2, 2.5) * LEASE
-    return Disturbance(what, whom, round(seconds, 1), point)
+    return Disturbance(kind, name, round(seconds, 1), point)
 
 
 class Chaos:
-    """One run.
+    """One chaos run.
 
     Args:
-        folder: for the system; it must be empty.
-        seed: everything is drawn from it.
-        seconds: of disturbance.
-        say: takes a line for each disturbance.
+        folder: for the system; must be empty.
+        seed: decides everything but the timing.
+        seconds: of disturbances.
+        say: prints a line for each disturbance.
     """
 
     def __init__(self, folder: Path, *, seed: int, seconds: float, say: Callable[[str], None] = print) -> None:
@@ -118,10 +118,10 @@ class Chaos:
         self._disturbances: Counter[str] = Counter()
         self._crashes: Counter[str] = Counter()
         self._disturbed: set[str] = set()
-        """Whom somebody disturbs now."""
+        """Names of the processes that are disturbed now."""
 
     async def run(self) -> ChaosReport:
-        """Disturb for the given time, wait for quiet, and judge what is left."""
+        """Disturb for the given time, wait for quiet, and check what is left."""
         with ExitStack() as stack:
             async with (
                 ChaosSystem.started(self._folder, stack, replicas=2) as system,
@@ -132,9 +132,9 @@ class Chaos:
                     await self._disturb(system)
                     self._log("no more disturbances")
                     await system.settle()
-                    nurse = asyncio.create_task(self._restart_ended_runners(system))
+                    restarter = asyncio.create_task(self._restart_ended_runners(system))
                     self._log(f"all is up; {clients.ended} operations have ended")
-                nurse.cancel()
+                restarter.cancel()
                 self._log(f"clients are done; {clients.ended} operations have ended")
                 await system.settle()
                 left = await gather_quiet(system.nats, within=QUIET)
@@ -145,7 +145,7 @@ class Chaos:
                     left=left,
                     clients=clients,
                     complaints=system.complaints() + await system.verified(),
-                    blows=self._disturbances,
+                    disturbances=self._disturbances,
                     crashes=self._crashes,
                 )
                 if report.breaches:
@@ -154,73 +154,73 @@ class Chaos:
 
     async def _disturb(self, system: ChaosSystem) -> None:
         until = time.monotonic() + self._seconds
-        nurse = asyncio.create_task(self._restart_ended_runners(system))
+        restarter = asyncio.create_task(self._restart_ended_runners(system))
         try:
             async with asyncio.TaskGroup() as group:
                 for number in range(1, DISTURBERS + 1):
                     random = Random(f"{self._seed} disturber {number}")
                     group.create_task(self._disturb_repeatedly(until, system, random))
         finally:
-            nurse.cancel()
+            restarter.cancel()
 
     async def _disturb_repeatedly(self, until: float, system: ChaosSystem, random: Random) -> None:
         while True:
-            # Random moments are the point here; nothing is waited for.
+            # A random pause: this waits for nothing.
             await asyncio.sleep(random.uniform(0, PAUSE))
-            blow = draw_disturbance(random, system.names)
+            disturbance = draw_disturbance(random, system.names)
             if time.monotonic() > until:
                 return
-            if blow.whom in self._disturbed:
+            if disturbance.name in self._disturbed:
                 continue
-            self._disturbed.add(blow.whom)
+            self._disturbed.add(disturbance.name)
             try:
-                self._log(str(blow))
-                self._disturbances[f"{blow.what} {blow.whom.partition('-')[0]}"] += 1
-                await self._carry_out(system, blow)
+                self._log(str(disturbance))
+                self._disturbances[f"{disturbance.kind} {disturbance.name.partition('-')[0]}"] += 1
+                await self._carry_out(system, disturbance)
             finally:
-                self._disturbed.discard(blow.whom)
+                self._disturbed.discard(disturbance.name)
 
-    async def _carry_out(self, system: ChaosSystem, blow: Disturbance) -> None:
-        whom = blow.whom
-        match blow.what:
+    async def _carry_out(self, system: ChaosSystem, disturbance: Disturbance) -> None:
+        name = disturbance.name
+        match disturbance.kind:
             case "kill" | "end":
-                if blow.what == "kill":
-                    system.kill(whom)
+                if disturbance.kind == "kill":
+                    system.kill(name)
                 else:
-                    await system.stop(whom)
-                await asyncio.sleep(blow.seconds)
-                system.start(whom)
+                    await system.stop(name)
+                await asyncio.sleep(disturbance.seconds)
+                system.start(name)
             case "stop":
-                system.freeze(whom)
-                await asyncio.sleep(blow.seconds)
-                system.thaw(whom)
+                system.freeze(name)
+                await asyncio.sleep(disturbance.seconds)
+                system.thaw(name)
             case "cut":
-                system.nets[whom].cut()
+                system.nets[name].cut()
             case "mute":
-                system.nets[whom].mute()
-                await asyncio.sleep(blow.seconds)
-                system.nets[whom].unmute()
+                system.nets[name].mute()
+                await asyncio.sleep(disturbance.seconds)
+                system.nets[name].unmute()
             case "isolate":
-                system.nets[whom].go_dark()
-                await asyncio.sleep(blow.seconds)
-                system.nets[whom].light_up()
+                system.nets[name].go_dark()
+                await asyncio.sleep(disturbance.seconds)
+                system.nets[name].light_up()
             case _:
-                await self._crash(system, blow)
+                await self._crash(system, disturbance)
 
-    async def _crash(self, system: ChaosSystem, blow: Disturbance) -> None:
-        system.kill(blow.whom)
-        process = system.start(blow.whom, crash=blow.point)
+    async def _crash(self, system: ChaosSystem, disturbance: Disturbance) -> None:
+        system.kill(disturbance.name)
+        process = system.start(disturbance.name, crash=disturbance.point)
         until = time.monotonic() + _CRASH_PATIENCE
         while process.is_running and time.monotonic() < until:  # noqa: ASYNC110 - a process, not a task
             await asyncio.sleep(_WATCH)
         if not process.is_running and "is reached" in process.output:
-            self._crashes[blow.point.partition(":")[0]] += 1
-            self._log(f"{blow.whom} crashed at {blow.point}")
-        system.kill(blow.whom)
-        system.start(blow.whom)
+            self._crashes[disturbance.point.partition(":")[0]] += 1
+            self._log(f"{disturbance.name} crashed at {disturbance.point}")
+        system.kill(disturbance.name)
+        system.start(disturbance.name)
 
     async def _restart_ended_runners(self, system: ChaosSystem) -> None:
-        """Start again what its own action ended, as a supervisor would."""
+        """Restart runners that an action ended, as a supervisor would."""
         while True:
             await asyncio.sleep(_WATCH)
             for name in parts_of(system.names, "runner"):
@@ -229,5 +229,5 @@ class Chaos:
                     self._disturbances["crashing action runner"] += 1
                     system.start(name)
 
-    def _log(self, what: str) -> None:
-        self._say(f"[{time.monotonic() - self._begin:7.2f} s, seed {self._seed}] {what}")
+    def _log(self, text: str) -> None:
+        self._say(f"[{time.monotonic() - self._begin:7.2f} s, seed {self._seed}] {text}")

@@ -1,7 +1,4 @@
-"""What a chaos came to: figures for people, breaches with the history of each operation that they are about.
-
-Caller: `driver.py`.
-"""
+"""The report of a chaos run: figures, and breaches with the histories of their operations."""
 
 from __future__ import annotations
 
@@ -20,20 +17,20 @@ from tests.support.system.invariants import Stored, decoded
 
 
 class ChaosReport(msgspec.Struct):
-    """One run."""
+    """The report of one run."""
 
     figures: list[str]
     """Lines."""
     breaches: list[str]
-    """Lines; none, if all is well."""
+    """Lines; empty if there are none."""
     histories: list[str]
-    """Of the operations that the breaches are about."""
+    """Histories of the operations with breaches."""
     operations: int
     crashes: Counter[str]
     """How often each crash point was reached."""
 
     def text(self) -> str:
-        """Everything, for a person."""
+        """The whole report as text."""
         told = [*self.figures, f"breaches: {len(self.breaches)}", *self.breaches, *self.histories]
         return "\n".join(told)
 
@@ -45,17 +42,17 @@ def make_report(
     left: FinalState,
     clients: Clients,
     complaints: list[str],
-    blows: Counter[str],
+    disturbances: Counter[str],
     crashes: Counter[str],
 ) -> ChaosReport:
-    """Judge a run."""
+    """Check a run, and report it."""
     marks = read_marks(folder)
     found = find_breaches(left, clients.told, marks)
     named = {breach.partition(":")[0] for breach in found + clients.problems}
     histories = left.evidence.histories()
     broken = [line for one in sorted(named & histories.keys()) for line in _history_lines(one, histories[one], marks)]
     return ChaosReport(
-        figures=list(_figures(seed, left, clients, marks, blows, crashes)),
+        figures=list(_figures(seed, left, clients, marks, disturbances, crashes)),
         breaches=found + clients.problems + complaints,
         histories=broken,
         operations=len(left.operations),
@@ -64,7 +61,7 @@ def make_report(
 
 
 def _figures(
-    seed: int, left: FinalState, clients: Clients, marks: list[Mark], blows: Counter[str], crashes: Counter[str]
+    seed: int, left: FinalState, clients: Clients, marks: list[Mark], disturbances: Counter[str], crashes: Counter[str]
 ) -> Iterator[str]:
     accepted = [one for one, told in clients.told.items() if told.is_accepted]
     repeats = sum(clients.told[one].sent - 1 for one in accepted)
@@ -74,7 +71,7 @@ def _figures(
     begun = sum(mark.what == "begin" for mark in marks)
     lost = set(accepted) - left.operations.keys()
     yield f"seed: {seed}"
-    yield f"disturbances: {sum(blows.values())}: {_counted(blows)}"
+    yield f"disturbances: {sum(disturbances.values())}: {_counted(disturbances)}"
     yield f"crash points reached: {sum(crashes.values())}: {_counted(crashes)}"
     yield f"operations: {len(left.operations)}, accepted: {len(accepted)}: {_counted(_kinds(left))}"
     yield f"ends: {_counted(Counter(map(end_of, left.operations.values())))}"

@@ -1,4 +1,4 @@
-"""What `OPSTREAM_CRASH_AT` may be."""
+"""Values of `OPSTREAM_CRASH_AT`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.system.processes import run
 
 @pytest.fixture(autouse=True)
 def disarmed() -> Iterator[None]:
-    """Leave no point armed in the process of the tests."""
+    """Disarm all points in the test's process."""
     yield
     crash.arm("")
 
@@ -20,7 +20,7 @@ def disarmed() -> Iterator[None]:
 @pytest.mark.unit
 @pytest.mark.parametrize("setting", ["nowhere", "api.recorded:0", "api.recorded:-1", "api.recorded:often", ":1"])
 def test_what_names_no_point(setting: str) -> None:
-    """It is refused, and nothing is armed."""
+    """An invalid value is refused, and nothing is armed."""
     with pytest.raises(ValueError, match=r"CrashPoint|counts|literal"):
         crash.arm(setting)
     for point in crash.CrashPoint:
@@ -29,7 +29,7 @@ def test_what_names_no_point(setting: str) -> None:
 
 @pytest.mark.unit
 def test_passes_that_do_not_count() -> None:
-    """Other points, and passes before the one that was named, do nothing; neither does a point that was disarmed."""
+    """Other points, earlier passes and a disarmed point do nothing."""
     crash.arm("api.recorded:2")
     crash.crash_point(crash.CrashPoint.RUNNER_STARTED)
     crash.crash_point(crash.CrashPoint.API_RECORDED)
@@ -39,7 +39,7 @@ def test_passes_that_do_not_count() -> None:
 
 @pytest.mark.e2e
 def test_a_service_that_is_armed_wrongly() -> None:
-    """It does not start, and says why in one line."""
+    """A service with an invalid value does not start, and says why in one line."""
     ended = run("projector", extra={crash.CRASH_VARIABLE: "nowhere"})
     assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
     assert ended.stderr.startswith(f"opstream: error: {crash.CRASH_VARIABLE}: 'nowhere'")

@@ -1,4 +1,4 @@
-"""A short chaos: everything that `make chaos` does, for a few seconds and with a fixed seed."""
+"""A short chaos run with a fixed seed: all that `make chaos` does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SECONDS = 12.0
 
 
 async def test_everything_is_disturbed(tmp_path: Path) -> None:
-    """Whatever is killed, stopped, cut off and crashed under load: no invariant is broken, and nothing is lost."""
+    """Processes are killed, stopped, cut off and crashed under load; no invariant is broken, and nothing is lost."""
     report = await Chaos(tmp_path, seed=SEED, seconds=SECONDS).run()
     print(report.text())
     assert report.breaches == []

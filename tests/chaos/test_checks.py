@@ -1,4 +1,4 @@
-"""The checker of the chaos finds each of the breaches that it is there for, and nothing where there is none."""
+"""The checker of chaos runs finds each kind of breach, and none in a valid run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def succeeded() -> Succeeded:
 
 
 def left(action: str, *entries: Entry) -> FinalState:
-    """What is left of operations whose events were stored in this order, with a view as it should be."""
+    """The state after these events were stored in this order, with valid snapshots."""
     evidence = Evidence([], {})
     source = "opstream/runner/"
     for sequence, (operation_id, data) in enumerate(entries, 1):
@@ -58,7 +58,7 @@ def left(action: str, *entries: Entry) -> FinalState:
 
 
 def call(operation_id: str, begin: float, end: float, *, attempt: int = 1) -> list[Mark]:
-    """A handler that returned."""
+    """Marks of a call that returned."""
     return [Mark(what, "alone", operation_id, attempt, "r1", 1, at) for what, at in (("begin", begin), ("end", end))]
 
 
@@ -80,19 +80,19 @@ MARKS: Final = [*call("a", 1, 2), *call("b", 3, 4)]
 
 
 def test_nothing_is_found_where_all_is_well() -> None:
-    """Two operations, one after the other."""
+    """Two operations one after another have no breach."""
     assert find_breaches(one_after_the_other(), {}, MARKS) == []
     assert overlaps(one_after_the_other(), MARKS) == []
 
 
 def test_two_that_hold_one_resource() -> None:
-    """The journal shows it, whatever the handlers did; without a hold it is no breach."""
+    """Two operations that have one resource at the same time are a breach; without a lock they are not."""
     assert find_breaches(at_once(), {}, MARKS) == ["a: held its resource from 3 to 5, and b started at 4"]
     assert find_breaches(at_once(hold=""), {}, MARKS) == []
 
 
 def test_two_calls_that_both_count() -> None:
-    """They may overlap only where one had lost its lease."""
+    """Calls may overlap only if one had lost its lease."""
     marks = [*call("a", 1, 3), *call("b", 2, 4)]
     assert find_breaches(one_after_the_other(), {}, marks) == ["a: still worked when b began, and both succeeded"]
     zombie = left(
@@ -106,7 +106,7 @@ def test_two_calls_that_both_count() -> None:
 
 
 def test_more_at_once_than_the_action_allows() -> None:
-    """Two of `limited` may run at once, a third one may not."""
+    """Two operations of `limited` may run at once, a third may not."""
     ask = begun("limited")
     three = [(one, data) for data in (ask, started(), succeeded()) for one in ("a", "b", "c")]
     marks = [mark for one in ("a", "b", "c") for mark in call(one, 1, 2)]
@@ -115,7 +115,7 @@ def test_more_at_once_than_the_action_allows() -> None:
 
 
 def test_executions_and_the_journal() -> None:
-    """Each call has its attempt, an attempt has one call, and a success has one that returned."""
+    """Each call has its attempt, an attempt has one call, and a success has a call that returned."""
     state = one_after_the_other()
     assert find_breaches(state, {}, call("a", 1, 2)) == ["b: succeeded, and attempt 1 never returned"]
     assert find_breaches(state, {}, [*MARKS, *call("c", 5, 6)]) == [
@@ -125,7 +125,7 @@ def test_executions_and_the_journal() -> None:
 
 
 def test_attempts_beyond_the_limit() -> None:
-    """`hopeless` has three."""
+    """`hopeless` has at most three attempts."""
     datas = [begun("hopeless"), *(started(number) for number in range(1, 5)), succeeded()]
     marks = [mark for number in range(1, 5) for mark in call("a", number, number + 0.5, attempt=number)]
     state = left("hopeless", *(("a", data) for data in datas))
@@ -133,7 +133,7 @@ def test_attempts_beyond_the_limit() -> None:
 
 
 def test_what_has_no_end_and_what_has_one() -> None:
-    """An open operation is a breach; a timer, a hold or a place in the queue of an ended one is, too."""
+    """An open operation is a breach; so is a timer, a lock or a queue place of an ended one."""
     open_one = left("alone", ("a", begun("alone", "h")))
     assert find_breaches(open_one, {}, []) == ["a: invariant 2: no end"]
     state = one_after_the_other()
@@ -146,7 +146,7 @@ def test_what_has_no_end_and_what_has_one() -> None:
 
 
 def test_ends_that_nobody_allowed() -> None:
-    """An operation ends as its job may, or canceled if somebody asked for it."""
+    """An operation may end as its job allows, or as canceled after a cancel request."""
     state = one_after_the_other()
     promise = Promise("chaos:alone", msgspec.json.decode(begun("alone").input), "r1")
     well = ClientView(Job(action="alone", ends=frozenset({GOOD})), promise, is_accepted=True)

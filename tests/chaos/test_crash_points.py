@@ -1,4 +1,4 @@
-"""Each named crash point, once: the process that passes it ends there, and what it left half done is finished."""
+"""Each crash point once: the process ends there, and its successor finishes the work."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ pytestmark = pytest.mark.e2e
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
-    """Who passes the point, and what follows."""
+    """The service that passes the point, and the expected result."""
 
     part: str
     point: str
-    """Perhaps with the pass that counts."""
+    """Optionally with the number of the pass."""
     action: str = "quick"
     work: dict[str, Any] = {}
     operations: int = 1
@@ -72,7 +72,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChaosSystem]:
-    """One process of each kind."""
+    """A system with one process of each service."""
     folder = tmp_path_factory.mktemp("points")
     with ExitStack() as stack:
         system = ChaosSystem(folder, stack)
@@ -82,8 +82,8 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChaosSystem]:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 async def test_point(system: ChaosSystem, case: Case) -> None:
-    """The process ends at the point; its successor finishes what it left, and does nothing twice that was recorded."""
-    system.revive()  # not in a thread: the kernel ends what a thread has started together with it
+    """The process ends at the point; its successor finishes the work, and repeats nothing that was recorded."""
+    system.revive()  # not in a thread: the kernel ends processes together with the thread that started them
     resources = ("one",) if case.point.startswith("hold") else ()
     job = Job(action=case.action, ends=frozenset({case.end}), resources=resources, work=lambda _: case.work, cancels=0)
     ids = [f"{case.part}-{case.point.replace('.', '-').replace(':', '-')}-{n}" for n in range(case.operations)]
@@ -110,5 +110,5 @@ async def test_point(system: ChaosSystem, case: Case) -> None:
 
 
 def test_every_point_has_its_case() -> None:
-    """No point is named for nothing."""
+    """Each crash point has a case."""
     assert {case.point.partition(":")[0] for case in CASES} == set(CrashPoint)

@@ -1,4 +1,4 @@
-"""What the chaos has found, each as the smallest test that shows it, with the seed that did."""
+"""Bugs that chaos runs have found, each as a minimal test, with its seed."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ pytestmark = pytest.mark.e2e
 
 
 async def test_a_hold_that_was_let_go_stays_so() -> None:
-    """A removed key does not come back when the broker is killed later (seed 5: a marker that had run out was
-    forgotten by the disk together with what it stood for)."""
+    """A removed key does not come back when the broker is killed later (seed 5: the disk had lost an expired marker,
+    and with it the removal)."""
     with Broker() as broker:
         async with linked(broker.url) as link:
             (config,) = [one for one in streams(Sizing()) if one.name == HOLDS_STREAM]
@@ -34,13 +34,13 @@ async def test_a_hold_that_was_let_go_stays_so() -> None:
             await jetstream.add_stream(config)
             cells = KeyValueBucket(link, random.uniform)
             await cells.start()
-            # Something else in the same block keeps the broker from dropping the block as a whole.
+            # Another key in the same block keeps the broker from dropping the whole block.
             await cells.put("r.rate", b"{}")
             await cells.put("h.one", b"{}")
             assert await cells.remove("h.one", (await cells.get("h.one")).revision)
 
             async def is_gone() -> bool:
-                """Without a trace: no marker either."""
+                """Return True if neither a value nor a marker is left."""
                 with contextlib.suppress(NotFoundError):
                     await jetstream.get_last_msg(HOLDS_STREAM, subjects.bucket_subject(subjects.HOLDS_BUCKET, "h.one"))
                     return False
@@ -55,8 +55,8 @@ async def test_a_hold_that_was_let_go_stays_so() -> None:
 
 
 async def test_what_a_removed_key_had_replaced_stays_away() -> None:
-    """Neither a holder before the last one comes back when the broker is killed later, nor an operation that entered
-    the queue more than once (seeds 921 and 934)."""
+    """After a kill of the broker, neither an earlier owner comes back, nor an operation that entered the queue more
+    than once (seeds 921 and 934)."""
     with Broker() as broker:
         async with linked(broker.url) as link:
             await provision(link, Sizing())
@@ -78,7 +78,7 @@ async def test_what_a_removed_key_had_replaced_stays_away() -> None:
 
 
 def test_a_child_whose_runner_died_at_once() -> None:
-    """It ends without a word: nobody is there to run anything for (seed 2: a traceback in the runner's log)."""
+    """It ends without output (seed 2: a traceback in the runner's log)."""
     ours, theirs = socket.socketpair()
     lifeline, held = os.pipe()
     with theirs:

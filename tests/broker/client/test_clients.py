@@ -1,4 +1,4 @@
-"""Both clients and the real service: what one says, the other understands. The runner is played by the tests."""
+"""Both clients with the real API. The tests append events as a runner would."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ async def api(broker: Broker, link: Connection) -> AsyncIterator[Api]:
 
 @pytest.fixture
 async def client(api: Api) -> AsyncIterator[AsyncOperationsClient]:
-    """A client of it, for asyncio."""
+    """An async client of the service."""
     async with connected(api.url) as client:
         yield client
 
 
 @asynccontextmanager
 async def connected(url: str, **options: Any) -> AsyncIterator[AsyncOperationsClient]:
-    """A client that asks no proxy of the environment."""
+    """An httpx client without proxies of the environment."""
     async with httpx.AsyncClient(trust_env=False, verify=False, limits=CONNECTION_LIMITS) as http:
         yield AsyncOperationsClient(url, http=http, **options)
 
@@ -75,7 +75,7 @@ async def collected(client: AsyncOperationsClient, operation_id: str, into: list
 
 
 async def test_from_submit_to_result(client: AsyncOperationsClient, journal: Journal, api: Api) -> None:
-    """The whole way: a struct goes in, and a struct comes out as soon as it is there."""
+    """From a struct as input to a struct as result."""
     operation = await client.submit(UPLOAD, UploadStart("Moby Dick"))
     assert (operation.status, operation.monitor.kind) == ("NotStarted", "book:upload-start")
     assert (operation.monitor.resource_id, operation.url) == ("42", f"{api.url}/status/{operation.id}")
@@ -90,7 +90,7 @@ async def test_from_submit_to_result(client: AsyncOperationsClient, journal: Jou
 
 
 async def test_the_same_submit_again(client: AsyncOperationsClient, journal: Journal) -> None:
-    """One operation; another request under its id is refused, with the reason."""
+    """A repeated submit is the same operation; another request with its id is refused."""
     first = await client.submit(UPLOAD, INPUT, operation_id="mine")
     assert await client.submit(UPLOAD, INPUT, operation_id="mine") == first
     assert len(await journal.events("mine")) == 1
@@ -100,7 +100,7 @@ async def test_the_same_submit_again(client: AsyncOperationsClient, journal: Jou
 
 
 async def test_a_broken_input(client: AsyncOperationsClient) -> None:
-    """Each problem is told, with its place."""
+    """The error has each problem with its place."""
     with pytest.raises(RequestRefused) as caught:
         await client.submit(UPLOAD, {"title": 1, "files": [{"path": "a"}]})
     assert caught.value.code == "InvalidInput"
@@ -108,7 +108,7 @@ async def test_a_broken_input(client: AsyncOperationsClient) -> None:
 
 
 async def test_every_state_is_seen(client: AsyncOperationsClient, journal: Journal) -> None:
-    """Whoever watches is told each state within the pace of polling, and the end at once."""
+    """`on_change` is called with each state within the poll interval, and with the end at once."""
     seen: list[tuple[str, float | None]] = []
 
     def watch(operation: Operation) -> None:
@@ -125,7 +125,7 @@ async def test_every_state_is_seen(client: AsyncOperationsClient, journal: Journ
 
 
 async def test_a_failure(client: AsyncOperationsClient, journal: Journal) -> None:
-    """The action's error is the exception's."""
+    """The exception has the action's error."""
     operation = await client.submit(UPLOAD, INPUT)
     await (await OperationStory.of(journal, operation.id)).append(
         started(), Failed(error=failure("ClientOutOfDate", "update"))
@@ -139,7 +139,7 @@ async def test_a_failure(client: AsyncOperationsClient, journal: Journal) -> Non
 
 
 async def test_a_cancellation(client: AsyncOperationsClient, journal: Journal) -> None:
-    """What has not started is canceled at once, what runs when it has stopped; the reason reaches whoever waits."""
+    """An open operation is canceled at once, a running one when it has stopped; the error has the reason."""
     idle, busy = [await client.submit(UPLOAD, INPUT) for _ in range(2)]
     story = await OperationStory.of(journal, busy.id)
     await story.append(started())
@@ -179,7 +179,7 @@ async def test_events_as_they_happen(client: AsyncOperationsClient, journal: Jou
 
 
 async def test_a_connection_that_breaks(api: Api, journal: Journal) -> None:
-    """Who waits and who follows go on where they were, and nothing is seen twice or missed."""
+    """A wait and a stream continue after a broken connection; no event is seen twice or missed."""
     async with Proxy(api.port) as proxy, connected(proxy.url.replace("nats://", "http://")) as client:
         operation = await client.submit(UPLOAD, INPUT)
         story = await OperationStory.of(journal, operation.id)
@@ -197,7 +197,7 @@ async def test_a_connection_that_breaks(api: Api, journal: Journal) -> None:
 
 
 async def test_an_answer_that_is_lost(api: Api, journal: Journal) -> None:
-    """A submit that was recorded, but whose answer never came, is sent again and finds its operation."""
+    """A recorded submit without a response is sent again and finds its operation."""
     async with Proxy(api.port) as proxy:
         proxy.mute()
         troubles: list[str] = []
@@ -218,7 +218,7 @@ async def test_an_answer_that_is_lost(api: Api, journal: Journal) -> None:
 async def test_the_broker_is_away(
     client: AsyncOperationsClient, broker: Broker, journal: Journal, link: Connection
 ) -> None:
-    """A short call gives up with the id that is safe; a long wait goes on, and sees the end that came afterwards."""
+    """A short call fails with the id to submit again; a long wait continues and sees the later end."""
     operation = await client.submit(UPLOAD, INPUT)
     waiting = asyncio.create_task(client.wait(operation))
     with pytest.raises(WaitTimeout, match=f"operation {operation.id} is NotStarted after 0.2 s"):
@@ -236,7 +236,7 @@ async def test_the_broker_is_away(
 
 
 async def test_many_wait_at_once(api: Api, journal: Journal) -> None:
-    """More than httpx has connections by default: each has its own, and nobody waits for another's end."""
+    """More waits than httpx allows connections by default run at the same time."""
     async with AsyncOperationsClient(api.url) as client:
         operations = await asyncio.gather(*(client.submit(UPLOAD, INPUT) for _ in range(130)))
         waits = [asyncio.create_task(client.wait(operation)) for operation in operations]
@@ -250,7 +250,7 @@ async def test_many_wait_at_once(api: Api, journal: Journal) -> None:
 
 
 async def test_the_sync_client(api: Api, journal: Journal) -> None:
-    """The same service, the same calls, from a thread."""
+    """The sync client makes the same calls, from a thread."""
     http = httpx.Client(trust_env=False, verify=False)
     with OperationsClient(api.url, http=http) as client, http:
         operation = await asyncio.to_thread(client.submit, UPLOAD, UploadStart("Moby Dick"))

@@ -1,4 +1,4 @@
-"""Subscribers get typed events from a durable consumer: which ones, from where on, and what becomes of them."""
+"""Subscribers get typed events from a durable consumer: which events, from which position, and how they are settled."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Pages(msgspec.Struct):
 
 
 async def settled(link: Connection, durable: str) -> None:
-    """Wait until nothing of a durable is left."""
+    """Wait until all events of a durable are settled."""
 
     async def is_done() -> bool:
         return await unsettled(link, durable) == 0
@@ -63,7 +63,7 @@ async def settled(link: Connection, durable: str) -> None:
 
 
 async def test_completions_are_typed(broker: Broker, link: Connection, journal: Journal) -> None:
-    """A handler gets each end of an operation as its type, with what the journal holds, and nothing else."""
+    """A handler gets each end of an operation as its type, with the journal's data, and no other event."""
     events, kept = events_broker(broker), KeptEvents()
 
     @subscribe(events, "book:upload-start", durable="mailer", start="all")
@@ -101,7 +101,7 @@ async def test_completions_are_typed(broker: Broker, link: Connection, journal: 
 async def test_filters(
     broker: Broker, journal: Journal, kind: str, names: str | tuple[str, ...], wanted: list[str]
 ) -> None:
-    """Only what was subscribed to is delivered: by resource, by action, by event."""
+    """Only matching events are delivered: by resource, by action, by event."""
     await ended(journal, "one")
     await ended(journal, "two", FAILED)
     await ended(journal, "three", FAILED, Kind("page", "scan"))
@@ -117,7 +117,7 @@ async def test_filters(
 
 
 async def test_where_it_starts(broker: Broker, link: Connection, journal: Journal) -> None:
-    """A new durable begins now, at the beginning, at a sequence or at a moment; an existing one goes on."""
+    """A new durable begins now, at the beginning, at a sequence or at a time; an existing one continues."""
     first = await ended(journal, "one")
     await ended(journal, "two")
     starts: dict[str, StartPosition] = {
@@ -149,7 +149,7 @@ async def test_where_it_starts(broker: Broker, link: Connection, journal: Journa
 
 
 async def test_a_failing_handler_is_retried(broker: Broker, link: Connection, journal: Journal) -> None:
-    """After each failure the pause doubles up to the longest, and once the handler returns it is over."""
+    """After each failure the delay doubles up to the longest, until the handler returns."""
     events, kept = events_broker(broker), KeptEvents()
     times = []
 
@@ -187,7 +187,7 @@ async def test_a_failing_event_does_not_hold_up_others(broker: Broker, link: Con
 
 
 async def test_ordered_holds_up_what_follows(broker: Broker, journal: Journal) -> None:
-    """With `ordered` an event that fails comes again before any other."""
+    """With `ordered`, a failed event is redelivered before any other."""
     events, kept = events_broker(broker), KeptEvents()
 
     @subscribe(events, "*", durable="strict", start="all", ordered=True, backoff=QUICK)
@@ -204,7 +204,7 @@ async def test_ordered_holds_up_what_follows(broker: Broker, journal: Journal) -
 
 
 async def test_manual_acknowledgement(broker: Broker, link: Connection, journal: Journal) -> None:
-    """With `ack="manual"` nothing is acknowledged until the event is told, and `nak` brings it again when it says."""
+    """With `ack="manual"` only `event.ack()` acknowledges, and `nak` redelivers after its delay."""
     events, kept = events_broker(broker), KeptEvents()
 
     @subscribe(events, "*", durable="careful", start="all", ack="manual")
@@ -256,9 +256,9 @@ async def test_what_is_faststream(broker: Broker, link: Connection, journal: Jou
 
 
 async def test_what_is_filtered_out_is_done(broker: Broker, link: Connection, journal: Journal) -> None:
-    """An event that FastStream's `filter` keeps from the handler is passed over: neither tried again nor parked."""
+    """An event that FastStream's `filter` rejects is acknowledged: neither redelivered nor parked."""
     events, kept = events_broker(broker), KeptEvents()
-    is_wanted = lambda message: message.correlation_id != "one"  # noqa: E731 - as people write it
+    is_wanted = lambda message: message.correlation_id != "one"  # noqa: E731 - as users write it
     subscribe(events, "*", durable="picky", start="all", filter=is_wanted)(kept.keep)
     for name in ("one", "two"):
         await ended(journal, name)
@@ -270,7 +270,7 @@ async def test_what_is_filtered_out_is_done(broker: Broker, link: Connection, jo
 
 
 async def test_workers(broker: Broker, link: Connection, journal: Journal) -> None:
-    """As many handlers run at once as there are workers, and no more are taken from the broker."""
+    """At most `max_workers` handlers run at once, and no more events are pulled."""
     events, kept = events_broker(broker), KeptEvents()
     go = asyncio.Event()
 
@@ -290,7 +290,7 @@ async def test_workers(broker: Broker, link: Connection, journal: Journal) -> No
 
 
 async def test_drift_is_refused(broker: Broker, link: Connection) -> None:
-    """A durable that exists with other filters is left as it is, and the error says what differs."""
+    """A durable with other filters is not changed, and the error says what differs."""
     for names in (("succeeded",), ("succeeded", "failed")):
         events = events_broker(broker)
 
@@ -318,7 +318,7 @@ async def test_drift_is_refused(broker: Broker, link: Connection) -> None:
     ],
 )
 async def test_a_durable_that_would_deliver_nothing(broker: Broker, link: Connection, field: str, value: Any) -> None:
-    """A consumer that refuses our pulls, delivers elsewhere, or only now and then, is told of at the start."""
+    """A consumer that would deliver nothing to this subscriber is refused at the start."""
     config = {
         "durable_name": "mailer",
         "filter_subjects": [f"operations.*.book.*.{name}" for name in ("canceled", "failed", "succeeded")],
@@ -361,7 +361,7 @@ async def test_no_broker() -> None:
 
 
 async def test_one_parameter(broker: Broker, link: Connection) -> None:
-    """A handler with a parameter that nobody fills in is refused at the start, not at each event."""
+    """A handler with a parameter that FastStream can't fill in is refused at the start, not at each event."""
     events = events_broker(broker)
 
     @subscribe(events, "book:*", durable="mailer")

@@ -1,4 +1,4 @@
-"""Subscribers in bad luck: nothing is lost, nothing spins, and what can't be handled is put aside where it is seen."""
+"""Subscribers during failures: no event is lost, no loop spins, and an event that can't be handled is parked."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ QUICK = Backoff(first=0.05, longest=0.1, deliveries=3)
 
 
 async def settled(link: Connection, durable: str) -> None:
-    """Wait until nothing of a durable is left."""
+    """Wait until all events of a durable are settled."""
 
     async def is_done() -> bool:
         return await unsettled(link, durable) == 0
@@ -64,7 +64,7 @@ def stopping(kept: KeptEvents, reason: type[BaseException]) -> Callable[[Event],
 
 
 async def pulled(link: Connection, durable: str) -> Msg:
-    """One message of a durable, taken by somebody else."""
+    """Pull one message of a durable, as another process would."""
     inbox = link.nc.new_inbox()
     subscription = await link.nc.subscribe(inbox, max_msgs=1)
     await link.nc.publish(f"$JS.API.CONSUMER.MSG.NEXT.OPERATIONS.{durable}", b'{"batch": 1}', reply=inbox)
@@ -72,21 +72,21 @@ async def pulled(link: Connection, durable: str) -> Msg:
 
 
 async def has_redelivered(link: Connection, durable: str, sequence: int) -> bool:
-    """Whether a durable that was made again has delivered so far."""
+    """Return True if a recreated durable has delivered up to a sequence."""
     info = await rpc.call(link, f"$JS.API.CONSUMER.INFO.OPERATIONS.{durable}")
     answer = msgspec.json.decode(info.data)
     return "error" not in answer and bool(answer["delivered"]["stream_seq"] >= sequence and answer["num_ack_pending"])
 
 
 async def ask(link: Connection, durable: str, sequence: int) -> str:
-    """Have a parked event tried again."""
+    """Retry a parked event."""
     return (
         await rpc.call(link, subjects.dead_letter_retry_subject(durable), str(sequence).encode(), timeout=5)
     ).data.decode()
 
 
 async def test_poison_is_parked_and_brought_back(broker: Broker, link: Connection, journal: Journal) -> None:
-    """An event whose handler fails too often is parked with the reason, and goes once a try of it succeeds."""
+    """An event whose handler fails too often is parked with the reason, and removed when a retry succeeds."""
     events, kept = events_broker(broker), KeptEvents()
     is_broken = True
 
@@ -124,7 +124,7 @@ async def test_poison_is_parked_and_brought_back(broker: Broker, link: Connectio
 
 
 async def test_what_can_not_be_read_is_parked(broker: Broker, link: Connection, journal: Journal) -> None:
-    """Garbage, an event of another operation and a type of a newer version are parked; what follows is delivered."""
+    """Invalid bytes, an event of another operation and an unknown type are parked; later events are delivered."""
     events, kept = events_broker(broker), KeptEvents()
     subscribe(events, "*", durable="reader", events="*", start="all")(kept.keep)
     opened_one = await opened(journal, "one")
@@ -157,7 +157,7 @@ async def test_what_can_not_be_read_is_parked(broker: Broker, link: Connection, 
 
 
 async def test_no_retry_helps(broker: Broker, link: Connection, journal: Journal) -> None:
-    """A result of another form than the handler wants, and an event that it refuses, are parked at once."""
+    """A result of another type, and an event that the handler rejects, are parked at once."""
     events, kept = events_broker(broker), KeptEvents()
 
     @subscribe(events, "*", durable="strict", start="all")
@@ -178,14 +178,14 @@ async def test_no_retry_helps(broker: Broker, link: Connection, journal: Journal
 
 
 async def test_a_handler_that_takes_the_process_with_it(broker: Broker, link: Connection, journal: Journal) -> None:
-    """An event that was delivered too often, and of which nobody told anything, is parked without being handled."""
+    """An event that was delivered too often and never settled is parked without being handled."""
     events, kept = events_broker(broker), KeptEvents()
     subscribe(events, "*", durable="crasher", start="all", backoff=QUICK)(kept.keep)
     async with running(events):
         pass
     await ended(journal, "one")
     for _ in range(QUICK.deliveries):
-        # What a process that died leaves behind, without the time that its lease takes.
+        # The state that a killed process leaves, without the wait for `ack_wait`.
         await (await pulled(link, "crasher")).nak()
     async with running(events):
         await settled(link, "crasher")
@@ -198,7 +198,7 @@ async def test_a_handler_that_takes_the_process_with_it(broker: Broker, link: Co
 async def test_nowhere_to_park(
     broker: Broker, link: Connection, journal: Journal, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What can't be parked is not acknowledged."""
+    """An event that can't be parked is not acknowledged."""
     events, kept = events_broker(broker), KeptEvents()
 
     @subscribe(events, "*", durable="printer", start="all", backoff=QUICK)
@@ -215,7 +215,7 @@ async def test_nowhere_to_park(
 
 
 async def test_a_deleted_consumer_is_made_again(broker: Broker, link: Connection, journal: Journal) -> None:
-    """Whoever deletes a durable under its subscriber takes no event from it, new or not yet handled."""
+    """If a durable is deleted under its subscriber, no event is lost, new or not yet handled."""
     events, kept = events_broker(broker), KeptEvents()
     go = asyncio.Event()
 
@@ -240,7 +240,7 @@ async def test_a_deleted_consumer_is_made_again(broker: Broker, link: Connection
 
 
 async def test_a_deleted_consumer_costs_nothing(broker: Broker, link: Connection, journal: Journal) -> None:
-    """While a consumer can't be made again the process waits, and once the journal itself is gone it says so."""
+    """While a consumer can't be recreated the process waits; once the journal is gone it ends with the reason."""
     events, kept = events_broker(broker, on_lost=lambda _reason: None), KeptEvents()
     app = FastStream(events, logger=None)
     subscribe(events, "*", durable="mailer")(kept.keep)
@@ -254,7 +254,7 @@ async def test_a_deleted_consumer_costs_nothing(broker: Broker, link: Connection
 
 
 async def test_another_journal(broker: Broker, link: Connection, journal: Journal) -> None:
-    """A durable is not made again on a journal that is shorter than what the subscriber has seen already."""
+    """A durable is not recreated on a journal that ends before the subscriber's position."""
     from opstream_journal.provisioning.subscriber_consumers import SubscriberConsumer
 
     durable = SubscriberConsumer(link, "mailer", ["operations.*.*.*.succeeded"], ack_wait=30, max_pending=10)
@@ -267,7 +267,7 @@ async def test_another_journal(broker: Broker, link: Connection, journal: Journa
 
 
 async def test_a_killed_broker(broker: Broker, link: Connection, journal: Journal) -> None:
-    """A broker that is killed in the middle of the work, and comes back, has every event handled."""
+    """If the broker is killed during the work and restarted, every event is handled."""
     events, kept = events_broker(broker), KeptEvents()
     go = asyncio.Event()
 
@@ -289,12 +289,12 @@ async def test_a_killed_broker(broker: Broker, link: Connection, journal: Journa
         await settled(link, "mailer")
         await ended(journal, "last")
         await eventually(lambda: "last" in kept.ids, within=10)
-    # The broker may have forgotten that it had delivered the two.
+    # The broker may have lost that it had delivered the two.
     assert len(kept.ids) - len(set(kept.ids)) <= 2
 
 
 async def test_no_event_runs_twice_at_once(broker: Broker, link: Connection, journal: Journal) -> None:
-    """An event that comes again while its handler still runs is left to that one."""
+    """An event that is redelivered while its handler runs is left to that handler."""
     events, kept = events_broker(broker), KeptEvents()
     go = asyncio.Event()
 
@@ -306,7 +306,7 @@ async def test_no_event_runs_twice_at_once(broker: Broker, link: Connection, jou
     one = await ended(journal, "one")
     async with running(events):
         await kept.reach(1)
-        # As after a lease that ran out: the broker hands the same one out again.
+        # As after `ack_wait`: the broker redelivers the same event.
         await rpc.call(link, "$JS.API.CONSUMER.DELETE.OPERATIONS.slow")
         await eventually(lambda: has_redelivered(link, "slow", one.stream_sequence), within=10)
         go.set()
@@ -317,7 +317,7 @@ async def test_no_event_runs_twice_at_once(broker: Broker, link: Connection, jou
 
 
 async def test_replicas_share(broker: Broker, link: Connection, journal: Journal) -> None:
-    """Processes with one durable share the events; what one of them had and did not do, another one does."""
+    """Processes with one durable share the events; another one handles what a stopped one did not finish."""
     first, second = events_broker(broker, graceful_timeout=0.1), events_broker(broker)
     held, kept = KeptEvents(), KeptEvents()
 
@@ -341,7 +341,7 @@ async def test_replicas_share(broker: Broker, link: Connection, journal: Journal
 
 
 async def test_a_graceful_stop(broker: Broker, link: Connection, journal: Journal) -> None:
-    """A stop lets a running handler end and acknowledges it, and takes nothing new."""
+    """A stop lets a running handler finish, acknowledges its event, and pulls no more."""
     events, kept = events_broker(broker), KeptEvents()
     go = asyncio.Event()
 
@@ -363,7 +363,7 @@ async def test_a_graceful_stop(broker: Broker, link: Connection, journal: Journa
 
 
 async def test_the_lease_is_kept(broker: Broker, link: Connection, journal: Journal) -> None:
-    """A handler may take longer than ack_wait: its event is not delivered again meanwhile."""
+    """A handler may take longer than ack_wait: its event is not redelivered meanwhile."""
     events, kept = events_broker(broker), KeptEvents()
     go = asyncio.Event()
 
@@ -393,7 +393,7 @@ def permissions(durable: str) -> list[str]:
 
 
 async def test_the_documented_permissions(caplog: pytest.LogCaptureFixture) -> None:
-    """With no more than the document says, a subscriber makes its durable, handles, parks, is retried and recovers."""
+    """With the documented permissions, a subscriber creates its durable, handles, parks, retries and recovers."""
     allowed = permissions("mailer")
     assert len(allowed) > 8
     granted = {"publish": allowed, "subscribe": ["_INBOX.>", "retry.mailer"], "allow_responses": True}
@@ -427,7 +427,7 @@ async def test_the_documented_permissions(caplog: pytest.LogCaptureFixture) -> N
 
 
 async def test_a_handler_ends_its_process_or_itself(broker: Broker, link: Connection, journal: Journal) -> None:
-    """FastStream's StopApplication and StopConsume stop in order, and the event that they came with is given back."""
+    """FastStream's StopApplication and StopConsume stop in order, and their event is released."""
     for number, reason in enumerate((StopApplication, StopConsume)):
         events, kept = events_broker(broker), KeptEvents()
         app = FastStream(events, logger=None)

@@ -87,7 +87,7 @@ main(async (event) => {
 
 @pytest.fixture(scope="session")
 def copies(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The examples, as somebody copied them, without what npm installs."""
+    """A copy of the examples, without installed packages."""
     folder = tmp_path_factory.mktemp("copies") / "events"
     shutil.copytree(EXAMPLES, folder, ignore=shutil.ignore_patterns("node_modules", "__pycache__"))
     (folder / "shaky.py").write_text(PYTHON_SHAKY, encoding="utf-8")
@@ -113,7 +113,7 @@ def commanded(language: str, script: str, request: pytest.FixtureRequest) -> tup
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """A system that serves."""
+    """A running system."""
     folder = tmp_path_factory.mktemp("events")
     write_actions(folder)
     with ExitStack() as stack:
@@ -152,7 +152,7 @@ async def there(link: Connection, durable: str) -> None:
 async def test_a_copied_program(
     language: str, system: System, http: httpx.Client, request: pytest.FixtureRequest
 ) -> None:
-    """It hears how real operations end, also those that ended while it or the broker was dead, and stops when told."""
+    """An example prints the ends of operations, also of those that ended during an outage, and stops on SIGTERM."""
     command, folder = commanded(language, "subscribe", request)
     arguments = (system.nats, "echo:*", f"copy-{language}")
     with Process(*arguments, command=command, cwd=folder) as program:
@@ -179,7 +179,7 @@ async def test_a_copied_program(
 async def test_its_bad_luck(
     language: str, broker: Broker, link: Connection, journal: Journal, request: pytest.FixtureRequest
 ) -> None:
-    """Work that fails is tried again with growing pauses, garbage is given up, a deleted durable ends the program."""
+    """Failed work is retried with growing pauses, invalid messages are given up, a deleted durable ends the program."""
     command, folder = commanded(language, "shaky", request)
     with Process(broker.url, "book:*", "shaky", command=command, cwd=folder) as program:
         await there(link, "shaky")
@@ -203,7 +203,7 @@ async def test_its_bad_luck(
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_what_is_no_action(language: str, request: pytest.FixtureRequest) -> None:
-    """An action without its resource is refused with the usage, before it would be waited for in vain."""
+    """An action without its resource is refused with the usage."""
     command, folder = commanded(language, "subscribe", request)
     with Process("nats://127.0.0.1:1", "book", "mailer", command=command, cwd=folder) as program:
         assert program.wait(15) == 1
@@ -211,7 +211,7 @@ def test_what_is_no_action(language: str, request: pytest.FixtureRequest) -> Non
 
 
 def test_told_to_stop_before_there_is_a_broker(request: pytest.FixtureRequest) -> None:
-    """The Python program waits for a broker that is not there, and still ends when it is told to."""
+    """The Python program waits for a missing broker, and still ends on SIGTERM."""
     command, folder = commanded("python", "subscribe", request)
     with Process(f"nats://127.0.0.1:{free_port()}", "book:*", "mailer", command=command, cwd=folder) as program:
         program.wait_for("^broker: .*Connect call failed")
@@ -223,7 +223,7 @@ def test_told_to_stop_before_there_is_a_broker(request: pytest.FixtureRequest) -
 async def test_a_durable_of_somebody_else(
     language: str, broker: Broker, link: Connection, request: pytest.FixtureRequest
 ) -> None:
-    """A durable with other filters is left as it is, and the program ends with a line that says so."""
+    """A durable with other filters is not changed, and the program ends with a line that says so."""
     command, folder = commanded(language, "subscribe", request)
     config = ConsumerConfig(durable_name="taken", filter_subjects=["operations.*.page.*.failed"])
     await admin.create_consumer(link, OPERATIONS_STREAM, config)
@@ -234,7 +234,7 @@ async def test_a_durable_of_somebody_else(
 
 
 async def test_the_python_program(broker: Broker, link: Connection, journal: Journal, tmp_path: Path) -> None:
-    """The document's program prints what the document says, survives the broker, and ends in order."""
+    """The document's program prints what the document says, survives a restart of the broker, and ends in order."""
     (tmp_path / "mailer.py").write_text(PROGRAM.replace("nats://127.0.0.1:4222", broker.url), encoding="utf-8")
     with Process("mailer.py", command=(sys.executable,), cwd=tmp_path) as program:
         await there(link, "mailer")
@@ -275,7 +275,7 @@ def flags(command: str) -> dict[str, list[str]]:
 
 
 async def test_what_the_documented_consumer_delivers(broker: Broker, link: Connection, journal: Journal) -> None:
-    """The consumer that the document's `nats consumer add` describes filters as `subscribe` does, and delivers that."""
+    """The consumer of the document's `nats consumer add` has the filters of `subscribe`, and delivers these events."""
     (command,) = (line for line in COMMANDS if line.startswith("nats consumer add OPERATIONS mailer "))
     given = flags(command)
     assert given["filter"] == subject_filters("book:*", COMPLETIONS)
@@ -301,7 +301,7 @@ async def test_what_the_documented_consumer_delivers(broker: Broker, link: Conne
 
 @pytest.mark.skipif(shutil.which("nats") is None, reason="the document calls nats, which is not installed")
 async def test_the_nats_tool(broker: Broker, link: Connection, journal: Journal) -> None:
-    """The document's first two commands make the consumer and print what it delivers."""
+    """The document's first two commands create the consumer and print what it delivers."""
     add, following = (line for line in COMMANDS if line.startswith("nats consumer "))
 
     def printed(line: str) -> str:
@@ -364,7 +364,7 @@ def test_the_paths() -> None:
 async def test_a_parked_event_is_brought_back(
     broker: Broker, link: Connection, journal: Journal, tmp_path: Path
 ) -> None:
-    """What is parked is shown, is tried again by whoever runs, and by nobody else."""
+    """A parked event is shown, and retried only by a running subscriber."""
     (tmp_path / "mailer.py").write_text(PROGRAM.replace("nats://127.0.0.1:4222", broker.url), encoding="utf-8")
     with Process("mailer.py", command=(sys.executable,), cwd=tmp_path) as program:
         await there(link, "mailer")
@@ -405,7 +405,7 @@ async def test_a_parked_event_is_brought_back(
 
 
 def printed_on_a_terminal(*arguments: str) -> str:
-    """What a command prints where a person reads it."""
+    """The output of a command on a terminal."""
     with Terminal(*arguments) as terminal:
         assert terminal.wait(20) == 0
         return terminal.output

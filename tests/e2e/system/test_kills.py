@@ -1,7 +1,6 @@
-"""Each process is killed (SIGKILL) while it is busy and started again: what was answered with 202 ends, exactly once.
+"""Each process is killed (SIGKILL) while it is busy and started again: each accepted operation ends exactly once.
 
-What happened is judged by what is left: the journal, the view, and what clients saw
-(`tests/support/system/invariants.py`).
+The checks read what is left: the journal, the snapshots, and what clients saw (`tests/support/system/invariants.py`).
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ MIXED = ("quick", "quick", "slow", "thread", "fail")
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """A system that serves; whoever kills something starts it again."""
+    """A running system; a test that kills a process starts it again."""
     folder = tmp_path_factory.mktemp("kills")
     with ExitStack() as stack:
         system = System(folder, stack, write_module(folder))
@@ -45,14 +44,14 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 
 @pytest.fixture
 async def load(system: System) -> AsyncIterator[Load]:
-    """Clients, always the same, of a system that serves."""
-    system.revive()  # not in a thread: children die with the thread that started them (opstream/local/processes.py)
+    """Clients of the running system, with a fixed seed."""
+    system.revive()  # not in a thread: children end with the thread that started them (opstream/local/processes.py)
     async with Load(system.apis, Random(2)) as load:
         yield load
 
 
 async def check(system: System, load: Load) -> Evidence:
-    """Once all is quiet: no invariant is broken, and clients got answers of the contract only."""
+    """Check that no invariant is broken, and that clients got only responses of the contract."""
     await asyncio.to_thread(system.wait_ready, *system.names)
     evidence = load.testify(await gather(system.nats))
     assert breaches(evidence) == []
@@ -61,7 +60,7 @@ async def check(system: System, load: Load) -> Evidence:
 
 
 async def test_the_runner_while_actions_run(system: System, load: Load) -> None:
-    """The next runner takes over what ran, under the next attempt number; what had ended is not done again."""
+    """The next runner takes over running operations with the next attempt number; ended ones are not repeated."""
     actions = ("held", "stuck", "held", "stuck", "quick", "fail")
     ids = [await load.submit(action) for action in actions]
     await asyncio.gather(*(load.reach(one, "Running") for one in ids[:4]), load.poll(*ids[4:]))
@@ -76,7 +75,7 @@ async def test_the_runner_while_actions_run(system: System, load: Load) -> None:
 
 
 async def test_the_projector_between_batches(system: System, load: Load) -> None:
-    """Killed again and again under load, it leaves the view as the fold of the journal, byte for byte."""
+    """Killed repeatedly under load, the projector leaves snapshots equal to the fold, byte for byte."""
     async with linked(system.nats) as link, load.clients(8, MIXED):
         for _ in range(5):
             await writes(link, 1)
@@ -88,7 +87,7 @@ async def test_the_projector_between_batches(system: System, load: Load) -> None
 
 
 async def test_the_projector_within_a_batch(system: System, load: Load) -> None:
-    """Killed while it catches up, with more to write than it writes at once, it comes back to what was left."""
+    """Killed while it catches up within a batch, the projector continues with the rest."""
     system.kill("projector")
     ids = await asyncio.gather(*(load.submit("quick") for _ in range(BACKLOG)))
     await load.poll(*ids)
@@ -109,7 +108,7 @@ async def writes(link: Connection, count: int) -> None:
 
 
 async def test_a_status_without_projector(system: System, load: Load) -> None:
-    """While it is down statuses are right at every moment; when it is back the view catches up and they stay."""
+    """Statuses are right while the projector is down, and while the snapshots catch up afterwards."""
     system.kill("projector")
     ended, held = await load.submit("fail"), await load.submit("held")
     await asyncio.gather(load.poll(ended), load.reach(held, "Running"))
@@ -125,7 +124,7 @@ async def test_a_status_without_projector(system: System, load: Load) -> None:
 
 
 async def test_the_broker_under_load(system: System, load: Load) -> None:
-    """Killed and started again on its data, it has all that was acknowledged."""
+    """Killed and restarted on its data, the broker has all acknowledged messages."""
     async with load.clients(8, MIXED):
         for _ in range(3):
             goal = load.ended + 10
@@ -136,7 +135,7 @@ async def test_the_broker_under_load(system: System, load: Load) -> None:
 
 
 async def test_submits_without_broker(system: System, load: Load) -> None:
-    """Each gets a 503 with an operation id within 5 s; sent again under that id it is accepted and recorded once."""
+    """Each submit gets a 503 with an id within 5 s; sent again with that id, it is accepted and recorded once."""
     url, body = f"{system.api}/kill:quick", {"number": 1}
     async with load.clients(8, MIXED), httpx.AsyncClient(trust_env=False, timeout=5) as http:
         system.kill(BROKER)

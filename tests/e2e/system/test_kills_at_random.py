@@ -1,4 +1,4 @@
-"""Everything is killed or frozen at random moments under load, two replicas of each service: the invariants hold."""
+"""Processes of two replicas are killed or frozen at random moments under load: the invariants hold."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.e2e
 
 SECONDS: Final = 10.0
 PAUSE: Final = 0.8
-"""Seconds between two of them at most."""
+"""Maximum seconds between two disturbances."""
 SEED: Final = int(os.environ.get("OPSTREAM_TEST_SEED") or secrets.randbits(32))
 """Set the variable to the seed of a failure to have the same disturbances and clients again, if not the same
 moments."""
@@ -30,7 +30,7 @@ moments."""
 
 @pytest.fixture
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """A system that serves."""
+    """A running system."""
     folder = tmp_path_factory.mktemp("random")
     with ExitStack() as stack:
         system = System(folder, stack, write_module(folder), replicas=2)
@@ -43,7 +43,7 @@ async def disturb(system: System, random: Random, seconds: float) -> list[str]:
     done = []
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        # Random moments are the point here; nothing is waited for.
+        # A random pause: this waits for nothing.
         await asyncio.sleep(random.uniform(0, PAUSE))
         name = random.choice([BROKER, *system.names])
         is_frozen = random.random() < 0.25
@@ -60,7 +60,7 @@ async def disturb(system: System, random: Random, seconds: float) -> list[str]:
 
 
 async def test_everything_at_random(system: System) -> None:
-    """Every 202 ends exactly once, no attempt speaks after its successor, no status goes back, the view is the fold."""
+    """All invariants hold: each 202 ends exactly once, no late attempt records, no status goes back."""
     print(f"OPSTREAM_TEST_SEED={SEED}")
     async with Load(system.apis, Random(SEED)) as load:
         async with load.clients(16, ("quick", "quick", "slow", "thread", "fail"), pause=0.15):

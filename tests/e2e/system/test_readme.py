@@ -34,7 +34,7 @@ ACTIONS: Final = (ROOT / "docs" / "actions.md").read_text(encoding="utf-8")
 CLIENT: Final = (ROOT / "docs" / "client.md").read_text(encoding="utf-8")
 BIN: Final = Path(sys.executable).parent
 OWN: Final = ".venv/bin/"
-"""How the documents call what `make setup` installs."""
+"""The names of the programs that `make setup` installs, as in the documents."""
 NO_FILES: Final = frozenset({"greetings.py", "hooks.toml", "HTTP/1.1", "text/event-stream"})
 """What looks like a path of the repository: files that the reader is to write, and what is none."""
 
@@ -52,12 +52,12 @@ def section(title: str) -> dict[str, str]:
 
 
 def named(pattern: str) -> set[str]:
-    """What the documents name in code (blocks of Python aside): the first group of each match."""
+    """Names in the documents' code, except blocks of Python: the first group of each match."""
     return {found for document in DOCUMENTS for code in codes(document) for found in re.findall(pattern, code)}
 
 
 def codes(document: str) -> Iterator[str]:
-    """Lines of code blocks that are no Python, and inline code."""
+    """Lines of code blocks except Python, and inline code."""
     text = (ROOT / document).read_text(encoding="utf-8")
     for language, block in _BLOCK.findall(text):
         if language != "python":
@@ -74,7 +74,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def greetings(folder: Path) -> ModuleType:
-    """That module, imported."""
+    """The README's module, imported."""
     spec = importlib.util.spec_from_file_location("greetings", folder / "greetings.py")
     assert spec is not None
     assert spec.loader is not None
@@ -94,7 +94,7 @@ async def test_an_action_is_tested_by_calling_it(greetings: ModuleType) -> None:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the README calls curl, which is not installed")
 def test_the_first_call(tmp_path: Path) -> None:
-    """The call that the README begins with is answered as it shows, by what `make up` runs."""
+    """The README's first call gets the response shown there from the system of `make up`."""
     shown = _BLOCK.findall(README)[0][1].replace("\\\n", "")
     call, *_ = re.findall(r"^\$ (curl .+)$", shown, flags=re.MULTILINE)
     with Process("up", "--port", "0", "--nats-port", "0", "--data-dir", "data", cwd=tmp_path) as up:
@@ -113,7 +113,7 @@ def test_the_first_call(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the README calls curl, which is not installed")
 def test_the_calls(folder: Path) -> None:
-    """`opstream up` with the README's action answers the README's calls: 202, a greeting, and how it came about."""
+    """`opstream up` with the README's action responds to the README's calls: 202, a greeting, and the history."""
     program, *options = shlex.split(section("Write an action")["sh"], comments=True)
     assert program == f"{OWN}opstream"
     submit, status, history = section("Call it")["sh"].replace("\\\n", "").splitlines()
@@ -230,7 +230,7 @@ def test_links() -> None:
 
 
 def leads_somewhere(page: Path, path: str, anchor: str) -> bool:
-    """Whether a link of a page is right. An anchor is its heading in small letters, with hyphens for spaces."""
+    """Return True if a link of a page is valid. An anchor is its heading in lower case, with hyphens for spaces."""
     target = page.parent / path if path else page
     if not anchor or not target.exists():
         return target.exists()
@@ -239,7 +239,7 @@ def leads_somewhere(page: Path, path: str, anchor: str) -> bool:
 
 
 def located(path: str) -> Path:
-    """Where a path of the documents is."""
+    """The file of a path in the documents."""
     return BIN / path.removeprefix(OWN) if path.startswith(OWN) else ROOT / path
 
 

@@ -1,4 +1,4 @@
-"""Following an operation's events: each once, in order, whatever becomes of the connection."""
+"""Following an operation's events: each once, in order, over broken connections."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
     ("melted", {"new": True}),
     ("succeeded", {"result": {"n": 1}}),
 ]
-"""The events of the tests' operation; one type is of the future."""
+"""The events of the tests' operation; one has an unknown type."""
 
 
 def stored(position: int) -> bytes:
-    """One of them, as the journal holds it."""
+    """An event as the journal holds it."""
     name, data = KINDS[position - 1]
     event = {
         "specversion": "1.0",
@@ -47,7 +47,7 @@ def stored(position: int) -> bytes:
 
 
 def frame(*positions: int) -> bytes:
-    """They, as the service sends them."""
+    """Events as the service sends them."""
     return b"".join(
         f"id: {position}\nevent: {KINDS[position - 1][0]}\ndata: ".encode() + stored(position) + b"\n\n"
         for position in positions
@@ -66,7 +66,7 @@ def positions(world: World) -> list[int]:
 
 
 def test_a_stream() -> None:
-    """One request; every event decoded, with its place, name, time and data; the terminal one ends it."""
+    """One request; each event is decoded with its position, name, time and data; the terminal one ends the call."""
     world = follow(OPEN, b"retry: 1000\n\n" + frame(1, 2), b": still following\n\n", frame(3), frame(4))
     (sent,) = world.sent
     assert (sent.method, sent.url, sent.is_stream) == ("GET", f"{BASE}/status/x/events", True)
@@ -87,7 +87,7 @@ def test_a_stream() -> None:
 
 @pytest.mark.parametrize("end", [CUT, END], ids=["cut", "ended"])
 def test_a_stream_that_is_resumed(end: Any) -> None:
-    """The next request names the last event that came whole; what was half there comes again, and counts once."""
+    """The next request names the last complete event; an incomplete one comes again and is delivered once."""
     world = follow(
         OPEN, b"retry: 500\n\n", frame(1) + frame(2)[:-5], end, CUT, OPEN, frame(1, 2), frame(3), end, OPEN, frame(4)
     )
@@ -98,19 +98,19 @@ def test_a_stream_that_is_resumed(end: Any) -> None:
 
 
 def test_nothing_to_come() -> None:
-    """204 says that the operation had ended with the last event that the client has."""
+    """204 means that the client has the last event of the ended operation; the call ends."""
     assert follow(OPEN, frame(1, 2, 3), CUT, reply(204)).delivered[-1].position == 3
     world = follow(reply(204), after=4)
     assert (positions(world), world.asked("Last-Event-ID")) == ([], ["4"])
 
 
 def test_a_terminal_event_that_is_known() -> None:
-    """It ends the call without being delivered again."""
+    """A terminal event that the client has ends the call, and is not delivered again."""
     assert positions(follow(OPEN, frame(3, 4), after=4)) == []
 
 
 def test_a_service_that_is_away() -> None:
-    """It is asked again for as long as there is any sign of life now and then, and then given up."""
+    """The client tries again as long as data comes now and then; then it gives up."""
     sign = [After(50, b": still following\n\n"), CUT, OPEN]
     world = World(OPEN, *sign * 5, After(50, frame(1)), CUT, *[After(20, CUT)] * 3)
     with pytest.raises(ServiceUnavailable, match="after= the position") as caught:
@@ -120,7 +120,7 @@ def test_a_service_that_is_away() -> None:
 
 
 def test_a_stream_that_breaks_again_and_again() -> None:
-    """Without progress the pauses grow: comments alone are no progress."""
+    """Without events the pauses grow: comments are no progress."""
     world = follow(*[OPEN, b": hello\n\n", CUT] * 6, OPEN, frame(4))
     assert world.sleeps == [0.2, 0.4, 0.8, 1.6, 3.2, 5]
 
@@ -136,14 +136,14 @@ def test_a_stream_that_breaks_again_and_again() -> None:
     ],
 )
 def test_what_is_no_stream_of_events(outcomes: list[Any], text: str) -> None:
-    """It is told as such, and nothing is guessed."""
+    """A response that is no stream of events raises UnexpectedAnswer."""
     world = World(*outcomes)
     with pytest.raises(UnexpectedAnswer, match=text):
         world.run(world.flows.follow("x", after=0, timeout=None))
 
 
 def test_a_history() -> None:
-    """Without following it is one document; what the caller has is left out."""
+    """Without `follow` it is one document; events up to `after` are left out."""
     document = reply(200, {"value": [msgspec.Raw(stored(n)) for n in (1, 2, 3)]})
     world = World(CUT, document)
     world.run(world.flows.history("x", after=1, timeout=60.0))
@@ -154,7 +154,7 @@ def test_a_history() -> None:
 
 @pytest.mark.parametrize("body", [b"[]", b'{"value": [{}]}', b'{"value": 1}', b"\xff"])
 def test_what_is_no_history(body: bytes) -> None:
-    """Told as such."""
+    """A response that is no history raises UnexpectedAnswer."""
     world = World(reply(200, body))
     with pytest.raises(UnexpectedAnswer, match="not from opstream"):
         world.run(world.flows.history("x", after=0, timeout=60.0))
@@ -165,7 +165,7 @@ ROUNDS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, len(frame(1, 2, 3,
 
 @given(rounds=ROUNDS)
 def test_any_cuts(rounds: list[tuple[int, int, NoResponse | bytes]]) -> None:
-    """Cut anywhere, replayed from anywhere not beyond what was asked for: each event is delivered once, in order."""
+    """A stream cut anywhere and replayed from any earlier position delivers each event once, in order."""
     outcomes: list[ServiceResponse | NoResponse | bytes] = []
     have = 0
     for place, cut, end in rounds:

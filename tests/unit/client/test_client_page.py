@@ -1,4 +1,4 @@
-"""docs/client.md names what there is, and all of it."""
+"""docs/client.md names all calls, errors, commands and statuses, and no others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TEXT: Final = (Path(__file__).resolve().parents[3] / "docs" / "client.md").read_
 
 
 def public(client: type) -> dict[str, inspect.Signature]:
-    """The calls of a client, but for those that close it."""
+    """The calls of a client, except those that close it."""
     found = inspect.getmembers(client, inspect.isfunction)
     return {name: inspect.signature(call) for name, call in found if not name.startswith("_") and "close" not in name}
 
@@ -61,6 +61,6 @@ def test_commands() -> None:
 
 
 def test_exit_statuses() -> None:
-    """The table has those that the code has."""
+    """The table has the exit statuses of the code."""
     listed = {int(status) for status in re.findall(r"^\| (\d+) \|", TEXT, flags=re.MULTILINE)}
     assert listed == {0, 1, 2, EXIT_CANCELED, EXIT_TIMED_OUT, EXIT_INTERRUPTED}

@@ -1,4 +1,4 @@
-"""Both clients on real sockets, and a server with bad luck. What they decide is tested in `test_client_flows.py`."""
+"""Both clients on real sockets, with a failing server. `test_flows.py` tests their decisions."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from tests.support.client.scripted_server import (
 pytestmark = pytest.mark.unit
 
 DIRECT: dict[str, Any] = {"trust_env": False, "verify": False}
-"""For an httpx client that asks no proxy of the environment, and loads no certificates that no test needs."""
+"""Options for an httpx client without proxies of the environment and without certificates."""
 DONE = json_answer(200, {"id": "x", "status": "Succeeded", "result": {"n": 1}})
 AWAY = answer(503, b"<html>no healthy upstream</html>", content_type="text/html", retry_after=0)
 
@@ -66,7 +66,7 @@ def event(position: int, name: str, **data: Any) -> bytes:
 
 
 class Either:
-    """One of the two clients behind the calls of the sync one."""
+    """One of the two clients, with the calls of the sync one."""
 
     def __init__(self, is_async: bool, url: str, **options: Any) -> None:
         self._is_async = is_async
@@ -111,7 +111,7 @@ def is_async(request: pytest.FixtureRequest) -> bool:
     ids=["reset", "reset in answer", "closed", "cut", "no HTTP", "garbled", "503", "502"],
 )
 def test_a_submit_survives(is_async: bool, trouble: Script) -> None:
-    """Whatever becomes of the first try, the second one has the same id and the same bytes."""
+    """After any failure of the first try, the second has the same id and the same bytes."""
     with ScriptedServer(trouble, Accept()) as server:
         operation = Either(is_async, server.url).submit("book/42:upload-start", {"a": 1})
         first, second = server.heard
@@ -125,7 +125,7 @@ def test_a_submit_survives(is_async: bool, trouble: Script) -> None:
 
 
 def test_each_submit_has_an_id_of_its_own(is_async: bool) -> None:
-    """A UUIDv7, newer ones after older ones."""
+    """Each id is a UUIDv7, and later ids sort after earlier ones."""
     with ScriptedServer(Accept(), Accept()) as server:
         client = Either(is_async, server.url)
         client.submit("book:reindex")
@@ -136,7 +136,7 @@ def test_each_submit_has_an_id_of_its_own(is_async: bool) -> None:
 
 
 def test_a_silent_service(is_async: bool) -> None:
-    """It is left when the time is up, with the id that is safe."""
+    """The call fails at its timeout, with the id to submit again."""
     with ScriptedServer(Silence()) as server:
         begin = time.monotonic()
         with pytest.raises(ServiceUnavailable, match="no response in time") as caught:
@@ -146,7 +146,7 @@ def test_a_silent_service(is_async: bool) -> None:
 
 
 def test_an_answer_that_never_ends(is_async: bool) -> None:
-    """A byte now and then does not keep a client beyond its time."""
+    """A byte now and then does not extend the call's timeout."""
     with ScriptedServer(Drip(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n")) as server:
         begin = time.monotonic()
         with pytest.raises(ServiceUnavailable, match="no response in time"):
@@ -155,7 +155,7 @@ def test_an_answer_that_never_ends(is_async: bool) -> None:
 
 
 def test_nobody_there(is_async: bool) -> None:
-    """Told as what it is; whoever wants to know hears of each further try."""
+    """The error says that there is no connection; `on_retry` is called before each further try."""
     troubles: list[tuple[str, float]] = []
     with refusing() as url, pytest.raises(ServiceUnavailable, match=r"no connection: .*: ask again later") as caught:
         Either(is_async, url, on_retry=lambda *trouble: troubles.append(trouble)).status("x", timeout=1.0)
@@ -165,7 +165,7 @@ def test_nobody_there(is_async: bool) -> None:
 
 
 def test_redirects_are_not_followed(is_async: bool) -> None:
-    """Not even by an httpx client that would: the input is for this service."""
+    """Redirects are not followed, even by an httpx client that is set to follow them."""
     with ScriptedServer() as other, ScriptedServer(answer(307, location=f"{other.url}/book:reindex")) as server:
         client = OperationsClient(server.url, http=httpx.Client(**DIRECT, follow_redirects=True))
         call = Either(is_async, server.url).submit if is_async else client.submit
@@ -175,7 +175,7 @@ def test_redirects_are_not_followed(is_async: bool) -> None:
 
 
 def test_headers_and_credentials(is_async: bool) -> None:
-    """They go with every request, to the service only."""
+    """Headers and credentials go with every request, only to the service."""
     with ScriptedServer(Accept({"operation_location": "http://evil.test/x"}), DONE) as server:
         client = Either(is_async, server.url.replace("//", "//ann:secret@"), headers={"X-Tenant": "a"})
         operation = client.submit("book:reindex", operation_id="x")
@@ -190,7 +190,7 @@ class Counted(msgspec.Struct):
 
 
 def test_a_result(is_async: bool) -> None:
-    """Through an outage, with its type."""
+    """A result is decoded as its type, after an outage."""
     with ScriptedServer(
         Reset(), AWAY, json_answer(200, {"id": "x", "status": "Running"}, retry_after=0), DONE
     ) as server:
@@ -213,13 +213,13 @@ def test_a_result(is_async: bool) -> None:
     ids=lambda one: getattr(one, "__name__", ""),
 )
 def test_no_result(is_async: bool, script: list[Script], error: type[OperationsError]) -> None:
-    """Each way to have none is an error of its own."""
+    """Each kind of missing result has its own error."""
     with ScriptedServer(*script) as server, pytest.raises(error):
         Either(is_async, server.url).result("x", Counted, timeout=0.1)
 
 
 def test_events(is_async: bool) -> None:
-    """A stream that is reset, cut and empty is resumed, and each event comes once."""
+    """A stream that is reset, cut and then empty is resumed, and each event comes once."""
     first, second = event(1, "progressed", percent=0.0), event(2, "progressed", percent=1.0)
     last = event(3, "canceled", reason="r")
     script = [
@@ -239,7 +239,7 @@ def test_events(is_async: bool) -> None:
 
 
 def test_leaving_a_stream() -> None:
-    """Whoever has seen enough closes the connection."""
+    """Closing the generator closes the connection."""
     with ScriptedServer(Silence(stream(event(1, "progressed", percent=0.0)))) as server:
         client = OperationsClient(server.url, http=httpx.Client(**DIRECT))
         with contextlib.closing(client.events("x", follow=True)) as events:
@@ -248,7 +248,7 @@ def test_leaving_a_stream() -> None:
 
 
 async def test_leaving_an_async_stream() -> None:
-    """The same."""
+    """Closing the async generator closes the connection."""
     with ScriptedServer(Silence(stream(event(1, "progressed", percent=0.0)))) as server:
         client = AsyncOperationsClient(server.url, http=httpx.AsyncClient(**DIRECT))
         async with contextlib.aclosing(client.events("x", follow=True)) as events:
@@ -276,7 +276,7 @@ async def test_async_callbacks() -> None:
 
 
 async def test_a_call_that_is_cancelled() -> None:
-    """It ends at once."""
+    """A cancelled call ends at once."""
     with ScriptedServer(Silence()) as server:
         async with AsyncOperationsClient(server.url, http=httpx.AsyncClient(**DIRECT)) as client:
             with pytest.raises(TimeoutError):
@@ -294,7 +294,7 @@ def test_a_client_of_ones_own_stays_open() -> None:
 
 
 def test_importing_opstream_stays_light() -> None:
-    """Who writes actions loads no HTTP library and no command line; the client's names load it."""
+    """`import opstream` loads no HTTP library and no command line; the client's names load it."""
     code = (
         "import sys, opstream; heavy = {'httpx', 'click', 'nats', 'litestar', 'opstream.client'}; "
         "assert not heavy & set(sys.modules), heavy & set(sys.modules); "

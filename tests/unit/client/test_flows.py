@@ -45,7 +45,7 @@ def wait(world: World, operation: Operation | str = "x", **options: Any) -> Oper
 
 
 def test_a_submit() -> None:
-    """One POST with a fresh operation id and the input as JSON; the handle has the state and the place."""
+    """One POST with a new operation id and the input as JSON; the returned operation has its status and URL."""
     world = World(ACCEPTED)
     operation = submit(world, {"title": "Moby Dick"})
     (sent,) = world.sent
@@ -67,14 +67,14 @@ def test_a_submit() -> None:
     ids=["nothing", "null", "JSON", "struct"],
 )
 def test_inputs(value: Any, body: bytes) -> None:
-    """No input is an empty object; anything that msgspec can write is written, JSON is left as it is."""
+    """Without an input an empty object is sent; JSON text is sent unchanged."""
     world = World(ACCEPTED)
     submit(world, value)
     assert world.sent[0].content == body
 
 
 def test_an_input_that_is_none() -> None:
-    """What can't be JSON is refused before anything is sent."""
+    """An input that can't be JSON is refused before anything is sent."""
     world = World()
     with pytest.raises(InvalidRequest, match="can't be written as JSON"):
         submit(world, object())
@@ -96,7 +96,7 @@ def test_an_input_that_is_none() -> None:
     ids=lambda one: getattr(one, "reason", None) or one.status,
 )
 def test_a_submit_that_is_tried_again(trouble: Any) -> None:
-    """After no answer, or one that says nothing about the request, the very same request is sent again."""
+    """After no response, or a transient one, the identical request is sent again."""
     world = World(trouble, trouble, ACCEPTED)
     submit(world, {"a": 1}, headers={"traceparent": "t"})
     first, second, third = world.sent
@@ -107,7 +107,7 @@ def test_a_submit_that_is_tried_again(trouble: Any) -> None:
 
 
 def test_pauses_grow_and_are_spread() -> None:
-    """They double up to 5 seconds, and chance takes off up to half."""
+    """Pauses double up to 5 seconds, and jitter takes off up to half."""
     for jitter, spread in ((1.0, 1.0), (0.0, 0.5)):
         world = World(*[LOST] * 8, ACCEPTED, jitter=jitter)
         submit(world)
@@ -127,14 +127,14 @@ def test_pauses_grow_and_are_spread() -> None:
     ],
 )
 def test_retry_after(headers: dict[str, Any], pause: float) -> None:
-    """The service's wish comes first, as seconds or as a date by its own clock; what is neither is ignored."""
+    """`Retry-After` is added to the pause, as seconds or as a date by the service's clock; other values are ignored."""
     world = World(reply(503, HTML, **headers), ACCEPTED)
     submit(world)
     assert world.sleeps == [pause]
 
 
 def test_a_submit_that_gives_up() -> None:
-    """When the time is up, the error names the id under which the same request is safe, and what was wrong last."""
+    """At its timeout, the error has the id to submit again, and the last problem."""
     world = World(*[LOST] * 4, refusal(503, "JournalUnavailable", "the journal did not answer"))
     with pytest.raises(ServiceUnavailable) as caught:
         submit(world, operation_id="mine", timeout=4.0)
@@ -146,7 +146,7 @@ def test_a_submit_that_gives_up() -> None:
 
 
 def test_a_service_that_asks_for_more_time_than_there_is() -> None:
-    """Nothing is waited for that can't help."""
+    """A `Retry-After` beyond the timeout fails at once."""
     world = World(refusal(503, "JournalFull", retry_after=30))
     with pytest.raises(ServiceUnavailable) as caught:
         submit(world, timeout=20.0)
@@ -154,7 +154,7 @@ def test_a_service_that_asks_for_more_time_than_there_is() -> None:
 
 
 def test_a_try_never_takes_longer_than_the_call_has() -> None:
-    """A silent service is left in time, though even the last try gets a second."""
+    """A silent service does not delay the call beyond its timeout, except that the last try gets a second."""
     world = World(After(10, LOST), After(1.2, LOST), ACCEPTED)
     submit(world, timeout=12.0)
     assert [round(sent.timeout, 6) for sent in world.sent] == [10, 1.8, 1.0]
@@ -187,7 +187,7 @@ def test_a_try_never_takes_longer_than_the_call_has() -> None:
     ],
 )
 def test_answers_that_end_a_submit(answer: Any, error: type[Exception], text: str) -> None:
-    """A refusal is final; so is what opstream would never say. Each tells what to do, and which operation it was."""
+    """A 4xx is final, and so is a response that opstream never gives. The error has the next step and the id."""
     world = World(answer)
     with pytest.raises(error) as caught:
         submit(world)
@@ -197,7 +197,7 @@ def test_answers_that_end_a_submit(answer: Any, error: type[Exception], text: st
 
 
 def test_a_refusal_in_parts() -> None:
-    """The error body's members are attributes; the further problems are in the text."""
+    """The error body's members are attributes; further problems are in the text."""
     details = [{"code": "InvalidInput", "message": f"bad {n}", "target": f"f[{n}]"} for n in range(3)]
     world = World(refusal(400, "InvalidInput", "bad 0", target="f[0]", details=details))
     with pytest.raises(RequestRefused) as caught:
@@ -209,7 +209,7 @@ def test_a_refusal_in_parts() -> None:
 
 
 def test_headers_of_ones_own() -> None:
-    """They are sent, but can't break what makes a submit safe."""
+    """Given headers are sent, but can't replace the operation id."""
     world = World(ACCEPTED)
     submit(world, headers={"X-Tenant": "a", "operation-id": "other", "ACCEPT": "text/html"})
     assert world.asked("x-tenant") == ["a"]
@@ -218,7 +218,7 @@ def test_headers_of_ones_own() -> None:
 
 
 def test_waiting_is_held_by_the_service() -> None:
-    """Each request asks to be held for 30 seconds; after one that was, the next follows at once."""
+    """Each request asks for a wait of 30 seconds; after one that waited, the next follows at once."""
     world = World(After(30, HELD), After(12, DONE))
     assert wait(world).status is Status.SUCCEEDED
     assert world.asked("Prefer") == ["wait=30", "wait=30"]
@@ -227,7 +227,7 @@ def test_waiting_is_held_by_the_service() -> None:
 
 
 def test_waiting_where_nobody_holds() -> None:
-    """A service or proxy that answers at once is polled no faster than its Retry-After says, 1 second without."""
+    """A service or proxy that does not wait is polled as its Retry-After says, or every second."""
     slow = reply(200, {"id": "x", "status": "Running"}, retry_after=5)
     mute = reply(200, {"id": "x", "status": "Running"})
     world = World(After(0.1, slow), mute, After(0.4, HELD), DONE)
@@ -236,7 +236,7 @@ def test_waiting_where_nobody_holds() -> None:
 
 
 def test_waiting_with_somebody_watching() -> None:
-    """It is told each state that differs from the one before; requests are held for as long as the pace allows."""
+    """`on_change` is called with each changed state; requests wait as long as the poll interval."""
     half = reply(200, {"id": "x", "status": "Running", "percentComplete": 50}, retry_after=3, preference_applied="x")
     world = World(After(1, HELD), After(1, HELD), After(3, half), DONE)
     seen: list[tuple[str, float | None]] = []
@@ -247,7 +247,7 @@ def test_waiting_with_somebody_watching() -> None:
 
 
 def test_what_a_handle_knows_is_no_change() -> None:
-    """With a handle, only what differs from its state is told."""
+    """With an Operation, `on_change` is called only for later changes."""
     world = World(RUNNING, DONE)
     seen: list[str] = []
     handle = Operation(f"{BASE}/status/x", StatusMonitor(id="x", status=Status.RUNNING))
@@ -256,7 +256,7 @@ def test_what_a_handle_knows_is_no_change() -> None:
 
 
 def test_waiting_outlives_an_outage() -> None:
-    """Without a timeout it goes on for as long as the service is away; then the pauses begin short again."""
+    """Without a timeout, a wait lasts through any outage; afterwards the pauses are short again."""
     outage = [LOST, reply(502, HTML), refusal(503, "JournalUnavailable", retry_after=1), reply(503, HTML)] * 20
     world = World(RUNNING, *outage, RUNNING, LOST, DONE)
     assert wait(world).is_terminal
@@ -266,7 +266,7 @@ def test_waiting_outlives_an_outage() -> None:
 
 
 def test_a_wait_that_is_over() -> None:
-    """The error has the operation as it was seen last; requests are held no longer than there is time."""
+    """The error has the last seen operation; requests wait no longer than the timeout."""
     world = World(After(3, HELD), HELD)
     with pytest.raises(WaitTimeout, match=r"operation x is Running after 4 s and goes on: wait for it again") as caught:
         wait(world, timeout=4.0)
@@ -278,7 +278,7 @@ def test_a_wait_that_is_over() -> None:
 
 
 def test_a_wait_without_an_answer() -> None:
-    """It takes all of its time, so that waiting in a loop does not hammer a service that is down."""
+    """It takes its whole timeout, so that a loop of waits does not overload a service that is down."""
     world = World(refusal(503, "JournalUnavailable", retry_after=30))
     with pytest.raises(WaitTimeout, match=r"operation x was not seen after 4 s .* JournalUnavailable") as caught:
         wait(world, timeout=4.0)
@@ -287,7 +287,7 @@ def test_a_wait_without_an_answer() -> None:
 
 
 def test_a_wait_of_no_time() -> None:
-    """It looks once."""
+    """A wait of 0 seconds polls once."""
     assert wait(World(DONE), timeout=0.0).is_terminal
     with pytest.raises(WaitTimeout):
         wait(World(RUNNING), timeout=0.0)
@@ -295,7 +295,7 @@ def test_a_wait_of_no_time() -> None:
 
 @pytest.mark.parametrize("call", ["wait", "status", "cancel", "history", "follow"])
 def test_an_operation_that_is_not_known(call: str) -> None:
-    """A refusal ends any call at once."""
+    """A 404 ends any call at once."""
     world = World(refusal(404, "OperationNotFound", "there is no such operation"))
     options = {
         "wait": {"on_change": None},
@@ -310,7 +310,7 @@ def test_an_operation_that_is_not_known(call: str) -> None:
 
 @pytest.mark.parametrize("call", ["wait", "status", "cancel", "history", "follow"])
 def test_an_id_that_is_none(call: str) -> None:
-    """It is refused before anything is sent: it would reach another path."""
+    """An invalid id is refused before anything is sent: it would reach another path."""
     world = World()
     options = {
         "wait": {"on_change": None},
@@ -323,7 +323,7 @@ def test_an_id_that_is_none(call: str) -> None:
 
 
 def test_a_cancel() -> None:
-    """A POST with the reason, sent again if there is no answer."""
+    """A POST with the reason, sent again if there is no response."""
     world = World(LOST, reply(200, {"id": "x", "status": "Running"}))
     operation = world.run(world.flows.cancel("x", reason="enough", timeout=60.0))
     assert operation.status == "Running"
@@ -349,20 +349,20 @@ def test_results() -> None:
 
 
 def test_a_result_of_another_type() -> None:
-    """The error names the operation and the place."""
+    """The error names the operation and the place in the result."""
     with pytest.raises(UnexpectedAnswer, match=r"operation x is not of the requested type: .* at `\$\[...\]`"):
         result(World(DONE), dict[str, str])
 
 
 def test_a_result_that_is_no_text() -> None:
-    """Bytes that are no UTF-8 are an answer that nobody can use, not a crash."""
+    """A result that is not UTF-8 raises UnexpectedAnswer."""
     with pytest.raises(UnexpectedAnswer):
         result(World(reply(200, b'{"id":"x","status":"Succeeded","result":"\xff\xfe"}')))
 
 
 @pytest.mark.parametrize("call", ["status", "wait", "cancel"])
 def test_an_answer_about_another_operation(call: str) -> None:
-    """As a cache that looks at half of the path gives it: nothing is known of the one that was asked about."""
+    """A response about another operation, as a wrong cache gives it, raises UnexpectedAnswer."""
     options: dict[str, dict[str, Any]] = {"wait": {"on_change": None}, "cancel": {"reason": ""}}
     world = World(DONE)
     with pytest.raises(UnexpectedAnswer, match="the response is about operation 'x': check the URL, and any cache"):
@@ -370,7 +370,7 @@ def test_an_answer_about_another_operation(call: str) -> None:
 
 
 def test_a_failure() -> None:
-    """The action's own code and message."""
+    """The exception has the action's code and message."""
     failed = reply(200, {"id": "x", "status": "Failed", "error": {"code": 418, "message": "short", "target": "t"}})
     with pytest.raises(OperationFailed, match="operation x failed: 418: short") as caught:
         result(World(failed))
@@ -406,7 +406,7 @@ def canceled(reason: str) -> bytes:
     ],
 )
 def test_a_cancellation(history: Any, reason: str) -> None:
-    """The reason is read from the history if that can be read, and is not worth a second try."""
+    """The reason is read from the history, with one try."""
     world = World(reply(200, {"id": "x", "status": "Canceled"}), history)
     with pytest.raises(OperationCanceled) as caught:
         result(world)

@@ -1,4 +1,4 @@
-"""Server-Sent Events as the standard has them, cut into chunks anywhere."""
+"""Server-Sent Events as in the standard, cut into chunks anywhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def parse(*chunks: bytes) -> list[ServerSentEvent]:
 
 
 def cut(data: st.DataObject, whole: bytes) -> list[bytes]:
-    """It in pieces, some of them empty."""
+    """A text in pieces, some of them empty."""
     places = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=8), label="cuts"))
     return [whole[begin:end] for begin, end in zip([0, *places], [*places, len(whole)], strict=True)]
 
@@ -34,14 +34,14 @@ def streams(draw: st.DrawFn) -> tuple[str, list[ServerSentEvent]]:
         data, name = draw(st.lists(TEXTS, max_size=3)), draw(st.none() | WORDS)
         new_id = draw(st.none() | WORDS)
         space = draw(st.sampled_from(["", " "]))
-        # Of a value's own spaces the first is taken for the separator, so it needs one.
+        # The parser removes the first space of a value, so add one.
         lines = [f"data:{space if space or not line.startswith(' ') else ' '}{line}" for line in data]
         lines += [f"event: {name}"] if name is not None else []
         lines += [f"id: {new_id}"] if new_id is not None else []
         lines += draw(
             st.lists(st.sampled_from([": a comment", ":", "colour: red", "nonsense", "retry: soon"]), max_size=2)
         )
-        # The order of fields says nothing, but that of the data's lines among each other.
+        # The order of fields does not matter, except that of the data lines.
         rest = [line for line in lines if not line.startswith("data")]
         for line in draw(st.permutations(rest)):
             lines.remove(line)
@@ -58,7 +58,7 @@ def streams(draw: st.DrawFn) -> tuple[str, list[ServerSentEvent]]:
 
 @given(stream=streams(), tail=st.sampled_from(["", "data: half", "data: half\n", "id: 9\ndata"]), data=st.data())
 def test_any_stream_in_any_chunks(stream: tuple[str, list[ServerSentEvent]], tail: str, data: st.DataObject) -> None:
-    """Every whole event, in order, with its lines joined; an event that does not end is none."""
+    """The parser returns each complete event, in order, with its lines joined; an incomplete one is dropped."""
     text, events = stream
     assert parse(*cut(data, (text + tail).encode())) == events
 
@@ -66,7 +66,7 @@ def test_any_stream_in_any_chunks(stream: tuple[str, list[ServerSentEvent]], tai
 @given(whole=st.binary(max_size=60) | st.text("\r\n:id data", max_size=60).map(str.encode), data=st.data())
 @example(whole=b"data:\xf0\x9f\x98", data=None)
 def test_chunks_do_not_matter(whole: bytes, data: st.DataObject | None) -> None:
-    """Whatever the bytes are, how they are cut changes nothing, and nothing raises."""
+    """The chunks of any bytes do not change the result, and nothing raises."""
     assert parse(*(cut(data, whole) if data else [whole])) == parse(whole)
 
 
@@ -87,12 +87,12 @@ def test_chunks_do_not_matter(whole: bytes, data: st.DataObject | None) -> None:
     ids=["lines", "ids", "empty data", "one space", "no data no event", "NUL in an id", "other line ends"],
 )
 def test_the_standards_own_examples(text: str, events: list[tuple[str, str, str]]) -> None:
-    """And its corners: what has no data is no event, and resets the event's type."""
+    """The standard's examples; and a block without data is no event and resets the event's type."""
     assert parse(text.encode()) == [ServerSentEvent(id=one, event=two, data=three) for one, two, three in events]
 
 
 def test_a_line_ends_with_its_first_character() -> None:
-    """An event is given when its CR arrives; that an LF may follow is no reason to wait, nor a line of its own."""
+    """An event is complete when its CR arrives; an LF that may follow is not awaited, and is no line."""
     stream = EventStreamParser()
     assert [event.data for event in stream.feed(b"data: a\r\n\r")] == ["a"]
     assert stream.feed(b"\n") == []
@@ -100,7 +100,7 @@ def test_a_line_ends_with_its_first_character() -> None:
 
 
 def test_broken_utf8_is_replaced() -> None:
-    """As in browsers."""
+    """Broken UTF-8 is replaced, as in browsers."""
     assert parse(b"data: \xff\xfe\n\n")[0].data == "\ufffd\ufffd"
 
 
@@ -109,7 +109,7 @@ def test_broken_utf8_is_replaced() -> None:
     [(b"retry: 1500\n", 1.5), (b"retry:0\n", 0.0), (b"retry: -1\n", None), (b"retry: 1.5\n", None), (b"", None)],
 )
 def test_retry(lines: bytes, seconds: float | None) -> None:
-    """How long to wait before connecting again, in milliseconds; only digits count."""
+    """`retry` is in milliseconds; only digits are valid."""
     stream = EventStreamParser()
     stream.feed(lines + b"retry: " + b"9" * 5000 + b"\n")
     assert stream.retry == seconds

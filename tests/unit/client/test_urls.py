@@ -1,4 +1,4 @@
-"""The URLs that a client uses: what it takes for the service, a target, a place to poll."""
+"""The URLs of a client: of the service, of targets and of operations."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BASE = "https://api.test:8443/ops"
     ],
 )
 def test_services(url: str, base: str) -> None:
-    """A scheme, a host, perhaps a path."""
+    """A service has a scheme, a host and perhaps a path."""
     assert (ServiceUrls(url).base, ServiceUrls(url).authorization) == (base, "")
 
 
@@ -43,7 +43,7 @@ def test_what_is_no_service(url: str) -> None:
 
 
 def test_credentials() -> None:
-    """They become a header, and are in no URL that could be printed."""
+    """Credentials become a header, and are in no URL that could be printed."""
     service = ServiceUrls("https://ann:s%3Acret@api.test/ops")
     assert service.base == "https://api.test/ops"
     assert service.authorization == "Basic YW5uOnM6Y3JldA=="
@@ -55,7 +55,7 @@ def test_credentials() -> None:
 @given(kind=routable_kinds, resource_id=resource_ids)
 @example(kind=Kind("book", "start"), resource_id='..:%2F?#a;b\\"[é]')
 def test_any_target(kind: Kind, resource_id: str) -> None:
-    """Whatever a resource's id is, the service reads the same from the path that is sent."""
+    """The service reads any resource id from the path as the client was given it."""
     target = f"{kind.resource}/{resource_id}:{kind.action}" if resource_id else str(kind)
     url = httpx.URL(ServiceUrls("http://api.test").action(target))
     parsed = parse_submit_path(url.raw_path)
@@ -63,7 +63,7 @@ def test_any_target(kind: Kind, resource_id: str) -> None:
 
 
 def test_a_leading_slash() -> None:
-    """It is tolerated: targets look like paths."""
+    """A leading slash is allowed: targets look like paths."""
     assert ServiceUrls(BASE).action("/book/42:upload-start") == f"{BASE}/book/42:upload-start"
 
 
@@ -95,7 +95,7 @@ def test_what_is_no_target(target: str) -> None:
     [f"{BASE}/status/1", f"{BASE}/elsewhere/1", "https://API.test:8443/ops/status/1"],
 )
 def test_places_to_poll(location: str) -> None:
-    """What the service names below its own URL is used as it is."""
+    """An `Operation-Location` below the service's URL is used unchanged."""
     assert ServiceUrls(BASE).status("1", location) == location
 
 

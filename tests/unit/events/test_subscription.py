@@ -1,4 +1,4 @@
-"""What can't be subscribed to is said in one line when the module is imported, before anything is connected."""
+"""Invalid subscriptions are refused with one line at import, before anything connects."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ NOW = datetime(2026, 11, 24, tzinfo=UTC)
     ],
 )
 def test_filters(kind: str, events: Any, expected: list[str]) -> None:
-    """A subscription is subject filters."""
+    """A kind and events become subject filters."""
     assert subject_filters(kind, events) == expected
 
 
@@ -101,13 +101,13 @@ def test_bad_arguments(given: dict[str, Any], message: str) -> None:
 
 @pytest.mark.parametrize("given", [{"servers": ""}, {"servers": []}, {"connect_timeout": 0}, {"connect_timeout": "5"}])
 def test_a_broker_that_can_not_be(given: dict[str, Any]) -> None:
-    """It has an address, and some time to be there."""
+    """A broker needs a server and a positive timeout."""
     with pytest.raises(InvalidSubscription, match=r"names no broker: write e\.g\. |must be more than 0 seconds"):
         EventsBroker(**given)
 
 
 def test_a_durable_has_one_handler() -> None:
-    """Two handlers on one durable would take each other's events."""
+    """A second handler on a durable is refused."""
     broker = EventsBroker()
 
     @subscribe(broker, "book:*", durable="mailer")
@@ -118,7 +118,7 @@ def test_a_durable_has_one_handler() -> None:
 
 
 def test_the_applications_own_document() -> None:
-    """FastStream still describes an application that subscribes to events, and what else it does."""
+    """FastStream can describe an application that subscribes to events."""
     broker = EventsBroker()
 
     @subscribe(broker, "book:*", durable="mailer")
@@ -133,7 +133,7 @@ def test_the_applications_own_document() -> None:
 
 
 def test_another_broker() -> None:
-    """A broker without the care of the connection is refused."""
+    """A plain NatsBroker is refused."""
     with pytest.raises(InvalidSubscription, match="must be an EventsBroker, not NatsBroker"):
         subscribe(NatsBroker(), "book:*", durable="mailer")  # type: ignore[arg-type]
 
@@ -169,7 +169,7 @@ def test_a_handler_takes_what_it_is_subscribed_to() -> None:
 
 
 async def test_a_handler_is_tested_by_calling_it() -> None:
-    """What `subscribe` gives is still called as the function that it was, with an event made by hand."""
+    """A test can call the decorated function with an event that it constructs."""
     got = []
 
     @subscribe(EventsBroker(), "book:*", durable="mailer")
@@ -186,7 +186,7 @@ async def test_a_handler_is_tested_by_calling_it() -> None:
 
 
 def test_a_result_of_another_form() -> None:
-    """A result that is not what the handler takes it for says whose it is."""
+    """A result of another type raises UnexpectedShape with the operation's id."""
     made = ActionSucceeded(
         operation_id="1", resource="book", action="up", time=NOW, result=msgspec.Raw(b'{"pages":"x"}')
     )
@@ -196,13 +196,13 @@ def test_a_result_of_another_form() -> None:
 
 
 def test_every_event_has_its_type() -> None:
-    """What the contract knows can be subscribed to."""
+    """There is an event class for each event of the contract."""
     assert list(EVENT_CLASSES) == [one.name for one in EVENT_DATA]
 
 
 @given(st.binary(max_size=200), st.text(max_size=60))
 def test_no_message_harms(data: bytes, subject: str) -> None:
-    """Whatever a message holds, it is an event or is named unreadable."""
+    """Any message becomes an event or raises UnreadableEvent."""
     from opstream.events.errors import UnreadableEvent
 
     with pytest.raises(UnreadableEvent):
@@ -213,7 +213,7 @@ def test_no_message_harms(data: bytes, subject: str) -> None:
 
 @given(st.integers(1, 10_000), st.floats(0.5, 1.0))
 def test_backoff_is_bounded(deliveries: int, factor: float) -> None:
-    """No pause is shorter than half of the first one, or longer than the longest."""
+    """Each delay is between half of `first` and `longest`."""
     assert 0.5 <= Backoff().delay(deliveries, factor) <= 300.0
 
 

@@ -59,7 +59,7 @@ async def prepare(root: Path) -> UploadStarted:
 
 
 def everything(root: Path) -> dict[str, bytes | None]:
-    """All files with their bytes and all folders: what is left behind counts too. The time is taken out."""
+    """All files with their bytes, and all folders, including leftovers; without the time."""
     return {
         str(path.relative_to(root)): path.read_bytes().replace(b"T01:00", b"T00:00") if path.is_file() else None
         for path in root.rglob("*")
@@ -123,7 +123,7 @@ async def test_two_attempts_at_once(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["start", "finish"])
 async def test_an_attempt_wakes_up_late(tmp_path: Path, name: str) -> None:
-    """Held back at any call while its successor, and then the next version, come to their end, it leaves no trace."""
+    """An attempt that is delayed at any call until its successor and the next version have finished changes nothing."""
     origin = tmp_path / "origin"
     finished = await prepare(origin)
     for nth in range(1, 200):
@@ -202,7 +202,7 @@ async def test_two_transactions_of_one_book(tmp_path: Path) -> None:
 
 
 async def test_a_start_while_another_publishes(tmp_path: Path) -> None:
-    """It is refused as out of date, or the folder holds all that it vouches for."""
+    """A start is refused as out of date, or its folder holds all files that it reports."""
     origin = tmp_path / "origin"
     finished = await prepare(origin)
     seen = set()
@@ -235,7 +235,7 @@ async def test_many_clients_kills_and_late_attempts(tmp_path: Path, seed: int) -
     late: list[asyncio.Task[Any]] = []
 
     async def operation(call: Call) -> Any:
-        """Two attempts at once, again and again while they get killed; the slower one is not waited for."""
+        """Run two attempts at once, repeatedly while they are killed, without waiting for the slower one."""
         gate = turns.gate(f"{call}")
         while True:
             attempts = {turns.actor(call(Desk(tmp_path, gate))) for _ in range(2)}
@@ -281,7 +281,7 @@ async def test_many_clients_kills_and_late_attempts(tmp_path: Path, seed: int) -
 
 
 def assert_shelf(root: Path, book: Book, content: Content) -> None:
-    """The store holds records, and the files of this version and nothing else."""
+    """The store holds the records, the files of this version, and nothing else."""
     assert [(file.path, file.sha256, file.size) for file in book.files] == [
         (file.path, file.sha256, len(content[file.path])) for file in announce(content)
     ]
@@ -294,7 +294,7 @@ def assert_shelf(root: Path, book: Book, content: Content) -> None:
 
 
 def assert_vouched(root: Path, started: UploadStarted, content: Content) -> None:
-    """What the client need not upload is there."""
+    """The files that the client need not upload are there."""
     missing = {file.path for file in started.files_to_upload}
     folder = local_path(started.upload_url)
     assert folder.is_relative_to(root)

@@ -72,7 +72,7 @@ BAD = [
 ]
 BAD += ["\x7f", "\x85", "a/\t", "\ufffe", "..\\a", "\r"]
 UNSPEAKABLE = ["a#1", "a/b#007", "\ud800", "é" * 300, "a/" + "x" * 201, "ü" * 101]
-"""Bad in ways that a schema can't say."""
+"""Paths that are wrong in ways that a schema can't express."""
 
 texts = st.text(st.sampled_from("ab./\\#1\n\0ü "), max_size=12) | st.text(max_size=30)
 
@@ -87,7 +87,7 @@ def listed(*paths: str) -> list[AnnouncedFile]:
 
 @pytest.mark.parametrize("path", GOOD)
 def test_good_paths(path: str) -> None:
-    """Taken by the schema, by msgspec and by the rules."""
+    """Good paths are accepted by the schema, by msgspec and by the rules."""
     assert START.is_valid(start_input(path))
     msgspec.convert(start_input(path), UploadStart)
     check_files(listed(path))
@@ -95,7 +95,7 @@ def test_good_paths(path: str) -> None:
 
 @pytest.mark.parametrize("path", BAD)
 def test_bad_paths(path: str) -> None:
-    """The API refuses them with 400; and should one get through, the action does."""
+    """The schema refuses bad paths, and so do the rules of the action."""
     assert not START.is_valid(start_input(path))
     with pytest.raises(ActionError, match="InvalidFiles") as caught:
         check_files(listed("good", path))
@@ -104,7 +104,7 @@ def test_bad_paths(path: str) -> None:
 
 @pytest.mark.parametrize("path", UNSPEAKABLE)
 def test_unspeakable_paths(path: str) -> None:
-    """The action refuses what the schema takes."""
+    """The action refuses these paths, which the schema accepts."""
     with pytest.raises(ActionError, match="InvalidFiles"):
         check_files(listed(path))
 
@@ -113,7 +113,7 @@ def test_unspeakable_paths(path: str) -> None:
 @example("a\n")
 @example("ü" * (MAX_NAME_BYTES // 2))
 def test_paths_stay_where_they_are_put(path: str) -> None:
-    """What is taken means one place right where it says, is taken by the schema too, and LocalStore takes it."""
+    """An accepted path means one place below its folder, and the schema and LocalStore accept it too."""
     if path_problem(path):
         return
     assert START.is_valid(start_input(path))
@@ -126,7 +126,7 @@ def test_paths_stay_where_they_are_put(path: str) -> None:
 
 @given(st.lists(texts, max_size=6))
 def test_lists_that_are_taken_can_be_stored(tmp_path_factory: pytest.TempPathFactory, paths: list[str]) -> None:
-    """As so many files side by side, on a file system."""
+    """An accepted list can be stored on a file system."""
     try:
         check_files(listed(*paths))
     except ActionError:
@@ -149,7 +149,7 @@ def test_lists_that_are_taken_can_be_stored(tmp_path_factory: pytest.TempPathFac
     ],
 )
 def test_lists(paths: list[str], target: str) -> None:
-    """Every file has its own place, and there are not none and not too many."""
+    """A list must not be empty or too long, and each file has its own path."""
     with pytest.raises(ActionError, match="InvalidFiles") as caught:
         check_files(listed(*paths))
     assert caught.value.target == target

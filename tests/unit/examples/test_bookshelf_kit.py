@@ -27,21 +27,21 @@ _CALLS = ("get_async", "put_async", "copy_async", "delete_async", "list_with_del
 
 
 class Killed(BaseException):
-    """The process is gone: no handler of the code under test may see it."""
+    """The process was killed; the code under test must not catch this."""
 
 
 class Gate:
     """Passed before and after each storage call and each progress report."""
 
     async def before(self, call: str) -> int:
-        """Something is about to happen; returns its number, for there are calls within calls."""
+        """A call begins; return its number, since calls can be nested."""
         return 0
 
     async def after(self, number: int) -> None:
-        """It has happened."""
+        """The call has taken effect."""
 
     def dies_halfway(self, number: int) -> bool:
-        """Whether a removal of many files is to stop in the middle."""
+        """Return True if a removal of many files must stop in the middle."""
         return False
 
 
@@ -66,7 +66,7 @@ class Killer(Gate):
 
 
 class Pause(Gate):
-    """Holds the n-th call back until something else is over."""
+    """Delays the n-th call until an event is set."""
 
     def __init__(self, nth: int, meanwhile: Callable[[], Awaitable[None]]) -> None:
         self.nth, self.meanwhile, self.calls = nth, meanwhile, 0
@@ -88,7 +88,7 @@ class Turns:
         self.order: list[str] = []
 
     def gate(self, name: str) -> Turn:
-        """What an actor's calls pass."""
+        """The gate that an actor's calls pass."""
         return Turn(self, name)
 
     def actor(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
@@ -125,7 +125,7 @@ class Turn(Gate):
     def __init__(self, turns: Turns, name: str) -> None:
         self._turns, self._name = turns, name
         self.is_spared = False
-        """Whether nobody who passes dies any more."""
+        """True once no call dies any more."""
 
     async def before(self, call: str) -> int:
         await self._turns.wait(self._name)
@@ -207,7 +207,7 @@ class Desk:
         )
 
     async def upload(self, started: UploadStarted, content: Content) -> None:
-        """Bring what was asked for, of `content`."""
+        """Upload the requested files of `content`."""
         for file in started.files_to_upload:
             if file.path in content:
                 await self.raw.put_async(self.path_of(file.upload_url), content[file.path])
@@ -249,7 +249,7 @@ async def code_of(call: Awaitable[Any]) -> str:
 
 
 def local_path(url: str) -> Path:
-    """Where a `file:` URL points."""
+    """The path of a `file:` URL."""
     return Path(unquote(urlsplit(url).path))
 
 

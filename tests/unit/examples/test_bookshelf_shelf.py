@@ -25,7 +25,7 @@ def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Desk:
 
 
 async def test_a_first_version(desk: Desk) -> None:
-    """All files have to be uploaded; the record tells what was published."""
+    """All files must be uploaded; the record has the published ones."""
     started = await desk.start("42", FIRST, title="The Book")
     assert [file.path for file in started.files_to_upload] == list(FIRST)
     assert (started.book_id, started.version, started.files_unchanged) == ("42", 1, 0)
@@ -134,7 +134,7 @@ async def test_an_unchanged_file_that_the_client_changed(desk: Desk) -> None:
 
 @pytest.mark.parametrize("transaction", ["", "nope", "../x", "tx-" + "0" * 32, "tx-" + "0" * 32 + "\n", "x" * 100])
 async def test_an_unknown_transaction(desk: Desk, transaction: str) -> None:
-    """Whatever the text, it's not a path."""
+    """An unknown transaction id of any text is refused, and is not used as a path."""
     call = desk.shelf.finish("42", transaction, operation_id="o", metadata={}, progress=desk.report)
     assert await code_of(call) == "UnknownTransaction transactionId"
 
@@ -177,7 +177,7 @@ async def test_a_rival_was_faster(desk: Desk) -> None:
 
 
 async def test_abandoned_uploads_go_with_the_next_version(desk: Desk) -> None:
-    """Uploads that nobody finishes don't pile up in a book that is worked on."""
+    """Unfinished uploads are removed with the next version."""
     abandoned = await desk.start("42", FIRST, "start-0")
     await desk.upload(abandoned, FIRST)
     await desk.upload(await desk.start("42", FIRST, "half"), {"a.md": b"wrong"})
@@ -223,7 +223,7 @@ async def test_odd_things_in_a_local_upload_folder(tmp_path: Path) -> None:
 
 
 async def test_cleaning_up_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: Any) -> None:
-    """What is published is not reported as failed; the next version's cleanup takes the litter along."""
+    """A published version is not reported as failed; the next version removes the leftovers."""
     desk = Desk(tmp_path)
     await desk.publish("42", FIRST, "1")
 

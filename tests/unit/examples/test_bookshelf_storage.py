@@ -1,4 +1,4 @@
-"""Which place a URL means, and the actions themselves: on the default folder, and on S3 over real HTTP."""
+"""The store of a URL, and the actions on the default folder and on S3 over real HTTP."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 class MiniS3:
-    """As much of S3 as a shelf needs, without signatures. Keeps objects and unfinished multipart uploads in dicts."""
+    """The part of S3 that a shelf needs, without signatures; objects and unfinished uploads are in dicts."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
@@ -51,7 +51,7 @@ class MiniS3:
             wbufsize = -1  # one packet an answer, or each waits for a delayed acknowledgement
 
             def log_message(self, *_args: Any) -> None:
-                """Stay quiet."""
+                """Log nothing."""
 
             def handle_any(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -245,7 +245,7 @@ def test_urls_that_are_no_place(url: str) -> None:
 
 
 def test_urls(tmp_path: Path) -> None:
-    """Percent-encoded, both ways."""
+    """URLs of files are percent-encoded and decoded."""
     folder = tmp_path / "a b" / "#1"
     local = open_storage(folder.as_uri())
     assert isinstance(local, LocalFolder)

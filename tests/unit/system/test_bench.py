@@ -61,7 +61,7 @@ def test_recovery_tells_the_lease_from_what_comes_after_it() -> None:
 
 
 def test_progress_without_a_terminal() -> None:
-    """One plain line for each tenth that was passed, and one at the end."""
+    """Without a terminal there is one line for each tenth, and one at the end."""
     lines: list[str] = []
     stream = io.StringIO()
     progress = Progress(lines.append, stream, Clock())

@@ -1,4 +1,4 @@
-"""The checker of the invariants finds each of the breaches that it is there for, and nothing where there is none."""
+"""The checker of the invariants finds each kind of breach, and none in valid evidence."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def journal(*datas: EventData, **changes: Any) -> list[Stored]:
 
 
 def evidence(*datas: EventData, **changes: Any) -> Evidence:
-    """What is left of a run, with the view as it should be and all that a client could have seen."""
+    """Valid evidence of a run: snapshots equal to the fold, and all statuses that a client could have seen."""
     found = Evidence(journal(*datas, **changes), {}, {"op-1": PROMISE})
     with contextlib.suppress(FoldRefused):
         found.view["op-1"] = msgspec.json.encode(found.fold("op-1"))
@@ -101,12 +101,12 @@ def evidence(*datas: EventData, **changes: Any) -> Evidence:
     ids=["succeeded", "failed", "taken over"],
 )
 def test_what_goes_well(datas: tuple[EventData, ...]) -> None:
-    """An operation that went well breaks nothing."""
+    """A valid operation has no breach."""
     assert breaches(evidence(*datas)) == []
 
 
 def test_given_up_by_another_runner() -> None:
-    """Whoever finds that the attempts are used up may say so; its message counts attempts and claims none."""
+    """Any runner may fail an operation without attempts left; its event names no attempt as its own."""
     lost = failed("the last of 2 attempts ended with the runner that executed it", "RunnerLost")
     found = evidence(REQUESTED, started(1), started(2), lost, source="opstream/runner/runner-3")
     assert breaches(found) == []
@@ -134,7 +134,7 @@ def forced(**changes: int) -> Evidence:
 
 
 def test_ended_by_force() -> None:
-    """What an operator passed over is no breach; the view is the fold all the same."""
+    """Messages that a forced end skips are no breach; the snapshot is still the fold."""
     found = forced()
     assert breaches(found) == []
     assert found.fold("op-1").skipped == 3
@@ -144,7 +144,7 @@ def test_ended_by_force() -> None:
 
 @pytest.mark.parametrize("changes", [{"sequence": 1}, {"passed_over": 2}])
 def test_ended_by_force_wrongly(changes: dict[str, int]) -> None:
-    """A forced end that does not tell what lies before it is told."""
+    """A forced end with wrong counts is a breach."""
     assert [one for one in breaches(forced(**changes)) if one.startswith("op-1: invariant 1")]
 
 
@@ -169,7 +169,7 @@ def test_ended_by_force_wrongly(changes: dict[str, int]) -> None:
     ],
 )
 def test_a_broken_journal(invariant: int, found: Evidence) -> None:
-    """A breach is told with the operation and the invariant."""
+    """A breach names the operation and the invariant."""
     assert [one for one in breaches(found) if one.startswith(f"op-1: invariant {invariant}: ")]
 
 
@@ -214,7 +214,7 @@ def _tell_another_end(found: Evidence) -> None:
     ],
 )
 def test_damage_elsewhere(invariant: str, damage: Callable[[Evidence], None]) -> None:
-    """A promise without journal, a view that is not the fold, and statuses that could not be are told."""
+    """A lost request, a snapshot that is not the fold, and impossible statuses are breaches."""
     found = evidence(*WELL)
     damage(found)
     assert [one for one in breaches(found) if one.startswith(invariant)]
