@@ -29,12 +29,7 @@ OPERATIONS: Final = 30_000
 """In the journal, by default."""
 
 _REBUILD: Final = ("-P", "-m", "opstream", "rebuild", "--nats")
-_VERIFY_SCRIPT: Final = """
-import sys
-from opstream.cli.commands.verify import Verify, verify_view
-verify_view(Verify(servers=(sys.argv[1],), connect_timeout=30.0))
-"""
-_VERIFY: Final = ("-c", _VERIFY_SCRIPT)
+_VERIFY: Final = ("-P", "-m", "opstream", "verify", "--nats")
 
 
 class RebuildFigures(msgspec.Struct, frozen=True, kw_only=True):

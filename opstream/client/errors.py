@@ -43,8 +43,8 @@ class RequestRefused(OperationsError):
         self.details: tuple[ErrorDetail, ...] = error.details if error else ()
         if error is None:
             check = "the credentials" if status in _CREDENTIAL_STATUSES else "the URL"
-            told = describe_status(status)
-            super().__init__(f"{what} was refused with {told} by something that is not opstream: check {check}")
+            shown = describe_status(status)
+            super().__init__(f"{what} was refused with {shown} by something that is not opstream: check {check}")
         else:
             super().__init__(f"{what} was refused: {describe_error(error)}")
 

@@ -31,8 +31,8 @@ class ChaosReport(msgspec.Struct):
 
     def text(self) -> str:
         """The whole report as text."""
-        told = [*self.figures, f"breaches: {len(self.breaches)}", *self.breaches, *self.histories]
-        return "\n".join(told)
+        lines = [*self.figures, f"breaches: {len(self.breaches)}", *self.breaches, *self.histories]
+        return "\n".join(lines)
 
 
 def make_report(

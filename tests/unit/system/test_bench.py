@@ -1,8 +1,10 @@
-"""The benchmark's own arithmetic."""
+"""The arithmetic of the benchmark, and the modules that it starts as processes."""
 
 from __future__ import annotations
 
 import io
+import re
+from pathlib import Path
 
 import pytest
 
@@ -92,3 +94,14 @@ def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stream.getvalue().count("\r\x1b[K") == 3
     assert "500 of 1,000 operations (250/s)" in stream.getvalue()
     assert "\n" not in stream.getvalue()
+
+
+def test_the_modules_that_run_as_processes() -> None:
+    """Each module of the benchmark that a text names, for a child process or a runner, exists."""
+    bench = Path(__file__).resolve().parents[3] / "bench"
+    texts = [path.read_text(encoding="utf-8") for path in bench.rglob("*.py")]
+    named = {name for text in texts for name in re.findall(r'"(bench(?:\.\w+)+)"', text)}
+    assert len(named) > 5
+    assert [
+        name for name in sorted(named) if not bench.parent.joinpath(*name.split(".")).with_suffix(".py").exists()
+    ] == []
