@@ -24,7 +24,7 @@ from tests.support.system.wait import eventually
 pytestmark = pytest.mark.e2e
 
 
-async def test_a_hold_that_was_let_go_stays_so() -> None:
+async def test_a_removed_lock_stays_removed() -> None:
     """A removed key does not come back when the broker is killed later (seed 5: the disk had lost an expired marker,
     and with it the removal)."""
     with Broker() as broker:
@@ -54,7 +54,7 @@ async def test_a_hold_that_was_let_go_stays_so() -> None:
             assert [(await cells.get(key)).data for key in ("h.one", "r.rate")] == [b"", b"{}"]
 
 
-async def test_what_a_removed_key_had_replaced_stays_away() -> None:
+async def test_earlier_values_of_a_removed_key_stay_removed() -> None:
     """After a kill of the broker, neither an earlier owner comes back, nor an operation that entered the queue more
     than once (seeds 921 and 934)."""
     with Broker() as broker:

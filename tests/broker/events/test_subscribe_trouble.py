@@ -195,7 +195,7 @@ async def test_a_handler_that_takes_the_process_with_it(broker: Broker, link: Co
     assert (parked.reason, parked.deliveries, kept.ids) == ("NeverFinished", 4, [])
 
 
-async def test_nowhere_to_park(
+async def test_an_event_that_can_not_be_parked(
     broker: Broker, link: Connection, journal: Journal, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An event that can't be parked is not acknowledged."""
@@ -214,7 +214,7 @@ async def test_nowhere_to_park(
         assert await unsettled(link, "printer") == 1
 
 
-async def test_a_deleted_consumer_is_made_again(broker: Broker, link: Connection, journal: Journal) -> None:
+async def test_a_deleted_consumer_is_recreated(broker: Broker, link: Connection, journal: Journal) -> None:
     """If a durable is deleted under its subscriber, no event is lost, new or not yet handled."""
     events, kept = events_broker(broker), KeptEvents()
     go = asyncio.Event()

@@ -176,7 +176,7 @@ async def test_a_copied_program(
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-async def test_its_bad_luck(
+async def test_failures_of_a_copied_program(
     language: str, broker: Broker, link: Connection, journal: Journal, request: pytest.FixtureRequest
 ) -> None:
     """Failed work is retried with growing pauses, invalid messages are given up, a deleted durable ends the program."""
@@ -210,7 +210,7 @@ def test_what_is_no_action(language: str, request: pytest.FixtureRequest) -> Non
         assert "RESOURCE:ACTION DURABLE" in program.output
 
 
-def test_told_to_stop_before_there_is_a_broker(request: pytest.FixtureRequest) -> None:
+def test_sigterm_without_a_broker(request: pytest.FixtureRequest) -> None:
     """The Python program waits for a missing broker, and still ends on SIGTERM."""
     command, folder = commanded("python", "subscribe", request)
     with Process(f"nats://127.0.0.1:{free_port()}", "book:*", "mailer", command=command, cwd=folder) as program:
@@ -220,7 +220,7 @@ def test_told_to_stop_before_there_is_a_broker(request: pytest.FixtureRequest) -
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-async def test_a_durable_of_somebody_else(
+async def test_a_durable_with_other_filters(
     language: str, broker: Broker, link: Connection, request: pytest.FixtureRequest
 ) -> None:
     """A durable with other filters is not changed, and the program ends with a line that says so."""

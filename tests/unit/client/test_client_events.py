@@ -97,7 +97,7 @@ def test_a_stream_that_is_resumed(end: Any) -> None:
     assert len(world.troubles) == 3
 
 
-def test_nothing_to_come() -> None:
+def test_no_more_events() -> None:
     """204 means that the client has the last event of the ended operation; the call ends."""
     assert follow(OPEN, frame(1, 2, 3), CUT, reply(204)).delivered[-1].position == 3
     world = follow(reply(204), after=4)

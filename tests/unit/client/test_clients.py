@@ -154,7 +154,7 @@ def test_an_answer_that_never_ends(is_async: bool) -> None:
         assert time.monotonic() - begin < 5
 
 
-def test_nobody_there(is_async: bool) -> None:
+def test_no_service(is_async: bool) -> None:
     """The error says that there is no connection; `on_retry` is called before each further try."""
     troubles: list[tuple[str, float]] = []
     with refusing() as url, pytest.raises(ServiceUnavailable, match=r"no connection: .*: ask again later") as caught:
@@ -284,7 +284,7 @@ async def test_a_call_that_is_cancelled() -> None:
                     await client.wait("x")
 
 
-def test_a_client_of_ones_own_stays_open() -> None:
+def test_a_given_http_client_stays_open() -> None:
     """The client closes only what it has opened."""
     http = httpx.Client(**DIRECT)
     with OperationsClient("http://api.test", http=http):

@@ -73,7 +73,7 @@ def test_inputs(value: Any, body: bytes) -> None:
     assert world.sent[0].content == body
 
 
-def test_an_input_that_is_none() -> None:
+def test_an_input_that_is_no_json() -> None:
     """An input that can't be JSON is refused before anything is sent."""
     world = World()
     with pytest.raises(InvalidRequest, match="can't be written as JSON"):
@@ -208,7 +208,7 @@ def test_a_refusal_in_parts() -> None:
     assert str(error).endswith("InvalidInput: bad 0 (f[0]); bad 1 (f[1]); bad 2 (f[2])")
 
 
-def test_headers_of_ones_own() -> None:
+def test_given_headers() -> None:
     """Given headers are sent, but can't replace the operation id."""
     world = World(ACCEPTED)
     submit(world, headers={"X-Tenant": "a", "operation-id": "other", "ACCEPT": "text/html"})
@@ -217,7 +217,7 @@ def test_headers_of_ones_own() -> None:
     assert world.asked("accept") == ["application/json"]
 
 
-def test_waiting_is_held_by_the_service() -> None:
+def test_waiting_with_prefer_wait() -> None:
     """Each request asks for a wait of 30 seconds; after one that waited, the next follows at once."""
     world = World(After(30, HELD), After(12, DONE))
     assert wait(world).status is Status.SUCCEEDED
@@ -226,7 +226,7 @@ def test_waiting_is_held_by_the_service() -> None:
     assert all(sent.timeout > 30 for sent in world.sent)
 
 
-def test_waiting_where_nobody_holds() -> None:
+def test_waiting_without_prefer_wait() -> None:
     """A service or proxy that does not wait is polled as its Retry-After says, or every second."""
     slow = reply(200, {"id": "x", "status": "Running"}, retry_after=5)
     mute = reply(200, {"id": "x", "status": "Running"})
@@ -235,7 +235,7 @@ def test_waiting_where_nobody_holds() -> None:
     assert world.sleeps == [5, 1, 0.6]
 
 
-def test_waiting_with_somebody_watching() -> None:
+def test_waiting_with_on_change() -> None:
     """`on_change` is called with each changed state; requests wait as long as the poll interval."""
     half = reply(200, {"id": "x", "status": "Running", "percentComplete": 50}, retry_after=3, preference_applied="x")
     world = World(After(1, HELD), After(1, HELD), After(3, half), DONE)
@@ -246,7 +246,7 @@ def test_waiting_with_somebody_watching() -> None:
     assert msgspec.json.decode(bytes(last.monitor.result)) == {"n": 1}  # type: ignore[arg-type]
 
 
-def test_what_a_handle_knows_is_no_change() -> None:
+def test_the_given_state_is_no_change() -> None:
     """With an Operation, `on_change` is called only for later changes."""
     world = World(RUNNING, DONE)
     seen: list[str] = []
@@ -309,7 +309,7 @@ def test_an_operation_that_is_not_known(call: str) -> None:
 
 
 @pytest.mark.parametrize("call", ["wait", "status", "cancel", "history", "follow"])
-def test_an_id_that_is_none(call: str) -> None:
+def test_an_invalid_id(call: str) -> None:
     """An invalid id is refused before anything is sent: it would reach another path."""
     world = World()
     options = {

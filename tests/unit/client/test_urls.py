@@ -36,7 +36,7 @@ def test_services(url: str, base: str) -> None:
 @pytest.mark.parametrize(
     "url", ["", "api.test", "ftp://api.test", "http://", "http://a.test/?x=1", "http://a.test/#x", "http://a:b.test:x"]
 )
-def test_what_is_no_service(url: str) -> None:
+def test_invalid_services(url: str) -> None:
     """Anything else is refused, with how to write one."""
     with pytest.raises(InvalidRequest, match="write https://HOST"):
         ServiceUrls(url)
@@ -84,7 +84,7 @@ def test_a_leading_slash() -> None:
         ":x",
     ],
 )
-def test_what_is_no_target(target: str) -> None:
+def test_invalid_targets(target: str) -> None:
     """Anything else is refused, with how to write one."""
     with pytest.raises(InvalidRequest, match="is no target: write 'book/42:upload-start'"):
         ServiceUrls(BASE).action(target)
@@ -94,7 +94,7 @@ def test_what_is_no_target(target: str) -> None:
     "location",
     [f"{BASE}/status/1", f"{BASE}/elsewhere/1", "https://API.test:8443/ops/status/1"],
 )
-def test_places_to_poll(location: str) -> None:
+def test_locations_of_the_service(location: str) -> None:
     """An `Operation-Location` below the service's URL is used unchanged."""
     assert ServiceUrls(BASE).status("1", location) == location
 
@@ -119,7 +119,7 @@ def test_places_to_poll(location: str) -> None:
         "https://api.test:8443/ops/status/é",
     ],
 )
-def test_places_that_are_not_the_services(location: str | None) -> None:
+def test_locations_elsewhere(location: str | None) -> None:
     """Another host, or a path outside of the service's: its own URL is built instead. So no credentials go astray, and
     a service that does not know what its proxy is called can be polled."""
     assert ServiceUrls(BASE).status("1", location) == f"{BASE}/status/1"

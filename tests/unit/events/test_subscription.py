@@ -100,7 +100,7 @@ def test_bad_arguments(given: dict[str, Any], message: str) -> None:
 
 
 @pytest.mark.parametrize("given", [{"servers": ""}, {"servers": []}, {"connect_timeout": 0}, {"connect_timeout": "5"}])
-def test_a_broker_that_can_not_be(given: dict[str, Any]) -> None:
+def test_an_invalid_broker(given: dict[str, Any]) -> None:
     """A broker needs a server and a positive timeout."""
     with pytest.raises(InvalidSubscription, match=r"names no broker: write e\.g\. |must be more than 0 seconds"):
         EventsBroker(**given)
@@ -201,7 +201,7 @@ def test_every_event_has_its_type() -> None:
 
 
 @given(st.binary(max_size=200), st.text(max_size=60))
-def test_no_message_harms(data: bytes, subject: str) -> None:
+def test_any_message_is_read_or_refused(data: bytes, subject: str) -> None:
     """Any message becomes an event or raises UnreadableEvent."""
     from opstream.events.errors import UnreadableEvent
 

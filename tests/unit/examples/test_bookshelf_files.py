@@ -103,7 +103,7 @@ def test_bad_paths(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", UNSPEAKABLE)
-def test_unspeakable_paths(path: str) -> None:
+def test_paths_that_the_schema_can_not_refuse(path: str) -> None:
     """The action refuses these paths, which the schema accepts."""
     with pytest.raises(ActionError, match="InvalidFiles"):
         check_files(listed(path))

@@ -237,7 +237,7 @@ NO_PLACES += ["s3:", "s3://", "s3:///x", "s3://b/x?y=z", "s3://b/../x", "gs://b/
 
 
 @pytest.mark.parametrize("url", NO_PLACES)
-def test_urls_that_are_no_place(url: str) -> None:
+def test_invalid_storage_urls(url: str) -> None:
     """The message names the URL."""
     with pytest.raises(InvalidStorageUrl) as caught:
         open_storage(url)
