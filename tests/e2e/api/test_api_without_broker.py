@@ -13,7 +13,15 @@ import pytest
 
 from opstream_api.operations.history import PING_INTERVAL
 from tests.support.api.held_actions import HALF
-from tests.support.api.replicated_system import FIRST, PATIENCE, Luck, fragile_system, lucky, own_id, repeatable
+from tests.support.api.replicated_system import (
+    FIRST,
+    PATIENCE,
+    SystemClients,
+    fragile_system,
+    own_id,
+    repeatable,
+    system_clients,
+)
 from tests.support.api.stream_reader import CLEAN, Reader
 from tests.support.system.services import BROKER, System
 from tests.support.system.wait import eventually
@@ -26,15 +34,15 @@ WAITING = "the journal does not answer, waiting"
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A system with two replicas of the API."""
-    with fragile_system(tmp_path_factory.mktemp("luck")) as system:
+    with fragile_system(tmp_path_factory.mktemp("clients")) as system:
         yield system
 
 
 @pytest.fixture
-async def luck(system: System) -> AsyncIterator[Luck]:
+async def clients(system: System) -> AsyncIterator[SystemClients]:
     """Clients of it, once it serves."""
-    async with lucky(system) as luck:
-        yield luck
+    async with system_clients(system) as clients:
+        yield clients
 
 
 def check_unavailable(answer: httpx.Response, *, submit: bool = False) -> str:
@@ -48,25 +56,25 @@ def check_unavailable(answer: httpx.Response, *, submit: bool = False) -> str:
     return operation_id
 
 
-def take_away(luck: Luck, number: signal.Signals) -> None:
+def take_away(clients: SystemClients, number: signal.Signals) -> None:
     """Kill or freeze the broker."""
     if number is signal.SIGKILL:
-        luck.system.kill(BROKER)
+        clients.system.kill(BROKER)
     else:
-        luck.system.freeze(BROKER)
+        clients.system.freeze(BROKER)
 
 
-def give_back(luck: Luck, number: signal.Signals) -> None:
+def give_back(clients: SystemClients, number: signal.Signals) -> None:
     """Start it again on its data, or have it go on."""
     if number is signal.SIGKILL:
-        luck.system.start(BROKER)
+        clients.system.start(BROKER)
     else:
-        luck.system.thaw(BROKER)
+        clients.system.thaw(BROKER)
 
 
-async def stream_of(luck: Luck, api: str, operation_id: str) -> httpx.Response:
+async def stream_of(clients: SystemClients, api: str, operation_id: str) -> httpx.Response:
     """What a new reader gets."""
-    return await luck.http.get(f"{api}/status/{operation_id}/events", headers={"Accept": "text/event-stream"})
+    return await clients.http.get(f"{api}/status/{operation_id}/events", headers={"Accept": "text/event-stream"})
 
 
 async def until_available(ask: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
@@ -80,74 +88,78 @@ async def until_available(ask: Callable[[], Awaitable[httpx.Response]]) -> httpx
 
 
 @pytest.mark.parametrize(("number", "seconds"), [(signal.SIGKILL, 20), (signal.SIGSTOP, 5)])
-async def test_the_broker_is_away(luck: Luck, number: signal.Signals, seconds: int) -> None:
+async def test_the_broker_is_away(clients: SystemClients, number: signal.Signals, seconds: int) -> None:
     """For some seconds: who waits shortly gets a 503, who waits long the end, who reads all events, who submits or
     cancels a 503 and then, asked again, what was asked for, once."""
-    first, second = luck.system.apis
-    gated, victim = await luck.running("gated"), await luck.running("gated")
-    flow = await luck.running("flow")
-    readers = [Reader(luck.http, [api], flow) for api in (first, second) * 5]
-    asked = [(luck.promise("quick"), headers) for headers in ({}, own_id(), repeatable())]
-    async with luck.load.clients(4, ["quick"]), luck.reading(*readers):
+    first, second = clients.system.apis
+    gated, victim = await clients.running("gated"), await clients.running("gated")
+    flow = await clients.running("flow")
+    readers = [Reader(clients.http, [api], flow) for api in (first, second) * 5]
+    asked = [(clients.promise("quick"), headers) for headers in ({}, own_id(), repeatable())]
+    async with clients.load.clients(4, ["quick"]), clients.reading(*readers):
         await eventually(lambda: all(len(reader.events) > HALF for reader in readers), within=PATIENCE)
-        patient = [one for api in (first, second) for one in await luck.hold(api, [gated], wait=60)]
-        brief = [one for api in (first, second) for one in await luck.hold(api, [gated], wait=5)]
-        (outage,) = await luck.hold(first, [gated], wait=seconds)
-        take_away(luck, number)
-        refused = await asyncio.gather(*(luck.submit(first, *one) for one in asked))
+        patient = [one for api in (first, second) for one in await clients.hold(api, [gated], wait=60)]
+        brief = [one for api in (first, second) for one in await clients.hold(api, [gated], wait=5)]
+        (outage,) = await clients.hold(first, [gated], wait=seconds)
+        take_away(clients, number)
+        refused = await asyncio.gather(*(clients.submit(first, *one) for one in asked))
         ids = [check_unavailable(answer, submit=True) for answer in refused]
         for answer in await asyncio.gather(
-            luck.cancel(second, victim), luck.status(first, gated), stream_of(luck, second, flow), *brief, outage
+            clients.cancel(second, victim),
+            clients.status(first, gated),
+            stream_of(clients, second, flow),
+            *brief,
+            outage,
         ):
             check_unavailable(answer)
         assert not any(one.done() for one in patient)
         if seconds > PING_INTERVAL:
             assert all(WAITING in reader.comments for reader in readers)
-        give_back(luck, number)
+        give_back(clients, number)
         for operation_id, (promise, headers) in zip(ids, asked, strict=True):
             again = headers or {"Operation-Id": operation_id}
-            accepted = await until_available(partial(luck.submit, second, promise, again))
+            accepted = await until_available(partial(clients.submit, second, promise, again))
             assert (accepted.status_code, accepted.json()["id"]) == (202, operation_id)
-            luck.load.promised[operation_id] = promise
-        assert (await until_available(partial(luck.cancel, first, victim))).status_code == 200
-        luck.open(gated, flow)
+            clients.load.promised[operation_id] = promise
+        assert (await until_available(partial(clients.cancel, first, victim))).status_code == 200
+        clients.open(gated, flow)
         assert {(await one).json()["status"] for one in patient} == {"Succeeded"}
     assert [reader.ends for reader in readers] == [[CLEAN]] * len(readers)
-    assert luck.load.unavailable > 0
-    await luck.load.poll(*ids, gated, victim, flow)
-    evidence = await luck.check(*readers)
+    assert clients.load.unavailable > 0
+    await clients.load.poll(*ids, gated, victim, flow)
+    evidence = await clients.check(*readers)
     assert [evidence.requests(one) for one in ids] == [1] * len(ids)
-    assert [luck.load.polled[one][-1]["status"] for one in (gated, victim, flow)] == [
+    assert [clients.load.polled[one][-1]["status"] for one in (gated, victim, flow)] == [
         "Succeeded",
         "Canceled",
         "Succeeded",
     ]
 
 
-async def test_a_replica_is_told_to_stop_while_the_broker_is_frozen(luck: Luck) -> None:
+async def test_a_replica_is_told_to_stop_while_the_broker_is_frozen(clients: SystemClients) -> None:
     """It tells whoever waits that it does not know, ends streams in order, and is gone in time; at another one, once
     the broker goes on, clients get what they had asked for."""
-    first, second = luck.system.apis
-    gated, flow = await luck.running("gated"), await luck.running("flow")
-    readers = [Reader(luck.http, [first, second], flow) for _ in range(5)]
-    promise, headers = luck.promise("mark"), own_id()
-    async with luck.reading(*readers):
+    first, second = clients.system.apis
+    gated, flow = await clients.running("gated"), await clients.running("flow")
+    readers = [Reader(clients.http, [first, second], flow) for _ in range(5)]
+    promise, headers = clients.promise("mark"), own_id()
+    async with clients.reading(*readers):
         await eventually(lambda: all(len(reader.events) > HALF for reader in readers), within=PATIENCE)
-        held = await luck.hold(first, [gated] * 10, wait=60)
-        luck.system.freeze(BROKER)
-        asked = await luck.leave(first, promise, headers)
-        await luck.end(FIRST, signal.SIGTERM, within=10)
+        held = await clients.hold(first, [gated] * 10, wait=60)
+        clients.system.freeze(BROKER)
+        asked = await clients.leave(first, promise, headers)
+        await clients.end(FIRST, signal.SIGTERM, within=10)
         for answer in [await one for one in held]:
             check_unavailable(answer)
         assert check_unavailable(await asked, submit=True) == headers["Operation-Id"]
         await eventually(lambda: all(reader.ends for reader in readers))
-        luck.system.thaw(BROKER)
-        again = await until_available(partial(luck.submit, second, promise, headers))
+        clients.system.thaw(BROKER)
+        again = await until_available(partial(clients.submit, second, promise, headers))
         assert (again.status_code, again.json()["id"]) == (202, headers["Operation-Id"])
-        luck.load.promised[again.json()["id"]] = promise
-        luck.open(gated, flow)
-        assert (await luck.status(second, gated, wait=60)).json()["status"] == "Succeeded"
+        clients.load.promised[again.json()["id"]] = promise
+        clients.open(gated, flow)
+        assert (await clients.status(second, gated, wait=60)).json()["status"] == "Succeeded"
     assert {(reader.ends[0], reader.ends[-1]) for reader in readers} == {(CLEAN, CLEAN)}
-    await luck.load.poll(again.json()["id"], gated, flow)
-    assert (await luck.check(*readers)).requests(again.json()["id"]) == 1
-    assert luck.marks(promise.input["number"]) == [again.json()["id"]]
+    await clients.load.poll(again.json()["id"], gated, flow)
+    assert (await clients.check(*readers)).requests(again.json()["id"]) == 1
+    assert clients.marks(promise.input["number"]) == [again.json()["id"]]

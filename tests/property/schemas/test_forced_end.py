@@ -21,7 +21,7 @@ from opstream_schemas.operation.forced_end import (
 )
 from opstream_schemas.operation.state import Operation, Status
 from tests.support.schemas.histories import NOW, History, events, histories
-from tests.support.schemas.junk_messages import ERROR, id_of, ruins
+from tests.support.schemas.junk_messages import ERROR, id_of, undecidable_messages
 
 pytestmark = pytest.mark.unit
 
@@ -38,7 +38,7 @@ def read_all(messages: list[OperationMessage]) -> Operation | None:
     return fold_for_reader(None, decode_events(messages))
 
 
-@given(ruins())
+@given(undecidable_messages())
 def test_it_ends_what_can_be_read(messages: list[OperationMessage]) -> None:
     """The operation has the state that could be read, as Failed, and refuses every command."""
     found, messages = ended(messages)
@@ -55,7 +55,7 @@ def test_it_ends_what_can_be_read(messages: list[OperationMessage]) -> None:
     assert (again.problem, again.operation) == (None, operation)
 
 
-@given(ruins())
+@given(undecidable_messages())
 def test_deciders_and_readers_see_the_same(messages: list[OperationMessage]) -> None:
     """Unknown types before the end don't stop deciders; the state is terminal, so there is nothing to decide."""
     _, messages = ended(messages)
@@ -65,7 +65,7 @@ def test_deciders_and_readers_see_the_same(messages: list[OperationMessage]) -> 
     assert operation == fold(None, decode_events(messages)) == fold(operation, ())
 
 
-@given(ruins(), st.data())
+@given(undecidable_messages(), st.data())
 def test_reading_on_is_reading_all(messages: list[OperationMessage], data: st.DataObject) -> None:
     """From any earlier state the end folds to the same bytes as from the start, or raises an error."""
     found, messages = ended(messages)
@@ -80,7 +80,7 @@ def test_reading_on_is_reading_all(messages: list[OperationMessage], data: st.Da
     assert msgspec.json.encode(operation) == msgspec.json.encode(read_all(messages))
 
 
-@given(ruins(), st.data())
+@given(undecidable_messages(), st.data())
 def test_the_projector_sees_the_same(messages: list[OperationMessage], data: st.DataObject) -> None:
     """After any deliveries the projector never folds the end wrongly, and from the whole journal it folds it."""
     _, messages = ended(messages)
@@ -96,7 +96,7 @@ def test_the_projector_sees_the_same(messages: list[OperationMessage], data: st.
     assert some is None or not some.is_terminal or some == whole
 
 
-@given(ruins(), st.data())
+@given(undecidable_messages(), st.data())
 def test_an_end_of_other_messages_is_foreign(messages: list[OperationMessage], data: st.DataObject) -> None:
     """If the message right before it is another one, or one was stored in between, it ends nothing."""
     _, messages = ended(messages)

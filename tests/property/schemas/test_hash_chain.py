@@ -14,7 +14,7 @@ from opstream_schemas.integrity.checkpoint import Checkpoint, CheckpointBuilder,
 from opstream_schemas.integrity.hash_chain import HashChainVerifier
 from opstream_schemas.operation.forced_end import OperationMessage, forced_end_event, inspect_messages
 from tests.support.schemas.histories import NOW, events, histories
-from tests.support.schemas.junk_messages import ERROR, id_of, ruins
+from tests.support.schemas.junk_messages import ERROR, id_of, undecidable_messages
 from tests.support.schemas.tampered_stream import Stored, checked, findings, renumbered, stream
 
 pytestmark = pytest.mark.unit
@@ -192,7 +192,7 @@ def test_expired_messages_are_not_findings(messages: list[Stored], data: st.Data
 
 
 @some
-@given(ruins())
+@given(undecidable_messages())
 def test_a_forced_end_is_not_tampering(messages: list[OperationMessage]) -> None:
     """Messages that a forced end passed over are notes; without the end they are findings."""
     name = id_of(messages)

@@ -55,7 +55,7 @@ def repeatable() -> dict[str, str]:
     return {"Repeatability-Request-ID": str(uuid.uuid4()), "Repeatability-First-Sent": "Tue, 24 Nov 2026 08:00:00 GMT"}
 
 
-class Luck:
+class SystemClients:
     """Clients of a system.
 
     Args:
@@ -212,13 +212,13 @@ class Luck:
 
 
 @asynccontextmanager
-async def lucky(system: System) -> AsyncIterator[Luck]:
+async def system_clients(system: System) -> AsyncIterator[SystemClients]:
     """Start what does not run, and yield clients of the system."""
     system.revive()  # not in a thread: the kernel ends processes together with the thread that started them
     limits = httpx.Limits(max_connections=None)
     async with (
         Load(system.apis, Random(3)) as load,
         httpx.AsyncClient(trust_env=False, timeout=httpx.Timeout(10, read=None), limits=limits) as http,
-        Luck(system, load, http) as luck,
+        SystemClients(system, load, http) as clients,
     ):
-        yield luck
+        yield clients

@@ -30,7 +30,7 @@ def junk(draw: st.DrawFn, history: History) -> bytes:
 
 
 @st.composite
-def ruins(draw: st.DrawFn) -> list[OperationMessage]:
+def undecidable_messages(draw: st.DrawFn) -> list[OperationMessage]:
     """An open operation's messages with junk in between, so that no command can be decided."""
     history = draw(histories(unknown=True, ending=False))
     payloads = list(history.payloads)
