@@ -1,4 +1,4 @@
-"""The map from codes to HTTP statuses, and how the journal's errors look from outside."""
+"""The HTTP status of each error code, and the translation of journal errors."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ IN_MONITORS_ONLY = {
 }
 
 
-def test_every_code_of_an_answer_has_a_status() -> None:
-    """A new code must be mapped, or be one that only a monitor shows."""
+def test_every_code_of_a_response_has_a_status() -> None:
+    """Each code has an HTTP status, or appears only in a status monitor."""
     assert set(STATUS_OF) | IN_MONITORS_ONLY == set(ErrorCode)
     assert not set(STATUS_OF) & IN_MONITORS_ONLY
 
 
 @pytest.mark.parametrize("code", STATUS_OF)
-def test_an_error_answer_has_the_contracts_shape(code: ErrorCode) -> None:
+def test_an_error_response_has_the_contracts_shape(code: ErrorCode) -> None:
     """Status, body and headers agree."""
     answer = error_response(ApiError(code, "because", target="there"))
     error = msgspec.json.decode(answer.content, type=ErrorBody).error
@@ -40,8 +40,8 @@ def test_an_error_answer_has_the_contracts_shape(code: ErrorCode) -> None:
     assert answer.headers.get("Retry-After") == (str(RETRY_AFTER[code]) if code in RETRY_AFTER else None)
 
 
-def test_a_503_can_always_be_tried_again() -> None:
-    """Both codes say when."""
+def test_a_503_can_always_be_retried() -> None:
+    """Both codes have `Retry-After`."""
     assert {code for code, status in STATUS_OF.items() if status == 503} == set(RETRY_AFTER)
 
 
@@ -56,7 +56,7 @@ def test_a_503_can_always_be_tried_again() -> None:
     ],
 )
 def test_journal_errors_say_nothing_of_the_broker(error: JournalError, code: ErrorCode) -> None:
-    """What it said is for the log; a submit's error names the id."""
+    """The text of the journal's error goes only to the log; the error of a submit names the operation id."""
     translated = journal_error(error, operation_id="my-id")
     assert translated.code is code
     assert "secret" not in translated.body.error.message
@@ -64,5 +64,5 @@ def test_journal_errors_say_nothing_of_the_broker(error: JournalError, code: Err
 
 
 def test_messages_are_bounded() -> None:
-    """Whatever a client sent is quoted only so far."""
+    """A quoted part of the request is truncated."""
     assert len(ApiError(ErrorCode.NOT_FOUND, "ü" * 10_000).body.error.message.encode()) <= MESSAGE_LIMIT

@@ -1,4 +1,4 @@
-"""The AsyncAPI document of a service that knows actions: their schemas, carried over from JSON Schema 2020-12."""
+"""The AsyncAPI document with actions: their schemas, translated from JSON Schema 2020-12."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ VALUES: list[Any] = [
 ]
 
 
-def carried(schema: Json) -> jsonschema_rs.Draft7Validator:
-    """A validator of what became of a schema."""
+def translated(schema: Json) -> jsonschema_rs.Draft7Validator:
+    """Return a validator of a translated schema."""
     return validator(
         {"components": {"schemas": draft7_components(schema, NAME)}}, {"$ref": f"#/components/schemas/{NAME}"}
     )
 
 
 @pytest.mark.parametrize("name", [name for name in CARRIED if name not in ("itself", "loop")])
-def test_schemas_that_are_carried_mean_the_same(name: str) -> None:
-    """They take and refuse what the action's own schema does."""
+def test_translated_schemas_mean_the_same(name: str) -> None:
+    """A translated schema accepts and refuses the same values as the action's own."""
     mine = jsonschema_rs.Draft202012Validator(CARRIED[name])
-    other = carried(CARRIED[name])
+    other = translated(CARRIED[name])
     assert [value for value in VALUES if mine.is_valid(value) != other.is_valid(value)] == []
 
 
 @pytest.mark.parametrize("name", ["itself", "loop"])
 def test_schemas_that_only_refer_to_themselves(name: str) -> None:
-    """Nobody can ask anything of them; they still are references to components."""
+    """A schema that refers only to itself can't be evaluated, but its references lead to components."""
     components = draft7_components(CARRIED[name], NAME)
     assert {reference.removeprefix("#/components/schemas/") for reference in references(components)} <= set(components)
     assert "Any JSON" not in str(components)
@@ -62,15 +62,15 @@ def test_a_schema_that_cannot_be_translated_accepts_everything(name: str) -> Non
 
 
 def test_a_schema_without_end() -> None:
-    """One that is nested beyond what a walk can take is none that the document holds."""
+    """A schema that is nested too deeply accepts everything."""
     schema: Json = {}
     for _ in range(2000):
         schema = {"not": schema}
     assert list(draft7_components(schema, NAME)[NAME]) == ["description"]
 
 
-def test_members_that_tools_take_for_something_else() -> None:
-    """Stand in no value of the document, however deep."""
+def test_members_that_tools_treat_specially() -> None:
+    """No value in the document has a member that tools treat specially, at any depth."""
     assert is_plain({"a": [{"ref": "x"}, None, "$ref"]})
     for name in ("$ref", "__proto__"):
         assert not is_plain({"a": [{name: 1}]})
@@ -78,7 +78,7 @@ def test_members_that_tools_take_for_something_else() -> None:
 
 @pytest.mark.parametrize("action", [upload_start, upload_finish], ids=str)
 def test_the_bookshelf(action: Any) -> None:
-    """What its actions take and give is carried whole, with examples that are valid."""
+    """The inputs and results of its actions are translated completely, and their examples are valid."""
     root = as_sent(action_asyncapi_document([action.spec]))
     for event in ("requested", "succeeded"):
         channel = f"{action.spec.resource}.{action.spec.action}.{event}"
@@ -89,7 +89,7 @@ def test_the_bookshelf(action: Any) -> None:
 
 
 def test_awkward_actions_have_valid_examples_or_none() -> None:
-    """And no reference of theirs leads to nowhere."""
+    """All references of awkward schemas lead somewhere, and their examples are valid."""
     actions = [one for one in awkward_actions() if not one.summary.startswith(("itself", "loop"))]
     root = as_sent(action_asyncapi_document(actions))
     assert len(root["channels"]) == len(asyncapi_document()["channels"]) + 2 * len(actions)
@@ -105,7 +105,7 @@ def test_awkward_actions_have_valid_examples_or_none() -> None:
 
 
 def test_an_example_like_a_reference_is_left_out() -> None:
-    """Tools would follow it."""
+    """Tools would follow such an example."""
     action = msgspec.structs.replace(spec(), result_schema={"examples": [{"$ref": "#/x"}]})
     root = as_sent(action_asyncapi_document([action]))
     assert "examples" not in message(root, "book.upload-start.succeeded")
@@ -113,7 +113,7 @@ def test_an_example_like_a_reference_is_left_out() -> None:
 
 
 def test_actions_with_types_of_one_name_do_not_mix() -> None:
-    """Each has its own components."""
+    """Each action has its own components."""
     other = msgspec.structs.replace(
         spec(Kind("book", "upload-finish")),
         input_schema={"$ref": "#/$defs/UploadStart", "$defs": {"UploadStart": {"type": "integer"}}},
@@ -125,6 +125,6 @@ def test_actions_with_types_of_one_name_do_not_mix() -> None:
 
 
 def test_without_actions_it_is_the_one_that_opstream_writes() -> None:
-    """The same channels, whoever makes the document."""
+    """The service and `opstream schemas` have the same channels."""
     no_one: list[ActionSpec] = []
     assert action_asyncapi_document(no_one) == asyncapi_document()

@@ -1,4 +1,4 @@
-"""Who asks: the connection, and the headers of proxies that are trusted."""
+"""The caller of a request, by its connection and by the headers of trusted proxies."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ BEHIND = CallerResolver(trusted=TRUSTED, identity_header="X-Forwarded-User", cli
 PROXY = ("10.0.0.1", 4711)
 
 
-def asked(who: CallerResolver, client: tuple[str, int] | None, *headers: tuple[str, str | bytes]) -> Caller:
-    """Who sent these headers."""
+def resolved(who: CallerResolver, client: tuple[str, int] | None, *headers: tuple[str, str | bytes]) -> Caller:
+    """Resolve the caller of a request."""
     pairs = [
         (name.lower().encode(), value if isinstance(value, bytes) else value.encode("latin-1"))
         for name, value in headers
@@ -41,41 +41,41 @@ def asked(who: CallerResolver, client: tuple[str, int] | None, *headers: tuple[s
     ],
 )
 def test_the_peer_is_the_client(host: str, address: str) -> None:
-    """Without proxies the address is the connection's, in its shortest form; nothing that is none is recorded."""
-    assert asked(CallerResolver(), (host, 1)) == Caller(client_address=address)
+    """Without proxies the address is the connection's, in its shortest form; anything that is no address is empty."""
+    assert resolved(CallerResolver(), (host, 1)) == Caller(client_address=address)
 
 
 def test_no_peer() -> None:
-    """A Unix socket has no address, and nobody is trusted for it."""
-    assert asked(BEHIND, None, ("X-Forwarded-User", "ann"), ("X-Forwarded-For", "192.0.2.7")) == Caller()
+    """A Unix socket has no address, and is not trusted."""
+    assert resolved(BEHIND, None, ("X-Forwarded-User", "ann"), ("X-Forwarded-For", "192.0.2.7")) == Caller()
 
 
 @pytest.mark.parametrize("client", [("192.0.2.66", 1), ("2001:db8:2::1", 1), ("nonsense", 1)])
-def test_others_are_not_believed(client: tuple[str, int]) -> None:
-    """Of a peer that is no trusted proxy every header is ignored, be it malformed."""
+def test_other_peers_are_not_trusted(client: tuple[str, int]) -> None:
+    """The headers of a peer that is no trusted proxy are ignored, also malformed ones."""
     claims = (("X-Forwarded-User", "root"), ("X-Client-Id", b"\xff" * 999), ("X-Forwarded-For", "10.0.0.9"))
-    assert asked(BEHIND, client, *claims) == asked(CallerResolver(), client)
+    assert resolved(BEHIND, client, *claims) == resolved(CallerResolver(), client)
 
 
-def test_a_proxy_is_believed() -> None:
-    """Caller and application are those that it names, in UTF-8."""
+def test_a_proxy_is_trusted() -> None:
+    """Caller and application are those that a trusted proxy names, in UTF-8."""
     named = (("X-Forwarded-User", "Jürgen Müller".encode()), ("X-Client-Id", "shop"), ("X-Forwarded-For", "192.0.2.7"))
     expected = Caller(identity="Jürgen Müller", client_id="shop", client_address="192.0.2.7")
-    assert asked(BEHIND, PROXY, *named) == expected
-    assert asked(BEHIND, ("::ffff:10.0.0.1", 1), *named) == expected
+    assert resolved(BEHIND, PROXY, *named) == expected
+    assert resolved(BEHIND, ("::ffff:10.0.0.1", 1), *named) == expected
 
 
-def test_a_proxy_that_names_nobody() -> None:
-    """Without the headers, or with empty ones, the request is nobody's, from the proxy itself."""
+def test_a_proxy_without_identity() -> None:
+    """Without the headers, or with empty ones, the request has no caller, and the proxy's address."""
     expected = Caller(client_address="10.0.0.1")
-    assert asked(BEHIND, PROXY) == expected
-    assert asked(BEHIND, PROXY, ("X-Forwarded-User", ""), ("X-Forwarded-For", "")) == expected
+    assert resolved(BEHIND, PROXY) == expected
+    assert resolved(BEHIND, PROXY, ("X-Forwarded-User", ""), ("X-Forwarded-For", "")) == expected
 
 
 def test_a_header_that_is_not_configured() -> None:
-    """Who asked is taken from no header that nobody has named."""
+    """The identity comes from no header that is not configured."""
     who = CallerResolver(trusted=TRUSTED)
-    assert asked(who, PROXY, ("X-Forwarded-User", "ann"), ("", "bob")) == Caller(client_address="10.0.0.1")
+    assert resolved(who, PROXY, ("X-Forwarded-User", "ann"), ("", "bob")) == Caller(client_address="10.0.0.1")
 
 
 @pytest.mark.parametrize(
@@ -99,14 +99,14 @@ def test_a_header_that_is_not_configured() -> None:
     ],
 )
 def test_the_address_behind_proxies(entries: list[str], address: str) -> None:
-    """It is the rightmost that is no trusted proxy's: whatever is left of it was written by whoever has it."""
-    assert asked(BEHIND, PROXY, *(("X-Forwarded-For", entry) for entry in entries)).client_address == address
+    """The address is the rightmost that is no trusted proxy's: its owner wrote everything to the left of it."""
+    assert resolved(BEHIND, PROXY, *(("X-Forwarded-For", entry) for entry in entries)).client_address == address
 
 
 @given(st.text(st.characters(max_codepoint=255, exclude_characters=","), max_size=40))
 def test_a_client_can_claim_nothing(claim: str) -> None:
-    """Whatever it writes into the header, the proxy adds its real address behind it."""
-    assert asked(BEHIND, PROXY, ("X-Forwarded-For", f"{claim}, 192.0.2.7")).client_address == "192.0.2.7"
+    """The proxy appends the real address to whatever the client writes into the header."""
+    assert resolved(BEHIND, PROXY, ("X-Forwarded-For", f"{claim}, 192.0.2.7")).client_address == "192.0.2.7"
 
 
 @pytest.mark.parametrize(
@@ -120,16 +120,16 @@ def test_a_client_can_claim_nothing(claim: str) -> None:
     ],
 )
 @pytest.mark.parametrize("header", ["X-Forwarded-User", "X-Client-Id"])
-def test_what_can_not_be_recorded_is_refused(header: str, values: list[Any], why: str) -> None:
-    """An identity is recorded as it is or not at all: cut or cleaned, it could be somebody else's."""
+def test_an_invalid_identity_is_refused(header: str, values: list[Any], why: str) -> None:
+    """An identity is recorded unchanged or not at all: truncated or cleaned, it could equal another one."""
     with pytest.raises(ApiError, match=why) as refused:
-        asked(BEHIND, PROXY, *((header, value) for value in values))
+        resolved(BEHIND, PROXY, *((header, value) for value in values))
     assert (refused.value.code, refused.value.body.error.target) == ("InvalidHeader", header)
 
 
 def test_the_longest_name() -> None:
-    """Characters count, not bytes."""
+    """The limit counts characters, not bytes."""
     assert (
-        asked(BEHIND, PROXY, ("X-Forwarded-User", ("ü" * MAX_IDENTITY_LENGTH).encode())).identity
+        resolved(BEHIND, PROXY, ("X-Forwarded-User", ("ü" * MAX_IDENTITY_LENGTH).encode())).identity
         == "ü" * MAX_IDENTITY_LENGTH
     )

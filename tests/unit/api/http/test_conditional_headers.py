@@ -1,4 +1,4 @@
-"""How a client wants to read."""
+"""The headers of reads."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ TAG = '"abc"'
     ],
 )
 def test_wait(values: list[str], seconds: int) -> None:
-    """RFC 7240: the first one counts, what nobody understands is ignored; ours: never longer than the limit."""
+    """RFC 7240: the first preference counts, an unknown one is ignored. The wait is never longer than the limit."""
     assert wait_seconds(parse_headers((b"prefer", value.encode()) for value in values)) == seconds
 
 
 @given(st.binary(max_size=80))
 def test_prefer_never_fails(value: bytes) -> None:
-    """Whatever a client sends, it is some number of seconds that we can wait for."""
+    """Any header gives a number of seconds within the limit."""
     assert 0 <= wait_seconds(parse_headers([(b"prefer", value)])) <= MAX_WAIT
 
 
@@ -75,7 +75,7 @@ def test_prefer_never_fails(value: bytes) -> None:
     ],
 )
 def test_if_none_match(values: list[str], is_match: bool) -> None:
-    """RFC 9110: a list, compared weakly; `*` matches whatever there is."""
+    """RFC 9110: a list with weak comparison; `*` matches everything."""
     assert etag_matches(parse_headers((b"if-none-match", value.encode()) for value in values), TAG) is is_match
 
 
@@ -99,20 +99,20 @@ def test_if_none_match(values: list[str], is_match: bool) -> None:
     ],
 )
 def test_accept(accept: str, is_stream: bool) -> None:
-    """Events are streamed only to those who ask for that, and not to those who like JSON better."""
+    """Only a client that asks for events, and does not prefer JSON, gets a stream."""
     assert wants_stream(parse_headers([(b"accept", accept.encode())])) is is_stream
 
 
 @pytest.mark.parametrize(("value", "position"), [(None, 0), ("", 0), ("0", 0), ("12", 12)])
 def test_last_event_id(value: str | None, position: int) -> None:
-    """The position of the last event that the client has; a browser sends an empty one before the first."""
+    """The position of the last event that the client has. A browser sends an empty one before the first event."""
     given_headers = parse_headers([(b"last-event-id", value.encode())] if value is not None else [])
     assert last_event_position(given_headers) == position
 
 
 @pytest.mark.parametrize("values", [["-1"], ["1.0"], ["x"], ["1" * 16], ["1", "2"], ["\u0661"]])
-def test_a_last_event_id_that_is_none(values: list[str]) -> None:
-    """What no stream of ours ever sent is refused: it is another stream's."""
+def test_an_invalid_last_event_id_is_refused(values: list[str]) -> None:
+    """An id that no stream of the service has sent is refused."""
     with pytest.raises(ApiError) as caught:
         last_event_position(parse_headers((b"last-event-id", value.encode()) for value in values))
     assert caught.value.code is ErrorCode.INVALID_HEADER

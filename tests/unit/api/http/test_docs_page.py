@@ -1,4 +1,4 @@
-"""The page that shows the document: which file is answered how, without a server."""
+"""The page that shows the OpenAPI document: the response for each of its files, without a server."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ PICTURE: Final = b"\x89PNG"
 
 @pytest.fixture
 def page() -> DocsPage:
-    """With files that are quick to pack."""
+    """A page with files that compress quickly."""
     return DocsPage({"swagger-ui-bundle.js": SOURCE, "favicon-32x32.png": PICTURE})
 
 
 def sent(**headers: str) -> Headers:
-    """A request's headers."""
+    """The headers of a request."""
     return parse_headers([(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()])
 
 
 def header(answer: ASGIResponse, name: str) -> str | None:
-    """A header of an answer."""
+    """A header of a response."""
     return answer.headers.get(name)
 
 
 def test_a_file_as_it_is(page: DocsPage) -> None:
-    """With its type, for a day."""
+    """A file has its media type and may be cached for a day."""
     answer = page.respond(BUNDLE, sent())
     assert (answer.status_code, answer.body) == (200, SOURCE)
     assert header(answer, "content-type") == "text/javascript; charset=utf-8"
@@ -64,22 +64,22 @@ def test_a_file_as_it_is(page: DocsPage) -> None:
         ("", False),
     ],
 )
-def test_who_gets_it_packed(page: DocsPage, accepted: str, is_packed: bool) -> None:
-    """Whoever says that they can unpack it."""
+def test_gzip_for_clients_that_accept_it(page: DocsPage, accepted: str, is_packed: bool) -> None:
+    """A client that accepts gzip gets gzip."""
     answer = page.respond(BUNDLE, sent(accept_encoding=accepted))
     assert (header(answer, "content-encoding") == "gzip") == is_packed
     assert (gzip.decompress(answer.body) if is_packed else answer.body) == SOURCE
 
 
-def test_what_packing_makes_larger_is_not_packed(page: DocsPage) -> None:
-    """A picture."""
+def test_no_gzip_where_it_makes_a_file_larger(page: DocsPage) -> None:
+    """A picture is sent without gzip, which would make it larger."""
     answer = page.respond("docs/favicon-32x32.png", sent(accept_encoding="gzip"))
     assert (answer.body, header(answer, "content-type")) == (PICTURE, "image/png")
     assert header(answer, "content-encoding") is None
 
 
-def test_whoever_has_it_gets_no_body(page: DocsPage) -> None:
-    """Packed or not they are two things; the answer says how long it lasts from now."""
+def test_a_current_client_gets_no_body(page: DocsPage) -> None:
+    """A client with the current file gets 304. With and without gzip they are two representations."""
     tags = set()
     for headers in ({}, {"accept_encoding": "gzip"}):
         tag = header(page.respond(BUNDLE, sent(**headers)), "etag")
@@ -96,14 +96,14 @@ def test_whoever_has_it_gets_no_body(page: DocsPage) -> None:
     "path", ["", "docs/", "docs/docs", "docs/nothing.js", "docs/../docs", "init.js", "docs/LICENSE"]
 )
 def test_other_files_are_not_found(page: DocsPage, path: str) -> None:
-    """What is not of the page is not served, whatever lies beside it on the disk."""
+    """Files that do not belong to the page are not served, even if they are next to it on disk."""
     with pytest.raises(ApiError) as caught:
         page.respond(path, sent())
     assert caught.value.code is ErrorCode.NOT_FOUND
 
 
 def test_the_page_loads_what_is_served() -> None:
-    """Each of its links is one to a file of ours, below the page's own path, and no script stands in the page."""
+    """Each link leads to a served file below the page's own path, and the page has no inline script."""
     page = load_docs_page()
     answer = page.respond(DOCS_PATH, sent())
     html = answer.body.decode()
@@ -119,7 +119,7 @@ def test_the_page_loads_what_is_served() -> None:
 
 
 def test_the_page_forbids_other_hosts() -> None:
-    """By its Content-Security-Policy, which names none; and it is asked for each time, so that it fits its files."""
+    """Its Content-Security-Policy names no host. The page is revalidated each time, so that it matches its files."""
     answer = load_docs_page().respond(DOCS_PATH, sent())
     assert header(answer, "content-type") == "text/html; charset=utf-8"
     assert header(answer, "content-security-policy") == CONTENT_SECURITY_POLICY
@@ -136,7 +136,7 @@ def test_the_page_forbids_other_hosts() -> None:
 
 
 def test_swagger_ui_is_read_and_not_imported() -> None:
-    """Once in a process; its package for web frameworks stays out of ours."""
+    """Its files are read once in a process, and its package, with web frameworks, is not imported."""
     assert load_docs_page() is load_docs_page()
     assert len(load_docs_page().respond(BUNDLE, sent()).body) > 1_000_000
     assert "swagger_ui" not in sys.modules

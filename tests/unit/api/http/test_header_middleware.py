@@ -1,4 +1,4 @@
-"""The layer that gives answers their request id and the spelling of their headers."""
+"""The middleware that adds the request id and writes header names in the contract's case."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from opstream_api.http.header_middleware import HEADER_CASE, HeaderMiddleware
 pytestmark = pytest.mark.unit
 
 
-async def answered(*sent: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
-    """The headers of an answer to a request with the headers `sent`."""
+async def response_headers(*sent: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+    """Return the headers of a response to a request with the headers `sent`."""
 
     async def app(_scope: Any, _receive: Any, send: Any) -> None:
         headers = [(b"operation-location", b"/x"), (b"content-length", b"0"), (b"x-ms-error-code", b"NotFound")]
@@ -34,8 +34,8 @@ async def answered(*sent: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
 
 
 async def test_names_are_spelled_as_in_the_contract() -> None:
-    """And every answer has an id."""
-    assert await answered() == [
+    """Header names have the contract's case, and each response has a request id."""
+    assert await response_headers() == [
         (b"Operation-Location", b"/x"),
         (b"content-length", b"0"),
         (b"x-ms-error-code", b"NotFound"),
@@ -44,7 +44,7 @@ async def test_names_are_spelled_as_in_the_contract() -> None:
 
 
 def test_the_spelling_survives_uvicorn() -> None:
-    """It calls `lower()` on each name just before it writes it."""
+    """The case survives `lower()`, which uvicorn calls on each name before it writes it."""
     assert [name.lower() for name in HEADER_CASE.values()] == [
         b"Allow",
         b"Cache-Control",
@@ -61,12 +61,12 @@ def test_the_spelling_survives_uvicorn() -> None:
 
 @pytest.mark.parametrize("value", [b"abc-1", b"a b", b"x" * 128])
 async def test_a_clients_request_id_is_echoed(value: bytes) -> None:
-    """So that it finds its request in both logs."""
-    assert (b"x-ms-client-request-id", value) in await answered((b"x-ms-client-request-id", value))
+    """The client finds its request in both logs."""
+    assert (b"x-ms-client-request-id", value) in await response_headers((b"x-ms-client-request-id", value))
 
 
 @pytest.mark.parametrize("values", [[b""], [b"x" * 129], [b"\xff"], [b"a\tb"], [b"a\r\nSet-Cookie: x"], [b"a", b"b"]])
 async def test_an_unusable_client_request_id_is_ignored(values: list[bytes]) -> None:
-    """It must not become part of the answer's head."""
-    headers = await answered(*((b"x-ms-client-request-id", value) for value in values))
+    """An invalid id does not become part of the response's head."""
+    headers = await response_headers(*((b"x-ms-client-request-id", value) for value in values))
     assert [name for name, _ in headers if name == b"x-ms-client-request-id"] == []

@@ -40,8 +40,8 @@ def found(given_headers: Headers) -> IdempotencyKey:
     return parse_idempotency_key(given_headers, lambda: "made")
 
 
-def refusal(given_headers: Headers) -> str:
-    """The header that is wrong."""
+def wrong_header(given_headers: Headers) -> str:
+    """Return the wrong header of an error."""
     with pytest.raises(ApiError) as caught:
         found(given_headers)
     assert caught.value.code is ErrorCode.INVALID_HEADER
@@ -49,19 +49,19 @@ def refusal(given_headers: Headers) -> str:
 
 
 def test_operation_id_is_optional() -> None:
-    """Without a header the service makes an id; both ways ask again with `Operation-Id`."""
+    """Without a header the service generates an id. A retry sends it as `Operation-Id` in both cases."""
     assert found(headers()) == IdempotencyKey(operation_id="made", header="Operation-Id")
     assert found(headers(operation_id="my-id_1")) == IdempotencyKey(operation_id="my-id_1", header="Operation-Id")
 
 
 @pytest.mark.parametrize("values", [[""], ["a b"], ["a.b"], ["*"], [">"], ["x" * 65], ["ü"], ["a", "a"]])
 def test_operation_id_has_a_grammar(values: list[str]) -> None:
-    """Ids that could reach a subject as anything but one plain token are refused, and so are two of them."""
-    assert refusal(headers(operation_id=values)) == "Operation-Id"
+    """An id that is not one plain token of a subject is refused, and so are two ids."""
+    assert wrong_header(headers(operation_id=values)) == "Operation-Id"
 
 
 def test_a_pair_is_an_operation_id() -> None:
-    """base64url of the SHA-256 of the pair, as contract.md has it."""
+    """The id is base64url of the SHA-256 of the pair, as docs/contract.md says."""
     digest = hashlib.sha256(f"{REQUEST_ID}\n{FIRST_SENT}".encode()).digest()
     identity = found(pair())
     assert identity.operation_id == urlsafe_b64encode(digest).decode().rstrip("=")
@@ -70,7 +70,7 @@ def test_a_pair_is_an_operation_id() -> None:
 
 @given(st.lists(TEXT, min_size=2, max_size=2, unique=True))
 def test_pairs_do_not_collide(ids: list[str]) -> None:
-    """Another request id is another operation, under an id that is one; the same is the same."""
+    """Another request id is another valid operation id; the same pair is the same."""
     first, second = (found(pair(one)).operation_id for one in ids)
     assert first == found(pair(ids[0])).operation_id
     assert first != second
@@ -78,7 +78,7 @@ def test_pairs_do_not_collide(ids: list[str]) -> None:
 
 
 def test_another_date_is_another_request() -> None:
-    """The pair names the request, not its first half."""
+    """Both headers together name the request, not the first one alone."""
     assert found(pair()).operation_id != found(pair(first_sent="Tue, 24 Nov 2026 08:00:01 GMT")).operation_id
 
 
@@ -101,13 +101,13 @@ def test_another_date_is_another_request() -> None:
         ),
     ],
 )
-def test_a_pair_that_is_none(given_headers: Headers, target: str) -> None:
-    """Half a pair, two of one, a broken one, or a second name for the operation: refused, naming what is wrong."""
-    assert refusal(given_headers) == target
+def test_an_invalid_pair_is_refused(given_headers: Headers, target: str) -> None:
+    """Half a pair, a repeated or malformed header, or a second name for the operation is refused by its name."""
+    assert wrong_header(given_headers) == target
     assert uses_repeatability(given_headers)
 
 
 def test_others_are_not_repeatable() -> None:
-    """Only who asks for OASIS repeatability is answered in its terms."""
+    """Only a request with the OASIS headers gets `Repeatability-Result`."""
     assert not uses_repeatability(headers(operation_id="mine"))
     assert not found(headers(operation_id="mine")).is_repeatable

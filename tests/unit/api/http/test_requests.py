@@ -1,4 +1,4 @@
-"""Headers, query and the body's bytes of a submit, without a server."""
+"""Headers, query and body of a request, without a server."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ LIMIT = 100
 
 
 def code_of(check: Callable[[], object]) -> tuple[ErrorCode, str]:
-    """What a check refuses with, and what it points at."""
+    """Return the code and target of the error that a check raises."""
     with pytest.raises(ApiError) as caught:
         check()
     return caught.value.code, caught.value.body.error.target
 
 
 def receiving(*messages: dict[str, Any]) -> Callable[[], Awaitable[dict[str, Any]]]:
-    """An ASGI receive; fails when it is asked for more than there is."""
+    """An ASGI receive that fails if it is called after its last message."""
     left = list(messages)
 
     async def receive() -> dict[str, Any]:
@@ -38,13 +38,13 @@ def receiving(*messages: dict[str, Any]) -> Callable[[], Awaitable[dict[str, Any
 
 
 def chunk(size: int, *, more: bool) -> dict[str, Any]:
-    """A part of a body."""
+    """An ASGI message with a part of a body."""
     return {"type": "http.request", "body": b"x" * size, "more_body": more}
 
 
 @pytest.mark.parametrize("query", [b"", b"api-version=2026-01-01", b"api-version=1&api-version=2", b"api-version"])
 def test_api_version_is_tolerated(query: bytes) -> None:
-    """Azure clients send it always."""
+    """Azure clients always send `api-version`."""
     check_query(query)
 
 
@@ -60,13 +60,13 @@ def test_api_version_is_tolerated(query: bytes) -> None:
     ],
 )
 def test_other_query_parameters_are_refused(query: bytes, target: str) -> None:
-    """A parameter that nobody knows is not ignored."""
+    """An unknown parameter is not ignored."""
     assert code_of(lambda: check_query(query)) == (ErrorCode.INVALID_PARAMETER, target)
 
 
 @pytest.mark.parametrize("host", ["api.test", "api.test:8080", "127.0.0.1:1", "[::1]:8080", "my_api", "localhost"])
 def test_links_start_with_the_clients_own_host(host: str) -> None:
-    """The client can reach us there, so it can follow the link."""
+    """The client reaches the service there, so it can follow the link."""
     assert base_url(parse_headers([(b"host", host.encode())]), "http") == f"http://{host}"
 
 
@@ -74,19 +74,19 @@ def test_links_start_with_the_clients_own_host(host: str) -> None:
     "hosts", [[], [b""], [b"a b"], [b"a/b"], [b"a@b"], [b"a:b"], [b"a:123456"], [b"a?b"], [b"a", b"a"], [b"x" * 300]]
 )
 def test_a_host_that_makes_no_link_is_refused(hosts: list[bytes]) -> None:
-    """What could turn the link into another one is an invalid header."""
+    """A `Host` that would change the meaning of a link is an invalid header."""
     headers = parse_headers((b"host", host) for host in hosts)
     assert code_of(lambda: base_url(headers, "http")) == (ErrorCode.INVALID_HEADER, "Host")
 
 
 def test_a_trace_context_is_kept() -> None:
-    """It is recorded with the request."""
+    """It becomes part of the submit."""
     headers = parse_headers([(b"traceparent", PARENT.encode()), (b"tracestate", b"a=1"), (b"tracestate", b"b=2")])
     assert parse_trace(headers) == Trace(traceparent=PARENT, tracestate="a=1,b=2")
 
 
 def test_a_later_version_of_trace_context_is_kept() -> None:
-    """Later versions may have more parts."""
+    """Later versions may have more fields."""
     parent = f"01-{TRACE_ID}-b7ad6b7169203331-01-more"
     assert parse_trace(parse_headers([(b"traceparent", parent.encode())])) == Trace(traceparent=parent)
 
@@ -106,13 +106,13 @@ def test_a_later_version_of_trace_context_is_kept() -> None:
     ],
 )
 def test_a_malformed_trace_context_is_ignored(parents: list[str]) -> None:
-    """W3C Trace Context asks for that; the request goes on."""
+    """W3C Trace Context asks for that; the request continues without it."""
     assert parse_trace(parse_headers((b"traceparent", parent.encode()) for parent in parents)) is None
 
 
 @pytest.mark.parametrize("state", ["x" * 513, "a=\x01", "a=ü"])
 def test_an_unusable_tracestate_is_dropped_alone(state: str) -> None:
-    """The parent stays."""
+    """The `traceparent` stays."""
     headers = parse_headers([(b"traceparent", PARENT.encode()), (b"tracestate", state.encode("latin-1"))])
     assert parse_trace(headers) == Trace(traceparent=PARENT)
 
@@ -129,8 +129,8 @@ def test_an_unusable_tracestate_is_dropped_alone(state: str) -> None:
         "application/json; profile=x",
     ],
 )
-def test_json_is_taken(value: str | None) -> None:
-    """Said in any of its ways, or not said."""
+def test_json_is_accepted(value: str | None) -> None:
+    """JSON is accepted in each of its media types, and without one."""
     check_content_type(parse_headers([(b"content-type", value.encode())] if value is not None else []))
 
 
@@ -148,31 +148,31 @@ def test_json_is_taken(value: str | None) -> None:
     ],
 )
 def test_other_media_types_are_not(value: str) -> None:
-    """Guessing what a body is would record what nobody meant."""
+    """A guess could store an input that the client did not mean."""
     headers = parse_headers([(b"content-type", value.encode())])
     assert code_of(lambda: check_content_type(headers)) == (ErrorCode.UNSUPPORTED_MEDIA_TYPE, "Content-Type")
 
 
-def test_compressed_bodies_are_not_taken() -> None:
-    """A few bytes could become any number of them."""
+def test_compressed_bodies_are_refused() -> None:
+    """A few compressed bytes could become any number of bytes."""
     headers = parse_headers([(b"content-encoding", b"gzip")])
     assert code_of(lambda: check_content_type(headers)) == (ErrorCode.UNSUPPORTED_MEDIA_TYPE, "Content-Encoding")
 
 
 async def test_a_body_comes_in_parts() -> None:
-    """A body at the limit is taken whole."""
+    """A body of exactly the limit is accepted."""
     receive = receiving(chunk(60, more=True), chunk(40, more=True), chunk(0, more=False))
     assert await read_body(receive, parse_headers([]), LIMIT) == b"x" * LIMIT
 
 
-async def test_a_client_that_hangs_up_sent_no_body() -> None:
-    """Half a request is none."""
+async def test_a_client_that_disconnects_sent_no_body() -> None:
+    """Half a body is none."""
     receive = receiving(chunk(60, more=True), {"type": "http.disconnect"})
     assert await read_body(receive, parse_headers([]), LIMIT) is None
 
 
 async def test_a_large_body_is_read_to_its_end_and_refused() -> None:
-    """So that the client, which sends before it reads, gets to see the answer, and can use its connection again."""
+    """The client, which sends before it reads, can then read the response and use its connection again."""
     receive = receiving(chunk(60, more=True), chunk(60, more=True), chunk(5, more=False))
     with pytest.raises(ApiError) as caught:
         await read_body(receive, parse_headers([]), LIMIT)
@@ -180,7 +180,7 @@ async def test_a_large_body_is_read_to_its_end_and_refused() -> None:
 
 
 async def test_a_body_without_end_is_not_read_to_it() -> None:
-    """At some point the connection is given up instead."""
+    """The connection is closed instead, after a bounded number of bytes."""
     receive = receiving(*[chunk(LIMIT, more=True)] * 9)
     with pytest.raises(ApiError) as caught:
         await read_body(receive, parse_headers([]), LIMIT)
@@ -191,14 +191,14 @@ async def test_a_body_without_end_is_not_read_to_it() -> None:
     "pairs", [[(b"content-length", b"1000000")], [(b"content-length", b"101"), (b"expect", b"100-continue")]]
 )
 async def test_a_declared_length_is_refused_unread(pairs: list[tuple[bytes, bytes]]) -> None:
-    """A client that asks first, or has far too much, is told at once."""
+    """A client with `Expect`, or with far too many bytes, gets the error at once."""
     with pytest.raises(ApiError) as caught:
         await read_body(receiving(), parse_headers(pairs), LIMIT)
     assert (caught.value.code, caught.value.headers) == (ErrorCode.PAYLOAD_TOO_LARGE, {"Connection": "close"})
 
 
 async def test_a_body_that_never_ends_does_not_hold_the_service() -> None:
-    """When it stops, uvicorn cancels what is still open after the grace; the client gets the contract's words."""
+    """uvicorn cancels open requests after the grace period, and the client gets the contract's error."""
 
     async def receive() -> Any:
         waits.set()

@@ -168,7 +168,7 @@ def test_a_submit_path_is_read(raw: bytes, resource: str, action: str, resource_
     ],
 )
 def test_a_hostile_id_is_an_invalid_parameter(raw: bytes) -> None:
-    """What decodes to no id is refused as such."""
+    """A segment that decodes to no valid id is refused as such."""
     with pytest.raises(ApiError) as caught:
         parse_submit_path(raw)
     assert (caught.value.status, caught.value.code) == (400, ErrorCode.INVALID_PARAMETER)
@@ -221,7 +221,7 @@ def test_any_other_path_is_not_found(raw: bytes) -> None:
 @pytest.mark.parametrize("form", ["/{}:x", "/{}/42:x", "/%{:x}{}/42:x"])
 @pytest.mark.parametrize("resource", sorted(RESERVED_RESOURCES))
 def test_a_reserved_resource_is_not_found(form: str, resource: str) -> None:
-    """Nothing can be submitted below a path that opstream keeps, not even with an escape in it."""
+    """No action can have a path that opstream reserves, also not percent-encoded."""
     raw = form.format(resource) if "%" not in form else form.format(ord(resource[0]), resource[1:])
     with pytest.raises(ApiError) as caught:
         parse_submit_path(raw.encode())

@@ -1,4 +1,4 @@
-"""The OpenAPI document: complete, and with references that lead somewhere."""
+"""The OpenAPI document: it is complete, and all its references lead somewhere."""
 
 from __future__ import annotations
 
@@ -46,19 +46,19 @@ class Tree(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def document(*specs: ActionSpec, public_url: str = "") -> dict[str, Any]:
-    """As clients see it: through JSON."""
+    """Build the document as clients see it, through JSON."""
     return cast("dict[str, Any]", json.loads(msgspec.json.encode(openapi_document(specs, public_url))))
 
 
-def taken(root: dict[str, Any]) -> set[str]:
-    """The parameters of each submit, by the last part of their reference."""
+def submit_parameters(root: dict[str, Any]) -> set[str]:
+    """Return the parameters of each submit, by the last part of their reference."""
     submits = [path["post"] for name, path in root["paths"].items() if name.endswith(":upload-start")]
     names = [{one["$ref"].rpartition("/")[2] for one in submit["parameters"]} for submit in submits]
     return set.intersection(*names)
 
 
 def references(node: Any) -> Iterator[str]:
-    """Every `$ref` in a document."""
+    """Return every `$ref` in a document."""
     if isinstance(node, list):
         for item in node:
             yield from references(item)
@@ -70,8 +70,8 @@ def references(node: Any) -> Iterator[str]:
                 yield from references(value)
 
 
-def found(root: Any, reference: str) -> Any:
-    """What a reference points to."""
+def target(root: Any, reference: str) -> Any:
+    """Return the target of a reference."""
     node = root
     for step in reference.removeprefix("#/").split("/"):
         node = node[step.replace("~1", "/").replace("~0", "~")]
@@ -79,25 +79,25 @@ def found(root: Any, reference: str) -> Any:
 
 
 def resolved(root: Any, node: Any) -> Any:
-    """A part of the document, or what it refers to."""
-    return found(root, node["$ref"]) if "$ref" in node else node
+    """Return a part of the document, with a reference followed."""
+    return target(root, node["$ref"]) if "$ref" in node else node
 
 
 def operations(root: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every operation, with its path."""
+    """Return every operation with its path."""
     for path, item in root["paths"].items():
         for operation in item.values():
             yield path, operation
 
 
 def validator(root: dict[str, Any], name: str) -> jsonschema_rs.Draft202012Validator:
-    """A component's schema, usable on its own."""
+    """Build a validator of one component's schema."""
     schema = {"$ref": f"#/components/schemas/{name}", "components": root["components"]}
     return jsonschema_rs.Draft202012Validator(schema, offline=True)
 
 
 def test_each_action_has_its_own_paths() -> None:
-    """With an id and without; besides those of every service."""
+    """One path with an id and one without, besides those of every service."""
     paths = document(spec(), spec(FINISH))["paths"]
     assert list(paths) == [
         "/book/{id}:upload-start",
@@ -109,20 +109,20 @@ def test_each_action_has_its_own_paths() -> None:
 
 
 def test_a_service_without_actions_has_a_document() -> None:
-    """Before the first runner came."""
+    """There is a document before the first runner starts."""
     assert list(document()["paths"]) == ALWAYS
 
 
 def test_every_reference_leads_somewhere() -> None:
-    """Also those inside of the actions' schemas, which pointed into `$defs`."""
+    """Also references inside of the actions' schemas, which led into `$defs`."""
     root = document(spec(), spec(FINISH, input_type=Tree))
     for reference in references(root):
         assert reference.startswith("#/components/")
-        assert found(root, reference) is not None
+        assert target(root, reference) is not None
 
 
 def test_the_documents_form() -> None:
-    """What OpenAPI 3.1 asks of names, ids and parameters."""
+    """It follows OpenAPI 3.1's rules for names, ids and parameters."""
     root = document(spec(), spec(FINISH), public_url="https://api.test")
     assert root["openapi"].startswith("3.1.")
     assert root["servers"] == [{"url": "https://api.test"}]
@@ -142,8 +142,8 @@ def test_the_documents_form() -> None:
                 assert link["operationId"] in ids
 
 
-def test_every_schema_is_one() -> None:
-    """By the dialect that OpenAPI 3.1 has by default."""
+def test_every_schema_is_valid() -> None:
+    """Every schema is valid in the default dialect of OpenAPI 3.1."""
     root = document(spec(), spec(FINISH, input_type=Tree))
     for name, schema in root["components"]["schemas"].items():
         jsonschema_rs.Draft202012Validator(schema | {"components": root["components"]}, offline=True)
@@ -151,20 +151,22 @@ def test_every_schema_is_one() -> None:
 
 
 def test_the_document_is_openapi() -> None:
-    """By the JSON Schema that its makers publish, which schemathesis brings along."""
+    """It is valid by OpenAPI's own JSON Schema, which schemathesis has."""
     for root in (document(), document(spec(), spec(FINISH, input_type=Tree), public_url="https://api.test")):
         jsonschema_rs.Draft202012Validator(OPENAPI_31, offline=True).validate(root)
 
 
 def test_callbacks_only_where_hosts_are_allowed() -> None:
-    """`Operation-Callback` is described by a service that takes it, and by no other."""
-    without, calling_back = (taken(openapi_document([spec()], has_callbacks=is_it)) for is_it in (False, True))
+    """Only a service that accepts callbacks describes `Operation-Callback`."""
+    without, calling_back = (
+        submit_parameters(openapi_document([spec()], has_callbacks=is_it)) for is_it in (False, True)
+    )
     assert calling_back - without == {"Operation-Callback"}
     assert "Operation-Id" in without
 
 
-def test_every_answer_names_its_headers() -> None:
-    """The request's id always, the code of each error, a pace where the service asks for one."""
+def test_every_response_names_its_headers() -> None:
+    """Every response has the request id, every error its code, and a retryable one `Retry-After`."""
     root = document(spec())
     for _, operation in operations(root):
         for status, answer in operation["responses"].items():
@@ -175,7 +177,7 @@ def test_every_answer_names_its_headers() -> None:
 
 
 def test_every_error_has_an_example_of_each_code() -> None:
-    """With the status that the code has, and a body that is one; no code that answers requests is left out."""
+    """With the code's status and a valid body; no code of an error response is missing."""
     root = document(spec(exclusive="resource", on_conflict="reject"))
     seen = set()
     for _, operation in operations(root):
@@ -201,8 +203,8 @@ def test_every_error_has_an_example_of_each_code() -> None:
     "policy",
     [{}, {"on_conflict": "reject"}, {"exclusive": "resource"}, {"exclusive": "resource", "on_conflict": "replace"}],
 )
-def test_only_an_action_that_rejects_answers_that_its_resource_is_busy(policy: dict[str, Any]) -> None:
-    """Others wait, or exclude nothing: no client of theirs has to handle a 409."""
+def test_only_an_action_that_rejects_can_be_busy(policy: dict[str, Any]) -> None:
+    """Clients of other actions need not handle a 409."""
     submits = [operation for path, operation in operations(document(spec(**policy))) if path.endswith("upload-start")]
 
     assert len(submits) == 2
@@ -210,7 +212,7 @@ def test_only_an_action_that_rejects_answers_that_its_resource_is_busy(policy: d
 
 
 def test_every_example_is_valid() -> None:
-    """By the schema that stands beside it."""
+    """Each example matches the schema beside it."""
     root = document(spec(), spec(FINISH))
     count = 0
     for _, operation in operations(root):
@@ -226,7 +228,7 @@ def test_every_example_is_valid() -> None:
 
 
 def test_a_submit_is_described() -> None:
-    """Its input, the headers of its answer, its errors, and what Azure's tools need to know to poll by themselves."""
+    """Its input, its response headers, its errors, and what Azure's tools need to poll by themselves."""
     operation = document(spec())["paths"]["/book/{id}:upload-start"]["post"]
     assert operation["summary"] == "Test book:upload-start"
     assert operation["requestBody"]["required"]
@@ -255,14 +257,14 @@ def test_a_submit_is_described() -> None:
         ),
     ],
 )
-def test_it_is_told_how_long_a_status_stays(policy: dict[str, float], told: str) -> None:
-    """By outcome, where that makes a difference."""
+def test_the_retention_is_described(policy: dict[str, float], told: str) -> None:
+    """The retention is described by outcome, if it differs."""
     operation = document(spec(**policy))["paths"]["/book/{id}:upload-start"]["post"]
     assert operation["description"].endswith(told)
 
 
 def test_an_action_without_required_input() -> None:
-    """A request for it may do without a body."""
+    """A request for it may have no body."""
     operation = document(spec(input_type=Tree))["paths"]["/book:upload-start"]["post"]
     assert not operation["requestBody"]["required"]
 
@@ -271,7 +273,7 @@ def test_an_action_without_required_input() -> None:
     "broken", [{"type": "nonsense"}, {"type": "string", "pattern": "^(?:Ada|Bob) L$"}, {"not": {}}]
 )
 def test_an_action_without_examples(broken: dict[str, Any]) -> None:
-    """It is described without them; the other paths show another action's."""
+    """It is described without examples; the other paths use another action's."""
     root = document(msgspec.structs.replace(spec(), input_schema=broken, result_schema=broken))
     operation = root["paths"]["/book:upload-start"]["post"]
     assert "examples" not in operation["requestBody"]["content"]["application/json"]
@@ -281,7 +283,7 @@ def test_an_action_without_examples(broken: dict[str, Any]) -> None:
 
 
 def test_the_monitor_is_the_contracts() -> None:
-    """Its members are those of the struct, and takes what was sent in any state."""
+    """Its members are those of the struct, and every state is valid."""
     root = document()
     _, contract = msgspec.json.schema_components([StatusMonitor])
     described = root["components"]["schemas"]["StatusMonitor"]
@@ -294,7 +296,7 @@ def test_the_monitor_is_the_contracts() -> None:
 
 
 def test_events_are_the_journals() -> None:
-    """Known types only in their own form; one of a later version is no mistake."""
+    """Known types are valid only in their own form; an event of a later version is accepted."""
     takes = validator(document(), "History")
     files = [file for file in sorted(GOLDEN.glob("*.json")) if not file.name.startswith(("monitor.", "operation."))]
     assert len(files) > 8
@@ -306,10 +308,10 @@ def test_events_are_the_journals() -> None:
 
 
 def test_schemas_that_were_moved_mean_the_same() -> None:
-    """The input's component takes and refuses what the action's own schema does."""
-    taken = validator(document(spec(), spec(FINISH, input_type=Upload)), "book.upload-start.input")
-    assert taken.is_valid(INPUT)
-    assert not taken.is_valid({"title": "x", "files": [{"path": "p"}]})
+    """The component of the input accepts and refuses the same values as the action's own schema."""
+    component = validator(document(spec(), spec(FINISH, input_type=Upload)), "book.upload-start.input")
+    assert component.is_valid(INPUT)
+    assert not component.is_valid({"title": "x", "files": [{"path": "p"}]})
 
 
 def test_actions_with_types_of_one_name_do_not_mix() -> None:
@@ -335,26 +337,26 @@ def test_values_in_a_schema_are_left_alone() -> None:
 
 
 def test_odd_names_of_definitions_become_component_names() -> None:
-    """And stay different ones."""
+    """They become valid names, and stay distinct."""
     schema = {
         "anyOf": [{"$ref": "#/$defs/a[b"}, {"$ref": "#/$defs/a~1b"}],
         "$defs": {"a[b": {"type": "integer"}, "a/b": {"type": "string"}},
     }
     root = document(msgspec.structs.replace(spec(), input_schema=schema))
-    taken = validator(root, "book.upload-start.input")
-    assert [taken.is_valid(value) for value in (1, "x", None)] == [True, True, False]
+    component = validator(root, "book.upload-start.input")
+    assert [component.is_valid(value) for value in (1, "x", None)] == [True, True, False]
 
 
 def test_the_monitor_of_an_action_shows_its_result() -> None:
-    """A 202 to a request that was sent again may hold it."""
-    taken = validator(document(spec()), "book.upload-start.monitor")
-    assert taken.is_valid({"id": "1", "status": "NotStarted"})
-    assert taken.is_valid({"id": "1", "status": "Succeeded", "result": {"transaction": "t"}})
-    assert not taken.is_valid({"id": "1", "status": "Succeeded", "result": {"transaction": 1}})
+    """The 202 of a repeated request may have it."""
+    component = validator(document(spec()), "book.upload-start.monitor")
+    assert component.is_valid({"id": "1", "status": "NotStarted"})
+    assert component.is_valid({"id": "1", "status": "Succeeded", "result": {"transaction": "t"}})
+    assert not component.is_valid({"id": "1", "status": "Succeeded", "result": {"transaction": 1}})
 
 
 class FakeCatalog:
-    """A catalog that changes when the test says so."""
+    """A catalog that changes when the test does it."""
 
     def __init__(self) -> None:
         self.specs: Mapping[Kind, ActionSpec] = {}
@@ -365,14 +367,14 @@ class FakeCatalog:
         self._listeners.append(listener)
 
     def offer(self, *specs: ActionSpec) -> None:
-        """Change it."""
+        """Change the actions."""
         self.specs = {one.kind: one for one in specs}
         for listener in self._listeners:
             listener()
 
 
 def test_the_document_is_built_when_the_catalog_changes() -> None:
-    """And not for each request."""
+    """It is not built for each request."""
     catalog = FakeCatalog()
     kept = DocumentCache(cast("ActionCatalog", catalog), openapi_document)
     first = kept.encoded()

@@ -1,4 +1,4 @@
-"""Examples made from JSON Schemas: valid, always the same, and none where none can be made."""
+"""Examples for JSON Schemas: valid, deterministic, and none where no valid one is found."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ def is_valid(schema: Any, value: Any) -> bool:
     ],
     ids=lambda value: json.dumps(value)[:40],
 )
-def test_what_is_made(schema: dict[str, Any], expected: Any) -> None:
-    """By the schema's own words where there are any, otherwise something short that is valid."""
+def test_built_examples(schema: dict[str, Any], expected: Any) -> None:
+    """The schema's own values are preferred; otherwise the example is short and valid."""
     assert make_example(schema) == expected
     assert is_valid(schema, expected)
 
@@ -121,18 +121,18 @@ def test_what_is_made(schema: dict[str, Any], expected: Any) -> None:
     ids=lambda value: json.dumps(value)[:40],
 )
 def test_rather_none_than_a_wrong_one(schema: dict[str, Any]) -> None:
-    """Also for a schema that nothing fits, or that is none."""
+    """There is no example if nothing matches the schema, or the schema is invalid."""
     assert make_example(schema) is msgspec.UNSET
 
 
-def test_a_schema_that_is_right_by_the_letter() -> None:
-    """A length of 1.0 is allowed, and ends nothing."""
+def test_a_valid_but_unusual_schema() -> None:
+    """A length of 1.0 is allowed, and breaks nothing."""
     assert make_example({"type": "array", "minItems": 1.0, "items": {"const": 1}}) in (msgspec.UNSET, [1])
 
 
 @pytest.mark.parametrize("schema", [WIDE, DEEP], ids=["wide", "deep"])
 def test_examples_stay_small(schema: dict[str, Any]) -> None:
-    """Whatever a schema could hold, an example is there to be read."""
+    """An example is bounded, whatever the schema allows."""
     found = make_example(schema)
     assert is_valid(schema, found)
     assert len(json.dumps(found)) < 8000
@@ -140,7 +140,7 @@ def test_examples_stay_small(schema: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("action", [upload_start, upload_finish], ids=str)
 def test_the_bookshelf_has_examples(action: Any) -> None:
-    """Of everything that its two actions take and give, optional members included."""
+    """The inputs and results of its two actions have examples, with optional members."""
     for schema in (action.spec.input_schema, action.spec.result_schema):
         found = make_example(schema)
         assert is_valid(schema, found)
@@ -162,7 +162,7 @@ SCALARS: Final = st.one_of(
 
 
 def wider(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Schemas that hold schemas."""
+    """Strategy for schemas that contain schemas."""
     names = st.sampled_from(["a", "b", "c"])
     return st.one_of(
         st.builds(
@@ -177,8 +177,8 @@ def wider(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 @given(st.recursive(SCALARS, wider, max_leaves=8).filter(lambda schema: schema is not True))
-def test_whatever_the_schema(schema: dict[str, Any]) -> None:
-    """An example is valid, and the same each time; a schema of this simple kind has one, unless a reference is off."""
+def test_any_schema(schema: dict[str, Any]) -> None:
+    """An example is valid and deterministic. A simple schema has one, unless a reference is broken."""
     found = make_example(schema)
     assert make_example(schema) == found
     if found is msgspec.UNSET:
@@ -188,7 +188,7 @@ def test_whatever_the_schema(schema: dict[str, Any]) -> None:
 
 
 def test_ids_of_resources_have_one_grammar() -> None:
-    """The expression in the document takes and refuses what the service does, character by character."""
+    """The pattern in the document accepts and refuses the same characters as the service."""
     takes = jsonschema_rs.Draft202012Validator({"pattern": RESOURCE_ID_PATTERN}).is_valid
 
     def is_taken(text: str) -> bool:

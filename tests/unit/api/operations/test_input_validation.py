@@ -1,4 +1,4 @@
-"""Inputs against schemas: what is refused, and how helpfully."""
+"""Inputs against schemas: which are refused, and how helpful the error is."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HASH_MISSING = '"hash" is a required property'
 
 
 def refused(value: Any, validators: InputValidator | None = None, **schema: Any) -> ErrorObject:
-    """The error for an input."""
+    """Return the error for an input."""
     entry = msgspec.structs.replace(spec(), input_schema=schema) if schema else spec()
     with pytest.raises(ApiError) as caught:
         (validators or InputValidator()).validate(entry, value)
@@ -32,7 +32,7 @@ def refused(value: Any, validators: InputValidator | None = None, **schema: Any)
 
 
 def problems(error: ErrorObject) -> list[tuple[str, str]]:
-    """Target and message of each detail."""
+    """Return target and message of each detail."""
     return [(detail.target, detail.message) for detail in error.details]
 
 
@@ -52,7 +52,7 @@ def problems(error: ErrorObject) -> list[tuple[str, str]]:
     ],
 )
 def test_the_input_is_recorded_as_it_was_sent(body: bytes, document: bytes, value: Any) -> None:
-    """Nothing is added or spelled otherwise; nothing at all is an empty object."""
+    """The stored bytes are those of the request; an empty body is an empty object."""
     kept, decoded = decode_input(body)
     assert kept == document
     assert value is None or decoded == value
@@ -83,8 +83,8 @@ def test_the_input_is_recorded_as_it_was_sent(body: bytes, document: bytes, valu
         b"\x00",
     ],
 )
-def test_what_is_not_json_is_refused(body: bytes) -> None:
-    """Whatever the decoder finds, the answer is the contract's and short."""
+def test_a_body_that_is_not_json_is_refused(body: bytes) -> None:
+    """The error is the contract's and short, whatever the decoder finds."""
     with pytest.raises(ApiError) as caught:
         decode_input(body)
     assert caught.value.code is ErrorCode.INVALID_INPUT
@@ -105,7 +105,7 @@ def test_a_valid_input_passes() -> None:
     InputValidator().validate(spec(), {"title": "", "note": None})
 
 
-def test_one_problem_is_the_whole_answer() -> None:
+def test_one_problem_is_the_whole_error() -> None:
     """Its target says where, its message what."""
     error = refused({"title": 3})
     assert (error.target, error.details) == ("title", ())
@@ -113,7 +113,7 @@ def test_one_problem_is_the_whole_answer() -> None:
 
 
 def test_several_problems_are_listed() -> None:
-    """The first one leads, and each has its place."""
+    """The first one is the error's own, and each has its path."""
     error = refused({"title": "x", "files": [{"path": "a", "hash": "b"}, {"path": 1, "size": 2}]})
     assert error.target == "files[1].hash"
     assert problems(error) == [
@@ -135,14 +135,14 @@ def test_several_problems_are_listed() -> None:
         ({"title": "x", "a b": 1}, [('["a b"]', "Additional properties are not allowed ('a b' was unexpected)")]),
     ],
 )
-def test_the_place_of_a_problem(value: Any, expected: list[tuple[str, str]]) -> None:
-    """Also inside of optional objects, where only one branch can have been meant."""
+def test_the_path_of_a_problem(value: Any, expected: list[tuple[str, str]]) -> None:
+    """Also inside of optional objects, where the client can have meant only one branch."""
     error = refused(value)
     assert [(error.target, error.message.removeprefix("the input of book:upload-start is not valid: "))] == expected
 
 
 def test_a_union_of_several_fitting_types_stays_one_problem() -> None:
-    """Nobody can tell which branch was meant."""
+    """It is unknown which branch the client meant."""
     closed = {"type": "object", "additionalProperties": False}
     branches = [
         {**closed, "properties": {"a": {"type": "integer"}}, "required": ["a"]},
@@ -151,14 +151,14 @@ def test_a_union_of_several_fitting_types_stays_one_problem() -> None:
     assert refused({"c": 1}, oneOf=branches).message.endswith("listed in the 'oneOf' keyword")
 
 
-def test_many_problems_are_cut() -> None:
-    """The answer is bounded, whatever the input's size."""
+def test_the_number_of_problems_is_bounded() -> None:
+    """The response is bounded, whatever the input's size."""
     error = refused({"title": "x", "files": [{"path": 1, "hash": 1}] * 5000})
     assert len(error.details) == MAX_DETAILS
 
 
 def test_large_values_and_names_are_not_sent_back() -> None:
-    """Neither a long value nor a long name makes the answer long."""
+    """Neither a long value nor a long name makes the response long."""
     assert "yyy" not in refused({"title": ["y" * 10_000]}).message
     error = refused({"title": "x", "n" * 10_000: 1})
     assert len(error.message.encode()) <= MESSAGE_LIMIT
@@ -166,12 +166,12 @@ def test_large_values_and_names_are_not_sent_back() -> None:
 
 
 def test_formats_are_checked() -> None:
-    """A date that is none would only fail in the handler, after it was accepted."""
+    """An invalid date would otherwise fail only in the handler."""
     assert refused("yesterday", type="string", format="date-time").target == ""
 
 
 def test_a_new_version_of_an_action_is_validated_by_its_own_schema() -> None:
-    """The compiled validator of the old one is not used for it."""
+    """The compiled validator of the old version is not used."""
     validators = InputValidator()
     validators.validate(spec(), INPUT)
     newer = msgspec.structs.replace(spec(), action_version=2, input_schema={"type": "integer"})
@@ -181,8 +181,8 @@ def test_a_new_version_of_an_action_is_validated_by_its_own_schema() -> None:
 
 
 @pytest.mark.parametrize("schema", [{"type": "nonsense"}, {"$ref": "#/$defs/none"}, {"$ref": "http://192.0.2.1/x"}])
-def test_a_broken_schema_is_our_fault(schema: dict[str, Any]) -> None:
-    """Nothing is fetched, and the client is not blamed."""
+def test_a_broken_schema_is_an_internal_error(schema: dict[str, Any]) -> None:
+    """It is an internal error, not the client's, and nothing is fetched."""
     with pytest.raises(ApiError) as caught:
         InputValidator().validate(msgspec.structs.replace(spec(), input_schema=schema), {})
     assert caught.value.code is ErrorCode.INTERNAL_ERROR

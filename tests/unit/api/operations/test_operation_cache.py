@@ -36,7 +36,7 @@ def operation(name: str, sequence: int = 1, *, result: bytes = b"", message: str
 
 
 def test_an_older_state_does_not_replace_a_newer_one() -> None:
-    """A slow read that ends last changes nothing, and is answered with what is newer."""
+    """A slow read that ends last changes nothing, and returns the newer state."""
     cache = OperationCache()
     newer = operation("a", 2)
     assert cache.put(newer) is newer
@@ -45,7 +45,7 @@ def test_an_older_state_does_not_replace_a_newer_one() -> None:
 
 
 def test_a_newer_state_replaces_an_older_one() -> None:
-    """One state is kept of each operation."""
+    """The cache has one state of each operation."""
     cache = OperationCache()
     cache.put(operation("a", 1))
     newer = operation("a", 2)
@@ -55,7 +55,7 @@ def test_a_newer_state_replaces_an_older_one() -> None:
 
 
 def test_the_least_recently_used_leave_first() -> None:
-    """Reading an operation keeps it."""
+    """Reading an operation makes it the most recently used."""
     cache = OperationCache(max_operations=2)
     for name in ("a", "b"):
         cache.put(operation(name))
@@ -73,8 +73,8 @@ def test_large_results_count() -> None:
     assert cache.size <= 10_000
 
 
-def test_what_is_larger_than_the_cache_is_not_kept() -> None:
-    """It is answered all the same."""
+def test_a_state_larger_than_the_cache_is_not_kept() -> None:
+    """It is returned, but not cached."""
     cache = OperationCache(max_bytes=10_000)
     huge = operation("a", result=b"1" * 20_000)
     assert cache.put(huge) is huge
@@ -82,7 +82,7 @@ def test_what_is_larger_than_the_cache_is_not_kept() -> None:
 
 
 def test_dropped_bytes_are_free_again() -> None:
-    """The estimate goes back to nothing."""
+    """The estimate returns to zero."""
     cache = OperationCache()
     cache.put(operation("a", 1, message="x" * 100))
     cache.put(operation("a", 2, message="y" * 50))
