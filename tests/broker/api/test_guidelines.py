@@ -57,7 +57,7 @@ STATUSES: Final = ("NotStarted", "Running", *ENDS)
 
 
 class Stage(NamedTuple):
-    """A service with two actions, and what is behind it."""
+    """A service with two actions, and its journal."""
 
     api: Api
     journal: Journal
@@ -65,13 +65,13 @@ class Stage(NamedTuple):
     servers: str
 
     async def submit(self, headers: dict[str, str] | None = None, **changes: Any) -> httpx.Response:
-        """Submit, and insist on a 202."""
+        """Submit, and require a 202."""
         answer = await self.api.submit(headers=headers, **changes)
         assert answer.status_code == 202, answer.text
         return answer
 
     async def bring(self, status: str, headers: dict[str, str] | None = None) -> str:
-        """A new operation, brought to a status; its id."""
+        """Submit an operation and append events up to a status; return its id."""
         operation_id: str = (await self.submit(headers)).json()["id"]
         story = await OperationStory.of(self.journal, operation_id)
         if status != "NotStarted":
@@ -85,7 +85,7 @@ Check = Callable[[Stage], Awaitable[None]]
 
 
 class Row(NamedTuple):
-    """A rule."""
+    """One rule of the guidelines."""
 
     anchor: str
     mark: str
@@ -99,7 +99,7 @@ class Row(NamedTuple):
 
 @pytest.fixture
 async def stage(broker: Broker, link: Connection, journal: Journal) -> AsyncIterator[Stage]:
-    """A service, without runner and projector: checks append what those would."""
+    """A service without runner and projector: checks append the events of both."""
     await announce_action(link, spec(retry_after=PACE))
     await announce_action(link, spec(OTHER))
     async with serving(broker.url) as api:
@@ -107,7 +107,7 @@ async def stage(broker: Broker, link: Connection, journal: Journal) -> AsyncIter
 
 
 def refused(answer: httpx.Response, status: int, code: str) -> None:
-    """Insist on an error."""
+    """Require an error."""
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
 
 
@@ -195,7 +195,7 @@ async def makes_an_id(stage: Stage) -> None:
 
 
 def repeatable(first_sent: str = "Tue, 24 Nov 2026 08:00:00 GMT") -> dict[str, str]:
-    """A pair of headers that nobody has sent."""
+    """A new pair of headers."""
     return {"Repeatability-Request-ID": str(uuid4()), "Repeatability-First-Sent": first_sent}
 
 
@@ -305,7 +305,7 @@ async def cancels(stage: Stage) -> None:
 
 
 async def errors(stage: Stage) -> list[httpx.Response]:
-    """One answer of each status that a client can provoke by itself."""
+    """Return one response of each error status that a client can cause by itself."""
     client = stage.api.client
     done = await stage.bring("Succeeded")
     return [
@@ -416,7 +416,7 @@ TABLE: Final = [
 
 @pytest.mark.parametrize("row", [pytest.param(row, id=row.anchor) for row in TABLE])
 async def test_guideline(stage: Stage, row: Row) -> None:
-    """The service keeps to it, as the contract takes it over."""
+    """The service keeps the rule as the contract adopts it."""
     await row.check(stage)
 
 

@@ -1,4 +1,4 @@
-"""The process: why it does not start, and how it ends."""
+"""The API's process: the reasons why it does not start, and how it ends."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ VALID: Final = b'{"title":"x"}'
 
 @asynccontextmanager
 async def process(url: str, port: int) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A service of its own, ended with the test."""
+    """A process of a service, killed at the end of the test."""
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-c", PROGRAM, url, str(port), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
@@ -47,7 +47,7 @@ async def process(url: str, port: int) -> AsyncIterator[asyncio.subprocess.Proce
 
 
 async def connected(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection to a service that is just starting."""
+    """A connection to a service that is starting."""
     async with asyncio.timeout(20):
         while True:
             try:
@@ -57,7 +57,7 @@ async def connected(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWrit
 
 
 async def refused(port: int) -> None:
-    """Wait until the service takes no new connections."""
+    """Wait until the service accepts no new connections."""
     while True:
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -67,27 +67,27 @@ async def refused(port: int) -> None:
 
 
 def test_a_port_in_use_names_the_option() -> None:
-    """Before anything else is tried."""
+    """The port is checked first."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(JournalError, match=rf"{port}.*--port"):
             run(Settings(servers=("nats://127.0.0.1:1",), port=port))
 
 
-def test_a_broker_that_is_not_there() -> None:
-    """After the connect timeout."""
+def test_an_unreachable_broker() -> None:
+    """It ends after the connect timeout."""
     with pytest.raises(BrokerUnreachable, match="--nats"):
         run(Settings(servers=(f"nats://127.0.0.1:{free_port()}",), port=0, connect_timeout=0.2))
 
 
 def test_a_broker_that_was_not_provisioned(broker: Broker) -> None:
-    """The message says what to run."""
+    """The message names the command to run."""
     with pytest.raises(NotProvisioned, match="opstream provision"):
         run(Settings(servers=(broker.url,), port=0, connect_timeout=5))
 
 
 async def test_a_journal_too_small_for_the_bodies(broker: Broker, link: Connection) -> None:
-    """Every large body would fail later."""
+    """Otherwise every large body would fail later."""
     settings = Settings(servers=(broker.url,), port=0, body_limit=512 * 1024, connect_timeout=5)
     with pytest.raises(Drifted, match=r"provision --max-msg-size 540672 --update.*--max-body"):
         async with connected_api(settings):
@@ -96,7 +96,7 @@ async def test_a_journal_too_small_for_the_bodies(broker: Broker, link: Connecti
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_open_requests_finish(broker: Broker, link: Connection, journal: Journal, number: signal.Signals) -> None:
-    """A signal closes the door; who is inside is served, then the process ends by itself, cleanly."""
+    """After a signal there are no new connections; open requests get their responses, then the process ends cleanly."""
     await announce_action(link, spec())
     port = free_port()
     async with process(broker.url, port) as child, asyncio.timeout(20):
@@ -116,8 +116,8 @@ async def test_open_requests_finish(broker: Broker, link: Connection, journal: J
     assert len(await journal.events("last")) == 1
 
 
-async def test_a_signal_before_the_broker_is_there() -> None:
-    """The wait ends at once."""
+async def test_a_signal_before_the_broker_is_reachable() -> None:
+    """It ends the wait at once."""
     async with process(f"nats://127.0.0.1:{free_port()}", port := free_port()) as child, asyncio.timeout(20):
         _, writer = await connected(port)
         writer.close()

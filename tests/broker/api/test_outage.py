@@ -1,4 +1,4 @@
-"""The broker is gone or frozen: quick and honest answers, and requests that are stored once or not at all."""
+"""The broker is gone or frozen: responses are quick and honest, and a request is stored once or not at all."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def api(broker: Broker, link: Connection) -> AsyncIterator[Api]:
 
 
 async def timed(request: Callable[[], object]) -> tuple[httpx.Response, float]:
-    """An answer, and the seconds that it took."""
+    """Return a response and the seconds that it took."""
     begin = time.monotonic()
     answer = await request()  # type: ignore[misc]
     assert isinstance(answer, httpx.Response)
@@ -40,7 +40,7 @@ async def timed(request: Callable[[], object]) -> tuple[httpx.Response, float]:
 
 
 def check_unavailable(answer: httpx.Response, operation_id: str | None = None) -> None:
-    """503, when to try again, and the id under which that is safe."""
+    """503 with `Retry-After`, and with the id under which a submit can be sent again."""
     error = answer.json()["error"]
     assert (answer.status_code, error["code"]) == (503, "JournalUnavailable")
     assert answer.headers["x-ms-error-code"] == "JournalUnavailable"
@@ -52,7 +52,7 @@ def check_unavailable(answer: httpx.Response, operation_id: str | None = None) -
 async def test_the_broker_goes_away(
     api: Api, broker: Broker, link: Connection, journal: Journal, is_frozen: bool
 ) -> None:
-    """Submits name their id within the limit, and can be sent again; what has ended is still known; the rest waits."""
+    """Submits name their id within the limit and can be sent again. Ended operations stay readable, others get 503."""
     ended = await OperationStory.of(journal, (await api.submit()).json()["id"])
     await ended.append(started(), Succeeded(result=msgspec.Raw(b"{}")))
     assert (await api.status(ended.operation.id)).json()["status"] == "Succeeded"
@@ -91,7 +91,7 @@ async def test_the_broker_goes_away(
 
 
 async def until_accepted(api: Api, operation_id: str) -> httpx.Response:
-    """Send the same request again as a client would, for as long as it is told to."""
+    """Send the same request again as a client would, until it is accepted."""
     async with asyncio.timeout(15):
         while True:
             answer = await api.submit(headers={"Operation-Id": operation_id})

@@ -1,4 +1,4 @@
-"""`Operation-Callback`: which URLs the API takes, that it records them, and that they are part of the request."""
+"""`Operation-Callback`: which URLs the API accepts, that it stores them, and that they are part of the request."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def callback_of(journal: Journal, operation_id: str) -> str:
 
 
 async def test_it_is_recorded(broker: Broker, link: Connection, journal: Journal) -> None:
-    """The URL is recorded with the request, as it was sent; without the header there is none."""
+    """The URL is stored with the request, unchanged; without the header there is none."""
     await announce_action(link, spec())
     async with serving(broker.url, callbacks=POLICY) as api:
         answered = await api.submit(headers={"Operation-Id": "a", "operation-callback": GOOD})
@@ -49,8 +49,8 @@ async def test_it_is_recorded(broker: Broker, link: Connection, journal: Journal
         ("https://hooks.example.org:8443/", "does not allow calls to hooks.example.org:8443"),
     ],
 )
-async def test_what_is_refused(broker: Broker, link: Connection, value: str, complaint: str) -> None:
-    """Anything that is no https URL of an allowed host is a 400 that names the header, and nothing is recorded."""
+async def test_other_urls_are_refused(broker: Broker, link: Connection, value: str, complaint: str) -> None:
+    """Anything but an https URL of an allowed host is a 400 that names the header, and nothing is stored."""
     await announce_action(link, spec())
     async with serving(broker.url, callbacks=POLICY) as api:
         answered = await api.submit(headers={"Operation-Id": "a", "Operation-Callback": value})
@@ -58,8 +58,8 @@ async def test_what_is_refused(broker: Broker, link: Connection, value: str, com
     _assert_refused(answered, complaint)
 
 
-async def test_nobody_is_called_unless_allowed(broker: Broker, link: Connection) -> None:
-    """A service without a list of hosts refuses every callback; two of them at once are refused by any."""
+async def test_no_callbacks_unless_allowed(broker: Broker, link: Connection) -> None:
+    """A service without allowed hosts refuses every callback; two callbacks are refused by any service."""
     await announce_action(link, spec())
     async with serving(broker.url) as api:
         _assert_refused(await api.submit(headers={"Operation-Callback": GOOD}), "delivers no callbacks")

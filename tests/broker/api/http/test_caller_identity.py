@@ -1,4 +1,4 @@
-"""What is recorded of who asks, through a real socket."""
+"""The recorded caller, through a real socket."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ async def api(broker: Broker, link: Connection) -> AsyncIterator[Api]:
 
 
 async def datas(journal: Journal, operation_id: str) -> list[EventData | None]:
-    """What an operation's events say."""
+    """Return the data of an operation's events."""
     return [event.data for event in await journal.events(operation_id)]
 
 
-async def test_who_asked_is_recorded(api: Api, journal: Journal) -> None:
-    """Identity, application and address are in the first event, and the identity is a part of the request's hash."""
+async def test_the_caller_is_recorded(api: Api, journal: Journal) -> None:
+    """Identity, application and address are in the first event, and the identity is part of the request's hash."""
     assert (await api.submit(headers={**ANN, "Operation-Id": "one"})).status_code == 202
     (data,) = await datas(journal, "one")
     assert isinstance(data, Requested)
@@ -44,7 +44,7 @@ async def test_who_asked_is_recorded(api: Api, journal: Journal) -> None:
 
 
 async def test_an_id_belongs_to_its_caller(api: Api, journal: Journal) -> None:
-    """The same caller may ask again, from anywhere, and gets the same operation; another one is refused."""
+    """The same caller gets the same operation, from any address; another caller is refused."""
     assert (await api.submit(headers={**ANN, "Operation-Id": "mine"})).status_code == 202
     elsewhere = {**ANN, "X-Forwarded-For": "198.51.100.1", "X-Client-Id": "phone", "Operation-Id": "mine"}
     assert (await api.submit(headers=elsewhere)).status_code == 202
@@ -54,8 +54,8 @@ async def test_an_id_belongs_to_its_caller(api: Api, journal: Journal) -> None:
     assert len(await datas(journal, "mine")) == 1
 
 
-async def test_who_canceled_is_recorded(api: Api, journal: Journal) -> None:
-    """Whoever cancels is named: in the wish for what runs, in the end of what does not."""
+async def test_the_caller_of_a_cancel_is_recorded(api: Api, journal: Journal) -> None:
+    """The caller of a cancel is in the cancel request if an attempt runs, and in the terminal event otherwise."""
     for operation_id in ("runs", "waits"):
         await api.submit(headers={**ANN, "Operation-Id": operation_id})
     await (await OperationStory.of(journal, "runs")).append(started())
@@ -65,8 +65,8 @@ async def test_who_canceled_is_recorded(api: Api, journal: Journal) -> None:
     assert (await datas(journal, "waits"))[-1] == Canceled(by="bob@example.org")
 
 
-async def test_a_name_that_can_not_be_recorded(api: Api, journal: Journal) -> None:
-    """It is refused before anything is recorded, by a submit and by a cancel."""
+async def test_an_invalid_identity(api: Api, journal: Journal) -> None:
+    """It is refused before anything is stored, by a submit and by a cancel."""
     too_long = {"X-Forwarded-User": "a" * 257, "Operation-Id": "two"}
     refused = await api.submit(headers=too_long)
     assert (refused.status_code, refused.json()["error"]["target"]) == (400, "X-Forwarded-User")
@@ -76,7 +76,7 @@ async def test_a_name_that_can_not_be_recorded(api: Api, journal: Journal) -> No
 
 
 async def test_without_a_trusted_proxy(broker: Broker, link: Connection, journal: Journal) -> None:
-    """The address is the peer's, and what anybody says of himself is ignored."""
+    """The address is the peer's, and what a client says about itself is ignored."""
     await announce_action(link, spec())
     async with serving(broker.url) as api:
         await api.submit(headers={**ANN, "Operation-Id": "three"})

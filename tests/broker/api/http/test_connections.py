@@ -1,4 +1,4 @@
-"""Connections that do what HTTP allows, and what it does not: pipelines, garbage, old versions, lazy readers."""
+"""Unusual connections: pipelines, invalid HTTP, old versions, clients that do not read."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def api(broker: Broker, link: Connection) -> AsyncIterator[Api]:
 
 
 async def running(api: Api, journal: Journal) -> OperationStory:
-    """An operation that a runner has begun."""
+    """An operation that a runner has started."""
     story = await OperationStory.of(journal, (await api.submit()).json()["id"])
     await story.append(started())
     return story
@@ -54,8 +54,8 @@ def get(path: str, *headers: str, version: str = "1.1") -> bytes:
 
 @pytest.mark.parametrize("header", ["Accept: text/event-stream", "Prefer: wait=60"])
 @pytest.mark.parametrize("followers", [0, 1, 3])
-async def test_a_pipeline_whose_client_goes(api: Api, journal: Journal, header: str, followers: int) -> None:
-    """Requests behind one that is held do not hide that its client has gone: nothing is kept for it."""
+async def test_a_pipeline_whose_client_disconnects(api: Api, journal: Journal, header: str, followers: int) -> None:
+    """Requests behind a waiting one do not hide that the client has disconnected: the wait ends."""
     story = await running(api, journal)
     path = f"/status/{story.operation.id}"
     held = get(f"{path}/events" if "Accept" in header else path, header)
@@ -66,7 +66,7 @@ async def test_a_pipeline_whose_client_goes(api: Api, journal: Journal, header: 
 
 
 async def test_a_pipeline_without_end(api: Api, journal: Journal) -> None:
-    """Too many requests behind one that is held end the connection, and leave nothing."""
+    """Too many requests behind a waiting one end the connection, and leave nothing."""
     story = await running(api, journal)
     path = f"/status/{story.operation.id}"
     async with api.connection() as (reader, writer):
@@ -76,7 +76,7 @@ async def test_a_pipeline_without_end(api: Api, journal: Journal) -> None:
 
 
 async def test_a_pipeline_is_answered_in_order(api: Api, journal: Journal) -> None:
-    """Those behind a held request get their answers after it."""
+    """Requests behind a waiting one get their responses after it."""
     story = await running(api, journal)
     path = f"/status/{story.operation.id}"
     async with api.connection() as (reader, writer):
@@ -89,7 +89,7 @@ async def test_a_pipeline_is_answered_in_order(api: Api, journal: Journal) -> No
 
 @pytest.mark.parametrize("garbage", [b"garbage\r\n\r\n", b"\x00" * 50, b"GET / HTTP/9.9\r\n\r\n"])
 async def test_garbage_after_a_submit(api: Api, link: Connection, garbage: bytes) -> None:
-    """What was recorded is answered 202, whatever follows it on the connection; then the connection ends."""
+    """A stored submit gets its 202, whatever follows it on the connection; then the connection ends."""
     async with api.connection() as (reader, writer):
         writer.write(SUBMIT + garbage)
         reply = await read_reply(reader)
@@ -99,15 +99,15 @@ async def test_garbage_after_a_submit(api: Api, link: Connection, garbage: bytes
 
 
 async def test_garbage_instead_of_a_body(api: Api, link: Connection) -> None:
-    """A request that is broken itself is refused, and nothing is recorded."""
+    """An invalid request is refused, and nothing is stored."""
     head = SUBMIT.replace(b"Content-Length: 13", b"Transfer-Encoding: chunked").partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
     reply = await api.raw(head + b"zz\r\n")
     assert reply.status == 400
     assert await stored_messages(link) == 0
 
 
-async def test_a_broken_request_behind_one_that_is_held(api: Api, journal: Journal) -> None:
-    """The held one gets its answer, and not that of the broken one."""
+async def test_an_invalid_request_behind_a_waiting_one(api: Api, journal: Journal) -> None:
+    """The waiting request gets its own response, not that of the invalid one."""
     story = await running(api, journal)
     broken = b"POST /book:upload-start HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
     async with api.connection() as (reader, writer):
@@ -131,10 +131,10 @@ async def test_an_old_client_gets_no_chunks(api: Api, journal: Journal, accept: 
 
 
 @pytest.mark.parametrize("what", ["", "/events"])
-async def test_who_never_reads_is_dropped(
+async def test_a_client_that_never_reads_is_dropped(
     api: Api, broker: Broker, journal: Journal, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    """A large answer that nobody takes, the last piece of a stream as well, is not kept for ever."""
+    """A large response that the client does not read, or the last piece of a stream, is not kept forever."""
     monkeypatch.setattr(responses, "WRITE_TIMEOUT", 0.5)
     story = await running(api, journal)
     await story.append(LARGE)
@@ -149,13 +149,13 @@ async def test_who_never_reads_is_dropped(
 
 @pytest.mark.parametrize("path", ["/status/x/", "//status/x", "/status/a:b/events", "/docs/", "/healthz/"])
 async def test_a_readable_path_in_any_spelling(api: Api, path: str) -> None:
-    """What can be read takes nothing else, however many slashes it is written with."""
+    """A path for reads refuses other methods, however many slashes it has."""
     answer = await api.client.put(f"{api.url}{path}")
     assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, HEAD")
 
 
 async def test_a_position_that_no_event_has(api: Api, journal: Journal) -> None:
-    """A running operation's stream can't go on after an event that is not there."""
+    """The stream of a running operation can't continue after an event that does not exist."""
     story = await running(api, journal)
     headers = {"Accept": "text/event-stream", "Last-Event-ID": "999"}
     answer = await api.client.get(f"/status/{story.operation.id}/events", headers=headers)

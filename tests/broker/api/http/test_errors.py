@@ -1,4 +1,4 @@
-"""Every way to be refused: the contract's body and headers, and nothing in the stream."""
+"""Every error: the contract's body and headers, and nothing in the stream."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def request(method: str, path: str, *headers: str) -> bytes:
 
 
 def chunked(path: str, size: int) -> bytes:
-    """A POST in chunks, its length unknown until its end."""
+    """A POST in chunks, without a declared length."""
     head = request("POST", path, CHUNKED)
     return head + b"".join(b"1000\r\n" + b"x" * 4096 + b"\r\n" for _ in range(size // 4096)) + b"0\r\n\r\n"
 
@@ -137,14 +137,14 @@ async def api(broker: Broker, link: Connection) -> AsyncIterator[Api]:
 
 
 async def limit(link: Connection, max_bytes: int) -> None:
-    """Give the journal's stream a limit; provisioning would not lower it."""
+    """Give the journal's stream a limit, which provisioning would not lower."""
     js = link.nc.jetstream()
     info = await js.stream_info(subjects.OPERATIONS_STREAM)
     await js.update_stream(info.config.evolve(max_bytes=max_bytes))
 
 
 def check_shape(reply: RawResponse, status: int, code: str) -> ErrorBody:
-    """Status, body and headers as the contract has them for every error."""
+    """Check status, body and headers that the contract has for every error."""
     body = msgspec.json.decode(reply.body, type=ErrorBody, strict=True)
     assert (reply.status, body.error.code) == (status, code)
     assert body.error.message
@@ -155,8 +155,8 @@ def check_shape(reply: RawResponse, status: int, code: str) -> ErrorBody:
     return body
 
 
-async def test_every_refusal(api: Api, link: Connection, subtests: pytest.Subtests) -> None:
-    """One row each: status, code, the same code in the header, target, and no event."""
+async def test_every_error(api: Api, link: Connection, subtests: pytest.Subtests) -> None:
+    """Each row: status, code, the same code in the header, target, and no event."""
     assert await stored_messages(link) == 0
     for name, sent, status, code, target in TABLE:
         with subtests.test(name):
@@ -165,8 +165,8 @@ async def test_every_refusal(api: Api, link: Connection, subtests: pytest.Subtes
             assert await stored_messages(link) == 0
 
 
-async def test_a_wrong_method_is_told_the_right_ones(api: Api) -> None:
-    """`Allow`, spelled so."""
+async def test_a_wrong_method_gets_the_allowed_ones(api: Api) -> None:
+    """The response has `Allow` in the contract's case."""
     for sent, allow in (
         (request("GET", PATH), "POST"),
         (post("/status/1"), "GET, HEAD"),
@@ -195,7 +195,7 @@ async def test_an_unexpected_failure_leaks_nothing(
 
 
 async def test_a_full_journal_refuses_submits(broker: Broker, link: Connection) -> None:
-    """503 at 85 %, from the next look on; readiness says so as well; the status is still read."""
+    """503 at 85 %, from the next measurement on, also for readiness; statuses stay readable."""
     await limit(link, 1024 * 1024)
     await announce_action(link, spec())
     async with serving(broker.url) as api:
@@ -217,7 +217,7 @@ async def test_a_full_journal_refuses_submits(broker: Broker, link: Connection) 
 
 
 async def test_a_journal_that_is_full_at_once_refuses_submits(broker: Broker, link: Connection) -> None:
-    """Between two looks the broker itself refuses."""
+    """Between two measurements the broker itself refuses."""
     await limit(link, 1024 * 1024)
     await announce_action(link, spec())
     async with serving(broker.url) as api:
@@ -227,8 +227,8 @@ async def test_a_journal_that_is_full_at_once_refuses_submits(broker: Broker, li
     assert all(answer.json()["error"]["operationId"] and answer.headers["Retry-After"] for answer in refused)
 
 
-async def test_what_the_broker_will_not_take_is_too_large(broker: Broker, link: Connection) -> None:
-    """A limit above the broker's `max_payload` ends there."""
+async def test_a_body_beyond_the_brokers_limit_is_too_large(broker: Broker, link: Connection) -> None:
+    """A body limit above the broker's `max_payload` ends there."""
     await provision(link, Sizing(max_msg_size=3_000_000), is_update=True)
     await announce_action(link, spec())
     async with serving(broker.url, body_limit=2_000_000) as api:

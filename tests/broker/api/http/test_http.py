@@ -1,4 +1,4 @@
-"""HTTP itself, byte for byte: spelling, identities, connections, bodies that end too late or never."""
+"""HTTP itself, byte for byte: header names, request ids, connections, incomplete bodies."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def api(broker: Broker, link: Connection) -> AsyncIterator[Api]:
 
 
 async def test_headers_are_spelled_as_in_the_contract(api: Api) -> None:
-    """Clients in the field compare the names exactly."""
+    """Some clients compare header names exactly."""
     reply = await api.raw(post(PATH, VALID))
     names = [name for name, _ in reply.headers]
     assert reply.status == 202
@@ -41,8 +41,8 @@ async def test_headers_are_spelled_as_in_the_contract(api: Api) -> None:
     assert {"Retry-After", "Content-Type", "x-ms-request-id"} <= {name for name, _ in status.headers}
 
 
-async def test_every_answer_has_its_own_request_id(api: Api) -> None:
-    """The client's own is echoed beside it, if it can be."""
+async def test_every_response_has_its_own_request_id(api: Api) -> None:
+    """The client's own id is echoed beside it, if it is valid."""
     sent = GET.replace(b"Host", b"x-ms-client-request-id: mine 1\r\nHost")
     first, second = await api.raw(sent), await api.raw(sent)
     assert first.header("x-ms-request-id") != second.header("x-ms-request-id")
@@ -52,7 +52,7 @@ async def test_every_answer_has_its_own_request_id(api: Api) -> None:
 
 
 async def test_a_connection_is_used_again(api: Api) -> None:
-    """After successes and after errors, a body that was too large included."""
+    """After successes and errors, also after a body that was too large."""
     async with api.connection() as (reader, writer):
         for sent, status in (
             (post(PATH, VALID), 202),
@@ -65,21 +65,21 @@ async def test_a_connection_is_used_again(api: Api) -> None:
 
 
 async def test_pipelined_requests_are_answered_in_order(api: Api) -> None:
-    """Each with its own answer."""
+    """Each gets its own response."""
     async with api.connection() as (reader, writer):
         writer.write(post(PATH, VALID) + GET + post(PATH, b"{"))
         assert [(await read_reply(reader)).status for _ in range(3)] == [202, 200, 400]
 
 
 async def test_a_body_in_chunks(api: Api) -> None:
-    """Its length need not be known."""
+    """Its length need not be declared."""
     head = b"POST /book:upload-start HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
     reply = await api.raw(head, b'5\r\n{"tit\r\n', b'8\r\nle":"x"}\r\n', b"0\r\n\r\n")
     assert reply.status == 202
 
 
 async def test_a_body_without_end_ends_the_connection(api: Api) -> None:
-    """The answer comes before the last chunk, since there is none."""
+    """The response comes before the last chunk, since there is none."""
     async with api.connection() as (reader, writer):
         writer.write(b"POST /book:upload-start HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
         writer.write(b"".join(b"400\r\n" + b"x" * 1024 + b"\r\n" for _ in range(33)))
@@ -89,7 +89,7 @@ async def test_a_body_without_end_ends_the_connection(api: Api) -> None:
 
 
 async def test_a_client_that_asks_first(api: Api) -> None:
-    """`Expect: 100-continue`: it is told before it sends its body in vain."""
+    """With `Expect: 100-continue` it gets the error before it sends its body."""
     for length, status in ((LIMIT + 1, 413), (len(VALID), 202)):
         async with api.connection() as (reader, writer):
             writer.write(f"POST {PATH} HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n".encode())
@@ -100,8 +100,8 @@ async def test_a_client_that_asks_first(api: Api) -> None:
             assert (await read_reply(reader)).status == status
 
 
-async def test_a_client_that_goes_away_requested_nothing(api: Api, link: Connection) -> None:
-    """Half a body is not recorded, even where the half is JSON."""
+async def test_a_client_that_disconnects_requested_nothing(api: Api, link: Connection) -> None:
+    """Half a body is not stored, even if the half is JSON."""
     async with api.connection() as (_, writer):
         writer.write(post(PATH, VALID).replace(f"Length: {len(VALID)}".encode(), b"Length: 500"))
         await writer.drain()
@@ -110,7 +110,7 @@ async def test_a_client_that_goes_away_requested_nothing(api: Api, link: Connect
 
 
 async def test_clients_that_offer_http2(api: Api, journal: Journal) -> None:
-    """Java's client does so with each first request; it gets HTTP/1.1, and its input is not lost."""
+    """Java's client offers it with each first request. It gets HTTP/1.1, and its input is not lost."""
     offer = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQ")
     sent = post(PATH, VALID, *offer, "Operation-Id: whole")
     assert (await api.raw(sent)).status == 202
@@ -125,7 +125,7 @@ async def test_clients_that_offer_http2(api: Api, journal: Journal) -> None:
 
 
 async def test_an_offer_to_upgrade_in_chunks_that_is_to_be_closed(api: Api) -> None:
-    """The rest of what such a request says still holds."""
+    """The other headers of such a request still apply."""
     head = b"POST /book:upload-start HTTP/1.1\r\nHost: a\r\nConnection: close, Upgrade\r\nUpgrade: websocket\r\n"
     async with api.connection() as (reader, writer):
         writer.write(head + b"Transfer-Encoding: chunked\r\n\r\nd\r\n" + VALID + b"\r\n0\r\n\r\n")
@@ -134,7 +134,7 @@ async def test_an_offer_to_upgrade_in_chunks_that_is_to_be_closed(api: Api) -> N
 
 
 async def test_http_1_0(api: Api) -> None:
-    """Old probes still speak it."""
+    """Old probes still use it."""
     async with api.connection() as (reader, writer):
         writer.write(b"GET /healthz HTTP/1.0\r\n\r\n")
         assert (await read_reply(reader)).body == b'{"status":"ok"}'
@@ -142,7 +142,7 @@ async def test_http_1_0(api: Api) -> None:
 
 
 async def test_head_of_an_error(api: Api) -> None:
-    """The headers say what the body would."""
+    """The headers are those of the error with a body."""
     async with api.connection() as (reader, writer):
         writer.write(b"HEAD /status/nonsense HTTP/1.1\r\nHost: a\r\n\r\n" + GET)
         reply = await read_reply(reader, has_body=False)
@@ -151,6 +151,6 @@ async def test_head_of_an_error(api: Api) -> None:
 
 
 async def test_many_connections_at_once(api: Api) -> None:
-    """Each is answered."""
+    """Each gets its response."""
     replies = await asyncio.gather(*(api.raw(post(PATH, VALID)) for _ in range(50)))
     assert {reply.status for reply in replies} == {202}

@@ -31,7 +31,7 @@ def pair(request_id: str = "") -> dict[str, str]:
 
 
 async def test_fifty_identical_requests_at_once(api: Api, broker: Broker, link: Connection) -> None:
-    """All are accepted, by two replicas, as one operation whose status can be read."""
+    """Two replicas accept all of them as one operation, whose status can be read."""
     headers = pair()
     async with serving(broker.url) as other:
         answers = await asyncio.gather(*((api, other)[n % 2].submit(headers=headers) for n in range(50)))
@@ -43,7 +43,7 @@ async def test_fifty_identical_requests_at_once(api: Api, broker: Broker, link: 
 
 
 async def test_fifty_requests_for_one_pair_at_once(api: Api, link: Connection) -> None:
-    """One is accepted, the others are rejected and told which header names another request."""
+    """One is accepted, the others are rejected with the header that names another request."""
     headers = pair()
     answers = await asyncio.gather(*(api.submit(body={"title": str(n)}, headers=headers) for n in range(50)))
     accepted = [answer for answer in answers if answer.status_code == 202]
@@ -56,7 +56,7 @@ async def test_fifty_requests_for_one_pair_at_once(api: Api, link: Connection) -
 
 
 async def test_another_pair_is_another_operation(api: Api) -> None:
-    """The same input under another id, or from another moment, is asked for twice."""
+    """The same input under another id, or with another date, is another request."""
     request_id = str(uuid.uuid4())
     later = pair(request_id) | {"Repeatability-First-Sent": "Tue, 24 Nov 2026 08:00:01 GMT"}
     answers = [await api.submit(headers=headers) for headers in (pair(request_id), later, pair())]
@@ -73,27 +73,27 @@ async def test_another_pair_is_another_operation(api: Api) -> None:
     ],
 )
 async def test_a_refused_request_is_rejected(api: Api, link: Connection, changes: dict[str, str], code: str) -> None:
-    """Whatever is wrong with it, the answer says in its own terms that nothing was done."""
+    """For any error the response says in OASIS terms that nothing was done."""
     answer = await api.submit(headers=pair() | changes)
     assert (answer.json()["error"]["code"], answer.headers["Repeatability-Result"]) == (code, "rejected")
     assert await stored_messages(link) == 0
 
 
-async def test_a_wrong_input_may_be_mended(api: Api) -> None:
-    """A request that was refused has used up nothing."""
+async def test_a_wrong_input_may_be_corrected(api: Api) -> None:
+    """A refused request does not use up its pair."""
     headers = pair()
     assert (await api.submit(body={}, headers=headers)).headers["Repeatability-Result"] == "rejected"
     assert (await api.submit(body=INPUT, headers=headers)).headers["Repeatability-Result"] == "accepted"
 
 
-async def test_who_did_not_ask_is_not_told(api: Api) -> None:
-    """Neither an accepted nor a refused request without the pair has the header."""
+async def test_requests_without_the_pair_have_no_result(api: Api) -> None:
+    """Without the pair, neither an accepted nor a refused request gets the header."""
     for body in (INPUT, {}):
         assert "Repeatability-Result" not in (await api.submit(body=body)).headers
 
 
-async def test_without_a_broker_nobody_knows(api: Api, broker: Broker) -> None:
-    """A 503 neither accepts nor rejects, and names the operation id under which it may be asked again."""
+async def test_without_a_broker_there_is_no_result(api: Api, broker: Broker) -> None:
+    """A 503 neither accepts nor rejects, and names the operation id for a retry."""
     broker.stop()
     answer = await api.submit(headers=pair())
     assert answer.status_code == 503
@@ -104,14 +104,14 @@ async def test_without_a_broker_nobody_knows(api: Api, broker: Broker) -> None:
     assert "Operation-Id" not in error["message"]
 
 
-async def test_a_path_that_is_none_is_rejected(api: Api) -> None:
-    """Also where there is nothing to submit to."""
+async def test_an_unknown_path_is_rejected(api: Api) -> None:
+    """Also for a path that is no submit's."""
     answer = await api.submit("/book/%ZZ:upload-start", headers=pair())
     assert (answer.status_code, answer.headers["Repeatability-Result"]) == (400, "rejected")
 
 
 async def test_the_header_is_spelled_as_in_the_contract(api: Api) -> None:
-    """Clients in the field compare names exactly."""
+    """Some clients compare header names exactly."""
     lines = [f"{name}: {value}" for name, value in pair().items()]
     reply = await api.raw(post("/book/1:upload-start", b'{"title":"x"}', f"Content-Type: {JSON}", *lines))
     assert reply.header("Repeatability-Result") == "accepted"

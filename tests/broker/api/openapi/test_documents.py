@@ -1,4 +1,4 @@
-"""The description and its page on a real service: live, and served by nobody else."""
+"""The documents and their page on a real service: current, and served by itself."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def api(broker: Broker, link: Connection) -> AsyncIterator[Api]:
 
 
 async def test_the_document_changes_as_actions_come(api: Api, link: Connection) -> None:
-    """With the next answer after a runner's announcement, be it a new action or a new version of one."""
+    """The next response after an announcement has the new action, or the new version of one."""
 
     async def submits() -> dict[str, str]:
         paths = (await api.client.get("/openapi.json")).json()["paths"]
@@ -49,7 +49,7 @@ async def test_the_document_changes_as_actions_come(api: Api, link: Connection) 
 
 
 async def test_the_events_document_changes_as_actions_come(api: Api, link: Connection) -> None:
-    """With the next answer after an announcement: an action gets channels of its own, a new version its new types."""
+    """The next response after an announcement has channels of a new action, and the new types of a new version."""
 
     async def typed() -> list[str]:
         channels = (await api.client.get("/asyncapi.json")).json()["channels"]
@@ -65,7 +65,7 @@ async def test_the_events_document_changes_as_actions_come(api: Api, link: Conne
 
 
 async def test_the_events_document_without_the_broker(broker: Broker, api: Api) -> None:
-    """It has the actions that are known, and names no broker."""
+    """It has the known actions, and names no broker."""
     broker.kill()
     answer = await api.client.get("/asyncapi.json")
     assert answer.status_code == 200
@@ -74,7 +74,7 @@ async def test_the_events_document_without_the_broker(broker: Broker, api: Api) 
 
 
 async def test_both_documents_are_answered_alike(api: Api) -> None:
-    """HEAD tells what GET does, and other methods are refused, with those that there are."""
+    """HEAD has the headers of GET, and other methods get 405 with `Allow`."""
     for path, version in (("/openapi.json", "openapi"), ("/asyncapi.json", "asyncapi")):
         answer = await api.client.get(path)
         assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
@@ -89,7 +89,7 @@ async def test_both_documents_are_answered_alike(api: Api) -> None:
 
 
 async def test_the_page_and_its_files(api: Api) -> None:
-    """As they are, packed, and not again for those who have them; HEAD tells the same without a body."""
+    """Unencoded, with gzip, and 304 for a current client; HEAD has the same headers without a body."""
     page = await api.client.get("/docs")
     assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
     assert "x-ms-request-id" in page.headers
@@ -106,7 +106,7 @@ async def test_the_page_and_its_files(api: Api) -> None:
 
 
 async def test_a_slash_at_the_end(api: Api) -> None:
-    """Leads to the page itself, also behind a prefix: the page's links start there."""
+    """It redirects to the page itself, also behind a prefix, since the page's links are relative to that path."""
     answer = await api.client.get("/docs/")
     assert (answer.status_code, answer.headers["location"]) == (308, "../docs")
     assert (await api.client.get("/docs/", follow_redirects=True)).url.path == "/docs"
@@ -121,7 +121,7 @@ async def test_other_files_are_not_found(api: Api) -> None:
 
 
 async def test_other_methods_are_refused(api: Api) -> None:
-    """With the contract's body, and the methods that there are."""
+    """With the contract's body and the allowed methods."""
     for path in ("/docs", "/docs/init.js", "/docs/nothing.js"):
         for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"):
             answer = await api.client.request(method, path)

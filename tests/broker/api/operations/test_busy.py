@@ -1,4 +1,4 @@
-"""Exclusive resources as clients see them: refused while another holds, and a place in the queue while they wait."""
+"""Exclusive resources as clients see them: busy while owned, with a queue position while waiting."""
 
 from __future__ import annotations
 
@@ -38,31 +38,31 @@ async def api(broker: Broker, link: Connection) -> AsyncIterator[Api]:
 
 @pytest.fixture
 async def holds(link: Connection, journal: Journal) -> ResourceLocks:
-    """What a runner says."""
+    """Return the `started` event of an owner."""
     holds = ResourceLocks(link, journal)
     await holds.start()
     return holds
 
 
 async def submitted(api: Api, journal: Journal, operation_id: str, path: str = "/book/42:upload-start") -> Operation:
-    """An operation that was accepted."""
+    """Submit and return the operation."""
     answer = await api.submit(path, headers={"Operation-Id": operation_id})
     assert answer.status_code == 202
     return (await OperationStory.of(journal, operation_id)).operation
 
 
 def claim(operation: Operation) -> Claim:
-    """Of an operation that was only requested."""
+    """Build the claim of an operation without an attempt."""
     return Claim(operation_id=operation.id, sequence=operation.stream_sequence, kind=str(operation.kind))
 
 
 async def take(holds: ResourceLocks, operation: Operation) -> None:
-    """Have it hold its resource."""
+    """Acquire the operation's resource."""
     assert isinstance(await holds.acquire(operation.hold, claim(operation)), LockOwned)
 
 
-async def test_what_is_held_is_recorded(api: Api, journal: Journal) -> None:
-    """The request names its hold: by action and resource, or by group and resource; one that excludes nothing, none."""
+async def test_the_lock_is_recorded(api: Api, journal: Journal) -> None:
+    """The request has its lock: by action and resource, or by group and resource; none without a scope."""
     paths = ["/book/42:upload-start", "/book/43:upload-start", "/book/42:remove", "/book/42:copy", "/book:index"]
     found = []
     for number, path in enumerate(paths):
@@ -81,7 +81,7 @@ async def test_what_is_held_is_recorded(api: Api, journal: Journal) -> None:
 
 
 async def test_a_busy_resource_is_refused(api: Api, journal: Journal, holds: ResourceLocks, link: Connection) -> None:
-    """409 with the holder's id, the resource as target, and nothing recorded; other resources are free."""
+    """409 with the owner's id, the resource as target, and nothing stored; other resources are free."""
     await take(holds, await submitted(api, journal, "op-1"))
     before = await stored_messages(link)
     answer = await api.submit(headers={"Operation-Id": "op-2"})
@@ -96,8 +96,8 @@ async def test_a_busy_resource_is_refused(api: Api, journal: Journal, holds: Res
     assert (await api.submit("/book/43:upload-start")).status_code == 202
 
 
-async def test_an_ended_holder_is_no_reason_to_refuse(api: Api, journal: Journal, holds: ResourceLocks) -> None:
-    """Although nobody has released it yet."""
+async def test_an_ended_owner_is_no_reason_to_refuse(api: Api, journal: Journal, holds: ResourceLocks) -> None:
+    """Also before its lock is released."""
     operation = await submitted(api, journal, "op-1")
     await take(holds, operation)
     await OperationStory(journal, operation).append(Canceled())
@@ -105,8 +105,8 @@ async def test_an_ended_holder_is_no_reason_to_refuse(api: Api, journal: Journal
     assert (await api.submit()).status_code == 202
 
 
-async def test_a_holder_of_the_same_group_is_one(api: Api, journal: Journal, holds: ResourceLocks) -> None:
-    """Another action holds the resource."""
+async def test_an_owner_of_the_same_group_counts(api: Api, journal: Journal, holds: ResourceLocks) -> None:
+    """Another action of the group owns the resource."""
     await take(holds, await submitted(api, journal, "op-1", "/book/42:copy"))
     answer = await api.submit("/book/42:remove")
 
@@ -115,10 +115,10 @@ async def test_a_holder_of_the_same_group_is_one(api: Api, journal: Journal, hol
 
 
 @pytest.mark.parametrize("holder", ["op-1", "op-0"])
-async def test_the_same_request_once_more_is_the_same_answer(
+async def test_a_repeated_request_gets_the_same_response(
     api: Api, journal: Journal, holds: ResourceLocks, holder: str
 ) -> None:
-    """Whether its own operation holds the resource, or another does meanwhile: 202 for what was accepted."""
+    """202 for an accepted request, whether its own operation owns the resource or another one does."""
     first = await submitted(api, journal, "op-0")
     second = await submitted(api, journal, "op-1")
     await take(holds, second if holder == "op-1" else first)
@@ -132,7 +132,7 @@ async def test_the_same_request_once_more_is_the_same_answer(
 async def test_a_repeatable_request_learns_that_it_was_rejected(
     api: Api, journal: Journal, holds: ResourceLocks
 ) -> None:
-    """As with any refusal that did nothing (OASIS Repeatable Requests 1.0)."""
+    """As for any error that did nothing (OASIS Repeatable Requests 1.0)."""
     await take(holds, await submitted(api, journal, "op-1"))
     headers = {
         "Repeatability-Request-ID": "6c7ab2b5-8d4c-4b52-9c0e-6a3f0c5b7d11",
@@ -143,8 +143,8 @@ async def test_a_repeatable_request_learns_that_it_was_rejected(
     assert (answer.status_code, answer.headers["Repeatability-Result"]) == (409, "rejected")
 
 
-async def test_the_place_in_the_queue_counts_down(api: Api, journal: Journal, holds: ResourceLocks) -> None:
-    """1 is the next; the holder, and one that nobody queued yet, show none; each place is another ETag."""
+async def test_the_queue_position_counts_down(api: Api, journal: Journal, holds: ResourceLocks) -> None:
+    """1 is next. The owner, and an operation not yet queued, have no position. Each position is another ETag."""
     first, second, third = [await submitted(api, journal, f"op-{n}", "/book/42:index") for n in (1, 2, 3)]
     await take(holds, first)
     for waiting in (third, second):
@@ -163,14 +163,14 @@ async def test_the_place_in_the_queue_counts_down(api: Api, journal: Journal, ho
 
 
 async def place(api: Api, operation_id: str) -> Any:
-    """What the monitor says."""
+    """Return the monitor's queue position."""
     answer = await api.status(operation_id)
     assert answer.status_code == 200
     return answer.json().get("queuePosition")
 
 
-async def test_one_that_has_begun_shows_no_place(api: Api, journal: Journal, holds: ResourceLocks) -> None:
-    """Also where its key was left behind."""
+async def test_a_started_operation_has_no_queue_position(api: Api, journal: Journal, holds: ResourceLocks) -> None:
+    """Also if its queue entry was left behind."""
     first, second = [await submitted(api, journal, f"op-{n}", "/book/42:index") for n in (1, 2)]
     await take(holds, first)
     await holds.enqueue(second.hold, second, claim(second), is_watchful=False)
@@ -183,7 +183,7 @@ async def test_one_that_has_begun_shows_no_place(api: Api, journal: Journal, hol
 async def test_a_queue_that_can_not_be_read_is_left_out(
     api: Api, journal: Journal, holds: ResourceLocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The status is the journal's, and does not depend on it."""
+    """The status comes from the journal, and does not depend on the queue."""
     first, second = [await submitted(api, journal, f"op-{n}", "/book/42:index") for n in (1, 2)]
     await take(holds, first)
     await holds.enqueue(second.hold, second, claim(second), is_watchful=False)
@@ -195,10 +195,10 @@ async def test_a_queue_that_can_not_be_read_is_left_out(
     assert await place(api, "op-2") is None
 
 
-async def test_many_that_ask_share_one_look_at_a_long_queue(
+async def test_polls_share_one_read_of_a_long_queue(
     api: Api, journal: Journal, holds: ResourceLocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Polling all of a queue must not cost the square of its length."""
+    """Polling all operations of a queue must not cost the square of its length."""
     monkeypatch.setattr(places, "_LONG_QUEUE", 2)
     monkeypatch.setattr(places, "_CACHE_SECONDS_PER_WAITER", 10.0)
     first, *waiting = [await submitted(api, journal, f"op-{n}", "/book/42:index") for n in range(1, 6)]
@@ -221,7 +221,7 @@ async def test_many_that_ask_share_one_look_at_a_long_queue(
 
 
 async def test_waiting_for_the_end_is_as_before(api: Api, journal: Journal, holds: ResourceLocks) -> None:
-    """`Prefer: wait` is held until its time is up, and then shows the place."""
+    """`Prefer: wait` waits until its time is up, and then has the position."""
     first, second = [await submitted(api, journal, f"op-{n}", "/book/42:index") for n in (1, 2)]
     await take(holds, first)
     await holds.enqueue(second.hold, second, claim(second), is_watchful=False)

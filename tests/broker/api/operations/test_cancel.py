@@ -1,4 +1,4 @@
-"""Canceling on a real broker, without a runner: the tests append what one would."""
+"""Canceling on a real broker without a runner: the tests append a runner's events."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SUCCEEDED = Succeeded(result=msgspec.Raw(b"{}"))
 
 
 class Unknown(EventData, frozen=True, kw_only=True):
-    """An event of a later version, on a subject that this one's stream has."""
+    """An event of a later version."""
 
     name: ClassVar[str] = "progressed"
     type: ClassVar[str] = "opstream.action.paused.v1"
@@ -46,19 +46,19 @@ async def api(broker: Broker, link: Connection) -> AsyncIterator[Api]:
 
 
 async def submitted(api: Api, journal: Journal, *datas: EventData) -> OperationStory:
-    """A fresh operation, and what became of it."""
+    """A new operation."""
     story = await OperationStory.of(journal, (await api.submit()).json()["id"])
     await story.append(*datas)
     return story
 
 
 async def recorded(journal: Journal, story: OperationStory) -> list[EventData | None]:
-    """What its events say."""
+    """Return the names of an operation's events."""
     return [event.data for event in await journal.events(story.operation.id)]
 
 
 async def test_what_has_not_started_is_canceled_at_once(api: Api, journal: Journal) -> None:
-    """The answer is final, the reason is recorded, and nothing more happens."""
+    """The response is final, the reason is stored, and nothing more happens."""
     story = await submitted(api, journal)
     answer = await api.cancel(story.operation.id, {"reason": "never mind"})
     assert (answer.status_code, answer.json()["status"]) == (200, "Canceled")
@@ -70,7 +70,7 @@ async def test_what_has_not_started_is_canceled_at_once(api: Api, journal: Journ
 
 
 async def test_what_runs_is_asked_to_stop(api: Api, journal: Journal) -> None:
-    """It reads Running until the runner says that it has stopped."""
+    """It is Running until the runner reports that it has stopped."""
     story = await submitted(api, journal, started())
     answer = await api.cancel(story.operation.id, {"reason": "too slow"})
     assert (answer.status_code, answer.json()["status"], answer.headers["Retry-After"]) == (200, "Running", "2")
@@ -80,7 +80,7 @@ async def test_what_runs_is_asked_to_stop(api: Api, journal: Journal) -> None:
 
 
 async def test_between_attempts_it_is_canceled_at_once(api: Api, journal: Journal) -> None:
-    """Nothing runs, so nothing has to stop."""
+    """No attempt runs, so none has to stop."""
     waits = AttemptFailed(attempt=1, error=failure(), retry_at=in_a_second(), counted=True)
     story = await submitted(api, journal, started(), waits)
     assert (await api.cancel(story.operation.id)).json()["status"] == "Canceled"
@@ -88,7 +88,7 @@ async def test_between_attempts_it_is_canceled_at_once(api: Api, journal: Journa
 
 @pytest.mark.parametrize("begun", [(), (started(),)])
 async def test_asking_again_changes_nothing(api: Api, journal: Journal, begun: tuple[Started, ...]) -> None:
-    """The first wish counts; all are answered 200."""
+    """The first cancel request counts; all get 200."""
     story = await submitted(api, journal, *begun)
     answers = await asyncio.gather(*(api.cancel(story.operation.id, {"reason": str(n)}) for n in range(20)))
     assert {answer.status_code for answer in answers} == {200}
@@ -97,7 +97,7 @@ async def test_asking_again_changes_nothing(api: Api, journal: Journal, begun: t
 
 @pytest.mark.parametrize("end", [SUCCEEDED, Failed(error=failure())])
 async def test_what_has_ended_is_not_canceled(api: Api, journal: Journal, end: Succeeded | Failed) -> None:
-    """409, and nothing is recorded."""
+    """409, and nothing is stored."""
     story = await submitted(api, journal, started(), end)
     answer = await api.cancel(story.operation.id)
     assert (answer.status_code, answer.headers["x-ms-error-code"]) == (409, "OperationFinished")
@@ -106,7 +106,7 @@ async def test_what_has_ended_is_not_canceled(api: Api, journal: Journal, end: S
 
 
 async def test_a_canceled_one_stays_so(api: Api, journal: Journal) -> None:
-    """200: what the client wants is the case."""
+    """200, since the client has what it asked for."""
     story = await submitted(api, journal, Canceled(reason="before"))
     answer = await api.cancel(story.operation.id, {"reason": "after"})
     assert (answer.status_code, answer.json()["status"]) == (200, "Canceled")
@@ -114,7 +114,7 @@ async def test_a_canceled_one_stays_so(api: Api, journal: Journal) -> None:
 
 
 async def test_cancel_races_success(api: Api, journal: Journal) -> None:
-    """Exactly one is first, and each answer says which."""
+    """Exactly one is first, and each response says which."""
     seen = set()
     for _ in range(40):
         story = await submitted(api, journal, started())
@@ -150,7 +150,7 @@ async def _succeed(journal: Journal, story: OperationStory) -> None:
         (b" " * (256 * 1024 + 1), 413, "PayloadTooLarge", None),
     ],
 )
-async def test_a_body_that_is_none(
+async def test_an_invalid_body(
     api: Api, journal: Journal, body: bytes, status: int, code: str, target: str | None
 ) -> None:
     """It is refused, and nothing is canceled."""
@@ -163,7 +163,7 @@ async def test_a_body_that_is_none(
 
 
 async def test_a_body_of_another_type(api: Api, journal: Journal) -> None:
-    """It is JSON or nothing."""
+    """The body is JSON or empty."""
     story = await submitted(api, journal)
     path = f"/status/{story.operation.id}:cancel"
     answer = await api.client.post(path, content=b"why", headers={"Content-Type": "text/plain"})
@@ -188,7 +188,7 @@ async def test_a_long_reason_is_cut(api: Api, journal: Journal) -> None:
 
 
 async def test_what_is_not_there(api: Api) -> None:
-    """Unknown operations, ids that are none, other verbs, unknown parameters."""
+    """Unknown operations, invalid ids, other verbs, unknown parameters."""
     for operation_id in ("unknown", "*", "a.b", ""):
         answer = await api.cancel(operation_id)
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "OperationNotFound"), operation_id
@@ -212,14 +212,14 @@ async def test_what_is_not_there(api: Api) -> None:
     ],
 )
 async def test_methods(api: Api, method: str, path: str, allow: str) -> None:
-    """Each path says what it takes."""
+    """Each path names its methods."""
     answer = await api.client.request(method, path)
     assert (answer.status_code, answer.headers["Allow"]) == (405, allow)
     assert answer.json()["error"]["code"] == "MethodNotAllowed"
 
 
 async def test_what_this_version_does_not_know_is_not_decided_upon(api: Api, journal: Journal) -> None:
-    """A newer event may mean anything, so the wish is refused rather than recorded on top of it."""
+    """A later version's event may mean anything, so the cancel request is refused, not appended after it."""
     story = await submitted(api, journal, started())
     await story.record(Unknown())
     answer = await api.cancel(story.operation.id)
@@ -228,7 +228,7 @@ async def test_what_this_version_does_not_know_is_not_decided_upon(api: Api, jou
 
 
 async def test_without_a_broker(api: Api, broker: Broker, journal: Journal) -> None:
-    """503 with Retry-After; asked again once it is back, it is done."""
+    """503 with `Retry-After`; a retry once the broker is back succeeds."""
     story = await submitted(api, journal)
     broker.stop()
     answer = await api.cancel(story.operation.id)
@@ -237,7 +237,7 @@ async def test_without_a_broker(api: Api, broker: Broker, journal: Journal) -> N
 
 
 async def test_a_bodys_end_that_never_comes(api: Api, journal: Journal) -> None:
-    """A client that leaves in the middle of its request cancels nothing."""
+    """A client that disconnects in the middle of its request cancels nothing."""
     story = await submitted(api, journal)
     request = post(f"/status/{story.operation.id}:cancel", b'{"reason": "half"}', f"Content-Type: {JSON}")
     async with api.connection() as (_, writer):

@@ -1,4 +1,4 @@
-"""Histories on a real broker: at once, followed live, by many, by slow ones; without a runner."""
+"""Histories on a real broker without a runner: at once, followed live, by many readers, by slow ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SUCCEEDED = Succeeded(result=msgspec.Raw(b'{"n":1}'))
 
 
 class Unknown(EventData, frozen=True, kw_only=True):
-    """An event of a later version, on a subject that this one's stream has."""
+    """An event of a later version."""
 
     name: ClassVar[str] = "progressed"
     type: ClassVar[str] = "opstream.action.paused.v1"
@@ -43,24 +43,24 @@ async def api(broker: Broker, link: Connection) -> AsyncIterator[Api]:
 
 
 async def running(api: Api, journal: Journal) -> OperationStory:
-    """An operation that a runner has begun."""
+    """An operation that a runner has started."""
     story = await OperationStory.of(journal, (await api.submit()).json()["id"])
     await story.append(started())
     return story
 
 
 async def stored(journal: Journal, story: OperationStory) -> list[bytes]:
-    """The journal's bytes."""
+    """Return the journal's bytes."""
     return [event.stored for event in await journal.events(story.operation.id)]
 
 
 async def all_of(events: AsyncIterator[ShownEvent]) -> list[ShownEvent]:
-    """Everything until the stream ends."""
+    """Read until the stream ends."""
     return [event async for event in events]
 
 
 async def test_at_once(api: Api, journal: Journal) -> None:
-    """The events as the journal holds them, oldest first; the hashes chain them."""
+    """The events as the journal stores them, oldest first; the hashes chain them."""
     story = await running(api, journal)
     await story.append(SUCCEEDED)
     answer = await api.client.get(f"/status/{story.operation.id}/events")
@@ -82,7 +82,7 @@ async def test_unknown_operations_have_none(api: Api) -> None:
 
 
 async def test_replay_and_follow(api: Api, journal: Journal) -> None:
-    """What was, then what comes, each with its position, short name and stored bytes, until the terminal event."""
+    """Past events, then new ones, each with its position, short name and stored bytes, up to the terminal event."""
     story = await running(api, journal)
     async with following(api.client, story.operation.id) as events:
         assert [(await anext(events)).name for _ in range(2)] == ["requested", "started"]
@@ -97,7 +97,7 @@ async def test_replay_and_follow(api: Api, journal: Journal) -> None:
 
 @pytest.mark.parametrize("last", [0, 1, 2, 3])
 async def test_resume(api: Api, journal: Journal, last: int) -> None:
-    """`Last-Event-ID` goes on just after it, in any replica."""
+    """`Last-Event-ID` continues just after it, in any replica."""
     story = await running(api, journal)
     await story.append(Progressed(percent=5.0), SUCCEEDED)
     async with following(api.client, story.operation.id, last) as events:
@@ -105,7 +105,7 @@ async def test_resume(api: Api, journal: Journal, last: int) -> None:
 
 
 async def test_nothing_to_resume(api: Api, journal: Journal) -> None:
-    """204 after the terminal event: a browser stops to connect again. Garbage is refused."""
+    """204 after the terminal event, so that a browser stops to reconnect. An invalid id is refused."""
     story = await running(api, journal)
     await story.append(SUCCEEDED)
     path = f"/status/{story.operation.id}/events"
@@ -115,7 +115,7 @@ async def test_nothing_to_resume(api: Api, journal: Journal) -> None:
 
 
 async def test_many_readers(api: Api, journal: Journal, broker: Broker) -> None:
-    """A hundred readers, in two replicas, get everything once; one watch for all of them, and none afterwards."""
+    """A hundred readers of two replicas get everything once, by one watch in each, and none is left afterwards."""
     story = await running(api, journal)
     async with serving(broker.url) as other, httpx.AsyncClient(timeout=15, limits=httpx.Limits()) as client:
 
@@ -156,8 +156,8 @@ async def _first(lines: AsyncIterator[str], count: int) -> AsyncIterator[str]:
             return
 
 
-async def test_who_goes_away_leaves_nothing(api: Api, journal: Journal) -> None:
-    """A reader that hangs up is forgotten."""
+async def test_a_reader_that_disconnects_leaves_nothing(api: Api, journal: Journal) -> None:
+    """Nothing is left of a reader that disconnects."""
     story = await running(api, journal)
     async with following(api.client, story.operation.id) as events:
         await anext(events)
@@ -165,10 +165,10 @@ async def test_who_goes_away_leaves_nothing(api: Api, journal: Journal) -> None:
     await eventually(lambda: not len(api.watchers))
 
 
-async def test_who_does_not_read_is_hung_up_on(
+async def test_a_reader_that_does_not_read_is_dropped(
     api: Api, broker: Broker, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A reader that lets everything lie holds no memory for longer than the service's patience; others go on."""
+    """A reader that does not read uses no memory after the timeout; others continue."""
     monkeypatch.setattr(responses, "WRITE_TIMEOUT", 0.3)
     story = await running(api, journal)
     for n in range(100):
@@ -199,8 +199,8 @@ def _rest(connection: socket.socket) -> bytes:
     return got
 
 
-async def test_what_is_kept_is_bounded(api: Api, journal: Journal) -> None:
-    """A feed keeps the newest events; whoever is further behind gets everything all the same, part by part."""
+async def test_kept_events_are_bounded(api: Api, journal: Journal) -> None:
+    """A feed keeps the newest events; a reader that is further behind gets everything page by page."""
     story = await running(api, journal)
     for percent in range(100):
         await story.append(Progressed(percent=float(percent), message="x" * 2000))
@@ -216,8 +216,8 @@ async def test_what_is_kept_is_bounded(api: Api, journal: Journal) -> None:
     assert feed.size <= 10_000
 
 
-async def test_an_unknown_event_is_told(api: Api, journal: Journal) -> None:
-    """Clients may know what this version does not: its whole type is its name."""
+async def test_an_unknown_event_is_sent(api: Api, journal: Journal) -> None:
+    """Clients may know an event that this version does not know: its name is its whole type."""
     story = await running(api, journal)
     await story.record(Unknown())
     async with following(api.client, story.operation.id) as events:
@@ -226,7 +226,7 @@ async def test_an_unknown_event_is_told(api: Api, journal: Journal) -> None:
 
 @pytest.mark.parametrize("accept", ["application/json", "*/*", "application/json, text/event-stream;q=0.1"])
 async def test_a_stream_is_asked_for(api: Api, journal: Journal, accept: str) -> None:
-    """Whoever does not ask for events to come gets those that there are."""
+    """A client that does not ask for a stream gets the events so far."""
     story = await running(api, journal)
     answer = await api.client.get(f"/status/{story.operation.id}/events", headers={"Accept": accept})
     body: dict[str, Any] = answer.json()
@@ -242,7 +242,7 @@ async def test_head_streams_nothing(api: Api, journal: Journal) -> None:
 
 
 async def test_a_long_history_at_once(api: Api, journal: Journal) -> None:
-    """It comes in pieces, and is one document with every event in order; for HEAD there is none."""
+    """It comes in pieces, and is one document with every event in order; for HEAD there is no body."""
     story = await running(api, journal)
     for percent in range(100):
         await story.append(Progressed(percent=float(percent)))

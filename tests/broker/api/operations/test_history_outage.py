@@ -31,7 +31,7 @@ async def api(broker: Broker, link: Connection) -> AsyncIterator[Api]:
 async def test_it_says_that_it_waits(
     api: Api, broker: Broker, link: Connection, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever follows an operation that is quiet is told that nobody knows of news; then that somebody does again."""
+    """A reader of a quiet operation gets a comment when the journal does not respond, and again when it does."""
     monkeypatch.setattr(history, "PING_INTERVAL", 0.1)
     monkeypatch.setattr(watch, "REFRESH_INTERVAL", 0.1)
     story = await OperationStory.of(journal, (await api.submit()).json()["id"])

@@ -1,4 +1,4 @@
-"""A journal that fills up: submits are refused in time, and whatever was accepted before still ends."""
+"""A journal that fills up: submits are refused early enough that accepted operations still end."""
 
 from __future__ import annotations
 
@@ -88,18 +88,18 @@ def laborious(gate: HandlerGate) -> Action[..., Any]:
 
 
 async def submit(api: Api, operation_id: str) -> httpx.Response:
-    """Ask for an operation."""
+    """Submit an operation."""
     return await api.submit(body={}, headers={"Operation-Id": operation_id})
 
 
 async def used(link: Connection) -> tuple[int, int]:
-    """How many bytes of the journal are used, and how many it has."""
+    """Return the bytes in use and the limit of the journal."""
     info = await link.nc.jetstream().stream_info(subjects.OPERATIONS_STREAM)
     return info.state.bytes, info.config.max_bytes or 0
 
 
 async def share(link: Connection) -> float:
-    """How much of the journal is used."""
+    """Return the share of the journal in use."""
     bytes_used, size = await used(link)
     return bytes_used / size
 
@@ -124,7 +124,7 @@ async def fill(api: Api, stage: RunnerStage) -> list[str]:
 
 
 async def store_other(link: Connection, journal: Journal, size: int) -> int:
-    """Store a request of another action with `size` letters in it; the bytes that the journal grew by."""
+    """Store a request of another action with `size` letters in it; return the bytes that the journal grew by."""
     before = (await used(link))[0]
     data = request(resource=FILLER.resource, action=FILLER.action, caller="x" * size)
     await journal.append(FILLER, first(str(uuid.uuid4()), data=data), NEW_OPERATION, budget=5)
@@ -132,13 +132,13 @@ async def store_other(link: Connection, journal: Journal, size: int) -> int:
 
 
 async def store_others(link: Connection, journal: Journal, until: float = ALMOST) -> None:
-    """Store requests of another action, until so much of the journal is used."""
+    """Store requests of another action until the given share of the journal is used."""
     while await share(link) < until:
         await store_other(link, journal, 10_000)
 
 
 async def use_up(link: Connection, journal: Journal) -> None:
-    """Store requests of another action until no event fits any more, however small: the last takes what is left."""
+    """Store requests of another action until no event fits any more; the last one uses the remaining bytes."""
     await store_others(link, journal, 0.98)
     least = await store_other(link, journal, 1)
     bytes_used, size = await used(link)
@@ -148,8 +148,9 @@ async def use_up(link: Connection, journal: Journal) -> None:
 
 
 async def test_what_was_accepted_ends(broker: Broker, link: Connection, journal: Journal, stage: RunnerStage) -> None:
-    """At about 85 % submits are refused; the rest is enough for progress, failed attempts, further ones and results;
-    what runs can be canceled and failed by an operator."""
+    """Submits are refused at about 85 %. The rest is enough for progress, retries and results, and for an operator to
+    cancel and fail operations.
+    """
     gate = HandlerGate()
     async with (
         projecting(projector(link, journal)),
@@ -185,8 +186,9 @@ async def test_what_was_accepted_ends(broker: Broker, link: Connection, journal:
 async def test_a_journal_of_open_operations(
     broker: Broker, link: Connection, journal: Journal, stage: RunnerStage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """However many operations wait for a runner when submits are refused, each of them ends, and none waits for room.
-    What was accepted can be asked for again meanwhile."""
+    """However many operations wait for a runner when submits are refused, each of them ends without waiting for room. A
+    repeated submit is still accepted.
+    """
     gate = HandlerGate()
     async with (
         projecting(projector(link, journal)),
@@ -211,15 +213,14 @@ async def test_a_journal_of_open_operations(
 
 
 async def has_room(api: Api) -> bool:
-    """Whether the service would take a submit."""
+    """Return True if the service accepts a submit."""
     return (await api.client.get("/readyz")).status_code == 200
 
 
 async def test_the_rest_is_used_up(
     broker: Broker, link: Connection, journal: Journal, stage: RunnerStage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where even the rest is used up, outcomes wait; once there is room they are recorded, and nothing was worked out
-    twice."""
+    """If even the reserve is used up, outcomes wait. Once there is room they are stored, and no attempt ran twice."""
     gate = HandlerGate()
     held = HELD[0]
 
@@ -258,7 +259,7 @@ async def test_the_rest_is_used_up(
 
 
 async def test_a_start_waits_for_room(link: Connection, journal: Journal, stage: RunnerStage) -> None:
-    """What was accepted before the rest was used up, and had not begun, begins once there is room."""
+    """An accepted operation that has not started starts once there is room."""
     gate = HandlerGate()
     gate.open()
     spy = await stage.spy(ACKS)
@@ -275,16 +276,16 @@ async def test_a_start_waits_for_room(link: Connection, journal: Journal, stage:
 
 
 async def was_delivered_again(stage: RunnerStage) -> bool:
-    """Whether the broker has delivered a message more than once."""
+    """Return True if the broker has delivered a message more than once."""
     return (await stage.consumer()).num_redelivered == 1
 
 
 async def refused(api: Api) -> httpx.Response | None:
-    """The answer to a submit, if it is refused."""
+    """Return the response to a submit if it is refused."""
     answer = await submit(api, "again")
     return answer if answer.status_code == 503 else None
 
 
 async def accepted(api: Api) -> bool:
-    """Whether a submit is accepted."""
+    """Return True if a submit is accepted."""
     return (await submit(api, "again")).status_code == 202

@@ -1,4 +1,4 @@
-"""The status on a real broker, without runner and projector: the tests append events and write the view themselves."""
+"""The status on a real broker without runner and projector: the tests append events and write snapshots themselves."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ORDER = ["NotStarted", "Running", "Succeeded", "Failed", "Canceled"]
 
 
 class Unknown(EventData, frozen=True, kw_only=True):
-    """An event of a later version, on a subject that this one's stream has."""
+    """An event of a later version."""
 
     name: ClassVar[str] = "progressed"
     type: ClassVar[str] = "opstream.action.paused.v1"
@@ -53,18 +53,18 @@ async def api(broker: Broker, link: Connection) -> AsyncIterator[Api]:
 
 @pytest.fixture
 async def other(broker: Broker, api: Api) -> AsyncIterator[Api]:
-    """A second replica, which has seen nothing."""
+    """A second replica, with an empty cache."""
     async with serving(broker.url) as other:
         yield other
 
 
 async def submitted(api: Api, journal: Journal) -> OperationStory:
-    """A fresh operation."""
+    """A new operation."""
     return await OperationStory.of(journal, (await api.submit()).json()["id"])
 
 
 async def shown(api: Api, operation: Operation) -> dict[str, Any]:
-    """Its monitor, which must be there."""
+    """Return the monitor of an operation, which must exist."""
     answer = await api.status(operation.id)
     assert answer.status_code == 200
     assert answer.headers["Content-Type"] == "application/json"
@@ -74,7 +74,7 @@ async def shown(api: Api, operation: Operation) -> dict[str, Any]:
 
 
 async def test_every_status(api: Api, other: Api, journal: Journal) -> None:
-    """Each event shows at once, in the replica that took the request and in another; leading members in their order."""
+    """Each event shows at once, in the replica of the request and in another one; the first members are in order."""
     story = await submitted(api, journal)
     steps: list[tuple[EventData, str, dict[str, Any]]] = [
         (started(), "Running", {"attempt": 1}),
@@ -94,7 +94,7 @@ async def test_every_status(api: Api, other: Api, journal: Journal) -> None:
 
 
 async def test_a_failure_shows_its_code(api: Api, journal: Journal) -> None:
-    """Just as the action gave it: a number or a word."""
+    """The code is the action's own: a number or a word."""
     codes: list[int | str] = [400, "ClientOutOfDate"]
     for code in codes:
         story = await submitted(api, journal)
@@ -115,7 +115,7 @@ async def test_a_canceled_operation(api: Api, journal: Journal) -> None:
 
 
 async def test_waiting_for_another_attempt_is_running(api: Api, journal: Journal) -> None:
-    """The monitor says when it goes on; the failed attempt's error is not the operation's."""
+    """The monitor has the time of the next attempt; the error of the failed attempt is not the operation's."""
     story = await submitted(api, journal)
     data = AttemptFailed(attempt=1, error=failure(), retry_at=in_a_second(), counted=True)
     await story.append(started(), data)
@@ -125,14 +125,14 @@ async def test_waiting_for_another_attempt_is_running(api: Api, journal: Journal
     assert "error" not in body
 
 
-async def test_the_pace_is_the_actions(api: Api, journal: Journal) -> None:
-    """As its runner announced it."""
+async def test_retry_after_is_the_actions(api: Api, journal: Journal) -> None:
+    """`Retry-After` is what the runner announced."""
     story = await submitted(api, journal)
     assert (await api.status(story.operation.id)).headers["Retry-After"] == "2"
 
 
 async def test_head_is_get_without_the_body(api: Api, journal: Journal) -> None:
-    """The same headers, the length included."""
+    """The same headers, also the length."""
     story = await submitted(api, journal)
     full = await api.status(story.operation.id)
     head = await api.client.head(f"/status/{story.operation.id}")
@@ -140,7 +140,7 @@ async def test_head_is_get_without_the_body(api: Api, journal: Journal) -> None:
     assert head.headers["Content-Length"] == str(len(full.content))
 
 
-async def test_a_stale_view_is_completed(other: Api, api: Api, journal: Journal, view: SnapshotStore) -> None:
+async def test_an_old_snapshot_is_completed(other: Api, api: Api, journal: Journal, view: SnapshotStore) -> None:
     """The projector is behind; the status is not."""
     story = await submitted(api, journal)
     await view.put(await story.append(started()), 0)
@@ -151,15 +151,15 @@ async def test_a_stale_view_is_completed(other: Api, api: Api, journal: Journal,
     assert (await shown(other, story.operation))["status"] == "Succeeded"
 
 
-async def test_a_current_view_is_enough(other: Api, api: Api, journal: Journal, view: SnapshotStore) -> None:
-    """It reaches the floor."""
+async def test_a_current_snapshot_is_enough(other: Api, api: Api, journal: Journal, view: SnapshotStore) -> None:
+    """It reaches the last event."""
     story = await submitted(api, journal)
     await view.put(await story.append(started()), 0)
     assert (await shown(other, story.operation))["status"] == "Running"
 
 
-async def test_a_terminal_view_is_believed(api: Api, view: SnapshotStore) -> None:
-    """Nothing can follow, so the journal need not even have the events any more."""
+async def test_a_terminal_snapshot_is_final(api: Api, view: SnapshotStore) -> None:
+    """Nothing can follow, so the journal need not have the events any more."""
     operation = finished_at(datetime.now(UTC))
     await view.put(operation, 0)
     assert (await shown(api, operation))["result"] == RESULT
@@ -186,14 +186,14 @@ def finished_at(time: datetime) -> Operation:
     )
 
 
-async def test_retention_ends_in_the_view(api: Api, view: SnapshotStore) -> None:
-    """A snapshot that outlived its time is not shown."""
+async def test_retention_ends_in_the_snapshot(api: Api, view: SnapshotStore) -> None:
+    """A snapshot beyond its retention is not shown."""
     await view.put(finished_at(datetime.now(UTC) - timedelta(days=1)), 0)
     assert (await api.status("gone")).json()["error"]["code"] == "OperationNotFound"
 
 
-async def test_retention_of_the_outcome_ends_in_the_view(api: Api, view: SnapshotStore) -> None:
-    """A failed operation is shown for longer than others if its request said so, and no longer than that."""
+async def test_retention_of_the_outcome_ends_in_the_snapshot(api: Api, view: SnapshotStore) -> None:
+    """A failed operation is shown for longer than others if its request says so, and no longer than that."""
     hour = timedelta(hours=1)
     for days, code in ((89, 200), (90, 404)):
         ended = finished_at(datetime.now(UTC) - timedelta(days=days) - hour)
@@ -211,8 +211,8 @@ async def test_retention_of_the_outcome_ends_in_the_view(api: Api, view: Snapsho
         assert (await api.status(f"done-{days}")).status_code == 404
 
 
-async def test_an_open_view_is_not_believed_alone(api: Api, view: SnapshotStore) -> None:
-    """The journal has nothing of it any more, so whatever it was, it has ended: a killed broker may bring it back."""
+async def test_an_open_snapshot_needs_the_journal(api: Api, view: SnapshotStore) -> None:
+    """The journal has no event of it any more, so it has ended: a killed broker may restore such a snapshot."""
     open_once = msgspec.structs.replace(finished_at(datetime.now(UTC)), status=Status.RUNNING, finished_at=None)
     await view.put(open_once, 0)
     for _ in range(2):
@@ -221,7 +221,7 @@ async def test_an_open_view_is_not_believed_alone(api: Api, view: SnapshotStore)
 
 
 async def test_retention_ends_in_the_journal(other: Api, api: Api, journal: Journal) -> None:
-    """The events outlive the status."""
+    """The events are kept longer than the status."""
     story = await submitted(api, journal)
     await story.append(started())
     await story.append(SUCCEEDED, at=datetime.now(UTC) - timedelta(days=1, seconds=1))
@@ -233,7 +233,7 @@ async def test_retention_ends_in_the_journal(other: Api, api: Api, journal: Jour
 async def test_the_retentions_are_those_at_the_time_of_the_request(
     broker: Broker, link: Connection, journal: Journal
 ) -> None:
-    """What the action announces is recorded with the request, so that the status is a function of the journal alone."""
+    """The announced retention is stored with the request, so that the status depends only on the journal."""
     await announce_action(
         link, spec(retention=7 * DAY_SECONDS, retention_failed=90 * DAY_SECONDS, retention_canceled=2 * DAY_SECONDS)
     )
@@ -249,7 +249,7 @@ async def test_the_retentions_are_those_at_the_time_of_the_request(
 async def test_a_snapshot_of_another_history_is_folded_again(
     other: Api, api: Api, journal: Journal, view: SnapshotStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What does not fit to the journal is not trusted."""
+    """A snapshot that does not match the journal is not used."""
     story = await submitted(api, journal)
     foreign = msgspec.structs.replace(await story.append(started()), last_hash="f" * 64)
     await view.put(foreign, 0)
@@ -269,7 +269,7 @@ async def test_a_snapshot_of_another_fold_is_folded_again(
 
 
 async def test_an_unknown_event_is_passed_over(other: Api, api: Api, journal: Journal) -> None:
-    """A later version may record more; what is known of the operation is shown."""
+    """A later version may append more; the known part of the operation is shown."""
     story = await submitted(api, journal)
     await story.append(started())
     await story.record(Unknown())
@@ -281,10 +281,10 @@ async def test_an_unknown_event_is_passed_over(other: Api, api: Api, journal: Jo
         assert (await shown(replica, story.operation))["status"] == "Succeeded"
 
 
-async def test_what_is_no_event_is_our_fault(
+async def test_a_message_that_is_no_event(
     api: Api, journal: Journal, link: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Somebody wrote into the operation's subjects: 500, and a log line that names the operation."""
+    """Another program wrote to the operation's subjects: 500, and a log line that names the operation."""
     story = await submitted(api, journal)
     await link.nc.jetstream().publish(subjects.event_subject(story.operation.id, UPLOAD, "started"), b"nonsense")
     answer = await api.status(story.operation.id)
@@ -293,7 +293,7 @@ async def test_what_is_no_event_is_our_fault(
 
 
 async def test_status_never_goes_backwards(api: Api, other: Api, journal: Journal, view: SnapshotStore) -> None:
-    """Polled through two replicas in turn while events come in and the view lags behind."""
+    """Polled through two replicas in turn, while events arrive and the snapshots lag behind."""
     story = await submitted(api, journal)
     seen: list[tuple[int, int, float]] = []
 
@@ -325,7 +325,7 @@ async def test_status_never_goes_backwards(api: Api, other: Api, journal: Journa
 
 
 async def test_retention_ends_while_it_is_cached(broker: Broker, link: Connection, journal: Journal) -> None:
-    """What this process remembers is shown no longer than the rest."""
+    """A cached state is shown no longer than any other."""
     await announce_action(link, spec(retention=0.3))
     async with serving(broker.url) as api, asyncio.timeout(10):
         story = await submitted(api, journal)
@@ -338,7 +338,7 @@ async def test_retention_ends_while_it_is_cached(broker: Broker, link: Connectio
 async def test_an_action_that_the_catalog_does_not_know_is_polled_each_second(
     broker: Broker, api: Api, journal: Journal, link: Connection
 ) -> None:
-    """Its entry is gone, or was never seen by this replica; its operations are still there."""
+    """Its entry is gone, or this replica has never seen it; its operations still exist."""
     story = await submitted(api, journal)
     await link.nc.jetstream().purge_stream(subjects.bucket_stream(subjects.ACTIONS_BUCKET))
     async with serving(broker.url) as other:

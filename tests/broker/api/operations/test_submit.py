@@ -1,4 +1,4 @@
-"""Submits on a real broker: what is answered, and what is recorded."""
+"""Submits on a real broker: the responses and the stored events."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ async def api(broker: Broker, link: Connection) -> AsyncIterator[Api]:
 
 
 async def only_event(journal: Journal, operation_id: str) -> RecordedEvent:
-    """The one event that an operation has."""
+    """Return the one event of an operation."""
     (event,) = await journal.events(operation_id)
     return event
 
 
 async def test_a_submit_is_accepted(api: Api) -> None:
-    """202, the place of the status, the pace of polling, and the monitor with its leading members."""
+    """202, the URL of the status, `Retry-After`, and the monitor with its first members in order."""
     answer = await api.submit()
     body = answer.json()
     assert answer.status_code == 202
@@ -90,7 +90,7 @@ async def test_an_action_without_a_resource(api: Api, journal: Journal) -> None:
 
 
 async def test_the_largest_body_is_stored(api: Api, journal: Journal) -> None:
-    """A body at the limit, with the longest id and trace, fits into an event."""
+    """A body of exactly the limit, with the longest id and trace, fits into an event."""
     title = "x" * (256 * 1024 - len('{"title":""}'))
     headers = {"Operation-Id": "i" * 64, "traceparent": PARENT, "tracestate": "s" * 512}
     answer = await api.submit(f"/book/{'ü' * 256}:upload-start", {"title": title}, headers)
@@ -101,7 +101,7 @@ async def test_the_largest_body_is_stored(api: Api, journal: Journal) -> None:
 
 
 async def test_the_same_request_again_is_the_same_operation(api: Api, journal: Journal) -> None:
-    """Its key order and spaces do not matter; nothing is recorded twice."""
+    """Key order and whitespace do not matter; nothing is stored twice."""
     headers = {"Operation-Id": "again"}
     first = await api.submit(headers=headers)
     other_order = dict(reversed(INPUT.items()))
@@ -112,7 +112,7 @@ async def test_the_same_request_again_is_the_same_operation(api: Api, journal: J
 
 
 async def test_the_same_request_again_shows_the_real_status(api: Api, journal: Journal) -> None:
-    """A client that repeats itself late finds the operation running, then finished."""
+    """A client that repeats its request late finds the operation running, then ended."""
     headers = {"Operation-Id": "late"}
     await api.submit(headers=headers)
     story = await OperationStory.of(journal, "late")
@@ -127,7 +127,7 @@ async def test_the_same_request_again_shows_the_real_status(api: Api, journal: J
 
 
 async def test_an_id_belongs_to_one_request(api: Api, journal: Journal) -> None:
-    """Another input, resource or action with it is refused and leaves no trace."""
+    """Another input, resource or action with the id is refused and leaves no event."""
     headers = {"Operation-Id": "taken"}
     await api.submit(headers=headers)
     others: list[tuple[str, Any]] = [
@@ -151,7 +151,7 @@ async def test_fifty_identical_submits_at_once(api: Api, link: Connection) -> No
 
 
 async def test_fifty_requests_for_one_id_at_once(api: Api, link: Connection) -> None:
-    """One gets it, the others are told."""
+    """One is accepted, the others get the error."""
     answers = await asyncio.gather(
         *(api.submit(body={"title": f"Book {number}"}, headers={"Operation-Id": "prize"}) for number in range(50))
     )
@@ -162,7 +162,7 @@ async def test_fifty_requests_for_one_id_at_once(api: Api, link: Connection) -> 
 
 
 async def test_an_action_announced_later_is_known(api: Api, link: Connection) -> None:
-    """The catalog is asked before an action is called unknown."""
+    """The catalog is read again before an action is called unknown."""
     kind = Kind("author", "import")
     assert (await api.submit("/author:import")).json()["error"]["code"] == "UnknownAction"
     await announce_action(link, spec(kind))
@@ -171,27 +171,27 @@ async def test_an_action_announced_later_is_known(api: Api, link: Connection) ->
 
 
 async def test_an_announced_action_is_described_at_once(api: Api, link: Connection) -> None:
-    """The document is as new as the catalog; nobody has to wait for a hint to pass."""
+    """The document is as new as the catalog, without waiting for a notification."""
     for number in range(20):
         await announce_action(link, spec(Kind("author", f"import-{number}")))
         assert f"/author/{{id}}:import-{number}" in (await api.client.get("/openapi.json")).json()["paths"]
 
 
 async def test_the_document_without_a_broker(api: Api, broker: Broker) -> None:
-    """While the broker is away, what is known is described."""
+    """While the broker is unreachable, the known actions are described."""
     broker.stop()
     assert "/book/{id}:upload-start" in (await api.client.get("/openapi.json")).json()["paths"]
 
 
 async def test_links_start_with_the_public_url(broker: Broker, link: Connection) -> None:
-    """Behind a proxy, the request's own host is of no use, and may be missing."""
+    """Behind a proxy, the request's own `Host` is wrong, and may be missing."""
     await announce_action(link, spec())
     async with serving(broker.url, public_url="https://api.example/books/") as api:
         answer = await api.raw(post("/book:upload-start", b'{"title":"x"}', "Operation-Id: one", host=None))
     assert (answer.status, answer.header("Operation-Location")) == (202, "https://api.example/books/status/one")
 
 
-async def test_forwarding_headers_are_not_believed(api: Api) -> None:
+async def test_forwarding_headers_are_not_trusted(api: Api) -> None:
     """Any client could send them."""
     headers = ("X-Forwarded-Proto: https", "X-Forwarded-Host: evil.test", "Forwarded: host=evil.test")
     answer = await api.raw(post("/book:upload-start", b'{"title":"x"}', "Operation-Id: one", *headers))

@@ -1,4 +1,4 @@
-"""`Prefer: wait` on a real broker, without runner and projector: the tests append events themselves."""
+"""`Prefer: wait` on a real broker without runner and projector: the tests append events themselves."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ async def api(broker: Broker, link: Connection) -> AsyncIterator[Api]:
 
 
 async def running(api: Api, journal: Journal) -> OperationStory:
-    """An operation that a runner has begun."""
+    """An operation that a runner has started."""
     story = await OperationStory.of(journal, (await api.submit()).json()["id"])
     await story.append(started())
     return story
 
 
-async def held(api: Api, story: OperationStory, seconds: int = 30) -> asyncio.Task[httpx.Response]:
-    """A request that waits for an operation, once it does."""
+async def start_waiting(api: Api, story: OperationStory, seconds: int = 30) -> asyncio.Task[httpx.Response]:
+    """Start a request that waits for an operation; return once it waits."""
     waiting = asyncio.create_task(api.wait(story.operation.id, seconds))
     await eventually(lambda: len(api.watchers) or waiting.done())
     return waiting
@@ -49,9 +49,9 @@ async def held(api: Api, story: OperationStory, seconds: int = 30) -> asyncio.Ta
 
 @pytest.mark.parametrize("end", [SUCCEEDED, Failed(error=failure()), Canceled()])
 async def test_it_is_answered_at_the_end(api: Api, journal: Journal, end: Succeeded | Failed | Canceled) -> None:
-    """Any terminal event ends it, long before the next safety read would; the rest does not."""
+    """Any terminal event ends the wait, long before the next periodic read; other events do not."""
     story = await running(api, journal)
-    waiting = await held(api, story)
+    waiting = await start_waiting(api, story)
     await story.append(Progressed(percent=5.0))
     assert not waiting.done()
     began = time.monotonic()
@@ -65,19 +65,19 @@ async def test_it_is_answered_at_the_end(api: Api, journal: Journal, end: Succee
 
 
 async def test_it_is_answered_by_another_replica(broker: Broker, api: Api, journal: Journal) -> None:
-    """Whoever recorded the end, all who wait for it learn of it."""
+    """All waiting requests get the end, whichever process appended it."""
     async with serving(broker.url) as other:
         story = await running(api, journal)
-        waiting = [await held(api, story), await held(other, story)]
+        waiting = [await start_waiting(api, story), await start_waiting(other, story)]
         await story.append(SUCCEEDED)
         assert {(await one).json()["status"] for one in waiting} == {"Succeeded"}
 
 
 async def test_the_time_is_up(api: Api, journal: Journal) -> None:
-    """Then the answer is the monitor as it is, with the pace of polling."""
+    """The response is then the current monitor, with `Retry-After`."""
     story = await running(api, journal)
     began = time.monotonic()
-    waiting = await held(api, story, seconds=1)
+    waiting = await start_waiting(api, story, seconds=1)
     await story.append(Progressed(percent=40.0))
     answer = await waiting
     assert time.monotonic() - began >= 1
@@ -86,7 +86,7 @@ async def test_the_time_is_up(api: Api, journal: Journal) -> None:
 
 
 async def test_what_is_over_is_not_waited_for(api: Api, journal: Journal) -> None:
-    """A terminal operation, and none at all, are answered at once."""
+    """For a terminal operation, and for none at all, the response comes at once."""
     story = await running(api, journal)
     await story.append(SUCCEEDED)
     began = time.monotonic()
@@ -97,8 +97,8 @@ async def test_what_is_over_is_not_waited_for(api: Api, journal: Journal) -> Non
     assert len(api.watchers) == 0
 
 
-async def test_a_limit_that_is_told(api: Api, journal: Journal) -> None:
-    """Who wants to wait for an hour learns for how long the service would."""
+async def test_the_limit_is_in_the_response(api: Api, journal: Journal) -> None:
+    """A client that wants to wait for an hour learns the service's limit."""
     story = await running(api, journal)
     await story.append(SUCCEEDED)
     assert (await api.wait(story.operation.id, 3600)).headers["Preference-Applied"] == "wait=60"
@@ -106,10 +106,10 @@ async def test_a_limit_that_is_told(api: Api, journal: Journal) -> None:
 
 
 async def test_one_read_for_all(api: Api, link: Connection, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While nothing happens, the broker is asked once each safety period, however many wait."""
+    """While nothing happens, there is one read in each interval, however many requests wait."""
     monkeypatch.setattr(watch, "REFRESH_INTERVAL", 0.5)
     story = await running(api, journal)
-    waiting = [await held(api, story, seconds=20) for _ in range(30)]
+    waiting = [await start_waiting(api, story, seconds=20) for _ in range(30)]
     await eventually(lambda: next(iter(api.watchers)).users == 30)
     reads = []
 
@@ -128,8 +128,8 @@ async def test_one_read_for_all(api: Api, link: Connection, journal: Journal, mo
     assert {(await one).json()["status"] for one in waiting} == {"Succeeded"}
 
 
-async def test_hints_may_be_lost(api: Api, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without any hint the safety read finds the end."""
+async def test_notifications_may_be_lost(api: Api, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without any notification the periodic read finds the end."""
 
     async def deaf(_self: watch.Watch, _message: Msg) -> None:
         return
@@ -137,15 +137,15 @@ async def test_hints_may_be_lost(api: Api, journal: Journal, monkeypatch: pytest
     monkeypatch.setattr(watch, "REFRESH_INTERVAL", 0.3)
     monkeypatch.setattr(watch.Watch, "_on_notification", deaf)
     story = await running(api, journal)
-    waiting = await held(api, story)
+    waiting = await start_waiting(api, story)
     await story.append(SUCCEEDED)
     assert (await waiting).json()["status"] == "Succeeded"
 
 
-async def test_hints_may_be_wrong(api: Api, link: Connection, journal: Journal) -> None:
+async def test_notifications_may_be_wrong(api: Api, link: Connection, journal: Journal) -> None:
     """A terminal event that the stream refused ends nothing; the one that is stored afterwards does."""
     story = await running(api, journal)
-    waiting = await held(api, story)
+    waiting = await start_waiting(api, story)
     operation = story.operation
     subject = subjects.event_subject(operation.id, operation.kind, "succeeded")
     await link.nc.publish(subject, b"{}", headers={"Nats-Expected-Last-Sequence": "999999"})
@@ -157,8 +157,8 @@ async def test_hints_may_be_wrong(api: Api, link: Connection, journal: Journal) 
     assert (await waiting).json()["error"]["code"] == "late"
 
 
-async def test_who_goes_away_leaves_nothing(api: Api, journal: Journal) -> None:
-    """A client that hangs up is waited for no more."""
+async def test_a_client_that_disconnects_leaves_nothing(api: Api, journal: Journal) -> None:
+    """The wait of a client that disconnects ends."""
     story = await running(api, journal)
     head = f"GET /status/{story.operation.id} HTTP/1.1\r\nHost: x\r\nPrefer: wait=60\r\n\r\n"
     async with api.connection() as (_, writer):
@@ -167,8 +167,8 @@ async def test_who_goes_away_leaves_nothing(api: Api, journal: Journal) -> None:
     await eventually(lambda: not len(api.watchers))
 
 
-async def test_a_service_that_stops_answers(broker: Broker, api: Api, journal: Journal) -> None:
-    """Who is waiting when the service is told to stop gets the monitor as it is."""
+async def test_a_service_that_stops_responds(broker: Broker, api: Api, journal: Journal) -> None:
+    """When the service stops, a waiting request gets the current monitor."""
     story = await running(api, journal)
     async with httpx.AsyncClient(timeout=15) as client:
         async with serving(broker.url) as other:
@@ -181,7 +181,7 @@ async def test_a_service_that_stops_answers(broker: Broker, api: Api, journal: J
 
 
 async def test_an_etag_saves_the_body(api: Api, journal: Journal) -> None:
-    """The same state has the same ETag, in any replica; who has it gets 304 with the pace of polling."""
+    """The same state has the same ETag in any replica; a client that has it gets 304 with `Retry-After`."""
     story = await running(api, journal)
     etag = (await api.status(story.operation.id)).headers["ETag"]
     path = f"/status/{story.operation.id}"
