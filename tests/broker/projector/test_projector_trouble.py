@@ -77,7 +77,7 @@ async def test_the_broker_hangs_for_a_while(
     broker: Broker, link: Connection, journal: Journal, view: SnapshotStore
 ) -> None:
     """Writes without a response are retried from memory, without waiting for a redelivery."""
-    replica = projector(link, journal)
+    replica = projector(link, journal, linger=0.5)  # nothing is written before the broker hangs
     async with running(replica):
         operation = await begin(journal, "op-1")
         await settled(link)
