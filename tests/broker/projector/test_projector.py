@@ -44,10 +44,10 @@ from tests.support.system.wait import eventually
 pytestmark = pytest.mark.broker
 
 
-async def taken(puller: PullConsumer, count: int) -> list[DeliveredMessage]:
-    await puller.start()
-    puller.add_demand(count)
-    return [await puller.next() for _ in range(count)]
+async def taken(consumer: PullConsumer, count: int) -> list[DeliveredMessage]:
+    await consumer.start()
+    consumer.add_demand(count)
+    return [await consumer.next() for _ in range(count)]
 
 
 async def publish(link: Connection, operation_id: str, event: str, payload: bytes) -> int:

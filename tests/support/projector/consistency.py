@@ -71,7 +71,7 @@ class RebuildResult(msgspec.Struct, frozen=True, kw_only=True):
     removed: int
     unfoldable: OperationExamples
     unstorable: OperationExamples
-    walk: WatchedFold
+    fold: WatchedFold
 
 
 class VerifyResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,7 +82,7 @@ class VerifyResult(msgspec.Struct, frozen=True, kw_only=True):
     waited_for: list[int]
     """How many operations lagged, each time that it waited for the projector."""
     unfoldable: OperationExamples
-    walk: WatchedFold
+    fold: WatchedFold
 
 
 async def rebuilt(
@@ -106,7 +106,7 @@ async def rebuilt(
         removed=visitor.removed,
         unfoldable=visitor.unfoldable,
         unstorable=visitor.unstorable,
-        walk=fold,
+        fold=fold,
     )
 
 
@@ -127,7 +127,7 @@ async def verified(link: Connection, journal: Journal, *, max_states: int = 1_00
     await ViewScan(link, snapshots, fold, ProgressSteps()).run(visitor)
     await snapshots.stop()
     assert visitor.differences == len(lines)
-    return VerifyResult(lines=lines, behind=visitor.lagging, waited_for=lags, unfoldable=visitor.unfoldable, walk=fold)
+    return VerifyResult(lines=lines, behind=visitor.lagging, waited_for=lags, unfoldable=visitor.unfoldable, fold=fold)
 
 
 def exit_status(url: str, *, grace: float = 0.2) -> int:

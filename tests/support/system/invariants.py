@@ -128,7 +128,7 @@ def breaches(evidence: Evidence) -> list[str]:
     """Every breach of an invariant, as a sentence with the operation and the invariant's number."""
     histories = evidence.histories()
     found = [f"{one}: invariant 2: promised, and not in the journal" for one in evidence.promised.keys() - histories]
-    found += [f"{one}: invariant 5: in the view, and not in the journal" for one in evidence.view.keys() - histories]
+    found += [f"{one}: invariant 5: in the view, but not in the journal" for one in evidence.view.keys() - histories]
     for operation_id, history in histories.items():
         found += [f"{operation_id}: {breach}" for breach in _breaches_of(operation_id, history, evidence)]
     return found

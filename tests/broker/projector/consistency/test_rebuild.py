@@ -66,7 +66,7 @@ async def test_a_correct_view(
     steps = ProgressSteps()
     done = await rebuilt(link, journal, steps=steps)
     assert (done.rewritten, done.missing, done.removed) == (0, 0, 0)
-    assert (done.walk.events, done.walk.operations) == (21, 6)
+    assert (done.fold.events, done.fold.operations) == (21, 6)
     assert steps.begun == [("events", 21), ("entries", 6)]
     assert max(steps.shown) == 21
     assert await view_writes(link) == writes
@@ -101,7 +101,7 @@ def _forged(operation: Operation, **changes: Any) -> bytes:
         pytest.param({"position": 2, "stream_sequence": 2}, id="set back"),
         pytest.param({"position": 77, "stream_sequence": 9_999}, id="ahead of the journal"),
         pytest.param({"position": 77}, id="ahead by its position"),
-        pytest.param({"stream_sequence": 20, "position": 9}, id="ahead, but not of the walk"),
+        pytest.param({"stream_sequence": 20, "position": 9}, id="ahead, but not of the fold"),
         pytest.param({"fold_version": 99}, id="another fold's"),
         pytest.param({"id": "somebody-else"}, id="of another operation"),
     ],
@@ -169,12 +169,12 @@ async def test_more_open_operations_than_states(link: Connection, journal: Journ
         await extend(journal, one, RESULT)
     await project(link, journal)
     writes = await view_writes(link)
-    assert (await rebuilt(link, journal, max_states=5)).walk.most == 5
+    assert (await rebuilt(link, journal, max_states=5)).fold.most == 5
     assert await view_writes(link) == writes
 
     await lose(link)
     done = await rebuilt(link, journal, max_states=5)
-    assert (done.rewritten, done.missing, done.removed, done.walk.most) == (0, 40, 0, 5)
+    assert (done.rewritten, done.missing, done.removed, done.fold.most) == (0, 40, 0, 5)
     await assert_is_fold(view, journal, [one.id for one in lives])
 
 

@@ -50,8 +50,8 @@ async def test_a_corrupt_message(link: Connection, journal: Journal, view: Snaps
     sequence = await publish(link, "hurt", "progressed", b"\x00 not an event")
     await begun(journal, "well", *LIFE)
     done = await check_all(link, journal, view, ("hurt", "well"))
-    assert done.walk.invalid.count == 1
-    assert f"sequence {sequence} (operations.hurt.book.upload-start.progressed)" in done.walk.invalid.examples[0]
+    assert done.fold.invalid.count == 1
+    assert f"sequence {sequence} (operations.hurt.book.upload-start.progressed)" in done.fold.invalid.examples[0]
     assert list(done.unfoldable.examples) == ["hurt"]
 
 
@@ -70,8 +70,8 @@ async def test_what_nats_py_can_not_read(
         await other.nc.flush()
     await begun(journal, "well", *LIFE)
     done = await check_all(link, journal, view, ("well",))
-    assert done.walk.invalid.count == 1
-    assert "sequence 1 (operations.odd." in done.walk.invalid.examples[0]
+    assert done.fold.invalid.count == 1
+    assert "sequence 1 (operations.odd." in done.fold.invalid.examples[0]
 
 
 async def test_foreign_messages(link: Connection, journal: Journal, view: SnapshotStore) -> None:
@@ -85,7 +85,7 @@ async def test_foreign_messages(link: Connection, journal: Journal, view: Snapsh
     done = await check_all(link, journal, view, ("lied", "other", "well"))
     assert (await view.get_newest("other")).operation == other
     assert sorted(done.unfoldable.examples) == ["lied", "other"]
-    assert done.walk.invalid.count == 1
+    assert done.fold.invalid.count == 1
 
 
 async def test_a_second_request(link: Connection, journal: Journal, view: SnapshotStore) -> None:
@@ -108,8 +108,8 @@ async def test_an_event_of_a_newer_version(link: Connection, journal: Journal, v
     operation = await begun(journal, "op-1", started())
     await publish(link, "op-1", "progressed", encode_event(following(operation, FromTheFuture())))
     done = await check_all(link, journal, view, ("op-1",))
-    assert (done.walk.unknown.count, done.unfoldable.count) == (1, 0)
-    assert FromTheFuture.type in done.walk.unknown.examples[0]
+    assert (done.fold.unknown.count, done.unfoldable.count) == (1, 0)
+    assert FromTheFuture.type in done.fold.unknown.examples[0]
     stored = (await view.get_newest("op-1")).operation
     assert stored is not None
     assert (stored.position, stored.skipped) == (3, 1)
@@ -122,7 +122,7 @@ async def test_a_forced_end_settles_it(link: Connection, journal: Journal, view:
     await publish(link, "hurt", "progressed", encode_event(following(operation, FromTheFuture())))
     await force_fail(command_handler(journal), "hurt", reason="damaged", is_forced=True, budget=10)
     done = await check_all(link, journal, view, ("hurt",))
-    assert (done.unfoldable.count, done.walk.invalid.count, done.walk.unknown.count) == (0, 1, 1)
+    assert (done.unfoldable.count, done.fold.invalid.count, done.fold.unknown.count) == (0, 1, 1)
     stored = (await view.get_newest("hurt")).operation
     assert stored is not None
     assert stored.status == "Failed"
@@ -133,7 +133,7 @@ async def test_a_subject_without_an_operation(link: Connection, journal: Journal
     await link.nc.jetstream().publish("operations.what?.book.upload-start.progressed", b"{}")
     await begun(journal, "well", *LIFE)
     done = await check_all(link, journal, view, ("well",))
-    assert (done.walk.invalid.count, done.unfoldable.count, done.missing) == (1, 0, 1)
+    assert (done.fold.invalid.count, done.unfoldable.count, done.missing) == (1, 0, 1)
 
 
 async def test_a_gap_in_the_sequence(broker: Broker) -> None:
@@ -165,8 +165,8 @@ async def test_many_of_them(link: Connection, journal: Journal, view: SnapshotSt
         await publish(link, one.id, "progressed", b"nothing")
         await publish(link, one.id, "progressed", encode_event(following(one, FromTheFuture())))
     done = await check_all(link, journal, view, tuple(one.id for one in hurt))
-    assert (done.walk.invalid.count, len(done.walk.invalid.examples)) == (30, 5)
-    assert (done.walk.unknown.count, len(done.walk.unknown.examples)) == (30, 5)
+    assert (done.fold.invalid.count, len(done.fold.invalid.examples)) == (30, 5)
+    assert (done.fold.unknown.count, len(done.fold.unknown.examples)) == (30, 5)
     assert (done.unfoldable.count, len(done.unfoldable.examples)) == (30, 20)
 
 

@@ -39,7 +39,7 @@ async def test_a_correct_view(link: Connection, journal: Journal, operations: di
     """Nothing is reported, waited for or written."""
     writes = await view_writes(link)
     found = await verified(link, journal)
-    assert (found.lines, found.waited_for, found.walk.events) == ([], [], 7)
+    assert (found.lines, found.waited_for, found.fold.events) == ([], [], 7)
     assert await view_writes(link) == writes
 
 
@@ -141,16 +141,16 @@ async def test_the_command(
 ) -> None:
     """Differences go to stdout, the summary to stderr; the exit status is 1 if there is a difference and 0 if not."""
     assert await asyncio.to_thread(exit_status, broker.url) == 0
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert "7 events of 2 operations read" in told.err
-    assert "the view is the fold of the journal" in told.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "7 events of 2 operations read" in output.err
+    assert "the view is the fold of the journal" in output.err
 
     await lose(link, "ended")
     assert await asyncio.to_thread(exit_status, broker.url) == 1
-    told = capsys.readouterr()
-    assert told.out == "ended: missing in the view, Succeeded in the journal (position 4)\n"
-    assert "1 difference: 'opstream rebuild' puts the view right" in told.err
+    output = capsys.readouterr()
+    assert output.out == "ended: missing in the view, Succeeded in the journal (position 4)\n"
+    assert "1 difference: 'opstream rebuild' puts the view right" in output.err
 
 
 async def test_the_command_without_projector(
@@ -159,10 +159,10 @@ async def test_the_command_without_projector(
     """A lag is reported as a lag, with a hint where to look."""
     await begun(journal, "new")
     assert await asyncio.to_thread(exit_status, broker.url) == 1
-    told = capsys.readouterr()
-    assert told.out == "new: missing in the view, NotStarted in the journal (position 1)\n"
-    assert "1 operations are not up to date: is a projector running?" in told.err
-    assert "all of them because the view is not up to date" in told.err
+    output = capsys.readouterr()
+    assert output.out == "new: missing in the view, NotStarted in the journal (position 1)\n"
+    assert "1 operations are not up to date: is a projector running?" in output.err
+    assert "all of them because the view is not up to date" in output.err
 
 
 def test_a_broker_without_journal(broker: Broker) -> None:

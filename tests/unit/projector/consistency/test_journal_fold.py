@@ -38,8 +38,8 @@ def journals(draw: st.DrawFn) -> tuple[list[ScannedMessage], dict[str, Operation
     wanted: dict[str, Operation] = {}
     for history in found:
         own = [one for one in messages if f".{history.id}." in one.subject]
-        walk = alone[history.id]
-        last = [*walk.fold(own), *walk.drain()]
+        fold = alone[history.id]
+        last = [*fold.fold(own), *fold.drain()]
         assert len(last) == 1
         assert last[0].operation is not None
         wanted[history.id] = last[0].operation
@@ -53,14 +53,14 @@ def test_every_operation_is_returned(
     """Whatever lies between its events, an operation is returned with its last state, or without one after an eviction;
     there are never more states than allowed, and none is left at the end."""
     messages, wanted = journal
-    walk = JournalFold(max_states=max_states)
+    fold = JournalFold(max_states=max_states)
     found: list[FoldedOperation] = []
     for start in range(0, len(messages), size):
-        found += walk.fold(messages[start : start + size])
-        assert walk.state_count <= max_states
-    found += walk.drain()
-    assert walk.state_count == 0
-    assert walk.messages == walk.events == len(messages)
+        found += fold.fold(messages[start : start + size])
+        assert fold.state_count <= max_states
+    found += fold.drain()
+    assert fold.state_count == 0
+    assert fold.messages == fold.events == len(messages)
     assert {one.operation_id for one in found} == wanted.keys()
     for operation_id, operation in wanted.items():
         own = [one for one in found if one.operation_id == operation_id]
@@ -75,30 +75,30 @@ def test_every_operation_is_returned(
 def test_with_room_for_all_each_is_returned_once(journal: tuple[list[ScannedMessage], dict[str, Operation]]) -> None:
     """Exactly the last state of each operation is returned."""
     messages, wanted = journal
-    walk = JournalFold()
-    found = [*walk.fold(messages), *walk.drain()]
+    fold = JournalFold()
+    found = [*fold.fold(messages), *fold.drain()]
     assert len(found) == len(wanted)
     assert {one.operation_id: one.operation for one in found} == wanted
     assert all(one.is_last for one in found)
-    assert walk.operations == len(wanted)
+    assert fold.operations == len(wanted)
 
 
 def test_what_is_not_an_event_is_not_trusted() -> None:
     """After an invalid message the operation is returned without a state."""
     history = History("op-1").append(request(), started())
-    walk = JournalFold()
+    fold = JournalFold()
     messages = [message(1, "op-1", history.payloads[0]), message(2, "op-1", b"nothing")]
-    assert walk.fold([*messages, message(3, "op-1", history.payloads[1])]) == []
-    assert list(walk.drain()) == [FoldedOperation("op-1", None, is_last=True)]
-    assert walk.invalid.count == 1
+    assert fold.fold([*messages, message(3, "op-1", history.payloads[1])]) == []
+    assert list(fold.drain()) == [FoldedOperation("op-1", None, is_last=True)]
+    assert fold.invalid.count == 1
 
 
 def test_fired_timers_are_skipped() -> None:
     """They count as messages, but not as events."""
-    walk = JournalFold()
+    fold = JournalFold()
     wake = ScannedMessage(sequence=1, subject="wake.book.upload-start.op-1.retry", data=b"1", nanoseconds=0)
-    assert walk.fold([wake]) == []
-    assert (walk.messages, walk.events, walk.invalid.count) == (1, 0, 0)
+    assert fold.fold([wake]) == []
+    assert (fold.messages, fold.events, fold.invalid.count) == (1, 0, 0)
 
 
 @given(st.sets(st.integers(90, 400)), st.integers(90, 400))
