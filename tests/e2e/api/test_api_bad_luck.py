@@ -1,5 +1,6 @@
-"""An API replica ends, or stops for a while, in the middle of what it does for clients: they go on at another one, or
-ask again, and nothing is lost or done twice."""
+"""An API replica ends, or stops for a while, during requests. Clients continue at another replica or retry, and nothing
+is lost or done twice.
+"""
 
 from __future__ import annotations
 
@@ -41,15 +42,16 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 
 @pytest.fixture
 async def clients(system: System) -> AsyncIterator[SystemClients]:
-    """Clients of it, once it serves."""
+    """Clients of the system, once it serves."""
     async with system_clients(system) as clients:
         yield clients
 
 
 @pytest.mark.parametrize("number", ENDS)
 async def test_held_requests(clients: SystemClients, number: signal.Signals) -> None:
-    """A replica that is told to stop answers who waits with the monitor as it is, a killed one not at all; asked
-    again, another one tells the end."""
+    """A stopping replica responds to waiting requests with the current monitor, a killed one not at all. A retry at
+    another replica gets the end.
+    """
     first, second = clients.system.apis
     ids = [await clients.running("gated") for _ in range(5)]
     held = await clients.hold(first, ids * 10, wait=60)
@@ -72,8 +74,9 @@ async def test_held_requests(clients: SystemClients, number: signal.Signals) -> 
 
 @pytest.mark.parametrize("number", ENDS)
 async def test_streams(clients: SystemClients, number: signal.Signals) -> None:
-    """Streams end with the replica, in order if it is told to stop; readers go on where they were, at another one or
-    at the same one started again."""
+    """Streams end with the replica, cleanly if it stops. Readers continue at another replica, or at the same one after
+    its restart.
+    """
     first, second = clients.system.apis
     ids = [await clients.running("flow", pause=0.02) for _ in range(2)]
     readers = [Reader(clients.http, [first, api], one) for api in (first, second) for one in ids * 5]
@@ -94,7 +97,7 @@ async def test_streams(clients: SystemClients, number: signal.Signals) -> None:
 
 
 async def test_streams_that_break_within_events(clients: SystemClients) -> None:
-    """Wherever a connection breaks, the reader comes back with the last whole event, and misses none."""
+    """Wherever a connection breaks, the reader reconnects with the last whole event, and misses none."""
     operation_id = await clients.running("flow")
     clients.open(operation_id)
     random = Random(4)
@@ -108,14 +111,15 @@ async def test_streams_that_break_within_events(clients: SystemClients) -> None:
 
 
 def http_url(proxy: Proxy) -> str:
-    """Where it takes HTTP."""
+    """Return the URL of a replica's HTTP port."""
     return proxy.url.replace("nats://", "http://")
 
 
 @pytest.mark.parametrize("naming", [own_id, repeatable])
-async def test_a_submit_whose_answer_is_lost(clients: SystemClients, naming: Callable[[], dict[str, str]]) -> None:
-    """Killed once the request is recorded and before the client knows, and asked again the same, the replica finds
-    the one operation, which is done once."""
+async def test_a_submit_whose_response_is_lost(clients: SystemClients, naming: Callable[[], dict[str, str]]) -> None:
+    """The replica is killed once the request is stored and before the client knows. A retry finds the one operation,
+    which is done once.
+    """
     promise, headers = clients.promise("mark"), naming()
     async with Proxy(clients.system.port(FIRST)) as proxy:
         proxy.mute()
@@ -137,8 +141,10 @@ async def test_a_submit_whose_answer_is_lost(clients: SystemClients, naming: Cal
     assert clients.marks(promise.input["number"]) == [operation_id]
 
 
-async def test_a_cancel_whose_answer_is_lost(clients: SystemClients) -> None:
-    """Asked again after the replica was killed, the wish stands once, and so does the end of what had not begun."""
+async def test_a_cancel_whose_response_is_lost(clients: SystemClients) -> None:
+    """After a retry of a cancel to a killed replica, the cancel request is stored once, and so is the end of what had
+    not started.
+    """
     second = clients.system.apis[1]
     running = await clients.running("gated")
     clients.system.freeze("runner")
@@ -164,7 +170,9 @@ async def test_a_cancel_whose_answer_is_lost(clients: SystemClients) -> None:
 
 
 async def test_a_frozen_replica(clients: SystemClients) -> None:
-    """Who loses patience gets all from another one; who does not is answered rightly once it goes on."""
+    """A client that gives up gets everything from another replica. One that waits gets the right response once the
+    replica continues.
+    """
     first, second = clients.system.apis
     ids = [await clients.running("gated") for _ in range(5)]
     flow = await clients.running("flow", pause=0.02)

@@ -1,5 +1,6 @@
-"""The broker goes away in the middle of what the API does for clients, killed or frozen, and comes back: in between
-there is a clear 503 or a stream that waits, and nothing is lost or done twice."""
+"""The broker is killed or frozen during requests, and comes back. In between there is a clear 503 or a stream that
+waits, and nothing is lost or done twice.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +47,7 @@ async def clients(system: System) -> AsyncIterator[SystemClients]:
 
 
 def check_unavailable(answer: httpx.Response, *, submit: bool = False) -> str:
-    """A 503 of the contract; the operation id that it names, which only that to a submit does."""
+    """Check a 503 of the contract. Only that to a submit names an operation id."""
     error = answer.json()["error"]
     assert (answer.status_code, error["code"]) == (503, "JournalUnavailable")
     assert answer.headers["x-ms-error-code"] == "JournalUnavailable"
@@ -65,7 +66,7 @@ def take_away(clients: SystemClients, number: signal.Signals) -> None:
 
 
 def give_back(clients: SystemClients, number: signal.Signals) -> None:
-    """Start it again on its data, or have it go on."""
+    """Start the broker again on its data, or let it continue."""
     if number is signal.SIGKILL:
         clients.system.start(BROKER)
     else:
@@ -73,12 +74,12 @@ def give_back(clients: SystemClients, number: signal.Signals) -> None:
 
 
 async def stream_of(clients: SystemClients, api: str, operation_id: str) -> httpx.Response:
-    """What a new reader gets."""
+    """Return the events of a new reader."""
     return await clients.http.get(f"{api}/status/{operation_id}/events", headers={"Accept": "text/event-stream"})
 
 
 async def until_available(ask: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
-    """The first answer that is no 503; after each of those the client waits as it is told."""
+    """Return the first response that is no 503; after each 503 the client waits for `Retry-After`."""
     async with asyncio.timeout(PATIENCE):
         while True:
             answer = await ask()
@@ -89,8 +90,9 @@ async def until_available(ask: Callable[[], Awaitable[httpx.Response]]) -> httpx
 
 @pytest.mark.parametrize(("number", "seconds"), [(signal.SIGKILL, 20), (signal.SIGSTOP, 5)])
 async def test_the_broker_is_away(clients: SystemClients, number: signal.Signals, seconds: int) -> None:
-    """For some seconds: who waits shortly gets a 503, who waits long the end, who reads all events, who submits or
-    cancels a 503 and then, asked again, what was asked for, once."""
+    """For some seconds: a short wait gets a 503, a long one the end, a reader all events. A submit or cancel gets a
+    503, and its retry is done once.
+    """
     first, second = clients.system.apis
     gated, victim = await clients.running("gated"), await clients.running("gated")
     flow = await clients.running("flow")
@@ -136,9 +138,10 @@ async def test_the_broker_is_away(clients: SystemClients, number: signal.Signals
     ]
 
 
-async def test_a_replica_is_told_to_stop_while_the_broker_is_frozen(clients: SystemClients) -> None:
-    """It tells whoever waits that it does not know, ends streams in order, and is gone in time; at another one, once
-    the broker goes on, clients get what they had asked for."""
+async def test_a_replica_stops_while_the_broker_is_frozen(clients: SystemClients) -> None:
+    """It responds to waiting requests with a 503, ends streams cleanly, and exits in time. At another replica, once the
+    broker continues, clients get the outcomes.
+    """
     first, second = clients.system.apis
     gated, flow = await clients.running("gated"), await clients.running("flow")
     readers = [Reader(clients.http, [first, second], flow) for _ in range(5)]

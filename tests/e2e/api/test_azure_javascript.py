@@ -1,4 +1,4 @@
-"""@azure/core-lro drives operations from submit to result, failure and cancel, knowing nothing of opstream.
+"""@azure/core-lro drives operations from submit to result, failure and cancel, without knowing opstream.
 
 Its poller runs in Node, on a pipeline of fetch alone (`js/driver.js`), and tells what it sees in lines of JSON. npm
 installs it from `js/package-lock.json`, which has the hash of every package.
@@ -31,22 +31,22 @@ Told = dict[str, Any]
 
 
 class Driver:
-    """A `driver.js` that runs, and what it has told."""
+    """A running `driver.js`, and its messages."""
 
     def __init__(self) -> None:
         self.told: list[Told] = []
 
     def of(self, event: str) -> list[Told]:
-        """All that it told under a name, without the name."""
+        """Return all messages of a name, without the name."""
         return [{key: one[key] for key in one if key != "event"} for one in self.told if one["event"] == event]
 
     @property
     def polls(self) -> list[Told]:
-        """Its GETs that were answered."""
+        """Its GETs with a response."""
         return [one for one in self.of("exchange") if one["method"] == "GET"]
 
     async def listen(self, process: asyncio.subprocess.Process) -> None:
-        """Hear it out."""
+        """Read all messages up to its end."""
         assert process.stdout is not None
         async for line in process.stdout:
             self.told.append(msgspec.json.decode(line))
@@ -72,7 +72,7 @@ async def driving(scripts: Path, **command: Any) -> AsyncIterator[Driver]:
 
 
 async def drive(scripts: Path, **command: Any) -> Driver:
-    """Let a driver run to its end."""
+    """Run a driver to its end."""
     async with driving(scripts, **command) as driver:
         pass
     return driver
@@ -101,12 +101,12 @@ def gate(tmp_path: Path) -> FileGate:
 
 
 def named() -> dict[str, str]:
-    """A header with an operation id that nobody has used."""
+    """A header with a new operation id."""
     return {"Operation-Id": f"azure-{uuid.uuid4()}"}
 
 
 async def test_a_result(scripts: Path, system: System) -> None:
-    """The poller ends with the monitor's `result`, having asked nothing but the status that the 202 named."""
+    """The poller ends with the monitor's `result`. It polls only the status URL of the 202."""
     headers = named()
     driver = await drive(scripts, url=f"{system.api}/azure:say", body={"text": "hello"}, headers=headers)
     assert driver.of("error") == []
@@ -119,7 +119,7 @@ async def test_a_result(scripts: Path, system: System) -> None:
 
 
 async def test_the_pace(scripts: Path, system: System, gate: FileGate) -> None:
-    """It polls as often as `Retry-After` says, twice as often as by itself, and tells of progress each time."""
+    """It polls as often as `Retry-After` says, twice as often as by default, and reports progress each time."""
     body = {"path": str(gate.path)}
     async with driving(scripts, url=f"{system.api}/azure/1:pass", body=body, headers=named()) as driver:
         await eventually(lambda: len(driver.polls) >= 3, within=15)
@@ -135,7 +135,7 @@ async def test_the_pace(scripts: Path, system: System, gate: FileGate) -> None:
 
 @pytest.mark.parametrize("code", [400, "ClientOutOfDate"])
 async def test_a_failure(scripts: Path, system: System, code: int | str) -> None:
-    """It throws what it throws for Azure, with the code and the message that the action gave."""
+    """It throws the error that it throws for Azure, with the code and the message of the action."""
     fault = {"code": code, "message": "there is a newer client"}
     driver = await drive(scripts, url=f"{system.api}/azure:fail", body=fault, headers=named())
     (error,) = driver.of("error")
@@ -145,7 +145,7 @@ async def test_a_failure(scripts: Path, system: System, code: int | str) -> None
 
 
 async def test_a_cancel(scripts: Path, system: System) -> None:
-    """Canceled through the same pipeline while it runs, the poller ends as canceled and throws that."""
+    """Canceled through the same pipeline while it runs, the poller ends as canceled and throws."""
     body = {"text": "for ever"}
     driver = await drive(scripts, url=f"{system.api}/azure:wait", body=body, headers=named(), until="cancel")
     (cancel,) = [one for one in driver.of("exchange") if one["url"].endswith(":cancel")]
@@ -155,7 +155,7 @@ async def test_a_cancel(scripts: Path, system: System) -> None:
     assert driver.of("state") == [{"status": "canceled", "isDone": True}]
 
 
-async def test_another_process_goes_on(scripts: Path, system: System, gate: FileGate) -> None:
+async def test_another_process_continues(scripts: Path, system: System, gate: FileGate) -> None:
     """A serialized poller is all that the next process needs."""
     body = {"path": str(gate.path)}
     first = await drive(scripts, url=f"{system.api}/azure/1:pass", body=body, headers=named(), until="handover")
@@ -170,7 +170,7 @@ async def test_another_process_goes_on(scripts: Path, system: System, gate: File
 
 @pytest.mark.parametrize(("code", "message"), [(None, ""), ("ClientOutOfDate", "there is a newer client")])
 async def test_a_request_that_is_sent_again(scripts: Path, system: System, code: str | None, message: str) -> None:
-    """The same Operation-Id once it has ended: the poller of the second 202 ends as that of the first did."""
+    """After the operation has ended, the poller of the second 202 with the same Operation-Id ends like the first."""
     body = {"text": "hello"} if code is None else {"code": code, "message": message}
     url = f"{system.api}/azure:{'say' if code is None else 'fail'}"
     headers = named()
@@ -184,7 +184,7 @@ async def test_a_request_that_is_sent_again(scripts: Path, system: System, code:
 
 
 async def test_a_refusal(scripts: Path, system: System) -> None:
-    """An answer that began nothing reaches the caller with status and code; to a poll, it makes the poller fail."""
+    """An error response reaches the caller with status and code; to a poll, it makes the poller fail."""
     refused = await drive(scripts, url=f"{system.api}/azure:say", body={"text": 1}, headers=named())
     (error,) = refused.of("error")
     assert (error["name"], error["statusCode"], error["code"]) == ("RestError", 400, "InvalidInput")

@@ -1,4 +1,4 @@
-"""azure-core drives operations from submit to result, failure and cancel, knowing nothing of opstream.
+"""azure-core drives operations from submit to result, failure and cancel, without knowing opstream.
 
 Its pipelines and pollers are used as clients generated for Azure services use them, sync and async.
 """
@@ -58,12 +58,12 @@ def gate(tmp_path: Path) -> FileGate:
 
 
 def named() -> dict[str, str]:
-    """A header with an operation id that nobody has used."""
+    """A header with a new operation id."""
     return {"Operation-Id": f"azure-{uuid.uuid4()}"}
 
 
 async def test_a_result(azure: Azure) -> None:
-    """The poller ends with the monitor, which has the result; it polled `Operation-Location` and asked nothing else."""
+    """The poller ends with the monitor, which has the result. It polls only `Operation-Location`."""
     headers = named()
     initial = await azure.send(post("/azure:say", {"text": "hello"}, headers))
     poller = azure.poller(initial)
@@ -80,7 +80,7 @@ async def test_a_result(azure: Azure) -> None:
 
 
 async def test_the_pace(azure: Azure, gate: FileGate) -> None:
-    """It polls as often as `Retry-After` says, neither sooner nor as seldom as it would by itself."""
+    """It polls as often as `Retry-After` says, neither sooner nor as seldom as by default."""
     initial = await azure.send(post("/azure/1:pass", {"path": str(gate.path)}, named()))
     location = initial.http_response.headers["operation-location"]
     ending = asyncio.create_task(azure.result(azure.poller(initial)))
@@ -95,7 +95,7 @@ async def test_the_pace(azure: Azure, gate: FileGate) -> None:
 
 @pytest.mark.parametrize("code", [400, "ClientOutOfDate"])
 async def test_a_failure(azure: Azure, code: int | str) -> None:
-    """It raises what it raises for Azure, with the code and the message that the action gave."""
+    """It raises the exception that it raises for Azure, with the code and the message of the action."""
     fault = {"code": code, "message": "there is a newer client"}
     poller = azure.poller(await azure.send(post("/azure:fail", fault, named())))
     with pytest.raises(HttpResponseError) as caught:
@@ -124,7 +124,7 @@ async def test_a_cancel(azure: Azure) -> None:
 
 
 async def test_a_continuation_token(azure: Azure, system: System, gate: FileGate) -> None:
-    """What one poller began another one ends, in another client that knows only the token."""
+    """One poller continues what another one began, in another client that has only the token."""
     initial = await azure.send(post("/azure/1:pass", {"path": str(gate.path)}, named()))
     location = initial.http_response.headers["operation-location"]
     poller = azure.poller(initial)
@@ -140,7 +140,7 @@ async def test_a_continuation_token(azure: Azure, system: System, gate: FileGate
 
 
 async def test_a_request_that_is_sent_again(azure: Azure) -> None:
-    """The same Operation-Id once it has ended: the 202 says so, and the poller is done without a poll."""
+    """After the operation has ended, the 202 of the same Operation-Id says so, and the poller needs no poll."""
     request = ("/azure:say", {"text": "hello"}, named())
     result = await azure.result(azure.poller(await azure.send(post(*request))))
     count = len(azure.traffic.exchanges)
@@ -151,7 +151,7 @@ async def test_a_request_that_is_sent_again(azure: Azure) -> None:
 
 
 async def test_a_refusal(azure: Azure) -> None:
-    """An answer that began nothing becomes azure-core's exception for its status, with code and target readable."""
+    """An error response becomes azure-core's exception for its status, with code and target."""
     refused = (await azure.send(post("/azure:say", {"text": 1}, named()))).http_response
     error = HttpResponseError(response=refused).error
     assert error is not None
@@ -170,8 +170,9 @@ def repeatable() -> dict[str, str]:
 
 @pytest.mark.parametrize(("azure", "identity"), [("sync", named), ("async", repeatable)], indirect=["azure"])
 async def test_a_503_is_retried(azure: Azure, system: System, identity: Callable[[], dict[str, str]]) -> None:
-    """A frozen broker stores the request, but nobody can say so in time. azure-core sends it again by itself, and gets
-    the one operation that the first try made."""
+    """A frozen broker stores the request, but can't acknowledge it in time. azure-core sends it again by itself, and
+    gets the operation of the first try.
+    """
     headers, words = identity(), {"text": f"once {uuid.uuid4()}"}
     system.freeze(BROKER)
     try:

@@ -1,4 +1,4 @@
-"""`/docs` in a real browser that can reach nothing but this machine."""
+"""`/docs` in a real browser that can reach only this machine."""
 
 from __future__ import annotations
 
@@ -96,8 +96,9 @@ def browse(tmp_path: Path) -> Browse:
 
 
 def test_the_page_names_every_action(system: System, http: httpx.Client, browse: Browse) -> None:
-    """With its summary, and so every path of the document; the page asks for nothing that is not the service's, and
-    breaks no rule of its own."""
+    """With its summary, and so every path of the document. The page loads only from the service, and breaks no rule of
+    its own policy.
+    """
     visit = browse(f"{system.api}/docs")
     document = http.get(f"{system.api}/openapi.json").json()
     assert len(document["paths"]) > 7
@@ -116,7 +117,7 @@ def test_the_page_names_every_action(system: System, http: httpx.Client, browse:
 
 
 def test_a_link_to_an_action_opens_it(system: System, browse: Browse) -> None:
-    """With its parameters, the example of its input, its answers and their headers."""
+    """With its parameters, the example of its input, its responses and their headers."""
     visit = browse(f"{system.api}/docs#/echo/echo.say")
     text = re.sub(r"<[^>]*>", "", visit.dom)
     for shown in (
@@ -132,7 +133,7 @@ def test_a_link_to_an_action_opens_it(system: System, browse: Browse) -> None:
 
 
 def test_behind_a_path_prefix(system: System, browse: Browse) -> None:
-    """A proxy may serve the API at any path: the page finds its files and the document beside it."""
+    """A proxy may serve the API below any path: the page finds its files and the document there."""
     with behind(system.api, "/books/api") as url:
         visit = browse(f"{url}/docs")
     assert 'data-path="/echo/{id}:say"' in visit.dom

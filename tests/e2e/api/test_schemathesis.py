@@ -1,4 +1,4 @@
-"""The service does what its own description says: schemathesis, with every check that it has, finds nothing."""
+"""The service does what its own document says: schemathesis, with all its checks, finds nothing."""
 
 from __future__ import annotations
 
@@ -46,8 +46,9 @@ def system(tmp_path: Path) -> Iterator[System]:
 
 
 def test_schemathesis_finds_nothing(system: System, http: httpx.Client) -> None:
-    """With all checks in all phases: on valid and invalid requests, and on chains from a submit to what becomes of it.
-    The services stay well, and complain of nothing."""
+    """With all checks in all phases: valid and invalid requests, and chains from a submit to its outcome. The services
+    keep running and log no error.
+    """
     document = f"{system.api}/openapi.json"
     assert len(http.get(document).json()["paths"]) == OPERATIONS + 1
     run = schemathesis(document, system.folder)
@@ -63,7 +64,7 @@ def test_schemathesis_finds_nothing(system: System, http: httpx.Client) -> None:
 
 
 def schemathesis(document: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run it on a description; the same requests each time."""
+    """Run it on a document, always with the same requests."""
     options = ["--checks", "all", "--phases", ",".join(PHASES).lower(), "--mode", "all"]
     bounds = [
         "--max-examples",
