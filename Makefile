@@ -36,7 +36,7 @@ bench: $(READY) ## measure speed and memory; options in ARGS
 chaos: $(READY) ## kill, stop, cut off and crash everything under load; longer with SECONDS=600, again with SEED=7
 	@$(BIN)/python -m tests.chaos $(addprefix --seconds ,$(SECONDS)) $(addprefix --seed ,$(SEED))
 
-lock: $(READY) ## write both lock files anew from pyproject.toml; newest versions with ARGS=--upgrade
+lock: $(READY) ## write both lock files again from pyproject.toml; newest versions with ARGS=--upgrade
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
 	$(PYTHON) -m venv "$$folder" && "$$folder/bin/python" -m pip install --quiet --quiet uv && \
 	lock() { "$$folder/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
