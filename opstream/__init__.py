@@ -47,8 +47,8 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
-    """The client's names, loaded when they are first used: who writes actions needs no HTTP library in memory."""
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any exported object
+    """Load the names of the client when they are first used: a module of actions needs no HTTP library."""
     if name in __all__:
         value = getattr(import_module(f"{__name__}.client"), name)
         globals()[name] = value

@@ -1,4 +1,4 @@
-"""`python -m opstream`: the same as the `opstream` command. `up` starts its services this way."""
+"""`python -m opstream` is the `opstream` command. `opstream up` starts its child processes this way."""
 
 from .cli.app import main
 
