@@ -105,7 +105,7 @@ class Started(EventData, frozen=True, kw_only=True):
 
 
 class Progressed(EventData, frozen=True, kw_only=True):
-    """The running attempt told how far it is."""
+    """The running attempt reported its progress."""
 
     name: ClassVar[str] = "progressed"
     type: ClassVar[str] = "opstream.action.progressed.v1"
@@ -157,7 +157,7 @@ class Failed(EventData, frozen=True, kw_only=True):
 
 
 class Canceled(EventData, frozen=True, kw_only=True):
-    """Terminal: nothing runs any more, as a client had asked."""
+    """Terminal: the operation stopped at a client's request."""
 
     name: ClassVar[str] = "canceled"
     type: ClassVar[str] = "opstream.action.canceled.v1"

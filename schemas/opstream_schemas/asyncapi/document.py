@@ -30,7 +30,7 @@ _DESCRIPTION: Final = (
     "opstream does; you receive.\n\n"
     f"The events are kept in the JetStream stream `{subjects.OPERATIONS_STREAM}`. Read them with a consumer of your "
     "own on the subjects of one or more channels; a plain NATS subscription misses events, and also sees some that the "
-    "stream has refused. A consumer delivers at least once: `id` tells what you have had already, `position` the "
+    "stream has refused. A consumer delivers at least once: by `id` you know repetitions, by `position` the "
     "order within an operation. The stream holds other subjects, too (`wake.>`, `due.>`), which are opstream's own.\n\n"
     f"The stream `{subjects.ARCHIVE_STREAM}`, where the operator has made it, keeps the same events for longer, on few "
     "subjects without the operation's id.\n\n"
@@ -41,7 +41,7 @@ _SERVERS: Final[Json] = {
         "host": "{host}:{port}",
         "protocol": "nats",
         "title": "The NATS server or cluster that opstream runs on",
-        "description": "Its address and your credentials are the operator's to tell; opstream publishes neither.",
+        "description": "Ask the operator for its address and your credentials; opstream publishes neither.",
         "variables": {
             "host": {"description": "A member of the cluster.", "default": "127.0.0.1"},
             "port": {"description": "Its port for clients.", "default": "4222"},

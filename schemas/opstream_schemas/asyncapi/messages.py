@@ -46,7 +46,7 @@ TRAITS: Final[Json] = {
 }
 CORRELATIONS: Final[Json] = {
     "operation": {
-        "description": "The operation's id, which all events of its life have in common.",
+        "description": "The operation's id, which is the same in all of its events.",
         "location": "$message.payload#/subject",
     }
 }

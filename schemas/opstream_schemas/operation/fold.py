@@ -195,7 +195,7 @@ def _check_next(operation: Operation, event: RecordedEvent) -> None:
     if event.previous_hash != operation.last_hash:
         raise FoldRefused(f"{_described(event)} does not carry the hash of the event before it")
     if event.sequence <= operation.stream_sequence:
-        raise FoldRefused(f"{_described(event)} lies before sequence {operation.stream_sequence}")
+        raise FoldRefused(f"{_described(event)} is stored before sequence {operation.stream_sequence}")
     if forced is not None and forced.sequence != operation.stream_sequence:
         raise FoldRefused(f"{_described(event)} follows sequence {forced.sequence}, not {operation.stream_sequence}")
     if operation.is_terminal:

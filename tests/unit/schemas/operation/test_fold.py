@@ -248,8 +248,8 @@ def test_an_impossible_event_is_refused(before: list[EventData], data: EventData
         ({"position": 4}, "can't follow position 2"),
         ({"previous_hash": ""}, "hash"),
         ({"previous_hash": "0" * 64}, "hash"),
-        ({"sequence": 2}, "lies before"),
-        ({"sequence": 1}, "lies before"),
+        ({"sequence": 2}, "is stored before"),
+        ({"sequence": 1}, "is stored before"),
     ],
 )
 @pytest.mark.parametrize("unknown", [False, True])
