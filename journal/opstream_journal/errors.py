@@ -63,6 +63,16 @@ class EventTooLarge(JournalError):
     """The event is larger than the stream's `max_msg_size` or the broker's `max_payload`; it was not stored."""
 
 
+class ConflictWithoutNews(JournalUnavailable):
+    """The broker refuses a version again and again, and no read shows another one (docs/adr/0028).
+
+    Nothing was stored.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, maybe_stored=False)
+
+
 class VersionConflict(JournalError):
     """Someone else extended the operation first.
 

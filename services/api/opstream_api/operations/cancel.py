@@ -15,10 +15,11 @@ from typing import Final
 import msgspec
 
 from opstream_api.errors import ApiError, journal_error, operation_unreadable
-from opstream_journal import ExpectedVersion, Journal, JournalError, JournalUnavailable, VersionConflict
+from opstream_journal import Journal, JournalError, JournalUnavailable
+from opstream_journal.command_handler import CommandHandler, Proposal
 from opstream_schemas.errors import ErrorCode, FoldRefused, InvalidEvent, OperationFinished
-from opstream_schemas.operation.commands import RequestCancel, decide
-from opstream_schemas.operation.fold import evolve, fold, next_event
+from opstream_schemas.operation.commands import RequestCancel
+from opstream_schemas.operation.fold import evolve, fold
 from opstream_schemas.operation.state import Operation
 
 from .input_validation import decode_input
@@ -73,12 +74,9 @@ class Canceler:
         clock: Callable[[], float],
         new_id: Callable[[], str],
     ) -> None:
-        self._journal = journal
         self._status = status
         self._cache = cache
-        self._now = now
-        self._clock = clock
-        self._new_id = new_id
+        self._commands = CommandHandler(journal=journal, source=EVENT_SOURCE, now=now, monotonic=clock, new_id=new_id)
 
     async def cancel(self, operation_id: str, *, by: str, reason: str) -> Operation:
         """Cancel an operation that has not started; ask one that runs to stop. A repeated request changes nothing.
@@ -92,10 +90,9 @@ class Canceler:
             ApiError: `OperationFinished`: it has succeeded or failed; `OperationNotFound`; `JournalUnavailable` and
                 `JournalFull`: send the request again; `InternalError`: it has events that this version can't fold.
         """
-        until = self._clock() + BUDGET
         try:
             async with asyncio.timeout(BUDGET):
-                return await self._cancel(operation_id, by, reason, until)
+                return await self._cancel(operation_id, RequestCancel(by=by, reason=reason))
         except TimeoutError:
             raise journal_error(JournalUnavailable("canceling took too long", maybe_stored=True)) from None
         except OperationFinished as finished:
@@ -105,17 +102,17 @@ class Canceler:
         except JournalError as error:
             raise journal_error(error) from error
 
-    async def _cancel(self, operation_id: str, by: str, reason: str, until: float) -> Operation:
-        while True:
-            # Status is folded as a reader does; whoever decides must not have passed over anything.
+    async def _cancel(self, operation_id: str, command: RequestCancel) -> Operation:
+        operation: Operation | None = None
+
+        async def propose() -> Proposal | None:
+            nonlocal operation
             operation = await self._status.read(operation_id)
-            data = decide(fold(operation, ()), RequestCancel(by=by, reason=reason))
-            if data is None:
-                return operation
-            event = next_event(operation, data, id=self._new_id(), source=EVENT_SOURCE, time=self._now())
-            expected = ExpectedVersion(operation.stream_sequence)
-            try:
-                stored = await self._journal.append(operation.kind, event, expected, budget=until - self._clock())
-            except VersionConflict:
-                continue
-            return self._cache.put(evolve(operation, stored))
+            # A status is folded leniently, for readers. A decision must not pass over any event.
+            state = fold(operation, ())
+            return None if state is None else self._commands.propose(state, command)
+
+        stored = await self._commands.record(propose, budget=BUDGET)
+        if operation is None:
+            raise RuntimeError("a status is an operation, or an error")
+        return operation if stored is None else self._cache.put(evolve(operation, stored))
