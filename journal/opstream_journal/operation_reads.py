@@ -19,6 +19,7 @@ from opstream_schemas.operation.forced_end import OperationMessage, decode_event
 
 from .errors import JournalUnavailable
 from .jetstream import rpc
+from .jetstream.batch_read import BatchReader
 from .jetstream.connection import Connection
 from .jetstream.rpc import had_expected_version
 
@@ -38,7 +39,7 @@ class OperationReader:
     def __init__(self, link: Connection, jitter: Callable[[float, float], float]) -> None:
         self._link = link
         self._jitter = jitter
-        self._reader = rpc.BatchReader(link)
+        self._reader = BatchReader(link)
 
     async def start(self) -> None:
         """Open the inbox for answers."""

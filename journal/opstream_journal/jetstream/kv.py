@@ -15,6 +15,7 @@ from opstream_journal.errors import BrokerRefused, JournalFull, JournalUnavailab
 from opstream_schemas import subjects
 
 from . import rpc
+from .batch_read import BatchReader
 from .connection import Connection
 
 HOLDS_STREAM: Final = subjects.bucket_stream(subjects.HOLDS_BUCKET)
@@ -61,7 +62,7 @@ class KeyValueBucket:
     def __init__(self, link: Connection, jitter: Callable[[float, float], float]) -> None:
         self._link = link
         self._jitter = jitter
-        self._reader = rpc.BatchReader(link)
+        self._reader = BatchReader(link)
 
     async def start(self) -> None:
         """Open the inbox for answers."""

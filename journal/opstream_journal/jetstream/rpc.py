@@ -9,14 +9,12 @@ calls are the hot paths of every service, so they are made by hand (docs/adr/000
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
 import nats.errors
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 
 from opstream_journal.errors import BrokerRefused, EventTooLarge, JournalUnavailable
 
@@ -34,7 +32,6 @@ _MAX_HEADER_BYTES: Final = 4096
 UNAVAILABLE: Final = 503
 
 _NO_MESSAGE_FOUND: Final = 10037
-_END_OF_BATCH: Final = "204"
 
 
 class JetStreamErrorBody(msgspec.Struct):
@@ -87,7 +84,7 @@ async def call(
         EventTooLarge: larger than the broker's `max_payload`; not sent.
     """
     check_payload_size(link, payload, headers)
-    timeout -= await _wait_until_sendable(link, timeout)
+    timeout -= await wait_until_sendable(link, timeout)
     try:
         return await link.inbox.request(subject, payload, headers, timeout)
     except nats.errors.OutboundBufferLimitError as error:
@@ -191,85 +188,6 @@ async def get_direct(link: Connection, stream: str, subject: str) -> StoredMessa
     return StoredMessage(subject, int(headers["Nats-Sequence"]), answer.data)
 
 
-class BatchReader:
-    """Reads many messages with one request (NATS ADR-31, batched direct get), on one inbox for all requests."""
-
-    def __init__(self, link: Connection) -> None:
-        self._link = link
-        self._inbox = link.nc.new_inbox()
-        self._numbers = itertools.count()
-        self._pending: dict[str, tuple[list[StoredMessage], asyncio.Future[None]]] = {}
-        self._subscription: Subscription | None = None
-
-    async def start(self) -> None:
-        """Listen for answers."""
-        self._subscription = await self._link.nc.subscribe(f"{self._inbox}.*", cb=self._receive)
-        self._link.on_disconnect(self._fail_all)
-
-    async def stop(self) -> None:
-        """Listen no more."""
-        if self._subscription is None:
-            return
-        self._link.remove_disconnect_callback(self._fail_all)
-        if not self._link.nc.is_closed:
-            await self._subscription.unsubscribe()
-        self._subscription = None
-
-    async def read(
-        self,
-        stream: str,
-        request: Mapping[str, Any],
-        *,
-        timeout: float = CALL_TIMEOUT,  # noqa: ASYNC109 - one number for two waits
-    ) -> list[StoredMessage]:
-        """The messages that a direct get request asks for, in stream order; from any replica, so perhaps behind.
-
-        Raises:
-            JournalUnavailable: nobody answered, or the answer did not end in time.
-            RequestRefused: the stream refused the request.
-        """
-        timeout -= await _wait_until_sendable(self._link, timeout)
-        key = str(next(self._numbers))
-        found: list[StoredMessage] = []
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._pending[key] = (found, done)
-        try:
-            await self._link.nc.publish(
-                f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request), reply=f"{self._inbox}.{key}"
-            )
-            async with asyncio.timeout(timeout):
-                await done
-        except TimeoutError as error:
-            raise JournalUnavailable(f"reading {stream} took over {timeout:g} s", maybe_stored=False) from error
-        except (nats.errors.Error, OSError) as error:
-            raise JournalUnavailable(f"the broker connection failed: {error}", maybe_stored=False) from error
-        finally:
-            del self._pending[key]
-        return found
-
-    def _fail_all(self) -> None:
-        for _, done in self._pending.values():
-            if not done.done():
-                done.set_exception(JournalUnavailable("the broker connection was lost", maybe_stored=False))
-
-    async def _receive(self, message: Msg) -> None:
-        entry = self._pending.get(message.subject.rpartition(".")[2])
-        if entry is None:
-            return
-        found, done = entry
-        headers = message.headers or {}
-        status = headers.get("Status")
-        if status is None:
-            found.append(StoredMessage(headers["Nats-Subject"], int(headers["Nats-Sequence"]), message.data))
-        elif not done.done():
-            if status in {_END_OF_BATCH, "404"}:
-                done.set_result(None)
-            elif status == "503":
-                done.set_exception(JournalUnavailable("nobody answers direct gets", maybe_stored=False))
-            else:
-                done.set_exception(BrokerRefused(int(status), 0, headers.get("Description", "")))
-
-
 def expected_version_headers(subjects: str, sequence: int) -> dict[str, str]:
     """The headers with which a stream takes a message only while the last one on `subjects`, a filter, has that
     sequence; 0: while there is none."""
@@ -301,7 +219,7 @@ def check_payload_size(link: Connection, payload: bytes, headers: Mapping[str, s
         raise EventTooLarge(f"{size} bytes are more than the broker's max_payload of {link.nc.max_payload}")
 
 
-async def _wait_until_sendable(link: Connection, seconds: float) -> float:
+async def wait_until_sendable(link: Connection, seconds: float) -> float:
     """Wait until what was written before has left for the broker, and return the seconds that it took."""
     loop = asyncio.get_running_loop()
     began = loop.time()

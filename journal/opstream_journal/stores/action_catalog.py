@@ -15,6 +15,7 @@ from nats.aio.subscription import Subscription
 
 from opstream_journal.errors import BrokerRefused, Drifted, JournalError, JournalUnavailable
 from opstream_journal.jetstream import rpc
+from opstream_journal.jetstream.batch_read import BatchReader
 from opstream_journal.jetstream.connection import Connection, end_task
 from opstream_schemas import subjects
 from opstream_schemas.action_spec import ActionSpec
@@ -89,7 +90,7 @@ class ActionCatalog:
 
     def __init__(self, link: Connection) -> None:
         self._link = link
-        self._reader = rpc.BatchReader(link)
+        self._reader = BatchReader(link)
         self._specs: dict[Kind, ActionSpec] = {}
         self._revisions: dict[str, int] = {}
         self._subscription: Subscription | None = None

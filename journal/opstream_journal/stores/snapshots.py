@@ -11,9 +11,10 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from opstream_journal.errors import BrokerRefused, EventTooLarge, JournalFull, NotProvisioned
+from opstream_journal.errors import BrokerRefused, EventTooLarge, JournalFull
 from opstream_journal.jetstream import rpc
 from opstream_journal.jetstream.batch_publish import BatchMessage, publish_batch
+from opstream_journal.jetstream.batch_read import BatchReader
 from opstream_journal.jetstream.connection import Connection
 from opstream_journal.jetstream.ordered_consumer import stream_api_request
 from opstream_schemas import subjects
@@ -24,16 +25,15 @@ logger = logging.getLogger(__name__)
 VIEW_STREAM: Final = subjects.bucket_stream(subjects.VIEW_BUCKET)
 _CONFLICTS: Final = frozenset({10071, 10164})
 _STORE_FAILED: Final = 10077
-_TOGETHER: Final = 256
-"""Snapshots asked for at once; the broker takes up to 1,024 (NATS ADR-31)."""
-_TOGETHER_BYTES: Final = 4 * 1024 * 1024
-_TOGETHER_TIMEOUT: Final = 5.0
+_READ_TIMEOUT: Final = 5.0
+_BULK_TIMEOUT: Final = 10.0
+_SNAPSHOTS: Final = 256
+"""Snapshots in one request; the broker takes up to 1,024 subjects (NATS ADR-31)."""
+_OPERATIONS: Final = 100
+"""Operations in one request: the broker refuses to answer with more than 1,024 messages, and each may have eight."""
 
 _PREFIX: Final = subjects.bucket_subject(subjects.VIEW_BUCKET, "")
 _UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
-_OPERATIONS_TOGETHER: Final = 100
-"""Operations asked for at once: the broker refuses an answer of more than 1,024 messages, and each may have eight."""
-_BULK_TIMEOUT: Final = 10.0
 
 encode_snapshot: Final = msgspec.json.Encoder().encode
 """The bytes that the view holds for an operation."""
@@ -148,7 +148,7 @@ class SnapshotReader:
     """
 
     def __init__(self, link: Connection) -> None:
-        self._reader = rpc.BatchReader(link)
+        self._reader = BatchReader(link)
 
     async def start(self) -> None:
         """Open the inbox for answers."""
@@ -165,21 +165,9 @@ class SnapshotReader:
             JournalUnavailable: nobody answered, or not in time.
             RequestRefused: another error.
         """
-        found: dict[str, SnapshotEntry] = {}
-        for start in range(0, len(operation_ids), _TOGETHER):
-            missing = {
-                subjects.bucket_subject(subjects.VIEW_BUCKET, one): one for one in operation_ids[start:][:_TOGETHER]
-            }
-            while missing:
-                request = {"multi_last": list(missing), "max_bytes": _TOGETHER_BYTES}
-                messages = await self._reader.read(VIEW_STREAM, request, timeout=_TOGETHER_TIMEOUT)
-                for message in messages:
-                    operation_id = missing.pop(message.subject, None)
-                    if operation_id is not None:
-                        found[operation_id] = _entry(message)
-                if not messages:
-                    break  # otherwise there may be more, which did not fit into one answer
-        return found
+        filters = [f"{_PREFIX}{one}" for one in operation_ids]
+        messages = await self._reader.read_last(VIEW_STREAM, filters, batch=_SNAPSHOTS, timeout=_READ_TIMEOUT)
+        return {operation_id_of(message.subject): _entry(message) for message in messages}
 
 
 class RawSnapshot:
@@ -233,7 +221,7 @@ class RawSnapshots:
 
     def __init__(self, link: Connection) -> None:
         self._link = link
-        self._reader = rpc.BatchReader(link)
+        self._reader = BatchReader(link)
 
     async def start(self) -> None:
         """Open the inbox for answers."""
@@ -250,19 +238,10 @@ class RawSnapshots:
             JournalUnavailable: nobody answered, or not in time.
             RequestRefused: another error.
         """
-        found: dict[str, RawSnapshot] = {}
-        for start in range(0, len(operation_ids), _TOGETHER):
-            missing = {f"{_PREFIX}{one}" for one in operation_ids[start : start + _TOGETHER]}
-            while missing:
-                request = {"multi_last": list(missing), "max_bytes": _TOGETHER_BYTES}
-                messages = await self._reader.read(VIEW_STREAM, request, timeout=_BULK_TIMEOUT)
-                for message in messages:
-                    missing.discard(message.subject)
-                    operation_id = message.subject.removeprefix(_PREFIX)
-                    found[operation_id] = RawSnapshot(operation_id, message.seq, message.data)
-                if not messages:
-                    break  # otherwise there may be more, which did not fit into one answer
-        return found
+        filters = [f"{_PREFIX}{one}" for one in operation_ids]
+        messages = await self._reader.read_last(VIEW_STREAM, filters, batch=_SNAPSHOTS, timeout=_BULK_TIMEOUT)
+        found = (RawSnapshot(operation_id_of(message.subject), message.seq, message.data) for message in messages)
+        return {snapshot.operation_id: snapshot for snapshot in found}
 
     async def get_newest(self, operation_id: str) -> RawSnapshot | None:
         """One as the leader has it.
@@ -291,45 +270,19 @@ class RawSnapshots:
             JournalUnavailable: nobody answered, or not in time.
             RequestRefused: another error.
         """
-        found: dict[str, int] = {}
-        for start in range(0, len(operation_ids), _OPERATIONS_TOGETHER):
-            filters = [subjects.operation_filter(one) for one in operation_ids[start : start + _OPERATIONS_TOGETHER]]
-            while filters:
-                request = {"multi_last": filters, "max_bytes": _TOGETHER_BYTES}
-                messages = await self._reader.read(subjects.OPERATIONS_STREAM, request, timeout=_BULK_TIMEOUT)
-                for message in messages:
-                    found[message.subject.split(".", 2)[1]] = message.seq
-                before, filters = filters, [one for one in filters if one.split(".", 2)[1] not in found]
-                if not messages or len(before) == len(filters):
-                    break
-        return found
+        messages = await self._reader.read_last(
+            subjects.OPERATIONS_STREAM,
+            [subjects.operation_filter(one) for one in operation_ids],
+            batch=_OPERATIONS,
+            timeout=_BULK_TIMEOUT,
+            filter_of=lambda subject: subjects.operation_filter(_operation_of_event(subject)),
+        )
+        return {_operation_of_event(message.subject): message.seq for message in messages}
 
 
 def operation_id_of(subject: str) -> str:
     """The operation whose snapshot lies under a subject of the view's stream."""
     return subject.removeprefix(_PREFIX)
-
-
-class _AckFloor(msgspec.Struct):
-    stream_seq: int = 0
-
-
-class _ProjectorState(msgspec.Struct):
-    ack_floor: _AckFloor = msgspec.field(default_factory=_AckFloor)
-
-
-async def projected_sequence(link: Connection) -> int:
-    """The stream sequence up to which the projectors have written everything; 0 if there is no consumer of theirs.
-
-    Raises:
-        JournalUnavailable: JetStream did not answer.
-    """
-    stream, consumer = subjects.OPERATIONS_STREAM, subjects.PROJECTOR_CONSUMER
-    answer = await rpc.call(link, f"$JS.API.CONSUMER.INFO.{stream}.{consumer}")
-    try:
-        return msgspec.json.decode(answer.data, type=_ProjectorState).ack_floor.stream_seq
-    except msgspec.MsgspecError as error:
-        raise NotProvisioned(f"the answer about consumer {consumer} is not JetStream's: {error}") from error
 
 
 def _batch_message(write: SnapshotWrite) -> BatchMessage:
@@ -338,6 +291,10 @@ def _batch_message(write: SnapshotWrite) -> BatchMessage:
         headers["Nats-TTL"] = str(max(1, int(write.ttl)))
     subject = subjects.bucket_subject(subjects.VIEW_BUCKET, write.operation.id)
     return BatchMessage(subject, encode_snapshot(write.operation), headers)
+
+
+def _operation_of_event(subject: str) -> str:
+    return subject.split(".", 2)[1]
 
 
 def _entry(message: rpc.StoredMessage) -> SnapshotEntry:

@@ -23,6 +23,7 @@ from opstream_journal import (
     announce_action,
 )
 from opstream_journal.jetstream import rpc
+from opstream_journal.jetstream.batch_read import BatchReader
 from opstream_journal.provisioning.provision import check_provisioned, provision
 from opstream_journal.provisioning.topology import Sizing
 from opstream_journal.stores.action_catalog import find_action
@@ -266,13 +267,13 @@ async def test_a_replica_that_is_behind(journal: Journal, op: str, monkeypatch: 
     states = [await extend(journal, await begin(journal, op), started())]
     for n in range(9):
         states.append(await extend(journal, states[-1], Progressed(percent=n)))
-    read = rpc.BatchReader.read
+    read = BatchReader.read
     horizon = states[4].stream_sequence
 
-    async def read_behind(self: rpc.BatchReader, stream: str, request: dict[str, object], **options: float) -> object:
+    async def read_behind(self: BatchReader, stream: str, request: dict[str, object], **options: float) -> object:
         return [one for one in await read(self, stream, request, **options) if one.seq <= horizon]
 
-    monkeypatch.setattr(rpc.BatchReader, "read", read_behind)
+    monkeypatch.setattr(BatchReader, "read", read_behind)
     assert folded(None, *await journal.events(op)) == states[-1]
     assert folded(states[2], *await journal.events(op, since=states[2])) == states[-1]
     assert folded(states[6], *await journal.events(op, since=states[6])) == states[-1]

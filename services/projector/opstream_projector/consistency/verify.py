@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
-from opstream_journal.stores.snapshots import RawSnapshot, projected_sequence
+from opstream_journal.provisioning.jetstream_admin import ack_floor
+from opstream_journal.stores.snapshots import RawSnapshot
 from opstream_projector.deadlines import RecentIds
 from opstream_projector.projection.snapshot_fold import supersedes
+from opstream_schemas.subjects import OPERATIONS_STREAM, PROJECTOR_CONSUMER
 
 from .entry_check import EntryDifference, EntryReader, EntryReading, describe_difference, is_wrong
 from .journal_fold import FoldedOperation
@@ -93,7 +95,9 @@ class ViewVerifier:
         while wrong:
             await scan.connection.sleep(delay)
             # The sequence first: an entry that is read later has all that the projector has written up to it.
-            last_projected = await scan.retry(lambda: projected_sequence(scan.connection))
+            last_projected = (
+                await scan.retry(lambda: ack_floor(scan.connection, OPERATIONS_STREAM, PROJECTOR_CONSUMER)) or 0
+            )
             wrong = await self._wrong_entries(wrong, scan)
             lagging = {one: reading for one, reading in wrong.items() if _is_lagging(reading, last_projected)}
             if lagging and clock() >= until:

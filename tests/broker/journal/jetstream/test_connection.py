@@ -19,6 +19,7 @@ from opstream_journal import (
 )
 from opstream_journal.jetstream import client_patches, rpc
 from opstream_journal.jetstream import connection as link_module
+from opstream_journal.jetstream.batch_read import BatchReader
 from opstream_journal.provisioning.provision import check_provisioned
 from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas import subjects
@@ -143,7 +144,7 @@ async def test_it_knows_whether_it_is_up(broker: Broker, link: Connection) -> No
 
 async def test_questions_end_with_the_connection(broker: Broker, link: Connection) -> None:
     """What was asked on a connection that broke fails at once, not after its timeout."""
-    reader = rpc.BatchReader(link)
+    reader = BatchReader(link)
     await reader.start()
     broker.pause()
     questions = [
