@@ -1,4 +1,11 @@
-"""The event journal on NATS JetStream, the view, the action catalog, and the care of the connection."""
+"""The event journal on NATS JetStream, and what is kept beside it on the same broker.
+
+Begin with `journal` (append an event, read an operation), then `command_handler` (decide and append). Below them:
+`jetstream` has the connection and the calls to the broker, `provisioning` what must exist there, `stores` the buckets
+and streams beside the journal (snapshots, catalog, locks, timers, dead letters, deliveries), `runtime` what a process
+needs. Stores build on provisioning, both on jetstream; `runtime` stands beside them. Decisions about operations belong
+to `opstream_schemas`; HTTP and actions belong to the services.
+"""
 
 from .errors import (
     BrokerRefused,

@@ -1,10 +1,10 @@
-"""Errors of the journal. nats-py's own are translated here-abouts and kept as the cause."""
+"""Errors of the journal. An error of nats-py is translated into one of these and kept as its cause."""
 
 from __future__ import annotations
 
 
 class JournalError(Exception):
-    """Base of every error in this package."""
+    """Base of the errors of this package."""
 
 
 class BrokerUnreachable(JournalError):
@@ -12,7 +12,7 @@ class BrokerUnreachable(JournalError):
 
 
 class NotProvisioned(JournalError):
-    """A stream, bucket or consumer is missing; `opstream provision` makes it."""
+    """A stream, bucket or consumer is missing; `opstream provision` creates it."""
 
 
 class Drifted(JournalError):
@@ -20,7 +20,7 @@ class Drifted(JournalError):
 
 
 class StreamReplaced(JournalError):
-    """While it was read, the stream was made anew, or set back to an older state: sequences mean others by now."""
+    """While it was read, the stream was created again or set back to an older state: its sequences are not the same."""
 
 
 class ConsumerGone(JournalError):
@@ -31,7 +31,7 @@ class JournalUnavailable(JournalError):
     """The broker did not answer in time, or has no leader.
 
     Attributes:
-        maybe_stored: whether the message may have been stored all the same.
+        maybe_stored: True if the message may be stored nevertheless.
     """
 
     def __init__(self, message: str, *, maybe_stored: bool) -> None:
@@ -40,12 +40,12 @@ class JournalUnavailable(JournalError):
 
 
 class BrokerRefused(JournalError):
-    """The broker answered with an error of its own.
+    """The broker answered with an error.
 
     Attributes:
         code: HTTP-like class of the error.
-        err_code: the broker's number for it.
-        description: its text.
+        err_code: JetStream's number for the error.
+        description: the broker's text.
     """
 
     def __init__(self, code: int, err_code: int, description: str) -> None:
@@ -74,11 +74,11 @@ class ConflictWithoutNews(JournalUnavailable):
 
 
 class VersionConflict(JournalError):
-    """Someone else extended the operation first.
+    """Another writer extended the operation first.
 
     Attributes:
-        expected: the stream sequence that the writer had seen last (0: none).
-        actual: the stream sequence of the operation's last event.
+        expected: the stream sequence of the last event that the writer had seen; 0 for none.
+        actual: the stream sequence of the operation's last event in the journal.
     """
 
     def __init__(self, operation_id: str, expected: int, actual: int) -> None:

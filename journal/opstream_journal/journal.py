@@ -49,7 +49,7 @@ class Journal:
     """The journal over one connection.
 
     Args:
-        link: the connection.
+        connection: the connection.
         max_msg_size: the stream's limit in bytes (`provision.check` returns it); -1 for none.
         jitter: draws a wait from `[low, high]` seconds.
         clock: monotonic seconds.
@@ -57,17 +57,17 @@ class Journal:
 
     def __init__(
         self,
-        link: Connection,
+        connection: Connection,
         *,
         max_msg_size: int,
         clock: Callable[[], float],
         jitter: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        self._link = link
+        self._connection = connection
         self._max_msg_size = max_msg_size
         self._clock = clock
         self._jitter = jitter
-        self._reader = OperationReader(link, jitter)
+        self._reader = OperationReader(connection, jitter)
 
     async def start(self) -> None:
         """Open the inbox for reads."""
@@ -88,7 +88,7 @@ class Journal:
             JournalFull: the stream is at its `max_bytes`.
             EventTooLarge: not stored.
             InvalidEvent: nobody could decode it again; not sent.
-            RequestRefused: another error of the broker.
+            BrokerRefused: another error of the broker.
         """
         payload = encode_event(event)
         self._check_size(payload)
@@ -103,7 +103,7 @@ class Journal:
         while True:
             try:
                 timeout = min(rpc.CALL_TIMEOUT, max(attempt.remaining(self._clock()), 0.05))
-                sequence = await rpc.publish(self._link, subject, payload, headers, timeout=timeout)
+                sequence = await rpc.publish(self._connection, subject, payload, headers, timeout=timeout)
             except JournalUnavailable as error:
                 attempt.record_failure(error, is_unsure=error.maybe_stored)
             except BrokerRefused as refused:
@@ -172,7 +172,7 @@ class Journal:
 
     def _check_size(self, payload: bytes) -> None:
         size = len(payload) + _HEADER_BYTES
-        limits = [limit for limit in (self._max_msg_size, self._link.nc.max_payload) if limit > 0]
+        limits = [limit for limit in (self._max_msg_size, self._connection.nc.max_payload) if limit > 0]
         if limits and size > min(limits):
             raise EventTooLarge(f"the event has {size} bytes with headers, the journal takes {min(limits)}")
 
@@ -213,10 +213,10 @@ class Journal:
             raise JournalUnavailable(
                 f"the journal did not acknowledge in time: {attempt.last_error}", maybe_stored=attempt.is_unsure
             ) from attempt.last_error
-        if self._link.is_connected:
-            await self._link.sleep(min(remaining, self._jitter(*attempt.next_delay())))
+        if self._connection.is_connected:
+            await self._connection.sleep(min(remaining, self._jitter(*attempt.next_delay())))
         else:
-            await self._link.wait_connected(min(remaining, self._jitter(0.5, 1.0)))
+            await self._connection.wait_connected(min(remaining, self._jitter(0.5, 1.0)))
 
 
 class _AppendAttempt:

@@ -32,14 +32,14 @@ class OperationReader:
     """Reads of single operations over one connection.
 
     Args:
-        link: the connection.
+        connection: the connection.
         jitter: draws a wait from `[low, high]` seconds.
     """
 
-    def __init__(self, link: Connection, jitter: Callable[[float, float], float]) -> None:
-        self._link = link
+    def __init__(self, connection: Connection, jitter: Callable[[float, float], float]) -> None:
+        self._connection = connection
         self._jitter = jitter
-        self._reader = BatchReader(link)
+        self._reader = BatchReader(connection)
 
     async def start(self) -> None:
         """Open the inbox for answers."""
@@ -51,7 +51,7 @@ class OperationReader:
         Raises:
             JournalUnavailable: no leader answered.
         """
-        return await rpc.get_last(self._link, subjects.OPERATIONS_STREAM, subjects.operation_filter(operation_id))
+        return await rpc.get_last(self._connection, subjects.OPERATIONS_STREAM, subjects.operation_filter(operation_id))
 
     async def events_after(self, floor: rpc.StoredMessage, sequence: int, position: int) -> list[RecordedEvent]:
         """The events after a stream sequence and position (0, 0: all) up to the floor.
@@ -82,7 +82,7 @@ class OperationReader:
                 break
             if found is not None:
                 return found
-            await self._link.sleep(self._jitter(0.01, 0.1))
+            await self._connection.sleep(self._jitter(0.01, 0.1))
         return await self._read_from_leader(sequence, last)
 
     async def messages(self, operation_id: str, sequence: int, until: int) -> list[OperationMessage]:
@@ -94,7 +94,7 @@ class OperationReader:
         found: list[OperationMessage] = []
         subject = subjects.operation_filter(operation_id)
         while sequence < until:
-            message = await rpc.get_next(self._link, subjects.OPERATIONS_STREAM, subject, sequence + 1)
+            message = await rpc.get_next(self._connection, subjects.OPERATIONS_STREAM, subject, sequence + 1)
             if message is None:
                 raise JournalUnavailable(f"the leader has lost sequence {until}", maybe_stored=False)
             found.append(OperationMessage(message.seq, message.data))
@@ -114,7 +114,7 @@ class OperationReader:
         except JournalUnavailable:
             page = []
         if not page or page[0].seq != sequence:  # a replica that is behind
-            message = await rpc.get_next(self._link, subjects.OPERATIONS_STREAM, subject, sequence)
+            message = await rpc.get_next(self._connection, subjects.OPERATIONS_STREAM, subject, sequence)
             if message is None or message.seq != sequence:
                 raise JournalUnavailable(f"the leader has lost sequence {sequence}", maybe_stored=False)
             page = [message]
@@ -166,7 +166,7 @@ class OperationReader:
         is_whole = sequence > 0
         subject = subjects.operation_filter(last.operation_id)
         while True:
-            message = await rpc.get_next(self._link, subjects.OPERATIONS_STREAM, subject, sequence + 1)
+            message = await rpc.get_next(self._connection, subjects.OPERATIONS_STREAM, subject, sequence + 1)
             if message is None:
                 raise JournalUnavailable(f"the leader has lost sequence {last.sequence}", maybe_stored=False)
             if message.seq >= last.sequence:

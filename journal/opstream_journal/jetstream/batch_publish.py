@@ -1,7 +1,7 @@
-"""Many messages stored at once or none of them: an atomic batch (NATS ADR-50). Caller: `view.py`.
+"""Atomic batches: all messages are stored, or none (NATS ADR-50).
 
-A broker that syncs each write syncs such a batch as one: a thousand small messages cost it about what ten cost alone
-(docs/performance.md). It holds the batch until its end, so whoever makes one keeps it small.
+A broker that syncs each write syncs a batch once: a thousand small messages cost about as much as ten single ones
+(docs/performance.md). The broker keeps a batch in memory until its end, so batches must be small.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from . import rpc
 from .connection import Connection
 
 MAX_BATCH_MESSAGES: Final = 1_000
-"""The broker takes no more in one batch."""
+"""The broker accepts no more in one batch."""
 
 _TIMEOUT: Final = 10.0
 
 
 class BatchMessage(NamedTuple):
-    """One of a batch."""
+    """One message of a batch."""
 
     subject: str
     data: bytes
@@ -41,15 +41,15 @@ class _BatchReply(msgspec.Struct):
 _decode: Final = msgspec.json.Decoder(_BatchReply).decode
 
 
-async def publish_batch(link: Connection, messages: Sequence[BatchMessage]) -> range:
-    """Store all messages, 1 to `MAX_BATCH_MESSAGES`, on one stream that allows atomic batches, or none.
+async def publish_batch(connection: Connection, messages: Sequence[BatchMessage]) -> range:
+    """Store 1 to `MAX_BATCH_MESSAGES` messages, or none, on one stream that allows atomic batches.
 
     Returns:
-        Their stream sequences, in their order, without a gap.
+        The stream sequences of the messages, in their order, without a gap.
 
     Raises:
         JournalUnavailable: no answer to the end of the batch: all of it may be stored, or none.
-        RequestRefused: none is stored: a guard of one of them does not hold, or the stream takes no batches.
+        BrokerRefused: none is stored: one expected version is wrong, or the stream allows no batches.
         EventTooLarge: none is stored: one is larger than the broker's `max_payload`.
     """
     batch, last = secrets.token_hex(8), len(messages) - 1
@@ -57,18 +57,18 @@ async def publish_batch(link: Connection, messages: Sequence[BatchMessage]) -> r
     for number, (subject, data, headers) in enumerate(messages):
         place = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number + 1)}
         if number == last:
-            answer = await _request(link, subject, data, headers | place | {"Nats-Batch-Commit": "1"})
-        elif number == 0:  # its answer says whether there may be others
-            await _request(link, subject, data, headers | place)
+            answer = await _request(connection, subject, data, headers | place | {"Nats-Batch-Commit": "1"})
+        elif number == 0:  # its answer says whether the stream allows batches
+            await _request(connection, subject, data, headers | place)
         else:
-            await _publish(link, subject, data, headers | place)
+            await _publish(connection, subject, data, headers | place)
     if answer.count != len(messages):
         raise JournalUnavailable(f"{answer.count} of a batch of {len(messages)} are stored", maybe_stored=True)
     return range(answer.seq - last, answer.seq + 1)
 
 
-async def _request(link: Connection, subject: str, data: bytes, headers: dict[str, str]) -> _BatchReply:
-    message = await rpc.call(link, subject, data, headers=headers, timeout=_TIMEOUT)
+async def _request(connection: Connection, subject: str, data: bytes, headers: dict[str, str]) -> _BatchReply:
+    message = await rpc.call(connection, subject, data, headers=headers, timeout=_TIMEOUT)
     if not message.data:
         return _BatchReply()
     try:
@@ -80,10 +80,10 @@ async def _request(link: Connection, subject: str, data: bytes, headers: dict[st
     return answer
 
 
-async def _publish(link: Connection, subject: str, data: bytes, headers: dict[str, str]) -> None:
-    rpc.check_payload_size(link, data, headers)
+async def _publish(connection: Connection, subject: str, data: bytes, headers: dict[str, str]) -> None:
+    rpc.check_payload_size(connection, data, headers)
     try:
-        await link.nc.publish(subject, data, headers=headers)
+        await connection.nc.publish(subject, data, headers=headers)
     except (nats.errors.Error, OSError) as error:
         # The batch has no end, so the broker forgets it.
         raise JournalUnavailable(f"the broker connection failed: {error}", maybe_stored=False) from error

@@ -1,8 +1,8 @@
-"""The care of one NATS connection: bounded first connect, endless reconnects, and an end when the client gave up.
+"""One NATS connection: a first connect within a time limit, endless reconnects, a callback when it is lost for good.
 
-`Connection` makes the options for whoever opens the connection (this module, or FastStream's broker in the runner) and
-knows whether it is up. nats-py closes a connection for good on a protocol error, and then nothing would ever work
-again: `on_lost` is called, by default ending the process (docs/nats.md).
+`Connection` makes the options for the client that opens the connection (`connect`, or FastStream's broker in the
+runner) and tracks its state. nats-py closes a connection for good on a protocol error, and nothing works any more. Then
+`on_lost` is called, which by default ends the process (docs/nats.md).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _START_RETRY_DELAY: Final = 0.25
 
 
 def end_process(reason: str) -> None:
-    """End the process at once with status 1. No clean-up: whatever it held is redelivered by the broker."""
+    """End the process at once with status 1, without clean-up: the broker redelivers the messages that it held."""
     logger.critical("%s; ending the process", reason)
     logging.shutdown()
     os._exit(1)
@@ -46,8 +46,8 @@ class Connection:
     """One connection and its state.
 
     Args:
-        name: shown in the broker's connection list.
-        on_lost: called with the reason once the client gave the connection up.
+        name: shown in the broker's list of connections.
+        on_lost: called with the reason after nats-py has closed the connection for good.
     """
 
     def __init__(self, name: str, *, on_lost: Callable[[str], None] = end_process) -> None:
@@ -70,18 +70,18 @@ class Connection:
 
     @property
     def inbox(self) -> RequestInbox:
-        """What asks over the attached connection."""
+        """The inbox of the attached connection."""
         if self._inbox is None:
             raise BrokerUnreachable("not connected yet")
         return self._inbox
 
     @property
     def is_connected(self) -> bool:
-        """Whether publishing makes sense now. While it is not, publishing is refused rather than buffered."""
+        """Return True if the connection is up. While it is down, a publish fails instead of being buffered."""
         return self._nc is not None and self._nc.is_connected
 
     def client_options(self) -> dict[str, Any]:
-        """Connection options for nats-py, servers aside. FastStream's NatsBroker takes the same."""
+        """Return the options for nats-py without the servers. FastStream's NatsBroker takes the same."""
         return {
             "name": self.name,
             "connect_timeout": _CONNECT_TIMEOUT,
@@ -89,8 +89,8 @@ class Connection:
             "max_reconnect_attempts": -1,
             "ping_interval": _PING_INTERVAL,
             "drain_timeout": _DRAIN_TIMEOUT,
-            # No buffer: what is published while disconnected must not reach the broker after its caller gave up.
-            # With one, nats-py also blocks every publish for 10 s, uncancelably, once it is full.
+            # No buffer: a message that is published while disconnected must not reach the broker after its caller gave
+            # up. With a full buffer, nats-py also blocks every publish for 10 s, and cancellation does not stop it.
             "pending_size": 0,
             "error_cb": self._log_error,
             "disconnected_cb": self._handle_disconnect,
@@ -99,7 +99,7 @@ class Connection:
         }
 
     def attach(self, nc: Client) -> Self:
-        """Take a connection that was opened with `options()`."""
+        """Attach a client that was connected with `client_options()`."""
         self._nc = nc
         tolerate_invalid_bytes(nc)
         self._inbox = RequestInbox(nc)
@@ -109,11 +109,11 @@ class Connection:
         return self
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
-        """Call `callback` after each reconnect; server-side pull requests, for one, are gone by then."""
+        """Call `callback` after each reconnect. The broker has forgotten open requests, such as pulls, by then."""
         self._reconnect_callbacks.append(callback)
 
     def on_disconnect(self, callback: Callable[[], None]) -> None:
-        """Call `callback` whenever the connection was lost: what was asked before will never be answered."""
+        """Call `callback` after each loss of the connection. Open requests are not answered any more."""
         self._disconnect_callbacks.append(callback)
 
     def remove_disconnect_callback(self, callback: Callable[[], None]) -> None:
@@ -124,8 +124,8 @@ class Connection:
         """Call `callback` no more."""
         self._reconnect_callbacks.remove(callback)
 
-    async def wait_connected(self, timeout: float) -> bool:  # noqa: ASYNC109 - a wait with a bound is what this is
-        """Wait until the connection is up, at most `timeout` seconds; whether it is."""
+    async def wait_connected(self, timeout: float) -> bool:  # noqa: ASYNC109 - a wait with a time limit
+        """Wait at most `timeout` seconds until the connection is up. Return True if it is."""
         if self.is_connected:
             return True
         self._connected.clear()
@@ -137,21 +137,21 @@ class Connection:
         return self.is_connected
 
     async def sleep(self, seconds: float) -> None:
-        """Pause between two tries."""
+        """Sleep between two tries."""
         await asyncio.sleep(seconds)
 
     def expect_close(self) -> None:
-        """From now on a closed connection is what was asked for."""
+        """Announce that the connection will be closed on purpose, so that `on_lost` is not called."""
         self._is_close_expected = True
 
     async def close(self) -> None:
-        """Flush and close, in bounded time; never raises for a broker that is gone already."""
+        """Flush and close within a few seconds. Does not raise if the broker is gone already."""
         self.expect_close()
         nc = self._nc
         if nc is None or nc.is_closed:
             return
         if nc.is_connected:
-            # Not nats-py's drain: it waits 10 s for an answer, and cancellation does not stop it.
+            # nats-py's drain waits 10 s for an answer, and cancellation does not stop it.
             try:
                 await nc.flush(_FLUSH_TIMEOUT)
             except (nats.errors.Error, OSError) as error:
@@ -160,10 +160,10 @@ class Connection:
             async with asyncio.timeout(_DRAIN_TIMEOUT):
                 await nc.close()
         except (TimeoutError, OSError, RuntimeError) as error:
-            # The broker reads nothing, so its socket can't be emptied, and ends with the process; or the socket is
-            # closed already, which nats-py has not noticed yet and uvloop calls a RuntimeError.
+            # Either the broker does not read, so the socket can't be emptied and ends with the process. Or the socket
+            # is closed already, which nats-py has not noticed and uvloop reports as a RuntimeError.
             logger.debug("close failed: %s", error or type(error).__name__)
-        # nats-py cancels this once, which is not enough (`end_task`): it would go on for ever, and the process with it.
+        # nats-py cancels this task once, which is not enough (`end_task`): it and the process would go on for ever.
         reconnecting = nc._reconnection_task  # noqa: SLF001 - nats-py has no name for it
         if reconnecting is not None:
             await end_task(reconnecting)
@@ -201,15 +201,15 @@ async def connect(
     on_lost: Callable[[str], None] = end_process,
     remedy: str = "set --nats",
 ) -> Connection:
-    """Connect, waiting up to `connect_timeout` seconds for the broker to be there. `remedy`: how to name another one.
+    """Connect, and wait up to `connect_timeout` seconds for the broker. `remedy` says how to name another one.
 
     Raises:
-        BrokerUnreachable: it was not; the message says what to do.
+        BrokerUnreachable: no broker answered; the message says what to do.
     """
     if not servers:
         raise BrokerUnreachable("no NATS broker is named: set --nats")
-    link = Connection(name, on_lost=on_lost)
-    quiet = link.client_options() | {"error_cb": _ignore_error}
+    connection = Connection(name, on_lost=on_lost)
+    quiet = connection.client_options() | {"error_cb": _ignore_error}
     client = Client()
     task = asyncio.create_task(client.connect(servers=list(servers), **quiet), name="connect")
     try:
@@ -218,21 +218,21 @@ async def connect(
         await end_task(task)
     if task.cancelled():
         why = client.last_error
-        link.expect_close()
+        connection.expect_close()
         await client.close()
         raise unreachable_error(servers, connect_timeout, why, remedy=remedy) from why
     if (error := task.exception()) is not None:
-        # nats-py tries for ever, so what it raises at once is about the addresses themselves.
+        # nats-py retries for ever, so an error that it raises at once is about the addresses.
         where = ", ".join(map(hide_credentials, servers))
         raise BrokerUnreachable(f"can't connect to {where}: {error}") from error
-    client._error_cb = link._log_error  # noqa: SLF001 - nats-py has no setter; while connecting each refusal is noise
-    return link.attach(client)
+    client._error_cb = connection._log_error  # noqa: SLF001 - nats-py has no setter; errors of single tries are noise until now
+    return connection.attach(client)
 
 
 def unreachable_error(
     servers: Sequence[str], seconds: float, why: Exception | None = None, *, remedy: str = "set --nats"
 ) -> BrokerUnreachable:
-    """The error for a broker that was not there in time; `why` is what the last try said."""
+    """Return the error for a broker that did not answer in time. `why` is the error of the last try."""
     where = ", ".join(map(hide_credentials, servers))
     said = f" (the last try: {why})" if isinstance(why, nats.errors.Error) else ""
     return BrokerUnreachable(
@@ -240,23 +240,23 @@ def unreachable_error(
     )
 
 
-async def retry_until_ready(link: Connection, step: Callable[[], Awaitable[_T]], seconds: float) -> _T:
-    """Do a step of a service's start, again and again while the broker is gone once more, or has no leader.
+async def retry_until_ready(connection: Connection, step: Callable[[], Awaitable[_T]], seconds: float) -> _T:
+    """Do a step of a service's start, and again while the broker is away or has no leader.
 
-    A broker that is just being restarted, or a cluster that boots, takes connections before it can be worked with.
+    A broker that restarts, or a cluster that boots, accepts connections before it can be used.
 
     Args:
-        link: the connection.
-        step: may be done any number of times.
-        seconds: for connecting and all steps together, from the moment that the link was made.
+        connection: the connection.
+        step: the step; it must be repeatable.
+        seconds: for connecting and all steps together, counted from the creation of `connection`.
 
     Raises:
         BrokerUnreachable: the time is over.
-        JournalError: what else `step` raises, at once.
+        JournalError: any other error of `step`, at once.
     """
     loop = asyncio.get_running_loop()
-    until = link.created_at + seconds
-    is_told = False
+    until = connection.created_at + seconds
+    is_logged = False
     while True:
         try:
             return await step()
@@ -266,17 +266,17 @@ async def retry_until_ready(link: Connection, step: Callable[[], Awaitable[_T]],
                 raise BrokerUnreachable(
                     f"the broker could not be used within {seconds:g} s: {error}; its own log may say why"
                 ) from error
-            if not is_told:
-                logger.warning("the broker is not usable yet, trying on for %.3g s: %s", left, error)
-                is_told = True
-            await (link.sleep(_START_RETRY_DELAY) if link.is_connected else link.wait_connected(left))
+            if not is_logged:
+                logger.warning("the broker is not usable yet, retrying for %.3g s: %s", left, error)
+                is_logged = True
+            await (connection.sleep(_START_RETRY_DELAY) if connection.is_connected else connection.wait_connected(left))
 
 
 async def end_task(task: asyncio.Task[Any]) -> None:
-    """Cancel a task and wait until it is over.
+    """Cancel a task and wait until it has ended.
 
-    Once is not enough: `asyncio.wait_for`, which nats-py uses throughout, forgets a cancellation that comes in the same
-    moment as what it waits for (before Python 3.12).
+    Cancelling once is not enough: `asyncio.wait_for`, which nats-py uses throughout, loses a cancellation that arrives
+    together with the result that it waits for (before Python 3.12).
     """
     while not task.done():
         task.cancel()

@@ -1,8 +1,8 @@
-"""Requests and their answers, on one inbox for all requests of a connection. Callers: `link.py` (owns it), `rpc.py`.
+"""Requests and their answers, over one inbox for all requests of a connection.
 
-nats-py's own `request` draws a random inbox and starts a wait of its own each time: a fifth of the runner's processor
-time. And its wait (`asyncio.wait_for`) forgets, before Python 3.12, a cancellation that comes in the same moment as the
-answer: whoever was canceled would wait for ever.
+nats-py's own `request` makes a random inbox and a timer task each time, which took a fifth of the runner's processor
+time (docs/performance.md). Its wait (`asyncio.wait_for`) also loses, before Python 3.12, a cancellation that arrives
+together with the answer: the cancelled task would wait for ever.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class RequestInbox:
         self._is_subscribed = False
 
     async def request(self, subject: str, payload: bytes, headers: dict[str, str] | None, seconds: float) -> Msg:
-        """The answer.
+        """Send a request and return its answer.
 
         Raises:
-            TimeoutError: none came within so many seconds.
-            nats.errors.Error: nobody listens there, it was not sent, or the connection was lost meanwhile.
+            TimeoutError: no answer came within `seconds`.
+            nats.errors.Error: nothing subscribes to `subject`, the request was not sent, or the connection was lost.
         """
         if not self._is_subscribed:
             await self._subscribe()
@@ -58,7 +58,7 @@ class RequestInbox:
         return message
 
     def fail_all(self) -> None:
-        """The connection was lost: what was asked will never be answered."""
+        """Fail all open requests: the connection was lost, so they are not answered any more."""
         for answer in self._pending.values():
             if not answer.done():
                 answer.set_exception(nats.errors.ConnectionReconnectingError())

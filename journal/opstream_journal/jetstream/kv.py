@@ -1,7 +1,7 @@
-"""The keys of the bucket `holds`, each changed only by who has seen its last value. Callers: `holds.py`, `pacing.py`.
+"""The keys of the bucket `holds`: resource locks and rates. A key changes by compare-and-set with its revision.
 
-Reads come from the leader unless said otherwise: a decision that is based on an old value costs a conflict at best, and
-at worst somebody who waits is not seen.
+Reads come from the leader unless said otherwise. A decision by an old value costs a conflict at best; at worst it
+misses an operation that waits.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from .connection import Connection
 HOLDS_STREAM: Final = subjects.bucket_stream(subjects.HOLDS_BUCKET)
 
 _ROLLUP: Final = {"Nats-Rollup": "sub"}
-"""The value before goes as if it was removed. What goes by the stream's own limit does not: a broker that is killed
-brings it back once its successor was removed."""
+"""A write removes the previous value. The stream's limit per subject would do so, too, but a broker that is killed
+restores a value that went by the limit, once its successor was removed."""
 _CONFLICTS: Final = frozenset({10071, 10164})
 _STORE_FAILED: Final = 10077
 _BATCH: Final = 500
@@ -30,7 +30,7 @@ _REPLICA_TRIES: Final = 3
 
 
 class _PurgeReply(msgspec.Struct):
-    """The answer to a purge."""
+    """JetStream's answer to a purge."""
 
     purged: int = 0
     error: rpc.JetStreamErrorBody | None = None
@@ -40,74 +40,76 @@ _decode_purged: Final = msgspec.json.Decoder(_PurgeReply).decode
 
 
 class KeyValueEntry(msgspec.Struct, frozen=True):
-    """What a key holds."""
+    """The value of a key."""
 
     revision: int
-    """Needed to change it; 0 for a key that is not there."""
+    """Stream sequence of the value, needed to change it; 0 for a missing key."""
     data: bytes
-    """Empty for a key that is not there, or was removed."""
+    """Empty for a missing or removed key."""
 
 
 ABSENT: Final = KeyValueEntry(0, b"")
 
 
 class KeyValueBucket:
-    """The bucket over one connection.
+    """The bucket `holds` over one connection.
 
     Args:
-        link: the connection.
-        jitter: draws a wait from `[low, high]` seconds.
+        connection: the connection.
+        jitter: draws a delay from `[low, high]` seconds.
     """
 
-    def __init__(self, link: Connection, jitter: Callable[[float, float], float]) -> None:
-        self._link = link
+    def __init__(self, connection: Connection, jitter: Callable[[float, float], float]) -> None:
+        self._connection = connection
         self._jitter = jitter
-        self._reader = BatchReader(link)
+        self._reader = BatchReader(connection)
 
     async def start(self) -> None:
-        """Open the inbox for answers."""
+        """Subscribe to the inbox for reads."""
         await self._reader.start()
 
     async def get(self, key: str) -> KeyValueEntry:
-        """A key as the leader has it.
+        """Return the value of a key, from the leader.
 
         Raises:
             JournalUnavailable: no leader answered.
-            RequestRefused: another error.
+            BrokerRefused: another error.
         """
-        message = await rpc.get_last(self._link, HOLDS_STREAM, subjects.bucket_subject(subjects.HOLDS_BUCKET, key))
+        message = await rpc.get_last(
+            self._connection, HOLDS_STREAM, subjects.bucket_subject(subjects.HOLDS_BUCKET, key)
+        )
         return ABSENT if message is None else KeyValueEntry(message.seq, message.data)
 
     async def put(self, key: str, data: bytes) -> None:
-        """Set a key, whatever it holds.
+        """Set a key, whatever its value is.
 
         Raises:
-            JournalUnavailable: not acknowledged; it may be stored all the same.
+            JournalUnavailable: not acknowledged; it may be stored nevertheless.
             JournalFull: the broker has no room.
-            RequestRefused: another error.
+            BrokerRefused: another error.
         """
         await self._publish(key, data, {})
 
     async def replace(self, key: str, data: bytes, revision: int) -> bool:
-        """Set a key if it still has `revision` (0: if it is not there); whether it had.
+        """Set a key if it still has `revision` (0: if it is missing). Return False if it has another one.
 
         Raises:
-            JournalUnavailable, JournalFull, RequestRefused: see `put`.
+            JournalUnavailable, JournalFull, BrokerRefused: see `put`.
         """
         return await self._publish(key, data, {"Nats-Expected-Last-Subject-Sequence": str(revision)})
 
     async def remove(self, key: str, revision: int) -> bool:
-        """Remove a key if it still has `revision`; whether it had.
+        """Remove a key if it still has `revision`. Return False if it has another one.
 
-        A purge up to the revision, and no marker with a TTL: once that has run out, a broker that is killed forgets it,
-        and brings back what it stood for (docs/adr/0016).
+        This purges the key up to the revision. A delete marker with a TTL would not do: once the TTL has run out, a
+        broker that is killed forgets the marker and restores the value (docs/adr/0016).
 
         Raises:
-            JournalUnavailable: not acknowledged; it may be gone all the same.
-            RequestRefused: the broker refused.
+            JournalUnavailable: not acknowledged; it may be gone nevertheless.
+            BrokerRefused: the broker refused.
         """
         request = {"filter": subjects.bucket_subject(subjects.HOLDS_BUCKET, key), "seq": revision + 1}
-        answer = await rpc.call(self._link, f"$JS.API.STREAM.PURGE.{HOLDS_STREAM}", msgspec.json.encode(request))
+        answer = await rpc.call(self._connection, f"$JS.API.STREAM.PURGE.{HOLDS_STREAM}", msgspec.json.encode(request))
         try:
             purged = _decode_purged(answer.data)
         except msgspec.MsgspecError as wrong:
@@ -119,61 +121,63 @@ class KeyValueBucket:
         return purged.purged > 0
 
     async def find_latest(self, pattern: str) -> tuple[str, KeyValueEntry] | None:
-        """The key that was changed last among those that match, as the leader has it; None if it was removed.
+        """Return the key that was changed last among those that match, from the leader; None if it was removed.
 
         Raises:
             JournalUnavailable: no leader answered.
-            RequestRefused: another error.
+            BrokerRefused: another error.
         """
-        message = await rpc.get_last(self._link, HOLDS_STREAM, subjects.bucket_subject(subjects.HOLDS_BUCKET, pattern))
+        message = await rpc.get_last(
+            self._connection, HOLDS_STREAM, subjects.bucket_subject(subjects.HOLDS_BUCKET, pattern)
+        )
         return (
             None if message is None or not message.data else (_key(message), KeyValueEntry(message.seq, message.data))
         )
 
     async def read_all(self, pattern: str) -> dict[str, bytes]:
-        """What the keys hold that match: all that the leader has at the time of the call, or newer.
+        """Return the values of all keys that match, as new as the leader had them at the time of the call.
 
         Raises:
-            JournalUnavailable: no leader answered, or the replicas are far behind it.
-            RequestRefused: another error.
+            JournalUnavailable: no leader answered, or the replicas are far behind.
+            BrokerRefused: another error.
         """
         subject = subjects.bucket_subject(subjects.HOLDS_BUCKET, pattern)
         for _ in range(_REPLICA_TRIES):
-            floor = await rpc.get_last(self._link, HOLDS_STREAM, subject)
-            if floor is None:
+            last = await rpc.get_last(self._connection, HOLDS_STREAM, subject)
+            if last is None:
                 return {}
             found = await self._read_pages(subject)
-            # A message that is stored again moves to the end, so whatever was there is there, or follows.
-            if found and max(message.seq for message in found) >= floor.seq:
+            # A key that is set again moves to the end: so with the last message of the leader, all others are here.
+            if found and max(message.seq for message in found) >= last.seq:
                 return _existing_values(found)
-            await self._link.sleep(self._jitter(0.01, 0.1))
+            await self._connection.sleep(self._jitter(0.01, 0.1))
         return _existing_values(await self._read_from_leader(subject))
 
     async def read_all_from_replica(self, pattern: str) -> dict[str, bytes]:
-        """As `all`, from any replica, so on a cluster perhaps an older state: to be shown, not to be decided upon.
+        """Return the same from any replica, so on a cluster perhaps an older state: to show, not to decide by.
 
         Raises:
-            JournalUnavailable: nobody answered.
-            RequestRefused: another error.
+            JournalUnavailable: no replica answered.
+            BrokerRefused: another error.
         """
         return _existing_values(await self._read_pages(subjects.bucket_subject(subjects.HOLDS_BUCKET, pattern)))
 
     async def _publish(self, key: str, data: bytes, headers: dict[str, str]) -> bool:
         subject = subjects.bucket_subject(subjects.HOLDS_BUCKET, key)
         try:
-            await rpc.publish(self._link, subject, data, headers | _ROLLUP)
+            await rpc.publish(self._connection, subject, data, headers | _ROLLUP)
         except BrokerRefused as refused:
             if refused.err_code in _CONFLICTS:
                 return False
             if refused.err_code == _STORE_FAILED:
-                raise JournalFull("the broker has no room for holds") from refused
+                raise JournalFull("the broker has no room for resource locks") from refused
             raise
         return True
 
     async def _read_pages(self, subject: str) -> list[rpc.StoredMessage]:
         found: list[rpc.StoredMessage] = []
         while True:
-            # Fewer than asked for is no end: the server also cuts a batch by its bytes.
+            # A short page is not the end: the broker also cuts a batch by its bytes.
             sequence = found[-1].seq + 1 if found else 1
             request = {"next_by_subj": subject, "seq": sequence, "batch": _BATCH}
             page = await self._reader.read(HOLDS_STREAM, request)
@@ -184,7 +188,7 @@ class KeyValueBucket:
     async def _read_from_leader(self, subject: str) -> list[rpc.StoredMessage]:
         found: list[rpc.StoredMessage] = []
         while True:
-            message = await rpc.get_next(self._link, HOLDS_STREAM, subject, found[-1].seq + 1 if found else 1)
+            message = await rpc.get_next(self._connection, HOLDS_STREAM, subject, found[-1].seq + 1 if found else 1)
             if message is None:
                 return found
             found.append(message)

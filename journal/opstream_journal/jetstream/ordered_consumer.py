@@ -1,4 +1,4 @@
-"""One ephemeral consumer of a stream, and what it has sent. Caller: `scan.py`, which makes another when it is lost."""
+"""An ephemeral consumer that reads a stream in order, and requests about streams. `stream_scan` replaces lost ones."""
 
 from __future__ import annotations
 
@@ -33,28 +33,28 @@ _NOT_FOUND: Final = 404
 
 
 class ScannedMessage(msgspec.Struct, frozen=True, gc=False):
-    """A message as the scan finds it."""
+    """One message of a scan."""
 
     sequence: int
-    """In the stream that is scanned."""
+    """Sequence in the scanned stream."""
     subject: str
     data: bytes
     nanoseconds: int
-    """When the broker stored it, since 1970."""
+    """The time at which the broker stored it, in nanoseconds since 1970."""
 
     @property
     def stored_at(self) -> datetime:
-        """When the broker stored it, by its clock, UTC; cut to microseconds, so that a scan since then finds it."""
+        """The time of its storing by the broker's clock, in UTC. Cut to microseconds: a scan from then finds it."""
         return datetime.fromtimestamp(self.nanoseconds // 1_000 / 1e6, UTC)
 
 
 class StreamBounds(msgspec.Struct, frozen=True):
-    """Where a stream begins and ends."""
+    """The first and the last sequence of a stream."""
 
     first: int = msgspec.field(name="first_seq")
-    """Of a stream that holds nothing, the one that comes next."""
+    """In an empty stream, the next sequence."""
     last: int = msgspec.field(name="last_seq")
-    """Lower than `first` for a stream that holds nothing."""
+    """In an empty stream, lower than `first`."""
     messages: int
 
 
@@ -66,7 +66,7 @@ class StreamLimits(msgspec.Struct):
 
 
 class StreamInfo(msgspec.Struct):
-    """What JetStream tells of a stream or a consumer."""
+    """JetStream's answer about a stream or a consumer."""
 
     state: StreamBounds | None = None
     created: str = ""
@@ -79,10 +79,10 @@ _decode_info: Final = msgspec.json.Decoder(StreamInfo).decode
 
 
 class OrderedConsumer:
-    """One ephemeral consumer: what it has sent and nobody has taken yet."""
+    """One ephemeral consumer, and the messages that it sent and `next_batch` has not returned yet."""
 
-    def __init__(self, link: Connection, stream: str, name: str, pending: int) -> None:
-        self._link = link
+    def __init__(self, connection: Connection, stream: str, name: str, pending: int) -> None:
+        self._connection = connection
         self._stream = stream
         self._name = name
         self._pending = pending
@@ -93,39 +93,41 @@ class OrderedConsumer:
         self._outstanding = 0
         self._pull_size = _FIRST_PULL
         self.is_lost = False
-        """Nothing more comes, and not because there were no more."""
+        """True once the consumer is lost: no more messages come, though there may be more."""
 
     @classmethod
-    async def open(cls, link: Connection, stream: str, config: dict[str, object]) -> OrderedConsumer:
-        """Make the consumer.
+    async def open(cls, connection: Connection, stream: str, config: dict[str, object]) -> OrderedConsumer:
+        """Create the consumer.
 
         Raises:
             NotProvisioned: there is no such stream.
             JournalUnavailable: no leader answered.
-            RequestRefused: the broker refused.
+            BrokerRefused: the broker refused.
         """
-        inbox = link.nc.new_inbox()
+        inbox = connection.nc.new_inbox()
         name = f"scan_{inbox.rpartition('.')[2]}"
         request = {"stream_name": stream, "config": {**config, "name": name}, "action": "create"}
-        info = await stream_api_request(link, stream, f"CONSUMER.CREATE.{stream}.{name}", msgspec.json.encode(request))
-        feed = cls(link, stream, name, info.num_pending)
-        feed._subscription = await link.nc.subscribe(
+        info = await stream_api_request(
+            connection, stream, f"CONSUMER.CREATE.{stream}.{name}", msgspec.json.encode(request)
+        )
+        feed = cls(connection, stream, name, info.num_pending)
+        feed._subscription = await connection.nc.subscribe(
             inbox, cb=feed._receive, pending_msgs_limit=-1, pending_bytes_limit=-1
         )
-        link.on_disconnect(feed._mark_lost)
+        connection.on_disconnect(feed._mark_lost)
         return feed
 
     async def close(self) -> None:
-        """Delete the consumer; if that fails, the broker does it after a while."""
-        self._link.remove_disconnect_callback(self._mark_lost)
+        """Delete the consumer. If that fails, the broker deletes it after a while."""
+        self._connection.remove_disconnect_callback(self._mark_lost)
         with contextlib.suppress(nats.errors.Error, OSError):
-            if self._subscription is not None and not self._link.nc.is_closed:
+            if self._subscription is not None and not self._connection.nc.is_closed:
                 await self._subscription.unsubscribe()
-            if self._link.is_connected:
-                await self._link.nc.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{self._name}", b"")
+            if self._connection.is_connected:
+                await self._connection.nc.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{self._name}", b"")
 
     async def next_batch(self, *, is_waiting: bool) -> list[ScannedMessage]:
-        """What has come; waits for something. Empty: nothing is left (unless `is_waiting`), or `is_lost`."""
+        """Wait for messages and return them. None: the stream has no more (unless `is_waiting`), or `is_lost`."""
         while not self._received and not self.is_lost and (self._pending or is_waiting):
             await self._pull()
             self._arrived.clear()
@@ -142,7 +144,7 @@ class OrderedConsumer:
         return found
 
     async def _pull(self) -> None:
-        """Keep the broker busy while the caller works on what came."""
+        """Pull ahead while the caller works on what it has."""
         missing = self._pull_size - self._outstanding
         if missing * 2 < self._pull_size:
             return
@@ -152,7 +154,7 @@ class OrderedConsumer:
             return
         self._outstanding += missing
         try:
-            await self._link.nc.publish(
+            await self._connection.nc.publish(
                 f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._name}",
                 msgspec.json.encode(request),
                 reply=subscription.subject,
@@ -195,15 +197,15 @@ class OrderedConsumer:
         self._arrived.set()
 
 
-async def stream_api_request(link: Connection, stream: str, what: str, payload: bytes = b"") -> StreamInfo:
-    """Ask JetStream about a stream.
+async def stream_api_request(connection: Connection, stream: str, what: str, payload: bytes = b"") -> StreamInfo:
+    """Call the JetStream API for a stream.
 
     Raises:
         NotProvisioned: there is no such stream.
         JournalUnavailable: no leader answered.
-        RequestRefused: the broker refused.
+        BrokerRefused: the broker refused.
     """
-    answer = await rpc.call(link, f"$JS.API.{what}", payload)
+    answer = await rpc.call(connection, f"$JS.API.{what}", payload)
     try:
         info = _decode_info(answer.data)
     except msgspec.MsgspecError as error:

@@ -1,7 +1,7 @@
-"""Durable pull consumers with explicit demand: the broker never holds more for us than we said we want.
+"""Durable pull consumers with explicit demand: the broker delivers no more messages than the process asked for.
 
-Callers: the runner (demand = free slots of one action), the projector (demand = room in its batch) and subscribers
-(demand = free workers). Why this is not nats-py's `fetch` or FastStream's subscriber: docs/adr/0002.
+The runner's demand is its free slots, the projector's the room in its batch, a subscriber's its free workers.
+docs/adr/0002 says why this is neither nats-py's `fetch` nor FastStream's subscriber.
 """
 
 from __future__ import annotations
@@ -42,75 +42,78 @@ class _ConsumerStatus(Enum):
 
 
 class DeliveredMessage:
-    """One delivered message. Acknowledgements go by stream sequence, not by delivery (docs/nats.md): whoever has been
-    fenced off must send none of them."""
+    """One delivered message.
 
-    __slots__ = ("_link", "_reply", "data", "deliveries", "message", "sequence", "subject")
+    The broker matches an acknowledgement by stream sequence, not by delivery (docs/nats.md). So a process that has lost
+    its lease must not send any.
+    """
 
-    def __init__(self, link: Connection, message: Msg) -> None:
-        self._link = link
+    __slots__ = ("_connection", "_reply", "data", "deliveries", "message", "sequence", "subject")
+
+    def __init__(self, connection: Connection, message: Msg) -> None:
+        self._connection = connection
         self._reply = message.reply
         self.message = message
-        """As nats-py gave it."""
+        """The message of nats-py."""
         self.subject = message.subject
         self.data = message.data
         tokens = message.reply.split(".")
         first = 4 if len(tokens) == _SHORT_REPLY else 6
         self.deliveries = int(tokens[first])
-        """1 for the first."""
+        """The number of this delivery; 1 for the first."""
         self.sequence = int(tokens[first + 1])
-        """Stream sequence: the ticket."""
+        """Stream sequence. It is the `ticket` of an attempt that this message causes."""
 
     @property
     def stored_at(self) -> datetime:
-        """When the stream stored it, by the broker's clock."""
+        """The time at which the stream stored it, by the broker's clock."""
         # The token after the sequences counts nanoseconds; a float of seconds is as exact as a datetime.
         tokens = self._reply.split(".")
         return datetime.fromtimestamp(int(tokens[7 if len(tokens) == _SHORT_REPLY else 9]) / 1e9, UTC)
 
     async def ack(self) -> None:
-        """Done. Not confirmed: a lost ack means a redelivery."""
+        """Acknowledge, without confirmation: if the ack is lost, the message is redelivered."""
         await self._send(b"+ACK")
 
     async def ack_confirmed(self) -> None:
-        """Done, and the broker knows it (double ack); unconfirmed it may be redelivered, which is decided as such."""
+        """Acknowledge, and wait for the confirmation (double ack). Without it the message may be redelivered."""
         try:
-            await rpc.call(self._link, self._reply, b"+ACK")
+            await rpc.call(self._connection, self._reply, b"+ACK")
         except JournalUnavailable as error:
             logger.debug("ack of message %s was not confirmed: %s", self.sequence, error)
 
     async def nak(self, delay: float = 0.0) -> None:
-        """Deliver again, to whoever is free, after `delay` seconds."""
+        """Release: have it delivered again, to any process with demand, after `delay` seconds."""
         await self._send(b'-NAK {"delay": %d}' % int(delay * 1e9) if delay else b"-NAK")
 
     async def in_progress(self) -> None:
-        """Still at it: the ack_wait begins anew."""
+        """Extend the lease: the ack_wait starts from zero."""
         await self._send(b"+WPI")
 
     async def _send(self, word: bytes) -> None:
         try:
-            await self._link.nc.publish(self._reply, word)
+            await self._connection.nc.publish(self._reply, word)
         except nats.errors.Error as error:
-            # It will be redelivered once its ack_wait is over; nothing is lost.
-            logger.warning("could not tell the broker %r for message %s: %s", word, self.sequence, error)
+            # The broker redelivers it after its ack_wait; nothing is lost.
+            logger.warning("could not send %r for message %s: %s", word, self.sequence, error)
 
 
 class PullConsumer:
-    """Pulls from one durable consumer as long as there is demand.
+    """Pulls messages from one durable consumer while there is demand.
 
     Args:
-        link: the connection.
-        stream: its stream.
-        consumer: its name; it must exist.
-        clock: monotonic seconds.
-        expires: seconds after which the broker forgets a pull that it can't serve, and is asked again.
-        heartbeat: seconds between the broker's signs of life while it has nothing; at most half of `expires`. After
-            two without any, it is asked again.
+        connection: the connection.
+        stream: the stream.
+        consumer: the name of the consumer, which must exist.
+        clock: returns monotonic seconds.
+        expires: seconds after which the broker forgets a pull that it can't serve. Then the next one is sent.
+        heartbeat: seconds between the broker's heartbeats while it has no message; at most half of `expires`. After
+            two intervals without one, the next pull is sent.
     """
 
     def __init__(
         self,
-        link: Connection,
+        connection: Connection,
         stream: str,
         consumer: str,
         *,
@@ -118,13 +121,13 @@ class PullConsumer:
         expires: float = 30.0,
         heartbeat: float = 5.0,
     ) -> None:
-        self._link = link
+        self._connection = connection
         self._stream = stream
         self._consumer = consumer
         self._clock = clock
         self._expires = expires
         self._heartbeat = heartbeat
-        self._inbox = link.nc.new_inbox()
+        self._inbox = connection.nc.new_inbox()
         self._queue: asyncio.Queue[DeliveredMessage | None] = asyncio.Queue()
         self._pull_due = asyncio.Event()
         self._demand = 0
@@ -136,28 +139,28 @@ class PullConsumer:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Listen and begin to pull."""
-        self._subscription = await self._link.nc.subscribe(
+        """Subscribe and begin to pull."""
+        self._subscription = await self._connection.nc.subscribe(
             self._inbox, cb=self._receive, pending_msgs_limit=-1, pending_bytes_limit=-1
         )
-        self._link.on_reconnect(self._reset_outstanding)
+        self._connection.on_reconnect(self._reset_outstanding)
         self._task = asyncio.create_task(self._pull_loop(), name=f"pull {self._consumer}")
 
     def add_demand(self, count: int) -> None:
-        """Raise the demand: `count` more messages may come."""
+        """Raise the demand: `count` more messages may be delivered."""
         self._demand += count
         self._pull_due.set()
 
     async def next(self) -> DeliveredMessage:
-        """The next message, as soon as there is one.
+        """Wait for the next message.
 
         Raises:
-            ConsumerGone: the consumer was deleted; from then on always.
+            ConsumerGone: the consumer was deleted. From then on every call raises it.
         """
         return self._message_or_raise(await self._queue.get())
 
     def next_nowait(self) -> DeliveredMessage | None:
-        """The next message if it is here already.
+        """Return the next message if it is here already, else None.
 
         Raises:
             ConsumerGone: as `next`.
@@ -165,14 +168,14 @@ class PullConsumer:
         return None if self._queue.empty() else self._message_or_raise(self._queue.get_nowait())
 
     async def stop(self) -> None:
-        """Pull no more, and give back what was delivered but not taken."""
+        """Stop pulling. Release the messages that were delivered but not taken with `next`."""
         if self._task is None:
             return
         self._demand = 0
-        self._link.remove_reconnect_callback(self._reset_outstanding)
+        self._connection.remove_reconnect_callback(self._reset_outstanding)
         await end_task(self._task)
         self._task = None
-        if self._subscription is not None and self._link.is_connected:
+        if self._subscription is not None and self._connection.is_connected:
             await self._drain(self._subscription)
         while not self._queue.empty():
             message = self._queue.get_nowait()
@@ -180,28 +183,30 @@ class PullConsumer:
                 await message.nak()
 
     async def _drain(self, subscription: Subscription) -> None:
-        """End the interest, and give back what the broker had sent before it saw that.
+        """Unsubscribe, and receive what the broker had sent before.
 
-        nats-py's own `drain` waits by PING, and a wait that is cut short leaves the connection deaf: the late PONG
-        kills its read loop. So the broker is asked something that nobody answers, which it says at once and in order.
+        nats-py's own `drain` waits for a PONG. If that wait is cancelled, the late PONG ends the read loop of the
+        connection. So this sends a request without responder, which the broker answers at once and in order.
         """
-        nc = self._link.nc
+        nc = self._connection.nc
         try:
             await nc._send_unsubscribe(subscription._id)  # noqa: SLF001 - `unsubscribe` would drop what still comes
-            await rpc.call(self._link, nc.new_inbox(), timeout=_DRAIN_TIMEOUT)
+            await rpc.call(self._connection, nc.new_inbox(), timeout=_DRAIN_TIMEOUT)
         except (JournalUnavailable, nats.errors.Error) as error:
             logger.debug("drained %s: %s", self._consumer, error)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_TIMEOUT):
-                await subscription._pending_queue.join()  # noqa: SLF001 - the messages that `_take` has still to see
+                await subscription._pending_queue.join()  # noqa: SLF001 - the messages that `_receive` has not handled yet
         with contextlib.suppress(nats.errors.Error):
             await subscription.unsubscribe()
 
     def _message_or_raise(self, item: DeliveredMessage | None) -> DeliveredMessage:
         if item is not None:
             return item
-        self._queue.put_nowait(None)  # for whoever asks next
-        raise ConsumerGone(f"consumer {self._consumer} of stream {self._stream} was deleted: restart to make it again")
+        self._queue.put_nowait(None)  # for the next caller
+        raise ConsumerGone(
+            f"consumer {self._consumer} of stream {self._stream} was deleted: restart to create it again"
+        )
 
     async def _pull_loop(self) -> None:
         doubted = 0.0
@@ -211,20 +216,20 @@ class PullConsumer:
                 self._is_troubled = False
                 if await self._check_consumer() is _ConsumerStatus.DELETED:
                     break
-                await self._link.sleep(_BACKOFF)
+                await self._connection.sleep(_BACKOFF)
             if self._outstanding and self._clock() - self._last_heard > 2 * self._heartbeat:
-                look = await self._check_consumer()
-                if look is _ConsumerStatus.DELETED:
+                status = await self._check_consumer()
+                if status is _ConsumerStatus.DELETED:
                     break
-                # A broker that answers nothing at all still has our pull, and serves it when it is back. Hence also the
-                # second look: one that just came back answers before it gives its next sign of life.
-                if look is _ConsumerStatus.EXISTS and doubted != self._last_heard:
+                # A broker that does not answer at all still has the pull, and serves it when it is back. One that just
+                # came back answers before it sends its next heartbeat: so only the second silence in a row counts.
+                if status is _ConsumerStatus.EXISTS and doubted != self._last_heard:
                     doubted = self._last_heard
-                elif look is _ConsumerStatus.EXISTS:
+                elif status is _ConsumerStatus.EXISTS:
                     logger.warning("consumer %s fell silent; pulling again", self._consumer)
                     self._outstanding = 0
             missing = self._demand - self._outstanding
-            # Asking again only when half is used up keeps the requests few under load.
+            # Pulling only when half of the demand is used up keeps the requests few under load.
             if missing > 0 and missing >= self._outstanding:
                 await self._pull(missing)
             with contextlib.suppress(TimeoutError):
@@ -233,14 +238,14 @@ class PullConsumer:
         self._queue.put_nowait(None)
 
     async def _pull(self, count: int) -> None:
-        if not await self._link.wait_connected(_BACKOFF):
+        if not await self._connection.wait_connected(_BACKOFF):
             self._pull_due.set()
             return
         request = {"batch": count, "expires": int(self._expires * 1e9), "idle_heartbeat": int(self._heartbeat * 1e9)}
         self._outstanding += count
         self._last_heard = self._clock()
         try:
-            await self._link.nc.publish(
+            await self._connection.nc.publish(
                 f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}",
                 msgspec.json.encode(request),
                 reply=self._inbox,
@@ -248,7 +253,7 @@ class PullConsumer:
         except nats.errors.Error as error:
             logger.warning("could not pull from %s: %s", self._consumer, error)
             self._outstanding = 0
-            await self._link.sleep(_BACKOFF)
+            await self._connection.sleep(_BACKOFF)
             self._pull_due.set()
 
     async def _receive(self, message: Msg) -> None:
@@ -258,10 +263,10 @@ class PullConsumer:
         if status is not None:
             self._handle_status(status, headers)
             return
-        delivered = DeliveredMessage(self._link, message)
+        delivered = DeliveredMessage(self._connection, message)
         self._outstanding = max(0, self._outstanding - 1)
         if self._demand <= 0:
-            # From a pull that was written off (a reconnect, a silence) and is served after all.
+            # From a pull that was given up (after a reconnect or a silence) and is served nevertheless.
             await delivered.nak()
             return
         self._demand -= 1
@@ -279,7 +284,7 @@ class PullConsumer:
             self._outstanding = 0
         if status not in _EXPIRED:
             said = headers.get("Description", "")
-            # Elections and restarts pass. A pull that is refused for what it asks is refused for ever: told once.
+            # Elections and restarts pass. A pull that is refused for its arguments is refused for ever: logged once.
             is_news = (status == _BAD_REQUEST or said.startswith("Exceeded Max")) and said != self._last_error
             self._last_error = said
             logger.log(logging.WARNING if is_news else logging.INFO, "consumer %s: %s %s", self._consumer, status, said)
@@ -288,7 +293,7 @@ class PullConsumer:
 
     async def _check_consumer(self) -> _ConsumerStatus:
         try:
-            answer = await rpc.call(self._link, f"$JS.API.CONSUMER.INFO.{self._stream}.{self._consumer}")
+            answer = await rpc.call(self._connection, f"$JS.API.CONSUMER.INFO.{self._stream}.{self._consumer}")
             decoded = msgspec.json.decode(answer.data, type=rpc.PubAck)
         except (JournalUnavailable, msgspec.MsgspecError):
             return _ConsumerStatus.UNKNOWN

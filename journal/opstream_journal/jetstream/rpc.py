@@ -1,9 +1,7 @@
-"""Requests to the broker: one answer (`call`, `get_last`, `get_direct`) or many (`BatchReader`).
+"""Requests to JetStream with one answer each: publish, read one message, any call.
 
-Callers: this package only.
-
-nats-py's JetStream layer decodes answers with the standard library and hides the broker's error numbers; these few
-calls are the hot paths of every service, so they are made by hand (docs/adr/0003).
+nats-py's JetStream layer decodes answers with the standard library and hides the broker's error numbers. These calls
+are the hot paths of every service, so they are made by hand (docs/adr/0003).
 """
 
 from __future__ import annotations
@@ -21,14 +19,14 @@ from opstream_journal.errors import BrokerRefused, EventTooLarge, JournalUnavail
 from .connection import Connection
 
 CALL_TIMEOUT: Final = 2.0
-"""Seconds for one answer. A healthy broker needs milliseconds, an election seconds; callers retry."""
+"""Seconds for one answer. A healthy broker needs milliseconds, the election of a leader seconds."""
 
 _MAX_UNSENT_BYTES: Final = 1024 * 1024
-"""Bytes that may wait for a broker that reads slowly; whoever comes then waits before sending, not after."""
+"""Bytes that may wait for a broker that reads slowly. With more, a request waits before it is sent."""
 _UNSENT_POLL_INTERVAL: Final = 0.005
 _PROTOCOL_BYTES: Final = 64
 _MAX_HEADER_BYTES: Final = 4096
-"""More bytes than our headers ever have; only for a payload that comes so near to the limit they are counted."""
+"""More than our headers ever have. Their bytes are counted only for a payload that comes so near to the limit."""
 UNAVAILABLE: Final = 503
 
 _NO_MESSAGE_FOUND: Final = 10037
@@ -57,7 +55,7 @@ class StoredMessage(msgspec.Struct, frozen=True):
     seq: int
     data: bytes = b""
     hdrs: bytes = b""
-    """Its headers as they were sent, in the format of NATS; direct reads don't fill this in."""
+    """Its headers in the format of NATS; empty for a direct read."""
 
 
 class _StoredMessageReply(msgspec.Struct):
@@ -70,7 +68,7 @@ _decode_message: Final = msgspec.json.Decoder(_StoredMessageReply).decode
 
 
 async def call(
-    link: Connection,
+    connection: Connection,
     subject: str,
     payload: bytes = b"",
     *,
@@ -80,17 +78,17 @@ async def call(
     """One request, one answer.
 
     Raises:
-        JournalUnavailable: not connected, nobody listens, or no answer in time (then it may have had its effect).
+        JournalUnavailable: not connected, no responder, or no answer in time (then it may have had its effect).
         EventTooLarge: larger than the broker's `max_payload`; not sent.
     """
-    check_payload_size(link, payload, headers)
-    timeout -= await wait_until_sendable(link, timeout)
+    check_payload_size(connection, payload, headers)
+    timeout -= await wait_until_sendable(connection, timeout)
     try:
-        return await link.inbox.request(subject, payload, headers, timeout)
+        return await connection.inbox.request(subject, payload, headers, timeout)
     except nats.errors.OutboundBufferLimitError as error:
         raise JournalUnavailable("the broker connection is down", maybe_stored=False) from error
     except nats.errors.NoRespondersError as error:
-        raise JournalUnavailable(f"nobody answers on {subject}", maybe_stored=False) from error
+        raise JournalUnavailable(f"no responder on {subject}", maybe_stored=False) from error
     except TimeoutError as error:
         raise JournalUnavailable(f"no answer on {subject} within {timeout:g} s", maybe_stored=True) from error
     except (nats.errors.Error, OSError) as error:
@@ -98,20 +96,20 @@ async def call(
 
 
 async def publish(
-    link: Connection,
+    connection: Connection,
     subject: str,
     payload: bytes,
     headers: dict[str, str],
     *,
     timeout: float = CALL_TIMEOUT,  # noqa: ASYNC109 - handed on to nats-py
 ) -> int:
-    """Publish to a stream and return the sequence under which it is stored (of the first copy, for a known id).
+    """Publish to a stream and return the sequence under which it is stored (of the first copy, for a known message id).
 
     Raises:
         JournalUnavailable: see `call`.
-        RequestRefused: the stream answered with an error.
+        BrokerRefused: the stream answered with an error.
     """
-    answer = await call(link, subject, payload, headers=headers, timeout=timeout)
+    answer = await call(connection, subject, payload, headers=headers, timeout=timeout)
     try:
         ack = _decode_ack(answer.data)
     except msgspec.MsgspecError as error:
@@ -122,40 +120,40 @@ async def publish(
 
 
 async def get_last(
-    link: Connection,
+    connection: Connection,
     stream: str,
     subject: str,
     *,
     timeout: float = CALL_TIMEOUT,  # noqa: ASYNC109 - handed on to nats-py
 ) -> StoredMessage | None:
-    """The last message of a subject or filter, read from the stream's leader.
+    """Return the last message of a subject or filter, from the stream's leader; None without one.
 
     Raises:
         JournalUnavailable: no leader answered.
-        RequestRefused: another error, such as a missing stream.
+        BrokerRefused: another error, such as a missing stream.
     """
-    return await _get_from_leader(link, stream, {"last_by_subj": subject}, timeout)
+    return await _get_from_leader(connection, stream, {"last_by_subj": subject}, timeout)
 
 
-async def get_next(link: Connection, stream: str, subject: str, sequence: int) -> StoredMessage | None:
-    """The first message of a subject or filter at or after a stream sequence, read from the stream's leader.
+async def get_next(connection: Connection, stream: str, subject: str, sequence: int) -> StoredMessage | None:
+    """Return the first message of a subject or filter from a stream sequence on, from the stream's leader.
 
     Raises:
         JournalUnavailable: no leader answered.
-        RequestRefused: another error, such as a missing stream.
+        BrokerRefused: another error, such as a missing stream.
     """
-    return await _get_from_leader(link, stream, {"next_by_subj": subject, "seq": sequence}, CALL_TIMEOUT)
+    return await _get_from_leader(connection, stream, {"next_by_subj": subject, "seq": sequence}, CALL_TIMEOUT)
 
 
-async def get_at(link: Connection, stream: str, sequence: int) -> StoredMessage | None:
-    """The message at a stream sequence, read from the stream's leader; raises as `get_next` does."""
-    return await _get_from_leader(link, stream, {"seq": sequence}, CALL_TIMEOUT)
+async def get_at(connection: Connection, stream: str, sequence: int) -> StoredMessage | None:
+    """Return the message at a stream sequence, from the stream's leader. Raises as `get_next` does."""
+    return await _get_from_leader(connection, stream, {"seq": sequence}, CALL_TIMEOUT)
 
 
 async def _get_from_leader(
-    link: Connection, stream: str, request: Mapping[str, Any], seconds: float
+    connection: Connection, stream: str, request: Mapping[str, Any], seconds: float
 ) -> StoredMessage | None:
-    answer = await call(link, f"$JS.API.STREAM.MSG.GET.{stream}", msgspec.json.encode(request), timeout=seconds)
+    answer = await call(connection, f"$JS.API.STREAM.MSG.GET.{stream}", msgspec.json.encode(request), timeout=seconds)
     try:
         decoded = _decode_message(answer.data)
     except msgspec.MsgspecError as error:
@@ -169,14 +167,14 @@ async def _get_from_leader(
     raise BrokerRefused(decoded.error.code, decoded.error.err_code, decoded.error.description)
 
 
-async def get_direct(link: Connection, stream: str, subject: str) -> StoredMessage | None:
-    """The last message of one subject from any replica: fast, and on a cluster perhaps behind (NATS ADR-31).
+async def get_direct(connection: Connection, stream: str, subject: str) -> StoredMessage | None:
+    """Return the last message of one subject, from any replica: fast, and on a cluster perhaps out of date (ADR-31).
 
     Raises:
-        JournalUnavailable: nobody answered.
-        RequestRefused: another error.
+        JournalUnavailable: no replica answered.
+        BrokerRefused: another error.
     """
-    answer = await call(link, f"$JS.API.DIRECT.GET.{stream}.{subject}")
+    answer = await call(connection, f"$JS.API.DIRECT.GET.{stream}.{subject}")
     headers = answer.headers or {}
     status = headers.get("Status")
     if status == "404":
@@ -189,8 +187,11 @@ async def get_direct(link: Connection, stream: str, subject: str) -> StoredMessa
 
 
 def expected_version_headers(subjects: str, sequence: int) -> dict[str, str]:
-    """The headers with which a stream takes a message only while the last one on `subjects`, a filter, has that
-    sequence; 0: while there is none."""
+    """Return the headers for an append with an expected version (optimistic concurrency).
+
+    The stream accepts the message only while the last one on `subjects`, a filter, has that sequence; with 0, only
+    while there is none.
+    """
     return {
         "Nats-Expected-Last-Subject-Sequence": str(sequence),
         "Nats-Expected-Last-Subject-Sequence-Subject": subjects,
@@ -198,37 +199,37 @@ def expected_version_headers(subjects: str, sequence: int) -> dict[str, str]:
 
 
 def had_expected_version(message: StoredMessage, subjects: str, sequence: int) -> bool:
-    """Whether a message, as `get_last` and `get_next` give it, was taken with that `guard`."""
+    """Return True if a message, read by `get_last` or `get_next`, was appended with that expected version."""
     lines = (
         f"\r\n{name}: {value}\r\n".encode() for name, value in expected_version_headers(subjects, sequence).items()
     )
     return all(line in message.hdrs for line in lines)
 
 
-def check_payload_size(link: Connection, payload: bytes, headers: Mapping[str, str] | None) -> None:
-    """Refuse what the broker would.
+def check_payload_size(connection: Connection, payload: bytes, headers: Mapping[str, str] | None) -> None:
+    """Check that the broker accepts a message of this size.
 
     Raises:
         EventTooLarge: larger than the broker's `max_payload`.
     """
-    # The client checks the body alone; one byte too many with the headers, and the broker closes the connection.
-    if not link.is_connected or len(payload) + _MAX_HEADER_BYTES < link.nc.max_payload:
+    # nats-py checks the body alone. If the headers make a message too large, the broker closes the connection.
+    if not connection.is_connected or len(payload) + _MAX_HEADER_BYTES < connection.nc.max_payload:
         return
     size = len(payload) + sum(len(key) + len(value.encode()) + 4 for key, value in (headers or {}).items())
-    if size + _PROTOCOL_BYTES > link.nc.max_payload:
-        raise EventTooLarge(f"{size} bytes are more than the broker's max_payload of {link.nc.max_payload}")
+    if size + _PROTOCOL_BYTES > connection.nc.max_payload:
+        raise EventTooLarge(f"{size} bytes are more than the broker's max_payload of {connection.nc.max_payload}")
 
 
-async def wait_until_sendable(link: Connection, seconds: float) -> float:
-    """Wait until what was written before has left for the broker, and return the seconds that it took."""
+async def wait_until_sendable(connection: Connection, seconds: float) -> float:
+    """Wait until little enough waits to be sent. Return the seconds that it took."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     while True:
-        if not link.is_connected:
+        if not connection.is_connected:
             raise JournalUnavailable("the broker connection is down", maybe_stored=False)
         waited = loop.time() - began
         if waited >= seconds:
-            raise JournalUnavailable(f"the broker took nothing for {seconds:g} s", maybe_stored=False)
-        if link.nc.pending_data_size <= _MAX_UNSENT_BYTES:
+            raise JournalUnavailable(f"the broker read nothing for {seconds:g} s", maybe_stored=False)
+        if connection.nc.pending_data_size <= _MAX_UNSENT_BYTES:
             return waited
-        await link.sleep(_UNSENT_POLL_INTERVAL)
+        await connection.sleep(_UNSENT_POLL_INTERVAL)

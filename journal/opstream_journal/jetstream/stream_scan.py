@@ -1,8 +1,8 @@
-"""Reads a whole stream in order: from a place, to its end or for ever. Callers: what rebuilds, verifies and replays.
+"""Reads a whole stream in order: from a sequence or a time, to its end or for ever.
 
-Every message comes exactly once, from an ephemeral consumer that acknowledges nothing. Whatever goes wrong with it (a
-lost connection, a deleted consumer, silence, a message that is missing), it is made anew behind the last message that
-came. Memory stays flat: the broker sends no more than was asked for, and asking follows reading.
+Every message comes exactly once, from an ephemeral consumer without acknowledgements. If the consumer is lost (the
+connection broke, the consumer was deleted, a message is missing), the scan creates another one behind the last message.
+Memory stays flat: the broker sends no more than was asked for, and asking follows reading.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ OUTAGE_TIMEOUT: Final = 60.0
 """Seconds that a scan waits for a broker that is away."""
 
 _INACTIVE_THRESHOLD: Final = 30.0
-"""Seconds after which the broker deletes a consumer from which nobody pulls."""
+"""Seconds after which the broker deletes a consumer without pulls."""
 _RETRY_DELAY: Final = 0.25
 _LEADER_LAG: Final = 5.0
-"""Seconds for which a leader may be behind what a consumer was sent before."""
+"""Seconds for which a new leader may be behind what the consumer delivered before."""
 
 
 class StreamIdentity(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,37 +37,36 @@ class StreamIdentity(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     created: str
-    """When it was made, as the broker writes it: it stays when a backup is restored, and differs when the stream was
-    made anew."""
+    """The time of its creation, as the broker writes it. A restored backup keeps it, a new stream does not."""
     max_age: float
     """Seconds after which messages expire; 0 for never."""
     first: int
-    """Of a stream that holds nothing, the sequence that comes next."""
+    """In an empty stream, the next sequence."""
     last: int
 
 
-async def stream_bounds(link: Connection, stream: str) -> StreamBounds:
-    """Where a stream begins and ends now, as its leader has it.
+async def stream_bounds(connection: Connection, stream: str) -> StreamBounds:
+    """Return the first and the last sequence of a stream now, from its leader.
 
     Raises:
         NotProvisioned: there is no such stream.
         JournalUnavailable: no leader answered.
-        RequestRefused: the broker refused.
+        BrokerRefused: the broker refused.
     """
-    info = await stream_api_request(link, stream, f"STREAM.INFO.{stream}")
+    info = await stream_api_request(connection, stream, f"STREAM.INFO.{stream}")
     found = info.state or StreamBounds(0, 0, 0)
     return found if found.messages else StreamBounds(found.last + 1, found.last, 0)
 
 
-async def stream_identity(link: Connection, stream: str) -> StreamIdentity:
-    """Ask for a stream.
+async def stream_identity(connection: Connection, stream: str) -> StreamIdentity:
+    """Return the identity of a stream, from its leader.
 
     Raises:
         NotProvisioned: there is no such stream.
         JournalUnavailable: no leader answered.
-        RequestRefused: the broker refused.
+        BrokerRefused: the broker refused.
     """
-    info = await stream_api_request(link, stream, f"STREAM.INFO.{stream}")
+    info = await stream_api_request(connection, stream, f"STREAM.INFO.{stream}")
     edges = info.state or StreamBounds(1, 0, 0)
     return StreamIdentity(
         name=stream,
@@ -79,7 +78,7 @@ async def stream_identity(link: Connection, stream: str) -> StreamIdentity:
 
 
 async def scan_stream(
-    link: Connection,
+    connection: Connection,
     stream: str,
     *,
     first: int = 1,
@@ -89,26 +88,26 @@ async def scan_stream(
     is_following: bool = False,
     patience: float = OUTAGE_TIMEOUT,
 ) -> AsyncGenerator[list[ScannedMessage], None]:
-    """The messages of a stream in its order, in batches that are not empty.
+    """Yield the messages of a stream in its order, in batches that are not empty.
 
     Args:
-        link: the connection.
+        connection: the connection.
         stream: its name.
-        first: the stream sequence to begin with, or the next one that is there.
-        since: nothing that the broker stored before is wanted.
-        last: the stream sequence to end with; None for the last one that there is when the scan begins.
-        filters: subject filters that don't overlap; none: everything, which the broker gives the fastest.
-        is_following: whether to go on for ever with what comes later; `last` is not looked at then.
+        first: the stream sequence to begin with, or the next one that exists.
+        since: skip messages that the broker stored before.
+        last: the stream sequence to end with; None for the last one when the scan begins.
+        filters: subject filters that don't overlap. None: everything, which is the fastest.
+        is_following: whether to go on for ever with later messages. Then `last` is ignored.
         patience: seconds that the broker may be away.
 
     Raises:
         NotProvisioned: there is no such stream.
         JournalUnavailable: the broker was away for longer than `patience`.
-        StreamReplaced: the stream is not the one any more that was read so far.
-        RequestRefused: the broker refused.
+        StreamReplaced: the stream was created again or set back while it was read.
+        BrokerRefused: the broker refused.
     """
-    end = float("inf") if is_following else (await stream_bounds(link, stream)).last if last is None else last
-    reader = StreamScan(link, stream, filters, first=max(first, 1), since=since, patience=patience)
+    end = float("inf") if is_following else (await stream_bounds(connection, stream)).last if last is None else last
+    reader = StreamScan(connection, stream, filters, first=max(first, 1), since=since, patience=patience)
     try:
         while reader.next_sequence <= end:
             batch = await reader.next_batch(is_waiting=is_following)
@@ -126,14 +125,14 @@ async def scan_stream(
 
 
 class StreamScan:
-    """One scan's consumers, one after the other.
+    """The consumers of one scan, one after the other.
 
     Args: as for `scan`.
     """
 
     def __init__(
         self,
-        link: Connection,
+        connection: Connection,
         stream: str,
         filters: Sequence[str],
         *,
@@ -141,24 +140,24 @@ class StreamScan:
         since: datetime | None,
         patience: float,
     ) -> None:
-        self._link = link
+        self._connection = connection
         self._stream = stream
         self._filters = list(filters)
         self._since = since
         self._patience = patience
         self.next_sequence = first
-        """Where a consumer begins that is made now."""
+        """The sequence at which a new consumer would begin."""
         self._consumer: OrderedConsumer | None = None
         self._stream_created = ""
         self._last_read = 0
 
     async def next_batch(self, *, is_waiting: bool) -> list[ScannedMessage]:
-        """The next messages. None are left if it is empty, unless it waits for more."""
+        """Return the next messages; none if the scan is at its end."""
         while True:
             feed = self._consumer or await self._open()
             found = await feed.next_batch(is_waiting=is_waiting)
             if found:
-                self._since = None  # sequences are exact, and time has done its part
+                self._since = None  # from now on the sequence says where to begin
                 if found[0].sequence < self.next_sequence:
                     await self._close()
                     continue
@@ -171,7 +170,7 @@ class StreamScan:
                 return []
 
     async def stop(self) -> None:
-        """Read no more."""
+        """Stop reading and delete the consumer."""
         await self._close()
 
     async def _open(self) -> OrderedConsumer:
@@ -181,32 +180,34 @@ class StreamScan:
         while True:
             try:
                 await self._check_same_stream(is_settled=loop.time() >= settled)
-                feed = await OrderedConsumer.open(self._link, self._stream, self._consumer_config())
+                feed = await OrderedConsumer.open(self._connection, self._stream, self._consumer_config())
             except JournalUnavailable as error:
                 left = until - loop.time()
                 if left <= 0:
                     raise
                 logger.debug("scanning %s: %s", self._stream, error)
-                if self._link.is_connected:
-                    await self._link.sleep(min(left, _RETRY_DELAY))
+                if self._connection.is_connected:
+                    await self._connection.sleep(min(left, _RETRY_DELAY))
                 else:
-                    await self._link.wait_connected(left)
+                    await self._connection.wait_connected(left)
             else:
                 self._consumer = feed
                 return feed
 
     async def _check_same_stream(self, *, is_settled: bool) -> None:
-        """A consumer of another stream would wait for sequences that mean something else there, and leave out what
-        comes before."""
-        info = await stream_api_request(self._link, self._stream, f"STREAM.INFO.{self._stream}")
+        """Check that the stream is still the same: in another one the sequences belong to other messages.
+
+        Raises:
+            StreamReplaced: it is not.
+            JournalUnavailable: perhaps it is not; its leader may be behind.
+        """
+        info = await stream_api_request(self._connection, self._stream, f"STREAM.INFO.{self._stream}")
         last = info.state.last if info.state else 0
         if self._stream_created not in {"", info.created}:
-            raise StreamReplaced(f"stream {self._stream} was made anew while it was read, at {info.created}")
+            raise StreamReplaced(f"stream {self._stream} was created again while it was read, at {info.created}")
         self._stream_created = info.created
         if last < self._last_read:
-            text = (
-                f"stream {self._stream} ends at sequence {last}, and {self._last_read} had been read: it was set back"
-            )
+            text = f"stream {self._stream} ends at sequence {last}, but {self._last_read} was read: it was set back"
             raise StreamReplaced(text) if is_settled else JournalUnavailable(text, maybe_stored=False)
 
     async def _close(self) -> None:
@@ -215,7 +216,7 @@ class StreamScan:
             await feed.close()
 
     def _consumer_config(self) -> dict[str, object]:
-        # The broker takes one of them; if it is the time, and `batch` finds that too early, the sequence comes after.
+        # The broker accepts a sequence or a time. If the time is too early, `next_batch` tries again with the sequence.
         start: dict[str, object] = {"deliver_policy": "by_start_sequence", "opt_start_seq": self.next_sequence}
         if self._since is not None:
             start = {"deliver_policy": "by_start_time", "opt_start_time": self._since.astimezone(UTC).isoformat()}

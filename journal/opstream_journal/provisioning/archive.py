@@ -58,13 +58,13 @@ def archive_stream(archive: ArchiveSizing, *, replicas: int) -> StreamConfig:
     )
 
 
-async def current_archive(link: Connection) -> ArchiveSizing | None:
+async def current_archive(connection: Connection) -> ArchiveSizing | None:
     """The archive that there is; None without one.
 
     Raises:
         JournalError: the broker refused or did not answer.
     """
-    config = await admin.stream_config(link, subjects.ARCHIVE_STREAM)
+    config = await admin.stream_config(connection, subjects.ARCHIVE_STREAM)
     return None if config is None else ArchiveSizing(max_age=config.max_age or 0.0)
 
 

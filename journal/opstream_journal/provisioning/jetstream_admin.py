@@ -26,105 +26,105 @@ Fields = Mapping[str, Any]
 """Parts of a configuration in the broker's own form; None takes one away."""
 
 
-async def stream_config(link: Connection, name: str) -> StreamConfig | None:
+async def stream_config(connection: Connection, name: str) -> StreamConfig | None:
     """The configuration of a stream, None if there is none.
 
     Raises:
         JournalUnavailable: JetStream did not answer.
-        RequestRefused: the broker refused.
+        BrokerRefused: the broker refused.
     """
-    raw = await _get_config(link, f"STREAM.INFO.{name}")
+    raw = await _get_config(connection, f"STREAM.INFO.{name}")
     return None if raw is None else StreamConfig.from_response(raw)
 
 
-async def create_stream(link: Connection, config: StreamConfig) -> bool:
+async def create_stream(connection: Connection, config: StreamConfig) -> bool:
     """Make a stream; whether it is as wanted now (otherwise somebody else made it just before).
 
     Raises:
         JournalUnavailable: JetStream did not answer.
-        RequestRefused: the broker refused.
+        BrokerRefused: the broker refused.
     """
-    return await _create(link, f"STREAM.CREATE.{config.name}", config.as_dict())
+    return await _create(connection, f"STREAM.CREATE.{config.name}", config.as_dict())
 
 
-async def update_stream(link: Connection, name: str, fields: Fields) -> None:
+async def update_stream(connection: Connection, name: str, fields: Fields) -> None:
     """Change parts of a stream's configuration; the rest stays as it is.
 
     Raises:
         JournalUnavailable: JetStream did not answer.
-        RequestRefused: the broker refused.
+        BrokerRefused: the broker refused.
     """
-    raw = await _get_config(link, f"STREAM.INFO.{name}") or {}
-    await _request(link, f"STREAM.UPDATE.{name}", _merged(raw, fields))
+    raw = await _get_config(connection, f"STREAM.INFO.{name}") or {}
+    await _request(connection, f"STREAM.UPDATE.{name}", _merged(raw, fields))
 
 
-async def stream_subjects(link: Connection, name: str, subject_filter: str) -> list[str]:
+async def stream_subjects(connection: Connection, name: str, subject_filter: str) -> list[str]:
     """The subjects of a stream that match a filter and hold a message; at most 100,000, as the broker gives at once.
 
     Raises:
         JournalUnavailable: JetStream did not answer.
-        RequestRefused: the broker refused.
+        BrokerRefused: the broker refused.
     """
-    answer = await _request(link, f"STREAM.INFO.{name}", {"subjects_filter": subject_filter})
+    answer = await _request(connection, f"STREAM.INFO.{name}", {"subjects_filter": subject_filter})
     found: dict[str, int] = answer["state"].get("subjects") or {}
     return list(found)
 
 
-async def delete_message(link: Connection, name: str, sequence: int) -> None:
+async def delete_message(connection: Connection, name: str, sequence: int) -> None:
     """Remove a message from a stream; one that is gone already is as good.
 
     Raises:
         JournalUnavailable: JetStream did not answer.
-        RequestRefused: the broker refused.
+        BrokerRefused: the broker refused.
     """
     try:
-        await _request(link, f"STREAM.MSG.DELETE.{name}", {"seq": sequence})
+        await _request(connection, f"STREAM.MSG.DELETE.{name}", {"seq": sequence})
     except BrokerRefused as refused:
         if refused.err_code != _NO_SUCH_MESSAGE:
             raise
 
 
-async def consumer_config(link: Connection, stream_name: str, name: str) -> ConsumerConfig | None:
+async def consumer_config(connection: Connection, stream_name: str, name: str) -> ConsumerConfig | None:
     """The configuration of a consumer, None if there is none.
 
     Raises:
         JournalUnavailable: JetStream did not answer.
-        RequestRefused: the broker refused.
+        BrokerRefused: the broker refused.
     """
-    raw = await raw_consumer_config(link, stream_name, name)
+    raw = await raw_consumer_config(connection, stream_name, name)
     return None if raw is None else ConsumerConfig.from_response(raw)
 
 
-async def raw_consumer_config(link: Connection, stream_name: str, name: str) -> dict[str, Any] | None:
+async def raw_consumer_config(connection: Connection, stream_name: str, name: str) -> dict[str, Any] | None:
     """The same in the broker's own form: with what nats-py does not know.
 
     Raises:
         JournalUnavailable: JetStream did not answer.
-        RequestRefused: the broker refused.
+        BrokerRefused: the broker refused.
     """
-    return await _get_config(link, f"CONSUMER.INFO.{stream_name}.{name}")
+    return await _get_config(connection, f"CONSUMER.INFO.{stream_name}.{name}")
 
 
-async def is_consumer_in_use(link: Connection, stream_name: str, name: str) -> bool:
+async def is_consumer_in_use(connection: Connection, stream_name: str, name: str) -> bool:
     """Whether somebody pulls from a consumer, or has messages of it that are not acknowledged.
 
     Raises:
         JournalUnavailable: JetStream did not answer.
-        RequestRefused: the broker refused.
+        BrokerRefused: the broker refused.
     """
-    answer = await _request(link, f"CONSUMER.INFO.{stream_name}.{name}")
+    answer = await _request(connection, f"CONSUMER.INFO.{stream_name}.{name}")
     return bool(answer.get("num_waiting") or answer.get("num_ack_pending"))
 
 
-async def ack_floor(link: Connection, stream_name: str, name: str) -> int | None:
+async def ack_floor(connection: Connection, stream_name: str, name: str) -> int | None:
     """The stream sequence up to which a consumer has nothing left to deliver, None if there is no such consumer.
 
     Raises:
         JournalUnavailable: JetStream did not answer.
-        RequestRefused: the broker refused.
+        BrokerRefused: the broker refused.
     """
     try:
-        answer = await _request(link, f"CONSUMER.INFO.{stream_name}.{name}")
+        answer = await _request(connection, f"CONSUMER.INFO.{stream_name}.{name}")
     except BrokerRefused as refused:
         if refused.code == _NOT_FOUND:
             return None
@@ -132,36 +132,36 @@ async def ack_floor(link: Connection, stream_name: str, name: str) -> int | None
     return int(answer["ack_floor"]["stream_seq"])
 
 
-async def create_consumer(link: Connection, stream_name: str, config: ConsumerConfig) -> bool:
+async def create_consumer(connection: Connection, stream_name: str, config: ConsumerConfig) -> bool:
     """Make a consumer; whether it is as wanted now. One that is there and differs stays as it is.
 
     Raises:
         JournalUnavailable: JetStream did not answer.
-        RequestRefused: the broker refused.
+        BrokerRefused: the broker refused.
     """
     request = {"stream_name": stream_name, "config": config.as_dict(), "action": "create"}
-    return await _create(link, f"CONSUMER.CREATE.{stream_name}.{config.durable_name}", request)
+    return await _create(connection, f"CONSUMER.CREATE.{stream_name}.{config.durable_name}", request)
 
 
-async def update_consumer(link: Connection, stream_name: str, name: str, fields: Fields) -> None:
+async def update_consumer(connection: Connection, stream_name: str, name: str, fields: Fields) -> None:
     """Change parts of a consumer's configuration; the rest stays as it is.
 
     Raises:
         JournalUnavailable: JetStream did not answer.
-        RequestRefused: the broker refused.
+        BrokerRefused: the broker refused.
     """
-    raw = await _get_config(link, f"CONSUMER.INFO.{stream_name}.{name}") or {}
+    raw = await _get_config(connection, f"CONSUMER.INFO.{stream_name}.{name}") or {}
     request = {"stream_name": stream_name, "config": _merged(raw, fields), "action": "update"}
-    await _request(link, f"CONSUMER.CREATE.{stream_name}.{name}", request)
+    await _request(connection, f"CONSUMER.CREATE.{stream_name}.{name}", request)
 
 
 def _merged(raw: dict[str, Any], fields: Fields) -> dict[str, Any]:
     return {key: value for key, value in (raw | dict(fields)).items() if value is not None}
 
 
-async def _get_config(link: Connection, what: str) -> dict[str, Any] | None:
+async def _get_config(connection: Connection, what: str) -> dict[str, Any] | None:
     try:
-        answer = await _request(link, what)
+        answer = await _request(connection, what)
     except BrokerRefused as refused:
         if refused.code == _NOT_FOUND:
             return None
@@ -170,9 +170,9 @@ async def _get_config(link: Connection, what: str) -> dict[str, Any] | None:
     return config
 
 
-async def _create(link: Connection, what: str, request: Mapping[str, Any]) -> bool:
+async def _create(connection: Connection, what: str, request: Mapping[str, Any]) -> bool:
     try:
-        await _request(link, what, request)
+        await _request(connection, what, request)
     except BrokerRefused as refused:
         if refused.err_code in _NAME_IN_USE:
             return False
@@ -180,15 +180,15 @@ async def _create(link: Connection, what: str, request: Mapping[str, Any]) -> bo
     return True
 
 
-async def _request(link: Connection, what: str, request: Mapping[str, Any] | None = None) -> dict[str, Any]:
+async def _request(connection: Connection, what: str, request: Mapping[str, Any] | None = None) -> dict[str, Any]:
     payload = b"" if request is None else msgspec.json.encode(request)
     try:
-        message = await rpc.call(link, f"$JS.API.{what}", payload, timeout=_TIMEOUT)
+        message = await rpc.call(connection, f"$JS.API.{what}", payload, timeout=_TIMEOUT)
         answer: dict[str, Any] = msgspec.json.decode(message.data, type=dict[str, Any])
     except msgspec.MsgspecError as error:
         raise JournalUnavailable(f"the answer on {what} is not JetStream's", maybe_stored=True) from error
     except JournalUnavailable as error:
-        if not link.is_connected:
+        if not connection.is_connected:
             raise
         raise JournalUnavailable(
             "JetStream does not answer: is it enabled on this broker ('jetstream {}' in its configuration)?",

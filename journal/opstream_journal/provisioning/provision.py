@@ -43,7 +43,7 @@ class ProvisionReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def provision(
-    link: Connection,
+    connection: Connection,
     sizing: Sizing,
     specs: Iterable[ActionSpec] = (),
     *,
@@ -53,7 +53,7 @@ async def provision(
     """Make what is missing; with `is_update` apply what differs and is safe. Idempotent.
 
     Args:
-        link: the broker.
+        connection: the broker.
         sizing: replicas and limits.
         specs: actions whose existing runner consumers are compared (and updated) too; runners make them.
         archive: how the archive should be; None for no archive, which leaves alone one that is there.
@@ -71,40 +71,42 @@ async def provision(
         check_archive_age(archive, sizing.max_age)
         wanted.append(archive_stream(archive, replicas=sizing.replicas))
     if is_update:
-        await _check_leases(link, specs)
+        await _check_leases(connection, specs)
     made: list[str] = []
     updated: list[str] = []
     drift: list[Drift] = []
     for config in wanted:
         name = str(config.name)
-        actual = await admin.stream_config(link, name)
-        if actual is None and await admin.create_stream(link, config):
+        actual = await admin.stream_config(connection, name)
+        if actual is None and await admin.create_stream(connection, config):
             made.append(f"stream {name}")
             continue
-        found = compare_stream(actual or await _existing_config(admin.stream_config(link, name)), config)
-        update = functools.partial(admin.update_stream, link, name)
+        found = compare_stream(actual or await _existing_config(admin.stream_config(connection, name)), config)
+        update = functools.partial(admin.update_stream, connection, name)
         await _apply_safe(found, config.as_dict(), update, updated if is_update else None, drift)
     durables = [(stream, config, True) for stream, config in shared_consumers()]
     durables += [(_STREAM, runner_consumer(spec), False) for spec in specs]
     for stream, consumer, is_ours in durables:
         name = str(consumer.durable_name)
-        current = await admin.consumer_config(link, stream, name)
-        if current is None and (not is_ours or await admin.create_consumer(link, stream, consumer)):
+        current = await admin.consumer_config(connection, stream, name)
+        if current is None and (not is_ours or await admin.create_consumer(connection, stream, consumer)):
             made.extend([f"consumer {name}"] if is_ours else [])
             continue
-        found = compare_consumer(current or await _existing_config(admin.consumer_config(link, stream, name)), consumer)
-        update = functools.partial(admin.update_consumer, link, stream, name)
+        found = compare_consumer(
+            current or await _existing_config(admin.consumer_config(connection, stream, name)), consumer
+        )
+        update = functools.partial(admin.update_consumer, connection, stream, name)
         await _apply_safe(found, consumer.as_dict(), update, updated if is_update else None, drift)
     return ProvisionReport(made=tuple(made), updated=tuple(updated), drift=tuple(drift))
 
 
-async def current_sizing(link: Connection) -> Sizing | None:
+async def current_sizing(connection: Connection) -> Sizing | None:
     """The sizing that the journal has now: what an operator keeps who does not say otherwise. None without a journal.
 
     Raises:
         JournalError: the broker refused or did not answer.
     """
-    config = await admin.stream_config(link, _STREAM)
+    config = await admin.stream_config(connection, _STREAM)
     if config is None:
         return None
     return Sizing(
@@ -120,7 +122,7 @@ def required_age(specs: Iterable[ActionSpec]) -> float:
     return max(map(_required_age_of, specs), default=2 * DAY_SECONDS + AGE_MARGIN)
 
 
-async def check_provisioned(link: Connection) -> int:
+async def check_provisioned(connection: Connection) -> int:
     """Check that the broker has what every service needs; the operator's sizing is not looked at.
 
     Returns:
@@ -133,7 +135,7 @@ async def check_provisioned(link: Connection) -> int:
     """
     limit = -1
     for config in streams(Sizing()):
-        actual = await admin.stream_config(link, str(config.name))
+        actual = await admin.stream_config(connection, str(config.name))
         if actual is None:
             raise NotProvisioned(f"the broker has no stream {config.name}: {PROVISION_HINT}")
         # The age of anything but the journal is nobody's choice: it would take wakes and snapshots away.
@@ -142,14 +144,14 @@ async def check_provisioned(link: Connection) -> int:
         if config.name == _STREAM:
             limit = -1 if actual.max_msg_size is None else actual.max_msg_size
     for stream, consumer in shared_consumers():
-        current = await admin.consumer_config(link, stream, str(consumer.durable_name))
+        current = await admin.consumer_config(connection, stream, str(consumer.durable_name))
         if current is None:
             raise NotProvisioned(f"the broker has no consumer {consumer.durable_name}: {PROVISION_HINT}")
         _raise_if_drifted(compare_consumer(current, consumer))
     return limit
 
 
-async def check_journal_age(link: Connection, specs: Iterable[ActionSpec]) -> None:
+async def check_journal_age(connection: Connection, specs: Iterable[ActionSpec]) -> None:
     """Check that the journal keeps events for as long as operations of these actions may need them.
 
     Raises:
@@ -157,7 +159,7 @@ async def check_journal_age(link: Connection, specs: Iterable[ActionSpec]) -> No
         NotProvisioned: there is no journal.
         JournalError: the broker refused or did not answer.
     """
-    sizing = await current_sizing(link)
+    sizing = await current_sizing(connection)
     if sizing is None:
         raise NotProvisioned(f"the broker has no stream {_STREAM}: {PROVISION_HINT}")
     for spec in specs:
@@ -169,7 +171,7 @@ async def check_journal_age(link: Connection, specs: Iterable[ActionSpec]) -> No
             )
 
 
-async def ensure_runner_consumer(link: Connection, spec: ActionSpec) -> None:
+async def ensure_runner_consumer(connection: Connection, spec: ActionSpec) -> None:
     """Make the consumer of an action if there is none. An existing one is never retargeted.
 
     Raises:
@@ -179,16 +181,16 @@ async def ensure_runner_consumer(link: Connection, spec: ActionSpec) -> None:
     """
     wanted = runner_consumer(spec)
     name = str(wanted.durable_name)
-    current = await admin.consumer_config(link, _STREAM, name)
+    current = await admin.consumer_config(connection, _STREAM, name)
     if current is None:
         try:
-            if await admin.create_consumer(link, _STREAM, wanted):
+            if await admin.create_consumer(connection, _STREAM, wanted):
                 return
         except BrokerRefused as refused:
             if refused.code == _NOT_FOUND:
                 raise NotProvisioned(f"the broker has no stream {_STREAM}: {PROVISION_HINT}") from refused
             raise
-        current = await _existing_config(admin.consumer_config(link, _STREAM, name))
+        current = await _existing_config(admin.consumer_config(connection, _STREAM, name))
     _raise_if_drifted(compare_consumer(current, wanted), f"{UPDATE_HINT} with the same --actions")
 
 
@@ -206,14 +208,14 @@ def _check_sizing(sizing: Sizing, specs: Sequence[ActionSpec]) -> None:
         )
 
 
-async def _check_leases(link: Connection, specs: Iterable[ActionSpec]) -> None:
+async def _check_leases(connection: Connection, specs: Iterable[ActionSpec]) -> None:
     """Runners say that they are alive as often as their own lease demands: with a shorter one they seem to be dead."""
     for spec in specs:
         wanted = runner_consumer(spec)
         name = str(wanted.durable_name)
-        current = await admin.consumer_config(link, _STREAM, name)
+        current = await admin.consumer_config(connection, _STREAM, name)
         is_lower = current is not None and round(current.ack_wait or 0.0, 6) > round(spec.policy.lease, 6)
-        if is_lower and await admin.is_consumer_in_use(link, _STREAM, name):
+        if is_lower and await admin.is_consumer_in_use(connection, _STREAM, name):
             raise Drifted(
                 f"action {spec.kind}: its lease can't be shortened to {spec.policy.lease:g} s while its runners are "
                 f"there, which would seem to be dead: stop them before '--update', or keep the lease"

@@ -39,7 +39,7 @@ class SubscriberConsumer:
     """One durable consumer of the stream OPERATIONS.
 
     Args:
-        link: the connection.
+        connection: the connection.
         name: of the consumer.
         filters: subject filters that don't overlap.
         ack_wait: seconds without a sign after which a delivered message is delivered again.
@@ -47,9 +47,9 @@ class SubscriberConsumer:
     """
 
     def __init__(
-        self, link: Connection, name: str, filters: Sequence[str], *, ack_wait: float, max_pending: int
+        self, connection: Connection, name: str, filters: Sequence[str], *, ack_wait: float, max_pending: int
     ) -> None:
-        self._link = link
+        self._connection = connection
         self._filters = list(filters)
         self._ack_wait = ack_wait
         self._max_pending = max_pending
@@ -65,7 +65,7 @@ class SubscriberConsumer:
             NotProvisioned: there is no journal.
             JournalError: the broker refused or did not answer.
         """
-        if await admin.consumer_config(self._link, _STREAM, self.name) is None:
+        if await admin.consumer_config(self._connection, _STREAM, self.name) is None:
             await self._create(_start_options(start))
         await self._check()
 
@@ -74,9 +74,9 @@ class SubscriberConsumer:
 
         Raises:
             JournalUnavailable: the broker did not answer.
-            RequestRefused: the broker refused.
+            BrokerRefused: the broker refused.
         """
-        self.ack_floor = max(self.ack_floor, await admin.ack_floor(self._link, _STREAM, self.name) or 0)
+        self.ack_floor = max(self.ack_floor, await admin.ack_floor(self._connection, _STREAM, self.name) or 0)
 
     async def recreate(self) -> None:
         """Make it again, after it was deleted, where it was when this process looked last.
@@ -89,7 +89,7 @@ class SubscriberConsumer:
             NotProvisioned: there is no journal any more, or not this one.
             JournalError: the broker refused or did not answer.
         """
-        last = (await stream_bounds(self._link, _STREAM)).last
+        last = (await stream_bounds(self._connection, _STREAM)).last
         if last < self.ack_floor:
             raise NotProvisioned(
                 f"stream {_STREAM} ends at {last}, "
@@ -101,14 +101,14 @@ class SubscriberConsumer:
 
     async def _create(self, place: dict[str, object]) -> None:
         try:
-            await admin.create_consumer(self._link, _STREAM, self._config(place))
+            await admin.create_consumer(self._connection, _STREAM, self._config(place))
         except BrokerRefused as refused:
             if refused.code == _NOT_FOUND:
                 raise NotProvisioned(f"the broker has no stream {_STREAM}: {PROVISION_HINT}") from refused
             raise
 
     async def _check(self) -> None:
-        raw = await admin.raw_consumer_config(self._link, _STREAM, self.name)
+        raw = await admin.raw_consumer_config(self._connection, _STREAM, self.name)
         if raw is None:
             raise JournalUnavailable(f"consumer {self.name} was deleted as soon as it was made", maybe_stored=False)
         current = ConsumerConfig.from_response(dict(raw))

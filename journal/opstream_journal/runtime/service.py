@@ -84,14 +84,14 @@ async def run_service(
     if health is not None:
         health.start()
     try:
-        link = await connect(servers, name, connect_timeout=connect_timeout)
+        connection = await connect(servers, name, connect_timeout=connect_timeout)
         try:
             parts += await compose(
-                link, await retry_until_ready(link, lambda: check_provisioned(link), connect_timeout)
+                connection, await retry_until_ready(connection, lambda: check_provisioned(connection), connect_timeout)
             )
             await run_until_first_ends(*(part.run() for part in parts))
         finally:
-            await link.close()
+            await connection.close()
     finally:
         if health is not None:
             await health.stop()

@@ -37,7 +37,7 @@ _decode: Final = msgspec.json.Decoder(ActionSpec).decode
 
 
 async def announce_action(
-    link: Connection, spec: ActionSpec, *, jitter: Callable[[float, float], float] = random.uniform
+    connection: Connection, spec: ActionSpec, *, jitter: Callable[[float, float], float] = random.uniform
 ) -> bool:
     """Offer an action; whether the catalog now says what `spec` says. A higher version that is there stays.
 
@@ -50,8 +50,8 @@ async def announce_action(
     last: BrokerRefused | None = None
     for _ in range(_ANNOUNCE_TRIES):
         if last is not None:
-            await link.sleep(jitter(*_ANNOUNCE_RETRY_DELAY))
-        stored = await rpc.get_last(link, _STREAM, subject)
+            await connection.sleep(jitter(*_ANNOUNCE_RETRY_DELAY))
+        stored = await rpc.get_last(connection, _STREAM, subject)
         current = _decode_entry(stored) if stored is not None else None
         if current is not None and current.action_version > spec.action_version:
             return False
@@ -59,7 +59,7 @@ async def announce_action(
             return True
         headers = {"Nats-Expected-Last-Subject-Sequence": str(stored.seq if stored else 0)}
         try:
-            await rpc.publish(link, subject, msgspec.json.encode(spec), headers)
+            await rpc.publish(connection, subject, msgspec.json.encode(spec), headers)
         except BrokerRefused as refused:
             if refused.err_code not in _CONFLICTS:
                 raise
@@ -71,13 +71,13 @@ async def announce_action(
     raise Drifted(f"the catalog entry of {spec.kind} keeps changing: do two runners announce it differently?")
 
 
-async def find_action(link: Connection, kind: Kind) -> ActionSpec | None:
+async def find_action(connection: Connection, kind: Kind) -> ActionSpec | None:
     """The entry of one action, from the leader.
 
     Raises:
         JournalUnavailable: the broker did not answer.
     """
-    stored = await rpc.get_last(link, _STREAM, _subject(kind))
+    stored = await rpc.get_last(connection, _STREAM, _subject(kind))
     return None if stored is None else _decode_entry(stored)
 
 
@@ -88,9 +88,9 @@ class ActionCatalog:
     (docs/nats.md).
     """
 
-    def __init__(self, link: Connection) -> None:
-        self._link = link
-        self._reader = BatchReader(link)
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._reader = BatchReader(connection)
         self._specs: dict[Kind, ActionSpec] = {}
         self._revisions: dict[str, int] = {}
         self._subscription: Subscription | None = None
@@ -115,8 +115,8 @@ class ActionCatalog:
         """
         if self._subscription is None:
             await self._reader.start()
-            self._subscription = await self._link.nc.subscribe(_ALL, cb=self._on_notification)
-            self._link.on_reconnect(self._request_refresh)
+            self._subscription = await self._connection.nc.subscribe(_ALL, cb=self._on_notification)
+            self._connection.on_reconnect(self._request_refresh)
         await self.refresh()
         self._task = asyncio.create_task(self._watch(), name="catalog")
 
@@ -126,8 +126,8 @@ class ActionCatalog:
             return
         if self._task is not None:
             await end_task(self._task)
-        self._link.remove_reconnect_callback(self._request_refresh)
-        if not self._link.nc.is_closed:
+        self._connection.remove_reconnect_callback(self._request_refresh)
+        if not self._connection.nc.is_closed:
             await self._subscription.unsubscribe()
         self._subscription = None
         await self._reader.stop()
@@ -141,7 +141,7 @@ class ActionCatalog:
         known = self._specs.get(kind)
         if known is not None:
             return known
-        stored = await rpc.get_last(self._link, _STREAM, _subject(kind))
+        stored = await rpc.get_last(self._connection, _STREAM, _subject(kind))
         if stored is not None:
             self._merge(stored)
         return self._specs.get(kind)

@@ -46,29 +46,29 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """Stream sequence in PARKED; 0 for what is not there yet."""
 
 
-async def ensure_stream(link: Connection) -> None:
+async def ensure_stream(connection: Connection) -> None:
     """Make the stream PARKED, with as many copies as the journal has, if there is none.
 
     Raises:
         Drifted: there is one that does not take what is parked.
         JournalError: the broker refused or did not answer.
     """
-    current = await admin.stream_config(link, _STREAM)
+    current = await admin.stream_config(connection, _STREAM)
     if current is None:
-        sizing = await current_sizing(link)
-        await admin.create_stream(link, _config(1 if sizing is None else sizing.replicas))
-        current = await admin.stream_config(link, _STREAM)
+        sizing = await current_sizing(connection)
+        await admin.create_stream(connection, _config(1 if sizing is None else sizing.replicas))
+        current = await admin.stream_config(connection, _STREAM)
     if current is not None and subjects.PARKED_SUBJECTS not in (current.subjects or []):
         raise Drifted(f"stream {_STREAM} does not take {subjects.PARKED_SUBJECTS}: add that subject to it")
 
 
-async def add(link: Connection, parked: DeadLetter) -> None:
+async def add(connection: Connection, parked: DeadLetter) -> None:
     """Store what could not be handled. Parked again, it is there once.
 
     Raises:
         JournalUnavailable: not acknowledged.
         EventTooLarge: larger than the broker's `max_payload` with what is said about it.
-        RequestRefused: the stream is full or gone.
+        BrokerRefused: the stream is full or gone.
     """
     headers = {
         "Opstream-Durable": parked.durable,
@@ -80,17 +80,19 @@ async def add(link: Connection, parked: DeadLetter) -> None:
     }
     if parked.content_type:
         headers["Content-Type"] = _header_value(parked.content_type)
-    await rpc.publish(link, subjects.dead_letter_subject(parked.durable, parked.sequence), parked.data, headers)
+    await rpc.publish(connection, subjects.dead_letter_subject(parked.durable, parked.sequence), parked.data, headers)
 
 
-async def find(link: Connection, durable: str, sequence: int) -> DeadLetter | None:
+async def find(connection: Connection, durable: str, sequence: int) -> DeadLetter | None:
     """What is parked of a subscriber under a stream sequence of OPERATIONS, None if nothing is.
 
     Raises:
-        JournalUnavailable: nobody answered.
-        RequestRefused: another error, or what lies there was parked by somebody else.
+        JournalUnavailable: no replica answered.
+        BrokerRefused: another error, or what lies there was parked by somebody else.
     """
-    answer = await rpc.call(link, f"$JS.API.DIRECT.GET.{_STREAM}.{subjects.dead_letter_subject(durable, sequence)}")
+    answer = await rpc.call(
+        connection, f"$JS.API.DIRECT.GET.{_STREAM}.{subjects.dead_letter_subject(durable, sequence)}"
+    )
     headers = answer.headers or {}
     status = headers.get("Status")
     if status == _NO_MESSAGE_STATUS:
@@ -110,36 +112,36 @@ async def find(link: Connection, durable: str, sequence: int) -> DeadLetter | No
     )
 
 
-async def exists(link: Connection) -> bool:
+async def exists(connection: Connection) -> bool:
     """Whether anything could ever be parked.
 
     Raises:
         JournalUnavailable: JetStream did not answer.
-        RequestRefused: the broker refused.
+        BrokerRefused: the broker refused.
     """
-    return await admin.stream_config(link, _STREAM) is not None
+    return await admin.stream_config(connection, _STREAM) is not None
 
 
-async def keys(link: Connection, durable: str | None = None) -> list[tuple[str, int]]:
+async def keys(connection: Connection, durable: str | None = None) -> list[tuple[str, int]]:
     """All that is parked, of one subscriber or of all: the durable and the stream sequence in OPERATIONS, in order.
 
     Raises:
         JournalUnavailable: JetStream did not answer.
-        RequestRefused: the broker refused.
+        BrokerRefused: the broker refused.
     """
-    found = await admin.stream_subjects(link, _STREAM, subjects.dead_letters_filter(durable or "*"))
+    found = await admin.stream_subjects(connection, _STREAM, subjects.dead_letters_filter(durable or "*"))
     parsed = (subject.split(".") for subject in found)
     return sorted((owner, int(sequence)) for _, owner, sequence in parsed if sequence.isdecimal())
 
 
-async def remove(link: Connection, parked: DeadLetter) -> None:
+async def remove(connection: Connection, parked: DeadLetter) -> None:
     """Remove what was handled after all; what was parked again meanwhile stays.
 
     Raises:
         JournalUnavailable: JetStream did not answer.
-        RequestRefused: the broker refused.
+        BrokerRefused: the broker refused.
     """
-    await admin.delete_message(link, _STREAM, parked.number)
+    await admin.delete_message(connection, _STREAM, parked.number)
 
 
 def _config(replicas: int) -> StreamConfig:

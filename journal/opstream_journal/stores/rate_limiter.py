@@ -41,20 +41,25 @@ class RateLimiter:
     """Takes slots for one action.
 
     Args:
-        link: the connection.
+        connection: the connection.
         kind: the action.
         rate: its own.
         jitter: draws a wait from `[low, high]` seconds.
     """
 
     def __init__(
-        self, link: Connection, kind: Kind, rate: Rate, *, jitter: Callable[[float, float], float] = random.uniform
+        self,
+        connection: Connection,
+        kind: Kind,
+        rate: Rate,
+        *,
+        jitter: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        self._link = link
+        self._connection = connection
         self._key = f"r.{kind.resource}.{kind.action}"
         self._rate = rate
         self._jitter = jitter
-        self._bucket = KeyValueBucket(link, jitter)
+        self._bucket = KeyValueBucket(connection, jitter)
         self._lock = asyncio.Lock()
 
     async def reserve(self, name: str, now: float) -> float:
@@ -81,7 +86,7 @@ class RateLimiter:
                     self._key, _encode(_RateState(slot.theoretical_arrival, taken)), cell.revision
                 ):
                     return at
-                await self._link.sleep(self._jitter(*_RETRY_DELAY))
+                await self._connection.sleep(self._jitter(*_RETRY_DELAY))
         raise JournalUnavailable(f"the rate {self._key} changes all the time", maybe_stored=False)
 
 

@@ -60,18 +60,18 @@ class ResourceLocks:
     """The holds over one connection.
 
     Args:
-        link: the connection.
+        connection: the connection.
         journal: what decides who still holds.
         jitter: draws a wait from `[low, high]` seconds.
     """
 
     def __init__(
-        self, link: Connection, journal: Journal, *, jitter: Callable[[float, float], float] = random.uniform
+        self, connection: Connection, journal: Journal, *, jitter: Callable[[float, float], float] = random.uniform
     ) -> None:
-        self._link = link
+        self._connection = connection
         self._journal = journal
         self._jitter = jitter
-        self._bucket = KeyValueBucket(link, jitter)
+        self._bucket = KeyValueBucket(connection, jitter)
 
     async def start(self) -> None:
         """Open the inbox for reads."""
@@ -133,7 +133,7 @@ class ResourceLocks:
             JournalError: the broker did not answer, or refused.
         """
         await send_wake_up(
-            self._link, Kind.parse(claim.kind), claim.operation_id, WAKE_UP_REASON, armed_by=claim.sequence
+            self._connection, Kind.parse(claim.kind), claim.operation_id, WAKE_UP_REASON, armed_by=claim.sequence
         )
 
     async def owner(self, hold: str) -> Claim | None:
@@ -202,7 +202,7 @@ class ResourceLocks:
                     return step
                 case LockOwned() | LockReplaced():
                     return step
-            await self._link.sleep(self._jitter(*_RETRY_DELAY))
+            await self._connection.sleep(self._jitter(*_RETRY_DELAY))
         raise JournalUnavailable(f"hold {hold} changes all the time", maybe_stored=False)
 
     async def _hand_over(self, hold: str, to: Claim, known: dict[str, OperationStage], *, is_own: bool) -> None:

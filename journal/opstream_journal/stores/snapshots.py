@@ -74,17 +74,17 @@ class SnapshotWrite(NamedTuple):
 class SnapshotStore:
     """The view over one connection."""
 
-    def __init__(self, link: Connection) -> None:
-        self._link = link
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     async def get(self, operation_id: str) -> SnapshotEntry:
         """The snapshot, from any replica, so on a cluster perhaps an older one.
 
         Raises:
-            JournalUnavailable: nobody answered.
+            JournalUnavailable: no replica answered.
         """
         subject = subjects.bucket_subject(subjects.VIEW_BUCKET, operation_id)
-        message = await rpc.get_direct(self._link, VIEW_STREAM, subject)
+        message = await rpc.get_direct(self._connection, VIEW_STREAM, subject)
         return NO_ENTRY if message is None else _entry(message)
 
     async def get_newest(self, operation_id: str) -> SnapshotEntry:
@@ -94,7 +94,7 @@ class SnapshotStore:
             JournalUnavailable: no leader answered.
         """
         subject = subjects.bucket_subject(subjects.VIEW_BUCKET, operation_id)
-        message = await rpc.get_last(self._link, VIEW_STREAM, subject)
+        message = await rpc.get_last(self._connection, VIEW_STREAM, subject)
         return NO_ENTRY if message is None else _entry(message)
 
     async def put(self, operation: Operation, revision: int, *, ttl: float | None = None) -> int | None:
@@ -112,10 +112,10 @@ class SnapshotStore:
             JournalUnavailable: not acknowledged; it may be stored all the same.
             JournalFull: the broker has no room.
             EventTooLarge: the snapshot does not fit the broker's `max_payload`.
-            RequestRefused: another error of the broker.
+            BrokerRefused: another error of the broker.
         """
         try:
-            return await rpc.publish(self._link, *_batch_message(SnapshotWrite(operation, revision, ttl)))
+            return await rpc.publish(self._connection, *_batch_message(SnapshotWrite(operation, revision, ttl)))
         except BrokerRefused as refused:
             if refused.err_code in _CONFLICTS:
                 return None
@@ -134,7 +134,7 @@ class SnapshotStore:
             JournalUnavailable: not acknowledged; all may be stored all the same.
         """
         try:
-            return await publish_batch(self._link, [_batch_message(one) for one in writes])
+            return await publish_batch(self._connection, [_batch_message(one) for one in writes])
         except (BrokerRefused, EventTooLarge) as error:
             logger.debug("%d snapshots are not written together: %s", len(writes), error)
             return None
@@ -144,11 +144,11 @@ class SnapshotReader:
     """Reads many snapshots with few requests.
 
     Args:
-        link: the connection, which is up.
+        connection: the connection, which is up.
     """
 
-    def __init__(self, link: Connection) -> None:
-        self._reader = BatchReader(link)
+    def __init__(self, connection: Connection) -> None:
+        self._reader = BatchReader(connection)
 
     async def start(self) -> None:
         """Open the inbox for answers."""
@@ -162,8 +162,8 @@ class SnapshotReader:
         """The snapshots of those that have one, from any replica, with few requests.
 
         Raises:
-            JournalUnavailable: nobody answered, or not in time.
-            RequestRefused: another error.
+            JournalUnavailable: no replica answered, or not in time.
+            BrokerRefused: another error.
         """
         filters = [f"{_PREFIX}{one}" for one in operation_ids]
         messages = await self._reader.read_last(VIEW_STREAM, filters, batch=_SNAPSHOTS, timeout=_READ_TIMEOUT)
@@ -216,12 +216,12 @@ class RawSnapshots:
     """The stored snapshots over one connection, which is up.
 
     Args:
-        link: the connection.
+        connection: the connection.
     """
 
-    def __init__(self, link: Connection) -> None:
-        self._link = link
-        self._reader = BatchReader(link)
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._reader = BatchReader(connection)
 
     async def start(self) -> None:
         """Open the inbox for answers."""
@@ -235,8 +235,8 @@ class RawSnapshots:
         """Those of these operations that there are, from any replica, with few requests.
 
         Raises:
-            JournalUnavailable: nobody answered, or not in time.
-            RequestRefused: another error.
+            JournalUnavailable: no replica answered, or not in time.
+            BrokerRefused: another error.
         """
         filters = [f"{_PREFIX}{one}" for one in operation_ids]
         messages = await self._reader.read_last(VIEW_STREAM, filters, batch=_SNAPSHOTS, timeout=_BULK_TIMEOUT)
@@ -249,7 +249,7 @@ class RawSnapshots:
         Raises:
             JournalUnavailable: no leader answered.
         """
-        message = await rpc.get_last(self._link, VIEW_STREAM, f"{_PREFIX}{operation_id}")
+        message = await rpc.get_last(self._connection, VIEW_STREAM, f"{_PREFIX}{operation_id}")
         return None if message is None else RawSnapshot(operation_id, message.seq, message.data)
 
     async def remove(self, operation_id: str, revision: int) -> None:
@@ -257,18 +257,20 @@ class RawSnapshots:
 
         Raises:
             JournalUnavailable: no leader answered.
-            RequestRefused: another error.
+            BrokerRefused: another error.
         """
         # A purge up to a sequence leaves no marker behind, and can't touch what is newer.
         request = {"filter": f"{_PREFIX}{operation_id}", "seq": revision + 1}
-        await stream_api_request(self._link, VIEW_STREAM, f"STREAM.PURGE.{VIEW_STREAM}", msgspec.json.encode(request))
+        await stream_api_request(
+            self._connection, VIEW_STREAM, f"STREAM.PURGE.{VIEW_STREAM}", msgspec.json.encode(request)
+        )
 
     async def last_sequences(self, operation_ids: Sequence[str]) -> dict[str, int]:
         """The stream sequence of the last event of each operation that the journal knows, from any replica.
 
         Raises:
-            JournalUnavailable: nobody answered, or not in time.
-            RequestRefused: another error.
+            JournalUnavailable: no replica answered, or not in time.
+            BrokerRefused: another error.
         """
         messages = await self._reader.read_last(
             subjects.OPERATIONS_STREAM,

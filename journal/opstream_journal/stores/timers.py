@@ -28,52 +28,52 @@ class WakeUp(msgspec.Struct, frozen=True, rename="camel"):
 
 
 async def schedule_wake_up(
-    link: Connection, kind: Kind, operation_id: str, why: str, *, at: datetime, armed_by: int
+    connection: Connection, kind: Kind, operation_id: str, why: str, *, at: datetime, armed_by: int
 ) -> None:
     """Store a wake for `at`; one in the past fires at once.
 
     Raises:
         JournalUnavailable: not acknowledged; it may be armed all the same.
-        RequestRefused: the broker refused.
+        BrokerRefused: the broker refused.
     """
     timer = subjects.timer_subject(kind, operation_id, why)
     target = subjects.fired_wake_subject(kind, operation_id, why)
-    await schedule_message(link, timer, target, at, msgspec.json.encode(WakeUp(armed_by)))
+    await schedule_message(connection, timer, target, at, msgspec.json.encode(WakeUp(armed_by)))
 
 
-async def send_wake_up(link: Connection, kind: Kind, operation_id: str, why: str, *, armed_by: int) -> None:
+async def send_wake_up(connection: Connection, kind: Kind, operation_id: str, why: str, *, armed_by: int) -> None:
     """Store a wake that is due now. Unlike a message that is put back, it outlives a broker that restarts.
 
     Raises:
         JournalUnavailable: not acknowledged; it may be sent all the same.
-        RequestRefused: the broker refused.
+        BrokerRefused: the broker refused.
     """
     await rpc.publish(
-        link, subjects.fired_wake_subject(kind, operation_id, why), msgspec.json.encode(WakeUp(armed_by)), {}
+        connection, subjects.fired_wake_subject(kind, operation_id, why), msgspec.json.encode(WakeUp(armed_by)), {}
     )
 
 
-async def schedule_deadline(link: Connection, kind: Kind, operation_id: str, at: datetime) -> None:
+async def schedule_deadline(connection: Connection, kind: Kind, operation_id: str, at: datetime) -> None:
     """Have the projector look at an operation at `at`, its deadline; one in the past is due at once.
 
     Raises:
         JournalUnavailable: not acknowledged; it may be armed all the same.
-        RequestRefused: the broker refused.
+        BrokerRefused: the broker refused.
     """
     timer = subjects.deadline_subject(kind, operation_id)
-    await schedule_message(link, timer, subjects.fired_deadline_subject(kind, operation_id), at, b"")
+    await schedule_message(connection, timer, subjects.fired_deadline_subject(kind, operation_id), at, b"")
 
 
-async def cancel_timers(link: Connection, operation_id: str) -> None:
+async def cancel_timers(connection: Connection, operation_id: str) -> None:
     """Forget the wakes and the deadline of an operation, if any are armed. One that has fired already still arrives.
 
     Raises:
         JournalUnavailable: not acknowledged; they may be gone all the same.
-        RequestRefused: the broker refused.
+        BrokerRefused: the broker refused.
     """
     stream = subjects.TIMERS_STREAM
     request = msgspec.json.encode({"filter": subjects.operation_timers_filter(operation_id)})
-    answer = await rpc.call(link, f"$JS.API.STREAM.PURGE.{stream}", request)
+    answer = await rpc.call(connection, f"$JS.API.STREAM.PURGE.{stream}", request)
     try:
         error = _decode_answer(answer.data).error
     except msgspec.MsgspecError as wrong:
@@ -94,15 +94,15 @@ def scheduled_by(data: bytes) -> int:
         raise InvalidEvent(f"not a wake: {error}") from error
 
 
-async def schedule_message(link: Connection, timer: str, target: str, at: datetime, payload: bytes) -> None:
+async def schedule_message(connection: Connection, timer: str, target: str, at: datetime, payload: bytes) -> None:
     """Store a message that the broker publishes to `target` at `at`; both subjects belong to one stream.
 
     Raises:
         JournalUnavailable: not acknowledged; it may be stored all the same.
-        RequestRefused: the broker refused.
+        BrokerRefused: the broker refused.
     """
     headers = {
         "Nats-Schedule": f"@at {at.astimezone(UTC).isoformat().replace('+00:00', 'Z')}",
         "Nats-Schedule-Target": target,
     }
-    await rpc.publish(link, timer, payload, headers)
+    await rpc.publish(connection, timer, payload, headers)

@@ -23,8 +23,8 @@ from .timers import schedule_message
 class DeliveryStore:
     """The streams of webhooks on one connection."""
 
-    def __init__(self, link: Connection) -> None:
-        self._link = link
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     async def callback_url(self, operation_id: str, kind: Kind) -> str:
         """The callback URL that an operation was requested with; empty for none, or if the request has expired.
@@ -32,12 +32,14 @@ class DeliveryStore:
         Raises:
             InvalidEvent: the request can't be read, for one because a newer version wrote it.
             JournalUnavailable: the broker did not answer.
-            RequestRefused: it refused.
+            BrokerRefused: it refused.
         """
         subject = subjects.event_subject(operation_id, kind, Requested.name)
         stream = subjects.OPERATIONS_STREAM
         # The nearest replica may be behind, and then has nothing; the leader has everything.
-        stored = await rpc.get_direct(self._link, stream, subject) or await rpc.get_last(self._link, stream, subject)
+        stored = await rpc.get_direct(self._connection, stream, subject) or await rpc.get_last(
+            self._connection, stream, subject
+        )
         if stored is None:
             return ""
         event = decode_event(stored.data, stored.seq)
@@ -50,9 +52,9 @@ class DeliveryStore:
 
         Raises:
             JournalUnavailable: the broker did not answer.
-            RequestRefused: it refused.
+            BrokerRefused: it refused.
         """
-        stored = await rpc.get_at(self._link, subjects.OPERATIONS_STREAM, sequence)
+        stored = await rpc.get_at(self._connection, subjects.OPERATIONS_STREAM, sequence)
         return None if stored is None else stored.data
 
     async def outcome_sequence(self, operation_id: str, kind: Kind, event: str) -> int | None:
@@ -60,10 +62,10 @@ class DeliveryStore:
 
         Raises:
             JournalUnavailable: the broker did not answer.
-            RequestRefused: it refused.
+            BrokerRefused: it refused.
         """
         subject = subjects.event_subject(operation_id, kind, event)
-        stored = await rpc.get_last(self._link, subjects.OPERATIONS_STREAM, subject)
+        stored = await rpc.get_last(self._connection, subjects.OPERATIONS_STREAM, subject)
         return None if stored is None else stored.seq
 
     async def enqueue(self, delivery: WebhookDelivery, webhook_id: str) -> None:
@@ -71,39 +73,41 @@ class DeliveryStore:
 
         Raises:
             JournalUnavailable: not acknowledged; it may be stored all the same.
-            RequestRefused: the broker refused.
+            BrokerRefused: the broker refused.
         """
-        await rpc.publish(self._link, _due_subject(delivery), encode_record(delivery), {"Nats-Msg-Id": webhook_id})
+        await rpc.publish(
+            self._connection, _due_subject(delivery), encode_record(delivery), {"Nats-Msg-Id": webhook_id}
+        )
 
     async def schedule(self, delivery: WebhookDelivery, at: datetime) -> None:
         """Have a delivery tried at a moment, at once if that is over, instead of whenever it was due until now.
 
         Raises:
             JournalUnavailable: not acknowledged; it may be stored all the same.
-            RequestRefused: the broker refused.
+            BrokerRefused: the broker refused.
         """
         later = subjects.webhook_later_subject(delivery.endpoint, delivery.operation_id)
-        await schedule_message(self._link, later, _due_subject(delivery), at, encode_record(delivery))
+        await schedule_message(self._connection, later, _due_subject(delivery), at, encode_record(delivery))
 
     async def record(self, attempt: DeliveryAttempt) -> None:
         """Record an attempt.
 
         Raises:
             JournalUnavailable: not acknowledged; it may be stored all the same.
-            RequestRefused: the broker refused.
+            BrokerRefused: the broker refused.
         """
         subject = subjects.delivery_record_subject(attempt.operation_id, attempt.endpoint, attempt.outcome)
-        await rpc.publish(self._link, subject, encode_record(attempt), {})
+        await rpc.publish(self._connection, subject, encode_record(attempt), {})
 
     async def is_delivered(self, delivery: WebhookDelivery | DeliveryAttempt) -> bool:
         """Whether an attempt has succeeded already, as the records have it.
 
         Raises:
             JournalUnavailable: the broker did not answer.
-            RequestRefused: it refused.
+            BrokerRefused: it refused.
         """
         subject = subjects.delivery_record_subject(delivery.operation_id, delivery.endpoint, DeliveryOutcome.DELIVERED)
-        return await rpc.get_last(self._link, subjects.DELIVERIES_STREAM, subject) is not None
+        return await rpc.get_last(self._connection, subjects.DELIVERIES_STREAM, subject) is not None
 
 
 def _due_subject(delivery: WebhookDelivery) -> str:
