@@ -51,7 +51,7 @@ class Journal:
     Args:
         connection: the connection.
         max_msg_size: the stream's limit in bytes (`provision.check` returns it); -1 for none.
-        jitter: draws a wait from `[low, high]` seconds.
+        jitter: draws a delay from `[low, high]` seconds.
         clock: monotonic seconds.
     """
 
@@ -70,7 +70,7 @@ class Journal:
         self._reader = OperationReader(connection, jitter)
 
     async def start(self) -> None:
-        """Open the inbox for reads."""
+        """Subscribe to the inbox for reads."""
         await self._reader.start()
 
     async def append(self, kind: Kind, event: Event, expected: ExpectedVersion, *, budget: float) -> RecordedEvent:

@@ -33,7 +33,7 @@ class OperationReader:
 
     Args:
         connection: the connection.
-        jitter: draws a wait from `[low, high]` seconds.
+        jitter: draws a delay from `[low, high]` seconds.
     """
 
     def __init__(self, connection: Connection, jitter: Callable[[float, float], float]) -> None:
@@ -42,7 +42,7 @@ class OperationReader:
         self._reader = BatchReader(connection)
 
     async def start(self) -> None:
-        """Open the inbox for answers."""
+        """Subscribe to the inbox for reads."""
         await self._reader.start()
 
     async def last_message(self, operation_id: str) -> rpc.StoredMessage | None:

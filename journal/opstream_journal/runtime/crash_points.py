@@ -1,8 +1,8 @@
 """Named crash points: moments between two steps that belong together, at which a test ends this process for real.
 
-Every step that a service takes is stored by the broker before the next one begins, so a process may end between any
-two of them. Killing it from outside hardly ever hits such a moment; these points do, every time. Callers: the services,
-one `point(…)` at each boundary; the `opstream` command arms one of them; `tests/chaos` kills by them.
+The broker stores every step of a service before the next one begins, so a process may end between any two of them. A
+kill from outside hardly ever hits such a moment; these points always do. Services call `crash_point` at each boundary,
+the `opstream` command arms one of them, and `tests/chaos` kills by them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class CrashPoint(StrEnum):
     """Every point, named `{part}.{what has just happened}`."""
 
     API_RECORDED = "api.recorded"
-    """A request is stored; its client has no answer yet."""
+    """A request is stored; its client has no response yet."""
     RUNNER_STARTED = "runner.started"
     """An attempt is stored; its handler was not called yet."""
     RUNNER_HANDLED = "runner.handled"
@@ -31,31 +31,31 @@ class CrashPoint(StrEnum):
     RUNNER_CONCLUDED = "runner.concluded"
     """The outcome is stored; its message is not acknowledged yet."""
     RUNNER_ATTEMPT_FAILED = "runner.attempt-failed"
-    """A failed attempt is stored; nothing will wake the operation for the next one yet."""
+    """A failed attempt is stored; the wake-up for the next one is not scheduled yet."""
     RUNNER_WAKE_ARMED = "runner.wake-armed"
-    """The wake for the next attempt is stored; the message of this one is not acknowledged yet."""
+    """The wake-up for the next attempt is scheduled; the message of this one is not acknowledged yet."""
     HOLD_TAKEN = "hold.taken"
-    """An operation holds its resource; its attempt is not stored yet."""
+    """An operation owns its lock; its attempt is not stored yet."""
     HOLD_LEFT = "hold.left"
-    """An operation that holds a resource has ended, and still holds it."""
+    """An operation has ended, and still owns its lock."""
     HOLD_HANDED_OVER = "hold.handed-over"
-    """The next operation holds the resource; nothing has woken it yet."""
+    """The next operation owns the lock; its wake-up is not sent yet."""
     PROJECTOR_WRITTEN = "projector.written"
     """A snapshot and its after-effects are stored; the events are not acknowledged yet."""
     PROJECTOR_DEADLINE_ARMED = "projector.deadline-armed"
-    """A deadline is armed; what made the projector look is not acknowledged yet."""
+    """A deadline is scheduled; the message that caused it is not acknowledged yet."""
     JOURNAL_PUBLISHES = "journal.publishes"
-    """An event is decided and was not sent yet."""
+    """An event is decided, and not sent yet."""
     JOURNAL_STORED = "journal.stored"
-    """An event is acknowledged; whoever appended it does not know yet."""
+    """An event is acknowledged; the caller of `append` does not know yet."""
 
 
 _armed: Final[dict[CrashPoint, int]] = {}
-"""Passes left until the end; empty unless a test wants it otherwise."""
+"""The passes left until this process ends; empty without a test."""
 
 
 def arm(setting: str) -> None:
-    """Take the setting of `VARIABLE`; an empty one disarms.
+    """Arm the point of a setting, as `CRASH_VARIABLE` has it. An empty one disarms.
 
     Raises:
         ValueError: it names no point, or its count is not a whole number from 1 on.
@@ -72,7 +72,7 @@ def arm(setting: str) -> None:
 
 
 def crash_point(name: CrashPoint) -> None:
-    """Pass a point: nothing happens, unless it is armed."""
+    """Pass a point. If it is armed, this may end the process."""
     if _armed:
         _pass(name)
 

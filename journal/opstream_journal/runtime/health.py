@@ -1,6 +1,6 @@
-"""Health over HTTP for the processes that serve nothing else (runner, projector, webhooks): `/healthz` and `/readyz`.
+"""Health over HTTP for processes that serve nothing else (runner, projector, webhooks): `/healthz` and `/readyz`.
 
-`/healthz` says that the event loop turns; `/readyz` whether the process can do its job now.
+`/healthz` answers while the event loop runs; `/readyz` says whether the process does its job now.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _STOP_TIMEOUT: Final = 1
 
 
 class PortInUse(JournalError):
-    """A TCP port can't be listened on."""
+    """The process can't listen on a TCP port."""
 
 
 def listen(host: str, port: int, option: str) -> socket.socket:
-    """A listening socket; port 0 takes a free one.
+    """Return a listening socket; with port 0 on a free port.
 
     Raises:
-        PortInUse: it can't be had; the message names the option to change.
+        PortInUse: the port can't be used; the message names the option to change.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol is named, or else asyncio leaves Nagle's algorithm on.
+    # With the protocol named, asyncio turns Nagle's algorithm off.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -55,7 +55,7 @@ class HealthServer:
 
     Args:
         sock: from `listen`.
-        is_ready: whether the process can do its job.
+        is_ready: returns True if the process does its job.
     """
 
     def __init__(self, sock: socket.socket, is_ready: Callable[[], bool]) -> None:
@@ -64,7 +64,7 @@ class HealthServer:
         self._server = _HealthHttpServer(
             uvicorn.Config(
                 self._respond,
-                interface="asgi3",  # uvicorn takes a bound method for an older kind of application
+                interface="asgi3",  # uvicorn would mistake a bound method for an ASGI 2 application
                 ws="none",
                 log_config=None,
                 access_log=False,
@@ -75,7 +75,7 @@ class HealthServer:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Serve from now on."""
+        """Begin to serve."""
         self._task = asyncio.create_task(self._server.serve([self._sock]), name="health")
 
     async def stop(self) -> None:
@@ -102,5 +102,5 @@ class HealthServer:
 class _HealthHttpServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        # Signals belong to the process that this server only reports on.
+        # Signals are handled by the process, not by this server.
         yield

@@ -1,6 +1,4 @@
-"""A process that is made of parts on one connection: from its start to the signal that ends it. Callers: the roots of
-the projector and the webhooks service.
-"""
+"""A process that consists of loops over one connection: from its start to the signal that ends it."""
 
 from __future__ import annotations
 
@@ -21,11 +19,11 @@ _STOP_TIMEOUT: Final = 5.0
 
 
 class ServiceLoop(Protocol):
-    """One of the loops that make a process; it is of use only while all of them run."""
+    """One loop of a process. A process is only useful while all its loops run."""
 
     @property
     def is_ready(self) -> bool:
-        """Whether it does its job now."""
+        """Return True if it does its job now."""
         ...
 
     async def run(self) -> None:
@@ -34,23 +32,23 @@ class ServiceLoop(Protocol):
 
 
 async def run_until_signal(work: Coroutine[Any, Any, None], *, on_hangup: Callable[[], None] | None = None) -> None:
-    """Do the work of a process until it ends, or until SIGTERM or SIGINT cancels it.
+    """Run the work of a process until it ends, or until SIGTERM or SIGINT cancels it.
 
     Args:
-        work: what to do; what it raises is raised.
-        on_hangup: called for each SIGHUP; None leaves that as it is.
+        work: the work; its exceptions are raised.
+        on_hangup: called for each SIGHUP; None leaves the signal's default.
     """
-    asked = asyncio.Event()
+    stop_requested = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked.set)
+        loop.add_signal_handler(number, stop_requested.set)
     if on_hangup is not None:
         loop.add_signal_handler(signal.SIGHUP, on_hangup)
     working = asyncio.create_task(work, name="work")
-    signaled = asyncio.create_task(asked.wait(), name="signal")
+    signaled = asyncio.create_task(stop_requested.wait(), name="signal")
     await asyncio.wait({working, signaled}, return_when=asyncio.FIRST_COMPLETED)
     signaled.cancel()
-    if asked.is_set():
+    if stop_requested.is_set():
         logger.info("stopping")
         await cancel_all(working)
     if not working.cancelled():
@@ -65,31 +63,31 @@ async def run_service(
     connect_timeout: float,
     health_port: int,
 ) -> None:
-    """Connect, check what the broker has, and run parts until the first one ends.
+    """Connect, check the provisioning, and run loops until the first one ends.
 
     Args:
         name: of the connection.
-        compose: from the connection, and the bytes that a message of the journal may have, to the parts.
+        compose: makes the loops from the connection and the journal's `max_msg_size` in bytes.
         servers: NATS URLs of one cluster.
         connect_timeout: seconds to wait for the broker at the start.
         health_port: TCP port for /healthz and /readyz; 0 for none.
 
     Raises:
-        JournalError: the broker can't be reached, lacks something or differs, the health port is taken, or a part
-            ended with it.
+        JournalError: the broker can't be reached, lacks something or differs, the health port is taken, or a loop
+            raised it.
     """
     sock = listen("0.0.0.0", health_port, "--health-port") if health_port else None  # noqa: S104 - probes come from other hosts
-    parts: list[ServiceLoop] = []
-    health = HealthServer(sock, lambda: bool(parts) and all(part.is_ready for part in parts)) if sock else None
+    loops: list[ServiceLoop] = []
+    health = HealthServer(sock, lambda: bool(loops) and all(one.is_ready for one in loops)) if sock else None
     if health is not None:
         health.start()
     try:
         connection = await connect(servers, name, connect_timeout=connect_timeout)
         try:
-            parts += await compose(
+            loops += await compose(
                 connection, await retry_until_ready(connection, lambda: check_provisioned(connection), connect_timeout)
             )
-            await run_until_first_ends(*(part.run() for part in parts))
+            await run_until_first_ends(*(one.run() for one in loops))
         finally:
             await connection.close()
     finally:
@@ -97,13 +95,13 @@ async def run_service(
             await health.stop()
 
 
-async def run_until_first_ends(*parts: Coroutine[Any, Any, None]) -> None:
-    """Run parts until the first one ends, or this is cancelled; then cancel the others and wait for what they clean up.
+async def run_until_first_ends(*loops: Coroutine[Any, Any, None]) -> None:
+    """Run loops until the first one ends, or until cancelled. Then cancel the others and wait for their clean-up.
 
     Raises:
-        Exception: what the part that ended raised.
+        Exception: raised by the loop that ended.
     """
-    tasks = [asyncio.create_task(part) for part in parts]
+    tasks = [asyncio.create_task(one) for one in loops]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -114,9 +112,9 @@ async def run_until_first_ends(*parts: Coroutine[Any, Any, None]) -> None:
 
 
 async def cancel_all(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel tasks, once, and wait until they are over.
+    """Cancel tasks once, and wait until they have ended.
 
-    One that takes more than a few seconds is cancelled again and again: some of nats-py's waits forget a cancellation.
+    A task that takes more than a few seconds is cancelled repeatedly: some of nats-py's waits lose a cancellation.
     """
     for task in tasks:
         task.cancel()

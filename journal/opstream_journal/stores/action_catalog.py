@@ -1,4 +1,4 @@
-"""The action catalog: the bucket `actions`. Runners announce what they offer; the API routes and validates by it."""
+"""The action catalog in the bucket `actions`. Runners announce their actions; the API routes and validates by it."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ _decode: Final = msgspec.json.Decoder(ActionSpec).decode
 async def announce_action(
     connection: Connection, spec: ActionSpec, *, jitter: Callable[[float, float], float] = random.uniform
 ) -> bool:
-    """Offer an action; whether the catalog now says what `spec` says. A higher version that is there stays.
+    """Put an action into the catalog. Return False if it has a higher version already, which stays.
 
     Raises:
         JournalUnavailable: the broker did not answer.
         EventTooLarge: the entry does not fit the broker's `max_payload`.
-        Drifted: the entry changed under every try.
+        Drifted: another writer changed the entry before each try.
     """
     subject = _subject(spec.kind)
     last: BrokerRefused | None = None
@@ -72,7 +72,7 @@ async def announce_action(
 
 
 async def find_action(connection: Connection, kind: Kind) -> ActionSpec | None:
-    """The entry of one action, from the leader.
+    """Return the entry of one action, from the leader; None without one.
 
     Raises:
         JournalUnavailable: the broker did not answer.
@@ -82,9 +82,9 @@ async def find_action(connection: Connection, kind: Kind) -> ActionSpec | None:
 
 
 class ActionCatalog:
-    """All entries, kept up to date: a core subscription hints at changes, and every 10 s everything is read again.
+    """All entries, kept up to date: a core subscription notifies of changes, and all are read again every 10 s.
 
-    A hint is only a reason to read: core subscribers see publishes that the stream refused and miss others
+    A notification only causes a read. A core subscriber sees publishes that the stream refused, and misses others
     (docs/nats.md).
     """
 
@@ -100,15 +100,15 @@ class ActionCatalog:
 
     @property
     def specs(self) -> Mapping[Kind, ActionSpec]:
-        """What is known now. Known actions stay known while their runners, or the broker, are down."""
+        """The known entries. They stay known while their runners, or the broker, are down."""
         return MappingProxyType(self._specs)
 
     def on_change(self, listener: Callable[[], None]) -> None:
-        """Call `listener` whenever an entry is new or different. What it raises is logged and goes no further."""
+        """Call `listener` after each new or changed entry. Its exceptions are logged."""
         self._listeners.append(listener)
 
     async def start(self) -> None:
-        """Read everything and go on watching. What failed may be tried again.
+        """Read all entries and begin to watch. After an error, call it again.
 
         Raises:
             JournalError: the broker did not answer, or the bucket is missing.
@@ -133,10 +133,10 @@ class ActionCatalog:
         await self._reader.stop()
 
     async def find(self, kind: Kind) -> ActionSpec | None:
-        """The entry of an action; looks at the broker before it says that there is none.
+        """Return the entry of an action; None only after a read from the leader.
 
         Raises:
-            JournalUnavailable: the broker did not answer, so nobody knows.
+            JournalUnavailable: the broker did not answer, and the action is not known.
         """
         known = self._specs.get(kind)
         if known is not None:
@@ -155,7 +155,7 @@ class ActionCatalog:
             except TimeoutError:
                 wait = _REFRESH_INTERVAL
             else:
-                # The hint overtakes what it tells of, on its way to a replica: look now, and again in a moment.
+                # The notification overtakes the entry on its way to a replica: read now, and again in a moment.
                 wait = _REPLICA_DELAY
             self._notified.clear()
             try:
@@ -170,7 +170,7 @@ class ActionCatalog:
         self._request_refresh()
 
     async def refresh(self) -> None:
-        """Read all entries now; what was known and is not there any more stays known.
+        """Read all entries now. A known entry that is gone stays known.
 
         Raises:
             JournalError: the broker did not answer, or the bucket is missing.
@@ -184,7 +184,7 @@ class ActionCatalog:
             return
         spec = _decode_entry(message)
         known = None if spec is None else self._specs.get(spec.kind)
-        # By the sequence too: a replica that is behind must not bring back what was replaced.
+        # By the sequence, too: a replica that is behind must not restore a replaced entry.
         is_older = (
             known is not None and spec is not None and (known.action_version, seen) > (spec.action_version, message.seq)
         )
@@ -209,6 +209,6 @@ def _decode_entry(stored: rpc.StoredMessage) -> ActionSpec | None:
         if _subject(Kind.parse_routable(str(spec.kind))) != stored.subject:
             raise InvalidName(f"it describes {spec.kind}")
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        logger.warning("%s in the catalog is not an action, ignoring it: %s", stored.subject, error)
+        logger.warning("%s in the catalog is not an action and is ignored: %s", stored.subject, error)
         return None
     return spec

@@ -1,7 +1,7 @@
-"""What a subscriber could not handle is parked, not lost and not tried for ever. Caller: `opstream.events`.
+"""Dead letters: events that a subscriber could not handle. They are neither lost nor retried for ever.
 
-The stream PARKED holds one message per subscriber and event, on the subject `parked.{durable}.{stream sequence}`: the
-body as it was delivered, and in headers why. It stays until somebody has it tried again with success, or removes it.
+The stream PARKED has one message for each subscriber and event, on the subject `parked.{durable}.{stream sequence}`:
+the body as it was delivered, and the reason in headers. It stays until a retry succeeds or an operator removes it.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ from opstream_schemas.text import one_line, truncate_text
 
 _STREAM: Final = subjects.PARKED_STREAM
 _MAX_MESSAGES: Final = 100_000
-"""Then nothing more is parked, and subscribers wait: better than to fill the disk, or to forget the oldest."""
+"""With more, none are added and subscribers wait: better than a full disk, or to lose the oldest."""
 _DETAIL_LIMIT: Final = 1024
 _NO_MESSAGE_STATUS: Final = "404"
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """A message that is, or is to be, parked."""
+    """An event that a subscriber could not handle."""
 
     durable: str
     sequence: int
     """Stream sequence in OPERATIONS."""
     subject: str
-    """Where it was published."""
+    """The subject on which it was published."""
     reason: str
-    """A word that stays the same between versions, such as `HandlerFailed`."""
+    """A code that is the same in all versions, such as `HandlerFailed`."""
     detail: str
-    """For a person."""
+    """The reason in words."""
     deliveries: int
     data: bytes
     content_type: str = ""
     number: int = 0
-    """Stream sequence in PARKED; 0 for what is not there yet."""
+    """Stream sequence in PARKED; 0 for a letter that is not stored yet."""
 
 
 async def ensure_stream(connection: Connection) -> None:
-    """Make the stream PARKED, with as many copies as the journal has, if there is none.
+    """Create the stream PARKED, with as many copies as the journal, if it is missing.
 
     Raises:
-        Drifted: there is one that does not take what is parked.
+        Drifted: it exists, and does not accept dead letters.
         JournalError: the broker refused or did not answer.
     """
     current = await admin.stream_config(connection, _STREAM)
@@ -59,16 +59,16 @@ async def ensure_stream(connection: Connection) -> None:
         await admin.create_stream(connection, _config(1 if sizing is None else sizing.replicas))
         current = await admin.stream_config(connection, _STREAM)
     if current is not None and subjects.PARKED_SUBJECTS not in (current.subjects or []):
-        raise Drifted(f"stream {_STREAM} does not take {subjects.PARKED_SUBJECTS}: add that subject to it")
+        raise Drifted(f"stream {_STREAM} does not accept {subjects.PARKED_SUBJECTS}: add that subject to it")
 
 
 async def add(connection: Connection, parked: DeadLetter) -> None:
-    """Store what could not be handled. Parked again, it is there once.
+    """Store a dead letter. Stored again, it is there once.
 
     Raises:
         JournalUnavailable: not acknowledged.
-        EventTooLarge: larger than the broker's `max_payload` with what is said about it.
-        BrokerRefused: the stream is full or gone.
+        EventTooLarge: with its headers larger than the broker's `max_payload`.
+        BrokerRefused: the stream is full or missing.
     """
     headers = {
         "Opstream-Durable": parked.durable,
@@ -84,11 +84,11 @@ async def add(connection: Connection, parked: DeadLetter) -> None:
 
 
 async def find(connection: Connection, durable: str, sequence: int) -> DeadLetter | None:
-    """What is parked of a subscriber under a stream sequence of OPERATIONS, None if nothing is.
+    """Return a subscriber's dead letter for a stream sequence of OPERATIONS; None without one.
 
     Raises:
         JournalUnavailable: no replica answered.
-        BrokerRefused: another error, or what lies there was parked by somebody else.
+        BrokerRefused: another error.
     """
     answer = await rpc.call(
         connection, f"$JS.API.DIRECT.GET.{_STREAM}.{subjects.dead_letter_subject(durable, sequence)}"
@@ -113,7 +113,7 @@ async def find(connection: Connection, durable: str, sequence: int) -> DeadLette
 
 
 async def exists(connection: Connection) -> bool:
-    """Whether anything could ever be parked.
+    """Return True if the stream exists.
 
     Raises:
         JournalUnavailable: JetStream did not answer.
@@ -123,7 +123,11 @@ async def exists(connection: Connection) -> bool:
 
 
 async def keys(connection: Connection, durable: str | None = None) -> list[tuple[str, int]]:
-    """All that is parked, of one subscriber or of all: the durable and the stream sequence in OPERATIONS, in order.
+    """Return the durable and the stream sequence in OPERATIONS of all dead letters, in order.
+
+    Args:
+        connection: the connection.
+        durable: only those of this subscriber; None for all.
 
     Raises:
         JournalUnavailable: JetStream did not answer.
@@ -135,7 +139,7 @@ async def keys(connection: Connection, durable: str | None = None) -> list[tuple
 
 
 async def remove(connection: Connection, parked: DeadLetter) -> None:
-    """Remove what was handled after all; what was parked again meanwhile stays.
+    """Remove a dead letter. One that was stored again meanwhile stays.
 
     Raises:
         JournalUnavailable: JetStream did not answer.
@@ -159,7 +163,7 @@ def _config(replicas: int) -> StreamConfig:
 
 
 def _header_value(text: str) -> str:
-    # A header ends with its line, and not every client reads more than ASCII.
+    # A header ends with its line, and some clients read only ASCII.
     line = one_line(text).strip()
     return truncate_text(line.encode("ascii", "backslashreplace").decode(), _DETAIL_LIMIT).replace("…", "...")
 

@@ -1,7 +1,7 @@
-"""The slots of an action's rate, over all runners: one key of the bucket `holds` for each action. Caller: the runner.
+"""The slots of an action's rate, shared by all runners: one key of the bucket `holds` for each action.
 
-A slot is taken by who is about to begin an attempt, and belongs to it from then on, also if the attempt begins later or
-never; so a rate may be used a little less than it allows, and never more.
+An attempt reserves a slot before it begins. The slot stays reserved if the attempt begins later or never. So the rate
+may be used a little less than it allows, and never more.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _RETRY_DELAY: Final = (0.001, 0.02)
 
 
 class _RateState(msgspec.Struct, frozen=True):
-    """What is remembered of an action."""
+    """The stored state of one action's rate."""
 
     due: float = 0.0
-    """See `rates.Slot`."""
+    """See `theoretical_arrival` of `opstream_schemas.operation.rate_limit.Slot`."""
     taken: dict[str, float] = {}
-    """The slots that were taken last, by whom; 0 for one that was free at once."""
+    """The last reserved slots by the name of their attempt: Unix seconds, 0 for a slot that was free at once."""
 
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -38,13 +38,13 @@ _decode: Final = msgspec.json.Decoder(_RateState).decode
 
 
 class RateLimiter:
-    """Takes slots for one action.
+    """Reserves slots for one action.
 
     Args:
         connection: the connection.
         kind: the action.
-        rate: its own.
-        jitter: draws a wait from `[low, high]` seconds.
+        rate: of the action.
+        jitter: draws a delay from `[low, high]` seconds.
     """
 
     def __init__(
@@ -63,8 +63,9 @@ class RateLimiter:
         self._lock = asyncio.Lock()
 
     async def reserve(self, name: str, now: float) -> float:
-        """Take the next slot: Unix seconds to wait for, or 0 for at once. Asked again for the same name, by whomever,
-        it is the same answer: a slot that had to be waited for belongs to the wake for it, also once it has come.
+        """Reserve the next slot. For the same name, the result stays the same.
+
+        A slot in the future belongs to the wake-up that waits for it, also after that time has come.
 
         Args:
             name: of the attempt, which may be delivered more than once.
@@ -73,25 +74,25 @@ class RateLimiter:
         Raises:
             JournalError: the broker did not answer, or refused.
         """
-        async with self._lock:  # those of one process need not run into each other
+        async with self._lock:  # attempts of one process must not conflict with each other
             for _ in range(_TRIES):
-                cell = await self._bucket.get(self._key)
-                pace = _decode_state(cell)
+                entry = await self._bucket.get(self._key)
+                pace = _decode_state(entry)
                 if name in pace.taken:
                     return pace.taken[name]
                 slot = reserve_slot(self._rate, pace.due, now)
                 at = slot.starts_at if slot.starts_at > now else 0.0
                 taken = dict([*pace.taken.items(), (name, at)][-_REMEMBERED_SLOTS:])
                 if await self._bucket.replace(
-                    self._key, _encode(_RateState(slot.theoretical_arrival, taken)), cell.revision
+                    self._key, _encode(_RateState(slot.theoretical_arrival, taken)), entry.revision
                 ):
                     return at
                 await self._connection.sleep(self._jitter(*_RETRY_DELAY))
         raise JournalUnavailable(f"the rate {self._key} changes all the time", maybe_stored=False)
 
 
-def _decode_state(cell: KeyValueEntry) -> _RateState:
+def _decode_state(entry: KeyValueEntry) -> _RateState:
     try:
-        return _decode(cell.data) if cell.data else _RateState()
+        return _decode(entry.data) if entry.data else _RateState()
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        return _RateState()  # not ours; it is written over
+        return _RateState()  # a foreign value is overwritten

@@ -1,11 +1,10 @@
-"""Exclusive resources: who holds one, who waits for it, and how it is passed on (docs/adr/0013).
+"""Locks of exclusive resources: which operation owns one, which ones wait, and how it is handed over (docs/adr/0013).
 
-Callers: the runner, before each attempt and after each outcome; the projector, after each terminal event; the API, to
-refuse, and to show a place in the queue. Everything here may be repeated, by anybody, at any time.
-
-Two rules make it safe. A holder is replaced only by who has seen in the journal that it ended, with a write that fails
-if somebody else was first; so whom the key names holds until it ends. And who waits writes that down and then looks
-again, while who ends is in the journal as ended before anybody looks for those who wait; so one sees the other.
+Every call is repeatable, by any process. Two rules make that safe:
+1. A lock is taken over only after the journal shows that its owner has ended, by compare-and-set. So the operation that
+   the key names owns the lock until it ends.
+2. A waiter enqueues first and reads the lock second. An owner ends in the journal first, and the queue is read second.
+   So no wake-up is lost.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ from .timers import send_wake_up
 logger = logging.getLogger(__name__)
 
 WAKE_UP_REASON: Final = "hold"
-"""The reason in the wake of an operation that was given its hold."""
+"""The reason in the wake-up of an operation that was given its lock."""
 
 _TRIES: Final = 20
 _RETRY_DELAY: Final = (0.005, 0.05)
@@ -57,12 +56,12 @@ _decode: Final = msgspec.json.Decoder(Claim).decode
 
 
 class ResourceLocks:
-    """The holds over one connection.
+    """The locks over one connection.
 
     Args:
         connection: the connection.
-        journal: what decides who still holds.
-        jitter: draws a wait from `[low, high]` seconds.
+        journal: shows which operations have ended.
+        jitter: draws a delay from `[low, high]` seconds.
     """
 
     def __init__(
@@ -74,49 +73,49 @@ class ResourceLocks:
         self._bucket = KeyValueBucket(connection, jitter)
 
     async def start(self) -> None:
-        """Open the inbox for reads."""
+        """Subscribe to the inbox for reads."""
         await self._bucket.start()
 
-    async def acquire(self, hold: str, claim: Claim) -> LockAnswer:
-        """Take the hold if it is free and nobody waits who comes first; whoever does is given it instead.
+    async def acquire(self, lock: str, claim: Claim) -> LockAnswer:
+        """Acquire the lock if it is free and no waiter comes first. A waiter that comes first is given it instead.
 
-        `Held` is as true as the operation is open: append `started` next, which fails for one that has ended, and
-        call `release` for such a one.
+        `LockOwned` is only true while the operation is open. Append `started` next; if that fails because the operation
+        has ended, call `release`.
 
         Raises:
             JournalError: the broker did not answer, or refused.
         """
-        return await self._resolve_claim(hold, claim, is_listing=False)
+        return await self._resolve_claim(lock, claim, is_listing=False)
 
-    async def enqueue(self, hold: str, operation: Operation, claim: Claim, *, is_watchful: bool) -> LockAnswer:
-        """Wait for the hold, unless it has become free meanwhile: whoever ends it then wakes the operation.
+    async def enqueue(self, lock: str, operation: Operation, claim: Claim, *, is_watchful: bool) -> LockAnswer:
+        """Enqueue for the lock, unless it has become free meanwhile. The end of its owner wakes the operation.
 
         Args:
-            hold: the key.
+            lock: the key of the lock.
             operation: as the caller has seen it last.
-            claim: the operation's.
-            is_watchful: whether any action that shares the hold replaces, so that later requests matter.
+            claim: of the operation.
+            is_watchful: whether an action that shares the lock replaces its owner, so that later requests matter.
 
         Raises:
-            VersionConflict: something happened to the operation, perhaps its end: decide again.
+            VersionConflict: the operation has changed, perhaps ended: decide again.
             JournalError: the broker did not answer, or refused.
         """
-        await self._bucket.put(_waiter_key(hold, claim), _encode(claim))
-        answer = await self._resolve_claim(hold, claim, is_listing=is_watchful)
+        await self._bucket.put(_waiter_key(lock, claim), _encode(claim))
+        answer = await self._resolve_claim(lock, claim, is_listing=is_watchful)
         if isinstance(answer, LockOwned):
-            await self._remove_waiter(hold, operation.id)
+            await self._remove_waiter(lock, operation.id)
         last = await self._journal.last_message(operation.id)
         if last is None or last.seq != operation.stream_sequence:
-            # If it ended, then whoever tidied up behind it may have done so before it was in the queue.
-            await self._remove_waiter(hold, operation.id)
+            # If it has ended, the queue may have been cleaned up before this entry was in it.
+            await self._remove_waiter(lock, operation.id)
             raise VersionConflict(operation.id, operation.stream_sequence, last.seq if last else 0)
         return answer
 
     async def release(self, operation: Operation) -> None:
-        """If the operation has ended: take it out of the queue, and give what it held to the first who waits.
+        """If the operation has ended, remove it from the queue and give its lock to the first waiter.
 
         Raises:
-            JournalError: the broker did not answer, or refused; it is to be repeated.
+            JournalError: the broker did not answer, or refused; repeat the call.
         """
         if not operation.hold:
             return
@@ -127,7 +126,7 @@ class ResourceLocks:
         await self._resolve(operation.hold, None, is_listing=False)
 
     async def wake(self, claim: Claim) -> None:
-        """Have a runner look at an operation that holds now. Once too often does no harm.
+        """Wake an operation that owns its lock now. A superfluous wake-up does no harm.
 
         Raises:
             JournalError: the broker did not answer, or refused.
@@ -136,96 +135,96 @@ class ResourceLocks:
             self._connection, Kind.parse(claim.kind), claim.operation_id, WAKE_UP_REASON, armed_by=claim.sequence
         )
 
-    async def owner(self, hold: str) -> Claim | None:
-        """The operation that holds, if it has not ended.
+    async def owner(self, lock: str) -> Claim | None:
+        """Return the claim of the operation that owns a lock; None if it has ended, or the lock is free.
 
         Raises:
             JournalError: the broker did not answer, or refused.
         """
-        holder = _owner(await self._bucket.get(_owner_key(hold)))
-        return None if holder is None or await self._read_stage(holder.operation_id) is OperationStage.ENDED else holder
+        owner = _owner(await self._bucket.get(_owner_key(lock)))
+        return None if owner is None or await self._read_stage(owner.operation_id) is OperationStage.ENDED else owner
 
-    async def waiters(self, hold: str) -> list[Claim]:
-        """Those who wait, in order, as far as nobody has looked whether they ended meanwhile.
-
-        Raises:
-            JournalError: the broker did not answer, or refused.
-        """
-        return list(await self._read_waiters(hold))
-
-    async def queue_positions(self, hold: str) -> dict[str, int]:
-        """The places of those who wait, 1 for the next, by operation id. From any replica, and a read of them all.
+    async def waiters(self, lock: str) -> list[Claim]:
+        """Return the waiters in their order. Some may have ended meanwhile.
 
         Raises:
             JournalError: the broker did not answer, or refused.
         """
-        keys = sorted(await self._bucket.read_all_from_replica(_waiter_key(hold)))
+        return list(await self._read_waiters(lock))
+
+    async def queue_positions(self, lock: str) -> dict[str, int]:
+        """Return the queue position of each waiter by operation id; 1 for the next. Reads them all, from any replica.
+
+        Raises:
+            JournalError: the broker did not answer, or refused.
+        """
+        keys = sorted(await self._bucket.read_all_from_replica(_waiter_key(lock)))
         return {key.rpartition(".")[2]: number for number, key in enumerate(keys, 1)}
 
-    async def _resolve_claim(self, hold: str, claim: Claim, *, is_listing: bool) -> LockAnswer:
-        answer = await self._resolve(hold, claim, is_listing=is_listing)
+    async def _resolve_claim(self, lock: str, claim: Claim, *, is_listing: bool) -> LockAnswer:
+        answer = await self._resolve(lock, claim, is_listing=is_listing)
         if answer is None:
-            raise RuntimeError("a claim is a candidate itself, so a hold is never without one")
+            raise RuntimeError("a claim is a candidate itself, so the lock never is without one")
         return answer
 
-    async def _resolve(self, hold: str, claim: Claim | None, *, is_listing: bool) -> LockAnswer | None:
-        """Decide and write until there is an answer; None where nobody holds and nobody waits."""
-        key = _owner_key(hold)
+    async def _resolve(self, lock: str, claim: Claim | None, *, is_listing: bool) -> LockAnswer | None:
+        """Decide and write until there is an answer; None if the lock is free and has no waiters."""
+        key = _owner_key(lock)
         for _ in range(_TRIES):
-            cell = await self._bucket.get(key)
-            seen = LockState(owner=_owner(cell))
+            entry = await self._bucket.get(key)
+            seen = LockState(owner=_owner(entry))
             if is_listing:
-                seen = LockState(owner=seen.owner, waiters=await self._read_waiters(hold))
+                seen = LockState(owner=seen.owner, waiters=await self._read_waiters(lock))
             known: dict[str, OperationStage] = {}
             while True:
                 step = decide_lock(seen, claim, known)
                 if isinstance(step, CheckOperation):
                     known[step.operation_id] = await self._read_stage(step.operation_id)
                 elif isinstance(step, ListWaiters):
-                    seen = LockState(owner=seen.owner, waiters=await self._read_waiters(hold))
+                    seen = LockState(owner=seen.owner, waiters=await self._read_waiters(lock))
                 else:
                     break
             match step:
-                case GrantLock(to) if await self._bucket.replace(key, _encode(to), cell.revision):
+                case GrantLock(to) if await self._bucket.replace(key, _encode(to), entry.revision):
                     is_own = claim is not None and to.operation_id == claim.operation_id
-                    await self._hand_over(hold, to, known, is_own=is_own)
+                    await self._hand_over(lock, to, known, is_own=is_own)
                     return LockOwned(to.is_handed) if is_own else LockBusy(to, OperationStage.REQUESTED)
-                case ClearLock() if await self._bucket.remove(key, cell.revision):
-                    await self._remove_ended(hold, known)
+                case ClearLock() if await self._bucket.remove(key, entry.revision):
+                    await self._remove_ended(lock, known)
                     return None
                 case LockFree():
-                    await self._remove_ended(hold, known)
+                    await self._remove_ended(lock, known)
                     return None
-                case LockBusy(holder, life):
-                    if claim is None and life is OperationStage.REQUESTED:
-                        await self.wake(holder)  # whoever gave it the hold may have died before it said so
+                case LockBusy(owner, stage):
+                    if claim is None and stage is OperationStage.REQUESTED:
+                        await self.wake(owner)  # the process that gave it the lock may have died before it woke it
                     return step
                 case LockOwned() | LockReplaced():
                     return step
             await self._connection.sleep(self._jitter(*_RETRY_DELAY))
-        raise JournalUnavailable(f"hold {hold} changes all the time", maybe_stored=False)
+        raise JournalUnavailable(f"lock {lock} changes all the time", maybe_stored=False)
 
-    async def _hand_over(self, hold: str, to: Claim, known: dict[str, OperationStage], *, is_own: bool) -> None:
+    async def _hand_over(self, lock: str, to: Claim, known: dict[str, OperationStage], *, is_own: bool) -> None:
         crash_point(CrashPoint.HOLD_TAKEN if is_own else CrashPoint.HOLD_HANDED_OVER)
         if to.is_handed:
-            logger.info("operation %s is given the hold %s", to.operation_id, hold)
+            logger.info("operation %s is given the lock %s", to.operation_id, lock)
             await self.wake(to)
-        await self._remove_ended(hold, {**known, to.operation_id: OperationStage.ENDED})
+        await self._remove_ended(lock, {**known, to.operation_id: OperationStage.ENDED})
 
-    async def _remove_ended(self, hold: str, known: dict[str, OperationStage]) -> None:
-        for operation_id, life in known.items():
-            if life is OperationStage.ENDED:
-                await self._remove_waiter(hold, operation_id)
+    async def _remove_ended(self, lock: str, known: dict[str, OperationStage]) -> None:
+        for operation_id, stage in known.items():
+            if stage is OperationStage.ENDED:
+                await self._remove_waiter(lock, operation_id)
 
-    async def _remove_waiter(self, hold: str, operation_id: str) -> None:
-        """Take an operation out of the queue, if it is there."""
-        found = await self._bucket.find_latest(_waiter_key(hold, operation_id=operation_id))
+    async def _remove_waiter(self, lock: str, operation_id: str) -> None:
+        """Remove an operation from the queue, if it is there."""
+        found = await self._bucket.find_latest(_waiter_key(lock, operation_id=operation_id))
         if found is not None:
-            key, cell = found
-            await self._bucket.remove(key, cell.revision)
+            key, entry = found
+            await self._bucket.remove(key, entry.revision)
 
     async def _read_stage(self, operation_id: str) -> OperationStage:
-        """What the leader's last event says. Its type is enough: nothing follows a terminal event."""
+        """Return the stage of an operation by its last event on the leader. Nothing follows a terminal event."""
         last = await self._journal.last_message(operation_id)
         if last is None:
             return OperationStage.ENDED
@@ -234,25 +233,25 @@ class ResourceLocks:
             return OperationStage.REQUESTED
         return OperationStage.ENDED if event in _TERMINAL_EVENTS else OperationStage.STARTED
 
-    async def _read_waiters(self, hold: str) -> tuple[Claim, ...]:
-        found = await self._bucket.read_all(_waiter_key(hold))
+    async def _read_waiters(self, lock: str) -> tuple[Claim, ...]:
+        found = await self._bucket.read_all(_waiter_key(lock))
         claims = (_decode_claim(data) for _, data in sorted(found.items()))
         return tuple(claim for claim in claims if claim is not None)
 
 
-def _owner_key(hold: str) -> str:
-    return f"h.{hold}"
+def _owner_key(lock: str) -> str:
+    return f"h.{lock}"
 
 
-def _waiter_key(hold: str, claim: Claim | None = None, *, operation_id: str = "") -> str:
-    """The key of a waiter; without a claim a pattern: of one operation, or of all."""
+def _waiter_key(lock: str, claim: Claim | None = None, *, operation_id: str = "") -> str:
+    """Return the key of a waiter. Without a claim: a pattern for one operation, or for all."""
     if claim is not None:
-        return f"w.{hold}.{claim.sequence:020d}.{claim.operation_id}"
-    return f"w.{hold}.*.{operation_id}" if operation_id else f"w.{hold}.>"
+        return f"w.{lock}.{claim.sequence:020d}.{claim.operation_id}"
+    return f"w.{lock}.*.{operation_id}" if operation_id else f"w.{lock}.>"
 
 
-def _owner(cell: KeyValueEntry) -> Claim | None:
-    return _decode_claim(cell.data) if cell.data else None
+def _owner(entry: KeyValueEntry) -> Claim | None:
+    return _decode_claim(entry.data) if entry.data else None
 
 
 def _decode_claim(data: bytes) -> Claim | None:
@@ -261,7 +260,7 @@ def _decode_claim(data: bytes) -> Claim | None:
         check_operation_id(claim.operation_id)
         Kind.parse(claim.kind)  # subjects are built from it
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        # Not ours, so nobody holds by it; the next one who wants the hold writes over it.
-        logger.warning("a hold that can't be read is passed over: %s", error)
+        # A foreign value does not own the lock; the next claim overwrites it.
+        logger.warning("a lock that can't be read is ignored: %s", error)
         return None
     return claim

@@ -1,6 +1,8 @@
-"""The view: one snapshot per operation in the bucket `operations`. The projector writes it, the API reads it.
+"""The view: one snapshot for each operation in the bucket `operations`. The projector writes it, the API reads it.
 
-A snapshot is only as new as its `stream_sequence`; whoever needs more compares that with the journal's floor.
+A snapshot is only as new as its `stream_sequence`. A reader that needs a newer state compares that with the operation's
+last sequence in the journal. `SnapshotStore` serves single operations, `SnapshotReader` many, and `RawSnapshots` those
+who compare all of the view with the journal and remove what does not belong there.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ _STORE_FAILED: Final = 10077
 _READ_TIMEOUT: Final = 5.0
 _BULK_TIMEOUT: Final = 10.0
 _SNAPSHOTS: Final = 256
-"""Snapshots in one request; the broker takes up to 1,024 subjects (NATS ADR-31)."""
+"""Snapshots in one request; the broker accepts up to 1,024 subjects (NATS ADR-31)."""
 _OPERATIONS: Final = 100
 """Operations in one request: the broker refuses to answer with more than 1,024 messages, and each may have eight."""
 
@@ -36,13 +38,13 @@ _PREFIX: Final = subjects.bucket_subject(subjects.VIEW_BUCKET, "")
 _UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
 encode_snapshot: Final = msgspec.json.Encoder().encode
-"""The bytes that the view holds for an operation."""
+"""Encodes an operation as the view stores it."""
 
 _decode: Final = msgspec.json.Decoder(Operation).decode
 
 
 class _FoldPosition(msgspec.Struct, rename="camel"):
-    """What every version of the fold says."""
+    """The fields that every version of the fold writes."""
 
     stream_sequence: int
     fold_version: int
@@ -52,19 +54,19 @@ _decode_cursor: Final = msgspec.json.Decoder(_FoldPosition).decode
 
 
 class SnapshotEntry(msgspec.Struct, frozen=True):
-    """What the view holds for an operation."""
+    """The view's entry for an operation."""
 
     revision: int
-    """Needed to replace it; 0 for no entry."""
+    """Stream sequence of the entry, needed to replace it; 0 for no entry."""
     operation: Operation | None
-    """None for no entry, and for one that another fold wrote, which must be folded again."""
+    """None for no entry, and for an entry of another fold version, which must be folded again."""
 
 
 NO_ENTRY: Final = SnapshotEntry(0, None)
 
 
 class SnapshotWrite(NamedTuple):
-    """A snapshot that is to be stored, as `View.put` takes it."""
+    """A snapshot to store; the arguments of `SnapshotStore.put`."""
 
     operation: Operation
     revision: int
@@ -78,7 +80,7 @@ class SnapshotStore:
         self._connection = connection
 
     async def get(self, operation_id: str) -> SnapshotEntry:
-        """The snapshot, from any replica, so on a cluster perhaps an older one.
+        """Return the snapshot from any replica, so on a cluster perhaps an older one.
 
         Raises:
             JournalUnavailable: no replica answered.
@@ -88,7 +90,7 @@ class SnapshotStore:
         return NO_ENTRY if message is None else _entry(message)
 
     async def get_newest(self, operation_id: str) -> SnapshotEntry:
-        """The snapshot from the leader: what a write must be based on after a conflict.
+        """Return the snapshot from the leader. After a conflict, a write must be based on it.
 
         Raises:
             JournalUnavailable: no leader answered.
@@ -101,15 +103,15 @@ class SnapshotStore:
         """Replace the snapshot if it still has `revision` (0: if there is none).
 
         Args:
-            operation: what to store.
-            revision: of the entry that it replaces.
-            ttl: seconds until the entry goes away, at least 1, cut to whole ones; None for never.
+            operation: the state to store.
+            revision: of the entry to replace.
+            ttl: seconds until the entry expires, at least 1, cut to whole seconds; None for never.
 
         Returns:
-            The new revision, None where someone else wrote first.
+            The new revision; None if another writer was first.
 
         Raises:
-            JournalUnavailable: not acknowledged; it may be stored all the same.
+            JournalUnavailable: not acknowledged; it may be stored nevertheless.
             JournalFull: the broker has no room.
             EventTooLarge: the snapshot does not fit the broker's `max_payload`.
             BrokerRefused: another error of the broker.
@@ -124,19 +126,19 @@ class SnapshotStore:
             raise
 
     async def put_batch(self, writes: Sequence[SnapshotWrite]) -> Sequence[int] | None:
-        """As many `put`, of up to 1,000 different operations, but all or none, and much faster.
+        """Put the snapshots of up to 1,000 different operations, all or none. Much faster than as many `put`.
 
         Returns:
-            The new revisions; None where none was written: someone else was first with one of them, one is too large,
-            or the broker takes no batches of the view.
+            The new revisions; None if none was written: another writer was first with one of them, one is too large, or
+            the stream allows no batches.
 
         Raises:
-            JournalUnavailable: not acknowledged; all may be stored all the same.
+            JournalUnavailable: not acknowledged; all may be stored nevertheless.
         """
         try:
             return await publish_batch(self._connection, [_batch_message(one) for one in writes])
         except (BrokerRefused, EventTooLarge) as error:
-            logger.debug("%d snapshots are not written together: %s", len(writes), error)
+            logger.debug("%d snapshots are not written as a batch: %s", len(writes), error)
             return None
 
 
@@ -151,15 +153,15 @@ class SnapshotReader:
         self._reader = BatchReader(connection)
 
     async def start(self) -> None:
-        """Open the inbox for answers."""
+        """Subscribe to the inbox for reads."""
         await self._reader.start()
 
     async def stop(self) -> None:
-        """Close it."""
+        """Unsubscribe from the inbox."""
         await self._reader.stop()
 
     async def get(self, operation_ids: Sequence[str]) -> dict[str, SnapshotEntry]:
-        """The snapshots of those that have one, from any replica, with few requests.
+        """Return the snapshots of the operations that have one, from any replica.
 
         Raises:
             JournalUnavailable: no replica answered, or not in time.
@@ -171,7 +173,7 @@ class SnapshotReader:
 
 
 class RawSnapshot:
-    """An entry of the view, decoded only if somebody asks."""
+    """An entry of the view as it is stored, decoded on demand."""
 
     __slots__ = ("data", "operation_id", "revision")
 
@@ -182,12 +184,12 @@ class RawSnapshot:
 
     @property
     def operation(self) -> Operation | None:
-        """What it says; None if this version can't trust it (`problem` tells why)."""
+        """The operation; None if this version can't trust the entry (`problem` says why)."""
         return None if self.problem else _decode(self.data)
 
     @property
     def problem(self) -> str:
-        """Why this version can't trust it; empty if it can."""
+        """The reason why this version can't trust the entry; empty if it can."""
         try:
             operation = _decode(self.data)
         except _UNREADABLE:
@@ -201,7 +203,7 @@ class RawSnapshot:
 
     @property
     def sequence(self) -> int | None:
-        """The stream sequence up to which it was folded, by whatever version; None if it does not say."""
+        """The stream sequence up to which any version folded it; None if it can't be read."""
         cursor = self._cursor()
         return None if cursor is None else cursor.stream_sequence
 
@@ -213,10 +215,10 @@ class RawSnapshot:
 
 
 class RawSnapshots:
-    """The stored snapshots over one connection, which is up.
+    """Reads and removes stored snapshots, many at once.
 
     Args:
-        connection: the connection.
+        connection: the connection, which is up.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -224,15 +226,15 @@ class RawSnapshots:
         self._reader = BatchReader(connection)
 
     async def start(self) -> None:
-        """Open the inbox for answers."""
+        """Subscribe to the inbox for reads."""
         await self._reader.start()
 
     async def stop(self) -> None:
-        """Close it."""
+        """Unsubscribe from the inbox."""
         await self._reader.stop()
 
     async def get(self, operation_ids: Sequence[str]) -> dict[str, RawSnapshot]:
-        """Those of these operations that there are, from any replica, with few requests.
+        """Return the entries of the operations that have one, from any replica.
 
         Raises:
             JournalUnavailable: no replica answered, or not in time.
@@ -244,7 +246,7 @@ class RawSnapshots:
         return {snapshot.operation_id: snapshot for snapshot in found}
 
     async def get_newest(self, operation_id: str) -> RawSnapshot | None:
-        """One as the leader has it.
+        """Return an entry from the leader.
 
         Raises:
             JournalUnavailable: no leader answered.
@@ -253,20 +255,22 @@ class RawSnapshots:
         return None if message is None else RawSnapshot(operation_id, message.seq, message.data)
 
     async def remove(self, operation_id: str, revision: int) -> None:
-        """Remove an entry, but not one that took its place meanwhile.
+        """Remove an entry unless it has been replaced meanwhile.
 
         Raises:
             JournalUnavailable: no leader answered.
             BrokerRefused: another error.
         """
-        # A purge up to a sequence leaves no marker behind, and can't touch what is newer.
+        # A purge up to a sequence leaves no marker behind, and can't remove a newer entry.
         request = {"filter": f"{_PREFIX}{operation_id}", "seq": revision + 1}
         await stream_api_request(
             self._connection, VIEW_STREAM, f"STREAM.PURGE.{VIEW_STREAM}", msgspec.json.encode(request)
         )
 
     async def last_sequences(self, operation_ids: Sequence[str]) -> dict[str, int]:
-        """The stream sequence of the last event of each operation that the journal knows, from any replica.
+        """Return the last stream sequence of each operation that the journal has, from any replica.
+
+        A sequence may be too low if the operation's events are large: then the broker cuts the answer.
 
         Raises:
             JournalUnavailable: no replica answered, or not in time.
@@ -283,7 +287,7 @@ class RawSnapshots:
 
 
 def operation_id_of(subject: str) -> str:
-    """The operation whose snapshot lies under a subject of the view's stream."""
+    """Return the id of the operation whose snapshot has this subject."""
     return subject.removeprefix(_PREFIX)
 
 

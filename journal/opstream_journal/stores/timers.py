@@ -1,7 +1,7 @@
-"""What the broker holds until a moment (NATS ADR-51): wakes, for an action's runners, and deadlines, for the projector.
+"""Messages that the broker publishes later (NATS ADR-51): wake-ups for an action's runners, deadlines for the projector.
 
-Both are hints to look at the operation again; the journal says what to do. A wake carries the stream sequence of the
-event that armed it. Arming again replaces what is armed, so it is idempotent.
+Both only cause a read of the operation; the journal says what to do. A wake-up carries the stream sequence of the event
+that scheduled it. To schedule again replaces the earlier message, so scheduling is idempotent.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _decode_answer: Final = msgspec.json.Decoder(rpc.PubAck).decode
 
 
 class WakeUp(msgspec.Struct, frozen=True, rename="camel"):
-    """The body of a wake."""
+    """The body of a wake-up."""
 
     armed_by: int
 
@@ -30,7 +30,7 @@ class WakeUp(msgspec.Struct, frozen=True, rename="camel"):
 async def schedule_wake_up(
     connection: Connection, kind: Kind, operation_id: str, why: str, *, at: datetime, armed_by: int
 ) -> None:
-    """Store a wake for `at`; one in the past fires at once.
+    """Schedule a wake-up for `at`; one in the past is delivered at once.
 
     Raises:
         JournalUnavailable: not acknowledged; it may be armed all the same.
@@ -42,7 +42,7 @@ async def schedule_wake_up(
 
 
 async def send_wake_up(connection: Connection, kind: Kind, operation_id: str, why: str, *, armed_by: int) -> None:
-    """Store a wake that is due now. Unlike a message that is put back, it outlives a broker that restarts.
+    """Store a wake-up that is due now. Unlike a released message, it survives a restart of the broker.
 
     Raises:
         JournalUnavailable: not acknowledged; it may be sent all the same.
@@ -54,7 +54,7 @@ async def send_wake_up(connection: Connection, kind: Kind, operation_id: str, wh
 
 
 async def schedule_deadline(connection: Connection, kind: Kind, operation_id: str, at: datetime) -> None:
-    """Have the projector look at an operation at `at`, its deadline; one in the past is due at once.
+    """Schedule the check of an operation at its deadline, `at`; one in the past is due at once.
 
     Raises:
         JournalUnavailable: not acknowledged; it may be armed all the same.
@@ -65,10 +65,10 @@ async def schedule_deadline(connection: Connection, kind: Kind, operation_id: st
 
 
 async def cancel_timers(connection: Connection, operation_id: str) -> None:
-    """Forget the wakes and the deadline of an operation, if any are armed. One that has fired already still arrives.
+    """Cancel the scheduled wake-ups and the deadline of an operation. One that was published already still arrives.
 
     Raises:
-        JournalUnavailable: not acknowledged; they may be gone all the same.
+        JournalUnavailable: not acknowledged; they may be gone nevertheless.
         BrokerRefused: the broker refused.
     """
     stream = subjects.TIMERS_STREAM
@@ -83,22 +83,22 @@ async def cancel_timers(connection: Connection, operation_id: str) -> None:
 
 
 def scheduled_by(data: bytes) -> int:
-    """The stream sequence that a delivered wake names.
+    """Return the stream sequence of the event that scheduled a delivered wake-up.
 
     Raises:
-        InvalidEvent: the body is not a wake's.
+        InvalidEvent: the body is not that of a wake-up.
     """
     try:
         return msgspec.json.decode(data, type=WakeUp).armed_by
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise InvalidEvent(f"not a wake: {error}") from error
+        raise InvalidEvent(f"not a wake-up: {error}") from error
 
 
 async def schedule_message(connection: Connection, timer: str, target: str, at: datetime, payload: bytes) -> None:
-    """Store a message that the broker publishes to `target` at `at`; both subjects belong to one stream.
+    """Store a message that the broker publishes to `target` at `at`. Both subjects belong to one stream.
 
     Raises:
-        JournalUnavailable: not acknowledged; it may be stored all the same.
+        JournalUnavailable: not acknowledged; it may be stored nevertheless.
         BrokerRefused: the broker refused.
     """
     headers = {

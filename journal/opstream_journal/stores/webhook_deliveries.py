@@ -1,8 +1,7 @@
-"""Deliveries on the broker: sent, put off, recorded, and the events that they are about. Callers: the webhooks service;
-the command that has failed ones tried again.
+"""The queue of webhook deliveries: send, schedule, record, and read the events that they are about.
 
-A delivery that waits is a schedule in the stream WEBHOOKS (NATS ADR-51): it holds no acknowledgement, and outlives
-service and broker. Publishing one twice does no harm but a second call under the same `webhook-id`.
+A delivery that waits is a scheduled message in the stream WEBHOOKS (NATS ADR-51): it holds no acknowledgement, and
+outlives the service and the broker. To publish a delivery twice costs a second call under the same `webhook-id`.
 """
 
 from __future__ import annotations
@@ -21,22 +20,22 @@ from .timers import schedule_message
 
 
 class DeliveryStore:
-    """The streams of webhooks on one connection."""
+    """The streams of webhooks over one connection."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def callback_url(self, operation_id: str, kind: Kind) -> str:
-        """The callback URL that an operation was requested with; empty for none, or if the request has expired.
+        """Return the callback URL of an operation's request; empty without one, or if the request has expired.
 
         Raises:
-            InvalidEvent: the request can't be read, for one because a newer version wrote it.
+            InvalidEvent: the request can't be read; perhaps a newer version wrote it.
             JournalUnavailable: the broker did not answer.
             BrokerRefused: it refused.
         """
         subject = subjects.event_subject(operation_id, kind, Requested.name)
         stream = subjects.OPERATIONS_STREAM
-        # The nearest replica may be behind, and then has nothing; the leader has everything.
+        # A replica may be behind and have nothing; the leader has everything.
         stored = await rpc.get_direct(self._connection, stream, subject) or await rpc.get_last(
             self._connection, stream, subject
         )
@@ -48,7 +47,7 @@ class DeliveryStore:
         return event.data.callback
 
     async def event_bytes(self, sequence: int) -> bytes | None:
-        """The stored bytes of the event at a stream sequence; None once it has expired.
+        """Return the stored bytes of the event at a stream sequence; None if it has expired.
 
         Raises:
             JournalUnavailable: the broker did not answer.
@@ -58,7 +57,7 @@ class DeliveryStore:
         return None if stored is None else stored.data
 
     async def outcome_sequence(self, operation_id: str, kind: Kind, event: str) -> int | None:
-        """The stream sequence of the event that ended an operation; None once it has expired.
+        """Return the stream sequence of the event that ended an operation; None if it has expired.
 
         Raises:
             JournalUnavailable: the broker did not answer.
@@ -69,10 +68,10 @@ class DeliveryStore:
         return None if stored is None else stored.seq
 
     async def enqueue(self, delivery: WebhookDelivery, webhook_id: str) -> None:
-        """Have a new delivery tried at once; one that was sent a moment ago is not sent again.
+        """Enqueue a new delivery, due at once. One that was enqueued a moment ago is not enqueued again.
 
         Raises:
-            JournalUnavailable: not acknowledged; it may be stored all the same.
+            JournalUnavailable: not acknowledged; it may be stored nevertheless.
             BrokerRefused: the broker refused.
         """
         await rpc.publish(
@@ -80,10 +79,10 @@ class DeliveryStore:
         )
 
     async def schedule(self, delivery: WebhookDelivery, at: datetime) -> None:
-        """Have a delivery tried at a moment, at once if that is over, instead of whenever it was due until now.
+        """Schedule a delivery for a time; one in the past is due at once. It replaces the previous schedule.
 
         Raises:
-            JournalUnavailable: not acknowledged; it may be stored all the same.
+            JournalUnavailable: not acknowledged; it may be stored nevertheless.
             BrokerRefused: the broker refused.
         """
         later = subjects.webhook_later_subject(delivery.endpoint, delivery.operation_id)
@@ -93,14 +92,14 @@ class DeliveryStore:
         """Record an attempt.
 
         Raises:
-            JournalUnavailable: not acknowledged; it may be stored all the same.
+            JournalUnavailable: not acknowledged; it may be stored nevertheless.
             BrokerRefused: the broker refused.
         """
         subject = subjects.delivery_record_subject(attempt.operation_id, attempt.endpoint, attempt.outcome)
         await rpc.publish(self._connection, subject, encode_record(attempt), {})
 
     async def is_delivered(self, delivery: WebhookDelivery | DeliveryAttempt) -> bool:
-        """Whether an attempt has succeeded already, as the records have it.
+        """Return True if the records have a successful attempt.
 
         Raises:
             JournalUnavailable: the broker did not answer.
