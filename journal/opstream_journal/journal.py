@@ -1,7 +1,7 @@
-"""The event journal: guarded append, one operation's events, the floor. Callers: every service.
+"""The event journal: append with an expected version, read the events of one operation.
 
-The protocol of `append` is in docs/architecture.md; its cases were found by running them (docs/nats.md).
-A retry is always the same bytes under the same event id; whoever decides anew after a `VersionConflict` takes a new id.
+docs/architecture.md has the protocol of `append`; its cases were found by running them (docs/nats.md). A retry sends
+the same bytes under the same event id. A new decision after a `VersionConflict` takes a new id.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NEW_OPERATION: Final = ExpectedVersion(0)
 """The operation must not exist yet."""
 
 UNTIL_STORED: Final = float("inf")
-"""A budget for outcomes: retry until stored or fenced off."""
+"""A budget for outcomes: retry until the event is stored, or another writer was first."""
 
 _WRONG_LAST_SEQUENCE: Final = frozenset({10071, 10201})
 _IN_FLIGHT: Final = frozenset({10158, 10164})
@@ -50,9 +50,9 @@ class Journal:
 
     Args:
         connection: the connection.
-        max_msg_size: the stream's limit in bytes (`provision.check` returns it); -1 for none.
+        max_msg_size: the stream's limit in bytes, from `check_provisioned`; -1 for none.
         jitter: draws a delay from `[low, high]` seconds.
-        clock: monotonic seconds.
+        clock: returns monotonic seconds.
     """
 
     def __init__(
@@ -74,20 +74,20 @@ class Journal:
         await self._reader.start()
 
     async def append(self, kind: Kind, event: Event, expected: ExpectedVersion, *, budget: float) -> RecordedEvent:
-        """Append an event if the operation's last event still is at `expected`.
+        """Append an event if the operation's last event is still at `expected`.
 
         Args:
             kind: the operation's resource and action.
-            event: what to store. Sent again with the same bytes, it is stored once.
-            expected: `NEW`, or the stream sequence seen last.
+            event: the event. Sent again with the same bytes, it is stored once.
+            expected: `NEW_OPERATION`, or the stream sequence of the last event that the writer has seen.
             budget: seconds to keep trying; at least one try is made.
 
         Raises:
-            VersionConflict: somebody else was first; load, decide again, and take a new event id.
-            JournalUnavailable: not acknowledged within the budget; `maybe_stored` tells whether it may be there.
+            VersionConflict: another writer was first; load, decide again, and take a new event id.
+            JournalUnavailable: not acknowledged within the budget; `maybe_stored` says whether it may be stored.
             JournalFull: the stream is at its `max_bytes`.
             EventTooLarge: not stored.
-            InvalidEvent: nobody could decode it again; not sent.
+            InvalidEvent: no reader could decode it; not sent.
             BrokerRefused: another error of the broker.
         """
         payload = encode_event(event)
@@ -120,7 +120,7 @@ class Journal:
             await self._pause(attempt)
 
     async def last_message(self, operation_id: str) -> rpc.StoredMessage | None:
-        """The operation's last event as the leader has it: the floor of every read. None if there is none.
+        """Return the operation's last event, from the leader; None without one. A read is complete up to it.
 
         Raises:
             JournalUnavailable: no leader answered.
@@ -128,45 +128,45 @@ class Journal:
         return await self._reader.last_message(operation_id)
 
     async def events(self, operation_id: str, *, since: Operation | None = None) -> list[RecordedEvent]:
-        """The operation's events that follow `since` (all without it), complete up to the leader's last one.
+        """Return the operation's events after `since` (all without it), complete up to the leader's last one.
 
-        An operation of which only the end is left (the rest expired) has no events any more.
+        An operation whose beginning has expired has no events any more.
 
         Raises:
             JournalUnavailable: no leader answered.
-            InvalidEvent: the operation's subjects hold something that is not an event.
+            InvalidEvent: the operation's subjects have a message that is not an event.
         """
-        floor = await self._reader.last_message(operation_id)
-        return [] if floor is None else await self.events_up_to(floor, since=since)
+        last = await self._reader.last_message(operation_id)
+        return [] if last is None else await self.events_up_to(last, since=since)
 
-    async def events_up_to(self, floor: rpc.StoredMessage, *, since: Operation | None = None) -> list[RecordedEvent]:
-        """As `events`, for a floor that `last` gave.
+    async def events_up_to(self, last: rpc.StoredMessage, *, since: Operation | None = None) -> list[RecordedEvent]:
+        """Return the same up to `last`, which `last_message` returned.
 
         Raises:
             JournalUnavailable: no leader answered.
-            InvalidEvent: the operation's subjects hold something that is not an event.
+            InvalidEvent: the operation's subjects have a message that is not an event.
         """
         sequence, position = (since.stream_sequence, since.position) if since else (0, 0)
-        return await self._reader.events_after(floor, sequence, position)
+        return await self._reader.events_after(last, sequence, position)
 
     async def messages(self, operation_id: str) -> list[OperationMessage]:
-        """Whatever lies on the operation's subjects, event or not, oldest first; for whoever looks into it.
+        """Return all messages on the operation's subjects, events or not, oldest first. For diagnosis.
 
         Raises:
             JournalUnavailable: no leader answered.
         """
-        floor = await self._reader.last_message(operation_id)
-        return [] if floor is None else await self._reader.messages(operation_id, 0, floor.seq)
+        last = await self._reader.last_message(operation_id)
+        return [] if last is None else await self._reader.messages(operation_id, 0, last.seq)
 
     async def page(self, operation_id: str, sequence: int, count: int) -> list[RecordedEvent]:
-        """The operation's event at a stream sequence and some that follow it: at least that one, at most `count`.
+        """Return the operation's event at a stream sequence and some that follow: at least that one, at most `count`.
 
-        For a reader of a long history that keeps little of it. Ask for no more than there are: the broker would search
-        to the end of the stream. What is no event is left out.
+        It serves readers of a long history that keep little of it. `count` must not exceed the events that exist, or
+        the broker searches to the end of the stream. Messages that are not events are left out.
 
         Raises:
             JournalUnavailable: no leader answered, or it has lost that event.
-            InvalidEvent: what lies at the sequence is none.
+            InvalidEvent: the message at the sequence is no event.
         """
         return await self._reader.page(operation_id, sequence, count)
 
@@ -174,22 +174,22 @@ class Journal:
         size = len(payload) + _HEADER_BYTES
         limits = [limit for limit in (self._max_msg_size, self._connection.nc.max_payload) if limit > 0]
         if limits and size > min(limits):
-            raise EventTooLarge(f"the event has {size} bytes with headers, the journal takes {min(limits)}")
+            raise EventTooLarge(f"the event has {size} bytes with headers, the journal accepts {min(limits)}")
 
     async def _find_stored(self, event: Event, expected: ExpectedVersion, attempt: _AppendAttempt) -> int | None:
-        """After an unsure answer: the sequence under which the event is stored, None if not stored so far.
+        """Return the sequence of the event after an unclear answer; None if it is not stored so far.
 
         Raises:
-            VersionConflict: another event took its place.
+            VersionConflict: another event is stored instead.
         """
         seconds = max(attempt.remaining(self._clock()), _FINAL_READ_TIMEOUT)
         try:
             async with asyncio.timeout(None if seconds == UNTIL_STORED else seconds):
-                floor = await self.last_message(event.operation_id)
-                if floor is None or floor.seq <= expected:
-                    attempt.check_contradiction(event.operation_id, expected, floor.seq if floor else 0)
+                last = await self.last_message(event.operation_id)
+                if last is None or last.seq <= expected:
+                    attempt.check_contradiction(event.operation_id, expected, last.seq if last else 0)
                     return None
-                return await self._find_stored_up_to(floor, event, expected)
+                return await self._find_stored_up_to(last, event, expected)
         except TimeoutError:
             error = JournalUnavailable("no leader answered in time", maybe_stored=True)
             attempt.record_failure(error, is_unsure=True)
@@ -197,15 +197,15 @@ class Journal:
             attempt.record_failure(error, is_unsure=True)
         return None
 
-    async def _find_stored_up_to(self, floor: rpc.StoredMessage, event: Event, expected: ExpectedVersion) -> int:
+    async def _find_stored_up_to(self, last: rpc.StoredMessage, event: Event, expected: ExpectedVersion) -> int:
         try:
-            following = await self._reader.events_after(floor, expected, event.position - 1)
+            following = await self._reader.events_after(last, expected, event.position - 1)
         except InvalidEvent as error:
-            raise VersionConflict(event.operation_id, expected, floor.seq) from error
+            raise VersionConflict(event.operation_id, expected, last.seq) from error
         for one in following:
             if one.id == event.id:
                 return one.sequence
-        raise VersionConflict(event.operation_id, expected, floor.seq)
+        raise VersionConflict(event.operation_id, expected, last.seq)
 
     async def _pause(self, attempt: _AppendAttempt) -> None:
         remaining = attempt.remaining(self._clock())
@@ -220,7 +220,7 @@ class Journal:
 
 
 class _AppendAttempt:
-    """What is known of an append so far."""
+    """The state of one append."""
 
     def __init__(self, until: float) -> None:
         self._deadline = until
@@ -237,10 +237,13 @@ class _AppendAttempt:
         self.is_unsure = self.is_unsure or is_unsure
 
     def check_contradiction(self, operation_id: str, expected: int, actual: int) -> None:
-        """The broker refused the writer's version, and yet the leader is not beyond it.
+        """Raise if the broker refuses the writer's version again and again, although the leader is not ahead of it.
 
-        That is either a leader of before, which will know soon, or a writer that saw what is not there any more (it
-        expired, or was lost with a disk), which nothing can ever extend.
+        Either an old leader answers, which passes. Or the writer has seen events that are gone (they expired, or were
+        lost with a disk), which no append can ever follow.
+
+        Raises:
+            VersionConflict: after five such answers.
         """
         refused = isinstance(self.last_error, BrokerRefused) and self.last_error.err_code in _WRONG_LAST_SEQUENCE
         if refused and actual < expected:
@@ -249,7 +252,7 @@ class _AppendAttempt:
                 raise VersionConflict(operation_id, expected, actual) from self.last_error
 
     def next_delay(self) -> tuple[float, float]:
-        # No leader: an election takes seconds. In flight: the answer is milliseconds away.
+        # Without a leader, an election takes seconds. If the append is in flight, the answer takes milliseconds.
         if isinstance(self.last_error, JournalUnavailable):
             return (0.1, 0.5)
         self._wait = min(self._wait * 2, 0.2)
@@ -257,7 +260,7 @@ class _AppendAttempt:
 
 
 def _raise_specific(refused: BrokerRefused) -> None:
-    # The broker uses the same number for a store that is closing or whose disk failed; those may pass.
+    # The broker uses the same number for a store that closes or whose disk failed, which may pass.
     is_full = refused.err_code == _STORE_FAILED and "maximum" in refused.description
     if is_full or refused.err_code in _NO_ROOM:
         raise JournalFull(

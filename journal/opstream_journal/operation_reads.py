@@ -1,8 +1,8 @@
-"""Complete reads of one operation: every event up to the floor, which is the leader's last one.
+"""Complete reads of one operation: every event up to the last one that its leader has.
 
-Callers: `Journal`. Replicas answer faster and in batches, but may be behind, or silent while they are suspended; what
-they can't give is read from the leader, one message at a time. So is what lies before a forced end (ADR 0014): there
-positions don't tell how much that is, and what is no event is passed over.
+Replicas answer faster and in batches, but may be behind, or silent while they are suspended. What they can't give is
+read from the leader, one message at a time. So are the events before a forced end (docs/adr/0014): there the positions
+don't say how many there are, and messages that are not events are left out.
 """
 
 from __future__ import annotations
@@ -46,30 +46,30 @@ class OperationReader:
         await self._reader.start()
 
     async def last_message(self, operation_id: str) -> rpc.StoredMessage | None:
-        """The operation's last event as the leader has it; None if there is none.
+        """Return the operation's last event, from the leader; None without one.
 
         Raises:
             JournalUnavailable: no leader answered.
         """
         return await rpc.get_last(self._connection, subjects.OPERATIONS_STREAM, subjects.operation_filter(operation_id))
 
-    async def events_after(self, floor: rpc.StoredMessage, sequence: int, position: int) -> list[RecordedEvent]:
-        """The events after a stream sequence and position (0, 0: all) up to the floor.
+    async def events_after(self, end: rpc.StoredMessage, sequence: int, position: int) -> list[RecordedEvent]:
+        """Return the events after a stream sequence and position (0, 0: all) up to `end`, the last one.
 
         Raises:
             JournalUnavailable: no leader answered.
-            InvalidEvent: the operation's subjects hold something that is not an event.
+            InvalidEvent: the operation's subjects have a message that is not an event.
         """
-        if floor.seq <= sequence:
+        if end.seq <= sequence:
             return []
-        last = decode_event(floor.data, floor.seq)
+        last = decode_event(end.data, end.seq)
         own = subjects.operation_filter(last.operation_id)
-        if not floor.subject.startswith(own.removesuffix(">")):
-            raise InvalidEvent(f"sequence {floor.seq} ({floor.subject}) is an event of operation {last.operation_id}")
+        if not end.subject.startswith(own.removesuffix(">")):
+            raise InvalidEvent(f"sequence {end.seq} ({end.subject}) is an event of operation {last.operation_id}")
         if forced_end_of(last) is not None:
             return await self._read_up_to_forced_end(sequence, last)
         missing = last.position - position - 1
-        if missing < 0 or (not missing and not sequence and not had_expected_version(floor, own, 0)):
+        if missing < 0 or (not missing and not sequence and not had_expected_version(end, own, 0)):
             return await self._read_from_leader(sequence, last)
         if not missing:
             return [last]
@@ -86,10 +86,10 @@ class OperationReader:
         return await self._read_from_leader(sequence, last)
 
     async def messages(self, operation_id: str, sequence: int, until: int) -> list[OperationMessage]:
-        """Whatever lies on the operation's subjects after a stream sequence, up to another one at which something does.
+        """Return all messages on the operation's subjects after a stream sequence, up to the one at `until`.
 
         Raises:
-            JournalUnavailable: no leader answered, or it has lost what lay there.
+            JournalUnavailable: no leader answered, or it has lost the message at `until`.
         """
         found: list[OperationMessage] = []
         subject = subjects.operation_filter(operation_id)
@@ -102,11 +102,11 @@ class OperationReader:
         return found
 
     async def page(self, operation_id: str, sequence: int, count: int) -> list[RecordedEvent]:
-        """The event at a stream sequence and some that follow it: at least that one, at most `count`.
+        """Return the event at a stream sequence and some that follow: at least that one, at most `count`.
 
         Raises:
             JournalUnavailable: no leader answered, or it has lost that event.
-            InvalidEvent: it is none.
+            InvalidEvent: it is no event.
         """
         subject = subjects.operation_filter(operation_id)
         try:
@@ -119,15 +119,15 @@ class OperationReader:
                 raise JournalUnavailable(f"the leader has lost sequence {sequence}", maybe_stored=False)
             page = [message]
         first, *others = page
-        # Whoever asks has read the whole before; what is no event was passed over then.
+        # The caller has read the whole before, without the messages that are no events.
         return [decode_event(first.data, first.seq), *_decodable_events(others)]
 
     async def _read_from_start(self, last: RecordedEvent, missing: int) -> list[RecordedEvent] | None:
-        """All events of an operation; [] if its beginning expired; None while a replica is behind.
+        """Return all events of an operation; [] if its beginning has expired; None while a replica is behind.
 
-        The last event of each type is found at once, whatever the size of the stream; a short operation has no
-        others. Only a longer one is read in order, from its first event: a read from the start of the stream would
-        take longer with every event that others store.
+        The broker finds the last event of each type at once, whatever the size of the stream. A short operation has no
+        others. A longer one is read in order from its first event. A read from the start of the stream would take
+        longer with every event that other operations store.
         """
         page = await self._read_last_of_each_type(last, after=0)
         known = _events_before(last, page)
@@ -139,21 +139,21 @@ class OperationReader:
         return None if following is None else [known[0], *following]
 
     async def _read_since(self, sequence: int, last: RecordedEvent, missing: int) -> list[RecordedEvent] | None:
-        """As `_after`, but first the way that does not pass over all that others stored in between."""
+        """As `_read_after`, but try first the way that does not scan the events of other operations in between."""
         known = _events_before(last, await self._read_last_of_each_type(last, after=sequence))
         return [*known, last] if len(known) == missing else await self._read_after(sequence, last, missing)
 
     async def _read_after(self, sequence: int, last: RecordedEvent, missing: int) -> list[RecordedEvent] | None:
-        """The `missing` events between `sequence` and the last, and the last; None while a replica is behind.
+        """Return the `missing` events after `sequence`, and the last; None while a replica is behind.
 
-        The count is exact: a batch that asks for more makes the server search to the end of the stream.
+        The count is exact: a larger batch makes the broker search to the end of the stream.
         """
         found: list[RecordedEvent] = []
         request = {"next_by_subj": subjects.operation_filter(last.operation_id)}
         while len(found) < missing:
             batch = min(missing - len(found), _BATCH)
             page = await self._read_page(request | {"seq": sequence + 1, "batch": batch})
-            # Fewer than asked for is no end: the server also cuts a batch by its bytes.
+            # A short page is not the end: the broker also cuts a batch by its bytes.
             if not page or page[-1].seq >= last.sequence:
                 return None
             found += [decode_event(message.data, message.seq) for message in page]
@@ -161,7 +161,7 @@ class OperationReader:
         return [*found, last]
 
     async def _read_from_leader(self, sequence: int, last: RecordedEvent) -> list[RecordedEvent]:
-        """All events after `sequence`, whatever their positions say: whether they fit is for the fold to say."""
+        """Return all events after `sequence`, whatever their positions are. The fold checks them."""
         found: list[RecordedEvent] = []
         is_whole = sequence > 0
         subject = subjects.operation_filter(last.operation_id)
@@ -179,7 +179,7 @@ class OperationReader:
             sequence = event.sequence
 
     async def _read_up_to_forced_end(self, sequence: int, end: RecordedEvent) -> list[RecordedEvent]:
-        """The events after a sequence, whatever lies between them, up to a forced end; [] without the beginning."""
+        """Return the events after a sequence up to a forced end, among any messages; [] without the beginning."""
         events = decode_events(await self.messages(end.operation_id, sequence, end.sequence))
         return events if sequence else [*events_from_request(end.operation_id, events)]
 
@@ -197,6 +197,6 @@ def _decodable_events(messages: list[rpc.StoredMessage]) -> Iterator[RecordedEve
 
 
 def _events_before(last: RecordedEvent, page: list[rpc.StoredMessage]) -> list[RecordedEvent]:
-    """The events of a page that lie before the last one, in stream order."""
+    """Return the events of a page that come before the last one, in stream order."""
     earlier = (decode_event(message.data, message.seq) for message in page if message.seq < last.sequence)
     return sorted(earlier, key=lambda event: event.sequence)

@@ -110,12 +110,12 @@ class OrderedConsumer:
         info = await stream_api_request(
             connection, stream, f"CONSUMER.CREATE.{stream}.{name}", msgspec.json.encode(request)
         )
-        feed = cls(connection, stream, name, info.num_pending)
-        feed._subscription = await connection.nc.subscribe(
-            inbox, cb=feed._receive, pending_msgs_limit=-1, pending_bytes_limit=-1
+        consumer = cls(connection, stream, name, info.num_pending)
+        consumer._subscription = await connection.nc.subscribe(
+            inbox, cb=consumer._receive, pending_msgs_limit=-1, pending_bytes_limit=-1
         )
-        connection.on_disconnect(feed._mark_lost)
-        return feed
+        connection.on_disconnect(consumer._mark_lost)
+        return consumer
 
     async def close(self) -> None:
         """Delete the consumer. If that fails, the broker deletes it after a while."""

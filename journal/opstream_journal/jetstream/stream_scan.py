@@ -67,13 +67,13 @@ async def stream_identity(connection: Connection, stream: str) -> StreamIdentity
         BrokerRefused: the broker refused.
     """
     info = await stream_api_request(connection, stream, f"STREAM.INFO.{stream}")
-    edges = info.state or StreamBounds(1, 0, 0)
+    bounds = info.state or StreamBounds(1, 0, 0)
     return StreamIdentity(
         name=stream,
         created=info.created,
         max_age=(info.config or StreamLimits()).max_age / 1e9,
-        first=edges.first if edges.messages else edges.last + 1,
-        last=edges.last,
+        first=bounds.first if bounds.messages else bounds.last + 1,
+        last=bounds.last,
     )
 
 
@@ -154,8 +154,8 @@ class StreamScan:
     async def next_batch(self, *, is_waiting: bool) -> list[ScannedMessage]:
         """Return the next messages; none if the scan is at its end."""
         while True:
-            feed = self._consumer or await self._open()
-            found = await feed.next_batch(is_waiting=is_waiting)
+            consumer = self._consumer or await self._open()
+            found = await consumer.next_batch(is_waiting=is_waiting)
             if found:
                 self._since = None  # from now on the sequence says where to begin
                 if found[0].sequence < self.next_sequence:
@@ -164,7 +164,7 @@ class StreamScan:
                 self._last_read = found[-1].sequence
                 self.next_sequence = self._last_read + 1
                 return found
-            if feed.is_lost:
+            if consumer.is_lost:
                 await self._close()
             elif not is_waiting:
                 return []
@@ -180,7 +180,7 @@ class StreamScan:
         while True:
             try:
                 await self._check_same_stream(is_settled=loop.time() >= settled)
-                feed = await OrderedConsumer.open(self._connection, self._stream, self._consumer_config())
+                consumer = await OrderedConsumer.open(self._connection, self._stream, self._consumer_config())
             except JournalUnavailable as error:
                 left = until - loop.time()
                 if left <= 0:
@@ -191,8 +191,8 @@ class StreamScan:
                 else:
                     await self._connection.wait_connected(left)
             else:
-                self._consumer = feed
-                return feed
+                self._consumer = consumer
+                return consumer
 
     async def _check_same_stream(self, *, is_settled: bool) -> None:
         """Check that the stream is still the same: in another one the sequences belong to other messages.
@@ -211,9 +211,9 @@ class StreamScan:
             raise StreamReplaced(text) if is_settled else JournalUnavailable(text, maybe_stored=False)
 
     async def _close(self) -> None:
-        feed, self._consumer = self._consumer, None
-        if feed is not None:
-            await feed.close()
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await consumer.close()
 
     def _consumer_config(self) -> dict[str, object]:
         # The broker accepts a sequence or a time. If the time is too early, `next_batch` tries again with the sequence.

@@ -1,7 +1,7 @@
 """The stream ARCHIVE: every event of the journal once more, on few subjects and compressed, for years of audit.
 
-Caller: `provision.py`, for operators who ask for it; no service needs it. The broker fills it by itself: it copies what
-OPERATIONS stores, in its order, from the first event that is still there. Why it is not a mirror: docs/adr/0020.
+It exists only if an operator asks for it, and no service needs it. The broker fills it: it copies the events of
+OPERATIONS in their order, from the first one that still exists. docs/adr/0020 says why it is not a mirror.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from .topology import format_duration
 
 
 class ArchiveSizing(msgspec.Struct, frozen=True, kw_only=True):
-    """What an operator chooses of the archive."""
+    """What an operator chooses for the archive."""
 
     max_age: float = 0.0
-    """Seconds that an event stays there, counted from its copying; 0 for ever."""
+    """Seconds for which an event is kept, counted from its copying; 0 for ever."""
 
 
 def archive_stream(archive: ArchiveSizing, *, replicas: int) -> StreamConfig:
-    """The stream as it should be."""
+    """Return the expected configuration of the stream."""
     return StreamConfig(
         name=subjects.ARCHIVE_STREAM,
-        subjects=[],  # nobody but the broker writes to it
+        subjects=[],  # only the broker writes to it
         retention=RetentionPolicy.LIMITS,
         discard=DiscardPolicy.NEW,
         storage=StorageType.FILE,
@@ -46,8 +46,8 @@ def archive_stream(archive: ArchiveSizing, *, replicas: int) -> StreamConfig:
         deny_delete=True,
         deny_purge=True,
         allow_direct=True,
-        # No window: an id that the journal holds twice (a foreign writer's) would be left out while the archive
-        # catches up. The source's sequence tells the broker what it has copied.
+        # No window: it would drop a message id that the journal has twice (from a foreign writer) while the archive
+        # catches up. The broker knows by the source's sequence what it has copied.
         duplicate_window=0,
         sources=[
             StreamSource(
@@ -59,7 +59,7 @@ def archive_stream(archive: ArchiveSizing, *, replicas: int) -> StreamConfig:
 
 
 async def current_archive(connection: Connection) -> ArchiveSizing | None:
-    """The archive that there is; None without one.
+    """Return the sizing of the archive now; None without an archive.
 
     Raises:
         JournalError: the broker refused or did not answer.
@@ -69,7 +69,7 @@ async def current_archive(connection: Connection) -> ArchiveSizing | None:
 
 
 def check_archive_age(archive: ArchiveSizing, journal_age: float) -> None:
-    """Check that the archive keeps events for longer than the journal, whose age in seconds is given (0: for ever).
+    """Check that the archive keeps events for longer than the journal, whose age is in seconds (0: for ever).
 
     Raises:
         Drifted: it does not.
@@ -77,5 +77,5 @@ def check_archive_age(archive: ArchiveSizing, journal_age: float) -> None:
     if archive.max_age and not 0 < journal_age < archive.max_age:
         raise Drifted(
             f"--archive-max-age must be longer than the journal's --max-age ({format_duration(journal_age)}), or "
-            f"unlimited: an archive that forgets first holds nothing that the journal does not hold, too"
+            f"unlimited: an archive that expires first has nothing that the journal does not have, too"
         )

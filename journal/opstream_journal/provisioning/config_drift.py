@@ -1,7 +1,4 @@
-"""Where a stream or a consumer on the broker differs from what is wanted, and which differences are safe to apply.
-
-Callers: `provision.py`. Pure: it compares configurations and asks no broker.
-"""
+"""Differences between the broker's configuration and the expected one, and whether they are safe to apply. Pure."""
 
 from __future__ import annotations
 
@@ -67,7 +64,7 @@ _SAFE_FIELDS: Final = frozenset(
 _SWITCH_ON_ONLY_FIELDS: Final = frozenset(
     {"deny_delete", "deny_purge", "allow_msg_ttl", "allow_msg_schedules", "allow_rollup_hdrs"}
 )
-"""Safe to switch on; the broker refuses to switch most of them off."""
+"""Safe to switch on. The broker refuses to switch most of them off."""
 _GROW_ONLY_FIELDS: Final = frozenset({"max_age", "max_bytes", "max_msg_size", "max_msgs_per_subject"})
 _DURATION_FIELDS: Final = frozenset({"max_age", "duplicate_window", "ack_wait", "inactive_threshold"})
 _SIZE_FIELDS: Final = frozenset({"max_bytes", "max_msg_size"})
@@ -76,7 +73,7 @@ _DEFAULTS: Final = {"max_age": 0, "max_bytes": -1, "max_msg_size": -1, "max_msgs
 
 
 class Drift(msgspec.Struct, frozen=True, kw_only=True):
-    """One difference between the broker and what is wanted."""
+    """One difference between the broker and the expected configuration."""
 
     name: str
     """`stream OPERATIONS`, `consumer projector`."""
@@ -84,20 +81,20 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
     actual: str
     wanted: str
     is_safe: bool
-    """Whether `--update` may apply it without losing anything."""
+    """True if `--update` may apply it without loss."""
 
     def __str__(self) -> str:
         return f"{self.name}: {self.field} is {self.actual}, should be {self.wanted}"
 
 
 def compare_stream(actual: StreamConfig, wanted: StreamConfig) -> list[Drift]:
-    """Where a stream differs from the wanted one. Compression that is not asked for is the operator's own."""
+    """Return the differences of a stream. Compression is only compared if it is expected; else it is the operator's."""
     fields = _STREAM_FIELDS if wanted.compression is None else (*_STREAM_FIELDS, "compression")
     return _compare(actual, wanted, fields, f"stream {wanted.name}")
 
 
 def compare_consumer(actual: ConsumerConfig, wanted: ConsumerConfig) -> list[Drift]:
-    """Where a consumer differs from the wanted one."""
+    """Return the differences of a consumer."""
     return _compare(actual, wanted, _CONSUMER_FIELDS, f"consumer {wanted.durable_name}")
 
 
@@ -139,7 +136,7 @@ def _normalized(config: Any, field: str) -> Any:  # noqa: ANN401
     if field in _DEFAULTS and value in {None, 0, -1}:
         return _DEFAULTS[field]
     if isinstance(value, float):
-        return round(value, 6)  # whole nanoseconds on the broker, cut: 1.001 s come back as 1.000999999
+        return round(value, 6)  # the broker cuts to nanoseconds: 1.001 s comes back as 1.000999999
     return value or False
 
 
@@ -161,6 +158,6 @@ def _display(field: str, value: Any) -> str:  # noqa: ANN401
 
 
 def _size(count: int) -> str:
-    """Bytes as `--max-bytes` takes them, without loss."""
+    """Format bytes as `--max-bytes` accepts them, without loss."""
     unit, size = next((unit, size) for unit, size in _SIZE_UNITS if not count % size)
     return f"{count // size}{unit}"

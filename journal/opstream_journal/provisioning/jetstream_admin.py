@@ -1,7 +1,7 @@
-"""Streams and consumers on the broker: asked for, made, changed. Caller: `provision.py`.
+"""Streams and consumers on the broker: read, created, changed.
 
-Made by hand rather than with nats-py's manager, which drops what it does not know of a configuration that it writes
-back, retargets a consumer that it was asked to make, and hides which error an answer was.
+These calls are made by hand. nats-py's manager drops fields that it does not know when it writes a configuration back,
+changes an existing consumer instead of creating one, and hides the number of an error.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _NO_SUCH_MESSAGE: Final = 10057
 _NAME_IN_USE: Final = frozenset({10058, 10148})
 
 Fields = Mapping[str, Any]
-"""Parts of a configuration in the broker's own form; None takes one away."""
+"""Fields of a configuration in the broker's form; None removes one."""
 
 
 async def stream_config(connection: Connection, name: str) -> StreamConfig | None:
-    """The configuration of a stream, None if there is none.
+    """Return the configuration of a stream; None without one.
 
     Raises:
         JournalUnavailable: JetStream did not answer.
@@ -38,7 +38,7 @@ async def stream_config(connection: Connection, name: str) -> StreamConfig | Non
 
 
 async def create_stream(connection: Connection, config: StreamConfig) -> bool:
-    """Make a stream; whether it is as wanted now (otherwise somebody else made it just before).
+    """Create a stream. Return False if one with another configuration exists already.
 
     Raises:
         JournalUnavailable: JetStream did not answer.
@@ -48,7 +48,7 @@ async def create_stream(connection: Connection, config: StreamConfig) -> bool:
 
 
 async def update_stream(connection: Connection, name: str, fields: Fields) -> None:
-    """Change parts of a stream's configuration; the rest stays as it is.
+    """Change fields of a stream's configuration. The others stay as they are.
 
     Raises:
         JournalUnavailable: JetStream did not answer.
@@ -59,7 +59,7 @@ async def update_stream(connection: Connection, name: str, fields: Fields) -> No
 
 
 async def stream_subjects(connection: Connection, name: str, subject_filter: str) -> list[str]:
-    """The subjects of a stream that match a filter and hold a message; at most 100,000, as the broker gives at once.
+    """Return the subjects of a stream that match a filter and have a message; at most 100,000, the broker's limit.
 
     Raises:
         JournalUnavailable: JetStream did not answer.
@@ -71,7 +71,7 @@ async def stream_subjects(connection: Connection, name: str, subject_filter: str
 
 
 async def delete_message(connection: Connection, name: str, sequence: int) -> None:
-    """Remove a message from a stream; one that is gone already is as good.
+    """Remove a message from a stream, if it is there.
 
     Raises:
         JournalUnavailable: JetStream did not answer.
@@ -85,7 +85,7 @@ async def delete_message(connection: Connection, name: str, sequence: int) -> No
 
 
 async def consumer_config(connection: Connection, stream_name: str, name: str) -> ConsumerConfig | None:
-    """The configuration of a consumer, None if there is none.
+    """Return the configuration of a consumer; None without one.
 
     Raises:
         JournalUnavailable: JetStream did not answer.
@@ -96,7 +96,7 @@ async def consumer_config(connection: Connection, stream_name: str, name: str) -
 
 
 async def raw_consumer_config(connection: Connection, stream_name: str, name: str) -> dict[str, Any] | None:
-    """The same in the broker's own form: with what nats-py does not know.
+    """Return the configuration in the broker's form, with the fields that nats-py does not know.
 
     Raises:
         JournalUnavailable: JetStream did not answer.
@@ -106,7 +106,7 @@ async def raw_consumer_config(connection: Connection, stream_name: str, name: st
 
 
 async def is_consumer_in_use(connection: Connection, stream_name: str, name: str) -> bool:
-    """Whether somebody pulls from a consumer, or has messages of it that are not acknowledged.
+    """Return True if a process pulls from a consumer, or has messages of it that are not acknowledged.
 
     Raises:
         JournalUnavailable: JetStream did not answer.
@@ -117,7 +117,7 @@ async def is_consumer_in_use(connection: Connection, stream_name: str, name: str
 
 
 async def ack_floor(connection: Connection, stream_name: str, name: str) -> int | None:
-    """The stream sequence up to which a consumer has nothing left to deliver, None if there is no such consumer.
+    """Return the stream sequence up to which a consumer has acknowledged all; None without such a consumer.
 
     Raises:
         JournalUnavailable: JetStream did not answer.
@@ -133,7 +133,7 @@ async def ack_floor(connection: Connection, stream_name: str, name: str) -> int 
 
 
 async def create_consumer(connection: Connection, stream_name: str, config: ConsumerConfig) -> bool:
-    """Make a consumer; whether it is as wanted now. One that is there and differs stays as it is.
+    """Create a consumer. Return False if one with another configuration exists, which stays as it is.
 
     Raises:
         JournalUnavailable: JetStream did not answer.
@@ -144,7 +144,7 @@ async def create_consumer(connection: Connection, stream_name: str, config: Cons
 
 
 async def update_consumer(connection: Connection, stream_name: str, name: str, fields: Fields) -> None:
-    """Change parts of a consumer's configuration; the rest stays as it is.
+    """Change fields of a consumer's configuration. The others stay as they are.
 
     Raises:
         JournalUnavailable: JetStream did not answer.

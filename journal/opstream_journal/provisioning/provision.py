@@ -1,8 +1,8 @@
-"""Makes what opstream needs on the broker, and tells where the broker differs from it.
+"""Creates what opstream needs on the broker, and compares what is there.
 
-`provision` is for operators (and `opstream up`); `check` is what every service calls at its start; `ensure_consumer`
-is the runner's, for the consumers of its own actions. Drift is never hidden: safe differences are applied on request,
-the others are reported with what to do.
+`provision` is for operators (and `opstream up`). Every service calls `check_provisioned` at its start. A runner calls
+`ensure_runner_consumer` for its own actions. Every difference is reported. Safe ones are applied on request, the others
+are reported with the next step.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .topology import AGE_MARGIN, SIZING_FIELDS, Sizing, format_duration, runner
 
 PROVISION_HINT: Final = "run 'opstream provision'"
 UPDATE_HINT: Final = "run 'opstream provision --update'"
-RECREATE_HINT: Final = "this can't be changed in place: back the stream up and recreate it, or use another broker"
+RECREATE_HINT: Final = "this can't be changed in place: back up and recreate the stream, or use another broker"
 
 _STREAM: Final = subjects.OPERATIONS_STREAM
 _NOT_FOUND: Final = 404
@@ -34,12 +34,12 @@ _Config = TypeVar("_Config", StreamConfig, ConsumerConfig)
 
 
 class ProvisionReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What provisioning found and did."""
+    """The result of provisioning."""
 
     made: tuple[str, ...]
     updated: tuple[str, ...]
     drift: tuple[Drift, ...]
-    """What still differs."""
+    """The differences that remain."""
 
 
 async def provision(
@@ -50,18 +50,18 @@ async def provision(
     archive: ArchiveSizing | None = None,
     is_update: bool = False,
 ) -> ProvisionReport:
-    """Make what is missing; with `is_update` apply what differs and is safe. Idempotent.
+    """Create what is missing. With `is_update`, also apply the safe differences. Idempotent.
 
     Args:
-        connection: the broker.
+        connection: the connection.
         sizing: replicas and limits.
-        specs: actions whose existing runner consumers are compared (and updated) too; runners make them.
-        archive: how the archive should be; None for no archive, which leaves alone one that is there.
+        specs: actions whose runner consumers are compared and updated, too, if they exist. Runners create them.
+        archive: the archive; None for no archive, which leaves an existing one alone.
         is_update: whether to apply safe differences.
 
     Raises:
-        Drifted: `sizing` would let events expire before the statuses that they explain, the archive would forget before
-            the journal, or a lease would become shorter than what the action's runners keep to; nothing was changed.
+        Drifted: with `sizing`, events would expire before the statuses of their operations; or the archive would expire
+            before the journal; or a lease would become shorter than its runners expect. Nothing was changed.
         JournalError: the broker refused or did not answer.
     """
     specs = list(specs)
@@ -101,7 +101,7 @@ async def provision(
 
 
 async def current_sizing(connection: Connection) -> Sizing | None:
-    """The sizing that the journal has now: what an operator keeps who does not say otherwise. None without a journal.
+    """Return the sizing of the journal now, which is the default of an update; None without a journal.
 
     Raises:
         JournalError: the broker refused or did not answer.
@@ -118,12 +118,12 @@ async def current_sizing(connection: Connection) -> Sizing | None:
 
 
 def required_age(specs: Iterable[ActionSpec]) -> float:
-    """Seconds for which the journal must keep events at least, so that no status of these actions outlives it."""
+    """Return the minimum age of the journal in seconds, so that no status of these actions outlives its events."""
     return max(map(_required_age_of, specs), default=2 * DAY_SECONDS + AGE_MARGIN)
 
 
 async def check_provisioned(connection: Connection) -> int:
-    """Check that the broker has what every service needs; the operator's sizing is not looked at.
+    """Check that the broker has what every service needs, whatever the operator's sizing.
 
     Returns:
         The `max_msg_size` of the journal in bytes, -1 for none.
@@ -138,7 +138,7 @@ async def check_provisioned(connection: Connection) -> int:
         actual = await admin.stream_config(connection, str(config.name))
         if actual is None:
             raise NotProvisioned(f"the broker has no stream {config.name}: {PROVISION_HINT}")
-        # The age of anything but the journal is nobody's choice: it would take wakes and snapshots away.
+        # Only the journal's age can be chosen: in other streams, wake-ups and snapshots would expire.
         chosen = SIZING_FIELDS if config.name == _STREAM else SIZING_FIELDS - {"max_age"}
         _raise_if_drifted(one for one in compare_stream(actual, config) if one.field not in chosen)
         if config.name == _STREAM:
@@ -155,7 +155,7 @@ async def check_journal_age(connection: Connection, specs: Iterable[ActionSpec])
     """Check that the journal keeps events for as long as operations of these actions may need them.
 
     Raises:
-        Drifted: events would expire while an operation runs, or is to be seen.
+        Drifted: events would expire while an operation runs, or while its status is kept.
         NotProvisioned: there is no journal.
         JournalError: the broker refused or did not answer.
     """
@@ -172,10 +172,10 @@ async def check_journal_age(connection: Connection, specs: Iterable[ActionSpec])
 
 
 async def ensure_runner_consumer(connection: Connection, spec: ActionSpec) -> None:
-    """Make the consumer of an action if there is none. An existing one is never retargeted.
+    """Create the consumer of an action if it is missing. An existing one is never changed.
 
     Raises:
-        Drifted: there is one, and it differs.
+        Drifted: it exists, and differs.
         NotProvisioned: there is no journal.
         JournalError: the broker refused or did not answer.
     """
@@ -209,7 +209,7 @@ def _check_sizing(sizing: Sizing, specs: Sequence[ActionSpec]) -> None:
 
 
 async def _check_leases(connection: Connection, specs: Iterable[ActionSpec]) -> None:
-    """Runners say that they are alive as often as their own lease demands: with a shorter one they seem to be dead."""
+    """Refuse a shorter lease while its runners run: they extend it too rarely for the new one."""
     for spec in specs:
         wanted = runner_consumer(spec)
         name = str(wanted.durable_name)
@@ -218,7 +218,7 @@ async def _check_leases(connection: Connection, specs: Iterable[ActionSpec]) -> 
         if is_lower and await admin.is_consumer_in_use(connection, _STREAM, name):
             raise Drifted(
                 f"action {spec.kind}: its lease can't be shortened to {spec.policy.lease:g} s while its runners are "
-                f"there, which would seem to be dead: stop them before '--update', or keep the lease"
+                f"there, because they would lose their attempts: stop them before '--update', or keep the lease"
             )
 
 
@@ -249,12 +249,12 @@ async def _apply_safe(
     updated: list[str] | None,
     drift: list[Drift],
 ) -> None:
-    """Apply what is safe if `updated` is given, to which it is added; add the rest to `drift`."""
+    """Apply the safe differences if `updated` is given, and add them to it. Add the others to `drift`."""
     safe = [one for one in found if one.is_safe] if updated is not None else []
     if safe and updated is not None:
         changes = {one.field: wanted.get(one.field) for one in safe}
         if "filter_subjects" in changes:
-            changes["filter_subject"] = None  # the broker takes one or the other
+            changes["filter_subject"] = None  # the broker accepts only one of the two
         await update(changes)
         updated.extend(str(one) for one in safe)
     drift.extend(one for one in found if one not in safe)
@@ -264,6 +264,6 @@ async def _existing_config(asked: Awaitable[_Config | None]) -> _Config:
     config = await asked
     if config is None:
         raise JournalUnavailable(
-            "a stream or consumer comes and goes: is somebody else provisioning?", maybe_stored=False
+            "a stream or consumer comes and goes: does another process provision?", maybe_stored=False
         )
     return config

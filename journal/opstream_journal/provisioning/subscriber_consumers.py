@@ -1,6 +1,6 @@
-"""The durable consumers of subscribers: made once, never retargeted, made again in place. Caller: `opstream.events`.
+"""The durable consumers of subscribers: created once, never changed, and recreated at the same position.
 
-Where a durable begins counts only when it is made; from then on the broker keeps its place.
+The start position of a durable counts only when it is created. From then on the broker keeps its position.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _NOT_FOUND: Final = 404
 _POSITION_FIELDS: Final = frozenset({"deliver_policy"})
 
 _UNSUPPORTED_FIELDS: Final = ("deliver_subject", "max_batch", "max_expires", "priority_groups")
-"""With one of these the broker refuses what we pull with, and a subscriber would wait for ever."""
+"""With one of these the broker refuses our pulls, and a subscriber would wait for ever."""
 
 StartPosition = str | int | datetime
-"""Where a new durable begins: `new`, `all`, a stream sequence, or a moment by the broker's clock."""
+"""The position of a new durable: `new`, `all`, a stream sequence, or a time by the broker's clock."""
 
 
 class SubscriberConsumer:
@@ -42,8 +42,8 @@ class SubscriberConsumer:
         connection: the connection.
         name: of the consumer.
         filters: subject filters that don't overlap.
-        ack_wait: seconds without a sign after which a delivered message is delivered again.
-        max_pending: messages that may be delivered and not acknowledged yet, over all processes.
+        ack_wait: seconds after which a message without acknowledgement is delivered again.
+        max_pending: messages that may be delivered and not acknowledged, over all processes.
     """
 
     def __init__(
@@ -55,10 +55,10 @@ class SubscriberConsumer:
         self._max_pending = max_pending
         self.name = name
         self.ack_floor = 0
-        """All up to this stream sequence was acknowledged, as far as was looked."""
+        """The stream sequence up to which all is acknowledged, as of the last read."""
 
     async def ensure(self, start: StartPosition) -> None:
-        """Make it if there is none. An existing one is never changed, and goes on where it is.
+        """Create it if it is missing. An existing one is never changed, and goes on at its position.
 
         Raises:
             Drifted: there is one, and it differs.
@@ -70,7 +70,7 @@ class SubscriberConsumer:
         await self._check()
 
     async def refresh_ack_floor(self) -> None:
-        """Note how far it is.
+        """Read `ack_floor` from the broker.
 
         Raises:
             JournalUnavailable: the broker did not answer.
@@ -79,21 +79,21 @@ class SubscriberConsumer:
         self.ack_floor = max(self.ack_floor, await admin.ack_floor(self._connection, _STREAM, self.name) or 0)
 
     async def recreate(self) -> None:
-        """Make it again, after it was deleted, where it was when this process looked last.
+        """Recreate it after it was deleted, at the last known `ack_floor`.
 
-        Nothing is left out, and what was acknowledged since then is delivered again. Does nothing if another process
-        has done it.
+        No event is skipped. Those that were acknowledged since the last read are delivered again. Does nothing if
+        another process has recreated it.
 
         Raises:
-            Drifted: another one was made meanwhile, and it differs.
-            NotProvisioned: there is no journal any more, or not this one.
+            Drifted: another one was created meanwhile, and differs.
+            NotProvisioned: the journal is missing, or is another one.
             JournalError: the broker refused or did not answer.
         """
         last = (await stream_bounds(self._connection, _STREAM)).last
         if last < self.ack_floor:
             raise NotProvisioned(
                 f"stream {_STREAM} ends at {last}, "
-                f"and consumer {self.name} had come to {self.ack_floor}: this is another "
+                f"and consumer {self.name} was at {self.ack_floor}: this is another "
                 "journal. Restart to begin with it"
             )
         await self._create({"deliver_policy": DeliverPolicy.BY_START_SEQUENCE, "opt_start_seq": self.ack_floor + 1})
@@ -110,7 +110,7 @@ class SubscriberConsumer:
     async def _check(self) -> None:
         raw = await admin.raw_consumer_config(self._connection, _STREAM, self.name)
         if raw is None:
-            raise JournalUnavailable(f"consumer {self.name} was deleted as soon as it was made", maybe_stored=False)
+            raise JournalUnavailable(f"consumer {self.name} was deleted as soon as it was created", maybe_stored=False)
         current = ConsumerConfig.from_response(dict(raw))
         drift = [str(one) for one in compare_consumer(current, self._config({})) if one.field not in _POSITION_FIELDS]
         drift += [
@@ -120,8 +120,8 @@ class SubscriberConsumer:
         ]
         if drift:
             raise Drifted(
-                f"{'; '.join(drift)}. Take another durable, or change this one ('nats consumer edit'): "
-                "its place would be kept"
+                f"{'; '.join(drift)}. Use another durable, or change this one ('nats consumer edit'), which keeps its "
+                "position"
             )
         await self.refresh_ack_floor()
 

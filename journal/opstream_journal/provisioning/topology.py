@@ -1,4 +1,4 @@
-"""What opstream needs on the broker: streams, buckets and consumers as data. `provision.py` makes and compares them."""
+"""The streams, buckets and consumers of opstream on the broker, as data. `provision` creates and compares them."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ BODY_LIMIT: Final = 256 * 1024
 EVENT_OVERHEAD: Final = 16 * 1024
 """Bytes that an event may need beside the client's own: envelope, headers, error texts."""
 AGE_MARGIN: Final = DAY_SECONDS
-"""Seconds that events outlive deadline and retention, so that no status outlives its journal."""
+"""Seconds that events outlive the deadline and the retention, so that no status outlives its events."""
 
 _DUPLICATE_WINDOW: Final = 15.0
-"""Seconds. The broker keeps each message id in memory for so long. The guard of an append makes a retry safe without
-them; within the window a replicated stream answers one with less reading."""
+"""Seconds for which the broker keeps a message id in memory. The expected version makes a retried append safe without
+it; within the window a replicated stream answers a retry with less reading."""
 _PROJECTOR_ACK_WAIT: Final = 30.0
 _PROJECTOR_MAX_ACK_PENDING: Final = 10_000
 DEADLINES_ACK_WAIT: Final = 120.0
-"""Seconds; much longer than `projector_deadlines` trails behind."""
+"""Seconds; much longer than the deadline scanner waits before it looks at a request."""
 _RUNNER_MAX_ACK_PENDING: Final = 1_000
 _MAX_WAITING: Final = 512
 
 
 class Sizing(msgspec.Struct, frozen=True, kw_only=True):
-    """What an operator chooses; a service does not care."""
+    """What an operator chooses. Services work with any of it."""
 
     replicas: int = 1
-    """Copies of each stream; 3 in a cluster."""
+    """The copies of each stream; 3 in a cluster."""
     max_age: float = 30 * DAY_SECONDS
-    """Seconds that events are kept."""
+    """Seconds for which events are kept."""
     max_bytes: int = -1
-    """Bytes of the journal; -1 for no limit. When it is full, submits are refused."""
+    """Bytes of the journal; -1 for no limit. A full journal refuses submits."""
     max_msg_size: int = BODY_LIMIT + EVENT_OVERHEAD
     """Bytes of one event, headers included."""
 
@@ -58,7 +58,7 @@ SIZING_FIELDS: Final = frozenset({"num_replicas", "max_age", "max_bytes", "max_m
 
 
 def streams(sizing: Sizing) -> list[StreamConfig]:
-    """The streams, those behind the buckets included. TIMERS comes first: OPERATIONS sources it."""
+    """Return the streams, including those of the buckets. TIMERS comes first, because OPERATIONS sources it."""
     timers = StreamConfig(
         name=subjects.TIMERS_STREAM,
         subjects=list(subjects.TIMERS_SUBJECTS),
@@ -66,7 +66,7 @@ def streams(sizing: Sizing) -> list[StreamConfig]:
         storage=StorageType.FILE,
         num_replicas=sizing.replicas,
         allow_msg_schedules=True,
-        allow_rollup_hdrs=True,  # the server sets it with schedules; said here so that it is no drift
+        allow_rollup_hdrs=True,  # the broker sets it with schedules; set here so that it is no drift
         allow_direct=True,
         duplicate_window=_DUPLICATE_WINDOW,
     )
@@ -94,17 +94,20 @@ def streams(sizing: Sizing) -> list[StreamConfig]:
             )
         ],
     )
-    # A rebuild writes many snapshots at once; one at a time each would wait for the disk (docs/adr/0017).
+    # A rebuild writes snapshots in batches; single ones would each wait for the disk (docs/adr/0017).
     view = _bucket_stream(subjects.VIEW_BUCKET, sizing, allow_atomic=True)
     actions = _bucket_stream(subjects.ACTIONS_BUCKET, sizing)
-    # Each write to a hold rolls up its key (`cells.py`); the limit would be quicker, and leave no trace on the disk.
-    holds = _bucket_stream(subjects.HOLDS_BUCKET, sizing, max_msgs_per_subject=-1)
-    return [timers, operations, view, actions, holds, *webhook_topology.webhook_streams(sizing.replicas)]
+    # Each write rolls up its key (`jetstream/kv.py`). A limit would be faster, but leave no trace on the disk.
+    locks = _bucket_stream(subjects.HOLDS_BUCKET, sizing, max_msgs_per_subject=-1)
+    return [timers, operations, view, actions, locks, *webhook_topology.webhook_streams(sizing.replicas)]
 
 
 def projector_consumers() -> list[ConsumerConfig]:
-    """The durables of the projector: one without a filter (a wildcard filter would make the server scan), one for
-    deadlines that fire, and one that trails behind the requests, to arm the deadlines of those still open then."""
+    """Return the durables of the projector.
+
+    One is for all events, without a filter: a wildcard filter would make the broker scan. One is for due deadlines. One
+    is for requests, whose deadlines are scheduled if they are still open after a while.
+    """
     shared: dict[str, Any] = {
         "ack_policy": AckPolicy.EXPLICIT,
         "deliver_policy": DeliverPolicy.ALL,
@@ -128,14 +131,14 @@ def projector_consumers() -> list[ConsumerConfig]:
 
 
 def shared_consumers() -> list[tuple[str, ConsumerConfig]]:
-    """The durables that `provision` makes, each with its stream; runners make their own."""
+    """Return the durables that `provision` creates, each with its stream. Runners create their own."""
     return [
         (subjects.OPERATIONS_STREAM, config) for config in projector_consumers()
     ] + webhook_topology.webhook_consumers()
 
 
 def runner_consumer(spec: ActionSpec) -> ConsumerConfig:
-    """The durable on which the runners of one action compete. Its ack_wait is the lease of an attempt."""
+    """Return the durable that the runners of one action share. Its ack_wait is the lease of an attempt."""
     return ConsumerConfig(
         durable_name=subjects.runner_consumer(spec.kind),
         filter_subjects=list(subjects.runner_filters(spec.kind)),
@@ -149,7 +152,7 @@ def runner_consumer(spec: ActionSpec) -> ConsumerConfig:
 
 
 def format_duration(seconds: float) -> str:
-    """An age as `--max-age` takes it: `92d`, `36h`, `90.5s`; `unlimited` for 0."""
+    """Format seconds as `--max-age` accepts them: `92d`, `36h`, `90.5s`; `unlimited` for 0."""
     if not seconds:
         return "unlimited"
     for unit, length in (("d", DAY_SECONDS), ("h", 3_600.0)):
@@ -161,8 +164,8 @@ def format_duration(seconds: float) -> str:
 def _bucket_stream(
     bucket: str, sizing: Sizing, *, max_msgs_per_subject: int = 1, allow_atomic: bool | None = None
 ) -> StreamConfig:
-    # Made as a stream, not by nats-py's key-value API: that one would add delete markers, after which a key whose
-    # TTL ran out reads as an empty value instead of "not found" (docs/nats.md, Buckets).
+    # A stream, and not nats-py's key-value API: that adds delete markers, and then a key whose TTL ran out reads as an
+    # empty value instead of "not found" (docs/nats.md, Buckets).
     return StreamConfig(
         name=subjects.bucket_stream(bucket),
         subjects=[subjects.bucket_subject(bucket, ">")],

@@ -1,4 +1,4 @@
-"""The streams and consumers of webhooks as data. `topology.py` adds them to the rest."""
+"""The streams and consumers of webhooks on the broker, as data."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from opstream_schemas.webhook_delivery import OUTCOME_EVENTS
 
 DAY: Final = 86_400.0
 RECORDS_MAX_AGE: Final = 30 * DAY
-"""Seconds that records of attempts are kept."""
+"""Seconds for which records of attempts are kept."""
 DELIVERY_ACK_WAIT: Final = 10.0
-"""Seconds after which what a dead process had in hand goes to another. Longer attempts give signs of life."""
+"""Seconds after which the messages of a dead process are redelivered. Longer attempts extend their lease."""
 
 _DUPLICATE_WINDOW: Final = 15.0
 _MAX_ACK_PENDING: Final = 10_000
@@ -29,7 +29,7 @@ _MAX_WAITING: Final = 512
 
 
 def webhook_streams(replicas: int) -> list[StreamConfig]:
-    """The streams of webhooks."""
+    """Return the streams of webhooks."""
     shared: dict[str, Any] = {
         "storage": StorageType.FILE,
         "num_replicas": replicas,
@@ -41,7 +41,7 @@ def webhook_streams(replicas: int) -> list[StreamConfig]:
         subjects=list(subjects.WEBHOOKS_SUBJECTS),
         retention=RetentionPolicy.WORK_QUEUE,
         allow_msg_schedules=True,
-        allow_rollup_hdrs=True,  # the server sets it with schedules; said here so that it is no drift
+        allow_rollup_hdrs=True,  # the broker sets it with schedules; set here so that it is no drift
         **shared,
     )
     records = StreamConfig(
@@ -58,7 +58,7 @@ def webhook_streams(replicas: int) -> list[StreamConfig]:
 
 
 def webhook_consumers() -> list[tuple[str, ConsumerConfig]]:
-    """The durables that all replicas of the service share, each with its stream."""
+    """Return the durables that all replicas of the service share, each with its stream."""
     shared: dict[str, Any] = {
         "ack_policy": AckPolicy.EXPLICIT,
         "deliver_policy": DeliverPolicy.ALL,

@@ -1,4 +1,4 @@
-"""Messages that the broker publishes later (NATS ADR-51): wake-ups for an action's runners, deadlines for the projector.
+"""Messages that the broker publishes later (NATS ADR-51): wake-ups for runners, and deadlines for the projector.
 
 Both only cause a read of the operation; the journal says what to do. A wake-up carries the stream sequence of the event
 that scheduled it. To schedule again replaces the earlier message, so scheduling is idempotent.
@@ -33,7 +33,7 @@ async def schedule_wake_up(
     """Schedule a wake-up for `at`; one in the past is delivered at once.
 
     Raises:
-        JournalUnavailable: not acknowledged; it may be armed all the same.
+        JournalUnavailable: not acknowledged; it may be scheduled nevertheless.
         BrokerRefused: the broker refused.
     """
     timer = subjects.timer_subject(kind, operation_id, why)
@@ -57,7 +57,7 @@ async def schedule_deadline(connection: Connection, kind: Kind, operation_id: st
     """Schedule the check of an operation at its deadline, `at`; one in the past is due at once.
 
     Raises:
-        JournalUnavailable: not acknowledged; it may be armed all the same.
+        JournalUnavailable: not acknowledged; it may be scheduled nevertheless.
         BrokerRefused: the broker refused.
     """
     timer = subjects.deadline_subject(kind, operation_id)

@@ -262,7 +262,7 @@ async def test_another_journal(broker: Broker, link: Connection, journal: Journa
     await durable.ensure("new")
     durable.ack_floor = 1_000
     await delete_consumer(link, "mailer")
-    with pytest.raises(NotProvisioned, match="had come to 1000: this is another journal"):
+    with pytest.raises(NotProvisioned, match="was at 1000: this is another journal"):
         await durable.recreate()
 
 

@@ -396,5 +396,5 @@ async def test_as_a_process(broker: Broker, link: Connection, journal: Journal) 
         output.decode()
         .strip()
         .splitlines()[-1]
-        .endswith("ConsumerGone: consumer projector_due of stream OPERATIONS was deleted: restart to make it again")
+        .endswith("ConsumerGone: consumer projector_due of stream OPERATIONS was deleted: restart to create it again")
     )
