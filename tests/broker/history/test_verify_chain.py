@@ -42,7 +42,7 @@ async def filled(journal: Journal) -> None:
     for number in range(OPERATIONS):
         await work(journal, f"op-{number}")
     await extend(journal, await begin(journal, "open"), started())
-    nc = journal._link.nc
+    nc = journal._connection.nc
     await nc.jetstream().publish("fire.book.upload-start.open.retry", b"", stream=subjects.TIMERS_STREAM)
 
     async def is_there() -> bool:

@@ -1,4 +1,4 @@
-"""The guarded append on one broker: its retries, conflicts, limits and budget, and what the stream holds afterwards."""
+"""Append with an expected version on one broker: retries, conflicts, limits, budget, and the stream afterwards."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.broker
 
 
 async def count(link: Connection) -> int:
-    """How many messages the journal's stream holds."""
+    """Return the number of messages in the journal's stream."""
     return (await link.nc.jetstream().stream_info(subjects.OPERATIONS_STREAM)).state.messages
 
 
@@ -82,7 +82,7 @@ async def test_the_same_bytes_again_are_found_below_later_events(journal: Journa
 
 
 async def test_a_conflict_says_both_versions(journal: Journal) -> None:
-    """Whoever extends a state that is not the last is told which one they saw and which one is there."""
+    """An append to a state that is not the last raises with both versions."""
     operation = await begin(journal, "op-1")
     newer = await extend(journal, operation, started())
     with pytest.raises(VersionConflict) as conflict:
@@ -112,7 +112,7 @@ async def test_a_writer_that_saw_more_than_there_is(journal: Journal) -> None:
 
 
 async def test_a_writer_whose_operation_is_gone(journal: Journal) -> None:
-    """An operation of which nothing is left is extended by nobody."""
+    """An operation without any event left can't be extended."""
     operation = msgspec.structs.replace(await begin(journal, "op-1"), id="op-2")
     async with asyncio.timeout(5):
         with pytest.raises(VersionConflict) as conflict:
@@ -158,7 +158,7 @@ async def test_an_answer_that_comes_late(
 
 
 async def test_an_exhausted_budget_after_the_store(far: Journal, proxy: Proxy, link: Connection) -> None:
-    """Without an answer the caller is told in time that the event may be there, and may send it again."""
+    """Without an answer the append raises in time, says that the event may be stored, and may be repeated."""
     event = first("op-1")
     proxy.mute()
     began = time.monotonic()
@@ -339,7 +339,7 @@ async def test_a_stream_without_limit_still_has_the_brokers() -> None:
 
 
 async def test_a_foreign_event_type_finds_no_stream(journal: Journal, link: Connection) -> None:
-    """An event of a type that the stream does not list is answered by nobody and not stored."""
+    """An event of a type that the stream does not list gets no answer and is not stored."""
     operation = await begin(journal, "op-1")
     event = following(operation, FromTheFuture())
     with pytest.raises(JournalUnavailable) as unavailable:
@@ -357,7 +357,7 @@ async def test_an_event_that_nobody_could_decode_is_not_sent(journal: Journal, l
 
 
 async def test_foreign_bytes_in_the_way(journal: Journal, link: Connection) -> None:
-    """An operation that something else has written to is in conflict for whoever extends it."""
+    """An operation with a foreign message is in conflict for every writer."""
     operation = await begin(journal, "op-1")
     ack = await link.nc.jetstream().publish(subjects.event_subject("op-1", KIND, "progressed"), b"\xff\xfe not JSON")
     async with asyncio.timeout(5):
@@ -369,7 +369,7 @@ async def test_foreign_bytes_in_the_way(journal: Journal, link: Connection) -> N
 
 
 async def test_nothing_can_be_deleted_or_purged(journal: Journal, link: Connection) -> None:
-    """The broker refuses to delete or purge what the journal holds."""
+    """The broker refuses to delete or purge events of the journal."""
     operation = await begin(journal, "op-1")
     js = link.nc.jetstream()
     for attempt in (

@@ -113,7 +113,7 @@ async def test_the_same_bytes_again_are_a_duplicate(journal: Journal, op: str) -
 
 
 async def test_a_conflict_says_both_versions(journal: Journal, op: str) -> None:
-    """Whoever extends a state that is not the last is told which one they saw and which one is there."""
+    """An append to a state that is not the last raises with both versions."""
     operation = await begin(journal, op)
     newer = await extend(journal, operation, started())
     with pytest.raises(VersionConflict) as conflict:
@@ -193,7 +193,7 @@ async def test_given_up_while_followers_hang(cluster: Cluster, journal: Journal,
 
 
 async def _settled(journal: Journal, op: str) -> list[RecordedEvent]:
-    """The events once nothing of the operation is in flight any more: a probe that conflicts with nothing tells."""
+    """Return the events once none of the operation is in flight any more, which a probe without a conflict shows."""
     while True:
         events = await journal.events(op)
         ahead = ExpectedVersion(events[-1].sequence + 10_000_000)
@@ -334,7 +334,7 @@ async def _reload(journal: Journal, operation_id: str) -> Operation | None:
 
 
 async def test_a_view_write_that_lost_a_race(link: Connection, journal: Journal, op: str) -> None:
-    """Of two snapshots for the same revision one is stored on a replicated bucket too; the other is told so."""
+    """Of two snapshots for the same revision one is stored on a replicated bucket too; the other write fails."""
     operation = await begin(journal, op)
     view = SnapshotStore(link)
     for _ in range(20):

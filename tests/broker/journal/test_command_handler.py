@@ -21,6 +21,7 @@ from opstream_schemas.operation.commands import RequestCancel
 from opstream_schemas.operation.fold import fold
 from opstream_schemas.operation.state import Operation
 from tests.support.journal.journals import begin, extend
+from tests.support.schemas.histories import started
 
 pytestmark = pytest.mark.broker
 
@@ -61,7 +62,7 @@ async def test_news_is_decided_by_at_once(
 ) -> None:
     """After a conflict with news the writer decides again, under a new event id and without a pause."""
     monkeypatch.setattr(command_handler, "_PAUSE", 3_600.0)
-    operation = await begin(journal, "a")
+    operation = await extend(journal, await begin(journal, "a"), started())
     proposals: list[Proposal | None] = []
 
     async def propose() -> Proposal | None:
@@ -73,7 +74,7 @@ async def test_news_is_decided_by_at_once(
 
     stored = await handler.record(propose, budget=10)
     assert stored is not None
-    assert (stored.id, stored.position) == ("decided-2", 3)
+    assert (stored.id, stored.position) == ("decided-2", 4)
     assert len(proposals) == 2
 
 
@@ -115,7 +116,7 @@ async def test_news_starts_the_count_again(
 ) -> None:
     """Only conflicts in a row count: a writer that is behind, but sees progress, goes on."""
     monkeypatch.setattr(command_handler, "_PAUSE", 0.0)
-    operation = await begin(journal, "a")
+    operation = await extend(journal, await begin(journal, "a"), started())
     tries = 0
 
     async def propose() -> Proposal | None:
@@ -133,7 +134,7 @@ async def test_news_starts_the_count_again(
 
 async def test_the_budget_bounds_conflicts_with_news(handler: CommandHandler, journal: Journal) -> None:
     """A writer that loses every race ends with its budget."""
-    operation = await begin(journal, "a")
+    operation = await extend(journal, await begin(journal, "a"), started())
 
     async def propose() -> Proposal | None:
         nonlocal operation
@@ -147,7 +148,7 @@ async def test_the_budget_bounds_conflicts_with_news(handler: CommandHandler, jo
 
 async def test_an_attempt_lets_go_of_what_is_lost(journal: Journal) -> None:
     """An attempt whose last events are not in the journal any more can't record anything, and says so."""
-    operation = await begin(journal, "a")
+    operation = await extend(journal, await begin(journal, "a"), started())
     lost = msgspec.structs.replace(operation, stream_sequence=operation.stream_sequence + AHEAD)
     with pytest.raises(FoldRefused, match="not in the journal any more"):
         await _recorder(journal, lost).record(lambda _: CANCEL, budget=3_600)

@@ -55,7 +55,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def put(link: Connection, payload: bytes, name: str) -> int:
-    """Publish to the operation's subjects without the guard, as somebody who should not; the sequence."""
+    """Publish to the operation's subjects without an expected version, as a foreign writer; return the sequence."""
     subject = subjects.event_subject(ID, KIND, name)
     return (await link.nc.jetstream().publish(subject, payload)).seq
 
@@ -232,7 +232,7 @@ async def test_a_plain_end(broker: Broker, journal: Journal, api: Api) -> None:
     [("nobody", 1, "there is no operation nobody"), ("a b", 2, "operation id 'a b'")],
 )
 async def test_no_such_operation(broker: Broker, link: Connection, operation_id: str, status: int, text: str) -> None:
-    """An id that nobody has is told, and so is what is no id."""
+    """An unknown id is reported, and so is an invalid one."""
     done = await fail(broker, "--force", operation_id=operation_id)
     assert (done.exit_code, text in done.output) == (status, True), done.output
 
@@ -277,7 +277,7 @@ async def test_an_end_that_follows_something_else(link: Connection, journal: Jou
 async def test_a_long_history_with_damage(
     broker: Broker, link: Connection, journal: Journal, api: Api, count: int
 ) -> None:
-    """A long history that was ended by force is told whole, in pieces too, from wherever a reader begins."""
+    """A long history that was ended by force is read whole, in pages too, from any position."""
     operation = await extend(journal, await begin(journal, ID), started())
     for number in range(count):
         operation = await extend(journal, operation, Progressed(percent=float(number), message="x" * 500))
@@ -316,7 +316,7 @@ async def test_racing_writers(
         nonlocal tries
         tries += 1
         if tries == 1:
-            await damaged(self._link, operation)
+            await damaged(self._connection, operation)
         return await append(self, kind, event, expected, budget=budget)
 
     monkeypatch.setattr(Journal, "append", late)

@@ -1,4 +1,4 @@
-"""Reading one operation: complete up to the floor, whatever its length, its age, and what else lies there."""
+"""Reads of one operation: complete up to its last event, whatever its length, its age, and foreign messages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.broker
 
 
 async def store(link: Connection, event: Event, *, name: str = "") -> int:
-    """Put an event into the stream without the journal's guard, and return its sequence."""
+    """Publish an event without an expected version, and return its sequence."""
     subject = subjects.event_subject(event.operation_id, KIND, name or event.data.name)
     return (await link.nc.jetstream().publish(subject, encode_event(event))).seq
 
@@ -50,7 +50,7 @@ def _as_stored(event: Event, sequence: int) -> RecordedEvent:
 
 
 async def test_nothing_is_there(journal: Journal) -> None:
-    """An operation that nobody requested has no last event and no events."""
+    """An operation that was not requested has no last event and no events."""
     assert (await journal.last_message("op-1"), await journal.events("op-1")) == (None, [])
 
 
@@ -80,7 +80,7 @@ async def test_a_known_state_has_nothing_new(journal: Journal) -> None:
 
 
 async def test_a_floor_is_enough(journal: Journal) -> None:
-    """What came after a floor is not part of the read up to it."""
+    """Events after the given last one are not part of the read up to it."""
     operation = await extend(journal, await begin(journal, "op-1"), started(), Progressed(percent=1))
     floor = await journal.last_message("op-1")
     assert floor is not None
@@ -110,7 +110,7 @@ async def test_reads_while_it_grows(journal: Journal) -> None:
 
 
 async def test_an_expired_beginning(broker: Broker) -> None:
-    """An operation of which only the end is left has no events, and nobody can extend it from an old state."""
+    """An operation of which only the end is left has no events, and can't be extended from an old state."""
     async with linked(broker.url) as link:
         await provision(link, Sizing())
         journal = await opened(link)
@@ -133,7 +133,7 @@ async def _first_sequence(link: Connection, sequence: int) -> bool:
 
 
 async def extend_blindly(link: Connection, operation: Operation) -> list[Operation]:
-    """Three more events, without a guard."""
+    """Append three more events, without an expected version."""
     states = []
     for number in range(3):
         event = following(operation, Progressed(percent=number))
@@ -200,7 +200,7 @@ async def test_an_event_that_lies_about_its_position(journal: Journal, link: Con
 
 @pytest.mark.parametrize("before", [1, 2])
 async def test_requested_twice(journal: Journal, link: Connection, before: int) -> None:
-    """A second `requested` that somebody stored without the guard is not taken for the first event."""
+    """A second `requested` that was stored without an expected version is not taken for the first event."""
     operation = await begin(journal, "op-1")
     if before == 2:
         operation = await extend(journal, operation, started())
@@ -211,7 +211,7 @@ async def test_requested_twice(journal: Journal, link: Connection, before: int) 
 
 
 async def test_a_guarded_first_event_is_read_once(journal: Journal, link: Connection) -> None:
-    """The guard in the stored headers says that nothing lies before it, so that nobody has to look."""
+    """The expected version in the stored headers shows that nothing comes before the event, without another read."""
     sequence = (await begin(journal, "op-1")).stream_sequence
     floor = await journal.last_message("op-1")
     assert floor is not None
@@ -234,13 +234,13 @@ async def test_another_operations_event(journal: Journal, link: Connection) -> N
 
 
 async def test_requested_without_a_guard(journal: Journal, link: Connection) -> None:
-    """A first event is read whoever stored it, and however."""
+    """A first event is read, whichever way it was stored."""
     sequence = await store(link, first("op-1"))
     assert [event.sequence for event in await journal.events("op-1")] == [sequence]
 
 
 async def test_an_event_of_the_future(journal: Journal, link: Connection) -> None:
-    """An event of a type that this code does not know is read; the fold of whoever decides refuses it."""
+    """An event of a type that this code does not know is read; the fold of a writer refuses it."""
     operation = await extend(journal, await begin(journal, "op-1"), started())
     await store(link, following(operation, FromTheFuture()), name="progressed")
     events = await journal.events("op-1")

@@ -68,7 +68,7 @@ async def refused(servers: list[str], connect_timeout: float) -> tuple[str, floa
 
 
 async def test_credentials_are_not_told() -> None:
-    """An error about a broker names it without the user and password that its URL holds."""
+    """An error about a broker names it without the user and password of its URL."""
     for server in (f"nats://ada:secret@127.0.0.1:{free_port()}", "nats://ada:secret@127.0.0.1:no-port"):
         with pytest.raises(BrokerUnreachable) as unreachable:
             await connect([server], "test", connect_timeout=0.2)
@@ -98,7 +98,7 @@ async def test_addresses_that_are_none(servers: list[str]) -> None:
 
 
 async def test_wrong_credentials() -> None:
-    """A broker that turns the client away is told from one that is not there."""
+    """The error for a broker that refuses the client differs from the one for a broker that is not there."""
     with Broker(extra='authorization { user: "a", password: "b" }') as broker:
         message, _ = await refused([broker.url], 0.5)
     assert "authorization violation" in message.lower()
@@ -127,7 +127,7 @@ async def test_connecting_can_be_canceled() -> None:
 
 
 async def test_it_knows_whether_it_is_up(broker: Broker, link: Connection) -> None:
-    """A link is down while its broker is, waits for it in bounded time, and tells those who asked to be told."""
+    """A connection is down while its broker is, waits for it within a time limit, and calls its callbacks."""
     told: list[str] = []
     link.on_disconnect(lambda: told.append("down"))
     link.on_reconnect(lambda: told.append("up"))
@@ -159,7 +159,7 @@ async def test_questions_end_with_the_connection(broker: Broker, link: Connectio
 
 
 async def test_a_protocol_error_is_the_end(broker: Broker) -> None:
-    """When the broker closes the connection for good (here: body plus headers over max_payload), the owner is told."""
+    """When the broker closes the connection for good (a message with headers over max_payload), `on_lost` is called."""
     lost = Lost()
     link = await connect([broker.url], "test", connect_timeout=5, on_lost=lost)
     await link.nc.publish("anything", b"x" * link.nc.max_payload, headers={"one": "too many"})
@@ -169,7 +169,7 @@ async def test_a_protocol_error_is_the_end(broker: Broker) -> None:
 
 
 async def test_closing_is_no_loss(broker: Broker) -> None:
-    """Whoever closes a link is not told that it was lost, and what was published before has left."""
+    """Closing a connection does not call `on_lost`, and sends what was published before."""
     async with linked(broker.url) as other:
         heard = await other.nc.subscribe("farewell")
         await other.nc.flush()
@@ -243,7 +243,7 @@ async def test_a_start_outlasts_a_restart_of_the_broker(broker: Broker, link: Co
 
 
 async def test_a_start_has_its_time(broker: Broker, link: Connection) -> None:
-    """A broker that stays away is told once the time is up."""
+    """A broker that stays away is reported once the time is over."""
     broker.kill()
     await eventually(lambda: not link.is_connected)
     with pytest.raises(BrokerUnreachable, match=r"within 0\.2 s"):
@@ -252,7 +252,7 @@ async def test_a_start_has_its_time(broker: Broker, link: Connection) -> None:
 
 
 async def test_a_start_does_not_wait_for_an_operator(broker: Broker) -> None:
-    """What time does not heal is told at once."""
+    """An error that does not pass is raised at once."""
     async with linked(broker.url) as link:
         with pytest.raises(NotProvisioned):
             await asyncio.wait_for(retry_until_ready(link, lambda: check_provisioned(link), 60), 2)

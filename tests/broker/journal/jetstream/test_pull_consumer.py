@@ -43,7 +43,7 @@ async def feed(link: Connection, count: int, *, start: int = 0) -> None:
 
 
 async def pending(link: Connection) -> tuple[int, int]:
-    """What the broker has delivered and nobody has acknowledged, and what it has not delivered yet."""
+    """Return how many messages are delivered and not acknowledged, and how many are not delivered yet."""
     info = await link.nc.jetstream().consumer_info(STREAM, CONSUMER)
     return info.num_ack_pending or 0, info.num_pending or 0
 
@@ -59,7 +59,7 @@ def bodies(messages: list[DeliveredMessage]) -> list[int]:
 
 @pytest.fixture
 async def puller(link: Connection) -> AsyncIterator[PullConsumer]:
-    """A puller on a consumer of its own, without demand so far."""
+    """A pull consumer without demand so far."""
     await make_consumer(link)
     puller = PullConsumer(link, STREAM, CONSUMER, clock=time.monotonic)
     await puller.start()
@@ -85,7 +85,7 @@ async def _is_at(link: Connection, unacknowledged: int, undelivered: int) -> boo
 
 
 async def test_demand_without_acks(puller: PullConsumer, link: Connection) -> None:
-    """Messages that nobody took yet count: the broker delivers nothing beyond the demand."""
+    """Messages that `next` has not returned yet count: the broker delivers nothing beyond the demand."""
     await feed(link, 20)
     puller.add_demand(7)
     await eventually(lambda: _is_at(link, 7, 13))
@@ -94,14 +94,14 @@ async def test_demand_without_acks(puller: PullConsumer, link: Connection) -> No
 
 
 async def test_nothing_without_demand(puller: PullConsumer, link: Connection) -> None:
-    """A puller that wants nothing gets nothing."""
+    """Without demand nothing is delivered."""
     await feed(link, 3)
     assert puller.next_nowait() is None
     assert await pending(link) == (0, 3)
 
 
 async def test_messages_say_what_they_are(puller: PullConsumer, link: Connection) -> None:
-    """A message tells its subject, its stream sequence and that it is the first delivery."""
+    """A message has its subject, its stream sequence and the number of its delivery."""
     await feed(link, 2)
     puller.add_demand(2)
     messages = await take(puller, 2)
@@ -173,7 +173,7 @@ async def test_nak_without_delay(puller: PullConsumer, link: Connection) -> None
 
 
 async def test_in_progress_keeps_a_message(link: Connection) -> None:
-    """A message is kept while its holder says so, and delivered again once the holder falls silent for ack_wait."""
+    """A message stays with a process that extends its lease, and is delivered again after a silence of ack_wait."""
     await make_consumer(link, ack_wait=1.2)
     puller = PullConsumer(link, STREAM, CONSUMER, clock=time.monotonic)
     await puller.start()
@@ -201,7 +201,7 @@ async def test_acks(puller: PullConsumer, link: Connection) -> None:
 
 
 async def test_stop_gives_back(broker: Broker, puller: PullConsumer, link: Connection) -> None:
-    """What was delivered but not taken when a puller stops is delivered to another one at once."""
+    """What was delivered but not taken when a pull consumer stops is delivered to another one at once."""
     await feed(link, 5)
     puller.add_demand(5)
     (taken,) = await take(puller, 1)
@@ -220,7 +220,7 @@ async def test_stop_gives_back(broker: Broker, puller: PullConsumer, link: Conne
 
 
 async def test_stop_leaves_no_pull_behind(broker: Broker, puller: PullConsumer, link: Connection) -> None:
-    """What is stored after a puller has stopped goes to another one, not into the void."""
+    """What is stored after a pull consumer has stopped goes to another one, and is not lost."""
     puller.add_demand(50)
     await eventually(lambda: _has_waiting(link))
     await puller.stop()
@@ -292,7 +292,7 @@ async def test_stop_without_a_broker(broker: Broker, puller: PullConsumer, link:
 
 
 async def test_a_deleted_consumer(puller: PullConsumer, link: Connection) -> None:
-    """When the consumer is deleted, what was delivered before is still handed out, then everyone who asks is told."""
+    """When the consumer is deleted, messages that were delivered before are still returned, then every call raises."""
     await feed(link, 1)
     puller.add_demand(3)
     await eventually(lambda: _is_at(link, 1, 0))
@@ -307,7 +307,7 @@ async def test_a_deleted_consumer(puller: PullConsumer, link: Connection) -> Non
 
 
 async def test_a_consumer_that_refuses(link: Connection, caplog: pytest.LogCaptureFixture) -> None:
-    """A consumer with limits under which no pull is served is told of once, and asked again: it may be mended."""
+    """A consumer whose limits allow no pull is logged once, and pulled from again: an operator may correct it."""
     limits = {"durable_name": CONSUMER, "ack_policy": "explicit", "max_expires": 1_000_000_000}
     request = msgspec.json.encode({"stream_name": STREAM, "config": limits, "action": "create"})
     await rpc.call(link, f"$JS.API.CONSUMER.CREATE.{STREAM}.{CONSUMER}", request)
@@ -326,7 +326,7 @@ async def test_a_consumer_that_refuses(link: Connection, caplog: pytest.LogCaptu
 
 
 async def test_a_consumer_that_never_was(link: Connection) -> None:
-    """A puller on a consumer that does not exist says so."""
+    """A consumer that does not exist is reported."""
     puller = PullConsumer(link, STREAM, "nobody", clock=time.monotonic)
     await puller.start()
     puller.add_demand(1)
@@ -336,7 +336,7 @@ async def test_a_consumer_that_never_was(link: Connection) -> None:
 
 
 async def test_a_broker_restart(broker: Broker, puller: PullConsumer, link: Connection) -> None:
-    """After a SIGKILL of the broker the same puller goes on, the demand exact as before, and no message is missed."""
+    """After a SIGKILL of the broker the same pull consumer goes on, with the same demand, and no message is missed."""
     await feed(link, 12)
     puller.add_demand(4)
     seen = set(bodies(await take(puller, 2)))
@@ -352,7 +352,7 @@ async def test_a_broker_restart(broker: Broker, puller: PullConsumer, link: Conn
 
 
 async def test_a_broker_that_hung(broker: Broker, link: Connection) -> None:
-    """After a SIGSTOP that was longer than the puller's patience it goes on, and takes nothing beyond the demand."""
+    """After a SIGSTOP that was longer than two heartbeats it goes on, and gets nothing beyond the demand."""
     await make_consumer(link)
     puller = PullConsumer(link, STREAM, CONSUMER, clock=time.monotonic, expires=2.0, heartbeat=0.1)
     await puller.start()

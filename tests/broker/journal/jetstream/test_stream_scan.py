@@ -105,7 +105,7 @@ async def test_holes(numbers: Connection) -> None:
 
 
 async def test_an_empty_stream(link: Connection) -> None:
-    """A stream that holds nothing is at its end at once."""
+    """An empty stream is at its end at once."""
     await link.nc.jetstream().add_stream(StreamConfig(name=STREAM, subjects=["numbers.>"]))
     where = await stream_bounds(link, STREAM)
     assert where.last < where.first
@@ -178,7 +178,7 @@ async def test_a_broker_that_stays_away(broker: Broker, numbers: Connection) -> 
 
 @pytest.mark.parametrize("is_following", [False, True])
 async def test_a_stream_that_was_made_anew(numbers: Connection, is_following: bool) -> None:
-    """It is told, and what the new one holds is neither taken for the rest nor waited for in vain."""
+    """It is reported. The messages of the new one are neither read as the rest nor waited for."""
     batches = scan_stream(numbers, STREAM, is_following=is_following)
     await anext(batches)
     await numbers.nc.jetstream().delete_stream(STREAM)

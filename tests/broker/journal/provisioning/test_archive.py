@@ -48,7 +48,7 @@ async def bodies(link: Connection, stream: str) -> list[bytes]:
 
 
 async def assert_copied(link: Connection, *, within: float = 30.0) -> list[bytes]:
-    """The archive comes to hold what the journal holds, and no more."""
+    """The archive gets the events of the journal, and no more."""
     wanted = await bodies(link, subjects.OPERATIONS_STREAM)
 
     await eventually(lambda: holds(link, len(wanted)), within=within, poll=0.1)
@@ -57,7 +57,7 @@ async def assert_copied(link: Connection, *, within: float = 30.0) -> list[bytes
 
 
 async def holds(link: Connection, count: int) -> bool:
-    """Whether the archive has so many messages; False, too, where nobody answers."""
+    """Return True if the archive has so many messages; False, too, without an answer."""
     try:
         return bool((await api(link, f"STREAM.INFO.{NAME}"))["state"]["messages"] >= count)
     except (TimeoutError, NatsError):
@@ -77,7 +77,7 @@ async def keep_writing(journal: Journal, stop: asyncio.Event) -> int:
 
 
 async def test_it_begins_with_what_is_there(link: Connection, journal: Journal) -> None:
-    """An archive made late has all that the journal still holds; wakes and deadlines are left out."""
+    """An archive that is created late has all that the journal still has, without wake-ups and deadlines."""
     await live(journal, "op-1", *LIFE)
     await link.nc.jetstream().publish("fire.book.upload-start.op-1.retry", b"{}")
     await link.nc.jetstream().publish("overdue.book.upload-start.op-1", b"{}")
@@ -91,7 +91,7 @@ async def test_it_begins_with_what_is_there(link: Connection, journal: Journal) 
 
 
 async def test_where_an_event_was_copied_from(link: Connection, journal: Journal) -> None:
-    """The subject tells action and type, the header the place in the journal."""
+    """The subject has action and type, the header the position in the journal."""
     await provision(link, Sizing(), archive=ArchiveSizing())
     await live(journal, "op-1", *LIFE)
     await assert_copied(link)

@@ -95,7 +95,7 @@ async def change_consumer(link: Connection, name: str, **changes: Any) -> None:
 
 
 async def remake(link: Connection, stream: str, **changes: Any) -> None:
-    """A stream that somebody made otherwise from the start."""
+    """A stream that was created otherwise from the start."""
     wanted = {k: v for k, v in (await config(link, stream) | changes).items() if v is not None}
     await api(link, f"STREAM.DELETE.{stream}")
     await api(link, f"STREAM.CREATE.{stream}", wanted)
@@ -136,7 +136,7 @@ async def test_a_bare_broker(bare: Connection) -> None:
 
 
 async def test_sizes_are_read_back(bare: Connection) -> None:
-    """The sizing that a journal was made with is the one that it tells."""
+    """The sizing that a journal was created with can be read."""
     sizing = Sizing(max_age=40 * DAY_SECONDS, max_bytes=10_000_000, max_msg_size=300_000)
     await provision(bare, sizing)
     assert await current_sizing(bare) == sizing
@@ -325,7 +325,7 @@ async def test_a_runners_consumer(link: Connection) -> None:
 
 
 async def test_runners_that_start_at_once(broker: Broker, link: Connection) -> None:
-    """Of runners that make one consumer at once with different leases, one kind wins and the other is told."""
+    """Of runners that make one consumer at once with different leases, one kind wins and the other is refused."""
     async with linked(broker.url) as other:
         for number in range(20):
             pair = [msgspec.structs.replace(spec(lease=lease), action=f"a-{number}") for lease in (5.0, 6.0)]
@@ -355,7 +355,7 @@ async def test_a_runners_consumer_that_differs(link: Connection) -> None:
 
 @pytest.mark.parametrize("is_busy", [False, True])
 async def test_a_lease_is_not_shortened_under_runners(link: Connection, is_busy: bool) -> None:
-    """While runners of the action pull or hold messages, `--update` leaves all as it is and says what to do first."""
+    """While runners of the action pull or have messages, `--update` leaves all as it is and says what to do first."""
     await provision(link, Sizing())
     await ensure_runner_consumer(link, spec(lease=30))
     jetstream = link.nc.jetstream()
@@ -379,7 +379,7 @@ async def test_a_lease_is_not_shortened_under_runners(link: Connection, is_busy:
 
 
 async def is_pulled(link: Connection) -> bool:
-    """Whether somebody waits for the runner's messages."""
+    """Return True if a process waits for the runner's messages."""
     return (await link.nc.jetstream().consumer_info(STREAM, RUNNER)).num_waiting == 1
 
 
@@ -414,7 +414,7 @@ async def test_provision_makes_no_runners_consumer(link: Connection) -> None:
 
 
 async def test_a_broker_without_jetstream() -> None:
-    """A broker that has no JetStream is told from one that was not provisioned."""
+    """The error for a broker without JetStream differs from the one for a broker that was not provisioned."""
     with Broker() as broker:
         text = broker._config.read_text()
         broker.stop()
@@ -442,13 +442,13 @@ async def test_a_broker_that_is_gone(broker: Broker, link: Connection) -> None:
 
 
 async def test_what_the_broker_refuses(bare: Connection) -> None:
-    """What the broker itself refuses is told with its reason."""
+    """What the broker itself refuses is reported with its reason."""
     with pytest.raises(BrokerRefused, match="replicas"):
         await provision(bare, Sizing(replicas=3))
 
 
 async def test_subjects_that_another_stream_has(bare: Connection) -> None:
-    """A stream of somebody else on our subjects is named by the broker's own error, not overwritten."""
+    """A foreign stream on our subjects is named by the broker's own error, not overwritten."""
     await api(bare, "STREAM.CREATE.FOREIGN", {"name": "FOREIGN", "subjects": ["timers.>"], "storage": "file"})
     with pytest.raises(BrokerRefused, match="subjects overlap"):
         await provision(bare, Sizing(), is_update=True)

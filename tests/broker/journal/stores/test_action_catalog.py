@@ -64,7 +64,7 @@ async def test_announced_is_found(link: Connection) -> None:
 
 
 async def test_a_lower_version_replaces_nothing(link: Connection) -> None:
-    """Whoever offers a lower version is told that another one is announced."""
+    """An announcement of a lower version returns False."""
     assert await announce_action(link, spec(3))
     assert not await announce_action(link, spec(2))
     assert await find_action(link, KIND) == spec(3)
@@ -88,7 +88,7 @@ async def test_too_large_an_entry(link: Connection) -> None:
 
 
 async def test_watching(catalog: ActionCatalog, link: Connection) -> None:
-    """An announcement is known within a second, and whoever asked is told."""
+    """An announcement is known within a second, and listeners are called."""
     told: list[int] = []
     catalog.on_change(lambda: told.append(catalog.specs[KIND].action_version))
     assert dict(catalog.specs) == {}
@@ -136,7 +136,7 @@ async def test_changed_while_disconnected(broker: Broker, catalog: ActionCatalog
 
 
 async def test_finding_looks_directly(link: Connection) -> None:
-    """An action that no hint told of is found at the broker."""
+    """An action without a notification is found at the broker."""
     catalog = ActionCatalog(link)
     assert await catalog.find(KIND) is None
     await announce_action(link, spec())
@@ -180,7 +180,7 @@ async def test_reserved_since(catalog: ActionCatalog, link: Connection, caplog: 
 
 
 async def test_listeners_that_fail(catalog: ActionCatalog, link: Connection) -> None:
-    """A listener that raises neither ends the watching nor keeps the others from being told."""
+    """A listener that raises neither ends the watching nor keeps other listeners from being called."""
     told: list[int] = []
 
     def fail() -> None:

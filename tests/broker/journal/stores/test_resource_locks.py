@@ -1,4 +1,4 @@
-"""Holds on a real broker: taken, waited for, passed on, whoever dies in between."""
+"""Resource locks on a real broker: acquired, waited for, handed over, whichever process dies in between."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ END = Canceled(reason="enough")
 
 
 class Desk:
-    """Operations that want one hold."""
+    """Operations that want one lock."""
 
     def __init__(self, stage: RunnerStage, holds: ResourceLocks) -> None:
         self.stage = stage
@@ -44,21 +44,21 @@ class Desk:
         return await extend(self.stage.journal, operation, END)
 
     async def take(self, operation: Operation) -> bool:
-        """Whether it holds now."""
+        """Acquire; return True if it owns the lock now."""
         return isinstance(await self.holds.acquire(HOLD, claim(operation)), LockOwned)
 
     async def wait(self, operation: Operation) -> bool:
-        """Put it into the queue; whether it holds now."""
+        """Enqueue; return True if it owns the lock now."""
         answer = await self.holds.enqueue(HOLD, operation, claim(operation), is_watchful=True)
         return isinstance(answer, LockOwned)
 
     async def holder(self) -> str:
-        """Who holds."""
+        """Return the id of the owner."""
         found = await self.holds.owner(HOLD)
         return found.operation_id if found else ""
 
     async def keys(self) -> list[str]:
-        """Everything that the bucket holds."""
+        """Return everything in the bucket."""
         cells = KeyValueBucket(self.stage.link, lambda low, high: low)
         await cells.start()
         return sorted(await cells.read_all(">"))
@@ -70,7 +70,7 @@ def claim(operation: Operation, *, replaces: bool = False) -> Claim:
 
 
 async def made(link: Connection, journal: Journal) -> ResourceLocks:
-    """The holds on a connection."""
+    """The locks on a connection."""
     holds = ResourceLocks(link, journal)
     await holds.start()
     return holds
@@ -83,7 +83,7 @@ async def desk(link: Connection, journal: Journal) -> Desk:
 
 @pytest.fixture
 async def wakes(desk: Desk) -> SubjectSpy:
-    """Wakes for a hold, as they are sent."""
+    """The wake-ups for a lock, as they are sent."""
     return await desk.stage.spy("fire.*.*.*.hold")
 
 
@@ -93,7 +93,7 @@ def woken(spy: SubjectSpy) -> list[str]:
 
 
 async def test_the_first_holds_and_the_second_learns_who(desk: Desk) -> None:
-    """A hold is taken once; it may be taken again by the operation that has it."""
+    """A lock has one owner, which may acquire it again."""
     one, two = await desk.ask("op-1", "op-2")
 
     assert await desk.take(one)
@@ -104,7 +104,7 @@ async def test_the_first_holds_and_the_second_learns_who(desk: Desk) -> None:
 
 
 async def test_other_resources_do_not_mind(desk: Desk) -> None:
-    """Each resource has a hold of its own."""
+    """Each resource has a lock of its own."""
     one, two = await desk.ask("op-1", "op-2")
     other = subjects.lock_key("action.book.upload-start", "43")
 
@@ -113,7 +113,7 @@ async def test_other_resources_do_not_mind(desk: Desk) -> None:
 
 
 async def test_an_ended_holder_holds_nothing(desk: Desk) -> None:
-    """The journal decides: nobody has to release what an operation held that has ended."""
+    """The journal decides: the lock of an operation that has ended needs no release."""
     one, two = await desk.ask("op-1", "op-2")
     await desk.take(one)
     await desk.end(one)
@@ -138,7 +138,7 @@ async def test_those_who_wait_go_in_the_order_of_their_requests(desk: Desk, wake
 
 
 async def test_nothing_stays_behind(desk: Desk) -> None:
-    """Once nobody holds and nobody waits the bucket is empty, the markers of removed keys included."""
+    """Without owners and waiters the bucket is empty, even of markers of removed keys."""
     one, two = await desk.ask("op-1", "op-2")
     await desk.take(one)
     await desk.wait(two)
@@ -153,7 +153,7 @@ async def test_nothing_stays_behind(desk: Desk) -> None:
 
 
 async def test_who_comes_later_does_not_get_ahead(desk: Desk, wakes: SubjectSpy) -> None:
-    """Finding the hold free while others wait, a later one passes it to the first of them."""
+    """A later one that finds the lock free while others wait hands it over to the first of them."""
     one, two, three = await desk.ask("op-1", "op-2", "op-3")
     await desk.take(one)
     await desk.wait(two)
@@ -165,7 +165,7 @@ async def test_who_comes_later_does_not_get_ahead(desk: Desk, wakes: SubjectSpy)
 
 
 async def test_an_end_between_look_and_queue_is_seen(desk: Desk) -> None:
-    """No lost wake-up: the holder ends and is released between a look and the queue; who waits looks once more."""
+    """No lost wake-up: the owner ends and is released between a read and the enqueueing; the waiter reads once more."""
     one, two = await desk.ask("op-1", "op-2")
     await desk.take(one)
     assert not await desk.take(two)
@@ -175,7 +175,7 @@ async def test_an_end_between_look_and_queue_is_seen(desk: Desk) -> None:
 
 
 async def test_who_ended_while_waiting_is_passed_over(desk: Desk, wakes: SubjectSpy) -> None:
-    """A canceled waiter gets nothing, also if nobody had the time to take it out of the queue."""
+    """A canceled waiter gets nothing, even if it is still in the queue."""
     one, two, three = await desk.ask("op-1", "op-2", "op-3")
     await desk.take(one)
     await desk.wait(two)
@@ -189,7 +189,7 @@ async def test_who_ended_while_waiting_is_passed_over(desk: Desk, wakes: Subject
 
 
 async def test_who_ended_leaves_the_queue(desk: Desk) -> None:
-    """The release of one that only waited takes its key, and leaves the holder alone."""
+    """The release of a waiter removes its key, and leaves the owner alone."""
     one, two = await desk.ask("op-1", "op-2")
     await desk.take(one)
     await desk.wait(two)
@@ -200,7 +200,7 @@ async def test_who_ended_leaves_the_queue(desk: Desk) -> None:
 
 
 async def test_the_release_of_an_open_one_does_nothing(desk: Desk) -> None:
-    """Between two attempts an operation keeps its hold, whoever asks for the release."""
+    """Between two attempts an operation keeps its lock, whichever process calls `release`."""
     (one,) = await desk.ask("op-1")
     await desk.take(one)
     await desk.holds.release(one)
@@ -223,7 +223,7 @@ async def test_who_ended_while_it_entered_the_queue_does_not_stay_in_it(desk: De
 async def test_a_wake_that_was_not_sent_is_sent_by_who_repeats_the_release(
     desk: Desk, wakes: SubjectSpy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever passes the hold on dies before the wake: the projector repeats the release until it is done."""
+    """A process dies between hand-over and wake-up: the projector repeats the release until it is done."""
     one, two = await desk.ask("op-1", "op-2")
     await desk.take(one)
     await desk.wait(two)
@@ -258,7 +258,7 @@ async def dies(_: Claim) -> None:
 
 
 async def test_who_waited_is_told_that_it_was_handed_its_hold(desk: Desk) -> None:
-    """One that takes the hold at once may begin under the message that brought it; one that had waited may not."""
+    """One that gets the lock at once may begin under the message that brought it; one that had waited may not."""
     one, two = await desk.ask("op-1", "op-2")
 
     assert await desk.holds.acquire(HOLD, claim(one)) == LockOwned(is_handed=False)
@@ -268,7 +268,7 @@ async def test_who_waited_is_told_that_it_was_handed_its_hold(desk: Desk) -> Non
 
 
 async def test_a_key_that_is_not_ours_holds_nothing(desk: Desk) -> None:
-    """Whatever somebody else wrote there: the next one who wants the hold writes over it."""
+    """A foreign value in the key is overwritten by the next claim."""
     (one,) = await desk.ask("op-1")
     strange = Claim(operation_id="op.x", sequence=1, kind="no kind")
     for data in (b"\xff", b"[]", msgspec.json.encode(strange)):
@@ -300,7 +300,7 @@ def fold_one(event: RecordedEvent) -> Operation:
 
 
 async def test_two_that_race_are_one_winner(desk: Desk, broker: Broker) -> None:
-    """Twenty at once over two connections: one holds, the others learn its name."""
+    """Twenty at once over two connections: one owns the lock, the others learn its name."""
     async with linked(broker.url) as further:
         holds = await made(further, await opened(further))
         operations = await desk.ask(*(f"op-{number}" for number in range(20)))

@@ -121,7 +121,7 @@ async def is_without(view: SnapshotStore, operation_id: str) -> bool:
 async def test_written_together_or_not_at_all(
     view: SnapshotStore, link: Connection, operations: list[Operation]
 ) -> None:
-    """Where somebody else was first with one of them, or one is too large for the broker, none is stored."""
+    """If another writer was first with one of them, or one is too large for the broker, none is stored."""
     assert await view.put(operations[7], 0) is not None
     assert await view.put_batch([SnapshotWrite(one, 0) for one in operations]) is None
     large = msgspec.structs.replace(operations[5], result=msgspec.Raw(b'"' + b"x" * link.nc.max_payload + b'"'))
@@ -190,7 +190,7 @@ async def test_garbage(view: SnapshotStore, link: Connection, operation: Operati
 
 
 async def test_a_deleted_key(view: SnapshotStore, link: Connection, operation: Operation) -> None:
-    """A key that somebody deleted with another client can be written again."""
+    """A key that another client deleted can be written again."""
     await view.put(operation, 0)
     bucket = await link.nc.jetstream().key_value(subjects.VIEW_BUCKET)
     await bucket.delete("op-1")
@@ -258,13 +258,13 @@ async def test_many_large_ones(view: SnapshotStore, operation: Operation, many: 
 
 
 async def test_many_of_another_fold(link: Connection, many: SnapshotReader) -> None:
-    """A snapshot that is not understood is there, and holds nothing."""
+    """A snapshot of another fold version is there, without an operation."""
     await link.nc.jetstream().publish(subject("op-1"), b"{}")
     assert (await many.get(["op-1"]))["op-1"].operation is None
 
 
 async def test_many_without_a_broker(broker: Broker, link: Connection, many: SnapshotReader) -> None:
-    """A caller is told, at once."""
+    """The error is raised at once."""
     broker.kill()
     await eventually(lambda: not link.is_connected)
     with pytest.raises(JournalUnavailable):

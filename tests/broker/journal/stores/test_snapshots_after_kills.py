@@ -1,4 +1,4 @@
-"""What a killed broker brings back of the view and of the holds, and who believes it (docs/adr/0016)."""
+"""What a killed broker restores of the view and of the locks, and what becomes of it (docs/adr/0016)."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ async def test_a_running_that_comes_back_goes_away(
 
 
 async def test_no_hold_comes_back(broker: Broker, link: Connection, journal: Journal, view: SnapshotStore) -> None:
-    """Neither a holder nor one who waited, however often their keys were written before they were removed."""
+    """Neither an owner nor a waiter comes back, however often its key was written before its removal."""
     await view.put(await begin(journal, "other"), 0)
     holds = ResourceLocks(link, journal)
     await holds.start()

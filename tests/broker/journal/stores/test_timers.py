@@ -139,7 +139,7 @@ async def test_nothing_to_disarm(link: Connection) -> None:
 
 
 async def test_disarmed_without_a_broker(broker: Broker, link: Connection) -> None:
-    """A caller is told that nothing is known of it."""
+    """The error says that the message may be stored."""
     broker.kill()
     await eventually(lambda: not link.is_connected)
     with pytest.raises(JournalUnavailable):

@@ -42,7 +42,7 @@ def muted(other: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     speak = DeliveredMessage.in_progress
 
     async def in_progress(self: DeliveredMessage) -> None:
-        if self._link is not other:
+        if self._connection is not other:
             await speak(self)
 
     monkeypatch.setattr(DeliveredMessage, "in_progress", in_progress)
@@ -54,7 +54,7 @@ def frozen(other: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     look = Attempt._heartbeat_now
 
     def check_now(self: Attempt) -> None:
-        if self._message._link is not other:
+        if self._message._connection is not other:
             look(self)
 
     monkeypatch.setattr(Attempt, "_heartbeat_now", check_now)

@@ -55,7 +55,7 @@ async def test_alive(health: Health) -> None:
 
 
 async def test_ready(health: Health) -> None:
-    """Readiness is asked for anew with every probe."""
+    """Each probe reads the readiness again."""
     assert await health.get("/readyz") == (503, '{"status":"not ready"}')
     health.is_ready = True
     assert await health.get("/readyz?verbose=1") == (200, '{"status":"ready"}')
