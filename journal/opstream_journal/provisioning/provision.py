@@ -26,7 +26,7 @@ from .topology import AGE_MARGIN, SIZING_FIELDS, Sizing, format_duration, runner
 
 PROVISION_HINT: Final = "run 'opstream provision'"
 UPDATE_HINT: Final = "run 'opstream provision --update'"
-RECREATE_HINT: Final = "this can't be changed in place: back up and recreate the stream, or use another broker"
+RECREATE_HINT: Final = "this can't be changed in place: back the stream up and recreate it, or use another broker"
 
 _STREAM: Final = subjects.OPERATIONS_STREAM
 _NOT_FOUND: Final = 404
