@@ -1,4 +1,4 @@
-"""What docs/webhooks.md shows works: the receiver and the file of endpoints."""
+"""The examples of docs/webhooks.md work: the receiver and the file of endpoints."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def block(language: str) -> str:
 
 
 def test_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file of endpoints on the page is taken as it is."""
+    """The file of endpoints on the page is valid as it is."""
     monkeypatch.setenv("BILLING_SECRET", SECRET)
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "example.org").write_text(OTHER_SECRET)
@@ -48,7 +48,7 @@ def test_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_receiver(tmp_path: Path) -> None:
-    """The receiver on the page takes what is signed with either of two secrets once, and refuses what is not."""
+    """The receiver on the page accepts a delivery signed with either of two secrets once, and refuses any other."""
     (tmp_path / "receiver.py").write_text(block("python"))
     port = free_port()
     environment = {**os.environ, "PORT": str(port), "WEBHOOK_SECRET": SECRET}
@@ -73,7 +73,7 @@ def test_the_receiver(tmp_path: Path) -> None:
 
 
 def test_trying_it(tmp_path: Path) -> None:
-    """What the page shows for one machine works: the program gets the outcome, and the last command shows it."""
+    """The page's example for one machine works: the program gets the outcome, and the last command shows it."""
     (tmp_path / "receiver.py").write_text(block("python"))
     lines = [line for line in block("sh").splitlines() if line]
     secret, receiver, system, submit, shown = (line.replace(".venv/bin/", f"{BIN}/") for line in lines)

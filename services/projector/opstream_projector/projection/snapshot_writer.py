@@ -103,7 +103,7 @@ class SnapshotWriter:
             JournalUnavailable: the broker did not answer, or other replicas keep writing; try again later.
             JournalError: the broker refused.
         """
-        base = await self._base(operation_id, events)
+        base = await self._first_base(operation_id, events)
         delay = _FIRST_DELAY
         for _ in range(_MAX_TRIES):
             result, target = await self._fold(operation_id, base, events)
@@ -131,7 +131,8 @@ class SnapshotWriter:
         else:
             self._cache.put(operation, revision)
 
-    async def _base(self, operation_id: str, events: Sequence[RecordedEvent]) -> _WriteBase:
+    async def _first_base(self, operation_id: str, events: Sequence[RecordedEvent]) -> _WriteBase:
+        """Return what most likely is the present entry, at the least cost."""
         known = self._cache.get(operation_id)
         if known is not None:
             return _WriteBase(known, is_from_leader=False)
