@@ -1,4 +1,8 @@
-"""Durable long-running operations behind plain HTTP: what users import."""
+"""What users import: `action` and its errors to write actions, `OperationsClient` to call them.
+
+`opstream.events` is for subscribers. The `opstream` command begins in `cli/app.py`. Names of the client are loaded when
+they are first used, so that a process that only runs actions loads no HTTP library. Nothing here does work of its own.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -12,5 +12,5 @@ settings.register_profile("thorough", settings.get_profile("local"), max_example
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # Whoever is started in the background of a shell ignores it, and hands that down.
+    # A process that a shell starts in the background ignores SIGINT, and its children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -82,6 +82,6 @@ async def _journal(link: Connection) -> Journal:
 
 @pytest.fixture
 async def receiver() -> AsyncIterator[WebhookReceiver]:
-    """Somebody who receives webhooks, on loopback."""
+    """A receiver of webhooks, on loopback."""
     async with receiving() as receiver:
         yield receiver

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.unit
 def ended(messages: list[OperationMessage]) -> tuple[Inspection, list[OperationMessage]]:
     """The inspection, and the messages with the forced end."""
     found = inspect_messages(id_of(messages), messages)
-    end = forced_end_event(found, ERROR, "somebody wrote there", id="end", source="test", time=NOW)
+    end = forced_end_event(found, ERROR, "a foreign message", id="end", source="test", time=NOW)
     return found, [*messages, OperationMessage(messages[-1].sequence + 1, encode_event(end))]
 
 

@@ -197,7 +197,7 @@ def test_a_forced_end_is_not_tampering(messages: list[OperationMessage]) -> None
     """Messages that a forced end passed over are notes; without the end they are findings."""
     name = id_of(messages)
     found = inspect_messages(name, messages)
-    end = forced_end_event(found, ERROR, "somebody wrote there", id="end", source="test", time=NOW)
+    end = forced_end_event(found, ERROR, "a foreign message", id="end", source="test", time=NOW)
     before = [Stored(one.sequence, f"operations.{name}.book.upload-start.progressed", one.payload) for one in messages]
     last = Stored(before[-1].sequence + 1, f"operations.{name}.book.upload-start.failed", encode_event(end))
 

@@ -11,7 +11,7 @@ from opstream_schemas.operation.commands import operator_error
 from opstream_schemas.operation.forced_end import OperationMessage, inspect_messages
 from tests.support.schemas.histories import History, events, histories
 
-ERROR = operator_error("somebody wrote there")
+ERROR = operator_error("a foreign message")
 
 
 @st.composite

@@ -65,7 +65,7 @@ def stage(link: Connection, journal: Journal) -> RunnerStage:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever looks or waits for room does it more often than in a journal of gigabytes."""
+    """The API measures the room, and runners retry, more often than in a journal of gigabytes."""
     monkeypatch.setattr("opstream_api.operations.journal_capacity._INTERVAL", 0.02)
     monkeypatch.setattr("opstream_runner.attempt.completion._JOURNAL_FULL_DELAY", 0.1)
 

@@ -210,7 +210,7 @@ async def test_a_stream_that_was_set_back(
 
 
 async def test_nothing_piles_up(numbers: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever reads slowly gets no more ahead than was asked for: two pulls."""
+    """A slow reader has at most two pulls of messages ahead of it."""
     monkeypatch.setattr(feed, "_FIRST_PULL", 10)
     monkeypatch.setattr(feed, "_MAX_PULL", 10)
     largest = 0

@@ -168,7 +168,7 @@ async def grown(link: Connection, sequence: int) -> bool:
 
 
 async def test_replicas_that_are_killed_go_on_copying(cluster: Cluster, cluster_link: Connection) -> None:
-    """Whoever leads the archive: its successor neither repeats nor leaves out anything."""
+    """The next leader of the archive neither repeats nor leaves out a message."""
     journal = await opened(cluster_link)
     await provision(cluster_link, Sizing(replicas=3), archive=ArchiveSizing())
     operation = await begin(journal, "op-1")
@@ -210,7 +210,7 @@ async def test_an_archive_that_differs(link: Connection, change: dict[str, Any],
 
 
 async def test_an_archive_stays(link: Connection) -> None:
-    """Whoever does not ask for one leaves alone what is there, and learns how it is."""
+    """`provision` without an archive option keeps the archive that is there, and returns its configuration."""
     assert await current_archive(link) is None
     await provision(link, Sizing(), archive=ArchiveSizing(max_age=60 * DAY_SECONDS))
     assert await provision(link, Sizing()) == NOTHING

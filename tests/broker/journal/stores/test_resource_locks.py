@@ -122,7 +122,7 @@ async def test_an_ended_holder_holds_nothing(desk: Desk) -> None:
 
 
 async def test_those_who_wait_go_in_the_order_of_their_requests(desk: Desk, wakes: SubjectSpy) -> None:
-    """Whoever came into the queue first: the lowest sequence is next, is woken, and leaves the queue."""
+    """The waiter with the lowest sequence is next, whenever it came into the queue: it is woken and dequeued."""
     one, two, three, four = await desk.ask("op-1", "op-2", "op-3", "op-4")
     await desk.take(one)
     for late in (four, two, three):

@@ -103,7 +103,7 @@ def _forged(operation: Operation, **changes: Any) -> bytes:
         pytest.param({"position": 77}, id="ahead by its position"),
         pytest.param({"stream_sequence": 20, "position": 9}, id="ahead, but not of the fold"),
         pytest.param({"fold_version": 99}, id="another fold's"),
-        pytest.param({"id": "somebody-else"}, id="of another operation"),
+        pytest.param({"id": "another-operation"}, id="of another operation"),
     ],
 )
 async def test_a_forged_entry(

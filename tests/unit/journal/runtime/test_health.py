@@ -50,7 +50,7 @@ async def health() -> AsyncIterator[Health]:
 
 
 async def test_alive(health: Health) -> None:
-    """Whoever answers at all is alive, ready or not."""
+    """A process that answers is alive, ready or not."""
     assert await health.get("/healthz") == (200, '{"status":"ok"}')
 
 
