@@ -283,11 +283,15 @@ class PullConsumer:
         else:
             self._outstanding = 0
         if status not in _EXPIRED:
-            said = headers.get("Description", "")
+            description = headers.get("Description", "")
             # Elections and restarts pass. A pull that is refused for its arguments is refused for ever: logged once.
-            is_news = (status == _BAD_REQUEST or said.startswith("Exceeded Max")) and said != self._last_error
-            self._last_error = said
-            logger.log(logging.WARNING if is_news else logging.INFO, "consumer %s: %s %s", self._consumer, status, said)
+            is_news = (
+                status == _BAD_REQUEST or description.startswith("Exceeded Max")
+            ) and description != self._last_error
+            self._last_error = description
+            logger.log(
+                logging.WARNING if is_news else logging.INFO, "consumer %s: %s %s", self._consumer, status, description
+            )
             self._is_troubled = True
         self._pull_due.set()
 

@@ -1,6 +1,8 @@
-"""What every loop over a pull consumer needs: which messages it holds, whether it is ready, and their release.
+"""What a service's loop over a pull consumer needs: the messages that it holds, readiness, retries, and the release.
 
-A loop that works in batches uses `PullWorker` itself. One that works on each message for itself uses `WorkerPool`.
+A loop that works in batches uses `PullWorker` itself. A loop that works on each message separately uses `WorkerPool`.
+The runner's dispatcher and the subscribers of `opstream.events` have loops of their own: the one decides by its
+attempts which messages it may still release, the other recreates its consumer.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ class PullWorker:
 
     @contextlib.asynccontextmanager
     async def pulling(self, demand: int) -> AsyncIterator[None]:
-        """Pull, beginning with a demand of so many messages. At the end, release all that are still held."""
+        """Pull, with an initial demand. At the end, stop and release the messages that are still held."""
         await self._consumer.start()
         self._consumer.add_demand(demand)
         self._is_running = True
@@ -56,12 +58,12 @@ class PullWorker:
             self._held.clear()
 
     async def stop_pulling(self) -> None:
-        """Pull no more. What is held stays held."""
+        """Stop pulling. The held messages stay held."""
         self._is_running = False
         await self._consumer.stop()
 
     def add_demand(self, count: int) -> None:
-        """Raise the demand: `count` more messages may come."""
+        """Raise the demand: `count` more messages may be delivered."""
         self._consumer.add_demand(count)
 
     async def next(self) -> DeliveredMessage:
@@ -92,24 +94,24 @@ class PullWorker:
         self._held.discard(message)
 
     def forget(self, message: DeliveredMessage) -> None:
-        """Stop holding a message that was acknowledged or released elsewhere."""
+        """Stop holding a message that the caller acknowledged or released itself."""
         self._held.discard(message)
 
     async def retry(
         self, step: Callable[[_Work], Awaitable[_Work]], work: _Work, *, is_partial_final: bool = False
     ) -> _Work:
-        """Do a step with some work, and again with what it could not do, with growing pauses.
+        """Do a step, and do it again with the part of the work that it could not do, after growing pauses.
 
-        A lost connection is waited for, and costs no try. Until the step succeeds this worker is not ready.
+        A lost connection is waited for, and does not count as a try. The worker is not ready until the step succeeds.
 
         Args:
-            step: returns the part of its work that the broker kept it from.
-            work: not empty.
-            is_partial_final: whether a step that did a part only is the last: then the broker works, and the rest is
-                better tried later.
+            step: returns the part of the work that the broker did not let it do.
+            work: the work.
+            is_partial_final: whether to stop once a step has done a part. Then the broker works, and the rest does not
+                pass soon.
 
         Returns:
-            What is still not done after the last try.
+            The work that is not done after the last try; empty if all is done.
         """
         rounds, delay = 0, _FIRST_DELAY
         try:

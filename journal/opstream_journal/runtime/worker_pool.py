@@ -1,4 +1,4 @@
-"""Works on the messages of one pull consumer side by side, at most so many at once."""
+"""Works on the messages of one pull consumer concurrently, with a limit."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _FINISH_TIMEOUT: Final = 2.0
 
 
 class WorkerPool:
-    """One task for each message that is not done with at once.
+    """Runs one task for each message, except for messages that need none.
 
     Args:
         connection: the connection.
         consumer: not started yet.
-        slots: messages in work at most.
+        slots: the maximum of messages in work.
     """
 
     def __init__(self, connection: Connection, consumer: PullConsumer, *, slots: int) -> None:
@@ -37,7 +37,7 @@ class WorkerPool:
     async def run(self, handle: Callable[[DeliveredMessage], Awaitable[bool]]) -> None:
         """Pass each message to `handle`, until cancelled.
 
-        Tasks have 2 s to finish then; the messages of those that do not are released.
+        Then tasks have 2 s to finish. The messages of tasks that don't are released.
 
         Args:
             handle: returns True if it acknowledged or released the message itself; otherwise it has called `spawn`.
@@ -61,7 +61,7 @@ class WorkerPool:
                 await self._finish()
 
     def spawn(self, message: DeliveredMessage, work: Coroutine[Any, Any, None]) -> None:
-        """Work on a message in a task, which acknowledges or releases it. Its slot is free again when the task ends."""
+        """Work on a message in a task, which acknowledges or releases it. The end of the task frees its slot."""
         task = asyncio.create_task(work)
         self._tasks[task] = message
         task.add_done_callback(self._finish_task)

@@ -41,11 +41,11 @@ async def wakes(link: Connection) -> AsyncIterator[PullConsumer]:
         result_schema={},
     )
     await ensure_runner_consumer(link, spec)
-    puller = PullConsumer(link, subjects.OPERATIONS_STREAM, subjects.runner_consumer(KIND), clock=time.monotonic)
-    await puller.start()
-    puller.add_demand(100)
-    yield puller
-    await puller.stop()
+    consumer = PullConsumer(link, subjects.OPERATIONS_STREAM, subjects.runner_consumer(KIND), clock=time.monotonic)
+    await consumer.start()
+    consumer.add_demand(100)
+    yield consumer
+    await consumer.stop()
 
 
 async def test_a_wake_arrives_at_its_moment(link: Connection, wakes: PullConsumer) -> None:
@@ -155,18 +155,18 @@ async def test_disarmed_without_a_stream(link: Connection) -> None:
 
 async def test_a_deadline_does_not_fire_early(link: Connection) -> None:
     """The projector's consumer gets it, and the broker counts no less than was asked for, to the microsecond."""
-    puller = PullConsumer(link, subjects.OPERATIONS_STREAM, subjects.PROJECTOR_DUE_CONSUMER, clock=time.monotonic)
-    await puller.start()
-    puller.add_demand(10)
+    consumer = PullConsumer(link, subjects.OPERATIONS_STREAM, subjects.PROJECTOR_DUE_CONSUMER, clock=time.monotonic)
+    await consumer.start()
+    consumer.add_demand(10)
     moments = {f"op-{number}": soon(0.3) + timedelta(microseconds=number * 1_111) for number in range(10)}
     for name, at in moments.items():
         await schedule_deadline(link, KIND, name, at)
     while moments:
-        message = await asyncio.wait_for(puller.next(), 5)
+        message = await asyncio.wait_for(consumer.next(), 5)
         kind, name = subjects.parse_due_subject(message.subject)
         assert kind == KIND
         assert timedelta(0) <= message.stored_at - moments.pop(name) < timedelta(seconds=1.5)
-    await puller.stop()
+    await consumer.stop()
 
 
 async def test_a_wake_survives_the_broker(broker: Broker, link: Connection, wakes: PullConsumer) -> None:
