@@ -8,7 +8,7 @@ from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent, OperationFinished
 from opstream_schemas.events import Event
 from opstream_schemas.names import Kind
-from opstream_schemas.operation.commands import ForceFail, decide, operator_error, truncate_error
+from opstream_schemas.operation.commands import FailOperation, decide, operator_error, truncate_error
 from opstream_schemas.operation.fold import next_event
 from opstream_schemas.operation.forced_end import Inspection, forced_end_event, inspect_messages
 
@@ -16,7 +16,7 @@ from .command_handler import CommandHandler, Proposal
 from .journal import ExpectedVersion
 
 
-class ForcedFailure(msgspec.Struct, frozen=True, kw_only=True):
+class OperatorFailure(msgspec.Struct, frozen=True, kw_only=True):
     """The event that was recorded."""
 
     event: Event
@@ -26,9 +26,9 @@ class ForcedFailure(msgspec.Struct, frozen=True, kw_only=True):
     """What was on the operation's subjects before."""
 
 
-async def force_fail(
+async def fail_by_operator(
     handler: CommandHandler, operation_id: str, *, reason: str, is_forced: bool, budget: float
-) -> ForcedFailure | None:
+) -> OperatorFailure | None:
     """Record that an operation has failed because an operator said so.
 
     Reads everything on the operation's subjects. Positions can't be trusted here: there may be anything.
@@ -69,7 +69,7 @@ async def force_fail(
     stored = await handler.record(propose, budget=budget)
     if stored is None or found is None or proposal is None:
         return None
-    return ForcedFailure(event=proposal.event, sequence=stored.sequence, found=found)
+    return OperatorFailure(event=proposal.event, sequence=stored.sequence, found=found)
 
 
 async def _kind_of(handler: CommandHandler, found: Inspection) -> Kind | None:
@@ -98,7 +98,7 @@ def _failure_event(handler: CommandHandler, found: Inspection, reason: str, *, i
     made = {"id": handler.new_id(), "source": handler.source}
     if operation is None or found.problem is not None:
         return forced_end_event(found, truncate_error(error), reason, **made, time=handler.now())
-    data = decide(operation, ForceFail(error=error))
+    data = decide(operation, FailOperation(error=error))
     if data is None:
         raise RuntimeError("an end is always an event")
     return next_event(operation, data, **made, time=handler.now())

@@ -16,7 +16,7 @@ from typing import Final
 logger = logging.getLogger(__name__)
 
 CRASH_VARIABLE: Final = "OPSTREAM_CRASH_AT"
-"""`NAME_PATTERN` or `NAME:COUNT`: end the process when it passes that point, for the count-th time. For tests only."""
+"""`NAME` or `NAME:COUNT`: the process ends when it passes that point for the count-th time. For tests only."""
 
 
 class CrashPoint(StrEnum):

@@ -17,7 +17,7 @@ from opstream.cli.options import common as common_options
 from opstream.terminal.console import CommandError
 from opstream_journal import Journal, NotProvisioned
 from opstream_journal.command_handler import CommandHandler
-from opstream_journal.forced_end import ForcedFailure, force_fail
+from opstream_journal.forced_end import OperatorFailure, fail_by_operator
 from opstream_journal.provisioning.provision import current_sizing
 from opstream_schemas.errors import FoldRefused, InvalidEvent, InvalidName, OperationFinished
 from opstream_schemas.names import check_operation_id
@@ -87,7 +87,7 @@ def fail_operation(settings: FailSettings) -> None:
     _print_result(failure)
 
 
-async def _fail(settings: FailSettings) -> ForcedFailure | None:
+async def _fail(settings: FailSettings) -> OperatorFailure | None:
     async with broker_session(settings.servers, "fail", settings.connect_timeout) as connection:
         sizing = await current_sizing(connection)
         if sizing is None:
@@ -101,7 +101,7 @@ async def _fail(settings: FailSettings) -> ForcedFailure | None:
             monotonic=time.monotonic,
             new_id=lambda: str(uuid_utils.uuid7()),
         )
-        return await force_fail(
+        return await fail_by_operator(
             handler,
             settings.operation_id,
             reason=settings.reason,
@@ -110,7 +110,7 @@ async def _fail(settings: FailSettings) -> ForcedFailure | None:
         )
 
 
-def _print_result(failure: ForcedFailure) -> None:
+def _print_result(failure: OperatorFailure) -> None:
     found, event = failure.found, failure.event
     if found.operation is None:
         click.echo(f"{found.operation_id}: not even its request can be read, so it has no status; runners release it")

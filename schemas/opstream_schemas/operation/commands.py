@@ -70,7 +70,7 @@ class Fail(Command, frozen=True, kw_only=True):
     error: OperationError
 
 
-class ReleaseAttempt(Command, frozen=True, kw_only=True):
+class FailAttempt(Command, frozen=True, kw_only=True):
     """End the attempt without an outcome, so that another one follows."""
 
     token: str
@@ -92,7 +92,7 @@ class RequestCancel(Command, frozen=True, kw_only=True):
     reason: str = ""
 
 
-class ForceFail(Command, frozen=True, kw_only=True):
+class FailOperation(Command, frozen=True, kw_only=True):
     """End the operation with an error that comes from no attempt (a deadline, an operator)."""
 
     error: OperationError
@@ -147,7 +147,7 @@ def _decide_open(operation: Operation, command: Command) -> EventData | None:
         case Fail():
             _check_live(operation, command.token)
             return Failed(error=truncate_error(command.error))
-        case ReleaseAttempt():
+        case FailAttempt():
             number = _check_live(operation, command.token)
             return AttemptFailed(
                 attempt=number,
@@ -164,7 +164,7 @@ def _decide_open(operation: Operation, command: Command) -> EventData | None:
             if operation.cancel is not None:
                 return None
             return CancelRequested(by=truncate_text(command.by), reason=truncate_text(command.reason))
-        case ForceFail():
+        case FailOperation():
             return Failed(error=truncate_error(command.error))
         case _:
             raise DecisionRefused(f"unknown command {type(command).__name__}")

@@ -9,7 +9,7 @@ import msgspec
 from .http.callback_header import CallbackPolicy
 from .http.caller_identity import CallerResolver
 from .http.docs_page import DocsPage
-from .openapi.document_cache import DocumentCache
+from .http.document_cache import DocumentCache
 from .operations.cancel import Canceler
 from .operations.history import HistoryReader
 from .operations.journal_capacity import JournalCapacity

@@ -31,8 +31,8 @@ from .asyncapi import action_asyncapi_document
 from .dependencies import Dependencies
 from .http.caller_identity import CallerResolver
 from .http.docs_page import load_docs_page
+from .http.document_cache import DocumentCache
 from .openapi import openapi_document
-from .openapi.document_cache import DocumentCache
 from .operations.cancel import Canceler
 from .operations.history import HistoryReader
 from .operations.journal_capacity import JournalCapacity

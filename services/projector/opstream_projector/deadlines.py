@@ -18,7 +18,7 @@ from opstream_journal.runtime.worker_pool import WorkerPool
 from opstream_journal.stores.timers import cancel_timers, schedule_deadline
 from opstream_schemas import subjects
 from opstream_schemas.errors import FoldRefused, InvalidEvent, InvalidName, OperationFinished
-from opstream_schemas.operation.commands import ForceFail, deadline_outcome
+from opstream_schemas.operation.commands import FailOperation, deadline_outcome
 from opstream_schemas.operation.fold import fold
 from opstream_schemas.operation.state import Operation
 
@@ -169,7 +169,7 @@ class DeadlineEnforcer:
             await schedule_deadline(self._connection, operation.kind, operation_id, operation.deadline)
             return
         logger.info("operation %s did not finish by its deadline", operation_id)
-        command = ForceFail(error=deadline_outcome(operation).error)
+        command = FailOperation(error=deadline_outcome(operation).error)
         await self._handler.handle(operation_id, command, budget=_FAIL_TIMEOUT)
 
 

@@ -11,7 +11,7 @@ from opstream_schemas.operation.commands import (
     Command,
     ConfirmCancel,
     Fail,
-    ReleaseAttempt,
+    FailAttempt,
     ReportProgress,
     RequestAction,
     RequestCancel,
@@ -52,7 +52,7 @@ def of_attempt(token: str) -> list[Command]:
         ReportProgress(token=token, percent=1.0),
         Succeed(token=token, result=b"1"),
         Fail(token=token, error=FAILURE),
-        ReleaseAttempt(token=token, error=FAILURE, retry_at=NOW, counted=True),
+        FailAttempt(token=token, error=FAILURE, retry_at=NOW, counted=True),
         ConfirmCancel(token=token),
     ]
 
@@ -206,7 +206,7 @@ def test_runners_that_keep_dying_end_the_operation(max_attempts: int, deaths: li
         if history.operation.is_terminal:
             break
         if not died:
-            history.act(ReleaseAttempt(token=history.tokens[-1], error=FAILURE, retry_at=NOW, counted=False))
+            history.act(FailAttempt(token=history.tokens[-1], error=FAILURE, retry_at=NOW, counted=False))
 
     if not history.operation.is_terminal:
         last = decide_dispatch(history.operation, delivery, now=NOW, max_attempts=max_attempts)
@@ -234,7 +234,7 @@ def test_competing_messages_lead_to_one_end(steps: list[tuple[Trigger, str]]) ->
                 history.act(Succeed(token=history.tokens[-1], result=b"1"))
             case "back" | "fail":
                 counted = fate == "fail"
-                history.act(ReleaseAttempt(token=history.tokens[-1], error=FAILURE, retry_at=NOW, counted=counted))
+                history.act(FailAttempt(token=history.tokens[-1], error=FAILURE, retry_at=NOW, counted=counted))
             case "cancel":
                 history.act(RequestCancel())
             case _:

@@ -35,8 +35,8 @@ from opstream_schemas.operation.commands import (
     Command,
     ConfirmCancel,
     Fail,
-    ForceFail,
-    ReleaseAttempt,
+    FailAttempt,
+    FailOperation,
     ReportProgress,
     RequestAction,
     RequestCancel,
@@ -256,7 +256,7 @@ def commands(draw: st.DrawFn, history: History) -> Command:
             percent = draw(st.integers(0, 100) | st.floats(0, 100))
             return ReportProgress(token=draw(token), percent=percent, message=draw(texts))
         case "back":
-            return ReleaseAttempt(
+            return FailAttempt(
                 token=draw(token), error=draw(errors), retry_at=draw(instants), counted=draw(st.booleans())
             )
         case "cancel":
@@ -268,7 +268,7 @@ def commands(draw: st.DrawFn, history: History) -> Command:
             st.builds(Succeed, token=token, result=json_documents().map(lambda document: document + b"\n")),
             st.builds(Fail, token=token, error=errors),
             st.builds(ConfirmCancel, token=token),
-            st.builds(ForceFail, error=errors),
+            st.builds(FailOperation, error=errors),
         )
     )
 

@@ -32,7 +32,7 @@ from opstream_schemas.action_spec import Policy
 from opstream_schemas.errors import DecisionRefused, ErrorCode, FoldRefused, InvalidEvent
 from opstream_schemas.events import OperationError
 from opstream_schemas.operation.backoff import backoff_delay, retry_time
-from opstream_schemas.operation.commands import Command, ConfirmCancel, Fail, ReleaseAttempt, Succeed, deadline_outcome
+from opstream_schemas.operation.commands import Command, ConfirmCancel, Fail, FailAttempt, Succeed, deadline_outcome
 from opstream_schemas.operation.state import Operation, Waiting
 
 from .event_recorder import EventRecorder
@@ -120,8 +120,8 @@ class AttemptResult(msgspec.Struct, frozen=True, kw_only=True):
             case Stopped():
                 return self._release(now)
 
-    def _release(self, now: datetime) -> ReleaseAttempt:
-        return ReleaseAttempt(token=self.token, error=_RUNNER_STOPPED, retry_at=now, counted=False)
+    def _release(self, now: datetime) -> FailAttempt:
+        return FailAttempt(token=self.token, error=_RUNNER_STOPPED, retry_at=now, counted=False)
 
     def _retry_or_fail(
         self, operation: Operation, now: datetime, error: OperationError, min_seconds: float = 0.0
@@ -140,7 +140,7 @@ class AttemptResult(msgspec.Struct, frozen=True, kw_only=True):
             floor=min_seconds,
         )
         at = retry_time(now, seconds, operation.deadline)
-        return ReleaseAttempt(token=self.token, error=error, retry_at=at, counted=True)
+        return FailAttempt(token=self.token, error=error, retry_at=at, counted=True)
 
 
 class Completion:

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from opstream.cli.app import main
 from opstream_journal import Connection, Journal, SnapshotStore
-from opstream_journal.forced_end import force_fail
+from opstream_journal.forced_end import fail_by_operator
 from opstream_journal.provisioning import jetstream_admin as admin
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing, streams
@@ -120,7 +120,7 @@ async def test_a_forced_end_settles_it(link: Connection, journal: Journal, view:
     operation = await begun(journal, "hurt", started())
     await publish(link, "hurt", "progressed", b"\x00 not an event")
     await publish(link, "hurt", "progressed", encode_event(following(operation, FromTheFuture())))
-    await force_fail(command_handler(journal), "hurt", reason="damaged", is_forced=True, budget=10)
+    await fail_by_operator(command_handler(journal), "hurt", reason="damaged", is_forced=True, budget=10)
     done = await check_all(link, journal, view, ("hurt",))
     assert (done.unfoldable.count, done.fold.invalid.count, done.fold.unknown.count) == (0, 1, 1)
     stored = (await view.get_newest("hurt")).operation

@@ -14,8 +14,8 @@ import pytest
 from schemathesis.specs.openapi.definitions import OPENAPI_31
 
 from opstream_api.errors import STATUS_OF
+from opstream_api.http.document_cache import DocumentCache
 from opstream_api.openapi import openapi_document
-from opstream_api.openapi.document_cache import DocumentCache
 from opstream_journal import ActionCatalog
 from opstream_schemas.action_spec import DAY_SECONDS, ActionSpec
 from opstream_schemas.errors import ErrorCode

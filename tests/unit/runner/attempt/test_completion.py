@@ -13,7 +13,7 @@ from opstream_runner.handler.supervision import StopReason
 from opstream_schemas.action_spec import Policy
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import OperationError
-from opstream_schemas.operation.commands import ConfirmCancel, Fail, ReleaseAttempt, Succeed
+from opstream_schemas.operation.commands import ConfirmCancel, Fail, FailAttempt, Succeed
 from opstream_schemas.operation.state import CancelWish, Operation
 from tests.support.schemas.histories import History, request, started
 
@@ -43,9 +43,9 @@ def result_of(outcome: HandlerOutcome, reason: StopReason | None = None, *, fact
     return AttemptResult(attempt=1, token="token", outcome=outcome, stop_reason=reason, policy=POLICY, jitter=factor)
 
 
-def retry(error: OperationError, seconds: float) -> ReleaseAttempt:
+def retry(error: OperationError, seconds: float) -> FailAttempt:
     """The command for another attempt."""
-    return ReleaseAttempt(token="token", error=error, retry_at=NOW + timedelta(seconds=seconds), counted=True)
+    return FailAttempt(token="token", error=error, retry_at=NOW + timedelta(seconds=seconds), counted=True)
 
 
 def failure(error: OperationError) -> Fail:
@@ -154,7 +154,7 @@ def test_the_deadline(outcome: HandlerOutcome) -> None:
 def test_a_runner_that_stops(outcome: HandlerOutcome, is_canceled: bool) -> None:
     """An interrupted attempt does not count, and the next may follow at once; it then handles a cancel request."""
     command = result_of(outcome, StopReason.SHUTDOWN).command(running(3, is_canceled=is_canceled), NOW)
-    assert isinstance(command, ReleaseAttempt)
+    assert isinstance(command, FailAttempt)
     assert (command.counted, command.retry_at, command.error.code) == (False, NOW, ErrorCode.RUNNER_STOPPED)
 
 
@@ -182,4 +182,4 @@ def test_is_release_agrees_with_the_command(
     """`is_release` is True exactly for the results whose command releases the attempt uncounted."""
     result = result_of(outcome, reason)
     command = result.command(running(1, is_canceled=is_canceled), NOW)
-    assert result.is_release == (isinstance(command, ReleaseAttempt) and not command.counted)
+    assert result.is_release == (isinstance(command, FailAttempt) and not command.counted)

@@ -27,8 +27,8 @@ from opstream_schemas.operation.commands import (
     Command,
     ConfirmCancel,
     Fail,
-    ForceFail,
-    ReleaseAttempt,
+    FailAttempt,
+    FailOperation,
     ReportProgress,
     RequestAction,
     RequestCancel,
@@ -52,12 +52,12 @@ OF_THE_LIVE_ATTEMPT: list[tuple[Command, EventData]] = [
     (Succeed(token="token-1", result=b'{"a":1}'), Succeeded(result=msgspec.Raw(b'{"a":1}'))),
     (Fail(token="token-1", error=FAILURE), Failed(error=FAILURE)),
     (
-        ReleaseAttempt(token="token-1", error=FAILURE, retry_at=LATER, counted=False),
+        FailAttempt(token="token-1", error=FAILURE, retry_at=LATER, counted=False),
         AttemptFailed(attempt=1, error=FAILURE, retry_at=LATER, counted=False),
     ),
     (ConfirmCancel(token="token-1"), Canceled(reason="")),
 ]
-OF_ANYONE: list[Command] = [START, RequestCancel(), ForceFail(error=FAILURE)]
+OF_ANYONE: list[Command] = [START, RequestCancel(), FailOperation(error=FAILURE)]
 COMMANDS: list[Command] = [*(command for command, _ in OF_THE_LIVE_ATTEMPT), *OF_ANYONE]
 
 
@@ -187,7 +187,7 @@ def test_a_stopped_attempt_ends_for_the_reason_that_was_given() -> None:
 @pytest.mark.parametrize("before", [[], [started()], [started(), handed_back(counted=True)]])
 def test_an_operation_can_be_failed_from_outside(before: list[EventData]) -> None:
     """A deadline or an operator can end any open operation."""
-    assert Failed(error=FAILURE) == decide(after(*before), ForceFail(error=FAILURE))
+    assert Failed(error=FAILURE) == decide(after(*before), FailOperation(error=FAILURE))
 
 
 def test_an_unknown_command_is_refused() -> None:
@@ -219,14 +219,14 @@ def test_data_is_made_as_it_will_be_decoded() -> None:
     [
         ReportProgress(token="token-1", percent=1.0, message="é" * 5000),
         Fail(token="token-1", error=OperationError(code="é" * 300, message="é" * 5000, target="é" * 300)),
-        ReleaseAttempt(
+        FailAttempt(
             token="token-1",
             error=OperationError(code="é" * 300, message="é" * 5000, target="é" * 300),
             retry_at=LATER,
             counted=True,
         ),
         RequestCancel(by="é" * 5000, reason="é" * 5000),
-        ForceFail(error=OperationError(code="x", message="é" * 5000)),
+        FailOperation(error=OperationError(code="x", message="é" * 5000)),
     ],
     ids=kind_of,
 )
