@@ -1,10 +1,18 @@
 """The event journal on NATS JetStream, and what is kept beside it on the same broker.
 
-Begin with `journal` (append an event, read an operation), then `command_handler` (decide and append). Below them:
-`jetstream` has the connection and the calls to the broker, `provisioning` what must exist there, `stores` the buckets
-and streams beside the journal (snapshots, catalog, locks, timers, dead letters, deliveries), `runtime` what a process
-needs. Stores build on provisioning, both on jetstream; `runtime` stands beside them. Decisions about operations belong
-to `opstream_schemas`; HTTP and actions belong to the services.
+Begin with `journal` (append an event, read an operation), then `command_handler` (decide and append). The layers, from
+the top, each of which may import only those below it:
+
+- `forced_end`: an operator ends an operation.
+- `command_handler`.
+- `stores`: the buckets and streams beside the journal (snapshots, catalog, locks, timers, dead letters, deliveries).
+- `journal`.
+- `operation_reads` (complete reads, for `journal`) and `runtime` (what a service process needs; crash points).
+- `provisioning`: what must exist on the broker.
+- `jetstream`: the connection and the calls to the broker.
+- `errors`.
+
+Decisions about operations belong to `opstream_schemas`; HTTP and actions belong to the services.
 """
 
 from .errors import (

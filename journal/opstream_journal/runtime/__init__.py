@@ -1,6 +1,7 @@
-"""What every process that works on the journal needs beside it: its life, its health, and the loops over its messages.
+"""What a service process needs besides the journal: its start and stop, its health, and loops over its messages.
 
 Begin with `service` (from the start of a process to the signal that ends it) and `pull_worker` (a loop over one pull
-consumer). `worker_pool` is that loop for messages that are worked on side by side; `health` answers probes;
-`crash_points` lets a test end a process between two steps. Nothing here knows what an operation is.
+consumer). `worker_pool` is that loop for messages that are worked on side by side; `health` answers probes.
+`crash_points` lets a test end a process between two steps; the journal and the stores use it, too. Nothing here knows
+what an operation is.
 """

@@ -1,5 +1,8 @@
 """HTTP: reading requests and building responses.
 
-Start with `submit_request.parse_submit`, and with `responses`. Each module reads one part of a request, raises
-`ApiError` for it, and knows no journal. What a request does to an operation belongs to `operations/`.
+Start with `submit_request.parse_submit`, and with `responses`. `requests`, `conditional_headers`, `callback_header` and
+`caller_identity` each read a part of a request, and raise `ApiError` if it is wrong. `header_middleware` is around
+every request; `docs_page` and `document_cache` serve the documents.
+
+Modules here read and append no events. What a request does to an operation belongs to `operations/`.
 """
