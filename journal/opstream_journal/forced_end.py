@@ -37,8 +37,9 @@ async def fail_by_operator(
         handler: appends the event.
         operation_id: the operation.
         reason: for the client and the history.
-        is_forced: whether to end it also if its events can't be folded. Those that can't are passed over then. If not
-            even the request can be read, the operation is not visible any more, and runners let go of it.
+        is_forced: whether to end it also if its events can't be folded; the end then passes over those that can't. If
+            not even the request can be read, the API answers that there is no such operation, and runners acknowledge
+            its message.
         budget: seconds to keep trying.
 
     Returns:

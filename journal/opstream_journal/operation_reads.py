@@ -1,8 +1,9 @@
 """Complete reads of one operation: every event up to the last one that its leader has.
 
-Replicas answer faster and in batches, but may be behind, or silent while they are suspended. What they can't give is
-read from the leader, one message at a time. So are the events before a forced end (docs/adr/0014): there the positions
-don't say how many there are, and messages that are not events are left out.
+The last event comes from the leader, and its position says how many events there are. The others are requested from
+any replica, in batches, which is faster. A replica may be behind, or not answer; then the leader is asked, for one
+message at a time. Before a forced end (docs/adr/0014) the positions don't say how many events there are: there all
+messages come from the leader, and those that are not events are left out.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ class OperationReader:
                 raise JournalUnavailable(f"the leader has lost sequence {sequence}", maybe_stored=False)
             page = [message]
         first, *others = page
-        # The caller has read the whole before, without the messages that are no events.
+        # The read of the whole operation left out the messages that are no events, so this one does, too.
         return [decode_event(first.data, first.seq), *_decodable_events(others)]
 
     async def _read_from_start(self, last: RecordedEvent, missing: int) -> list[RecordedEvent] | None:

@@ -1,9 +1,9 @@
 """Corrections of nats-py for every connection: bytes that it can't decode, and a socket that does not time out.
 
-A subject is any bytes without space to nats-server, and a header block too. nats-py 2.16 decodes a subject as UTF-8 and
-expects a header block to begin as NATS says. An error in either ends its read loop silently. The connection is found
-stale some ten seconds later, and then the consumer delivers the same message again: one such message would stop every
-reader of the stream for ever.
+nats-server checks neither the encoding of a subject nor the form of a header block. nats-py 2.16 decodes a subject as
+UTF-8, and expects a header block to begin as NATS says. An error in either ends its read loop silently. Some ten
+seconds later nats-py finds the connection stale, connects again, and gets the same message again. So one such message
+would stop every reader of the stream for ever.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ UNACKNOWLEDGED_LIMIT: Final = 10.0
 
 
 def tolerate_invalid_bytes(nc: Client) -> None:
-    """Have bytes of a subject that are no UTF-8 arrive as U+FFFD, and unreadable headers as none.
+    """Make nats-py read a message with a subject that is not UTF-8, or with headers that it can't parse.
 
-    Such a subject does not belong to opstream, so readers skip the message like any foreign one.
+    U+FFFD stands for the wrong bytes of the subject; the message has no headers. Such a subject does not belong to
+    opstream, so readers skip the message like any foreign one.
     """
     build, process = nc._build_message, nc._process_headers  # noqa: SLF001 - nats-py has no other place for it
 
@@ -44,10 +45,10 @@ def tolerate_invalid_bytes(nc: Client) -> None:
 
 
 def limit_unacknowledged_time(nc: Client) -> None:
-    """Have the kernel close a connection whose peer has not acknowledged any bytes for 10 s.
+    """Make the kernel close a connection whose peer has not acknowledged any bytes for 10 s.
 
-    Otherwise nats-py, when it finds the connection stale, first waits until its unsent bytes have left: a quarter of an
-    hour if the broker has lost its power.
+    Without that, nats-py finds the connection stale, but then waits until its unsent bytes have left. That takes a
+    quarter of an hour if the broker has lost its power.
     """
     writer: Any = getattr(nc._transport, "_bare_io_writer", None)  # noqa: SLF001 - nats-py hides its socket
     sock = None if writer is None else writer.get_extra_info("socket")

@@ -221,8 +221,9 @@ class PullConsumer:
                 status = await self._check_consumer()
                 if status is _ConsumerStatus.DELETED:
                     break
-                # A broker that does not answer at all still has the pull, and serves it when it is back. One that just
-                # came back answers before it sends its next heartbeat: so only the second silence in a row counts.
+                # A broker that does not answer the check still has the pull request, and serves it when it is back. A
+                # broker that has just come back answers the check before it sends its next heartbeat. So the request
+                # counts as lost only if a second check in a row finds the consumer, but no heartbeat.
                 if status is _ConsumerStatus.EXISTS and doubted != self._last_heard:
                     doubted = self._last_heard
                 elif status is _ConsumerStatus.EXISTS:

@@ -1,7 +1,7 @@
 """Messages that the broker publishes later (NATS ADR-51): wake-ups for runners, and deadlines for the projector.
 
-Both only cause a read of the operation; the journal says what to do. A wake-up carries the stream sequence of the event
-that scheduled it. To schedule again replaces the earlier message, so scheduling is idempotent.
+The process that gets one reads the operation, and decides by what it reads. A wake-up carries the stream sequence of
+the event that scheduled it. A timer that is scheduled again replaces the earlier one, so scheduling is idempotent.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ def split_list(ctx: click.Context, param: click.Parameter, value: tuple[str, ...
     """A callback for options that may be repeated: split each value at its commas.
 
     Raises:
-        click.BadParameter: there are values, but no item that is not blank.
+        click.BadParameter: there are values, but all their items are blank.
     """
     items = tuple(item.strip() for text in value for item in text.split(",") if item.strip())
     if value and not items:

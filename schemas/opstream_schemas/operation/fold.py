@@ -1,8 +1,9 @@
 """The fold: the events of an operation to its state. Pure.
 
-There are two ways to fold. A decider uses `fold`, which refuses an event of an unknown type, because it may forbid what
-the decider is about to do. A reader uses `fold_for_reader`, which skips and counts such events. A forced end (ADR 0014)
-is the only event that may follow messages which are not events of the operation.
+`fold` is for code that decides. It refuses an event of an unknown type, since that event may forbid what is about to be
+decided. `fold_for_reader` is for code that shows an operation. It skips such events, and counts them.
+
+A forced end (ADR 0014) is the only event that may follow messages which are not events of the operation.
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ async def _submit(dependencies: Dependencies, request: AnyRequest) -> ASGIRespon
             return empty_response(400)  # the client has disconnected, so nothing is recorded and nothing is sent
         accepted = await dependencies.submitter.submit(submit, body)
     except ApiError as error:
-        # A 5xx says neither: the request may be recorded, and only repeating it tells.
+        # After a 5xx the request may be recorded or not. The client learns which when it repeats the request.
         if uses_repeatability(headers) and error.status < HTTP_500_INTERNAL_SERVER_ERROR:
             error.headers[REPEATABILITY_RESULT] = "rejected"
         raise

@@ -68,8 +68,8 @@ class DeadlineScheduler:
 
     def __init__(self, connection: Connection, *, scan_delay: float = SCAN_DELAY) -> None:
         self._connection = connection
-        # Start and end of an operation are by two clocks, the scan delay by a third: half of it leaves a margin for
-        # their differences. A wrong guess costs a useless purge.
+        # Two processes recorded start and end of an operation, by their clocks; the scan runs by a third clock. Half of
+        # the delay leaves a margin for differences of these clocks. A wrong guess costs a useless purge.
         self._unscheduled_below = timedelta(seconds=scan_delay / 2)
         self._scheduled = RecentIds(_SCHEDULED_IDS)
         self.ended = RecentIds(_ENDED_IDS)

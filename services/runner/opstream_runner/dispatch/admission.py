@@ -145,9 +145,9 @@ class AdmissionControl:
             answer = await self._locks.enqueue(lock, operation, claim, is_watchful=is_watchful)
         if isinstance(answer, LockOwned):
             if answer.is_handed and operation.live is None and not subjects.is_wake(message.subject):
-                # It was in the queue, so another delivery of this message may be about to acknowledge it: only a
-                # wake-up may start the attempt. The previous owner sends it, unless an earlier delivery of this message
-                # took the lock over and its runner died before it sent the wake-up.
+                # The operation was in the queue, so a runner with an earlier delivery of this message may be about to
+                # acknowledge it. So only a wake-up may start the attempt. The previous owner of the lock sends it, with
+                # one exception: an earlier delivery took the lock over, and its runner died before it sent the wake-up.
                 if message.deliveries > 1:
                     await self._locks.wake(claim)
                 return _DEFER
@@ -191,9 +191,10 @@ class AdmissionControl:
         # once. It is reserved again only once, so that a wrong clock can't make an operation wait for ever.
         word = _SECOND_SLOT if word == _FIRST_SLOT else _FIRST_SLOT
         slot = await rate_limiter.reserve(f"{operation.id}.{operation.attempt + 1}.{word}", now)
-        # After an attempt that died, only this message may start the next one (its ticket): the attempt starts now, and
-        # later ones wait. A slot in the past belongs to its wake-up, too, because another delivery of this message may
-        # be about to acknowledge it.
+        # If an attempt died, only this message may start the next one, since no other has its ticket. So the attempt
+        # starts now, and the reserved slot delays the attempts of other operations. In any other case a wake-up starts
+        # the attempt, even if its slot is in the past, because a runner with an earlier delivery of this message may be
+        # about to acknowledge it.
         if not slot or operation.live is not None:
             return _ADMIT
         armed_by = operation.waiting.sequence if operation.waiting else request_sequence
