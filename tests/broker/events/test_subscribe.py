@@ -301,7 +301,7 @@ async def test_drift_is_refused(broker: Broker, link: Connection) -> None:
             async with running(events):
                 pass
         else:
-            with pytest.raises(Drifted, match=r"consumer mailer: filter_subjects is .*Take another durable"):
+            with pytest.raises(Drifted, match=r"consumer mailer: filter_subjects is .*Use another durable"):
                 await events.start()
     assert (await consumer_info(link, "mailer"))["config"]["filter_subjects"] == ["operations.*.book.*.succeeded"]
 
@@ -333,7 +333,7 @@ async def test_a_durable_that_would_deliver_nothing(broker: Broker, link: Connec
     assert b'"error"' not in made.data
     events = events_broker(broker)
     subscribe(events, "book:*", durable="mailer")(KeptEvents().keep)
-    with pytest.raises(Drifted, match=rf"consumer mailer: .*{field} is .*Take another durable"):
+    with pytest.raises(Drifted, match=rf"consumer mailer: .*{field} is .*Use another durable"):
         await events.start()
 
 
