@@ -1,8 +1,8 @@
 """The runner: `@action` for authors, and the process that runs actions.
 
 Authors import these exports by way of `opstream`. To read how an operation runs, begin at `dispatch/dispatcher.py`;
-`main.py` builds the process, and `runner.py` joins the dispatchers of all its actions. A folder imports only from those
-after it: dispatch, attempt, handler, authoring. HTTP, snapshots and webhooks do not belong here.
+`main.py` builds the process, and `runner.py` joins the dispatchers of all its actions. A folder imports only from the
+folders after it in this list: dispatch, attempt, handler, authoring. HTTP, snapshots and webhooks do not belong here.
 """
 
 from .authoring.action import Action, action
