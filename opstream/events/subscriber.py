@@ -124,9 +124,8 @@ class EventSubscriber(DefaultSubscriber[Msg]):
         for loop in self._loops:
             await end_task(loop)
         self._loops.clear()
-        connection = self._broker.journal_connection
-        if self._retry_requests is not None:
-            if connection.is_connected:
+        if self._retry_requests is not None:  # None if the start failed, perhaps before there was a connection
+            if self._broker.journal_connection.is_connected:
                 await self._retry_requests.unsubscribe()
             self._retry_requests = None
         if self._consumer is not None:

@@ -348,10 +348,16 @@ async def test_no_journal(broker: Broker) -> None:
         await events.start()
 
 
-async def test_no_broker() -> None:
-    """Without a broker the start fails in bounded time, naming the address."""
+@pytest.mark.parametrize("is_subscribed", [False, True])
+async def test_no_broker(is_subscribed: bool) -> None:
+    """Without a broker the start fails in bounded time, naming the address, also with subscribers to stop."""
     port = free_port()
     events = EventsBroker(f"nats://127.0.0.1:{port}, nats://ada:secret@127.0.0.1:{port}", connect_timeout=0.5)
+    if is_subscribed:
+
+        @subscribe(events, "book:*", durable="mailer")
+        async def handle(event: Event) -> None: ...
+
     with pytest.raises(BrokerUnreachable) as unreachable:
         await events.start()
     assert str(unreachable.value) == (
