@@ -28,6 +28,7 @@ from opstream.local.processes import SUPERVISOR_VARIABLE
 COMMAND: Final = (sys.executable, "-P", "-m", "opstream")
 OUR_VARIABLES: Final = ("OPSTREAM_", "BOOKSHELF_")
 START_TIMEOUT: Final = 30.0
+_READ_TIMEOUT: Final = 5.0
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -83,7 +84,9 @@ class Process:
 
     @property
     def output(self) -> str:
-        """Its output so far, standard error included."""
+        """All that it has printed so far, standard error included; of an ended process all that it ever printed."""
+        if not self.is_running:
+            self._reader.join(_READ_TIMEOUT)  # its last lines may still be in the pipe
         with self._changed:
             return "".join(self._lines)
 
@@ -121,7 +124,7 @@ class Process:
             code = self._process.wait(timeout)
         except subprocess.TimeoutExpired as error:
             raise AssertionError(f"still running after {timeout:g} s:\n{self.output}") from error
-        self._reader.join(5)
+        self._reader.join(_READ_TIMEOUT)
         return code
 
     def descendants(self) -> dict[int, str]:
@@ -151,7 +154,7 @@ class Process:
             except ProcessLookupError:
                 continue
         self._process.wait(10)
-        self._reader.join(5)
+        self._reader.join(_READ_TIMEOUT)
         if not self._reader.is_alive() and self._process.stdout is not None:
             self._process.stdout.close()
 
