@@ -3,6 +3,8 @@
 Results and histories go to stdout, everything else to stderr. Exit statuses: 0 the operation succeeded (or was read, or
 canceled as requested), 1 it failed, the request was refused or the service can't be reached, 3 canceled, 124 the
 operation did not end in time (as of timeout(1)), 130 interrupted.
+
+The client, with its HTTP library, is imported when a session begins: help and usage errors do not wait for it.
 """
 
 from __future__ import annotations
@@ -13,24 +15,19 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 import msgspec
 
-from opstream.client import (
-    InvalidRequest,
-    Operation,
-    OperationCanceled,
-    OperationsClient,
-    OperationsError,
-    WaitTimeout,
-)
 from opstream.terminal.console import EXIT_INTERRUPTED, CommandError, printable
 from opstream.terminal.operation_display import OperationDisplay, make_operation_display
 from opstream_schemas.status_monitor import StatusMonitor
 
 from .options.client import DEFAULT_URL
+
+if TYPE_CHECKING:
+    from opstream.client import Operation, OperationsClient
 
 EXIT_CANCELED: Final = 3
 EXIT_TIMED_OUT: Final = 124
@@ -51,6 +48,8 @@ def client_session(url: str, *, hint: str = "") -> Iterator[tuple[OperationsClie
         click.UsageError: the request can't be sent as it is.
         SystemExit: Ctrl-C was pressed.
     """
+    from opstream.client import InvalidRequest, OperationCanceled, OperationsClient, OperationsError
+
     display = make_operation_display(sys.stderr, time.monotonic, lambda: datetime.now(UTC))
     try:
         with OperationsClient(url, on_retry=display.show_retry) as client:
@@ -74,6 +73,8 @@ def follow_session(operation_id: str, url: str) -> Iterator[None]:
         CommandError: the time is up.
         SystemExit: Ctrl-C was pressed.
     """
+    from opstream.client import WaitTimeout
+
     url_option = [] if url == DEFAULT_URL or "@" in url else ["--url", url]  # a password must not be printed
     follow = shlex.join(["opstream", "status", operation_id, "--wait", *url_option])
     cancel = shlex.join(["opstream", "cancel", operation_id, *url_option])

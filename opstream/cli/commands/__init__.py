@@ -4,8 +4,7 @@ Begin with `opstream.cli.app`, which lists the commands and imports a module onl
 has the options of its command and the work, or a call of the package that does it. Most pass the options on in one
 struct: `…Settings` of their own, or `Settings` of the service that they start.
 
-`api`, `runner`, `projector` and `webhooks` import their service inside the function, because logs and signals must be
-set up before that long import. Other commands import the journal, and `provision`, `rebuild` and `verify` also parts of
-a service, at the top of their modules: only the command that is called pays for it. Commands do not import each other:
-what two of them need goes one folder up.
+A command imports what it works with (a service, the journal, the client) inside its functions, so that its help and a
+usage error come at once; a service does so only after its logs and signals are set up. Commands do not import each
+other: what two of them need goes one folder up.
 """

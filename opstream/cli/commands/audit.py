@@ -7,26 +7,26 @@ import os
 import sys
 import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
-from opstream.cli.broker_session import broker_session
 from opstream.cli.options import common as common_options
 from opstream.cli.options import history as history_options
 from opstream.cli.options.option import checked
-from opstream.history.event_reader import EventReader, HistoryQuery
 from opstream.terminal.console import EXIT_INTERRUPTED, CommandError, line_width, printable, supports_colour
 from opstream.terminal.progress_bar import StreamProgress
 from opstream.terminal.table import text_beside
 from opstream.terminal.timeline_text import NAME_WIDTH, timeline_json, timeline_lines
-from opstream_journal import Connection, Journal
-from opstream_journal.jetstream.stream_scan import stream_bounds
 from opstream_schemas.names import check_operation_id
 from opstream_schemas.operation.forced_end import OperationMessage
 from opstream_schemas.subjects import OPERATIONS_STREAM
 from opstream_schemas.timeline import Timeline, build_timeline
+
+if TYPE_CHECKING:
+    from opstream.history.event_reader import HistoryQuery
+    from opstream_journal import Connection
 
 
 class AuditSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +104,10 @@ def print_timeline(settings: AuditSettings) -> None:
 
 
 async def _read_messages(settings: AuditSettings) -> list[OperationMessage]:
+    from opstream.cli.broker_session import broker_session
+    from opstream_journal import Journal
+    from opstream_journal.jetstream.stream_scan import stream_bounds
+
     async with broker_session(settings.servers, "audit", settings.connect_timeout) as connection:
         if settings.query.is_archive:
             return await _read_archive(connection, settings.query)
@@ -115,6 +119,8 @@ async def _read_messages(settings: AuditSettings) -> list[OperationMessage]:
 
 async def _read_archive(connection: Connection, query: HistoryQuery) -> list[OperationMessage]:
     """All messages of an operation in the archive, whose subjects don't name operations."""
+    from opstream.history.event_reader import EventReader
+
     messages = []
     with StreamProgress("messages of the archive", is_plain=True) as progress:
         reader = EventReader(connection, query, lambda text: progress.print_line(printable(text)))

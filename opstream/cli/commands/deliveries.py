@@ -5,23 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
 
-from opstream.cli.broker_session import broker_session
 from opstream.cli.options import common as common_options
 from opstream.cli.options import webhooks as webhook_options
 from opstream.cli.options.option import option
 from opstream.terminal.console import coloured, line_width, printable, supports_colour
 from opstream.terminal.event_row import as_utc
 from opstream.terminal.table import fits_beside, text_beside, text_on_second_line
-from opstream_journal.jetstream.ordered_consumer import ScannedMessage
-from opstream_journal.jetstream.stream_scan import scan_stream
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.webhook_delivery import DeliveryAttempt, DeliveryOutcome, decode_delivery_attempt
+
+if TYPE_CHECKING:
+    from opstream_journal.jetstream.ordered_consumer import ScannedMessage
 
 _WIDE_HEADING: Final = f"{'began (UTC)':<19}  {'operation':<36}  {'endpoint':<16}  {'try':>3}  {'outcome':<9}"
 _NARROW_HEADING: Final = f"{'began (UTC)':<19}  {'endpoint':<16}  {'try':>3}  {'outcome':<9}"
@@ -79,6 +79,9 @@ def print_attempts(settings: DeliveriesSettings) -> None:
 
 
 async def _show(settings: DeliveriesSettings) -> None:
+    from opstream.cli.broker_session import broker_session
+    from opstream_journal.jetstream.stream_scan import scan_stream
+
     is_table = sys.stdout.isatty() and not settings.is_json
     has_records = False
     async with broker_session(settings.servers, "deliveries", settings.connect_timeout) as connection:

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 import msgspec
 
-from opstream.cli.broker_session import broker_session
 from opstream.cli.options import common as common_options
 from opstream.cli.options import history as history_options
 from opstream.cli.options.option import PathType
-from opstream.history.event_reader import EventReader, HistoryQuery
 from opstream.terminal.console import EXIT_INTERRUPTED, CommandError, printable
 from opstream.terminal.progress_bar import StreamProgress
+
+if TYPE_CHECKING:
+    from opstream.history.event_reader import HistoryQuery
 
 if TYPE_CHECKING:
     from opstream.history.parquet_columns import ParquetColumns
@@ -123,6 +124,8 @@ async def _export(settings: ExportSettings, part: Path) -> str:
     """Write the file, and return what it lacks; empty if it is complete."""
     from pyarrow import parquet
 
+    from opstream.cli.broker_session import broker_session
+    from opstream.history.event_reader import EventReader
     from opstream.history.parquet_columns import SCHEMA, ParquetColumns
 
     count = 0

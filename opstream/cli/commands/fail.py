@@ -5,22 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
 import uuid_utils
 
-from opstream.cli.broker_session import NO_JOURNAL, broker_session
 from opstream.cli.options import client as client_options
 from opstream.cli.options import common as common_options
 from opstream.terminal.console import CommandError
-from opstream_journal import Journal, NotProvisioned
-from opstream_journal.command_handler import CommandHandler
-from opstream_journal.forced_end import OperatorFailure, fail_by_operator
-from opstream_journal.provisioning.provision import current_sizing
 from opstream_schemas.errors import FoldRefused, InvalidEvent, InvalidName, OperationFinished
 from opstream_schemas.names import check_operation_id
+
+if TYPE_CHECKING:
+    from opstream_journal.forced_end import OperatorFailure
 
 SOURCE: Final = "opstream/operator"
 """`source` of the event."""
@@ -88,6 +86,12 @@ def fail_operation(settings: FailSettings) -> None:
 
 
 async def _fail(settings: FailSettings) -> OperatorFailure | None:
+    from opstream.cli.broker_session import NO_JOURNAL, broker_session
+    from opstream_journal import Journal, NotProvisioned
+    from opstream_journal.command_handler import CommandHandler
+    from opstream_journal.forced_end import fail_by_operator
+    from opstream_journal.provisioning.provision import current_sizing
+
     async with broker_session(settings.servers, "fail", settings.connect_timeout) as connection:
         sizing = await current_sizing(connection)
         if sizing is None:

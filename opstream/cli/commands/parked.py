@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
 
-from opstream.cli.broker_session import broker_session
 from opstream.cli.options import common as common_options
 from opstream.cli.options.option import option
 from opstream.terminal.console import CommandError, line_width, printable
 from opstream.terminal.table import text_below
-from opstream_journal import Connection, JournalUnavailable
-from opstream_journal.jetstream.rpc import call
-from opstream_journal.stores import dead_letters
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.names import check_durable_name
 from opstream_schemas.subjects import dead_letter_retry_subject
+
+if TYPE_CHECKING:
+    from opstream_journal import Connection
 
 _MAX_SEQUENCE: Final = 2**63 - 1
 _TRY_TIMEOUT: Final = 60.0
@@ -123,6 +122,8 @@ def process_dead_letters(settings: ParkedSettings) -> None:
 
 
 async def _process(settings: ParkedSettings) -> None:
+    from opstream.cli.broker_session import broker_session
+
     async with broker_session(settings.servers, "parked", settings.connect_timeout) as connection:
         keys = await _select(connection, settings)
         if settings.is_retry:
@@ -135,6 +136,8 @@ async def _process(settings: ParkedSettings) -> None:
 
 async def _select(connection: Connection, settings: ParkedSettings) -> list[tuple[str, int]]:
     """The durable and sequence of each dead letter that the options name."""
+    from opstream_journal.stores import dead_letters
+
     is_there = await dead_letters.exists(connection)
     keys = await dead_letters.keys(connection, settings.durable) if is_there else []
     # Checked before anything is done: if one of the sequences is wrong, the others may be wrong, too.
@@ -149,6 +152,8 @@ async def _select(connection: Connection, settings: ParkedSettings) -> list[tupl
 
 
 async def _show(connection: Connection, keys: list[tuple[str, int]], *, is_table: bool) -> None:
+    from opstream_journal.stores import dead_letters
+
     has_heading = False
     for durable, sequence in keys:
         letter = await dead_letters.find(connection, durable, sequence)
@@ -174,6 +179,8 @@ def _print_note(text: str) -> None:
 
 
 async def _forget(connection: Connection, keys: list[tuple[str, int]]) -> None:
+    from opstream_journal.stores import dead_letters
+
     for durable, sequence in keys:
         letter = await dead_letters.find(connection, durable, sequence)
         if letter is not None:
@@ -193,6 +200,9 @@ async def _retry(connection: Connection, keys: list[tuple[str, int]]) -> None:
 
 async def _retry_one(connection: Connection, durable: str, sequence: int) -> str:
     """Ask a running subscriber to handle the event, and return its response."""
+    from opstream_journal import JournalUnavailable
+    from opstream_journal.jetstream.rpc import call
+
     subject = dead_letter_retry_subject(durable)
     try:
         response = await call(connection, subject, str(sequence).encode(), timeout=_TRY_TIMEOUT)

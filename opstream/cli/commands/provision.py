@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from opstream.cli import service_process
-from opstream.cli.broker_session import broker_session
 from opstream.cli.options import common as common_options
 from opstream.cli.options.option import option
 from opstream.cli.options.value_types import Duration, Size
 from opstream.terminal import logs
 from opstream.terminal.console import CommandError
-from opstream_journal.provisioning.archive import ArchiveSizing, current_archive
-from opstream_journal.provisioning.provision import RECREATE_HINT, ProvisionReport, current_sizing, required_age
-from opstream_journal.provisioning.provision import provision as provision_journal
-from opstream_journal.provisioning.topology import EVENT_OVERHEAD, SIZING_FIELDS, Sizing
-from opstream_runner import InvalidAction
 from opstream_schemas.action_spec import ActionSpec
+
+if TYPE_CHECKING:
+    from opstream_journal.provisioning.archive import ArchiveSizing
+    from opstream_journal.provisioning.provision import ProvisionReport
+    from opstream_journal.provisioning.topology import Sizing
 
 
 class ProvisionSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,6 +106,8 @@ def provision_broker(settings: ProvisionSettings) -> None:
         CommandError: something still differs, the options contradict each other or the broker's `max_payload`, or the
             actions can't be loaded; or as `broker_session`.
     """
+    from opstream_runner import InvalidAction
+
     needed = _needed_message_size(settings)
     if settings.max_msg_size is not None and 0 <= settings.max_msg_size < needed:
         raise CommandError(
@@ -121,6 +122,12 @@ def provision_broker(settings: ProvisionSettings) -> None:
 
 
 async def _provision(settings: ProvisionSettings) -> ProvisionReport:
+    from opstream.cli.broker_session import broker_session
+    from opstream_journal.provisioning.archive import current_archive
+    from opstream_journal.provisioning.provision import current_sizing
+    from opstream_journal.provisioning.provision import provision as provision_journal
+    from opstream_journal.provisioning.topology import Sizing
+
     specs = _load_specs(settings.modules)
     async with broker_session(settings.servers, "provision", settings.connect_timeout) as connection:
         _check_max_payload(settings, connection.nc.max_payload)
@@ -135,6 +142,8 @@ def requested_sizing(settings: ProvisionSettings, current: Sizing, specs: list[A
     A limit that is not given stays as it is: an operator chose it earlier. It is raised if the given sizes and actions
     need more.
     """
+    from opstream_journal.provisioning.provision import required_age
+
     chosen = {
         name: getattr(settings, name)
         for name in ("replicas", "max_age", "max_bytes", "max_msg_size")
@@ -153,6 +162,8 @@ def requested_archive(settings: ProvisionSettings, current: ArchiveSizing | None
     Raises:
         click.UsageError: an age is given for an archive that neither exists nor is requested.
     """
+    from opstream_journal.provisioning.archive import ArchiveSizing
+
     if current is None and not settings.is_archiving:
         if settings.archive_max_age is not None:
             raise click.UsageError("--archive-max-age: the broker has no archive; add --archive to make it")
@@ -170,6 +181,8 @@ def _check_max_payload(settings: ProvisionSettings, max_payload: int) -> None:
 
 
 def _needed_message_size(settings: ProvisionSettings) -> int:
+    from opstream_journal.provisioning.topology import EVENT_OVERHEAD
+
     largest = max(settings.max_body or 0, settings.max_result or 0)
     return largest + EVENT_OVERHEAD if largest else 0
 
@@ -183,6 +196,9 @@ def _load_specs(modules: tuple[str, ...]) -> list[ActionSpec]:
 
 
 def _print_report(report: ProvisionReport) -> None:
+    from opstream_journal.provisioning.provision import RECREATE_HINT
+    from opstream_journal.provisioning.topology import SIZING_FIELDS
+
     _print_items("made", report.made)
     _print_items("put right", report.updated)
     _print_items("differs", report.drift)

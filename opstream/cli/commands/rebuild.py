@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
@@ -12,15 +12,12 @@ import uvloop
 
 from opstream.cli.options import common as common_options
 from opstream.cli.options.option import option
-from opstream.cli.view_session import print_operations, print_skipped, utc_now, view_session
 from opstream.terminal import logs
 from opstream.terminal.console import EXIT_INTERRUPTED, CommandError
 from opstream.terminal.progress_bar import ProgressBar
-from opstream_journal import SnapshotStore
-from opstream_projector.consistency.entry_check import EntryReader
-from opstream_projector.consistency.journal_fold import JournalFold
-from opstream_projector.consistency.rebuild import RebuildSummary, ViewRebuilder
-from opstream_projector.consistency.view_scan import ViewScan
+
+if TYPE_CHECKING:
+    from opstream_projector.consistency.rebuild import RebuildSummary
 
 _ADVICE: Final = "What was rewritten so far is right: run it again"
 
@@ -69,6 +66,13 @@ def rebuild_view(settings: RebuildSettings) -> None:
 
 
 async def _rebuild(settings: RebuildSettings) -> RebuildSummary:
+    from opstream.cli.view_session import print_operations, print_skipped, utc_now, view_session
+    from opstream_journal import SnapshotStore
+    from opstream_projector.consistency.entry_check import EntryReader
+    from opstream_projector.consistency.journal_fold import JournalFold
+    from opstream_projector.consistency.rebuild import RebuildSummary, ViewRebuilder
+    from opstream_projector.consistency.view_scan import ViewScan
+
     began = time.monotonic()
     session = view_session(settings.servers, "rebuild", settings.connect_timeout, advice=_ADVICE)
     async with session as (connection, journal, snapshots):

@@ -6,18 +6,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
 
-from opstream.cli.broker_session import broker_session
 from opstream.cli.options import common as common_options
 from opstream.cli.options import webhooks as webhook_options
 from opstream.terminal.console import CommandError, printable
-from opstream_journal import Connection
-from opstream_journal.jetstream.stream_scan import scan_stream
-from opstream_journal.stores.webhook_deliveries import DeliveryStore
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.names import Kind
@@ -28,6 +24,10 @@ from opstream_schemas.webhook_delivery import (
     WebhookDelivery,
     decode_delivery_attempt,
 )
+
+if TYPE_CHECKING:
+    from opstream_journal import Connection
+    from opstream_journal.stores.webhook_deliveries import DeliveryStore
 
 _CLOCK_MARGIN: Final = timedelta(days=1)
 """By which the clock of this machine may be ahead of the broker's: the new try is due by both."""
@@ -79,6 +79,9 @@ def redeliver_failed(settings: RedeliverSettings) -> None:
 
 
 async def _redeliver(settings: RedeliverSettings) -> None:
+    from opstream.cli.broker_session import broker_session
+    from opstream_journal.stores.webhook_deliveries import DeliveryStore
+
     sent = failed = 0
     async with broker_session(settings.servers, "redeliver", settings.connect_timeout) as connection:
         deliveries = DeliveryStore(connection)
@@ -102,6 +105,8 @@ async def _undelivered_attempts(
     connection: Connection, deliveries: DeliveryStore, settings: RedeliverSettings
 ) -> AsyncIterator[DeliveryAttempt]:
     """A failed attempt of each delivery that never succeeded."""
+    from opstream_journal.jetstream.stream_scan import scan_stream
+
     filters = [
         subjects.delivery_records_filter(operation_id, settings.endpoint or "*", outcome)
         for operation_id in dict.fromkeys(settings.operation_ids or ("*",))

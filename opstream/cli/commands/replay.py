@@ -11,23 +11,23 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 import msgspec
 
-from opstream.cli.broker_session import broker_session
 from opstream.cli.options import common as common_options
 from opstream.cli.options import history as history_options
-from opstream.history.event_reader import EventReader, HistoryQuery, StoredEvent
 from opstream.terminal.console import EXIT_INTERRUPTED, CommandError, coloured, line_width, printable, supports_colour
 from opstream.terminal.event_row import EVENT_COLOURS, summary
 from opstream.terminal.progress_bar import StreamProgress
 from opstream.terminal.stdout_writer import StdoutWriter
 from opstream.terminal.table import fits_beside, text_beside, text_on_second_line
-from opstream_journal import JournalError
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.events import EventData, decode_event
+
+if TYPE_CHECKING:
+    from opstream.history.event_reader import EventReader, HistoryQuery, StoredEvent
 
 _CHUNK_BYTES: Final = 1024 * 1024
 _LAST_WRITE_TIMEOUT: Final = 1.0
@@ -91,6 +91,9 @@ def print_history(settings: ReplaySettings) -> None:
 
 
 async def _replay(settings: ReplaySettings) -> None:
+    from opstream.cli.broker_session import broker_session
+    from opstream.history.event_reader import EventReader
+
     form: OutputFormat = settings.form or ("table" if sys.stdout.isatty() else "cloudevents")
     async with broker_session(settings.servers, "replay", settings.connect_timeout) as connection:
         progress = StreamProgress(is_shown=not sys.stdout.isatty() and not settings.query.is_following)
@@ -102,6 +105,8 @@ async def _replay(settings: ReplaySettings) -> None:
 
 
 async def _print(reader: EventReader, stdout: StdoutWriter, form: OutputFormat, progress: StreamProgress) -> None:
+    from opstream_journal import JournalError
+
     format_events = _formatter(form)
     if form == "table":
         await stdout.write(f"{_heading(line_width(sys.stdout))}\n".encode())

@@ -9,7 +9,6 @@ import msgspec
 
 from opstream.cli.client_session import RESPONSE_TIMEOUT, client_session, follow_session, print_json
 from opstream.cli.options import client as client_options
-from opstream.client import ServiceUnavailable, new_operation_id
 from opstream.terminal.console import CommandError, printable
 
 
@@ -57,6 +56,8 @@ def submit_and_follow(settings: RunSettings) -> None:
         CommandError: as `client_session` and `follow_session`.
         click.UsageError: the target or the id is not valid.
     """
+    from opstream.client import ServiceUnavailable, new_operation_id
+
     operation_id = settings.operation_id or new_operation_id()
     again = f"run it again with --operation-id {operation_id}"
     with client_session(settings.url, hint=f"it may have been submitted: to find out, {again}") as (client, display):

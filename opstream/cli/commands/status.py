@@ -9,7 +9,6 @@ import msgspec
 
 from opstream.cli.client_session import RESPONSE_TIMEOUT, client_session, print_json, wait_for_end
 from opstream.cli.options import client as client_options
-from opstream.client import OperationCanceled, OperationFailed
 from opstream_schemas.operation.state import Status
 
 
@@ -50,6 +49,8 @@ def print_status(settings: StatusSettings) -> None:
             canceled.
         click.UsageError: the id is not valid.
     """
+    from opstream.client import OperationCanceled, OperationFailed
+
     with client_session(settings.url) as (client, display):
         operation = client.status(settings.operation_id, timeout=RESPONSE_TIMEOUT)
         if not settings.is_waiting:

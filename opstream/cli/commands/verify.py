@@ -7,25 +7,23 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 import msgspec
 import uvloop
 
-from opstream.cli.broker_session import broker_session
 from opstream.cli.options import common as common_options
 from opstream.cli.options import history as history_options
 from opstream.cli.options.option import PathType, option
-from opstream.cli.view_session import print_skipped, utc_now, view_session
-from opstream.history.chain_verifier import ChainVerifier, ChainVerifierSettings
 from opstream.terminal.console import EXIT_INTERRUPTED, CommandError, printable
 from opstream.terminal.progress_bar import ProgressBar
-from opstream_projector.consistency.entry_check import EntryDifference, EntryReader
-from opstream_projector.consistency.journal_fold import JournalFold
-from opstream_projector.consistency.verify import GRACE, ViewVerifier
-from opstream_projector.consistency.view_scan import ViewScan
 from opstream_schemas.text import format_count
+
+if TYPE_CHECKING:
+    from opstream.history.chain_verifier import ChainVerifier, ChainVerifierSettings
+    from opstream_projector.consistency.entry_check import EntryDifference
+    from opstream_projector.consistency.verify import ViewVerifier
 
 _FILE: Final = PathType(path_type=Path, dir_okay=False)
 _PROJECTOR_HINT: Final = "is a projector running?"
@@ -39,8 +37,8 @@ class VerifySettings(msgspec.Struct, frozen=True, kw_only=True):
     servers: tuple[str, ...]
     connect_timeout: float
     """Seconds."""
-    grace: float = GRACE
-    """Seconds by which a projector may be behind."""
+    grace: float | None = None
+    """Seconds by which a projector may be behind; None for `GRACE` of the projector's verify."""
 
 
 @click.command
@@ -121,6 +119,8 @@ def verify(
         raise click.UsageError("a checkpoint needs a key: --key PUBLIC to compare with it, --sign PRIVATE to add one")
     if is_accepting and sign is None:
         raise click.UsageError("--accept-findings is about signing: add --sign FILE")
+    from opstream.history.chain_verifier import ChainVerifierSettings
+
     settings = ChainVerifierSettings(
         is_archive=is_archive,
         checkpoint=checkpoint,
@@ -138,6 +138,8 @@ def verify_chain(settings: ChainVerifierSettings, servers: Sequence[str], connec
     Raises:
         CommandError: there are findings, a file can't be used, or the verification did not finish.
     """
+    from opstream.history.chain_verifier import ChainVerifier
+
     verifier = ChainVerifier(settings)
     try:
         asyncio.run(_verify_chain(verifier, servers, connect_timeout))
@@ -148,6 +150,8 @@ def verify_chain(settings: ChainVerifierSettings, servers: Sequence[str], connec
 
 
 async def _verify_chain(verifier: ChainVerifier, servers: Sequence[str], connect_timeout: float) -> None:
+    from opstream.cli.broker_session import broker_session
+
     async with broker_session(servers, "verify", connect_timeout) as connection:
         await verifier.run(connection)
 
@@ -168,6 +172,12 @@ def verify_view(settings: VerifySettings) -> None:
 
 
 async def _verify_view(settings: VerifySettings) -> int:
+    from opstream.cli.view_session import print_skipped, utc_now, view_session
+    from opstream_projector.consistency.entry_check import EntryReader
+    from opstream_projector.consistency.journal_fold import JournalFold
+    from opstream_projector.consistency.verify import GRACE, ViewVerifier
+    from opstream_projector.consistency.view_scan import ViewScan
+
     began = time.monotonic()
     bar = ProgressBar(sys.stderr, time.monotonic)
     advice = "Nothing was changed: run it again"
@@ -178,7 +188,7 @@ async def _verify_view(settings: VerifySettings) -> int:
             report=lambda difference: _print_difference(bar, difference),
             report_lag=_LagReporter(bar, time.monotonic),
             now=utc_now,
-            grace=settings.grace,
+            grace=GRACE if settings.grace is None else settings.grace,
         )
         scan = ViewScan(connection, snapshots, JournalFold(), bar)
         await scan.run(verifier)

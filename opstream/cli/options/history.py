@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from opstream.history.event_reader import HistoryQuery
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.event_filter import EVENT_NAMES, EventFilter, EventTypeFilter, parse_action_filter
 from opstream_schemas.names import check_name, check_operation_id
 
 from .option import Decorator, F, checked, option, split_list
 from .value_types import MomentType, resolve_moment
+
+if TYPE_CHECKING:
+    from opstream.history.event_reader import HistoryQuery
 
 
 def history_query(now: datetime, given: dict[str, Any], *, is_following: bool = False) -> HistoryQuery:
@@ -27,6 +29,8 @@ def history_query(now: datetime, given: dict[str, Any], *, is_following: bool = 
     Raises:
         click.UsageError: the options contradict each other.
     """
+    from opstream.history.event_reader import HistoryQuery
+
     resource, (action_resource, action) = given.pop("resource"), given.pop("action")
     if resource and action_resource not in {"*", resource}:
         raise click.UsageError(
