@@ -148,6 +148,11 @@ class Broker:
         return f"nats://127.0.0.1:{self.port}"
 
     @property
+    def store(self) -> Path:
+        """The folder of its JetStream, below which each account has a folder."""
+        return self._folder / "jetstream"
+
+    @property
     def pid(self) -> int:
         """Of the running server."""
         assert self._server is not None, "the broker is not running"
