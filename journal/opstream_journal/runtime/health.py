@@ -1,6 +1,7 @@
 """Health over HTTP for processes that serve nothing else (runner, projector, webhooks): `/healthz` and `/readyz`.
 
-`/healthz` answers while the event loop runs; `/readyz` says whether the process does its job now.
+`/healthz` answers while the event loop runs; `/readyz` says whether the process does its job now, and what is wrong
+around it (`conditions`).
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ import socket
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any, Final
 
+import msgspec
 import uvicorn
 
 from opstream_journal.errors import JournalError
+
+from .conditions import Conditions
 
 AsgiMessage = MutableMapping[str, Any]
 AsgiReceive = Callable[[], Awaitable[AsgiMessage]]
@@ -56,10 +60,12 @@ class HealthServer:
     Args:
         sock: from `listen`.
         is_ready: returns True if the process does its job.
+        conditions: what `/readyz` shows besides; a blocking one makes the process not ready. None for no conditions.
     """
 
-    def __init__(self, sock: socket.socket, is_ready: Callable[[], bool]) -> None:
+    def __init__(self, sock: socket.socket, is_ready: Callable[[], bool], conditions: Conditions | None = None) -> None:
         self._is_ready = is_ready
+        self._conditions = conditions or Conditions()
         self._sock = sock
         self._server = _HealthHttpServer(
             uvicorn.Config(
@@ -95,7 +101,9 @@ class HealthServer:
         if path == "/healthz":
             return 200, b'{"status":"ok"}'
         if path == "/readyz":
-            return (200, b'{"status":"ready"}') if self._is_ready() else (503, b'{"status":"not ready"}')
+            is_ready = self._is_ready() and not self._conditions.is_blocked
+            shown = {"status": "ready" if is_ready else "not ready", **self._conditions.members()}
+            return (200 if is_ready else 503), msgspec.json.encode(shown)
         return 404, b'{"status":"not found: /healthz or /readyz"}'
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 from opstream_journal.jetstream.connection import Connection, connect, end_task, retry_until_ready
 from opstream_journal.provisioning.provision import check_provisioned
 
+from .conditions import Conditions
 from .health import HealthServer, listen
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ async def run_service(
     servers: Sequence[str],
     connect_timeout: float,
     health_port: int,
+    conditions: Conditions | None = None,
 ) -> None:
     """Connect, check the provisioning, and run loops until the first one ends.
 
@@ -71,6 +73,7 @@ async def run_service(
         servers: NATS URLs of one cluster.
         connect_timeout: seconds to wait for the broker at the start.
         health_port: TCP port for /healthz and /readyz; 0 for none.
+        conditions: to which the loops report what is wrong around them; /readyz shows it.
 
     Raises:
         JournalError: the broker can't be reached, lacks something or differs, the health port is taken, or a loop
@@ -78,7 +81,10 @@ async def run_service(
     """
     sock = listen("0.0.0.0", health_port, "--health-port") if health_port else None  # noqa: S104 - probes come from other hosts
     loops: list[ServiceLoop] = []
-    health = HealthServer(sock, lambda: bool(loops) and all(one.is_ready for one in loops)) if sock else None
+    conditions = conditions or Conditions()
+    health = (
+        HealthServer(sock, lambda: bool(loops) and all(one.is_ready for one in loops), conditions) if sock else None
+    )
     if health is not None:
         health.start()
     try:

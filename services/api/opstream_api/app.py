@@ -9,6 +9,7 @@ import logging
 import re
 from typing import Any, Final
 
+import msgspec
 from litestar import Litestar, Request, Response, route
 from litestar.enums import HttpMethod
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
@@ -63,7 +64,7 @@ def create_app(dependencies: Dependencies) -> ASGIApp:
             await dependencies.capacity.ensure_ready()
         except JournalError as error:
             raise journal_error(error) from error
-        return json_response(_OK_BODY)
+        return json_response(msgspec.json.encode({"status": "ok", **dependencies.conditions.members()}))
 
     @route("/openapi.json", http_method=_READS, before_request=_refuse_options)
     async def openapi() -> ASGIResponse:

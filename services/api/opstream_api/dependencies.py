@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import msgspec
 
+from opstream_journal.runtime.conditions import Conditions
+
 from .http.callback_header import CallbackPolicy
 from .http.caller_identity import CallerResolver
 from .http.docs_page import DocsPage
@@ -27,6 +29,8 @@ class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
     canceler: Canceler
     history: HistoryReader
     capacity: JournalCapacity
+    conditions: Conditions
+    """What `/readyz` shows besides."""
     callers: CallerResolver
     openapi: DocumentCache
     asyncapi: DocumentCache

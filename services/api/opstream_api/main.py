@@ -23,6 +23,7 @@ from litestar.types import ASGIApp
 from opstream_journal import ActionCatalog, Drifted, Journal, SnapshotStore, connect, retry_until_ready
 from opstream_journal.provisioning.provision import check_provisioned
 from opstream_journal.provisioning.topology import EVENT_OVERHEAD
+from opstream_journal.runtime.conditions import Conditions
 from opstream_journal.runtime.health import listen
 from opstream_journal.stores.resource_locks import ResourceLocks
 
@@ -75,6 +76,7 @@ async def connected_api(settings: Settings) -> AsyncIterator[ConnectedApi]:
     Raises:
         JournalError: as `run`.
     """
+    conditions = Conditions()
     async with AsyncExitStack() as stack:
         connection = await connect(settings.servers, "opstream-api", connect_timeout=settings.connect_timeout)
         stack.push_async_callback(connection.close)
@@ -124,6 +126,7 @@ async def connected_api(settings: Settings) -> AsyncIterator[ConnectedApi]:
                 ),
                 history=HistoryReader(journal=journal, status=status, watches=watches),
                 capacity=capacity,
+                conditions=conditions,
                 callers=CallerResolver(
                     trusted=settings.trusted_proxies,
                     identity_header=settings.identity_header,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 import uuid_utils
@@ -12,6 +13,7 @@ import uvloop
 
 from opstream_journal import Connection, Journal, SnapshotStore
 from opstream_journal.command_handler import CommandHandler
+from opstream_journal.runtime.conditions import Conditions
 from opstream_journal.runtime.service import ServiceLoop, run_service, run_until_signal
 from opstream_journal.stores.resource_locks import ResourceLocks
 
@@ -33,17 +35,19 @@ def run(settings: Settings) -> None:
         JournalError: the broker can't be reached, something on it is missing or configured differently, the health port
             is in use, or the consumer was deleted.
     """
+    conditions = Conditions()
     work = run_service(
         "opstream-projector",
-        _compose,
+        partial(_compose, conditions),
         servers=settings.servers,
         connect_timeout=settings.connect_timeout,
         health_port=settings.health_port,
+        conditions=conditions,
     )
     uvloop.run(run_until_signal(work))
 
 
-async def _compose(connection: Connection, max_msg_size: int) -> list[ServiceLoop]:
+async def _compose(_conditions: Conditions, connection: Connection, max_msg_size: int) -> list[ServiceLoop]:
     journal = Journal(connection, max_msg_size=max_msg_size, clock=time.monotonic)
     await journal.start()
     locks = ResourceLocks(connection, journal)

@@ -28,6 +28,7 @@ from faststream.nats import NatsMessage
 from opstream_journal import Connection, Drifted, Journal, connect, retry_until_ready
 from opstream_journal.provisioning.provision import check_provisioned
 from opstream_journal.provisioning.topology import EVENT_OVERHEAD
+from opstream_journal.runtime.conditions import Conditions
 from opstream_journal.runtime.health import HealthServer, listen
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidName
@@ -87,6 +88,7 @@ def load_actions(modules: tuple[str, ...]) -> list[Action[Any, Any]]:
 
 async def _serve(settings: Settings, actions: list[Action[Any, Any]], sock: socket.socket | None) -> None:
     loop, serving = asyncio.get_running_loop(), asyncio.current_task()
+    conditions = Conditions()
     for number in _SIGNALS:  # until FastStream runs
         loop.add_signal_handler(number, lambda: serving and serving.cancel())
     async with contextlib.AsyncExitStack() as stack:
@@ -101,7 +103,7 @@ async def _serve(settings: Settings, actions: list[Action[Any, Any]], sock: sock
             logger.info("stopped by a signal before the first message was pulled")
             return
         if sock is not None:
-            health = HealthServer(sock, lambda: runner.is_ready)
+            health = HealthServer(sock, lambda: runner.is_ready, conditions)
             health.start()
             stack.push_async_callback(health.stop)
         await _serve_faststream(connection, runner)

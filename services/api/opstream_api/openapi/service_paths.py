@@ -15,6 +15,31 @@ _OK: Final = json_content(
     {"type": "object", "properties": {"status": {"const": "ok"}}, "required": ["status"]},
     {"ok": {"value": {"status": "ok"}}},
 )
+_READY: Final = json_content(
+    {
+        "type": "object",
+        "properties": {
+            "status": {"const": "ok"},
+            "conditions": {
+                "type": "array",
+                "description": "What an operator should look at; absent while all is well",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "name": {"type": "string"},
+                        "message": {"type": "string"},
+                        "nextStep": {"type": "string"},
+                        "isBlocking": {"type": "boolean"},
+                    },
+                    "required": ["name", "message", "nextStep", "isBlocking"],
+                },
+            },
+            "counters": {"type": "object", "additionalProperties": {"type": "integer"}},
+        },
+        "required": ["status"],
+    },
+    {"ok": {"value": {"status": "ok"}}},
+)
 _DOCUMENT: Final = json_content(
     {"type": "object", "properties": {"openapi": {"const": "3.1.0"}}, "required": ["openapi", "info", "paths"]}
 )
@@ -35,7 +60,7 @@ def service_paths() -> Json:
         "/asyncapi.json": {"get": _get("asyncapi", "The events that can be subscribed to, as AsyncAPI 3.0", _EVENTS)},
         "/docs": {"get": _page()},
         "/healthz": {"get": _get("healthz", "The process responds", _OK)},
-        "/readyz": {"get": _get("readyz", ready, _OK, "Unavailable")},
+        "/readyz": {"get": _get("readyz", ready, _READY, "Unavailable")},
     }
 
 

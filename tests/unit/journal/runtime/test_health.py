@@ -7,9 +7,11 @@ import signal
 import socket
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
 from opstream_journal import JournalError
+from opstream_journal.runtime.conditions import Conditions
 from opstream_journal.runtime.health import HealthServer, PortInUse, listen
 
 pytestmark = pytest.mark.unit
@@ -22,7 +24,8 @@ class Health:
         self.is_ready = False
         self.sock = listen("127.0.0.1", 0, "--health-port")
         self.port: int = self.sock.getsockname()[1]
-        self.server = HealthServer(self.sock, lambda: self.is_ready)
+        self.conditions = Conditions()
+        self.server = HealthServer(self.sock, lambda: self.is_ready, self.conditions)
 
     async def ask(self, request: bytes) -> tuple[int, str]:
         """Status and body of one request."""
@@ -59,6 +62,23 @@ async def test_ready(health: Health) -> None:
     assert await health.get("/readyz") == (503, '{"status":"not ready"}')
     health.is_ready = True
     assert await health.get("/readyz?verbose=1") == (200, '{"status":"ready"}')
+
+
+async def test_conditions(health: Health) -> None:
+    """A condition is shown, and only a blocking one makes a process that works not ready."""
+    health.is_ready = True
+    health.conditions.report("ClockSkew", "fast", "set it")
+    status, body = await health.get("/readyz")
+    assert status == 200
+    assert msgspec.json.decode(body) == {
+        "status": "ready",
+        "conditions": [{"name": "ClockSkew", "message": "fast", "nextStep": "set it", "isBlocking": False}],
+    }
+    health.conditions.report("NoQuorum", "no leader", "start servers", is_blocking=True)
+    status, body = await health.get("/readyz")
+    assert (status, msgspec.json.decode(body)["status"]) == (503, "not ready")
+    health.conditions.resolve("NoQuorum")
+    assert (await health.get("/readyz"))[0] == 200
 
 
 async def test_nothing_else(health: Health) -> None:

@@ -1,0 +1,69 @@
+"""What is wrong around a process: named conditions for its probes and its log, and counters of what it has mended.
+
+A condition is something that an operator must know of, such as a full disk or a wrong clock. Whatever part of a process
+finds one reports it here. `/readyz` shows all of them, and a blocking one turns it to 503. The log has one line when a
+condition begins and one when it ends, however often it is reported between the two.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+
+logger = logging.getLogger(__name__)
+
+
+class Condition(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One thing that is wrong now."""
+
+    name: str
+    """In PascalCase, the same in all versions: `ClockSkew`."""
+    message: str
+    """What is wrong, in words."""
+    next_step: str
+    """What the operator should do."""
+    is_blocking: bool = False
+    """True if this process can't do its job meanwhile."""
+
+
+class Conditions:
+    """The conditions of one process, and its counters. Nothing here waits or does I/O."""
+
+    def __init__(self) -> None:
+        self._current: dict[str, Condition] = {}
+        self._counters: dict[str, int] = {}
+
+    @property
+    def is_blocked(self) -> bool:
+        """Return True if a condition keeps this process from doing its job."""
+        return any(condition.is_blocking for condition in self._current.values())
+
+    @property
+    def current(self) -> list[Condition]:
+        """The conditions that hold now, in the order in which they began."""
+        return list(self._current.values())
+
+    def report(self, name: str, message: str, next_step: str, *, is_blocking: bool = False) -> None:
+        """Report a condition. It is logged if it begins now; later reports replace its text only."""
+        if name not in self._current:
+            logger.warning("%s: %s; next step: %s", name, message, next_step)
+        self._current[name] = Condition(name=name, message=message, next_step=next_step, is_blocking=is_blocking)
+
+    def resolve(self, name: str) -> None:
+        """Remove a condition that no longer holds, if it was reported. Its end is logged."""
+        if self._current.pop(name, None) is not None:
+            logger.warning("%s: this is over", name)
+
+    def count(self, name: str, number: int = 1) -> None:
+        """Add to a counter, which begins at 0 with the process. Its name is in camelCase: `rescheduled`."""
+        self._counters[name] = self._counters.get(name, 0) + number
+
+    def members(self) -> dict[str, object]:
+        """Return the members that the JSON of `/readyz` has besides its status; none while all is well."""
+        found: dict[str, object] = {}
+        if self._current:
+            found["conditions"] = self.current
+        if self._counters:
+            found["counters"] = dict(self._counters)
+        return found

@@ -1,0 +1,56 @@
+"""Conditions: what probes show of them, and that the log has one line when one begins and one when it ends."""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+import pytest
+
+from opstream_journal.runtime.conditions import Conditions
+
+pytestmark = pytest.mark.unit
+
+
+def test_nothing_is_wrong() -> None:
+    """While all is well, a probe shows nothing besides its status."""
+    conditions = Conditions()
+    assert (conditions.members(), conditions.is_blocked) == ({}, False)
+
+
+def test_a_condition_and_a_counter() -> None:
+    """A condition is shown with its text and its next step, a counter with its sum."""
+    conditions = Conditions()
+    conditions.report("ClockSkew", "the clock is 9 s fast", "set it")
+    conditions.count("rescheduled")
+    conditions.count("rescheduled", 2)
+    assert msgspec.to_builtins(conditions.members()) == {
+        "conditions": [
+            {"name": "ClockSkew", "message": "the clock is 9 s fast", "nextStep": "set it", "isBlocking": False}
+        ],
+        "counters": {"rescheduled": 3},
+    }
+
+
+def test_blocking() -> None:
+    """A blocking condition blocks until it is resolved; another one does not."""
+    conditions = Conditions()
+    conditions.report("ClockSkew", "fast", "set it")
+    assert not conditions.is_blocked
+    conditions.report("NoQuorum", "no leader", "start servers", is_blocking=True)
+    assert conditions.is_blocked
+    conditions.resolve("NoQuorum")
+    assert not conditions.is_blocked
+    assert [one.name for one in conditions.current] == ["ClockSkew"]
+
+
+def test_the_log_has_changes_only(caplog: pytest.LogCaptureFixture) -> None:
+    """Reports of a condition that holds already renew its text, and log nothing; so does the end of none."""
+    conditions = Conditions()
+    with caplog.at_level(logging.WARNING):
+        conditions.resolve("ClockSkew")
+        for seconds in (7, 8, 9):
+            conditions.report("ClockSkew", f"{seconds} s fast", "set it")
+        conditions.resolve("ClockSkew")
+        conditions.resolve("ClockSkew")
+    assert caplog.messages == ["ClockSkew: 7 s fast; next step: set it", "ClockSkew: this is over"]
