@@ -19,6 +19,7 @@ from opstream_journal.stores.timers import cancel_timers, schedule_deadline
 from opstream_schemas import subjects
 from opstream_schemas.errors import FoldRefused, InvalidEvent, InvalidName, OperationFinished
 from opstream_schemas.operation.commands import FailOperation, deadline_outcome
+from opstream_schemas.operation.failure_line import failure_line
 from opstream_schemas.operation.fold import fold
 from opstream_schemas.operation.state import Operation
 
@@ -168,9 +169,9 @@ class DeadlineEnforcer:
         if max(fired_at, self._handler.now()) < operation.deadline:
             await schedule_deadline(self._connection, operation.kind, operation_id, operation.deadline)
             return
-        logger.info("operation %s did not finish by its deadline", operation_id)
-        command = FailOperation(error=deadline_outcome(operation).error)
-        await self._handler.handle(operation_id, command, budget=_FAIL_TIMEOUT)
+        error = deadline_outcome(operation).error
+        await self._handler.handle(operation_id, FailOperation(error=error), budget=_FAIL_TIMEOUT)
+        logger.warning("%s", failure_line(operation, error))
 
 
 def _has_short_deadline(operation: Operation) -> bool:

@@ -84,6 +84,7 @@ class Attempt:
         self._heartbeat_timer: asyncio.TimerHandle | None = None
         self._limit_timers: list[asyncio.TimerHandle] = []
         self._heartbeat_task: asyncio.Task[None] | None = None
+        self._is_heartbeat_failing = False
         self._is_notified = False
         self._progress_tasks: set[asyncio.Task[None]] = set()
 
@@ -206,10 +207,17 @@ class Attempt:
             if self._dependencies.monotonic() - self._verified_at >= lease:
                 self._give_up_lease()
             else:
-                logger.info("operation %s: heartbeat failed: %s", self.id, error or "no response in time")
+                # Once an outage: with many attempts and a short lease, each heartbeat would be a line.
+                level = logging.DEBUG if self._is_heartbeat_failing else logging.WARNING
+                self._is_heartbeat_failing = True
+                logger.log(level, "operation %s: its heartbeat fails: %s", self.id, error or "no response in time")
         except (FoldRefused, InvalidEvent, JournalError) as error:
             logger.error("operation %s can't be folded by this version: %s", self.id, error)  # noqa: TRY400
             self._give_up_lease()
+        else:
+            if self._is_heartbeat_failing:
+                self._is_heartbeat_failing = False
+                logger.info("operation %s: its heartbeat works again", self.id)
         finally:
             self._heartbeat_task = None
             self._schedule_heartbeat()
@@ -232,6 +240,13 @@ class Attempt:
     def _give_up_lease(self) -> None:
         # During completion the handler has ended, and the append has its own time budget.
         if not self._is_completing:
+            if self._stop_signal.reason is None:
+                logger.warning(
+                    "operation %s: no heartbeat for %.3g s, its lease is given up and its handler stopped: "
+                    "another runner may take it over",
+                    self.id,
+                    self._dependencies.monotonic() - self._verified_at,
+                )
             self._stop_signal.set(StopReason.LEASE_UNVERIFIED)
 
     def _on_progress(self, percent: float, message: str) -> Awaitable[None]:

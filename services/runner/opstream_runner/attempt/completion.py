@@ -33,6 +33,7 @@ from opstream_schemas.errors import DecisionRefused, ErrorCode, FoldRefused, Inv
 from opstream_schemas.events import OperationError
 from opstream_schemas.operation.backoff import backoff_delay, retry_time
 from opstream_schemas.operation.commands import Command, ConfirmCancel, Fail, FailAttempt, Succeed, deadline_outcome
+from opstream_schemas.operation.failure_line import error_text, failure_line
 from opstream_schemas.operation.state import Operation, Waiting
 
 from .event_recorder import EventRecorder
@@ -218,6 +219,8 @@ class Completion:
     async def _settle_message(self, operation: Operation) -> None:
         waiting = operation.waiting
         if waiting is None:
+            if operation.error is not None:
+                logger.warning("%s", failure_line(operation, operation.error))
             crash_point(CrashPoint.RUNNER_CONCLUDED)
             await self._message.ack_confirmed()
         elif waiting.counted:
@@ -240,7 +243,14 @@ class Completion:
     async def _schedule_retry(self, operation: Operation, waiting: Waiting) -> None:
         crash_point(CrashPoint.RUNNER_ATTEMPT_FAILED)
         at = waiting.retry_at
-        logger.info("operation %s: attempt %s failed; the next follows at %s", operation.id, operation.attempt, at)
+        logger.info(
+            "operation %s of %s: attempt %s failed: %s; the next follows at %s",
+            operation.id,
+            operation.kind,
+            operation.attempt,
+            error_text(operation.attempt_error) if operation.attempt_error else "",
+            at.isoformat(" ", "milliseconds"),
+        )
         try:
             await schedule_wake_up(
                 self._connection, operation.kind, operation.id, RETRY_WAKE_UP, at=at, armed_by=waiting.sequence

@@ -27,7 +27,7 @@ from opstream_runner.authoring.action import Action
 from opstream_runner.dependencies import RunnerDependencies
 from opstream_schemas import subjects
 from opstream_schemas.errors import FoldRefused, InvalidEvent, InvalidName
-from opstream_schemas.events import EventData, RecordedEvent
+from opstream_schemas.events import EventData, Failed, RecordedEvent
 from opstream_schemas.operation.commands import StartAttempt, decide
 from opstream_schemas.operation.dispatch_decision import (
     Ack,
@@ -38,6 +38,7 @@ from opstream_schemas.operation.dispatch_decision import (
     Trigger,
     decide_dispatch,
 )
+from opstream_schemas.operation.failure_line import failure_line
 from opstream_schemas.operation.fold import evolve, next_event
 from opstream_schemas.operation.state import Operation
 
@@ -235,7 +236,10 @@ class Dispatcher:
                 await message.ack_confirmed()
             case AppendEvent(data=data):
                 await self._append_event(operation, data)
-                logger.info("operation %s: recorded %s", operation.id, data.name)
+                if isinstance(data, Failed):
+                    logger.warning("%s", failure_line(operation, data.error))
+                else:
+                    logger.info("operation %s: recorded %s", operation.id, data.name)
                 await self._admission.release_lock(operation)
                 await message.ack_confirmed()
             case ScheduleWake(at=at, scheduled_by=sequence):
