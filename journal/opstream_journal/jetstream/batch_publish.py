@@ -17,6 +17,7 @@ from opstream_journal.errors import BrokerRefused, JournalUnavailable
 
 from . import rpc
 from .connection import Connection
+from .inbox import AnswerCheck
 
 MAX_BATCH_MESSAGES: Final = 1_000
 """The broker accepts no more in one batch."""
@@ -57,8 +58,9 @@ async def publish_batch(connection: Connection, messages: Sequence[BatchMessage]
     for number, (subject, data, headers) in enumerate(messages):
         place = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number + 1)}
         if number == last:
-            answer = await _request(connection, subject, data, headers | place | {"Nats-Batch-Commit": "1"})
-        elif number == 0:  # its answer says whether the stream allows batches
+            commit = headers | place | {"Nats-Batch-Commit": "1"}
+            answer = await _request(connection, subject, data, commit, is_answer=rpc.is_publish_ack)
+        elif number == 0:  # its answer says whether the stream allows batches; it is empty if so
             await _request(connection, subject, data, headers | place)
         else:
             await _publish(connection, subject, data, headers | place)
@@ -67,8 +69,10 @@ async def publish_batch(connection: Connection, messages: Sequence[BatchMessage]
     return range(answer.seq - last, answer.seq + 1)
 
 
-async def _request(connection: Connection, subject: str, data: bytes, headers: dict[str, str]) -> _BatchReply:
-    message = await rpc.call(connection, subject, data, headers=headers, timeout=_TIMEOUT)
+async def _request(
+    connection: Connection, subject: str, data: bytes, headers: dict[str, str], *, is_answer: AnswerCheck | None = None
+) -> _BatchReply:
+    message = await rpc.call(connection, subject, data, headers=headers, timeout=_TIMEOUT, is_answer=is_answer)
     if not message.data:
         return _BatchReply()
     try:

@@ -140,6 +140,8 @@ class BatchReader:
         found, done = entry
         headers = message.headers or {}
         status = headers.get("Status")
+        if status is None and "Nats-Sequence" not in headers:
+            return  # of another subscriber
         if status is None:
             found.append(StoredMessage(headers["Nats-Subject"], int(headers["Nats-Sequence"]), message.data))
         elif not done.done():

@@ -3,19 +3,38 @@
 nats-py's own `request` makes a random inbox and a timer task each time, which took a fifth of the runner's processor
 time (docs/performance.md). Its wait (`asyncio.wait_for`) also loses, before Python 3.12, a cancellation that arrives
 together with the answer: the cancelled task would wait for ever.
+
+Any subscriber of a request's subject may answer it, too, and often does so first. An answer that is not the expected
+one is ignored.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
+from collections.abc import Callable
 from typing import Final
 
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+logger = logging.getLogger(__name__)
+
 _NO_RESPONDERS: Final = "503"
+
+AnswerCheck = Callable[[Msg], bool]
+"""Returns True if a message is the answer that a request waits for."""
+
+
+class _OpenRequest:
+    __slots__ = ("answer", "is_answer", "subject")
+
+    def __init__(self, subject: str, answer: asyncio.Future[Msg], is_answer: AnswerCheck) -> None:
+        self.subject = subject
+        self.answer = answer
+        self.is_answer = is_answer
 
 
 class RequestInbox:
@@ -29,12 +48,15 @@ class RequestInbox:
         self._nc = nc
         self._prefix = f"{nc.new_inbox()}."
         self._numbers = itertools.count()
-        self._pending: dict[str, asyncio.Future[Msg]] = {}
+        self._pending: dict[str, _OpenRequest] = {}
         self._lock = asyncio.Lock()
         self._is_subscribed = False
+        self._has_warned = False
 
-    async def request(self, subject: str, payload: bytes, headers: dict[str, str] | None, seconds: float) -> Msg:
-        """Send a request and return its answer.
+    async def request(
+        self, subject: str, payload: bytes, headers: dict[str, str] | None, seconds: float, is_answer: AnswerCheck
+    ) -> Msg:
+        """Send a request and return the first message to it that is an answer.
 
         Raises:
             TimeoutError: no answer came within `seconds`.
@@ -45,23 +67,20 @@ class RequestInbox:
         loop = asyncio.get_running_loop()
         number = str(next(self._numbers))
         answer: asyncio.Future[Msg] = loop.create_future()
-        self._pending[number] = answer
+        self._pending[number] = _OpenRequest(subject, answer, is_answer)
         timer = loop.call_later(seconds, _expire, answer)
         try:
             await self._nc.publish(subject, payload, reply=self._prefix + number, headers=headers)
-            message = await answer
+            return await answer
         finally:
             timer.cancel()
             del self._pending[number]
-        if message.headers is not None and message.headers.get("Status") == _NO_RESPONDERS:
-            raise nats.errors.NoRespondersError
-        return message
 
     def fail_all(self) -> None:
         """Fail all open requests: the connection was lost, so they are not answered any more."""
-        for answer in self._pending.values():
-            if not answer.done():
-                answer.set_exception(nats.errors.ConnectionReconnectingError())
+        for waiting in self._pending.values():
+            if not waiting.answer.done():
+                waiting.answer.set_exception(nats.errors.ConnectionReconnectingError())
 
     async def _subscribe(self) -> None:
         async with self._lock:
@@ -70,9 +89,20 @@ class RequestInbox:
                 self._is_subscribed = True
 
     async def _receive(self, message: Msg) -> None:
-        answer = self._pending.get(message.subject[len(self._prefix) :])
-        if answer is not None and not answer.done():
-            answer.set_result(message)
+        waiting = self._pending.get(message.subject[len(self._prefix) :])
+        if waiting is None or waiting.answer.done():
+            return
+        if message.headers is not None and message.headers.get("Status") == _NO_RESPONDERS:
+            waiting.answer.set_exception(nats.errors.NoRespondersError())
+        elif waiting.is_answer(message):
+            waiting.answer.set_result(message)
+        elif not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "a client of the broker answers requests on %s, which only JetStream may answer; its answers are "
+                "ignored. If it is a FastStream subscriber, give it no_reply=True",
+                waiting.subject,
+            )
 
 
 def _expire(answer: asyncio.Future[Msg]) -> None:

@@ -264,6 +264,8 @@ class PullConsumer:
         if status is not None:
             self._handle_status(status, headers)
             return
+        if not message.reply:
+            return  # another subscriber's answer to a pull
         delivered = DeliveredMessage(self._connection, message)
         self._outstanding = max(0, self._outstanding - 1)
         if self._demand <= 0:

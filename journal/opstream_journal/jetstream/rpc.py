@@ -17,6 +17,7 @@ from nats.aio.msg import Msg
 from opstream_journal.errors import BrokerRefused, EventTooLarge, JournalUnavailable
 
 from .connection import Connection
+from .inbox import AnswerCheck
 
 CALL_TIMEOUT: Final = 2.0
 """Seconds for one answer. A healthy broker needs milliseconds, the election of a leader seconds."""
@@ -30,6 +31,9 @@ _MAX_HEADER_BYTES: Final = 4096
 UNAVAILABLE: Final = 503
 
 _NO_MESSAGE_FOUND: Final = 10037
+_API_TYPE: Final = b'"io.nats.jetstream.api.'
+_API_TYPE_WITHIN: Final = 64
+"""The first bytes of an answer, in which its type is."""
 
 
 class JetStreamErrorBody(msgspec.Struct):
@@ -74,8 +78,18 @@ async def call(
     *,
     headers: dict[str, str] | None = None,
     timeout: float = CALL_TIMEOUT,  # noqa: ASYNC109 - handed on to nats-py
+    is_answer: AnswerCheck | None = None,
 ) -> Msg:
     """One request, one answer.
+
+    Args:
+        connection: the connection.
+        subject: of the request.
+        payload: of the request.
+        headers: of the request.
+        timeout: seconds.
+        is_answer: whether a message is the answer; others are ignored. None: for a call of JetStream's API whether the
+            message is JetStream's, for any other subject any message.
 
     Raises:
         JournalUnavailable: not connected, no responder, or no answer in time (then it may have had its effect).
@@ -84,7 +98,9 @@ async def call(
     check_payload_size(connection, payload, headers)
     timeout -= await wait_until_sendable(connection, timeout)
     try:
-        return await connection.inbox.request(subject, payload, headers, timeout)
+        return await connection.inbox.request(
+            subject, payload, headers, timeout, is_answer or _answer_check_of(subject)
+        )
     except nats.errors.OutboundBufferLimitError as error:
         raise JournalUnavailable("the broker connection is down", maybe_stored=False) from error
     except nats.errors.NoRespondersError as error:
@@ -109,14 +125,21 @@ async def publish(
         JournalUnavailable: see `call`.
         BrokerRefused: the stream answered with an error.
     """
-    answer = await call(connection, subject, payload, headers=headers, timeout=timeout)
+    answer = await call(connection, subject, payload, headers=headers, timeout=timeout, is_answer=is_publish_ack)
     try:
         ack = _decode_ack(answer.data)
     except msgspec.MsgspecError as error:
         raise JournalUnavailable(f"the answer on {subject} is not JetStream's", maybe_stored=True) from error
     if ack.error is not None:
         raise BrokerRefused(ack.error.code, ack.error.err_code, ack.error.description)
+    if not ack.seq:
+        raise JournalUnavailable(f"the answer on {subject} is not JetStream's", maybe_stored=True)
     return ack.seq
+
+
+def is_publish_ack(message: Msg) -> bool:
+    """Return True if a message looks like JetStream's answer to a publish, and not like that of another subscriber."""
+    return b'"stream":' in message.data or b'"error":' in message.data
 
 
 async def get_last(
@@ -218,6 +241,24 @@ def check_payload_size(connection: Connection, payload: bytes, headers: Mapping[
     size = len(payload) + sum(len(key) + len(value.encode()) + 4 for key, value in (headers or {}).items())
     if size + _PROTOCOL_BYTES > connection.nc.max_payload:
         raise EventTooLarge(f"{size} bytes are more than the broker's max_payload of {connection.nc.max_payload}")
+
+
+def _answer_check_of(subject: str) -> AnswerCheck:
+    if not subject.startswith("$JS.API."):
+        return _is_any
+    return _is_direct_answer if subject.startswith("$JS.API.DIRECT.") else _is_api_answer
+
+
+def _is_any(_message: Msg) -> bool:
+    return True
+
+
+def _is_direct_answer(message: Msg) -> bool:
+    return message.headers is not None and ("Nats-Sequence" in message.headers or "Status" in message.headers)
+
+
+def _is_api_answer(message: Msg) -> bool:
+    return _API_TYPE in message.data[:_API_TYPE_WITHIN]
 
 
 async def wait_until_sendable(connection: Connection, seconds: float) -> float:

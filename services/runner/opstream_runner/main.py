@@ -157,7 +157,9 @@ async def _serve_faststream(connection: Connection, runner: Runner) -> None:
 
     for kind in runner.kinds:
         for event in _NOTIFYING_EVENTS:
-            broker.subscriber(subjects.action_events_filter(kind, event.name))(_notification_handler(runner, kind))
+            # Without `no_reply` FastStream would answer the writer of the event, who waits for JetStream's answer.
+            notified = broker.subscriber(subjects.action_events_filter(kind, event.name), no_reply=True)
+            notified(_notification_handler(runner, kind))
     runner.failure.add_done_callback(lambda _: app.exit())
     await app.run()
     if runner.failure.done():
