@@ -17,6 +17,7 @@ import nats.errors
 from nats.aio.client import Client
 
 from opstream_journal.errors import BrokerUnreachable, JournalUnavailable
+from opstream_journal.outage_log import OutageLog
 from opstream_schemas.urls import hide_credentials
 
 from .client_patches import limit_unacknowledged_time, tolerate_invalid_bytes
@@ -54,6 +55,7 @@ class Connection:
         self.name = name
         self.created_at = asyncio.get_running_loop().time()
         self._on_lost = on_lost
+        self._errors = OutageLog(logger, "the broker connection is lost, reconnecting", "the broker connection is back")
         self._nc: Client | None = None
         self._inbox: RequestInbox | None = None
         self._is_close_expected = False
@@ -169,19 +171,23 @@ class Connection:
             await end_task(reconnecting)
 
     async def _log_error(self, error: Exception) -> None:
-        logger.warning("broker connection: %s", error or type(error).__name__)
+        text = str(error) or type(error).__name__
+        if self.is_connected:
+            logger.warning("broker connection: %s", text)
+        elif not self._is_close_expected:
+            self._errors.failed(text)  # nats-py reports each refused try to reconnect, five a second
 
     async def _handle_disconnect(self) -> None:
         self._connected.clear()
         if not self._is_close_expected:
-            logger.warning("broker connection lost; reconnecting")
+            self._errors.failed("the broker has closed it, or the network is gone")
         if self._inbox is not None:
             self._inbox.fail_all()
         for callback in self._disconnect_callbacks:
             callback()
 
     async def _handle_reconnect(self) -> None:
-        logger.warning("broker connection is back")
+        self._errors.recovered()
         self._connected.set()
         limit_unacknowledged_time(self.nc)
         for callback in self._reconnect_callbacks:

@@ -17,6 +17,7 @@ from opstream_journal.errors import BrokerRefused, Drifted, JournalError, Journa
 from opstream_journal.jetstream import rpc
 from opstream_journal.jetstream.batch_read import BatchReader
 from opstream_journal.jetstream.connection import Connection, end_task
+from opstream_journal.outage_log import OutageLog
 from opstream_schemas import subjects
 from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.errors import InvalidName
@@ -148,6 +149,9 @@ class ActionCatalog:
 
     async def _watch(self) -> None:
         wait = _REFRESH_INTERVAL
+        outage = OutageLog(
+            logger, "the catalog of actions can't be read, what is known stays in use", "the catalog can be read again"
+        )
         while True:
             try:
                 async with asyncio.timeout(wait):
@@ -161,7 +165,9 @@ class ActionCatalog:
             try:
                 await self.refresh()
             except JournalError as error:
-                logger.info("the catalog can't be read now, keeping what is known: %s", error)
+                outage.failed(error)
+            else:
+                outage.recovered()
 
     def _request_refresh(self) -> None:
         self._notified.set()

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Final
 
 from opstream_journal import EventTooLarge, JournalError, JournalFull, JournalUnavailable
+from opstream_journal.outage_log import OutageLog
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.status_monitor import ErrorBody, ErrorDetail, ErrorObject
 from opstream_schemas.text import truncate_text
@@ -37,6 +38,11 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
     }
 )
 """The codes of error responses (docs/contract.md). The other codes appear only in a status monitor."""
+
+JOURNAL_OUTAGE: Final = OutageLog(
+    logger, "requests are answered with 503, the journal is unavailable", "the journal accepts requests again"
+)
+"""The requests of this process that failed for the journal. `Submitter` notes the next one that succeeds."""
 
 RETRY_AFTER: Final[Mapping[ErrorCode, int]] = MappingProxyType(
     {
@@ -112,7 +118,7 @@ def journal_error(error: JournalError, *, operation_id: str = "", is_repeatable:
         message = f"the journal is full, so no new operation can be recorded now{again}"
         return ApiError(ErrorCode.JOURNAL_FULL, message, operation_id=operation_id)
     if isinstance(error, JournalUnavailable):
-        logger.info("the journal is unavailable: %s", error)
+        JOURNAL_OUTAGE.failed(error)
     else:
         # A missing stream or an account's quota, for example: the operator has to act, the client can't.
         logger.error("the journal failed: %s", error)

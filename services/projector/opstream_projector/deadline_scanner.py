@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from opstream_journal import Connection, DeliveredMessage, Journal, JournalError, PullConsumer, SnapshotEntry
+from opstream_journal.outage_log import OutageLog
 from opstream_journal.runtime.crash_points import CrashPoint, crash_point
 from opstream_journal.runtime.pull_worker import PullWorker
 from opstream_journal.stores.snapshots import SnapshotReader
@@ -68,6 +69,9 @@ class DeadlineScanner:
         self._now = now
         self._scan_delay = scan_delay
         self._snapshots = SnapshotReader(connection)
+        self._outage = OutageLog(
+            logger, "deadlines can't be scheduled", "deadlines can be scheduled again", clock=monotonic
+        )
         self._worker = PullWorker(
             connection, PullConsumer(connection, subjects.OPERATIONS_STREAM, consumer, clock=monotonic)
         )
@@ -145,7 +149,7 @@ class DeadlineScanner:
         try:
             snapshots = await self._snapshots.get(list({operation_id for operation_id, _ in requests}))
         except JournalError as error:
-            logger.warning("deadlines can't be scheduled now: %s", error)
+            self._outage.failed(error)
             return requests
         todo = iter(requests)
 
@@ -161,7 +165,9 @@ class DeadlineScanner:
             for _ in range(min(_WORKERS, len(requests))):
                 workers.create_task(work())
         if failed:
-            logger.warning("%s of %s deadlines can't be scheduled now: %s", len(failed), len(requests), reasons[0])
+            self._outage.failed(reasons[0])
+        else:
+            self._outage.recovered()
         return failed
 
     async def _schedule_if_open(

@@ -17,6 +17,7 @@ import msgspec
 
 from opstream_journal import Connection, JournalFull, JournalUnavailable
 from opstream_journal.jetstream import rpc
+from opstream_journal.outage_log import OutageLog
 from opstream_schemas import subjects
 
 logger = logging.getLogger(__name__)
@@ -121,12 +122,17 @@ class JournalCapacity:
         self.ensure_room()
 
     async def _measure_periodically(self) -> None:
+        outage = OutageLog(
+            logger, "the journal does not respond, submits and reads may fail", "the journal responds again"
+        )
         while True:
             await self._connection.sleep(_INTERVAL)
             try:
                 await self._measure()
             except JournalUnavailable as error:
-                logger.debug("the journal's size can't be measured now: %s", error)
+                outage.failed(error)
+            else:
+                outage.recovered()
 
     async def _measure(self) -> None:
         info = await self._stream_info(subjects.OPERATIONS_STREAM)

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from opstream_api.errors import ApiError, journal_error, operation_unreadable
+from opstream_api.errors import JOURNAL_OUTAGE, ApiError, journal_error, operation_unreadable
 from opstream_api.http.submit_request import IdempotencyKey, SubmitRequest
 from opstream_journal import (
     NEW_OPERATION,
@@ -160,6 +160,7 @@ class Submitter:
         except VersionConflict:
             operation = await self._find_existing(key, digest)
         else:
+            JOURNAL_OUTAGE.recovered()
             self._capacity.reserve(len(document))
             crash_point(CrashPoint.API_RECORDED)
             operation = initial(recorded)

@@ -27,6 +27,7 @@ from opstream_journal import (
     SnapshotStore,
 )
 from opstream_journal.jetstream.connection import end_task
+from opstream_journal.outage_log import OutageLog
 from opstream_journal.runtime.crash_points import CrashPoint, crash_point
 from opstream_journal.runtime.pull_worker import PullWorker
 from opstream_projector.after_effects import AfterEffect
@@ -89,6 +90,7 @@ class Projector:
         self._effects = effects
         self._decoder = BatchDecoder()
         self._linger = linger
+        self._outage = OutageLog(logger, "the view can't be written", "the view can be written again", clock=monotonic)
         self._demand = 0
         """Messages that may still come."""
 
@@ -172,7 +174,9 @@ class Projector:
             for _ in range(min(_WRITERS, len(groups))):
                 workers.create_task(work())
         if failed:
-            logger.warning("%s of %s operations can't be written now: %s", len(failed), len(groups), reasons[0])
+            self._outage.failed(reasons[0])
+        elif groups:
+            self._outage.recovered()
         return failed
 
     async def _project(self, operation_id: str, group: list[DeliveredEvent]) -> None:
