@@ -42,6 +42,9 @@ async def announce_action(
 ) -> bool:
     """Put an action into the catalog. Return False if it has a higher version already, which stays.
 
+    An entry of the same version is replaced. If its schemas differ, that is a warning: requests in the queue were made
+    for the other schema.
+
     Raises:
         JournalUnavailable: the broker did not answer.
         EventTooLarge: the entry does not fit the broker's `max_payload`.
@@ -66,6 +69,7 @@ async def announce_action(
                 raise
             last = refused
         else:
+            _warn_of_another_schema(current, spec)
             return True
     if last is not None and last.err_code == _APPEND_IN_FLIGHT:
         raise JournalUnavailable(f"the replicas do not confirm the catalog entry of {spec.kind}", maybe_stored=False)
@@ -203,6 +207,23 @@ class ActionCatalog:
                 listener()
             except Exception:
                 logger.exception("a listener failed on the catalog entry of %s", spec.kind)
+
+
+def _warn_of_another_schema(before: ActionSpec | None, now: ActionSpec) -> None:
+    if before is None or before.action_version != now.action_version:
+        return
+    pairs = {"input": (before.input_schema, now.input_schema), "result": (before.result_schema, now.result_schema)}
+    changed = [name for name, (old, new) in pairs.items() if old != new]
+    if changed:
+        logger.warning(
+            "%s: version %d was announced with another schema of its %s: if you changed a type, set "
+            "@action(..., version=%d), so that runners of both leave each other's requests alone "
+            "(an upgrade of opstream may cause this line once)",
+            now.kind,
+            now.action_version,
+            " and its ".join(changed),
+            now.action_version + 1,
+        )
 
 
 def _subject(kind: Kind) -> str:

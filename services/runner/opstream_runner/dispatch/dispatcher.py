@@ -42,13 +42,13 @@ from opstream_schemas.operation.failure_line import failure_line
 from opstream_schemas.operation.fold import evolve, next_event
 from opstream_schemas.operation.state import Operation
 
-from .admission import AdmissionControl, Admit, Defer, Reject, Requeue
+from .admission import Admission, AdmissionControl, Admit, Defer, Reject, Requeue
 from .operation_loader import LoadedOperation, OperationLoader, trigger_of
+from .version_gate import VersionGate
 
 logger = logging.getLogger(__name__)
 
 _BROKER_TROUBLE_DELAY: Final = 1.0
-_NEWER_VERSION_DELAY: Final = 1.0
 _CANCEL_TIMEOUT: Final = 0.5
 
 
@@ -79,6 +79,7 @@ class Dispatcher:
         self._slots = slots
         self._loader = OperationLoader(dependencies.journal, action.kind)
         self._admission = AdmissionControl(connection, dependencies, action.spec)
+        self._versions = VersionGate(action, dependencies.monotonic)
         self._is_draining = False
         self._is_stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -187,9 +188,6 @@ class Dispatcher:
             if isinstance(decision, BeginAttempt) and self._is_draining:
                 await message.nak()
                 return
-            if isinstance(decision, BeginAttempt) and self._needs_newer_version(loaded.operation):
-                await message.nak(_NEWER_VERSION_DELAY)
-                return
             try:
                 await self._execute(decision, loaded, message)
             except VersionConflict as conflict:
@@ -204,22 +202,6 @@ class Dispatcher:
                     return
             else:
                 return
-
-    def _needs_newer_version(self, operation: Operation) -> bool:
-        """Return True if the request was made for a higher version of the action than this process has.
-
-        During a rolling upgrade the API validates against the new version while old runners still pull. Only a new
-        runner understands the new input; an old one would fail the operation for good (docs/adr/0008).
-        """
-        own = self._action.spec.action_version
-        if operation.action_version > own:
-            logger.info(
-                "operation %s needs a runner of version %s or later; this one has version %s",
-                operation.id,
-                operation.action_version,
-                own,
-            )
-        return operation.action_version > own
 
     async def _execute(
         self,
@@ -248,7 +230,10 @@ class Dispatcher:
                 )
                 await message.ack_confirmed()
             case BeginAttempt(row=row):
-                match await self._admission.admit(operation, loaded.request_sequence, message):
+                admission: Admission = self._versions.admit(operation, loaded.action_input)
+                if isinstance(admission, Admit):
+                    admission = await self._admission.admit(operation, loaded.request_sequence, message)
+                match admission:
                     case Defer():
                         await message.ack_confirmed()
                     case Requeue(delay=delay):

@@ -1,0 +1,116 @@
+"""What a runner does with requests that were made for another version of its action."""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+import pytest
+
+from opstream_runner import Action, ActionContext, action
+from opstream_runner.dispatch.admission import Admit, Reject, Requeue
+from opstream_runner.dispatch.version_gate import OTHER_VERSION_WAIT, VersionGate
+from opstream_schemas.errors import ErrorCode
+from opstream_schemas.events import Failed
+from opstream_schemas.operation.state import Operation
+from tests.support.schemas.histories import History, request
+
+pytestmark = pytest.mark.unit
+
+NEW = b'{"pages": 7}'
+OLD = b'{"page": "seven"}'
+
+
+class Pages(msgspec.Struct, forbid_unknown_fields=True):
+    pages: int
+
+
+@action("book:print", version=3)
+async def printing(request: Pages, ctx: ActionContext) -> int:
+    return request.pages
+
+
+class Clock:
+    """A clock that the test sets."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def gate(clock: Clock) -> VersionGate:
+    one: Action[..., int] = printing
+    return VersionGate(one, clock)
+
+
+def asked(version: int, operation_id: str = "op-1") -> Operation:
+    """An operation that was requested for a version of the action."""
+    operation = History().append(request(action_version=version)).operation
+    return msgspec.structs.replace(operation, id=operation_id)
+
+
+def raw(document: bytes) -> msgspec.Raw:
+    return msgspec.Raw(document)
+
+
+@pytest.mark.parametrize("document", [NEW, OLD])
+def test_its_own_version(gate: VersionGate, document: bytes) -> None:
+    """A request of the runner's own version is run; whether its input can be read is found when it runs."""
+    assert gate.admit(asked(3), raw(document)) == Admit()
+
+
+def test_a_later_version(gate: VersionGate, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """A request of a later version is left to its runners for ever, with one warning that names both versions."""
+    for _ in range(50):
+        assert gate.admit(asked(4), raw(NEW)) == Requeue(1.0)
+    clock.now += 20
+    assert gate.admit(asked(4, "op-2"), raw(NEW)) == Requeue(1.0)
+    (line,) = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+    assert "this runner has version 3" in line
+    assert "operation op-1 is of version 4" in line
+
+
+def test_an_earlier_version_that_can_be_read(gate: VersionGate, caplog: pytest.LogCaptureFixture) -> None:
+    """A request of an earlier version runs if its input is one of this version, too."""
+    assert gate.admit(asked(1), raw(NEW)) == Admit()
+    assert not caplog.records
+
+
+def test_an_earlier_version_that_can_not_be_read(
+    gate: VersionGate, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is left to others for some minutes, with growing pauses and a warning, and then fails with the reason."""
+    begin = clock.now
+    delays = []
+    while isinstance(admission := gate.admit(asked(1), raw(OLD)), Requeue):
+        delays.append(admission.delay)
+        clock.now += admission.delay
+    assert delays[:5] == [1.0] * 5
+    assert delays == sorted(delays)
+    assert max(delays) == 10.0
+    assert OTHER_VERSION_WAIT <= clock.now - begin <= OTHER_VERSION_WAIT + 10
+    assert isinstance(admission, Reject)
+    assert isinstance(admission.data, Failed)
+    error = admission.data.error
+    assert error.code == ErrorCode.INVALID_INPUT
+    assert "the request was made for version 1 of book:print" in error.message
+    assert "its input is not one of version 3: " in error.message
+    first = caplog.records[0].getMessage()
+    assert first.startswith("requests for an earlier version of book:print are left to its runners, since version 3")
+    assert "operation op-1 is of version 1: " in first
+    assert len([one for one in caplog.records if one.levelno == logging.WARNING]) <= 11  # one each 30 s
+
+
+def test_each_operation_waits_by_itself(gate: VersionGate, clock: Clock) -> None:
+    """A request that is seen later waits as long as the first one."""
+    assert isinstance(gate.admit(asked(1), raw(OLD)), Requeue)
+    clock.now += OTHER_VERSION_WAIT
+    assert isinstance(gate.admit(asked(2, "op-2"), raw(OLD)), Requeue)
+    assert isinstance(gate.admit(asked(1), raw(OLD)), Reject)
