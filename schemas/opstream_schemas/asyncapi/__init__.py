@@ -8,6 +8,7 @@ Not allowed in: the catalog and HTTP. A `TypedAction` brings what the document s
 """
 
 from .document import ASYNCAPI_VERSION, EVENTS_VERSION, asyncapi_document
+from .payloads import event_schema_names
 from .shared import SCHEMAS_PREFIX, Json, TypedAction, action_object_name
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "TypedAction",
     "action_object_name",
     "asyncapi_document",
+    "event_schema_names",
 ]

@@ -5,6 +5,7 @@ They are JSON Schema draft-07, the default dialect of AsyncAPI 3.0 (ADR 0019).
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 import msgspec
@@ -50,6 +51,11 @@ def event_schemas() -> Json:
     return {_ENVELOPE: envelope, **found, **{data.type: _event(data) for data in EVENT_DATA}}
 
 
+def event_schema_names() -> Collection[str]:
+    """Return the names of the schemas of all events, which a type of an action can't have."""
+    return event_schemas().keys()
+
+
 def action_schemas(action: TypedAction, schemas: Json) -> Json:
     """Return the schemas of an action: those that it brings, and the data of the events `TYPED_EVENTS` with them.
 
@@ -64,7 +70,7 @@ def action_schemas(action: TypedAction, schemas: Json) -> Json:
     for data in TYPED_EVENTS:
         role, name = typed_member(data), action_object_name(action.kind, f"{data.name}.data")
         common = schemas[data.__name__]
-        members = common["properties"] | {role: component_reference("schemas", action_object_name(action.kind, role))}
+        members = common["properties"] | {role: action.input_schema if data is Requested else action.result_schema}
         found[name] = {**common, "title": name, "properties": members}
     return found
 

@@ -35,9 +35,13 @@ class TypedAction(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     """Version of the action. The journal may also hold events of earlier versions, with other schemas."""
     summary: str = ""
-    components: Json
-    """The schemas named `action_object_name(kind, "input")` and `action_object_name(kind, "result")`, and those that
-    they refer to. No other action has schemas of these names. JSON Schema draft-07, with references from the root."""
+    input_schema: Json
+    """The schema of its input, or a reference to it."""
+    result_schema: Json
+    """The schema of its result, likewise."""
+    components: Json = {}
+    """The schemas that these refer to; other actions may have the same. JSON Schema draft-07, with references from the
+    root."""
     input: object = msgspec.UNSET
     """An example of the input, as JSON; `UNSET` for none."""
     result: object = msgspec.UNSET

@@ -10,12 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opstream_api.asyncapi.draft7 import draft7_components
 from opstream_schemas import subjects
 from opstream_schemas.asyncapi import TypedAction, action_object_name, asyncapi_document
 from opstream_schemas.events import EVENT_DATA
 from opstream_schemas.names import Kind
-from tests.support.schemas.asyncapi import as_sent, channels_of, is_filtered, message, validator
+from tests.support.schemas.asyncapi import as_component, as_sent, channels_of, is_filtered, message, validator
 from tests.support.schemas.histories import History, histories, json_values, kinds, operation_ids
 
 pytestmark = pytest.mark.unit
@@ -49,7 +48,7 @@ def test_a_subject_has_the_channel_of_its_action_too(
     operation_id: str, known: list[Kind], kind: Kind, event: str
 ) -> None:
     """It has one if the action is in the document and the event has the action's input or result."""
-    actions = [TypedAction(kind=one, version=1, components=_components(one)) for one in known]
+    actions = [TypedAction(kind=one, version=1, input_schema={}, result_schema={}) for one in known]
     root = as_sent(asyncapi_document(actions))
     for one in (*known, kind):
         subject = subjects.event_subject(operation_id, one, event)
@@ -112,11 +111,7 @@ VALUES: Final = json_values | st.recursive(
 def test_a_schema_means_the_same_in_the_document(schema: dict[str, Any], one: dict[str, Any], value: Any) -> None:
     """Translated to draft-07, any schema accepts and refuses the same values."""
     whole = {**schema, "$defs": {"One": one}}
-    components = draft7_components(whole, "a.b.input")
-    assert "a.b.input.One" in components
-    other = validator({"components": {"schemas": components}}, {"$ref": "#/components/schemas/a.b.input"})
+    reference, root = as_component(whole)
+    assert "One" in root["components"]["schemas"]
+    other = validator(root, reference)
     assert other.is_valid(value) == jsonschema_rs.Draft202012Validator(whole).is_valid(value)
-
-
-def _components(kind: Kind) -> dict[str, Any]:
-    return {action_object_name(kind, role): {} for role in ("input", "result")}

@@ -9,6 +9,8 @@ from typing import Any, Final
 import jsonschema_rs
 import msgspec
 
+from opstream_api.asyncapi.draft7 import to_draft7
+from opstream_api.openapi.schema_components import RoleSchema, to_components
 from opstream_schemas.action_spec import ActionSpec
 
 Json = dict[str, Any]
@@ -56,6 +58,12 @@ def message(root: Json, channel: str) -> Json:
     for trait in bare["traits"]:
         bare = {**resolved(root, trait), **bare}
     return bare
+
+
+def as_component(schema: Json) -> tuple[Json, Json]:
+    """The reference to an action's schema in the document, and a root with its components."""
+    found = to_components([RoleSchema("a.b", "input", to_draft7(schema))])["a.b.input"]
+    return found.reference, {"components": {"schemas": found.components}}
 
 
 def is_at(root: Json, channel: str, subject: str) -> bool:

@@ -1,4 +1,4 @@
-"""Translation of schemas from JSON Schema 2020-12 to draft-07, for components of the AsyncAPI document. Pure.
+"""Translation of schemas from JSON Schema 2020-12 to draft-07, for the AsyncAPI document. Pure.
 
 Draft-07 is the default dialect of AsyncAPI 3.0, and the only one that its official parser validates (ADR 0019). A
 schema that draft-07 can't express becomes one that accepts everything, which is better than one that refuses a valid
@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import jsonschema_rs
 
-from opstream_api.openapi.schema_components import to_components
 from opstream_schemas.asyncapi import Json
 
 _DRAFT7: Final = "http://json-schema.org/draft-07/schema#"
@@ -52,21 +51,20 @@ class _UntranslatableError(Exception):
     """Draft-07 can't express the schema."""
 
 
-def draft7_components(schema: Mapping[str, Any], name: str) -> Json:
-    """Return a schema and its `$defs` as components.
+def to_draft7(schema: Mapping[str, Any]) -> Json:
+    """Return a schema in draft-07, but with its types still in `$defs`.
 
     Args:
         schema: JSON Schema 2020-12.
-        name: name of the component. The names of the `$defs` begin with it.
     """
     try:
         translated = _translate_root(schema)
         # Draft-07 validates schemas in `definitions`, and ignores `$defs`.
         if jsonschema_rs.meta.is_valid({**translated, "definitions": translated.get("$defs", {}), "$schema": _DRAFT7}):
-            return to_components(translated, name)
+            return translated
     except (_UntranslatableError, RecursionError, TypeError, ValueError, AttributeError):
         pass  # also for invalid schemas
-    return {name: {"description": "Any JSON: this document can't express the schema."}}
+    return {"description": "Any JSON: this document can't express the schema."}
 
 
 def is_plain(value: Any) -> bool:  # noqa: ANN401 - JSON

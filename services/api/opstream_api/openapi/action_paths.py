@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import jsonschema_rs
@@ -10,13 +10,14 @@ import msgspec
 
 from opstream_api.http.callback_header import CALLBACK_HEADER
 from opstream_schemas.action_spec import DAY_SECONDS, ActionSpec, Policy
+from opstream_schemas.names import Kind
 
 from .operation_paths import monitor_links
 from .responses import error_responses
 from .samples import OPERATION_ID, RESOURCE_ID, sample_monitor
-from .schema_components import to_components
+from .schema_components import RoleSchema, SchemaComponents, to_components
 from .schema_examples import make_example
-from .shared import SCHEMAS, Json, header_refs, json_content, ref, refs
+from .shared import Json, header_refs, json_content, ref, refs
 
 _HOUR: Final = 3600.0
 _LONG_RUNNING: Final[Mapping[str, Any]] = {
@@ -55,27 +56,63 @@ class DocumentedAction(msgspec.Struct, frozen=True, kw_only=True):
         return self.input is not msgspec.UNSET and self.result is not msgspec.UNSET
 
 
-def action_paths(action: DocumentedAction, public_url: str, *, has_callbacks: bool) -> Json:
+class ActionSchemas(msgspec.Struct, frozen=True):
+    """References to the schemas of an action, and their components."""
+
+    input: Json
+    monitor: Json
+    components: Json
+
+
+def schemas_of(specs: Iterable[ActionSpec], reserved: Collection[str]) -> dict[Kind, ActionSchemas]:
+    """Build the schemas of actions: of the input, and of the status monitor with the result.
+
+    Args:
+        specs: all actions of the document.
+        reserved: names of the document's other schemas.
+    """
+    known = list(specs)
+    roles = [
+        RoleSchema(_name(spec), role, schema)
+        for spec in known
+        for role, schema in (("input", spec.input_schema), ("result", spec.result_schema))
+        if role == "input" or _is_result(schema)
+    ]
+    found = to_components(roles, reserved)
+    return {spec.kind: _schemas(spec, found) for spec in known}
+
+
+def action_paths(action: DocumentedAction, schemas: ActionSchemas, public_url: str, *, has_callbacks: bool) -> Json:
     """Build the two paths of an action."""
     spec = action.spec
     header_names = [name for name in _HEADERS if name != CALLBACK_HEADER or has_callbacks]
-    return {
-        f"/{spec.resource}/{{id}}:{spec.action}": {"post": _submit(action, public_url, header_names, has_id=True)},
-        f"/{spec.resource}:{spec.action}": {"post": _submit(action, public_url, header_names, has_id=False)},
-    }
+    with_id, without_id = (
+        {"post": _submit(action, schemas, public_url, header_names, has_id=has_id)} for has_id in (True, False)
+    )
+    return {f"/{spec.resource}/{{id}}:{spec.action}": with_id, f"/{spec.resource}:{spec.action}": without_id}
 
 
-def action_components(spec: ActionSpec) -> Json:
-    """Build the schemas of an action, under names of its own, and the status monitor with its result."""
-    result = {"properties": {"result": {"$ref": SCHEMAS + _name(spec, "result")}}}
-    return {
-        **to_components(spec.input_schema, _name(spec, "input")),
-        **to_components(spec.result_schema, _name(spec, "result")),
-        _name(spec, "monitor"): {"allOf": [{"$ref": SCHEMAS + "StatusMonitor"}, result]},
-    }
+def _schemas(spec: ActionSpec, found: Mapping[str, SchemaComponents]) -> ActionSchemas:
+    taken = found[f"{_name(spec)}.input"]
+    returned = found.get(f"{_name(spec)}.result")
+    monitor = ref("schemas", "StatusMonitor")
+    if returned is None:
+        return ActionSchemas(taken.reference, monitor, taken.components)
+    name = f"{_name(spec)}.monitor"
+    with_result = {"allOf": [monitor, {"properties": {"result": returned.reference}}]}
+    components = {**taken.components, **returned.components, name: with_result}
+    return ActionSchemas(taken.reference, ref("schemas", name), components)
 
 
-def _submit(action: DocumentedAction, public_url: str, header_names: Sequence[str], *, has_id: bool) -> Json:
+def _is_result(schema: Json) -> bool:
+    """Return False for a result that can only be null: many code generators have no type for it, and fail."""
+    rules = {key: value for key, value in schema.items() if key not in {"title", "description"}}
+    return rules not in ({"type": "null"}, {"const": None}, {"enum": [None]})
+
+
+def _submit(
+    action: DocumentedAction, schemas: ActionSchemas, public_url: str, header_names: Sequence[str], *, has_id: bool
+) -> Json:
     spec = action.spec
     path = ["ResourceId"] if has_id else []
     examples = {} if action.input is msgspec.UNSET else {"example": {"value": action.input}}
@@ -87,14 +124,14 @@ def _submit(action: DocumentedAction, public_url: str, header_names: Sequence[st
         "parameters": refs("parameters", *path, *header_names, "api-version", "x-ms-client-request-id"),
         "requestBody": {
             "required": not _is_body_optional(spec),
-            "content": json_content({"$ref": SCHEMAS + _name(spec, "input")}, examples),
+            "content": json_content(schemas.input, examples),
         },
-        "responses": {"202": _accepted(action, public_url, has_id=has_id), **_submit_errors(spec)},
+        "responses": {"202": _accepted(action, schemas, public_url, has_id=has_id), **_submit_errors(spec)},
         **_LONG_RUNNING,
     }
 
 
-def _accepted(action: DocumentedAction, public_url: str, *, has_id: bool) -> Json:
+def _accepted(action: DocumentedAction, schemas: ActionSchemas, public_url: str, *, has_id: bool) -> Json:
     spec = action.spec
     resource_id = RESOURCE_ID if has_id else ""
     examples = {"new": sample_monitor("notStarted", spec.kind, resource_id=resource_id)}
@@ -108,7 +145,7 @@ def _accepted(action: DocumentedAction, public_url: str, *, has_id: bool) -> Jso
             **header_refs("Operation-Location", "Operation-Id", "Retry-After", "Repeatability-Result"),
             "Operation-Location": {**ref("headers", "Operation-Location"), "description": f"E.g. `{location}`"},
         },
-        "content": json_content({"$ref": SCHEMAS + _name(spec, "monitor")}, examples),
+        "content": json_content(schemas.monitor, examples),
         "links": monitor_links(),
     }
 
@@ -146,9 +183,8 @@ def _is_body_optional(spec: ActionSpec) -> bool:
         return False
 
 
-def _name(spec: ActionSpec, role: str) -> str:
-    # No resource or action has a '.' in its name, so names can't collide.
-    return f"{spec.resource}.{spec.action}.{role}"
+def _name(spec: ActionSpec) -> str:
+    return f"{spec.resource}.{spec.action}"
 
 
 def _submit_errors(spec: ActionSpec) -> Json:

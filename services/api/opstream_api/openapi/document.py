@@ -10,7 +10,7 @@ from opstream_schemas.names import Kind
 
 from . import operation_paths as operations
 from . import service_paths as service
-from .action_paths import DocumentedAction, action_components, action_paths
+from .action_paths import DocumentedAction, action_paths, schemas_of
 from .operation_paths import operation_paths
 from .responses import error_components
 from .samples import sample_errors
@@ -44,9 +44,11 @@ def openapi_document(specs: Iterable[ActionSpec], public_url: str = "", *, has_c
     actions = [DocumentedAction.from_spec(spec) for spec in specs]
     paths: Json = {}
     schemas = contract_schemas()
+    of_actions = schemas_of((action.spec for action in actions), schemas.keys())
     for action in actions:
-        paths |= action_paths(action, public_url, has_callbacks=has_callbacks)
-        schemas |= action_components(action.spec)
+        own = of_actions[action.spec.kind]
+        paths |= action_paths(action, own, public_url, has_callbacks=has_callbacks)
+        schemas |= own.components
     paths |= operation_paths(*_example_operation(actions))
     paths |= service_paths()
     document: Json = {

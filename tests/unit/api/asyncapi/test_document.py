@@ -11,16 +11,25 @@ import pytest
 
 from bookshelf.actions import upload_finish, upload_start
 from opstream_api.asyncapi import action_asyncapi_document
-from opstream_api.asyncapi.draft7 import draft7_components, is_plain
+from opstream_api.asyncapi.draft7 import is_plain, to_draft7
 from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.asyncapi import asyncapi_document
 from opstream_schemas.names import Kind
 from tests.support.api.service import INPUT, UPLOAD, spec
-from tests.support.schemas.asyncapi import CARRIED, LOST, Json, as_sent, awkward_actions, message, references, validator
+from tests.support.schemas.asyncapi import (
+    CARRIED,
+    LOST,
+    Json,
+    as_component,
+    as_sent,
+    awkward_actions,
+    message,
+    references,
+    validator,
+)
 
 pytestmark = pytest.mark.unit
 
-NAME = "a.b.input"
 ACTIONS = (UPLOAD.action, "upload-finish")
 VALUES: list[Any] = [
     *(None, True, 1, 7, -1.5, "", "x", "xy", [], [1], [1, 2], ["x"], {}, {"a": 1}, {"a": "x"}, {"a": None}),
@@ -32,9 +41,8 @@ VALUES: list[Any] = [
 
 def translated(schema: Json) -> jsonschema_rs.Draft7Validator:
     """Return a validator of a translated schema."""
-    return validator(
-        {"components": {"schemas": draft7_components(schema, NAME)}}, {"$ref": f"#/components/schemas/{NAME}"}
-    )
+    reference, root = as_component(schema)
+    return validator(root, reference)
 
 
 @pytest.mark.parametrize("name", [name for name in CARRIED if name not in ("itself", "loop")])
@@ -48,7 +56,8 @@ def test_translated_schemas_mean_the_same(name: str) -> None:
 @pytest.mark.parametrize("name", ["itself", "loop"])
 def test_schemas_that_only_refer_to_themselves(name: str) -> None:
     """A schema that refers only to itself can't be evaluated, but its references lead to components."""
-    components = draft7_components(CARRIED[name], NAME)
+    _, root = as_component(CARRIED[name])
+    components = root["components"]["schemas"]
     assert {reference.removeprefix("#/components/schemas/") for reference in references(components)} <= set(components)
     assert "Any JSON" not in str(components)
 
@@ -56,9 +65,9 @@ def test_schemas_that_only_refer_to_themselves(name: str) -> None:
 @pytest.mark.parametrize("name", LOST)
 def test_a_schema_that_cannot_be_translated_accepts_everything(name: str) -> None:
     """Such a schema accepts everything, rather than refuse a valid event, and its description says so."""
-    (component,) = draft7_components(LOST[name], NAME).values()
-    assert list(component) == ["description"]
-    assert "can't express" in component["description"]
+    schema = to_draft7(LOST[name])
+    assert list(schema) == ["description"]
+    assert "can't express" in schema["description"]
 
 
 def test_a_schema_without_end() -> None:
@@ -66,7 +75,7 @@ def test_a_schema_without_end() -> None:
     schema: Json = {}
     for _ in range(2000):
         schema = {"not": schema}
-    assert list(draft7_components(schema, NAME)[NAME]) == ["description"]
+    assert list(to_draft7(schema)) == ["description"]
 
 
 def test_members_that_tools_treat_specially() -> None:
@@ -119,7 +128,8 @@ def test_actions_with_types_of_one_name_do_not_mix() -> None:
         input_schema={"$ref": "#/$defs/UploadStart", "$defs": {"UploadStart": {"type": "integer"}}},
     )
     root = as_sent(action_asyncapi_document([spec(), other]))
-    inputs = {name: validator(root, {"$ref": f"#/components/schemas/book.{name}.input"}) for name in ACTIONS}
+    data = {name: root["components"]["schemas"][f"book.{name}.requested.data"] for name in ACTIONS}
+    inputs = {name: validator(root, data[name]["properties"]["input"]) for name in ACTIONS}
     assert [inputs[name].is_valid(INPUT) for name in ACTIONS] == [True, False]
     assert [inputs[name].is_valid(3) for name in ACTIONS] == [False, True]
 

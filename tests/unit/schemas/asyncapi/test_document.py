@@ -7,10 +7,11 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import pytest
 
 from opstream_schemas import subjects
-from opstream_schemas.asyncapi import TypedAction, action_object_name, asyncapi_document
+from opstream_schemas.asyncapi import TypedAction, asyncapi_document
 from opstream_schemas.events import CONTENT_TYPE, EVENT_DATA, EventData, Requested, Succeeded, decode_event
 from opstream_schemas.names import Kind
 from tests.support.schemas.asyncapi import as_sent, message, references, resolved, validator
@@ -23,13 +24,9 @@ TYPED: Final = TypedAction(
     kind=SHIP,
     version=3,
     summary="Ship an order.",
-    components={
-        action_object_name(SHIP, "input"): {"type": "object", "required": ["to"]},
-        action_object_name(SHIP, "result"): {
-            "$ref": f"#/components/schemas/{action_object_name(SHIP, 'result.Parcel')}"
-        },
-        action_object_name(SHIP, "result.Parcel"): {"type": "integer"},
-    },
+    input_schema={"type": "object", "required": ["to"]},
+    result_schema={"$ref": "#/components/schemas/Parcel"},
+    components={"Parcel": {"type": "integer"}},
     input={"to": "Ann"},
     result=7,
 )
@@ -192,7 +189,7 @@ def test_an_input_is_typed() -> None:
 
 def test_an_action_without_examples() -> None:
     """An action without examples is described as well."""
-    bare = TypedAction(kind=SHIP, version=1, components=TYPED.components)
+    bare = msgspec.structs.replace(TYPED, input=msgspec.UNSET, result=msgspec.UNSET, summary="")
     root = as_sent(asyncapi_document([bare]))
     assert "examples" not in message(root, "order.ship.requested")
     assert "examples" not in message(root, "order.ship.succeeded")
@@ -201,7 +198,7 @@ def test_an_action_without_examples() -> None:
 
 def test_null_is_an_example() -> None:
     """`null` is a valid example: many actions return nothing."""
-    action = TypedAction(kind=SHIP, version=1, components=TYPED.components, result=None)
+    action = msgspec.structs.replace(TYPED, result=None)
     (example,) = message(as_sent(asyncapi_document([action])), "order.ship.succeeded")["examples"]
     assert example["payload"]["data"] == {"result": None}
 
