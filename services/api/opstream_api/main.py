@@ -39,6 +39,7 @@ from .operations.history import HistoryReader
 from .operations.journal_capacity import JournalCapacity
 from .operations.operation_cache import OperationCache
 from .operations.queue_positions import QueuePositions
+from .operations.runner_presence import RunnerPresence
 from .operations.status import StatusReader
 from .operations.submit import Submitter
 from .operations.watch import WatchRegistry
@@ -92,6 +93,8 @@ async def connected_api(settings: Settings) -> AsyncIterator[ConnectedApi]:
         capacity = JournalCapacity(connection)
         stack.push_async_callback(capacity.stop)
         await retry_until_ready(connection, capacity.start, settings.connect_timeout)
+        runners = RunnerPresence(connection, time.monotonic)
+        stack.push_async_callback(runners.stop)
         cache = OperationCache()
         locks = ResourceLocks(connection, journal)
         await locks.start()
@@ -115,6 +118,7 @@ async def connected_api(settings: Settings) -> AsyncIterator[ConnectedApi]:
                     capacity=capacity,
                     locks=locks,
                     cache=cache,
+                    runners=runners,
                     now=_utc_now,
                     clock=time.monotonic,
                     new_id=_new_id,

@@ -38,6 +38,7 @@ from opstream_schemas.status_monitor import request_hash
 from .input_validation import InputValidator, decode_input
 from .journal_capacity import JournalCapacity
 from .operation_cache import OperationCache
+from .runner_presence import RunnerPresence
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ class Submitter:
         capacity: tells whether the journal has room for another operation.
         locks: the exclusive resources and their owners.
         cache: gets each new operation, so that its first poll needs no snapshot.
+        runners: warns about an action that no runner takes.
         now: returns the time for events and deadlines, with a time zone.
         clock: returns monotonic seconds.
         new_id: generates event ids.
@@ -78,6 +80,7 @@ class Submitter:
         capacity: JournalCapacity,
         locks: ResourceLocks,
         cache: OperationCache,
+        runners: RunnerPresence,
         now: Callable[[], datetime],
         clock: Callable[[], float],
         new_id: Callable[[], str],
@@ -87,6 +90,7 @@ class Submitter:
         self._capacity = capacity
         self._locks = locks
         self._cache = cache
+        self._runners = runners
         self._now = now
         self._clock = clock
         self._new_id = new_id
@@ -163,6 +167,7 @@ class Submitter:
             JOURNAL_OUTAGE.recovered()
             self._capacity.reserve(len(document))
             crash_point(CrashPoint.API_RECORDED)
+            self._runners.note_submit(kind)
             operation = initial(recorded)
         return _accepted(self._cache.put(operation), spec)
 
