@@ -33,6 +33,10 @@ class ErrorCode(StrEnum):
     RUNNER_STOPPED = "RunnerStopped"
     ATTEMPT_TIMED_OUT = "AttemptTimedOut"
     FAILED_BY_OPERATOR = "FailedByOperator"
+    CROSS_SITE_REQUEST = "CrossSiteRequest"
+    UNKNOWN_HOST = "UnknownHost"
+    REQUEST_TIMEOUT = "RequestTimeout"
+    TOO_MANY_CONNECTIONS = "TooManyConnections"
 
 
 class SchemasError(Exception):

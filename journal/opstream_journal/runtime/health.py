@@ -7,10 +7,9 @@ around it (`conditions`).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import socket
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 import msgspec
@@ -19,12 +18,15 @@ import uvicorn
 from opstream_journal.errors import JournalError
 
 from .conditions import Conditions
+from .http_server import BoundedProtocol, BoundedServer
 
 AsgiMessage = MutableMapping[str, Any]
 AsgiReceive = Callable[[], Awaitable[AsgiMessage]]
 AsgiSend = Callable[[AsgiMessage], Awaitable[None]]
 
 _STOP_TIMEOUT: Final = 1
+_MAX_CONNECTIONS: Final = 64
+"""More than all probes and scrapers of one process need."""
 
 
 class PortInUse(JournalError):
@@ -67,16 +69,19 @@ class HealthServer:
         self._is_ready = is_ready
         self._conditions = conditions or Conditions()
         self._sock = sock
-        self._server = _HealthHttpServer(
+        self._server = BoundedServer(
             uvicorn.Config(
                 self._respond,
+                http=BoundedProtocol,
                 interface="asgi3",  # uvicorn would mistake a bound method for an ASGI 2 application
                 ws="none",
                 log_config=None,
                 access_log=False,
                 lifespan="off",
                 timeout_graceful_shutdown=_STOP_TIMEOUT,
-            )
+            ),
+            self._conditions,
+            max_connections=_MAX_CONNECTIONS,
         )
         self._task: asyncio.Task[None] | None = None
 
@@ -105,10 +110,3 @@ class HealthServer:
             shown = {"status": "ready" if is_ready else "not ready", **self._conditions.members()}
             return (200 if is_ready else 503), msgspec.json.encode(shown)
         return 404, b'{"status":"not found: /healthz or /readyz"}'
-
-
-class _HealthHttpServer(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        # Signals are handled by the process, not by this server.
-        yield

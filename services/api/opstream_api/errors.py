@@ -24,17 +24,21 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         ErrorCode.INVALID_HEADER: 400,
         ErrorCode.INVALID_PARAMETER: 400,
         ErrorCode.OPERATION_ID_REUSED: 400,
+        ErrorCode.CROSS_SITE_REQUEST: 403,
         ErrorCode.UNKNOWN_ACTION: 404,
         ErrorCode.OPERATION_NOT_FOUND: 404,
         ErrorCode.NOT_FOUND: 404,
         ErrorCode.METHOD_NOT_ALLOWED: 405,
+        ErrorCode.REQUEST_TIMEOUT: 408,
         ErrorCode.OPERATION_FINISHED: 409,
         ErrorCode.RESOURCE_BUSY: 409,
         ErrorCode.PAYLOAD_TOO_LARGE: 413,
         ErrorCode.UNSUPPORTED_MEDIA_TYPE: 415,
+        ErrorCode.UNKNOWN_HOST: 421,
         ErrorCode.INTERNAL_ERROR: 500,
         ErrorCode.JOURNAL_UNAVAILABLE: 503,
         ErrorCode.JOURNAL_FULL: 503,
+        ErrorCode.TOO_MANY_CONNECTIONS: 503,
     }
 )
 """The codes of error responses (docs/contract.md). The other codes appear only in a status monitor."""
@@ -47,6 +51,7 @@ JOURNAL_OUTAGE: Final = OutageLog(
 RETRY_AFTER: Final[Mapping[ErrorCode, int]] = MappingProxyType(
     {
         ErrorCode.JOURNAL_UNAVAILABLE: 1,  # a broker restart or a leader election takes seconds
+        ErrorCode.TOO_MANY_CONNECTIONS: 1,
         ErrorCode.JOURNAL_FULL: 30,  # an operator has to make room, or events have to expire
     }
 )

@@ -24,6 +24,7 @@ from opstream_journal import ActionCatalog, Drifted, Journal, SnapshotStore, con
 from opstream_journal.provisioning.provision import check_provisioned
 from opstream_journal.provisioning.topology import EVENT_OVERHEAD
 from opstream_journal.runtime.conditions import Conditions
+from opstream_journal.runtime.descriptors import raise_limit
 from opstream_journal.runtime.health import listen
 from opstream_journal.stores.resource_locks import ResourceLocks
 
@@ -58,6 +59,7 @@ def run(settings: Settings) -> None:
         JournalError: the port is in use, the broker can't be reached, or its streams are missing or configured
             differently. The message says what to do.
     """
+    raise_limit()
     with listen(settings.host, settings.port, "--port") as sock:
         uvloop.run(_serve(settings, sock))
 
@@ -66,6 +68,7 @@ class ConnectedApi(NamedTuple):
     """A service that is connected to the broker and not served yet."""
 
     app: ASGIApp
+    conditions: Conditions
     watches: WatchRegistry
     """Stop it when the server begins to stop: that ends all requests that wait or stream."""
 
@@ -149,7 +152,7 @@ async def connected_api(settings: Settings) -> AsyncIterator[ConnectedApi]:
                 new_request_id=_new_request_id,
             )
         )
-        yield ConnectedApi(app, watches)
+        yield ConnectedApi(app, conditions, watches)
 
 
 async def _serve(settings: Settings, sock: socket.socket) -> None:
@@ -166,7 +169,7 @@ async def _serve(settings: Settings, sock: socket.socket) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop)
     try:
         async with connected_api(settings) as api:
-            server = make_server(api.app, api.watches.stop)
+            server = make_server(api.app, api.conditions, api.watches.stop)
             host, port = sock.getsockname()[:2]
             logger.info("serving on %s port %d", host, port)
             await server.serve([sock])

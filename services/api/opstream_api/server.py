@@ -1,20 +1,25 @@
-"""uvicorn, adapted: it handles no signals, bounds request heads, and responds to invalid HTTP as the contract says."""
+"""The HTTP server of the API: it responds to invalid HTTP as the contract says, and declines upgrades.
+
+The bounds of heads, times and connections are those of all services (`opstream_journal.runtime.http_server`).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from types import MappingProxyType
 from typing import Final
 
 import httptools
 import uuid_utils
 import uvicorn
 from litestar.types import ASGIApp
-from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from opstream_journal.runtime.conditions import Conditions
+from opstream_journal.runtime.descriptors import connection_limit
+from opstream_journal.runtime.http_server import BoundedProtocol, BoundedServer, Refusal
 from opstream_schemas.errors import ErrorCode
 
 from .errors import ApiError
@@ -23,26 +28,36 @@ from .http.responses import ABORT_KEY, JSON, encode_error
 
 GRACE_SECONDS: Final = 5
 """Whole seconds for open requests to finish when the service stops. A submit takes less."""
-MAX_HEAD_BYTES: Final = 32 * 1024
-"""Bytes of request line and headers together, about as other servers allow. The parser itself has no limit."""
-MAX_URL_BYTES: Final = 8 * 1024
-"""Bytes of the request's URL. The longest id, percent-encoded, has 3 KiB; litestar caches recent URLs."""
 
 _MAX_PIPELINED: Final = 16
 """Pipelined requests that may wait on one connection."""
 _UPGRADES: Final = frozenset({b"upgrade", b"http2-settings"})
+_REFUSALS: Final = MappingProxyType(
+    {
+        Refusal.MALFORMED: (
+            ErrorCode.INVALID_HEADER,
+            "the request is not valid HTTP/1.1, its method is unknown, or its URL or headers are too long",
+        ),
+        Refusal.TIMED_OUT: (ErrorCode.REQUEST_TIMEOUT, "the rest of the request did not arrive in time: send it again"),
+        Refusal.FULL: (ErrorCode.TOO_MANY_CONNECTIONS, "the service has too many connections: try again"),
+    }
+)
 
 
-class Server(uvicorn.Server):
-    """A uvicorn server without signal handlers: set `should_exit` to stop it.
+class Server(BoundedServer):
+    """The API's server; for `config` and `conditions` see `BoundedServer`.
 
     Args:
         config: uvicorn's.
+        conditions: where it reports that it is full.
         on_stop: called when the server begins to stop. It must end all requests that wait or stream.
+        max_connections: connections at once.
     """
 
-    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
-        super().__init__(config)
+    def __init__(
+        self, config: uvicorn.Config, conditions: Conditions, on_stop: Callable[[], None], max_connections: int
+    ) -> None:
+        super().__init__(config, conditions, max_connections=max_connections)
         self._on_stop = on_stop
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -50,14 +65,16 @@ class Server(uvicorn.Server):
         self._on_stop()
         await super().shutdown(sockets)
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Do nothing: uvicorn's own handler raises the signal again after serving, which ends the process too early."""
-        yield
 
+def make_server(app: ASGIApp, conditions: Conditions, on_stop: Callable[[], None], max_connections: int = 0) -> Server:
+    """Build a server for `serve(sockets=[…])` in the running loop.
 
-def make_server(app: ASGIApp, on_stop: Callable[[], None]) -> Server:
-    """Build a server for `serve(sockets=[…])` in the running loop; for `on_stop` see `Server`."""
+    Args:
+        app: the service.
+        conditions: see `Server`.
+        on_stop: see `Server`.
+        max_connections: connections at once; 0 for as many as this process has file descriptors for.
+    """
     return Server(
         uvicorn.Config(
             app,
@@ -70,16 +87,14 @@ def make_server(app: ASGIApp, on_stop: Callable[[], None]) -> Server:
             server_header=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
         ),
+        conditions,
         on_stop,
+        max_connections or connection_limit(),
     )
 
 
-class HttpProtocol(HttpToolsProtocol):
+class HttpProtocol(BoundedProtocol):
     """HTTP/1.1 on one connection."""
-
-    _head_size = 0
-    _current: RequestResponseCycle | None = None
-    """The request that the app handles now. uvicorn's own `cycle` is the newest of a pipeline."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept a client. The kernel drops it if it does not read its response for `WRITE_TIMEOUT` seconds."""
@@ -98,31 +113,17 @@ class HttpProtocol(HttpToolsProtocol):
         self.pipeline.clear()
         super().connection_lost(exc)
 
-    def data_received(self, data: bytes) -> None:
-        """Parse bytes of one request or several."""
-        self._unset_keepalive_if_required()
+    def feed(self, data: bytes) -> None:
+        """Parse bytes. An upgrade is declined."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._decline_upgrade(data[upgrade.args[0] :])
-        except httptools.HttpParserError:
-            self.send_400_response("")
 
     def on_message_begin(self) -> None:
         """Begin a request."""
-        self._head_size = 0
         super().on_message_begin()
         self.scope[ABORT_KEY] = self.transport.abort  # type: ignore[typeddict-unknown-key]
-
-    def on_url(self, url: bytes) -> None:
-        """Take over a part of the URL."""
-        self._count_head_bytes(len(url), MAX_URL_BYTES)
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take over a header."""
-        self._count_head_bytes(len(name) + len(value), MAX_HEAD_BYTES)
-        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Start the request, unless it asks for an upgrade: then `_decline_upgrade` parses it again without that."""
@@ -139,35 +140,17 @@ class HttpProtocol(HttpToolsProtocol):
         if not self.parser.should_upgrade():
             super().on_message_complete()
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
-        """Respond to invalid HTTP and close the connection, after the responses to the requests before it."""
-        if self.pipeline and self.cycle is not None and self.cycle.more_body:
-            self.pipeline.popleft()  # the invalid request
-            pending = self.pipeline[0][0] if self.pipeline else self._current
-        else:
-            pending = self.cycle
-        if pending is not None and not pending.response_complete and not pending.more_body:
-            pending.keep_alive = False
-            return
-        error = ApiError(
-            ErrorCode.INVALID_HEADER,
-            "the request is not valid HTTP/1.1, its method is unknown, or its URL or headers are too long",
-        )
-        body = encode_error(error.body)
-        head = [
-            "HTTP/1.1 400 Bad Request",
+    def refusal(self, refusal: Refusal) -> tuple[list[str], bytes]:
+        """Return the header lines and the body of the response to a refused client: an error of the contract."""
+        code, message = _REFUSALS[refusal]
+        error = ApiError(code, message)
+        lines = [
             f"Content-Type: {JSON}",
-            f"content-length: {len(body)}",
-            "connection: close",
             f"x-ms-request-id: {uuid_utils.uuid4()}",
             f"x-ms-error-code: {error.code}",
+            *(f"{name}: {value}" for name, value in error.headers.items()),
         ]
-        self.transport.write("\r\n".join([*head, "", ""]).encode() + body)
-        self.transport.close()
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        self._current = cycle
-        super()._start_asgi_task(cycle, app)
+        return lines, encode_error(error.body)
 
     def _decline_upgrade(self, rest: bytes) -> None:
         """Ignore an upgrade and continue with HTTP/1.1, as a server may (RFC 9110, Upgrade).
@@ -187,9 +170,4 @@ class HttpProtocol(HttpToolsProtocol):
             elif name not in _UPGRADES:
                 lines.append(name + b": " + value)
         self.parser = httptools.HttpRequestParser(self)
-        self.data_received(b"\r\n".join([*lines, b"", rest]))
-
-    def _count_head_bytes(self, size: int, limit: int) -> None:
-        self._head_size += size
-        if self._head_size > limit:
-            raise ValueError(f"the head of a request has more than {limit} bytes")
+        self.feed(b"\r\n".join([*lines, b"", rest]))

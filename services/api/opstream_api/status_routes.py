@@ -109,13 +109,12 @@ async def _history(dependencies: Dependencies, operation_id: str, request: AnyRe
     scope = request.scope
     check_query(scope["query_string"])
     headers = parse_headers(scope["headers"])
-    # HTTP/1.0 has no chunked encoding (RFC 9112, 6.1), so a body is sent to it only when its length is known.
-    is_http10 = scope["http_version"] == "1.0"
-    if request.method == HttpMethod.HEAD or is_http10 or not wants_stream(headers):
+    if request.method == HttpMethod.HEAD or not wants_stream(headers):
         document = await dependencies.history.document(operation_id)
         if not isinstance(document, bytes):
-            if not is_http10:
+            if scope["http_version"] != "1.0":
                 return StreamedResponse(document, media_type=JSON, headers=_VARY)
+            # HTTP/1.0 has no chunks (RFC 9112, 6.1), and without its length an incomplete document looks complete.
             document = b"".join([piece async for piece in document])
         return json_response(document, headers=_VARY)
     position = last_event_position(headers)

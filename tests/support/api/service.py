@@ -163,10 +163,11 @@ def post(path: str, body: bytes = b"", *headers: str, host: str | None = "api.te
 
 
 @asynccontextmanager
-async def serving(url: str, *, send_buffer: int = 0, **settings: Any) -> AsyncIterator[Api]:
+async def serving(url: str, *, send_buffer: int = 0, max_connections: int = 0, **settings: Any) -> AsyncIterator[Api]:
     """A service on a free port, on the broker at `url`; `settings` are those of `Settings`.
 
     With a `send_buffer` (bytes), the kernel buffers at most that much for a client that does not read.
+    `max_connections` is that of `make_server`.
     """
     with listen("127.0.0.1", 0, "--port") as sock:
         # asyncio does so only for sockets made with the protocol's number; without it each response takes 40 ms more.
@@ -175,7 +176,7 @@ async def serving(url: str, *, send_buffer: int = 0, **settings: Any) -> AsyncIt
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         port = sock.getsockname()[1]
         async with connected_api(Settings(servers=(url,), **settings)) as running:
-            server = make_server(running.app, running.watches.stop)
+            server = make_server(running.app, running.conditions, running.watches.stop, max_connections)
             task = asyncio.create_task(server.serve([sock]))
             try:
                 async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=15) as client:

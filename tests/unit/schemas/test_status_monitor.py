@@ -156,7 +156,8 @@ def test_the_error_codes_are_those_of_the_contract() -> None:
         "InvalidInput", "InvalidHeader", "InvalidParameter", "OperationIdReused", "UnknownAction", "OperationNotFound",
         "NotFound", "MethodNotAllowed", "OperationFinished", "ResourceBusy", "PayloadTooLarge", "UnsupportedMediaType",
         "JournalUnavailable", "JournalFull", "InternalError", "ResultTooLarge", "DeadlineExceeded", "RunnerLost",
-        "RunnerStopped", "AttemptTimedOut", "FailedByOperator",
+        "RunnerStopped", "AttemptTimedOut", "FailedByOperator", "CrossSiteRequest", "UnknownHost", "RequestTimeout",
+        "TooManyConnections",
     }  # fmt: skip
 
     assert expected == set(ErrorCode)

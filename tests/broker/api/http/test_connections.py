@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator
 
@@ -10,7 +12,9 @@ import pytest
 
 from opstream_api.http import responses
 from opstream_journal import Connection, Journal, announce_action
+from opstream_journal.runtime import http_server
 from opstream_schemas.events import Progressed, Succeeded
+from tests.support.api.endless_requests import ENDLESS, MOST, send_endlessly
 from tests.support.api.service import (
     JSON,
     Api,
@@ -119,15 +123,152 @@ async def test_an_invalid_request_behind_a_waiting_one(api: Api, journal: Journa
         assert await reader.read() == b""
 
 
-@pytest.mark.parametrize("accept", ["text/event-stream", JSON])
-async def test_an_old_client_gets_no_chunks(api: Api, journal: Journal, accept: str) -> None:
+async def test_an_old_client_gets_no_chunks(api: Api, journal: Journal) -> None:
     """HTTP/1.0 gets a history of any length as one document with its length (RFC 9112, 6.1)."""
     story = await running(api, journal)
     for percent in range(60):
         await story.append(Progressed(percent=float(percent)))
-    reply = await api.raw(get(f"/status/{story.operation.id}/events", f"Accept: {accept}", version="1.0"))
+    reply = await api.raw(get(f"/status/{story.operation.id}/events", f"Accept: {JSON}", version="1.0"))
     assert "transfer-encoding" not in [name.lower() for name, _ in reply.headers]
     assert len(msgspec.json.decode(reply.body)["value"]) == 62
+
+
+async def test_an_old_client_follows_a_stream_that_ends_with_the_connection(api: Api, journal: Journal) -> None:
+    """nginx speaks HTTP/1.0 to its upstreams unless told otherwise; it passes on what comes, as it comes."""
+    story = await running(api, journal)
+    async with api.connection() as (reader, writer):
+        writer.write(get(f"/status/{story.operation.id}/events", "Accept: text/event-stream", version="1.0"))
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        assert b"content-type: text/event-stream" in head
+        assert b"transfer-encoding" not in head
+        assert b"content-length" not in head
+        assert b"connection: close" in head
+        assert b"x-accel-buffering: no" in head
+        first = await reader.readuntil(b"requested.v1")
+        assert first.startswith(b"retry: 1000\n\n")  # no length of a chunk before it
+        await story.append(Succeeded(result=msgspec.Raw(b"1")))
+        rest = await reader.read()
+        assert b"succeeded.v1" in rest
+        assert rest.endswith(b"\n\n")
+
+
+HELD = [
+    ("no byte", b"", 0),
+    ("half a request line", b"GET /heal", 408),
+    ("half a head", b"GET /healthz HTTP/1.1\r\nHost: a\r\n", 408),
+    ("empty lines", b"\r\n\r\n", 408),
+    ("half a body", SUBMIT[:-3], 408),
+    ("half a chunked body", SUBMIT.partition(b"Content-Length")[0] + b"Transfer-Encoding: chunked\r\n\r\n5\r\nab", 408),
+    ("the body of a refused path", post("/none", b"").replace(b"Length: 0", b"Length: 9"), 0),
+]
+
+
+@pytest.mark.parametrize(("held", "status"), [one[1:] for one in HELD], ids=[one[0] for one in HELD])
+async def test_a_client_that_does_not_go_on_is_dropped(
+    api: Api, link: Connection, monkeypatch: pytest.MonkeyPatch, held: bytes, status: int
+) -> None:
+    """Whatever it keeps back, its connection ends after a time, and nothing is recorded (slowloris)."""
+    monkeypatch.setattr(http_server, "CHECK_TICKS", 1)
+    monkeypatch.setattr(http_server, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(http_server, "BODY_SECONDS", 0.2)
+    async with api.connection() as (reader, writer), asyncio.timeout(5):
+        writer.write(held)
+        if b"/none" in held:
+            assert (await read_reply(reader)).status == 404
+        if status:
+            reply = await read_reply(reader)
+            assert (reply.status, reply.header("x-ms-error-code")) == (status, "RequestTimeout")
+        assert await reader.read() == b""
+    assert await stored_messages(link) == 0
+    await eventually(lambda: api.connections <= 1)  # that of the httpx client
+
+
+async def test_trickled_bytes_gain_no_time(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One byte now and then, of a head or of a body, does not keep a connection."""
+    monkeypatch.setattr(http_server, "CHECK_TICKS", 1)
+    monkeypatch.setattr(http_server, "HEAD_SECONDS", 0.5)
+    monkeypatch.setattr(http_server, "BODY_SECONDS", 0.5)
+    for held in (b"GET / HTTP/1.1\r\nX: ", post("/book/1:upload-start").replace(b"Length: 0", b"Length: 200000")):
+        async with api.connection() as (reader, writer), asyncio.timeout(8):
+            writer.write(held)
+            reading = asyncio.create_task(reader.read())
+            while not reading.done():
+                writer.write(b"x")
+                await asyncio.wait([reading], timeout=0.05)
+            assert reading.result().startswith(b"HTTP/1.1 408 ")
+
+
+async def test_what_waits_or_streams_is_not_timed(api: Api, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time limits are the client's: a request that has arrived takes as long as it takes."""
+    monkeypatch.setattr(http_server, "CHECK_TICKS", 1)
+    monkeypatch.setattr(http_server, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(http_server, "BODY_SECONDS", 0.2)
+    story = await running(api, journal)
+    path = f"/status/{story.operation.id}"
+    async with api.connection() as (reader, writer), api.connection() as (events, follower):
+        writer.write(get(path, "Prefer: wait=60"))
+        follower.write(get(f"{path}/events", "Accept: text/event-stream"))
+        await events.readuntil(b"requested.v1")
+        async with api.connection() as (idle, _), asyncio.timeout(5):
+            assert await idle.read() == b""  # a later connection is over its time
+        await story.append(Succeeded(result=msgspec.Raw(b"1")))
+        assert b'"Succeeded"' in (await read_reply(reader)).body
+        await events.readuntil(b"succeeded.v1")
+
+
+async def test_a_half_head_behind_a_waiting_request(
+    api: Api, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The waiting request gets its response, and then the connection ends."""
+    monkeypatch.setattr(http_server, "CHECK_TICKS", 1)
+    monkeypatch.setattr(http_server, "HEAD_SECONDS", 0.2)
+    story = await running(api, journal)
+    async with api.connection() as (reader, writer), api.connection() as (idle, _), asyncio.timeout(8):
+        writer.write(get(f"/status/{story.operation.id}", "Prefer: wait=60") + b"GET / HTT")
+        await eventually(lambda: len(api.watchers) == 1)
+        assert await idle.read() == b""
+        await story.append(Succeeded(result=msgspec.Raw(b"1")))
+        assert b'"Succeeded"' in (await read_reply(reader)).body
+        assert await reader.read() == b""
+
+
+async def test_a_full_service_refuses_and_recovers(broker: Broker, link: Connection) -> None:
+    """A connection too many gets a 503 at once, and the operator a condition, which ends with the connections."""
+    async with serving(broker.url, max_connections=4) as api, api.connection() as (held, writer):
+
+        async def conditions() -> list[str]:
+            writer.write(get("/readyz"))
+            shown = msgspec.json.decode((await read_reply(held)).body)
+            return [one["name"] for one in shown.get("conditions", [])]
+
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(3):
+                await stack.enter_async_context(api.connection())
+            async with api.connection() as (reader, _):
+                reply = await read_reply(reader)
+                assert (reply.status, reply.header("x-ms-error-code")) == (503, "TooManyConnections")
+                assert reply.header("Retry-After") == "1"
+                assert await reader.read() == b""
+            assert await conditions() == ["TooManyConnections"]
+
+        async def is_over() -> bool:
+            return not await conditions()
+
+        await eventually(is_over)
+
+
+@pytest.mark.parametrize("part", ENDLESS)
+async def test_a_request_without_end_is_dropped(api: Api, link: Connection, part: str) -> None:
+    """After little more than a head may have. Nothing is recorded, and the service goes on."""
+    start, piece = ENDLESS[part]
+    async with asyncio.timeout(20):
+        answer, sent = await send_endlessly(
+            api.port, start.replace(b"POST /healthz", b"POST /book:upload-start"), piece
+        )
+    assert sent < MOST
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert (await api.client.get("/healthz")).status_code == 200
+    assert await stored_messages(link) == 0
 
 
 @pytest.mark.parametrize("what", ["", "/events"])
