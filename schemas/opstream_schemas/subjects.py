@@ -160,6 +160,22 @@ def operation_timers_filter(operation_id: str) -> str:
     return f"timers.*.*.{operation_id}.>"
 
 
+def fired_messages_filters(kind: Kind, operation_id: str) -> tuple[str, str]:
+    """Return the filters of what has fired for an operation, in the journal: its wake-ups, and its deadline."""
+    return f"wake.{kind.resource}.{kind.action}.{operation_id}.*", f"due.{kind.resource}.{kind.action}.{operation_id}"
+
+
+def parse_timer_subject(subject: str) -> tuple[str, str]:
+    """Parse `timers.{resource}.{action}.{id}.{why}` into the operation id and the reason; empty for another form."""
+    tokens = subject.split(".")
+    return (tokens[3], tokens[4]) if len(tokens) == _WAKE_TOKENS and tokens[0] == "timers" else ("", "")
+
+
+def is_deadline(reason: str) -> bool:
+    """Return True if a timer's reason says that it is a deadline, not a wake-up."""
+    return reason == _DEADLINE
+
+
 def webhook_due_subject(endpoint: str, operation_id: str) -> str:
     """Return the subject of a delivery that is due, on which a scheduled one also fires."""
     return f"webhooks.due.{endpoint}.{operation_id}"

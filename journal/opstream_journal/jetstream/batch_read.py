@@ -143,7 +143,15 @@ class BatchReader:
         if status is None and "Nats-Sequence" not in headers:
             return  # of another subscriber
         if status is None:
-            found.append(StoredMessage(headers["Nats-Subject"], int(headers["Nats-Sequence"]), message.data))
+            found.append(
+                StoredMessage(
+                    headers["Nats-Subject"],
+                    int(headers["Nats-Sequence"]),
+                    message.data,
+                    time=headers.get("Nats-Time-Stamp", ""),
+                    schedule=headers.get("Nats-Schedule", ""),
+                )
+            )
         elif not done.done():
             if status in {_END_OF_BATCH, _NO_MESSAGES}:
                 done.set_result(None)

@@ -60,6 +60,10 @@ class StoredMessage(msgspec.Struct, frozen=True):
     data: bytes = b""
     hdrs: bytes = b""
     """Its headers in the format of NATS; empty for a direct read."""
+    time: str = ""
+    """When it was stored, as the broker writes it (RFC 3339); empty for a direct read of a single message."""
+    schedule: str = ""
+    """Its header `Nats-Schedule`; only of a batched read."""
 
 
 class _StoredMessageReply(msgspec.Struct):

@@ -7,7 +7,8 @@ changes an existing consumer instead of creating one, and hides the number of an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from datetime import datetime
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from nats.js.api import ConsumerConfig, StreamConfig
@@ -24,6 +25,15 @@ _NAME_IN_USE: Final = frozenset({10058, 10148})
 
 Fields = Mapping[str, Any]
 """Fields of a configuration in the broker's form; None removes one."""
+
+
+class ConsumerProgress(NamedTuple):
+    """How far a consumer is, as stream sequences, and when the broker said so, by its clock."""
+
+    acknowledged: int
+    """Up to here all messages are acknowledged."""
+    delivered: int
+    now: datetime
 
 
 async def stream_config(connection: Connection, name: str) -> StreamConfig | None:
@@ -130,6 +140,26 @@ async def ack_floor(connection: Connection, stream_name: str, name: str) -> int 
             return None
         raise
     return int(answer["ack_floor"]["stream_seq"])
+
+
+async def consumer_position(connection: Connection, stream_name: str, name: str) -> ConsumerProgress | None:
+    """Return how far a consumer is; None without such a consumer.
+
+    Raises:
+        JournalUnavailable: JetStream did not answer.
+        BrokerRefused: the broker refused.
+    """
+    try:
+        answer = await _request(connection, f"CONSUMER.INFO.{stream_name}.{name}")
+    except BrokerRefused as refused:
+        if refused.code == _NOT_FOUND:
+            return None
+        raise
+    return ConsumerProgress(
+        acknowledged=int(answer["ack_floor"]["stream_seq"]),
+        delivered=int(answer["delivered"]["stream_seq"]),
+        now=datetime.fromisoformat(answer["ts"]),
+    )
 
 
 async def create_consumer(connection: Connection, stream_name: str, config: ConsumerConfig) -> bool:

@@ -144,6 +144,14 @@ class ResourceLocks:
         owner = _owner(await self._bucket.get(_owner_key(lock)))
         return None if owner is None or await self._read_stage(owner.operation_id) is OperationStage.ENDED else owner
 
+    async def is_queued(self, lock: str, operation_id: str) -> bool:
+        """Return True if an operation is in a lock's queue.
+
+        Raises:
+            JournalError: the broker did not answer, or refused.
+        """
+        return await self._bucket.find_latest(_waiter_key(lock, operation_id=operation_id)) is not None
+
     async def waiters(self, lock: str) -> list[Claim]:
         """Return the waiters in their order. Some may have ended meanwhile.
 

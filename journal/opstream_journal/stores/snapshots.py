@@ -31,6 +31,7 @@ _READ_TIMEOUT: Final = 5.0
 _BULK_TIMEOUT: Final = 10.0
 _SNAPSHOTS: Final = 256
 """Snapshots in one request; the broker accepts up to 1,024 subjects (NATS ADR-31)."""
+_PAGE_BYTES: Final = 1024 * 1024
 _OPERATIONS: Final = 100
 """Operations in one request: the broker refuses to answer with more than 1,024 messages, and each may have eight."""
 
@@ -170,6 +171,18 @@ class SnapshotReader:
         filters = [f"{_PREFIX}{one}" for one in operation_ids]
         messages = await self._reader.read_last(VIEW_STREAM, filters, batch=_SNAPSHOTS, timeout=_READ_TIMEOUT)
         return {operation_id_of(message.subject): _entry(message) for message in messages}
+
+    async def page(self, revision: int, count: int) -> list[SnapshotEntry]:
+        """Return at most `count` entries from a revision on, in the order of revisions, from any replica.
+
+        Fewer are no end: the broker also cuts a page by its bytes. An empty page is the end.
+
+        Raises:
+            JournalUnavailable: no replica answered, or not in time.
+            BrokerRefused: another error.
+        """
+        request = {"next_by_subj": ">", "seq": revision, "batch": count, "max_bytes": _PAGE_BYTES}
+        return [_entry(message) for message in await self._reader.read(VIEW_STREAM, request, timeout=_READ_TIMEOUT)]
 
 
 class RawSnapshot:

@@ -64,6 +64,16 @@ async def schedule_deadline(connection: Connection, kind: Kind, operation_id: st
     await schedule_message(connection, timer, subjects.fired_deadline_subject(kind, operation_id), at, b"")
 
 
+async def send_deadline(connection: Connection, kind: Kind, operation_id: str) -> None:
+    """Store the check of a deadline that is due now.
+
+    Raises:
+        JournalUnavailable: not acknowledged; it may be sent all the same.
+        BrokerRefused: the broker refused.
+    """
+    await rpc.publish(connection, subjects.fired_deadline_subject(kind, operation_id), b"", {})
+
+
 async def cancel_timers(connection: Connection, operation_id: str) -> None:
     """Cancel the scheduled wake-ups and the deadline of an operation. One that was published already still arrives.
 

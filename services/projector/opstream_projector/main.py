@@ -22,6 +22,7 @@ from .deadline_scanner import DeadlineScanner
 from .deadlines import DeadlineEnforcer, DeadlineScheduler
 from .projection.projector import Projector
 from .settings import Settings
+from .sweeper import Sweeper
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def run(settings: Settings) -> None:
     uvloop.run(run_until_signal(work))
 
 
-async def _compose(_conditions: Conditions, connection: Connection, max_msg_size: int) -> list[ServiceLoop]:
+async def _compose(conditions: Conditions, connection: Connection, max_msg_size: int) -> list[ServiceLoop]:
     journal = Journal(connection, max_msg_size=max_msg_size, clock=time.monotonic)
     await journal.start()
     locks = ResourceLocks(connection, journal)
@@ -67,6 +68,7 @@ async def _compose(_conditions: Conditions, connection: Connection, max_msg_size
         projector,
         DeadlineScanner(connection, journal, scheduler.ended, now=_utc_now, monotonic=time.monotonic),
         DeadlineEnforcer(connection, handler),
+        Sweeper(connection, handler, locks, conditions),
     ]
 
 
