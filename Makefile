@@ -18,7 +18,7 @@ demo: $(READY) ## start everything in a temporary folder and upload a book; leav
 	@$(BIN)/opstream demo
 
 up: $(READY) ## run everything on this machine until Ctrl-C; options in ARGS="--port 9000"
-	@exec $(BIN)/opstream up $(ARGS)
+	@OPSTREAM_ACTIONS=$${OPSTREAM_ACTIONS:-bookshelf.actions} exec $(BIN)/opstream up $(ARGS)
 
 test: $(READY) ## run all tests, three files at a time; a selection with ARGS="-m unit"
 	@$(BIN)/python -m pytest -q -n 3 --dist loadfile $(ARGS)

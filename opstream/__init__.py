@@ -50,6 +50,9 @@ __all__ = [
     "action",
 ]
 
+_EVENT_NAMES = {"ActionFailed": "ActionError", "ActionCanceled": "ActionCanceledError"}
+"""Events whose names authors look for here, and the errors that they mean."""
+
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - any exported object
     """Load the names of the client when they are first used: a module of actions needs no HTTP library."""
@@ -57,4 +60,10 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - any exported object
         value = getattr(import_module(f"{__name__}.client"), name)
         globals()[name] = value
         return value
+    if name in _EVENT_NAMES:
+        # Not an AttributeError: `from opstream import` would replace its text.
+        raise ImportError(
+            f"opstream has no {name}: what an action raises is opstream.{_EVENT_NAMES[name]}, "
+            f"and the event that subscribers get is opstream.events.{name}"
+        )
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -147,7 +147,8 @@ class DemoSystem:
         Raises:
             CommandError: it ended instead.
         """
-        options = ("--port", "0", "--nats-port", "0", "--data-dir", str(self._data_dir))
+        ports = ("--port", "0", "--nats-port", "0")
+        options = ("--actions", "bookshelf.actions", *ports, "--data-dir", str(self._data_dir))
         narrator.command("opstream", "up", *options)
         self._child = await ChildProcess.start(
             "opstream up", _command("up", *options), environment=_environment(), on_line=self._handle_line

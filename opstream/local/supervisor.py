@@ -10,7 +10,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ import msgspec
 
 from opstream.terminal.console import CommandError
 
+from .action_check import CHECK_COMMAND
 from .ports import ListenAddress, free_ports, is_broker, is_ready, local_url, wait_until
 from .processes import SUPERVISOR_VARIABLE, ChildProcess, PrefixedOutput, describe_exit, stop_in_order
 
@@ -130,6 +131,7 @@ class Supervisor:
     async def _start(self) -> None:
         try:
             async with asyncio.timeout(_START_TIMEOUT):
+                await self._check_actions()
                 await self._start_broker()
                 await self._provision()
                 await self._start_services()
@@ -140,6 +142,16 @@ class Supervisor:
             f"opstream is ready: API {self._settings.public_url or api}, broker {self._nats_url}", is_bold=True
         )
         self._output.plain(f"Try {api}/docs in a browser; Ctrl-C stops everything")
+
+    async def _check_actions(self) -> None:
+        """Import the actions once, in a process of its own: a mistake in them should not start a broker first."""
+        check = await self._start_child("actions", (*CHECK_COMMAND, *self._settings.modules), lambda _: None)
+        await asyncio.wait([check.ended])
+        if check.ended.result():
+            errors = [line for line in check.tail if line.startswith(_ERROR_PREFIX)]
+            if errors:
+                raise CommandError(errors[-1].removeprefix(_ERROR_PREFIX))
+            raise _child_error(check, "the process that imports the actions ended")
 
     async def _start_broker(self) -> None:
         settings = self._settings
@@ -201,19 +213,17 @@ class Supervisor:
 
     async def _launch(self, name: str, *options: str) -> ChildProcess:
         command = [sys.executable, "-P", "-m", "opstream", name, "--log-level", self._settings.log_level, *options]
-        try:
-            child = await ChildProcess.start(
-                name,
-                command,
-                environment=self._environment(name),
-                on_line=lambda line: self._print_child_line(name, line),
-            )
-        except OSError as error:
-            raise CommandError(f"the {name} can't be started: {error}") from error
+        child = await self._start_child(name, command, lambda line: self._print_child_line(name, line))
         self._children[name] = child
         if name in _SERVICES:
             child.ended.add_done_callback(lambda _: self._handle_end(child))
         return child
+
+    async def _start_child(self, name: str, command: Sequence[str], on_line: Callable[[str], None]) -> ChildProcess:
+        try:
+            return await ChildProcess.start(name, command, environment=self._environment(name), on_line=on_line)
+        except OSError as error:
+            raise CommandError(f"the {name} can't be started: {error}") from error
 
     def _print_child_line(self, name: str, line: str) -> None:
         # nats-server logs many lines at each start; they are shown with --log-level debug.

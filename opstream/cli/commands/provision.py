@@ -78,7 +78,7 @@ class ProvisionSettings(msgspec.Struct, frozen=True, kw_only=True):
 )
 @common_options.max_body_option(None)
 @common_options.max_result_option(None)
-@common_options.actions_option(default=())
+@common_options.actions_option(is_required=False)
 @common_options.archive_option
 @common_options.archive_max_age_option
 @option("--update", "is_update", variable="UPDATE", is_flag=True, help="Apply the differences that are safe to apply.")
@@ -190,7 +190,7 @@ def _needed_message_size(settings: ProvisionSettings) -> int:
 def _load_specs(modules: tuple[str, ...]) -> list[ActionSpec]:
     if not modules:
         return []
-    from opstream_runner.main import load_actions
+    from opstream_runner.authoring.action_modules import load_actions
 
     return [action.spec for action in load_actions(modules)]
 

@@ -12,7 +12,6 @@ from .option import Decorator, option, split_list
 from .value_types import Duration, Size
 
 NATS_URL: Final = "nats://127.0.0.1:4222"
-ACTIONS: Final = "bookshelf.actions"
 
 _MAX_DOCUMENT_SIZE: Final = "63MiB"
 """NATS takes no message above 64 MiB, and the event of a request or a result is larger than the document in it."""
@@ -26,6 +25,17 @@ def _check_modules(ctx: click.Context, param: click.Parameter, value: tuple[str,
             name = module.removesuffix(".py").strip("./").replace("/", ".")
             example = name if all(part.isidentifier() for part in name.split(".")) else "shop.orders"
             raise click.BadParameter(f"{module!r} is not a module: write its name, e.g. {example}", ctx, param)
+    return modules
+
+
+def _require_modules(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    modules = _check_modules(ctx, param, value)
+    if not modules:
+        raise click.UsageError(
+            "it needs your actions: write --actions with the name of your module, e.g. --actions greetings for a "
+            "greetings.py in the working directory, or --actions bookshelf.actions for the example that comes along",
+            ctx,
+        )
     return modules
 
 
@@ -164,16 +174,15 @@ def max_result_option(default: str | None = "256KiB") -> Decorator[Any]:
     )
 
 
-def actions_option(default: tuple[str, ...] = (ACTIONS,)) -> Decorator[Any]:
+def actions_option(*, is_required: bool = True) -> Decorator[Any]:
     """`--actions MODULE`."""
     return option(
         "--actions",
         "modules",
         variable="ACTIONS",
         multiple=True,
-        default=default,
         metavar="MODULE",
-        callback=_check_modules,
+        callback=_require_modules if is_required else _check_modules,
         help="A module with @action functions, by its import name (the working directory is searched, too), e.g. "
-        "--actions shop.orders --actions shop.stock.",
+        "--actions shop.orders --actions shop.stock. The example that comes along is bookshelf.actions.",
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import logging
 import os
 import random
@@ -36,9 +35,9 @@ from opstream_schemas.events import CancelRequested, Failed
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.backoff import MIN_JITTER_FACTOR
 
-from .authoring.action import Action, collect_actions
+from .authoring.action import Action
+from .authoring.action_modules import load_actions
 from .dependencies import RunnerDependencies
-from .errors import InvalidAction
 from .event_loop import run_until_complete
 from .faststream_broker import SharedConnectionBroker
 from .runner import Runner
@@ -67,23 +66,6 @@ def run(settings: Settings) -> None:
             # announce its actions and then die.
             sock = stack.enter_context(listen("0.0.0.0", settings.health_port, "--health-port"))  # noqa: S104
         run_until_complete(_serve(settings, actions, sock))
-
-
-def load_actions(modules: tuple[str, ...]) -> list[Action[Any, Any]]:
-    """Import modules and return their actions.
-
-    Raises:
-        InvalidAction: a module can't be imported or defines no valid action.
-    """
-    imported = []
-    for name in modules:
-        try:
-            imported.append(importlib.import_module(name))
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-                raise
-            raise InvalidAction(f"there is no module {name!r}: check --actions and PYTHONPATH") from error
-    return collect_actions(imported)
 
 
 async def _serve(settings: Settings, actions: list[Action[Any, Any]], sock: socket.socket | None) -> None:

@@ -69,7 +69,8 @@ def test_runs_stops_and_remembers(workplace: Path, http: httpx.Client) -> None:
         assert "made" not in up.output
         assert "put right  stream OPERATIONS: max_msg_size is 272KiB, should be 1040KiB" in up.output
         assert http.get(f"{api}/status/{operation_id}").json() == before
-        other = run("up", "--port", "0", "--nats-port", "0", "--data-dir", "data", cwd=workplace)
+        ports = ("--port", "0", "--nats-port", "0")
+        other = run("up", "--actions", MODULE, *ports, "--data-dir", "data", cwd=workplace)
         assert other.returncode == 1
         assert "another broker uses" in other.stderr
         assert "--data-dir" in other.stderr
@@ -147,7 +148,7 @@ def test_a_port_in_use(listener: socket.socket, workplace: Path, option: str) ->
     port = listener.getsockname()[1]
     ports = {"--port": "0", "--nats-port": "0", option: str(port)}
     options = [part for pair in ports.items() for part in pair]
-    result = run("up", *options, "--data-dir", "data", cwd=workplace)
+    result = run("up", "--actions", MODULE, *options, "--data-dir", "data", cwd=workplace)
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.count("\n") == 1
     assert result.stderr.startswith(f"opstream: error: port {port} on 127.0.0.1 is in use: ")
@@ -155,11 +156,21 @@ def test_a_port_in_use(listener: socket.socket, workplace: Path, option: str) ->
     assert not (workplace / "data").exists()
 
 
-def test_actions_that_do_not_exist(workplace: Path) -> None:
-    """A module that does not exist is one line of error, and everything is stopped again."""
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (None, "there is no module 'mine': check --actions and PYTHONPATH"),
+        ("price = 1 / 0\n", "mine.py:1: the module 'mine' can't be imported: ZeroDivisionError: division by zero"),
+        ("import os\nos._exit(3)\n", "the process that imports the actions ended (exit status 3) without any output"),
+    ],
+)
+def test_actions_that_can_not_be_imported(workplace: Path, source: str | None, said: str) -> None:
+    """A mistake in the actions is one line of error, before anything has started."""
+    if source is not None:
+        (workplace / "mine.py").write_text(source, encoding="utf-8")
     ports = ("--port", "0", "--nats-port", "0")
-    result = run("up", *ports, "--data-dir", "data", "--actions", "nonsense", cwd=workplace)
+    result = run("up", *ports, "--data-dir", "data", "--actions", "mine", cwd=workplace)
     assert result.returncode == 1
-    assert "there is no module 'nonsense'" in result.stderr
-    assert result.stderr.count("\n") == 1
-    assert "Traceback" not in result.stdout
+    assert result.stderr == f"opstream: error: {said}\n"
+    assert "starting" not in result.stdout
+    assert not (workplace / "data").exists()

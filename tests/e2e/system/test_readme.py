@@ -97,7 +97,8 @@ def test_the_first_call(tmp_path: Path) -> None:
     """The README's first call gets the response shown there from the system of `make up`."""
     shown = _BLOCK.findall(README)[0][1].replace("\\\n", "")
     call, *_ = re.findall(r"^\$ (curl .+)$", shown, flags=re.MULTILINE)
-    with Process("up", "--port", "0", "--nats-port", "0", "--data-dir", "data", cwd=tmp_path) as up:
+    options = ("--actions", "bookshelf.actions", "--port", "0", "--nats-port", "0", "--data-dir", "data")
+    with Process("up", *options, cwd=tmp_path) as up:
         api = up.wait_for(r"^opstream is ready: API (http://\S+),")[1]
         command = call.replace("http://127.0.0.1:8080", api)
         environment = os.environ | {"NO_PROXY": "127.0.0.1"}

@@ -277,18 +277,19 @@ def test_variables_are_read_as_options(
     assert (by_option.exit_code, by_option.output) == (0, "")
     assert (by_variable.exit_code, by_variable.output) == (0, "")
     assert given[0] == given[1]
-    plain = CliRunner().invoke(main, [command, *words])
+    needed = {"OPSTREAM_ACTIONS": "needed"} if command in {"up", "runner"} else {}
+    plain = CliRunner().invoke(main, [command, *words], env=needed)
     assert plain.exit_code == 0
     for field in set(given[0].__struct_fields__) - ELSEWHERE:
         assert getattr(given[2], field) != getattr(given[0], field), f"{field} was not set"
 
 
 def test_defaults(given: list[Any]) -> None:
-    """HTTP is on 8080, NATS on 4222, the data in `./.opstream`, the actions are those of the bookshelf example."""
-    assert CliRunner().invoke(main, ["up"]).exit_code == 0
+    """HTTP is on 8080, NATS on 4222, the data in `./.opstream`."""
+    assert CliRunner().invoke(main, ["up", "--actions", "shop"]).exit_code == 0
     (up,) = given
     assert (up.host, up.port, up.nats_port, up.public_url) == ("127.0.0.1", 8080, 4222, None)
-    assert (up.data_dir, up.modules) == (Path(".opstream"), ("bookshelf.actions",))
+    assert (up.data_dir, up.modules) == (Path(".opstream"), ("shop",))
     assert up.drain == 10.0
     assert (up.max_body, up.max_result) == (262_144, 262_144)
 
@@ -370,7 +371,16 @@ def test_provision_compares_only_what_is_given(given: list[Any]) -> None:
 )
 def test_usage_errors(given: list[Any], arguments: list[str], complaint: str) -> None:
     """Invalid options are refused with exit status 2 before anything starts."""
-    result = CliRunner().invoke(main, arguments)
+    result = CliRunner().invoke(main, arguments, env={"OPSTREAM_ACTIONS": "shop"})
     assert result.exit_code == 2
     assert complaint in " ".join(result.output.split())
     assert given == []
+
+
+@pytest.mark.parametrize("command", ["up", "runner"])
+def test_no_actions(given: list[Any], command: str) -> None:
+    """Without --actions nothing is run in their place: the error says what to write."""
+    result = CliRunner().invoke(main, [command])
+    assert (result.exit_code, given) == (2, [])
+    assert "write --actions with the name of your module, e.g. --actions greetings for a greetings.py" in result.output
+    assert "--actions bookshelf.actions for the example" in result.output

@@ -122,6 +122,10 @@ def action(
     Raises:
         InvalidAction: the name, an option or the function's signature can't be used; the message says what to change.
     """
+    given: object = name
+    if not isinstance(given, str):
+        what = "write the decorator with parentheses and a name" if callable(given) else "its name must be a text"
+        raise InvalidAction(f"{what}, e.g. @action('book:upload'), not {_named(given)}")
     try:
         kind = Kind.parse_routable(name)
     except InvalidName as error:
@@ -179,6 +183,10 @@ def collect_actions(modules: list[ModuleType]) -> list[Action[Any, Any]]:
                 raise InvalidAction(f"action {one.kind} is defined twice; rename one or leave out a module")
             one.module = one.module or module.__name__
     return [found[kind] for kind in sorted(found)]
+
+
+def _named(value: object) -> str:
+    return f"@action on {value.__name__}" if inspect.isfunction(value) else repr(value)
 
 
 def _handler_types(kind: Kind, handler: Callable[..., Any]) -> tuple[Any, Any]:
