@@ -92,7 +92,7 @@ def _figures(body: bytes, posts: list[float]) -> InputFigures:
     steps: dict[str, Callable[[], Any]] = {
         "encoding and nesting": partial(check_json, body),
         "decode": partial(msgspec.json.decode, body),
-        "schema": partial(validators.validate, files.spec, value),
+        "schema": partial(validators.validate, files.spec, document, value),
         "request hash": partial(request_hash, kind, RESOURCE_ID, value, ""),
         "event, encoded and decoded": partial(encode_event, event),
     }

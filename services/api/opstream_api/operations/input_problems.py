@@ -11,6 +11,7 @@ Pure: no clock, no I/O.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
@@ -18,6 +19,8 @@ from typing import Any, Final
 import jsonschema_rs
 
 from opstream_api.errors import MESSAGE_LIMIT, TARGET_LIMIT
+from opstream_schemas.action_types.schema_engine import MASK, compile_schema
+from opstream_schemas.action_types.schema_nodes import Schema
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.status_monitor import ErrorDetail
 from opstream_schemas.text import truncate_text
@@ -26,12 +29,8 @@ MAX_DETAILS: Final = 10
 """Problems that one error lists."""
 LISTED_UP_TO: Final = 2_000
 """Problems are listed (in 10 to 20 ms) if the input can have so many at most. Else only the first one is named."""
-BACKTRACK_LIMIT: Final = 10_000
-"""Steps back that one pattern may take in one text: 0.2 ms. Only look-around and back-references need any."""
 
-_MASK: Final = "the value"
-"""Replaces the invalid value in messages, since it may be large or secret."""
-_NO_BRANCH: Final = f"{_MASK} fits none of the alternatives that the schema allows here"
+_NO_BRANCH: Final = f"{MASK} fits none of the alternatives that the schema allows here"
 _KIND: Final = jsonschema_rs.ValidationErrorKind
 _KEYWORDS_PER_VALUE: Final = 3
 """Keywords that one value can break, besides `required`."""
@@ -51,23 +50,8 @@ _NUMBER: Final = "number"
 _INTEGER: Final = "integer"
 _TYPES: Final = ("null", "boolean", _INTEGER, _NUMBER, "string", "array", "object")
 _OBJECT: Final = frozenset({"object"})
-
-Schema = dict[str, Any]
-
-
-def compile_schema(schema: Schema) -> jsonschema_rs.Draft202012Validator:
-    """Compile a schema. It fetches nothing that the schema refers to, and bounds the work of a pattern.
-
-    Raises:
-        ValueError: the schema is not valid.
-    """
-    return jsonschema_rs.Draft202012Validator(
-        schema,
-        validate_formats=True,
-        mask=_MASK,
-        offline=True,
-        pattern_options=jsonschema_rs.FancyRegexOptions(backtrack_limit=BACKTRACK_LIMIT),
-    )
+_REPEATED_VALUE: Final = re.compile(r"^(Invalid (?:enum )?value) .*$", re.DOTALL)
+_NAME_PLACE: Final = "key` in `"
 
 
 class InputProblems:
@@ -300,7 +284,7 @@ def _problem(error: jsonschema_rs.ValidationError) -> ErrorDetail:
         message = _NO_BRANCH
     elif isinstance(kind, _KIND.Type) and len(kind.types) > 1:
         names = sorted(kind.types, key="null".__eq__)
-        message = f"{_MASK} is not of type {' or '.join(names)}"
+        message = f"{MASK} is not of type {' or '.join(names)}"
     return _detail(message, _error_path(error))
 
 
@@ -311,6 +295,23 @@ def _error_path(error: jsonschema_rs.ValidationError) -> list[str | int]:
     elif isinstance(error.kind, _KIND.AdditionalProperties) and error.kind.unexpected:
         path.append(error.kind.unexpected[0])
     return path
+
+
+def decoding_problem(error: Exception) -> ErrorDetail:
+    """Return the problem that a decoder of msgspec found, without the value that msgspec may repeat."""
+    message, _, place = str(error).partition(" - at `")
+    message = _REPEATED_VALUE.sub(r"\1", message)
+    if place.startswith(_NAME_PLACE):
+        message = f"the name of a member: {message}"
+        place = place.removeprefix(_NAME_PLACE)
+    if message.startswith("Expected `int") and message.endswith("got `float`"):
+        message += ": write a whole number without a fraction or an exponent"
+    target = place.removesuffix("`").removeprefix("$").removeprefix(".")
+    return ErrorDetail(
+        code=ErrorCode.INVALID_INPUT,
+        message=truncate_text(message, MESSAGE_LIMIT // 2),
+        target=truncate_text(target, TARGET_LIMIT),
+    )
 
 
 def _detail(message: str, path: Sequence[str | int]) -> ErrorDetail:

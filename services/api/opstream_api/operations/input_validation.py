@@ -5,36 +5,79 @@ Pure, except that it keeps one compiled validator for each action. It never fetc
 
 from __future__ import annotations
 
+import json
 import logging
-from typing import Any
+import re
+from typing import Any, Final
 
 import msgspec
 
 from opstream_api.errors import ApiError
 from opstream_schemas.action_spec import ActionSpec
+from opstream_schemas.action_types.schema_engine import compile_schema, validated_part, with_known_patterns
+from opstream_schemas.action_types.type_decoder import schema_decoder
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.names import Kind
+from opstream_schemas.status_monitor import ErrorDetail
 from opstream_schemas.text import check_json
 
-from .input_problems import InputProblems, compile_schema
+from .input_problems import InputProblems, decoding_problem
 
 logger = logging.getLogger(__name__)
+
+_OTHER_SPELLING: Final = re.compile(rb'"[ \t\r\n]+:|\\u00(?:22|3[aA])')
+"""Ways to write `":` that an encoder does not use."""
 
 
 def decode_input(body: bytes) -> tuple[bytes, Any]:
     """Return the input as JSON, to be stored, and decoded. An empty body counts as `{}`.
 
     Raises:
-        ApiError: `InvalidInput`: not JSON in UTF-8, nested too deeply, or a number out of range.
+        ApiError: `InvalidInput`: not JSON in UTF-8, nested too deeply, a number out of range, or a repeated member.
     """
     document = body.strip(b" \t\r\n") or b"{}"
     try:
         check_json(document)
-        return document, msgspec.json.decode(document)
+        value = msgspec.json.decode(document)
     except UnicodeDecodeError as error:
         raise ApiError(ErrorCode.INVALID_INPUT, "the body is not UTF-8") from error
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise ApiError(ErrorCode.INVALID_INPUT, f"the body can't be read as JSON: {error}") from error
+    name = find_repeated_name(document, value)
+    if name is not None:
+        raise ApiError(
+            ErrorCode.INVALID_INPUT,
+            f"an object of the body has the member {json.dumps(name, ensure_ascii=False)} twice: readers of JSON "
+            "disagree which one counts, so send one",
+            target=name,
+        )
+    return document, value
+
+
+def find_repeated_name(document: bytes, value: Any) -> str | None:  # noqa: ANN401 - JSON
+    """Return a name that one object of a document has twice; None if there is none.
+
+    Args:
+        document: valid JSON.
+        value: the same decoded, where the last of such members is left.
+    """
+    if b":" not in document:
+        return None
+    # A member that the decoder lost leaves fewer `":`: each other one is also in what is left, unless it was spelled
+    # otherwise.
+    if _OTHER_SPELLING.search(document) is None and document.count(b'":') == msgspec.json.encode(value).count(b'":'):
+        return None
+    repeated: list[str] = []
+
+    def note(pairs: list[tuple[str, object]]) -> None:
+        names: set[str] = set()
+        for name, _ in pairs:
+            if name in names and not repeated:
+                repeated.append(name)
+            names.add(name)
+
+    json.loads(document, object_pairs_hook=note, parse_int=len, parse_float=len)
+    return repeated[0] if repeated else None
 
 
 class InputValidator:
@@ -43,17 +86,22 @@ class InputValidator:
     def __init__(self) -> None:
         self._compiled: dict[Kind, _CompiledAction] = {}
 
-    def validate(self, spec: ActionSpec, value: Any) -> None:  # noqa: ANN401 - JSON
-        """Validate an input against the action's schema.
+    def validate(self, spec: ActionSpec, document: bytes, value: Any) -> None:  # noqa: ANN401 - JSON
+        """Validate an input: it has to fit the action's schema, and to decode as the runner will decode it.
+
+        Args:
+            spec: the action.
+            document: the input, JSON.
+            value: the same, decoded.
 
         Raises:
             ApiError: `InvalidInput`: it names the first problem, and lists several if they are found in bounded time;
                 `InternalError`: the catalog entry has no valid schema.
         """
         compiled = self._compile(spec)
-        if compiled.validator.is_valid(value):
+        problems = compiled.find_problems(document, value)
+        if not problems:
             return
-        problems = compiled.problems().find(value)
         first = problems[0]
         raise ApiError(
             ErrorCode.INVALID_INPUT,
@@ -77,11 +125,24 @@ class InputValidator:
 class _CompiledAction:
     def __init__(self, spec: ActionSpec) -> None:
         self.spec = spec
-        self.validator = compile_schema(spec.input_schema)
+        self._decode = schema_decoder(spec.input_schema)
+        self._schema = spec.input_schema if self._decode is None else validated_part(spec.input_schema)
+        try:
+            self._validator = compile_schema(self._schema)
+        except ValueError:
+            self._schema = with_known_patterns(self._schema)
+            self._validator = compile_schema(self._schema)
         self._problems: InputProblems | None = None
 
-    def problems(self) -> InputProblems:
-        """Return what finds the problems of this action's inputs. The first refused input compiles it."""
-        if self._problems is None:
-            self._problems = InputProblems(self.spec.input_schema)
-        return self._problems
+    def find_problems(self, document: bytes, value: Any) -> list[ErrorDetail]:  # noqa: ANN401 - JSON
+        """Return what is wrong with an input; nothing if it is valid."""
+        if not self._validator.is_valid(value):
+            if self._problems is None:  # the first refused input compiles it
+                self._problems = InputProblems(self._schema)
+            return self._problems.find(value)
+        if self._decode is not None:
+            try:
+                self._decode(document)
+            except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as error:
+                return [decoding_problem(error)]
+        return []

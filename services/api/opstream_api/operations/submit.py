@@ -128,7 +128,7 @@ class Submitter:
             message = f"no runner has announced the action {kind}; /openapi.json lists the known ones"
             raise ApiError(ErrorCode.UNKNOWN_ACTION, message)
         document, value = decode_input(body)
-        self._validator.validate(spec, value)
+        self._validator.validate(spec, document, value)
         digest = request_hash(kind, request.resource_id, value, request.caller.identity, request.callback)
         try:
             self._capacity.ensure_room()

@@ -17,14 +17,12 @@ from opstream_schemas.names import Kind
 
 from .action_options import Exclusive, Isolation, OnConflict, as_seconds, validate_policy
 from .context import ActionContext
+from .type_schema import UnsupportedType, announced_schema
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-_VALUE_KEYWORDS: Final = frozenset({"const", "default", "enum", "examples"})
-"""Keywords of a JSON Schema whose values are plain values, not schemas."""
-_SCHEMA_MAP_KEYWORDS: Final = frozenset({"properties", "$defs"})
 
 
 class Action(Generic[P, R]):
@@ -158,8 +156,8 @@ def action(
             action=kind.action,
             summary=(inspect.getdoc(handler) or "").partition("\n")[0],
             action_version=version,
-            input_schema=_closed_schema(kind, input_type),
-            result_schema=_closed_schema(kind, result_type),
+            input_schema=_schema(kind, input_type),
+            result_schema=_schema(kind, result_type),
             policy=policy,
         )
         return Action(handler, spec, input_type, result_type)
@@ -212,25 +210,8 @@ def _handler_types(kind: Kind, handler: Callable[..., Any]) -> tuple[Any, Any]:
     return hints[names[0]], hints["return"]
 
 
-def _closed_schema(kind: Kind, model: Any) -> dict[str, Any]:  # noqa: ANN401 - any type that msgspec knows
+def _schema(kind: Kind, model: Any) -> dict[str, Any]:  # noqa: ANN401 - any type that msgspec knows
     try:
-        schema = msgspec.json.schema(model)
-    except (NameError, TypeError) as error:
-        raise InvalidAction(f"action {kind}: {model} has no JSON Schema: {error}") from error
-    return typing.cast("dict[str, Any]", _forbid_unknown_properties(schema))
-
-
-def _forbid_unknown_properties(node: Any) -> Any:  # noqa: ANN401 - JSON
-    if isinstance(node, list):
-        return [_forbid_unknown_properties(item) for item in node]
-    if not isinstance(node, dict):
-        return node
-    closed: dict[str, Any] = {}
-    for key, value in node.items():
-        if key in _SCHEMA_MAP_KEYWORDS:
-            closed[key] = {name: _forbid_unknown_properties(schema) for name, schema in value.items()}
-        else:
-            closed[key] = value if key in _VALUE_KEYWORDS else _forbid_unknown_properties(value)
-    if closed.get("type") == "object" and "properties" in closed:
-        closed.setdefault("additionalProperties", False)
-    return closed
+        return announced_schema(model)
+    except UnsupportedType as error:
+        raise InvalidAction(f"action {kind}: {error}") from error

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opstream_api.operations.input_problems import LISTED_UP_TO, InputProblems, compile_schema
+from opstream_api.operations.input_problems import LISTED_UP_TO, InputProblems
+from opstream_schemas.action_types.schema_engine import compile_schema
 from opstream_schemas.status_monitor import ErrorDetail
 from opstream_schemas.text import MAX_NESTING
 

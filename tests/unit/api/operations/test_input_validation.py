@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import re
+import time
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -13,6 +17,8 @@ from hypothesis import strategies as st
 from opstream_api.errors import MESSAGE_LIMIT, TARGET_LIMIT, ApiError
 from opstream_api.operations.input_problems import MAX_DETAILS, format_target
 from opstream_api.operations.input_validation import InputValidator, decode_input
+from opstream_runner.authoring.type_schema import announced_schema
+from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.status_monitor import ErrorObject
 from opstream_schemas.text import MAX_NESTING
@@ -27,9 +33,14 @@ def refused(value: Any, validators: InputValidator | None = None, **schema: Any)
     """Return the error for an input."""
     entry = msgspec.structs.replace(spec(), input_schema=schema) if schema else spec()
     with pytest.raises(ApiError) as caught:
-        (validators or InputValidator()).validate(entry, value)
+        check(entry, value, validators)
     assert caught.value.code is ErrorCode.INVALID_INPUT
     return caught.value.body.error
+
+
+def check(entry: ActionSpec, value: Any, validators: InputValidator | None = None) -> None:
+    """Validate a value, as JSON."""
+    (validators or InputValidator()).validate(entry, msgspec.json.encode(value), value)
 
 
 def problems(error: ErrorObject) -> list[tuple[str, str]]:
@@ -102,8 +113,8 @@ def test_no_body_breaks_the_decoder(body: bytes) -> None:
 
 def test_a_valid_input_passes() -> None:
     """Optional members may be left out."""
-    InputValidator().validate(spec(), INPUT)
-    InputValidator().validate(spec(), {"title": "", "note": None})
+    check(spec(), INPUT)
+    check(spec(), {"title": "", "note": None})
 
 
 def test_one_problem_is_the_whole_error() -> None:
@@ -174,18 +185,18 @@ def test_formats_are_checked() -> None:
 def test_a_new_version_of_an_action_is_validated_by_its_own_schema() -> None:
     """The compiled validator of the old version is not used."""
     validators = InputValidator()
-    validators.validate(spec(), INPUT)
+    check(spec(), INPUT, validators)
     newer = msgspec.structs.replace(spec(), action_version=2, input_schema={"type": "integer"})
     with pytest.raises(ApiError):
-        validators.validate(newer, INPUT)
-    validators.validate(newer, 3)
+        check(newer, INPUT, validators)
+    check(newer, 3, validators)
 
 
 @pytest.mark.parametrize("schema", [{"type": "nonsense"}, {"$ref": "#/$defs/none"}, {"$ref": "http://192.0.2.1/x"}])
 def test_a_broken_schema_is_an_internal_error(schema: dict[str, Any]) -> None:
     """It is an internal error, not the client's, and nothing is fetched."""
     with pytest.raises(ApiError) as caught:
-        InputValidator().validate(msgspec.structs.replace(spec(), input_schema=schema), {})
+        check(msgspec.structs.replace(spec(), input_schema=schema), {})
     assert caught.value.code is ErrorCode.INTERNAL_ERROR
 
 
@@ -203,3 +214,114 @@ def test_a_broken_schema_is_an_internal_error(schema: dict[str, Any]) -> None:
 def test_how_a_target_is_written(place: list[str | int], expected: str) -> None:
     """As in most languages."""
     assert format_target(place) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        (b'{"a":1,"a":2}', "a"),
+        (b'{"a":1,"b":{"c":1,"d":[],"c":1}}', "c"),
+        (b'[{"a":1},{"a":1,"a":1}]', "a"),
+        (b'{"a":1,"\\u0061":1}', "a"),
+        (b'{"a" :1,"a"\n: 2}', "a"),
+        (b'{"a":"\\u0022:","a":""}', "a"),
+        (b'{"a":"x\\u003a","":"\\u0022\\u003a","a":""}', "a"),
+        ('{"é":1e5,"é":[12345678901234567890]}'.encode(), "é"),
+    ],
+)
+def test_a_member_that_comes_twice_is_refused(body: bytes, name: str) -> None:
+    """However it is spelled: readers of JSON disagree which one counts."""
+    with pytest.raises(ApiError) as caught:
+        decode_input(body)
+    assert caught.value.code is ErrorCode.INVALID_INPUT
+    assert caught.value.body.error.target == name
+    assert "twice" in caught.value.body.error.message
+
+
+@given(
+    st.recursive(
+        st.none() | st.text('a":\\', max_size=4),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text('a":\\', max_size=2), inner, max_size=3),
+        max_leaves=8,
+    ),
+    st.sampled_from([None, 2]),
+    st.sampled_from([(",", ":"), (" , ", " : ")]),
+    st.booleans(),
+)
+def test_members_that_come_once_pass(value: Any, indent: int | None, separators: tuple[str, str], escape: bool) -> None:
+    """Whatever their names and values are made of."""
+    text = json.dumps(value, indent=indent, separators=separators)
+    if escape:
+        text = re.sub(r"\\(.)", lambda found: r"\u0022" if found[1] == '"' else found[0], text)
+    assert decode_input(text.encode())[1] == value
+
+
+def test_a_large_body_is_searched_quickly() -> None:
+    """Also one that spells its members in another way."""
+    plain = msgspec.json.encode({f"name-{number}": "x" * 20 for number in range(6000)})
+    spaced = plain.replace(b'":', b'" :')
+    for body, bound in ((plain, 0.05), (spaced, 0.25)):
+        before = time.thread_time()
+        decode_input(body)
+        assert time.thread_time() - before < bound
+
+
+class Reading(msgspec.Struct):
+    """Numbers and times."""
+
+    count: int
+    at: datetime
+    by_day: dict[date, int] = {}
+
+
+@pytest.mark.parametrize(
+    ("value", "target", "message"),
+    [
+        (
+            b'{"count":1.0,"at":"2026-11-29T08:00:00Z"}',
+            "count",
+            "Expected `int`, got `float`: write a whole number without a fraction or an exponent",
+        ),
+        (b'{"count":1,"at":"2026-02-30T08:00:00Z"}', "at", "Invalid RFC3339 encoded datetime"),
+        (
+            b'{"count":1,"at":"2026-11-29T08:00:00Z","by_day":{"2026-02-30":1}}',
+            "by_day",
+            "the name of a member: Invalid RFC3339 encoded date",
+        ),
+    ],
+)
+def test_what_only_the_decoder_finds(value: bytes, target: str, message: str) -> None:
+    """The error says where and what, as for a schema."""
+    entry = msgspec.structs.replace(spec(), input_schema=announced_schema(Reading))
+    with pytest.raises(ApiError) as caught:
+        InputValidator().validate(entry, value, msgspec.json.decode(value))
+    error = caught.value.body.error
+    assert (error.target, error.message.partition("not valid: ")[2]) == (target, message)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "valid", "invalid"),
+    [(r"\A[a-z]+\Z", "ab", "AB"), (r"^a{,2}\Z", "aa", "b"), (r"(?>a)\Z(a){0,99999999}", "a", None)],
+)
+def test_a_pattern_of_an_older_runner_is_no_internal_error(pattern: str, valid: str, invalid: str | None) -> None:
+    """Runners of 0.2.0 announce what only Python can compile. It is translated, or left to the runner."""
+    entry = msgspec.structs.replace(spec(), input_schema={"type": "string", "pattern": pattern})
+    check(entry, valid)
+    if invalid is not None:
+        with pytest.raises(ApiError) as caught:
+            check(entry, invalid)
+        assert caught.value.code is ErrorCode.INVALID_INPUT
+
+
+def test_schemas_of_older_runners_are_decoded_too() -> None:
+    """Their words suffice for numbers, dates, durations and structs."""
+    schema = msgspec.json.schema(Reading)
+    entry = msgspec.structs.replace(spec(), input_schema=schema)
+    check(entry, {"count": 1, "at": "whenever", "by_day": {"x": 1}})  # they say no more than "text"
+    for value in ({"count": 1.0, "at": ""}, {"count": 1, "at": "", "by_day": {"x": 1.0}}):
+        with pytest.raises(ApiError):
+            check(entry, value)
+    duration = msgspec.structs.replace(spec(), input_schema=msgspec.json.schema(timedelta))
+    check(duration, "PT0.5S")
+    with pytest.raises(ApiError):
+        check(duration, "P1W")

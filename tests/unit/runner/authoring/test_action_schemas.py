@@ -1,5 +1,8 @@
 """The JSON Schemas that `@action` announces for the types of an action, and the types that it refuses."""
 
+import enum
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict
@@ -7,6 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 import jsonschema_rs
 import msgspec
 import pytest
+from pydantic import BaseModel
 
 from opstream_runner import Action, ActionContext, InvalidAction, action
 
@@ -43,9 +47,9 @@ class Right(msgspec.Struct):
 @pytest.mark.parametrize("model", [complex, object, Unresolved, Left | Right, AsyncIterator[int], dict[str, complex]])
 def test_a_type_without_a_schema_is_refused(model: Any) -> None:
     """A type that the API could not validate, or the runner not decode, is refused, as input and as result."""
-    with pytest.raises(InvalidAction, match=r"action book:print: .* has no JSON Schema"):
+    with pytest.raises(InvalidAction, match=r"action book:print: .* has no JSON"):
         taking(model)
-    with pytest.raises(InvalidAction, match=r"action book:print: .* has no JSON Schema"):
+    with pytest.raises(InvalidAction, match=r"action book:print: .* has no JSON"):
         taking(int, model)
 
 
@@ -168,3 +172,72 @@ def test_values_in_a_schema_are_not_schemas() -> None:
     assert fits(schema, {"template": {"type": "x", "properties": {"a": 1}}, "enum": "object", "default": PART})
     assert not fits(schema, {"default": WRONG})
     assert not fits(schema, {"template": {"type": "x", "colour": "red"}})
+
+
+class Model(BaseModel):
+    """A model of Pydantic's."""
+
+    name: str
+
+
+class Holder(msgspec.Struct):
+    """It has a member that is one."""
+
+    model: Model
+
+
+class Wide(enum.Flag):
+    """Too many combinations to list."""
+
+    A, B, C, D, E, F, G, H, X = (2**number for number in range(9))
+
+
+def text(pattern: str) -> Any:
+    """Return a type of text with a pattern."""
+    return Annotated[str, msgspec.Meta(pattern=pattern)]
+
+
+@pytest.mark.parametrize(
+    ("model", "advice"),
+    [
+        (Model, "Model is a Pydantic model, which opstream does not read: use msgspec.Struct, a dataclass"),
+        (list[Model], "use msgspec.Struct, a dataclass"),
+        (Holder, "use msgspec.Struct, a dataclass"),
+        (complex, "is none of the supported types: use msgspec.Struct"),
+        (Left | Right, "tagged"),
+        (dict[tuple[int, int], int], "a mapping with keys of Tuple has no JSON: use text"),
+        (dict[bool, int], "a mapping with keys of Bool"),
+        (Annotated[float, msgspec.Meta(multiple_of=0.1)], "use decimal.Decimal, or an int of a smaller unit"),
+        (Wide, "use a list of an Enum"),
+        (text(r"\D"), r"write \[\^0-9\]"),
+        (text("(a{1000}){1000}"), "write a simpler one"),
+        (Annotated[str, msgspec.Meta(extra_json_schema={"$ref": "#/$defs/none"})], "no JSON Schema"),
+        (Annotated[int, msgspec.Meta(extra_json_schema={"not": 3})], "no JSON Schema"),
+    ],
+)
+def test_a_refusal_says_what_to_use(model: Any, advice: str) -> None:
+    """As input and as result, at the decorator and not at the first request."""
+    for types in ((model,), (int, model)):
+        with pytest.raises(InvalidAction, match=r"action book:print: .*" + advice):
+            taking(*types)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "announced"),
+    [(r"\A[a-z]+\Z", "^[a-z]+$"), (r"^\d+$", "^[0-9]+$"), ("^[a-z]+$", "^[a-z]+$")],
+)
+def test_a_pattern_is_announced_in_words_of_all_engines(pattern: str, announced: str) -> None:
+    """An API of 0.2.0 can compile it, too."""
+    assert taking(text(pattern)).spec.input_schema["pattern"] == announced
+
+
+def test_an_action_without_patterns_does_not_load_the_engine() -> None:
+    """Unit tests of actions, and processes of isolated ones, stay light."""
+    code = (
+        "import sys, msgspec; from opstream_runner import action, ActionContext\n"
+        "class In(msgspec.Struct):\n    a: int\n"
+        "def f(request: In, ctx: ActionContext) -> dict[str, int]: ...\n"
+        "action('a:b')(f)\n"
+        "assert 'jsonschema_rs' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
