@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import Final
 
 import click
 
@@ -15,8 +16,15 @@ from opstream_journal.provisioning.provision import current_sizing
 from opstream_journal.stores.snapshots import RawSnapshots
 from opstream_projector.consistency.journal_fold import JournalFold, SkippedMessages
 from opstream_projector.consistency.view_scan import OperationExamples
+from opstream_schemas.integrity.setback import SetbackEvidence
 
 from .broker_session import NO_JOURNAL, broker_session
+
+SETBACK_STEPS: Final = (
+    "stop the services; copy the broker's store folder before it is started again; restore the journal from a backup, "
+    "or let a damaged replica be copied again (docs/running.md, When the journal has lost events). Only if there is "
+    "nothing to restore, 'opstream rebuild --force' saves what only the view has to a file, and goes on without it"
+)
 
 
 @asynccontextmanager
@@ -67,6 +75,16 @@ def print_operations(operations: OperationExamples, what: str) -> None:
         for operation_id, reason in operations.examples.items():
             _print(f"  {operation_id}: {printable(reason)}")
         _print_remaining(operations.count - len(operations.examples))
+
+
+def print_setback(evidence: SetbackEvidence) -> None:
+    """Print on stderr what proves that the journal has lost events, and what to do; nothing without proof."""
+    if not evidence.is_setback:
+        return
+    _print("the journal has lost events:")
+    for line in evidence.lines():
+        _print(f"  {printable(line)}")
+    _print(f"next steps: {SETBACK_STEPS}")
 
 
 def _print_messages(skipped: SkippedMessages, what: str) -> None:

@@ -15,6 +15,9 @@ from opstream_schemas.text import one_line
 EXIT_INTERRUPTED: Final = 130
 """Exit status after Ctrl-C, as in shells."""
 
+EXIT_SETBACK: Final = 3
+"""Exit status of commands that find that the journal has lost events (docs/running.md)."""
+
 PROCESS_COLOURS: Final = ("cyan", "green", "magenta", "yellow", "blue")
 """Colours that tell processes apart."""
 

@@ -48,6 +48,12 @@ class ScannedMessage(msgspec.Struct, frozen=True, gc=False):
         return datetime.fromtimestamp(self.nanoseconds // 1_000 / 1e6, UTC)
 
 
+class LostData(msgspec.Struct, frozen=True):
+    """What a server has cut from damaged blocks since it started."""
+
+    bytes: int = 0
+
+
 class StreamBounds(msgspec.Struct, frozen=True):
     """The first and the last sequence of a stream."""
 
@@ -56,6 +62,10 @@ class StreamBounds(msgspec.Struct, frozen=True):
     last: int = msgspec.field(name="last_seq")
     """In an empty stream, lower than `first`."""
     messages: int
+    last_ts: str = ""
+    """When the broker stored the last message, also if that is gone."""
+    lost: LostData | None = None
+    """None if nothing was cut."""
 
 
 class StreamLimits(msgspec.Struct):

@@ -43,6 +43,10 @@ class StreamIdentity(msgspec.Struct, frozen=True, kw_only=True):
     first: int
     """In an empty stream, the next sequence."""
     last: int
+    last_stored_at: str = ""
+    """The time at which the broker stored the last message, as it writes it, also if that is gone."""
+    lost_bytes: int = 0
+    """Bytes that the broker has cut from damaged blocks since it started."""
 
 
 async def stream_bounds(connection: Connection, stream: str) -> StreamBounds:
@@ -74,6 +78,8 @@ async def stream_identity(connection: Connection, stream: str) -> StreamIdentity
         max_age=(info.config or StreamLimits()).max_age / 1e9,
         first=bounds.first if bounds.messages else bounds.last + 1,
         last=bounds.last,
+        last_stored_at=bounds.last_ts,
+        lost_bytes=bounds.lost.bytes if bounds.lost is not None else 0,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Final, NamedTuple
 
 import msgspec
@@ -20,7 +21,8 @@ from opstream_journal.jetstream.batch_read import BatchReader
 from opstream_journal.jetstream.connection import Connection
 from opstream_journal.jetstream.ordered_consumer import stream_api_request
 from opstream_schemas import subjects
-from opstream_schemas.operation.state import FOLD_VERSION, Operation
+from opstream_schemas.events import Instant
+from opstream_schemas.operation.state import FOLD_VERSION, TERMINAL_STATUSES, Operation
 
 logger = logging.getLogger(__name__)
 
@@ -44,14 +46,30 @@ encode_snapshot: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(Operation).decode
 
 
-class _FoldPosition(msgspec.Struct, rename="camel"):
+class SnapshotCore(msgspec.Struct, frozen=True, rename="camel"):
     """The fields that every version of the fold writes."""
 
+    id: str
+    status: str
+    position: int
     stream_sequence: int
     fold_version: int
+    created_at: Instant
+    started_at: Instant | None = None
+    finished_at: Instant | None = None
+
+    @property
+    def is_ended(self) -> bool:
+        """Return True if the operation has an outcome."""
+        return self.status in TERMINAL_STATUSES
+
+    @property
+    def recorded_at(self) -> datetime:
+        """Return a time at which the last event was recorded, or an earlier one."""
+        return self.finished_at or self.started_at or self.created_at
 
 
-_decode_cursor: Final = msgspec.json.Decoder(_FoldPosition).decode
+_decode_core: Final = msgspec.json.Decoder(SnapshotCore).decode
 
 
 class SnapshotEntry(msgspec.Struct, frozen=True):
@@ -206,25 +224,38 @@ class RawSnapshot:
         try:
             operation = _decode(self.data)
         except _UNREADABLE:
-            cursor = self._cursor()
-            if cursor is not None and cursor.fold_version != FOLD_VERSION:
-                return f"of fold version {cursor.fold_version}, this is {FOLD_VERSION}"
+            core = self.core
+            if core is not None and core.fold_version != FOLD_VERSION:
+                return f"of fold version {core.fold_version}, this is {FOLD_VERSION}"
             return "not readable"
         if operation.fold_version != FOLD_VERSION:
             return f"of fold version {operation.fold_version}, this is {FOLD_VERSION}"
         return "" if operation.id == self.operation_id else f"of operation {operation.id}"
 
     @property
-    def sequence(self) -> int | None:
-        """The stream sequence up to which any version folded it; None if it can't be read."""
-        cursor = self._cursor()
-        return None if cursor is None else cursor.stream_sequence
-
-    def _cursor(self) -> _FoldPosition | None:
+    def core(self) -> SnapshotCore | None:
+        """What any version can read of it; None if it is no snapshot of this operation."""
         try:
-            return _decode_cursor(self.data)
+            core = _decode_core(self.data)
         except _UNREADABLE:
             return None
+        return core if core.id == self.operation_id else None
+
+    @property
+    def of_other_version(self) -> Operation | None:
+        """The operation, if another version of the fold wrote it and this one can read all of it; otherwise None."""
+        try:
+            operation = _decode(self.data)
+        except _UNREADABLE:
+            return None
+        is_own = operation.id == self.operation_id
+        return operation if is_own and operation.fold_version != FOLD_VERSION else None
+
+    @property
+    def sequence(self) -> int | None:
+        """The stream sequence up to which any version folded it; None if it is no snapshot of this operation."""
+        core = self.core
+        return None if core is None else core.stream_sequence
 
 
 class RawSnapshots:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -11,10 +13,11 @@ import msgspec
 import uvloop
 
 from opstream.cli.options import common as common_options
-from opstream.cli.options.option import option
+from opstream.cli.options.option import PathType, option
 from opstream.terminal import logs
-from opstream.terminal.console import EXIT_INTERRUPTED, CommandError
+from opstream.terminal.console import EXIT_INTERRUPTED, EXIT_SETBACK, CommandError
 from opstream.terminal.progress_bar import ProgressBar
+from opstream_schemas.text import format_count
 
 if TYPE_CHECKING:
     from opstream_projector.consistency.rebuild import RebuildSummary
@@ -29,20 +32,39 @@ class RebuildSettings(msgspec.Struct, frozen=True, kw_only=True):
     is_json: bool
     connect_timeout: float
     """Seconds."""
+    is_forced: bool = False
+    """Replace also what only the view has, after it was exported."""
+    export: Path | None = None
+    """The file for what only the view has; None for a default name if `is_forced`, otherwise for no file."""
 
 
 @click.command
 @common_options.nats_option
 @option("--json", "is_json", variable="JSON", is_flag=True, help="Print the summary as JSON.")
+@option(
+    "--force",
+    "is_forced",
+    variable="FORCE",
+    is_flag=True,
+    help="Although the journal has lost events: export the entries that know more, then replace or remove them.",
+)
+@option(
+    "--export",
+    variable="EXPORT",
+    type=PathType(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the entries that know more than the journal to this new file, as JSON lines. With --force the default "
+    "is lost-entries-TIME.jsonl in the working directory.",
+)
 @common_options.connect_timeout_option
 @common_options.log_level_option
 def rebuild(log_level: str, **given: Any) -> None:  # noqa: ANN401 - the options above, named as the settings are
     """Fold the whole journal, and rewrite every entry of the view that differs, in place.
 
     All services may run meanwhile: statuses stay right, and newer entries of a projector are not overwritten. Run it
-    after the view was lost or damaged, as often as you like; if it is stopped, run it again. Entries of operations that
-    the journal does not know are removed. Progress goes to stderr, a summary of one line to stdout. The exit status is
-    0 if every operation that can be folded is in the view.
+    after the view was lost or damaged, as often as you like; if it is stopped, run it again. Progress goes to stderr, a
+    summary of one line to stdout. The exit status is 0 if every operation that can be folded is in the view, and 3 if
+    the journal has lost events: then entries that know more than it stay as they are, unless you give --force.
 
     \b
     Example:
@@ -63,30 +85,56 @@ def rebuild_view(settings: RebuildSettings) -> None:
     except KeyboardInterrupt:
         raise CommandError(f"interrupted. {_ADVICE}", status=EXIT_INTERRUPTED) from None
     click.echo(msgspec.json.encode(summary) if settings.is_json else str(summary))
+    if summary.kept:
+        kept = format_count(summary.kept, "entry", "entries")
+        raise CommandError(
+            f"the journal has lost events, see above; {kept} of the view with what it has lost stay as they are",
+            status=EXIT_SETBACK,
+        )
 
 
 async def _rebuild(settings: RebuildSettings) -> RebuildSummary:
-    from opstream.cli.view_session import print_operations, print_skipped, utc_now, view_session
+    from opstream.cli.lost_entries_file import LostEntriesFile
+    from opstream.cli.view_session import print_operations, print_setback, print_skipped, utc_now, view_session
     from opstream_journal import SnapshotStore
     from opstream_projector.consistency.entry_check import EntryReader
     from opstream_projector.consistency.journal_fold import JournalFold
-    from opstream_projector.consistency.rebuild import RebuildSummary, ViewRebuilder
+    from opstream_projector.consistency.rebuild import LostEntry, RebuildSummary, ViewRebuilder
     from opstream_projector.consistency.view_scan import ViewScan
 
     began = time.monotonic()
+    path = settings.export or Path(f"lost-entries-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.jsonl")
+    is_exporting = settings.is_forced or settings.export is not None
     session = view_session(settings.servers, "rebuild", settings.connect_timeout, advice=_ADVICE)
-    async with session as (connection, journal, snapshots):
-        reader = EntryReader(connection, journal, snapshots)
-        rebuilder = ViewRebuilder(SnapshotStore(connection), reader, now=utc_now)
-        scan = ViewScan(connection, snapshots, JournalFold(), ProgressBar(sys.stderr, time.monotonic))
-        await scan.run(rebuilder)
+    with LostEntriesFile(path) as exported:
+        if is_exporting:
+            exported.check()
+
+        def keep(entry: LostEntry) -> None:
+            if is_exporting:
+                exported.add(entry)
+
+        async with session as (connection, journal, snapshots):
+            reader = EntryReader(connection, journal, snapshots, now=utc_now)
+            rebuilder = ViewRebuilder(SnapshotStore(connection), reader, now=utc_now, keep=keep)
+            scan = ViewScan(connection, snapshots, JournalFold(), ProgressBar(sys.stderr, time.monotonic))
+            await scan.run(rebuilder)
+            exported.finish()
+            if exported.count:
+                entries = format_count(exported.count, "entry", "entries")
+                click.echo(f"{entries} with what the journal has lost: {path.absolute()}", err=True)
+            if settings.is_forced:
+                await rebuilder.discard(exported.entries(), scan)
     print_skipped(scan.journal_fold, rebuilder.unfoldable)
     print_operations(rebuilder.unstorable, "operations don't fit into the view, the API reads them from the journal")
+    if rebuilder.kept or not settings.is_forced:
+        print_setback(scan.evidence)
     return RebuildSummary(
         events=scan.journal_fold.events,
         operations=scan.journal_fold.operations,
         rewritten=rebuilder.rewritten,
         missing=rebuilder.missing,
         removed=rebuilder.removed,
+        kept=rebuilder.kept,
         seconds=time.monotonic() - began,
     )

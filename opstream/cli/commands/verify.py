@@ -16,7 +16,7 @@ import uvloop
 from opstream.cli.options import common as common_options
 from opstream.cli.options import history as history_options
 from opstream.cli.options.option import PathType, option
-from opstream.terminal.console import EXIT_INTERRUPTED, CommandError, printable
+from opstream.terminal.console import EXIT_INTERRUPTED, EXIT_SETBACK, CommandError, printable
 from opstream.terminal.progress_bar import ProgressBar
 from opstream_schemas.text import format_count
 
@@ -99,8 +99,9 @@ def verify(
     """Fold the whole journal and compare it with the view; or, with --chain, check that the journal was not tampered
     with.
 
-    Each difference or finding is one line on stdout; the exit status is 0 if there is none, otherwise 1. Nothing is
-    changed. docs/audit.md says what the chain and checkpoints prove, and what they don't.
+    Each difference or finding is one line on stdout; the exit status is 0 if there is none, otherwise 1. It is 3 if the
+    journal has lost events, which the view, the archive or a consumer still knows of. Nothing is changed.
+    docs/running.md says what to do then, docs/audit.md what the chain and checkpoints prove, and what they don't.
 
     \b
     Example:
@@ -160,19 +161,20 @@ def verify_view(settings: VerifySettings) -> None:
     """Compare the view with the journal, and print each difference on stdout.
 
     Raises:
-        SystemExit: with status 1, there is a difference.
+        SystemExit: with status 1, there is a difference; with status 3, the journal has lost events.
         CommandError: the comparison did not finish.
     """
     try:
-        differences = uvloop.run(_verify_view(settings))
+        status = uvloop.run(_verify_view(settings))
     except KeyboardInterrupt:
         raise CommandError("interrupted: not everything was compared", status=EXIT_INTERRUPTED) from None
-    if differences:
-        sys.exit(1)
+    if status:
+        sys.exit(status)
 
 
 async def _verify_view(settings: VerifySettings) -> int:
-    from opstream.cli.view_session import print_skipped, utc_now, view_session
+    """Compare, print, and return the exit status."""
+    from opstream.cli.view_session import print_setback, print_skipped, utc_now, view_session
     from opstream_projector.consistency.entry_check import EntryReader
     from opstream_projector.consistency.journal_fold import JournalFold
     from opstream_projector.consistency.verify import GRACE, ViewVerifier
@@ -184,7 +186,7 @@ async def _verify_view(settings: VerifySettings) -> int:
     session = view_session(settings.servers, "verify", settings.connect_timeout, advice=advice)
     async with session as (connection, journal, snapshots):
         verifier = ViewVerifier(
-            EntryReader(connection, journal, snapshots),
+            EntryReader(connection, journal, snapshots, now=utc_now),
             report=lambda difference: _print_difference(bar, difference),
             report_lag=_LagReporter(bar, time.monotonic),
             now=utc_now,
@@ -197,8 +199,10 @@ async def _verify_view(settings: VerifySettings) -> int:
     seconds = time.monotonic() - began
     events, operations = format_count(fold.events, "event"), format_count(fold.operations, "operation")
     rate = f"{fold.events / seconds:,.0f} events/s"
-    click.echo(f"{events} of {operations} read in {seconds:.1f} s ({rate}): {_conclusion(verifier)}", err=True)
-    return verifier.differences
+    print_setback(scan.evidence)
+    conclusion = _conclusion(verifier, is_setback=scan.evidence.is_setback)
+    click.echo(f"{events} of {operations} read in {seconds:.1f} s ({rate}): {conclusion}", err=True)
+    return EXIT_SETBACK if scan.evidence.is_setback else int(verifier.differences > 0)
 
 
 class _LagReporter:
@@ -221,9 +225,15 @@ class _LagReporter:
             self._bar.print_line(f"{count:,} operations are not up to date: {_PROJECTOR_HINT}")
 
 
-def _conclusion(verifier: ViewVerifier) -> str:
+def _conclusion(verifier: ViewVerifier, *, is_setback: bool) -> str:
+    older = ""
+    if verifier.of_other_version:
+        entries = format_count(verifier.of_other_version, "entry", "entries")
+        older = f", {entries} of it written by another version of opstream"
+    if is_setback:
+        return f"the journal has lost events, see above; {format_count(verifier.differences, 'difference')}{older}"
     if not verifier.differences:
-        return "the view is the fold of the journal"
+        return f"the view is the fold of the journal{older}"
     differences = format_count(verifier.differences, "difference")
     if verifier.lagging == verifier.differences:
         return f"{differences}, all of them because the view is not up to date: {_PROJECTOR_HINT}"

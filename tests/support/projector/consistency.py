@@ -19,11 +19,12 @@ from opstream_journal.jetstream.ordered_consumer import ScannedMessage
 from opstream_journal.stores.snapshots import VIEW_STREAM, RawSnapshots
 from opstream_projector.consistency.entry_check import EntryReader
 from opstream_projector.consistency.journal_fold import FoldedOperation, JournalFold
-from opstream_projector.consistency.rebuild import ViewRebuilder
+from opstream_projector.consistency.rebuild import LostEntry, ViewRebuilder
 from opstream_projector.consistency.verify import ViewVerifier
 from opstream_projector.consistency.view_scan import OperationExamples, ViewScan
 from opstream_schemas import subjects
 from opstream_schemas.events import EventData
+from opstream_schemas.integrity.setback import SetbackEvidence
 from opstream_schemas.operation.state import Operation
 from tests.support.journal.journals import KIND, extend, first, folded
 from tests.support.projector.projection import utc_now
@@ -69,6 +70,9 @@ class RebuildResult(msgspec.Struct, frozen=True, kw_only=True):
     rewritten: int
     missing: int
     removed: int
+    kept: list[LostEntry]
+    """Entries that know more than the journal, before those were discarded that should be."""
+    evidence: SetbackEvidence
     unfoldable: OperationExamples
     unstorable: OperationExamples
     fold: WatchedFold
@@ -79,6 +83,8 @@ class VerifyResult(msgspec.Struct, frozen=True, kw_only=True):
 
     lines: list[str]
     behind: int
+    of_other_version: int
+    evidence: SetbackEvidence
     waited_for: list[int]
     """How many operations lagged, each time that it waited for the projector."""
     unfoldable: OperationExamples
@@ -92,18 +98,26 @@ async def rebuilt(
     max_states: int = 1_000,
     view: SnapshotStore | None = None,
     steps: ProgressSteps | None = None,
+    is_forced: bool = False,
 ) -> RebuildResult:
     """Rebuild the view."""
     fold = WatchedFold(max_states=max_states)
     snapshots = RawSnapshots(link)
     await snapshots.start()
-    visitor = ViewRebuilder(view or SnapshotStore(link), EntryReader(link, journal, snapshots), now=utc_now)
-    await ViewScan(link, snapshots, fold, steps or ProgressSteps()).run(visitor)
+    kept: list[LostEntry] = []
+    reader = EntryReader(link, journal, snapshots, now=utc_now)
+    visitor = ViewRebuilder(view or SnapshotStore(link), reader, now=utc_now, keep=kept.append)
+    scan = ViewScan(link, snapshots, fold, steps or ProgressSteps())
+    await scan.run(visitor)
+    if is_forced:
+        await visitor.discard(kept, scan)
     await snapshots.stop()
     return RebuildResult(
         rewritten=visitor.rewritten,
         missing=visitor.missing,
         removed=visitor.removed,
+        kept=kept,
+        evidence=scan.evidence,
         unfoldable=visitor.unfoldable,
         unstorable=visitor.unstorable,
         fold=fold,
@@ -118,16 +132,25 @@ async def verified(link: Connection, journal: Journal, *, max_states: int = 1_00
     lines: list[str] = []
     lags: list[int] = []
     visitor = ViewVerifier(
-        EntryReader(link, journal, snapshots),
+        EntryReader(link, journal, snapshots, now=utc_now),
         report=lambda difference: lines.append(str(difference)),
         report_lag=lags.append,
         now=utc_now,
         grace=grace,
     )
-    await ViewScan(link, snapshots, fold, ProgressSteps()).run(visitor)
+    scan = ViewScan(link, snapshots, fold, ProgressSteps())
+    await scan.run(visitor)
     await snapshots.stop()
     assert visitor.differences == len(lines)
-    return VerifyResult(lines=lines, behind=visitor.lagging, waited_for=lags, unfoldable=visitor.unfoldable, fold=fold)
+    return VerifyResult(
+        lines=lines,
+        behind=visitor.lagging,
+        of_other_version=visitor.of_other_version,
+        evidence=scan.evidence,
+        waited_for=lags,
+        unfoldable=visitor.unfoldable,
+        fold=fold,
+    )
 
 
 def exit_status(url: str, *, grace: float = 0.2) -> int:

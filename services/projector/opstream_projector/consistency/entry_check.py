@@ -1,27 +1,30 @@
 """Compares the snapshot of one operation with what the journal says it should be.
 
 The comparison is pure: `now` is a parameter. `EntryReader` reads entry and events from the leaders, for operations that
-the scan of the whole journal can't decide. It folds as the projector does, but reports what can't be folded.
+the scan of the whole journal can't decide. It folds as the projector does, but reports what can't be folded, and where
+the journal lacks what the entry was folded from (docs/adr/0032).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 
 from opstream_journal import Connection, Journal
-from opstream_journal.jetstream.stream_scan import stream_bounds
+from opstream_journal.jetstream.stream_scan import StreamIdentity, stream_identity
 from opstream_journal.stores.snapshots import RawSnapshot, RawSnapshots, encode_snapshot
 from opstream_projector.projection.snapshot_fold import FoldResult, fold_all, fold_onto, time_to_live
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.events import RecordedEvent, decode_event
+from opstream_schemas.integrity.setback import JournalRange, Loss, loss_of
 from opstream_schemas.operation.fold import forced_end_of
 from opstream_schemas.operation.forced_end import OperationMessage, decode_events, events_from_request
 from opstream_schemas.operation.state import Operation
+from opstream_schemas.status_monitor import build_status_monitor
 
 _CLOCK_MARGIN: Final = 5.0
 """Seconds for the difference between our clock and the broker's, and for the broker's rounding of expiry times."""
@@ -56,18 +59,38 @@ def is_same(snapshot: RawSnapshot, operation: Operation) -> bool:
     return snapshot.data == encode_snapshot(operation) or snapshot.operation == operation
 
 
+def is_of_other_version(snapshot: RawSnapshot, operation: Operation) -> bool:
+    """Return True if another version of the fold wrote the entry, from the same events, and clients read the same.
+
+    Such an entry is no difference: nothing trusts it, and the next event of the operation replaces it. What can't be
+    read whole can't be compared, and is left to its own version.
+    """
+    core = snapshot.core
+    if core is None or core.fold_version == operation.fold_version or core.stream_sequence != operation.stream_sequence:
+        return False
+    stored = snapshot.of_other_version
+    return stored is None or build_status_monitor(stored) == build_status_monitor(operation)
+
+
 def is_ahead(snapshot: RawSnapshot, operation: Operation) -> bool:
-    """Return True if the entry claims a higher position or sequence than the fold."""
-    stored = snapshot.operation
-    return stored is not None and (
-        stored.position > operation.position or stored.stream_sequence > operation.stream_sequence
-    )
+    """Return True if the entry, whichever version wrote it, claims a higher position or sequence than the fold."""
+    core = snapshot.core
+    return core is not None and (core.position > operation.position or core.stream_sequence > operation.stream_sequence)
 
 
-def describe_difference(snapshot: RawSnapshot | None, operation: Operation | None) -> str:
-    """Describe the difference in one line for a person. No operation means that the journal does not have it."""
+def journal_range(stream: StreamIdentity) -> JournalRange:
+    """Return what the journal holds, for the decision whether something is lost."""
+    return JournalRange(first=stream.first, last=stream.last, max_age=stream.max_age)
+
+
+def describe_difference(reading: EntryReading) -> str:
+    """Describe the difference in one line for a person."""
+    snapshot, operation = reading.snapshot, reading.operation
     if operation is None:
-        return "in the view, but not in the journal"
+        core = snapshot.core if snapshot is not None else None
+        if core is None or reading.loss is None:
+            return "in the view, but not in the journal"
+        return f"only in the view, {core.status} (sequence {core.stream_sequence}); its events are lost: {reading.loss}"
     if snapshot is None:
         return f"missing in the view, {operation.status} in the journal (position {operation.position})"
     stored = snapshot.operation
@@ -99,8 +122,13 @@ class EntryReading(msgspec.Struct, frozen=True, kw_only=True):
     """What the view should hold; None if the journal can't tell."""
     problem: str = ""
     """Why some of the operation's messages could not be folded; empty if all were."""
-    is_unknown: bool = False
-    """True if the journal holds no messages of the operation, and never did: they have not expired."""
+    loss: Loss | None = None
+    """Where the journal lacks an event from which the entry was folded, although it has not expired."""
+
+    @property
+    def is_foreign(self) -> bool:
+        """Return True if the entry is no snapshot, of an operation that the journal does not know."""
+        return self.operation is None and self.snapshot is not None and self.snapshot.core is None
 
 
 class EntryReader:
@@ -110,12 +138,16 @@ class EntryReader:
         connection: the connection.
         journal: started.
         snapshots: started.
+        now: the time, with zone.
     """
 
-    def __init__(self, connection: Connection, journal: Journal, snapshots: RawSnapshots) -> None:
+    def __init__(
+        self, connection: Connection, journal: Journal, snapshots: RawSnapshots, *, now: Callable[[], datetime]
+    ) -> None:
         self._connection = connection
         self._journal = journal
         self._snapshots = snapshots
+        self._now = now
 
     async def read(self, operation_id: str) -> EntryReading:
         """Read one operation.
@@ -127,23 +159,28 @@ class EntryReader:
         snapshot = await self._snapshots.get_newest(operation_id)
         messages = await self._journal.messages(operation_id)
         if not messages:
-            is_unknown = snapshot is not None and not await self._has_expired(snapshot)
-            return EntryReading(snapshot=snapshot, operation=None, is_unknown=is_unknown)
+            return EntryReading(snapshot=snapshot, operation=None, loss=await self._loss_of(snapshot, messages))
         stored = snapshot.operation if snapshot is not None else None
         operation, problem = fold_messages(operation_id, messages, stored)
-        return EntryReading(snapshot=snapshot, operation=operation, problem=problem)
+        is_less = operation is not None and snapshot is not None and is_ahead(snapshot, operation)
+        loss = await self._loss_of(snapshot, messages) if is_less else None
+        return EntryReading(snapshot=snapshot, operation=operation, problem=problem, loss=loss)
 
-    async def _has_expired(self, snapshot: RawSnapshot) -> bool:
-        sequence = snapshot.sequence
-        if sequence is None:
-            return False
-        return sequence < (await stream_bounds(self._connection, subjects.OPERATIONS_STREAM)).first
+    async def _loss_of(self, snapshot: RawSnapshot | None, messages: Sequence[OperationMessage]) -> Loss | None:
+        """Return where the journal lacks an event from which the entry was folded."""
+        core = snapshot.core if snapshot is not None else None
+        if core is None:
+            return None
+        if any(message.sequence == core.stream_sequence for message in messages):
+            return Loss.INSIDE  # the last event is there, and one before it is not
+        journal = journal_range(await stream_identity(self._connection, subjects.OPERATIONS_STREAM))
+        return loss_of(core.stream_sequence, core.recorded_at, journal, self._now())
 
 
 def is_wrong(reading: EntryReading, now: datetime) -> bool:
     """Return True if the entry is not what it should be."""
     if reading.operation is None:
-        return reading.is_unknown
+        return reading.is_foreign or reading.loss is not None
     if reading.snapshot is None:
         return not is_expired(reading.operation, now)
     return not is_same(reading.snapshot, reading.operation)

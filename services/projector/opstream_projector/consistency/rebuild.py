@@ -3,6 +3,9 @@
 Each write expects the revision that it replaces, as the projector's writes do, so it never overwrites what a projector
 wrote meanwhile. States that the scan folded to the end are written directly; in case of doubt entry and events are read
 from the leaders first. A rebuild runs no after-effects: it touches neither deadlines nor locks. See docs/adr/0017.
+
+An entry that knows more than the journal is the only copy of what the journal has lost. It stays as it is, and is
+passed on to who keeps it. Only `discard` replaces it, at the revision that was kept (docs/adr/0032).
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -19,21 +22,37 @@ import msgspec
 from opstream_journal import EventTooLarge, JournalUnavailable, SnapshotStore, SnapshotWrite
 from opstream_journal.stores.snapshots import RawSnapshot
 from opstream_projector.projection.snapshot_fold import may_have_expired, supersedes, time_to_live
+from opstream_schemas.integrity.setback import Loss
 from opstream_schemas.operation.state import Operation
 from opstream_schemas.text import format_count
 
-from .entry_check import EntryReader, is_ahead, is_wrong
+from .entry_check import EntryReader, EntryReading, is_ahead, is_wrong
 from .journal_fold import FoldedOperation
 from .retry import run_bounded
-from .view_scan import OperationExamples, ViewScan, accept_entry
+from .view_scan import OperationExamples, ViewScan, accept_entry, record_loss
 
 _SafeWrite = tuple[Operation, RawSnapshot | None]
 """A state that may be written without another read, and the entry that it replaces."""
 
 _WRITERS: Final = 128
+_DISCARDS: Final = 64
 _MAX_TRIES: Final = 20
 _RETRY_DELAY: Final = 0.05
 _MIN_TTL: Final = 1.0
+
+
+class LostEntry(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """An entry of the view that knows more than the journal; one line of the file in which it is kept."""
+
+    operation_id: str
+    revision: int
+    """Of the entry."""
+    loss: str
+    """Where the journal lacks its last event."""
+    journal_position: int
+    """Position up to which the journal still has the operation; 0 if it has nothing of it."""
+    snapshot: msgspec.Raw
+    """The entry as it is stored."""
 
 
 class ViewRebuilder:
@@ -43,12 +62,21 @@ class ViewRebuilder:
         snapshots: the view, for writing.
         reader: reads entries in case of doubt.
         now: the time, with zone.
+        keep: called with each entry that knows more than the journal.
     """
 
-    def __init__(self, snapshots: SnapshotStore, reader: EntryReader, *, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        snapshots: SnapshotStore,
+        reader: EntryReader,
+        *,
+        now: Callable[[], datetime],
+        keep: Callable[[LostEntry], None],
+    ) -> None:
         self._snapshots = snapshots
         self._reader = reader
         self._now = now
+        self._keep = keep
         self._writers = asyncio.Semaphore(_WRITERS)
         self.rewritten = 0
         """Entries that differed."""
@@ -56,6 +84,8 @@ class ViewRebuilder:
         """Entries that were not there, and are now."""
         self.removed = 0
         """Entries of operations that the journal does not have."""
+        self.kept = 0
+        """Entries that know more than the journal."""
         self.unfoldable = OperationExamples()
         """Operations with messages that can't be folded."""
         self.unstorable = OperationExamples()
@@ -89,12 +119,38 @@ class ViewRebuilder:
         todo = [functools.partial(self._repair, snapshot.operation_id, scan) for snapshot in snapshots]
         await run_bounded(todo, self._writers)
 
+    async def discard(self, entries: Iterable[LostEntry], scan: ViewScan) -> None:
+        """Replace kept entries by what the journal has, or remove them. One that has changed since then stays.
+
+        Raises:
+            JournalUnavailable: the leaders did not answer for long.
+            JournalError: the broker refused.
+        """
+        batch: list[LostEntry] = []
+        for entry in entries:
+            batch.append(entry)
+            if len(batch) == _DISCARDS:
+                await run_bounded([functools.partial(self._discard, one, scan) for one in batch], self._writers)
+                batch = []
+        await run_bounded([functools.partial(self._discard, one, scan) for one in batch], self._writers)
+
+    async def _discard(self, entry: LostEntry, scan: ViewScan) -> None:
+        reading = await scan.retry(lambda: self._reader.read(entry.operation_id))
+        snapshot, operation = reading.snapshot, reading.operation
+        if snapshot is None or snapshot.revision != entry.revision or not _is_kept(reading):
+            return
+        if operation is None:
+            await self._remove(snapshot, scan)
+        elif not await self._write_one(operation, snapshot, scan):
+            return
+        self.kept -= 1
+
     def _is_safe_to_write(self, operation: Operation, snapshot: RawSnapshot | None, now: datetime) -> bool:
         """Return True if the folded state may be written without another read: it replaces only something older."""
         if snapshot is None:
             # After the scanned part it may have ended and expired; written as open, it would stay for long.
             return operation.is_terminal or not may_have_expired(operation, now)
-        return supersedes(operation, snapshot.operation)
+        return supersedes(operation, snapshot.operation) and not is_ahead(snapshot, operation)
 
     async def _write_together(self, safe: Sequence[_SafeWrite], scan: ViewScan) -> bool:
         """Write all in one batch.
@@ -134,6 +190,9 @@ class ViewRebuilder:
             if would_shrink and not is_second_read:
                 # The journal may have been read from a former leader; a second read is from the new one.
                 is_second_read = True
+            elif snapshot is not None and reading.loss is not None:
+                self._keep_lost(reading, snapshot, scan)
+                return
             elif operation is None:
                 await self._remove(snapshot, scan)
                 return
@@ -141,6 +200,24 @@ class ViewRebuilder:
                 return
             await scan.connection.sleep(_RETRY_DELAY)
         raise JournalUnavailable(f"the entry of operation {operation_id} keeps changing", maybe_stored=False)
+
+    def _keep_lost(self, reading: EntryReading, snapshot: RawSnapshot, scan: ViewScan) -> None:
+        if snapshot.revision in scan.seen_revisions:
+            return
+        scan.seen_revisions.add(snapshot.revision)
+        record_loss(reading, scan)
+        if not _is_kept(reading):
+            return
+        self.kept += 1
+        self._keep(
+            LostEntry(
+                operation_id=snapshot.operation_id,
+                revision=snapshot.revision,
+                loss=str(reading.loss),
+                journal_position=reading.operation.position if reading.operation is not None else 0,
+                snapshot=msgspec.Raw(snapshot.data),
+            )
+        )
 
     async def _write_one(self, operation: Operation, snapshot: RawSnapshot | None, scan: ViewScan) -> bool:
         """Write a snapshot. Return False if another process wrote the entry meanwhile."""
@@ -177,6 +254,11 @@ class ViewRebuilder:
             self.removed += 1
 
 
+def _is_kept(reading: EntryReading) -> bool:
+    """Return True if the entry contradicts the journal. One whose events went early does not: it expires by itself."""
+    return reading.loss is not None and (reading.operation is not None or reading.loss is not Loss.TOO_EARLY)
+
+
 class RebuildSummary(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What a rebuild did."""
 
@@ -185,13 +267,16 @@ class RebuildSummary(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     rewritten: int
     missing: int
     removed: int
+    kept: int
+    """Entries that know more than the journal, and are still in the view."""
     seconds: float
 
     def __str__(self) -> str:
         rate = self.events / self.seconds if self.seconds > 0 else 0.0
+        kept = f" {self.kept:,} kept that the journal has lost," if self.kept else ""
         return (
             f"{format_count(self.events, 'event')} of {format_count(self.operations, 'operation')} read, "
             f"{format_count(self.rewritten, 'entry', 'entries')} rewritten, "
-            f"{format_count(self.missing, 'missing one')} written, {self.removed:,} removed, in {self.seconds:.1f} s "
-            f"({rate:,.0f} events/s)"
+            f"{format_count(self.missing, 'missing one')} written, {self.removed:,} removed,{kept} "
+            f"in {self.seconds:.1f} s ({rate:,.0f} events/s)"
         )

@@ -1,7 +1,8 @@
 """Compares every entry of the view with the fold of the journal, while the system works, and changes nothing.
 
 An entry that differs is read again from the leaders before it is reported. An entry that only lags is the projector's
-job: it is reported once the projector says that it has written it, or has had enough time. See docs/adr/0017.
+job: it is reported once the projector says that it has written it, or has had enough time. See docs/adr/0017. Entries
+that know more than the journal go into the scan's evidence of a setback, too (docs/adr/0032).
 """
 
 from __future__ import annotations
@@ -16,12 +17,20 @@ from opstream_journal.provisioning.jetstream_admin import ack_floor
 from opstream_journal.stores.snapshots import RawSnapshot
 from opstream_projector.deadlines import RecentIds
 from opstream_projector.projection.snapshot_fold import supersedes
+from opstream_schemas.operation.state import Operation
 from opstream_schemas.subjects import OPERATIONS_STREAM, PROJECTOR_CONSUMER
 
-from .entry_check import EntryDifference, EntryReader, EntryReading, describe_difference, is_wrong
+from .entry_check import (
+    EntryDifference,
+    EntryReader,
+    EntryReading,
+    describe_difference,
+    is_of_other_version,
+    is_wrong,
+)
 from .journal_fold import FoldedOperation
 from .retry import run_bounded
-from .view_scan import OperationExamples, ViewScan, accept_entry
+from .view_scan import OperationExamples, ViewScan, accept_entry, record_loss
 
 GRACE: Final = 40.0
 """Seconds for which the projector may lag: longer than its consumer's ack_wait (30 s), after which the messages of a
@@ -64,6 +73,8 @@ class ViewVerifier:
         """All differences."""
         self.lagging = 0
         """Differences that were only a lag of the projector, longer than the grace."""
+        self.of_other_version = 0
+        """Entries that another version of the fold wrote, from which clients would read the same. No differences."""
         self.unfoldable = OperationExamples()
         """Operations with messages that can't be folded."""
 
@@ -78,12 +89,23 @@ class ViewVerifier:
             if snapshot is not None and snapshot.revision in scan.seen_revisions:
                 continue
             if operation is None or not accept_entry(folded, operation, snapshot, now, scan):
-                suspects.append(folded.operation_id)
+                is_last_state = operation is not None and folded.is_last
+                if not (is_last_state and self._accept_other_version(snapshot, operation, scan)):
+                    suspects.append(folded.operation_id)
         await self._confirm(suspects, scan)
 
     async def visit_entries(self, snapshots: Sequence[RawSnapshot], scan: ViewScan) -> None:
         """See `ScanVisitor`."""
         await self._confirm([snapshot.operation_id for snapshot in snapshots], scan)
+
+    def _accept_other_version(self, snapshot: RawSnapshot | None, operation: Operation | None, scan: ViewScan) -> bool:
+        """Return True if another version of the fold wrote the entry, and it says the same. Count it once."""
+        if snapshot is None or operation is None or not is_of_other_version(snapshot, operation):
+            return False
+        if snapshot.revision not in scan.seen_revisions:
+            self.of_other_version += 1
+            scan.seen_revisions.add(snapshot.revision)
+        return True
 
     async def _confirm(self, suspects: Sequence[str], scan: ViewScan) -> None:
         await self._await_projector(await self._wrong_entries(suspects, scan), scan)
@@ -120,6 +142,8 @@ class ViewVerifier:
             reading = await scan.retry(lambda: self._reader.read(operation_id))
             if reading.problem:
                 self.unfoldable.add(operation_id, reading.problem)
+            if self._accept_other_version(reading.snapshot, reading.operation, scan):
+                return
             if is_wrong(reading, self._now()):
                 found[operation_id] = reading
             elif reading.snapshot is not None:
@@ -137,7 +161,8 @@ class ViewVerifier:
             self._missing.add(operation_id)
         self.differences += 1
         self.lagging += is_lagging
-        self._report(EntryDifference(operation_id, describe_difference(reading.snapshot, reading.operation)))
+        record_loss(reading, scan)
+        self._report(EntryDifference(operation_id, describe_difference(reading)))
 
 
 def _is_lagging(reading: EntryReading, last_projected: int) -> bool:
@@ -148,7 +173,8 @@ def _is_lagging(reading: EntryReading, last_projected: int) -> bool:
         last_projected: the stream sequence up to which the projector has written everything.
     """
     operation, snapshot = reading.operation, reading.snapshot
-    stored = snapshot.operation if snapshot is not None else None
-    if operation is None or operation.stream_sequence <= last_projected or (snapshot is not None and stored is None):
+    if operation is None or operation.stream_sequence <= last_projected:
         return False
-    return supersedes(operation, stored)
+    if snapshot is None or snapshot.operation is not None:
+        return supersedes(operation, snapshot.operation if snapshot is not None else None)
+    return snapshot.core is not None and snapshot.core.stream_sequence < operation.stream_sequence

@@ -15,15 +15,18 @@ from datetime import datetime
 from typing import Final, Generic, Protocol, TypeVar
 
 from opstream_journal import Connection
+from opstream_journal.jetstream import rpc
 from opstream_journal.jetstream.ordered_consumer import StreamBounds
 from opstream_journal.jetstream.stream_scan import scan_stream, stream_bounds
+from opstream_journal.stores.journal_witnesses import read_evidence
 from opstream_journal.stores.snapshots import VIEW_STREAM, RawSnapshot, RawSnapshots, operation_id_of
 from opstream_projector.projection.snapshot_cache import memory_size
 from opstream_projector.projection.snapshot_fold import supersedes
 from opstream_schemas import subjects
+from opstream_schemas.integrity.setback import HoleFinder, JournalRange, SequenceRange, SetbackEvidence
 from opstream_schemas.operation.state import Operation
 
-from .entry_check import is_expired, is_same
+from .entry_check import EntryReading, is_expired, is_same
 from .journal_fold import FoldedOperation, JournalFold
 from .retry import first_error, retry_while_unavailable
 
@@ -147,6 +150,8 @@ class ViewScan:
         """The stream sequence at which the scan of the journal ends."""
         self.seen_revisions = SeenRevisions(0)
         """Revisions of the entries that need no further check."""
+        self.evidence = SetbackEvidence(JournalRange(first=1, last=0, max_age=0.0))
+        """What proves that the journal went back (docs/adr/0032)."""
         self._progress = progress
         self._slots = asyncio.Semaphore(_MAX_CONCURRENT_BATCHES)
         self._tasks = asyncio.TaskGroup()
@@ -174,6 +179,7 @@ class ViewScan:
     async def _run(self, visitor: ScanVisitor) -> None:
         journal = await self.retry(lambda: stream_bounds(self.connection, subjects.OPERATIONS_STREAM))
         view = await self.retry(lambda: stream_bounds(self.connection, VIEW_STREAM))
+        self.evidence = await self.retry(lambda: read_evidence(self.connection))
         self.last_sequence = journal.last
         self.seen_revisions = SeenRevisions(view.first)
         await self._scan_journal(visitor, journal)
@@ -192,13 +198,25 @@ class ViewScan:
                     await visit()
 
         first, last = journal.first, journal.last
+        finder = HoleFinder(first, last)
         async with asyncio.TaskGroup() as self._tasks:
             async for messages in scan_stream(self.connection, subjects.OPERATIONS_STREAM, first=first, last=last):
+                finder.add([message.sequence for message in messages])
                 await add(self.journal_fold.fold(messages))
                 self._progress.show(min(self.journal_fold.messages, journal.messages))
             await add(self.journal_fold.drain())
             await visit()
         self._progress.end()
+        now = await self.retry(lambda: stream_bounds(self.connection, subjects.OPERATIONS_STREAM))
+        await self._record_holes(finder.finish(now.first))
+
+    async def _record_holes(self, holes: Sequence[SequenceRange]) -> None:
+        """Record the holes of the journal, and apart those that only one replica has: another one served the read."""
+        for hole in holes:
+            message = await self.retry(
+                functools.partial(rpc.get_at, self.connection, subjects.OPERATIONS_STREAM, hole.first)
+            )
+            (self.evidence.holes if message is None else self.evidence.replica_holes).append(hole)
 
     async def _scan_view(self, visitor: ScanVisitor) -> None:
         view = await self.retry(lambda: stream_bounds(self.connection, VIEW_STREAM))
@@ -274,3 +292,10 @@ def accept_entry(
     if folded.is_last or stored is None or stored.stream_sequence > scan.last_sequence:
         return False
     return supersedes(stored, operation)
+
+
+def record_loss(reading: EntryReading, scan: ViewScan) -> None:
+    """Add an entry that knows more than the journal to the evidence of the scan; do nothing with others."""
+    core = reading.snapshot.core if reading.snapshot is not None else None
+    if core is not None and reading.loss is not None:
+        scan.evidence.add_entry(core.id, core.stream_sequence, reading.loss, is_ended=core.is_ended)

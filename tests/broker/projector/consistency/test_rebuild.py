@@ -95,15 +95,16 @@ def _forged(operation: Operation, **changes: Any) -> bytes:
 
 @pytest.mark.parametrize("operation_id", ["open-1", "ended-1"])
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "is_ahead"),
     [
-        pytest.param({"message": "never said"}, id="other content"),
-        pytest.param({"position": 2, "stream_sequence": 2}, id="set back"),
-        pytest.param({"position": 77, "stream_sequence": 9_999}, id="ahead of the journal"),
-        pytest.param({"position": 77}, id="ahead by its position"),
-        pytest.param({"stream_sequence": 20, "position": 9}, id="ahead, but not of the fold"),
-        pytest.param({"fold_version": 99}, id="another fold's"),
-        pytest.param({"id": "another-operation"}, id="of another operation"),
+        pytest.param({"message": "never said"}, False, id="other content"),
+        pytest.param({"position": 2, "stream_sequence": 2}, False, id="set back"),
+        pytest.param({"position": 77, "stream_sequence": 9_999}, True, id="ahead of the journal"),
+        pytest.param({"position": 77}, True, id="ahead by its position"),
+        pytest.param({"stream_sequence": 20, "position": 9}, True, id="ahead, but not of the fold"),
+        pytest.param({"fold_version": 99}, False, id="another fold's"),
+        pytest.param({"fold_version": 99, "stream_sequence": 9_999}, True, id="another fold's, ahead"),
+        pytest.param({"id": "another-operation"}, False, id="of another operation"),
     ],
 )
 async def test_a_forged_entry(
@@ -113,11 +114,19 @@ async def test_a_forged_entry(
     operations: dict[str, Operation],
     operation_id: str,
     changes: dict[str, Any],
+    is_ahead: bool,
 ) -> None:
-    """It is replaced, whatever it claims, even if the fold evicts open operations; nothing else is touched."""
-    await overwrite(link, operation_id, _forged(operations[operation_id], **changes))
+    """It is replaced, even if the fold evicts open operations; one that claims more than the journal has only by
+    force, after it was kept. Nothing else is touched."""
+    forged = _forged(operations[operation_id], **changes)
+    await overwrite(link, operation_id, forged)
     writes = await view_writes(link)
-    done = await rebuilt(link, journal, max_states=1)
+    if is_ahead:
+        done = await rebuilt(link, journal, max_states=1)
+        assert (done.rewritten, done.missing, done.removed) == (0, 0, 0)
+        assert [(kept.operation_id, bytes(kept.snapshot)) for kept in done.kept] == [(operation_id, forged)]
+        assert await view_writes(link) == writes
+    done = await rebuilt(link, journal, max_states=1, is_forced=is_ahead)
     assert (done.rewritten, done.missing, done.removed) == (1, 0, 0)
     assert await view_writes(link) == writes + 1
     await assert_is_fold(view, journal, ALL)
@@ -137,12 +146,16 @@ async def test_entries_that_are_no_snapshots(
 async def test_entries_of_unknown_operations(
     link: Connection, journal: Journal, view: SnapshotStore, operations: dict[str, Operation]
 ) -> None:
-    """Entries of operations that the journal never had are removed, readable or not; all others stay."""
+    """What is no snapshot is removed. A snapshot of an operation that the journal never had may be the only copy of
+    what it has lost, so it is removed only by force, after it was kept. All others stay."""
     orphan = msgspec.structs.replace(operations["ended-1"], id="orphan")
     await overwrite(link, "orphan", encode_snapshot(orphan))
     await overwrite(link, "rubbish", b"rubbish")
     done = await rebuilt(link, journal)
-    assert (done.rewritten, done.missing, done.removed) == (0, 0, 2)
+    assert (done.rewritten, done.missing, done.removed) == (0, 0, 1)
+    assert [(kept.operation_id, kept.journal_position) for kept in done.kept] == [("orphan", 0)]
+    assert (await view.get_newest("orphan")).operation == orphan
+    assert (await rebuilt(link, journal, is_forced=True)).removed == 1
     assert await is_gone(view, "orphan")
     assert await is_gone(view, "rubbish")
     await assert_is_fold(view, journal, ALL)
@@ -374,7 +387,7 @@ async def test_three_replicas_one_of_them_gone(
     await overwrite(cluster_link, ids[0], b"rubbish")
     leader = await cluster.leader(VIEW_STREAM)
     leader.kill()
-    done = await rebuilt(cluster_link, cluster_journal)
+    done = await rebuilt(cluster_link, cluster_journal, is_forced=True)
     assert done.removed == 1  # a write whose response came too late counts as another process's
     await assert_is_fold(SnapshotStore(cluster_link), cluster_journal, ids)
     assert (await verified(cluster_link, cluster_journal)).lines == []

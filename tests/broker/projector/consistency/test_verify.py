@@ -52,7 +52,7 @@ async def test_a_correct_view(link: Connection, journal: Journal, operations: di
         ({"position": 2}, "open: position: journal 3, view 2"),
         ({"stream_sequence": 99}, "open: streamSequence: journal 3, view 99"),
         (
-            {"fold_version": 77},
+            {"fold_version": 77, "message": "never said"},
             f"open: the entry is of fold version 77, this is {FOLD_VERSION}; Running in the journal (position 3)",
         ),
         ({"id": "another"}, "open: the entry is of operation another; Running in the journal (position 3)"),
@@ -84,10 +84,42 @@ async def test_other_wrong_entries(link: Connection, journal: Journal, operation
     assert sorted(found.lines) == [
         "ended: missing in the view, Succeeded in the journal (position 4)",
         "open: the entry is not readable; Running in the journal (position 3)",
-        "orphan: in the view, but not in the journal",
+        "orphan: only in the view, Succeeded (sequence 7); its events are lost: between events that the journal has",
         "rubbish: in the view, but not in the journal",
     ]
     assert (found.behind, found.waited_for) == (0, [])
+
+
+@pytest.mark.parametrize("fold_version", [FOLD_VERSION - 1, FOLD_VERSION + 1])
+async def test_entries_of_another_version(
+    link: Connection, journal: Journal, operations: dict[str, Operation], fold_version: int
+) -> None:
+    """An entry that another version folded from the same events is counted and is no difference, if clients read the
+    same from it, or if this version can't read all of it."""
+    other = msgspec.structs.replace(operations["open"], fold_version=fold_version, skipped=3)
+    await overwrite(link, "open", encode_snapshot(other))
+    fields = msgspec.json.decode(encode_snapshot(operations["ended"]))
+    fields |= {"foldVersion": fold_version, "retention": {"days": 1}}
+    await overwrite(link, "ended", msgspec.json.encode(fields))
+    for max_states in (1_000, 1):
+        found = await verified(link, journal, max_states=max_states)
+        assert (found.lines, found.of_other_version) == ([], 2)
+    assert not found.evidence.is_setback
+
+
+async def test_an_entry_of_another_version_that_lags(
+    link: Connection, journal: Journal, operations: dict[str, Operation]
+) -> None:
+    """It is a lag as long as the projector has not come so far, and a difference afterwards."""
+    other = msgspec.structs.replace(operations["open"], fold_version=FOLD_VERSION - 1)
+    await overwrite(link, "open", encode_snapshot(other))
+    await extend(journal, operations["open"], RESULT)
+    assert (await verified(link, journal)).behind == 1
+    async with running(projector(link, journal)):
+        await settled(link)
+    await overwrite(link, "open", encode_snapshot(other))
+    found = await verified(link, journal)
+    assert (len(found.lines), found.behind, found.of_other_version) == (1, 0, 0)
 
 
 async def test_without_a_projector(link: Connection, journal: Journal, operations: dict[str, Operation]) -> None:
@@ -145,6 +177,13 @@ async def test_the_command(
     assert output.out == ""
     assert "7 events of 2 operations read" in output.err
     assert "the view is the fold of the journal" in output.err
+
+    older = msgspec.structs.replace(operations["open"], fold_version=FOLD_VERSION - 1)
+    await overwrite(link, "open", encode_snapshot(older))
+    assert await asyncio.to_thread(exit_status, broker.url) == 0
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "the view is the fold of the journal, 1 entry of it written by another version of opstream" in output.err
 
     await lose(link, "ended")
     assert await asyncio.to_thread(exit_status, broker.url) == 1
