@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 import click
 import msgspec
@@ -18,6 +19,7 @@ from opstream.terminal.console import CommandError, printable
 from opstream.terminal.progress_bar import StreamProgress
 from opstream_journal import Connection, NotProvisioned
 from opstream_journal.jetstream.stream_scan import StreamIdentity, scan_stream, stream_bounds, stream_identity
+from opstream_journal.stores.journal_witnesses import scan_evidence
 from opstream_schemas import subjects
 from opstream_schemas.integrity.chain_state import ChainHead, Finding
 from opstream_schemas.integrity.checkpoint import (
@@ -31,6 +33,7 @@ from opstream_schemas.integrity.checkpoint import (
     premature_expiry_findings,
 )
 from opstream_schemas.integrity.hash_chain import HashChainVerifier
+from opstream_schemas.integrity.setback import edge_findings, has_expired
 from opstream_schemas.text import format_count
 
 from .checkpoint_file import (
@@ -43,6 +46,11 @@ from .checkpoint_file import (
 )
 from .event_reader import NO_ARCHIVE
 from .signing_keys import key_id, load_private_key, load_public_key
+
+_BEGINNING_ADVICE: Final = (
+    "messages may have gone because the age limit was lowered for a while, or because the stream was made again. If "
+    "you know why it begins there, --accept-beginning takes that for right"
+)
 
 
 class ChainVerifierSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +67,8 @@ class ChainVerifierSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Begin after the last checkpoint."""
     is_accepting: bool
     """Sign although the chains show findings."""
+    is_beginning_accepted: bool = False
+    """Take the beginning of the stream for right, whatever shows that messages before it went early."""
 
 
 class ChainVerifier:
@@ -91,6 +101,8 @@ class ChainVerifier:
         self._now = datetime.now(UTC)
         self._newest_stored_at = 0.0
         """When the broker stored the last message that was read, in seconds since 1970."""
+        self._edges: tuple[list[Finding], list[Finding]] = ([], [])
+        """What others show about the stream's beginning and its end."""
         self._chain_findings = 0
         self._other_findings = 0
 
@@ -113,6 +125,9 @@ class ChainVerifier:
                 f"that was made at {self._checkpoints[-1].created}: the stream was replaced, so the checkpoints prove "
                 "nothing about it"
             )
+        self._edges = (
+            ([], []) if self._settings.is_archive else edge_findings(await scan_evidence(connection, self._now))
+        )
         await self._verify_stream(connection, stream)
 
     def _check_stream_name(self) -> None:
@@ -185,22 +200,37 @@ class ChainVerifier:
         chains.add_gap(until, is_expired=is_expired)
 
     def _check_beginning(self, stream: StreamIdentity, age: float) -> None:
-        """Report messages that are missing at the beginning of the stream although they can't have expired yet."""
+        """Report messages that are missing at the edges of the stream although they can't have expired yet."""
+        early, late = self._edges
+        self._print_findings(late, is_chain=True)
         if self._checkpoints:
             self._print_findings(boundary_findings(self._checkpoints, stream.first, stream.last), is_chain=False)
             premature = premature_expiry_findings(self._checkpoints[-1], stream.first, age, self._now)
             self._print_findings(premature, is_chain=False)
             if note := lowered_age_limit(self._checkpoints, stream.max_age):
                 click.echo(f"note: {note}", err=True)
-            return
+        elif why := self._doubtful_beginning(stream, age):
+            early = [Finding(1, f"the stream begins at {stream.first}, {why}"), *early]
+        if self._settings.is_beginning_accepted:
+            for finding in early:
+                click.echo(f"note: accepted: {printable(str(finding))}", err=True)
+        else:
+            self._print_findings(early, is_chain=True)
+            if early:
+                click.echo(f"note: {_BEGINNING_ADVICE}", err=True)
+
+    def _doubtful_beginning(self, stream: StreamIdentity, age: float) -> str:
+        """Return why the stream should begin earlier; empty if its own times show nothing of that kind."""
         if stream.first == 1:
-            return
-        what = f"the stream begins at {stream.first}"
-        created = datetime.fromisoformat(stream.created[:19]).replace(tzinfo=UTC)
+            return ""
         if not age:
-            self._print_findings([Finding(1, f"{what}, although nothing in it expires")], is_chain=True)
-        elif created + timedelta(seconds=age) > self._now + timedelta(seconds=CLOCK_SKEW):
-            click.echo(f"note: {what}, although it is younger than its age limit: was that raised?", err=True)
+            return "although nothing in it expires"
+        if not has_expired(_broker_time(stream.created), age, self._now):
+            return "although it is younger than its age limit"
+        is_empty = stream.first > stream.last
+        if is_empty and not has_expired(_broker_time(stream.last_stored_at), age, self._now):
+            return "after its last message, which was not due to expire"
+        return ""
 
     def _print_new_findings(
         self, chains: HashChainVerifier, verifier: CheckpointVerifier, progress: StreamProgress
@@ -269,3 +299,8 @@ class ChainVerifier:
         key = key_id(signing_key.public_key())
         which = f"checkpoint {checkpoint.number}, up to sequence {checkpoint.last}, key {key}"
         click.echo(f"{path}: {which}; SHA-256 of its line: {line_hash}", err=True)
+
+
+def _broker_time(text: str) -> datetime:
+    """A time as the broker writes it, in whole seconds."""
+    return datetime.fromisoformat(text[:19]).replace(tzinfo=UTC)

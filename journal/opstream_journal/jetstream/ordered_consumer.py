@@ -73,6 +73,7 @@ class StreamLimits(msgspec.Struct):
 
     max_age: int = 0
     """Nanoseconds; 0 for never."""
+    num_replicas: int = 1
 
 
 class StreamInfo(msgspec.Struct):

@@ -46,7 +46,7 @@ class StreamIdentity(msgspec.Struct, frozen=True, kw_only=True):
     last_stored_at: str = ""
     """The time at which the broker stored the last message, as it writes it, also if that is gone."""
     lost_bytes: int = 0
-    """Bytes that the broker has cut from damaged blocks since it started."""
+    """Bytes that the broker has cut from damaged blocks since it started, and has not got back from a replica."""
 
 
 async def stream_bounds(connection: Connection, stream: str) -> StreamBounds:
@@ -71,15 +71,17 @@ async def stream_identity(connection: Connection, stream: str) -> StreamIdentity
         BrokerRefused: the broker refused.
     """
     info = await stream_api_request(connection, stream, f"STREAM.INFO.{stream}")
-    bounds = info.state or StreamBounds(1, 0, 0)
+    bounds, limits = info.state or StreamBounds(1, 0, 0), info.config or StreamLimits()
+    # A server with replicas counts these bytes still when it has copied them from the leader again.
+    lost = bounds.lost if limits.num_replicas == 1 else None
     return StreamIdentity(
         name=stream,
         created=info.created,
-        max_age=(info.config or StreamLimits()).max_age / 1e9,
+        max_age=limits.max_age / 1e9,
         first=bounds.first if bounds.messages else bounds.last + 1,
         last=bounds.last,
         last_stored_at=bounds.last_ts,
-        lost_bytes=bounds.lost.bytes if bounds.lost is not None else 0,
+        lost_bytes=lost.bytes if lost is not None else 0,
     )
 
 

@@ -1,8 +1,8 @@
 """Who has seen how much of the journal: what the broker says of it, the archive, consumers, and entries of the view.
 
-`read_evidence` asks all but the view, which those who scan it add. `sample_evidence` also asks for a few entries of the
-view; it takes some forty requests, whatever the size of the journal, so a service can afford it when it starts
-(docs/adr/0032).
+`read_evidence` asks all but the view, which those who scan it add; `scan_evidence` reads the whole view, too, and
+`sample_evidence` a few entries of it. The last takes some seventy requests, whatever the size of the journal, so a
+service can afford it when it starts (docs/adr/0032).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import msgspec
 from opstream_journal.errors import NotProvisioned
 from opstream_journal.jetstream import rpc
 from opstream_journal.jetstream.connection import Connection
-from opstream_journal.jetstream.stream_scan import stream_bounds, stream_identity
+from opstream_journal.jetstream.stream_scan import scan_stream, stream_bounds, stream_identity
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidName
-from opstream_schemas.integrity.setback import JournalRange, SetbackEvidence, loss_of
+from opstream_schemas.integrity.setback import JournalRange, Loss, SetbackEvidence, loss_of
 
 from .snapshots import VIEW_STREAM, RawSnapshot, operation_id_of
 
@@ -84,6 +84,33 @@ async def sample_evidence(connection: Connection, now: datetime) -> SetbackEvide
         loss = None if is_there else loss_of(core.stream_sequence, core.recorded_at, evidence.journal, now)
         if loss is not None:
             evidence.add_entry(snapshot.operation_id, core.stream_sequence, loss, is_ended=core.is_ended)
+    return evidence
+
+
+async def scan_evidence(connection: Connection, now: datetime) -> SetbackEvidence:
+    """Return what all but the journal say of its beginning and its end, with every entry of the view.
+
+    What is missing between events that the journal has is not found: that takes a look at the journal itself.
+
+    Raises:
+        NotProvisioned: there is no journal, or no view.
+        JournalUnavailable: the broker was away for long.
+        BrokerRefused: the broker refused.
+    """
+    stream = await stream_identity(connection, subjects.OPERATIONS_STREAM)
+    journal = JournalRange(first=stream.first, last=stream.last, max_age=stream.max_age)
+    early, latest = SetbackEvidence(journal), 0
+    async for batch in scan_stream(connection, VIEW_STREAM):
+        for message in batch:
+            core = RawSnapshot(operation_id_of(message.subject), message.sequence, message.data).core
+            if core is None:
+                continue
+            latest = max(latest, core.stream_sequence)
+            if loss_of(core.stream_sequence, core.recorded_at, journal, now) is Loss.TOO_EARLY:
+                early.add_entry(core.id, core.stream_sequence, Loss.TOO_EARLY, is_ended=core.is_ended)
+    evidence = await read_evidence(connection)  # the journal last: what the view has seen was in it before
+    evidence.take_entries(early)
+    evidence.add_witness("the view", latest)
     return evidence
 
 

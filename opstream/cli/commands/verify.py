@@ -82,6 +82,13 @@ class VerifySettings(msgspec.Struct, frozen=True, kw_only=True):
     is_flag=True,
     help="Sign although the chains show findings; the checkpoint says how many.",
 )
+@option(
+    "--accept-beginning",
+    "is_beginning_accepted",
+    variable="ACCEPT_BEGINNING",
+    is_flag=True,
+    help="With --chain: take the beginning of the stream for right, although messages before it went early.",
+)
 @common_options.nats_option
 @common_options.connect_timeout_option
 def verify(
@@ -93,6 +100,7 @@ def verify(
     keys: tuple[Path, ...],
     is_quick: bool,
     is_accepting: bool,
+    is_beginning_accepted: bool,
     servers: tuple[str, ...],
     connect_timeout: float,
 ) -> None:
@@ -110,8 +118,10 @@ def verify(
       opstream verify --chain --checkpoint journal.checkpoints --key journal.pub
     """
     if not is_chain:
-        if is_archive or checkpoint or sign or keys or is_quick or is_accepting:
-            raise click.UsageError("--from-archive and the options of checkpoints need --chain: add it")
+        if is_archive or checkpoint or sign or keys or is_quick or is_accepting or is_beginning_accepted:
+            raise click.UsageError(
+                "--from-archive, --accept-beginning and the options of checkpoints need --chain: add it"
+            )
         verify_view(VerifySettings(servers=servers, connect_timeout=connect_timeout))
         return
     if checkpoint is None and (sign or keys or is_quick):
@@ -129,6 +139,7 @@ def verify(
         keys=keys,
         is_quick=is_quick,
         is_accepting=is_accepting,
+        is_beginning_accepted=is_beginning_accepted,
     )
     verify_chain(settings, servers, connect_timeout)
 

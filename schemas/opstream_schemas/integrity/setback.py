@@ -15,6 +15,7 @@ import msgspec
 
 from opstream_schemas.text import format_count
 
+from .chain_state import Finding
 from .checkpoint import CLOCK_SKEW
 
 _MAX_EXAMPLES: Final = 5
@@ -79,6 +80,27 @@ def loss_of(sequence: int, recorded_at: datetime | None, journal: JournalRange, 
     if recorded_at is None or has_expired(recorded_at, journal.max_age, now):
         return None
     return Loss.TOO_EARLY
+
+
+def edge_findings(evidence: SetbackEvidence) -> tuple[list[Finding], list[Finding]]:
+    """Return findings about the beginning and about the end of a journal, from what others know of it.
+
+    Args:
+        evidence: of the archive, the consumers and the view.
+    """
+    journal, early = evidence.journal, evidence.entries[Loss.TOO_EARLY]
+    beginning, end = [], []
+    if early:
+        what = f"the journal begins at {journal.first}, but the view has {format_count(early, 'operation')} whose last "
+        what += f"event was before that and not due to expire, for example {evidence.examples[0]}"
+        beginning.append(Finding(1, what))
+    if later := evidence.later_witnesses:
+        what = f"the journal ends before this, but others have read more: {_listed(later)}"
+        end.append(Finding(journal.last + 1, what))
+    if evidence.lost_bytes:
+        cut = f"the broker has cut {format_count(evidence.lost_bytes, 'byte')} from damaged blocks since it started"
+        end.append(Finding(journal.last, cut))
+    return beginning, end
 
 
 def has_expired(recorded_at: datetime, max_age: float, now: datetime) -> bool:
@@ -176,6 +198,10 @@ class SetbackEvidence:
         self.add_witness("the view", sequence)
         if len(self.examples) < _MAX_EXAMPLES:
             self.examples.append(operation_id)
+
+    def take_entries(self, other: SetbackEvidence) -> None:
+        """Take the entries of the view from evidence about the same journal, read a little earlier."""
+        self.entries, self.ended, self.examples = other.entries, other.ended, other.examples
 
     def lines(self) -> list[str]:
         """Return what is known, one fact a line; empty if nothing proves a setback."""

@@ -23,8 +23,10 @@ from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas import subjects
 from opstream_schemas.events import Canceled, Progressed, Succeeded, encode_event
+from tests.support.broker.damage import StreamFiles
 from tests.support.broker.server import Broker
 from tests.support.journal.journals import KIND, begin, extend, first, folded, linked, opened
+from tests.support.projector.projection import projector, running, settled
 from tests.support.schemas.histories import started
 from tests.support.system.wait import eventually
 
@@ -395,12 +397,74 @@ async def test_what_has_expired(broker: Broker, link: Connection) -> None:
     await js.update_stream(config)
     for one in copy[2:]:
         await js.publish(one.subject, one.data)
-    result = await verify(broker)
+    (line,) = found(await verify(broker))
+    assert "the stream begins at 3, although it is younger than its age limit" in line
+    result = await verify(broker, "--accept-beginning")
     assert_clean(result)
     assert "1 operation cut by age" in result.stderr
-    assert "younger than its age limit" in result.stderr
+    assert "note: accepted: -  position -  sequence 1  the stream begins at 3" in result.stderr
     await js.publish(copy[3].subject.replace("op-0", "op-9"), copy[3].data.replace(b"op-0", b"op-9"))
 
-    (line,) = found(await verify(broker))
+    (line,) = found(await verify(broker, "--accept-beginning"))
     assert "position 4" in line
     assert "they can't have expired" in line
+
+
+@pytest.mark.usefixtures("filled")
+@pytest.mark.parametrize("has_view", [True, False])
+@pytest.mark.parametrize("has_later", [True, False])
+async def test_a_journal_that_was_emptied(
+    broker: Broker, link: Connection, journal: Journal, has_view: bool, has_later: bool
+) -> None:
+    """Without any checkpoint, a journal that was emptied by a lower age limit, which was put back, is a finding. It
+    stays one until the operator accepts where the journal begins."""
+    if has_view:
+        async with running(projector(link, journal)):
+            await settled(link)
+    await limit(link, 1)
+
+    async def is_gone() -> bool:
+        return (await stream_bounds(link, subjects.OPERATIONS_STREAM)).messages == 0
+
+    await eventually(is_gone, within=20)
+    await limit(link, 30 * DAY)
+    if has_later:
+        await work(journal, "later")
+    first = (await stream_bounds(link, subjects.OPERATIONS_STREAM)).first
+    lines = found(await verify(broker))
+    assert lines[0].endswith(f"the stream begins at {first}, although it is younger than its age limit")
+    assert len(lines) == 1 + has_view
+    if has_view:
+        what = (
+            f"the journal begins at {first}, but the view has {OPERATIONS + 1} operations whose last event was before"
+        )
+        assert what in lines[1]
+    assert_clean(await verify(broker, "--accept-beginning"))
+
+
+@pytest.mark.usefixtures("filled")
+async def test_an_end_that_others_have_read(broker: Broker, link: Connection, journal: Journal) -> None:
+    """If the view has seen more than the journal's end, or the broker has cut a damaged block, it is a finding."""
+    async with running(projector(link, journal)):
+        await settled(link)
+    last = (await stream_bounds(link, subjects.OPERATIONS_STREAM)).last
+    broker.stop()
+    files = StreamFiles(broker.store, subjects.OPERATIONS_STREAM)
+    files.truncate(files.blocks[0], size=list(files.records(files.blocks[0]))[-4].offset)
+    files.remove_index()
+    broker.start()
+
+    line = found(await verify(broker))[0]
+
+    assert (
+        f"sequence {last - 3}  the journal ends before this, but others have read more: the view up to {last - 1}"
+        in line
+    )
+    assert found(await verify(broker, "--accept-beginning"))[0] == line
+
+
+async def test_the_beginning_belongs_to_the_chain(broker: Broker) -> None:
+    """The option without --chain is a usage error."""
+    result = await asyncio.to_thread(CliRunner().invoke, main, ["verify", "--accept-beginning", "--nats", broker.url])
+    assert result.exit_code == 2
+    assert "need --chain: add it" in result.stderr
