@@ -44,10 +44,12 @@ class Conditions:
         """The conditions that hold now, in the order in which they began."""
         return list(self._current.values())
 
-    def report(self, name: str, message: str, next_step: str, *, is_blocking: bool = False) -> None:
-        """Report a condition. It is logged if it begins now; later reports replace its text only."""
+    def report(
+        self, name: str, message: str, next_step: str, *, is_blocking: bool = False, level: int = logging.WARNING
+    ) -> None:
+        """Report a condition. It is logged, at `level`, if it begins now; later reports replace its text only."""
         if name not in self._current:
-            logger.warning("%s: %s; next step: %s", name, message, next_step)
+            logger.log(level, "%s: %s; next step: %s", name, message, next_step)
         self._current[name] = Condition(name=name, message=message, next_step=next_step, is_blocking=is_blocking)
 
     def resolve(self, name: str) -> None:

@@ -21,12 +21,14 @@ import uvloop
 from litestar.types import ASGIApp
 
 from opstream_journal import ActionCatalog, Drifted, Journal, SnapshotStore, connect, retry_until_ready
+from opstream_journal.jetstream.connection import end_task
 from opstream_journal.provisioning.provision import check_provisioned
 from opstream_journal.provisioning.topology import EVENT_OVERHEAD
 from opstream_journal.runtime.conditions import Conditions
 from opstream_journal.runtime.descriptors import raise_limit
 from opstream_journal.runtime.health import listen
 from opstream_journal.stores.resource_locks import ResourceLocks
+from opstream_journal.stores.setback_watch import SetbackWatch
 
 from .app import create_app
 from .asyncapi import action_asyncapi_document
@@ -112,6 +114,8 @@ async def connected_api(settings: Settings) -> AsyncIterator[ConnectedApi]:
         )
         watches = WatchRegistry(connection=connection, journal=journal, status=status)
         watches.start()
+        setback_watch = SetbackWatch(connection, conditions, now=_utc_now)
+        stack.push_async_callback(end_task, asyncio.create_task(setback_watch.run(), name="setback watch"))
         public_url = settings.public_url.rstrip("/")
         app = create_app(
             Dependencies(

@@ -16,6 +16,7 @@ from opstream_journal.command_handler import CommandHandler
 from opstream_journal.runtime.conditions import Conditions
 from opstream_journal.runtime.service import ServiceLoop, run_service, run_until_signal
 from opstream_journal.stores.resource_locks import ResourceLocks
+from opstream_journal.stores.setback_watch import SetbackWatch
 
 from .after_effects import LockReleaser
 from .deadline_scanner import DeadlineScanner
@@ -69,6 +70,7 @@ async def _compose(conditions: Conditions, connection: Connection, max_msg_size:
         DeadlineScanner(connection, journal, scheduler.ended, now=_utc_now, monotonic=time.monotonic),
         DeadlineEnforcer(connection, handler),
         Sweeper(connection, handler, locks, conditions),
+        SetbackWatch(connection, conditions, now=_utc_now),
     ]
 
 

@@ -1,0 +1,91 @@
+"""Looks whether the journal has lost events when a process starts and after each lost connection; a `ServiceLoop`.
+
+A broker that cuts a damaged journal has restarted before, so its clients lost their connection. What is found becomes a
+condition of the process: an error in its log and a member of `/readyz`. The process goes on (docs/adr/0032).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+from opstream_journal.errors import JournalError
+from opstream_journal.jetstream.connection import Connection
+from opstream_journal.runtime.conditions import Conditions
+
+from .journal_witnesses import sample_evidence
+
+logger = logging.getLogger(__name__)
+
+CONDITION: Final = "JournalSetback"
+_NEXT_STEP: Final = (
+    "run 'opstream verify', and restore the journal from a backup or a replica "
+    "(docs/running.md, When the journal has lost events)"
+)
+_SETTLING_TIME: Final = 10.0
+"""Seconds before a second look: for a moment a new leader, or a former one, may have less than there is."""
+
+
+class SetbackWatch:
+    """The watch of one process.
+
+    Args:
+        connection: the connection.
+        conditions: of the process.
+        now: the time, with zone.
+        settling_time: see `_SETTLING_TIME`.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        conditions: Conditions,
+        *,
+        now: Callable[[], datetime],
+        settling_time: float = _SETTLING_TIME,
+    ) -> None:
+        self._connection = connection
+        self._conditions = conditions
+        self._now = now
+        self._settling_time = settling_time
+        self._is_due = asyncio.Event()
+
+    @property
+    def is_ready(self) -> bool:
+        """Return True: a process does its job without this watch, too."""
+        return True
+
+    async def run(self) -> None:
+        """Look now and after each lost connection, until cancelled."""
+        self._connection.on_reconnect(self._is_due.set)
+        try:
+            while True:
+                self._is_due.clear()
+                await self._look()
+                await self._is_due.wait()
+        finally:
+            self._connection.remove_reconnect_callback(self._is_due.set)
+
+    async def _look(self) -> None:
+        found = await self._read_proof()
+        if found:
+            await self._connection.sleep(self._settling_time)
+            found = await self._read_proof()
+        if found:
+            self._conditions.report(CONDITION, f"the journal has lost events: {found}", _NEXT_STEP, level=logging.ERROR)
+        else:
+            self._conditions.resolve(CONDITION)
+
+    async def _read_proof(self) -> str:
+        """Return what proves a setback, in one line; empty if nothing does. Wait for a broker that is away."""
+        while True:
+            try:
+                evidence = await sample_evidence(self._connection, self._now())
+            except JournalError as error:
+                logger.info("whether the journal has lost events can't be read now: %s", error)
+                await self._connection.sleep(self._settling_time)
+            else:
+                return "; ".join(line.strip() for line in evidence.lines())
