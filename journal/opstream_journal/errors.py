@@ -11,6 +11,10 @@ class BrokerUnreachable(JournalError):
     """No broker answered within the connect timeout."""
 
 
+class BrokerTooOld(JournalError):
+    """The broker's version is one that may lose what it has acknowledged."""
+
+
 class NotProvisioned(JournalError):
     """A stream, bucket or consumer is missing; `opstream provision` creates it."""
 

@@ -16,12 +16,13 @@ from typing import Any, Final, Self, TypeVar
 import nats.errors
 from nats.aio.client import Client
 
-from opstream_journal.errors import BrokerUnreachable, JournalUnavailable
+from opstream_journal.errors import BrokerTooOld, BrokerUnreachable, JournalUnavailable
 from opstream_journal.outage_log import OutageLog
 from opstream_schemas.urls import hide_credentials
 
 from .client_patches import limit_unacknowledged_time, tolerate_invalid_bytes
 from .inbox import RequestInbox
+from .server_version import explain_old_version
 
 logger = logging.getLogger(__name__)
 
@@ -187,6 +188,10 @@ class Connection:
             callback()
 
     async def _handle_reconnect(self) -> None:
+        if too_old := _explain_old_server(self.nc):
+            # A cluster of several versions: what another server stored may be lost on this one.
+            self._on_lost(too_old)
+            return
         self._errors.recovered()
         self._connected.set()
         limit_unacknowledged_time(self.nc)
@@ -211,6 +216,8 @@ async def connect(
 
     Raises:
         BrokerUnreachable: no broker answered; the message says what to do.
+        BrokerTooOld: the server that answered is older than opstream works with. A reconnect to such a server calls
+            `on_lost`.
     """
     if not servers:
         raise BrokerUnreachable("no NATS broker is named: set --nats")
@@ -231,6 +238,10 @@ async def connect(
         # nats-py retries for ever, so an error that it raises at once is about the addresses.
         where = ", ".join(map(hide_credentials, servers))
         raise BrokerUnreachable(f"can't connect to {where}: {error}") from error
+    if too_old := _explain_old_server(client):
+        connection.expect_close()
+        await client.close()
+        raise BrokerTooOld(too_old)
     client._error_cb = connection._log_error  # noqa: SLF001 - nats-py has no setter; errors of single tries are noise until now
     return connection.attach(client)
 
@@ -287,6 +298,13 @@ async def end_task(task: asyncio.Task[Any]) -> None:
     while not task.done():
         task.cancel()
         await asyncio.wait([task], timeout=_CANCEL_RETRY_DELAY)
+
+
+def _explain_old_server(nc: Client) -> str:
+    url = nc.connected_url
+    where = "this URL" if url is None else hide_credentials(url.geturl())
+    version = str(nc._server_info.get("version", ""))  # noqa: SLF001 - nats-py raises for a version that it can't parse
+    return explain_old_version(version, where)
 
 
 async def _ignore_error(_error: Exception) -> None:

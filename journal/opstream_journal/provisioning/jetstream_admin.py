@@ -47,6 +47,11 @@ async def stream_config(connection: Connection, name: str) -> StreamConfig | Non
     return None if raw is None else StreamConfig.from_response(raw)
 
 
+def server_version(config: StreamConfig) -> str:
+    """Return the version of the server that answered with a stream's configuration; empty if it did not say."""
+    return (config.metadata or {}).get("_nats.ver", "")
+
+
 async def create_stream(connection: Connection, config: StreamConfig) -> bool:
     """Create a stream. Return False if one with another configuration exists already.
 

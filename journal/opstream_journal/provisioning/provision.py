@@ -14,8 +14,9 @@ from typing import Any, Final, TypeVar
 import msgspec
 from nats.js.api import ConsumerConfig, StreamConfig
 
-from opstream_journal.errors import BrokerRefused, Drifted, JournalUnavailable, NotProvisioned
+from opstream_journal.errors import BrokerRefused, BrokerTooOld, Drifted, JournalUnavailable, NotProvisioned
 from opstream_journal.jetstream.connection import Connection
+from opstream_journal.jetstream.server_version import explain_old_version
 from opstream_schemas import subjects
 from opstream_schemas.action_spec import DAY_SECONDS, ActionSpec
 
@@ -131,6 +132,7 @@ async def check_provisioned(connection: Connection) -> int:
     Raises:
         NotProvisioned: something is missing.
         Drifted: something differs.
+        BrokerTooOld: the leader of a stream is older than opstream works with.
         JournalError: the broker refused or did not answer.
     """
     limit = -1
@@ -138,6 +140,9 @@ async def check_provisioned(connection: Connection) -> int:
         actual = await admin.stream_config(connection, str(config.name))
         if actual is None:
             raise NotProvisioned(f"the broker has no stream {config.name}: {PROVISION_HINT}")
+        # The leader answers, which in a cluster need not be the server of this connection.
+        if too_old := explain_old_version(admin.server_version(actual), f"the leader of {config.name}"):
+            raise BrokerTooOld(too_old)
         # Only the journal's age can be chosen: in other streams, wake-ups and snapshots would expire.
         chosen = SIZING_FIELDS if config.name == _STREAM else SIZING_FIELDS - {"max_age"}
         _raise_if_drifted(one for one in compare_stream(actual, config) if one.field not in chosen)

@@ -96,7 +96,9 @@ class SubscriberConsumer:
                 f"and consumer {self.name} was at {self.ack_floor}: this is another "
                 "journal. Restart to begin with it"
             )
-        await self._create({"deliver_policy": DeliverPolicy.BY_START_SEQUENCE, "opt_start_seq": self.ack_floor + 1})
+        # Only if it is missing: a broker before 2.15.0 forgets the position of a consumer whose creation it refuses.
+        if await admin.consumer_config(self._connection, _STREAM, self.name) is None:
+            await self._create({"deliver_policy": DeliverPolicy.BY_START_SEQUENCE, "opt_start_seq": self.ack_floor + 1})
         await self._check()
 
     async def _create(self, place: dict[str, object]) -> None:

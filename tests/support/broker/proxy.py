@@ -5,14 +5,17 @@ async with Proxy(broker.port) as proxy:
     proxy.mute()    # the client's data reaches the broker, the broker's is held back
     proxy.unmute()  # the held data arrives
     proxy.cut()     # the connection breaks; held data is lost
+    proxy.version = "2.14.9"  # for new connections, the broker is that old
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Final, Self
 
 _CHUNK: Final = 65_536
+_VERSION: Final = re.compile(rb'"version":"[^"]*"')
 
 
 class Proxy:
@@ -24,6 +27,8 @@ class Proxy:
 
     def __init__(self, port: int) -> None:
         self._target = port
+        self.version = ""
+        """The version that the broker seems to have; empty for its own."""
         self._is_open = asyncio.Event()
         self._is_open.set()
         self._server: asyncio.Server | None = None
@@ -96,6 +101,8 @@ class Proxy:
         while data := await source.read(_CHUNK):
             if is_answer:
                 await self._is_open.wait()
+                if self.version:
+                    data = _VERSION.sub(b'"version":"%s"' % self.version.encode(), data)
             if pair in self._frozen:
                 await asyncio.Event().wait()
             target.write(data)
