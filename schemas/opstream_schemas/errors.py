@@ -28,6 +28,7 @@ class ErrorCode(StrEnum):
     JOURNAL_FULL = "JournalFull"
     INTERNAL_ERROR = "InternalError"
     RESULT_TOO_LARGE = "ResultTooLarge"
+    INVALID_RESULT = "InvalidResult"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     RUNNER_LOST = "RunnerLost"
     RUNNER_STOPPED = "RunnerStopped"

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.unit
 
 IN_MONITORS_ONLY = {
     ErrorCode.RESULT_TOO_LARGE,
+    ErrorCode.INVALID_RESULT,
     ErrorCode.DEADLINE_EXCEEDED,
     ErrorCode.RUNNER_LOST,
     ErrorCode.RUNNER_STOPPED,

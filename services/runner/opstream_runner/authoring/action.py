@@ -12,6 +12,7 @@ import msgspec
 
 from opstream_runner.errors import InvalidAction
 from opstream_schemas.action_spec import DAY_SECONDS, ActionSpec, Policy
+from opstream_schemas.action_types.type_decoder import Decode, schema_decoder
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.names import Kind
 
@@ -38,6 +39,8 @@ class Action(Generic[P, R]):
         """Import path of the module that defines the action; `collect_actions` sets it."""
         self.decode: Callable[[bytes | msgspec.Raw], Any] = msgspec.json.Decoder(input_type).decode
         """Decodes JSON into the handler's input type."""
+        self._decode_result = msgspec.json.Decoder(result_type).decode
+        self._decode_closed: Decode | None = None
         self.__doc__ = handler.__doc__
 
     @property
@@ -49,6 +52,23 @@ class Action(Generic[P, R]):
     def is_isolated(self) -> bool:
         """True if each attempt runs in a process of its own."""
         return self.spec.policy.isolation == "process"
+
+    def check_result(self, encoded: bytes) -> None:
+        """Check that a result is what the action announces, as a client will read it.
+
+        Args:
+            encoded: JSON.
+
+        Raises:
+            msgspec.ValidationError: it is not; the message says where.
+            Exception: what the result type's own code raises.
+        """
+        self._decode_result(encoded)
+        if self._decode_closed is None:
+            # The type itself takes unknown members, and the announced schema does not.
+            closed = schema_decoder(self.spec.result_schema, with_patterns=True)
+            self._decode_closed = closed or self._decode_result
+        self._decode_closed(encoded)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.handler(*args, **kwargs)

@@ -22,7 +22,8 @@ from opstream_runner.authoring.context import ActionContext
 from opstream_runner.errors import ActionCanceledError, ActionError, RetryAfter
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import OperationError
-from opstream_schemas.text import check_json
+
+from .result_encoding import encode_result
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ async def invoke(
             result = await action.handler(request, context)
         else:
             result = await _in_thread(action, request, context)
-        return _encode_result(result, limit)
+        return Returned(encode_result(action, result, limit))
     except BaseException as error:  # noqa: BLE001 - see the module's docstring
         return _outcome_of_exception(action, context, error)
 
@@ -142,7 +143,7 @@ def invoke_in_this_thread(
         request = _decode_input(action, action_input)
         with interruptible:
             result = action.handler(request, context)
-        return _encode_result(result, limit)
+        return Returned(encode_result(action, result, limit))
     except BaseException as error:  # noqa: BLE001 - see the module's docstring
         return _outcome_of_exception(action, context, error)
 
@@ -152,18 +153,6 @@ def _decode_input(action: Action[Any, Any], action_input: msgspec.Raw) -> Any:  
         return action.decode(action_input)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ActionError(ErrorCode.INVALID_INPUT, str(error)) from error
-
-
-def _encode_result(result: Any, limit: int) -> Returned:  # noqa: ANN401 - whatever the handler returned
-    encoded = msgspec.json.encode(result)
-    # msgspec copies a `msgspec.Raw` unread, and the journal refuses JSON that nests too deeply. Found by the journal,
-    # either would look like the journal's fault and be retried.
-    msgspec.json.decode(encoded, type=msgspec.Raw)
-    check_json(encoded)
-    if len(encoded) > limit:
-        message = f"the result has {len(encoded)} bytes of JSON, {limit} are allowed: store it elsewhere, return a URL"
-        raise ActionError(ErrorCode.RESULT_TOO_LARGE, message)
-    return Returned(encoded)
 
 
 def _outcome_of_exception(action: Action[Any, Any], context: ActionContext, error: BaseException) -> HandlerOutcome:

@@ -8,8 +8,10 @@ import logging
 import math
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import msgspec
 import pytest
@@ -269,32 +271,129 @@ def _endless() -> list[Any]:
     return value
 
 
+class Row(msgspec.Struct, rename="camel"):
+    """A part of a result."""
+
+    the_value: Any = 0.0
+
+
+@dataclass
+class Pair:
+    """A dataclass that no check looks into."""
+
+    left: Any
+    right: Any = None
+
+
 @both
 @pytest.mark.parametrize(
-    "result",
+    ("result", "place"),
     [
-        object(),
-        {1, object()},
-        {object(): 1},
-        "\ud800",
-        ["fine", {"inside": "\udfff"}],
-        10**5000,
-        _endless(),
-        _nested(MAX_NESTING + 1),
-        msgspec.Raw(b"{"),
-        msgspec.Raw(b""),
-        msgspec.Raw(b"1 2"),
-        msgspec.Raw(b'"\xff"'),
-        [msgspec.Raw(b"nothing")],
+        (object(), "it is of the type object"),
+        ({1, object()}, "is of the type object"),
+        ({object(): 1}, "is of the type object"),
+        ({"rows": [Row(1.0), Row(Pair(1, {2, complex(1)}))]}, "is of the type complex"),
+        ([Row(), Row(Pair(object()))], "its member `[1].theValue.left` is of the type object"),
+        ("\ud800", "it has half of a surrogate pair"),
+        (["fine", {"inside": "\udfff"}], "its member `[1].inside` has half of a surrogate pair"),
+        ({"number": 10**5000}, "its member `number` is a number too large"),
+        (_endless(), "it contains itself"),
+        (_nested(MAX_NESTING + 1), "it nests deeper than 100 levels"),
+        (msgspec.Raw(b"{"), "it is a msgspec.Raw that holds none"),
+        (msgspec.Raw(b""), "it is a msgspec.Raw that holds none"),
+        (msgspec.Raw(b"1 2"), "it is a msgspec.Raw that holds none"),
+        (msgspec.Raw(b'"\xff"'), "it is not UTF-8"),
+        ([1, msgspec.Raw(b"nothing")], "its member `[1]` is a msgspec.Raw that holds none"),
+        ((one for one in "abc"), "it is a generator; return a list"),
+        (math.nan, "it is nan, which is no number"),
+        ([Row(1), Row(-math.inf)], "its member `[1].theValue` is -inf, which is no number"),
+        ({"a b": {"c": [None, Pair(None, math.inf)]}}, "its member `['a b'].c[1].right` is inf"),
+        ({"d": Decimal("NaN")}, "its member `d` is NaN"),
+        ([Decimal("-Infinity")], "its member `[0]` is -Infinity"),
+        ({math.nan: 1}, "is nan, which is no number"),
+        ([None, msgspec.Raw(b"1"), math.nan], "its member `[2]` is nan"),
     ],
-    ids=lambda result: type(result).__name__,
+    ids=lambda one: one if isinstance(one, str) and one.isascii() else "",
 )
 async def test_a_result_that_no_event_could_hold(
-    kind: Callable[[Body], Action[..., Any]], result: Any, caplog: pytest.LogCaptureFixture
+    kind: Callable[[Body], Action[..., Any]], result: Any, place: str
 ) -> None:
-    """A result that is not JSON, or nests deeper than the journal accepts, is the author's bug: 500, at once."""
-    assert await run(kind(lambda: result)) == unexpected
-    assert "op-1" in caplog.text
+    """It would be the same in each attempt, so the failure is final, and names the member."""
+    outcome = await run(kind(lambda: result))
+    assert isinstance(outcome, Raised)
+    assert (outcome.error.code, outcome.is_meant) == (ErrorCode.INVALID_RESULT, True)
+    assert place in outcome.error.message
+
+
+@pytest.mark.parametrize(
+    "result", [None, [None], {"a": None, "b": "NaN is a word"}, [msgspec.Raw(b"null")], Decimal("1.5"), "null", [0.0]]
+)
+async def test_a_result_without_a_number_is_one(result: Any) -> None:
+    """`null` and words are looked at twice, and pass."""
+    assert await run(asynchronous(lambda: result)) == Returned(msgspec.json.encode(result))
+
+
+class Narrow(msgspec.Struct):
+    """A result that opens only as declared."""
+
+    count: int = 0
+    share: float = 0.0
+    code: Annotated[str, msgspec.Meta(pattern="^[a-z]*$")] = ""
+    rows: list[Row] = []
+
+    def __post_init__(self) -> None:
+        if self.code == "boom":
+            raise LookupError("of its own")
+
+
+class Wider(Narrow):
+    """A subclass with one member more."""
+
+    more: int = 0
+
+
+def changed(**members: Any) -> Narrow:
+    """Return a result whose members were set after it was made."""
+    result = Narrow()
+    for name, value in members.items():
+        setattr(result, name, value)
+    return result
+
+
+@pytest.mark.parametrize(
+    ("result", "why"),
+    [
+        (None, "it: Expected `object`, got `null`"),
+        ({"count": 1.5}, "its member `count`: Expected `int`, got `float`"),
+        (changed(count="many"), "its member `count`: Expected `int`, got `str`"),
+        (changed(share=math.nan), "its member `share`: Expected `float`, got `null`"),
+        (changed(code="AB"), "its member `code`: Expected `str` matching regex"),
+        (changed(rows=[{"theValue": 1, "other": 2}]), "its member `rows[0]`: Object contains unknown field `other`"),
+        (Wider(more=1), "it: Object contains unknown field `more`"),
+        (changed(code="boom"), "its type raises LookupError"),
+    ],
+)
+async def test_a_result_of_another_type(result: Any, why: str) -> None:
+    """What a handler returns is what the document promised, and what a typed client can decode."""
+
+    @action("book:act")
+    def handler(request: Input, ctx: ActionContext) -> Narrow:
+        return result  # type: ignore[no-any-return]
+
+    outcome = await run(handler)
+    assert isinstance(outcome, Raised)
+    assert (outcome.error.code, outcome.is_meant) == (ErrorCode.INVALID_RESULT, True)
+    assert why in outcome.error.message
+
+
+async def test_a_result_that_only_looks_like_its_type() -> None:
+    """Its JSON counts, not the Python class that made it."""
+
+    @action("book:act")
+    async def handler(request: Input, ctx: ActionContext) -> Narrow:
+        return {"count": 1, "rows": [{"theValue": None}]}  # type: ignore[return-value]
+
+    assert await run(handler) == Returned(b'{"count":1,"rows":[{"theValue":null}]}')
 
 
 async def test_the_deepest_result() -> None:
