@@ -105,3 +105,23 @@ def request_hash(
     if callback:  # the hash of a request without one is older than callbacks, and must stay
         request["callback"] = callback
     return hashlib.sha256(msgspec.json.encode(request, order="sorted")).hexdigest()
+
+
+def is_same_json(one: Any, other: Any) -> bool:  # noqa: ANN401 - JSON
+    """Return True if two decoded documents are the same value, however their numbers were written: `1`, `1.0`, `10e-1`.
+
+    Args:
+        one: decoded JSON, of at most `text.MAX_NESTING` levels.
+        other: the same.
+    """
+    if isinstance(one, bool) or isinstance(other, bool):  # True equals 1 in Python, and not in JSON
+        return one is other
+    if isinstance(one, dict):
+        return (
+            isinstance(other, dict)
+            and one.keys() == other.keys()
+            and all(is_same_json(value, other[name]) for name, value in one.items())
+        )
+    if isinstance(one, list):
+        return isinstance(other, list) and len(one) == len(other) and all(map(is_same_json, one, other))
+    return bool(one == other)

@@ -19,7 +19,14 @@ from opstream_schemas.events import (
     Succeeded,
 )
 from opstream_schemas.names import Kind
-from opstream_schemas.status_monitor import ErrorBody, ErrorDetail, ErrorObject, build_status_monitor, request_hash
+from opstream_schemas.status_monitor import (
+    ErrorBody,
+    ErrorDetail,
+    ErrorObject,
+    build_status_monitor,
+    is_same_json,
+    request_hash,
+)
 from tests.support.schemas.histories import NOW, History, handed_back, request, started
 
 pytestmark = pytest.mark.unit
@@ -203,3 +210,46 @@ def test_the_order_of_members_makes_no_other_request() -> None:
     other = msgspec.json.decode('{"b": 1, "a": {"y": 2, "x": "\\u00e9"}}')
 
     assert request_hash(KIND, "42", one, "") == request_hash(KIND, "42", other, "")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("1", "1.0"),
+        ("1", "10e-1"),
+        ("100", "1e2"),
+        ("0", "-0.0"),
+        ("1e22", "10000000000000000000000"),
+        ('{"a": [1, {"b": 2.50}]}', '{"a": [1.0, {"b": 25e-1}]}'),
+        ('{"a": 1, "b": 2}', '{"b": 2, "a": 1}'),
+        ('"\\u0061/"', '"a\\/"'),
+        ("null", "null"),
+    ],
+)
+def test_the_same_value_in_another_spelling(one: str, other: str) -> None:
+    """A client's other encoder must not make a repetition another request."""
+    assert is_same_json(msgspec.json.decode(one), msgspec.json.decode(other))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("1", "true"),
+        ("0", "false"),
+        ("1", '"1"'),
+        ("[1, 2]", "[2, 1]"),
+        ("[1]", "[1, 1]"),
+        ('{"a": 1}', '{"a": 1, "b": null}'),
+        ('{"a": 1}', '{"A": 1}'),
+        ("{}", "[]"),
+        ("null", "0"),
+        ("9007199254740993", "9007199254740992.0"),
+        ('{"a": 1}', "[1]"),
+        ("[1]", '{"a": 1}'),
+        ('"a"', '"A"'),
+    ],
+)
+def test_another_value(one: str, other: str) -> None:
+    """What differs as a value is another request."""
+    assert not is_same_json(msgspec.json.decode(one), msgspec.json.decode(other))
+    assert not is_same_json(msgspec.json.decode(other), msgspec.json.decode(one))

@@ -9,12 +9,12 @@ import asyncio
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from opstream_api.errors import JOURNAL_OUTAGE, ApiError, journal_error, operation_unreadable
-from opstream_api.http.submit_request import IdempotencyKey, SubmitRequest
+from opstream_api.http.submit_request import SubmitRequest
 from opstream_journal import (
     NEW_OPERATION,
     ActionCatalog,
@@ -29,11 +29,12 @@ from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_schemas import subjects
 from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.errors import ErrorCode, FoldRefused, InvalidEvent
-from opstream_schemas.events import Requested
+from opstream_schemas.events import EventData, Requested
+from opstream_schemas.names import Kind
 from opstream_schemas.operation.fold import first_event, fold_for_reader, initial
 from opstream_schemas.operation.resource_lock import busy_error
 from opstream_schemas.operation.state import Operation
-from opstream_schemas.status_monitor import request_hash
+from opstream_schemas.status_monitor import is_same_json, request_hash
 
 from .input_validation import InputValidator, decode_input
 from .journal_capacity import JournalCapacity
@@ -135,7 +136,7 @@ class Submitter:
         except JournalFull:
             if await self._journal.last_message(key.operation_id) is None:
                 raise
-            return _accepted(self._cache.put(await self._find_existing(key, digest)), spec)
+            return _accepted(self._cache.put(await self._find_existing(request, value, digest)), spec)
         lock = subjects.lock_key(spec.lock_scope, request.resource_id) if spec.lock_scope else ""
         if spec.policy.on_conflict == "reject" and lock:
             await self._check_resource_free(request, lock)
@@ -162,7 +163,7 @@ class Submitter:
         try:
             recorded = await self._journal.append(kind, event, NEW_OPERATION, budget=until - self._clock())
         except VersionConflict:
-            operation = await self._find_existing(key, digest)
+            operation = await self._find_existing(request, value, digest)
         else:
             JOURNAL_OUTAGE.recovered()
             self._capacity.reserve(len(document))
@@ -187,17 +188,36 @@ class Submitter:
         error = busy_error(request.kind, request.resource_id, owner.operation_id)
         raise ApiError(ErrorCode.RESOURCE_BUSY, error.message, target=error.target)
 
-    async def _find_existing(self, key: IdempotencyKey, digest: str) -> Operation:
+    async def _find_existing(self, request: SubmitRequest, value: Any, digest: str) -> Operation:  # noqa: ANN401 - JSON
+        key = request.key
         operation_id = key.operation_id
         try:
-            operation = fold_for_reader(None, await self._journal.events(operation_id))
+            events = await self._journal.events(operation_id)
+            operation = fold_for_reader(None, events)
         except (FoldRefused, InvalidEvent) as error:
             raise operation_unreadable(operation_id, error) from error
-        if operation is None or operation.request_hash != digest:
-            # None: its first event has expired, so the requests can't be compared any more.
+        # None: its first event has expired, so the requests can't be compared any more.
+        if operation is None or not (
+            operation.request_hash == digest or _is_same_request(events[0].data, request, value)
+        ):
             message = f"{key.header} names operation {operation_id} of another request: use a new one"
             raise ApiError(ErrorCode.OPERATION_ID_REUSED, message, target=key.header)
         return operation
+
+
+def _is_same_request(requested: EventData | None, request: SubmitRequest, value: Any) -> bool:  # noqa: ANN401 - JSON
+    """Return True if a request is the recorded one, but that its numbers are written in another way.
+
+    Their hashes differ then, and stay as they are: APIs of 0.2.0 compare those.
+    """
+    return (
+        isinstance(requested, Requested)
+        and Kind(requested.resource, requested.action) == request.kind
+        and requested.resource_id == request.resource_id
+        and requested.caller == request.caller.identity
+        and requested.callback == request.callback
+        and is_same_json(msgspec.json.decode(requested.input), value)
+    )
 
 
 def _accepted(operation: Operation, spec: ActionSpec) -> Accepted:

@@ -23,7 +23,7 @@ from opstream_runner.errors import ActionCanceledError, ActionError, RetryAfter
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import OperationError
 
-from .result_encoding import encode_result
+from .encoded_result import encode_result
 
 logger = logging.getLogger(__name__)
 

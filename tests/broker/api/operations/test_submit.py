@@ -142,6 +142,60 @@ async def test_an_id_belongs_to_one_request(api: Api, journal: Journal) -> None:
     await only_event(journal, "taken")
 
 
+class Weighing(msgspec.Struct):
+    """An input with numbers."""
+
+    weight: float
+    tags: list[float] = []
+
+
+async def test_a_repetition_may_write_its_numbers_in_another_way(api: Api, link: Connection, journal: Journal) -> None:
+    """By either key, it is the same request; another value, or one of another resource, is not."""
+    kind = Kind("book", "weigh")
+    await announce_action(link, spec(kind, input_type=Weighing))
+    pair = {"Repeatability-Request-ID": "weighing", "Repeatability-First-Sent": "Tue, 24 Nov 2026 08:00:00 GMT"}
+    for headers in ({"Operation-Id": "weighing"}, pair):
+        first = await api.client.post("/book/1:weigh", content=b'{"weight": 1, "tags": [1e2]}', headers=headers)
+        for body in (
+            b'{"weight": 1, "tags": [1e2]}',
+            b'{"weight":1.0,"tags":[100]}',
+            b'{"tags": [100.00], "weight": 10e-1}',
+        ):
+            again = await api.client.post("/book/1:weigh", content=body, headers=headers)
+            assert (again.status_code, again.json()) == (202, first.json())
+        for path, body in (
+            ("/book/1:weigh", b'{"weight": 1.5, "tags": [1e2]}'),
+            ("/book/1:weigh", b'{"weight": 1}'),
+            ("/book/2:weigh", b'{"weight": 1.0, "tags": [1e2]}'),
+        ):
+            other = await api.client.post(path, content=body, headers=headers)
+            assert (other.status_code, other.json()["error"]["code"]) == (400, "OperationIdReused")
+    assert await stored_messages(link) == 2
+    data = (await only_event(journal, "weighing")).data
+    assert isinstance(data, Requested)
+    assert bytes(data.input) == b'{"weight": 1, "tags": [1e2]}'
+
+
+@pytest.mark.parametrize(
+    ("body", "target"),
+    [
+        (b'{"weight": 1, "weight": 2}', "weight"),
+        (b'{"weight": "1"}', "weight"),
+        (b'{"weight": 1e400}', ""),
+        (b'{"weight": 1, "tags": [1, true]}', "tags[1]"),
+    ],
+)
+async def test_what_the_runner_could_not_decode_is_refused(
+    api: Api, link: Connection, body: bytes, target: str
+) -> None:
+    """It leaves no event."""
+    await announce_action(link, spec(Kind("book", "weigh"), input_type=Weighing))
+    answer = await api.client.post("/book/1:weigh", content=body)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error.get("target", "")) == (400, "InvalidInput", target)
+    assert await stored_messages(link) == 0
+
+
 async def test_fifty_identical_submits_at_once(api: Api, link: Connection) -> None:
     """All are accepted, as one operation."""
     answers = await asyncio.gather(*(api.submit(headers={"Operation-Id": "crowd"}) for _ in range(50)))
