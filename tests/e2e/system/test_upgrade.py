@@ -15,7 +15,7 @@ from tests.support.system.invariants import ENDED, breaches, gather
 from tests.support.system.load import Load
 from tests.support.system.processes import run
 from tests.support.system.services import BROKER
-from tests.support.system.versions import BEFORE, UpgradableSystem, unpack
+from tests.support.system.versions import BEFORE, LAST, UpgradableSystem, unpack
 from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.e2e
@@ -55,6 +55,41 @@ async def test_an_upgrade_under_load(system: UpgradableSystem) -> None:
         assert rebuilt.returncode == 0, rebuilt.stdout + rebuilt.stderr
         assert breaches(load.testify(await gather(system.nats))) == []
         assert load.problems == []
+    await check_logs_and_stores(system)
+
+
+async def test_a_rollback_under_load(tmp_path: Path) -> None:
+    """After an upgrade from the last release every process goes back to it, in the reverse order: nothing is lost, ends
+    twice or goes backwards, and what this version has stored can be read by the one before."""
+    with ExitStack() as stack:
+        system = UpgradableSystem(tmp_path, stack, before=unpack(BEFORE[LAST], tmp_path))
+        system.begin()
+        async with Load(system.apis, Random(11)) as load:
+            async with load.clients(CLIENTS, ACTIONS):
+                await eventually(lambda: load.ended >= 2 * CLIENTS, within=30)
+                await asyncio.to_thread(system.provision)
+                for name in ORDER:
+                    await asyncio.to_thread(system.stop, name)
+                    system.start_upgraded(name)
+                    await asyncio.to_thread(system.wait_ready, name)
+                seen = load.ended
+                await eventually(lambda: load.ended >= seen + 2 * CLIENTS, within=30)
+                between = {one for one, polled in load.polled.items() if polled and polled[-1]["status"] in ENDED}
+                for name in reversed(ORDER):
+                    await asyncio.to_thread(system.stop, name)
+                    system.start_rolled_back(name)
+                    await asyncio.to_thread(system.wait_ready, name)
+                seen = load.ended
+                await eventually(lambda: load.ended >= seen + 2 * CLIENTS, within=30)
+            await asyncio.to_thread(system.wait_ready, *system.names)
+            assert await statuses(system, between) == {one: load.polled[one][-1]["status"] for one in between}
+            assert breaches(load.testify(await gather(system.nats))) == []
+            assert load.problems == []
+        await check_logs_and_stores(system)
+
+
+async def check_logs_and_stores(system: UpgradableSystem) -> None:
+    """Check that no process has complained, that the view is that of the journal, and that its chains are whole."""
     assert [text for text in system.complaints() if "complains" in text] == []
     for check in ((), ("--chain",)):
         verified = await asyncio.to_thread(run, "verify", *check, "--nats", system.nats, timeout=90)

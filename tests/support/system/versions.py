@@ -25,8 +25,11 @@ ROOT: Final = Path(__file__).resolve().parents[3]
 BEFORE: Final = {
     "0.1.0": "ea9c0bdcb6e669370dc61f5f1dedcf8efeb912b9",
     "0.1.0, last of its line": "52942a78c04f0c634533e016fc8e2dceb2d5f629",
+    "0.2.0": "6fd6601043bfaee7141a0cde987e28a71df02ce5",
 }
 """Commits from which operators may come, by what CHANGELOG.md calls them."""
+LAST: Final = "0.2.0"
+"""The last release: operators may go back to it."""
 
 _PACKAGES: Final = (
     ".",
@@ -57,6 +60,11 @@ def unpack(commit: str, folder: Path) -> Path:
     return target
 
 
+def environment_of(sources: Path) -> dict[str, str]:
+    """The variables under which `opstream` is the version with these sources (`unpack`)."""
+    return {"PYTHONPATH": os.pathsep.join(str(sources / path) for path in _PACKAGES)}
+
+
 class UpgradableSystem(System):
     """A system whose processes begin as those of an earlier version.
 
@@ -75,15 +83,16 @@ class UpgradableSystem(System):
         self._old_folder.mkdir()
         kill_actions.write_module(folder)
         source = (folder / "kill_actions.py").read_text(encoding="utf-8")
-        old = source.replace("ActionError", "ActionFailed")  # what an author has to rename
-        (self._old_folder / "kill_actions.py").write_text(old, encoding="utf-8")
+        if "ActionError" not in (before / "opstream" / "__init__.py").read_text(encoding="utf-8"):
+            source = source.replace("ActionError", "ActionFailed")  # what an author has to rename
+        (self._old_folder / "kill_actions.py").write_text(source, encoding="utf-8")
         (self._old_folder / "data").symlink_to(folder / "data")
         (folder / "data").mkdir()
 
     @property
     def old_environment(self) -> dict[str, str]:
         """Variables under which `opstream` is the earlier version."""
-        return {"PYTHONPATH": os.pathsep.join(str(self._before / path) for path in _PACKAGES)}
+        return environment_of(self._before)
 
     def begin(self) -> str:
         """Start the earlier version of everything, wait until it serves, and return what `provision` printed."""
@@ -132,4 +141,9 @@ class UpgradableSystem(System):
     def start_upgraded(self, name: str) -> None:
         """Start one that was stopped as a process of this version; it may not be ready yet."""
         self._upgraded.add(name)
+        self.start(name)
+
+    def start_rolled_back(self, name: str) -> None:
+        """Start one that was stopped as a process of the earlier version; it may not be ready yet."""
+        self._upgraded.discard(name)
         self.start(name)
