@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -91,6 +92,11 @@ def _mark(what: str, name: str, ctx: ActionContext) -> None:
         os.close(descriptor)
 
 
+def _pause(seconds: float) -> None:
+    """Wait in a thread. `time.sleep` fails under libfaketime, with which a disaster sets a clock."""
+    threading.Event().wait(seconds)
+
+
 async def _work(request: Work, ctx: ActionContext) -> Done:
     for step in range(_STEPS):
         await ctx.progress(100 * step / _STEPS, f"attempt {ctx.attempt}, step {step}")
@@ -118,7 +124,7 @@ def thread(request: Work, ctx: ActionContext) -> Done:
     with marked("thread", ctx):
         for step in range(_STEPS):
             ctx.progress(100 * step / _STEPS, f"attempt {ctx.attempt}, step {step}")
-            time.sleep(request.seconds / _STEPS)
+            _pause(request.seconds / _STEPS)
         return Done(request.number, ctx.attempt)
 
 
@@ -128,7 +134,7 @@ def isolated(request: Work, ctx: ActionContext) -> Done:
     with marked("isolated", ctx):
         for step in range(_STEPS):
             ctx.progress(100 * step / _STEPS, f"attempt {ctx.attempt}, step {step}")
-            time.sleep(request.seconds / _STEPS)
+            _pause(request.seconds / _STEPS)
         return Done(request.number, ctx.attempt)
 
 

@@ -59,18 +59,22 @@ class Clients:
         apis: base URLs.
         seed: decides what they do.
         jobs: what they may do.
+        patience: seconds until a client gives up on an operation.
     """
 
-    def __init__(self, apis: Sequence[str], *, seed: int, jobs: Sequence[Job]) -> None:
+    def __init__(self, apis: Sequence[str], *, seed: int, jobs: Sequence[Job], patience: float = PATIENCE) -> None:
         self.told: dict[str, ClientView] = {}
         """By operation id."""
         self.problems: list[str] = []
         """Responses that the contract does not allow."""
         self.answers: Counter[int] = Counter()
         """Number of responses to submits by HTTP status; 0 means none."""
+        self.polls = 0
+        """Number of statuses that clients got."""
         self._apis = apis
         self._seed = seed
         self._jobs = jobs
+        self._patience = patience
         self._numbers = itertools.count(1)
         self._is_over = asyncio.Event()
         self._http = httpx.AsyncClient(trust_env=False, timeout=10)
@@ -108,14 +112,14 @@ class Clients:
             moment = random.uniform(0, _MOMENT)
             await self._poll(operation_id, random, ENDED | begun)
             await asyncio.sleep(moment)
-            await self._cancel(operation_id, random)
+            await self.cancel(operation_id, random)
         await self._poll(operation_id, random, ENDED)
         return view
 
     async def submit(self, operation_id: str, random: Random) -> None:
         """Send a request until it is accepted or finally refused."""
         view = self.told[operation_id]
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + self._patience
         while time.monotonic() < until:
             response = await self._post(operation_id, view.promise, random)
             if response is None or response.status_code == 503:
@@ -131,7 +135,28 @@ class Clients:
                 if view.code not in view.job.refusals:
                     self.problems.append(f"submit of {operation_id}: {response.status_code} {response.text}")
             return
-        self.problems.append(f"submit of {operation_id}: not answered in {PATIENCE:g} s")
+        self.problems.append(f"submit of {operation_id}: not answered in {self._patience:g} s")
+
+    async def cancel(self, operation_id: str, random: Random) -> None:
+        """Ask for a cancel until there is an answer."""
+        view = self.told[operation_id]
+        view.is_canceled = True
+        until = time.monotonic() + self._patience
+        while time.monotonic() < until:
+            try:
+                response = await self._http.post(
+                    f"{random.choice(self._apis)}/status/{operation_id}:cancel", json={"reason": "chaos"}
+                )
+            except httpx.TransportError:
+                await asyncio.sleep(_PAUSE)
+                continue
+            if response.status_code == 200 or _code(response) == "OperationFinished":
+                return
+            if response.status_code != 503:
+                self.problems.append(f"cancel of {operation_id}: {response.status_code} {response.text}")
+                return
+            await asyncio.sleep(_PAUSE)
+        self.problems.append(f"cancel of {operation_id}: not answered in {self._patience:g} s")
 
     async def _be_client(self, number: int) -> None:
         random = Random(f"{self._seed} client {number}")
@@ -157,32 +182,12 @@ class Clients:
         if response is not None and response.status_code != 503 and _code(response) != "OperationIdReused":
             self.problems.append(f"{operation_id} for another request: {response.status_code} {response.text}")
 
-    async def _cancel(self, operation_id: str, random: Random) -> None:
-        view = self.told[operation_id]
-        view.is_canceled = True
-        until = time.monotonic() + PATIENCE
-        while time.monotonic() < until:
-            try:
-                response = await self._http.post(
-                    f"{random.choice(self._apis)}/status/{operation_id}:cancel", json={"reason": "chaos"}
-                )
-            except httpx.TransportError:
-                await asyncio.sleep(_PAUSE)
-                continue
-            if response.status_code == 200 or _code(response) == "OperationFinished":
-                return
-            if response.status_code != 503:
-                self.problems.append(f"cancel of {operation_id}: {response.status_code} {response.text}")
-                return
-            await asyncio.sleep(_PAUSE)
-        self.problems.append(f"cancel of {operation_id}: not answered in {PATIENCE:g} s")
-
     async def _poll(self, operation_id: str, random: Random, wanted: frozenset[str]) -> None:
         view = self.told[operation_id]
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + self._patience
         while not view.seen or view.seen[-1]["status"] not in wanted:
             if time.monotonic() > until:
-                self.problems.append(f"{operation_id}: still {view.seen[-1:]} after {PATIENCE:g} s")
+                self.problems.append(f"{operation_id}: still {view.seen[-1:]} after {self._patience:g} s")
                 return
             try:
                 response = await self._http.get(f"{random.choice(self._apis)}/status/{operation_id}")
@@ -190,6 +195,7 @@ class Clients:
                 await asyncio.sleep(_PAUSE)
                 continue
             if response.status_code == 200:
+                self.polls += 1
                 monitor = response.json()
                 if not view.seen or view.seen[-1] != monitor:
                     view.seen.append(monitor)
