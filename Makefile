@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check bench chaos lock clean
+.PHONY: help setup demo up test check bench chaos disaster lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -35,6 +35,10 @@ bench: $(READY) ## measure speed and memory; options in ARGS
 
 chaos: $(READY) ## kill, stop, cut off and crash everything under load; longer with SECONDS=600, again with SEED=7
 	@$(BIN)/python -m tests.chaos $(addprefix --seconds ,$(SECONDS)) $(addprefix --seed ,$(SEED))
+
+disaster: $(READY) ## kill servers, fill disks, delete streams, set clocks under load; SCENARIO=full-disk TIMES=5 SEED=7, ARGS=--list
+	@$(BIN)/python -m tests.disaster $(addprefix --scenario ,$(SCENARIO)) $(addprefix --times ,$(TIMES)) \
+	  $(addprefix --seed ,$(SEED)) $(ARGS)
 
 lock: $(READY) ## write both lock files again from pyproject.toml; newest versions with ARGS=--upgrade
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
