@@ -19,6 +19,7 @@ from click.exceptions import NoArgsIsHelpError
 from opstream._version import __version__
 from opstream.local.processes import die_with_supervisor
 from opstream.terminal.console import CommandError, printable
+from opstream.terminal.standard_streams import protect_standard_streams
 
 SECTIONS: Final = {
     "Try and develop": {
@@ -70,6 +71,7 @@ class LazyGroup(click.Group):
 
     def main(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401 - as in click
         """Run a command to its end."""
+        protect_standard_streams()
         try:
             return super().main(*args, **extra)
         except OSError as error:

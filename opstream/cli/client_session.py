@@ -101,10 +101,10 @@ def wait_for_end(
 def print_json(value: StatusMonitor | msgspec.Raw) -> None:
     """Print a document on stdout: indented on a terminal, otherwise as one line."""
     document = msgspec.json.encode(value)
-    click.echo(msgspec.json.format(document, indent=2).decode() if sys.stdout.isatty() else json_line(document))
+    click.echo(msgspec.json.format(document, indent=2) if sys.stdout.isatty() else json_line(document))
 
 
-def json_line(document: bytes) -> str:
+def json_line(document: bytes) -> bytes:
     """JSON as one line: the same bytes where they have no line break, so that their hash can be checked."""
     has_line_break = b"\n" in document or b"\r" in document
-    return (msgspec.json.format(document, indent=-1) if has_line_break else document).decode()
+    return msgspec.json.format(document, indent=-1) if has_line_break else document

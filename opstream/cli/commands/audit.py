@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import time
 from datetime import UTC, datetime
@@ -94,11 +93,7 @@ def print_timeline(settings: AuditSettings) -> None:
         hint = "" if settings.query.is_archive else "; the archive may have it: --from-archive"
         raise CommandError(f"the {where} has no operation {operation_id}, or its events have expired{hint}")
     timeline = build_timeline(operation_id, messages, datetime.now(UTC))
-    try:
-        _print(timeline, settings)
-    except BrokenPipeError:
-        # The exit status still counts for a reader that has read enough. Python flushes stdout once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _print(timeline, settings)
     if not timeline.chain.is_intact or timeline.foreign:
         raise CommandError(f"operation {operation_id} has messages that are not those that were recorded for it")
 
@@ -134,7 +129,7 @@ def _print(timeline: Timeline, settings: AuditSettings) -> None:
     if settings.is_json:
         document = timeline_json(timeline, is_whole=settings.is_whole)
         is_terminal = sys.stdout.isatty()
-        click.echo((msgspec.json.format(document, indent=2) if is_terminal else document).decode())
+        click.echo(msgspec.json.format(document, indent=2) if is_terminal else document)
         return
     has_colour = supports_colour(sys.stdout)
     width = None if settings.is_whole else line_width(sys.stdout)  # whole documents are there to be copied

@@ -12,6 +12,7 @@ from opstream.cli.client_session import RESPONSE_TIMEOUT, client_session, json_l
 from opstream.cli.options import client as client_options
 from opstream.terminal.console import line_width, supports_colour
 from opstream.terminal.event_row import HEADING, event_row
+from opstream.terminal.standard_streams import is_reader_gone
 
 
 class EventsSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +54,8 @@ def print_events(settings: EventsSettings) -> None:
         timeout = None if settings.is_following else RESPONSE_TIMEOUT
         events = client.events(settings.operation_id, follow=settings.is_following, timeout=timeout)
         for index, event in enumerate(events):
+            if is_reader_gone():
+                return
             if not is_table:
                 click.echo(json_line(event.stored))
                 continue
