@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import typing
 from collections.abc import Callable
-from types import ModuleType
+from types import MethodType, ModuleType
 from typing import Any, Final, Generic, ParamSpec, TypeVar
 
 import msgspec
@@ -34,7 +35,8 @@ class Action(Generic[P, R]):
         self.spec = spec
         self.input_type = input_type
         self.result_type = result_type
-        self.is_async = inspect.iscoroutinefunction(handler)
+        self.is_async = inspect.iscoroutinefunction(called_function(handler))
+        """True if it is called in the event loop. What it returns from a thread may still be awaitable."""
         self.module = ""
         """Import path of the module that defines the action; `collect_actions` sets it."""
         self.decode: Callable[[bytes | msgspec.Raw], Any] = msgspec.json.Decoder(input_type).decode
@@ -174,7 +176,7 @@ def action(
         spec = ActionSpec(
             resource=kind.resource,
             action=kind.action,
-            summary=(inspect.getdoc(handler) or "").partition("\n")[0],
+            summary=(inspect.getdoc(called_function(handler)) or "").partition("\n")[0],
             action_version=version,
             input_schema=_schema(kind, input_type),
             result_schema=_schema(kind, result_type),
@@ -214,8 +216,11 @@ def _handler_types(kind: Kind, handler: Callable[..., Any]) -> tuple[Any, Any]:
         f"'def {name}(request: YourInput, ctx: ActionContext) -> YourResult', with all three types"
     )
     try:
-        parameters = inspect.signature(handler).parameters
-        hints = typing.get_type_hints(handler, include_extras=True)
+        bound = handler.keywords if isinstance(handler, functools.partial) else {}
+        parameters = {name: one for name, one in inspect.signature(handler).parameters.items() if name not in bound}
+        called = called_function(handler)
+        # An object that wraps a function, as `functools.cache` makes it, has the function's annotations.
+        hints = typing.get_type_hints(handler if hasattr(handler, "__wrapped__") else called, include_extras=True)
     except (NameError, TypeError, ValueError) as error:
         # A type was imported under TYPE_CHECKING only, or the object is not a function.
         raise InvalidAction(f"{wanted}, known at run time: {error}") from error
@@ -227,7 +232,20 @@ def _handler_types(kind: Kind, handler: Callable[..., Any]) -> tuple[Any, Any]:
         or "return" not in hints
     ):
         raise InvalidAction(wanted)
+    if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
+        raise InvalidAction(
+            f"action {kind}: a generator can't be a handler: report progress by ctx.progress(), and return a list"
+        )
     return hints[names[0]], hints["return"]
+
+
+def called_function(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function that a call of a handler calls: that of a partial, a static method or an object."""
+    while isinstance(handler, functools.partial | staticmethod | classmethod):
+        handler = handler.func if isinstance(handler, functools.partial) else handler.__func__
+    if inspect.isroutine(handler) or isinstance(handler, type):
+        return handler
+    return MethodType(type(handler).__call__, handler) if callable(handler) else handler
 
 
 def _schema(kind: Kind, model: Any) -> dict[str, Any]:  # noqa: ANN401 - any type that msgspec knows

@@ -348,7 +348,7 @@ class Handlers:
         misspelled,
         Handlers,
         Handlers.method,
-        functools.partial(too_many, more=1),
+        functools.partial(too_many, more=1, ctx=1),
         int,
         count_pages,
         lambda request, ctx: 1,
@@ -420,3 +420,87 @@ def test_a_module_without_actions_is_refused() -> None:
 def test_no_modules_hold_no_actions() -> None:
     """Nothing is collected from nothing."""
     assert not collect_actions([])
+
+
+async def coroutine(request: Book, ctx: ActionContext) -> list[str]:
+    """Print a book."""
+    return ["x"]
+
+
+def plain(request: Book, ctx: ActionContext) -> list[str]:
+    """Print a book."""
+    return ["x"]
+
+
+def traced(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a handler as most decorators do."""
+
+    @functools.wraps(handler)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return handler(*args, **kwargs)
+
+    return wrapper
+
+
+async def of_shelf(shelf: str, request: Book, ctx: ActionContext, *, copies: int) -> list[str]:
+    """Print a book."""
+    return [shelf] * copies
+
+
+def with_copies(request: Book, ctx: ActionContext, copies: int) -> list[str]:
+    """Print a book."""
+    return ["x"] * copies
+
+
+class Printer:
+    """An object that is called."""
+
+    paper: str
+
+    async def __call__(self, request: Book, ctx: ActionContext) -> list[str]:
+        """Print a book."""
+        return ["x"]
+
+    @staticmethod
+    async def static(request: Book, ctx: ActionContext) -> list[str]:
+        """Print a book."""
+        return ["x"]
+
+
+@pytest.mark.parametrize(
+    ("handler", "is_async"),
+    [
+        (coroutine, True),
+        (plain, False),
+        (staticmethod(coroutine), True),
+        (vars(Printer)["static"], True),
+        (Printer.static, True),
+        (Printer(), True),
+        (Printer().__call__, True),
+        (functools.partial(of_shelf, "a", copies=2), True),
+        (functools.partial(functools.partial(of_shelf, "a"), copies=2), True),
+        (functools.partial(plain), False),
+        (functools.partial(with_copies, copies=1), False),
+        (traced(coroutine), False),
+        (functools.cache(plain), False),
+    ],
+)
+def test_whatever_can_be_called_is_a_handler(handler: Any, is_async: bool) -> None:
+    """What runs in the event loop is what an `async def` would do, whatever holds it."""
+    one = action("book:print")(handler)
+    assert (one.is_async, one.spec.summary) == (is_async, "Print a book.")
+    assert (one.input_type, one.result_type) == (Book, list[str])
+
+
+def test_a_generator_is_refused() -> None:
+    """It would never run."""
+
+    def yields(request: Book, ctx: ActionContext) -> Any:
+        yield ["x"]
+
+    async def yields_async(request: Book, ctx: ActionContext) -> Any:
+        yield ["x"]
+
+    for handler in (yields, yields_async, functools.partial(yields), staticmethod(yields_async)):
+        with pytest.raises(InvalidAction, match=r"a generator can't be a handler: report progress by ctx.progress"):
+            action("book:print")(handler)
