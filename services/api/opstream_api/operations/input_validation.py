@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from typing import Any, Final
 
 import msgspec
@@ -25,8 +24,8 @@ from .input_problems import InputProblems, decoding_problem
 
 logger = logging.getLogger(__name__)
 
-_OTHER_SPELLING: Final = re.compile(rb'"[ \t\r\n]+:|\\u00(?:22|3[aA])')
-"""Ways to write `":` that an encoder does not use."""
+_ESCAPED_COLON: Final = b"\\u003"
+"""How a document may write `:` otherwise than an encoder does."""
 
 
 def decode_input(body: bytes) -> tuple[bytes, Any]:
@@ -63,9 +62,9 @@ def find_repeated_name(document: bytes, value: Any) -> str | None:  # noqa: ANN4
     """
     if b":" not in document:
         return None
-    # A member that the decoder lost leaves fewer `":`: each other one is also in what is left, unless it was spelled
-    # otherwise.
-    if _OTHER_SPELLING.search(document) is None and document.count(b'":') == msgspec.json.encode(value).count(b'":'):
+    # Each member has a colon, and those in texts are left as they are: a member that the decoder lost leaves fewer.
+    is_plain = b"\\" not in document or _ESCAPED_COLON not in document
+    if is_plain and document.count(b":") == msgspec.json.encode(value).count(b":"):
         return None
     repeated: list[str] = []
 
