@@ -16,7 +16,7 @@ from opstream.terminal.console import CommandError
 def prepare_process(log_level: str) -> None:
     """Configure logs, crash points and SIGTERM. Call it before the service is imported, which takes a while."""
     # Until the service installs its own handler, SIGTERM ends the process, also while modules are loaded.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, _stop)
     logs.configure(log_level)
     from opstream_journal.runtime import crash_points
 
@@ -24,6 +24,20 @@ def prepare_process(log_level: str) -> None:
         crash_points.arm(os.environ.get(crash_points.CRASH_VARIABLE, ""))
     except ValueError as error:
         raise CommandError(f"{crash_points.CRASH_VARIABLE}: {error}") from error
+
+
+class StoppedBySignal(SystemExit):
+    """The process was asked to stop before it served.
+
+    Attributes:
+        is_signal: distinguishes it from an exit of a module that is being imported.
+    """
+
+    is_signal = True
+
+
+def _stop(*_: object) -> None:
+    raise StoppedBySignal(0)
 
 
 def run_service(run: Callable[[], None]) -> None:

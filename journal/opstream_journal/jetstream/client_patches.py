@@ -50,8 +50,13 @@ def limit_unacknowledged_time(nc: Client) -> None:
     Without that, nats-py finds the connection stale, but then waits until its unsent bytes have left. That takes a
     quarter of an hour if the broker has lost its power.
     """
-    writer: Any = getattr(nc._transport, "_bare_io_writer", None)  # noqa: SLF001 - nats-py hides its socket
-    sock = None if writer is None else writer.get_extra_info("socket")
+    sock = socket_of(nc)
     if sock is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
         with contextlib.suppress(OSError):  # the socket was closed meanwhile
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNACKNOWLEDGED_LIMIT * 1000))
+
+
+def socket_of(nc: Client) -> socket.socket | None:
+    """Return the socket of a client; None while it has none."""
+    writer: Any = getattr(nc._transport, "_bare_io_writer", None)  # noqa: SLF001 - nats-py hides its socket
+    return None if writer is None else writer.get_extra_info("socket")

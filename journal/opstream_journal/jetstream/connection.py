@@ -20,7 +20,7 @@ from opstream_journal.errors import BrokerTooOld, BrokerUnreachable, JournalUnav
 from opstream_journal.outage_log import OutageLog
 from opstream_schemas.urls import hide_credentials
 
-from .client_patches import limit_unacknowledged_time, tolerate_invalid_bytes
+from .client_patches import limit_unacknowledged_time, socket_of, tolerate_invalid_bytes
 from .inbox import RequestInbox
 from .server_version import explain_old_version
 
@@ -82,6 +82,11 @@ class Connection:
     def is_connected(self) -> bool:
         """Return True if the connection is up. While it is down, a publish fails instead of being buffered."""
         return self._nc is not None and self._nc.is_connected
+
+    def descriptors(self) -> list[int]:
+        """Return the file descriptor of the connection's socket; none while it is down."""
+        sock = None if self._nc is None else socket_of(self._nc)
+        return [] if sock is None or sock.fileno() < 0 else [sock.fileno()]
 
     def client_options(self) -> dict[str, Any]:
         """Return the options for nats-py without the servers. FastStream's NatsBroker takes the same."""

@@ -13,18 +13,16 @@ import os
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any
 
 import uvloop
 
 from opstream_journal import JournalError
 
 from .errors import RunnerError
+from .handler.handler_loop import END_TIMEOUT
 
 logger = logging.getLogger(__name__)
-
-_END_TIMEOUT: Final = 0.5
-"""Seconds that tasks, and then threads, have to end."""
 
 
 def run_until_complete(main: Coroutine[Any, Any, None]) -> None:
@@ -59,7 +57,7 @@ async def _cancel_tasks() -> list[str]:
     for task in tasks:
         task.cancel()
     if tasks:
-        _, tasks = await asyncio.wait(tasks, timeout=_END_TIMEOUT)
+        _, tasks = await asyncio.wait(tasks, timeout=END_TIMEOUT)
     if not tasks:
         await loop.shutdown_asyncgens()
     return sorted(task.get_name() for task in tasks)
@@ -69,7 +67,7 @@ def _join_threads() -> list[str]:
     # The interpreter waits for threads that are not daemons.
     threads = [one for one in threading.enumerate() if one is not threading.current_thread() and not one.daemon]
     for thread in threads:
-        thread.join(_END_TIMEOUT / len(threads))
+        thread.join(END_TIMEOUT / len(threads))
     return sorted(thread.name for thread in threads if thread.is_alive())
 
 

@@ -37,6 +37,8 @@ from opstream_schemas.operation.backoff import MIN_JITTER_FACTOR
 
 from .authoring.action import Action
 from .authoring.action_modules import load_actions
+from .containment.forks import keep_from_forks, prepare_forks
+from .containment.log_guard import protect_logs
 from .dependencies import RunnerDependencies
 from .event_loop import run_until_complete
 from .faststream_broker import SharedConnectionBroker
@@ -58,6 +60,8 @@ def run(settings: Settings) -> None:
         JournalError: the health port is in use; the broker can't be reached, or is not provisioned as it should be;
             or a consumer was deleted.
     """
+    prepare_forks()
+    protect_logs()
     actions = load_actions(settings.modules)
     with contextlib.ExitStack() as stack:
         sock = None
@@ -65,6 +69,8 @@ def run(settings: Settings) -> None:
             # All interfaces, because probes come from other hosts. First, so that a second runner on this port does not
             # announce its actions and then die.
             sock = stack.enter_context(listen("0.0.0.0", settings.health_port, "--health-port"))  # noqa: S104
+            # A forked process that outlives this one must not keep the port from the next runner.
+            stack.enter_context(keep_from_forks(lambda: [sock.fileno()]))
         run_until_complete(_serve(settings, actions, sock))
 
 
@@ -77,6 +83,7 @@ async def _serve(settings: Settings, actions: list[Action[Any, Any]], sock: sock
         try:
             connection = await connect(settings.servers, "opstream-runner", connect_timeout=settings.connect_timeout)
             stack.push_async_callback(connection.close)
+            stack.enter_context(keep_from_forks(connection.descriptors))
             runner = await _build_runner(settings, connection, actions)
         except asyncio.CancelledError:
             runner = None

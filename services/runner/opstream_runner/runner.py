@@ -14,6 +14,7 @@ from .authoring.action import Action
 from .dependencies import RunnerDependencies
 from .dispatch.dispatcher import Dispatcher
 from .errors import InvalidAction
+from .handler.handler_loop import HandlerLoop
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +53,12 @@ class Runner:
         self._monotonic = dependencies.monotonic
         self._drain = drain
         self._actions = actions
+        modules = (action.module or action.handler.__module__ for action in actions)
+        self._handler_loop = HandlerLoop({module.partition(".")[0] for module in modules})
         self._dispatchers = {
-            action.kind: Dispatcher(connection, dependencies, action, runner=name, slots=concurrency)
+            action.kind: Dispatcher(
+                connection, dependencies, action, runner=name, slots=concurrency, handler_loop=self._handler_loop
+            )
             for action in actions
         }
         self._tasks: list[asyncio.Task[None]] = []
@@ -69,9 +74,11 @@ class Runner:
 
     @property
     def is_ready(self) -> bool:
-        """True if every dispatcher pulls and the broker is connected; False while stopping."""
+        """True if every dispatcher pulls, the broker is connected, and no handler blocks the others; False while
+        stopping."""
         is_pulling = bool(self._tasks) and not any(task.done() for task in self._tasks)
-        return is_pulling and self._pulling_stopped is None and self._connection.is_connected
+        is_working = is_pulling and not self._handler_loop.is_blocked
+        return is_working and self._pulling_stopped is None and self._connection.is_connected
 
     async def offer(self) -> None:
         """Create the consumers, and only then announce the actions.
@@ -118,7 +125,7 @@ class Runner:
     async def stop(self) -> None:
         """Stop pulling, wait up to `drain` seconds for running attempts, and release the rest, all actions at once.
 
-        It takes at most 6 s longer than the drain, even without the broker. After a failure there is no drain, so that
+        It takes at most 7 s longer than the drain, even without the broker. After a failure there is no drain, so that
         the process can be restarted soon.
         """
         if self._pulling_stopped is None:
@@ -129,6 +136,7 @@ class Runner:
         if self._pulling_stopped is not None:
             await self._pulling_stopped
         await asyncio.gather(*(dispatcher.stop(until) for dispatcher in self._dispatchers.values()))
+        await self._handler_loop.close()
 
     async def _stop_pulling(self) -> None:
         if self._tasks:

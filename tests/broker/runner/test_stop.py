@@ -17,6 +17,7 @@ from opstream_schemas.names import Kind
 from opstream_schemas.operation.state import Status
 from tests.support.broker.server import Broker
 from tests.support.journal.journals import KIND, linked
+from tests.support.runner.shared_event import SharedEvent
 from tests.support.runner.stage import ACKS, READS, HandlerGate, Input, RunnerStage, gated
 from tests.support.system.wait import eventually
 
@@ -78,7 +79,7 @@ async def test_a_plain_handler_is_released(stage: RunnerStage, monkeypatch: pyte
     """A thread does not delay the stop. Its later progress is discarded and causes no reads."""
     monkeypatch.setattr("opstream_runner.attempt.attempt._STOP_GRACE", 0.2)
     release, told = threading.Event(), threading.Event()
-    running = asyncio.Event()
+    running = SharedEvent()
     loop = asyncio.get_running_loop()
 
     @action(str(KIND), lease=1)
@@ -108,7 +109,7 @@ async def test_a_plain_handler_is_released(stage: RunnerStage, monkeypatch: pyte
 async def test_a_stubborn_handler_is_left_behind(stage: RunnerStage) -> None:
     """The operation of a handler that ignores its cancellation is released after a grace, and its result is
     discarded."""
-    running, release = asyncio.Event(), asyncio.Event()
+    running, release = SharedEvent(), SharedEvent()
 
     @action(str(KIND))
     async def handler(request: Input, ctx: ActionContext) -> str:
@@ -139,7 +140,7 @@ async def test_a_stubborn_handler_is_left_behind(stage: RunnerStage) -> None:
 )
 async def test_a_handler_that_raises_when_stopped(stage: RunnerStage, error: Exception, names: list[str]) -> None:
     """A stopped handler that raises ActionError has failed. One whose clean-up raises another exception is released."""
-    running = asyncio.Event()
+    running = SharedEvent()
 
     @action(str(KIND))
     async def handler(request: Input, ctx: ActionContext) -> None:
@@ -159,7 +160,7 @@ async def test_a_handler_that_raises_when_stopped(stage: RunnerStage, error: Exc
 
 async def test_a_handler_that_finishes_when_stopped(stage: RunnerStage) -> None:
     """A handler that uses its grace to finish has its result recorded."""
-    running = asyncio.Event()
+    running = SharedEvent()
 
     @action(str(KIND))
     async def handler(request: Input, ctx: ActionContext) -> str:
@@ -184,7 +185,7 @@ async def test_messages_that_were_not_started_are_requeued(
     """A message that was delivered but not started before the stop goes to another runner at once."""
     gate = HandlerGate()
     gate.open()
-    loading, release = asyncio.Event(), asyncio.Event()
+    loading, release = SharedEvent(), SharedEvent()
     read = stage.journal.events
 
     async def events(operation_id: str, *, since: object = None) -> object:
@@ -215,7 +216,7 @@ async def test_messages_that_were_not_started_are_requeued(
 async def test_a_stop_in_the_middle_of_a_report(stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A handler that is cancelled while its progress is being stored is released on top of the stored event."""
     append = stage.journal.append
-    stored = asyncio.Event()
+    stored = SharedEvent()
 
     async def forgetful(kind: Kind, event: Event, expected: ExpectedVersion, *, budget: float) -> RecordedEvent:
         recorded = await append(kind, event, expected, budget=budget)

@@ -36,6 +36,7 @@ from opstream_schemas.events import CancelRequested, EventData, RecordedEvent
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.state import Operation
 from tests.support.journal.journals import KIND, first, folded, following
+from tests.support.runner.shared_event import SharedEvent
 from tests.support.schemas.histories import request
 from tests.support.system.wait import eventually
 
@@ -61,7 +62,7 @@ class HandlerGate:
         self.cancelled: list[int] = []
         self.inside = 0
         self.most = 0
-        self._is_open = asyncio.Event()
+        self._is_open = SharedEvent()
 
     @property
     def attempts(self) -> list[tuple[str, int]]:

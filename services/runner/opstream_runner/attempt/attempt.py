@@ -7,8 +7,8 @@ heartbeat. An attempt that lost its lease sends neither an ack nor a nak: the br
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import logging
-import threading
 from collections.abc import Awaitable
 from typing import Any, Final
 
@@ -18,9 +18,11 @@ from opstream_journal import Connection, DeliveredMessage, JournalUnavailable
 from opstream_journal.errors import JournalError
 from opstream_runner.authoring.action import Action
 from opstream_runner.authoring.context import COMPLETED, ActionContext, ProgressThrottle
+from opstream_runner.containment.log_guard import restore_logs
 from opstream_runner.dependencies import RunnerDependencies
 from opstream_runner.handler.child_process import ChildProcessHandler
-from opstream_runner.handler.invocation import InProcessHandler
+from opstream_runner.handler.handler_loop import HandlerLoop
+from opstream_runner.handler.in_process import InProcessHandler
 from opstream_runner.handler.supervision import RunningHandler, StopReason, StopSignal, supervise
 from opstream_schemas.errors import DecisionRefused, FoldRefused, InvalidEvent
 from opstream_schemas.operation.commands import ReportProgress
@@ -38,6 +40,7 @@ _STOP_GRACE: Final = 3.0
 """Seconds that a handler has to end after a shutdown or a lost lease."""
 _SECOND_HEARTBEAT_DELAY: Final = 0.2
 """Seconds between the heartbeat that a notification causes and the next one."""
+_WITHOUT_LEASE: Final = frozenset({StopReason.LEASE_LOST, StopReason.LEASE_UNVERIFIED})
 
 
 class Attempt:
@@ -50,6 +53,7 @@ class Attempt:
         operation: the state in which this attempt is the live one.
         action_input: JSON from the `requested` event.
         message: the delivery that caused the attempt.
+        handler_loop: runs async handlers.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class Attempt:
         operation: Operation,
         action_input: msgspec.Raw,
         message: DeliveredMessage,
+        handler_loop: HandlerLoop,
     ) -> None:
         if operation.live is None:
             raise ValueError(f"operation {operation.id} has no live attempt")
@@ -73,9 +78,9 @@ class Attempt:
         self._input = action_input
         self._message = message
         self._live = operation.live
+        self._handler_loop = handler_loop
         self._throttle = ProgressThrottle(dependencies.monotonic)
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.get_ident()
         self._handler: RunningHandler | None = None
         self._is_shutting_down = False
         self._is_completing = False
@@ -114,6 +119,7 @@ class Attempt:
                 name=f"operation {self.id}: the handler of {self._action.kind}",
             )
             self._is_completing = True
+            restore_logs()
             result = AttemptResult(
                 attempt=self._live.number,
                 token=self._live.token,
@@ -144,6 +150,11 @@ class Attempt:
         """Stop the handler and release the operation, because the process ends now."""
         self._stop_signal.set(StopReason.SHUTDOWN)
 
+    def keeps_lease_of(self, operation: Operation) -> bool:
+        """Return True if this attempt is the live one of this state, and has not given up its lease."""
+        is_live = operation.live is not None and operation.live.token == self._live.token
+        return is_live and not self._is_over and self._stop_signal.reason not in _WITHOUT_LEASE
+
     def notify(self) -> None:
         """Read the journal now, and soon once more, because an event of the operation was published.
 
@@ -166,7 +177,7 @@ class Attempt:
         limit = self._dependencies.result_limit
         if self._action.is_isolated:
             return ChildProcessHandler(self._action, self._input, context, limit, self._start_recording_progress)
-        return InProcessHandler(self._action, self._input, context, limit)
+        return InProcessHandler(self._action, self._input, context, limit, self._handler_loop)
 
     def _should_stop(self) -> bool:
         return self._is_over or self._stop_signal.reason is not None
@@ -185,7 +196,7 @@ class Attempt:
     def _schedule_heartbeat(self) -> None:
         if self._heartbeat_timer is not None:
             self._heartbeat_timer.cancel()
-        if self._is_over or self._stop_signal.reason in {StopReason.LEASE_LOST, StopReason.LEASE_UNVERIFIED}:
+        if self._is_over or self._stop_signal.reason in _WITHOUT_LEASE:
             return
         delay = self._live.lease / HEARTBEATS_PER_LEASE
         left = self._verified_at + self._live.lease - self._dependencies.monotonic()
@@ -252,14 +263,33 @@ class Attempt:
     def _on_progress(self, percent: float, message: str) -> Awaitable[None]:
         if self._is_over or not self._throttle.allow(percent):
             return COMPLETED
-        if threading.get_ident() != self._thread:
-            self._loop.call_soon_threadsafe(self._start_recording_progress, percent, message)
+        recorded: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._loop.call_soon_threadsafe(self._record_progress_for, recorded, percent, message)
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # a plain handler, in a thread without a loop, does not wait
             return COMPLETED
-        return self._start_recording_progress(percent, message)
+        return asyncio.wrap_future(recorded, loop=loop)
 
-    def _start_recording_progress(self, percent: float, message: str) -> Awaitable[None]:
+    def _record_progress_for(self, recorded: concurrent.futures.Future[None], percent: float, message: str) -> None:
+        def end(_: object = None) -> None:
+            if recorded.set_running_or_notify_cancel():
+                recorded.set_result(None)
+
+        def pass_cancellation(future: concurrent.futures.Future[None]) -> None:
+            if future.cancelled() and task is not None:
+                self._loop.call_soon_threadsafe(task.cancel)
+
+        task = self._start_recording_progress(percent, message)
+        if task is None:
+            end()
+        else:
+            task.add_done_callback(end)
+            recorded.add_done_callback(pass_cancellation)
+
+    def _start_recording_progress(self, percent: float, message: str) -> asyncio.Task[None] | None:
         if self._is_over:
-            return COMPLETED
+            return None
         command = ReportProgress(token=self._live.token, percent=percent, message=message)
         # A task records it even if the author forgot to await the result.
         task = self._loop.create_task(self._record_progress(command))

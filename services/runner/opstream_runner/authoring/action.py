@@ -182,22 +182,34 @@ def action(
             result_schema=_schema(kind, result_type),
             policy=policy,
         )
-        return Action(handler, spec, input_type, result_type)
+        made = Action(handler, spec, input_type, result_type)
+        _note_made(handler, made)
+        return made
 
     return decorate
+
+
+_made: Final[dict[str, list[Action[Any, Any]]]] = {}
+"""The actions that functions of modules became, by the module's name: an overwritten one would be lost unnoticed."""
+
+
+def _note_made(handler: Callable[..., Any], made: Action[Any, Any]) -> None:
+    if "." not in getattr(handler, "__qualname__", "."):
+        _made.setdefault(handler.__module__, []).append(made)
 
 
 def collect_actions(modules: list[ModuleType]) -> list[Action[Any, Any]]:
     """Return the actions that modules define, ordered by kind, and set each action's `module`.
 
     Raises:
-        InvalidAction: two different actions have the same kind, or a module defines none.
+        InvalidAction: two different actions have the same kind or the same Python name, or a module defines none.
     """
     found: dict[Kind, Action[Any, Any]] = {}
     for module in modules:
         actions = [value for value in vars(module).values() if isinstance(value, Action)]
         if not actions:
             raise InvalidAction(f"module {module.__name__} defines no action: decorate a function with @action(...)")
+        _refuse_lost_actions(module, actions)
         for one in actions:
             if found.setdefault(one.kind, one) is not one:
                 raise InvalidAction(f"action {one.kind} is defined twice; rename one or leave out a module")
@@ -207,6 +219,17 @@ def collect_actions(modules: list[ModuleType]) -> list[Action[Any, Any]]:
 
 def _named(value: object) -> str:
     return f"@action on {value.__name__}" if inspect.isfunction(value) else repr(value)
+
+
+def _refuse_lost_actions(module: ModuleType, actions: list[Action[Any, Any]]) -> None:
+    kinds = {one.kind for one in actions}  # a module that is loaded again makes its actions again
+    for lost in _made.get(module.__name__, []):
+        name = lost.handler.__name__
+        if lost.kind not in kinds and name in vars(module):
+            raise InvalidAction(
+                f"action {lost.kind} of module {module.__name__} is lost, since {name!r} is defined again later: "
+                "give one of them another Python name"
+            )
 
 
 def _handler_types(kind: Kind, handler: Callable[..., Any]) -> tuple[Any, Any]:

@@ -10,9 +10,11 @@ import os
 import re
 import sys
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
+from opstream_runner.containment.log_guard import LogGuard
 from opstream_runner.errors import InvalidAction
 
 from .action import Action, action, collect_actions
@@ -27,7 +29,7 @@ _OURS: Final = ("opstream", "opstream_runner", "opstream_schemas")
 _INSTALLED: Final = ("site-packages", "dist-packages")
 
 
-def load_actions(modules: tuple[str, ...]) -> list[Action[Any, Any]]:
+def load_actions(modules: Iterable[str]) -> list[Action[Any, Any]]:
     """Import modules and return their actions.
 
     Raises:
@@ -36,6 +38,7 @@ def load_actions(modules: tuple[str, ...]) -> list[Action[Any, Any]]:
     """
     imported = []
     for name in modules:
+        guard = LogGuard()
         try:
             imported.append(importlib.import_module(name))
         except ModuleNotFoundError as error:
@@ -43,7 +46,11 @@ def load_actions(modules: tuple[str, ...]) -> list[Action[Any, Any]]:
                 raise InvalidAction(f"there is no module {name!r}: check --actions and PYTHONPATH") from error
             raise _import_error(name, error) from error
         except (Exception, SystemExit) as error:
+            if getattr(error, "is_signal", False):  # the process was asked to stop, and the module is not to blame
+                raise
             raise _import_error(name, error) from error
+        finally:
+            guard.restore()
     return collect_actions(imported)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Generator
-from typing import Final
+from typing import Final, SupportsFloat
 
 from opstream_runner.errors import ActionCanceledError
 
@@ -91,11 +92,23 @@ class ActionContext:
             message: for a person; cut at 4 KiB.
 
         Raises:
-            ValueError: percent is out of range.
+            ValueError: percent is out of range, or NaN.
+            TypeError: percent is no number, or the message no str.
         """
-        if not 0 <= percent <= 100:
-            raise ValueError(f"progress must lie between 0 and 100 percent, not {percent}")
-        return self._report(float(percent), message)
+        number = _as_number(percent)
+        if not 0 <= number <= 100:
+            raise ValueError(f"progress must lie between 0 and 100 percent, not {number}")
+        if not isinstance(message, str):
+            raise TypeError(f"the message of progress must be a str, not {type(message).__name__}")
+        return self._report(number, str.__str__(message))
+
+
+def _as_number(percent: object) -> float:
+    """Return any number as a float: an author's percent may come from Decimal, Fraction or numpy."""
+    if isinstance(percent, SupportsFloat):  # a text has no `__float__`
+        with contextlib.suppress(TypeError, OverflowError):
+            return float(percent)
+    raise TypeError(f"progress takes a number of percent, not {type(percent).__name__}")
 
 
 class ProgressThrottle:

@@ -25,6 +25,7 @@ from opstream_runner.attempt.attempt import Attempt
 from opstream_runner.attempt.completion import RETRY_WAKE_UP
 from opstream_runner.authoring.action import Action
 from opstream_runner.dependencies import RunnerDependencies
+from opstream_runner.handler.handler_loop import HandlerLoop
 from opstream_schemas import subjects
 from opstream_schemas.errors import FoldRefused, InvalidEvent, InvalidName
 from opstream_schemas.events import EventData, Failed, RecordedEvent
@@ -49,6 +50,7 @@ from .version_gate import VersionGate
 logger = logging.getLogger(__name__)
 
 _BROKER_TROUBLE_DELAY: Final = 1.0
+_BLOCKED_DELAY: Final = 1.0
 _CANCEL_TIMEOUT: Final = 0.5
 
 
@@ -61,6 +63,7 @@ class Dispatcher:
         action: the action to run.
         runner: this process's name in events.
         slots: how many attempts run at once.
+        handler_loop: runs async handlers, also those of other actions.
     """
 
     def __init__(
@@ -71,12 +74,14 @@ class Dispatcher:
         *,
         runner: str,
         slots: int,
+        handler_loop: HandlerLoop,
     ) -> None:
         self._connection = connection
         self._dependencies = dependencies
         self._action = action
         self._runner = runner
         self._slots = slots
+        self._handler_loop = handler_loop
         self._loader = OperationLoader(dependencies.journal, action.kind)
         self._admission = AdmissionControl(connection, dependencies, action.spec)
         self._versions = VersionGate(action, dependencies.monotonic)
@@ -179,6 +184,14 @@ class Dispatcher:
             loaded, trigger = None, Trigger(ticket=message.sequence)
         while True:
             operation = loaded.operation if loaded else None
+            if operation is not None and self._runs_here(operation, trigger):
+                # The lease ran out while this whole process was paused, and no other runner has noticed. The attempt's
+                # next heartbeat and its ack count for this delivery.
+                logger.warning(
+                    "operation %s: message %s came again; it still runs here", operation.id, message.sequence
+                )
+                self.notify(operation.id)
+                return
             decision = decide_dispatch(
                 operation, trigger, now=self._dependencies.now(), max_attempts=self._action.spec.policy.max_attempts
             )
@@ -187,6 +200,9 @@ class Dispatcher:
                 return
             if isinstance(decision, BeginAttempt) and self._is_draining:
                 await message.nak()
+                return
+            if isinstance(decision, BeginAttempt) and self._would_wait_for_handler():
+                await message.nak(_BLOCKED_DELAY)
                 return
             try:
                 await self._execute(decision, loaded, message)
@@ -202,6 +218,15 @@ class Dispatcher:
                     return
             else:
                 return
+
+    def _runs_here(self, operation: Operation, trigger: Trigger) -> bool:
+        attempt = self._attempts.get(operation.id)
+        is_same_message = operation.live is not None and operation.live.ticket == trigger.ticket
+        return attempt is not None and is_same_message and attempt.keeps_lease_of(operation)
+
+    def _would_wait_for_handler(self) -> bool:
+        """Return True if an attempt would have to wait here, because another handler blocks the loop that it needs."""
+        return self._handler_loop.is_blocked and self._action.is_async and not self._action.is_isolated
 
     async def _execute(
         self,
@@ -257,7 +282,15 @@ class Dispatcher:
         if operation.attempt > 1:
             logger.info("operation %s: attempt %s begins", operation.id, operation.attempt)
         crash_point(CrashPoint.RUNNER_STARTED)
-        attempt = Attempt(self._connection, self._dependencies, self._action, operation, loaded.action_input, message)
+        attempt = Attempt(
+            self._connection,
+            self._dependencies,
+            self._action,
+            operation,
+            loaded.action_input,
+            message,
+            self._handler_loop,
+        )
         self._attempts[operation.id] = attempt
         if self._is_draining:
             attempt.expect_shutdown()

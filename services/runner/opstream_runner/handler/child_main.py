@@ -1,8 +1,8 @@
 """The process of one attempt of an isolated action: `python -m opstream_runner.handler.child_main`.
 
 It imports the action's module, calls the handler in its main thread, sends progress and the outcome to the runner, and
-ends. It loads no broker code. SIGTERM interrupts the handler. When the runner ends, this process and its group are
-killed.
+ends. It loads no broker code. SIGTERM or SIGINT interrupts the handler. When the runner ends, this process and its
+group are killed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import faulthandler
 import fcntl
-import importlib
 import io
 import logging
 import os
@@ -27,8 +26,12 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from opstream_runner.authoring.action import Action, collect_actions
+from opstream_runner.authoring.action import Action
+from opstream_runner.authoring.action_modules import load_actions
 from opstream_runner.authoring.context import COMPLETED, ActionContext, ProgressThrottle
+from opstream_runner.containment.author_loop import run_until
+from opstream_runner.containment.forks import keep_from_forks, prepare_forks
+from opstream_runner.containment.log_guard import protect_logs
 from opstream_schemas.operation.commands import truncate_error
 from opstream_schemas.text import truncate_text
 
@@ -86,7 +89,7 @@ class RunnerChannel:
 
 
 class HandlerInterrupt:
-    """Interrupts the handler at SIGTERM.
+    """Interrupts the handler at SIGTERM or SIGINT.
 
     While this context is entered, the first signal interrupts the handler. A signal that came before does so on entry.
 
@@ -101,7 +104,7 @@ class HandlerInterrupt:
         self._is_entered = False
 
     def on_signal(self, _number: int, _frame: object) -> None:
-        """Handle SIGTERM."""
+        """Handle SIGTERM or SIGINT."""
         self.is_requested = True
         self._interrupt_once()
 
@@ -132,19 +135,20 @@ def main() -> None:
             target=_watch_lifeline, args=(lifeline, start.runner), name="opstream lifeline", daemon=True
         ).start()
         _configure_process(start)
-        (action,) = (
-            one for one in collect_actions([importlib.import_module(start.module)]) if str(one.kind) == start.kind
-        )
+        # What the handler forks ends at SIGTERM as usual, and can't write into the channel.
+        prepare_forks()
+        protect_logs()
+        (action,) = (one for one in load_actions([start.module]) if str(one.kind) == start.kind)
         interrupt = HandlerInterrupt()
         # From here on the attempt counts as begun, whatever the handler does to this process.
         sock.sendall(encode_frame(Begun()))
         channel = RunnerChannel(sock, start.operation_id)
         context = _make_context(start, channel, interrupt)
-        signal.signal(signal.SIGTERM, interrupt.on_signal)
-        # SIGTERM ends what the handler forks, such as a pool of workers, as usual.
-        os.register_at_fork(after_in_child=_restore_sigterm)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, interrupt.on_signal)
         run = _run_async if action.is_async else _run_plain
-        run(action, start, context, interrupt, channel)
+        with keep_from_forks(lambda: [channel_fd]):
+            run(action, start, context, interrupt, channel)
 
 
 def kill_group_with_runner(lifeline: int) -> None:
@@ -169,10 +173,6 @@ def _watch_lifeline(lifeline: int, runner: int) -> None:
     while not poll.poll(_PARENT_POLL_MS) and os.getppid() == runner:
         pass
     os.killpg(0, signal.SIGKILL)
-
-
-def _restore_sigterm() -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _receive_frame(sock: socket.socket) -> bytes:
@@ -234,23 +234,25 @@ def _run_async(
     interrupt: HandlerInterrupt,
     channel: RunnerChannel,
 ) -> None:
-    async def run() -> HandlerOutcome:
-        task = asyncio.create_task(invoke(action, start.input, context, start.limit))
-        loop = asyncio.get_running_loop()
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        task = loop.create_task(invoke(action, start.input, context, start.limit))
+        task.add_done_callback(lambda _: loop.stop())
 
         def cancel() -> None:
             loop.call_soon_threadsafe(task.cancel)
 
         interrupt.interrupt = cancel
         with interrupt:
-            await asyncio.wait([task])
-        if task.cancelled():  # before it started
-            return Stopped() if context.cancel_requested else Raised(UNEXPECTED_ERROR, is_meant=False)
-        return task.result()
-
-    with asyncio.Runner() as runner:
+            run_until(loop, task.done)
+        if task.cancelled():  # before it started, or by itself
+            outcome: HandlerOutcome = (
+                Stopped() if context.cancel_requested else Raised(UNEXPECTED_ERROR, is_meant=False)
+            )
+        else:
+            outcome = task.result()
         # Sent before the loop closes, because closing waits for tasks that the handler left behind.
-        channel.send_outcome(runner.run(run()))
+        channel.send_outcome(outcome)
 
 
 if __name__ == "__main__":

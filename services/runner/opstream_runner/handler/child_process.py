@@ -78,7 +78,7 @@ class ChildProcessHandler:
         self._is_killed = False
         self._has_begun = False
         self._reported_outcome: HandlerOutcome | None = None
-        self.outcome: asyncio.Task[HandlerOutcome] = asyncio.create_task(self._run())
+        self.outcome: asyncio.Future[HandlerOutcome] = asyncio.create_task(self._run())
 
     def request_stop(self) -> None:
         """Send SIGTERM, which interrupts the handler."""

@@ -19,6 +19,8 @@ import msgspec
 
 from opstream_runner.authoring.action import Action
 from opstream_runner.authoring.context import ActionContext
+from opstream_runner.containment.exceptions import contains_only, is_kind, log_exception, type_name
+from opstream_runner.containment.forks import leave_fork
 from opstream_runner.errors import ActionCanceledError, ActionError, RetryAfter
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import OperationError
@@ -67,39 +69,6 @@ class Stopped(msgspec.Struct, frozen=True, tag=True):
 HandlerOutcome = Returned | Raised | Postponed | Stopped
 
 
-class InProcessHandler:
-    """A handler that runs in this process.
-
-    An async handler runs in the event loop and is stopped by cancellation. A plain handler runs in a thread; it stops
-    only if it reads `ActionContext.cancel_requested`.
-
-    Args:
-        action: the action to run.
-        action_input: JSON.
-        context: passed to the handler.
-        limit: the result's maximum, in bytes of JSON.
-    """
-
-    def __init__(self, action: Action[Any, Any], action_input: msgspec.Raw, context: ActionContext, limit: int) -> None:
-        self.outcome = asyncio.create_task(invoke(action, action_input, context, limit))
-        self._is_async = action.is_async
-        self._is_stop_requested = False
-
-    def request_stop(self) -> None:
-        """Cancel an async handler."""
-        if not self._is_stop_requested:
-            self._is_stop_requested = True
-            self.force_stop()
-
-    def expect_signals(self) -> None:
-        """Do nothing: this handler has no process that could receive a signal."""
-
-    def force_stop(self) -> None:
-        """Cancel an async handler again, which interrupts its clean-up."""
-        if self._is_async:
-            self.outcome.cancel()
-
-
 async def invoke(
     action: Action[Any, Any], action_input: msgspec.Raw, context: ActionContext, limit: int
 ) -> HandlerOutcome:
@@ -117,9 +86,11 @@ async def invoke(
             result = await action.handler(request, context)
         else:
             result = await _in_thread(action, request, context)
-        return Returned(encode_result(action, result, limit))
+        outcome: HandlerOutcome = Returned(encode_result(action, result, limit))
     except BaseException as error:  # noqa: BLE001 - see the module's docstring
-        return _outcome_of_exception(action, context, error)
+        outcome = _outcome_of_exception(action, context, error)
+    leave_fork()
+    return outcome
 
 
 def invoke_in_this_thread(
@@ -143,9 +114,11 @@ def invoke_in_this_thread(
         request = _decode_input(action, action_input)
         with interruptible:
             result = action.handler(request, context)
-        return Returned(encode_result(action, result, limit))
+        outcome: HandlerOutcome = Returned(encode_result(action, result, limit))
     except BaseException as error:  # noqa: BLE001 - see the module's docstring
-        return _outcome_of_exception(action, context, error)
+        outcome = _outcome_of_exception(action, context, error)
+    leave_fork()
+    return outcome
 
 
 def _decode_input(action: Action[Any, Any], action_input: msgspec.Raw) -> Any:  # noqa: ANN401 - the handler's own type
@@ -156,22 +129,20 @@ def _decode_input(action: Action[Any, Any], action_input: msgspec.Raw) -> Any:  
 
 
 def _outcome_of_exception(action: Action[Any, Any], context: ActionContext, error: BaseException) -> HandlerOutcome:
-    if isinstance(error, ActionError | RetryAfter):
-        try:
-            return Raised(_client_error(error), is_meant=True) if isinstance(error, ActionError) else _postponed(error)
-        except Exception as worse:  # noqa: BLE001 - an author's subclass may hold any value
-            worse.__cause__ = error
-            error = worse
-    elif _is_stop_exception(error) and context.cancel_requested:
+    """Return the outcome of an exception. Never raises, whatever the methods of the exception do."""
+    try:
+        if is_kind(error, ActionError):
+            return Raised(_client_error(error), is_meant=True)
+        if is_kind(error, RetryAfter):
+            return _postponed(error)
+    except BaseException as worse:  # noqa: BLE001 - an author's subclass may hold any value
+        error = worse  # with the first one as its context
+    # Several tasks of a TaskGroup may each raise a cancellation.
+    if contains_only(error, (asyncio.CancelledError, ActionCanceledError)) and context.cancel_requested:
         return Stopped()
-    return _unexpected_outcome(action, context, error)
-
-
-def _is_stop_exception(error: BaseException) -> bool:
-    stops = (asyncio.CancelledError, ActionCanceledError)
-    if isinstance(error, BaseExceptionGroup):  # several tasks of a TaskGroup may each raise one
-        return error.split(stops)[1] is None
-    return isinstance(error, stops)
+    text = "operation %s: %s raised %s in attempt %s"
+    log_exception(logger, error, text, context.operation_id, action.kind, type_name(error), context.attempt)
+    return Raised(UNEXPECTED_ERROR, is_meant=False)
 
 
 def _client_error(failed: ActionError) -> OperationError:
@@ -182,26 +153,18 @@ def _client_error(failed: ActionError) -> OperationError:
         code = int(code)
     else:
         raise TypeError(f"the code of an ActionError must be an int or a str, not {code!r}")
-    return OperationError(code=code, message=str(failed.message), target=str(failed.target))
+    return OperationError(code=code, message=_text(failed.message), target=_text(failed.target))
 
 
 def _postponed(error: RetryAfter) -> Postponed:
     seconds = float(error.seconds)
     if not 0 <= seconds < inf:
         raise ValueError(f"the seconds of a RetryAfter must be 0 or more, not {error.seconds!r}")
-    return Postponed(OperationError(code=_RETRY_CODE, message=str(error.message) or _RETRY_MESSAGE), seconds)
+    return Postponed(OperationError(code=_RETRY_CODE, message=_text(error.message) or _RETRY_MESSAGE), seconds)
 
 
-def _unexpected_outcome(action: Action[Any, Any], context: ActionContext, error: BaseException) -> Raised:
-    logger.error(
-        "operation %s: %s raised %s in attempt %s",
-        context.operation_id,
-        action.kind,
-        type(error).__name__,
-        context.attempt,
-        exc_info=error,
-    )
-    return Raised(UNEXPECTED_ERROR, is_meant=False)
+def _text(value: object) -> str:
+    return str.__str__(str(value))  # a real str: the methods of a subclass may raise
 
 
 async def _in_thread(action: Action[Any, Any], request: Any, context: ActionContext) -> Any:  # noqa: ANN401
@@ -224,6 +187,7 @@ async def _in_thread(action: Action[Any, Any], request: Any, context: ActionCont
             result = action.handler(request, context)
         except BaseException as raised:  # noqa: BLE001 - raised again in the event loop
             error = raised
+        leave_fork()
         try:
             loop.call_soon_threadsafe(set_done, result, error)
         except RuntimeError:

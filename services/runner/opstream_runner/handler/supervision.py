@@ -83,8 +83,8 @@ class StopSignal:
 class RunningHandler(Protocol):
     """A handler that was called."""
 
-    outcome: asyncio.Task[HandlerOutcome]
-    """Its outcome. Cancelling this task ends it at once, even if the handler continues."""
+    outcome: asyncio.Future[HandlerOutcome]
+    """Its outcome. To cancel this future ends it at once, even if the handler continues."""
 
     def request_stop(self) -> None:
         """Ask the handler to stop. Only the first call has an effect, so that nothing disturbs the clean-up."""

@@ -15,6 +15,7 @@ from opstream_runner import ActionContext, ActionError, action
 from opstream_schemas.events import Canceled
 from opstream_schemas.operation.state import Status
 from tests.support.journal.journals import KIND
+from tests.support.runner.shared_event import SharedEvent
 from tests.support.runner.stage import ACKS, HandlerGate, Input, RunnerStage, gated
 from tests.support.system.wait import eventually
 
@@ -41,7 +42,7 @@ async def test_a_handler_that_stops(stage: RunnerStage) -> None:
 
 async def test_a_handler_that_cleans_up(stage: RunnerStage) -> None:
     """A cancelled handler has time to clean up and may report progress; the operation is Running until then."""
-    running, cleaning, cleaned = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    running, cleaning, cleaned = SharedEvent(), SharedEvent(), SharedEvent()
 
     @action(str(KIND), lease=1)
     async def handler(request: Input, ctx: ActionContext) -> None:
@@ -72,7 +73,7 @@ async def test_a_handler_that_ends_otherwise(
     stage: RunnerStage, error: Exception | None, code: int | str | None
 ) -> None:
     """A cancelled handler that returns has succeeded, and one that raises another exception has failed."""
-    running = asyncio.Event()
+    running = SharedEvent()
 
     @action(str(KIND), lease=1)
     async def handler(request: Input, ctx: ActionContext) -> str:
@@ -99,7 +100,7 @@ async def test_a_handler_that_ends_otherwise(
 async def test_a_plain_handler(stage: RunnerStage) -> None:
     """A thread can't be interrupted: it ends by itself, and its result is recorded."""
     release = threading.Event()
-    running = asyncio.Event()
+    running = SharedEvent()
     loop = asyncio.get_running_loop()
 
     @action(str(KIND), lease=1)
@@ -124,7 +125,7 @@ async def test_a_plain_handler(stage: RunnerStage) -> None:
 async def test_a_plain_handler_that_reads_its_context(stage: RunnerStage, is_checking: bool) -> None:
     """A plain handler sees the cancel request in its context. If it returns it has succeeded; with `check_canceled` it
     has stopped."""
-    running = asyncio.Event()
+    running = SharedEvent()
     loop = asyncio.get_running_loop()
 
     @action(str(KIND), lease=1)
@@ -146,7 +147,7 @@ async def test_a_plain_handler_that_reads_its_context(stage: RunnerStage, is_che
 
 async def test_a_clean_up_beyond_its_grace(stage: RunnerStage, caplog: pytest.LogCaptureFixture) -> None:
     """A clean-up that takes longer than its grace is cancelled too; the lease is kept until the handler has stopped."""
-    running, interrupted, release = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    running, interrupted, release = SharedEvent(), SharedEvent(), SharedEvent()
     ends: list[str] = []
 
     @action(str(KIND), lease=1, cancel_grace=0.1)
@@ -185,7 +186,7 @@ async def test_a_clean_up_beyond_its_grace(stage: RunnerStage, caplog: pytest.Lo
 
 async def test_a_thread_sees_a_shutdown(stage: RunnerStage) -> None:
     """A plain handler that reads its context ends when its runner stops, and the operation is released."""
-    running, over = asyncio.Event(), threading.Event()
+    running, over = SharedEvent(), threading.Event()
     loop = asyncio.get_running_loop()
 
     @action(str(KIND))

@@ -17,6 +17,7 @@ from opstream_schemas.operation.state import Status
 from tests.support.broker.server import Broker
 from tests.support.journal.journals import KIND, following
 from tests.support.projector import projection
+from tests.support.runner.shared_event import SharedEvent
 from tests.support.runner.stage import CANCEL_REQUEST, HandlerGate, Input, RunnerStage, gated
 from tests.support.system.invariants import Promise, breaches, gather
 from tests.support.system.wait import eventually
@@ -73,7 +74,7 @@ async def test_the_cancel_request_comes_first(stage: RunnerStage) -> None:
 async def test_an_end_while_the_broker_is_away(broker: Broker, stage: RunnerStage, is_long: bool) -> None:
     """A handler that stops while the broker is unreachable is Canceled once the broker is back, however long that
     took."""
-    running, cleaning, cleaned = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    running, cleaning, cleaned = SharedEvent(), SharedEvent(), SharedEvent()
 
     @action(str(KIND), lease=1)
     async def handler(request: Input, ctx: ActionContext) -> None:
@@ -125,7 +126,7 @@ async def test_a_hundred_races(broker: Broker, stage: RunnerStage, link: Connect
     """Operations canceled at about the moment when they return: each ends once, as its handler did, and every reader
     sees the same."""
     ids = [f"op-{n}" for n in range(COUNT)]
-    go = {one: asyncio.Event() for one in ids}
+    go = {one: SharedEvent() for one in ids}
     returned: set[str] = set()
     stopped: set[str] = set()
 

@@ -18,6 +18,7 @@ from opstream_schemas.events import Progressed
 from opstream_schemas.operation.state import Status
 from tests.support.broker.server import Broker
 from tests.support.journal.journals import KIND, linked, opened
+from tests.support.runner.shared_event import SharedEvent
 from tests.support.runner.stage import ACKS, READS, HandlerGate, Input, RunnerStage, gated
 from tests.support.system.wait import eventually
 
@@ -143,7 +144,7 @@ async def test_a_plain_handler_without_a_lease(stage: RunnerStage, other: Connec
     """The thread of an attempt without a lease can't be stopped, but its progress and its result are discarded, and it
     causes no reads."""
     ours, later = HandlerGate(), HandlerGate()
-    release = asyncio.Event()
+    release = SharedEvent()
     contexts: list[ActionContext] = []
     loop = asyncio.get_running_loop()
 

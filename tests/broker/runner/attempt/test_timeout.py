@@ -21,6 +21,7 @@ from opstream_schemas.names import Kind
 from opstream_schemas.operation.state import Operation, Status
 from tests.support.journal.journals import KIND
 from tests.support.runner import isolated_actions
+from tests.support.runner.shared_event import SharedEvent
 from tests.support.runner.stage import ACKS, HandlerGate, Input, RunnerStage, gated
 from tests.support.system.wait import eventually
 
@@ -188,7 +189,7 @@ async def test_a_process_is_killed(
 
 async def test_a_canceled_handler_that_stops_in_time(stage: RunnerStage) -> None:
     """A timeout that passes during the clean-up of a canceled handler leaves it Canceled."""
-    running = asyncio.Event()
+    running = SharedEvent()
 
     @action(str(KIND), timeout=0.5, cancel_grace=5)
     async def handler(request: Input, ctx: ActionContext) -> None:

@@ -6,21 +6,24 @@ import asyncio
 import logging
 import threading
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 import pytest
 
 from opstream_runner import Action, ActionContext, action
+from opstream_runner.handler.handler_loop import HandlerLoop
+from opstream_runner.handler.in_process import InProcessHandler
 from opstream_runner.handler.invocation import (
     UNEXPECTED_ERROR,
     HandlerOutcome,
-    InProcessHandler,
     Raised,
     Returned,
     Stopped,
 )
 from opstream_runner.handler.supervision import StopReason, StopSignal, supervise
+from tests.support.runner.shared_event import SharedEvent
 from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.unit
@@ -36,10 +39,12 @@ class Input(msgspec.Struct):
 class Trial:
     """A running handler whose stop signal the test sets."""
 
+    handler_loop: HandlerLoop
+
     def __init__(self, one: Action[..., Any], *, cancel_grace: float = LONG, stop_grace: float = LONG) -> None:
         self.stop_signal = StopSignal()
         context = ActionContext(operation_id="op-1", cancel_requested=lambda: self.stop_signal.reason is not None)
-        self.handler = InProcessHandler(one, msgspec.Raw(b"{}"), context, 1000)
+        self.handler = InProcessHandler(one, msgspec.Raw(b"{}"), context, 1000, self.handler_loop)
         self.end = asyncio.create_task(
             supervise(
                 self.handler,
@@ -56,11 +61,19 @@ class Trial:
             return await self.end
 
 
+@pytest.fixture(autouse=True)
+async def handler_loop() -> AsyncIterator[None]:
+    """The loop of the handlers of one test."""
+    Trial.handler_loop = HandlerLoop()
+    yield
+    await Trial.handler_loop.close()
+
+
 class Stubborn:
     """A handler that ignores a number of cancellations, and counts them."""
 
     def __init__(self, patience: int, end: BaseException | None = None) -> None:
-        self.running = asyncio.Event()
+        self.running = SharedEvent()
         self.cancellations = 0
         self._end = end
 

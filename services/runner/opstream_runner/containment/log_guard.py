@@ -1,0 +1,78 @@
+"""Keeps our own log lines, whatever an action's module does to `logging`.
+
+`dictConfig` and `fileConfig` disable every logger that exists, unless they are told not to, and replace the handlers of
+the root logger. Django's `LOGGING` and an alembic `env.py` do so. The runner's lines would be lost, and with them the
+tracebacks that a client is referred to.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Final
+
+_PACKAGES: Final = (
+    "opstream",
+    "opstream_api",
+    "opstream_journal",
+    "opstream_projector",
+    "opstream_runner",
+    "opstream_schemas",
+    "opstream_webhooks",
+)
+
+
+class LogGuard:
+    """The logging of this process as it is now, to which `restore` brings our own loggers back."""
+
+    def __init__(self) -> None:
+        root = logging.getLogger()
+        self._handlers = tuple(root.handlers)
+        self._level = root.level
+        self._disabled_level = root.manager.disable
+        self._packages = [logging.getLogger(name) for name in _PACKAGES]
+
+    def restore(self) -> None:
+        """Let our loggers write again where they wrote, in the format that they had.
+
+        A handler that an author's configuration gives to one of our packages is respected: that package logs there.
+        """
+        root = logging.getLogger()
+        if root.manager.disable > self._disabled_level:
+            logging.disable(self._disabled_level)
+        if any(package.disabled for package in self._packages):
+            for logger in _our_loggers():
+                logger.disabled = False
+        missing = [one for one in self._handlers if one not in root.handlers]
+        if missing or root.level != self._level:
+            for package in self._packages:
+                self._restore_package(package, missing)
+
+    def _restore_package(self, package: logging.Logger, missing: list[logging.Handler]) -> None:
+        if package.level == logging.NOTSET:
+            package.setLevel(self._level)
+        if missing and not package.handlers:
+            for handler in missing:
+                package.addHandler(handler)
+            package.propagate = False  # otherwise the handlers that are there now would write each line once more
+
+
+class _ProcessGuard:
+    guard: LogGuard | None = None
+
+
+def protect_logs() -> None:
+    """Keep the logging of this process as it is now; `restore_logs` restores it from now on."""
+    _ProcessGuard.guard = LogGuard()
+
+
+def restore_logs() -> None:
+    """Let our loggers write again, if this process protects them and an author's code has changed them. Cheap."""
+    if _ProcessGuard.guard is not None:
+        _ProcessGuard.guard.restore()
+
+
+def _our_loggers() -> Iterator[logging.Logger]:
+    for name, logger in list(logging.getLogger().manager.loggerDict.items()):
+        if isinstance(logger, logging.Logger) and name.partition(".")[0] in _PACKAGES:
+            yield logger
