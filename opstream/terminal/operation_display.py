@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import IO, Final, Protocol, Self
 
 import click
 
 from opstream_schemas.operation.state import TERMINAL_STATUSES
-from opstream_schemas.status_monitor import StatusMonitor
+from opstream_schemas.status_monitor import StatusMonitor, WaitingReason
 
 from .console import coloured, printable, supports_colour, terminal_width
 
@@ -24,6 +24,12 @@ _BAR_WIDTH: Final = 24
 _CLEAR: Final = "\r\x1b[K"
 _REPEAT_INTERVAL: Final = 30.0
 """Seconds for which the same problem is not printed again."""
+_WAITS: Final[Mapping[str, str]] = {
+    WaitingReason.RUNNER: "no runner takes operations of this action now",
+    WaitingReason.FREE_RUNNER: "all runners of this action are busy",
+    WaitingReason.CONCURRENCY: "this action runs as many times at once as it may",
+    WaitingReason.RATE: "this action starts no more often than its rate allows",
+}
 
 
 class OperationDisplay(Protocol):
@@ -173,10 +179,14 @@ class _RepeatFilter:
 
 
 def _detail(monitor: StatusMonitor) -> str:
+    if monitor.cancel_requested:
+        return "canceled by a client, and has not stopped yet"
     if monitor.retry_at is not None:
         return f"attempt {monitor.attempt} failed, the next one starts at {monitor.retry_at.astimezone(UTC):%H:%M:%SZ}"
     if monitor.queue_position:
         return f"number {monitor.queue_position} in the queue for its resource"
+    if monitor.waiting_for:
+        return _WAITS.get(monitor.waiting_for, f"it waits for: {printable(monitor.waiting_for)}")
     return printable(monitor.message)
 
 

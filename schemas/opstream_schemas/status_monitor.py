@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 import msgspec
@@ -11,6 +12,21 @@ import msgspec
 from .events import OperationError
 from .names import Kind
 from .operation.state import Operation, Status
+
+
+class WaitingReason(StrEnum):
+    """What an operation waits for that has not started: `waitingFor`. A client must expect other words."""
+
+    RUNNER = "Runner"
+    """No runner takes operations of this action now."""
+    FREE_RUNNER = "FreeRunner"
+    """All runners of this action are busy."""
+    CONCURRENCY = "Concurrency"
+    """As many attempts as the action's `max_concurrency` allows are running."""
+    RATE = "Rate"
+    """The action's `rate` does not allow it to start yet."""
+    RESOURCE = "Resource"
+    """Another operation has its exclusive resource."""
 
 
 class StatusMonitor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
@@ -31,15 +47,28 @@ class StatusMonitor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     message: str = ""
     queue_position: int = 0
     """Position in the queue for its resource, 1 for the next; 0 for an operation that does not wait."""
+    waiting_for: str = ""
+    """A `WaitingReason`, or a word of a later version; empty if it is not known."""
+    cancel_requested: bool = False
+    """True from a cancel request until the end of the operation."""
 
 
-def build_status_monitor(operation: Operation, *, queue_position: int = 0) -> StatusMonitor:
+def build_status_monitor(
+    operation: Operation, *, queue_position: int = 0, waiting_for: WaitingReason | None = None
+) -> StatusMonitor:
     """Return the status monitor of an operation.
+
+    Progress is what the action reported last. That of a success is 100 percent without a message, since the last report
+    was made before the end; an action that reported nothing has none.
 
     Args:
         operation: its state.
         queue_position: its position in the queue for its resource, which is in no event; 0 if it does not wait.
+        waiting_for: what it waits for, which is in no event either; None if it is not known.
     """
+    percent, message = operation.percent_complete, operation.message
+    if operation.status is Status.SUCCEEDED:
+        percent, message = None if percent is None else 100.0, ""
     return StatusMonitor(
         id=operation.id,
         status=operation.status,
@@ -52,9 +81,11 @@ def build_status_monitor(operation: Operation, *, queue_position: int = 0) -> St
         finished_at=operation.finished_at,
         attempt=operation.attempt,
         retry_at=operation.waiting.retry_at if operation.waiting else None,
-        percent_complete=operation.percent_complete,
-        message=operation.message,
+        percent_complete=percent,
+        message=message,
         queue_position=queue_position,
+        waiting_for=waiting_for or "",
+        cancel_requested=operation.cancel is not None and not operation.is_terminal,
     )
 
 

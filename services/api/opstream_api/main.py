@@ -45,6 +45,7 @@ from .operations.queue_positions import QueuePositions
 from .operations.runner_presence import RunnerPresence
 from .operations.status import StatusReader
 from .operations.submit import Submitter
+from .operations.waiting_reasons import WaitingReasons
 from .operations.watch import WatchRegistry
 from .server import Server, make_server
 from .settings import Settings
@@ -109,6 +110,7 @@ async def connected_api(settings: Settings) -> AsyncIterator[ConnectedApi]:
             snapshots=SnapshotStore(connection),
             catalog=catalog,
             queue_positions=queue_positions,
+            waiting_reasons=WaitingReasons(connection, _utc_now, time.monotonic),
             cache=cache,
             now=_utc_now,
         )

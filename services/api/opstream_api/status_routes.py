@@ -84,10 +84,9 @@ async def _read(dependencies: Dependencies, operation_id: str, request: AnyReque
     else:
         operation = await dependencies.status.read(operation_id)
     return status_response(
-        operation,
+        await dependencies.status.monitor(operation),
         retry_after=dependencies.status.retry_after(operation),
         waited=seconds,
-        queue_position=await dependencies.status.queue_position(operation),
         is_known=lambda etag: etag_matches(headers, etag),
     )
 

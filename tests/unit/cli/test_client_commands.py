@@ -26,7 +26,7 @@ from opstream.terminal.event_row import event_row
 from opstream.terminal.operation_display import BarDisplay, LineDisplay, make_operation_display
 from opstream_schemas.events import AttemptFailed, CancelRequested, EventData, OperationError, Progressed
 from opstream_schemas.operation.state import Status
-from opstream_schemas.status_monitor import StatusMonitor
+from opstream_schemas.status_monitor import StatusMonitor, WaitingReason
 
 pytestmark = pytest.mark.unit
 
@@ -216,13 +216,23 @@ def test_lines() -> None:
     with LineDisplay(stream, Clock(), lambda: NOW) as lines:
         lines.show(monitor(Status.NOT_STARTED))
         lines.show(monitor(Status.NOT_STARTED, queue_position=3))
+        for reason in (*WaitingReason, "Moon"):
+            lines.show(monitor(Status.NOT_STARTED, waiting_for=reason))
         lines.show(monitor(percent_complete=7.4, message="one\ntwo\x1b[2J"))
+        lines.show(monitor(percent_complete=8, message="old", cancel_requested=True))
         lines.show(monitor(percent_complete=100, attempt=2, retry_at=NOW.replace(minute=1), message="old"))
         lines.show(monitor(Status.SUCCEEDED, percent_complete=40, message="old"))
     assert stream.getvalue().splitlines() == [
         "2026-11-24T10:00:05Z  NotStarted",
         "2026-11-24T10:00:05Z  NotStarted         number 3 in the queue for its resource",
+        "2026-11-24T10:00:05Z  NotStarted         no runner takes operations of this action now",
+        "2026-11-24T10:00:05Z  NotStarted         all runners of this action are busy",
+        "2026-11-24T10:00:05Z  NotStarted         this action runs as many times at once as it may",
+        "2026-11-24T10:00:05Z  NotStarted         this action starts no more often than its rate allows",
+        "2026-11-24T10:00:05Z  NotStarted         it waits for: Resource",
+        "2026-11-24T10:00:05Z  NotStarted         it waits for: Moon",
         "2026-11-24T10:00:05Z  Running       7 %  one two [2J",
+        "2026-11-24T10:00:05Z  Running       8 %  canceled by a client, and has not stopped yet",
         "2026-11-24T10:00:05Z  Running     100 %  attempt 2 failed, the next one starts at 10:01:05Z",
         "2026-11-24T10:00:05Z  Succeeded",
     ]

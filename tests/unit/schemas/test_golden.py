@@ -36,7 +36,7 @@ from opstream_schemas.events import (
 )
 from opstream_schemas.json_schemas import json_schemas
 from opstream_schemas.operation.state import Operation
-from opstream_schemas.status_monitor import build_status_monitor
+from opstream_schemas.status_monitor import WaitingReason, build_status_monitor
 from tests.support.schemas.histories import DEADLINE, NOW, History
 
 pytestmark = pytest.mark.unit
@@ -130,7 +130,9 @@ def operation(state: str) -> Operation:
 
 OPERATIONS = {f"operation.{state}.json": operation(state) for state in STATES}
 MONITORS = {f"monitor.{state}.json": build_status_monitor(operation(state)) for state in STATES} | {
-    "monitor.queued.json": build_status_monitor(operation("not-started"), queue_position=2)
+    "monitor.queued.json": build_status_monitor(
+        operation("not-started"), queue_position=2, waiting_for=WaitingReason.RESOURCE
+    )
 }
 GOLDEN: dict[str, Callable[[], bytes]] = {
     **{name: lambda one=one: encode_event(one) for name, one in EVENTS.items()},

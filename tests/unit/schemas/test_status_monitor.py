@@ -23,6 +23,8 @@ from opstream_schemas.status_monitor import (
     ErrorBody,
     ErrorDetail,
     ErrorObject,
+    StatusMonitor,
+    WaitingReason,
     build_status_monitor,
     is_same_json,
     request_hash,
@@ -119,13 +121,60 @@ def test_zero_percent_is_shown() -> None:
     assert not shown(started(), Progressed(percent=0.0))["percentComplete"]
 
 
-def test_a_queued_operation_shows_its_position() -> None:
-    """The position is the last member, and only a queued operation has it."""
-    operation = History().append(request()).operation
-    members = json.loads(msgspec.json.encode(build_status_monitor(operation, queue_position=3)))
+def test_a_success_shows_no_stale_progress() -> None:
+    """The last report was made before the end: 98.17 percent and its message are not the progress of a success."""
+    reported = Progressed(percent=98.17, message="file 55 of 56")
+    members = shown(started(), reported, Succeeded(result=msgspec.Raw(b"1")))
 
-    assert list(members) == ["id", "status", "kind", "resourceId", "createdAt", "queuePosition"]
-    assert members["queuePosition"] == 3
+    assert members["percentComplete"] == 100
+    assert "message" not in members
+
+
+def test_a_success_without_reports_shows_no_progress() -> None:
+    """An action that never reports has no progress, also at its end."""
+    assert "percentComplete" not in shown(started(), Succeeded(result=msgspec.Raw(b"1")))
+
+
+@pytest.mark.parametrize("end", [Failed(error=OperationError(code=400, message="no")), Canceled(), None])
+def test_other_ends_show_how_far_it_came(end: EventData | None) -> None:
+    """Progress and message are kept after a failure and a cancel."""
+    members = shown(started(), Progressed(percent=98.17, message="file 55 of 56"), *([end] if end else []))
+
+    assert (members["percentComplete"], members["message"]) == (98.17, "file 55 of 56")
+
+
+def test_a_pending_cancel_is_shown() -> None:
+    """From the request until the end, however it ends."""
+    pending = [started(), CancelRequested(by="ann", reason="late")]
+    ends: list[EventData] = [
+        Canceled(),
+        Succeeded(result=msgspec.Raw(b"1")),
+        Failed(error=OperationError(code=4, message="")),
+    ]
+
+    assert shown(*pending)["cancelRequested"] is True
+    assert shown(*pending, handed_back(counted=False))["cancelRequested"] is True
+    assert "cancelRequested" not in shown(started())
+    for end in ends:
+        assert "cancelRequested" not in shown(*pending, end)
+
+
+def test_a_queued_operation_shows_its_position() -> None:
+    """Position and reason are the last members, and only an operation that waits has them."""
+    operation = History().append(request()).operation
+    monitor = build_status_monitor(operation, queue_position=3, waiting_for=WaitingReason.RESOURCE)
+    members = json.loads(msgspec.json.encode(monitor))
+
+    assert list(members) == ["id", "status", "kind", "resourceId", "createdAt", "queuePosition", "waitingFor"]
+    assert (members["queuePosition"], members["waitingFor"]) == (3, "Resource")
+
+
+def test_a_client_reads_reasons_of_later_versions() -> None:
+    """A word that it does not know is kept, not refused; and a service of an earlier version sends none."""
+    read = msgspec.json.Decoder(StatusMonitor).decode
+
+    assert read(b'{"id": "1", "status": "NotStarted", "waitingFor": "Moon"}').waiting_for == "Moon"
+    assert read(b'{"id": "1", "status": "NotStarted"}').waiting_for == ""
 
 
 def test_nothing_internal_is_shown() -> None:

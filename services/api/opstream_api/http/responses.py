@@ -19,8 +19,8 @@ from litestar.types import Receive, Scope, Send
 
 from opstream_api.errors import ApiError
 from opstream_journal.jetstream.connection import end_task
-from opstream_schemas.operation.state import Operation
-from opstream_schemas.status_monitor import ErrorBody, build_status_monitor
+from opstream_schemas.operation.state import TERMINAL_STATUSES, Operation
+from opstream_schemas.status_monitor import ErrorBody, StatusMonitor, build_status_monitor
 
 logger = logging.getLogger(__name__)
 
@@ -56,24 +56,23 @@ def monitor_response(
 
 
 def status_response(
-    operation: Operation, *, retry_after: int, waited: int, queue_position: int, is_known: Callable[[str], bool]
+    monitor: StatusMonitor, *, retry_after: int, waited: int, is_known: Callable[[str], bool]
 ) -> ASGIResponse:
     """Build the response to a read: the status monitor with its `ETag`, or 304 if the client has it.
 
     Args:
-        operation: the state of the operation.
+        monitor: the status monitor of the operation.
         retry_after: whole seconds to wait before the next poll.
         waited: whole seconds that the client allowed the request to wait; 0 for none.
-        queue_position: position among the operations that wait for the same resource; 0 for none.
         is_known: returns True if the client has the representation with an `ETag`.
     """
-    body = _encode(build_status_monitor(operation, queue_position=queue_position))
+    body = _encode(monitor)
     etag = f'"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'
     # A cache may store the response, but must revalidate it (RFC 9111, no-cache).
     headers = {"ETag": etag, "Cache-Control": "no-cache", "Vary": "Prefer"}
     if waited:
         headers["Preference-Applied"] = f"wait={waited}"
-    if not operation.is_terminal:
+    if monitor.status not in TERMINAL_STATUSES:
         headers["Retry-After"] = str(retry_after)
     return empty_response(304, headers) if is_known(etag) else json_response(body, headers=headers)
 

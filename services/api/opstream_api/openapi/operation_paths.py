@@ -31,7 +31,8 @@ def monitor_links() -> Json:
 
 
 def _status(kind: Kind, result: Any) -> Json:  # noqa: ANN401 - JSON
-    states = ("notStarted", "queued", "running", "waiting", "succeeded", "failed", "canceled")
+    waiting = ("notStarted", "busy", "queued")
+    states = (*waiting, "running", "canceling", "waiting", "succeeded", "failed", "canceled")
     header_names = ("ETag", "Cache-Control", "Vary", "Preference-Applied", "Retry-After")
     return {
         "operationId": "status",
@@ -86,7 +87,7 @@ def _cancel(kind: Kind) -> Json:
                 "headers": header_refs("Retry-After"),
                 "content": json_content(
                     {"$ref": SCHEMAS + "StatusMonitor"},
-                    {state: sample_monitor(state, kind) for state in ("canceled", "running")},
+                    {state: sample_monitor(state, kind) for state in ("canceled", "canceling")},
                 ),
             },
             **error_responses(

@@ -18,7 +18,7 @@ from opstream_schemas.names import Kind
 from opstream_schemas.operation.fold import first_event
 from opstream_schemas.operation.resource_lock import busy_error
 from opstream_schemas.operation.state import Status
-from opstream_schemas.status_monitor import ErrorBody, ErrorObject, StatusMonitor, request_hash
+from opstream_schemas.status_monitor import ErrorBody, ErrorObject, StatusMonitor, WaitingReason, request_hash
 
 from .shared import Json
 
@@ -36,11 +36,30 @@ _STATES: Final[Mapping[str, tuple[str, Json]]] = MappingProxyType(
             "No runner has started it yet",
             {"status": Status.NOT_STARTED, "started_at": None, "attempt": 0},
         ),
+        "busy": (
+            "It waits until a runner of its action has room",
+            {
+                "status": Status.NOT_STARTED,
+                "started_at": None,
+                "attempt": 0,
+                "waiting_for": WaitingReason.FREE_RUNNER,
+            },
+        ),
         "queued": (
             "It waits for another operation on the same resource",
-            {"status": Status.NOT_STARTED, "started_at": None, "attempt": 0, "queue_position": 1},
+            {
+                "status": Status.NOT_STARTED,
+                "started_at": None,
+                "attempt": 0,
+                "queue_position": 1,
+                "waiting_for": WaitingReason.RESOURCE,
+            },
         ),
         "running": ("A runner executes it", {"percent_complete": 40.0, "message": "two of five files are done"}),
+        "canceling": (
+            "A client has canceled it, and it has not stopped yet",
+            {"percent_complete": 40.0, "message": "two of five files are done", "cancel_requested": True},
+        ),
         "waiting": (
             "An attempt was lost, and the next one begins later",
             {"retry_at": _STARTED + timedelta(minutes=1)},
@@ -56,7 +75,8 @@ def sample_monitor(state: str, kind: Kind, *, resource_id: str = RESOURCE_ID, re
     """Build an example of a status monitor.
 
     Args:
-        state: one of `notStarted`, `queued`, `running`, `waiting`, `succeeded`, `failed`, `canceled`.
+        state: one of `notStarted`, `busy`, `queued`, `running`, `canceling`, `waiting`, `succeeded`, `failed`,
+            `canceled`.
         kind: the operation's action.
         resource_id: the resource's own id; empty without one.
         result: the action's result; used for `succeeded`.

@@ -9,7 +9,7 @@ import msgspec
 from opstream_api.http.callback_header import CALLBACK_HEADER
 from opstream_api.http.conditional_headers import MAX_WAIT
 from opstream_schemas.json_schemas import json_schemas
-from opstream_schemas.status_monitor import ErrorBody, StatusMonitor
+from opstream_schemas.status_monitor import ErrorBody, StatusMonitor, WaitingReason
 from opstream_schemas.urls import URL_LIMIT
 
 Json = dict[str, Any]
@@ -129,12 +129,28 @@ _MONITOR_MEMBERS: Final[Json] = {
     "finishedAt": {**_INSTANT, "description": "When it ended; the status is readable for at least a day more."},
     "attempt": {"type": "integer", "minimum": 1, "description": "Number of the current or last attempt."},
     "retryAt": {**_INSTANT, "description": "When the next attempt begins, while it waits for one."},
-    "percentComplete": {"type": "number", "minimum": 0, "maximum": 100, "description": "Progress in percent."},
-    "message": {"type": "string", "description": "Progress in words, for people."},
+    "percentComplete": {
+        "type": "number",
+        "minimum": 0,
+        "maximum": 100,
+        "description": "Progress in percent; 100 for a success.",
+    },
+    "message": {"type": "string", "description": "Progress in words, for people; until the operation succeeds."},
     "queuePosition": {
         "type": "integer",
         "minimum": 1,
         "description": "Its position among the operations that wait for the same resource; 1 is next.",
+    },
+    "waitingFor": {
+        "type": "string",
+        "description": "What an operation waits for that has not started, where it is known: "
+        + ", ".join(f"`{reason}`" for reason in WaitingReason)
+        + ". Expect other words, too.",
+        "examples": [str(reason) for reason in WaitingReason],
+    },
+    "cancelRequested": {
+        "type": "boolean",
+        "description": "True from a cancel request until the operation has ended; absent otherwise.",
     },
 }
 """Members of the status monitor as they are sent: absent rather than null."""

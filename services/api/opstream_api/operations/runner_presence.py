@@ -11,13 +11,11 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-import msgspec
-
 from opstream_journal import Connection, JournalUnavailable
-from opstream_journal.jetstream import rpc
 from opstream_journal.outage_log import OutageLog
-from opstream_schemas import subjects
 from opstream_schemas.names import Kind
+
+from .waiting_reasons import read_consumer
 
 logger = logging.getLogger(__name__)
 
@@ -25,16 +23,6 @@ CHECK_INTERVAL: Final = 60.0
 """Seconds between two checks of one action."""
 SECOND_LOOK: Final = 5.0
 """Seconds after which a runner that was not found is looked for once more: one that restarts is away for that long."""
-
-
-class _ConsumerInfo(msgspec.Struct, frozen=True):
-    num_waiting: int = 0
-    num_ack_pending: int = 0
-    num_pending: int = 0
-    error: rpc.JetStreamErrorBody | None = None
-
-
-_decode: Final = msgspec.json.Decoder(_ConsumerInfo).decode
 
 
 class RunnerPresence:
@@ -97,12 +85,5 @@ class RunnerPresence:
 
     async def _count_untaken(self, kind: Kind) -> int | None:
         """Return how many messages wait for a runner; None if there is a runner."""
-        consumer = subjects.runner_consumer(kind)
-        response = await rpc.call(self._connection, f"$JS.API.CONSUMER.INFO.{subjects.OPERATIONS_STREAM}.{consumer}")
-        try:
-            info = _decode(response.data)
-        except msgspec.MsgspecError as error:
-            raise JournalUnavailable("the response about a consumer is not JetStream's", maybe_stored=False) from error
-        if info.error is not None:
-            raise JournalUnavailable(f"consumer {consumer}: {info.error.description}", maybe_stored=False)
-        return None if info.num_waiting or info.num_ack_pending else info.num_pending
+        found = await read_consumer(self._connection, kind)
+        return None if found is None or found.num_waiting or found.num_ack_pending else found.num_pending

@@ -17,9 +17,11 @@ from opstream_schemas.errors import FoldRefused, InvalidEvent, InvalidName
 from opstream_schemas.names import check_operation_id
 from opstream_schemas.operation.fold import fold_for_reader
 from opstream_schemas.operation.state import Operation, Status
+from opstream_schemas.status_monitor import StatusMonitor, WaitingReason, build_status_monitor
 
 from .operation_cache import OperationCache
 from .queue_positions import QueuePositions
+from .waiting_reasons import WaitingReasons
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ class StatusReader:
         snapshots: the projector's snapshots, which save folding.
         catalog: the actions, for their polling interval.
         queue_positions: positions in the queues for exclusive resources.
+        waiting_reasons: what operations wait for.
         cache: the operations that this process folded last.
         now: returns the time with a time zone, to find the end of retention.
     """
@@ -46,6 +49,7 @@ class StatusReader:
         snapshots: SnapshotStore,
         catalog: ActionCatalog,
         queue_positions: QueuePositions,
+        waiting_reasons: WaitingReasons,
         cache: OperationCache,
         now: Callable[[], datetime],
     ) -> None:
@@ -53,6 +57,7 @@ class StatusReader:
         self._snapshots = snapshots
         self._catalog = catalog
         self._queue_positions = queue_positions
+        self._waiting_reasons = waiting_reasons
         self._cache = cache
         self._now = now
 
@@ -90,18 +95,23 @@ class StatusReader:
         spec = self._catalog.specs.get(operation.kind)
         return spec.policy.retry_after if spec else DEFAULT_RETRY_AFTER
 
-    async def queue_position(self, operation: Operation) -> int:
-        """Return the position among the operations that wait for the same resource: 1 is next, 0 is none or unknown.
+    async def monitor(self, operation: Operation) -> StatusMonitor:
+        """Return the status monitor of an operation, also with what is in none of its events.
 
-        The position is a hint for people: any replica may serve the read, and a failed read only leaves it out.
+        Queue position and waiting reason are hints for people: any replica may serve the read, and a failed read only
+        leaves them out.
         """
-        if not operation.hold or operation.status is not Status.NOT_STARTED:
-            return 0
+        if operation.status is not Status.NOT_STARTED:
+            return build_status_monitor(operation)
         try:
-            return await self._queue_positions.position_of(operation)
+            if operation.hold and (position := await self._queue_positions.position_of(operation)):
+                return build_status_monitor(operation, queue_position=position, waiting_for=WaitingReason.RESOURCE)
+            spec = self._catalog.specs.get(operation.kind)
+            reason = await self._waiting_reasons.reason_of(operation, spec.policy) if spec else None
         except JournalError as error:
-            logger.info("operation %s: its queue position can't be read: %s", operation.id, error)
-            return 0
+            logger.info("operation %s: what it waits for can't be read: %s", operation.id, error)
+            reason = None
+        return build_status_monitor(operation, waiting_for=reason)
 
     async def _read(self, operation_id: str, known: Operation | None) -> Operation | None:
         if known is None:

@@ -227,4 +227,6 @@ async def test_waiting_for_the_end_is_as_before(api: Api, journal: Journal, hold
     await holds.enqueue(second.hold, second, claim(second), is_watchful=False)
     answer = await api.wait("op-2", 1)
 
-    assert (answer.status_code, answer.json()["status"], answer.json()["queuePosition"]) == (200, "NotStarted", 1)
+    body = answer.json()
+    assert (answer.status_code, body["status"]) == (200, "NotStarted")
+    assert (body["queuePosition"], body["waitingFor"]) == (1, "Resource")

@@ -74,9 +74,13 @@ async def test_what_runs_is_asked_to_stop(api: Api, journal: Journal) -> None:
     story = await submitted(api, journal, started())
     answer = await api.cancel(story.operation.id, {"reason": "too slow"})
     assert (answer.status_code, answer.json()["status"], answer.headers["Retry-After"]) == (200, "Running", "2")
+    assert answer.json()["cancelRequested"] is True
+    assert (await api.status(story.operation.id)).json() == answer.json()
     assert (await recorded(journal, story))[-1] == CancelRequested(reason="too slow")
     await (await OperationStory.of(journal, story.operation.id)).append(Canceled(reason="too slow"))
-    assert (await api.status(story.operation.id)).json()["status"] == "Canceled"
+    ended = (await api.status(story.operation.id)).json()
+    assert ended["status"] == "Canceled"
+    assert "cancelRequested" not in ended
 
 
 async def test_between_attempts_it_is_canceled_at_once(api: Api, journal: Journal) -> None:
