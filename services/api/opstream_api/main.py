@@ -41,12 +41,12 @@ from .operations.cancel import Canceler
 from .operations.history import HistoryReader
 from .operations.journal_capacity import JournalCapacity
 from .operations.operation_cache import OperationCache
-from .operations.queue_positions import QueuePositions
-from .operations.runner_presence import RunnerPresence
 from .operations.status import StatusReader
 from .operations.submit import Submitter
-from .operations.waiting_reasons import WaitingReasons
 from .operations.watch import WatchRegistry
+from .queues.queue_positions import QueuePositions
+from .queues.runner_presence import RunnerPresence
+from .queues.waiting_reasons import WaitingReasons
 from .server import Server, make_server
 from .settings import Settings
 

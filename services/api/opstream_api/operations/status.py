@@ -11,6 +11,8 @@ from datetime import datetime
 from typing import Final
 
 from opstream_api.errors import journal_error, operation_not_found, operation_unreadable
+from opstream_api.queues.queue_positions import QueuePositions
+from opstream_api.queues.waiting_reasons import WaitingReasons
 from opstream_journal import ActionCatalog, Journal, JournalError, SnapshotStore
 from opstream_journal.jetstream.rpc import StoredMessage
 from opstream_schemas.errors import FoldRefused, InvalidEvent, InvalidName
@@ -20,8 +22,6 @@ from opstream_schemas.operation.state import Operation, Status
 from opstream_schemas.status_monitor import StatusMonitor, WaitingReason, build_status_monitor
 
 from .operation_cache import OperationCache
-from .queue_positions import QueuePositions
-from .waiting_reasons import WaitingReasons
 
 logger = logging.getLogger(__name__)
 

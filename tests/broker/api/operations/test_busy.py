@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from opstream_api.operations import queue_positions as places
+from opstream_api.queues import queue_positions as places
 from opstream_journal import Connection, Journal, JournalUnavailable, announce_action
 from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_schemas import subjects

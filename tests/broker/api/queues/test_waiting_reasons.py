@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from opstream_api.operations import waiting_reasons
+from opstream_api.queues import waiting_reasons
 from opstream_journal import Connection, Journal
 from opstream_journal.jetstream import rpc
 from tests.support.api.service import Api, serving

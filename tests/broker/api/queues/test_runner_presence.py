@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from opstream_api.operations import runner_presence
+from opstream_api.queues import runner_presence
 from opstream_journal import Connection, Journal, announce_action
 from opstream_journal.jetstream import rpc
 from opstream_journal.provisioning.provision import ensure_runner_consumer
