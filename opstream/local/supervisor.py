@@ -19,6 +19,7 @@ import msgspec
 from opstream.terminal.console import CommandError
 
 from .action_check import CHECK_COMMAND
+from .broker_disk import BrokerDisk
 from .ports import ListenAddress, free_ports, is_broker, is_ready, local_url, wait_until
 from .processes import SUPERVISOR_VARIABLE, ChildProcess, PrefixedOutput, describe_exit, stop_in_order
 
@@ -99,6 +100,9 @@ class Supervisor:
         self._signals = 0
         self._stopping = asyncio.Event()
         self._died: asyncio.Future[ChildProcess] = asyncio.get_running_loop().create_future()
+        self._disk = BrokerDisk(settings.data_dir, asyncio.get_running_loop().time)
+        self._replaced: ChildProcess | None = None
+        """A broker that is stopped only to be started again."""
 
     async def run(self) -> None:
         """Run until a signal comes or a child ends, then stop the others.
@@ -111,6 +115,7 @@ class Supervisor:
             loop.add_signal_handler(number, self._handle_signal)
         starting = asyncio.create_task(self._start(), name="start")
         stopping = asyncio.create_task(self._stopping.wait(), name="stop")
+        caring = asyncio.create_task(self._care_for_disk(), name="disk")
         ends: list[asyncio.Future[Any]] = [stopping, self._died]
         try:
             await asyncio.wait([starting, *ends], return_when=asyncio.FIRST_COMPLETED)
@@ -118,9 +123,9 @@ class Supervisor:
                 starting.result()
                 await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            starting.cancel()
-            stopping.cancel()
-            await asyncio.wait([starting, stopping])
+            for task in (starting, stopping, caring):
+                task.cancel()
+            await asyncio.wait([starting, stopping, caring])
             await self._stop()
         if self._died.done():
             raise _child_error(self._died.result(), f"the {self._died.result().name} ended unexpectedly")
@@ -161,6 +166,26 @@ class Supervisor:
             *("--nats-host", _LOOPBACK, "--nats-port", str(self._nats_port), "--data-dir", str(settings.data_dir)),
         )
         await wait_until(lambda: is_broker(_LOOPBACK, self._nats_port))
+
+    async def _care_for_disk(self) -> None:
+        """Restart the broker when its disk was full and has room again."""
+        while True:
+            await self._disk.wait_full()
+            self._print(
+                f"the disk of the broker is full: nothing can be stored. Free space in {self._settings.data_dir} or "
+                "around it; the broker is restarted then, since it stores nothing before"
+            )
+            await self._disk.wait_room()
+            if not self._disk.may_restart():
+                self._print(
+                    "the disk was full too often in the last hour: the broker is not restarted any more. Find out "
+                    "what fills it, then restart 'opstream up'"
+                )
+                return
+            self._print("the disk of the broker has room again: restarting the broker")
+            self._replaced = self._children["broker"]
+            await self._replaced.stop(_KILL_AFTER["broker"])
+            await self._start_broker()
 
     async def _provision(self) -> None:
         settings = self._settings
@@ -226,6 +251,8 @@ class Supervisor:
             raise CommandError(f"the {name} can't be started: {error}") from error
 
     def _print_child_line(self, name: str, line: str) -> None:
+        if name == "broker":
+            self._disk.read_line(line)
         # nats-server logs many lines at each start; they are shown with --log-level debug.
         if name != "broker" or " [INF]" not in line or self._settings.log_level == "debug":
             self._output.line(name, line)
@@ -266,7 +293,7 @@ class Supervisor:
                 child.kill()
 
     def _handle_end(self, child: ChildProcess) -> None:
-        if not self._died.done() and not self._stopping.is_set():
+        if not self._died.done() and not self._stopping.is_set() and child is not self._replaced:
             self._died.set_result(child)
 
     async def _stop(self) -> None:

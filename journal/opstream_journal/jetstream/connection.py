@@ -23,6 +23,7 @@ from opstream_schemas.urls import hide_credentials
 from .client_patches import limit_unacknowledged_time, socket_of, tolerate_invalid_bytes
 from .inbox import RequestInbox
 from .server_version import explain_old_version
+from .unanswered_publishes import UnansweredPublishes
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,8 @@ class Connection:
         self._connected = asyncio.Event()
         self._reconnect_callbacks: list[Callable[[], None]] = []
         self._disconnect_callbacks: list[Callable[[], None]] = []
+        self.unanswered = UnansweredPublishes(asyncio.get_running_loop().time)
+        """Publishes that the broker did not answer."""
 
     @property
     def nc(self) -> Client:
@@ -199,6 +202,7 @@ class Connection:
             return
         self._errors.recovered()
         self._connected.set()
+        self.unanswered.clear()  # the broker may have been restarted
         limit_unacknowledged_time(self.nc)
         for callback in self._reconnect_callbacks:
             callback()

@@ -129,7 +129,14 @@ async def publish(
         JournalUnavailable: see `call`.
         BrokerRefused: the stream answered with an error.
     """
-    answer = await call(connection, subject, payload, headers=headers, timeout=timeout, is_answer=is_publish_ack)
+    try:
+        answer = await call(connection, subject, payload, headers=headers, timeout=timeout, is_answer=is_publish_ack)
+    except JournalUnavailable as error:
+        if isinstance(error.__cause__, TimeoutError):
+            connection.unanswered.add(subject)
+        raise
+    if connection.unanswered:
+        connection.unanswered.remove(subject)
     try:
         ack = _decode_ack(answer.data)
     except msgspec.MsgspecError as error:

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import msgspec
+import nats.errors
 from nats.js.api import ConsumerConfig, StreamConfig
 
 from opstream_journal.errors import BrokerRefused, JournalUnavailable
@@ -225,8 +226,13 @@ async def _request(connection: Connection, what: str, request: Mapping[str, Any]
     except JournalUnavailable as error:
         if not connection.is_connected:
             raise
+        if isinstance(error.__cause__, nats.errors.NoRespondersError):
+            raise JournalUnavailable(
+                "JetStream is not enabled on this broker: put 'jetstream {}' into its configuration", maybe_stored=False
+            ) from error
         raise JournalUnavailable(
-            "JetStream does not answer: is it enabled on this broker ('jetstream {}' in its configuration)?",
+            f"JetStream has no leader that answers ({error}): start the servers of the cluster that are down, since "
+            "more than half of them must run and reach each other",
             maybe_stored=error.maybe_stored,
         ) from error
     if "error" in answer:

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 from opstream_journal.jetstream.connection import Connection, connect, end_task, retry_until_ready
 from opstream_journal.provisioning.provision import check_provisioned
 
+from .broker_monitor import BrokerMonitor
 from .conditions import Conditions
 from .health import HealthServer, listen
 
@@ -93,7 +94,8 @@ async def run_service(
             loops += await compose(
                 connection, await retry_until_ready(connection, lambda: check_provisioned(connection), connect_timeout)
             )
-            await run_until_first_ends(*(one.run() for one in loops))
+            async with BrokerMonitor(connection, conditions).running():
+                await run_until_first_ends(*(one.run() for one in loops))
         finally:
             await connection.close()
     finally:

@@ -64,6 +64,10 @@ def create_app(dependencies: Dependencies) -> ASGIApp:
             await dependencies.capacity.ensure_ready()
         except JournalError as error:
             raise journal_error(error) from error
+        for condition in dependencies.conditions.current:
+            if condition.is_blocking:
+                message = f"{condition.message}; next step: {condition.next_step}"
+                raise ApiError(ErrorCode.JOURNAL_UNAVAILABLE, message, target=condition.name)
         return json_response(msgspec.json.encode({"status": "ok", **dependencies.conditions.members()}))
 
     @route("/openapi.json", http_method=_READS, before_request=_refuse_options)

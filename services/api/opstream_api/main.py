@@ -24,6 +24,7 @@ from opstream_journal import ActionCatalog, Drifted, Journal, SnapshotStore, con
 from opstream_journal.jetstream.connection import end_task
 from opstream_journal.provisioning.provision import check_provisioned
 from opstream_journal.provisioning.topology import EVENT_OVERHEAD
+from opstream_journal.runtime.broker_monitor import BrokerMonitor
 from opstream_journal.runtime.conditions import Conditions
 from opstream_journal.runtime.descriptors import raise_limit
 from opstream_journal.runtime.health import listen
@@ -93,6 +94,7 @@ async def connected_api(settings: Settings) -> AsyncIterator[ConnectedApi]:
         _check_body_limit(settings.body_limit, max_msg_size)
         journal = Journal(connection, max_msg_size=max_msg_size, clock=time.monotonic)
         await journal.start()
+        await stack.enter_async_context(BrokerMonitor(connection, conditions).running())
         catalog = ActionCatalog(connection)
         stack.push_async_callback(catalog.stop)
         await retry_until_ready(connection, catalog.start, settings.connect_timeout)

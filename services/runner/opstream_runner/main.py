@@ -27,6 +27,7 @@ from faststream.nats import NatsMessage
 from opstream_journal import Connection, Drifted, Journal, connect, retry_until_ready
 from opstream_journal.provisioning.provision import check_provisioned
 from opstream_journal.provisioning.topology import EVENT_OVERHEAD
+from opstream_journal.runtime.broker_monitor import BrokerMonitor
 from opstream_journal.runtime.conditions import Conditions
 from opstream_journal.runtime.health import HealthServer, listen
 from opstream_schemas import subjects
@@ -95,7 +96,8 @@ async def _serve(settings: Settings, actions: list[Action[Any, Any]], sock: sock
             health = HealthServer(sock, lambda: runner.is_ready, conditions)
             health.start()
             stack.push_async_callback(health.stop)
-        await _serve_faststream(connection, runner)
+        async with BrokerMonitor(connection, conditions).running():
+            await _serve_faststream(connection, runner)
 
 
 async def _build_runner(settings: Settings, connection: Connection, actions: list[Action[Any, Any]]) -> Runner:

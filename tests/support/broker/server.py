@@ -124,9 +124,10 @@ class Broker:
     Args:
         name: its server name.
         extra: further lines for its configuration.
+        store: where JetStream stores; None for the folder of the broker, which `close` removes.
     """
 
-    def __init__(self, name: str = "broker", *, extra: str = "") -> None:
+    def __init__(self, name: str = "broker", *, extra: str = "", store: Path | None = None) -> None:
         self.name = name
         self.port = free_port()
         self.http_port = free_port()
@@ -139,7 +140,7 @@ class Broker:
             f"server_name: {name}\n"
             f"listen: 127.0.0.1:{self.port}\n"
             f"http: 127.0.0.1:{self.http_port}\n"
-            f'jetstream {{ store_dir: "{self._folder}", sync_interval: always }}\n{extra}\n'
+            f'jetstream {{ store_dir: "{store or self._folder}", sync_interval: always }}\n{extra}\n'
         )
 
     @property

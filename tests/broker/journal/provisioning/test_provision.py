@@ -422,7 +422,7 @@ async def test_a_broker_without_jetstream() -> None:
         broker.start()
         async with linked(broker.url) as link:
             for question in (check_provisioned(link), provision(link, Sizing()), ensure_runner_consumer(link, spec())):
-                with pytest.raises(JournalUnavailable, match="is it enabled on this broker"):
+                with pytest.raises(JournalUnavailable, match="JetStream is not enabled on this broker"):
                     await question
 
 

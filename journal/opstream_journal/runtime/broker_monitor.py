@@ -1,0 +1,177 @@
+"""Looks at the broker every few seconds, off every hot path: does it answer, does it store, and which time has it?
+
+What it finds becomes a condition (`conditions`). The journal's leader answers the one request that it makes: so there
+is a leader, and the answer carries the leader's time. After its disk was full, the broker answers everything but
+publishes, until it is restarted. So once a publish of this process had no answer, a probe follows: a message to TIMERS,
+which the broker copies to the journal. If it arrives there, both streams store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import msgspec
+
+from opstream_journal.errors import BrokerRefused, JournalUnavailable
+from opstream_journal.jetstream import rpc
+from opstream_journal.jetstream.connection import Connection, end_task
+from opstream_schemas import subjects
+from opstream_schemas.names import Kind
+
+from .conditions import Conditions
+
+logger = logging.getLogger(__name__)
+
+INTERVAL: Final = 5.0
+"""Seconds between two looks."""
+MAX_SKEW: Final = timedelta(seconds=5)
+"""How much clocks may differ before it is a condition."""
+
+NO_LEADER: Final = "JournalHasNoLeader"
+NOT_STORED: Final = "BrokerStoresNothing"
+CLOCK_SKEW: Final = "ClockSkew"
+
+_PROBED: Final = frozenset({subjects.OPERATIONS_STREAM, subjects.TIMERS_STREAM})
+_PROBE_SUBJECT: Final = subjects.fired_wake_subject(Kind("opstream", "probe"), "probe", "probe")
+_FAILURES: Final = 2
+"""Looks in a row without an answer: one may fall into an election."""
+
+
+class _Cluster(msgspec.Struct, frozen=True):
+    leader: str = ""
+
+
+class _Source(msgspec.Struct, frozen=True):
+    name: str = ""
+    seq: int = 0
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    ts: datetime | None = None
+    cluster: _Cluster | None = None
+    sources: list[_Source] = []
+    error: rpc.JetStreamErrorBody | None = None
+
+
+_decode: Final = msgspec.json.Decoder(_Answer).decode
+
+
+class BrokerMonitor:
+    """Looks at the broker of one connection.
+
+    Args:
+        connection: the connection.
+        conditions: of this process.
+        now: the time of this process, with zone.
+        interval: see `INTERVAL`.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        conditions: Conditions,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        interval: float = INTERVAL,
+    ) -> None:
+        self._connection = connection
+        self._conditions = conditions
+        self._now = now
+        self._interval = interval
+        self._failures = 0
+        self._probe = 0
+        """Stream sequence in TIMERS of a probe that has not arrived in the journal yet; 0 for none."""
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Look now and then for as long as the context is open."""
+        task = asyncio.create_task(self._look_periodically(), name="broker monitor")
+        try:
+            yield
+        finally:
+            await end_task(task)
+
+    async def look(self) -> None:
+        """Look once, in at most 4 s. Nothing is raised."""
+        if not self._connection.is_connected:
+            return  # which the process shows and logs anyway
+        began = self._now()
+        try:
+            message = await rpc.call(self._connection, f"$JS.API.STREAM.INFO.{subjects.OPERATIONS_STREAM}")
+            answer = _decode(message.data)
+        except JournalUnavailable as error:
+            self._note_failure(str(error))
+            return
+        except msgspec.MsgspecError:
+            return
+        if answer.error is not None and answer.error.code == rpc.UNAVAILABLE:
+            self._note_failure(answer.error.description)
+            return
+        if answer.cluster is not None and not answer.cluster.leader:
+            self._note_failure("it says so")
+            return
+        self._failures = 0
+        self._conditions.resolve(NO_LEADER)
+        await self._look_at_stores(
+            max((one.seq for one in answer.sources if one.name == subjects.TIMERS_STREAM), default=0)
+        )
+        if answer.ts is not None:
+            self._compare_clocks(began, self._now(), answer.ts)
+
+    async def _look_periodically(self) -> None:
+        while True:
+            await self.look()
+            await self._connection.sleep(self._interval)
+
+    def _note_failure(self, why: str) -> None:
+        self._failures += 1
+        if self._failures >= _FAILURES and self._connection.is_connected:
+            self._conditions.report(
+                NO_LEADER,
+                f"the journal has no leader, so nothing can be stored or decided ({why})",
+                "start the servers of the cluster that are down: more than half of them must run and reach each other",
+                is_blocking=True,
+            )
+
+    async def _look_at_stores(self, copied: int) -> None:
+        unanswered = self._connection.unanswered
+        if 0 < self._probe <= copied:
+            self._probe = 0
+            unanswered.clear(_PROBED)
+        failed = set(unanswered.lasting())
+        if not _PROBED.isdisjoint(unanswered.streams):
+            if self._probe:  # since the last look at least
+                failed.add(subjects.OPERATIONS_STREAM)
+            try:
+                self._probe = await rpc.publish(self._connection, _PROBE_SUBJECT, b"", {})
+            except (JournalUnavailable, BrokerRefused):
+                failed.add(subjects.TIMERS_STREAM)
+        if not failed:
+            self._conditions.resolve(NOT_STORED)
+            return
+        streams = sorted(failed | set(unanswered.streams))
+        self._conditions.report(
+            NOT_STORED,
+            f"JetStream answers, but stores nothing in {', '.join(streams)}: the disk of the broker is or was full",
+            "free space on the disk of the broker, then restart the broker: it stores nothing before",
+            is_blocking=True,
+        )
+
+    def _compare_clocks(self, began: datetime, ended: datetime, there: datetime) -> None:
+        # The answer was made between the two. Only what that can't explain counts.
+        ahead = began - there if there < began else min(ended - there, timedelta(0))
+        if abs(ahead) <= MAX_SKEW:
+            self._conditions.resolve(CLOCK_SKEW)
+            return
+        seconds = abs(ahead) / timedelta(seconds=1)
+        place = "ahead of" if ahead > timedelta(0) else "behind"
+        self._conditions.report(
+            CLOCK_SKEW,
+            f"the clock of this machine is {seconds:.0f} s {place} that of the broker",
+            "let both machines synchronise their clocks (NTP); docs/running.md, Clocks, says what a wrong one does",
+        )

@@ -1,0 +1,155 @@
+"""What a process notices of its broker: no leader, a disk that is full, another time; and the end of each."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from opstream_journal import Connection, Journal, JournalUnavailable
+from opstream_journal.jetstream import rpc
+from opstream_journal.provisioning.provision import check_provisioned, provision
+from opstream_journal.provisioning.topology import Sizing
+from opstream_journal.runtime.broker_monitor import CLOCK_SKEW, NO_LEADER, NOT_STORED, BrokerMonitor
+from opstream_journal.runtime.conditions import Conditions
+from opstream_schemas import subjects
+from tests.support.broker.server import Broker, Cluster
+from tests.support.broker.small_disk import MEBIBYTE, no_small_disk, small_disk
+from tests.support.journal.journals import KIND, begin, linked, opened
+from tests.support.system.wait import eventually
+
+pytestmark = pytest.mark.broker
+
+
+def names(conditions: Conditions) -> list[str]:
+    """The names of what is wrong now."""
+    return [condition.name for condition in conditions.current]
+
+
+async def reaches(monitor: BrokerMonitor, conditions: Conditions, wanted: list[str], within: float = 40.0) -> None:
+    """Look until exactly the wanted conditions hold."""
+
+    async def probe() -> bool:
+        await monitor.look()
+        return names(conditions) == wanted
+
+    await eventually(probe, within=within, poll=0.1)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(3600, "the clock of this machine is 3600 s ahead of"), (-60, "the clock of this machine is 60 s behind")],
+)
+async def test_a_wrong_clock(link: Connection, seconds: int, text: str) -> None:
+    """A clock that differs from the broker's is a condition that blocks nothing, until it is set right."""
+    conditions, offset = Conditions(), timedelta(seconds=seconds)
+    monitor = BrokerMonitor(link, conditions, now=lambda: datetime.now(UTC) + offset)
+    await monitor.look()
+    (condition,) = conditions.current
+    assert (condition.name, condition.is_blocking) == (CLOCK_SKEW, False)
+    assert condition.message.startswith(text)
+    offset = timedelta(0)
+    await monitor.look()
+    assert conditions.current == []
+
+
+@pytest.mark.parametrize("seconds", [4, -4, 0])
+async def test_clocks_that_are_near(link: Connection, seconds: int) -> None:
+    """A few seconds are no condition."""
+    conditions = Conditions()
+    await BrokerMonitor(link, conditions, now=lambda: datetime.now(UTC) + timedelta(seconds=seconds)).look()
+    assert conditions.current == []
+
+
+async def test_a_slow_answer_is_no_skew(link: Connection) -> None:
+    """An answer that took long says little about clocks: only what the time in between can't explain counts."""
+    conditions = Conditions()
+    times = iter([datetime.now(UTC) - timedelta(seconds=30), datetime.now(UTC) + timedelta(seconds=30)])
+    await BrokerMonitor(link, conditions, now=lambda: next(times)).look()
+    assert conditions.current == []
+
+
+async def test_no_quorum(cluster: Cluster, cluster_link: Connection) -> None:
+    """With one server of three, a process is not ready, and says what to start; with two it is ready again."""
+    conditions = Conditions()
+    monitor = BrokerMonitor(cluster_link, conditions)
+    await reaches(monitor, conditions, [])
+    stopped = cluster.nodes[1:]
+    for node in stopped:
+        node.kill()
+    await reaches(monitor, conditions, [NO_LEADER])
+    assert conditions.is_blocked
+    assert "more than half of them must run" in conditions.current[0].next_step
+    with pytest.raises(JournalUnavailable, match=r"JetStream has no leader that answers|JetStream is not ready"):
+        await check_provisioned(cluster_link)
+    for node in stopped:
+        node.start()
+    await reaches(monitor, conditions, [])
+
+
+async def test_a_full_disk(tmp_path: Path) -> None:
+    """A disk that is full, and one that was full, is a blocking condition until the broker is restarted."""
+    if reason := no_small_disk():
+        pytest.skip(reason)
+    with small_disk(tmp_path / "disk", 32 * MEBIBYTE) as disk:
+        broker = Broker(store=disk.folder)
+        try:
+            broker.start()
+            async with linked(broker.url) as link:
+                await provision(link, Sizing())
+                journal = await opened(link)
+                conditions = Conditions()
+                monitor = BrokerMonitor(link, conditions)
+                await begin(journal, "op-1")
+                disk.fill()
+                await _publish_in_vain(link)
+                await reaches(monitor, conditions, [NOT_STORED])
+                assert conditions.is_blocked
+                assert "stores nothing in OPERATIONS" in conditions.current[0].message
+                disk.free()
+                await _publish_in_vain(link)
+                await reaches(monitor, conditions, [NOT_STORED])
+                broker.stop()
+                broker.start()
+                await reaches(monitor, conditions, [])
+                await _stores(journal)
+        finally:
+            broker.close()
+
+
+async def _publish_in_vain(link: Connection) -> None:
+    """Publish until the broker has not answered for a while."""
+
+    async def probe() -> bool:
+        subject = subjects.event_subject(f"big-{id(link)}", KIND, "requested")
+        try:
+            await rpc.publish(link, subject, b"x" * 100_000, {})
+        except JournalUnavailable:
+            return "OPERATIONS" in link.unanswered.streams
+        return False
+
+    await eventually(probe, within=30)
+
+
+async def _stores(journal: Journal) -> None:
+    async with asyncio.timeout(10):
+        await begin(journal, "op-2")
+
+
+async def test_one_lost_answer(broker: Broker, link: Connection, journal: Journal) -> None:
+    """A publish that had no answer, as in an election, makes no condition if the broker stores."""
+    conditions = Conditions()
+    monitor = BrokerMonitor(link, conditions)
+    link.unanswered.add(subjects.event_subject("op-1", KIND, "requested"))
+    assert link.unanswered.streams == ["OPERATIONS"]
+
+    async def is_cleared() -> bool:
+        await monitor.look()
+        assert conditions.current == []
+        return not link.unanswered
+
+    # As often as in a process: the copy needs a moment, in which a second look would see nothing yet.
+    await eventually(is_cleared, within=30, poll=2.0)
+    assert (await begin(journal, "op-1")).position == 1
