@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Final
@@ -13,10 +13,12 @@ import click
 from opstream.terminal.console import printable
 from opstream_journal import Connection, Journal, NotProvisioned, retry_until_ready
 from opstream_journal.provisioning.provision import current_sizing
+from opstream_journal.stores.journal_witnesses import CONSEQUENCES
 from opstream_journal.stores.snapshots import RawSnapshots
 from opstream_projector.consistency.journal_fold import JournalFold, SkippedMessages
 from opstream_projector.consistency.view_scan import OperationExamples
 from opstream_schemas.integrity.setback import SetbackEvidence
+from opstream_schemas.text import format_count
 
 from .broker_session import NO_JOURNAL, broker_session
 
@@ -85,6 +87,13 @@ def print_setback(evidence: SetbackEvidence) -> None:
     for line in evidence.lines():
         _print(f"  {printable(line)}")
     _print(f"next steps: {SETBACK_STEPS}")
+
+
+def print_cut_streams(cut: Mapping[str, int]) -> None:
+    """Print on stderr which other streams the broker has cut since it started, by their bytes, and what follows."""
+    for stream, size in cut.items():
+        what = f"the broker has cut {format_count(size, 'byte')} from damaged blocks of {stream} since it started"
+        _print(f"{what}: {CONSEQUENCES[stream]}")
 
 
 def _print_messages(skipped: SkippedMessages, what: str) -> None:

@@ -28,6 +28,7 @@ OUTAGE_TIMEOUT: Final = 60.0
 _INACTIVE_THRESHOLD: Final = 30.0
 """Seconds after which the broker deletes a consumer without pulls."""
 _RETRY_DELAY: Final = 0.25
+_MAX_GAPS: Final = 10_000
 _LEADER_LAG: Final = 5.0
 """Seconds for which a new leader may be behind what the consumer delivered before."""
 
@@ -45,8 +46,9 @@ class StreamIdentity(msgspec.Struct, frozen=True, kw_only=True):
     last: int
     last_stored_at: str = ""
     """The time at which the broker stored the last message, as it writes it, also if that is gone."""
-    lost_bytes: int = 0
-    """Bytes that the broker has cut from damaged blocks since it started, and has not got back from a replica."""
+    missing: int = 0
+    """Number of sequences between the first and the last one that have no message."""
+    replicas: int = 1
 
 
 async def stream_bounds(connection: Connection, stream: str) -> StreamBounds:
@@ -72,8 +74,6 @@ async def stream_identity(connection: Connection, stream: str) -> StreamIdentity
     """
     info = await stream_api_request(connection, stream, f"STREAM.INFO.{stream}")
     bounds, limits = info.state or StreamBounds(1, 0, 0), info.config or StreamLimits()
-    # A server with replicas counts these bytes still when it has copied them from the leader again.
-    lost = bounds.lost if limits.num_replicas == 1 else None
     return StreamIdentity(
         name=stream,
         created=info.created,
@@ -81,8 +81,27 @@ async def stream_identity(connection: Connection, stream: str) -> StreamIdentity
         first=bounds.first if bounds.messages else bounds.last + 1,
         last=bounds.last,
         last_stored_at=bounds.last_ts,
-        lost_bytes=lost.bytes if lost is not None else 0,
+        missing=bounds.last - bounds.first + 1 - bounds.messages if bounds.messages else 0,
+        replicas=limits.num_replicas,
     )
+
+
+async def lost_bytes(connection: Connection, stream: StreamIdentity) -> int:
+    """Return the bytes that the broker has cut from damaged blocks of a stream since it started.
+
+    It is 0 for a stream with replicas, whose servers get from the leader what they have lost and count it still; and
+    for one with many gaps, since the broker gives this number only together with a list of them.
+
+    Raises:
+        NotProvisioned: there is no such stream.
+        JournalUnavailable: no leader answered.
+        BrokerRefused: the broker refused.
+    """
+    if stream.replicas > 1 or stream.missing > _MAX_GAPS:
+        return 0
+    request = msgspec.json.encode({"deleted_details": True})
+    info = await stream_api_request(connection, stream.name, f"STREAM.INFO.{stream.name}", request)
+    return info.state.lost.bytes if info.state is not None and info.state.lost is not None else 0
 
 
 async def scan_stream(

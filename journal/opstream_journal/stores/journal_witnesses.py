@@ -15,7 +15,7 @@ import msgspec
 from opstream_journal.errors import NotProvisioned
 from opstream_journal.jetstream import rpc
 from opstream_journal.jetstream.connection import Connection
-from opstream_journal.jetstream.stream_scan import scan_stream, stream_bounds, stream_identity
+from opstream_journal.jetstream.stream_scan import lost_bytes, scan_stream, stream_bounds, stream_identity
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.integrity.setback import JournalRange, Loss, SetbackEvidence, loss_of
@@ -25,6 +25,21 @@ from .snapshots import VIEW_STREAM, RawSnapshot, operation_id_of
 _SAMPLES: Final = 32
 """Entries of the view that `sample_evidence` reads, spread over all of it; the newest is one of them."""
 _SOURCE_HEADER: Final = f"{subjects.ARCHIVE_SOURCE_HEADER}: ".encode()
+
+
+CONSEQUENCES: Final = {
+    VIEW_STREAM: "statuses are read from the journal; 'opstream rebuild' puts the view right",
+    subjects.bucket_stream(
+        subjects.ACTIONS_BUCKET
+    ): "actions may be unknown to an API that starts: restart the runners",
+    subjects.bucket_stream(subjects.HOLDS_BUCKET): "two operations may run on one exclusive resource until they end",
+    subjects.TIMERS_STREAM: "retries and deadlines may be late: a projector finds them and schedules them again",
+    subjects.WEBHOOKS_STREAM: "deliveries may be lost: 'opstream redeliver' sends them",
+    subjects.DELIVERIES_STREAM: "records of deliveries are lost",
+    subjects.PARKED_STREAM: "dead letters are lost",
+    subjects.ARCHIVE_STREAM: "archived events are lost: restore the archive while the journal still has the later ones",
+}
+"""What follows if the broker cuts a stream besides the journal, and what to do."""
 
 
 class _SequencePair(msgspec.Struct, frozen=True):
@@ -58,7 +73,8 @@ async def read_evidence(connection: Connection) -> SetbackEvidence:
     consumers = await _consumer_progress(connection)
     stream = await stream_identity(connection, subjects.OPERATIONS_STREAM)
     evidence = SetbackEvidence(JournalRange(first=stream.first, last=stream.last, max_age=stream.max_age))
-    evidence.lost_bytes = stream.lost_bytes
+    evidence.missing = stream.missing
+    evidence.lost_bytes = await lost_bytes(connection, stream)
     evidence.add_witness("the archive", archived)
     for one in consumers:
         evidence.add_witness(f"consumer {one.name}", max(one.delivered.stream_seq, one.ack_floor.stream_seq))
@@ -85,6 +101,26 @@ async def sample_evidence(connection: Connection, now: datetime) -> SetbackEvide
         if loss is not None:
             evidence.add_entry(snapshot.operation_id, core.stream_sequence, loss, is_ended=core.is_ended)
     return evidence
+
+
+async def cut_streams(connection: Connection) -> dict[str, int]:
+    """Return the streams besides the journal of which the broker has cut damaged blocks since it started, with bytes.
+
+    A stream with replicas is left out, and so is one with many gaps (`lost_bytes`): a busy view, for example.
+
+    Raises:
+        JournalUnavailable: a leader did not answer.
+        BrokerRefused: the broker refused.
+    """
+    found = {}
+    for stream in CONSEQUENCES:
+        try:
+            identity = await stream_identity(connection, stream)
+        except NotProvisioned:
+            continue
+        if size := await lost_bytes(connection, identity):
+            found[stream] = size
+    return found
 
 
 async def scan_evidence(connection: Connection, now: datetime) -> SetbackEvidence:

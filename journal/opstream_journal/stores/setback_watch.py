@@ -1,6 +1,6 @@
-"""Looks whether the journal has lost events when a process starts and after each lost connection; a `ServiceLoop`.
+"""Looks what the broker has lost when a process starts and after each lost connection; a `ServiceLoop`.
 
-A broker that cuts a damaged journal has restarted before, so its clients lost their connection. What is found becomes a
+A broker that cuts a damaged stream has restarted before, so its clients lost their connection. What is found becomes a
 condition of the process: an error in its log and a member of `/readyz`. The process goes on (docs/adr/0032).
 """
 
@@ -16,15 +16,17 @@ from opstream_journal.errors import JournalError
 from opstream_journal.jetstream.connection import Connection
 from opstream_journal.runtime.conditions import Conditions
 
-from .journal_witnesses import sample_evidence
+from .journal_witnesses import CONSEQUENCES, cut_streams, sample_evidence
 
 logger = logging.getLogger(__name__)
 
 CONDITION: Final = "JournalSetback"
+CUT_CONDITION: Final = "StreamsCut"
 _NEXT_STEP: Final = (
     "run 'opstream verify', and restore the journal from a backup or a replica "
     "(docs/running.md, When the journal has lost events)"
 )
+_CUT_NEXT_STEP: Final = "run 'opstream verify', and look at the broker's log and its disk"
 _SETTLING_TIME: Final = 10.0
 """Seconds before a second look: for a moment a new leader, or a former one, may have less than there is."""
 
@@ -52,6 +54,8 @@ class SetbackWatch:
         self._now = now
         self._settling_time = settling_time
         self._is_due = asyncio.Event()
+        self._cut: dict[str, int] = {}
+        """Other streams that the broker has cut, as of the last look, with bytes."""
 
     @property
     def is_ready(self) -> bool:
@@ -78,12 +82,19 @@ class SetbackWatch:
             self._conditions.report(CONDITION, f"the journal has lost events: {found}", _NEXT_STEP, level=logging.ERROR)
         else:
             self._conditions.resolve(CONDITION)
+        if self._cut:
+            streams = "; ".join(f"{stream}: {CONSEQUENCES[stream]}" for stream in self._cut)
+            what = f"the broker has cut damaged blocks of other streams ({streams})"
+            self._conditions.report(CUT_CONDITION, what, _CUT_NEXT_STEP, level=logging.ERROR)
+        else:
+            self._conditions.resolve(CUT_CONDITION)
 
     async def _read_proof(self) -> str:
         """Return what proves a setback, in one line; empty if nothing does. Wait for a broker that is away."""
         while True:
             try:
                 evidence = await sample_evidence(self._connection, self._now())
+                self._cut = await cut_streams(self._connection)
             except JournalError as error:
                 logger.info("whether the journal has lost events can't be read now: %s", error)
                 await self._connection.sleep(self._settling_time)

@@ -185,7 +185,8 @@ def verify_view(settings: VerifySettings) -> None:
 
 async def _verify_view(settings: VerifySettings) -> int:
     """Compare, print, and return the exit status."""
-    from opstream.cli.view_session import print_setback, print_skipped, utc_now, view_session
+    from opstream.cli.view_session import print_cut_streams, print_setback, print_skipped, utc_now, view_session
+    from opstream_journal.stores.journal_witnesses import cut_streams
     from opstream_projector.consistency.entry_check import EntryReader
     from opstream_projector.consistency.journal_fold import JournalFold
     from opstream_projector.consistency.verify import GRACE, ViewVerifier
@@ -205,11 +206,13 @@ async def _verify_view(settings: VerifySettings) -> int:
         )
         scan = ViewScan(connection, snapshots, JournalFold(), bar)
         await scan.run(verifier)
+        cut = await cut_streams(connection)
     fold = scan.journal_fold
     print_skipped(fold, verifier.unfoldable)
     seconds = time.monotonic() - began
     events, operations = format_count(fold.events, "event"), format_count(fold.operations, "operation")
     rate = f"{fold.events / seconds:,.0f} events/s"
+    print_cut_streams(cut)
     print_setback(scan.evidence)
     conclusion = _conclusion(verifier, is_setback=scan.evidence.is_setback)
     click.echo(f"{events} of {operations} read in {seconds:.1f} s ({rate}): {conclusion}", err=True)

@@ -97,7 +97,7 @@ def edge_findings(evidence: SetbackEvidence) -> tuple[list[Finding], list[Findin
     if later := evidence.later_witnesses:
         what = f"the journal ends before this, but others have read more: {_listed(later)}"
         end.append(Finding(journal.last + 1, what))
-    if evidence.lost_bytes:
+    if evidence.lost_bytes:  # what is missing inside of the journal is found by the chains' verifier itself
         cut = f"the broker has cut {format_count(evidence.lost_bytes, 'byte')} from damaged blocks since it started"
         end.append(Finding(journal.last, cut))
     return beginning, end
@@ -159,6 +159,8 @@ class SetbackEvidence:
         self.journal = journal
         self.holes: list[SequenceRange] = []
         """What is missing between the journal's first and last sequence."""
+        self.missing = 0
+        """Number of sequences inside of the journal without a message, as the broker counts them."""
         self.replica_holes: list[SequenceRange] = []
         """What is missing in the replica that was read, while the leader has it."""
         self.lost_bytes = 0
@@ -174,7 +176,8 @@ class SetbackEvidence:
     @property
     def is_setback(self) -> bool:
         """Return True if there is any proof."""
-        return bool(self.holes or self.replica_holes or self.lost_bytes or self.entry_count or self.later_witnesses)
+        is_short = bool(self.missing or self.holes or self.replica_holes or self.lost_bytes)
+        return is_short or bool(self.entry_count or self.later_witnesses)
 
     @property
     def entry_count(self) -> int:
@@ -214,6 +217,10 @@ class SetbackEvidence:
         if self.holes:
             count = format_count(sum(hole.count for hole in self.holes), "sequence")
             found.append(f"missing inside of it, where nothing expires or is deleted: {count}, {_named(self.holes)}")
+        elif self.missing:
+            found.append(
+                f"missing inside of it, where nothing expires or is deleted: {format_count(self.missing, 'sequence')}"
+            )
         if self.replica_holes:
             count = format_count(sum(hole.count for hole in self.replica_holes), "sequence")
             found.append(f"one replica of it lacks what its leader has: {count}, {_named(self.replica_holes)}")

@@ -121,6 +121,16 @@ def test_what_it_says() -> None:
     ]
 
 
+def test_what_the_broker_counts() -> None:
+    """The broker's own count of missing sequences is proof, and is left out where they are known one by one."""
+    evidence = SetbackEvidence(JournalRange(first=1, last=9, max_age=0.0))
+    evidence.missing = 2
+    assert evidence.is_setback
+    assert evidence.lines() == ["missing inside of it, where nothing expires or is deleted: 2 sequences"]
+    evidence.holes = [SequenceRange(4, 5)]
+    assert evidence.lines() == ["missing inside of it, where nothing expires or is deleted: 2 sequences, 4 to 5"]
+
+
 @pytest.mark.parametrize("kind", ["holes", "replica_holes"])
 def test_a_hole_is_proof(kind: str) -> None:
     """Without any witness, a hole alone proves that something is lost."""

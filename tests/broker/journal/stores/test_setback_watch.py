@@ -68,7 +68,7 @@ class CountingConditions(Conditions):
         self.clean_looks = 0
 
     def resolve(self, name: str) -> None:
-        self.clean_looks += 1
+        self.clean_looks += name == CONDITION
         super().resolve(name)
 
 

@@ -22,7 +22,7 @@ from opstream_journal.jetstream.stream_scan import scan_stream, stream_bounds
 from opstream_journal.provisioning.archive import ArchiveSizing
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing
-from opstream_journal.stores.journal_witnesses import sample_evidence
+from opstream_journal.stores.journal_witnesses import CONSEQUENCES, sample_evidence
 from opstream_journal.stores.snapshots import VIEW_STREAM
 from opstream_projector.consistency.rebuild import LostEntry
 from opstream_schemas import subjects
@@ -324,3 +324,50 @@ async def test_what_services_ask(filled: Broker, how: Damage) -> None:
         last = await rpc.get_last(link, subjects.OPERATIONS_STREAM, ">")
     assert evidence.is_setback == (how is not flip_with_index)
     assert last is None or last.seq <= evidence.journal.last
+
+
+@pytest.mark.parametrize("end", ["cut", "gone"])
+async def test_a_damaged_view(filled: Broker, end: str) -> None:
+    """Nothing is lost with it: verification reports differences and the cut, and a rebuild writes the view again."""
+    filled.stop()
+    files = StreamFiles(filled.store, VIEW_STREAM)
+    if end == "cut":
+        files.flip(files.blocks[0])
+        files.remove_index()
+    else:
+        files.remove()
+    filled.start()
+    async with linked(filled.url) as link:
+        await provision(link, Sizing())
+    result = await invoke(filled, "verify")
+    assert result.exit_code == 1, result.output
+    assert result.stderr.splitlines()[-1].endswith("'opstream rebuild' puts the view right")
+    is_cut = (
+        f"from damaged blocks of {VIEW_STREAM} since it started: statuses are read from the journal" in result.stderr
+    )
+    assert is_cut == (end == "cut")
+    assert (await invoke(filled, "rebuild")).exit_code == 0
+    result = await invoke(filled, "verify")
+    assert (result.exit_code, result.stdout) == (0, "")
+
+
+async def test_other_streams_that_were_cut(broker: Broker, link: Connection) -> None:
+    """Verification names each, and says what follows and what to do."""
+    published = {
+        subjects.bucket_stream(subjects.ACTIONS_BUCKET): "$KV.actions.book.read",
+        subjects.bucket_stream(subjects.HOLDS_BUCKET): "$KV.holds.book.x",
+        subjects.TIMERS_STREAM: "timers.book.read.op-1.retry",
+        subjects.DELIVERIES_STREAM: "deliveries.op-1.shop.failed",
+    }
+    for subject in published.values():
+        await link.nc.jetstream().publish(subject, b"{}")
+    await link.close()
+    broker.stop()
+    for stream in published:
+        files = StreamFiles(broker.store, stream)
+        files.flip(files.blocks[0])
+        files.remove_index()
+    broker.start()
+    result = await invoke(broker, "verify")
+    for stream in published:
+        assert f"damaged blocks of {stream} since it started: {CONSEQUENCES[stream]}" in result.stderr
