@@ -18,9 +18,11 @@ from faststream._internal.endpoint.subscriber import SubscriberUsecase
 from faststream.nats import NatsBroker
 
 from opstream_journal import Connection, connect, end_process
+from opstream_journal.jetstream.client_patches import DEFAULT_PREFIXES, SubjectPrefixes
 from opstream_schemas.operation.backoff import MIN_JITTER_FACTOR
 
 from .errors import InvalidSubscription
+from .subscription import check_prefix
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +42,8 @@ class EventsBroker(NatsBroker):
         connect_timeout: seconds until the first connection must be made. A later outage may last for any time.
         graceful_timeout: seconds that handlers have to end when the process stops.
         name: of the connection, in the broker's list.
+        inbox_prefix: of the subjects on which answers come, where the permissions of the broker name another one.
+        api_prefix: of JetStream's API, where this account imports it under another name (docs/events.md, Permissions).
         on_lost: called with the reason when the connection is closed for good, or when a subscriber fails and there is
             no FastStream application to stop. By default it ends the process with status 1.
         jitter: returns the share of a backoff to wait, from 0.5 to 1.
@@ -47,7 +51,7 @@ class EventsBroker(NatsBroker):
         options: FastStream's own (`middlewares`, `logger`, `serializer`, `routers`, …), except those of the connection.
 
     Raises:
-        InvalidSubscription: there is no server, or the timeout is not valid.
+        InvalidSubscription: there is no server, or the timeout or a prefix is not valid.
     """
 
     def __init__(
@@ -57,6 +61,8 @@ class EventsBroker(NatsBroker):
         connect_timeout: float = 30.0,
         graceful_timeout: float | None = 15.0,
         name: str = "opstream-subscriber",
+        inbox_prefix: str = DEFAULT_PREFIXES.inbox,
+        api_prefix: str = DEFAULT_PREFIXES.api,
         on_lost: Callable[[str], None] = end_process,
         jitter: Callable[[], float] = _jitter,
         clock: Callable[[], float] = time.monotonic,
@@ -68,6 +74,9 @@ class EventsBroker(NatsBroker):
             raise InvalidSubscription(f"{servers!r} names no broker: write e.g. {_DEFAULT_SERVER!r}")
         if not (isinstance(connect_timeout, int | float) and connect_timeout > 0):
             raise InvalidSubscription(f"connect_timeout {connect_timeout!r} must be more than 0 seconds")
+        self._prefixes = SubjectPrefixes(
+            check_prefix(inbox_prefix, "inbox_prefix"), check_prefix(api_prefix, "api_prefix")
+        )
         super().__init__(list(self._servers), graceful_timeout=graceful_timeout, **options)
         self.connect_timeout = connect_timeout
         self.jitter = jitter
@@ -158,6 +167,7 @@ class EventsBroker(NatsBroker):
             connect_timeout=self.connect_timeout,
             on_lost=self._on_lost,
             remedy="give EventsBroker its URL",
+            prefixes=self._prefixes,
         )
         self.config.connect(self._journal_connection.nc)
         return self._journal_connection.nc

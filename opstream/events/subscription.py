@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -19,6 +20,7 @@ from .model import EVENT_CLASSES
 
 ANY: Final = "*"
 
+_PREFIX: Final = re.compile(r"[^\s.*>]+(?:\.[^\s.*>]+)*")
 _EARLIEST_START: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST_START: Final = datetime(2200, 1, 1, tzinfo=UTC)
 _RESERVED_DURABLES: Final = ("projector", "webhooks", "archive", "runner")
@@ -91,6 +93,20 @@ def check_durable(name: str) -> str:
     if name in _RESERVED_DURABLES:
         raise InvalidSubscription(f"durable {name!r} is the name of an opstream service: choose another name")
     return name
+
+
+def check_prefix(prefix: str, option: str) -> str:
+    """Return `prefix` if subjects can begin with it. `option` is its name, for the message.
+
+    Raises:
+        InvalidSubscription: it can't be.
+    """
+    if not isinstance(prefix, str) or not _PREFIX.fullmatch(prefix):
+        raise InvalidSubscription(
+            f"{option} {prefix!r} must be tokens with dots between them, e.g. '_INBOX_mailer' or 'JS.ops': "
+            "no blank, no wildcard, no dot at an end"
+        )
+    return prefix
 
 
 def check_start(start: StartPosition) -> StartPosition:

@@ -1,4 +1,5 @@
-"""Corrections of nats-py for every connection: bytes that it can't decode, and a socket that does not time out.
+"""Corrections of nats-py for every connection: bytes that it can't decode, a socket that does not time out, and the
+subjects of an account that imports JetStream's API under another name.
 
 nats-server checks neither the encoding of a subject nor the form of a header block. nats-py 2.16 decodes a subject as
 UTF-8, and expects a header block to begin as NATS says. An error in either ends its read loop silently. Some ten
@@ -10,9 +11,23 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from nats.aio.client import Client
+
+_API: Final = "$JS.API"
+
+
+class SubjectPrefixes(NamedTuple):
+    """The first tokens of subjects that the broker's permissions may ask for."""
+
+    inbox: str = "_INBOX"
+    """Of the inboxes for answers. A prefix of its own keeps other users of the account from reading them."""
+    api: str = _API
+    """Of JetStream's API, as the account of this connection imports it."""
+
+
+DEFAULT_PREFIXES: Final = SubjectPrefixes()
 
 UNACKNOWLEDGED_LIMIT: Final = 10.0
 """Seconds."""
@@ -60,3 +75,17 @@ def socket_of(nc: Client) -> socket.socket | None:
     """Return the socket of a client; None while it has none."""
     writer: Any = getattr(nc._transport, "_bare_io_writer", None)  # noqa: SLF001 - nats-py hides its socket
     return None if writer is None else writer.get_extra_info("socket")
+
+
+def call_api_at(nc: Client, prefix: str) -> None:
+    """Send what is published to JetStream's API to subjects that begin with `prefix` instead.
+
+    An account can't import a service as `$JS.API.…`: its server would answer that JetStream is not enabled.
+    """
+    publish = nc.publish
+
+    async def publish_there(subject: str, *rest: Any, **options: Any) -> None:  # noqa: ANN401 - passed on unchanged
+        there = f"{prefix}{subject.removeprefix(_API)}" if subject.startswith(f"{_API}.") else subject
+        await publish(there, *rest, **options)
+
+    nc.publish = publish_there  # type: ignore[method-assign]

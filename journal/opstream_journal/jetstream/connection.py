@@ -20,7 +20,14 @@ from opstream_journal.errors import BrokerTooOld, BrokerUnreachable, JournalUnav
 from opstream_journal.outage_log import OutageLog
 from opstream_schemas.urls import hide_credentials
 
-from .client_patches import limit_unacknowledged_time, socket_of, tolerate_invalid_bytes
+from .client_patches import (
+    DEFAULT_PREFIXES,
+    SubjectPrefixes,
+    call_api_at,
+    limit_unacknowledged_time,
+    socket_of,
+    tolerate_invalid_bytes,
+)
 from .inbox import RequestInbox
 from .server_version import explain_old_version
 from .unanswered_publishes import UnansweredPublishes
@@ -51,10 +58,18 @@ class Connection:
     Args:
         name: shown in the broker's list of connections.
         on_lost: called with the reason after nats-py has closed the connection for good.
+        prefixes: of inboxes and of JetStream's API, where the broker's permissions ask for others.
     """
 
-    def __init__(self, name: str, *, on_lost: Callable[[str], None] = end_process) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        on_lost: Callable[[str], None] = end_process,
+        prefixes: SubjectPrefixes = DEFAULT_PREFIXES,
+    ) -> None:
         self.name = name
+        self._prefixes = prefixes
         self.created_at = asyncio.get_running_loop().time()
         self._on_lost = on_lost
         self._errors = OutageLog(logger, "the broker connection is lost, reconnecting", "the broker connection is back")
@@ -95,6 +110,7 @@ class Connection:
         """Return the options for nats-py without the servers. FastStream's NatsBroker takes the same."""
         return {
             "name": self.name,
+            "inbox_prefix": self._prefixes.inbox.encode(),
             "connect_timeout": _CONNECT_TIMEOUT,
             "reconnect_time_wait": _RECONNECT_WAIT,
             "max_reconnect_attempts": -1,
@@ -113,6 +129,8 @@ class Connection:
         """Attach a client that was connected with `client_options()`."""
         self._nc = nc
         tolerate_invalid_bytes(nc)
+        if self._prefixes.api != DEFAULT_PREFIXES.api:
+            call_api_at(nc, self._prefixes.api)
         self._inbox = RequestInbox(nc)
         if nc.is_connected:
             self._connected.set()
@@ -220,6 +238,7 @@ async def connect(
     connect_timeout: float,
     on_lost: Callable[[str], None] = end_process,
     remedy: str = "set --nats",
+    prefixes: SubjectPrefixes = DEFAULT_PREFIXES,
 ) -> Connection:
     """Connect, and wait up to `connect_timeout` seconds for the broker. `remedy` says how to name another one.
 
@@ -230,7 +249,7 @@ async def connect(
     """
     if not servers:
         raise BrokerUnreachable("no NATS broker is named: set --nats")
-    connection = Connection(name, on_lost=on_lost)
+    connection = Connection(name, on_lost=on_lost, prefixes=prefixes)
     quiet = connection.client_options() | {"error_cb": _ignore_error}
     client = Client()
     task = asyncio.create_task(client.connect(servers=list(servers), **quiet), name="connect")
