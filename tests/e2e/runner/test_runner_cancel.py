@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import sys
 import time
@@ -59,7 +61,14 @@ async def begin(stage: RunnerStage, kind: Kind, how: str, marks: Path) -> None:
 
 async def at_it(stage: RunnerStage) -> None:
     """Wait until its handler is called and has said so."""
-    await stage.reached("op-1", lambda operation: operation.percent_complete)
+    await stage.reached("op-1", lambda operation: operation.percent_complete, within=20)
+
+
+def handler_process(runner: Process) -> int:
+    """The process of the handler; its parent, the warden, has the same command line."""
+    warden, handler = (pid for pid, line in runner.descendants().items() if CHILD in line)
+    assert int(Path(f"/proc/{handler}/stat").read_text().rpartition(")")[2].split()[1]) == warden
+    return handler
 
 
 async def test_a_killed_runner(stage: RunnerStage, start: Start, tmp_path: Path) -> None:
@@ -70,7 +79,7 @@ async def test_a_killed_runner(stage: RunnerStage, start: Start, tmp_path: Path)
     first = start()
     await at_it(stage)
     pids = [int(pid) for pid in marks.read_text().split()]
-    assert pids[0] == first.child(CHILD)
+    assert pids[0] == handler_process(first)
     watch = Watch(pids)
     first.send(signal.SIGKILL)
     assert watch.left_after(2) == []
@@ -80,6 +89,27 @@ async def test_a_killed_runner(stage: RunnerStage, start: Start, tmp_path: Path)
     assert await stage.names("op-1") == ["requested", "started", "progressed", "started", "succeeded"]
     second.send(signal.SIGTERM)
     assert second.wait(10) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has subreapers")
+@pytest.mark.parametrize("victim", ["runner", "warden"])
+async def test_a_killed_runner_of_a_handler_with_daemons(
+    stage: RunnerStage, start: Start, tmp_path: Path, victim: str
+) -> None:
+    """What the handler started in other sessions dies with the runner; if the warden is killed, the handler dies."""
+    marks = tmp_path / "marks"
+    await begin(stage, PLAIN, "escape_and_stay", marks)
+    runner = start()
+    await at_it(stage)
+    daemons = [int(pid) for pid in marks.read_text().split()]
+    handler = handler_process(runner)
+    warden, _ = (pid for pid, line in runner.descendants().items() if CHILD in line)
+    watch = Watch([handler, *(daemons if victim == "runner" else [])])
+    os.kill(runner.pid if victim == "runner" else warden, signal.SIGKILL)
+    assert watch.left_after(5) == []
+    for pid in daemons:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux signals the owner of a pipe")
@@ -111,7 +141,7 @@ async def test_a_cancellation(
     await begin(stage, kind, how, marks)
     runner = start()
     await at_it(stage)
-    watch = Watch([runner.child(CHILD)])
+    watch = Watch([handler_process(runner)])
     await stage.request_cancel("op-1")
     operation = await stage.ended("op-1")
     assert (operation.status, operation.reason) == (Status.CANCELED, "late")

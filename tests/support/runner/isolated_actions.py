@@ -196,11 +196,46 @@ def give_up(request: Work, ctx: ActionContext) -> None:
         raise ActionError("Half", "half done") from None
 
 
+def escape(request: Work, ctx: ActionContext) -> None:
+    """Start a process in a session of its own, and a daemon; write their process ids."""
+    command = ["sleep", str(FOREVER)]
+    mark(request, str(subprocess.Popen(command, start_new_session=True).pid))
+    # The shell ends at once, so that the process has lost its parent, and is in another session.
+    daemon = f"setsid sleep {FOREVER} >/dev/null 2>&1 & echo $!"
+    mark(request, subprocess.run(["sh", "-c", daemon], capture_output=True, text=True, check=True).stdout.strip())
+
+
+def escape_and_return(request: Work, ctx: ActionContext) -> str:
+    """Leave both behind."""
+    escape(request, ctx)
+    return "left them"
+
+
+def escape_and_crash(request: Work, ctx: ActionContext) -> None:
+    """Leave both behind, without any clean-up."""
+    escape(request, ctx)
+    crash(request, ctx)
+
+
+def escape_and_stay(request: Work, ctx: ActionContext) -> None:
+    """Work until interrupted."""
+    escape(request, ctx)
+    ctx.progress(1)
+    time.sleep(FOREVER)
+
+
+def escape_and_ignore(request: Work, ctx: ActionContext) -> None:
+    """Work until killed."""
+    escape(request, ctx)
+    ignore(request, ctx)
+
+
 HOW: Final[dict[str, Callable[[Work, ActionContext], Any]]] = {
     one.__name__: one
     for one in (
         tell, fail, break_down, postpone, fill, step, crash, leave, babble, babble_on, terminate, run_a_loop, breed,
         stay, stay_once, hold_the_lock_once, clean_up, clean_up_for_ever, ignore, finish, give_up,
+        escape_and_return, escape_and_crash, escape_and_stay, escape_and_ignore,
     )
 }  # fmt: skip
 

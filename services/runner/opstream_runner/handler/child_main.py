@@ -36,6 +36,7 @@ from opstream_schemas.operation.commands import truncate_error
 from opstream_schemas.text import truncate_text
 
 from .child_protocol import FRAME_HEADER, Begun, ChildStart, Reported, decode_start, encode_frame
+from .child_warden import stand_guard
 from .invocation import UNEXPECTED_ERROR, HandlerOutcome, Postponed, Raised, Stopped, invoke, invoke_in_this_thread
 
 logger = logging.getLogger(__name__)
@@ -128,11 +129,12 @@ def main() -> None:
     channel_fd, lifeline = int(sys.argv[1]), int(sys.argv[2])
     for descriptor in (channel_fd, lifeline):
         os.set_inheritable(descriptor, False)  # noqa: FBT003 - positional-only
+    stand_guard(channel_fd, lifeline)
     kill_group_with_runner(lifeline)
     with socket.socket(fileno=channel_fd) as sock:
         start = decode_start(_receive_frame(sock))
         threading.Thread(
-            target=_watch_lifeline, args=(lifeline, start.runner), name="opstream lifeline", daemon=True
+            target=_watch_lifeline, args=(lifeline, os.getppid()), name="opstream lifeline", daemon=True
         ).start()
         _configure_process(start)
         # What the handler forks ends at SIGTERM as usual, and can't write into the channel.
@@ -156,8 +158,8 @@ def kill_group_with_runner(lifeline: int) -> None:
 
     Linux signals the owner of a descriptor when an event happens on it. The only possible event on this one is that
     the runner ended. The signal also works while a handler holds the interpreter's lock, and it reaches the processes
-    that the handler started. PR_SET_PDEATHSIG would kill this process only, before it could kill its group. On other
-    systems, and in a sandbox that refuses this, only the thread that watches the pipe does it.
+    that the handler started. The warden, which kills the others, needs a moment longer. On other systems, and in a
+    sandbox that refuses this, only the thread that watches the pipe does it.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
@@ -166,11 +168,11 @@ def kill_group_with_runner(lifeline: int) -> None:
             fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
 
 
-def _watch_lifeline(lifeline: int, runner: int) -> None:
+def _watch_lifeline(lifeline: int, parent: int) -> None:
     # A process that the runner forked without exec may hold the pipe open, so the parent is checked, too.
     poll = select.poll()
     poll.register(lifeline, select.POLLIN)
-    while not poll.poll(_PARENT_POLL_MS) and os.getppid() == runner:
+    while not poll.poll(_PARENT_POLL_MS) and os.getppid() == parent:
         pass
     os.killpg(0, signal.SIGKILL)
 

@@ -1,7 +1,7 @@
 """A handler that runs in a process of its own; `child_main.py` is what runs in that process.
 
-The process leads a session and a process group. At the end the whole group is killed, so that nothing that the handler
-started outlives its attempt.
+A warden (`child_warden.py`) is between them. At the end it kills all that the handler has started, so that nothing
+outlives the attempt. The runner holds a pipe, the lifeline; to close it ends the warden and all below it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import msgspec
 
 from opstream_runner.authoring.action import Action
 from opstream_runner.authoring.context import ActionContext
+from opstream_runner.containment.forks import keep_from_forks
 from opstream_runner.errors import HandlerNotStarted
 from opstream_schemas.events import OperationError
 
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 _EXIT_GRACE: Final = 1.0
 """Seconds that the process has to end after it sent its outcome: the interpreter still runs exit handlers."""
+_KILL_TIMEOUT: Final = 5.0
+"""Seconds that the warden has to kill everything before it is killed itself; it needs a few milliseconds."""
 _READ_TIMEOUT: Final = 0.5
 """Seconds to read what the process sent before it ended."""
 _FRAME_OVERHEAD: Final = 65_536
@@ -69,10 +72,10 @@ class ChildProcessHandler:
             limit=limit,
             path=sys.path,
             log_level=logging.getLogger().level,
-            runner=os.getpid(),
         )
         self._report = report
         self._process: asyncio.subprocess.Process | None = None
+        self._lifeline = contextlib.ExitStack()
         self._stop_requested = asyncio.Event()
         self._is_sigterm_explained = asyncio.Event()
         self._is_killed = False
@@ -93,10 +96,9 @@ class ChildProcessHandler:
         self._is_sigterm_explained.set()
 
     def force_stop(self) -> None:
-        """Send SIGKILL to the process group."""
+        """Kill the process and all that it has started."""
         self._is_killed = True
-        if self._process is not None and self._process.returncode is None:
-            _signal(os.killpg, self._process, signal.SIGKILL)
+        self._lifeline.close()
 
     async def _run(self) -> HandlerOutcome:
         with contextlib.ExitStack() as stack:
@@ -119,7 +121,9 @@ class ChildProcessHandler:
             runner_end, child_end = map(inherited.enter_context, socket.socketpair())
             lifeline, lifeline_writer = os.pipe()
             inherited.callback(os.close, lifeline)
-            stack.callback(os.close, lifeline_writer)
+            stack.enter_context(self._lifeline).callback(os.close, lifeline_writer)
+            # What a plain handler forks in this process must not keep the pipe open.
+            self._lifeline.enter_context(keep_from_forks(lambda: [lifeline_writer]))
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *("-P", "-m", f"{__package__}.child_main", str(child_end.fileno()), str(lifeline)),
@@ -139,14 +143,16 @@ class ChildProcessHandler:
             self._process = process
             writer.write(encode_frame(self._start))
             if self._is_killed:
-                self.force_stop()
+                self._lifeline.close()
             elif self._stop_requested.is_set():
                 _signal(os.kill, process, signal.SIGTERM)
             await asyncio.wait([reading, ended], return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait([ended], timeout=_EXIT_GRACE if self._reported_outcome is not None else None)
         finally:
-            _signal(os.killpg, process, signal.SIGKILL)
-            await asyncio.wait([ended])
+            self._lifeline.close()
+            if not (await asyncio.wait([ended], timeout=_KILL_TIMEOUT))[0]:
+                _signal(os.killpg, process, signal.SIGKILL)
+                await asyncio.wait([ended])
             await asyncio.wait([reading], timeout=_READ_TIMEOUT)
             reading.cancel()
 
@@ -168,8 +174,7 @@ class ChildProcessHandler:
         except msgspec.MsgspecError as error:
             # The handler wrote into the channel. The rest can't be read, so the outcome would be lost.
             logger.error("operation %s: its process sent an invalid message: %s", self._start.operation_id, error)  # noqa: TRY400
-            if self._process is not None:
-                _signal(os.killpg, self._process, signal.SIGKILL)
+            self._lifeline.close()
 
     async def _interpret_exit(self, code: int | None) -> HandlerOutcome:
         reported = self._reported_outcome

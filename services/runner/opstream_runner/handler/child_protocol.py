@@ -33,8 +33,6 @@ class ChildStart(msgspec.Struct, frozen=True, kw_only=True):
     path: list[str]
     """The runner's `sys.path`."""
     log_level: int
-    runner: int
-    """Process id of the runner."""
 
 
 class Begun(msgspec.Struct, frozen=True, tag=True):

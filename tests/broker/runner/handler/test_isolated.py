@@ -295,6 +295,32 @@ async def test_a_cancellation_takes_all_of_the_group(stage: RunnerStage, runner:
     assert [is_alive(int(pid)) for pid in marks.read().split()] == [False, False]
 
 
+@both
+@pytest.mark.parametrize("how", ["escape_and_return", "escape_and_crash"])
+async def test_what_has_left_the_group_does_not_survive_the_end(
+    stage: RunnerStage, runner: Runner, marks: Marks, kind: Kind, how: str
+) -> None:
+    """A process in a session of its own, and one that has lost its parent, have ended when the attempt has."""
+    await begin(stage, kind, how, marks)
+    await stage.ended("op-1")
+    pids = [int(pid) for pid in marks.read().split()]
+    assert len(pids) == (2 if how == "escape_and_return" else 4)
+    assert not any(map(is_alive, pids))
+
+
+@pytest.mark.parametrize("how", ["escape_and_stay", "escape_and_ignore"])
+async def test_what_has_left_the_group_does_not_survive_a_cancel(
+    stage: RunnerStage, runner: Runner, marks: Marks, how: str
+) -> None:
+    """It has ended when the operation reads Canceled, whether the handler was interrupted or killed."""
+    await begin(stage, PLAIN, how, marks)
+    await at_it(stage)
+    pids = [int(pid) for pid in marks.read().split()]
+    assert all(map(is_alive, pids))
+    assert (await cancel(stage, runner, PLAIN)).status is Status.CANCELED
+    assert not any(map(is_alive, pids))
+
+
 @pytest.mark.parametrize("how", ["clean_up", "clean_up_for_ever"])
 async def test_a_stop(stage: RunnerStage, marks: Marks, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stopping runner interrupts its processes, kills those that do not end, and releases the operations."""
