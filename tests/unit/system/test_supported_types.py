@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from opstream_api.errors import ApiError
+from opstream_api.openapi.schema_examples import make_example
 from opstream_api.operations.input_validation import InputValidator, decode_input
 from opstream_runner import Action, ActionContext, action
 from tests.support.runner.supported_types import CASES, TypeCase
@@ -72,6 +73,17 @@ def test_a_schema_is_what_the_runner_announced(case: TypeCase) -> None:
     """It is JSON: what is read from the catalog is what the decorator made."""
     schema = taking(case.type).spec.input_schema
     assert msgspec.json.decode(msgspec.json.encode(schema)) == schema
+
+
+@every
+def test_an_example_of_the_document_is_taken(case: TypeCase) -> None:
+    """A person who tries it in `/docs` gets no error. Some patterns have no example."""
+    one = taking(case.type)
+    example = make_example(one.spec.input_schema)
+    if example is msgspec.UNSET:
+        assert case.name in {"`Annotated[str, Meta(pattern=…)]`", "short classes", "letters of both cases"}
+    else:
+        assert refusal(one, msgspec.json.encode(example)) == ""
 
 
 def rows() -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from math import ceil, floor
@@ -10,6 +11,9 @@ from typing import Any, Final
 
 import jsonschema_rs
 import msgspec
+
+from opstream_schemas.action_types import schema_formats as formats
+from opstream_schemas.action_types.type_decoder import Decode, schema_decoder
 
 Json = dict[str, Any]
 
@@ -25,12 +29,19 @@ MAX_TEXT: Final = 300
 _FORMATS: Final[Mapping[str, str]] = {
     "date": "2026-11-24",
     "date-time": "2026-11-24T08:00:00Z",
+    formats.DATE_TIME_ANY: "2026-11-24T08:00:00Z",
+    formats.DATE_TIME_LOCAL: "2026-11-24T08:00:00",
+    "decimal": "12.50",
     "duration": "PT30M",
     "email": "ada@books.example",
     "hostname": "books.example",
     "ipv4": "192.0.2.1",
     "ipv6": "2001:db8::1",
+    "integer": "1",
+    "number": "1.5",
     "time": "08:00:00Z",
+    formats.TIME_ANY: "08:00:00Z",
+    formats.TIME_LOCAL: "08:00:00",
     "uri": "https://books.example/1",
     "uri-reference": "/books/1",
     "uuid": "01939c2e-7000-7000-8000-000000000042",
@@ -63,14 +74,24 @@ def make_example(schema: dict[str, Any]) -> Any | msgspec.UnsetType:  # noqa: AN
         validator = jsonschema_rs.Draft202012Validator(schema, validate_formats=True, offline=True)
     except ValueError:
         return msgspec.UNSET
+    decode = schema_decoder(schema)
     for is_full in (True, False):
         try:
             built = _ExampleBuilder(schema, is_full=is_full).build(schema)
         except (_NoExampleError, ArithmeticError, RecursionError, TypeError):
             continue  # also for valid but unusual keywords, such as a length of 1.0
-        if validator.is_valid(built):
+        if validator.is_valid(built) and _is_decoded(decode, built):
             return built
     return msgspec.UNSET
+
+
+def _is_decoded(decode: Decode | None, example: Any) -> bool:  # noqa: ANN401 - JSON
+    if decode is not None:
+        try:
+            decode(msgspec.json.encode(example))
+        except (msgspec.MsgspecError, TypeError):
+            return False
+    return True
 
 
 class _ExampleBuilder:
@@ -148,7 +169,12 @@ class _ExampleBuilder:
                         raise
         free = [name for name in required if name not in properties]
         wanted = max(flat.get("minProperties", 0), int(self._is_full and isinstance(others, dict) and not properties))
-        free += [f"key{number}" for number in range(1, wanted - len(built) - len(free) + 1)]
+        missing = range(wanted - len(built) - len(free))
+        if "propertyNames" in flat:
+            named = {"type": "string", **flat["propertyNames"]}
+            free += [self.build(named, opened, index) for index in missing]
+        else:
+            free += [f"key{index + 1}" for index in missing]
         return built | {name: self.build(others, opened) for name in free}
 
     def _array(self, flat: Json, opened: frozenset[str]) -> list[Any]:
@@ -234,6 +260,9 @@ def _merged(base: Json, over: Json) -> Json:
 
 def _strings(flat: Json, index: int) -> Iterator[str]:
     least, most = flat.get("minLength", 0), flat.get("maxLength", MAX_TEXT)
+    if "base64" in {flat.get("contentEncoding"), flat.get("format")}:
+        size = min(max(flat.get(formats.MIN_BYTES, 0), 3), flat.get(formats.MAX_BYTES, MAX_TEXT), MAX_TEXT)
+        yield b64encode(b"ada"[:size].ljust(size, b"0")).decode()
     if flat.get("format") in _FORMATS:
         yield _FORMATS[flat["format"]]
     text = f"string {index + 1}" if index else "string"
