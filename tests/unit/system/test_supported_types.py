@@ -69,6 +69,19 @@ def test_api_and_runner_take_the_same(case: TypeCase) -> None:
 
 
 @every
+def test_whole_numbers_are_recorded_as_such(case: TypeCase) -> None:
+    """`1.0` is an integer to JSON Schema and not to the decoder: it is recorded as `1`, if it has to be."""
+    one = taking(case.type)
+    for text, recorded in case.spelled.items():
+        document, value = InputValidator().validate(one.spec, *decode_input(text.encode()))
+        assert (document.decode(), value) == (recorded, msgspec.json.decode(recorded))
+        assert decodes(one, document)
+        assert not decodes(one, text.encode())
+    for text in case.taken:
+        assert InputValidator().validate(one.spec, *decode_input(text.encode()))[0] == text.encode()
+
+
+@every
 def test_a_schema_is_what_the_runner_announced(case: TypeCase) -> None:
     """It is JSON: what is read from the catalog is what the decorator made."""
     schema = taking(case.type).spec.input_schema

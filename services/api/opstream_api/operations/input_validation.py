@@ -24,6 +24,8 @@ from .input_problems import InputProblems, decoding_problem
 
 logger = logging.getLogger(__name__)
 
+_LARGEST_WHOLE: Final = 2**53
+"""Up to this, a double has each integer. It also bounds how much longer an input gets."""
 _ESCAPED_COLON: Final = b"\\u003"
 """How a document may write `:` otherwise than an encoder does."""
 
@@ -85,13 +87,19 @@ class InputValidator:
     def __init__(self) -> None:
         self._compiled: dict[Kind, _CompiledAction] = {}
 
-    def validate(self, spec: ActionSpec, document: bytes, value: Any) -> None:  # noqa: ANN401 - JSON
+    def validate(self, spec: ActionSpec, document: bytes, value: Any) -> tuple[bytes, Any]:  # noqa: ANN401 - JSON
         """Validate an input: it has to fit the action's schema, and to decode as the runner will decode it.
+
+        To JSON Schema `1.0` and `1e2` are integers, to a decoder they are not. An input that is refused for that alone
+        is recorded with such numbers written as integers: the same JSON value.
 
         Args:
             spec: the action.
             document: the input, JSON.
             value: the same, decoded.
+
+        Returns:
+            The input to record, and the same decoded.
 
         Raises:
             ApiError: `InvalidInput`: it names the first problem, and lists several if they are found in bounded time;
@@ -100,7 +108,12 @@ class InputValidator:
         compiled = self._compile(spec)
         problems = compiled.find_problems(document, value)
         if not problems:
-            return
+            return document, value
+        if compiled.takes(value):
+            whole = _with_whole_numbers(value)
+            spelled = msgspec.json.encode(whole)
+            if not compiled.find_problems(spelled, whole):
+                return spelled, whole
         first = problems[0]
         raise ApiError(
             ErrorCode.INVALID_INPUT,
@@ -133,6 +146,10 @@ class _CompiledAction:
             self._validator = compile_schema(self._schema)
         self._problems: InputProblems | None = None
 
+    def takes(self, value: Any) -> bool:  # noqa: ANN401 - JSON
+        """Return True if the schema alone takes an input."""
+        return self._validator.is_valid(value)
+
     def find_problems(self, document: bytes, value: Any) -> list[ErrorDetail]:  # noqa: ANN401 - JSON
         """Return what is wrong with an input; nothing if it is valid."""
         if not self._validator.is_valid(value):
@@ -145,3 +162,13 @@ class _CompiledAction:
             except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as error:
                 return [decoding_problem(error)]
         return []
+
+
+def _with_whole_numbers(value: Any) -> Any:  # noqa: ANN401 - JSON
+    """Return JSON in which floats without a fraction are integers, but for those beyond `_LARGEST_WHOLE`."""
+    if isinstance(value, dict):
+        return {name: _with_whole_numbers(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_with_whole_numbers(one) for one in value]
+    is_whole = isinstance(value, float) and value.is_integer() and abs(value) <= _LARGEST_WHOLE
+    return int(value) if is_whole else value

@@ -128,8 +128,7 @@ class Submitter:
         if spec is None:
             message = f"no runner has announced the action {kind}; /openapi.json lists the known ones"
             raise ApiError(ErrorCode.UNKNOWN_ACTION, message)
-        document, value = decode_input(body)
-        self._validator.validate(spec, document, value)
+        document, value = self._validator.validate(spec, *decode_input(body))
         digest = request_hash(kind, request.resource_id, value, request.caller.identity, request.callback)
         try:
             self._capacity.ensure_room()

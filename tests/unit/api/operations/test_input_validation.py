@@ -278,7 +278,7 @@ class Reading(msgspec.Struct):
     ("value", "target", "message"),
     [
         (
-            b'{"count":1.0,"at":"2026-11-29T08:00:00Z"}',
+            b'{"count":1e300,"at":"2026-11-29T08:00:00Z"}',
             "count",
             "Expected `int`, got `float`: write a whole number without a fraction or an exponent",
         ),
@@ -318,10 +318,25 @@ def test_schemas_of_older_runners_are_decoded_too() -> None:
     schema = msgspec.json.schema(Reading)
     entry = msgspec.structs.replace(spec(), input_schema=schema)
     check(entry, {"count": 1, "at": "whenever", "by_day": {"x": 1}})  # they say no more than "text"
-    for value in ({"count": 1.0, "at": ""}, {"count": 1, "at": "", "by_day": {"x": 1.0}}):
+    for value in ({"count": 1e300, "at": ""}, {"count": 1, "at": "", "by_day": {"x": 1e300}}):
         with pytest.raises(ApiError):
             check(entry, value)
     duration = msgspec.structs.replace(spec(), input_schema=msgspec.json.schema(timedelta))
     check(duration, "PT0.5S")
     with pytest.raises(ApiError):
         check(duration, "P1W")
+
+
+def test_numbers_are_rewritten_only_if_the_type_needs_it() -> None:
+    """The rest of the input is then the same value; numbers beyond 2^53 are not written out."""
+    entry = msgspec.structs.replace(spec(), input_schema=announced_schema(tuple[int | str, float, Any]))
+    for body, recorded in (
+        (b'[1, 1.0, {"a": 1.0}]', b'[1, 1.0, {"a": 1.0}]'),
+        (b'["1.0", 1.0, [2e0]]', b'["1.0", 1.0, [2e0]]'),
+        (b"[1e2, 1.5, [2e0, 1e300, -0.0]]", b"[100,1.5,[2,1e300,0]]"),
+        (b"[9007199254740992.0, 1, 1]", b"[9007199254740992,1,1]"),
+    ):
+        document, value = InputValidator().validate(entry, *decode_input(body))
+        assert (document, value) == (recorded, msgspec.json.decode(recorded))
+    with pytest.raises(ApiError, match="write a whole number"):
+        InputValidator().validate(entry, *decode_input(b"[9007199254740994.0, 1, 1]"))
