@@ -69,7 +69,7 @@ async def read_evidence(connection: Connection) -> SetbackEvidence:
         BrokerRefused: the broker refused.
     """
     # The witnesses first: what they have read is in the journal before.
-    archived = await _archived_sequence(connection)
+    archived = await archived_sequence(connection)
     consumers = await _consumer_progress(connection)
     stream = await stream_identity(connection, subjects.OPERATIONS_STREAM)
     evidence = SetbackEvidence(JournalRange(first=stream.first, last=stream.last, max_age=stream.max_age))
@@ -166,8 +166,13 @@ async def _sample_view(connection: Connection) -> list[RawSnapshot]:
     return [RawSnapshot(operation_id_of(one.subject), one.seq, one.data) for one in found.values()]
 
 
-async def _archived_sequence(connection: Connection) -> int:
-    """Return the stream sequence of the journal up to which the archive has copied; 0 without an archive."""
+async def archived_sequence(connection: Connection) -> int:
+    """Return the stream sequence of the journal up to which the archive has copied; 0 without an archive.
+
+    Raises:
+        JournalUnavailable: a leader did not answer.
+        BrokerRefused: the broker refused.
+    """
     try:
         await stream_bounds(connection, subjects.ARCHIVE_STREAM)
     except NotProvisioned:

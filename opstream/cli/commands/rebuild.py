@@ -97,6 +97,7 @@ async def _rebuild(settings: RebuildSettings) -> RebuildSummary:
     from opstream.cli.lost_entries_file import LostEntriesFile
     from opstream.cli.view_session import print_operations, print_setback, print_skipped, utc_now, view_session
     from opstream_journal import SnapshotStore
+    from opstream_journal.stores.sequence_skip import skip_archived_sequences
     from opstream_projector.consistency.entry_check import EntryReader
     from opstream_projector.consistency.journal_fold import JournalFold
     from opstream_projector.consistency.rebuild import LostEntry, RebuildSummary, ViewRebuilder
@@ -125,6 +126,11 @@ async def _rebuild(settings: RebuildSettings) -> RebuildSummary:
                 click.echo(f"{entries} with what the journal has lost: {path.absolute()}", err=True)
             if settings.is_forced:
                 await rebuilder.discard(exported.entries(), scan)
+                if skipped := await skip_archived_sequences(connection):
+                    what = format_count(skipped, "sequence")
+                    click.echo(
+                        f"{what} skipped, up to which the archive has copied; it copies all later ones", err=True
+                    )
     print_skipped(scan.journal_fold, rebuilder.unfoldable)
     print_operations(rebuilder.unstorable, "operations don't fit into the view, the API reads them from the journal")
     if rebuilder.kept or not settings.is_forced:
