@@ -110,6 +110,25 @@ async def test_garbage_instead_of_a_body(api: Api, link: Connection) -> None:
     assert await stored_messages(link) == 0
 
 
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        b"Content-Length: 13\r\nTransfer-Encoding: chunked",
+        b"Transfer-Encoding: chunked\r\nContent-Length: 13",
+        b"Content-Length: 13\r\nContent-Length: 2",
+        b"Transfer-Encoding: chunked, identity",
+        b"Transfer-Encoding: xchunked",
+    ],
+)
+async def test_a_length_that_two_servers_read_in_two_ways(api: Api, link: Connection, lengths: bytes) -> None:
+    """Such a request may hide another one from a proxy: it is refused, nothing is stored, and the connection ends."""
+    async with api.connection() as (reader, writer):
+        writer.write(SUBMIT.replace(b"Content-Length: 13", lengths) + SUBMIT)
+        assert (await read_reply(reader)).status == 400
+        assert await reader.read() == b""
+    assert await stored_messages(link) == 0
+
+
 async def test_an_invalid_request_behind_a_waiting_one(api: Api, journal: Journal) -> None:
     """The waiting request gets its own response, not that of the invalid one."""
     story = await running(api, journal)

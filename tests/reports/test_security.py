@@ -1,0 +1,34 @@
+"""Reports about security: webhooks that reach inside, and copies of them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.support.reports.report import Report, report
+
+_WEBHOOKS: Final = "broker/webhooks/test_webhooks.py"
+_GUARD: Final = "property/webhooks/test_address_guard.py"
+
+REPORTS: Final[list[Report]] = [
+    report(
+        "liwala/ay-framework/issues/301",
+        "the name of a webhook's host was checked, and resolved to an inner address later",
+        f"{_WEBHOOKS}::test_a_name_is_resolved_once",
+    ),
+    report(
+        "shashankswe2020-ux/whoop-mcp/issues/126",
+        "inner addresses in other spellings, and IPv4 inside of IPv6, passed the check of a webhook",
+        f"{_GUARD}::test_no_ipv4_address_hides_in_an_ipv6_one",
+        f"{_GUARD}::test_what_is_refused",
+    ),
+    report(
+        "frankbria/codeframe/pull/706",
+        "only the scheme of a webhook's URL was checked, so it could name the cloud's metadata",
+        f"{_WEBHOOKS}::test_private_addresses_are_refused",
+    ),
+    report(
+        "HearthSim/HSReplay.net/issues/342",
+        "the time of a webhook was not part of what is signed, so a copy could be sent again",
+        "e2e/webhooks/test_webhooks_page.py::test_the_receiver",
+    ),
+]
