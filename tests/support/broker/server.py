@@ -135,12 +135,13 @@ class Broker:
         self.is_paused = False
         self._server: subprocess.Popen[str] | None = None
         self._folder = Path(tempfile.mkdtemp(prefix="opstream-broker-"))
+        self._store = store or self._folder
         self._config = self._folder / "nats.conf"
         self._config.write_text(
             f"server_name: {name}\n"
             f"listen: 127.0.0.1:{self.port}\n"
             f"http: 127.0.0.1:{self.http_port}\n"
-            f'jetstream {{ store_dir: "{store or self._folder}", sync_interval: always }}\n{extra}\n'
+            f'jetstream {{ store_dir: "{self._store}", sync_interval: always }}\n{extra}\n'
         )
 
     @property
@@ -151,7 +152,7 @@ class Broker:
     @property
     def store(self) -> Path:
         """The folder of its JetStream, below which each account has a folder."""
-        return self._folder / "jetstream"
+        return self._store / "jetstream"
 
     @property
     def pid(self) -> int:
