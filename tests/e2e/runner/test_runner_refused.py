@@ -51,6 +51,25 @@ def test_actions_that_can_not_be_offered(tmp_path: Path, source: str | None, sai
     assert "Traceback" not in refused.stderr
 
 
+@pytest.mark.parametrize("code", ["0", "None", "3", "'a text'"])
+def test_a_module_that_exits(tmp_path: Path, code: str) -> None:
+    """A module that ends the process while it is imported is an error, also if it ends it with status 0."""
+    (tmp_path / "mine.py").write_text(f"import sys\nsys.exit({code})\n")
+    refused = run("runner", "--nats", "nats://127.0.0.1:1", "--actions", "mine", cwd=tmp_path)
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+    assert "mine.py:2: the module 'mine' ends the process while it is imported" in refused.stderr
+
+
+def test_a_stop_while_a_module_is_imported(tmp_path: Path) -> None:
+    """SIGTERM is no fault of the module: the runner ends with status 0."""
+    (tmp_path / "mine.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    with Process("runner", "--nats", "nats://127.0.0.1:1", "--actions", "mine", cwd=tmp_path) as runner:
+        runner.wait_for("importing")
+        runner.send(signal.SIGTERM)
+        assert runner.wait(10) == 0
+        assert "error" not in runner.output
+
+
 def test_no_broker() -> None:
     """Without a broker a runner waits for its connect timeout, and then says so in one line."""
     began = time.monotonic()

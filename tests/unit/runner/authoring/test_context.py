@@ -2,6 +2,9 @@
 
 import math
 import threading
+from decimal import Decimal
+from enum import StrEnum
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -34,6 +37,38 @@ def test_progress_out_of_range_is_refused_at_once(percent: float) -> None:
     """The author gets the error even if nothing awaits the call."""
     with pytest.raises(ValueError, match="between 0 and 100"):
         ActionContext(operation_id="op-1").progress(percent)
+
+
+@pytest.mark.parametrize("percent", [None, "5", b"5", "half", 1j, [5], 10**400])
+def test_progress_that_is_no_number(percent: Any) -> None:
+    """Every kind of handler gets the same error, at the call."""
+    with pytest.raises(TypeError, match=f"^progress takes a number of percent, not {type(percent).__name__}$"):
+        ActionContext(operation_id="op-1").progress(percent)
+
+
+@pytest.mark.parametrize("message", [None, 5, b"text", ValueError("text"), ["text"]])
+def test_progress_with_a_message_that_is_no_text(message: Any) -> None:
+    """Every kind of handler gets the same error, at the call."""
+    with pytest.raises(TypeError, match=f"^the message of progress must be a str, not {type(message).__name__}$"):
+        ActionContext(operation_id="op-1").progress(5, message)
+
+
+async def test_progress_of_other_numbers() -> None:
+    """What can be a float is a number, and a text of another class is a text."""
+    heard: list[tuple[float, str]] = []
+
+    def report(percent: float, message: str) -> Any:
+        heard.append((percent, message))
+        return COMPLETED
+
+    class Word(StrEnum):
+        HALF = "half way"
+
+    ctx = ActionContext(operation_id="op-1", report=report)
+    for number in (Decimal("12.5"), Fraction(25, 2), 12.5):
+        await ctx.progress(number, Word.HALF)  # type: ignore[arg-type]
+    assert heard == [(12.5, "half way")] * 3
+    assert {type(one) for pair in heard for one in pair} == {float, str}
 
 
 async def test_progress_goes_nowhere_in_a_unit_test() -> None:
