@@ -7,7 +7,17 @@ they are first used, so that a process that only runs actions loads no HTTP libr
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from opstream_runner import Action, ActionCanceledError, ActionContext, ActionError, InvalidAction, RetryAfter, action
+from opstream_runner import (
+    Action,
+    ActionCanceledError,
+    ActionContext,
+    ActionError,
+    InvalidAction,
+    ProgressReport,
+    RecordingContext,
+    RetryAfter,
+    action,
+)
 
 from ._version import __version__
 
@@ -41,6 +51,8 @@ __all__ = [
     "OperationFailed",
     "OperationsClient",
     "OperationsError",
+    "ProgressReport",
+    "RecordingContext",
     "RequestRefused",
     "RetryAfter",
     "ServiceUnavailable",

@@ -61,7 +61,7 @@ def export(
 ) -> None:
     """Write the events that the broker holds into a Parquet file, one row each.
 
-    It needs pyarrow: pip install 'opstream[parquet]'. The file appears when it is complete. Messages that are not
+    It needs pyarrow: pip install pyarrow. The file appears when it is complete. Messages that are not
     events are skipped and reported, and so are missing sequences; the file is written nevertheless, and the exit status
     is 1.
 
@@ -89,7 +89,7 @@ def write_parquet(settings: ExportSettings) -> None:
     try:
         import pyarrow as pa  # noqa: F401 - nothing is read for a file that can't be written
     except ImportError as error:
-        raise CommandError("opstream export needs pyarrow: pip install 'opstream[parquet]'") from error
+        raise CommandError("opstream export needs pyarrow: pip install pyarrow") from error
     # A random name, since two exports may write the same file at the same time.
     part = settings.path.with_name(f".{settings.path.name}.{secrets.token_hex(4)}.part")
     signal.signal(signal.SIGTERM, _interrupt)

@@ -6,7 +6,17 @@ folders after it in this list: dispatch, attempt, handler, authoring. HTTP, snap
 """
 
 from .authoring.action import Action, action
-from .authoring.context import ActionContext
+from .authoring.context import ActionContext, ProgressReport, RecordingContext
 from .errors import ActionCanceledError, ActionError, InvalidAction, RetryAfter
 
-__all__ = ["Action", "ActionCanceledError", "ActionContext", "ActionError", "InvalidAction", "RetryAfter", "action"]
+__all__ = [
+    "Action",
+    "ActionCanceledError",
+    "ActionContext",
+    "ActionError",
+    "InvalidAction",
+    "ProgressReport",
+    "RecordingContext",
+    "RetryAfter",
+    "action",
+]

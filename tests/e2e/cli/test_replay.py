@@ -368,7 +368,7 @@ def test_export_without_pyarrow(broker: Broker, tmp_path: Path) -> None:
     extra = {"PYTHONPATH": str(tmp_path)}
     result = run("export", "--nats", broker.url, str(tmp_path / "x.parquet"), extra=extra)
     assert result.returncode == 1
-    assert result.stderr.splitlines()[-1].endswith("pip install 'opstream[parquet]'")
+    assert result.stderr.splitlines()[-1].endswith("pip install pyarrow")
     assert len(result.stderr.splitlines()) == 1
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Awaitable, Callable, Generator
-from typing import Final, SupportsFloat
+from typing import Final, NamedTuple, SupportsFloat
 
 from opstream_runner.errors import ActionCanceledError
 
@@ -109,6 +110,47 @@ def _as_number(percent: object) -> float:
         with contextlib.suppress(TypeError, OverflowError):
             return float(percent)
     raise TypeError(f"progress takes a number of percent, not {type(percent).__name__}")
+
+
+class ProgressReport(NamedTuple):
+    """One call of `ActionContext.progress`."""
+
+    percent: float
+    message: str
+
+
+class RecordingContext(ActionContext):
+    """A context for tests: it keeps what the handler reports, and can ask it to stop.
+
+    Args:
+        operation_id: the same in all attempts.
+        resource_id: the resource's own id.
+        attempt: from 1.
+        traceparent: W3C Trace Context.
+    """
+
+    def __init__(
+        self, *, operation_id: str = "op-1", resource_id: str = "", attempt: int = 1, traceparent: str = ""
+    ) -> None:
+        self.reports: list[ProgressReport] = []
+        """All reports, in order. opstream records fewer: one for each percent, or every 10 seconds."""
+        self._stop = threading.Event()
+        super().__init__(
+            operation_id=operation_id,
+            resource_id=resource_id,
+            attempt=attempt,
+            traceparent=traceparent,
+            report=self._keep,
+            cancel_requested=self._stop.is_set,
+        )
+
+    def cancel(self) -> None:
+        """Make `cancel_requested` true, as after a client's cancel. An async handler's task is to be cancelled, too."""
+        self._stop.set()
+
+    def _keep(self, percent: float, message: str) -> Awaitable[None]:
+        self.reports.append(ProgressReport(percent, message))
+        return COMPLETED
 
 
 class ProgressThrottle:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from opstream_runner import ActionCanceledError, ActionContext, ActionError
+from opstream_runner import ActionCanceledError, ActionContext, ActionError, RecordingContext
 from opstream_runner.authoring.context import COMPLETED, discard_progress
 
 pytestmark = pytest.mark.unit
@@ -115,3 +115,20 @@ def test_a_context_of_a_unit_test_is_not_canceled() -> None:
 def test_what_ends_a_canceled_handler_is_no_exception() -> None:
     """`except Exception` around a step does not swallow it."""
     assert not issubclass(ActionCanceledError, Exception)
+
+
+async def test_a_context_for_tests() -> None:
+    """It keeps every report, and is asked to stop once the test says so."""
+    ctx = RecordingContext(resource_id="42", attempt=2)
+    await ctx.progress(10, "begun")
+    ctx.progress(10.5)
+    assert ctx.reports == [(10.0, "begun"), (10.5, "")]
+    assert (ctx.operation_id, ctx.resource_id, ctx.attempt) == ("op-1", "42", 2)
+    assert not ctx.cancel_requested
+    ctx.check_canceled()
+    ctx.cancel()
+    assert ctx.cancel_requested
+    with pytest.raises(ActionCanceledError):
+        ctx.check_canceled()
+    with pytest.raises(ValueError, match="between 0 and 100"):
+        ctx.progress(101)
