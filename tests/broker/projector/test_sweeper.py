@@ -27,8 +27,10 @@ from opstream_runner.dispatch.dispatcher import Dispatcher
 from opstream_schemas import subjects
 from opstream_schemas.events import AttemptFailed, Failed
 from opstream_schemas.operation.state import Status
+from tests.support.broker.damage import StreamFiles
 from tests.support.broker.server import Broker
 from tests.support.journal.journals import KIND, linked, opened
+from tests.support.projector.consistency import rebuilt
 from tests.support.projector.deadlines import command_handler, enforcer, scheduled, scheduler
 from tests.support.projector.projection import projector, running, settled
 from tests.support.runner.stage import CONSUMER, HandlerGate, Input, RunnerStage, gated
@@ -315,3 +317,29 @@ async def test_two_projectors(broker: Broker, stage: RunnerStage) -> None:
         await eventually(both, within=15, poll=0.1)
         await stage.ended("op-1")
         assert sum(isinstance(data, Failed) for data in await stage.datas("op-1")) == 1
+
+
+async def test_a_journal_that_was_cut(broker: Broker, link: Connection, stage: RunnerStage) -> None:
+    """After a forced rebuild (docs/adr/0032) an operation of which the disk has lost the end goes on: the broker thinks
+    that its request was delivered, so the sweep moves it on, and its work is done a second time."""
+    gate = HandlerGate()
+    gate.open()
+    async with sweeping(link, stage.journal), stage.runner([gated(gate)]):
+        await stage.request("op-1")
+        await stage.ended("op-1")
+        await stage.settled()
+        await settled(link)
+    broker.stop()
+    files = StreamFiles(broker.store, subjects.OPERATIONS_STREAM)
+    _, started, _ = files.records(files.blocks[0])
+    files.truncate(files.blocks[0], size=started.offset)
+    files.remove_index()
+    broker.start()
+    assert await link.wait_connected(20)
+
+    assert len((await rebuilt(link, stage.journal)).kept) == 1
+    assert (await rebuilt(link, stage.journal, is_forced=True)).rewritten == 1
+    async with sweeping(link, stage.journal) as sweep, stage.runner([gated(gate)]):
+        await sweep.until_moved(within=40)
+        assert (await stage.ended("op-1", within=20)).status is Status.SUCCEEDED
+    assert gate.attempts == [("op-1", 1), ("op-1", 1)]
