@@ -201,6 +201,12 @@ REPORTS: Final[list[Report]] = [
         f"{_ISOLATED}::test_a_cancellation_takes_all_of_the_group",
     ),
     report(
+        "krallin/tini/issues/236",
+        "what a killed process had started went to the next parent and lived on",
+        f"{_ISOLATED}::test_what_has_left_the_group_does_not_survive_the_end",
+        f"{_ISOLATED}::test_what_has_left_the_group_does_not_survive_a_cancel",
+    ),
+    report(
         "apache/airflow/issues/12396",
         "a task was marked as failed by the scheduler after it had succeeded",
         "property/schemas/test_decisions.py::test_a_terminal_state_is_never_left",

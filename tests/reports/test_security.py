@@ -1,4 +1,4 @@
-"""Reports about security: webhooks that reach inside, and copies of them."""
+"""Reports about security: webhooks that reach inside, copies of them, and permissions of the broker."""
 
 from __future__ import annotations
 
@@ -30,5 +30,15 @@ REPORTS: Final[list[Report]] = [
         "HearthSim/HSReplay.net/issues/342",
         "the time of a webhook was not part of what is signed, so a copy could be sent again",
         "e2e/webhooks/test_webhooks_page.py::test_the_receiver",
+    ),
+    report(
+        "nats-io/nats.java/issues/192",
+        "a client with the usual permissions reads the answers to all others",
+        "broker/events/test_permissions.py::test_what_it_may_not_do",
+    ),
+    report(
+        "nats-io/nats.go/issues/1189",
+        "a client with a prefix for its inboxes used the common one for some requests, and was refused",
+        "broker/events/test_permissions.py::test_a_subscriber_does_its_work",
     ),
 ]
