@@ -9,7 +9,7 @@ here: code of the author's own types (`__post_init__`, validators).
 from __future__ import annotations
 
 from collections import namedtuple
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal, Union
@@ -63,7 +63,7 @@ def schema_decoder(schema: Schema, *, with_patterns: bool = False) -> Decode | N
     """
     try:
         return msgspec.json.Decoder(_TypeBuilder(schema, with_patterns=with_patterns).build()).decode
-    except (TypeError, ValueError, KeyError, AttributeError, RecursionError):
+    except (TypeError, ValueError, KeyError, AttributeError, RecursionError, NotImplementedError):
         return None  # written by hand, or by a later opstream
 
 
@@ -158,8 +158,21 @@ class _TypeBuilder:
 
     def _union(self, node: Schema) -> Any:  # noqa: ANN401
         options: list[Any] = []
+        if self._is_ambiguous(node):
+            return Any  # written by hand: msgspec makes no such union, and would read it otherwise
         self._add_options(node, options)
         return Union[tuple(options)]  # noqa: UP007 - made at run time
+
+    def _is_ambiguous(self, node: Schema) -> bool:
+        """Return True if two options of a union may take the same type of JSON and no tag tells them apart."""
+        seen: set[str] = set()
+        for option in _options(node):
+            resolved = self._resolved(option)
+            kinds = _kinds(resolved)
+            if seen & kinds and not (kinds == {"object"} and _is_tagged(node)) and _tag(resolved) is None:
+                return True
+            seen |= kinds
+        return False
 
     def _add_options(self, node: Schema, options: list[Any]) -> None:
         tag_field = node.get("discriminator", {}).get("propertyName", "")
@@ -224,6 +237,26 @@ class _TypeBuilder:
             self._known[key] = made
         made.__annotations__ = {own: self._type(node) for own, node in zip(names, nodes, strict=True)}
         return made
+
+
+def _options(node: Schema) -> Iterator[Any]:
+    for option in node["anyOf"]:
+        if isinstance(option, dict) and "anyOf" in option:
+            yield from _options(option)
+        else:
+            yield option
+
+
+def _is_tagged(node: Any) -> bool:  # noqa: ANN401 - JSON
+    return isinstance(node, dict) and ("discriminator" in node or any(map(_is_tagged, node.get("anyOf", ()))))
+
+
+def _kinds(node: Any) -> set[str]:  # noqa: ANN401 - JSON
+    """Return the types of JSON that a node takes; all that are known as `any` if it does not say."""
+    if isinstance(node, dict) and isinstance(node.get("enum"), list):
+        return {type(value).__name__ for value in node["enum"]} & {"str", "int"}
+    kind = node.get("type") if isinstance(node, dict) else None
+    return {{"string": "str", "integer": "int"}.get(kind, kind)} if isinstance(kind, str) else {"any"}
 
 
 def _tag(node: Any) -> Any:  # noqa: ANN401 - JSON

@@ -42,7 +42,7 @@ def announced_schema(model: Any) -> Schema:  # noqa: ANN401 - any type that msgs
         msgspec.json.Decoder(model)
         schema = msgspec.json.schema(model)
         info = types.type_info(model)
-    except (NameError, TypeError, ValueError) as error:
+    except (NameError, TypeError, ValueError, NotImplementedError) as error:
         raise UnsupportedType(_refusal(model, error)) from error
     _Announcer(schema).announce(info, schema)
     # As JSON, since a tag that is a number is a key of msgspec's schema.

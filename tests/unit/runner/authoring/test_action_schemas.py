@@ -192,6 +192,12 @@ class Wide(enum.Flag):
     A, B, C, D, E, F, G, H, X = (2**number for number in range(9))
 
 
+class Huge(enum.IntEnum):
+    """A value that msgspec can't look up."""
+
+    BIG = 2**63
+
+
 def text(pattern: str) -> Any:
     """Return a type of text with a pattern."""
     return Annotated[str, msgspec.Meta(pattern=pattern)]
@@ -208,6 +214,7 @@ def text(pattern: str) -> Any:
         (dict[tuple[int, int], int], "a mapping with keys of Tuple has no JSON: use text"),
         (dict[bool, int], "a mapping with keys of Bool"),
         (Annotated[float, msgspec.Meta(multiple_of=0.1)], "use decimal.Decimal, or an int of a smaller unit"),
+        (Huge, "no JSON Schema"),
         (Wide, "use a list of an Enum"),
         (text(r"\D"), r"write \[\^0-9\]"),
         (text("(a{1000}){1000}"), "write a simpler one"),
