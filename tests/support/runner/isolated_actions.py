@@ -1,4 +1,4 @@
-"""Actions that run in processes of their own: `iso:plain` and `iso:async` do what their input says.
+"""Actions that run in processes of their own: `iso:plain`, `iso:async` and `iso:traced` do what their input says.
 
 They report their start as progress (1 percent), and write marks to a file. Use them with
 `--actions tests.support.runner.isolated_actions`.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import functools
 import logging
 import os
 import re
@@ -252,6 +253,23 @@ async def asynchronous(request: Work, ctx: ActionContext) -> Any:
     if request.how in WAITS:
         return await WAITS[request.how](request, ctx)
     return HOW[request.how](request, ctx)
+
+
+def traced(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a handler as most decorators do."""
+
+    @functools.wraps(handler)
+    def wrapper(*args: Any) -> Any:
+        return handler(*args)
+
+    return wrapper
+
+
+@action("iso:traced", lease=1, max_attempts=2, backoff=0.05, cancel_grace=GRACE, isolation="process")
+@traced
+async def wrapped(request: Work, ctx: ActionContext) -> Any:
+    """Do it in an event loop that a plain function asks for."""
+    return await WAITS[request.how](request, ctx) if request.how in WAITS else HOW[request.how](request, ctx)
 
 
 async def wait(request: Work, ctx: ActionContext) -> None:

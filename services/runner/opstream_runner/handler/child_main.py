@@ -21,7 +21,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, Final, Self
 
 import msgspec
@@ -37,7 +38,17 @@ from opstream_schemas.text import truncate_text
 
 from .child_protocol import FRAME_HEADER, Begun, ChildStart, Reported, decode_start, encode_frame
 from .child_warden import stand_guard
-from .invocation import UNEXPECTED_ERROR, HandlerOutcome, Postponed, Raised, Stopped, invoke, invoke_in_this_thread
+from .invocation import (
+    UNEXPECTED_ERROR,
+    Awaiting,
+    HandlerOutcome,
+    Postponed,
+    Raised,
+    Stopped,
+    finish,
+    invoke,
+    invoke_in_this_thread,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -226,7 +237,11 @@ def _run_plain(
     channel: RunnerChannel,
 ) -> None:
     interrupt.interrupt = context.check_canceled
-    channel.send_outcome(invoke_in_this_thread(action, start.input, context, start.limit, interrupt))
+    outcome = invoke_in_this_thread(action, start.input, context, start.limit, interrupt)
+    if isinstance(outcome, Awaiting):
+        _run_in_loop(partial(finish, action, outcome, context, start.limit), context, interrupt, channel)
+    else:
+        channel.send_outcome(outcome)
 
 
 def _run_async(
@@ -236,9 +251,18 @@ def _run_async(
     interrupt: HandlerInterrupt,
     channel: RunnerChannel,
 ) -> None:
+    _run_in_loop(partial(invoke, action, start.input, context, start.limit), context, interrupt, channel)
+
+
+def _run_in_loop(
+    make: Callable[[], Coroutine[Any, Any, HandlerOutcome]],
+    context: ActionContext,
+    interrupt: HandlerInterrupt,
+    channel: RunnerChannel,
+) -> None:
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
-        task = loop.create_task(invoke(action, start.input, context, start.limit))
+        task = loop.create_task(make())
         task.add_done_callback(lambda _: loop.stop())
 
         def cancel() -> None:

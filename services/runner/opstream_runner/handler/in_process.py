@@ -11,15 +11,15 @@ import msgspec
 from opstream_runner.authoring.action import Action
 from opstream_runner.authoring.context import ActionContext
 
-from .handler_loop import HandlerLoop
-from .invocation import HandlerOutcome, invoke
+from .handler_loop import HandlerCall, HandlerLoop
+from .invocation import Awaiting, HandlerOutcome, Stopped, call_handler, finish, invoke
 
 
 class InProcessHandler:
     """A handler that runs in this process.
 
     An async handler runs in the loop of the handlers and is stopped by cancellation. A plain handler runs in a thread;
-    it stops only if it reads `ActionContext.cancel_requested`.
+    it stops only if it reads `ActionContext.cancel_requested`. What it returns is awaited in the loop if it can be.
 
     Args:
         action: the action to run.
@@ -37,15 +37,16 @@ class InProcessHandler:
         limit: int,
         handler_loop: HandlerLoop,
     ) -> None:
-        make = partial(invoke, action, action_input, context, limit)
+        self._handler_loop = handler_loop
+        self._name = f"operation {context.operation_id} ({action.kind})"
+        self._is_stop_requested = False
         self.outcome: asyncio.Future[HandlerOutcome]
-        self._call = None
+        self._call: HandlerCall | None = None
         if action.is_async:
-            self._call = handler_loop.call(make, f"operation {context.operation_id} ({action.kind})")
+            self._call = handler_loop.call(partial(invoke, action, action_input, context, limit), self._name)
             self.outcome = self._call.outcome
         else:
-            self.outcome = asyncio.create_task(make())
-        self._is_stop_requested = False
+            self.outcome = asyncio.create_task(self._run_plain(action, action_input, context, limit))
 
     def request_stop(self) -> None:
         """Cancel an async handler."""
@@ -60,3 +61,15 @@ class InProcessHandler:
         """Cancel an async handler again, which interrupts its clean-up."""
         if self._call is not None:
             self._call.cancel()
+
+    async def _run_plain(
+        self, action: Action[Any, Any], action_input: msgspec.Raw, context: ActionContext, limit: int
+    ) -> HandlerOutcome:
+        outcome = await call_handler(action, action_input, context, limit)
+        if not isinstance(outcome, Awaiting):
+            return outcome
+        if self._is_stop_requested:
+            outcome.discard()
+            return Stopped()
+        self._call = self._handler_loop.call(partial(finish, action, outcome, context, limit), self._name)
+        return await self._call.outcome

@@ -9,8 +9,10 @@ other actions.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import threading
+from collections.abc import Awaitable
 from contextlib import AbstractContextManager
 from math import inf
 from typing import Any, Final
@@ -69,6 +71,22 @@ class Stopped(msgspec.Struct, frozen=True, tag=True):
 HandlerOutcome = Returned | Raised | Postponed | Stopped
 
 
+class Awaiting:
+    """No outcome yet: a plain handler returned what has to be awaited. An async function under a plain decorator does.
+
+    Args:
+        result: awaitable, once.
+    """
+
+    def __init__(self, result: Awaitable[Any]) -> None:
+        self.result = result
+
+    def discard(self) -> None:
+        """Say that it will not be awaited."""
+        if inspect.iscoroutine(self.result):
+            self.result.close()
+
+
 async def invoke(
     action: Action[Any, Any], action_input: msgspec.Raw, context: ActionContext, limit: int
 ) -> HandlerOutcome:
@@ -80,13 +98,31 @@ async def invoke(
         context: passed to the handler. A cancellation is `Stopped` only if the context says that a stop was requested.
         limit: the result's maximum, in bytes of JSON.
     """
+    outcome = await call_handler(action, action_input, context, limit)
+    return await finish(action, outcome, context, limit) if isinstance(outcome, Awaiting) else outcome
+
+
+async def finish(action: Action[Any, Any], awaiting: Awaiting, context: ActionContext, limit: int) -> HandlerOutcome:
+    """Await what a plain handler returned. Never raises. Cancelling the task that runs this cancels it."""
+    try:
+        outcome: HandlerOutcome = Returned(encode_result(action, await awaiting.result, limit))
+    except BaseException as error:  # noqa: BLE001 - see the module's docstring
+        outcome = _outcome_of_exception(action, context, error)
+    leave_fork()
+    return outcome
+
+
+async def call_handler(
+    action: Action[Any, Any], action_input: msgspec.Raw, context: ActionContext, limit: int
+) -> HandlerOutcome | Awaiting:
+    """Do as `invoke` does, but leave it to the caller where to await what a plain handler returned."""
     try:
         request = _decode_input(action, action_input)
         if action.is_async:
             result = await action.handler(request, context)
         else:
             result = await _in_thread(action, request, context)
-        outcome: HandlerOutcome = Returned(encode_result(action, result, limit))
+        outcome = _outcome_of_result(action, result, limit)
     except BaseException as error:  # noqa: BLE001 - see the module's docstring
         outcome = _outcome_of_exception(action, context, error)
     leave_fork()
@@ -99,7 +135,7 @@ def invoke_in_this_thread(
     context: ActionContext,
     limit: int,
     interruptible: AbstractContextManager[object],
-) -> HandlerOutcome:
+) -> HandlerOutcome | Awaiting:
     """Run a plain handler once, in the calling thread. Never raises.
 
     Args:
@@ -114,7 +150,7 @@ def invoke_in_this_thread(
         request = _decode_input(action, action_input)
         with interruptible:
             result = action.handler(request, context)
-        outcome: HandlerOutcome = Returned(encode_result(action, result, limit))
+        outcome = _outcome_of_result(action, result, limit)
     except BaseException as error:  # noqa: BLE001 - see the module's docstring
         outcome = _outcome_of_exception(action, context, error)
     leave_fork()
@@ -126,6 +162,12 @@ def _decode_input(action: Action[Any, Any], action_input: msgspec.Raw) -> Any:  
         return action.decode(action_input)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ActionError(ErrorCode.INVALID_INPUT, str(error)) from error
+
+
+def _outcome_of_result(action: Action[Any, Any], result: Any, limit: int) -> HandlerOutcome | Awaiting:  # noqa: ANN401
+    if not action.is_async and inspect.isawaitable(result):
+        return Awaiting(result)
+    return Returned(encode_result(action, result, limit))
 
 
 def _outcome_of_exception(action: Action[Any, Any], context: ActionContext, error: BaseException) -> HandlerOutcome:

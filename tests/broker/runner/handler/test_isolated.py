@@ -34,6 +34,7 @@ pytestmark = pytest.mark.broker
 
 PLAIN = Kind("iso", "plain")
 ASYNC = Kind("iso", "async")
+TRACED = Kind("iso", "traced")
 both = pytest.mark.parametrize("kind", [PLAIN, ASYNC], ids=str)
 
 
@@ -108,7 +109,7 @@ def twice(error: OperationError) -> OperationError:
     return msgspec.structs.replace(error, message=f"{error.message} (2 attempts failed)")
 
 
-@both
+@pytest.mark.parametrize("kind", [PLAIN, ASYNC, TRACED], ids=str)
 async def test_it_has_a_process_of_its_own(stage: RunnerStage, runner: Runner, kind: Kind) -> None:
     """The handler gets the same context as in the runner, in another process, which leads its own group."""
     await begin(stage, kind, "tell", resource_id="42")
@@ -428,3 +429,12 @@ async def test_an_isolated_action_without_a_module(stage: RunnerStage) -> None:
 
     with pytest.raises(InvalidAction, match="collect it from a module"):
         Runner(stage.link, stage.dependencies(), [handler], name="runner-1", concurrency=1)
+
+
+async def test_what_a_plain_function_returns_is_awaited(stage: RunnerStage, runner: Runner, marks: Marks) -> None:
+    """An async function under a plain decorator runs, and is cancelled, as any other."""
+    await begin(stage, TRACED, "wait", marks)
+    await at_it(stage)
+    operation = await cancel(stage, runner, TRACED)
+    assert operation.status is Status.CANCELED
+    assert marks.read() == "cleaned up, cancel requested: True\n"

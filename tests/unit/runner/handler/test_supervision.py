@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
 import pytest
 
-from opstream_runner import Action, ActionContext, action
+from opstream_runner import Action, ActionContext, ActionError, action
 from opstream_runner.handler.handler_loop import HandlerLoop
 from opstream_runner.handler.in_process import InProcessHandler
 from opstream_runner.handler.invocation import (
@@ -23,6 +24,7 @@ from opstream_runner.handler.invocation import (
     Stopped,
 )
 from opstream_runner.handler.supervision import StopReason, StopSignal, supervise
+from opstream_schemas.events import OperationError
 from tests.support.runner.shared_event import SharedEvent
 from tests.support.system.wait import eventually
 
@@ -244,3 +246,81 @@ async def test_a_handler_that_cancels_its_own_task() -> None:
         task.cancel()
 
     assert await Trial(handler).outcome() == Raised(UNEXPECTED_ERROR, is_meant=False)
+
+
+def traced(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a handler as most decorators do: what it returns is passed on."""
+
+    @functools.wraps(handler)
+    def wrapper(*args: Any) -> Any:
+        return handler(*args)
+
+    return wrapper
+
+
+async def test_what_a_plain_handler_returns_is_awaited() -> None:
+    """An async function under a plain decorator runs in the loop of the handlers, as any other."""
+    threads: list[str] = []
+
+    async def handler(request: Input, ctx: ActionContext) -> int:
+        threads.append(threading.current_thread().name)
+        await asyncio.sleep(0)
+        return 7
+
+    def own_loop(request: Input, ctx: ActionContext) -> int:
+        return asyncio.run(handler(request, ctx))
+
+    assert await Trial(action("book:act")(traced(handler))).outcome() == Returned(b"7")
+    assert threads == ["the event loop of the async handlers"]
+    assert await Trial(action("book:act")(own_loop)).outcome() == Returned(b"7")
+
+
+async def test_what_a_plain_handler_returned_is_cancelled() -> None:
+    """It stops at its next await, and cleans up."""
+    running, cleaned = SharedEvent(), SharedEvent()
+
+    async def handler(request: Input, ctx: ActionContext) -> None:
+        try:
+            running.set()
+            await asyncio.Event().wait()
+        finally:
+            cleaned.set()
+
+    trial = Trial(action("book:act")(traced(handler)))
+    await running.wait()
+    trial.stop_signal.set(StopReason.CANCEL)
+    assert await trial.outcome() == Stopped()
+    assert cleaned.is_set()
+
+
+async def test_what_a_plain_handler_returns_too_late_is_not_begun() -> None:
+    """A stop that comes while the plain part runs is kept."""
+    running, may_return = SharedEvent(), threading.Event()
+    begun: list[int] = []
+
+    async def rest() -> None:
+        begun.append(1)
+
+    @action("book:act")
+    def handler(request: Input, ctx: ActionContext) -> Any:
+        running.set()
+        may_return.wait(5)
+        return rest()
+
+    trial = Trial(handler)
+    await running.wait()
+    trial.stop_signal.set(StopReason.CANCEL)
+    trial.handler.request_stop()
+    may_return.set()
+    assert await trial.outcome() == Stopped()
+    assert begun == []
+
+
+async def test_what_a_plain_handler_returns_may_fail() -> None:
+    """Its exception decides, as that of an async handler does."""
+
+    async def handler(request: Input, ctx: ActionContext) -> None:
+        raise ActionError("Full", "no room")
+
+    outcome = await Trial(action("book:act")(traced(handler))).outcome()
+    assert outcome == Raised(OperationError(code="Full", message="no room"), is_meant=True)
