@@ -45,6 +45,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     """0 for a free one."""
     public_url: str | None
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
     nats_port: int
     """0 for a free one."""
     data_dir: Path
@@ -211,6 +213,8 @@ class Supervisor:
             *self._broker_options(),
             *("--host", settings.host, "--port", str(self._port), "--max-body", str(settings.max_body)),
             *public_url,
+            *(part for host in settings.allowed_hosts for part in ("--allowed-host", host)),
+            *(part for origin in settings.allowed_origins for part in ("--allowed-origin", origin)),
             *self._callback_options(),
         )
         await self._launch(

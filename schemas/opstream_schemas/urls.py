@@ -1,4 +1,4 @@
-"""URLs that opstream calls, and the rules for hosts that it may call. Pure.
+"""URLs that opstream calls, and rules: for hosts that it may call, and for hosts and sites that may call it. Pure.
 
 The grammar is stricter than RFC 3986, so that no two programs can read different hosts from one URL.
 """
@@ -26,6 +26,10 @@ _LABEL_REGEX: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _RULE_REGEX: Final = re.compile(
     r"(?P<host>(?:\*\.)?[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?"
 )
+ANY_HOST: Final = "*"
+"""The rule that allows every host to call."""
+_OWN_HOST_REGEX: Final = re.compile(r"(?:\*\.)?[a-z0-9_](?:[a-z0-9._-]{0,251}[a-z0-9_])?")
+_ORIGIN_REGEX: Final = re.compile(r"https?://(?:[a-z0-9._-]{1,253}|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 _MAX_PORT: Final = 65_535
 
@@ -128,6 +132,35 @@ def parse_url(text: str, *, is_http_allowed: bool = False) -> Url:
 def is_host_allowed(url: Url, rules: Iterable[HostRule]) -> bool:
     """Return True if one of the rules allows the URL; without rules no URL is allowed."""
     return any(rule.matches(url) for rule in rules)
+
+
+def parse_host_rule(text: str) -> str:
+    """Return an allowed host as it is compared: `*`, `*.example.com`, `api.example.com`, `10.0.0.7` or `::1`.
+
+    Raises:
+        InvalidName: the text is no host, or has a port.
+    """
+    rule = text.lower()
+    if rule == ANY_HOST or _OWN_HOST_REGEX.fullmatch(rule):
+        return rule
+    try:
+        return str(ipaddress.ip_address(rule.strip("[]")))
+    except ValueError:
+        raise InvalidName(
+            f"{text!r} is not a host: write api.example.com, *.example.com or an address, without a port; * allows any"
+        ) from None
+
+
+def parse_origin(text: str) -> str:
+    """Return the origin of a web page as browsers write it: `https://app.example.com`, with a port if it has one.
+
+    Raises:
+        InvalidName: the text is no origin.
+    """
+    origin = text.lower()
+    if _ORIGIN_REGEX.fullmatch(origin) is None:
+        raise InvalidName(f"{text!r} is not an origin: write https://app.example.com, without a path")
+    return origin
 
 
 def _is_host(host: str) -> bool:

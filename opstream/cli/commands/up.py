@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from opstream.cli.options import common as common_options
+from opstream.cli.options import proxy as proxy_options
 from opstream.cli.options import webhooks as webhook_options
 
 
@@ -14,6 +15,8 @@ from opstream.cli.options import webhooks as webhook_options
 @common_options.host_option
 @common_options.port_option
 @common_options.public_url_option
+@proxy_options.allowed_host_option
+@proxy_options.allowed_origin_option
 @common_options.nats_port_option
 @common_options.data_dir_option
 @common_options.actions_option()

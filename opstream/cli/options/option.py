@@ -135,3 +135,12 @@ def checked(check: Callable[[str], Any]) -> Callable[[click.Context, click.Param
             raise click.BadParameter(str(error), ctx, param) from error
 
     return parse
+
+
+def checked_list(check: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, tuple[str, ...]], Any]:
+    """As `checked`, for each item of an option that may be repeated."""
+
+    def parse(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[Any, ...]:
+        return tuple(checked(check)(ctx, param, item) for item in split_list(ctx, param, value))
+
+    return parse

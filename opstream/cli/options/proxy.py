@@ -1,4 +1,4 @@
-"""Options of `opstream api` about proxies that are trusted to identify the caller (ADR 0023)."""
+"""Options of the API about what is in front of it: proxies that identify the caller (ADR 0023), hosts and web sites."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any, Final
 
 import click
 
-from .option import Decorator, F, option, split_list
+from opstream_schemas.urls import parse_host_rule, parse_origin
+
+from .option import Decorator, F, checked_list, option, split_list
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -82,8 +84,37 @@ _client_id_header_option: Final[Decorator[Any]] = option(
 )
 
 
+allowed_host_option: Final[Decorator[Any]] = option(
+    "--allowed-host",
+    "allowed_hosts",
+    variable="ALLOWED_HOSTS",
+    multiple=True,
+    metavar="HOST",
+    callback=checked_list(parse_host_rule),
+    help="A host that requests may name, e.g. --allowed-host api.example.com --allowed-host '*.internal'; '*' for any. "
+    "The names of this machine and the host of --public-url are always allowed. Without it, these alone on a loopback "
+    "address, and any host elsewhere.",
+)
+allowed_origin_option: Final[Decorator[Any]] = option(
+    "--allowed-origin",
+    "allowed_origins",
+    variable="ALLOWED_ORIGINS",
+    multiple=True,
+    metavar="ORIGIN",
+    callback=checked_list(parse_origin),
+    help="Another web site whose pages may submit and cancel, e.g. --allowed-origin https://app.example.com. The proxy "
+    "in front has to answer the CORS requests of browsers. Without it none but the service's own.",
+)
+
+
 def proxy_options(command: F) -> F:
     """Add all options of this module."""
-    for decorate in (_client_id_header_option, _identity_header_option, _trusted_proxy_option):
+    for decorate in (
+        _client_id_header_option,
+        _identity_header_option,
+        _trusted_proxy_option,
+        allowed_origin_option,
+        allowed_host_option,
+    ):
         command = decorate(command)
     return command

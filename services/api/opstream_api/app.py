@@ -24,7 +24,8 @@ from .dependencies import Dependencies
 from .errors import ApiError, journal_error, method_not_allowed, not_found
 from .http.docs_page import docs_routes
 from .http.header_middleware import REQUEST_ID_KEY, HeaderMiddleware
-from .http.requests import parse_headers, read_body
+from .http.request_origin import RequestOriginMiddleware
+from .http.requests import check_declared, parse_headers, read_body
 from .http.responses import empty_response, error_response, json_response, monitor_response
 from .http.submit_request import (
     OPERATION_ID,
@@ -100,7 +101,10 @@ def create_app(dependencies: Dependencies) -> ASGIApp:
         logging_config=None,
         openapi_config=None,
     )
-    return HeaderMiddleware(app, new_id=dependencies.new_request_id)
+    guarded = RequestOriginMiddleware(
+        app, hosts=dependencies.hosts, origins=dependencies.allowed_origins, public_url=dependencies.public_url
+    )
+    return HeaderMiddleware(guarded, new_id=dependencies.new_request_id)
 
 
 async def _refuse_options(request: AnyRequest) -> None:
@@ -123,6 +127,7 @@ async def _submit(dependencies: Dependencies, request: AnyRequest) -> ASGIRespon
         body = await read_body(request.receive, headers, dependencies.body_limit)
         if body is None:
             return empty_response(400)  # the client has disconnected, so nothing is recorded and nothing is sent
+        check_declared(headers, body)
         accepted = await dependencies.submitter.submit(submit, body)
     except ApiError as error:
         # After a 5xx the request may be recorded or not. The client learns which when it repeats the request.
@@ -155,7 +160,7 @@ def _handle_framework_error(request: AnyRequest, error: HTTPException) -> Respon
 
 
 def _method_error(scope: HTTPScope) -> ApiError:
-    path = f"/{'/'.join(filter(None, scope['path'].split('/')))}"  # litestar ignores empty segments, too
+    path = scope["path"]
     if _READ_PATH.fullmatch(path):
         return method_not_allowed(ALLOW_READ)
     if _CANCEL_PATH.fullmatch(path):

@@ -12,6 +12,7 @@ from .http.callback_header import CallbackPolicy
 from .http.caller_identity import CallerResolver
 from .http.docs_page import DocsPage
 from .http.document_cache import DocumentCache
+from .http.request_origin import HostPolicy
 from .operations.cancel import Canceler
 from .operations.history import HistoryReader
 from .operations.journal_capacity import JournalCapacity
@@ -37,6 +38,10 @@ class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
     docs_page: DocsPage
     public_url: str
     """Base of status URLs; empty to use each request's own `Host`."""
+    hosts: HostPolicy
+    """The names under which the service may be called."""
+    allowed_origins: tuple[str, ...]
+    """Web pages of other sites that may submit and cancel."""
     body_limit: int
     """Bytes of a request's body."""
     callback_policy: CallbackPolicy

@@ -37,6 +37,7 @@ from .dependencies import Dependencies
 from .http.caller_identity import CallerResolver
 from .http.docs_page import load_docs_page
 from .http.document_cache import DocumentCache
+from .http.request_origin import HostPolicy
 from .openapi import openapi_document
 from .operations.cancel import Canceler
 from .operations.history import HistoryReader
@@ -72,6 +73,7 @@ class ConnectedApi(NamedTuple):
     """A service that is connected to the broker and not served yet."""
 
     app: ASGIApp
+    hosts: HostPolicy
     conditions: Conditions
     watches: WatchRegistry
     """Stop it when the server begins to stop: that ends all requests that wait or stream."""
@@ -121,6 +123,7 @@ async def connected_api(settings: Settings) -> AsyncIterator[ConnectedApi]:
         setback_watch = SetbackWatch(connection, conditions, now=_utc_now)
         stack.push_async_callback(end_task, asyncio.create_task(setback_watch.run(), name="setback watch"))
         public_url = settings.public_url.rstrip("/")
+        hosts = HostPolicy.of(settings.allowed_hosts, bound_to=settings.host, public_url=public_url)
         app = create_app(
             Dependencies(
                 submitter=Submitter(
@@ -154,13 +157,15 @@ async def connected_api(settings: Settings) -> AsyncIterator[ConnectedApi]:
                 asyncapi=DocumentCache(catalog, action_asyncapi_document),
                 docs_page=load_docs_page(),
                 public_url=public_url,
+                hosts=hosts,
+                allowed_origins=settings.allowed_origins,
                 body_limit=settings.body_limit,
                 callback_policy=settings.callbacks,
                 new_operation_id=_new_id,
                 new_request_id=_new_request_id,
             )
         )
-        yield ConnectedApi(app, conditions, watches)
+        yield ConnectedApi(app, hosts, conditions, watches)
 
 
 async def _serve(settings: Settings, sock: socket.socket) -> None:
@@ -180,6 +185,11 @@ async def _serve(settings: Settings, sock: socket.socket) -> None:
             server = make_server(api.app, api.conditions, api.watches.stop)
             host, port = sock.getsockname()[:2]
             logger.info("serving on %s port %d", host, port)
+            if api.hosts.is_any and not settings.public_url and not settings.allowed_hosts:
+                logger.warning(
+                    "any client decides which host Operation-Location names: set --public-url to the URL at which "
+                    "clients reach this service, or --allowed-host to the names that it may be called by ('*' for any)"
+                )
             await server.serve([sock])
     except asyncio.CancelledError:
         if server is not None:

@@ -22,6 +22,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     public_url: str = ""
     """Base of the URLs in `Operation-Location`, as clients reach this service through a proxy. Empty: the scheme and
     `Host` of each request, which is wrong behind a proxy that rewrites `Host`."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Hosts under which the service may be called; `*` for any. Empty: on a loopback address the names of this machine
+    and the host of `public_url`, elsewhere any."""
+    allowed_origins: tuple[str, ...] = ()
+    """Origins of web pages, other than its own, that may submit and cancel."""
     body_limit: int = BODY_LIMIT
     """Bytes of a submit's body: large enough for a list of a thousand files, small enough for a broker's default
     `max_payload`. The journal must accept 16 KiB more; the start checks that."""

@@ -16,7 +16,7 @@ from litestar.response.base import ASGIResponse
 from .dependencies import Dependencies
 from .errors import method_not_allowed, not_found
 from .http.conditional_headers import etag_matches, last_event_position, wait_seconds, wants_stream
-from .http.requests import check_content_type, check_query, parse_headers, read_body
+from .http.requests import check_content_type, check_declared, check_query, parse_headers, read_body
 from .http.responses import (
     JSON,
     StreamedResponse,
@@ -100,6 +100,7 @@ async def _cancel(dependencies: Dependencies, operation_id: str, request: AnyReq
     body = await read_body(request.receive, headers, dependencies.body_limit)
     if body is None:
         return empty_response(400)  # the client has disconnected
+    check_declared(headers, body)
     operation = await dependencies.canceler.cancel(operation_id, by=caller.identity, reason=decode_reason(body))
     return monitor_response(operation, retry_after=dependencies.status.retry_after(operation))
 

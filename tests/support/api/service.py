@@ -29,6 +29,7 @@ from opstream_schemas.events import EventData, OperationError, RecordedEvent, St
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.fold import evolve, fold_for_reader, next_event
 from opstream_schemas.operation.state import Operation
+from opstream_schemas.urls import ANY_HOST
 
 JSON: Final = "application/json"
 UPLOAD: Final = Kind("book", "upload-start")
@@ -157,8 +158,10 @@ async def read_reply(reader: asyncio.StreamReader, *, has_body: bool = True) -> 
 
 
 def post(path: str, body: bytes = b"", *headers: str, host: str | None = "api.test") -> bytes:
-    """The bytes of a POST with a declared length."""
+    """The bytes of a POST with a declared length, of JSON unless a header says otherwise."""
     lines = [f"POST {path} HTTP/1.1", *([f"Host: {host}"] if host is not None else []), *headers]
+    if body and not any(header.lower().startswith("content-type:") for header in headers):
+        lines.append(f"Content-Type: {JSON}")
     return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode("latin-1") + body
 
 
@@ -167,8 +170,9 @@ async def serving(url: str, *, send_buffer: int = 0, max_connections: int = 0, *
     """A service on a free port, on the broker at `url`; `settings` are those of `Settings`.
 
     With a `send_buffer` (bytes), the kernel buffers at most that much for a client that does not read.
-    `max_connections` is that of `make_server`.
+    `max_connections` is that of `make_server`. Unless told otherwise, it answers for any host, as tests name it.
     """
+    settings = {"allowed_hosts": (ANY_HOST,), **settings}
     with listen("127.0.0.1", 0, "--port") as sock:
         # asyncio does so only for sockets made with the protocol's number; without it each response takes 40 ms more.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -21,6 +21,8 @@ Headers = Mapping[bytes, list[str]]
 _KNOWN_PARAMETERS: Final = frozenset({"api-version"})
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _JSON: Final = re.compile(r"application/(?:[a-z0-9!#$&^_.-]+\+)?json")
+_PLAIN_ENCODINGS: Final = frozenset({"", "identity"})
+"""Some clients send the header without a value."""
 _CHARSETS: Final = frozenset({"utf-8", "utf8"})
 _TRACEPARENT: Final = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?P<more>-.{0,200})?"
@@ -90,13 +92,13 @@ def parse_trace(headers: Headers) -> Trace | None:
 
 
 def check_content_type(headers: Headers) -> None:
-    """Accept a body that is declared as JSON in UTF-8, or not declared at all.
+    """Accept a body that is declared as JSON in UTF-8. One that is not declared is refused later (`check_declared`).
 
     Raises:
         ApiError: `UnsupportedMediaType`; `InvalidHeader` for two content types.
     """
     encoding = single_value(headers, "Content-Encoding")
-    if encoding is not None and encoding.strip().lower() != "identity":
+    if encoding is not None and encoding.strip().lower() not in _PLAIN_ENCODINGS:
         raise _unsupported(
             f"Content-Encoding {encoding!r} is not supported: send the body unencoded", "Content-Encoding"
         )
@@ -110,6 +112,16 @@ def check_content_type(headers: Headers) -> None:
         name, _, charset = parameter.strip().partition("=")
         if name.lower() == "charset" and charset.strip('"').lower() not in _CHARSETS:
             raise _unsupported(f"the input must be UTF-8, not {charset!r}", "Content-Type")
+
+
+def check_declared(headers: Headers, body: bytes) -> None:
+    """Accept a body only if it is declared. A web page of another site can send one that is not.
+
+    Raises:
+        ApiError: `UnsupportedMediaType`.
+    """
+    if body and b"content-type" not in headers:
+        raise _unsupported("a body needs the header Content-Type: application/json", "Content-Type")
 
 
 async def read_body(receive: Callable[[], Awaitable[Any]], headers: Headers, limit: int) -> bytes | None:

@@ -88,6 +88,12 @@ def error_response(error: ApiError) -> Response[bytes]:
     return Response(encode_error(error.body), status_code=error.status, media_type=JSON, headers=headers)
 
 
+def error_as_asgi(error: ApiError) -> ASGIResponse:
+    """Build the same response as an ASGI app, for middleware."""
+    headers = {**error.headers, "x-ms-error-code": str(error.code)}
+    return json_response(encode_error(error.body), status=error.status, headers=headers)
+
+
 def encode_error(body: ErrorBody) -> bytes:
     """Encode an error body as JSON."""
     return _encode(body)

@@ -124,6 +124,8 @@ def parse_submit_path(raw_path: bytes) -> SubmitPath:
     """Parse `/{resource}/{id}:{action}` or `/{resource}:{action}`; the last `:` separates.
 
     The framework's decoded path is of no use here: in it `%2F` equals `/`, and bytes that are not UTF-8 are replaced.
+    Resource and action have one spelling, without percent-encoding, so that a rule of a proxy for them holds. Only the
+    `:` may be `%3A`, which some clients send.
 
     Args:
         raw_path: as the client sent it, without the query.
@@ -139,10 +141,13 @@ def parse_submit_path(raw_path: bytes) -> SubmitPath:
     name, colon, action = last.rpartition(":")
     if not colon:
         raise not_found()
+    resource = resources[0] if resources else name
     try:
-        kind = Kind.parse_routable(f"{resources[0] if resources else name}:{action}")
+        kind = Kind.parse_routable(f"{resource}:{action}")
     except InvalidName:
         raise not_found() from None
+    if not segments[1].startswith(resource.encode()) or not segments[-1].endswith(action.encode()):
+        raise not_found()
     if not resources:
         return SubmitPath(kind, "")
     try:

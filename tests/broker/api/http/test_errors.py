@@ -78,6 +78,20 @@ TABLE: Final = [
         "UnsupportedMediaType",
         "Content-Type",
     ),
+    (
+        "undeclared body",
+        request("POST", PATH, f"Content-Length: {len(VALID)}") + VALID,
+        415,
+        "UnsupportedMediaType",
+        "Content-Type",
+    ),
+    (
+        "undeclared body of a cancel",
+        request("POST", "/status/1:cancel", "Content-Length: 2") + b"{}",
+        415,
+        "UnsupportedMediaType",
+        "Content-Type",
+    ),
     ("gzip", post(PATH, VALID, "Content-Encoding: gzip"), 415, "UnsupportedMediaType", "Content-Encoding"),
     ("too large", post(PATH, b"x" * (256 * 1024 + 1)), 413, "PayloadTooLarge", ""),
     ("too large in chunks", chunked(PATH, 300 * 1024), 413, "PayloadTooLarge", ""),
@@ -98,12 +112,48 @@ TABLE: Final = [
     ("read of well-known", request("GET", "/.well-known/agents"), 404, "NotFound", ""),
     ("below a status", request("GET", "/status/1/x"), 404, "NotFound", ""),
     ("no id", request("GET", "/status"), 404, "NotFound", ""),
+    *(
+        (f"spelled {path}", request("GET", path), 404, "NotFound", "")
+        for path in (
+            *(
+                "/status//1",
+                "//status/1",
+                "/status/1/",
+                "/status/%31",
+                "/%73tatus/1",
+                "/status%2F1",
+                "/status/1/events/",
+            ),
+            *(
+                "/status/1//events",
+                "/status/1/event%73",
+                "/status/1%3Acancel",
+                "/healthz/",
+                "//readyz",
+                "/openapi%2Ejson",
+            ),
+            *("/docs/", "/docs//page.css", "/%64ocs", "/asyncapi.json/"),
+        )
+    ),
+    *(
+        (f"spelled {path}", post(path, VALID), 404, "NotFound", "")
+        for path in (
+            *(
+                "/status/1:cancel/",
+                "/status//1:cancel",
+                "/status/1%3Acancel",
+                "/status/1:c%61ncel",
+                "/st%61tus/1:cancel",
+            ),
+            *("/b%6fok/42:upload-start", "/book/42:uploa%64-start", "/b%6fok:upload-start", "//book/42:upload-start"),
+        )
+    ),
     ("unknown operation", request("GET", "/status/nonsense"), 404, "OperationNotFound", ""),
     ("status of *", request("GET", "/status/*"), 404, "OperationNotFound", ""),
-    ("status of >", request("GET", "/status/%3E"), 404, "OperationNotFound", ""),
+    ("status of >", request("GET", "/status/>"), 404, "OperationNotFound", ""),
     ("status with dots", request("GET", "/status/a.b"), 404, "OperationNotFound", ""),
-    ("status with a line feed", request("GET", "/status/a%0Ab"), 404, "OperationNotFound", ""),
-    ("status not UTF-8", request("GET", "/status/%ff"), 404, "OperationNotFound", ""),
+    ("status with a line feed", request("GET", "/status/a%0Ab"), 404, "NotFound", ""),
+    ("status not UTF-8", request("GET", "/status/%ff"), 404, "NotFound", ""),
     ("long status id", request("GET", f"/status/{'i' * 65}"), 404, "OperationNotFound", ""),
     ("GET an action", request("GET", PATH), 405, "MethodNotAllowed", ""),
     ("PUT an action", request("PUT", PATH), 405, "MethodNotAllowed", ""),

@@ -159,6 +159,12 @@ def test_compressed_bodies_are_refused() -> None:
     assert code_of(lambda: check_content_type(headers)) == (ErrorCode.UNSUPPORTED_MEDIA_TYPE, "Content-Encoding")
 
 
+@pytest.mark.parametrize("value", ["", " ", "identity", "Identity "])
+def test_a_body_without_an_encoding_may_say_so(value: str) -> None:
+    """Some clients send an empty `Content-Encoding`."""
+    check_content_type({b"content-type": ["application/json"], b"content-encoding": [value]})
+
+
 async def test_a_body_comes_in_parts() -> None:
     """A body of exactly the limit is accepted."""
     receive = receiving(chunk(60, more=True), chunk(40, more=True), chunk(0, more=False))
