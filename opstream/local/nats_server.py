@@ -60,7 +60,8 @@ def run_broker(settings: Settings) -> NoReturn:
     (port,) = free_ports([ListenAddress(settings.host, settings.port, "--nats-port")])
     data_dir = settings.data_dir.absolute()
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        # What clients sent and actions returned is in it. A folder that exists keeps the mode that its owner gave it.
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock_data_dir(data_dir)
         config = data_dir / "nats.conf"
         config.write_text(configuration(settings, port, data_dir), encoding="utf-8")

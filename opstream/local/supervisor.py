@@ -207,7 +207,7 @@ class Supervisor:
         settings = self._settings
         self._print("starting api, projector, runner and webhooks")
         public_url = ("--public-url", settings.public_url) if settings.public_url else ()
-        await self._launch("projector", *self._broker_options(), "--health-port", str(self._projector_port))
+        await self._launch("projector", *self._broker_options(), *_health_options(self._projector_port))
         await self._launch(
             "api",
             *self._broker_options(),
@@ -220,14 +220,14 @@ class Supervisor:
         await self._launch(
             "runner",
             *self._broker_options(),
-            *("--health-port", str(self._runner_port), "--concurrency", str(settings.concurrency)),
+            *(*_health_options(self._runner_port), "--concurrency", str(settings.concurrency)),
             *("--max-result", str(settings.max_result), "--drain", str(settings.drain)),
             *self._action_options(),
         )
         await self._launch(
             "webhooks",
             *self._broker_options(),
-            *("--health-port", str(self._webhooks_port)),
+            *_health_options(self._webhooks_port),
             *(("--config", str(settings.webhooks_config)) if settings.webhooks_config else ()),
             *self._callback_options(),
             *(part for network in settings.networks for part in ("--allow-private", str(network))),
@@ -308,6 +308,10 @@ class Supervisor:
             self._print(f"running actions have {self._settings.drain:g} s to end; a second Ctrl-C kills them")
         limits = {name: _KILL_AFTER[name] + (self._settings.drain if name in _DRAINED else 0.0) for name in running}
         await stop_in_order([(self._children[name], limits[name]) for name in running], self._print)
+
+
+def _health_options(port: int) -> tuple[str, ...]:
+    return ("--health-host", _LOOPBACK, "--health-port", str(port))
 
 
 def _readiness_check(host: str, port: int) -> Callable[[], Awaitable[bool]]:

@@ -24,6 +24,9 @@ AsgiMessage = MutableMapping[str, Any]
 AsgiReceive = Callable[[], Awaitable[AsgiMessage]]
 AsgiSend = Callable[[AsgiMessage], Awaitable[None]]
 
+ALL_ADDRESSES: Final = "0.0.0.0"  # noqa: S104 - probes come from other hosts
+"""Where health is served by default."""
+
 _STOP_TIMEOUT: Final = 1
 _MAX_CONNECTIONS: Final = 64
 """More than all probes and scrapers of one process need."""

@@ -13,7 +13,7 @@ from opstream_journal.provisioning.provision import check_provisioned
 
 from .broker_monitor import BrokerMonitor
 from .conditions import Conditions
-from .health import HealthServer, listen
+from .health import ALL_ADDRESSES, HealthServer, listen
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +63,7 @@ async def run_service(
     *,
     servers: Sequence[str],
     connect_timeout: float,
+    health_host: str = ALL_ADDRESSES,
     health_port: int,
     conditions: Conditions | None = None,
 ) -> None:
@@ -73,6 +74,7 @@ async def run_service(
         compose: makes the loops from the connection and the journal's `max_msg_size` in bytes.
         servers: NATS URLs of one cluster.
         connect_timeout: seconds to wait for the broker at the start.
+        health_host: address to serve health on.
         health_port: TCP port for /healthz and /readyz; 0 for none.
         conditions: to which the loops report what is wrong around them; /readyz shows it.
 
@@ -80,7 +82,7 @@ async def run_service(
         JournalError: the broker can't be reached, lacks something or differs, the health port is taken, or a loop
             raised it.
     """
-    sock = listen("0.0.0.0", health_port, "--health-port") if health_port else None  # noqa: S104 - probes come from other hosts
+    sock = listen(health_host, health_port, "--health-port") if health_port else None
     loops: list[ServiceLoop] = []
     conditions = conditions or Conditions()
     health = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from opstream.cli.options import common as common_options
@@ -11,9 +13,10 @@ from opstream.cli.service_process import prepare_process, run_service
 @click.command
 @common_options.nats_option
 @common_options.health_port_option
+@common_options.health_host_option
 @common_options.connect_timeout_option
 @common_options.log_level_option
-def projector(*, servers: tuple[str, ...], health_port: int, connect_timeout: float, log_level: str) -> None:
+def projector(*, log_level: str, **given: Any) -> None:  # noqa: ANN401 - the options above, named as the settings are
     """Keep the view up to date: one snapshot of each operation, folded from its events. Run two for safety.
 
     It needs a provisioned broker. Without a projector every status is still right, only slower to read.
@@ -26,4 +29,4 @@ def projector(*, servers: tuple[str, ...], health_port: int, connect_timeout: fl
     from opstream_projector.main import run
     from opstream_projector.settings import Settings
 
-    run_service(lambda: run(Settings(servers=servers, health_port=health_port, connect_timeout=connect_timeout)))
+    run_service(lambda: run(Settings(**given)))

@@ -15,6 +15,7 @@ from opstream.cli.service_process import allow_local_modules, prepare_process, r
 @common_options.drain_option
 @common_options.max_result_option()
 @common_options.health_port_option
+@common_options.health_host_option
 @common_options.connect_timeout_option
 @common_options.log_level_option
 def runner(
@@ -25,6 +26,7 @@ def runner(
     drain: float,
     max_result: int,
     health_port: int,
+    health_host: str,
     connect_timeout: float,
     log_level: str,
 ) -> None:
@@ -50,6 +52,7 @@ def runner(
                 concurrency=concurrency,
                 drain=drain,
                 health_port=health_port,
+                health_host=health_host,
                 result_limit=max_result,
                 connect_timeout=connect_timeout,
             )

@@ -19,6 +19,7 @@ from opstream.cli.service_process import prepare_process, run_service
 @webhook_options.allow_private_option
 @webhook_options.allow_http_option
 @common_options.health_port_option
+@common_options.health_host_option
 @common_options.connect_timeout_option
 @common_options.log_level_option
 def webhooks(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the settings are
@@ -43,6 +44,7 @@ def webhooks(**given: Any) -> None:  # noqa: ANN401 - the options above, named a
                 source=webhook_options.config_source(given),
                 allowed_networks=given["networks"],
                 health_port=given["health_port"],
+                health_host=given["health_host"],
                 connect_timeout=given["connect_timeout"],
             )
         )

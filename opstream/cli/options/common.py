@@ -64,6 +64,13 @@ health_port_option: Final[Decorator[Any]] = option(
     metavar="PORT",
     help="Serve /healthz and /readyz on this port, for probes; 0 for none.",
 )
+health_host_option: Final[Decorator[Any]] = option(
+    "--health-host",
+    variable="HEALTH_HOST",
+    default="0.0.0.0",  # noqa: S104 - probes come from other hosts
+    callback=check_host,
+    help="The address that --health-port is served on; 127.0.0.1 for probes of this machine only.",
+)
 log_level_option: Final[Decorator[Any]] = option(
     "--log-level",
     variable="LOG_LEVEL",

@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 _READS: Final = [*READS, HttpMethod.OPTIONS]
 _SUBMITS: Final = [HttpMethod.POST, HttpMethod.OPTIONS]
 _READ_PATH: Final = re.compile(
-    r"/(?:status/[^/:]+|status/[^/]+/events|docs(?:/[^/]+)?|healthz|readyz|(?:openapi|asyncapi)\.json)"
+    r"/(?:status/[^/:]+|status/[^/]+/events|docs(?:/[^/]*)?|healthz|readyz|(?:openapi|asyncapi)\.json)"
 )
 _CANCEL_PATH: Final = re.compile(r"/status/[^/]*:cancel")
 _OK_BODY: Final = b'{"status":"ok"}'

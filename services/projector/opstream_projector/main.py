@@ -43,6 +43,7 @@ def run(settings: Settings) -> None:
         partial(_compose, conditions),
         servers=settings.servers,
         connect_timeout=settings.connect_timeout,
+        health_host=settings.health_host,
         health_port=settings.health_port,
         conditions=conditions,
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from opstream_journal.runtime.health import ALL_ADDRESSES
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How one projector process works."""
@@ -12,5 +14,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """NATS URLs of one cluster."""
     health_port: int = 0
     """TCP port for /healthz and /readyz; 0 for none."""
+    health_host: str = ALL_ADDRESSES
+    """Address to serve them on. The default is all, since probes come from other hosts."""
     connect_timeout: float = 30.0
     """Seconds to wait for the broker at startup: longer than a restart of the broker takes."""

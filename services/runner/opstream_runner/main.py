@@ -67,9 +67,8 @@ def run(settings: Settings) -> None:
     with contextlib.ExitStack() as stack:
         sock = None
         if settings.health_port:
-            # All interfaces, because probes come from other hosts. First, so that a second runner on this port does not
-            # announce its actions and then die.
-            sock = stack.enter_context(listen("0.0.0.0", settings.health_port, "--health-port"))  # noqa: S104
+            # First, so that a second runner on this port does not announce its actions and then die.
+            sock = stack.enter_context(listen(settings.health_host, settings.health_port, "--health-port"))
             # A forked process that outlives this one must not keep the port from the next runner.
             stack.enter_context(keep_from_forks(lambda: [sock.fileno()]))
         run_until_complete(_serve(settings, actions, sock))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from opstream_journal.provisioning.topology import BODY_LIMIT
+from opstream_journal.runtime.health import ALL_ADDRESSES
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,6 +23,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     twice. The sender of the signal must wait 10 s longer before it kills the process."""
     health_port: int = 0
     """TCP port for /healthz and /readyz; 0 for none."""
+    health_host: str = ALL_ADDRESSES
+    """Address to serve them on. The default is all, since probes come from other hosts."""
     result_limit: int = BODY_LIMIT
     """A result's maximum, in bytes of JSON; a larger one fails the operation. The journal must accept 16 KiB more."""
     connect_timeout: float = 30.0

@@ -26,12 +26,18 @@ _REFUSED_V4: Final = tuple(
         "10.0.0.0/8",  # private (RFC 1918)
         "100.64.0.0/10",  # behind a carrier's NAT (RFC 6598)
         "127.0.0.0/8",  # loopback
+        "161.26.0.0/16",  # IBM Cloud's services for its own machines
+        "166.8.0.0/14",  # IBM Cloud's endpoints inside of its network
+        "168.63.129.16/32",  # Azure's host agent and resolver, which only virtual machines reach
         "169.254.0.0/16",  # link-local (RFC 3927); the metadata services of clouds
         "172.16.0.0/12",  # private
         "192.0.0.0/24",  # protocol assignments (RFC 6890)
         "192.0.2.0/24",  # documentation (RFC 5737)
+        "192.31.196.0/24",  # sinks of reverse lookups (RFC 7535)
+        "192.52.193.0/24",  # multicast relays (RFC 7450)
         "192.88.99.0/24",  # 6to4 relays (RFC 7526)
         "192.168.0.0/16",  # private
+        "192.175.48.0/24",  # sinks of reverse lookups (RFC 7534)
         "198.18.0.0/15",  # benchmarks (RFC 2544)
         "198.51.100.0/24",  # documentation
         "203.0.113.0/24",  # documentation
@@ -48,15 +54,27 @@ _REFUSED_V6: Final = tuple(
         "2001::/23",  # protocol assignments (RFC 2928): Teredo, benchmarks, ORCHID
         "2001:db8::/32",  # documentation (RFC 3849)
         "2002::/16",  # 6to4, which embeds an IPv4 address (RFC 3056)
+        "2620:4f:8000::/48",  # sinks of reverse lookups (RFC 7534)
         "3fff::/20",  # documentation (RFC 9637)
     )
 )
 
 
+_ISATAP: Final = 0x00005EFE
+_ISATAP_MASK: Final = 0xFDFFFFFF
+"""All but the bit that says whether the embedded address is unique."""
+
+
 def is_public(address: Address) -> bool:
-    """Return True if an address is on the public internet (IANA special-purpose registries, as of RFC 9637)."""
+    """Return True if an address is on the public internet.
+
+    Not public are the IANA special-purpose registries, as of RFC 9637, and addresses of clouds that only their own
+    machines reach. An IPv6 address that embeds an IPv4 address as ISATAP does (RFC 5214) is judged by both.
+    """
     if isinstance(address, ipaddress.IPv4Address):
         return not any(address in network for network in _REFUSED_V4)
+    if int(address) >> 32 & _ISATAP_MASK == _ISATAP and not is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)):
+        return False
     return address in _UNICAST_V6 and not any(address in network for network in _REFUSED_V6)
 
 

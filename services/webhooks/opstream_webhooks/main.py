@@ -63,6 +63,7 @@ async def _deliver(settings: Settings, config: ReloadableConfig) -> None:
         compose,
         servers=settings.servers,
         connect_timeout=settings.connect_timeout,
+        health_host=settings.health_host,
         health_port=settings.health_port,
     )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from opstream_journal.runtime.health import ALL_ADDRESSES
+
 from .address_guard import Network
 from .config import ConfigSource
 
@@ -19,5 +21,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Networks that may be called although they are not public. Anyone who may name a callback can reach them."""
     health_port: int = 0
     """TCP port for /healthz and /readyz; 0 for none."""
+    health_host: str = ALL_ADDRESSES
+    """Address to serve them on. The default is all, since probes come from other hosts."""
     connect_timeout: float = 30.0
     """Seconds to wait for the broker at startup: longer than a restart of the broker takes."""

@@ -101,7 +101,7 @@ async def test_open_requests_finish(broker: Broker, link: Connection, journal: J
     port = free_port()
     async with process(broker.url, port) as child, asyncio.timeout(20):
         reader, writer = await connected(port)
-        sent = post("/book:upload-start", VALID, "Operation-Id: last", "Expect: 100-continue")
+        sent = post("/book:upload-start", VALID, "Operation-Id: last", "Expect: 100-continue", host="127.0.0.1")
         head, _, body = sent.partition(b"\r\n\r\n")
         writer.write(head + b"\r\n\r\n")
         await reader.readuntil(b"\r\n\r\n")  # "100 Continue": the request is being served

@@ -234,7 +234,18 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
     (
         "runner",
         [
-            *("--nats", "nats://a:1", "--actions", "x", "--concurrency", "1", "--health-port", "9"),
+            *(
+                "--nats",
+                "nats://a:1",
+                "--actions",
+                "x",
+                "--concurrency",
+                "1",
+                "--health-port",
+                "9",
+                "--health-host",
+                "::1",
+            ),
             *("--drain", "1m", "--max-result", "1B", "--connect-timeout", "5s"),
         ],
         {
@@ -242,6 +253,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             "ACTIONS": "x",
             "CONCURRENCY": "1",
             "HEALTH_PORT": "9",
+            "HEALTH_HOST": "::1",
             "DRAIN": "1m",
             "MAX_RESULT": "1B",
             "CONNECT_TIMEOUT": "5s",
@@ -249,8 +261,8 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
     ),
     (
         "projector",
-        ["--nats", "nats://a:1", "--health-port", "9", "--connect-timeout", "5"],
-        {"NATS_URL": "nats://a:1", "HEALTH_PORT": "9", "CONNECT_TIMEOUT": "5"},
+        ["--nats", "nats://a:1", "--health-port", "9", "--health-host", "::1", "--connect-timeout", "5"],
+        {"NATS_URL": "nats://a:1", "HEALTH_PORT": "9", "HEALTH_HOST": "::1", "CONNECT_TIMEOUT": "5"},
     ),
     (
         "parked",
@@ -260,13 +272,25 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
     (
         "webhooks",
         [
-            *("--nats", "nats://a:1", "--health-port", "9", "--connect-timeout", "5", "--config", HOOKS),
+            *(
+                "--nats",
+                "nats://a:1",
+                "--health-port",
+                "9",
+                "--health-host",
+                "::1",
+                "--connect-timeout",
+                "5",
+                "--config",
+                HOOKS,
+            ),
             *("--callback-host", "a.example", "--callback-secret", SECRET, "--allow-private", "10.0.0.0/8"),
             "--allow-http",
         ],
         {
             "NATS_URL": "nats://a:1",
             "HEALTH_PORT": "9",
+            "HEALTH_HOST": "::1",
             "CONNECT_TIMEOUT": "5",
             "WEBHOOKS_CONFIG": HOOKS,
             "CALLBACK_HOSTS": "a.example",

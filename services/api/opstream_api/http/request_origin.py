@@ -31,6 +31,8 @@ _PROBES: Final = frozenset({b"/healthz", b"/readyz"})
 """Probes name the service by its address, whatever that is. Their answers are no secret, and change nothing."""
 _OWN_SITE: Final = frozenset({b"same-origin", b"none"})
 """Values of `Sec-Fetch-Site`; `none` is for what the user does, such as opening a bookmark."""
+_REDIRECTED: Final = b"/docs/"
+"""What people type. It redirects to the page, whose links would not work there."""
 _OWN_PATHS: Final = frozenset({"status", "docs", "healthz", "readyz", "openapi.json", "asyncapi.json"})
 
 
@@ -142,6 +144,8 @@ def _is_canonical(raw_path: bytes, path: str) -> bool:
     The framework would ignore empty segments and a slash at the end, and decode what is percent-encoded.
     """
     if b"%" not in raw_path and b"//" not in raw_path and not raw_path.endswith(b"/"):
+        return True
+    if raw_path == _REDIRECTED:
         return True
     segments = [segment for segment in path.split("/") if segment]
     return not segments or segments[0] not in _OWN_PATHS

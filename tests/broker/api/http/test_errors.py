@@ -132,7 +132,7 @@ TABLE: Final = [
                 "//readyz",
                 "/openapi%2Ejson",
             ),
-            *("/docs/", "/docs//page.css", "/%64ocs", "/asyncapi.json/"),
+            *("/docs//", "/docs/page.css/", "/docs//page.css", "/%64ocs", "/asyncapi.json/"),
         )
     ),
     *(

@@ -9,7 +9,7 @@ import pytest
 
 from opstream_journal import Connection, Journal, announce_action
 from opstream_schemas.events import Requested
-from tests.support.api.service import Api, post, read_reply, serving, spec, stored_messages
+from tests.support.api.service import JSON, Api, post, read_reply, serving, spec, stored_messages
 from tests.support.broker.server import Broker
 
 pytestmark = pytest.mark.broker
@@ -18,6 +18,11 @@ PATH = "/book/42:upload-start"
 VALID = b'{"title":"x"}'
 LIMIT = 4096
 GET = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def request_head(*headers: str) -> bytes:
+    """The head of a submit of JSON."""
+    return "\r\n".join([f"POST {PATH} HTTP/1.1", "Host: a", f"Content-Type: {JSON}", *headers, "", ""]).encode()
 
 
 @pytest.fixture
@@ -73,7 +78,7 @@ async def test_pipelined_requests_are_answered_in_order(api: Api) -> None:
 
 async def test_a_body_in_chunks(api: Api) -> None:
     """Its length need not be declared."""
-    head = b"POST /book:upload-start HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = request_head("Transfer-Encoding: chunked")
     reply = await api.raw(head, b'5\r\n{"tit\r\n', b'8\r\nle":"x"}\r\n', b"0\r\n\r\n")
     assert reply.status == 202
 
@@ -92,8 +97,7 @@ async def test_a_client_that_asks_first(api: Api) -> None:
     """With `Expect: 100-continue` it gets the error before it sends its body."""
     for length, status in ((LIMIT + 1, 413), (len(VALID), 202)):
         async with api.connection() as (reader, writer):
-            writer.write(f"POST {PATH} HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n".encode())
-            writer.write(f"Content-Length: {length}\r\n\r\n".encode())
+            writer.write(request_head("Expect: 100-continue", f"Content-Length: {length}"))
             if status == 202:
                 assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
                 writer.write(VALID)
@@ -126,9 +130,9 @@ async def test_clients_that_offer_http2(api: Api, journal: Journal) -> None:
 
 async def test_an_offer_to_upgrade_in_chunks_that_is_to_be_closed(api: Api) -> None:
     """The other headers of such a request still apply."""
-    head = b"POST /book:upload-start HTTP/1.1\r\nHost: a\r\nConnection: close, Upgrade\r\nUpgrade: websocket\r\n"
+    head = request_head("Connection: close, Upgrade", "Upgrade: websocket", "Transfer-Encoding: chunked")
     async with api.connection() as (reader, writer):
-        writer.write(head + b"Transfer-Encoding: chunked\r\n\r\nd\r\n" + VALID + b"\r\n0\r\n\r\n")
+        writer.write(head + b"d\r\n" + VALID + b"\r\n0\r\n\r\n")
         assert (await read_reply(reader)).status == 202
         assert await reader.read() == b""
 

@@ -15,7 +15,18 @@ from opstream_journal import Connection, Journal, announce_action
 from opstream_schemas.events import RecordedEvent, Requested, Succeeded, Trace
 from opstream_schemas.names import Kind
 from opstream_schemas.status_monitor import request_hash
-from tests.support.api.service import INPUT, UPLOAD, Api, OperationStory, post, serving, spec, started, stored_messages
+from tests.support.api.service import (
+    INPUT,
+    JSON,
+    UPLOAD,
+    Api,
+    OperationStory,
+    post,
+    serving,
+    spec,
+    started,
+    stored_messages,
+)
 from tests.support.broker.server import Broker
 
 pytestmark = pytest.mark.broker
@@ -63,7 +74,13 @@ async def test_the_request_is_recorded(api: Api, journal: Journal) -> None:
     answer = await api.client.post(
         "/book/b%C3%BCcher:upload-start",
         content=body,
-        headers={"Operation-Id": "my-id", "traceparent": PARENT, "tracestate": "a=1", "X-Unknown": "tolerated"},
+        headers={
+            "Content-Type": JSON,
+            "Operation-Id": "my-id",
+            "traceparent": PARENT,
+            "tracestate": "a=1",
+            "X-Unknown": "tolerated",
+        },
     )
     assert answer.status_code == 202
     event = await only_event(journal, "my-id")
