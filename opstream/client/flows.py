@@ -35,6 +35,7 @@ from .responses import (
     EVENT_STREAM,
     decode_result,
     is_event_stream,
+    no_stream_error,
     parse_history,
     parse_operation,
     parse_stream_event,
@@ -209,7 +210,7 @@ class Flows:
             if response.status == HTTPStatus.NO_CONTENT:
                 return
             if not is_event_stream(response):
-                raise response_error(response, what)
+                raise no_stream_error(response, what)
             stream = EventStreamParser()
             while True:
                 chunk = yield ReadStream()

@@ -17,6 +17,7 @@ from .retries import describe_outcome, parse_error
 from .sse import ServerSentEvent
 
 EVENT_STREAM: Final = "text/event-stream"
+_DOCUMENT: Final = "application/json"
 
 
 class _HistoryBody(msgspec.Struct, frozen=True):
@@ -111,6 +112,18 @@ def response_error(response: ServiceResponse, what: str) -> OperationsError:
     if parse_error(response) is not None:
         return UnexpectedAnswer(f"{what}: the service failed ({describe_outcome(response)})", status=response.status)
     return _not_from_opstream(response, what)
+
+
+def no_stream_error(response: ServiceResponse, what: str) -> OperationsError:
+    """The error for a response to a request for a stream that is none."""
+    media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if response.status != HTTPStatus.OK or media_type != _DOCUMENT:
+        return response_error(response, what)
+    message = (
+        f"{what}: a document came instead of a stream, most likely from a proxy that speaks HTTP/1.0 to the service "
+        "or drops the header Accept: let it use HTTP/1.1 (nginx: proxy_http_version 1.1; docs/running.md)"
+    )
+    return UnexpectedAnswer(message, status=response.status)
 
 
 def _not_from_opstream(response: ServiceResponse, what: str) -> UnexpectedAnswer:

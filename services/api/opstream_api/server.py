@@ -28,6 +28,9 @@ from .http.responses import ABORT_KEY, JSON, encode_error
 
 GRACE_SECONDS: Final = 5
 """Whole seconds for open requests to finish when the service stops. A submit takes less."""
+KEEP_ALIVE_SECONDS: Final = 75
+"""Whole seconds that a connection may be idle after a response: longer than load balancers keep theirs (60 s), so
+that none sends a request on a connection that this service is just closing."""
 
 _MAX_PIPELINED: Final = 16
 """Pipelined requests that may wait on one connection."""
@@ -86,6 +89,7 @@ def make_server(app: ASGIApp, conditions: Conditions, on_stop: Callable[[], None
             proxy_headers=False,  # any client can send these headers; behind a proxy use --public-url
             server_header=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
         ),
         conditions,
         on_stop,
