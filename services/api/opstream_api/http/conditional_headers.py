@@ -17,6 +17,10 @@ MAX_WAIT: Final = 60
 """Whole seconds that a request may wait. Proxies time out at about 100, and clients often earlier."""
 LAST_EVENT_ID: Final = "Last-Event-ID"
 
+_READ_LIMIT: Final = 1024
+"""Characters of `Accept` and `Prefer` that are read. Browsers send 300, and each thousand takes milliseconds."""
+_TAGS_LIMIT: Final = 4096
+"""Characters of `If-None-Match` that are read. A tag beyond is as if the client had not sent it."""
 _WAIT: Final = re.compile(r'(?:^|,)\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?=[;,]|$)', re.IGNORECASE)
 _QUOTED: Final = re.compile(r'"(?![0-9]{1,9}")[^"]*"')
 """A quoted text that is no number. What is inside is not a preference."""
@@ -29,20 +33,20 @@ _JSON: Final = frozenset({"application/json", "application/*"})
 
 def wait_seconds(headers: Headers) -> int:
     """Return the whole seconds that the request may wait (RFC 7240, `Prefer: wait`), at most `MAX_WAIT`; 0 without."""
-    found = _WAIT.search(_QUOTED.sub('""', ",".join(headers.get(b"prefer", []))))
+    found = _WAIT.search(_QUOTED.sub('""', _joined(headers, b"prefer", _READ_LIMIT)))
     return min(int(found[1]), MAX_WAIT) if found else 0
 
 
 def etag_matches(headers: Headers, etag: str) -> bool:
     """Return True if `If-None-Match` has the tag (RFC 9110: weak comparison, `*` matches any)."""
-    values = ",".join(headers.get(b"if-none-match", []))
+    values = _joined(headers, b"if-none-match", _TAGS_LIMIT)
     return values.strip() == "*" or etag in _ETAG.findall(values)
 
 
 def wants_stream(headers: Headers) -> bool:
     """Return True if the client prefers Server-Sent Events: `Accept` has them, and JSON with no higher weight."""
     weights: dict[str, float] = {}
-    for part in ",".join(headers.get(b"accept", [])).split(","):
+    for part in _joined(headers, b"accept", _READ_LIMIT).split(","):
         media_type, *parameters = (piece.strip().lower() for piece in part.split(";"))
         weights[media_type] = _quality(parameters)
     json = max((weights[name] for name in _JSON if name in weights), default=0.0)
@@ -62,6 +66,10 @@ def last_event_position(headers: Headers) -> int:
         message = f"{LAST_EVENT_ID} must be the id of an event of this stream, a whole number, not {value!r}"
         raise ApiError(ErrorCode.INVALID_HEADER, message, target=LAST_EVENT_ID)
     return int(value)
+
+
+def _joined(headers: Headers, name: bytes, limit: int) -> str:
+    return ",".join(headers.get(name, []))[:limit]
 
 
 def _quality(parameters: list[str]) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -117,3 +119,15 @@ def test_an_invalid_last_event_id_is_refused(values: list[str]) -> None:
         last_event_position(parse_headers((b"last-event-id", value.encode()) for value in values))
     assert caught.value.code is ErrorCode.INVALID_HEADER
     assert caught.value.body.error.target == "Last-Event-ID"
+
+
+@pytest.mark.parametrize(
+    "value", ["," * 32_000, "a;" * 16_000, '"' * 32_000, "text/event-stream;q=0.1," * 1_300, " " * 32_000]
+)
+def test_a_long_header_costs_little(value: str) -> None:
+    """The whole head may be one of these headers."""
+    before = time.thread_time()
+    wants_stream({b"accept": [value]})
+    wait_seconds({b"prefer": [value]})
+    etag_matches({b"if-none-match": [value]}, '"a"')
+    assert time.thread_time() - before < 0.05
