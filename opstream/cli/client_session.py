@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 import click
 import msgspec
 
-from opstream.terminal.console import EXIT_INTERRUPTED, CommandError, printable
+from opstream.terminal.console import EXIT_INTERRUPTED, CommandError, printable, shown_json
 from opstream.terminal.operation_display import OperationDisplay, make_operation_display
 from opstream_schemas.status_monitor import StatusMonitor
 
@@ -101,7 +101,8 @@ def wait_for_end(
 def print_json(value: StatusMonitor | msgspec.Raw) -> None:
     """Print a document on stdout: indented on a terminal, otherwise as one line."""
     document = msgspec.json.encode(value)
-    click.echo(msgspec.json.format(document, indent=2) if sys.stdout.isatty() else json_line(document))
+    shown = msgspec.json.format(document, indent=2) if sys.stdout.isatty() else json_line(document)
+    click.echo(shown_json(shown))
 
 
 def json_line(document: bytes) -> bytes:

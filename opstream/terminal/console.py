@@ -6,11 +6,12 @@ The variable NO_COLOR (any value) turns colours off everywhere (https://no-color
 from __future__ import annotations
 
 import os
+import sys
 from typing import IO, Any, Final
 
 import click
 
-from opstream_schemas.text import one_line
+from opstream_schemas.text import escape_json, one_line
 
 EXIT_INTERRUPTED: Final = 130
 """Exit status after Ctrl-C, as in shells."""
@@ -31,7 +32,8 @@ class CommandError(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the line."""
-        click.echo(f"opstream: error: {self.format_message()}", file=file, err=file is None)
+        lines = map(printable, self.format_message().split("\n"))
+        click.echo("opstream: error: " + "\n".join(lines), file=file, err=file is None)
 
 
 def supports_colour(stream: IO[Any]) -> bool:
@@ -55,6 +57,11 @@ def line_width(stream: IO[Any]) -> int | None:
 def printable(text: str) -> str:
     """A text of unknown origin as one line, without control characters, which could move the cursor of a terminal."""
     return one_line(text)
+
+
+def shown_json(document: bytes) -> bytes:
+    """JSON for stdout: as it is for a program; on a terminal with escapes for what could deceive the reader."""
+    return escape_json(document.decode("utf-8", "replace")).encode() if sys.stdout.isatty() else document
 
 
 def coloured(text: str, colour: str | None, *, has_colour: bool, is_bold: bool = False) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from typing import Final
+from typing import Any, Final
 
 from .console import coloured, printable, supports_colour
 
@@ -26,6 +26,10 @@ class _LogFormatter(logging.Formatter):
         """Format the record without its traceback. The message may quote foreign text, so it is made printable."""
         record.message = printable(record.message)
         return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: ANN401, N802 - logging's name and type
+        """Format a traceback. The exception's own text may be foreign, so each line is made printable."""
+        return "\n".join(map(printable, super().formatException(ei).split("\n")))
 
     def format(self, record: logging.LogRecord) -> str:
         """Format the record as a line, followed by the traceback if it has one."""

@@ -28,6 +28,20 @@ def one_line(text: str) -> str:
     return "".join(char if char.isprintable() else " " for char in text)
 
 
+def escape_json(document: str) -> str:
+    """Return JSON with an escape for every character that is shown as something else, or not at all.
+
+    Such characters are those that move the cursor, end a line for some programs, or turn the direction of the text
+    (U+202E). The JSON means the same. Its own line breaks and spaces stay.
+    """
+    return "".join(char if char in "\n " or char.isprintable() else _json_escape(char) for char in document)
+
+
+def _json_escape(char: str) -> str:
+    units = char.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at] << 8 | units[at + 1]:04x}" for at in range(0, len(units), 2))
+
+
 def format_count(number: int, one: str, many: str = "") -> str:
     """Return a number with its noun: `1 event`, `1,200 events`, or with `many` given `2 entries`."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"

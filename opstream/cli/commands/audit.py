@@ -14,7 +14,7 @@ import msgspec
 from opstream.cli.options import common as common_options
 from opstream.cli.options import history as history_options
 from opstream.cli.options.option import checked
-from opstream.terminal.console import EXIT_INTERRUPTED, CommandError, line_width, printable, supports_colour
+from opstream.terminal.console import EXIT_INTERRUPTED, CommandError, line_width, printable, shown_json, supports_colour
 from opstream.terminal.progress_bar import StreamProgress
 from opstream.terminal.table import text_beside
 from opstream.terminal.timeline_text import NAME_WIDTH, timeline_json, timeline_lines
@@ -129,7 +129,7 @@ def _print(timeline: Timeline, settings: AuditSettings) -> None:
     if settings.is_json:
         document = timeline_json(timeline, is_whole=settings.is_whole)
         is_terminal = sys.stdout.isatty()
-        click.echo(msgspec.json.format(document, indent=2) if is_terminal else document)
+        click.echo(shown_json(msgspec.json.format(document, indent=2) if is_terminal else document))
         return
     has_colour = supports_colour(sys.stdout)
     width = None if settings.is_whole else line_width(sys.stdout)  # whole documents are there to be copied

@@ -13,7 +13,7 @@ import msgspec
 from opstream.cli.options import common as common_options
 from opstream.cli.options import webhooks as webhook_options
 from opstream.cli.options.option import option
-from opstream.terminal.console import coloured, line_width, printable, supports_colour
+from opstream.terminal.console import coloured, line_width, printable, shown_json, supports_colour
 from opstream.terminal.event_row import as_utc
 from opstream.terminal.table import fits_beside, text_beside, text_on_second_line
 from opstream_schemas import subjects
@@ -121,7 +121,7 @@ def _print(record: ScannedMessage, *, is_table: bool) -> None:
         row = table_row(attempt, has_colour=has_colour, width=line_width(sys.stdout))
         click.echo(row, color=has_colour or None)
     else:
-        click.echo(msgspec.json.encode(attempt))
+        click.echo(shown_json(msgspec.json.encode(attempt)))
 
 
 def _heading(width: int | None) -> str:

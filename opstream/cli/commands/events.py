@@ -10,7 +10,7 @@ import msgspec
 
 from opstream.cli.client_session import RESPONSE_TIMEOUT, client_session, json_line
 from opstream.cli.options import client as client_options
-from opstream.terminal.console import line_width, supports_colour
+from opstream.terminal.console import line_width, shown_json, supports_colour
 from opstream.terminal.event_row import HEADING, event_row
 from opstream.terminal.standard_streams import is_reader_gone
 
@@ -57,7 +57,7 @@ def print_events(settings: EventsSettings) -> None:
             if is_reader_gone():
                 return
             if not is_table:
-                click.echo(json_line(event.stored))
+                click.echo(shown_json(json_line(event.stored)))
                 continue
             if not index:
                 click.echo(HEADING)

@@ -11,7 +11,7 @@ import msgspec
 
 from opstream.cli.options import common as common_options
 from opstream.cli.options.option import option
-from opstream.terminal.console import CommandError, line_width, printable
+from opstream.terminal.console import CommandError, line_width, printable, shown_json
 from opstream.terminal.table import text_below
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.names import check_durable_name
@@ -161,7 +161,7 @@ async def _show(connection: Connection, keys: list[tuple[str, int]], *, is_table
             continue  # removed since it was listed
         line = msgspec.convert(letter, _DeadLetterLine, from_attributes=True)
         if not is_table:
-            click.echo(msgspec.json.encode(line))
+            click.echo(shown_json(msgspec.json.encode(line)))
             continue
         if not has_heading:
             click.echo(text_below(_HEADING, "subject: detail", line_width(sys.stdout)))

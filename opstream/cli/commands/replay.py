@@ -18,7 +18,15 @@ import msgspec
 
 from opstream.cli.options import common as common_options
 from opstream.cli.options import history as history_options
-from opstream.terminal.console import EXIT_INTERRUPTED, CommandError, coloured, line_width, printable, supports_colour
+from opstream.terminal.console import (
+    EXIT_INTERRUPTED,
+    CommandError,
+    coloured,
+    line_width,
+    printable,
+    shown_json,
+    supports_colour,
+)
 from opstream.terminal.event_row import EVENT_COLOURS, summary
 from opstream.terminal.progress_bar import StreamProgress
 from opstream.terminal.stdout_writer import StdoutWriter
@@ -104,6 +112,10 @@ async def _replay(settings: ReplaySettings) -> None:
         raise CommandError(f"not everything was printed: {reader.problem}")
 
 
+def _shown(lines: bytes, form: OutputFormat) -> bytes:
+    return lines if form == "table" else shown_json(lines)
+
+
 async def _print(reader: EventReader, stdout: StdoutWriter, form: OutputFormat, progress: StreamProgress) -> None:
     from opstream_journal import JournalError
 
@@ -116,7 +128,7 @@ async def _print(reader: EventReader, stdout: StdoutWriter, form: OutputFormat, 
         async with aclosing(reader.batches()) as batches:
             async for batch in batches:
                 for chunk in _chunks(batch):
-                    await stdout.write(format_events(chunk))
+                    await stdout.write(_shown(format_events(chunk), form))
                     count, printed = count + len(chunk), chunk[-1].message.sequence
                 chunk = []
                 position = printed if batch else reader.next_sequence

@@ -41,3 +41,23 @@ def test_a_traceback_stays_whole(
     except ValueError:
         logging.getLogger("test").exception("it failed")
     assert capsys.readouterr().err.endswith("base 10: 'why'\n")
+
+
+def test_a_traceback_moves_no_cursor(
+    root: logging.Logger, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The text of an exception may come from a client: each of its lines is made printable."""
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "level", root.level)
+    logs.configure("info")
+    try:
+        _raise("a\x1b[2Jb\u202ec\x9bd")
+    except ValueError:
+        logging.getLogger("test").exception("it failed")
+    lines = capsys.readouterr().err.split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert lines[-2] == "ValueError: a [2Jb c d"
+
+
+def _raise(text: str) -> None:
+    raise ValueError(text)
