@@ -93,7 +93,7 @@ async def _show(settings: DeliveriesSettings) -> None:
                 has_records = True
                 for record in batch:
                     _print(record, is_table=is_table)
-    if is_table and not has_records:
+    if not has_records:
         click.echo(f"opstream: {_nothing_found(settings)} in the last 30 days", err=True)
 
 

@@ -82,9 +82,11 @@ def write_parquet(settings: ExportSettings) -> None:
 
     Raises:
         CommandError: the file was not written, or some messages were skipped; or as `broker_session`.
-        click.UsageError: the file exists.
+        click.UsageError: the file exists, or its name says that it is something else.
         SystemExit: the command was interrupted.
     """
+    if settings.path.suffix not in {"", ".parquet", ".pq"}:
+        raise click.UsageError(f"{settings.path}: what is written is Parquet: write a name that ends in .parquet")
     _check_target(settings)
     try:
         import pyarrow as pa  # noqa: F401 - nothing is read for a file that can't be written

@@ -406,6 +406,7 @@ def test_provision_compares_only_what_is_given(given: list[Any]) -> None:
         (["redeliver"], "say what to send again"),
         (["redeliver", "a.b"], "operation id 'a.b' must be"),
         (["redeliver", "--endpoint", "A"], "endpoint name 'A' must be"),
+        (["export", "events.csv"], "events.csv: what is written is Parquet: write a name that ends in .parquet"),
         (["nonsense"], "No such command"),
     ],
 )
