@@ -23,7 +23,7 @@ from opstream_journal.stores.timers import send_wake_up
 from opstream_projector.after_effects import LockReleaser
 from opstream_projector.sweeper import CONDITION, COUNTER, Sweeper
 from opstream_runner import Action, ActionContext, RetryAfter, action
-from opstream_runner.dispatch.dispatcher import Dispatcher
+from opstream_runner.runner import Runner
 from opstream_schemas import subjects
 from opstream_schemas.events import AttemptFailed, Failed
 from opstream_schemas.operation.state import Status
@@ -189,16 +189,13 @@ async def test_a_request_that_was_skipped(stage: RunnerStage) -> None:
 
 @contextlib.asynccontextmanager
 async def _pulling(stage: RunnerStage, offered: Action[..., Any]) -> AsyncIterator[None]:
-    """A dispatcher on the consumer as it is, which a runner would refuse to use."""
-    dispatcher = Dispatcher(stage.link, stage.dependencies(), offered, runner="test", slots=2)
-    task = asyncio.create_task(dispatcher.run())
+    """A runner on the consumer as it is: one that offers its action would refuse it."""
+    runner = Runner(stage.link, stage.dependencies(), [offered], name="test", concurrency=2)
+    runner.start()
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.wait([task])
-        await dispatcher.stop_pulling()
-        await dispatcher.stop(time.monotonic() + 2)
+        await runner.stop()
 
 
 async def test_a_lost_wake_up_from_a_lock(stage: RunnerStage) -> None:
