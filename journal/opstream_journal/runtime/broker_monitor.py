@@ -134,7 +134,8 @@ class BrokerMonitor:
             self._conditions.report(
                 NO_LEADER,
                 f"the journal has no leader, so nothing can be stored or decided ({why})",
-                "start the servers of the cluster that are down: more than half of them must run and reach each other",
+                "start the servers of the cluster that are down: more than half of them must run and reach each other. "
+                "A server whose disk was full has switched JetStream off, as its log says: free space, restart it",
                 is_blocking=True,
             )
 
