@@ -30,6 +30,8 @@ BEFORE: Final = {
 """Commits from which operators may come, by what CHANGELOG.md calls them."""
 LAST: Final = "0.2.0"
 """The last release: operators may go back to it."""
+SHOWN_OTHERWISE: Final = frozenset({"percentComplete", "message"})
+"""Members of an ended operation's status that an earlier version left as the last progress was."""
 
 _PACKAGES: Final = (
     ".",
