@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import click
+import msgspec
 
 from tests.disaster.catalog import SCENARIOS
 from tests.disaster.driver import play_round
@@ -20,12 +21,21 @@ from tests.disaster.stage import LONG, SHORT, RoundResult
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--scenario", multiple=True, type=click.Choice(list(SCENARIOS)), help="Only this one; repeat it.")
 @click.option("--times", type=click.IntRange(min=1), default=1, show_default=True, help="Rounds of each scenario.")
+@click.option(
+    "--strikes", type=click.IntRange(min=1), default=1, show_default=True, help="Disasters in a round that can repeat."
+)
 @click.option("--seed", type=int, help="Seed of an earlier run, to repeat it.  [default: a new one]")
 @click.option("--short", is_flag=True, help="Play the short form that `make test` has.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write all rounds to this file, as JSON.")
 @click.option("--list", "is_list", is_flag=True, help="Print the scenarios, and end.")
 def main(
-    scenario: tuple[str, ...], times: int, seed: int | None, short: bool, report: Path | None, is_list: bool
+    scenario: tuple[str, ...],
+    times: int,
+    strikes: int,
+    seed: int | None,
+    short: bool,
+    report: Path | None,
+    is_list: bool,
 ) -> None:
     """Have disasters under load, recover as an operator does, and check that nothing is lost."""
     if is_list:
@@ -39,10 +49,10 @@ def main(
         for number in range(times):
             click.echo(f"{name}, round {number + 1} of {times}, seed {seed + number}")
             folder = Path(tempfile.mkdtemp(prefix=f"opstream-disaster-{name}-"))
-            playing = play_round(
-                SCENARIOS[name](), folder, seed=seed + number, size=SHORT if short else LONG, say=click.echo
+            size = msgspec.structs.replace(SHORT if short else LONG, strikes=strikes)
+            results.append(
+                asyncio.run(play_round(SCENARIOS[name](), folder, seed=seed + number, size=size, say=click.echo))
             )
-            results.append(asyncio.run(playing))
             if results[-1].breaches:
                 again = f"make disaster SCENARIO={name} SEED={seed + number}"
                 kept.append(f"{name}: the data and the logs are in {folder}; repeat with: {again}")

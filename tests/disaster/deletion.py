@@ -47,6 +47,8 @@ class Deletion(Scenario):
     """Each with its stream before it."""
     is_rebuilt: ClassVar[bool] = False
     """True if `opstream rebuild` has to follow."""
+    is_announced: ClassVar[bool] = False
+    """True if runners have to announce their actions again; then APIs are restarted, too, since they remember them."""
 
     async def strike(self, stage: Stage) -> None:
         async with jetstream(stage) as broker:
@@ -62,6 +64,10 @@ class Deletion(Scenario):
 
     async def recover(self, stage: Stage) -> None:
         await stage.run("provision")
+        if self.is_announced:
+            stage.operator("restart the runners, which announce their actions")
+            await stage.system.restart("runner", "runner-2")
+            await stage.system.restart("api", "api-2")
         if self.is_rebuilt:
             await stage.run("rebuild")
 
@@ -86,6 +92,7 @@ class CatalogDeletion(Deletion):
 
     name = "delete-catalog"
     streams = (CATALOG,)
+    is_announced = True
 
 
 class LocksDeletion(Deletion):
@@ -132,4 +139,5 @@ class DeletionOfAll(Deletion):
         subjects.DELIVERIES_STREAM,
     )
     consumers = tuple((subjects.OPERATIONS_STREAM, name) for name in (*RUNNERS, *PROJECTORS, "webhooks"))
+    is_announced = True
     is_rebuilt = True

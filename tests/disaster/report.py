@@ -13,7 +13,7 @@ from tests.disaster.stage import RoundResult
 
 _COLUMNS: Final = (
     "scenario",
-    "rounds",
+    "times",
     "accepted",
     "polls",
     "lost",
@@ -29,7 +29,7 @@ _COLUMNS: Final = (
 
 
 def table(results: Sequence[RoundResult]) -> str:
-    """One row for each scenario, in Markdown. Times are the median and the worst of its rounds."""
+    """One row for each scenario, in Markdown. Times are the median and the worst."""
     rows = [_COLUMNS, *(_row(name, [one for one in results if one.scenario == name]) for name in _names(results))]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([lines[0], "|---" * len(_COLUMNS) + "|", *lines[1:]])
@@ -53,11 +53,15 @@ def _row(name: str, rounds: list[RoundResult]) -> tuple[str, ...]:
     if skipped := next((one.skipped for one in rounds if one.skipped), ""):
         return (name, "skipped", *[""] * (len(_COLUMNS) - 3), skipped)
     sums = [sum(getattr(one, figure) for one in rounds) for figure in _SUMMED]
-    times = [[getattr(one, figure) for one in rounds] for figure in ("away", "longest", "slowest")]
+    times = [
+        [away for one in rounds for away in one.aways] or [0.0],
+        [one.longest for one in rounds],
+        [one.slowest for one in rounds],
+    ]
     steps = dict.fromkeys(step for one in rounds for step in one.operator + one.notes)
     return (
         name,
-        str(len(rounds)),
+        str(sum(one.strikes for one in rounds)),
         *map(str, sums),
         *(f"{median(one):.1f}, {max(one):.1f}" for one in times),
         str(sum(one.restarts for one in rounds)),

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from tests.disaster.stage import Stage
+from tests.disaster.stage import STEADY_JOBS, Stage
+from tests.support.chaos.jobs import Job
 
 
 class Scenario:
@@ -17,6 +18,8 @@ class Scenario:
     """What `make disaster SCENARIO=…` calls it."""
     has_cluster: ClassVar[bool] = False
     """True for three brokers with three replicas of each stream, otherwise there is one broker."""
+    jobs: ClassVar[tuple[Job, ...]] = STEADY_JOBS
+    """What clients do."""
     has_webhooks: ClassVar[bool] = False
     """True to run the webhooks service."""
 
@@ -40,11 +43,12 @@ class Scenario:
 
     async def play(self, stage: Stage) -> None:
         """Work, have the disaster, recover, work on, and check everything."""
-        async with stage.load():
+        async with stage.load(self.jobs):
             await stage.work()
-            await self.strike(stage)
-            await self.recover(stage)
-            await stage.work()
+            for _ in range(stage.size.strikes):
+                async with stage.struck():
+                    await self.strike(stage)
+                    await self.recover(stage)
         await stage.check()
 
     async def strike(self, stage: Stage) -> None:
@@ -69,6 +73,11 @@ class Several(Scenario):
         return self._scenarios[0].has_cluster
 
     @property
+    def jobs(self) -> tuple[Job, ...]:  # type: ignore[override]
+        """Those that all scenarios have."""
+        return tuple(job for job in STEADY_JOBS if all(job in one.jobs for one in self._scenarios))
+
+    @property
     def has_webhooks(self) -> bool:  # type: ignore[override]
         """True if any scenario needs it."""
         return any(one.has_webhooks for one in self._scenarios)
@@ -79,11 +88,11 @@ class Several(Scenario):
 
     async def play(self, stage: Stage) -> None:
         """Have one after the other under one load, and check everything at the end."""
-        async with stage.load():
+        async with stage.load(self.jobs):
             await stage.work()
             for one in self._scenarios:
                 stage.say(one.name)
-                await one.strike(stage)
-                await one.recover(stage)
-                await stage.work()
+                async with stage.struck():
+                    await one.strike(stage)
+                    await one.recover(stage)
         await stage.check()

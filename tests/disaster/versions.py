@@ -14,7 +14,7 @@ from tests.disaster.scenario import Scenario
 from tests.disaster.stage import Stage
 from tests.support.disaster.system import COMMANDS, SERVICES
 from tests.support.system.services import BROKER
-from tests.support.system.versions import BEFORE, LAST, environment_of, unpack
+from tests.support.system.versions import BEFORE, LAST, SHOWN_OTHERWISE, environment_of, unpack
 
 ORDER: Final = ("projector", "runner", "runner-2", "api", "api-2", BROKER)
 
@@ -33,7 +33,16 @@ class Upgrade(Scenario):
         yield
 
     def prepare(self, stage: Stage) -> None:
+        stage.ignored = SHOWN_OTHERWISE
         self._go_back(stage, *SERVICES, BROKER, COMMANDS)
+
+    async def play(self, stage: Stage) -> None:
+        async with stage.load():
+            await stage.work()
+            async with stage.struck():
+                await self.strike(stage)
+                await self.recover(stage)
+        await stage.check()
 
     async def strike(self, stage: Stage) -> None:
         stage.system.environments.pop(COMMANDS)

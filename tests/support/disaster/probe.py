@@ -2,7 +2,7 @@
 
 async with Probe(system.apis, clients) as probe:
     ...  # a disaster
-print(probe.away, probe.slowest)
+print(probe.outages, probe.slowest)
 """
 
 from __future__ import annotations
@@ -50,11 +50,6 @@ class Probe:
         self._refused_since: float | None = None
         self._http = httpx.AsyncClient(trust_env=False, timeout=_TIMEOUT)
         self._tasks: list[asyncio.Task[None]] = []
-
-    @property
-    def away(self) -> float:
-        """Seconds of the longest outage."""
-        return max(self.outages, default=0.0)
 
     @property
     def is_refused(self) -> bool:

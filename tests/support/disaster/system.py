@@ -9,6 +9,7 @@ async with system.supervised():   # what ends by itself is started again, as sys
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
 import time
 from collections import Counter
@@ -100,7 +101,9 @@ class DisasterSystem(ChaosSystem):
     def start(self, name: str, *, crash: str = "") -> Process:
         """Start a process, with the clock and the version that it is to have."""
         if name == WITNESS:
-            program = (sys.executable, "-P", str(Path(subscriber.__file__)))
+            # As a service of opstream, it ends together with the test process, even if that is killed.
+            guard = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
+            program = (*guard, sys.executable, "-P", str(Path(subscriber.__file__)))
             arguments = (str(self.folder / subscriber.RECEIVED), ",".join(self.brokers))
             process = Process(*arguments, cwd=self.folder, command=program)
         else:
