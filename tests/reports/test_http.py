@@ -54,6 +54,7 @@ REPORTS: Final[list[Report]] = [
         "nginx/nginx/issues/1505",
         "a stream of events did not reach the browser, because the proxy as it comes keeps it back",
         f"{_CONNECTIONS}::test_an_old_client_follows_a_stream_that_ends_with_the_connection",
+        "broker/client/test_proxies.py::test_nginx_as_it_comes",
     ),
     report(
         "amvtek/EventSource/issues/5",

@@ -7,6 +7,7 @@ from typing import Final
 from tests.support.reports.report import Report, report
 
 _WEBHOOKS: Final = "broker/webhooks/test_webhooks.py"
+_ORIGIN: Final = "broker/api/http/test_request_origin.py"
 _GUARD: Final = "property/webhooks/test_address_guard.py"
 
 REPORTS: Final[list[Report]] = [
@@ -40,5 +41,25 @@ REPORTS: Final[list[Report]] = [
         "nats-io/nats.go/issues/1189",
         "a client with a prefix for its inboxes used the common one for some requests, and was refused",
         "broker/events/test_permissions.py::test_a_subscriber_does_its_work",
+    ),
+    report(
+        "mgedmin/restview/issues/51",
+        "a server for this machine only answered whatever name a browser had resolved to it",
+        f"{_ORIGIN}::test_a_site_whose_name_resolves_to_this_machine_reads_nothing",
+    ),
+    report(
+        "quick-lint/quick-lint-js/issues/951",
+        "a debug server was open to sites whose name resolves to this machine",
+        f"{_ORIGIN}::test_a_site_whose_name_resolves_to_this_machine_reads_nothing",
+    ),
+    report(
+        "ralscha/extdirectspring/issues/150",
+        "a body of JSON was taken as text/plain, which any site can send without being asked",
+        f"{_ORIGIN}::test_a_page_of_another_site_does_nothing",
+    ),
+    report(
+        "h3js/h3/issues/875",
+        "a body was parsed without a look at its content type",
+        f"{_ORIGIN}::test_a_body_without_a_type_is_what_another_site_can_send",
     ),
 ]
