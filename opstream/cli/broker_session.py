@@ -1,13 +1,19 @@
-"""A connection to the broker for as long as one command works, with the journal's errors as one line."""
+"""A connection to the broker for as long as one command works, with the journal's errors as one line.
+
+It also says which ids of operations are unknown.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
 from opstream.terminal.console import CommandError, printable
-from opstream_journal import Connection, JournalError, NotProvisioned, connect
+from opstream.terminal.wait_notice import wait_notice
+from opstream_journal import Connection, Journal, JournalError, NotProvisioned, connect
+from opstream_schemas.urls import hide_credentials
 
 NO_JOURNAL: Final = "the broker has no journal: is it the right one? 'opstream provision' makes it"
 
@@ -28,7 +34,9 @@ async def broker_session(
         CommandError: the broker can't be reached, refuses, or is not provisioned, now or later in the session.
     """
     try:
-        connection = await connect(servers, f"opstream-{command}", connect_timeout=connect_timeout)
+        shown = ", ".join(map(hide_credentials, servers))
+        with wait_notice(f"the broker at {shown}", connect_timeout):
+            connection = await connect(servers, f"opstream-{command}", connect_timeout=connect_timeout)
         try:
             yield connection
         finally:
@@ -37,3 +45,14 @@ async def broker_session(
         raise CommandError(printable(str(error))) from error
     except JournalError as error:
         raise CommandError(printable(f"{error}. {advice}" if advice else str(error))) from error
+
+
+async def unknown_operations(connection: Connection, operation_ids: Iterable[str]) -> list[str]:
+    """Return those ids, sorted, of which the journal has no message: of no operation, or its events have expired.
+
+    Raises:
+        JournalError: the broker did not answer.
+    """
+    journal = Journal(connection, max_msg_size=-1, clock=time.monotonic)
+    await journal.start()
+    return [one for one in sorted(operation_ids) if not await journal.messages(one)]

@@ -1,8 +1,8 @@
 """What `run`, `status`, `cancel` and `events` share: a client of the API, its errors as one line, and printed results.
 
 Results and histories go to stdout, everything else to stderr. Exit statuses: 0 the operation succeeded (or was read, or
-canceled as requested), 1 it failed, the request was refused or the service can't be reached, 3 canceled, 124 the
-operation did not end in time (as of timeout(1)), 130 interrupted.
+canceled as requested), 1 it failed, the request was refused or the service can't be reached, 3 canceled, 124 the time
+of `--timeout` was over before the end or the first response (as of timeout(1)), 130 interrupted.
 
 The client, with its HTTP library, is imported when a session begins: help and usage errors do not wait for it.
 """
@@ -22,7 +22,10 @@ import msgspec
 
 from opstream.terminal.console import EXIT_INTERRUPTED, CommandError, printable, shown_json
 from opstream.terminal.operation_display import OperationDisplay, make_operation_display
+from opstream.terminal.wait_notice import wait_notice
+from opstream_schemas.errors import ErrorCode
 from opstream_schemas.status_monitor import StatusMonitor
+from opstream_schemas.urls import hide_credentials
 
 from .options.client import DEFAULT_URL
 
@@ -31,16 +34,20 @@ if TYPE_CHECKING:
 
 EXIT_CANCELED: Final = 3
 EXIT_TIMED_OUT: Final = 124
+_ID_EXAMPLE: Final = "019abc12-3456-7890-abcd-ef0123456789"
 RESPONSE_TIMEOUT: Final = 30.0
 """Seconds in which the service has to answer a command. While an operation is followed, it may be away for longer."""
 
 
 @contextlib.contextmanager
-def client_session(url: str, *, hint: str = "") -> Iterator[tuple[OperationsClient, OperationDisplay]]:
+def client_session(
+    url: str, *, operation_id: str = "", hint: str = ""
+) -> Iterator[tuple[OperationsClient, OperationDisplay]]:
     """A client of the service and a display for stderr.
 
     Args:
         url: of the service.
+        operation_id: which the user gave; named if there is no such operation.
         hint: what to tell the user after Ctrl-C.
 
     Raises:
@@ -48,7 +55,7 @@ def client_session(url: str, *, hint: str = "") -> Iterator[tuple[OperationsClie
         click.UsageError: the request can't be sent as it is.
         SystemExit: Ctrl-C was pressed.
     """
-    from opstream.client import InvalidRequest, OperationCanceled, OperationsClient, OperationsError
+    from opstream.client import InvalidRequest, OperationCanceled, OperationsClient, OperationsError, RequestRefused
 
     display = make_operation_display(sys.stderr, time.monotonic, lambda: datetime.now(UTC))
     try:
@@ -59,10 +66,41 @@ def client_session(url: str, *, hint: str = "") -> Iterator[tuple[OperationsClie
     except OperationCanceled as error:
         raise CommandError(printable(str(error)), status=EXIT_CANCELED) from error
     except OperationsError as error:
+        if operation_id and isinstance(error, RequestRefused) and error.code == ErrorCode.OPERATION_NOT_FOUND:
+            raise CommandError(
+                f"{hide_credentials(url)} has no operation with the id {operation_id!r}, or its retention is over: "
+                f"an id looks like {_ID_EXAMPLE}, and 'opstream run' prints it in its first line"
+            ) from error
         raise CommandError(printable(str(error))) from error
     except KeyboardInterrupt:
         click.echo(f"interrupted{f'; {hint}' if hint else ''}", err=True)
         sys.exit(EXIT_INTERRUPTED)
+
+
+@contextlib.contextmanager
+def first_response(url: str, timeout: float | None = None, *, advice: str = "") -> Iterator[float]:
+    """The seconds that the service has for its first response; a line on stderr says so when it takes long.
+
+    Args:
+        url: of the service.
+        timeout: the user's, in seconds; None for none.
+        advice: what to do without a response; the end of the error's text.
+
+    Raises:
+        CommandError: there was no response in time. The status is that of a timeout only if the user set that time.
+    """
+    from opstream.client import ServiceUnavailable
+
+    is_users = timeout is not None and timeout <= RESPONSE_TIMEOUT
+    seconds = timeout if timeout is not None and is_users else RESPONSE_TIMEOUT
+    try:
+        with wait_notice(f"a response of {hide_credentials(url)}", seconds):
+            yield seconds
+    except ServiceUnavailable as error:
+        text = printable(f"{error.trouble}: {advice}" if advice else str(error))
+        if is_users:
+            raise CommandError(f"the time of --timeout is up: {text}", status=EXIT_TIMED_OUT) from error
+        raise CommandError(text) from error
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 import click
 import msgspec
 
-from opstream.cli.client_session import RESPONSE_TIMEOUT, client_session, print_json, wait_for_end
+from opstream.cli.client_session import client_session, first_response, print_json, wait_for_end
 from opstream.cli.options import client as client_options
 from opstream.terminal.console import CommandError
 from opstream_schemas.operation.state import Status
@@ -53,8 +53,9 @@ def cancel_operation(settings: CancelSettings) -> None:
             canceled.
         click.UsageError: the id is not valid.
     """
-    with client_session(settings.url) as (client, display):
-        operation = client.cancel(settings.operation_id, reason=settings.reason, timeout=RESPONSE_TIMEOUT)
+    with client_session(settings.url, operation_id=settings.operation_id) as (client, display):
+        with first_response(settings.url, settings.timeout) as seconds:
+            operation = client.cancel(settings.operation_id, reason=settings.reason, timeout=seconds)
         if settings.is_waiting:
             operation = wait_for_end(client, display, operation, settings.url, settings.timeout)
         print_json(operation.monitor)

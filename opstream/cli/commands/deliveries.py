@@ -13,7 +13,7 @@ import msgspec
 from opstream.cli.options import common as common_options
 from opstream.cli.options import webhooks as webhook_options
 from opstream.cli.options.option import option
-from opstream.terminal.console import coloured, line_width, printable, shown_json, supports_colour
+from opstream.terminal.console import CommandError, coloured, line_width, printable, shown_json, supports_colour
 from opstream.terminal.event_row import as_utc
 from opstream.terminal.table import fits_beside, text_beside, text_on_second_line
 from opstream_schemas import subjects
@@ -73,13 +73,13 @@ def print_attempts(settings: DeliveriesSettings) -> None:
     """Print the records: a table on a terminal, otherwise one JSON object per line.
 
     Raises:
-        CommandError: as `broker_session`.
+        CommandError: there is no such operation; or as `broker_session`.
     """
     asyncio.run(_show(settings))
 
 
 async def _show(settings: DeliveriesSettings) -> None:
-    from opstream.cli.broker_session import broker_session
+    from opstream.cli.broker_session import broker_session, unknown_operations
     from opstream_journal.jetstream.stream_scan import scan_stream
 
     is_table = sys.stdout.isatty() and not settings.is_json
@@ -93,6 +93,8 @@ async def _show(settings: DeliveriesSettings) -> None:
                 has_records = True
                 for record in batch:
                     _print(record, is_table=is_table)
+        if settings.operation_id and not has_records and await unknown_operations(connection, [settings.operation_id]):
+            raise CommandError(f"there is no operation {settings.operation_id}, or its events have expired")
     if not has_records:
         click.echo(f"opstream: {_nothing_found(settings)} in the last 30 days", err=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from typing import Any
 
@@ -13,6 +14,8 @@ from opstream.cli.options import client as client_options
 from opstream.terminal.console import line_width, shown_json, supports_colour
 from opstream.terminal.event_row import HEADING, event_row
 from opstream.terminal.standard_streams import is_reader_gone
+from opstream.terminal.wait_notice import wait_notice
+from opstream_schemas.urls import hide_credentials
 
 
 class EventsSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,10 +53,12 @@ def print_events(settings: EventsSettings) -> None:
         click.UsageError: the id is not valid.
     """
     is_table = sys.stdout.isatty() and not settings.is_json
-    with client_session(settings.url) as (client, _):
+    with client_session(settings.url, operation_id=settings.operation_id) as (client, _):
         timeout = None if settings.is_following else RESPONSE_TIMEOUT
         events = client.events(settings.operation_id, follow=settings.is_following, timeout=timeout)
-        for index, event in enumerate(events):
+        with wait_notice(f"a response of {hide_credentials(settings.url)}", timeout):
+            first = list(itertools.islice(events, 1))
+        for index, event in enumerate(itertools.chain(first, events)):
             if is_reader_gone():
                 return
             if not is_table:

@@ -58,7 +58,7 @@ def redeliver(**given: Any) -> None:  # noqa: ANN401 - the options above, named 
 
     A delivery has failed if it was given up, or if its last try failed and the next one is due later; not if it
     succeeded in the end. Receivers recognize repetitions by the 'webhook-id', which stays the same. 'opstream webhooks'
-    must run: it makes the deliveries.
+    must run: it makes the deliveries. The exit status is 1 if there is no operation of an ID.
 
     \b
     Example:
@@ -79,13 +79,15 @@ def redeliver_failed(settings: RedeliverSettings) -> None:
 
 
 async def _redeliver(settings: RedeliverSettings) -> None:
-    from opstream.cli.broker_session import broker_session
+    from opstream.cli.broker_session import broker_session, unknown_operations
     from opstream_journal.stores.webhook_deliveries import DeliveryStore
 
     sent = failed = 0
+    seen: set[str] = set()
     async with broker_session(settings.servers, "redeliver", settings.connect_timeout) as connection:
         deliveries = DeliveryStore(connection)
         async for attempt in _undelivered_attempts(connection, deliveries, settings):
+            seen.add(attempt.operation_id)
             try:
                 delivery = await _renewed_delivery(deliveries, attempt, settings.now)
                 await deliveries.schedule(delivery, settings.now - _CLOCK_MARGIN)
@@ -95,8 +97,14 @@ async def _redeliver(settings: RedeliverSettings) -> None:
             else:
                 sent += 1
                 click.echo(f"{attempt.operation_id} {attempt.endpoint}: sent again")
+        unknown = await unknown_operations(connection, set(settings.operation_ids) - seen)
     if failed:
         raise CommandError(f"{failed} of {sent + failed} can't be sent again: see above")
+    if unknown:
+        raise CommandError(
+            f"there is no operation {', '.join(unknown)}, or its events have expired: 'opstream deliveries --failed' "
+            "shows what was not delivered"
+        )
     if not sent:
         click.echo("no failed delivery is recorded there that was not delivered since", err=True)
 

@@ -7,9 +7,9 @@ from typing import Any
 import click
 import msgspec
 
-from opstream.cli.client_session import RESPONSE_TIMEOUT, client_session, follow_session, print_json
+from opstream.cli.client_session import client_session, first_response, follow_session, print_json
 from opstream.cli.options import client as client_options
-from opstream.terminal.console import CommandError, printable
+from opstream.terminal.console import printable
 
 
 class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,21 +56,19 @@ def submit_and_follow(settings: RunSettings) -> None:
         CommandError: as `client_session` and `follow_session`.
         click.UsageError: the target or the id is not valid.
     """
-    from opstream.client import ServiceUnavailable, new_operation_id
+    from opstream.client import new_operation_id
 
     operation_id = settings.operation_id or new_operation_id()
     again = f"run it again with --operation-id {operation_id}"
     with client_session(settings.url, hint=f"it may have been submitted: to find out, {again}") as (client, display):
-        try:
+        with first_response(settings.url, settings.timeout, advice=f"{again}, which is safe") as seconds:
             operation = client.submit(
                 settings.target,
                 msgspec.Raw(settings.action_input),
                 operation_id=operation_id,
                 headers={"Operation-Callback": settings.callback} if settings.callback else None,
-                timeout=min(RESPONSE_TIMEOUT, settings.timeout or RESPONSE_TIMEOUT),
+                timeout=seconds,
             )
-        except ServiceUnavailable as error:
-            raise CommandError(f"{error.trouble}: {again}, which is safe") from error
         if settings.is_detached:
             print_json(operation.monitor)
             return

@@ -7,7 +7,7 @@ from typing import Any
 import click
 import msgspec
 
-from opstream.cli.client_session import RESPONSE_TIMEOUT, client_session, print_json, wait_for_end
+from opstream.cli.client_session import client_session, first_response, print_json, wait_for_end
 from opstream.cli.options import client as client_options
 from opstream_schemas.operation.state import Status
 
@@ -51,8 +51,9 @@ def print_status(settings: StatusSettings) -> None:
     """
     from opstream.client import OperationCanceled, OperationFailed
 
-    with client_session(settings.url) as (client, display):
-        operation = client.status(settings.operation_id, timeout=RESPONSE_TIMEOUT)
+    with client_session(settings.url, operation_id=settings.operation_id) as (client, display):
+        with first_response(settings.url, settings.timeout) as seconds:
+            operation = client.status(settings.operation_id, timeout=seconds)
         if not settings.is_waiting:
             print_json(operation.monitor)
             return

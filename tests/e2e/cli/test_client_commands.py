@@ -241,14 +241,63 @@ def test_refused(system: System, call: Any, arguments: tuple[str, ...], text: st
 
 
 def test_no_service() -> None:
-    """The status is 1, and the error has the id with which the same command is safe."""
+    """The status is that of a timeout, and the error has the id with which the same command is safe."""
     with refusing() as url:
         result = processes.run("run", TARGET, "--url", url, "--timeout", "1s", extra={"NO_PROXY": "127.0.0.1"})
-    assert (result.returncode, result.stdout) == (1, "")
+    assert (result.returncode, result.stdout) == (124, "")
     error = the_error(result)
     assert f"{url} gave no usable response in time (last: no connection" in error
     assert re.search(r"run it again with --operation-id [0-9a-f-]{36}, which is safe$", error)
     assert "trying again in" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["status", "cancel"])
+def test_no_service_to_follow(command: str) -> None:
+    """The time of --timeout counts from the first request on, and its end has one status."""
+    with refusing() as url:
+        result = processes.run(
+            *(command, "some", "--wait", "--url", url, "--timeout", "1s"), extra={"NO_PROXY": "127.0.0.1"}
+        )
+    assert (result.returncode, result.stdout) == (124, "")
+    assert the_error(result).startswith(f"the time of --timeout is up: {url} gave no usable response")
+
+
+def test_a_service_that_is_down_is_waited_for_aloud() -> None:
+    """After two seconds of silence a line says what the command waits for, how long still, and how to stop it."""
+    with refusing() as url:
+        result = processes.run(
+            "status", "some", "--wait", "--url", url, "--timeout", "4s", extra={"NO_PROXY": "127.0.0.1"}
+        )
+    assert re.search(
+        rf"opstream: waiting for a response of {url}, for [12] s more at most; Ctrl-C stops it\n", result.stderr
+    )
+
+
+@pytest.mark.parametrize("command", ["status", "cancel", "events"])
+def test_an_unknown_operation(call: Any, command: str) -> None:
+    """The status is 1; the error says that there is none of this id, and what an id looks like."""
+    result = call(command, "nosuch")
+    assert (result.returncode, result.stdout) == (1, "")
+    error = the_error(result)
+    assert "has no operation with the id 'nosuch', or its retention is over: an id looks like 019abc12-" in error
+    assert "refused" not in error
+
+
+@pytest.mark.parametrize("command", ["redeliver", "deliveries", "audit"])
+def test_an_unknown_operation_on_the_broker(system: System, command: str) -> None:
+    """The status is 1, and the error says that there is none of this id, not only that nothing was done."""
+    result = processes.run(command, "nosuch", "--nats", system.nats)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert re.search(r"no operation nosuch, or its events have expired", the_error(result))
+
+
+def test_nothing_to_redeliver(system: System, call: Any) -> None:
+    """An operation without failed deliveries is no error: there is nothing to do."""
+    open_gate(system.folder, "undelivered")
+    assert call("run", TARGET, "--operation-id", "undelivered").returncode == 0
+    result = processes.run("redeliver", "undelivered", "--nats", system.nats)
+    assert (result.returncode, result.stdout) == (0, "")
+    assert "no failed delivery is recorded there" in result.stderr
 
 
 def test_a_redirect_of_stdout(variables: dict[str, str], system: System) -> None:
