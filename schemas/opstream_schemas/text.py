@@ -49,7 +49,8 @@ def format_count(number: int, one: str, many: str = "") -> str:
 
 def truncate_text(text: str, limit: int = TEXT_LIMIT) -> str:
     """Return the text cut to `limit` bytes of UTF-8, at a character boundary. Lone surrogates are replaced."""
-    encoded = text.encode("utf-8", "replace")
+    # A character has at least one byte, so what follows is cut in any case: a huge text costs no more than a long one.
+    encoded = text[: limit + 1].encode("utf-8", "replace")
     if len(encoded) <= limit:
         return encoded.decode()
     ellipsis = "…".encode() if limit >= 3 else b""

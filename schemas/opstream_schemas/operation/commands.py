@@ -7,6 +7,7 @@ conflict it loads and decides again.
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 import msgspec
 
@@ -26,6 +27,10 @@ from opstream_schemas.events import (
 from opstream_schemas.text import truncate_text
 
 from .state import CancelWish, Operation, Status
+
+CODE_LIMIT: Final = 256
+"""Bytes of UTF-8 that an error's code may have; a longer one is cut."""
+_TARGET_LIMIT: Final = 256
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
@@ -196,8 +201,9 @@ def operator_error(reason: str) -> OperationError:
 
 def truncate_error(error: OperationError) -> OperationError:
     """Return the error with its texts cut to the length that an event may hold."""
-    code = truncate_text(error.code, 256) if isinstance(error.code, str) else error.code
-    return OperationError(code=code, message=truncate_text(error.message), target=truncate_text(error.target, 256))
+    code = truncate_text(error.code, CODE_LIMIT) if isinstance(error.code, str) else error.code
+    target = truncate_text(error.target, _TARGET_LIMIT)
+    return OperationError(code=code, message=truncate_text(error.message), target=target)
 
 
 def _check_live(operation: Operation, token: str) -> int:

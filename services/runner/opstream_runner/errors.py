@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
 
 
@@ -27,10 +28,15 @@ class ActionError(Exception):
     """
 
     def __init__(self, code: int | str, message: str, *, target: str = "") -> None:
-        super().__init__(f"{code}: {message}")
+        # No value is looked at here: an error that could not be made would be another one, and not final.
+        super().__init__(code, message)
         self.code = code
         self.message = message
         self.target = target
+
+    def __str__(self) -> str:
+        """Return code and message, or that they can't be shown."""
+        return _shown(lambda: f"{self.code}: {self.message}")
 
 
 class RetryAfter(Exception):
@@ -44,15 +50,25 @@ class RetryAfter(Exception):
         message: for a person; cut at 4 KiB.
 
     Raises:
+        TypeError: seconds are no number.
         ValueError: seconds are negative or not finite.
     """
 
     def __init__(self, seconds: float, message: str = "") -> None:
-        super().__init__(f"again in {seconds} s: {message}")
-        if not 0 <= seconds < inf:
+        super().__init__(seconds, message)
+        try:
+            is_valid = 0 <= seconds < inf
+        except TypeError:
+            kind = type(seconds).__name__
+            raise TypeError(f"RetryAfter takes a number of seconds, not a value of type {kind}") from None
+        if not is_valid:
             raise ValueError(f"RetryAfter takes 0 or more seconds, not {seconds!r}")
         self.seconds = seconds
         self.message = message
+
+    def __str__(self) -> str:
+        """Return seconds and message, or that they can't be shown."""
+        return _shown(lambda: f"again in {self.seconds} s: {self.message}")
 
 
 class ActionCanceledError(BaseException):
@@ -62,3 +78,10 @@ class ActionCanceledError(BaseException):
     It is no `Exception`, like `asyncio.CancelledError`: an `except Exception` around a step must not swallow it. If the
     handler was not asked to stop, it is an unexpected error like any other.
     """
+
+
+def _shown(text: Callable[[], str]) -> str:
+    try:
+        return text()
+    except Exception:  # noqa: BLE001 - an author's value may raise anything
+        return "it can't be shown"

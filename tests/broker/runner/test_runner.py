@@ -133,6 +133,28 @@ async def test_progress_that_is_not_awaited(stage: RunnerStage) -> None:
     assert told == [10.0, 20.0, 30.0]
 
 
+@pytest.mark.parametrize("is_plain", [False, True])
+async def test_progress_of_any_text(stage: RunnerStage, is_plain: bool) -> None:
+    """Lone surrogates are replaced, a huge text is cut: neither loses the report, nor the attempt."""
+    texts = ["a\ud800b", "x" * 5_000_000, "é" * 4096]
+
+    @action(str(KIND))
+    async def asynchronous(request: Input, ctx: ActionContext) -> None:
+        for percent, text in enumerate(texts):
+            await ctx.progress(percent * 10, text)
+
+    @action(str(KIND))
+    def plain(request: Input, ctx: ActionContext) -> None:
+        for percent, text in enumerate(texts):
+            ctx.progress(percent * 10, text)
+
+    async with stage.runner([plain if is_plain else asynchronous]):
+        await stage.request("op-1")
+        assert (await stage.ended("op-1")).status is Status.SUCCEEDED
+    told = [data.message for data in await stage.datas("op-1") if isinstance(data, Progressed)]
+    assert told == ["a?b", "x" * 4093 + "…", "é" * 2046 + "…"]
+
+
 async def test_a_plain_handler_and_its_progress(stage: RunnerStage) -> None:
     """A plain handler runs in a thread, may report progress from there, and its result is recorded."""
 

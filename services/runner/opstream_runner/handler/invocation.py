@@ -14,8 +14,8 @@ import logging
 import threading
 from collections.abc import Awaitable
 from contextlib import AbstractContextManager
-from math import inf
-from typing import Any, Final
+from math import inf, nan
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -26,6 +26,8 @@ from opstream_runner.containment.forks import leave_fork
 from opstream_runner.errors import ActionCanceledError, ActionError, RetryAfter
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import OperationError
+from opstream_schemas.operation.commands import CODE_LIMIT, truncate_error
+from opstream_schemas.text import truncate_text
 
 from .encoded_result import encode_result
 
@@ -35,6 +37,14 @@ UNEXPECTED_ERROR: Final = OperationError(
     code=500, message="the action ended with an unexpected error; the runner's log has the details"
 )
 """What a client reads after an exception that the author did not intend. It must not leak any details."""
+UNSHOWN_ERROR: Final = "the action failed on purpose, but its error can't be shown; the runner's log has the details"
+"""The message of an `ActionError` whose own message can't be had."""
+_UNRECORDABLE_CODE: Final = 500
+"""The code of an `ActionError` whose own code can't be recorded."""
+_CODES: Final = range(-(2**63), 2**63)
+"""Numbers that every reader of an event can hold."""
+_MISSING: Final = object()
+_name_of_type: Final[Any] = type.__dict__["__name__"].__get__
 _RETRY_CODE: Final = 503
 _RETRY_MESSAGE: Final = "the action asks for another attempt later"
 
@@ -172,13 +182,15 @@ def _outcome_of_result(action: Action[Any, Any], result: Any, limit: int) -> Han
 
 def _outcome_of_exception(action: Action[Any, Any], context: ActionContext, error: BaseException) -> HandlerOutcome:
     """Return the outcome of an exception. Never raises, whatever the methods of the exception do."""
-    try:
-        if is_kind(error, ActionError):
-            return Raised(_client_error(error), is_meant=True)
-        if is_kind(error, RetryAfter):
-            return _postponed(error)
-    except BaseException as worse:  # noqa: BLE001 - an author's subclass may hold any value
-        error = worse  # with the first one as its context
+    faults: list[str] = []
+    if is_kind(error, ActionError):
+        meant = Raised(_client_error(error, faults), is_meant=True)
+        _log_faults(action, context, error, faults)
+        return meant
+    if is_kind(error, RetryAfter):
+        postponed = _postponed(error, faults)
+        _log_faults(action, context, error, faults)
+        return postponed
     # Several tasks of a TaskGroup may each raise a cancellation.
     if contains_only(error, (asyncio.CancelledError, ActionCanceledError)) and context.cancel_requested:
         return Stopped()
@@ -187,26 +199,76 @@ def _outcome_of_exception(action: Action[Any, Any], context: ActionContext, erro
     return Raised(UNEXPECTED_ERROR, is_meant=False)
 
 
-def _client_error(failed: ActionError) -> OperationError:
-    code = failed.code
-    if isinstance(code, str):
-        code = str.__str__(code)  # the value of an enum member, not its name
-    elif isinstance(code, int) and not isinstance(code, bool):
-        code = int(code)
-    else:
-        raise TypeError(f"the code of an ActionError must be an int or a str, not {code!r}")
-    return OperationError(code=code, message=_text(failed.message), target=_text(failed.target))
+def _client_error(failed: ActionError, faults: list[str]) -> OperationError:
+    """Return what of an author's error can be recorded. It stays final, whatever its values are: the author meant it.
+
+    Args:
+        failed: may hold any value, since attributes can be set and a subclass can forget its base class.
+        faults: gets what the author must mend, if anything.
+    """
+    code = _code(_member(failed, "code"), faults)
+    message = _text(_member(failed, "message"), "message", faults)
+    target = _text(_member(failed, "target"), "target", faults)
+    error = OperationError(code=code, message=UNSHOWN_ERROR if message is None else message, target=target or "")
+    return truncate_error(error)  # here, so that a process of its own can send it
 
 
-def _postponed(error: RetryAfter) -> Postponed:
-    seconds = float(error.seconds)
+def _code(code: object, faults: list[str]) -> int | str:
+    kind = type(code)
+    if issubclass(kind, str):
+        text = str.__str__(cast("str", code))  # the value of an enum member, not its name
+        if truncate_text(text, CODE_LIMIT) != text:
+            faults.append(f"its code must be at most {CODE_LIMIT} bytes of UTF-8 without lone surrogates")
+        return text
+    if issubclass(kind, int) and kind is not bool and (number := int.__int__(cast("int", code))) in _CODES:
+        return number
+    shown = "a number beyond 64 bits" if issubclass(kind, int) and kind is not bool else f"of type {_name(kind)}"
+    faults.append(f"its code is {shown}, and must be a word like 'OutOfPaper' or an HTTP status like 409")
+    return _UNRECORDABLE_CODE
+
+
+def _postponed(error: RetryAfter, faults: list[str]) -> Postponed:
+    """Return the wait for another attempt; without valid seconds it is the action's own backoff."""
+    try:
+        seconds = float(error.seconds)
+    except BaseException:  # noqa: BLE001 - an author's value may raise anything
+        seconds = nan
     if not 0 <= seconds < inf:
-        raise ValueError(f"the seconds of a RetryAfter must be 0 or more, not {error.seconds!r}")
-    return Postponed(OperationError(code=_RETRY_CODE, message=_text(error.message) or _RETRY_MESSAGE), seconds)
+        seconds = 0.0
+        faults.append("its seconds must be a finite number from 0 on; the action's backoff is used instead")
+    message = _text(_member(error, "message"), "message", faults)
+    return Postponed(truncate_error(OperationError(code=_RETRY_CODE, message=message or _RETRY_MESSAGE)), seconds)
 
 
-def _text(value: object) -> str:
-    return str.__str__(str(value))  # a real str: the methods of a subclass may raise
+def _member(error: BaseException, name: str) -> object:
+    try:
+        return getattr(error, name)
+    except BaseException:  # noqa: BLE001 - a property of an author's subclass may raise anything
+        return _MISSING
+
+
+def _text(value: object, name: str, faults: list[str]) -> str | None:
+    """Return a value as a real str, since the methods of a subclass may raise; None if there is no text."""
+    if value is _MISSING:
+        faults.append(f"it has no {name}: call super().__init__(code, message)")
+        return None
+    if issubclass(type(value), str):
+        return str.__str__(cast("str", value))
+    try:
+        return str.__str__(str(value))
+    except BaseException as worse:  # noqa: BLE001 - as above
+        faults.append(f"its {name} is of type {_name(type(value))}, whose __str__ raises {type_name(worse)}")
+        return None
+
+
+def _name(kind: type) -> str:
+    return str(_name_of_type(kind))
+
+
+def _log_faults(action: Action[Any, Any], context: ActionContext, error: BaseException, faults: list[str]) -> None:
+    if faults:
+        text = "operation %s: %s raised an error in attempt %s that can't be recorded as it is; mend the action: %s"
+        log_exception(logger, error, text, context.operation_id, action.kind, context.attempt, "; ".join(faults))
 
 
 async def _in_thread(action: Action[Any, Any], request: Any, context: ActionContext) -> Any:  # noqa: ANN401

@@ -14,6 +14,7 @@ from opstream_runner import ActionCanceledError, ActionContext, ActionError, Ret
 from opstream_runner.containment.exceptions import contains_only, log_exception, type_name
 from opstream_runner.handler.invocation import (
     UNEXPECTED_ERROR,
+    UNSHOWN_ERROR,
     HandlerOutcome,
     Raised,
     Stopped,
@@ -141,9 +142,6 @@ HOSTILE: list[BaseException] = [
     Unnamed(),
     looped(),
     endless(5000),
-    meant(code=Mute()),
-    meant(message=Text("a message")),
-    meant(target=Mute()),
 ]
 
 
@@ -175,6 +173,21 @@ def test_an_attempt_ends(error: BaseException, is_canceled: bool, run: Any, capl
     assert run(error, context) == Raised(UNEXPECTED_ERROR, is_meant=False)
     (record,) = [one for one in caplog.records if "op-1" in one.getMessage()]
     assert (record.levelno, "book:act raised" in record.getMessage()) == (logging.ERROR, True)
+
+
+@both
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (meant(code=Mute()), OperationError(code=500, message="m")),
+        (meant(message=Text("a message")), OperationError(code="Code", message="a message")),
+        (meant(message=Mute()), OperationError(code="Code", message=UNSHOWN_ERROR)),
+        (meant(target=Mute()), OperationError(code="Code", message="m")),
+    ],
+)
+def test_a_meant_error_stays_one(error: ActionError, outcome: OperationError, run: Any) -> None:
+    """Whatever the values of an ActionError do, it is final: the author has decided that nothing is repeated."""
+    assert run(error, ActionContext(operation_id="op-1")) == Raised(outcome, is_meant=True)
 
 
 @both

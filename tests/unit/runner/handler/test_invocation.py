@@ -11,13 +11,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 
 import msgspec
 import pytest
 
 from opstream_runner import Action, ActionContext, ActionError, RetryAfter, action
-from opstream_runner.handler.invocation import UNEXPECTED_ERROR, HandlerOutcome, Postponed, Raised, Returned, invoke
+from opstream_runner.handler.child_protocol import decode_child_message, encode_frame
+from opstream_runner.handler.invocation import (
+    UNEXPECTED_ERROR,
+    UNSHOWN_ERROR,
+    HandlerOutcome,
+    Postponed,
+    Raised,
+    Returned,
+    invoke,
+)
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import Failed, OperationError, Succeeded, encode_event
 from opstream_schemas.operation.commands import Fail
@@ -182,29 +191,73 @@ def test_no_time_at_all(seconds: float) -> None:
         RetryAfter(seconds)
 
 
-async def test_another_attempt_at_no_time() -> None:
-    """A RetryAfter with a value that the author has broken is an unexpected error."""
-    spoilt = RetryAfter(1)
-    spoilt.seconds = -1
-    assert await run(asynchronous(raising(spoilt))) == unexpected
+@pytest.mark.parametrize("seconds", ["5", None])
+def test_no_number_of_seconds(seconds: Any) -> None:
+    """The error names what is wrong, not a comparison."""
+    with pytest.raises(TypeError, match="RetryAfter takes a number of seconds, not a value of type"):
+        RetryAfter(seconds)
+
+
+@both
+@pytest.mark.parametrize("seconds", [-1, math.nan, None, "a", 10**400])
+async def test_another_attempt_at_no_time(
+    kind: Callable[[Body], Action[..., Any]], seconds: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A RetryAfter with a value that the author has broken still asks for another attempt, and the log says so."""
+    spoilt = RetryAfter(1, "later")
+    spoilt.seconds = seconds
+    outcome = await run(kind(raising(spoilt)))
+    assert outcome == Postponed(OperationError(code=503, message="later"), 0.0)
+    assert "mend the action: its seconds must be a finite number from 0 on; the action's backoff is used" in caplog.text
+
+
+class Wordless:
+    """It has no text."""
+
+    def __str__(self) -> str:
+        raise LookupError("secret")
+
+
+CODE: Final = "its code is {}, and must be a word like 'OutOfPaper' or an HTTP status like 409"
 
 
 @both
 @pytest.mark.parametrize(
-    "error",
+    ("make", "outcome", "fault"),
     [
-        ActionError(1.5, "half"),  # type: ignore[arg-type]
-        ActionError(True, "yes"),
-        ActionError(None, "nothing"),  # type: ignore[arg-type]
-        Forgetful(),
+        (lambda: ActionError(1.5, "half"), failed(500, "half"), CODE.format("of type float")),  # type: ignore[arg-type]
+        (lambda: ActionError(True, "yes", target="t"), failed(500, "yes", "t"), CODE.format("of type bool")),
+        (lambda: ActionError(None, "no"), failed(500, "no"), CODE.format("of type NoneType")),  # type: ignore[arg-type]
+        (lambda: ActionError(10**5000, "m"), failed(500, "m"), CODE.format("a number beyond 64 bits")),
+        (lambda: ActionError("a\ud800", "m\ud800"), failed("a?", "m?"), "its code must be at most 256 bytes of UTF-8"),
+        (lambda: ActionError("c" * 300, "m"), failed("c" * 253 + "…", "m"), "its code must be at most 256 bytes"),
+        (
+            lambda: ActionError("Bad", Wordless(), target=Wordless()),  # type: ignore[arg-type]
+            failed("Bad", UNSHOWN_ERROR),
+            "its message is of type Wordless, whose __str__ raises LookupError; its target is of type Wordless",
+        ),
+        (Forgetful, failed(500, UNSHOWN_ERROR), "it has no message: call super().__init__(code, message)"),
     ],
 )
 async def test_a_failure_that_no_event_could_hold(
-    kind: Callable[[Body], Action[..., Any]], error: ActionError, caplog: pytest.LogCaptureFixture
+    kind: Callable[[Body], Action[..., Any]],
+    make: Callable[[], ActionError],
+    outcome: Raised,
+    fault: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """An ActionError of the wrong types is the author's bug: the client gets 500, the log both errors."""
-    assert await run(kind(raising(error))) == unexpected
-    assert type(error).__name__ in caplog.text
+    """An ActionError of any values is final, and a client reads what can be recorded; the log says what to mend."""
+
+    def fail() -> Any:
+        raise make()  # here, since it must not fail in the handler either
+
+    assert await run(kind(fail)) == outcome
+    assert decode_child_message(encode_frame(outcome)[4:]) == outcome
+    (line,) = [one.getMessage() for one in caplog.records if "can't be recorded as it is" in one.getMessage()]
+    assert fault in line
+    decided = History().append(request(), started()).act(Fail(token="token-1", error=outcome.error))
+    assert isinstance(decided, Failed)
+    assert decided.error == outcome.error
 
 
 @pytest.mark.parametrize("text", ["\ud800", "x" * 10_000, "\0" * 10_000, "é" * 4095])
