@@ -29,6 +29,8 @@ _PROTOCOL_BYTES: Final = 64
 _MAX_HEADER_BYTES: Final = 4096
 """More than our headers ever have. Their bytes are counted only for a payload that comes so near to the limit."""
 UNAVAILABLE: Final = 503
+STREAM_NOT_FOUND: Final = 10059
+"""JetStream's `err_code` for a stream, or the stream of a bucket, that does not exist."""
 
 _NO_MESSAGE_FOUND: Final = 10037
 _API_TYPE: Final = b'"io.nats.jetstream.api.'

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from opstream_journal import (
     UNTIL_STORED,
+    BrokerRefused,
     Connection,
     DeliveredMessage,
     ExpectedVersion,
@@ -19,6 +20,8 @@ from opstream_journal import (
     PullConsumer,
     VersionConflict,
 )
+from opstream_journal.jetstream import rpc
+from opstream_journal.outage_log import OutageLog
 from opstream_journal.runtime.crash_points import CrashPoint, crash_point
 from opstream_journal.stores.timers import schedule_wake_up
 from opstream_runner.attempt.attempt import Attempt
@@ -85,6 +88,11 @@ class Dispatcher:
         self._loader = OperationLoader(dependencies.journal, action.kind)
         self._admission = AdmissionControl(connection, dependencies, action.spec)
         self._versions = VersionGate(action, dependencies.monotonic)
+        self._missing_streams = OutageLog(
+            logger,
+            f"messages of {action.kind} can't be handled, because a stream or bucket is missing",
+            f"messages of {action.kind} can be handled again",
+        )
         self._is_draining = False
         self._is_stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -159,7 +167,12 @@ class Dispatcher:
             self._consumer.add_demand(1)
         if not task.cancelled() and (error := task.exception()) is not None:
             # The message is not acknowledged, so it is delivered again when its lease has run out.
-            logger.error("%s could not be handled", task.get_name(), exc_info=error)
+            if isinstance(error, BrokerRefused) and error.err_code == rpc.STREAM_NOT_FOUND:
+                self._missing_streams.failed(f"run 'opstream provision' ({task.get_name()}: {error})")
+            else:
+                logger.error("%s could not be handled", task.get_name(), exc_info=error)
+        else:
+            self._missing_streams.recovered()
 
     async def _handle_message(self, message: DeliveredMessage) -> None:
         try:

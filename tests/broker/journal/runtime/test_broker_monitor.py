@@ -12,7 +12,7 @@ from opstream_journal import Connection, Journal, JournalUnavailable
 from opstream_journal.jetstream import rpc
 from opstream_journal.provisioning.provision import check_provisioned, provision
 from opstream_journal.provisioning.topology import Sizing
-from opstream_journal.runtime.broker_monitor import CLOCK_SKEW, NO_LEADER, NOT_STORED, BrokerMonitor
+from opstream_journal.runtime.broker_monitor import CLOCK_SKEW, NO_LEADER, NOT_STORED, STREAM_MISSING, BrokerMonitor
 from opstream_journal.runtime.conditions import Conditions
 from opstream_schemas import subjects
 from tests.support.broker.server import Broker, Cluster
@@ -60,6 +60,24 @@ async def test_clocks_that_are_near(link: Connection, seconds: int) -> None:
     """A few seconds are no condition."""
     conditions = Conditions()
     await BrokerMonitor(link, conditions, now=lambda: datetime.now(UTC) + timedelta(seconds=seconds)).look()
+    assert conditions.current == []
+
+
+@pytest.mark.parametrize("stream", [subjects.TIMERS_STREAM, "KV_holds"])
+async def test_a_missing_stream(link: Connection, stream: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It is one warning, which names the stream and `opstream provision`, and it is over once the stream is there."""
+    conditions = Conditions()
+    monitor = BrokerMonitor(link, conditions)
+    await link.nc.jetstream().delete_stream(stream)
+    await monitor.look()
+    await monitor.look()
+    (condition,) = conditions.current
+    assert (condition.name, condition.is_blocking) == (STREAM_MISSING, False)
+    (line,) = [one.getMessage() for one in caplog.records if STREAM_MISSING in one.getMessage()]
+    assert f"the broker has no stream {stream}: " in line
+    assert "next step: run 'opstream provision'" in line
+    await provision(link, Sizing())
+    await monitor.look()
     assert conditions.current == []
 
 

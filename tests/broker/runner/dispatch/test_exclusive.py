@@ -349,3 +349,17 @@ async def test_a_waiter_gets_the_lock_without_a_projector(stage: RunnerStage) ->
         await all_ended(stage, *THIRTY)
 
     assert time.monotonic() - began < 2.9  # a linger of 0.1 s each would take 3 s
+
+
+async def test_a_missing_bucket(stage: RunnerStage, caplog: pytest.LogCaptureFixture) -> None:
+    """Without the bucket of locks there is one line for all messages, without a traceback, that names the next step."""
+    offered = exclusive(Log())
+    caplog.set_level("DEBUG", logger="opstream_runner")
+    async with stage.runner([offered]):
+        await stage.link.nc.jetstream().delete_stream("KV_holds")
+        await ask(stage, offered, "op-1", "op-2")
+        await eventually(lambda: sum("is missing: run 'opstream provision'" in line for line in caplog.messages) >= 2)
+        lines = [one for one in caplog.records if "is missing: run 'opstream provision'" in one.getMessage()]
+        assert [one.levelname for one in lines][:2] == ["WARNING", "DEBUG"]
+        assert not [one for one in caplog.records if one.exc_info]
+        assert "stream not found" in lines[0].getMessage()
