@@ -259,3 +259,19 @@ async def test_a_forked_process_that_outlives_its_runner(stage: RunnerStage, sta
         await eventually(is_one_runner, within=10)
     finally:
         os.kill(left, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("how", ["log_factory", "log_handler", "log_filter", "close_stderr"])
+async def test_logging_that_raises(stage: RunnerStage, start: Start, tmp_path: Path, how: str) -> None:
+    """A handler that breaks `logging` breaks neither the end of its attempt, nor other attempts, nor the shutdown."""
+    runner, bystander = start(), Bystander(stage, tmp_path)
+    await bystander.begin(runner)
+    assert (await end(stage, "plain", how)).status is Status.SUCCEEDED
+    await stage.request("op-2", kind=Kind("hostile", "plain"), given=b'{"how": "no such deed"}')
+    failed = await stage.ended("op-2")
+    assert failed.error is not None
+    assert failed.error.code == 500
+    runner.wait_for("KeyError: 'no such deed'")
+    runner.wait_for(r"WARNING opstream_runner.attempt.completion: operation op-2 ")
+    await bystander.check_undisturbed()
+    end_by_request(runner)

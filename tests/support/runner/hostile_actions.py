@@ -7,6 +7,8 @@ own. `hostile:wait` ends when its file exists. Use them with `--actions tests.su
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import logging
 import multiprocessing
 import os
 import sys
@@ -142,12 +144,67 @@ def leave_behind(deed: Deed) -> str:
     return "forked"
 
 
+class RefusingHandler(logging.Handler):
+    """A handler whose target is gone."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Raise."""
+        raise OSError("the collector of logs is gone")
+
+
+class RefusingFilter(logging.Filter):
+    """A filter with an error."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Raise."""
+        raise LookupError("no tenant")
+
+
+_tenant: contextvars.ContextVar[str] = contextvars.ContextVar("tenant")
+
+
+def log_factory(deed: Deed) -> str:
+    """Put the tenant into each record, as only this thread can."""
+    _tenant.set("acme")
+    make = logging.getLogRecordFactory()
+
+    def factory(*args: Any, **values: Any) -> logging.LogRecord:
+        record = make(*args, **values)
+        record.tenant = _tenant.get()
+        return record
+
+    logging.setLogRecordFactory(factory)
+    return "returned"
+
+
+def log_handler(deed: Deed) -> str:
+    """Give our logger a handler that raises."""
+    logging.getLogger("opstream_runner").addHandler(RefusingHandler())
+    return "returned"
+
+
+def log_filter(deed: Deed) -> str:
+    """Give all our loggers a filter that raises."""
+    for name in list(logging.getLogger().manager.loggerDict):
+        logging.getLogger(name).addFilter(RefusingFilter())
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(RefusingFilter())
+    return "returned"
+
+
+def close_stderr(deed: Deed) -> str:
+    """Close standard error."""
+    sys.stderr.close()
+    return "returned"
+
+
 ASYNC: Final[dict[str, Callable[[Deed], Awaitable[Any]]]] = {
     one.__name__: one
     for one in (gather, group, catch, callback, stop, cancel_all, block, pool_in_loop, come_back_later)
 }
 PLAIN: Final[dict[str, Callable[[Deed], Any]]] = {
-    one.__name__: one for one in (pool, terminate, come_back, leave_behind)
+    one.__name__: one
+    for one in (pool, terminate, come_back, leave_behind, log_factory, log_handler, log_filter, close_stderr)
 }
 
 

@@ -2,14 +2,18 @@
 
 `dictConfig` and `fileConfig` disable every logger that exists, unless they are told not to, and replace the handlers of
 the root logger. Django's `LOGGING` and an alembic `env.py` do so. The runner's lines would be lost, and with them the
-tracebacks that a client is referred to.
+tracebacks that a client is referred to. A record factory, a filter or a handler that raises would do worse: see
+`contained_logger.py`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from typing import Final
+
+from .contained_logger import contain
 
 _PACKAGES: Final = (
     "opstream",
@@ -20,6 +24,8 @@ _PACKAGES: Final = (
     "opstream_schemas",
     "opstream_webhooks",
 )
+_LIBRARIES: Final = ("asyncio", "concurrent", "faststream", "nats")
+"""They log in the loop of the runner, too. Their lines are an author's to configure, but must not raise there."""
 
 
 class LogGuard:
@@ -57,22 +63,45 @@ class LogGuard:
             package.propagate = False  # otherwise the handlers that are there now would write each line once more
 
 
-class _ProcessGuard:
-    guard: LogGuard | None = None
+class ProcessLogs:
+    """The logging of this process: our loggers write as they did, and no call of them raises."""
+
+    def __init__(self) -> None:
+        self._guard = LogGuard()
+        self._formatter = next((one.formatter for one in logging.getLogger().handlers if one.formatter), None)
+        self._loggers = 0
+        self.restore()
+
+    def restore(self) -> None:
+        """Bring our loggers back, and contain those that were made since the last time."""
+        self._guard.restore()
+        known = len(logging.getLogger().manager.loggerDict)
+        if known != self._loggers:
+            self._loggers = known
+            for logger in _our_loggers((*_PACKAGES, *_LIBRARIES)):
+                contain(logger, self._formatter)
+
+
+class _Process:
+    logs: ProcessLogs | None = None
 
 
 def protect_logs() -> None:
-    """Keep the logging of this process as it is now; `restore_logs` restores it from now on."""
-    _ProcessGuard.guard = LogGuard()
+    """Keep the logging of this process as it is now; `restore_logs` restores it from now on.
+
+    From here on no log call of ours, or of the libraries that the runner's loop uses, raises.
+    """
+    _Process.logs = ProcessLogs()
 
 
 def restore_logs() -> None:
     """Let our loggers write again, if this process protects them and an author's code has changed them. Cheap."""
-    if _ProcessGuard.guard is not None:
-        _ProcessGuard.guard.restore()
+    if _Process.logs is not None:
+        with contextlib.suppress(Exception):  # an author may have put anything into the root logger
+            _Process.logs.restore()
 
 
-def _our_loggers() -> Iterator[logging.Logger]:
+def _our_loggers(packages: tuple[str, ...] = _PACKAGES) -> Iterator[logging.Logger]:
     for name, logger in list(logging.getLogger().manager.loggerDict.items()):
-        if isinstance(logger, logging.Logger) and name.partition(".")[0] in _PACKAGES:
+        if isinstance(logger, logging.Logger) and name.partition(".")[0] in packages:
             yield logger
