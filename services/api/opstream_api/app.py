@@ -61,14 +61,12 @@ def create_app(dependencies: Dependencies) -> ASGIApp:
 
     @route("/readyz", http_method=_READS, before_request=_refuse_options)
     async def readyz() -> ASGIResponse:
+        _check_conditions(dependencies)  # first: a condition has the cause, and a failed measurement only its effect
         try:
             await dependencies.capacity.ensure_ready()
         except JournalError as error:
+            _check_conditions(dependencies)  # one may have begun meanwhile
             raise journal_error(error) from error
-        for condition in dependencies.conditions.current:
-            if condition.is_blocking:
-                message = f"{condition.message}; next step: {condition.next_step}"
-                raise ApiError(ErrorCode.JOURNAL_UNAVAILABLE, message, target=condition.name)
         return json_response(msgspec.json.encode({"status": "ok", **dependencies.conditions.members()}))
 
     @route("/openapi.json", http_method=_READS, before_request=_refuse_options)
@@ -105,6 +103,13 @@ def create_app(dependencies: Dependencies) -> ASGIApp:
         app, hosts=dependencies.hosts, origins=dependencies.allowed_origins, public_url=dependencies.public_url
     )
     return HeaderMiddleware(guarded, new_id=dependencies.new_request_id)
+
+
+def _check_conditions(dependencies: Dependencies) -> None:
+    for condition in dependencies.conditions.current:
+        if condition.is_blocking:
+            message = f"{condition.message}; next step: {condition.next_step}"
+            raise ApiError(ErrorCode.JOURNAL_UNAVAILABLE, message, target=condition.name)
 
 
 async def _refuse_options(request: AnyRequest) -> None:

@@ -118,6 +118,7 @@ async def connected_api(settings: Settings) -> AsyncIterator[ConnectedApi]:
             cache=cache,
             now=_utc_now,
         )
+        connection.on_disconnect(status.doubt_cached)
         watches = WatchRegistry(connection=connection, journal=journal, status=status)
         watches.start()
         setback_watch = SetbackWatch(connection, conditions, now=_utc_now)

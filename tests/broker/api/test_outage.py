@@ -90,6 +90,16 @@ async def test_the_broker_goes_away(
     assert (await api.client.get("/readyz")).status_code == 200
 
 
+async def test_readiness_names_the_cause(api: Api, broker: Broker) -> None:
+    """Where the measurement of the journal fails, too, a blocking condition is the answer: it has the next step."""
+    api.conditions.report("BrokerStoresNothing", "its disk is full", "free space", is_blocking=True)
+    broker.pause()
+    answer = await api.client.get("/readyz")
+    check_unavailable(answer)
+    error = answer.json()["error"]
+    assert (error["target"], error["message"]) == ("BrokerStoresNothing", "its disk is full; next step: free space")
+
+
 async def until_accepted(api: Api, operation_id: str) -> httpx.Response:
     """Send the same request again as a client would, until it is accepted."""
     async with asyncio.timeout(15):

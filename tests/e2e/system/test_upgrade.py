@@ -53,7 +53,7 @@ async def test_an_upgrade_under_load(system: UpgradableSystem) -> None:
         assert await statuses(system, before) == {one: load.polled[one][-1]["status"] for one in before}
         rebuilt = await asyncio.to_thread(run, "rebuild", "--nats", system.nats, timeout=90)
         assert rebuilt.returncode == 0, rebuilt.stdout + rebuilt.stderr
-        assert breaches(testified(load, await gather(system.nats))) == []
+        assert breaches(completed(load, await gather(system.nats))) == []
         assert load.problems == []
     await check_logs_and_stores(system)
 
@@ -83,12 +83,12 @@ async def test_a_rollback_under_load(tmp_path: Path) -> None:
                 await eventually(lambda: load.ended >= seen + 2 * CLIENTS, within=30)
             await asyncio.to_thread(system.wait_ready, *system.names)
             assert await statuses(system, between) == {one: load.polled[one][-1]["status"] for one in between}
-            assert breaches(testified(load, await gather(system.nats))) == []
+            assert breaches(completed(load, await gather(system.nats))) == []
             assert load.problems == []
         await check_logs_and_stores(system)
 
 
-def testified(load: Load, evidence: Evidence) -> Evidence:
+def completed(load: Load, evidence: Evidence) -> Evidence:
     """Add what clients saw; two members of an ended operation differ between versions."""
     evidence.ignored = SHOWN_OTHERWISE
     return load.testify(evidence)

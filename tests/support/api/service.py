@@ -17,7 +17,7 @@ import httpx
 import msgspec
 import uuid_utils
 
-from opstream_api.main import connected_api
+from opstream_api.main import ConnectedApi, connected_api
 from opstream_api.operations.watch import WatchRegistry
 from opstream_api.server import Server, make_server
 from opstream_api.settings import Settings
@@ -90,11 +90,13 @@ class RawResponse(msgspec.Struct, frozen=True):
 class Api:
     """A running service."""
 
-    def __init__(self, port: int, client: httpx.AsyncClient, watchers: WatchRegistry, server: Server) -> None:
+    def __init__(self, port: int, client: httpx.AsyncClient, running: ConnectedApi, server: Server) -> None:
         self.port = port
         self.client = client
-        self.watchers = watchers
+        self.watchers = running.watches
         """The requests that wait in it."""
+        self.conditions = running.conditions
+        """What `/readyz` shows."""
         self._server = server
 
     @property
@@ -184,7 +186,7 @@ async def serving(url: str, *, send_buffer: int = 0, max_connections: int = 0, *
             task = asyncio.create_task(server.serve([sock]))
             try:
                 async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=15) as client:
-                    yield Api(port, client, running.watches, server)
+                    yield Api(port, client, running, server)
             finally:
                 server.should_exit = True
                 await task

@@ -43,6 +43,10 @@ class OperationCache:
             self._operations.move_to_end(operation_id)
         return operation
 
+    def open_ids(self) -> set[str]:
+        """Return the ids of the operations whose cached state is not terminal."""
+        return {operation.id for operation in self._operations.values() if not operation.is_terminal}
+
     def put(self, operation: Operation) -> Operation:
         """Cache a state, unless a newer one of the same operation is cached. Return the newer of the two."""
         cached = self._operations.pop(operation.id, None)

@@ -60,12 +60,15 @@ class StatusReader:
         self._waiting_reasons = waiting_reasons
         self._cache = cache
         self._now = now
+        self._doubted: set[str] = set()
+        """Operations whose cached state is older than the last loss of the connection; mostly empty."""
 
     async def read(self, operation_id: str) -> Operation:
         """Return the current state of an operation.
 
         A terminal state is final, so any copy of it is current. Any other copy is compared with the journal's last
-        event, and the missing events are folded on top of it.
+        event, and the missing events are folded on top of it. Where the journal has less than that copy, or may have
+        lost something since (`doubt_cached`), the view is asked, too.
 
         Raises:
             ApiError: `OperationNotFound`: never requested, or its retention is over; `JournalUnavailable`;
@@ -113,17 +116,42 @@ class StatusReader:
             reason = None
         return build_status_monitor(operation, waiting_for=reason)
 
+    def doubt_cached(self) -> None:
+        """Compare each open state of the cache once with the view, too: the broker may come back with less.
+
+        A journal that ends with the cached state says nothing of an end that it has lost (ADR 0032).
+        """
+        self._doubted.update(self._cache.open_ids())
+
     async def _read(self, operation_id: str, known: Operation | None) -> Operation | None:
-        if known is None:
-            known = (await self._snapshots.get(operation_id)).operation
+        is_compared = known is None or operation_id in self._doubted
+        if is_compared:
+            known = await self._compare_with_view(operation_id, known)
             if known is not None and known.is_terminal:
-                return self._cache.put(known)
+                return known
         last = await self._journal.last_message(operation_id)
+        if not is_compared and known is not None and (last is None or last.seq < known.stream_sequence):
+            known = await self._compare_with_view(operation_id, known)
+            if known is not None and known.is_terminal:
+                return known
         if last is None:
             self._cache.drop(operation_id)
             return None
         operation = await self._fold(operation_id, last, known)
         return None if operation is None else self._cache.put(operation)
+
+    async def _compare_with_view(self, operation_id: str, known: Operation | None) -> Operation | None:
+        """Return the newer of the cached and the view's state; an end is final, whatever its sequence."""
+        viewed = (await self._snapshots.get(operation_id)).operation
+        self._doubted.discard(operation_id)
+        if viewed is None or (
+            known is not None and not viewed.is_terminal and viewed.stream_sequence <= known.stream_sequence
+        ):
+            return known
+        if viewed.is_terminal:
+            self._cache.drop(operation_id)  # which may have an open state with a later sequence, of another history
+            return self._cache.put(viewed)
+        return viewed
 
     async def _fold(self, operation_id: str, last: StoredMessage, known: Operation | None) -> Operation | None:
         if known is not None and known.stream_sequence >= last.seq:
@@ -136,6 +164,9 @@ class StatusReader:
             # The snapshot may belong to another history (a restored stream, a reused id). The journal decides.
             logger.warning("operation %s is folded again from its start: %s", operation_id, error)
         self._cache.drop(operation_id)
+        known = await self._compare_with_view(operation_id, None)
+        if known is not None and known.is_terminal:
+            return known
         try:
             return fold_for_reader(None, await self._journal.events_up_to(last))
         except (FoldRefused, InvalidEvent) as error:
