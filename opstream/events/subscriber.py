@@ -41,6 +41,7 @@ from opstream_schemas.text import one_line, truncate_text
 
 from .broker import EventsBroker
 from .errors import InvalidSubscription, UnexpectedShape, UnreadableEvent
+from .failure_log import FailureLog, ShownFailures
 from .message import RawEventMessage, decode_message, parse_message
 from .model import Settlement, read_event
 from .settlement import DeadLetterRetry, DurableDelivery
@@ -87,6 +88,11 @@ class EventSubscriber(DefaultSubscriber[Msg]):
         self._loops: list[asyncio.Task[None]] = []
         self._consumer: PullConsumer | None = None
         self._retry_requests: Subscription | None = None
+        self._shown_failures = ShownFailures()
+
+    def _SubscriberUsecase__build__middlewares_stack(self) -> tuple[Any, ...]:  # noqa: N802 - FastStream's own name
+        # FastStream offers no other place: its own middleware logs "Processed" after each failure.
+        return FailureLog(self._outer_config.logger, self._shown_failures), *self._broker_middlewares
 
     async def _create_subscription(self) -> None:
         for call in self.calls:

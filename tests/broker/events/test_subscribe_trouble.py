@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -34,7 +35,7 @@ from tests.support.events.subscribers import (
     running,
     unsettled,
 )
-from tests.support.journal.journals import following, linked
+from tests.support.journal.journals import KIND, following, linked
 from tests.support.journal.journals import opened as journal_on
 from tests.support.schemas.histories import FromTheFuture
 from tests.support.system.wait import eventually
@@ -83,6 +84,48 @@ async def ask(link: Connection, durable: str, sequence: int) -> str:
     return (
         await rpc.call(link, subjects.dead_letter_retry_subject(durable), str(sequence).encode(), timeout=5)
     ).data.decode()
+
+
+class Lines(logging.Handler):
+    """The records that FastStream logs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a record."""
+        self.records.append(record)
+
+
+async def test_one_traceback_for_each_message(broker: Broker, link: Connection, journal: Journal) -> None:
+    """A handler that raised has not "processed" its event. Its first failure has a traceback, the others do not."""
+    lines, logger = Lines(), logging.getLogger("tests.subscriber")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(lines)
+    events, kept = events_broker(broker, logger=logger), KeptEvents()
+
+    @subscribe(events, str(KIND), durable="poisoned", backoff=QUICK)
+    async def handle(event: Event) -> None:
+        await kept.keep(event)
+        if event.operation_id.startswith("bad"):
+            raise ValueError("no ink") if len(kept.events) < 3 else LookupError("no paper")
+
+    try:
+        async with running(events):
+            await ended(journal, "bad")
+            await kept.reach(3)
+            await settled(link, "poisoned")
+            await ended(journal, "good")
+            await kept.reach(4)
+            await settled(link, "poisoned")
+    finally:
+        logger.removeHandler(lines)
+    told = [one.getMessage() for one in lines.records]
+    assert told.count("Received") == 4
+    assert told.count("Processed") == 1
+    shown = [one for one in lines.records if one.exc_info]
+    assert [one.getMessage() for one in shown] == ["ValueError: no ink", "LookupError: no paper"]
 
 
 async def test_poison_is_parked_and_brought_back(broker: Broker, link: Connection, journal: Journal) -> None:
