@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import types
 import typing
@@ -21,6 +22,7 @@ from nats.js.api import ConsumerConfig
 from opstream_journal.provisioning.subscriber_consumers import StartPosition
 
 from .broker import EventsBroker
+from .caller import caller_place, errors_at
 from .errors import InvalidSubscription
 from .model import COMPLETIONS, EVENT_CLASSES, Event
 from .subscriber import EventSubscriber
@@ -67,41 +69,50 @@ def subscribe(
         options: FastStream's `filter`, `parser`, `decoder` and `dependencies` of a handler.
 
     Raises:
-        InvalidSubscription: an argument is not valid.
+        InvalidSubscription: an argument is not valid. The message begins with the file and line of the caller.
     """
-    if not isinstance(broker, EventsBroker):
-        raise InvalidSubscription(f"the first argument must be an EventsBroker, not {type(broker).__name__}")
-    if ack not in {"auto", "manual"}:
-        raise InvalidSubscription(f"ack {ack!r} must be 'auto' or 'manual'")
-    backoff = backoff or Backoff()
-    check_numbers(
-        max_workers=max_workers, max_pending=max_pending, ack_wait=ack_wait, backoff=backoff, is_ordered=ordered
-    )
-    subscription = SubscriptionTerms(
-        durable=check_durable(durable),
-        filters=tuple(subject_filters(kind, events)),
-        start=check_start(start),
-        is_manual=ack == "manual",
-        backoff=backoff,
-        max_workers=max_workers,
-        max_pending=1 if ordered else max_pending,
-        ack_wait=ack_wait,
-    )
-    unknown = options.keys() - {"filter", "parser", "decoder", "dependencies"}
-    if unknown:
-        raise InvalidSubscription(f"subscribe has no option {', '.join(sorted(unknown))}")
-    if durable in broker.durables:
-        raise InvalidSubscription(f"durable {durable!r} has a handler already: two handlers would share its events")
+    place = caller_place()
+    with errors_at(place):
+        if not isinstance(broker, EventsBroker):
+            raise InvalidSubscription(f"the first argument must be an EventsBroker, not {type(broker).__name__}")
+        if ack not in ("auto", "manual"):  # a tuple, since a value of any type may be given
+            raise InvalidSubscription(f"ack {ack!r} must be 'auto' or 'manual'")
+        backoff = Backoff() if backoff is None else backoff
+        check_numbers(
+            max_workers=max_workers, max_pending=max_pending, ack_wait=ack_wait, backoff=backoff, is_ordered=ordered
+        )
+        subscription = SubscriptionTerms(
+            durable=check_durable(durable),
+            filters=tuple(subject_filters(kind, events)),
+            start=check_start(start),
+            is_manual=ack == "manual",
+            backoff=backoff,
+            max_workers=max_workers,
+            max_pending=1 if ordered else max_pending,
+            ack_wait=ack_wait,
+        )
+        unknown = options.keys() - {"filter", "parser", "decoder", "dependencies"}
+        if unknown:
+            raise InvalidSubscription(f"subscribe has no option {', '.join(sorted(unknown))}{_hint(unknown)}")
+        if durable in broker.durables:
+            raise InvalidSubscription(f"durable {durable!r} has a handler already: two handlers would share its events")
     names = set(EVENT_CLASSES) if ANY in events else {events} if isinstance(events, str) else set(events)
 
     def decorate(function: Callable[P, R]) -> HandlerCallWrapper[P, R]:
-        _check_handler(function, names)
+        with errors_at(place):
+            _check_handler(function, names)
         subscriber = _build_subscriber(broker, subscription)
         Registrator.subscriber(broker, subscriber)
         broker.durables.append(durable)
         return typing.cast("HandlerCallWrapper[P, R]", subscriber(function, **options))
 
     return decorate
+
+
+def _hint(unknown: set[str]) -> str:
+    options = [one.name for one in inspect.signature(subscribe).parameters.values() if one.kind is one.KEYWORD_ONLY]
+    close = [match for one in sorted(unknown) for match in difflib.get_close_matches(one, options, n=1)]
+    return f": did you mean {', '.join(map(repr, close))}?" if close else f": it has {', '.join(options)}"
 
 
 def _build_subscriber(broker: EventsBroker, subscription: SubscriptionTerms) -> EventSubscriber:

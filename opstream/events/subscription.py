@@ -73,7 +73,7 @@ def subject_filters(kind: str, events: Sequence[str]) -> list[str]:
     if ANY in names:
         names = [ANY]
     for name in names:
-        if name != ANY and name not in EVENT_CLASSES:
+        if not isinstance(name, str) or (name != ANY and name not in EVENT_CLASSES):
             raise InvalidSubscription(
                 f"there is no event {name!r}: choose from {', '.join(EVENT_CLASSES)}, or '*' for all"
             )
