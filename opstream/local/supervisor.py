@@ -257,6 +257,8 @@ class Supervisor:
     def _print_child_line(self, name: str, line: str) -> None:
         if name == "broker":
             self._disk.read_line(line)
+        if name == "provision" and line.startswith(_ERROR_PREFIX):
+            return  # it becomes the error of this command, which is printed at the end
         # nats-server logs many lines at each start; they are shown with --log-level debug.
         if name != "broker" or " [INF]" not in line or self._settings.log_level == "debug":
             self._output.line(name, line)

@@ -335,5 +335,11 @@ def _explain_old_server(nc: Client) -> str:
     return explain_old_version(version, where)
 
 
+def known_servers(connection: Connection) -> int:
+    """Return how many servers the broker's cluster has, as far as the server says; 0 if it is no cluster."""
+    info = connection.nc._server_info  # noqa: SLF001 - nats-py has no public way
+    return max(1, len(info.get("connect_urls") or ())) if info.get("cluster") else 0
+
+
 async def _ignore_error(_error: Exception) -> None:
     return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
@@ -15,11 +15,17 @@ from opstream.cli.options.value_types import Duration, Size
 from opstream.terminal import logs
 from opstream.terminal.console import CommandError
 from opstream_schemas.action_spec import ActionSpec
+from opstream_schemas.text import format_count
 
 if TYPE_CHECKING:
+    from opstream_journal import Connection
     from opstream_journal.provisioning.archive import ArchiveSizing
     from opstream_journal.provisioning.provision import ProvisionReport
     from opstream_journal.provisioning.topology import Sizing
+
+
+_TOO_FEW_SERVERS: Final = frozenset({10005, 10074})
+"""JetStream's `err_code` for more replicas than there are servers, in a cluster and without one."""
 
 
 class ProvisionSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +129,8 @@ def provision_broker(settings: ProvisionSettings) -> None:
 
 async def _provision(settings: ProvisionSettings) -> ProvisionReport:
     from opstream.cli.broker_session import broker_session
+    from opstream_journal import BrokerRefused
+    from opstream_journal.jetstream.connection import known_servers
     from opstream_journal.provisioning.archive import current_archive
     from opstream_journal.provisioning.provision import current_sizing
     from opstream_journal.provisioning.provision import provision as provision_journal
@@ -131,9 +139,15 @@ async def _provision(settings: ProvisionSettings) -> ProvisionReport:
     specs = _load_specs(settings.modules)
     async with broker_session(settings.servers, "provision", settings.connect_timeout) as connection:
         _check_max_payload(settings, connection.nc.max_payload)
+        _check_replicas(settings, connection)
         sizing = requested_sizing(settings, await current_sizing(connection) or Sizing(), specs)
         archive = requested_archive(settings, await current_archive(connection))
-        return await provision_journal(connection, sizing, specs, archive=archive, is_update=settings.is_update)
+        try:
+            return await provision_journal(connection, sizing, specs, archive=archive, is_update=settings.is_update)
+        except BrokerRefused as error:
+            if error.err_code not in _TOO_FEW_SERVERS:
+                raise
+            raise CommandError(_too_few_servers(sizing.replicas, known_servers(connection), str(error))) from error
 
 
 def requested_sizing(settings: ProvisionSettings, current: Sizing, specs: list[ActionSpec]) -> Sizing:
@@ -178,6 +192,24 @@ def _check_max_payload(settings: ProvisionSettings, max_payload: int) -> None:
             f"the broker takes no message above {max_payload} bytes: raise max_payload in its configuration, or lower "
             "--max-body, --max-result or --max-msg-size (the first two need 16 KiB more than they allow)"
         )
+
+
+def _check_replicas(settings: ProvisionSettings, connection: Connection) -> None:
+    """Check before anything is made or compared: one server without a cluster can't hold two copies."""
+    from opstream_journal.jetstream.connection import known_servers
+
+    replicas = settings.replicas or 1
+    if replicas > 1 and known_servers(connection) == 0:
+        raise CommandError(_too_few_servers(replicas, 0, ""))
+
+
+def _too_few_servers(replicas: int, servers: int, reason: str) -> str:
+    has = format_count(servers, "server") if servers else "1 server, and is no cluster"
+    return (
+        f"{replicas} replicas need a cluster of at least {replicas} servers with JetStream, and the broker has {has}: "
+        f"start more servers with the same cluster name, or choose --replicas {max(servers, 1)}"
+        f"{f' (the broker says: {reason})' if reason else ''}"
+    )
 
 
 def _needed_message_size(settings: ProvisionSettings) -> int:

@@ -52,6 +52,12 @@ def test_provision_again(system: System) -> None:
     assert (updated.returncode, updated.stdout.split(":")[0]) == (0, "put right  stream OPERATIONS")
     kept = run("provision", *nats, "--update")
     assert (kept.returncode, kept.stdout) == (0, "nothing to do: the broker has everything\n")
+    for options in (("--replicas", "2"), ("--replicas", "3", "--update")):
+        alone = run("provision", *nats, *options)
+        assert (alone.returncode, alone.stdout) == (1, "")
+        need = f"{options[1]} replicas need a cluster of at least {options[1]} servers with JetStream"
+        assert f"error: {need}, and the broker has 1 server, and is no cluster: start more" in alone.stderr
+        assert alone.stderr.endswith("or choose --replicas 1\n")
     smaller = run("provision", *nats, "--max-age", "30d", "--update")
     assert smaller.returncode == 1
     assert "a smaller limit could drop events" in smaller.stderr

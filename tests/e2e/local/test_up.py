@@ -174,3 +174,12 @@ def test_actions_that_can_not_be_imported(workplace: Path, source: str | None, s
     assert result.stderr == f"opstream: error: {said}\n"
     assert "starting" not in result.stdout
     assert not (workplace / "data").exists()
+
+
+def test_provisioning_that_fails(workplace: Path) -> None:
+    """The reason is printed once, as the error of the command."""
+    ports = ("--port", "0", "--nats-port", "0")
+    result = run("up", *ports, "--data-dir", "data", "--actions", MODULE, "--max-body", "20MiB", cwd=workplace)
+    assert result.returncode == 1
+    assert "the broker takes no message above" in result.stderr
+    assert (result.stdout + result.stderr).count("the broker takes no message above") == 1
