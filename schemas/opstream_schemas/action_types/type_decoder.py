@@ -133,7 +133,9 @@ class _TypeBuilder:
         if items is not None:
             return self._array_struct(node, "", is_tagged=False)
         item = self._type(node.get("items", True))
-        collection = set[item] if node.get("uniqueItems") is True else list[item]  # type: ignore[valid-type]
+        # Both have a hash if their items have one, so that they can be items of a set.
+        is_set = node.get("uniqueItems") is True
+        collection = frozenset[item] if is_set else tuple[item, ...]  # type: ignore[valid-type]
         return _constrained(collection, node, {"minItems": "min_length", "maxItems": "max_length"})
 
     def _object(self, node: Schema) -> Any:  # noqa: ANN401

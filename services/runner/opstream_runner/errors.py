@@ -14,6 +14,10 @@ class InvalidAction(RunnerError, ValueError):
     """A handler can't be offered as an action. The message says what to change."""
 
 
+class UnreadableInput(RunnerError, ValueError):
+    """An input that the API accepted is not one of the handler's type. The message is for the client."""
+
+
 class HandlerNotStarted(RunnerError):
     """The process for an attempt could not be started, or ended before it called the handler."""
 

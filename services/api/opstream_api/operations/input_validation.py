@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
@@ -110,7 +111,7 @@ class InputValidator:
         if not problems:
             return document, value
         if compiled.takes(value):
-            whole = _with_whole_numbers(value)
+            whole = json.loads(document, parse_float=_whole_number)
             spelled = msgspec.json.encode(whole)
             if not compiled.find_problems(spelled, whole):
                 return spelled, whole
@@ -164,11 +165,17 @@ class _CompiledAction:
         return []
 
 
-def _with_whole_numbers(value: Any) -> Any:  # noqa: ANN401 - JSON
-    """Return JSON in which floats without a fraction are integers, but for those beyond `_LARGEST_WHOLE`."""
-    if isinstance(value, dict):
-        return {name: _with_whole_numbers(one) for name, one in value.items()}
-    if isinstance(value, list):
-        return [_with_whole_numbers(one) for one in value]
-    is_whole = isinstance(value, float) and value.is_integer() and abs(value) <= _LARGEST_WHOLE
-    return int(value) if is_whole else value
+def _whole_number(text: str) -> int | float:
+    """Return a JSON number with a point or an exponent as an integer, if its text is one; else as a float.
+
+    The float alone can't tell: that of `9007199254740992.7` has no fraction. Beyond `_LARGEST_WHOLE` it stays a float.
+    """
+    number = float(text)
+    if not number.is_integer() or abs(number) > _LARGEST_WHOLE:
+        return number
+    whole = int(number)
+    if whole == 0:  # its exponent may be more than a Decimal takes
+        is_exact = not any(digit in "123456789" for digit in text.lower().partition("e")[0])
+    else:
+        is_exact = Decimal(text) == whole
+    return whole if is_exact else number

@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, ParamSpec, TypeVar
 
 import msgspec
 
-from opstream_runner.errors import InvalidAction
+from opstream_runner.errors import ActionError, InvalidAction, RetryAfter, UnreadableInput
 from opstream_schemas.action_spec import DAY_SECONDS, ActionSpec, Policy
 from opstream_schemas.action_types.type_decoder import Decode, schema_decoder
 from opstream_schemas.errors import InvalidName
@@ -40,7 +40,7 @@ class Action(Generic[P, R]):
         self.module = ""
         """Import path of the module that defines the action; `collect_actions` sets it."""
         self.decode: Callable[[bytes | msgspec.Raw], Any] = msgspec.json.Decoder(input_type).decode
-        """Decodes JSON into the handler's input type."""
+        """Decodes JSON into the handler's input type. It raises what the type's own code raises."""
         self._decode_result = msgspec.json.Decoder(result_type).decode
         self._decode_closed: Decode | None = None
         self.__doc__ = handler.__doc__
@@ -54,6 +54,26 @@ class Action(Generic[P, R]):
     def is_isolated(self) -> bool:
         """True if each attempt runs in a process of its own."""
         return self.spec.policy.isolation == "process"
+
+    def read_input(self, document: bytes | msgspec.Raw) -> Any:  # noqa: ANN401 - the handler's own type
+        """Decode JSON into the handler's input type.
+
+        Raises:
+            UnreadableInput: it is not of that type, or the type's own code (`__post_init__`, a converter) raises: the
+                same input would be refused again. That exception is the cause if it is a mistake.
+            ActionError: from the type's own code, as is `RetryAfter`.
+            MemoryError: now, and perhaps not the next time.
+        """
+        try:
+            return self.decode(document)
+        except (ActionError, RetryAfter, MemoryError):
+            raise
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise UnreadableInput(str(error)) from None
+        except Exception as error:
+            kind = type.__dict__["__name__"].__get__(type(error))
+            message = f"the code of the input's type raised {kind}; the runner's log has the details"
+            raise UnreadableInput(message) from error
 
     def check_result(self, encoded: bytes) -> None:
         """Check that a result is what the action announces, as a client will read it.

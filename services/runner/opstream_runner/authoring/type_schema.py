@@ -18,6 +18,8 @@ from opstream_schemas.action_types import schema_formats as formats
 from opstream_schemas.action_types.portable_pattern import UnportablePattern, portable_pattern
 from opstream_schemas.action_types.schema_nodes import Schema, map_schema, schema_nodes
 
+from .hashability import unhashable_part
+
 _INSTEAD: Final = (
     "use msgspec.Struct, a dataclass, an attrs class, a TypedDict or a NamedTuple, of the types in the table of "
     "docs/actions.md"
@@ -117,6 +119,8 @@ class _Announcer:
             self.announce(field.type, node["properties"][field.encode_name])
 
     def _items(self, kind: types.CollectionType, node: Schema) -> None:
+        if isinstance(kind, types.SetType | types.FrozenSetType) and (reason := unhashable_part(kind.item_type)):
+            raise UnsupportedType(f"the items of a set need a hash; {reason}")
         if "items" in node:
             self.announce(kind.item_type, node["items"])
 
@@ -276,9 +280,11 @@ def _is_value(cls: type[enum.Enum], value: int) -> bool:
 
 
 def _finished(node: Schema) -> Schema:
-    """Close an object, and write its pattern in words that every engine reads alike."""
+    """Close an object and an array of members, and write a pattern in words that every engine reads alike."""
     if node.get("type") == "object" and "properties" in node:
         node.setdefault("additionalProperties", False)
+    if node.get("type") == "array" and "prefixItems" in node and node.get("items") is not False:
+        node.setdefault("maxItems", len(node["prefixItems"]))
     pattern = node.get("pattern")
     if isinstance(pattern, str):
         try:

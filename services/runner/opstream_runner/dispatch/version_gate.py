@@ -14,6 +14,7 @@ import msgspec
 
 from opstream_journal.outage_log import OutageLog
 from opstream_runner.authoring.action import Action
+from opstream_runner.errors import ActionError, RetryAfter, UnreadableInput
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import Failed, OperationError
 from opstream_schemas.operation.state import Operation
@@ -70,9 +71,11 @@ class VersionGate:
             self._later.failed(f"operation {operation.id} is of version {asked}")
             return Requeue(_FIRST_DELAY)
         try:
-            self._action.decode(action_input)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            self._action.read_input(action_input)
+        except UnreadableInput as error:
             return self._wait_or_reject(operation, str(error))
+        except (ActionError, RetryAfter, MemoryError):
+            pass  # the attempt will meet it again, and record what it means
         self._first_seen.pop(operation.id, None)
         return Admit()
 

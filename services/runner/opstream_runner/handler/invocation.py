@@ -23,7 +23,7 @@ from opstream_runner.authoring.action import Action
 from opstream_runner.authoring.context import ActionContext
 from opstream_runner.containment.exceptions import contains_only, is_kind, log_exception, type_name
 from opstream_runner.containment.forks import leave_fork
-from opstream_runner.errors import ActionCanceledError, ActionError, RetryAfter
+from opstream_runner.errors import ActionCanceledError, ActionError, RetryAfter, UnreadableInput
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import OperationError
 from opstream_schemas.operation.commands import CODE_LIMIT, truncate_error
@@ -169,8 +169,11 @@ def invoke_in_this_thread(
 
 def _decode_input(action: Action[Any, Any], action_input: msgspec.Raw) -> Any:  # noqa: ANN401 - the handler's own type
     try:
-        return action.decode(action_input)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return action.read_input(action_input)
+    except UnreadableInput as error:
+        if error.__cause__ is not None:
+            text = "the input type of %s raised %s"
+            log_exception(logger, error.__cause__, text, action.kind, type_name(error.__cause__))
         raise ActionError(ErrorCode.INVALID_INPUT, str(error)) from error
 
 

@@ -4,7 +4,7 @@ import enum
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 
 import jsonschema_rs
@@ -198,6 +198,64 @@ class Huge(enum.IntEnum):
     BIG = 2**63
 
 
+@dataclass
+class Card:
+    """It has no hash."""
+
+    name: str
+
+
+class Box(msgspec.Struct, frozen=True):
+    """Its hash is that of its members, and one has none."""
+
+    items: list[int]
+
+
+@dataclass(frozen=True)
+class FrozenCard:
+    """A member's member has no hash."""
+
+    box: Box
+
+
+class Ring(msgspec.Struct, frozen=True):
+    """Recursive, with a hash."""
+
+    inner: "tuple[Ring, ...]" = ()
+
+
+class Same(msgspec.Struct, eq=False):
+    """Its hash is its identity."""
+
+    items: list[int]
+
+
+class Own(msgspec.Struct):
+    """Its author wrote the hash."""
+
+    items: list[int]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Own) and self.items == other.items
+
+    def __hash__(self) -> int:
+        return len(self.items)
+
+
+@dataclass(frozen=True)
+class Noted:
+    """The member without a hash is none of the hash."""
+
+    name: str
+    notes: list[str] = field(compare=False, default_factory=list)
+
+
+@pytest.mark.parametrize("item", [Ring, Same, Own, Noted, Any, memoryview, tuple[int, ...], int | frozenset[str]])
+def test_items_of_a_set_with_a_hash(item: Any) -> None:
+    """A hash need not be made from all members."""
+    assert taking(set[item]).spec.input_schema["uniqueItems"] is True
+
+
 def text(pattern: str) -> Any:
     """Return a type of text with a pattern."""
     return Annotated[str, msgspec.Meta(pattern=pattern)]
@@ -220,6 +278,16 @@ def text(pattern: str) -> Any:
         (text("(a{1000}){1000}"), "write a simpler one"),
         (Annotated[str, msgspec.Meta(extra_json_schema={"$ref": "#/$defs/none"})], "no JSON Schema"),
         (Annotated[int, msgspec.Meta(extra_json_schema={"not": 3})], "no JSON Schema"),
+        (set[Left], "the items of a set need a hash; Left can't be hashed: declare it with frozen=True"),
+        (frozenset[Card], "Card can't be hashed: declare it with frozen=True"),
+        (set[Box], r"its member Box.items: a list can't be hashed: write tuple\[…, ...\]"),
+        (set[FrozenCard], "its member FrozenCard.box: its member Box.items: a list"),
+        (set[list[int]], r"write tuple\[…, ...\]"),
+        (set[tuple[int, list[int]]], r"write tuple\[…, ...\]"),
+        (list[set[int | set[int] | None]], r"write frozenset\[…\]"),
+        (dict[str, frozenset[dict[str, int]]], "a frozen Struct"),
+        (set[bytearray], "write bytes"),
+        (set[msgspec.Raw], "write a list of them"),
     ],
 )
 def test_a_refusal_says_what_to_use(model: Any, advice: str) -> None:

@@ -7,7 +7,7 @@ import logging
 import msgspec
 import pytest
 
-from opstream_runner import Action, ActionContext, action
+from opstream_runner import Action, ActionContext, ActionError, action
 from opstream_runner.dispatch.admission import Admit, Reject, Requeue
 from opstream_runner.dispatch.version_gate import OTHER_VERSION_WAIT, VersionGate
 from opstream_schemas.errors import ErrorCode
@@ -23,6 +23,12 @@ OLD = b'{"page": "seven"}'
 
 class Pages(msgspec.Struct, forbid_unknown_fields=True):
     pages: int
+
+    def __post_init__(self) -> None:
+        if self.pages == 13:
+            raise ActionError("BadLuck", "not that many")
+        if self.pages == 0:
+            raise LookupError("no paper")
 
 
 @action("book:print", version=3)
@@ -114,3 +120,9 @@ def test_each_operation_waits_by_itself(gate: VersionGate, clock: Clock) -> None
     clock.now += OTHER_VERSION_WAIT
     assert isinstance(gate.admit(asked(2, "op-2"), raw(OLD)), Requeue)
     assert isinstance(gate.admit(asked(1), raw(OLD)), Reject)
+
+
+def test_what_the_input_type_raises(gate: VersionGate) -> None:
+    """Its mistake is no input of this version; what it means as an outcome is recorded by the attempt."""
+    assert gate.admit(asked(1), raw(b'{"pages": 0}')) == Requeue(1.0)
+    assert gate.admit(asked(1, "op-2"), raw(b'{"pages": 13}')) == Admit()

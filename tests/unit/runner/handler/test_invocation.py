@@ -49,6 +49,9 @@ class Input(msgspec.Struct, forbid_unknown_fields=True):
             raise ValueError("count can't be negative")
         if self.count > 100:
             raise LookupError("no such number")
+        meant = {98: ActionError("OutOfPaper", "none left"), 99: RetryAfter(3, "later"), 100: MemoryError()}
+        if self.count in meant:
+            raise meant[self.count]
 
 
 class Code(StrEnum):
@@ -139,9 +142,23 @@ async def test_input_that_does_not_fit_the_type(given: bytes) -> None:
 
 
 async def test_an_input_type_that_raises_what_it_should_not(caplog: pytest.LogCaptureFixture) -> None:
-    """An unexpected exception of the input type's own code is a bug, not an invalid input."""
-    assert await run(asynchronous(lambda: None), given=b'{"count":101}') == unexpected
+    """An exception of the input type's own code is final, since it would come again; only the log has its text."""
+    outcome = await run(asynchronous(lambda: None), given=b'{"count":101}')
+    assert isinstance(outcome, Raised)
+    assert outcome.is_meant
+    assert outcome.error.code == ErrorCode.INVALID_INPUT
+    assert outcome.error.message.startswith("the code of the input's type raised ")
+    assert "no such number" not in outcome.error.message
     assert "no such number" in caplog.text
+    assert "the input type of book:act raised " in caplog.text
+
+
+@pytest.mark.parametrize(("count", "code"), [(98, "OutOfPaper"), (99, 503), (100, 500)])
+async def test_what_an_input_type_raises_on_purpose(count: int, code: int | str) -> None:
+    """`ActionError` and `RetryAfter` mean the same as in the handler; memory may be there the next time."""
+    outcome = await run(asynchronous(lambda: None), given=b'{"count":%d}' % count)
+    assert isinstance(outcome, Raised | Postponed)
+    assert outcome.error.code == code
 
 
 @both
