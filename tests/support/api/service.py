@@ -18,7 +18,6 @@ import msgspec
 import uuid_utils
 
 from opstream_api.main import ConnectedApi, connected_api
-from opstream_api.operations.watch import WatchRegistry
 from opstream_api.server import Server, make_server
 from opstream_api.settings import Settings
 from opstream_journal import Connection, ExpectedVersion, Journal

@@ -23,6 +23,7 @@ from opstream_schemas.events import Progressed, Succeeded
 from tests.support.api.service import Api, OperationStory, serving, spec, started
 from tests.support.broker.damage import StreamFiles
 from tests.support.broker.server import Broker
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 
@@ -79,10 +80,14 @@ class Backup:
 
 async def polled(api: Api, operation_id: str) -> httpx.Response:
     """The next status that is no 503: the service waits for its connection, too."""
-    async with asyncio.timeout(20):
-        while (answer := await api.status(operation_id)).status_code == 503:
-            await asyncio.sleep(0.02)
-    return answer
+    answers = []
+
+    async def is_answered() -> bool:
+        answers.append(await api.status(operation_id))
+        return bool(answers[-1].status_code != 503)
+
+    await eventually(is_answered, within=20)
+    return answers[-1]
 
 
 @pytest.mark.parametrize("made", ["never", "requested", "polled"])
