@@ -430,23 +430,23 @@ async def test_the_lease_is_kept(broker: Broker, link: Connection, journal: Jour
 def permissions(durable: str) -> list[str]:
     """The subjects that docs/events.md says a subscriber may publish to."""
     document = (Path(__file__).resolve().parents[3] / "docs" / "events.md").read_text(encoding="utf-8")
-    table = document.partition("\n## Permissions\n")[2]
-    rows = [line.partition(" | ")[0] for line in table.splitlines() if line.startswith("| `")]
-    return [one.replace("{durable}", durable) for row in rows for one in re.findall(r"`([^`]+)`", row)]
+    recipe = document.partition("\n## Permissions\n")[2].partition("publish: { allow: [")[2].partition("]")[0]
+    return [one.replace("mailer", durable) for one in re.findall(r'"([^"]+)"', recipe)]
 
 
 async def test_the_documented_permissions(caplog: pytest.LogCaptureFixture) -> None:
     """With the documented permissions, a subscriber creates its durable, handles, parks, retries and recovers."""
     allowed = permissions("mailer")
     assert len(allowed) > 8
-    granted = {"publish": allowed, "subscribe": ["_INBOX.>", "retry.mailer"], "allow_responses": True}
+    granted = {"publish": allowed, "subscribe": ["_INBOX_mailer.>", "retry.mailer"], "allow_responses": True}
     rights = msgspec.json.encode(granted).decode()
     users = f"{{user: admin, password: a}}, {{user: mailer, password: b, permissions: {rights}}}"
     with Broker(extra=f"authorization {{ users: [{users}] }}") as broker:
         async with linked(broker.url.replace("//", "//admin:a@")) as link:
             await provision(link, Sizing())
+            await parking.ensure_stream(link)  # as the page has the operator do
             journal = await journal_on(link)
-            events = EventsBroker(broker.url.replace("//", "//mailer:b@"), logger=None)
+            events = EventsBroker(broker.url.replace("//", "//mailer:b@"), logger=None, inbox_prefix="_INBOX_mailer")
             kept = KeptEvents()
 
             @subscribe(events, "*", durable="mailer", start="all", backoff=Backoff(deliveries=1))
