@@ -9,7 +9,18 @@ import msgspec
 import pytest
 
 from opstream_schemas import subjects
-from opstream_schemas.events import Event, EventData, Requested, Started, Succeeded, digest, encode_event
+from opstream_schemas.events import (
+    CancelRequested,
+    Event,
+    EventData,
+    Failed,
+    OperationError,
+    Requested,
+    Started,
+    Succeeded,
+    digest,
+    encode_event,
+)
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.fold import fold_for_reader
 from tests.support.chaos.actions import Mark
@@ -156,3 +167,21 @@ def test_ends_that_nobody_allowed() -> None:
         f"a: ended as 'Succeeded' (None), and may only as {[CANCELED]}"
     ]
     assert "gone: invariant 2: promised, and not in the journal" in find_breaches(state, {"gone": well}, MARKS)
+
+
+def test_a_failure_after_a_cancel_request() -> None:
+    """An attempt that was meant to be tried again may be the last one, but only after a cancel request."""
+    promise = Promise("chaos:flaky", {"bad": 1}, "r1")
+    told = ClientView(Job(action="flaky", ends=frozenset({GOOD})), promise, is_accepted=True, is_canceled=True)
+    failed = Failed(error=OperationError(code=503, message="no"))
+    asked = CancelRequested(by="me", reason="chaos")
+
+    def found(*events: EventData) -> list[str]:
+        state = left("flaky", *(("a", event) for event in (begun("flaky"), started(), *events)))
+        return [one for one in find_breaches(state, {"a": told}, MARKS) if "may only as" in one]
+
+    assert found(asked, failed) == []
+    assert len(found(failed)) == 1
+    assert len(found(asked, msgspec.structs.replace(failed, error=OperationError(code="Odd", message="no")))) == 1
+    told.is_canceled = False
+    assert len(found(asked, failed)) == 1

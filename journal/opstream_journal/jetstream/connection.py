@@ -81,6 +81,8 @@ class Connection:
         self._disconnect_callbacks: list[Callable[[], None]] = []
         self.unanswered = UnansweredPublishes(asyncio.get_running_loop().time)
         """Publishes that the broker did not answer."""
+        self.clock_skew = 0.0
+        """Seconds that this machine's clock is ahead of the broker's, as `BrokerMonitor` measured it last."""
 
     @property
     def nc(self) -> Client:

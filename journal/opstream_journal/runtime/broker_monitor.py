@@ -195,6 +195,7 @@ class BrokerMonitor:
     def _compare_clocks(self, began: datetime, ended: datetime, there: datetime) -> None:
         # The answer was made between the two. Only what that can't explain counts.
         ahead = began - there if there < began else min(ended - there, timedelta(0))
+        self._connection.clock_skew = ahead / timedelta(seconds=1)
         if abs(ahead) <= MAX_SKEW:
             self._conditions.resolve(CLOCK_SKEW)
             return

@@ -31,6 +31,8 @@ class _RateState(msgspec.Struct, frozen=True):
     """See `theoretical_arrival` of `opstream_schemas.operation.rate_limit.Slot`."""
     taken: dict[str, float] = {}
     """The last reserved slots by the name of their attempt: Unix seconds, 0 for a slot that was free at once."""
+    since: float = 0.0
+    """See `Slot`; 0 if a runner of 0.2.0 wrote the state."""
 
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -69,7 +71,7 @@ class RateLimiter:
 
         Args:
             name: of the attempt, which may be delivered more than once.
-            now: Unix seconds.
+            now: Unix seconds of the broker, whose clock fires the wake-ups.
 
         Raises:
             JournalError: the broker did not answer, or refused.
@@ -80,11 +82,11 @@ class RateLimiter:
                 pace = _decode_state(entry)
                 if name in pace.taken:
                     return pace.taken[name]
-                slot = reserve_slot(self._rate, pace.due, now)
+                slot = reserve_slot(self._rate, pace.due, now, pace.since)
                 at = slot.starts_at if slot.starts_at > now else 0.0
                 taken = dict([*pace.taken.items(), (name, at)][-_REMEMBERED_SLOTS:])
                 if await self._bucket.replace(
-                    self._key, _encode(_RateState(slot.theoretical_arrival, taken)), entry.revision
+                    self._key, _encode(_RateState(slot.theoretical_arrival, taken, slot.since)), entry.revision
                 ):
                     return at
                 await self._connection.sleep(self._jitter(*_RETRY_DELAY))

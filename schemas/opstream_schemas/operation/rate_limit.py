@@ -15,6 +15,10 @@ _SECONDS: Final = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 _RATE_REGEX: Final = re.compile(r"([1-9][0-9]{0,8})/([smhd])")
 
 
+MAX_AHEAD: Final = 60.0
+"""Seconds that the clocks of runners may differ. Beyond that, a stored time in the future is a wrong clock's."""
+
+
 class Rate(msgspec.Struct, frozen=True):
     """`count` attempts in `seconds` seconds."""
 
@@ -34,6 +38,8 @@ class Slot(msgspec.Struct, frozen=True):
     """When the attempt may start; `now` for at once."""
     theoretical_arrival: float
     """The new state of the action, to be stored."""
+    since: float = 0.0
+    """When the spacing began, after a quiet time; to be stored, too."""
 
 
 def parse_rate(text: str) -> Rate:
@@ -48,16 +54,23 @@ def parse_rate(text: str) -> Rate:
     return Rate(int(found[1]), _SECONDS[found[2]])
 
 
-def reserve_slot(rate: Rate, due: float, now: float) -> Slot:
+def reserve_slot(rate: Rate, due: float, now: float, since: float = 0.0) -> Slot:
     """Reserve the next slot.
 
-    A window of w seconds has at most `count` + w / `spacing` slots, in the order in which they were reserved. A wrong
-    clock only shifts them.
+    A window of w seconds has at most `count` + w / `spacing` slots, in the order in which they were reserved, as long
+    as clocks differ by no more than `MAX_AHEAD`. A clock that was further ahead moved all slots with it; what it moved
+    is taken back, or the action would stand still until that time.
 
     Args:
         rate: the action's rate.
         due: the stored `theoretical_arrival`; 0 for none.
         now: Unix seconds.
+        since: as stored with `due`; 0 if it is not known.
     """
-    due = max(due, now)
-    return Slot(starts_at=max(now, due - rate.seconds + rate.spacing), theoretical_arrival=due + rate.spacing)
+    if since > now + MAX_AHEAD:
+        due -= since - now
+        since = now
+    if due <= now:
+        due = since = now
+    starts_at = max(now, due - rate.seconds + rate.spacing)
+    return Slot(starts_at=starts_at, theoretical_arrival=due + rate.spacing, since=since)

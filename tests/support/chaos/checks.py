@@ -15,11 +15,11 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from opstream_schemas.events import AttemptFailed, Canceled, Failed, Started, Succeeded
+from opstream_schemas.events import AttemptFailed, Canceled, CancelRequested, Failed, RecordedEvent, Started, Succeeded
 from opstream_schemas.operation.state import Operation
 from tests.support.chaos.actions import CONCURRENCY, MARKS, Mark
 from tests.support.chaos.clients import ClientView
-from tests.support.chaos.jobs import CANCELED, JOBS, LIMITED
+from tests.support.chaos.jobs import CANCELED, JOBS, LIMITED, UNTRIED
 from tests.support.chaos.state import FinalState, stale_holds, stale_timers
 from tests.support.system.invariants import Stored, breaches, decoded
 
@@ -42,10 +42,12 @@ def find_breaches(left: FinalState, told: Mapping[str, ClientView], marks: list[
     found += [f"{one}: invariant 2: no end" for one in left.open]
     found += [f"{left.timers[subject]}: armed, and ended: {subject}" for subject in stale_timers(left)]
     found += [f"{operation_id}: ended, and still has {key}" for key, operation_id in stale_holds(left)]
+    histories = left.evidence.histories()
     for operation_id, operation in left.operations.items():
         found += [f"{operation_id}: {one}" for one in _attempts(operation)]
         if operation_id in told:
-            found += [f"{operation_id}: {one}" for one in _as_expected(operation, told[operation_id])]
+            events = decoded(histories.get(operation_id, []))
+            found += [f"{operation_id}: {one}" for one in _as_expected(operation, told[operation_id], events)]
     found += _executions(left, marks)
     found += _exclusions(left, marks)
     found += _crowds(left)
@@ -74,8 +76,10 @@ def _attempts(operation: Operation) -> Iterator[str]:
         yield f"{operation.attempts_used} attempts count, and {most} may"
 
 
-def _as_expected(operation: Operation, told: ClientView) -> Iterator[str]:
+def _as_expected(operation: Operation, told: ClientView, events: list[RecordedEvent]) -> Iterator[str]:
     allowed = told.job.ends | ({CANCELED} if told.is_canceled else set())
+    if told.is_canceled and told.promise.input.get("bad") and any(isinstance(e.data, CancelRequested) for e in events):
+        allowed |= UNTRIED  # nothing is tried again after a cancel request (docs/adr/0011), so the failure is its end
     if operation.is_terminal and end_of(operation) not in allowed:
         yield f"ended as {end_of(operation)!r} ({operation.error}), and may only as {sorted(allowed)}"
 

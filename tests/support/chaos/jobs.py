@@ -19,6 +19,8 @@ LIMITED: Final = "limited"
 GOOD: Final = "Succeeded"
 CANCELED: Final = "Canceled"
 LOST: Final = "Failed RunnerLost"
+UNTRIED: Final = frozenset({"Failed 500", "Failed 503"})
+"""What an attempt that was meant to fail, and to be tried again, ends as after a cancel request."""
 
 
 def _nothing(_random: Random) -> dict[str, Any]:

@@ -183,7 +183,8 @@ class AdmissionControl:
     async def _reserve_slot(
         self, rate: Rate, rate_limiter: RateLimiter, operation: Operation, request_sequence: int, subject: str
     ) -> Admission:
-        now = self._now().timestamp()
+        # In the broker's time: one runner's clock must not move the slots of all, and the broker fires the wake-ups.
+        now = self._now().timestamp() - self._connection.clock_skew
         word, at = _parse_slot(subject)
         if word == _SECOND_SLOT or (word == _FIRST_SLOT and now <= at + max(rate.spacing, _SLOT_TOLERANCE)):
             return _ADMIT

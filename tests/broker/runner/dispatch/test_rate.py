@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime, timedelta
+from random import uniform
 from typing import Any
 
+import msgspec
 import pytest
 
 from opstream_journal import Connection, Drifted, Journal
+from opstream_journal.jetstream.kv import KeyValueBucket
 from opstream_journal.provisioning.provision import ensure_runner_consumer, provision
 from opstream_journal.provisioning.topology import Sizing
+from opstream_journal.runtime.broker_monitor import BrokerMonitor
+from opstream_journal.runtime.conditions import Conditions
 from opstream_journal.stores.rate_limiter import RateLimiter
 from opstream_runner import Action, ActionContext, RetryAfter, action
 from opstream_runner.dispatch import admission as gate
@@ -137,6 +143,33 @@ async def test_a_reserved_slot_belongs_to_its_wake_up(stage: RunnerStage, opened
     assert started.ticket > requested.sequence
     wake = await stage.link.nc.jetstream().get_msg(subjects.OPERATIONS_STREAM, started.ticket)
     assert subjects.is_wake(wake.subject or "")
+
+
+async def test_a_runner_whose_clock_is_ahead(stage: RunnerStage, opened: HandlerGate) -> None:
+    """It takes slots in the broker's time, so other runners don't stand still for the hour that it is ahead."""
+
+    def ahead() -> datetime:
+        return datetime.now(UTC) + timedelta(hours=1)
+
+    offered = gated(opened, rate="4/s")
+    names = [f"op-{number}" for number in range(6)]
+    await BrokerMonitor(stage.link, Conditions(), now=ahead).look()
+    async with stage.runner([offered], dependencies=stage.dependencies(now=ahead)):
+        await ask(stage, offered, *names)
+        for one in names:
+            assert (await stage.ended(one, within=20)).status is Status.SUCCEEDED
+
+    entry = await KeyValueBucket(stage.link, uniform).get(f"r.{KIND.resource}.{KIND.action}")
+    assert msgspec.json.decode(entry.data)["due"] < time.time() + 2
+
+
+async def test_a_clock_that_was_ahead(stage: RunnerStage) -> None:
+    """What it reserved before it was measured, delays the others by its slots, not by its hour."""
+    pacer = RateLimiter(stage.link, KIND, parse_rate("1/m"))
+    now = time.time()
+    assert await pacer.reserve("op-1.1.rate", now + 3600) == 0.0
+
+    assert await pacer.reserve("op-2.1.rate", now) == pytest.approx(now + 60)
 
 
 async def test_an_operation_that_waits_for_its_lock_uses_no_slot(

@@ -45,3 +45,12 @@ def test_a_clock_that_goes_back_gets_later_slots() -> None:
     behind = reserve_slot(rate, first.theoretical_arrival, 6_400.0)
 
     assert behind == Slot(starts_at=10_060.0, theoretical_arrival=10_120.0)
+
+
+def test_a_clock_that_was_ahead_is_forgotten() -> None:
+    """A runner whose clock is an hour ahead moves the rate for no longer than it is wrong."""
+    rate = Rate(1, 60.0)
+    ahead = reserve_slot(rate, 0.0, 13_600.0)
+    right = reserve_slot(rate, ahead.theoretical_arrival, 10_000.0, ahead.since)
+
+    assert right == Slot(starts_at=10_060.0, theoretical_arrival=10_120.0, since=10_000.0)
