@@ -79,7 +79,9 @@ def check_resource_id(value: str) -> str:
     Raises:
         InvalidName: it is not one.
     """
-    if not 1 <= len(value) <= _RESOURCE_ID_MAX:
+    if not value:
+        raise InvalidName("resource id is empty: write resource/ID:action, or resource:action without an id")
+    if len(value) > _RESOURCE_ID_MAX:
         raise InvalidName(f"resource id must have 1 to {_RESOURCE_ID_MAX} characters, not {len(value)}")
     if value in {".", ".."} or "/" in value or not all(map(_is_printable, value)):
         raise InvalidName(f"resource id {_quoted(value)} must have no '/' or control character, and not be '.' or '..'")

@@ -23,6 +23,10 @@ _PLAIN: Final = bytes(set(range(256)) - set(b'[]{}"\\'))
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 
 
+class TooDeep(ValueError):
+    """A JSON document has more levels than a reader with little stack can read."""
+
+
 def one_line(text: str) -> str:
     """Return a foreign text as one line: a space replaces every character that starts a line or moves the cursor."""
     return "".join(char if char.isprintable() else " " for char in text)
@@ -63,7 +67,8 @@ def check_json(document: bytes, limit: int = MAX_NESTING) -> None:
     msgspec checks neither inside a `Raw`.
 
     Raises:
-        ValueError: the document is not UTF-8, or has more than `limit` levels.
+        UnicodeDecodeError: the document is not UTF-8.
+        TooDeep: it has more than `limit` levels.
     """
     str(document, "utf-8")
     shape = document.translate(None, _PLAIN)
@@ -76,4 +81,4 @@ def check_json(document: bytes, limit: int = MAX_NESTING) -> None:
     shape = document if is_escaped else shape.replace(b'""', b"")
     steps = array("b", _STRING.sub(b"", shape).translate(_STEPS, _NO_BRACKETS))
     if max(accumulate(steps), default=0) > limit:
-        raise ValueError(f"it nests deeper than {limit} levels")
+        raise TooDeep(f"it nests deeper than {limit} levels")

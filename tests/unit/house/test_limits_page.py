@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+
+from opstream_api.errors import ApiError
+from opstream_api.http.caller_identity import _identity_value
+from opstream_schemas.errors import InvalidName
+from opstream_schemas.names import check_resource_id
 
 pytestmark = pytest.mark.unit
 
@@ -25,7 +31,7 @@ UNITS: Final = {
     "hours": 3600,
     "days": 86_400,
     "bytes": 1,
-    "bytes of UTF-8": 1,
+    "characters": 1,
     "levels": 1,
 }
 
@@ -54,6 +60,39 @@ def spellings(value: Any) -> set[str]:
         if value % size == 0 or unit == "s":
             found.add(f"{int(value) // size:,} {unit}")
     return found
+
+
+def is_resource_id(text: str) -> bool:
+    """Return True if a text may be a resource id."""
+    try:
+        check_resource_id(text)
+    except InvalidName:
+        return False
+    return True
+
+
+def is_caller(text: str) -> bool:
+    """Return True if a text may be the name of a caller."""
+    try:
+        return bool(_identity_value({b"remote-user": [text.encode().decode("latin-1")]}, "Remote-User"))
+    except ApiError:
+        return False
+
+
+TAKEN: Final[dict[str, Callable[[str], bool]]] = {
+    "_RESOURCE_ID_MAX": is_resource_id,
+    "MAX_IDENTITY_LENGTH": is_caller,
+}
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_a_limit_counts_characters(name: str) -> None:
+    """A limit of a text is that of its characters if the page says so, however many bytes each has in UTF-8."""
+    ((_, limit, path, _),) = [row for row in ROWS if row[3] == name]
+    value = value_of(path, name)
+    assert limit == f"{value:,} characters"
+    for letter in ("a", "é", "😀"):
+        assert (TAKEN[name](letter * value), TAKEN[name](letter * (value + 1))) == (True, False)
 
 
 def test_the_page_has_rows() -> None:

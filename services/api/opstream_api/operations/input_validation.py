@@ -14,6 +14,7 @@ import msgspec
 
 from opstream_api.errors import ApiError
 from opstream_schemas.action_spec import ActionSpec
+from opstream_schemas.action_types.repeated_members import find_repeated_name
 from opstream_schemas.action_types.schema_engine import compile_schema, validated_part, with_known_patterns
 from opstream_schemas.action_types.type_decoder import schema_decoder
 from opstream_schemas.errors import ErrorCode
@@ -22,13 +23,12 @@ from opstream_schemas.status_monitor import ErrorDetail
 from opstream_schemas.text import check_json
 
 from .input_problems import InputProblems, decoding_problem
+from .unreadable_json import find_unreadable
 
 logger = logging.getLogger(__name__)
 
 _LARGEST_WHOLE: Final = 2**53
 """Up to this, a double has each integer. It also bounds how much longer an input gets."""
-_ESCAPED_COLON: Final = b"\\u003"
-"""How a document may write `:` otherwise than an encoder does."""
 
 
 def decode_input(body: bytes) -> tuple[bytes, Any]:
@@ -44,7 +44,9 @@ def decode_input(body: bytes) -> tuple[bytes, Any]:
     except UnicodeDecodeError as error:
         raise ApiError(ErrorCode.INVALID_INPUT, "the body is not UTF-8") from error
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise ApiError(ErrorCode.INVALID_INPUT, f"the body can't be read as JSON: {error}") from error
+        reason, target = find_unreadable(document) if isinstance(error, msgspec.DecodeError) else ("", "")
+        message = f"the body can't be read as JSON: {reason or error}"
+        raise ApiError(ErrorCode.INVALID_INPUT, message, target=target) from error
     name = find_repeated_name(document, value)
     if name is not None:
         raise ApiError(
@@ -54,32 +56,6 @@ def decode_input(body: bytes) -> tuple[bytes, Any]:
             target=name,
         )
     return document, value
-
-
-def find_repeated_name(document: bytes, value: Any) -> str | None:  # noqa: ANN401 - JSON
-    """Return a name that one object of a document has twice; None if there is none.
-
-    Args:
-        document: valid JSON.
-        value: the same decoded, where the last of such members is left.
-    """
-    if b":" not in document:
-        return None
-    # Each member has a colon, and those in texts are left as they are: a member that the decoder lost leaves fewer.
-    is_plain = b"\\" not in document or _ESCAPED_COLON not in document
-    if is_plain and document.count(b":") == msgspec.json.encode(value).count(b":"):
-        return None
-    repeated: list[str] = []
-
-    def note(pairs: list[tuple[str, object]]) -> None:
-        names: set[str] = set()
-        for name, _ in pairs:
-            if name in names and not repeated:
-                repeated.append(name)
-            names.add(name)
-
-    json.loads(document, object_pairs_hook=note, parse_int=len, parse_float=len)
-    return repeated[0] if repeated else None
 
 
 class InputValidator:

@@ -13,12 +13,12 @@ import msgspec
 
 from opstream_runner.errors import ActionError, InvalidAction, RetryAfter, UnreadableInput
 from opstream_schemas.action_spec import DAY_SECONDS, ActionSpec, Policy
-from opstream_schemas.action_types.type_decoder import Decode, schema_decoder
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.names import Kind
 
 from .action_options import Exclusive, Isolation, OnConflict, as_seconds, validate_policy
 from .context import ActionContext
+from .result_check import ResultCheck
 from .type_schema import UnsupportedType, announced_schema
 
 P = ParamSpec("P")
@@ -41,8 +41,8 @@ class Action(Generic[P, R]):
         """Import path of the module that defines the action; `collect_actions` sets it."""
         self.decode: Callable[[bytes | msgspec.Raw], Any] = msgspec.json.Decoder(input_type).decode
         """Decodes JSON into the handler's input type. It raises what the type's own code raises."""
-        self._decode_result = msgspec.json.Decoder(result_type).decode
-        self._decode_closed: Decode | None = None
+        self.check_result: Callable[[bytes], None] = ResultCheck(result_type, spec.result_schema).check
+        """Checks the JSON of a result (`ResultCheck.check`)."""
         self.__doc__ = handler.__doc__
 
     @property
@@ -74,23 +74,6 @@ class Action(Generic[P, R]):
             kind = type.__dict__["__name__"].__get__(type(error))
             message = f"the code of the input's type raised {kind}; the runner's log has the details"
             raise UnreadableInput(message) from error
-
-    def check_result(self, encoded: bytes) -> None:
-        """Check that a result is what the action announces, as a client will read it.
-
-        Args:
-            encoded: JSON.
-
-        Raises:
-            msgspec.ValidationError: it is not; the message says where.
-            Exception: what the result type's own code raises.
-        """
-        self._decode_result(encoded)
-        if self._decode_closed is None:
-            # The type itself takes unknown members, and the announced schema does not.
-            closed = schema_decoder(self.spec.result_schema, with_patterns=True)
-            self._decode_closed = closed or self._decode_result
-        self._decode_closed(encoded)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.handler(*args, **kwargs)
@@ -231,10 +214,19 @@ def collect_actions(modules: list[ModuleType]) -> list[Action[Any, Any]]:
             raise InvalidAction(f"module {module.__name__} defines no action: decorate a function with @action(...)")
         _refuse_lost_actions(module, actions)
         for one in actions:
-            if found.setdefault(one.kind, one) is not one:
-                raise InvalidAction(f"action {one.kind} is defined twice; rename one or leave out a module")
+            if (first := found.setdefault(one.kind, one)) is not one:
+                places = f"{_defined(first)} and {_defined(one)}"
+                raise InvalidAction(f"action {one.kind} is defined twice: {places}; rename one or leave out a module")
             one.module = one.module or module.__name__
     return [found[kind] for kind in sorted(found)]
+
+
+def _defined(one: Action[Any, Any]) -> str:
+    """Return the name of an action's function, with its file and line if it has one."""
+    function = inspect.unwrap(called_function(one.handler))
+    name = getattr(function, "__name__", "a handler")
+    code = getattr(function, "__code__", None)
+    return name if code is None else f"{name} ({code.co_filename}:{code.co_firstlineno})"
 
 
 def _named(value: object) -> str:

@@ -48,7 +48,11 @@ def announced_schema(model: Any) -> Schema:  # noqa: ANN401 - any type that msgs
         raise UnsupportedType(_refusal(model, error)) from error
     _Announcer(schema).announce(info, schema)
     # As JSON, since a tag that is a number is a key of msgspec's schema.
-    announced: Schema = msgspec.json.decode(msgspec.json.encode(map_schema(schema, _finished)))
+    try:
+        announced: Schema = msgspec.json.decode(msgspec.json.encode(map_schema(schema, _finished)))
+    except (TypeError, ValueError, RecursionError) as error:
+        reason = f"what describes it (examples, extra_json_schema) has no JSON: {error}"
+        raise UnsupportedType(_refusal(model, ValueError(reason))) from error
     _check_engine(announced)
     return announced
 

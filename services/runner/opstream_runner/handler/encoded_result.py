@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
@@ -18,13 +18,20 @@ import msgspec
 from opstream_runner.authoring.action import Action
 from opstream_runner.errors import ActionError
 from opstream_schemas.errors import ErrorCode
-from opstream_schemas.text import check_json, truncate_text
+from opstream_schemas.text import TooDeep, check_json, truncate_text
 
 _MAX_DEPTH: Final = 200
 """Levels in which the cause of a refusal is looked for; a result has half as many at most."""
 _WORDS_FOR_NUMBERS: Final = (b"NaN", b'Infinity"', b'"nan"', b'inf"')
 """What msgspec writes for a decimal, or a float as a key, that is no number in JSON. Any other float becomes `null`."""
 _NAME_LIMIT: Final = 200
+_NO_NUMBER: Final = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]")
+"""NaN and infinity in MessagePack: all bits of the exponent are set. A text may look like it, too."""
+_BASES: Final[tuple[tuple[type, Callable[[Any], Any]], ...]] = (
+    (str, str.__str__),
+    (int, int.__index__),
+    (float, float.__float__),
+)
 
 
 def encode_result(action: Action[Any, Any], result: Any, limit: int) -> bytes:  # noqa: ANN401 - whatever was returned
@@ -40,17 +47,23 @@ def encode_result(action: Action[Any, Any], result: Any, limit: int) -> bytes:  
             member; `ResultTooLarge`.
     """
     try:
-        encoded = msgspec.json.encode(result)
+        encoded = msgspec.json.encode(result, enc_hook=_as_base)
     except Exception as error:
         raise _refusal(f"has no JSON: {_unencodable(result, error)}") from error
     if len(encoded) > limit:
         message = f"the result has {len(encoded)} bytes of JSON, {limit} are allowed: store it elsewhere, return a URL"
         raise ActionError(ErrorCode.RESULT_TOO_LARGE, message)
-    _check_raw(result, encoded)
     try:
+        check_json(encoded)  # msgspec checks neither the encoding nor the nesting of a `msgspec.Raw`
         action.check_result(encoded)
+    except UnicodeDecodeError as error:
+        raise _refusal(f"has no JSON: {_broken_raw(result)} is not UTF-8") from error
     except msgspec.ValidationError as error:
         raise _refusal(f"is not what the action declares: {_mismatch(error)}") from error
+    except msgspec.DecodeError as error:
+        raise _refusal(f"has no JSON: {_broken_raw(result)} is a msgspec.Raw that holds none: {error}") from error
+    except TooDeep as error:
+        raise _refusal(f"can't be stored: {error}") from error
     except Exception as error:
         raise _refusal(f"is not what the action declares: its type raises {type(error).__name__}") from error
     is_suspect = any(word in encoded for word in _WORDS_FOR_NUMBERS)
@@ -61,19 +74,6 @@ def encode_result(action: Action[Any, Any], result: Any, limit: int) -> bytes:  
 
 def _refusal(message: str) -> ActionError:
     return ActionError(ErrorCode.INVALID_RESULT, f"the result {message}")
-
-
-def _check_raw(result: Any, encoded: bytes) -> None:  # noqa: ANN401
-    """Check what msgspec does not: it copies a `msgspec.Raw` unread, and a reader of JSON recurses."""
-    try:
-        check_json(encoded)
-        msgspec.json.decode(encoded, type=msgspec.Raw)
-    except UnicodeDecodeError as error:
-        raise _refusal(f"has no JSON: {_broken_raw(result)} is not UTF-8") from error
-    except msgspec.DecodeError as error:
-        raise _refusal(f"has no JSON: {_broken_raw(result)} is a msgspec.Raw that holds none: {error}") from error
-    except ValueError as error:
-        raise _refusal(f"can't be stored: {error}") from error
 
 
 def _broken_raw(result: Any) -> str:  # noqa: ANN401
@@ -87,12 +87,21 @@ def _broken_raw(result: Any) -> str:  # noqa: ANN401
     return "it"
 
 
+def _as_base(value: Any) -> Any:  # noqa: ANN401
+    """Return what a value of a subclass is in JSON (`numpy.float64` is a float), whatever its methods say."""
+    for base, plain in _BASES:
+        if issubclass(type(value), base):
+            return plain(value)
+    raise NotImplementedError
+
+
 def _may_hold_lost_number(result: Any) -> bool:  # noqa: ANN401
+    """Return True if a result may have a float that is no number: MessagePack has them, and is written fast."""
     try:
-        json.dumps(msgspec.to_builtins(result, str_keys=True), allow_nan=False)
-    except (TypeError, ValueError, RecursionError):  # a `msgspec.Raw` among the values is a TypeError
+        packed = msgspec.msgpack.encode(result, enc_hook=_as_base)
+    except Exception:  # noqa: BLE001 - a number of more than 64 bits, say
         return True
-    return False
+    return _NO_NUMBER.search(packed) is not None
 
 
 def _check_numbers(result: Any) -> None:  # noqa: ANN401
@@ -132,7 +141,7 @@ def _unencodable(result: Any, error: Exception) -> str:  # noqa: ANN401
 
 def _is_encodable(value: Any) -> bool:  # noqa: ANN401
     try:
-        msgspec.json.encode(value)
+        msgspec.json.encode(value, enc_hook=_as_base)
     except Exception:  # noqa: BLE001 - an author's class may raise anything
         return False
     return True

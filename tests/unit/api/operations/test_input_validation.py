@@ -340,3 +340,27 @@ def test_numbers_are_rewritten_only_if_the_type_needs_it() -> None:
         assert (document, value) == (recorded, msgspec.json.decode(recorded))
     with pytest.raises(ApiError, match="write a whole number"):
         InputValidator().validate(entry, *decode_input(b"[9007199254740994.0, 1, 1]"))
+
+
+@pytest.mark.parametrize(
+    ("body", "reason", "target"),
+    [
+        (b'{"s":"\\ud800"}', "half of a surrogate pair", "s"),
+        (b'{"a":["x",{"s":"\\ud800x"}]}', "half of a surrogate pair", "a[1].s"),
+        (b'{"s":"\\udc00"}', "half of a surrogate pair", "s"),
+        (b'{"a":{"\\ud800":1}}', "half of a surrogate pair", "a"),
+        (b'"\\ud83d"', "half of a surrogate pair", ""),
+        (b'{"a":[1,{"b c":-1e999}]}', "beyond the range of a double", 'a[1]["b c"]'),
+        (b"1e999", "beyond the range of a double", ""),
+        (b'{"s":"\\ud8', "truncated", ""),
+        (b'{"s":', "truncated", ""),
+        (b"{'s': 1}", "malformed", ""),
+    ],
+)
+def test_a_body_that_is_no_json_says_why(body: bytes, reason: str, target: str) -> None:
+    """What looks like JSON and has no value is named with its place."""
+    with pytest.raises(ApiError) as refused:
+        decode_input(body)
+    error = refused.value.body.error
+    assert (error.code, error.target) == (ErrorCode.INVALID_INPUT, target)
+    assert reason in error.message

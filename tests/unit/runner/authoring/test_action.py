@@ -407,8 +407,10 @@ def test_two_actions_of_one_kind_are_refused(apart: bool) -> None:
     again = offered(count_pages.handler, "book:print")
     modules = [module("a", x=print_book), module("b", y=again)] if apart else [module("a", x=print_book, y=again)]
 
-    with pytest.raises(InvalidAction, match="book:print is defined twice"):
+    with pytest.raises(InvalidAction, match="book:print is defined twice") as refused:
         collect_actions(modules)
+    for one in (print_book.handler, count_pages.handler):
+        assert f"{one.__name__} ({__file__}:{one.__code__.co_firstlineno})" in str(refused.value)
 
 
 def test_a_module_without_actions_is_refused() -> None:

@@ -288,6 +288,11 @@ def text(pattern: str) -> Any:
         (dict[str, frozenset[dict[str, int]]], "a frozen Struct"),
         (set[bytearray], "write bytes"),
         (set[msgspec.Raw], "write a list of them"),
+        (
+            Annotated[int, msgspec.Meta(examples=[object])],
+            r"what describes it \(examples, extra_json_schema\) has no JSON",
+        ),
+        (Annotated[str, msgspec.Meta(extra_json_schema={"x-a": "\ud800"})], "what describes it"),
     ],
 )
 def test_a_refusal_says_what_to_use(model: Any, advice: str) -> None:

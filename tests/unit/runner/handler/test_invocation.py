@@ -487,3 +487,102 @@ async def test_the_limit_of_a_result(kind: Callable[[Body], Action[..., Any]], s
         assert isinstance(outcome, Raised)
         assert (outcome.error.code, outcome.is_meant) == (ErrorCode.RESULT_TOO_LARGE, True)
         assert f"{LIMIT + 1} bytes of JSON, {LIMIT} are" in outcome.error.message
+
+
+class Whole(int):
+    """A number of a class of its own, which says something else."""
+
+    def __index__(self) -> int:
+        return 7
+
+    __int__ = __index__
+
+
+class Real(float):
+    """As numpy.float64 is."""
+
+
+class Words(str):
+    """A text of a class of its own."""
+
+    __slots__ = ()
+
+
+@pytest.mark.parametrize(
+    ("result", "encoded"),
+    [
+        (Whole(5), b"5"),
+        (Real(1.5), b"1.5"),
+        (Words("a"), b'"a"'),
+        ({Words("a"): [Whole(1), Real(2)]}, b'{"a":[1,2.0]}'),
+        ({Whole(1): None}, b'{"1":null}'),
+    ],
+)
+async def test_a_result_of_a_subclass(result: Any, encoded: bytes) -> None:
+    """A subclass of a number or a text is in JSON what its base is."""
+    assert await run(asynchronous(lambda: result)) == Returned(encoded)
+
+
+class Labels(msgspec.Struct):
+    """A result with a set."""
+
+    labels: set[str]
+    rows: dict[str, int] = {}
+    raw: Any = None
+
+
+class Kept(msgspec.Struct):
+    """A result with a part that is not decoded."""
+
+    raw: msgspec.Raw
+
+
+@pytest.mark.parametrize(
+    ("declared", "result", "why"),
+    [
+        (set[int], [1, 1], "an item comes twice where a set is declared"),
+        (list[set[int]], [[1], [2, 2]], "an item comes twice"),
+        (Labels, {"labels": ["a,b", "a,b"]}, "an item comes twice"),
+        (set[Any], [[], []], "its type raises TypeError"),
+        (Any, {1: "a", "1": "b"}, 'an object has the member "1" twice'),
+        (dict[str, Any], {"a": [{1: "a", "1": "b"}]}, 'an object has the member "1" twice'),
+        (dict[str, int], {1: 1, "1": 2}, 'an object has the member "1" twice'),
+        (Any, msgspec.Raw(b'{"a":1,"a":2}'), 'an object has the member "a" twice'),
+        (msgspec.Raw, msgspec.Raw(b'{"a":1,"\\u0061":2}'), 'an object has the member "a" twice'),
+        (Labels, Labels(set(), raw=msgspec.Raw(b'[{"a":1,"a":2}]')), 'an object has the member "a" twice'),
+        (Kept, Kept(msgspec.Raw(b'[{"a":1,"a":2}]')), 'an object has the member "a" twice'),
+        (Labels, Labels(set(), rows={1: 1, "1": 2}), 'an object has the member "1" twice'),  # type: ignore[dict-item]
+        (Any, [Real("nan")], "its member `[0]` is nan"),
+    ],
+)
+async def test_a_result_with_something_twice(declared: Any, result: Any, why: str) -> None:
+    """What the API refuses as an input no result has: sets have no item twice, and objects no member."""
+
+    def handler(request: Any, ctx: Any) -> Any:
+        return result
+
+    handler.__annotations__ = {"request": Any, "ctx": ActionContext, "return": declared}
+    outcome = await run(action("book:act")(handler))
+    assert isinstance(outcome, Raised)
+    assert (outcome.error.code, outcome.is_meant) == (ErrorCode.INVALID_RESULT, True)
+    assert why in outcome.error.message
+
+
+@pytest.mark.parametrize(
+    ("declared", "result"),
+    [
+        (set[int], [1, 2]),
+        (Labels, Labels({"a", "b,c"}, {"a": 1}, msgspec.Raw(b'{"a": "x:y,"}'))),
+        (Labels, {"labels": [], "rows": {"x": 1}}),
+        (Kept, Kept(msgspec.Raw(b'{"a": {"a": 1}}'))),
+        (Any, {"a": {"a": ":"}, "b": [None, 1.0, 2**70]}),
+    ],
+)
+async def test_a_result_with_nothing_twice(declared: Any, result: Any) -> None:
+    """Colons and commas in texts, and sets in any order, are nothing that comes twice."""
+
+    def handler(request: Any, ctx: Any) -> Any:
+        return result
+
+    handler.__annotations__ = {"request": Any, "ctx": ActionContext, "return": declared}
+    assert await run(action("book:act")(handler)) == Returned(msgspec.json.encode(result))
