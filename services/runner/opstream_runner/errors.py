@@ -18,10 +18,6 @@ class UnreadableInput(RunnerError, ValueError):
     """An input that the API accepted is not one of the handler's type. The message is for the client."""
 
 
-class HandlerNotStarted(RunnerError):
-    """The process for an attempt could not be started, or ended before it called the handler."""
-
-
 class ActionError(Exception):
     """A handler raises it to fail its operation for good: no other attempt follows.
 

@@ -275,3 +275,27 @@ async def test_logging_that_raises(stage: RunnerStage, start: Start, tmp_path: P
     runner.wait_for(r"WARNING opstream_runner.attempt.completion: operation op-2 ")
     await bystander.check_undisturbed()
     end_by_request(runner)
+
+
+@pytest.mark.parametrize("how", ["old_factory", "bad_factory"])
+async def test_a_task_factory(stage: RunnerStage, start: Start, tmp_path: Path, how: str) -> None:
+    """A task factory that a handler sets has no part in the calls of later handlers."""
+    runner, bystander = start(), Bystander(stage, tmp_path)
+    await bystander.begin(runner)
+    assert (await end(stage, "async", how)).status is Status.SUCCEEDED
+    await stage.request("op-2", kind=Kind("hostile", "async"), given=b'{"how": "cancel_all"}')
+    assert (await stage.ended("op-2")).status is Status.SUCCEEDED
+    end_by_request(runner)
+
+
+async def test_a_trace_function_that_raises(stage: RunnerStage, start: Start) -> None:
+    """A thread that ends before its first line is the end of an attempt, for plain and for async handlers."""
+    runner = start()
+    assert (await end(stage, "plain", "trace")).status is Status.SUCCEEDED
+    for name in ("plain", "async"):
+        await stage.request(f"op-{name}", kind=Kind("hostile", name), given=b'{"how": "cancel_all"}')
+        error = (await stage.ended(f"op-{name}")).error
+        assert error is not None
+        assert error.code == 500
+    runner.wait_for("its thread ended early: does threading.settrace")
+    runner.wait_for("the thread of the async handlers has ended; their attempts have failed")

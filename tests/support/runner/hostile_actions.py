@@ -12,10 +12,11 @@ import logging
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import msgspec
 
@@ -163,6 +164,29 @@ class RefusingFilter(logging.Filter):
 _tenant: contextvars.ContextVar[str] = contextvars.ContextVar("tenant")
 
 
+def refuse(*_: Any, **__: Any) -> NoReturn:
+    """Raise."""
+    raise RuntimeError("not with me")
+
+
+async def old_factory(deed: Deed) -> str:
+    """Set a task factory as it was before contexts."""
+    asyncio.get_running_loop().set_task_factory(lambda loop, coro: asyncio.Task(coro, loop=loop))  # type: ignore[arg-type, return-value]
+    return "returned"
+
+
+async def bad_factory(deed: Deed) -> str:
+    """Set a task factory that raises."""
+    asyncio.get_running_loop().set_task_factory(refuse)
+    return "returned"
+
+
+def trace(deed: Deed) -> str:
+    """Trace all threads by a function that raises."""
+    threading.settrace(refuse)
+    return "returned"
+
+
 def log_factory(deed: Deed) -> str:
     """Put the tenant into each record, as only this thread can."""
     _tenant.set("acme")
@@ -200,11 +224,23 @@ def close_stderr(deed: Deed) -> str:
 
 ASYNC: Final[dict[str, Callable[[Deed], Awaitable[Any]]]] = {
     one.__name__: one
-    for one in (gather, group, catch, callback, stop, cancel_all, block, pool_in_loop, come_back_later)
+    for one in (
+        gather,
+        group,
+        catch,
+        callback,
+        stop,
+        cancel_all,
+        block,
+        pool_in_loop,
+        come_back_later,
+        old_factory,
+        bad_factory,
+    )
 }
 PLAIN: Final[dict[str, Callable[[Deed], Any]]] = {
     one.__name__: one
-    for one in (pool, terminate, come_back, leave_behind, log_factory, log_handler, log_filter, close_stderr)
+    for one in (pool, terminate, come_back, leave_behind, trace, log_factory, log_handler, log_filter, close_stderr)
 }
 
 

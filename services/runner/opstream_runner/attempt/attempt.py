@@ -101,8 +101,6 @@ class Attempt:
 
         Raises:
             JournalError: the broker refused the outcome for good.
-            HandlerNotStarted: the isolated action has no process. The lease runs out, and another attempt follows: a
-                machine without room must not fail all operations that it receives.
         """
         policy = self._action.spec.policy
         self._handler = self._start_handler()

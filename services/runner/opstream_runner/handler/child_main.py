@@ -262,7 +262,8 @@ def _run_in_loop(
 ) -> None:
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
-        task = loop.create_task(make())
+        # Not by the loop, whose policy an author may have set.
+        task = asyncio.Task(make(), loop=loop)
         task.add_done_callback(lambda _: loop.stop())
 
         def cancel() -> None:

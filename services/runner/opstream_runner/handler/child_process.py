@@ -20,8 +20,8 @@ import msgspec
 
 from opstream_runner.authoring.action import Action
 from opstream_runner.authoring.context import ActionContext
+from opstream_runner.containment.exceptions import type_name
 from opstream_runner.containment.forks import keep_from_forks
-from opstream_runner.errors import HandlerNotStarted
 from opstream_schemas.events import OperationError
 
 from .child_protocol import FRAME_HEADER, Begun, ChildStart, Reported, decode_child_message, encode_frame
@@ -37,6 +37,7 @@ _READ_TIMEOUT: Final = 0.5
 """Seconds to read what the process sent before it ended."""
 _FRAME_OVERHEAD: Final = 65_536
 """Bytes that a frame may have beyond twice the result's limit; base64 makes the result a third longer."""
+_NOT_STARTED_CODE: Final = 503
 _FOREIGN_SIGTERM_WAIT: Final = 3.0
 """Seconds to wait after a SIGTERM that the runner did not send: a service manager that stops a whole service also
 signals the runner, and then the handler did not fail."""
@@ -70,9 +71,10 @@ class ChildProcessHandler:
             attempt=context.attempt,
             traceparent=context.traceparent,
             limit=limit,
-            path=sys.path,
+            path=_search_path(),
             log_level=logging.getLogger().level,
         )
+        self._lease = action.spec.policy.lease
         self._report = report
         self._process: asyncio.subprocess.Process | None = None
         self._lifeline = contextlib.ExitStack()
@@ -101,15 +103,27 @@ class ChildProcessHandler:
         self._lifeline.close()
 
     async def _run(self) -> HandlerOutcome:
-        with contextlib.ExitStack() as stack:
-            try:
+        try:
+            with contextlib.ExitStack() as stack:
                 process, channel = await self._spawn(stack)
                 reader, writer = await asyncio.open_unix_connection(sock=channel)
-            except OSError as error:
-                raise HandlerNotStarted(f"no process for operation {self._start.operation_id}: {error}") from error
-            stack.callback(writer.close)
-            await self._supervise_process(process, reader, writer)
-        return await self._interpret_exit(process.returncode)
+                stack.callback(writer.close)
+                await self._supervise_process(process, reader, writer)
+            return await self._interpret_exit(process.returncode)
+        except Exception as error:  # noqa: BLE001 - without an outcome a living runner would lose the attempt
+            why = error.strerror if isinstance(error, OSError) and error.strerror else type_name(error)
+            return self._not_started(why, error)
+
+    def _not_started(self, why: str, error: Exception | None = None) -> HandlerOutcome:
+        """Return the outcome of an attempt whose handler was not called.
+
+        The next one waits for the time of a lease, as if the runner had died: this machine may have no room just now.
+        """
+        if self._stop_requested.is_set() or self._is_sigterm_explained.is_set():
+            return Stopped()
+        text = "the process of the action could not be started: " + why
+        logger.error("operation %s: %s", self._start.operation_id, text, exc_info=error)
+        return Postponed(OperationError(code=_NOT_STARTED_CODE, message=text), self._lease)
 
     async def _spawn(self, stack: contextlib.ExitStack) -> tuple[asyncio.subprocess.Process, socket.socket]:
         """Start the process. Return it with the runner's end of the channel.
@@ -191,11 +205,20 @@ class ChildProcessHandler:
             return reported
         how = f"by signal {-code} ({_signal_name(-code)})" if code is not None and code < 0 else f"with status {code}"
         if not self._has_begun:
-            if self._is_sigterm_explained.is_set():
-                return Stopped()
-            raise HandlerNotStarted(f"the process of operation {self._start.operation_id} ended {how} before it began")
+            return self._not_started(f"it ended {how} before it began; the runner's log may say why")
         logger.error("operation %s: the process of %s ended %s", self._start.operation_id, self._start.kind, how)
         return Raised(OperationError(code=500, message=f"the process of the action ended {how}"), is_meant=False)
+
+
+def _search_path() -> list[str]:
+    """Return what the import system can use of `sys.path`, to which an author may have added anything."""
+    found = []
+    for entry in tuple(sys.path):
+        with contextlib.suppress(Exception):  # not a path, or not one that JSON can hold
+            path = os.fsdecode(entry)
+            path.encode()
+            found.append(str.__str__(path))
+    return found
 
 
 def _signal(send: Callable[[int, int], None], process: asyncio.subprocess.Process, number: int) -> None:

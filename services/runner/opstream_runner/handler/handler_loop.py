@@ -37,6 +37,9 @@ _MAX_WARNING_INTERVAL: Final = 240
 _BLOCKED_CHECKS: Final = 8
 """Checks without an answer after which this process begins no attempt that would have to wait: 2 s."""
 
+_Task: Final = asyncio.Task
+"""Made without `create_task`: a task factory of an author's may raise, or make something else."""
+
 CallMaker = Callable[[], Coroutine[Any, Any, HandlerOutcome]]
 
 
@@ -56,7 +59,7 @@ class HandlerLoop:
         self._ended: asyncio.Future[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._tasks: dict[asyncio.Task[HandlerOutcome], str] = {}
-        self._active = 0
+        self._calls: set[HandlerCall] = set()
         self._next_check: asyncio.TimerHandle | None = None
         self._is_answered = True
         self._unanswered = 0
@@ -84,14 +87,14 @@ class HandlerLoop:
 
     def begin(self, call: HandlerCall) -> None:
         """Begin a call."""
-        self._active += 1
+        self._calls.add(call)
         self.post(self._create_task, call)
         if self._next_check is None:
             self._next_check = asyncio.get_running_loop().call_later(_CHECK_INTERVAL, self._check)
 
-    def note_end(self) -> None:
+    def note_end(self, call: HandlerCall) -> None:
         """Note that a call has ended."""
-        self._active -= 1
+        self._calls.discard(call)
 
     async def close(self) -> None:
         """Cancel the handlers that still run, and end the thread, within a second.
@@ -128,8 +131,12 @@ class HandlerLoop:
         return loop
 
     def _create_task(self, call: HandlerCall) -> None:
-        call.context.run(OPERATION.set, call.name)
-        task = asyncio.get_running_loop().create_task(call.take_coroutine(), context=call.context)
+        try:
+            call.context.run(OPERATION.set, call.name)
+            task = _Task(call.take_coroutine(), loop=asyncio.get_running_loop(), context=call.context)
+        except BaseException as error:  # noqa: BLE001 - without an outcome the attempt would never end
+            call.fail(error)
+            return
         call.task = task
         self._tasks[task] = call.name
         task.add_done_callback(self._tasks.pop)
@@ -138,7 +145,7 @@ class HandlerLoop:
     def _begin_closing(self) -> None:
         if self._closing is None:
             loop = asyncio.get_running_loop()
-            self._closing = loop.create_task(self._end_tasks())
+            self._closing = _Task(self._end_tasks(), loop=loop)
             self._closing.add_done_callback(lambda _: loop.stop())
 
     async def _end_tasks(self) -> None:
@@ -156,11 +163,13 @@ class HandlerLoop:
     def _check(self) -> None:
         """Ask the loop for an answer, and warn if it does not give one."""
         self._next_check = None
+        if self._thread is not None and not self._thread.is_alive():
+            self._abandon()
         if self._is_answered:
             if self._unanswered >= _FIRST_WARNING:
                 logger.warning("the async handlers run again after %.1f s", self._unanswered * _CHECK_INTERVAL)
             self._unanswered, self._next_warning = 0, _FIRST_WARNING
-            if not self._active:
+            if not self._calls:
                 return
             self._is_answered = False
             self.post(self._answer)
@@ -170,6 +179,21 @@ class HandlerLoop:
                 self._next_warning += min(3 * self._next_warning, _MAX_WARNING_INTERVAL)
                 self._warn()
         self._next_check = asyncio.get_running_loop().call_later(_CHECK_INTERVAL, self._check)
+
+    def _abandon(self) -> None:
+        """End the calls of a loop whose thread has ended. The next call begins another one."""
+        logger.error(
+            "the thread of the async handlers has ended; their attempts have failed: does threading.settrace() or "
+            "setprofile() have a function that raises?"
+        )
+        loop, self._loop, self._thread, self._ended = self._loop, None, None, None
+        self._is_answered = True
+        self._tasks.clear()
+        for call in tuple(self._calls):
+            call.lose()
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):
+                loop.close()
 
     def _answer(self) -> None:
         self._is_answered = True
@@ -237,6 +261,16 @@ class HandlerCall:
         with contextlib.suppress(RuntimeError):  # the runner did not wait
             self._runner_loop.call_soon_threadsafe(self._end, outcome)
 
+    def fail(self, error: BaseException) -> None:
+        """End the call, which could not begin; called in the loop of the handlers."""
+        log_exception(logger, error, "%s: the call of its handler failed", self.name)
+        with contextlib.suppress(RuntimeError):
+            self._runner_loop.call_soon_threadsafe(self.lose)
+
+    def lose(self) -> None:
+        """End the call without its handler; called in the loop of the runner."""
+        self._end(Raised(UNEXPECTED_ERROR, is_meant=False))
+
     def _begin(self) -> None:
         if not self.outcome.done():
             self._is_begun = True
@@ -251,7 +285,7 @@ class HandlerCall:
     def _end(self, outcome: HandlerOutcome | None) -> None:
         self._is_over = True
         self.task = None
-        self._handler_loop.note_end()
+        self._handler_loop.note_end(self)
         if self.outcome.done():
             return
         if outcome is None:

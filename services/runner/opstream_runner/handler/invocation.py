@@ -11,9 +11,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import threading
 from collections.abc import Awaitable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from math import inf, nan
 from typing import Any, Final, cast
 
@@ -30,6 +30,7 @@ from opstream_schemas.operation.commands import CODE_LIMIT, truncate_error
 from opstream_schemas.text import truncate_text
 
 from .encoded_result import encode_result
+from .handler_thread import run_in_thread
 
 logger = logging.getLogger(__name__)
 
@@ -125,14 +126,20 @@ async def finish(action: Action[Any, Any], awaiting: Awaiting, context: ActionCo
 async def call_handler(
     action: Action[Any, Any], action_input: msgspec.Raw, context: ActionContext, limit: int
 ) -> HandlerOutcome | Awaiting:
-    """Do as `invoke` does, but leave it to the caller where to await what a plain handler returned."""
+    """Do as `invoke` does, but leave it to the caller where to await what a plain handler returned.
+
+    All of an author's code runs where the handler does: a type may block while it decodes, encodes or is shown.
+    """
+    if not action.is_async:
+        name = f"{action.kind} {context.operation_id}"
+        call = partial(invoke_in_this_thread, action, action_input, context, limit, nullcontext())
+        try:
+            return await run_in_thread(call, name)
+        except BaseException as error:  # noqa: BLE001 - there is no thread any more, or this task was cancelled
+            return _outcome_of_exception(action, context, error)
     try:
         request = _decode_input(action, action_input)
-        if action.is_async:
-            result = await action.handler(request, context)
-        else:
-            result = await _in_thread(action, request, context)
-        outcome = _outcome_of_result(action, result, limit)
+        outcome = _outcome_of_result(action, await action.handler(request, context), limit)
     except BaseException as error:  # noqa: BLE001 - see the module's docstring
         outcome = _outcome_of_exception(action, context, error)
     leave_fork()
@@ -185,6 +192,7 @@ def _outcome_of_result(action: Action[Any, Any], result: Any, limit: int) -> Han
 
 def _outcome_of_exception(action: Action[Any, Any], context: ActionContext, error: BaseException) -> HandlerOutcome:
     """Return the outcome of an exception. Never raises, whatever the methods of the exception do."""
+    leave_fork()
     faults: list[str] = []
     if is_kind(error, ActionError):
         meant = Raised(_client_error(error, faults), is_meant=True)
@@ -272,36 +280,3 @@ def _log_faults(action: Action[Any, Any], context: ActionContext, error: BaseExc
     if faults:
         text = "operation %s: %s raised an error in attempt %s that can't be recorded as it is; mend the action: %s"
         log_exception(logger, error, text, context.operation_id, action.kind, context.attempt, "; ".join(faults))
-
-
-async def _in_thread(action: Action[Any, Any], request: Any, context: ActionContext) -> Any:  # noqa: ANN401
-    """Run a plain handler in a thread of its own.
-
-    It is a daemon thread, not one of an executor: it can't be interrupted, and the end of the process must not wait
-    for it.
-    """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
-
-    def set_done(result: Any, error: BaseException | None) -> None:  # noqa: ANN401
-        if not done.done():
-            done.set_result((result, error))
-
-    def run_handler() -> None:
-        result: Any = None
-        error: BaseException | None = None
-        try:
-            result = action.handler(request, context)
-        except BaseException as raised:  # noqa: BLE001 - raised again in the event loop
-            error = raised
-        leave_fork()
-        try:
-            loop.call_soon_threadsafe(set_done, result, error)
-        except RuntimeError:
-            logger.debug("operation %s: the runner stopped before its thread did", context.operation_id)
-
-    threading.Thread(target=run_handler, name=f"{action.kind} {context.operation_id}", daemon=True).start()
-    result, error = await done
-    if error is not None:  # a StopIteration becomes a RuntimeError here, with the StopIteration as its cause
-        raise error
-    return result

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -387,14 +388,48 @@ async def test_a_handler_that_cancels_itself(stage: RunnerStage, runner: Runner)
 async def test_a_process_that_does_not_begin(
     stage: RunnerStage, runner: Runner, executable: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A machine that can't start processes costs a lease and an attempt, not the operation."""
+    """A machine that can't start processes costs the time of a lease and an attempt, not the operation; the attempt
+    says so."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.executable", executable)
         await begin(stage, PLAIN, "tell")
-        await eventually(lambda: "HandlerNotStarted" in caplog.text)
-        assert await stage.names("op-1") == ["requested", "started"]
-    operation = await stage.ended("op-1")
+        await eventually(lambda: "the process of the action could not be started" in caplog.text)
+        waiting = await stage.reached("op-1", lambda operation: operation.waiting is not None)
+    why = {"/bin/false": "it ended with status 1 before it began; the runner's log may say why"}
+    error = waiting.attempt_error
+    assert error is not None
+    assert (error.code, error.message) == (
+        503,
+        f"the process of the action could not be started: {why.get(executable, 'No such file or directory')}",
+    )
+    operation = await stage.ended("op-1", within=20)
     assert (operation.status, operation.attempts_used) == (Status.SUCCEEDED, 2)
+    *_, failed_at, started_at, _ = await stage.events("op-1")
+    assert (started_at.time - failed_at.time).total_seconds() >= 1  # the lease
+
+
+async def test_a_search_path_of_other_things(
+    stage: RunnerStage, runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is no path in `sys.path` is left out; a process starts all the same."""
+    monkeypatch.setattr("sys.path", [Path("/tmp"), "/\udcff", 7, None, *sys.path])
+    await begin(stage, PLAIN, "tell")
+    assert (await stage.ended("op-1", within=20)).status is Status.SUCCEEDED
+
+
+async def test_an_attempt_that_cant_be_sent(
+    stage: RunnerStage, runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever fails before the handler is called is an outcome, not a runner that seems lost."""
+
+    def refuse(_: object) -> bytes:
+        raise TypeError("no JSON")
+
+    monkeypatch.setattr("opstream_runner.handler.child_process.encode_frame", refuse)
+    await begin(stage, PLAIN, "tell")
+    waiting = await stage.reached("op-1", lambda operation: operation.waiting is not None)
+    assert waiting.attempt_error is not None
+    assert waiting.attempt_error.message == "the process of the action could not be started: TypeError"
 
 
 async def test_a_cancellation_before_it_begins(
