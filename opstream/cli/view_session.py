@@ -22,10 +22,9 @@ from opstream_schemas.text import format_count
 
 from .broker_session import NO_JOURNAL, broker_session
 
-SETBACK_STEPS: Final = (
+RESTORE_STEPS: Final = (
     "stop the services; copy the broker's store folder before it is started again; restore the journal from a backup, "
-    "or let a damaged replica be copied again (docs/running.md, When the journal has lost events). Only if there is "
-    "nothing to restore, 'opstream rebuild --force' saves what only the view has to a file, and goes on without it"
+    "or let a damaged replica be copied again (docs/running.md, When the journal has lost events)"
 )
 
 
@@ -86,7 +85,38 @@ def print_setback(evidence: SetbackEvidence) -> None:
     _print("the journal has lost events:")
     for line in evidence.lines():
         _print(f"  {printable(line)}")
-    _print(f"next steps: {SETBACK_STEPS}")
+    _print("next steps:")
+    for step in setback_steps(evidence):
+        _print(f"  {step}")
+
+
+def setback_steps(evidence: SetbackEvidence) -> list[str]:
+    """Return what the operator can do about a setback, and what nothing more can be done about, a line each.
+
+    Args:
+        evidence: which proves it.
+    """
+    steps = []
+    has_gap = bool(evidence.missing or evidence.holes or evidence.replica_holes)
+    if has_gap or evidence.entry_count or evidence.later_witnesses:
+        steps.append(RESTORE_STEPS)
+        steps.append("if there is nothing to restore, or it was saved already:")
+    if evidence.contradicted or any(one.who == "the archive" for one in evidence.later_witnesses):
+        steps.append(
+            "'opstream rebuild --force' saves what only the view has to a file, and goes on without it; then restart "
+            "the APIs, which may have it in memory"
+        )
+    if evidence.entry_count > evidence.contradicted:
+        steps.append(
+            "'opstream rebuild --export FILE' saves what only the view has. No more has to be done for entries that "
+            "the journal does not contradict: clients read them from the view until their retention ends, which ends "
+            "this finding, too"
+        )
+    if has_gap:
+        steps.append("no command closes a gap: it stays a finding until the events before it have expired")
+    if evidence.lost_bytes:
+        steps.append("what the broker has cut stays a finding until the broker is restarted, also after a restore")
+    return steps
 
 
 def print_cut_streams(cut: Mapping[str, int]) -> None:

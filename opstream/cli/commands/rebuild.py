@@ -81,11 +81,11 @@ def rebuild_view(settings: RebuildSettings) -> None:
         CommandError: it did not finish; what was rewritten until then is right, and it can be run again.
     """
     try:
-        summary = uvloop.run(_rebuild(settings))
+        summary, is_saved = uvloop.run(_rebuild(settings))
     except KeyboardInterrupt:
         raise CommandError(f"interrupted. {_ADVICE}", status=EXIT_INTERRUPTED) from None
     click.echo(msgspec.json.encode(summary) if settings.is_json else str(summary))
-    if summary.kept:
+    if summary.kept and not is_saved:
         kept = format_count(summary.kept, "entry", "entries")
         raise CommandError(
             f"the journal has lost events, see above; {kept} of the view with what it has lost stay as they are",
@@ -93,7 +93,8 @@ def rebuild_view(settings: RebuildSettings) -> None:
         )
 
 
-async def _rebuild(settings: RebuildSettings) -> RebuildSummary:
+async def _rebuild(settings: RebuildSettings) -> tuple[RebuildSummary, bool]:
+    """Rebuild. Return the summary, and whether a forced one has saved all that stays and is contradicted by nothing."""
     from opstream.cli.lost_entries_file import LostEntriesFile
     from opstream.cli.view_session import print_operations, print_setback, print_skipped, utc_now, view_session
     from opstream_journal import SnapshotStore
@@ -124,8 +125,12 @@ async def _rebuild(settings: RebuildSettings) -> RebuildSummary:
             if exported.count:
                 entries = format_count(exported.count, "entry", "entries")
                 click.echo(f"{entries} with what the journal has lost: {path.absolute()}", err=True)
+            elif is_exporting:
+                click.echo("the view has nothing that the journal has lost: no file was written", err=True)
             if settings.is_forced:
                 await rebuilder.discard(exported.entries(), scan)
+                if exported.count > rebuilder.kept:
+                    click.echo("restart the APIs: they may still have in memory what was replaced or removed", err=True)
                 if skipped := await skip_archived_sequences(connection):
                     what = format_count(skipped, "sequence")
                     click.echo(
@@ -133,9 +138,17 @@ async def _rebuild(settings: RebuildSettings) -> RebuildSummary:
                     )
     print_skipped(scan.journal_fold, rebuilder.unfoldable)
     print_operations(rebuilder.unstorable, "operations don't fit into the view, the API reads them from the journal")
-    if rebuilder.kept or not settings.is_forced:
+    is_saved = settings.is_forced and rebuilder.kept == scan.evidence.entry_count - scan.evidence.contradicted
+    if is_saved and rebuilder.kept:
+        entries = format_count(rebuilder.kept, "of these entries stays", "of these entries stay")
+        click.echo(
+            f"{entries} in the view, since the journal does not contradict them: clients read them until their "
+            "retention ends. 'opstream verify' counts them until then, and nothing more is to be done",
+            err=True,
+        )
+    if not is_saved:
         print_setback(scan.evidence)
-    return RebuildSummary(
+    summary = RebuildSummary(
         events=scan.journal_fold.events,
         operations=scan.journal_fold.operations,
         rewritten=rebuilder.rewritten,
@@ -144,3 +157,4 @@ async def _rebuild(settings: RebuildSettings) -> RebuildSummary:
         kept=rebuilder.kept,
         seconds=time.monotonic() - began,
     )
+    return summary, is_saved

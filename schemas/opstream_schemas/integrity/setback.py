@@ -169,6 +169,8 @@ class SetbackEvidence:
         """Entries of the view that know more than the journal, by where the last event of each is missing."""
         self.ended = 0
         """Those of them that have ended: the view has the only copy of their outcome."""
+        self.contradicted = 0
+        """Those of all of them that say something else than the journal, so that a forced rebuild takes them away."""
         self.examples: list[str] = []
         """Ids of some of these operations."""
         self._witnesses: dict[str, int] = {}
@@ -194,10 +196,13 @@ class SetbackEvidence:
         """Add something that has seen the journal up to a sequence; of the same one, the highest counts."""
         self._witnesses[who] = max(sequence, self._witnesses.get(who, 0))
 
-    def add_entry(self, operation_id: str, sequence: int, loss: Loss, *, is_ended: bool) -> None:
-        """Add an entry of the view whose last event, at `sequence`, the journal does not have."""
+    def add_entry(
+        self, operation_id: str, sequence: int, loss: Loss, *, is_ended: bool, is_contradicted: bool = True
+    ) -> None:
+        """Add an entry of the view, with events up to `sequence`, of which the journal does not have all."""
         self.entries[loss] += 1
         self.ended += is_ended
+        self.contradicted += is_contradicted
         self.add_witness("the view", sequence)
         if len(self.examples) < _MAX_EXAMPLES:
             self.examples.append(operation_id)
@@ -205,6 +210,7 @@ class SetbackEvidence:
     def take_entries(self, other: SetbackEvidence) -> None:
         """Take the entries of the view from evidence about the same journal, read a little earlier."""
         self.entries, self.ended, self.examples = other.entries, other.ended, other.examples
+        self.contradicted = other.contradicted
 
     def lines(self) -> list[str]:
         """Return what is known, one fact a line; empty if nothing proves a setback."""

@@ -20,7 +20,7 @@ from opstream_projector.projection.snapshot_fold import FoldResult, fold_all, fo
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.events import RecordedEvent, decode_event
-from opstream_schemas.integrity.setback import JournalRange, Loss, loss_of
+from opstream_schemas.integrity.setback import JournalRange, Loss, has_expired, loss_of
 from opstream_schemas.operation.fold import forced_end_of
 from opstream_schemas.operation.forced_end import OperationMessage, decode_events, events_from_request
 from opstream_schemas.operation.state import Operation
@@ -94,6 +94,8 @@ def describe_difference(reading: EntryReading) -> str:
     if snapshot is None:
         return f"missing in the view, {operation.status} in the journal (position {operation.position})"
     stored = snapshot.operation
+    if reading.loss is not None and not reading.is_contradicted:
+        return f"right in the view, {operation.status}, but its request is lost: {reading.loss}"
     if stored is None:
         return f"the entry is {snapshot.problem}; {operation.status} in the journal (position {operation.position})"
     wanted, found = _fields(operation), _fields(stored)
@@ -124,6 +126,27 @@ class EntryReading(msgspec.Struct, frozen=True, kw_only=True):
     """Why some of the operation's messages could not be folded; empty if all were."""
     loss: Loss | None = None
     """Where the journal lacks an event from which the entry was folded, although it has not expired."""
+
+    @property
+    def is_only_in_view(self) -> bool:
+        """Return True if the entry knows what the journal has lost.
+
+        This decides for all: `verify` counts just these entries, and `rebuild` keeps, exports and reports them.
+        """
+        return self.snapshot is not None and self.loss is not None
+
+    @property
+    def is_contradicted(self) -> bool:
+        """Return True if such an entry says something else than the journal, so that a forced rebuild replaces it.
+
+        One whose events went early does not, and one whose beginning only is lost does not: clients read it until it
+        expires.
+        """
+        if self.snapshot is None or self.loss is None:
+            return False
+        if self.operation is None:
+            return self.loss is not Loss.TOO_EARLY
+        return not is_same(self.snapshot, self.operation)
 
     @property
     def is_foreign(self) -> bool:
@@ -163,7 +186,10 @@ class EntryReader:
         stored = snapshot.operation if snapshot is not None else None
         operation, problem = fold_messages(operation_id, messages, stored)
         is_less = operation is not None and snapshot is not None and is_ahead(snapshot, operation)
-        loss = await self._loss_of(snapshot, messages) if is_less else None
+        if is_less:
+            loss = await self._loss_of(snapshot, messages)
+        else:
+            loss = await self._loss_of_request(operation_id, snapshot, messages)
         return EntryReading(snapshot=snapshot, operation=operation, problem=problem, loss=loss)
 
     async def _loss_of(self, snapshot: RawSnapshot | None, messages: Sequence[OperationMessage]) -> Loss | None:
@@ -176,9 +202,25 @@ class EntryReader:
         journal = journal_range(await stream_identity(self._connection, subjects.OPERATIONS_STREAM))
         return loss_of(core.stream_sequence, core.recorded_at, journal, self._now())
 
+    async def _loss_of_request(
+        self, operation_id: str, snapshot: RawSnapshot | None, messages: Sequence[OperationMessage]
+    ) -> Loss | None:
+        """Return where the journal lacks the request of an operation of which it has later events."""
+        stored = snapshot.operation if snapshot is not None else None
+        events = _own_events(operation_id, messages)[0]
+        if stored is None or not events or events_from_request(operation_id, events):
+            return None
+        stream = await stream_identity(self._connection, subjects.OPERATIONS_STREAM)
+        # Its sequence isn't known. A journal without holes can lack it at its beginning only.
+        if has_expired(stored.created_at, stream.max_age, self._now()):
+            return None
+        return Loss.INSIDE if stream.missing else Loss.TOO_EARLY
+
 
 def is_wrong(reading: EntryReading, now: datetime) -> bool:
-    """Return True if the entry is not what it should be."""
+    """Return True if the entry is not what it should be, or is so only because the journal can't say otherwise."""
+    if reading.is_only_in_view:
+        return True
     if reading.operation is None:
         return reading.is_foreign or reading.loss is not None
     if reading.snapshot is None:

@@ -22,7 +22,6 @@ import msgspec
 from opstream_journal import EventTooLarge, JournalUnavailable, SnapshotStore, SnapshotWrite
 from opstream_journal.stores.snapshots import RawSnapshot
 from opstream_projector.projection.snapshot_fold import may_have_expired, supersedes, time_to_live
-from opstream_schemas.integrity.setback import Loss
 from opstream_schemas.operation.state import Operation
 from opstream_schemas.text import format_count
 
@@ -137,7 +136,7 @@ class ViewRebuilder:
     async def _discard(self, entry: LostEntry, scan: ViewScan) -> None:
         reading = await scan.retry(lambda: self._reader.read(entry.operation_id))
         snapshot, operation = reading.snapshot, reading.operation
-        if snapshot is None or snapshot.revision != entry.revision or not _is_kept(reading):
+        if snapshot is None or snapshot.revision != entry.revision or not reading.is_contradicted:
             return
         if operation is None:
             await self._remove(snapshot, scan)
@@ -190,7 +189,7 @@ class ViewRebuilder:
             if would_shrink and not is_second_read:
                 # The journal may have been read from a former leader; a second read is from the new one.
                 is_second_read = True
-            elif snapshot is not None and reading.loss is not None:
+            elif snapshot is not None and reading.is_only_in_view:
                 self._keep_lost(reading, snapshot, scan)
                 return
             elif operation is None:
@@ -206,8 +205,6 @@ class ViewRebuilder:
             return
         scan.seen_revisions.add(snapshot.revision)
         record_loss(reading, scan)
-        if not _is_kept(reading):
-            return
         self.kept += 1
         self._keep(
             LostEntry(
@@ -252,11 +249,6 @@ class ViewRebuilder:
         if snapshot is not None:
             await scan.retry(lambda: scan.snapshots.remove(snapshot.operation_id, snapshot.revision))
             self.removed += 1
-
-
-def _is_kept(reading: EntryReading) -> bool:
-    """Return True if the entry contradicts the journal. One whose events went early does not: it expires by itself."""
-    return reading.loss is not None and (reading.operation is not None or reading.loss is not Loss.TOO_EARLY)
 
 
 class RebuildSummary(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -298,4 +298,10 @@ def record_loss(reading: EntryReading, scan: ViewScan) -> None:
     """Add an entry that knows more than the journal to the evidence of the scan; do nothing with others."""
     core = reading.snapshot.core if reading.snapshot is not None else None
     if core is not None and reading.loss is not None:
-        scan.evidence.add_entry(core.id, core.stream_sequence, reading.loss, is_ended=core.is_ended)
+        scan.evidence.add_entry(
+            core.id,
+            core.stream_sequence,
+            reading.loss,
+            is_ended=core.is_ended,
+            is_contradicted=reading.is_contradicted,
+        )
