@@ -134,6 +134,7 @@ class PullConsumer:
         self._outstanding = 0
         self._is_troubled = False
         self._last_error = ""
+        self._is_stream_gone = False
         self._last_heard = clock()
         self._subscription: Subscription | None = None
         self._task: asyncio.Task[None] | None = None
@@ -204,6 +205,11 @@ class PullConsumer:
         if item is not None:
             return item
         self._queue.put_nowait(None)  # for the next caller
+        if self._is_stream_gone:
+            raise ConsumerGone(
+                f"stream {self._stream} was deleted, with its consumer {self._consumer}: run 'opstream provision', "
+                "which makes the stream again, then restart this process"
+            )
         raise ConsumerGone(
             f"consumer {self._consumer} of stream {self._stream} was deleted: restart to create it again"
         )
@@ -305,6 +311,7 @@ class PullConsumer:
         except (JournalUnavailable, msgspec.MsgspecError):
             return _ConsumerStatus.UNKNOWN
         is_gone = decoded.error is not None and decoded.error.code == _NOT_FOUND
+        self._is_stream_gone = decoded.error is not None and decoded.error.err_code == rpc.STREAM_NOT_FOUND
         return _ConsumerStatus.DELETED if is_gone else _ConsumerStatus.EXISTS
 
     def _reset_outstanding(self) -> None:

@@ -37,8 +37,21 @@ NOT_STORED: Final = "BrokerStoresNothing"
 CLOCK_SKEW: Final = "ClockSkew"
 STREAM_MISSING: Final = "StreamMissing"
 
-_NEEDED: Final = (subjects.TIMERS_STREAM, f"KV_{subjects.HOLDS_BUCKET}")
-"""Streams whose loss shows itself in no other way than by retries that do not come and requests that wait."""
+_NEEDED: Final = {
+    subjects.OPERATIONS_STREAM: "nothing can be requested, run or read",
+    subjects.TIMERS_STREAM: "no retry and no deadline comes",
+    subjects.bucket_stream(subjects.VIEW_BUCKET): "no status can be read whose events have expired",
+    subjects.bucket_stream(subjects.ACTIONS_BUCKET): "an API that starts knows no action",
+    subjects.bucket_stream(subjects.HOLDS_BUCKET): "no exclusive or rated action starts",
+}
+"""Streams that each system has, and what their loss means. Most losses show themselves in no other way until something
+is written."""
+_OPTIONAL: Final = {
+    subjects.WEBHOOKS_STREAM: "no webhook is delivered",
+    subjects.DELIVERIES_STREAM: "no delivery is recorded",
+    subjects.ARCHIVE_STREAM: "no event is archived ('opstream provision --archive' makes it)",
+}
+"""Streams that a system may have: they count as missing once this process has seen them."""
 
 _PROBED: Final = frozenset({subjects.OPERATIONS_STREAM, subjects.TIMERS_STREAM})
 _PROBE_SUBJECT: Final = subjects.fired_wake_subject(Kind("opstream", "probe"), "probe", "probe")
@@ -59,6 +72,8 @@ class _Answer(msgspec.Struct, frozen=True):
     ts: datetime | None = None
     cluster: _Cluster | None = None
     sources: list[_Source] = []
+    streams: list[str] | None = None
+    total: int = 0
     error: rpc.JetStreamErrorBody | None = None
 
 
@@ -88,6 +103,8 @@ class BrokerMonitor:
         self._now = now
         self._interval = interval
         self._failures = 0
+        self._expected = dict(_NEEDED)
+        """Streams that must be there, and what their loss means."""
         self._probe = 0
         """Stream sequence in TIMERS of a probe that has not arrived in the journal yet; 0 for none."""
 
@@ -169,28 +186,35 @@ class BrokerMonitor:
         )
 
     async def _look_for_streams(self) -> None:
-        missing = []
-        for stream, is_missing in zip(_NEEDED, await asyncio.gather(*map(self._is_missing, _NEEDED)), strict=True):
-            if is_missing is None:
-                return  # it is not known, so what was reported stays
-            if is_missing:
-                missing.append(stream)
+        names = await self._stream_names()
+        if names is None:
+            return  # it is not known, so what was reported stays
+        self._expected |= {stream: why for stream, why in _OPTIONAL.items() if stream in names}
+        missing = {stream: why for stream, why in self._expected.items() if stream not in names}
         if not missing:
             self._conditions.resolve(STREAM_MISSING)
             return
+        lost = "; ".join(f"the broker has no stream {stream}: {why}" for stream, why in missing.items())
         self._conditions.report(
             STREAM_MISSING,
-            f"the broker has no stream {' and no stream '.join(missing)}: without TIMERS no retry and no deadline "
-            "comes, without KV_holds no exclusive or rated action starts",
+            lost,
             "run 'opstream provision', which makes what is missing; then find out what deleted it",
         )
 
-    async def _is_missing(self, stream: str) -> bool | None:
-        try:
-            answer = _decode((await rpc.call(self._connection, f"$JS.API.STREAM.INFO.{stream}")).data)
-        except (JournalUnavailable, msgspec.MsgspecError):
-            return None
-        return answer.error is not None and answer.error.err_code == rpc.STREAM_NOT_FOUND
+    async def _stream_names(self) -> set[str] | None:
+        """Return the names of all streams, in one request for each 1024; None if the broker does not say."""
+        names: set[str] = set()
+        while True:
+            request = msgspec.json.encode({"offset": len(names)})
+            try:
+                answer = _decode((await rpc.call(self._connection, "$JS.API.STREAM.NAMES", request)).data)
+            except (JournalUnavailable, msgspec.MsgspecError):
+                return None
+            if answer.error is not None:
+                return None
+            names.update(answer.streams or ())
+            if not answer.streams or len(names) >= answer.total:
+                return names
 
     def _compare_clocks(self, began: datetime, ended: datetime, there: datetime) -> None:
         # The answer was made between the two. Only what that can't explain counts.

@@ -55,7 +55,7 @@ class Conditions:
     def resolve(self, name: str) -> None:
         """Remove a condition that no longer holds, if it was reported. Its end is logged."""
         if self._current.pop(name, None) is not None:
-            logger.warning("%s: this is over", name)
+            logger.info("%s: this is over", name)
 
     def count(self, name: str, number: int = 1) -> None:
         """Add to a counter, which begins at 0 with the process. Its name is in camelCase: `rescheduled`."""

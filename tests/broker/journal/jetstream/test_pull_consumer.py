@@ -306,6 +306,18 @@ async def test_a_deleted_consumer(consumer: PullConsumer, link: Connection) -> N
     await consumer.stop()
 
 
+async def test_a_deleted_stream(consumer: PullConsumer, link: Connection) -> None:
+    """When the stream is deleted, a restart does not make it again: the error names the command that does."""
+    await feed(link, 1)
+    consumer.add_demand(3)
+    await eventually(lambda: _is_at(link, 1, 0))
+    await link.nc.jetstream().delete_stream(STREAM)
+    assert bodies(await take(consumer, 1)) == [0]
+    with pytest.raises(ConsumerGone, match=f"stream {STREAM} was deleted, .*: run 'opstream provision'.* then restart"):
+        await asyncio.wait_for(consumer.next(), 10)
+    await consumer.stop()
+
+
 async def test_a_consumer_that_refuses(link: Connection, caplog: pytest.LogCaptureFixture) -> None:
     """A consumer whose limits allow no pull is logged once, and pulled from again: an operator may correct it."""
     limits = {"durable_name": CONSUMER, "ack_policy": "explicit", "max_expires": 1_000_000_000}

@@ -10,6 +10,7 @@ import pytest
 
 from opstream_journal import Connection, Journal, JournalUnavailable
 from opstream_journal.jetstream import rpc
+from opstream_journal.provisioning.archive import ArchiveSizing
 from opstream_journal.provisioning.provision import check_provisioned, provision
 from opstream_journal.provisioning.topology import Sizing
 from opstream_journal.runtime.broker_monitor import CLOCK_SKEW, NO_LEADER, NOT_STORED, STREAM_MISSING, BrokerMonitor
@@ -63,11 +64,21 @@ async def test_clocks_that_are_near(link: Connection, seconds: int) -> None:
     assert conditions.current == []
 
 
-@pytest.mark.parametrize("stream", [subjects.TIMERS_STREAM, "KV_holds"])
+@pytest.mark.parametrize(
+    "stream",
+    ["OPERATIONS", "TIMERS", "KV_operations", "KV_actions", "KV_holds", "ARCHIVE", "WEBHOOKS", "DELIVERIES"],
+)
 async def test_a_missing_stream(link: Connection, stream: str, caplog: pytest.LogCaptureFixture) -> None:
     """It is one warning, which names the stream and `opstream provision`, and it is over once the stream is there."""
     conditions = Conditions()
     monitor = BrokerMonitor(link, conditions)
+
+    async def make() -> None:
+        await provision(link, Sizing(), archive=ArchiveSizing() if stream == "ARCHIVE" else None)
+
+    await make()
+    await monitor.look()
+    assert conditions.current == []
     await link.nc.jetstream().delete_stream(stream)
     await monitor.look()
     await monitor.look()
@@ -76,9 +87,22 @@ async def test_a_missing_stream(link: Connection, stream: str, caplog: pytest.Lo
     (line,) = [one.getMessage() for one in caplog.records if STREAM_MISSING in one.getMessage()]
     assert f"the broker has no stream {stream}: " in line
     assert "next step: run 'opstream provision'" in line
-    await provision(link, Sizing())
+    await make()
     await monitor.look()
     assert conditions.current == []
+
+
+async def test_streams_that_a_system_need_not_have(link: Connection) -> None:
+    """Nothing is missing in a system that has no archive."""
+    conditions = Conditions()
+    assert "ARCHIVE" not in await stream_names(link)
+    await BrokerMonitor(link, conditions).look()
+    assert conditions.current == []
+
+
+async def stream_names(link: Connection) -> set[str]:
+    """The names of all streams."""
+    return {one.config.name or "" for one in await link.nc.jetstream().streams_info()}
 
 
 async def test_a_slow_answer_is_no_skew(link: Connection) -> None:

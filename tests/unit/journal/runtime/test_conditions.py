@@ -47,10 +47,11 @@ def test_blocking() -> None:
 def test_the_log_has_changes_only(caplog: pytest.LogCaptureFixture) -> None:
     """Reports of a condition that holds already renew its text, and log nothing; so does the end of none."""
     conditions = Conditions()
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         conditions.resolve("ClockSkew")
         for seconds in (7, 8, 9):
             conditions.report("ClockSkew", f"{seconds} s fast", "set it")
         conditions.resolve("ClockSkew")
         conditions.resolve("ClockSkew")
     assert caplog.messages == ["ClockSkew: 7 s fast; next step: set it", "ClockSkew: this is over"]
+    assert [one.levelname for one in caplog.records] == ["WARNING", "INFO"]
