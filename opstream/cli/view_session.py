@@ -103,8 +103,8 @@ def setback_steps(evidence: SetbackEvidence) -> list[str]:
         steps.append("if there is nothing to restore, or it was saved already:")
     if evidence.contradicted or any(one.who == "the archive" for one in evidence.later_witnesses):
         steps.append(
-            "'opstream rebuild --force' saves what only the view has to a file, and goes on without it; then restart "
-            "the APIs, which may have it in memory"
+            "'opstream rebuild --force' saves what only the view has to a file, and goes on without it; it "
+            "says which APIs to restart then"
         )
     if evidence.entry_count > evidence.contradicted:
         steps.append(

@@ -38,6 +38,7 @@ class SetbackWatch:
         connection: the connection.
         conditions: of the process.
         now: the time, with zone.
+        on_look: called after each look, with True if the journal has a setback.
         settling_time: see `_SETTLING_TIME`.
     """
 
@@ -47,11 +48,13 @@ class SetbackWatch:
         conditions: Conditions,
         *,
         now: Callable[[], datetime],
+        on_look: Callable[[bool], None] = lambda _: None,
         settling_time: float = _SETTLING_TIME,
     ) -> None:
         self._connection = connection
         self._conditions = conditions
         self._now = now
+        self._on_look = on_look
         self._settling_time = settling_time
         self._is_due = asyncio.Event()
         self._cut: dict[str, int] = {}
@@ -78,6 +81,9 @@ class SetbackWatch:
         if found:
             await self._connection.sleep(self._settling_time)
             found = await self._read_proof()
+        if not found and (self._is_due.is_set() or not self._connection.is_connected):
+            return  # the connection was lost meanwhile, so nothing is known before the next look
+        self._on_look(bool(found))
         if found:
             self._conditions.report(CONDITION, f"the journal has lost events: {found}", _NEXT_STEP, level=logging.ERROR)
         else:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from opstream_projector.consistency.rebuild import RebuildSummary
 
 _ADVICE: Final = "What was rewritten so far is right: run it again"
+_RESTART: Final = (
+    "restart the APIs whose /readyz does not show JournalSetback: they may still have in memory what was removed"
+)
 
 
 class RebuildSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,7 +133,7 @@ async def _rebuild(settings: RebuildSettings) -> tuple[RebuildSummary, bool]:
             if settings.is_forced:
                 await rebuilder.discard(exported.entries(), scan)
                 if exported.count > rebuilder.kept:
-                    click.echo("restart the APIs: they may still have in memory what was replaced or removed", err=True)
+                    click.echo(_RESTART, err=True)
                 if skipped := await skip_archived_sequences(connection):
                     what = format_count(skipped, "sequence")
                     click.echo(

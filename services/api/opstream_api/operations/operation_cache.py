@@ -27,6 +27,7 @@ class OperationCache:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._operations: OrderedDict[str, Operation] = OrderedDict()
+        self._is_suspended = False
 
     def __len__(self) -> int:
         return len(self._operations)
@@ -54,12 +55,28 @@ class OperationCache:
             self._bytes -= _size(cached)
             if cached.stream_sequence > operation.stream_sequence:
                 operation = cached
+        if self._is_suspended:
+            return operation
         self._operations[operation.id] = operation
         self._bytes += _size(operation)
         while len(self._operations) > self._max_operations or (self._bytes > self._max_bytes and self._operations):
             _, oldest = self._operations.popitem(last=False)
             self._bytes -= _size(oldest)
         return operation
+
+    def clear(self) -> None:
+        """Remove all: the broker may have come back with less than it had, or with another history."""
+        self._operations.clear()
+        self._bytes = 0
+
+    def suspend(self, is_suspended: bool) -> None:  # noqa: FBT001 - a callback with the one thing that it says
+        """Keep nothing while the journal has a setback.
+
+        A forced rebuild may remove an operation from the view at any time then, and no event says so (docs/adr/0032).
+        """
+        self._is_suspended = is_suspended
+        if is_suspended:
+            self.clear()
 
     def drop(self, operation_id: str) -> None:
         """Remove an operation from the cache."""

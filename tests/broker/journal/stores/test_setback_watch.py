@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from opstream_journal import Connection, Journal
 from opstream_journal.runtime.conditions import Conditions
+from opstream_journal.stores import setback_watch
 from opstream_journal.stores.setback_watch import CONDITION, SetbackWatch
 from opstream_schemas import subjects
+from opstream_schemas.integrity.setback import JournalRange, SetbackEvidence
 from tests.support.broker.damage import StreamFiles
 from tests.support.broker.server import Broker
 from tests.support.projector.consistency import begun
@@ -89,3 +92,44 @@ async def test_a_sound_journal(broker: Broker, link: Connection, journal: Journa
         broker.start()
         await eventually(has_looked_twice, within=30)
     assert conditions.current == []
+
+
+async def test_a_look_that_lost_its_connection(
+    broker: Broker, link: Connection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A look during which the connection is lost compares nothing: what was reported stays until the next one."""
+    conditions = Conditions()
+    conditions.report(CONDITION, "the journal has lost events", "restore it")
+    looks: list[bool] = []
+
+    async def sample(connection: Connection, _: datetime) -> SetbackEvidence:
+        broker.kill()
+
+        async def is_lost() -> bool:
+            return not connection.is_connected
+
+        await eventually(is_lost, within=10)
+        return SetbackEvidence(JournalRange(first=1, last=0, max_age=0.0))
+
+    async def cut(_: Connection) -> dict[str, int]:
+        looks.append(True)
+        return {}
+
+    async def has_looked() -> bool:
+        return bool(looks)
+
+    monkeypatch.setattr(setback_watch, "sample_evidence", sample)
+    monkeypatch.setattr(setback_watch, "cut_streams", cut)
+    with caplog.at_level(logging.INFO):
+        async with running(SetbackWatch(link, conditions, now=utc_now, settling_time=0.2)):
+            await eventually(has_looked, within=10)
+            await asyncio.sleep(0)  # the look ends without another wait
+            assert [one.name for one in conditions.current] == [CONDITION]
+            assert "this is over" not in caplog.text
+            monkeypatch.undo()
+            broker.start()
+
+            async def is_over() -> bool:
+                return not conditions.current
+
+            await eventually(is_over, within=30)
