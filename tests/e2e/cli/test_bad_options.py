@@ -29,7 +29,8 @@ ANY_TEXT: Final[Mapping[str, str]] = {
     "--operation-id": "checked by the command, with the target",
     "--callback-secret": "a secret",
     **dict.fromkeys(
-        ("--webhooks-config", "--key", "--sign", "--checkpoint"), "a file, of which the command says what is wrong"
+        ("--webhooks-config", "--key", "--sign", "--checkpoint", "--export"),
+        "a file, of which the command says what is wrong",
     ),
 }
 """Options that accept every text when they are read, and why."""
@@ -39,6 +40,9 @@ WORDS: Final = ("book:read", "1", "x.parquet")
 """Values that are tried for arguments, until one is accepted."""
 ADVICE: Final = re.compile(r"\): .+(?:: \S| must be |is not one of|does not match the formats? '|Recognized values)")
 """How an error continues after the option, in our words or in click's."""
+
+ACTIONS: Final = {"OPSTREAM_ACTIONS": "shop.orders"}
+"""What a runner needs before its other variables are looked at."""
 
 
 class Case(NamedTuple):
@@ -162,7 +166,7 @@ def test_a_bad_value(case: Case) -> None:
 def test_a_bad_variable(case: Case) -> None:
     """An invalid value in the environment is refused, also of a flag, which has no value on the command line."""
     command = dict(commands())[case.path]
-    variables = {str(case.option.envvar): case.value}
+    variables = ACTIONS | {str(case.option.envvar): case.value}
     result = CliRunner().invoke(main, [*case.path, *arguments(command)], env=variables, prog_name="opstream")
     check(case, result.exit_code, result.stdout, result.stderr)
 
@@ -212,7 +216,7 @@ def test_real_processes(tmp_path: Path) -> None:
         command = dict(commands())[case.path]
         result = run(*command_line(case), cwd=tmp_path)
         check(case, result.returncode, result.stdout, result.stderr)
-        variables = {str(case.option.envvar): case.value}
+        variables = ACTIONS | {str(case.option.envvar): case.value}
         result = run(*case.path, *arguments(command), extra=variables, cwd=tmp_path)
         check(case, result.returncode, result.stdout, result.stderr)
 
