@@ -10,6 +10,7 @@ the top, each of which may import only those below it:
 - `operation_reads` (complete reads, for `journal`) and `runtime` (what a service process needs; crash points).
 - `provisioning`: what must exist on the broker.
 - `jetstream`: the connection and the calls to the broker.
+- `broker_login`: credentials, as nats-py takes them.
 - `errors`.
 
 Decisions about operations belong to `opstream_schemas`; HTTP and actions belong to the services.

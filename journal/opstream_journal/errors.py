@@ -11,6 +11,10 @@ class BrokerUnreachable(JournalError):
     """No broker answered within the connect timeout."""
 
 
+class InvalidCredentials(BrokerUnreachable):
+    """The credentials file can't be read, or is none."""
+
+
 class BrokerTooOld(JournalError):
     """The broker's version is one that may lose what it has acknowledged."""
 

@@ -13,14 +13,14 @@ from typing import Final
 from opstream.terminal.console import CommandError, printable
 from opstream.terminal.wait_notice import wait_notice
 from opstream_journal import Connection, Journal, JournalError, NotProvisioned, connect
-from opstream_schemas.urls import hide_credentials
+from opstream_schemas.urls import BrokerCredentials, hide_credentials
 
 NO_JOURNAL: Final = "the broker has no journal: is it the right one? 'opstream provision' makes it"
 
 
 @asynccontextmanager
 async def broker_session(
-    servers: Sequence[str], command: str, connect_timeout: float, *, advice: str = ""
+    servers: Sequence[str], command: str, connect_timeout: float, *, credentials: BrokerCredentials, advice: str = ""
 ) -> AsyncIterator[Connection]:
     """Connect to the broker, and close the connection at the end.
 
@@ -28,6 +28,7 @@ async def broker_session(
         servers: URLs of the broker.
         command: name of the command, for the name of the connection.
         connect_timeout: seconds.
+        credentials: of the login at the broker.
         advice: what to do about an outage while the command works; the end of the error's text.
 
     Raises:
@@ -36,7 +37,9 @@ async def broker_session(
     try:
         shown = ", ".join(map(hide_credentials, servers))
         with wait_notice(f"the broker at {shown}", connect_timeout):
-            connection = await connect(servers, f"opstream-{command}", connect_timeout=connect_timeout)
+            connection = await connect(
+                servers, f"opstream-{command}", connect_timeout=connect_timeout, credentials=credentials
+            )
         try:
             yield connection
         finally:

@@ -19,6 +19,7 @@ from opstream_projector.consistency.journal_fold import JournalFold, SkippedMess
 from opstream_projector.consistency.view_scan import OperationExamples
 from opstream_schemas.integrity.setback import SetbackEvidence
 from opstream_schemas.text import format_count
+from opstream_schemas.urls import BrokerCredentials
 
 from .broker_session import NO_JOURNAL, broker_session
 
@@ -30,17 +31,17 @@ RESTORE_STEPS: Final = (
 
 @asynccontextmanager
 async def view_session(
-    servers: Sequence[str], command: str, connect_timeout: float, *, advice: str
+    servers: Sequence[str], command: str, connect_timeout: float, *, credentials: BrokerCredentials, advice: str
 ) -> AsyncIterator[tuple[Connection, Journal, RawSnapshots]]:
     """Connect to the broker, and start what reads the journal and the view.
 
     Args:
-        servers, command, connect_timeout, advice: as for `broker_session`.
+        servers, command, connect_timeout, credentials, advice: as for `broker_session`.
 
     Raises:
         CommandError: as `broker_session`; also if the broker has no journal.
     """
-    async with broker_session(servers, command, connect_timeout, advice=advice) as connection:
+    async with broker_session(servers, command, connect_timeout, credentials=credentials, advice=advice) as connection:
         if await retry_until_ready(connection, lambda: current_sizing(connection), connect_timeout) is None:
             raise NotProvisioned(NO_JOURNAL)
         journal = Journal(connection, max_msg_size=-1, clock=time.monotonic)

@@ -7,6 +7,7 @@ Subscribers use the journal's connection and pull consumer. No service imports t
 """
 
 from opstream_schemas.events import OperationError
+from opstream_schemas.urls import BrokerCredentials
 
 from .broker import EventsBroker
 from .errors import EventsError, InvalidSubscription, UnexpectedShape
@@ -34,6 +35,7 @@ __all__ = [
     "ActionStarted",
     "ActionSucceeded",
     "Backoff",
+    "BrokerCredentials",
     "Event",
     "EventsBroker",
     "EventsError",

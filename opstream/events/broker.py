@@ -19,7 +19,9 @@ from faststream.nats import NatsBroker
 
 from opstream_journal import Connection, connect, end_process
 from opstream_journal.jetstream.client_patches import DEFAULT_PREFIXES, SubjectPrefixes
+from opstream_schemas.errors import InvalidName
 from opstream_schemas.operation.backoff import MIN_JITTER_FACTOR
+from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 
 from .errors import InvalidSubscription
 from .subscription import check_prefix
@@ -39,6 +41,8 @@ class EventsBroker(NatsBroker):
     Args:
         servers: URLs of the broker or of a cluster's members, as a list or in one text, separated by commas.
             `nats://user:password@host` logs in.
+        credentials: of the login, better than in the URL; `BrokerCredentials.from_variables(os.environ)` takes the
+            variables of the services.
         connect_timeout: seconds until the first connection must be made. A later outage may last for any time.
         graceful_timeout: seconds that handlers have to end when the process stops.
         name: of the connection, in the broker's list.
@@ -51,13 +55,15 @@ class EventsBroker(NatsBroker):
         options: FastStream's own (`middlewares`, `logger`, `serializer`, `routers`, …), except those of the connection.
 
     Raises:
-        InvalidSubscription: there is no server, or the timeout or a prefix is not valid.
+        InvalidSubscription: there is no server, the credentials are several logins, or the timeout or a prefix is not
+            valid.
     """
 
     def __init__(
         self,
         servers: str | Sequence[str] = _DEFAULT_SERVER,
         *,
+        credentials: BrokerCredentials = NO_CREDENTIALS,
         connect_timeout: float = 30.0,
         graceful_timeout: float | None = 15.0,
         name: str = "opstream-subscriber",
@@ -68,6 +74,11 @@ class EventsBroker(NatsBroker):
         clock: Callable[[], float] = time.monotonic,
         **options: Any,  # noqa: ANN401 - FastStream's own
     ) -> None:
+        try:
+            credentials.check()
+        except InvalidName as error:
+            raise InvalidSubscription(str(error)) from None
+        self._credentials = credentials
         urls = servers.split(",") if isinstance(servers, str) else servers
         self._servers = tuple(url.strip() for url in urls if url.strip())
         if not self._servers:
@@ -164,6 +175,7 @@ class EventsBroker(NatsBroker):
         self._journal_connection = await connect(
             self._servers,
             self._client_name,
+            credentials=self._credentials,
             connect_timeout=self.connect_timeout,
             on_lost=self._on_lost,
             remedy="give EventsBroker its URL",

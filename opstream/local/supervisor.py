@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from opstream.terminal.console import CommandError
+from opstream_schemas.urls import LOGIN_VARIABLES
 
 from .action_check import CHECK_COMMAND
 from .broker_disk import BrokerDisk
@@ -267,7 +268,7 @@ class Supervisor:
         shelf = self._settings.data_dir.absolute() / "bookshelf"
         return {
             "BOOKSHELF_URL": shelf.as_uri(),
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name not in LOGIN_VARIABLES},  # its broker has none
             SUPERVISOR_VARIABLE: str(os.getpid()),
             "PYTHONUNBUFFERED": "1",
             # A variable, since every user of the machine can read options; for one child, since no other needs them.

@@ -1,4 +1,5 @@
-"""URLs that opstream calls, and rules: for hosts that it may call, and for hosts and sites that may call it. Pure.
+"""URLs that opstream calls, and rules: for hosts that it may call, and for hosts and sites that may call it; and
+the login at the broker, which need not be in its URL. Pure.
 
 The grammar is stricter than RFC 3986, so that no two programs can read different hosts from one URL.
 """
@@ -7,8 +8,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Final, Self
 
 import msgspec
 
@@ -16,6 +17,13 @@ from .errors import InvalidName
 
 URL_LIMIT: Final = 2_048
 """Characters that a URL may have; some servers refuse longer ones."""
+
+FILE_VARIABLE: Final = "OPSTREAM_NATS_CREDS"
+USER_VARIABLE: Final = "OPSTREAM_NATS_USER"
+PASSWORD_VARIABLE: Final = "OPSTREAM_NATS_PASSWORD"  # noqa: S105 - a name
+TOKEN_VARIABLE: Final = "OPSTREAM_NATS_TOKEN"  # noqa: S105 - a name
+
+LOGIN_VARIABLES: Final = frozenset({FILE_VARIABLE, USER_VARIABLE, PASSWORD_VARIABLE, TOKEN_VARIABLE})
 
 _URL_REGEX: Final = re.compile(
     r"(?P<scheme>[Hh][Tt][Tt][Pp][Ss]?)://(?P<host>[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])"
@@ -188,3 +196,57 @@ def hide_credentials(url: str) -> str:
     head, at, tail = url.rpartition("@")
     scheme, slashes, _ = head.partition("//")
     return f"{scheme}{slashes}…@{tail}" if at and slashes else tail
+
+
+class BrokerCredentials(msgspec.Struct, frozen=True, kw_only=True):
+    """One login: a credentials file, or user and password, or a token. All empty: the one in the broker's URL, if any.
+
+    Its text and its `repr` show none of it.
+    """
+
+    file: str = ""
+    """Path of a `.creds` file, as `nsc generate creds` writes it: a user's JWT and the seed of its key. It is read at
+    each connect, so that it may be replaced while the process runs."""
+    user: str = ""
+    password: str = ""
+    token: str = ""
+
+    @classmethod
+    def from_variables(cls, variables: Mapping[str, str]) -> Self:
+        """Take them from variables of the environment; one that is empty counts as not set.
+
+        Raises:
+            InvalidName: they hold several logins, or one of user and password is missing.
+        """
+        found = cls(
+            file=variables.get(FILE_VARIABLE, ""),
+            user=variables.get(USER_VARIABLE, ""),
+            password=variables.get(PASSWORD_VARIABLE, ""),
+            token=variables.get(TOKEN_VARIABLE, ""),
+        )
+        found.check()
+        return found
+
+    def check(self) -> None:
+        """Check that it is one login.
+
+        Raises:
+            InvalidName: it is several, or one of user and password is missing.
+        """
+        if bool(self.user) != bool(self.password):
+            given, missing = (USER_VARIABLE, PASSWORD_VARIABLE) if self.user else (PASSWORD_VARIABLE, USER_VARIABLE)
+            raise InvalidName(f"{given} is set without {missing}: set both or neither")
+        if [bool(self.file), bool(self.user), bool(self.token)].count(True) > 1:
+            raise InvalidName(
+                f"there are several logins: leave one of --nats-creds ({FILE_VARIABLE}), {USER_VARIABLE} with "
+                f"{PASSWORD_VARIABLE}, and {TOKEN_VARIABLE}"
+            )
+
+    def __repr__(self) -> str:
+        """Return a text without secrets."""
+        return "BrokerCredentials(…)"
+
+    __str__ = __repr__
+
+
+NO_CREDENTIALS: Final = BrokerCredentials()

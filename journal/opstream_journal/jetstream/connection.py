@@ -10,15 +10,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Self, TypeVar
 
 import nats.errors
 from nats.aio.client import Client
 
+from opstream_journal.broker_login import login_options
 from opstream_journal.errors import BrokerTooOld, BrokerUnreachable, JournalUnavailable
 from opstream_journal.outage_log import OutageLog
-from opstream_schemas.urls import hide_credentials
+from opstream_schemas.urls import (
+    NO_CREDENTIALS,
+    PASSWORD_VARIABLE,
+    TOKEN_VARIABLE,
+    USER_VARIABLE,
+    BrokerCredentials,
+    hide_credentials,
+)
 
 from .client_patches import (
     DEFAULT_PREFIXES,
@@ -43,6 +52,8 @@ _DRAIN_TIMEOUT: Final = 2.0
 _FLUSH_TIMEOUT: Final = 1
 _CANCEL_RETRY_DELAY: Final = 0.1
 _START_RETRY_DELAY: Final = 0.25
+_REFUSED_REGEX: Final = re.compile(r"authorization|authentication", re.IGNORECASE)
+"""In the broker's error for a login that it refuses, has revoked, or that has expired."""
 
 
 def end_process(reason: str) -> None:
@@ -205,6 +216,8 @@ class Connection:
             logger.warning("broker connection: %s", text)
         elif not self._is_close_expected:
             self._errors.failed(text)  # nats-py reports each refused try to reconnect, five a second
+            if (transport := self.nc._transport) is not None:  # noqa: SLF001 - nats-py has no name for it
+                transport.close()  # type: ignore[no-untyped-call] # which nats-py leaves open if the broker refuses the login
 
     async def _handle_disconnect(self) -> None:
         self._connected.clear()
@@ -238,13 +251,17 @@ async def connect(
     name: str,
     *,
     connect_timeout: float,
+    credentials: BrokerCredentials = NO_CREDENTIALS,
     on_lost: Callable[[str], None] = end_process,
     remedy: str = "set --nats",
     prefixes: SubjectPrefixes = DEFAULT_PREFIXES,
 ) -> Connection:
     """Connect, and wait up to `connect_timeout` seconds for the broker. `remedy` says how to name another one.
 
+    `credentials` come before those of a URL.
+
     Raises:
+        InvalidCredentials: the credentials file can't be read, or is none.
         BrokerUnreachable: no broker answered; the message says what to do.
         BrokerTooOld: the server that answered is older than opstream works with. A reconnect to such a server calls
             `on_lost`.
@@ -253,8 +270,9 @@ async def connect(
         raise BrokerUnreachable("no NATS broker is named: set --nats")
     connection = Connection(name, on_lost=on_lost, prefixes=prefixes)
     quiet = connection.client_options() | {"error_cb": _ignore_error}
+    login = login_options(credentials)
     client = Client()
-    task = asyncio.create_task(client.connect(servers=list(servers), **quiet), name="connect")
+    task = asyncio.create_task(client.connect(servers=list(servers), **quiet, **login), name="connect")
     try:
         await asyncio.wait([task], timeout=connect_timeout)
     finally:
@@ -267,7 +285,9 @@ async def connect(
     if (error := task.exception()) is not None:
         # nats-py retries for ever, so an error that it raises at once is about the addresses.
         where = ", ".join(map(hide_credentials, servers))
-        raise BrokerUnreachable(f"can't connect to {where}: {error}") from error
+        # An error about a URL may quote a part of its password.
+        what = "percent-encode what is special in its user and password" if "…" in where else str(error)
+        raise BrokerUnreachable(f"can't connect to {where}: {what}") from error
     if too_old := _explain_old_server(client):
         connection.expect_close()
         await client.close()
@@ -281,6 +301,11 @@ def unreachable_error(
 ) -> BrokerUnreachable:
     """Return the error for a broker that did not answer in time. `why` is the error of the last try."""
     where = ", ".join(map(hide_credentials, servers))
+    if isinstance(why, nats.errors.Error) and _REFUSED_REGEX.search(str(why)):
+        return BrokerUnreachable(
+            f"the broker at {where} refuses the login ({why}): check --nats-creds, {USER_VARIABLE} and "
+            f"{PASSWORD_VARIABLE}, or {TOKEN_VARIABLE} (of an EventsBroker its credentials)"
+        )
     said = f" (the last try: {why})" if isinstance(why, nats.errors.Error) else ""
     return BrokerUnreachable(
         f"no NATS broker answered at {where} within {seconds:g} s{said}: start one ('opstream broker') or {remedy}"

@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 
 from opstream_journal.jetstream.connection import Connection, connect, end_task, retry_until_ready
 from opstream_journal.provisioning.provision import check_provisioned
+from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 
 from .broker_monitor import BrokerMonitor
 from .conditions import Conditions
@@ -63,6 +64,7 @@ async def run_service(
     *,
     servers: Sequence[str],
     connect_timeout: float,
+    credentials: BrokerCredentials = NO_CREDENTIALS,
     health_host: str = ALL_ADDRESSES,
     health_port: int,
     conditions: Conditions | None = None,
@@ -74,6 +76,7 @@ async def run_service(
         compose: makes the loops from the connection and the journal's `max_msg_size` in bytes.
         servers: NATS URLs of one cluster.
         connect_timeout: seconds to wait for the broker at the start.
+        credentials: of the login at the broker.
         health_host: address to serve health on.
         health_port: TCP port for /healthz and /readyz; 0 for none.
         conditions: to which the loops report what is wrong around them; /readyz shows it.
@@ -91,7 +94,7 @@ async def run_service(
     if health is not None:
         health.start()
     try:
-        connection = await connect(servers, name, connect_timeout=connect_timeout)
+        connection = await connect(servers, name, connect_timeout=connect_timeout, credentials=credentials)
         try:
             loops += await compose(
                 connection, await retry_until_ready(connection, lambda: check_provisioned(connection), connect_timeout)

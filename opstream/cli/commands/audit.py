@@ -22,6 +22,7 @@ from opstream_schemas.names import check_operation_id
 from opstream_schemas.operation.forced_end import OperationMessage
 from opstream_schemas.subjects import OPERATIONS_STREAM
 from opstream_schemas.timeline import Timeline, build_timeline
+from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 
 if TYPE_CHECKING:
     from opstream.history.event_reader import HistoryQuery
@@ -37,6 +38,7 @@ class AuditSettings(msgspec.Struct, frozen=True, kw_only=True):
     is_whole: bool
     """Print input and result whole."""
     servers: tuple[str, ...]
+    credentials: BrokerCredentials = NO_CREDENTIALS
     connect_timeout: float
     """Seconds."""
 
@@ -53,7 +55,15 @@ class AuditSettings(msgspec.Struct, frozen=True, kw_only=True):
 @history_options.audit_json_option
 @common_options.nats_option
 @common_options.connect_timeout_option
-def audit(*, is_json: bool, is_whole: bool, servers: tuple[str, ...], connect_timeout: float, **given: Any) -> None:  # noqa: ANN401
+def audit(
+    *,
+    is_json: bool,
+    is_whole: bool,
+    servers: tuple[str, ...],
+    credentials: BrokerCredentials,
+    connect_timeout: float,
+    **given: Any,  # noqa: ANN401
+) -> None:
     """Print the timeline of the operation ID: who submitted it, each attempt and its runner, how long each phase took.
 
     It comes from the broker's journal, or with --from-archive from the archive, which is searched from --since on (a
@@ -71,7 +81,14 @@ def audit(*, is_json: bool, is_whole: bool, servers: tuple[str, ...], connect_ti
     given |= {"resource": "", "types": (), "first": None}
     query = history_options.history_query(datetime.now(UTC), given)
     print_timeline(
-        AuditSettings(query=query, is_json=is_json, is_whole=is_whole, servers=servers, connect_timeout=connect_timeout)
+        AuditSettings(
+            query=query,
+            is_json=is_json,
+            is_whole=is_whole,
+            servers=servers,
+            credentials=credentials,
+            connect_timeout=connect_timeout,
+        )
     )
 
 
@@ -103,7 +120,9 @@ async def _read_messages(settings: AuditSettings) -> list[OperationMessage]:
     from opstream_journal import Journal
     from opstream_journal.jetstream.stream_scan import stream_bounds
 
-    async with broker_session(settings.servers, "audit", settings.connect_timeout) as connection:
+    async with broker_session(
+        settings.servers, "audit", settings.connect_timeout, credentials=settings.credentials
+    ) as connection:
         if settings.query.is_archive:
             return await _read_archive(connection, settings.query)
         await stream_bounds(connection, OPERATIONS_STREAM)  # the error without a stream says what to do

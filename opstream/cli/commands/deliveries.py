@@ -18,6 +18,7 @@ from opstream.terminal.event_row import as_utc
 from opstream.terminal.table import fits_beside, text_beside, text_on_second_line
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent
+from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 from opstream_schemas.webhook_delivery import DeliveryAttempt, DeliveryOutcome, decode_delivery_attempt
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class DeliveriesSettings(msgspec.Struct, frozen=True, kw_only=True):
     is_failed: bool
     is_json: bool
     servers: tuple[str, ...]
+    credentials: BrokerCredentials = NO_CREDENTIALS
     connect_timeout: float
     """Seconds."""
 
@@ -84,7 +86,9 @@ async def _show(settings: DeliveriesSettings) -> None:
 
     is_table = sys.stdout.isatty() and not settings.is_json
     has_records = False
-    async with broker_session(settings.servers, "deliveries", settings.connect_timeout) as connection:
+    async with broker_session(
+        settings.servers, "deliveries", settings.connect_timeout, credentials=settings.credentials
+    ) as connection:
         records = scan_stream(connection, subjects.DELIVERIES_STREAM, filters=_filters(settings))
         async with contextlib.aclosing(records) as batches:
             async for batch in batches:

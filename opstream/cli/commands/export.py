@@ -20,6 +20,7 @@ from opstream.cli.options import history as history_options
 from opstream.cli.options.option import PathType
 from opstream.terminal.console import EXIT_INTERRUPTED, CommandError, printable
 from opstream.terminal.progress_bar import StreamProgress
+from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 
 if TYPE_CHECKING:
     from opstream.history.event_reader import HistoryQuery
@@ -41,6 +42,7 @@ class ExportSettings(msgspec.Struct, frozen=True, kw_only=True):
     query: HistoryQuery
     is_overwriting: bool
     servers: tuple[str, ...]
+    credentials: BrokerCredentials = NO_CREDENTIALS
     connect_timeout: float
     """Seconds."""
 
@@ -56,6 +58,7 @@ def export(
     path: Path,
     is_overwriting: bool,
     servers: tuple[str, ...],
+    credentials: BrokerCredentials,
     connect_timeout: float,
     **given: Any,  # noqa: ANN401
 ) -> None:
@@ -72,7 +75,12 @@ def export(
     query = history_options.history_query(datetime.now(UTC), given)
     write_parquet(
         ExportSettings(
-            path=path, query=query, is_overwriting=is_overwriting, servers=servers, connect_timeout=connect_timeout
+            path=path,
+            query=query,
+            is_overwriting=is_overwriting,
+            servers=servers,
+            credentials=credentials,
+            connect_timeout=connect_timeout,
         )
     )
 
@@ -131,7 +139,9 @@ async def _export(settings: ExportSettings, part: Path) -> str:
     from opstream.history.parquet_columns import SCHEMA, ParquetColumns
 
     count = 0
-    async with broker_session(settings.servers, "export", settings.connect_timeout) as connection:
+    async with broker_session(
+        settings.servers, "export", settings.connect_timeout, credentials=settings.credentials
+    ) as connection:
         with StreamProgress("messages", is_plain=True) as progress, part.open("xb") as file:
             reader = EventReader(connection, settings.query, lambda text: progress.print_line(printable(text)))
             with parquet.ParquetWriter(file, SCHEMA, compression="zstd") as writer:

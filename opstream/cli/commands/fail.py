@@ -16,6 +16,7 @@ from opstream.cli.options import common as common_options
 from opstream.terminal.console import CommandError
 from opstream_schemas.errors import FoldRefused, InvalidEvent, InvalidName, OperationFinished
 from opstream_schemas.names import check_operation_id
+from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 
 if TYPE_CHECKING:
     from opstream_journal.forced_end import OperatorFailure
@@ -33,6 +34,7 @@ class FailSettings(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     is_forced: bool
     servers: tuple[str, ...]
+    credentials: BrokerCredentials = NO_CREDENTIALS
     connect_timeout: float
     """Seconds."""
 
@@ -92,7 +94,9 @@ async def _fail(settings: FailSettings) -> OperatorFailure | None:
     from opstream_journal.forced_end import fail_by_operator
     from opstream_journal.provisioning.provision import current_sizing
 
-    async with broker_session(settings.servers, "fail", settings.connect_timeout) as connection:
+    async with broker_session(
+        settings.servers, "fail", settings.connect_timeout, credentials=settings.credentials
+    ) as connection:
         sizing = await current_sizing(connection)
         if sizing is None:
             raise NotProvisioned(NO_JOURNAL)

@@ -16,6 +16,7 @@ from opstream.terminal.table import text_below
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.names import check_durable_name
 from opstream_schemas.subjects import dead_letter_retry_subject
+from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 
 if TYPE_CHECKING:
     from opstream_journal import Connection
@@ -37,6 +38,7 @@ class ParkedSettings(msgspec.Struct, frozen=True, kw_only=True):
     is_forgetting: bool
     is_json: bool
     servers: tuple[str, ...]
+    credentials: BrokerCredentials = NO_CREDENTIALS
     connect_timeout: float
     """Seconds."""
 
@@ -124,7 +126,9 @@ def process_dead_letters(settings: ParkedSettings) -> None:
 async def _process(settings: ParkedSettings) -> None:
     from opstream.cli.broker_session import broker_session
 
-    async with broker_session(settings.servers, "parked", settings.connect_timeout) as connection:
+    async with broker_session(
+        settings.servers, "parked", settings.connect_timeout, credentials=settings.credentials
+    ) as connection:
         keys = await _select(connection, settings)
         if settings.is_retry:
             await _retry(connection, keys)

@@ -16,6 +16,7 @@ from opstream.terminal import logs
 from opstream.terminal.console import CommandError
 from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.text import format_count
+from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 
 if TYPE_CHECKING:
     from opstream_journal import Connection
@@ -32,6 +33,7 @@ class ProvisionSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The options of `opstream provision`. None: unchanged, or the default where nothing exists yet."""
 
     servers: tuple[str, ...]
+    credentials: BrokerCredentials = NO_CREDENTIALS
     connect_timeout: float
     """Seconds."""
     replicas: int | None
@@ -137,7 +139,9 @@ async def _provision(settings: ProvisionSettings) -> ProvisionReport:
     from opstream_journal.provisioning.topology import Sizing
 
     specs = _load_specs(settings.modules)
-    async with broker_session(settings.servers, "provision", settings.connect_timeout) as connection:
+    async with broker_session(
+        settings.servers, "provision", settings.connect_timeout, credentials=settings.credentials
+    ) as connection:
         _check_max_payload(settings, connection.nc.max_payload)
         _check_replicas(settings, connection)
         sizing = requested_sizing(settings, await current_sizing(connection) or Sizing(), specs)

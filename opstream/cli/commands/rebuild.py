@@ -18,6 +18,7 @@ from opstream.terminal import logs
 from opstream.terminal.console import EXIT_INTERRUPTED, EXIT_SETBACK, CommandError
 from opstream.terminal.progress_bar import ProgressBar
 from opstream_schemas.text import format_count
+from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 
 if TYPE_CHECKING:
     from opstream_projector.consistency.rebuild import RebuildSummary
@@ -32,6 +33,7 @@ class RebuildSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The options of `opstream rebuild`."""
 
     servers: tuple[str, ...]
+    credentials: BrokerCredentials = NO_CREDENTIALS
     is_json: bool
     connect_timeout: float
     """Seconds."""
@@ -110,7 +112,9 @@ async def _rebuild(settings: RebuildSettings) -> tuple[RebuildSummary, bool]:
     began = time.monotonic()
     path = settings.export or Path(f"lost-entries-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.jsonl")
     is_exporting = settings.is_forced or settings.export is not None
-    session = view_session(settings.servers, "rebuild", settings.connect_timeout, advice=_ADVICE)
+    session = view_session(
+        settings.servers, "rebuild", settings.connect_timeout, credentials=settings.credentials, advice=_ADVICE
+    )
     with LostEntriesFile(path) as exported:
         if is_exporting:
             exported.check()

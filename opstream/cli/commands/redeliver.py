@@ -17,6 +17,7 @@ from opstream.terminal.console import CommandError, printable
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.names import Kind
+from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 from opstream_schemas.webhook_delivery import (
     CALLBACK_ENDPOINT,
     DeliveryAttempt,
@@ -43,6 +44,7 @@ class RedeliverSettings(msgspec.Struct, frozen=True, kw_only=True):
     now: datetime
     """With zone."""
     servers: tuple[str, ...]
+    credentials: BrokerCredentials = NO_CREDENTIALS
     connect_timeout: float
     """Seconds."""
 
@@ -84,7 +86,9 @@ async def _redeliver(settings: RedeliverSettings) -> None:
 
     sent = failed = 0
     seen: set[str] = set()
-    async with broker_session(settings.servers, "redeliver", settings.connect_timeout) as connection:
+    async with broker_session(
+        settings.servers, "redeliver", settings.connect_timeout, credentials=settings.credentials
+    ) as connection:
         deliveries = DeliveryStore(connection)
         async for attempt in _undelivered_attempts(connection, deliveries, settings):
             seen.add(attempt.operation_id)

@@ -33,6 +33,7 @@ from opstream.terminal.stdout_writer import StdoutWriter
 from opstream.terminal.table import fits_beside, text_beside, text_on_second_line
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.events import EventData, decode_event
+from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 
 if TYPE_CHECKING:
     from opstream.history.event_reader import EventReader, HistoryQuery, StoredEvent
@@ -56,6 +57,7 @@ class ReplaySettings(msgspec.Struct, frozen=True, kw_only=True):
     form: OutputFormat | None
     """None: a table on a terminal, otherwise CloudEvents."""
     servers: tuple[str, ...]
+    credentials: BrokerCredentials = NO_CREDENTIALS
     connect_timeout: float
     """Seconds."""
 
@@ -103,7 +105,9 @@ async def _replay(settings: ReplaySettings) -> None:
     from opstream.history.event_reader import EventReader
 
     form: OutputFormat = settings.form or ("table" if sys.stdout.isatty() else "cloudevents")
-    async with broker_session(settings.servers, "replay", settings.connect_timeout) as connection:
+    async with broker_session(
+        settings.servers, "replay", settings.connect_timeout, credentials=settings.credentials
+    ) as connection:
         progress = StreamProgress(is_shown=not sys.stdout.isatty() and not settings.query.is_following)
         reader = EventReader(connection, settings.query, lambda text: progress.print_line(printable(text)))
         with StdoutWriter(sys.stdout.fileno()) as stdout, progress:

@@ -6,6 +6,7 @@ import click
 
 from opstream.cli.options import common as common_options
 from opstream.cli.service_process import allow_local_modules, prepare_process, run_service
+from opstream_schemas.urls import BrokerCredentials
 
 
 @click.command
@@ -21,6 +22,7 @@ from opstream.cli.service_process import allow_local_modules, prepare_process, r
 def runner(
     *,
     servers: tuple[str, ...],
+    credentials: BrokerCredentials,
     modules: tuple[str, ...],
     concurrency: int,
     drain: float,
@@ -48,6 +50,7 @@ def runner(
         lambda: run(
             Settings(
                 servers=servers,
+                credentials=credentials,
                 modules=modules,
                 concurrency=concurrency,
                 drain=drain,

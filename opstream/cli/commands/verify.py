@@ -19,6 +19,7 @@ from opstream.cli.options.option import PathType, option
 from opstream.terminal.console import EXIT_INTERRUPTED, EXIT_SETBACK, CommandError, printable
 from opstream.terminal.progress_bar import ProgressBar
 from opstream_schemas.text import format_count
+from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 
 if TYPE_CHECKING:
     from opstream.history.chain_verifier import ChainVerifier, ChainVerifierSettings
@@ -35,6 +36,7 @@ class VerifySettings(msgspec.Struct, frozen=True, kw_only=True):
     """The options of `opstream verify` without --chain."""
 
     servers: tuple[str, ...]
+    credentials: BrokerCredentials = NO_CREDENTIALS
     connect_timeout: float
     """Seconds."""
     grace: float | None = None
@@ -102,6 +104,7 @@ def verify(
     is_accepting: bool,
     is_beginning_accepted: bool,
     servers: tuple[str, ...],
+    credentials: BrokerCredentials,
     connect_timeout: float,
 ) -> None:
     """Fold the whole journal and compare it with the view; or, with --chain, check that the journal was not tampered
@@ -122,7 +125,7 @@ def verify(
             raise click.UsageError(
                 "--from-archive, --accept-beginning and the options of checkpoints need --chain: add it"
             )
-        verify_view(VerifySettings(servers=servers, connect_timeout=connect_timeout))
+        verify_view(VerifySettings(servers=servers, credentials=credentials, connect_timeout=connect_timeout))
         return
     if checkpoint is None and (sign or keys or is_quick):
         raise click.UsageError("--sign, --key and --from-checkpoint need --checkpoint FILE: name the file")
@@ -141,10 +144,15 @@ def verify(
         is_accepting=is_accepting,
         is_beginning_accepted=is_beginning_accepted,
     )
-    verify_chain(settings, servers, connect_timeout)
+    verify_chain(settings, servers, connect_timeout, credentials)
 
 
-def verify_chain(settings: ChainVerifierSettings, servers: Sequence[str], connect_timeout: float) -> None:
+def verify_chain(
+    settings: ChainVerifierSettings,
+    servers: Sequence[str],
+    connect_timeout: float,
+    credentials: BrokerCredentials = NO_CREDENTIALS,
+) -> None:
     """Verify the chains of a stream, print the findings, and sign a checkpoint if there is a private key.
 
     Raises:
@@ -154,17 +162,19 @@ def verify_chain(settings: ChainVerifierSettings, servers: Sequence[str], connec
 
     verifier = ChainVerifier(settings)
     try:
-        asyncio.run(_verify_chain(verifier, servers, connect_timeout))
+        asyncio.run(_verify_chain(verifier, servers, connect_timeout, credentials))
     except KeyboardInterrupt:
         raise CommandError(
             "interrupted before the end; if no checkpoint is listed above, none was made", status=EXIT_INTERRUPTED
         ) from None
 
 
-async def _verify_chain(verifier: ChainVerifier, servers: Sequence[str], connect_timeout: float) -> None:
+async def _verify_chain(
+    verifier: ChainVerifier, servers: Sequence[str], connect_timeout: float, credentials: BrokerCredentials
+) -> None:
     from opstream.cli.broker_session import broker_session
 
-    async with broker_session(servers, "verify", connect_timeout) as connection:
+    async with broker_session(servers, "verify", connect_timeout, credentials=credentials) as connection:
         await verifier.run(connection)
 
 
@@ -195,7 +205,9 @@ async def _verify_view(settings: VerifySettings) -> int:
     began = time.monotonic()
     bar = ProgressBar(sys.stderr, time.monotonic)
     advice = "Nothing was changed: run it again"
-    session = view_session(settings.servers, "verify", settings.connect_timeout, advice=advice)
+    session = view_session(
+        settings.servers, "verify", settings.connect_timeout, credentials=settings.credentials, advice=advice
+    )
     async with session as (connection, journal, snapshots):
         verifier = ViewVerifier(
             EntryReader(connection, journal, snapshots, now=utc_now),

@@ -41,6 +41,7 @@ def webhooks(**given: Any) -> None:  # noqa: ANN401 - the options above, named a
         lambda: run(
             Settings(
                 servers=given["servers"],
+                credentials=given["credentials"],
                 source=webhook_options.config_source(given),
                 allowed_networks=given["networks"],
                 health_port=given["health_port"],

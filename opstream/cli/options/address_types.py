@@ -10,8 +10,9 @@ from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 import click
+from click.core import ParameterSource
 
-from opstream_schemas.urls import hide_credentials
+from opstream_schemas.urls import PASSWORD_VARIABLE, TOKEN_VARIABLE, USER_VARIABLE, hide_credentials
 
 from .option import split_list
 
@@ -23,6 +24,13 @@ _HOST_PATTERN: Final = re.compile(r"[0-9A-Za-z._:%-]+")
 def check_servers(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
     """Accept URLs of brokers, or HOST:PORT."""
     servers = split_list(ctx, param, value)
+    given = [server for server in servers if "@" in server]
+    if given and ctx.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE:
+        click.echo(
+            f"opstream: warning: {hide_credentials(given[0])}: every user of this machine can read credentials in "
+            f"options: set {USER_VARIABLE} and {PASSWORD_VARIABLE}, or {TOKEN_VARIABLE}, or give --nats-creds",
+            err=True,
+        )
     schemes = set()
     for server in servers:
         parts = _split_url(server if "://" in server else f"nats://{server}")

@@ -88,7 +88,9 @@ async def connected_api(settings: Settings) -> AsyncIterator[ConnectedApi]:
     """
     conditions = Conditions()
     async with AsyncExitStack() as stack:
-        connection = await connect(settings.servers, "opstream-api", connect_timeout=settings.connect_timeout)
+        connection = await connect(
+            settings.servers, "opstream-api", connect_timeout=settings.connect_timeout, credentials=settings.credentials
+        )
         stack.push_async_callback(connection.close)
         max_msg_size = await retry_until_ready(
             connection, lambda: check_provisioned(connection), settings.connect_timeout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from opstream_journal.provisioning.topology import BODY_LIMIT
+from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 
 from .http.callback_header import CallbackPolicy
 from .http.caller_identity import Network
@@ -15,6 +16,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     servers: tuple[str, ...]
     """NATS URLs of one cluster."""
+    credentials: BrokerCredentials = NO_CREDENTIALS
+    """Of the login at the broker; empty for those of the URLs, if any."""
     host: str = "127.0.0.1"
     """Address to listen on. The default is this machine only, since there is no authentication yet."""
     port: int = 8080

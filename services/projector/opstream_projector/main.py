@@ -42,6 +42,7 @@ def run(settings: Settings) -> None:
         "opstream-projector",
         partial(_compose, conditions),
         servers=settings.servers,
+        credentials=settings.credentials,
         connect_timeout=settings.connect_timeout,
         health_host=settings.health_host,
         health_port=settings.health_port,

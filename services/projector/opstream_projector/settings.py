@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from opstream_journal.runtime.health import ALL_ADDRESSES
+from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -12,6 +13,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     servers: tuple[str, ...]
     """NATS URLs of one cluster."""
+    credentials: BrokerCredentials = NO_CREDENTIALS
+    """Of the login at the broker; empty for those of the URLs, if any."""
     health_port: int = 0
     """TCP port for /healthz and /readyz; 0 for none."""
     health_host: str = ALL_ADDRESSES

@@ -81,7 +81,12 @@ async def _serve(settings: Settings, actions: list[Action[Any, Any]], sock: sock
         loop.add_signal_handler(number, lambda: serving and serving.cancel())
     async with contextlib.AsyncExitStack() as stack:
         try:
-            connection = await connect(settings.servers, "opstream-runner", connect_timeout=settings.connect_timeout)
+            connection = await connect(
+                settings.servers,
+                "opstream-runner",
+                connect_timeout=settings.connect_timeout,
+                credentials=settings.credentials,
+            )
             stack.push_async_callback(connection.close)
             stack.enter_context(keep_from_forks(connection.descriptors))
             runner = await _build_runner(settings, connection, actions)

@@ -6,6 +6,7 @@ import msgspec
 
 from opstream_journal.provisioning.topology import BODY_LIMIT
 from opstream_journal.runtime.health import ALL_ADDRESSES
+from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -13,6 +14,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     servers: tuple[str, ...]
     """NATS URLs of one cluster."""
+    credentials: BrokerCredentials = NO_CREDENTIALS
+    """Of the login at the broker; empty for those of the URLs, if any."""
     modules: tuple[str, ...]
     """Import paths of the modules whose actions this process offers."""
     concurrency: int = 32

@@ -62,6 +62,7 @@ async def _deliver(settings: Settings, config: ReloadableConfig) -> None:
         "opstream-webhooks",
         compose,
         servers=settings.servers,
+        credentials=settings.credentials,
         connect_timeout=settings.connect_timeout,
         health_host=settings.health_host,
         health_port=settings.health_port,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from opstream_journal.runtime.health import ALL_ADDRESSES
+from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 
 from .address_guard import Network
 from .config import ConfigSource
@@ -15,6 +16,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     servers: tuple[str, ...]
     """NATS URLs of one cluster."""
+    credentials: BrokerCredentials = NO_CREDENTIALS
+    """Of the login at the broker; empty for those of the URLs, if any."""
     source: ConfigSource
     """Where endpoints and secrets are read from, at startup and at each SIGHUP."""
     allowed_networks: tuple[Network, ...] = ()

@@ -172,6 +172,8 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             *(
                 "--nats",
                 "nats://a:1",
+                "--nats-creds",
+                HOOKS,
                 "--nats",
                 "b:2",
                 "--replicas",
@@ -186,6 +188,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
         ],
         {
             "NATS_URL": "nats://a:1, b:2",
+            "NATS_CREDS": HOOKS,
             "REPLICAS": "3",
             "MAX_AGE": "90d",
             "MAX_BYTES": "unlimited",
@@ -202,7 +205,20 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
     (
         "api",
         [
-            *("--nats", "nats://a:1", "--host", "h", "--port", "0", "--public-url", "http://p", "--max-body", "1MiB"),
+            *(
+                "--nats",
+                "nats://a:1",
+                "--nats-creds",
+                HOOKS,
+                "--host",
+                "h",
+                "--port",
+                "0",
+                "--public-url",
+                "http://p",
+                "--max-body",
+                "1MiB",
+            ),
             *("--trusted-proxy", "10.0.0.0/8", "--trusted-proxy", "::1", "--identity-header", "X-Forwarded-User"),
             *("--client-id-header", "X-Client-Id", "--connect-timeout", "5"),
             *(
@@ -219,6 +235,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             "CALLBACK_HOSTS": "a.example, *.b.example:8443",
             "ALLOW_HTTP": "true",
             "NATS_URL": "nats://a:1",
+            "NATS_CREDS": HOOKS,
             "TRUSTED_PROXY": "10.0.0.0/8,::1",
             "ALLOWED_HOSTS": "api.example, *.b.example",
             "ALLOWED_ORIGINS": "https://c.example",
@@ -237,6 +254,8 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             *(
                 "--nats",
                 "nats://a:1",
+                "--nats-creds",
+                HOOKS,
                 "--actions",
                 "x",
                 "--concurrency",
@@ -250,6 +269,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
         ],
         {
             "NATS_URL": "nats://a:1",
+            "NATS_CREDS": HOOKS,
             "ACTIONS": "x",
             "CONCURRENCY": "1",
             "HEALTH_PORT": "9",
@@ -261,13 +281,30 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
     ),
     (
         "projector",
-        ["--nats", "nats://a:1", "--health-port", "9", "--health-host", "::1", "--connect-timeout", "5"],
-        {"NATS_URL": "nats://a:1", "HEALTH_PORT": "9", "HEALTH_HOST": "::1", "CONNECT_TIMEOUT": "5"},
+        [
+            "--nats",
+            "nats://a:1",
+            "--nats-creds",
+            HOOKS,
+            "--health-port",
+            "9",
+            "--health-host",
+            "::1",
+            "--connect-timeout",
+            "5",
+        ],
+        {
+            "NATS_URL": "nats://a:1",
+            "NATS_CREDS": HOOKS,
+            "HEALTH_PORT": "9",
+            "HEALTH_HOST": "::1",
+            "CONNECT_TIMEOUT": "5",
+        },
     ),
     (
         "parked",
-        ["mailer", "--forget", "--json", "--nats", "nats://a:1", "--connect-timeout", "5"],
-        {"FORGET": "yes", "JSON": "1", "NATS_URL": "nats://a:1", "CONNECT_TIMEOUT": "5"},
+        ["mailer", "--forget", "--json", "--nats", "nats://a:1", "--nats-creds", HOOKS, "--connect-timeout", "5"],
+        {"FORGET": "yes", "JSON": "1", "NATS_URL": "nats://a:1", "NATS_CREDS": HOOKS, "CONNECT_TIMEOUT": "5"},
     ),
     (
         "webhooks",
@@ -275,6 +312,8 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             *(
                 "--nats",
                 "nats://a:1",
+                "--nats-creds",
+                HOOKS,
                 "--health-port",
                 "9",
                 "--health-host",
@@ -289,6 +328,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
         ],
         {
             "NATS_URL": "nats://a:1",
+            "NATS_CREDS": HOOKS,
             "HEALTH_PORT": "9",
             "HEALTH_HOST": "::1",
             "CONNECT_TIMEOUT": "5",
@@ -368,7 +408,10 @@ def test_provision_compares_only_what_is_given(given: list[Any]) -> None:
         (["api", "--nats", "nats://[::1"], "is not a broker's URL: write nats://HOST:PORT"),
         (["api", "--nats", "nats://127.0.0.1:99999"], "is not a broker's URL"),
         (["api", "--nats", "nats://ada:secret@127.0.0.1:x"], "'nats://…@127.0.0.1:x' is not a broker's URL"),
-        (["api", "--nats", "nats://a:1", "--nats", "ws://b:2"], "write nats:// or ws:// for all"),
+        (
+            ["api", "--nats", "nats://a:1", "--nats-creds", HOOKS, "--nats", "ws://b:2"],
+            "write nats:// or ws:// for all",
+        ),
         (["api", "--public-url", "http://[::1"], "is not a base URL: write https://HOST"),
         (["api", "--public-url", "https://x:99999"], "is not a base URL"),
         (["api", "--public-url", "https://a b/"], "is not a base URL"),

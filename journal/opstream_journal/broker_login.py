@@ -1,0 +1,89 @@
+"""Options of nats-py for a login, and the reader of credentials files.
+
+nats-py's own reader needs one more package to sign, never ends for a file without a JWT, and its errors end a reconnect
+for good. `cryptography`, which opstream needs anyway, signs as well. NATS's ADR-14 and the README of nats-io/nkeys
+describe the file and the seed: base32 of two bytes of prefix, 32 of the seed and two of a checksum.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import nats.errors
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from opstream_schemas.urls import BrokerCredentials
+
+from .errors import InvalidCredentials
+
+_SECTION_REGEX: Final = re.compile(r"-+BEGIN ([A-Z ]+)-+\s+(\S+)\s+-+END ")
+_JWT: Final = "NATS USER JWT"
+_SEED: Final = "USER NKEY SEED"
+_SEED_BYTES: Final = slice(2, 34)
+_SEED_SIZE: Final = 36
+_FILE_LIMIT: Final = 64 * 1024
+"""Characters of a file that are read; a server takes no more for a whole CONNECT."""
+
+
+class _UserKey(NamedTuple):
+    jwt: str
+    key: Ed25519PrivateKey
+
+
+def login_options(credentials: BrokerCredentials) -> dict[str, Any]:
+    """Return the options for `nats.connect`; none for a login by URL.
+
+    Raises:
+        InvalidCredentials: the file can't be read, or is not a credentials file.
+    """
+    if credentials.file:
+        path = Path(credentials.file)
+        _read(path)
+
+        def read_again() -> _UserKey:
+            try:
+                return _read(path)
+            except InvalidCredentials as error:
+                raise nats.errors.Error(str(error)) from None  # which nats-py logs, and then tries again
+
+        return {
+            "user_jwt_cb": lambda: read_again().jwt.encode(),  # noqa: PLW0108 - it reads at each call
+            "signature_cb": lambda nonce: base64.b64encode(read_again().key.sign(nonce.encode())),
+        }
+    if credentials.user:
+        return {"user": credentials.user, "password": credentials.password}
+    return {"token": credentials.token} if credentials.token else {}
+
+
+def _read(path: Path) -> _UserKey:
+    try:
+        with path.open(encoding="ascii") as file:
+            text = file.read(_FILE_LIMIT)
+    except OSError as error:
+        raise InvalidCredentials(
+            f"the credentials file {path} can't be read ({error.strerror}): name one that this user may read"
+        ) from None
+    except UnicodeError:
+        text = ""
+    sections = dict(_SECTION_REGEX.findall(text))
+    key = _key(sections.get(_SEED, ""))
+    if key is None or _JWT not in sections:
+        raise InvalidCredentials(
+            f"{path} is not a credentials file of NATS: name one with a user's JWT and seed, as 'nsc generate creds' "
+            "writes it"
+        )
+    return _UserKey(sections[_JWT], key)
+
+
+def _key(text: str) -> Ed25519PrivateKey | None:
+    try:
+        seed = base64.b32decode(text + "=" * (-len(text) % 8))
+    except ValueError:
+        return None
+    if len(seed) != _SEED_SIZE or binascii.crc_hqx(seed[:-2], 0) != int.from_bytes(seed[-2:], "little"):
+        return None
+    return Ed25519PrivateKey.from_private_bytes(seed[_SEED_BYTES])
