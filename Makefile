@@ -17,7 +17,7 @@ setup: $(READY) ## make .venv with the opstream command
 demo: $(READY) ## start everything in a temporary folder and upload a book; leaves nothing behind
 	@$(BIN)/opstream demo
 
-up: $(READY) ## run everything on this machine until Ctrl-C; options in ARGS="--port 9000"
+up: $(READY) ## run everything on this machine until Ctrl-C; options in ARGS="--port 9000 --nats-port 9001"
 	@OPSTREAM_ACTIONS=$${OPSTREAM_ACTIONS:-bookshelf.actions} exec $(BIN)/opstream up $(ARGS)
 
 test: $(READY) ## run all tests, three files at a time; a selection with ARGS="-m unit"

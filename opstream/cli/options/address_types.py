@@ -49,9 +49,8 @@ def check_base_url(ctx: click.Context, param: click.Parameter, value: str | None
         return None
     parts = _split_url(value)
     if parts is None or parts.scheme not in {"http", "https"} or parts.query or parts.fragment:
-        raise click.BadParameter(
-            f"{hide_credentials(value)!r} is not a base URL: write https://HOST or https://HOST/PATH", ctx, param
-        )
+        advice = "write https://HOST or https://HOST/PATH, http:// for a service without TLS"
+        raise click.BadParameter(f"{hide_credentials(value)!r} is not a base URL: {advice}", ctx, param)
     return value.rstrip("/")
 
 

@@ -18,7 +18,9 @@ from tests.support.system.processes import Process, environment, run
 pytestmark = pytest.mark.e2e
 
 PAGE: Final = (Path(__file__).resolve().parents[3] / "docs" / "your-own-project.md").read_text(encoding="utf-8")
-BLOCKS: Final = dict(re.findall(r"^```python\n# (\w+\.py)\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL))
+BLOCKS: Final = dict(
+    re.findall(r"^```(?:python|toml)\n# (\w+\.(?:py|toml))\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
+)
 COMMANDS: Final = re.findall(r"^\.venv/bin/(.+)$", PAGE, flags=re.MULTILINE)
 
 
@@ -33,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 def test_the_tests(folder: Path) -> None:
     """The tests of the page pass, run as the page says."""
     (command,) = [one for one in COMMANDS if one.startswith("pytest")]
-    assert BLOCKS.keys() == {"orders.py", "test_orders.py"}
+    assert BLOCKS.keys() == {"orders.py", "test_orders.py", "pyproject.toml"}
     tested = subprocess.run(
         [sys.executable, "-m", *shlex.split(command), "-p", "no:cacheprovider", "-p", "no:randomly"],
         cwd=folder,
@@ -45,6 +47,7 @@ def test_the_tests(folder: Path) -> None:
     )
     assert tested.returncode == 0, tested.stdout + tested.stderr
     assert "4 passed" in tested.stdout
+    assert "warning" not in (tested.stdout + tested.stderr).lower()
 
 
 def test_the_commands(folder: Path) -> None:
