@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from decimal import Decimal
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -20,7 +22,7 @@ from opstream_schemas.action_types.type_decoder import schema_decoder
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.names import Kind
 from opstream_schemas.status_monitor import ErrorDetail
-from opstream_schemas.text import check_json
+from opstream_schemas.text import check_json, check_numbers
 
 from .input_problems import InputProblems, decoding_problem
 from .unreadable_json import find_unreadable
@@ -29,17 +31,27 @@ logger = logging.getLogger(__name__)
 
 _LARGEST_WHOLE: Final = 2**53
 """Up to this, a double has each integer. It also bounds how much longer an input gets."""
+MAX_LONG_IN_SETS: Final = 300
+"""Whole numbers of 20 digits or more that an input may have if its schema has sets.
+
+jsonschema-rs compares each of them with each other one: 8,000 in one set took 25 s.
+"""
+_ZEROS: Final = bytes.maketrans(b"123456789", b"000000000")
+_QUOTE: Final = ord('"')
+_LONG_NUMBER: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[0-9]{20,}+', re.DOTALL)
 
 
 def decode_input(body: bytes) -> tuple[bytes, Any]:
     """Return the input as JSON, to be stored, and decoded. An empty body counts as `{}`.
 
     Raises:
-        ApiError: `InvalidInput`: not JSON in UTF-8, nested too deeply, a number out of range, or a repeated member.
+        ApiError: `InvalidInput`: not JSON in UTF-8, nested too deeply, a number out of range, too many near the ends of
+            that range, or a repeated member.
     """
     document = body.strip(b" \t\r\n") or b"{}"
     try:
         check_json(document)
+        check_numbers(document)
         value = msgspec.json.decode(document)
     except UnicodeDecodeError as error:
         raise ApiError(ErrorCode.INVALID_INPUT, "the body is not UTF-8") from error
@@ -83,6 +95,12 @@ class InputValidator:
                 `InternalError`: the catalog entry has no valid schema.
         """
         compiled = self._compile(spec)
+        if compiled.has_sets and _has_many_long_numbers(document):
+            raise ApiError(
+                ErrorCode.INVALID_INPUT,
+                f"the input of {spec.kind} has sets, so it may have at most {MAX_LONG_IN_SETS} whole numbers of 20 "
+                "digits or more: send fewer, or make them texts",
+            )
         problems = compiled.find_problems(document, value)
         if not problems:
             return document, value
@@ -114,6 +132,7 @@ class InputValidator:
 class _CompiledAction:
     def __init__(self, spec: ActionSpec) -> None:
         self.spec = spec
+        self.has_sets = b'"uniqueItems":true' in msgspec.json.encode(spec.input_schema)
         self._decode = schema_decoder(spec.input_schema)
         self._schema = spec.input_schema if self._decode is None else validated_part(spec.input_schema)
         try:
@@ -139,6 +158,13 @@ class _CompiledAction:
             except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as error:
                 return [decoding_problem(error)]
         return []
+
+
+def _has_many_long_numbers(document: bytes) -> bool:
+    if document.translate(_ZEROS).count(b"0" * 20) <= MAX_LONG_IN_SETS:
+        return False
+    found = (match for match in _LONG_NUMBER.finditer(document) if match[0][0] != _QUOTE)
+    return next(islice(found, MAX_LONG_IN_SETS, None), None) is not None
 
 
 def _whole_number(text: str) -> int | float:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import time
+import timeit
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -16,16 +17,18 @@ from hypothesis import strategies as st
 
 from opstream_api.errors import MESSAGE_LIMIT, TARGET_LIMIT, ApiError
 from opstream_api.operations.input_problems import MAX_DETAILS, format_target
-from opstream_api.operations.input_validation import InputValidator, decode_input
+from opstream_api.operations.input_validation import MAX_LONG_IN_SETS, InputValidator, decode_input
 from opstream_runner.authoring.type_schema import announced_schema
 from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.status_monitor import ErrorObject
-from opstream_schemas.text import MAX_NESTING
+from opstream_schemas.text import MAX_EXTREME_NUMBERS, MAX_NESTING, check_numbers
 from tests.support.api.service import INPUT, spec
 
 pytestmark = pytest.mark.unit
 
+BOUND = 0.5
+"""Seconds of CPU: the fault took ten and more."""
 HASH_MISSING = '"hash" is a required property'
 
 
@@ -364,3 +367,66 @@ def test_a_body_that_is_no_json_says_why(body: bytes, reason: str, target: str) 
     error = refused.value.body.error
     assert (error.code, error.target) == (ErrorCode.INVALID_INPUT, target)
     assert reason in error.message
+
+
+EXTREME = ("1e308", "8e299", "5E-324", "-1e-308", "2.2250738585072014e-295", "1e+0000300", f"0.{'0' * 40}1e-279")
+
+
+@pytest.mark.parametrize("number", EXTREME)
+@pytest.mark.parametrize("gap", [",", ' ,"e" , '])
+def test_numbers_at_the_ends_of_the_range_do_not_hold_the_event_loop(number: str, gap: str) -> None:
+    """A decoder takes 10 µs and more for each; the number itself is valid."""
+    body = f'{{"any":[{gap.join([number] * (256_000 // len(number + gap)))}]}}'.encode()
+    before = time.thread_time()
+    with pytest.raises(ApiError, match="larger than 1e280 or smaller than 1e-280") as caught:
+        decode_input(body)
+    assert caught.value.code is ErrorCode.INVALID_INPUT
+    assert time.thread_time() - before < 0.1
+    assert decode_input(f"[{','.join([number] * MAX_EXTREME_NUMBERS)}]".encode())[1][0] == float(number)
+    with pytest.raises(ApiError):
+        decode_input(f"[{','.join([number] * (MAX_EXTREME_NUMBERS + 1))}]".encode())
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        ["5e300a1e999,1e308"] * 14_000,
+        "1e308," * 42_000,
+        '\\"1e308,' * 28_000,
+        [1e-250, 3.1234567890123456e-262, -1e250] * 5_000,
+        [1.1234567890123456e20, 1e99, 0.1] * 5_000,
+        [10**300] * 800,
+    ],
+)
+def test_other_numbers_and_texts_are_taken(value: Any) -> None:
+    """Digests, lists in texts, and the small numbers of statistics look like them."""
+    assert decode_input(json.dumps(value).encode())[1] == value
+
+
+def test_counting_numbers_costs_little() -> None:
+    """0.15 ms for most bodies of 256 KB, 2 ms for digests: they are full of what looks like an exponent."""
+    for body in (
+        json.dumps(["see the tree there"] * 12_000).encode(),
+        json.dumps([3.1234567890123456e-10] * 10_000).encode(),
+        json.dumps(list(range(40_000))).encode(),
+        json.dumps(["9e107d9d372bb6826bd81d3542a419d6"] * 7_000).encode(),
+    ):
+        best = min(timeit.repeat(lambda body=body: check_numbers(body), number=1, repeat=20))  # type: ignore[misc]
+        assert best < 0.005
+
+
+@pytest.mark.parametrize("digits", [20, 30, 4_000])
+def test_long_numbers_in_a_set_do_not_hold_the_event_loop(digits: int) -> None:
+    """A validator compares each with each other one: 8,000 took 25 s. Elsewhere they are taken."""
+    first = 10 ** (digits - 1)
+    entry = msgspec.structs.replace(spec(), input_schema=announced_schema(set[int]))
+    many = [first + at for at in range(MAX_LONG_IN_SETS + 1)]
+    with pytest.raises(ApiError, match="at most 300 whole numbers of 20 digits or more: send fewer") as caught:
+        check(entry, many)
+    assert caught.value.code is ErrorCode.INVALID_INPUT
+    before = time.thread_time()
+    check(entry, many[:-1] if digits < 100 else many[:5])
+    assert time.thread_time() - before < BOUND
+    check(msgspec.structs.replace(spec(), input_schema=announced_schema(list[int])), many)
+    texts = msgspec.structs.replace(spec(), input_schema=announced_schema(set[str]))
+    check(texts, [f'\\"{number}' for number in many])
