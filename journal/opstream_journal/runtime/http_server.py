@@ -38,6 +38,7 @@ LINGER_SECONDS: Final = 1.0
 CHECK_TICKS: Final = 10
 """uvicorn's ticks, of 0.1 s each, between two checks of the time limits."""
 
+_VERSIONS: Final = frozenset({"1.0", "1.1"})
 _FULL: Final = "TooManyConnections"
 _FREE_SHARE: Final = 0.9
 """Share of the allowed connections below which there are no longer too many, so that the log is not full of it."""
@@ -171,9 +172,10 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Start the request."""
         self._held_size = 0
+        self._check_head(self.parser.get_http_version())
+        super().on_headers_complete()  # it raises for a URL that it can't parse: then there is no new cycle
         self._is_in_body = True
         self._deadline = self.loop.time() + BODY_SECONDS
-        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """Take over a part of the body."""
@@ -246,6 +248,23 @@ class BoundedProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._current = cycle
         super()._start_asgi_task(cycle, app if cycle.scope["http_version"] != "1.0" else _close_delimited(app, cycle))
+
+    def _check_head(self, version: str) -> None:
+        """Check what the parser lets pass, and what proxies and servers may understand in different ways.
+
+        Sources: RFC 9112, 3.2 (target and Host), 6.1 (Transfer-Encoding). A target with a scheme is for proxies.
+        """
+        if version not in _VERSIONS:
+            raise ValueError("the request is of another version of HTTP")
+        if b"#" in self.url or not (self.url.startswith(b"/") or self.url == b"*"):
+            raise ValueError("the target of a request is no path")
+        names = [name for name, _ in self.headers]
+        if names.count(b"host") > 1:
+            raise ValueError("a request has several hosts")
+        if b"transfer-encoding" in names:
+            codings = [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"]
+            if version == "1.0" or codings != [b"chunked"]:
+                raise ValueError("a body has an unknown transfer coding")
 
     def _count_head_bytes(self, size: int, limit: int) -> None:
         self._head_size += size

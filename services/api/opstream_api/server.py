@@ -39,7 +39,10 @@ _REFUSALS: Final = MappingProxyType(
     {
         Refusal.MALFORMED: (
             ErrorCode.INVALID_HEADER,
-            "the request is not valid HTTP/1.1, its method is unknown, or its URL or headers are too long",
+            (
+                "the request is not valid HTTP/1.1: unknown method, target that is no path, two Host headers, "
+                "a Transfer-Encoding other than chunked, or a URL or headers that are too long"
+            ),
         ),
         Refusal.TIMED_OUT: (ErrorCode.REQUEST_TIMEOUT, "the rest of the request did not arrive in time: send it again"),
         Refusal.FULL: (ErrorCode.TOO_MANY_CONNECTIONS, "the service has too many connections: try again"),

@@ -21,8 +21,8 @@ _READ_LIMIT: Final = 1024
 """Characters of `Accept` and `Prefer` that are read. Browsers send 300, and each thousand takes milliseconds."""
 _TAGS_LIMIT: Final = 4096
 """Characters of `If-None-Match` that are read. A tag beyond is as if the client had not sent it."""
-_WAIT: Final = re.compile(r'(?:^|,)\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?=[;,]|$)', re.IGNORECASE)
-_QUOTED: Final = re.compile(r'"(?![0-9]{1,9}")[^"]*"')
+_WAIT: Final = re.compile(r'(?:^|,)\s*wait\s*=\s*(?:([0-9]+)|"([0-9]+)")\s*(?=[;,]|$)', re.IGNORECASE)
+_QUOTED: Final = re.compile(r'"(?![0-9]+")[^"]*"')
 """A quoted text that is no number. What is inside is not a preference."""
 _ETAG: Final = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 _POSITION: Final = re.compile(r"[0-9]{1,15}")
@@ -34,7 +34,7 @@ _JSON: Final = frozenset({"application/json", "application/*"})
 def wait_seconds(headers: Headers) -> int:
     """Return the whole seconds that the request may wait (RFC 7240, `Prefer: wait`), at most `MAX_WAIT`; 0 without."""
     found = _WAIT.search(_QUOTED.sub('""', _joined(headers, b"prefer", _READ_LIMIT)))
-    return min(int(found[1]), MAX_WAIT) if found else 0
+    return min(int(found[1] or found[2]), MAX_WAIT) if found else 0
 
 
 def etag_matches(headers: Headers, etag: str) -> bool:
@@ -76,5 +76,5 @@ def _quality(parameters: list[str]) -> float:
     for parameter in parameters:
         name, _, value = parameter.partition("=")
         if name.strip() == "q":
-            return float(value) if _QUALITY.fullmatch(value.strip()) else 1.0
+            return float(value) if _QUALITY.fullmatch(value.strip()) else 0.0
     return 1.0

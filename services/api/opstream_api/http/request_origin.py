@@ -9,6 +9,7 @@ The third, in `requests`, is that a body must be declared as JSON, which a page 
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 from urllib.parse import urlsplit
@@ -24,6 +25,9 @@ from opstream_schemas.urls import ANY_HOST, parse_host_rule
 from .responses import error_as_asgi
 
 _LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
+_WEB_SCHEMES: Final = frozenset({b"http", b"https"})
+_PORT: Final = re.compile(r"[1-9][0-9]{0,4}")
+_LAST_PORT: Final = 65_535
 _MAX_KNOWN: Final = 256
 """Spellings of `Host` whose verdict is kept."""
 _READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -70,7 +74,10 @@ class HostPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     def permits(self, host: str) -> bool:
         """Return True if a value of the header `Host` is allowed."""
-        name = _shortest(_without_port(host.lower()).rstrip("."))
+        plain = _without_port(host.lower())
+        if plain is None:
+            return False
+        name = _shortest(plain.removesuffix("."))
         return self.is_any or name in self.names or name.endswith(self.suffixes or ("\n",))
 
 
@@ -135,7 +142,12 @@ class RequestOriginMiddleware:
         if sites:
             return all(site in _OWN_SITE for site in sites)
         # A browser sends no `Sec-Fetch-Site` to a plain-HTTP service on another machine, and old ones never do.
-        return all(origin.partition(b"://")[2].lower() in {host.lower() for host in hosts} for origin in origins)
+        return all(_authority(origin.lower()) in {host.lower() for host in hosts} for origin in origins)
+
+
+def _authority(origin: bytes) -> bytes:
+    scheme, _, authority = origin.partition(b"://")
+    return authority if scheme in _WEB_SCHEMES else b""
 
 
 def _is_canonical(raw_path: bytes, path: str) -> bool:
@@ -176,11 +188,17 @@ def _is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-def _without_port(host: str) -> str:
+def _without_port(host: str) -> str | None:
+    """Return the host of a header `Host`; None if what follows it is no port. A colon alone stands for no port."""
     if host.startswith("["):
-        return host[1:].partition("]")[0]
-    name, colon, port = host.rpartition(":")
-    return name if colon and port.isdigit() and ":" not in name else host
+        name, _, rest = host[1:].partition("]")
+        return name if not rest or (rest[0] == ":" and _is_port(rest[1:])) else None
+    name, _, port = host.partition(":")
+    return name if _is_port(port) else None
+
+
+def _is_port(text: str) -> bool:
+    return not text or (_PORT.fullmatch(text) is not None and int(text) <= _LAST_PORT)
 
 
 def _shortest(name: str) -> str:

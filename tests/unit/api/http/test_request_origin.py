@@ -80,3 +80,17 @@ def test_what_is_no_origin(text: str) -> None:
     with pytest.raises(InvalidName, match="without a path"):
         parse_origin(text)
     assert parse_origin("HTTPS://App.example:8443") == "https://app.example:8443"
+
+
+@pytest.mark.parametrize("policy", [HostPolicy.of((), bound_to="127.0.0.1", public_url=""), HostPolicy(is_any=True)])
+def test_a_host_has_one_port_or_none(policy: HostPolicy) -> None:
+    """Also where any host is allowed, since links are built from it."""
+    valid = ["localhost", "localhost.", "localhost:", "localhost:1", "localhost:65535", "[::1]", "[::1]:", "[::1]:80"]
+    assert [host for host in valid if not policy.permits(host)] == []
+    invalid = ["localhost:99999", "localhost:0", "localhost:a", "localhost:1:1", "[::1]80", "[::1]:0", "localhost:-1"]
+    assert [host for host in invalid if policy.permits(host)] == []
+
+
+def test_a_host_has_one_dot_at_its_end() -> None:
+    """More are no name."""
+    assert not HostPolicy.of((), bound_to="127.0.0.1", public_url="").permits("localhost...")

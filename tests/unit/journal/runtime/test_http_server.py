@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import resource
 import time
 from collections.abc import AsyncIterator
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from opstream_journal.runtime import descriptors, http_server
 from opstream_journal.runtime.conditions import Conditions
@@ -99,6 +102,85 @@ async def test_a_process_without_file_descriptors_says_so_and_recovers(port: int
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     await eventually(lambda: not conditions.current)
     assert (await ask(port, b"GET /readyz HTTP/1.0\r\n\r\n")).startswith(b"HTTP/1.1 200")
+
+
+PROBE = b"GET /healthz HTTP/1.1\r\nHost: a\r\n"
+TARGETS = (
+    "http:///x",
+    "http://",
+    "http://a:b/x",
+    "http://a:99999/x",
+    "http://[::1/x",
+    "http://a@b@c/x",
+    "a://",
+    "?",
+    "/#a",
+)
+MALFORMED = (
+    *(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode() for target in TARGETS),
+    b"GET http://a/healthz HTTP/1.1\r\nHost: b\r\n\r\n",
+    PROBE + b"Host: b\r\n\r\n",
+    PROBE + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    PROBE + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"GET /healthz HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"GET /healthz HTTP/2.0\r\nHost: a\r\n\r\n",
+    b"GET /healthz HTTP/0.9\r\nHost: a\r\n\r\n",
+)
+
+
+@pytest.mark.parametrize("request_", MALFORMED)
+async def test_a_malformed_head_is_refused_in_silence(
+    port: int, caplog: pytest.LogCaptureFixture, request_: bytes
+) -> None:
+    """Also as the second request of a connection, and without a word in the log."""
+    assert (await ask(port, request_)).startswith(b"HTTP/1.1 400")
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async with asyncio.timeout(5):
+        writer.write(PROBE + b"\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        writer.write(request_)
+        assert b"HTTP/1.1 400" in await reader.read()
+    writer.close()
+    assert caplog.records == []
+
+
+PIECES = (
+    *(b"GET ", b"POST ", b"/healthz", b" HTTP/1.1", b" HTTP/1.0", b"\r\n", b"\r\n\r\n", b"Host: a", b"://", b"http"),
+    *(b"@", b"[", b"#", b"?", b"%", b"\xff", b"Upgrade: h2c\r\nConnection: Upgrade", b"Content-Length: 3", b"abc"),
+    *(b"Transfer-Encoding: chunked", b"3\r\nabc\r\n", b"0\r\n\r\n", b"Expect: 100-continue", b"PRI * HTTP/2.0"),
+    *(b"CONNECT a:1", b"Connection: close", PROBE + b"\r\n", *MALFORMED),
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    pieces=st.lists(st.sampled_from(PIECES) | st.binary(max_size=5), min_size=1, max_size=12), at=st.integers(0, 200)
+)
+def test_any_bytes_end_in_a_response_or_a_close(caplog: pytest.LogCaptureFixture, pieces: list[bytes], at: int) -> None:
+    """In one part or two; no exception escapes from a callback of the parser."""
+    sent = b"".join(pieces)
+
+    async def send() -> bytes:
+        sock = listen("127.0.0.1", 0, "--health-port")
+        server = HealthServer(sock, lambda: True, Conditions())
+        server.start()
+        reader, writer = await asyncio.open_connection(*sock.getsockname())
+        try:
+            with contextlib.suppress(ConnectionError):
+                for part in (sent[:at], sent[at:]):
+                    writer.write(part)
+                    await writer.drain()
+                writer.write_eof()
+                async with asyncio.timeout(10):
+                    return await reader.read()
+        finally:
+            writer.close()
+            await server.stop()
+        return b""
+
+    answer = asyncio.run(send())
+    assert not answer or answer.startswith(b"HTTP/1.1 ")
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 def test_the_limit_of_file_descriptors_is_raised() -> None:
