@@ -123,7 +123,7 @@ async def connected_api(settings: Settings) -> AsyncIterator[ConnectedApi]:
         connection.on_disconnect(status.doubt_cached)
         watches = WatchRegistry(connection=connection, journal=journal, status=status)
         watches.start()
-        connection.on_reconnect(cache.clear)
+        connection.on_reconnect(cache.forget_ended)
         setback_watch = SetbackWatch(connection, conditions, now=_utc_now, on_look=cache.suspend)
         stack.push_async_callback(end_task, asyncio.create_task(setback_watch.run(), name="setback watch"))
         public_url = settings.public_url.rstrip("/")

@@ -55,7 +55,7 @@ class OperationCache:
             self._bytes -= _size(cached)
             if cached.stream_sequence > operation.stream_sequence:
                 operation = cached
-        if self._is_suspended:
+        if self._is_suspended and operation.is_terminal:
             return operation
         self._operations[operation.id] = operation
         self._bytes += _size(operation)
@@ -64,19 +64,19 @@ class OperationCache:
             self._bytes -= _size(oldest)
         return operation
 
-    def clear(self) -> None:
-        """Remove all: the broker may have come back with less than it had, or with another history."""
-        self._operations.clear()
-        self._bytes = 0
+    def forget_ended(self) -> None:
+        """Remove ended operations: the broker may have come back without them. Open ones are compared at each read."""
+        for operation_id in self._operations.keys() - self.open_ids():
+            self.drop(operation_id)
 
     def suspend(self, is_suspended: bool) -> None:  # noqa: FBT001 - a callback with the one thing that it says
-        """Keep nothing while the journal has a setback.
+        """Keep no ended operation while the journal has a setback.
 
         A forced rebuild may remove an operation from the view at any time then, and no event says so (docs/adr/0032).
         """
         self._is_suspended = is_suspended
         if is_suspended:
-            self.clear()
+            self.forget_ended()
 
     def drop(self, operation_id: str) -> None:
         """Remove an operation from the cache."""

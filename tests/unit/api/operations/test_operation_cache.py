@@ -89,3 +89,19 @@ def test_dropped_bytes_are_free_again() -> None:
     cache.drop("a")
     cache.drop("a")
     assert (cache.get("a"), len(cache), cache.size) == (None, 0, 0)
+
+
+def test_ended_operations_during_a_setback() -> None:
+    """Ended operations are forgotten, and kept again after it; open ones stay, which are compared at each read."""
+    cache = OperationCache()
+    ended, opened = operation("ended", result=b"{}"), operation("open")
+    cache.put(ended)
+    cache.put(opened)
+    cache.suspend(True)
+    assert cache.put(ended) is ended
+    assert (cache.get("ended"), cache.get("open")) == (None, opened)
+    cache.suspend(False)
+    cache.put(ended)
+    assert cache.get("ended") is ended
+    cache.forget_ended()
+    assert (cache.get("ended"), cache.get("open"), len(cache)) == (None, opened, 1)
