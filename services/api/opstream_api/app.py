@@ -9,7 +9,6 @@ import logging
 import re
 from typing import Any, Final
 
-import msgspec
 from litestar import Litestar, Request, Response, route
 from litestar.enums import HttpMethod
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
@@ -17,11 +16,10 @@ from litestar.response.base import ASGIResponse
 from litestar.status_codes import HTTP_400_BAD_REQUEST, HTTP_500_INTERNAL_SERVER_ERROR
 from litestar.types import ASGIApp, HTTPScope
 
-from opstream_journal import JournalError
 from opstream_schemas.errors import ErrorCode
 
 from .dependencies import Dependencies
-from .errors import ApiError, journal_error, method_not_allowed, not_found
+from .errors import ApiError, method_not_allowed, not_found
 from .http.docs_page import docs_routes
 from .http.header_middleware import REQUEST_ID_KEY, HeaderMiddleware
 from .http.request_origin import RequestOriginMiddleware
@@ -36,6 +34,7 @@ from .http.submit_request import (
     uses_repeatability,
 )
 from .operations.submit import Accepted
+from .readiness import readiness
 from .status_routes import ALLOW_POST, ALLOW_READ, READS, status_routes
 
 logger = logging.getLogger(__name__)
@@ -61,13 +60,7 @@ def create_app(dependencies: Dependencies) -> ASGIApp:
 
     @route("/readyz", http_method=_READS, before_request=_refuse_options)
     async def readyz() -> ASGIResponse:
-        _check_conditions(dependencies)  # first: a condition has the cause, and a failed measurement only its effect
-        try:
-            await dependencies.capacity.ensure_ready()
-        except JournalError as error:
-            _check_conditions(dependencies)  # one may have begun meanwhile
-            raise journal_error(error) from error
-        return json_response(msgspec.json.encode({"status": "ok", **dependencies.conditions.members()}))
+        return await readiness(dependencies.conditions, dependencies.capacity)
 
     @route("/openapi.json", http_method=_READS, before_request=_refuse_options)
     async def openapi() -> ASGIResponse:
@@ -103,13 +96,6 @@ def create_app(dependencies: Dependencies) -> ASGIApp:
         app, hosts=dependencies.hosts, origins=dependencies.allowed_origins, public_url=dependencies.public_url
     )
     return HeaderMiddleware(guarded, new_id=dependencies.new_request_id)
-
-
-def _check_conditions(dependencies: Dependencies) -> None:
-    for condition in dependencies.conditions.current:
-        if condition.is_blocking:
-            message = f"{condition.message}; next step: {condition.next_step}"
-            raise ApiError(ErrorCode.JOURNAL_UNAVAILABLE, message, target=condition.name)
 
 
 async def _refuse_options(request: AnyRequest) -> None:

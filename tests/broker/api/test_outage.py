@@ -100,6 +100,17 @@ async def test_readiness_names_the_cause(api: Api, broker: Broker) -> None:
     assert (error["target"], error["message"]) == ("BrokerStoresNothing", "its disk is full; next step: free space")
 
 
+async def test_an_outage_has_the_shape_of_a_condition(api: Api, broker: Broker) -> None:
+    """Whatever makes it not ready, `/readyz` has `conditions` with a blocking one, and its next step."""
+    broker.pause()
+    answer = await api.client.get("/readyz")
+    check_unavailable(answer)
+    assert answer.json()["status"] == "not ready"
+    (shown,) = [one for one in answer.json()["conditions"] if one["isBlocking"]]
+    assert shown["name"] == "JournalUnavailable"
+    assert shown["nextStep"].startswith("start the broker")
+
+
 async def until_accepted(api: Api, operation_id: str) -> httpx.Response:
     """Send the same request again as a client would, until it is accepted."""
     async with asyncio.timeout(15):

@@ -88,10 +88,11 @@ def error_response(error: ApiError) -> Response[bytes]:
     return Response(encode_error(error.body), status_code=error.status, media_type=JSON, headers=headers)
 
 
-def error_as_asgi(error: ApiError) -> ASGIResponse:
-    """Build the same response as an ASGI app, for middleware."""
+def error_as_asgi(error: ApiError, members: Mapping[str, object] | None = None) -> ASGIResponse:
+    """Build the same response as an ASGI app, for middleware. `members` are further ones of its JSON."""
     headers = {**error.headers, "x-ms-error-code": str(error.code)}
-    return json_response(encode_error(error.body), status=error.status, headers=headers)
+    body = _encode({"error": error.body.error, **members}) if members else encode_error(error.body)
+    return json_response(body, status=error.status, headers=headers)
 
 
 def encode_error(body: ErrorBody) -> bytes:

@@ -1,0 +1,58 @@
+"""The answer to `/readyz`: the conditions of this process, and whether the journal takes submits now.
+
+All answers have one shape: those of the other services (`conditions`, `counters`), and with 503 also the `error` that
+every answer of the API has. A client or a probe that reads `conditions` finds the cause and the next step each time.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from litestar.response.base import ASGIResponse
+
+from opstream_journal import JournalError, JournalFull
+from opstream_journal.runtime.conditions import Condition, Conditions
+from opstream_schemas.errors import ErrorCode
+
+from .errors import ApiError, journal_error
+from .http.responses import error_as_asgi, json_response
+from .operations.journal_capacity import JournalCapacity
+
+_FULL_STEP: Final = "raise the journal's limit: 'opstream provision --update' with a larger --max-bytes"
+_AWAY_STEP: Final = (
+    "start the broker, or the servers of the cluster that are down; the log of this process has the cause"
+)
+
+
+async def readiness(conditions: Conditions, capacity: JournalCapacity) -> ASGIResponse:
+    """Build the answer, in at most 4 seconds.
+
+    Args:
+        conditions: of this process. A blocking one is the answer: it has the cause, and a measurement that fails only
+            its effect.
+        capacity: measured now, if nothing is known to block.
+    """
+    if conditions.is_blocked:
+        return _refusal(conditions)
+    try:
+        await capacity.ensure_ready()
+    except JournalError as error:
+        refused = journal_error(error)
+        if conditions.is_blocked:  # one has begun meanwhile
+            return _refusal(conditions)
+        step = _FULL_STEP if isinstance(error, JournalFull) else _AWAY_STEP
+        shown = Condition(name=str(refused.code), message=refused.body.error.message, next_step=step, is_blocking=True)
+        return _refusal(conditions, shown, refused)
+    return json_response(msgspec.json.encode({"status": "ok", **conditions.members()}))
+
+
+def _refusal(conditions: Conditions, found: Condition | None = None, error: ApiError | None = None) -> ASGIResponse:
+    """Build a 503. `found` is what was found just now and is not among the conditions yet."""
+    shown = [*conditions.current, *([found] if found is not None else [])]
+    cause = next(one for one in shown if one.is_blocking)
+    if error is None:
+        message = f"{cause.message}; next step: {cause.next_step}"
+        error = ApiError(ErrorCode.JOURNAL_UNAVAILABLE, message, target=cause.name)
+    members = {"status": "not ready", **conditions.members(), "conditions": shown}
+    return error_as_asgi(error, members)
