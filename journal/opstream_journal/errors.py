@@ -47,6 +47,13 @@ class JournalUnavailable(JournalError):
         self.maybe_stored = maybe_stored
 
 
+class NoLeader(JournalUnavailable):
+    """The servers that run are too few, or JetStream is switched off: nothing can be stored or decided."""
+
+    def __init__(self, message: str, *, maybe_stored: bool = False) -> None:
+        super().__init__(message, maybe_stored=maybe_stored)
+
+
 class BrokerRefused(JournalError):
     """The broker answered with an error.
 

@@ -61,3 +61,36 @@ class OutageLog:
         self._logger.info("%s, after %.3g s", self._over, self._clock() - self._began)
         self._began = None
         self._unlogged = 0
+
+
+class SharedOutageLog:
+    """What several things that fail together write to the log: the same lines as one of them.
+
+    Without a leader all consumers of a process fail at once. That is one outage, over when none fails any more.
+
+    Args:
+        logger, what, over, clock: as for `OutageLog`.
+    """
+
+    def __init__(
+        self, logger: logging.Logger, what: str, over: str, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._log = OutageLog(logger, what, over, clock=clock)
+        self._failing: set[str] = set()
+
+    @property
+    def is_failing(self) -> bool:
+        """Return True while one of them fails."""
+        return bool(self._failing)
+
+    def failed(self, name: str, reason: object) -> None:
+        """Note a failure of one of them."""
+        self._failing.add(name)
+        self._log.failed(f"{name}: {reason}")
+
+    def recovered(self, name: str) -> None:
+        """Note a success of one of them, or that it is used no more."""
+        if name in self._failing:
+            self._failing.discard(name)
+            if not self._failing:
+                self._log.recovered()

@@ -12,7 +12,8 @@ from typing import Final
 
 from opstream.terminal.console import CommandError, printable
 from opstream.terminal.wait_notice import wait_notice
-from opstream_journal import Connection, Journal, JournalError, NotProvisioned, connect
+from opstream_journal import Connection, Journal, JournalError, JournalUnavailable, NotProvisioned, connect
+from opstream_journal.missing_leader import explain_unavailable
 from opstream_schemas.urls import BrokerCredentials, hide_credentials
 
 NO_JOURNAL: Final = "the broker has no journal: is it the right one? 'opstream provision' makes it"
@@ -42,6 +43,11 @@ async def broker_session(
             )
         try:
             yield connection
+        except JournalUnavailable as error:
+            if not connection.is_connected:
+                raise
+            why = await explain_unavailable(connection.nc, error)
+            raise CommandError(printable(f"{why}. {advice}" if advice else why)) from error
         finally:
             await connection.close()
     except NotProvisioned as error:

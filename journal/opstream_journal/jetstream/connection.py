@@ -18,8 +18,9 @@ import nats.errors
 from nats.aio.client import Client
 
 from opstream_journal.broker_login import login_options
-from opstream_journal.errors import BrokerTooOld, BrokerUnreachable, JournalUnavailable
-from opstream_journal.outage_log import OutageLog
+from opstream_journal.errors import BrokerTooOld, BrokerUnreachable, JournalUnavailable, NoLeader
+from opstream_journal.missing_leader import explain_unavailable
+from opstream_journal.outage_log import OutageLog, SharedOutageLog
 from opstream_schemas.urls import (
     NO_CREDENTIALS,
     PASSWORD_VARIABLE,
@@ -52,6 +53,8 @@ _DRAIN_TIMEOUT: Final = 2.0
 _FLUSH_TIMEOUT: Final = 1
 _CANCEL_RETRY_DELAY: Final = 0.1
 _START_RETRY_DELAY: Final = 0.25
+_LEAST_TRY: Final = 0.5
+"""Seconds for a step of a start whose time is over."""
 _REFUSED_REGEX: Final = re.compile(r"authorization|authentication", re.IGNORECASE)
 """In the broker's error for a login that it refuses, has revoked, or that has expired."""
 
@@ -84,6 +87,8 @@ class Connection:
         self.created_at = asyncio.get_running_loop().time()
         self._on_lost = on_lost
         self._errors = OutageLog(logger, "the broker connection is lost, reconnecting", "the broker connection is back")
+        self.pulls = SharedOutageLog(logger, "messages can't be pulled", "messages can be pulled again")
+        """The outage that all pull consumers of this connection share."""
         self._nc: Client | None = None
         self._inbox: RequestInbox | None = None
         self._is_close_expected = False
@@ -328,20 +333,40 @@ async def retry_until_ready(connection: Connection, step: Callable[[], Awaitable
     """
     loop = asyncio.get_running_loop()
     until = connection.created_at + seconds
-    is_logged = False
+    last: JournalUnavailable | None = None
     while True:
         try:
-            return await step()
+            # A call without answer takes seconds, and a step makes many: the time ends it in the middle.
+            async with asyncio.timeout(max(_LEAST_TRY, until - loop.time())) as limit:
+                return await step()
         except JournalUnavailable as error:
-            left = until - loop.time()
-            if left <= 0:
-                raise BrokerUnreachable(
-                    f"the broker could not be used within {seconds:g} s: {error}; its own log may say why"
-                ) from error
-            if not is_logged:
-                logger.warning("the broker is not usable yet, retrying for %.3g s: %s", left, error)
-                is_logged = True
-            await (connection.sleep(_START_RETRY_DELAY) if connection.is_connected else connection.wait_connected(left))
+            if last is None:
+                logger.warning("the broker is not usable yet, retrying for %.3g s: %s", until - loop.time(), error)
+            if not isinstance(last, NoLeader) or isinstance(error, NoLeader):  # which says more than a lost answer
+                last = error
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            last = last or _unanswered(error)
+        left = until - loop.time()
+        if left <= 0:
+            why = (
+                await explain_unavailable(connection.nc, last)
+                if connection.is_connected
+                else f"{last}; its own log may say why"
+            )
+            raise BrokerUnreachable(f"the broker could not be used within {seconds:g} s: {why}") from last
+        await (
+            connection.sleep(min(left, _START_RETRY_DELAY))
+            if connection.is_connected
+            else connection.wait_connected(left)
+        )
+
+
+def _unanswered(cause: TimeoutError) -> JournalUnavailable:
+    error = JournalUnavailable("it answered nothing", maybe_stored=False)
+    error.__cause__ = cause
+    return error
 
 
 async def end_task(task: asyncio.Task[Any]) -> None:

@@ -14,7 +14,7 @@ import nats.errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from opstream_journal.errors import BrokerRefused, JournalUnavailable, NotProvisioned
+from opstream_journal.errors import BrokerRefused, JournalUnavailable, NoLeader, NotProvisioned
 
 from . import rpc
 from .connection import Connection
@@ -226,5 +226,5 @@ async def stream_api_request(connection: Connection, stream: str, what: str, pay
     if info.error.code == _NOT_FOUND:
         raise NotProvisioned(f"the broker has no stream {stream}: run 'opstream provision'")
     if info.error.code == rpc.UNAVAILABLE:
-        raise JournalUnavailable(f"{stream}: {info.error.description}", maybe_stored=False)
+        raise NoLeader(f"{stream}: {info.error.description}")
     raise BrokerRefused(info.error.code, info.error.err_code, info.error.description)

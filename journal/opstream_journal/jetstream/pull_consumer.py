@@ -176,6 +176,7 @@ class PullConsumer:
         self._connection.remove_reconnect_callback(self._reset_outstanding)
         await end_task(self._task)
         self._task = None
+        self._connection.pulls.recovered(self._consumer)
         if self._subscription is not None and self._connection.is_connected:
             await self._drain(self._subscription)
         while not self._queue.empty():
@@ -233,7 +234,7 @@ class PullConsumer:
                 if status is _ConsumerStatus.EXISTS and doubted != self._last_heard:
                     doubted = self._last_heard
                 elif status is _ConsumerStatus.EXISTS:
-                    logger.warning("consumer %s fell silent; pulling again", self._consumer)
+                    self._connection.pulls.failed(self._consumer, "it fell silent; pulling again")
                     self._outstanding = 0
             missing = self._demand - self._outstanding
             # Pulling only when half of the demand is used up keeps the requests few under load.
@@ -258,7 +259,7 @@ class PullConsumer:
                 reply=self._inbox,
             )
         except nats.errors.Error as error:
-            logger.warning("could not pull from %s: %s", self._consumer, error)
+            self._connection.pulls.failed(self._consumer, error)
             self._outstanding = 0
             await self._connection.sleep(_BACKOFF)
             self._pull_due.set()
@@ -272,6 +273,7 @@ class PullConsumer:
             return
         if not message.reply:
             return  # another subscriber's answer to a pull
+        self._connection.pulls.recovered(self._consumer)
         delivered = DeliveredMessage(self._connection, message)
         self._outstanding = max(0, self._outstanding - 1)
         if self._demand <= 0:
@@ -285,6 +287,7 @@ class PullConsumer:
 
     def _handle_status(self, status: str, headers: Mapping[str, str]) -> None:
         if status == _IDLE:
+            self._connection.pulls.recovered(self._consumer)
             return
         unserved = headers.get("Nats-Pending-Messages")
         if unserved is not None or status in _EXPIRED:
@@ -298,10 +301,12 @@ class PullConsumer:
                 status == _BAD_REQUEST or description.startswith("Exceeded Max")
             ) and description != self._last_error
             self._last_error = description
-            logger.log(
-                logging.WARNING if is_news else logging.INFO, "consumer %s: %s %s", self._consumer, status, description
-            )
+            if is_news and self._connection.pulls.is_failing:  # among the failures of others it would not be seen
+                logger.warning("consumer %s: %s %s", self._consumer, status, description)
+            self._connection.pulls.failed(self._consumer, f"{status} {description}")
             self._is_troubled = True
+        else:
+            self._connection.pulls.recovered(self._consumer)
         self._pull_due.set()
 
     async def _check_consumer(self) -> _ConsumerStatus:

@@ -14,7 +14,7 @@ import msgspec
 import nats.errors
 from nats.aio.msg import Msg
 
-from opstream_journal.errors import BrokerRefused, EventTooLarge, JournalUnavailable
+from opstream_journal.errors import BrokerRefused, EventTooLarge, JournalUnavailable, NoLeader
 
 from .connection import Connection
 from .inbox import AnswerCheck
@@ -199,7 +199,7 @@ async def _get_from_leader(
     if decoded.error.err_code == _NO_MESSAGE_FOUND:
         return None
     if decoded.error.code == UNAVAILABLE:
-        raise JournalUnavailable(f"{stream}: {decoded.error.description}", maybe_stored=False)
+        raise NoLeader(f"{stream}: {decoded.error.description}")
     raise BrokerRefused(decoded.error.code, decoded.error.err_code, decoded.error.description)
 
 

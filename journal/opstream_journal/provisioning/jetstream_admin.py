@@ -14,7 +14,7 @@ import msgspec
 import nats.errors
 from nats.js.api import ConsumerConfig, StreamConfig
 
-from opstream_journal.errors import BrokerRefused, JournalUnavailable
+from opstream_journal.errors import BrokerRefused, JournalUnavailable, NoLeader
 from opstream_journal.jetstream import rpc
 from opstream_journal.jetstream.connection import Connection
 
@@ -228,16 +228,14 @@ async def _request(connection: Connection, what: str, request: Mapping[str, Any]
             raise
         if isinstance(error.__cause__, nats.errors.NoRespondersError):
             raise JournalUnavailable(
-                "JetStream is not enabled on this broker: put 'jetstream {}' into its configuration", maybe_stored=False
+                "JetStream is not enabled on this broker: put 'jetstream {}' into its configuration; if it is there, a "
+                "full disk has switched it off, as its log says: free space, restart it",
+                maybe_stored=False,
             ) from error
-        raise JournalUnavailable(
-            f"JetStream has no leader that answers ({error}): start the servers of the cluster that are down, since "
-            "more than half of them must run and reach each other",
-            maybe_stored=error.maybe_stored,
-        ) from error
+        raise NoLeader(str(error), maybe_stored=error.maybe_stored) from error
     if "error" in answer:
         refusal = msgspec.convert(answer["error"], rpc.JetStreamErrorBody)
         if refusal.code == _UNAVAILABLE:
-            raise JournalUnavailable(f"JetStream is not ready: {refusal.description}", maybe_stored=False)
+            raise NoLeader(refusal.description)
         raise BrokerRefused(refusal.code, refusal.err_code, refusal.description)
     return answer

@@ -20,6 +20,7 @@ import msgspec
 from opstream_journal.errors import BrokerRefused, JournalUnavailable
 from opstream_journal.jetstream import rpc
 from opstream_journal.jetstream.connection import Connection, end_task
+from opstream_journal.missing_leader import NEXT_STEP, describe_missing_leader
 from opstream_schemas import subjects
 from opstream_schemas.names import Kind
 
@@ -118,7 +119,7 @@ class BrokerMonitor:
             await end_task(task)
 
     async def look(self) -> None:
-        """Look once, in at most 8 s. Nothing is raised."""
+        """Look once, in at most 9 s. Nothing is raised."""
         if not self._connection.is_connected:
             return  # which the process shows and logs anyway
         began = self._now()
@@ -126,15 +127,15 @@ class BrokerMonitor:
             message = await rpc.call(self._connection, f"$JS.API.STREAM.INFO.{subjects.OPERATIONS_STREAM}")
             answer = _decode(message.data)
         except JournalUnavailable as error:
-            self._note_failure(str(error))
+            await self._note_failure(str(error))
             return
         except msgspec.MsgspecError:
             return
         if answer.error is not None and answer.error.code == rpc.UNAVAILABLE:
-            self._note_failure(answer.error.description)
+            await self._note_failure(answer.error.description)
             return
         if answer.cluster is not None and not answer.cluster.leader:
-            self._note_failure("it says so")
+            await self._note_failure("it says so")
             return
         self._failures = 0
         self._conditions.resolve(NO_LEADER)
@@ -150,16 +151,11 @@ class BrokerMonitor:
             await self.look()
             await self._connection.sleep(self._interval)
 
-    def _note_failure(self, why: str) -> None:
+    async def _note_failure(self, why: str) -> None:
         self._failures += 1
         if self._failures >= _FAILURES and self._connection.is_connected:
-            self._conditions.report(
-                NO_LEADER,
-                f"the journal has no leader, so nothing can be stored or decided ({why})",
-                "start the servers of the cluster that are down: more than half of them must run and reach each other. "
-                "A server whose disk was full has switched JetStream off, as its log says: free space, restart it",
-                is_blocking=True,
-            )
+            what = await describe_missing_leader(self._connection.nc)
+            self._conditions.report(NO_LEADER, f"{what} ({why})", NEXT_STEP, is_blocking=True)
 
     async def _look_at_stores(self, copied: int) -> None:
         unanswered = self._connection.unanswered

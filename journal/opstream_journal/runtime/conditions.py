@@ -2,14 +2,19 @@
 
 A condition is something that an operator must know of, such as a full disk or a wrong clock. Whatever part of a process
 finds one reports it here. `/readyz` shows all of them, and a blocking one turns it to 503. The log has one line when a
-condition begins and one when it ends, however often it is reported between the two.
+condition begins and one when it ends, however often it is reported between the two; a blocking one is repeated every
+`REMINDER_INTERVAL`, since the process does not do its job meanwhile.
 """
 
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 
 import msgspec
+
+from opstream_journal.outage_log import REMINDER_INTERVAL
 
 logger = logging.getLogger(__name__)
 
@@ -28,9 +33,16 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Conditions:
-    """The conditions of one process, and its counters. Nothing here waits or does I/O."""
+    """The conditions of one process, and its counters. Nothing here waits or does I/O.
 
-    def __init__(self) -> None:
+    Args:
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._logged: dict[str, float] = {}
+        """When each was logged last."""
         self._current: dict[str, Condition] = {}
         self._counters: dict[str, int] = {}
 
@@ -47,8 +59,13 @@ class Conditions:
     def report(
         self, name: str, message: str, next_step: str, *, is_blocking: bool = False, level: int = logging.WARNING
     ) -> None:
-        """Report a condition. It is logged, at `level`, if it begins now; later reports replace its text only."""
-        if name not in self._current:
+        """Report a condition. It is logged, at `level`, if it begins now; later reports replace its text only.
+
+        A blocking one is logged again after `REMINDER_INTERVAL`.
+        """
+        now = self._clock()
+        if name not in self._current or (is_blocking and now - self._logged[name] >= REMINDER_INTERVAL):
+            self._logged[name] = now
             logger.log(level, "%s: %s; next step: %s", name, message, next_step)
         self._current[name] = Condition(name=name, message=message, next_step=next_step, is_blocking=is_blocking)
 

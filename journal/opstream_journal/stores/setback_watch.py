@@ -14,6 +14,7 @@ from typing import Final
 
 from opstream_journal.errors import JournalError
 from opstream_journal.jetstream.connection import Connection
+from opstream_journal.outage_log import OutageLog
 from opstream_journal.runtime.conditions import Conditions
 
 from .journal_witnesses import CONSEQUENCES, cut_streams, sample_evidence
@@ -56,6 +57,11 @@ class SetbackWatch:
         self._now = now
         self._on_look = on_look
         self._settling_time = settling_time
+        self._outage = OutageLog(
+            logger,
+            "whether the journal has lost events can't be read now",
+            "whether the journal has lost events can be read again",
+        )
         self._is_due = asyncio.Event()
         self._cut: dict[str, int] = {}
         """Other streams that the broker has cut, as of the last look, with bytes."""
@@ -102,7 +108,8 @@ class SetbackWatch:
                 evidence = await sample_evidence(self._connection, self._now())
                 self._cut = await cut_streams(self._connection)
             except JournalError as error:
-                logger.info("whether the journal has lost events can't be read now: %s", error)
+                self._outage.failed(error)
                 await self._connection.sleep(self._settling_time)
             else:
+                self._outage.recovered()
                 return "; ".join(line.strip() for line in evidence.lines())

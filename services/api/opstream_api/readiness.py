@@ -33,18 +33,23 @@ async def readiness(conditions: Conditions, capacity: JournalCapacity) -> ASGIRe
             its effect.
         capacity: measured now, if nothing is known to block.
     """
-    if conditions.is_blocked:
+    if _is_blocked(conditions):
         return _refusal(conditions)
     try:
         await capacity.ensure_ready()
     except JournalError as error:
         refused = journal_error(error)
-        if conditions.is_blocked:  # one has begun meanwhile
+        if _is_blocked(conditions):  # one has begun meanwhile
             return _refusal(conditions)
         step = _FULL_STEP if isinstance(error, JournalFull) else _AWAY_STEP
         shown = Condition(name=str(refused.code), message=refused.body.error.message, next_step=step, is_blocking=True)
         return _refusal(conditions, shown, refused)
     return json_response(msgspec.json.encode({"status": "ok", **conditions.members()}))
+
+
+def _is_blocked(conditions: Conditions) -> bool:
+    """Return `is_blocked`, which changes while a measurement is awaited."""
+    return conditions.is_blocked
 
 
 def _refusal(conditions: Conditions, found: Condition | None = None, error: ApiError | None = None) -> ASGIResponse:

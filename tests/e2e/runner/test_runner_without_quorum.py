@@ -1,35 +1,110 @@
-"""Services that are started in a cluster without quorum say so, and end with status 1 after their time."""
+"""Services and commands that are started in a cluster without quorum say so, within their time; those that run, in few
+lines."""
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
 
 import pytest
 
-from tests.support.broker.server import Cluster
+from tests.support.broker.server import Cluster, free_port
+from tests.support.system import echo_actions
 from tests.support.system.processes import Process
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.e2e
+
+TIME: Final = 4
+"""Seconds that each has (`--connect-timeout`)."""
+OVERHEAD: Final = 10
+"""Seconds for the start and the end of a process on a busy machine. One call without answer takes 5 s of its own, and
+each start makes several."""
+MOST_LINES: Final = 12
+"""Of one process in the first 40 s of an outage; before, each of its consumers wrote two a second."""
+_LEVEL: Final = re.compile(r"^\S+Z (INFO|WARNING|ERROR) ", re.MULTILINE)
 
 
 @pytest.fixture
 def lonely() -> Iterator[str]:
-    """The URL of the only server of three that runs."""
+    """The URLs of three servers of which one runs."""
     cluster = Cluster()
     try:
         cluster.nodes[0].start()
-        yield cluster.nodes[0].url
+        yield ",".join(cluster.urls)
     finally:
         cluster.close()
 
 
 @pytest.mark.parametrize(
-    "command", [("runner", "--actions", "tests.support.runner.stubborn_actions"), ("projector",), ("webhooks",)]
+    "command",
+    [
+        ("runner", "--actions", "tests.support.runner.stubborn_actions"),
+        ("projector",),
+        ("webhooks",),
+        ("api", "--port", "0"),
+        ("provision", "--replicas", "3"),
+        ("verify",),
+        ("rebuild",),
+    ],
 )
 def test_started_without_quorum(lonely: str, command: tuple[str, ...]) -> None:
-    """The error names the missing leader and what to start, and does not ask whether JetStream is enabled."""
-    with Process(*command, "--nats", lonely, "--connect-timeout", "3s") as process:
-        assert process.wait(30) == 1
+    """The error names the missing leader, how many servers answer, and what to start."""
+    if command[0] == "api":
+        command = ("api", "--port", str(free_port()))
+    variables = {"OPSTREAM_NATS_URL": lonely}
+    with Process(*command, "--connect-timeout", f"{TIME}s", extra=variables) as process:
+        assert process.wait(TIME + OVERHEAD) == 1
         (error,) = [line for line in process.output.splitlines() if line.startswith("opstream: error: ")]
+        assert "the journal has no leader" in error
+        assert "1 of the 3 servers that this process knows answers" in error
         assert "start the servers of the cluster that are down" in error
-        assert "enabled" not in error
+        assert not re.search("enabled|ARCHIVE|not ready", error)
+
+
+def test_lines_of_an_outage(tmp_path: Path) -> None:
+    """Without quorum each service writes that it is so, and again every 30 s, however many consumers it has."""
+    echo_actions.write_actions(tmp_path)
+    with ExitStack() as stack:
+        cluster = Cluster()
+        stack.callback(cluster.close)
+        cluster.start()
+        variables = {"OPSTREAM_NATS_URL": ",".join(cluster.urls)}
+        with Process("provision", "--replicas", "3", extra=variables) as provisioned:
+            assert provisioned.wait(60) == 0, provisioned.output
+        commands = {
+            "projector": ("--health-port", str(free_port())),
+            "api": ("--port", str(free_port())),
+            "runner": ("--actions", echo_actions.MODULE, "--health-port", str(free_port())),
+            "webhooks": ("--health-port", str(free_port())),
+        }
+        services = {
+            name: stack.enter_context(Process(name, *options, extra=variables, cwd=tmp_path))
+            for name, options in commands.items()
+        }
+        services["api"].wait_for("serving on", 60)
+        services["runner"].wait_for("running echo", 60)
+        services["webhooks"].wait_for("endpoints: ", 60)
+        services["projector"].wait_for("INFO ", 60)
+        before = {name: len(process.output) for name, process in services.items()}
+        for node in cluster.nodes[1:]:
+            node.kill()
+        for process in services.values():
+            process.wait_for(r"WARNING .*JournalHasNoLeader: .*1 of the 3 servers", 60)
+        first = {name: len(process.output) for name, process in services.items()}
+        for name, process in services.items():
+            _wait_for_reminder(process, first[name])
+            lines = process.output[before[name] :]
+            assert len(_LEVEL.findall(lines)) <= MOST_LINES, (name, lines)
+        for node in cluster.nodes[1:]:
+            node.start()
+        for process in services.values():
+            process.wait_for("INFO .*JournalHasNoLeader: this is over", 90)
+
+
+def _wait_for_reminder(process: Process, begin: int) -> None:
+    asyncio.run(eventually(lambda: "JournalHasNoLeader" in process.output[begin:], within=60, poll=0.1))

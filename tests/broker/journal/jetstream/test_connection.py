@@ -251,6 +251,19 @@ async def test_a_start_has_its_time(broker: Broker, link: Connection) -> None:
     broker.start()
 
 
+async def test_a_start_has_its_time_also_in_the_middle_of_a_call(broker: Broker) -> None:
+    """A broker that answers nothing takes seconds for each of many calls; the start ends at its time nevertheless."""
+    async with linked(broker.url) as link:
+        broker.pause()
+        loop = asyncio.get_running_loop()
+        try:
+            with pytest.raises(BrokerUnreachable, match=r"within 1 s: .*own log may say why"):
+                await retry_until_ready(link, lambda: check_provisioned(link), 1)
+            assert loop.time() - link.created_at < 3  # each call has 5 s
+        finally:
+            broker.resume()
+
+
 async def test_a_start_does_not_wait_for_an_operator(broker: Broker) -> None:
     """An error that does not pass is raised at once."""
     async with linked(broker.url) as link:

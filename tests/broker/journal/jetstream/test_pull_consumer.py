@@ -331,9 +331,9 @@ async def test_a_consumer_that_refuses(link: Connection, caplog: pytest.LogCaptu
     def refusals() -> list[str]:
         return [one.levelname for one in caplog.records if "Exceeded MaxRequestExpires" in one.getMessage()]
 
-    with caplog.at_level("INFO", "opstream_journal.jetstream.pull_consumer"):
+    with caplog.at_level("DEBUG", "opstream_journal.jetstream.connection"):
         await eventually(lambda: len(refusals()) >= 3, within=10)
-    assert refusals()[:3] == ["WARNING", "INFO", "INFO"]
+    assert refusals()[:3] == ["WARNING", "DEBUG", "DEBUG"]
     await consumer.stop()
 
 

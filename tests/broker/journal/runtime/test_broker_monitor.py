@@ -10,6 +10,7 @@ import pytest
 
 from opstream_journal import Connection, Journal, JournalUnavailable
 from opstream_journal.jetstream import rpc
+from opstream_journal.missing_leader import NEXT_STEP, explain_unavailable
 from opstream_journal.provisioning.archive import ArchiveSizing
 from opstream_journal.provisioning.provision import check_provisioned, provision
 from opstream_journal.provisioning.topology import Sizing
@@ -124,8 +125,14 @@ async def test_no_quorum(cluster: Cluster, cluster_link: Connection) -> None:
     await reaches(monitor, conditions, [NO_LEADER])
     assert conditions.is_blocked
     assert "more than half of them must run" in conditions.current[0].next_step
-    with pytest.raises(JournalUnavailable, match=r"JetStream has no leader that answers|JetStream is not ready"):
+    with pytest.raises(JournalUnavailable) as refused:
         await check_provisioned(cluster_link)
+    shown = await explain_unavailable(cluster_link.nc, refused.value)
+    for text in (conditions.current[0].message, shown):
+        assert "the journal has no leader" in text
+        assert "1 of the 3 servers that this process knows answers" in text
+        assert all(f"127.0.0.1:{node.port}" in text for node in stopped)
+    assert shown.endswith(f"next step: {NEXT_STEP}")
     for node in stopped:
         node.start()
     await reaches(monitor, conditions, [])

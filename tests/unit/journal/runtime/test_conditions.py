@@ -55,3 +55,16 @@ def test_the_log_has_changes_only(caplog: pytest.LogCaptureFixture) -> None:
         conditions.resolve("ClockSkew")
     assert caplog.messages == ["ClockSkew: 7 s fast; next step: set it", "ClockSkew: this is over"]
     assert [one.levelname for one in caplog.records] == ["WARNING", "INFO"]
+
+
+def test_a_blocking_condition_is_repeated(caplog: pytest.LogCaptureFixture) -> None:
+    """Every 30 s, with its newest text; one that blocks nothing is not."""
+    now = 0.0
+    conditions = Conditions(clock=lambda: now)
+    for second in range(0, 100, 5):
+        now = second
+        conditions.report("ClockSkew", "fast", "set it")
+        conditions.report("JournalHasNoLeader", f"for {second} s", "start servers", is_blocking=True)
+    lines = [line for line in caplog.messages if line.startswith("JournalHasNoLeader")]
+    assert lines == [f"JournalHasNoLeader: for {second} s; next step: start servers" for second in (0, 30, 60, 90)]
+    assert len(caplog.messages) == 1 + len(lines)
