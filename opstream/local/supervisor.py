@@ -102,10 +102,14 @@ class Supervisor:
         self._children: dict[str, ChildProcess] = {}
         self._signals = 0
         self._stopping = asyncio.Event()
-        self._died: asyncio.Future[ChildProcess] = asyncio.get_running_loop().create_future()
+        self._failed: asyncio.Future[CommandError] = asyncio.get_running_loop().create_future()
         self._disk = BrokerDisk(settings.data_dir, asyncio.get_running_loop().time)
         self._replaced: ChildProcess | None = None
         """A broker that is stopped only to be started again."""
+        self._waiting: dict[str, tuple[str, ...]] = {}
+        """Options of the services that ended since the disk is full, by their names: they are started again."""
+        self._limit: asyncio.Timeout | None = None
+        """The time for the start. It stands still while the disk is full."""
 
     async def run(self) -> None:
         """Run until a signal comes or a child ends, then stop the others.
@@ -119,7 +123,7 @@ class Supervisor:
         starting = asyncio.create_task(self._start(), name="start")
         stopping = asyncio.create_task(self._stopping.wait(), name="stop")
         caring = asyncio.create_task(self._care_for_disk(), name="disk")
-        ends: list[asyncio.Future[Any]] = [stopping, self._died]
+        ends: list[asyncio.Future[Any]] = [stopping, self._failed]
         try:
             await asyncio.wait([starting, *ends], return_when=asyncio.FIRST_COMPLETED)
             if starting.done():
@@ -130,21 +134,26 @@ class Supervisor:
                 task.cancel()
             await asyncio.wait([starting, stopping, caring])
             await self._stop()
-        if self._died.done():
-            raise _child_error(self._died.result(), f"the {self._died.result().name} ended unexpectedly")
+        if self._failed.done():
+            raise self._failed.result()
         if self._signals > 1:
             raise CommandError("a second signal killed what had not stopped yet; nothing that was acknowledged is lost")
         self._print("stopped")
 
     async def _start(self) -> None:
         try:
-            async with asyncio.timeout(_START_TIMEOUT):
+            async with asyncio.timeout(_START_TIMEOUT) as self._limit:
                 await self._check_actions()
                 await self._start_broker()
                 await self._provision()
                 await self._start_services()
+                # Services may be ready that have had nothing to store yet.
+                await self._disk.wait_usable()
+                await self._wait_ready()
         except TimeoutError as error:
             raise CommandError(f"not everything was ready within {_START_TIMEOUT:g} s: see its output above") from error
+        finally:
+            self._limit = None
         api = local_url("http", self._settings.host, self._port)
         self._output.plain(
             f"opstream is ready: API {self._settings.public_url or api}, broker {self._nats_url}", is_bold=True
@@ -178,19 +187,42 @@ class Supervisor:
                 f"the disk of the broker is full: nothing can be stored. Free space in {self._settings.data_dir} or "
                 "around it; the broker is restarted then, since it stores nothing before"
             )
+            if self._limit is not None:
+                self._limit.reschedule(None)
             await self._disk.wait_room()
             if not self._disk.may_restart():
-                self._print(
+                text = (
                     "the disk was full too often in the last hour: the broker is not restarted any more. Find out "
                     "what fills it, then restart 'opstream up'"
                 )
+                if self._waiting or self._limit is not None:
+                    self._fail(CommandError(text))  # it would wait for ever
+                else:
+                    self._print(text)
                 return
             self._print("the disk of the broker has room again: restarting the broker")
             self._replaced = self._children["broker"]
             await self._replaced.stop(_KILL_AFTER["broker"])
+            self._disk.forget()
             await self._start_broker()
+            self._disk.note_restarted()
+            if self._limit is not None:
+                self._limit.reschedule(asyncio.get_running_loop().time() + _START_TIMEOUT)
+            waiting, self._waiting = self._waiting, {}
+            for name, options in waiting.items():
+                self._print(f"starting the {name} again")
+                await self._launch(name, *options)
 
     async def _provision(self) -> None:
+        while True:
+            await self._disk.wait_usable()
+            child = await self._provision_once()
+            if not child.ended.result():
+                return
+            if not self._disk.explains(child.tail):
+                raise _child_error(child, "provisioning failed")
+
+    async def _provision_once(self) -> ChildProcess:
         settings = self._settings
         self._print("provisioning")
         child = await self._launch(
@@ -201,8 +233,7 @@ class Supervisor:
             *self._action_options(),
         )
         await asyncio.wait([child.ended])
-        if child.ended.result():
-            raise _child_error(child, "provisioning failed")
+        return child
 
     async def _start_services(self) -> None:
         settings = self._settings
@@ -233,6 +264,10 @@ class Supervisor:
             *self._callback_options(),
             *(part for network in settings.networks for part in ("--allow-private", str(network))),
         )
+        await self._wait_ready()
+
+    async def _wait_ready(self) -> None:
+        settings = self._settings
         # The runner is ready when its actions are in the catalog.
         await asyncio.gather(
             wait_until(_readiness_check(settings.host, self._port)),
@@ -246,7 +281,7 @@ class Supervisor:
         child = await self._start_child(name, command, lambda line: self._print_child_line(name, line))
         self._children[name] = child
         if name in _SERVICES:
-            child.ended.add_done_callback(lambda _: self._handle_end(child))
+            child.ended.add_done_callback(lambda _: self._handle_end(child, options))
         return child
 
     async def _start_child(self, name: str, command: Sequence[str], on_line: Callable[[str], None]) -> ChildProcess:
@@ -299,9 +334,18 @@ class Supervisor:
             for child in self._children.values():
                 child.kill()
 
-    def _handle_end(self, child: ChildProcess) -> None:
-        if not self._died.done() and not self._stopping.is_set() and child is not self._replaced:
-            self._died.set_result(child)
+    def _handle_end(self, child: ChildProcess, options: tuple[str, ...]) -> None:
+        if self._failed.done() or self._stopping.is_set() or child is self._replaced:
+            return
+        if not self._disk.explains(child.tail):
+            self._fail(_child_error(child, f"the {child.name} ended unexpectedly"))
+        elif child.name != "broker":  # which is restarted anyway
+            self._waiting[child.name] = options
+            self._print(f"the {child.name} ended, since nothing can be stored; it is started again once there is room")
+
+    def _fail(self, error: CommandError) -> None:
+        if not self._failed.done():
+            self._failed.set_result(error)
 
     async def _stop(self) -> None:
         running = [name for name in _KILL_AFTER if name in self._children and not self._children[name].ended.done()]

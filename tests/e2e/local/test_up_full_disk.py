@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import time
 from pathlib import Path
 
@@ -44,6 +45,38 @@ def test_a_full_disk_that_is_freed(workplace: Path, http: httpx.Client) -> None:
             assert poll(http, api, before)["status"] == "Succeeded"
             _readyz_until(http, api, 200)
             assert not re.search(r"ended unexpectedly", up.output)
+
+
+@pytest.mark.parametrize("moment", ["before the first start", "before a later start", "while services start"])
+def test_a_start_on_a_full_disk(workplace: Path, http: httpx.Client, moment: str) -> None:
+    """While the disk is full nothing is said to be ready, and what ends for that is started again once there is
+    room."""
+    if reason := no_small_disk():
+        pytest.skip(reason)
+    command = ("up", "--port", "0", "--nats-port", "0", "--data-dir", "data", "--actions", MODULE)
+    with small_disk(workplace / "data", 48 * MEBIBYTE) as disk:
+        if moment == "before a later start":
+            with Process(*command, cwd=workplace) as up:
+                submit(http, up.wait_for(READY)[1], "say")
+                up.send(signal.SIGTERM)
+                assert up.wait(30) == 0
+        if moment != "while services start":
+            disk.fill(leave=MEBIBYTE // 8)
+        with Process(*command, cwd=workplace) as up:
+            if moment == "while services start":
+                up.wait_for(r"opstream +\| starting api", timeout=60)
+                disk.fill()
+                # The runner can't make its consumer, and ends.
+                up.wait_for(r"the runner ended, since nothing can be stored; it is started again", timeout=60)
+            up.wait_for(r"opstream +\| the disk of the broker is full: nothing can be stored", timeout=60)
+            disk.free()
+            up.wait_for(r"opstream +\| the disk of the broker has room again: restarting the broker", timeout=30)
+            assert "opstream is ready" not in up.output
+            api = up.wait_for(READY, timeout=90)[1]
+            assert poll(http, api, _submit_until_accepted(http, api))["status"] == "Succeeded"
+            assert "ended unexpectedly" not in up.output
+            up.send(signal.SIGTERM)
+            assert up.wait(30) == 0
 
 
 def _readyz_until(http: httpx.Client, api: str, status: int) -> str:

@@ -37,10 +37,10 @@ class SmallDisk:
         """Bytes that are free."""
         return shutil.disk_usage(self.folder).free
 
-    def fill(self) -> None:
-        """Take all that is free."""
+    def fill(self, *, leave: int = 0) -> None:
+        """Take all that is free, but `leave` bytes."""
         with contextlib.suppress(OSError), self._ballast.open("ab", buffering=0) as file:
-            while True:
+            while self.left > leave or not leave:
                 file.write(bytes(_CHUNK))
 
     def free(self) -> None:
