@@ -192,6 +192,13 @@ def _submit_errors(spec: ActionSpec) -> Json:
     return _SUBMIT_ERRORS_IF_BUSY if is_rejecting else _SUBMIT_ERRORS
 
 
-_SUBMITS: Final = ("InvalidSubmit", "UnknownAction", "TooLargeSubmit", "UnsupportedSubmit", "Unavailable")
+_SUBMITS: Final = (
+    "InvalidSubmit",
+    "UnknownAction",
+    "TooLargeSubmit",
+    "UnsupportedSubmit",
+    "Unavailable",
+    "CrossSiteRequest",
+)
 _SUBMIT_ERRORS: Final = error_responses(*_SUBMITS)
 _SUBMIT_ERRORS_IF_BUSY: Final = error_responses(*_SUBMITS, "ResourceBusy")

@@ -96,6 +96,7 @@ def _cancel(kind: Kind) -> Json:
                 "OperationFinished",
                 "TooLargeCancel",
                 "UnsupportedCancel",
+                "CrossSiteRequest",
                 "Unavailable",
             ),
         },

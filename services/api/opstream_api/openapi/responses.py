@@ -12,26 +12,31 @@ from opstream_schemas.errors import ErrorCode
 from .shared import SCHEMAS, Json, header_refs, json_content, ref
 
 _ANY: Final = (ErrorCode.INVALID_HEADER, ErrorCode.INVALID_PARAMETER)
-_UNAVAILABLE: Final = (ErrorCode.JOURNAL_UNAVAILABLE, ErrorCode.JOURNAL_FULL)
+_UNAVAILABLE: Final = (ErrorCode.JOURNAL_UNAVAILABLE, ErrorCode.JOURNAL_FULL, ErrorCode.TOO_MANY_CONNECTIONS)
 _CODES: Final[Mapping[str, tuple[ErrorCode, ...]]] = MappingProxyType(
     {
         "InvalidSubmit": (ErrorCode.INVALID_INPUT, *_ANY, ErrorCode.OPERATION_ID_REUSED),
         "InvalidCancel": (ErrorCode.INVALID_INPUT, *_ANY),
         "InvalidRead": _ANY,
         "InvalidRequest": (ErrorCode.INVALID_HEADER,),
-        "UnknownAction": (ErrorCode.UNKNOWN_ACTION,),
-        "OperationNotFound": (ErrorCode.OPERATION_NOT_FOUND,),
+        "UnknownAction": (ErrorCode.UNKNOWN_ACTION, ErrorCode.NOT_FOUND),
+        "OperationNotFound": (ErrorCode.OPERATION_NOT_FOUND, ErrorCode.NOT_FOUND),
         "OperationFinished": (ErrorCode.OPERATION_FINISHED,),
         "ResourceBusy": (ErrorCode.RESOURCE_BUSY,),
         "TooLargeSubmit": (ErrorCode.PAYLOAD_TOO_LARGE,),
         "TooLargeCancel": (ErrorCode.PAYLOAD_TOO_LARGE,),
         "UnsupportedSubmit": (ErrorCode.UNSUPPORTED_MEDIA_TYPE,),
         "UnsupportedCancel": (ErrorCode.UNSUPPORTED_MEDIA_TYPE,),
+        "CrossSiteRequest": (ErrorCode.CROSS_SITE_REQUEST,),
+        "RequestTimeout": (ErrorCode.REQUEST_TIMEOUT,),
+        "UnknownHost": (ErrorCode.UNKNOWN_HOST,),
+        "TooManyConnections": (ErrorCode.TOO_MANY_CONNECTIONS,),
         "InternalError": (ErrorCode.INTERNAL_ERROR,),
-        "Unreadable": (ErrorCode.JOURNAL_UNAVAILABLE,),
+        "Unreadable": (ErrorCode.JOURNAL_UNAVAILABLE, ErrorCode.TOO_MANY_CONNECTIONS),
         "Unavailable": _UNAVAILABLE,
     }
 )
+_OF_EVERY_PATH: Final = ("RequestTimeout", "UnknownHost", "InternalError", "TooManyConnections")
 _OF_SUBMITS: Final = frozenset(
     {"InvalidSubmit", "UnknownAction", "ResourceBusy", "TooLargeSubmit", "UnsupportedSubmit"}
 )
@@ -44,8 +49,8 @@ def error_components() -> Json:
 
 
 def error_responses(*names: str) -> Json:
-    """Return the error responses of a path by status. Every path also has `InternalError`."""
-    by_status = {STATUS_OF[_CODES[name][0]]: name for name in (*names, "InternalError")}
+    """Return the error responses of a path by status. Every path also has those that any request may get."""
+    by_status = {STATUS_OF[_CODES[name][0]]: name for name in (*_OF_EVERY_PATH, *names)}
     return {str(status): ref("responses", by_status[status]) for status in sorted(by_status)}
 
 

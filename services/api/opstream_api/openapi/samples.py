@@ -185,6 +185,31 @@ _ERRORS: Final[Mapping[ErrorCode, tuple[str, str, dict[str, Any]]]] = MappingPro
             "the input must be application/json, not 'text/plain'",
             {"target": "Content-Type"},
         ),
+        ErrorCode.NOT_FOUND: (
+            "A path that this service does not have, or a second spelling of one",
+            "there is nothing here; /openapi.json lists what there is",
+            {},
+        ),
+        ErrorCode.CROSS_SITE_REQUEST: (
+            "A browser sent it for a page of another site",
+            "a web page of another site may not do this: its operator can allow it with --allowed-origin",
+            {"target": "Origin"},
+        ),
+        ErrorCode.REQUEST_TIMEOUT: (
+            "The rest of the request did not arrive in time",
+            "the rest of the request did not arrive in time: send it again",
+            {},
+        ),
+        ErrorCode.UNKNOWN_HOST: (
+            "The service does not answer for this Host",
+            "this service does not answer for the host 'a.example': its operator can allow it with --allowed-host",
+            {"target": "Host"},
+        ),
+        ErrorCode.TOO_MANY_CONNECTIONS: (
+            "The process has as many connections as it can have",
+            "the service has too many connections: try again",
+            {},
+        ),
         ErrorCode.INTERNAL_ERROR: (
             "An error in the service, whose log has the cause",
             f"the request failed because of an error in the service; its log has the cause under {REQUEST_ID}",
