@@ -29,7 +29,7 @@ COMMANDS: Final = (
     ("export", "events.parquet", "--overwrite"),
     ("parked",),
     ("deliveries",),
-    ("redeliver",),
+    ("redeliver", "--endpoint", "mail"),
     ("audit", "no-such-id"),
     ("fail", "no-such-id"),
 )
@@ -52,7 +52,9 @@ def broker() -> Iterator[Broker]:
 def test_a_command(broker: Broker, tmp_path: Path, command: tuple[str, ...]) -> None:
     """It logs in with the variables; with a wrong password it ends with one line, which names the variable."""
     options = (*command, "--nats", broker.url, "--connect-timeout", "1s")
-    assert "refuses" not in run(*options, extra=LOGIN, cwd=tmp_path).stderr
+    taken = run(*options, extra=LOGIN, cwd=tmp_path)
+    assert taken.returncode in {0, 1}, taken.stderr
+    assert "refuses" not in taken.stderr
     refused = run(*options, extra=WRONG, cwd=tmp_path)
     assert refused.returncode == 1
     assert "refuses the login" in refused.stderr
