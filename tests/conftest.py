@@ -1,9 +1,13 @@
 """Hypothesis profiles: no deadlines on shared machines, the same examples on every CI run, and `thorough` by hand
-(`pytest --hypothesis-profile=thorough`). And Ctrl-C reaches the processes that tests start."""
+(`pytest --hypothesis-profile=thorough`). And Ctrl-C reaches the processes that tests start, and any captured text the
+process that collects the results."""
 
 import os
 import signal
+from collections.abc import Generator
+from typing import Any
 
+import pytest
 from hypothesis import settings
 
 settings.register_profile("local", deadline=None, max_examples=60)
@@ -14,3 +18,15 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A process that a shell starts in the background ignores SIGINT, and its children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Escape lone surrogates in what a test logged and printed: pytest-xdist ends the whole run at the first of them."""
+    report = yield
+    report.sections = [(title, _encodable(text)) for title, text in report.sections]
+    return report
+
+
+def _encodable(text: Any) -> str:  # noqa: ANN401 - whatever a plugin has put into the section
+    return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
