@@ -5,7 +5,6 @@ process that collects the results."""
 import os
 import signal
 from collections.abc import Generator
-from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -22,11 +21,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Escape lone surrogates in what a test logged and printed: pytest-xdist ends the whole run at the first of them."""
+    """Escape lone surrogates in what a test logged and printed: pytest-xdist ends the whole run at the first one."""
     report = yield
     report.sections = [(title, _encodable(text)) for title, text in report.sections]
     return report
 
 
-def _encodable(text: Any) -> str:  # noqa: ANN401 - whatever a plugin has put into the section
-    return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
