@@ -50,7 +50,7 @@ ROOT: Final = Path(__file__).resolve().parents[3]
 EXAMPLES: Final = ROOT / "examples" / "events"
 DOCUMENT: Final = (ROOT / "docs" / "events.md").read_text(encoding="utf-8")
 BLOCKS: Final = re.findall(r"^```(\w+)\n(.*?)^```$", DOCUMENT, flags=re.MULTILINE | re.DOTALL)
-(PROGRAM,) = (text for language, text in BLOCKS if language == "python")
+PROGRAM: Final = next(text for language, text in BLOCKS if language == "python" and "@subscribe" in text)
 COMMANDS: Final = [line for language, text in BLOCKS if language == "sh" for line in text.splitlines()]
 LANGUAGES: Final = ("python", "node")
 

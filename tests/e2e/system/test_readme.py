@@ -85,7 +85,7 @@ def greetings(folder: Path) -> ModuleType:
 
 async def test_an_action_is_tested_by_calling_it(greetings: ModuleType) -> None:
     """The README's unit test passes, and the action fails as it says."""
-    (call,) = re.findall(r"Test it by calling it: `await (.+)`", README)
+    (call,) = re.findall(r"Test it by calling it: `await (.+?)`", README)
     greeted = await eval(call, vars(greetings))
     assert greeted == greetings.Greeted(text="Hello Ada, says operation 1")
     with pytest.raises(ActionError, match="there is nobody to greet"):

@@ -24,6 +24,7 @@ from opstream_schemas.events import Failed, OperationError
 from tests.support.broker.server import Broker
 from tests.support.journal.journals import KIND, begin, first, following
 from tests.support.schemas.histories import started
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 
@@ -93,6 +94,7 @@ async def test_appends(broker: Broker, journal: Journal, answer: bytes) -> None:
         for number in range(20):
             begun = await journal.append(KIND, first(f"op-{number}"), NEW_OPERATION, budget=10)
             assert begun.sequence == number + 1
+        await eventually(lambda: len(meddler.asked) >= 20)  # the broker need not hurry to send it its copies
     subject = "operations.op-{}.book.upload-start.requested"
     assert meddler.asked == [subject.format(number) for number in range(20)]
 
@@ -106,6 +108,7 @@ async def test_who_records_a_failure(broker: Broker, journal: Journal) -> None:
             await journal.append(
                 KIND, following(operation, failed), ExpectedVersion(operation.stream_sequence), budget=10
             )
+        await eventually(lambda: len(meddler.asked) >= 10)
     assert [subject.rpartition(".")[2] for subject in meddler.asked] == ["failed"] * 10
 
 
