@@ -183,7 +183,7 @@ async def submit_and_kill(system: System, ids: list[str], answers: int) -> list[
         for number, (one, (_, writer)) in enumerate(streams.items()):
             stack.callback(writer.close)
             body = msgspec.json.encode({"number": number})
-            writer.write(post("/kill:quick", body, f"Operation-Id: {one}", "Content-Type: application/json"))
+            writer.write(post("/kill:quick", body, f"Operation-Id: {one}", host="127.0.0.1"))
         await asyncio.gather(*(writer.drain() for _, writer in streams.values()))
 
         async def read(one: str, reader: asyncio.StreamReader) -> None:
