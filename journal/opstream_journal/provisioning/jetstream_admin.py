@@ -139,13 +139,8 @@ async def ack_floor(connection: Connection, stream_name: str, name: str) -> int 
         JournalUnavailable: JetStream did not answer.
         BrokerRefused: the broker refused.
     """
-    try:
-        answer = await _request(connection, f"CONSUMER.INFO.{stream_name}.{name}")
-    except BrokerRefused as refused:
-        if refused.code == _NOT_FOUND:
-            return None
-        raise
-    return int(answer["ack_floor"]["stream_seq"])
+    position = await consumer_position(connection, stream_name, name)
+    return None if position is None else position.acknowledged
 
 
 async def consumer_position(connection: Connection, stream_name: str, name: str) -> ConsumerProgress | None:

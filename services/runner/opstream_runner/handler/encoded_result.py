@@ -88,7 +88,11 @@ def _broken_raw(result: Any) -> str:  # noqa: ANN401
 
 
 def _as_base(value: Any) -> Any:  # noqa: ANN401
-    """Return what a value of a subclass is in JSON (`numpy.float64` is a float), whatever its methods say."""
+    """Return what a value of a subclass is in JSON (`numpy.float64` is a float), whatever its methods say.
+
+    Raises:
+        NotImplementedError: it has no JSON. msgspec asks its hooks for this exception, and names the type then.
+    """
     for base, plain in _BASES:
         if issubclass(type(value), base):
             return plain(value)
