@@ -6,7 +6,7 @@ import asyncio
 import sys
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
@@ -26,7 +26,14 @@ from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 
 if TYPE_CHECKING:
     from opstream.history.event_reader import HistoryQuery
-    from opstream_journal import Connection
+    from opstream_journal import Connection, Journal
+    from opstream_schemas.integrity.setback import Loss
+
+
+_LOSS_STEPS: Final = (
+    "'opstream verify' says what else is gone, and the status endpoint what the view still knows (docs/running.md, "
+    "When the journal has lost events)"
+)
 
 
 class AuditSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,8 +74,8 @@ def audit(
     """Print the timeline of the operation ID: who submitted it, each attempt and its runner, how long each phase took.
 
     It comes from the broker's journal, or with --from-archive from the archive, which is searched from --since on (a
-    time before the operation began). The exit status is 1 if there is no such operation, or if its events are not those
-    that were recorded.
+    time before the operation began). The exit status is 1 if there is no such operation, if its events are not those
+    that were recorded, or if the journal has lost one of them.
 
     \b
     Example:
@@ -96,16 +103,19 @@ def print_timeline(settings: AuditSettings) -> None:
     """Print the timeline of the operation.
 
     Raises:
-        CommandError: there is no such operation; or its messages are not those that were recorded, and the timeline was
-            printed before; or as `broker_session`.
+        CommandError: there is no such operation; or its messages are not those that were recorded, or the journal has
+            lost one of them, and the timeline was printed before; or as `broker_session`.
         SystemExit: Ctrl-C was pressed.
     """
     operation_id = settings.operation_id
     try:
-        messages = asyncio.run(_read_messages(settings))
+        messages, loss = asyncio.run(_read(settings))
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
+    lost = f"the journal has lost events of operation {operation_id} ({loss}); {_LOSS_STEPS}"
     if not messages:
+        if loss is not None:
+            raise CommandError(lost)
         where = "archive" if settings.query.is_archive else "journal"
         hint = "" if settings.query.is_archive else "; the archive may have it: --from-archive"
         raise CommandError(f"the {where} has no operation {operation_id}, or its events have expired{hint}")
@@ -113,9 +123,12 @@ def print_timeline(settings: AuditSettings) -> None:
     _print(timeline, settings)
     if not timeline.chain.is_intact or timeline.foreign:
         raise CommandError(f"operation {operation_id} has messages that are not those that were recorded for it")
+    if loss is not None:
+        raise CommandError(lost)
 
 
-async def _read_messages(settings: AuditSettings) -> list[OperationMessage]:
+async def _read(settings: AuditSettings) -> tuple[list[OperationMessage], Loss | None]:
+    """Read all messages of the operation, and where the journal lacks one that the view knows of."""
     from opstream.cli.broker_session import broker_session
     from opstream_journal import Journal
     from opstream_journal.jetstream.stream_scan import stream_bounds
@@ -124,11 +137,29 @@ async def _read_messages(settings: AuditSettings) -> list[OperationMessage]:
         settings.servers, "audit", settings.connect_timeout, credentials=settings.credentials
     ) as connection:
         if settings.query.is_archive:
-            return await _read_archive(connection, settings.query)
+            return await _read_archive(connection, settings.query), None
         await stream_bounds(connection, OPERATIONS_STREAM)  # the error without a stream says what to do
         journal = Journal(connection, max_msg_size=-1, clock=time.monotonic)
         await journal.start()
-        return await journal.messages(settings.operation_id)
+        messages = await journal.messages(settings.operation_id)
+        return messages, await _loss(connection, journal, settings.operation_id)
+
+
+async def _loss(connection: Connection, journal: Journal, operation_id: str) -> Loss | None:
+    """Ask the view, if there is one, for what the journal has lost of the operation."""
+    from opstream.cli.view_session import utc_now
+    from opstream_journal import BrokerRefused
+    from opstream_journal.jetstream.rpc import STREAM_NOT_FOUND
+    from opstream_journal.stores.snapshots import RawSnapshots
+    from opstream_projector.consistency.entry_check import EntryReader
+
+    try:
+        reading = await EntryReader(connection, journal, RawSnapshots(connection), now=utc_now).read(operation_id)
+    except BrokerRefused as error:
+        if error.err_code != STREAM_NOT_FOUND:
+            raise
+        return None  # there is no view
+    return reading.loss
 
 
 async def _read_archive(connection: Connection, query: HistoryQuery) -> list[OperationMessage]:

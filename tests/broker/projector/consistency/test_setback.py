@@ -242,6 +242,10 @@ async def test_a_beginning_that_is_gone(filled: Broker, tmp_path: Path, how: str
         before = await view_of(link)
     await lose_beginning(filled, how)
 
+    audited = await invoke(filled, "audit", f"op-{OPERATIONS // 2}")
+    assert audited.exit_code == 1
+    assert f"the journal has lost events of operation op-{OPERATIONS // 2} (" in audited.stderr
+    assert "'opstream verify' says what else is gone" in audited.stderr
     result = await invoke(filled, "verify")
     assert result.exit_code == EXIT_SETBACK, result.output
     assert f"only the view has the last state of {lost:,} operation" in result.stderr
@@ -267,6 +271,15 @@ async def test_a_beginning_that_is_gone(filled: Broker, tmp_path: Path, how: str
 
 def _lost_entry(line: bytes) -> LostEntry:
     return msgspec.json.decode(line, type=LostEntry)
+
+
+async def test_an_audit_without_a_view(filled: Broker) -> None:
+    """The timeline comes from the journal alone; without a view nothing can say that something is lost."""
+    async with linked(filled.url) as link:
+        await link.nc.jetstream().delete_stream(VIEW_STREAM)
+    audited = await invoke(filled, "audit", "op-1")
+    assert audited.exit_code == 0, audited.output
+    assert "hashes      ok" in audited.stdout
 
 
 async def test_an_export_of_nothing(filled: Broker, tmp_path: Path) -> None:
