@@ -44,7 +44,7 @@ async def readiness(conditions: Conditions, capacity: JournalCapacity) -> ASGIRe
         step = _FULL_STEP if isinstance(error, JournalFull) else _AWAY_STEP
         shown = Condition(name=str(refused.code), message=refused.body.error.message, next_step=step, is_blocking=True)
         return _refusal(conditions, shown, refused)
-    return json_response(msgspec.json.encode({"status": "ok", **conditions.members()}))
+    return json_response(msgspec.json.encode({"status": "ready", **conditions.members()}))
 
 
 def _is_blocked(conditions: Conditions) -> bool:

@@ -74,7 +74,7 @@ async def test_a_failed_measurement_is_shown_as_a_condition(error: JournalError,
 async def test_ready() -> None:
     """What blocks nothing is shown beside the status."""
     conditions = Conditions()
-    assert await answer(conditions, Capacity()) == (200, {"status": "ok"})
+    assert await answer(conditions, Capacity()) == (200, {"status": "ready"})
     conditions.report("ClockSkew", "7 s fast", "set it")
     status, body = await answer(conditions, Capacity())
     assert (status, [one["name"] for one in body["conditions"]]) == (200, ["ClockSkew"])

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
+from opstream_api.errors import STATUS_OF
 from opstream_schemas.asyncapi import ASYNCAPI_VERSION
+from opstream_schemas.errors import ErrorCode
 
 from .responses import error_responses
 from .shared import Json, header_refs, json_content, refs
 
 TAG: Final = "service"
+_UNKNOWN_HOST: Final = str(STATUS_OF[ErrorCode.UNKNOWN_HOST])
 
 _OK: Final = json_content(
     {"type": "object", "properties": {"status": {"const": "ok"}}, "required": ["status"]},
@@ -19,7 +22,7 @@ _READY: Final = json_content(
     {
         "type": "object",
         "properties": {
-            "status": {"const": "ok"},
+            "status": {"const": "ready"},
             "conditions": {
                 "type": "array",
                 "description": "What an operator should look at; absent while all is well",
@@ -38,7 +41,7 @@ _READY: Final = json_content(
         },
         "required": ["status"],
     },
-    {"ok": {"value": {"status": "ok"}}},
+    {"ready": {"value": {"status": "ready"}}},
 )
 _DOCUMENT: Final = json_content(
     {"type": "object", "properties": {"openapi": {"const": "3.1.0"}}, "required": ["openapi", "info", "paths"]}
@@ -59,8 +62,8 @@ def service_paths() -> Json:
         "/openapi.json": {"get": _get("openapi", "This document", _DOCUMENT)},
         "/asyncapi.json": {"get": _get("asyncapi", "The events that can be subscribed to, as AsyncAPI 3.0", _EVENTS)},
         "/docs": {"get": _page()},
-        "/healthz": {"get": _get("healthz", "The process responds", _OK)},
-        "/readyz": {"get": _get("readyz", ready, _READY, "Unavailable")},
+        "/healthz": {"get": _probe(_get("healthz", "The process responds", _OK))},
+        "/readyz": {"get": _probe(_get("readyz", ready, _READY, "Unavailable"))},
     }
 
 
@@ -75,6 +78,12 @@ def _get(name: str, summary: str, body: Json, *errors: str) -> Json:
             **error_responses("InvalidRequest", *errors),
         },
     }
+
+
+def _probe(path: Json) -> Json:
+    """Return the path of a probe, which names the service by any host."""
+    responses = {status: response for status, response in path["responses"].items() if status != _UNKNOWN_HOST}
+    return {**path, "responses": responses}
 
 
 def _page() -> Json:

@@ -102,6 +102,12 @@ def input_validator(root: dict[str, Any], path: str) -> jsonschema_rs.Draft20201
     return jsonschema_rs.Draft202012Validator(content["schema"] | {"components": root["components"]}, offline=True)
 
 
+def test_only_probes_may_name_any_host() -> None:
+    """Every other path can refuse a request for an unknown host."""
+    without = {path for path, item in operations(document(spec())) if "421" not in item["responses"]}
+    assert without == {"/healthz", "/readyz"}
+
+
 def test_each_action_has_its_own_paths() -> None:
     """One path with an id and one without, besides those of every service."""
     paths = document(spec(), spec(FINISH))["paths"]
