@@ -45,7 +45,9 @@ def load_actions(modules: Iterable[str]) -> list[Action[Any, Any]]:
             if error.name is not None and f"{name}.".startswith(f"{error.name}."):
                 raise InvalidAction(f"there is no module {name!r}: check --actions and PYTHONPATH") from error
             raise _import_error(name, error) from error
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             if getattr(error, "is_signal", False):  # the process was asked to stop, and the module is not to blame
                 raise
             raise _import_error(name, error) from error

@@ -73,6 +73,14 @@ CASES = {
         "import sys\nsys.exit(0)\n",
         "mine.py:2: the module 'mine' ends the process while it is imported: move that below",
     ),
+    "a cancellation": (
+        "import asyncio\nraise asyncio.CancelledError\n",
+        "mine.py:2: the module 'mine' can't be imported: asyncio.exceptions.CancelledError",
+    ),
+    "a group with an exit": (
+        "raise BaseExceptionGroup('both', [SystemExit(0)])\n",
+        "mine.py:1: the module 'mine' can't be imported: ",
+    ),
     "an error of a library": (
         "import json\n\njson.loads('{')\n",
         "mine.py:3: the module 'mine' can't be imported: json.decoder.JSONDecodeError: ",
