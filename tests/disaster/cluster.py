@@ -15,8 +15,6 @@ class ClusterScenario(Scenario):
     """A disaster of one server of three."""
 
     has_cluster = True
-    # A server that is away for a while keeps what it was sent: a request to arm a deadline may be stored late, after the
-    # one to remove it. Such a timer does nothing when it fires (docs/adr/0012).
 
     async def start_again(self, stage: Stage, node: Broker) -> None:
         """Start a server that is down, and wait until it has caught up."""
@@ -59,7 +57,7 @@ class Isolation(ClusterScenario):
     name = "isolation"
 
     async def strike(self, stage: Stage) -> None:
-        stage.has_spare_timers = True
+        stage.has_spare_timers = True  # as after a freeze
         leader = await stage.cluster.leader(subjects.OPERATIONS_STREAM)
         stage.cluster.isolate(leader)
         stage.say(f"{leader.name} is isolated")
@@ -78,6 +76,8 @@ class Freeze(ClusterScenario):
     name = "freeze"
 
     async def strike(self, stage: Stage) -> None:
+        # A request to arm a deadline may be stored after the one to remove it, since a server that is away keeps what it
+        # was sent. Such a timer does nothing when it fires (docs/adr/0012).
         stage.has_spare_timers = True
         leader = await stage.cluster.leader(subjects.OPERATIONS_STREAM)
         leader.pause()
