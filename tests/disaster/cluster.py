@@ -76,8 +76,8 @@ class Freeze(ClusterScenario):
     name = "freeze"
 
     async def strike(self, stage: Stage) -> None:
-        # A request to arm a deadline may be stored after the one to remove it, since a server that is away keeps what it
-        # was sent. Such a timer does nothing when it fires (docs/adr/0012).
+        # A server that is away keeps what it was sent, so a request to arm a deadline may be stored after the one to
+        # remove it. Such a timer does nothing when it fires (docs/adr/0012).
         stage.has_spare_timers = True
         leader = await stage.cluster.leader(subjects.OPERATIONS_STREAM)
         leader.pause()
