@@ -17,7 +17,7 @@ from tests.support.broker.server import _POLL, Broker, Cluster, _streams, free_p
 from tests.support.chaos.system import Net
 
 _SIZE: Final = 3
-_PATIENCE: Final = 400
+_PATIENCE: Final = 1_200
 """Tries until there must be a leader."""
 
 

@@ -159,6 +159,9 @@ async def test_what_verify_says(filled: Broker) -> None:
 
     result = await invoke(filled, "verify")
 
+    for one in (lost[0], next(other for other in lost if other.is_terminal)):
+        audited = await invoke(filled, "audit", one.id)
+        assert (audited.exit_code, "the journal has lost events of operation" in audited.stderr) == (1, True)
     assert {line.partition(":")[0] for line in result.stdout.splitlines()} == {one.id for one in lost}
     assert f"it ends at sequence {left:,}, and others have read more: the view up to {last:,}" in result.stderr
     assert f"gone from its end: {last - left:,} sequences, {left + 1} to {last}" in result.stderr
