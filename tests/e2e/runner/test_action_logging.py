@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from opstream_journal.provisioning.provision import provision
-from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.state import Status
 from tests.support.broker.server import Broker
-from tests.support.journal.journals import linked, opened
 from tests.support.runner.stage import RunnerStage
 from tests.support.system.processes import Process
 
@@ -68,19 +65,6 @@ class=StreamHandler
 args=()
 """
 LINE = r"^\d{4}-\d\d-\d\dT[\d:.]+Z "
-
-
-@pytest.fixture
-def broker() -> Iterator[Broker]:
-    with Broker() as broker:
-        yield broker
-
-
-@pytest.fixture
-async def stage(broker: Broker) -> AsyncIterator[RunnerStage]:
-    async with linked(broker.url) as link:
-        await provision(link, Sizing())
-        yield RunnerStage(link, await opened(link))
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,11 @@ import httpx
 import msgspec
 import pytest
 
-from opstream_journal.provisioning.provision import provision
-from opstream_journal.provisioning.topology import Sizing
 from opstream_runner.handler.invocation import UNEXPECTED_ERROR
 from opstream_schemas.events import CancelRequested
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.state import Operation, Status
 from tests.support.broker.server import Broker, free_port
-from tests.support.journal.journals import linked, opened
 from tests.support.runner.hostile_actions import LEASE
 from tests.support.runner.stage import RunnerStage
 from tests.support.system.processes import Process
@@ -29,19 +26,6 @@ from tests.support.system.wait import eventually
 pytestmark = pytest.mark.e2e
 
 Start = Callable[..., Process]
-
-
-@pytest.fixture
-def broker() -> Iterator[Broker]:
-    with Broker() as broker:
-        yield broker
-
-
-@pytest.fixture
-async def stage(broker: Broker) -> AsyncIterator[RunnerStage]:
-    async with linked(broker.url) as link:
-        await provision(link, Sizing())
-        yield RunnerStage(link, await opened(link))
 
 
 @pytest.fixture

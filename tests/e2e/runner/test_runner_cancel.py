@@ -7,19 +7,15 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from opstream_journal.provisioning.provision import provision
-from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.state import Status
-from tests.support.broker.server import Broker
-from tests.support.journal.journals import linked, opened
 from tests.support.runner.stage import RunnerStage
 from tests.support.system.processes import Process, Watch
 from tests.support.system.wait import eventually
@@ -31,14 +27,6 @@ ASYNC = Kind("iso", "async")
 CHILD = "opstream_runner.handler.child_main"
 
 Start = Callable[[], Process]
-
-
-@pytest.fixture
-async def stage() -> AsyncIterator[RunnerStage]:
-    with Broker() as broker:
-        async with linked(broker.url) as link:
-            await provision(link, Sizing())
-            yield RunnerStage(link, await opened(link))
 
 
 @pytest.fixture

@@ -5,43 +5,26 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import httpx
 import pytest
 
 from opstream_journal import ExpectedVersion
-from opstream_journal.provisioning.provision import provision
-from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas import subjects
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import CancelRequested, Failed, OperationError, Started
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.state import Status
 from tests.support.broker.server import Broker, free_port
-from tests.support.journal.journals import following, linked, opened
+from tests.support.journal.journals import following
 from tests.support.runner.stage import RunnerStage
 from tests.support.system.processes import Process
 
 pytestmark = pytest.mark.e2e
 
 Start = Callable[..., Process]
-
-
-@pytest.fixture
-def broker() -> Iterator[Broker]:
-    with Broker() as broker:
-        yield broker
-
-
-@pytest.fixture
-async def stage(broker: Broker) -> AsyncIterator[RunnerStage]:
-    async with linked(broker.url) as link:
-        await provision(link, Sizing())
-        yield RunnerStage(link, await opened(link))
-        if broker.is_paused:
-            broker.resume()
 
 
 @pytest.fixture
