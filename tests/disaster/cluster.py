@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from typing import Final
 
 from opstream_schemas import subjects
 from tests.disaster.scenario import Scenario
 from tests.disaster.stage import Stage
 from tests.support.broker.server import Broker
+
+CATCHING_UP: Final = 120.0
+"""Seconds that a server has to be current again."""
 
 
 class ClusterScenario(Scenario):
@@ -19,7 +23,7 @@ class ClusterScenario(Scenario):
     async def start_again(self, stage: Stage, node: Broker) -> None:
         """Start a server that is down, and wait until it has caught up."""
         node.start(wait=False)
-        await asyncio.to_thread(stage.cluster.wait_healthy)
+        await asyncio.to_thread(stage.cluster.wait_healthy, CATCHING_UP)
         stage.say(f"{node.name} has caught up")
 
 
@@ -66,7 +70,7 @@ class Isolation(ClusterScenario):
         # The isolation lasts: this waits for nothing.
         await asyncio.sleep(stage.size.seconds)
         stage.cluster.join(leader)
-        await asyncio.to_thread(stage.cluster.wait_healthy)
+        await asyncio.to_thread(stage.cluster.wait_healthy, CATCHING_UP)
         stage.say(f"{leader.name} is back")
 
 
@@ -86,7 +90,7 @@ class Freeze(ClusterScenario):
         # The freeze lasts: this waits for nothing.
         await asyncio.sleep(stage.size.seconds)
         leader.resume()
-        await asyncio.to_thread(stage.cluster.wait_healthy)
+        await asyncio.to_thread(stage.cluster.wait_healthy, CATCHING_UP)
         stage.say(f"{leader.name} is back")
 
 

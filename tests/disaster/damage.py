@@ -15,6 +15,7 @@ import httpx
 import msgspec
 
 from opstream_schemas import subjects
+from tests.disaster.cluster import CATCHING_UP
 from tests.disaster.deletion import jetstream
 from tests.disaster.scenario import Scenario
 from tests.disaster.stage import Stage
@@ -198,7 +199,7 @@ class ReplicaDamage(Damage):
         await asyncio.to_thread(node.stop if self.has_index else node.kill)
         self.damage(stage, StreamFiles(node.store, subjects.OPERATIONS_STREAM))
         node.start(wait=False)
-        await asyncio.to_thread(stage.cluster.wait_healthy)
+        await asyncio.to_thread(stage.cluster.wait_healthy, CATCHING_UP)
         stage.say(f"{node.name} is back")
         await stage.work()
 
@@ -209,7 +210,7 @@ class ReplicaDamage(Damage):
         await asyncio.to_thread(node.stop)
         shutil.rmtree(node.store)
         node.start(wait=False)
-        await asyncio.to_thread(stage.cluster.wait_healthy)
+        await asyncio.to_thread(stage.cluster.wait_healthy, CATCHING_UP)
         await lead(stage, node)
 
     async def play(self, stage: Stage) -> None:
