@@ -1,7 +1,8 @@
 """Child processes of a supervisor: they are started, their output is read, and they are stopped in order.
 
 Each child has a session of its own, so that Ctrl-C in a terminal reaches only the supervisor, which then stops the
-children one after another. A child dies with its supervisor (`die_with_supervisor`).
+children one after another. A child dies with its supervisor (`die_with_supervisor`). What a child has started and left
+behind does not: it is not ours, so its end is not waited for either, even if it holds the output of the child.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from itertools import cycle
 from typing import IO, Final
 
 from opstream.terminal.console import PROCESS_COLOURS, coloured, supports_colour
+
+from .pipe_holders import pipe_holders
 
 _CHUNK: Final = 65_536
 _MAX_LINE: Final = 65_536
@@ -72,10 +75,11 @@ class ChildProcess:
         ended: done when it has ended and its output is read; the result is its `returncode`.
     """
 
-    def __init__(self, name: str, process: asyncio.subprocess.Process, on_line: OnLine) -> None:
+    def __init__(self, name: str, process: asyncio.subprocess.Process, output: int, on_line: OnLine) -> None:
         self.name = name
         self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._process = process
+        self._output = output
         self._on_line = on_line
         self.ended: asyncio.Task[int] = asyncio.create_task(self._supervise(), name=f"child {name}")
 
@@ -88,15 +92,23 @@ class ChildProcess:
         Raises:
             OSError: the process can't be started.
         """
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,
-        )
-        return cls(name, process, on_line)
+        # A pipe of our own: asyncio's `wait` returns only when everything that holds its pipe has closed it.
+        output, child_end = os.pipe()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=child_end,
+                stderr=asyncio.subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(output)
+            raise
+        finally:
+            os.close(child_end)
+        return cls(name, process, output, on_line)
 
     def terminate(self) -> None:
         """Send SIGTERM, if the process still runs."""
@@ -119,19 +131,24 @@ class ChildProcess:
         return False
 
     async def _supervise(self) -> int:
-        reading = asyncio.create_task(self._read(), name=f"output of {self.name}")
-        code = await self._process.wait()
-        # Children of the process may keep the pipe open.
-        await asyncio.wait([reading], timeout=_OUTPUT_TIMEOUT)
-        reading.cancel()
+        loop, stream = asyncio.get_running_loop(), asyncio.StreamReader()
+        pipe = os.fdopen(self._output, "rb", 0)
+        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), pipe)
+        reading = asyncio.create_task(self._read(stream), name=f"output of {self.name}")
+        try:
+            code = await self._process.wait()
+            await asyncio.wait([reading], timeout=_OUTPUT_TIMEOUT)
+            if not reading.done():
+                for holder in pipe_holders(self._output):
+                    self._on_line(f"opstream: the {self.name} has ended, and what it started still runs: {holder}")
+        finally:
+            reading.cancel()
+            transport.close()
         return code
 
-    async def _read(self) -> None:
-        pipe = self._process.stdout
-        if pipe is None:
-            return
+    async def _read(self, stream: asyncio.StreamReader) -> None:
         partial = b""
-        while chunk := await pipe.read(_CHUNK):
+        while chunk := await stream.read(_CHUNK):
             *lines, partial = (partial + chunk).split(b"\n")
             if len(partial) > _MAX_LINE:
                 lines.append(partial)
