@@ -67,7 +67,7 @@ class EventReader:
 
     def __init__(self, connection: Connection, query: HistoryQuery, report: Callable[[str], None]) -> None:
         self._connection = connection
-        self._query = query
+        self.query = query
         self._report = report
         self._filters = query.event_filter.subject_filters(is_archive=query.is_archive)
         self._stream = ARCHIVE_STREAM if query.is_archive else OPERATIONS_STREAM
@@ -91,7 +91,7 @@ class EventReader:
             CommandError: there is no archive, or the sequence to begin with is after the end of the stream.
             JournalError: the broker was away for too long, lacks the stream, or refused.
         """
-        query = self._query
+        query = self.query
         try:
             bounds = await stream_bounds(self._connection, self._stream)
         except NotProvisioned as error:
@@ -134,7 +134,7 @@ class EventReader:
         return " and ".join(parts)
 
     def _check_first(self) -> None:
-        first = self._query.first
+        first = self.query.first
         if first is None:
             # Already now: if the reader is interrupted at once, it must not continue with sequences that have expired.
             self.next_sequence = self.first_sequence
@@ -142,18 +142,19 @@ class EventReader:
         if first > self.last_sequence + 1:
             raise CommandError(
                 f"stream {self._stream} ends at sequence {self.last_sequence}, so it can't continue with {first}: "
-                "is it the right broker, and the right stream (--from-archive)?"
+                "is it the right broker, and the right stream (--from-archive)? If it is, the stream has lost events: "
+                "'opstream verify' says what"
             )
         if first < self.first_sequence:
             self._report_missing(first, self.first_sequence - 1)
             self.next_sequence = self.first_sequence
-        if self._query.since is None and not self._filters:
+        if self.query.since is None and not self._filters:
             self._expected_sequence = self.next_sequence
 
     def _since(self) -> datetime | None:
         """When the broker begins; a little earlier in the archive, where its times are those of the copies."""
-        since = self._query.since
-        return since - _CLOCK_SKEW if since is not None and self._query.is_archive else since
+        since = self.query.since
+        return since - _CLOCK_SKEW if since is not None and self.query.is_archive else since
 
     def _check_gaps(self, batch: Sequence[ScannedMessage]) -> None:
         """Report missing sequences. Without filters there are none: the stream denies deletes."""
@@ -169,7 +170,7 @@ class EventReader:
             expected = message.sequence + 1
 
     def _before_until(self, batch: list[ScannedMessage]) -> list[ScannedMessage]:
-        until = None if self._query.is_archive else self._query.until
+        until = None if self.query.is_archive else self.query.until
         if until is None or all(message.stored_at < until for message in batch):
             return batch
         return batch[: next(index for index, message in enumerate(batch) if message.stored_at >= until)]
@@ -185,13 +186,13 @@ class EventReader:
                 self.skipped += 1
                 self._report_problem(f"sequence {message.sequence} is skipped: {error}")
                 continue
-            is_in_time = not self._query.is_archive or self._is_in_time(envelope.time)
-            if is_in_time and self._query.event_filter.matches(envelope):
+            is_in_time = not self.query.is_archive or self._is_in_time(envelope.time)
+            if is_in_time and self.query.event_filter.matches(envelope):
                 events.append(StoredEvent(message, envelope))
         return events
 
     def _is_in_time(self, time: datetime) -> bool:
-        since, until = self._query.since, self._query.until
+        since, until = self.query.since, self.query.until
         return (since is None or time >= since) and (until is None or time < until)
 
     def _report_missing(self, first: int, last: int) -> None:

@@ -66,6 +66,8 @@ class StreamBounds(msgspec.Struct, frozen=True):
     """When the broker stored the last message, also if that is gone."""
     lost: LostData | None = None
     """None if nothing was cut."""
+    deleted: list[int] | None = None
+    """The sequences between the first and the last one that have no message, if the request asked for them."""
 
 
 class StreamLimits(msgspec.Struct):

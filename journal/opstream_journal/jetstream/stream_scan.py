@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 from opstream_journal.errors import JournalUnavailable, StreamReplaced
+from opstream_schemas.integrity.setback import SequenceRange
 
 from .connection import Connection
 from .ordered_consumer import OrderedConsumer, ScannedMessage, StreamBounds, StreamLimits, stream_api_request
@@ -49,6 +50,13 @@ class StreamIdentity(msgspec.Struct, frozen=True, kw_only=True):
     missing: int = 0
     """Number of sequences between the first and the last one that have no message."""
     replicas: int = 1
+
+    @property
+    def last_stored_time(self) -> datetime | None:
+        """Return `last_stored_at` as a time; None if the stream never had a message."""
+        if not self.last_stored_at or self.last_stored_at.startswith("0001-"):
+            return None
+        return datetime.fromisoformat(self.last_stored_at)
 
 
 async def stream_bounds(connection: Connection, stream: str) -> StreamBounds:
@@ -102,6 +110,21 @@ async def lost_bytes(connection: Connection, stream: StreamIdentity) -> int:
     request = msgspec.json.encode({"deleted_details": True})
     info = await stream_api_request(connection, stream.name, f"STREAM.INFO.{stream.name}", request)
     return info.state.lost.bytes if info.state is not None and info.state.lost is not None else 0
+
+
+async def missing_sequences(connection: Connection, stream: StreamIdentity) -> list[SequenceRange] | None:
+    """Return the gaps of a stream in order; None if they are too many for the broker's answer.
+
+    Raises:
+        NotProvisioned: there is no such stream.
+        JournalUnavailable: no leader answered.
+        BrokerRefused: the broker refused.
+    """
+    if stream.missing > _MAX_GAPS:
+        return None
+    request = msgspec.json.encode({"deleted_details": True})
+    info = await stream_api_request(connection, stream.name, f"STREAM.INFO.{stream.name}", request)
+    return [SequenceRange(one, one) for one in sorted(info.state.deleted or ())] if info.state is not None else []
 
 
 async def scan_stream(

@@ -136,6 +136,7 @@ async def _export(settings: ExportSettings, part: Path) -> str:
 
     from opstream.cli.broker_session import broker_session
     from opstream.history.event_reader import EventReader
+    from opstream.history.lost_events import problem_with_losses
     from opstream.history.parquet_columns import SCHEMA, ParquetColumns
 
     count = 0
@@ -143,7 +144,11 @@ async def _export(settings: ExportSettings, part: Path) -> str:
         settings.servers, "export", settings.connect_timeout, credentials=settings.credentials
     ) as connection:
         with StreamProgress("messages", is_plain=True) as progress, part.open("xb") as file:
-            reader = EventReader(connection, settings.query, lambda text: progress.print_line(printable(text)))
+
+            def report(text: str) -> None:
+                progress.print_line(printable(text))
+
+            reader = EventReader(connection, settings.query, report)
             with parquet.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
                 rows = ParquetColumns()
                 async with aclosing(reader.batches()) as batches:
@@ -162,7 +167,7 @@ async def _export(settings: ExportSettings, part: Path) -> str:
             await asyncio.to_thread(os.fsync, file.fileno())
             what = "1 event" if count == 1 else f"{count} events"
             progress.print_line(f"{what} in {settings.path}; go on with --from-sequence {reader.next_sequence}")
-            return reader.problem
+            return await problem_with_losses(connection, reader, report)
 
 
 def _is_group_full(rows: ParquetColumns) -> bool:

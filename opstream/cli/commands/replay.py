@@ -103,17 +103,25 @@ def print_history(settings: ReplaySettings) -> None:
 async def _replay(settings: ReplaySettings) -> None:
     from opstream.cli.broker_session import broker_session
     from opstream.history.event_reader import EventReader
+    from opstream.history.lost_events import problem_with_losses
 
     form: OutputFormat = settings.form or ("table" if sys.stdout.isatty() else "cloudevents")
     async with broker_session(
         settings.servers, "replay", settings.connect_timeout, credentials=settings.credentials
     ) as connection:
         progress = StreamProgress(is_shown=not sys.stdout.isatty() and not settings.query.is_following)
-        reader = EventReader(connection, settings.query, lambda text: progress.print_line(printable(text)))
+
+        def report(text: str) -> None:
+            progress.print_line(printable(text))
+
+        reader = EventReader(connection, settings.query, report)
         with StdoutWriter(sys.stdout.fileno()) as stdout, progress:
+            if settings.query.is_following:  # which has no end to say it at
+                await problem_with_losses(connection, reader, report)
             await _print(reader, stdout, form, progress)
-    if reader.problem:
-        raise CommandError(f"not everything was printed: {reader.problem}")
+            problem = await problem_with_losses(connection, reader, report)
+    if problem:
+        raise CommandError(f"not everything was printed: {problem}")
 
 
 def _shown(lines: bytes, form: OutputFormat) -> bytes:

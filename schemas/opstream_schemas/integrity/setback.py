@@ -212,14 +212,20 @@ class SetbackEvidence:
         self.entries, self.ended, self.examples = other.entries, other.ended, other.examples
         self.contradicted = other.contradicted
 
+    def end_lines(self) -> list[str]:
+        """Return what is known of a journal's end that is gone, one fact a line."""
+        later, end = self.later_witnesses, self.journal.last
+        if not later:
+            return []
+        gone = SequenceRange(end + 1, later[0].sequence)
+        return [
+            f"it ends at sequence {end:,}, and others have read more: {_listed(later)}",
+            f"gone from its end: {format_count(gone.count, 'sequence')}, {gone}",
+        ]
+
     def lines(self) -> list[str]:
         """Return what is known, one fact a line; empty if nothing proves a setback."""
-        found = []
-        if later := self.later_witnesses:
-            end = self.journal.last
-            gone = SequenceRange(end + 1, later[0].sequence)
-            found.append(f"it ends at sequence {end:,}, and others have read more: {_listed(later)}")
-            found.append(f"gone from its end: {format_count(gone.count, 'sequence')}, {gone}")
+        found = self.end_lines()
         if self.holes:
             count = format_count(sum(hole.count for hole in self.holes), "sequence")
             found.append(f"missing inside of it, where nothing expires or is deleted: {count}, {_named(self.holes)}")
