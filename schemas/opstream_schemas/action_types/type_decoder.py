@@ -48,30 +48,29 @@ _make_named_tuple: Final[Any] = namedtuple  # noqa: PYI024 - the names are known
 Decode = Callable[[bytes], Any]
 
 
-def schema_decoder(schema: Schema, *, with_patterns: bool = False) -> Decode | None:
+def schema_decoder(schema: Schema) -> Decode | None:
     """Return a function that decodes the JSON that a schema describes, as the handler's own type would.
 
     It raises what msgspec does: `ValidationError` and `DecodeError`, and `TypeError` for a set of unhashable items. A
-    node that msgspec would not have made (from `extra_json_schema`, say) takes any JSON.
+    node that msgspec would not have made (from `extra_json_schema`, say) takes any JSON. Patterns are not checked here:
+    Python's `re` may take exponential time (`text_rules`).
 
     Args:
         schema: of an action's input or result.
-        with_patterns: checks patterns, too. Python's `re` may take exponential time, so not for foreign input.
 
     Returns:
         None if the schema describes no type that msgspec could decode.
     """
     try:
-        return msgspec.json.Decoder(_TypeBuilder(schema, with_patterns=with_patterns).build()).decode
+        return msgspec.json.Decoder(_TypeBuilder(schema).build()).decode
     except (TypeError, ValueError, KeyError, AttributeError, RecursionError, NotImplementedError):
         return None  # written by hand, or by a later opstream
 
 
 class _TypeBuilder:
-    def __init__(self, schema: Schema, *, with_patterns: bool) -> None:
+    def __init__(self, schema: Schema) -> None:
         self._schema = schema
         self._defs: dict[str, Schema] = schema.get("$defs", {})
-        self._with_patterns = with_patterns
         self._known: dict[tuple[str, str], Any] = {}
         self._types: dict[str, Callable[[Schema], Any]] = {
             "null": lambda _: None,
@@ -121,8 +120,7 @@ class _TypeBuilder:
         special = _TEXTS.get(node.get("format", ""))
         if special is not None:
             return special
-        keywords = {"minLength": "min_length", "maxLength": "max_length"}
-        return _constrained(str, node, keywords | ({"pattern": "pattern"} if self._with_patterns else {}))
+        return _constrained(str, node, {"minLength": "min_length", "maxLength": "max_length"})
 
     def _array(self, node: Schema) -> Any:  # noqa: ANN401
         items = node.get("prefixItems")

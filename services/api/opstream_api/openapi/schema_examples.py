@@ -9,10 +9,10 @@ from itertools import product
 from math import ceil, floor
 from typing import Any, Final
 
-import jsonschema_rs
 import msgspec
 
 from opstream_schemas.action_types import schema_formats as formats
+from opstream_schemas.action_types.schema_engine import compile_schema
 from opstream_schemas.action_types.type_decoder import Decode, schema_decoder
 
 Json = dict[str, Any]
@@ -71,7 +71,7 @@ def make_example(schema: dict[str, Any]) -> Any | msgspec.UnsetType:  # noqa: AN
         schema: JSON Schema 2020-12 with references to its own root.
     """
     try:
-        validator = jsonschema_rs.Draft202012Validator(schema, validate_formats=True, offline=True)
+        validator = compile_schema(schema)
     except ValueError:
         return msgspec.UNSET
     decode = schema_decoder(schema)
@@ -294,7 +294,7 @@ def _numbers(flat: Json, index: int) -> Iterator[float]:
 
 def _first_valid(candidates: Iterator[Any], flat: Json, keys: Sequence[str]) -> Any:  # noqa: ANN401 - JSON
     rules = {key: flat[key] for key in keys if key in flat}
-    accepts = jsonschema_rs.Draft202012Validator(rules, validate_formats=True, offline=True).is_valid
+    accepts = compile_schema(rules).is_valid
     for candidate in candidates:
         if accepts(candidate):
             return candidate

@@ -18,6 +18,7 @@ from opstream_api.errors import ApiError
 from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.action_types.repeated_members import find_repeated_name
 from opstream_schemas.action_types.schema_engine import compile_schema, validated_part, with_known_patterns
+from opstream_schemas.action_types.text_rules import find_text_rules
 from opstream_schemas.action_types.type_decoder import schema_decoder
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.names import Kind
@@ -134,6 +135,7 @@ class _CompiledAction:
         self.spec = spec
         self.has_sets = b'"uniqueItems":true' in msgspec.json.encode(spec.input_schema)
         self._decode = schema_decoder(spec.input_schema)
+        self._rules = find_text_rules(spec.input_schema, with_patterns=False)
         self._schema = spec.input_schema if self._decode is None else validated_part(spec.input_schema)
         try:
             self._validator = compile_schema(self._schema)
@@ -155,6 +157,8 @@ class _CompiledAction:
         if self._decode is not None:
             try:
                 self._decode(document)
+                if self._rules is not None:
+                    self._rules.check(value)
             except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as error:
                 return [decoding_problem(error)]
         return []

@@ -13,6 +13,8 @@ import msgspec
 
 from opstream_runner.errors import ActionError, InvalidAction, RetryAfter, UnreadableInput
 from opstream_schemas.action_spec import DAY_SECONDS, ActionSpec, Policy
+from opstream_schemas.action_types.schema_nodes import Schema
+from opstream_schemas.action_types.text_rules import find_text_rules
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.names import Kind
 
@@ -39,7 +41,7 @@ class Action(Generic[P, R]):
         """True if it is called in the event loop. What it returns from a thread may still be awaitable."""
         self.module = ""
         """Import path of the module that defines the action; `collect_actions` sets it."""
-        self.decode: Callable[[bytes | msgspec.Raw], Any] = msgspec.json.Decoder(input_type).decode
+        self.decode = _input_decoder(input_type, spec.input_schema)
         """Decodes JSON into the handler's input type. It raises what the type's own code raises."""
         self.check_result: Callable[[bytes], None] = ResultCheck(result_type, spec.result_schema).check
         """Checks the JSON of a result (`ResultCheck.check`)."""
@@ -80,6 +82,19 @@ class Action(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<action {self.kind} v{self.spec.action_version}>"
+
+
+def _input_decoder(input_type: Any, schema: Schema) -> Callable[[bytes | msgspec.Raw], Any]:  # noqa: ANN401
+    decode = msgspec.json.Decoder(input_type).decode
+    rules = find_text_rules(schema)
+    if rules is None:
+        return decode
+
+    def checked(document: bytes | msgspec.Raw) -> Any:  # noqa: ANN401 - the handler's own type
+        rules.check_document(document)
+        return decode(document)
+
+    return checked
 
 
 def action(

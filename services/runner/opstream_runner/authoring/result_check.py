@@ -13,7 +13,8 @@ from msgspec import inspect as types
 
 from opstream_schemas.action_types.repeated_members import find_repeated_name
 from opstream_schemas.action_types.schema_nodes import Schema, schema_nodes
-from opstream_schemas.action_types.type_decoder import DECODED_FORMATS, Decode, schema_decoder
+from opstream_schemas.action_types.text_rules import find_text_rules
+from opstream_schemas.action_types.type_decoder import Decode, schema_decoder
 
 
 class ResultCheck:
@@ -41,12 +42,15 @@ class ResultCheck:
             msgspec.DecodeError: it is no JSON.
             Exception: what the result type's own code raises.
         """
-        decoded = self._decode(encoded)
         if self._needs is None:
             self._needs = _Needs(self._model, self._schema)
+        rules = self._needs.rules
+        if rules is not None and rules.has_patterns:
+            rules.check_document(encoded)  # first, because the type's decoder runs patterns without a bound
+        decoded = self._decode(encoded)
         # What the type writes has no unknown member, and none twice: they would be lost on the way.
         is_written = not self._needs.keeps_raw and _write(decoded) == encoded
-        if is_written and not self._needs.has_more:
+        if is_written and not self._needs.has_sets:
             return
         closed = self._needs.decode_closed(encoded)
         plain = msgspec.json.decode(encoded)
@@ -56,6 +60,8 @@ class ResultCheck:
                 f"an object has the member {json.dumps(name, ensure_ascii=False)} twice: two of its keys are the same "
                 "in JSON"
             )
+        if rules is not None and not is_written:
+            rules.check(plain)
         if self._needs.has_sets and _write(closed).count(b",") < _write(plain).count(b","):
             raise msgspec.ValidationError("an item comes twice where a set is declared: return a set")
 
@@ -68,11 +74,9 @@ class _Needs:
         self.keeps_raw = _holds_raw(types.type_info(model), set())
         """True if a part of a result is not decoded."""
         self.has_sets = any(node.get("uniqueItems") is True for node in nodes)
-        self.has_more = self.has_sets or any(
-            "pattern" in node and node.get("format") not in DECODED_FORMATS for node in nodes
-        )
-        """True if the type alone takes what the schema refuses: what is unequal only in JSON, other scripts' digits."""
-        self.decode_closed: Decode = schema_decoder(schema, with_patterns=True) or msgspec.json.Decoder(model).decode
+        """True if the type alone takes what the schema refuses: what is unequal only in JSON."""
+        self.rules = find_text_rules(schema)
+        self.decode_closed: Decode = schema_decoder(schema) or msgspec.json.Decoder(model).decode
 
 
 def _write(value: Any) -> bytes:  # noqa: ANN401

@@ -241,6 +241,24 @@ def test_a_member_that_comes_twice_is_refused(body: bytes, name: str) -> None:
     assert "twice" in caught.value.body.error.message
 
 
+@pytest.mark.parametrize(
+    ("model", "body", "target", "names"),
+    [
+        (dict[float, int], b'{"1":1,"2":2,"1.0":3}', '["1.0"]', '"1" and "1.0"'),
+        (dict[str, list[dict[bytes, int]]], b'{"a":[{},{"YQ==":1,"YR==":2}]}', 'a[1]["YR=="]', '"YQ==" and "YR=="'),
+        (dict[int, int] | None, b'{"0":1,"-0":3}', '["-0"]', '"0" and "-0"'),
+    ],
+)
+def test_two_names_of_one_key_are_refused(model: Any, body: bytes, target: str, names: str) -> None:
+    """The handler would get one of them: the error names the member, and what it is the same as."""
+    entry = msgspec.structs.replace(spec(), input_schema=announced_schema(model))
+    with pytest.raises(ApiError) as caught:
+        InputValidator().validate(entry, *decode_input(body))
+    assert caught.value.code is ErrorCode.INVALID_INPUT
+    assert caught.value.body.error.target == target
+    assert f"the names {names} are the same key: send one of them" in caught.value.body.error.message
+
+
 @given(
     st.recursive(
         st.none() | st.text('a":\\', max_size=4),

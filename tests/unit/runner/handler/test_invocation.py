@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, Final, NoReturn
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -552,6 +553,8 @@ class Kept(msgspec.Struct):
         (Labels, Labels(set(), raw=msgspec.Raw(b'[{"a":1,"a":2}]')), 'an object has the member "a" twice'),
         (Kept, Kept(msgspec.Raw(b'[{"a":1,"a":2}]')), 'an object has the member "a" twice'),
         (Labels, Labels(set(), rows={1: 1, "1": 2}), 'an object has the member "1" twice'),  # type: ignore[dict-item]
+        (dict[float, int], {"1": 1, "1.0": 2}, 'the names "1" and "1.0" are the same key'),
+        (dict[str, dict[UUID, int]], {"a": {"0" * 32: 1, str(UUID(int=0)): 2}}, "are the same key"),
         (Any, [Real("nan")], "its member `[0]` is nan"),
     ],
 )
@@ -586,3 +589,52 @@ async def test_a_result_with_nothing_twice(declared: Any, result: Any) -> None:
 
     handler.__annotations__ = {"request": Any, "ctx": ActionContext, "return": declared}
     assert await run(action("book:act")(handler)) == Returned(msgspec.json.encode(result))
+
+
+SLOW: Final = "a" * 37 + "!"
+"""A text for which Python's `re` would take hours, with the interpreter's lock held."""
+
+
+class Slow(msgspec.Struct):
+    """Texts of a pattern that backtracks, in all places where a text can be."""
+
+    text: Annotated[str, msgspec.Meta(pattern=r"^(a+)+$")] = "a"
+    names: dict[Annotated[str, msgspec.Meta(pattern=r"^(a+)+$")], int] = {}
+    parts: tuple[int, Annotated[str, msgspec.Meta(pattern=r"^(?=a)(a|a(?!c))+$")] | None] = (1, None)
+    more: list[Slow] = []
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+@pytest.mark.parametrize(
+    ("slow", "place", "why"),
+    [
+        (Slow(text=SLOW), "text", "Expected `str` matching regex '^(a+)+$'"),
+        (Slow(more=[Slow(), Slow(text=SLOW)]), "more[1].text", "Expected `str` matching regex"),
+        (Slow(names={SLOW: 1}), "names", "Expected `str` matching regex"),
+        (Slow(parts=(1, SLOW)), "parts[1]", "the pattern '^(?=a)(a|a(?!c))+$' takes too many steps"),
+    ],
+    ids=["member", "list", "name", "look-around"],
+)
+async def test_a_pattern_that_backtracks(slow: Slow, place: str, why: str, *, is_async: bool) -> None:
+    """What a bounded engine does not take Python's never sees: neither in a result nor in an input."""
+
+    async def awaited(request: Any, ctx: Any) -> Any:
+        return slow
+
+    def called(request: Any, ctx: Any) -> Any:
+        return slow
+
+    def taking(given: Any, returned: Any) -> Action[..., Any]:
+        handler = awaited if is_async else called
+        handler.__annotations__ = {"request": given, "ctx": ActionContext, "return": returned}
+        return action("book:act")(handler)
+
+    outcome = await run(taking(Any, Slow))
+    assert isinstance(outcome, Raised)
+    assert (outcome.error.code, outcome.is_meant) == (ErrorCode.INVALID_RESULT, True)
+    assert f"the result is not what the action declares: its member `{place}`: {why}" in outcome.error.message
+    outcome = await run(taking(Slow, Any), given=msgspec.json.encode(slow))
+    assert isinstance(outcome, Raised)
+    assert (outcome.error.code, outcome.is_meant) == (ErrorCode.INVALID_INPUT, True)
+    assert outcome.error.message.startswith(why)
+    assert f"$.{place}`" in outcome.error.message
