@@ -27,6 +27,10 @@ class Drifted(JournalError):
     """A stream, bucket or consumer differs from what this version needs."""
 
 
+class ForeignStream(Drifted):
+    """A stream, bucket or consumer with one of opstream's names is another application's."""
+
+
 class StreamReplaced(JournalError):
     """While it was read, the stream was created again or set back to an older state: its sequences are not the same."""
 

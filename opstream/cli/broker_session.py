@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from opstream.terminal.console import CommandError, printable
 from opstream.terminal.wait_notice import wait_notice
 from opstream_journal import Connection, Journal, JournalError, JournalUnavailable, NotProvisioned, connect
 from opstream_journal.missing_leader import explain_unavailable
+from opstream_journal.provisioning.provision import check_journal_is_ours
 from opstream_schemas.urls import BrokerCredentials, hide_credentials
 
 NO_JOURNAL: Final = "the broker has no journal: is it the right one? 'opstream provision' makes it"
@@ -33,7 +34,8 @@ async def broker_session(
         advice: what to do about an outage while the command works; the end of the error's text.
 
     Raises:
-        CommandError: the broker can't be reached, refuses, or is not provisioned, now or later in the session.
+        CommandError: the broker can't be reached, refuses, is not provisioned, or has another application's journal,
+            now or later in the session.
     """
     try:
         shown = ", ".join(map(hide_credentials, servers))
@@ -42,6 +44,9 @@ async def broker_session(
                 servers, f"opstream-{command}", connect_timeout=connect_timeout, credentials=credentials
             )
         try:
+            if command != "provision":  # which looks at all that it needs
+                with suppress(JournalUnavailable):  # which the command finds itself, and some wait for
+                    await check_journal_is_ours(connection)
             yield connection
         except JournalUnavailable as error:
             if not connection.is_connected:

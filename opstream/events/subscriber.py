@@ -34,6 +34,7 @@ from opstream_journal import (
     retry_until_ready,
 )
 from opstream_journal.jetstream.connection import end_task
+from opstream_journal.provisioning.provision import check_journal_is_ours
 from opstream_journal.provisioning.subscriber_consumers import SubscriberConsumer
 from opstream_journal.stores import dead_letters
 from opstream_schemas import subjects
@@ -109,6 +110,7 @@ class EventSubscriber(DefaultSubscriber[Msg]):
         )
 
         async def prepare() -> None:
+            await check_journal_is_ours(connection)
             await dead_letters.ensure_stream(connection)
             await durable.ensure(subscription.start)
 

@@ -74,6 +74,17 @@ async def update_stream(connection: Connection, name: str, fields: Fields) -> No
     await _request(connection, f"STREAM.UPDATE.{name}", _merged(raw, fields))
 
 
+async def streams_with_subject(connection: Connection, subject: str) -> list[str]:
+    """Return the names of the streams that take a subject, or one that it matches; at most 1,024.
+
+    Raises:
+        JournalUnavailable: JetStream did not answer.
+        BrokerRefused: the broker refused.
+    """
+    answer = await _request(connection, "STREAM.NAMES", {"subject": subject})
+    return list(answer.get("streams") or ())
+
+
 async def stream_subjects(connection: Connection, name: str, subject_filter: str) -> list[str]:
     """Return the subjects of a stream that match a filter and have a message; at most 100,000, the broker's limit.
 

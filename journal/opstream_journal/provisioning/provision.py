@@ -14,7 +14,14 @@ from typing import Any, Final, TypeVar
 import msgspec
 from nats.js.api import ConsumerConfig, StreamConfig
 
-from opstream_journal.errors import BrokerRefused, BrokerTooOld, Drifted, JournalUnavailable, NotProvisioned
+from opstream_journal.errors import (
+    BrokerRefused,
+    BrokerTooOld,
+    Drifted,
+    ForeignStream,
+    JournalUnavailable,
+    NotProvisioned,
+)
 from opstream_journal.jetstream.connection import Connection
 from opstream_journal.jetstream.server_version import explain_old_version
 from opstream_schemas import subjects
@@ -23,6 +30,7 @@ from opstream_schemas.action_spec import DAY_SECONDS, ActionSpec
 from . import jetstream_admin as admin
 from .archive import ArchiveSizing, archive_stream, check_archive_age
 from .config_drift import Drift, compare_consumer, compare_stream
+from .ownership import RIGHT_BROKER, explain_foreign_consumer, explain_foreign_stream
 from .topology import AGE_MARGIN, SIZING_FIELDS, Sizing, format_duration, runner_consumer, shared_consumers, streams
 
 PROVISION_HINT: Final = "run 'opstream provision'"
@@ -61,16 +69,22 @@ async def provision(
         is_update: whether to apply safe differences.
 
     Raises:
+        ForeignStream: a stream, bucket or consumer with one of our names, or with our subjects, is another
+            application's. Nothing was made or changed.
         Drifted: with `sizing`, events would expire before the statuses of their operations; or the archive would expire
             before the journal; or a lease would become shorter than its runners expect. Nothing was changed.
         JournalError: the broker refused or did not answer.
     """
     specs = list(specs)
-    _check_sizing(sizing, specs)
     wanted = streams(sizing)
     if archive is not None:
-        check_archive_age(archive, sizing.max_age)
         wanted.append(archive_stream(archive, replicas=sizing.replicas))
+    durables = [(stream, config, True) for stream, config in shared_consumers()]
+    durables += [(_STREAM, runner_consumer(spec), False) for spec in specs]
+    await _refuse_foreign(connection, wanted, [(stream, config) for stream, config, _ in durables])
+    _check_sizing(sizing, specs)
+    if archive is not None:
+        check_archive_age(archive, sizing.max_age)
     if is_update:
         await _check_leases(connection, specs)
     made: list[str] = []
@@ -85,8 +99,6 @@ async def provision(
         found = compare_stream(actual or await _existing_config(admin.stream_config(connection, name)), config)
         update = functools.partial(admin.update_stream, connection, name)
         await _apply_safe(found, config.as_dict(), update, updated if is_update else None, drift)
-    durables = [(stream, config, True) for stream, config in shared_consumers()]
-    durables += [(_STREAM, runner_consumer(spec), False) for spec in specs]
     for stream, consumer, is_ours in durables:
         name = str(consumer.durable_name)
         current = await admin.consumer_config(connection, stream, name)
@@ -130,14 +142,15 @@ async def check_provisioned(connection: Connection) -> int:
         The `max_msg_size` of the journal in bytes, -1 for none.
 
     Raises:
+        ForeignStream: a stream with one of our names is another application's.
         NotProvisioned: something is missing.
         Drifted: something differs.
         BrokerTooOld: the leader of a stream is older than opstream works with.
         JournalError: the broker refused or did not answer.
     """
     limit = -1
-    for config in streams(Sizing()):
-        actual = await admin.stream_config(connection, str(config.name))
+    wanted = streams(Sizing())
+    for config, actual in zip(wanted, await _refuse_foreign_streams(connection, wanted), strict=True):
         if actual is None:
             raise NotProvisioned(f"the broker has no stream {config.name}: {PROVISION_HINT}")
         # The leader answers, which in a cluster need not be the server of this connection.
@@ -152,8 +165,19 @@ async def check_provisioned(connection: Connection) -> int:
         current = await admin.consumer_config(connection, stream, str(consumer.durable_name))
         if current is None:
             raise NotProvisioned(f"the broker has no consumer {consumer.durable_name}: {PROVISION_HINT}")
+        _raise_if_foreign(explain_foreign_consumer(current, consumer))
         _raise_if_drifted(compare_consumer(current, consumer))
     return limit
+
+
+async def check_journal_is_ours(connection: Connection) -> None:
+    """Check that the stream OPERATIONS, if there is one, is opstream's.
+
+    Raises:
+        ForeignStream: it is another application's.
+        JournalError: the broker refused or did not answer.
+    """
+    await _refuse_foreign_streams(connection, [one for one in streams(Sizing()) if one.name == _STREAM])
 
 
 async def check_journal_age(connection: Connection, specs: Iterable[ActionSpec]) -> None:
@@ -196,7 +220,39 @@ async def ensure_runner_consumer(connection: Connection, spec: ActionSpec) -> No
                 raise NotProvisioned(f"the broker has no stream {_STREAM}: {PROVISION_HINT}") from refused
             raise
         current = await _existing_config(admin.consumer_config(connection, _STREAM, name))
+    _raise_if_foreign(explain_foreign_consumer(current, wanted))
     _raise_if_drifted(compare_consumer(current, wanted), f"{UPDATE_HINT} with the same --actions")
+
+
+async def _refuse_foreign(
+    connection: Connection, wanted: Sequence[StreamConfig], durables: Iterable[tuple[str, ConsumerConfig]]
+) -> None:
+    """Look at all that exists before anything is made or changed: half a system on a wrong broker can't be undone."""
+    present = set()
+    for config, actual in zip(wanted, await _refuse_foreign_streams(connection, wanted), strict=True):
+        if actual is not None:
+            present.add(config.name)
+            continue
+        for subject in config.subjects or ():
+            for other in await admin.streams_with_subject(connection, subject):
+                _raise_if_foreign(f"stream {other} has messages on {subject}, which opstream needs for {config.name}")
+    for stream, consumer in durables:
+        if stream in present:
+            current = await admin.consumer_config(connection, stream, str(consumer.durable_name))
+            _raise_if_foreign("" if current is None else explain_foreign_consumer(current, consumer))
+
+
+async def _refuse_foreign_streams(connection: Connection, wanted: Sequence[StreamConfig]) -> list[StreamConfig | None]:
+    """Return what the broker has of these streams, None for one that is missing; raise if one is not ours."""
+    found = [await admin.stream_config(connection, str(config.name)) for config in wanted]
+    for config, actual in zip(wanted, found, strict=True):
+        _raise_if_foreign("" if actual is None else explain_foreign_stream(actual, config))
+    return found
+
+
+def _raise_if_foreign(why: str) -> None:
+    if why:
+        raise ForeignStream(f"{why}: {RIGHT_BROKER}")
 
 
 def _check_sizing(sizing: Sizing, specs: Sequence[ActionSpec]) -> None:

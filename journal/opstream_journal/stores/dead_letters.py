@@ -59,7 +59,10 @@ async def ensure_stream(connection: Connection) -> None:
         await admin.create_stream(connection, _config(1 if sizing is None else sizing.replicas))
         current = await admin.stream_config(connection, _STREAM)
     if current is not None and subjects.PARKED_SUBJECTS not in (current.subjects or []):
-        raise Drifted(f"stream {_STREAM} does not accept {subjects.PARKED_SUBJECTS}: add that subject to it")
+        raise Drifted(
+            f"stream {_STREAM} does not accept {subjects.PARKED_SUBJECTS}: add that subject to it if it is "
+            f"opstream's; if another application made it, use another broker or an account of its own"
+        )
 
 
 async def add(connection: Connection, parked: DeadLetter) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from opstream_journal import BrokerRefused, Connection, Drifted, JournalUnavailable, NotProvisioned
+from opstream_journal import BrokerRefused, Connection, Drifted, ForeignStream, JournalUnavailable, NotProvisioned
 from opstream_journal.provisioning.provision import (
     ProvisionReport,
     check_provisioned,
@@ -448,7 +448,10 @@ async def test_what_the_broker_refuses(bare: Connection) -> None:
 
 
 async def test_subjects_that_another_stream_has(bare: Connection) -> None:
-    """A foreign stream on our subjects is named by the broker's own error, not overwritten."""
+    """A foreign stream on our subjects is named before anything is made, and not overwritten."""
     await api(bare, "STREAM.CREATE.FOREIGN", {"name": "FOREIGN", "subjects": ["timers.>"], "storage": "file"})
-    with pytest.raises(BrokerRefused, match="subjects overlap"):
+    with pytest.raises(
+        ForeignStream, match=r"stream FOREIGN has messages on timers\.>, which opstream needs for TIMERS"
+    ):
         await provision(bare, Sizing(), is_update=True)
+    assert (await api(bare, "STREAM.NAMES"))["streams"] == ["FOREIGN"]
