@@ -10,21 +10,22 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterator
-from enum import IntEnum
 from typing import Any, Final
 
 import httptools
 import uvicorn
 from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from .conditions import Conditions
 from .descriptors import check_descriptors
+from .request_head import NO_TUNNEL, PROBES, Refusal, RefusedRequest, check_head, malformed, refused_by
 
 logger = logging.getLogger(__name__)
 
 MAX_HEAD_BYTES: Final = 32 * 1024
-"""Bytes of request line, headers and trailers together, about as other servers allow."""
+"""Bytes of URL, headers and trailers together, about as other servers allow."""
 MAX_URL_BYTES: Final = 8 * 1024
 """Bytes of the request's URL. The longest id, percent-encoded, has 3 KiB; litestar caches recent URLs."""
 HEAD_SECONDS: Final = 10.0
@@ -37,19 +38,22 @@ LINGER_SECONDS: Final = 1.0
 """Seconds that a refused client has to read why."""
 CHECK_TICKS: Final = 10
 """uvicorn's ticks, of 0.1 s each, between two checks of the time limits."""
+MAX_PIPELINED: Final = 16
+"""Requests that wait behind another one of their connection, and that 4 KiB may exceed. More are not read meanwhile."""
+PROBE_RESERVE: Final = 16
+"""Connections beyond the allowed ones on which only a probe is answered."""
+PROBE_SECONDS: Final = 1.0
+"""Seconds that a probe has for its head on one of those."""
 
-_VERSIONS: Final = frozenset({"1.0", "1.1"})
+_LINE_BYTES: Final = 4
+"""What a header has beside its name and value: `: ` and CR LF."""
+_PIECE_BYTES: Final = 4096
+"""Bytes of many requests that the parser gets at once: it stops only between two pieces."""
+_FEW_LINES: Final = 2 * MAX_PIPELINED
+"""So many ends of lines are not too many requests, each of which has two: a large body is parsed in one piece."""
 _FULL: Final = "TooManyConnections"
 _FREE_SHARE: Final = 0.9
 """Share of the allowed connections below which there are no longer too many, so that the log is not full of it."""
-
-
-class Refusal(IntEnum):
-    """Why a connection is refused before the app has a request: the status of the response."""
-
-    MALFORMED = 400
-    TIMED_OUT = 408
-    FULL = 503
 
 
 class BoundedServer(uvicorn.Server):
@@ -58,7 +62,7 @@ class BoundedServer(uvicorn.Server):
     Args:
         config: uvicorn's; `http` must be a `BoundedProtocol`.
         conditions: where it reports that it is full, or out of file descriptors.
-        max_connections: connections at once; a further one gets a 503.
+        max_connections: connections at once; further ones get a 503, but for probes on the first `PROBE_RESERVE`.
     """
 
     def __init__(self, config: uvicorn.Config, conditions: Conditions, *, max_connections: int) -> None:
@@ -67,7 +71,7 @@ class BoundedServer(uvicorn.Server):
         self._max_connections = max_connections
         self.server_state.bounds = self  # type: ignore[attr-defined]  # how a protocol finds it
 
-    def refuses(self, connections: int) -> bool:
+    def is_full(self, connections: int) -> bool:
         """Return True, and report it, if there are more connections than allowed."""
         if connections <= self._max_connections:
             return False
@@ -77,6 +81,10 @@ class BoundedServer(uvicorn.Server):
             "start more processes, close unused connections, or raise the limit of file descriptors (ulimit -n)",
         )
         return True
+
+    def has_reserve(self, connections: int) -> bool:
+        """Return True if there is still one for a probe."""
+        return connections <= self._max_connections + PROBE_RESERVE
 
     async def on_tick(self, counter: int) -> bool:
         """Check the time limits of all connections, and the file descriptors, every second."""
@@ -110,46 +118,52 @@ class BoundedProtocol(HttpToolsProtocol):
     """The head of a request is complete, and its body is not."""
     _is_refused = False
     """Nothing that the client sends is parsed any more."""
+    _is_for_probes = False
+    """There are too many connections, so only a probe is answered on this one."""
     _head_size = 0
     """Bytes of the current request's head that the parser has handed out."""
     _held_size = 0
     """Bytes that the parser holds, or has dropped, since it last handed something out."""
+    _unread: bytearray
+    """Bytes that the parser gets when less requests wait."""
+    flow: _Flow
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept a client, unless there are too many."""
         super().connection_made(transport)
+        self.flow = _Flow(transport)
+        self._unread = bytearray()
         self._deadline = self.loop.time() + HEAD_SECONDS
         server = getattr(self.server_state, "bounds", None)
-        if isinstance(server, BoundedServer) and server.refuses(len(self.connections)):
-            self._refuse(Refusal.FULL)
+        if isinstance(server, BoundedServer) and server.is_full(len(self.connections)):
+            if not server.has_reserve(len(self.connections)):
+                self._refuse(_full())
+                return
+            self._is_for_probes = True
+            self._deadline = self.loop.time() + PROBE_SECONDS
 
     def data_received(self, data: bytes) -> None:
         """Parse bytes of one request or several, within the bounds."""
         self._unset_keepalive_if_required()
         if self._is_refused:
             return
-        self._is_begun = True
-        if self._deadline is None:
-            self._deadline = self.loop.time() + HEAD_SECONDS
-        self._held_size += len(data)
-        try:
-            self.feed(data)
-        except httptools.HttpParserError:
-            self._refuse(Refusal.MALFORMED)
+        if self._unread or self.pipeline or (len(data) > _PIECE_BYTES and data.count(b"\r") > _FEW_LINES):
+            self._unread += data
+            self._parse_unread()
         else:
-            if self._head_size + self._held_size > MAX_HEAD_BYTES and not self._is_refused:
-                self._refuse(Refusal.MALFORMED)
+            self._parse(data)
 
     def feed(self, data: bytes) -> None:
         """Parse bytes.
 
         Raises:
             HttpParserError: they are not HTTP.
+            RefusedRequest: they ask for something else.
         """
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._refuse(Refusal.MALFORMED)
+        except httptools.HttpParserUpgrade as error:
+            raise malformed("it asks for another protocol, and this server has HTTP/1.1 only") from error
 
     def on_message_begin(self) -> None:
         """Begin a request."""
@@ -161,19 +175,25 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         """Take over a part of the URL."""
-        self._count_head_bytes(len(url), MAX_URL_BYTES)
+        self._count_head_bytes(len(url), MAX_URL_BYTES, "its URL has")
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take over a header, or a trailer."""
-        self._count_head_bytes(len(name) + len(value), MAX_HEAD_BYTES)
+        self._count_head_bytes(len(name) + len(value) + _LINE_BYTES, MAX_HEAD_BYTES, "its head and trailers have")
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Start the request."""
         self._held_size = 0
-        self._check_head(self.parser.get_http_version())
+        if self.parser.get_method() == b"CONNECT":
+            raise NO_TUNNEL
+        self.url = check_head(self.parser.get_http_version(), self.url, self.headers)
+        if self._is_for_probes and self.url.partition(b"?")[0] not in PROBES:
+            raise _full()
         super().on_headers_complete()  # it raises for a URL that it can't parse: then there is no new cycle
+        if self._is_for_probes:
+            self.cycle.keep_alive = False
         self._is_in_body = True
         self._deadline = self.loop.time() + BODY_SECONDS
 
@@ -191,34 +211,73 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_begun = self._is_in_body = False
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        """Start the next request, and go on to read."""
+        super().on_response_complete()
+        if not self._unread:
+            return
+        if self.transport.is_closing():
+            self._unread.clear()
+            return
+        if self._deadline is not None:  # until now, the rest of that request was not read
+            self._deadline = self.loop.time() + (BODY_SECONDS if self._is_in_body else HEAD_SECONDS)
+        self._parse_unread()
+
     def check_time(self, now: float) -> None:
         """Refuse the client if the rest of its request is late."""
-        if self._deadline is None or now < self._deadline or self.transport.is_closing():
+        if self._deadline is None or now < self._deadline or self._unread or self.transport.is_closing():
             return
-        if self._is_begun and not self._is_refused:
-            self._refuse(Refusal.TIMED_OUT)
+        if self._is_for_probes and not self._is_refused:
+            self._refuse(_full())
+        elif self._is_begun and not self._is_refused:
+            message = "the rest of the request did not arrive in time: send it again"
+            self._refuse(RefusedRequest(message, Refusal.TIMED_OUT))
         else:
             self.transport.close()
 
     def shutdown(self) -> None:
-        """End the connection now if it is refused; otherwise after its response, or at once if it has none."""
+        """End the connection now if it is refused; otherwise after its response, or at once if it has none.
+
+        What is not read yet gets no response, and is not done.
+        """
+        self._unread.clear()
         if self._is_refused and self._deadline is not None:
             self.transport.close()
         else:
             super().shutdown()
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
-        """Refuse the client."""
-        self._refuse(Refusal.MALFORMED)
-
-    def refusal(self, refusal: Refusal) -> tuple[list[str], bytes]:
+    def refusal(self, refused: RefusedRequest) -> tuple[list[str], bytes]:
         """Return the header lines and the body of the response to a refused client."""
-        return ["content-type: text/plain"], refusal.name.encode()
+        return ["content-type: text/plain"], str(refused).encode()
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def _parse_unread(self) -> None:
+        """Parse while not too many requests wait.
+
+        Some more bytes are taken from the connection, so that the end of the client is seen.
+        """
+        while self._unread and len(self.pipeline) < MAX_PIPELINED:
+            piece = bytes(self._unread[:_PIECE_BYTES])
+            del self._unread[:_PIECE_BYTES]
+            self._parse(piece)
+        self.flow.hold(is_held=len(self._unread) > HIGH_WATER_LIMIT)
+
+    def _parse(self, data: bytes) -> None:
+        self._is_begun = True
+        if self._deadline is None:
+            self._deadline = self.loop.time() + HEAD_SECONDS
+        self._held_size += len(data)
+        try:
+            self.feed(data)
+            if self._head_size + self._held_size > MAX_HEAD_BYTES:
+                raise _too_long("a part of it has", MAX_HEAD_BYTES)
+        except (httptools.HttpParserError, RefusedRequest) as error:
+            self._refuse(refused_by(error, data))
+
+    def _refuse(self, refused: RefusedRequest) -> None:
         """Respond to a refused client and close the connection, after the responses to the requests before."""
         self._is_refused = True
         self._deadline = None
+        self._unread.clear()
         if self._is_in_body and self.cycle.response_complete:
             self.transport.close()  # another response would be taken for that to the next request
             return
@@ -234,10 +293,10 @@ class BoundedProtocol(HttpToolsProtocol):
             if pending.response_started:
                 self.transport.abort()
                 return
-        lines, body = self.refusal(refusal)
+        lines, body = self.refusal(refused)
         head = "\r\n".join([*lines, f"content-length: {len(body)}", "connection: close", "", ""])
-        self.transport.write(STATUS_LINE[refusal] + head.encode() + body)
-        if refusal is Refusal.FULL:
+        self.transport.write(STATUS_LINE[refused.refusal] + head.encode() + body)
+        if refused.refusal is Refusal.FULL and not self._is_for_probes:
             self.transport.close()
             return
         # With unread bytes, a close resets the connection, and the client may not get to read the response.
@@ -249,28 +308,38 @@ class BoundedProtocol(HttpToolsProtocol):
         self._current = cycle
         super()._start_asgi_task(cycle, app if cycle.scope["http_version"] != "1.0" else _close_delimited(app, cycle))
 
-    def _check_head(self, version: str) -> None:
-        """Check what the parser lets pass, and what proxies and servers may understand in different ways.
-
-        Sources: RFC 9112, 3.2 (target and Host), 6.1 (Transfer-Encoding). A target with a scheme is for proxies.
-        """
-        if version not in _VERSIONS:
-            raise ValueError("the request is of another version of HTTP")
-        if b"#" in self.url or not (self.url.startswith(b"/") or self.url == b"*"):
-            raise ValueError("the target of a request is no path")
-        names = [name for name, _ in self.headers]
-        if names.count(b"host") > 1:
-            raise ValueError("a request has several hosts")
-        if b"transfer-encoding" in names:
-            codings = [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"]
-            if version == "1.0" or codings != [b"chunked"]:
-                raise ValueError("a body has an unknown transfer coding")
-
-    def _count_head_bytes(self, size: int, limit: int) -> None:
+    def _count_head_bytes(self, size: int, limit: int, part: str) -> None:
         self._head_size += size
         self._held_size = 0
         if self._head_size > limit:
-            raise ValueError(f"the head of a request has more than {limit} bytes")
+            raise _too_long(part, limit)
+
+
+class _Flow(FlowControl):
+    """uvicorn's flow control, but what resumes reading for one request does not while too much is unread."""
+
+    _is_held = False
+
+    def hold(self, *, is_held: bool) -> None:
+        """Stop reading, or go on if it was stopped here."""
+        if is_held:
+            self._is_held = True
+            self.pause_reading()
+        elif self._is_held:
+            self._is_held = False
+            self.resume_reading()
+
+    def resume_reading(self) -> None:
+        if not self._is_held:
+            super().resume_reading()
+
+
+def _full() -> RefusedRequest:
+    return RefusedRequest("the service has too many connections: try again", Refusal.FULL)
+
+
+def _too_long(part: str, limit: int) -> RefusedRequest:
+    return malformed(f"{part} more than {limit // 1024} KiB")
 
 
 def _close_delimited(app: ASGI3Application, cycle: RequestResponseCycle) -> ASGI3Application:

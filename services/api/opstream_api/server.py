@@ -19,7 +19,8 @@ from litestar.types import ASGIApp
 
 from opstream_journal.runtime.conditions import Conditions
 from opstream_journal.runtime.descriptors import connection_limit
-from opstream_journal.runtime.http_server import BoundedProtocol, BoundedServer, Refusal
+from opstream_journal.runtime.http_server import BoundedProtocol, BoundedServer
+from opstream_journal.runtime.request_head import NO_TUNNEL, Refusal, RefusedRequest
 from opstream_schemas.errors import ErrorCode
 
 from .errors import ApiError
@@ -32,20 +33,12 @@ KEEP_ALIVE_SECONDS: Final = 75
 """Whole seconds that a connection may be idle after a response: longer than load balancers keep theirs (60 s), so
 that none sends a request on a connection that this service is just closing."""
 
-_MAX_PIPELINED: Final = 16
-"""Pipelined requests that may wait on one connection."""
 _UPGRADES: Final = frozenset({b"upgrade", b"http2-settings"})
-_REFUSALS: Final = MappingProxyType(
+_CODES: Final = MappingProxyType(
     {
-        Refusal.MALFORMED: (
-            ErrorCode.INVALID_HEADER,
-            (
-                "the request is not valid HTTP/1.1: unknown method, target that is no path, two Host headers, "
-                "a Transfer-Encoding other than chunked, or a URL or headers that are too long"
-            ),
-        ),
-        Refusal.TIMED_OUT: (ErrorCode.REQUEST_TIMEOUT, "the rest of the request did not arrive in time: send it again"),
-        Refusal.FULL: (ErrorCode.TOO_MANY_CONNECTIONS, "the service has too many connections: try again"),
+        Refusal.MALFORMED: ErrorCode.INVALID_HEADER,
+        Refusal.TIMED_OUT: ErrorCode.REQUEST_TIMEOUT,
+        Refusal.FULL: ErrorCode.TOO_MANY_CONNECTIONS,
     }
 )
 
@@ -137,9 +130,7 @@ class HttpProtocol(BoundedProtocol):
         if self.parser.should_upgrade():
             return
         super().on_headers_complete()
-        if len(self.pipeline) > _MAX_PIPELINED:
-            self.transport.abort()
-        elif self.pipeline:
+        if self.pipeline:
             self.flow.resume_reading()  # uvicorn pauses reading here, so a disconnect would not be seen
 
     def on_message_complete(self) -> None:
@@ -147,10 +138,9 @@ class HttpProtocol(BoundedProtocol):
         if not self.parser.should_upgrade():
             super().on_message_complete()
 
-    def refusal(self, refusal: Refusal) -> tuple[list[str], bytes]:
+    def refusal(self, refused: RefusedRequest) -> tuple[list[str], bytes]:
         """Return the header lines and the body of the response to a refused client: an error of the contract."""
-        code, message = _REFUSALS[refusal]
-        error = ApiError(code, message)
+        error = ApiError(_CODES[refused.refusal], str(refused), target=refused.target)
         lines = [
             f"Content-Type: {JSON}",
             f"x-ms-request-id: {uuid_utils.uuid4()}",
@@ -167,8 +157,7 @@ class HttpProtocol(BoundedProtocol):
         """
         method = self.parser.get_method()
         if method == b"CONNECT":
-            self.send_400_response("")
-            return
+            raise NO_TUNNEL
         lines = [b"%s %s HTTP/%s" % (method, self.url, self.parser.get_http_version().encode())]
         for name, value in self.headers:
             if name == b"connection":

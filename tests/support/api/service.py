@@ -98,6 +98,10 @@ class Api:
         """What `/readyz` shows."""
         self._server = server
 
+    def stop(self) -> None:
+        """Begin to stop, as SIGTERM does."""
+        self._server.should_exit = True
+
     @property
     def connections(self) -> int:
         """Number of open connections."""

@@ -19,6 +19,7 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
 from opstream_api.errors import ApiError, not_found
+from opstream_journal.runtime.request_head import PROBES
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.urls import ANY_HOST, parse_host_rule
 
@@ -31,8 +32,6 @@ _LAST_PORT: Final = 65_535
 _MAX_KNOWN: Final = 256
 """Spellings of `Host` whose verdict is kept."""
 _READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-_PROBES: Final = frozenset({b"/healthz", b"/readyz"})
-"""Probes name the service by its address, whatever that is. Their answers are no secret, and change nothing."""
 _OWN_SITE: Final = frozenset({b"same-origin", b"none"})
 """Values of `Sec-Fetch-Site`; `none` is for what the user does, such as opening a bookmark."""
 _REDIRECTED: Final = b"/docs/"
@@ -118,7 +117,8 @@ class RequestOriginMiddleware:
             elif name == b"origin":
                 origins.append(value)
         raw_path = scope["raw_path"]
-        if raw_path not in _PROBES:
+        # Probes name the service by its address, whatever that is. Their answers are no secret, and change nothing.
+        if raw_path not in PROBES:
             for host in hosts:
                 if not self._permits(host):
                     return _unknown_host(host.decode("latin-1"))

@@ -57,7 +57,7 @@ def get(path: str, *headers: str, version: str = "1.1") -> bytes:
 
 
 @pytest.mark.parametrize("header", ["Accept: text/event-stream", "Prefer: wait=60"])
-@pytest.mark.parametrize("followers", [0, 1, 3])
+@pytest.mark.parametrize("followers", [0, 1, 3, 200])
 async def test_a_pipeline_whose_client_disconnects(api: Api, journal: Journal, header: str, followers: int) -> None:
     """Requests behind a waiting one do not hide that the client has disconnected: the wait ends."""
     story = await running(api, journal)
@@ -69,14 +69,81 @@ async def test_a_pipeline_whose_client_disconnects(api: Api, journal: Journal, h
     await eventually(lambda: not len(api.watchers))
 
 
-async def test_a_pipeline_without_end(api: Api, journal: Journal) -> None:
-    """Too many requests behind a waiting one end the connection, and leave nothing."""
+async def test_a_pipeline_of_any_length_is_answered_in_order(
+    api: Api, journal: Journal, link: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond what waits, no more is read until there is room; meanwhile the client's time does not run."""
+    monkeypatch.setattr(http_server, "CHECK_TICKS", 1)
+    monkeypatch.setattr(http_server, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(http_server, "BODY_SECONDS", 0.2)
     story = await running(api, journal)
     path = f"/status/{story.operation.id}"
+    submits = [post("/book/1:upload-start", INPUT, f"Operation-Id: id-{number}") for number in range(60)]
+    async with api.connection() as (reader, writer), api.connection() as (idle, _), asyncio.timeout(30):
+        before = await stored_messages(link)
+        writer.write(get(path, "Prefer: wait=60") + b"".join(submits) + get("/healthz") * 2000)
+        await eventually(lambda: len(api.watchers) == 1)
+        assert await idle.read() == b""  # a connection that does not go on is over its time
+        assert await stored_messages(link) == before
+        await story.append(Succeeded(result=msgspec.Raw(b"1")))
+        assert b'"Succeeded"' in (await read_reply(reader)).body
+        for number in range(60):
+            reply = await read_reply(reader)
+            assert (reply.status, reply.header("Operation-Id")) == (202, f"id-{number}")
+        for _ in range(2000):
+            assert (await read_reply(reader)).status == 200
+        writer.write(get("/readyz"))
+        assert (await read_reply(reader)).status == 200
+
+
+async def test_a_pipeline_without_end_is_held_back(api: Api, journal: Journal) -> None:
+    """The service keeps little of it: the client can't send further, until it is answered."""
+    story = await running(api, journal)
+    large = get("/healthz", f"X: {'x' * 30_000}")
+    sent = 0
     async with api.connection() as (reader, writer):
-        writer.write(get(path, "Prefer: wait=60") + get(path) * 50)
-        assert await reader.read() == b""
-    await eventually(lambda: not len(api.watchers))
+        writer.write(get(f"/status/{story.operation.id}", "Prefer: wait=60"))
+        while sent * len(large) < MOST:
+            writer.write(large)
+            sent += 1
+            try:
+                async with asyncio.timeout(1):
+                    await writer.drain()
+            except TimeoutError:
+                break
+        assert sent * len(large) < MOST
+        await story.append(Succeeded(result=msgspec.Raw(b"1")))
+        assert b'"Succeeded"' in (await read_reply(reader)).body
+        for _ in range(sent):
+            assert (await read_reply(reader)).status == 200
+
+
+async def test_what_a_pipeline_is_not_answered_is_not_recorded(broker: Broker, link: Connection) -> None:
+    """A stop answers those that wait; what the service has not read it does not do."""
+    await announce_action(link, spec())
+    async with serving(broker.url) as api:
+        answer = await api.submit()
+        submits = b"".join(post("/book/1:upload-start", INPUT, f"Operation-Id: id-{number}") for number in range(200))
+        async with api.connection() as (reader, writer):
+            writer.write(get(f"/status/{answer.json()['id']}", "Prefer: wait=60") + submits)
+            await eventually(lambda: len(api.watchers) == 1)
+            api.stop()
+            answered = (await reader.read()).count(b"HTTP/1.1 202 ")
+    assert 0 < answered < 100
+    assert await stored_messages(link) == 1 + answered
+
+
+async def test_an_invalid_request_behind_a_long_pipeline(api: Api, journal: Journal, link: Connection) -> None:
+    """All before it are answered, and then the connection ends."""
+    story = await running(api, journal)
+    async with api.connection() as (reader, writer):
+        requests = get(f"/status/{story.operation.id}", "Prefer: wait=60") + get("/healthz") * 200
+        writer.write(requests + b"garbage\r\n\r\n" + SUBMIT)
+        await eventually(lambda: len(api.watchers) == 1)
+        before = await stored_messages(link)
+        await story.append(Succeeded(result=msgspec.Raw(b"1")))
+        assert (await reader.read()).count(b"HTTP/1.1 200 ") == 201
+    assert await stored_messages(link) == before + 1
 
 
 async def test_a_pipeline_is_answered_in_order(api: Api, journal: Journal) -> None:
@@ -252,7 +319,7 @@ async def test_a_half_head_behind_a_waiting_request(
 
 
 async def test_a_full_service_refuses_and_recovers(broker: Broker, link: Connection) -> None:
-    """A connection too many gets a 503 at once, and the operator a condition, which ends with the connections."""
+    """A connection too many gets a 503, but for probes; the operator gets a condition, which ends with them."""
     async with serving(broker.url, max_connections=4) as api, api.connection() as (held, writer):
 
         async def conditions() -> list[str]:
@@ -263,17 +330,36 @@ async def test_a_full_service_refuses_and_recovers(broker: Broker, link: Connect
         async with contextlib.AsyncExitStack() as stack:
             for _ in range(3):
                 await stack.enter_async_context(api.connection())
-            async with api.connection() as (reader, _):
-                reply = await read_reply(reader)
-                assert (reply.status, reply.header("x-ms-error-code")) == (503, "TooManyConnections")
-                assert reply.header("Retry-After") == "1"
-                assert await reader.read() == b""
+            for sent, status in (
+                (get("/healthz"), 200),
+                (get("/readyz?a=1"), 200),
+                (get("/status/1"), 503),
+                (b"", 503),
+            ):
+                async with api.connection() as (reader, probe):
+                    probe.write(sent)
+                    reply = await read_reply(reader)
+                    assert reply.status == status
+                    if status == 503:
+                        assert reply.header("x-ms-error-code") == "TooManyConnections"
+                        assert reply.header("Retry-After") == "1"
+                    assert await reader.read() == b""  # a probe has no second request
             assert await conditions() == ["TooManyConnections"]
 
         async def is_over() -> bool:
             return not await conditions()
 
         await eventually(is_over)
+
+
+async def test_the_reserve_for_probes_ends(broker: Broker, link: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond it a connection is refused at once, whatever it would ask; who keeps one silent loses it soon."""
+    monkeypatch.setattr(http_server, "PROBE_SECONDS", 60.0)
+    async with serving(broker.url, max_connections=2) as api, contextlib.AsyncExitStack() as stack:
+        for _ in range(2 + http_server.PROBE_RESERVE):
+            await stack.enter_async_context(api.connection())
+        async with api.connection() as (reader, _):
+            assert (await read_reply(reader)).header("x-ms-error-code") == "TooManyConnections"
 
 
 @pytest.mark.parametrize("part", ENDLESS)

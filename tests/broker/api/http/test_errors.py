@@ -70,6 +70,13 @@ TABLE: Final = [
     ("no Host", post(PATH, VALID, host=None), 400, "InvalidHeader", "Host"),
     ("bad Host", post(PATH, VALID, host="a,b"), 400, "InvalidHeader", "Host"),
     ("worse Host", post(PATH, VALID, host="a/b c"), 400, "InvalidHeader", "Host"),
+    ("no Host in a read", b"GET /status/1 HTTP/1.1\r\n\r\n", 400, "InvalidHeader", "Host"),
+    ("no Host in a probe", b"GET /healthz HTTP/1.1\r\n\r\n", 400, "InvalidHeader", "Host"),
+    ("half an address", request("GET", "/status/1").replace(b"api.test", b"[::1"), 400, "InvalidHeader", "Host"),
+    ("no IPv6", request("GET", "/status/1").replace(b"api.test", b"[127.0.0.1]"), 400, "InvalidHeader", "Host"),
+    ("another host", request("GET", "http://evil.test/status/1"), 400, "InvalidHeader", "Host"),
+    ("absolute form", request("GET", "http://api.test/status/1"), 404, "OperationNotFound", ""),
+    ("absolute form of a submit", post(f"http://api.test{PATH}", b"{"), 400, "InvalidInput", ""),
     ("text", post(PATH, VALID, "Content-Type: text/plain"), 415, "UnsupportedMediaType", "Content-Type"),
     (
         "latin-1",
