@@ -268,7 +268,7 @@ class Dispatcher:
                 )
                 await message.ack_confirmed()
             case BeginAttempt(row=row):
-                admission: Admission = self._versions.admit(operation, loaded.action_input)
+                admission: Admission = await self._versions.admit(operation, loaded.action_input)
                 if isinstance(admission, Admit):
                     admission = await self._admission.admit(operation, loaded.request_sequence, message)
                 match admission:

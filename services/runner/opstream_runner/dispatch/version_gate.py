@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 
 from opstream_journal.outage_log import OutageLog
 from opstream_runner.authoring.action import Action
-from opstream_runner.errors import ActionError, RetryAfter, UnreadableInput
+from opstream_runner.containment.forks import leave_fork
+from opstream_runner.errors import UnreadableInput
+from opstream_runner.handler.handler_thread import run_in_thread
+from opstream_schemas.action_types.type_decoder import Decode, schema_decoder
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import Failed, OperationError
 from opstream_schemas.operation.state import Operation
@@ -45,6 +49,8 @@ class VersionGate:
         self._action = action
         self._own = action.spec.action_version
         self._clock = clock
+        self._has_decoder = False
+        self._decode_closed: Decode | None = None
         self._first_seen: dict[str, float] = {}
         """By operation: when this process first left it to others."""
         self._later = OutageLog(
@@ -62,7 +68,7 @@ class VersionGate:
             clock=clock,
         )
 
-    def admit(self, operation: Operation, action_input: msgspec.Raw) -> Admit | Requeue | Reject:
+    async def admit(self, operation: Operation, action_input: msgspec.Raw) -> Admit | Requeue | Reject:
         """Decide whether this process may run the operation. Costs nothing for a request of its own version."""
         asked = operation.action_version
         if asked == self._own:
@@ -71,13 +77,33 @@ class VersionGate:
             self._later.failed(f"operation {operation.id} is of version {asked}")
             return Requeue(_FIRST_DELAY)
         try:
-            self._action.read_input(action_input)
-        except UnreadableInput as error:
-            return self._wait_or_reject(operation, str(error))
-        except (ActionError, RetryAfter, MemoryError):
-            pass  # the attempt will meet it again, and record what it means
+            # In a thread, because the code of an author's type may block.
+            problem = await run_in_thread(partial(self._find_problem, action_input), f"input of {operation.id}")
+        except RuntimeError as error:
+            logger.warning("operation %s is requeued: %s", operation.id, error)
+            return Requeue(_FIRST_DELAY)
+        if problem:
+            return self._wait_or_reject(operation, problem)
         self._first_seen.pop(operation.id, None)
         return Admit()
+
+    def _find_problem(self, action_input: msgspec.Raw) -> str:
+        """Return why an input is not one of this version; empty if it is. Never raises."""
+        problem = ""
+        try:
+            if not self._has_decoder:
+                self._decode_closed = schema_decoder(self._action.spec.input_schema)
+                self._has_decoder = True
+            if self._decode_closed is not None:
+                # As closed as the API's: the type alone passes over a member that it does not know, and drops it.
+                self._decode_closed(action_input)
+            self._action.read_input(action_input)
+        except (msgspec.MsgspecError, UnreadableInput, TypeError, UnicodeDecodeError, RecursionError) as error:
+            problem = str(error)
+        except BaseException:  # noqa: BLE001 - the attempt will meet it again, and record what it means
+            problem = ""
+        leave_fork()
+        return problem
 
     def _wait_or_reject(self, operation: Operation, problem: str) -> Requeue | Reject:
         now = self._clock()

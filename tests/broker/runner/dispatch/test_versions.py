@@ -43,6 +43,26 @@ async def changed(request: After, ctx: ActionContext) -> str:
     return request.first
 
 
+class Draft(msgspec.Struct):
+    number: int
+    old: str = "o"
+
+
+class Edition(msgspec.Struct):
+    number: int
+    new: int = 7
+
+
+@action(str(KIND), version=1)
+async def drafting(request: Draft, ctx: ActionContext) -> str:
+    return request.old
+
+
+@action(str(KIND), version=2)
+async def editing(request: Edition, ctx: ActionContext) -> str:
+    return f"new {request.new}"
+
+
 OLD_INPUT = b'{"name": "Ada"}'
 NEW_INPUT = b'{"first": "Ada"}'
 
@@ -70,6 +90,19 @@ async def test_a_request_that_both_understand(stage: RunnerStage) -> None:
     async with stage.runner([after]):
         await stage.request("op-1", given=NEW_INPUT, action_version=1)
         assert (await stage.ended("op-1")).status is Status.SUCCEEDED
+
+
+async def test_what_a_client_sent_is_not_dropped(stage: RunnerStage) -> None:
+    """Sixteen requests with a member that the new version does not know wait for the old one, although the new one
+    could decode them; those without it run on either."""
+    async with stage.runner([editing]):
+        for number in range(16):
+            await stage.request(f"op-{number}", given=b'{"number": 1, "old": "mine"}', action_version=1)
+        await stage.request("op-plain", given=b'{"number": 1}', action_version=1)
+        assert (await stage.ended("op-plain", within=30)).status is Status.SUCCEEDED
+        async with stage.runner([drafting]):
+            ended = [await stage.ended(f"op-{number}", within=60) for number in range(16)]
+    assert [(one.status, one.result) for one in ended] == [(Status.SUCCEEDED, msgspec.Raw(b'"mine"'))] * 16
 
 
 async def test_a_request_that_no_runner_takes(

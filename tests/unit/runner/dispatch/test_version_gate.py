@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+from typing import Any
 
 import msgspec
 import pytest
@@ -67,35 +69,35 @@ def raw(document: bytes) -> msgspec.Raw:
 
 
 @pytest.mark.parametrize("document", [NEW, OLD])
-def test_its_own_version(gate: VersionGate, document: bytes) -> None:
+async def test_its_own_version(gate: VersionGate, document: bytes) -> None:
     """A request of the runner's own version is run; whether its input can be read is found when it runs."""
-    assert gate.admit(asked(3), raw(document)) == Admit()
+    assert await gate.admit(asked(3), raw(document)) == Admit()
 
 
-def test_a_later_version(gate: VersionGate, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_later_version(gate: VersionGate, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     """A request of a later version is left to its runners for ever, with one warning that names both versions."""
     for _ in range(50):
-        assert gate.admit(asked(4), raw(NEW)) == Requeue(1.0)
+        assert await gate.admit(asked(4), raw(NEW)) == Requeue(1.0)
     clock.now += 20
-    assert gate.admit(asked(4, "op-2"), raw(NEW)) == Requeue(1.0)
+    assert await gate.admit(asked(4, "op-2"), raw(NEW)) == Requeue(1.0)
     (line,) = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
     assert "this runner has version 3" in line
     assert "operation op-1 is of version 4" in line
 
 
-def test_an_earlier_version_that_can_be_read(gate: VersionGate, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_earlier_version_that_can_be_read(gate: VersionGate, caplog: pytest.LogCaptureFixture) -> None:
     """A request of an earlier version runs if its input is one of this version, too."""
-    assert gate.admit(asked(1), raw(NEW)) == Admit()
+    assert await gate.admit(asked(1), raw(NEW)) == Admit()
     assert not caplog.records
 
 
-def test_an_earlier_version_that_can_not_be_read(
+async def test_an_earlier_version_that_can_not_be_read(
     gate: VersionGate, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is left to others for some minutes, with growing pauses and a warning, and then fails with the reason."""
     begin = clock.now
     delays = []
-    while isinstance(admission := gate.admit(asked(1), raw(OLD)), Requeue):
+    while isinstance(admission := await gate.admit(asked(1), raw(OLD)), Requeue):
         delays.append(admission.delay)
         clock.now += admission.delay
     assert delays[:5] == [1.0] * 5
@@ -114,15 +116,80 @@ def test_an_earlier_version_that_can_not_be_read(
     assert len([one for one in caplog.records if one.levelno == logging.WARNING]) <= 11  # one each 30 s
 
 
-def test_each_operation_waits_by_itself(gate: VersionGate, clock: Clock) -> None:
+async def test_each_operation_waits_by_itself(gate: VersionGate, clock: Clock) -> None:
     """A request that is seen later waits as long as the first one."""
-    assert isinstance(gate.admit(asked(1), raw(OLD)), Requeue)
+    assert isinstance(await gate.admit(asked(1), raw(OLD)), Requeue)
     clock.now += OTHER_VERSION_WAIT
-    assert isinstance(gate.admit(asked(2, "op-2"), raw(OLD)), Requeue)
-    assert isinstance(gate.admit(asked(1), raw(OLD)), Reject)
+    assert isinstance(await gate.admit(asked(2, "op-2"), raw(OLD)), Requeue)
+    assert isinstance(await gate.admit(asked(1), raw(OLD)), Reject)
 
 
-def test_what_the_input_type_raises(gate: VersionGate) -> None:
+async def test_what_the_input_type_raises(gate: VersionGate) -> None:
     """Its mistake is no input of this version; what it means as an outcome is recorded by the attempt."""
-    assert gate.admit(asked(1), raw(b'{"pages": 0}')) == Requeue(1.0)
-    assert gate.admit(asked(1, "op-2"), raw(b'{"pages": 13}')) == Admit()
+    assert await gate.admit(asked(1), raw(b'{"pages": 0}')) == Requeue(1.0)
+    assert await gate.admit(asked(1, "op-2"), raw(b'{"pages": 13}')) == Admit()
+
+
+class Part(msgspec.Struct):
+    """Open, as msgspec's structs are by default: its decoder passes over members that it does not know."""
+
+    number: int
+    new: int = 7
+    parts: list[Part] = []
+
+
+@pytest.mark.parametrize(
+    "document",
+    [b'{"number": 1, "old": "mine"}', b'{"number": 1, "parts": [{"number": 2, "old": "mine"}]}'],
+    ids=["member", "nested"],
+)
+async def test_a_member_that_this_version_does_not_know(
+    document: bytes, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the client sent may not be dropped in silence: the request is left to runners that know the member."""
+
+    @action("book:bind", version=2)
+    async def binding(request: Part, ctx: ActionContext) -> int:
+        return request.new
+
+    one: Action[..., int] = binding
+    gate = VersionGate(one, clock)
+    assert await gate.admit(asked(1), raw(b'{"number": 1}')) == Admit()
+    assert not caplog.records
+    assert await gate.admit(asked(1), raw(document)) == Requeue(1.0)
+    assert "Object contains unknown field `old`" in caplog.text
+    clock.now += OTHER_VERSION_WAIT
+    admission = await gate.admit(asked(1), raw(document))
+    assert isinstance(admission, Reject)
+    assert isinstance(admission.data, Failed)
+    assert "unknown field `old`" in admission.data.error.message
+
+
+class Noted(msgspec.Struct):
+    """Notes where its code runs."""
+
+    at: int
+
+    def __post_init__(self) -> None:
+        threads.append(threading.current_thread())
+        if self.at == 2:
+            raise SystemExit(3)
+
+
+threads: list[threading.Thread] = []
+
+
+async def test_the_code_of_a_type_does_not_run_in_the_loop(clock: Clock) -> None:
+    """It may block, or exit: a thread of its own decodes, and the attempt will meet the exit again."""
+
+    @action("book:bind", version=2)
+    async def binding(request: Noted, ctx: ActionContext) -> Any:
+        return request.at
+
+    one: Action[..., Any] = binding
+    gate = VersionGate(one, clock)
+    threads.clear()
+    assert await gate.admit(asked(1), raw(b'{"at": 1}')) == Admit()
+    assert await gate.admit(asked(1), raw(b'{"at": 2}')) == Admit()
+    assert len(threads) == 2
+    assert threading.current_thread() not in threads
