@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import inf
 
 
 class RunnerError(Exception):
@@ -46,23 +45,14 @@ class RetryAfter(Exception):
     message.
 
     Args:
-        seconds: the next attempt starts no earlier; it starts later if the action's backoff says so.
+        seconds: the next attempt starts no earlier; it starts later if the action's backoff says so. With seconds that
+            can't be waited for (negative, NaN) the backoff alone counts, and the runner's log names them.
         message: for a person; cut at 4 KiB.
-
-    Raises:
-        TypeError: seconds are no number.
-        ValueError: seconds are negative or not finite.
     """
 
     def __init__(self, seconds: float, message: str = "") -> None:
+        # No value is looked at here, as in `ActionError`: the author asks for another attempt, not for a code 500.
         super().__init__(seconds, message)
-        try:
-            is_valid = 0 <= seconds < inf
-        except TypeError:
-            kind = type(seconds).__name__
-            raise TypeError(f"RetryAfter takes a number of seconds, not a value of type {kind}") from None
-        if not is_valid:
-            raise ValueError(f"RetryAfter takes 0 or more seconds, not {seconds!r}")
         self.seconds = seconds
         self.message = message
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, Final, TypeGuard, TypeVar
 
 from .log_guard import restore_logs
@@ -35,6 +36,12 @@ def contains_only(error: BaseException, kinds: tuple[type[BaseException], ...]) 
     This is `split` without a call of `split`, which a class may replace.
     """
     return all(issubclass(type(one), kinds) for one in _leaves(error))
+
+
+def sole_exception(error: BaseException) -> BaseException:
+    """Return the only exception in a group, at any depth; the error itself if it is no group, or one of several."""
+    first_two = list(islice(_leaves(error), 2))
+    return first_two[0] if len(first_two) == 1 else error
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

@@ -13,15 +13,17 @@ import inspect
 import logging
 from collections.abc import Awaitable
 from contextlib import AbstractContextManager, nullcontext
+from decimal import Decimal
 from functools import partial
 from math import inf, nan
+from types import NoneType
 from typing import Any, Final, cast
 
 import msgspec
 
 from opstream_runner.authoring.action import Action
 from opstream_runner.authoring.context import ActionContext
-from opstream_runner.containment.exceptions import contains_only, is_kind, log_exception, type_name
+from opstream_runner.containment.exceptions import contains_only, is_kind, log_exception, sole_exception, type_name
 from opstream_runner.containment.forks import leave_fork
 from opstream_runner.errors import ActionCanceledError, ActionError, RetryAfter, UnreadableInput
 from opstream_schemas.errors import ErrorCode
@@ -47,6 +49,7 @@ _CODES: Final = range(-(2**63), 2**63)
 _MISSING: Final = object()
 _name_of_type: Final[Any] = type.__dict__["__name__"].__get__
 _RETRY_CODE: Final = 503
+_SHOWN_LENGTH: Final = 40
 _RETRY_MESSAGE: Final = "the action asks for another attempt later"
 
 
@@ -194,19 +197,20 @@ def _outcome_of_exception(action: Action[Any, Any], context: ActionContext, erro
     """Return the outcome of an exception. Never raises, whatever the methods of the exception do."""
     leave_fork()
     faults: list[str] = []
-    if is_kind(error, ActionError):
-        meant = Raised(_client_error(error, faults), is_meant=True)
+    only = sole_exception(error)  # a task group wraps what one of its tasks raises
+    if is_kind(only, ActionError):
+        meant = Raised(_client_error(only, faults), is_meant=True)
         _log_faults(action, context, error, faults)
         return meant
-    if is_kind(error, RetryAfter):
-        postponed = _postponed(error, faults)
+    if is_kind(only, RetryAfter):
+        postponed = _postponed(only, faults)
         _log_faults(action, context, error, faults)
         return postponed
     # Several tasks of a TaskGroup may each raise a cancellation.
     if contains_only(error, (asyncio.CancelledError, ActionCanceledError)) and context.cancel_requested:
         return Stopped()
     text = "operation %s: %s raised %s in attempt %s"
-    log_exception(logger, error, text, context.operation_id, action.kind, type_name(error), context.attempt)
+    log_exception(logger, error, text, context.operation_id, action.kind, type_name(only), context.attempt)
     return Raised(UNEXPECTED_ERROR, is_meant=False)
 
 
@@ -240,15 +244,25 @@ def _code(code: object, faults: list[str]) -> int | str:
 
 def _postponed(error: RetryAfter, faults: list[str]) -> Postponed:
     """Return the wait for another attempt; without valid seconds it is the action's own backoff."""
+    given = _member(error, "seconds")
     try:
-        seconds = float(error.seconds)
+        seconds = float(cast("Any", given))
     except BaseException:  # noqa: BLE001 - an author's value may raise anything
         seconds = nan
     if not 0 <= seconds < inf:
         seconds = 0.0
-        faults.append("its seconds must be a finite number from 0 on; the action's backoff is used instead")
+        shown = _shown_number(given)
+        faults.append(f"its seconds are {shown}, and must be a finite number from 0 on; the action's backoff is used")
     message = _text(_member(error, "message"), "message", faults)
     return Postponed(truncate_error(OperationError(code=_RETRY_CODE, message=message or _RETRY_MESSAGE)), seconds)
+
+
+def _shown_number(value: object) -> str:
+    """Return a value as text if that is short and calls no method of an author's; else its type."""
+    text = repr(value) if type(value) in {float, str, NoneType} else ""
+    if type(value) is Decimal or (isinstance(value, int) and type(value) is int and abs(value) < 10**_SHOWN_LENGTH):
+        text = str(value)
+    return text if 0 < len(text) <= _SHOWN_LENGTH else f"of type {_name(type(value))}"
 
 
 def _member(error: BaseException, name: str) -> object:

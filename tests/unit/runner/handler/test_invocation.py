@@ -202,31 +202,77 @@ async def test_another_attempt(kind: Callable[[Body], Action[..., Any]], error: 
     assert await run(kind(raising(error))) == outcome
 
 
-@pytest.mark.parametrize("seconds", [-0.1, math.inf, math.nan])
-def test_no_time_at_all(seconds: float) -> None:
-    """RetryAfter accepts only seconds that can be waited for."""
-    with pytest.raises(ValueError, match="RetryAfter takes 0 or more seconds"):
-        RetryAfter(seconds)
+@both
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (-5, "-5"),
+        (-0.1, "-0.1"),
+        (math.nan, "nan"),
+        (math.inf, "inf"),
+        (Decimal("-Infinity"), "-Infinity"),
+        ("a", "'a'"),
+        (None, "None"),
+        ([], "of type list"),
+        (10**5000, "of type int"),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+async def test_another_attempt_at_no_time(
+    kind: Callable[[Body], Action[..., Any]], seconds: Any, shown: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """RetryAfter with seconds that can't be waited for still asks for another attempt, and the log names the value."""
+    outcome = await run(kind(raising(RetryAfter(seconds, "later"))))
+    assert outcome == Postponed(OperationError(code=503, message="later"), 0.0)
+    fault = f"mend the action: its seconds are {shown}, and must be a finite number from 0 on; the action's backoff"
+    assert fault in caplog.text
 
 
-@pytest.mark.parametrize("seconds", ["5", None])
-def test_no_number_of_seconds(seconds: Any) -> None:
-    """The error names what is wrong, not a comparison."""
-    with pytest.raises(TypeError, match="RetryAfter takes a number of seconds, not a value of type"):
-        RetryAfter(seconds)
+async def test_another_attempt_at_a_time_as_text(caplog: pytest.LogCaptureFixture) -> None:
+    """The value of a header is text: a number is a number."""
+    outcome = await run(asynchronous(raising(RetryAfter("5", "later"))))  # type: ignore[arg-type]
+    assert outcome == Postponed(OperationError(code=503, message="later"), 5.0)
+    assert not caplog.records
+
+
+def in_groups(error: BaseException, levels: int) -> BaseException:
+    """Return the exception of a task group in a task group."""
+    for _ in range(levels):
+        error = BaseExceptionGroup("unhandled errors in a TaskGroup", [error])
+    return error
 
 
 @both
-@pytest.mark.parametrize("seconds", [-1, math.nan, None, "a", 10**400])
-async def test_another_attempt_at_no_time(
-    kind: Callable[[Body], Action[..., Any]], seconds: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A RetryAfter with a value that the author has broken still asks for another attempt, and the log says so."""
-    spoilt = RetryAfter(1, "later")
-    spoilt.seconds = seconds
-    outcome = await run(kind(raising(spoilt)))
-    assert outcome == Postponed(OperationError(code=503, message="later"), 0.0)
-    assert "mend the action: its seconds must be a finite number from 0 on; the action's backoff is used" in caplog.text
+@pytest.mark.parametrize("levels", [1, 3])
+async def test_the_only_exception_of_a_group(kind: Callable[[Body], Action[..., Any]], levels: int) -> None:
+    """A task group wraps what one of its tasks raises: it means the same as without the group."""
+    meant = ActionError("OutOfPaper", "none left", target="tray")
+    assert await run(kind(raising(in_groups(meant, levels)))) == failed("OutOfPaper", "none left", "tray")
+    later = in_groups(RetryAfter(3, "later"), levels)
+    assert await run(kind(raising(later))) == Postponed(OperationError(code=503, message="later"), 3.0)
+
+
+async def test_a_task_group_whose_task_fails(caplog: pytest.LogCaptureFixture) -> None:
+    """The other tasks are cancelled, and their cancellations are not part of the group."""
+
+    @action("book:act")
+    async def handler(request: Input, ctx: ActionContext) -> None:
+        async def fail() -> None:
+            raise ActionError("OutOfPaper", "none left")
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(asyncio.Event().wait())
+            tasks.create_task(fail())
+
+    assert await run(handler) == failed("OutOfPaper", "none left")
+    assert not caplog.records
+
+
+async def test_several_exceptions_of_a_group(caplog: pytest.LogCaptureFixture) -> None:
+    """Two errors that mean different things mean neither: another attempt follows, and the log has both."""
+    several = ExceptionGroup("both", [ActionError("OutOfPaper", "none left"), RetryAfter(3, "later")])
+    assert await run(asynchronous(raising(in_groups(several, 2)))) == unexpected
+    assert "OutOfPaper: none left" in caplog.text
 
 
 class Wordless:
