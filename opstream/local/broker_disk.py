@@ -79,8 +79,11 @@ class BrokerDisk:
             await asyncio.sleep(_POLL)
 
     def has_room(self) -> bool:
-        """Return True if there is room for a restart."""
-        usage = shutil.disk_usage(self._folder)
+        """Return True if there is room for a restart, or the disk can't be asked: a restart says then what is wrong."""
+        try:
+            usage = shutil.disk_usage(self._folder)
+        except OSError:
+            return True
         return usage.free >= min(ROOM, usage.total // 10)
 
     def may_restart(self) -> bool:

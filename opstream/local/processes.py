@@ -8,6 +8,7 @@ behind does not: it is not ours, so its end is not waited for either, even if it
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import signal
@@ -15,9 +16,9 @@ import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
-from typing import IO, Final
+from typing import IO, Any, Final
 
-from opstream.terminal.console import PROCESS_COLOURS, coloured, supports_colour
+from opstream.terminal.console import PROCESS_COLOURS, CommandError, coloured, supports_colour
 
 from .pipe_holders import pipe_holders
 
@@ -29,6 +30,8 @@ _OUTPUT_TIMEOUT: Final = 0.5
 
 SUPERVISOR_VARIABLE: Final = "OPSTREAM_SUPERVISOR_PID"
 """Set by the supervisor in the environment of its children."""
+ERROR_PREFIX: Final = "opstream: error: "
+"""Begins the line of an error with which a command of ours ends."""
 _PR_SET_PDEATHSIG: Final = 1
 
 OnLine = Callable[[str], None]
@@ -113,12 +116,14 @@ class ChildProcess:
     def terminate(self) -> None:
         """Send SIGTERM, if the process still runs."""
         if self._process.returncode is None:
-            self._process.terminate()
+            with contextlib.suppress(ProcessLookupError):
+                self._process.terminate()
 
     def kill(self) -> None:
         """Kill the process and all others of its session."""
         if self._process.returncode is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has ended, and the event loop does not know it yet
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     async def stop(self, seconds: float) -> bool:
         """Send SIGTERM, and kill the process if it runs after `seconds`. Return True if it was not killed."""
@@ -135,12 +140,13 @@ class ChildProcess:
         pipe = os.fdopen(self._output, "rb", 0)
         transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), pipe)
         reading = asyncio.create_task(self._read(stream), name=f"output of {self.name}")
+        reading.add_done_callback(report_failure)
         try:
             code = await self._process.wait()
             await asyncio.wait([reading], timeout=_OUTPUT_TIMEOUT)
             if not reading.done():
                 for holder in pipe_holders(self._output):
-                    self._on_line(f"opstream: the {self.name} has ended, and what it started still runs: {holder}")
+                    self._show(f"opstream: the {self.name} has ended, and what it started still runs: {holder}")
         finally:
             reading.cancel()
             transport.close()
@@ -161,7 +167,22 @@ class ChildProcess:
     def _handle_line(self, line: bytes) -> None:
         text = line.decode(errors="replace").rstrip()
         self.tail.append(text)
-        self._on_line(text)
+        self._show(text)
+
+    def _show(self, text: str) -> None:
+        try:
+            self._on_line(text)
+        except Exception as error:  # noqa: BLE001 - a process whose output is not read any more stands still
+            context = {"message": f"a line of {self.name} can't be handled", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
+
+
+def report_failure(task: asyncio.Task[Any]) -> None:
+    """Give the exception of a task that has ended to the handler of the event loop. For `Task.add_done_callback`."""
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        context = {"message": f"the task {task.get_name()!r} failed", "exception": error, "task": task}
+        task.get_loop().call_exception_handler(context)
 
 
 def describe_exit(code: int) -> str:
@@ -172,6 +193,17 @@ def describe_exit(code: int) -> str:
         return f"killed by {signal.Signals(-code).name}"
     except ValueError:
         return f"killed by signal {-code}"
+
+
+def end_error(child: ChildProcess, what: str) -> CommandError:
+    """The error when a child has ended: its own error line if it printed one, otherwise its last lines."""
+    how = f"{what} ({describe_exit(child.ended.result())})"
+    errors = [line.removeprefix(ERROR_PREFIX) for line in child.tail if line.startswith(ERROR_PREFIX)]
+    if errors:
+        return CommandError(f"{how}: {errors[-1]}")
+    if not child.tail:
+        return CommandError(f"{how} without any output")
+    return CommandError("\n  ".join([f"{how}; its last lines:", *child.tail]))
 
 
 async def stop_in_order(children: Sequence[tuple[ChildProcess, float]], note: Callable[[str], None]) -> None:

@@ -22,7 +22,15 @@ from opstream_schemas.urls import LOGIN_VARIABLES
 from .action_check import CHECK_COMMAND
 from .broker_disk import BrokerDisk
 from .ports import ListenAddress, free_ports, is_broker, is_ready, local_url, wait_until
-from .processes import SUPERVISOR_VARIABLE, ChildProcess, PrefixedOutput, describe_exit, stop_in_order
+from .processes import (
+    ERROR_PREFIX,
+    SUPERVISOR_VARIABLE,
+    ChildProcess,
+    PrefixedOutput,
+    end_error,
+    report_failure,
+    stop_in_order,
+)
 
 _LOOPBACK: Final = "127.0.0.1"
 _START_TIMEOUT: Final = 60.0
@@ -35,7 +43,6 @@ _SERVICES: Final = frozenset({"broker", "api", "projector", "runner", "webhooks"
 _NAMES: Final = ("opstream", "broker", "provision", "api", "projector", "runner", "webhooks")
 _SECRETS_VARIABLE: Final = "OPSTREAM_CALLBACK_SECRETS"
 """The variable of `--callback-secret`."""
-_ERROR_PREFIX: Final = "opstream: error: "
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -106,6 +113,8 @@ class Supervisor:
         self._disk = BrokerDisk(settings.data_dir, asyncio.get_running_loop().time)
         self._replaced: ChildProcess | None = None
         """A broker that is stopped only to be started again."""
+        self._held: dict[str, str] = {}
+        """Error lines that are not printed yet, by the names of their children."""
         self._waiting: dict[str, tuple[str, ...]] = {}
         """Options of the services that ended since the disk is full, by their names: they are started again."""
         self._limit: asyncio.Timeout | None = None
@@ -118,22 +127,27 @@ class Supervisor:
             CommandError: as `run_all`.
         """
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._handle_exception)
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._handle_signal)
         starting = asyncio.create_task(self._start(), name="start")
         stopping = asyncio.create_task(self._stopping.wait(), name="stop")
         caring = asyncio.create_task(self._care_for_disk(), name="disk")
         ends: list[asyncio.Future[Any]] = [stopping, self._failed]
+        starting.add_done_callback(report_failure)  # which ends the wait
+        caring.add_done_callback(report_failure)
         try:
-            await asyncio.wait([starting, *ends], return_when=asyncio.FIRST_COMPLETED)
-            if starting.done():
-                starting.result()
-                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in (starting, stopping, caring):
                 task.cancel()
             await asyncio.wait([starting, stopping, caring])
-            await self._stop()
+            ending = asyncio.create_task(self._stop(), name="end")
+            ending.add_done_callback(report_failure)
+            await asyncio.wait([ending])
+            for child in self._children.values():  # only after an error in what is above: otherwise all have ended
+                child.kill()
+                await asyncio.wait([child.ended])
         if self._failed.done():
             raise self._failed.result()
         if self._signals > 1:
@@ -165,10 +179,10 @@ class Supervisor:
         check = await self._start_child("actions", (*CHECK_COMMAND, *self._settings.modules), lambda _: None)
         await asyncio.wait([check.ended])
         if check.ended.result():
-            errors = [line for line in check.tail if line.startswith(_ERROR_PREFIX)]
+            errors = [line for line in check.tail if line.startswith(ERROR_PREFIX)]
             if errors:
-                raise CommandError(errors[-1].removeprefix(_ERROR_PREFIX))
-            raise _child_error(check, "the process that imports the actions ended")
+                raise CommandError(errors[-1].removeprefix(ERROR_PREFIX))
+            raise end_error(check, "the process that imports the actions ended")
 
     async def _start_broker(self) -> None:
         settings = self._settings
@@ -220,7 +234,7 @@ class Supervisor:
             if not child.ended.result():
                 return
             if not self._disk.explains(child.tail):
-                raise _child_error(child, "provisioning failed")
+                raise end_error(child, "provisioning failed")
 
     async def _provision_once(self) -> ChildProcess:
         settings = self._settings
@@ -293,11 +307,17 @@ class Supervisor:
     def _print_child_line(self, name: str, line: str) -> None:
         if name == "broker":
             self._disk.read_line(line)
-        if name == "provision" and line.startswith(_ERROR_PREFIX):
-            return  # it becomes the error of this command, which is printed at the end
+        self._show_held(name)
+        if line.startswith(ERROR_PREFIX):
+            self._held[name] = line  # if the child ends with it, it is the error of this command, which is printed once
+            return
         # nats-server logs many lines at each start; they are shown with --log-level debug.
         if name != "broker" or " [INF]" not in line or self._settings.log_level == "debug":
             self._output.line(name, line)
+
+    def _show_held(self, name: str) -> None:
+        if name in self._held:
+            self._output.line(name, self._held.pop(name))
 
     def _environment(self, name: str) -> Mapping[str, str]:
         shelf = self._settings.data_dir.absolute() / "bookshelf"
@@ -336,12 +356,26 @@ class Supervisor:
 
     def _handle_end(self, child: ChildProcess, options: tuple[str, ...]) -> None:
         if self._failed.done() or self._stopping.is_set() or child is self._replaced:
+            self._show_held(child.name)
             return
         if not self._disk.explains(child.tail):
-            self._fail(_child_error(child, f"the {child.name} ended unexpectedly"))
-        elif child.name != "broker":  # which is restarted anyway
+            self._fail(end_error(child, f"the {child.name} ended unexpectedly"))
+            return
+        self._show_held(child.name)
+        if child.name != "broker":  # which is restarted anyway
             self._waiting[child.name] = options
             self._print(f"the {child.name} ended, since nothing can be stored; it is started again once there is room")
+
+    def _handle_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """End with what a task or a callback raised: without it, the others could wait for ever."""
+        error = context.get("exception")
+        if isinstance(error, CommandError):
+            self._fail(error)
+            return
+        loop.default_exception_handler(context)
+        if error is not None:
+            text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            self._fail(CommandError(f"'opstream up' itself failed, which is a bug; its traceback is above: {text}"))
 
     def _fail(self, error: CommandError) -> None:
         if not self._failed.done():
@@ -363,14 +397,3 @@ def _health_options(port: int) -> tuple[str, ...]:
 
 def _readiness_check(host: str, port: int) -> Callable[[], Awaitable[bool]]:
     return lambda: is_ready(host, port)
-
-
-def _child_error(child: ChildProcess, what: str) -> CommandError:
-    """The error when a child has ended: its own error line if it printed one, otherwise its last lines."""
-    how = f"{what} ({describe_exit(child.ended.result())})"
-    errors = [line.removeprefix(_ERROR_PREFIX) for line in child.tail if line.startswith(_ERROR_PREFIX)]
-    if errors:
-        return CommandError(f"{how}: {errors[-1]}")
-    if not child.tail:
-        return CommandError(f"{how} without any output")
-    return CommandError("\n  ".join([f"{how}; its last lines:", *child.tail]))

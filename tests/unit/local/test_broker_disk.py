@@ -42,3 +42,12 @@ async def test_not_endlessly(tmp_path: Path) -> None:
     now = 3_601.0
     assert disk.may_restart()
     assert not disk.may_restart()
+
+
+@pytest.mark.parametrize("folder", ["/proc/x", "missing/folder"])
+def test_a_folder_that_is_not_there(tmp_path: Path, folder: str) -> None:
+    """A folder without a disk to ask has room: what ended a process was something else."""
+    disk = BrokerDisk(tmp_path / folder, lambda: 0.0)
+    assert disk.has_room()
+    assert not disk.explains(["opstream: error: can't write: no space left on device"])
+    assert not disk.is_full
