@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 EXIT_CANCELED: Final = 3
 EXIT_TIMED_OUT: Final = 124
+_CHECK_SERVICE: Final = "check that the service runs ('opstream up'), and that --url (OPSTREAM_URL) is right"
 _ID_EXAMPLE: Final = "019abc12-3456-7890-abcd-ef0123456789"
 RESPONSE_TIMEOUT: Final = 30.0
 """Seconds in which the service has to answer a command. While an operation is followed, it may be away for longer."""
@@ -58,8 +59,12 @@ def client_session(
     from opstream.client import InvalidRequest, OperationCanceled, OperationsClient, OperationsError, RequestRefused
 
     display = make_operation_display(sys.stderr, time.monotonic, lambda: datetime.now(UTC))
+
+    def show_retry(problem: str, delay: float) -> None:
+        display.show_retry(_for_commands(problem), delay)
+
     try:
-        with OperationsClient(url, on_retry=display.show_retry) as client:
+        with OperationsClient(url, on_retry=show_retry) as client:
             yield client, display
     except InvalidRequest as error:
         raise click.UsageError(str(error)) from error
@@ -71,7 +76,7 @@ def client_session(
                 f"{hide_credentials(url)} has no operation with the id {operation_id!r}, or its retention is over: "
                 f"an id looks like {_ID_EXAMPLE}, and 'opstream run' prints it in its first line"
             ) from error
-        raise CommandError(printable(str(error))) from error
+        raise CommandError(printable(_for_commands(str(error)))) from error
     except KeyboardInterrupt:
         click.echo(f"interrupted{f'; {hint}' if hint else ''}", err=True)
         sys.exit(EXIT_INTERRUPTED)
@@ -97,7 +102,7 @@ def first_response(url: str, timeout: float | None = None, *, advice: str = "") 
         with wait_notice(f"a response of {hide_credentials(url)}", seconds):
             yield seconds
     except ServiceUnavailable as error:
-        text = printable(f"{error.trouble}: {advice}" if advice else str(error))
+        text = printable(_for_commands(f"{error.trouble}: {advice}" if advice else str(error)))
         if is_users:
             raise CommandError(f"the time of --timeout is up: {text}", status=EXIT_TIMED_OUT) from error
         raise CommandError(text) from error
@@ -134,6 +139,13 @@ def wait_for_end(
     with follow_session(operation.id, url), display:
         display.show(operation.monitor)
         return client.wait(operation, timeout=timeout, on_change=lambda changed: display.show(changed.monitor))
+
+
+def _for_commands(text: str) -> str:
+    """A problem of the client with the words of commands: options rather than arguments."""
+    from opstream.client.transport import CHECK_SERVICE
+
+    return text.replace(CHECK_SERVICE, _CHECK_SERVICE)
 
 
 def print_json(value: StatusMonitor | msgspec.Raw) -> None:

@@ -27,7 +27,7 @@ from .io_requests import (
 )
 from .models import Operation, OperationEvent
 from .responses import is_event_stream
-from .transport import CONNECTION_LIMITS, build_request, make_flows, no_response, service_response
+from .transport import CHECK_SERVICE, CONNECTION_LIMITS, build_request, make_flows, no_response, service_response
 
 T = TypeVar("T")
 
@@ -217,7 +217,7 @@ class _AsyncDriver:
             return service_response(response, content)
         except TimeoutError:
             await self.aclose()
-            return NoResponse("no response in time")
+            return NoResponse(f"no response in time: {CHECK_SERVICE}")
         except httpx.RequestError as error:
             await self.aclose()
             return no_response(error)

@@ -26,7 +26,7 @@ from .io_requests import (
 )
 from .models import Operation, OperationEvent
 from .responses import is_event_stream
-from .transport import CONNECTION_LIMITS, build_request, make_flows, no_response, service_response
+from .transport import CHECK_SERVICE, CONNECTION_LIMITS, build_request, make_flows, no_response, service_response
 
 T = TypeVar("T")
 
@@ -279,7 +279,7 @@ class _SyncDriver:
                 pieces.append(piece)
                 if time.monotonic() > until:
                     self.close()
-                    return NoResponse("no response in time")
+                    return NoResponse(f"no response in time: {CHECK_SERVICE}")
             self.close()
             return service_response(response, b"".join(pieces))
         except httpx.RequestError as error:

@@ -19,6 +19,9 @@ from .urls import ServiceUrls
 CONNECTION_LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=100)
 """Each wait for an operation holds a connection, so the number of connections has no limit."""
 
+CHECK_SERVICE: Final = "check that the service runs there, and that the URL is right"
+"""What to do when nothing answers at a URL, or something else than HTTP. Commands put their own words in its place."""
+
 _CONNECT_TIMEOUT: Final = 5.0
 """Seconds."""
 
@@ -62,12 +65,21 @@ def service_response(response: httpx.Response, content: bytes = b"") -> ServiceR
 
 def no_response(error: httpx.RequestError) -> NoResponse:
     """The outcome of a failed try for the flow."""
+    text = str(error) or type(error).__name__
     match error:
-        case httpx.ConnectTimeout() | httpx.PoolTimeout():
+        case httpx.PoolTimeout():
             return NoResponse("no connection in time")
+        case httpx.ConnectTimeout():
+            return NoResponse(f"no connection in time: {CHECK_SERVICE}")
         case httpx.TimeoutException():
-            return NoResponse("no response in time")
+            return NoResponse(f"no response in time: {CHECK_SERVICE}")
+        case httpx.ConnectError() if "CERTIFICATE" in text:
+            return NoResponse(f"no TLS connection: {text}: SSL_CERT_FILE may name the authorities to trust")
+        case httpx.ConnectError() if "SSL" in text:
+            return NoResponse(f"no TLS connection: {text}: {CHECK_SERVICE}; a service without TLS needs http://")
         case httpx.ConnectError():
-            return NoResponse(f"no connection: {error}")
+            return NoResponse(f"no connection: {text}: {CHECK_SERVICE}")
+        case httpx.RemoteProtocolError() if not text.startswith("peer closed"):  # that is a response which was cut
+            return NoResponse(f"no HTTP response: {text}: {CHECK_SERVICE}; a service with TLS needs https://")
         case _:
-            return NoResponse(f"the connection broke: {error or type(error).__name__}")
+            return NoResponse(f"the connection broke: {text}")

@@ -8,7 +8,7 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.names import Kind, check_operation_id, check_resource_id
-from opstream_schemas.urls import hide_credentials
+from opstream_schemas.urls import advise_base_url, hide_credentials
 
 from .errors import InvalidRequest
 
@@ -37,9 +37,7 @@ class ServiceUrls:
             self._origin = ("", "", None)
         scheme, host, _ = self._origin
         if scheme not in _PORTS or not host or parts.query or parts.fragment:
-            raise InvalidRequest(
-                f"{hide_credentials(url)!r} is not a base URL: write https://HOST or https://HOST/PATH"
-            )
+            raise InvalidRequest(f"{hide_credentials(url)!r} is not a base URL: {advise_base_url(url)}")
         netloc = parts.netloc.rpartition("@")[2]
         self._path = parts.path.rstrip("/")
         self.base = f"{scheme}://{netloc}{self._path}"
@@ -62,8 +60,8 @@ class ServiceUrls:
             kind = Kind.parse_routable(f"{resource}:{action}")
             return f"{self.base}/{kind.resource}/{quote(check_resource_id(name), safe='')}:{kind.action}"
         except InvalidName as error:
-            message = f"{target!r} is no target: write 'book/42:upload-start' or 'book:reindex' ({error})"
-            raise InvalidRequest(message) from error
+            advice = _missing_part(target) or f"write 'book/42:upload-start' or 'book:reindex' ({error})"
+            raise InvalidRequest(f"{target!r} is no target: {advice}") from error
 
     def status(self, operation_id: str, location: str | None = None) -> str:
         """The URL of an operation's status.
@@ -92,6 +90,32 @@ class ServiceUrls:
         is_plain = location.isascii() and location.isprintable()
         is_below = parts.path.startswith(f"{self._path}/") and ".." not in parts.path
         return is_plain and is_same and is_below and not parts.query and not parts.fragment
+
+
+def _missing_part(target: str) -> str:
+    """Which part a target lacks, and how it looks with it. Empty if it lacks none, or what it has is not valid."""
+    resource, slash, rest = target.removeprefix("/").removesuffix(":").partition("/")
+    name, colon, action = rest.rpartition(":")
+    if not _is_kind(resource, action if colon else "x"):
+        return ""
+    if slash and colon:
+        missing = (
+            f"it names no resource: write {f'{resource}/ID:{action}'!r}, or {f'{resource}:{action}'!r} without one"
+        )
+        return "" if name else missing
+    if not rest:
+        return f"it names no action: write {f'{resource}:ACTION'!r} or {f'{resource}/ID:ACTION'!r}"
+    name, _, action = rest.partition("/")
+    meant = f"{resource}/{name}:{action}" if name and _is_kind(resource, action) else f"{resource}/{rest}:ACTION"
+    return f"it names no action: write {meant!r}"
+
+
+def _is_kind(resource: str, action: str) -> bool:
+    try:
+        Kind.parse_routable(f"{resource}:{action}")
+    except InvalidName:
+        return False
+    return True
 
 
 def _origin(parts: SplitResult) -> tuple[str, str, int | None]:

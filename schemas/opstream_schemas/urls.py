@@ -198,6 +198,17 @@ def hide_credentials(url: str) -> str:
     return f"{scheme}{slashes}…@{tail}" if at and slashes else tail
 
 
+def advise_base_url(url: str) -> str:
+    """What to write instead of a text that is no base URL of HTTP: the end of an error's message."""
+    shown = hide_credentials(url)
+    scheme, separator, _ = shown.partition("://")
+    if shown and not separator:
+        return f"write https://{shown}, or http://{shown} without TLS"
+    if scheme.lower() in {"http", "https"} and ("?" in shown or "#" in shown):
+        return "leave out what begins at the '?' or '#'"
+    return "write http://HOST:PORT, or https://HOST/PATH with TLS"
+
+
 class BrokerCredentials(msgspec.Struct, frozen=True, kw_only=True):
     """One login: a credentials file, or user and password, or a token. All empty: the one in the broker's URL, if any.
 

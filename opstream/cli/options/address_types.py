@@ -12,7 +12,13 @@ from urllib.parse import SplitResult, urlsplit
 import click
 from click.core import ParameterSource
 
-from opstream_schemas.urls import PASSWORD_VARIABLE, TOKEN_VARIABLE, USER_VARIABLE, hide_credentials
+from opstream_schemas.urls import (
+    PASSWORD_VARIABLE,
+    TOKEN_VARIABLE,
+    USER_VARIABLE,
+    advise_base_url,
+    hide_credentials,
+)
 
 from .option import split_list
 
@@ -49,8 +55,8 @@ def check_base_url(ctx: click.Context, param: click.Parameter, value: str | None
         return None
     parts = _split_url(value)
     if parts is None or parts.scheme not in {"http", "https"} or parts.query or parts.fragment:
-        advice = "write https://HOST or https://HOST/PATH, http:// for a service without TLS"
-        raise click.BadParameter(f"{hide_credentials(value)!r} is not a base URL: {advice}", ctx, param)
+        shown = hide_credentials(value)
+        raise click.BadParameter(f"{shown!r} is not a base URL: {advise_base_url(value)}", ctx, param)
     return value.rstrip("/")
 
 

@@ -247,6 +247,11 @@ def test_no_service() -> None:
     assert (result.returncode, result.stdout) == (124, "")
     error = the_error(result)
     assert f"{url} gave no usable response in time (last: no connection" in error
+    advice = "check that the service runs ('opstream up'), and that --url (OPSTREAM_URL) is right"
+    assert advice in error
+    first = result.stderr.splitlines()[0]
+    assert "no connection" in first
+    assert f"{advice}; trying again in" in first
     assert re.search(r"run it again with --operation-id [0-9a-f-]{36}, which is safe$", error)
     assert "trying again in" in result.stderr
 
@@ -260,6 +265,7 @@ def test_no_service_to_follow(command: str) -> None:
         )
     assert (result.returncode, result.stdout) == (124, "")
     assert the_error(result).startswith(f"the time of --timeout is up: {url} gave no usable response")
+    assert "check that the service runs ('opstream up')" in the_error(result)
 
 
 def test_a_service_that_is_down_is_waited_for_aloud() -> None:

@@ -168,7 +168,7 @@ def test_usage_errors(given: list[Any], arguments: list[str], complaint: str) ->
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["run", "book"], "'book' is no target: write 'book/42:upload-start'"),
+        (["run", "book"], "'book' is no target: it names no action"),
         (["run", "book:start", "--operation-id", "a b"], "operation id 'a b' must be"),
         (["status", "a/b"], "operation id 'a/b' must be"),
         (["status", "a/b", "--wait"], "operation id 'a/b' must be"),

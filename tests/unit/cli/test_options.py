@@ -384,7 +384,10 @@ def test_provision_compares_only_what_is_given(given: list[Any]) -> None:
     [
         (["api", "--nats", "http://x"], "is not a broker's URL"),
         (["api", "--nats", "nats://"], "is not a broker's URL"),
-        (["api", "--public-url", "api.example.com"], "is not a base URL"),
+        (
+            ["api", "--public-url", "api.example.com"],
+            "is not a base URL: write https://api.example.com, or http://api.example.com without TLS",
+        ),
         (["api", "--public-url", "https://x/?a=1"], "is not a base URL"),
         (["api", "--port", "70000"], "0<=x<=65535"),
         (["api", "--trusted-proxy", "10.0.0.1/8"], "has host bits set: write an IP address, or a network such as"),
@@ -412,7 +415,7 @@ def test_provision_compares_only_what_is_given(given: list[Any]) -> None:
             ["api", "--nats", "nats://a:1", "--nats-creds", HOOKS, "--nats", "ws://b:2"],
             "write nats:// or ws:// for all",
         ),
-        (["api", "--public-url", "http://[::1"], "is not a base URL: write https://HOST"),
+        (["api", "--public-url", "http://[::1"], "is not a base URL: write http://HOST:PORT, or https://"),
         (["api", "--public-url", "https://x:99999"], "is not a base URL"),
         (["api", "--public-url", "https://a b/"], "is not a base URL"),
         (["run", "a:b", "--url", "http://ada:secret@x:y"], "'http://…@x:y' is not a base URL"),

@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import httpx
@@ -157,11 +159,35 @@ def test_an_answer_that_never_ends(is_async: bool) -> None:
 def test_no_service(is_async: bool) -> None:
     """The error says that there is no connection; `on_retry` is called before each further try."""
     troubles: list[tuple[str, float]] = []
-    with refusing() as url, pytest.raises(ServiceUnavailable, match=r"no connection: .*: ask again later") as caught:
+    with refusing() as url, pytest.raises(ServiceUnavailable, match=r"no connection: .*: ask again") as caught:
         Either(is_async, url, on_retry=lambda *trouble: troubles.append(trouble)).status("x", timeout=1.0)
     assert url in str(caught.value)
     assert troubles
+    assert all(what.endswith(": check that the service runs there, and that the URL is right") for what, _ in troubles)
     assert all("no connection" in what and 0 < pause < 1 for what, pause in troubles)
+
+
+def test_no_http_there(is_async: bool) -> None:
+    """A program that speaks another protocol, as a broker does: the error says so, and what to check."""
+    with ScriptedServer(ScriptedAnswer(b"INFO {}\r\n"), ScriptedAnswer(b"INFO {}\r\n")) as server:
+        with pytest.raises(ServiceUnavailable, match=r"no HTTP response: .*: check that the service runs") as caught:
+            Either(is_async, server.url).status("x", timeout=0.1)
+        assert "a service with TLS needs https://" in str(caught.value)
+
+
+def test_no_tls_there(is_async: bool) -> None:
+    """TLS where the service has none: the error says so, and what to check."""
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            url = f"https://127.0.0.1:{server.server_port}"
+            with pytest.raises(
+                ServiceUnavailable, match=r"no TLS connection: .*: check that the service runs"
+            ) as caught:
+                Either(is_async, url).status("x", timeout=1.0)
+        finally:
+            server.shutdown()
+    assert "a service without TLS needs http://" in str(caught.value)
 
 
 def test_redirects_are_not_followed(is_async: bool) -> None:

@@ -38,7 +38,7 @@ def test_services(url: str, base: str) -> None:
 )
 def test_invalid_services(url: str) -> None:
     """Anything else is refused, with how to write one."""
-    with pytest.raises(InvalidRequest, match="write https://HOST"):
+    with pytest.raises(InvalidRequest, match=r"is not a base URL: (write https?://|leave out what)"):
         ServiceUrls(url)
 
 
@@ -71,23 +71,42 @@ def test_a_leading_slash() -> None:
     "target",
     [
         "",
-        "book",
-        "book/42",
-        "book/:start",
         "book/..:start",
         "book/a/b:start",
         "Book:start",
         "status:start",
         "runners/1:start",
         ".well-known/x:start",
-        "book:",
         ":x",
+        "/",
+        "a b/c",
+        "Book",
+        "//x",
     ],
 )
 def test_invalid_targets(target: str) -> None:
     """Anything else is refused, with how to write one."""
-    with pytest.raises(InvalidRequest, match="is no target: write 'book/42:upload-start'"):
+    with pytest.raises(InvalidRequest, match="is no target: write 'book"):
         ServiceUrls(BASE).action(target)
+
+
+@pytest.mark.parametrize(
+    ("target", "advice"),
+    [
+        ("person/ada", "it names no action: write 'person/ada:ACTION'"),
+        ("/person/ada", "it names no action: write 'person/ada:ACTION'"),
+        ("person/ada:", "it names no action: write 'person/ada:ACTION'"),
+        ("order/7/ship", "it names no action: write 'order/7:ship'"),
+        ("person", "it names no action: write 'person:ACTION' or 'person/ID:ACTION'"),
+        ("person:", "it names no action: write 'person:ACTION' or 'person/ID:ACTION'"),
+        ("person/:greet", "it names no resource: write 'person/ID:greet', or 'person:greet' without one"),
+    ],
+)
+def test_incomplete_targets(target: str, advice: str) -> None:
+    """The error says which part is missing, and how the target looks with it."""
+    with pytest.raises(InvalidRequest) as caught:
+        ServiceUrls(BASE).action(target)
+    assert str(caught.value) == f"{target!r} is no target: {advice}"
 
 
 @pytest.mark.parametrize(
