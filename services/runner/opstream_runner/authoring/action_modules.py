@@ -66,8 +66,19 @@ def _import_error(module: str, error: BaseException) -> InvalidAction:
             f"{where}: the module {module!r} ends the process while it is imported: "
             "move that below 'if __name__ == \"__main__\":'"
         )
-    lines = "".join(traceback.format_exception_only(error)).strip().splitlines()
-    return InvalidAction(f"{where}: the module {module!r} can't be imported: {lines[-1]}{_hint(error)}")
+    return InvalidAction(f"{where}: the module {module!r} can't be imported: {_cause(error)}{_hint(error)}")
+
+
+def _cause(error: BaseException) -> str:
+    """Return type and first line of an error, with … for further lines."""
+    lines = [line for line in "".join(traceback.format_exception_only(error)).splitlines() if line.strip()]
+    if isinstance(error, SyntaxError):
+        while lines[0].startswith(" "):  # the place, and the code
+            del lines[0]
+    head, *rest = lines
+    if head.endswith(": ") and rest:  # the message begins with an empty line
+        head += rest.pop(0).strip()
+    return f"{head} …" if rest else head
 
 
 def _hint(error: BaseException) -> str:

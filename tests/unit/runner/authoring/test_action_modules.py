@@ -85,6 +85,23 @@ CASES = {
         "import json\n\njson.loads('{')\n",
         "mine.py:3: the module 'mine' can't be imported: json.decoder.JSONDecodeError: ",
     ),
+    "two lines": (
+        "raise RuntimeError('the shop is closed\\nsecond line')\n",
+        "mine.py:1: the module 'mine' can't be imported: RuntimeError: the shop is closed …",
+    ),
+    "an empty first line": (
+        "raise RuntimeError('\\n\\n  the shop is closed\\nmore')\n",
+        "mine.py:1: the module 'mine' can't be imported: RuntimeError: the shop is closed …",
+    ),
+    "a note": (
+        "error = ValueError('no price')\nerror.add_note('see the list')\nraise error\n",
+        "mine.py:3: the module 'mine' can't be imported: ValueError: no price …",
+    ),
+    "a syntax error of two lines": (
+        "raise SyntaxError('bad\\nworse')\n",
+        "mine.py:1: the module 'mine' can't be imported: SyntaxError: bad …",
+    ),
+    "no message": ("raise RuntimeError\n", "mine.py:1: the module 'mine' can't be imported: RuntimeError"),
     "a module that it imports": ("import helper\n", "helper.py:2: the module 'mine' can't be imported: KeyError: 'x'"),
 }
 
