@@ -23,6 +23,7 @@ from opstream_schemas.errors import InvalidName
 from opstream_schemas.operation.backoff import MIN_JITTER_FACTOR
 from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 
+from .caller import caller_place, errors_at
 from .errors import InvalidSubscription
 from .subscription import check_prefix
 
@@ -33,6 +34,21 @@ _DEFAULT_SERVER: Final = "nats://127.0.0.1:4222"
 
 def _jitter() -> float:
     return random.uniform(MIN_JITTER_FACTOR, 1.0)  # noqa: S311 - it need not be unpredictable
+
+
+def _check_login(credentials: BrokerCredentials) -> None:
+    try:
+        credentials.check()
+    except InvalidName as error:
+        raise InvalidSubscription(str(error)) from None
+
+
+def _server_urls(servers: str | Sequence[str]) -> tuple[str, ...]:
+    urls = servers.split(",") if isinstance(servers, str) else servers
+    named = tuple(url.strip() for url in urls if url.strip())
+    if not named:
+        raise InvalidSubscription(f"{servers!r} names no broker: write e.g. {_DEFAULT_SERVER!r}")
+    return named
 
 
 class EventsBroker(NatsBroker):
@@ -74,20 +90,15 @@ class EventsBroker(NatsBroker):
         clock: Callable[[], float] = time.monotonic,
         **options: Any,  # noqa: ANN401 - FastStream's own
     ) -> None:
-        try:
-            credentials.check()
-        except InvalidName as error:
-            raise InvalidSubscription(str(error)) from None
+        with errors_at(caller_place()):
+            _check_login(credentials)
+            self._servers = _server_urls(servers)
+            if not (isinstance(connect_timeout, int | float) and connect_timeout > 0):
+                raise InvalidSubscription(f"connect_timeout {connect_timeout!r} must be more than 0 seconds")
+            self._prefixes = SubjectPrefixes(
+                check_prefix(inbox_prefix, "inbox_prefix"), check_prefix(api_prefix, "api_prefix")
+            )
         self._credentials = credentials
-        urls = servers.split(",") if isinstance(servers, str) else servers
-        self._servers = tuple(url.strip() for url in urls if url.strip())
-        if not self._servers:
-            raise InvalidSubscription(f"{servers!r} names no broker: write e.g. {_DEFAULT_SERVER!r}")
-        if not (isinstance(connect_timeout, int | float) and connect_timeout > 0):
-            raise InvalidSubscription(f"connect_timeout {connect_timeout!r} must be more than 0 seconds")
-        self._prefixes = SubjectPrefixes(
-            check_prefix(inbox_prefix, "inbox_prefix"), check_prefix(api_prefix, "api_prefix")
-        )
         super().__init__(list(self._servers), graceful_timeout=graceful_timeout, **options)
         self.connect_timeout = connect_timeout
         self.jitter = jitter
