@@ -41,7 +41,7 @@ def up(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the 
     \b
     Example:
       opstream up --actions shop.orders
-      curl -i -X POST http://127.0.0.1:8080/order/7:ship -H 'Content-Type: application/json' -d '{}'
+      opstream run order/7:ship --input '{"items": ["book"]}'   # in another terminal
     """
     from opstream.local.supervisor import Settings, run_all
 

@@ -81,7 +81,7 @@ def _example_operation(actions: Sequence[DocumentedAction]) -> tuple[Kind, objec
 
 
 def _tags(actions: Iterable[DocumentedAction]) -> list[Json]:
-    described = {action.spec.resource: f"The actions on a {action.spec.resource}." for action in actions}
+    described = {action.spec.resource: f"The actions of the resource `{action.spec.resource}`." for action in actions}
     described[operations.TAG] = "The status of an operation, its cancelation, its history."
     described[service.TAG] = "The service itself."
     return [{"name": name, "description": description} for name, description in described.items()]

@@ -142,6 +142,9 @@ def test_the_documents_form() -> None:
     ids = [operation["operationId"] for _, operation in operations(root)]
     assert len(set(ids)) == len(ids)
     tags = {tag["name"] for tag in root["tags"]}
+    described = {tag["name"]: tag["description"] for tag in root["tags"]}
+    resource = spec().resource
+    assert described[resource] == f"The actions of the resource `{resource}`."  # with no "a" or "an" before it
     for path, operation in operations(root):
         parameters = [resolved(root, parameter) for parameter in operation["parameters"]]
         declared = {parameter["name"] for parameter in parameters if parameter["in"] == "path"}
