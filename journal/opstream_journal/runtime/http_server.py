@@ -147,7 +147,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self._is_refused:
             return
-        if self._unread or self.pipeline or (len(data) > _PIECE_BYTES and data.count(b"\r") > _FEW_LINES):
+        if self._unread or self.pipeline or (len(data) > _PIECE_BYTES and _has_many_lines(data)):
             self._unread += data
             self._parse_unread()
         else:
@@ -332,6 +332,15 @@ class _Flow(FlowControl):
     def resume_reading(self) -> None:
         if not self._is_held:
             super().resume_reading()
+
+
+def _has_many_lines(data: bytes) -> bool:
+    found = -1
+    for _ in range(_FEW_LINES + 1):  # `count` would take longer by far for a large body without any
+        found = data.find(b"\r", found + 1)
+        if found < 0:
+            return False
+    return True
 
 
 def _full() -> RefusedRequest:
