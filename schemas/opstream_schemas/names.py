@@ -73,8 +73,8 @@ def check_durable_name(value: str) -> str:
 
 
 def check_resource_id(value: str) -> str:
-    """Return `value` if it is a resource's own id: 1 to 256 characters without `/` and control characters, and not
-    `.` or `..` (docs/contract.md, Paths).
+    """Return `value` if it is a resource's own id: 1 to 256 characters without `/`, control and format
+    characters, and not `.` or `..` (docs/contract.md, Paths).
 
     Raises:
         InvalidName: it is not one.
@@ -84,7 +84,10 @@ def check_resource_id(value: str) -> str:
     if len(value) > _RESOURCE_ID_MAX:
         raise InvalidName(f"resource id must have 1 to {_RESOURCE_ID_MAX} characters, not {len(value)}")
     if value in {".", ".."} or "/" in value or not all(map(_is_printable, value)):
-        raise InvalidName(f"resource id {_quoted(value)} must have no '/' or control character, and not be '.' or '..'")
+        raise InvalidName(
+            f"resource id {_quoted(value)} must have no '/', no control or format character (such as U+200B), and not "
+            "be '.' or '..'"
+        )
     return value
 
 

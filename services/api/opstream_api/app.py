@@ -13,7 +13,7 @@ from litestar import Litestar, Request, Response, route
 from litestar.enums import HttpMethod
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
 from litestar.response.base import ASGIResponse
-from litestar.status_codes import HTTP_400_BAD_REQUEST, HTTP_500_INTERNAL_SERVER_ERROR
+from litestar.status_codes import HTTP_400_BAD_REQUEST
 from litestar.types import ASGIApp, HTTPScope
 
 from opstream_schemas.errors import ErrorCode
@@ -29,9 +29,9 @@ from .http.submit_request import (
     OPERATION_ID,
     REPEATABILITY_RESULT,
     SubmitRequest,
+    mark_rejected,
     parse_submit,
     parse_submit_path,
-    uses_repeatability,
 )
 from .operations.submit import Accepted
 from .readiness import readiness
@@ -121,9 +121,7 @@ async def _submit(dependencies: Dependencies, request: AnyRequest) -> ASGIRespon
         check_declared(headers, body)
         accepted = await dependencies.submitter.submit(submit, body)
     except ApiError as error:
-        # After a 5xx the request may be recorded or not. The client learns which when it repeats the request.
-        if uses_repeatability(headers) and error.status < HTTP_500_INTERNAL_SERVER_ERROR:
-            error.headers[REPEATABILITY_RESULT] = "rejected"
+        mark_rejected(error, headers)
         raise
     return _accepted_response(submit, accepted)
 
@@ -159,8 +157,10 @@ def _method_error(scope: HTTPScope) -> ApiError:
     try:
         parse_submit_path(scope["raw_path"])
     except ApiError as error:
-        return error
-    return method_not_allowed(ALLOW_POST)
+        refused = error
+    else:
+        refused = method_not_allowed(ALLOW_POST)
+    return mark_rejected(refused, {name for name, _ in scope["headers"]})
 
 
 def _handle_unexpected_error(request: AnyRequest, error: Exception) -> Response[bytes]:

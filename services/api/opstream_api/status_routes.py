@@ -5,7 +5,7 @@ What they do to an operation is in `operations/`: `status`, `watch`, `cancel` an
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import AsyncGenerator, Collection
 from typing import Any, Final
 
 from litestar import Request, route
@@ -36,6 +36,7 @@ READS: Final = [HttpMethod.GET, HttpMethod.HEAD]
 _STATUS: Final = "/status/{target:str}"
 _HISTORY: Final = "/status/{operation_id:str}/events"
 _CANCEL: Final = "cancel"
+_NOTHING: Final[tuple[bytes, ...]] = ()
 _VARY: Final = {"Vary": "Accept"}
 
 AnyRequest = Request[Any, Any, Any]
@@ -109,7 +110,7 @@ async def _history(dependencies: Dependencies, operation_id: str, request: AnyRe
     scope = request.scope
     check_query(scope["query_string"])
     headers = parse_headers(scope["headers"])
-    if request.method == HttpMethod.HEAD or not wants_stream(headers):
+    if not wants_stream(headers):
         document = await dependencies.history.document(operation_id)
         if not isinstance(document, bytes):
             if scope["http_version"] != "1.0":
@@ -120,5 +121,12 @@ async def _history(dependencies: Dependencies, operation_id: str, request: AnyRe
     position = last_event_position(headers)
     if await dependencies.history.is_at_end(operation_id, position):
         return empty_response(204)  # which ends the reconnects of an EventSource (HTML, Server-sent events)
-    stream = dependencies.history.follow(operation_id, position)
+    is_head = request.method == HttpMethod.HEAD
+    stream = _no_pieces() if is_head else dependencies.history.follow(operation_id, position)
     return StreamedResponse(stream, media_type="text/event-stream", headers=STREAM_HEADERS)
+
+
+async def _no_pieces() -> AsyncGenerator[bytes, None]:
+    """The body of a stream in answer to HEAD."""
+    for piece in _NOTHING:
+        yield piece

@@ -99,6 +99,13 @@ def test_an_invalid_resource_id_is_refused(value: str) -> None:
         check_resource_id(value)
 
 
+@pytest.mark.parametrize("char", ["\u200b", "\u202e", "\ufeff", "\u2028", "\x07"])
+def test_a_refused_character_is_named(char: str) -> None:
+    """Also one that shows nothing, which is no control character."""
+    with pytest.raises(InvalidName, match=r"no control or format character \(such as U\+200B\)"):
+        check_resource_id(f"a{char}b")
+
+
 def test_a_kind_is_parsed_and_written_back() -> None:
     """`book:upload-start` is the resource book and the action upload-start, and is written so."""
     text = "book:upload-start"

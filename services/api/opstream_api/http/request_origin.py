@@ -24,6 +24,7 @@ from opstream_schemas.errors import ErrorCode
 from opstream_schemas.urls import ANY_HOST, parse_host_rule
 
 from .responses import error_as_asgi
+from .submit_request import mark_rejected
 
 _LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
 _WEB_SCHEMES: Final = frozenset({b"http", b"https"})
@@ -103,6 +104,8 @@ class RequestOriginMiddleware:
         if scope["type"] == ScopeType.HTTP:
             error = self._refusal(scope)
             if error is not None:
+                if not _is_own(scope["path"]):
+                    mark_rejected(error, {name for name, _ in scope["headers"]})
                 await error_as_asgi(error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
@@ -159,8 +162,12 @@ def _is_canonical(raw_path: bytes, path: str) -> bool:
         return True
     if raw_path == _REDIRECTED:
         return True
+    return not _is_own(path)
+
+
+def _is_own(path: str) -> bool:
     segments = [segment for segment in path.split("/") if segment]
-    return not segments or segments[0] not in _OWN_PATHS
+    return bool(segments) and segments[0] in _OWN_PATHS
 
 
 def _unknown_host(host: str) -> ApiError:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 import re
 from base64 import urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
 import msgspec
+from litestar.status_codes import HTTP_500_INTERNAL_SERVER_ERROR
 from litestar.types import HTTPScope
 
 from opstream_api.errors import ApiError, method_not_allowed, not_found
@@ -180,9 +181,23 @@ def parse_idempotency_key(headers: Headers, new_operation_id: Callable[[], str])
         raise _invalid_header(str(error), OPERATION_ID) from error
 
 
-def uses_repeatability(headers: Headers) -> bool:
+def uses_repeatability(headers: Container[bytes]) -> bool:
     """Return True if a request has a header of OASIS Repeatable Requests, valid or not."""
     return REPEATABILITY_REQUEST_ID.lower().encode() in headers or REPEATABILITY_FIRST_SENT.lower().encode() in headers
+
+
+def mark_rejected(error: ApiError, headers: Container[bytes]) -> ApiError:
+    """Return the error of a refused submit; to a request of OASIS Repeatable Requests it says that nothing was done.
+
+    After a 5xx the request may be recorded or not. The client learns which when it repeats the request.
+
+    Args:
+        error: the refusal.
+        headers: the names of the request's headers, in lower case.
+    """
+    if uses_repeatability(headers) and error.status < HTTP_500_INTERNAL_SERVER_ERROR:
+        error.headers[REPEATABILITY_RESULT] = "rejected"
+    return error
 
 
 def _decode_segment(segment: bytes) -> str:

@@ -18,6 +18,7 @@ JSON: Final = "application/json"
 SCHEMAS: Final = "#/components/schemas/"
 OPERATION_ID_PATTERN: Final = "^[A-Za-z0-9_-]{1,64}$"
 REPEATABILITY_ID_PATTERN: Final = r"^[\x21-\x7e]{1,256}$"
+CLIENT_ID_PATTERN: Final = r"^[\x20-\x7e]{1,128}$"
 FIRST_SENT_PATTERN: Final = (
     "^(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), (?:0[1-9]|[12][0-9]|3[01]) "
     "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) [0-9]{4} (?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9] GMT$"
@@ -184,7 +185,10 @@ HEADERS: Final[Json] = {
         "required": True,
         "schema": {"type": "string"},
     },
-    "ClientRequestId": {"description": "The request's own `x-ms-client-request-id`.", "schema": {"type": "string"}},
+    "ClientRequestId": {
+        "description": "The request's own `x-ms-client-request-id`, if it is valid.",
+        "schema": {"type": "string", "pattern": CLIENT_ID_PATTERN},
+    },
 }
 """By their names in responses, except for the headers of every response."""
 
@@ -237,7 +241,8 @@ PARAMETERS: Final[Json] = {
     "tracestate": _header("tracestate", "W3C Trace Context, of the `traceparent`."),
     "x-ms-client-request-id": _header(
         "x-ms-client-request-id",
-        "Your own name for this request, sent back if it is 1 to 128 printable ASCII characters.",
+        "Your own name for this request, sent back if it is 1 to 128 printable ASCII characters "
+        f"(`{CLIENT_ID_PATTERN}`), and sent once; ignored otherwise.",
     ),
     "Prefer": _header(
         "Prefer",

@@ -52,6 +52,10 @@ TABLE: Final = [
     ("id %2e%2e", post("/book/%2e%2e:upload-start", VALID), 400, "InvalidParameter", "id"),
     ("id with %2F", post("/book/a%2Fb:upload-start", VALID), 400, "InvalidParameter", "id"),
     ("id with a control character", post("/book/a%0Ab:upload-start", VALID), 400, "InvalidParameter", "id"),
+    *(
+        (f"id with {name}", post(f"/book/a{char}b:upload-start", VALID), 400, "InvalidParameter", "id")
+        for name, char in (("U+200B", "%E2%80%8B"), ("U+202E", "%E2%80%AE"), ("U+FEFF", "%EF%BB%BF"))
+    ),
     ("id of 300 characters", post(f"/book/{'i' * 300}:upload-start", VALID), 400, "InvalidParameter", "id"),
     ("path not UTF-8", post("/book/%ff:upload-start", VALID), 400, "InvalidParameter", ""),
     ("broken escape", post("/book/%zz:upload-start", VALID), 400, "InvalidParameter", ""),

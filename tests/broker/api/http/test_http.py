@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 
 import pytest
 
+from opstream_api.openapi.shared import CLIENT_ID_PATTERN
 from opstream_journal import Connection, Journal, announce_action
 from opstream_schemas.events import Requested
 from tests.support.api.service import JSON, Api, post, read_reply, serving, spec, stored_messages
@@ -54,6 +56,17 @@ async def test_every_response_has_its_own_request_id(api: Api) -> None:
     assert first.header("x-ms-client-request-id") == "mine 1"
     silly = await api.raw(GET.replace(b"Host", b"x-ms-client-request-id: m\xfcll\r\nHost"))
     assert "x-ms-client-request-id" not in [name for name, _ in silly.headers]
+
+
+async def test_which_ids_of_a_client_are_echoed(api: Api) -> None:
+    """Those of which the document has the pattern; the others are ignored, and two are none."""
+    for value in ("x", "~ !", "x" * 128, "x" * 129, "m\xfcll", "a\tb", ""):
+        reply = await api.raw(GET.replace(b"Host", f"x-ms-client-request-id: {value}\r\nHost".encode("latin-1")))
+        assert reply.status == 200
+        echoed = [found for name, found in reply.headers if name == "x-ms-client-request-id"]
+        assert echoed == ([value] if re.fullmatch(CLIENT_ID_PATTERN, value) else [])
+    twice = await api.raw(GET.replace(b"Host", b"x-ms-client-request-id: a\r\nX-ms-client-request-id: a\r\nHost"))
+    assert "x-ms-client-request-id" not in [name for name, _ in twice.headers]
 
 
 async def test_a_connection_is_used_again(api: Api) -> None:

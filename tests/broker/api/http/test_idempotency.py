@@ -110,6 +110,30 @@ async def test_an_unknown_path_is_rejected(api: Api) -> None:
     assert (answer.status_code, answer.headers["Repeatability-Result"]) == (400, "rejected")
 
 
+@pytest.mark.parametrize(
+    ("method", "headers", "status"),
+    [
+        ("POST", {"Host": "evil.example"}, 421),
+        ("POST", {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}, 403),
+        ("PUT", {}, 405),
+        ("OPTIONS", {}, 405),
+        ("PROPFIND", {}, 405),
+        ("POST", {"Operation-Callback": "http://"}, 400),
+    ],
+)
+async def test_what_is_refused_before_the_action_is_rejected(
+    broker: Broker, link: Connection, method: str, headers: dict[str, str], status: int
+) -> None:
+    """By the host, the site or the method. A request without the pair has no such header."""
+    async with serving(broker.url, allowed_hosts=()) as local:
+        for sent in (pair(), pair() | {"Repeatability-First-Sent": "yesterday"}, {}):
+            answer = await local.client.request(method, "/book/1:upload-start", headers=sent | headers)
+            assert answer.status_code == status
+            assert answer.headers.get("Repeatability-Result") == ("rejected" if sent else None)
+            status_answer = await local.client.request(method, "/status/1:cancel", headers=sent | headers)
+            assert "Repeatability-Result" not in status_answer.headers
+
+
 async def test_the_header_is_spelled_as_in_the_contract(api: Api) -> None:
     """Some clients compare header names exactly."""
     lines = [f"{name}: {value}" for name, value in pair().items()]

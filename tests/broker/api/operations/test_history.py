@@ -233,12 +233,28 @@ async def test_a_stream_is_asked_for(api: Api, journal: Journal, accept: str) ->
     assert len(body["value"]) == 2
 
 
-async def test_head_streams_nothing(api: Api, journal: Journal) -> None:
-    """HEAD ends."""
+def shown(answer: httpx.Response) -> dict[str, str]:
+    """The headers that are those of the representation, not of one answer or one connection."""
+    own = {"x-ms-request-id", "date", "content-length", "transfer-encoding"}
+    return {name: value for name, value in answer.headers.items() if name not in own}
+
+
+@pytest.mark.parametrize("accept", ["text/event-stream", "application/json"])
+async def test_head_has_the_headers_of_get(api: Api, journal: Journal, accept: str) -> None:
+    """And nothing else: a HEAD for a stream ends, and leaves no watch."""
     story = await running(api, journal)
-    answer = await api.client.head(f"/status/{story.operation.id}/events", headers={"Accept": "text/event-stream"})
+    path = f"/status/{story.operation.id}/events"
+    answer = await api.client.head(path, headers={"Accept": accept})
     assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["Content-Type"].startswith(accept)
     assert len(api.watchers) == 0
+    async with api.client.stream("GET", path, headers={"Accept": accept}) as read:
+        assert shown(read) == shown(answer)
+    await story.append(SUCCEEDED)
+    for last in ("1", "3", "x"):
+        headers = {"Accept": accept, "Last-Event-ID": last}
+        head, read = await api.client.head(path, headers=headers), await api.client.get(path, headers=headers)
+        assert (head.status_code, shown(head)) == (read.status_code, shown(read))
 
 
 async def test_a_long_history_at_once(api: Api, journal: Journal) -> None:
