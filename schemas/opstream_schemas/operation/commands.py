@@ -183,7 +183,7 @@ def canceled_outcome(operation: Operation) -> Canceled:
 
 def deadline_outcome(operation: Operation) -> Failed:
     """Return the outcome of an operation that missed its deadline."""
-    message = f"the operation did not finish by its deadline, {operation.deadline.isoformat()}"
+    message = f"the operation did not finish by its deadline, {msgspec.to_builtins(operation.deadline)}"
     return Failed(error=OperationError(code=ErrorCode.DEADLINE_EXCEEDED, message=message))
 
 

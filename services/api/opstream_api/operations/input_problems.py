@@ -19,6 +19,7 @@ from typing import Any, Final
 import jsonschema_rs
 
 from opstream_api.errors import MESSAGE_LIMIT, TARGET_LIMIT
+from opstream_schemas.action_types import schema_formats as formats
 from opstream_schemas.action_types.schema_engine import MASK, compile_schema
 from opstream_schemas.action_types.schema_nodes import Schema
 from opstream_schemas.errors import ErrorCode
@@ -50,6 +51,12 @@ _NUMBER: Final = "number"
 _INTEGER: Final = "integer"
 _TYPES: Final = ("null", "boolean", _INTEGER, _NUMBER, "string", "array", "object")
 _OBJECT: Final = frozenset({"object"})
+_OWN_PATTERNS: Final[Mapping[str, str]] = {
+    formats.INTEGER_PATTERN: "is no whole number",
+    formats.NUMBER_PATTERN: "is no number",
+    formats.DECIMAL_PATTERN: "is no decimal number, as in 1.50",
+}
+"""What a pattern of opstream's own means."""
 _REPEATED_VALUE: Final = re.compile(r"^(Invalid (?:enum )?value) .*$", re.DOTALL)
 _NAME_PLACE: Final = "key` in `"
 
@@ -74,7 +81,10 @@ class InputProblems:
             except jsonschema_rs.ValidationError as error:
                 return [_problem(error)]
             return [_detail(_NO_BRANCH, [])]
-        found = [_problem(error) for error in islice(self._validator.iter_errors(value), MAX_DETAILS)]
+        errors = list(islice(self._validator.iter_errors(value), MAX_DETAILS))
+        refused_names = [_error_path(error) for error in errors if isinstance(error.kind, _KIND.PropertyNames)]
+        # What a member of a refused name holds is beside the point.
+        found = [_problem(error) for error in errors if not _is_below(error, refused_names)]
         # A `oneOf` of which two branches match is no problem of the rewritten schema.
         return found or [_detail(_NO_BRANCH, [])]
 
@@ -144,6 +154,8 @@ class _UnionRewriter:
                 found[keyword] = {name: self.rewrite(one) for name, one in value.items()}
             else:
                 found[keyword] = value
+        if found.get("items") is False and found.get("maxItems") == len(found.get("prefixItems", ())):
+            del found["items"]  # `maxItems` says the same in better words
         if choices:
             found["allOf"] = [*found.get("allOf", ()), *choices]
         return found
@@ -280,6 +292,10 @@ def _type_of(value: Any) -> str:  # noqa: ANN401 - JSON
 def _problem(error: jsonschema_rs.ValidationError) -> ErrorDetail:
     kind = error.kind
     message = error.message
+    if isinstance(kind, _KIND.PropertyNames):
+        message = f"the name {message}"
+    for pattern, words in _OWN_PATTERNS.items():
+        message = message.replace(f'does not match "{pattern}"', words)
     if isinstance(kind, _KIND.Not | _KIND.AnyOf | _KIND.OneOfNotValid):
         message = _NO_BRANCH
     elif isinstance(kind, _KIND.Type) and len(kind.types) > 1:
@@ -288,12 +304,19 @@ def _problem(error: jsonschema_rs.ValidationError) -> ErrorDetail:
     return _detail(message, _error_path(error))
 
 
+def _is_below(error: jsonschema_rs.ValidationError, paths: list[list[str | int]]) -> bool:
+    path = list(error.instance_path)
+    return any(path[: len(one)] == one for one in paths)
+
+
 def _error_path(error: jsonschema_rs.ValidationError) -> list[str | int]:
     path = list(error.instance_path)
     if isinstance(error.kind, _KIND.Required):
         path.append(error.kind.property)
     elif isinstance(error.kind, _KIND.AdditionalProperties) and error.kind.unexpected:
         path.append(error.kind.unexpected[0])
+    elif isinstance(error.kind, _KIND.PropertyNames):
+        path.append(str(error.kind.error.instance))
     return path
 
 

@@ -196,8 +196,8 @@ def action(
             action=kind.action,
             summary=(inspect.getdoc(called_function(handler)) or "").partition("\n")[0],
             action_version=version,
-            input_schema=_schema(kind, input_type),
-            result_schema=_schema(kind, result_type),
+            input_schema=_schema(kind, input_type, is_input=True),
+            result_schema=_schema(kind, result_type, is_input=False),
             policy=policy,
         )
         made = Action(handler, spec, input_type, result_type)
@@ -274,19 +274,31 @@ def _handler_types(kind: Kind, handler: Callable[..., Any]) -> tuple[Any, Any]:
     except (NameError, TypeError, ValueError) as error:
         # A type was imported under TYPE_CHECKING only, or the object is not a function.
         raise InvalidAction(f"{wanted}, known at run time: {error}") from error
-    names = [one.name for one in parameters.values() if one.kind in _POSITIONAL]
-    if (
-        not len(names) == len(parameters) == 2
-        or names[0] not in hints
-        or hints.get(names[1]) is not ActionContext
-        or "return" not in hints
-    ):
-        raise InvalidAction(wanted)
+    if problem := _signature_problem(list(parameters.values()), hints):
+        raise InvalidAction(f"{wanted}: {problem}")
     if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
         raise InvalidAction(
             f"action {kind}: a generator can't be a handler: report progress by ctx.progress(), and return a list"
         )
-    return hints[names[0]], hints["return"]
+    return hints[next(iter(parameters))], hints["return"]
+
+
+def _signature_problem(parameters: list[inspect.Parameter], hints: dict[str, Any]) -> str:
+    """Return what is wrong with the parameters and types of a handler; empty if nothing is."""
+    odd = next((one for one in parameters if one.kind not in _POSITIONAL), None)
+    if odd is not None:
+        kind = "can only be passed by its name" if odd.kind is odd.KEYWORD_ONLY else "takes any number of arguments"
+        return f"its parameter {odd.name!r} {kind}, but request and ctx are passed by position"
+    if len(parameters) != 2:
+        names = ", ".join(repr(one.name) for one in parameters) or "none"
+        return f"it takes {len(parameters)} parameter{'s' * (len(parameters) != 1)} ({names}), not 2"
+    untyped = next((one.name for one in parameters if one.name not in hints), None)
+    if untyped is not None:
+        return f"its parameter {untyped!r} has no type"
+    if (given := hints[parameters[1].name]) is not ActionContext:
+        shown = getattr(given, "__name__", None) or str(given)
+        return f"its second parameter {parameters[1].name!r} has the type {shown}, not ActionContext"
+    return "" if "return" in hints else "its result has no type; '-> None' says that there is none"
 
 
 def called_function(handler: Callable[..., Any]) -> Callable[..., Any]:
@@ -298,8 +310,8 @@ def called_function(handler: Callable[..., Any]) -> Callable[..., Any]:
     return MethodType(type(handler).__call__, handler) if callable(handler) else handler
 
 
-def _schema(kind: Kind, model: Any) -> dict[str, Any]:  # noqa: ANN401 - any type that msgspec knows
+def _schema(kind: Kind, model: Any, *, is_input: bool) -> dict[str, Any]:  # noqa: ANN401 - any type that msgspec knows
     try:
-        return announced_schema(model)
+        return announced_schema(model, is_input=is_input)
     except UnsupportedType as error:
         raise InvalidAction(f"action {kind}: {error}") from error

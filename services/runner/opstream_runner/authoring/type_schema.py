@@ -6,6 +6,7 @@ the runner decodes into the type. Patterns are written so that all engines read 
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from collections.abc import Callable
 from fractions import Fraction
@@ -34,8 +35,12 @@ class UnsupportedType(ValueError):
     """A type that no action can have. The message says what to use instead."""
 
 
-def announced_schema(model: Any) -> Schema:  # noqa: ANN401 - any type that msgspec knows
+def announced_schema(model: Any, *, is_input: bool = False) -> Schema:  # noqa: ANN401 - any type that msgspec knows
     """Return the schema of an action's input or result, every object closed.
+
+    Args:
+        model: the type.
+        is_input: clients send it, so that members that only its own code may set are refused.
 
     Raises:
         UnsupportedType: the API could not validate the type, or the runner not decode it.
@@ -46,10 +51,12 @@ def announced_schema(model: Any) -> Schema:  # noqa: ANN401 - any type that msgs
         info = types.type_info(model)
     except (NameError, TypeError, ValueError, NotImplementedError) as error:
         raise UnsupportedType(_refusal(model, error)) from error
-    _Announcer(schema).announce(info, schema)
+    _Announcer(schema, is_input=is_input).announce(info, schema)
     # As JSON, since a tag that is a number is a key of msgspec's schema.
     try:
         announced: Schema = msgspec.json.decode(msgspec.json.encode(map_schema(schema, _finished)))
+    except UnsupportedType:
+        raise
     except (TypeError, ValueError, RecursionError) as error:
         reason = f"what describes it (examples, extra_json_schema) has no JSON: {error}"
         raise UnsupportedType(_refusal(model, ValueError(reason))) from error
@@ -74,9 +81,11 @@ class _Announcer:
 
     Args:
         schema: all of it, with its definitions.
+        is_input: clients send it.
     """
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, *, is_input: bool) -> None:
+        self._is_input = is_input
         self._defs: dict[str, Schema] = schema.get("$defs", {})
         self._seen: set[str] = set()
         self._announcers: dict[type[types.Type], Callable[[Any, Schema], None]] = {
@@ -114,6 +123,11 @@ class _Announcer:
             announcer(kind, node)
 
     def _fields(self, kind: Any, node: Schema) -> None:  # noqa: ANN401 - one of four classes without a common base
+        if self._is_input and (name := _uninitialized(kind.cls)):
+            raise UnsupportedType(
+                f"{kind.cls.__name__}.{name} has init=False, but a client could send it, and would override what the "
+                "class sets: make it a property, or leave out init=False"
+            )
         items = node.get("prefixItems")
         if items is not None:
             for field, item in zip(kind.fields, items[len(items) - len(kind.fields) :], strict=True):
@@ -229,6 +243,16 @@ class _Announcer:
     def _enum(self, kind: types.EnumType, node: Schema) -> None:
         if issubclass(kind.cls, enum.Flag):
             node["enum"] = _enum_values(kind.cls)
+
+
+def _uninitialized(cls: Any) -> str:  # noqa: ANN401 - a class
+    """Return a member of a dataclass or an attrs class that its `__init__` does not take; empty if there is none.
+
+    msgspec sets it from JSON all the same.
+    """
+    if dataclasses.is_dataclass(cls):
+        return next((one.name for one in dataclasses.fields(cls) if not one.init), "")
+    return next((one.name for one in getattr(cls, "__attrs_attrs__", ()) if not one.init), "")
 
 
 _FIXED_FORMATS: Final[dict[type[types.Type], Schema]] = {

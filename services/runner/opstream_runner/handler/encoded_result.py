@@ -25,6 +25,8 @@ _MAX_DEPTH: Final = 200
 _WORDS_FOR_NUMBERS: Final = (b"NaN", b'Infinity"', b'"nan"', b'inf"')
 """What msgspec writes for a decimal, or a float as a key, that is no number in JSON. Any other float becomes `null`."""
 _NAME_LIMIT: Final = 200
+_NAME: Final = "(a name)"
+"""In a path: the key of a mapping."""
 _NO_NUMBER: Final = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]")
 """NaN and infinity in MessagePack: all bits of the exponent are set. A text may look like it, too."""
 _BASES: Final[tuple[tuple[type, Callable[[Any], Any]], ...]] = (
@@ -121,7 +123,7 @@ def _check_numbers(result: Any) -> None:  # noqa: ANN401
 def _mismatch(error: msgspec.ValidationError) -> str:
     message, _, place = str(error).partition(" - at `")
     path = place.removesuffix("`").removeprefix("key` in `").removeprefix("$").removeprefix(".")
-    return f"{_place(path)}: {message}"
+    return f"{_place(path)}: {message}" if path else message
 
 
 def _unencodable(result: Any, error: Exception) -> str:  # noqa: ANN401
@@ -131,7 +133,7 @@ def _unencodable(result: Any, error: Exception) -> str:  # noqa: ANN401
     found = ("", result)
     # The innermost part that fails alone is the cause.
     for path, value in _parts(result, "", 0):
-        if path.startswith(found[0]) and not _is_encodable(value):
+        if path.startswith(found[0]) and _NAME not in path and not _is_encodable(value):
             found = (path, value)
     path, value = found
     if inspect.isgenerator(value) or inspect.isasyncgen(value):
@@ -140,7 +142,18 @@ def _unencodable(result: Any, error: Exception) -> str:  # noqa: ANN401
         return f"{_place(path)} has half of a surrogate pair, which is no text"
     if isinstance(value, int):
         return f"{_place(path)} is a number too large; return it as text"
+    if isinstance(value, dict) and (key := _unencodable_key(value)) is not None:
+        return f"{_place(path)} has {key}, which is no name in JSON: use text, or return a list of pairs"
     return f"{_place(path)} is of the type {truncate_text(type(value).__name__, _NAME_LIMIT)}, which has no JSON"
+
+
+def _unencodable_key(value: dict[Any, Any]) -> str | None:
+    """Return which key of a mapping JSON does not have; None if it has all."""
+    for key in value:
+        if not _is_encodable({key: None}):
+            kind = truncate_text(type(key).__name__, _NAME_LIMIT)
+            return "the key None" if key is None else f"a key of the type {kind}"
+    return None
 
 
 def _is_encodable(value: Any) -> bool:  # noqa: ANN401
@@ -167,7 +180,7 @@ def _children(value: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
             yield encoded, getattr(value, name)
     elif isinstance(value, Mapping):
         for key, child in value.items():
-            yield "(a name)", key
+            yield _NAME, key
             yield str(key) if isinstance(key, str) and key.isidentifier() else f"[{key!r}]", child
     elif isinstance(value, list | tuple | set | frozenset):
         for number, child in enumerate(value):

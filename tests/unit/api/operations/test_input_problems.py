@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import enum
 import time
+from decimal import Decimal
 from typing import Annotated, Any
 
 import msgspec
@@ -11,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opstream_api.operations.input_problems import LISTED_UP_TO, InputProblems
-from opstream_schemas.action_types.schema_engine import compile_schema
+from opstream_runner.authoring.type_schema import announced_schema
+from opstream_schemas.action_types.schema_engine import compile_schema, validated_part
 from opstream_schemas.status_monitor import ErrorDetail
 from opstream_schemas.text import MAX_NESTING
 
@@ -192,3 +195,47 @@ def test_whatever_is_refused_has_a_problem(schema: dict[str, Any], value: Any) -
     assert problems._validator.is_valid(value) == is_valid
     if not is_valid:
         assert problems.find(value)
+
+
+class Shade(enum.Enum):
+    """Names of keys."""
+
+    RED = "red"
+    BLUE = "blue"
+
+
+class Shelf(msgspec.Struct):
+    """With what one mistake breaks two keywords of."""
+
+    pair: tuple[int, str] = (0, "")
+    shades: dict[Shade, int] = {}
+    counts: dict[int, int] = {}
+    rates: dict[float, int] = {}
+    price: Decimal = Decimal()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"pair": [1, "a", 2]}, [("pair", "the value has more than 2 items")]),
+        ({"pair": [1]}, [("pair", "the value has less than 2 items")]),
+        (
+            {"pair": ["a", "a", 2]},
+            [("pair", "the value has more than 2 items"), ("pair[0]", 'the value is not of type "integer"')],
+        ),
+        ({"shades": {"green": "x"}}, [("shades.green", 'the name "green" is not one of "blue" or "red"')]),
+        (
+            {"shades": {"green": 1, "red": "x"}},
+            [("shades.red", "the value is not of type"), ("shades.green", 'the name "green" is not one of')],
+        ),
+        ({"counts": {"a b": 1}}, [('counts["a b"]', 'the name "a b" is no whole number')]),
+        ({"rates": {"x": 1}}, [("rates.x", 'the name "x" is no number')]),
+        ({"price": "x"}, [("price", "the value is no decimal number, as in 1.50")]),
+    ],
+)
+def test_one_mistake_is_told_once(value: Any, expected: list[tuple[str, str]]) -> None:
+    """In words of what was sent: a refused name is named, and a tuple's length is no 'false schema'."""
+    found = InputProblems(validated_part(announced_schema(Shelf))).find(value)
+    assert [
+        (one.target, one.message[: len(message)]) for one, (_, message) in zip(found, expected, strict=True)
+    ] == expected

@@ -333,32 +333,35 @@ class Handlers:
 
 
 @pytest.mark.parametrize(
-    "handler",
+    ("handler", "problem"),
     [
-        no_context,
-        too_many,
-        swapped,
-        untyped_request,
-        untyped_context,
-        untyped_result,
-        by_keyword,
-        by_keywords,
-        by_position,
-        checked_only,
-        misspelled,
-        Handlers,
-        Handlers.method,
-        functools.partial(too_many, more=1, ctx=1),
-        int,
-        count_pages,
-        lambda request, ctx: 1,
+        (no_context, "it takes 1 parameter ('request'), not 2"),
+        (too_many, "it takes 3 parameters ('request', 'ctx', 'more'), not 2"),
+        (swapped, "its second parameter 'request' has the type Book, not ActionContext"),
+        (untyped_request, "its parameter 'request' has no type"),
+        (untyped_context, "its parameter 'ctx' has no type"),
+        (untyped_result, "its result has no type; '-> None' says that there is none"),
+        (by_keyword, "its parameter 'ctx' can only be passed by its name"),
+        (by_keywords, "its parameter 'ctx' takes any number of arguments"),
+        (by_position, "its parameter 'ctx' takes any number of arguments"),
+        (checked_only, "name 'Decimal' is not defined"),
+        (misspelled, "name 'Bok' is not defined"),
+        (Handlers, "it takes 0 parameters (none), not 2"),
+        (Handlers.method, "it takes 3 parameters ('self', 'request', 'ctx'), not 2"),
+        (functools.partial(too_many, more=1, ctx=1), "it takes 1 parameter ('request'), not 2"),
+        (int, ""),
+        (count_pages, ""),
+        (lambda request, ctx: 1, "its parameter 'request' has no type"),
     ],
 )
-def test_a_signature_that_can_not_be_called_is_refused(handler: Callable[..., Any]) -> None:
+def test_a_signature_that_can_not_be_called_is_refused(handler: Callable[..., Any], problem: str) -> None:
     """A handler takes a request and a context by position, with types known at run time; otherwise the error shows
-    how."""
-    with pytest.raises(InvalidAction, match=r"action book:print: write the handler as 'def .*\(request: YourInput"):
+    how, and says what is wrong with this one."""
+    with pytest.raises(
+        InvalidAction, match=r"action book:print: write the handler as 'def .*\(request: YourInput"
+    ) as caught:
         offered(handler)
+    assert problem in str(caught.value).partition("with all three types")[2]
 
 
 def test_a_bound_method_is_a_handler() -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 
+import attrs
 import jsonschema_rs
 import msgspec
 import pytest
@@ -300,6 +301,44 @@ def test_a_refusal_says_what_to_use(model: Any, advice: str) -> None:
     for types in ((model,), (int, model)):
         with pytest.raises(InvalidAction, match=r"action book:print: .*" + advice):
             taking(*types)
+
+
+def test_a_refused_pattern_is_the_whole_reason() -> None:
+    """Nothing is said of what the author did not write."""
+    with pytest.raises(InvalidAction) as caught:
+        taking(text(r"\bx"))
+    assert str(caught.value).startswith(
+        r"action book:print: the pattern '\\bx' would not mean the same to every reader: "
+    )
+
+
+@dataclass
+class Summed:
+    """It sets a member itself."""
+
+    parts: list[int]
+    total: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self.total = sum(self.parts)
+
+
+@attrs.define
+class Drawn:
+    """The same with attrs."""
+
+    parts: list[int]
+    total: int = attrs.field(init=False, default=0)
+
+
+@pytest.mark.parametrize("model", [Summed, Drawn, list[Summed], dict[str, Drawn | None]])
+def test_a_member_that_only_its_class_sets(model: Any) -> None:
+    """A client could send it, so no input has one; in a result it is a member like the others."""
+    with pytest.raises(
+        InvalidAction, match=r"\.total has init=False, but a client could send it.*: make it a property"
+    ):
+        taking(model)
+    assert "total" in str(taking(int, model).spec.result_schema)
 
 
 @pytest.mark.parametrize(

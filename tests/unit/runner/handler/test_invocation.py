@@ -408,7 +408,7 @@ class Pair:
     [
         (object(), "it is of the type object"),
         ({1, object()}, "is of the type object"),
-        ({object(): 1}, "is of the type object"),
+        ({object(): 1}, "it has a key of the type object, which is no name in JSON"),
         ({"rows": [Row(1.0), Row(Pair(1, {2, complex(1)}))]}, "is of the type complex"),
         ([Row(), Row(Pair(object()))], "its member `[1].theValue.left` is of the type object"),
         ("\ud800", "it has half of a surrogate pair"),
@@ -428,6 +428,10 @@ class Pair:
         ({"d": Decimal("NaN")}, "its member `d` is NaN"),
         ([Decimal("-Infinity")], "its member `[0]` is -Infinity"),
         ({math.nan: 1}, "is nan, which is no number"),
+        ({1: 2, None: 3}, "has no JSON: it has the key None, which is no name in JSON: use text, or return a list"),
+        ({"a": [{("b", 1): 3}]}, "its member `a[0]` has a key of the type tuple, which is no name"),
+        ([{object(): 3}], "its member `[0]` has a key of the type object, which is no name"),
+        ({"a": {1: {"b": object()}}}, "its member `a[1].b` is of the type object, which has no JSON"),
         ([None, msgspec.Raw(b"1"), math.nan], "its member `[2]` is nan"),
     ],
     ids=lambda one: one if isinstance(one, str) and one.isascii() else "",
@@ -480,13 +484,13 @@ def changed(**members: Any) -> Narrow:
 @pytest.mark.parametrize(
     ("result", "why"),
     [
-        (None, "it: Expected `object`, got `null`"),
+        (None, "declares: Expected `object`, got `null`"),
         ({"count": 1.5}, "its member `count`: Expected `int`, got `float`"),
         (changed(count="many"), "its member `count`: Expected `int`, got `str`"),
         (changed(share=math.nan), "its member `share`: Expected `float`, got `null`"),
         (changed(code="AB"), "its member `code`: Expected `str` matching regex"),
         (changed(rows=[{"theValue": 1, "other": 2}]), "its member `rows[0]`: Object contains unknown field `other`"),
-        (Wider(more=1), "it: Object contains unknown field `more`"),
+        (Wider(more=1), "declares: Object contains unknown field `more`"),
         (changed(code="boom"), "its type raises LookupError"),
     ],
 )
@@ -501,6 +505,20 @@ async def test_a_result_of_another_type(result: Any, why: str) -> None:
     assert isinstance(outcome, Raised)
     assert (outcome.error.code, outcome.is_meant) == (ErrorCode.INVALID_RESULT, True)
     assert why in outcome.error.message
+
+
+async def test_a_result_whose_whole_type_is_another() -> None:
+    """Without a member there is none to name."""
+
+    @action("book:act")
+    def handler(request: Input, ctx: ActionContext) -> Narrow:
+        return {"other": 1}  # type: ignore[return-value]
+
+    outcome = await run(handler)
+    assert isinstance(outcome, Raised)
+    assert outcome.error.message == (
+        "the result is not what the action declares: Object contains unknown field `other`"
+    )
 
 
 async def test_a_result_that_only_looks_like_its_type() -> None:
