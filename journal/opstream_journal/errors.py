@@ -75,7 +75,8 @@ class BrokerRefused(JournalError):
 
 
 class JournalFull(JournalError):
-    """The stream reached its `max_bytes`: nothing can be stored until something expires or the limit is raised."""
+    """The stream, the account or the server reached its limit of storage: nothing more is stored until it is raised,
+    or something expires."""
 
 
 class EventTooLarge(JournalError):

@@ -18,7 +18,7 @@ from opstream_schemas.names import Kind
 from opstream_schemas.operation.forced_end import OperationMessage
 from opstream_schemas.operation.state import Operation
 
-from .errors import BrokerRefused, EventTooLarge, JournalFull, JournalUnavailable, VersionConflict
+from .errors import BrokerRefused, EventTooLarge, JournalUnavailable, VersionConflict
 from .jetstream import rpc
 from .jetstream.connection import Connection
 from .jetstream.rpc import expected_version_headers
@@ -36,8 +36,6 @@ UNTIL_STORED: Final = float("inf")
 
 _WRONG_LAST_SEQUENCE: Final = frozenset({10071, 10201})
 _IN_FLIGHT: Final = frozenset({10158, 10164})
-_STORE_FAILED: Final = 10077
-_NO_ROOM: Final = frozenset({10002, 10023, 10028, 10047})
 _TOO_LARGE: Final = 10054
 _UNAVAILABLE: Final = 503
 _HEADER_BYTES: Final = 1024
@@ -85,7 +83,7 @@ class Journal:
         Raises:
             VersionConflict: another writer was first; load, decide again, and take a new event id.
             JournalUnavailable: not acknowledged within the budget; `maybe_stored` says whether it may be stored.
-            JournalFull: the stream is at its `max_bytes`.
+            JournalFull: a limit of storage was reached (`storage_limit`).
             EventTooLarge: not stored.
             InvalidEvent: no reader could decode it; not sent.
             BrokerRefused: another error of the broker.
@@ -260,12 +258,6 @@ class _AppendAttempt:
 
 
 def _raise_specific(refused: BrokerRefused) -> None:
-    # The broker uses the same number for a store that closes or whose disk failed, which may pass.
-    is_full = refused.err_code == _STORE_FAILED and "maximum" in refused.description
-    if is_full or refused.err_code in _NO_ROOM:
-        raise JournalFull(
-            f"the journal is full ({refused.description}): raise the limit, or wait until events expire"
-        ) from refused
     if refused.err_code == _TOO_LARGE:
         raise EventTooLarge(str(refused)) from refused
     if refused.code != _UNAVAILABLE:

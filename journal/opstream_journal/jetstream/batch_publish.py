@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import msgspec
 import nats.errors
 
-from opstream_journal.errors import BrokerRefused, JournalUnavailable
+from opstream_journal.errors import JournalUnavailable
 
 from . import rpc
 from .connection import Connection
@@ -50,6 +50,7 @@ async def publish_batch(connection: Connection, messages: Sequence[BatchMessage]
 
     Raises:
         JournalUnavailable: no answer to the end of the batch: all of it may be stored, or none.
+        JournalFull: none is stored: a limit of storage was reached.
         BrokerRefused: none is stored: one expected version is wrong, or the stream allows no batches.
         EventTooLarge: none is stored: one is larger than the broker's `max_payload`.
     """
@@ -80,7 +81,7 @@ async def _request(
     except msgspec.MsgspecError as error:
         raise JournalUnavailable(f"the answer on {subject} is not JetStream's", maybe_stored=True) from error
     if answer.error is not None:
-        raise BrokerRefused(answer.error.code, answer.error.err_code, answer.error.description)
+        raise rpc.publish_refusal(connection, subject, answer.error)
     return answer
 
 

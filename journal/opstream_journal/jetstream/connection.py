@@ -21,6 +21,7 @@ from opstream_journal.broker_login import login_options
 from opstream_journal.errors import BrokerTooOld, BrokerUnreachable, JournalUnavailable, NoLeader
 from opstream_journal.missing_leader import explain_unavailable
 from opstream_journal.outage_log import OutageLog, SharedOutageLog
+from opstream_journal.storage_limit import RefusedPublishes
 from opstream_schemas.urls import (
     NO_CREDENTIALS,
     PASSWORD_VARIABLE,
@@ -97,6 +98,8 @@ class Connection:
         self._disconnect_callbacks: list[Callable[[], None]] = []
         self.unanswered = UnansweredPublishes(asyncio.get_running_loop().time)
         """Publishes that the broker did not answer."""
+        self.refused = RefusedPublishes(asyncio.get_running_loop().time)
+        """Publishes that the broker refused for lack of room."""
         self.clock_skew = 0.0
         """Seconds that this machine's clock is ahead of the broker's, as `BrokerMonitor` measured it last."""
 
@@ -241,6 +244,7 @@ class Connection:
         self._errors.recovered()
         self._connected.set()
         self.unanswered.clear()  # the broker may have been restarted
+        self.refused.clear()
         limit_unacknowledged_time(self.nc)
         for callback in self._reconnect_callbacks:
             callback()
@@ -385,12 +389,6 @@ def _explain_old_server(nc: Client) -> str:
     where = "this URL" if url is None else hide_credentials(url.geturl())
     version = str(nc._server_info.get("version", ""))  # noqa: SLF001 - nats-py raises for a version that it can't parse
     return explain_old_version(version, where)
-
-
-def known_servers(connection: Connection) -> int:
-    """Return how many servers the broker's cluster has, as far as the server says; 0 if it is no cluster."""
-    info = connection.nc._server_info  # noqa: SLF001 - nats-py has no public way
-    return max(1, len(info.get("connect_urls") or ())) if info.get("cluster") else 0
 
 
 async def _ignore_error(_error: Exception) -> None:

@@ -14,10 +14,12 @@ import msgspec
 import nats.errors
 from nats.aio.msg import Msg
 
-from opstream_journal.errors import BrokerRefused, EventTooLarge, JournalUnavailable, NoLeader
+from opstream_journal.errors import BrokerRefused, EventTooLarge, JournalFull, JournalUnavailable, NoLeader
+from opstream_journal.storage_limit import limit_of_refusal
 
 from .connection import Connection
 from .inbox import AnswerCheck
+from .unanswered_publishes import stream_of
 
 CALL_TIMEOUT: Final = 2.0
 """Seconds for one answer. A healthy broker needs milliseconds, the election of a leader seconds."""
@@ -129,7 +131,8 @@ async def publish(
 
     Raises:
         JournalUnavailable: see `call`.
-        BrokerRefused: the stream answered with an error.
+        JournalFull: the stream, the account or the server has reached its limit of storage.
+        BrokerRefused: the stream answered with another error.
     """
     try:
         answer = await call(connection, subject, payload, headers=headers, timeout=timeout, is_answer=is_publish_ack)
@@ -144,10 +147,22 @@ async def publish(
     except msgspec.MsgspecError as error:
         raise JournalUnavailable(f"the answer on {subject} is not JetStream's", maybe_stored=True) from error
     if ack.error is not None:
-        raise BrokerRefused(ack.error.code, ack.error.err_code, ack.error.description)
+        raise publish_refusal(connection, subject, ack.error)
     if not ack.seq:
         raise JournalUnavailable(f"the answer on {subject} is not JetStream's", maybe_stored=True)
     return ack.seq
+
+
+def publish_refusal(connection: Connection, subject: str, error: JetStreamErrorBody) -> JournalFull | BrokerRefused:
+    """Return the exception for a publish that was refused. One for lack of room is noted, for the conditions."""
+    refused = BrokerRefused(error.code, error.err_code, error.description)
+    limit = limit_of_refusal(error.err_code, error.description, stream_of(subject))
+    if limit is None:
+        return refused
+    connection.refused.add(limit)
+    full = JournalFull(f"{limit.what} ({error.description}): {limit.next_step}")
+    full.__cause__ = refused
+    return full
 
 
 def is_publish_ack(message: Msg) -> bool:

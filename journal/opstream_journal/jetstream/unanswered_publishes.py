@@ -32,12 +32,12 @@ class UnansweredPublishes:
     def add(self, subject: str) -> None:
         """Note a publish without an answer."""
         now = self._clock()
-        first, _ = self._times.get(_stream(subject), (now, now))
-        self._times[_stream(subject)] = (first, now)
+        first, _ = self._times.get(stream_of(subject), (now, now))
+        self._times[stream_of(subject)] = (first, now)
 
     def remove(self, subject: str) -> None:
         """Note that a publish was answered."""
-        self._times.pop(_stream(subject), None)
+        self._times.pop(stream_of(subject), None)
 
     def clear(self, streams: Iterable[str] | None = None) -> None:
         """Forget all, or those of some streams."""
@@ -59,7 +59,8 @@ class UnansweredPublishes:
         ]
 
 
-def _stream(subject: str) -> str:
+def stream_of(subject: str) -> str:
+    """Return the stream that takes a subject of ours."""
     first, _, rest = subject.partition(".")
     if first == _BUCKET:
         return f"KV_{rest.partition('.')[0]}"

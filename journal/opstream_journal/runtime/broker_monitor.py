@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from opstream_journal.errors import BrokerRefused, JournalUnavailable
+from opstream_journal.errors import BrokerRefused, JournalFull, JournalUnavailable
 from opstream_journal.jetstream import rpc
 from opstream_journal.jetstream.connection import Connection, end_task
 from opstream_journal.missing_leader import NEXT_STEP, describe_missing_leader
@@ -25,6 +25,7 @@ from opstream_schemas import subjects
 from opstream_schemas.names import Kind
 
 from .conditions import Conditions
+from .storage_watch import StorageWatch
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,17 @@ class _Source(msgspec.Struct, frozen=True):
     seq: int = 0
 
 
+class _Config(msgspec.Struct, frozen=True):
+    max_bytes: int = -1
+
+
+class _State(msgspec.Struct, frozen=True):
+    bytes: int = 0
+
+
 class _Answer(msgspec.Struct, frozen=True):
+    config: _Config = _Config()
+    state: _State = _State()
     ts: datetime | None = None
     cluster: _Cluster | None = None
     sources: list[_Source] = []
@@ -103,6 +114,7 @@ class BrokerMonitor:
         self._conditions = conditions
         self._now = now
         self._interval = interval
+        self._storage = StorageWatch(connection, conditions)
         self._failures = 0
         self._expected = dict(_NEEDED)
         """Streams that must be there, and what their loss means."""
@@ -119,7 +131,7 @@ class BrokerMonitor:
             await end_task(task)
 
     async def look(self) -> None:
-        """Look once, in at most 9 s. Nothing is raised."""
+        """Look once, in at most 13 s. Nothing is raised."""
         if not self._connection.is_connected:
             return  # which the process shows and logs anyway
         began = self._now()
@@ -144,6 +156,7 @@ class BrokerMonitor:
         )
         if answer.ts is not None:
             self._compare_clocks(began, self._now(), answer.ts)
+        await self._storage.look(answer.state.bytes, answer.config.max_bytes)
         await self._look_for_streams()
 
     async def _look_periodically(self) -> None:
@@ -168,6 +181,8 @@ class BrokerMonitor:
                 failed.add(subjects.OPERATIONS_STREAM)
             try:
                 self._probe = await rpc.publish(self._connection, _PROBE_SUBJECT, b"", {})
+            except JournalFull:
+                unanswered.clear(_PROBED)  # it answers; `StorageWatch` says the rest
             except (JournalUnavailable, BrokerRefused):
                 failed.add(subjects.TIMERS_STREAM)
         if not failed:

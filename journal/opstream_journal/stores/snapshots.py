@@ -156,7 +156,7 @@ class SnapshotStore:
         """
         try:
             return await publish_batch(self._connection, [_batch_message(one) for one in writes])
-        except (BrokerRefused, EventTooLarge) as error:
+        except (BrokerRefused, EventTooLarge, JournalFull) as error:
             logger.debug("%d snapshots are not written as a batch: %s", len(writes), error)
             return None
 

@@ -132,7 +132,6 @@ def provision_broker(settings: ProvisionSettings) -> None:
 async def _provision(settings: ProvisionSettings) -> ProvisionReport:
     from opstream.cli.broker_session import broker_session
     from opstream_journal import BrokerRefused
-    from opstream_journal.jetstream.connection import known_servers
     from opstream_journal.provisioning.archive import current_archive
     from opstream_journal.provisioning.provision import current_sizing
     from opstream_journal.provisioning.provision import provision as provision_journal
@@ -151,7 +150,7 @@ async def _provision(settings: ProvisionSettings) -> ProvisionReport:
         except BrokerRefused as error:
             if error.err_code not in _TOO_FEW_SERVERS:
                 raise
-            raise CommandError(_too_few_servers(sizing.replicas, known_servers(connection), str(error))) from error
+            raise CommandError(_too_few_servers(sizing.replicas, _known_servers(connection), str(error))) from error
 
 
 def requested_sizing(settings: ProvisionSettings, current: Sizing, specs: list[ActionSpec]) -> Sizing:
@@ -200,11 +199,15 @@ def _check_max_payload(settings: ProvisionSettings, max_payload: int) -> None:
 
 def _check_replicas(settings: ProvisionSettings, connection: Connection) -> None:
     """Check before anything is made or compared: one server without a cluster can't hold two copies."""
-    from opstream_journal.jetstream.connection import known_servers
-
     replicas = settings.replicas or 1
-    if replicas > 1 and known_servers(connection) == 0:
+    if replicas > 1 and _known_servers(connection) == 0:
         raise CommandError(_too_few_servers(replicas, 0, ""))
+
+
+def _known_servers(connection: Connection) -> int:
+    """Return how many servers the broker's cluster has, as far as the server says; 0 if it is no cluster."""
+    info = connection.nc._server_info  # noqa: SLF001 - nats-py has no public way
+    return max(1, len(info.get("connect_urls") or ())) if info.get("cluster") else 0
 
 
 def _too_few_servers(replicas: int, servers: int, reason: str) -> str:

@@ -13,6 +13,7 @@ from litestar.response.base import ASGIResponse
 
 from opstream_journal import JournalError, JournalFull
 from opstream_journal.runtime.conditions import Condition, Conditions
+from opstream_journal.runtime.storage_watch import STORAGE_LIMIT
 from opstream_schemas.errors import ErrorCode
 
 from .errors import ApiError, journal_error
@@ -58,6 +59,7 @@ def _refusal(conditions: Conditions, found: Condition | None = None, error: ApiE
     cause = next(one for one in shown if one.is_blocking)
     if error is None:
         message = f"{cause.message}; next step: {cause.next_step}"
-        error = ApiError(ErrorCode.JOURNAL_UNAVAILABLE, message, target=cause.name)
+        code = ErrorCode.JOURNAL_FULL if cause.name == STORAGE_LIMIT else ErrorCode.JOURNAL_UNAVAILABLE
+        error = ApiError(code, message, target=cause.name)
     members = {"status": "not ready", **conditions.members(), "conditions": shown}
     return error_as_asgi(error, members)

@@ -13,6 +13,7 @@ from typing import Final
 
 from opstream_journal import Connection, DeliveredMessage, JournalError, JournalUnavailable, PullConsumer
 from opstream_journal.command_handler import CommandHandler
+from opstream_journal.outage_log import OutageLog
 from opstream_journal.runtime.crash_points import CrashPoint, crash_point
 from opstream_journal.runtime.worker_pool import WorkerPool
 from opstream_journal.stores.timers import cancel_timers, schedule_deadline
@@ -114,6 +115,12 @@ class DeadlineEnforcer:
         pull_consumer = PullConsumer(connection, subjects.OPERATIONS_STREAM, consumer, clock=handler.monotonic)
         self._pool = WorkerPool(connection, pull_consumer, slots=_MAX_IN_FLIGHT)
         self._logged = RecentIds(_LOGGED_IDS)
+        self._outage = OutageLog(
+            logger,
+            "overdue operations can't be failed now",
+            "overdue operations can be failed again",
+            clock=handler.monotonic,
+        )
 
     @property
     def is_ready(self) -> bool:
@@ -149,9 +156,10 @@ class DeadlineEnforcer:
                 logger.error("operation %s is overdue and can't be failed: %s", operation_id, error)  # noqa: TRY400
             await message.nak(_RETRY_LATER)
         except JournalError as error:
-            logger.warning("operation %s is overdue and can't be failed now: %s", operation_id, error)
+            self._outage.failed(f"{operation_id}: {error}")
             await message.nak(_RETRY_SOON if isinstance(error, JournalUnavailable) else _RETRY_LATER)
         else:
+            self._outage.recovered()
             await message.ack()
 
     async def _fail(self, operation_id: str, fired_at: datetime) -> None:

@@ -18,6 +18,7 @@ import msgspec
 
 from opstream_journal import Connection, DeliveredMessage, JournalError, JournalUnavailable, PullConsumer
 from opstream_journal.jetstream.connection import end_task
+from opstream_journal.outage_log import OutageLog
 from opstream_journal.provisioning.webhook_topology import DELIVERY_ACK_WAIT
 from opstream_journal.runtime.worker_pool import WorkerPool
 from opstream_journal.stores.webhook_deliveries import DeliveryStore
@@ -97,6 +98,9 @@ class DeliveryWorker:
         self._delays = delays
         consumer = PullConsumer(connection, subjects.WEBHOOKS_STREAM, subjects.WEBHOOKS_DUE_CONSUMER, clock=monotonic)
         self._pool = WorkerPool(connection, consumer, slots=MAX_IN_FLIGHT)
+        self._outage = OutageLog(
+            logger, "deliveries wait, because nothing can be recorded", "deliveries go on", clock=monotonic
+        )
 
     @property
     def is_ready(self) -> bool:
@@ -126,9 +130,10 @@ class DeliveryWorker:
             async with _kept_in_progress(message):
                 await self._deliver(message, delivery)
         except JournalError as error:
-            logger.warning("the delivery of %s to %s waits: %s", delivery.operation_id, delivery.endpoint, error)
+            self._outage.failed(f"that of {delivery.operation_id} to {delivery.endpoint}: {error}")
             await message.nak(redelivery_delay(message.deliveries))
         else:
+            self._outage.recovered()
             await message.ack()
 
     async def _deliver(self, message: DeliveredMessage, delivery: WebhookDelivery) -> None:

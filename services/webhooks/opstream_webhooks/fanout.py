@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from opstream_journal import Connection, DeliveredMessage, JournalError, JournalUnavailable, PullConsumer
+from opstream_journal.outage_log import OutageLog
 from opstream_journal.runtime.worker_pool import WorkerPool
 from opstream_journal.stores.webhook_deliveries import DeliveryStore
 from opstream_schemas import subjects
@@ -64,6 +65,7 @@ class Fanout:
         self._pool = WorkerPool(connection, consumer, slots=MAX_IN_FLIGHT)
         self._limit = asyncio.Semaphore(_MAX_CONCURRENT)
         self._is_age_logged = False
+        self._outage = OutageLog(logger, "outcomes can't be passed on", "outcomes are passed on again", clock=monotonic)
 
     @property
     def is_ready(self) -> bool:
@@ -105,9 +107,11 @@ class Fanout:
             except InvalidEvent as error:
                 logger.error("sequence %s (%s) is skipped: %s", message.sequence, message.subject, error)  # noqa: TRY400
             except JournalError as error:
-                logger.warning("the outcome of %s can't be passed on now: %s", subject.operation_id, error)
+                self._outage.failed(f"that of {subject.operation_id}: {error}")
                 await message.nak(_RETRY_SOON if isinstance(error, JournalUnavailable) else _RETRY_LATER)
                 return
+            else:
+                self._outage.recovered()
             await message.ack()
 
     def _is_skipped(self, message: DeliveredMessage, subject: EventSubject, event: RecordedEvent) -> bool:

@@ -187,6 +187,7 @@ async def test_an_outcome_waits_for_room(
     stage: RunnerStage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """While the journal is full a result waits, under its lease. The handler does not run again."""
+    caplog.set_level(logging.DEBUG)
     monkeypatch.setattr("opstream_runner.attempt.completion._JOURNAL_FULL_DELAY", 0.1)
     js = stage.link.nc.jetstream()
     gate = HandlerGate()

@@ -124,11 +124,15 @@ class Broker:
     Args:
         name: its server name.
         extra: further lines for its configuration.
+        jetstream: further settings of its JetStream.
         store: where JetStream stores; None for the folder of the broker, which `close` removes.
     """
 
-    def __init__(self, name: str = "broker", *, extra: str = "", store: Path | None = None) -> None:
+    def __init__(
+        self, name: str = "broker", *, extra: str = "", jetstream: str = "", store: Path | None = None
+    ) -> None:
         self.name = name
+        self._extra = extra
         self.port = free_port()
         self.http_port = free_port()
         self.log = Log()
@@ -137,11 +141,15 @@ class Broker:
         self._folder = Path(tempfile.mkdtemp(prefix="opstream-broker-"))
         self._store = store or self._folder
         self._config = self._folder / "nats.conf"
+        self.configure(jetstream)
+
+    def configure(self, jetstream: str) -> None:
+        """Give it other settings of JetStream; they count from its next start."""
         self._config.write_text(
-            f"server_name: {name}\n"
+            f"server_name: {self.name}\n"
             f"listen: 127.0.0.1:{self.port}\n"
             f"http: 127.0.0.1:{self.http_port}\n"
-            f'jetstream {{ store_dir: "{self._store}", sync_interval: always }}\n{extra}\n'
+            f'jetstream {{ store_dir: "{self._store}", sync_interval: always, {jetstream} }}\n{self._extra}\n'
         )
 
     @property

@@ -203,8 +203,8 @@ class Completion:
             except JournalFull as error:
                 if self._stop_signal.reason is StopReason.SHUTDOWN:
                     raise
-                operation_id = self._recorder.operation.id
-                logger.error("operation %s: its outcome waits for room: %s", operation_id, error)  # noqa: TRY400
+                # The log has the condition `StorageLimitReached`, once for all operations, with the count of refusals.
+                logger.debug("operation %s: its outcome waits for room: %s", self._recorder.operation.id, error)
                 await asyncio.sleep(_JOURNAL_FULL_DELAY)
             except EventTooLarge as error:
                 if not isinstance(result.outcome, Returned):
@@ -255,9 +255,10 @@ class Completion:
             await schedule_wake_up(
                 self._connection, operation.kind, operation.id, RETRY_WAKE_UP, at=at, armed_by=waiting.sequence
             )
-        except JournalUnavailable as error:
+        except (JournalUnavailable, JournalFull) as error:
             # The next delivery of the message schedules the wake-up (row 9), as after a crash.
-            logger.warning("operation %s is requeued: %s", operation.id, error)
+            level = logging.DEBUG if isinstance(error, JournalFull) else logging.WARNING
+            logger.log(level, "operation %s is requeued: %s", operation.id, error)
             await self._message.nak(_BROKER_TROUBLE_DELAY)
             return
         crash_point(CrashPoint.RUNNER_WAKE_ARMED)

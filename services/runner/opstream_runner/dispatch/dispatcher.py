@@ -93,6 +93,11 @@ class Dispatcher:
             f"messages of {action.kind} can't be handled, because a stream or bucket is missing",
             f"messages of {action.kind} can be handled again",
         )
+        self._unavailable = OutageLog(
+            logger,
+            f"messages of {action.kind} are requeued, because the journal does not respond",
+            f"messages of {action.kind} are handled again",
+        )
         self._is_draining = False
         self._is_stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -177,9 +182,15 @@ class Dispatcher:
     async def _handle_message(self, message: DeliveredMessage) -> None:
         try:
             await self._decide_and_execute(message)
-        except (JournalUnavailable, JournalFull) as error:
-            logger.warning("%s (message %s) is requeued: %s", message.subject, message.sequence, error)
+        except JournalFull as error:
+            # The condition `StorageLimitReached` is in the log, once for all messages, with the count of refusals.
+            logger.debug("%s (message %s) is requeued: %s", message.subject, message.sequence, error)
             await message.nak(_BROKER_TROUBLE_DELAY)
+        except JournalUnavailable as error:
+            self._unavailable.failed(f"{message.subject} (message {message.sequence}): {error}")
+            await message.nak(_BROKER_TROUBLE_DELAY)
+        else:
+            self._unavailable.recovered()
 
     async def _decide_and_execute(self, message: DeliveredMessage) -> None:
         loaded: LoadedOperation | None

@@ -221,6 +221,7 @@ async def test_the_rest_is_used_up(
     broker: Broker, link: Connection, journal: Journal, stage: RunnerStage, caplog: pytest.LogCaptureFixture
 ) -> None:
     """If even the reserve is used up, outcomes wait. Once there is room they are stored, and no attempt ran twice."""
+    caplog.set_level(logging.DEBUG, "opstream_runner")
     gate = HandlerGate()
     held = HELD[0]
 
