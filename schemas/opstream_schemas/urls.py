@@ -203,6 +203,8 @@ def advise_base_url(url: str) -> str:
     shown = hide_credentials(url)
     scheme, separator, _ = shown.partition("://")
     if shown and not separator:
+        if re.match(r"localhost\b|127\.|\[::1\]", shown):
+            return f"write http://{shown}"
         return f"write https://{shown}, or http://{shown} without TLS"
     if scheme.lower() in {"http", "https"} and ("?" in shown or "#" in shown):
         return "leave out what begins at the '?' or '#'"

@@ -42,6 +42,26 @@ def test_invalid_services(url: str) -> None:
         ServiceUrls(url)
 
 
+@pytest.mark.parametrize(
+    ("url", "advice"),
+    [
+        ("api.test", "write https://api.test, or http://api.test without TLS"),
+        ("localhost:8080", "write http://localhost:8080"),
+        ("127.0.0.1:8080/ops", "write http://127.0.0.1:8080/ops"),
+        ("ann:secret@api.test", "write https://api.test, or http://api.test without TLS"),
+        ("ftp://api.test", "write http://HOST:PORT, or https://HOST/PATH with TLS"),
+        ("https://api.test/?x=1", "leave out what begins at the '?' or '#'"),
+        ("", "write http://HOST:PORT, or https://HOST/PATH with TLS"),
+    ],
+)
+def test_advice(url: str, advice: str) -> None:
+    """The error says what to write instead, as far as the text says what was meant."""
+    with pytest.raises(InvalidRequest) as caught:
+        ServiceUrls(url)
+    assert str(caught.value).endswith(f" is not a base URL: {advice}")
+    assert "secret" not in str(caught.value)
+
+
 def test_credentials() -> None:
     """Credentials become a header, and are in no URL that could be printed."""
     service = ServiceUrls("https://ann:s%3Acret@api.test/ops")
