@@ -17,7 +17,10 @@ from opstream_journal.missing_leader import explain_unavailable
 from opstream_journal.provisioning.provision import check_journal_is_ours
 from opstream_schemas.urls import BrokerCredentials, hide_credentials
 
-NO_JOURNAL: Final = "the broker has no journal: is it the right one? 'opstream provision' makes it"
+NO_JOURNAL: Final = (
+    "the broker has no journal: is it the right one? If it had a journal, stop the services and restore it from a "
+    "backup first (docs/running.md, When the journal was deleted); otherwise 'opstream provision' makes an empty one"
+)
 
 
 @asynccontextmanager

@@ -23,9 +23,13 @@ from opstream_schemas.urls import BrokerCredentials
 
 from .broker_session import NO_JOURNAL, broker_session
 
-RESTORE_STEPS: Final = (
-    "stop the services; copy the broker's store folder before it is started again; restore the journal from a backup, "
-    "or let a damaged replica be copied again (docs/running.md, When the journal has lost events)"
+_SAVE_STEP: Final = (
+    "'opstream rebuild --export FILE' now, while the broker runs: it saves what only the view has, which a restored "
+    "backup replaces, too"
+)
+_RESTORE_STEP: Final = (
+    "stop the broker, and copy its store folder before it is started again; restore the journal from a backup, or let "
+    "a damaged replica be copied again (docs/running.md, When the journal has lost events)"
 )
 
 
@@ -79,28 +83,37 @@ def print_operations(operations: OperationExamples, what: str) -> None:
         _print_remaining(operations.count - len(operations.examples))
 
 
-def print_setback(evidence: SetbackEvidence) -> None:
-    """Print on stderr what proves that the journal has lost events, and what to do; nothing without proof."""
+def print_setback(evidence: SetbackEvidence, *, is_exported: bool = False) -> None:
+    """Print on stderr what proves that the journal has lost events, and what to do; nothing without proof.
+
+    Args:
+        evidence: which proves it.
+        is_exported: whether what only the view has was just written to a file.
+    """
     if not evidence.is_setback:
         return
     _print("the journal has lost events:")
     for line in evidence.lines():
         _print(f"  {printable(line)}")
     _print("next steps:")
-    for step in setback_steps(evidence):
+    for step in setback_steps(evidence, is_exported=is_exported):
         _print(f"  {step}")
 
 
-def setback_steps(evidence: SetbackEvidence) -> list[str]:
-    """Return what the operator can do about a setback, and what nothing more can be done about, a line each.
+def setback_steps(evidence: SetbackEvidence, *, is_exported: bool) -> list[str]:
+    """Return what the operator can do about a setback in order, and what nothing more can be done about, a line each.
 
     Args:
         evidence: which proves it.
+        is_exported: as for `print_setback`.
     """
     steps = []
     has_gap = bool(evidence.missing or evidence.holes or evidence.replica_holes)
     if has_gap or evidence.entry_count or evidence.later_witnesses:
-        steps.append(RESTORE_STEPS)
+        steps.append("stop the services")
+        if evidence.entry_count and not is_exported:
+            steps.append(_SAVE_STEP)
+        steps.append(_RESTORE_STEP)
         steps.append("if there is nothing to restore, or it was saved already:")
     if evidence.contradicted or any(one.who == "the archive" for one in evidence.later_witnesses):
         steps.append(

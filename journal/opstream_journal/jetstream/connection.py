@@ -92,7 +92,7 @@ class Connection:
         """The outage that all pull consumers of this connection share."""
         self._nc: Client | None = None
         self._inbox: RequestInbox | None = None
-        self._is_close_expected = False
+        self.is_close_expected = False
         self._connected = asyncio.Event()
         self._reconnect_callbacks: list[Callable[[], None]] = []
         self._disconnect_callbacks: list[Callable[[], None]] = []
@@ -192,7 +192,7 @@ class Connection:
 
     def expect_close(self) -> None:
         """Announce that the connection will be closed on purpose, so that `on_lost` is not called."""
-        self._is_close_expected = True
+        self.is_close_expected = True
 
     async def close(self) -> None:
         """Flush and close within a few seconds. Does not raise if the broker is gone already."""
@@ -222,14 +222,14 @@ class Connection:
         text = str(error) or type(error).__name__
         if self.is_connected:
             logger.warning("broker connection: %s", text)
-        elif not self._is_close_expected:
+        elif not self.is_close_expected:
             self._errors.failed(text)  # nats-py reports each refused try to reconnect, five a second
             if (transport := self.nc._transport) is not None:  # noqa: SLF001 - nats-py has no name for it
                 transport.close()  # type: ignore[no-untyped-call] # which nats-py leaves open if the broker refuses the login
 
     async def _handle_disconnect(self) -> None:
         self._connected.clear()
-        if not self._is_close_expected:
+        if not self.is_close_expected:
             self._errors.failed("the broker has closed it, or the network is gone")
         if self._inbox is not None:
             self._inbox.fail_all()
@@ -251,7 +251,7 @@ class Connection:
 
     async def _handle_closed(self) -> None:
         self._connected.clear()
-        if not self._is_close_expected:
+        if not self.is_close_expected:
             self._on_lost("the broker connection was closed for good")
 
 

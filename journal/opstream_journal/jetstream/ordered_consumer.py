@@ -15,6 +15,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from opstream_journal.errors import BrokerRefused, JournalUnavailable, NoLeader, NotProvisioned
+from opstream_journal.missing_streams import missing_stream_text
 
 from . import rpc
 from .connection import Connection
@@ -226,7 +227,7 @@ async def stream_api_request(connection: Connection, stream: str, what: str, pay
     if info.error is None:
         return info
     if info.error.code == _NOT_FOUND:
-        raise NotProvisioned(f"the broker has no stream {stream}: run 'opstream provision'")
+        raise NotProvisioned(missing_stream_text(stream))
     if info.error.code == rpc.UNAVAILABLE:
         raise NoLeader(f"{stream}: {info.error.description}")
     raise BrokerRefused(info.error.code, info.error.err_code, info.error.description)

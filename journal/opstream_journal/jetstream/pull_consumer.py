@@ -20,6 +20,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from opstream_journal.errors import ConsumerGone, JournalUnavailable
+from opstream_journal.missing_streams import next_step_for
 
 from . import rpc
 from .connection import Connection, end_task
@@ -208,8 +209,8 @@ class PullConsumer:
         self._queue.put_nowait(None)  # for the next caller
         if self._is_stream_gone:
             raise ConsumerGone(
-                f"stream {self._stream} was deleted, with its consumer {self._consumer}: run 'opstream provision', "
-                "which makes the stream again, then restart this process"
+                f"stream {self._stream} was deleted, with its consumer {self._consumer}: "
+                f"{next_step_for([self._stream])}; then restart this process"
             )
         raise ConsumerGone(
             f"consumer {self._consumer} of stream {self._stream} was deleted: restart to create it again"

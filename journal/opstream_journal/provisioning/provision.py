@@ -24,6 +24,7 @@ from opstream_journal.errors import (
 )
 from opstream_journal.jetstream.connection import Connection
 from opstream_journal.jetstream.server_version import explain_old_version
+from opstream_journal.missing_streams import PROVISION_HINT, missing_stream_text
 from opstream_schemas import subjects
 from opstream_schemas.action_spec import DAY_SECONDS, ActionSpec
 
@@ -33,7 +34,6 @@ from .config_drift import Drift, compare_consumer, compare_stream
 from .ownership import RIGHT_BROKER, explain_foreign_consumer, explain_foreign_stream
 from .topology import AGE_MARGIN, SIZING_FIELDS, Sizing, format_duration, runner_consumer, shared_consumers, streams
 
-PROVISION_HINT: Final = "run 'opstream provision'"
 UPDATE_HINT: Final = "run 'opstream provision --update'"
 RECREATE_HINT: Final = "this can't be changed in place: back the stream up and recreate it, or use another broker"
 
@@ -152,7 +152,7 @@ async def check_provisioned(connection: Connection) -> int:
     wanted = streams(Sizing())
     for config, actual in zip(wanted, await _refuse_foreign_streams(connection, wanted), strict=True):
         if actual is None:
-            raise NotProvisioned(f"the broker has no stream {config.name}: {PROVISION_HINT}")
+            raise NotProvisioned(missing_stream_text(str(config.name)))
         # The leader answers, which in a cluster need not be the server of this connection.
         if too_old := explain_old_version(admin.server_version(actual), f"the leader of {config.name}"):
             raise BrokerTooOld(too_old)
@@ -190,7 +190,7 @@ async def check_journal_age(connection: Connection, specs: Iterable[ActionSpec])
     """
     sizing = await current_sizing(connection)
     if sizing is None:
-        raise NotProvisioned(f"the broker has no stream {_STREAM}: {PROVISION_HINT}")
+        raise NotProvisioned(missing_stream_text(_STREAM))
     for spec in specs:
         if 0 < sizing.max_age < _required_age_of(spec):
             raise Drifted(
@@ -217,7 +217,7 @@ async def ensure_runner_consumer(connection: Connection, spec: ActionSpec) -> No
                 return
         except BrokerRefused as refused:
             if refused.code == _NOT_FOUND:
-                raise NotProvisioned(f"the broker has no stream {_STREAM}: {PROVISION_HINT}") from refused
+                raise NotProvisioned(missing_stream_text(_STREAM)) from refused
             raise
         current = await _existing_config(admin.consumer_config(connection, _STREAM, name))
     _raise_if_foreign(explain_foreign_consumer(current, wanted))

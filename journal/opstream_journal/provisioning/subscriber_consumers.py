@@ -15,11 +15,11 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from opstream_journal.errors import BrokerRefused, Drifted, JournalUnavailable, NotProvisioned
 from opstream_journal.jetstream.connection import Connection
 from opstream_journal.jetstream.stream_scan import stream_bounds
+from opstream_journal.missing_streams import missing_stream_text
 from opstream_schemas import subjects
 
 from . import jetstream_admin as admin
 from .config_drift import compare_consumer
-from .provision import PROVISION_HINT
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class SubscriberConsumer:
             await admin.create_consumer(self._connection, _STREAM, self._config(place))
         except BrokerRefused as refused:
             if refused.code == _NOT_FOUND:
-                raise NotProvisioned(f"the broker has no stream {_STREAM}: {PROVISION_HINT}") from refused
+                raise NotProvisioned(missing_stream_text(_STREAM)) from refused
             raise
 
     async def _check(self) -> None:

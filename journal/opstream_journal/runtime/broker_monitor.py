@@ -20,7 +20,8 @@ import msgspec
 from opstream_journal.errors import BrokerRefused, JournalFull, JournalUnavailable
 from opstream_journal.jetstream import rpc
 from opstream_journal.jetstream.connection import Connection, end_task
-from opstream_journal.missing_leader import NEXT_STEP, describe_missing_leader
+from opstream_journal.missing_leader import AWAY_STEP, is_clustered, look_for_servers
+from opstream_journal.missing_streams import next_step_for
 from opstream_schemas import subjects
 from opstream_schemas.names import Kind
 
@@ -31,9 +32,12 @@ logger = logging.getLogger(__name__)
 
 INTERVAL: Final = 5.0
 """Seconds between two looks."""
+RETRY_INTERVAL: Final = 0.5
+"""The same after a look in vain at a single server. A cluster gets the time for an election."""
 MAX_SKEW: Final = timedelta(seconds=5)
 """How much clocks may differ before it is a condition."""
 
+AWAY: Final = "BrokerAway"
 NO_LEADER: Final = "JournalHasNoLeader"
 NOT_STORED: Final = "BrokerStoresNothing"
 CLOCK_SKEW: Final = "ClockSkew"
@@ -76,12 +80,14 @@ class _Config(msgspec.Struct, frozen=True):
 
 class _State(msgspec.Struct, frozen=True):
     bytes: int = 0
+    last_seq: int = 0
 
 
 class _Answer(msgspec.Struct, frozen=True):
     config: _Config = _Config()
     state: _State = _State()
     ts: datetime | None = None
+    created: str = ""
     cluster: _Cluster | None = None
     sources: list[_Source] = []
     streams: list[str] | None = None
@@ -116,6 +122,9 @@ class BrokerMonitor:
         self._interval = interval
         self._storage = StorageWatch(connection, conditions)
         self._failures = 0
+        self._journal = _Answer()
+        """The last answer about the journal that was none of an error."""
+        self._is_journal_gone = False
         self._expected = dict(_NEEDED)
         """Streams that must be there, and what their loss means."""
         self._probe = 0
@@ -124,16 +133,21 @@ class BrokerMonitor:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Look now and then for as long as the context is open."""
+        self._connection.on_disconnect(self._report_lost_connection)
+        self._connection.on_reconnect(self._resolve_away)
         task = asyncio.create_task(self._look_periodically(), name="broker monitor")
         try:
             yield
         finally:
+            self._connection.remove_disconnect_callback(self._report_lost_connection)
+            self._connection.remove_reconnect_callback(self._resolve_away)
             await end_task(task)
 
     async def look(self) -> None:
         """Look once, in at most 13 s. Nothing is raised."""
         if not self._connection.is_connected:
-            return  # which the process shows and logs anyway
+            self._report_lost_connection()
+            return
         began = self._now()
         try:
             message = await rpc.call(self._connection, f"$JS.API.STREAM.INFO.{subjects.OPERATIONS_STREAM}")
@@ -151,6 +165,7 @@ class BrokerMonitor:
             return
         self._failures = 0
         self._conditions.resolve(NO_LEADER)
+        self._resolve_away()
         await self._look_at_stores(
             max((one.seq for one in answer.sources if one.name == subjects.TIMERS_STREAM), default=0)
         )
@@ -158,17 +173,43 @@ class BrokerMonitor:
             self._compare_clocks(began, self._now(), answer.ts)
         await self._storage.look(answer.state.bytes, answer.config.max_bytes)
         await self._look_for_streams()
+        self._compare_journals(answer)
 
     async def _look_periodically(self) -> None:
         while True:
             await self.look()
-            await self._connection.sleep(self._interval)
+            is_hurried = self._failures and not is_clustered(self._connection.nc)
+            await self._connection.sleep(min(RETRY_INTERVAL, self._interval) if is_hurried else self._interval)
 
     async def _note_failure(self, why: str) -> None:
         self._failures += 1
         if self._failures >= _FAILURES and self._connection.is_connected:
-            what = await describe_missing_leader(self._connection.nc)
-            self._conditions.report(NO_LEADER, f"{what} ({why})", NEXT_STEP, is_blocking=True)
+            found = await look_for_servers(self._connection.nc)
+            name, other = (AWAY, NO_LEADER) if found.is_away else (NO_LEADER, AWAY)
+            self._conditions.resolve(other)
+            self._conditions.report(name, f"{found.what} ({why})", found.next_step, is_blocking=True)
+
+    def _report_lost_connection(self) -> None:
+        self._failures = 0
+        if not self._connection.is_close_expected:
+            what = (
+                "the connection to the broker is lost, so nothing can be stored or read; this process tries to connect"
+            )
+            self._conditions.report(AWAY, what, AWAY_STEP, is_blocking=True)
+
+    def _resolve_away(self) -> None:
+        self._conditions.resolve(AWAY)
+
+    def _compare_journals(self, answer: _Answer) -> None:
+        """Notice a journal that is another one than at the last look, or has less."""
+        if answer.error is not None:
+            self._is_journal_gone = self._is_journal_gone or answer.error.err_code == rpc.STREAM_NOT_FOUND
+            return
+        before, self._journal = self._journal, answer
+        is_other = bool(before.created) and before.created != answer.created
+        if is_other or self._is_journal_gone or answer.state.last_seq < before.state.last_seq:
+            self._is_journal_gone = False
+            self._conditions.doubt_journal()
 
     async def _look_at_stores(self, copied: int) -> None:
         unanswered = self._connection.unanswered
@@ -209,7 +250,8 @@ class BrokerMonitor:
         self._conditions.report(
             STREAM_MISSING,
             lost,
-            "run 'opstream provision', which makes what is missing; then find out what deleted it",
+            next_step_for(missing),
+            is_blocking=subjects.OPERATIONS_STREAM in missing,
         )
 
     async def _stream_names(self) -> set[str] | None:

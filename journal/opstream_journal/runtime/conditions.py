@@ -45,6 +45,7 @@ class Conditions:
         """When each was logged last."""
         self._current: dict[str, Condition] = {}
         self._counters: dict[str, int] = {}
+        self._doubt_callbacks: list[Callable[[], None]] = []
 
     @property
     def is_blocked(self) -> bool:
@@ -73,6 +74,15 @@ class Conditions:
         """Remove a condition that no longer holds, if it was reported. Its end is logged."""
         if self._current.pop(name, None) is not None:
             logger.info("%s: this is over", name)
+
+    def on_doubt(self, callback: Callable[[], None]) -> None:
+        """Call `callback` each time that the journal may have less than it had, though the connection was not lost."""
+        self._doubt_callbacks.append(callback)
+
+    def doubt_journal(self) -> None:
+        """Report that the journal's stream is there again after it was missing, or was made again, or set back."""
+        for callback in self._doubt_callbacks:
+            callback()
 
     def count(self, name: str, number: int = 1) -> None:
         """Add to a counter, which begins at 0 with the process. Its name is in camelCase: `rescheduled`."""

@@ -17,7 +17,7 @@ import uvicorn
 
 from opstream_journal.errors import JournalError
 
-from .conditions import Conditions
+from .conditions import Condition, Conditions
 from .http_server import BoundedProtocol, BoundedServer
 
 AsgiMessage = MutableMapping[str, Any]
@@ -30,6 +30,21 @@ ALL_ADDRESSES: Final = "0.0.0.0"  # noqa: S104 - probes come from other hosts
 _STOP_TIMEOUT: Final = 1
 _MAX_CONNECTIONS: Final = 64
 """More than all probes and scrapers of one process need."""
+
+
+_STARTING: Final = Condition(
+    name="Starting",
+    message="this process does not work yet: it connects to the broker, or makes sure that it has what it needs there",
+    next_step="wait; if it can't begin, it ends, and its last line says why and what to do",
+    is_blocking=True,
+)
+_NOT_WORKING: Final = Condition(
+    name="NotWorking",
+    message="this process takes no work now: it stops, or waits for something that its log names",
+    next_step="read its log; a process that stops ends by itself",
+    is_blocking=True,
+)
+"""For whatever no part of the process has reported."""
 
 
 class PortInUse(JournalError):
@@ -87,6 +102,7 @@ class HealthServer:
             max_connections=_MAX_CONNECTIONS,
         )
         self._task: asyncio.Task[None] | None = None
+        self._has_worked = False
 
     def start(self) -> None:
         """Begin to serve."""
@@ -109,7 +125,12 @@ class HealthServer:
         if path == "/healthz":
             return 200, b'{"status":"ok"}'
         if path == "/readyz":
-            is_ready = self._is_ready() and not self._conditions.is_blocked
+            is_working, is_blocked = self._is_ready(), self._conditions.is_blocked
+            is_ready = is_working and not is_blocked
+            self._has_worked = self._has_worked or is_working
             shown = {"status": "ready" if is_ready else "not ready", **self._conditions.members()}
+            if not is_working and not is_blocked:
+                unnamed = _NOT_WORKING if self._has_worked else _STARTING
+                shown["conditions"] = [*self._conditions.current, unnamed]
             return (200 if is_ready else 503), msgspec.json.encode(shown)
         return 404, b'{"status":"not found: /healthz or /readyz"}'

@@ -1,6 +1,7 @@
 """Looks what the broker has lost when a process starts and after each lost connection; a `ServiceLoop`.
 
-A broker that cuts a damaged stream has restarted before, so its clients lost their connection. What is found becomes a
+A broker that cuts a damaged stream has restarted before, so its clients lost their connection. A journal that is
+deleted and made again, or restored, is noticed by `BrokerMonitor` (`Conditions.on_doubt`). What is found becomes a
 condition of the process: an error in its log and a member of `/readyz`. The process goes on (docs/adr/0032).
 """
 
@@ -24,8 +25,8 @@ logger = logging.getLogger(__name__)
 CONDITION: Final = "JournalSetback"
 CUT_CONDITION: Final = "StreamsCut"
 _NEXT_STEP: Final = (
-    "run 'opstream verify', and restore the journal from a backup or a replica "
-    "(docs/running.md, When the journal has lost events)"
+    "run 'opstream verify', which says what is gone and the next steps: what only the view has is saved before the "
+    "journal is restored from a backup or a replica (docs/running.md, When the journal has lost events)"
 )
 _CUT_NEXT_STEP: Final = "run 'opstream verify', and look at the broker's log and its disk"
 _SETTLING_TIME: Final = 10.0
@@ -72,7 +73,8 @@ class SetbackWatch:
         return True
 
     async def run(self) -> None:
-        """Look now and after each lost connection, until cancelled."""
+        """Look now, after each lost connection, and when the journal is another one, until cancelled."""
+        self._conditions.on_doubt(self._is_due.set)
         self._connection.on_reconnect(self._is_due.set)
         try:
             while True:

@@ -154,7 +154,7 @@ async def _rebuild(settings: RebuildSettings) -> tuple[RebuildSummary, bool]:
             err=True,
         )
     if not is_saved:
-        print_setback(scan.evidence)
+        print_setback(scan.evidence, is_exported=exported.count > 0)
     summary = RebuildSummary(
         events=scan.journal_fold.events,
         operations=scan.journal_fold.operations,

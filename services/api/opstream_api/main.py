@@ -124,6 +124,8 @@ async def connected_api(settings: Settings) -> AsyncIterator[ConnectedApi]:
         watches = WatchRegistry(connection=connection, journal=journal, status=status)
         watches.start()
         connection.on_reconnect(cache.forget_ended)
+        conditions.on_doubt(status.doubt_cached)
+        conditions.on_doubt(cache.forget_ended)
         setback_watch = SetbackWatch(connection, conditions, now=_utc_now, on_look=cache.suspend)
         stack.push_async_callback(end_task, asyncio.create_task(setback_watch.run(), name="setback watch"))
         public_url = settings.public_url.rstrip("/")

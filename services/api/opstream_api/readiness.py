@@ -11,7 +11,10 @@ from typing import Final
 import msgspec
 from litestar.response.base import ASGIResponse
 
-from opstream_journal import JournalError, JournalFull
+from opstream_journal import JournalError, JournalFull, NotProvisioned
+from opstream_journal.missing_leader import AWAY_STEP
+from opstream_journal.missing_streams import LOST_JOURNAL_STEP
+from opstream_journal.runtime.broker_monitor import STREAM_MISSING
 from opstream_journal.runtime.conditions import Condition, Conditions
 from opstream_journal.runtime.storage_watch import STORAGE_LIMIT
 from opstream_schemas.errors import ErrorCode
@@ -21,9 +24,6 @@ from .http.responses import error_as_asgi, json_response
 from .operations.journal_capacity import JournalCapacity
 
 _FULL_STEP: Final = "raise the journal's limit: 'opstream provision --update' with a larger --max-bytes"
-_AWAY_STEP: Final = (
-    "start the broker, or the servers of the cluster that are down; the log of this process has the cause"
-)
 
 
 async def readiness(conditions: Conditions, capacity: JournalCapacity) -> ASGIResponse:
@@ -42,7 +42,9 @@ async def readiness(conditions: Conditions, capacity: JournalCapacity) -> ASGIRe
         refused = journal_error(error)
         if _is_blocked(conditions):  # one has begun meanwhile
             return _refusal(conditions)
-        step = _FULL_STEP if isinstance(error, JournalFull) else _AWAY_STEP
+        if isinstance(error, NotProvisioned):  # of the journal, which the monitor reports at its next look
+            return _refusal(conditions, _missing(error))
+        step = _FULL_STEP if isinstance(error, JournalFull) else AWAY_STEP
         shown = Condition(name=str(refused.code), message=refused.body.error.message, next_step=step, is_blocking=True)
         return _refusal(conditions, shown, refused)
     return json_response(msgspec.json.encode({"status": "ready", **conditions.members()}))
@@ -53,9 +55,14 @@ def _is_blocked(conditions: Conditions) -> bool:
     return conditions.is_blocked
 
 
+def _missing(error: NotProvisioned) -> Condition:
+    return Condition(name=STREAM_MISSING, message=str(error), next_step=LOST_JOURNAL_STEP, is_blocking=True)
+
+
 def _refusal(conditions: Conditions, found: Condition | None = None, error: ApiError | None = None) -> ASGIResponse:
     """Build a 503. `found` is what was found just now and is not among the conditions yet."""
-    shown = [*conditions.current, *([found] if found is not None else [])]
+    named = found.name if found is not None else ""
+    shown = [*(one for one in conditions.current if one.name != named), *([found] if found is not None else [])]
     cause = next(one for one in shown if one.is_blocking)
     if error is None:
         message = f"{cause.message}; next step: {cause.next_step}"

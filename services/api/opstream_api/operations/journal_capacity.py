@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from opstream_journal import Connection, JournalFull, JournalUnavailable
+from opstream_journal import Connection, JournalFull, JournalUnavailable, NotProvisioned
 from opstream_journal.jetstream import rpc
 from opstream_journal.outage_log import OutageLog
 from opstream_schemas import subjects
@@ -88,6 +88,7 @@ class JournalCapacity:
 
         Raises:
             JournalUnavailable: the journal did not respond.
+            NotProvisioned: there is no journal.
         """
         await self._measure()
         self._task = asyncio.create_task(self._measure_periodically(), name="capacity")
@@ -116,6 +117,7 @@ class JournalCapacity:
 
         Raises:
             JournalUnavailable: the journal did not respond, or has no leader.
+            NotProvisioned: there is no journal.
             JournalFull: there is no room for another operation.
         """
         await self._measure()
@@ -129,13 +131,16 @@ class JournalCapacity:
             await self._connection.sleep(_INTERVAL)
             try:
                 await self._measure()
-            except JournalUnavailable as error:
+            except (JournalUnavailable, NotProvisioned) as error:
                 outage.failed(error)
             else:
                 outage.recovered()
 
     async def _measure(self) -> None:
-        info = await self._stream_info(subjects.OPERATIONS_STREAM)
+        try:
+            info = await self._stream_info(subjects.OPERATIONS_STREAM)
+        except NotProvisioned as error:
+            raise NotProvisioned(f"the broker has no stream {subjects.OPERATIONS_STREAM}, the journal") from error
         if info.cluster is not None and not info.cluster.leader:
             raise JournalUnavailable("the journal has no leader", maybe_stored=False)
         used, limit = info.state.bytes, info.config.max_bytes
@@ -160,11 +165,14 @@ class JournalCapacity:
 
         Each is with a runner, waits for one, has a timer or waits for a resource. Some are counted twice.
         """
-        timers, locks, waiting = await asyncio.gather(
-            self._stream_info(subjects.TIMERS_STREAM),
-            self._stream_info(subjects.bucket_stream(subjects.HOLDS_BUCKET)),
-            self._count_waiting(),
-        )
+        try:
+            timers, locks, waiting = await asyncio.gather(
+                self._stream_info(subjects.TIMERS_STREAM),
+                self._stream_info(subjects.bucket_stream(subjects.HOLDS_BUCKET)),
+                self._count_waiting(),
+            )
+        except NotProvisioned as error:  # which the monitor names; without it the open operations can't be counted
+            raise JournalUnavailable(str(error), maybe_stored=False) from error
         return timers.state.messages + locks.state.messages + waiting
 
     async def _count_waiting(self) -> int:
@@ -191,6 +199,8 @@ def _decoded(decode: Callable[[bytes], _T], data: bytes) -> _T:
         found = decode(data)
     except msgspec.MsgspecError as error:
         raise JournalUnavailable("the response about the journal is not JetStream's", maybe_stored=False) from error
+    if found.error is not None and found.error.err_code == rpc.STREAM_NOT_FOUND:
+        raise NotProvisioned(f"a stream is missing: {found.error.description}")
     if found.error is not None:
         raise JournalUnavailable(f"the journal: {found.error.description}", maybe_stored=False)
     return found

@@ -313,7 +313,7 @@ async def test_a_deleted_stream(consumer: PullConsumer, link: Connection) -> Non
     await eventually(lambda: _is_at(link, 1, 0))
     await link.nc.jetstream().delete_stream(STREAM)
     assert bodies(await take(consumer, 1)) == [0]
-    with pytest.raises(ConsumerGone, match=f"stream {STREAM} was deleted, .*: run 'opstream provision'.* then restart"):
+    with pytest.raises(ConsumerGone, match=f"stream {STREAM} was deleted, .* run 'opstream provision'.* then restart"):
         await asyncio.wait_for(consumer.next(), 10)
     await consumer.stop()
 

@@ -11,10 +11,18 @@ import pytest
 from opstream_journal import Connection, Journal, JournalUnavailable
 from opstream_journal.jetstream import rpc
 from opstream_journal.missing_leader import NEXT_STEP, explain_unavailable
+from opstream_journal.missing_streams import LOST_JOURNAL_STEP
 from opstream_journal.provisioning.archive import ArchiveSizing
 from opstream_journal.provisioning.provision import check_provisioned, provision
 from opstream_journal.provisioning.topology import Sizing
-from opstream_journal.runtime.broker_monitor import CLOCK_SKEW, NO_LEADER, NOT_STORED, STREAM_MISSING, BrokerMonitor
+from opstream_journal.runtime.broker_monitor import (
+    AWAY,
+    CLOCK_SKEW,
+    NO_LEADER,
+    NOT_STORED,
+    STREAM_MISSING,
+    BrokerMonitor,
+)
 from opstream_journal.runtime.conditions import Conditions
 from opstream_schemas import subjects
 from tests.support.broker.server import Broker, Cluster
@@ -70,7 +78,8 @@ async def test_clocks_that_are_near(link: Connection, seconds: int) -> None:
     ["OPERATIONS", "TIMERS", "KV_operations", "KV_actions", "KV_holds", "ARCHIVE", "WEBHOOKS", "DELIVERIES"],
 )
 async def test_a_missing_stream(link: Connection, stream: str, caplog: pytest.LogCaptureFixture) -> None:
-    """It is one warning, which names the stream and `opstream provision`, and it is over once the stream is there."""
+    """It is one warning, which names the stream and the next step, and it is over once the stream is there. Without the
+    journal a process can do nothing, and a backup comes before `opstream provision`."""
     conditions = Conditions()
     monitor = BrokerMonitor(link, conditions)
 
@@ -84,10 +93,11 @@ async def test_a_missing_stream(link: Connection, stream: str, caplog: pytest.Lo
     await monitor.look()
     await monitor.look()
     (condition,) = conditions.current
-    assert (condition.name, condition.is_blocking) == (STREAM_MISSING, False)
+    assert (condition.name, condition.is_blocking) == (STREAM_MISSING, stream == subjects.OPERATIONS_STREAM)
     (line,) = [one.getMessage() for one in caplog.records if STREAM_MISSING in one.getMessage()]
     assert f"the broker has no stream {stream}: " in line
-    assert "next step: run 'opstream provision'" in line
+    step = LOST_JOURNAL_STEP if stream == subjects.OPERATIONS_STREAM else "run 'opstream provision', which makes"
+    assert f"next step: {step}" in line
     await make()
     await monitor.look()
     assert conditions.current == []
@@ -112,6 +122,57 @@ async def test_a_slow_answer_is_no_skew(link: Connection) -> None:
     times = iter([datetime.now(UTC) - timedelta(seconds=30), datetime.now(UTC) + timedelta(seconds=30)])
     await BrokerMonitor(link, conditions, now=lambda: next(times)).look()
     assert conditions.current == []
+
+
+@pytest.mark.parametrize("is_seen", [True, False], ids=["missing", "made again"])
+async def test_another_journal(broker: Broker, link: Connection, journal: Journal, *, is_seen: bool) -> None:
+    """A journal that was gone, or is another one, is reported once, so that others can look for what is lost."""
+    conditions, doubts = Conditions(), list[int]()
+    conditions.on_doubt(lambda: doubts.append(1))
+    monitor = BrokerMonitor(link, conditions)
+    await begin(journal, "op-1")
+    await monitor.look()
+    await monitor.look()
+    assert doubts == []
+    await link.nc.jetstream().delete_stream(subjects.OPERATIONS_STREAM)
+    if is_seen:
+        await monitor.look()
+    await provision(link, Sizing())
+    await monitor.look()
+    await monitor.look()
+    assert (doubts, conditions.current) == ([1], [])
+
+
+async def test_a_lost_connection(broker: Broker, link: Connection) -> None:
+    """It is a blocking condition at once, with a next step, and over with the reconnect."""
+    conditions = Conditions()
+    async with BrokerMonitor(link, conditions).running():
+        broker.kill()
+        await eventually(lambda: not link.is_connected)
+        (condition,) = conditions.current
+        assert (condition.name, condition.is_blocking) == (AWAY, True)
+        assert condition.next_step.startswith("start the broker")
+        broker.start()
+        await eventually(lambda: not conditions.current, within=20)
+        link.expect_close()
+        await link.close()
+        assert conditions.current == []
+
+
+async def test_a_frozen_server(broker: Broker, link: Connection) -> None:
+    """A single server that says nothing is no cluster without a leader: it is looked at again at once, and the next
+    step is about it."""
+    conditions = Conditions()
+    async with BrokerMonitor(link, conditions, interval=0.5).running():
+        broker.pause()
+        try:
+            await eventually(lambda: conditions.is_blocked, within=15)
+            (condition,) = conditions.current
+        finally:
+            broker.resume()
+        assert (condition.name, "is it stopped or overloaded?" in condition.next_step) == (AWAY, True)
+        assert "0 of" not in condition.message
+        await eventually(lambda: not conditions.current, within=20)
 
 
 async def test_no_quorum(cluster: Cluster, cluster_link: Connection) -> None:

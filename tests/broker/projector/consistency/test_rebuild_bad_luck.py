@@ -198,7 +198,8 @@ def test_the_command_on_the_wrong_broker(broker: Broker) -> None:
     """One line says what is missing, and the exit status is 1."""
     result = invoke(broker)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "has no journal: is it the right one? 'opstream provision' makes it" in result.stderr
+    assert "has no journal: is it the right one? If it had a journal, stop the services and restore it" in result.stderr
+    assert "otherwise 'opstream provision' makes an empty one" in result.stderr
     assert result.stderr.count("\n") == 1
 
 

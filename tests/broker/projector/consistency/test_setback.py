@@ -137,7 +137,10 @@ async def test_verify_and_rebuild(filled: Broker, how: Damage) -> None:
 
     assert result.exit_code == EXIT_SETBACK, result.output
     assert "the journal has lost events" in result.stderr
-    assert "restore the journal from a backup" in result.stderr
+    steps = [
+        result.stderr.index(one) for one in ("stop the services", "--export FILE' now", "restore the journal from")
+    ]
+    assert steps == sorted(steps), "a restored backup replaces the view, too"
     assert "'opstream rebuild' puts the view right" not in result.stderr
 
     result = await invoke(filled, "rebuild")
@@ -260,6 +263,8 @@ async def test_a_beginning_that_is_gone(filled: Broker, tmp_path: Path, how: str
     assert (result.exit_code, f" {lost:,} kept that the journal has lost" in result.stdout) == (EXIT_SETBACK, True)
     result = await invoke(filled, "rebuild", "--export", str(tmp_path / "saved"))
     assert result.exit_code == EXIT_SETBACK, result.output
+    assert "restore the journal from a backup" in result.stderr
+    assert "--export FILE' now" not in result.stderr, "it was done just now"
     result = await invoke(filled, "rebuild", "--force", "--export", str(tmp_path / "forced"))
     assert result.exit_code == 0, result.output
     assert "nothing more is to be done" in result.stderr

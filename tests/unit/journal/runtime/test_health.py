@@ -59,9 +59,19 @@ async def test_alive(health: Health) -> None:
 
 async def test_ready(health: Health) -> None:
     """Each probe reads the readiness again."""
-    assert await health.get("/readyz") == (503, '{"status":"not ready"}')
+    assert unnamed(await health.get("/readyz")) == "Starting"
     health.is_ready = True
     assert await health.get("/readyz?verbose=1") == (200, '{"status":"ready"}')
+    health.is_ready = False
+    assert unnamed(await health.get("/readyz")) == "NotWorking"
+
+
+def unnamed(answer: tuple[int, str]) -> str:
+    """The name of the one condition of a process that is not ready though nothing was reported; it has a next step."""
+    status, body = answer
+    (condition,) = msgspec.json.decode(body)["conditions"]
+    assert (status, condition["isBlocking"], bool(condition["nextStep"])) == (503, True, True)
+    return str(condition["name"])
 
 
 async def test_conditions(health: Health) -> None:
