@@ -107,18 +107,23 @@ def find_text_rules(schema: Schema, *, with_patterns: bool = True) -> TextRules 
     nodes = list(schema_nodes(schema))
     has_patterns = with_patterns and any(map(_has_pattern, nodes))
     has_keys = any(map(_has_spellings, nodes))
-    if has_patterns or has_keys or any(node.get("format") in _TIMES for node in nodes):
+    if has_patterns or has_keys or any(_has_format(node, _TIMES) for node in nodes):
         return TextRules(schema, has_patterns=has_patterns, has_keys=has_keys)
     return None
 
 
+def _has_format(node: Schema, wanted: frozenset[str]) -> bool:
+    name = node.get("format")
+    return isinstance(name, str) and name in wanted
+
+
 def _has_pattern(node: Schema) -> bool:
-    return isinstance(node.get("pattern"), str) and node.get("format") not in DECODED_FORMATS
+    return isinstance(node.get("pattern"), str) and not _has_format(node, DECODED_FORMATS)
 
 
 def _has_spellings(node: Schema) -> bool:
     names = node.get("propertyNames")
-    return isinstance(names, dict) and names.get("format") in DECODED_FORMATS and "enum" not in names
+    return isinstance(names, dict) and _has_format(names, DECODED_FORMATS) and "enum" not in names
 
 
 class _Compiler:
@@ -156,7 +161,7 @@ class _Compiler:
         return self._defs.get(reference.removeprefix(_REF)) if isinstance(reference, str) else node
 
     def _text(self, node: Schema) -> _Check | None:
-        checks: list[_Check] = [_check_time] if node.get("format") in _TIMES else []
+        checks: list[_Check] = [_check_time] if _has_format(node, _TIMES) else []
         if self._with_patterns and _has_pattern(node):
             checks.append(_pattern_check(node["pattern"]))
         both = _all(checks)
@@ -264,6 +269,8 @@ def _may_take(node: Any, value: Any) -> bool:  # noqa: ANN401 - JSON
 
 def _has_tag(node: Any, value: Any) -> bool:  # noqa: ANN401 - JSON
     """Return True if the members of a value have the only values that an option takes there."""
+    if not isinstance(node, dict):
+        return True
     if isinstance(value, dict):
         properties = node.get("properties", {})
         tags = {name: _fixed(properties.get(name)) for name in node.get("required", ())}
