@@ -16,6 +16,8 @@ from .type_decoder import DECODED_FORMATS
 
 logger = logging.getLogger(__name__)
 
+_LEFT_TO_DECODER: Final = DECODED_FORMATS - {"uuid"}
+"""The decoder also takes a UUID without hyphens, which is none to other readers of the format (RFC 9562, 4)."""
 MASK: Final = "the value"
 """Replaces the invalid value in messages, since it may be large or secret."""
 BACKTRACK_LIMIT: Final = 10_000
@@ -49,8 +51,8 @@ def is_pattern(pattern: str) -> bool:
 def validated_part(schema: Schema) -> Schema:
     """Return what is left of a schema for the engine beside a decoder (`type_decoder`), which checks the rest exactly.
 
-    Left out are formats that the decoder checks, multiples of floats, and lengths of base64. The engine would judge
-    them otherwise, so it would refuse what the runner takes.
+    Left out are multiples of floats, lengths of base64, and formats that the decoder checks as other readers do. The
+    engine would judge them otherwise, so it would refuse what the runner takes.
     """
     return map_schema(schema, _reduced)
 
@@ -65,7 +67,7 @@ def with_known_patterns(schema: Schema) -> Schema:
 
 def _reduced(node: Schema) -> Schema:
     dropped: set[str] = set()
-    if node.get("format") in DECODED_FORMATS:
+    if node.get("format") in _LEFT_TO_DECODER:
         dropped |= {"format"}
     if node.get("type") == "number":
         dropped |= {"multipleOf"}

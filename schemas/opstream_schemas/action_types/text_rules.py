@@ -3,6 +3,7 @@
 - Python's `re` holds the interpreter's lock and may take exponential time, and msgspec runs patterns with it. So the
   API's engine, which is bounded, judges each text first.
 - Two names of a mapping may be one key (`1` and `1.0` of a float). The decoder keeps the last one and drops the other.
+- The decoder takes a UUID without hyphens, which `format: uuid` is not. Results are checked for that.
 - The decoder rounds a time to microseconds. What is less than half of one before midnight becomes 00:00:00.
 
 Pure.
@@ -22,6 +23,9 @@ from .type_decoder import DECODED_FORMATS, schema_decoder
 
 _REF: Final = "#/$defs/"
 _TIMES: Final = frozenset({"time", formats.TIME_ANY, formats.TIME_LOCAL})
+_UUID: Final = frozenset({"uuid"})
+_UUID_LENGTH: Final = 36
+"""Of one with hyphens."""
 _LAST_MICROSECOND: Final = "23:59:59.999999"
 _ROUNDED_UP: Final = frozenset("56789")
 """Digits after the last microsecond that msgspec rounds up."""
@@ -65,11 +69,13 @@ class TextRules:
         schema: of an action's input or result.
         has_patterns: it has patterns that are to be checked.
         has_keys: it has mappings whose keys have several spellings.
+        has_uuids: it has UUIDs that are to be checked.
     """
 
-    def __init__(self, schema: Schema, *, has_patterns: bool, has_keys: bool) -> None:
+    def __init__(self, schema: Schema, *, has_patterns: bool, has_keys: bool, has_uuids: bool) -> None:
         self.has_patterns = has_patterns
-        self._has_more_than_times = has_patterns or has_keys
+        self._has_uuids = has_uuids
+        self._has_more_than_times = has_patterns or has_keys or has_uuids
         self._schema = schema
         self._check: _Check | None = None
 
@@ -80,7 +86,7 @@ class TextRules:
             msgspec.ValidationError: a text breaks a rule; the message says where, as those of msgspec do.
         """
         if self._check is None:
-            self._check = _Compiler(self._schema, with_patterns=self.has_patterns).compile()
+            self._check = _Compiler(self._schema, with_patterns=self.has_patterns, with_uuids=self._has_uuids).compile()
         fault = self._check(value)
         if fault is not None:
             raise msgspec.ValidationError(str(fault))
@@ -97,18 +103,20 @@ class TextRules:
             self.check(msgspec.json.decode(text))
 
 
-def find_text_rules(schema: Schema, *, with_patterns: bool = True) -> TextRules | None:
+def find_text_rules(schema: Schema, *, with_patterns: bool = True, with_uuids: bool = False) -> TextRules | None:
     """Return the rules of a schema; None if it has none, so that most types cost nothing.
 
     Args:
         schema: of an action's input or result.
         with_patterns: False if another part checks them.
+        with_uuids: True if no other part checks that UUIDs have hyphens.
     """
     nodes = list(schema_nodes(schema))
     has_patterns = with_patterns and any(map(_has_pattern, nodes))
     has_keys = any(map(_has_spellings, nodes))
-    if has_patterns or has_keys or any(_has_format(node, _TIMES) for node in nodes):
-        return TextRules(schema, has_patterns=has_patterns, has_keys=has_keys)
+    has_uuids = with_uuids and any(_has_format(node, _UUID) for node in nodes)
+    if has_patterns or has_keys or has_uuids or any(_has_format(node, _TIMES) for node in nodes):
+        return TextRules(schema, has_patterns=has_patterns, has_keys=has_keys, has_uuids=has_uuids)
     return None
 
 
@@ -129,10 +137,11 @@ def _has_spellings(node: Schema) -> bool:
 class _Compiler:
     """Makes a function of each node of a schema that has a rule in it. Others are not walked."""
 
-    def __init__(self, schema: Schema, *, with_patterns: bool) -> None:
+    def __init__(self, schema: Schema, *, with_patterns: bool, with_uuids: bool) -> None:
         self._schema = schema
         self._defs: dict[str, Any] = schema.get("$defs", {})
         self._with_patterns = with_patterns
+        self._with_uuids = with_uuids
         self._references: dict[str, _Check | None] = {}
         self._open: set[str] = set()
 
@@ -164,6 +173,8 @@ class _Compiler:
         checks: list[_Check] = [_check_time] if _has_format(node, _TIMES) else []
         if self._with_patterns and _has_pattern(node):
             checks.append(_pattern_check(node["pattern"]))
+        if self._with_uuids and _has_format(node, _UUID):
+            checks.append(_check_uuid)
         both = _all(checks)
         return None if both is None else lambda value: both(value) if isinstance(value, str) else None
 
@@ -294,6 +305,10 @@ def _check_time(text: str) -> _Fault | None:
     if text.startswith(_LAST_MICROSECOND) and text[after : after + 1] in _ROUNDED_UP:
         return _Fault("Invalid RFC3339 encoded time: rounded to microseconds it is 00:00:00 of the next day")
     return None
+
+
+def _check_uuid(text: str) -> _Fault | None:
+    return None if len(text) == _UUID_LENGTH else _Fault("Invalid UUID: write it with its four hyphens")
 
 
 def _pattern_check(pattern: str) -> _Check:

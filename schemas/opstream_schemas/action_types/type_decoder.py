@@ -37,6 +37,7 @@ _TEXTS: Final[dict[str, Any]] = {
     formats.TIME_ANY: time,
     "date": date,
     "duration": timedelta,
+    formats.DURATION: timedelta,
     "uuid": UUID,
     "decimal": Decimal,
 }

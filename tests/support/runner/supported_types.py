@@ -190,6 +190,7 @@ FRACTION: Final = "a JSON number loses digits in most clients, so a decimal is t
 ONE_SPELLING: Final = "one plain spelling for all clients"
 UNKNOWN: Final = "an unknown member is mostly a misspelled one"
 UNIQUE: Final = "the document promises unique items"
+HYPHENS: Final = "to other readers of the format, a UUID has hyphens"
 SCRIPTS: Final = "digits and letters of other scripts are rarely meant"
 LINE_END: Final = "a line feed at the end is rarely meant"
 UNTAGGED: Final = "the document says that the tag is required"
@@ -395,19 +396,24 @@ CASES: Final[list[TypeCase]] = [
     TypeCase(
         name="`datetime.timedelta`",
         type=dt.timedelta,
-        json="ISO 8601 of days, hours, minutes and seconds: `P1DT12H`, `PT0.5S`, `-PT5M`; no weeks, months or years",
-        taken=['"P1D"', '"PT0.5S"', '"P1DT12H30M5.25S"', '"-P1D"', '"+P1D"', '"p1d"', '"PT24H"', '"P999999999D"'],
-        refused=['"P1W"', '"P1Y"', '"P1M"', '"P"', '"PT"', '"P1DT"', '"1D"', '"P9999999999D"', "1", "1.5"],
+        json="ISO 8601 of days, hours, minutes and seconds: `P1DT12H`, `PT0.5S`, `-PT5M`; no weeks, months or years; "
+        "rounded to microseconds. The schema has a pattern for it, since `format: duration` takes neither a sign nor a "
+        "fraction",
+        taken=[
+            *('"P1D"', '"PT0.5S"', '"P1DT12H30M5.25S"', '"-P1D"', '"+P1D"', '"p1d"', '"PT24H"', '"P999999999D"'),
+            *('"PT0.0000001S"', '"P0.5D"', '"PT1.5H"', '"PT1H1S"', '"PT1H0.5M"', '"-p1dt1h"', '"P0D"', '"PT0S"'),
+        ],
+        refused=[
+            *('"P1W"', '"P1Y"', '"P1M"', '"P"', '"PT"', '"P1DT"', '"1D"', '"P9999999999D"', "1", "1.5"),
+            *('"PT.5S"', '"PT5.S"', '"P0.5DT1H"', '"PT0.5H1S"', '"P-1D"', '"PT1M1H"', '"PT0,5S"', '"P1D\\n"', '" P1D"'),
+        ],
     ),
     TypeCase(
         name="`uuid.UUID`",
         type=uuid.UUID,
-        json="with or without dashes",
-        taken=[
-            '"7f4c9e1a-54b8-4b43-9d5e-1f0e4f7e2b11"',
-            '"7F4C9E1A-54B8-4B43-9D5E-1F0E4F7E2B11"',
-            '"7f4c9e1a54b84b439d5e1f0e4f7e2b11"',
-        ],
+        json="text with its hyphens, in small or capital letters",
+        taken=['"7f4c9e1a-54b8-4b43-9d5e-1f0e4f7e2b11"', '"7F4C9E1A-54B8-4B43-9D5E-1F0E4F7E2B11"'],
+        narrower={'"7f4c9e1a54b84b439d5e1f0e4f7e2b11"': HYPHENS},
         refused=['"{7f4c9e1a-54b8-4b43-9d5e-1f0e4f7e2b11}"', '"7f4c9e1a"', '"urn:uuid:x"', "1"],
     ),
     TypeCase(
@@ -589,11 +595,12 @@ CASES: Final[list[TypeCase]] = [
     TypeCase(
         name="UUID keys",
         type=dict[uuid.UUID, int],
-        taken=['{"7f4c9e1a54b84b439d5e1f0e4f7e2b11": 1, "7f4c9e1a-54b8-4b43-9d5e-1f0e4f7e2b12": 2}'],
+        taken=['{"7F4C9E1A-54B8-4B43-9D5E-1F0E4F7E2B11": 1, "7f4c9e1a-54b8-4b43-9d5e-1f0e4f7e2b12": 2}'],
+        narrower={'{"7f4c9e1a54b84b439d5e1f0e4f7e2b11": 1}': HYPHENS},
         refused=[
             '{"x": 1}',
             '{"7f4c9e1a54b84b439d5e1f0e4f7e2b11": 1, "7f4c9e1a-54b8-4b43-9d5e-1f0e4f7e2b11": 2}',
-            '{"7f4c9e1a54b84b439d5e1f0e4f7e2b11": 1, "7F4C9E1A54B84B439D5E1F0E4F7E2B11": 2}',
+            '{"7f4c9e1a-54b8-4b43-9d5e-1f0e4f7e2b11": 1, "7F4C9E1A-54B8-4B43-9D5E-1F0E4F7E2B11": 2}',
         ],
     ),
     TypeCase(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from opstream_api.errors import ApiError
 from opstream_api.openapi.schema_examples import make_example
 from opstream_api.operations.input_validation import InputValidator, decode_input
 from opstream_runner import Action, ActionContext, action
+from opstream_schemas.action_types.schema_engine import compile_schema
 from tests.support.runner.supported_types import CASES, TypeCase
 
 pytestmark = pytest.mark.unit
@@ -52,6 +54,13 @@ def decodes(one: Action[..., Any], body: bytes) -> bool:
     except (msgspec.MsgspecError, TypeError, UnicodeDecodeError):
         return False
     return True
+
+
+@every
+def test_the_published_schema_takes_what_is_taken(case: TypeCase) -> None:
+    """Formats included, as a client's validator reads them: nothing is taken that the document does not allow."""
+    validator = compile_schema(taking(case.type).spec.input_schema)
+    assert [document for document in case.taken if not validator.is_valid(json.loads(document))] == []
 
 
 @every

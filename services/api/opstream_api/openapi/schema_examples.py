@@ -33,6 +33,7 @@ _FORMATS: Final[Mapping[str, str]] = {
     formats.DATE_TIME_LOCAL: "2026-11-24T08:00:00",
     "decimal": "12.50",
     "duration": "PT30M",
+    formats.DURATION: "PT30M",
     "email": "ada@books.example",
     "hostname": "books.example",
     "ipv4": "192.0.2.1",

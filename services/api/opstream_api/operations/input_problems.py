@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from types import MappingProxyType
 from typing import Any, Final
 
 import jsonschema_rs
@@ -58,6 +59,9 @@ _OWN_PATTERNS: Final[Mapping[str, str]] = {
 }
 """What a pattern of opstream's own means."""
 _REPEATED_VALUE: Final = re.compile(r"^(Invalid (?:enum )?value) .*$", re.DOTALL)
+_JSON_TYPES: Final = MappingProxyType({"int": _INTEGER, "float": _NUMBER, "str": "string", "bool": "boolean"})
+_PYTHON_TYPE: Final = re.compile(rf"\b(?:{'|'.join(_JSON_TYPES)})\b")
+_QUOTED: Final = re.compile(r"`[a-z |]+`")
 _NAME_PLACE: Final = "key` in `"
 
 
@@ -323,11 +327,11 @@ def _error_path(error: jsonschema_rs.ValidationError) -> list[str | int]:
 def decoding_problem(error: Exception) -> ErrorDetail:
     """Return the problem that a decoder of msgspec found, without the value that msgspec may repeat."""
     message, _, place = str(error).partition(" - at `")
-    message = _REPEATED_VALUE.sub(r"\1", message)
+    message = _QUOTED.sub(_in_json, _REPEATED_VALUE.sub(r"\1", message))
     if place.startswith(_NAME_PLACE):
         message = f"the name of a member: {message}"
         place = place.removeprefix(_NAME_PLACE)
-    if message.startswith("Expected `int") and message.endswith("got `float`"):
+    if message.startswith("Expected `integer") and message.endswith("got `number`"):
         message += ": write a whole number without a fraction or an exponent"
     target = place.removesuffix("`").removeprefix("$").removeprefix(".")
     return ErrorDetail(
@@ -335,6 +339,11 @@ def decoding_problem(error: Exception) -> ErrorDetail:
         message=truncate_text(message, MESSAGE_LIMIT // 2),
         target=truncate_text(target, TARGET_LIMIT),
     )
+
+
+def _in_json(quoted: re.Match[str]) -> str:
+    """Return types in the words of JSON; msgspec names them in Python's."""
+    return _PYTHON_TYPE.sub(lambda found: _JSON_TYPES[found[0]], quoted[0])
 
 
 def _detail(message: str, path: Sequence[str | int]) -> ErrorDetail:

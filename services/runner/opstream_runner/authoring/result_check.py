@@ -75,7 +75,7 @@ class _Needs:
         """True if a part of a result is not decoded."""
         self.has_sets = any(node.get("uniqueItems") is True for node in nodes)
         """True if the type alone takes what the schema refuses: what is unequal only in JSON."""
-        self.rules = find_text_rules(schema)
+        self.rules = find_text_rules(schema, with_uuids=True)
         self.decode_closed: Decode = schema_decoder(schema) or msgspec.json.Decoder(model).decode
 
 

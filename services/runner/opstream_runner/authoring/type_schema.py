@@ -70,6 +70,11 @@ def _refusal(model: Any, error: Exception) -> str:  # noqa: ANN401
     if foreign is not None and any(base.__module__.partition(".")[0] == "pydantic" for base in foreign.__mro__):
         return f"{name} is a Pydantic model, which opstream does not read: {_INSTEAD}"
     reason = str(error)
+    if reason.startswith("Integer bounds"):
+        return (
+            f"{name} has a limit of an int (ge, gt, le, lt or multiple_of) beyond 64 bits, which is not supported: "
+            "take one from -2**63 to 2**63 - 1, or leave it out and check the number in the handler"
+        )
     if "custom types" in reason or "Pydantic" in reason:
         part = reason.rpartition("type ")[2].removesuffix(" is not supported")
         reason = f"{part} is none of the supported types: {_INSTEAD}"
@@ -92,6 +97,7 @@ class _Announcer:
             types.DateTimeType: self._date_time,
             types.TimeType: self._time,
             types.DecimalType: self._decimal,
+            types.TimeDeltaType: self._duration,
             types.BytesType: self._bytes,
             types.ByteArrayType: self._bytes,
             types.MemoryViewType: self._bytes,
@@ -226,6 +232,10 @@ class _Announcer:
         node["format"] = "decimal"
         node["pattern"] = formats.DECIMAL_PATTERN
 
+    def _duration(self, _: types.TimeDeltaType, node: Schema) -> None:
+        node["format"] = formats.DURATION
+        node["pattern"] = formats.DURATION_PATTERN
+
     def _bytes(self, kind: Any, node: Schema) -> None:  # noqa: ANN401 - one of three classes without a common base
         if kind.min_length is not None:
             node[formats.MIN_BYTES] = kind.min_length
@@ -257,7 +267,6 @@ def _uninitialized(cls: Any) -> str:  # noqa: ANN401 - a class
 
 _FIXED_FORMATS: Final[dict[type[types.Type], Schema]] = {
     types.DateType: {"format": "date"},
-    types.TimeDeltaType: {"format": "duration"},
     types.UUIDType: {"format": "uuid"},
 }
 
@@ -331,7 +340,9 @@ _OWN_KEYWORDS: Final = frozenset(
         *(formats.MIN_BYTES, formats.MAX_BYTES, "deprecated"),
     }
 )
-_OWN_PATTERNS: Final = frozenset({formats.DECIMAL_PATTERN, formats.INTEGER_PATTERN, formats.NUMBER_PATTERN})
+_OWN_PATTERNS: Final = frozenset(
+    {formats.DECIMAL_PATTERN, formats.DURATION_PATTERN, formats.INTEGER_PATTERN, formats.NUMBER_PATTERN}
+)
 
 
 def _check_engine(schema: Schema) -> None:

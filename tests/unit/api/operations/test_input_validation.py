@@ -301,7 +301,7 @@ class Reading(msgspec.Struct):
         (
             b'{"count":1e300,"at":"2026-11-29T08:00:00Z"}',
             "count",
-            "Expected `int`, got `float`: write a whole number without a fraction or an exponent",
+            "Expected `integer`, got `number`: write a whole number without a fraction or an exponent",
         ),
         (b'{"count":1,"at":"2026-02-30T08:00:00Z"}', "at", "Invalid RFC3339 encoded datetime"),
         (

@@ -274,6 +274,16 @@ def text(pattern: str) -> Any:
         (dict[bool, int], "a mapping with keys of Bool"),
         (Annotated[float, msgspec.Meta(multiple_of=0.1)], "use decimal.Decimal, or an int of a smaller unit"),
         (Huge, "no JSON Schema"),
+        *(
+            (one, "beyond 64 bits, which is not supported: take one from -2\\*\\*63 to 2\\*\\*63 - 1, or leave it out")
+            for number in (2**63, -(2**63) - 1, 2**70)
+            for one in (
+                Annotated[int, msgspec.Meta(ge=number)],
+                list[Annotated[int, msgspec.Meta(le=number)]],
+                dict[Annotated[int, msgspec.Meta(lt=number)], str],
+                msgspec.defstruct("Counter", [("count", Annotated[int, msgspec.Meta(gt=number)])]),
+            )
+        ),
         (Wide, "use a list of an Enum"),
         (text(r"\D"), r"write \[\^0-9\]"),
         (text("(a{1000}){1000}"), "write a simpler one"),
