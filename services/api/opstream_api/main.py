@@ -111,9 +111,10 @@ async def connected_api(settings: Settings) -> AsyncIterator[ConnectedApi]:
         locks = ResourceLocks(connection, journal)
         await locks.start()
         queue_positions = QueuePositions(locks, time.monotonic)
+        snapshots = SnapshotStore(connection)
         status = StatusReader(
             journal=journal,
-            snapshots=SnapshotStore(connection),
+            snapshots=snapshots,
             catalog=catalog,
             queue_positions=queue_positions,
             waiting_reasons=WaitingReasons(connection, _utc_now, time.monotonic),
@@ -138,6 +139,7 @@ async def connected_api(settings: Settings) -> AsyncIterator[ConnectedApi]:
                     capacity=capacity,
                     locks=locks,
                     cache=cache,
+                    snapshots=snapshots,
                     runners=runners,
                     now=_utc_now,
                     clock=time.monotonic,

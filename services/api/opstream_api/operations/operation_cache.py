@@ -33,6 +33,11 @@ class OperationCache:
         return len(self._operations)
 
     @property
+    def is_suspended(self) -> bool:
+        """Return True while the journal is known to have a setback."""
+        return self._is_suspended
+
+    @property
     def size(self) -> int:
         """Estimated bytes."""
         return self._bytes

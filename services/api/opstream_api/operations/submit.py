@@ -23,6 +23,7 @@ from opstream_journal import (
     JournalError,
     JournalFull,
     JournalUnavailable,
+    SnapshotStore,
     VersionConflict,
 )
 from opstream_journal.runtime.crash_points import CrashPoint, crash_point
@@ -67,6 +68,7 @@ class Submitter:
         capacity: tells whether the journal has room for another operation.
         locks: the exclusive resources and their owners.
         cache: gets each new operation, so that its first poll needs no snapshot.
+        snapshots: the view, which may be the only one to know an id while the journal has a setback.
         runners: warns about an action that no runner takes.
         now: returns the time for events and deadlines, with a time zone.
         clock: returns monotonic seconds.
@@ -81,6 +83,7 @@ class Submitter:
         capacity: JournalCapacity,
         locks: ResourceLocks,
         cache: OperationCache,
+        snapshots: SnapshotStore,
         runners: RunnerPresence,
         now: Callable[[], datetime],
         clock: Callable[[], float],
@@ -91,6 +94,7 @@ class Submitter:
         self._capacity = capacity
         self._locks = locks
         self._cache = cache
+        self._snapshots = snapshots
         self._runners = runners
         self._now = now
         self._clock = clock
@@ -130,6 +134,8 @@ class Submitter:
             raise ApiError(ErrorCode.UNKNOWN_ACTION, message)
         document, value = self._validator.validate(spec, *decode_input(body))
         digest = request_hash(kind, request.resource_id, value, request.caller.identity, request.callback)
+        if self._cache.is_suspended and (ended := await self._find_lost(request, digest)) is not None:
+            return _accepted(self._cache.put(ended), spec)
         try:
             self._capacity.ensure_room()
         except JournalFull:
@@ -187,6 +193,27 @@ class Submitter:
         error = busy_error(request.kind, request.resource_id, owner.operation_id)
         raise ApiError(ErrorCode.RESOURCE_BUSY, error.message, target=error.target)
 
+    async def _find_lost(self, request: SubmitRequest, digest: str) -> Operation | None:
+        """Return the ended operation of the same request, of which the journal may have lost all events.
+
+        None if the view does not know the id, or if the journal does: then the journal decides as at other times.
+
+        Raises:
+            ApiError: `OperationIdReused`: the id is that of another operation, or of one that had not ended, of which
+                the journal has lost all events. Recorded under the same id, it could neither go on nor be shown.
+        """
+        key = request.key
+        viewed = (await self._snapshots.get(key.operation_id)).operation
+        if viewed is None or _is_retention_over(viewed, self._now()):
+            return None
+        if viewed.is_terminal and viewed.request_hash == digest:
+            return viewed
+        if await self._journal.last_message(key.operation_id) is not None:
+            return None
+        what = "of another request" if viewed.is_terminal else "of which the journal has lost all events"
+        message = f"{key.header} names operation {key.operation_id} {what}: use a new one"
+        raise ApiError(ErrorCode.OPERATION_ID_REUSED, message, target=key.header)
+
     async def _find_existing(self, request: SubmitRequest, value: Any, digest: str) -> Operation:  # noqa: ANN401 - JSON
         key = request.key
         operation_id = key.operation_id
@@ -202,6 +229,11 @@ class Submitter:
             message = f"{key.header} names operation {operation_id} of another request: use a new one"
             raise ApiError(ErrorCode.OPERATION_ID_REUSED, message, target=key.header)
         return operation
+
+
+def _is_retention_over(operation: Operation, now: datetime) -> bool:
+    finished_at = operation.finished_at
+    return finished_at is not None and (now - finished_at).total_seconds() >= operation.effective_retention
 
 
 def _is_same_request(requested: EventData | None, request: SubmitRequest, value: Any) -> bool:  # noqa: ANN401 - JSON
