@@ -17,6 +17,7 @@ import click
 from click.exceptions import NoArgsIsHelpError
 
 from opstream._version import __version__
+from opstream.cli.process_end import end_with_command
 from opstream.local.processes import die_with_supervisor
 from opstream.terminal.console import CommandError, printable
 from opstream.terminal.standard_streams import protect_standard_streams
@@ -72,14 +73,16 @@ class LazyGroup(click.Group):
     def main(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401 - as in click
         """Run a command to its end."""
         protect_standard_streams()
-        try:
-            return super().main(*args, **extra)
-        except OSError as error:
-            if error.errno not in _DISK_FULL:
-                raise
-            where = error.filename or "standard output"
-            CommandError(f"{where} can't be written to ({error.strerror}): make room there, then run it again").show()
-            sys.exit(1)
+        with end_with_command():
+            try:
+                return super().main(*args, **extra)
+            except OSError as error:
+                if error.errno not in _DISK_FULL:
+                    raise
+                where = error.filename or "standard output"
+                text = f"{where} can't be written to ({error.strerror}): make room there, then run it again"
+                CommandError(text).show()
+                sys.exit(1)
 
     def make_context(
         self,

@@ -19,7 +19,7 @@ import msgspec
 from opstream.terminal.console import CommandError
 from opstream_schemas.urls import LOGIN_VARIABLES
 
-from .action_check import CHECK_COMMAND
+from .action_check import CHECK_COMMAND, ActionCheck
 from .broker_disk import BrokerDisk
 from .ports import ListenAddress, free_ports, is_broker, is_ready, local_url, wait_until
 from .processes import (
@@ -176,13 +176,14 @@ class Supervisor:
 
     async def _check_actions(self) -> None:
         """Import the actions once, in a process of its own: a mistake in them should not start a broker first."""
-        check = await self._start_child("actions", (*CHECK_COMMAND, *self._settings.modules), lambda _: None)
-        await asyncio.wait([check.ended])
-        if check.ended.result():
-            errors = [line for line in check.tail if line.startswith(ERROR_PREFIX)]
-            if errors:
-                raise CommandError(errors[-1].removeprefix(ERROR_PREFIX))
-            raise end_error(check, "the process that imports the actions ended")
+        check = ActionCheck(self._print)
+        child = await self._start_child("actions", (*CHECK_COMMAND, *self._settings.modules), check.read_line)
+        try:
+            await asyncio.wait([child.ended])
+        finally:
+            check.stop()
+            child.kill()
+        check.finish(child.ended.result())
 
     async def _start_broker(self) -> None:
         settings = self._settings

@@ -123,13 +123,14 @@ def provision_broker(settings: ProvisionSettings) -> None:
             f"16 KiB more than they allow: use {needed} or more, or lower them"
         )
     try:
-        report = asyncio.run(_provision(settings))
+        specs = _load_specs(settings.modules)  # not in an event loop: modules are imported as a runner imports them
     except InvalidAction as error:
         raise CommandError(str(error)) from error
+    report = asyncio.run(_provision(settings, specs))
     _print_report(report)
 
 
-async def _provision(settings: ProvisionSettings) -> ProvisionReport:
+async def _provision(settings: ProvisionSettings, specs: list[ActionSpec]) -> ProvisionReport:
     from opstream.cli.broker_session import broker_session
     from opstream_journal import BrokerRefused
     from opstream_journal.provisioning.archive import current_archive
@@ -137,7 +138,6 @@ async def _provision(settings: ProvisionSettings) -> ProvisionReport:
     from opstream_journal.provisioning.provision import provision as provision_journal
     from opstream_journal.provisioning.topology import Sizing
 
-    specs = _load_specs(settings.modules)
     async with broker_session(
         settings.servers, "provision", settings.connect_timeout, credentials=settings.credentials
     ) as connection:
@@ -229,9 +229,9 @@ def _needed_message_size(settings: ProvisionSettings) -> int:
 def _load_specs(modules: tuple[str, ...]) -> list[ActionSpec]:
     if not modules:
         return []
-    from opstream_runner.authoring.action_modules import load_actions
+    from opstream_runner.authoring.action_modules import import_notice, load_actions
 
-    return [action.spec for action in load_actions(modules)]
+    return [action.spec for action in load_actions(modules, importing=import_notice)]
 
 
 def _print_report(report: ProvisionReport) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import threading
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,6 +18,7 @@ import uvloop
 
 from opstream_journal import JournalError
 
+from .containment.left_behind import wait_for_left_behind
 from .errors import RunnerError
 from .handler.handler_loop import END_TIMEOUT
 
@@ -44,7 +44,7 @@ def run_until_complete(main: Coroutine[Any, Any, None]) -> None:
     finally:
         left = loop.run_until_complete(_cancel_tasks())
         executor.shutdown(wait=False, cancel_futures=True)
-        left += _join_threads()
+        left += wait_for_left_behind(END_TIMEOUT)
         if left:
             _exit_now(left, error)
         asyncio.set_event_loop(None)
@@ -61,14 +61,6 @@ async def _cancel_tasks() -> list[str]:
     if not tasks:
         await loop.shutdown_asyncgens()
     return sorted(task.get_name() for task in tasks)
-
-
-def _join_threads() -> list[str]:
-    # The interpreter waits for threads that are not daemons.
-    threads = [one for one in threading.enumerate() if one is not threading.current_thread() and not one.daemon]
-    for thread in threads:
-        thread.join(END_TIMEOUT / len(threads))
-    return sorted(thread.name for thread in threads if thread.is_alive())
 
 
 def _exit_now(left: list[str], error: BaseException | None) -> None:

@@ -37,7 +37,7 @@ from opstream_schemas.names import Kind
 from opstream_schemas.operation.backoff import MIN_JITTER_FACTOR
 
 from .authoring.action import Action
-from .authoring.action_modules import load_actions
+from .authoring.action_modules import import_notice, load_actions
 from .containment.forks import keep_from_forks, prepare_forks
 from .containment.log_guard import protect_logs
 from .dependencies import RunnerDependencies
@@ -63,7 +63,7 @@ def run(settings: Settings) -> None:
     """
     prepare_forks()
     protect_logs()
-    actions = load_actions(settings.modules)
+    actions = load_actions(settings.modules, importing=import_notice)
     with contextlib.ExitStack() as stack:
         sock = None
         if settings.health_port:

@@ -161,7 +161,6 @@ def test_a_port_in_use(listener: socket.socket, workplace: Path, option: str) ->
     [
         (None, "there is no module 'mine': check --actions and PYTHONPATH"),
         ("price = 1 / 0\n", "mine.py:1: the module 'mine' can't be imported: ZeroDivisionError: division by zero"),
-        ("import os\nos._exit(3)\n", "the process that imports the actions ended (exit status 3) without any output"),
     ],
 )
 def test_actions_that_can_not_be_imported(workplace: Path, source: str | None, said: str) -> None:

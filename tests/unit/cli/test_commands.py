@@ -182,7 +182,7 @@ def test_the_report_of_provision(
 ) -> None:
     """It lists what was made and put right, what still differs, and then what to do."""
 
-    async def provided(_settings: Any) -> ProvisionReport:
+    async def provided(*_: Any) -> ProvisionReport:
         return report
 
     monkeypatch.setattr(opstream.cli.commands.provision, "_provision", provided)

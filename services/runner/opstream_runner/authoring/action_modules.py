@@ -8,10 +8,14 @@ import inspect
 import logging
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final
 
 from opstream_runner.containment.log_guard import LogGuard
@@ -26,11 +30,19 @@ _OPTIONS: Final = tuple(
     name for name, one in inspect.signature(action).parameters.items() if one.kind is inspect.Parameter.KEYWORD_ONLY
 )
 _OURS: Final = ("opstream", "opstream_runner", "opstream_schemas")
+_NOTICE_DELAY: Final = 2.0
+"""Seconds of an import that a person takes for work."""
 _INSTALLED: Final = ("site-packages", "dist-packages")
 
 
-def load_actions(modules: Iterable[str]) -> list[Action[Any, Any]]:
+def load_actions(
+    modules: Iterable[str], *, importing: Callable[[str], AbstractContextManager[object]] = nullcontext
+) -> list[Action[Any, Any]]:
     """Import modules and return their actions.
+
+    Args:
+        modules: their import names.
+        importing: called with each name; the context that it returns is entered during that import.
 
     Raises:
         InvalidAction: a module can't be imported or defines no valid action. The message names the line of the author's
@@ -38,15 +50,18 @@ def load_actions(modules: Iterable[str]) -> list[Action[Any, Any]]:
     """
     imported = []
     for name in modules:
-        guard = LogGuard()
+        guard, interrupt = LogGuard(), _InterruptWatch()
         try:
-            imported.append(importlib.import_module(name))
+            with importing(name), interrupt:
+                imported.append(importlib.import_module(name))
         except ModuleNotFoundError as error:
             if error.name is not None and f"{name}.".startswith(f"{error.name}."):
                 raise InvalidAction(f"there is no module {name!r}: check --actions and PYTHONPATH") from error
             raise _import_error(name, error) from error
-        except KeyboardInterrupt:
-            raise
+        except KeyboardInterrupt as error:
+            if interrupt.may_be_pressed:
+                raise
+            raise _import_error(name, error) from error
         except BaseException as error:
             if getattr(error, "is_signal", False):  # the process was asked to stop, and the module is not to blame
                 raise
@@ -54,6 +69,45 @@ def load_actions(modules: Iterable[str]) -> list[Action[Any, Any]]:
         finally:
             guard.restore()
     return collect_actions(imported)
+
+
+@contextmanager
+def import_notice(module: str) -> Iterator[None]:
+    """While this context is entered, log a line once the import of a module takes long."""
+    timer = threading.Timer(
+        _NOTICE_DELAY, logger.info, ("still importing %s: what does it do or wait for at its import?", module)
+    )
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+class _InterruptWatch:
+    """Tells Ctrl-C from a `KeyboardInterrupt` that an author's code raises.
+
+    Attributes:
+        may_be_pressed: True once Ctrl-C was pressed, and where that can't be known.
+    """
+
+    def __init__(self) -> None:
+        self.may_be_pressed = True
+
+    def __enter__(self) -> None:
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            self.may_be_pressed = False
+            signal.signal(signal.SIGINT, self._press)
+
+    def __exit__(self, *_: object) -> None:
+        if signal.getsignal(signal.SIGINT) == self._press:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _press(self, number: int, frame: FrameType | None) -> None:
+        self.may_be_pressed = True
+        signal.default_int_handler(number, frame)
 
 
 def _import_error(module: str, error: BaseException) -> InvalidAction:

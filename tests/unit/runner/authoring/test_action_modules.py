@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -69,6 +72,10 @@ CASES = {
         f"{HEAD}@action('a:b')\ndef act(request, ctx):\n    ...\n",
         "mine.py:3: action a:b: write the handler as",
     ),
+    "an interrupt": (
+        "\nraise KeyboardInterrupt\n",
+        "mine.py:2: the module 'mine' can't be imported: KeyboardInterrupt",
+    ),
     "an exit": (
         "import sys\nsys.exit(0)\n",
         "mine.py:2: the module 'mine' ends the process while it is imported: move that below",
@@ -126,7 +133,41 @@ def test_a_module_that_is_not_there(folder: Path) -> None:
 
 
 def test_an_interrupt_is_none_of_it(folder: Path) -> None:
-    """Ctrl-C while a module is imported stays Ctrl-C."""
-    (folder / "mine.py").write_text("raise KeyboardInterrupt\n", encoding="utf-8")
+    """Ctrl-C while a module is imported stays Ctrl-C, and has its usual handler afterwards."""
+    (folder / "mine.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\n", encoding="utf-8")
     with pytest.raises(KeyboardInterrupt):
         load_actions(("mine",))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_signal_handler_of_a_module_stays(folder: Path) -> None:
+    """A module that handles Ctrl-C itself goes on doing so."""
+    before = signal.getsignal(signal.SIGINT)
+    (folder / "mine.py").write_text(
+        f"{HEAD}import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n@action('a:b')\n{HANDLER}",
+        encoding="utf-8",
+    )
+    try:
+        load_actions(("mine",))
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_the_context_of_an_import(folder: Path) -> None:
+    """Each module is imported in a context of its own, in order."""
+    (folder / "helper.py").write_text(f"{HEAD}@action('a:b')\n{HANDLER}", encoding="utf-8")
+    (folder / "mine.py").write_text("1 / 0\n", encoding="utf-8")
+    seen: list[str] = []
+
+    @contextmanager
+    def importing(name: str) -> Iterator[None]:
+        seen.append(f"begin {name}")
+        try:
+            yield
+        finally:
+            seen.append(f"end {name}")
+
+    with pytest.raises(InvalidAction):
+        load_actions(("helper", "mine"), importing=importing)
+    assert seen == ["begin helper", "end helper", "begin mine", "end mine"]
