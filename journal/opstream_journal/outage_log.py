@@ -41,7 +41,8 @@ class OutageLog:
         return self._began is not None
 
     def failed(self, reason: object) -> None:
-        """Note a failure."""
+        """Note a failure. An exception without a text is shown by its type."""
+        reason = _text_of(reason)
         now = self._clock()
         if self._began is None:
             self._began = now
@@ -52,6 +53,11 @@ class OutageLog:
         more = f" ({self._unlogged:,} more times since the last such line)" if self._unlogged else ""
         self._logger.warning("%s: %s%s", self._what, reason, more)
         self._logged = now
+        self._unlogged = 0
+
+    def forget(self) -> None:
+        """Forget the outage, whose end will not be seen. Nothing is logged."""
+        self._began = None
         self._unlogged = 0
 
     def recovered(self) -> None:
@@ -86,11 +92,22 @@ class SharedOutageLog:
     def failed(self, name: str, reason: object) -> None:
         """Note a failure of one of them."""
         self._failing.add(name)
-        self._log.failed(f"{name}: {reason}")
+        self._log.failed(f"{name}: {_text_of(reason)}")
 
     def recovered(self, name: str) -> None:
-        """Note a success of one of them, or that it is used no more."""
+        """Note a success of one of them."""
         if name in self._failing:
             self._failing.discard(name)
             if not self._failing:
                 self._log.recovered()
+
+    def forget(self, name: str) -> None:
+        """Note that one of them is used no more, which says nothing about the others, or about an end of the outage."""
+        if name in self._failing:
+            self._failing.discard(name)
+            if not self._failing:
+                self._log.forget()
+
+
+def _text_of(reason: object) -> str:
+    return str(reason) or (type(reason).__name__ if isinstance(reason, Exception) else "")

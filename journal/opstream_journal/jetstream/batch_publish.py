@@ -91,4 +91,6 @@ async def _publish(connection: Connection, subject: str, data: bytes, headers: d
         await connection.nc.publish(subject, data, headers=headers)
     except (nats.errors.Error, OSError) as error:
         # The batch has no end, so the broker forgets it.
-        raise JournalUnavailable(f"the broker connection failed: {error}", maybe_stored=False) from error
+        raise JournalUnavailable(
+            f"the broker connection failed: {str(error) or type(error).__name__}", maybe_stored=False
+        ) from error

@@ -84,7 +84,9 @@ class BatchReader:
         except TimeoutError as error:
             raise JournalUnavailable(f"reading {stream} took over {timeout:g} s", maybe_stored=False) from error
         except (nats.errors.Error, OSError) as error:
-            raise JournalUnavailable(f"the broker connection failed: {error}", maybe_stored=False) from error
+            raise JournalUnavailable(
+                f"the broker connection failed: {str(error) or type(error).__name__}", maybe_stored=False
+            ) from error
         finally:
             del self._pending[key]
         return found

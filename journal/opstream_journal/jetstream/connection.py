@@ -205,14 +205,14 @@ class Connection:
             try:
                 await nc.flush(_FLUSH_TIMEOUT)
             except (nats.errors.Error, OSError) as error:
-                logger.debug("flush failed: %s", error or type(error).__name__)
+                logger.debug("flush failed: %s", str(error) or type(error).__name__)
         try:
             async with asyncio.timeout(_DRAIN_TIMEOUT):
                 await nc.close()
         except (TimeoutError, OSError, RuntimeError) as error:
             # Either the broker does not read, so the socket can't be emptied and ends with the process. Or the socket
             # is closed already, which nats-py has not noticed and uvloop reports as a RuntimeError.
-            logger.debug("close failed: %s", error or type(error).__name__)
+            logger.debug("close failed: %s", str(error) or type(error).__name__)
         # nats-py cancels this task once, which is not enough (`end_task`): it and the process would go on for ever.
         reconnecting = nc._reconnection_task  # noqa: SLF001 - nats-py has no name for it
         if reconnecting is not None:

@@ -21,6 +21,7 @@ from nats.aio.subscription import Subscription
 
 from opstream_journal.errors import ConsumerGone, JournalUnavailable
 from opstream_journal.missing_streams import next_step_for
+from opstream_schemas import subjects
 
 from . import rpc
 from .connection import Connection, end_task
@@ -34,6 +35,17 @@ _IDLE: Final = "100"
 _EXPIRED: Final = frozenset({"404", "408"})
 _BAD_REQUEST: Final = "400"
 _NOT_FOUND: Final = 404
+_DELETED: Final = "Consumer Deleted"
+_PROVISIONED: Final = frozenset(
+    {
+        subjects.PROJECTOR_CONSUMER,
+        subjects.PROJECTOR_DUE_CONSUMER,
+        subjects.PROJECTOR_DEADLINES_CONSUMER,
+        subjects.WEBHOOKS_CONSUMER,
+        subjects.WEBHOOKS_DUE_CONSUMER,
+    }
+)
+"""Consumers that `opstream provision` makes; runners make their own."""
 
 
 class _ConsumerStatus(Enum):
@@ -95,8 +107,8 @@ class DeliveredMessage:
         try:
             await self._connection.nc.publish(self._reply, word)
         except nats.errors.Error as error:
-            # The broker redelivers it after its ack_wait; nothing is lost.
-            logger.warning("could not send %r for message %s: %s", word, self.sequence, error)
+            # The broker redelivers it after its ack_wait, so nothing is lost, and the lost connection is in the log.
+            logger.debug("message %s could not be settled, and comes again: %s", self.sequence, error)
 
 
 class PullConsumer:
@@ -131,6 +143,7 @@ class PullConsumer:
         self._inbox = connection.nc.new_inbox()
         self._queue: asyncio.Queue[DeliveredMessage | None] = asyncio.Queue()
         self._pull_due = asyncio.Event()
+        self._gone = asyncio.Event()
         self._demand = 0
         self._outstanding = 0
         self._is_troubled = False
@@ -169,6 +182,17 @@ class PullConsumer:
         """
         return None if self._queue.empty() else self._message_or_raise(self._queue.get_nowait())
 
+    @property
+    def is_gone(self) -> bool:
+        """Return True once the consumer was deleted."""
+        return self._gone.is_set()
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep, but not after the consumer was deleted."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._gone.wait()
+
     async def stop(self) -> None:
         """Stop pulling. Release the messages that were delivered but not taken with `next`."""
         if self._task is None:
@@ -177,7 +201,7 @@ class PullConsumer:
         self._connection.remove_reconnect_callback(self._reset_outstanding)
         await end_task(self._task)
         self._task = None
-        self._connection.pulls.recovered(self._consumer)
+        self._connection.pulls.forget(self._consumer)
         if self._subscription is not None and self._connection.is_connected:
             await self._drain(self._subscription)
         while not self._queue.empty():
@@ -212,9 +236,10 @@ class PullConsumer:
                 f"stream {self._stream} was deleted, with its consumer {self._consumer}: "
                 f"{next_step_for([self._stream])}; then restart this process"
             )
-        raise ConsumerGone(
-            f"consumer {self._consumer} of stream {self._stream} was deleted: restart to create it again"
-        )
+        step = "restart this process, which makes it again"
+        if self._consumer in _PROVISIONED:
+            step = "run 'opstream provision', which makes it again, then restart this process"
+        raise ConsumerGone(f"consumer {self._consumer} of stream {self._stream} was deleted: {step}")
 
     async def _pull_loop(self) -> None:
         doubted = 0.0
@@ -245,6 +270,7 @@ class PullConsumer:
                 async with asyncio.timeout(self._heartbeat):
                     await self._pull_due.wait()
         self._queue.put_nowait(None)
+        self._gone.set()
 
     async def _pull(self, count: int) -> None:
         if not await self._connection.wait_connected(_BACKOFF):
@@ -304,7 +330,8 @@ class PullConsumer:
             self._last_error = description
             if is_news and self._connection.pulls.is_failing:  # among the failures of others it would not be seen
                 logger.warning("consumer %s: %s %s", self._consumer, status, description)
-            self._connection.pulls.failed(self._consumer, f"{status} {description}")
+            if description != _DELETED:  # `_check_consumer` says whether it is, and then this process ends
+                self._connection.pulls.failed(self._consumer, f"{status} {description}")
             self._is_troubled = True
         else:
             self._connection.pulls.recovered(self._consumer)

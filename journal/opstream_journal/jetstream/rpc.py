@@ -116,7 +116,9 @@ async def call(
     except TimeoutError as error:
         raise JournalUnavailable(f"no answer on {subject} within {timeout:g} s", maybe_stored=True) from error
     except (nats.errors.Error, OSError) as error:
-        raise JournalUnavailable(f"the broker connection failed: {error}", maybe_stored=True) from error
+        raise JournalUnavailable(
+            f"the broker connection failed: {str(error) or type(error).__name__}", maybe_stored=True
+        ) from error
 
 
 async def publish(

@@ -40,7 +40,8 @@ class PullWorker:
     @property
     def is_ready(self) -> bool:
         """Return True if messages are processed now."""
-        return self._is_running and not self._is_troubled and self._connection.is_connected
+        is_able = self._is_running and not self._is_troubled and not self._consumer.is_gone
+        return is_able and self._connection.is_connected
 
     @contextlib.asynccontextmanager
     async def pulling(self, demand: int) -> AsyncIterator[None]:
@@ -82,6 +83,10 @@ class PullWorker:
         """
         message = self._consumer.next_nowait()
         return None if message is None else self._hold(message)
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep, but not after the consumer was deleted: then the next message is asked for in vain at once."""
+        await self._consumer.sleep(seconds)
 
     async def ack(self, message: DeliveredMessage) -> None:
         """Acknowledge a held message."""

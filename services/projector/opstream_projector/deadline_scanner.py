@@ -105,7 +105,7 @@ class DeadlineScanner:
         self._drain()
         age = self._age(self._young[0])
         if self._is_young(age):
-            await self._connection.sleep(self._scan_delay * (1 + _BATCH_SPREAD) - age)
+            await self._worker.sleep(self._scan_delay * (1 + _BATCH_SPREAD) - age)
             self._drain()
         batch = []
         while self._young and not self._is_young(self._age(self._young[0])):

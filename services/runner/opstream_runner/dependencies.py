@@ -9,6 +9,8 @@ import msgspec
 
 from opstream_journal import Journal
 
+from .heartbeat_log import HeartbeatLog
+
 
 class RunnerDependencies(msgspec.Struct, frozen=True):
     """The shared dependencies. Clocks and ids are fields, so that tests can replace them."""
@@ -26,3 +28,5 @@ class RunnerDependencies(msgspec.Struct, frozen=True):
     """A result's maximum, in bytes of JSON."""
     jitter: Callable[[], float]
     """Draws the factor of a backoff (`opstream_schemas.operation.backoff`)."""
+    heartbeats: HeartbeatLog = msgspec.field(default_factory=HeartbeatLog)
+    """What failing heartbeats write to the log."""

@@ -361,6 +361,17 @@ async def test_overtaken(link: Connection, journal: Journal, monkeypatch: pytest
     assert [event.position for event in await journal.events("op-1")] == [1, 2, 3, 4]
 
 
+async def test_a_deleted_consumer_while_requests_are_young(link: Connection, journal: Journal) -> None:
+    """The scanner does not wait until its requests are old enough before it notices: it ends at once."""
+    one = scanner(link, journal, scan_delay=30.0)
+    await begin(journal, "op-1", 600.0)
+    task = asyncio.create_task(one.run())
+    await eventually(lambda: bool(one._young))
+    await link.nc.jetstream().delete_consumer(subjects.OPERATIONS_STREAM, subjects.PROJECTOR_DEADLINES_CONSUMER)
+    with pytest.raises(ConsumerGone, match="run 'opstream provision', which makes it again, then restart"):
+        await asyncio.wait_for(task, 5)
+
+
 @pytest.mark.parametrize("loop", ["scanner", "enforcer"])
 async def test_a_deleted_consumer(link: Connection, journal: Journal, loop: str) -> None:
     """A loop whose consumer is deleted ends, and so does its process."""
@@ -396,5 +407,8 @@ async def test_as_a_process(broker: Broker, link: Connection, journal: Journal) 
         output.decode()
         .strip()
         .splitlines()[-1]
-        .endswith("ConsumerGone: consumer projector_due of stream OPERATIONS was deleted: restart to create it again")
+        .endswith(
+            "ConsumerGone: consumer projector_due of stream OPERATIONS was deleted: run 'opstream provision', which "
+            "makes it again, then restart this process"
+        )
     )

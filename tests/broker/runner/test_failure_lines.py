@@ -141,7 +141,7 @@ async def test_a_lease_that_is_given_up(broker: Broker, stage: RunnerStage, capl
         await gate.entered(1)
         broker.pause()
         try:
-            await eventually(lambda: "its lease is given up" in caplog.text, within=20)
+            await eventually(lambda: "a lease is given up" in caplog.text, within=20)
         finally:
             broker.resume()
         gate.open()
@@ -162,8 +162,32 @@ async def test_heartbeats_that_work_again(broker: Broker, stage: RunnerStage, ca
             await eventually(lambda: "heartbeat fails" in caplog.text, within=20)
         finally:
             broker.resume()
-        await eventually(lambda: "heartbeat works again" in caplog.text, within=20)
+        await eventually(lambda: "heartbeats work again" in caplog.text, within=20)
         gate.open()
         assert (await stage.ended("op-1")).attempt == 1
     assert len([line for line in lines(caplog, logging.WARNING) if "heartbeat" in line]) == 1
-    assert len([line for line in lines(caplog, logging.INFO) if "heartbeat" in line]) == 1
+    assert len([one for one in caplog.records if one.getMessage().startswith("heartbeats work again, after")]) == 1
+
+
+async def test_the_lines_of_many_leases(broker: Broker, stage: RunnerStage, caplog: pytest.LogCaptureFixture) -> None:
+    """A broker that freezes for longer than the leases of five operations is one warning of each kind, with a cause."""
+    caplog.set_level(logging.INFO)
+    gate = HandlerGate()
+    ids = [f"op-{number}" for number in range(1, 6)]
+    async with stage.runner([gated(gate, lease=3.0)], concurrency=5) as runner:
+        for one in ids:
+            await stage.request(one)
+        await gate.entered(5)
+        (dispatcher,) = runner._dispatchers.values()
+        broker.pause()
+        try:
+            await eventually(lambda: not dispatcher._attempts, within=30)
+        finally:
+            broker.resume()
+        gate.open()
+        for one in ids:
+            await stage.ended(one, within=30)
+    found = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
+    assert len([line for line in found if line.startswith("a heartbeat fails: ")]) <= 1
+    assert len([line for line in found if line.startswith("a lease is given up ")]) == 1
+    assert not [line for line in found if "records no outcome" in line or line.rstrip().endswith(":")]

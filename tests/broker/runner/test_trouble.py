@@ -156,7 +156,10 @@ async def test_an_outcome_for_nothing(
         (dispatcher,) = runner._dispatchers.values()
         await eventually(lambda: not dispatcher._tasks)
         monkeypatch.undo()
-    assert "operation op-1: its outcome can't be recorded" in caplog.text
+    (line,) = [one.getMessage() for one in caplog.records if "its outcome can't be recorded" in one.getMessage()]
+    assert line.startswith("operation op-1: ")
+    assert "not in the journal any more" in line
+    assert "; next step: 'opstream audit' shows its events; 'opstream verify' says whether" in line
     assert await stage.names("op-1") == ["requested", "started", "progressed"]
 
 

@@ -89,7 +89,6 @@ class Attempt:
         self._heartbeat_timer: asyncio.TimerHandle | None = None
         self._limit_timers: list[asyncio.TimerHandle] = []
         self._heartbeat_task: asyncio.Task[None] | None = None
-        self._is_heartbeat_failing = False
         self._is_notified = False
         self._progress_tasks: set[asyncio.Task[None]] = set()
 
@@ -131,6 +130,7 @@ class Attempt:
             # From here on this attempt must send nothing, neither the present heartbeat nor progress from the thread of
             # a handler that did not stop.
             self._is_over = True
+            self._dependencies.heartbeats.forget(self.id)
             for timer in (self._heartbeat_timer, *self._limit_timers):
                 if timer is not None:
                     timer.cancel()
@@ -216,17 +216,13 @@ class Attempt:
             if self._dependencies.monotonic() - self._verified_at >= lease:
                 self._give_up_lease()
             else:
-                # Once an outage: with many attempts and a short lease, each heartbeat would be a line.
-                level = logging.DEBUG if self._is_heartbeat_failing else logging.WARNING
-                self._is_heartbeat_failing = True
-                logger.log(level, "operation %s: its heartbeat fails: %s", self.id, error or "no response in time")
+                self._dependencies.heartbeats.failed(self.id, str(error) or "no response in time")
         except (FoldRefused, InvalidEvent, JournalError) as error:
-            logger.error("operation %s can't be folded by this version: %s", self.id, error)  # noqa: TRY400
+            step = "next step: 'opstream audit' shows its events; update opstream if they are newer"
+            logger.error("operation %s can't be folded by this version: %s; %s", self.id, error, step)  # noqa: TRY400
             self._give_up_lease()
         else:
-            if self._is_heartbeat_failing:
-                self._is_heartbeat_failing = False
-                logger.info("operation %s: its heartbeat works again", self.id)
+            self._dependencies.heartbeats.works(self.id)
         finally:
             self._heartbeat_task = None
             self._schedule_heartbeat()
@@ -250,12 +246,7 @@ class Attempt:
         # During completion the handler has ended, and the append has its own time budget.
         if not self._is_completing:
             if self._stop_signal.reason is None:
-                logger.warning(
-                    "operation %s: no heartbeat for %.3g s, its lease is given up and its handler stopped: "
-                    "another runner may take it over",
-                    self.id,
-                    self._dependencies.monotonic() - self._verified_at,
-                )
+                self._dependencies.heartbeats.gave_up(self.id, self._dependencies.monotonic() - self._verified_at)
             self._stop_signal.set(StopReason.LEASE_UNVERIFIED)
 
     def _on_progress(self, percent: float, message: str) -> Awaitable[None]:

@@ -181,7 +181,9 @@ class Completion:
         operation_id = self._recorder.operation.id
         if result.is_discarded:
             why = result.stop_reason.value if result.stop_reason else ""
-            logger.warning("operation %s: attempt %s records no outcome: %s", operation_id, result.attempt, why)
+            # Of a lease that was given up the log says so already, once for all operations.
+            level = logging.DEBUG if result.stop_reason is StopReason.LEASE_UNVERIFIED else logging.WARNING
+            logger.log(level, "operation %s: attempt %s records no outcome: %s", operation_id, result.attempt, why)
             return
         crash_point(CrashPoint.RUNNER_HANDLED)
         try:
@@ -189,7 +191,12 @@ class Completion:
         except DecisionRefused as error:
             logger.warning("operation %s: the outcome came too late: %s", operation_id, error)
         except (FoldRefused, InvalidEvent) as error:
-            logger.error("operation %s: its outcome can't be recorded: %s", operation_id, error)  # noqa: TRY400
+            step = (
+                "'opstream audit' shows its events; 'opstream verify' says whether the journal has lost some; if they "
+                "are of a newer version, update opstream; 'opstream fail --force' ends it if it is still open"
+            )
+            text = "operation %s: its outcome can't be recorded: %s; next step: %s"
+            logger.error(text, operation_id, error, step)  # noqa: TRY400 - no bug here
         except JournalUnavailable as error:
             logger.warning("operation %s was not released: %s; its lease will run out", operation_id, error)
         else:

@@ -306,6 +306,50 @@ async def test_a_deleted_consumer(consumer: PullConsumer, link: Connection) -> N
     await consumer.stop()
 
 
+async def test_the_lines_of_a_deleted_consumer(
+    consumer: PullConsumer, link: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The error alone says that a consumer is gone: no line says that it can't be pulled from, or can be again."""
+    caplog.set_level("INFO")
+    consumer.add_demand(3)
+    await eventually(lambda: _is_at(link, 0, 0))
+    await link.nc.jetstream().delete_consumer(STREAM, CONSUMER)
+    with pytest.raises(ConsumerGone, match="was deleted: restart this process, which makes it again"):
+        await asyncio.wait_for(consumer.next(), 5)
+    assert consumer.is_gone
+    await consumer.stop()
+    assert "pulled" not in caplog.text
+
+
+async def test_a_stop_in_an_outage_is_not_its_end(
+    consumer: PullConsumer, link: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A consumer that stops while its pulls fail does not say that they work again."""
+    caplog.set_level("INFO")
+    link.pulls.failed(CONSUMER, "503")
+    await consumer.stop()
+    assert "can't be pulled" in caplog.text
+    assert "pulled again" not in caplog.text
+    assert not link.pulls.is_failing
+
+
+async def test_an_ack_without_a_broker(
+    broker: Broker, consumer: PullConsumer, link: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A message that can't be settled, since the broker has gone, comes again: that is no line of its own."""
+    caplog.set_level("INFO")
+    await feed(link, 1)
+    consumer.add_demand(1)
+    message = await asyncio.wait_for(consumer.next(), 5)
+    broker.stop()
+    await eventually(lambda: not link.is_connected)
+    for settle in (message.ack, message.nak, message.in_progress):
+        await settle()
+    assert str(message.sequence) not in [word for one in caplog.records for word in one.getMessage().split()]
+    assert "b'" not in caplog.text
+    broker.start()
+
+
 async def test_a_deleted_stream(consumer: PullConsumer, link: Connection) -> None:
     """When the stream is deleted, a restart does not make it again: the error names the command that does."""
     await feed(link, 1)
