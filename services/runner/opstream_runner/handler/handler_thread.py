@@ -53,6 +53,8 @@ async def run_in_thread(function: Callable[[], _T], name: str) -> _T:
         else:
             loop.call_soon(lose)  # after the result, if that is on its way
 
+    if getattr(threading, "excepthook", None) is None:  # an author's code has taken it away: no thread can be made then
+        threading.excepthook = threading.__excepthook__
     thread = threading.Thread(target=run, name=name, daemon=True)
     thread.start()
     timer = loop.call_later(_CHECK_INTERVAL, check)

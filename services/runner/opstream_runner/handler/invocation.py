@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import sys
 from collections.abc import Awaitable
 from contextlib import AbstractContextManager, nullcontext
 from decimal import Decimal
@@ -168,8 +169,19 @@ def invoke_in_this_thread(
     """
     try:
         request = _decode_input(action, action_input)
+        trace, profile = sys.gettrace(), sys.getprofile()
         with interruptible:
-            result = action.handler(request, context)
+            try:
+                result = action.handler(request, context)
+            finally:
+                # What a handler gives to sys.settrace may raise in our code, and leave a lock of logging locked. These
+                # are no calls of Python functions, so a trace function does not see them.
+                try:
+                    if sys.getprofile() is not profile:
+                        sys.setprofile(profile)
+                finally:
+                    if sys.gettrace() is not trace:
+                        sys.settrace(trace)
         outcome = _outcome_of_result(action, result, limit)
     except BaseException as error:  # noqa: BLE001 - see the module's docstring
         outcome = _outcome_of_exception(action, context, error)

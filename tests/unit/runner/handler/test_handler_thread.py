@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
+from types import FrameType
 from typing import Any, NoReturn
 
 import msgspec
@@ -104,6 +106,53 @@ async def test_a_thread_that_ends_early(monkeypatch: pytest.MonkeyPatch, caplog:
         threading.settrace(before)  # type: ignore[arg-type]
     assert outcome == Raised(UNEXPECTED_ERROR, is_meant=False)
     assert "does threading.settrace() have a function?" in caplog.text
+
+
+@pytest.mark.parametrize("how", ["none", "deleted"])
+async def test_no_excepthook(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """A handler that takes the hook of threads away fails no later handler."""
+    before = threading.excepthook
+    monkeypatch.setattr(threading, "excepthook", None)
+    if how == "deleted":
+        del threading.excepthook
+    try:
+        assert isinstance(await invoke(act, msgspec.Raw(b"{}"), context(), 1000), Returned)
+        assert threading.excepthook is threading.__excepthook__
+    finally:
+        threading.excepthook = before
+
+
+@pytest.mark.parametrize("text", ["", "raise"])
+@pytest.mark.parametrize("hook", ["settrace", "setprofile"])
+async def test_a_hook_that_a_handler_leaves(hook: str, text: str) -> None:
+    """A trace or profile function that a handler sets is called in the handler, and in no code of ours."""
+    called: list[str] = []
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if not event.startswith("c_"):
+            called.append(frame.f_code.co_name)
+
+    @action("book:hook")
+    def leave(request: Given, ctx: ActionContext) -> Made:
+        getattr(sys, hook)(note)
+        return act.handler(request, ctx)  # type: ignore[no-any-return]
+
+    outcome = await invoke(leave, msgspec.Raw(msgspec.json.encode({"text": text})), context(), 1000)
+    assert isinstance(outcome, Raised if text else Returned)
+    assert "act" in called
+    assert set(called) <= {"act", "see", "current_thread", "__init__", "__post_init__", "leave", "name"}
+
+
+async def test_a_trace_function_that_raises() -> None:
+    """A handler that sets one and returns has returned."""
+
+    @action("book:trace")
+    def leave(request: Given, ctx: ActionContext) -> Made:
+        made = Made()
+        sys.settrace(lambda *_: 1 / 0)  # type: ignore[arg-type, return-value]
+        return made
+
+    assert isinstance(await invoke(leave, msgspec.Raw(b"{}"), context(), 1000), Returned)
 
 
 async def test_a_thread_that_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
