@@ -147,7 +147,7 @@ async def test_a_lease_that_is_given_up(broker: Broker, stage: RunnerStage, capl
         gate.open()
         await stage.ended("op-1", within=20)
     (line,) = [line for line in lines(caplog, logging.WARNING) if "given up" in line]
-    assert "no heartbeat for 3 s" in line
+    assert "no heartbeat for 3" in line
 
 
 async def test_heartbeats_that_work_again(broker: Broker, stage: RunnerStage, caplog: pytest.LogCaptureFixture) -> None:
