@@ -256,10 +256,10 @@ async def test_the_document_without_a_broker(api: Api, broker: Broker) -> None:
 
 
 async def test_links_start_with_the_public_url(broker: Broker, link: Connection) -> None:
-    """Behind a proxy, the request's own `Host` is wrong, and may be missing."""
+    """Behind a proxy, the request's own `Host` is that of the proxy's upstream."""
     await announce_action(link, spec())
     async with serving(broker.url, public_url="https://api.example/books/") as api:
-        answer = await api.raw(post("/book:upload-start", b'{"title":"x"}', "Operation-Id: one", host=None))
+        answer = await api.raw(post("/book:upload-start", b'{"title":"x"}', "Operation-Id: one", host="upstream:8080"))
     assert (answer.status, answer.header("Operation-Location")) == (202, "https://api.example/books/status/one")
 
 
