@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
-from nats.js.api import StorageType, StreamConfig
+from nats.js.api import StreamConfig
 
 from opstream.cli.app import main
 from opstream_journal import Connection, Journal
@@ -96,15 +96,10 @@ async def messages(link: Connection) -> list[ScannedMessage]:
 async def replace(link: Connection, tampered: Sequence[ScannedMessage], *, max_age: float = 30 * DAY) -> None:
     """Replace the journal by a copy, which needs the permission to delete streams."""
     js = link.nc.jetstream()
+    config = (await js.stream_info(subjects.OPERATIONS_STREAM)).config
     await js.delete_stream(subjects.OPERATIONS_STREAM)
-    await js.add_stream(
-        StreamConfig(
-            name=subjects.OPERATIONS_STREAM,
-            subjects=["operations.>", "wake.>"],
-            storage=StorageType.FILE,
-            max_age=max_age,
-        )
-    )
+    changes = {"sources": None, "deny_delete": False, "deny_purge": False, "max_age": max_age, "duplicate_window": 1.0}
+    await js.add_stream(config.evolve(subjects=[*(config.subjects or ()), "wake.>"], **changes))
     for one in tampered:
         await js.publish(one.subject, one.data)
 

@@ -90,8 +90,9 @@ async def test_the_accounts_limit() -> None:
                 await reaches(monitor, conditions, [])
 
 
-async def test_the_limit_of_the_journal(broker: Broker) -> None:
+async def test_the_limit_of_the_journal(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """max_bytes of the journal is named, until it was raised."""
+    monkeypatch.setattr("opstream_journal.storage_limit._RECENT", 1.0)
     async with linked(broker.url) as link, linked(broker.url) as idle:
         await provision(link, Sizing(max_bytes=1_000_000))
         watches = await assert_said(link, idle, "OPERATIONS has reached its max_bytes", "with a larger --max-bytes")

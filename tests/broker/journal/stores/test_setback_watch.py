@@ -60,7 +60,7 @@ async def test_a_damaged_journal_and_its_restore(
         one.getMessage() for one in caplog.records if one.levelno == logging.ERROR and CONDITION in one.msg % one.args
     ]
     assert "it ends at sequence" in error
-    assert "next step: run 'opstream verify', and restore the journal" in error
+    assert "next step: run 'opstream verify', which says what is gone and the next steps" in error
 
 
 class CountingConditions(Conditions):
