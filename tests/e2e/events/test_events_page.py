@@ -197,7 +197,7 @@ async def test_failures_of_a_copied_program(
 
         await eventually(is_settled)
         await delete_consumer(link, "shaky")
-        assert program.wait(20) == 1, program.output
+        assert program.wait(60) == 1, program.output
         assert "durable shaky was deleted" in program.output
 
 
