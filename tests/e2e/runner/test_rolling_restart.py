@@ -26,7 +26,7 @@ pytestmark = pytest.mark.e2e
 CLIENTS = 12
 ROUNDS = 3
 GAP = 5.0
-"""Seconds between two completions, far less than a client waits; on a machine that does nothing else it is below one."""
+"""Seconds between two completions, far less than a client waits; on a quiet machine it is below one."""
 DONE = ("requested", "started", "succeeded")
 TROUBLE = re.compile(r"^\S+ (?:ERROR|CRITICAL) |^Traceback|releas(?:ed|ing)", re.MULTILINE)
 
