@@ -207,7 +207,10 @@ class BrokerMonitor:
             return
         before, self._journal = self._journal, answer
         is_other = bool(before.created) and before.created != answer.created
-        if is_other or self._is_journal_gone or answer.state.last_seq < before.state.last_seq:
+        # A server of a cluster that is cut off answers with less until it knows that it leads no more. What clients
+        # have seen then is no doubt: they would see statuses go back.
+        is_less = answer.state.last_seq < before.state.last_seq and not is_clustered(self._connection.nc)
+        if is_other or self._is_journal_gone or is_less:
             self._is_journal_gone = False
             self._conditions.doubt_journal()
 

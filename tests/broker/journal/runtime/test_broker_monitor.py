@@ -22,6 +22,8 @@ from opstream_journal.runtime.broker_monitor import (
     NOT_STORED,
     STREAM_MISSING,
     BrokerMonitor,
+    _Answer,
+    _State,
 )
 from opstream_journal.runtime.conditions import Conditions
 from opstream_schemas import subjects
@@ -141,6 +143,18 @@ async def test_another_journal(broker: Broker, link: Connection, journal: Journa
     await monitor.look()
     await monitor.look()
     assert (doubts, conditions.current) == ([1], [])
+
+
+@pytest.mark.parametrize(("cluster", "doubted"), [("three", []), ("", [1])])
+async def test_a_journal_with_less(link: Connection, cluster: str, doubted: list[int]) -> None:
+    """A single server has lost something. One of a cluster may be cut off from the others, and shows what it had."""
+    conditions, doubts = Conditions(), list[int]()
+    conditions.on_doubt(lambda: doubts.append(1))
+    monitor = BrokerMonitor(link, conditions)
+    link.nc._server_info["cluster"] = cluster
+    for last in (9, 7):
+        monitor._compare_journals(_Answer(created="now", state=_State(last_seq=last)))
+    assert doubts == doubted
 
 
 async def test_a_lost_connection(broker: Broker, link: Connection) -> None:
