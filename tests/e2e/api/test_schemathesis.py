@@ -28,7 +28,7 @@ OPERATIONS: Final = 2 * len(ACTIONS) + 7
 PHASES: Final = ("Examples", "Coverage", "Fuzzing", "Stateful")
 LINKS: Final = 3 * 2 * len(ACTIONS)
 """From each submit to the status of its operation, its end, its history."""
-EXAMPLES: Final = 50
+EXAMPLES: Final = 80
 """Of each operation and phase."""
 WORKERS: Final = 1
 """More threads fail now and then in Hypothesis: CPython 3.11 may not parse Python in two of them at once."""

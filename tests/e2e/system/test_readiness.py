@@ -86,8 +86,9 @@ def test_a_broker_that_is_silent_or_away(services: Services) -> None:
     finally:
         services.system.thaw(BROKER)
     services.reach(lambda status, _: status == 200, 30)
-    # A service that noticed late had given up its connection by then, and said that.
-    assert any("is it stopped or overloaded?" in process.output for process in services.processes.values())
+    for name, process in services.processes.items():
+        assert "BrokerAway: " in process.output, name
+        assert "is it stopped or overloaded?" in process.output, name
     services.system.processes[BROKER].send(signal.SIGTERM)
     services.system.processes[BROKER].wait(10)
     services.reach(is_away, 5)
