@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from opstream_journal import Connection
+from opstream_journal.provisioning.provision import provision
+from opstream_journal.provisioning.topology import Sizing
+from tests.support.broker.server import Broker
+from tests.support.journal.journals import linked
 from tests.support.system.echo_actions import write_actions
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    """A broker of the test's own, without streams."""
+    with Broker() as broker:
+        yield broker
+
+
+@pytest.fixture
+async def link(broker: Broker) -> AsyncIterator[Connection]:
+    """A connection to the broker, which is provisioned."""
+    async with linked(broker.url) as link:
+        await provision(link, Sizing())
+        yield link
 
 
 @pytest.fixture

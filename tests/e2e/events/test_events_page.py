@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -27,8 +27,6 @@ from opstream.events.model import COMPLETIONS, EVENT_CLASSES
 from opstream.events.subscription import subject_filters
 from opstream_journal import Connection, Journal
 from opstream_journal.provisioning import jetstream_admin as admin
-from opstream_journal.provisioning.provision import provision
-from opstream_journal.provisioning.topology import Sizing
 from opstream_journal.stores import dead_letters as parking
 from opstream_schemas.names import Kind
 from opstream_schemas.subjects import OPERATIONS_STREAM
@@ -120,21 +118,6 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         system = System(folder, stack, "echoes")
         system.begin()
         yield system
-
-
-@pytest.fixture
-def broker() -> Iterator[Broker]:
-    """A fresh broker."""
-    with Broker() as broker:
-        yield broker
-
-
-@pytest.fixture
-async def link(broker: Broker) -> AsyncIterator[Connection]:
-    """A connection to it, with a journal."""
-    async with linked(broker.url) as link:
-        await provision(link, Sizing())
-        yield link
 
 
 @pytest.fixture

@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-
 import msgspec
 import pytest
 from nats.aio.msg import Msg
 
 from opstream_journal import Connection
-from opstream_journal.provisioning.provision import provision
-from opstream_journal.provisioning.topology import Sizing
 from tests.support.broker.server import Broker
-from tests.support.journal.journals import linked
 from tests.support.system.processes import Process
 from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture
-def broker() -> Iterator[Broker]:
-    with Broker() as broker:
-        yield broker
-
-
-@pytest.fixture
-async def link(broker: Broker) -> AsyncIterator[Connection]:
-    async with linked(broker.url) as link:
-        await provision(link, Sizing())
-        yield link
 
 
 @pytest.mark.parametrize("event", ["cancel-requested", "failed"])
