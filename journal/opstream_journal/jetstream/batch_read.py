@@ -76,7 +76,7 @@ class BatchReader:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._pending[key] = (found, done)
         try:
-            await self._connection.nc.publish(
+            self._connection.sender.send(
                 f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request), reply=f"{self._inbox}.{key}"
             )
             async with asyncio.timeout(timeout):

@@ -22,6 +22,7 @@ from opstream_journal.errors import BrokerTooOld, BrokerUnreachable, JournalUnav
 from opstream_journal.missing_leader import explain_unavailable
 from opstream_journal.outage_log import OutageLog, SharedOutageLog
 from opstream_journal.storage_limit import RefusedPublishes
+from opstream_journal.wire.sender import Sender
 from opstream_schemas.urls import (
     NO_CREDENTIALS,
     PASSWORD_VARIABLE,
@@ -40,7 +41,7 @@ from .client_patches import (
     tolerate_invalid_bytes,
 )
 from .inbox import RequestInbox
-from .server_version import explain_old_version
+from .server_version import explain_old_server
 from .unanswered_publishes import UnansweredPublishes
 
 logger = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ class Connection:
         self.pulls = SharedOutageLog(logger, "messages can't be pulled", "messages can be pulled again")
         """The outage that all pull consumers of this connection share."""
         self._nc: Client | None = None
+        self._sender: Sender | None = None
         self._inbox: RequestInbox | None = None
         self.is_close_expected = False
         self._connected = asyncio.Event()
@@ -109,6 +111,13 @@ class Connection:
         if self._nc is None:
             raise BrokerUnreachable("not connected yet")
         return self._nc
+
+    @property
+    def sender(self) -> Sender:
+        """Publishes over the attached connection."""
+        if self._sender is None:
+            raise BrokerUnreachable("not connected yet")
+        return self._sender
 
     @property
     def inbox(self) -> RequestInbox:
@@ -152,7 +161,8 @@ class Connection:
         tolerate_invalid_bytes(nc)
         if self._prefixes.api != DEFAULT_PREFIXES.api:
             call_api_at(nc, self._prefixes.api)
-        self._inbox = RequestInbox(nc)
+        self._sender = Sender(nc, self._prefixes.api)
+        self._inbox = RequestInbox(nc, self._sender)
         if nc.is_connected:
             self._connected.set()
             limit_unacknowledged_time(nc)
@@ -237,7 +247,7 @@ class Connection:
             callback()
 
     async def _handle_reconnect(self) -> None:
-        if too_old := _explain_old_server(self.nc):
+        if too_old := explain_old_server(self.nc):
             # A cluster of several versions: what another server stored may be lost on this one.
             self._on_lost(too_old)
             return
@@ -297,7 +307,7 @@ async def connect(
         # An error about a URL may quote a part of its password.
         what = "percent-encode what is special in its user and password" if "…" in where else str(error)
         raise BrokerUnreachable(f"can't connect to {where}: {what}") from error
-    if too_old := _explain_old_server(client):
+    if too_old := explain_old_server(client):
         connection.expect_close()
         await client.close()
         raise BrokerTooOld(too_old)
@@ -382,13 +392,6 @@ async def end_task(task: asyncio.Task[Any]) -> None:
     while not task.done():
         task.cancel()
         await asyncio.wait([task], timeout=_CANCEL_RETRY_DELAY)
-
-
-def _explain_old_server(nc: Client) -> str:
-    url = nc.connected_url
-    where = "this URL" if url is None else hide_credentials(url.geturl())
-    version = str(nc._server_info.get("version", ""))  # noqa: SLF001 - nats-py raises for a version that it can't parse
-    return explain_old_version(version, where)
 
 
 async def _ignore_error(_error: Exception) -> None:

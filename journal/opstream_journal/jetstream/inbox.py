@@ -20,6 +20,8 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from opstream_journal.wire.sender import Sender
+
 logger = logging.getLogger(__name__)
 
 _NO_RESPONDERS: Final = "503"
@@ -42,10 +44,12 @@ class RequestInbox:
 
     Args:
         nc: the connection.
+        sender: publishes over it.
     """
 
-    def __init__(self, nc: Client) -> None:
+    def __init__(self, nc: Client, sender: Sender) -> None:
         self._nc = nc
+        self._sender = sender
         self._prefix = f"{nc.new_inbox()}."
         self._numbers = itertools.count()
         self._pending: dict[str, _OpenRequest] = {}
@@ -70,7 +74,7 @@ class RequestInbox:
         self._pending[number] = _OpenRequest(subject, answer, is_answer)
         timer = loop.call_later(seconds, _expire, answer)
         try:
-            await self._nc.publish(subject, payload, reply=self._prefix + number, headers=headers)
+            self._sender.send(subject, payload, reply=self._prefix + number, headers=headers)
             return await answer
         finally:
             timer.cancel()

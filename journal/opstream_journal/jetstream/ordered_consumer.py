@@ -138,7 +138,7 @@ class OrderedConsumer:
             if self._subscription is not None and not self._connection.nc.is_closed:
                 await self._subscription.unsubscribe()
             if self._connection.is_connected:
-                await self._connection.nc.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{self._name}", b"")
+                self._connection.sender.send(f"$JS.API.CONSUMER.DELETE.{self._stream}.{self._name}")
 
     async def next_batch(self, *, is_waiting: bool) -> list[ScannedMessage]:
         """Wait for messages and return them. None: the stream has no more (unless `is_waiting`), or `is_lost`."""
@@ -168,7 +168,7 @@ class OrderedConsumer:
             return
         self._outstanding += missing
         try:
-            await self._connection.nc.publish(
+            self._connection.sender.send(
                 f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._name}",
                 msgspec.json.encode(request),
                 reply=subscription.subject,

@@ -105,7 +105,7 @@ class DeliveredMessage:
 
     async def _send(self, word: bytes) -> None:
         try:
-            await self._connection.nc.publish(self._reply, word)
+            self._connection.sender.send(self._reply, word)
         except nats.errors.Error as error:
             # The broker redelivers it after its ack_wait, so nothing is lost, and the lost connection is in the log.
             logger.debug("message %s could not be settled, and comes again: %s", self.sequence, error)
@@ -280,7 +280,7 @@ class PullConsumer:
         self._outstanding += count
         self._last_heard = self._clock()
         try:
-            await self._connection.nc.publish(
+            self._connection.sender.send(
                 f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}",
                 msgspec.json.encode(request),
                 reply=self._inbox,
