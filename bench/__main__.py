@@ -25,12 +25,15 @@ from bench.reading.report import reading_lines
 from bench.runners import benchmark as runners
 from bench.runners.benchmark import RunnerFigures
 from bench.runners.report import runner_lines
+from bench.scale import benchmark as scales
+from bench.scale.benchmark import ScaleFigures, ScalePlan, scale_lines
 from bench.throughput.benchmark import GROWTH, JournalPoint, ThroughputPlan, measure_throughput
 from bench.throughput.report import BenchMachine, machine_lines, result_lines, this_machine
 from opstream.terminal.console import CommandError
 
 THROUGHPUT: Final = "throughput"
-PARTS: Final = (THROUGHPUT, *readings.PARTS, *runners.PARTS, *replay.PARTS, ARCHIVE, REBUILD)
+USUAL: Final = (THROUGHPUT, *readings.PARTS, *runners.PARTS, *replay.PARTS, ARCHIVE, REBUILD)
+PARTS: Final = (*USUAL, *scales.PARTS)
 
 _FILES: Final = 8_192
 
@@ -44,6 +47,7 @@ class _Written(msgspec.Struct):
     archive: ArchiveFigures | None
     replays: list[replay.ReplayFigures]
     rebuilds: list[RebuildFigures]
+    scales: ScaleFigures
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -52,7 +56,7 @@ class _Written(msgspec.Struct):
     "parts",
     type=click.Choice(PARTS),
     multiple=True,
-    help="Only this part; may be given more than once.  [default: all]",
+    help=f"Only this part; may be given more than once.  [default: all but {', '.join(scales.PARTS)}]",
 )
 @click.option("--operations", type=click.IntRange(min=1), default=2_500, show_default=True, help="In each round.")
 @click.option(
@@ -82,14 +86,14 @@ class _Written(msgspec.Struct):
     type=click.IntRange(min=10),
     default=100_000,
     show_default=True,
-    help="Operations in the queue, for the part drain.",
+    help="Operations in the queue, for the parts drain and backlog.",
 )
 @click.option(
     "--kept",
     type=click.IntRange(min=1_000),
     default=100_000,
     show_default=True,
-    help="Operations in the journal, for the part archive.",
+    help="Operations in the journal, for the parts archive and long-journal.",
 )
 @click.option(
     "--rebuilt",
@@ -98,8 +102,41 @@ class _Written(msgspec.Struct):
     show_default=True,
     help="Operations in the journal, for the part rebuild.",
 )
+@click.option(
+    "--copies",
+    type=click.IntRange(min=1, max=5),
+    multiple=True,
+    default=(1, 3),
+    show_default=True,
+    help="Copies of each event and servers, for the parts floors and cluster.",
+)
+@click.option(
+    "--delay",
+    "delays_ms",
+    type=click.FloatRange(min=0),
+    multiple=True,
+    default=(0.0, 2.0),
+    show_default=True,
+    help="Milliseconds that each sync of a server takes longer, for the parts floors and cluster.",
+)
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keeps the journal of the part long-journal for the next time.  [default: a temporary one]",
+)
 @click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures here, too.")
-def main(file: Path | None, parts: tuple[str, ...], waiting: int, kept: int, rebuilt: int, **given: Any) -> None:  # noqa: ANN401 - the others as in `ThroughputPlan`
+def main(
+    *,
+    file: Path | None,
+    parts: tuple[str, ...],
+    waiting: int,
+    kept: int,
+    rebuilt: int,
+    copies: tuple[int, ...],
+    delays_ms: tuple[float, ...],
+    folder: Path | None,
+    **given: Any,  # noqa: ANN401 - the others as in `ThroughputPlan`
+) -> None:
     """Measure opstream with real processes and a broker that syncs every write.
 
     \b
@@ -113,13 +150,20 @@ def main(file: Path | None, parts: tuple[str, ...], waiting: int, kept: int, reb
     archive     disk and memory of a million operations, in the journal and in the archive
     replay      the whole history, printed and exported
     rebuild     opstream rebuild and verify, of 90,000 events
+    floors      what streams carry, by disk, copies, streams and clients
+    cluster     the whole of opstream on one server and on three
+    long-journal
+                a long journal beside an empty one
+    backlog     submits while 100,000 requests wait
 
     The floor: a raw nats-py client that makes the same three durable publishes and one snapshot write an operation.
     opstream: broker, api, runner and projector as in production, a no-op action, submitted and polled over HTTP. Other
     work on the machine falsifies everything but the shares, so check the load average that is printed first.
     """
     plan = ThroughputPlan(**given)
-    wanted = parts or PARTS
+    wanted = parts or USUAL
+    delays = tuple(milliseconds / 1000 for milliseconds in delays_ms)
+    scale_plan = ScalePlan(copies=copies, delays=delays, kept=kept, waiting=waiting, folder=folder)
     _raise_file_limit()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # an exception, so that `finally` blocks run
     here = this_machine()
@@ -138,16 +182,17 @@ def main(file: Path | None, parts: tuple[str, ...], waiting: int, kept: int, reb
         replayed = replay.measure_replay(wanted, progress)
         weighed = measure_archive(kept, progress) if ARCHIVE in wanted else None
         rebuilds = measure_rebuild(rebuilt, progress) if REBUILD in wanted else []
+        scaled = scales.measure_scale(wanted, scale_plan, progress)
     except (BenchFailed, LoadFailed) as error:
         raise CommandError(str(error)) from error
     weights = archive_lines(weighed) if weighed is not None else ()
     replays = replay.replay_lines(replayed)
     for line in (*result_lines(plan, points), *reading_lines(found), *runner_lines(tried), *replays, *weights):
         _say(line)
-    for line in rebuild_lines(rebuilds):
+    for line in (*rebuild_lines(rebuilds), *scale_lines(scaled)):
         _say(line)
     if file is not None:
-        written = _Written(here, plan, points, found, tried, weighed, replayed, rebuilds)
+        written = _Written(here, plan, points, found, tried, weighed, replayed, rebuilds, scaled)
         file.write_bytes(msgspec.json.format(msgspec.json.encode(written), indent=2) + b"\n")
 
 

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -57,11 +57,13 @@ class BenchSystem:
         self._ports: dict[str, int] = {}
         """The port of each service's readiness endpoint."""
         self.port, self._nats_port = _free_ports(2)
+        self._urls = [local_url("nats", HOST, self._nats_port)]
+        self._replicas = 1
 
     @property
     def nats_url(self) -> str:
-        """URL of the broker."""
-        return local_url("nats", HOST, self._nats_port)
+        """URL of the broker, or of the first of its servers."""
+        return self._urls[0]
 
     def __enter__(self) -> Self:
         return self
@@ -76,6 +78,10 @@ class BenchSystem:
         """Start nats-server as `opstream broker` does: it syncs every write."""
         self._start("broker", "--nats-host", HOST, "--nats-port", str(self._nats_port), "--data-dir", str(self._folder))
         self._wait("broker", lambda: is_broker(HOST, self._nats_port))
+
+    def use_servers(self, urls: Sequence[str]) -> None:
+        """Use servers that run already, instead of `start_broker`: as many copies as there are servers."""
+        self._urls, self._replicas = list(urls), len(urls)
 
     def start_services(self, *, concurrency: int, actions: str = "bench.harness.actions") -> None:
         """Provision the broker and start api, runner and projector.
@@ -183,20 +189,23 @@ class BenchSystem:
 
     def provision(self) -> None:
         """Create opstream's streams and buckets on the broker."""
-        self._start("provision", "--nats", self.nats_url)
+        self._start("provision", *self._servers(), "--replicas", str(self._replicas))
         if self._processes.pop("provision").wait(_START_TIMEOUT):
             raise BenchFailed(f"'opstream provision' failed:\n{self._tail('provision')}")
 
     def _start_projector(self) -> None:
-        self._start("projector", "--nats", self.nats_url, "--health-port", self._health_port("projector"))
+        self._start("projector", *self._servers(), "--health-port", self._health_port("projector"))
 
     def _start_runner(self, name: str, concurrency: int, actions: str) -> None:
         options = ("--actions", actions, "--concurrency", str(concurrency), "--health-port", self._health_port(name))
-        self._start(RUNNER, "--nats", self.nats_url, *options, name=name)
+        self._start(RUNNER, *self._servers(), *options, name=name)
 
     def _start_api(self) -> None:
         self._ports["api"] = self.port
-        self._start("api", "--nats", self.nats_url, "--host", HOST, "--port", str(self.port))
+        self._start("api", *self._servers(), "--host", HOST, "--port", str(self.port))
+
+    def _servers(self) -> list[str]:
+        return [word for url in self._urls for word in ("--nats", url)]
 
     def _health_port(self, name: str) -> str:
         (self._ports[name],) = _free_ports(1)

@@ -11,6 +11,7 @@ import pytest
 from bench.harness.progress import Progress
 from bench.runners.drain import DrainSample, rate, time_when_done
 from bench.runners.recovery import LostOperation, recovery_figures
+from bench.scale.servers import SyncCounts, count_syncs
 
 pytestmark = pytest.mark.unit
 
@@ -94,6 +95,19 @@ def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stream.getvalue().count("\r\x1b[K") == 3
     assert "500 of 1,000 operations (250/s)" in stream.getvalue()
     assert "\n" not in stream.getvalue()
+
+
+def test_syncs_in_the_output_of_strace() -> None:
+    """A call that another thread interrupts counts once, and of the opened files those that sync each write."""
+    trace = b"""\
+71 openat(AT_FDCWD, "/s/obs/o.dat", O_WRONLY|O_CREAT|O_TRUNC|O_SYNC|O_CLOEXEC, 0640) = 9
+71 openat(AT_FDCWD, "/s/msgs/1.blk", O_RDWR|O_CLOEXEC) = 10
+71 fsync(10 <unfinished ...>
+72 fdatasync(11) = 0
+71 <... fsync resumed>) = 0
+72 fsync(12) = 0 (DELAYED)
+"""
+    assert count_syncs(trace) == SyncCounts(syncs=3, opens=1)
 
 
 def test_the_modules_that_run_as_processes() -> None:
