@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from bench.releases.sources import LAST, environment_of, unpack
 from tests.disaster.scenario import Scenario
 from tests.disaster.stage import Stage
 from tests.support.disaster.system import COMMANDS, SERVICES
 from tests.support.system.services import BROKER
-from tests.support.system.versions import BEFORE, LAST, SHOWN_OTHERWISE, environment_of, unpack
+from tests.support.system.versions import shown_otherwise
 
 ORDER: Final = ("projector", "runner", "runner-2", "api", "api-2", BROKER)
 
@@ -29,11 +30,11 @@ class Upgrade(Scenario):
 
     @contextlib.contextmanager
     def ground(self, folder: Path) -> Iterator[None]:
-        self._before = unpack(BEFORE[LAST], folder)
+        self._before = unpack(LAST, folder)
         yield
 
     def prepare(self, stage: Stage) -> None:
-        stage.ignored = SHOWN_OTHERWISE
+        stage.ignored = shown_otherwise(LAST)
         self._go_back(stage, *SERVICES, BROKER, COMMANDS)
 
     async def play(self, stage: Stage) -> None:

@@ -11,11 +11,12 @@ from random import Random
 import httpx
 import pytest
 
+from bench.releases.sources import BEFORE, LAST
 from tests.support.system.invariants import ENDED, Evidence, breaches, gather
 from tests.support.system.load import Load
 from tests.support.system.processes import run
 from tests.support.system.services import BROKER
-from tests.support.system.versions import BEFORE, LAST, SHOWN_OTHERWISE, UpgradableSystem, unpack
+from tests.support.system.versions import UpgradableSystem
 from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.e2e
@@ -30,7 +31,7 @@ ORDER = ("projector", "projector-2", "runner", "runner-2", "api", "api-2", BROKE
 def system(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[UpgradableSystem]:
     """A system of an earlier version that serves."""
     with ExitStack() as stack:
-        system = UpgradableSystem(tmp_path, stack, before=unpack(BEFORE[request.param], tmp_path))
+        system = UpgradableSystem(tmp_path, stack, before=request.param)
         system.begin()
         yield system
 
@@ -53,7 +54,7 @@ async def test_an_upgrade_under_load(system: UpgradableSystem) -> None:
         assert await statuses(system, before) == {one: load.polled[one][-1]["status"] for one in before}
         rebuilt = await asyncio.to_thread(run, "rebuild", "--nats", system.nats, timeout=90)
         assert rebuilt.returncode == 0, rebuilt.stdout + rebuilt.stderr
-        assert breaches(completed(load, await gather(system.nats))) == []
+        assert breaches(completed(system, load, await gather(system.nats))) == []
         assert load.problems == []
     await check_logs_and_stores(system)
 
@@ -62,7 +63,7 @@ async def test_a_rollback_under_load(tmp_path: Path) -> None:
     """After an upgrade from the last release every process goes back to it, in the reverse order: nothing is lost, ends
     twice or goes backwards, and what this version has stored can be read by the one before."""
     with ExitStack() as stack:
-        system = UpgradableSystem(tmp_path, stack, before=unpack(BEFORE[LAST], tmp_path))
+        system = UpgradableSystem(tmp_path, stack, before=LAST)
         system.begin()
         async with Load(system.apis, Random(11)) as load:
             async with load.clients(CLIENTS, ACTIONS):
@@ -83,14 +84,14 @@ async def test_a_rollback_under_load(tmp_path: Path) -> None:
                 await eventually(lambda: load.ended >= seen + 2 * CLIENTS, within=30)
             await asyncio.to_thread(system.wait_ready, *system.names)
             assert await statuses(system, between) == {one: load.polled[one][-1]["status"] for one in between}
-            assert breaches(completed(load, await gather(system.nats))) == []
+            assert breaches(completed(system, load, await gather(system.nats))) == []
             assert load.problems == []
         await check_logs_and_stores(system)
 
 
-def completed(load: Load, evidence: Evidence) -> Evidence:
-    """Add what clients saw; two members of an ended operation differ between versions."""
-    evidence.ignored = SHOWN_OTHERWISE
+def completed(system: UpgradableSystem, load: Load, evidence: Evidence) -> Evidence:
+    """Add what clients saw; two members of an ended operation differ between old versions."""
+    evidence.ignored = system.shown_otherwise
     return load.testify(evidence)
 
 

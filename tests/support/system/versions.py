@@ -1,6 +1,6 @@
-"""Versions of the past: their sources, taken from the history of this repository, and a system that runs on them.
+"""A system that runs on a version of the past, and is upgraded from it.
 
-system = UpgradableSystem(folder, stack, before=unpack(BEFORE["0.1.0"], folder))
+system = UpgradableSystem(folder, stack, before="0.1.0")
 system.begin()            # every process is of the version before
 system.stop("runner")
 system.start_upgraded("runner")  # a process of this version
@@ -8,63 +8,22 @@ system.start_upgraded("runner")  # a process of this version
 
 from __future__ import annotations
 
-import io
-import os
 import signal
-import subprocess
-import tarfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+from bench.releases.sources import environment_of, unpack
 from tests.support.system import kill_actions
 from tests.support.system.processes import Process, run
 from tests.support.system.services import BROKER, System
 
-ROOT: Final = Path(__file__).resolve().parents[3]
-BEFORE: Final = {
-    "0.1.0": "ea9c0bdcb6e669370dc61f5f1dedcf8efeb912b9",
-    "0.1.0, last of its line": "52942a78c04f0c634533e016fc8e2dceb2d5f629",
-    "0.2.0": "6fd6601043bfaee7141a0cde987e28a71df02ce5",
-}
-"""Commits from which operators may come, by what CHANGELOG.md calls them."""
-LAST: Final = "0.2.0"
-"""The last release: operators may go back to it."""
-SHOWN_OTHERWISE: Final = frozenset({"percentComplete", "message"})
-"""Members of an ended operation's status that an earlier version left as the last progress was."""
-
-_PACKAGES: Final = (
-    ".",
-    "schemas",
-    "journal",
-    "services/api",
-    "services/runner",
-    "services/projector",
-    "services/webhooks",
-    "examples/bookshelf",
-)
 _STOP_TIMEOUT: Final = 20.0
 
 
-def unpack(commit: str, folder: Path) -> Path:
-    """Write the sources of a commit below `folder`, and return where they are.
-
-    Raises:
-        AssertionError: the commit is not in the history of this checkout; the message says how to get it.
-    """
-    archive = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=False)
-    assert archive.returncode == 0, (
-        f"commit {commit} is not here: {archive.stderr.decode()}clone the whole history (git fetch --unshallow)"
-    )
-    target = folder / commit[:10]
-    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as content:
-        content.extractall(target, filter="data")
-    return target
-
-
-def environment_of(sources: Path) -> dict[str, str]:
-    """The variables under which `opstream` is the version with these sources (`unpack`)."""
-    return {"PYTHONPATH": os.pathsep.join(str(sources / path) for path in _PACKAGES)}
+def shown_otherwise(version: str) -> frozenset[str]:
+    """Members of an ended operation's status that a version left as the last progress was, and this one does not."""
+    return frozenset({"percentComplete", "message"} if version < "0.3.0" else ())
 
 
 class UpgradableSystem(System):
@@ -73,19 +32,20 @@ class UpgradableSystem(System):
     Args:
         folder: the working directory; each version has a folder with its module of actions in it.
         stack: ends what still runs.
-        before: sources of the earlier version.
+        before: the earlier version, one of `BEFORE`.
         replicas: of each service.
     """
 
-    def __init__(self, folder: Path, stack: ExitStack, *, before: Path, replicas: int = 2) -> None:
+    def __init__(self, folder: Path, stack: ExitStack, *, before: str, replicas: int = 2) -> None:
         super().__init__(folder, stack, "kill_actions", replicas=replicas)
-        self._before = before
+        self.shown_otherwise = shown_otherwise(before)
+        self._before = unpack(before, folder)
         self._upgraded: set[str] = set()
         self._old_folder = folder / "before"
         self._old_folder.mkdir()
         kill_actions.write_module(folder)
         source = (folder / "kill_actions.py").read_text(encoding="utf-8")
-        if "ActionError" not in (before / "opstream" / "__init__.py").read_text(encoding="utf-8"):
+        if "ActionError" not in (self._before / "opstream" / "__init__.py").read_text(encoding="utf-8"):
             source = source.replace("ActionError", "ActionFailed")  # what an author has to rename
         (self._old_folder / "kill_actions.py").write_text(source, encoding="utf-8")
         (self._old_folder / "data").symlink_to(folder / "data")
