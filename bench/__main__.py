@@ -22,6 +22,9 @@ from bench.history.rebuild import OPERATIONS, REBUILD, RebuildFigures, measure_r
 from bench.reading import benchmark as readings
 from bench.reading.benchmark import ReadingFigures
 from bench.reading.report import reading_lines
+from bench.releases.comparison import RELEASE, ReleaseFigures, compare_release
+from bench.releases.report import release_lines
+from bench.releases.sources import BEFORE, LAST
 from bench.runners import benchmark as runners
 from bench.runners.benchmark import RunnerFigures
 from bench.runners.report import runner_lines
@@ -32,7 +35,7 @@ from bench.throughput.report import BenchMachine, machine_lines, result_lines, t
 from opstream.terminal.console import CommandError
 
 THROUGHPUT: Final = "throughput"
-USUAL: Final = (THROUGHPUT, *readings.PARTS, *runners.PARTS, *replay.PARTS, ARCHIVE, REBUILD)
+USUAL: Final = (THROUGHPUT, RELEASE, *readings.PARTS, *runners.PARTS, *replay.PARTS, ARCHIVE, REBUILD)
 PARTS: Final = (*USUAL, *scales.PARTS)
 
 _FILES: Final = 8_192
@@ -42,6 +45,7 @@ class _Written(msgspec.Struct):
     machine: BenchMachine
     plan: ThroughputPlan
     points: list[JournalPoint]
+    release: ReleaseFigures | None
     readings: ReadingFigures
     runners: RunnerFigures
     archive: ArchiveFigures | None
@@ -80,6 +84,20 @@ class _Written(msgspec.Struct):
     default=False,
     show_default=True,
     help=f"Fill the journal to {GROWTH[0]:,} and to {GROWTH[1]:,} operations, and do all rounds at each size.",
+)
+@click.option(
+    "--against",
+    type=click.Choice(tuple(BEFORE)),
+    default=LAST,
+    show_default=True,
+    help="The earlier version, for the part release.",
+)
+@click.option(
+    "--turns",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Of the earlier version and of this one, for the part release.",
 )
 @click.option(
     "--waiting",
@@ -129,6 +147,8 @@ def main(
     *,
     file: Path | None,
     parts: tuple[str, ...],
+    against: str,
+    turns: int,
     waiting: int,
     kept: int,
     rebuilt: int,
@@ -141,6 +161,7 @@ def main(
 
     \b
     throughput  operations beside the floor that they stand on
+    release     the same operations in turns by the last release, and which is better
     status      what reading a status costs
     wait        1,000 clients with Prefer: wait
     stream      500 readers of Server-Sent Events
@@ -176,6 +197,7 @@ def main(
 
     try:
         points = measure_throughput(plan, say) if THROUGHPUT in wanted else []
+        compared = compare_release(against, clients=plan.clients, turns=turns, say=say) if RELEASE in wanted else None
         found = readings.measure_readings(wanted, say) if set(wanted) & set(readings.PARTS) else ReadingFigures()
         progress = Progress(say, sys.stdout, time.monotonic)
         tried = runners.measure_runners(wanted, waiting, progress)
@@ -187,12 +209,12 @@ def main(
         raise CommandError(str(error)) from error
     weights = archive_lines(weighed) if weighed is not None else ()
     replays = replay.replay_lines(replayed)
-    for line in (*result_lines(plan, points), *reading_lines(found), *runner_lines(tried), *replays, *weights):
+    for line in (*result_lines(plan, points), *release_lines(compared), *reading_lines(found), *runner_lines(tried)):
         _say(line)
-    for line in (*rebuild_lines(rebuilds), *scale_lines(scaled)):
+    for line in (*replays, *weights, *rebuild_lines(rebuilds), *scale_lines(scaled)):
         _say(line)
     if file is not None:
-        written = _Written(here, plan, points, found, tried, weighed, replayed, rebuilds, scaled)
+        written = _Written(here, plan, points, compared, found, tried, weighed, replayed, rebuilds, scaled)
         file.write_bytes(msgspec.json.format(msgspec.json.encode(written), indent=2) + b"\n")
 
 

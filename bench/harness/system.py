@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -27,6 +27,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 HOST: Final = "127.0.0.1"
 RUNNER: Final = "runner"
 SERVICES: Final = ("api", RUNNER, "projector", "broker")
+WEBHOOKS: Final = "webhooks"
 
 _START_TIMEOUT: Final = 30.0
 _STOP_TIMEOUT: Final = 10.0
@@ -49,10 +50,16 @@ class BenchSystem:
 
     Args:
         folder: for data and logs; must exist.
+        sources: the working directory of the processes; None for this checkout.
+        environment: further variables of the processes, e.g. for another version.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, *, sources: Path | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
         self._folder = folder
+        self._sources = sources or ROOT
+        self._environment = environment or {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._ports: dict[str, int] = {}
         """The port of each service's readiness endpoint."""
@@ -115,6 +122,11 @@ class BenchSystem:
         self._start_runner(name, concurrency, actions)
         if is_awaited:
             self._wait_ready(name)
+
+    def start_webhooks(self) -> None:
+        """Start the service that sends webhooks; there are none to send."""
+        self._start(WEBHOOKS, "--nats", self.nats_url, "--health-port", self._health_port(WEBHOOKS))
+        self._wait_ready(WEBHOOKS)
 
     def stop(self, name: str) -> None:
         """End a process, as SIGTERM does."""
@@ -218,8 +230,8 @@ class BenchSystem:
         with self._log(name).open("wb") as log:
             self._processes[name] = subprocess.Popen(
                 command,
-                cwd=ROOT,
-                env={**os.environ, SUPERVISOR_VARIABLE: str(os.getpid())},
+                cwd=self._sources,
+                env={**os.environ, **self._environment, SUPERVISOR_VARIABLE: str(os.getpid())},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -1,0 +1,65 @@
+"""The table of the part `release`, and what it says."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
+
+from bench.harness.table import MIB, table
+
+from .comparison import OPERATIONS, PROCESSES, SAMPLES, ReleaseFigures, Turn
+
+NOISE: Final = 0.03
+"""Ratios of medians that differ by less from 1 say nothing."""
+
+
+class _Row(NamedTuple):
+    name: str
+    figure: Callable[[Turn], float]
+    form: str
+    is_better_higher: bool = False
+
+    def ratio(self, found: ReleaseFigures) -> float:
+        """The median of the ratios of turns that came one after the other."""
+        pairs = zip(found.before, found.now, strict=True)
+        return statistics.median(self.figure(now) / max(self.figure(before), 1e-9) for before, now in pairs)
+
+    def cells(self, found: ReleaseFigures) -> list[str]:
+        medians = [statistics.median(map(self.figure, turns)) for turns in (found.before, found.now)]
+        return [self.name, *map(self.form.format, medians), f"{self.ratio(found):.2f}"]
+
+
+_RATE: Final = _Row("operations/s", lambda t: t.rate, "{:,.0f}", is_better_higher=True)
+_ALONE: Final = _Row("one at a time: submit to Succeeded, p50 ms", lambda t: t.alone, "{:.2f}")
+_CPU: Final = _Row("processor time, all of these, ms/operation", lambda t: sum(t.cpu.values()), "{:.2f}")
+_RSS: Final = _Row("memory (RSS), all of these, MiB", lambda t: t.rss / MIB, "{:.0f}")
+_ROWS: Final = (
+    _RATE,
+    _Row("  polls for each operation", lambda t: t.polls, "{:.2f}"),
+    _ALONE,
+    *(_Row(f"processor time, {name}, ms/operation", lambda t, n=name: t.cpu[n], "{:.3f}") for name in PROCESSES),
+    _CPU,
+    _RSS,
+)
+_JUDGED: Final = {"operations a second": _RATE, "one at a time": _ALONE, "processor time": _CPU, "memory": _RSS}
+
+
+def release_lines(found: ReleaseFigures | None) -> Iterator[str]:
+    """The table of the part `release`, if it was measured, and whether this checkout is better or worse."""
+    if found is None:
+        return
+    yield ""
+    yield (
+        f"compared with version {found.version}: {found.clients} clients, {len(found.now)} turns of {OPERATIONS:,} "
+        f"operations and {SAMPLES} one at a time; medians, and the median of the turns' ratios"
+    )
+    yield from table([found.version, "now", "ratio"], [row.cells(found) for row in _ROWS])
+    for name, row in _JUDGED.items():
+        yield f"  {name}: {_verdict(row, row.ratio(found), found.version)}"
+
+
+def _verdict(row: _Row, ratio: float, version: str) -> str:
+    if abs(ratio - 1) < NOISE:
+        return f"as in {version} (less than {NOISE:.0%} apart)"
+    return f"{'better' if (ratio > 1) == row.is_better_higher else 'WORSE'} than {version}, {ratio:.2f} times"
