@@ -20,8 +20,8 @@ demo: $(READY) ## start everything in a temporary folder and upload a book; leav
 up: $(READY) ## run everything on this machine until Ctrl-C; options in ARGS="--port 9000 --nats-port 9001"
 	@OPSTREAM_ACTIONS=$${OPSTREAM_ACTIONS:-bookshelf.actions} exec $(BIN)/opstream up $(ARGS)
 
-test: $(READY) ## run all tests, three files at a time; a selection with ARGS="-m unit"
-	@$(BIN)/python -m pytest -q -n 3 --dist loadfile $(ARGS)
+test: $(READY) ## run all tests, four files at a time; a selection with ARGS="-m unit"
+	@$(BIN)/python -m pytest -q -n 4 --dist loadfile $(ARGS)
 
 check: $(READY) ## lint, formatting, types, imports between packages, house rules
 	$(BIN)/ruff check .

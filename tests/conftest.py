@@ -1,6 +1,6 @@
 """Hypothesis profiles: no deadlines on shared machines, the same examples on every CI run, and `thorough` by hand
-(`pytest --hypothesis-profile=thorough`). And Ctrl-C reaches the processes that tests start, and any captured text the
-process that collects the results."""
+(`pytest --hypothesis-profile=thorough`). And Ctrl-C reaches the processes that tests start, any captured text the
+process that collects the results, and files the workers in an order that leaves no core idle."""
 
 import os
 import signal
@@ -8,6 +8,9 @@ from collections.abc import Generator
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+
+from tests.support.system.schedule import FileSchedule, make_schedule
 
 settings.register_profile("local", deadline=None, max_examples=60)
 settings.register_profile("ci", settings.get_profile("local"), derandomize=True)
@@ -25,6 +28,11 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     report = yield
     report.sections = [(title, _encodable(text)) for title, text in report.sections]
     return report
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FileSchedule | None:
+    """Hand out the files in our order."""
+    return make_schedule(config, log)
 
 
 def _encodable(text: str) -> str:
