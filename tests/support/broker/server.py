@@ -41,24 +41,28 @@ _STOP_TIMEOUT: Final = 10.0
 _ELECTION_TIMEOUT: Final = 30.0
 _LEADER_TIMEOUT: Final = 20.0
 _POLL: Final = 0.05
-_FIRST_PORT: Final = 10_240
-_EPHEMERAL_PORTS: Final = 32_768
+_FIRST_PORT: Final = 2_048
+_RANDOM_PORTS: Final = 10_240
+"""From here on `opstream up` takes free ports by chance, which could be one that a test has and does not use yet."""
+_DEFAULT_PORTS: Final = frozenset({4_222, 8_080})
 _WORKERS: Final = 8
 """More workers than pytest-xdist starts here; each has its own ports."""
 
-_numbers: Final = itertools.count(random.randrange(_EPHEMERAL_PORTS))
+_numbers: Final = itertools.count(random.randrange(_RANDOM_PORTS))
 
 
 def free_port() -> int:
     """A TCP port on loopback on which no process listens.
 
     Below the ephemeral range: otherwise, while a broker is down between `kill` and `start`, the kernel might give its
-    port to an outgoing connection. A port is not returned twice in thousands of calls, nor to two workers of one run,
-    since the caller listens on it only later.
+    port to an outgoing connection. And below the ports that `opstream up --port 0` takes. A port is not returned twice
+    in a thousand calls, nor to two workers of one run, since the caller listens on it only later.
     """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     for number in itertools.islice(_numbers, 1_000):
-        port = _FIRST_PORT + (number * _WORKERS + worker) % (_EPHEMERAL_PORTS - _FIRST_PORT)
+        port = _FIRST_PORT + (number * _WORKERS + worker) % (_RANDOM_PORTS - _FIRST_PORT)
+        if port in _DEFAULT_PORTS:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
