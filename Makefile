@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check bench chaos disaster lock clean
+.PHONY: help setup demo up test check bench peers chaos disaster lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -33,6 +33,9 @@ check: $(READY) ## lint, formatting, types, imports between packages, house rule
 bench: $(READY) ## measure speed and memory; options in ARGS
 	@$(BIN)/python -m bench $(ARGS)
 
+peers: $(READY) ## install what `make bench ARGS="--only peers"` compares opstream with, in .peers
+	@$(BIN)/python -m bench.peers.installation
+
 chaos: $(READY) ## kill, stop, cut off and crash everything under load; longer with SECONDS=600, again with SEED=7
 	@$(BIN)/python -m tests.chaos $(addprefix --seconds ,$(SECONDS)) $(addprefix --seed ,$(SEED))
 
@@ -40,16 +43,18 @@ disaster: $(READY) ## kill servers, fill disks, delete streams, set clocks under
 	@$(BIN)/python -m tests.disaster $(addprefix --scenario ,$(SCENARIO)) $(addprefix --times ,$(TIMES)) \
 	  $(addprefix --seed ,$(SEED)) $(ARGS)
 
-lock: $(READY) ## write both lock files again from pyproject.toml; newest versions with ARGS=--upgrade
+lock: $(READY) ## write all lock files of Python again; newest versions with ARGS=--upgrade
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
 	$(PYTHON) -m venv "$$folder" && "$$folder/bin/python" -m pip install --quiet --quiet uv && \
 	lock() { "$$folder/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
-	  --no-header --no-emit-index-url "$$@" pyproject.toml; } && \
-	lock --extra dev $(ARGS) --output-file requirements-dev.lock && \
-	lock --constraint requirements-dev.lock $(ARGS) --output-file requirements.lock
+	  --no-header --no-emit-index-url "$$@"; } && \
+	lock --extra dev $(ARGS) --output-file requirements-dev.lock pyproject.toml && \
+	lock --constraint requirements-dev.lock $(ARGS) --output-file requirements.lock pyproject.toml && \
+	for peer in celery restate saq; do \
+	  lock $(ARGS) --output-file bench/peers/requirements/$$peer.txt bench/peers/requirements/$$peer.in || exit 1; done
 
 clean: ## remove .venv and caches; the data of `make up` in .opstream stays
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .peers .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): requirements-dev.lock pyproject.toml

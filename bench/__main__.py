@@ -1,4 +1,7 @@
-"""`python -m bench`: reads options, measures, prints tables. Takes ten minutes, with `--growth` 25."""
+"""`python -m bench`: reads options, measures, prints tables. Takes ten minutes, with `--growth` 25.
+
+The part `peers` needs more than opstream (`make peers`), so it runs only if it is asked for.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,10 @@ from bench.history import replay
 from bench.history.archive import ARCHIVE, ArchiveFigures, measure_archive
 from bench.history.archive_report import archive_lines
 from bench.history.rebuild import OPERATIONS, REBUILD, RebuildFigures, measure_rebuild, rebuild_lines
+from bench.peers import catalogue
+from bench.peers.benchmark import PART as PEERS
+from bench.peers.benchmark import PeersFigures, PeersPlan, failures, measure_peers
+from bench.peers.comparison import peers_lines
 from bench.reading import benchmark as readings
 from bench.reading.benchmark import ReadingFigures
 from bench.reading.report import reading_lines
@@ -36,7 +43,7 @@ from opstream.terminal.console import CommandError
 
 THROUGHPUT: Final = "throughput"
 USUAL: Final = (THROUGHPUT, RELEASE, *readings.PARTS, *runners.PARTS, *replay.PARTS, ARCHIVE, REBUILD)
-PARTS: Final = (*USUAL, *scales.PARTS)
+PARTS: Final = (*USUAL, *scales.PARTS, PEERS)
 
 _FILES: Final = 8_192
 
@@ -52,6 +59,7 @@ class _Written(msgspec.Struct):
     replays: list[replay.ReplayFigures]
     rebuilds: list[RebuildFigures]
     scales: ScaleFigures
+    peers: PeersFigures | None
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -60,7 +68,7 @@ class _Written(msgspec.Struct):
     "parts",
     type=click.Choice(PARTS),
     multiple=True,
-    help=f"Only this part; may be given more than once.  [default: all but {', '.join(scales.PARTS)}]",
+    help=f"Only this part; may be given more than once.  [default: all but {', '.join((*scales.PARTS, PEERS))}]",
 )
 @click.option("--operations", type=click.IntRange(min=1), default=2_500, show_default=True, help="In each round.")
 @click.option(
@@ -142,6 +150,20 @@ class _Written(msgspec.Struct):
     type=click.Path(path_type=Path, file_okay=False),
     help="Keeps the journal of the part long-journal for the next time.  [default: a temporary one]",
 )
+@click.option(
+    "--peer",
+    "peers",
+    type=click.Choice(list(catalogue.PEERS)),
+    multiple=True,
+    help=f"For the part peers; may be given more than once.  [default: {', '.join(catalogue.DEFAULT)}]",
+)
+@click.option(
+    "--fsync-us",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Microseconds that each fsync of a peer's server takes longer, for the part peers.",
+)
 @click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures here, too.")
 def main(
     *,
@@ -155,6 +177,8 @@ def main(
     copies: tuple[int, ...],
     delays_ms: tuple[float, ...],
     folder: Path | None,
+    peers: tuple[str, ...],
+    fsync_us: int,
     **given: Any,  # noqa: ANN401 - the others as in `ThroughputPlan`
 ) -> None:
     """Measure opstream with real processes and a broker that syncs every write.
@@ -176,6 +200,7 @@ def main(
     long-journal
                 a long journal beside an empty one
     backlog     submits while 100,000 requests wait
+    peers       opstream beside SAQ, Celery and Restate, after 'make peers'
 
     The floor: a raw nats-py client that makes the same three durable publishes and one snapshot write an operation.
     opstream: broker, api, runner and projector as in production, a no-op action, submitted and polled over HTTP. Other
@@ -205,17 +230,34 @@ def main(
         weighed = measure_archive(kept, progress) if ARCHIVE in wanted else None
         rebuilds = measure_rebuild(rebuilt, progress) if REBUILD in wanted else []
         scaled = scales.measure_scale(wanted, scale_plan, progress)
+        beside = _measure_peers(plan, peers, fsync_us) if PEERS in wanted else None
     except (BenchFailed, LoadFailed) as error:
         raise CommandError(str(error)) from error
     weights = archive_lines(weighed) if weighed is not None else ()
     replays = replay.replay_lines(replayed)
     for line in (*result_lines(plan, points), *release_lines(compared), *reading_lines(found), *runner_lines(tried)):
         _say(line)
-    for line in (*replays, *weights, *rebuild_lines(rebuilds), *scale_lines(scaled)):
+    for line in (*replays, *weights, *rebuild_lines(rebuilds), *scale_lines(scaled), *peers_lines(beside)):
         _say(line)
     if file is not None:
-        written = _Written(here, plan, points, compared, found, tried, weighed, replayed, rebuilds, scaled)
+        written = _Written(here, plan, points, compared, found, tried, weighed, replayed, rebuilds, scaled, beside)
         file.write_bytes(msgspec.json.format(msgspec.json.encode(written), indent=2) + b"\n")
+    if beside is not None and failures(beside):
+        raise CommandError("a peer failed; the lines above say how")
+
+
+def _measure_peers(plan: ThroughputPlan, peers: tuple[str, ...], fsync_us: int) -> PeersFigures:
+    """Measure the peers; progress goes to stderr, so that stdout has nothing but the tables."""
+    began = time.monotonic()
+    wanted = PeersPlan(
+        peers=tuple(dict.fromkeys(peers)) or catalogue.DEFAULT,
+        rounds=plan.rounds,
+        operations=plan.operations,
+        samples=plan.samples,
+        clients=plan.clients,
+        fsync_us=fsync_us,
+    )
+    return measure_peers(wanted, lambda text: click.echo(f"{time.monotonic() - began:6.1f} s  {text}", err=True))
 
 
 def _raise_file_limit() -> None:
