@@ -37,7 +37,8 @@ peers: $(READY) ## install what `make bench ARGS="--only peers"` compares opstre
 	@$(BIN)/python -m bench.peers.installation
 
 chaos: $(READY) ## kill, stop, cut off and crash everything under load; longer with SECONDS=600, again with SEED=7
-	@$(BIN)/python -m tests.chaos $(addprefix --seconds ,$(SECONDS)) $(addprefix --seed ,$(SEED))
+	@$(BIN)/python -m tests.chaos $(addprefix --seconds ,$(SECONDS)) $(addprefix --seed ,$(SEED)) \
+	  $(addprefix --fsync-us ,$(FSYNC_US))
 
 disaster: $(READY) ## kill servers, fill disks, delete streams, set clocks under load; SCENARIO=full-disk TIMES=5 SEED=7, ARGS=--list
 	@$(BIN)/python -m tests.disaster $(addprefix --scenario ,$(SCENARIO)) $(addprefix --times ,$(TIMES)) \

@@ -3,5 +3,5 @@
 Begin with `__main__`, which runs the parts and prints their tables. A folder holds related parts; `harness` has what
 all of them use.
 
-Not allowed in: anything that opstream or its users need. Apart from tests of the parts, nothing imports this package.
+Not allowed in: anything that opstream or its users need. Apart from tests, nothing imports this package.
 """

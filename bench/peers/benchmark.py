@@ -26,7 +26,6 @@ PART: Final = "peers"
 
 _CLIENT: Final = "bench.peers.client"
 _WARM_UP: Final = 256
-_WARM_UP_ALONE: Final = 20
 _REST: Final = 1.0
 """Seconds of quiet before memory is read for the first time."""
 _TAIL_OF_WORK: Final = 0.5
@@ -158,9 +157,8 @@ class _PeerLoad:
         self._probe(Mode.FIRST, 1, 1)
 
     def warm_up(self) -> None:
-        """Run each kind of load briefly."""
+        """Run a closed loop briefly."""
         self._probe(Mode.CLOSED, _WARM_UP, self._plan.clients)
-        self._probe(Mode.ALONE, _WARM_UP_ALONE, 1)
 
     def run(self, mode: Mode) -> tuple[PeerRun, dict[str, int]]:
         """Run a mode; return its figures and the memory right after it."""

@@ -106,13 +106,17 @@ class Chaos:
         folder: for the system; must be empty.
         seed: decides everything but the timing.
         seconds: of disturbances.
+        fsync_us: microseconds that each fsync of the broker takes longer.
         say: prints a line for each disturbance.
     """
 
-    def __init__(self, folder: Path, *, seed: int, seconds: float, say: Callable[[str], None] = print) -> None:
+    def __init__(
+        self, folder: Path, *, seed: int, seconds: float, fsync_us: int = 0, say: Callable[[str], None] = print
+    ) -> None:
         self._folder = folder
         self._seed = seed
         self._seconds = seconds
+        self._fsync_us = fsync_us
         self._say = say
         self._begin = time.monotonic()
         self._disturbances: Counter[str] = Counter()
@@ -124,7 +128,7 @@ class Chaos:
         """Disturb for the given time, wait for quiet, and check what is left."""
         with ExitStack() as stack:
             async with (
-                ChaosSystem.started(self._folder, stack, replicas=2) as system,
+                ChaosSystem.started(self._folder, stack, replicas=2, fsync_us=self._fsync_us) as system,
                 Clients(system.apis, seed=self._seed, jobs=JOBS) as clients,
             ):
                 self._begin = time.monotonic()

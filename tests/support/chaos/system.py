@@ -19,10 +19,11 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+from bench.harness.slow_disk import slowed
 from opstream_journal.runtime import crash_points
 from tests.support.broker.proxy import Proxy
 from tests.support.chaos.actions import CRASHED, write_module
-from tests.support.system.processes import Process, run
+from tests.support.system.processes import COMMAND, Process, run
 from tests.support.system.services import _TROUBLE, BROKER, System
 
 _RECORD: Final = re.compile(r"^(?=\d{4}-\d\d-\d\dT)", re.MULTILINE)
@@ -71,12 +72,20 @@ class ChaosSystem(System):
         stack: ends what still runs.
         replicas: of each service.
         environment: further variables for all services.
+        fsync_us: microseconds that each fsync of the broker takes longer; takes strace if it is not 0.
     """
 
     def __init__(
-        self, folder: Path, stack: ExitStack, *, replicas: int = 1, environment: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        stack: ExitStack,
+        *,
+        replicas: int = 1,
+        environment: Mapping[str, str] | None = None,
+        fsync_us: int = 0,
     ) -> None:
         super().__init__(folder, stack, write_module(folder), replicas=replicas)
+        self._fsync_us = fsync_us
         self.nets: dict[str, Net] = {}
         """Between each service and the broker."""
         self._environment = dict(environment or {})
@@ -84,9 +93,11 @@ class ChaosSystem(System):
 
     @classmethod
     @asynccontextmanager
-    async def started(cls, folder: Path, stack: ExitStack, *, replicas: int = 1) -> AsyncIterator[ChaosSystem]:
+    async def started(
+        cls, folder: Path, stack: ExitStack, *, replicas: int = 1, fsync_us: int = 0
+    ) -> AsyncIterator[ChaosSystem]:
         """Start a system, wait until it is ready, and yield it."""
-        system = cls(folder, stack, replicas=replicas)
+        system = cls(folder, stack, replicas=replicas, fsync_us=fsync_us)
         async with AsyncExitStack() as nets:
             for name in system.names:
                 system.nets[name] = await nets.enter_async_context(Net(system.port(BROKER)))
@@ -106,7 +117,10 @@ class ChaosSystem(System):
     def start(self, name: str, *, crash: str = "") -> Process:
         """Start a process; it ends itself at the point `crash`, e.g. `api.recorded` or `api.recorded:2`."""
         extra = self._environment | ({crash_points.CRASH_VARIABLE: crash} if crash else {})
-        process = self._stack.enter_context(Process(*self._command(name), cwd=self.folder, extra=extra))
+        # The process is the broker itself, also with a tracer beside it, so `kill` and `freeze` mean the broker.
+        program = slowed(COMMAND, self._fsync_us if name == BROKER else 0)
+        arguments = self._command(name)
+        process = self._stack.enter_context(Process(*arguments, cwd=self.folder, extra=extra, command=program))
         self.processes[name] = process
         self.runs.append((name, process))
         return process
