@@ -29,8 +29,9 @@ from .errors import (
     NotProvisioned,
     VersionConflict,
 )
-from .jetstream.connection import Connection, connect, end_process, retry_until_ready
+from .jetstream.connection import Connection, connect, end_process
 from .jetstream.pull_consumer import DeliveredMessage, PullConsumer
+from .jetstream.readiness import retry_until_ready
 from .journal import NEW_OPERATION, UNTIL_STORED, ExpectedVersion, Journal
 from .stores.action_catalog import ActionCatalog, announce_action, find_action
 from .stores.snapshots import SnapshotEntry, SnapshotStore, SnapshotWrite

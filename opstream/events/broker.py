@@ -18,7 +18,7 @@ from faststream._internal.endpoint.subscriber import SubscriberUsecase
 from faststream.nats import NatsBroker
 
 from opstream_journal import Connection, connect, end_process
-from opstream_journal.jetstream.client_patches import DEFAULT_PREFIXES, SubjectPrefixes
+from opstream_journal.wire.client_patches import DEFAULT_PREFIXES, SubjectPrefixes
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.operation.backoff import MIN_JITTER_FACTOR
 from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials

@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import msgspec
 import nats.errors
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from opstream_journal.errors import BrokerRefused, JournalUnavailable
+from opstream_journal.wire.received_message import ReceivedMessage
 
 from .connection import Connection
 from .rpc import CALL_TIMEOUT, StoredMessage, wait_until_sendable
@@ -43,7 +43,7 @@ class BatchReader:
 
     async def start(self) -> None:
         """Subscribe to the inbox."""
-        self._subscription = await self._connection.nc.subscribe(f"{self._inbox}.*", cb=self._receive)
+        self._subscription = await self._connection.subscribe(f"{self._inbox}.*", self._receive)
         self._connection.on_disconnect(self._fail_all)
 
     async def stop(self) -> None:
@@ -135,7 +135,7 @@ class BatchReader:
             if not done.done():
                 done.set_exception(JournalUnavailable("the broker connection was lost", maybe_stored=False))
 
-    async def _receive(self, message: Msg) -> None:
+    def _receive(self, message: ReceivedMessage) -> None:
         entry = self._pending.get(message.subject.rpartition(".")[2])
         if entry is None:
             return

@@ -11,17 +11,26 @@ import asyncio
 import logging
 import os
 import re
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, Self, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Self
 
 import nats.errors
 from nats.aio.client import Client
+from nats.aio.subscription import Subscription
 
 from opstream_journal.broker_login import login_options
-from opstream_journal.errors import BrokerTooOld, BrokerUnreachable, JournalUnavailable, NoLeader
-from opstream_journal.missing_leader import explain_unavailable
+from opstream_journal.errors import BrokerTooOld, BrokerUnreachable
 from opstream_journal.outage_log import OutageLog, SharedOutageLog
 from opstream_journal.storage_limit import RefusedPublishes
+from opstream_journal.wire.client_patches import (
+    DEFAULT_PREFIXES,
+    SubjectPrefixes,
+    call_api_at,
+    limit_unacknowledged_time,
+    socket_of,
+    tolerate_invalid_bytes,
+)
+from opstream_journal.wire.fast_parser import FastParser, Receive
 from opstream_journal.wire.sender import Sender
 from opstream_schemas.urls import (
     NO_CREDENTIALS,
@@ -32,21 +41,11 @@ from opstream_schemas.urls import (
     hide_credentials,
 )
 
-from .client_patches import (
-    DEFAULT_PREFIXES,
-    SubjectPrefixes,
-    call_api_at,
-    limit_unacknowledged_time,
-    socket_of,
-    tolerate_invalid_bytes,
-)
 from .inbox import RequestInbox
 from .server_version import explain_old_server
 from .unanswered_publishes import UnansweredPublishes
 
 logger = logging.getLogger(__name__)
-
-_T = TypeVar("_T")
 
 _CONNECT_TIMEOUT: Final = 2.0
 _RECONNECT_WAIT: Final = 0.2
@@ -54,9 +53,6 @@ _PING_INTERVAL: Final = 5.0
 _DRAIN_TIMEOUT: Final = 2.0
 _FLUSH_TIMEOUT: Final = 1
 _CANCEL_RETRY_DELAY: Final = 0.1
-_START_RETRY_DELAY: Final = 0.25
-_LEAST_TRY: Final = 0.5
-"""Seconds for a step of a start whose time is over."""
 _REFUSED_REGEX: Final = re.compile(r"authorization|authentication", re.IGNORECASE)
 """In the broker's error for a login that it refuses, has revoked, or that has expired."""
 
@@ -93,6 +89,7 @@ class Connection:
         """The outage that all pull consumers of this connection share."""
         self._nc: Client | None = None
         self._sender: Sender | None = None
+        self._parser: FastParser | None = None
         self._inbox: RequestInbox | None = None
         self.is_close_expected = False
         self._connected = asyncio.Event()
@@ -162,7 +159,8 @@ class Connection:
         if self._prefixes.api != DEFAULT_PREFIXES.api:
             call_api_at(nc, self._prefixes.api)
         self._sender = Sender(nc, self._prefixes.api)
-        self._inbox = RequestInbox(nc, self._sender)
+        self._parser = FastParser.install(nc)
+        self._inbox = RequestInbox(self._parser, self._sender)
         if nc.is_connected:
             self._connected.set()
             limit_unacknowledged_time(nc)
@@ -183,6 +181,12 @@ class Connection:
     def remove_reconnect_callback(self, callback: Callable[[], None]) -> None:
         """Call `callback` no more."""
         self._reconnect_callbacks.remove(callback)
+
+    async def subscribe(self, subject: str, receive: Receive) -> Subscription:
+        """Subscribe, and hand each message to `receive`, which must not wait. Raises as nats-py's `subscribe`."""
+        if self._parser is None:
+            raise BrokerUnreachable("not connected yet")
+        return await self._parser.subscribe(subject, receive)
 
     async def wait_connected(self, timeout: float) -> bool:  # noqa: ASYNC109 - a wait with a time limit
         """Wait at most `timeout` seconds until the connection is up. Return True if it is."""
@@ -241,7 +245,8 @@ class Connection:
         self._connected.clear()
         if not self.is_close_expected:
             self._errors.failed("the broker has closed it, or the network is gone")
-        if self._inbox is not None:
+        if self._sender is not None and self._inbox is not None:
+            self._sender.forget_unsent()
             self._inbox.fail_all()
         for callback in self._disconnect_callbacks:
             callback()
@@ -329,58 +334,6 @@ def unreachable_error(
     return BrokerUnreachable(
         f"no NATS broker answered at {where} within {seconds:g} s{said}: start one ('opstream broker') or {remedy}"
     )
-
-
-async def retry_until_ready(connection: Connection, step: Callable[[], Awaitable[_T]], seconds: float) -> _T:
-    """Do a step of a service's start, and again while the broker is away or has no leader.
-
-    A broker that restarts, or a cluster that boots, accepts connections before it can be used.
-
-    Args:
-        connection: the connection.
-        step: the step; it must be repeatable.
-        seconds: for connecting and all steps together, counted from the creation of `connection`.
-
-    Raises:
-        BrokerUnreachable: the time is over.
-        JournalError: any other error of `step`, at once.
-    """
-    loop = asyncio.get_running_loop()
-    until = connection.created_at + seconds
-    last: JournalUnavailable | None = None
-    while True:
-        try:
-            # A call without answer takes seconds, and a step makes many: the time ends it in the middle.
-            async with asyncio.timeout(max(_LEAST_TRY, until - loop.time())) as limit:
-                return await step()
-        except JournalUnavailable as error:
-            if last is None:
-                logger.warning("the broker is not usable yet, retrying for %.3g s: %s", until - loop.time(), error)
-            if not isinstance(last, NoLeader) or isinstance(error, NoLeader):  # which says more than a lost answer
-                last = error
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
-            last = last or _unanswered(error)
-        left = until - loop.time()
-        if left <= 0:
-            why = (
-                await explain_unavailable(connection.nc, last)
-                if connection.is_connected
-                else f"{last}; its own log may say why"
-            )
-            raise BrokerUnreachable(f"the broker could not be used within {seconds:g} s: {why}") from last
-        await (
-            connection.sleep(min(left, _START_RETRY_DELAY))
-            if connection.is_connected
-            else connection.wait_connected(left)
-        )
-
-
-def _unanswered(cause: TimeoutError) -> JournalUnavailable:
-    error = JournalUnavailable("it answered nothing", maybe_stored=False)
-    error.__cause__ = cause
-    return error
 
 
 async def end_task(task: asyncio.Task[Any]) -> None:

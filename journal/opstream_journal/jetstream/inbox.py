@@ -17,23 +17,23 @@ from collections.abc import Callable
 from typing import Final
 
 import nats.errors
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 
+from opstream_journal.wire.fast_parser import FastParser
+from opstream_journal.wire.received_message import ReceivedMessage
 from opstream_journal.wire.sender import Sender
 
 logger = logging.getLogger(__name__)
 
 _NO_RESPONDERS: Final = "503"
 
-AnswerCheck = Callable[[Msg], bool]
+AnswerCheck = Callable[[ReceivedMessage], bool]
 """Returns True if a message is the answer that a request waits for."""
 
 
 class _OpenRequest:
     __slots__ = ("answer", "is_answer", "subject")
 
-    def __init__(self, subject: str, answer: asyncio.Future[Msg], is_answer: AnswerCheck) -> None:
+    def __init__(self, subject: str, answer: asyncio.Future[ReceivedMessage], is_answer: AnswerCheck) -> None:
         self.subject = subject
         self.answer = answer
         self.is_answer = is_answer
@@ -43,14 +43,14 @@ class RequestInbox:
     """The open requests of one connection.
 
     Args:
-        nc: the connection.
+        parser: reads from the connection.
         sender: publishes over it.
     """
 
-    def __init__(self, nc: Client, sender: Sender) -> None:
-        self._nc = nc
+    def __init__(self, parser: FastParser, sender: Sender) -> None:
+        self._parser = parser
         self._sender = sender
-        self._prefix = f"{nc.new_inbox()}."
+        self._prefix = f"{parser.nc.new_inbox()}."
         self._numbers = itertools.count()
         self._pending: dict[str, _OpenRequest] = {}
         self._lock = asyncio.Lock()
@@ -59,7 +59,7 @@ class RequestInbox:
 
     async def request(
         self, subject: str, payload: bytes, headers: dict[str, str] | None, seconds: float, is_answer: AnswerCheck
-    ) -> Msg:
+    ) -> ReceivedMessage:
         """Send a request and return the first message to it that is an answer.
 
         Raises:
@@ -70,7 +70,7 @@ class RequestInbox:
             await self._subscribe()
         loop = asyncio.get_running_loop()
         number = str(next(self._numbers))
-        answer: asyncio.Future[Msg] = loop.create_future()
+        answer: asyncio.Future[ReceivedMessage] = loop.create_future()
         self._pending[number] = _OpenRequest(subject, answer, is_answer)
         timer = loop.call_later(seconds, _expire, answer)
         try:
@@ -89,14 +89,14 @@ class RequestInbox:
     async def _subscribe(self) -> None:
         async with self._lock:
             if not self._is_subscribed:
-                await self._nc.subscribe(f"{self._prefix}*", cb=self._receive)
+                await self._parser.subscribe(f"{self._prefix}*", self._receive)
                 self._is_subscribed = True
 
-    async def _receive(self, message: Msg) -> None:
+    def _receive(self, message: ReceivedMessage) -> None:
         waiting = self._pending.get(message.subject[len(self._prefix) :])
         if waiting is None or waiting.answer.done():
             return
-        if message.headers is not None and message.headers.get("Status") == _NO_RESPONDERS:
+        if message.status == _NO_RESPONDERS:
             waiting.answer.set_exception(nats.errors.NoRespondersError())
         elif waiting.is_answer(message):
             waiting.answer.set_result(message)
@@ -109,6 +109,6 @@ class RequestInbox:
             )
 
 
-def _expire(answer: asyncio.Future[Msg]) -> None:
+def _expire(answer: asyncio.Future[ReceivedMessage]) -> None:
     if not answer.done():
         answer.set_exception(TimeoutError())

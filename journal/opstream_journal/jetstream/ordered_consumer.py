@@ -11,11 +11,11 @@ from typing import Final
 
 import msgspec
 import nats.errors
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from opstream_journal.errors import BrokerRefused, JournalUnavailable, NoLeader, NotProvisioned
 from opstream_journal.missing_streams import missing_stream_text
+from opstream_journal.wire.received_message import ReceivedMessage
 
 from . import rpc
 from .connection import Connection
@@ -125,9 +125,7 @@ class OrderedConsumer:
             connection, stream, f"CONSUMER.CREATE.{stream}.{name}", msgspec.json.encode(request)
         )
         consumer = cls(connection, stream, name, info.num_pending)
-        consumer._subscription = await connection.nc.subscribe(
-            inbox, cb=consumer._receive, pending_msgs_limit=-1, pending_bytes_limit=-1
-        )
+        consumer._subscription = await connection.subscribe(inbox, consumer._receive)
         connection.on_disconnect(consumer._mark_lost)
         return consumer
 
@@ -177,7 +175,7 @@ class OrderedConsumer:
             logger.debug("scanning %s: %s", self._stream, error)
             self._mark_lost()
 
-    async def _receive(self, message: Msg) -> None:
+    def _receive(self, message: ReceivedMessage) -> None:
         headers = message.headers
         if headers and "Status" in headers and not message.reply:
             self._handle_status(headers["Status"], headers)

@@ -16,11 +16,11 @@ from typing import Final
 
 import msgspec
 import nats.errors
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from opstream_journal.errors import ConsumerGone, JournalUnavailable
 from opstream_journal.missing_streams import next_step_for
+from opstream_journal.wire.received_message import ReceivedMessage
 from opstream_schemas import subjects
 
 from . import rpc
@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 _BACKOFF: Final = 0.5
 _DRAIN_TIMEOUT: Final = 2.0
 _SHORT_REPLY: Final = 9
+_ACK: Final = b"+ACK"
+_NAK: Final = b"-NAK"
 _IDLE: Final = "100"
 _EXPIRED: Final = frozenset({"404", "408"})
 _BAD_REQUEST: Final = "400"
@@ -63,7 +65,7 @@ class DeliveredMessage:
 
     __slots__ = ("_connection", "_reply", "data", "deliveries", "message", "sequence", "subject")
 
-    def __init__(self, connection: Connection, message: Msg) -> None:
+    def __init__(self, connection: Connection, message: ReceivedMessage) -> None:
         self._connection = connection
         self._reply = message.reply
         self.message = message
@@ -86,24 +88,24 @@ class DeliveredMessage:
 
     async def ack(self) -> None:
         """Acknowledge, without confirmation: if the ack is lost, the message is redelivered."""
-        await self._send(b"+ACK")
+        self._send(_ACK)
 
     async def ack_confirmed(self) -> None:
         """Acknowledge, and wait for the confirmation (double ack). Without it the message may be redelivered."""
         try:
-            await rpc.call(self._connection, self._reply, b"+ACK")
+            await rpc.call(self._connection, self._reply, _ACK)
         except JournalUnavailable as error:
             logger.debug("ack of message %s was not confirmed: %s", self.sequence, error)
 
     async def nak(self, delay: float = 0.0) -> None:
         """Release: have it delivered again, to any process with demand, after `delay` seconds."""
-        await self._send(b'-NAK {"delay": %d}' % int(delay * 1e9) if delay else b"-NAK")
+        self._send(b'%b {"delay": %d}' % (_NAK, int(delay * 1e9)) if delay else _NAK)
 
     async def in_progress(self) -> None:
         """Extend the lease: the ack_wait starts from zero."""
-        await self._send(b"+WPI")
+        self._send(b"+WPI")
 
-    async def _send(self, word: bytes) -> None:
+    def _send(self, word: bytes) -> None:
         try:
             self._connection.sender.send(self._reply, word)
         except nats.errors.Error as error:
@@ -155,9 +157,7 @@ class PullConsumer:
 
     async def start(self) -> None:
         """Subscribe and begin to pull."""
-        self._subscription = await self._connection.nc.subscribe(
-            self._inbox, cb=self._receive, pending_msgs_limit=-1, pending_bytes_limit=-1
-        )
+        self._subscription = await self._connection.subscribe(self._inbox, self._receive)
         self._connection.on_reconnect(self._reset_outstanding)
         self._task = asyncio.create_task(self._pull_loop(), name=f"pull {self._consumer}")
 
@@ -291,12 +291,11 @@ class PullConsumer:
             await self._connection.sleep(_BACKOFF)
             self._pull_due.set()
 
-    async def _receive(self, message: Msg) -> None:
+    def _receive(self, message: ReceivedMessage) -> None:
         self._last_heard = self._clock()
-        headers = message.headers or {}
-        status = headers.get("Status")
+        status = message.status
         if status is not None:
-            self._handle_status(status, headers)
+            self._handle_status(status, message.headers or {})
             return
         if not message.reply:
             return  # another subscriber's answer to a pull
@@ -305,7 +304,7 @@ class PullConsumer:
         self._outstanding = max(0, self._outstanding - 1)
         if self._demand <= 0:
             # From a pull that was given up (after a reconnect or a silence) and is served nevertheless.
-            await delivered.nak()
+            delivered._send(_NAK)  # noqa: SLF001
             return
         self._demand -= 1
         self._queue.put_nowait(delivered)

@@ -12,10 +12,10 @@ from typing import Any, Final
 
 import msgspec
 import nats.errors
-from nats.aio.msg import Msg
 
 from opstream_journal.errors import BrokerRefused, EventTooLarge, JournalFull, JournalUnavailable, NoLeader
 from opstream_journal.storage_limit import limit_of_refusal
+from opstream_journal.wire.received_message import ReceivedMessage
 
 from .connection import Connection
 from .inbox import AnswerCheck
@@ -87,7 +87,7 @@ async def call(
     headers: dict[str, str] | None = None,
     timeout: float = CALL_TIMEOUT,  # noqa: ASYNC109 - handed on to nats-py
     is_answer: AnswerCheck | None = None,
-) -> Msg:
+) -> ReceivedMessage:
     """One request, one answer.
 
     Args:
@@ -167,7 +167,7 @@ def publish_refusal(connection: Connection, subject: str, error: JetStreamErrorB
     return full
 
 
-def is_publish_ack(message: Msg) -> bool:
+def is_publish_ack(message: ReceivedMessage) -> bool:
     """Return True if a message looks like JetStream's answer to a publish, and not like that of another subscriber."""
     return b'"stream":' in message.data or b'"error":' in message.data
 
@@ -279,15 +279,15 @@ def _answer_check_of(subject: str) -> AnswerCheck:
     return _is_direct_answer if subject.startswith("$JS.API.DIRECT.") else _is_api_answer
 
 
-def _is_any(_message: Msg) -> bool:
+def _is_any(_message: ReceivedMessage) -> bool:
     return True
 
 
-def _is_direct_answer(message: Msg) -> bool:
+def _is_direct_answer(message: ReceivedMessage) -> bool:
     return message.headers is not None and ("Nats-Sequence" in message.headers or "Status" in message.headers)
 
 
-def _is_api_answer(message: Msg) -> bool:
+def _is_api_answer(message: ReceivedMessage) -> bool:
     return _API_TYPE in message.data[:_API_TYPE_WITHIN]
 
 

@@ -8,7 +8,8 @@ import signal
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol
 
-from opstream_journal.jetstream.connection import Connection, connect, end_task, retry_until_ready
+from opstream_journal.jetstream.connection import Connection, connect, end_task
+from opstream_journal.jetstream.readiness import retry_until_ready
 from opstream_journal.provisioning.provision import check_provisioned
 from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 

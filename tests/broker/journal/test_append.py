@@ -23,6 +23,7 @@ from opstream_journal import (
 from opstream_journal.jetstream import rpc
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing
+from opstream_journal.wire.received_message import ReceivedMessage
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.events import Canceled, Progressed, Succeeded, decode_event
@@ -397,14 +398,14 @@ async def test_a_cancellation_in_the_moment_of_the_answer(journal: Journal, link
     """A task that is canceled while its answer arrives is canceled all the same."""
     await begin(journal, "op-1")
     append = asyncio.create_task(journal.append(KIND, first("op-2"), NEW_OPERATION, budget=5))
-    answers = [sub for sub in link.nc._subs.values() if sub._cb == link.inbox._receive]
-    take = answers[0]._cb
+    receivers = link.nc._ps._receivers
+    number, take = next((number, one) for number, one in receivers.items() if one == link.inbox._receive)
 
-    async def take_and_cancel(message: object) -> None:
-        await take(message)
+    def take_and_cancel(message: ReceivedMessage) -> None:
+        take(message)
         append.cancel()
 
-    answers[0]._cb = take_and_cancel
+    receivers[number] = take_and_cancel
     await asyncio.wait([append], timeout=5)
-    answers[0]._cb = take
+    receivers[number] = take
     assert append.cancelled()

@@ -17,11 +17,12 @@ from opstream_journal import (
     connect,
     retry_until_ready,
 )
-from opstream_journal.jetstream import client_patches, rpc
 from opstream_journal.jetstream import connection as link_module
+from opstream_journal.jetstream import rpc
 from opstream_journal.jetstream.batch_read import BatchReader
 from opstream_journal.provisioning.provision import check_provisioned
 from opstream_journal.provisioning.topology import Sizing
+from opstream_journal.wire import client_patches
 from opstream_schemas import subjects
 from tests.support.broker.proxy import Proxy
 from tests.support.broker.server import Broker, free_port

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
+from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from opstream_journal import Connection, ConsumerGone, DeliveredMessage, PullConsumer
@@ -128,13 +129,19 @@ async def test_pulls_that_expire(link: Connection) -> None:
     """Pulls that expire at the broker, served in part or not at all, are asked again, and the demand stays exact."""
     await make_consumer(link)
     consumer = PullConsumer(link, STREAM, CONSUMER, clock=time.monotonic, expires=1.0, heartbeat=0.25)
+    pulled: list[int] = []
+
+    async def note(request: Msg) -> None:
+        pulled.append(msgspec.json.decode(request.data)["batch"])
+
+    await link.nc.subscribe(f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{CONSUMER}", cb=note)
     await consumer.start()
     await feed(link, 2)
     consumer.add_demand(5)
     assert bodies(await take(consumer, 2)) == [0, 1]
-    for _ in range(3):
-        await eventually(lambda: _waits_for(consumer, 0), within=3, poll=0.0)
-        await eventually(lambda: _waits_for(consumer, 3), within=3)
+    await eventually(lambda: len(pulled) == 4, within=9)
+    assert pulled == [5, 3, 3, 3]
+    await eventually(lambda: _waits_for(consumer, 3))
     await feed(link, 10, start=2)
     assert bodies(await take(consumer, 3)) == [2, 3, 4]
     await link.nc.flush()

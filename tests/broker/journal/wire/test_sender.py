@@ -65,6 +65,7 @@ def test_a_broker_that_reads_slowly_gets_all_in_order(broker: Broker, run: Calla
             broker.pause()
             for number in range(200):
                 link.sender.send(f"sent.{number}", b"x" * 100_000)
+                await asyncio.sleep(0)
             waiting = link.nc.pending_data_size
             broker.resume()
             link.sender.send("sent.200")
@@ -78,11 +79,13 @@ def test_a_broker_that_reads_slowly_gets_all_in_order(broker: Broker, run: Calla
 async def test_nothing_is_kept_for_a_broker_that_is_away(broker: Broker, link: Connection) -> None:
     """A connection that is ending, or down, refuses each message, and keeps none for the next connect."""
     late = Outgoing("sent.1", b"late")
+    link.sender.send_many([late])
     link.nc._transport._io_writer.transport.abort()
     with pytest.raises(nats.errors.OutboundBufferLimitError):  # nats-py still thinks that it is connected
         link.sender.send_many([late])
     broker.kill()
     await eventually(lambda: not link.is_connected)
+    assert link.nc._pending == []
     with pytest.raises(nats.errors.OutboundBufferLimitError):
         link.sender.send_many([late])
     assert link.nc._pending == []

@@ -34,18 +34,15 @@ UNACKNOWLEDGED_LIMIT: Final = 10.0
 
 
 def tolerate_invalid_bytes(nc: Client) -> None:
-    """Make nats-py read a message with a subject that is not UTF-8, or with headers that it can't parse.
+    """Make nats-py read a message with a subject or reply that is not UTF-8, or with headers that it can't parse.
 
-    U+FFFD stands for the wrong bytes of the subject; the message has no headers. Such a subject does not belong to
+    U+FFFD stands for the wrong bytes of a subject; the message has no headers. Such a subject does not belong to
     opstream, so readers skip the message like any foreign one.
     """
     build, process = nc._build_message, nc._process_headers  # noqa: SLF001 - nats-py has no other place for it
 
-    def build_message(sid: int, subject: bytes, *rest: Any) -> Any:  # noqa: ANN401 - passed on unchanged
-        readable = bytes(subject)
-        if not readable.isascii():
-            readable = readable.decode(errors="replace").encode()
-        return build(sid, readable, *rest)
+    def build_message(sid: int, subject: bytes, reply: bytes, *rest: Any) -> Any:  # noqa: ANN401 - passed on unchanged
+        return build(sid, _readable(subject), _readable(reply), *rest)
 
     async def process_headers(headers: bytes | None) -> Any:  # noqa: ANN401 - as nats-py has it
         if headers is None:
@@ -57,6 +54,10 @@ def tolerate_invalid_bytes(nc: Client) -> None:
 
     nc._build_message = build_message  # type: ignore[assignment,method-assign] # noqa: SLF001
     nc._process_headers = process_headers  # type: ignore[method-assign] # noqa: SLF001
+
+
+def _readable(subject: bytes) -> bytes:
+    return subject if subject.isascii() else subject.decode(errors="replace").encode()
 
 
 def limit_unacknowledged_time(nc: Client) -> None:
