@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NewType
 
 from opstream_schemas import subjects
@@ -19,7 +19,9 @@ from opstream_schemas.operation.forced_end import OperationMessage
 from opstream_schemas.operation.state import Operation
 
 from .errors import BrokerRefused, EventTooLarge, JournalUnavailable, VersionConflict
+from .group_commit import IN_FLIGHT, WRONG_VERSION, EncodedEvent, GroupCommit
 from .jetstream import rpc
+from .jetstream.batch_publish import BatchMessage, publish_batch
 from .jetstream.connection import Connection
 from .jetstream.rpc import expected_version_headers
 from .operation_reads import OperationReader
@@ -34,8 +36,6 @@ NEW_OPERATION: Final = ExpectedVersion(0)
 UNTIL_STORED: Final = float("inf")
 """A budget for outcomes: retry until the event is stored, or another writer was first."""
 
-_WRONG_LAST_SEQUENCE: Final = frozenset({10071, 10201})
-_IN_FLIGHT: Final = frozenset({10158, 10164})
 _TOO_LARGE: Final = 10054
 _UNAVAILABLE: Final = 503
 _HEADER_BYTES: Final = 1024
@@ -66,6 +66,7 @@ class Journal:
         self._clock = clock
         self._jitter = jitter
         self._reader = OperationReader(connection, jitter)
+        self._group = GroupCommit(self._send_alone, self._send_batch, self._reader.last_sequences, clock=clock)
 
     async def start(self) -> None:
         """Subscribe to the inbox for reads."""
@@ -96,16 +97,17 @@ class Journal:
             **expected_version_headers(subjects.operation_filter(event.operation_id), expected),
             "Content-Type": CONTENT_TYPE,
         }
+        message = EncodedEvent(event.operation_id, subject, payload, headers, expected)
         attempt = _AppendAttempt(self._clock() + budget)
         crash_point(CrashPoint.JOURNAL_PUBLISHES)
         while True:
             try:
                 timeout = min(rpc.CALL_TIMEOUT, max(attempt.remaining(self._clock()), 0.05))
-                sequence = await rpc.publish(self._connection, subject, payload, headers, timeout=timeout)
+                sequence = await self._group.publish(message, timeout=timeout)
             except JournalUnavailable as error:
                 attempt.record_failure(error, is_unsure=error.maybe_stored)
             except BrokerRefused as refused:
-                if refused.err_code not in _WRONG_LAST_SEQUENCE | _IN_FLIGHT:
+                if refused.err_code not in WRONG_VERSION | IN_FLIGHT:
                     _raise_specific(refused)
                 attempt.record_failure(refused, is_unsure=True)
             else:
@@ -167,6 +169,13 @@ class Journal:
             InvalidEvent: the message at the sequence is no event.
         """
         return await self._reader.page(operation_id, sequence, count)
+
+    async def _send_alone(self, message: EncodedEvent, seconds: float) -> int:
+        return await rpc.publish(self._connection, message.subject, message.payload, message.headers, timeout=seconds)
+
+    async def _send_batch(self, messages: Sequence[EncodedEvent]) -> Sequence[int]:
+        batch = [BatchMessage(message.subject, message.payload, message.headers) for message in messages]
+        return await publish_batch(self._connection, batch, timeout=rpc.CALL_TIMEOUT)
 
     def _check_size(self, payload: bytes) -> None:
         size = len(payload) + _HEADER_BYTES
@@ -243,7 +252,7 @@ class _AppendAttempt:
         Raises:
             VersionConflict: after five such answers.
         """
-        refused = isinstance(self.last_error, BrokerRefused) and self.last_error.err_code in _WRONG_LAST_SEQUENCE
+        refused = isinstance(self.last_error, BrokerRefused) and self.last_error.err_code in WRONG_VERSION
         if refused and actual < expected:
             self._contradictions += 1
             if self._contradictions >= _CONTRADICTIONS:

@@ -9,7 +9,7 @@ messages come from the leader, and those that are not events are left out.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from opstream_schemas import subjects
@@ -25,6 +25,8 @@ from .jetstream.connection import Connection
 from .jetstream.rpc import had_expected_version
 
 _BATCH: Final = 256
+_OPERATIONS: Final = 100
+"""Operations in one request: the broker refuses to answer with more than 1,024 messages, and each may have eight."""
 _REPLICA_TRIES: Final = 3
 _REPLICA_TIMEOUT: Final = 1.0
 
@@ -85,6 +87,10 @@ class OperationReader:
                 return found
             await self._connection.sleep(self._jitter(0.01, 0.1))
         return await self._read_from_leader(sequence, last)
+
+    async def last_sequences(self, operation_ids: Sequence[str]) -> dict[str, int]:
+        """Return the last sequences of operations within a second (`read_last_sequences`)."""
+        return await read_last_sequences(self._reader, operation_ids, timeout=_REPLICA_TIMEOUT)
 
     async def messages(self, operation_id: str, sequence: int, until: int) -> list[OperationMessage]:
         """Return all messages on the operation's subjects after a stream sequence, up to the one at `until`.
@@ -201,3 +207,36 @@ def _events_before(last: RecordedEvent, page: list[rpc.StoredMessage]) -> list[R
     """Return the events of a page that come before the last one, in stream order."""
     earlier = (decode_event(message.data, message.seq) for message in page if message.seq < last.sequence)
     return sorted(earlier, key=lambda event: event.sequence)
+
+
+async def read_last_sequences(
+    reader: BatchReader,
+    operation_ids: Sequence[str],
+    *,
+    timeout: float,  # noqa: ASYNC109 - handed on
+) -> dict[str, int]:
+    """Return the last stream sequence of each operation that the journal has, from any replica.
+
+    A sequence may be too low if the operation's events are large: then the broker cuts the answer.
+
+    Args:
+        reader: started.
+        operation_ids: the operations.
+        timeout: seconds for each hundred of them.
+
+    Raises:
+        JournalUnavailable: no replica answered, or not in time.
+        BrokerRefused: another error.
+    """
+    messages = await reader.read_last(
+        subjects.OPERATIONS_STREAM,
+        [subjects.operation_filter(one) for one in operation_ids],
+        batch=_OPERATIONS,
+        timeout=timeout,
+        filter_of=lambda subject: subjects.operation_filter(_operation_of(subject)),
+    )
+    return {_operation_of(message.subject): message.seq for message in messages}
+
+
+def _operation_of(subject: str) -> str:
+    return subject.split(".", 2)[1]

@@ -17,7 +17,6 @@ from opstream_journal.errors import JournalUnavailable
 
 from . import rpc
 from .connection import Connection
-from .inbox import AnswerCheck
 
 MAX_BATCH_MESSAGES: Final = 1_000
 """The broker accepts no more in one batch."""
@@ -42,8 +41,21 @@ class _BatchReply(msgspec.Struct):
 _decode: Final = msgspec.json.Decoder(_BatchReply).decode
 
 
-async def publish_batch(connection: Connection, messages: Sequence[BatchMessage]) -> range:
+async def publish_batch(
+    connection: Connection,
+    messages: Sequence[BatchMessage],
+    *,
+    timeout: float = _TIMEOUT,  # noqa: ASYNC109 - handed on
+) -> range:
     """Store 1 to `MAX_BATCH_MESSAGES` messages, or none, on one stream that allows atomic batches.
+
+    The broker answers the last message only. A stream that allows no batches answers it with error 10174.
+
+    Args:
+        connection: the connection.
+        messages: what to store, in this order. Of two that expect the same version of the same subjects the broker
+            would store both, so they must be of different operations or keys.
+        timeout: seconds for the answer.
 
     Returns:
         The stream sequences of the messages, in their order, without a gap.
@@ -54,28 +66,34 @@ async def publish_batch(connection: Connection, messages: Sequence[BatchMessage]
         BrokerRefused: none is stored: one expected version is wrong, or the stream allows no batches.
         EventTooLarge: none is stored: one is larger than the broker's `max_payload`.
     """
-    batch, last = secrets.token_hex(8), len(messages) - 1
-    answer = _BatchReply()
-    for number, (subject, data, headers) in enumerate(messages):
-        place = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number + 1)}
-        if number == last:
-            commit = headers | place | {"Nats-Batch-Commit": "1"}
-            answer = await _request(connection, subject, data, commit, is_answer=rpc.is_publish_ack)
-        elif number == 0:  # its answer says whether the stream allows batches; it is empty if so
-            await _request(connection, subject, data, headers | place)
-        else:
-            await _publish(connection, subject, data, headers | place)
+    batch, last = secrets.token_urlsafe(6), len(messages) - 1
+    for number, (subject, data, headers) in enumerate(messages[:last]):
+        _send(connection, subject, data, headers | _place(batch, number))
+    subject, data, headers = messages[last]
+    commit = headers | _place(batch, last) | {"Nats-Batch-Commit": "1"}
+    answer = await _request(connection, subject, data, commit, timeout)
     if answer.count != len(messages):
         raise JournalUnavailable(f"{answer.count} of a batch of {len(messages)} are stored", maybe_stored=True)
     return range(answer.seq - last, answer.seq + 1)
 
 
+def _place(batch: str, number: int) -> dict[str, str]:
+    return {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number + 1)}
+
+
 async def _request(
-    connection: Connection, subject: str, data: bytes, headers: dict[str, str], *, is_answer: AnswerCheck | None = None
+    connection: Connection, subject: str, data: bytes, headers: dict[str, str], seconds: float
 ) -> _BatchReply:
-    message = await rpc.call(connection, subject, data, headers=headers, timeout=_TIMEOUT, is_answer=is_answer)
-    if not message.data:
-        return _BatchReply()
+    try:
+        message = await rpc.call(
+            connection, subject, data, headers=headers, timeout=seconds, is_answer=rpc.is_publish_ack
+        )
+    except JournalUnavailable as error:
+        if isinstance(error.__cause__, TimeoutError):
+            connection.unanswered.add(subject)
+        raise
+    if connection.unanswered:
+        connection.unanswered.remove(subject)
     try:
         answer = _decode(message.data)
     except msgspec.MsgspecError as error:
@@ -85,10 +103,10 @@ async def _request(
     return answer
 
 
-async def _publish(connection: Connection, subject: str, data: bytes, headers: dict[str, str]) -> None:
+def _send(connection: Connection, subject: str, data: bytes, headers: dict[str, str]) -> None:
     rpc.check_payload_size(connection, data, headers)
     try:
-        await connection.nc.publish(subject, data, headers=headers)
+        connection.sender.send(subject, data, headers=headers)
     except (nats.errors.Error, OSError) as error:
         # The batch has no end, so the broker forgets it.
         raise JournalUnavailable(

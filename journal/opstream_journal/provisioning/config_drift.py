@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 from nats.js.api import ConsumerConfig, StreamConfig
 
-from .topology import SIZING_FIELDS, format_duration
+from .topology import OPTIONAL_FIELDS, SIZING_FIELDS, format_duration
 
 _STREAM_FIELDS: Final = (
     "subjects",
@@ -21,6 +21,7 @@ _STREAM_FIELDS: Final = (
     "allow_msg_ttl",
     "allow_msg_schedules",
     "allow_rollup_hdrs",
+    *sorted(OPTIONAL_FIELDS),
     "max_msgs_per_subject",
     "duplicate_window",
     "sources",
@@ -62,7 +63,7 @@ _SAFE_FIELDS: Final = frozenset(
     }
 )
 _SWITCH_ON_ONLY_FIELDS: Final = frozenset(
-    {"deny_delete", "deny_purge", "allow_msg_ttl", "allow_msg_schedules", "allow_rollup_hdrs"}
+    {"deny_delete", "deny_purge", "allow_msg_ttl", "allow_msg_schedules", "allow_rollup_hdrs", *OPTIONAL_FIELDS}
 )
 """Safe to switch on. The broker refuses to switch most of them off."""
 _GROW_ONLY_FIELDS: Final = frozenset({"max_age", "max_bytes", "max_msg_size", "max_msgs_per_subject"})

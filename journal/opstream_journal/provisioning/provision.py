@@ -32,7 +32,16 @@ from . import jetstream_admin as admin
 from .archive import ArchiveSizing, archive_stream, check_archive_age
 from .config_drift import Drift, compare_consumer, compare_stream
 from .ownership import RIGHT_BROKER, explain_foreign_consumer, explain_foreign_stream
-from .topology import AGE_MARGIN, SIZING_FIELDS, Sizing, format_duration, runner_consumer, shared_consumers, streams
+from .topology import (
+    AGE_MARGIN,
+    OPTIONAL_FIELDS,
+    SIZING_FIELDS,
+    Sizing,
+    format_duration,
+    runner_consumer,
+    shared_consumers,
+    streams,
+)
 
 UPDATE_HINT: Final = "run 'opstream provision --update'"
 RECREATE_HINT: Final = "this can't be changed in place: back the stream up and recreate it, or use another broker"
@@ -157,7 +166,7 @@ async def check_provisioned(connection: Connection) -> int:
         if too_old := explain_old_version(admin.server_version(actual), f"the leader of {config.name}"):
             raise BrokerTooOld(too_old)
         # Only the journal's age can be chosen: in other streams, wake-ups and snapshots would expire.
-        chosen = SIZING_FIELDS if config.name == _STREAM else SIZING_FIELDS - {"max_age"}
+        chosen = OPTIONAL_FIELDS | (SIZING_FIELDS if config.name == _STREAM else SIZING_FIELDS - {"max_age"})
         _raise_if_drifted(one for one in compare_stream(actual, config) if one.field not in chosen)
         if config.name == _STREAM:
             limit = -1 if actual.max_msg_size is None else actual.max_msg_size

@@ -56,6 +56,9 @@ class Sizing(msgspec.Struct, frozen=True, kw_only=True):
 
 SIZING_FIELDS: Final = frozenset({"num_replicas", "max_age", "max_bytes", "max_msg_size"})
 
+OPTIONAL_FIELDS: Final = frozenset({"allow_atomic"})
+"""Services work without these, only slower: an upgrade may start them before it runs `provision --update`."""
+
 
 def streams(sizing: Sizing) -> list[StreamConfig]:
     """Return the streams, including those of the buckets. TIMERS comes first, because OPERATIONS sources it."""
@@ -83,6 +86,7 @@ def streams(sizing: Sizing) -> list[StreamConfig]:
         deny_delete=True,
         deny_purge=True,
         allow_direct=True,
+        allow_atomic=True,  # for the group commit (docs/adr/0038)
         duplicate_window=_DUPLICATE_WINDOW,
         sources=[
             StreamSource(

@@ -20,6 +20,7 @@ from opstream_journal.jetstream.batch_publish import BatchMessage, publish_batch
 from opstream_journal.jetstream.batch_read import BatchReader
 from opstream_journal.jetstream.connection import Connection
 from opstream_journal.jetstream.ordered_consumer import stream_api_request
+from opstream_journal.operation_reads import read_last_sequences
 from opstream_schemas import subjects
 from opstream_schemas.events import Instant
 from opstream_schemas.operation.state import FOLD_VERSION, TERMINAL_STATUSES, Operation
@@ -34,8 +35,6 @@ _BULK_TIMEOUT: Final = 10.0
 _SNAPSHOTS: Final = 256
 """Snapshots in one request; the broker accepts up to 1,024 subjects (NATS ADR-31)."""
 _PAGE_BYTES: Final = 1024 * 1024
-_OPERATIONS: Final = 100
-"""Operations in one request: the broker refuses to answer with more than 1,024 messages, and each may have eight."""
 
 _PREFIX: Final = subjects.bucket_subject(subjects.VIEW_BUCKET, "")
 _UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
@@ -320,14 +319,7 @@ class RawSnapshots:
             JournalUnavailable: no replica answered, or not in time.
             BrokerRefused: another error.
         """
-        messages = await self._reader.read_last(
-            subjects.OPERATIONS_STREAM,
-            [subjects.operation_filter(one) for one in operation_ids],
-            batch=_OPERATIONS,
-            timeout=_BULK_TIMEOUT,
-            filter_of=lambda subject: subjects.operation_filter(_operation_of_event(subject)),
-        )
-        return {_operation_of_event(message.subject): message.seq for message in messages}
+        return await read_last_sequences(self._reader, operation_ids, timeout=_BULK_TIMEOUT)
 
 
 def operation_id_of(subject: str) -> str:
@@ -341,10 +333,6 @@ def _batch_message(write: SnapshotWrite) -> BatchMessage:
         headers["Nats-TTL"] = str(max(1, int(write.ttl)))
     subject = subjects.bucket_subject(subjects.VIEW_BUCKET, write.operation.id)
     return BatchMessage(subject, encode_snapshot(write.operation), headers)
-
-
-def _operation_of_event(subject: str) -> str:
-    return subject.split(".", 2)[1]
 
 
 def _entry(message: rpc.StoredMessage) -> SnapshotEntry:

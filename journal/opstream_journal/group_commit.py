@@ -1,0 +1,285 @@
+"""Group commit: events of different operations that are appended at the same time are stored together.
+
+The broker syncs each message that it stores, one after the other. It syncs an atomic batch as a whole, which costs
+about four syncs and two milliseconds of work, whatever the batch's size. So a batch pays from some twenty events where
+a sync is quick, and from six where it takes 2 ms (docs/adr/0038 has the figures). Nothing waits for others to come:
+an event that finds the way free is sent at once, by itself, and only those that come while others are being stored
+are put together.
+
+A batch is stored as a whole or not at all, and a refusal does not say which member is to blame. Then each member is
+sent by itself, so a caller gets the same answer as if there were no batches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, NamedTuple
+
+from opstream_schemas import subjects
+
+from .errors import BrokerRefused, EventTooLarge, JournalError, JournalFull, JournalUnavailable
+
+logger = logging.getLogger(__name__)
+
+MAX_MEMBERS: Final = 256
+"""Events in one batch. The broker accepts 1,000; a larger batch makes its members wait longer and saves little."""
+MAX_BYTES: Final = 1024 * 1024
+"""Bytes of the events in one batch. The broker keeps a batch twice until it is stored."""
+MAX_EVENT_BYTES: Final = 64 * 1024
+"""A larger event is always sent by itself: writing it costs more than the sync."""
+
+WRONG_VERSION: Final = frozenset({10071, 10201})
+"""JetStream's `err_code`s for an append with a wrong expected version, or with an id that is stored already."""
+IN_FLIGHT: Final = frozenset({10158, 10164})
+"""JetStream's `err_code`s for an append while the same one, or another of the operation, is being stored."""
+_BATCHES_DISABLED: Final = 10174
+_SYNCS_OF_A_BATCH: Final = 4
+_WORK_OF_A_BATCH: Final = 0.006
+"""Seconds that a batch takes beside its syncs, with the processor time of all, which has its worth, too."""
+_LEAST_SECONDS: Final = 1e-5
+_DOUBLING_TIME: Final = 10.0
+"""Seconds in which the shortest measured time is taken for twice as long, unless a shorter one is measured."""
+_LONG_AGO: Final = 300.0
+_RETRY_BATCHES: Final = 60.0
+"""Seconds until batches are tried again on a stream that allowed none; `opstream provision --update` allows them."""
+
+
+class EncodedEvent(NamedTuple):
+    """An event as it is published, with what its group has to know of it."""
+
+    operation_id: str
+    subject: str
+    payload: bytes
+    headers: dict[str, str]
+    expected: int
+    """The stream sequence of the operation's last event, as the writer has seen it."""
+
+
+SendAlone = Callable[[EncodedEvent, float], Awaitable[int]]
+"""Stores one event within seconds and returns its stream sequence. Raises as `rpc.publish` does."""
+SendBatch = Callable[[Sequence[EncodedEvent]], Awaitable[Sequence[int]]]
+"""Stores events of different operations, all or none, and returns their sequences. Raises as `publish_batch` does."""
+LastSequences = Callable[[Sequence[str]], Awaitable[dict[str, int]]]
+"""Returns the last stream sequence of each operation that has one, from any replica."""
+
+
+class _Member:
+    """An event that waits to be stored together with others."""
+
+    __slots__ = ("answer", "is_sent", "message")
+
+    def __init__(self, message: EncodedEvent, answer: asyncio.Future[int | None]) -> None:
+        self.message = message
+        self.answer = answer
+        """The stream sequence; None if the caller is to send the event by itself."""
+        self.is_sent = False
+
+    @property
+    def is_open(self) -> bool:
+        """Return True if the caller still waits."""
+        return not self.answer.done()
+
+    def store(self, sequence: int) -> None:
+        if self.is_open:
+            self.answer.set_result(sequence)
+
+    def send_alone(self) -> None:
+        if self.is_open:
+            self.is_sent = False
+            self.answer.set_result(None)
+
+    def fail(self, text: str, *, maybe_stored: bool) -> None:
+        if self.is_open:
+            self.answer.set_exception(JournalUnavailable(text, maybe_stored=maybe_stored))
+
+    def expire(self, seconds: float) -> None:
+        text = f"no answer on {self.message.subject} within {seconds:g} s"
+        self.fail(text, maybe_stored=self.is_sent)
+
+
+class SingleTime:
+    """How long the broker takes at least to store a single event, without this process's own delays."""
+
+    def __init__(self) -> None:
+        self._seconds = math.inf
+        self._measured_at = 0.0
+
+    def add(self, seconds: float, now: float) -> None:
+        """Add a measurement, made at `now` (monotonic seconds). What was measured before counts less with time."""
+        age = min(now - self._measured_at, _LONG_AGO)
+        self._seconds = min(seconds, self._seconds * 2 ** (age / _DOUBLING_TIME))
+        self._measured_at = now
+
+    @property
+    def least_batch(self) -> int:
+        """The number of events from which on a batch is cheaper than one after the other."""
+        if self._seconds == math.inf:
+            return MAX_MEMBERS
+        return min(MAX_MEMBERS, _SYNCS_OF_A_BATCH + round(_WORK_OF_A_BATCH / max(self._seconds, _LEAST_SECONDS)))
+
+
+class GroupCommit:
+    """Stores events on one stream, those that come at the same time together.
+
+    Args:
+        send_alone: stores one event.
+        send_batch: stores a batch.
+        last_sequences: finds the members of a refused batch that are to blame.
+        clock: returns monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        send_alone: SendAlone,
+        send_batch: SendBatch,
+        last_sequences: LastSequences,
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self._send_alone = send_alone
+        self._send_batch = send_batch
+        self._last_sequences = last_sequences
+        self._clock = clock
+        self._single_time = SingleTime()
+        self._alone = 0
+        """Events that are being stored, each by itself."""
+        self._waiting: list[_Member] = []
+        self._batch: asyncio.Task[None] | None = None
+        self._disabled_until = 0.0
+
+    async def publish(self, message: EncodedEvent, *, timeout: float) -> int:  # noqa: ASYNC109 - a wait with a limit
+        """Store an event; return its stream sequence.
+
+        A caller that is cancelled before its event is sent leaves nothing behind. Afterwards the event may be stored,
+        as with any publish.
+
+        Raises:
+            JournalUnavailable, JournalFull, BrokerRefused, EventTooLarge: see `SendAlone`.
+        """
+        if len(message.payload) > MAX_EVENT_BYTES:
+            return await self._send_alone(message, timeout)
+        if self._is_free and not self._waiting:
+            return await self._publish_alone(message, timeout)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout
+        member = _Member(message, loop.create_future())
+        timer = loop.call_later(timeout, member.expire, timeout)
+        self._waiting.append(member)
+        self._go_on()
+        try:
+            sequence = await member.answer
+        finally:
+            timer.cancel()
+        if sequence is None:
+            return await self._publish_alone(message, max(until - loop.time(), 0.001))
+        return sequence
+
+    @property
+    def _is_free(self) -> bool:
+        return self._batch is None and self._alone < self._single_time.least_batch
+
+    async def _publish_alone(self, message: EncodedEvent, seconds: float) -> int:
+        self._alone += 1
+        began = self._clock()
+        try:
+            sequence = await self._send_alone(message, seconds)
+        finally:
+            self._alone -= 1
+            self._go_on()
+        now = self._clock()
+        self._single_time.add(now - began, now)
+        return sequence
+
+    def _go_on(self) -> None:
+        """Send what can be sent now."""
+        if not self._waiting or self._batch is not None:
+            return
+        self._waiting = [member for member in self._waiting if member.is_open]
+        if len(self._waiting) >= self._single_time.least_batch and self._clock() >= self._disabled_until:
+            # The task takes its members when it begins to run, so what comes in this turn of the event loop joins them.
+            self._batch = asyncio.create_task(self._store(), name="group commit")
+            self._batch.add_done_callback(self._end_batch)
+            return
+        free = max(0, self._single_time.least_batch - self._alone)
+        for member in self._waiting[:free]:
+            member.send_alone()
+        del self._waiting[:free]
+
+    def _take_batch(self) -> list[_Member]:
+        """Take members of different operations. Two of one operation would both be stored (docs/nats.md)."""
+        members: dict[str, _Member] = {}
+        size = 0
+        for member in self._waiting:
+            size += len(member.message.payload)
+            if len(members) == MAX_MEMBERS or size > MAX_BYTES:
+                break
+            members.setdefault(member.message.operation_id, member)
+        taken = set(members.values())
+        self._waiting = [member for member in self._waiting if member not in taken]
+        return list(members.values())
+
+    def _end_batch(self, task: asyncio.Task[None]) -> None:
+        self._batch = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a group of events was not stored", exc_info=error)
+        self._go_on()
+
+    async def _store(self) -> None:
+        members = self._take_batch()
+        try:
+            refused = await self._store_batch(members)
+            if refused is None:
+                return
+            blameless = await self._without_conflicts(members, refused)
+            for member in set(members).difference(blameless):
+                member.send_alone()
+            if blameless and await self._store_batch(blameless) is not None:
+                for member in blameless:
+                    member.send_alone()
+        finally:
+            for member in members:
+                member.fail("the group of events was not stored", maybe_stored=True)
+
+    async def _store_batch(self, members: list[_Member]) -> JournalError | None:
+        """Store all members and answer them. Return the refusal if none is stored and each may be sent again."""
+        members = [member for member in members if member.is_open]
+        if not members:
+            return None
+        for member in members:
+            member.is_sent = True
+        try:
+            sequences = await self._send_batch([member.message for member in members])
+        except JournalUnavailable as error:
+            for member in members:
+                member.fail(str(error), maybe_stored=error.maybe_stored)
+        except (BrokerRefused, JournalFull, EventTooLarge) as error:
+            for member in members:
+                member.is_sent = False
+            return error
+        else:
+            for member, sequence in zip(members, sequences, strict=True):
+                member.store(sequence)
+        return None
+
+    async def _without_conflicts(self, members: list[_Member], refused: JournalError) -> list[_Member]:
+        """Return the members of a refused batch that are worth another batch: none, or fewer than all."""
+        code = refused.err_code if isinstance(refused, BrokerRefused) else 0
+        if code == _BATCHES_DISABLED:
+            if not self._disabled_until:
+                logger.warning(
+                    "the stream %s stores each event by itself, which is slow under load: run 'opstream provision "
+                    "--update'",
+                    subjects.OPERATIONS_STREAM,
+                )
+            self._disabled_until = self._clock() + _RETRY_BATCHES
+        if code not in WRONG_VERSION | IN_FLIGHT:
+            return []
+        try:
+            found = await self._last_sequences([member.message.operation_id for member in members])
+        except JournalError:
+            return []  # it would only have saved time
+        blameless = [one for one in members if found.get(one.message.operation_id, 0) == one.message.expected]
+        return blameless if 1 < len(blameless) < len(members) else []

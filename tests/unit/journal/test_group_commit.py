@@ -1,0 +1,92 @@
+"""From how many events on a batch pays, and what a group commit does with events that must not share one."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+
+import pytest
+
+from opstream_journal import JournalUnavailable
+from opstream_journal.group_commit import MAX_EVENT_BYTES, MAX_MEMBERS, EncodedEvent, GroupCommit, SingleTime
+from tests.support.journal.fake_stream import FakeStream
+
+pytestmark = pytest.mark.unit
+
+
+def message(number: int, *, size: int = 1) -> EncodedEvent:
+    return EncodedEvent(f"op-{number}", "", b"x" * size, {}, 0)
+
+
+async def slow_group(stream: FakeStream) -> GroupCommit:
+    """A group whose clock says that a single event takes 10 ms, so that five events are worth a batch."""
+    ticks = itertools.count()
+    group = GroupCommit(stream.send_alone, stream.send_batch, stream.last_sequences, clock=lambda: next(ticks) / 100)
+    await group.publish(message(0), timeout=60)
+    return group
+
+
+@pytest.mark.parametrize(
+    ("seconds", "least"),
+    [(math.inf, MAX_MEMBERS), (0.0, MAX_MEMBERS), (0.0003, 24), (0.001, 10), (0.0025, 6), (0.1, 4)],
+)
+def test_a_slower_disk_makes_smaller_batches_pay(seconds: float, least: int) -> None:
+    """On a quick disk a batch pays from some twenty events, on a slow one from few; unmeasured, never."""
+    single = SingleTime()
+    if seconds < math.inf:
+        single.add(seconds, 100.0)
+    assert single.least_batch == least
+
+
+def test_the_shortest_time_counts_and_fades() -> None:
+    """A delay of this process does not count as the disk's; a disk that has become slow is noticed within a minute."""
+    single = SingleTime()
+    single.add(0.0003, 100.0)
+    single.add(0.1, 100.5)
+    assert single.least_batch > 20
+    for second in range(101, 161):
+        single.add(0.0025, float(second))
+    assert single.least_batch == 6
+
+
+async def test_what_comes_meanwhile_shares_a_batch() -> None:
+    """The first events go alone; those that come while they are being stored go together."""
+    stream = FakeStream()
+    group = await slow_group(stream)
+    await asyncio.gather(*(group.publish(message(number), timeout=60) for number in range(1, 31)))
+    assert len(stream.stored) == 31
+    assert stream.batches[0] > 20
+
+
+async def test_a_large_event_goes_alone() -> None:
+    """An event whose bytes cost more than a sync never waits for others, and never makes a batch large."""
+    stream = FakeStream()
+    group = await slow_group(stream)
+    large = [group.publish(message(number, size=MAX_EVENT_BYTES + 1), timeout=60) for number in range(1, 31)]
+    await asyncio.gather(*large)
+    assert (len(stream.stored), stream.batches) == (31, [])
+
+
+async def test_a_full_batch_leaves_the_rest_for_the_next() -> None:
+    """No batch has more members than the broker takes easily; the others follow."""
+    stream = FakeStream()
+    group = await slow_group(stream)
+    await asyncio.gather(*(group.publish(message(number), timeout=60) for number in range(1, 3 * MAX_MEMBERS)))
+    assert len(stream.stored) == 3 * MAX_MEMBERS
+    assert max(stream.batches) == MAX_MEMBERS
+
+
+async def test_a_caller_that_waits_too_long() -> None:
+    """An event that was not sent within its time is surely not stored, not even later."""
+    stream = FakeStream()
+    group = await slow_group(stream)
+    stream.gate = asyncio.Event()
+    first = [asyncio.create_task(group.publish(message(number), timeout=60)) for number in range(1, 6)]
+    await asyncio.sleep(0)  # they are sent
+    with pytest.raises(JournalUnavailable) as late:
+        await group.publish(message(6), timeout=0.01)
+    assert not late.value.maybe_stored
+    stream.gate.set()
+    await asyncio.gather(*first)
+    assert stream.last("op-6") == 0
