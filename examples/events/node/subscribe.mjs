@@ -86,8 +86,14 @@ export async function main(work = handle) {
   const connection = await connect({ servers: server, maxReconnectAttempts: -1, reconnectTimeWait: 500 });
   await makeDurable(connection, kind, durable);
   const consumer = await jetstream(connection).consumers.get(STREAM, durable);
-  // One at a time. A deleted durable throws: a person must decide where to continue.
-  const messages = await consumer.consume({ max_messages: 1, abort_on_missing_resource: true });
+  // One at a time. A deleted durable throws: a person must decide where to continue. nats.js would ask again without a
+  // pause, and never notice, if it found the durable missing while one request counts as too few (a threshold of 1).
+  const messages = await consumer.consume({
+    max_messages: 1,
+    threshold_messages: 0.5,
+    expires: 5_000, // it looks for the durable after as long without an answer
+    abort_on_missing_resource: true,
+  });
   let isStopping = false;
   for (const signal of ["SIGTERM", "SIGINT"]) {
     process.once(signal, () => {

@@ -82,6 +82,34 @@ main(async (event) => {
 });
 """
 
+PYTHON_HELD: Final = """
+import asyncio, signal
+import subscribe_natspy as example
+
+
+async def held(event):
+    released = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, released.set)
+    print("begun", flush=True)
+    await released.wait()
+
+
+example.handle = held
+example.main()
+"""
+NODE_HELD: Final = """
+import { main } from "./subscribe.mjs";
+
+main(async () => {
+  const released = new Promise((resolve) => process.once("SIGUSR2", resolve));
+  console.log("begun");
+  await released;
+}).catch((error) => {
+  console.error(`subscribe: ${error.message}`);
+  process.exit(1);
+});
+"""
+
 
 @pytest.fixture(scope="session")
 def copies(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -89,7 +117,9 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("copies") / "events"
     shutil.copytree(EXAMPLES, folder, ignore=shutil.ignore_patterns("node_modules", "__pycache__"))
     (folder / "shaky.py").write_text(PYTHON_SHAKY, encoding="utf-8")
+    (folder / "held.py").write_text(PYTHON_HELD, encoding="utf-8")
     (folder / "node" / "shaky.mjs").write_text(NODE_SHAKY, encoding="utf-8")
+    (folder / "node" / "held.mjs").write_text(NODE_HELD, encoding="utf-8")
     return folder
 
 
@@ -105,8 +135,8 @@ def commanded(language: str, script: str, request: pytest.FixtureRequest) -> tup
         folder: Path = request.getfixturevalue("node")
         return ("node", f"{script}.mjs"), folder
     folder = request.getfixturevalue("copies")
-    names = {"subscribe": "subscribe_natspy.py", "shaky": "shaky.py"}
-    return (sys.executable, names[script]), folder
+    name = "subscribe_natspy" if script == "subscribe" else script
+    return (sys.executable, f"{name}.py"), folder
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +212,24 @@ async def test_failures_of_a_copied_program(
         await delete_consumer(link, "shaky")
         assert program.wait(60) == 1, program.output
         assert "durable shaky was deleted" in program.output
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+async def test_a_durable_that_is_deleted_while_a_copied_program_works(
+    language: str, broker: Broker, link: Connection, journal: Journal, request: pytest.FixtureRequest
+) -> None:
+    """The request for the next event finds no durable; that ends the program, too, and no request follows the other."""
+    command, folder = commanded(language, "held", request)
+    with Process(broker.url, "book:*", "held", command=command, cwd=folder) as program:
+        await there(link, "held")
+        await ended(journal, "one", FAILED)
+        program.wait_for("^begun$")
+        await delete_consumer(link, "held")
+        before = broker.monitor("/varz")["in_msgs"]
+        program.send(signal.SIGUSR2)
+        assert program.wait(30) == 1, program.output
+        assert "durable held was deleted" in program.output
+        assert broker.monitor("/varz")["in_msgs"] - before < 50
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
