@@ -1,20 +1,21 @@
 """The ASGI app: the routes of submits, documents and health, and the error responses of all routes.
 
-The routes below `/status` are in `status_routes.py`. What a request does to an operation is in `operations/`.
+The routes below `/status` are in `status_routes.py`. What a request does to an operation is in `operations/`. Submits
+and reads of a status, which are nearly all requests, are answered in front of litestar (`DirectRoutes`).
 """
 
 from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Coroutine
 from typing import Any, Final
 
 from litestar import Litestar, Request, Response, route
-from litestar.enums import HttpMethod
+from litestar.enums import HttpMethod, ScopeType
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
-from litestar.response.base import ASGIResponse
 from litestar.status_codes import HTTP_400_BAD_REQUEST
-from litestar.types import ASGIApp, HTTPScope
+from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
 from opstream_schemas.errors import ErrorCode
 
@@ -22,10 +23,18 @@ from .dependencies import Dependencies
 from .errors import ApiError, method_not_allowed, not_found
 from .http.docs_page import docs_routes
 from .http.header_middleware import REQUEST_ID_KEY, HeaderMiddleware
-from .http.request_origin import RequestOriginMiddleware
+from .http.request_origin import RequestOriginMiddleware, is_own
 from .http.requests import check_declared, parse_headers, read_body
-from .http.responses import empty_response, error_response, json_response, monitor_response
+from .http.responses import (
+    EncodedResponse,
+    empty_response,
+    error_as_asgi,
+    error_response,
+    json_response,
+    monitor_response,
+)
 from .http.submit_request import (
+    METHOD,
     OPERATION_ID,
     REPEATABILITY_RESULT,
     SubmitRequest,
@@ -35,7 +44,7 @@ from .http.submit_request import (
 )
 from .operations.submit import Accepted
 from .readiness import readiness
-from .status_routes import ALLOW_POST, ALLOW_READ, READS, status_routes
+from .status_routes import ALLOW_POST, ALLOW_READ, READS, STATUS_PREFIX, read_status, status_routes
 
 logger = logging.getLogger(__name__)
 
@@ -55,24 +64,24 @@ def create_app(dependencies: Dependencies) -> ASGIApp:
     """Build the ASGI app of the whole service. It starts and stops nothing."""
 
     @route("/healthz", http_method=_READS, before_request=_refuse_options)
-    async def healthz() -> ASGIResponse:
+    async def healthz() -> ASGIApp:
         return json_response(_OK_BODY)
 
     @route("/readyz", http_method=_READS, before_request=_refuse_options)
-    async def readyz() -> ASGIResponse:
+    async def readyz() -> ASGIApp:
         return await readiness(dependencies.conditions, dependencies.capacity)
 
     @route("/openapi.json", http_method=_READS, before_request=_refuse_options)
-    async def openapi() -> ASGIResponse:
+    async def openapi() -> ASGIApp:
         return json_response(await dependencies.openapi.current())
 
     @route("/asyncapi.json", http_method=_READS, before_request=_refuse_options)
-    async def asyncapi() -> ASGIResponse:
+    async def asyncapi() -> ASGIApp:
         return json_response(await dependencies.asyncapi.current())
 
     @route(["/", "/{rest:path}"], http_method=_SUBMITS)
-    async def submit(request: AnyRequest) -> ASGIResponse:
-        return await _submit(dependencies, request)
+    async def other(request: AnyRequest) -> ASGIApp:
+        raise _method_error(request.scope)  # a submit does not get here: `DirectRoutes`
 
     app = Litestar(
         [
@@ -82,7 +91,7 @@ def create_app(dependencies: Dependencies) -> ASGIApp:
             readyz,
             openapi,
             asyncapi,
-            submit,
+            other,
         ],
         exception_handlers={
             ApiError: _handle_api_error,
@@ -93,29 +102,67 @@ def create_app(dependencies: Dependencies) -> ASGIApp:
         openapi_config=None,
     )
     guarded = RequestOriginMiddleware(
-        app, hosts=dependencies.hosts, origins=dependencies.allowed_origins, public_url=dependencies.public_url
+        DirectRoutes(app, dependencies),
+        hosts=dependencies.hosts,
+        origins=dependencies.allowed_origins,
+        public_url=dependencies.public_url,
     )
     return HeaderMiddleware(guarded, new_id=dependencies.new_request_id)
 
 
-async def _refuse_options(request: AnyRequest) -> None:
-    if request.method == HttpMethod.OPTIONS:
-        raise method_not_allowed(ALLOW_READ)
+class DirectRoutes:
+    """ASGI app: it answers submits and reads of a status, and leaves all other requests to litestar.
+
+    litestar's own work for a request takes as much processor time as all that opstream does for a read (ADR 0042).
+
+    Args:
+        app: litestar's.
+        dependencies: of the routes.
+    """
+
+    def __init__(self, app: ASGIApp, dependencies: Dependencies) -> None:
+        self._app = app
+        self._dependencies = dependencies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request (ASGI)."""
+        answer = self._route(scope, receive) if scope["type"] == ScopeType.HTTP else None
+        if answer is None:
+            await self._app(scope, receive, send)
+            return
+        try:
+            response = await answer
+        except ApiError as error:
+            response = error_as_asgi(error)
+        except Exception as error:  # noqa: BLE001 - logged, and a 500, as litestar's handler does it
+            response = error_as_asgi(_unexpected_error(scope, error))
+        await response(scope, receive, send)
+
+    def _route(self, scope: HTTPScope, receive: Receive) -> Coroutine[Any, Any, EncodedResponse] | None:
+        method, path = scope["method"], scope["path"]
+        if method in READS:
+            if not path.startswith(STATUS_PREFIX):
+                return None
+            target = path[len(STATUS_PREFIX) :]
+            # An operation id has no ':' and no '/': what follows them is an action, or a path below the operation.
+            is_operation = target and ":" not in target and "/" not in target
+            return read_status(self._dependencies, target, scope, receive) if is_operation else None
+        return _submit(self._dependencies, scope, receive) if method == METHOD and not is_own(path) else None
 
 
-async def _submit(dependencies: Dependencies, request: AnyRequest) -> ASGIResponse:
+async def _submit(dependencies: Dependencies, scope: HTTPScope, receive: Receive) -> EncodedResponse:
     """Parse, validate and append, respond."""
-    headers = parse_headers(request.scope["headers"])
+    headers = parse_headers(scope["headers"])
     try:
         submit = parse_submit(
-            request.scope,
+            scope,
             headers,
             callers=dependencies.callers,
             callback_policy=dependencies.callback_policy,
             public_url=dependencies.public_url,
             new_operation_id=dependencies.new_operation_id,
         )
-        body = await read_body(request.receive, headers, dependencies.body_limit)
+        body = await read_body(receive, headers, dependencies.body_limit)
         if body is None:
             return empty_response(400)  # the client has disconnected, so nothing is recorded and nothing is sent
         check_declared(headers, body)
@@ -126,11 +173,16 @@ async def _submit(dependencies: Dependencies, request: AnyRequest) -> ASGIRespon
     return _accepted_response(submit, accepted)
 
 
-def _accepted_response(submit: SubmitRequest, accepted: Accepted) -> ASGIResponse:
+def _accepted_response(submit: SubmitRequest, accepted: Accepted) -> EncodedResponse:
     headers = {"Operation-Location": submit.status_url, OPERATION_ID: submit.key.operation_id}
     if submit.key.is_repeatable:
         headers[REPEATABILITY_RESULT] = "accepted"
     return monitor_response(accepted.operation, retry_after=accepted.retry_after, status=202, headers=headers)
+
+
+async def _refuse_options(request: AnyRequest) -> None:
+    if request.method == HttpMethod.OPTIONS:
+        raise method_not_allowed(ALLOW_READ)
 
 
 def _handle_api_error(_request: AnyRequest, error: ApiError) -> Response[bytes]:
@@ -164,7 +216,11 @@ def _method_error(scope: HTTPScope) -> ApiError:
 
 
 def _handle_unexpected_error(request: AnyRequest, error: Exception) -> Response[bytes]:
-    request_id = request.scope["state"][REQUEST_ID_KEY]
-    logger.error("request %s failed: %r", request_id, request.scope["path"], exc_info=error)
+    return error_response(_unexpected_error(request.scope, error))
+
+
+def _unexpected_error(scope: Scope, error: Exception) -> ApiError:
+    request_id = scope["state"][REQUEST_ID_KEY]
+    logger.error("request %s failed: %r", request_id, scope["path"], exc_info=error)
     message = f"the request failed because of an error in the service; its log has the cause under {request_id}"
-    return error_response(ApiError(ErrorCode.INTERNAL_ERROR, message))
+    return ApiError(ErrorCode.INTERNAL_ERROR, message)

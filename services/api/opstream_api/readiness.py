@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
-from litestar.response.base import ASGIResponse
 
 from opstream_journal import JournalError, JournalFull, NotProvisioned
 from opstream_journal.missing_leader import AWAY_STEP
@@ -20,13 +19,13 @@ from opstream_journal.runtime.storage_watch import STORAGE_LIMIT
 from opstream_schemas.errors import ErrorCode
 
 from .errors import ApiError, journal_error
-from .http.responses import error_as_asgi, json_response
+from .http.responses import EncodedResponse, error_as_asgi, json_response
 from .operations.journal_capacity import JournalCapacity
 
 _FULL_STEP: Final = "raise the journal's limit: 'opstream provision --update' with a larger --max-bytes"
 
 
-async def readiness(conditions: Conditions, capacity: JournalCapacity) -> ASGIResponse:
+async def readiness(conditions: Conditions, capacity: JournalCapacity) -> EncodedResponse:
     """Build the answer, in at most 4 seconds.
 
     Args:
@@ -59,7 +58,7 @@ def _missing(error: NotProvisioned) -> Condition:
     return Condition(name=STREAM_MISSING, message=str(error), next_step=LOST_JOURNAL_STEP, is_blocking=True)
 
 
-def _refusal(conditions: Conditions, found: Condition | None = None, error: ApiError | None = None) -> ASGIResponse:
+def _refusal(conditions: Conditions, found: Condition | None = None, error: ApiError | None = None) -> EncodedResponse:
     """Build a 503. `found` is what was found just now and is not among the conditions yet."""
     named = found.name if found is not None else ""
     shown = [*(one for one in conditions.current if one.name != named), *([found] if found is not None else [])]

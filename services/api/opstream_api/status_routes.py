@@ -1,5 +1,7 @@
 """The routes of one operation: read or wait for its status, cancel it, read or follow its history.
 
+`read_status` is called in front of litestar (`app.DirectRoutes`), the others are its routes.
+
 What they do to an operation is in `operations/`: `status`, `watch`, `cancel` and `history`.
 """
 
@@ -11,7 +13,7 @@ from typing import Any, Final
 from litestar import Request, route
 from litestar.enums import HttpMethod
 from litestar.handlers import HTTPRouteHandler
-from litestar.response.base import ASGIResponse
+from litestar.types import ASGIApp, HTTPScope, Receive
 
 from .dependencies import Dependencies
 from .errors import method_not_allowed, not_found
@@ -19,6 +21,7 @@ from .http.conditional_headers import etag_matches, last_event_position, wait_se
 from .http.requests import check_content_type, check_declared, check_query, parse_headers, read_body
 from .http.responses import (
     JSON,
+    EncodedResponse,
     StreamedResponse,
     empty_response,
     json_response,
@@ -32,6 +35,8 @@ from .operations.history import STREAM_HEADERS
 ALLOW_READ: Final = "GET, HEAD"
 ALLOW_POST: Final = "POST"
 READS: Final = [HttpMethod.GET, HttpMethod.HEAD]
+
+STATUS_PREFIX: Final = "/status/"
 
 _STATUS: Final = "/status/{target:str}"
 _HISTORY: Final = "/status/{operation_id:str}/events"
@@ -47,19 +52,17 @@ def status_routes(dependencies: Dependencies) -> list[HTTPRouteHandler]:
 
     # One handler for all methods of a path: litestar would add its own for OPTIONS, which responds 204.
     @route(_STATUS, http_method=[*READS, HttpMethod.POST, HttpMethod.OPTIONS])
-    async def status(request: AnyRequest) -> ASGIResponse:
-        target = request.path_params["target"]
-        operation_id, colon, action = target.rpartition(":")  # an operation id has no ':'
+    async def status(request: AnyRequest) -> ASGIApp:
+        operation_id, colon, action = request.path_params["target"].rpartition(":")  # an operation id has no ':'
         if not colon:
-            _check_method(request, READS, ALLOW_READ)
-            return await _read(dependencies, target, request)
+            raise method_not_allowed(ALLOW_READ)  # a read does not get here: `read_status`
         if action != _CANCEL:
             raise not_found()
         _check_method(request, [HttpMethod.POST], ALLOW_POST)
         return await _cancel(dependencies, operation_id, request)
 
     @route(_HISTORY, http_method=[*READS, HttpMethod.OPTIONS])
-    async def history(request: AnyRequest) -> ASGIResponse:
+    async def history(request: AnyRequest) -> ASGIApp:
         _check_method(request, READS, ALLOW_READ)
         return await _history(dependencies, request.path_params["operation_id"], request)
 
@@ -71,15 +74,19 @@ def _check_method(request: AnyRequest, methods: Collection[HttpMethod], allow: s
         raise method_not_allowed(allow)
 
 
-async def _read(dependencies: Dependencies, operation_id: str, request: AnyRequest) -> ASGIResponse:
-    scope = request.scope
+async def read_status(
+    dependencies: Dependencies, operation_id: str, scope: HTTPScope, receive: Receive
+) -> EncodedResponse:
+    """Answer GET and HEAD of `/status/{operation-id}`.
+
+    Raises:
+        ApiError: as `StatusReader.read`; `InvalidParameter`.
+    """
     check_query(scope["query_string"])
     headers = parse_headers(scope["headers"])
     seconds = wait_seconds(headers)
     if seconds:
-        operation = await run_until_disconnect(
-            request.receive, dependencies.watches.wait_until_terminal(operation_id, seconds)
-        )
+        operation = await run_until_disconnect(receive, dependencies.watches.wait_until_terminal(operation_id, seconds))
         if operation is None:
             return empty_response(400)  # the client has disconnected
     else:
@@ -92,7 +99,7 @@ async def _read(dependencies: Dependencies, operation_id: str, request: AnyReque
     )
 
 
-async def _cancel(dependencies: Dependencies, operation_id: str, request: AnyRequest) -> ASGIResponse:
+async def _cancel(dependencies: Dependencies, operation_id: str, request: AnyRequest) -> ASGIApp:
     scope = request.scope
     check_query(scope["query_string"])
     headers = parse_headers(scope["headers"])
@@ -106,7 +113,7 @@ async def _cancel(dependencies: Dependencies, operation_id: str, request: AnyReq
     return monitor_response(operation, retry_after=dependencies.status.retry_after(operation))
 
 
-async def _history(dependencies: Dependencies, operation_id: str, request: AnyRequest) -> ASGIResponse:
+async def _history(dependencies: Dependencies, operation_id: str, request: AnyRequest) -> ASGIApp:
     scope = request.scope
     check_query(scope["query_string"])
     headers = parse_headers(scope["headers"])

@@ -104,7 +104,7 @@ class RequestOriginMiddleware:
         if scope["type"] == ScopeType.HTTP:
             error = self._refusal(scope)
             if error is not None:
-                if not _is_own(scope["path"]):
+                if not is_own(scope["path"]):
                     mark_rejected(error, {name for name, _ in scope["headers"]})
                 await error_as_asgi(error)(scope, receive, send)
                 return
@@ -162,10 +162,11 @@ def _is_canonical(raw_path: bytes, path: str) -> bool:
         return True
     if raw_path == _REDIRECTED:
         return True
-    return not _is_own(path)
+    return not is_own(path)
 
 
-def _is_own(path: str) -> bool:
+def is_own(path: str) -> bool:
+    """Return True if a decoded path is, or is below, one of opstream's own, so no action's."""
     segments = [segment for segment in path.split("/") if segment]
     return bool(segments) and segments[0] in _OWN_PATHS
 

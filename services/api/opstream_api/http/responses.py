@@ -1,6 +1,6 @@
 """Responses: a status monitor, a document, an error, a stream.
 
-A body is encoded here, once, from the contract's structs. litestar only sends the bytes.
+A body is encoded here, once, from the contract's structs. What is left to do is to send the bytes.
 """
 
 from __future__ import annotations
@@ -32,17 +32,43 @@ ABORT_KEY: Final = "opstream.abort"
 WRITE_TIMEOUT: Final = 30.0
 """Seconds that a client may leave the buffers of its connection full. Then the connection is dropped."""
 
+_JSON_TYPE: Final = (b"content-type", JSON.encode())
+_BODYLESS: Final = frozenset({204, 304})
 _encode: Final = msgspec.json.Encoder().encode
 
 
-def json_response(body: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None) -> ASGIResponse:
+class EncodedResponse:
+    """A response whose head and body are bytes already, as an ASGI app.
+
+    Args:
+        status_code: of HTTP.
+        headers: their names in lower case; those of the body among them.
+        body: empty for a status that has none (204, 304).
+    """
+
+    __slots__ = ("body", "headers", "status_code")
+
+    def __init__(self, status_code: int, headers: list[tuple[bytes, bytes]], body: bytes = b"") -> None:
+        self.status_code = status_code
+        self.headers = headers
+        self.body = body
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        """Send the response (ASGI). The server leaves the body out in answer to HEAD."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": False})
+
+
+def json_response(body: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None) -> EncodedResponse:
     """Build a response whose body is already JSON."""
-    return ASGIResponse(body=body, status_code=status, media_type=JSON, headers=dict(headers or {}))
+    encoded = _encode_headers(headers)
+    encoded += (_JSON_TYPE, (b"content-length", b"%d" % len(body)))
+    return EncodedResponse(status, encoded, body)
 
 
 def monitor_response(
     operation: Operation, *, retry_after: int, status: int = 200, headers: Mapping[str, str] | None = None
-) -> ASGIResponse:
+) -> EncodedResponse:
     """Build a response with the status monitor of an operation, and `Retry-After` until it is terminal.
 
     Args:
@@ -57,7 +83,7 @@ def monitor_response(
 
 def status_response(
     monitor: StatusMonitor, *, retry_after: int, waited: int, is_known: Callable[[str], bool]
-) -> ASGIResponse:
+) -> EncodedResponse:
     """Build the response to a read: the status monitor with its `ETag`, or 304 if the client has it.
 
     Args:
@@ -77,9 +103,11 @@ def status_response(
     return empty_response(304, headers) if is_known(etag) else json_response(body, headers=headers)
 
 
-def empty_response(status: int, headers: Mapping[str, str] | None = None) -> ASGIResponse:
+def empty_response(status: int, headers: Mapping[str, str] | None = None) -> EncodedResponse:
     """Build a response without a body."""
-    return ASGIResponse(status_code=status, media_type=JSON, headers=dict(headers or {}))
+    if status in _BODYLESS:
+        return EncodedResponse(status, _encode_headers(headers))
+    return json_response(b"", status=status, headers=headers)
 
 
 def error_response(error: ApiError) -> Response[bytes]:
@@ -88,8 +116,8 @@ def error_response(error: ApiError) -> Response[bytes]:
     return Response(encode_error(error.body), status_code=error.status, media_type=JSON, headers=headers)
 
 
-def error_as_asgi(error: ApiError, members: Mapping[str, object] | None = None) -> ASGIResponse:
-    """Build the same response as an ASGI app, for middleware. `members` are further ones of its JSON."""
+def error_as_asgi(error: ApiError, members: Mapping[str, object] | None = None) -> EncodedResponse:
+    """Build the same response as an ASGI app, outside of litestar. `members` are further ones of its JSON."""
     headers = {**error.headers, "x-ms-error-code": str(error.code)}
     body = _encode({"error": error.body.error, **members}) if members else encode_error(error.body)
     return json_response(body, status=error.status, headers=headers)
@@ -98,6 +126,10 @@ def error_as_asgi(error: ApiError, members: Mapping[str, object] | None = None) 
 def encode_error(body: ErrorBody) -> bytes:
     """Encode an error body as JSON."""
     return _encode(body)
+
+
+def _encode_headers(headers: Mapping[str, str] | None) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in (headers or {}).items()]
 
 
 async def run_until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T | None:
