@@ -14,7 +14,7 @@ from typing import Final
 
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent
-from opstream_schemas.events import RecordedEvent, decode_event
+from opstream_schemas.events import RecordedEvent, Started, decode_event
 from opstream_schemas.operation.fold import forced_end_of
 from opstream_schemas.operation.forced_end import OperationMessage, decode_events, events_from_request
 
@@ -76,6 +76,8 @@ class OperationReader:
             return await self._read_from_leader(sequence, last)
         if not missing:
             return [last]
+        if missing == 1 and sequence and (start := await self._read_start(sequence, end)) is not None:
+            return [start, last]
         for _ in range(_REPLICA_TRIES):
             try:
                 found = await (
@@ -144,6 +146,24 @@ class OperationReader:
             return [] if any(m.seq >= last.sequence for m in page) else None
         following = await self._read_after(known[0].sequence, last, missing - 1)
         return None if following is None else [known[0], *following]
+
+    async def _read_start(self, sequence: int, end: rpc.StoredMessage) -> RecordedEvent | None:
+        """Return the `started` between a sequence and the last event; None if it is not there, or not known yet.
+
+        Most operations are read when they wait and when they have ended. What is missing then is one event, of which
+        the subject is known: a request with a single answer, which costs half of a batch.
+        """
+        subject = f"{end.subject.rpartition('.')[0]}.{Started.name}"
+        if subject == end.subject:
+            return None
+        try:
+            found = await rpc.get_direct(
+                self._connection, subjects.OPERATIONS_STREAM, subject, timeout=_REPLICA_TIMEOUT
+            )
+        except JournalUnavailable:
+            return None
+        is_between = found is not None and sequence < found.seq < end.seq
+        return decode_event(found.data, found.seq) if found is not None and is_between else None
 
     async def _read_since(self, sequence: int, last: RecordedEvent, missing: int) -> list[RecordedEvent] | None:
         """As `_read_after`, but try first the way that does not scan the events of other operations in between."""

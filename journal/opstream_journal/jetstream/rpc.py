@@ -220,14 +220,20 @@ async def _get_from_leader(
     raise BrokerRefused(decoded.error.code, decoded.error.err_code, decoded.error.description)
 
 
-async def get_direct(connection: Connection, stream: str, subject: str) -> StoredMessage | None:
+async def get_direct(
+    connection: Connection,
+    stream: str,
+    subject: str,
+    *,
+    timeout: float = CALL_TIMEOUT,  # noqa: ASYNC109 - handed on to nats-py
+) -> StoredMessage | None:
     """Return the last message of one subject, from any replica: fast, and on a cluster perhaps out of date (ADR-31).
 
     Raises:
         JournalUnavailable: no replica answered.
         BrokerRefused: another error.
     """
-    answer = await call(connection, f"$JS.API.DIRECT.GET.{stream}.{subject}")
+    answer = await call(connection, f"$JS.API.DIRECT.GET.{stream}.{subject}", timeout=timeout)
     headers = answer.headers or {}
     status = headers.get("Status")
     if status == "404":
