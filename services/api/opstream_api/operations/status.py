@@ -22,6 +22,7 @@ from opstream_schemas.operation.state import Operation, Status
 from opstream_schemas.status_monitor import StatusMonitor, WaitingReason, build_status_monitor
 
 from .operation_cache import OperationCache
+from .shared_reads import SharedReads
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class StatusReader:
         self._waiting_reasons = waiting_reasons
         self._cache = cache
         self._now = now
+        self._reads = SharedReads(self._read)
         self._doubted: set[str] = set()
         """Operations whose cached state is older than the last loss of the connection; mostly empty."""
 
@@ -78,7 +80,7 @@ class StatusReader:
             check_operation_id(operation_id)  # an invalid id must not become part of a subject
             known = self._cache.get(operation_id)
             if known is None or not known.is_terminal:
-                known = await self._read(operation_id, known)
+                known = await self._reads.read(operation_id)
         except InvalidName as error:
             raise operation_not_found() from error
         except JournalError as error:
@@ -123,7 +125,8 @@ class StatusReader:
         """
         self._doubted.update(self._cache.open_ids())
 
-    async def _read(self, operation_id: str, known: Operation | None) -> Operation | None:
+    async def _read(self, operation_id: str) -> Operation | None:
+        known = self._cache.get(operation_id)
         is_compared = known is None or operation_id in self._doubted
         if is_compared:
             known = await self._compare_with_view(operation_id, known)
