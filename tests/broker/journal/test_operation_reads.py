@@ -17,7 +17,7 @@ from opstream_schemas.operation.fold import fold, fold_for_reader
 from opstream_schemas.operation.state import Operation
 from tests.support.broker.server import Broker
 from tests.support.journal.journals import KIND, begin, extend, first, folded, following, linked, opened
-from tests.support.schemas.histories import FromTheFuture, request, started
+from tests.support.schemas.histories import FromTheFuture, handed_back, request, started
 from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
@@ -63,6 +63,17 @@ async def test_a_history_of_any_length(journal: Journal, link: Connection, count
     assert folded(None, *await journal.events("op-1")) == ended
     for known in (states[0], states[len(states) // 2], states[-1], ended):
         assert folded(known, *await journal.events("op-1", since=known)) == ended
+
+
+async def test_one_event_is_missing(journal: Journal) -> None:
+    """The event between a known state and the last one is found, be it the start of the attempt or another."""
+    waiting = await begin(journal, "op-1")
+    running = await extend(journal, waiting, started(1))
+    again = await extend(journal, running, handed_back(1, counted=True))
+    states = [waiting, running, again]
+    for data in (started(2, token="2"), Progressed(percent=50), Succeeded(result=msgspec.Raw(b"{}"))):
+        states.append(await extend(journal, states[-1], data))
+        assert folded(states[-3], *await journal.events("op-1", since=states[-3])) == states[-1]
 
 
 async def test_a_history_of_large_events(journal: Journal, link: Connection) -> None:
