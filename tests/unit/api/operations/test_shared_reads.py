@@ -1,4 +1,4 @@
-"""Reads that share: each result is of a read that began after its call, whoever is canceled or fails."""
+"""Reads that share: each result is of a read that began after its call, whichever call is canceled or fails."""
 
 from __future__ import annotations
 
