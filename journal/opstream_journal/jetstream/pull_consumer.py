@@ -80,6 +80,12 @@ class DeliveredMessage:
         """Stream sequence. It is the `ticket` of an attempt that this message causes."""
 
     @property
+    def pending(self) -> int:
+        """How many messages its consumer had not delivered yet when it delivered this one."""
+        tokens = self._reply.split(".")
+        return int(tokens[8 if len(tokens) == _SHORT_REPLY else 10])
+
+    @property
     def stored_at(self) -> datetime:
         """The time at which the stream stored it, by the broker's clock."""
         # The token after the sequences counts nanoseconds; a float of seconds is as exact as a datetime.

@@ -7,6 +7,7 @@ attempts which messages it may still release, the other recreates its consumer.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sized
 from typing import Final, TypeVar
@@ -14,6 +15,8 @@ from typing import Final, TypeVar
 from opstream_journal.jetstream.connection import Connection
 from opstream_journal.jetstream.pull_consumer import DeliveredMessage, PullConsumer
 
+_ANSWER_TIME: Final = 0.05
+"""Seconds for messages that the broker has to arrive."""
 _MAX_ROUNDS: Final = 5
 _FIRST_DELAY: Final = 0.1
 _RECONNECT_TIMEOUT: Final = 3_600.0
@@ -34,6 +37,8 @@ class PullWorker:
         self._consumer = consumer
         self._held: set[DeliveredMessage] = set()
         """Taken from the consumer, and neither acknowledged nor released."""
+        self._expected = 0
+        """Messages that were asked for, and have not come yet."""
         self._is_running = False
         self._is_troubled = False
 
@@ -47,7 +52,7 @@ class PullWorker:
     async def pulling(self, demand: int) -> AsyncIterator[None]:
         """Pull, with an initial demand. At the end, stop and release the messages that are still held."""
         await self._consumer.start()
-        self._consumer.add_demand(demand)
+        self.add_demand(demand)
         self._is_running = True
         try:
             yield
@@ -65,7 +70,47 @@ class PullWorker:
 
     def add_demand(self, count: int) -> None:
         """Raise the demand: `count` more messages may be delivered."""
+        self._expected += count
         self._consumer.add_demand(count)
+
+    async def gather(self, linger: float, limit: int) -> list[DeliveredMessage]:
+        """Wait for a message and hold it, together with those that are stored in the time after it.
+
+        Nothing is asked for meanwhile. A message that the broker delivers as soon as it is stored wakes it and this
+        process once; many that have gathered come with a few writes. Who uses this begins to pull with a demand of 0.
+
+        Args:
+            linger: seconds to wait, unless `limit` messages are there already.
+            limit: of messages, at least 2.
+
+        Raises:
+            ConsumerGone: the consumer was deleted.
+        """
+        self._expect(1)
+        batch = [await self.next()]
+        if batch[0].pending < limit - 1:
+            await self._connection.sleep(linger)
+            self._expect(1)  # the next message says how many there are
+            await self._take(batch, 2)
+        self._expect(min(batch[-1].pending, limit - len(batch)))
+        await self._take(batch, limit)
+        return batch
+
+    async def _take(self, batch: list[DeliveredMessage], limit: int) -> None:
+        """Add messages as they arrive, until there are `limit`, or no more are to be expected soon."""
+        while len(batch) < limit and self._expected:
+            message = self.next_nowait()
+            if message is None:
+                try:
+                    async with asyncio.timeout(_ANSWER_TIME):
+                        message = await self.next()
+                except TimeoutError:  # another replica has got them
+                    return
+            batch.append(message)
+
+    def _expect(self, count: int) -> None:
+        if count > self._expected:
+            self.add_demand(count - self._expected)
 
     async def next(self) -> DeliveredMessage:
         """Wait for the next message and hold it.
@@ -136,5 +181,6 @@ class PullWorker:
             self._is_troubled = False
 
     def _hold(self, message: DeliveredMessage) -> DeliveredMessage:
+        self._expected = max(0, self._expected - 1)
         self._held.add(message)
         return message

@@ -142,6 +142,64 @@ async def test_an_outage_costs_no_try(broker: Broker, link: Connection, consumer
     assert states == [False, True]
 
 
+async def test_what_has_gathered_comes_together(link: Connection, consumer: PullConsumer) -> None:
+    """A batch holds what was stored before it and while it lingered, up to its limit, and nothing else is delivered."""
+    worker = PullWorker(link, consumer)
+    async with worker.pulling(0):
+        batch = await worker.gather(0.0, 2)
+        assert [message.data for message in batch] == [b"0", b"1"]
+        assert await _unacknowledged(link) == 2
+        lingering = asyncio.create_task(worker.gather(1.0, 100))
+        await eventually(lambda: _has_unacknowledged(link, 3))
+        for number in range(3, 9):
+            await link.nc.jetstream().publish(subjects.event_subject(f"op-{number}", KIND, "requested"), b"%d" % number)
+        assert await _unacknowledged(link) == 3  # nothing is asked for while it lingers
+        batch += await lingering
+        assert [message.data for message in batch] == [b"%d" % number for number in range(9)]
+        for message in batch:
+            await worker.ack(message)
+    assert await _outstanding(link) == 0
+
+
+async def _has_unacknowledged(link: Connection, count: int) -> bool:
+    return await _unacknowledged(link) == count
+
+
+async def test_a_batch_without_followers(link: Connection, consumer: PullConsumer) -> None:
+    """A batch does not wait for messages that do not come; the next one begins with what was asked for."""
+    worker = PullWorker(link, consumer)
+    async with worker.pulling(0):
+        assert len(await worker.gather(0.0, 100)) == 3
+        late = asyncio.create_task(worker.gather(0.0, 100))
+        await link.nc.jetstream().publish(subjects.event_subject("op-3", KIND, "requested"), b"3")
+        assert [message.data for message in await late] == [b"3"]
+        await link.nc.jetstream().publish(subjects.event_subject("op-4", KIND, "requested"), b"4")
+        assert [message.data for message in await worker.gather(0.0, 100)] == [b"4"]
+
+
+async def test_two_that_gather_share_all(link: Connection, consumer: PullConsumer) -> None:
+    """Messages that another one has got are not waited for, and each comes once."""
+    own = PullWorker(link, consumer)
+    other = PullWorker(link, PullConsumer(link, STREAM, CONSUMER, clock=time.monotonic))
+    for number in range(3, 60):
+        await link.nc.jetstream().publish(subjects.event_subject(f"op-{number}", KIND, "requested"), b"%d" % number)
+    found: list[bytes] = []
+
+    async def take(worker: PullWorker) -> None:
+        async with worker.pulling(0):
+            while True:
+                for message in await worker.gather(0.01, 20):
+                    found.append(message.data)
+                    await worker.ack(message)
+
+    tasks = [asyncio.create_task(take(worker)) for worker in (own, other)]
+    await eventually(lambda: len(found) == 60)
+    for task in tasks:
+        await end_task(task)
+    assert sorted(found, key=int) == [b"%d" % number for number in range(60)]
+    assert await _outstanding(link) == 0
+
+
 @contextlib.asynccontextmanager
 async def _running(pool: WorkerPool, started: list[DeliveredMessage], work: asyncio.Event) -> AsyncIterator[None]:
     """A pool that acknowledges the first message at once, and each other one in a task, once `work` is set."""
