@@ -98,7 +98,7 @@ def streams(sizing: Sizing) -> list[StreamConfig]:
             )
         ],
     )
-    # A rebuild writes snapshots in batches; single ones would each wait for the disk (docs/adr/0017).
+    # Snapshots are written in batches; single ones would each wait for the disk (docs/adr/0017, 0041).
     view = _bucket_stream(subjects.VIEW_BUCKET, sizing, allow_atomic=True)
     actions = _bucket_stream(subjects.ACTIONS_BUCKET, sizing)
     # Each write rolls up its key (`jetstream/kv.py`). A limit would be faster, but leave no trace on the disk.

@@ -57,13 +57,19 @@ def _fold(history: History) -> bytes:
 
 @given(st.data(), st.lists(lives(), min_size=1, max_size=2, unique_by=lambda h: h.id), faults)
 def test_two_replicas_converge_to_the_fold(data: Any, found: list[History], mishaps: list[str]) -> None:
-    """Any order, duplication, split, interleaving, lost response and stale read leads to the fold, and never back."""
+    """Any order, duplication, split, interleaving, lost response and stale read leads to the fold, and never back.
+
+    Replicas write snapshots one by one, or as batches.
+    """
     view = MemoryView(faults=mishaps)
     view.is_behind = lambda: data.draw(st.booleans())
     journal = MemoryJournal(*found)
     now = min(history.start for history in found)
     batches = data.draw(deliveries([event for history in found for event in history.events]))
-    replicas = [Replica(view, journal, lambda: now, recent=data.draw(st.integers(1, 3))) for _ in batches]
+    replicas = [
+        Replica(view, journal, lambda: now, recent=data.draw(st.integers(1, 3)), least=data.draw(st.integers(1, 3)))
+        for _ in batches
+    ]
 
     interleave(
         [replica.take(*taken) for replica, taken in zip(replicas, batches, strict=True)],
@@ -88,7 +94,7 @@ def test_after_retention_no_open_snapshot_stays(data: Any, history: History, pla
     journal.reach(history.id, history.events[-1].sequence)
     now = history.events[-1].time + timedelta(seconds=history.operation.effective_retention + 1)
     batches = data.draw(deliveries(history.events))
-    replicas = [Replica(view, journal, lambda: now) for _ in batches]
+    replicas = [Replica(view, journal, lambda: now, least=data.draw(st.integers(1, 2))) for _ in batches]
 
     interleave(
         [replica.take(*taken) for replica, taken in zip(replicas, batches, strict=True)],
@@ -128,7 +134,7 @@ def test_a_snapshot_outlives_its_successor(history: History, late: timedelta) ->
 def test_a_single_replica_in_order_reads_nothing(data: Any, history: History) -> None:
     """The usual case costs one write per batch and no read."""
     view, journal = MemoryView(), MemoryJournal(history)
-    replica = Replica(view, journal, lambda: history.start)
+    replica = Replica(view, journal, lambda: history.start, least=data.draw(st.integers(1, 2)))
     batches: Batches = [[]]
     for event in history.events:
         batches[-1].append(event)

@@ -9,7 +9,8 @@ from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from opstream_journal import JournalUnavailable, SnapshotEntry
+from opstream_journal import JournalUnavailable, SnapshotEntry, SnapshotWrite
+from opstream_projector.projection.batch_writer import BatchWriter
 from opstream_projector.projection.snapshot_cache import SnapshotCache
 from opstream_projector.projection.snapshot_writer import SnapshotWriter
 from opstream_schemas.events import RecordedEvent
@@ -45,6 +46,8 @@ class MemoryView:
         self.entries: dict[str, list[tuple[SnapshotEntry, float | None]]] = {}
         self.revision = 0
         self.reads = 0
+        self.batches: list[list[str]] = []
+        """The operations of each batch, of refused ones, too."""
         self._faults = iter(faults)
         """What happens to the next writes: `ok`; `lost` (not stored); `unsure` (stored, but not acknowledged)."""
         self.is_behind: Callable[[], bool] = lambda: False
@@ -86,6 +89,21 @@ class MemoryView:
             raise JournalUnavailable("no answer", maybe_stored=True)
         return self.revision
 
+    async def put_batch(self, writes: Sequence[SnapshotWrite]) -> Sequence[int] | None:
+        await InterleavePoint()
+        self.batches.append([write.operation.id for write in writes])
+        fault = next(self._faults, "ok")
+        if fault == "lost":
+            raise JournalUnavailable("no answer", maybe_stored=True)
+        if any(write.revision != self._last(write.operation.id).revision for write in writes):
+            return None
+        first = self.revision + 1
+        for write in writes:
+            self.plant(write.operation.id, write.operation, ttl=write.ttl)
+        if fault == "unsure":
+            raise JournalUnavailable("no answer", maybe_stored=True)
+        return range(first, self.revision + 1)
+
     def plant(self, operation_id: str, operation: Operation | None, *, ttl: float | None = None) -> None:
         """Store unconditionally; None for a snapshot that this version can't read."""
         self.revision += 1
@@ -94,6 +112,17 @@ class MemoryView:
     def _last(self, operation_id: str) -> SnapshotEntry:
         found = self.entries.get(operation_id)
         return found[-1][0] if found else SnapshotEntry(0, None)
+
+
+class MemoryEntries:
+    """Reads many entries of a view in memory."""
+
+    def __init__(self, view: MemoryView) -> None:
+        self._view = view
+
+    async def get(self, operation_ids: Sequence[str]) -> dict[str, SnapshotEntry]:
+        found = {one: await self._view.get(one) for one in operation_ids}
+        return {one: entry for one, entry in found.items() if entry.revision}
 
 
 class MemoryJournal:
@@ -123,12 +152,18 @@ class Replica:
     """The writer of one projector, without its loop."""
 
     def __init__(
-        self, view: MemoryView, journal: MemoryJournal, now: Callable[[], datetime], *, recent: int = 100
+        self,
+        view: MemoryView,
+        journal: MemoryJournal,
+        now: Callable[[], datetime],
+        *,
+        recent: int = 100,
+        least: int = 1_000,
     ) -> None:
         self._journal = journal
-        self.writer = SnapshotWriter(
-            view, journal, SnapshotCache(max_entries=recent, max_bytes=2**30), now=now, sleep=_sleep
-        )
+        cache = SnapshotCache(max_entries=recent, max_bytes=2**30)
+        self.writer = SnapshotWriter(view, journal, cache, now=now, sleep=_sleep)
+        self.batches = BatchWriter(view, MemoryEntries(view), cache, now=now, least=least)
         self.refused: list[int] = []
         self.doubtful: list[int] = []
 
@@ -137,9 +172,16 @@ class Replica:
         todo = [batch for batch in batches if batch]
         while todo:
             batch = todo.pop(0)
-            for operation_id in sorted({event.operation_id for event in batch}):
-                events = sorted((e for e in batch if e.operation_id == operation_id), key=lambda e: e.sequence)
+            groups = {
+                operation_id: sorted((e for e in batch if e.operation_id == operation_id), key=lambda e: e.sequence)
+                for operation_id in sorted({event.operation_id for event in batch})
+            }
+            for operation_id, events in groups.items():
                 self._journal.reach(operation_id, events[-1].sequence)
+            stored = await self.batches.project(groups)
+            for operation_id, events in groups.items():
+                if operation_id in stored:
+                    continue
                 try:
                     result = await self.writer.project(operation_id, events)
                 except JournalUnavailable:

@@ -2,8 +2,7 @@
 
 A message is acknowledged only after the view is at least as new as its event. A batch is folded to the last state of
 each operation, so an operation that began and ended within a batch is written once: each write waits for the broker's
-disk. Batches are processed one after the other, so a process never writes one operation twice at once; the next batch
-arrives meanwhile.
+disk. Batches are processed one after the other, so a process never writes one operation twice at once.
 
 The projector decides nothing about operations, and no request waits for it: where the view lags, the API reads the
 journal.
@@ -12,8 +11,9 @@ journal.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -30,23 +30,31 @@ from opstream_journal.jetstream.connection import end_task
 from opstream_journal.outage_log import OutageLog
 from opstream_journal.runtime.crash_points import CrashPoint, crash_point
 from opstream_journal.runtime.pull_worker import PullWorker
+from opstream_journal.stores.snapshots import SnapshotReader
 from opstream_projector.after_effects import AfterEffect
 from opstream_schemas import subjects
+from opstream_schemas.events import RecordedEvent
+from opstream_schemas.operation.state import Operation
 
+from .batch_writer import BatchWriter
 from .event_batch import BatchDecoder, DeliveredEvent, EventGroups
 from .snapshot_cache import SnapshotCache
 from .snapshot_writer import ProjectionResult, SnapshotWriter
 
 logger = logging.getLogger(__name__)
 
-BATCH_SIZE: Final = 1_000
-"""Messages in one batch at most, and messages pulled ahead for the next one."""
-LINGER: Final = 0.1
-"""Seconds that a batch which is not full waits for more messages, so that short operations are written once."""
+BATCH_SIZE: Final = 2_000
+"""Messages in one batch at most."""
+LINGER: Final = 0.05
+"""Seconds that a batch waits for more messages, so that short operations are written once."""
+BUSY_LINGERS: Final = 10
+"""How many times longer it waits if the one before had `BUSY_MESSAGES`: fewer and larger batches cost less."""
+BUSY_MESSAGES: Final = 50
+"""Messages of a batch from which on there is much to do."""
 
-_FIRST_DEMAND: Final = 200
-_MIN_DEMAND: Final = 16
-_PULLED_BYTES: Final = 16 * 1024 * 1024
+_FIRST_BATCH_SIZE: Final = 200
+_MIN_BATCH_SIZE: Final = 16
+_BATCH_BYTES: Final = 16 * 1024 * 1024
 _WRITERS: Final = 64
 _CACHE_ENTRIES: Final = 10_000
 _CACHE_BYTES: Final = 32 * 1024 * 1024
@@ -84,6 +92,8 @@ class Projector:
         self._connection = connection
         cache = SnapshotCache(max_entries=_CACHE_ENTRIES, max_bytes=_CACHE_BYTES)
         self._writer = SnapshotWriter(snapshots, journal, cache, now=now, sleep=connection.sleep)
+        self._entries = SnapshotReader(connection)
+        self._batches = BatchWriter(snapshots, self._entries, cache, now=now)
         self._worker = PullWorker(
             connection, PullConsumer(connection, subjects.OPERATIONS_STREAM, consumer, clock=monotonic)
         )
@@ -91,8 +101,9 @@ class Projector:
         self._decoder = BatchDecoder()
         self._linger = linger
         self._outage = OutageLog(logger, "the view can't be written", "the view can be written again", clock=monotonic)
-        self._demand = 0
-        """Messages that may still come."""
+        self._limit = _FIRST_BATCH_SIZE
+        """Messages of the next batch at most."""
+        self._is_busy = False
 
     @property
     def is_ready(self) -> bool:
@@ -105,32 +116,23 @@ class Projector:
         Raises:
             ConsumerGone: the consumer was deleted.
         """
-        self._demand = _FIRST_DEMAND
-        async with self._worker.pulling(_FIRST_DEMAND):
-            while True:
-                await self._process_shielded(await self._next_batch())
+        await self._entries.start()
+        try:
+            async with self._worker.pulling(0):
+                while True:
+                    await self._process_shielded(await self._next_batch())
+        finally:
+            if self._connection.is_connected:
+                await self._entries.stop()
 
     async def _next_batch(self) -> list[DeliveredMessage]:
-        batch = [await self._worker.next()]
-        self._drain(batch)
-        if len(batch) < BATCH_SIZE:
-            await self._connection.sleep(self._linger)
-            self._drain(batch)
-        self._demand -= len(batch)
-        # Pull ahead as many messages as fit into memory at their present size.
+        linger = self._linger * (BUSY_LINGERS if self._is_busy else 1)
+        batch = await self._worker.gather(linger, self._limit)
+        self._is_busy = len(batch) >= BUSY_MESSAGES
+        # Ask for as many messages as fit into memory at their present size.
         size = sum(len(message.data) for message in batch) // len(batch)
-        self._raise_demand(min(BATCH_SIZE, max(_MIN_DEMAND, _PULLED_BYTES // max(size, 1))))
+        self._limit = min(BATCH_SIZE, max(_MIN_BATCH_SIZE, _BATCH_BYTES // max(size, 1)))
         return batch
-
-    def _drain(self, batch: list[DeliveredMessage]) -> None:
-        while len(batch) < BATCH_SIZE and (message := self._worker.next_nowait()) is not None:
-            batch.append(message)
-
-    def _raise_demand(self, target: int) -> None:
-        missing = target - self._demand
-        if missing > 0:
-            self._demand += missing
-            self._worker.add_demand(missing)
 
     async def _process_shielded(self, batch: list[DeliveredMessage]) -> None:
         task = asyncio.create_task(self._process(batch), name="batch")
@@ -145,12 +147,18 @@ class Projector:
     async def _process(self, messages: list[DeliveredMessage]) -> None:
         batch = self._decoder.decode(messages)
         await self._ack(batch.others)
+        stored = await self._batches.project({one: _events(group) for one, group in batch.groups.items()})
         # If a part succeeds, the broker works: release the rest, so that other operations need not wait for it.
-        failed = await self._worker.retry(self._project_groups, batch.groups, is_partial_final=True)
+        project = functools.partial(self._project_groups, stored)
+        failed = await self._worker.retry(project, batch.groups, is_partial_final=True)
         await self._requeue(delivered for group in failed.values() for delivered in group)
 
-    async def _project_groups(self, groups: EventGroups) -> EventGroups:
-        """Write the snapshots of all operations. Return the groups that failed with an error of the broker."""
+    async def _project_groups(self, stored: Mapping[str, Operation], groups: EventGroups) -> EventGroups:
+        """Write the snapshots of all operations that are not `stored` yet, and do what follows from each.
+
+        Returns:
+            The groups that failed with an error of the broker.
+        """
         failed: EventGroups = {}
         reasons: list[JournalError] = []
         done = 0
@@ -161,7 +169,7 @@ class Projector:
             for operation_id, group in todo:
                 if len(failed) < _WRITERS or done:
                     try:
-                        await self._project(operation_id, group)
+                        await self._project(operation_id, group, stored.get(operation_id))
                     except JournalError as error:
                         reasons.append(error)
                     else:
@@ -179,9 +187,12 @@ class Projector:
             self._outage.recovered()
         return failed
 
-    async def _project(self, operation_id: str, group: list[DeliveredEvent]) -> None:
+    async def _project(self, operation_id: str, group: list[DeliveredEvent], stored: Operation | None) -> None:
         try:
-            result = await self._writer.project(operation_id, [delivered.event for delivered in group])
+            if stored is not None:
+                result = ProjectionResult(operation=stored)
+            else:
+                result = await self._writer.project(operation_id, _events(group))
         except EventTooLarge as error:
             logger.error("operation %s can't be stored in the view: %s", operation_id, error)  # noqa: TRY400 - no bug here
         else:
@@ -232,3 +243,7 @@ class Projector:
         for event in events:
             delay = min(2.0 ** min(event.message.deliveries - 1, 10), _MAX_REQUEUE_DELAY)
             await self._worker.release(event.message, delay)
+
+
+def _events(group: Iterable[DeliveredEvent]) -> list[RecordedEvent]:
+    return [delivered.event for delivered in group]

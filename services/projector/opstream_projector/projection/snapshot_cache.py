@@ -42,6 +42,13 @@ class SnapshotCache:
         self._entries.move_to_end(operation_id)
         return found[0]
 
+    def update(self, operation: Operation, revision: int) -> None:
+        """Cache a snapshot that is stored under `revision`, unless the operation has ended: no event follows then."""
+        if operation.is_terminal:
+            self.discard(operation.id)
+        else:
+            self.put(operation, revision)
+
     def put(self, operation: Operation, revision: int) -> None:
         """Cache a snapshot that is stored under `revision`; evict old entries."""
         self.discard(operation.id)

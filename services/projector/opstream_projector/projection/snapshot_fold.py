@@ -83,6 +83,11 @@ def time_to_live(operation: Operation, now: datetime) -> float:
     return seconds if seconds <= _MAX_TTL else math.inf
 
 
+def broker_ttl(seconds: float) -> float | None:
+    """Return a time to live in whole seconds, rounded up: the contract promises a minimum time. None for never."""
+    return None if seconds == math.inf else float(math.ceil(seconds))
+
+
 def may_have_expired(operation: Operation, now: datetime) -> bool:
     """Return True if the operation may have ended after this state, and its snapshot may have expired.
 

@@ -7,7 +7,6 @@ another replica made progress. Nothing here acknowledges messages.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Final, Protocol
@@ -20,7 +19,7 @@ from opstream_schemas.events import RecordedEvent
 from opstream_schemas.operation.state import Operation
 
 from .snapshot_cache import SnapshotCache
-from .snapshot_fold import RefusedEvent, fold_all, fold_onto, may_have_expired, supersedes, time_to_live
+from .snapshot_fold import RefusedEvent, broker_ttl, fold_all, fold_onto, may_have_expired, supersedes, time_to_live
 
 _MAX_TRIES: Final = 20
 _FIRST_DELAY: Final = 0.005
@@ -110,11 +109,11 @@ class SnapshotWriter:
             stored = base.entry.operation
             if target is None or not supersedes(target, stored):
                 if stored is not None:
-                    self._update_cache(stored, base.entry.revision)
+                    self._cache.update(stored, base.entry.revision)
                 return msgspec.structs.replace(result, operation=stored or target)
             revision = await self._write(base, target)
             if revision is not None:
-                self._update_cache(target, revision)
+                self._cache.update(target, revision)
                 return msgspec.structs.replace(result, operation=target)
             newest = await self._snapshots.get_newest(operation_id)
             if newest.revision == base.entry.revision:
@@ -124,12 +123,6 @@ class SnapshotWriter:
             base = _WriteBase(_own_entry(newest, operation_id), is_from_leader=True)
         self._cache.discard(operation_id)
         raise JournalUnavailable(f"the snapshot of operation {operation_id} keeps changing", maybe_stored=False)
-
-    def _update_cache(self, operation: Operation, revision: int) -> None:
-        if operation.is_terminal:
-            self._cache.discard(operation.id)  # no event follows
-        else:
-            self._cache.put(operation, revision)
 
     async def _first_base(self, operation_id: str, events: Sequence[RecordedEvent]) -> _WriteBase:
         """Return what most likely is the present entry, at the least cost."""
@@ -199,9 +192,7 @@ class SnapshotWriter:
                 return entry.revision
             # An open snapshot would live for long: replace it by one that expires as soon as the broker allows.
             seconds = _MIN_TTL
-        # Whole seconds, rounded up: the contract promises a minimum time (docs/contract.md).
-        ttl = None if seconds == math.inf else float(math.ceil(seconds))
-        return await self._snapshots.put(target, entry.revision, ttl=ttl)
+        return await self._snapshots.put(target, entry.revision, ttl=broker_ttl(seconds))
 
 
 def _own_entry(entry: SnapshotEntry, operation_id: str) -> SnapshotEntry:
