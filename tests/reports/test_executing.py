@@ -8,7 +8,7 @@ from tests.support.reports.report import Report, report
 
 _HOSTILE: Final = "e2e/runner/test_hostile_handlers.py"
 _EXCEPTIONS: Final = "unit/runner/handler/test_hostile_exceptions.py"
-_INVOCATION: Final = "unit/runner/handler/test_invocation.py"
+_INVOCATION: Final = "unit/runner/handler/test_invocation_results.py"
 _PROCESS: Final = "e2e/runner/test_runner_process.py"
 _LEASE: Final = "broker/runner/attempt/test_lease.py"
 _RETRIES: Final = "broker/runner/attempt/test_retries.py"

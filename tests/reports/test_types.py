@@ -8,7 +8,7 @@ from tests.support.reports.report import Report, report
 
 _PATTERNS: Final = "unit/schemas/action_types/test_portable_pattern.py"
 _TYPES: Final = "unit/system/test_supported_types.py"
-_INVOCATION: Final = "unit/runner/handler/test_invocation.py"
+_INVOCATION: Final = "unit/runner/handler/test_invocation_results.py"
 
 REPORTS: Final[list[Report]] = [
     report(
