@@ -1,27 +1,27 @@
 """What users import: `action` and its errors to write actions, `OperationsClient` to call them.
 
-`opstream.events` is for subscribers. The `opstream` command begins in `cli/app.py`. Names of the client are loaded when
-they are first used, so that a process that only runs actions loads no HTTP library. Nothing here does work of its own.
+`opstream.events` is for subscribers. The `opstream` command begins in `cli/app.py`. Names are loaded when they are
+first used: a module of actions loads no HTTP library, and a supervisor no actions. Nothing here does work of its own.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from opstream_runner import (
-    Action,
-    ActionCanceledError,
-    ActionContext,
-    ActionError,
-    InvalidAction,
-    ProgressReport,
-    RecordingContext,
-    RetryAfter,
-    action,
-)
-
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from opstream_runner import (
+        Action,
+        ActionCanceledError,
+        ActionContext,
+        ActionError,
+        InvalidAction,
+        ProgressReport,
+        RecordingContext,
+        RetryAfter,
+        action,
+    )
+
     from .client import (
         AsyncOperationsClient,
         InvalidRequest,
@@ -62,14 +62,28 @@ __all__ = [
     "action",
 ]
 
+_AUTHORING_NAMES = frozenset(
+    {
+        "Action",
+        "ActionCanceledError",
+        "ActionContext",
+        "ActionError",
+        "InvalidAction",
+        "ProgressReport",
+        "RecordingContext",
+        "RetryAfter",
+        "action",
+    }
+)
+"""Those of `__all__` that authors of actions use. All others but the version are the client's."""
 _EVENT_NAMES = {"ActionFailed": "ActionError", "ActionCanceled": "ActionCanceledError"}
 """Events whose names authors look for here, and the errors that they mean."""
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - any exported object
-    """Load the names of the client when they are first used: a module of actions needs no HTTP library."""
+    """Load a name when it is first used."""
     if name in __all__:
-        value = getattr(import_module(f"{__name__}.client"), name)
+        value = getattr(import_module("opstream_runner" if name in _AUTHORING_NAMES else f"{__name__}.client"), name)
         globals()[name] = value
         return value
     if name in _EVENT_NAMES:

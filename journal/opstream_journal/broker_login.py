@@ -11,14 +11,16 @@ import base64
 import binascii
 import re
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import nats.errors
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from opstream_schemas.urls import BrokerCredentials
 
 from .errors import InvalidCredentials
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 _SECTION_REGEX: Final = re.compile(r"-+BEGIN ([A-Z ]+)-+\s+(\S+)\s+-+END ")
 _JWT: Final = "NATS USER JWT"
@@ -86,4 +88,7 @@ def _key(text: str) -> Ed25519PrivateKey | None:
         return None
     if len(seed) != _SEED_SIZE or binascii.crc_hqx(seed[:-2], 0) != int.from_bytes(seed[-2:], "little"):
         return None
+    # Here, since hardly any login needs it: it takes a MiB of each process.
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
     return Ed25519PrivateKey.from_private_bytes(seed[_SEED_BYTES])

@@ -42,6 +42,7 @@ def runner(
       opstream runner --nats nats://n1:4222 --actions shop.orders --drain 60s
     """
     prepare_process(log_level)
+    from opstream_runner import InvalidAction
     from opstream_runner.main import run
     from opstream_runner.settings import Settings
 
@@ -59,5 +60,6 @@ def runner(
                 result_limit=max_result,
                 connect_timeout=connect_timeout,
             )
-        )
+        ),
+        known=(InvalidAction,),
     )

@@ -9,6 +9,7 @@ import click
 from opstream.cli.options import common as common_options
 from opstream.cli.options import proxy as proxy_options
 from opstream.cli.options import webhooks as webhook_options
+from opstream.cli.service_process import settle_memory
 
 
 @click.command
@@ -48,4 +49,5 @@ def up(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the 
     webhook_options.check_config(given)
     if given["port"] and given["port"] == given["nats_port"]:
         raise click.UsageError("--port and --nats-port are the same: choose two, or 0 for a free one")
+    settle_memory()
     run_all(Settings(**given))

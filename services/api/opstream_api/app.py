@@ -14,6 +14,7 @@ from typing import Any, Final
 from litestar import Litestar, Request, Response, route
 from litestar.enums import HttpMethod, ScopeType
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+from litestar.plugins import PluginProtocol
 from litestar.status_codes import HTTP_400_BAD_REQUEST
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
@@ -83,7 +84,7 @@ def create_app(dependencies: Dependencies) -> ASGIApp:
     async def other(request: AnyRequest) -> ASGIApp:
         raise _method_error(request.scope)  # a submit does not get here: `DirectRoutes`
 
-    app = Litestar(
+    app = PlainLitestar(
         [
             *status_routes(dependencies),
             *docs_routes(dependencies.docs_page),
@@ -148,6 +149,14 @@ class DirectRoutes:
             is_operation = target and ":" not in target and "/" not in target
             return read_status(self._dependencies, target, scope, receive) if is_operation else None
         return _submit(self._dependencies, scope, receive) if method == METHOD and not is_own(path) else None
+
+
+class PlainLitestar(Litestar):
+    """Litestar without its default plugins, which import pydantic and attrs wherever these are installed: 12 MiB."""
+
+    @staticmethod
+    def _get_default_plugins(plugins: list[PluginProtocol]) -> list[PluginProtocol]:
+        return plugins
 
 
 async def _submit(dependencies: Dependencies, scope: HTTPScope, receive: Receive) -> EncodedResponse:

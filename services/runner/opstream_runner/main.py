@@ -1,8 +1,6 @@
 """The runner's composition root: it builds a runner from settings and serves until a signal.
 
-FastStream runs the process: its hooks start and stop the runner, and its subscribers receive notifications. It stays
-because we would have to write both ourselves. It shares the journal's connection. Its own pulling is not used:
-`PullConsumer` delivers the messages (docs/adr/0002).
+`PullConsumer` delivers the messages (docs/adr/0002), and core subscriptions on the same connection the notifications.
 """
 
 from __future__ import annotations
@@ -21,8 +19,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import uuid_utils
-from faststream import AckPolicy, FastStream
-from faststream.nats import NatsMessage
+from nats.aio.msg import Msg
 
 from opstream_journal import Connection, Drifted, Journal, connect, retry_until_ready
 from opstream_journal.provisioning.provision import check_provisioned
@@ -42,7 +39,6 @@ from .containment.forks import keep_from_forks, prepare_forks
 from .containment.log_guard import protect_logs
 from .dependencies import RunnerDependencies
 from .event_loop import run_until_complete
-from .faststream_broker import SharedConnectionBroker
 from .runner import Runner
 from .settings import Settings
 
@@ -77,7 +73,7 @@ def run(settings: Settings) -> None:
 async def _serve(settings: Settings, actions: list[Action[Any, Any]], sock: socket.socket | None) -> None:
     loop, serving = asyncio.get_running_loop(), asyncio.current_task()
     conditions = Conditions()
-    for number in _SIGNALS:  # until FastStream runs
+    for number in _SIGNALS:  # until the runner runs
         loop.add_signal_handler(number, lambda: serving and serving.cancel())
     async with contextlib.AsyncExitStack() as stack:
         try:
@@ -101,7 +97,7 @@ async def _serve(settings: Settings, actions: list[Action[Any, Any]], sock: sock
             health.start()
             stack.push_async_callback(health.stop)
         async with BrokerMonitor(connection, conditions).running():
-            await _serve_faststream(connection, runner)
+            await _run_until_signal(connection, runner)
 
 
 async def _build_runner(settings: Settings, connection: Connection, actions: list[Action[Any, Any]]) -> Runner:
@@ -123,40 +119,33 @@ async def _build_runner(settings: Settings, connection: Connection, actions: lis
         connection, dependencies, actions, name=name, concurrency=settings.concurrency, drain=settings.drain
     )
     await retry_until_ready(connection, runner.offer, settings.connect_timeout)
+    await _notify_of_events(connection, runner)
     return runner
 
 
-async def _serve_faststream(connection: Connection, runner: Runner) -> None:
-    broker = SharedConnectionBroker(connection, ack_policy=AckPolicy.MANUAL)
-    app = FastStream(broker, logger=None)
-    loop = asyncio.get_running_loop()
+async def _notify_of_events(connection: Connection, runner: Runner) -> None:
+    for kind in runner.kinds:
+        for event in _NOTIFYING_EVENTS:
+            subject = subjects.action_events_filter(kind, event.name)
+            await connection.nc.subscribe(subject, cb=_notification_handler(runner, kind))
+
+
+async def _run_until_signal(connection: Connection, runner: Runner) -> None:
+    loop, ending = asyncio.get_running_loop(), asyncio.Event()
 
     def begin_drain(number: int) -> None:
         logger.info("received %s: no more attempts start", signal.Signals(number).name)
         runner.begin_drain()
-        app.exit()
+        ending.set()
 
-    @app.after_startup
-    async def start() -> None:
-        # Async although it awaits nothing, because FastStream runs a plain hook in a thread without the event loop.
-        runner.start()
-        # They replace FastStream's handlers, which poll ten times a second and ignore a second signal.
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, begin_drain, number)
-        logger.info("running %s", ", ".join(map(str, runner.kinds)))
-
-    @app.on_shutdown
-    async def stop() -> None:
-        await runner.stop()
-        connection.expect_close()
-
-    for kind in runner.kinds:
-        for event in _NOTIFYING_EVENTS:
-            # Without `no_reply` FastStream would answer the writer of the event, who waits for JetStream's answer.
-            notified = broker.subscriber(subjects.action_events_filter(kind, event.name), no_reply=True)
-            notified(_notification_handler(runner, kind))
-    runner.failure.add_done_callback(lambda _: app.exit())
-    await app.run()
+    runner.failure.add_done_callback(lambda _: ending.set())
+    runner.start()
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, begin_drain, number)
+    logger.info("running %s", ", ".join(map(str, runner.kinds)))
+    await ending.wait()
+    await runner.stop()
+    connection.expect_close()
     if runner.failure.done():
         raise runner.failure.result()
 
@@ -175,10 +164,10 @@ def _check_result_limit(result_limit: int, max_msg_size: int, max_payload: int) 
         )
 
 
-def _notification_handler(runner: Runner, kind: Kind) -> Callable[[NatsMessage], Awaitable[None]]:
-    async def notify(message: NatsMessage) -> None:
+def _notification_handler(runner: Runner, kind: Kind) -> Callable[[Msg], Awaitable[None]]:
+    async def notify(message: Msg) -> None:
         try:
-            subject = subjects.parse_event_subject(message.raw_message.subject)
+            subject = subjects.parse_event_subject(message.subject)
         except InvalidName as error:
             logger.info("a notification was ignored: %s", error)
             return

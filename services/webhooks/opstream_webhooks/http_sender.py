@@ -11,8 +11,10 @@ import asyncio
 import ssl
 from collections.abc import Mapping, Sequence
 from typing import Final
+from urllib.parse import quote
 
-import httpx
+import certifi
+import httpcore
 import msgspec
 
 from opstream_schemas.urls import Url
@@ -26,6 +28,9 @@ _MAX_READ_BYTES: Final = 16 * 1024
 _READ_SECONDS: Final = 1.0
 _CONNECT_SECONDS: Final = 5.0
 _MAX_ERROR_LENGTH: Final = 300
+_TARGET_SAFE: Final = "%:/?[]@!$&'()*+,;=~"
+"""What a request target may have besides letters, digits and `-._`; anything else of a URL is percent-encoded."""
+_ERRORS: Final = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError)
 
 
 class SendResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +85,7 @@ class HttpSender:
             return SendResult(error=str(error))
         except OSError as error:
             return SendResult(error=_shortened(f"{url.host} can't be resolved: {error}"))
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+        except _ERRORS as error:
             return SendResult(error=_shortened(f"{type(error).__name__}: {error}"))
 
     async def _send(self, url: Url, headers: Mapping[str, str], body: bytes) -> SendResult:
@@ -89,12 +94,11 @@ class HttpSender:
         for address in others:
             try:
                 return await self._call(address, url, headers, body)
-            except (httpx.ConnectError, httpx.ConnectTimeout):
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
                 continue  # nothing was sent; another address of the name may work
         return await self._call(last, url, headers, body)
 
     async def _call(self, address: Address, url: Url, headers: Mapping[str, str], body: bytes) -> SendResult:
-        host = f"[{address}]" if address.version == 6 else str(address)
         all_headers = {
             "Host": url.netloc,
             "Content-Type": CONTENT_TYPE,
@@ -103,44 +107,50 @@ class HttpSender:
             "Connection": "close",
             **headers,
         }
-        # Not httpx.AsyncClient, which would also process cookies and redirects.
-        async with httpx.AsyncHTTPTransport(verify=self._trust, trust_env=False) as transport:
-            timeout = httpx.Timeout(None, connect=min(_CONNECT_SECONDS, self._seconds))
-            request = httpx.Request(
+        target = quote(url.path + url.query, safe=_TARGET_SAFE)
+        # httpx's own transport. httpx itself would take 6 MiB, cookies and redirects on top.
+        async with (
+            httpcore.AsyncConnectionPool(ssl_context=self._trust) as pool,
+            pool.stream(
                 "POST",
-                f"{url.scheme}://{host}:{url.port}{url.path}{url.query}",
-                headers=all_headers,
+                httpcore.URL(scheme=url.scheme, host=str(address), port=url.port, target=target),
+                headers=list(all_headers.items()),
                 content=body,
-                extensions={"sni_hostname": url.host, "timeout": timeout.as_dict()},
-            )
-            response = await transport.handle_async_request(request)
-            try:
-                await _drain_response(response)
-            finally:
-                await response.aclose()
-        status = response.status_code
+                extensions={
+                    "sni_hostname": url.host,
+                    "timeout": {"connect": min(_CONNECT_SECONDS, self._seconds)},
+                },
+            ) as response,
+        ):
+            await _drain_response(response)
+            status, retry_after = response.status, _header(response, b"retry-after")
         error = "" if 200 <= status < 300 else _status_error(status)
-        return SendResult(status=status, error=error, retry_after=response.headers.get("Retry-After", ""))
+        return SendResult(status=status, error=error, retry_after=retry_after)
 
 
 def _authorities() -> ssl.SSLContext:
     # Those of certifi, because a slim image has none, and those of the system, for private networks.
-    context = httpx.create_ssl_context(trust_env=False)
+    context = ssl.create_default_context(cafile=certifi.where())
     context.load_default_certs()
     return context
 
 
-async def _drain_response(response: httpx.Response) -> None:
+async def _drain_response(response: httpcore.Response) -> None:
     """Read a short response to its end; cut off a long or slow one. The status is known already."""
     size = 0
     try:
         async with asyncio.timeout(_READ_SECONDS):
-            async for chunk in response.aiter_raw():
+            async for chunk in response.aiter_stream():
                 size += len(chunk)
                 if size > _MAX_READ_BYTES:
                     return
-    except (TimeoutError, httpx.HTTPError):
+    except (TimeoutError, *_ERRORS):
         return
+
+
+def _header(response: httpcore.Response, name: bytes) -> str:
+    """Return a header of a response, all of its values if it has several; empty for none."""
+    return ", ".join(value.decode("latin-1") for key, value in response.headers if key.lower() == name)
 
 
 def _status_error(status: int) -> str:

@@ -34,9 +34,8 @@ def run(settings: Settings) -> None:
         JournalError: the broker can't be reached, something on it is missing or configured differently, the health port
             is in use, or a consumer was deleted.
     """
-    for name in ("httpx", "httpcore"):
-        # They log complete URLs, and a query may contain a secret.
-        logging.getLogger(name).setLevel(logging.WARNING)
+    # It logs complete URLs, and a query may contain a secret.
+    logging.getLogger("httpcore").setLevel(logging.WARNING)
     config = ReloadableConfig(settings.source)
     uvloop.run(run_until_signal(_deliver(settings, config), on_hangup=config.reload))
 

@@ -318,3 +318,15 @@ def test_log_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert rest == "INFO    a.b: hello you\n"
     assert moment[10] == "T"
     assert moment.endswith("Z")
+
+
+def test_services_load_only_what_they_need() -> None:
+    """No service loads what another library would bring along: pydantic, attrs, FastStream, httpx with its colours, or
+    the library that only a login with a key needs. Together they would be half of a service's memory."""
+    program = """import sys
+import opstream_api.main, opstream_projector.main, opstream_runner.main, opstream_webhooks.main
+from opstream_api.app import PlainLitestar
+PlainLitestar([])
+print(sorted({'attrs', 'cryptography', 'faststream', 'httpx', 'pydantic', 'pygments', 'rich'} & set(sys.modules)))"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"

@@ -67,7 +67,7 @@ def test_the_sources_keep_within_the_fences(copy: Path) -> None:
         ("schemas/opstream_schemas/text.py", "asyncio", "schemas is pure"),
         ("schemas/opstream_schemas/operation/fold.py", "nats", "schemas is pure"),
         ("journal/opstream_journal/errors.py", "litestar", "the journal knows nats-py only"),
-        ("services/api/opstream_api/errors.py", "faststream", "the api needs no faststream"),
+        ("services/api/opstream_api/errors.py", "faststream", "no service needs faststream"),
         ("services/webhooks/opstream_webhooks/settings.py", "litestar", "runner, projector and webhooks"),
         ("schemas/opstream_schemas/operation/state.py", "opstream_schemas.operation.fold", "no circle"),
         ("services/projector/opstream_projector/settings.py", "opstream_projector.main", "no circle"),

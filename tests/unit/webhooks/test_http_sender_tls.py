@@ -117,6 +117,27 @@ async def test_addresses_are_tried_in_turn() -> None:
         assert (await HttpSender(two, LOOPBACK, seconds=5).send(url, {}, b"")).status == 200
 
 
+async def test_what_a_receiver_gets() -> None:
+    """The target is the URL's, with what HTTP does not allow in it percent-encoded and nothing else changed; the body
+    has its length; and `Retry-After` is handed on."""
+    heads: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        writer.write(b"HTTP/1.1 503 Busy\r\nretry-after: 7\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        url = parse_url(f'http://{NAME}:{port}/a/../b%2Fc;d=1?q="{{x}}"&r=%22', is_http_allowed=True)
+        answer = await HttpSender(resolve, LOOPBACK, seconds=5).send(url, {"webhook-id": "1"}, b"{}")
+    assert (answer.status, answer.retry_after) == (503, "7")
+    line, *headers = heads[0].split("\r\n")
+    assert line == "POST /a/../b%2Fc;d=1?q=%22%7Bx%7D%22&r=%22 HTTP/1.1"
+    assert {"Content-Length: 2", "webhook-id: 1", f"Host: {NAME}:{port}"} <= set(headers)
+
+
 async def test_a_resolver_that_never_responds() -> None:
     """If the servers of a name do not respond, the attempt times out and says so."""
 
