@@ -41,6 +41,7 @@ SECTIONS: Final = {
         "runner": "Execute actions.",
         "projector": "Keep the view up to date.",
         "webhooks": "Deliver outcomes over HTTP, signed and retried.",
+        "hub": "Run api, projector and webhooks in one process.",
     },
     "The history of all operations": {
         "replay": "Print the history of all operations.",

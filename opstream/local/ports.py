@@ -118,6 +118,19 @@ async def is_ready(host: str, port: int) -> bool:
     return b" 200 " in await _first_line(host, port, request.encode())
 
 
+async def is_refused(host: str, port: int) -> bool:
+    """Return True if no server listens there."""
+    try:
+        async with asyncio.timeout(_PROBE_TIMEOUT):
+            _, writer = await asyncio.open_connection(reachable_host(host), port)
+    except ConnectionRefusedError:
+        return True
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return False
+
+
 async def _first_line(host: str, port: int, request: bytes) -> bytes:
     try:
         async with asyncio.timeout(_PROBE_TIMEOUT):

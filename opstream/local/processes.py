@@ -30,6 +30,8 @@ _OUTPUT_TIMEOUT: Final = 0.5
 
 SUPERVISOR_VARIABLE: Final = "OPSTREAM_SUPERVISOR_PID"
 """Set by the supervisor in the environment of its children."""
+CLOSE_SIGNAL: Final = signal.SIGUSR1
+"""Asks several services in one process to stop the first of them, the one that takes new work, and no other yet."""
 ERROR_PREFIX: Final = "opstream: error: "
 """Begins the line of an error with which a command of ours ends."""
 _PR_SET_PDEATHSIG: Final = 1
@@ -115,9 +117,13 @@ class ChildProcess:
 
     def terminate(self) -> None:
         """Send SIGTERM, if the process still runs."""
+        self.send(signal.SIGTERM)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, if the process still runs."""
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                self._process.terminate()
+                self._process.send_signal(number)
 
     def kill(self) -> None:
         """Kill the process and all others of its session."""

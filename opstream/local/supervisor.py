@@ -1,80 +1,52 @@
 """The supervisor of `opstream up`: the whole system on one machine, as child processes.
 
-The children are the commands of production (`opstream broker`, `api`, …). They start in the order broker, provision,
-all services, and stop in the order api, runner, projector, webhooks, broker, so that each has those that it needs.
+The children are the commands of production (`opstream broker`, `hub`, …). They start in the order broker, provision,
+all services, and stop in the order api, runner, projector, webhooks, broker, so that each has those that it needs: the
+hub, which is three of them, stops in two steps.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
+import contextlib
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
-import msgspec
-
 from opstream.terminal.console import CommandError
-from opstream_schemas.urls import LOGIN_VARIABLES
+from opstream.terminal.logs import NAME_END
 
 from .action_check import CHECK_COMMAND, ActionCheck
 from .broker_disk import BrokerDisk
-from .ports import ListenAddress, free_ports, is_broker, is_ready, local_url, wait_until
+from .ports import is_broker, is_ready, is_refused, wait_until
 from .processes import (
+    CLOSE_SIGNAL,
     ERROR_PREFIX,
-    SUPERVISOR_VARIABLE,
     ChildProcess,
     PrefixedOutput,
     end_error,
     report_failure,
     stop_in_order,
 )
+from .system_commands import HUB, JOINT_SERVICES, LOOPBACK, Settings, SystemCommands
 
-_LOOPBACK: Final = "127.0.0.1"
 _START_TIMEOUT: Final = 60.0
-_CONNECT_TIMEOUT: Final = "15s"
-_KILL_AFTER: Final = {"provision": 1.0, "api": 3.0, "runner": 8.0, "projector": 8.8, "webhooks": 9.3, "broker": 9.6}
+_KILL_AFTER: Final = {
+    "provision": 1.0,
+    "api": 3.0,
+    "runner": 8.0,
+    "projector": 8.8,
+    "webhooks": 9.3,
+    HUB: 9.3,
+    "broker": 9.6,
+}
 """Seconds after the signal at which each is killed. The runner needs most of them: it stops its actions. The runner and
 the processes that it needs (`_DRAINED`) have its drain in addition."""
-_DRAINED: Final = frozenset({"runner", "projector", "webhooks", "broker"})
-_SERVICES: Final = frozenset({"broker", "api", "projector", "runner", "webhooks"})
-_NAMES: Final = ("opstream", "broker", "provision", "api", "projector", "runner", "webhooks")
-_SECRETS_VARIABLE: Final = "OPSTREAM_CALLBACK_SECRETS"
-"""The variable of `--callback-secret`."""
+_DRAINED: Final = frozenset({"runner", "projector", "webhooks", HUB, "broker"})
+_SERVICES: Final = frozenset({"broker", "runner", HUB, *JOINT_SERVICES})
+_NAMES: Final = ("opstream", "broker", "provision", "api", "projector", "runner", "webhooks", HUB)
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """The options of `opstream up`."""
-
-    host: str
-    port: int
-    """0 for a free one."""
-    public_url: str | None
-    allowed_hosts: tuple[str, ...] = ()
-    allowed_origins: tuple[str, ...] = ()
-    nats_port: int
-    """0 for a free one."""
-    data_dir: Path
-    modules: tuple[str, ...]
-    concurrency: int
-    drain: float
-    """Seconds."""
-    max_body: int
-    """Bytes."""
-    max_result: int
-    """Bytes."""
-    is_archiving: bool
-    """Make an archive."""
-    webhooks_config: Path | None = None
-    callback_hosts: tuple[str, ...] = ()
-    callback_secrets: tuple[str, ...] = ()
-    networks: tuple[Any, ...] = ()
-    """Networks outside of the public internet to which webhooks may be delivered."""
-    is_http_allowed: bool = False
-    log_level: str
 
 
 def run_all(settings: Settings) -> None:
@@ -83,28 +55,20 @@ def run_all(settings: Settings) -> None:
     Raises:
         CommandError: a port is in use, a child could not be started or ended by itself, or a second signal came.
     """
-    ports = free_ports(
-        [
-            ListenAddress(settings.host, settings.port, "--port"),
-            ListenAddress(_LOOPBACK, settings.nats_port, "--nats-port"),
-            ListenAddress(_LOOPBACK, 0, "--health-port"),
-            ListenAddress(_LOOPBACK, 0, "--health-port"),
-            ListenAddress(_LOOPBACK, 0, "--health-port"),
-        ]
-    )
-    asyncio.run(_run(settings, ports))
+    commands = SystemCommands(settings)
+    asyncio.run(_run(settings, commands))
 
 
-async def _run(settings: Settings, ports: list[int]) -> None:
-    await Supervisor(settings, ports, PrefixedOutput(sys.stdout, _NAMES)).run()
+async def _run(settings: Settings, commands: SystemCommands) -> None:
+    await Supervisor(settings, commands, PrefixedOutput(sys.stdout, _NAMES)).run()
 
 
 class Supervisor:
     """Starts the children, watches them, and stops them. Use it once."""
 
-    def __init__(self, settings: Settings, ports: list[int], output: PrefixedOutput) -> None:
+    def __init__(self, settings: Settings, commands: SystemCommands, output: PrefixedOutput) -> None:
         self._settings = settings
-        self._port, self._nats_port, self._projector_port, self._runner_port, self._webhooks_port = ports
+        self._commands = commands
         self._output = output
         self._children: dict[str, ChildProcess] = {}
         self._signals = 0
@@ -168,10 +132,8 @@ class Supervisor:
             raise CommandError(f"not everything was ready within {_START_TIMEOUT:g} s: see its output above") from error
         finally:
             self._limit = None
-        api = local_url("http", self._settings.host, self._port)
-        self._output.plain(
-            f"opstream is ready: API {self._settings.public_url or api}, broker {self._nats_url}", is_bold=True
-        )
+        api, broker = self._commands.api_url, self._commands.nats_url
+        self._output.plain(f"opstream is ready: API {self._settings.public_url or api}, broker {broker}", is_bold=True)
         self._output.plain(f"Try {api}/docs in a browser; Ctrl-C stops everything")
 
     async def _check_actions(self) -> None:
@@ -186,13 +148,9 @@ class Supervisor:
         check.finish(child.ended.result())
 
     async def _start_broker(self) -> None:
-        settings = self._settings
-        self._print(f"starting the broker; its data is in {settings.data_dir}")
-        await self._launch(
-            "broker",
-            *("--nats-host", _LOOPBACK, "--nats-port", str(self._nats_port), "--data-dir", str(settings.data_dir)),
-        )
-        await wait_until(lambda: is_broker(_LOOPBACK, self._nats_port))
+        self._print(f"starting the broker; its data is in {self._settings.data_dir}")
+        await self._launch("broker", *self._commands.broker())
+        await wait_until(lambda: is_broker(LOOPBACK, self._commands.nats_port))
 
     async def _care_for_disk(self) -> None:
         """Restart the broker when its disk was full and has room again."""
@@ -238,58 +196,20 @@ class Supervisor:
                 raise end_error(child, "provisioning failed")
 
     async def _provision_once(self) -> ChildProcess:
-        settings = self._settings
         self._print("provisioning")
-        child = await self._launch(
-            "provision",
-            *(*self._broker_options(), "--update", "--replicas", "1"),
-            *("--max-body", str(settings.max_body), "--max-result", str(settings.max_result)),
-            *(("--archive",) if settings.is_archiving else ()),
-            *self._action_options(),
-        )
+        child = await self._launch("provision", *self._commands.provision())
         await asyncio.wait([child.ended])
         return child
 
     async def _start_services(self) -> None:
-        settings = self._settings
         self._print("starting api, projector, runner and webhooks")
-        public_url = ("--public-url", settings.public_url) if settings.public_url else ()
-        await self._launch("projector", *self._broker_options(), *_health_options(self._projector_port))
-        await self._launch(
-            "api",
-            *self._broker_options(),
-            *("--host", settings.host, "--port", str(self._port), "--max-body", str(settings.max_body)),
-            *public_url,
-            *(part for host in settings.allowed_hosts for part in ("--allowed-host", host)),
-            *(part for origin in settings.allowed_origins for part in ("--allowed-origin", origin)),
-            *self._callback_options(),
-        )
-        await self._launch(
-            "runner",
-            *self._broker_options(),
-            *(*_health_options(self._runner_port), "--concurrency", str(settings.concurrency)),
-            *("--max-result", str(settings.max_result), "--drain", str(settings.drain)),
-            *self._action_options(),
-        )
-        await self._launch(
-            "webhooks",
-            *self._broker_options(),
-            *_health_options(self._webhooks_port),
-            *(("--config", str(settings.webhooks_config)) if settings.webhooks_config else ()),
-            *self._callback_options(),
-            *(part for network in settings.networks for part in ("--allow-private", str(network))),
-        )
+        for name, options in self._commands.services().items():
+            await self._launch(name, *options)
         await self._wait_ready()
 
     async def _wait_ready(self) -> None:
-        settings = self._settings
         # The runner is ready when its actions are in the catalog.
-        await asyncio.gather(
-            wait_until(_readiness_check(settings.host, self._port)),
-            wait_until(_readiness_check(_LOOPBACK, self._projector_port)),
-            wait_until(_readiness_check(_LOOPBACK, self._runner_port)),
-            wait_until(_readiness_check(_LOOPBACK, self._webhooks_port)),
-        )
+        await asyncio.gather(*(wait_until(_readiness_check(*address)) for address in self._commands.readiness()))
 
     async def _launch(self, name: str, *options: str) -> ChildProcess:
         command = [sys.executable, "-P", "-m", "opstream", name, "--log-level", self._settings.log_level, *options]
@@ -301,7 +221,9 @@ class Supervisor:
 
     async def _start_child(self, name: str, command: Sequence[str], on_line: Callable[[str], None]) -> ChildProcess:
         try:
-            return await ChildProcess.start(name, command, environment=self._environment(name), on_line=on_line)
+            return await ChildProcess.start(
+                name, command, environment=self._commands.environment(name), on_line=on_line
+            )
         except OSError as error:
             raise CommandError(f"the {name} can't be started: {error}") from error
 
@@ -312,6 +234,10 @@ class Supervisor:
         if line.startswith(ERROR_PREFIX):
             self._held[name] = line  # if the child ends with it, it is the error of this command, which is printed once
             return
+        if name == HUB:
+            service, end, rest = line.partition(NAME_END)
+            if end and service in JOINT_SERVICES:
+                name, line = service, rest
         # nats-server logs many lines at each start; they are shown with --log-level debug.
         if name != "broker" or " [INF]" not in line or self._settings.log_level == "debug":
             self._output.line(name, line)
@@ -319,31 +245,6 @@ class Supervisor:
     def _show_held(self, name: str) -> None:
         if name in self._held:
             self._output.line(name, self._held.pop(name))
-
-    def _environment(self, name: str) -> Mapping[str, str]:
-        shelf = self._settings.data_dir.absolute() / "bookshelf"
-        return {
-            "BOOKSHELF_URL": shelf.as_uri(),
-            **{name: value for name, value in os.environ.items() if name not in LOGIN_VARIABLES},  # its broker has none
-            SUPERVISOR_VARIABLE: str(os.getpid()),
-            "PYTHONUNBUFFERED": "1",
-            # A variable, since every user of the machine can read options; for one child, since no other needs them.
-            _SECRETS_VARIABLE: ",".join(self._settings.callback_secrets) if name == "webhooks" else "",
-        }
-
-    def _broker_options(self) -> tuple[str, ...]:
-        return ("--nats", self._nats_url, "--connect-timeout", _CONNECT_TIMEOUT)
-
-    def _action_options(self) -> tuple[str, ...]:
-        return tuple(part for module in self._settings.modules for part in ("--actions", module))
-
-    def _callback_options(self) -> tuple[str, ...]:
-        hosts = (part for host in self._settings.callback_hosts for part in ("--callback-host", host))
-        return (*hosts, *(("--allow-http",) if self._settings.is_http_allowed else ()))
-
-    @property
-    def _nats_url(self) -> str:
-        return local_url("nats", _LOOPBACK, self._nats_port)
 
     def _print(self, text: str) -> None:
         self._output.line("opstream", text)
@@ -383,17 +284,34 @@ class Supervisor:
             self._failed.set_result(error)
 
     async def _stop(self) -> None:
+        begin = asyncio.get_running_loop().time()
         running = [name for name in _KILL_AFTER if name in self._children and not self._children[name].ended.done()]
         if running:
-            self._print(f"stopping {', '.join(running)}")
+            self._print(f"stopping {', '.join(_stop_order(running))}")
         if "runner" in running and self._settings.drain:
             self._print(f"running actions have {self._settings.drain:g} s to end; a second Ctrl-C kills them")
+        if HUB in running:
+            await self._close_api()
+        spent = asyncio.get_running_loop().time() - begin
         limits = {name: _KILL_AFTER[name] + (self._settings.drain if name in _DRAINED else 0.0) for name in running}
-        await stop_in_order([(self._children[name], limits[name]) for name in running], self._print)
+        await stop_in_order([(self._children[name], limits[name] - spent) for name in running], self._print)
+
+    async def _close_api(self) -> None:
+        """Have the hub stop its API. The runner stops next, and projector and webhooks after it."""
+        self._children[HUB].send(CLOSE_SIGNAL)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_KILL_AFTER["api"]):
+                await wait_until(lambda: is_refused(self._settings.host, self._commands.port))
 
 
-def _health_options(port: int) -> tuple[str, ...]:
-    return ("--health-host", _LOOPBACK, "--health-port", str(port))
+def _stop_order(running: Sequence[str]) -> list[str]:
+    """The services in the order of their stop: those of the hub by their names, its API first."""
+    if HUB not in running:
+        return list(running)
+    others = [name for name in running if name != HUB]
+    before_broker = others.index("broker") if "broker" in others else len(others)
+    others[before_broker:before_broker] = JOINT_SERVICES[1:]
+    return [JOINT_SERVICES[0], *others]
 
 
 def _readiness_check(host: str, port: int) -> Callable[[], Awaitable[bool]]:

@@ -1,16 +1,24 @@
-"""Logging: one line per record on stderr, with time (UTC), level and logger. Nothing else configures logging."""
+"""Logging: one line per record on stderr, with time (UTC), level and logger. Nothing else configures logging.
+
+Where several services share a process, each line begins with the name of its service.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
+from contextvars import ContextVar
 from typing import Any, Final
 
 from .console import coloured, printable, supports_colour
 
 _FORMAT: Final = "%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s"
 _COLOURS: Final = {logging.WARNING: "yellow", logging.ERROR: "red", logging.CRITICAL: "red"}
+
+NAME_END: Final = " | "
+"""Between the name of a service and the rest of a line."""
+_service: ContextVar[str] = ContextVar("service", default="")
 
 
 class _LogFormatter(logging.Formatter):
@@ -33,7 +41,14 @@ class _LogFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Format the record as a line, followed by the traceback if it has one."""
-        return coloured(super().format(record), _COLOURS.get(record.levelno), has_colour=self._has_colour)
+        text = coloured(super().format(record), _COLOURS.get(record.levelno), has_colour=self._has_colour)
+        service = _service.get()
+        return "\n".join(f"{service}{NAME_END}{line}" for line in text.split("\n")) if service else text
+
+
+def name_service(name: str) -> None:
+    """Begin each line that is logged in the present context, and in tasks that begin in it, with a name."""
+    _service.set(name)
 
 
 def configure(level: str) -> None:

@@ -1,8 +1,8 @@
 """One NATS connection: a first connect within a time limit, endless reconnects, a callback when it is lost for good.
 
 `Connection` makes the options for the client that opens the connection (`connect`, or FastStream's broker of a
-subscriber) and tracks its state. nats-py closes a connection for good on a protocol error, and nothing works any more. Then
-`on_lost` is called, which by default ends the process (docs/nats.md).
+subscriber) and tracks its state. nats-py closes a connection for good on a protocol error, and nothing works any more.
+Then `on_lost` is called, which by default ends the process (docs/nats.md).
 """
 
 from __future__ import annotations

@@ -35,26 +35,37 @@ class ServiceLoop(Protocol):
         ...
 
 
-async def run_until_signal(work: Coroutine[Any, Any, None], *, on_hangup: Callable[[], None] | None = None) -> None:
-    """Run the work of a process until it ends, or until SIGTERM or SIGINT cancels it.
+Serve = Callable[[asyncio.Event], Awaitable[None]]
+"""A service: works until the event is set, then stops cleanly. It raises what keeps it from its work."""
+
+
+async def run_until_signal(serve: Serve, *, on_hangup: Callable[[], None] | None = None) -> None:
+    """Run a service until it ends, or until SIGTERM or SIGINT stops it.
 
     Args:
-        work: the work; its exceptions are raised.
+        serve: the service; its exceptions are raised.
         on_hangup: called for each SIGHUP; None leaves the signal's default.
     """
-    stop_requested = asyncio.Event()
+    stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop_requested.set)
+        loop.add_signal_handler(number, stopping.set)
     if on_hangup is not None:
         loop.add_signal_handler(signal.SIGHUP, on_hangup)
+    await serve(stopping)
+
+
+async def run_until_set(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Run work until it ends, or until the event is set: then it is cancelled. Its exceptions are raised."""
     working = asyncio.create_task(work, name="work")
-    signaled = asyncio.create_task(stop_requested.wait(), name="signal")
-    await asyncio.wait({working, signaled}, return_when=asyncio.FIRST_COMPLETED)
-    signaled.cancel()
-    if stop_requested.is_set():
-        logger.info("stopping")
-        await cancel_all(working)
+    waiting = asyncio.create_task(stopping.wait(), name="stop")
+    try:
+        await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+        if not working.done():
+            logger.info("stopping")
+            await cancel_all(working)
     if not working.cancelled():
         await working
 

@@ -9,6 +9,7 @@ import click
 from opstream.cli.options import common as common_options
 from opstream.cli.options import proxy as proxy_options
 from opstream.cli.options import webhooks as webhook_options
+from opstream.cli.options.option import option
 from opstream.cli.service_process import settle_memory
 
 
@@ -31,10 +32,19 @@ from opstream.cli.service_process import settle_memory
 @webhook_options.callback_secret_option
 @webhook_options.allow_private_option
 @webhook_options.allow_http_option
+@option(
+    "--processes",
+    "is_apart",
+    variable="PROCESSES",
+    is_flag=True,
+    help="Run api, projector and webhooks as processes of their own instead of one ('opstream hub'). It takes 50 MiB "
+    "more.",
+)
 @common_options.log_level_option
 def up(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the settings are
     """Run everything on this machine: broker, api, projector, runner and webhooks.
 
+    The runner, which executes your code, and the broker are processes of their own; the others share one.
     Prints one line with the URLs when everything is ready. Ctrl-C or SIGTERM stops everything in order: running actions
     have --drain to end, and those that still run then continue at the next start. A second Ctrl-C or SIGTERM kills what
     is left. If a process dies, the others are stopped and the exit status is 1.
@@ -44,7 +54,8 @@ def up(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the 
       opstream up --actions shop.orders
       opstream run order/7:ship --input '{"items": ["book"]}'   # in another terminal
     """
-    from opstream.local.supervisor import Settings, run_all
+    from opstream.local.supervisor import run_all
+    from opstream.local.system_commands import Settings
 
     webhook_options.check_config(given)
     if given["port"] and given["port"] == given["nats_port"]:

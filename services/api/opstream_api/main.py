@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import uuid_utils
 import uvloop
@@ -28,6 +27,7 @@ from opstream_journal.runtime.broker_monitor import BrokerMonitor
 from opstream_journal.runtime.conditions import Conditions
 from opstream_journal.runtime.descriptors import raise_limit
 from opstream_journal.runtime.health import listen
+from opstream_journal.runtime.service import run_until_signal
 from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_journal.stores.setback_watch import SetbackWatch
 
@@ -54,8 +54,6 @@ from .settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-
 
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; open requests then have `server.GRACE_SECONDS` to finish.
@@ -64,9 +62,7 @@ def run(settings: Settings) -> None:
         JournalError: the port is in use, the broker can't be reached, or its streams are missing or configured
             differently. The message says what to do.
     """
-    raise_limit()
-    with listen(settings.host, settings.port, "--port") as sock:
-        uvloop.run(_serve(settings, sock))
+    uvloop.run(run_until_signal(partial(serve, settings)))
 
 
 class ConnectedApi(NamedTuple):
@@ -176,21 +172,29 @@ async def connected_api(settings: Settings) -> AsyncIterator[ConnectedApi]:
         yield ConnectedApi(app, hosts, conditions, watches)
 
 
-async def _serve(settings: Settings, sock: socket.socket) -> None:
+async def serve(settings: Settings, stopping: asyncio.Event) -> None:
+    """As `run`, in the running loop and until the event is set."""
+    raise_limit()
+    with listen(settings.host, settings.port, "--port") as sock:
+        await _serve(settings, sock, stopping)
+
+
+async def _serve(settings: Settings, sock: socket.socket, stopping: asyncio.Event) -> None:
     server: Server | None = None
     task = asyncio.current_task()
 
-    def stop() -> None:
+    async def stop() -> None:
+        await stopping.wait()
         if server is not None:
             server.should_exit = True
         elif task is not None:
             task.cancel()
 
-    for number in _SIGNALS:
-        asyncio.get_running_loop().add_signal_handler(number, stop)
+    stop_task = asyncio.create_task(stop(), name="stop")
     try:
         async with connected_api(settings) as api:
             server = make_server(api.app, api.conditions, api.watches.stop)
+            server.should_exit = stopping.is_set()  # some of nats-py's waits lose a cancellation
             host, port = sock.getsockname()[:2]
             logger.info("serving on %s port %d", host, port)
             if api.hosts.is_any and not settings.public_url and not settings.allowed_hosts:
@@ -203,6 +207,8 @@ async def _serve(settings: Settings, sock: socket.socket) -> None:
         if server is not None:
             raise
         logger.info("stopped before the broker was reachable")
+    finally:
+        stop_task.cancel()
 
 
 def _check_body_limit(body_limit: int, max_msg_size: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ import uvloop
 from opstream_journal import Connection, Journal, SnapshotStore
 from opstream_journal.command_handler import CommandHandler
 from opstream_journal.runtime.conditions import Conditions
-from opstream_journal.runtime.service import ServiceLoop, run_service, run_until_signal
+from opstream_journal.runtime.service import ServiceLoop, run_service, run_until_set, run_until_signal
 from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_journal.stores.setback_watch import SetbackWatch
 
@@ -37,6 +38,11 @@ def run(settings: Settings) -> None:
         JournalError: the broker can't be reached, something on it is missing or configured differently, the health port
             is in use, or the consumer was deleted.
     """
+    uvloop.run(run_until_signal(partial(serve, settings)))
+
+
+async def serve(settings: Settings, stopping: asyncio.Event) -> None:
+    """As `run`, in the running loop and until the event is set."""
     conditions = Conditions()
     work = run_service(
         "opstream-projector",
@@ -48,7 +54,7 @@ def run(settings: Settings) -> None:
         health_port=settings.health_port,
         conditions=conditions,
     )
-    uvloop.run(run_until_signal(work))
+    await run_until_set(stopping, work)
 
 
 async def _compose(conditions: Conditions, connection: Connection, max_msg_size: int) -> list[ServiceLoop]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import time
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 import uvloop
 
 from opstream_journal import Connection
-from opstream_journal.runtime.service import ServiceLoop, run_service, run_until_signal
+from opstream_journal.runtime.service import ServiceLoop, run_service, run_until_set, run_until_signal
 from opstream_journal.stores.webhook_deliveries import DeliveryStore
 
 from .address_guard import resolve_by_system
@@ -34,13 +36,15 @@ def run(settings: Settings) -> None:
         JournalError: the broker can't be reached, something on it is missing or configured differently, the health port
             is in use, or a consumer was deleted.
     """
+    config = ReloadableConfig(settings.source)
+    uvloop.run(run_until_signal(partial(serve, settings, config), on_hangup=config.reload))
+
+
+async def serve(settings: Settings, config: ReloadableConfig, stopping: asyncio.Event) -> None:
+    """Deliver outcomes, in the running loop and until the event is set; as `run`."""
     # It logs complete URLs, and a query may contain a secret.
     logging.getLogger("httpcore").setLevel(logging.WARNING)
-    config = ReloadableConfig(settings.source)
-    uvloop.run(run_until_signal(_deliver(settings, config), on_hangup=config.reload))
 
-
-async def _deliver(settings: Settings, config: ReloadableConfig) -> None:
     async def compose(connection: Connection, _max_msg_size: int) -> list[ServiceLoop]:
         config.log()
         deliveries = DeliveryStore(connection)
@@ -57,7 +61,7 @@ async def _deliver(settings: Settings, config: ReloadableConfig) -> None:
         )
         return [fanout, worker]
 
-    await run_service(
+    work = run_service(
         "opstream-webhooks",
         compose,
         servers=settings.servers,
@@ -66,6 +70,7 @@ async def _deliver(settings: Settings, config: ReloadableConfig) -> None:
         health_host=settings.health_host,
         health_port=settings.health_port,
     )
+    await run_until_set(stopping, work)
 
 
 def _utc_now() -> datetime:

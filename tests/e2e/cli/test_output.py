@@ -58,7 +58,7 @@ CALLS: Final = {
 """Each command with its exit status. The services and `demo` print nothing but logs and progress."""
 SOME: Final = ("run", "run, failed", "status, wait", "events", "audit", "replay", "verify", "help", "a usage error")
 """The calls that are run in each way; the others only with a closed output."""
-SERVICES: Final = {"api", "broker", "demo", "projector", "runner", "up", "webhooks"}
+SERVICES: Final = {"api", "broker", "demo", "hub", "projector", "runner", "up", "webhooks"}
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import time
@@ -56,7 +57,7 @@ def test_runs_stops_and_remembers(workplace: Path, http: httpx.Client) -> None:
         before = poll(http, api, operation_id)
         assert (before["status"], before["result"]) == ("Succeeded", {"text": "hello"})
         children = up.descendants()
-        assert len(children) == 5
+        assert len(children) == 3
         watch = Watch(children)
         begin = time.monotonic()
         up.send(signal.SIGTERM)
@@ -76,13 +77,21 @@ def test_runs_stops_and_remembers(workplace: Path, http: httpx.Client) -> None:
         assert "--data-dir" in other.stderr
 
 
-def test_ctrl_c_stops_in_order(up: Process) -> None:
-    """SIGINT reaches only the supervisor, which stops api, runner, projector, webhooks and broker; the status is 0."""
-    up.send(signal.SIGINT)
-    assert up.wait(STOP) == 0
+@pytest.mark.parametrize("options", [(), ("--processes",)])
+def test_ctrl_c_stops_in_order(workplace: Path, options: tuple[str, ...]) -> None:
+    """SIGINT reaches only the supervisor, which stops api, runner, projector, webhooks and broker; the status is 0.
+    With --processes each of them is a process."""
+    with start_up(workplace, *options) as up:
+        up.wait_for(READY)
+        found = {re.search(r"-m opstream (\S+)|nats-server", line)[1] or "broker" for line in up.descendants().values()}
+        apart = {"api", "projector", "webhooks"} if options else {"hub"}
+        assert found == {"broker", "runner", *apart}
+        up.send(signal.SIGINT)
+        assert up.wait(STOP) == 0
     assert "stopping api, runner, projector, webhooks, broker" in up.output
     assert "running actions have 10 s to end; a second Ctrl-C kills them" in up.output
     assert "Traceback" not in up.output
+    assert up.output.index("received SIGTERM: no more") < up.output.index(".runtime.service: stopping")
 
 
 def test_a_second_ctrl_c_kills(up: Process, http: httpx.Client) -> None:
@@ -111,14 +120,19 @@ def test_a_stubborn_action_is_killed_in_time(workplace: Path, http: httpx.Client
 
 
 def test_running_actions_may_end(workplace: Path, http: httpx.Client) -> None:
-    """After SIGTERM the runner has its drain, in addition to the time after which it is killed without."""
+    """After SIGTERM the runner has its drain, in addition to the time after which it is killed without. Nothing new is
+    accepted meanwhile, and the projector works on."""
     with start_up(workplace, "--drain", "30") as up:
         api = up.wait_for(READY)[1]
         operation_id = submit(http, api, "nap")
         up.wait_for("napping")
         up.send(signal.SIGTERM)
+        up.wait_for("received SIGTERM: no more attempts start")
+        with pytest.raises(httpx.ConnectError):  # the API stops first
+            http.get(api)
         assert up.wait(30) == 0
         assert "was killed" not in up.output
+        assert re.search(r"no more attempts start(.*\n)+projector +\| .* stopping", up.output)
     with start_up(workplace) as up:
         monitor = poll(http, up.wait_for(READY)[1], operation_id)
         assert (monitor["status"], monitor["attempt"]) == ("Succeeded", 1)

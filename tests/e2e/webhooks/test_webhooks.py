@@ -32,7 +32,7 @@ pytestmark = pytest.mark.e2e
 
 READY = "endpoints: "
 COUNT = 12
-SERVICES = ("webhooks", "runner", "api", "projector")
+PROCESSES = ("hub", "runner")
 
 
 def environment(pid: int) -> bytes:
@@ -181,8 +181,8 @@ async def test_a_request_can_t_steer_the_terminal() -> None:
 
 
 async def test_up_runs_it_too(workplace: Path) -> None:
-    """`opstream up` passes the options to the API and the service, and the secret, by the environment, only to the
-    service: users' actions run in another process."""
+    """`opstream up` passes the options to the hub, and the secret by the environment, and only to the hub: users'
+    actions run in another process."""
     async with receiving() as receiver:
         options = ("--callback-host", receiver.host, "--allow-http", "--allow-private", "127.0.0.1/32")
         given = ("--callback-secret", SECRET, "--webhooks-config", str(write_hooks(workplace, all=receiver.url)))
@@ -190,8 +190,8 @@ async def test_up_runs_it_too(workplace: Path) -> None:
         with Process("up", *ports, "--actions", MODULE, *options, *given, cwd=workplace) as up:
             ready = await asyncio.to_thread(up.wait_for, r"^opstream is ready: API (\S+), broker (\S+)$")
             assert all(SECRET not in line for line in up.descendants().values())
-            has_secret = {name: SECRET.encode() in environment(up.child(f"-m opstream {name} ")) for name in SERVICES}
-            assert has_secret == {"webhooks": True, "runner": False, "api": False, "projector": False}
+            has_secret = {name: SECRET.encode() in environment(up.child(f"-m opstream {name} ")) for name in PROCESSES}
+            assert has_secret == {"hub": True, "runner": False}
             asking = ("run", "echo/1:say", "--input", '{"text": "hello"}', "--detach", "--url", ready[1])
             asked = await asyncio.to_thread(run, *asking, "--operation-id", "asked", "--callback", receiver.url)
             assert asked.returncode == 0, asked.stderr

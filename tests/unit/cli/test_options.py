@@ -137,9 +137,10 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             *("--max-result", "2KiB", "--archive", "--log-level", "debug"),
             *("--webhooks-config", HOOKS, "--callback-host", "a.example", "--callback-secret", SECRET),
             *("--allow-private", "10.0.0.0/8", "--allow-http"),
-            *("--allowed-host", "api.example", "--allowed-origin", "https://c.example"),
+            *("--allowed-host", "api.example", "--allowed-origin", "https://c.example", "--processes"),
         ],
         {
+            "PROCESSES": "true",
             "ALLOWED_HOSTS": "api.example",
             "ALLOWED_ORIGINS": "https://c.example",
             "HOST": "0.0.0.0",
@@ -359,6 +360,38 @@ def test_variables_are_read_as_options(
     assert plain.exit_code == 0
     for field in set(given[0].__struct_fields__) - ELSEWHERE:
         assert getattr(given[2], field) != getattr(given[0], field), f"{field} was not set"
+
+
+def test_the_hub_gives_each_service_its_own_settings(given: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are those that the same options make of a service alone."""
+    joint: list[Any] = []
+
+    async def note(services: Any) -> None:
+        joint.extend(services)
+
+    monkeypatch.setattr("opstream.cli.joint_process.serve_together", note)
+    monkeypatch.setattr("opstream.cli.commands.hub.prepare_process", lambda level: None)
+    common = ["--nats", "nats://a:1", "--nats-creds", HOOKS, "--connect-timeout", "5"]
+    callbacks = ["--callback-host", "a.example", "--allow-http"]
+    api = [
+        *("--host", "h", "--port", "0", "--public-url", "http://p", "--max-body", "1MiB"),
+        *("--trusted-proxy", "10.0.0.0/8", "--identity-header", "X-User", "--client-id-header", "X-Client"),
+        *("--allowed-host", "api.example", "--allowed-origin", "https://c.example"),
+    ]
+    webhooks = ["--config", HOOKS, "--callback-secret", SECRET, "--allow-private", "10.0.0.0/8"]
+    health = ["--health-host", "127.0.0.1"]
+    ports = ["--projector-health-port", "8081", "--webhooks-health-port", "8082"]
+    for arguments in (
+        ["hub", *common, *callbacks, *api, *webhooks, *health, *ports],
+        ["api", *common, *callbacks, *api],
+        ["projector", *common, *health, "--health-port", "8081"],
+        ["webhooks", *common, *callbacks, *webhooks, *health, "--health-port", "8082"],
+    ):
+        result = CliRunner().invoke(main, arguments)
+        assert (result.exit_code, result.output) == (0, "")
+    assert [service.name for service in joint] == ["api", "projector", "webhooks"]
+    assert [service.serve.args[0] for service in joint] == given
+    assert joint[2].on_hangup == joint[2].serve.args[1].reload
 
 
 def test_defaults(given: list[Any]) -> None:

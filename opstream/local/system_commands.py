@@ -1,0 +1,174 @@
+"""The commands of which `opstream up` consists: what each is given, where it listens, what is in its environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from opstream_schemas.urls import LOGIN_VARIABLES
+
+from .ports import ListenAddress, free_ports, local_url
+from .processes import SUPERVISOR_VARIABLE
+
+LOOPBACK: Final = "127.0.0.1"
+HUB: Final = "hub"
+JOINT_SERVICES: Final = ("api", "projector", "webhooks")
+"""The services of the hub, in the order in which they stop."""
+
+_CONNECT_TIMEOUT: Final = "15s"
+_SECRETS_VARIABLE: Final = "OPSTREAM_CALLBACK_SECRETS"
+"""The variable of `--callback-secret`."""
+_WITH_SECRETS: Final = frozenset({"webhooks", HUB})
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of `opstream up`."""
+
+    host: str
+    port: int
+    """0 for a free one."""
+    public_url: str | None
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    nats_port: int
+    """0 for a free one."""
+    data_dir: Path
+    modules: tuple[str, ...]
+    concurrency: int
+    drain: float
+    """Seconds."""
+    max_body: int
+    """Bytes."""
+    max_result: int
+    """Bytes."""
+    is_archiving: bool
+    """Make an archive."""
+    webhooks_config: Path | None = None
+    callback_hosts: tuple[str, ...] = ()
+    callback_secrets: tuple[str, ...] = ()
+    networks: tuple[Any, ...] = ()
+    """Networks outside of the public internet to which webhooks may be delivered."""
+    is_http_allowed: bool = False
+    log_level: str
+    is_apart: bool = False
+    """Run api, projector and webhooks as processes of their own."""
+
+
+class SystemCommands:
+    """The commands of one system, on ports that are free now.
+
+    Attributes:
+        port: of the API.
+        nats_port: of the broker.
+
+    Raises:
+        CommandError: a port is in use.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        health = ListenAddress(LOOPBACK, 0, "--health-port")
+        self.port, self.nats_port, self._projector_port, self._runner_port, self._webhooks_port = free_ports(
+            [
+                ListenAddress(settings.host, settings.port, "--port"),
+                ListenAddress(LOOPBACK, settings.nats_port, "--nats-port"),
+                *(health, health, health),
+            ]
+        )
+
+    @property
+    def api_url(self) -> str:
+        """The URL of the API on this machine."""
+        return local_url("http", self._settings.host, self.port)
+
+    @property
+    def nats_url(self) -> str:
+        """The URL of the broker."""
+        return local_url("nats", LOOPBACK, self.nats_port)
+
+    def broker(self) -> tuple[str, ...]:
+        """The options of the broker."""
+        data_dir = str(self._settings.data_dir)
+        return ("--nats-host", LOOPBACK, "--nats-port", str(self.nats_port), "--data-dir", data_dir)
+
+    def provision(self) -> tuple[str, ...]:
+        """The options of `opstream provision`."""
+        settings = self._settings
+        return (
+            *(*self._connecting(), "--update", "--replicas", "1"),
+            *("--max-body", str(settings.max_body), "--max-result", str(settings.max_result)),
+            *(("--archive",) if settings.is_archiving else ()),
+            *_each("--actions", settings.modules),
+        )
+
+    def services(self) -> Mapping[str, tuple[str, ...]]:
+        """The options of each process of a service, by its name, in the order of their start."""
+        settings, connecting = self._settings, self._connecting()
+        runner = (
+            *connecting,
+            *(*_health(self._runner_port), "--concurrency", str(settings.concurrency)),
+            *("--max-result", str(settings.max_result), "--drain", str(settings.drain)),
+            *_each("--actions", settings.modules),
+        )
+        if not settings.is_apart:
+            ports = (
+                *("--health-host", LOOPBACK, "--projector-health-port", str(self._projector_port)),
+                *("--webhooks-health-port", str(self._webhooks_port)),
+            )
+            callbacks = self._callbacks()
+            return {HUB: (*connecting, *self._api(), *callbacks, *self._webhooks(), *ports), "runner": runner}
+        return {
+            "projector": (*connecting, *_health(self._projector_port)),
+            "api": (*connecting, *self._api(), *self._callbacks()),
+            "runner": runner,
+            "webhooks": (*connecting, *self._webhooks(), *self._callbacks(), *_health(self._webhooks_port)),
+        }
+
+    def readiness(self) -> Sequence[tuple[str, int]]:
+        """Where each service answers whether it is ready: host and port."""
+        others = (self._projector_port, self._runner_port, self._webhooks_port)
+        return [(self._settings.host, self.port), *((LOOPBACK, port) for port in others)]
+
+    def environment(self, name: str) -> Mapping[str, str]:
+        """The environment of a process."""
+        shelf = self._settings.data_dir.absolute() / "bookshelf"
+        return {
+            "BOOKSHELF_URL": shelf.as_uri(),
+            **{name: value for name, value in os.environ.items() if name not in LOGIN_VARIABLES},  # its broker has none
+            SUPERVISOR_VARIABLE: str(os.getpid()),
+            "PYTHONUNBUFFERED": "1",
+            # A variable, since every user of the machine can read options; for one child, since no other needs them.
+            _SECRETS_VARIABLE: ",".join(self._settings.callback_secrets) if name in _WITH_SECRETS else "",
+        }
+
+    def _connecting(self) -> tuple[str, ...]:
+        return ("--nats", self.nats_url, "--connect-timeout", _CONNECT_TIMEOUT)
+
+    def _api(self) -> tuple[str, ...]:
+        settings = self._settings
+        return (
+            *("--host", settings.host, "--port", str(self.port), "--max-body", str(settings.max_body)),
+            *(("--public-url", settings.public_url) if settings.public_url else ()),
+            *_each("--allowed-host", settings.allowed_hosts),
+            *_each("--allowed-origin", settings.allowed_origins),
+        )
+
+    def _webhooks(self) -> tuple[str, ...]:
+        config = self._settings.webhooks_config
+        return (*(("--config", str(config)) if config else ()), *_each("--allow-private", self._settings.networks))
+
+    def _callbacks(self) -> tuple[str, ...]:
+        hosts = _each("--callback-host", self._settings.callback_hosts)
+        return (*hosts, *(("--allow-http",) if self._settings.is_http_allowed else ()))
+
+
+def _each(option: str, values: Sequence[Any]) -> tuple[str, ...]:
+    return tuple(part for value in values for part in (option, str(value)))
+
+
+def _health(port: int) -> tuple[str, ...]:
+    return ("--health-host", LOOPBACK, "--health-port", str(port))
