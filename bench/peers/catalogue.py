@@ -103,7 +103,7 @@ def _celery(running: RunningPeer) -> Route:
 
 
 def _restate(running: RunningPeer) -> Route:
-    """Restate's server, which syncs, and its handler; the result is polled."""
+    """Restate's server, which syncs, and its handler; the GET waits for the end, as its documentation shows."""
     ingress, admin, node, handler = running.free_ports(4)
     variables = {
         "RESTATE_INGRESS__BIND_ADDRESS": f"{HOST}:{ingress}",
@@ -123,17 +123,16 @@ def _restate(running: RunningPeer) -> Route:
     return Route(
         url=f"http://{HOST}:{ingress}",
         submit="/operations/noop/send",
-        read="/restate/invocation/{id}/output",
+        read="/restate/invocation/{id}/attach",
         id_member="invocationId",
         has_key=True,  # without one the result can't be read
         is_bare=True,
-        pending=470,
     )
 
 
-def _restate_attach(running: RunningPeer) -> Route:
-    """As `restate`; the GET waits for the end."""
-    return msgspec.structs.replace(_restate(running), read="/restate/invocation/{id}/attach")
+def _restate_poll(running: RunningPeer) -> Route:
+    """As `restate`; the result is polled."""
+    return msgspec.structs.replace(_restate(running), read="/restate/invocation/{id}/output", pending=470)
 
 
 def _register(url: str, handler: str) -> None:
@@ -159,8 +158,8 @@ PEERS: Final = {
     "saq": Peer(_saq, (SAQ,), "SAQ and Redis behind FastAPI; Redis syncs once a second"),
     "saq-sync": Peer(lambda running: _saq(running, _ALWAYS), (SAQ,), "as saq; Redis syncs every write"),
     "celery": Peer(_celery, (CELERY,), "Celery and Redis behind FastAPI, late acks; Redis syncs once a second"),
-    "restate": Peer(_restate, (RESTATE,), "Restate; its server syncs in groups"),
-    "restate-attach": Peer(_restate_attach, (RESTATE,), "as restate; the GET waits for the end (`attach`)"),
+    "restate": Peer(_restate, (RESTATE,), "Restate; its server syncs in groups; the GET waits for the end (`attach`)"),
+    "restate-poll": Peer(_restate_poll, (RESTATE,), "as restate; the result is polled (`output`)"),
 }
 DEFAULT: Final = ("opstream", "saq", "celery", "restate")
 
