@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
 import subprocess
@@ -12,11 +13,12 @@ import pytest
 
 from bench.harness.process_usage import BenchFailed
 from bench.harness.slow_disk import check_tracer, slowed
-from bench.peers import benchmark, catalogue
+from bench.peers import benchmark, catalogue, process_tree
 from bench.peers.installation import Installation
 from bench.peers.probe import MEASURED, Mode, Route
 from bench.peers.running_peer import HOST, RunningPeer
 from opstream.terminal.console import CommandError
+from tests.support.system.processes import Watch
 
 pytestmark = pytest.mark.e2e
 
@@ -89,6 +91,26 @@ def test_a_peer_that_ends_is_a_failure(tmp_path: Path) -> None:
         (port,) = running.free_ports(1)
         with pytest.raises(BenchFailed, match=r"(?s)server ended with status 3:.*no license"):
             running.start("server", [sys.executable, "-c", "print('no license'); exit(3)"], port=port)
+
+
+def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
+    """An interrupted benchmark ends its processes, and what they started, even if that ignores SIGTERM."""
+    server = (
+        "import os, signal, socket, sys\n"
+        "if os.fork(): signal.pause()\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "listener = socket.create_server(('127.0.0.1', int(sys.argv[1])))\n"
+        "signal.pause()\n"
+    )
+    running = RunningPeer(tmp_path, Installation(tmp_path), clients=1, fsync_us=0)
+    with contextlib.suppress(KeyboardInterrupt), running:
+        (port,) = running.free_ports(1)
+        running.start("server", [sys.executable, "-c", server, str(port)], port=port)
+        assert set(running.memory()) == {"server", "server/python"}
+        (root,) = [process.pid for process in running._processes.values()]
+        watch = Watch(process_tree.tree(process_tree.all_times(), root))
+        raise KeyboardInterrupt
+    assert watch.left_after(10) == []
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed, so no fsync can be delayed")
