@@ -21,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from .conditions import Conditions
 from .descriptors import check_descriptors
 from .request_head import NO_TUNNEL, PROBES, Refusal, RefusedRequest, check_head, malformed, refused_by
+from .response_writer import ResponseWriter
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +111,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     _current: RequestResponseCycle | None = None
     """The request that the app handles now. uvicorn's own `cycle` is the newest of a pipeline."""
+    _writer: ResponseWriter | None = None
+    """Of that request's response."""
     _deadline: float | None = None
     """The loop's time until which the rest of a request has to arrive; None while none is expected."""
     _is_begun = False
@@ -213,6 +216,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Start the next request, and go on to read."""
+        if self._writer is not None:
+            self._writer.flush()
         super().on_response_complete()
         if not self._unread:
             return
@@ -306,6 +311,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._current = cycle
+        self._writer = cycle.transport = ResponseWriter(self.transport)  # type: ignore[assignment]
         super()._start_asgi_task(cycle, app if cycle.scope["http_version"] != "1.0" else _close_delimited(app, cycle))
 
     def _count_head_bytes(self, size: int, limit: int, part: str) -> None:
