@@ -19,6 +19,7 @@ from bench.harness import http_client
 from bench.harness.figures import Latency, percentiles
 from bench.harness.process_usage import process_usage
 from bench.throughput.floor import KIND, sample_operation
+from opstream_journal.group_commit import IN_FLIGHT
 from opstream_schemas.events import CONTENT_TYPE
 
 HOST: Final = "127.0.0.1"
@@ -26,6 +27,8 @@ MAX_BATCH: Final = 1_000
 """Messages; the broker's limit."""
 
 _TIMEOUT: Final = 30.0
+_PAUSE: Final = 0.005
+"""Seconds until events are sent again that the broker refused because an event before them was still being stored."""
 
 
 class Chains(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,10 +66,14 @@ class ChainsResult(msgspec.Struct, frozen=True, kw_only=True):
     """From the moment at which an event could be sent to its acknowledgement."""
 
 
+class _Refusal(msgspec.Struct):
+    err_code: int = 0
+
+
 class _Answer(msgspec.Struct):
     seq: int = 0
     count: int = 0
-    error: msgspec.Raw = msgspec.Raw()
+    error: _Refusal | None = None
 
 
 _decode: Final = msgspec.json.Decoder(_Answer).decode
@@ -194,7 +201,13 @@ class _Client(asyncio.Protocol):
     def _answered(self, number: int, data: bytes) -> None:
         answer = _decode(data)
         chains = self._waiting.pop(number)
-        if answer.error or answer.count not in {0, len(chains)}:
+        if answer.error is not None and answer.error.err_code in IN_FLIGHT:
+            if not self._is_ended:
+                asyncio.get_running_loop().call_later(_PAUSE, self._send_again, chains)
+            elif not self._waiting:
+                self.done.set_result(None)
+            return
+        if answer.error is not None or answer.count not in {0, len(chains)}:
             self._fail(f"the broker answered {data!r} to {len(chains)} events")
             return
         now = time.perf_counter()
@@ -211,6 +224,11 @@ class _Client(asyncio.Protocol):
                 self._enqueue(chain if chain.step < len(self._events) else _Chain(self._task.streams))
         if self._is_ended and not self._waiting and not self.done.done():
             self.done.set_result(None)
+
+    def _send_again(self, chains: list[_Chain]) -> None:
+        """A replicated stream may refuse an event that soon follows one of its operation; opstream tries again, too."""
+        self._send(chains)
+        self._flush()
 
     def _fail(self, text: str) -> None:
         for future in (self.connected, self.done):

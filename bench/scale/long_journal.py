@@ -202,6 +202,6 @@ def _fill(folder: Path, stored: int, progress: Progress) -> None:
             subjects.runner_consumer(journal_fill.KIND),
         ]
         progress.say("acknowledging the events that the services have left")
-        task = SkippedEvents(nats_url=system.nats_url, port=servers.ports[0], consumers=consumers)
-        system.run_child("bench.scale.skipped_events", task)
+        skipped = SkippedEvents(nats_url=system.nats_url, port=servers.ports[0], consumers=consumers)
+        system.run_child("bench.scale.skipped_events", skipped)
     (folder / _DONE).write_text(str(stored))

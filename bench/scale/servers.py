@@ -1,7 +1,7 @@
 """nats-servers for a measurement: one, or three of one cluster, with `opstream broker`'s configuration.
 
-strace counts their syncs, or makes each one longer, as a slower disk would. It sees `fsync` and `fdatasync`. A write to
-a file that was opened with `O_SYNC` syncs, too, but strace can only count how often such a file is opened.
+strace counts their syncs, besides making each one longer (`bench/harness/slow_disk.py`). It sees `fsync` and
+`fdatasync`. A write to a file that was opened with `O_SYNC` syncs, too: of those only the openings are counted.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import time
 import urllib.error
@@ -21,6 +20,7 @@ from typing import Final, Self
 import msgspec
 
 from bench.harness.process_usage import BenchFailed, Usage, process_usage
+from bench.harness.slow_disk import check_tracer
 from opstream.local.nats_server import MAX_PAYLOAD, find_binary
 from opstream.local.ports import ListenAddress, free_ports, local_url
 
@@ -64,8 +64,7 @@ class Servers:
         self._folder = folder
         self._delay = delay
         self._is_traced = is_traced or delay > 0
-        if self._is_traced and shutil.which("strace") is None:
-            raise BenchFailed("there is no strace on the PATH, which counts syncs and makes them longer")
+        check_tracer(int(self._is_traced))
         ports = free_ports([ListenAddress(_HOST, 0, "") for _ in range(count * 3)])
         self._ports, monitors, routes = ports[:count], ports[count : 2 * count], ports[2 * count :]
         self._monitors = monitors
