@@ -11,7 +11,9 @@ from bench.harness.table import MIB, table
 from .comparison import OPERATIONS, PROCESSES, SAMPLES, ReleaseFigures, Turn
 
 NOISE: Final = 0.03
-"""Ratios of medians that differ by less from 1 say nothing."""
+"""A median ratio that differs by less from 1 says nothing."""
+AGREEMENT: Final = 0.8
+"""Nor does one that fewer of the turns agree with: other work came and went meanwhile."""
 
 
 class _Row(NamedTuple):
@@ -20,14 +22,14 @@ class _Row(NamedTuple):
     form: str
     is_better_higher: bool = False
 
-    def ratio(self, found: ReleaseFigures) -> float:
-        """The median of the ratios of turns that came one after the other."""
+    def ratios(self, found: ReleaseFigures) -> list[float]:
+        """Of the turns that came one after the other."""
         pairs = zip(found.before, found.now, strict=True)
-        return statistics.median(self.figure(now) / max(self.figure(before), 1e-9) for before, now in pairs)
+        return [self.figure(now) / max(self.figure(before), 1e-9) for before, now in pairs]
 
     def cells(self, found: ReleaseFigures) -> list[str]:
         medians = [statistics.median(map(self.figure, turns)) for turns in (found.before, found.now)]
-        return [self.name, *map(self.form.format, medians), f"{self.ratio(found):.2f}"]
+        return [self.name, *map(self.form.format, medians), f"{statistics.median(self.ratios(found)):.2f}"]
 
 
 _RATE: Final = _Row("operations/s", lambda t: t.rate, "{:,.0f}", is_better_higher=True)
@@ -56,10 +58,14 @@ def release_lines(found: ReleaseFigures | None) -> Iterator[str]:
     )
     yield from table([found.version, "now", "ratio"], [row.cells(found) for row in _ROWS])
     for name, row in _JUDGED.items():
-        yield f"  {name}: {_verdict(row, row.ratio(found), found.version)}"
+        yield f"  {name}: {_verdict(row, row.ratios(found), found.version)}"
 
 
-def _verdict(row: _Row, ratio: float, version: str) -> str:
+def _verdict(row: _Row, ratios: list[float], version: str) -> str:
+    ratio = statistics.median(ratios)
     if abs(ratio - 1) < NOISE:
         return f"as in {version} (less than {NOISE:.0%} apart)"
+    agreeing = sum((one > 1) == (ratio > 1) for one in ratios)
+    if agreeing < AGREEMENT * len(ratios):
+        return f"not decided ({ratio:.2f} times, but only {agreeing} of {len(ratios)} turns agree): use more turns"
     return f"{'better' if (ratio > 1) == row.is_better_higher else 'WORSE'} than {version}, {ratio:.2f} times"
