@@ -38,7 +38,6 @@ class PullWorker:
         self._held: set[DeliveredMessage] = set()
         """Taken from the consumer, and neither acknowledged nor released."""
         self._expected = 0
-        """Messages that were asked for, and have not come yet."""
         self._is_running = False
         self._is_troubled = False
 
@@ -47,6 +46,11 @@ class PullWorker:
         """Return True if messages are processed now."""
         is_able = self._is_running and not self._is_troubled and not self._consumer.is_gone
         return is_able and self._connection.is_connected
+
+    @property
+    def expected(self) -> int:
+        """Return how many messages were asked for, and have not come yet."""
+        return self._expected
 
     @contextlib.asynccontextmanager
     async def pulling(self, demand: int) -> AsyncIterator[None]:

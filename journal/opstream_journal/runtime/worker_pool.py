@@ -14,6 +14,10 @@ from .pull_worker import PullWorker
 _FINISH_TIMEOUT: Final = 2.0
 
 
+def _no_time() -> float:
+    return 0.0
+
+
 class WorkerPool:
     """Runs one task for each message, except for messages that need none.
 
@@ -21,11 +25,18 @@ class WorkerPool:
         connection: the connection.
         consumer: not started yet.
         slots: the maximum of messages in work.
+        linger: returns the seconds for which messages may gather on the broker before they are fetched together; 0 to
+            get each as soon as it is stored.
     """
 
-    def __init__(self, connection: Connection, consumer: PullConsumer, *, slots: int) -> None:
+    def __init__(
+        self, connection: Connection, consumer: PullConsumer, *, slots: int, linger: Callable[[], float] = _no_time
+    ) -> None:
         self._worker = PullWorker(connection, consumer)
         self._slots = slots
+        self._linger = linger
+        self._unasked = 0
+        """Free slots for which no message has been asked for."""
         self._tasks: dict[asyncio.Task[None], DeliveredMessage] = {}
         self._failure: asyncio.Future[None] | None = None
 
@@ -47,7 +58,9 @@ class WorkerPool:
             Exception: what `handle` or a task raised.
         """
         self._failure = asyncio.get_running_loop().create_future()
-        async with self._worker.pulling(self._slots):
+        first = 1 if self._linger() else self._slots
+        self._unasked = self._slots - first
+        async with self._worker.pulling(first):
             loop = asyncio.create_task(self._pull(handle), name="pull")
             try:
                 await asyncio.wait([loop, self._failure], return_when=asyncio.FIRST_COMPLETED)
@@ -71,7 +84,21 @@ class WorkerPool:
             message = await self._worker.next()
             if await handle(message):
                 self._worker.forget(message)
-                self._worker.add_demand(1)
+                self._unasked += 1
+                await self._ask_after(message)
+
+    async def _ask_after(self, message: DeliveredMessage) -> None:
+        """Ask for messages: for as many as there are free slots, or first for one, and then for what has gathered."""
+        linger, count = self._linger(), self._unasked
+        if linger and self._worker.expected:
+            return
+        if linger and message.pending:
+            count = min(message.pending, count)
+        elif linger:
+            await self._worker.sleep(linger)
+            count = 1
+        self._unasked -= count
+        self._worker.add_demand(count)
 
     def _finish_task(self, task: asyncio.Task[None]) -> None:
         message = self._tasks.pop(task)

@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 MAX_IN_FLIGHT: Final = 500
 """Outcomes that one process holds at most."""
 
+IDLE_LINGER: Final = 1.0
+"""Seconds for which outcomes gather while there is no receiver at all, and they are only acknowledged."""
+
 _MAX_CONCURRENT: Final = 64
 _RETRY_SOON: Final = 2.0
 _RETRY_LATER: Final = 60.0
@@ -62,7 +65,7 @@ class Fanout:
         self._config = config
         self._now = now
         consumer = PullConsumer(connection, subjects.OPERATIONS_STREAM, subjects.WEBHOOKS_CONSUMER, clock=monotonic)
-        self._pool = WorkerPool(connection, consumer, slots=MAX_IN_FLIGHT)
+        self._pool = WorkerPool(connection, consumer, slots=MAX_IN_FLIGHT, linger=self._linger)
         self._limit = asyncio.Semaphore(_MAX_CONCURRENT)
         self._is_age_logged = False
         self._outage = OutageLog(logger, "outcomes can't be passed on", "outcomes are passed on again", clock=monotonic)
@@ -79,6 +82,10 @@ class Fanout:
             ConsumerGone: the consumer was deleted.
         """
         await self._pool.run(self._handle)
+
+    def _linger(self) -> float:
+        config = self._config.current
+        return 0.0 if config.hooks or config.callbacks else IDLE_LINGER
 
     async def _handle(self, message: DeliveredMessage) -> bool:
         """Acknowledge a message that needs no delivery, and return True; otherwise start a task for it."""

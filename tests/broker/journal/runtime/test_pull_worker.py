@@ -235,6 +235,40 @@ async def test_a_pool_keeps_to_its_slots(link: Connection, consumer: PullConsume
     assert await _outstanding(link) == 0
 
 
+async def test_a_pool_that_lingers(link: Connection, consumer: PullConsumer) -> None:
+    """Messages gather on the broker and come together; once there is no time to linger, each comes as it is stored."""
+    seen: list[bytes] = []
+    seconds = 0.5
+    pool = WorkerPool(link, consumer, slots=50, linger=lambda: seconds)
+
+    async def handle(message: DeliveredMessage) -> bool:
+        seen.append(message.data)
+        await message.ack()
+        return True
+
+    async def publish(number: int) -> None:
+        await link.nc.jetstream().publish(subjects.event_subject(f"op-{number}", KIND, "requested"), b"%d" % number)
+
+    task = asyncio.create_task(pool.run(handle))
+    await eventually(lambda: len(seen) == 3)
+    await eventually(lambda: _has_open_pulls(link, 0))
+    for number in range(3, 100):
+        await publish(number)
+    await eventually(lambda: len(seen) == 100)
+    seconds = 0.0
+    await publish(100)
+    await publish(101)
+    await eventually(lambda: len(seen) == 102)
+    await eventually(lambda: _has_open_pulls(link, 1))
+    await end_task(task)
+    assert sorted(seen, key=int) == [b"%d" % number for number in range(102)]
+    assert await _outstanding(link) == 0
+
+
+async def _has_open_pulls(link: Connection, count: int) -> bool:
+    return (await link.nc.jetstream().consumer_info(STREAM, CONSUMER)).num_waiting == count
+
+
 async def test_a_pool_releases_what_does_not_end(link: Connection, consumer: PullConsumer) -> None:
     """Tasks that do not end in time are cancelled, and their messages delivered again."""
     pool, started, work = WorkerPool(link, consumer, slots=3), list[DeliveredMessage](), asyncio.Event()
