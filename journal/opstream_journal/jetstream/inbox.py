@@ -25,18 +25,23 @@ from opstream_journal.wire.sender import Sender
 logger = logging.getLogger(__name__)
 
 _NO_RESPONDERS: Final = "503"
+_LOOK_INTERVAL: Final = 0.05
+"""Seconds between two looks for requests whose time is over. A timer for each request costs more than the look."""
 
 AnswerCheck = Callable[[ReceivedMessage], bool]
 """Returns True if a message is the answer that a request waits for."""
 
 
 class _OpenRequest:
-    __slots__ = ("answer", "is_answer", "subject")
+    __slots__ = ("answer", "is_answer", "subject", "until")
 
-    def __init__(self, subject: str, answer: asyncio.Future[ReceivedMessage], is_answer: AnswerCheck) -> None:
+    def __init__(
+        self, subject: str, answer: asyncio.Future[ReceivedMessage], is_answer: AnswerCheck, until: float
+    ) -> None:
         self.subject = subject
         self.answer = answer
         self.is_answer = is_answer
+        self.until = until
 
 
 class RequestInbox:
@@ -53,6 +58,7 @@ class RequestInbox:
         self._prefix = f"{parser.nc.new_inbox()}."
         self._numbers = itertools.count()
         self._pending: dict[str, _OpenRequest] = {}
+        self._next_look: asyncio.TimerHandle | None = None
         self._lock = asyncio.Lock()
         self._is_subscribed = False
         self._has_warned = False
@@ -71,13 +77,13 @@ class RequestInbox:
         loop = asyncio.get_running_loop()
         number = str(next(self._numbers))
         answer: asyncio.Future[ReceivedMessage] = loop.create_future()
-        self._pending[number] = _OpenRequest(subject, answer, is_answer)
-        timer = loop.call_later(seconds, _expire, answer)
+        self._pending[number] = _OpenRequest(subject, answer, is_answer, loop.time() + seconds)
+        if self._next_look is None:
+            self._next_look = loop.call_later(_LOOK_INTERVAL, self._expire_overdue)
         try:
             self._sender.send(subject, payload, reply=self._prefix + number, headers=headers)
             return await answer
         finally:
-            timer.cancel()
             del self._pending[number]
 
     def fail_all(self) -> None:
@@ -85,6 +91,14 @@ class RequestInbox:
         for waiting in self._pending.values():
             if not waiting.answer.done():
                 waiting.answer.set_exception(nats.errors.ConnectionReconnectingError())
+
+    def _expire_overdue(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for waiting in self._pending.values():
+            if waiting.until <= now and not waiting.answer.done():
+                waiting.answer.set_exception(TimeoutError())
+        self._next_look = loop.call_later(_LOOK_INTERVAL, self._expire_overdue) if self._pending else None
 
     async def _subscribe(self) -> None:
         async with self._lock:
@@ -107,8 +121,3 @@ class RequestInbox:
                 "ignored. If it is a FastStream subscriber, give it no_reply=True",
                 waiting.subject,
             )
-
-
-def _expire(answer: asyncio.Future[ReceivedMessage]) -> None:
-    if not answer.done():
-        answer.set_exception(TimeoutError())

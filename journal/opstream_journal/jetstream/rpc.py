@@ -104,7 +104,8 @@ async def call(
         EventTooLarge: larger than the broker's `max_payload`; not sent.
     """
     check_payload_size(connection, payload, headers)
-    timeout -= await wait_until_sendable(connection, timeout)
+    if not is_sendable(connection):
+        timeout -= await wait_until_sendable(connection, timeout)
     try:
         return await connection.inbox.request(
             subject, payload, headers, timeout, is_answer or _answer_check_of(subject)
@@ -295,6 +296,11 @@ def _is_direct_answer(message: ReceivedMessage) -> bool:
 
 def _is_api_answer(message: ReceivedMessage) -> bool:
     return _API_TYPE in message.data[:_API_TYPE_WITHIN]
+
+
+def is_sendable(connection: Connection) -> bool:
+    """Return True if the connection is up and little waits to be sent."""
+    return connection.is_connected and connection.nc.pending_data_size <= _MAX_UNSENT_BYTES
 
 
 async def wait_until_sendable(connection: Connection, seconds: float) -> float:
