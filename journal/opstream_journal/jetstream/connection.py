@@ -215,6 +215,7 @@ class Connection:
         if nc is None or nc.is_closed:
             return
         if nc.is_connected:
+            self.sender.flush()
             # nats-py's drain waits 10 s for an answer, and cancellation does not stop it.
             try:
                 await nc.flush(_FLUSH_TIMEOUT)

@@ -72,6 +72,21 @@ class Sender:
         if commands:
             self._write(b"".join(commands), len(commands), size)
 
+    def flush(self) -> None:
+        """Write what was published and is not written yet. It happens by itself in the next turn of the loop."""
+        self._is_flush_due = False
+        nc: Any = self._nc
+        transport = _socket_transport(nc)
+        if not nc._pending or (transport is not None and transport.is_closing()):
+            return
+        is_direct = nc._status == Client.CONNECTED and transport is not None
+        if is_direct and transport.get_write_buffer_size() <= _MAX_BUFFERED:
+            commands = b"".join(nc._pending)
+            nc._pending, nc._pending_data_size = [], 0
+            transport.write(commands)
+        elif nc._flush_queue.empty():
+            nc._flush_queue.put_nowait(self._loop.create_future())
+
     def forget_unsent(self) -> None:
         """Drop what was not written before the connection was lost; nats-py would send it after the next connect."""
         nc: Any = self._nc
@@ -108,21 +123,7 @@ class Sender:
         nc._pending_data_size += len(command)
         if not self._is_flush_due:
             self._is_flush_due = True
-            self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        self._is_flush_due = False
-        nc: Any = self._nc
-        transport = _socket_transport(nc)
-        if not nc._pending or (transport is not None and transport.is_closing()):
-            return
-        is_direct = nc._status == Client.CONNECTED and transport is not None
-        if is_direct and transport.get_write_buffer_size() <= _MAX_BUFFERED:
-            commands = b"".join(nc._pending)
-            nc._pending, nc._pending_data_size = [], 0
-            transport.write(commands)
-        elif nc._flush_queue.empty():
-            nc._flush_queue.put_nowait(self._loop.create_future())
+            self._loop.call_soon(self.flush)
 
 
 def encode_publish(subject: str, data: bytes, reply: str, headers: Mapping[str, str] | None) -> bytes:

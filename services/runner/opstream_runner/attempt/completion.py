@@ -229,7 +229,8 @@ class Completion:
             if operation.error is not None:
                 logger.warning("%s", failure_line(operation, operation.error))
             crash_point(CrashPoint.RUNNER_CONCLUDED)
-            await self._message.ack_confirmed()
+            # Not confirmed: if this ack is lost, the message comes again, and the decision table acknowledges it.
+            await self._message.ack()
         elif waiting.counted:
             await self._schedule_retry(operation, waiting)
         else:
