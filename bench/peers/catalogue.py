@@ -161,7 +161,7 @@ PEERS: Final = {
     "restate": Peer(_restate, (RESTATE,), "Restate; its server syncs in groups; the GET waits for the end (`attach`)"),
     "restate-poll": Peer(_restate_poll, (RESTATE,), "as restate; the result is polled (`output`)"),
 }
-DEFAULT: Final = ("opstream", "saq", "celery", "restate")
+DEFAULT: Final = ("opstream", "opstream-up", "saq", "celery", "restate")
 
 
 def needs_of(names: tuple[str, ...], *, fsync_us: int) -> set[str]:

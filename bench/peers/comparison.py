@@ -1,6 +1,6 @@
 """The tables of the part `peers`, in Markdown: a column for each peer, each figure the median of its rounds.
 
-Rounds in which the machine was not as free as in the others are left out (`comparable`), and counted in the last row.
+Runs for which the machine was not as free as for the others are left out (`comparable`), and counted in the last row.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from bench.peers.benchmark import PeerFigures, PeerRun, PeersFigures
 from bench.peers.probe import MEASURED, Mode
 
 TOLERANCE: Final = 0.15
-"""By how much more time than the median the work before a run may have taken, as a share."""
+"""By how much the work before a run may have taken more or less time than the median, as a share."""
 NOTHING: Final = "-"
 DOUBTFUL: Final = "*"
-"""Behind a figure whose runs were all made while the machine was busier than usual."""
+"""Behind a figure whose runs were all made while the machine was busier or freer than usual."""
 
 
 class _Row(NamedTuple):
@@ -55,8 +55,8 @@ def spread(figures: Sequence[float], digits: int) -> str:
 
 
 def comparable(runs: Iterable[PeerRun], usual: float) -> list[PeerRun]:
-    """The runs before which the fixed work took at most `TOLERANCE` more than `usual` milliseconds."""
-    return [run for run in runs if run.calibration <= usual * (1 + TOLERANCE)]
+    """The runs before which the fixed work took `usual` milliseconds, give or take `TOLERANCE`."""
+    return [run for run in runs if abs(run.calibration - usual) <= usual * TOLERANCE]
 
 
 def usual_calibration(found: PeersFigures) -> float:
@@ -91,8 +91,8 @@ def peers_lines(found: PeersFigures | None) -> Iterator[str]:
     yield from markdown(list(_processes(found.peers, usual)))
     yield ""
     yield (
-        f"The fixed work before each run took {usual:.0f} ms (median). Runs after more than {1 + TOLERANCE:g} times "
-        f"that are left out; where that leaves none, the figure has a {DOUBTFUL} and is not comparable."
+        f"The fixed work before each run took {usual:.0f} ms (median). Runs before which it took {TOLERANCE:.0%} more "
+        f"or less are left out; where that leaves none, the figure has a {DOUBTFUL} and is not comparable."
     )
     yield from (f"{one.peer}: {one.about}." for one in found.peers)
     yield from (f"FAILED {one.peer}, {failure}" for one in found.peers for failure in one.failures)
