@@ -58,8 +58,8 @@ def test_a_demo_that_fails(temporary: dict[str, str], tmp_path: Path) -> None:
     """It prints the reason and the last lines of the system, exits with 1, and leaves nothing behind."""
     with Process("demo", extra=temporary, cwd=tmp_path) as demo:
         demo.wait_for("opstream is ready")
-        os.kill(demo.child("-m opstream api"), signal.SIGKILL)
+        os.kill(demo.child("-m opstream hub"), signal.SIGKILL)
         assert demo.wait(20) == 1
         assert "opstream: error: " in demo.output
-        assert "the api ended unexpectedly (killed by SIGKILL)" in demo.output
+        assert "the hub ended unexpectedly (killed by SIGKILL)" in demo.output
     assert list(tmp_path.iterdir()) == []
