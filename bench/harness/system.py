@@ -200,8 +200,8 @@ class BenchSystem:
             await broker_state.wait_idle(connection, subjects.PROJECTOR_DEADLINES_CONSUMER, timeout)
 
     def provision(self) -> None:
-        """Create opstream's streams and buckets on the broker."""
-        self._start("provision", *self._servers(), "--replicas", str(self._replicas))
+        """Create opstream's streams and buckets on the broker, or bring those of an earlier version up to date."""
+        self._start("provision", *self._servers(), "--replicas", str(self._replicas), "--update")
         if self._processes.pop("provision").wait(_START_TIMEOUT):
             raise BenchFailed(f"'opstream provision' failed:\n{self._tail('provision')}")
 
