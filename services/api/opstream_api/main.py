@@ -42,6 +42,7 @@ from .openapi import openapi_document
 from .operations.cancel import Canceler
 from .operations.history import HistoryReader
 from .operations.journal_capacity import JournalCapacity
+from .operations.journal_follower import JournalFollower
 from .operations.operation_cache import OperationCache
 from .operations.status import StatusReader
 from .operations.submit import Submitter
@@ -123,6 +124,8 @@ async def connected_api(settings: Settings) -> AsyncIterator[ConnectedApi]:
         connection.on_reconnect(cache.forget_ended)
         conditions.on_doubt(status.doubt_cached)
         conditions.on_doubt(cache.forget_ended)
+        follower = JournalFollower(connection, status)
+        stack.push_async_callback(end_task, asyncio.create_task(follower.run(), name="journal follower"))
         setback_watch = SetbackWatch(connection, conditions, now=_utc_now, on_look=cache.suspend)
         stack.push_async_callback(end_task, asyncio.create_task(setback_watch.run(), name="setback watch"))
         public_url = settings.public_url.rstrip("/")

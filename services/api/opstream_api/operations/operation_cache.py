@@ -49,6 +49,10 @@ class OperationCache:
             self._operations.move_to_end(operation_id)
         return operation
 
+    def peek(self, operation_id: str) -> Operation | None:
+        """Return the same, without keeping it for longer."""
+        return self._operations.get(operation_id)
+
     def open_ids(self) -> set[str]:
         """Return the ids of the operations whose cached state is not terminal."""
         return {operation.id for operation in self._operations.values() if not operation.is_terminal}

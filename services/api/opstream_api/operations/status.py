@@ -16,6 +16,7 @@ from opstream_api.queues.waiting_reasons import WaitingReasons
 from opstream_journal import ActionCatalog, Journal, JournalError, SnapshotStore
 from opstream_journal.jetstream.rpc import StoredMessage
 from opstream_schemas.errors import FoldRefused, InvalidEvent, InvalidName
+from opstream_schemas.events import RecordedEvent
 from opstream_schemas.names import check_operation_id
 from opstream_schemas.operation.fold import fold_for_reader
 from opstream_schemas.operation.state import Operation, Status
@@ -124,6 +125,24 @@ class StatusReader:
         A journal that ends with the cached state says nothing of an end that it has lost (ADR 0032).
         """
         self._doubted.update(self._cache.open_ids())
+
+    def is_followed(self, operation_id: str) -> bool:
+        """Return True if the next event of an operation may be folded into its cached state.
+
+        Not after a lost connection, until the state was compared with the view (`doubt_cached`).
+        """
+        known = self._cache.peek(operation_id)
+        return known is not None and not known.is_terminal and operation_id not in self._doubted
+
+    def fold_next(self, event: RecordedEvent) -> None:
+        """Fold an event that the journal has stored into its operation's cached state, if it is the next one.
+
+        Raises:
+            FoldRefused: it does not follow that state.
+        """
+        known = self._cache.peek(event.operation_id)
+        if known is not None and event.sequence > known.stream_sequence and event.position == known.position + 1:
+            self._cache.put(fold_for_reader(known, [event]) or known)
 
     async def _read(self, operation_id: str) -> Operation | None:
         known = self._cache.get(operation_id)

@@ -1,0 +1,65 @@
+"""Folds each new event of the journal into the operation that it belongs to, if this process has that in its cache.
+
+Most polls that see an end then need no read: a terminal state is final, however it was learned. A state that is still
+open is compared with the journal's last event at each poll, as ever, so nothing depends on how current this is.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from opstream_journal import Connection, JournalError
+from opstream_journal.jetstream.ordered_consumer import ScannedMessage
+from opstream_journal.jetstream.stream_scan import scan_stream, stream_bounds
+from opstream_schemas import subjects
+from opstream_schemas.errors import FoldRefused, InvalidEvent
+from opstream_schemas.events import decode_event
+
+from .status import StatusReader
+
+logger = logging.getLogger(__name__)
+
+_LINGER: Final = 0.005
+"""Seconds between two looks at what has come: a wake-up for each event would cost more than the event."""
+_PAUSE: Final = 1.0
+
+
+class JournalFollower:
+    """Follows the journal from now on.
+
+    Args:
+        connection: the connection.
+        status: holds the cached operations.
+    """
+
+    def __init__(self, connection: Connection, status: StatusReader) -> None:
+        self._connection = connection
+        self._status = status
+
+    async def run(self) -> None:
+        """Follow until cancelled. While the broker is away nothing is learned, and polls read as before."""
+        while True:
+            try:
+                last = (await stream_bounds(self._connection, subjects.OPERATIONS_STREAM)).last
+                async for batch in scan_stream(
+                    self._connection, subjects.OPERATIONS_STREAM, first=last + 1, is_following=True
+                ):
+                    for message in batch:
+                        self._fold(message)
+                    await self._connection.sleep(_LINGER)
+            except JournalError as error:
+                logger.debug("the journal is not followed: %s", error)
+                await self._connection.sleep(_PAUSE)
+
+    def _fold(self, message: ScannedMessage) -> None:
+        first, _, rest = message.subject.partition(".")
+        if first != _EVENTS or not self._status.is_followed(rest.partition(".")[0]):
+            return
+        try:
+            self._status.fold_next(decode_event(message.data, message.sequence))
+        except (InvalidEvent, FoldRefused) as error:
+            logger.debug("sequence %s (%s): %s", message.sequence, message.subject, error)
+
+
+_EVENTS: Final = "operations"
