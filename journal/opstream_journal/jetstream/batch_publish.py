@@ -86,7 +86,7 @@ async def _request(
 ) -> _BatchReply:
     try:
         message = await rpc.call(
-            connection, subject, data, headers=headers, timeout=seconds, is_answer=rpc.is_publish_ack
+            connection, subject, data, headers=headers, timeout=seconds, is_answer=rpc.ack_check(subject)
         )
     except JournalUnavailable as error:
         if isinstance(error.__cause__, TimeoutError):

@@ -117,7 +117,8 @@ class RequestInbox:
         elif not self._has_warned:
             self._has_warned = True
             logger.warning(
-                "a client of the broker answers requests on %s, which only JetStream may answer; its answers are "
-                "ignored. If it is a FastStream subscriber, give it no_reply=True",
+                "another client or stream answers requests on %s, which only JetStream's own stream may answer; its "
+                "answers are ignored. If it is a FastStream subscriber, give it no_reply=True; if it is a stream of "
+                "another JetStream (a leaf node), give that other subjects",
                 waiting.subject,
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -138,7 +139,9 @@ async def publish(
         BrokerRefused: the stream answered with another error.
     """
     try:
-        answer = await call(connection, subject, payload, headers=headers, timeout=timeout, is_answer=is_publish_ack)
+        answer = await call(
+            connection, subject, payload, headers=headers, timeout=timeout, is_answer=ack_check(subject)
+        )
     except JournalUnavailable as error:
         if isinstance(error.__cause__, TimeoutError):
             connection.unanswered.add(subject)
@@ -168,9 +171,19 @@ def publish_refusal(connection: Connection, subject: str, error: JetStreamErrorB
     return full
 
 
-def is_publish_ack(message: ReceivedMessage) -> bool:
-    """Return True if a message looks like JetStream's answer to a publish, and not like that of another subscriber."""
-    return b'"stream":' in message.data or b'"error":' in message.data
+def ack_check(subject: str) -> AnswerCheck:
+    """Return the check whether a message is the answer to a publish on a subject: that of the subject's own stream.
+
+    Other subscribers may answer, and so does each stream of another JetStream that stores the same subjects, as on a
+    leaf node. JetStream names its stream in every answer, errors included.
+    """
+    return _ack_check_of(stream_of(subject))
+
+
+@lru_cache(maxsize=64)
+def _ack_check_of(stream: str) -> AnswerCheck:
+    own = f'"stream":"{stream}"'.encode()
+    return lambda message: own in message.data
 
 
 async def get_last(

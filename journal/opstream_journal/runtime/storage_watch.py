@@ -93,7 +93,7 @@ class StorageWatch:
         }
         try:
             answer = await rpc.call(
-                self._connection, _PROBE_SUBJECT, headers=headers, is_answer=rpc.is_publish_ack, payload=b""
+                self._connection, _PROBE_SUBJECT, headers=headers, is_answer=rpc.ack_check(_PROBE_SUBJECT), payload=b""
             )
             error = _decode_ack(answer.data).error
         except (JournalError, msgspec.MsgspecError):

@@ -29,8 +29,18 @@ from tests.support.system.wait import eventually
 pytestmark = pytest.mark.broker
 
 _REQUEST: Final = re.compile(rb"H?MSG (\S+) 1 (_INBOX\S+) [\d ]+\r\n")
-ANSWERS: Final = [b"", b"{}", b'{"seq":7}', b"+OK", b"\xff"]
-"""What another subscriber may answer: FastStream's is empty."""
+ANSWERS: Final = [
+    b"",
+    b"{}",
+    b'{"seq":7}',
+    b"+OK",
+    b"\xff",
+    b'{"stream":"EDGE","domain":"leaf","seq":999999}',
+    b'{"error":{"code":400,"err_code":10174,"description":"batch publish is disabled"},"stream":"EDGE","seq":0}',
+    b'{"error":{"code":400,"message":"bad"}}',
+    b'{"error":{"code":503,"err_code":10023,"description":"insufficient resources"}}',
+]
+"""What another subscriber may answer: FastStream's is empty, another JetStream's is of its own stream."""
 
 
 class Meddler(threading.Thread):
@@ -121,7 +131,7 @@ async def test_only_foreign_answers(broker: Broker, link: Connection, caplog: py
     assert len(meddler.asked) == 2
     warnings = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
     (warning,) = [one for one in warnings if "nowhere.to.be.found" in one]
-    assert "which only JetStream may answer" in warning
+    assert "which only JetStream's own stream may answer" in warning
     assert "give it no_reply=True" in warning
 
 
