@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import signal
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -18,6 +19,8 @@ from opstream.terminal.console import CommandError
 
 if TYPE_CHECKING:
     from opstream_journal.runtime.service import Serve
+
+logger = logging.getLogger(__name__)
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -30,6 +33,8 @@ class JointService(NamedTuple):
     serve: Serve
     on_hangup: Callable[[], None] | None = None
     """Called for each SIGHUP."""
+    renamed: tuple[str, str] | None = None
+    """An option that the service's errors name, and its name in the joint command."""
 
 
 async def serve_together(services: Sequence[JointService]) -> None:
@@ -55,8 +60,17 @@ async def serve_together(services: Sequence[JointService]) -> None:
     for task, stop in zip(tasks, stops, strict=True):
         stop.set()
         await asyncio.wait([task])
-    for task in tasks:
-        task.result()
+    _raise_failures([error for task in tasks if (error := task.exception()) is not None])
+
+
+def _raise_failures(errors: Sequence[BaseException]) -> None:
+    """Raise the first error, and log those that have another reason."""
+    for error in errors[1:]:
+        if str(error).partition(": ")[2] != str(errors[0]).partition(": ")[2]:
+            is_bug = not isinstance(error, CommandError)
+            logger.error("%s", error, exc_info=error if is_bug else None)
+    if errors:
+        raise errors[0]
 
 
 async def _serve(service: JointService, stop: asyncio.Event) -> None:
@@ -65,7 +79,8 @@ async def _serve(service: JointService, stop: asyncio.Event) -> None:
     try:
         await service.serve(stop)
     except JournalError as error:
-        raise CommandError(f"{service.name}: {error}") from error
+        text = str(error) if service.renamed is None else str(error).replace(*service.renamed)
+        raise CommandError(f"{service.name}: {text}") from error
     if not stop.is_set():
         raise CommandError(f"{service.name}: it ended without an error")
 

@@ -104,8 +104,17 @@ def hub(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the
         config = ReloadableConfig(of_webhooks.source)
         services = (
             JointService("api", partial(api.serve, of_api)),
-            JointService("projector", partial(projector.serve, of_projector)),
-            JointService("webhooks", partial(webhooks.serve, of_webhooks, config), on_hangup=config.reload),
+            JointService(
+                "projector",
+                partial(projector.serve, of_projector),
+                renamed=("--health-port", "--projector-health-port"),
+            ),
+            JointService(
+                "webhooks",
+                partial(webhooks.serve, of_webhooks, config),
+                on_hangup=config.reload,
+                renamed=("--health-port", "--webhooks-health-port"),
+            ),
         )
         uvloop.run(serve_together(services))
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
 import sys
+from functools import partial
 from io import StringIO
 
 import pytest
@@ -112,6 +114,31 @@ async def test_one_that_fails_ends_all(failure: Exception, raised: type[Exceptio
     with pytest.raises(raised, match=text):
         await task
     assert trial.said == ["door stops", "door ends", "post stops", "post ends"]
+
+
+async def test_all_that_fail_are_one_error(caplog: pytest.LogCaptureFixture) -> None:
+    """What hits all services is said once, without a traceback; another reason gets a line of its own."""
+
+    async def fail(reason: str, _stopping: asyncio.Event) -> None:
+        raise ConsumerGone(reason)
+
+    reasons = {"door": "no broker answered", "view": "no broker answered", "post": "the port is in use"}
+    services = [JointService(name, partial(fail, reason)) for name, reason in reasons.items()]
+    with pytest.raises(CommandError, match=r"^door: no broker answered$"):
+        await serve_together(services)
+    gc.collect()  # asyncio logs an exception that nothing asked for when its task is collected
+    assert [record.getMessage() for record in caplog.records] == ["post: the port is in use"]
+
+
+async def test_an_error_names_the_option_of_the_joint_command() -> None:
+    """Where the joint command calls an option otherwise, what a service advises is changed to that."""
+
+    async def fail(_stopping: asyncio.Event) -> None:
+        raise ConsumerGone("choose another with --health-port")
+
+    service = JointService("view", fail, renamed=("--health-port", "--view-health-port"))
+    with pytest.raises(CommandError, match=r"^view: choose another with --view-health-port$"):
+        await serve_together([service])
 
 
 async def test_each_line_of_the_log_names_its_service(monkeypatch: pytest.MonkeyPatch) -> None:
