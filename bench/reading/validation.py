@@ -20,7 +20,7 @@ from bench.harness.figures import Latency, percentiles
 from bench.harness.requests import RESOURCE_ID, make_request
 from bench.reading.held_actions import files
 from bookshelf.records import MAX_FILES
-from opstream_api.operations.input_validation import InputValidator, decode_input
+from opstream_api.inputs.input_validation import InputValidator, decode_input
 from opstream_schemas.events import encode_event
 from opstream_schemas.operation.fold import first_event
 from opstream_schemas.status_monitor import request_hash

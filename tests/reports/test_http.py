@@ -7,14 +7,14 @@ from typing import Final
 import pytest
 
 from opstream_api.errors import ApiError
-from opstream_api.operations.input_validation import decode_input
+from opstream_api.inputs.input_validation import decode_input
 from tests.support.reports.report import Report, report
 
 pytestmark = pytest.mark.unit
 
 _CONNECTIONS: Final = "broker/api/http/test_connections.py"
-_VALIDATION: Final = "unit/api/operations/test_input_validation.py"
-_PROBLEMS: Final = "unit/api/operations/test_input_problems.py"
+_VALIDATION: Final = "unit/api/inputs/test_input_validation.py"
+_PROBLEMS: Final = "unit/api/inputs/test_input_problems.py"
 _SERVER: Final = "unit/journal/runtime/test_http_server.py"
 _AZURE: Final = "e2e/api/test_azure_python.py"
 

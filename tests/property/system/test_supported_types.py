@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from opstream_api.errors import ApiError
-from opstream_api.operations.input_validation import InputValidator, decode_input
+from opstream_api.inputs.input_validation import InputValidator, decode_input
 from opstream_runner import Action, ActionContext, action
 from opstream_schemas.status_monitor import is_same_json
 from tests.support.runner.supported_types import CASES, TypeCase

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from opstream_api.errors import ApiError
+from opstream_api.inputs.input_validation import InputValidator, decode_input
 from opstream_api.openapi.schema_examples import make_example
-from opstream_api.operations.input_validation import InputValidator, decode_input
 from opstream_runner import Action, ActionContext, action
 from opstream_schemas.action_types.schema_engine import compile_schema
 from tests.support.runner.supported_types import CASES, TypeCase

@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from opstream_api.errors import ApiError, journal_error, operation_unreadable
+from opstream_api.inputs.input_validation import decode_input
 from opstream_journal import Journal, JournalError, JournalUnavailable
 from opstream_journal.command_handler import CommandHandler, Proposal
 from opstream_schemas.errors import ErrorCode, FoldRefused, InvalidEvent, OperationFinished
@@ -22,7 +23,6 @@ from opstream_schemas.operation.commands import RequestCancel
 from opstream_schemas.operation.fold import evolve, fold
 from opstream_schemas.operation.state import Operation
 
-from .input_validation import decode_input
 from .operation_cache import OperationCache
 from .status import StatusReader
 from .submit import BUDGET, EVENT_SOURCE

@@ -20,6 +20,8 @@ from .status import StatusReader
 
 logger = logging.getLogger(__name__)
 
+_EVENTS: Final = "operations"
+"""The first token of the events' subjects; timers that have fired have others."""
 _LINGER: Final = 0.005
 """Seconds between two looks at what has come: a wake-up for each event would cost more than the event."""
 _PAUSE: Final = 1.0
@@ -60,6 +62,3 @@ class JournalFollower:
             self._status.fold_next(decode_event(message.data, message.sequence))
         except (InvalidEvent, FoldRefused) as error:
             logger.debug("sequence %s (%s): %s", message.sequence, message.subject, error)
-
-
-_EVENTS: Final = "operations"

@@ -15,6 +15,7 @@ import msgspec
 
 from opstream_api.errors import JOURNAL_OUTAGE, ApiError, journal_error, operation_unreadable
 from opstream_api.http.submit_request import SubmitRequest
+from opstream_api.inputs.input_validation import InputValidator, decode_input
 from opstream_api.queues.runner_presence import RunnerPresence
 from opstream_journal import (
     NEW_OPERATION,
@@ -38,7 +39,6 @@ from opstream_schemas.operation.resource_lock import busy_error
 from opstream_schemas.operation.state import Operation
 from opstream_schemas.status_monitor import is_same_json, request_hash
 
-from .input_validation import InputValidator, decode_input
 from .journal_capacity import JournalCapacity
 from .operation_cache import OperationCache
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opstream_api.operations.input_problems import LISTED_UP_TO, InputProblems
+from opstream_api.inputs.input_problems import LISTED_UP_TO, InputProblems
 from opstream_runner.authoring.type_schema import announced_schema
 from opstream_schemas.action_types.schema_engine import compile_schema, validated_part
 from opstream_schemas.status_monitor import ErrorDetail

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opstream_api.errors import MESSAGE_LIMIT, TARGET_LIMIT, ApiError
-from opstream_api.operations.input_problems import MAX_DETAILS, format_target
-from opstream_api.operations.input_validation import MAX_LONG_IN_SETS, InputValidator, decode_input
+from opstream_api.inputs.input_problems import MAX_DETAILS, format_target
+from opstream_api.inputs.input_validation import MAX_LONG_IN_SETS, InputValidator, decode_input
 from opstream_runner.authoring.type_schema import announced_schema
 from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.errors import ErrorCode
