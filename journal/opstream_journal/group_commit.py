@@ -2,9 +2,8 @@
 
 The broker syncs each message that it stores, one after the other. It syncs an atomic batch as a whole, which costs
 about four syncs and two milliseconds of work, whatever the batch's size. So a batch pays from some twenty events where
-a sync is quick, and from six where it takes 2 ms (docs/adr/0038 has the figures). Nothing waits for others to come:
-an event that finds the way free is sent at once, by itself, and only those that come while others are being stored
-are put together.
+a sync is quick, and from six where it takes 2 ms (docs/adr/0038 has the figures). An event that finds the way free is
+sent at once, by itself. Only those that come while others are being stored are put together.
 
 A batch is stored as a whole or not at all, and a refusal does not say which member is to blame. Then each member is
 sent by itself, so a caller gets the same answer as if there were no batches.
@@ -36,9 +35,14 @@ WRONG_VERSION: Final = frozenset({10071, 10201})
 IN_FLIGHT: Final = frozenset({10158, 10164})
 """JetStream's `err_code`s for an append while the same one, or another of the operation, is being stored."""
 _BATCHES_DISABLED: Final = 10174
+_LEAST_ALONE: Final = 2
+"""Events that are stored at the same time, each by itself, at least: one whose answer is lost must not hold up all."""
 _SYNCS_OF_A_BATCH: Final = 4
 _WORK_OF_A_BATCH: Final = 0.006
 """Seconds that a batch takes beside its syncs, with the processor time of all, which has its worth, too."""
+_SYNCS_OF_GATHERING: Final = 2
+_MOST_GATHERING: Final = 0.01
+"""Seconds."""
 _LEAST_SECONDS: Final = 1e-5
 _DOUBLING_TIME: Final = 10.0
 """Seconds in which the shortest measured time is taken for twice as long, unless a shorter one is measured."""
@@ -120,6 +124,11 @@ class SingleTime:
             return MAX_MEMBERS
         return min(MAX_MEMBERS, _SYNCS_OF_A_BATCH + round(_WORK_OF_A_BATCH / max(self._seconds, _LEAST_SECONDS)))
 
+    @property
+    def gathering_time(self) -> float:
+        """Seconds from one batch to the next, if events wait: as long as two single events take."""
+        return min(_SYNCS_OF_GATHERING * self._seconds, _MOST_GATHERING)
+
 
 class GroupCommit:
     """Stores events on one stream, those that come at the same time together.
@@ -148,6 +157,7 @@ class GroupCommit:
         """Events that are being stored, each by itself."""
         self._waiting: list[_Member] = []
         self._batch: asyncio.Task[None] | None = None
+        self._is_gathering = False
         self._disabled_until = 0.0
 
     async def publish(self, message: EncodedEvent, *, timeout: float) -> int:  # noqa: ASYNC109 - a wait with a limit
@@ -179,7 +189,12 @@ class GroupCommit:
 
     @property
     def _is_free(self) -> bool:
-        return self._batch is None and self._alone < self._single_time.least_batch
+        return self._batch is None and not self._is_gathering and self._alone < self._most_alone
+
+    @property
+    def _most_alone(self) -> int:
+        # As many as make a batch would take as long as a batch, and the others would wait for them first.
+        return max(_LEAST_ALONE, self._single_time.least_batch // 4)
 
     async def _publish_alone(self, message: EncodedEvent, seconds: float) -> int:
         self._alone += 1
@@ -195,7 +210,7 @@ class GroupCommit:
 
     def _go_on(self) -> None:
         """Send what can be sent now."""
-        if not self._waiting or self._batch is not None:
+        if not self._waiting or self._batch is not None or self._is_gathering:
             return
         self._waiting = [member for member in self._waiting if member.is_open]
         if len(self._waiting) >= self._single_time.least_batch and self._clock() >= self._disabled_until:
@@ -203,7 +218,7 @@ class GroupCommit:
             self._batch = asyncio.create_task(self._store(), name="group commit")
             self._batch.add_done_callback(self._end_batch)
             return
-        free = max(0, self._single_time.least_batch - self._alone)
+        free = max(0, self._most_alone - self._alone)
         for member in self._waiting[:free]:
             member.send_alone()
         del self._waiting[:free]
@@ -223,8 +238,15 @@ class GroupCommit:
 
     def _end_batch(self, task: asyncio.Task[None]) -> None:
         self._batch = None
+        self._is_gathering = bool(self._waiting)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a group of events was not stored", exc_info=error)
+        if self._is_gathering:
+            # Those that were just answered have their next events soon: with them, fewer and larger batches do.
+            asyncio.get_running_loop().call_later(self._single_time.gathering_time, self._end_gathering)
+
+    def _end_gathering(self) -> None:
+        self._is_gathering = False
         self._go_on()
 
     async def _store(self) -> None:

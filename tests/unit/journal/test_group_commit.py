@@ -59,6 +59,21 @@ async def test_what_comes_meanwhile_shares_a_batch() -> None:
     assert stream.batches[0] > 20
 
 
+async def test_those_that_were_answered_join_those_that_wait() -> None:
+    """After a batch the next one waits for a moment, so that writers do not take turns in two groups."""
+    stream = FakeStream()
+    group = await slow_group(stream)
+    numbers = itertools.count(1)
+
+    async def write() -> None:
+        for _ in range(8):
+            await group.publish(message(next(numbers)), timeout=60)
+
+    await asyncio.gather(*(write() for _ in range(40)))
+    assert len(stream.stored) == 1 + 8 * 40
+    assert max(stream.batches) == 40
+
+
 async def test_a_large_event_goes_alone() -> None:
     """An event whose bytes cost more than a sync never waits for others, and never makes a batch large."""
     stream = FakeStream()
