@@ -220,12 +220,20 @@ class Supervisor:
         return child
 
     async def _start_child(self, name: str, command: Sequence[str], on_line: Callable[[str], None]) -> ChildProcess:
+        starting = asyncio.ensure_future(
+            ChildProcess.start(name, command, environment=self._commands.environment(name), on_line=on_line)
+        )
         try:
-            return await ChildProcess.start(
-                name, command, environment=self._commands.environment(name), on_line=on_line
-            )
+            return await asyncio.shield(starting)
         except OSError as error:
             raise CommandError(f"the {name} can't be started: {error}") from error
+        except asyncio.CancelledError:
+            # A child that is being started must have ended, too, before the event loop is closed.
+            with contextlib.suppress(OSError):
+                child = await starting
+                child.kill()
+                await asyncio.wait([child.ended])
+            raise
 
     def _print_child_line(self, name: str, line: str) -> None:
         if name == "broker":
