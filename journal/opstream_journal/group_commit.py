@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 
@@ -193,6 +194,8 @@ class GroupCommit:
 
     @property
     def _most_alone(self) -> int:
+        if self._disabled_until and self._clock() < self._disabled_until:
+            return sys.maxsize  # nothing is won by a wait
         # As many as make a batch would take as long as a batch, and the others would wait for them first.
         return max(_LEAST_ALONE, self._single_time.least_batch // 4)
 

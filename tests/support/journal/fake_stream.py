@@ -32,6 +32,8 @@ class FakeStream:
         """By stream sequence, from 1."""
         self.batches: list[int] = []
         """The sizes of the batches that were stored."""
+        self.open = 0
+        """Requests that were sent and not answered yet."""
         self.gate: asyncio.Event | None = None
         """Holds back all requests until it is set."""
 
@@ -54,6 +56,13 @@ class FakeStream:
         return max((at for at, one in enumerate(self.stored, 1) if one.operation_id == operation_id), default=0)
 
     async def _store(self, messages: Sequence[EncodedEvent]) -> Sequence[int]:
+        self.open += 1
+        try:
+            return await self._store_now(messages)
+        finally:
+            self.open -= 1
+
+    async def _store_now(self, messages: Sequence[EncodedEvent]) -> Sequence[int]:
         if self.gate is not None:
             await self.gate.wait()
         fate = self._fate()

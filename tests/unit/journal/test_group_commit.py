@@ -74,6 +74,20 @@ async def test_those_that_were_answered_join_those_that_wait() -> None:
     assert max(stream.batches) == 40
 
 
+async def test_a_stream_without_batches_is_not_held_back() -> None:
+    """Where the stream takes no batches, all events are on their way at once: three servers group by themselves."""
+    stream = FakeStream(allows_batches=False)
+    group = await slow_group(stream)
+    await asyncio.gather(*(group.publish(message(number), timeout=60) for number in range(1, 31)))
+    stream.gate = asyncio.Event()
+    later = [asyncio.create_task(group.publish(message(number), timeout=60)) for number in range(31, 61)]
+    for _ in range(5):
+        await asyncio.sleep(0)  # they are sent
+    assert stream.open == 30
+    stream.gate.set()
+    await asyncio.gather(*later)
+
+
 async def test_a_large_event_goes_alone() -> None:
     """An event whose bytes cost more than a sync never waits for others, and never makes a batch large."""
     stream = FakeStream()

@@ -6,6 +6,7 @@ open is compared with the journal's last event at each poll, as ever, so nothing
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import Final
 
@@ -44,12 +45,15 @@ class JournalFollower:
         while True:
             try:
                 last = (await stream_bounds(self._connection, subjects.OPERATIONS_STREAM)).last
-                async for batch in scan_stream(
-                    self._connection, subjects.OPERATIONS_STREAM, first=last + 1, is_following=True
-                ):
-                    for message in batch:
-                        self._fold(message)
-                    await self._connection.sleep(_LINGER)
+                # Without patience: after an outage it begins again with what is new, and reads nothing that it missed.
+                scan = scan_stream(
+                    self._connection, subjects.OPERATIONS_STREAM, first=last + 1, is_following=True, patience=0.0
+                )
+                async with contextlib.aclosing(scan) as batches:
+                    async for batch in batches:
+                        for message in batch:
+                            self._fold(message)
+                        await self._connection.sleep(_LINGER)
             except JournalError as error:
                 logger.debug("the journal is not followed: %s", error)
                 await self._connection.sleep(_PAUSE)
