@@ -41,7 +41,7 @@ _LEAST_ALONE: Final = 2
 _SYNCS_OF_A_BATCH: Final = 4
 _WORK_OF_A_BATCH: Final = 0.006
 """Seconds that a batch takes beside its syncs, with the processor time of all, which has its worth, too."""
-_SYNCS_OF_GATHERING: Final = 2
+_SYNCS_OF_GATHERING: Final = 4
 _MOST_GATHERING: Final = 0.01
 """Seconds."""
 _LEAST_SECONDS: Final = 1e-5
@@ -127,7 +127,7 @@ class SingleTime:
 
     @property
     def gathering_time(self) -> float:
-        """Seconds from one batch to the next, if events wait: as long as two single events take."""
+        """Seconds from one batch to the next: as long as four single events take."""
         return min(_SYNCS_OF_GATHERING * self._seconds, _MOST_GATHERING)
 
 
@@ -241,12 +241,15 @@ class GroupCommit:
 
     def _end_batch(self, task: asyncio.Task[None]) -> None:
         self._batch = None
-        self._is_gathering = bool(self._waiting)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a group of events was not stored", exc_info=error)
-        if self._is_gathering:
-            # Those that were just answered have their next events soon: with them, fewer and larger batches do.
-            asyncio.get_running_loop().call_later(self._single_time.gathering_time, self._end_gathering)
+        if self._clock() < self._disabled_until:
+            self._go_on()
+            return
+        self._is_gathering = True
+        # Those that were just answered have their next events soon: with them, fewer and larger batches do. Also if no
+        # event waits yet: the first ones would be sent alone, and the broker stores one after the other.
+        asyncio.get_running_loop().call_later(self._single_time.gathering_time, self._end_gathering)
 
     def _end_gathering(self) -> None:
         self._is_gathering = False

@@ -74,6 +74,17 @@ async def test_those_that_were_answered_join_those_that_wait() -> None:
     assert max(stream.batches) == 40
 
 
+async def test_the_first_after_a_batch_waits_for_others() -> None:
+    """Also if no event waits when a batch has ended: sent alone, the first ones would hold up those that follow."""
+    stream = FakeStream()
+    group = await slow_group(stream)
+    await asyncio.gather(*(group.publish(message(number), timeout=60) for number in range(1, 31)))
+    alone = len(stream.stored) - sum(stream.batches)
+    await asyncio.gather(*(group.publish(message(number), timeout=60) for number in range(31, 51)))
+    assert stream.batches[-1] == 20
+    assert len(stream.stored) - sum(stream.batches) == alone
+
+
 async def test_a_stream_without_batches_is_not_held_back() -> None:
     """Where the stream takes no batches, all events are on their way at once: three servers group by themselves."""
     stream = FakeStream(allows_batches=False)
