@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 
 import msgspec
 import pytest
 
-from opstream_journal import Connection, Journal
+from opstream_journal import Connection, ExpectedVersion, Journal
+from opstream_journal.provisioning.topology import Sizing
 from opstream_runner import ActionContext, ActionError, action
 from opstream_runner.attempt.attempt import Attempt
 from opstream_schemas.errors import ErrorCode
-from opstream_schemas.events import OperationError, Progressed, Started, Succeeded
+from opstream_schemas.events import Event, OperationError, Progressed, RecordedEvent, Started, Succeeded
+from opstream_schemas.names import Kind
 from opstream_schemas.operation.state import Status
 from tests.support.broker.server import Broker
 from tests.support.journal.journals import KIND, linked, opened
@@ -282,6 +285,61 @@ async def test_never_more_at_once_than_slots(broker: Broker, stage: RunnerStage)
                     await stage.ended(one)
     assert sorted(first.attempts + second.attempts) == sorted((one, 1) for one in ids)
     assert (first.most, second.most) == (3, 4)
+
+
+class HeldOutcomes(Journal):
+    """A journal that is slow to store outcomes: it waits with them until the test lets it."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection, max_msg_size=Sizing().max_msg_size, clock=time.monotonic)
+        self.held: list[str] = []
+        self.released = asyncio.Event()
+
+    async def append(self, kind: Kind, event: Event, expected: ExpectedVersion, *, budget: float) -> RecordedEvent:
+        if isinstance(event.data, Succeeded):
+            self.held.append(event.operation_id)
+            await self.released.wait()
+        return await super().append(kind, event, expected, budget=budget)
+
+
+async def test_an_outcome_on_its_way_takes_no_slot(link: Connection, stage: RunnerStage) -> None:
+    """While outcomes are being stored, other handlers run; but no more outcomes wait than there are slots besides."""
+    gate = HandlerGate()
+    gate.open()
+    ids = [f"op-{number}" for number in range(12)]
+    journal = HeldOutcomes(link)
+    await journal.start()
+    async with stage.runner([gated(gate)], dependencies=stage.dependencies(journal=journal), concurrency=3):
+        await stage.request(*ids)
+        await eventually(lambda: len(journal.held) == 6)
+        info = await stage.consumer()
+        assert (info.num_ack_pending, info.num_pending, len(gate.contexts)) == (6, 6, 6)
+        journal.released.set()
+        for one in ids:
+            await stage.ended(one)
+        await stage.settled()
+    assert sorted(gate.attempts) == sorted((one, 1) for one in ids)
+    assert gate.most <= 3
+
+
+async def test_a_runner_ends_after_its_outcomes(link: Connection, stage: RunnerStage) -> None:
+    """A drain waits for outcomes that take no slot, and takes nothing new meanwhile."""
+    gate = HandlerGate()
+    gate.open()
+    ids = [f"op-{number}" for number in range(4)]
+    journal = HeldOutcomes(link)
+    await journal.start()
+    dependencies = stage.dependencies(journal=journal)
+    async with stage.runner([gated(gate)], dependencies=dependencies, concurrency=1, drain=60.0) as runner:
+        await stage.request(*ids)
+        await eventually(lambda: len(journal.held) == 2)
+        stopping = asyncio.create_task(runner.stop())
+        await eventually(lambda: not runner.is_ready)
+        assert not stopping.done()
+        journal.released.set()
+        await stopping
+        assert {(await stage.state(one)).status for one in journal.held} == {Status.SUCCEEDED}
+        assert len(journal.held) == 2
 
 
 async def test_two_runners_race(broker: Broker, stage: RunnerStage) -> None:

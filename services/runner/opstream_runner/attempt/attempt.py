@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
@@ -54,6 +54,7 @@ class Attempt:
         action_input: JSON from the `requested` event.
         message: the delivery that caused the attempt.
         handler_loop: runs async handlers.
+        on_handled: called once, when the handler has ended and its outcome is still to be recorded.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Attempt:
         action_input: msgspec.Raw,
         message: DeliveredMessage,
         handler_loop: HandlerLoop,
+        on_handled: Callable[[], None],
     ) -> None:
         if operation.live is None:
             raise ValueError(f"operation {operation.id} has no live attempt")
@@ -79,6 +81,7 @@ class Attempt:
         self._message = message
         self._live = operation.live
         self._handler_loop = handler_loop
+        self._on_handled = on_handled
         self._throttle = ProgressThrottle(dependencies.monotonic)
         self._loop = asyncio.get_running_loop()
         self._handler: RunningHandler | None = None
@@ -117,6 +120,7 @@ class Attempt:
             )
             self._is_completing = True
             restore_logs()
+            self._on_handled()
             result = AttemptResult(
                 attempt=self._live.number,
                 token=self._live.token,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import Any, Final
 
 from opstream_journal import (
@@ -57,6 +58,15 @@ _BLOCKED_DELAY: Final = 1.0
 _CANCEL_TIMEOUT: Final = 0.5
 
 
+class _Slot:
+    """The place of one message. It is free for another one before its task has ended, if only the outcome is left."""
+
+    __slots__ = ("is_free",)
+
+    def __init__(self) -> None:
+        self.is_free = False
+
+
 class Dispatcher:
     """Runs the attempts of one action.
 
@@ -65,7 +75,7 @@ class Dispatcher:
         dependencies: journal, clocks and ids.
         action: the action to run.
         runner: this process's name in events.
-        slots: how many attempts run at once.
+        slots: how many handlers run at once. As many outcomes besides may be on their way into the journal.
         handler_loop: runs async handlers, also those of other actions.
     """
 
@@ -100,6 +110,8 @@ class Dispatcher:
         )
         self._is_draining = False
         self._is_stopping = False
+        self._recording = 0
+        """Tasks whose slots are free already."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._attempts: dict[str, Attempt] = {}
         self._consumer = PullConsumer(
@@ -117,9 +129,10 @@ class Dispatcher:
         self._consumer.add_demand(self._slots)
         while True:
             message = await self._consumer.next()
-            task = asyncio.create_task(self._handle_message(message), name=message.subject)
+            slot = _Slot()
+            task = asyncio.create_task(self._handle_message(message, slot), name=message.subject)
             self._tasks.add(task)
-            task.add_done_callback(self._release_slot)
+            task.add_done_callback(partial(self._end_task, slot))
 
     def notify(self, operation_id: str) -> None:
         """If the operation runs here, let its attempt read the journal now, because an event was published."""
@@ -166,10 +179,23 @@ class Dispatcher:
             task.cancel()
         await asyncio.wait(late, timeout=_CANCEL_TIMEOUT)
 
-    def _release_slot(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+    def _release_slot(self, slot: _Slot) -> None:
+        """Let the next message come while an outcome is being stored, which takes as long as the disk does."""
+        if self._recording < self._slots:
+            slot.is_free = True
+            self._recording += 1
+            self._ask_for_another()
+
+    def _ask_for_another(self) -> None:
         if not self._is_draining:
             self._consumer.add_demand(1)
+
+    def _end_task(self, slot: _Slot, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if slot.is_free:
+            self._recording -= 1
+        else:
+            self._ask_for_another()
         if not task.cancelled() and (error := task.exception()) is not None:
             # The message is not acknowledged, so it is delivered again when its lease has run out.
             if isinstance(error, BrokerRefused) and error.err_code == rpc.STREAM_NOT_FOUND:
@@ -179,9 +205,9 @@ class Dispatcher:
         else:
             self._missing_streams.recovered()
 
-    async def _handle_message(self, message: DeliveredMessage) -> None:
+    async def _handle_message(self, message: DeliveredMessage, slot: _Slot) -> None:
         try:
-            await self._decide_and_execute(message)
+            await self._decide_and_execute(message, slot)
         except JournalFull as error:
             # The condition `StorageLimitReached` is in the log, once for all messages, with the count of refusals.
             logger.debug("%s (message %s) is requeued: %s", message.subject, message.sequence, error)
@@ -192,7 +218,7 @@ class Dispatcher:
         else:
             self._unavailable.recovered()
 
-    async def _decide_and_execute(self, message: DeliveredMessage) -> None:
+    async def _decide_and_execute(self, message: DeliveredMessage, slot: _Slot) -> None:
         loaded: LoadedOperation | None
         try:
             trigger = trigger_of(message)
@@ -229,7 +255,7 @@ class Dispatcher:
                 await message.nak(_BLOCKED_DELAY)
                 return
             try:
-                await self._execute(decision, loaded, message)
+                await self._execute(decision, loaded, message, slot)
             except VersionConflict as conflict:
                 seen = loaded.operation
                 loaded = await self._loader.reload(loaded)
@@ -257,6 +283,7 @@ class Dispatcher:
         decision: Ack | AppendEvent | BeginAttempt | ScheduleWake,
         loaded: LoadedOperation,
         message: DeliveredMessage,
+        slot: _Slot,
     ) -> None:
         operation = loaded.operation
         match decision:
@@ -288,11 +315,11 @@ class Dispatcher:
                     case Requeue(delay=delay):
                         await message.nak(delay)
                     case Reject(data=data):
-                        await self._execute(AppendEvent(row, data), loaded, message)
+                        await self._execute(AppendEvent(row, data), loaded, message, slot)
                     case Admit():
-                        await self._start_attempt(loaded, message)
+                        await self._start_attempt(loaded, message, slot)
 
-    async def _start_attempt(self, loaded: LoadedOperation, message: DeliveredMessage) -> None:
+    async def _start_attempt(self, loaded: LoadedOperation, message: DeliveredMessage, slot: _Slot) -> None:
         command = StartAttempt(
             runner=self._runner,
             token=self._dependencies.new_id(),
@@ -314,6 +341,7 @@ class Dispatcher:
             loaded.action_input,
             message,
             self._handler_loop,
+            partial(self._release_slot, slot),
         )
         self._attempts[operation.id] = attempt
         if self._is_draining:
