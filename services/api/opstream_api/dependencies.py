@@ -13,6 +13,7 @@ from .http.caller_identity import CallerResolver
 from .http.docs_page import DocsPage
 from .http.document_cache import DocumentCache
 from .http.request_origin import HostPolicy
+from .operations.brief_waits import BriefWaits
 from .operations.cancel import Canceler
 from .operations.history import HistoryReader
 from .operations.journal_capacity import JournalCapacity
@@ -27,6 +28,7 @@ class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
     submitter: Submitter
     status: StatusReader
     watches: WatchRegistry
+    brief_waits: BriefWaits
     canceler: Canceler
     history: HistoryReader
     capacity: JournalCapacity

@@ -39,6 +39,7 @@ from .http.docs_page import load_docs_page
 from .http.document_cache import DocumentCache
 from .http.request_origin import HostPolicy
 from .openapi import openapi_document
+from .operations.brief_waits import BriefWaits
 from .operations.cancel import Canceler
 from .operations.history import HistoryReader
 from .operations.journal_capacity import JournalCapacity
@@ -124,7 +125,8 @@ async def connected_api(settings: Settings) -> AsyncIterator[ConnectedApi]:
         connection.on_reconnect(cache.forget_ended)
         conditions.on_doubt(status.doubt_cached)
         conditions.on_doubt(cache.forget_ended)
-        follower = JournalFollower(connection, status)
+        brief_waits = BriefWaits(status=status, watches=watches, now=_utc_now)
+        follower = JournalFollower(connection, status, watches, brief_waits)
         stack.push_async_callback(end_task, asyncio.create_task(follower.run(), name="journal follower"))
         setback_watch = SetbackWatch(connection, conditions, now=_utc_now, on_look=cache.suspend)
         stack.push_async_callback(end_task, asyncio.create_task(setback_watch.run(), name="setback watch"))
@@ -146,6 +148,7 @@ async def connected_api(settings: Settings) -> AsyncIterator[ConnectedApi]:
                 ),
                 status=status,
                 watches=watches,
+                brief_waits=brief_waits,
                 canceler=Canceler(
                     journal=journal, status=status, cache=cache, now=_utc_now, clock=time.monotonic, new_id=_new_id
                 ),

@@ -89,12 +89,14 @@ async def read_status(
         operation = await run_until_disconnect(receive, dependencies.watches.wait_until_terminal(operation_id, seconds))
         if operation is None:
             return empty_response(400)  # the client has disconnected
+    elif seconds is None:
+        operation = await dependencies.brief_waits.read(operation_id)
     else:
         operation = await dependencies.status.read(operation_id)
     return status_response(
         await dependencies.status.monitor(operation),
         retry_after=dependencies.status.retry_after(operation),
-        waited=seconds,
+        waited=seconds or 0,
         is_known=lambda etag: etag_matches(headers, etag),
     )
 

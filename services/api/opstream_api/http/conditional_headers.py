@@ -31,10 +31,10 @@ _EVENT_STREAM: Final = "text/event-stream"
 _JSON: Final = frozenset({"application/json", "application/*"})
 
 
-def wait_seconds(headers: Headers) -> int:
-    """Return the whole seconds that the request may wait (RFC 7240, `Prefer: wait`), at most `MAX_WAIT`; 0 without."""
+def wait_seconds(headers: Headers) -> int | None:
+    """Return the whole seconds that the request may wait, at most `MAX_WAIT`; None without `Prefer: wait` (RFC 7240)."""
     found = _WAIT.search(_QUOTED.sub('""', _joined(headers, b"prefer", _READ_LIMIT)))
-    return min(int(found[1] or found[2]), MAX_WAIT) if found else 0
+    return min(int(found[1] or found[2]), MAX_WAIT) if found else None
 
 
 def etag_matches(headers: Headers, etag: str) -> bool:

@@ -2,6 +2,9 @@
 
 Most polls that see an end then need no read: a terminal state is final, however it was learned. A state that is still
 open is compared with the journal's last event at each poll, as ever, so nothing depends on how current this is.
+
+Requests that wait for an operation hear of its events from here (ADR 0010), after they are stored: an event of a batch
+travels to subscribers of its subject long before.
 """
 
 from __future__ import annotations
@@ -17,7 +20,9 @@ from opstream_schemas import subjects
 from opstream_schemas.errors import FoldRefused, InvalidEvent
 from opstream_schemas.events import decode_event
 
+from .brief_waits import BriefWaits
 from .status import StatusReader
+from .watch import WatchRegistry
 
 logger = logging.getLogger(__name__)
 
@@ -34,17 +39,24 @@ class JournalFollower:
     Args:
         connection: the connection.
         status: holds the cached operations.
+        watches: hear of each event.
+        brief_waits: hear of each end.
     """
 
-    def __init__(self, connection: Connection, status: StatusReader) -> None:
+    def __init__(
+        self, connection: Connection, status: StatusReader, watches: WatchRegistry, brief_waits: BriefWaits
+    ) -> None:
         self._connection = connection
         self._status = status
+        self._watches = watches
+        self._brief_waits = brief_waits
 
     async def run(self) -> None:
         """Follow until cancelled. While the broker is away nothing is learned, and polls read as before."""
         while True:
             try:
                 last = (await stream_bounds(self._connection, subjects.OPERATIONS_STREAM)).last
+                self._watches.refresh_all()  # of what was stored until now they hear nothing
                 # Without patience: after an outage it begins again with what is new, and reads nothing that it missed.
                 scan = scan_stream(
                     self._connection, subjects.OPERATIONS_STREAM, first=last + 1, is_following=True, patience=0.0
@@ -52,17 +64,27 @@ class JournalFollower:
                 async with contextlib.aclosing(scan) as batches:
                     async for batch in batches:
                         for message in batch:
-                            self._fold(message)
-                        await self._connection.sleep(_LINGER)
+                            self._take(message)
+                        await self._watches.pause(_LINGER)
             except JournalError as error:
                 logger.debug("the journal is not followed: %s", error)
+                self._brief_waits.forget()
                 await self._connection.sleep(_PAUSE)
 
-    def _fold(self, message: ScannedMessage) -> None:
+    def _take(self, message: ScannedMessage) -> None:
         first, _, rest = message.subject.partition(".")
-        if first != _EVENTS or not self._status.is_followed(rest.partition(".")[0]):
+        if first != _EVENTS:
             return
+        operation_id = rest.partition(".")[0]
+        if self._status.is_followed(operation_id):
+            self._fold(message)
+        self._watches.notify(operation_id, rest.rpartition(".")[2])
+
+    def _fold(self, message: ScannedMessage) -> None:
         try:
-            self._status.fold_next(decode_event(message.data, message.sequence))
+            operation = self._status.fold_next(decode_event(message.data, message.sequence))
         except (InvalidEvent, FoldRefused) as error:
             logger.debug("sequence %s (%s): %s", message.sequence, message.subject, error)
+            return
+        if operation is not None and operation.is_terminal:
+            self._brief_waits.add_end(operation)

@@ -134,15 +134,28 @@ class StatusReader:
         known = self._cache.peek(operation_id)
         return known is not None and not known.is_terminal and operation_id not in self._doubted
 
-    def fold_next(self, event: RecordedEvent) -> None:
+    def fold_next(self, event: RecordedEvent) -> Operation | None:
         """Fold an event that the journal has stored into its operation's cached state, if it is the next one.
+
+        Returns:
+            The new state; None without one.
 
         Raises:
             FoldRefused: it does not follow that state.
         """
         known = self._cache.peek(event.operation_id)
         if known is not None and event.sequence > known.stream_sequence and event.position == known.position + 1:
-            self._cache.put(fold_for_reader(known, [event]) or known)
+            return self._cache.put(fold_for_reader(known, [event]) or known)
+        return None
+
+    def known_state(self, operation_id: str) -> Operation | None:
+        """Return the cached state of an operation, which may be old; None without one, and while it is in doubt."""
+        return None if operation_id in self._doubted else self._cache.peek(operation_id)
+
+    def known_end(self, operation_id: str) -> Operation | None:
+        """Return the cached state of an operation if it has ended; None otherwise."""
+        known = self._cache.peek(operation_id)
+        return known if known is not None and known.is_terminal else None
 
     async def _read(self, operation_id: str) -> Operation | None:
         known = self._cache.get(operation_id)

@@ -1,8 +1,8 @@
 """Waiting for changes of an operation: one shared watch for all requests that wait for the same one (ADR 0010).
 
-A core subscription to the operation's subjects notifies the watch. A notification is only a reason to read: such a
-subscriber also sees messages that the stream refuses, and misses others (docs/nats.md). So a watch subscribes first
-and reads second, and each watched operation is read again every `REFRESH_INTERVAL` seconds, however many requests wait.
+The journal's follower tells the watch of each event that is stored. An end that it could fold is final, and wakes the
+requests at once; anything else is a reason to read. The follower may be away, so a watch is registered first and reads
+second, and each watched operation is read again every `REFRESH_INTERVAL` seconds, however many requests wait.
 
 Start with `WatchRegistry`, which routes use; `Watch` is the state of one operation.
 """
@@ -16,14 +16,9 @@ import random
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Final
 
-import nats.errors
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
-
 from opstream_api.errors import ApiError, operation_not_found
 from opstream_journal import Connection, Journal
 from opstream_journal.jetstream.connection import end_task
-from opstream_schemas import subjects
 from opstream_schemas.errors import ErrorCode, InvalidName
 from opstream_schemas.events import Canceled, Failed, Succeeded
 from opstream_schemas.names import check_operation_id
@@ -43,7 +38,11 @@ _REFRESH_JITTER: Final = 0.2
 _RETRY_DELAY: Final = 1.0
 """Seconds between reads while the journal does not respond."""
 _CATCH_UP_DELAYS: Final = (0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.12, 0.25)
-"""Seconds between reads after a notification, which may arrive before the stream has stored the event."""
+"""Seconds between reads after a notification: another server may deliver an event before the leader shows it."""
+_FIRST_LOOK: Final = 0.25
+"""Seconds until an operation is read of which the cached state is open."""
+_FEW: Final = 4
+"""Watched operations of which each event is looked at at once. With more of them, the looks take what they save."""
 _RECONNECT_SPREAD: Final = 0.5
 """Seconds within which all watched operations are read again after a reconnect."""
 
@@ -53,7 +52,7 @@ class Watch:
 
     Args:
         operation_id: a valid id.
-        connection: the connection to the broker, for notifications.
+        connection: the connection to the broker, for pauses between reads.
         status: reads the operation.
         feed: the operation's events, for followers.
         jitter: returns a random delay between two bounds, in seconds.
@@ -84,29 +83,33 @@ class Watch:
         self._status = status
         self._jitter = jitter
         self._changed = asyncio.Event()
-        self._subscribing: asyncio.Task[None] | None = None
-        self._subscription: Subscription | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._refreshing: asyncio.Task[None] | None = None
         self._is_notified = False
         self._is_end_notified = False
-
-    async def ensure_subscribed(self) -> None:
-        """Subscribe to notifications. Events published after the return are notified, unless the network loses one."""
-        if self._subscribing is None:
-            self._subscribing = asyncio.create_task(self._subscribe())
-        await asyncio.shield(self._subscribing)  # other requests wait for it, too
+        self._set_timer(REFRESH_INTERVAL)
 
     async def close(self) -> None:
-        """Finish the watch and end its subscription."""
+        """Finish the watch."""
         self.finish()
         if self._refreshing is not None:
             await end_task(self._refreshing)
-        if self._subscribing is not None:
-            await self._subscribing
-        if self._subscription is not None:
-            with contextlib.suppress(nats.errors.Error):  # the connection is gone, and the subscription with it
-                await self._subscription.unsubscribe()
+
+    def notify(self, event_name: str) -> None:
+        """Take notice of an event that the journal has stored. Call it after the event was folded, where it could be.
+
+        Args:
+            event_name: the last token of its subject.
+        """
+        is_end = event_name in _TERMINAL
+        if self.is_finished or not (is_end or self.followers):
+            return
+        if is_end and (ended := self._status.known_end(self.operation_id)) is not None:
+            self.update(ended)
+            return
+        self._is_notified = True
+        self._is_end_notified |= is_end
+        self._start_refresh()
 
     def finish(self) -> None:
         """Wake all waiting requests, for good."""
@@ -131,30 +134,14 @@ class Watch:
         return None
 
     def refresh_within(self, seconds: float) -> None:
-        """Schedule a read of the operation within so many seconds."""
-        if not self.is_finished:
+        """Schedule a read of the operation within so many seconds, unless one comes sooner anyway."""
+        is_later = self._timer is not None and self._timer.when() <= asyncio.get_running_loop().time() + seconds
+        if not (self.is_finished or self._refreshing or is_later):
             self._set_timer(seconds)
-
-    async def _subscribe(self) -> None:
-        self._set_timer(REFRESH_INTERVAL)
-        subject = subjects.operation_filter(self.operation_id)
-        try:
-            self._subscription = await self._connection.nc.subscribe(subject, cb=self._on_notification)
-        except nats.errors.Error as error:
-            # The periodic reads go on, and the caller's own read raises.
-            logger.info("no notifications about operation %s: %s", self.operation_id, error)
 
     def _notify_waiters(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
-
-    async def _on_notification(self, message: Msg) -> None:
-        is_end = message.subject.rpartition(".")[2] in _TERMINAL
-        if self.is_finished or not (is_end or self.followers):
-            return
-        self._is_notified = True
-        self._is_end_notified |= is_end
-        self._start_refresh()
 
     def _set_timer(self, seconds: float) -> None:
         if self._timer is not None:
@@ -205,7 +192,7 @@ class WatchRegistry:
     """All watches of one process.
 
     Args:
-        connection: the connection to the broker, for notifications.
+        connection: the connection to the broker.
         journal: the events, for followers.
         status: reads operations.
         jitter: returns a random delay between two bounds, in seconds.
@@ -224,6 +211,7 @@ class WatchRegistry:
         self._status = status
         self._jitter = jitter
         self._watches: dict[str, Watch] = {}
+        self._are_few = asyncio.Event()
         self._is_stopping = False
 
     def __len__(self) -> int:
@@ -234,14 +222,46 @@ class WatchRegistry:
 
     def start(self) -> None:
         """Read all watched operations again after each reconnect, since notifications were lost."""
-        self._connection.on_reconnect(self._refresh_all)
+        self._connection.on_reconnect(self.refresh_all)
 
     def stop(self) -> None:
         """Finish all watches, because the service stops. Later requests do not wait at all."""
         self._is_stopping = True
-        self._connection.remove_reconnect_callback(self._refresh_all)
+        self._connection.remove_reconnect_callback(self.refresh_all)
         for watch in self:
             watch.finish()
+
+    def notify(self, operation_id: str, event_name: str) -> None:
+        """Tell the watch of an operation, if there is one, of a stored event (`Watch.notify`)."""
+        watch = self._watches.get(operation_id)
+        if watch is not None:
+            watch.notify(event_name)
+
+    async def pause(self, seconds: float) -> None:
+        """Pause between two looks at what the journal has stored; not at all while a few requests wait for it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._are_few.wait()
+
+    def refresh_all(self) -> None:
+        """Read all watched operations within moments: events may have been missed."""
+        for watch in self:
+            watch.refresh_within(_RECONNECT_SPREAD)
+
+    async def wait_for_end(self, operation: Operation, seconds: float) -> None:
+        """Wait until an operation is known to have ended, so many seconds are over, or the service stops.
+
+        Args:
+            operation: its cached state. Nothing is read for it.
+            seconds: at most.
+        """
+        async with self.watch(operation.id) as watch:
+            watch.update(operation)
+            newest: Operation | None = operation
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    while newest is not None and not newest.is_terminal:
+                        newest = await watch.wait_for_newer(newest.stream_sequence)
 
     async def wait_until_terminal(self, operation_id: str, seconds: float) -> Operation:
         """Wait until an operation is terminal, so many seconds are over, or the service stops. Return its state.
@@ -250,7 +270,12 @@ class WatchRegistry:
             ApiError: as `StatusReader.read`.
         """
         async with self.watch(operation_id) as watch:
-            operation = await self._status.read(operation_id)
+            known = self._status.known_state(operation_id)
+            if known is None or known.is_terminal:
+                operation = await self._status.read(operation_id)
+            else:
+                operation = known
+                watch.refresh_within(_FIRST_LOOK)  # for many operations the end comes before
             watch.update(operation)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
@@ -268,7 +293,7 @@ class WatchRegistry:
         Raises:
             ApiError: `OperationNotFound`: the operation id is invalid.
         """
-        watch = await self._acquire(operation_id)
+        watch = self._acquire(operation_id)
         watch.followers += is_follower
         try:
             yield watch
@@ -276,9 +301,9 @@ class WatchRegistry:
             watch.followers -= is_follower
             await self._release(watch)
 
-    async def _acquire(self, operation_id: str) -> Watch:
+    def _acquire(self, operation_id: str) -> Watch:
         try:
-            check_operation_id(operation_id)  # an invalid id must not become part of a subject
+            check_operation_id(operation_id)  # an invalid id is no reason to keep anything
         except InvalidName as error:
             raise operation_not_found() from error
         watch = self._watches.get(operation_id)
@@ -290,12 +315,8 @@ class WatchRegistry:
                 feed=EventFeed(self._journal, operation_id),
                 jitter=self._jitter,
             )
+            self._count()
         watch.users += 1
-        try:
-            await watch.ensure_subscribed()
-        except BaseException:
-            await self._release(watch)
-            raise
         if self._is_stopping:
             watch.finish()
         return watch
@@ -304,8 +325,11 @@ class WatchRegistry:
         watch.users -= 1
         if not watch.users:
             del self._watches[watch.operation_id]
+            self._count()
             await watch.close()
 
-    def _refresh_all(self) -> None:
-        for watch in self:
-            watch.refresh_within(_RECONNECT_SPREAD)
+    def _count(self) -> None:
+        if 0 < len(self._watches) <= _FEW:
+            self._are_few.set()
+        else:
+            self._are_few.clear()

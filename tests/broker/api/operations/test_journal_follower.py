@@ -13,9 +13,11 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
+from opstream_api.operations.brief_waits import BriefWaits
 from opstream_api.operations.journal_follower import JournalFollower
 from opstream_api.operations.operation_cache import OperationCache
 from opstream_api.operations.status import StatusReader
+from opstream_api.operations.watch import WatchRegistry
 from opstream_api.queues.queue_positions import QueuePositions
 from opstream_api.queues.waiting_reasons import WaitingReasons
 from opstream_journal import ActionCatalog, Connection, Journal, SnapshotStore
@@ -55,6 +57,12 @@ def reader(link: Connection, journal: Journal, cache: OperationCache) -> StatusR
         cache=cache,
         now=_now,
     )
+
+
+def follower_of(link: Connection, journal: Journal, status: StatusReader) -> JournalFollower:
+    """The follower of one API, in which no request waits."""
+    watches = WatchRegistry(connection=link, journal=journal, status=status)
+    return JournalFollower(link, status, watches, BriefWaits(status=status, watches=watches, now=_now))
 
 
 @contextlib.asynccontextmanager
@@ -98,7 +106,7 @@ async def test_an_end_is_known_without_a_read(
 ) -> None:
     """Once the follower has seen the end of a cached operation, its status needs no broker at all."""
     status = reader(link, journal, cache)
-    async with running(JournalFollower(link, status), cache, journal):
+    async with running(follower_of(link, journal, status), cache, journal):
         operation = cache.put(await begin(journal, "op-1"))
         ended = await extend(journal, operation, started(), SUCCEEDED)
         await eventually(functools.partial(has_status, cache, operation, Status.SUCCEEDED))
@@ -108,7 +116,7 @@ async def test_an_end_is_known_without_a_read(
 
 async def test_what_is_not_cached_is_passed_over(link: Connection, journal: Journal, cache: OperationCache) -> None:
     """Operations of other processes take no room in the cache."""
-    async with running(JournalFollower(link, reader(link, journal, cache)), cache, journal):
+    async with running(follower_of(link, journal, reader(link, journal, cache)), cache, journal):
         other = await extend(journal, await begin(journal, "op-other"), started(), SUCCEEDED)
         mine = cache.put(await begin(journal, "op-mine"))
         await extend(journal, mine, Canceled())
@@ -119,7 +127,7 @@ async def test_what_is_not_cached_is_passed_over(link: Connection, journal: Jour
 async def test_an_operation_in_doubt_is_not_followed(link: Connection, journal: Journal, cache: OperationCache) -> None:
     """After a lost connection an open state is compared with the view before anything is folded into it (ADR 0032)."""
     status = reader(link, journal, cache)
-    async with running(JournalFollower(link, status), cache, journal):
+    async with running(follower_of(link, journal, status), cache, journal):
         doubted = cache.put(await begin(journal, "op-doubted"))
         status.doubt_cached()
         trusted = cache.put(await begin(journal, "op-trusted"))
@@ -132,7 +140,7 @@ async def test_an_operation_in_doubt_is_not_followed(link: Connection, journal: 
 
 async def test_a_foreign_event_is_not_folded(link: Connection, journal: Journal, cache: OperationCache) -> None:
     """What other clients write on an operation's subjects changes no cached state."""
-    async with running(JournalFollower(link, reader(link, journal, cache)), cache, journal):
+    async with running(follower_of(link, journal, reader(link, journal, cache)), cache, journal):
         operation = cache.put(await begin(journal, "op-1"))
         later = cache.put(await begin(journal, "op-2"))
         event = following(operation, Canceled())
@@ -152,7 +160,7 @@ async def test_it_goes_on_after_an_outage(
     async with (
         Proxy(broker.port) as proxy,
         linked(proxy.url) as far,
-        running(JournalFollower(far, status), cache, journal),
+        running(follower_of(far, journal, status), cache, journal),
     ):
         proxy.cut()
         await follows(cache, journal, "probe-again")

@@ -14,9 +14,10 @@ from nats.aio.msg import Msg
 from opstream_api.operations import watch
 from opstream_journal import Connection, Journal, announce_action
 from opstream_schemas import subjects
-from opstream_schemas.events import Canceled, Failed, Progressed, Succeeded
+from opstream_schemas.events import Canceled, Failed, Progressed, Succeeded, encode_event
 from tests.support.api.service import Api, OperationStory, failure, serving, spec, started
 from tests.support.broker.server import Broker
+from tests.support.journal.journals import following
 from tests.support.runner.stage import READS
 from tests.support.system.wait import eventually
 
@@ -131,30 +132,58 @@ async def test_one_read_for_all(api: Api, link: Connection, journal: Journal, mo
 async def test_notifications_may_be_lost(api: Api, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without any notification the periodic read finds the end."""
 
-    async def deaf(_self: watch.Watch, _message: Msg) -> None:
+    def deaf(_self: watch.Watch, _event_name: str) -> None:
         return
 
     monkeypatch.setattr(watch, "REFRESH_INTERVAL", 0.3)
-    monkeypatch.setattr(watch.Watch, "_on_notification", deaf)
+    monkeypatch.setattr(watch.Watch, "notify", deaf)
     story = await running(api, journal)
     waiting = await start_waiting(api, story)
     await story.append(SUCCEEDED)
     assert (await waiting).json()["status"] == "Succeeded"
 
 
-async def test_notifications_may_be_wrong(api: Api, link: Connection, journal: Journal) -> None:
+async def test_a_refused_end_ends_nothing(api: Api, link: Connection, journal: Journal) -> None:
     """A terminal event that the stream refused ends nothing; the one that is stored afterwards does."""
     story = await running(api, journal)
     waiting = await start_waiting(api, story)
     operation = story.operation
     subject = subjects.event_subject(operation.id, operation.kind, "succeeded")
-    await link.nc.publish(subject, b"{}", headers={"Nats-Expected-Last-Sequence": "999999"})
-    (found,) = api.watchers
-    await eventually(lambda: found._is_end_notified)
-    await eventually(lambda: not found._is_end_notified)
+    answer = await link.nc.request(subject, b"{}", headers={"Nats-Expected-Last-Sequence": "999999"})
+    assert b"error" in answer.data
+    await story.append(Progressed(percent=3.0))
     assert not waiting.done()
     await story.append(Failed(error=failure("late", "the real end")))
     assert (await waiting).json()["error"]["code"] == "late"
+
+
+async def test_a_foreign_message_ends_nothing(api: Api, link: Connection, journal: Journal) -> None:
+    """What is stored on the subject of an end, and is none, is answered as a read answers it, and at once."""
+    story = await running(api, journal)
+    waiting = await start_waiting(api, story)
+    operation = story.operation
+    subject = subjects.event_subject(operation.id, operation.kind, "succeeded")
+    began = time.monotonic()
+    assert b"error" not in (await link.nc.request(subject, b"{}")).data
+    answer, read = await waiting, await api.status(operation.id)
+    assert time.monotonic() - began < watch.REFRESH_INTERVAL / 2
+    assert (answer.status_code, answer.json()["error"]["code"]) == (read.status_code, read.json()["error"]["code"])
+
+
+async def test_an_end_that_is_stored_long_after_it_was_sent(api: Api, link: Connection, journal: Journal) -> None:
+    """A batch stores its events later than the broker passes them to subscribers. A request in between gets the end."""
+    story = await running(api, journal)
+    other = await running(api, journal)
+    ends = [following(one.operation, SUCCEEDED) for one in (story, other)]
+    first, last = ({"Nats-Batch-Id": "late", "Nats-Batch-Sequence": str(number)} for number in (1, 2))
+    subject_of = [subjects.event_subject(one.operation.id, one.operation.kind, "succeeded") for one in (story, other)]
+    await link.nc.request(subject_of[0], encode_event(ends[0]), headers=first)
+    waiting = await start_waiting(api, story)
+    await eventually(lambda: next(iter(api.watchers)).operation is not None)
+    began = time.monotonic()
+    await link.nc.request(subject_of[1], encode_event(ends[1]), headers=last | {"Nats-Batch-Commit": "1"})
+    assert (await waiting).json()["status"] == "Succeeded"
+    assert time.monotonic() - began < watch.REFRESH_INTERVAL / 2
 
 
 async def test_a_client_that_disconnects_leaves_nothing(api: Api, journal: Journal) -> None:

@@ -27,7 +27,7 @@ TAG = '"abc"'
 @pytest.mark.parametrize(
     ("values", "seconds"),
     [
-        ([], 0),
+        ([], None),
         (["wait=10"], 10),
         (["respond-async, wait=10"], 10),
         (["respond-async,wait=10;x=y, other"], 10),
@@ -38,21 +38,21 @@ TAG = '"abc"'
         (["wait=0"], 0),
         ([f"wait={MAX_WAIT + 1}"], MAX_WAIT),
         (["wait=999999999"], MAX_WAIT),
-        (["wait=-1"], 0),
-        (["wait=1.5"], 0),
-        (["wait=soon"], 0),
-        (["wait"], 0),
+        (["wait=-1"], None),
+        (["wait=1.5"], None),
+        (["wait=soon"], None),
+        (["wait"], None),
         (['foo="a, wait=2", wait=3'], 3),
-        (['foo="a, wait=2"'], 0),
-        (["await=5"], 0),
+        (['foo="a, wait=2"'], None),
+        (["await=5"], None),
         (["wait=9999999999999999999999"], MAX_WAIT),
         (['wait="9999999999999999999999"'], MAX_WAIT),
-        (['wait="1'], 0),
-        (['wait=1"'], 0),
-        (["wait=١٢"], 0),
+        (['wait="1'], None),
+        (['wait=1"'], None),
+        (["wait=١٢"], None),
     ],
 )
-def test_wait(values: list[str], seconds: int) -> None:
+def test_wait(values: list[str], seconds: int | None) -> None:
     """RFC 7240: the first preference counts, an unknown one is ignored. The wait is never longer than the limit."""
     assert wait_seconds(parse_headers((b"prefer", value.encode()) for value in values)) == seconds
 
@@ -60,7 +60,7 @@ def test_wait(values: list[str], seconds: int) -> None:
 @given(st.binary(max_size=80))
 def test_prefer_never_fails(value: bytes) -> None:
     """Any header gives a number of seconds within the limit."""
-    assert 0 <= wait_seconds(parse_headers([(b"prefer", value)])) <= MAX_WAIT
+    assert 0 <= (wait_seconds(parse_headers([(b"prefer", value)])) or 0) <= MAX_WAIT
 
 
 @pytest.mark.parametrize(
