@@ -8,24 +8,49 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Final
 
 from opstream.terminal import logs
 from opstream.terminal.console import CommandError
 
+_WEBSOCKETS: Final = ("ws:", "wss:")
 
-def prepare_process(log_level: str) -> None:
-    """Configure logs, crash points and SIGTERM. Call it before the service is imported, which takes a while."""
+
+def prepare_process(log_level: str, servers: Sequence[str]) -> None:
+    """Configure logs, crash points and SIGTERM. Call it before the service is imported, which takes a while.
+
+    Args:
+        log_level: for all loggers.
+        servers: the broker's URLs.
+    """
     # Until the service installs its own handler, SIGTERM ends the process, also while modules are loaded.
     signal.signal(signal.SIGTERM, _stop)
     logs.configure(log_level)
+    _import_broker_client(servers)
     from opstream_journal.runtime import crash_points
 
     try:
         crash_points.arm(os.environ.get(crash_points.CRASH_VARIABLE, ""))
     except ValueError as error:
         raise CommandError(f"{crash_points.CRASH_VARIABLE}: {error}") from error
+
+
+def _import_broker_client(servers: Sequence[str]) -> None:
+    """Import nats-py without aiohttp, which it imports wherever that is installed, and needs only for WebSockets.
+
+    That saves 7 MiB in each process. A later import of aiohttp, as by a module of actions, is not affected.
+    """
+    if "aiohttp" in sys.modules or any(server.startswith(_WEBSOCKETS) for server in servers):
+        return
+    hidden: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment]
+    hidden["aiohttp"] = None  # as if it were not installed
+    try:
+        import nats.aio.transport  # noqa: F401
+    finally:
+        del hidden["aiohttp"]
 
 
 class StoppedBySignal(SystemExit):

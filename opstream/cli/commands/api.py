@@ -35,7 +35,7 @@ def api(*, log_level: str, public_url: str | None, max_body: int, **given: Any) 
     proxy_options.check_headers_trusted(
         given["trusted_proxies"], identity_header=given["identity_header"], client_id_header=given["client_id_header"]
     )
-    prepare_process(log_level)
+    prepare_process(log_level, given["servers"])
     from opstream_api.main import run
     from opstream_api.settings import Settings
 

@@ -70,7 +70,7 @@ def hub(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the
     proxy_options.check_headers_trusted(
         given["trusted_proxies"], identity_header=given["identity_header"], client_id_header=given["client_id_header"]
     )
-    prepare_process(given["log_level"])
+    prepare_process(given["log_level"], given["servers"])
     webhook_options.check_config(given)
     import uvloop
 

@@ -25,7 +25,7 @@ def projector(*, log_level: str, **given: Any) -> None:  # noqa: ANN401 - the op
     Example:
       opstream projector --nats nats://n1:4222 --health-port 8081
     """
-    prepare_process(log_level)
+    prepare_process(log_level, given["servers"])
     from opstream_projector.main import run
     from opstream_projector.settings import Settings
 

@@ -32,7 +32,7 @@ def webhooks(**given: Any) -> None:  # noqa: ANN401 - the options above, named a
     Example:
       opstream webhooks --config hooks.toml
     """
-    prepare_process(given["log_level"])
+    prepare_process(given["log_level"], given["servers"])
     webhook_options.check_config(given)
     from opstream_webhooks.main import run
     from opstream_webhooks.settings import Settings

@@ -32,7 +32,7 @@ _JSON: Final = frozenset({"application/json", "application/*"})
 
 
 def wait_seconds(headers: Headers) -> int | None:
-    """Return the whole seconds that the request may wait, at most `MAX_WAIT`; None without `Prefer: wait` (RFC 7240)."""
+    """Return the whole seconds that a request may wait, at most `MAX_WAIT`; None without `Prefer: wait` (RFC 7240)."""
     found = _WAIT.search(_QUOTED.sub('""', _joined(headers, b"prefer", _READ_LIMIT)))
     return min(int(found[1] or found[2]), MAX_WAIT) if found else None
 
