@@ -182,6 +182,9 @@ class GroupCommit:
         self._go_on()
         try:
             sequence = await member.answer
+        except asyncio.CancelledError:
+            self._go_on()  # it may have been released to be sent alone, and others wait behind it
+            raise
         finally:
             timer.cancel()
         if sequence is None:
@@ -243,7 +246,7 @@ class GroupCommit:
         self._batch = None
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a group of events was not stored", exc_info=error)
-        if self._clock() < self._disabled_until:
+        if self._clock() < self._disabled_until or len(self._waiting) >= MAX_MEMBERS:
             self._go_on()
             return
         self._is_gathering = True

@@ -19,17 +19,11 @@ from opstream.terminal.console import CommandError
 _WEBSOCKETS: Final = ("ws:", "wss:")
 
 
-def prepare_process(log_level: str, servers: Sequence[str]) -> None:
-    """Configure logs, crash points and SIGTERM. Call it before the service is imported, which takes a while.
-
-    Args:
-        log_level: for all loggers.
-        servers: the broker's URLs.
-    """
+def prepare_process(log_level: str) -> None:
+    """Configure logs, crash points and SIGTERM. Call it before the service is imported, which takes a while."""
     # Until the service installs its own handler, SIGTERM ends the process, also while modules are loaded.
     signal.signal(signal.SIGTERM, _stop)
     logs.configure(log_level)
-    _import_broker_client(servers)
     from opstream_journal.runtime import crash_points
 
     try:
@@ -38,10 +32,13 @@ def prepare_process(log_level: str, servers: Sequence[str]) -> None:
         raise CommandError(f"{crash_points.CRASH_VARIABLE}: {error}") from error
 
 
-def _import_broker_client(servers: Sequence[str]) -> None:
+def import_broker_client(servers: Sequence[str]) -> None:
     """Import nats-py without aiohttp, which it imports wherever that is installed, and needs only for WebSockets.
 
-    That saves 7 MiB in each process. A later import of aiohttp, as by a module of actions, is not affected.
+    That saves 7 MiB in each process. Not for a runner: the code of its actions may use nats-py over WebSockets.
+
+    Args:
+        servers: the broker's URLs.
     """
     if "aiohttp" in sys.modules or any(server.startswith(_WEBSOCKETS) for server in servers):
         return

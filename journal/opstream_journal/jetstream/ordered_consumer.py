@@ -26,7 +26,8 @@ _FIRST_PULL: Final = 200
 _MAX_PULL: Final = 2_000
 _MAX_PULLED_BYTES: Final = 16 * 1024 * 1024
 _EXPIRES: Final = 30.0
-_HEARTBEAT: Final = 2.0
+HEARTBEAT: Final = 2.0
+"""Seconds between two signs of life of a consumer that has no message."""
 _SHORT_REPLY: Final = 9
 _IDLE: Final = "100"
 _EXPIRED: Final = frozenset({"404", "408"})
@@ -95,11 +96,12 @@ _decode_info: Final = msgspec.json.Decoder(StreamInfo).decode
 class OrderedConsumer:
     """One ephemeral consumer, and the messages that it sent and `next_batch` has not returned yet."""
 
-    def __init__(self, connection: Connection, stream: str, name: str, pending: int) -> None:
+    def __init__(self, connection: Connection, stream: str, name: str, pending: int, heartbeat: float) -> None:
         self._connection = connection
         self._stream = stream
         self._name = name
         self._pending = pending
+        self._heartbeat = heartbeat
         self._subscription: Subscription | None = None
         self._received: list[ScannedMessage] = []
         self._arrived = asyncio.Event()
@@ -110,8 +112,16 @@ class OrderedConsumer:
         """True once the consumer is lost: no more messages come, though there may be more."""
 
     @classmethod
-    async def open(cls, connection: Connection, stream: str, config: dict[str, object]) -> OrderedConsumer:
+    async def open(
+        cls, connection: Connection, stream: str, config: dict[str, object], *, heartbeat: float = HEARTBEAT
+    ) -> OrderedConsumer:
         """Create the consumer.
+
+        Args:
+            connection: the connection.
+            stream: its name.
+            config: of the consumer.
+            heartbeat: seconds. It is lost if nothing is heard for twice as long and a second.
 
         Raises:
             NotProvisioned: there is no such stream.
@@ -124,7 +134,7 @@ class OrderedConsumer:
         info = await stream_api_request(
             connection, stream, f"CONSUMER.CREATE.{stream}.{name}", msgspec.json.encode(request)
         )
-        consumer = cls(connection, stream, name, info.num_pending)
+        consumer = cls(connection, stream, name, info.num_pending, heartbeat)
         consumer._subscription = await connection.subscribe(inbox, consumer._receive)
         connection.on_disconnect(consumer._mark_lost)
         return consumer
@@ -144,7 +154,7 @@ class OrderedConsumer:
             await self._pull()
             self._arrived.clear()
             try:
-                async with asyncio.timeout(2 * _HEARTBEAT + 1.0):
+                async with asyncio.timeout(2 * self._heartbeat + 1.0):
                     await self._arrived.wait()
             except TimeoutError:
                 self._mark_lost()
@@ -160,7 +170,7 @@ class OrderedConsumer:
         missing = self._pull_size - self._outstanding
         if missing * 2 < self._pull_size:
             return
-        request = {"batch": missing, "expires": int(_EXPIRES * 1e9), "idle_heartbeat": int(_HEARTBEAT * 1e9)}
+        request = {"batch": missing, "expires": int(_EXPIRES * 1e9), "idle_heartbeat": int(self._heartbeat * 1e9)}
         subscription = self._subscription
         if subscription is None:
             return

@@ -19,7 +19,7 @@ from opstream_journal.errors import JournalUnavailable, StreamReplaced
 from opstream_schemas.integrity.setback import SequenceRange
 
 from .connection import Connection
-from .ordered_consumer import OrderedConsumer, ScannedMessage, StreamBounds, StreamLimits, stream_api_request
+from .ordered_consumer import HEARTBEAT, OrderedConsumer, ScannedMessage, StreamBounds, StreamLimits, stream_api_request
 
 logger = logging.getLogger(__name__)
 
@@ -137,6 +137,7 @@ async def scan_stream(
     filters: Sequence[str] = (),
     is_following: bool = False,
     patience: float = OUTAGE_TIMEOUT,
+    heartbeat: float = HEARTBEAT,
 ) -> AsyncGenerator[list[ScannedMessage], None]:
     """Yield the messages of a stream in its order, in batches that are not empty.
 
@@ -149,6 +150,7 @@ async def scan_stream(
         filters: subject filters that don't overlap. None: everything, which is the fastest.
         is_following: whether to go on for ever with later messages. Then `last` is ignored.
         patience: seconds that the broker may be away.
+        heartbeat: seconds between signs of life of a consumer without messages (`OrderedConsumer.open`).
 
     Raises:
         NotProvisioned: there is no such stream.
@@ -157,7 +159,9 @@ async def scan_stream(
         BrokerRefused: the broker refused.
     """
     end = float("inf") if is_following else (await stream_bounds(connection, stream)).last if last is None else last
-    reader = StreamScan(connection, stream, filters, first=max(first, 1), since=since, patience=patience)
+    reader = StreamScan(
+        connection, stream, filters, first=max(first, 1), since=since, patience=patience, heartbeat=heartbeat
+    )
     try:
         while reader.next_sequence <= end:
             batch = await reader.next_batch(is_waiting=is_following)
@@ -189,12 +193,14 @@ class StreamScan:
         first: int,
         since: datetime | None,
         patience: float,
+        heartbeat: float,
     ) -> None:
         self._connection = connection
         self._stream = stream
         self._filters = list(filters)
         self._since = since
         self._patience = patience
+        self._heartbeat = heartbeat
         self.next_sequence = first
         """The sequence at which a new consumer would begin."""
         self._consumer: OrderedConsumer | None = None
@@ -230,7 +236,9 @@ class StreamScan:
         while True:
             try:
                 await self._check_same_stream(is_settled=loop.time() >= settled)
-                consumer = await OrderedConsumer.open(self._connection, self._stream, self._consumer_config())
+                consumer = await OrderedConsumer.open(
+                    self._connection, self._stream, self._consumer_config(), heartbeat=self._heartbeat
+                )
             except JournalUnavailable as error:
                 left = until - loop.time()
                 if left <= 0:

@@ -9,7 +9,7 @@ import click
 from opstream.cli.options import common as common_options
 from opstream.cli.options import proxy as proxy_options
 from opstream.cli.options import webhooks as webhook_options
-from opstream.cli.service_process import prepare_process, run_service
+from opstream.cli.service_process import import_broker_client, prepare_process, run_service
 
 
 @click.command
@@ -35,7 +35,8 @@ def api(*, log_level: str, public_url: str | None, max_body: int, **given: Any) 
     proxy_options.check_headers_trusted(
         given["trusted_proxies"], identity_header=given["identity_header"], client_id_header=given["client_id_header"]
     )
-    prepare_process(log_level, given["servers"])
+    prepare_process(log_level)
+    import_broker_client(given["servers"])
     from opstream_api.main import run
     from opstream_api.settings import Settings
 

@@ -11,7 +11,7 @@ from opstream.cli.options import common as common_options
 from opstream.cli.options import proxy as proxy_options
 from opstream.cli.options import webhooks as webhook_options
 from opstream.cli.options.option import Decorator, option
-from opstream.cli.service_process import prepare_process, run_service
+from opstream.cli.service_process import import_broker_client, prepare_process, run_service
 
 
 def _health_port_option(service: str) -> Decorator[Any]:
@@ -70,7 +70,8 @@ def hub(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the
     proxy_options.check_headers_trusted(
         given["trusted_proxies"], identity_header=given["identity_header"], client_id_header=given["client_id_header"]
     )
-    prepare_process(given["log_level"], given["servers"])
+    prepare_process(given["log_level"])
+    import_broker_client(given["servers"])
     webhook_options.check_config(given)
     import uvloop
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from opstream.cli.options import common as common_options
-from opstream.cli.service_process import prepare_process, run_service
+from opstream.cli.service_process import import_broker_client, prepare_process, run_service
 
 
 @click.command
@@ -25,7 +25,8 @@ def projector(*, log_level: str, **given: Any) -> None:  # noqa: ANN401 - the op
     Example:
       opstream projector --nats nats://n1:4222 --health-port 8081
     """
-    prepare_process(log_level, given["servers"])
+    prepare_process(log_level)
+    import_broker_client(given["servers"])
     from opstream_projector.main import run
     from opstream_projector.settings import Settings
 

@@ -41,7 +41,7 @@ def runner(
     Example:
       opstream runner --nats nats://n1:4222 --actions shop.orders --drain 60s
     """
-    prepare_process(log_level, servers)
+    prepare_process(log_level)
     from opstream_runner import InvalidAction
     from opstream_runner.main import run
     from opstream_runner.settings import Settings

@@ -75,6 +75,7 @@ class ConnectedApi(NamedTuple):
     conditions: Conditions
     watches: WatchRegistry
     """Stop it when the server begins to stop: that ends all requests that wait or stream."""
+    brief_waits: BriefWaits
 
 
 @asynccontextmanager
@@ -175,7 +176,7 @@ async def connected_api(settings: Settings) -> AsyncIterator[ConnectedApi]:
                 new_request_id=_new_request_id,
             )
         )
-        yield ConnectedApi(app, hosts, conditions, watches)
+        yield ConnectedApi(app, hosts, conditions, watches, brief_waits)
 
 
 async def serve(settings: Settings, stopping: asyncio.Event) -> None:

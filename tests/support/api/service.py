@@ -94,6 +94,8 @@ class Api:
         self.client = client
         self.watchers = running.watches
         """The requests that wait in it."""
+        self.brief_waits = running.brief_waits
+        """What it knows of how long operations take."""
         self.conditions = running.conditions
         """What `/readyz` shows."""
         self._server = server

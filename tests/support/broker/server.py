@@ -294,7 +294,13 @@ class Cluster:
         return self
 
     def wait_healthy(self, within: float = _ELECTION_TIMEOUT) -> None:
-        """Wait until all nodes are up and current in all their raft groups; for at most `within` seconds each."""
+        """Wait until all nodes are up, current in all their raft groups, and known to the leader of their metadata.
+
+        A healthy leader that does not know a peer yet refuses three copies.
+
+        Args:
+            within: seconds for each of these.
+        """
         for node in self.nodes:
             node.wait_ready()
             until = time.monotonic() + within
@@ -302,6 +308,16 @@ class Cluster:
                 if time.monotonic() > until:
                     raise RuntimeError(f"{node.name} is not healthy after {within:g} s: {health}")
                 time.sleep(_POLL)
+        until = time.monotonic() + within
+        while not any(self._knows_all(node) for node in self.nodes):
+            if time.monotonic() > until:
+                raise RuntimeError(f"no leader knows all {len(self.nodes)} nodes after {within:g} s")
+            time.sleep(_POLL)
+
+    def _knows_all(self, node: Broker) -> bool:
+        """Return True if a node leads the metadata, and all others are its peers and current."""
+        peers = ((node.monitor("/jsz") or {}).get("meta_cluster") or {}).get("replicas") or []
+        return len(peers) == len(self.nodes) - 1 and all(one.get("current") for one in peers)
 
     async def leader(self, stream: str) -> Broker:
         """The live node that leads a stream; waits for an election if there is none."""

@@ -11,8 +11,8 @@ pytestmark = pytest.mark.unit
 
 PROGRAM = """
 import sys
-from opstream.cli.service_process import prepare_process
-prepare_process("info", sys.argv[1:])
+from opstream.cli.service_process import import_broker_client
+import_broker_client(sys.argv[1:])
 import nats
 print("aiohttp" in sys.modules)
 import aiohttp

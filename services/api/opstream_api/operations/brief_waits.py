@@ -34,13 +34,16 @@ class UsualTimes:
     def __init__(self) -> None:
         self._seconds: OrderedDict[Kind, float] = OrderedDict()
 
-    def add(self, ended: Operation) -> None:
-        """Learn from an operation that has ended."""
-        if ended.finished_at is None:
-            return
-        took = max(0.0, (ended.finished_at - ended.created_at).total_seconds())
-        before = self._seconds.pop(ended.kind, took)
-        self._seconds[ended.kind] = before + _WEIGHT * (took - before)
+    @property
+    def is_empty(self) -> bool:
+        """Return True if nothing is known."""
+        return not self._seconds
+
+    def add(self, kind: Kind, seconds: float) -> None:
+        """Learn from an operation that has ended, so many seconds after its submit."""
+        took = max(0.0, seconds)
+        before = self._seconds.pop(kind, took)
+        self._seconds[kind] = before + _WEIGHT * (took - before)
         while len(self._seconds) > _MAX_KINDS:
             self._seconds.popitem(last=False)
 
@@ -72,9 +75,14 @@ class BriefWaits:
         self._now = now
         self._usual_times = UsualTimes()
 
-    def add_end(self, ended: Operation) -> None:
-        """Learn from an operation that has ended."""
-        self._usual_times.add(ended)
+    def add_end(self, operation_id: str) -> None:
+        """Learn from an operation of which the end was just heard. Call it before the end is folded.
+
+        The time is taken by the clocks of APIs only. A runner's may be off by more than a short operation takes.
+        """
+        known = self._status.known_state(operation_id)
+        if known is not None and not known.is_terminal:
+            self._usual_times.add(known.kind, (self._now() - known.created_at).total_seconds())
 
     def forget(self) -> None:
         """Wait for nothing until ends are heard of again: the journal's follower is away."""
@@ -87,12 +95,13 @@ class BriefWaits:
             ApiError: as `StatusReader.read`.
         """
         known = self._status.known_state(operation_id)
-        if known is None:
-            known = await self._status.read(operation_id)
-            if known.is_terminal or not self._wait_of(known):
-                return known
-        if not known.is_terminal and (seconds := self._wait_of(known)):
-            await self._watches.wait_for_end(known, seconds)
+        if self._usual_times.is_empty or (known is not None and (known.is_terminal or not self._wait_of(known))):
+            return await self._status.read(operation_id)
+        async with self._watches.watch(operation_id) as watch:  # first, so that no end is missed after the read
+            if known is None:
+                known = await self._status.read(operation_id)
+            if not known.is_terminal and (seconds := self._wait_of(known)):
+                await watch.wait_for_end(known, seconds)
         return await self._status.read(operation_id)
 
     def _wait_of(self, operation: Operation) -> float:

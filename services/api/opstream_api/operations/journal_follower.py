@@ -15,14 +15,14 @@ from typing import Final
 
 from opstream_journal import Connection, JournalError
 from opstream_journal.jetstream.ordered_consumer import ScannedMessage
-from opstream_journal.jetstream.stream_scan import scan_stream, stream_bounds
+from opstream_journal.jetstream.stream_scan import scan_stream, stream_identity
 from opstream_schemas import subjects
 from opstream_schemas.errors import FoldRefused, InvalidEvent
 from opstream_schemas.events import decode_event
 
 from .brief_waits import BriefWaits
 from .status import StatusReader
-from .watch import WatchRegistry
+from .watch import ENDS, WatchRegistry
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +30,8 @@ _EVENTS: Final = "operations"
 """The first token of the events' subjects; timers that have fired have others."""
 _LINGER: Final = 0.005
 """Seconds between two looks at what has come: a wake-up for each event would cost more than the event."""
+_HEARTBEAT: Final = 0.5
+"""Seconds. A consumer whose server has ended falls silent, and that is noticed after two seconds."""
 _PAUSE: Final = 1.0
 
 
@@ -50,16 +52,24 @@ class JournalFollower:
         self._status = status
         self._watches = watches
         self._brief_waits = brief_waits
+        self._is_leaders = False
+        """What comes is what the leader has: there is no other copy."""
 
     async def run(self) -> None:
         """Follow until cancelled. While the broker is away nothing is learned, and polls read as before."""
         while True:
             try:
-                last = (await stream_bounds(self._connection, subjects.OPERATIONS_STREAM)).last
+                stream = await stream_identity(self._connection, subjects.OPERATIONS_STREAM)
+                self._is_leaders = stream.replicas == 1
                 self._watches.refresh_all()  # of what was stored until now they hear nothing
                 # Without patience: after an outage it begins again with what is new, and reads nothing that it missed.
                 scan = scan_stream(
-                    self._connection, subjects.OPERATIONS_STREAM, first=last + 1, is_following=True, patience=0.0
+                    self._connection,
+                    subjects.OPERATIONS_STREAM,
+                    first=stream.last + 1,
+                    is_following=True,
+                    patience=0.0,
+                    heartbeat=_HEARTBEAT,
                 )
                 async with contextlib.aclosing(scan) as batches:
                     async for batch in batches:
@@ -70,21 +80,27 @@ class JournalFollower:
                 logger.debug("the journal is not followed: %s", error)
                 self._brief_waits.forget()
                 await self._connection.sleep(_PAUSE)
+            except Exception:
+                # Without it requests wait for their next periodic read, so it begins again, whatever it was.
+                logger.exception("the journal is not followed for a moment, because of an error in the service")
+                self._brief_waits.forget()
+                await self._connection.sleep(_PAUSE)
 
     def _take(self, message: ScannedMessage) -> None:
         first, _, rest = message.subject.partition(".")
         if first != _EVENTS:
             return
-        operation_id = rest.partition(".")[0]
-        if self._status.is_followed(operation_id):
+        operation_id, event_name = rest.partition(".")[0], rest.rpartition(".")[2]
+        if event_name in ENDS:
+            self._brief_waits.add_end(operation_id)
+        # A server with another copy may deliver an event before the leader shows it. A status that had it would be
+        # newer than what another API answers next. Then it is a reason to read, and no more.
+        if self._is_leaders and self._status.is_followed(operation_id):
             self._fold(message)
-        self._watches.notify(operation_id, rest.rpartition(".")[2])
+        self._watches.notify(operation_id, event_name, message.sequence)
 
     def _fold(self, message: ScannedMessage) -> None:
         try:
-            operation = self._status.fold_next(decode_event(message.data, message.sequence))
+            self._status.fold_next(decode_event(message.data, message.sequence))
         except (InvalidEvent, FoldRefused) as error:
             logger.debug("sequence %s (%s): %s", message.sequence, message.subject, error)
-            return
-        if operation is not None and operation.is_terminal:
-            self._brief_waits.add_end(operation)

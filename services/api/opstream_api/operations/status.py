@@ -134,19 +134,15 @@ class StatusReader:
         known = self._cache.peek(operation_id)
         return known is not None and not known.is_terminal and operation_id not in self._doubted
 
-    def fold_next(self, event: RecordedEvent) -> Operation | None:
+    def fold_next(self, event: RecordedEvent) -> None:
         """Fold an event that the journal has stored into its operation's cached state, if it is the next one.
-
-        Returns:
-            The new state; None without one.
 
         Raises:
             FoldRefused: it does not follow that state.
         """
         known = self._cache.peek(event.operation_id)
         if known is not None and event.sequence > known.stream_sequence and event.position == known.position + 1:
-            return self._cache.put(fold_for_reader(known, [event]) or known)
-        return None
+            self._cache.put(fold_for_reader(known, [event]) or known)
 
     def known_state(self, operation_id: str) -> Operation | None:
         """Return the cached state of an operation, which may be old; None without one, and while it is in doubt."""

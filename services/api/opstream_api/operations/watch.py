@@ -32,7 +32,8 @@ logger = logging.getLogger(__name__)
 REFRESH_INTERVAL: Final = 5.0
 """Seconds after which a watched operation is read without a notification."""
 
-_TERMINAL: Final = frozenset({Succeeded.name, Failed.name, Canceled.name})
+ENDS: Final = frozenset({Succeeded.name, Failed.name, Canceled.name})
+"""The last tokens of the subjects of outcomes."""
 _REFRESH_JITTER: Final = 0.2
 """Share of a delay that is random, so that operations watched since the same moment are not read together."""
 _RETRY_DELAY: Final = 1.0
@@ -85,8 +86,10 @@ class Watch:
         self._changed = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._refreshing: asyncio.Task[None] | None = None
-        self._is_notified = False
-        self._is_end_notified = False
+        self._is_read_due = False
+        """Read once more: what the present read saw may be older than what was asked for meanwhile."""
+        self._awaited = 0
+        """Stream sequence of the newest event that counts, as far as this process has heard."""
         self._set_timer(REFRESH_INTERVAL)
 
     async def close(self) -> None:
@@ -95,21 +98,38 @@ class Watch:
         if self._refreshing is not None:
             await end_task(self._refreshing)
 
-    def notify(self, event_name: str) -> None:
+    def notify(self, event_name: str, sequence: int) -> None:
         """Take notice of an event that the journal has stored. Call it after the event was folded, where it could be.
 
         Args:
             event_name: the last token of its subject.
+            sequence: its stream sequence.
         """
-        is_end = event_name in _TERMINAL
+        is_end = event_name in ENDS
         if self.is_finished or not (is_end or self.followers):
+            return
+        if self.operation is not None and self.operation.stream_sequence >= sequence:
             return
         if is_end and (ended := self._status.known_end(self.operation_id)) is not None:
             self.update(ended)
             return
-        self._is_notified = True
-        self._is_end_notified |= is_end
+        self._awaited = max(self._awaited, sequence)
+        self._is_read_due = True
         self._start_refresh()
+
+    async def wait_for_end(self, operation: Operation, seconds: float) -> None:
+        """Wait until the operation is known to have ended, so many seconds are over, or the service stops.
+
+        Args:
+            operation: a state of it. Nothing is read at once.
+            seconds: at most.
+        """
+        self.update(self._status.known_end(self.operation_id) or operation)
+        newest = self.operation
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while newest is not None and not newest.is_terminal:
+                    newest = await self.wait_for_newer(newest.stream_sequence)
 
     def finish(self) -> None:
         """Wake all waiting requests, for good."""
@@ -135,8 +155,11 @@ class Watch:
 
     def refresh_within(self, seconds: float) -> None:
         """Schedule a read of the operation within so many seconds, unless one comes sooner anyway."""
+        if self._refreshing is not None:
+            self._is_read_due = True
+            return
         is_later = self._timer is not None and self._timer.when() <= asyncio.get_running_loop().time() + seconds
-        if not (self.is_finished or self._refreshing or is_later):
+        if not (self.is_finished or is_later):
             self._set_timer(seconds)
 
     def _notify_waiters(self) -> None:
@@ -157,9 +180,10 @@ class Watch:
         pause = REFRESH_INTERVAL
         try:
             while True:
-                was_notified, self._is_notified = self._is_notified, False
-                await (self._read_until_newer() if was_notified else self._read())
-                if not self._is_notified:
+                self._is_read_due, awaited = False, self._awaited
+                if not await self._read_up_to(awaited):
+                    pause = _RETRY_DELAY
+                if not self._is_read_due:
                     return
         except ApiError as error:
             if error.code is ErrorCode.JOURNAL_UNAVAILABLE:
@@ -172,15 +196,15 @@ class Watch:
             if not (self.is_finished or (self.operation and self.operation.is_terminal)):
                 self._set_timer(pause)
 
-    async def _read_until_newer(self) -> None:
-        before = self.operation.stream_sequence if self.operation else 0
+    async def _read_up_to(self, sequence: int) -> bool:
+        """Read until the leader shows an event, for half a second; return False if it does not."""
         operation = await self._read()
         for pause in _CATCH_UP_DELAYS:
-            if operation.is_terminal or (operation.stream_sequence > before and not self._is_end_notified):
-                return
+            if operation.is_terminal or operation.stream_sequence >= sequence:
+                return True
             await self._connection.sleep(pause)
             operation = await self._read()
-        self._is_end_notified = False  # the stream refused the terminal event
+        return operation.is_terminal or operation.stream_sequence >= sequence
 
     async def _read(self) -> Operation:
         operation = await self._status.read(self.operation_id)
@@ -231,11 +255,11 @@ class WatchRegistry:
         for watch in self:
             watch.finish()
 
-    def notify(self, operation_id: str, event_name: str) -> None:
+    def notify(self, operation_id: str, event_name: str, sequence: int) -> None:
         """Tell the watch of an operation, if there is one, of a stored event (`Watch.notify`)."""
         watch = self._watches.get(operation_id)
         if watch is not None:
-            watch.notify(event_name)
+            watch.notify(event_name, sequence)
 
     async def pause(self, seconds: float) -> None:
         """Pause between two looks at what the journal has stored; not at all while a few requests wait for it."""
@@ -247,21 +271,6 @@ class WatchRegistry:
         """Read all watched operations within moments: events may have been missed."""
         for watch in self:
             watch.refresh_within(_RECONNECT_SPREAD)
-
-    async def wait_for_end(self, operation: Operation, seconds: float) -> None:
-        """Wait until an operation is known to have ended, so many seconds are over, or the service stops.
-
-        Args:
-            operation: its cached state. Nothing is read for it.
-            seconds: at most.
-        """
-        async with self.watch(operation.id) as watch:
-            watch.update(operation)
-            newest: Operation | None = operation
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    while newest is not None and not newest.is_terminal:
-                        newest = await watch.wait_for_newer(newest.stream_sequence)
 
     async def wait_until_terminal(self, operation_id: str, seconds: float) -> Operation:
         """Wait until an operation is terminal, so many seconds are over, or the service stops. Return its state.

@@ -164,3 +164,25 @@ async def test_it_goes_on_after_an_outage(
     ):
         proxy.cut()
         await follows(cache, journal, "probe-again")
+
+
+async def test_with_several_copies_it_only_gives_reasons_to_read(
+    cluster_link: Connection, cluster_journal: Journal, cache: OperationCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another server may have an event before the leader shows it, so no status is made of it; who waits is told."""
+    status = reader(cluster_link, cluster_journal, cache)
+    folded: list[str] = []
+    monkeypatch.setattr(status, "fold_next", lambda event: folded.append(event.operation_id))
+    watches = WatchRegistry(connection=cluster_link, journal=cluster_journal, status=status)
+    brief_waits = BriefWaits(status=status, watches=watches, now=_now)
+    task = asyncio.create_task(JournalFollower(cluster_link, status, watches, brief_waits).run())
+    operation = cache.put(await begin(cluster_journal, "op-1"))
+    waiting = asyncio.create_task(watches.wait_until_terminal("op-1", 60))
+    await eventually(lambda: len(watches))
+    began = time.monotonic()
+    ended = await extend(cluster_journal, operation, started(), SUCCEEDED)
+    assert await waiting == ended
+    assert time.monotonic() - began < 4
+    assert folded == []
+    task.cancel()
+    await asyncio.wait([task])

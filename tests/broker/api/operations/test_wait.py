@@ -132,7 +132,7 @@ async def test_one_read_for_all(api: Api, link: Connection, journal: Journal, mo
 async def test_notifications_may_be_lost(api: Api, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without any notification the periodic read finds the end."""
 
-    def deaf(_self: watch.Watch, _event_name: str) -> None:
+    def deaf(_self: watch.Watch, _event_name: str, _sequence: int) -> None:
         return
 
     monkeypatch.setattr(watch, "REFRESH_INTERVAL", 0.3)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opstream_api.operations.brief_waits import MOST, UsualTimes
+from opstream_schemas.names import Kind
 from opstream_schemas.operation.state import FOLD_VERSION, Operation, Status
 
 pytestmark = pytest.mark.unit
@@ -16,18 +17,16 @@ pytestmark = pytest.mark.unit
 NOW = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
 
 
-def operation(*, age: float = 0.0, took: float | None = None, action: str = "upload-start") -> Operation:
-    """An operation that was submitted so many seconds ago, and took so many if it has ended."""
-    created = NOW - timedelta(seconds=age)
+def operation(*, age: float = 0.0, action: str = "upload-start") -> Operation:
+    """An open operation that was submitted so many seconds ago."""
     return Operation(
         id="op-1",
         resource="book",
         action=action,
         action_version=1,
         request_hash="",
-        status=Status.RUNNING if took is None else Status.CANCELED,
-        created_at=created,
-        finished_at=None if took is None else created + timedelta(seconds=took),
+        status=Status.RUNNING,
+        created_at=NOW - timedelta(seconds=age),
         deadline=NOW,
         retention=1.0,
         position=1,
@@ -41,7 +40,7 @@ def after(*seconds: float) -> UsualTimes:
     """What is known after operations that took so long."""
     times = UsualTimes()
     for took in seconds:
-        times.add(operation(took=took))
+        times.add(Kind("book", "upload-start"), took)
     return times
 
 
@@ -79,7 +78,7 @@ def test_the_kinds_are_bounded() -> None:
     """A journal of very many actions takes no more memory; what ended last counts."""
     times = UsualTimes()
     for number in range(1_001):
-        times.add(operation(took=0.01, action=f"act-{number}"))
+        times.add(Kind("book", f"act-{number}"), 0.01)
     assert times.wait_of(operation(action="act-0"), NOW) == 0
     assert times.wait_of(operation(action="act-1000"), NOW) > 0
 
