@@ -15,7 +15,7 @@ from typing import Final
 
 from opstream_journal import Connection, JournalError
 from opstream_journal.jetstream.ordered_consumer import ScannedMessage
-from opstream_journal.jetstream.stream_scan import scan_stream, stream_identity
+from opstream_journal.jetstream.stream_scan import scan_stream, stream_bounds, stream_identity
 from opstream_schemas import subjects
 from opstream_schemas.errors import FoldRefused, InvalidEvent
 from opstream_schemas.events import decode_event
@@ -30,6 +30,8 @@ _EVENTS: Final = "operations"
 """The first token of the events' subjects; timers that have fired have others."""
 _LINGER: Final = 0.005
 """Seconds between two looks at what has come: a wake-up for each event would cost more than the event."""
+_CATCH_UP_DELAYS: Final = (0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.12)
+"""Seconds between looks at a leader that does not show yet what another server has delivered."""
 _HEARTBEAT: Final = 0.5
 """Seconds. A consumer whose server has ended falls silent, and that is noticed after two seconds."""
 _PAUSE: Final = 1.0
@@ -52,15 +54,12 @@ class JournalFollower:
         self._status = status
         self._watches = watches
         self._brief_waits = brief_waits
-        self._is_leaders = False
-        """What comes is what the leader has: there is no other copy."""
 
     async def run(self) -> None:
         """Follow until cancelled. While the broker is away nothing is learned, and polls read as before."""
         while True:
             try:
                 stream = await stream_identity(self._connection, subjects.OPERATIONS_STREAM)
-                self._is_leaders = stream.replicas == 1
                 self._watches.refresh_all()  # of what was stored until now they hear nothing
                 # Without patience: after an outage it begins again with what is new, and reads nothing that it missed.
                 scan = scan_stream(
@@ -73,8 +72,9 @@ class JournalFollower:
                 )
                 async with contextlib.aclosing(scan) as batches:
                     async for batch in batches:
+                        is_shown = stream.replicas == 1 or await self._is_shown(batch[-1].sequence)
                         for message in batch:
-                            self._take(message)
+                            self._take(message, is_shown=is_shown)
                         await self._watches.pause(_LINGER)
             except JournalError as error:
                 logger.debug("the journal is not followed: %s", error)
@@ -86,16 +86,25 @@ class JournalFollower:
                 self._brief_waits.forget()
                 await self._connection.sleep(_PAUSE)
 
-    def _take(self, message: ScannedMessage) -> None:
+    async def _is_shown(self, sequence: int) -> bool:
+        """Return True once the leader shows an event, which another server has delivered; False if it is too late.
+
+        A status that has an event before the leader shows it would be newer than what another API answers next.
+        """
+        for pause in _CATCH_UP_DELAYS:
+            if (await stream_bounds(self._connection, subjects.OPERATIONS_STREAM)).last >= sequence:
+                return True
+            await self._connection.sleep(pause)
+        return False
+
+    def _take(self, message: ScannedMessage, *, is_shown: bool) -> None:
         first, _, rest = message.subject.partition(".")
         if first != _EVENTS:
             return
         operation_id, event_name = rest.partition(".")[0], rest.rpartition(".")[2]
         if event_name in ENDS:
             self._brief_waits.add_end(operation_id)
-        # A server with another copy may deliver an event before the leader shows it. A status that had it would be
-        # newer than what another API answers next. Then it is a reason to read, and no more.
-        if self._is_leaders and self._status.is_followed(operation_id):
+        if is_shown and self._status.is_followed(operation_id):
             self._fold(message)
         self._watches.notify(operation_id, event_name, message.sequence)
 
