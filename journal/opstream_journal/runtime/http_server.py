@@ -37,6 +37,8 @@ MIN_BODY_RATE: Final = 8 * 1024
 """Bytes a second."""
 LINGER_SECONDS: Final = 1.0
 """Seconds that a refused client has to read why."""
+HALF_CLOSED_SECONDS: Final = 1.0
+"""Seconds in which a client that sends no more still gets its answer."""
 CHECK_TICKS: Final = 10
 """uvicorn's ticks, of 0.1 s each, between two checks of the time limits."""
 MAX_PIPELINED: Final = 16
@@ -213,6 +215,18 @@ class BoundedProtocol(HttpToolsProtocol):
         self._deadline = None
         self._is_begun = self._is_in_body = False
         super().on_message_complete()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Answer a client that sends no more, if the answer comes soon: it may still read (RFC 9112, 9.6).
+
+        Most clients whose end is seen are gone. A wait or a stream for one of them ends after `HALF_CLOSED_SECONDS`.
+        """
+        cycle = self.cycle
+        if self._is_refused or self._unread or cycle is None or cycle.more_body or cycle.response_complete:
+            return False
+        cycle.keep_alive = False
+        self.loop.call_later(HALF_CLOSED_SECONDS, self.transport.close)
+        return True
 
     def on_response_complete(self) -> None:
         """Start the next request, and go on to read."""

@@ -406,3 +406,38 @@ async def test_a_position_that_no_event_has(api: Api, journal: Journal) -> None:
     headers = {"Accept": "text/event-stream", "Last-Event-ID": "999"}
     answer = await api.client.get(f"/status/{story.operation.id}/events", headers=headers)
     assert (answer.status_code, answer.json()["error"]["target"]) == (400, "Last-Event-ID")
+
+
+async def half_closed(api: Api, request: bytes) -> bytes:
+    """Send a request, close this side, and read what comes until the other side is closed, too."""
+    async with api.connection() as (reader, writer):
+        writer.write(request)
+        writer.write_eof()
+        async with asyncio.timeout(10):
+            return await reader.read()
+
+
+async def test_a_client_that_sends_no_more_is_answered(api: Api, journal: Journal) -> None:
+    """It may still read: submits, cancels and reads are answered, and then the connection ends."""
+    story = await running(api, journal)
+    assert (await half_closed(api, SUBMIT)).startswith(b"HTTP/1.1 202 ")
+    assert b'"status":"Running"' in await half_closed(api, get(f"/status/{story.operation.id}"))
+    pipeline = get("/healthz") + get(f"/status/{story.operation.id}")
+    assert (await half_closed(api, pipeline)).count(b"HTTP/1.1 200 ") == 2
+    assert (await half_closed(api, post(f"/status/{story.operation.id}:cancel"))).startswith(b"HTTP/1.1 200 ")
+    await eventually(lambda: not api.connections or api.connections == 1)
+
+
+async def test_a_client_that_sends_no_more_does_not_wait_for_long(
+    api: Api, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Most clients whose end is seen are gone, so a wait for one ends, and the connection with it."""
+    monkeypatch.setattr(http_server, "HALF_CLOSED_SECONDS", 0.2)
+    story = await running(api, journal)
+    assert await half_closed(api, get(f"/status/{story.operation.id}", "Prefer: wait=60")) == b""
+    await eventually(lambda: not len(api.watchers))
+
+
+async def test_half_a_request_is_not_answered(api: Api) -> None:
+    """What is missing never comes."""
+    assert await half_closed(api, SUBMIT[:-3]) == b""
