@@ -11,6 +11,7 @@ of output or for the end of a process, never for a time.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import select
@@ -109,10 +110,11 @@ class Process:
             return match
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal to the process itself; after SIGSTOP, wait until it has stopped."""
+        """Send a signal to the process itself; after SIGSTOP, wait until it has stopped, or ended by itself before."""
         self._process.send_signal(number)
         if number == signal.SIGSTOP:  # each thread stops separately
-            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            with contextlib.suppress(ChildProcessError):  # it has ended, and was waited for already
+                os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def wait(self, timeout: float) -> int:
         """Wait for its end; return the exit status, negative for a signal.
