@@ -35,8 +35,8 @@ def api(*, log_level: str, public_url: str | None, max_body: int, **given: Any) 
     proxy_options.check_headers_trusted(
         given["trusted_proxies"], identity_header=given["identity_header"], client_id_header=given["client_id_header"]
     )
+    import_broker_client(given["servers"])  # before anything that imports nats-py
     prepare_process(log_level)
-    import_broker_client(given["servers"])
     from opstream_api.main import run
     from opstream_api.settings import Settings
 

@@ -70,8 +70,8 @@ def hub(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the
     proxy_options.check_headers_trusted(
         given["trusted_proxies"], identity_header=given["identity_header"], client_id_header=given["client_id_header"]
     )
+    import_broker_client(given["servers"])  # before anything that imports nats-py
     prepare_process(given["log_level"])
-    import_broker_client(given["servers"])
     webhook_options.check_config(given)
     import uvloop
 

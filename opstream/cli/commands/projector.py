@@ -25,8 +25,8 @@ def projector(*, log_level: str, **given: Any) -> None:  # noqa: ANN401 - the op
     Example:
       opstream projector --nats nats://n1:4222 --health-port 8081
     """
+    import_broker_client(given["servers"])  # before anything that imports nats-py
     prepare_process(log_level)
-    import_broker_client(given["servers"])
     from opstream_projector.main import run
     from opstream_projector.settings import Settings
 

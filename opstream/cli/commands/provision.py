@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 
 _TOO_FEW_SERVERS: Final = frozenset({10005, 10074})
+_PEERS_TIMEOUT: Final = 5.0
+"""Seconds in which the servers of a cluster that has just started get to know each other."""
+_PEERS_DELAY: Final = 0.25
 """JetStream's `err_code` for more replicas than there are servers, in a cluster and without one."""
 
 
@@ -145,12 +149,17 @@ async def _provision(settings: ProvisionSettings, specs: list[ActionSpec]) -> Pr
         _check_replicas(settings, connection)
         sizing = requested_sizing(settings, await current_sizing(connection) or Sizing(), specs)
         archive = requested_archive(settings, await current_archive(connection))
-        try:
-            return await provision_journal(connection, sizing, specs, archive=archive, is_update=settings.is_update)
-        except BrokerRefused as error:
-            if error.err_code not in _TOO_FEW_SERVERS:
-                raise
-            raise CommandError(_too_few_servers(sizing.replicas, _known_servers(connection), str(error))) from error
+        until = time.monotonic() + _PEERS_TIMEOUT
+        while True:
+            try:
+                return await provision_journal(connection, sizing, specs, archive=archive, is_update=settings.is_update)
+            except BrokerRefused as error:
+                if error.err_code not in _TOO_FEW_SERVERS:
+                    raise
+                known = _known_servers(connection)
+                if not known or time.monotonic() >= until:
+                    raise CommandError(_too_few_servers(sizing.replicas, known, str(error))) from error
+            await connection.sleep(_PEERS_DELAY)
 
 
 def requested_sizing(settings: ProvisionSettings, current: Sizing, specs: list[ActionSpec]) -> Sizing:

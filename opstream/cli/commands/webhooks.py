@@ -32,8 +32,8 @@ def webhooks(**given: Any) -> None:  # noqa: ANN401 - the options above, named a
     Example:
       opstream webhooks --config hooks.toml
     """
+    import_broker_client(given["servers"])  # before anything that imports nats-py
     prepare_process(given["log_level"])
-    import_broker_client(given["servers"])
     webhook_options.check_config(given)
     from opstream_webhooks.main import run
     from opstream_webhooks.settings import Settings

@@ -11,25 +11,28 @@ pytestmark = pytest.mark.unit
 
 PROGRAM = """
 import sys
-from opstream.cli.service_process import import_broker_client
-import_broker_client(sys.argv[1:])
-import nats
-print("aiohttp" in sys.modules)
-import aiohttp
-print(aiohttp.__name__)
+from opstream.cli import service_process
+
+def say_what_is_loaded(*_args, **_options):
+    print("nats" in sys.modules, "aiohttp" in sys.modules)
+
+service_process.run_service = say_what_is_loaded
+from opstream.cli.app import main
+main(sys.argv[1:], standalone_mode=False)
 """
 
 
-@pytest.mark.parametrize(
-    ("servers", "is_loaded"),
-    [
-        (["nats://127.0.0.1:4222"], False),
-        (["127.0.0.1:4222", "tls://n2:4222"], False),
-        (["ws://127.0.0.1:8080"], True),
-        (["wss://n1:443"], True),
-    ],
-)
-def test_aiohttp_is_loaded_for_websockets_only(servers: list[str], is_loaded: bool) -> None:
-    """nats-py would import it wherever it is installed: 7 MiB in each process. Actions can import it all the same."""
-    ended = subprocess.run([sys.executable, "-c", PROGRAM, *servers], capture_output=True, text=True, check=True)
-    assert ended.stdout.split() == [str(is_loaded), "aiohttp"]
+@pytest.mark.parametrize("service", ["api", "projector", "webhooks", "hub"])
+@pytest.mark.parametrize(("server", "is_loaded"), [("nats://127.0.0.1:4222", False), ("wss://127.0.0.1:443", True)])
+def test_aiohttp_is_loaded_for_websockets_only(service: str, server: str, is_loaded: bool) -> None:
+    """nats-py would import it wherever it is installed: 7 MiB in each process."""
+    command = [sys.executable, "-c", PROGRAM, service, "--nats", server]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.stdout.split() == ["True", str(is_loaded)], ended.stderr
+
+
+def test_actions_can_use_aiohttp() -> None:
+    """A runner runs others' code, which may use nats-py over WebSockets."""
+    command = [sys.executable, "-c", PROGRAM, "runner", "--nats", "nats://127.0.0.1:4222", "--actions", "bookshelf"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.stdout.split() == ["True", "True"], ended.stderr
