@@ -186,9 +186,10 @@ class OrderedConsumer:
             self._mark_lost()
 
     def _receive(self, message: ReceivedMessage) -> None:
-        headers = message.headers
-        if headers and "Status" in headers and not message.reply:
-            self._handle_status(headers["Status"], headers)
+        if not message.reply:  # of a message from the stream this is the place of its ack; its headers are not parsed
+            headers = message.headers
+            if headers and "Status" in headers:
+                self._handle_status(headers["Status"], headers)
         elif not self.is_lost:
             tokens = message.reply.split(".")
             first = 5 if len(tokens) == _SHORT_REPLY else 7

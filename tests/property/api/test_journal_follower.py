@@ -40,7 +40,7 @@ def test_a_cached_state_is_a_prefix(history: History, data: st.DataObject) -> No
     cache.put(state)
     at = begin
     for event in heard:
-        if status.is_followed(state.id):
+        if status.is_followed(state.id, event.sequence):
             try:
                 status.fold_next(event)
             except FoldRefused:

@@ -104,7 +104,7 @@ class JournalFollower:
         operation_id, event_name = rest.partition(".")[0], rest.rpartition(".")[2]
         if event_name in ENDS:
             self._brief_waits.add_end(operation_id)
-        if is_shown and self._status.is_followed(operation_id):
+        if is_shown and self._status.is_followed(operation_id, message.sequence):
             self._fold(message)
         self._watches.notify(operation_id, event_name, message.sequence)
 

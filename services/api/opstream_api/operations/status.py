@@ -126,13 +126,19 @@ class StatusReader:
         """
         self._doubted.update(self._cache.open_ids())
 
-    def is_followed(self, operation_id: str) -> bool:
-        """Return True if the next event of an operation may be folded into its cached state.
+    def is_followed(self, operation_id: str, sequence: int) -> bool:
+        """Return True if an event of an operation may be the next one to be folded into its cached state.
 
         Not after a lost connection, until the state was compared with the view (`doubt_cached`).
+
+        Args:
+            operation_id: the operation.
+            sequence: the event's stream sequence. What the state has already, as what this process has stored itself,
+                need not be decoded.
         """
         known = self._cache.peek(operation_id)
-        return known is not None and not known.is_terminal and operation_id not in self._doubted
+        is_news = known is not None and sequence > known.stream_sequence and not known.is_terminal
+        return is_news and operation_id not in self._doubted
 
     def fold_next(self, event: RecordedEvent) -> None:
         """Fold an event that the journal has stored into its operation's cached state, if it is the next one.
