@@ -85,6 +85,48 @@ async def test_the_first_after_a_batch_waits_for_others() -> None:
     assert len(stream.stored) - sum(stream.batches) == alone
 
 
+async def test_a_caller_that_gives_up_holds_back_no_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was just told to send its event alone, and is cancelled before it does: the next one goes in its place."""
+    stream = FakeStream()
+    group = await slow_group(stream)
+    stream.gate = asyncio.Event()
+    tasks = {
+        number: asyncio.create_task(group.publish(message(number), timeout=60), name=f"op-{number}")
+        for number in range(1, 7)
+    }
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert (stream.open, len(group._waiting)) == (2, 4)
+    go_on = group._go_on
+
+    def go_on_and_cancel() -> None:
+        go_on()
+        held = {member.message.operation_id for member in group._waiting}
+        for number in (3, 4, 5):
+            if f"op-{number}" not in held:
+                tasks[number].cancel()
+
+    monkeypatch.setattr(group, "_go_on", go_on_and_cancel)
+    stream.gate.set()
+    async with asyncio.timeout(5):
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+    assert [one.operation_id for one in stream.stored] == ["op-0", "op-1", "op-2", "op-6"]
+
+
+async def test_after_a_full_batch_the_next_one_does_not_wait() -> None:
+    """Enough events for another full batch are there already."""
+    stream = FakeStream()
+    group = await slow_group(stream)
+    many = [asyncio.create_task(group.publish(message(number), timeout=60)) for number in range(1, 3 * MAX_MEMBERS)]
+    gathering = []
+    while not all(one.done() for one in many):
+        await asyncio.sleep(0)
+        if len(group._waiting) >= MAX_MEMBERS:
+            gathering.append(group._is_gathering)
+    assert gathering
+    assert not any(gathering)
+
+
 async def test_a_stream_without_batches_is_not_held_back() -> None:
     """Where the stream takes no batches, all events are on their way at once: three servers group by themselves."""
     stream = FakeStream(allows_batches=False)

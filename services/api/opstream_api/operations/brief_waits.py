@@ -100,8 +100,9 @@ class BriefWaits:
         async with self._watches.watch(operation_id) as watch:  # first, so that no end is missed after the read
             if known is None:
                 known = await self._status.read(operation_id)
-            if not known.is_terminal and (seconds := self._wait_of(known)):
-                await watch.wait_for_end(known, seconds)
+                if known.is_terminal or not self._wait_of(known):
+                    return known
+            await watch.wait_for_end(known, self._wait_of(known))
         return await self._status.read(operation_id)
 
     def _wait_of(self, operation: Operation) -> float:

@@ -22,7 +22,7 @@ from opstream_schemas.events import decode_event
 
 from .brief_waits import BriefWaits
 from .status import StatusReader
-from .watch import ENDS, WatchRegistry
+from .watch import CATCH_UP_DELAYS, ENDS, WatchRegistry
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +30,6 @@ _EVENTS: Final = "operations"
 """The first token of the events' subjects; timers that have fired have others."""
 _LINGER: Final = 0.005
 """Seconds between two looks at what has come: a wake-up for each event would cost more than the event."""
-_CATCH_UP_DELAYS: Final = (0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.12)
-"""Seconds between looks at a leader that does not show yet what another server has delivered."""
 _HEARTBEAT: Final = 0.5
 """Seconds. A consumer whose server has ended falls silent, and that is noticed after two seconds."""
 _PAUSE: Final = 1.0
@@ -59,39 +57,40 @@ class JournalFollower:
         """Follow until cancelled. While the broker is away nothing is learned, and polls read as before."""
         while True:
             try:
-                stream = await stream_identity(self._connection, subjects.OPERATIONS_STREAM)
-                self._watches.refresh_all()  # of what was stored until now they hear nothing
-                # Without patience: after an outage it begins again with what is new, and reads nothing that it missed.
-                scan = scan_stream(
-                    self._connection,
-                    subjects.OPERATIONS_STREAM,
-                    first=stream.last + 1,
-                    is_following=True,
-                    patience=0.0,
-                    heartbeat=_HEARTBEAT,
-                )
-                async with contextlib.aclosing(scan) as batches:
-                    async for batch in batches:
-                        is_shown = stream.replicas == 1 or await self._is_shown(batch[-1].sequence)
-                        for message in batch:
-                            self._take(message, is_shown=is_shown)
-                        await self._watches.pause(_LINGER)
+                await self._follow()
             except JournalError as error:
                 logger.debug("the journal is not followed: %s", error)
-                self._brief_waits.forget()
-                await self._connection.sleep(_PAUSE)
             except Exception:
                 # Without it requests wait for their next periodic read, so it begins again, whatever it was.
                 logger.exception("the journal is not followed for a moment, because of an error in the service")
-                self._brief_waits.forget()
-                await self._connection.sleep(_PAUSE)
+            self._brief_waits.forget()
+            await self._connection.sleep(_PAUSE)
+
+    async def _follow(self) -> None:
+        stream = await stream_identity(self._connection, subjects.OPERATIONS_STREAM)
+        self._watches.refresh_all()  # of what was stored until now they hear nothing
+        # Without patience: after an outage it begins again with what is new, and reads nothing that it missed.
+        scan = scan_stream(
+            self._connection,
+            subjects.OPERATIONS_STREAM,
+            first=stream.last + 1,
+            is_following=True,
+            patience=0.0,
+            heartbeat=_HEARTBEAT,
+        )
+        async with contextlib.aclosing(scan) as batches:
+            async for batch in batches:
+                is_shown = stream.replicas == 1 or await self._is_shown(batch[-1].sequence)
+                for message in batch:
+                    self._take(message, is_shown=is_shown)
+                await self._watches.pause(_LINGER)
 
     async def _is_shown(self, sequence: int) -> bool:
         """Return True once the leader shows an event, which another server has delivered; False if it is too late.
 
         A status that has an event before the leader shows it would be newer than what another API answers next.
         """
-        for pause in _CATCH_UP_DELAYS:
+        for pause in CATCH_UP_DELAYS:
             if (await stream_bounds(self._connection, subjects.OPERATIONS_STREAM)).last >= sequence:
                 return True
             await self._connection.sleep(pause)

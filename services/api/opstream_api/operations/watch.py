@@ -38,7 +38,7 @@ _REFRESH_JITTER: Final = 0.2
 """Share of a delay that is random, so that operations watched since the same moment are not read together."""
 _RETRY_DELAY: Final = 1.0
 """Seconds between reads while the journal does not respond."""
-_CATCH_UP_DELAYS: Final = (0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.12, 0.25)
+CATCH_UP_DELAYS: Final = (0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.12, 0.25)
 """Seconds between reads after a notification: another server may deliver an event before the leader shows it."""
 _FIRST_LOOK: Final = 0.25
 """Seconds until an operation is read of which the cached state is open."""
@@ -199,7 +199,7 @@ class Watch:
     async def _read_up_to(self, sequence: int) -> bool:
         """Read until the leader shows an event, for half a second; return False if it does not."""
         operation = await self._read()
-        for pause in _CATCH_UP_DELAYS:
+        for pause in CATCH_UP_DELAYS:
             if operation.is_terminal or operation.stream_sequence >= sequence:
                 return True
             await self._connection.sleep(pause)

@@ -26,7 +26,7 @@ from opstream_journal.jetstream.ordered_consumer import StreamBounds
 from opstream_journal.jetstream.rpc import publish
 from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_schemas import subjects
-from opstream_schemas.events import Canceled, Succeeded, encode_event
+from opstream_schemas.events import Canceled, RecordedEvent, Succeeded, encode_event
 from opstream_schemas.operation.state import Operation, Status
 from tests.support.broker.proxy import Proxy
 from tests.support.broker.server import Broker
@@ -166,6 +166,29 @@ async def test_it_goes_on_after_an_outage(
     ):
         proxy.cut()
         await follows(cache, journal, "probe-again")
+
+
+async def test_it_goes_on_after_an_error_of_its_own(
+    link: Connection,
+    journal: Journal,
+    cache: OperationCache,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whatever an event does to it, the next ones are heard: requests would wait for their periodic read otherwise."""
+    status = reader(link, journal, cache)
+    fold = status.fold_next
+
+    def fold_badly(event: RecordedEvent) -> None:
+        if event.operation_id == "op-bad":
+            raise RuntimeError("no one has thought of that")
+        fold(event)
+
+    monkeypatch.setattr(status, "fold_next", fold_badly)
+    async with running(follower_of(link, journal, status), cache, journal):
+        await extend(journal, cache.put(await begin(journal, "op-bad")), Canceled())
+        await follows(cache, journal, "probe-again")
+    assert "no one has thought of that" in caplog.text
 
 
 @pytest.mark.parametrize("is_behind", [False, True], ids=["leader-shows-it", "leader-is-behind"])
