@@ -302,19 +302,25 @@ class HeldOutcomes(Journal):
         return await super().append(kind, event, expected, budget=budget)
 
 
-async def test_an_outcome_on_its_way_takes_no_slot(link: Connection, stage: RunnerStage) -> None:
+@pytest.fixture
+async def outcomes(link: Connection) -> HeldOutcomes:
+    """The journal of a runner whose outcomes are held."""
+    journal = HeldOutcomes(link)
+    await journal.start()
+    return journal
+
+
+async def test_an_outcome_on_its_way_takes_no_slot(outcomes: HeldOutcomes, stage: RunnerStage) -> None:
     """While outcomes are being stored, other handlers run; but no more outcomes wait than there are slots besides."""
     gate = HandlerGate()
     gate.open()
     ids = [f"op-{number}" for number in range(12)]
-    journal = HeldOutcomes(link)
-    await journal.start()
-    async with stage.runner([gated(gate)], dependencies=stage.dependencies(journal=journal), concurrency=3):
+    async with stage.runner([gated(gate)], dependencies=stage.dependencies(journal=outcomes), concurrency=3):
         await stage.request(*ids)
-        await eventually(lambda: len(journal.held) == 6)
+        await eventually(lambda: len(outcomes.held) == 6)
         info = await stage.consumer()
         assert (info.num_ack_pending, info.num_pending, len(gate.contexts)) == (6, 6, 6)
-        journal.released.set()
+        outcomes.released.set()
         for one in ids:
             await stage.ended(one)
         await stage.settled()
@@ -322,24 +328,22 @@ async def test_an_outcome_on_its_way_takes_no_slot(link: Connection, stage: Runn
     assert gate.most <= 3
 
 
-async def test_a_runner_ends_after_its_outcomes(link: Connection, stage: RunnerStage) -> None:
+async def test_a_runner_ends_after_its_outcomes(outcomes: HeldOutcomes, stage: RunnerStage) -> None:
     """A drain waits for outcomes that take no slot, and takes nothing new meanwhile."""
     gate = HandlerGate()
     gate.open()
     ids = [f"op-{number}" for number in range(4)]
-    journal = HeldOutcomes(link)
-    await journal.start()
-    dependencies = stage.dependencies(journal=journal)
+    dependencies = stage.dependencies(journal=outcomes)
     async with stage.runner([gated(gate)], dependencies=dependencies, concurrency=1, drain=60.0) as runner:
         await stage.request(*ids)
-        await eventually(lambda: len(journal.held) == 2)
+        await eventually(lambda: len(outcomes.held) == 2)
         stopping = asyncio.create_task(runner.stop())
         await eventually(lambda: not runner.is_ready)
         assert not stopping.done()
-        journal.released.set()
+        outcomes.released.set()
         await stopping
-        assert {(await stage.state(one)).status for one in journal.held} == {Status.SUCCEEDED}
-        assert len(journal.held) == 2
+        assert {(await stage.state(one)).status for one in outcomes.held} == {Status.SUCCEEDED}
+        assert len(outcomes.held) == 2
 
 
 async def test_two_runners_race(broker: Broker, stage: RunnerStage) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import shutil
+import time
 from collections.abc import AsyncGenerator
 from datetime import timedelta
 from pathlib import Path
@@ -18,9 +19,12 @@ from opstream_journal import Connection, JournalUnavailable, NotProvisioned
 from opstream_journal.errors import StreamReplaced
 from opstream_journal.jetstream import ordered_consumer as feed
 from opstream_journal.jetstream import stream_scan as scanning
-from opstream_journal.jetstream.ordered_consumer import ScannedMessage
+from opstream_journal.jetstream.ordered_consumer import OrderedConsumer, ScannedMessage
 from opstream_journal.jetstream.stream_scan import scan_stream, stream_bounds
+from opstream_schemas import subjects
+from tests.support.broker.proxy import Proxy
 from tests.support.broker.server import Broker
+from tests.support.journal.journals import linked
 from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
@@ -244,3 +248,17 @@ async def answers(link: Connection) -> bool:
 async def consumers(link: Connection) -> list[str]:
     answer = await link.nc.request(f"$JS.API.CONSUMER.NAMES.{STREAM}", b"", timeout=5)
     return json.loads(answer.data)["consumers"] or []
+
+
+async def test_a_consumer_that_falls_silent_is_lost(broker: Broker, link: Connection) -> None:
+    """The server of a consumer may end without a word. The heartbeat decides how long that goes unnoticed."""
+    config = {"ack_policy": "none", "max_deliver": 1, "mem_storage": True, "num_replicas": 1}
+    async with Proxy(broker.port) as proxy, linked(proxy.url) as far:
+        consumer = await OrderedConsumer.open(far, subjects.OPERATIONS_STREAM, config, heartbeat=0.2)
+        proxy.mute()
+        began = time.monotonic()
+        assert await consumer.next_batch(is_waiting=True) == []
+        assert consumer.is_lost
+        assert 1.0 < time.monotonic() - began < 4.0
+        proxy.unmute()
+        await consumer.close()
