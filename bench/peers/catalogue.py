@@ -43,7 +43,7 @@ def _opstream(running: RunningPeer) -> Route:
     running.start_opstream("provision", *nats)
     running.finish("provision")
     running.start_opstream("projector", *nats, "--health-port", health[0])
-    concurrency = str(running.clients)
+    concurrency = _slots(running)
     running.start_opstream(
         "runner", *nats, "--health-port", health[1], "--actions", _ACTIONS, "--concurrency", concurrency
     )
@@ -57,9 +57,14 @@ def _opstream_up(running: RunningPeer) -> Route:
     nats_port, port = running.free_ports(2)
     data = str(running.data_folder("journal"))
     ports = ("--port", str(port), "--nats-port", str(nats_port))
-    actions = ("--actions", _ACTIONS, "--concurrency", str(running.clients))
+    actions = ("--actions", _ACTIONS, "--concurrency", _slots(running))
     running.start_opstream("up", *ports, "--data-dir", data, *actions, port=port, is_server=True)
     return _opstream_route(port)
+
+
+def _slots(running: RunningPeer) -> str:
+    """As many operations begin to be stored as clients have in flight, while as many run (docs/performance.md)."""
+    return str(2 * running.clients)
 
 
 def _opstream_wait(running: RunningPeer) -> Route:

@@ -43,7 +43,9 @@ _WORK_OF_A_BATCH: Final = 0.006
 """Seconds that a batch takes beside its syncs, with the processor time of all, which has its worth, too."""
 _SYNCS_OF_GATHERING: Final = 4
 _MOST_GATHERING: Final = 0.01
-"""Seconds."""
+"""Seconds for up to `_MEMBERS_OF_A_GATHERING` that were answered."""
+_MEMBERS_OF_A_GATHERING: Final = 64
+_MOST_GATHERINGS: Final = 3.0
 _LEAST_SECONDS: Final = 1e-5
 _DOUBLING_TIME: Final = 10.0
 """Seconds in which the shortest measured time is taken for twice as long, unless a shorter one is measured."""
@@ -65,8 +67,11 @@ class EncodedEvent(NamedTuple):
 
 SendAlone = Callable[[EncodedEvent, float], Awaitable[int]]
 """Stores one event within seconds and returns its stream sequence. Raises as `rpc.publish` does."""
-SendBatch = Callable[[Sequence[EncodedEvent]], Awaitable[Sequence[int]]]
-"""Stores events of different operations, all or none, and returns their sequences. Raises as `publish_batch` does."""
+StoreBatch = Callable[[Sequence[EncodedEvent]], Awaitable[Sequence[int]]]
+"""Ends a batch with its further events, stores all or none, and returns their sequences. Raises as `AtomicBatch.store`.
+"""
+BeginBatch = Callable[[EncodedEvent], StoreBatch]
+"""Sends the first event of a batch, which the broker does not store before the batch ends. Raises as `AtomicBatch`."""
 LastSequences = Callable[[Sequence[str]], Awaitable[dict[str, int]]]
 """Returns the last stream sequence of each operation that has one, from any replica."""
 
@@ -105,6 +110,13 @@ class _Member:
         self.fail(text, maybe_stored=self.is_sent)
 
 
+class _BegunBatch(NamedTuple):
+    """The next batch, whose first event the broker has."""
+
+    first: _Member
+    store: StoreBatch
+
+
 class SingleTime:
     """How long the broker takes at least to store a single event, without this process's own delays."""
 
@@ -125,10 +137,14 @@ class SingleTime:
             return MAX_MEMBERS
         return min(MAX_MEMBERS, _SYNCS_OF_A_BATCH + round(_WORK_OF_A_BATCH / max(self._seconds, _LEAST_SECONDS)))
 
-    @property
-    def gathering_time(self) -> float:
-        """Seconds from one batch to the next: as long as four single events take."""
-        return min(_SYNCS_OF_GATHERING * self._seconds, _MOST_GATHERING)
+    def gathering_time(self, answered: int) -> float:
+        """Seconds from a batch with so many members to the next: as long as four single events take, or a few times.
+
+        Writers that were answered have work to do until their next events; many of them take longer, and fewer batches
+        leave more of the stream to other processes.
+        """
+        times = min(max(1.0, answered / _MEMBERS_OF_A_GATHERING), _MOST_GATHERINGS)
+        return times * min(_SYNCS_OF_GATHERING * self._seconds, _MOST_GATHERING)
 
 
 class GroupCommit:
@@ -136,7 +152,7 @@ class GroupCommit:
 
     Args:
         send_alone: stores one event.
-        send_batch: stores a batch.
+        begin_batch: begins a batch of events of different operations.
         last_sequences: finds the members of a refused batch that are to blame.
         clock: returns monotonic seconds.
     """
@@ -144,13 +160,13 @@ class GroupCommit:
     def __init__(
         self,
         send_alone: SendAlone,
-        send_batch: SendBatch,
+        begin_batch: BeginBatch,
         last_sequences: LastSequences,
         *,
         clock: Callable[[], float],
     ) -> None:
         self._send_alone = send_alone
-        self._send_batch = send_batch
+        self._begin_batch = begin_batch
         self._last_sequences = last_sequences
         self._clock = clock
         self._single_time = SingleTime()
@@ -158,7 +174,13 @@ class GroupCommit:
         """Events that are being stored, each by itself."""
         self._waiting: list[_Member] = []
         self._batch: asyncio.Task[None] | None = None
+        self._begun: _BegunBatch | None = None
+        """The next batch, if the broker has its first event already."""
         self._is_gathering = False
+        self._last_size = 0
+        """Members of the last batch."""
+        self._is_busy = False
+        """The last batch was worth it, so the next one is likely to be, too."""
         self._disabled_until = 0.0
 
     async def publish(self, message: EncodedEvent, *, timeout: float) -> int:  # noqa: ASYNC109 - a wait with a limit
@@ -179,6 +201,8 @@ class GroupCommit:
         member = _Member(message, loop.create_future())
         timer = loop.call_later(timeout, member.expire, timeout)
         self._waiting.append(member)
+        if self._is_gathering:
+            self._begin_next()
         self._go_on()
         try:
             sequence = await member.answer
@@ -216,10 +240,11 @@ class GroupCommit:
 
     def _go_on(self) -> None:
         """Send what can be sent now."""
-        if not self._waiting or self._batch is not None or self._is_gathering:
+        if self._batch is not None or self._is_gathering or not (self._waiting or self._begun):
             return
         self._waiting = [member for member in self._waiting if member.is_open]
-        if len(self._waiting) >= self._single_time.least_batch and self._clock() >= self._disabled_until:
+        is_worth = len(self._waiting) >= self._single_time.least_batch and self._clock() >= self._disabled_until
+        if self._begun or is_worth:
             # The task takes its members when it begins to run, so what comes in this turn of the event loop joins them.
             self._batch = asyncio.create_task(self._store(), name="group commit")
             self._batch.add_done_callback(self._end_batch)
@@ -229,9 +254,23 @@ class GroupCommit:
             member.send_alone()
         del self._waiting[:free]
 
-    def _take_batch(self) -> list[_Member]:
+    def _begin_next(self) -> None:
+        """Send the first member of the next batch, so that the broker makes its files while the others come."""
+        if self._begun is not None or not self._is_busy:
+            return
+        first = next((member for member in self._waiting if member.is_open), None)
+        if first is None:
+            return
+        try:
+            store = self._begin_batch(first.message)
+        except JournalError:
+            return  # it is tried again with the others, who are told
+        first.is_sent = True
+        self._begun = _BegunBatch(first, store)
+
+    def _take_batch(self, first: _Member | None) -> list[_Member]:
         """Take members of different operations. Two of one operation would both be stored (docs/nats.md)."""
-        members: dict[str, _Member] = {}
+        members = {} if first is None else {first.message.operation_id: first}
         size = 0
         for member in self._waiting:
             size += len(member.message.payload)
@@ -250,18 +289,23 @@ class GroupCommit:
             self._go_on()
             return
         self._is_gathering = True
+        self._begin_next()
         # Those that were just answered have their next events soon: with them, fewer and larger batches do. Also if no
         # event waits yet: the first ones would be sent alone, and the broker stores one after the other.
-        asyncio.get_running_loop().call_later(self._single_time.gathering_time, self._end_gathering)
+        seconds = self._single_time.gathering_time(self._last_size)
+        asyncio.get_running_loop().call_later(seconds, self._end_gathering)
 
     def _end_gathering(self) -> None:
         self._is_gathering = False
         self._go_on()
 
     async def _store(self) -> None:
-        members = self._take_batch()
+        begun, self._begun = self._begun, None
+        members = self._take_batch(begun.first if begun else None)
+        self._last_size = len(members)
+        self._is_busy = len(members) >= self._single_time.least_batch
         try:
-            refused = await self._store_batch(members)
+            refused = await self._store_batch(members, begun.store if begun else None)
             if refused is None:
                 return
             blameless = await self._without_conflicts(members, refused)
@@ -274,15 +318,22 @@ class GroupCommit:
             for member in members:
                 member.fail("the group of events was not stored", maybe_stored=True)
 
-    async def _store_batch(self, members: list[_Member]) -> JournalError | None:
-        """Store all members and answer them. Return the refusal if none is stored and each may be sent again."""
-        members = [member for member in members if member.is_open]
+    async def _store_batch(self, members: list[_Member], store: StoreBatch | None = None) -> JournalError | None:
+        """Store all members and answer them. Return the refusal if none is stored and each may be sent again.
+
+        Args:
+            members: of different operations.
+            store: ends the batch, if it was begun with the first of them.
+        """
+        # The broker has the first event of a batch that was begun, even if its caller has gone.
+        members = [member for member in members if member.is_open or (store is not None and member is members[0])]
         if not members:
             return None
         for member in members:
             member.is_sent = True
+        first, *rest = [member.message for member in members]
         try:
-            sequences = await self._send_batch([member.message for member in members])
+            sequences = await (store or self._begin_batch(first))(rest)
         except JournalUnavailable as error:
             for member in members:
                 member.fail(str(error), maybe_stored=error.maybe_stored)

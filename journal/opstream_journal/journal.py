@@ -19,9 +19,9 @@ from opstream_schemas.operation.forced_end import OperationMessage
 from opstream_schemas.operation.state import Operation
 
 from .errors import BrokerRefused, EventTooLarge, JournalUnavailable, VersionConflict
-from .group_commit import IN_FLIGHT, WRONG_VERSION, EncodedEvent, GroupCommit
+from .group_commit import IN_FLIGHT, WRONG_VERSION, EncodedEvent, GroupCommit, StoreBatch
 from .jetstream import rpc
-from .jetstream.batch_publish import BatchMessage, publish_batch
+from .jetstream.batch_publish import AtomicBatch, BatchMessage
 from .jetstream.connection import Connection
 from .jetstream.rpc import expected_version_headers
 from .operation_reads import OperationReader
@@ -66,7 +66,7 @@ class Journal:
         self._clock = clock
         self._jitter = jitter
         self._reader = OperationReader(connection, jitter)
-        self._group = GroupCommit(self._send_alone, self._send_batch, self._reader.last_sequences, clock=clock)
+        self._group = GroupCommit(self._send_alone, self._begin_batch, self._reader.last_sequences, clock=clock)
 
     async def start(self) -> None:
         """Subscribe to the inbox for reads."""
@@ -173,9 +173,13 @@ class Journal:
     async def _send_alone(self, message: EncodedEvent, seconds: float) -> int:
         return await rpc.publish(self._connection, message.subject, message.payload, message.headers, timeout=seconds)
 
-    async def _send_batch(self, messages: Sequence[EncodedEvent]) -> Sequence[int]:
-        batch = [BatchMessage(message.subject, message.payload, message.headers) for message in messages]
-        return await publish_batch(self._connection, batch, timeout=rpc.CALL_TIMEOUT)
+    def _begin_batch(self, first: EncodedEvent) -> StoreBatch:
+        batch = AtomicBatch(self._connection, _batch_message(first))
+
+        async def store(rest: Sequence[EncodedEvent]) -> Sequence[int]:
+            return await batch.store([_batch_message(message) for message in rest], timeout=rpc.CALL_TIMEOUT)
+
+        return store
 
     def _check_size(self, payload: bytes) -> None:
         size = len(payload) + _HEADER_BYTES
@@ -264,6 +268,10 @@ class _AppendAttempt:
             return (0.1, 0.5)
         self._wait = min(self._wait * 2, 0.2)
         return (self._wait / 2, self._wait)
+
+
+def _batch_message(event: EncodedEvent) -> BatchMessage:
+    return BatchMessage(event.subject, event.payload, event.headers)
 
 
 def _raise_specific(refused: BrokerRefused) -> None:

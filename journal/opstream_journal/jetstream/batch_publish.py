@@ -22,6 +22,7 @@ MAX_BATCH_MESSAGES: Final = 1_000
 """The broker accepts no more in one batch."""
 
 _TIMEOUT: Final = 10.0
+_COMMIT: Final = "Nats-Batch-Commit"
 
 
 class BatchMessage(NamedTuple):
@@ -39,6 +40,65 @@ class _BatchReply(msgspec.Struct):
 
 
 _decode: Final = msgspec.json.Decoder(_BatchReply).decode
+
+
+class AtomicBatch:
+    """A batch that has begun: the broker stages its messages, and stores all of them at its end, or none.
+
+    The broker of a single copy makes files for a batch when the first message comes, which takes two syncs; the end of
+    the batch takes two more. A writer that has its first message before it has all of them saves the wait for the
+    former (docs/adr/0038).
+
+    Args:
+        connection: the connection.
+        first: the first message; sent at once.
+
+    Raises:
+        JournalUnavailable: the connection is down; nothing is stored.
+        EventTooLarge: nothing is stored: the message is larger than the broker's `max_payload`.
+    """
+
+    def __init__(self, connection: Connection, first: BatchMessage) -> None:
+        self._connection = connection
+        self._id = secrets.token_urlsafe(6)
+        self._first = first
+        self._send(first, 1)
+
+    async def store(self, rest: Sequence[BatchMessage], *, timeout: float = _TIMEOUT) -> range:  # noqa: ASYNC109
+        """Send the others, and store all messages. The broker forgets a batch that has no end after 10 s.
+
+        Args:
+            rest: what follows, at most `MAX_BATCH_MESSAGES` - 1, in this order.
+            timeout: seconds for the answer.
+
+        Returns:
+            The stream sequences of all messages, in their order, without a gap.
+
+        Raises:
+            JournalUnavailable, JournalFull, BrokerRefused, EventTooLarge: see `publish_batch`; `BrokerRefused` also if
+                the broker has forgotten the batch.
+        """
+        if not rest:
+            # An end that is no message itself.
+            end = BatchMessage(self._first.subject, b"", _place(self._id, 2) | {_COMMIT: "eob"})
+            return await _end(self._connection, end, 1, timeout)
+        for number, message in enumerate(rest[:-1], 2):
+            self._send(message, number)
+        subject, data, headers = rest[-1]
+        count = len(rest) + 1
+        end = BatchMessage(subject, data, headers | _place(self._id, count) | {_COMMIT: "1"})
+        return await _end(self._connection, end, count, timeout)
+
+    def _send(self, message: BatchMessage, number: int) -> None:
+        headers = message.headers | _place(self._id, number)
+        rpc.check_payload_size(self._connection, message.data, headers)
+        try:
+            self._connection.sender.send(message.subject, message.data, headers=headers)
+        except (nats.errors.Error, OSError) as error:
+            # The batch has no end, so the broker forgets it.
+            raise JournalUnavailable(
+                f"the broker connection failed: {str(error) or type(error).__name__}", maybe_stored=False
+            ) from error
 
 
 async def publish_batch(
@@ -66,19 +126,22 @@ async def publish_batch(
         BrokerRefused: none is stored: one expected version is wrong, or the stream allows no batches.
         EventTooLarge: none is stored: one is larger than the broker's `max_payload`.
     """
-    batch, last = secrets.token_urlsafe(6), len(messages) - 1
-    for number, (subject, data, headers) in enumerate(messages[:last]):
-        _send(connection, subject, data, headers | _place(batch, number))
-    subject, data, headers = messages[last]
-    commit = headers | _place(batch, last) | {"Nats-Batch-Commit": "1"}
-    answer = await _request(connection, subject, data, commit, timeout)
-    if answer.count != len(messages):
-        raise JournalUnavailable(f"{answer.count} of a batch of {len(messages)} are stored", maybe_stored=True)
-    return range(answer.seq - last, answer.seq + 1)
+    if len(messages) > 1:
+        return await AtomicBatch(connection, messages[0]).store(messages[1:], timeout=timeout)
+    subject, data, headers = messages[0]
+    end = BatchMessage(subject, data, headers | _place(secrets.token_urlsafe(6), 1) | {_COMMIT: "1"})
+    return await _end(connection, end, 1, timeout)
 
 
 def _place(batch: str, number: int) -> dict[str, str]:
-    return {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number + 1)}
+    return {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
+
+
+async def _end(connection: Connection, end: BatchMessage, count: int, seconds: float) -> range:
+    answer = await _request(connection, *end, seconds)
+    if answer.count != count:
+        raise JournalUnavailable(f"{answer.count} of a batch of {count} are stored", maybe_stored=True)
+    return range(answer.seq - count + 1, answer.seq + 1)
 
 
 async def _request(
@@ -101,14 +164,3 @@ async def _request(
     if answer.error is not None:
         raise rpc.publish_refusal(connection, subject, answer.error)
     return answer
-
-
-def _send(connection: Connection, subject: str, data: bytes, headers: dict[str, str]) -> None:
-    rpc.check_payload_size(connection, data, headers)
-    try:
-        connection.sender.send(subject, data, headers=headers)
-    except (nats.errors.Error, OSError) as error:
-        # The batch has no end, so the broker forgets it.
-        raise JournalUnavailable(
-            f"the broker connection failed: {str(error) or type(error).__name__}", maybe_stored=False
-        ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import itertools
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -14,12 +15,14 @@ import pytest
 
 from opstream_journal import (
     NEW_OPERATION,
+    BrokerRefused,
     Connection,
     ExpectedVersion,
     Journal,
     JournalUnavailable,
     VersionConflict,
 )
+from opstream_journal.jetstream.batch_publish import AtomicBatch, BatchMessage
 from opstream_journal.jetstream.stream_scan import stream_bounds
 from opstream_journal.provisioning.provision import check_provisioned, provision
 from opstream_journal.provisioning.topology import Sizing
@@ -175,6 +178,63 @@ async def test_cancelled_appends_leave_nothing_behind(broker: Broker, measured: 
     assert all(isinstance(one, RecordedEvent) for one in await asyncio.gather(*tasks[:MANY], return_exceptions=True))
     found = {operation for operation, _, _ in await stored(link)}
     assert found.isdisjoint(f"op-{number}" for number in range(MANY, 2 * MANY))
+
+
+async def test_the_next_batch_begins_early(measured: Journal, link: Connection) -> None:
+    """Under load the first event of a batch is on its way before the others; each batch is whole, each event once."""
+    numbers = itertools.count()
+
+    async def write() -> None:
+        for _ in range(6):
+            await measured.append(KIND, first(f"op-{next(numbers)}"), NEW_OPERATION, budget=20)
+
+    await asyncio.gather(*(write() for _ in range(40)))
+    found = [(operation, batch) for operation, _, batch in await stored(link) if operation.startswith("op-")]
+    assert sorted(operation for operation, _ in found) == sorted(f"op-{number}" for number in range(240))
+    runs = [batch for batch, _ in itertools.groupby(batch for _, batch in found if batch)]
+    assert len(runs) == len(set(runs)), "the members of a batch are stored together"
+
+
+@pytest.fixture
+def begun(broker: Broker, link: Connection) -> AtomicBatch:
+    """A batch of which the broker has the first message."""
+    return AtomicBatch(link, batch_message(1))
+
+
+def batch_message(number: int) -> BatchMessage:
+    """A message that the journal's stream takes."""
+    return BatchMessage(f"operations.op-{number}.book.upload.requested", b"{}", {"Nats-Msg-Id": f"id-{number}"})
+
+
+@pytest.mark.usefixtures("measured")
+async def test_a_begun_batch_is_stored_at_its_end(begun: AtomicBatch, link: Connection) -> None:
+    """Nothing of it is stored before, and all of it then."""
+    before = (await stream_bounds(link, subjects.OPERATIONS_STREAM)).last
+    assert await begun.store([batch_message(2), batch_message(3)]) == range(before + 1, before + 4)
+    assert [event_id for _, event_id, _ in (await stored(link))[before:]] == ["id-1", "id-2", "id-3"]
+
+
+@pytest.mark.usefixtures("measured")
+async def test_a_begun_batch_of_one(begun: AtomicBatch, link: Connection) -> None:
+    """The end of a batch that has no other message is none itself."""
+    before = (await stream_bounds(link, subjects.OPERATIONS_STREAM)).last
+    assert await begun.store([]) == range(before + 1, before + 2)
+    assert (await stream_bounds(link, subjects.OPERATIONS_STREAM)).last == before + 1
+
+
+@pytest.mark.usefixtures("measured")
+async def test_a_begun_batch_that_the_broker_has_forgotten(
+    begun: AtomicBatch, broker: Broker, link: Connection
+) -> None:
+    """A restart forgets what has begun: the end is refused, and nothing is stored."""
+    before = (await stream_bounds(link, subjects.OPERATIONS_STREAM)).last
+    broker.kill()
+    broker.start()
+    await eventually(functools.partial(has_grown_to, link, before))
+    for rest in ([batch_message(2)], []):
+        with pytest.raises(BrokerRefused):
+            await begun.store(rest)
+    assert (await stream_bounds(link, subjects.OPERATIONS_STREAM)).last == before
 
 
 async def test_a_stream_that_allows_no_batches(

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.unit
 
 _SECONDS: Final = 60.0
 
-_FATES: Final = st.lists(st.sampled_from(["ok", "ok", "ok", "lost", "dropped"]), max_size=40)
+_FATES: Final = st.lists(st.sampled_from(["ok", "ok", "ok", "lost", "dropped", "forgotten"]), max_size=40)
 _APPENDS: Final = st.lists(
     st.tuples(
         st.integers(0, 1),  # the process
@@ -38,7 +38,7 @@ def _message(number: int, operation: int) -> EncodedEvent:
 def _group(stream: FakeStream) -> GroupCommit:
     ticks = itertools.count()
     # Each look at the clock takes 10 ms: a single event seems to take as long, so small batches pay.
-    return GroupCommit(stream.send_alone, stream.send_batch, stream.last_sequences, clock=lambda: next(ticks) / 100)
+    return GroupCommit(stream.send_alone, stream.begin_batch, stream.last_sequences, clock=lambda: next(ticks) / 100)
 
 
 async def _run(appends: list[tuple[int, int, int, int | None]], fates: list[str], *, allows_batches: bool) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from opstream_journal import BrokerRefused, JournalUnavailable
-from opstream_journal.group_commit import EncodedEvent
+from opstream_journal.group_commit import EncodedEvent, StoreBatch
 
 _TURNS_OF_A_SYNC: Final = 3
 
@@ -19,8 +19,8 @@ class FakeStream:
     one operation it stores both.
 
     Args:
-        fate: called for each request; returns `ok`, `lost` (stored, but the answer is lost) or `dropped` (not stored,
-            and no answer).
+        fate: called for each request; returns `ok`, `lost` (stored, but the answer is lost), `dropped` (not stored,
+            and no answer) or `forgotten` (of a batch: its beginning is lost, so it is refused; else as `ok`).
         allows_batches: whether it takes batches.
     """
 
@@ -32,6 +32,10 @@ class FakeStream:
         """By stream sequence, from 1."""
         self.batches: list[int] = []
         """The sizes of the batches that were stored."""
+        self.begun: list[str] = []
+        """The operations of the first events of the batches that were begun."""
+        self.is_away = False
+        """Whether no batch can be begun."""
         self.open = 0
         """Requests that were sent and not answered yet."""
         self.gate: asyncio.Event | None = None
@@ -40,12 +44,19 @@ class FakeStream:
     async def send_alone(self, message: EncodedEvent, _seconds: float) -> int:
         return (await self._store([message]))[0]
 
-    async def send_batch(self, messages: Sequence[EncodedEvent]) -> Sequence[int]:
-        if not self._allows_batches:
-            raise BrokerRefused(400, 10174, "atomic publish is disabled")
-        sequences = await self._store(messages)
-        self.batches.append(len(messages))
-        return sequences
+    def begin_batch(self, first: EncodedEvent) -> StoreBatch:
+        if self.is_away:
+            raise JournalUnavailable("the broker connection failed", maybe_stored=False)
+        self.begun.append(first.operation_id)
+
+        async def store(rest: Sequence[EncodedEvent]) -> Sequence[int]:
+            if not self._allows_batches:
+                raise BrokerRefused(400, 10174, "atomic publish is disabled")
+            sequences = await self._store([first, *rest], is_batch=True)
+            self.batches.append(1 + len(rest))
+            return sequences
+
+        return store
 
     async def last_sequences(self, operation_ids: Sequence[str]) -> dict[str, int]:
         await asyncio.sleep(0)
@@ -55,14 +66,14 @@ class FakeStream:
         """The sequence of an operation's last event; 0 without one."""
         return max((at for at, one in enumerate(self.stored, 1) if one.operation_id == operation_id), default=0)
 
-    async def _store(self, messages: Sequence[EncodedEvent]) -> Sequence[int]:
+    async def _store(self, messages: Sequence[EncodedEvent], *, is_batch: bool = False) -> Sequence[int]:
         self.open += 1
         try:
-            return await self._store_now(messages)
+            return await self._store_now(messages, is_batch=is_batch)
         finally:
             self.open -= 1
 
-    async def _store_now(self, messages: Sequence[EncodedEvent]) -> Sequence[int]:
+    async def _store_now(self, messages: Sequence[EncodedEvent], *, is_batch: bool) -> Sequence[int]:
         if self.gate is not None:
             await self.gate.wait()
         fate = self._fate()
@@ -71,6 +82,8 @@ class FakeStream:
                 await asyncio.sleep(0)
             if fate == "dropped":
                 raise JournalUnavailable("no answer", maybe_stored=True)
+            if fate == "forgotten" and is_batch:
+                raise BrokerRefused(400, 10176, "batch publish is incomplete and was abandoned")
             if any(self.last(message.operation_id) != message.expected for message in messages):
                 raise BrokerRefused(400, 10071, "wrong last sequence")
             first = len(self.stored) + 1

@@ -8,7 +8,7 @@ import math
 
 import pytest
 
-from opstream_journal import JournalUnavailable
+from opstream_journal import BrokerRefused, JournalUnavailable
 from opstream_journal.group_commit import MAX_EVENT_BYTES, MAX_MEMBERS, EncodedEvent, GroupCommit, SingleTime
 from tests.support.journal.fake_stream import FakeStream
 
@@ -22,7 +22,7 @@ def message(number: int, *, size: int = 1) -> EncodedEvent:
 async def slow_group(stream: FakeStream) -> GroupCommit:
     """A group whose clock says that a single event takes 10 ms, so that five events are worth a batch."""
     ticks = itertools.count()
-    group = GroupCommit(stream.send_alone, stream.send_batch, stream.last_sequences, clock=lambda: next(ticks) / 100)
+    group = GroupCommit(stream.send_alone, stream.begin_batch, stream.last_sequences, clock=lambda: next(ticks) / 100)
     await group.publish(message(0), timeout=60)
     return group
 
@@ -83,6 +83,97 @@ async def test_the_first_after_a_batch_waits_for_others() -> None:
     await asyncio.gather(*(group.publish(message(number), timeout=60) for number in range(31, 51)))
     assert stream.batches[-1] == 20
     assert len(stream.stored) - sum(stream.batches) == alone
+
+
+async def after_a_batch(stream: FakeStream) -> GroupCommit:
+    """A group that has just stored a batch and gathers events for the next one."""
+    group = await slow_group(stream)
+    await asyncio.gather(*(group.publish(message(number), timeout=60) for number in range(1, 31)))
+    assert group._is_gathering
+    return group
+
+
+async def test_the_next_batch_begins_with_its_first_event() -> None:
+    """The broker makes its files while the other events come; all of them are stored together."""
+    stream = FakeStream()
+    group = await after_a_batch(stream)
+    begun = len(stream.begun)
+    later = [asyncio.create_task(group.publish(message(number), timeout=60)) for number in range(31, 51)]
+    await asyncio.sleep(0)
+    assert group._is_gathering
+    assert stream.begun[begun:] == ["op-31"]
+    await asyncio.gather(*later)
+    assert stream.begun[begun:] == ["op-31"]
+    assert stream.batches[-1] == 20
+
+
+async def test_a_batch_that_was_begun_and_stays_alone() -> None:
+    """No other event comes: the batch ends with what it has."""
+    stream = FakeStream()
+    group = await after_a_batch(stream)
+    assert await group.publish(message(31), timeout=60) == 32
+    assert stream.batches[-1] == 1
+    assert group._begun is None
+
+
+async def test_the_first_caller_of_a_begun_batch_gives_up() -> None:
+    """The broker has its event, so it is stored as after any cancelled publish; the others get their answers."""
+    stream = FakeStream()
+    group = await after_a_batch(stream)
+    first, *others = [asyncio.create_task(group.publish(message(number), timeout=60)) for number in range(31, 51)]
+    await asyncio.sleep(0)
+    first.cancel()
+    sequences = await asyncio.gather(*others)
+    assert [stream.stored[sequence - 1].operation_id for sequence in sequences] == [f"op-{n}" for n in range(32, 51)]
+    assert stream.last("op-31") == 32
+
+
+async def test_two_events_of_one_operation_and_a_begun_batch() -> None:
+    """The one that the broker has is in the batch, the other is not, and is refused later."""
+    stream = FakeStream()
+    group = await after_a_batch(stream)
+    twice = [asyncio.create_task(group.publish(message(31), timeout=60)) for _ in range(2)]
+    others = [asyncio.create_task(group.publish(message(number), timeout=60)) for number in range(32, 51)]
+    await asyncio.gather(*others)
+    one, two = await asyncio.gather(*twice, return_exceptions=True)
+    assert one == 32
+    assert isinstance(two, BrokerRefused)
+    assert [event.operation_id for event in stream.stored].count("op-31") == 1
+
+
+async def test_a_batch_that_could_not_be_begun_early() -> None:
+    """A connection that is down when the first event comes, and up when all have come, delays nobody."""
+    stream = FakeStream()
+    group = await after_a_batch(stream)
+    stream.is_away = True
+    later = [asyncio.create_task(group.publish(message(number), timeout=60)) for number in range(31, 51)]
+    await asyncio.sleep(0)
+    assert group._begun is None
+    stream.is_away = False
+    await asyncio.gather(*later)
+    assert stream.batches[-1] == 20
+
+
+async def test_a_batch_that_the_broker_has_forgotten() -> None:
+    """The process was stopped for longer than the broker waits, or the broker restarted: each event goes alone."""
+    fates = ["ok"]
+    stream = FakeStream(lambda: fates[-1])
+    group = await after_a_batch(stream)
+    batches = len(stream.batches)
+    fates.append("forgotten")
+    sequences = await asyncio.gather(*(group.publish(message(number), timeout=60) for number in range(31, 51)))
+    assert sorted(sequences) == list(range(32, 52))
+    assert len(stream.batches) == batches
+
+
+@pytest.mark.parametrize(
+    ("seconds", "answered", "gathering"), [(0.0025, 1, 0.01), (0.0003, 64, 0.0012), (0.0025, 128, 0.02), (1, 256, 0.03)]
+)
+def test_how_long_the_next_batch_is_gathered(seconds: float, answered: int, gathering: float) -> None:
+    """As long as four single events take, at most 10 ms; twice and three times as long after a large batch."""
+    single = SingleTime()
+    single.add(seconds, 100.0)
+    assert single.gathering_time(answered) == pytest.approx(gathering)
 
 
 async def test_a_caller_that_gives_up_holds_back_no_one(monkeypatch: pytest.MonkeyPatch) -> None:
