@@ -22,8 +22,24 @@ FILE_VARIABLE: Final = "OPSTREAM_NATS_CREDS"
 USER_VARIABLE: Final = "OPSTREAM_NATS_USER"
 PASSWORD_VARIABLE: Final = "OPSTREAM_NATS_PASSWORD"  # noqa: S105 - a name
 TOKEN_VARIABLE: Final = "OPSTREAM_NATS_TOKEN"  # noqa: S105 - a name
+NKEY_VARIABLE: Final = "OPSTREAM_NATS_NKEY"
+TLS_CA_VARIABLE: Final = "OPSTREAM_NATS_TLS_CA"
+TLS_CERT_VARIABLE: Final = "OPSTREAM_NATS_TLS_CERT"
+TLS_KEY_VARIABLE: Final = "OPSTREAM_NATS_TLS_KEY"
 
-LOGIN_VARIABLES: Final = frozenset({FILE_VARIABLE, USER_VARIABLE, PASSWORD_VARIABLE, TOKEN_VARIABLE})
+LOGIN_VARIABLES: Final = frozenset(
+    {
+        FILE_VARIABLE,
+        USER_VARIABLE,
+        PASSWORD_VARIABLE,
+        TOKEN_VARIABLE,
+        NKEY_VARIABLE,
+        TLS_CA_VARIABLE,
+        TLS_CERT_VARIABLE,
+        TLS_KEY_VARIABLE,
+    }
+)
+"""What a process shows to a broker, and trusts in it."""
 
 _URL_REGEX: Final = re.compile(
     r"(?P<scheme>[Hh][Tt][Tt][Pp][Ss]?)://(?P<host>[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])"
@@ -212,47 +228,67 @@ def advise_base_url(url: str) -> str:
 
 
 class BrokerCredentials(msgspec.Struct, frozen=True, kw_only=True):
-    """One login: a credentials file, or user and password, or a token. All empty: the one in the broker's URL, if any.
+    """One login (a file, or user and password, or a token), and the files of TLS. All empty: what the broker's URL has.
 
-    Its text and its `repr` show none of it.
+    Files are read at each connect, so that they may be replaced while the process runs. Its text and its `repr` show
+    none of it.
     """
 
     file: str = ""
-    """Path of a `.creds` file, as `nsc generate creds` writes it: a user's JWT and the seed of its key. It is read at
-    each connect, so that it may be replaced while the process runs."""
+    """Path of a `.creds` file, as `nsc generate creds` writes it: a user's JWT and the seed of its key."""
+    nkey: str = ""
+    """Path of a file with the seed of a user's key, as `opstream broker-config` and `nk -gen user` write it."""
     user: str = ""
     password: str = ""
     token: str = ""
+    tls_ca: str = ""
+    """Path of the certificates (PEM) of those who may sign the broker's; with it, a broker without TLS is refused."""
+    tls_cert: str = ""
+    """Path of this process's own certificate (PEM), for a broker that asks for one."""
+    tls_key: str = ""
+    """Path of its private key (PEM), without a password."""
 
     @classmethod
     def from_variables(cls, variables: Mapping[str, str]) -> Self:
         """Take them from variables of the environment; one that is empty counts as not set.
 
         Raises:
-            InvalidName: they hold several logins, or one of user and password is missing.
+            InvalidName: they hold several logins, or one of two that belong together is missing.
         """
         found = cls(
             file=variables.get(FILE_VARIABLE, ""),
+            nkey=variables.get(NKEY_VARIABLE, ""),
             user=variables.get(USER_VARIABLE, ""),
             password=variables.get(PASSWORD_VARIABLE, ""),
             token=variables.get(TOKEN_VARIABLE, ""),
+            tls_ca=variables.get(TLS_CA_VARIABLE, ""),
+            tls_cert=variables.get(TLS_CERT_VARIABLE, ""),
+            tls_key=variables.get(TLS_KEY_VARIABLE, ""),
         )
         found.check()
         return found
+
+    @property
+    def has_tls(self) -> bool:
+        """Return True if a file of TLS is named, so that a broker without TLS must be refused."""
+        return bool(self.tls_ca or self.tls_cert)
 
     def check(self) -> None:
         """Check that it is one login.
 
         Raises:
-            InvalidName: it is several, or one of user and password is missing.
+            InvalidName: it is several, or one of two that belong together is missing.
         """
         if bool(self.user) != bool(self.password):
             given, missing = (USER_VARIABLE, PASSWORD_VARIABLE) if self.user else (PASSWORD_VARIABLE, USER_VARIABLE)
             raise InvalidName(f"{given} is set without {missing}: set both or neither")
-        if [bool(self.file), bool(self.user), bool(self.token)].count(True) > 1:
+        if bool(self.tls_cert) != bool(self.tls_key):
+            given, missing = ("--nats-tls-cert", "--nats-tls-key")[:: 1 if self.tls_cert else -1]
+            raise InvalidName(f"{given} is given without {missing}: name both files, or neither")
+        if [bool(self.file), bool(self.nkey), bool(self.user), bool(self.token)].count(True) > 1:
             raise InvalidName(
-                f"there are several logins: leave one of --nats-creds ({FILE_VARIABLE}), {USER_VARIABLE} with "
-                f"{PASSWORD_VARIABLE}, and {TOKEN_VARIABLE}"
+                f"there are several logins: leave one of --nats-creds ({FILE_VARIABLE}), --nats-nkey "
+                f"({NKEY_VARIABLE}), {USER_VARIABLE} with {PASSWORD_VARIABLE}, and {TOKEN_VARIABLE}"
             )
 
     def __repr__(self) -> str:

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import re
+import ssl
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Self
 
@@ -31,6 +32,7 @@ from opstream_journal.wire.client_patches import (
     tolerate_invalid_bytes,
 )
 from opstream_journal.wire.fast_parser import FastParser, Receive
+from opstream_journal.wire.secure_client import SecureClient, explain_tls_error, tls_context
 from opstream_journal.wire.sender import Sender
 from opstream_schemas.urls import (
     NO_CREDENTIALS,
@@ -234,7 +236,7 @@ class Connection:
             await end_task(reconnecting)
 
     async def _log_error(self, error: Exception) -> None:
-        text = str(error) or type(error).__name__
+        text = explain_tls_error(error, "this URL") or str(error) or type(error).__name__
         if self.is_connected:
             logger.warning("broker connection: %s", text)
         elif not self.is_close_expected:
@@ -286,7 +288,7 @@ async def connect(
     `credentials` come before those of a URL.
 
     Raises:
-        InvalidCredentials: the credentials file can't be read, or is none.
+        InvalidCredentials: a file of the login or of TLS can't be read, or is none.
         BrokerUnreachable: no broker answered; the message says what to do.
         BrokerTooOld: the server that answered is older than opstream works with. A reconnect to such a server calls
             `on_lost`.
@@ -294,9 +296,17 @@ async def connect(
     if not servers:
         raise BrokerUnreachable("no NATS broker is named: set --nats")
     connection = Connection(name, on_lost=on_lost, prefixes=prefixes)
-    quiet = connection.client_options() | {"error_cb": _ignore_error}
-    login = login_options(credentials)
-    client = Client()
+    refusals: list[Exception] = []
+
+    async def keep_refusal(error: Exception) -> None:
+        if isinstance(error, ssl.SSLError):
+            refusals[:] = [error]
+
+    quiet = connection.client_options() | {"error_cb": keep_refusal}
+    client = SecureClient(credentials)
+    login = login_options(credentials, client)
+    if credentials.has_tls:
+        tls_context(credentials)
     task = asyncio.create_task(client.connect(servers=list(servers), **quiet, **login), name="connect")
     try:
         await asyncio.wait([task], timeout=connect_timeout)
@@ -304,6 +314,8 @@ async def connect(
         await end_task(task)
     if task.cancelled():
         why = client.last_error
+        if isinstance(why, ConnectionError) and refusals:
+            why = refusals[0]  # the broker's reason is read only if it is faster than the end of the connection
         connection.expect_close()
         await client.close()
         raise unreachable_error(servers, connect_timeout, why, remedy=remedy) from why
@@ -326,10 +338,12 @@ def unreachable_error(
 ) -> BrokerUnreachable:
     """Return the error for a broker that did not answer in time. `why` is the error of the last try."""
     where = ", ".join(map(hide_credentials, servers))
+    if tls := explain_tls_error(why, where):
+        return BrokerUnreachable(tls)
     if isinstance(why, nats.errors.Error) and _REFUSED_REGEX.search(str(why)):
         return BrokerUnreachable(
-            f"the broker at {where} refuses the login ({why}): check --nats-creds, {USER_VARIABLE} and "
-            f"{PASSWORD_VARIABLE}, or {TOKEN_VARIABLE} (of an EventsBroker its credentials)"
+            f"the broker at {where} refuses the login ({why}): check --nats-creds, --nats-nkey, "
+            f"{USER_VARIABLE} and {PASSWORD_VARIABLE}, or {TOKEN_VARIABLE} (of an EventsBroker its credentials)"
         )
     said = f" (the last try: {why})" if isinstance(why, nats.errors.Error) else ""
     return BrokerUnreachable(
@@ -346,7 +360,3 @@ async def end_task(task: asyncio.Task[Any]) -> None:
     while not task.done():
         task.cancel()
         await asyncio.wait([task], timeout=_CANCEL_RETRY_DELAY)
-
-
-async def _ignore_error(_error: Exception) -> None:
-    return None

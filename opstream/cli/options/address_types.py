@@ -34,7 +34,8 @@ def check_servers(ctx: click.Context, param: click.Parameter, value: tuple[str, 
     if given and ctx.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE:
         click.echo(
             f"opstream: warning: {hide_credentials(given[0])}: every user of this machine can read credentials in "
-            f"options: set {USER_VARIABLE} and {PASSWORD_VARIABLE}, or {TOKEN_VARIABLE}, or give --nats-creds",
+            f"options: set {USER_VARIABLE} and {PASSWORD_VARIABLE}, or {TOKEN_VARIABLE}, or give --nats-creds or "
+            "--nats-nkey",
             err=True,
         )
     schemes = set()

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from opstream_schemas.errors import InvalidName
-from opstream_schemas.urls import FILE_VARIABLE, BrokerCredentials
-
 from .address_types import check_base_url, check_host, check_servers
+from .login import login_options
 from .option import Decorator, F, option, split_list
 from .value_types import Duration, Size
 
@@ -43,13 +40,6 @@ def _require_modules(ctx: click.Context, param: click.Parameter, value: tuple[st
     return modules
 
 
-def _read_credentials(ctx: click.Context, param: click.Parameter, value: str | None) -> BrokerCredentials:
-    try:
-        return BrokerCredentials.from_variables({**os.environ, FILE_VARIABLE: value or ""})
-    except InvalidName as error:
-        raise click.BadParameter(str(error), ctx, param) from error
-
-
 _servers_option: Final[Decorator[Any]] = option(
     "--nats",
     "servers",
@@ -59,16 +49,6 @@ _servers_option: Final[Decorator[Any]] = option(
     metavar="URL",
     callback=check_servers,
     help="The broker; repeat it for the members of a cluster, e.g. --nats nats://n1:4222 --nats nats://n2:4222.",
-)
-_credentials_option: Final[Decorator[Any]] = option(
-    "--nats-creds",
-    "credentials",
-    variable="NATS_CREDS",
-    type=click.Path(exists=True, dir_okay=False),
-    metavar="FILE",
-    callback=_read_credentials,
-    help="The credentials of this process at the broker, a .creds file of NATS. Or set OPSTREAM_NATS_USER and "
-    "OPSTREAM_NATS_PASSWORD, or OPSTREAM_NATS_TOKEN: they are no options, since 'ps' shows those.",
 )
 connect_timeout_option: Final[Decorator[Any]] = option(
     "--connect-timeout",
@@ -179,8 +159,8 @@ data_dir_option: Final[Decorator[Any]] = option(
 
 
 def nats_option(command: F) -> F:
-    """`--nats URL`, and `--nats-creds FILE`, whose value also has what the variables without an option say."""
-    decorated: F = _servers_option(_credentials_option(command))
+    """`--nats URL`, and the options of the login and of TLS (`login.py`), whose values are in `credentials`."""
+    decorated: F = _servers_option(login_options(command))
     return decorated
 
 

@@ -1,0 +1,173 @@
+"""TLS to the broker, with real certificates: what works, and that each failure is named with its next step."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from opstream.broker_setup.certificates import PrivateAuthority
+from opstream_journal import BrokerUnreachable, connect
+from opstream_journal.broker_login import public_key, read_seed, seed_of
+from opstream_journal.errors import InvalidCredentials
+from opstream_schemas.urls import BrokerCredentials
+from tests.support.broker.server import Broker
+from tests.support.system.wait import eventually
+
+pytestmark = pytest.mark.broker
+
+LOCAL = ("127.0.0.1", "localhost")
+
+
+class Files:
+    """The files of an authority, and of what it signed, in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.renew()
+        self.issue("server", LOCAL)
+        self.issue("client", ())
+
+    def renew(self) -> None:
+        """Make another authority of the same name."""
+        self.authority = PrivateAuthority()
+        (self.folder / "ca.pem").write_bytes(self.authority.certificate)
+
+    def issue(self, name: str, hosts: tuple[str, ...], expires: datetime | None = None) -> None:
+        pair = self.authority.issue(name, hosts, expires=expires)
+        (self.folder / f"{name}.pem").write_bytes(pair.certificate)
+        (self.folder / f"{name}.key").write_bytes(pair.key)
+
+    def server_lines(self, more: str = "") -> str:
+        folder = self.folder
+        files = f'cert_file: "{folder}/server.pem", key_file: "{folder}/server.key", ca_file: "{folder}/ca.pem"'
+        return f"tls {{ {files}, {more} }}"
+
+    @property
+    def ca(self) -> BrokerCredentials:
+        return BrokerCredentials(tls_ca=str(self.folder / "ca.pem"))
+
+    @property
+    def client(self) -> BrokerCredentials:
+        return BrokerCredentials(
+            tls_ca=str(self.folder / "ca.pem"),
+            tls_cert=str(self.folder / "client.pem"),
+            tls_key=str(self.folder / "client.key"),
+        )
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
+
+
+async def refusal(url: str, credentials: BrokerCredentials) -> str:
+    """The text with which a start ends."""
+    with pytest.raises(BrokerUnreachable) as refused:
+        await connect([url], "test", connect_timeout=1, credentials=credentials)
+    return str(refused.value)
+
+
+async def test_renewed_files(files: Files) -> None:
+    """A process with a certificate of its own connects, and again after all certificates were replaced: it reads its
+    files at each connect. Until its own are replaced, its log says what is wrong."""
+    with Broker(extra=files.server_lines("verify: true")) as broker, caplog.at_level(logging.INFO):
+        connection = await connect([broker.url], "test", connect_timeout=10, credentials=files.client)
+        old = {name: (files.folder / name).read_bytes() for name in ("ca.pem", "client.pem", "client.key")}
+        broker.kill()
+        files.renew()
+        files.issue("server", LOCAL)
+        files.issue("client", ())
+        new = {name: (files.folder / name).read_bytes() for name in old}
+        broker.start()
+        for name, content in old.items():
+            (files.folder / name).write_bytes(content)
+        await eventually(lambda: "certificate verify failed" in str(connection.nc.last_error))
+        for name, content in new.items():
+            (files.folder / name).write_bytes(content)
+        await eventually(lambda: connection.is_connected)
+        await connection.close()
+
+
+async def test_certificates_of_the_broker(files: Files, tmp_path: Path) -> None:
+    """An unknown authority, an expired certificate and one for another name are told apart; so is a process that does
+    not know which authority to trust."""
+    other = tmp_path / "other.pem"
+    other.write_bytes(PrivateAuthority("another").certificate)
+    with Broker(extra=files.server_lines()) as broker:
+        text = await refusal(broker.url, BrokerCredentials(tls_ca=str(other)))
+        assert "is not signed by a CA that this process trusts" in text
+        assert "give --nats-tls-ca" in text
+        assert "give --nats-tls-ca" in await refusal(broker.url, BrokerCredentials())
+        broker.kill()
+        files.issue("server", LOCAL, datetime.now(UTC) - timedelta(days=1))
+        broker.start()
+        assert "has expired: renew it, and reload the broker" in await refusal(broker.url, files.ca)
+        broker.kill()
+        files.issue("server", ("elsewhere.example",))
+        broker.start()
+        assert "is for another name" in await refusal(broker.url, files.ca)
+
+
+async def test_a_certificate_of_the_process(files: Files) -> None:
+    """A broker that asks for a certificate says whether there is none, or one that it does not accept."""
+    with Broker(extra=files.server_lines("verify: true")) as broker:
+        assert "asks for a certificate of this process" in await refusal(broker.url, files.ca)
+        trusted = files.authority.certificate
+        files.renew()
+        files.issue("client", ())
+        (files.folder / "ca.pem").write_bytes(trusted)
+        assert "does not accept the certificate of this process" in await refusal(broker.url, files.client)
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+async def test_a_broker_without_tls(files: Files, *, is_named: bool) -> None:
+    """With an authority, or a URL that asks for TLS, no process goes on in plain text; it would send its login."""
+    with Broker() as broker:
+        url = broker.url if is_named else broker.url.replace("nats:", "tls:")
+        text = await refusal(url, files.ca if is_named else BrokerCredentials())
+    assert "does not speak TLS, and this process must not go on without: configure TLS there" in text
+
+
+@pytest.mark.parametrize("damaged", ["ca.pem", "client.pem", "client.key"])
+async def test_files_that_are_none(files: Files, damaged: str) -> None:
+    """A file that holds something else ends a start at once, and its name is in the error."""
+    (files.folder / damaged).write_text("nothing")
+    with pytest.raises(InvalidCredentials, match=rf"{damaged}.* can't be used .*: name .* in PEM"):
+        await connect(["nats://127.0.0.1:1"], "test", connect_timeout=60, credentials=files.client)
+
+
+async def test_a_key_of_a_user(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A file with a seed logs in. It is read at each connect: after the key was replaced on both sides the process
+    connects again."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    path = tmp_path / "api.nk"
+    keys = [Ed25519PrivateKey.generate() for _ in range(2)]
+    users = ", ".join(f"{{ nkey: {public_key(key)} }}" for key in keys)
+    path.write_text(f"# a comment\n{seed_of(keys[0])}\n")
+    credentials = BrokerCredentials(nkey=str(path))
+    with Broker(extra=f"authorization {{ users: [ {users} ] }}") as broker, caplog.at_level(logging.INFO):
+        connection = await connect([broker.url], "test", connect_timeout=10, credentials=credentials)
+        broker.kill()
+        path.write_text("nothing\n")
+        broker.start()
+        await eventually(lambda: "is no file with the seed of a user" in str(connection.nc.last_error))
+        path.write_text(f"{seed_of(keys[1])}\n")
+        await eventually(lambda: connection.is_connected)
+        assert read_seed(path) is not None
+        await connection.close()
+    assert seed_of(keys[0]) not in caplog.text + str(connection.nc.last_error)
+    assert "refuses the login" in await _refused_key(tmp_path)
+
+
+async def _refused_key(folder: Path) -> str:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    path = folder / "unknown.nk"
+    path.write_text(seed_of(Ed25519PrivateKey.generate()))
+    known = public_key(Ed25519PrivateKey.generate())
+    with Broker(extra=f"authorization {{ users: [ {{ nkey: {known} }} ] }}") as broker:
+        return await refusal(broker.url, BrokerCredentials(nkey=str(path)))
