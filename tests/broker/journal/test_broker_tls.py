@@ -73,7 +73,7 @@ async def refusal(url: str, credentials: BrokerCredentials) -> str:
 async def test_renewed_files(files: Files) -> None:
     """A process with a certificate of its own connects, and again after all certificates were replaced: it reads its
     files at each connect. Until its own are replaced, its log says what is wrong."""
-    with Broker(extra=files.server_lines("verify: true")) as broker, caplog.at_level(logging.INFO):
+    with Broker(extra=files.server_lines("verify: true")) as broker:
         connection = await connect([broker.url], "test", connect_timeout=10, credentials=files.client)
         old = {name: (files.folder / name).read_bytes() for name in ("ca.pem", "client.pem", "client.key")}
         broker.kill()
