@@ -34,6 +34,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     public_url: str | None
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
     nats_port: int
     """0 for a free one."""
     data_dir: Path
@@ -155,6 +156,7 @@ class SystemCommands:
             *(("--public-url", settings.public_url) if settings.public_url else ()),
             *_each("--allowed-host", settings.allowed_hosts),
             *_each("--allowed-origin", settings.allowed_origins),
+            *_each("--cors-origin", settings.cors_origins),
         )
 
     def _webhooks(self) -> tuple[str, ...]:

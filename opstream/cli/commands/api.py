@@ -35,6 +35,9 @@ def api(*, log_level: str, public_url: str | None, max_body: int, **given: Any) 
     proxy_options.check_headers_trusted(
         given["trusted_proxies"], identity_header=given["identity_header"], client_id_header=given["client_id_header"]
     )
+    proxy_options.check_cors_origins(
+        given["cors_origins"], identity_header=given["identity_header"], is_authenticated=False
+    )
     import_broker_client(given["servers"])  # before anything that imports nats-py
     prepare_process(log_level)
     from opstream_api.main import run

@@ -30,6 +30,7 @@ _API_OPTIONS: Final = (
     "port",
     "allowed_hosts",
     "allowed_origins",
+    "cors_origins",
     "trusted_proxies",
     "identity_header",
     "client_id_header",
@@ -69,6 +70,9 @@ def hub(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the
     """
     proxy_options.check_headers_trusted(
         given["trusted_proxies"], identity_header=given["identity_header"], client_id_header=given["client_id_header"]
+    )
+    proxy_options.check_cors_origins(
+        given["cors_origins"], identity_header=given["identity_header"], is_authenticated=False
     )
     import_broker_client(given["servers"])  # before anything that imports nats-py
     prepare_process(given["log_level"])

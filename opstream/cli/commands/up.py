@@ -19,6 +19,7 @@ from opstream.cli.service_process import settle_memory
 @common_options.public_url_option
 @proxy_options.allowed_host_option
 @proxy_options.allowed_origin_option
+@proxy_options.cors_origin_option
 @common_options.nats_port_option
 @common_options.data_dir_option
 @common_options.actions_option()
@@ -58,6 +59,7 @@ def up(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the 
     from opstream.local.system_commands import Settings
 
     webhook_options.check_config(given)
+    proxy_options.check_cors_origins(given["cors_origins"], identity_header="", is_authenticated=False)
     if given["port"] and given["port"] == given["nats_port"]:
         raise click.UsageError("--port and --nats-port are the same: choose two, or 0 for a free one")
     settle_memory()

@@ -15,6 +15,7 @@ from .option import Decorator, F, checked_list, option, split_list
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _HEADER_PATTERN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
+_ANY_ORIGIN: Final = "*"
 _MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
 _MAPPED_PREFIX: Final = 96
 
@@ -53,6 +54,25 @@ def _check_header(ctx: click.Context, param: click.Parameter, value: str) -> str
     if value and _HEADER_PATTERN.fullmatch(value) is None:
         raise click.BadParameter(f"{value!r} is not the name of a header: write e.g. X-Forwarded-User", ctx, param)
     return value
+
+
+def _parse_cors_origin(text: str) -> str:
+    return text if text == _ANY_ORIGIN else parse_origin(text)
+
+
+def check_cors_origins(cors_origins: tuple[str, ...], *, identity_header: str, is_authenticated: bool) -> None:
+    """Check that any web page may call only a service whose credentials no browser sends by itself.
+
+    Raises:
+        click.UsageError: a page could act for the user whose browser shows it, or for anyone on this machine.
+    """
+    if _ANY_ORIGIN not in cors_origins:
+        return
+    why = "a proxy that logs users in lets each page act for them (--identity-header)" if identity_header else ""
+    if not is_authenticated:
+        why = "without credentials each page that a browser in this network shows could submit and read"
+    if why:
+        raise click.UsageError(f"--cors-origin '*': {why}. Name the sites, e.g. --cors-origin https://app.example.com")
 
 
 _trusted_proxy_option: Final[Decorator[Any]] = option(
@@ -102,8 +122,20 @@ allowed_origin_option: Final[Decorator[Any]] = option(
     multiple=True,
     metavar="ORIGIN",
     callback=checked_list(parse_origin),
-    help="Another web site whose pages may submit and cancel, e.g. --allowed-origin https://app.example.com. The proxy "
-    "in front has to answer the CORS requests of browsers. Without it none but the service's own.",
+    help="Another web site whose pages may submit and cancel, e.g. --allowed-origin https://app.example.com, where a "
+    "proxy in front answers the CORS requests of browsers (otherwise write --cors-origin). Without it none but the "
+    "service's own.",
+)
+cors_origin_option: Final[Decorator[Any]] = option(
+    "--cors-origin",
+    "cors_origins",
+    variable="CORS_ORIGINS",
+    multiple=True,
+    metavar="ORIGIN",
+    callback=checked_list(_parse_cors_origin),
+    help="A web site whose pages may use the service and read its answers (CORS), e.g. --cors-origin "
+    "https://app.example.com; '*' for any, if all callers need credentials. It needs no --allowed-origin. Without it "
+    "none.",
 )
 
 
@@ -113,6 +145,7 @@ def proxy_options(command: F) -> F:
         _client_id_header_option,
         _identity_header_option,
         _trusted_proxy_option,
+        cors_origin_option,
         allowed_origin_option,
         allowed_host_option,
     ):

@@ -22,6 +22,7 @@ from opstream_schemas.errors import ErrorCode
 
 from .dependencies import Dependencies
 from .errors import ApiError, method_not_allowed, not_found
+from .http.cors import CorsMiddleware
 from .http.docs_page import docs_routes
 from .http.header_middleware import REQUEST_ID_KEY, HeaderMiddleware
 from .http.request_origin import RequestOriginMiddleware, is_own
@@ -102,12 +103,14 @@ def create_app(dependencies: Dependencies) -> ASGIApp:
         logging_config=None,
         openapi_config=None,
     )
-    guarded = RequestOriginMiddleware(
+    guarded: ASGIApp = RequestOriginMiddleware(
         DirectRoutes(app, dependencies),
         hosts=dependencies.hosts,
-        origins=dependencies.allowed_origins,
+        origins=(*dependencies.allowed_origins, *dependencies.cors_origins),
         public_url=dependencies.public_url,
     )
+    if dependencies.cors_origins:
+        guarded = CorsMiddleware(guarded, origins=dependencies.cors_origins)
     return HeaderMiddleware(guarded, new_id=dependencies.new_request_id)
 
 

@@ -44,6 +44,8 @@ class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
     """The names under which the service may be called."""
     allowed_origins: tuple[str, ...]
     """Web pages of other sites that may submit and cancel."""
+    cors_origins: tuple[str, ...]
+    """Those that may also read answers (`http.cors`); empty for none."""
     body_limit: int
     """Bytes of a request's body."""
     callback_policy: CallbackPolicy

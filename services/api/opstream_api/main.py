@@ -170,6 +170,7 @@ async def connected_api(settings: Settings) -> AsyncIterator[ConnectedApi]:
                 public_url=public_url,
                 hosts=hosts,
                 allowed_origins=settings.allowed_origins,
+                cors_origins=settings.cors_origins,
                 body_limit=settings.body_limit,
                 callback_policy=settings.callbacks,
                 new_operation_id=_new_id,

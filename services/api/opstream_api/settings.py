@@ -30,6 +30,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     and the host of `public_url`, elsewhere any."""
     allowed_origins: tuple[str, ...] = ()
     """Origins of web pages, other than its own, that may submit and cancel."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins of web pages that may also read answers, with CORS headers; `*` for any, which is safe only while no
+    proxy logs callers in by something that browsers send by themselves."""
     body_limit: int = BODY_LIMIT
     """Bytes of a submit's body: large enough for a list of a thousand files, small enough for a broker's default
     `max_payload`. The journal must accept 16 KiB more; the start checks that."""

@@ -23,6 +23,7 @@ from opstream_journal.runtime.request_head import PROBES
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.urls import ANY_HOST, parse_host_rule
 
+from .cors import ANY_ORIGIN
 from .responses import error_as_asgi
 from .submit_request import mark_rejected
 
@@ -87,7 +88,7 @@ class RequestOriginMiddleware:
     Args:
         app: the wrapped app.
         hosts: the names under which the service may be called.
-        origins: web pages of other sites that may send requests, too.
+        origins: web pages of other sites that may send requests, too; `ANY_ORIGIN` for all.
         public_url: the service's own URL; empty for none.
     """
 
@@ -97,6 +98,7 @@ class RequestOriginMiddleware:
         parts = urlsplit(public_url)
         own = {f"{parts.scheme}://{parts.netloc}".lower()} if public_url else set()
         self._origins = frozenset({*origins, *own})
+        self._is_any_origin = ANY_ORIGIN in self._origins
         self._known_hosts: dict[bytes, bool] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -140,6 +142,8 @@ class RequestOriginMiddleware:
     def _is_from_own_site(self, hosts: list[bytes], sites: list[bytes], origins: list[bytes]) -> bool:
         if not sites and not origins:
             return True  # no browser
+        if origins and self._is_any_origin:
+            return True
         if origins and all(origin.decode("latin-1").lower() in self._origins for origin in origins):
             return True
         if sites:
@@ -184,7 +188,7 @@ def _cross_site(origin: str) -> ApiError:
     return ApiError(
         ErrorCode.CROSS_SITE_REQUEST,
         f"a web page of another site ({origin[:100] or 'unnamed'}) may not do this: the service's operator can allow "
-        "it with --allowed-origin",
+        "it with --cors-origin or --allowed-origin",
         target="Origin",
     )
 

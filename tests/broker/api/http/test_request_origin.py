@@ -135,6 +135,46 @@ async def test_a_body_without_a_type_is_what_another_site_can_send(api: Api, lin
     assert await stored_messages(link) == 0
 
 
+@pytest.fixture
+async def shared(broker: Broker, link: Connection) -> AsyncIterator[Api]:
+    """The same service, which lets the pages of one site read what it says."""
+    await announce_action(link, spec())
+    async with serving(broker.url, allowed_hosts=(), cors_origins=(APP,), public_url=PUBLIC) as api:
+        yield api
+
+
+def cors_headers(reply: RawResponse) -> dict[str, str]:
+    """What an answer says to browsers."""
+    return {name: value for name, value in reply.headers if name.startswith("Access-Control-")}
+
+
+async def test_a_page_of_a_named_site_uses_the_service(shared: Api) -> None:
+    """Its browser asks first, then it submits and reads the answer and the headers of it; errors can be read, too."""
+    asked = get(SUBMIT, "localhost").replace(b"GET", b"OPTIONS")
+    asks = f"\r\nOrigin: {APP}\r\nAccess-Control-Request-Method: POST\r\n\r\n".encode()
+    preflight = await shared.raw(asked.replace(b"\r\n\r\n", asks))
+    assert (preflight.status, preflight.header("Access-Control-Allow-Origin")) == (204, APP)
+    assert "Operation-Id" in preflight.header("Access-Control-Allow-Headers")
+    sent = await shared.raw(post(SUBMIT, INPUT, CROSS, f"Origin: {APP}", host="localhost"))
+    assert (sent.status, sent.header("Access-Control-Allow-Origin")) == (202, APP)
+    assert "Operation-Location" in sent.header("Access-Control-Expose-Headers")
+    refused = await shared.raw(post(SUBMIT, b"{", CROSS, f"Origin: {APP}", host="localhost"))
+    assert (refused.status, refused.header("Access-Control-Allow-Origin")) == (400, APP)
+
+
+async def test_a_page_of_a_site_without_a_name_gets_nothing(shared: Api, link: Connection) -> None:
+    """Neither an answer to its browser's question, nor what it asks for."""
+    for origin in ("https://evil.example", "null"):
+        lines = f"\r\nOrigin: {origin}\r\nAccess-Control-Request-Method: POST\r\n\r\n".encode()
+        asked = get(SUBMIT, "localhost").replace(b"GET", b"OPTIONS").replace(b"\r\n\r\n", lines)
+        preflight = await shared.raw(asked)
+        assert (preflight.status, cors_headers(preflight)) == (405, {})
+        reply = await shared.raw(post(SUBMIT, INPUT, CROSS, f"Origin: {origin}", host="localhost"))
+        check(reply, 403, "CrossSiteRequest", "--cors-origin")
+        assert cors_headers(reply) == {}
+    assert await stored_messages(link) == 0
+
+
 async def test_reads_of_another_site_are_answered(api: Api) -> None:
     """They change nothing, and without CORS headers the browser keeps the answer from the page."""
     sent = get("/status/1", "localhost").replace(b"\r\n\r\n", f"\r\n{CROSS}\r\nOrigin: {APP}\r\n\r\n".encode())

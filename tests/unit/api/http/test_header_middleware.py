@@ -56,6 +56,11 @@ def test_the_spelling_survives_uvicorn() -> None:
         b"Repeatability-Result",
         b"Retry-After",
         b"Vary",
+        b"Access-Control-Allow-Origin",
+        b"Access-Control-Expose-Headers",
+        b"Access-Control-Allow-Methods",
+        b"Access-Control-Allow-Headers",
+        b"Access-Control-Max-Age",
     ]
 
 
