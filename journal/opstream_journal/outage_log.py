@@ -1,21 +1,53 @@
-"""Logs an outage as a person wants to read it: when it begins, now and then while it lasts, and when it is over."""
+"""Logs what happens often as a person wants to read it: in few lines.
+
+An outage has a line when it begins, now and then while it lasts, and when it is over. One that comes and goes is
+bounded, too: the log has its first few beginnings in half a minute. Messages that can't be read are named one by one,
+and then counted.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 REMINDER_INTERVAL: Final = 30.0
 """Seconds between two lines about an outage that goes on."""
+MAX_BEGINNINGS: Final = 3
+"""Beginnings of an outage that comes and goes which are logged in `REMINDER_INTERVAL`."""
+COUNT_INTERVAL: Final = 60.0
+"""Seconds between two lines of a `BoundedLog` that count what was not logged."""
+MAX_NAMED: Final = 5
+"""Lines of a `BoundedLog` in `COUNT_INTERVAL`."""
+
+
+class Beginnings:
+    """Says which beginnings of something that comes and goes are worth a line. Nothing here logs."""
+
+    def __init__(self) -> None:
+        self._last: deque[float] = deque(maxlen=MAX_BEGINNINGS)
+
+    def note(self, now: float) -> bool:
+        """Note that it begins. Return True unless the log has had so many beginnings lately that one more says nothing.
+
+        Args:
+            now: monotonic seconds.
+        """
+        if len(self._last) == MAX_BEGINNINGS and now - self._last[0] < REMINDER_INTERVAL:
+            return False
+        self._last.append(now)
+        return True
 
 
 class OutageLog:
     """What one thing that may fail for a while writes to the log.
 
     The first failure is a warning. Further ones are lines at DEBUG, and are counted: a warning every
-    `REMINDER_INTERVAL` has their number. The first success after a failure is a line at INFO.
+    `REMINDER_INTERVAL` has their number. The first success after a failure is a line at INFO. If it fails and works in
+    turns, only the first few such pairs of `REMINDER_INTERVAL` are logged; then it counts as an outage that goes on.
 
     Args:
         logger: of the module that fails.
@@ -34,6 +66,9 @@ class OutageLog:
         self._began: float | None = None
         self._logged = 0.0
         self._unlogged = 0
+        self._beginnings = Beginnings()
+        self._is_announced = False
+        """True if the log's last word is that it fails."""
 
     @property
     def is_failing(self) -> bool:
@@ -44,9 +79,11 @@ class OutageLog:
         """Note a failure. An exception without a text is shown by its type."""
         reason = _text_of(reason)
         now = self._clock()
+        is_due = now - self._logged >= REMINDER_INTERVAL
         if self._began is None:
             self._began = now
-        elif now - self._logged < REMINDER_INTERVAL:
+            is_due = self._beginnings.note(now) or is_due
+        if not is_due:
             self._unlogged += 1
             self._logger.debug("%s: %s", self._what, reason)
             return
@@ -54,19 +91,24 @@ class OutageLog:
         self._logger.warning("%s: %s%s", self._what, reason, more)
         self._logged = now
         self._unlogged = 0
+        self._is_announced = True
 
     def forget(self) -> None:
         """Forget the outage, whose end will not be seen. Nothing is logged."""
         self._began = None
         self._unlogged = 0
+        self._is_announced = False
 
     def recovered(self) -> None:
         """Note a success. After a success nothing happens."""
         if self._began is None:
             return
-        self._logger.info("%s, after %.3g s", self._over, self._clock() - self._began)
+        level = logging.INFO if self._is_announced else logging.DEBUG
+        self._logger.log(level, "%s, after %.3g s", self._over, self._clock() - self._began)
+        if self._is_announced:
+            self._unlogged = 0
         self._began = None
-        self._unlogged = 0
+        self._is_announced = False
 
 
 class SharedOutageLog:
@@ -107,6 +149,66 @@ class SharedOutageLog:
             self._failing.discard(name)
             if not self._failing:
                 self._log.forget()
+
+
+class BoundedLog:
+    """Lines about messages of others, who can send as many as they like.
+
+    The first `MAX_NAMED` lines of a minute are logged, further ones are at DEBUG; at its end one line has their number.
+
+    Args:
+        logger: of the module that finds such messages.
+        what: what they are, for the count: `messages under subjects of opstream that are no events`.
+        clock: monotonic seconds.
+        interval: see `COUNT_INTERVAL`.
+    """
+
+    def __init__(
+        self,
+        logger: logging.Logger,
+        what: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        interval: float = COUNT_INTERVAL,
+    ) -> None:
+        self._logger = logger
+        self._what = what
+        self._clock = clock
+        self._interval = interval
+        self._began = float("-inf")
+        self._named = 0
+        self._unlogged = 0
+        self._level = logging.DEBUG
+        self._timer: asyncio.TimerHandle | None = None
+
+    def log(self, level: int, text: str, *values: object) -> None:
+        """Log a line, or count it. In an event loop the count comes by itself, otherwise with the next line."""
+        now = self._clock()
+        if now - self._began >= self._interval:
+            self._count()
+            self._began, self._named = now, 0
+        if self._named < MAX_NAMED:
+            self._named += 1
+            self._logger.log(level, text, *values)
+            return
+        self._logger.debug(text, *values)
+        self._unlogged += 1
+        self._level = max(self._level, level)
+        if self._timer is None:
+            try:
+                loop = asyncio.get_running_loop()
+            except RuntimeError:
+                return
+            self._timer = loop.call_later(max(0.0, self._began + self._interval - now), self._count)
+
+    def _count(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._unlogged:
+            self._logger.log(self._level, "%s: %s more in the last minute", self._what, f"{self._unlogged:,}")
+        self._unlogged = 0
+        self._level = logging.DEBUG
 
 
 def _text_of(reason: object) -> str:

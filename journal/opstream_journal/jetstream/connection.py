@@ -21,7 +21,7 @@ from nats.aio.subscription import Subscription
 
 from opstream_journal.broker_login import login_options
 from opstream_journal.errors import BrokerTooOld, BrokerUnreachable
-from opstream_journal.outage_log import OutageLog, SharedOutageLog
+from opstream_journal.outage_log import BoundedLog, OutageLog, SharedOutageLog
 from opstream_journal.storage_limit import RefusedPublishes
 from opstream_journal.wire.client_patches import (
     DEFAULT_PREFIXES,
@@ -86,6 +86,7 @@ class Connection:
         self._prefixes = prefixes
         self.created_at = asyncio.get_running_loop().time()
         self._on_lost = on_lost
+        self._complaints = BoundedLog(logger, "errors of a connection that stands")
         self._errors = OutageLog(logger, "the broker connection is lost, reconnecting", "the broker connection is back")
         self.pulls = SharedOutageLog(logger, "messages can't be pulled", "messages can be pulled again")
         """The outage that all pull consumers of this connection share."""
@@ -238,7 +239,7 @@ class Connection:
     async def _log_error(self, error: Exception) -> None:
         text = explain_tls_error(error, "this URL") or str(error) or type(error).__name__
         if self.is_connected:
-            logger.warning("broker connection: %s", text)
+            self._complaints.log(logging.WARNING, "broker connection: %s", text)
         elif not self.is_close_expected:
             self._errors.failed(text)  # nats-py reports each refused try to reconnect, five a second
             if (transport := self.nc._transport) is not None:  # noqa: SLF001 - nats-py has no name for it

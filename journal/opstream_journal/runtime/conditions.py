@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from opstream_journal.outage_log import REMINDER_INTERVAL
+from opstream_journal.outage_log import REMINDER_INTERVAL, Beginnings
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,9 @@ class Conditions:
         self._clock = clock
         self._logged: dict[str, float] = {}
         """When each was logged last."""
+        self._beginnings: dict[str, Beginnings] = {}
+        self._announced: set[str] = set()
+        """Those that hold as far as the log says."""
         self._current: dict[str, Condition] = {}
         self._counters: dict[str, int] = {}
         self._doubt_callbacks: list[Callable[[], None]] = []
@@ -62,18 +65,26 @@ class Conditions:
     ) -> None:
         """Report a condition. It is logged, at `level`, if it begins now; later reports replace its text only.
 
-        A blocking one is logged again after `REMINDER_INTERVAL`.
+        A blocking one is logged again after `REMINDER_INTERVAL`. If it comes and goes, only its first few beginnings in
+        that time are logged.
         """
         now = self._clock()
-        if name not in self._current or (is_blocking and now - self._logged[name] >= REMINDER_INTERVAL):
+        is_old = now - self._logged.get(name, now) >= REMINDER_INTERVAL
+        if name not in self._current:
+            is_due = self._beginnings.setdefault(name, Beginnings()).note(now) or is_old
+        else:
+            is_due = is_old and (is_blocking or name not in self._announced)
+        if is_due:
             self._logged[name] = now
+            self._announced.add(name)
             logger.log(level, "%s: %s; next step: %s", name, message, next_step)
         self._current[name] = Condition(name=name, message=message, next_step=next_step, is_blocking=is_blocking)
 
     def resolve(self, name: str) -> None:
         """Remove a condition that no longer holds, if it was reported. Its end is logged."""
         if self._current.pop(name, None) is not None:
-            logger.info("%s: this is over", name)
+            logger.log(logging.INFO if name in self._announced else logging.DEBUG, "%s: this is over", name)
+            self._announced.discard(name)
 
     def on_doubt(self, callback: Callable[[], None]) -> None:
         """Call `callback` each time that the journal may have less than it had, though the connection was not lost."""

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from opstream_journal import Connection, DeliveredMessage, Journal, JournalError, PullConsumer, SnapshotEntry
-from opstream_journal.outage_log import OutageLog
+from opstream_journal.outage_log import BoundedLog, OutageLog
 from opstream_journal.runtime.crash_points import CrashPoint, crash_point
 from opstream_journal.runtime.pull_worker import PullWorker
 from opstream_journal.stores.snapshots import SnapshotReader
@@ -69,6 +69,7 @@ class DeadlineScanner:
         self._now = now
         self._scan_delay = scan_delay
         self._snapshots = SnapshotReader(connection)
+        self._foreign = BoundedLog(logger, "messages among the requests that are none", clock=monotonic)
         self._outage = OutageLog(
             logger, "deadlines can't be scheduled", "deadlines can be scheduled again", clock=monotonic
         )
@@ -130,7 +131,7 @@ class DeadlineScanner:
             try:
                 operation_id = subjects.parse_event_subject(message.subject).operation_id
             except InvalidName as error:
-                logger.error("sequence %s is not a request: %s", message.sequence, error)  # noqa: TRY400 - no bug here
+                self._foreign.log(logging.ERROR, "sequence %s is not a request: %s", message.sequence, error)
                 await self._worker.ack(message)
                 continue
             if operation_id in self._ended:

@@ -22,6 +22,7 @@ import uuid_utils
 from nats.aio.msg import Msg
 
 from opstream_journal import Connection, Drifted, Journal, connect, retry_until_ready
+from opstream_journal.outage_log import BoundedLog
 from opstream_journal.provisioning.provision import check_provisioned
 from opstream_journal.provisioning.topology import EVENT_OVERHEAD
 from opstream_journal.runtime.broker_monitor import BrokerMonitor
@@ -165,11 +166,13 @@ def _check_result_limit(result_limit: int, max_msg_size: int, max_payload: int) 
 
 
 def _notification_handler(runner: Runner, kind: Kind) -> Callable[[Msg], Awaitable[None]]:
+    ignored = BoundedLog(logger, f"notifications of {kind} that were ignored")
+
     async def notify(message: Msg) -> None:
         try:
             subject = subjects.parse_event_subject(message.subject)
         except InvalidName as error:
-            logger.info("a notification was ignored: %s", error)
+            ignored.log(logging.INFO, "a notification was ignored: %s", error)
             return
         runner.notify(kind, subject.operation_id)
 

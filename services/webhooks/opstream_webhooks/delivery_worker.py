@@ -18,7 +18,7 @@ import msgspec
 
 from opstream_journal import Connection, DeliveredMessage, JournalError, JournalUnavailable, PullConsumer
 from opstream_journal.jetstream.connection import end_task
-from opstream_journal.outage_log import OutageLog
+from opstream_journal.outage_log import BoundedLog, OutageLog
 from opstream_journal.provisioning.webhook_topology import DELIVERY_ACK_WAIT
 from opstream_journal.runtime.worker_pool import WorkerPool
 from opstream_journal.stores.webhook_deliveries import DeliveryStore
@@ -98,6 +98,7 @@ class DeliveryWorker:
         self._delays = delays
         consumer = PullConsumer(connection, subjects.WEBHOOKS_STREAM, subjects.WEBHOOKS_DUE_CONSUMER, clock=monotonic)
         self._pool = WorkerPool(connection, consumer, slots=MAX_IN_FLIGHT)
+        self._foreign = BoundedLog(logger, "messages of WEBHOOKS that are no deliveries", clock=monotonic)
         self._outage = OutageLog(
             logger, "deliveries wait, because nothing can be recorded", "deliveries go on", clock=monotonic
         )
@@ -119,7 +120,7 @@ class DeliveryWorker:
         try:
             delivery = decode_delivery(message.data)
         except InvalidEvent as error:
-            logger.error("message %s of WEBHOOKS is skipped: %s", message.sequence, error)  # noqa: TRY400 - no bug here
+            self._foreign.log(logging.ERROR, "message %s of WEBHOOKS is skipped: %s", message.sequence, error)
             await message.ack()
             return True
         self._pool.spawn(message, self._work(message, delivery))

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from opstream_journal import Connection, DeliveredMessage, JournalError, JournalUnavailable, PullConsumer
-from opstream_journal.outage_log import OutageLog
+from opstream_journal.outage_log import BoundedLog, OutageLog
 from opstream_journal.runtime.worker_pool import WorkerPool
 from opstream_journal.stores.webhook_deliveries import DeliveryStore
 from opstream_schemas import subjects
@@ -68,6 +68,7 @@ class Fanout:
         self._pool = WorkerPool(connection, consumer, slots=MAX_IN_FLIGHT, linger=self._linger)
         self._limit = asyncio.Semaphore(_MAX_CONCURRENT)
         self._is_age_logged = False
+        self._foreign = BoundedLog(logger, "messages among the outcomes that can't be read", clock=monotonic)
         self._outage = OutageLog(logger, "outcomes can't be passed on", "outcomes are passed on again", clock=monotonic)
 
     @property
@@ -92,7 +93,7 @@ class Fanout:
         try:
             subject = subjects.parse_event_subject(message.subject)
         except InvalidName as error:
-            logger.error("sequence %s is not an event, skipping it: %s", message.sequence, error)  # noqa: TRY400 - no bug here
+            self._foreign.log(logging.ERROR, "sequence %s is not an event, skipping it: %s", message.sequence, error)
             await message.ack()
             return True
         config = self._config.current
@@ -112,7 +113,9 @@ class Fanout:
                 is_late = self._now() - message.stored_at > _DEDUPLICATION_AGE
                 await self._create_deliveries(subject, event, is_late=is_late)
             except InvalidEvent as error:
-                logger.error("sequence %s (%s) is skipped: %s", message.sequence, message.subject, error)  # noqa: TRY400
+                self._foreign.log(
+                    logging.ERROR, "sequence %s (%s) is skipped: %s", message.sequence, message.subject, error
+                )
             except JournalError as error:
                 self._outage.failed(f"that of {subject.operation_id}: {error}")
                 await message.nak(_RETRY_SOON if isinstance(error, JournalUnavailable) else _RETRY_LATER)
@@ -124,10 +127,13 @@ class Fanout:
     def _is_skipped(self, message: DeliveredMessage, subject: EventSubject, event: RecordedEvent) -> bool:
         """Return True, and log why, if no receiver may get the event."""
         if event.operation_id != subject.operation_id or (event.data is not None and event.data.name != subject.event):
-            logger.error("sequence %s lies under a foreign subject %s", message.sequence, message.subject)
+            self._foreign.log(
+                logging.ERROR, "sequence %s lies under a foreign subject %s", message.sequence, message.subject
+            )
             return True
         if event.data is None:
-            logger.warning(
+            self._foreign.log(
+                logging.WARNING,
                 "the outcome of %s (sequence %s) is of type %s, unknown to this version, and is not delivered",
                 event.operation_id,
                 event.sequence,
@@ -170,5 +176,5 @@ class Fanout:
             return await self._deliveries.callback_url(subject.operation_id, subject.kind)
         except InvalidEvent as error:
             # The configured endpoints get the outcome all the same.
-            logger.error("if %s has a callback, it is not called: %s", subject.operation_id, error)  # noqa: TRY400
+            self._foreign.log(logging.ERROR, "if %s has a callback, it is not called: %s", subject.operation_id, error)
             return ""

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from opstream_journal import DeliveredMessage
+from opstream_journal.outage_log import BoundedLog
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent, InvalidName
 from opstream_schemas.events import RecordedEvent, decode_event
@@ -44,6 +45,7 @@ class BatchDecoder:
 
     def __init__(self) -> None:
         self._unknown: set[str] = set()
+        self._foreign = BoundedLog(logger, "messages among the events that are none")
 
     def decode(self, messages: Iterable[DeliveredMessage]) -> EventBatch:
         """Decode messages, in any order. What is neither an event nor a timer is logged as an error."""
@@ -57,11 +59,14 @@ class BatchDecoder:
                 operation_id = subjects.parse_event_subject(message.subject).operation_id
                 event = decode_event(message.data, message.sequence)
             except (InvalidName, InvalidEvent) as error:
-                logger.error("sequence %s (%s) is not an event: %s", message.sequence, message.subject, error)  # noqa: TRY400 - no bug here
+                self._foreign.log(
+                    logging.ERROR, "sequence %s (%s) is not an event: %s", message.sequence, message.subject, error
+                )
                 others.append(message)
                 continue
             if event.operation_id != operation_id:
-                logger.error(
+                self._foreign.log(
+                    logging.ERROR,
                     "operation %s: the event at sequence %s lies under %s, skipping it",
                     event.operation_id,
                     message.sequence,

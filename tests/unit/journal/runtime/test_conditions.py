@@ -7,6 +7,7 @@ import logging
 import msgspec
 import pytest
 
+from opstream_journal.outage_log import MAX_BEGINNINGS, REMINDER_INTERVAL
 from opstream_journal.runtime.conditions import Conditions
 
 pytestmark = pytest.mark.unit
@@ -68,3 +69,22 @@ def test_a_blocking_condition_is_repeated(caplog: pytest.LogCaptureFixture) -> N
     lines = [line for line in caplog.messages if line.startswith("JournalHasNoLeader")]
     assert lines == [f"JournalHasNoLeader: for {second} s; next step: start servers" for second in (0, 30, 60, 90)]
     assert len(caplog.messages) == 1 + len(lines)
+
+
+def test_a_condition_that_comes_and_goes(caplog: pytest.LogCaptureFixture) -> None:
+    """Its first beginnings are logged with their ends; one that then stays is logged within half a minute."""
+    now = 100.0
+    conditions = Conditions(clock=lambda: now)
+    caplog.set_level(logging.INFO)
+    for _ in range(50):
+        conditions.report("BrokerAway", "it is gone", "start it", is_blocking=True)
+        conditions.resolve("BrokerAway")
+    assert len(caplog.messages) == 2 * MAX_BEGINNINGS
+    caplog.clear()
+    conditions.report("BrokerAway", "it is gone", "start it")
+    assert caplog.messages == []
+    now += REMINDER_INTERVAL
+    conditions.report("BrokerAway", "it is gone", "start it")
+    conditions.report("BrokerAway", "it is gone", "start it")
+    conditions.resolve("BrokerAway")
+    assert caplog.messages == ["BrokerAway: it is gone; next step: start it", "BrokerAway: this is over"]
