@@ -48,13 +48,21 @@ class CommandHandler(msgspec.Struct, frozen=True, kw_only=True):
     new_id: Callable[[], str]
     """Makes an id for an event."""
 
-    async def handle(self, operation_id: str, command: Command, *, budget: float) -> Operation | None:
+    async def handle(
+        self,
+        operation_id: str,
+        command: Command,
+        *,
+        budget: float,
+        on_appended: Callable[[Operation], None] | None = None,
+    ) -> Operation | None:
         """Load an operation, decide a command, and append its event.
 
         Args:
             operation_id: the operation.
             command: the command. Where the operation is already as it demands, nothing is appended.
             budget: seconds to keep trying; at least one try is made.
+            on_appended: called with the operation after the event, if one was appended.
 
         Returns:
             The operation after the command; None if there is no such operation, or not any more.
@@ -73,7 +81,12 @@ class CommandHandler(msgspec.Struct, frozen=True, kw_only=True):
             return None if operation is None else self.propose(operation, command)
 
         stored = await self.record(propose, budget=budget)
-        return operation if operation is None or stored is None else evolve(operation, stored)
+        if operation is None or stored is None:
+            return operation
+        operation = evolve(operation, stored)
+        if on_appended is not None:
+            on_appended(operation)
+        return operation
 
     def propose(self, operation: Operation, command: Command) -> Proposal | None:
         """Decide a command by a state; None if there is nothing to append.

@@ -13,14 +13,14 @@ from typing import Final
 
 from opstream_journal import Connection, DeliveredMessage, JournalError, JournalUnavailable, PullConsumer
 from opstream_journal.command_handler import CommandHandler
-from opstream_journal.outage_log import OutageLog
+from opstream_journal.outage_log import BoundedLog, OutageLog
 from opstream_journal.runtime.crash_points import CrashPoint, crash_point
 from opstream_journal.runtime.worker_pool import WorkerPool
 from opstream_journal.stores.timers import cancel_timers, schedule_deadline
 from opstream_schemas import subjects
 from opstream_schemas.errors import FoldRefused, InvalidEvent, InvalidName, OperationFinished
 from opstream_schemas.operation.commands import FailOperation, deadline_outcome
-from opstream_schemas.operation.failure_line import failure_line
+from opstream_schemas.operation.failure_line import end_fields, failure_line
 from opstream_schemas.operation.fold import fold
 from opstream_schemas.operation.state import Operation
 
@@ -115,6 +115,7 @@ class DeadlineEnforcer:
         pull_consumer = PullConsumer(connection, subjects.OPERATIONS_STREAM, consumer, clock=handler.monotonic)
         self._pool = WorkerPool(connection, pull_consumer, slots=_MAX_IN_FLIGHT)
         self._logged = RecentIds(_LOGGED_IDS)
+        self._foreign = BoundedLog(logger, "messages among the deadlines that are none", clock=handler.monotonic)
         self._outage = OutageLog(
             logger,
             "overdue operations can't be failed now",
@@ -143,7 +144,7 @@ class DeadlineEnforcer:
         try:
             _, operation_id = subjects.parse_due_subject(message.subject)
         except InvalidName as error:
-            logger.error("sequence %s is not a deadline: %s", message.sequence, error)  # noqa: TRY400 - no bug here
+            self._foreign.log(logging.ERROR, "sequence %s is not a deadline: %s", message.sequence, error)
             await message.ack()
             return
         try:
@@ -178,8 +179,15 @@ class DeadlineEnforcer:
             await schedule_deadline(self._connection, operation.kind, operation_id, operation.deadline)
             return
         error = deadline_outcome(operation).error
-        await self._handler.handle(operation_id, FailOperation(error=error), budget=_FAIL_TIMEOUT)
-        logger.warning("%s", failure_line(operation, error))
+        await self._handler.handle(
+            operation_id, FailOperation(error=error), budget=_FAIL_TIMEOUT, on_appended=_log_failure
+        )
+
+
+def _log_failure(operation: Operation) -> None:
+    if operation.error is not None:
+        line = failure_line(operation, operation.error, is_ours=True)
+        logger.warning("%s", line, extra=end_fields(operation, operation.error))
 
 
 def _has_short_deadline(operation: Operation) -> bool:

@@ -52,19 +52,25 @@ async def failed(stage: RunnerStage, caplog: pytest.LogCaptureFixture, one: Acti
 
 
 async def test_a_failure_that_the_author_meant(stage: RunnerStage, caplog: pytest.LogCaptureFixture) -> None:
-    """`ActionError` leaves one warning: the operation, its action, the attempt, the code and the message."""
+    """`ActionError` leaves one warning: the operation, its action, the attempt and the code. Its message, which may
+    quote the input, is for the client only."""
     await failed(stage, caplog, raising(lambda: ActionError("OutOfStock", "there is none left", target="isbn")))
     (line,) = lines(caplog, logging.WARNING)
-    assert line == "operation op-1 of book:upload-start failed in attempt 1: OutOfStock: there is none left"
+    assert line == "operation op-1 of book:upload-start failed in attempt 1: OutOfStock"
+    assert "there is none left" not in caplog.text
+    (record,) = [one for one in caplog.records if one.getMessage() == line]
+    fields = vars(record)
+    assert (fields["operationId"], fields["action"], fields["attempt"]) == ("op-1", "book:upload-start", 1)
+    assert fields["code"] == "OutOfStock"
 
 
-async def test_a_message_of_many_lines(stage: RunnerStage, caplog: pytest.LogCaptureFixture) -> None:
-    """A message is one line without control characters, cut to a length that a log can hold."""
-    await failed(stage, caplog, raising(lambda: ActionError("A\nB", "one\n\x1b[2Jtwo" + "é" * 5000)))
+async def test_a_code_of_many_lines(stage: RunnerStage, caplog: pytest.LogCaptureFixture) -> None:
+    """A code is one line without control characters, cut to a length that a log can hold."""
+    await failed(stage, caplog, raising(lambda: ActionError("A\n\x1b[2JB" + "é" * 100, "one")))
     (line,) = lines(caplog, logging.WARNING)
-    assert line.startswith("operation op-1 of book:upload-start failed in attempt 1: A B: one  [2Jtwoé")
+    assert line.startswith("operation op-1 of book:upload-start failed in attempt 1: A  [2JBé")
     assert line.isprintable()
-    assert len(line.encode()) < 700
+    assert len(line.encode()) < 150
     assert line.endswith("…")
 
 
@@ -73,10 +79,10 @@ async def test_attempts_that_are_used_up(stage: RunnerStage, caplog: pytest.LogC
     await failed(stage, caplog, raising(lambda: RetryAfter(0.01, "throttled"), max_attempts=3))
     retries = [line for line in lines(caplog, logging.INFO) if "the next follows" in line]
     assert [line.partition(";")[0] for line in retries] == [
-        f"operation op-1 of book:upload-start: attempt {attempt} failed: 503: throttled" for attempt in (1, 2)
+        f"operation op-1 of book:upload-start: attempt {attempt} failed: 503" for attempt in (1, 2)
     ]
     (line,) = lines(caplog, logging.WARNING)
-    assert line == "operation op-1 of book:upload-start failed in attempt 3: 503: throttled (3 attempts failed)"
+    assert line == "operation op-1 of book:upload-start failed in attempt 3: 503"
 
 
 async def test_input_that_can_not_be_decoded(stage: RunnerStage, caplog: pytest.LogCaptureFixture) -> None:
@@ -92,7 +98,7 @@ async def test_input_that_can_not_be_decoded(stage: RunnerStage, caplog: pytest.
         await stage.ended("op-1")
         await stage.settled()
     (line,) = lines(caplog, logging.WARNING)
-    assert line.startswith("operation op-1 of book:upload-start failed in attempt 1: InvalidInput: ")
+    assert line.startswith("operation op-1 of book:upload-start failed in attempt 1: InvalidInput")
 
 
 async def test_a_deadline_that_passed_in_the_queue(stage: RunnerStage, caplog: pytest.LogCaptureFixture) -> None:
@@ -118,6 +124,30 @@ async def test_an_operation_that_is_lost_with_its_runner(
     await failed(stage, caplog, gated(HandlerGate(), lease=1, max_attempts=1))
     (line,) = lines(caplog, logging.WARNING)
     assert line.startswith("operation op-1 of book:upload-start failed in attempt 1: RunnerLost: ")
+
+
+async def test_a_message_of_ours(stage: RunnerStage, caplog: pytest.LogCaptureFixture) -> None:
+    """Where opstream wrote the message of the error, the line has it."""
+    await failed(stage, caplog, raising(lambda: KeyError("card 4242"), max_attempts=1))
+    (line,) = lines(caplog, logging.WARNING)
+    assert line.startswith(
+        "operation op-1 of book:upload-start failed in attempt 1: 500: the action ended with an unex"
+    )
+    assert "4242" not in line
+
+
+async def test_an_operation_that_is_canceled(stage: RunnerStage, caplog: pytest.LogCaptureFixture) -> None:
+    """Its end is one line at INFO, of the runner that stopped it."""
+    caplog.set_level(logging.INFO)
+    gate = HandlerGate()
+    async with stage.runner([gated(gate)]):
+        await stage.request("op-1")
+        await gate.entered(1)
+        await stage.request_cancel("op-1")
+        assert (await stage.ended("op-1", within=20)).status is Status.CANCELED
+        await stage.settled()
+    found = [line for level in (logging.INFO, logging.WARNING) for line in lines(caplog, level) if "cancel" in line]
+    assert found == ["operation op-1 of book:upload-start was canceled in attempt 1"]
 
 
 async def test_no_line_for_what_succeeds(stage: RunnerStage, caplog: pytest.LogCaptureFixture) -> None:

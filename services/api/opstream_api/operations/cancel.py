@@ -7,6 +7,7 @@ refused; if the cancel request is first, the runner finds it before it can appen
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import Callable
 from datetime import datetime
@@ -20,12 +21,15 @@ from opstream_journal import Journal, JournalError, JournalUnavailable
 from opstream_journal.command_handler import CommandHandler, Proposal
 from opstream_schemas.errors import ErrorCode, FoldRefused, InvalidEvent, OperationFinished
 from opstream_schemas.operation.commands import RequestCancel
+from opstream_schemas.operation.failure_line import canceled_line, end_fields
 from opstream_schemas.operation.fold import evolve, fold
 from opstream_schemas.operation.state import Operation
 
 from .operation_cache import OperationCache
 from .status import StatusReader
 from .submit import BUDGET, EVENT_SOURCE
+
+logger = logging.getLogger(__name__)
 
 _ERROR_PATH: Final = re.compile(r" - at `\$\.?(?P<place>[^`]*)`$")
 
@@ -115,4 +119,9 @@ class Canceler:
         stored = await self._commands.record(propose, budget=BUDGET)
         if operation is None:
             raise RuntimeError("a status is an operation, or an error")
-        return operation if stored is None else self._cache.put(evolve(operation, stored))
+        if stored is None:
+            return operation
+        operation = evolve(operation, stored)
+        if operation.is_terminal:  # otherwise the runner stops it, and logs its end
+            logger.info("%s", canceled_line(operation), extra=end_fields(operation))
+        return self._cache.put(operation)

@@ -33,8 +33,8 @@ from opstream_schemas.errors import DecisionRefused, ErrorCode, FoldRefused, Inv
 from opstream_schemas.events import OperationError
 from opstream_schemas.operation.backoff import backoff_delay, retry_time
 from opstream_schemas.operation.commands import Command, ConfirmCancel, Fail, FailAttempt, Succeed, deadline_outcome
-from opstream_schemas.operation.failure_line import error_text, failure_line
-from opstream_schemas.operation.state import Operation, Waiting
+from opstream_schemas.operation.failure_line import canceled_line, end_fields, error_text, failure_line
+from opstream_schemas.operation.state import Operation, Status, Waiting
 
 from .event_recorder import EventRecorder
 
@@ -88,6 +88,13 @@ class AttemptResult(msgspec.Struct, frozen=True, kw_only=True):
         if isinstance(self.outcome, Raised):
             return not self.outcome.is_meant and self.stop_reason is not None
         return isinstance(self.outcome, Stopped)
+
+    @property
+    def is_error_ours(self) -> bool:
+        """Return True if opstream wrote the message of the error, if there is one: then a log may show it."""
+        if isinstance(self.outcome, Raised):
+            return not self.outcome.is_meant
+        return not isinstance(self.outcome, Postponed)
 
     def command(self, operation: Operation, now: datetime) -> Command:
         """Return the command that records this result.
@@ -200,7 +207,7 @@ class Completion:
         except JournalUnavailable as error:
             logger.warning("operation %s was not released: %s; its lease will run out", operation_id, error)
         else:
-            await self._settle_message(operation)
+            await self._settle_message(operation, result)
 
     async def _record(self, result: AttemptResult) -> Operation:
         # An outcome is retried without limit: the action's work must not be repeated because one event is missing.
@@ -223,16 +230,19 @@ class Completion:
         budget = _RELEASE_BUDGET if result.is_release else UNTIL_STORED
         return await self._recorder.record(lambda operation: result.command(operation, self._now()), budget)
 
-    async def _settle_message(self, operation: Operation) -> None:
+    async def _settle_message(self, operation: Operation, result: AttemptResult) -> None:
         waiting = operation.waiting
         if waiting is None:
-            if operation.error is not None:
-                logger.warning("%s", failure_line(operation, operation.error))
+            if (error := operation.error) is not None:
+                line = failure_line(operation, error, is_ours=result.is_error_ours)
+                logger.warning("%s", line, extra=end_fields(operation, error))
+            elif operation.status is Status.CANCELED:
+                logger.info("%s", canceled_line(operation), extra=end_fields(operation))
             crash_point(CrashPoint.RUNNER_CONCLUDED)
             # Not confirmed: if this ack is lost, the message comes again, and the decision table acknowledges it.
             await self._message.ack()
         elif waiting.counted:
-            await self._schedule_retry(operation, waiting)
+            await self._schedule_retry(operation, waiting, result)
         else:
             await self._wake_another_runner(operation, waiting)
 
@@ -248,16 +258,17 @@ class Completion:
             return
         await self._message.ack_confirmed()
 
-    async def _schedule_retry(self, operation: Operation, waiting: Waiting) -> None:
+    async def _schedule_retry(self, operation: Operation, waiting: Waiting, result: AttemptResult) -> None:
         crash_point(CrashPoint.RUNNER_ATTEMPT_FAILED)
-        at = waiting.retry_at
+        at, error = waiting.retry_at, operation.attempt_error
         logger.info(
             "operation %s of %s: attempt %s failed: %s; the next follows at %s",
             operation.id,
             operation.kind,
             operation.attempt,
-            error_text(operation.attempt_error) if operation.attempt_error else "",
+            error_text(error, is_ours=result.is_error_ours) if error else "",
             at.isoformat(" ", "milliseconds"),
+            extra=end_fields(operation, error),
         )
         try:
             await schedule_wake_up(

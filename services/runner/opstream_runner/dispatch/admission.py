@@ -23,6 +23,7 @@ from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.errors import DecisionRefused, FoldRefused, InvalidEvent
 from opstream_schemas.events import Canceled, EventData, Failed
 from opstream_schemas.operation.commands import RequestCancel
+from opstream_schemas.operation.failure_line import canceled_line, end_fields
 from opstream_schemas.operation.rate_limit import Rate, parse_rate
 from opstream_schemas.operation.resource_lock import Claim, LockBusy, LockOwned, LockReplaced, busy_error
 from opstream_schemas.operation.state import Operation
@@ -171,7 +172,9 @@ class AdmissionControl:
 
     async def _request_cancel(self, operation_id: str, command: RequestCancel) -> None:
         try:
-            operation = await self._commands.handle(operation_id, command, budget=_CANCEL_BUDGET)
+            operation = await self._commands.handle(
+                operation_id, command, budget=_CANCEL_BUDGET, on_appended=_log_if_canceled
+            )
         except DecisionRefused as refused:
             logger.debug("there is nothing to replace: %s", refused)
         except (FoldRefused, InvalidEvent) as refused:
@@ -203,6 +206,11 @@ class AdmissionControl:
         why = f"{word}-{ceil(slot * 1000)}"
         await schedule_wake_up(self._connection, operation.kind, operation.id, why, at=moment, armed_by=armed_by)
         return _DEFER
+
+
+def _log_if_canceled(operation: Operation) -> None:
+    if operation.is_terminal:
+        logger.info("%s", canceled_line(operation), extra=end_fields(operation))
 
 
 def _replaced_reason(operation_id: str) -> str:

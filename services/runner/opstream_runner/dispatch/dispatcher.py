@@ -22,7 +22,7 @@ from opstream_journal import (
     VersionConflict,
 )
 from opstream_journal.jetstream import rpc
-from opstream_journal.outage_log import OutageLog
+from opstream_journal.outage_log import BoundedLog, OutageLog
 from opstream_journal.runtime.crash_points import CrashPoint, crash_point
 from opstream_journal.stores.timers import schedule_wake_up
 from opstream_runner.attempt.attempt import Attempt
@@ -32,7 +32,7 @@ from opstream_runner.dependencies import RunnerDependencies
 from opstream_runner.handler.handler_loop import HandlerLoop
 from opstream_schemas import subjects
 from opstream_schemas.errors import FoldRefused, InvalidEvent, InvalidName
-from opstream_schemas.events import EventData, Failed, RecordedEvent
+from opstream_schemas.events import Canceled, EventData, Failed, RecordedEvent
 from opstream_schemas.operation.commands import StartAttempt, decide
 from opstream_schemas.operation.dispatch_decision import (
     Ack,
@@ -43,7 +43,7 @@ from opstream_schemas.operation.dispatch_decision import (
     Trigger,
     decide_dispatch,
 )
-from opstream_schemas.operation.failure_line import failure_line
+from opstream_schemas.operation.failure_line import canceled_line, end_fields, failure_line
 from opstream_schemas.operation.fold import evolve, next_event
 from opstream_schemas.operation.state import Operation
 
@@ -98,6 +98,7 @@ class Dispatcher:
         self._loader = OperationLoader(dependencies.journal, action.kind)
         self._admission = AdmissionControl(connection, dependencies, action.spec)
         self._versions = VersionGate(action, dependencies.monotonic)
+        self._unreadable = BoundedLog(logger, f"messages of {action.kind} that can't be folded by this version")
         self._missing_streams = OutageLog(
             logger,
             f"messages of {action.kind} can't be handled, because a stream or bucket is missing",
@@ -228,8 +229,12 @@ class Dispatcher:
                 await message.ack()
                 return
         except (FoldRefused, InvalidEvent, InvalidName) as refused:
-            logger.warning(
-                "%s (message %s) can't be folded by this version: %s", message.subject, message.sequence, refused
+            self._unreadable.log(
+                logging.WARNING,
+                "%s (message %s) can't be folded by this version: %s",
+                message.subject,
+                message.sequence,
+                refused,
             )
             loaded, trigger = None, Trigger(ticket=message.sequence)
         while True:
@@ -295,7 +300,10 @@ class Dispatcher:
             case AppendEvent(data=data):
                 await self._append_event(operation, data)
                 if isinstance(data, Failed):
-                    logger.warning("%s", failure_line(operation, data.error))
+                    line = failure_line(operation, data.error, is_ours=True)
+                    logger.warning("%s", line, extra=end_fields(operation, data.error))
+                elif isinstance(data, Canceled):
+                    logger.info("%s", canceled_line(operation), extra=end_fields(operation))
                 else:
                     logger.info("operation %s: recorded %s", operation.id, data.name)
                 await self._admission.release_lock(operation)
