@@ -25,6 +25,7 @@ from .errors import ApiError, method_not_allowed, not_found
 from .http.cors import CorsMiddleware
 from .http.docs_page import docs_routes
 from .http.header_middleware import REQUEST_ID_KEY, HeaderMiddleware
+from .http.request_log import STATUS_ROUTE, logged_request, submit_template
 from .http.request_origin import RequestOriginMiddleware, is_own
 from .http.requests import check_declared, parse_headers, read_body
 from .http.responses import (
@@ -111,7 +112,7 @@ def create_app(dependencies: Dependencies) -> ASGIApp:
     )
     if dependencies.cors_origins:
         guarded = CorsMiddleware(guarded, origins=dependencies.cors_origins)
-    return HeaderMiddleware(guarded, new_id=dependencies.new_request_id)
+    return HeaderMiddleware(guarded, new_id=dependencies.new_request_id, log=dependencies.request_log)
 
 
 class DirectRoutes:
@@ -150,6 +151,9 @@ class DirectRoutes:
             target = path[len(STATUS_PREFIX) :]
             # An operation id has no ':' and no '/': what follows them is an action, or a path below the operation.
             is_operation = target and ":" not in target and "/" not in target
+            if is_operation:
+                logged = logged_request(scope)
+                logged.route, logged.operation_id = STATUS_ROUTE, target
             return read_status(self._dependencies, target, scope, receive) if is_operation else None
         return _submit(self._dependencies, scope, receive) if method == METHOD and not is_own(path) else None
 
@@ -174,6 +178,10 @@ async def _submit(dependencies: Dependencies, scope: HTTPScope, receive: Receive
             public_url=dependencies.public_url,
             new_operation_id=dependencies.new_operation_id,
         )
+        logged = logged_request(scope)
+        logged.operation_id, logged.caller = submit.key.operation_id, submit.caller.identity
+        if dependencies.submitter.knows(submit.kind):
+            logged.route = submit_template(submit.kind, bool(submit.resource_id))
         body = await read_body(receive, headers, dependencies.body_limit)
         if body is None:
             return empty_response(400)  # the client has disconnected, so nothing is recorded and nothing is sent

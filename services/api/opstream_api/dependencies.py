@@ -12,6 +12,7 @@ from .http.callback_header import CallbackPolicy
 from .http.caller_identity import CallerResolver
 from .http.docs_page import DocsPage
 from .http.document_cache import DocumentCache
+from .http.request_log import RequestLog
 from .http.request_origin import HostPolicy
 from .operations.brief_waits import BriefWaits
 from .operations.cancel import Canceler
@@ -54,3 +55,5 @@ class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
     """Generates an id for a submit without one."""
     new_request_id: Callable[[], str]
     """Generates an id for each HTTP request."""
+    request_log: RequestLog | None = None
+    """Gets each request when it has ended; None for no such log."""

@@ -37,6 +37,7 @@ from .dependencies import Dependencies
 from .http.caller_identity import CallerResolver
 from .http.docs_page import load_docs_page
 from .http.document_cache import DocumentCache
+from .http.request_log import RequestLog
 from .http.request_origin import HostPolicy
 from .openapi import openapi_document
 from .operations.brief_waits import BriefWaits
@@ -133,6 +134,9 @@ async def connected_api(settings: Settings) -> AsyncIterator[ConnectedApi]:
         stack.push_async_callback(end_task, asyncio.create_task(setback_watch.run(), name="setback watch"))
         public_url = settings.public_url.rstrip("/")
         hosts = HostPolicy.of(settings.allowed_hosts, bound_to=settings.host, public_url=public_url)
+        request_log = RequestLog() if settings.has_request_log and RequestLog.is_enabled() else None
+        if request_log is not None:
+            stack.callback(request_log.flush)
         app = create_app(
             Dependencies(
                 submitter=Submitter(
@@ -175,6 +179,7 @@ async def connected_api(settings: Settings) -> AsyncIterator[ConnectedApi]:
                 callback_policy=settings.callbacks,
                 new_operation_id=_new_id,
                 new_request_id=_new_request_id,
+                request_log=request_log,
             )
         )
         yield ConnectedApi(app, hosts, conditions, watches, brief_waits)

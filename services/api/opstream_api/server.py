@@ -25,6 +25,7 @@ from opstream_schemas.errors import ErrorCode
 
 from .errors import ApiError
 from .http import responses
+from .http.request_log import CLOSING_KEY
 from .http.responses import ABORT_KEY, JSON, encode_error
 
 GRACE_SECONDS: Final = 5
@@ -124,6 +125,7 @@ class HttpProtocol(BoundedProtocol):
         """Begin a request."""
         super().on_message_begin()
         self.scope[ABORT_KEY] = self.transport.abort  # type: ignore[typeddict-unknown-key]
+        self.scope[CLOSING_KEY] = self.transport.is_closing  # type: ignore[typeddict-unknown-key]
 
     def on_headers_complete(self) -> None:
         """Start the request, unless it asks for an upgrade: then `_decline_upgrade` parses it again without that."""

@@ -45,5 +45,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Header in which these proxies name the application; empty for none."""
     callbacks: CallbackPolicy = CallbackPolicy()
     """Which callback URLs a submit may name: none, unless the operator allows hosts."""
+    has_request_log: bool = True
+    """Write a line for each request."""
     connect_timeout: float = 30.0
     """Seconds to wait for the broker at the start, longer than a broker restart takes."""

@@ -18,6 +18,7 @@ from litestar.types import ASGIApp, HTTPScope, Receive
 from .dependencies import Dependencies
 from .errors import method_not_allowed, not_found
 from .http.conditional_headers import etag_matches, last_event_position, wait_seconds, wants_stream
+from .http.request_log import logged_request
 from .http.requests import check_content_type, check_declared, check_query, parse_headers, read_body
 from .http.responses import (
     JSON,
@@ -106,6 +107,8 @@ async def _cancel(dependencies: Dependencies, operation_id: str, request: AnyReq
     check_query(scope["query_string"])
     headers = parse_headers(scope["headers"])
     caller = dependencies.callers.resolve(scope["client"], headers)
+    logged = logged_request(scope)
+    logged.operation_id, logged.caller = operation_id, caller.identity
     check_content_type(headers)
     body = await read_body(request.receive, headers, dependencies.body_limit)
     if body is None:
@@ -117,6 +120,7 @@ async def _cancel(dependencies: Dependencies, operation_id: str, request: AnyReq
 
 async def _history(dependencies: Dependencies, operation_id: str, request: AnyRequest) -> ASGIApp:
     scope = request.scope
+    logged_request(scope).operation_id = operation_id
     check_query(scope["query_string"])
     headers = parse_headers(scope["headers"])
     if not wants_stream(headers):

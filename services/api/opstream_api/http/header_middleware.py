@@ -1,4 +1,4 @@
-"""The outermost ASGI middleware: it adds the request id and writes header names in the contract's case.
+"""The outermost ASGI middleware: it adds the request id, writes header names in the contract's case, and logs.
 
 HTTP ignores the case of header names, but some clients do not (docs/contract.md). litestar and uvicorn write
 lower case.
@@ -12,6 +12,8 @@ from typing import Final
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from .request_log import CLOSING_KEY, REQUEST_KEY, LoggedRequest, RequestLog
 
 REQUEST_ID_KEY: Final = "opstream_request_id"
 """Key of the request id in the scope's `state`, for log lines."""
@@ -42,16 +44,18 @@ HEADER_CASE: Final = {
 
 
 class HeaderMiddleware:
-    """ASGI middleware: each response gets a request id and header names in the contract's case.
+    """ASGI middleware: each response gets a request id and header names in the contract's case, and a line in the log.
 
     Args:
         app: the wrapped app.
         new_id: generates request ids.
+        log: gets each request when it has ended; None for no log of requests.
     """
 
-    def __init__(self, app: ASGIApp, *, new_id: Callable[[], str]) -> None:
+    def __init__(self, app: ASGIApp, *, new_id: Callable[[], str], log: RequestLog | None = None) -> None:
         self._app = app
         self._new_id = new_id
+        self._log = log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request (ASGI)."""
@@ -59,19 +63,39 @@ class HeaderMiddleware:
             await self._app(scope, receive, send)
             return
         request_id = self._new_id()
-        scope.setdefault("state", {})[REQUEST_ID_KEY] = request_id
+        state = scope.setdefault("state", {})
+        state[REQUEST_ID_KEY] = request_id
         added = [(b"x-ms-request-id", request_id.encode())]
         client_id = _client_id(scope["headers"])
         if client_id is not None:
             added.append((_CLIENT_ID_HEADER, client_id))
 
+        log = self._log
+        request: LoggedRequest | None = None
+        is_closing: Callable[[], bool] = scope.get(CLOSING_KEY, _never)  # type: ignore[assignment] # a key of ours
+        if log is not None:
+            began = log.clock()
+            request = state[REQUEST_KEY] = LoggedRequest(scope["method"], request_id)
+
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = [(HEADER_CASE.get(name, name), value) for name, value in message["headers"]]
                 message["headers"] = headers + added
+                if request is not None and not is_closing():
+                    request.status = message["status"]
+            elif request is not None and not message.get("more_body"):
+                request.is_aborted = is_closing()
             await send(message)
 
-        await self._app(scope, receive, send_with_headers)
+        try:
+            await self._app(scope, receive, send_with_headers)
+        finally:
+            if log is not None and request is not None:
+                log.add(request, scope["path"], began)
+
+
+def _never() -> bool:
+    return False
 
 
 def _client_id(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:

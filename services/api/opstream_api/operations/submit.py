@@ -101,6 +101,10 @@ class Submitter:
         self._new_id = new_id
         self._validator = InputValidator()
 
+    def knows(self, kind: Kind) -> bool:
+        """Return True if the catalog has an action. It may not have heard of one that was just announced."""
+        return kind in self._catalog.specs
+
     async def submit(self, request: SubmitRequest, body: bytes) -> Accepted:
         """Validate the input and append the `requested` event, or find the operation of the same request sent before.
 
