@@ -19,11 +19,17 @@ from opstream.terminal.console import CommandError
 _WEBSOCKETS: Final = ("ws:", "wss:")
 
 
-def prepare_process(log_level: str) -> None:
-    """Configure logs, crash points and SIGTERM. Call it before the service is imported, which takes a while."""
+def prepare_process(log_level: str, log_format: str, service: str) -> None:
+    """Configure logs, crash points and SIGTERM. Call it before the service is imported, which takes a while.
+
+    Args:
+        log_level: see `logs.configure`.
+        log_format: as above.
+        service: the name of the service, or of the command, in lines of JSON.
+    """
     # Until the service installs its own handler, SIGTERM ends the process, also while modules are loaded.
     signal.signal(signal.SIGTERM, _stop)
-    logs.configure(log_level)
+    logs.configure(log_level, log_format, service=service)
     from opstream_journal.runtime import crash_points
 
     try:

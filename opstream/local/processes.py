@@ -16,10 +16,11 @@ import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Protocol
 
 from opstream.terminal.console import PROCESS_COLOURS, CommandError, coloured, supports_colour
 
+from .json_output import LineStream, end_error_text
 from .pipe_holders import pipe_holders
 
 _CHUNK: Final = 65_536
@@ -32,21 +33,28 @@ SUPERVISOR_VARIABLE: Final = "OPSTREAM_SUPERVISOR_PID"
 """Set by the supervisor in the environment of its children."""
 CLOSE_SIGNAL: Final = signal.SIGUSR1
 """Asks several services in one process to stop the first of them, the one that takes new work, and no other yet."""
-ERROR_PREFIX: Final = "opstream: error: "
-"""Begins the line of an error with which a command of ours ends."""
 _PR_SET_PDEATHSIG: Final = 1
 
 OnLine = Callable[[str], None]
 
 
-class PrefixedOutput:
-    """Lines of several processes on one stream, each with the name of its process in front.
+class LineOutput(Protocol):
+    """Where lines of several processes go."""
 
-    If the reader closes the stream (`… | head -1`, a closed terminal), the output ends, not the processes.
-    """
+    def line(self, name: str, text: str) -> None:
+        """Print a line of one process."""
+        ...
+
+    def plain(self, text: str, *, is_bold: bool = False) -> None:
+        """Print a line that belongs to no process."""
+        ...
+
+
+class PrefixedOutput:
+    """Lines of several processes on one stream, each with the name of its process in front."""
 
     def __init__(self, stream: IO[str], names: Sequence[str]) -> None:
-        self._stream: IO[str] | None = stream
+        self._lines = LineStream(stream)
         self._has_colour = supports_colour(stream)
         width = max(map(len, names))
         self._prefixes = {
@@ -60,15 +68,7 @@ class PrefixedOutput:
 
     def plain(self, text: str, *, is_bold: bool = False) -> None:
         """Print a line that belongs to no process."""
-        if self._stream is None:
-            return
-        try:
-            shown = coloured(text, None, has_colour=self._has_colour and is_bold, is_bold=True)
-            print(shown, file=self._stream, flush=True)
-        except OSError:
-            # The interpreter flushes the stream once more at its end, which must not fail.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
-            self._stream = None
+        self._lines.write(coloured(text, None, has_colour=self._has_colour and is_bold, is_bold=True))
 
 
 class ChildProcess:
@@ -204,7 +204,7 @@ def describe_exit(code: int) -> str:
 def end_error(child: ChildProcess, what: str) -> CommandError:
     """The error when a child has ended: its own error line if it printed one, otherwise its last lines."""
     how = f"{what} ({describe_exit(child.ended.result())})"
-    errors = [line.removeprefix(ERROR_PREFIX) for line in child.tail if line.startswith(ERROR_PREFIX)]
+    errors = list(filter(None, map(end_error_text, child.tail)))
     if errors:
         return CommandError(f"{how}: {errors[-1]}")
     if not child.tail:

@@ -15,15 +15,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from opstream.terminal.console import CommandError
-from opstream.terminal.logs import NAME_END
+from opstream.terminal.logs import JSON, NAME_END
 
 from .action_check import CHECK_COMMAND, ActionCheck
 from .broker_disk import BrokerDisk
+from .json_output import JsonOutput, end_error_text
 from .ports import is_broker, is_ready, is_refused, wait_until
 from .processes import (
     CLOSE_SIGNAL,
-    ERROR_PREFIX,
     ChildProcess,
+    LineOutput,
     PrefixedOutput,
     end_error,
     report_failure,
@@ -60,13 +61,14 @@ def run_all(settings: Settings) -> None:
 
 
 async def _run(settings: Settings, commands: SystemCommands) -> None:
-    await Supervisor(settings, commands, PrefixedOutput(sys.stdout, _NAMES)).run()
+    output = JsonOutput(sys.stdout) if settings.log_format == JSON else PrefixedOutput(sys.stdout, _NAMES)
+    await Supervisor(settings, commands, output).run()
 
 
 class Supervisor:
     """Starts the children, watches them, and stops them. Use it once."""
 
-    def __init__(self, settings: Settings, commands: SystemCommands, output: PrefixedOutput) -> None:
+    def __init__(self, settings: Settings, commands: SystemCommands, output: LineOutput) -> None:
         self._settings = settings
         self._commands = commands
         self._output = output
@@ -212,7 +214,7 @@ class Supervisor:
         await asyncio.gather(*(wait_until(_readiness_check(*address)) for address in self._commands.readiness()))
 
     async def _launch(self, name: str, *options: str) -> ChildProcess:
-        command = [sys.executable, "-P", "-m", "opstream", name, "--log-level", self._settings.log_level, *options]
+        command = [sys.executable, "-P", "-m", "opstream", name, *self._commands.logging(name), *options]
         child = await self._start_child(name, command, lambda line: self._print_child_line(name, line))
         self._children[name] = child
         if name in _SERVICES:
@@ -239,7 +241,7 @@ class Supervisor:
         if name == "broker":
             self._disk.read_line(line)
         self._show_held(name)
-        if line.startswith(ERROR_PREFIX):
+        if end_error_text(line):
             self._held[name] = line  # if the child ends with it, it is the error of this command, which is printed once
             return
         if name == HUB:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from opstream.terminal.logs import JSON
 from opstream_schemas.urls import LOGIN_VARIABLES
 
 from .ports import ListenAddress, free_ports, local_url
@@ -22,6 +23,7 @@ JOINT_SERVICES: Final = ("api", "projector", "webhooks")
 _CONNECT_TIMEOUT: Final = "15s"
 _SECRETS_VARIABLE: Final = "OPSTREAM_CALLBACK_SECRETS"
 """The variable of `--callback-secret`."""
+_TEXT_ONLY: Final = frozenset({"broker", "provision"})
 _WITH_SECRETS: Final = frozenset({"webhooks", HUB})
 
 
@@ -55,6 +57,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Networks outside of the public internet to which webhooks may be delivered."""
     is_http_allowed: bool = False
     log_level: str
+    log_format: str = "text"
+    has_request_log: bool = True
     is_apart: bool = False
     """Run api, projector and webhooks as processes of their own."""
 
@@ -129,6 +133,11 @@ class SystemCommands:
             "webhooks": (*connecting, *self._webhooks(), *self._callbacks(), *_health(self._webhooks_port)),
         }
 
+    def logging(self, name: str) -> tuple[str, ...]:
+        """The options of a process for its log. Lines of JSON are made of those that have no such format."""
+        is_json = self._settings.log_format == JSON and name not in _TEXT_ONLY
+        return ("--log-level", self._settings.log_level, *(("--log-format", JSON) if is_json else ()))
+
     def readiness(self) -> Sequence[tuple[str, int]]:
         """Where each service answers whether it is ready: host and port."""
         others = (self._projector_port, self._runner_port, self._webhooks_port)
@@ -154,6 +163,7 @@ class SystemCommands:
         return (
             *("--host", settings.host, "--port", str(self.port), "--max-body", str(settings.max_body)),
             *(("--public-url", settings.public_url) if settings.public_url else ()),
+            *(() if settings.has_request_log else ("--no-request-log",)),
             *_each("--allowed-host", settings.allowed_hosts),
             *_each("--allowed-origin", settings.allowed_origins),
             *_each("--cors-origin", settings.cors_origins),

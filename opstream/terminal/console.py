@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import IO, Any, Final
+from collections.abc import Callable
+from typing import IO, Any, ClassVar, Final
 
 import click
 
@@ -23,6 +24,12 @@ PROCESS_COLOURS: Final = ("cyan", "green", "magenta", "yellow", "blue")
 """Colours that tell processes apart."""
 
 
+class ErrorOutput:
+    """Where the error goes with which a command ends: None for text on stderr. `logs.configure` sets it."""
+
+    write: ClassVar[Callable[[str], None] | None] = None
+
+
 class CommandError(click.ClickException):
     """Ends a command with an exit status, 1 by default, and one line on stderr, which says what to do next."""
 
@@ -32,6 +39,9 @@ class CommandError(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the line."""
+        if file is None and ErrorOutput.write is not None:
+            ErrorOutput.write(self.format_message())
+            return
         lines = map(printable, self.format_message().split("\n"))
         click.echo("opstream: error: " + "\n".join(lines), file=file, err=file is None)
 

@@ -23,7 +23,9 @@ from opstream.cli.service_process import import_broker_client, prepare_process, 
 @webhook_options.allow_http_option
 @common_options.connect_timeout_option
 @common_options.log_level_option
-def api(*, log_level: str, public_url: str | None, max_body: int, **given: Any) -> None:  # noqa: ANN401
+@common_options.log_format_option
+@common_options.request_log_option
+def api(*, log_level: str, log_format: str, public_url: str | None, max_body: int, **given: Any) -> None:  # noqa: ANN401
     """Serve HTTP: submit, status, /openapi.json, /asyncapi.json, /healthz and /readyz. Run as many as you like.
 
     It needs a provisioned broker, where it finds the actions that runners announce.
@@ -39,7 +41,7 @@ def api(*, log_level: str, public_url: str | None, max_body: int, **given: Any) 
         given["cors_origins"], identity_header=given["identity_header"], is_authenticated=False
     )
     import_broker_client(given["servers"])  # before anything that imports nats-py
-    prepare_process(log_level)
+    prepare_process(log_level, log_format, "api")
     from opstream_api.main import run
     from opstream_api.settings import Settings
 

@@ -34,6 +34,7 @@ _API_OPTIONS: Final = (
     "trusted_proxies",
     "identity_header",
     "client_id_header",
+    "has_request_log",
 )
 """Options whose names are those of the API's settings."""
 _projector_health_port_option: Final = _health_port_option("projector")
@@ -57,6 +58,8 @@ _webhooks_health_port_option: Final = _health_port_option("webhooks")
 @common_options.health_host_option
 @common_options.connect_timeout_option
 @common_options.log_level_option
+@common_options.log_format_option
+@common_options.request_log_option
 def hub(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the settings are
     """Run api, projector and webhooks in one process, which takes half of the memory that three take.
 
@@ -75,7 +78,7 @@ def hub(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the
         given["cors_origins"], identity_header=given["identity_header"], is_authenticated=False
     )
     import_broker_client(given["servers"])  # before anything that imports nats-py
-    prepare_process(given["log_level"])
+    prepare_process(given["log_level"], given["log_format"], "hub")
     webhook_options.check_config(given)
     import uvloop
 

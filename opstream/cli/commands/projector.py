@@ -16,7 +16,8 @@ from opstream.cli.service_process import import_broker_client, prepare_process, 
 @common_options.health_host_option
 @common_options.connect_timeout_option
 @common_options.log_level_option
-def projector(*, log_level: str, **given: Any) -> None:  # noqa: ANN401 - the options above, named as the settings are
+@common_options.log_format_option
+def projector(*, log_level: str, log_format: str, **given: Any) -> None:  # noqa: ANN401 - the options above, named as the settings are
     """Keep the view up to date: one snapshot of each operation, folded from its events. Run two for safety.
 
     It needs a provisioned broker. Without a projector every status is still right, only slower to read.
@@ -26,7 +27,7 @@ def projector(*, log_level: str, **given: Any) -> None:  # noqa: ANN401 - the op
       opstream projector --nats nats://n1:4222 --health-port 8081
     """
     import_broker_client(given["servers"])  # before anything that imports nats-py
-    prepare_process(log_level)
+    prepare_process(log_level, log_format, "projector")
     from opstream_projector.main import run
     from opstream_projector.settings import Settings
 

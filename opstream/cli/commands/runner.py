@@ -19,6 +19,7 @@ from opstream_schemas.urls import BrokerCredentials
 @common_options.health_host_option
 @common_options.connect_timeout_option
 @common_options.log_level_option
+@common_options.log_format_option
 def runner(
     *,
     servers: tuple[str, ...],
@@ -31,6 +32,7 @@ def runner(
     health_host: str,
     connect_timeout: float,
     log_level: str,
+    log_format: str,
 ) -> None:
     """Execute the actions of Python modules. Run as many as you like: they share the work.
 
@@ -41,7 +43,7 @@ def runner(
     Example:
       opstream runner --nats nats://n1:4222 --actions shop.orders --drain 60s
     """
-    prepare_process(log_level)
+    prepare_process(log_level, log_format, "runner")
     from opstream_runner import InvalidAction
     from opstream_runner.main import run
     from opstream_runner.settings import Settings

@@ -11,6 +11,7 @@ from opstream.cli.options import proxy as proxy_options
 from opstream.cli.options import webhooks as webhook_options
 from opstream.cli.options.option import option
 from opstream.cli.service_process import settle_memory
+from opstream.terminal import logs
 
 
 @click.command
@@ -42,6 +43,8 @@ from opstream.cli.service_process import settle_memory
     "more.",
 )
 @common_options.log_level_option
+@common_options.log_format_option
+@common_options.request_log_option
 def up(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the settings are
     """Run everything on this machine: broker, api, projector, runner and webhooks.
 
@@ -62,5 +65,7 @@ def up(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the 
     proxy_options.check_cors_origins(given["cors_origins"], identity_header="", is_authenticated=False)
     if given["port"] and given["port"] == given["nats_port"]:
         raise click.UsageError("--port and --nats-port are the same: choose two, or 0 for a free one")
+    if given["log_format"] == logs.JSON:
+        logs.configure(given["log_level"], logs.JSON, service="opstream")
     settle_memory()
     run_all(Settings(**given))

@@ -22,6 +22,7 @@ from opstream.cli.service_process import import_broker_client, prepare_process, 
 @common_options.health_host_option
 @common_options.connect_timeout_option
 @common_options.log_level_option
+@common_options.log_format_option
 def webhooks(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the settings are
     """Deliver outcomes over HTTP: to endpoints of --config, and to the callbacks of requests. Run two for safety.
 
@@ -33,7 +34,7 @@ def webhooks(**given: Any) -> None:  # noqa: ANN401 - the options above, named a
       opstream webhooks --config hooks.toml
     """
     import_broker_client(given["servers"])  # before anything that imports nats-py
-    prepare_process(given["log_level"])
+    prepare_process(given["log_level"], given["log_format"], "webhooks")
     webhook_options.check_config(given)
     from opstream_webhooks.main import run
     from opstream_webhooks.settings import Settings

@@ -79,6 +79,21 @@ log_level_option: Final[Decorator[Any]] = option(
     default="info",
     help="The lowest level that is logged (on stderr).",
 )
+log_format_option: Final[Decorator[Any]] = option(
+    "--log-format",
+    variable="LOG_FORMAT",
+    type=click.Choice(("text", "json"), case_sensitive=False),
+    default="text",
+    help="How lines of the log are written: text for people, or json, one object a line with time, level, logger, "
+    "message, service and the fields of the line.",
+)
+request_log_option: Final[Decorator[Any]] = option(
+    "--request-log/--no-request-log",
+    "has_request_log",
+    variable="REQUEST_LOG",
+    default=True,
+    help="Write a line for each HTTP request when it has ended; those of probes only with --log-level debug.",
+)
 concurrency_option: Final[Decorator[Any]] = option(
     "--concurrency",
     variable="CONCURRENCY",

@@ -44,8 +44,8 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     monkeypatch.setattr(opstream.cli.commands.provision, "provision_broker", found.append)
     monkeypatch.setattr(opstream.cli.commands.parked, "process_dead_letters", found.append)
     for service in ("api", "runner", "projector", "webhooks"):
-        monkeypatch.setattr(f"opstream.cli.commands.{service}.prepare_process", lambda level: None)
-    monkeypatch.setattr("opstream.terminal.logs.configure", lambda level: None)
+        monkeypatch.setattr(f"opstream.cli.commands.{service}.prepare_process", lambda *_: None)
+    monkeypatch.setattr("opstream.terminal.logs.configure", lambda *_, **__: None)
     monkeypatch.syspath_prepend(".")  # undoes what the commands do to the path
     return found
 
@@ -135,6 +135,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             *("--drain", "0"),
             *("--public-url", "https://a.example/x/", "--actions", "a.b", "--actions", "c", "--max-body", "1KiB"),
             *("--max-result", "2KiB", "--archive", "--log-level", "debug"),
+            *("--log-format", "json", "--no-request-log"),
             *("--webhooks-config", HOOKS, "--callback-host", "a.example", "--callback-secret", SECRET),
             *("--allow-private", "10.0.0.0/8", "--allow-http"),
             *("--allowed-host", "api.example", "--allowed-origin", "https://c.example", "--processes"),
@@ -157,6 +158,8 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             "MAX_RESULT": "2KiB",
             "ARCHIVE": "true",
             "LOG_LEVEL": "debug",
+            "LOG_FORMAT": "json",
+            "REQUEST_LOG": "no",
             "WEBHOOKS_CONFIG": HOOKS,
             "CALLBACK_HOSTS": "a.example",
             "CALLBACK_SECRETS": SECRET,
@@ -223,7 +226,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
                 "1MiB",
             ),
             *("--trusted-proxy", "10.0.0.0/8", "--trusted-proxy", "::1", "--identity-header", "X-Forwarded-User"),
-            *("--client-id-header", "X-Client-Id", "--connect-timeout", "5"),
+            *("--client-id-header", "X-Client-Id", "--connect-timeout", "5", "--no-request-log"),
             *(
                 "--allowed-host",
                 "api.example",
@@ -251,6 +254,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             "PORT": "0",
             "PUBLIC_URL": "http://p",
             "MAX_BODY": "1MiB",
+            "REQUEST_LOG": "false",
             "CONNECT_TIMEOUT": "5",
         },
     ),
@@ -375,14 +379,14 @@ def test_the_hub_gives_each_service_its_own_settings(given: list[Any], monkeypat
         joint.extend(services)
 
     monkeypatch.setattr("opstream.cli.joint_process.serve_together", note)
-    monkeypatch.setattr("opstream.cli.commands.hub.prepare_process", lambda level: None)
+    monkeypatch.setattr("opstream.cli.commands.hub.prepare_process", lambda *_: None)
     common = ["--nats", "nats://a:1", "--nats-creds", HOOKS, "--connect-timeout", "5"]
     callbacks = ["--callback-host", "a.example", "--allow-http"]
     api = [
         *("--host", "h", "--port", "0", "--public-url", "http://p", "--max-body", "1MiB"),
         *("--trusted-proxy", "10.0.0.0/8", "--identity-header", "X-User", "--client-id-header", "X-Client"),
         *("--allowed-host", "api.example", "--allowed-origin", "https://c.example"),
-        *("--cors-origin", "https://d.example"),
+        *("--cors-origin", "https://d.example", "--no-request-log"),
     ]
     webhooks = ["--config", HOOKS, "--callback-secret", SECRET, "--allow-private", "10.0.0.0/8"]
     health = ["--health-host", "127.0.0.1"]

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from opstream.terminal import logs
+from opstream.terminal.console import CommandError, ErrorOutput
 
 pytestmark = pytest.mark.unit
 
@@ -61,3 +68,56 @@ def test_a_traceback_moves_no_cursor(
 
 def _raise(text: str) -> None:
     raise ValueError(text)
+
+
+@pytest.fixture
+def as_json(root: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Configures logs as JSON; after the test they are as they were."""
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "level", root.level)
+    for owner, name in ((sys, "excepthook"), (sys, "unraisablehook"), (threading, "excepthook")):
+        monkeypatch.setattr(owner, name, getattr(owner, name))
+    monkeypatch.setattr(ErrorOutput, "write", None)
+    yield lambda: logs.configure("info", logs.JSON, service="runner")
+    logging.captureWarnings(capture=False)
+
+
+def written(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    """The lines that were written, all of them JSON."""
+    return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+
+def test_json_lines(as_json: Callable[[], None], capsys: pytest.CaptureFixture[str]) -> None:
+    """A record is one object with its fields; the service is that of the process, or of the context in a hub."""
+    as_json()
+    logging.getLogger("test").warning("it\nfailed", extra={"operationId": "op-1"})
+    logs.name_service("api")
+    try:
+        logging.getLogger("test").error("here")
+    finally:
+        logs.name_service("")
+    first, second = written(capsys)
+    assert (first["message"], first["operationId"], first["service"]) == ("it\nfailed", "op-1", "runner")
+    assert second["service"] == "api"
+
+
+def test_all_of_stderr_is_json(as_json: Callable[[], None], capsys: pytest.CaptureFixture[str]) -> None:
+    """Warnings, an error that ends a thread or the process, and the error with which a command ends are lines, too."""
+    as_json()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("old", stacklevel=1)
+    thread = threading.Thread(target=_raise, args=("in a thread",), name="worker")
+    thread.start()
+    thread.join()
+    try:
+        _raise("at the\nend")
+    except ValueError as error:
+        sys.excepthook(ValueError, error, error.__traceback__)
+    CommandError("the port is in use\nchoose another").show()
+    found = written(capsys)
+    assert [one["level"] for one in found] == ["warning", "error", "critical", "critical"]
+    assert "ValueError: in a thread" in found[1]["traceback"]
+    assert "ValueError: at the\nend" in found[2]["traceback"]
+    assert found[3]["message"] == "the port is in use\nchoose another"
+    assert (found[3]["logger"], found[3]["service"]) == (logs.END_LOGGER, "runner")

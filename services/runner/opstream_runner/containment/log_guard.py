@@ -64,11 +64,15 @@ class LogGuard:
 
 
 class ProcessLogs:
-    """The logging of this process: our loggers write as they did, and no call of them raises."""
+    """The logging of this process: our loggers write as they did, and no call of them raises.
+
+    Attributes:
+        formatter: of our lines, if there is one.
+    """
 
     def __init__(self) -> None:
         self._guard = LogGuard()
-        self._formatter = next((one.formatter for one in logging.getLogger().handlers if one.formatter), None)
+        self.formatter = own_formatter()
         self._loggers = 0
         self.restore()
 
@@ -79,11 +83,18 @@ class ProcessLogs:
         if known != self._loggers:
             self._loggers = known
             for logger in _our_loggers((*_PACKAGES, *_LIBRARIES)):
-                contain(logger, self._formatter)
+                contain(logger, self.formatter)
 
 
 class _Process:
     logs: ProcessLogs | None = None
+
+
+def own_formatter() -> logging.Formatter | None:
+    """Return the formatter of our lines, whatever an author's code has put into the root logger since."""
+    if _Process.logs is not None:
+        return _Process.logs.formatter
+    return next((one.formatter for one in logging.getLogger().handlers if one.formatter), None)
 
 
 def protect_logs() -> None:

@@ -33,6 +33,7 @@ from opstream_runner.authoring.context import COMPLETED, ActionContext, Progress
 from opstream_runner.containment.author_loop import run_until
 from opstream_runner.containment.forks import keep_from_forks, prepare_forks
 from opstream_runner.containment.log_guard import protect_logs
+from opstream_schemas.logs.json_formatter import JsonLogFormatter
 from opstream_schemas.operation.commands import truncate_error
 from opstream_schemas.text import truncate_text
 
@@ -204,8 +205,10 @@ def _configure_process(start: ChildStart) -> None:
             stream.reconfigure(line_buffering=True)
     if sys.stderr is not None:
         faulthandler.enable()
-    formatter = logging.Formatter(LOG_FORMAT, LOG_TIME_FORMAT)
-    formatter.converter = time.gmtime
+    formatter: logging.Formatter = JsonLogFormatter(lambda: "runner")
+    if not start.is_log_json:
+        formatter = logging.Formatter(LOG_FORMAT, LOG_TIME_FORMAT)
+        formatter.converter = time.gmtime
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
     logging.basicConfig(level=start.log_level, handlers=[handler])

@@ -22,7 +22,9 @@ from opstream_runner.authoring.action import Action
 from opstream_runner.authoring.context import ActionContext
 from opstream_runner.containment.exceptions import type_name
 from opstream_runner.containment.forks import keep_from_forks
+from opstream_runner.containment.log_guard import own_formatter
 from opstream_schemas.events import OperationError
+from opstream_schemas.logs.json_formatter import JsonLogFormatter
 
 from .child_protocol import FRAME_HEADER, Begun, ChildStart, Reported, decode_child_message, encode_frame
 from .invocation import HandlerOutcome, Postponed, Raised, Returned, Stopped
@@ -73,6 +75,7 @@ class ChildProcessHandler:
             limit=limit,
             path=_search_path(),
             log_level=logging.getLogger().level,
+            is_log_json=isinstance(own_formatter(), JsonLogFormatter),
         )
         self._lease = action.spec.policy.lease
         self._report = report

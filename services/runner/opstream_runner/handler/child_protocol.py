@@ -33,6 +33,7 @@ class ChildStart(msgspec.Struct, frozen=True, kw_only=True):
     path: list[str]
     """The runner's `sys.path`."""
     log_level: int
+    is_log_json: bool = False
 
 
 class Begun(msgspec.Struct, frozen=True, tag=True):
