@@ -18,12 +18,13 @@ from opstream_schemas.names import Kind
 from opstream_schemas.operation.forced_end import OperationMessage
 from opstream_schemas.operation.state import Operation
 
-from .errors import BrokerRefused, EventTooLarge, JournalUnavailable, VersionConflict
+from .errors import BrokerRefused, EventTooLarge, JournalError, JournalUnavailable, VersionConflict
 from .group_commit import IN_FLIGHT, WRONG_VERSION, EncodedEvent, GroupCommit, StoreBatch
 from .jetstream import rpc
 from .jetstream.batch_publish import AtomicBatch, BatchMessage
 from .jetstream.connection import Connection
 from .jetstream.rpc import expected_version_headers
+from .metrics.append_meter import AppendMeter
 from .operation_reads import OperationReader
 from .runtime.crash_points import CrashPoint, crash_point
 
@@ -65,6 +66,7 @@ class Journal:
         self._max_msg_size = max_msg_size
         self._clock = clock
         self._jitter = jitter
+        self.meter = AppendMeter()
         self._reader = OperationReader(connection, jitter)
         self._group = GroupCommit(self._send_alone, self._begin_batch, self._reader.last_sequences, clock=clock)
 
@@ -89,6 +91,16 @@ class Journal:
             InvalidEvent: no reader could decode it; not sent.
             BrokerRefused: another error of the broker.
         """
+        began = self._clock()
+        try:
+            recorded = await self._append(kind, event, expected, began + budget)
+        except JournalError as error:
+            self.meter.fail(error)
+            raise
+        self.meter.store(self._clock() - began)
+        return recorded
+
+    async def _append(self, kind: Kind, event: Event, expected: ExpectedVersion, until: float) -> RecordedEvent:
         payload = encode_event(event)
         self._check_size(payload)
         subject = subjects.event_subject(event.operation_id, kind, event.data.name)
@@ -98,7 +110,7 @@ class Journal:
             "Content-Type": CONTENT_TYPE,
         }
         message = EncodedEvent(event.operation_id, subject, payload, headers, expected)
-        attempt = _AppendAttempt(self._clock() + budget)
+        attempt = _AppendAttempt(until)
         crash_point(CrashPoint.JOURNAL_PUBLISHES)
         while True:
             try:

@@ -136,6 +136,8 @@ class Supervisor:
             self._limit = None
         api, broker = self._commands.api_url, self._commands.nats_url
         self._output.plain(f"opstream is ready: API {self._settings.public_url or api}, broker {broker}", is_bold=True)
+        if self._settings.health_port:
+            self._output.plain(f"Metrics for Prometheus: {', '.join(self._commands.metrics())}")
         self._output.plain(f"Try {api}/docs in a browser; Ctrl-C stops everything")
 
     async def _check_actions(self) -> None:

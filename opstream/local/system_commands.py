@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ HUB: Final = "hub"
 JOINT_SERVICES: Final = ("api", "projector", "webhooks")
 """The services of the hub, in the order in which they stop."""
 
+_HEALTHY: Final = ("api", "projector", "runner", "webhooks")
+"""The services with a health port, in the order of their ports."""
 _CONNECT_TIMEOUT: Final = "15s"
 _SECRETS_VARIABLE: Final = "OPSTREAM_CALLBACK_SECRETS"
 """The variable of `--callback-secret`."""
@@ -59,6 +62,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: str
     log_format: str = "text"
     has_request_log: bool = True
+    health_port: int = 0
+    """The first of the ports of the services' health; 0 for free ones."""
     is_apart: bool = False
     """Run api, projector and webhooks as processes of their own."""
 
@@ -76,14 +81,16 @@ class SystemCommands:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        health = ListenAddress(LOOPBACK, 0, "--health-port")
-        self.port, self.nats_port, self._projector_port, self._runner_port, self._webhooks_port = free_ports(
+        first = settings.health_port
+        numbers = [first and first + further for further in range(len(_HEALTHY))]
+        self.port, self.nats_port, *health = free_ports(
             [
                 ListenAddress(settings.host, settings.port, "--port"),
                 ListenAddress(LOOPBACK, settings.nats_port, "--nats-port"),
-                *(health, health, health),
+                *(ListenAddress(LOOPBACK, number, "--health-port") for number in numbers),
             ]
         )
+        self._health_ports = dict(zip(_HEALTHY, health, strict=True))
 
     @property
     def api_url(self) -> str:
@@ -115,22 +122,20 @@ class SystemCommands:
         settings, connecting = self._settings, self._connecting()
         runner = (
             *connecting,
-            *(*_health(self._runner_port), "--concurrency", str(settings.concurrency)),
+            *(*self._health("runner"), "--concurrency", str(settings.concurrency)),
             *("--max-result", str(settings.max_result), "--drain", str(settings.drain)),
             *_each("--actions", settings.modules),
         )
         if not settings.is_apart:
-            ports = (
-                *("--health-host", LOOPBACK, "--projector-health-port", str(self._projector_port)),
-                *("--webhooks-health-port", str(self._webhooks_port)),
-            )
+            numbers = [(f"--{name}-health-port", str(self._health_ports[name])) for name in JOINT_SERVICES]
+            ports = ("--health-host", LOOPBACK, *itertools.chain(*numbers))
             callbacks = self._callbacks()
             return {HUB: (*connecting, *self._api(), *callbacks, *self._webhooks(), *ports), "runner": runner}
         return {
-            "projector": (*connecting, *_health(self._projector_port)),
-            "api": (*connecting, *self._api(), *self._callbacks()),
+            "projector": (*connecting, *self._health("projector")),
+            "api": (*connecting, *self._api(), *self._callbacks(), *self._health("api")),
             "runner": runner,
-            "webhooks": (*connecting, *self._webhooks(), *self._callbacks(), *_health(self._webhooks_port)),
+            "webhooks": (*connecting, *self._webhooks(), *self._callbacks(), *self._health("webhooks")),
         }
 
     def logging(self, name: str) -> tuple[str, ...]:
@@ -140,8 +145,12 @@ class SystemCommands:
 
     def readiness(self) -> Sequence[tuple[str, int]]:
         """Where each service answers whether it is ready: host and port."""
-        others = (self._projector_port, self._runner_port, self._webhooks_port)
-        return [(self._settings.host, self.port), *((LOOPBACK, port) for port in others)]
+        ports = self._health_ports.values()
+        return [(self._settings.host, self.port), *((LOOPBACK, port) for port in ports)]
+
+    def metrics(self) -> Sequence[str]:
+        """The addresses at which Prometheus finds the metrics of each service."""
+        return [f"{LOOPBACK}:{port}" for port in self._health_ports.values()]
 
     def environment(self, name: str) -> Mapping[str, str]:
         """The environment of a process."""
@@ -173,6 +182,9 @@ class SystemCommands:
         config = self._settings.webhooks_config
         return (*(("--config", str(config)) if config else ()), *_each("--allow-private", self._settings.networks))
 
+    def _health(self, name: str) -> tuple[str, ...]:
+        return ("--health-host", LOOPBACK, "--health-port", str(self._health_ports[name]))
+
     def _callbacks(self) -> tuple[str, ...]:
         hosts = _each("--callback-host", self._settings.callback_hosts)
         return (*hosts, *(("--allow-http",) if self._settings.is_http_allowed else ()))
@@ -180,7 +192,3 @@ class SystemCommands:
 
 def _each(option: str, values: Sequence[Any]) -> tuple[str, ...]:
     return tuple(part for value in values for part in (option, str(value)))
-
-
-def _health(port: int) -> tuple[str, ...]:
-    return ("--health-host", LOOPBACK, "--health-port", str(port))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -59,6 +59,11 @@ class Conditions:
     def current(self) -> list[Condition]:
         """The conditions that hold now, in the order in which they began."""
         return list(self._current.values())
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """What the process has mended since its start."""
+        return self._counters
 
     def report(
         self, name: str, message: str, next_step: str, *, is_blocking: bool = False, level: int = logging.WARNING

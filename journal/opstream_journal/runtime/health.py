@@ -1,13 +1,15 @@
-"""Health over HTTP for processes that serve nothing else (runner, projector, webhooks): `/healthz` and `/readyz`.
+"""The health port of a process: `/healthz`, `/readyz` and `/metrics`. No client of the API needs it.
 
 `/healthz` answers while the event loop runs; `/readyz` says whether the process does its job now, and what is wrong
-around it (`conditions`).
+around it (`conditions`). Both go to every address, since probes come from other hosts. `/metrics` goes to this machine
+only, unless the operator has chosen the port's address (docs/adr/0048).
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
@@ -16,6 +18,8 @@ import msgspec
 import uvicorn
 
 from opstream_journal.errors import JournalError
+from opstream_journal.metrics.instruments import Gauges, Instrument, ReadCounts
+from opstream_journal.metrics.page import Metrics
 
 from .conditions import Condition, Conditions
 from .http_server import BoundedProtocol, BoundedServer
@@ -24,8 +28,11 @@ AsgiMessage = MutableMapping[str, Any]
 AsgiReceive = Callable[[], Awaitable[AsgiMessage]]
 AsgiSend = Callable[[AsgiMessage], Awaitable[None]]
 
-ALL_ADDRESSES: Final = "0.0.0.0"  # noqa: S104 - probes come from other hosts
-"""Where health is served by default."""
+Readiness = Callable[[], Awaitable[tuple[int, bytes] | None]]
+"""Answers `/readyz`: the status code and the JSON; None for the answer that all services share."""
+
+_ALL_ADDRESSES: Final = "0.0.0.0"  # noqa: S104 - probes come from other hosts
+"""Where health is served if no address was chosen."""
 
 _STOP_TIMEOUT: Final = 1
 _MAX_CONNECTIONS: Final = 64
@@ -45,6 +52,16 @@ _NOT_WORKING: Final = Condition(
     is_blocking=True,
 )
 """For whatever no part of the process has reported."""
+
+
+_JSON: Final = "application/json"
+_NOT_FOUND: Final = b'{"status":"not found: /healthz, /readyz or /metrics"}'
+_REFUSED: Final = msgspec.json.encode(
+    {
+        "status": "forbidden: /metrics is shown to this machine only, since no address was chosen for the health port; "
+        "next step: start the service with --health-host, e.g. --health-host 0.0.0.0 for all addresses"
+    }
+)
 
 
 class PortInUse(JournalError):
@@ -74,18 +91,44 @@ def listen(host: str, port: int, option: str) -> socket.socket:
     return sock
 
 
+def listen_for_health(host: str, port: int, option: str = "--health-port") -> socket.socket:
+    """Return a socket for a `HealthServer`; an empty host is every address.
+
+    Raises:
+        PortInUse: as `listen`.
+    """
+    return listen(host or _ALL_ADDRESSES, port, option)
+
+
 class HealthServer:
     """Serves health on one port, inside the running loop and without touching signals.
 
     Args:
-        sock: from `listen`.
+        sock: from `listen_for_health`.
         is_ready: returns True if the process does its job.
         conditions: what `/readyz` shows besides; a blocking one makes the process not ready. None for no conditions.
+        metrics: what `/metrics` shows; None for no such path.
+        is_address_chosen: other machines may read `/metrics`, if they reach the port.
+        readiness: answers `/readyz` of a service that has an answer of its own; None for another one.
     """
 
-    def __init__(self, sock: socket.socket, is_ready: Callable[[], bool], conditions: Conditions | None = None) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        is_ready: Callable[[], bool],
+        conditions: Conditions | None = None,
+        *,
+        metrics: Metrics | None = None,
+        is_address_chosen: bool = False,
+        readiness: Readiness | None = None,
+    ) -> None:
         self._is_ready = is_ready
         self._conditions = conditions or Conditions()
+        self._metrics = metrics
+        self._is_address_chosen = is_address_chosen
+        self._readiness = readiness
+        if metrics is not None:
+            metrics.add(*health_instruments(lambda: is_ready() and not self._conditions.is_blocked, self._conditions))
         self._sock = sock
         self._server = BoundedServer(
             uvicorn.Config(
@@ -113,18 +156,34 @@ class HealthServer:
         self._server.should_exit = True
         if self._task is not None:
             await asyncio.wait([self._task])
+        if self._metrics is not None:
+            await self._metrics.stop()
         self._sock.close()
 
     async def _respond(self, scope: MutableMapping[str, Any], _receive: AsgiReceive, send: AsgiSend) -> None:
-        status, body = self._probe(str(scope["path"]))
-        headers = [(b"Content-Type", b"application/json"), (b"Content-Length", str(len(body)).encode())]
+        if scope["path"] == "/metrics" and self._metrics is not None:
+            status, media_type, body = await self._show_metrics(self._metrics, scope)
+        else:
+            media_type = _JSON
+            status, body = await self._probe(str(scope["path"]))
+        headers = [(b"Content-Type", media_type.encode()), (b"Content-Length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    def _probe(self, path: str) -> tuple[int, bytes]:
+    async def _show_metrics(self, metrics: Metrics, scope: MutableMapping[str, Any]) -> tuple[int, str, bytes]:
+        if not self._is_address_chosen and not _is_local(scope):
+            return 403, _JSON, _REFUSED
+        accept = ",".join(value.decode("latin-1") for name, value in scope["headers"] if name == b"accept")
+        media_type, body = await metrics.page(accept)
+        return 200, media_type, body
+
+    async def _probe(self, path: str) -> tuple[int, bytes]:
         if path == "/healthz":
             return 200, b'{"status":"ok"}'
         if path == "/readyz":
+            own = None if self._readiness is None else await self._readiness()
+            if own is not None:
+                return own
             is_working, is_blocked = self._is_ready(), self._conditions.is_blocked
             is_ready = is_working and not is_blocked
             self._has_worked = self._has_worked or is_working
@@ -133,4 +192,43 @@ class HealthServer:
                 unnamed = _NOT_WORKING if self._has_worked else _STARTING
                 shown["conditions"] = [*self._conditions.current, unnamed]
             return (200 if is_ready else 503), msgspec.json.encode(shown)
-        return 404, b'{"status":"not found: /healthz or /readyz"}'
+        return 404, _NOT_FOUND
+
+
+def health_instruments(is_ready: Callable[[], bool], conditions: Conditions) -> list[Instrument]:
+    """Return the instruments of a process's health.
+
+    Args:
+        is_ready: as `/readyz`.
+        conditions: of the process.
+    """
+    return [
+        Gauges(
+            "opstream_ready",
+            "1 if this process does its job now, as /readyz says; otherwise 0.",
+            read=lambda: [((), int(is_ready()))],
+        ),
+        Gauges(
+            "opstream_condition",
+            "1 for each condition that /readyz of this process shows now.",
+            "condition",
+            read=lambda: [((one.name,), 1) for one in conditions.current],
+        ),
+        ReadCounts(
+            "opstream_mended",
+            "What this process has mended since its start, by the counters of /readyz.",
+            "what",
+            read=lambda: [((name,), number) for name, number in conditions.counters.items()],
+        ),
+    ]
+
+
+def _is_local(scope: MutableMapping[str, Any]) -> bool:
+    """Return True if a request comes from this machine."""
+    client = scope.get("client")
+    try:
+        address = ipaddress.ip_address(client[0]) if client else None
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return address is not None and (mapped or address).is_loopback

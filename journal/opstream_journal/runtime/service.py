@@ -10,12 +10,13 @@ from typing import Any, Final, Protocol
 
 from opstream_journal.jetstream.connection import Connection, connect, end_task
 from opstream_journal.jetstream.readiness import retry_until_ready
+from opstream_journal.metrics.page import Metrics
 from opstream_journal.provisioning.provision import check_provisioned
 from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 
 from .broker_monitor import BrokerMonitor
 from .conditions import Conditions
-from .health import ALL_ADDRESSES, HealthServer, listen
+from .health import HealthServer, listen_for_health
 
 logger = logging.getLogger(__name__)
 
@@ -77,9 +78,10 @@ async def run_service(
     servers: Sequence[str],
     connect_timeout: float,
     credentials: BrokerCredentials = NO_CREDENTIALS,
-    health_host: str = ALL_ADDRESSES,
+    health_host: str = "",
     health_port: int,
     conditions: Conditions | None = None,
+    metrics: Metrics | None = None,
 ) -> None:
     """Connect, check the provisioning, and run loops until the first one ends.
 
@@ -89,21 +91,27 @@ async def run_service(
         servers: NATS URLs of one cluster.
         connect_timeout: seconds to wait for the broker at the start.
         credentials: of the login at the broker.
-        health_host: address to serve health on.
-        health_port: TCP port for /healthz and /readyz; 0 for none.
+        health_host: address to serve health on; empty for every address, and then /metrics for this machine only.
+        health_port: TCP port for /healthz, /readyz and /metrics; 0 for none.
         conditions: to which the loops report what is wrong around them; /readyz shows it.
+        metrics: what /metrics shows, to which `compose` adds; None for no such path.
 
     Raises:
         JournalError: the broker can't be reached, lacks something or differs, the health port is taken, or a loop
             raised it.
     """
-    sock = listen(health_host, health_port, "--health-port") if health_port else None
+    sock = listen_for_health(health_host, health_port) if health_port else None
     loops: list[ServiceLoop] = []
     conditions = conditions or Conditions()
-    health = (
-        HealthServer(sock, lambda: bool(loops) and all(one.is_ready for one in loops), conditions) if sock else None
-    )
-    if health is not None:
+    health = None
+    if sock is not None:
+        health = HealthServer(
+            sock,
+            lambda: bool(loops) and all(one.is_ready for one in loops),
+            conditions,
+            metrics=metrics,
+            is_address_chosen=bool(health_host),
+        )
         health.start()
     try:
         connection = await connect(servers, name, connect_timeout=connect_timeout, credentials=credentials)

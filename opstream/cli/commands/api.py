@@ -21,6 +21,8 @@ from opstream.cli.service_process import import_broker_client, prepare_process, 
 @proxy_options.proxy_options
 @webhook_options.callback_host_option
 @webhook_options.allow_http_option
+@common_options.health_port_option
+@common_options.health_host_option
 @common_options.connect_timeout_option
 @common_options.log_level_option
 @common_options.log_format_option

@@ -21,7 +21,7 @@ def _health_port_option(service: str) -> Decorator[Any]:
         type=click.IntRange(0, 65_535),
         default=0,
         metavar="PORT",
-        help=f"Serve /healthz and /readyz of the {service} on this port, for probes; 0 for none.",
+        help=f"Serve /healthz, /readyz and /metrics of the {service} on this port; 0 for none.",
     )
 
 
@@ -37,6 +37,7 @@ _API_OPTIONS: Final = (
     "has_request_log",
 )
 """Options whose names are those of the API's settings."""
+_api_health_port_option: Final = _health_port_option("api")
 _projector_health_port_option: Final = _health_port_option("projector")
 _webhooks_health_port_option: Final = _health_port_option("webhooks")
 
@@ -53,6 +54,7 @@ _webhooks_health_port_option: Final = _health_port_option("webhooks")
 @webhook_options.callback_secret_option
 @webhook_options.allow_private_option
 @webhook_options.allow_http_option
+@_api_health_port_option
 @_projector_health_port_option
 @_webhooks_health_port_option
 @common_options.health_host_option
@@ -64,8 +66,9 @@ def hub(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the
     """Run api, projector and webhooks in one process, which takes half of the memory that three take.
 
     For a small installation: beside it only runners are needed. 'opstream up' starts it, too. Everything else is as if
-    each ran alone: the API has its probes on --port, the others have theirs on ports of their own, and each line of the
-    log begins with the name of its service. If one of them can't do its job, all end. It needs a provisioned broker.
+    each ran alone: the API has its probes on --port, the others have theirs on ports of their own, where the /metrics
+    of each are, too, and each line of the log begins with the name of its service. If one of them can't do its job, all
+    end. It needs a provisioned broker.
 
     \b
     Example:
@@ -94,7 +97,8 @@ def hub(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the
     common = {name: given[name] for name in ("servers", "credentials", "connect_timeout")}
     health = {**common, "health_host": given["health_host"]}
     of_api = api_settings.Settings(
-        **common,
+        **health,
+        health_port=given["api_health_port"],
         **{name: given[name] for name in _API_OPTIONS},
         public_url=given["public_url"] or "",
         body_limit=given["max_body"],
@@ -111,7 +115,7 @@ def hub(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the
     def run() -> None:
         config = ReloadableConfig(of_webhooks.source)
         services = (
-            JointService("api", partial(api.serve, of_api)),
+            JointService("api", partial(api.serve, of_api), renamed=("--health-port", "--api-health-port")),
             JointService(
                 "projector",
                 partial(projector.serve, of_projector),

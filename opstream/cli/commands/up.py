@@ -35,6 +35,15 @@ from opstream.terminal import logs
 @webhook_options.allow_private_option
 @webhook_options.allow_http_option
 @option(
+    "--health-port",
+    variable="HEALTH_PORT",
+    type=click.IntRange(0, 65_532),
+    default=0,
+    metavar="PORT",
+    help="Serve /healthz, /readyz and /metrics of api, projector, runner and webhooks on this port of this machine and "
+    "the three after it; 0 picks free ones.",
+)
+@option(
     "--processes",
     "is_apart",
     variable="PROCESSES",

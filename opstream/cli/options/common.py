@@ -40,6 +40,10 @@ def _require_modules(ctx: click.Context, param: click.Parameter, value: tuple[st
     return modules
 
 
+def _check_health_host(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    return check_host(ctx, param, value) if value else ""
+
+
 _servers_option: Final[Decorator[Any]] = option(
     "--nats",
     "servers",
@@ -63,14 +67,15 @@ health_port_option: Final[Decorator[Any]] = option(
     type=click.IntRange(0, 65_535),
     default=0,
     metavar="PORT",
-    help="Serve /healthz and /readyz on this port, for probes; 0 for none.",
+    help="Serve /healthz, /readyz and /metrics on this port, for probes and Prometheus; 0 for none.",
 )
 health_host_option: Final[Decorator[Any]] = option(
     "--health-host",
     variable="HEALTH_HOST",
-    default="0.0.0.0",  # noqa: S104 - probes come from other hosts
-    callback=check_host,
-    help="The address that --health-port is served on; 127.0.0.1 for probes of this machine only.",
+    default="",
+    callback=_check_health_host,
+    help="The address that --health-port is served on; 0.0.0.0 for all, 127.0.0.1 for this machine only. Without it, "
+    "probes are answered on all addresses, and /metrics to this machine only.",
 )
 log_level_option: Final[Decorator[Any]] = option(
     "--log-level",

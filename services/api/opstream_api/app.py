@@ -112,7 +112,9 @@ def create_app(dependencies: Dependencies) -> ASGIApp:
     )
     if dependencies.cors_origins:
         guarded = CorsMiddleware(guarded, origins=dependencies.cors_origins)
-    return HeaderMiddleware(guarded, new_id=dependencies.new_request_id, log=dependencies.request_log)
+    return HeaderMiddleware(
+        guarded, new_id=dependencies.new_request_id, count=dependencies.meter.count, log=dependencies.request_log
+    )
 
 
 class DirectRoutes:

@@ -21,6 +21,7 @@ from .operations.journal_capacity import JournalCapacity
 from .operations.status import StatusReader
 from .operations.submit import Submitter
 from .operations.watch import WatchRegistry
+from .request_meter import RequestMeter
 
 
 class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +36,8 @@ class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
     capacity: JournalCapacity
     conditions: Conditions
     """What `/readyz` shows besides."""
+    meter: RequestMeter = msgspec.field(default_factory=RequestMeter)
+    """Counts the requests."""
     callers: CallerResolver
     openapi: DocumentCache
     asyncapi: DocumentCache

@@ -21,6 +21,8 @@ from litestar.types import ASGIApp
 
 from opstream_journal import ActionCatalog, Drifted, Journal, SnapshotStore, connect, retry_until_ready
 from opstream_journal.jetstream.connection import end_task
+from opstream_journal.metrics.instruments import Gauges
+from opstream_journal.metrics.page import Metrics
 from opstream_journal.provisioning.provision import check_provisioned
 from opstream_journal.provisioning.topology import EVENT_OVERHEAD
 from opstream_journal.runtime.broker_monitor import BrokerMonitor
@@ -34,6 +36,7 @@ from opstream_journal.stores.setback_watch import SetbackWatch
 from .app import create_app
 from .asyncapi import action_asyncapi_document
 from .dependencies import Dependencies
+from .health_port import HealthPort
 from .http.caller_identity import CallerResolver
 from .http.docs_page import load_docs_page
 from .http.document_cache import DocumentCache
@@ -52,6 +55,7 @@ from .operations.watch import WatchRegistry
 from .queues.queue_positions import QueuePositions
 from .queues.runner_presence import RunnerPresence
 from .queues.waiting_reasons import WaitingReasons
+from .request_meter import RequestMeter
 from .server import Server, make_server
 from .settings import Settings
 
@@ -74,19 +78,28 @@ class ConnectedApi(NamedTuple):
     app: ASGIApp
     hosts: HostPolicy
     conditions: Conditions
+    capacity: JournalCapacity
     watches: WatchRegistry
     """Stop it when the server begins to stop: that ends all requests that wait or stream."""
     brief_waits: BriefWaits
 
 
 @asynccontextmanager
-async def connected_api(settings: Settings) -> AsyncIterator[ConnectedApi]:
+async def connected_api(
+    settings: Settings, conditions: Conditions | None = None, metrics: Metrics | None = None
+) -> AsyncIterator[ConnectedApi]:
     """Connect a service to the broker; disconnect it at the end.
+
+    Args:
+        settings: of the service.
+        conditions: of the process; None for new ones.
+        metrics: gets the instruments of the service; None for no page.
 
     Raises:
         JournalError: as `run`.
     """
-    conditions = Conditions()
+    conditions = conditions or Conditions()
+    meter = RequestMeter()
     async with AsyncExitStack() as stack:
         connection = await connect(
             settings.servers, "opstream-api", connect_timeout=settings.connect_timeout, credentials=settings.credentials
@@ -137,8 +150,11 @@ async def connected_api(settings: Settings) -> AsyncIterator[ConnectedApi]:
         request_log = RequestLog() if settings.has_request_log and RequestLog.is_enabled() else None
         if request_log is not None:
             stack.callback(request_log.flush)
+        if metrics is not None:
+            metrics.add(*meter.instruments, *journal.meter.instruments, *capacity.instruments, _client_gauge(watches))
         app = create_app(
             Dependencies(
+                meter=meter,
                 submitter=Submitter(
                     journal=journal,
                     catalog=catalog,
@@ -182,17 +198,19 @@ async def connected_api(settings: Settings) -> AsyncIterator[ConnectedApi]:
                 request_log=request_log,
             )
         )
-        yield ConnectedApi(app, hosts, conditions, watches, brief_waits)
+        yield ConnectedApi(app, hosts, conditions, capacity, watches, brief_waits)
 
 
 async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     """As `run`, in the running loop and until the event is set."""
     raise_limit()
+    health = HealthPort(settings)
     with listen(settings.host, settings.port, "--port") as sock:
-        await _serve(settings, sock, stopping)
+        async with health.serving():
+            await _serve(settings, sock, stopping, health)
 
 
-async def _serve(settings: Settings, sock: socket.socket, stopping: asyncio.Event) -> None:
+async def _serve(settings: Settings, sock: socket.socket, stopping: asyncio.Event, health: HealthPort) -> None:
     server: Server | None = None
     task = asyncio.current_task()
 
@@ -205,8 +223,9 @@ async def _serve(settings: Settings, sock: socket.socket, stopping: asyncio.Even
 
     stop_task = asyncio.create_task(stop(), name="stop")
     try:
-        async with connected_api(settings) as api:
+        async with connected_api(settings, health.conditions, health.metrics) as api:
             server = make_server(api.app, api.conditions, api.watches.stop)
+            health.begin_work(api.capacity)
             server.should_exit = stopping.is_set()  # some of nats-py's waits lose a cancellation
             host, port = sock.getsockname()[:2]
             logger.info("serving on %s port %d", host, port)
@@ -216,12 +235,22 @@ async def _serve(settings: Settings, sock: socket.socket, stopping: asyncio.Even
                     "clients reach this service, or --allowed-host to the names that it may be called by ('*' for any)"
                 )
             await server.serve([sock])
+            health.end_work()
     except asyncio.CancelledError:
         if server is not None:
             raise
         logger.info("stopped before the broker was reachable")
     finally:
         stop_task.cancel()
+
+
+def _client_gauge(watches: WatchRegistry) -> Gauges:
+    return Gauges(
+        "opstream_http_clients",
+        "Requests that wait now: for an operation's end (wait), or for its next event (events). Sum over processes.",
+        "kind",
+        read=lambda: [(("wait",), watches.waiters), (("events",), watches.followers)],
+    )
 
 
 def _check_body_limit(body_limit: int, max_msg_size: int) -> None:

@@ -47,5 +47,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Which callback URLs a submit may name: none, unless the operator allows hosts."""
     has_request_log: bool = True
     """Write a line for each request."""
+    health_port: int = 0
+    """TCP port for /metrics, and for /healthz and /readyz besides; 0 for none. Clients need none of it."""
+    health_host: str = ""
+    """Address to serve them on. Empty: probes from everywhere, since they come from other hosts, and /metrics for this
+    machine only."""
     connect_timeout: float = 30.0
     """Seconds to wait for the broker at the start, longer than a broker restart takes."""

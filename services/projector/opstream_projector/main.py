@@ -14,6 +14,7 @@ import uvloop
 
 from opstream_journal import Connection, Journal, SnapshotStore
 from opstream_journal.command_handler import CommandHandler
+from opstream_journal.metrics.page import Metrics
 from opstream_journal.runtime.conditions import Conditions
 from opstream_journal.runtime.service import ServiceLoop, run_service, run_until_set, run_until_signal
 from opstream_journal.stores.resource_locks import ResourceLocks
@@ -22,7 +23,9 @@ from opstream_journal.stores.setback_watch import SetbackWatch
 from .after_effects import LockReleaser
 from .deadline_scanner import DeadlineScanner
 from .deadlines import DeadlineEnforcer, DeadlineScheduler
+from .projection.operation_meter import OperationMeter
 from .projection.projector import Projector
+from .queues.queue_gauges import QueueGauges
 from .settings import Settings
 from .sweeper import Sweeper
 
@@ -43,27 +46,33 @@ def run(settings: Settings) -> None:
 
 async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     """As `run`, in the running loop and until the event is set."""
-    conditions = Conditions()
+    conditions, metrics = Conditions(), Metrics()
     work = run_service(
         "opstream-projector",
-        partial(_compose, conditions),
+        partial(_compose, settings, conditions, metrics),
         servers=settings.servers,
         credentials=settings.credentials,
         connect_timeout=settings.connect_timeout,
         health_host=settings.health_host,
         health_port=settings.health_port,
         conditions=conditions,
+        metrics=metrics,
     )
     await run_until_set(stopping, work)
 
 
-async def _compose(conditions: Conditions, connection: Connection, max_msg_size: int) -> list[ServiceLoop]:
+async def _compose(
+    settings: Settings, conditions: Conditions, metrics: Metrics, connection: Connection, max_msg_size: int
+) -> list[ServiceLoop]:
     journal = Journal(connection, max_msg_size=max_msg_size, clock=time.monotonic)
     await journal.start()
     locks = ResourceLocks(connection, journal)
     await locks.start()
     scheduler = DeadlineScheduler(connection)
     handler = CommandHandler(journal=journal, source=_SOURCE, now=_utc_now, monotonic=time.monotonic, new_id=_new_id)
+    metrics.add(*journal.meter.instruments)
+    gauges = QueueGauges(connection)
+    meter = OperationMeter(gauges.labels)
     projector = Projector(
         connection,
         journal,
@@ -71,9 +80,17 @@ async def _compose(conditions: Conditions, connection: Connection, max_msg_size:
         now=_utc_now,
         monotonic=time.monotonic,
         effects=[scheduler, LockReleaser(locks)],
+        meter=meter if settings.health_port else None,
     )
+    measuring: list[ServiceLoop] = []
+    if settings.health_port:
+        metrics.add(*meter.instruments, *gauges.instruments)
+        metrics.refresh_with(gauges.read)
+        await gauges.start()
+        measuring.append(gauges)
     logger.info("projecting")
     return [
+        *measuring,
         projector,
         DeadlineScanner(connection, journal, scheduler.ended, now=_utc_now, monotonic=time.monotonic),
         DeadlineEnforcer(connection, handler),

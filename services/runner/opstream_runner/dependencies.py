@@ -9,6 +9,7 @@ import msgspec
 
 from opstream_journal import Journal
 
+from .attempt_meter import AttemptMeter
 from .heartbeat_log import HeartbeatLog
 
 
@@ -30,3 +31,5 @@ class RunnerDependencies(msgspec.Struct, frozen=True):
     """Draws the factor of a backoff (`opstream_schemas.operation.backoff`)."""
     heartbeats: HeartbeatLog = msgspec.field(default_factory=HeartbeatLog)
     """What failing heartbeats write to the log."""
+    meter: AttemptMeter = msgspec.field(default_factory=AttemptMeter)
+    """Measures attempts."""

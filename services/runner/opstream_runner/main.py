@@ -22,12 +22,13 @@ import uuid_utils
 from nats.aio.msg import Msg
 
 from opstream_journal import Connection, Drifted, Journal, connect, retry_until_ready
+from opstream_journal.metrics.page import Metrics
 from opstream_journal.outage_log import BoundedLog
 from opstream_journal.provisioning.provision import check_provisioned
 from opstream_journal.provisioning.topology import EVENT_OVERHEAD
 from opstream_journal.runtime.broker_monitor import BrokerMonitor
 from opstream_journal.runtime.conditions import Conditions
-from opstream_journal.runtime.health import HealthServer, listen
+from opstream_journal.runtime.health import HealthServer, listen_for_health
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.events import CancelRequested, Failed
@@ -65,7 +66,7 @@ def run(settings: Settings) -> None:
         sock = None
         if settings.health_port:
             # First, so that a second runner on this port does not announce its actions and then die.
-            sock = stack.enter_context(listen(settings.health_host, settings.health_port, "--health-port"))
+            sock = stack.enter_context(listen_for_health(settings.health_host, settings.health_port))
             # A forked process that outlives this one must not keep the port from the next runner.
             stack.enter_context(keep_from_forks(lambda: [sock.fileno()]))
         run_until_complete(_serve(settings, actions, sock))
@@ -86,7 +87,8 @@ async def _serve(settings: Settings, actions: list[Action[Any, Any]], sock: sock
             )
             stack.push_async_callback(connection.close)
             stack.enter_context(keep_from_forks(connection.descriptors))
-            runner = await _build_runner(settings, connection, actions)
+            metrics = Metrics()
+            runner = await _build_runner(settings, connection, actions, metrics)
         except asyncio.CancelledError:
             runner = None
         # Some of nats-py's waits lose a cancellation that arrives at the same moment as their result.
@@ -94,14 +96,22 @@ async def _serve(settings: Settings, actions: list[Action[Any, Any]], sock: sock
             logger.info("stopped by a signal before the first message was pulled")
             return
         if sock is not None:
-            health = HealthServer(sock, lambda: runner.is_ready, conditions)
+            health = HealthServer(
+                sock,
+                lambda: runner.is_ready,
+                conditions,
+                metrics=metrics,
+                is_address_chosen=bool(settings.health_host),
+            )
             health.start()
             stack.push_async_callback(health.stop)
         async with BrokerMonitor(connection, conditions).running():
             await _run_until_signal(connection, runner)
 
 
-async def _build_runner(settings: Settings, connection: Connection, actions: list[Action[Any, Any]]) -> Runner:
+async def _build_runner(
+    settings: Settings, connection: Connection, actions: list[Action[Any, Any]], metrics: Metrics
+) -> Runner:
     max_msg_size = await retry_until_ready(connection, lambda: check_provisioned(connection), settings.connect_timeout)
     _check_result_limit(settings.result_limit, max_msg_size, connection.nc.max_payload)
     journal = Journal(connection, max_msg_size=max_msg_size, clock=time.monotonic)
@@ -119,6 +129,7 @@ async def _build_runner(settings: Settings, connection: Connection, actions: lis
     runner = Runner(
         connection, dependencies, actions, name=name, concurrency=settings.concurrency, drain=settings.drain
     )
+    metrics.add(*journal.meter.instruments, *dependencies.meter.instruments, *runner.instruments)
     await retry_until_ready(connection, runner.offer, settings.connect_timeout)
     await _notify_of_events(connection, runner)
     return runner

@@ -7,6 +7,8 @@ import logging
 from typing import Any, Final
 
 from opstream_journal import Connection, Drifted, announce_action
+from opstream_journal.metrics.instruments import Gauges, Instrument
+from opstream_journal.metrics.wait_gauges import WaitReason, wait_gauges
 from opstream_journal.provisioning.provision import check_journal_age, ensure_runner_consumer
 from opstream_schemas.names import Kind
 
@@ -61,6 +63,7 @@ class Runner:
             )
             for action in actions
         }
+        self._slots = concurrency
         self._tasks: list[asyncio.Task[None]] = []
         self._pulling_stopped: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
@@ -79,6 +82,29 @@ class Runner:
         is_pulling = bool(self._tasks) and not any(task.done() for task in self._tasks)
         is_working = is_pulling and not self._handler_loop.is_blocked
         return is_working and self._pulling_stopped is None and self._connection.is_connected
+
+    @property
+    def instruments(self) -> list[Instrument]:
+        """The gauges of this process, by the actions that it offers."""
+        return [
+            Gauges(
+                "opstream_running",
+                "Attempts that run in this process now. Sum over runners.",
+                "action",
+                read=lambda: [((str(kind),), one.running) for kind, one in self._dispatchers.items()],
+            ),
+            Gauges(
+                "opstream_slots",
+                "Attempts that this process runs at once at most (--concurrency). Sum over runners.",
+                "action",
+                read=lambda: [((str(kind),), self._slots) for kind in self._dispatchers],
+            ),
+            *wait_gauges(
+                lambda: {
+                    (str(kind), str(WaitReason.VERSION)): one.version_waits for kind, one in self._dispatchers.items()
+                }
+            ),
+        ]
 
     async def offer(self) -> None:
         """Create the consumers, and only then announce the actions.

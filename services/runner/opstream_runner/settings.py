@@ -5,7 +5,6 @@ from __future__ import annotations
 import msgspec
 
 from opstream_journal.provisioning.topology import BODY_LIMIT
-from opstream_journal.runtime.health import ALL_ADDRESSES
 from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 
 
@@ -25,9 +24,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds that attempts have to end by themselves after SIGTERM: most are quick, so a deployment makes none run
     twice. The sender of the signal must wait 10 s longer before it kills the process."""
     health_port: int = 0
-    """TCP port for /healthz and /readyz; 0 for none."""
-    health_host: str = ALL_ADDRESSES
-    """Address to serve them on. The default is all, since probes come from other hosts."""
+    """TCP port for /healthz, /readyz and /metrics; 0 for none."""
+    health_host: str = ""
+    """Address to serve them on. Empty: probes from everywhere, since they come from other hosts, and /metrics for this
+    machine only."""
     result_limit: int = BODY_LIMIT
     """A result's maximum, in bytes of JSON; a larger one fails the operation. The journal must accept 16 KiB more."""
     connect_timeout: float = 30.0

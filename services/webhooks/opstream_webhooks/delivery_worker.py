@@ -35,6 +35,7 @@ from opstream_schemas.webhook_delivery import (
 )
 
 from .config import Endpoint, EndpointUnknown, ReloadableConfig
+from .delivery_meter import DeliveryMeter
 from .http_sender import HttpSender, SendResult
 from .receiver_limits import Receiver, ReceiverLimits
 from .retry_schedule import DELAYS, DELIVERY_LIFETIME, next_attempt, parse_retry_after, redelivery_delay
@@ -68,6 +69,7 @@ class DeliveryWorker:
         config: the receivers.
         sender: makes the requests.
         limits: how many attempts a receiver gets at once.
+        meter: counts attempts; None for one that no page shows.
         now: the time, with zone.
         monotonic: monotonic seconds.
         jitter: a random number of [0, 1).
@@ -82,6 +84,7 @@ class DeliveryWorker:
         sender: HttpSender,
         limits: ReceiverLimits,
         *,
+        meter: DeliveryMeter | None = None,
         now: Callable[[], datetime],
         monotonic: Callable[[], float],
         jitter: Callable[[], float],
@@ -92,6 +95,7 @@ class DeliveryWorker:
         self._config = config
         self._sender = sender
         self._limits = limits
+        self._meter = meter or DeliveryMeter(connection)
         self._now = now
         self._monotonic = monotonic
         self._jitter = jitter
@@ -230,6 +234,7 @@ class DeliveryWorker:
             next_at=next_at,
         )
         await self._store_durably(lambda: self._deliveries.record(record))
+        self._meter.count(record)
         _log_attempt(record)
         if next_at is not None:
             await self._schedule(msgspec.structs.replace(delivery, attempt=delivery.attempt + 1), next_at)

@@ -13,11 +13,13 @@ from typing import Final
 import uvloop
 
 from opstream_journal import Connection
+from opstream_journal.metrics.page import Metrics
 from opstream_journal.runtime.service import ServiceLoop, run_service, run_until_set, run_until_signal
 from opstream_journal.stores.webhook_deliveries import DeliveryStore
 
 from .address_guard import resolve_by_system
 from .config import ReloadableConfig
+from .delivery_meter import DeliveryMeter
 from .delivery_worker import DeliveryWorker
 from .fanout import Fanout
 from .http_sender import HttpSender
@@ -45,9 +47,16 @@ async def serve(settings: Settings, config: ReloadableConfig, stopping: asyncio.
     # It logs complete URLs, and a query may contain a secret.
     logging.getLogger("httpcore").setLevel(logging.WARNING)
 
+    metrics = Metrics()
+
     async def compose(connection: Connection, _max_msg_size: int) -> list[ServiceLoop]:
         config.log()
         deliveries = DeliveryStore(connection)
+        meter = DeliveryMeter(connection)
+        if settings.health_port:
+            await meter.start()
+            metrics.add(*meter.instruments)
+            metrics.refresh_with(meter.read)
         fanout = Fanout(connection, deliveries, config, now=_utc_now, monotonic=time.monotonic)
         worker = DeliveryWorker(
             connection,
@@ -55,6 +64,7 @@ async def serve(settings: Settings, config: ReloadableConfig, stopping: asyncio.
             config,
             HttpSender(resolve_by_system, settings.allowed_networks, seconds=ATTEMPT_SECONDS),
             ReceiverLimits(time.monotonic, random.random),
+            meter=meter,
             now=_utc_now,
             monotonic=time.monotonic,
             jitter=random.random,
@@ -69,6 +79,7 @@ async def serve(settings: Settings, config: ReloadableConfig, stopping: asyncio.
         connect_timeout=settings.connect_timeout,
         health_host=settings.health_host,
         health_port=settings.health_port,
+        metrics=metrics,
     )
     await run_until_set(stopping, work)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import msgspec
 
-from opstream_journal.runtime.health import ALL_ADDRESSES
 from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 
 from .address_guard import Network
@@ -23,8 +22,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     allowed_networks: tuple[Network, ...] = ()
     """Networks that may be called although they are not public. Anyone who may name a callback can reach them."""
     health_port: int = 0
-    """TCP port for /healthz and /readyz; 0 for none."""
-    health_host: str = ALL_ADDRESSES
-    """Address to serve them on. The default is all, since probes come from other hosts."""
+    """TCP port for /healthz, /readyz and /metrics; 0 for none."""
+    health_host: str = ""
+    """Address to serve them on. Empty: probes from everywhere, since they come from other hosts, and /metrics for this
+    machine only."""
     connect_timeout: float = 30.0
     """Seconds to wait for the broker at startup: longer than a restart of the broker takes."""

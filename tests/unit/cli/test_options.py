@@ -134,7 +134,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             *("--host", "0.0.0.0", "--port", "1", "--nats-port", "2", "--data-dir", "d", "--concurrency", "3"),
             *("--drain", "0"),
             *("--public-url", "https://a.example/x/", "--actions", "a.b", "--actions", "c", "--max-body", "1KiB"),
-            *("--max-result", "2KiB", "--archive", "--log-level", "debug"),
+            *("--max-result", "2KiB", "--archive", "--log-level", "debug", "--health-port", "9"),
             *("--log-format", "json", "--no-request-log"),
             *("--webhooks-config", HOOKS, "--callback-host", "a.example", "--callback-secret", SECRET),
             *("--allow-private", "10.0.0.0/8", "--allow-http"),
@@ -157,6 +157,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             "MAX_BODY": "1KiB",
             "MAX_RESULT": "2KiB",
             "ARCHIVE": "true",
+            "HEALTH_PORT": "9",
             "LOG_LEVEL": "debug",
             "LOG_FORMAT": "json",
             "REQUEST_LOG": "no",
@@ -227,6 +228,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             ),
             *("--trusted-proxy", "10.0.0.0/8", "--trusted-proxy", "::1", "--identity-header", "X-Forwarded-User"),
             *("--client-id-header", "X-Client-Id", "--connect-timeout", "5", "--no-request-log"),
+            *("--health-port", "9", "--health-host", "::1"),
             *(
                 "--allowed-host",
                 "api.example",
@@ -255,6 +257,8 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             "PUBLIC_URL": "http://p",
             "MAX_BODY": "1MiB",
             "REQUEST_LOG": "false",
+            "HEALTH_PORT": "9",
+            "HEALTH_HOST": "::1",
             "CONNECT_TIMEOUT": "5",
         },
     ),
@@ -390,10 +394,10 @@ def test_the_hub_gives_each_service_its_own_settings(given: list[Any], monkeypat
     ]
     webhooks = ["--config", HOOKS, "--callback-secret", SECRET, "--allow-private", "10.0.0.0/8"]
     health = ["--health-host", "127.0.0.1"]
-    ports = ["--projector-health-port", "8081", "--webhooks-health-port", "8082"]
+    ports = ["--api-health-port", "8083", "--projector-health-port", "8081", "--webhooks-health-port", "8082"]
     for arguments in (
         ["hub", *common, *callbacks, *api, *webhooks, *health, *ports],
-        ["api", *common, *callbacks, *api],
+        ["api", *common, *callbacks, *api, *health, "--health-port", "8083"],
         ["projector", *common, *health, "--health-port", "8081"],
         ["webhooks", *common, *callbacks, *webhooks, *health, "--health-port", "8082"],
     ):

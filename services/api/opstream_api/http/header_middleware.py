@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from time import perf_counter
 from typing import Final
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from .request_log import CLOSING_KEY, REQUEST_KEY, LoggedRequest, RequestLog
+
+CountRequest = Callable[[str, str, int, float], None]
+"""Counts a request by its method, path, status code and seconds."""
 
 REQUEST_ID_KEY: Final = "opstream_request_id"
 """Key of the request id in the scope's `state`, for log lines."""
@@ -49,12 +53,16 @@ class HeaderMiddleware:
     Args:
         app: the wrapped app.
         new_id: generates request ids.
+        count: called with method, path, status code and seconds when a response begins.
         log: gets each request when it has ended; None for no log of requests.
     """
 
-    def __init__(self, app: ASGIApp, *, new_id: Callable[[], str], log: RequestLog | None = None) -> None:
+    def __init__(
+        self, app: ASGIApp, *, new_id: Callable[[], str], count: CountRequest, log: RequestLog | None = None
+    ) -> None:
         self._app = app
         self._new_id = new_id
+        self._count = count
         self._log = log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,6 +70,7 @@ class HeaderMiddleware:
         if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
+        began = perf_counter()
         request_id = self._new_id()
         state = scope.setdefault("state", {})
         state[REQUEST_ID_KEY] = request_id
@@ -74,13 +83,13 @@ class HeaderMiddleware:
         request: LoggedRequest | None = None
         is_closing: Callable[[], bool] = scope.get(CLOSING_KEY, _never)  # type: ignore[assignment] # a key of ours
         if log is not None:
-            began = log.clock()
             request = state[REQUEST_KEY] = LoggedRequest(scope["method"], request_id)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = [(HEADER_CASE.get(name, name), value) for name, value in message["headers"]]
                 message["headers"] = headers + added
+                self._count(scope["method"], scope["path"], message["status"], perf_counter() - began)
                 if request is not None and not is_closing():
                     request.status = message["status"]
             elif request is not None and not message.get("more_body"):

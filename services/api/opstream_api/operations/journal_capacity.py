@@ -17,6 +17,7 @@ import msgspec
 
 from opstream_journal import Connection, JournalFull, JournalUnavailable, NotProvisioned
 from opstream_journal.jetstream import rpc
+from opstream_journal.metrics.instruments import Gauges, Instrument
 from opstream_journal.outage_log import OutageLog
 from opstream_schemas import subjects
 
@@ -80,8 +81,33 @@ class JournalCapacity:
         self._connection = connection
         self._free_bytes: float = inf
         """Bytes that new operations may use."""
+        self._used: int | None = None
+        """Bytes that the journal takes; None before the first measurement."""
+        self._limit = 0
+        """Bytes that it may take; 0 for no limit."""
         self._is_full = False
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def instruments(self) -> list[Instrument]:
+        """The gauges of the last measurement."""
+        return [
+            Gauges(
+                "opstream_journal_bytes",
+                "Bytes of the journal on each of its servers. Each API shows the same: take the maximum.",
+                read=lambda: [] if self._used is None else [((), self._used)],
+            ),
+            Gauges(
+                "opstream_journal_limit_bytes",
+                "Bytes that the journal may take (--max-bytes); no series without a limit. Take the maximum.",
+                read=lambda: [((), self._limit)] if self._limit else [],
+            ),
+            Gauges(
+                "opstream_journal_free_bytes",
+                "Bytes until submits are refused (JournalFull); no series without a limit. Take the minimum.",
+                read=lambda: [((), max(0.0, self._free_bytes))] if self._limit else [],
+            ),
+        ]
 
     async def start(self) -> None:
         """Measure now, and then every `_INTERVAL` seconds until `stop`.
@@ -144,6 +170,7 @@ class JournalCapacity:
         if info.cluster is not None and not info.cluster.leader:
             raise JournalUnavailable("the journal has no leader", maybe_stored=False)
         used, limit = info.state.bytes, info.config.max_bytes
+        self._used, self._limit = used, max(0, limit)
         if limit <= 0:
             self._free_bytes = inf
             return

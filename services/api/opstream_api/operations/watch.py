@@ -244,6 +244,16 @@ class WatchRegistry:
     def __iter__(self) -> Iterator[Watch]:
         return iter(list(self._watches.values()))
 
+    @property
+    def followers(self) -> int:
+        """The number of requests that follow an operation's events."""
+        return sum(watch.followers for watch in self._watches.values())
+
+    @property
+    def waiters(self) -> int:
+        """The number of requests that wait for an operation's end."""
+        return sum(watch.users for watch in self._watches.values()) - self.followers
+
     def start(self) -> None:
         """Read all watched operations again after each reconnect, since notifications were lost."""
         self._connection.on_reconnect(self.refresh_all)

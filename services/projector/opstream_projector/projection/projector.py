@@ -38,6 +38,7 @@ from opstream_schemas.operation.state import Operation
 
 from .batch_writer import BatchWriter
 from .event_batch import BatchDecoder, DeliveredEvent, EventGroups
+from .operation_meter import OperationMeter
 from .snapshot_cache import SnapshotCache
 from .snapshot_writer import ProjectionResult, SnapshotWriter
 
@@ -73,6 +74,7 @@ class Projector:
         now: the time, with zone.
         monotonic: monotonic seconds.
         effects: what else follows from an operation's state.
+        meter: counts the events; None to count nothing.
         consumer: the durable consumer that all replicas share.
         linger: see `LINGER`.
     """
@@ -86,6 +88,7 @@ class Projector:
         now: Callable[[], datetime],
         monotonic: Callable[[], float],
         effects: Sequence[AfterEffect] = (),
+        meter: OperationMeter | None = None,
         consumer: str = subjects.PROJECTOR_CONSUMER,
         linger: float = LINGER,
     ) -> None:
@@ -98,6 +101,7 @@ class Projector:
             connection, PullConsumer(connection, subjects.OPERATIONS_STREAM, consumer, clock=monotonic)
         )
         self._effects = effects
+        self._meter = meter
         self._decoder = BatchDecoder()
         self._linger = linger
         self._outage = OutageLog(logger, "the view can't be written", "the view can be written again", clock=monotonic)
@@ -201,6 +205,8 @@ class Projector:
                     await effect.apply(result.operation)
             crash_point(CrashPoint.PROJECTOR_WRITTEN)
             group = await self._requeue_doubtful(operation_id, group, result)
+            if self._meter is not None and result.operation is not None:
+                self._meter.count(result.operation, (delivered.event for delivered in group))
         await self._ack(delivered.message for delivered in group)
 
     async def _requeue_doubtful(

@@ -105,6 +105,7 @@ class Attempt:
             JournalError: the broker refused the outcome for good.
         """
         policy = self._action.spec.policy
+        began = self._dependencies.monotonic()
         self._handler = self._start_handler()
         if self._is_shutting_down:
             self._handler.expect_signals()
@@ -119,6 +120,7 @@ class Attempt:
                 name=f"operation {self.id}: the handler of {self._action.kind}",
             )
             self._is_completing = True
+            self._dependencies.meter.observe(self._action.kind, self._dependencies.monotonic() - began)
             restore_logs()
             self._on_handled()
             result = AttemptResult(

@@ -22,6 +22,7 @@ from opstream_journal import (
     VersionConflict,
 )
 from opstream_journal.jetstream import rpc
+from opstream_journal.metrics.wait_gauges import Wait
 from opstream_journal.outage_log import BoundedLog, OutageLog
 from opstream_journal.runtime.crash_points import CrashPoint, crash_point
 from opstream_journal.stores.timers import schedule_wake_up
@@ -118,6 +119,16 @@ class Dispatcher:
         self._consumer = PullConsumer(
             connection, subjects.OPERATIONS_STREAM, subjects.runner_consumer(action.kind), clock=dependencies.monotonic
         )
+
+    @property
+    def running(self) -> int:
+        """The number of attempts that have begun and whose outcome is not recorded yet."""
+        return len(self._attempts)
+
+    @property
+    def version_waits(self) -> Wait:
+        """The operations that this process leaves to runners of another version of the action."""
+        return self._versions.waits
 
     async def run(self) -> None:
         """Pull and dispatch until cancelled.

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from opstream_journal.metrics.wait_gauges import Wait
 from opstream_journal.outage_log import OutageLog
 from opstream_runner.authoring.action import Action
 from opstream_runner.containment.forks import leave_fork
@@ -35,6 +36,8 @@ _LONGEST_DELAY: Final = 10.0
 _DELAY_SHARE: Final = 0.25
 """Of the time that a request has waited: the pause until it is looked at again."""
 _MOST_REMEMBERED: Final = 10_000
+_FORGOTTEN_AFTER: Final = 3 * _LONGEST_DELAY
+"""Seconds after which a request that was left to others is no longer counted: another runner has it."""
 
 
 class VersionGate:
@@ -53,6 +56,8 @@ class VersionGate:
         self._decode_closed: Decode | None = None
         self._first_seen: dict[str, float] = {}
         """By operation: when this process first left it to others."""
+        self._left: dict[str, tuple[float, float]] = {}
+        """By operation: when this process left it to others first, and when last."""
         self._later = OutageLog(
             logger,
             f"requests for a later version of {action.kind} wait, since this runner has version {self._own}: "
@@ -68,6 +73,13 @@ class VersionGate:
             clock=clock,
         )
 
+    @property
+    def waits(self) -> Wait:
+        """Return what this process has left to others within the last half minute."""
+        now = self._clock()
+        self._left = {one: times for one, times in self._left.items() if now - times[1] < _FORGOTTEN_AFTER}
+        return Wait(len(self._left), max((now - first for first, _ in self._left.values()), default=0.0))
+
     async def admit(self, operation: Operation, action_input: msgspec.Raw) -> Admit | Requeue | Reject:
         """Decide whether this process may run the operation. Costs nothing for a request of its own version."""
         asked = operation.action_version
@@ -75,6 +87,7 @@ class VersionGate:
             return Admit()
         if asked > self._own:
             self._later.failed(f"operation {operation.id} is of version {asked}")
+            self._note_left(operation.id)
             return Requeue(_FIRST_DELAY)
         try:
             # In a thread, because the code of an author's type may block.
@@ -85,7 +98,15 @@ class VersionGate:
         if problem:
             return self._wait_or_reject(operation, problem)
         self._first_seen.pop(operation.id, None)
+        self._left.pop(operation.id, None)
         return Admit()
+
+    def _note_left(self, operation_id: str) -> None:
+        now = self._clock()
+        first, _ = self._left.get(operation_id, (now, now))
+        self._left[operation_id] = (first, now)
+        if len(self._left) > _MOST_REMEMBERED:
+            del self._left[next(iter(self._left))]
 
     def _find_problem(self, action_input: msgspec.Raw) -> str:
         """Return why an input is not one of this version; empty if it is. Never raises."""
@@ -110,9 +131,11 @@ class VersionGate:
         waited = now - self._first_seen.setdefault(operation.id, now)
         if waited >= OTHER_VERSION_WAIT:
             del self._first_seen[operation.id]
+            self._left.pop(operation.id, None)
             return Reject(Failed(error=self._error(operation.action_version, problem)))
         if len(self._first_seen) > _MOST_REMEMBERED:
             del self._first_seen[next(iter(self._first_seen))]  # another runner has had it, most likely
+        self._note_left(operation.id)
         self._earlier.failed(f"operation {operation.id} is of version {operation.action_version}: {problem}")
         return Requeue(max(_FIRST_DELAY, min(_LONGEST_DELAY, waited * _DELAY_SHARE)))
 

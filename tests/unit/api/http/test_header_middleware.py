@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from opstream_api.http.header_middleware import HEADER_CASE, HeaderMiddleware
+from opstream_api.request_meter import RequestMeter
 
 pytestmark = pytest.mark.unit
 
@@ -27,8 +28,8 @@ async def response_headers(*sent: tuple[bytes, bytes]) -> list[tuple[bytes, byte
     async def receive() -> Any:
         raise AssertionError("nothing is read")
 
-    care: Any = HeaderMiddleware(app, new_id=lambda: "id-1")
-    await care({"type": "http", "headers": list(sent)}, receive, send)
+    care: Any = HeaderMiddleware(app, new_id=lambda: "id-1", count=RequestMeter().count)
+    await care({"type": "http", "method": "GET", "path": "/x", "headers": list(sent)}, receive, send)
     assert [message["type"] for message in messages] == ["http.response.start", "http.response.body"]
     return [(bytes(name), value) for name, value in messages[0]["headers"]]
 

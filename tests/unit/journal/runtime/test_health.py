@@ -6,13 +6,15 @@ import asyncio
 import signal
 import socket
 from collections.abc import AsyncIterator
+from typing import Any
 
 import msgspec
 import pytest
 
 from opstream_journal import JournalError
+from opstream_journal.metrics.page import Metrics
 from opstream_journal.runtime.conditions import Conditions
-from opstream_journal.runtime.health import HealthServer, PortInUse, listen
+from opstream_journal.runtime.health import HealthServer, PortInUse, listen, listen_for_health
 
 pytestmark = pytest.mark.unit
 
@@ -20,12 +22,19 @@ pytestmark = pytest.mark.unit
 class Health:
     """A health server, and whether what it reports on is ready."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_address_chosen: bool = False) -> None:
         self.is_ready = False
-        self.sock = listen("127.0.0.1", 0, "--health-port")
+        self.sock = listen_for_health("", 0)
         self.port: int = self.sock.getsockname()[1]
         self.conditions = Conditions()
-        self.server = HealthServer(self.sock, lambda: self.is_ready, self.conditions)
+        self.metrics = Metrics()
+        self.server = HealthServer(
+            self.sock,
+            lambda: self.is_ready,
+            self.conditions,
+            metrics=self.metrics,
+            is_address_chosen=is_address_chosen,
+        )
 
     async def ask(self, request: bytes) -> tuple[int, str]:
         """Status and body of one request."""
@@ -93,7 +102,7 @@ async def test_conditions(health: Health) -> None:
 
 async def test_nothing_else(health: Health) -> None:
     """There is nothing else to see."""
-    assert await health.get("/metrics") == (404, '{"status":"not found: /healthz or /readyz"}')
+    assert await health.get("/status") == (404, '{"status":"not found: /healthz, /readyz or /metrics"}')
 
 
 async def test_a_head_request(health: Health) -> None:
@@ -149,3 +158,50 @@ def test_a_port_that_is_taken() -> None:
     with pytest.raises(PortInUse, match=r"192\.0\.2\.1 is not an address of this machine: change --host"):
         listen("192.0.2.1", 0, "--port")
     assert issubclass(PortInUse, JournalError)
+
+
+async def test_metrics(health: Health) -> None:
+    """The page says whether the process is ready, which conditions hold, and what it has mended."""
+    health.is_ready = True
+    health.conditions.count("rescheduled", 3)
+    status, page = await health.get("/metrics")
+    assert status == 200
+    assert "\nopstream_ready 1\n" in page
+    assert '\nopstream_mended_total{what="rescheduled"} 3\n' in page
+    health.conditions.report("BrokerAway", "gone", "start it", is_blocking=True)
+    _, page = await health.get("/metrics")
+    assert "\nopstream_ready 0\n" in page
+    assert '\nopstream_condition{condition="BrokerAway"} 1\n' in page
+
+
+@pytest.mark.parametrize("client", [("192.0.2.7", 1234), ("2001:db8::7", 1234), ("", 0), None])
+async def test_metrics_for_other_machines(client: tuple[str, int] | None) -> None:
+    """Without a chosen address another machine gets the probes, and of the metrics only what to do."""
+    shown = {is_chosen: await ask_as(client, "/metrics", is_chosen=is_chosen) for is_chosen in (False, True)}
+    assert shown[False][0] == 403
+    assert b"opstream_ready" not in shown[False][1]
+    assert b"--health-host" in shown[False][1]
+    assert shown[True][0] == 200
+    assert (await ask_as(client, "/readyz", is_chosen=False))[0] == 503
+
+
+@pytest.mark.parametrize("client", [("127.0.0.1", 1234), ("127.8.9.1", 1234), ("::1", 1234), ("::ffff:127.0.0.1", 1)])
+async def test_metrics_for_this_machine(client: tuple[str, int]) -> None:
+    """Each spelling of a loopback address is this machine."""
+    assert (await ask_as(client, "/metrics", is_chosen=False))[0] == 200
+
+
+async def ask_as(client: tuple[str, int] | None, path: str, *, is_chosen: bool) -> tuple[int, bytes]:
+    """The answer to a client of another address, by the ASGI app: a test has no other machine."""
+    health = Health(is_address_chosen=is_chosen)
+    health.sock.close()
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        raise AssertionError("nothing is read")
+
+    await health.server._respond({"path": path, "client": client, "headers": []}, receive, send)
+    return sent[0]["status"], sent[1]["body"]

@@ -193,3 +193,16 @@ async def test_the_code_of_a_type_does_not_run_in_the_loop(clock: Clock) -> None
     assert await gate.admit(asked(1), raw(b'{"at": 2}')) == Admit()
     assert len(threads) == 2
     assert threading.current_thread() not in threads
+
+
+async def test_what_is_left_to_others_is_shown(gate: VersionGate, clock: Clock) -> None:
+    """Requests of other versions count while they come back, the first since it came first; what ran here does not."""
+    for one, version in (("op-1", 4), ("op-2", 2)):
+        await gate.admit(asked(version, one), raw(OLD))
+    clock.now += 7
+    await gate.admit(asked(4, "op-1"), raw(NEW))
+    assert gate.waits == (2, 7.0)
+    await gate.admit(asked(2, "op-2"), raw(NEW))
+    assert gate.waits == (1, 7.0)
+    clock.now += 60
+    assert gate.waits == (0, 0.0)

@@ -1,0 +1,164 @@
+"""Reads the queues of all actions for `/metrics`, when a scrape asks for them.
+
+It costs a request for the consumers, one for the first message of each queue that is not empty, and one for each 500
+timers and each 500 operations that wait for a resource. Nothing of it reads the journal's events. `Metrics` keeps it
+from being asked more often than a thirtieth of its time allows.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from opstream_journal import ActionCatalog, Connection, JournalError
+from opstream_journal.jetstream.kv import HOLDS_STREAM
+from opstream_journal.metrics.action_labels import ActionLabels
+from opstream_journal.metrics.instruments import Gauges, Instrument, Readings
+from opstream_journal.metrics.wait_gauges import wait_gauges
+from opstream_journal.queues.consumer_backlogs import ConsumerBacklog, read_backlogs
+from opstream_journal.queues.message_ages import MessageAges
+from opstream_schemas import subjects
+
+from .queue_tally import QueueTally, pending_reason
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_TIMERS: Final = "timers.>"
+_WAITERS: Final = subjects.bucket_subject(subjects.HOLDS_BUCKET, "w.>")
+_RETRY_DELAY: Final = 5.0
+_PAUSE: Final = 3_600.0
+_NO_BACKLOG: Final = ConsumerBacklog()
+
+
+class _Lag:
+    """How far the projector is behind."""
+
+    def __init__(self, events: int, seconds: float) -> None:
+        self.events = events
+        self.seconds = seconds
+
+
+class QueueGauges:
+    """The gauges, and the look that they show. While it runs, it knows which actions there are.
+
+    Args:
+        connection: the connection, which is up.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._catalog = ActionCatalog(connection)
+        self._is_catalog_known = False
+        self._messages = MessageAges(connection)
+        self.labels = ActionLabels(lambda: self._catalog.specs)
+        self._tally: QueueTally | None = None
+        self._lag: _Lag | None = None
+
+    @property
+    def instruments(self) -> list[Instrument]:
+        """What the page shows."""
+        return [
+            *wait_gauges(lambda: {} if self._tally is None else self._tally.waits),
+            Gauges(
+                "opstream_projector_lag_events",
+                "Events of the journal that no projector has brought into the view. Every projector shows all of them: "
+                "take the maximum.",
+                read=lambda: _shown(self._lag, lambda lag: lag.events),
+            ),
+            Gauges(
+                "opstream_projector_lag_seconds",
+                "Age of the first event that no projector has brought into the view; 0 without one. Take the maximum.",
+                read=lambda: _shown(self._lag, lambda lag: lag.seconds),
+            ),
+            Gauges(
+                "opstream_timers_overdue",
+                "Timers that the broker should have fired 5 seconds ago or more, and deadlines that have fired and no "
+                "projector has handled. Take the maximum.",
+                read=lambda: _shown(self._tally, lambda tally: tally.overdue),
+            ),
+            Gauges(
+                "opstream_timer_lateness_seconds",
+                "By how much the latest timer is late that has not fired; 0 without one. Take the maximum.",
+                read=lambda: _shown(self._tally, lambda tally: tally.lateness),
+            ),
+        ]
+
+    @property
+    def is_ready(self) -> bool:
+        """Return True: without the gauges, everything else still works."""
+        return True
+
+    async def start(self) -> None:
+        """Learn of the actions, if the broker tells them at once; otherwise `run` does."""
+        await self._messages.start()
+        await self._read_catalog()
+
+    async def run(self) -> None:
+        """Keep what is known of the actions up to date until cancelled."""
+        try:
+            while True:
+                await self._connection.sleep(_PAUSE if self._is_catalog_known else _RETRY_DELAY)
+                await self._read_catalog()
+        finally:
+            if self._connection.is_connected:
+                await self._messages.stop()
+            await self._catalog.stop()
+
+    async def _read_catalog(self) -> None:
+        if self._is_catalog_known:
+            return
+        try:
+            await self._catalog.start()
+        except JournalError as error:
+            logger.info("the actions are not known yet, so all are counted as one: %s", error)
+        else:
+            self._is_catalog_known = True
+
+    async def read(self) -> None:
+        """Look at the queues. After an error the gauges show nothing.
+
+        Raises:
+            JournalError: the broker did not answer, or refused.
+        """
+        try:
+            tally = QueueTally(self.labels, self._messages.now)
+            backlogs = await read_backlogs(self._connection, subjects.OPERATIONS_STREAM)
+            await self._count_pending(tally, backlogs)
+            async for page in self._messages.pages(subjects.TIMERS_STREAM, _TIMERS):
+                for message in page:
+                    tally.add_timer(message)
+            async for page in self._messages.pages(HOLDS_STREAM, _WAITERS):
+                for message in page:
+                    tally.add_waiter(message)
+            tally.overdue += backlogs.get(subjects.PROJECTOR_DUE_CONSUMER, _NO_BACKLOG).open
+            lag = await self._read_lag(backlogs.get(subjects.PROJECTOR_CONSUMER, _NO_BACKLOG))
+        except JournalError:
+            self._tally = self._lag = None
+            raise
+        self._tally, self._lag = tally, lag
+
+    async def _count_pending(self, tally: QueueTally, backlogs: dict[str, ConsumerBacklog]) -> None:
+        specs = list(self._catalog.specs.values())
+        tally.expect(specs)
+        for spec in specs:
+            backlog = backlogs.get(subjects.runner_consumer(spec.kind))
+            if backlog is None or not backlog.num_pending:
+                continue
+            ages = [
+                await self._messages.age_of_first(subjects.OPERATIONS_STREAM, one, backlog.first_pending)
+                for one in subjects.runner_filters(spec.kind)
+            ]
+            tally.add(spec.kind, pending_reason(backlog, spec.policy), max(ages), backlog.num_pending)
+
+    async def _read_lag(self, backlog: ConsumerBacklog) -> _Lag:
+        if not backlog.open:
+            return _Lag(0, 0.0)
+        seconds = await self._messages.age_of_first(subjects.OPERATIONS_STREAM, ">", backlog.first_open)
+        return _Lag(backlog.open, seconds)
+
+
+def _shown(found: T | None, number: Callable[[T], float]) -> Readings:
+    return [] if found is None else [((), number(found))]
