@@ -1,4 +1,5 @@
 """The files with which a broker of its own lets each role do what it needs: configuration, keys and certificates.
 
-Begin at `certificates.py`. Not allowed in: a connection to a broker, and anything that a service needs while it runs.
+Begin at `setup_folder.py`, which writes them; `server_config.py` makes the text. What a role may do is in
+`opstream_schemas.broker_access`. Not allowed in: a connection to a broker.
 """

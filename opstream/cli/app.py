@@ -36,6 +36,7 @@ SECTIONS: Final = {
     },
     "Services, for production": {
         "broker": "Run the embedded NATS server.",
+        "broker-config": "Write the configuration of a broker with a login for each role.",
         "provision": "Make what opstream needs on a broker, or compare it.",
         "api": "Serve HTTP.",
         "runner": "Execute actions.",
@@ -58,7 +59,8 @@ SECTIONS: Final = {
         "redeliver": "Send again what was not delivered.",
     },
 }
-"""The commands in the order of `opstream --help`. Each is a function of its own name in the module of that name."""
+"""The commands in the order of `opstream --help`. Each is a function of its own name in the module of that name,
+with `_` for `-`."""
 EPILOG: Final = (
     "Every option can also be set by the variable shown with it; lists are comma-separated there. On one machine: "
     "'opstream up'. In production: run provision once, then api, runner, projector and webhooks, as many as you like."
@@ -109,7 +111,8 @@ class LazyGroup(click.Group):
         """Import a command. None if there is none of that name."""
         if cmd_name not in self.list_commands(ctx):
             return None
-        command: click.Command = getattr(import_module(f"opstream.cli.commands.{cmd_name}"), cmd_name)
+        name = cmd_name.replace("-", "_")
+        command: click.Command = getattr(import_module(f"opstream.cli.commands.{name}"), name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's

@@ -1,12 +1,15 @@
-"""An ephemeral consumer that reads a stream in order, and requests about streams. `stream_scan` replaces lost ones."""
+"""Two readers of a stream in its order, and requests about streams. `stream_scan` replaces readers that are lost.
+
+One is an ephemeral consumer. The other asks for page after page, for a login that may not make consumers (ADR 0050).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import msgspec
@@ -18,6 +21,7 @@ from opstream_journal.missing_streams import missing_stream_text
 from opstream_journal.wire.received_message import ReceivedMessage
 
 from . import rpc
+from .batch_read import BatchReader
 from .connection import Connection
 
 logger = logging.getLogger(__name__)
@@ -32,6 +36,13 @@ _SHORT_REPLY: Final = 9
 _IDLE: Final = "100"
 _EXPIRED: Final = frozenset({"404", "408"})
 _NOT_FOUND: Final = 404
+_PAGE: Final = 500
+_PAGE_BYTES: Final = 4 * 1024 * 1024
+_PAGE_TIMEOUT: Final = 10.0
+_POLLS: Final = (0.005, 0.025)
+"""Seconds between two looks at the end of a stream: after a message, and the most that they grow to."""
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class ScannedMessage(msgspec.Struct, frozen=True, gc=False):
@@ -218,6 +229,97 @@ class OrderedConsumer:
     def _mark_lost(self) -> None:
         self.is_lost = True
         self._arrived.set()
+
+
+class DirectReader:
+    """Reads page after page by direct get, from any replica, and asks the leader where a page is empty.
+
+    Args:
+        connection: the connection.
+        stream: its name.
+        filters: subject filters; none for all messages.
+        first: the stream sequence to begin with.
+        since: skip messages that the broker stored before.
+    """
+
+    def __init__(
+        self, connection: Connection, stream: str, filters: Sequence[str], *, first: int, since: datetime | None
+    ) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._filters = [one.split(".") for one in filters]
+        self._filter = filters[0] if len(filters) == 1 else ">"
+        self._next = first
+        self._since = since
+        self._reader: BatchReader | None = None
+        self.is_lost = False
+        """True once the broker did not answer."""
+
+    async def close(self) -> None:
+        """Stop reading."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await reader.stop()
+
+    async def next_batch(self, *, is_waiting: bool) -> list[ScannedMessage]:
+        """Wait for messages and return them. None: the stream has no more (unless `is_waiting`), or `is_lost`."""
+        pause = _POLLS[0]
+        try:
+            while True:
+                page = await self._read_page()
+                if not page and not is_waiting and (one := await self._read_from_leader()) is not None:
+                    page = [one]
+                if page:
+                    self._since = None
+                    self._next = page[-1].seq + 1
+                    found = [_scanned(one) for one in page if self._is_wanted(one.subject)]
+                    if found:
+                        return found
+                elif not is_waiting:
+                    return []
+                else:
+                    await self._connection.sleep(pause)
+                    pause = min(2 * pause, _POLLS[1])
+        except JournalUnavailable as error:
+            logger.debug("scanning %s: %s", self._stream, error)
+            self.is_lost = True
+            return []
+
+    async def _read_page(self) -> list[rpc.StoredMessage]:
+        if self._reader is None:
+            reader = BatchReader(self._connection)
+            await reader.start()
+            self._reader = reader
+        request: dict[str, object] = {"next_by_subj": self._filter, "batch": _PAGE, "max_bytes": _PAGE_BYTES}
+        if self._since is not None:
+            request["start_time"] = self._since.astimezone(UTC).isoformat()
+        else:
+            request["seq"] = self._next
+        return await self._reader.read(self._stream, request, timeout=_PAGE_TIMEOUT)
+
+    async def _read_from_leader(self) -> rpc.StoredMessage | None:
+        """Return the next message, which a replica that is behind does not have yet; None at the end."""
+        if self._since is not None:
+            return None
+        return await rpc.get_next(self._connection, self._stream, self._filter, self._next)
+
+    def _is_wanted(self, subject: str) -> bool:
+        return len(self._filters) < 2 or any(_matches(subject.split("."), one) for one in self._filters)
+
+
+def _matches(tokens: Sequence[str], pattern: Sequence[str]) -> bool:
+    for index, part in enumerate(pattern):
+        if part == ">":
+            return len(tokens) > index
+        if index >= len(tokens) or part not in {"*", tokens[index]}:
+            return False
+    return len(tokens) == len(pattern)
+
+
+def _scanned(message: rpc.StoredMessage) -> ScannedMessage:
+    microseconds = (datetime.fromisoformat(message.time) - _EPOCH) // _MICROSECOND
+    return ScannedMessage(message.seq, message.subject, message.data, microseconds * 1_000)
 
 
 async def stream_api_request(connection: Connection, stream: str, what: str, payload: bytes = b"") -> StreamInfo:

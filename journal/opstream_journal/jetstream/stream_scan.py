@@ -14,12 +14,21 @@ from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
+from nats.errors import NoRespondersError
 
 from opstream_journal.errors import JournalUnavailable, StreamReplaced
 from opstream_schemas.integrity.setback import SequenceRange
 
 from .connection import Connection
-from .ordered_consumer import HEARTBEAT, OrderedConsumer, ScannedMessage, StreamBounds, StreamLimits, stream_api_request
+from .ordered_consumer import (
+    HEARTBEAT,
+    DirectReader,
+    OrderedConsumer,
+    ScannedMessage,
+    StreamBounds,
+    StreamLimits,
+    stream_api_request,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -203,7 +212,8 @@ class StreamScan:
         self._heartbeat = heartbeat
         self.next_sequence = first
         """The sequence at which a new consumer would begin."""
-        self._consumer: OrderedConsumer | None = None
+        self._consumer: OrderedConsumer | DirectReader | None = None
+        self._may_make_consumers = True
         self._stream_created = ""
         self._last_read = 0
 
@@ -229,16 +239,14 @@ class StreamScan:
         """Stop reading and delete the consumer."""
         await self._close()
 
-    async def _open(self) -> OrderedConsumer:
+    async def _open(self) -> OrderedConsumer | DirectReader:
         loop = asyncio.get_running_loop()
         until = loop.time() + self._patience
         settled = loop.time() + _LEADER_LAG
         while True:
             try:
                 await self._check_same_stream(is_settled=loop.time() >= settled)
-                consumer = await OrderedConsumer.open(
-                    self._connection, self._stream, self._consumer_config(), heartbeat=self._heartbeat
-                )
+                consumer = await self._make_reader()
             except JournalUnavailable as error:
                 left = until - loop.time()
                 if left <= 0:
@@ -251,6 +259,19 @@ class StreamScan:
             else:
                 self._consumer = consumer
                 return consumer
+
+    async def _make_reader(self) -> OrderedConsumer | DirectReader:
+        if self._may_make_consumers:
+            try:
+                return await OrderedConsumer.open(
+                    self._connection, self._stream, self._consumer_config(), heartbeat=self._heartbeat
+                )
+            except JournalUnavailable as error:
+                # JetStream has just answered another request, so this one does not reach it from this account.
+                if not isinstance(error.__cause__, NoRespondersError):
+                    raise
+                self._may_make_consumers = False
+        return DirectReader(self._connection, self._stream, self._filters, first=self.next_sequence, since=self._since)
 
     async def _check_same_stream(self, *, is_settled: bool) -> None:
         """Check that the stream is still the same: in another one the sequences belong to other messages.

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
+from nats.errors import NoRespondersError
 from nats.js.api import ConsumerConfig, StreamConfig
 
 from opstream_journal.errors import (
@@ -35,6 +36,8 @@ from .ownership import RIGHT_BROKER, explain_foreign_consumer, explain_foreign_s
 from .topology import (
     AGE_MARGIN,
     OPTIONAL_FIELDS,
+    SEAL,
+    SEALABLE_STREAM,
     SIZING_FIELDS,
     Sizing,
     format_duration,
@@ -67,15 +70,17 @@ async def provision(
     *,
     archive: ArchiveSizing | None = None,
     is_update: bool = False,
+    is_sealing: bool = False,
 ) -> ProvisionReport:
     """Create what is missing. With `is_update`, also apply the safe differences. Idempotent.
 
     Args:
         connection: the connection.
         sizing: replicas and limits.
-        specs: actions whose runner consumers are compared and updated, too, if they exist. Runners create them.
+        specs: actions whose runner consumers are made, too. A runner makes them itself where its login may.
         archive: the archive; None for no archive, which leaves an existing one alone.
         is_update: whether to apply safe differences.
+        is_sealing: whether to let the catalog take no rollups. `opstream` 0.4.0 and older call that a difference.
 
     Raises:
         ForeignStream: a stream, bucket or consumer with one of our names, or with our subjects, is another
@@ -88,9 +93,8 @@ async def provision(
     wanted = streams(sizing)
     if archive is not None:
         wanted.append(archive_stream(archive, replicas=sizing.replicas))
-    durables = [(stream, config, True) for stream, config in shared_consumers()]
-    durables += [(_STREAM, runner_consumer(spec), False) for spec in specs]
-    await _refuse_foreign(connection, wanted, [(stream, config) for stream, config, _ in durables])
+    durables = shared_consumers() + [(_STREAM, runner_consumer(spec)) for spec in specs]
+    await _refuse_foreign(connection, wanted, durables)
     _check_sizing(sizing, specs)
     if archive is not None:
         check_archive_age(archive, sizing.max_age)
@@ -105,20 +109,25 @@ async def provision(
         if actual is None and await admin.create_stream(connection, config):
             made.append(f"stream {name}")
             continue
-        found = compare_stream(actual or await _existing_config(admin.stream_config(connection, name)), config)
+        found = _compare_stream(actual or await _existing_config(admin.stream_config(connection, name)), config)
         update = functools.partial(admin.update_stream, connection, name)
         await _apply_safe(found, config.as_dict(), update, updated if is_update else None, drift)
-    for stream, consumer, is_ours in durables:
+    for stream, consumer in durables:
         name = str(consumer.durable_name)
         current = await admin.consumer_config(connection, stream, name)
-        if current is None and (not is_ours or await admin.create_consumer(connection, stream, consumer)):
-            made.extend([f"consumer {name}"] if is_ours else [])
+        if current is None and await admin.create_consumer(connection, stream, consumer):
+            made.append(f"consumer {name}")
             continue
         found = compare_consumer(
             current or await _existing_config(admin.consumer_config(connection, stream, name)), consumer
         )
         update = functools.partial(admin.update_consumer, connection, stream, name)
         await _apply_safe(found, consumer.as_dict(), update, updated if is_update else None, drift)
+    if is_sealing:
+        catalog = await _existing_config(admin.stream_config(connection, SEALABLE_STREAM))
+        if catalog.allow_rollup_hdrs:
+            await admin.update_stream(connection, SEALABLE_STREAM, {SEAL: False})
+            updated.append(f"stream {SEALABLE_STREAM} takes no rollups")
     return ProvisionReport(made=tuple(made), updated=tuple(updated), drift=tuple(drift))
 
 
@@ -167,7 +176,7 @@ async def check_provisioned(connection: Connection) -> int:
             raise BrokerTooOld(too_old)
         # Only the journal's age can be chosen: in other streams, wake-ups and snapshots would expire.
         chosen = OPTIONAL_FIELDS | (SIZING_FIELDS if config.name == _STREAM else SIZING_FIELDS - {"max_age"})
-        _raise_if_drifted(one for one in compare_stream(actual, config) if one.field not in chosen)
+        _raise_if_drifted(one for one in _compare_stream(actual, config) if one.field not in chosen)
         if config.name == _STREAM:
             limit = -1 if actual.max_msg_size is None else actual.max_msg_size
     for stream, consumer in shared_consumers():
@@ -228,9 +237,22 @@ async def ensure_runner_consumer(connection: Connection, spec: ActionSpec) -> No
             if refused.code == _NOT_FOUND:
                 raise NotProvisioned(missing_stream_text(_STREAM)) from refused
             raise
+        except JournalUnavailable as error:
+            # JetStream has answered the question above, so this call does not reach it from this account.
+            if error.__cause__ is None or not isinstance(error.__cause__.__cause__, NoRespondersError):
+                raise
+            raise NotProvisioned(
+                f"the broker has no consumer {name}, and this login may not make it: run 'opstream provision' with the "
+                "operator's login and the same --actions (docs/broker-access.md)"
+            ) from error
         current = await _existing_config(admin.consumer_config(connection, _STREAM, name))
     _raise_if_foreign(explain_foreign_consumer(current, wanted))
     _raise_if_drifted(compare_consumer(current, wanted), f"{UPDATE_HINT} with the same --actions")
+
+
+def _compare_stream(actual: StreamConfig, wanted: StreamConfig) -> list[Drift]:
+    """Compare a stream; whether the catalog is sealed is the operator's choice."""
+    return [one for one in compare_stream(actual, wanted) if (wanted.name, one.field) != (SEALABLE_STREAM, SEAL)]
 
 
 async def _refuse_foreign(

@@ -60,6 +60,12 @@ OPTIONAL_FIELDS: Final = frozenset({"allow_atomic"})
 """Services work without these, only slower: an upgrade may start them before it runs `provision --update`."""
 
 
+SEALABLE_STREAM: Final = subjects.bucket_stream(subjects.ACTIONS_BUCKET)
+"""The stream of the catalog, which opstream writes without rollups. While it allows them, each login that may announce
+one action may remove all others: a message with `Nats-Rollup: all` empties a stream."""
+SEAL: Final = "allow_rollup_hdrs"
+
+
 def streams(sizing: Sizing) -> list[StreamConfig]:
     """Return the streams, including those of the buckets. TIMERS comes first, because OPERATIONS sources it."""
     timers = StreamConfig(

@@ -58,6 +58,8 @@ class ProvisionSettings(msgspec.Struct, frozen=True, kw_only=True):
     archive_max_age: float | None
     """Seconds; 0 for ever."""
     is_update: bool
+    is_sealing: bool = False
+    """Let the catalog take no rollups."""
 
 
 @click.command
@@ -93,6 +95,14 @@ class ProvisionSettings(msgspec.Struct, frozen=True, kw_only=True):
 @common_options.actions_option(is_required=False)
 @common_options.archive_option
 @common_options.archive_max_age_option
+@option(
+    "--seal-catalog",
+    "is_sealing",
+    variable="SEAL_CATALOG",
+    is_flag=True,
+    help="Let the catalog of actions take no rollups, with which a runner could remove the actions of others "
+    "(docs/broker-access.md). Services of opstream 0.4.0 and older then ask for 'provision --update'.",
+)
 @option("--update", "is_update", variable="UPDATE", is_flag=True, help="Apply the differences that are safe to apply.")
 @common_options.connect_timeout_option
 @common_options.log_level_option
@@ -152,7 +162,14 @@ async def _provision(settings: ProvisionSettings, specs: list[ActionSpec]) -> Pr
         until = time.monotonic() + _PEERS_TIMEOUT
         while True:
             try:
-                return await provision_journal(connection, sizing, specs, archive=archive, is_update=settings.is_update)
+                return await provision_journal(
+                    connection,
+                    sizing,
+                    specs,
+                    archive=archive,
+                    is_update=settings.is_update,
+                    is_sealing=settings.is_sealing,
+                )
             except BrokerRefused as error:
                 if error.err_code not in _TOO_FEW_SERVERS:
                     raise

@@ -191,6 +191,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
                 "unlimited",
             ),
             *("--max-msg-size", "1MiB", "--max-body", "1KiB", "--max-result", "2KiB", "--actions", "a,b", "--update"),
+            "--seal-catalog",
             *("--archive", "--archive-max-age", "3650d", "--connect-timeout", "1m"),
         ],
         {
@@ -203,6 +204,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             "MAX_BODY": "1KiB",
             "MAX_RESULT": "2KiB",
             "ACTIONS": "a,b",
+            "SEAL_CATALOG": "true",
             "UPDATE": "true",
             "ARCHIVE": "true",
             "ARCHIVE_MAX_AGE": "3650d",

@@ -1,0 +1,5 @@
+"""Who may do what at the broker: a row for each subject that a role needs, and why. Pure.
+
+Begin at `permissions.py`. `opstream broker-config` writes a server's configuration from it (docs/adr/0050). Not allowed
+in: a subject that is spelled here and not in `subjects.py`, but for JetStream's own.
+"""

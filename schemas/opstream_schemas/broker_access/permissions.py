@@ -1,0 +1,225 @@
+"""The table of permissions. A subject without a row here is one that only the operator may use.
+
+Each role has an account of its own at the broker, to which the account with the streams exports these subjects and no
+others. Permissions of users in one account would not do: JetStream sends its answer to whatever subject a request names
+as its reply, so a role that may read one stream could write into another (docs/adr/0050).
+
+No role may make, change or delete a consumer: the broker delivers what a consumer finds to any subject that its maker
+names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from opstream_schemas import subjects
+from opstream_schemas.events import (
+    AttemptFailed,
+    Canceled,
+    CancelRequested,
+    Failed,
+    Progressed,
+    Requested,
+    Started,
+    Succeeded,
+)
+from opstream_schemas.names import Kind
+
+API: Final = "$JS.API"
+"""The first tokens of JetStream's API."""
+
+
+class Role(StrEnum):
+    """Who connects to the broker."""
+
+    API = "api"
+    RUNNER = "runner"
+    PROJECTOR = "projector"
+    WEBHOOKS = "webhooks"
+    SUBSCRIBER = "subscriber"
+    AUDITOR = "auditor"
+    ADMIN = "admin"
+    """The operator: no account of its own, and every right in the one with the streams."""
+
+
+class Way(StrEnum):
+    """How a role uses a subject."""
+
+    REQUEST = "send"
+    """It sends messages, which have one answer at most."""
+    STREAM = "send, many answers"
+    LISTEN = "listen"
+    SERVE = "answer"
+    """It answers requests of the operator."""
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """One row: a subject, or a filter of some, that a role may use."""
+
+    subject: str
+    why: str
+    way: Way = Way.REQUEST
+
+
+class ActionAccess(msgspec.Struct, frozen=True):
+    """An action that a runner may run."""
+
+    kind: Kind
+    lock_scope: str = ""
+    """`ActionSpec.lock_scope`; empty for an action that is not exclusive."""
+
+
+_OPERATIONS: Final = subjects.OPERATIONS_STREAM
+_TIMERS: Final = subjects.TIMERS_STREAM
+_VIEW: Final = subjects.bucket_stream(subjects.VIEW_BUCKET)
+_ACTIONS: Final = subjects.bucket_stream(subjects.ACTIONS_BUCKET)
+_HOLDS: Final = subjects.bucket_stream(subjects.HOLDS_BUCKET)
+_COMMON: Final = (
+    Grant(f"{API}.STREAM.INFO.*", "compares streams at its start, and looks every few seconds whether they store"),
+    Grant(f"{API}.STREAM.NAMES", "looks every few seconds whether a stream is missing"),
+    Grant(f"{API}.CONSUMER.INFO.*.*", "compares consumers at its start"),
+    Grant(f"{API}.INFO", "looks every few seconds whether there is room"),
+)
+_RUN_EVENTS: Final = (Started, Progressed, AttemptFailed, Succeeded, Failed, Canceled)
+_WATCHED_EVENTS: Final = (CancelRequested, Failed)
+
+
+def permissions(role: Role, *, actions: Sequence[ActionAccess] = (), durable: str = "") -> tuple[Grant, ...]:
+    """Return what a role may do, without doubles. The operator has no rows: it may do everything.
+
+    Args:
+        role: the role.
+        actions: of a runner.
+        durable: of a subscriber: its name.
+    """
+    makers: dict[Role, Callable[[], Iterable[Grant]]] = {
+        Role.API: _api,
+        Role.PROJECTOR: _projector,
+        Role.WEBHOOKS: _webhooks,
+        Role.AUDITOR: _auditor,
+        Role.RUNNER: lambda: _runner(actions),
+        Role.SUBSCRIBER: lambda: _subscriber(durable),
+        Role.ADMIN: lambda: (),
+    }
+    return tuple({(one.subject, one.way is Way.LISTEN): one for one in makers[role]()}.values())
+
+
+def _api() -> Iterable[Grant]:
+    yield from _COMMON
+    for event, why in (
+        (Requested, "accepts operations"),
+        (CancelRequested, "accepts requests to cancel"),
+        (Canceled, "cancels what has not begun"),
+    ):
+        yield Grant(subjects.event_type_subject(event.name), why)
+    yield from _reads(_OPERATIONS, "reads operations")
+    yield from _reads(_VIEW, "reads statuses")
+    yield from _reads(_ACTIONS, "reads the catalog of actions")
+    yield from _reads(_HOLDS, "reads queues for exclusive resources")
+    yield from _witnesses("counts what waits, and looks for a journal that lost events")
+    changes = subjects.bucket_subject(subjects.ACTIONS_BUCKET, ">")
+    yield Grant(changes, "hears of new actions; without it they come within 10 s", Way.LISTEN)
+
+
+def _runner(actions: Sequence[ActionAccess]) -> Iterable[Grant]:
+    yield from _COMMON
+    yield from _reads(_OPERATIONS, "reads the operations that it runs")
+    yield Grant(f"{API}.STREAM.MSG.GET.{_ACTIONS}", "compares its actions with the catalog")
+    yield from _reads(_HOLDS, "reads locks and rates")
+    yield Grant(f"{API}.STREAM.PURGE.{_HOLDS}", "removes locks and waiters")
+    yield Grant(_probe(), "tries whether the broker stores, after a message had no answer")
+    for action in actions:
+        kind = action.kind
+        yield from _pulls(_OPERATIONS, subjects.runner_consumer(kind), "takes its operations and wake-ups")
+        for event in _RUN_EVENTS:
+            yield Grant(subjects.action_events_filter(kind, event.name), "records what becomes of its operations")
+        for watched in _WATCHED_EVENTS:
+            text = "hears that a running operation is to stop"
+            yield Grant(subjects.action_events_filter(kind, watched.name), text, Way.LISTEN)
+        yield Grant(subjects.bucket_subject(subjects.ACTIONS_BUCKET, subjects.action_key(kind)), "announces its action")
+        yield Grant(subjects.timer_subject(kind, "*", "*"), "schedules retries")
+        yield Grant(subjects.fired_wake_subject(kind, "*", "*"), "wakes operations that may go on")
+        yield Grant(subjects.bucket_subject(subjects.HOLDS_BUCKET, f"r.{subjects.action_key(kind)}"), "keeps its rate")
+        if action.lock_scope:
+            yield Grant(
+                subjects.bucket_subject(subjects.HOLDS_BUCKET, f"*.{action.lock_scope}.>"), "takes and hands over locks"
+            )
+
+
+def _projector() -> Iterable[Grant]:
+    yield from _COMMON
+    for consumer in (
+        subjects.PROJECTOR_CONSUMER,
+        subjects.PROJECTOR_DUE_CONSUMER,
+        subjects.PROJECTOR_DEADLINES_CONSUMER,
+    ):
+        yield from _pulls(_OPERATIONS, consumer, "takes events and deadlines")
+    yield from _reads(_OPERATIONS, "reads operations")
+    yield from _reads(_VIEW, "reads snapshots")
+    yield from _reads(_HOLDS, "reads locks")
+    yield from _reads(_TIMERS, "looks for lost timers")
+    yield from _witnesses("looks for a journal that lost events")
+    yield Grant(subjects.bucket_subject(subjects.VIEW_BUCKET, ">"), "writes snapshots")
+    yield Grant(subjects.bucket_subject(subjects.HOLDS_BUCKET, ">"), "releases locks of operations that have ended")
+    yield Grant(f"{API}.STREAM.PURGE.{_HOLDS}", "releases locks of operations that have ended")
+    yield Grant(f"{API}.STREAM.PURGE.{_TIMERS}", "removes timers of operations that have ended")
+    for event in (Failed, AttemptFailed, Canceled):
+        yield Grant(subjects.event_type_subject(event.name), "ends operations whose deadline or lease is over")
+    every = Kind("*", "*")
+    yield Grant(subjects.timer_subject(every, "*", "*"), "schedules deadlines, and what was lost")
+    yield Grant(subjects.fired_wake_subject(every, "*", "*"), "wakes the next in a queue, and what was lost")
+    yield Grant(subjects.fired_deadline_subject(every, "*"), "looks again at a deadline")
+
+
+def _webhooks() -> Iterable[Grant]:
+    yield from _COMMON
+    yield from _pulls(_OPERATIONS, subjects.WEBHOOKS_CONSUMER, "takes outcomes")
+    yield from _pulls(subjects.WEBHOOKS_STREAM, subjects.WEBHOOKS_DUE_CONSUMER, "takes deliveries that are due")
+    yield from _reads(_OPERATIONS, "reads the requests and outcomes that it sends")
+    yield Grant(f"{API}.STREAM.MSG.GET.{subjects.DELIVERIES_STREAM}", "looks whether an outcome was delivered")
+    yield Grant(subjects.webhook_due_subject("*", "*"), "keeps deliveries")
+    yield Grant(subjects.webhook_later_subject("*", "*"), "schedules their next attempts")
+    yield Grant(subjects.delivery_records_filter(), "records attempts to deliver")
+
+
+def _subscriber(durable: str) -> Iterable[Grant]:
+    yield from _pulls(_OPERATIONS, durable, "takes its events")
+    yield Grant(f"{API}.CONSUMER.INFO.{_OPERATIONS}.{durable}", "compares its durable")
+    yield Grant(f"{API}.STREAM.INFO.{_OPERATIONS}", "looks whether the journal is there")
+    yield Grant(f"{API}.STREAM.MSG.GET.{_OPERATIONS}", "reads the request of an event")
+    yield Grant(f"{API}.STREAM.INFO.{subjects.PARKED_STREAM}", "looks whether events can be parked")
+    parked = subjects.dead_letters_filter(durable)
+    yield Grant(parked, "parks events that it can't handle")
+    yield Grant(f"{API}.DIRECT.GET.{subjects.PARKED_STREAM}.{parked}", "reads them again")
+    yield Grant(subjects.dead_letter_retry_subject(durable), "handles one again ('opstream parked --retry')", Way.SERVE)
+
+
+def _auditor() -> Iterable[Grant]:
+    yield from _COMMON
+    for stream in (_OPERATIONS, _VIEW, subjects.ARCHIVE_STREAM, subjects.DELIVERIES_STREAM, subjects.PARKED_STREAM):
+        yield from _reads(stream, "reads the history")
+    yield from _witnesses("compares the journal with its readers")
+
+
+def _witnesses(why: str) -> Iterable[Grant]:
+    yield Grant(f"{API}.CONSUMER.LIST.{_OPERATIONS}", why)
+    yield Grant(f"{API}.STREAM.MSG.GET.{subjects.ARCHIVE_STREAM}", why)
+
+
+def _reads(stream: str, why: str) -> Iterable[Grant]:
+    yield Grant(f"{API}.STREAM.MSG.GET.{stream}", why)
+    yield Grant(f"{API}.DIRECT.GET.{stream}", why, Way.STREAM)
+    yield Grant(f"{API}.DIRECT.GET.{stream}.>", why)
+
+
+def _pulls(stream: str, consumer: str, why: str) -> Iterable[Grant]:
+    yield Grant(f"{API}.CONSUMER.MSG.NEXT.{stream}.{consumer}", why, Way.STREAM)
+    yield Grant(f"$JS.ACK.{stream}.{consumer}.>", why)
+
+
+def _probe() -> str:
+    return subjects.fired_wake_subject(Kind("opstream", "probe"), "probe", "probe")

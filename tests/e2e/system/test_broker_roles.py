@@ -1,0 +1,148 @@
+"""The whole system on the broker that `opstream broker-config` sets up: each process has the key of its role only."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import pytest
+
+from opstream.events import Event, EventsBroker, subscribe
+from opstream_schemas.urls import BrokerCredentials
+from tests.support.broker.server import SERVER, free_port
+from tests.support.system import role_actions
+from tests.support.system.processes import Process, run
+from tests.support.system.wait import eventually
+from tests.support.webhooks.receiver import SECRET, WebhookReceiver, receiving
+
+pytestmark = pytest.mark.e2e
+
+ACTIONS: Final = "role_actions"
+DURABLE: Final = "mailer"
+
+
+class SecuredSystem:
+    """A broker with TLS and a login for each role, and the services on it."""
+
+    def __init__(self, folder: Path, stack: ExitStack, receiver: WebhookReceiver) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{free_port()}"
+        self.services: dict[str, Process] = {}
+        self._stack = stack
+        self._host = receiver.host
+        shutil.copy(str(role_actions.__file__), folder / f"{ACTIONS}.py")
+
+    def begin(self) -> None:
+        made = self.run(
+            *("broker-config", "--out", "setup", "--actions", ACTIONS, "--subscriber", DURABLE),
+            *("--nats-port", str(self.port), "--test-certificates"),
+        )
+        assert "made       " in made
+        broker = Process(command=[str(SERVER), "-c", str(self.folder / "setup" / "n1.conf")], cwd=self.folder)
+        self._stack.enter_context(broker).wait_for("Server is ready")
+        self.run("provision", *self.login("admin"), "--actions", ACTIONS, "--archive", "--seal-catalog")
+
+    def start_services(self) -> None:
+        callbacks = ("--callback-host", self._host, "--allow-http")
+        options = {
+            "api": ("--port", self.url.rpartition(":")[2], *callbacks),
+            "runner": ("--actions", ACTIONS),
+            "projector": (),
+            "webhooks": (*callbacks, "--allow-private", "127.0.0.0/8"),
+        }
+        for name, more in options.items():
+            health = () if name == "api" else ("--health-port", str(free_port()))
+            secrets = {"OPSTREAM_CALLBACK_SECRETS": SECRET} if name == "webhooks" else {}
+            process = Process(name, *self.login(name), *more, *health, cwd=self.folder, extra=secrets)
+            self.services[name] = self._stack.enter_context(process)
+
+    def run(self, *arguments: str) -> str:
+        done = run(*arguments, cwd=self.folder)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def login(self, name: str) -> tuple[str, ...]:
+        setup = self.folder / "setup"
+        files = ("--nats-nkey", str(setup / "keys" / f"{name}.nk"), "--nats-tls-ca", str(setup / "tls" / "ca.pem"))
+        return ("--nats", f"nats://127.0.0.1:{self.port}", *files)
+
+    def subscriber(self, login: str, heard: list[str]) -> EventsBroker:
+        _, url, _, nkey, _, ca = self.login(login)
+        events = EventsBroker(url, credentials=BrokerCredentials(nkey=nkey, tls_ca=ca), logger=None)
+
+        @subscribe(events, "work:*", durable=DURABLE, events="succeeded", start="all")
+        async def hear(event: Event) -> None:
+            heard.append(event.operation_id)
+
+        return events
+
+
+async def test_everything_works_with_the_keys_of_roles(tmp_path: Path) -> None:
+    """Retry, lock of a group, rate, cancel, webhook, subscriber, archive and the auditor's commands work, and no
+    process asks for more than it may."""
+    heard: list[str] = []
+    with ExitStack() as stack:
+        async with receiving() as receiver:
+            system = SecuredSystem(tmp_path, stack, receiver)
+            system.begin()
+            maker = system.subscriber("admin", heard)
+            await maker.start()  # makes its durable, which it may not do itself
+            await maker.stop()
+            system.start_services()
+            async with httpx.AsyncClient(base_url=system.url, trust_env=False, timeout=30) as http:
+                await eventually(lambda: _is_ready(http), within=30)
+                await _work(http, receiver.url)
+                events = system.subscriber(f"subscriber-{DURABLE}", heard)
+                await events.start()
+                await eventually(lambda: {"retried", "first", "second", "r0", "r1", "r2"} <= set(heard), within=10)
+                await events.stop()
+                await eventually(lambda: receiver.of("retried"), within=10)
+                assert receiver.of("retried")[0].verified()["type"].endswith("succeeded.v1")
+            auditor = system.login("auditor")
+            assert "requested" in system.run("replay", *auditor)
+            system.run("verify", *auditor)
+            system.run("verify", "--chain", *auditor)
+            assert "Succeeded" in system.run("audit", "retried", *auditor)
+            system.run("export", "history.parquet", *auditor)
+            for name, process in system.services.items():
+                assert process.is_running, process.output
+                assert "no responder" not in process.output, name
+                assert " ERROR " not in process.output, name
+
+
+async def _is_ready(http: httpx.AsyncClient) -> bool:
+    try:
+        ready = await http.get("/readyz")
+        return ready.status_code == 200 and "/work:rated" in (await http.get("/openapi.json")).text
+    except httpx.TransportError:
+        return False
+
+
+async def _work(http: httpx.AsyncClient, callback: str) -> None:
+    await _submit(http, "work:flaky", "retried", callback=callback)
+    await _submit(http, "work/7:first", "first", seconds=0.5)
+    await _submit(http, "work/7:second", "second")
+    await _submit(http, "work/8:first", "stopped", seconds=600)
+    for number in range(3):
+        await _submit(http, "work:rated", f"r{number}")
+    await eventually(lambda: _status(http, "stopped", "Running"), within=10)
+    assert (await http.post("/status/stopped:cancel", json={"reason": "enough"})).is_success
+    for operation_id in ("retried", "first", "second", "r0", "r1", "r2"):
+        await eventually(lambda operation_id=operation_id: _status(http, operation_id, "Succeeded"), within=15)
+    await eventually(lambda: _status(http, "stopped", "Canceled"), within=10)
+    waited = await http.get("/status/second", headers={"Prefer": "wait=5"})
+    assert waited.json()["status"] == "Succeeded"
+
+
+async def _submit(http: httpx.AsyncClient, target: str, operation_id: str, *, callback: str = "", **given: Any) -> None:
+    headers = {"Operation-Id": operation_id} | ({"Operation-Callback": callback} if callback else {})
+    submitted = await http.post(f"/{target}", json=given, headers=headers)
+    assert submitted.status_code == 202, submitted.text
+
+
+async def _status(http: httpx.AsyncClient, operation_id: str, wanted: str) -> bool:
+    return bool((await http.get(f"/status/{operation_id}")).json()["status"] == wanted)
