@@ -23,6 +23,10 @@ class NotProvisioned(JournalError):
     """A stream, bucket or consumer is missing; `opstream provision` creates it."""
 
 
+class RestoreUnfinished(NotProvisioned):
+    """Of a backup that is being restored, only a part is there so far; `opstream restore` ends it, or begins again."""
+
+
 class Drifted(JournalError):
     """A stream, bucket or consumer differs from what this version needs."""
 

@@ -52,6 +52,8 @@ SECTIONS: Final = {
         "keygen": "Make a key for checkpoints.",
     },
     "Operate": {
+        "backup": "Copy everything from the broker, while it works.",
+        "restore": "Bring a backup to a broker.",
         "rebuild": "Bring the view in line with the journal.",
         "fail": "End an operation as failed.",
         "parked": "Show events that subscribers could not handle.",

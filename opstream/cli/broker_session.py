@@ -22,6 +22,9 @@ NO_JOURNAL: Final = (
     "backup first (docs/running.md, When the journal was deleted); otherwise 'opstream provision' makes an empty one"
 )
 
+_LOOK_THEMSELVES: Final = frozenset({"provision", "restore"})
+"""Commands that look at all streams before they touch one."""
+
 
 @asynccontextmanager
 async def broker_session(
@@ -47,7 +50,7 @@ async def broker_session(
                 servers, f"opstream-{command}", connect_timeout=connect_timeout, credentials=credentials
             )
         try:
-            if command != "provision":  # which looks at all that it needs
+            if command not in _LOOK_THEMSELVES:
                 with suppress(JournalUnavailable):  # which the command finds itself, and some wait for
                     await check_journal_is_ours(connection)
             yield connection

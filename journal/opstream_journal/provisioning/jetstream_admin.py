@@ -74,6 +74,51 @@ async def update_stream(connection: Connection, name: str, fields: Fields) -> No
     await _request(connection, f"STREAM.UPDATE.{name}", _merged(raw, fields))
 
 
+async def stream_info(connection: Connection, name: str) -> dict[str, Any] | None:
+    """Return what the leader says about a stream, in the broker's form; None without one.
+
+    Raises:
+        JournalUnavailable: JetStream did not answer.
+        BrokerRefused: the broker refused.
+    """
+    try:
+        return await _request(connection, f"STREAM.INFO.{name}")
+    except BrokerRefused as refused:
+        if refused.code == _NOT_FOUND:
+            return None
+        raise
+
+
+async def delete_stream(connection: Connection, name: str) -> None:
+    """Delete a stream with all its messages and consumers, if it is there.
+
+    Raises:
+        JournalUnavailable: JetStream did not answer.
+        BrokerRefused: the broker refused.
+    """
+    try:
+        await _request(connection, f"STREAM.DELETE.{name}")
+    except BrokerRefused as refused:
+        if refused.code != _NOT_FOUND:
+            raise
+
+
+async def consumer_configs(connection: Connection, stream_name: str) -> list[dict[str, Any]]:
+    """Return the configurations of a stream's consumers, in the broker's form.
+
+    Raises:
+        JournalUnavailable: JetStream did not answer.
+        BrokerRefused: the broker refused, as for a stream that is missing.
+    """
+    found: list[dict[str, Any]] = []
+    while True:
+        answer = await _request(connection, f"CONSUMER.LIST.{stream_name}", {"offset": len(found)})
+        page = [one["config"] for one in answer.get("consumers") or ()]
+        found += page
+        if not page or len(found) >= answer["total"]:
+            return found
+
+
 async def streams_with_subject(connection: Connection, subject: str) -> list[str]:
     """Return the names of the streams that take a subject, or one that it matches; at most 1,024.
 

@@ -22,6 +22,7 @@ from opstream_journal.errors import (
     ForeignStream,
     JournalUnavailable,
     NotProvisioned,
+    RestoreUnfinished,
 )
 from opstream_journal.jetstream.connection import Connection
 from opstream_journal.jetstream.server_version import explain_old_version
@@ -33,6 +34,7 @@ from . import jetstream_admin as admin
 from .archive import ArchiveSizing, archive_stream, check_archive_age
 from .config_drift import Drift, compare_consumer, compare_stream
 from .ownership import RIGHT_BROKER, explain_foreign_consumer, explain_foreign_stream
+from .restore_mark import explain_unfinished_restore, restore_mark
 from .topology import (
     AGE_MARGIN,
     OPTIONAL_FIELDS,
@@ -85,6 +87,7 @@ async def provision(
     Raises:
         ForeignStream: a stream, bucket or consumer with one of our names, or with our subjects, is another
             application's. Nothing was made or changed.
+        RestoreUnfinished: a backup is being restored, and not all of it is there. Nothing was made or changed.
         Drifted: with `sizing`, events would expire before the statuses of their operations; or the archive would expire
             before the journal; or a lease would become shorter than its runners expect. Nothing was changed.
         JournalError: the broker refused or did not answer.
@@ -161,6 +164,7 @@ async def check_provisioned(connection: Connection) -> int:
 
     Raises:
         ForeignStream: a stream with one of our names is another application's.
+        RestoreUnfinished: a backup is being restored, and not all of it is there.
         NotProvisioned: something is missing.
         Drifted: something differs.
         BrokerTooOld: the leader of a stream is older than opstream works with.
@@ -193,6 +197,7 @@ async def check_journal_is_ours(connection: Connection) -> None:
 
     Raises:
         ForeignStream: it is another application's.
+        RestoreUnfinished: it is of a backup that is being restored.
         JournalError: the broker refused or did not answer.
     """
     await _refuse_foreign_streams(connection, [one for one in streams(Sizing()) if one.name == _STREAM])
@@ -274,10 +279,13 @@ async def _refuse_foreign(
 
 
 async def _refuse_foreign_streams(connection: Connection, wanted: Sequence[StreamConfig]) -> list[StreamConfig | None]:
-    """Return what the broker has of these streams, None for one that is missing; raise if one is not ours."""
+    """Return what the broker has of these streams, None for one that is missing; raise if one is not ours, or is of a
+    restore that has not ended."""
     found = [await admin.stream_config(connection, str(config.name)) for config in wanted]
     for config, actual in zip(wanted, found, strict=True):
         _raise_if_foreign("" if actual is None else explain_foreign_stream(actual, config))
+        if actual is not None and (mark := restore_mark(actual)):
+            raise RestoreUnfinished(explain_unfinished_restore(str(config.name), mark))
     return found
 
 

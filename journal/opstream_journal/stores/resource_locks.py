@@ -135,6 +135,22 @@ class ResourceLocks:
             self._connection, Kind.parse(claim.kind), claim.operation_id, WAKE_UP_REASON, armed_by=claim.sequence
         )
 
+    async def restore_owner(self, lock: str, claim: Claim) -> bool:
+        """Make an operation the owner of a lock, whatever the bucket says; return False if it is that already.
+
+        Only for an operation that has begun an attempt and is open, which proves by the journal that it owns the lock;
+        and only while no service works, as after a restore (docs/adr/0051).
+
+        Raises:
+            JournalError: the broker did not answer, or refused.
+        """
+        seen = _owner(await self._bucket.get(_owner_key(lock)))
+        await self._remove_waiter(lock, claim.operation_id)
+        if seen is not None and seen.operation_id == claim.operation_id:
+            return False
+        await self._bucket.put(_owner_key(lock), _encode(claim))
+        return True
+
     async def owner(self, lock: str) -> Claim | None:
         """Return the claim of the operation that owns a lock; None if it has ended, or the lock is free.
 

@@ -10,13 +10,13 @@ import click
 import msgspec
 
 from opstream.cli import service_process
+from opstream.cli.cluster_size import PEERS_DELAY, PEERS_TIMEOUT, known_servers, too_few_servers
 from opstream.cli.options import common as common_options
 from opstream.cli.options.option import option
 from opstream.cli.options.value_types import Duration, Size
 from opstream.terminal import logs
 from opstream.terminal.console import CommandError
 from opstream_schemas.action_spec import ActionSpec
-from opstream_schemas.text import format_count
 from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 
 if TYPE_CHECKING:
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 
 _TOO_FEW_SERVERS: Final = frozenset({10005, 10074})
-_PEERS_TIMEOUT: Final = 5.0
-"""Seconds in which the servers of a cluster that has just started get to know each other."""
-_PEERS_DELAY: Final = 0.25
 """JetStream's `err_code` for more replicas than there are servers, in a cluster and without one."""
 
 
@@ -159,7 +156,7 @@ async def _provision(settings: ProvisionSettings, specs: list[ActionSpec]) -> Pr
         _check_replicas(settings, connection)
         sizing = requested_sizing(settings, await current_sizing(connection) or Sizing(), specs)
         archive = requested_archive(settings, await current_archive(connection))
-        until = time.monotonic() + _PEERS_TIMEOUT
+        until = time.monotonic() + PEERS_TIMEOUT
         while True:
             try:
                 return await provision_journal(
@@ -173,10 +170,10 @@ async def _provision(settings: ProvisionSettings, specs: list[ActionSpec]) -> Pr
             except BrokerRefused as error:
                 if error.err_code not in _TOO_FEW_SERVERS:
                     raise
-                known = _known_servers(connection)
+                known = known_servers(connection)
                 if not known or time.monotonic() >= until:
-                    raise CommandError(_too_few_servers(sizing.replicas, known, str(error))) from error
-            await connection.sleep(_PEERS_DELAY)
+                    raise CommandError(too_few_servers(sizing.replicas, known, str(error))) from error
+            await connection.sleep(PEERS_DELAY)
 
 
 def requested_sizing(settings: ProvisionSettings, current: Sizing, specs: list[ActionSpec]) -> Sizing:
@@ -226,23 +223,8 @@ def _check_max_payload(settings: ProvisionSettings, max_payload: int) -> None:
 def _check_replicas(settings: ProvisionSettings, connection: Connection) -> None:
     """Check before anything is made or compared: one server without a cluster can't hold two copies."""
     replicas = settings.replicas or 1
-    if replicas > 1 and _known_servers(connection) == 0:
-        raise CommandError(_too_few_servers(replicas, 0, ""))
-
-
-def _known_servers(connection: Connection) -> int:
-    """Return how many servers the broker's cluster has, as far as the server says; 0 if it is no cluster."""
-    info = connection.nc._server_info  # noqa: SLF001 - nats-py has no public way
-    return max(1, len(info.get("connect_urls") or ())) if info.get("cluster") else 0
-
-
-def _too_few_servers(replicas: int, servers: int, reason: str) -> str:
-    has = format_count(servers, "server") if servers else "1 server, and is no cluster"
-    return (
-        f"{replicas} replicas need a cluster of at least {replicas} servers with JetStream, and the broker has {has}: "
-        f"start more servers with the same cluster name, or choose --replicas {max(servers, 1)}"
-        f"{f' (the broker says: {reason})' if reason else ''}"
-    )
+    if replicas > 1 and known_servers(connection) == 0:
+        raise CommandError(too_few_servers(replicas, 0, ""))
 
 
 def _needed_message_size(settings: ProvisionSettings) -> int:

@@ -1,0 +1,189 @@
+"""Restores a backup to a broker that has none of opstream's streams, or whose streams are to be replaced."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from nats.js.api import StreamConfig
+
+from opstream.terminal.console import CommandError
+from opstream.terminal.progress_bar import ProgressBar
+from opstream_journal import BrokerRefused, Connection, ForeignStream, JournalError
+from opstream_journal.provisioning import jetstream_admin as admin
+from opstream_journal.provisioning.archive import ArchiveSizing, archive_stream
+from opstream_journal.provisioning.ownership import RIGHT_BROKER, explain_foreign_stream
+from opstream_journal.provisioning.restore_mark import own_metadata, restore_mark
+from opstream_journal.provisioning.topology import Sizing, streams
+from opstream_schemas.text import format_count
+
+from .backup_folder import read_chunks
+from .manifest import Manifest, StreamRecord
+from .reconciliation import Reconciled, Reconciler
+from .snapshot_transfer import Snapshot, chunk_size, send_snapshot
+from .stream_plan import JOURNAL, LAST_RESTORED, all_streams, restore_order
+from .stream_tail import replay_tail
+
+_MEBIBYTE: Final = 1024 * 1024
+
+
+class RestoreSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator chooses."""
+
+    folder: Path
+    """Of the backup, which was checked."""
+    replicas: int | None = None
+    """Copies of each stream; None for as many as the backup had."""
+    is_replacing: bool = False
+    """Delete opstream's streams on the broker first."""
+
+
+class Restorer:
+    """Restores one backup. Use it once.
+
+    Args:
+        connection: the connection.
+        settings: see `RestoreSettings`.
+        manifest: of the backup.
+        bar: shows the progress.
+    """
+
+    def __init__(self, connection: Connection, settings: RestoreSettings, manifest: Manifest, bar: ProgressBar) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._manifest = manifest
+        self._bar = bar
+        self._mark = f"{settings.folder.absolute().name} of {manifest.began_at:%Y-%m-%dT%H:%M:%SZ}"
+        self._names = tuple(stream.name for stream in manifest.streams)
+
+    @property
+    def replicas(self) -> int:
+        """The copies that the streams will have."""
+        return self._settings.replicas or int(self._manifest.stream(JOURNAL).config["num_replicas"])
+
+    async def run(self) -> Reconciled:
+        """Restore all streams, make them fit together, and remove the mark. Run again after a failure, it begins again.
+
+        Raises:
+            CommandError: the broker has streams of opstream's, and they are not to be replaced; or a file has changed.
+            ForeignStream: a stream with one of opstream's names is another application's. Nothing was changed.
+            JournalError: the broker was lost, was silent, or refused. What is there is marked as unfinished.
+        """
+        await self._clear(await self._present())
+        for name in restore_order(self._names):
+            await self._restore(self._manifest.stream(name))
+        done = await Reconciler(self._connection, self._bar).run()
+        if LAST_RESTORED in self._names:
+            await self._restore(self._manifest.stream(LAST_RESTORED))
+        for name in sorted(self._names, key=lambda name: name == JOURNAL):  # the journal last
+            await self._set_mark(name, "")
+        return done
+
+    async def _present(self) -> dict[str, StreamConfig]:
+        """Return which of our streams the broker has."""
+        wanted = {str(config.name): config for config in streams(Sizing())}
+        archive = archive_stream(ArchiveSizing(), replicas=1)
+        wanted[str(archive.name)] = archive
+        found = {}
+        for name in dict.fromkeys((*all_streams(), *self._names)):
+            config = await admin.stream_config(self._connection, name)
+            if config is None:
+                continue
+            if name in wanted and (why := explain_foreign_stream(config, wanted[name])):
+                raise ForeignStream(f"{why}: {RIGHT_BROKER}")
+            found[name] = config
+        return found
+
+    async def _clear(self, present: Mapping[str, StreamConfig]) -> None:
+        """Delete what an earlier restore has left, or all, if that was asked for."""
+        if not present:
+            return
+        marks = {name: restore_mark(config) for name, config in present.items()}
+        # The mark goes from the journal last, so with it everything is of the restore that has not ended.
+        is_unfinished = bool(marks.get(JOURNAL)) or all(marks.values())
+        names = ", ".join(present)
+        if is_unfinished:
+            self._bar.print_line(
+                f"a restore has not ended ({', '.join(sorted({*marks.values()} - {''}))}): begins again"
+            )
+        elif not self._settings.is_replacing:
+            raise CommandError(
+                f"the broker has {names} already, and nothing was touched: restore to another broker, or add "
+                "--replace, which deletes these streams with all that is in them"
+            )
+        for name in present:
+            await self._set_mark(name, self._mark)  # so that nothing starts on a half of them
+        for name in present:
+            await admin.delete_stream(self._connection, name)
+        self._bar.print_line(f"deleted: {names}")
+
+    async def _restore(self, record: StreamRecord) -> None:
+        began = time.monotonic()
+        path = self._settings.folder / record.snapshot.name
+        config = self._configured(record.config)
+        self._bar.begin(f"bytes of {record.name}", record.snapshot.bytes)
+        sent = 0
+
+        def chunks() -> Iterator[bytes]:
+            nonlocal sent
+            for chunk in read_chunks(path, chunk_size(self._connection), record.snapshot):
+                yield chunk
+                sent += len(chunk)
+                self._bar.show(sent)
+
+        try:
+            info = await send_snapshot(self._connection, Snapshot(config=config, state=record.state), chunks())
+        except BrokerRefused as refused:
+            raise JournalError(f"{record.name} could not be restored: {refused}") from refused
+        last = int(info["state"]["last_seq"])
+        if last < record.last:
+            raise JournalError(
+                f"{record.name} was restored up to sequence {last}, and the backup has it up to {record.last}"
+            )
+        await self._check_consumers(record)
+        if record.tail is not None:
+            with (self._settings.folder / record.tail.name).open("rb") as lines:
+                await replay_tail(self._connection, lines)
+        self._bar.end()
+        size, seconds = record.snapshot.bytes / _MEBIBYTE, time.monotonic() - began
+        messages = format_count(int(info["state"]["messages"]), "message")
+        self._bar.print_line(f"{record.name}: {messages}, up to sequence {last}, {size:,.1f} MiB in {seconds:.1f} s")
+
+    async def _check_consumers(self, record: StreamRecord) -> None:
+        if not record.consumers:
+            return
+        found = {str(one.get("durable_name")) for one in await admin.consumer_configs(self._connection, record.name)}
+        missing = sorted({str(one["durable_name"]) for one in record.consumers} - found)
+        if missing:
+            raise JournalError(f"{record.name} was restored without its consumers {', '.join(missing)}")
+
+    def _configured(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        return {**config, "num_replicas": self.replicas, "metadata": own_metadata(config, self._mark)}
+
+    async def _set_mark(self, name: str, mark: str) -> None:
+        info = await admin.stream_info(self._connection, name)
+        if info is not None:
+            await admin.update_stream(self._connection, name, {"metadata": own_metadata(info["config"], mark)})
+
+
+def next_steps(manifest: Manifest, *, has_key: bool) -> list[str]:
+    """Return what an operator does after a restore, in order.
+
+    Args:
+        manifest: of the backup.
+        has_key: whether the journal was compared with the backup's checkpoint.
+    """
+    steps = [
+        f"operations accepted after {manifest.began_at:%Y-%m-%d %H:%M:%S} UTC are unknown (404): ask for them again",
+        "opstream provision, with the options that you run it with: it compares, and changes nothing",
+        "start projectors, then runners, then APIs, webhooks and subscribers",
+        "opstream verify: the view and the journal are as the restore has left them",
+    ]
+    if manifest.checkpoint and not has_key:
+        steps.insert(
+            1, "opstream verify --chain --checkpoint DIR/journal.checkpoints --key PUBLIC, with your public key"
+        )
+    return steps
