@@ -10,6 +10,7 @@ from typing import Any, Final
 from opstream._version import __version__
 from opstream.terminal.progress_bar import ProgressBar
 from opstream_journal import Connection, NotProvisioned
+from opstream_journal.jetstream.stream_scan import CREATED
 from opstream_journal.missing_streams import missing_stream_text
 from opstream_journal.provisioning import jetstream_admin as admin
 from opstream_schemas.text import format_count
@@ -96,7 +97,7 @@ class BackupMaker:
         if planned.has_tail:
             tail, count = await self._copy_tail(self._folder.create(f"{name}.tail"), name, snapshot)
         self._bar.end()
-        record = _record(name, snapshot, written, tail, count, consumers)
+        record = _record(info, snapshot, written, tail, count, consumers)
         self._bar.print_line(_line(record, time.monotonic() - began))
         return record
 
@@ -109,7 +110,7 @@ class BackupMaker:
 
 
 def _record(
-    name: str,
+    info: dict[str, Any],
     snapshot: Snapshot,
     written: FileRecord,
     tail: FileRecord | None,
@@ -119,7 +120,8 @@ def _record(
     state = snapshot.state
     messages, last = int(state["messages"]), int(state["last_seq"])
     return StreamRecord(
-        name=name,
+        name=info["config"]["name"],
+        created=(info["config"].get("metadata") or {}).get(CREATED, info["created"]),
         first=int(state["first_seq"]) if messages else last + 1,
         last=last,
         messages=messages,

@@ -35,6 +35,8 @@ class StreamRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     messages: int
     bytes: int
     """As the broker counts them."""
+    created: str
+    """As the broker writes it; checkpoints name it, too."""
     snapshot: FileRecord
     """The broker's own format."""
     tail: FileRecord | None = None

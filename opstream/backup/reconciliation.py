@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -16,14 +17,13 @@ import msgspec
 
 from opstream.terminal.progress_bar import ProgressBar
 from opstream_journal import Connection, Journal, SnapshotStore
-from opstream_journal.jetstream.stream_scan import stream_bounds
 from opstream_journal.stores.resource_locks import ResourceLocks
-from opstream_journal.stores.snapshots import VIEW_STREAM, RawSnapshots, SnapshotReader
+from opstream_journal.stores.snapshots import RawSnapshot, RawSnapshots
 from opstream_journal.stores.timers import schedule_deadline, schedule_wake_up, send_wake_up
 from opstream_projector.consistency.entry_check import EntryReader
-from opstream_projector.consistency.journal_fold import JournalFold
+from opstream_projector.consistency.journal_fold import FoldedOperation, JournalFold
 from opstream_projector.consistency.rebuild import LostEntry, ViewRebuilder
-from opstream_projector.consistency.retry import first_error, run_bounded
+from opstream_projector.consistency.retry import run_bounded
 from opstream_projector.consistency.view_scan import ViewScan
 from opstream_schemas.integrity.setback import SetbackEvidence
 from opstream_schemas.operation.resource_lock import Claim
@@ -33,7 +33,6 @@ RETRY_REASON: Final = "retry"
 """The reason in a runner's own timer of a retry, so that this one replaces it."""
 START_REASON: Final = "restored"
 
-_PAGE: Final = 500
 _AT_ONCE: Final = 64
 
 
@@ -51,7 +50,7 @@ class Reconciled(msgspec.Struct, kw_only=True):
 
 
 class Reconciler:
-    """Works on a broker on which no service works.
+    """Works on a broker on which no service works; a `ScanVisitor` around that of a rebuild.
 
     Args:
         connection: the connection.
@@ -63,7 +62,12 @@ class Reconciler:
         self._bar = bar
         self._journal = Journal(connection, max_msg_size=-1, clock=time.monotonic)
         self._locks = ResourceLocks(connection, self._journal)
+        self._snapshots = RawSnapshots(connection)
+        self._reader = EntryReader(connection, self._journal, self._snapshots, now=_utc_now)
+        self._rebuilder = ViewRebuilder(SnapshotStore(connection), self._reader, now=_utc_now, keep=_leave)
         self._limit = asyncio.Semaphore(_AT_ONCE)
+        self._opened = 0
+        self._returned = 0
 
     async def run(self) -> Reconciled:
         """Rebuild the view, and move all open operations on.
@@ -73,50 +77,45 @@ class Reconciler:
         """
         await self._journal.start()
         await self._locks.start()
-        done = await self._rebuild()
-        try:
-            await self._move_on(done)
-        except ExceptionGroup as group:
-            raise first_error(group) from group
-        return done
-
-    async def _rebuild(self) -> Reconciled:
-        snapshots = RawSnapshots(self._connection)
-        await snapshots.start()
-        try:
-            reader = EntryReader(self._connection, self._journal, snapshots, now=_utc_now)
-            rebuilder = ViewRebuilder(SnapshotStore(self._connection), reader, now=_utc_now, keep=_leave)
-            scan = ViewScan(self._connection, snapshots, JournalFold(), self._bar)
-            await scan.run(rebuilder)
-        finally:
-            await snapshots.stop()
+        await self._snapshots.start()
+        scan = ViewScan(self._connection, self._snapshots, JournalFold(), self._bar)
+        await scan.run(self)
+        await self._snapshots.stop()
         return Reconciled(
             operations=scan.journal_fold.operations,
-            rewritten=rebuilder.rewritten + rebuilder.missing,
+            rewritten=self._rebuilder.rewritten + self._rebuilder.missing,
+            opened=self._opened,
+            locks=self._returned,
             evidence=scan.evidence,
         )
 
-    async def _move_on(self, done: Reconciled) -> None:
-        reader = SnapshotReader(self._connection)
-        await reader.start()
-        bounds = await stream_bounds(self._connection, VIEW_STREAM)
-        self._bar.begin("entries", bounds.messages)
-        seen, revision = 0, 1
-        while revision <= bounds.last and (page := await reader.page(revision, _PAGE)):
-            revision = page[-1].revision + 1
-            seen += len(page)
-            opened = [one.operation for one in page if one.operation is not None and not one.operation.is_terminal]
-            await run_bounded([functools.partial(self._move, one, done) for one in opened], self._limit)
-            self._bar.show(seen)
-        self._bar.end()
-        await reader.stop()
+    async def visit_operations(self, batch: Sequence[FoldedOperation], scan: ViewScan) -> None:
+        """See `ScanVisitor`. An operation that is old may have no entry; it is moved on all the same."""
+        await self._rebuilder.visit_operations(batch, scan)
+        todo = [
+            functools.partial(self._move_folded, folded, scan)
+            for folded in batch
+            if folded.operation is None or not folded.operation.is_terminal
+        ]
+        await run_bounded(todo, self._limit)
 
-    async def _move(self, operation: Operation, done: Reconciled) -> None:
+    async def visit_entries(self, snapshots: Sequence[RawSnapshot], scan: ViewScan) -> None:
+        """See `ScanVisitor`."""
+        await self._rebuilder.visit_entries(snapshots, scan)
+
+    async def _move_folded(self, folded: FoldedOperation, scan: ViewScan) -> None:
+        operation = folded.operation
+        if operation is None or not folded.is_last:  # the fold of a very large journal forgets some states
+            operation = (await scan.retry(lambda: self._reader.read(folded.operation_id))).operation
+        if operation is not None and not operation.is_terminal:
+            known = operation
+            await scan.retry(lambda: self._move(known))
+
+    async def _move(self, operation: Operation) -> None:
         """Schedule what an operation waits for. A timer that is there is replaced; one too many does no harm."""
-        done.opened += 1
         connection, kind = self._connection, operation.kind
         if operation.hold and operation.attempt:
-            await self._restore_lock(operation, done)
+            await self._restore_lock(operation)
         await schedule_deadline(connection, kind, operation.id, operation.deadline)
         waiting = operation.waiting
         if waiting is not None:
@@ -126,11 +125,12 @@ class Reconciler:
         elif operation.live is None:
             requested = operation.stream_sequence if operation.position == 1 else 0
             await send_wake_up(connection, kind, operation.id, START_REASON, armed_by=requested)
+        self._opened += 1
 
-    async def _restore_lock(self, operation: Operation, done: Reconciled) -> None:
+    async def _restore_lock(self, operation: Operation) -> None:
         messages = await self._journal.messages(operation.id)
         claim = Claim(operation_id=operation.id, sequence=messages[0].sequence, kind=str(operation.kind))
-        done.locks += await self._locks.restore_owner(operation.hold, claim)
+        self._returned += await self._locks.restore_owner(operation.hold, claim)
 
 
 def _leave(_entry: LostEntry) -> None:

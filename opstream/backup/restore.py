@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from nats.js.api import StreamConfig
@@ -13,6 +13,7 @@ from nats.js.api import StreamConfig
 from opstream.terminal.console import CommandError
 from opstream.terminal.progress_bar import ProgressBar
 from opstream_journal import BrokerRefused, Connection, ForeignStream, JournalError
+from opstream_journal.jetstream.stream_scan import CREATED
 from opstream_journal.provisioning import jetstream_admin as admin
 from opstream_journal.provisioning.archive import ArchiveSizing, archive_stream
 from opstream_journal.provisioning.ownership import RIGHT_BROKER, explain_foreign_stream
@@ -27,6 +28,10 @@ from .snapshot_transfer import Snapshot, chunk_size, send_snapshot
 from .stream_plan import JOURNAL, LAST_RESTORED, all_streams, restore_order
 from .stream_tail import replay_tail
 
+_TOO_FEW_SERVERS: Final = frozenset({10005, 10074})
+"""JetStream's `err_code` for more replicas than there are servers, in a cluster and without one."""
+_CONSUMERS_TIMEOUT: Final = 30.0
+_POLL: Final = 0.1
 _MEBIBYTE: Final = 1024 * 1024
 
 
@@ -123,7 +128,8 @@ class Restorer:
     async def _restore(self, record: StreamRecord) -> None:
         began = time.monotonic()
         path = self._settings.folder / record.snapshot.name
-        config = self._configured(record.config)
+        metadata = {**own_metadata(record.config, self._mark), CREATED: record.created}
+        config = {**record.config, "num_replicas": self.replicas, "metadata": metadata}
         self._bar.begin(f"bytes of {record.name}", record.snapshot.bytes)
         sent = 0
 
@@ -137,7 +143,8 @@ class Restorer:
         try:
             info = await send_snapshot(self._connection, Snapshot(config=config, state=record.state), chunks())
         except BrokerRefused as refused:
-            raise JournalError(f"{record.name} could not be restored: {refused}") from refused
+            servers = " Choose fewer with --replicas" if refused.err_code in _TOO_FEW_SERVERS else ""
+            raise JournalError(f"{record.name} could not be restored: {refused}.{servers}") from refused
         last = int(info["state"]["last_seq"])
         if last < record.last:
             raise JournalError(
@@ -153,15 +160,17 @@ class Restorer:
         self._bar.print_line(f"{record.name}: {messages}, up to sequence {last}, {size:,.1f} MiB in {seconds:.1f} s")
 
     async def _check_consumers(self, record: StreamRecord) -> None:
-        if not record.consumers:
-            return
-        found = {str(one.get("durable_name")) for one in await admin.consumer_configs(self._connection, record.name)}
-        missing = sorted({str(one["durable_name"]) for one in record.consumers} - found)
-        if missing:
-            raise JournalError(f"{record.name} was restored without its consumers {', '.join(missing)}")
-
-    def _configured(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        return {**config, "num_replicas": self.replicas, "metadata": own_metadata(config, self._mark)}
+        """Wait for the consumers of a stream: a cluster assigns them after it has said that the stream is restored."""
+        wanted = {str(one["durable_name"]) for one in record.consumers}
+        until = time.monotonic() + _CONSUMERS_TIMEOUT
+        while wanted:
+            present = await admin.consumer_configs(self._connection, record.name)
+            missing = sorted(wanted - {str(one.get("durable_name")) for one in present})
+            if not missing:
+                return
+            if time.monotonic() > until:
+                raise JournalError(f"{record.name} was restored without its consumers {', '.join(missing)}")
+            await self._connection.sleep(_POLL)
 
     async def _set_mark(self, name: str, mark: str) -> None:
         info = await admin.stream_info(self._connection, name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.disaster import clocks, cluster, damage, deletion, disk, versions
+from tests.disaster import clocks, cluster, damage, deletion, disk, loss, versions
 from tests.disaster.scenario import Scenario
 
 SCENARIOS: Final[dict[str, type[Scenario]]] = {
@@ -32,6 +32,8 @@ SCENARIOS: Final[dict[str, type[Scenario]]] = {
         deletion.ProjectorConsumersDeletion,
         deletion.WebhooksDeletion,
         deletion.DeletionOfAll,
+        loss.LostStore,
+        loss.LostCluster,
         clocks.FastRunner,
         clocks.SlowRunner,
         clocks.FastApi,

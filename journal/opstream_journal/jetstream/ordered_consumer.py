@@ -89,6 +89,7 @@ class StreamLimits(msgspec.Struct):
     max_age: int = 0
     """Nanoseconds; 0 for never."""
     num_replicas: int = 1
+    metadata: dict[str, str] = {}
 
 
 class StreamInfo(msgspec.Struct):

@@ -32,6 +32,8 @@ from .ordered_consumer import (
 
 logger = logging.getLogger(__name__)
 
+CREATED: Final = "opstream.created"
+"""Key in a restored stream's metadata: when the stream of the backup was created (docs/adr/0051)."""
 OUTAGE_TIMEOUT: Final = 60.0
 """Seconds that a scan waits for a broker that is away."""
 
@@ -48,7 +50,8 @@ class StreamIdentity(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     created: str
-    """The time of its creation, as the broker writes it. A restored backup keeps it, a new stream does not."""
+    """The time of its creation, as the broker writes it. A restored backup keeps it, a new stream does not: the broker
+    takes a restored stream for a new one, so `opstream restore` notes the time in its metadata."""
     max_age: float
     """Seconds after which messages expire; 0 for never."""
     first: int
@@ -93,7 +96,7 @@ async def stream_identity(connection: Connection, stream: str) -> StreamIdentity
     bounds, limits = info.state or StreamBounds(1, 0, 0), info.config or StreamLimits()
     return StreamIdentity(
         name=stream,
-        created=info.created,
+        created=limits.metadata.get(CREATED, info.created),
         max_age=limits.max_age / 1e9,
         first=bounds.first if bounds.messages else bounds.last + 1,
         last=bounds.last,

@@ -145,6 +145,7 @@ def restore_backup(options: RestoreOptions) -> None:
 async def _restore(options: RestoreOptions, manifest: Manifest, bar: ProgressBar) -> Reconciled:
     from opstream.backup.restore import Restorer, RestoreSettings
     from opstream.cli.broker_session import broker_session
+    from opstream.cli.cluster_size import known_servers, too_few_servers
     from opstream_journal.provisioning.provision import check_provisioned
 
     settings = RestoreSettings(folder=options.folder, replicas=options.replicas, is_replacing=options.is_replacing)
@@ -153,7 +154,8 @@ async def _restore(options: RestoreOptions, manifest: Manifest, bar: ProgressBar
     )
     async with session as connection:
         restorer = Restorer(connection, settings, manifest, bar)
-        await _check_servers(connection, restorer.replicas)
+        if restorer.replicas > 1 and not known_servers(connection):
+            raise CommandError(too_few_servers(restorer.replicas, 0, ""))
         done = await restorer.run()
     session = broker_session(
         options.servers,
@@ -167,17 +169,6 @@ async def _restore(options: RestoreOptions, manifest: Manifest, bar: ProgressBar
         if options.keys:
             await _verify_chain(connection, options)
     return done
-
-
-async def _check_servers(connection: Connection, replicas: int) -> None:
-    """Check that the cluster has enough servers, before anything is deleted or made."""
-    from opstream.cli.cluster_size import PEERS_DELAY, PEERS_TIMEOUT, known_servers, too_few_servers
-
-    until = time.monotonic() + PEERS_TIMEOUT
-    while replicas > max(1, known := known_servers(connection)):
-        if not known or time.monotonic() >= until:
-            raise CommandError(too_few_servers(replicas, known, ""))
-        await connection.sleep(PEERS_DELAY)
 
 
 async def _verify_chain(connection: Connection, options: RestoreOptions) -> None:

@@ -1,0 +1,350 @@
+"""`opstream restore` on a real broker: what comes back, what is refused, and what a killed one leaves."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from opstream.backup.backup_folder import SUMS
+from opstream.backup.manifest import NAME
+from opstream.backup.stream_plan import JOURNAL
+from opstream_journal import Connection, Journal, connect
+from opstream_journal.errors import RestoreUnfinished
+from opstream_journal.jetstream.stream_scan import scan_stream, stream_bounds
+from opstream_journal.provisioning import jetstream_admin as admin
+from opstream_journal.provisioning.archive import ArchiveSizing
+from opstream_journal.provisioning.provision import check_provisioned, provision
+from opstream_journal.provisioning.topology import Sizing
+from opstream_journal.stores.resource_locks import ResourceLocks
+from opstream_journal.stores.timers import schedule_wake_up
+from opstream_schemas import subjects
+from opstream_schemas.names import Kind
+from tests.support.broker.server import Broker, Cluster
+from tests.support.journal.populated_journal import populate, record
+from tests.support.schemas.histories import handed_back, started
+from tests.support.system.processes import Process, run
+from tests.support.system.wait import eventually
+
+pytestmark = pytest.mark.broker
+
+OPERATIONS = 24
+KIND = Kind("book", "upload-start")
+LOCK = "book.0123"
+
+
+@pytest.fixture
+async def folder(broker: Broker, link: Connection, journal: Journal, tmp_path: Path) -> Path:
+    """A backup of a broker with an archive, operations that ended and some that are open."""
+    await provision(link, Sizing(), archive=ArchiveSizing())
+    await populate(journal, OPERATIONS)
+    return backup(tmp_path, broker.url)
+
+
+@pytest.fixture
+def empty() -> Iterator[Broker]:
+    """Another broker, which has nothing."""
+    with Broker("other") as other:
+        yield other
+
+
+@pytest.fixture
+async def other(empty: Broker) -> AsyncIterator[Connection]:
+    """A connection to it."""
+    link = await connect([empty.url], "test", connect_timeout=5)
+    yield link
+    await link.close()
+
+
+def backup(tmp_path: Path, url: str, *options: str) -> Path:
+    done = run("backup", str(tmp_path / "backups"), "--nats", url, *options, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return Path(done.stdout.strip())
+
+
+def restore(folder: Path, url: str, *options: str) -> subprocess.CompletedProcess[str]:
+    return run("restore", str(folder), "--nats", url, *options, timeout=90)
+
+
+async def stored(link: Connection) -> list[tuple[int, str, bytes, int]]:
+    bounds = await stream_bounds(link, JOURNAL)
+    found = []
+    async for batch in scan_stream(link, JOURNAL, first=bounds.first, last=bounds.last):
+        found += [(one.sequence, one.subject, one.data, one.nanoseconds) for one in batch]
+    return found
+
+
+async def streams(link: Connection) -> list[str]:
+    return await admin.streams_with_subject(link, ">")
+
+
+async def test_everything_is_there_again(folder: Path, link: Connection, empty: Broker, other: Connection) -> None:
+    """Each message of the journal has its sequence, subject, bytes and time; consumers and settings are the same, the
+    view is the fold of the journal, and nothing differs from what services need."""
+    before = await stored(link)
+    done = restore(folder, empty.url)
+    assert done.returncode == 0, done.stderr
+    assert (await stored(other))[: len(before)] == before
+    assert {
+        str(one["durable_name"]) for one in await admin.consumer_configs(other, JOURNAL) if "durable_name" in one
+    } == {
+        "projector",
+        "projector_due",
+        "projector_deadlines",
+        "webhooks",
+    }
+    await check_provisioned(other)
+    verified = run("verify", "--nats", empty.url, timeout=60)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    compared = run("provision", "--nats", empty.url, timeout=30)
+    assert "nothing to do" in compared.stdout, compared.stdout + compared.stderr
+    assert "projectors, then runners" in done.stderr
+    for name in await streams(other):
+        info = await admin.stream_info(other, name)
+        assert info is not None
+        assert "opstream.restore" not in (info["config"].get("metadata") or {})
+
+
+async def test_the_checkpoint_proves_it(
+    broker: Broker, link: Connection, journal: Journal, empty: Broker, tmp_path: Path
+) -> None:
+    """A backup with a signing key has a checkpoint, against which the restored journal is verified; another key, and
+    a backup without one, are refused."""
+    await populate(journal, OPERATIONS)
+    keys = {name: run("keygen", str(tmp_path / name), timeout=20).stdout for name in ("mine", "foreign")}
+    for name, public in keys.items():
+        (tmp_path / f"{name}.pub").write_text(public)
+    folder = backup(tmp_path, broker.url, "--sign", str(tmp_path / "mine"))
+    done = restore(folder, empty.url, "--key", str(tmp_path / "mine.pub"))
+    assert done.returncode == 0, done.stderr
+    assert "as covered by 1 checkpoint" in done.stderr
+    wrong = restore(folder, empty.url, "--replace", "--key", str(tmp_path / "foreign.pub"))
+    assert wrong.returncode == 2
+    assert "signed with the key" in wrong.stderr
+
+
+async def test_timers_fire_and_are_copied(
+    broker: Broker, link: Connection, journal: Journal, empty: Broker, other: Connection, tmp_path: Path
+) -> None:
+    """Timers of the backup fire on the new broker, and the journal copies them, although it copied others before the
+    backup that TIMERS does not have any more."""
+    at = datetime.now(UTC)
+    for number in range(6):
+        await schedule_wake_up(link, KIND, f"past-{number}", "retry", at=at, armed_by=1)
+
+    async def copied() -> bool:
+        return (await stream_bounds(link, JOURNAL)).last == 6
+
+    await eventually(copied, within=20)
+    await schedule_wake_up(link, KIND, "later", "retry", at=at + timedelta(seconds=1), armed_by=1)
+    folder = backup(tmp_path, broker.url)
+    assert restore(folder, empty.url).returncode == 0
+
+    async def fired() -> bool:
+        return [subject for _, subject, *_ in await stored(other)][6:] == [
+            f"wake.{KIND.resource}.{KIND.action}.later.retry"
+        ]
+
+    await eventually(fired, within=30)
+
+
+async def test_what_is_open_moves_on(
+    broker: Broker, link: Connection, journal: Journal, empty: Broker, other: Connection, tmp_path: Path
+) -> None:
+    """An operation that waited for its retry has its timer again, and one that had begun has its lock, although
+    TIMERS and the bucket `holds` were lost before the backup."""
+    at = datetime.now(UTC) + timedelta(hours=8)
+    retry_at = datetime.now(UTC) + timedelta(hours=1)
+    await record(
+        journal, "waits", KIND, started(), handed_back(counted=True, retry_at=retry_at), hold=LOCK, deadline=at
+    )
+    await record(journal, "new", KIND, deadline=at)
+    await record(journal, "overdue", KIND)  # its deadline was in March, and the view has forgotten it
+    await admin.delete_stream(link, subjects.TIMERS_STREAM)
+    await admin.delete_stream(link, subjects.bucket_stream(subjects.HOLDS_BUCKET))
+    await provision(link, Sizing())
+    folder = backup(tmp_path, broker.url)
+    done = restore(folder, empty.url)
+    assert done.returncode == 0, done.stderr
+    assert "1 lock given back" in done.stderr
+    timers = await admin.stream_subjects(other, subjects.TIMERS_STREAM, "timers.>")
+    assert subjects.timer_subject(KIND, "waits", "retry") in timers
+    assert {subjects.deadline_subject(KIND, one) for one in ("waits", "new")} <= set(timers)
+
+    async def is_due() -> bool:
+        return f"due.{KIND.resource}.{KIND.action}.overdue" in [subject for _, subject, *_ in await stored(other)]
+
+    await eventually(is_due, within=20)
+    again = Journal(other, max_msg_size=-1, clock=lambda: 0.0)
+    await again.start()
+    restored = ResourceLocks(other, again)
+    await restored.start()
+    owner = await restored.owner(LOCK)
+    assert owner is not None
+    assert owner.operation_id == "waits"
+
+
+@pytest.mark.parametrize("broken", ["flip", "cut", "missing", "manifest", "sums", "swapped"])
+async def test_a_damaged_backup_is_refused(folder: Path, empty: Broker, other: Connection, broken: str) -> None:
+    """One byte too much, too few or different, in any file: status 1, the file's name, and the broker is untouched."""
+    damaged = folder / f"{JOURNAL}.snapshot"
+    content = damaged.read_bytes()
+    match broken:
+        case "flip":
+            damaged.write_bytes(content[:300] + bytes([content[300] ^ 1]) + content[301:])
+        case "cut":
+            damaged.write_bytes(content[:-1])
+        case "missing":
+            damaged.unlink()
+        case "manifest":
+            damaged = folder / NAME
+            damaged.write_bytes(damaged.read_bytes()[:-40])
+        case "sums":
+            damaged = folder / SUMS
+            damaged.write_text("\n".join(damaged.read_text().splitlines()[1:]))
+        case _:
+            damaged.write_bytes((folder / "TIMERS.snapshot").read_bytes())
+    done = restore(folder, empty.url, "--replace")
+    assert done.returncode == 1
+    assert damaged.name in done.stderr or "manifest.json" in done.stderr
+    assert "another copy" in done.stderr
+    assert await streams(other) == []
+
+
+async def test_a_snapshot_of_half_a_frame_is_refused(folder: Path) -> None:
+    """A snapshot that does not end with a whole frame is refused even if its sums fit."""
+    path = folder / f"{JOURNAL}.snapshot"
+    before = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.write_bytes(path.read_bytes()[:-1])
+    after = hashlib.sha256(path.read_bytes()).hexdigest()
+    manifest, sums = folder / NAME, folder / SUMS
+    old = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    manifest.write_text(manifest.read_text().replace(before, after))
+    new = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    sums.write_text(sums.read_text().replace(before, after).replace(old, new))
+    done = run("restore", str(folder), "--check", timeout=20)
+    assert done.returncode == 1
+    assert "is not a whole snapshot" in done.stderr
+
+
+async def test_a_later_format_is_refused(folder: Path, empty: Broker, other: Connection) -> None:
+    """A backup of a later format is refused before the broker is touched, with the version that wrote it."""
+    manifest, sums = folder / NAME, folder / SUMS
+    old = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    changed = {**msgspec.json.decode(manifest.read_bytes()), "format": 2, "opstreamVersion": "9.0.0"}
+    manifest.write_bytes(msgspec.json.encode(changed))
+    sums.write_text(sums.read_text().replace(old, hashlib.sha256(manifest.read_bytes()).hexdigest()))
+    done = restore(folder, empty.url)
+    assert done.returncode == 1
+    assert "format 2, written by opstream 9.0.0" in done.stderr
+    assert await streams(other) == []
+
+
+async def test_the_folder_above_is_explained(folder: Path) -> None:
+    """The folder of all backups is none: the error names one."""
+    done = run("restore", str(folder.parent), "--check", timeout=20)
+    assert done.returncode == 1
+    assert str(folder) in done.stderr
+
+
+async def test_what_is_there_is_replaced_on_request_only(
+    folder: Path, broker: Broker, link: Connection, journal: Journal
+) -> None:
+    """A broker with a journal is left alone; with --replace it has what the backup has, and no more."""
+    before = await stored(link)
+    await record(journal, "after-the-backup", KIND)
+    refused = restore(folder, broker.url)
+    assert refused.returncode == 1
+    assert "add --replace" in refused.stderr
+    assert len(await stored(link)) == len(before) + 1
+    done = restore(folder, broker.url, "--replace")
+    assert done.returncode == 0, done.stderr
+    assert (await stored(link))[: len(before)] == before
+    assert not [subject for _, subject, *_ in await stored(link) if "after-the-backup" in subject]
+
+
+async def test_another_applications_stream_is_never_deleted(folder: Path, empty: Broker, other: Connection) -> None:
+    """--replace deletes no stream that only has one of opstream's names."""
+    await other.nc.jetstream().add_stream(name="OPERATIONS", subjects=["theirs.>"])
+    done = restore(folder, empty.url, "--replace")
+    assert done.returncode == 1
+    assert "another application" in done.stderr
+    assert await streams(other) == ["OPERATIONS"]
+
+
+async def test_killed_in_the_middle(folder: Path, empty: Broker, other: Connection) -> None:
+    """After a killed restore no service starts, `provision` makes nothing, and commands refuse, each with the next
+    step; the same restore again ends it."""
+    with Process("restore", str(folder), "--nats", empty.url) as process:
+        await eventually(lambda: _exists(other, JOURNAL), within=20, poll=0.001)
+        empty.pause()
+        process.send(signal.SIGKILL)
+        process.wait(10)
+        empty.resume()
+    for command in (("projector",), ("provision",), ("verify",), ("backup", str(folder.parent))):
+        refused = run(*command, "--nats", empty.url, "--connect-timeout", "5s", timeout=30)
+        assert refused.returncode == 1, command
+        assert "run 'opstream restore' again" in refused.stderr, refused.stderr
+    with pytest.raises(RestoreUnfinished):
+        await check_provisioned(other)
+    done = restore(folder, empty.url)
+    assert done.returncode == 0, done.stderr
+    assert "begins again" in done.stderr
+    await check_provisioned(other)
+
+
+async def test_a_broker_without_room(folder: Path) -> None:
+    """A broker that refuses a stream ends the restore with its reason; with room, the same command ends it."""
+    with Broker("small", jetstream="max_file_store: 8KB") as small:
+        done = restore(folder, small.url)
+        assert done.returncode == 1
+        assert "could not be restored" in done.stderr
+        assert "run the same command again" in done.stderr
+        small.stop()
+        small.configure("")
+        small.start()
+        assert restore(folder, small.url).returncode == 0
+
+
+async def test_three_servers_and_one(
+    broker: Broker, link: Connection, journal: Journal, cluster: Cluster, empty: Broker, tmp_path: Path
+) -> None:
+    """A backup of one server is restored to three with three replicas, and that of three to one; one server refuses
+    three replicas before anything is made."""
+    await populate(journal, OPERATIONS)
+    before = await stored(link)
+    single = backup(tmp_path, broker.url)
+    url = cluster.nodes[0].url
+    done = restore(single, url, "--replicas", "3")
+    assert done.returncode == 0, done.stderr
+    wide = await connect([url], "test", connect_timeout=10)
+    try:
+        assert (await stored(wide))[: len(before)] == before
+        info = await admin.stream_info(wide, JOURNAL)
+        assert info is not None
+        assert (info["config"]["num_replicas"], len(info["cluster"]["replicas"])) == (3, 2)
+        await check_provisioned(wide)
+        triple = backup(tmp_path / "triple", url)
+    finally:
+        await wide.close()
+    refused = restore(triple, empty.url)
+    assert refused.returncode == 1
+    assert "--replicas 1" in refused.stderr
+    done = restore(triple, empty.url, "--replicas", "1")
+    assert done.returncode == 0, done.stderr
+    narrow = await connect([empty.url], "test", connect_timeout=10)
+    try:
+        assert (await stored(narrow))[: len(before)] == before
+        await check_provisioned(narrow)
+    finally:
+        await narrow.close()
+
+
+async def _exists(link: Connection, name: str) -> bool:
+    return await admin.stream_info(link, name) is not None

@@ -1,0 +1,154 @@
+"""Everything is lost: all processes are killed, and the disks of the broker are empty. A backup brings back what it has.
+
+The backup was made under load, so it has operations that run, that wait for a retry, a lock or a slot of a rate, and
+that have a delivery under way. What came after it is gone.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from typing import ClassVar, Final
+
+import msgspec
+
+from opstream_journal import connect
+from opstream_journal.jetstream.stream_scan import scan_stream, stream_bounds
+from opstream_schemas import subjects
+from opstream_schemas.errors import InvalidName
+from tests.disaster.scenario import Scenario
+from tests.disaster.stage import Stage
+from tests.support.chaos.checks import _exclusions
+from tests.support.disaster.system import WITNESS
+from tests.support.system.invariants import breaches
+from tests.support.system.processes import run
+from tests.support.system.services import BROKER
+from tests.support.system.wait import eventually
+
+_ENDS: Final = frozenset({"succeeded", "failed", "canceled"})
+_BACKUPS: Final = "backups"
+_KEY: Final = "journal.key"
+_DELIVERED: Final = 90.0
+
+
+class Backed(msgspec.Struct):
+    """What the restored journal has, before any service runs."""
+
+    all: set[str]
+    ended: set[str]
+
+    @property
+    def open(self) -> set[str]:
+        """The operations without an end."""
+        return self.all - self.ended
+
+
+class LostStore(Scenario):
+    """A backup is made under load, all processes are killed, and the broker's disk is emptied."""
+
+    name = "lost-store"
+    has_webhooks = True
+    options: ClassVar[tuple[str, ...]] = ()
+    """Of the restore."""
+
+    async def play(self, stage: Stage) -> None:
+        public = stage.folder / "journal.pub"
+        public.write_text(run("keygen", str(stage.folder / _KEY)).stdout)
+        async with stage.load():
+            await stage.work()
+            printed = await stage.run("backup", _BACKUPS, "--sign", _KEY)
+            await stage.work()
+        folder = next(line for line in printed.splitlines() if line.startswith(_BACKUPS))
+        self.destroy(stage)
+        await self.start_broker(stage)
+        await stage.run("restore", folder, "--key", public.name, *self.options)
+        backed = await self.read_backed(stage)
+        stage.say(f"the backup has {len(backed.all)} operations, {len(backed.open)} of them open")
+        stage.expect(backed.open, "no operation was open in the backup: this proves little")
+        await stage.system.settle()
+        await self.check_backed(stage, backed)
+        # What was open in the backup went on twice, once before and once after: clients saw the first time.
+        stage.gone = set(stage.told) - backed.ended
+        async with stage.load():
+            await stage.work()
+        await stage.check()
+
+    def destroy(self, stage: Stage) -> None:
+        """Kill everything, and empty all disks."""
+        for name in (*stage.system.names, WITNESS):
+            stage.system.kill(name)
+        stage.system.kill(BROKER)
+        shutil.rmtree(stage.system.store)
+        stage.say("all is lost")
+
+    async def start_broker(self, stage: Stage) -> None:
+        """Start the broker on an empty disk."""
+        stage.operator("start the broker on an empty disk")
+        stage.system.start(BROKER)
+        await stage.system.ready(BROKER)
+
+    async def read_backed(self, stage: Stage) -> Backed:
+        """Read the restored journal."""
+        found = Backed(set(), set())
+        connection = await connect([stage.system.nats], "test", connect_timeout=10)
+        try:
+            bounds = await stream_bounds(connection, subjects.OPERATIONS_STREAM)
+            async for batch in scan_stream(
+                connection, subjects.OPERATIONS_STREAM, first=bounds.first, last=bounds.last
+            ):
+                for operation_id, event in _events(message.subject for message in batch):
+                    found.all.add(operation_id)
+                    if event in _ENDS:
+                        found.ended.add(operation_id)
+        finally:
+            await connection.close()
+        return found
+
+    async def check_backed(self, stage: Stage, backed: Backed) -> None:
+        """Check that every operation of the backup ends once, had its resource alone, and is delivered."""
+        left = await stage.left()
+        missing = backed.all - left.operations.keys()
+        stage.expect(not missing, f"{len(missing)} operations of the backup are not there: {sorted(missing)[:5]}")
+        for one in left.open:
+            stage.breach(f"{one}: it was in the backup, and has not ended")
+        stage.result.breaches += [*breaches(left.evidence), *_exclusions(left, [])]
+        assert stage.receiver is not None
+        receiver = stage.receiver
+
+        def undelivered() -> set[str]:
+            return backed.all - {msgspec.json.decode(one.body)["subject"] for one in receiver.received}
+
+        try:
+            await eventually(lambda: not undelivered(), within=_DELIVERED, poll=0.2)
+        except AssertionError:
+            stage.breach(f"webhooks never delivered {len(undelivered())} ends: {sorted(undelivered())[:5]}")
+
+
+class LostCluster(LostStore):
+    """The same with three servers, which all lose their disks; the backup is restored to all three."""
+
+    name = "lost-cluster"
+    has_cluster = True
+
+    def destroy(self, stage: Stage) -> None:
+        for name in (*stage.system.names, WITNESS):
+            stage.system.kill(name)
+        for node in stage.cluster.nodes:
+            node.kill()
+            shutil.rmtree(node.store)
+        stage.say("all is lost")
+
+    async def start_broker(self, stage: Stage) -> None:
+        stage.operator("start three servers on empty disks")
+        for node in stage.cluster.nodes:
+            node.start(wait=False)
+        stage.cluster.wait_healthy()
+
+
+def _events(found: Iterator[str]) -> Iterator[tuple[str, str]]:
+    for subject in found:
+        try:
+            parsed = subjects.parse_event_subject(subject)
+        except InvalidName:
+            continue  # a wake-up, or a deadline
+        yield parsed.operation_id, parsed.event
