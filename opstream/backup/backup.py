@@ -7,18 +7,23 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import msgspec
+
 from opstream._version import __version__
 from opstream.terminal.progress_bar import ProgressBar
 from opstream_journal import Connection, NotProvisioned
+from opstream_journal.jetstream import rpc
 from opstream_journal.jetstream.stream_scan import CREATED
 from opstream_journal.missing_streams import missing_stream_text
 from opstream_journal.provisioning import jetstream_admin as admin
+from opstream_journal.wire.received_message import parse_headers
+from opstream_schemas.subjects import ARCHIVE_SOURCE_HEADER, ARCHIVE_STREAM, parse_archive_origin
 from opstream_schemas.text import format_count
 
 from .backup_folder import BackupFile, NewBackup
 from .manifest import FORMAT, FileRecord, Manifest, StreamRecord
 from .snapshot_transfer import Snapshot, SnapshotReceiver
-from .stream_plan import BACKUP_ORDER, JOURNAL, PlannedStream, required_streams
+from .stream_plan import JOURNAL, PlannedStream, backup_order, required_streams
 from .stream_tail import read_tail
 
 Checkpoint = Callable[[], Awaitable[Sequence[str]]]
@@ -59,7 +64,7 @@ class BackupMaker:
         records: list[StreamRecord] = []
         checkpoint: tuple[FileRecord, ...] = ()
         try:
-            for planned in BACKUP_ORDER:
+            for planned in backup_order():
                 info = await admin.stream_info(self._connection, planned.name)
                 if info is None:
                     if planned.name in required:
@@ -98,8 +103,19 @@ class BackupMaker:
             tail, count = await self._copy_tail(self._folder.create(f"{name}.tail"), name, snapshot)
         self._bar.end()
         record = _record(info, snapshot, written, tail, count, consumers)
+        if name == ARCHIVE_STREAM:
+            copied = await self._copied(snapshot.last_sequence)
+            record = msgspec.structs.replace(record, copied=copied)
         self._bar.print_line(_line(record, time.monotonic() - began))
         return record
+
+    async def _copied(self, last: int) -> int:
+        """Return the journal's sequence of the archive's last message in the snapshot; 0 for an empty one."""
+        message = await rpc.get_next(self._connection, ARCHIVE_STREAM, ">", last) if last else None
+        if message is None:
+            return 0
+        headers = parse_headers(self._connection.nc, message.hdrs) or {}
+        return parse_archive_origin(headers[ARCHIVE_SOURCE_HEADER]).sequence
 
     async def _copy_tail(self, file: BackupFile, name: str, snapshot: Snapshot) -> tuple[FileRecord, int]:
         count = 0

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self
@@ -150,6 +152,16 @@ class NewBackup:
             _sync_folder(self.path.parent)
         except OSError as error:
             raise _write_error(self._partial, error) from error
+
+
+def free_path(directory: Path, now: datetime) -> Path:
+    """Return a path for a backup that begins now, which no other one has, whole or not."""
+    name = f"{now:%Y%m%dT%H%M%SZ}"
+    for number in itertools.count(1):
+        path = directory / (name if number == 1 else f"{name}-{number}")
+        if not path.exists() and not path.with_name(f"{path.name}{PARTIAL}").exists():
+            return path
+    raise RuntimeError("the numbers never end")
 
 
 def check_backup(folder: Path, progress: Callable[[int], None] = lambda _: None) -> Manifest:

@@ -46,6 +46,8 @@ class StreamRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """In the broker's form."""
     state: dict[str, Any]
     """In the broker's form."""
+    copied: int = 0
+    """Of the archive: the journal's sequence up to which it has copied; 0 for any other stream."""
     consumers: tuple[dict[str, Any], ...] = ()
     """The configurations of the durable consumers that are in the snapshot, in the broker's form."""
 

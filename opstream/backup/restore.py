@@ -24,8 +24,8 @@ from opstream_schemas.text import format_count
 from .backup_folder import read_chunks
 from .manifest import Manifest, StreamRecord
 from .reconciliation import Reconciled, Reconciler
-from .snapshot_transfer import Snapshot, chunk_size, send_snapshot
-from .stream_plan import JOURNAL, LAST_RESTORED, all_streams, restore_order
+from .snapshot_transfer import RESTORE_CHUNK, Snapshot, send_snapshot
+from .stream_plan import JOURNAL, LAST_RESTORED, backup_order, restore_order
 from .stream_tail import replay_tail
 
 _TOO_FEW_SERVERS: Final = frozenset({10005, 10074})
@@ -93,7 +93,7 @@ class Restorer:
         archive = archive_stream(ArchiveSizing(), replicas=1)
         wanted[str(archive.name)] = archive
         found = {}
-        for name in dict.fromkeys((*all_streams(), *self._names)):
+        for name in dict.fromkeys((*(planned.name for planned in backup_order()), *self._names)):
             config = await admin.stream_config(self._connection, name)
             if config is None:
                 continue
@@ -130,12 +130,15 @@ class Restorer:
         path = self._settings.folder / record.snapshot.name
         metadata = {**own_metadata(record.config, self._mark), CREATED: record.created}
         config = {**record.config, "num_replicas": self.replicas, "metadata": metadata}
+        if record.copied:
+            # The broker takes the restored journal for a new one, and would copy all of it to the archive once more.
+            config["sources"] = [{**one, "opt_start_seq": record.copied + 1} for one in record.config["sources"]]
         self._bar.begin(f"bytes of {record.name}", record.snapshot.bytes)
         sent = 0
 
         def chunks() -> Iterator[bytes]:
             nonlocal sent
-            for chunk in read_chunks(path, chunk_size(self._connection), record.snapshot):
+            for chunk in read_chunks(path, RESTORE_CHUNK, record.snapshot):
                 yield chunk
                 sent += len(chunk)
                 self._bar.show(sent)
@@ -153,7 +156,7 @@ class Restorer:
         await self._check_consumers(record)
         if record.tail is not None:
             with (self._settings.folder / record.tail.name).open("rb") as lines:
-                await replay_tail(self._connection, lines)
+                await replay_tail(self._connection, lines, can_roll_up=bool(config.get("allow_rollup_hdrs")))
         self._bar.end()
         size, seconds = record.snapshot.bytes / _MEBIBYTE, time.monotonic() - began
         messages = format_count(int(info["state"]["messages"]), "message")

@@ -24,6 +24,9 @@ WINDOW: Final = 4 * 1024 * 1024
 """Bytes that the broker sends before they are confirmed, at most."""
 SILENCE: Final = 15.0
 """Seconds without any answer after which a broker is given up. It gives up a receiver after 5."""
+RESTORE_CHUNK: Final = 16 * 1024
+"""Bytes of a chunk to the broker at most. It confirms one when it has stored all that was whole in it, with a sync for
+each message if it is so configured, and gives the restore up if that takes more than 5 seconds."""
 
 _ANSWER_TIMEOUT: Final = 30.0
 """Seconds for the answer to a request: a cluster elects a leader for a stream that is restored."""

@@ -33,7 +33,7 @@ _VIEW: Final = subjects.bucket_stream(subjects.VIEW_BUCKET)
 _ACTIONS: Final = subjects.bucket_stream(subjects.ACTIONS_BUCKET)
 _HOLDS: Final = subjects.bucket_stream(subjects.HOLDS_BUCKET)
 
-BACKUP_ORDER: Final = (
+_ORDER: Final = (
     # Before the journal: entries and copies of events must not be newer than the journal (docs/adr/0032).
     PlannedStream(name=_VIEW),
     PlannedStream(name=subjects.ARCHIVE_STREAM),
@@ -46,8 +46,9 @@ BACKUP_ORDER: Final = (
     PlannedStream(name=_ACTIONS, has_tail=True),
     PlannedStream(name=subjects.DELIVERIES_STREAM),
 )
-"""All streams that opstream makes. TIMERS must not end before what the journal has copied from it."""
+"""TIMERS must not end before what the journal has copied from it."""
 
+_OPTIONAL: Final = frozenset({subjects.ARCHIVE_STREAM, subjects.PARKED_STREAM})
 LAST_RESTORED: Final = subjects.DELIVERIES_STREAM
 """Restored when all else is done. Services of versions that know no mark of a restore don't start without it."""
 
@@ -63,11 +64,16 @@ def restore_order(names: tuple[str, ...]) -> list[str]:
     return first + [name for name in names if name not in first and name != LAST_RESTORED]
 
 
+def backup_order() -> list[PlannedStream]:
+    """Return all streams that opstream makes, in the order in which they are copied.
+
+    One that has no place above comes last, with a tail: that is right for any bucket that no event refers to.
+    """
+    known = {planned.name for planned in _ORDER}
+    others = [str(config.name) for config in streams(Sizing()) if config.name not in known]
+    return [*_ORDER, *(PlannedStream(name=name, has_tail=True) for name in others)]
+
+
 def required_streams() -> frozenset[str]:
     """Return the streams without which no service works; the others are there if they were asked for."""
-    return frozenset(str(config.name) for config in streams(Sizing()))
-
-
-def all_streams() -> tuple[str, ...]:
-    """Return the names of all streams of opstream."""
-    return tuple(planned.name for planned in BACKUP_ORDER)
+    return frozenset(planned.name for planned in _ORDER) - _OPTIONAL

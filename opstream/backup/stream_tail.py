@@ -67,13 +67,19 @@ async def read_tail(connection: Connection, stream: str, after: int) -> AsyncIte
             )
 
 
-async def replay_tail(connection: Connection, lines: Iterable[bytes]) -> int:
+async def replay_tail(connection: Connection, lines: Iterable[bytes], *, can_roll_up: bool) -> int:
     """Publish the messages of a tail to their stream, in order. Return their number.
+
+    Args:
+        connection: the connection.
+        lines: of the tail.
+        can_roll_up: whether the stream lets a message replace others; otherwise its limit for each subject does.
 
     Raises:
         ValueError: a line is none of a tail.
         JournalError: the broker did not answer, or refused.
     """
+    forgotten = _FORGOTTEN if can_roll_up else (*_FORGOTTEN, "nats-rollup")
     count = 0
     for line in lines:
         try:
@@ -82,7 +88,7 @@ async def replay_tail(connection: Connection, lines: Iterable[bytes]) -> int:
         except (msgspec.MsgspecError, binascii.Error) as error:
             raise ValueError(f"line {count + 1} is no message: {error}") from error
         headers = (parse_headers(connection.nc, block) or {}) if block else {}
-        kept = {name: value for name, value in headers.items() if not name.lower().startswith(_FORGOTTEN)}
+        kept = {name: value for name, value in headers.items() if not name.lower().startswith(forgotten)}
         await rpc.publish(connection, message.subject, data, kept)
         count += 1
     return count

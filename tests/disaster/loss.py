@@ -1,4 +1,4 @@
-"""Everything is lost: all processes are killed, and the disks of the broker are empty. A backup brings back what it has.
+"""Everything is lost: all processes are killed, and all disks of the broker emptied. A backup brings back what it has.
 
 The backup was made under load, so it has operations that run, that wait for a retry, a lock or a slot of a rate, and
 that have a delivery under way. What came after it is gone.

@@ -111,6 +111,8 @@ async def provision(
         actual = await admin.stream_config(connection, name)
         if actual is None and await admin.create_stream(connection, config):
             made.append(f"stream {name}")
+            if name == _STREAM:
+                await _copy_from_the_beginning(connection)
             continue
         found = _compare_stream(actual or await _existing_config(admin.stream_config(connection, name)), config)
         update = functools.partial(admin.update_stream, connection, name)
@@ -132,6 +134,17 @@ async def provision(
             await admin.update_stream(connection, SEALABLE_STREAM, {SEAL: False})
             updated.append(f"stream {SEALABLE_STREAM} takes no rollups")
     return ProvisionReport(made=tuple(made), updated=tuple(updated), drift=tuple(drift))
+
+
+async def _copy_from_the_beginning(connection: Connection) -> None:
+    """Have an archive that was restored from a backup copy a new journal from its first event on.
+
+    It begins behind what it had in the backup (docs/adr/0051), which is right for the restored journal only.
+    """
+    current = await admin.stream_config(connection, subjects.ARCHIVE_STREAM)
+    if current is not None and any(source.opt_start_seq for source in current.sources or ()):
+        fields = archive_stream(ArchiveSizing(), replicas=1).as_dict()
+        await admin.update_stream(connection, subjects.ARCHIVE_STREAM, {"sources": fields["sources"]})
 
 
 async def current_sizing(connection: Connection) -> Sizing | None:

@@ -111,12 +111,12 @@ def make_backup(settings: BackupSettings) -> None:
 
 async def _make_backup(settings: BackupSettings) -> None:
     from opstream.backup.backup import BackupMaker
-    from opstream.backup.backup_folder import NewBackup, check_backup
+    from opstream.backup.backup_folder import NewBackup, check_backup, free_path
     from opstream.cli.broker_session import broker_session
 
     began = time.monotonic()
     bar = ProgressBar(sys.stderr, time.monotonic)
-    path = settings.directory / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    path = free_path(settings.directory, datetime.now(UTC))
     session = broker_session(
         settings.servers, "backup", settings.connect_timeout, credentials=settings.credentials, advice=_ADVICE
     )

@@ -50,7 +50,7 @@ async def test_it_is_tried_again(broker: Broker, monkeypatch: pytest.MonkeyPatch
     """Within some seconds they know each other, and everything is made."""
     refused = RefusedAtFirst(2)
     monkeypatch.setattr(provisioning, "provision", refused)
-    monkeypatch.setattr(command, "_known_servers", lambda _: 3)
+    monkeypatch.setattr(command, "known_servers", lambda _: 3)
     await asyncio.to_thread(command.provision_broker, _on(broker))
     assert refused.left == 0
 
@@ -59,8 +59,8 @@ async def test_it_is_tried_again(broker: Broker, monkeypatch: pytest.MonkeyPatch
 async def test_it_is_given_up(broker: Broker, monkeypatch: pytest.MonkeyPatch, known: int, patience: float) -> None:
     """A cluster that stays too small, and a server without one, are an error with the next step."""
     monkeypatch.setattr(provisioning, "provision", RefusedAtFirst(1_000))
-    monkeypatch.setattr(command, "_known_servers", lambda _: known)
-    monkeypatch.setattr(command, "_PEERS_TIMEOUT", patience)
+    monkeypatch.setattr(command, "known_servers", lambda _: known)
+    monkeypatch.setattr(command, "PEERS_TIMEOUT", patience)
     with pytest.raises(CommandError, match="start more servers with the same cluster name"):
         await asyncio.to_thread(command.provision_broker, _on(broker))
 
