@@ -25,6 +25,7 @@ COMMANDS: Final = (
     ("verify",),
     ("verify", "--chain"),
     ("rebuild",),
+    ("backup", "backups"),
     ("replay",),
     ("export", "events.parquet", "--overwrite"),
     ("parked",),

@@ -43,6 +43,8 @@ CALLS: Final = {
     "verify": ("verify", 0),
     "verify, chain": ("verify --chain", 0),
     "rebuild": ("rebuild", 0),
+    "backup": ("backup backups", 0),
+    "restore": ("restore backups", 1),
     "parked": ("parked", 0),
     "deliveries": ("deliveries", 0),
     "redeliver": ("redeliver --endpoint callback", 0),
