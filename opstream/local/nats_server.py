@@ -36,7 +36,7 @@ jetstream {{
   store_dir: {store_dir}
   sync_interval: always  # an acknowledged event is on disk
 }}
-"""
+{accounts}"""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +48,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     data_dir: Path
     """Holds the configuration, a lock, and everything that JetStream stores."""
     is_debug: bool = False
+    accounts: Path | None = None
+    """A file with accounts, as `opstream broker-config` writes it; None for a broker without logins."""
 
 
 def run_broker(settings: Settings) -> NoReturn:
@@ -95,6 +97,7 @@ def configuration(settings: Settings, port: int, data_dir: Path) -> str:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return _TEMPLATE.format(
         listen=json.dumps(f"{host}:{port}"),
+        accounts=settings.accounts.read_text(encoding="utf-8") if settings.accounts else "",
         max_payload=MAX_PAYLOAD,
         debug=str(settings.is_debug).lower(),
         store_dir=json.dumps(str(data_dir), ensure_ascii=False),

@@ -30,10 +30,11 @@ from .processes import (
     report_failure,
     stop_in_order,
 )
-from .system_commands import HUB, JOINT_SERVICES, LOOPBACK, Settings, SystemCommands
+from .system_commands import BROKER_CONFIG, HUB, JOINT_SERVICES, LOOPBACK, Settings, SystemCommands
 
 _START_TIMEOUT: Final = 60.0
 _KILL_AFTER: Final = {
+    BROKER_CONFIG: 1.0,
     "provision": 1.0,
     "api": 3.0,
     "runner": 8.0,
@@ -46,7 +47,7 @@ _KILL_AFTER: Final = {
 the processes that it needs (`_DRAINED`) have its drain in addition."""
 _DRAINED: Final = frozenset({"runner", "projector", "webhooks", HUB, "broker"})
 _SERVICES: Final = frozenset({"broker", "runner", HUB, *JOINT_SERVICES})
-_NAMES: Final = ("opstream", "broker", "provision", "api", "projector", "runner", "webhooks", HUB)
+_NAMES: Final = ("opstream", BROKER_CONFIG, "broker", "provision", "api", "projector", "runner", "webhooks", HUB)
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -124,6 +125,8 @@ class Supervisor:
         try:
             async with asyncio.timeout(_START_TIMEOUT) as self._limit:
                 await self._check_actions()
+                if self._settings.is_secure:
+                    await self._write_broker_config()
                 await self._start_broker()
                 await self._provision()
                 await self._start_services()
@@ -150,6 +153,14 @@ class Supervisor:
             check.stop()
             child.kill()
         check.finish(child.ended.result())
+
+    async def _write_broker_config(self) -> None:
+        self._print(f"writing the keys of all roles to {self._settings.data_dir}/access/keys")
+        child = await self._launch(BROKER_CONFIG, *self._commands.broker_config())
+        await asyncio.wait([child.ended])
+        if child.ended.result():
+            raise end_error(child, "the configuration of the broker was not written")
+        self._commands.use_broker_config()
 
     async def _start_broker(self) -> None:
         self._print(f"starting the broker; its data is in {self._settings.data_dir}")

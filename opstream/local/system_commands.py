@@ -15,9 +15,11 @@ from opstream_schemas.urls import LOGIN_VARIABLES
 
 from .ports import ListenAddress, free_ports, local_url
 from .processes import SUPERVISOR_VARIABLE
+from .role_access import RoleAccess
 
 LOOPBACK: Final = "127.0.0.1"
 HUB: Final = "hub"
+BROKER_CONFIG: Final = "broker-config"
 JOINT_SERVICES: Final = ("api", "projector", "webhooks")
 """The services of the hub, in the order in which they stop."""
 
@@ -64,6 +66,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     has_request_log: bool = True
     health_port: int = 0
     """The first of the ports of the services' health; 0 for free ones."""
+    is_secure: bool = False
+    """Give each process a key of its own at the broker."""
     is_apart: bool = False
     """Run api, projector and webhooks as processes of their own."""
 
@@ -81,6 +85,8 @@ class SystemCommands:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._access = RoleAccess(settings.data_dir)
+        self._access.check(is_secure=settings.is_secure)
         first = settings.health_port
         numbers = [first and first + further for further in range(len(_HEALTHY))]
         self.port, self.nats_port, *health = free_ports(
@@ -105,13 +111,23 @@ class SystemCommands:
     def broker(self) -> tuple[str, ...]:
         """The options of the broker."""
         data_dir = str(self._settings.data_dir)
-        return ("--nats-host", LOOPBACK, "--nats-port", str(self.nats_port), "--data-dir", data_dir)
+        accounts = ("--accounts", str(self._access.accounts)) if self._settings.is_secure else ()
+        return ("--nats-host", LOOPBACK, "--nats-port", str(self.nats_port), "--data-dir", data_dir, *accounts)
+
+    def broker_config(self) -> tuple[str, ...]:
+        """The options of `opstream broker-config`, which writes what the broker and all processes use."""
+        return (*self._access.begin(self.nats_port), *_each("--actions", self._settings.modules))
+
+    def use_broker_config(self) -> None:
+        """Use what it wrote."""
+        self._access.finish()
 
     def provision(self) -> tuple[str, ...]:
         """The options of `opstream provision`."""
         settings = self._settings
         return (
-            *(*self._connecting(), "--update", "--replicas", "1"),
+            *(*self._connecting("admin"), "--update", "--replicas", "1"),
+            *(("--seal-catalog",) if settings.is_secure else ()),
             *("--max-body", str(settings.max_body), "--max-result", str(settings.max_result)),
             *(("--archive",) if settings.is_archiving else ()),
             *_each("--actions", settings.modules),
@@ -119,27 +135,37 @@ class SystemCommands:
 
     def services(self) -> Mapping[str, tuple[str, ...]]:
         """The options of each process of a service, by its name, in the order of their start."""
-        settings, connecting = self._settings, self._connecting()
+        settings = self._settings
         runner = (
-            *connecting,
+            *self._connecting("runner"),
             *(*self._health("runner"), "--concurrency", str(settings.concurrency)),
             *("--max-result", str(settings.max_result), "--drain", str(settings.drain)),
             *_each("--actions", settings.modules),
         )
-        if not settings.is_apart:
+        if not (settings.is_apart or settings.is_secure):
             numbers = [(f"--{name}-health-port", str(self._health_ports[name])) for name in JOINT_SERVICES]
             ports = ("--health-host", LOOPBACK, *itertools.chain(*numbers))
             callbacks = self._callbacks()
-            return {HUB: (*connecting, *self._api(), *callbacks, *self._webhooks(), *ports), "runner": runner}
+            return {
+                HUB: (*self._connecting(HUB), *self._api(), *callbacks, *self._webhooks(), *ports),
+                "runner": runner,
+            }
         return {
-            "projector": (*connecting, *self._health("projector")),
-            "api": (*connecting, *self._api(), *self._callbacks(), *self._health("api")),
+            "projector": (*self._connecting("projector"), *self._health("projector")),
+            "api": (*self._connecting("api"), *self._api(), *self._callbacks(), *self._health("api")),
             "runner": runner,
-            "webhooks": (*connecting, *self._webhooks(), *self._callbacks(), *self._health("webhooks")),
+            "webhooks": (
+                *self._connecting("webhooks"),
+                *self._webhooks(),
+                *self._callbacks(),
+                *self._health("webhooks"),
+            ),
         }
 
     def logging(self, name: str) -> tuple[str, ...]:
         """The options of a process for its log. Lines of JSON are made of those that have no such format."""
+        if name == BROKER_CONFIG:  # which has no log
+            return ()
         is_json = self._settings.log_format == JSON and name not in _TEXT_ONLY
         return ("--log-level", self._settings.log_level, *(("--log-format", JSON) if is_json else ()))
 
@@ -164,8 +190,9 @@ class SystemCommands:
             _SECRETS_VARIABLE: ",".join(self._settings.callback_secrets) if name in _WITH_SECRETS else "",
         }
 
-    def _connecting(self) -> tuple[str, ...]:
-        return ("--nats", self.nats_url, "--connect-timeout", _CONNECT_TIMEOUT)
+    def _connecting(self, role: str) -> tuple[str, ...]:
+        key = ("--nats-nkey", self._access.key(role)) if self._settings.is_secure else ()
+        return ("--nats", self.nats_url, "--connect-timeout", _CONNECT_TIMEOUT, *key)
 
     def _api(self) -> tuple[str, ...]:
         settings = self._settings

@@ -51,6 +51,14 @@ from opstream.terminal import logs
     help="Run api, projector and webhooks as processes of their own instead of one ('opstream hub'). It takes 50 MiB "
     "more.",
 )
+@option(
+    "--secure",
+    "is_secure",
+    variable="SECURE",
+    is_flag=True,
+    help="Give each process a key of its own at the broker, which may do only what it needs (docs/broker-access.md). "
+    "The keys are in --data-dir, and each service is a process of its own.",
+)
 @common_options.log_level_option
 @common_options.log_format_option
 @common_options.request_log_option

@@ -139,10 +139,12 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             *("--webhooks-config", HOOKS, "--callback-host", "a.example", "--callback-secret", SECRET),
             *("--allow-private", "10.0.0.0/8", "--allow-http"),
             *("--allowed-host", "api.example", "--allowed-origin", "https://c.example", "--processes"),
+            "--secure",
             *("--cors-origin", "https://d.example"),
         ],
         {
             "PROCESSES": "true",
+            "SECURE": "true",
             "ALLOWED_HOSTS": "api.example",
             "ALLOWED_ORIGINS": "https://c.example",
             "CORS_ORIGINS": "https://d.example",
@@ -170,8 +172,8 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
     ),
     (
         "broker",
-        ["--nats-host", "::1", "--nats-port", "2", "--data-dir", "d", "--log-level", "debug"],
-        {"NATS_HOST": "::1", "NATS_PORT": "2", "DATA_DIR": "d", "LOG_LEVEL": "debug"},
+        ["--nats-host", "::1", "--nats-port", "2", "--data-dir", "d", "--accounts", HOOKS, "--log-level", "debug"],
+        {"NATS_HOST": "::1", "NATS_PORT": "2", "DATA_DIR": "d", "ACCOUNTS": HOOKS, "LOG_LEVEL": "debug"},
     ),
     (
         "provision",
