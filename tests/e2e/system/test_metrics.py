@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import httpx
 import msgspec
@@ -27,7 +29,10 @@ from tests.support.webhooks.receiver import SECRET
 
 pytestmark = pytest.mark.e2e
 
-PAGE: Final = Path(__file__).parents[3] / "docs/metrics.md"
+ROOT: Final = Path(__file__).parents[3]
+PAGE: Final = ROOT / "docs/metrics.md"
+DASHBOARD: Final = ROOT / "deploy/grafana/opstream.json"
+RULES: Final = ROOT / "deploy/prometheus/opstream.rules.yml"
 MODULE: Final = "metered"
 ACTIONS: Final = '''\
 """Actions that succeed, fail, wait for a file, or wait for their turn."""
@@ -288,6 +293,104 @@ def test_the_page_names_every_metric(services: Services) -> None:
     assert documented == shown
 
 
+def expressions() -> dict[str, str]:
+    """The queries of the dashboard by the titles of their panels, and those of the alerts by their names."""
+    found: dict[str, str] = {}
+    for panel in msgspec.json.decode(DASHBOARD.read_bytes())["panels"]:
+        for target in panel.get("targets", []):
+            found[f"{panel['title']} {target['refId']}"] = target["expr"]
+    for rule in re.finditer(r"- alert: (\w+)\n +expr: (\|\n(?: {10,}.*\n)+|.*\n)", RULES.read_text(encoding="utf-8")):
+        found[rule[1]] = rule[2].removeprefix("|")
+    return found
+
+
+def test_dashboard_and_rules_name_metrics_that_there_are(services: Services) -> None:
+    """Each metric in a query is on the page of a running service."""
+    names = {name for service in services.urls for name in services.scrape(service).kinds}
+    lines = names | {f"{name}_bucket" for name in names}
+    used = {name for text in expressions().values() for name in re.findall(r"\b(?:opstream|process)_\w+", text)}
+    assert len(used) > 25
+    assert used <= lines
+    assert {name for name in names if name.startswith("opstream_")} - {
+        one.removesuffix("_bucket") for one in used
+    } == set()
+
+
+def test_each_panel_has_its_row_and_unit() -> None:
+    """A row is a question; each of its panels says what it shows, and in which unit."""
+    panels = msgspec.json.decode(DASHBOARD.read_bytes())["panels"]
+    assert all(panel["title"].endswith("?") for panel in panels if panel["type"] == "row")
+    shown = [panel for panel in panels if panel["type"] != "row"]
+    assert all(panel["description"] and panel["fieldConfig"]["defaults"]["unit"] for panel in shown)
+    assert len({panel["id"] for panel in panels}) == len(panels)
+
+
+@pytest.fixture(scope="module")
+def prometheus(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a Prometheus that scrapes the services each second and evaluates the rules."""
+    binary = shutil.which("prometheus")
+    if binary is None:
+        pytest.skip("there is no prometheus on the PATH: install Debian's package prometheus")
+    folder, port = tmp_path_factory.mktemp("prometheus"), free_port()
+    jobs = [
+        {"job_name": f"opstream-{name}", "static_configs": [{"targets": [url.removeprefix("http://")]}]}
+        for name, url in services.urls.items()
+    ]
+    intervals = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    config = {"global": intervals, "rule_files": [str(RULES)], "scrape_configs": jobs}
+    (folder / "prometheus.yml").write_bytes(msgspec.json.encode(config))  # JSON is YAML, too
+    options = ("--config.file=prometheus.yml", "--storage.tsdb.path=data", f"--web.listen-address=127.0.0.1:{port}")
+    with Process(*options, command=[binary], cwd=folder) as process:
+        process.wait_for("Server is ready to receive web requests")
+        yield f"http://127.0.0.1:{port}/api/v1"
+
+
+def evaluated(rules: Any) -> bool:
+    """Return True once each rule was evaluated."""
+    return all(rule["health"] != "unknown" for group in rules["groups"] for rule in group["rules"])
+
+
+WITHOUT_DATA: Final = {"Conditions A", "Mended by itself A", "Operations that wait A", "Oldest that waits A"}
+"""Panels that show nothing while all is well."""
+
+
+def test_prometheus_evaluates_all_of_it(services: Services, prometheus: str) -> None:
+    """Debian's Prometheus scrapes all services; each panel and each alert has data of the real system, or says by its
+    nature that there is nothing wrong."""
+
+    def ask(what: str, **parameters: str) -> Any:
+        answer = services.http.get(f"{prometheus}/{what}", params=parameters).json()
+        assert answer["status"] == "success", answer
+        return answer["data"]
+
+    def results(expression: str) -> list[Any]:
+        query = expression.replace("$__rate_interval", "1m").replace("$action", ".*")
+        return list(ask("query", query=query)["result"])
+
+    services.submit("/meter:say")
+    operation_id = services.submit("/meter/9:hold")
+    services.http.post(f"{services.api}/status/{operation_id}:cancel")
+
+    asyncio.run(eventually(lambda: ask("rules")["groups"] and evaluated(ask("rules")), within=20, poll=0.2))
+    alerts = {rule["name"]: rule for group in ask("rules")["groups"] for rule in group["rules"]}
+    empty: set[str] = set()
+
+    def has_data() -> bool:
+        services.submit("/meter:say")  # a series has a rate once it has grown between two scrapes
+        empty.clear()
+        empty.update(name for name, query in expressions().items() if name not in alerts and not results(query))
+        return len(results("up == 1")) == len(services.urls) and empty <= WITHOUT_DATA
+
+    try:
+        asyncio.run(eventually(has_data, within=40, poll=0.5))
+    except AssertionError:
+        pytest.fail(f"without data: {sorted(empty - WITHOUT_DATA)}")
+    assert {name for name, rule in alerts.items() if rule["health"] != "ok" or rule.get("lastError")} == set()
+    assert set(alerts) <= set(expressions())
+    targets = ask("targets")["activeTargets"]
+    assert [one["lastError"] for one in targets] == [""] * len(services.urls)
+
+
 def read_tables(text: str) -> dict[str, tuple[str, str, str]]:
     """Kind, labels and services of each metric, by the tables of the page."""
     found = {}
@@ -298,3 +401,18 @@ def read_tables(text: str) -> dict[str, tuple[str, str, str]]:
             assert meaning, name
             found[name.strip("`")] = (kind, labels.replace("`", ""), services)
     return found
+
+
+def test_each_alert_fires_and_is_silent_before() -> None:
+    """promtool accepts the rules, and provokes each of them in opstream.rules.test.yml."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("there is no promtool on the PATH: install Debian's package prometheus")
+    tests = RULES.with_suffix(".test.yml")
+    for arguments in (("check", "rules", RULES.name), ("test", "rules", tests.name)):
+        done = subprocess.run(
+            [promtool, *arguments], cwd=RULES.parent, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    names = re.findall(r"- alert: (\w+)", RULES.read_text(encoding="utf-8"))
+    assert re.findall(r"- name: (\w+)", tests.read_text(encoding="utf-8")) == names
