@@ -81,12 +81,7 @@ async def stream_info(connection: Connection, name: str) -> dict[str, Any] | Non
         JournalUnavailable: JetStream did not answer.
         BrokerRefused: the broker refused.
     """
-    try:
-        return await _request(connection, f"STREAM.INFO.{name}")
-    except BrokerRefused as refused:
-        if refused.code == _NOT_FOUND:
-            return None
-        raise
+    return await _get_info(connection, f"STREAM.INFO.{name}")
 
 
 async def delete_stream(connection: Connection, name: str) -> None:
@@ -117,6 +112,26 @@ async def consumer_configs(connection: Connection, stream_name: str) -> list[dic
         found += page
         if not page or len(found) >= answer["total"]:
             return found
+
+
+async def consumer_info(connection: Connection, stream_name: str, name: str) -> dict[str, Any] | None:
+    """Return all that JetStream says of a consumer; None without one.
+
+    Raises:
+        JournalUnavailable: JetStream did not answer.
+        BrokerRefused: the broker refused.
+    """
+    return await _get_info(connection, f"CONSUMER.INFO.{stream_name}.{name}")
+
+
+async def account_info(connection: Connection) -> dict[str, Any]:
+    """Return what the account uses, and its limits.
+
+    Raises:
+        JournalUnavailable: JetStream did not answer.
+        BrokerRefused: the broker refused.
+    """
+    return await _request(connection, "INFO")
 
 
 async def streams_with_subject(connection: Connection, subject: str) -> list[str]:
@@ -247,14 +262,17 @@ def _merged(raw: dict[str, Any], fields: Fields) -> dict[str, Any]:
 
 
 async def _get_config(connection: Connection, what: str) -> dict[str, Any] | None:
+    answer = await _get_info(connection, what)
+    return None if answer is None else dict(answer["config"])
+
+
+async def _get_info(connection: Connection, what: str) -> dict[str, Any] | None:
     try:
-        answer = await _request(connection, what)
+        return await _request(connection, what)
     except BrokerRefused as refused:
         if refused.code == _NOT_FOUND:
             return None
         raise
-    config: dict[str, Any] = answer["config"]
-    return config
 
 
 async def _create(connection: Connection, what: str, request: Mapping[str, Any]) -> bool:

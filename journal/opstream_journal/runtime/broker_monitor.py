@@ -99,6 +99,19 @@ class _Answer(msgspec.Struct, frozen=True):
 _decode: Final = msgspec.json.Decoder(_Answer).decode
 
 
+def clock_lead(began: datetime, ended: datetime, there: datetime) -> timedelta:
+    """Return how much this machine's clock is ahead of another one's; less than zero for behind.
+
+    The answer was made between the two times of this machine. Only what that can't explain counts.
+
+    Args:
+        began: when the request was sent.
+        ended: when the answer came.
+        there: the time in the answer.
+    """
+    return began - there if there < began else min(ended - there, timedelta(0))
+
+
 class BrokerMonitor:
     """Looks at the broker of one connection.
 
@@ -276,8 +289,7 @@ class BrokerMonitor:
                 return names
 
     def _compare_clocks(self, began: datetime, ended: datetime, there: datetime) -> None:
-        # The answer was made between the two. Only what that can't explain counts.
-        ahead = began - there if there < began else min(ended - there, timedelta(0))
+        ahead = clock_lead(began, ended, there)
         self._connection.clock_skew = ahead / timedelta(seconds=1)
         if abs(ahead) <= MAX_SKEW:
             self._conditions.resolve(CLOCK_SKEW)

@@ -1,0 +1,166 @@
+"""Checks of the work that waits: consumers that fall behind, timers that no process took, locks of ended operations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import Final
+
+import msgspec
+
+from opstream_schemas import subjects
+from opstream_schemas.text import format_count
+
+from .system_findings import Level, SystemFinding
+
+MAX_LAG: Final = timedelta(seconds=30)
+"""Age of the oldest message that a projector or the webhooks have not handled, from which on they are behind."""
+MAX_WAIT: Final = timedelta(seconds=60)
+"""Age of a fired timer, or of a request, at which a process should have taken it."""
+_MAX_SHOWN: Final = 5
+
+_SERVICES: Final = {
+    subjects.PROJECTOR_CONSUMER: ("projector", "statuses are read from the journal, slower, and deadlines come late"),
+    subjects.PROJECTOR_DUE_CONSUMER: ("projector", "operations pass their deadlines"),
+    subjects.WEBHOOKS_CONSUMER: ("webhooks", "outcomes are delivered late"),
+    subjects.WEBHOOKS_DUE_CONSUMER: ("webhooks", "deliveries are late"),
+}
+"""The service of each shared consumer, and what its lag means. That of deadlines waits on purpose."""
+
+
+class Backlog(msgspec.Struct, frozen=True, kw_only=True):
+    """What one consumer has before it."""
+
+    consumer: str
+    pending: int
+    """Messages that were not delivered yet."""
+    unacknowledged: int
+    """Messages that a process has."""
+    is_pulled: bool
+    """A process waits for messages just now."""
+    oldest: timedelta | None = None
+    """Age of the oldest message that is not handled; None if there is none."""
+    timer: str = ""
+    """The subject of the oldest fired timer that no process has got; empty for none."""
+    timer_age: timedelta = timedelta(0)
+
+    @property
+    def is_deserted(self) -> bool:
+        """Return True if no process seems to read it."""
+        return not self.is_pulled and not self.unacknowledged
+
+
+class Hold(msgspec.Struct, frozen=True, kw_only=True):
+    """A lock, and what the journal says of its owner."""
+
+    lock: str
+    operation_id: str
+    age: timedelta
+
+
+def check_services(backlogs: Sequence[Backlog]) -> Iterator[SystemFinding]:
+    """Check the consumers of projector and webhooks."""
+    late = []
+    for one in backlogs:
+        service, means = _SERVICES.get(one.consumer, ("", ""))
+        if not service or one.oldest is None or one.oldest <= MAX_LAG:
+            continue
+        late.append(one)
+        yield SystemFinding(
+            name="ServiceStopped" if one.is_deserted else "ServiceBehind",
+            level=Level.CRITICAL if one.is_deserted else Level.WARNING,
+            message=f"the {service} is {_seconds(one.oldest)} behind ({one.consumer}: "
+            f"{format_count(one.pending, 'message')} before it, {one.unacknowledged:,} in work): {means}",
+            next_step=f"start 'opstream {service}'; no process reads this consumer"
+            if one.is_deserted
+            else f"look into the log of the {service}; if it is only busy, start a second one",
+        )
+    if not late:
+        yield SystemFinding(name="Services", level=Level.OK, message="projector and webhooks are up to date")
+
+
+def check_runners(backlogs: Sequence[Backlog]) -> Iterator[SystemFinding]:
+    """Check whether each action that has requests has a runner."""
+    lost = [
+        one
+        for one in backlogs
+        if one.consumer.startswith(subjects.RUNNER_CONSUMER_PREFIX)
+        and one.is_deserted
+        and one.oldest is not None
+        and one.oldest > MAX_WAIT
+    ]
+    for one in lost:
+        action = one.consumer.removeprefix(subjects.RUNNER_CONSUMER_PREFIX).replace("_", ":", 1)
+        yield SystemFinding(
+            name="ActionWithoutRunner",
+            level=Level.WARNING,
+            message=f"{format_count(one.pending, 'message')} for {action} wait, the oldest for {_seconds(one.oldest)}, "
+            "and no runner reads them",
+            next_step="start 'opstream runner' with the module of this action",
+        )
+    if not lost:
+        yield SystemFinding(name="Runners", level=Level.OK, message="each action with requests has a runner")
+
+
+def check_timers(
+    backlogs: Sequence[Backlog], uncopied: timedelta | None, overdue: timedelta | None
+) -> Iterator[SystemFinding]:
+    """Check that timers fire, and that a process takes what has fired.
+
+    Args:
+        backlogs: of all consumers.
+        uncopied: age of the oldest fired timer that the journal has not copied; None for none.
+        overdue: for how long the latest timer of those that were looked at should have fired already; None for none.
+    """
+    taken = max((one for one in backlogs if one.timer), key=lambda one: one.timer_age, default=None)
+    is_well = True
+    if taken is not None and taken.timer_age > MAX_WAIT:
+        is_well = False
+        yield SystemFinding(
+            name="TimerNotTaken",
+            level=Level.CRITICAL,
+            message=f"a timer fired {_seconds(taken.timer_age)} ago and no process took it: {taken.timer} (consumer "
+            f"{taken.consumer})",
+            next_step="start the projector for due.…, a runner of that action for wake.…; what waits then goes on",
+        )
+    if uncopied is not None and uncopied > MAX_WAIT:
+        is_well = False
+        yield SystemFinding(
+            name="TimerNotCopied",
+            level=Level.CRITICAL,
+            message=f"a timer fired {_seconds(uncopied)} ago and is not in the journal: retries and deadlines stand",
+            next_step="see that OPERATIONS has a leader and room; restart the server that leads TIMERS if it stays so",
+        )
+    if overdue is not None and overdue > MAX_WAIT:
+        is_well = False
+        yield SystemFinding(
+            name="TimersOverdue",
+            level=Level.CRITICAL,
+            message=f"the broker does not fire timers: one is {_seconds(overdue)} late",
+            next_step="see that TIMERS has a leader and the broker's clock is right; restart the server that leads it",
+        )
+    if is_well:
+        yield SystemFinding(name="Timers", level=Level.OK, message="no timer is late")
+
+
+def check_holds(stale: Sequence[Hold], looked_at: int) -> Iterator[SystemFinding]:
+    """Check that the owners of locks are open operations of the journal."""
+    old = [one for one in stale if one.age > MAX_WAIT]
+    if old:
+        shown = ", ".join(f"{one.lock} of operation {one.operation_id}" for one in old[:_MAX_SHOWN])
+        yield SystemFinding(
+            name="HoldOfEndedOperation",
+            level=Level.WARNING,
+            message=f"{format_count(len(old), 'lock')} of operations that have ended, or that the journal lacks: "
+            f"{shown}; what waits for them waits on",
+            next_step="start a projector, which releases them; a new request for the same resource takes one over, too",
+        )
+    else:
+        yield SystemFinding(
+            name="Holds", level=Level.OK, message=f"{format_count(looked_at, 'lock')}, all of open operations"
+        )
+
+
+def _seconds(age: timedelta | None) -> str:
+    seconds = (age or timedelta(0)) / timedelta(seconds=1)
+    return f"{seconds:,.0f} s" if seconds < 7_200 else f"{seconds / 3_600:,.0f} h"

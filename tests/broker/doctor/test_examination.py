@@ -1,0 +1,239 @@
+"""Each finding of `opstream doctor`, provoked on a real broker: by its configuration, by what is deleted or filled."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+
+from opstream.doctor import broker_checks, work_checks
+from opstream.doctor.examination import Examination
+from opstream.doctor.monitoring_port import MonitoringUnreachable, read_monitoring
+from opstream.doctor.system_findings import Level, SystemFinding
+from opstream_journal import NEW_OPERATION, Connection, Journal, announce_action
+from opstream_journal.jetstream import rpc
+from opstream_journal.provisioning import jetstream_admin as admin
+from opstream_journal.provisioning.provision import ensure_runner_consumer, provision
+from opstream_journal.provisioning.topology import Sizing
+from opstream_journal.stores.timers import schedule_deadline, send_deadline
+from opstream_schemas import subjects
+from opstream_schemas.operation.fold import first_event
+from opstream_schemas.operation.resource_lock import Claim
+from tests.support.api.service import spec
+from tests.support.broker.server import Broker, Cluster, free_port
+from tests.support.journal.journals import KIND, begin, linked
+from tests.support.schemas.histories import request
+from tests.support.system.wait import eventually
+
+pytestmark = pytest.mark.broker
+
+
+async def findings(link: Connection) -> dict[str, SystemFinding]:
+    """The findings, by their names."""
+    return {one.name: one for one in await Examination(link).run()}
+
+
+async def needed(link: Connection) -> set[str]:
+    """The names of the findings that need action."""
+    return {name for name, one in (await findings(link)).items() if one.needs_action}
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits is late at once."""
+    monkeypatch.setattr(work_checks, "MAX_LAG", timedelta(0))
+    monkeypatch.setattr(work_checks, "MAX_WAIT", timedelta(0))
+
+
+async def test_a_system_that_is_well(link: Connection, journal: Journal) -> None:
+    """Every part was looked at, nothing needs action, and what can't be seen is said."""
+    await begin(journal, "op-1")
+    found = await findings(link)
+    assert [one for one in found.values() if one.needs_action] == []
+    assert found["SyncingUnknown"].level is Level.NOTE
+    assert "--monitoring" in found["SyncingUnknown"].next_step
+    assert {"ServerVersion", "SingleServer", "Room", "Subjects", "Topology", "Clocks", "Timers", "Holds"} <= set(found)
+    assert {"Services", "Runners"} <= set(found)
+
+
+async def test_what_the_monitoring_port_says(broker: Broker, link: Connection) -> None:
+    """A server that syncs each message, and one that does not."""
+    monitored = read_monitoring(f"http://127.0.0.1:{broker.http_port}")
+    found = {one.name: one for one in await Examination(link, [monitored]).run()}
+    assert found["Syncing"].level is Level.OK
+    assert abs(monitored.clock_lead) < timedelta(seconds=5)
+    with Broker("lazy", jetstream="sync_interval: 2m") as lazy:
+        (one,) = broker_checks.check_syncing({"n1": read_monitoring(f"http://127.0.0.1:{lazy.http_port}").varz})
+    assert (one.name, one.level) == ("NotSynced", Level.CRITICAL)
+    assert "sync_interval: always" in one.next_step
+    with pytest.raises(MonitoringUnreachable, match="does not answer as the monitoring port"):
+        read_monitoring(f"http://127.0.0.1:{free_port()}")
+
+
+async def test_a_deleted_consumer(link: Connection) -> None:
+    """A consumer that is missing is named, with the step that makes it again."""
+    await link.nc.jetstream().delete_consumer(subjects.OPERATIONS_STREAM, subjects.PROJECTOR_DUE_CONSUMER)
+    found = (await findings(link))["NotProvisioned"]
+    assert found.level is Level.CRITICAL
+    assert found.message == "missing: consumer projector_due"
+    assert "opstream provision" in found.next_step
+
+
+async def test_a_deleted_journal(link: Connection) -> None:
+    """Before a new journal is made, a backup is to be restored."""
+    await link.nc.jetstream().delete_stream(subjects.OPERATIONS_STREAM)
+    found = (await findings(link))["NotProvisioned"]
+    assert "stream OPERATIONS" in found.message
+    assert "restore it from a backup first" in found.next_step
+
+
+async def test_a_stream_that_was_changed(link: Connection) -> None:
+    """A difference from the topology is named with both values."""
+    await admin.update_stream(link, subjects.bucket_stream(subjects.VIEW_BUCKET), {"allow_direct": False})
+    assert "stream KV_operations: allow_direct is False, should be True" in (await findings(link))["Drift"].message
+
+
+async def test_a_consumer_of_an_action_that_was_changed(link: Connection) -> None:
+    """Consumers of the actions in the catalog are compared, too."""
+    await announce_action(link, spec())
+    await ensure_runner_consumer(link, spec())
+    name = subjects.runner_consumer(spec().kind)
+    await admin.update_consumer(link, subjects.OPERATIONS_STREAM, name, {"max_ack_pending": 7})
+    assert f"consumer {name}: max_ack_pending is 7" in (await findings(link))["Drift"].message
+
+
+async def test_a_foreign_stream(broker: Broker) -> None:
+    """Another application's stream with one of our names."""
+    async with linked(broker.url) as link:
+        await link.nc.jetstream().add_stream(name="TIMERS", subjects=["alarm.>"])
+        assert (await findings(link))["ForeignStream"].level is Level.CRITICAL
+
+
+async def test_a_full_journal(broker: Broker) -> None:
+    """A journal in which submits are refused, and one that will soon be full."""
+    async with linked(broker.url) as link:
+        await provision(link, Sizing(max_bytes=100_000))
+        journal = Journal(link, max_msg_size=-1, clock=time.monotonic)
+        await journal.start()
+        await begin(journal, "op-0")
+        assert "Room" in await findings(link)
+        number = 0
+        while "LittleRoom" not in (found := await findings(link)):
+            number += 1
+            await _begin_large(journal, f"high-{number}")
+        assert found["LittleRoom"].level is Level.WARNING
+        while (found := await findings(link))["LittleRoom"].level is Level.WARNING:
+            number += 1
+            await _begin_large(journal, f"high-{number}")
+        assert "submits are refused" in found["LittleRoom"].message
+        assert "--max-bytes" in found["LittleRoom"].next_step
+
+
+async def _begin_large(journal: Journal, operation_id: str) -> None:
+    data = request(input=msgspec.json.encode({"title": "x" * 8_000}))
+    event = first_event(operation_id, data, id=f"event-{operation_id}", source="test", time=datetime.now(UTC))
+    await journal.append(KIND, event, NEW_OPERATION, budget=10)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_stopped_projector(link: Connection, journal: Journal) -> None:
+    """Events that no projector reads are late, with the service to start."""
+    await begin(journal, "op-1")
+    found = (await findings(link))["ServiceStopped"]
+    assert found.level is Level.CRITICAL
+    assert "opstream projector" in found.next_step or "opstream webhooks" in found.next_step
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_an_action_without_runner(link: Connection, journal: Journal) -> None:
+    """Requests of an action that no runner reads."""
+    await announce_action(link, spec(KIND))
+    await ensure_runner_consumer(link, spec(KIND))
+    await begin(journal, "op-1")
+    found = (await findings(link))["ActionWithoutRunner"]
+    assert f"1 message for {KIND} wait" in found.message
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_timer_that_no_process_took(link: Connection, journal: Journal) -> None:
+    """A deadline that is due, and that no projector reads."""
+    await begin(journal, "op-1")
+    await send_deadline(link, KIND, "op-1")
+    await eventually(lambda: _has_due(link))
+    found = (await findings(link))["TimerNotTaken"]
+    assert (found.level, "due.book.upload-start.op-1" in found.message) == (Level.CRITICAL, True)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_timer_that_does_not_reach_the_journal(link: Connection) -> None:
+    """A journal that copies nothing from TIMERS any more."""
+    await admin.update_stream(link, subjects.OPERATIONS_STREAM, {"sources": []})
+    await send_deadline(link, KIND, "op-1")
+    assert (await findings(link))["TimerNotCopied"].level is Level.CRITICAL
+
+
+async def test_a_timer_that_is_not_due(link: Connection, journal: Journal) -> None:
+    """A timer of the future is no finding."""
+    await begin(journal, "op-1")
+    await schedule_deadline(link, KIND, "op-1", datetime.now(UTC) + timedelta(hours=1))
+    assert "Timers" in await findings(link)
+
+
+async def _has_due(link: Connection) -> bool:
+    return await rpc.get_last(link, subjects.OPERATIONS_STREAM, subjects.DUE_DESTINATION) is not None
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_lock_of_no_operation(link: Connection, journal: Journal) -> None:
+    """A lock whose owner the journal does not have; that of an open operation is well."""
+    await begin(journal, "open")
+    for lock, owner in (("book.1", "open"), ("book.2", "gone")):
+        claim = Claim(operation_id=owner, sequence=1, kind=str(KIND))
+        subject = subjects.bucket_subject(subjects.HOLDS_BUCKET, f"h.{lock}")
+        await rpc.publish(link, subject, msgspec.json.encode(claim), {})
+    found = (await findings(link))["HoldOfEndedOperation"]
+    assert found.message.startswith(
+        "1 lock of operations that have ended, or that the journal lacks: book.2 of operation"
+    )
+
+
+async def test_a_service_with_a_wrong_clock(link: Connection, journal: Journal) -> None:
+    """A process whose events come from the future is named."""
+    at = datetime.now(UTC) + timedelta(minutes=10)
+    event = first_event("op-1", request(), id="event-1", source="opstream/fast", time=at)
+    await journal.append(KIND, event, NEW_OPERATION, budget=10)
+    found = (await findings(link))["ClockSkew"]
+    assert "the clock of opstream/fast is 600 s ahead of the broker's" in found.message
+
+
+async def test_many_subjects(link: Connection, journal: Journal) -> None:
+    """A stream with more subjects than a broker should keep."""
+    for number in range(3):
+        await begin(journal, f"op-{number}")
+    info = await admin.stream_info(link, subjects.OPERATIONS_STREAM)
+    assert info is not None
+    (found,) = broker_checks.check_subjects([info], most=2)
+    assert (found.name, "OPERATIONS 3" in found.message) == ("ManySubjects", True)
+
+
+async def test_a_cluster(cluster: Cluster) -> None:
+    """One copy in a cluster is too few; a server that is down is named; both copies and leader are well before."""
+    async with linked(cluster.nodes[0].url) as link:  # which stays
+        await provision(link, Sizing())
+        assert "opstream provision --update --replicas 3" in (await findings(link))["FewReplicas"].next_step
+        await provision(link, Sizing(replicas=3), is_update=True)
+        await eventually(lambda: _is_current(link), within=30, poll=0.2)
+        cluster.nodes[2].kill()
+        found = await eventually(lambda: _behind(link), within=40, poll=0.5)
+        assert found.level is Level.WARNING
+        assert cluster.nodes[2].name in found.message
+
+
+async def _is_current(link: Connection) -> bool:
+    return "Replicas" in await findings(link)
+
+
+async def _behind(link: Connection) -> SystemFinding | None:
+    return (await findings(link)).get("ReplicaBehind")
