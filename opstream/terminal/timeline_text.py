@@ -59,6 +59,8 @@ def timeline_lines(timeline: Timeline, *, is_whole: bool, has_colour: bool) -> I
         yield "action", f"{request.resource}:{request.action}{place}, version {request.action_version}"
         yield "status", status
         caller = f"{_caller_text(request.caller, request.client_id)}{_address_text(timeline)}"
+        if request.own_id:
+            yield "known as", request.own_id + (f" to tenant {printable(request.tenant)}" if request.tenant else "")
         yield "asked", f"{_time_text(timeline.requested_at)} {caller}"
         yield "input", _document_text(bytes(request.input), is_whole=is_whole)
         yield "deadline", _time_text(request.deadline)

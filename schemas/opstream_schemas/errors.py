@@ -38,6 +38,8 @@ class ErrorCode(StrEnum):
     UNKNOWN_HOST = "UnknownHost"
     REQUEST_TIMEOUT = "RequestTimeout"
     TOO_MANY_CONNECTIONS = "TooManyConnections"
+    UNAUTHENTICATED = "Unauthenticated"
+    FORBIDDEN = "Forbidden"
 
 
 class SchemasError(Exception):

@@ -85,6 +85,11 @@ class Requested(EventData, frozen=True, kw_only=True):
     """IP address of the request; for the record only, no decision depends on it."""
     callback: str = ""
     """URL to which the outcome is delivered; empty for none."""
+    tenant: str = ""
+    """Of the caller; with `caller` it is the owner. Empty for the operator's own, and without authentication."""
+    own_id: str = ""
+    """The client's own id of the operation, from which the API derives the stored one (docs/adr/0046); empty without
+    authentication: then both are the same."""
     trace: Trace | None = None
 
 
@@ -225,6 +230,7 @@ class CloudEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False)
 
 _encoder: Final = msgspec.json.Encoder()
 _envelope: Final = msgspec.json.Decoder(CloudEvent)
+_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _UNDECODABLE: Final = (msgspec.MsgspecError, RecursionError, ValueError)
 
 
@@ -292,6 +298,26 @@ def _decode(payload: bytes) -> tuple[CloudEvent, EventData | None]:
 def digest(payload: bytes) -> str:
     """Return the SHA-256 in hex: the hash that chains the events of an operation."""
     return hashlib.sha256(payload).hexdigest()
+
+
+def with_own_id(stored: bytes, operation_id: str, own_id: str) -> bytes:
+    """Return a stored event as its client may read it: with the client's own id as its subject.
+
+    These are not the bytes of the hash chain any more. They are the stored ones for an operation without an own id.
+
+    Args:
+        stored: as the journal has it.
+        operation_id: the id under which the operation is stored.
+        own_id: the client's own; empty if there is none.
+    """
+    if not own_id:
+        return stored
+    # The envelope's member comes before the data, and in a text of JSON its quotes would be escaped.
+    head, found, tail = stored.partition(b'"subject":"%s"' % operation_id.encode())
+    if found:
+        return b'%s"subject":"%s"%s' % (head, own_id.encode(), tail)
+    envelope = _members.decode(stored)  # another writer's spelling of JSON
+    return _encoder.encode({**envelope, "subject": msgspec.Raw(_encoder.encode(own_id))})
 
 
 def recorded_event(event: Event, payload: bytes, sequence: int) -> RecordedEvent:

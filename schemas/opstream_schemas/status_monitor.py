@@ -70,7 +70,7 @@ def build_status_monitor(
     if operation.status is Status.SUCCEEDED:
         percent, message = None if percent is None else 100.0, ""
     return StatusMonitor(
-        id=operation.id,
+        id=operation.public_id,
         status=operation.status,
         result=operation.result,
         error=operation.error,

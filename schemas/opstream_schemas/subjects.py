@@ -22,6 +22,8 @@ ARCHIVE_STREAM: Final = "ARCHIVE"
 VIEW_BUCKET: Final = "operations"
 ACTIONS_BUCKET: Final = "actions"
 HOLDS_BUCKET: Final = "holds"
+ACCESS_BUCKET: Final = "access"
+"""API keys by their hashes, and the secret from which operation ids are derived (docs/adr/0046)."""
 PARKED_STREAM: Final = "PARKED"
 PARKED_SUBJECTS: Final = "parked.*.*"
 RUNNER_CONSUMER_PREFIX: Final = "runner_"
@@ -196,14 +198,22 @@ def delivery_records_filter(operation_id: str = "*", endpoint: str = "*", outcom
     return delivery_record_subject(operation_id, endpoint, outcome)
 
 
-def lock_key(scope: str, resource_id: str) -> str:
+def lock_key(scope: str, resource_id: str, tenant: str = "") -> str:
     """Return the key of a resource lock in the bucket `holds`.
 
     Args:
         scope: the actions that share the lock (`ActionSpec.lock_scope`).
         resource_id: the resource's own id. It is hashed, because it may be any text.
+        tenant: whose resource it is; the resources of two tenants are different ones, also with the same id.
     """
-    return f"{scope}.{hashlib.sha256(resource_id.encode()).hexdigest()[:32]}"
+    # No resource id has a '/', so no two pairs are one text, and none is the text of a resource without a tenant.
+    resource = f"{tenant}/{resource_id}" if tenant else resource_id
+    return f"{scope}.{hashlib.sha256(resource.encode()).hexdigest()[:32]}"
+
+
+def access_key(key_id: str) -> str:
+    """Return the key of an API key's record in the bucket `access`."""
+    return f"key.{key_id}"
 
 
 def action_key(kind: Kind) -> str:

@@ -187,6 +187,14 @@ def parse_origin(text: str) -> str:
     return origin
 
 
+def is_loopback(host: str) -> bool:
+    """Return True if a host to listen on is this machine only; a name other than `localhost` may be any address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
 def _is_host(host: str) -> bool:
     return _is_address(host) or all(map(_LABEL_REGEX.fullmatch, host.split(".")))
 

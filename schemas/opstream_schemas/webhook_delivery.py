@@ -41,6 +41,8 @@ class WebhookDelivery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     attempt: _Number = 1
     begun: _Instant
     """Time of the delivery's first scheduling."""
+    own_id: str = ""
+    """The client's own id of the operation, for a callback (`Requested.own_id`); empty if it is `operation_id`."""
 
 
 class DeliveryOutcome(StrEnum):

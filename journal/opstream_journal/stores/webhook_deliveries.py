@@ -25,8 +25,10 @@ class DeliveryStore:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def callback_url(self, operation_id: str, kind: Kind) -> str:
-        """Return the callback URL of an operation's request; empty without one, or if the request has expired.
+    async def callback(self, operation_id: str, kind: Kind) -> tuple[str, str]:
+        """Return the callback URL of an operation's request, and the client's own id of the operation.
+
+        The URL is empty without one, or if the request has expired; the id is empty if the client has no other one.
 
         Raises:
             InvalidEvent: the request can't be read; perhaps a newer version wrote it.
@@ -40,11 +42,11 @@ class DeliveryStore:
             self._connection, stream, subject
         )
         if stored is None:
-            return ""
+            return "", ""
         event = decode_event(stored.data, stored.seq)
         if not isinstance(event.data, Requested):
             raise InvalidEvent(f"its request (sequence {stored.seq}) is of type {event.type}, unknown to this version")
-        return event.data.callback
+        return event.data.callback, event.data.own_id
 
     async def event_bytes(self, sequence: int) -> bytes | None:
         """Return the stored bytes of the event at a stream sequence; None if it has expired.

@@ -147,9 +147,9 @@ async def _renewed_delivery(deliveries: DeliveryStore, attempt: DeliveryAttempt,
     """
     kind = Kind.parse(attempt.action)
     sequence = await deliveries.outcome_sequence(attempt.operation_id, kind, attempt.event)
-    callback = (
-        await deliveries.callback_url(attempt.operation_id, kind) if attempt.endpoint == CALLBACK_ENDPOINT else ""
-    )
+    callback, own_id = "", ""
+    if attempt.endpoint == CALLBACK_ENDPOINT:
+        callback, own_id = await deliveries.callback(attempt.operation_id, kind)
     if sequence is None or (attempt.endpoint == CALLBACK_ENDPOINT and not callback):
         raise InvalidEvent("its events have expired")
     return WebhookDelivery(
@@ -160,4 +160,5 @@ async def _renewed_delivery(deliveries: DeliveryStore, attempt: DeliveryAttempt,
         endpoint=attempt.endpoint,
         callback=callback,
         begun=now,
+        own_id=own_id,
     )

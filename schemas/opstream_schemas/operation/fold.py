@@ -50,6 +50,8 @@ def initial(event: RecordedEvent) -> Operation:
         action_version=data.action_version,
         request_hash=data.request_hash,
         caller=data.caller,
+        tenant=data.tenant,
+        own_id=data.own_id,
         trace=data.trace,
         status=Status.NOT_STARTED,
         created_at=event.time,

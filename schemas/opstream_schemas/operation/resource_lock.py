@@ -172,7 +172,14 @@ def _replacement(claim: Claim, others: Sequence[Claim], known: Mapping[str, Oper
 
 
 def busy_error(kind: Kind, resource_id: str, owner_id: str) -> OperationError:
-    """Return the error of a request that does not wait for the resource (docs/contract.md, Errors)."""
+    """Return the error of a request that does not wait for the resource (docs/contract.md, Errors).
+
+    Args:
+        kind: the action.
+        resource_id: the resource's own id; empty without one.
+        owner_id: id of the operation that has the lock; empty to leave it out, since it may be another caller's.
+    """
     what = f"{kind.resource} {resource_id}" if resource_id else f"{kind}"
-    message = f"operation {owner_id} holds {what}: wait for its end, or cancel it"
+    owner = f"operation {owner_id}" if owner_id else "another operation"
+    message = f"{owner} holds {what}: wait for its end, or cancel it"
     return OperationError(code=ErrorCode.RESOURCE_BUSY, message=message, target=resource_id)

@@ -66,6 +66,10 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     action_version: int
     request_hash: str
     caller: str = ""
+    """With `tenant`, the owner (`Requested.caller`)."""
+    tenant: str = ""
+    own_id: str = ""
+    """The client's own id (`Requested.own_id`); empty if it is `id`."""
     trace: Trace | None = None
     status: Status
     created_at: Instant
@@ -100,6 +104,11 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     stream_sequence: int
     last_hash: str
     fold_version: int
+
+    @property
+    def public_id(self) -> str:
+        """Return the id by which its client knows the operation."""
+        return self.own_id or self.id
 
     @property
     def kind(self) -> Kind:

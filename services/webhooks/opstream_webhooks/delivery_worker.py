@@ -24,7 +24,7 @@ from opstream_journal.runtime.worker_pool import WorkerPool
 from opstream_journal.stores.webhook_deliveries import DeliveryStore
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent
-from opstream_schemas.events import decode_event
+from opstream_schemas.events import decode_event, with_own_id
 from opstream_schemas.urls import Url
 from opstream_schemas.webhook_delivery import (
     CALLBACK_ENDPOINT,
@@ -179,7 +179,7 @@ class DeliveryWorker:
         return identity, await self._sender.send(endpoint.url, headers, body)
 
     async def _load_event(self, delivery: WebhookDelivery) -> tuple[bytes, str]:
-        """Return the stored event of a delivery, and its `webhook-id`.
+        """Return the event of a delivery as its receiver may read it, and its `webhook-id`.
 
         Raises:
             _NothingToSend: the event has expired, or can't be sent.
@@ -194,7 +194,8 @@ class DeliveryWorker:
         if event.operation_id != delivery.operation_id or (event.data and event.data.name != delivery.event):
             # The journal was restored from a backup, or the message is foreign: the receiver must not see this event.
             raise _NothingToSend(f"sequence {delivery.sequence} of the journal is another event", is_final=True)
-        return body, webhook_id(event.id, delivery)
+        # A client knows its operation by its own id. The operator's endpoints get what is stored.
+        return with_own_id(body, delivery.operation_id, delivery.own_id), webhook_id(event.id, delivery)
 
     async def _record_attempt(
         self,

@@ -153,11 +153,11 @@ class Fanout:
 
     async def _create_deliveries(self, subject: EventSubject, event: RecordedEvent, *, is_late: bool) -> None:
         config = self._config.current
-        targets = [(hook.name, "") for hook in config.matching(subject.kind, subject.event)]
+        targets = [(hook.name, "", "") for hook in config.matching(subject.kind, subject.event)]
         if config.callbacks:
-            callback = await self._callback(subject)
-            targets += [(CALLBACK_ENDPOINT, callback)] if callback else []
-        for endpoint, callback in targets:
+            callback, own_id = await self._callback(subject)
+            targets += [(CALLBACK_ENDPOINT, callback, own_id)] if callback else []
+        for endpoint, callback, own_id in targets:
             delivery = WebhookDelivery(
                 operation_id=subject.operation_id,
                 action=str(subject.kind),
@@ -166,15 +166,16 @@ class Fanout:
                 endpoint=endpoint,
                 callback=callback,
                 begun=self._now(),
+                own_id=own_id,
             )
             # A consumer that was deleted and created again delivers the whole journal once more.
             if not is_late or not await self._deliveries.is_delivered(delivery):
                 await self._deliveries.enqueue(delivery, webhook_id(event.id, delivery))
 
-    async def _callback(self, subject: EventSubject) -> str:
+    async def _callback(self, subject: EventSubject) -> tuple[str, str]:
         try:
-            return await self._deliveries.callback_url(subject.operation_id, subject.kind)
+            return await self._deliveries.callback(subject.operation_id, subject.kind)
         except InvalidEvent as error:
             # The configured endpoints get the outcome all the same.
             self._foreign.log(logging.ERROR, "if %s has a callback, it is not called: %s", subject.operation_id, error)
-            return ""
+            return "", ""

@@ -64,6 +64,8 @@ FULL: list[EventData] = [
         client_id="catalog-editor",
         client_address="192.0.2.7",
         callback="https://hooks.example.org/books",
+        tenant="acme",
+        own_id="upload-of-42",
         trace=Trace(traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", tracestate="vendor=1"),
     ),
     Started(attempt=2, runner="runner-a", token="t0k3n", ticket=4711, lease=30.0),

@@ -21,7 +21,7 @@ from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 from opstream_api.errors import ApiError, not_found
 from opstream_journal.runtime.request_head import PROBES
 from opstream_schemas.errors import ErrorCode
-from opstream_schemas.urls import ANY_HOST, parse_host_rule
+from opstream_schemas.urls import ANY_HOST, is_loopback, parse_host_rule
 
 from .cors import ANY_ORIGIN
 from .responses import error_as_asgi
@@ -64,7 +64,7 @@ class HostPolicy(msgspec.Struct, frozen=True, kw_only=True):
             InvalidName: an allowed host is none.
         """
         rules = [parse_host_rule(text) for text in allowed]
-        if ANY_HOST in rules or not (rules or _is_loopback(bound_to)):
+        if ANY_HOST in rules or not (rules or is_loopback(bound_to)):
             return cls(is_any=True)
         own = [bound_to, urlsplit(public_url).hostname or ""]
         plain = [rule for rule in rules if not rule.startswith("*.")]
@@ -191,13 +191,6 @@ def _cross_site(origin: str) -> ApiError:
         "it with --cors-origin or --allowed-origin",
         target="Origin",
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def _without_port(host: str) -> str | None:

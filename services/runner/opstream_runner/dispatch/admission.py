@@ -139,9 +139,8 @@ class AdmissionControl:
         answer = await self._locks.acquire(lock, claim)
         if isinstance(answer, LockBusy):
             if self._policy.on_conflict == "reject" and operation.attempt == 0:
-                return Reject(
-                    Failed(error=busy_error(operation.kind, operation.resource_id, answer.owner.operation_id))
-                )
+                owner_id = _shown_id(operation, answer.owner.operation_id)
+                return Reject(Failed(error=busy_error(operation.kind, operation.resource_id, owner_id)))
             is_watchful = claim.replaces or bool(self._policy.exclusive_group)
             answer = await self._locks.enqueue(lock, operation, claim, is_watchful=is_watchful)
         if isinstance(answer, LockOwned):
@@ -158,17 +157,18 @@ class AdmissionControl:
             # because a wake-up has another ticket, so the message must not be acknowledged.
             return Requeue(_LOST_LOCK_DELAY)
         if isinstance(answer, LockReplaced):
-            return Reject(Canceled(reason=_replaced_reason(answer.by.operation_id)))
+            return Reject(Canceled(reason=_replaced_reason(_shown_id(operation, answer.by.operation_id))))
         logger.info("operation %s waits for operation %s", operation.id, answer.owner.operation_id)
         if claim.replaces:
-            await self._cancel_earlier(lock, claim, answer.owner)
+            await self._cancel_earlier(operation, claim, answer.owner)
         return _DEFER
 
-    async def _cancel_earlier(self, lock: str, claim: Claim, owner: Claim) -> None:
+    async def _cancel_earlier(self, operation: Operation, claim: Claim, owner: Claim) -> None:
         """Cancel the lock's owner and the earlier waiters. The claim is in the queue already, so none is missed."""
-        for one in (owner, *await self._locks.waiters(lock)):
+        command = RequestCancel(reason=_replaced_reason(_shown_id(operation, claim.operation_id)))
+        for one in (owner, *await self._locks.waiters(operation.hold)):
             if one.order < claim.order:
-                await self._request_cancel(one.operation_id, RequestCancel(reason=_replaced_reason(claim.operation_id)))
+                await self._request_cancel(one.operation_id, command)
 
     async def _request_cancel(self, operation_id: str, command: RequestCancel) -> None:
         try:
@@ -213,8 +213,16 @@ def _log_if_canceled(operation: Operation) -> None:
         logger.info("%s", canceled_line(operation), extra=end_fields(operation))
 
 
+def _shown_id(operation: Operation, other_id: str) -> str:
+    """Return the id of another operation as a client may read it: none, if callers are told apart.
+
+    An operation with an id of its client's own shares its lock with those of other callers, whose ids it must not see.
+    """
+    return "" if operation.own_id else other_id
+
+
 def _replaced_reason(operation_id: str) -> str:
-    return f"replaced by operation {operation_id}"
+    return f"replaced by operation {operation_id}" if operation_id else "replaced by a later operation"
 
 
 def _parse_slot(subject: str) -> tuple[str, float]:
