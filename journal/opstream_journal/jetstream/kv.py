@@ -1,4 +1,4 @@
-"""The keys of the bucket `holds`: resource locks and rates. A key changes by compare-and-set with its revision.
+"""The keys of a bucket: resource locks and rates, and who has access. A key changes by compare-and-set.
 
 Reads come from the leader unless said otherwise. A decision by an old value costs a conflict at best; at worst it
 misses an operation that waits.
@@ -52,21 +52,31 @@ ABSENT: Final = KeyValueEntry(0, b"")
 
 
 class KeyValueBucket:
-    """The bucket `holds` over one connection.
+    """A bucket over one connection, by default `holds`.
 
     Args:
         connection: the connection.
         jitter: draws a delay from `[low, high]` seconds.
+        bucket: its name.
     """
 
-    def __init__(self, connection: Connection, jitter: Callable[[float, float], float]) -> None:
+    def __init__(
+        self, connection: Connection, jitter: Callable[[float, float], float], bucket: str = subjects.HOLDS_BUCKET
+    ) -> None:
         self._connection = connection
         self._jitter = jitter
+        self._bucket = bucket
+        self._stream = subjects.bucket_stream(bucket)
+        self._prefix = subjects.bucket_subject(bucket, "")
         self._reader = BatchReader(connection)
 
     async def start(self) -> None:
         """Subscribe to the inbox for reads."""
         await self._reader.start()
+
+    async def stop(self) -> None:
+        """Unsubscribe from it."""
+        await self._reader.stop()
 
     async def get(self, key: str) -> KeyValueEntry:
         """Return the value of a key, from the leader.
@@ -75,9 +85,7 @@ class KeyValueBucket:
             JournalUnavailable: no leader answered.
             BrokerRefused: another error.
         """
-        message = await rpc.get_last(
-            self._connection, HOLDS_STREAM, subjects.bucket_subject(subjects.HOLDS_BUCKET, key)
-        )
+        message = await rpc.get_last(self._connection, self._stream, self._prefix + key)
         return ABSENT if message is None else KeyValueEntry(message.seq, message.data)
 
     async def put(self, key: str, data: bytes) -> None:
@@ -108,13 +116,13 @@ class KeyValueBucket:
             JournalUnavailable: not acknowledged; it may be gone nevertheless.
             BrokerRefused: the broker refused.
         """
-        request = {"filter": subjects.bucket_subject(subjects.HOLDS_BUCKET, key), "seq": revision + 1}
-        answer = await rpc.call(self._connection, f"$JS.API.STREAM.PURGE.{HOLDS_STREAM}", msgspec.json.encode(request))
+        request = {"filter": self._prefix + key, "seq": revision + 1}
+        answer = await rpc.call(self._connection, f"$JS.API.STREAM.PURGE.{self._stream}", msgspec.json.encode(request))
         try:
             purged = _decode_purged(answer.data)
         except msgspec.MsgspecError as wrong:
             raise JournalUnavailable(
-                f"the answer about {HOLDS_STREAM} is not JetStream's", maybe_stored=True
+                f"the answer about {self._stream} is not JetStream's", maybe_stored=True
             ) from wrong
         if purged.error is not None:
             raise BrokerRefused(purged.error.code, purged.error.err_code, purged.error.description)
@@ -127,12 +135,10 @@ class KeyValueBucket:
             JournalUnavailable: no leader answered.
             BrokerRefused: another error.
         """
-        message = await rpc.get_last(
-            self._connection, HOLDS_STREAM, subjects.bucket_subject(subjects.HOLDS_BUCKET, pattern)
-        )
-        return (
-            None if message is None or not message.data else (_key(message), KeyValueEntry(message.seq, message.data))
-        )
+        message = await rpc.get_last(self._connection, self._stream, self._prefix + pattern)
+        if message is None or not message.data:
+            return None
+        return self._key(message), KeyValueEntry(message.seq, message.data)
 
     async def read_all(self, pattern: str) -> dict[str, bytes]:
         """Return the values of all keys that match, as new as the leader had them at the time of the call.
@@ -141,17 +147,17 @@ class KeyValueBucket:
             JournalUnavailable: no leader answered, or the replicas are far behind.
             BrokerRefused: another error.
         """
-        subject = subjects.bucket_subject(subjects.HOLDS_BUCKET, pattern)
+        subject = self._prefix + pattern
         for _ in range(_REPLICA_TRIES):
-            last = await rpc.get_last(self._connection, HOLDS_STREAM, subject)
+            last = await rpc.get_last(self._connection, self._stream, subject)
             if last is None:
                 return {}
             found = await self._read_pages(subject)
             # A key that is set again moves to the end: so with the last message of the leader, all others are here.
             if found and max(message.seq for message in found) >= last.seq:
-                return _existing_values(found)
+                return self._existing_values(found)
             await self._connection.sleep(self._jitter(0.01, 0.1))
-        return _existing_values(await self._read_from_leader(subject))
+        return self._existing_values(await self._read_from_leader(subject))
 
     async def read_all_from_replica(self, pattern: str) -> dict[str, bytes]:
         """Return the same from any replica, so on a cluster perhaps an older state: to show, not to decide by.
@@ -160,17 +166,17 @@ class KeyValueBucket:
             JournalUnavailable: no replica answered.
             BrokerRefused: another error.
         """
-        return _existing_values(await self._read_pages(subjects.bucket_subject(subjects.HOLDS_BUCKET, pattern)))
+        return self._existing_values(await self._read_pages(self._prefix + pattern))
 
     async def _publish(self, key: str, data: bytes, headers: dict[str, str]) -> bool:
-        subject = subjects.bucket_subject(subjects.HOLDS_BUCKET, key)
+        subject = self._prefix + key
         try:
             await rpc.publish(self._connection, subject, data, headers | _ROLLUP)
         except BrokerRefused as refused:
             if refused.err_code in _CONFLICTS:
                 return False
             if refused.err_code == _STORE_FAILED:
-                raise JournalFull("the broker has no room for resource locks") from refused
+                raise JournalFull(f"the broker has no room in the bucket {self._bucket}") from refused
             raise
         return True
 
@@ -180,7 +186,7 @@ class KeyValueBucket:
             # A short page is not the end: the broker also cuts a batch by its bytes.
             sequence = found[-1].seq + 1 if found else 1
             request = {"next_by_subj": subject, "seq": sequence, "batch": _BATCH}
-            page = await self._reader.read(HOLDS_STREAM, request)
+            page = await self._reader.read(self._stream, request)
             if not page:
                 return found
             found += page
@@ -188,16 +194,14 @@ class KeyValueBucket:
     async def _read_from_leader(self, subject: str) -> list[rpc.StoredMessage]:
         found: list[rpc.StoredMessage] = []
         while True:
-            message = await rpc.get_next(self._connection, HOLDS_STREAM, subject, found[-1].seq + 1 if found else 1)
+            message = await rpc.get_next(self._connection, self._stream, subject, found[-1].seq + 1 if found else 1)
             if message is None:
                 return found
             found.append(message)
 
+    def _existing_values(self, messages: list[rpc.StoredMessage]) -> dict[str, bytes]:
+        last = {self._key(message): message.data for message in messages}
+        return {key: data for key, data in last.items() if data}
 
-def _existing_values(messages: list[rpc.StoredMessage]) -> dict[str, bytes]:
-    last = {_key(message): message.data for message in messages}
-    return {key: data for key, data in last.items() if data}
-
-
-def _key(message: rpc.StoredMessage) -> str:
-    return message.subject.removeprefix(subjects.bucket_subject(subjects.HOLDS_BUCKET, ""))
+    def _key(self, message: rpc.StoredMessage) -> str:
+        return message.subject.removeprefix(self._prefix)

@@ -38,6 +38,7 @@ from .restore_mark import explain_unfinished_restore, restore_mark
 from .topology import (
     AGE_MARGIN,
     OPTIONAL_FIELDS,
+    OPTIONAL_STREAMS,
     SEAL,
     SEALABLE_STREAM,
     SIZING_FIELDS,
@@ -186,6 +187,8 @@ async def check_provisioned(connection: Connection) -> int:
     limit = -1
     wanted = streams(Sizing())
     for config, actual in zip(wanted, await _refuse_foreign_streams(connection, wanted), strict=True):
+        if actual is None and config.name in OPTIONAL_STREAMS:
+            continue
         if actual is None:
             raise NotProvisioned(missing_stream_text(str(config.name)))
         # The leader answers, which in a cluster need not be the server of this connection.

@@ -56,6 +56,9 @@ class Sizing(msgspec.Struct, frozen=True, kw_only=True):
 
 SIZING_FIELDS: Final = frozenset({"num_replicas", "max_age", "max_bytes", "max_msg_size"})
 
+OPTIONAL_STREAMS: Final = frozenset({subjects.bucket_stream(subjects.ACCESS_BUCKET)})
+"""Streams that services do without until they are told to use them. The service that needs one checks for it."""
+
 OPTIONAL_FIELDS: Final = frozenset({"allow_atomic"})
 """Services work without these, only slower: an upgrade may start them before it runs `provision --update`."""
 
@@ -109,7 +112,8 @@ def streams(sizing: Sizing) -> list[StreamConfig]:
     actions = _bucket_stream(subjects.ACTIONS_BUCKET, sizing)
     # Each write rolls up its key (`jetstream/kv.py`). A limit would be faster, but leave no trace on the disk.
     locks = _bucket_stream(subjects.HOLDS_BUCKET, sizing, max_msgs_per_subject=-1)
-    return [timers, operations, view, actions, locks, *webhook_topology.webhook_streams(sizing.replicas)]
+    access = _bucket_stream(subjects.ACCESS_BUCKET, sizing, max_msgs_per_subject=-1)
+    return [timers, operations, view, actions, locks, *webhook_topology.webhook_streams(sizing.replicas), access]
 
 
 def projector_consumers() -> list[ConsumerConfig]:

@@ -78,7 +78,9 @@ async def test_a_foreign_stream(bare: Connection, config: dict[str, Any], holds:
     assert (await jetstream.publish(subject, b"and another")).stream == config["name"]
 
 
-@pytest.mark.parametrize("bucket", [subjects.VIEW_BUCKET, subjects.ACTIONS_BUCKET, subjects.HOLDS_BUCKET])
+@pytest.mark.parametrize(
+    "bucket", [subjects.VIEW_BUCKET, subjects.ACTIONS_BUCKET, subjects.HOLDS_BUCKET, subjects.ACCESS_BUCKET]
+)
 @pytest.mark.parametrize("ttl", [None, 60.0])
 async def test_a_foreign_bucket(bare: Connection, bucket: str, ttl: float | None) -> None:
     """A bucket that a client of NATS made is not opstream's, although its subjects are the same."""

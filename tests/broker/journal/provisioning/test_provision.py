@@ -37,6 +37,7 @@ ALL = (
     "stream KV_holds",
     "stream WEBHOOKS",
     "stream DELIVERIES",
+    "stream KV_access",
     "consumer projector",
     "consumer projector_due",
     "consumer projector_deadlines",

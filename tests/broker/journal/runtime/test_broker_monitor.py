@@ -77,7 +77,17 @@ async def test_clocks_that_are_near(link: Connection, seconds: int) -> None:
 
 @pytest.mark.parametrize(
     "stream",
-    ["OPERATIONS", "TIMERS", "KV_operations", "KV_actions", "KV_holds", "ARCHIVE", "WEBHOOKS", "DELIVERIES"],
+    [
+        "OPERATIONS",
+        "TIMERS",
+        "KV_operations",
+        "KV_actions",
+        "KV_holds",
+        "KV_access",
+        "ARCHIVE",
+        "WEBHOOKS",
+        "DELIVERIES",
+    ],
 )
 async def test_a_missing_stream(link: Connection, stream: str, caplog: pytest.LogCaptureFixture) -> None:
     """It is one warning, which names the stream and the next step, and it is over once the stream is there. Without the
